@@ -1,0 +1,195 @@
+"""What the core asks of a host: protocols and the small records that pass through them.
+
+A *host* owns a loaded checkpoint. The core never sees how it is stored: the standalone host wraps diffusers and
+transformers, the web UI's host wraps `shared.sd_model`. Both must do at training time exactly what they do when
+they make a picture.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+Part = Literal["unet", "te", "te2"]
+PARTS: tuple[Part, ...] = ("unet", "te", "te2")
+
+WordVectors = Mapping[str, tuple[Tensor, ...]]
+"""Word name -> one tensor `(vectors, width)` a text tower: one for SD1 and SD2, two (CLIP-L, OpenCLIP-G) for SDXL."""
+
+
+@dataclass(frozen=True, eq=False)
+class Layer:
+    """One layer that a network can be attached to.
+
+    `name` is the kohya name without suffix (`lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q`),
+    the same for every host; `module` is the host's own frozen `nn.Linear` or `nn.Conv2d`.
+    """
+
+    name: str
+    part: Part
+    kind: Literal["linear", "conv"]
+    module: nn.Module
+
+
+@dataclass(frozen=True, eq=False)
+class Conditioning:
+    """Encoded prompts: `context` `(batch, 77·chunks, width)`; `pooled` and `sizes` for SDXL only."""
+
+    context: Tensor
+    pooled: Tensor | None = None
+    sizes: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class VocabularyStats:
+    """Of one tower's token table: the median norm of its rows and the standard deviation of its entries."""
+
+    median_norm: float
+    std: float
+
+
+class TextEncoder(Protocol):
+    """Prompts to conditioning, identical to what the host does at inference (chunks of 75, emphasis, BREAK, skip)."""
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Width of a token vector, one a tower: `(768,)`, `(1024,)`, `(768, 1280)`."""
+        ...
+
+    def encode(self, prompts: Sequence[str], words: WordVectors) -> Conditioning:
+        """Encode `prompts`; every name in `words` stands for its vectors. Differentiable in `words`."""
+        ...
+
+    def embed_text(self, text: str) -> tuple[Tensor, ...]:
+        """The token vectors of `text` without start, end and padding: `(tokens, width)` a tower, fp32, detached."""
+        ...
+
+    def token_ids(self, text: str) -> list[int]:
+        """The token ids of `text` without start, end and padding."""
+        ...
+
+    def vocabulary_stats(self) -> tuple[VocabularyStats, ...]:
+        """One record a tower."""
+        ...
+
+
+class Denoiser(Protocol):
+    """The U-Net: its raw prediction (noise or v, as the checkpoint was trained)."""
+
+    def __call__(self, latents: Tensor, timesteps: Tensor, conditioning: Conditioning) -> Tensor:
+        """`latents` `(batch, 4, h/8, w/8)`, `timesteps` `(batch,)` integers 0..999 -> prediction of the same shape."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class LatentDistribution:
+    """What the autoencoder says of pictures, scaled as the U-Net expects: `mean` and `std` `(batch, 4, h/8, w/8)`."""
+
+    mean: Tensor
+    std: Tensor
+
+
+class ImageCodec(Protocol):
+    """The autoencoder."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes when the autoencoder's weights do: part of every latent cache's key."""
+        ...
+
+    def encode(self, pixels: Tensor) -> LatentDistribution:
+        """`pixels` `(batch, 3, height, width)` in [-1, 1] -> scaled latents."""
+        ...
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Scaled latents -> pixels `(batch, 3, height, width)` in [-1, 1], clamped."""
+        ...
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """Of the checkpoint: `family` is `sd1`, `sd2` or `sdxl`; hashes as kohya's metadata wants them (may be empty)."""
+
+    name: str
+    family: Literal["sd1", "sd2", "sdxl"] = "sd1"
+    sha256: str = ""
+    legacy_hash: str = ""
+    v_prediction: bool = False
+
+
+@dataclass(frozen=True)
+class SampleRequest:
+    """A picture to make through the host's normal way of generating."""
+
+    prompt: str
+    negative_prompt: str = ""
+    width_px: int = 512
+    height_px: int = 512
+    steps: int = 20
+    cfg_scale: float = 7.0
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class SessionRequest:
+    """How a run wants the model placed while it borrows it."""
+
+    gradient_checkpointing: bool = False
+    precision: Literal["model", "fp32", "bf16", "fp16"] = "model"
+    clip_skip: int = 1
+    train_text_encoder: bool = False
+
+
+class Host(Protocol):
+    """A loaded checkpoint, presented through ports."""
+
+    @property
+    def info(self) -> ModelInfo: ...
+    @property
+    def device(self) -> torch.device: ...
+    @property
+    def text(self) -> TextEncoder: ...
+    @property
+    def denoiser(self) -> Denoiser: ...
+    @property
+    def codec(self) -> ImageCodec: ...
+    @property
+    def alphas_cumprod(self) -> Tensor:
+        """`(1000,)` fp32."""
+        ...
+
+    def layers(self) -> list[Layer]:
+        """Every adaptable layer, in a fixed order."""
+        ...
+
+    def session(self, request: SessionRequest) -> AbstractContextManager[None]:
+        """Exclusive use of the model: everything frozen and placed for training; all put back on exit."""
+        ...
+
+    def sample(self, requests: Sequence[SampleRequest], words: WordVectors) -> list[Image.Image]:
+        """Pictures through the host's normal sampler, with whatever is attached to its layers now."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingBatch:
+    """One micro-batch, as `data` makes it and `training.step` takes it.
+
+    `latents` `(batch, 4, h, w)` scaled; `mask` `(batch, 1, h, w)` weights of the loss or None; `weights` `(batch,)`
+    loss weight a picture (prior preservation, concept weights); `keys` names the pictures for logs; `words` lists
+    the trained words in each caption (for the counts of draws).
+    """
+
+    latents: Tensor
+    captions: list[str]
+    mask: Tensor | None
+    weights: Tensor
+    keys: list[str]
+    words: list[tuple[str, ...]] = field(default_factory=list)
+    sizes: Tensor | None = None
