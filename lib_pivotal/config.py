@@ -1,0 +1,320 @@
+"""The settings of a run: one frozen dataclass a section, run.json in and out.
+
+Config objects stay outside the inner classes: builders (`training/assemble.py`) turn them into flat parameters.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from lib_pivotal.config_schema import parse, setting, to_plain
+from lib_pivotal.errors import ConfigError, Fault
+
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class WordConfig:
+    """One word to train."""
+
+    name: str = setting("", "What is written in prompts. Lower case; begins and ends with a letter; a-z 0-9 _ -.")
+    init_text: str = setting(
+        "", "Where the vectors start: tags, `*[std,n]` for n random rows, `random`, `zero`, or empty for `random`."
+    )
+    init_file: str = setting("", "An embedding file to start from instead of init text.", unit="path")
+    vectors: int = setting(
+        4, "How many token vectors the word has.", unit="vectors", minimum=1, maximum=75, good_range="2-8"
+    )
+    lr_factor: float = setting(1.0, "Multiplies the words' learning rate for this word.", minimum=0.0, maximum=100.0)
+    weight_decay: float = setting(0.0, "Weight decay of this word.", minimum=0.0, maximum=1.0)
+    freeze_at: float = setting(
+        1.0, "Fraction of the run after which this word is frozen; 1 = never.", minimum=0.0, maximum=1.0
+    )
+    freeze_step: int = setting(0, "Step after which this word is frozen; 0 = never.", unit="steps", minimum=0)
+    freeze_norm: float = setting(
+        0.0, "Mean norm at which this word is frozen for good (Mix-of-Show uses 0.55); 0 = never.", minimum=0.0
+    )
+    prune: bool = setting(False, "Drop the tags that the word should absorb from its captions.")
+
+
+@dataclass(frozen=True)
+class WordsConfig:
+    """What holds for all words."""
+
+    lr: float = setting(
+        5e-3, "Learning rate of the words.", minimum=0.0, maximum=1.0, good_range="1e-3 to 1e-2 with AdamW"
+    )
+    weight_decay: float = setting(0.0, "Added to each word's own weight decay.", minimum=0.0, maximum=1.0)
+    control: str = setting(
+        "clip_ti_decay",
+        "Keeps the vectors in the range of real words: a pull of the norm, of the spread, or a fixed norm.",
+        choices=("none", "clip_ti_decay", "std", "preserve_norm"),
+    )
+    initial_std: float = setting(
+        0.0, "Spread of random vectors; 0 = as the checkpoint's own words.", minimum=0.0, maximum=1.0
+    )
+
+
+@dataclass(frozen=True)
+class LayerGroup:
+    """A group of layers with its own rank and rate, chosen by a regular expression on the kohya name."""
+
+    pattern: str = setting("", "Regular expression searched in the kohya layer name; the first match wins.")
+    rank: int = setting(0, "Rank of this group; 0 = leave these layers alone.", minimum=0, maximum=1024)
+    alpha: float = setting(0.0, "Alpha of this group; 0 = same as rank.", minimum=0.0)
+    lr_factor: float = setting(1.0, "Multiplies the part's learning rate.", minimum=0.0, maximum=100.0)
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """The network that is trained beside the words."""
+
+    algorithm: str = setting("lora", "Kind of network.", choices=("none", "lora", "dora"))
+    unet_targets: str = setting(
+        "attention+ff",
+        "Layers of the U-Net that get an adapter.",
+        choices=("none", "attention", "attention+ff", "all", "cross-kv", "diffusers"),
+    )
+    unet_rank: int = setting(16, "Rank in the U-Net.", minimum=1, maximum=1024, good_range="4-32")
+    unet_alpha: float = setting(8.0, "Alpha in the U-Net; the change is scaled by alpha / rank.", minimum=0.0)
+    unet_lr: float = setting(2e-4, "Learning rate of the U-Net's network.", minimum=0.0, maximum=1.0)
+    te_targets: str = setting(
+        "none", "Layers of the text encoder that get an adapter.", choices=("none", "attention", "attention+mlp")
+    )
+    te_rank: int = setting(8, "Rank in the text encoder.", minimum=1, maximum=1024)
+    te_alpha: float = setting(4.0, "Alpha in the text encoder.", minimum=0.0)
+    te_lr: float = setting(2e-5, "Learning rate of the text encoder's network; 0 = off.", minimum=0.0, maximum=1.0)
+    dropout: float = setting(0.0, "Dropout inside the adapter.", minimum=0.0, maximum=0.99)
+    rank_dropout: float = setting(0.0, "Dropout of whole ranks.", minimum=0.0, maximum=0.99)
+    max_norm: float = setting(0.0, "Scale a layer's change down to this norm (kohya's max-norm); 0 = off.", minimum=0.0)
+    weight_decay: float = setting(0.01, "Weight decay of the network.", minimum=0.0, maximum=1.0)
+    groups: tuple[LayerGroup, ...] = setting((), "Groups of layers with their own rank and rate.")
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Pictures and captions."""
+
+    folder: str = setting("", "Folder of pictures with captions.", unit="path")
+    resolution_px: int = setting(512, "Training size: buckets have about its area.", unit="px", minimum=64, maximum=4096)
+    bucketing: bool = setting(True, "Aspect-ratio buckets; off = square centre crops.")
+    bucket_step_px: int = setting(64, "Bucket sides are multiples of this.", unit="px", minimum=8, maximum=256)
+    upscale: bool = setting(True, "Small pictures are enlarged to the training size.")
+    flip: bool = setting(False, "Mirror half of the draws; off for asymmetric characters.")
+    random_latent: bool = setting(True, "Draw latents from the autoencoder's distribution instead of its mean.")
+    cache_folder: str = setting("", "Keep latents on disk here; empty = in memory only.", unit="path")
+    transparency: str = setting(
+        "white", "What stands behind transparent pixels.", choices=("white", "grey", "random", "mask")
+    )
+    masks: str = setting("none", "Soft masks of the loss.", choices=("none", "linear", "hcp"))
+    mask_normalise: bool = setting(True, "Scale each mask to a mean of 1.")
+    shuffle_tags: bool = setting(True, "Shuffle the tags of a caption at each draw.")
+    keep_first: int = setting(0, "This many first tags stay in front.", unit="tags", minimum=0, maximum=100)
+    tag_dropout: float = setting(0.0, "Chance that a tag is left out; words never are.", minimum=0.0, maximum=1.0)
+    caption_dropout: float = setting(0.0, "Chance that the whole caption is left out.", minimum=0.0, maximum=1.0)
+    prefix: str = setting("", "Put before every caption.")
+    suffix: str = setting("", "Put after every caption.")
+    templates: tuple[str, ...] = setting((), "Templates, e.g. `a photo of {word}, {caption}`; one is drawn each time.")
+
+
+@dataclass(frozen=True)
+class NoiseConfig:
+    """Noise and timesteps."""
+
+    offset: float = setting(0.0, "Noise offset: lets brightness move.", minimum=0.0, maximum=1.0, good_range="0-0.1")
+    multires_iterations: int = setting(0, "Multi-resolution noise: number of scales; 0 = off.", minimum=0, maximum=10)
+    multires_discount: float = setting(0.3, "How much weaker each coarser scale is.", minimum=0.0, maximum=1.0)
+    perturbation: float = setting(0.0, "Input perturbation gamma.", minimum=0.0, maximum=1.0, good_range="0-0.1")
+    timestep_min: int = setting(0, "Lowest timestep drawn.", minimum=0, maximum=999)
+    timestep_max: int = setting(999, "Highest timestep drawn.", minimum=0, maximum=999)
+    zero_terminal_snr: bool = setting(False, "Rescale the schedule to end in pure noise (needs v-prediction).")
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """The loss."""
+
+    kind: str = setting("mse", "Distance of prediction and target.", choices=("mse", "huber", "smooth_l1", "l1"))
+    huber_delta: float = setting(0.1, "Where Huber turns from square to straight.", minimum=0.0, above_minimum=True)
+    weighting: str = setting(
+        "none", "Weight of each timestep.", choices=("none", "min_snr", "soft_min_snr", "debiased")
+    )
+    snr_gamma: float = setting(5.0, "Gamma of min-SNR.", minimum=0.0, above_minimum=True, maximum=100.0)
+
+
+@dataclass(frozen=True)
+class ScheduleConfig:
+    """Length, optimiser and who trains when."""
+
+    max_steps: int = setting(1500, "Optimiser steps of the run.", unit="steps", minimum=1, maximum=10_000_000)
+    batch_size: int = setting(4, "Pictures in a micro-batch.", minimum=1, maximum=1024)
+    accumulation: int = setting(1, "Micro-batches a step.", minimum=1, maximum=1024)
+    optimizer: str = setting(
+        "AdamW",
+        "Optimiser; those that need a package say so.",
+        choices=("AdamW", "AdamW8bit", "Lion", "Prodigy", "ScheduleFree", "Adafactor"),
+    )
+    rate: str = setting(
+        "cosine",
+        "How the learning rates move.",
+        choices=("constant", "linear", "cosine", "cosine_restarts", "polynomial", "one_cycle"),
+    )
+    warmup_steps: int = setting(0, "Steps of linear warm-up.", unit="steps", minimum=0)
+    final_factor: float = setting(0.0, "Rate at the end, as a fraction.", minimum=0.0, maximum=1.0)
+    clip_words: float = setting(0.0, "Largest gradient norm of the words; 0 = no limit.", minimum=0.0)
+    clip_network: float = setting(1.0, "Largest gradient norm of the network; 0 = no limit.", minimum=0.0)
+    phases: str = setting("joint", "joint, or words first and the network after.", choices=("joint", "two_phase"))
+    words_steps: int = setting(0, "Two-phase: steps of the words alone.", unit="steps", minimum=0)
+    continued_words_factor: float = setting(
+        0.0, "Two-phase: factor of the words' rate in the second phase; 0 = frozen.", minimum=0.0, maximum=10.0
+    )
+    network_start: float = setting(0.0, "Joint: fraction of the run at which the network starts.", minimum=0.0, maximum=1.0)
+    te_stop: float = setting(1.0, "Fraction after which the text encoder's network stops.", minimum=0.0, maximum=1.0)
+    ema_decay: float = setting(0.0, "EMA of words and network, e.g. 0.999; 0 = off.", minimum=0.0, maximum=0.99999)
+
+
+@dataclass(frozen=True)
+class MemoryConfig:
+    """Precision and memory."""
+
+    precision: str = setting(
+        "model", "Arithmetic of the frozen model.", choices=("model", "fp32", "bf16", "fp16")
+    )
+    gradient_checkpointing: bool = setting(False, "Less memory, about 1.3 to 1.5 times the time.")
+    compile_unet: bool = setting(False, "Compile the U-Net with torch.compile; pays off in long GPU runs only.")
+
+
+@dataclass(frozen=True)
+class SavingConfig:
+    """Files and pictures."""
+
+    folder: str = setting("", "Where files go.", unit="path")
+    every_steps: int = setting(0, "Save a bundle every so many steps; 0 = only at the end.", unit="steps", minimum=0)
+    state_every_steps: int = setting(500, "Save the resumable state every so many steps; 0 = off.", minimum=0)
+    keep_states: int = setting(2, "How many states are kept.", minimum=1, maximum=1000)
+    dtype: str = setting("fp16", "Precision of the file.", choices=("fp16", "fp32", "bf16"))
+    embedding_files: bool = setting(False, "Also write each word as a file of its own (Forge, ComfyUI, Invoke).")
+    preview_every_steps: int = setting(0, "Draw the four rows every so many steps; 0 = off.", minimum=0)
+    preview_prompts: tuple[str, ...] = setting((), "Prompts of the pictures; `{word}` stands for each word.")
+    separation_every_steps: int = setting(0, "Measure the separation score every so many steps; 0 = off.", minimum=0)
+
+
+@dataclass(frozen=True)
+class Run:
+    """Everything that defines a run."""
+
+    name: str = setting("", "Name of the bundle file, without ending.")
+    seed: int = setting(0, "Seed of everything random in the run.", minimum=0, maximum=2**31 - 1)
+    clip_skip: int = setting(1, "As the web UI's Clip skip.", minimum=1, maximum=12)
+    words: tuple[WordConfig, ...] = setting((), "The words to train.")
+    words_common: WordsConfig = setting(WordsConfig, "What holds for all words.")
+    network: NetworkConfig = setting(NetworkConfig, "The network.")
+    data: DataConfig = setting(DataConfig, "Pictures and captions.")
+    noise: NoiseConfig = setting(NoiseConfig, "Noise and timesteps.")
+    loss: LossConfig = setting(LossConfig, "The loss.")
+    schedule: ScheduleConfig = setting(ScheduleConfig, "Length, optimiser, phases.")
+    memory: MemoryConfig = setting(MemoryConfig, "Precision and memory.")
+    saving: SavingConfig = setting(SavingConfig, "Files and pictures.")
+
+
+MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
+"""Version n -> a function that turns a run of version n into one of version n + 1."""
+
+
+def run_to_dict(run: Run) -> dict[str, Any]:
+    """The run as plain JSON values, with its version."""
+    plain = to_plain(run)
+    return {"version": VERSION, **plain}
+
+
+def run_from_dict(plain: Any) -> Run:
+    """Check and build a run.
+
+    Raises:
+        ConfigError: with every fault, by field.
+    """
+    run, faults = check_run(plain)
+    if faults:
+        raise ConfigError(faults)
+    return run
+
+
+def check_run(plain: Any) -> tuple[Run, list[Fault]]:
+    """The run as far as it can be understood, and every fault: unknown settings, types, limits, contradictions."""
+    if not isinstance(plain, dict):
+        return Run(), [Fault("run", plain, "must be a JSON object")]
+    plain = dict(plain)
+    version = plain.pop("version", VERSION)
+    if not isinstance(version, int) or not 1 <= version <= VERSION:
+        return Run(), [Fault("version", version, f"must be 1 to {VERSION}", "Update this extension.")]
+    for step in range(version, VERSION):
+        plain = MIGRATIONS[step](plain)
+    run, faults = parse(Run, plain)
+    return run, faults + check_consistency(run)
+
+
+def check_consistency(run: Run) -> list[Fault]:
+    """Faults that concern more than one setting."""
+    faults = _check_words(run)
+    network, schedule, noise = run.network, run.schedule, run.noise
+    trains_unet = network.algorithm != "none" and network.unet_targets != "none" and network.unet_lr > 0
+    trains_te = network.algorithm != "none" and network.te_targets != "none" and network.te_lr > 0
+    if not run.words and not trains_unet and not trains_te:
+        faults.append(Fault("words", [], "nothing is trained", "Add a word or choose layers for the network."))
+    if noise.timestep_min >= noise.timestep_max:
+        faults.append(
+            Fault("noise.timestep_min", noise.timestep_min, f"must be below noise.timestep_max ({noise.timestep_max})")
+        )
+    if schedule.warmup_steps >= schedule.max_steps and schedule.warmup_steps > 0:
+        faults.append(
+            Fault("schedule.warmup_steps", schedule.warmup_steps, f"must be below max_steps ({schedule.max_steps})")
+        )
+    if schedule.phases == "two_phase" and not 0 < schedule.words_steps < schedule.max_steps:
+        faults.append(
+            Fault(
+                "schedule.words_steps",
+                schedule.words_steps,
+                f"two-phase needs it between 1 and max_steps - 1 ({schedule.max_steps - 1})",
+            )
+        )
+    return faults
+
+
+def _check_words(run: Run) -> list[Fault]:
+    from lib_pivotal.bundle.format import check_word_name  # here, so that reading a config needs no torch
+
+    faults: list[Fault] = []
+    seen: set[str] = set()
+    for index, word in enumerate(run.words):
+        field = f"words.{index}.name"
+        for reason in check_word_name(word.name):
+            faults.append(Fault(field, word.name, reason))
+        if word.name.lower() in seen:
+            faults.append(Fault(field, word.name, "is used twice", "Names must differ by more than case."))
+        seen.add(word.name.lower())
+    return faults
+
+
+def read_run(path: Path) -> Run:
+    """Read run.json.
+
+    Raises:
+        ConfigError: the file is no JSON, or its settings have faults.
+    """
+    try:
+        plain = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ConfigError([Fault(str(path), "", f"cannot be read as JSON: {error}")]) from error
+    return run_from_dict(plain)
+
+
+def write_run(path: Path, run: Run) -> None:
+    """Write run.json, readable by people."""
+    path.write_text(json.dumps(run_to_dict(run), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+Precision = Literal["model", "fp32", "bf16", "fp16"]
