@@ -100,7 +100,9 @@ class DataConfig:
     """Pictures and captions."""
 
     folder: str = setting("", "Folder of pictures with captions.", unit="path")
-    resolution_px: int = setting(512, "Training size: buckets have about its area.", unit="px", minimum=64, maximum=4096)
+    resolution_px: int = setting(
+        512, "Training size: buckets have about its area.", unit="px", minimum=64, maximum=4096
+    )
     bucketing: bool = setting(True, "Aspect-ratio buckets; off = square centre crops.")
     bucket_step_px: int = setting(64, "Bucket sides are multiples of this.", unit="px", minimum=8, maximum=256)
     upscale: bool = setting(True, "Small pictures are enlarged to the training size.")
@@ -130,7 +132,7 @@ class NoiseConfig:
     multires_discount: float = setting(0.3, "How much weaker each coarser scale is.", minimum=0.0, maximum=1.0)
     perturbation: float = setting(0.0, "Input perturbation gamma.", minimum=0.0, maximum=1.0, good_range="0-0.1")
     timestep_min: int = setting(0, "Lowest timestep drawn.", minimum=0, maximum=999)
-    timestep_max: int = setting(999, "Highest timestep drawn.", minimum=0, maximum=999)
+    timestep_max: int = setting(1000, "Timesteps are drawn below this.", minimum=1, maximum=1000)
     zero_terminal_snr: bool = setting(False, "Rescale the schedule to end in pure noise (needs v-prediction).")
 
 
@@ -154,9 +156,9 @@ class ScheduleConfig:
     batch_size: int = setting(4, "Pictures in a micro-batch.", minimum=1, maximum=1024)
     accumulation: int = setting(1, "Micro-batches a step.", minimum=1, maximum=1024)
     optimizer: str = setting(
-        "AdamW",
+        "adamw",
         "Optimiser; those that need a package say so.",
-        choices=("AdamW", "AdamW8bit", "Lion", "Prodigy", "ScheduleFree", "Adafactor"),
+        choices=("adamw", "adamw8bit", "lion", "prodigy", "schedule_free", "adafactor"),
     )
     rate: str = setting(
         "cosine",
@@ -172,7 +174,9 @@ class ScheduleConfig:
     continued_words_factor: float = setting(
         0.0, "Two-phase: factor of the words' rate in the second phase; 0 = frozen.", minimum=0.0, maximum=10.0
     )
-    network_start: float = setting(0.0, "Joint: fraction of the run at which the network starts.", minimum=0.0, maximum=1.0)
+    network_start: float = setting(
+        0.0, "Joint: fraction of the run at which the network starts.", minimum=0.0, maximum=1.0
+    )
     te_stop: float = setting(1.0, "Fraction after which the text encoder's network stops.", minimum=0.0, maximum=1.0)
     ema_decay: float = setting(0.0, "EMA of words and network, e.g. 0.999; 0 = off.", minimum=0.0, maximum=0.99999)
 
@@ -181,9 +185,7 @@ class ScheduleConfig:
 class MemoryConfig:
     """Precision and memory."""
 
-    precision: str = setting(
-        "model", "Arithmetic of the frozen model.", choices=("model", "fp32", "bf16", "fp16")
-    )
+    precision: str = setting("model", "Arithmetic of the frozen model.", choices=("model", "fp32", "bf16", "fp16"))
     gradient_checkpointing: bool = setting(False, "Less memory, about 1.3 to 1.5 times the time.")
     compile_unet: bool = setting(False, "Compile the U-Net with torch.compile; pays off in long GPU runs only.")
 

@@ -1,0 +1,122 @@
+"""The four rows: whole network, U-Net only, text encoder only, words only - side by side, same seeds.
+
+This is the picture that shows where a trained character sits. Rows use the host's own sampler.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from PIL import Image, ImageDraw, ImageFont
+
+from lib_pivotal.errors import PivotalError
+from lib_pivotal.networks.adapter import Network
+from lib_pivotal.ports import Host, SampleRequest, WordVectors
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of the grid: its label and the weights of the two parts."""
+
+    label: str
+    unet: float
+    te: float
+
+
+ROWS = (
+    Row("whole", 1.0, 1.0),
+    Row("U-Net only", 1.0, 0.0),
+    Row("text encoder only", 0.0, 1.0),
+    Row("words only", 0.0, 0.0),
+)
+MARGIN_PX = 6
+
+
+def parts_pictures(
+    host: Host,
+    requests: Sequence[SampleRequest],
+    *,
+    words: WordVectors,
+    network: Network | None,
+    rows: Sequence[Row] = ROWS,
+) -> dict[str, list[Image.Image]]:
+    """Pictures by row label, one a request; the network is attached for it and its multipliers are put back."""
+    pictures: dict[str, list[Image.Image]] = {}
+    for row in rows:
+        if network is None:
+            pictures[row.label] = host.sample(requests, words)
+            continue
+        with network.attach(), network.parts(unet=row.unet, te=row.te):
+            pictures[row.label] = host.sample(requests, words)
+    return pictures
+
+
+def word_requests(
+    names: Sequence[str], prompts: Sequence[str], template: SampleRequest, *, first_seed: int = 0
+) -> list[SampleRequest]:
+    """One request for each word and prompt; `{word}` in a prompt stands for the word, which else is put in front."""
+    requests = []
+    for name in names:
+        for number, prompt in enumerate(prompts):
+            text = prompt.replace("{word}", name) if "{word}" in prompt else f"{name}, {prompt}".rstrip(", ")
+            requests.append(replace(template, prompt=text, seed=first_seed + number))
+    return requests
+
+
+def draw_grid(
+    rows: Mapping[str, Sequence[Image.Image]], columns: Sequence[str], *, title: str = "", cell_px: int = 128
+) -> Image.Image:
+    """Labelled rows of pictures on white, one column a label.
+
+    Raises:
+        PivotalError: a row has another number of pictures than there are columns.
+    """
+    for label, pictures in rows.items():
+        if len(pictures) != len(columns):
+            raise PivotalError(f"row {label!r} has {len(pictures)} pictures for {len(columns)} columns")
+    font = label_font(max(11, cell_px // 9))
+    left = max((_text_width(font, label) for label in rows), default=0) + 2 * MARGIN_PX
+    line = _text_height(font) + MARGIN_PX
+    top = line * (2 if title else 1) + MARGIN_PX
+    step = cell_px + MARGIN_PX
+    grid = Image.new("RGB", (left + step * len(columns), top + step * len(rows)), "white")
+    draw = ImageDraw.Draw(grid)
+    if title:
+        draw.text((MARGIN_PX, MARGIN_PX // 2), title, fill="black", font=font)
+    for number, column in enumerate(columns):
+        text = _shorten(font, column, cell_px)
+        draw.text((left + number * step, top - line), text, fill="black", font=font)
+    for number, (label, pictures) in enumerate(rows.items()):
+        y = top + number * step
+        draw.text((MARGIN_PX, y + (cell_px - line) // 2), label, fill="black", font=font)
+        for column_number, picture in enumerate(pictures):
+            cell = picture.convert("RGB").resize((cell_px, cell_px), Image.Resampling.LANCZOS)
+            grid.paste(cell, (left + column_number * step, y))
+    return grid
+
+
+def label_font(size_px: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    """A readable font where the system has one, else Pillow's built-in one."""
+    for name in ("DejaVuSans.ttf", "Arial.ttf", "LiberationSans-Regular.ttf"):
+        try:
+            return ImageFont.truetype(name, size_px)
+        except OSError:
+            continue
+    return ImageFont.load_default()
+
+
+def _text_width(font: ImageFont.FreeTypeFont | ImageFont.ImageFont, text: str) -> int:
+    return int(font.getbbox(text)[2])
+
+
+def _text_height(font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> int:
+    return int(font.getbbox("Ag")[3])
+
+
+def _shorten(font: ImageFont.FreeTypeFont | ImageFont.ImageFont, text: str, width_px: int) -> str:
+    if _text_width(font, text) <= width_px:
+        return text
+    while text and _text_width(font, text + "…") > width_px:
+        text = text[:-1]
+    return text + "…"

@@ -1,0 +1,90 @@
+"""The separation score: how much of what was learnt sits in the words, measured without making a picture.
+
+On held-out pictures, at fixed noise and timesteps, the loss is measured with each part switched off. With L_base the
+loss of the checkpoint with the words as they began and no network:
+
+    share of the words = (L_base - L_words) / (L_base - L_whole)
+
+1 means that the words alone explain all that the whole bundle does; 0 that all of it sits in the network.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from lib_pivotal.networks.adapter import Network
+from lib_pivotal.ports import TrainingBatch, WordVectors
+from lib_pivotal.training.step import MicroStep
+
+TIMESTEPS = (100, 300, 500, 700, 900)
+_SEEDS = (7_041_776, 0)
+SMALLEST_GAIN = 1e-6
+
+
+@dataclass(frozen=True)
+class PartLosses:
+    """Mean held-out losses of one word's pictures with parts on and off."""
+
+    whole: float
+    unet: float
+    te: float
+    words: float
+    base: float
+
+    @property
+    def share_of_words(self) -> float:
+        """(base - words) / (base - whole); NaN while nothing was learnt."""
+        gain = self.base - self.whole
+        return (self.base - self.words) / gain if gain > SMALLEST_GAIN else math.nan
+
+    @property
+    def share_of_unet(self) -> float:
+        """(base - unet) / (base - whole): words with the U-Net's network, without the text encoder's."""
+        gain = self.base - self.whole
+        return (self.base - self.unet) / gain if gain > SMALLEST_GAIN else math.nan
+
+
+@torch.no_grad()
+def separation(
+    micro_step: MicroStep,
+    held_out: Mapping[str, Sequence[TrainingBatch]],
+    *,
+    words: WordVectors,
+    initial_words: WordVectors,
+    network: Network | None,
+    timesteps: Sequence[int] = TIMESTEPS,
+) -> dict[str, PartLosses]:
+    """Losses by word; `held_out` has the batches of each word's pictures, with their captions as trained.
+
+    The network must be attached; its multipliers are put back afterwards.
+    """
+
+    def mean_loss(batches: Sequence[TrainingBatch], vectors: WordVectors, unet: float, te: float) -> float:
+        total, count = 0.0, 0
+        for batch in batches:
+            size = batch.latents.shape[0]
+            for timestep in timesteps:
+                fixed = torch.full((size,), timestep)
+                if network is None:
+                    losses = micro_step.losses(batch, vectors, seeds=_SEEDS, timesteps=fixed)
+                else:
+                    with network.parts(unet=unet, te=te):
+                        losses = micro_step.losses(batch, vectors, seeds=_SEEDS, timesteps=fixed)
+                total += float(losses.sum())
+                count += size
+        return total / max(count, 1)
+
+    return {
+        name: PartLosses(
+            whole=mean_loss(batches, words, 1.0, 1.0),
+            unet=mean_loss(batches, words, 1.0, 0.0),
+            te=mean_loss(batches, words, 0.0, 1.0),
+            words=mean_loss(batches, words, 0.0, 0.0),
+            base=mean_loss(batches, initial_words, 0.0, 0.0),
+        )
+        for name, batches in held_out.items()
+    }

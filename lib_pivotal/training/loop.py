@@ -1,0 +1,339 @@
+"""The order of things in a run: step after step, with events out and commands in.
+
+Knows neither files' formats nor a user interface: it is handed a source of batches, a `MicroStep`, a `Trainable`, and
+callbacks that write files and make pictures.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from lib_pivotal.errors import TrainingError
+from lib_pivotal.ports import TrainingBatch
+from lib_pivotal.training.distributed import World
+from lib_pivotal.training.events import (
+    Commands,
+    Event,
+    FileSaved,
+    Listener,
+    Notice,
+    Reason,
+    RunEnded,
+    RunStarted,
+    StepDone,
+)
+from lib_pivotal.training.phases import Phase, PhasePlan
+from lib_pivotal.training.recovery import Guard, is_out_of_memory, release_memory
+from lib_pivotal.training.seeds import derive_seed
+from lib_pivotal.training.state import load_latest_state, save_state
+from lib_pivotal.training.step import MicroStep, sample_count, split_batch
+from lib_pivotal.training.trainable import Trainable, Update
+
+logger = logging.getLogger(__name__)
+
+
+class Source(Protocol):
+    """Batches by position: the same position always gives the same batch."""
+
+    def batch(self, step: int, micro: int) -> TrainingBatch: ...
+
+
+@dataclass(frozen=True)
+class LoopSettings:
+    """Numbers of the loop; 0 turns a periodic thing off."""
+
+    name: str
+    seed: int
+    max_steps: int
+    accumulation: int = 1
+    save_every_steps: int = 0
+    state_every_steps: int = 0
+    keep_states: int = 2
+    sample_every_steps: int = 0
+    separation_every_steps: int = 0
+    state_folder: Path | None = None
+    fingerprint: str = ""
+
+
+@dataclass(eq=False)
+class Outputs:
+    """What the loop calls to write and to look; each runs with the weights as a file would hold them."""
+
+    save_bundle: Callable[[int, bool], Path]
+    make_pictures: Callable[[int], list[Event]] = field(default=lambda step: [])
+    measure_separation: Callable[[int], list[Event]] = field(default=lambda step: [])
+
+
+class Trainer:
+    """One run. `run()` returns its last event; files are saved whatever ends it."""
+
+    def __init__(
+        self,
+        settings: LoopSettings,
+        *,
+        trainable: Trainable,
+        micro_step: MicroStep,
+        source: Source,
+        plan: PhasePlan,
+        rate_factor: Callable[[int], float],
+        outputs: Outputs,
+        listener: Listener,
+        commands: Commands | None = None,
+        world: World | None = None,
+        between_steps: Callable[[], None] | None = None,
+    ) -> None:
+        self._settings = settings
+        self._trainable = trainable
+        self._micro_step = micro_step
+        self._source = source
+        self._plan = plan
+        self._rate_factor = rate_factor
+        self._outputs = outputs
+        self._listener = listener
+        self._commands = commands or Commands()
+        self._world = world or World()
+        self._between_steps = between_steps
+        self.step = 0
+        self.images_seen: Counter[str] = Counter()
+        self.splits = 1
+        self._guard: Guard | None = None
+        self._step_seconds: list[float] = []
+        self._loss_scale = 1.0
+
+    def run(self, *, resume: bool = False) -> RunEnded:
+        """Train to the end, or until stopped; the network must be attached and the session open.
+
+        A failure is reported as a `RunEnded` with reason `failed` after saving what was good; only KeyboardInterrupt
+        counts as a stop.
+        """
+        started = time.perf_counter()
+        reason: Reason = "finished"
+        message = ""
+        with torch.random.fork_rng(devices=_cuda_devices()):
+            try:
+                if resume:
+                    self._resume()
+                self._guard = Guard(self._trainable)
+                self._emit(self._run_started())
+                while self.step < self._settings.max_steps and not self._commands.stopping:
+                    self._one_step()
+                    self._after_step()
+                if self.step < self._settings.max_steps:
+                    reason, message = "stopped", f"stopped after {self.step} of {self._settings.max_steps} steps"
+            except KeyboardInterrupt:
+                reason, message = "stopped", f"interrupted after {self.step} of {self._settings.max_steps} steps"
+            except Exception as error:  # the trained words and network must be saved whatever happened
+                logger.exception("the run failed at step %d", self.step + 1)
+                reason, message = "failed", f"{type(error).__name__}: {error}"
+                self._repair()
+            bundle = self._final_save(reason)
+        ended = RunEnded(reason, self.step, time.perf_counter() - started, bundle, message)
+        self._emit(ended)
+        return ended
+
+    # ---- one step ----
+
+    def _one_step(self) -> None:
+        started = time.perf_counter()
+        phase = self._plan.at(self.step)
+        batches = [self._source.batch(self.step, micro) for micro in range(self._settings.accumulation)]
+        loss = self._forward_backward(batches, phase)
+        finite = not self._world.any(loss != loss or loss in (float("inf"), float("-inf")))
+        update = self._trainable.update(phase, rate_factor=self._rate_factor(self.step)) if finite else None
+        assert self._guard is not None
+        if update is None or not update.applied:
+            if update is None:
+                self._trainable.scaler.update(overflowed=True)
+            self._notice("warning", f"step {self.step + 1}: {self._guard.bad_step()}")
+        else:
+            self._guard.good_step()
+        for batch in batches:
+            for names in batch.words:
+                self.images_seen.update(names)
+        self.step += 1
+        self._emit(self._step_done(phase, loss, update, time.perf_counter() - started))
+
+    def _forward_backward(self, batches: list[TrainingBatch], phase: Phase) -> float:
+        """Gradients of the effective batch's mean loss, which is returned; halves micro-batches when memory ends."""
+        while True:
+            try:
+                self._trainable.prepare(phase)
+                return self._accumulate(batches)
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
+                largest = max(batch.latents.shape[0] for batch in batches)
+                self._trainable.prepare(phase)
+                if self.splits >= largest:
+                    raise TrainingError(
+                        "memory does not suffice even for one picture at a time. Turn on gradient checkpointing, "
+                        "lower data.resolution_px or the network's rank, or close other programs"
+                    ) from error
+                self.splits *= 2
+                release_memory()
+                self._notice(
+                    "warning",
+                    f"out of memory: micro-batches are split in {min(self.splits, largest)} from now on; "
+                    "the effective batch stays the same",
+                )
+
+    def _accumulate(self, batches: list[TrainingBatch]) -> float:
+        words = self._trainable.words.as_mapping()
+        count = sample_count(batches) * self._world.size
+        stride, index, total = self._world.size, self._world.rank, 0.0
+        for micro, batch in enumerate(batches):
+            for piece_number, piece in enumerate(split_batch(batch, self.splits)):
+                # dropout and the like draw from the global generator: make them depend on the position alone
+                torch.manual_seed(
+                    derive_seed("step", self._settings.seed, self.step, micro, piece_number, self._world.rank)
+                )
+                losses = self._micro_step.losses(
+                    piece, words, seeds=(self._settings.seed, self.step), first_sample=index, stride=stride
+                )
+                loss = losses.sum() / count
+                if loss.requires_grad:
+                    self._trainable.scaler.scaled(loss).backward()
+                total += float(loss.detach())
+                index += piece.latents.shape[0] * stride
+        return self._world.total(total)
+
+    # ---- around the step ----
+
+    def _after_step(self) -> None:
+        settings = self._settings
+        if self._commands.take_save() or _due(self.step, settings.save_every_steps, settings.max_steps):
+            self._save_bundle(final=False)
+            self._save_state()
+        elif _due(self.step, settings.state_every_steps, settings.max_steps):
+            self._save_state()
+        if self._commands.take_sample() or _due(self.step, settings.sample_every_steps, settings.max_steps + 1):
+            self._look(self._outputs.make_pictures)
+        if _due(self.step, settings.separation_every_steps, settings.max_steps + 1):
+            self._look(self._outputs.measure_separation)
+        if self._between_steps is not None:
+            self._between_steps()
+        self._commands.wait_while_paused()
+
+    def _look(self, make: Callable[[int], list[Event]]) -> None:
+        """Pictures and scores must never end a run."""
+        if not self._world.writes:
+            return
+        try:
+            with torch.no_grad(), self._trainable.evaluated():
+                events = make(self.step)
+        except Exception as error:
+            logger.exception("looking at step %d failed", self.step)
+            self._notice("error", f"pictures or scores of step {self.step} failed: {error}")
+            return
+        for event in events:
+            self._emit(event)
+
+    def _save_bundle(self, *, final: bool) -> Path | None:
+        if not self._world.writes:
+            return None
+        with torch.no_grad(), self._trainable.evaluated():
+            path = self._outputs.save_bundle(self.step, final)
+        self._emit(FileSaved(self.step, "bundle", path))
+        return path
+
+    def _final_save(self, reason: Reason) -> Path | None:
+        """The bundle first, then the state; a run that failed before its first step writes nothing."""
+        if self.step == 0 and reason != "finished":
+            return None
+        try:
+            path = self._save_bundle(final=True)
+        except Exception as error:  # reported: the state below may still be saved
+            logger.exception("the bundle could not be saved")
+            self._notice("error", f"the bundle could not be saved: {error}")
+            path = None
+        if reason != "finished":
+            self._save_state()
+        return path
+
+    def _repair(self) -> None:
+        """After a failure: if what was trained is not finite, return to the last good snapshot."""
+        finite = all(bool(torch.isfinite(parameter).all()) for parameter in self._trainable.parameters)
+        if not finite and self._guard is not None:
+            self._guard.restore()
+
+    # ---- state ----
+
+    def _save_state(self) -> None:
+        folder = self._settings.state_folder
+        if folder is None or not self._world.writes:
+            return
+        content: dict[str, Any] = {
+            "trainable": self._trainable.state_dict(),
+            "images_seen": dict(self.images_seen),
+            "splits": self.splits,
+            "fingerprint": self._settings.fingerprint,
+        }
+        path = save_state(folder, self.step, content, keep=self._settings.keep_states)
+        self._emit(FileSaved(self.step, "state", path))
+
+    def _resume(self) -> None:
+        folder = self._settings.state_folder
+        content = None if folder is None else load_latest_state(folder)
+        if content is None:
+            self._notice("info", "no saved state was found: the run starts from the beginning")
+            return
+        if content["fingerprint"] != self._settings.fingerprint:
+            raise TrainingError(
+                f"the state in {folder} belongs to a run with other settings, pictures or checkpoint. Restore these, "
+                "or choose another folder to start anew"
+            )
+        self._trainable.load_state_dict(content["trainable"])
+        self.images_seen = Counter(content["images_seen"])
+        self.splits = content["splits"]
+        self.step = content["step"]
+
+    # ---- events ----
+
+    def _run_started(self) -> RunStarted:
+        return RunStarted(
+            name=self._settings.name,
+            first_step=self.step,
+            max_steps=self._settings.max_steps,
+            words=tuple(self._trainable.words.names()),
+            trained_parameters=sum(parameter.numel() for parameter in self._trainable.parameters),
+            optimizer_bytes=self._trainable.optimizer_bytes,
+        )
+
+    def _step_done(self, phase: Phase, loss: float, update: Update | None, seconds: float) -> StepDone:
+        self._step_seconds = [*self._step_seconds[-49:], seconds]
+        typical = sorted(self._step_seconds)[len(self._step_seconds) // 2]
+        return StepDone(
+            step=self.step,
+            max_steps=self._settings.max_steps,
+            phase=phase.name,
+            losses={"loss": loss},
+            rates={} if update is None else update.rates,
+            gradient_norms={} if update is None else update.gradient_norms,
+            word_norms=self._trainable.words.mean_norms(),
+            images_seen=dict(self.images_seen),
+            seconds=seconds,
+            eta_seconds=typical * (self._settings.max_steps - self.step),
+        )
+
+    def _notice(self, level: str, message: str) -> None:
+        self._emit(Notice(level, self.step, message))  # type: ignore[arg-type]
+
+    def _emit(self, event: Event) -> None:
+        if self._world.writes:
+            self._listener(event)
+
+
+def _due(step: int, every: int, before: int) -> bool:
+    return every > 0 and step % every == 0 and step < before
+
+
+def _cuda_devices() -> list[int]:
+    return [torch.cuda.current_device()] if torch.cuda.is_available() else []

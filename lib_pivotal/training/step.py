@@ -1,0 +1,157 @@
+"""One micro-batch: captions to conditioning, noise, the U-Net, and one loss a sample.
+
+No backward, no optimiser, no logging here: the loop and the separation score both use this, so that they measure the
+same thing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from lib_pivotal.ports import Conditioning, Denoiser, TextEncoder, TrainingBatch, WordVectors
+from lib_pivotal.training.noise import make_noise, perturb_noise
+from lib_pivotal.training.objective import Objective
+from lib_pivotal.training.schedule import NoiseSchedule
+from lib_pivotal.training.seeds import derived_generator
+
+
+@dataclass(frozen=True)
+class NoiseSettings:
+    """How a sample is made noisy; see `noise.py` and `schedule.py` for the formulas."""
+
+    offset: float = 0.0
+    multires_iterations: int = 0
+    multires_discount: float = 0.3
+    perturbation: float = 0.0
+    timestep_min: int = 0
+    timestep_max: int = 1000
+
+
+@dataclass(frozen=True, eq=False)
+class NoisyBatch:
+    """`noisy`, `noise` `(batch, 4, h, w)` and `timesteps` `(batch,)`, on the device of the latents."""
+
+    noisy: Tensor
+    noise: Tensor
+    timesteps: Tensor
+
+
+class MicroStep:
+    """The forward half of a training step.
+
+    `autocast_dtype` is the arithmetic of the frozen model (None = as the weights are). The loss is computed in fp32.
+    """
+
+    def __init__(
+        self,
+        text: TextEncoder,
+        denoiser: Denoiser,
+        *,
+        schedule: NoiseSchedule,
+        objective: Objective,
+        noise: NoiseSettings,
+        device: torch.device,
+        autocast_dtype: torch.dtype | None = None,
+    ) -> None:
+        self._text = text
+        self._denoiser = denoiser
+        self._schedule = schedule
+        self._objective = objective
+        self._noise = noise
+        self._device = device
+        self._autocast_dtype = autocast_dtype
+
+    def draw_noise(self, latents: Tensor, *, seeds: tuple[int, int], first_sample: int, stride: int = 1) -> NoisyBatch:
+        """Noise and timesteps of each sample from its own generator: (seed, step) and its index in the step.
+
+        Sample i of the micro-batch has index `first_sample + i * stride`.
+        """
+        settings = self._noise
+        generators = [
+            derived_generator("noise", *seeds, first_sample + index * stride) for index in range(latents.shape[0])
+        ]
+        timesteps = self._schedule.sample_timesteps(
+            latents.shape[0], minimum=settings.timestep_min, maximum=settings.timestep_max, generator=generators
+        ).to(latents.device)
+        noise = make_noise(
+            latents,
+            generator=generators,
+            offset=settings.offset,
+            multires_iterations=settings.multires_iterations,
+            multires_discount=settings.multires_discount,
+        )
+        perturbed = perturb_noise(noise, gamma=settings.perturbation, generator=generators)
+        return NoisyBatch(self._schedule.add_noise(latents, perturbed, timesteps), noise, timesteps)
+
+    def losses(
+        self,
+        batch: TrainingBatch,
+        words: WordVectors,
+        *,
+        seeds: tuple[int, int],
+        first_sample: int = 0,
+        stride: int = 1,
+        timesteps: Tensor | None = None,
+    ) -> Tensor:
+        """Loss of each sample, `(batch,)` fp32, differentiable in words and network.
+
+        `timesteps` overrides the drawn ones (the separation score compares parts at fixed timesteps).
+        """
+        latents = batch.latents.to(self._device, torch.float32)
+        drawn = self.draw_noise(latents, seeds=seeds, first_sample=first_sample, stride=stride)
+        if timesteps is not None:
+            timesteps = timesteps.to(self._device)
+            drawn = NoisyBatch(self._schedule.add_noise(latents, drawn.noise, timesteps), drawn.noise, timesteps)
+        with self._autocast():
+            conditioning = self._text.encode(batch.captions, words)
+            if batch.sizes is not None:
+                conditioning = replace(conditioning, sizes=batch.sizes.to(self._device))
+            prediction = self._predict(drawn, conditioning)
+        target = self._schedule.target(latents, drawn.noise, drawn.timesteps)
+        return self._objective(
+            prediction.float(),
+            target,
+            drawn.timesteps,
+            self._schedule,
+            mask=None if batch.mask is None else batch.mask.to(self._device),
+            weights=batch.weights.to(self._device),
+        )
+
+    def _predict(self, drawn: NoisyBatch, conditioning: Conditioning) -> Tensor:
+        return self._denoiser(drawn.noisy, drawn.timesteps, conditioning)
+
+    def _autocast(self) -> contextlib.AbstractContextManager[object]:
+        if self._autocast_dtype is None:
+            return contextlib.nullcontext()
+        return torch.autocast(self._device.type, dtype=self._autocast_dtype)
+
+
+def split_batch(batch: TrainingBatch, parts: int) -> list[TrainingBatch]:
+    """The batch in up to `parts` pieces of nearly equal size, in order; fewer where there are fewer samples."""
+    count = batch.latents.shape[0]
+    parts = min(parts, count)
+    edges = [round(index * count / parts) for index in range(parts + 1)]
+    return [_slice(batch, slice(start, end)) for start, end in itertools.pairwise(edges)]
+
+
+def _slice(batch: TrainingBatch, part: slice) -> TrainingBatch:
+    return TrainingBatch(
+        latents=batch.latents[part],
+        captions=batch.captions[part],
+        mask=None if batch.mask is None else batch.mask[part],
+        weights=batch.weights[part],
+        keys=batch.keys[part],
+        words=batch.words[part],
+        sizes=None if batch.sizes is None else batch.sizes[part],
+    )
+
+
+def sample_count(batches: Sequence[TrainingBatch]) -> int:
+    """Samples in a list of micro-batches."""
+    return sum(batch.latents.shape[0] for batch in batches)

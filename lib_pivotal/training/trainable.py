@@ -1,0 +1,209 @@
+"""What is trained and how it is updated: words, network, optimiser, scaler, EMA, norm control - one unit to save.
+
+One optimiser step = unscale, average over processes, clip by group, set the rates, step, control the words' norms.
+A word without a gradient in a step (none of its pictures was drawn) is not touched at all: no momentum, no decay, no
+normalisation.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from lib_pivotal.embeddings.control import NormControl
+from lib_pivotal.embeddings.vectors import Words
+from lib_pivotal.networks.adapter import Network
+from lib_pivotal.training.distributed import World
+from lib_pivotal.training.ema import EMA
+from lib_pivotal.training.optimizers import (
+    ParameterGroup,
+    build_optimizer,
+    clip_groups,
+    evaluation_mode,
+    state_bytes,
+    training_mode,
+)
+from lib_pivotal.training.phases import Phase
+from lib_pivotal.training.rates import set_rates
+from lib_pivotal.training.scaler import LossScaler
+
+Kind = Literal["words", "unet", "te"]
+
+
+@dataclass(frozen=True, eq=False)
+class TrainedGroup:
+    """Parameters with one rate; `name` is unique (`word aoi`, `unet`, `te`, `unet up_blocks`)."""
+
+    name: str
+    kind: Kind
+    parameters: tuple[nn.Parameter, ...]
+    lr: float
+    lr_factor: float = 1.0
+    weight_decay: float = 0.0
+    clip_norm: float = 0.0
+
+
+@dataclass(frozen=True)
+class Update:
+    """What an optimiser step did. `applied` is False where the gradients were not finite and nothing was changed."""
+
+    applied: bool
+    rates: dict[str, float]
+    gradient_norms: dict[str, float]
+
+
+class Trainable:
+    """The words and the network of a run, with everything that moves them."""
+
+    def __init__(
+        self,
+        words: Words,
+        network: Network | None,
+        groups: Sequence[TrainedGroup],
+        *,
+        optimizer: str,
+        controls: Sequence[NormControl] = (),
+        max_norm: float = 0.0,
+        ema_decay: float = 0.0,
+        loss_scaling: bool = False,
+        world: World | None = None,
+    ) -> None:
+        self.words = words
+        self.network = network
+        self.groups = tuple(groups)
+        self.scaler = LossScaler(enabled=loss_scaling)
+        self.rate_scale = 1.0
+        self._controls = tuple(controls)
+        self._max_norm = max_norm
+        self._world = world or World()
+        self._limits = {group.name: group.clip_norm for group in self.groups}
+        self.optimizer = build_optimizer(
+            optimizer,
+            [ParameterGroup(g.name, g.parameters, g.lr, g.lr_factor, g.weight_decay) for g in self.groups],
+        )
+        training_mode(self.optimizer)
+        self.ema = EMA(self.parameters, decay=ema_decay) if ema_decay > 0 else None
+
+    @property
+    def parameters(self) -> list[nn.Parameter]:
+        """Every trained parameter, in a fixed order."""
+        return [parameter for group in self.groups for parameter in group.parameters]
+
+    @property
+    def optimizer_bytes(self) -> int:
+        """Bytes of the optimiser's state so far."""
+        return state_bytes(self.optimizer)
+
+    def prepare(self, phase: Phase) -> None:
+        """Before a step: gradients cleared; what the phase does not train takes part without gradient."""
+        factors = _kind_factors(phase)
+        frozen = self.words.frozen
+        for group in self.groups:
+            active = factors[group.kind] > 0 and group.name.removeprefix("word ") not in frozen
+            for parameter in group.parameters:
+                parameter.grad = None
+                parameter.requires_grad_(active)
+
+    def update(self, phase: Phase, *, rate_factor: float) -> Update:
+        """After the backwards of a step: move everything, or nothing if a gradient is not finite."""
+        gradients = self._gradients()
+        self.scaler.unscale(gradients)
+        self._world.average([parameter for parameter in self.parameters if parameter.requires_grad])
+        gradients = self._gradients()
+        norms = {name: float(norm) for name, norm in clip_groups(self.optimizer.param_groups, self._limits).items()}
+        finite = all(torch.isfinite(torch.tensor(norm)) for norm in norms.values())
+        factors = _kind_factors(phase)
+        rates = set_rates(
+            self.optimizer,
+            {group.name: factors[group.kind] * rate_factor * self.rate_scale for group in self.groups},
+        )
+        self.scaler.update(overflowed=not finite)
+        if not finite:
+            return Update(False, rates, norms)
+        updated = [
+            name.removeprefix("word ")
+            for name in (group.name for group in self.groups if group.kind == "words")
+            if any(parameter.grad is not None for parameter in self._group(name).parameters)
+        ]
+        self.optimizer.step()
+        for control in self._controls:
+            control(self.words, updated, rates)
+        if self.network is not None and self._max_norm > 0:
+            self.network.apply_max_norm(self._max_norm)
+        if self.ema is not None:
+            self.ema.update()
+        return Update(True, rates, norms)
+
+    @contextlib.contextmanager
+    def evaluated(self) -> Iterator[None]:
+        """Inside, words and network hold what a file would hold: averages where an EMA or the optimiser keeps them."""
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(evaluation_mode(self.optimizer))
+            if self.ema is not None:
+                stack.enter_context(self.ema.swapped())
+            if self.network is not None:
+                stack.enter_context(_mode(self.network, training=False))
+            yield
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that a resumed run needs, as copies on the CPU."""
+        return _to_cpu(
+            {
+                "words": self.words.state_dict(),
+                "network": {} if self.network is None else self.network.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "scaler": self.scaler.state_dict(),
+                "ema": None if self.ema is None else self.ema.state_dict(),
+                "rate_scale": self.rate_scale,
+            }
+        )
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over a `state_dict()`; the parameters keep their identity."""
+        self.words.load_state_dict(state["words"])
+        if self.network is not None:
+            self.network.load_state_dict(state["network"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
+        if self.ema is not None and state["ema"] is not None:
+            self.ema.load_state_dict(state["ema"])
+        self.rate_scale = state["rate_scale"]
+
+    def _gradients(self) -> list[Tensor]:
+        return [parameter.grad for parameter in self.parameters if parameter.grad is not None]
+
+    def _group(self, name: str) -> TrainedGroup:
+        return next(group for group in self.groups if group.name == name)
+
+
+def _kind_factors(phase: Phase) -> dict[Kind, float]:
+    return {"words": phase.words, "unet": phase.unet, "te": phase.te}
+
+
+def _to_cpu(value: Any) -> Any:
+    """A deep copy with every tensor detached, cloned and on the CPU."""
+    if isinstance(value, Tensor):
+        return value.detach().to("cpu", copy=True)
+    if isinstance(value, dict):
+        return {key: _to_cpu(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_to_cpu(item) for item in value)
+    return value
+
+
+@contextlib.contextmanager
+def _mode(module: nn.Module, *, training: bool) -> Iterator[None]:
+    before = module.training
+    module.train(training)
+    try:
+        yield
+    finally:
+        module.train(before)
+
+
+RateFactor = Callable[[int], float]
