@@ -1,4 +1,4 @@
-"""Everything a developer or a curious user runs: `python dev.py demo`, `test`, `lint`, `bench`, `evidence`, `page`, `live`.
+"""Everything that one runs: `python dev.py demo`, `test`, `lint`, `bench`, `evidence`, `page`, `live`.
 
 Needs nothing but Python 3.10 or 3.11. The first call makes `.venv` beside this file and installs what is needed;
 later calls find it ready. Standard library only.

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from PIL import Image, ImageDraw, ImageFont
 
 from lib_pivotal.errors import PivotalError
-from lib_pivotal.networks.adapter import Network
+from lib_pivotal.networks.network import Network
 from lib_pivotal.ports import Host, SampleRequest, WordVectors
 
 
@@ -47,7 +47,7 @@ def parts_pictures(
         if network is None:
             pictures[row.label] = host.sample(requests, words)
             continue
-        with network.attach(), network.parts(unet=row.unet, te=row.te):
+        with network.attach(), network.with_multipliers(unet=row.unet, te=row.te):
             pictures[row.label] = host.sample(requests, words)
     return pictures
 

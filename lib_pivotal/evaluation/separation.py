@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import torch
 
-from lib_pivotal.networks.adapter import Network
+from lib_pivotal.networks.network import Network
 from lib_pivotal.ports import TrainingBatch, WordVectors
 from lib_pivotal.training.step import MicroStep
 
@@ -72,7 +72,7 @@ def separation(
                 if network is None:
                     losses = micro_step.losses(batch, vectors, seeds=_SEEDS, timesteps=fixed)
                 else:
-                    with network.parts(unet=unet, te=te):
+                    with network.with_multipliers(unet=unet, te=te):
                         losses = micro_step.losses(batch, vectors, seeds=_SEEDS, timesteps=fixed)
                 total += float(losses.sum())
                 count += size

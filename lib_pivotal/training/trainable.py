@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from lib_pivotal.embeddings.control import NormControl
 from lib_pivotal.embeddings.vectors import Words
-from lib_pivotal.networks.adapter import Network
+from lib_pivotal.networks.network import Network
 from lib_pivotal.training.distributed import World
 from lib_pivotal.training.ema import EMA
 from lib_pivotal.training.optimizers import (
