@@ -1,0 +1,1 @@
+"""Bundles: a kohya LoRA file with its words inside. Read, list, write, and work on them."""

@@ -1,0 +1,167 @@
+"""What a bundle holds, from its header alone: fast enough for a folder of hundreds of files."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lib_pivotal.bundle.format import (
+    META_LEGACY_HASH,
+    META_MODEL_HASH,
+    Family,
+    Problem,
+    family_of_widths,
+)
+from lib_pivotal.bundle.layer_names import part_of
+from lib_pivotal.bundle.reader import plan_words
+from lib_pivotal.bundle.safetensors_file import Header, TensorEntry, read_header
+from lib_pivotal.bundle.spellings import WordPlan
+from lib_pivotal.errors import BundleError
+from lib_pivotal.ports import PARTS, Part
+
+_CONTEXT_WIDTHS: dict[int, Family] = {768: "sd1", 1024: "sd2", 2048: "sdxl"}
+_ALGORITHMS = (
+    ("lora_down.weight", "lora"),
+    ("lora_A.weight", "lora"),
+    ("lora.down.weight", "lora"),
+    ("hada_w1_a", "loha"),
+    ("lokr_w1", "lokr"),
+    ("lokr_w1_a", "lokr"),
+    ("a1.weight", "glora"),
+    ("oft_blocks", "oft"),
+    ("oft_diag", "oft"),
+    ("on_input", "ia3"),
+    ("diff", "full"),
+    ("w_norm", "norm"),
+    ("dora_scale", "dora"),
+)
+
+
+@dataclass(frozen=True)
+class WordSummary:
+    """A word in a listing: its name, how many vectors, their width a tower, and how the file spells it."""
+
+    name: str
+    vectors: int
+    widths: tuple[int, ...]
+    spelling: str
+
+
+@dataclass(frozen=True)
+class BundleSummary:
+    """A file in a listing. `family` is a guess from shapes, then metadata; `rank` the most frequent one."""
+
+    path: Path
+    words: tuple[WordSummary, ...] = ()
+    parts: tuple[Part, ...] = ()
+    family: Family = "unknown"
+    rank: int | None = None
+    ranks: tuple[int, ...] = ()
+    algorithms: tuple[str, ...] = ()
+    file_bytes: int = 0
+    network_bytes: int = 0
+    word_bytes: int = 0
+    network_tensors: int = 0
+    hashes: Mapping[str, str] = field(default_factory=dict)
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    problems: tuple[Problem, ...] = ()
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for JSON, without the metadata."""
+        return {
+            "path": str(self.path),
+            "words": [
+                {"name": w.name, "vectors": w.vectors, "widths": list(w.widths), "spelling": w.spelling}
+                for w in self.words
+            ],
+            "parts": list(self.parts),
+            "family": self.family,
+            "rank": self.rank,
+            "ranks": list(self.ranks),
+            "algorithms": list(self.algorithms),
+            "file_bytes": self.file_bytes,
+            "network_bytes": self.network_bytes,
+            "word_bytes": self.word_bytes,
+            "hashes": dict(self.hashes),
+            "problems": [str(problem) for problem in self.problems],
+        }
+
+
+def list_bundle(path: str | Path) -> BundleSummary:
+    """Words, parts, family, rank, sizes, hashes and problems of one file; reads the header, no tensor data.
+
+    BundleError where the file is no usable safetensors file.
+    """
+    path = Path(path)
+    header = read_header(path)
+    plans, network_keys, problems = plan_words(header)
+    network = {key: header.tensors[key] for key in network_keys}
+    network_bytes = sum(entry.size_bytes for entry in network.values())
+    ranks = Counter(rank for key, entry in network.items() if (rank := _rank(key, entry)) is not None)
+    found_parts = {part_of(key) for key in network}
+    return BundleSummary(
+        path=path,
+        words=tuple(WordSummary(plan.name, plan.vectors, plan.widths, plan.spelling) for plan in plans),
+        parts=tuple(part for part in PARTS if part in found_parts),
+        family=_family(header, plans, network),
+        rank=ranks.most_common(1)[0][0] if ranks else None,
+        ranks=tuple(sorted(ranks)),
+        algorithms=_algorithms(network),
+        file_bytes=header.data_start + header.data_bytes,
+        network_bytes=network_bytes,
+        word_bytes=header.data_bytes - network_bytes,
+        network_tensors=len(network),
+        hashes={key: header.metadata[key] for key in (META_MODEL_HASH, META_LEGACY_HASH) if key in header.metadata},
+        metadata=dict(header.metadata),
+        problems=tuple(problems),
+    )
+
+
+def list_folder(folder: str | Path, *, recursive: bool = True) -> list[BundleSummary]:
+    """Every `.safetensors` file of a folder, by path; an unreadable file appears with its problem."""
+    pattern = "**/*.safetensors" if recursive else "*.safetensors"
+    summaries = []
+    for path in sorted(Path(folder).glob(pattern)):
+        try:
+            summaries.append(list_bundle(path))
+        except BundleError as error:
+            summaries.append(BundleSummary(path, problems=(Problem("error", str(error)),)))
+    return summaries
+
+
+def _rank(key: str, entry: TensorEntry) -> int | None:
+    if entry.shape and key.endswith(("lora_down.weight", "lora_A.weight", "lora.down.weight")):
+        return entry.shape[0]
+    if len(entry.shape) == 2 and key.endswith("hada_w1_b"):
+        return entry.shape[0]
+    return None
+
+
+def _algorithms(keys: Iterable[str]) -> tuple[str, ...]:
+    found = {name for key in keys for suffix, name in _ALGORITHMS if key.endswith(f".{suffix}")}
+    return tuple(sorted(found))
+
+
+def _family(header: Header, plans: Iterable[WordPlan], network: Mapping[str, TensorEntry]) -> Family:
+    """Shapes first (they cannot lie), then key names, then metadata."""
+    for plan in plans:
+        if (family := family_of_widths(plan.widths)) != "unknown":
+            return family
+    for key, entry in network.items():
+        if "attn2" in key and "to_k" in key and key.endswith(("down.weight", "lora_A.weight")) and len(entry.shape) > 1:
+            return _CONTEXT_WIDTHS.get(entry.shape[1]) or _family_of_metadata(header.metadata)
+    if any(part_of(key) == "te2" or key.startswith("lora_te1_") for key in network):
+        return "sdxl"
+    return _family_of_metadata(header.metadata)
+
+
+def _family_of_metadata(metadata: Mapping[str, str]) -> Family:
+    version = metadata.get("ss_base_model_version", "")
+    if version.startswith("sdxl"):
+        return "sdxl"
+    if version.startswith("sd_v2") or metadata.get("ss_v2") == "True":
+        return "sd2"
+    return "sd1" if version.startswith("sd_v1") or metadata.get("ss_v2") == "False" else "unknown"

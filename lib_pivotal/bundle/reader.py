@@ -1,0 +1,155 @@
+"""Read a bundle: network, words and metadata, tolerant of every spelling, losing no more than what is broken."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from lib_pivotal.bundle.format import Problem, WordTensors, check_word_name, is_word_key, parse_word_key
+from lib_pivotal.bundle.pickles import load_tensors
+from lib_pivotal.bundle.safetensors_file import Header, read_header, read_tensors
+from lib_pivotal.bundle.spellings import Seen, WordPlan, carry_out, plan_word, seen_of
+from lib_pivotal.errors import BundleError
+
+PICKLE_SUFFIXES = frozenset({".pt", ".bin", ".ckpt", ".pth"})
+
+
+@dataclass(frozen=True, eq=False)
+class Bundle:
+    """A bundle in memory.
+
+    `network`: every tensor that belongs to no word, under its own key, untouched. `words`: name as the file spells it
+    -> one tensor `(vectors, width)` a tower. `problems`: what was skipped (errors) or is odd (warnings).
+    """
+
+    network: dict[str, Tensor]
+    words: dict[str, WordTensors]
+    metadata: dict[str, str]
+    problems: tuple[Problem, ...] = ()
+    path: Path | None = None
+
+    @property
+    def errors(self) -> tuple[Problem, ...]:
+        """The problems that cost a part of the file."""
+        return tuple(problem for problem in self.problems if problem.severity == "error")
+
+
+def read_bundle(path: str | Path) -> Bundle:
+    """Read a bundle (or a plain LoRA: then it has no words).
+
+    One bad embedding is skipped with a Problem. BundleError only where the file as a whole cannot be read.
+    Tensors keep the dtype in which they are stored. A `.pt` file is read without executing its pickle.
+    """
+    path = Path(path)
+    if path.suffix.lower() in PICKLE_SUFFIXES:
+        tensors, metadata, problems = load_tensors(path), dict[str, str](), list[Problem]()
+    else:
+        header = read_header(path)
+        tensors, metadata, problems = _all_tensors(path, header)
+    words_found, network_keys, key_problems = group_words({k: seen_of(v) for k, v in tensors.items()}, metadata)
+    problems += key_problems
+    words: dict[str, WordTensors] = {}
+    for name, keys in words_found.items():
+        plan, plan_problems = plan_word(name, {tensor: seen_of(tensors[key]) for tensor, key in keys.items()})
+        problems += plan_problems
+        if plan is None:
+            continue
+        vectors = carry_out(plan, lambda tensor, keys=keys: tensors[keys[tensor]])  # type: ignore[misc]
+        if all(is_finite(tower) for tower in vectors):
+            words[name] = vectors
+        else:
+            problems.append(Problem("error", "skipped: holds values that are not numbers (NaN or infinite)", word=name))
+    network = {key: tensors[key] for key in network_keys}
+    problems += [
+        Problem("error", "holds values that are not numbers (NaN or infinite)", "The network is broken.", key=key)
+        for key, tensor in network.items()
+        if not is_finite(tensor)
+    ]
+    problems += name_problems(words)
+    return Bundle(network, words, metadata, tuple(problems), path)
+
+
+def group_words(
+    tensors: Mapping[str, Seen], metadata: Mapping[str, str]
+) -> tuple[dict[str, dict[str, str]], list[str], list[Problem]]:
+    """Sort keys into words (name -> inner tensor name -> key) and network (a list of keys)."""
+    words: dict[str, dict[str, str]] = {}
+    network: list[str] = []
+    problems: list[Problem] = []
+    for key in tensors:
+        if metadata.get(key) == "<embed>":  # cloneofsimo/lora: the key is the token, the metadata marks it
+            words.setdefault(key, {})[key] = key
+        elif not is_word_key(key):
+            network.append(key)
+        elif (parsed := parse_word_key(key)) is not None:
+            words.setdefault(parsed.name, {})[parsed.tensor] = key
+        else:
+            what = "skipped: a word's key needs a name and a tensor, bundle_emb.<name>.<tensor>"
+            problems.append(Problem("error", what, key=key))
+    return words, network, problems
+
+
+def name_problems(names: Iterable[str]) -> list[Problem]:
+    """What is wrong with names that a file already has: they are read all the same."""
+    problems: list[Problem] = []
+    first_with: dict[str, str] = {}
+    for name in names:
+        reasons = check_word_name(name)
+        if reasons:
+            problems.append(Problem("warning", "its name " + "; ".join(reasons), "Rename it.", word=name))
+        twin = first_with.setdefault(name.lower(), name)
+        if twin != name:
+            what = f"differs from {twin!r} only in case, which no prompt can tell apart"
+            problems.append(Problem("warning", what, f"Rename it; {twin!r} wins.", word=name))
+    return problems
+
+
+def plan_words(header: Header) -> tuple[list[WordPlan], list[str], list[Problem]]:
+    """The words of a file from its header alone, the keys of its network, and the problems of both."""
+    seen = {key: Seen(entry.dtype, entry.shape) for key, entry in header.tensors.items()}
+    words_found, network_keys, problems = group_words(seen, header.metadata)
+    plans = []
+    for name, keys in words_found.items():
+        plan, plan_problems = plan_word(name, {tensor: seen[key] for tensor, key in keys.items()})
+        problems += plan_problems
+        if plan is not None:
+            plans.append(plan)
+    return plans, network_keys, problems + name_problems(plan.name for plan in plans) + _odd_metadata(header)
+
+
+def is_finite(tensor: Tensor) -> bool:
+    """Whether every value is a number. True for integers, and for dtypes in which it cannot be asked."""
+    if not tensor.is_floating_point():
+        return True
+    if tensor.element_size() == 1:
+        tensor = tensor.float()
+    return bool(torch.isfinite(tensor).all())
+
+
+def require(bundle: Bundle) -> Bundle:
+    """The same bundle, or BundleError naming every part of the file that could not be read."""
+    if bundle.errors:
+        lines = "\n".join(f"  - {problem}" for problem in bundle.errors)
+        raise BundleError(f"{bundle.path}: {len(bundle.errors)} part(s) could not be read:\n{lines}")
+    return bundle
+
+
+def _odd_metadata(header: Header) -> list[Problem]:
+    what = "metadata is not text; the official reader refuses such a file"
+    return [Problem("warning", what, "Save the file again.", key=key) for key in header.odd_metadata]
+
+
+def _all_tensors(path: Path, header: Header) -> tuple[dict[str, Tensor], dict[str, str], list[Problem]]:
+    tensors: dict[str, Tensor] = {}
+    problems = _odd_metadata(header)
+    for key, tensor in read_tensors(path, header):
+        if tensor is not None:
+            tensors[key] = tensor
+            continue
+        what = f"skipped: dtype {header.tensors[key].dtype} is unknown to this torch ({torch.__version__})"
+        problems.append(Problem("error", what, key=key))
+    return {key: tensors[key] for key in header.tensors if key in tensors}, dict(header.metadata), problems

@@ -1,0 +1,213 @@
+"""Write a bundle: checked first, atomic, read back and compared before it counts.
+
+The same content gives the same bytes: metadata is sorted, which the official writer leaves to chance.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import secrets
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from lib_pivotal.bundle.format import (
+    META_LEGACY_HASH,
+    META_MODEL_HASH,
+    WordTensors,
+    check_vectors,
+    check_widths,
+    check_word_name,
+    is_word_key,
+    warn_word_name,
+    word_keys,
+)
+from lib_pivotal.bundle.hashes import hashes_of_blob, serialize_for_hash
+from lib_pivotal.bundle.reader import is_finite
+from lib_pivotal.bundle.safetensors_file import read_header, read_tensors
+from lib_pivotal.errors import BundleError
+
+logger = logging.getLogger(__name__)
+
+
+def write_bundle(
+    path: str | Path,
+    *,
+    network: Mapping[str, Tensor],
+    words: Mapping[str, WordTensors],
+    metadata: Mapping[str, str],
+    dtype: torch.dtype | None = torch.float16,
+) -> Path:
+    """Write network and words into one `.safetensors` file and return its path.
+
+    Floating point tensors are stored as `dtype` (None: each as it is), contiguous. `sshs_*` hashes are computed as
+    kohya does and replace any in `metadata`. An existing file is replaced in one step, or stays as it was. BundleError
+    lists every reason why the content may not be written.
+    """
+    path = Path(path)
+    reasons = check_content(network=network, words=words, metadata=metadata)
+    if path.suffix != ".safetensors":
+        reasons.append(f"file name {path.name!r}: a bundle ends in .safetensors")
+    tensors = _stored(network, words, dtype=dtype)
+    reasons += [
+        f"{key}: holds values that are not finite"
+        + ("" if dtype is None or not is_finite(_source(key, network, words)) else f" as {dtype}: too large for it")
+        for key, tensor in tensors.items()
+        if not is_finite(tensor)
+    ]
+    if reasons:
+        lines = "\n".join(f"  - {reason}" for reason in reasons)
+        raise BundleError(f"{path}: not written, {len(reasons)} reason(s):\n{lines}")
+    for name in words:
+        for warning in warn_word_name(name):
+            logger.warning("%s: word %r %s", path.name, name, warning)
+    _replace(path, tensors, {str(key): value for key, value in metadata.items()})
+    return path
+
+
+def check_content(
+    *, network: Mapping[str, Tensor], words: Mapping[str, WordTensors], metadata: Mapping[str, str]
+) -> list[str]:
+    """Every reason why this content may not be written, but for values that are not finite."""
+    reasons = [
+        f"network key {key!r}: belongs to a word; give the word in `words`" for key in network if is_word_key(key)
+    ]
+    reasons += [
+        f"metadata {key!r}: the value must be text, is {type(value).__name__}"
+        for key, value in metadata.items()
+        if not isinstance(value, str)
+    ]
+    first_with: dict[str, str] = {}
+    for name, towers in words.items():
+        found = [f"the name {reason}" for reason in check_word_name(name)]
+        twin = first_with.setdefault(name.lower(), name)
+        if twin != name:
+            found.append(f"differs from {twin!r} only in case")
+        found += _check_towers(towers)
+        reasons += [f"word {name!r}: {reason}" for reason in found]
+    widths = {tuple(int(tower.shape[-1]) for tower in towers if tower.dim()) for towers in words.values()}
+    widths.discard(())
+    if len(widths) > 1:
+        told = ", ".join(sorted("+".join(map(str, pair)) for pair in widths))
+        reasons.append(f"words of different models in one file (widths {told})")
+    if not network and not words:
+        reasons.append("there is neither a network nor a word")
+    return reasons
+
+
+def _check_towers(towers: WordTensors) -> list[str]:
+    """Why these tensors are not the vectors of a word."""
+    odd = [f"tensor of shape {list(tower.shape)}, needed [vectors, width]" for tower in towers if tower.dim() != 2]
+    odd += [f"dtype {tower.dtype} is not floating point" for tower in towers if not tower.is_floating_point()]
+    if odd or not towers:
+        return odd or ["has no tensors"]
+    counts = sorted({tower.shape[0] for tower in towers})
+    if len(counts) > 1:
+        odd.append(f"its towers have unequal numbers of vectors ({' and '.join(map(str, counts))})")
+    checked = [check_widths([tower.shape[1] for tower in towers]), *(check_vectors(count) for count in counts)]
+    return odd + [reason for reason in checked if reason]
+
+
+def _source(key: str, network: Mapping[str, Tensor], words: Mapping[str, WordTensors]) -> Tensor:
+    if key in network:
+        return network[key]
+    return next(
+        tower
+        for name, towers in words.items()
+        for word_key, tower in zip(word_keys(name, len(towers)), towers, strict=True)
+        if word_key == key
+    )
+
+
+def _stored(
+    network: Mapping[str, Tensor], words: Mapping[str, WordTensors], *, dtype: torch.dtype | None
+) -> dict[str, Tensor]:
+    """All tensors under the keys of the file, as they are stored: own memory, contiguous, on the CPU."""
+
+    def stored(tensor: Tensor) -> Tensor:
+        tensor = tensor.detach().to("cpu", copy=True)
+        if dtype is not None and tensor.is_floating_point():
+            tensor = tensor.to(dtype)
+        return tensor.contiguous()
+
+    tensors = {key: stored(tensor) for key, tensor in network.items()}
+    for name, towers in words.items():
+        if 1 <= len(towers) <= 2:
+            tensors |= zip(word_keys(name, len(towers)), map(stored, towers), strict=True)
+    return tensors
+
+
+def _replace(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:
+    """Write beside the target, flush to the disk, read back, compare, rename, flush the folder."""
+    metadata = {key: value for key, value in metadata.items() if key not in (META_MODEL_HASH, META_LEGACY_HASH)}
+    blob = memoryview(serialize_for_hash(tensors, metadata))
+    metadata |= hashes_of_blob(blob).as_metadata()
+    data_start = 8 + int.from_bytes(blob[:8], "little")
+    header = _header(json.loads(bytes(blob[8:data_start])), metadata)
+    try:
+        with _temporary(path) as temporary:
+            with temporary.open("r+b") as file:
+                file.write(len(header).to_bytes(8, "little"))
+                file.write(header)
+                file.write(blob[data_start:])
+                file.flush()
+                os.fsync(file.fileno())
+            _compare(temporary, tensors, metadata)
+            temporary.replace(path)
+        _flush_folder(path.parent)
+    except OSError as error:
+        raise BundleError(
+            f"{path}: cannot be written: {error.strerror or error}. Check space and rights of the folder."
+        ) from error
+
+
+def _header(entries: dict[str, dict[str, object]], metadata: Mapping[str, str]) -> bytes:
+    """The JSON header with all metadata, sorted, padded with spaces so that the data is aligned to eight bytes."""
+    entries.pop("__metadata__", None)
+    ordered = sorted(entries.items(), key=lambda item: (item[1]["data_offsets"], item[0]))
+    content = {"__metadata__": dict(sorted(metadata.items())), **dict(ordered)}
+    raw = json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode("utf-8")
+    return raw + b" " * (-len(raw) % 8)
+
+
+@contextlib.contextmanager
+def _temporary(path: Path) -> Iterator[Path]:
+    """A new empty file beside `path` (same file system), removed if it is still there in the end."""
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
+    os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+    try:
+        yield temporary
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _compare(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+    """Read the file back; BundleError if it is not, bit for bit, what was to be written."""
+    header = read_header(path)
+    found = {key for key, tensor in read_tensors(path, header) if _same_bits(tensor, tensors.get(key))}
+    lost = sorted(set(tensors) - found)
+    if lost or set(header.tensors) != set(tensors) or dict(header.metadata) != dict(metadata):
+        what = f"tensor {lost[0]!r}" if lost else "the header"
+        raise BundleError(f"{path}: reading it back gave something else ({what}). The disk may be full or failing.")
+
+
+def _same_bits(first: Tensor | None, second: Tensor | None) -> bool:
+    if first is None or second is None or first.dtype != second.dtype or first.shape != second.shape:
+        return False
+    return torch.equal(first.reshape(-1).view(torch.uint8), second.reshape(-1).view(torch.uint8))
+
+
+def _flush_folder(folder: Path) -> None:
+    """Make the rename itself durable, where the system lets a folder be opened (not on Windows)."""
+    if os.name == "nt":
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
