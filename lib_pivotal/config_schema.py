@@ -97,8 +97,9 @@ def parse(section: type[T], plain: Any, *, path: str = "") -> tuple[T, list[Faul
         value, found = _parse_value(hints[field.name], plain[field.name], f"{path}{field.name}")
         if not found and "setting" in field.metadata:
             found = check_limits(describe(field), value, f"{path}{field.name}")
+            value = None if found else value
         faults += found
-        values[field.name] = getattr(defaults, field.name) if found else value
+        values[field.name] = getattr(defaults, field.name) if found and value is None else value
     return dataclasses.replace(defaults, **values), faults  # type: ignore[type-var]
 
 
@@ -138,7 +139,8 @@ def _parse_value(hint: Any, plain: Any, path: str) -> tuple[Any, list[Fault]]:
         items, faults = [], []
         for index, item in enumerate(plain):
             value, found = _parse_value(arguments[0], item, f"{path}.{index}")
-            items.append(value)
+            if not (found and value is None):
+                items.append(value)
             faults += found
         return tuple(items), faults
     return _parse_scalar(hint, plain, path)

@@ -6,6 +6,7 @@ at any moment leaves at worst a stray temporary file, which the next write remov
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import re
@@ -51,7 +52,8 @@ def save_state(folder: Path, step: int, content: Mapping[str, Any], *, keep: int
         temporary.replace(target)
         _sync_folder(folder)
     except (OSError, RuntimeError) as error:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
         raise StateError(
             f"cannot write the state {target}: {error}. Free disk space or choose another folder"
         ) from error

@@ -1,0 +1,125 @@
+"""Settings: every fault at once, by field; run.json in and out."""
+
+import dataclasses
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lib_pivotal.config import (
+    VERSION,
+    Run,
+    WordConfig,
+    check_run,
+    read_run,
+    run_from_dict,
+    run_to_dict,
+    write_run,
+)
+from lib_pivotal.config_schema import describe, walk
+from lib_pivotal.errors import ConfigError
+
+
+def faults_of(plain):
+    return {fault.field: fault for fault in check_run(plain)[1]}
+
+
+def test_defaults_with_one_word_are_a_sound_run():
+    run = run_from_dict({"words": [{"name": "aoi"}]})
+    assert run.words == (WordConfig(name="aoi"),)
+    assert run.schedule.optimizer == "adamw"
+
+
+def test_every_fault_is_listed_at_once():
+    found = faults_of(
+        {
+            "words": [{"name": "a.b", "vectors": 76}, {"name": "ok", "vectors": "two"}],
+            "schedule": {"max_steps": 0, "rate": "zigzag"},
+            "network": {"unet_rnak": 4},
+            "noise": {"timestep_min": 900, "timestep_max": 100},
+        }
+    )
+    assert set(found) >= {
+        "words.0.name",
+        "words.0.vectors",
+        "words.1.vectors",
+        "schedule.max_steps",
+        "schedule.rate",
+        "network.unet_rnak",
+        "noise.timestep_min",
+    }
+    assert "unet_rank" in found["network.unet_rnak"].remedy
+    assert found["words.0.vectors"].value == 76
+
+
+@pytest.mark.parametrize(
+    ("plain", "field"),
+    [
+        ({"words": []}, None),
+        ({"words": [], "network": {"unet_lr": 0.0}}, "words"),
+        ({"words": [{"name": "aoi"}, {"name": "aoi"}]}, "words.1.name"),
+        ({"words": [{"name": "aoi"}], "schedule": {"phases": "two_phase"}}, "schedule.words_steps"),
+        ({"words": [{"name": "aoi"}], "schedule": {"warmup_steps": 1500}}, "schedule.warmup_steps"),
+        ({"words": [{"name": "aoi"}], "version": VERSION + 1}, "version"),
+        ({"words": [{"name": "aoi"}], "words_common": {"lr": float("nan")}}, "words_common.lr"),
+        ({"words": "aoi"}, "words"),
+        ({"schedule": {"max_steps": True}, "words": [{"name": "aoi"}]}, "schedule.max_steps"),
+    ],
+)
+def test_fault_is_found(plain, field):
+    found = faults_of(plain)
+    assert (field in found) if field else not found
+
+
+def test_error_text_names_field_value_and_remedy():
+    with pytest.raises(ConfigError, match=r"schedule\.rate = 'zigzag'.*Use one of: constant"):
+        run_from_dict({"words": [{"name": "aoi"}], "schedule": {"rate": "zigzag"}})
+
+
+def test_file_round_trip(tmp_path):
+    run = run_from_dict({"name": "x", "words": [{"name": "aoi", "init_text": "1girl, *[0.1,2]", "vectors": 6}]})
+    write_run(tmp_path / "run.json", run)
+    assert read_run(tmp_path / "run.json") == run
+    assert json.loads((tmp_path / "run.json").read_text())["version"] == VERSION
+
+
+def test_broken_file_is_named(tmp_path):
+    (tmp_path / "run.json").write_text("{")
+    with pytest.raises(ConfigError, match=r"run\.json.*cannot be read as JSON"):
+        read_run(tmp_path / "run.json")
+
+
+def test_every_setting_has_help_and_sound_default():
+    paths = [path for path, _, _ in walk(Run)]
+    assert len(paths) == len(set(paths)) > 60
+    for path, field, _ in walk(Run):
+        described = describe(field)
+        assert len(described.help) > 10, path
+        if described.choices:
+            assert field.default in described.choices, path
+
+
+def test_unknown_settings_never_pass_silently():
+    for path, field, _ in walk(Run):
+        section = path.rpartition(".")[0]
+        plain: dict = {"words": [{"name": "aoi"}]}
+        if section:
+            plain[section] = {field.name + "_typo": 1}
+            assert any(name.endswith("_typo") for name in faults_of(plain)), path
+
+
+@given(
+    st.builds(
+        WordConfig,
+        name=st.from_regex(r"[a-z][a-z0-9_-]{0,8}[a-z]", fullmatch=True),
+        vectors=st.integers(1, 75),
+        lr_factor=st.floats(0, 100),
+    )
+)
+def test_round_trip_of_any_legal_word(word):
+    run = dataclasses.replace(Run(), words=(word,))
+    plain = json.loads(json.dumps(run_to_dict(run)))
+    again, faults = check_run(plain)
+    assert again == run
+    assert not [fault for fault in faults if not fault.field.endswith("name")]
