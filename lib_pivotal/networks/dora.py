@@ -1,0 +1,115 @@
+"""DoRA: magnitude and direction apart, in the layout of `dora_scale` that the web UI 1.10.1 reads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from lib_pivotal.ports import Layer
+
+from .adapter import AdapterSpec, Switch, layer_weight, reshaped
+from .lora import (
+    dropped,
+    forward_scale,
+    initial_factors,
+    limit_factors,
+    load_factors,
+    loaded_spec,
+    low_rank_delta,
+    project,
+)
+from .ops import UpAdd
+
+
+class DoraAdapter(nn.Module):
+    """DoRA, Liu et al. 2024 (arXiv 2402.09353), eq. 5: `W' = m · V / ‖V‖`, `V = W + s·BA`, the norm held constant
+    in the gradient (eq. 11).
+
+    The norm runs over everything but the *input* axis, and `m` is `(1, in)` or `(1, in, 1, 1)`: the paper's
+    column-wise norm, and the only layout that the web UI 1.10.1 computes (`network.py`,
+    `NetworkModule.apply_weight_decompose`). peft and newer LyCORIS files hold one number an *output*; those are
+    refused on loading, since the web UI would read them wrongly.
+
+    With one factor `c = m / ‖V‖` an input channel, `W' x = W (c·x) + s·B A (c·x)`: a pre-hook scales the layer's input
+    and the layer itself does the rest, so no second full-size product is needed. A multiplier `t` blends as the web
+    UI does, `W + t·(W' - W)`: the input is scaled by `1 + t·(c - 1)` and the low-rank product by `t`.
+    """
+
+    def __init__(self, layer: Layer, spec: AdapterSpec, *, generator: torch.Generator, device: torch.device) -> None:
+        super().__init__()
+        weight = layer_weight(layer)
+        self.layer = layer
+        self.switch = Switch()
+        self._spec = spec
+        self._pending: Tensor | None = None
+        down, up = initial_factors(weight.shape, rank=spec.rank, generator=generator)
+        self.down = nn.Parameter(down.to(device))
+        self.up = nn.Parameter(up.to(device))
+        self.magnitude = nn.Parameter(self._norm(weight).to(device))
+
+    @property
+    def spec(self) -> AdapterSpec:
+        return self._spec
+
+    def attach(self) -> list[RemovableHandle]:
+        module = self.layer.module
+        return [module.register_forward_pre_hook(self._pre_hook), module.register_forward_hook(self._hook)]
+
+    def _pre_hook(self, module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        x, *rest = args
+        shape = (-1,) if self.down.dim() == 2 else (1, -1, 1, 1)
+        factor = (self.magnitude / self._norm(layer_weight(self.layer))).view(shape)
+        multiplier = self.switch.value
+        # in the wider of both types: c is near 1, where bf16 has steps of 1/128
+        scaled = (x * factor).to(x.dtype)
+        self._pending = scaled
+        if multiplier == 1.0:
+            return scaled, *rest
+        return (x * (1.0 + multiplier * (factor - 1.0))).to(x.dtype), *rest
+
+    def _hook(self, module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        scaled, self._pending = self._pending, None
+        if scaled is None:
+            raise AssertionError("unreachable: the pre-hook runs first")
+        scale = forward_scale(self._spec, self.switch, training=self.training)
+        h = project(self.layer, scaled, self.down, scale=scale, dtype=output.dtype)
+        if self.training:
+            h = dropped(h, self._spec, batch=scaled.shape[0])
+        return UpAdd.apply(output, h, self.up)
+
+    @torch.no_grad()
+    def _norm(self, weight: Tensor) -> Tensor:
+        """`‖W + s·BA‖` a input channel, `(1, in[, 1, 1])`, fp32."""
+        direction = self._direction(weight)
+        axes = [axis for axis in range(direction.dim()) if axis != 1]
+        return torch.linalg.vector_norm(direction, dim=axes, keepdim=True)
+
+    def _direction(self, weight: Tensor) -> Tensor:
+        """`V = W + s·BA` in the parameters' type."""
+        delta = low_rank_delta(self.down, self.up) * (self._spec.alpha / self._spec.rank)
+        return weight.detach().to(delta) + delta
+
+    def delta(self, weight: Tensor) -> Tensor:
+        direction = self._direction(weight)
+        return direction * (self.magnitude.detach() / self._norm(weight)) - weight.detach().to(direction)
+
+    def kohya_tensors(self) -> dict[str, Tensor]:
+        return {
+            "lora_down.weight": self.down,
+            "lora_up.weight": self.up,
+            "alpha": torch.tensor(self._spec.alpha),
+            "dora_scale": self.magnitude,
+        }
+
+    @torch.no_grad()
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        magnitude = reshaped(tensors["dora_scale"], self.magnitude, layer=self.layer, suffix="dora_scale")
+        self._spec = loaded_spec(self._spec, tensors)
+        load_factors(self.layer, self.down, self.up, tensors)
+        self.magnitude.copy_(magnitude)
+
+    def limit_norm(self, limit: float) -> bool:
+        return limit_factors(self.down, self.up, scale=self._spec.alpha / self._spec.rank, limit=limit)

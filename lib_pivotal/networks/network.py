@@ -1,0 +1,323 @@
+"""The network: adapters on chosen layers, switched by part, saved as kohya's keys."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from lib_pivotal.errors import NetworkError
+from lib_pivotal.ports import PARTS, Layer, Part
+
+from .adapter import Adapter, AdapterSpec, Switch, layer_weight
+from .fused import SharedDown, fuse
+from .lora import LoraAdapter
+from .registry import Algorithm, algorithm_named, algorithm_of
+from .targets import LayerRule
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class ParameterGroup:
+    """Parameters that share a learning rate: `lr_factor` times their part's. fp32 leaves."""
+
+    name: str
+    part: Part
+    lr_factor: float
+    parameters: list[nn.Parameter] = field(repr=False)
+
+
+@dataclass(frozen=True, eq=False)
+class _Entry:
+    """An adapter with the rate and group that its rule gave it."""
+
+    adapter: Adapter
+    lr_factor: float = 1.0
+    group: str = ""
+
+
+class Network(nn.Module):
+    """Adapters on a host's frozen layers. Made by `build_network` or `Network.from_kohya`.
+
+    Nothing happens to the host until `attach()`; the layers' weights are never written, but for `merge()`, which
+    keeps copies and puts them back. Gradient checkpointing of the host works in both of torch's ways; the reentrant
+    one gives no gradient at all to a block none of whose *inputs* requires one (torch's rule, not ours).
+    """
+
+    def __init__(self, entries: Sequence[_Entry], *, fuse_inputs: bool = True, unmatched: Sequence[str] = ()) -> None:
+        super().__init__()
+        self.unmatched = tuple(unmatched)
+        self._entries = {entry.adapter.layer.name: entry for entry in entries}
+        if len(self._entries) != len(entries):
+            names = [entry.adapter.layer.name for entry in entries]
+            twice = sorted({name for name in names if names.count(name) > 1})
+            raise NetworkError(f"layers named twice: {', '.join(twice)}. The host must give every layer its own name.")
+        self._switches: dict[Part, Switch] = {part: Switch() for part in PARTS}
+        self.adapters = nn.ModuleDict()
+        for name, entry in self._entries.items():
+            entry.adapter.switch = self._switches[entry.adapter.layer.part]
+            if not isinstance(entry.adapter, nn.Module):
+                raise NetworkError(f"{name}: {type(entry.adapter).__name__} is not an nn.Module.")
+            self.adapters[name] = entry.adapter
+        loras = [entry.adapter for entry in entries if isinstance(entry.adapter, LoraAdapter)]
+        self._shared: list[SharedDown] = fuse(loras) if fuse_inputs else []
+        self._attached = False
+        self._handles: dict[Part, list[RemovableHandle]] = {}
+        self._originals: dict[str, Tensor] = {}
+
+    # ---- what there is -------------------------------------------------------------------------------------------
+
+    @property
+    def parts(self) -> frozenset[Part]:
+        """The parts that have adapters."""
+        return frozenset(entry.adapter.layer.part for entry in self._entries.values())
+
+    @property
+    def layer_names(self) -> tuple[str, ...]:
+        """Kohya names of the adapted layers, in the host's order."""
+        return tuple(self._entries)
+
+    def spec(self, layer_name: str) -> AdapterSpec:
+        """Rank, alpha and dropout of one layer's adapter."""
+        return self._entry(layer_name).adapter.spec
+
+    def parameter_groups(self) -> list[ParameterGroup]:
+        """One group for each (part, group name, rate factor), in the order of the layers."""
+        found: dict[tuple[Part, str, float], list[nn.Parameter]] = {}
+        for entry in self._entries.values():
+            key = (entry.adapter.layer.part, entry.group, entry.lr_factor)
+            found.setdefault(key, []).extend(entry.adapter.parameters())
+        groups = []
+        for (part, group, lr_factor), parameters in found.items():
+            alike = sum(key[:2] == (part, group) for key in found)
+            name = f"{part}/{group}" if group else part
+            name = f"{name} ×{lr_factor:g}" if alike > 1 else name
+            groups.append(ParameterGroup(name=name, part=part, lr_factor=lr_factor, parameters=parameters))
+        return groups
+
+    def _entry(self, layer_name: str) -> _Entry:
+        if layer_name not in self._entries:
+            raise NetworkError(
+                f"layer {layer_name!r}: this network has no adapter there. It has {len(self._entries)} layers, "
+                f"for example {next(iter(self._entries), 'none')!r}."
+            )
+        return self._entries[layer_name]
+
+    # ---- on the host ---------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def attach(self) -> Iterator[None]:
+        """Hooks on; off again on exit, also after an exception."""
+        if self._attached:
+            raise NetworkError("the network is attached already. Leave the first attach() before the next.")
+        self._attached = True
+        try:
+            self._sync()
+            yield
+        finally:
+            self._attached = False
+            self._sync()
+
+    def _sync(self) -> None:
+        """Register or remove each part's hooks so that a part at multiplier 0 has none at all."""
+        for part in PARTS:
+            wanted = self._attached and not self._originals and self._switches[part].value != 0
+            if wanted and part not in self._handles:
+                handles = self._handles.setdefault(part, [])
+                for entry in self._entries.values():
+                    if entry.adapter.layer.part == part:
+                        handles.extend(entry.adapter.attach())
+            elif not wanted:
+                for handle in self._handles.pop(part, []):
+                    handle.remove()
+        if not self._handles:
+            for shared in self._shared:
+                shared.clear()
+
+    @property
+    def multipliers(self) -> dict[Part, float]:
+        """The multiplier of each part."""
+        return {part: switch.value for part, switch in self._switches.items()}
+
+    def set_multipliers(self, *, unet: float = 1.0, te: float = 1.0, te2: float | None = None) -> None:
+        """Strength of each part, at once; 0 = off and free. `te2` follows `te` unless given."""
+        self._set({"unet": unet, "te": te, "te2": te if te2 is None else te2})
+
+    def _set(self, values: Mapping[Part, float]) -> None:
+        merged = bool(self._originals)
+        if merged:
+            self.unmerge()
+        for part, value in values.items():
+            self._switches[part].value = float(value)
+        if merged:
+            self.merge()
+        self._sync()
+
+    @contextmanager
+    def with_multipliers(self, *, unet: float = 1.0, te: float = 1.0, te2: float | None = None) -> Iterator[None]:
+        """`set_multipliers` for a while: the former strengths come back on exit."""
+        before = self.multipliers
+        self.set_multipliers(unet=unet, te=te, te2=te2)
+        try:
+            yield
+        finally:
+            self._set(before)
+
+    # ---- merged --------------------------------------------------------------------------------------------------
+
+    def weight_delta(self, layer_name: str) -> Tensor:
+        """`ΔW` of one layer at multiplier 1, fp32, in its weight's shape; right also while merged."""
+        adapter = self._entry(layer_name).adapter
+        weight = self._originals.get(layer_name)
+        return adapter.delta(layer_weight(adapter.layer) if weight is None else weight)
+
+    @torch.no_grad()
+    def merge(self) -> None:
+        """Write `W + multiplier · ΔW` into the layers, keeping copies; attached hooks rest until `unmerge()`."""
+        if self._originals:
+            raise NetworkError("the network is merged already. Call unmerge() first.")
+        for name, entry in self._entries.items():
+            weight = layer_weight(entry.adapter.layer)
+            multiplier = entry.adapter.switch.value
+            if multiplier == 0:
+                continue
+            delta = entry.adapter.delta(weight) * multiplier
+            self._originals[name] = weight.detach().clone()
+            weight.copy_(weight.to(delta) + delta)
+        self._sync()
+
+    @torch.no_grad()
+    def unmerge(self) -> None:
+        """Put the layers' own weights back, bit for bit."""
+        while self._originals:
+            name, original = self._originals.popitem()
+            layer_weight(self._entries[name].adapter.layer).copy_(original)
+        self._sync()
+
+    @contextmanager
+    def merged(self) -> Iterator[None]:
+        """Merged for a while (sampling without hooks); the layers' own weights come back whatever happens."""
+        try:
+            self.merge()
+            yield
+        finally:
+            self.unmerge()
+
+    # ---- files ---------------------------------------------------------------------------------------------------
+
+    def kohya_tensors(self, dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
+        """`<layer>.lora_down.weight`, `.lora_up.weight`, `.alpha` (and more, by algorithm): contiguous CPU copies."""
+        return {
+            f"{name}.{suffix}": tensor.detach().to(device="cpu", dtype=dtype, copy=True).contiguous()
+            for name, entry in self._entries.items()
+            for suffix, tensor in entry.adapter.kohya_tensors().items()
+        }
+
+    def load_kohya_tensors(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take the weights of a file made for exactly these layers and ranks."""
+        found, unmatched = _by_layer(self._entries, tensors)
+        missing = [name for name in self._entries if name not in found]
+        if missing:
+            raise NetworkError(
+                f"{len(missing)} of {len(self._entries)} layers are not in the file, first {missing[0]!r}. "
+                "Build the network from the file instead (Network.from_kohya)."
+            )
+        for name, suffixes in found.items():
+            adapter = self._entries[name].adapter
+            wanted, given = set(adapter.kohya_tensors()) - {"alpha"}, set(suffixes) - {"alpha"}
+            if wanted != given:
+                raise NetworkError(
+                    f"{name}: the file holds {sorted(given)}, this network needs {sorted(wanted)}. "
+                    "It was made by another algorithm; build the network from the file (Network.from_kohya)."
+                )
+        for name, suffixes in found.items():
+            self._entries[name].adapter.load(suffixes)
+        self.unmatched = tuple(unmatched)
+
+    @classmethod
+    def from_kohya(cls, layers: Sequence[Layer], tensors: Mapping[str, Tensor], *, fuse: bool = True) -> Network:
+        """The network that `tensors` hold: algorithm, rank and alpha by layer, as the file has them.
+
+        Keys that belong to no layer here, or to an algorithm that is not here, are listed in `unmatched`.
+        """
+        by_name = {layer.name: layer for layer in layers}
+        found, unmatched = _by_layer(by_name, tensors)
+        generator = torch.Generator()
+        entries = []
+        for name, layer in by_name.items():
+            if name not in found:
+                continue
+            algorithm = algorithm_of(frozenset(found[name]))
+            if algorithm is None:
+                unmatched.extend(f"{name}.{suffix}" for suffix in found[name])
+                continue
+            spec = algorithm.spec_of(found[name])
+            adapter = algorithm.make(layer, spec, generator=generator, device=layer_weight(layer).device)
+            adapter.load(found[name])
+            entries.append(_Entry(adapter=adapter))
+        if unmatched:
+            _log.warning("%d keys match no layer of this model, first %r", len(unmatched), unmatched[0])
+        return cls(entries, fuse_inputs=fuse, unmatched=unmatched)
+
+    @torch.no_grad()
+    def apply_max_norm(self, limit: float) -> int:
+        """kohya's `scale_weight_norms`: shrink every layer whose change is larger than `limit`; how many were."""
+        if limit <= 0:
+            raise NetworkError(f"max norm = {limit}: must be above 0. Do not call this to leave norms alone.")
+        return sum(entry.adapter.limit_norm(limit) for entry in self._entries.values())
+
+
+def build_network(
+    layers: Sequence[Layer],
+    rules: Sequence[LayerRule],
+    *,
+    algorithm: str = "lora",
+    seed: int,
+    device: torch.device | str,
+    fuse: bool = True,
+) -> Network:
+    """A fresh network on the layers that `rules` choose; it changes nothing until it is trained.
+
+    The first rule whose pattern is found in a layer's kohya name decides; a layer without a rule, or whose rule has
+    rank 0, stays bare. Initial weights depend on `seed` and on the chosen layers in their order.
+    """
+    chosen: Algorithm = algorithm_named(algorithm)
+    generator = torch.Generator().manual_seed(seed)
+    compiled = [(re.compile(rule.pattern), rule) for rule in rules]
+    entries = []
+    for layer in layers:
+        rule = next((rule for pattern, rule in compiled if pattern.search(layer.name)), None)
+        if rule is None or rule.rank == 0:
+            continue
+        spec = AdapterSpec(rank=rule.rank, alpha=rule.alpha, dropout=rule.dropout, rank_dropout=rule.rank_dropout)
+        adapter = chosen.make(layer, spec, generator=generator, device=torch.device(device))
+        entries.append(_Entry(adapter=adapter, lr_factor=rule.lr_factor, group=rule.group))
+    if not entries:
+        patterns = ", ".join(repr(rule.pattern) for rule in rules) or "no rule"
+        example = f"the first is {layers[0].name!r}" if layers else "the host gave none"
+        raise NetworkError(
+            f"none of {len(layers)} layers gets an adapter from {patterns} ({example}). Widen the rules."
+        )
+    return Network(entries, fuse_inputs=fuse)
+
+
+def _by_layer(
+    names: Mapping[str, object], tensors: Mapping[str, Tensor]
+) -> tuple[dict[str, dict[str, Tensor]], list[str]]:
+    """Tensors by layer name and suffix, and the keys whose layer is not in `names`."""
+    found: dict[str, dict[str, Tensor]] = {}
+    unmatched = []
+    for key, tensor in tensors.items():
+        name, _, suffix = key.partition(".")
+        if name in names:
+            found.setdefault(name, {})[suffix] = tensor
+        else:
+            unmatched.append(key)
+    return found, unmatched

@@ -1,0 +1,138 @@
+"""The arithmetic of low-rank adapters: two autograd functions that keep only what the gradient needs.
+
+`y + up(down(x)) · scale` written plainly costs a full-size temporary and an addition in the forward pass and keeps
+more than it needs. Here the rank-sized product is added into the layer's output in place (one matrix product), and
+the graph holds the layer's input and that product only. Several layers that read one input share one `down` product.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+
+@contextmanager
+def without_autocast(device_type: str) -> Iterator[None]:
+    """Products run in the type that their operands have; free of charge where autocast is off."""
+    # torch 2.1 asks with one function a device, 2.4 and later with an argument
+    active = torch.is_autocast_cpu_enabled() if device_type == "cpu" else torch.is_autocast_enabled()
+    if not active:
+        yield
+        return
+    with torch.autocast(device_type=device_type, enabled=False):
+        yield
+
+
+class DownProjection(torch.autograd.Function):
+    """`h_i = scale_i · x A_iᵀ` for several `A_i` that read the same `x`, with one matrix product.
+
+    `x` `(..., in)`, `A_i` `(rank_i, in)` -> `h_i` `(tokens, rank_i)` in `dtype`, tokens = product of the leading
+    axes. LoRA, Hu et al. 2021 (arXiv 2106.09685), eq. 3, with `alpha/rank` folded into the small factor.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, dtype: torch.dtype, scales: Sequence[float], *downs: Tensor) -> tuple[Tensor, ...]:
+        with without_autocast(x.device.type):
+            rows = x.reshape(-1, x.shape[-1]).to(dtype)
+            stacked = _stack(downs, scales, dtype)
+            products = rows @ stacked.t()
+        ctx.save_for_backward(rows, *downs)
+        ctx.scales = tuple(scales)
+        ctx.input_shape, ctx.input_dtype = x.shape, x.dtype
+        if len(downs) == 1:
+            return (products,)
+        return products.split([down.shape[0] for down in downs], dim=1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
+        rows, *downs = ctx.saved_tensors
+        needs_x, needs_downs = ctx.needs_input_grad[0], ctx.needs_input_grad[3:]
+        with without_autocast(rows.device.type):
+            grad = grads[0] if len(grads) == 1 else torch.cat(grads, dim=1)
+            grad_x = None
+            if needs_x:
+                grad_rows = grad @ _stack(downs, ctx.scales, rows.dtype)
+                grad_x = grad_rows.to(ctx.input_dtype).view(ctx.input_shape)
+            grad_downs: list[Tensor | None] = [None] * len(downs)
+            if any(needs_downs):
+                pieces = (grad.t() @ rows).split([down.shape[0] for down in downs])
+                for i, (piece, down, scale) in enumerate(zip(pieces, downs, ctx.scales, strict=True)):
+                    if needs_downs[i]:
+                        grad_downs[i] = piece.to(down.dtype).mul_(scale)
+        return grad_x, None, None, *grad_downs
+
+
+def _stack(downs: Sequence[Tensor], scales: Sequence[float], dtype: torch.dtype) -> Tensor:
+    """The scaled factors one below the other, `(sum of ranks, in)`; scaled in their own type, then cast."""
+    scaled = [down if scale == 1.0 else down * scale for down, scale in zip(downs, scales, strict=True)]
+    return (scaled[0] if len(scaled) == 1 else torch.cat(scaled)).to(dtype)
+
+
+class UpAdd(torch.autograd.Function):
+    """`y + h Bᵀ`, written into `y`'s own memory.
+
+    `y` `(..., out)` and `h` `(tokens, rank)`, `B` `(out, rank)`; or, for a convolution, `y` `(batch, out, H, W)` and
+    `h` `(batch, rank, H, W)`, `B` `(out, rank, 1, 1)`.
+
+    Writing into `y` is legal because a linear layer or a convolution does not need its output for its gradient, and
+    nobody else holds it yet: a hook's result replaces it. `y.detach()` is used rather than `mark_dirty` because the
+    output of `F.linear` with bias is a view, for which autograd would copy the whole gradient twice (CopySlices);
+    the detached tensor shares the version counter, so whoever did keep `y` gets torch's error instead of wrong values.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, y: Tensor, h: Tensor, up: Tensor) -> Tensor:
+        ctx.save_for_backward(h, up)
+        out = y.detach()
+        with without_autocast(y.device.type):
+            weight = up.to(y.dtype)
+            if up.dim() == 2:
+                return _add_rows(out, h, weight)
+            return _add_pixels(out, h, weight.flatten(1))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        (grad,) = grads
+        h, up = ctx.saved_tensors
+        _, needs_h, needs_up = ctx.needs_input_grad
+        grad_h = grad_up = None
+        with without_autocast(grad.device.type):
+            weight = up.to(grad.dtype)
+            if up.dim() == 2:
+                rows = grad.reshape(-1, grad.shape[-1])
+                grad_h = rows @ weight if needs_h else None
+                grad_up = rows.t() @ h if needs_up else None
+            else:
+                planes, products = grad.flatten(2), h.flatten(2)
+                grad_h = torch.matmul(weight.flatten(1).t(), planes).view(h.shape) if needs_h else None
+                if needs_up:
+                    grad_up = torch.bmm(planes, products.transpose(1, 2)).sum(0).view(up.shape)
+        return grad, grad_h, grad_up if grad_up is None else grad_up.to(up.dtype)
+
+
+def _add_rows(out: Tensor, h: Tensor, weight: Tensor) -> Tensor:
+    """`out` `(..., features)` += `h` `(tokens, rank)` · `weight` `(features, rank)`ᵀ."""
+    if out.is_contiguous():
+        out.view(-1, out.shape[-1]).addmm_(h, weight.t())
+        return out
+    return out + (h @ weight.t()).view(out.shape)
+
+
+def _add_pixels(out: Tensor, h: Tensor, weight: Tensor) -> Tensor:
+    """`out` `(batch, features, H, W)` += `weight` `(features, rank)` applied to every pixel of `h`."""
+    batch, features = out.shape[:2]
+    if out.is_contiguous():
+        out.view(batch, features, -1).baddbmm_(weight.expand(batch, -1, -1), h.flatten(2))
+        return out
+    if out.is_contiguous(memory_format=torch.channels_last):
+        rows = h.permute(0, 2, 3, 1).reshape(-1, h.shape[1])
+        out.permute(0, 2, 3, 1).view(-1, features).addmm_(rows, weight.t())
+        return out
+    return out + torch.matmul(weight, h.flatten(2)).view(out.shape)
