@@ -14,14 +14,7 @@ if TYPE_CHECKING:
 def behind(pen: Pen, traits: Traits) -> None:
     """Headgear that stands behind the hair."""
     colour = TRAIT[traits.headgear_colour]
-    if traits.headgear == "bunny":
-        ear: list[Point] = [(4, -14), (3, -25), (8, -32), (13.5, -26), (14, -14)]
-        inner: list[Point] = [(6.6, -14), (6, -23), (8.4, -28), (11, -24), (11, -14)]
-        for points in (ear, mirrored(ear)):
-            pen.shape(points, colour)
-        for points in (inner, mirrored(inner)):
-            pen.shape(points, (250, 150, 170))
-    elif traits.headgear == "fins":
+    if traits.headgear == "fins":
         fin: list[Point] = [(13, -8), (30, -18), (26, -8), (31, -1), (25, 4), (27, 12), (14, 9)]
         for points in (fin, mirrored(fin)):
             pen.shape(points, colour, curved=False)
@@ -40,6 +33,13 @@ def before(pen: Pen, traits: Traits) -> None:
             pen.shape(points, colour, curved=False)
         for points in (inner, mirrored(inner)):
             pen.shape(points, shade(colour, -0.45), curved=False)
+    elif traits.headgear == "bunny":
+        ear: list[Point] = [(5, -14), (3, -24), (8, -32.5), (14, -26), (14, -14)]
+        inner: list[Point] = [(7.4, -17), (6.4, -23), (8.6, -28.5), (11, -24), (11, -17)]
+        for points in (ear, mirrored(ear)):
+            pen.shape(points, colour)
+        for points in (inner, mirrored(inner)):
+            pen.shape(points, (250, 150, 170))
     elif traits.headgear == "horns":
         horn: list[Point] = [(7, -17), (13, -20), (16, -26), (14, -33), (22, -27), (22.5, -18), (15, -11)]
         for points in (horn, mirrored(horn)):
@@ -61,8 +61,8 @@ def before(pen: Pen, traits: Traits) -> None:
 
 
 def mark(pen: Pen, kind: str, colour: Colour, skin: Colour) -> None:
-    """A mark on the cheek at the picture's left, about nine pixels big."""
-    x, y, r = -9.6, 10.0, 4.9
+    """A mark on the cheek at the picture's left, about ten pixels big."""
+    x, y, r = -8.9, 10.2, 5.0
     if kind == "star":
         points = []
         for i in range(10):

@@ -1,0 +1,250 @@
+"""Datasets of avatars as people have them.
+
+`python -m examples.avatars.make --layout plain --words 5 --pictures 12 --out DIR`
+
+- *plain*: one folder; every caption begins with the words in its picture.
+- *kohya*: a folder `N_word` for each word, N the repeats that even out the numbers of pictures.
+- *kgrid*: the layout of the anime screenshot pipeline (methods: cyber-meow/anime_screenshot_pipeline):
+  `training/{image type}/{n}_character(s)/{character}/` with `multiply.txt`, and `emb_init.json`, `core_tag.json`,
+  `wildcard.txt` beside the image types.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from examples.avatars.characters import CHARACTERS, DESCRIBABLE, STYLES, character_avatar
+from examples.avatars.world import SUBJECT_TAG, Avatar, caption, random_avatar, render, tag_of
+
+LAYOUTS = ("plain", "kohya", "kgrid")
+CAPTIONS = ("full", "pruned")
+MAX_WORDS = len(CHARACTERS) + len(STYLES)
+STYLED_SHARE = 0.25
+"""How many of a character's pictures are in one of the styles, where there is a style."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One picture of a dataset before it is drawn."""
+
+    avatar: Avatar
+    caption: str
+    character: str | None
+    style: str | None
+
+    @property
+    def concept(self) -> str:
+        """The word whose folder it belongs to: the character's, or the style's where there is no character."""
+        return self.character or self.style or "others"
+
+    @property
+    def look(self) -> str:
+        """The look to draw it in."""
+        return STYLES[self.style] if self.style else "plain"
+
+
+def choose_words(count: int, *, styles: int | None = None) -> tuple[list[str], list[str]]:
+    """Characters and styles, `count` together.
+
+    There is no style below 5 words, one from 5, two from 10, unless `styles` says.
+    """
+    if not 1 <= count <= MAX_WORDS:
+        raise ValueError(
+            f"words is {count}; there are from 1 to {MAX_WORDS} ({len(CHARACTERS)} characters, {len(STYLES)} styles)"
+        )
+    wanted = (count >= 5) + (count >= 10) if styles is None else styles
+    n_styles = max(wanted, count - len(CHARACTERS))
+    if not 0 <= n_styles <= min(len(STYLES), count):
+        raise ValueError(
+            f"styles is {n_styles}; of {count} words there can be from 0 to {min(len(STYLES), count)} styles"
+        )
+    return list(CHARACTERS)[: count - n_styles], list(STYLES)[:n_styles]
+
+
+def plan(
+    characters: Sequence[str],
+    styles: Sequence[str],
+    *,
+    pictures: int,
+    seed: int = 0,
+    captions: str = "full",
+    uneven: bool = False,
+) -> list[Picture]:
+    """The pictures of a dataset, `pictures` of each word; with `uneven` from that number down to a quarter of it.
+
+    Where there are styles, a quarter of each character's pictures is in one of them; a style's other pictures show
+    avatars of the base world. `captions`: "full" as a tagger would write them, or "pruned" of the traits that the
+    character's word is to absorb.
+    """
+    if pictures < 1:
+        raise ValueError(f"pictures is {pictures}; it must be at least 1")
+    if captions not in CAPTIONS:
+        raise ValueError(f"captions is {captions!r}; it must be one of {', '.join(CAPTIONS)}")
+    rng = random.Random(seed)
+    counts = _counts([*characters, *styles], pictures, rng, uneven=uneven)
+    planned = []
+    in_style = dict.fromkeys(styles, 0)
+    for number, name in enumerate(characters):
+        styled = max(1, round(counts[name] * STYLED_SHARE)) if styles and counts[name] > 1 else 0
+        for i in range(counts[name]):
+            style = styles[(i + number) % len(styles)] if i >= counts[name] - styled else None
+            if style:
+                in_style[style] += 1
+            planned.append(_picture(character_avatar(name, rng), name, style, captions, rng))
+    for style in styles:
+        alone = max(counts[style] - in_style[style], counts[style] // 2, 1)
+        planned += [_picture(random_avatar(rng), None, style, captions, rng) for _ in range(alone)]
+    return planned
+
+
+def _counts(words: Sequence[str], pictures: int, rng: random.Random, *, uneven: bool) -> dict[str, int]:
+    if not uneven:
+        return dict.fromkeys(words, pictures)
+    ranks = list(range(len(words)))
+    rng.shuffle(ranks)
+    last = max(1, len(words) - 1)
+    return {word: max(1, round(pictures * 4 ** (-rank / last))) for word, rank in zip(words, ranks, strict=True)}
+
+
+def _picture(avatar: Avatar, character: str | None, style: str | None, captions: str, rng: random.Random) -> Picture:
+    tags = caption(avatar, rng).split(", ")
+    if character and captions == "pruned":
+        absorbed = core_tags(avatar)
+        tags = [tag for tag in tags if tag not in absorbed]
+    words = [word for word in (character, style) if word]
+    return Picture(avatar, ", ".join([*words, *tags]), character, style)
+
+
+def core_tags(avatar: Avatar | str) -> list[str]:
+    """The tags of the traits that a character keeps, of an avatar or of a character by name."""
+    shown = CHARACTERS[avatar] if isinstance(avatar, str) else avatar
+    return [tag for name in DESCRIBABLE if (tag := tag_of(name, getattr(shown, name)))]
+
+
+def write(pictures: Sequence[Picture], out: Path, *, layout: str = "plain", size_px: int = 64) -> list[Path]:
+    """Draw the pictures into `out`, each with its caption as .txt; the files in the pictures' order."""
+    if layout not in LAYOUTS:
+        raise ValueError(f"layout is {layout!r}; it must be one of {', '.join(LAYOUTS)}")
+    if out.exists() and any(out.iterdir()):
+        raise FileExistsError(f"{out} is not empty; name an empty folder, or remove what is in it")
+    folders = [_folder(picture, pictures, layout) for picture in pictures]
+    files = []
+    numbers: dict[str, int] = {}
+    for picture, folder in zip(pictures, folders, strict=True):
+        numbers[picture.concept] = numbers.get(picture.concept, 0) + 1
+        file = out / folder / f"{picture.concept}_{numbers[picture.concept]:03d}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        render(picture.avatar, size_px, picture.look).save(file)
+        file.with_suffix(".txt").write_text(picture.caption + "\n", encoding="utf-8")
+        files.append(file)
+    if layout == "kgrid":
+        _write_kgrid_files(pictures, folders, out)
+    return files
+
+
+def _folder(picture: Picture, pictures: Sequence[Picture], layout: str) -> str:
+    if layout == "kohya":
+        counts = _tally([other.concept for other in pictures])
+        return f"{max(1, round(max(counts.values()) / counts[picture.concept]))}_{picture.concept}"
+    if layout == "kgrid":
+        people = f"1_character/{picture.character}" if picture.character else "0_characters"
+        return f"training/{picture.style or 'plain'}/{people}"
+    return ""
+
+
+def _tally(names: Sequence[str]) -> dict[str, int]:
+    return {name: names.count(name) for name in dict.fromkeys(names)}
+
+
+def _write_kgrid_files(pictures: Sequence[Picture], folders: Sequence[str], out: Path) -> None:
+    """`multiply.txt` of each folder and the three files of the pipeline, in the forms its own scripts write."""
+    training = out / "training"
+    for folder, multiply in _multiplies(_tally(folders)).items():
+        (out / folder / "multiply.txt").write_text(str(multiply), encoding="utf-8")
+    characters = list(dict.fromkeys(picture.character for picture in pictures if picture.character))
+    styles = list(dict.fromkeys(picture.style for picture in pictures if picture.style))
+    initial = {name: core_tags(name) for name in characters} | {style: [""] for style in styles}
+    core = {name: {"kept": [], "dropped": core_tags(name), "emb_init": core_tags(name)} for name in characters}
+    lines = [f"{SUBJECT_TAG}, {name}" for name in characters]
+    for name, content in (("emb_init.json", initial), ("core_tag.json", core)):
+        (training / name).write_text(json.dumps(content, indent=4) + "\n", encoding="utf-8")
+    (training / "wildcard.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _multiplies(counts: dict[str, int]) -> dict[str, float]:
+    """Folder -> how often each of its pictures counts, so that at every fork of the tree all ways are equally likely.
+
+    As `balancing.py` of the pipeline with equal weights: probability by pictures, the least scaled to 1, at most 100.
+    """
+    weights = {}
+    for folder, count in counts.items():
+        parts = folder.split("/")
+        share = 1.0
+        for depth in range(1, len(parts)):
+            parent = "/".join(parts[:depth]) + "/"
+            share /= len({other[len(parent) :].split("/")[0] for other in counts if other.startswith(parent)})
+        weights[folder] = share / count
+    least = min(weights.values())
+    return {folder: min(round(weight / least, 2), 100.0) for folder, weight in weights.items()}
+
+
+def make_dataset(
+    out: Path,
+    *,
+    layout: str = "plain",
+    words: int = 5,
+    pictures: int = 12,
+    size_px: int = 64,
+    seed: int = 0,
+    captions: str = "full",
+    uneven: bool = False,
+    styles: int | None = None,
+) -> list[Picture]:
+    """Choose, plan and write a dataset; its pictures."""
+    characters, chosen = choose_words(words, styles=styles)
+    planned = plan(characters, chosen, pictures=pictures, seed=seed, captions=captions, uneven=uneven)
+    write(planned, out, layout=layout, size_px=size_px)
+    return planned
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m examples.avatars.make", description="Write a dataset of avatars.")
+    parser.add_argument("--layout", choices=LAYOUTS, default="plain")
+    parser.add_argument("--words", type=int, default=5, help=f"characters and styles together, 1 to {MAX_WORDS}")
+    parser.add_argument(
+        "--styles", type=int, help="how many of the words are styles; default 0, 1 from 5, 2 from 10 words"
+    )
+    parser.add_argument("--pictures", type=int, default=12, help="pictures of each word")
+    parser.add_argument("--out", type=Path, required=True, help="a new or empty folder")
+    parser.add_argument("--size", type=int, default=64, help="side of a picture in pixels")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--captions", choices=CAPTIONS, default="full", help="full: as a tagger would write them")
+    parser.add_argument("--uneven", action="store_true", help="unequal numbers of pictures, down to a quarter")
+    options = parser.parse_args(arguments)
+    try:
+        planned = make_dataset(
+            options.out,
+            layout=options.layout,
+            words=options.words,
+            pictures=options.pictures,
+            size_px=options.size,
+            seed=options.seed,
+            captions=options.captions,
+            uneven=options.uneven,
+            styles=options.styles,
+        )
+    except (ValueError, FileExistsError) as fault:
+        parser.error(str(fault))
+    names = _tally([picture.concept for picture in planned])
+    print(f"{len(planned)} pictures in {options.out}: {', '.join(f'{name} {count}' for name, count in names.items())}")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
