@@ -1,0 +1,167 @@
+"""Single embedding files of other programs, in and out.
+
+a1111       .safetensors {emb_params: [n, w]}, SDXL {clip_l, clip_g}     web UI, Forge, ComfyUI, InvokeAI
+a1111_pt    .pt {string_to_token, string_to_param: {"*": [n, w]}, name, step, ...}
+diffusers   .safetensors {clip_l} / {clip_l, clip_g}                     advanced training scripts
+kohya       .safetensors {emb_params} / {clip_l, clip_g}
+hcp         .pt {string_to_param: {"*": [n, w]}, name}; SDXL with both towers side by side, [n, 2048]
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from lib_pivotal.bundle.format import Problem, WordTensors, check_vectors, check_widths
+from lib_pivotal.bundle.pickles import load_plain
+from lib_pivotal.bundle.reader import PICKLE_SUFFIXES, is_finite
+from lib_pivotal.bundle.safetensors_file import read_header, read_tensors
+from lib_pivotal.bundle.spellings import carry_out, plan_word, seen_of
+from lib_pivotal.errors import BundleError
+
+EmbeddingFormat = Literal["a1111", "a1111_pt", "diffusers", "kohya", "hcp"]
+SUFFIXES: dict[EmbeddingFormat, str] = {
+    "a1111": ".safetensors",
+    "a1111_pt": ".pt",
+    "diffusers": ".safetensors",
+    "kohya": ".safetensors",
+    "hcp": ".pt",
+}
+_STAR_TOKEN = 265
+"""Id of `*` in CLIP's vocabulary: what the web UI writes as string_to_token."""
+
+
+@dataclass(frozen=True, eq=False)
+class EmbeddingFile:
+    """A word out of a file of its own: `name` is the file's stem, or the name that the file gives."""
+
+    name: str
+    vectors: WordTensors
+    facts: dict[str, Any]
+    problems: tuple[Problem, ...] = ()
+
+
+def read_embedding(path: str | Path) -> EmbeddingFile:
+    """Read a single embedding in any known spelling; `.pt` and `.bin` without executing their pickle."""
+    path = Path(path)
+    tensors, facts = _read(path)
+    stem = path.stem
+    plan, problems = plan_word(stem, {key: seen_of(tensor) for key, tensor in tensors.items()})
+    if plan is None:
+        raise BundleError(f"{path}: no embedding: " + "; ".join(problem.what for problem in problems))
+    vectors = carry_out(plan, tensors.__getitem__)
+    if not all(is_finite(tower) for tower in vectors):
+        raise BundleError(f"{path}: the embedding holds values that are not numbers (NaN or infinite)")
+    return EmbeddingFile(stem, vectors, facts, tuple(problems))
+
+
+def write_embedding(
+    path: str | Path,
+    vectors: WordTensors,
+    *,
+    name: str,
+    layout: EmbeddingFormat = "a1111",
+    dtype: torch.dtype | None = None,
+    facts: Mapping[str, Any] | None = None,
+) -> Path:
+    """Write one word as a file of its own; atomic. `facts` may hold step, sd_checkpoint, sd_checkpoint_name (a .pt)."""
+    path = Path(path)
+    if path.suffix != SUFFIXES[layout]:
+        raise BundleError(f"{path}: an embedding in layout {layout} ends in {SUFFIXES[layout]}")
+    reason = (
+        check_widths([tower.shape[-1] for tower in vectors])
+        or check_vectors(vectors[0].shape[0])
+        or (None if all(is_finite(tower) for tower in vectors) else "holds values that are not finite")
+    )
+    if reason:
+        raise BundleError(f"{path}: word {name!r}: {reason}")
+    stored = tuple(tower.detach().cpu().to(dtype or tower.dtype).contiguous().clone() for tower in vectors)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
+    try:
+        if layout in ("a1111_pt", "hcp"):
+            torch.save(_pickled(stored, name=name, layout=layout, facts=facts or {}), temporary)
+        else:
+            safetensors.torch.save_file(_flat(stored, layout=layout), temporary)
+        _check_back(temporary, stored, suffix=path.suffix)
+        with temporary.open("r+b") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        raise BundleError(f"{path}: cannot be written: {error.strerror or error}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path
+
+
+def file_name(name: str, layout: EmbeddingFormat) -> str:
+    """A safe file name for a word; BundleError for names that could leave the folder or hide."""
+    if not re.fullmatch(r"[\w<>-][\w .<>-]*", name) or name.endswith((" ", ".")):
+        raise BundleError(f"word {name!r}: no file can safely have this name. Rename the word first.")
+    return re.sub(r"[<>]", "_", name) + SUFFIXES[layout]
+
+
+def _flat(vectors: WordTensors, *, layout: EmbeddingFormat) -> dict[str, Tensor]:
+    if len(vectors) == 2:
+        return {"clip_l": vectors[0], "clip_g": vectors[1]}
+    return {"clip_l" if layout == "diffusers" else "emb_params": vectors[0]}
+
+
+def _pickled(vectors: WordTensors, *, name: str, layout: EmbeddingFormat, facts: Mapping[str, Any]) -> dict[str, Any]:
+    if layout == "hcp":
+        return {"string_to_param": {"*": torch.cat(vectors, dim=1)}, "name": name}
+    if len(vectors) == 2:
+        raise BundleError(f"word {name!r}: the web UI reads SDXL embeddings as .safetensors only; use layout a1111")
+    return {
+        "string_to_token": {"*": _STAR_TOKEN},
+        "string_to_param": {"*": vectors[0]},
+        "name": name,
+        "step": facts.get("step"),
+        "sd_checkpoint": facts.get("sd_checkpoint"),
+        "sd_checkpoint_name": facts.get("sd_checkpoint_name"),
+    }
+
+
+def _check_back(path: Path, vectors: WordTensors, *, suffix: str) -> None:
+    tensors, _ = _read(path, suffix=suffix)
+    plan, _ = plan_word("word", {key: seen_of(tensor) for key, tensor in tensors.items()})
+    back = () if plan is None else carry_out(plan, tensors.__getitem__)
+    if len(back) != len(vectors) or not all(torch.equal(a, b) for a, b in zip(back, vectors, strict=True)):
+        raise BundleError(f"{path}: reading it back gave something else. The disk may be full or failing.")
+
+
+def _read(path: Path, *, suffix: str = "") -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Flat tensors by their inner names, and the plain facts beside them."""
+    suffix = (suffix or path.suffix).lower()
+    if suffix in PICKLE_SUFFIXES:
+        return _flatten(load_plain(path), path)
+    if suffix != ".safetensors":
+        raise BundleError(f"{path}: embeddings are .safetensors, .pt or .bin files")
+    header = read_header(path)
+    tensors = {key: tensor for key, tensor in read_tensors(path, header) if tensor is not None}
+    return tensors, dict(header.metadata)
+
+
+def _flatten(content: Any, path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    if isinstance(content, Tensor):
+        return {"emb_params": content}, {}
+    if not isinstance(content, dict):
+        raise BundleError(f"{path}: holds a {type(content).__name__}, an embedding was expected")
+    tensors: dict[str, Tensor] = {}
+    facts: dict[str, Any] = {}
+    for key, value in content.items():
+        if isinstance(value, Tensor):
+            tensors[str(key)] = value.detach()
+        elif isinstance(value, dict) and key == "string_to_param":
+            tensors |= {f"{key}.{term}": v.detach() for term, v in value.items() if isinstance(v, Tensor)}
+        elif not isinstance(value, dict):
+            facts[str(key)] = value
+    return tensors, facts

@@ -1,0 +1,129 @@
+"""The network's tensors in other layouts: kohya's and diffusers'/peft's, both ways, with the same effect.
+
+    kohya      <name>.lora_down.weight, .lora_up.weight, .alpha, .dora_scale       W + alpha/rank · up · down
+    diffusers  <part>.<path>.lora_A.weight, .lora_B.weight, .lora_magnitude_vector  W + B · A (alpha = rank)
+
+The diffusers layout has no place for alpha, so alpha/rank goes into B: exactly, in fp32 where the file's dtype cannot
+hold the product. Layers that have no counterpart there are refused by name, none is dropped.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from lib_pivotal.bundle.layer_names import UnetShape, canonical_name, kohya_name, part_of, split_kohya_name
+from lib_pivotal.errors import NetworkError
+from lib_pivotal.ports import Part
+
+DIFFUSERS_PREFIXES: dict[Part, str] = {"unet": "unet", "te": "text_encoder", "te2": "text_encoder_2"}
+
+_PLAIN = frozenset({"lora_down.weight", "lora_up.weight", "alpha"})
+_DORA = _PLAIN | {"dora_scale"}
+
+_FOREIGN_SUFFIXES = (
+    (re.compile(r"(.+)\.lora_A(?:\.default)?\.weight"), "lora_down.weight"),
+    (re.compile(r"(.+)\.lora_B(?:\.default)?\.weight"), "lora_up.weight"),
+    (re.compile(r"(.+)\.lora(?:_linear_layer)?\.down\.weight"), "lora_down.weight"),
+    (re.compile(r"(.+)\.lora(?:_linear_layer)?\.up\.weight"), "lora_up.weight"),
+    (re.compile(r"(.+)_lora\.down\.weight"), "lora_down.weight"),
+    (re.compile(r"(.+)_lora\.up\.weight"), "lora_up.weight"),
+    (re.compile(r"(.+)\.lora_magnitude_vector(?:\.default)?(?:\.weight)?"), "dora_scale"),
+    (re.compile(r"(.+)\.alpha"), "alpha"),
+)
+
+
+def group_layers(network: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
+    """Kohya keys by layer: name -> what follows the first dot -> tensor."""
+    layers: dict[str, dict[str, Tensor]] = {}
+    for key, tensor in network.items():
+        name, _, suffix = key.partition(".")
+        layers.setdefault(name, {})[suffix] = tensor
+    return layers
+
+
+def is_kohya(network: Mapping[str, Tensor]) -> bool:
+    """Whether these keys are laid out as kohya's (and so as the web UI wants them)."""
+    return all("." not in key.partition(".")[0] and key.startswith("lora_") for key in network)
+
+
+def lora_scale(layer: Mapping[str, Tensor]) -> float:
+    """alpha / rank of a LoRA layer; 1 where there is no alpha."""
+    alpha = layer.get("alpha")
+    return 1.0 if alpha is None else float(alpha) / layer["lora_down.weight"].shape[0]
+
+
+def exactly(product: Tensor, dtype: torch.dtype) -> Tensor:
+    """A float64 result in `dtype` if that holds it exactly, else in fp32."""
+    narrow = product.to(dtype)
+    return narrow if torch.equal(narrow.double(), product) else product.float()
+
+
+def to_diffusers(network: Mapping[str, Tensor], *, shape: UnetShape | None = None) -> dict[str, Tensor]:
+    """A kohya network in diffusers' layout. `shape` is needed for layers that are numbered as in compvis.
+
+    NetworkError lists every layer that cannot be expressed there.
+    """
+    converted: dict[str, Tensor] = {}
+    refused: list[str] = []
+    for name, layer in group_layers(network).items():
+        try:
+            part, path = split_kohya_name(canonical_name(name, shape))
+            converted |= {f"{DIFFUSERS_PREFIXES[part]}.{path}.{key}": value for key, value in _peft(layer).items()}
+        except NetworkError as error:
+            refused.append(f"{name}: {error}")
+    if refused:
+        lines = "\n".join(f"  - {reason}" for reason in refused)
+        raise NetworkError(f"{len(refused)} layer(s) cannot be written in diffusers' layout:\n{lines}")
+    return converted
+
+
+def to_kohya(network: Mapping[str, Tensor], *, part: Part = "unet") -> dict[str, Tensor]:
+    """A network in diffusers' or peft's layout as kohya's. `part` says what a peft file without prefixes belongs to."""
+    layers: dict[str, dict[str, Tensor]] = {}
+    towers = 2 if any(part_of(key) == "te2" for key in network) else 1
+    refused = []
+    for key, tensor in network.items():
+        bare = key.removeprefix("base_model.model.")
+        own = part_of(bare) or part
+        bare = bare.removeprefix(f"{DIFFUSERS_PREFIXES[own]}.")
+        found = next(((m[1], kind) for rule, kind in _FOREIGN_SUFFIXES if (m := rule.fullmatch(bare))), None)
+        if found is None:
+            refused.append(key)
+            continue
+        path = re.sub(r"\.processor\.(to_[qkv])$", r".\1", found[0])
+        path = re.sub(r"(?:\.processor)?\.to_out$", ".to_out.0", path)
+        layers.setdefault(kohya_name(path, own, towers=towers), {})[found[1]] = tensor
+    if refused:
+        raise NetworkError(f"{len(refused)} key(s) are no LoRA in diffusers' layout: {', '.join(refused[:5])}")
+    return {f"{name}.{key}": value for name, layer in layers.items() for key, value in _kohya(layer).items()}
+
+
+def _peft(layer: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    if not {"lora_down.weight", "lora_up.weight"} <= set(layer) <= _DORA:
+        raise NetworkError(f"holds {', '.join(sorted(layer))}, only LoRA and DoRA have a counterpart")
+    up, down = layer["lora_up.weight"], layer["lora_down.weight"]
+    tensors = {
+        "lora_A.weight": down.contiguous(),
+        "lora_B.weight": exactly(up.double() * lora_scale(layer), up.dtype).contiguous(),
+    }
+    if "dora_scale" in layer:
+        scale = layer["dora_scale"]
+        if scale.shape[0] != up.shape[0] or scale.numel() != up.shape[0]:
+            raise NetworkError(f"DoRA a column (dora_scale {list(scale.shape)}); peft knows only DoRA a row")
+        tensors["lora_magnitude_vector"] = scale.reshape(-1).contiguous()
+    return tensors
+
+
+def _kohya(layer: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    down = layer.get("lora_down.weight")
+    if down is None or "lora_up.weight" not in layer:
+        return dict(layer)
+    alpha = layer.get("alpha", torch.tensor(float(down.shape[0]), dtype=down.dtype))
+    tensors = {"alpha": alpha, "lora_down.weight": down, "lora_up.weight": layer["lora_up.weight"]}
+    if "dora_scale" in layer:
+        tensors["dora_scale"] = layer["dora_scale"].reshape(-1, *[1] * (down.dim() - 1))
+    return tensors
