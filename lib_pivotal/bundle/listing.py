@@ -100,14 +100,15 @@ def list_bundle(path: str | Path) -> BundleSummary:
     plans, network_keys, problems = plan_words(header)
     network = {key: header.tensors[key] for key in network_keys}
     network_bytes = sum(entry.size_bytes for entry in network.values())
-    ranks = Counter(rank for key, entry in network.items() if (rank := _rank(key, entry)) is not None)
+    shapes = {key: entry.shape for key, entry in network.items()}
+    ranks = Counter(rank for key, shape in shapes.items() if (rank := _rank(key, shape)) is not None)
     found_parts = {part_of(key) for key in network}
     return BundleSummary(
         path=path,
         words=tuple(WordSummary(plan.name, plan.vectors, plan.widths, plan.spelling) for plan in plans),
         parts=tuple(part for part in PARTS if part in found_parts),
         family=_family(header, plans, network),
-        rank=ranks.most_common(1)[0][0] if ranks else None,
+        rank=network_rank(shapes),
         ranks=tuple(sorted(ranks)),
         algorithms=_algorithms(network),
         file_bytes=header.data_start + header.data_bytes,
@@ -132,11 +133,17 @@ def list_folder(folder: str | Path, *, recursive: bool = True) -> list[BundleSum
     return summaries
 
 
-def _rank(key: str, entry: TensorEntry) -> int | None:
-    if entry.shape and key.endswith(("lora_down.weight", "lora_A.weight", "lora.down.weight")):
-        return entry.shape[0]
-    if len(entry.shape) == 2 and key.endswith("hada_w1_b"):
-        return entry.shape[0]
+def network_rank(shapes: Mapping[str, tuple[int, ...]]) -> int | None:
+    """The most frequent rank among the layers of a network (by key and shape), or None."""
+    ranks = Counter(rank for key, shape in shapes.items() if (rank := _rank(key, shape)) is not None)
+    return ranks.most_common(1)[0][0] if ranks else None
+
+
+def _rank(key: str, shape: tuple[int, ...]) -> int | None:
+    if shape and key.endswith(("lora_down.weight", "lora_A.weight", "lora.down.weight")):
+        return shape[0]
+    if len(shape) == 2 and key.endswith("hada_w1_b"):
+        return shape[0]
     return None
 
 

@@ -176,7 +176,7 @@ def with_word_facts(metadata: Mapping[str, str], facts: Mapping[str, Mapping[str
     changed = dict(metadata)
     if facts or META_WORDS in changed:
         changed[META_WORDS] = _json(facts)
-    if "modelspec.trigger_phrase" in changed:
+    if changed.pop("modelspec.trigger_phrase", "") and facts:
         changed["modelspec.trigger_phrase"] = ", ".join(facts)
     return changed
 

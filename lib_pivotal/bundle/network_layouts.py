@@ -4,7 +4,9 @@
     diffusers  <part>.<path>.lora_A.weight, .lora_B.weight, .lora_magnitude_vector  W + B · A (alpha = rank)
 
 The diffusers layout has no place for alpha, so alpha/rank goes into B: exactly, in fp32 where the file's dtype cannot
-hold the product. Layers that have no counterpart there are refused by name, none is dropped.
+hold the product. Layers of one part get one rank, smaller ones padded with zeros: diffusers (seen in 0.31,
+utils/peft_utils.py get_peft_kwargs) takes the first layer's rank for every layer's alpha. Layers that have no
+counterpart there are refused by name, none is dropped.
 """
 
 from __future__ import annotations
@@ -69,10 +71,13 @@ def to_diffusers(network: Mapping[str, Tensor], *, shape: UnetShape | None = Non
     """
     converted: dict[str, Tensor] = {}
     refused: list[str] = []
+    ranks = common_ranks(network)
     for name, layer in group_layers(network).items():
         try:
             part, path = split_kohya_name(canonical_name(name, shape))
-            converted |= {f"{DIFFUSERS_PREFIXES[part]}.{path}.{key}": value for key, value in _peft(layer).items()}
+            converted |= {
+                f"{DIFFUSERS_PREFIXES[part]}.{path}.{key}": value for key, value in _peft(layer, ranks[part]).items()
+            }
         except NetworkError as error:
             refused.append(f"{name}: {error}")
     if refused:
@@ -102,13 +107,23 @@ def to_kohya(network: Mapping[str, Tensor], *, part: Part = "unet") -> dict[str,
     return {f"{name}.{key}": value for name, layer in layers.items() for key, value in _kohya(layer).items()}
 
 
-def _peft(layer: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def common_ranks(network: Mapping[str, Tensor]) -> dict[Part, int]:
+    """The largest rank of each part's LoRA layers (kohya keys)."""
+    ranks: dict[Part, int] = {"unet": 0, "te": 0, "te2": 0}
+    for key, tensor in network.items():
+        part = part_of(key)
+        if part is not None and key.endswith(".lora_down.weight") and tensor.dim() > 0:
+            ranks[part] = max(ranks[part], tensor.shape[0])
+    return ranks
+
+
+def _peft(layer: Mapping[str, Tensor], rank: int) -> dict[str, Tensor]:
     if not {"lora_down.weight", "lora_up.weight"} <= set(layer) <= _DORA:
         raise NetworkError(f"holds {', '.join(sorted(layer))}, only LoRA and DoRA have a counterpart")
     up, down = layer["lora_up.weight"], layer["lora_down.weight"]
     tensors = {
-        "lora_A.weight": down.contiguous(),
-        "lora_B.weight": exactly(up.double() * lora_scale(layer), up.dtype).contiguous(),
+        "lora_A.weight": _padded(down, rank, dim=0),
+        "lora_B.weight": _padded(exactly(up.double() * lora_scale(layer), up.dtype), rank, dim=1),
     }
     if "dora_scale" in layer:
         scale = layer["dora_scale"]
@@ -116,6 +131,15 @@ def _peft(layer: Mapping[str, Tensor]) -> dict[str, Tensor]:
             raise NetworkError(f"DoRA a column (dora_scale {list(scale.shape)}); peft knows only DoRA a row")
         tensors["lora_magnitude_vector"] = scale.reshape(-1).contiguous()
     return tensors
+
+
+def _padded(tensor: Tensor, rank: int, *, dim: int) -> Tensor:
+    """The tensor with zeros appended along `dim` up to `rank`."""
+    missing = rank - tensor.shape[dim]
+    if missing == 0:
+        return tensor.contiguous()
+    shape = [missing if at == dim else size for at, size in enumerate(tensor.shape)]
+    return torch.cat([tensor, tensor.new_zeros(shape)], dim=dim)
 
 
 def _kohya(layer: Mapping[str, Tensor]) -> dict[str, Tensor]:

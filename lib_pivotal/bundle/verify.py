@@ -1,0 +1,124 @@
+"""Is this file what it should be? Everything that can be said of a bundle without a model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from torch import Tensor
+
+from lib_pivotal.bundle.format import (
+    BUNDLE_PREFIX,
+    META_LEGACY_HASH,
+    META_MODEL_HASH,
+    META_TRAINING_PREFIX,
+    META_WORDS,
+    Problem,
+    warn_word_name,
+)
+from lib_pivotal.bundle.hashes import data_hash, kohya_hashes
+from lib_pivotal.bundle.layer_names import part_of
+from lib_pivotal.bundle.metadata import word_facts
+from lib_pivotal.bundle.network_layouts import group_layers, is_kohya
+from lib_pivotal.bundle.reader import Bundle, read_bundle
+from lib_pivotal.bundle.safetensors_file import read_header, read_tensors
+from lib_pivotal.errors import BundleError
+
+_FORGE_LIMIT = 12
+
+
+def verify(path: str | Path) -> list[Problem]:
+    """Every problem of a bundle file, worst first; empty when all is well. Never raises for a bad file."""
+    try:
+        bundle = read_bundle(path)
+        problems = [*bundle.problems, *_check_words(bundle), *_check_network(bundle.network)]
+        if Path(path).suffix == ".safetensors":
+            problems += [*_check_hashes(Path(path), bundle), *_check_stock_reader(Path(path)), *_check_metadata(bundle)]
+    except BundleError as error:
+        return [Problem("error", str(error))]
+    return sorted(problems, key=lambda problem: problem.severity)
+
+
+def _check_words(bundle: Bundle) -> list[Problem]:
+    problems = [
+        Problem("warning", f"its name {reason}", "Rename it.", word=name)
+        for name in bundle.words
+        for reason in warn_word_name(name)
+    ]
+    widths = {tuple(tower.shape[1] for tower in towers) for towers in bundle.words.values()}
+    if len(widths) > 1:
+        told = ", ".join(sorted("+".join(map(str, pair)) for pair in widths))
+        problems.append(Problem("error", f"words of different models in one file (widths {told})"))
+    count = sum(len(towers) for towers in bundle.words.values())
+    if count > _FORGE_LIMIT:
+        what = f"{count} word tensors; Forge refuses a LoRA with more than {_FORGE_LIMIT} keys that it does not know"
+        problems.append(Problem("warning", what, "For Forge, split the bundle."))
+    return problems
+
+
+def _check_network(network: Mapping[str, Tensor]) -> list[Problem]:
+    if not network or not is_kohya(network):
+        what = "the network is not in kohya's layout; the web UI finds layers by kohya's names"
+        return [Problem("warning", what, "Convert it.")] if network else []
+    problems = []
+    for name, layer in group_layers(network).items():
+        up, down, alpha = (layer.get(suffix) for suffix in ("lora_up.weight", "lora_down.weight", "alpha"))
+        if part_of(name) is None:
+            problems.append(Problem("warning", "belongs to no known part of the model", key=name))
+        if (up is None) != (down is None):
+            missing = "lora_up.weight" if up is None else "lora_down.weight"
+            problems.append(Problem("error", f"has no {missing}", key=name))
+        elif up is not None and down is not None and not _ranks_fit(layer, up, down):
+            what = f"lora_up {list(up.shape)} and lora_down {list(down.shape)} do not fit together"
+            problems.append(Problem("error", what, key=name))
+        if alpha is not None and alpha.numel() != 1:
+            problems.append(Problem("error", f"alpha has {alpha.numel()} values, one is needed", key=name))
+    return problems
+
+
+def _ranks_fit(layer: Mapping[str, Tensor], up: Tensor, down: Tensor) -> bool:
+    return "lora_mid.weight" in layer or (up.dim() > 1 and down.dim() > 1 and up.shape[1] == down.shape[0])
+
+
+def _check_hashes(path: Path, bundle: Bundle) -> list[Problem]:
+    remedy = "Write the file again (rename, strip or convert do) to correct it."
+    stated, legacy = bundle.metadata.get(META_MODEL_HASH), bundle.metadata.get(META_LEGACY_HASH)
+    actual = data_hash(path)
+    if stated is not None and stated != actual:
+        what = f"{META_MODEL_HASH} says {stated[:12]}…, the data gives {actual[:12]}…: changed after saving, or damaged"
+        return [Problem("error", what, remedy)]
+    tensors = dict(read_tensors(path, read_header(path)))
+    known = {key: tensor for key, tensor in tensors.items() if tensor is not None}
+    if legacy is None or len(known) < len(tensors):
+        return []
+    computed = kohya_hashes(known, bundle.metadata)
+    if computed.model != actual or computed.legacy == legacy:  # another writer's order of tensors: not comparable
+        return []
+    return [Problem("error", f"{META_LEGACY_HASH} says {legacy}, should be {computed.legacy}", remedy)]
+
+
+def _check_stock_reader(path: Path) -> list[Problem]:
+    """What the stock web UI (1.7 to 1.10) would do with the words: it cuts names at the first dot."""
+    words: dict[str, set[str]] = {}
+    for key in read_header(path).tensors:
+        if key.startswith(BUNDLE_PREFIX):
+            name, _, tensor = key[len(BUNDLE_PREFIX) :].partition(".")
+            words.setdefault(name, set()).add("string_to_param" if tensor.startswith("string_to_param.") else tensor)
+    what = "the stock web UI refuses the whole file because of this word (tensors {})"
+    return [
+        Problem("warning", what.format(", ".join(sorted(tensors))), "Write the file again.", word=name)
+        for name, tensors in words.items()
+        if len(tensors) > 1 and "string_to_param" not in tensors and not {"clip_l", "clip_g"} <= tensors
+    ]
+
+
+def _check_metadata(bundle: Bundle) -> list[Problem]:
+    problems = []
+    if not any(key.startswith(META_TRAINING_PREFIX) for key in bundle.metadata):
+        what = "no ss_ metadata: the web UI cannot tell which model it was made for"
+        problems.append(Problem("warning", what))
+    told = set(word_facts(bundle.metadata))
+    if META_WORDS in bundle.metadata and told != set(bundle.words):
+        odd = ", ".join(sorted(told ^ set(bundle.words)))
+        problems.append(Problem("warning", f"{META_WORDS} and the words in the file differ: {odd}"))
+    return problems

@@ -1,0 +1,273 @@
+"""Work on bundle files: rename, join, split, strip, convert, add and delete words.
+
+Every function reads a file, makes a new content and writes it with `write_bundle`: tensors keep their dtype and bits,
+metadata is kept, hashes are computed anew. `out=None` replaces the file itself, in one step. A file of which a part
+cannot be read is refused (the part would be lost) unless `drop_broken` says that this is wanted.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from torch import Tensor
+
+from lib_pivotal.bundle.embedding_files import EmbeddingFormat, file_name, write_embedding
+from lib_pivotal.bundle.format import META_WORDS, WordTensors
+from lib_pivotal.bundle.joining import join_conflicts, join_networks, weighted
+from lib_pivotal.bundle.layer_names import UnetShape, canonical_name, part_of
+from lib_pivotal.bundle.listing import network_rank
+from lib_pivotal.bundle.metadata import read_json, with_word_facts, word_facts
+from lib_pivotal.bundle.network_layouts import (
+    DIFFUSERS_PREFIXES,
+    common_ranks,
+    group_layers,
+    is_kohya,
+    to_diffusers,
+    to_kohya,
+)
+from lib_pivotal.bundle.reader import Bundle, read_bundle, require
+from lib_pivotal.bundle.writer import write_bundle
+from lib_pivotal.errors import BundleError
+
+Strippable = Literal["unet", "te", "te2", "words", "metadata"]
+STRIPPABLE: tuple[Strippable, ...] = ("unet", "te", "te2", "words", "metadata")
+Layout = Literal["kohya", "diffusers", "peft"]
+
+_MINIMUM = ("ss_v2", "ss_base_model_version", "ss_network_module", "ss_network_dim", "ss_network_alpha")
+"""What kohya keeps even without metadata: readers need it to tell the model's family."""
+
+
+def rename_words(
+    path: str | Path, renames: Mapping[str, str], *, out: str | Path | None = None, drop_broken: bool = False
+) -> Path:
+    """Give words other names, all at once (so two can be swapped). Nothing else changes, bit for bit."""
+    bundle = _read(path, drop_broken=drop_broken)
+    _demand(bundle, renames)
+    names = [renames.get(name, name) for name in bundle.words]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise BundleError(f"{path}: two words would have the same name: {', '.join(twice)}. Choose another.")
+    words = dict(zip(names, bundle.words.values(), strict=True))
+    facts = {renames.get(name, name): value for name, value in word_facts(bundle.metadata).items()}
+    return _write(out or path, bundle, words=words, metadata=with_word_facts(bundle.metadata, facts))
+
+
+def delete_words(
+    path: str | Path, names: Iterable[str], *, out: str | Path | None = None, drop_broken: bool = False
+) -> Path:
+    """Take words out of a bundle."""
+    bundle, gone = _read(path, drop_broken=drop_broken), set(names)
+    _demand(bundle, gone)
+    words = {name: vectors for name, vectors in bundle.words.items() if name not in gone}
+    return _write(out or path, bundle, words=words, metadata=_facts_of(bundle.metadata, words))
+
+
+def add_words(
+    path: str | Path,
+    words: Mapping[str, WordTensors],
+    *,
+    facts: Mapping[str, Mapping[str, Any]] | None = None,
+    out: str | Path | None = None,
+    replace: bool = False,
+    drop_broken: bool = False,
+) -> Path:
+    """Put words into a bundle (or a plain LoRA). `replace` allows names that are there already."""
+    bundle = _read(path, drop_broken=drop_broken)
+    taken = sorted(set(words) & set(bundle.words))
+    if taken and not replace:
+        raise BundleError(f"{path}: already holds {', '.join(taken)}. Rename them, or replace them on purpose.")
+    merged = {**bundle.words, **words}
+    known = {**word_facts(bundle.metadata), **(facts or {})}
+    told = {name: known.get(name, {"vectors": int(vectors[0].shape[0])}) for name, vectors in merged.items()}
+    return _write(out or path, bundle, words=merged, metadata=with_word_facts(bundle.metadata, told))
+
+
+def strip(
+    path: str | Path, parts: Iterable[Strippable], *, out: str | Path | None = None, drop_broken: bool = False
+) -> Path:
+    """Take parts away: the U-Net's or a text encoder's network, the words, or the metadata (but kohya's minimum)."""
+    gone = set(parts)
+    if unknown := sorted(gone - set(STRIPPABLE)):
+        raise BundleError(f"cannot strip {', '.join(unknown)}; choose from {', '.join(STRIPPABLE)}")
+    bundle = _read(path, drop_broken=drop_broken)
+    network = {key: tensor for key, tensor in bundle.network.items() if part_of(key) not in gone}
+    words = {} if "words" in gone else bundle.words
+    metadata = _facts_of(bundle.metadata, words)
+    if "metadata" in gone:
+        metadata = {key: value for key, value in metadata.items() if key in _MINIMUM}
+    return _write(out or path, bundle, network=network, words=words, metadata=metadata)
+
+
+def split(
+    path: str | Path, folder: str | Path, *, layout: EmbeddingFormat = "a1111", drop_broken: bool = False
+) -> list[Path]:
+    """Take a bundle apart: `<stem>-lora.safetensors` without words, and one embedding file a word."""
+    bundle, folder = _read(path, drop_broken=drop_broken), Path(folder)
+    names = {name: file_name(name, layout) for name in bundle.words}  # every name is checked before anything is written
+    folder.mkdir(parents=True, exist_ok=True)
+    written = []
+    if bundle.network:
+        target = folder / f"{Path(path).stem}-lora.safetensors"
+        written.append(_write(target, bundle, words={}, metadata=_facts_of(bundle.metadata, {})))
+    for name, vectors in bundle.words.items():
+        written.append(write_embedding(folder / names[name], vectors, name=name, layout=layout))
+    return written
+
+
+def join(
+    paths: Sequence[str | Path],
+    out: str | Path,
+    *,
+    weights: Sequence[float] | None = None,
+    drop_broken: bool = False,
+) -> Path:
+    """One bundle with the words of all and the sum of their networks (exact; ranks add up).
+
+    BundleError lists every conflict: words of the same name with other vectors, layers that cannot be summed, other
+    model families. Rename words first where they collide.
+    """
+    if len(paths) < 2:
+        raise BundleError(f"joining needs at least two files, got {len(paths)}")
+    strengths = list(weights) if weights is not None else [1.0] * len(paths)
+    if len(strengths) != len(paths):
+        raise BundleError(f"{len(paths)} files but {len(strengths)} weights; give one weight a file")
+    bundles = [_read(path, drop_broken=drop_broken) for path in paths]
+    conflicts: list[str] = []
+    network, stuck = weighted(bundles[0].network, strengths[0])
+    conflicts += stuck
+    words = dict(bundles[0].words)
+    for bundle, strength in zip(bundles[1:], strengths[1:], strict=True):
+        other, stuck = weighted(bundle.network, strength)
+        found = [*stuck, *_word_conflicts(words, bundle.words), *join_conflicts(network, other)]
+        conflicts += [f"{bundle.path}: {conflict}" for conflict in found]
+        if not conflicts:
+            network = join_networks(network, other)
+            words |= bundle.words
+    if conflicts:
+        lines = "\n".join(f"  - {conflict}" for conflict in conflicts)
+        raise BundleError(f"the bundles cannot be joined, {len(conflicts)} conflict(s):\n{lines}")
+    metadata = _joined_metadata(bundles, network, name=Path(out).stem)
+    return write_bundle(out, network=network, words=words, metadata=metadata, dtype=None)
+
+
+def convert(
+    path: str | Path,
+    out: str | Path,
+    *,
+    layout: Layout,
+    shape: UnetShape | None = None,
+    drop_broken: bool = False,
+) -> Path:
+    """The network without words in another layout, with the same effect.
+
+    `kohya`: a LoRA as kohya's scripts write it, also from a diffusers file; layers numbered as in compvis get kohya's
+    names if `shape` is given. `diffusers`: for `load_lora_weights`. `peft`: a folder with one adapter a model, for
+    `PeftModel.from_pretrained`.
+    """
+    bundle = _read(path, drop_broken=drop_broken)
+    network = bundle.network if is_kohya(bundle.network) else to_kohya(bundle.network)
+    metadata = _facts_of(bundle.metadata, {})
+    if layout == "kohya":
+        if shape is not None:
+            network = {
+                f"{canonical_name(name, shape)}.{suffix}": tensor
+                for name, layer in group_layers(network).items()
+                for suffix, tensor in layer.items()
+            }
+        return _write(out, bundle, network=network, words={}, metadata=metadata)
+    if layout == "diffusers":
+        return _write(out, bundle, network=to_diffusers(network, shape=shape), words={}, metadata=metadata)
+    return _write_peft(Path(out), bundle, network, shape=shape, metadata=metadata)
+
+
+def _read(path: str | Path, *, drop_broken: bool) -> Bundle:
+    bundle = read_bundle(path)
+    return bundle if drop_broken else require(bundle)
+
+
+def _write(
+    out: str | Path,
+    bundle: Bundle,
+    *,
+    words: Mapping[str, WordTensors],
+    metadata: Mapping[str, str],
+    network: Mapping[str, Tensor] | None = None,
+) -> Path:
+    kept = bundle.network if network is None else network
+    return write_bundle(out, network=kept, words=words, metadata=metadata, dtype=None)
+
+
+def _demand(bundle: Bundle, names: Iterable[str]) -> None:
+    missing = sorted(set(names) - set(bundle.words))
+    if missing:
+        there = ", ".join(bundle.words) or "none"
+        raise BundleError(f"{bundle.path}: has no word {', '.join(map(repr, missing))}; its words: {there}")
+
+
+def _facts_of(metadata: Mapping[str, str], words: Mapping[str, WordTensors]) -> dict[str, str]:
+    """The metadata, with `pivotal.words` cut down to these words."""
+    facts = {name: value for name, value in word_facts(metadata).items() if name in words}
+    return with_word_facts(metadata, facts) if META_WORDS in metadata else dict(metadata)
+
+
+def _word_conflicts(words: Mapping[str, WordTensors], others: Mapping[str, WordTensors]) -> list[str]:
+    conflicts = []
+    by_case = {name.lower(): name for name in words}
+    for name, vectors in others.items():
+        twin = by_case.get(name.lower())
+        if twin is None:
+            continue
+        same = len(vectors) == len(words[twin]) and all(
+            a.shape == b.shape and bool((a == b).all()) for a, b in zip(vectors, words[twin], strict=True)
+        )
+        if twin != name or not same:
+            conflicts.append(f"word {name!r} is there already with other vectors; rename one of them")
+    return conflicts
+
+
+def _joined_metadata(bundles: Sequence[Bundle], network: Mapping[str, Tensor], *, name: str) -> dict[str, str]:
+    """The first file's metadata; tables of all files merged; rank and name as they are now."""
+    metadata = dict(bundles[0].metadata)
+    for key in ("ss_tag_frequency", "ss_dataset_dirs", META_WORDS):
+        merged = {inner: value for bundle in bundles for inner, value in read_json(bundle.metadata, key).items()}
+        if merged:
+            metadata[key] = json.dumps(merged, ensure_ascii=False)
+    titles = [bundle.metadata.get("modelspec.title") or Path(bundle.path or "").stem for bundle in bundles]
+    metadata |= {"ss_output_name": name, "modelspec.title": name, "modelspec.merged_from": ", ".join(titles)}
+    rank = network_rank({key: tuple(tensor.shape) for key, tensor in network.items()})
+    if rank is not None:
+        alphas = [float(tensor) for key, tensor in network.items() if key.endswith(".alpha")]
+        metadata["ss_network_dim"] = str(rank)
+        metadata["ss_network_alpha"] = str(max(set(alphas), key=alphas.count) if alphas else rank)
+    return with_word_facts(metadata, word_facts(metadata))
+
+
+def _write_peft(
+    folder: Path, bundle: Bundle, network: Mapping[str, Tensor], *, shape: UnetShape | None, metadata: Mapping[str, str]
+) -> Path:
+    """One folder a model: adapter_model.safetensors and adapter_config.json."""
+    flat = to_diffusers(network, shape=shape)
+    ranks = common_ranks(network)
+    for part, prefix in DIFFUSERS_PREFIXES.items():
+        own = {key.removeprefix(f"{prefix}."): value for key, value in flat.items() if key.startswith(f"{prefix}.")}
+        if not own:
+            continue
+        target = folder / prefix
+        target.mkdir(parents=True, exist_ok=True)
+        tensors = {f"base_model.model.{key}": tensor for key, tensor in own.items()}
+        _write(target / "adapter_model.safetensors", bundle, network=tensors, words={}, metadata=metadata)
+        modules = sorted({key.rpartition(".lora_")[0] for key in own})
+        config = {
+            "peft_type": "LORA",
+            "r": ranks[part],
+            "lora_alpha": ranks[part],
+            "target_modules": modules,
+            "use_dora": any(key.endswith("lora_magnitude_vector") for key in own),
+            "bias": "none",
+            "inference_mode": True,
+        }
+        (target / "adapter_config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    return folder
