@@ -1,0 +1,240 @@
+"""Batches for the training step: latents from the cache, captions as strings, everything fixed by seed and position."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from lib_pivotal.data.captions import CaptionPipeline, WordFinder
+from lib_pivotal.data.latents import CachedLatents, LatentCache
+from lib_pivotal.data.sampler import Sampler
+from lib_pivotal.errors import DataError, StateError
+from lib_pivotal.ports import TrainingBatch
+
+LatentChoice = Literal["draw", "mean", "fixed"]
+"""`draw`: mean + std·noise, new at each draw; `mean`; `fixed`: one drawing a picture, always the same."""
+
+
+@dataclass(frozen=True)
+class Draw:
+    """One picture's turn. `index` counts all draws of the run: seed per-picture noise with it, and neither the number
+    of processes nor the size of micro-batches changes what is learned."""
+
+    index: int
+    key: str
+    flip: bool
+
+
+class BatchSource:
+    """Training batches by random access, `batch(step, micro)`, or one after another by iteration.
+
+    A step has `accumulation` groups of `batch_size` pictures, each group of one bucket. `batch_size` is that of all
+    processes together: process `rank` of `world_size` gets its own slice of each group. `split` cuts every slice
+    further (out of memory) without changing which pictures make a step.
+    """
+
+    def __init__(
+        self,
+        cache: LatentCache,
+        captions: CaptionPipeline,
+        *,
+        batch_size: int = 1,
+        accumulation: int = 1,
+        words: Collection[str] = (),
+        seed: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+        latents: LatentChoice = "draw",
+        draw_weights: Mapping[str, float] | None = None,
+        concept_weights: Mapping[str, float] | None = None,
+        with_sizes: bool = False,
+    ) -> None:
+        """`words` are looked for in the final captions; `draw_weights` (by key, missing = 0) replace repeats;
+        `concept_weights` (missing = 1) weigh the loss; `with_sizes` fills `sizes` for SDXL."""
+        if not cache.pictures:
+            raise DataError("no picture is ready for training. Build the latent cache first.")
+        if batch_size < 1 or accumulation < 1:
+            raise DataError(f"batch_size = {batch_size}, accumulation = {accumulation}: both are 1 or more.")
+        if not 0 <= rank < world_size:
+            raise DataError(f"rank = {rank} of {world_size} processes: ranks go from 0 to {world_size - 1}.")
+        if batch_size % world_size:
+            raise DataError(
+                f"batch_size = {batch_size} cannot be shared among {world_size} processes. "
+                f"Use a multiple of {world_size}."
+            )
+        self._cache, self._captions = cache, captions
+        self._pictures = cache.pictures
+        self._by_key = {picture.key: picture for picture in self._pictures}
+        self._batch_size, self._accumulation = batch_size, accumulation
+        self._rank, self._world_size, self._splits = rank, world_size, 1
+        self._seed, self._latents, self._with_sizes = seed, latents, with_sizes
+        self._concept_weights = dict(concept_weights or {})
+        self._find_words = WordFinder(words)
+        self._rates = self._rates_from(draw_weights)
+        self._buckets = [_bucket_name(cache, picture.key) for picture in self._pictures]
+        self._sampler = Sampler(self._buckets, self._rates, batch_size=batch_size, seed=seed)
+        self._step, self._micro = 0, 0
+
+    # -- how long things are
+
+    @property
+    def micro_batches(self) -> int:
+        """Micro-batches a step."""
+        return self._accumulation * self._splits
+
+    @property
+    def pictures_per_step(self) -> int:
+        """Pictures in a step, of all processes together."""
+        return self._batch_size * self._accumulation
+
+    @property
+    def steps_per_epoch(self) -> float:
+        """Steps in which every picture comes as often as its repeats say (on average, with weights)."""
+        return self._sampler.draws_per_epoch / self.pictures_per_step
+
+    def expected_draws(self, steps: int) -> dict[str, float]:
+        """How often each picture will have come after so many steps."""
+        scale = steps * self.pictures_per_step / self._sampler.draws_per_epoch
+        return {picture.key: rate * scale for picture, rate in zip(self._pictures, self._rates, strict=True)}
+
+    def split(self, splits: int) -> None:
+        """Cut each micro-batch into so many, from the next step on."""
+        most = self._batch_size // self._world_size
+        if not 1 <= splits <= most:
+            raise DataError(f"splits = {splits}: a micro-batch of {most} can be cut into 1 to {most}.")
+        if self._micro and splits != self._splits:
+            self._micro = 0  # the step under way begins again
+        self._splits = splits
+
+    # -- batches
+
+    def draws(self, step: int, micro: int = 0) -> list[Draw]:
+        """The draws of this process's micro-batch `micro` of step `step`."""
+        if step < 0 or not 0 <= micro < self.micro_batches:
+            raise DataError(
+                f"step {step}, micro-batch {micro}: steps count from 0, micro-batches to {self.micro_batches - 1}."
+            )
+        group = step * self._accumulation + micro // self._splits
+        share = self._batch_size // self._world_size
+        piece = micro % self._splits
+        first = self._rank * share + piece * share // self._splits
+        last = self._rank * share + (piece + 1) * share // self._splits
+        items = self._sampler.group(group)
+        return [
+            self._draw(group * self._batch_size + slot, self._pictures[items[slot]].key) for slot in range(first, last)
+        ]
+
+    def batch(self, step: int, micro: int = 0) -> TrainingBatch:
+        """The micro-batch `micro` of step `step`: the same for the same seed and data, whatever was asked before."""
+        draws = self.draws(step, micro)
+        entries = [self._cache.get(draw.key, flip=draw.flip) for draw in draws]
+        pictures = [self._by_key[draw.key] for draw in draws]
+        captions = [
+            self._captions(
+                picture.caption, concept=picture.concept, rng=random.Random(f"{self._seed}/caption/{draw.index}")
+            )
+            for picture, draw in zip(pictures, draws, strict=True)
+        ]
+        return TrainingBatch(
+            latents=torch.stack([self._latent(entry, draw) for entry, draw in zip(entries, draws, strict=True)]),
+            captions=captions,
+            mask=_stack_masks(entries),
+            weights=torch.tensor([self._concept_weights.get(picture.concept, 1.0) for picture in pictures]),
+            keys=[draw.key for draw in draws],
+            words=[self._find_words(caption) for caption in captions],
+            sizes=torch.tensor([self._sizes(draw.key) for draw in draws]) if self._with_sizes else None,
+        )
+
+    def __iter__(self) -> Iterator[TrainingBatch]:
+        return self
+
+    def __next__(self) -> TrainingBatch:
+        """The next micro-batch; there is always one."""
+        batch = self.batch(self._step, self._micro)
+        self._micro += 1
+        if self._micro == self.micro_batches:
+            self._step, self._micro = self._step + 1, 0
+        return batch
+
+    # -- resuming
+
+    def state_dict(self) -> dict[str, Any]:
+        """The position, and what the order depends on."""
+        return {"step": self._step, "micro": self._micro, "splits": self._splits, "order": self._order()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on at a saved position; refuses if pictures, repeats, sizes, batch or seed have changed since."""
+        if state.get("order") != self._order():
+            raise StateError(
+                "the saved position belongs to other pictures, repeats, sizes, batch size or seed "
+                "than this run's. Put the dataset and settings back, or start a new run."
+            )
+        self._step, self._micro, self._splits = int(state["step"]), int(state["micro"]), int(state["splits"])
+
+    def seek(self, step: int) -> None:
+        """Go to the start of a step."""
+        self._step, self._micro = step, 0
+
+    def _order(self) -> str:
+        facts = [
+            [[p.key, rate, bucket] for p, rate, bucket in zip(self._pictures, self._rates, self._buckets, strict=True)],
+            [self._batch_size, self._accumulation, self._seed, self._latents],
+            [self._cache.flips(p.key) for p in self._pictures],
+        ]
+        return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+
+    # -- parts of a batch
+
+    def _rates_from(self, draw_weights: Mapping[str, float] | None) -> list[float]:
+        if draw_weights is None:
+            return [float(picture.repeats) for picture in self._pictures]
+        weights = [float(draw_weights.get(picture.key, 0.0)) for picture in self._pictures]
+        total = sum(weights)
+        if not total > 0:
+            raise DataError("draw_weights: no picture has a weight above 0. Their names must be the pictures' keys.")
+        return [weight * len(weights) / total for weight in weights]  # an epoch is as many draws as pictures
+
+    def _draw(self, index: int, key: str) -> Draw:
+        flip = self._cache.flips(key) and random.Random(f"{self._seed}/flip/{index}").random() < 0.5
+        return Draw(index=index, key=key, flip=flip)
+
+    def _latent(self, entry: CachedLatents, draw: Draw) -> Tensor:
+        mean = entry.mean.float()
+        if self._latents == "mean":
+            return mean
+        name = f"{self._seed}/latent/{draw.index if self._latents == 'draw' else draw.key}"
+        noise = torch.randn(mean.shape, generator=torch.Generator().manual_seed(seed_of(name)))
+        return mean + entry.std.float() * noise
+
+    def _sizes(self, key: str) -> list[float]:
+        """SDXL's: original height and width, top and left of the cut, height and width trained."""
+        picture, place = self._by_key[key], self._cache.placement(key)
+        original, trained = (picture.height_px, picture.width_px), (place.bucket.height_px, place.bucket.width_px)
+        numbers = (*original, place.top_px, place.left_px, *trained)
+        return [float(number) for number in numbers]
+
+
+def seed_of(name: str) -> int:
+    """A seed for a torch.Generator from a name: equal on every machine, unlike `hash`."""
+    return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "little") >> 1
+
+
+def _bucket_name(cache: LatentCache, key: str) -> str:
+    bucket = cache.placement(key).bucket
+    return f"{bucket.width_px:05d}x{bucket.height_px:05d}"
+
+
+def _stack_masks(entries: list[CachedLatents]) -> Tensor | None:
+    """Masks of a batch; a picture without one counts fully; None if no picture has one."""
+    if all(entry.mask is None for entry in entries):
+        return None
+    return torch.stack(
+        [torch.ones_like(entry.mean[:1]).float() if entry.mask is None else entry.mask.float() for entry in entries]
+    )

@@ -1,0 +1,171 @@
+"""Opening picture files as they really are: rotation, palettes, 16 bits, CMYK, transparency, damage."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, cast
+
+import numpy as np
+from PIL import Image, ImageFile, ImageOps
+
+from lib_pivotal.errors import DataError
+
+Transparency = Literal["white", "grey", "random", "mask"]
+"""What stands behind transparent pixels; `mask`: white, and the alpha channel weighs the loss (see masks.py)."""
+
+Colour = tuple[int, int, int]
+
+EXTENSIONS = frozenset(
+    {".png", ".jpg", ".jpeg", ".jfif", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif", ".jxl", ".heic", ".heif"}
+)
+"""File name endings that mean a picture; whether Pillow can open one is found by opening it."""
+
+_ORIENTATION = 0x0112
+_TAIL_BYTES = 65_536
+
+
+@dataclass(frozen=True)
+class PictureFacts:
+    """What a file's header says; the size is the size as displayed, after EXIF rotation."""
+
+    width_px: int
+    height_px: int
+    mode: str
+    format: str
+    frames: int
+    has_alpha: bool
+
+
+def inspect(path: Path, *, full: bool = False) -> PictureFacts:
+    """Read a picture's header; decode it too if `full` or if the end of the file looks cut off.
+
+    Raises DataError for a file that is empty, no picture, or damaged.
+    """
+    if path.stat().st_size == 0:
+        raise DataError(f"{path.name}: the file is empty (0 bytes). Copy it again from its source.")
+    try:
+        with Image.open(path) as image:
+            facts = _facts(image)
+            cut_off = not _ends_well(path, format_name=facts.format)
+            if cut_off and ImageFile.LOAD_TRUNCATED_IMAGES:  # decoding would not tell: the host asked Pillow not to
+                raise DataError("the end of the file is missing")
+            if full or cut_off:
+                image.load()
+    except Exception as error:  # a damaged file makes Pillow raise almost anything
+        raise DataError(_unreadable(path, error)) from error
+    return facts
+
+
+def open_rgba(path: Path) -> tuple[Image.Image, Image.Image | None]:
+    """Open the first frame, upright: an RGB picture and its alpha channel (None where every pixel is opaque)."""
+    try:
+        with Image.open(path) as image:
+            image.load()
+            upright = ImageOps.exif_transpose(image)
+            return _split_alpha(upright if upright is not None else image, format_name=image.format or "")
+    except Exception as error:
+        raise DataError(_unreadable(path, error)) from error
+
+
+def open_picture(path: Path, *, background: Colour = (255, 255, 255)) -> Image.Image:
+    """Open the first frame, upright, as RGB, transparent pixels over `background`."""
+    rgb, alpha = open_rgba(path)
+    return flatten(rgb, alpha, background=background)
+
+
+def flatten(rgb: Image.Image, alpha: Image.Image | None, *, background: Colour) -> Image.Image:
+    """Lay a picture over a plain colour."""
+    if alpha is None:
+        return rgb
+    ground = Image.new("RGB", rgb.size, background)
+    ground.paste(rgb, (0, 0), alpha)
+    return ground
+
+
+def background(transparency: Transparency, rng: random.Random) -> Colour:
+    """The colour behind transparent pixels; `random` draws one."""
+    if transparency == "grey":
+        return (128, 128, 128)
+    if transparency == "random":
+        return (rng.randrange(256), rng.randrange(256), rng.randrange(256))
+    return (255, 255, 255)
+
+
+def file_sha256(path: Path) -> str:
+    """The SHA-256 of a file's bytes, in hexadecimal."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _unreadable(path: Path, error: Exception) -> str:
+    reason = str(error).replace(str(path), path.name) or type(error).__name__
+    return f"{path.name}: cannot be read as a picture ({reason}). Open it in an image editor and save it anew."
+
+
+def _facts(image: Image.Image) -> PictureFacts:
+    width_px, height_px = image.size
+    if image.getexif().get(_ORIENTATION) in (5, 6, 7, 8):
+        width_px, height_px = height_px, width_px
+    return PictureFacts(
+        width_px=width_px,
+        height_px=height_px,
+        mode=image.mode,
+        format=image.format or "",
+        frames=getattr(image, "n_frames", 1),
+        has_alpha=_has_alpha(image),
+    )
+
+
+def _has_alpha(image: Image.Image) -> bool:
+    return image.mode in ("RGBA", "RGBa", "LA", "La", "PA") or "transparency" in image.info
+
+
+def _split_alpha(image: Image.Image, *, format_name: str) -> tuple[Image.Image, Image.Image | None]:
+    if image.mode.startswith(("I", "F")):
+        image = _eight_bit(image, format_name=format_name)
+    elif _has_alpha(image):
+        if image.mode == "La":
+            image = image.convert("LA")
+        rgba = image.convert("RGBA")
+        alpha = rgba.getchannel("A")
+        low, _ = cast(tuple[int, int], alpha.getextrema())
+        return rgba.convert("RGB"), alpha if low < 255 else None
+    return image.convert("RGB"), None
+
+
+def _eight_bit(image: Image.Image, *, format_name: str) -> Image.Image:
+    """Grey of 16 or 32 bits or of floats to 8 bits, as Pillow's own conversion clips instead of scaling."""
+    values = np.asarray(image).astype(np.float64)
+    if image.mode == "F":
+        scale = 255.0 if values.size and values.max() <= 1.0 else 1.0
+    elif image.mode.startswith("I;16") or format_name in ("PNG", "PPM") or values.max(initial=0) <= 65_535:
+        scale = 255.0 / 65_535.0
+    else:
+        scale = 255.0 / float(values.max())
+    return Image.fromarray(np.clip(np.rint(values * scale), 0, 255).astype(np.uint8))
+
+
+def _ends_well(path: Path, *, format_name: str) -> bool:
+    """Whether a file has the end that its format demands: finds cut-off downloads without decoding them."""
+    size_bytes = path.stat().st_size
+    with path.open("rb") as file:
+        head = file.read(12)
+        file.seek(max(0, size_bytes - _TAIL_BYTES))
+        tail = file.read()
+    if format_name == "PNG":
+        return b"IEND\xaeB`\x82" in tail
+    if format_name in ("JPEG", "MPO"):
+        return b"\xff\xd9" in tail
+    if format_name == "WEBP":
+        return int.from_bytes(head[4:8], "little") + 8 <= size_bytes
+    if format_name == "GIF":
+        return tail.rstrip(b"\x00").endswith(b"\x3b")
+    if format_name == "BMP":
+        return int.from_bytes(head[2:6], "little") <= size_bytes
+    return True

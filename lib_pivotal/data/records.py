@@ -1,0 +1,92 @@
+"""What a scan gives: pictures, problems, and the dataset that holds them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+from lib_pivotal.data.pictures import file_sha256
+from lib_pivotal.errors import DataError
+
+Level = Literal["error", "warning", "info"]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One usable picture: `key` is its path below the dataset's folder, with `/`; its size is as displayed."""
+
+    key: str
+    path: Path
+    caption: str
+    width_px: int
+    height_px: int
+    concept: str
+    repeats: int = 1
+    mask_path: Path | None = None
+    has_alpha: bool = False
+
+    @cached_property
+    def sha256(self) -> str:
+        """Of the file's bytes, read at first use."""
+        return file_sha256(self.path)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something to know about a dataset: `message` says what and what to do, `keys` which pictures or files."""
+
+    level: Level
+    code: str
+    message: str
+    keys: tuple[str, ...] = ()
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {"level": self.level, "code": self.code, "message": self.message, "keys": list(self.keys)}
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """What a scan found; `concepts` maps each concept to its pictures' keys."""
+
+    folder: Path
+    pictures: tuple[Picture, ...]
+    concepts: Mapping[str, tuple[str, ...]]
+    problems: tuple[Problem, ...]
+
+    @cached_property
+    def _by_key(self) -> Mapping[str, Picture]:
+        return {picture.key: picture for picture in self.pictures}
+
+    def __getitem__(self, key: str) -> Picture:
+        if key not in self._by_key:
+            raise DataError(f"{key}: no such picture in {self.folder}. Scan the folder again.")
+        return self._by_key[key]
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def captions(self, concept: str | None = None) -> list[str]:
+        """The captions of all pictures, or of one concept's."""
+        return [picture.caption for picture in self.pictures if concept is None or picture.concept == concept]
+
+    def summary(self) -> dict[str, Any]:
+        """Plain data for the command line, the API and JSON."""
+        sizes = Counter(f"{picture.width_px}x{picture.height_px}" for picture in self.pictures)
+        return {
+            "folder": str(self.folder),
+            "pictures": len(self.pictures),
+            "draws_per_epoch": sum(picture.repeats for picture in self.pictures),
+            "masks": sum(picture.mask_path is not None for picture in self.pictures),
+            "transparent": sum(picture.has_alpha for picture in self.pictures),
+            "concepts": {
+                name: {"pictures": len(keys), "draws_per_epoch": sum(self[key].repeats for key in keys)}
+                for name, keys in self.concepts.items()
+            },
+            "sizes": dict(sizes.most_common(20)),
+            "problems": [problem.as_dict() for problem in self.problems],
+        }

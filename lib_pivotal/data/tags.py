@@ -1,0 +1,218 @@
+"""Tags of a concept: how frequent, how telling, which ones the word should absorb, and the init text they make."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from lib_pivotal.data.captions import WordFinder, split_tags
+from lib_pivotal.errors import DataError
+
+CoreRule = Literal["narugo", "kgrid"]
+
+NARUGO_THRESHOLD = 0.45
+NARUGO_FEATURE_THRESHOLD = 0.35
+NARUGO_FEATURES = frozenset(
+    "skin eye eyes pupil pupils eyebrow eyebrows eyelash eyelashes hair bangs ponytail twintails braid ahoge horn "
+    "horns ear ears neck breast breasts scar face facial beard mustache blood tooth teeth fang fangs tail wing "
+    "wings halo mole freckles".split()
+)
+KGRID_THRESHOLD = 0.4
+KGRID_EASY = frozenset(
+    "hair eyes eye eyebrows pupils skin bangs sidelocks ahoge twintails ponytail braid braids bun drills bob "
+    "breasts heterochromia".split()
+)
+"""Difficulty 0: what every model can draw from a word; ends or begins a tag."""
+KGRID_HARD = frozenset(
+    "elf ear ears horn horns tail tails wing wings halo mole moles scar scars furry fur fang fangs fins antennae "
+    "freckles tattoo markings mark eyepatch".split()
+)
+"""Difficulty 1: what a word learns better when its vectors begin with it."""
+NOT_CORE = frozenset(
+    "solo girl girls boy boys 1girl 1boy 2girls 2boys 3girls 3boys multiple body background quality chibi "
+    "monochrome comic looking viewer text signature watermark peeking focus smile mouth anime screenshot sky wall "
+    "tree cloud day night indoors outdoors close window curtains portrait standing sitting lying holding open "
+    "closed blush".split()
+)
+"""Words that make a tag a matter of the picture, never of the character."""
+CLOTHES = frozenset(
+    "shirt dress skirt pants shorts jacket coat hoodie sweater vest uniform swimsuit bikini kimono suit cape "
+    "cloak hat cap helmet ribbon bow necktie bowtie scarf gloves socks thighhighs pantyhose shoes boots sleeves "
+    "collar belt apron armor serafuku sleeveless necklace earrings jewelry bag glasses clothes".split()
+)
+"""Narugo leaves clothes to the caption, so that they can be changed; kgrid lets the word absorb frequent ones."""
+
+
+@dataclass(frozen=True)
+class TagShare:
+    """A tag and the share of captions that have it."""
+
+    tag: str
+    share: float
+
+
+def same_tag(tag: str) -> str:
+    """The form in which tags are compared: lower case, `_` a space, no emphasis or escapes: `(Long_Hair:1.2)`."""
+    text = re.sub(r"^[(\[]+|(?::[\d.]+)?(?<!\\)[)\]]+$", "", tag.strip())
+    return re.sub(r"\s+", " ", text.replace("\\", "").replace("_", " ")).strip().casefold()
+
+
+def tag_counts(captions: Iterable[str], *, separator: str = ",") -> Counter[str]:
+    """In how many captions each tag (compared by `same_tag`, spelled as first met) is."""
+    spelling: dict[str, str] = {}
+    counts: Counter[str] = Counter()
+    for caption in captions:
+        for form, tag in {same_tag(tag): tag for tag in reversed(split_tags(caption, separator=separator))}.items():
+            if form:
+                counts[spelling.setdefault(form, tag)] += 1
+    return counts
+
+
+def tag_shares(captions: Sequence[str], *, separator: str = ",") -> list[TagShare]:
+    """The share of captions that have each tag, most frequent first, then by alphabet."""
+    counts = tag_counts(captions, separator=separator)
+    ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    return [TagShare(tag, count / len(captions)) for tag, count in ordered]
+
+
+def lift(concept_captions: Sequence[str], all_captions: Sequence[str]) -> dict[str, float]:
+    """P(tag | concept) / P(tag): far above 1 = the tag tells this concept from the others."""
+    overall = {same_tag(tag): count for tag, count in tag_counts(all_captions).items()}
+    result: dict[str, float] = {}
+    for item in tag_shares(concept_captions):
+        elsewhere = overall.get(same_tag(item.tag), 0)
+        if elsewhere:
+            result[item.tag] = item.share / (elsewhere / len(all_captions))
+    return result
+
+
+def core_tags(
+    captions: Sequence[str],
+    *,
+    rule: CoreRule = "narugo",
+    words: Collection[str] = (),
+    threshold: float | None = None,
+    feature_threshold: float = NARUGO_FEATURE_THRESHOLD,
+    features: Collection[str] = NARUGO_FEATURES,
+    blacklist: Collection[str] | None = None,
+) -> list[TagShare]:
+    """The tags that belong to a concept and that its word should absorb, most frequent first.
+
+    `narugo`: share >= .45, or >= .35 with one of `features` in it; not blacklisted, nor clothes. `kgrid`: share >= .4
+    among the captions of the concept alone (those tagged `solo`, if there are any; else those with one of `words`);
+    not blacklisted. A tag is blacklisted if one of its words is. `words`, the trained words, are never core tags.
+    """
+    if rule not in ("narugo", "kgrid"):
+        raise DataError(f"rule = {rule!r}: the rules for core tags are 'narugo' and 'kgrid'.")
+    find = WordFinder(words)
+    used = alone(captions, words=words) if rule == "kgrid" else captions
+    least = threshold if threshold is not None else (NARUGO_THRESHOLD if rule == "narugo" else KGRID_THRESHOLD)
+    refused = blacklist if blacklist is not None else (NOT_CORE | CLOTHES if rule == "narugo" else NOT_CORE)
+    found: list[TagShare] = []
+    for item in tag_shares(used):
+        parts = set(_parts(item.tag))
+        feature = rule == "narugo" and item.share >= feature_threshold and not parts.isdisjoint(features)
+        if (item.share >= least or feature) and parts.isdisjoint(refused) and not find(item.tag):
+            found.append(item)
+    return found
+
+
+def alone(captions: Sequence[str], *, words: Collection[str] = ()) -> list[str]:
+    """The captions of pictures with nobody else: those tagged `solo`; if none is, those with at most one of `words`."""
+    solo = [caption for caption in captions if "solo" in map(same_tag, split_tags(caption))]
+    if solo:
+        return solo
+    find = WordFinder(words)
+    return [caption for caption in captions if len(find(caption)) <= 1] or list(captions)
+
+
+def difficulty(tag: str) -> int:
+    """kgrid's: 0 easy (hair, eyes), 1 hard (ears, horns, marks), 2 anything else; by the tag's last or first word."""
+    parts = _parts(tag)
+    if not parts:
+        return 2
+    ends = {parts[-1], parts[0]}
+    if ends & KGRID_HARD:
+        return 1
+    return 0 if ends & KGRID_EASY else 2
+
+
+def without_overlaps(tags: Sequence[TagShare]) -> list[TagShare]:
+    """Without tags that end a longer one: `long hair` beside `very long hair`."""
+    forms = [_parts(item.tag) for item in tags]
+
+    def covered(form: list[str]) -> bool:
+        return any(len(other) > len(form) and other[-len(form) :] == form for other in forms if form)
+
+    return [item for item, form in zip(tags, forms, strict=True) if not covered(form)]
+
+
+def prune(
+    captions: Sequence[str],
+    word: str,
+    core: Iterable[str | TagShare],
+    *,
+    drop_difficulty: int | None = None,
+    overlaps: bool = False,
+    separator: str = ",",
+) -> list[str]:
+    """Captions in which `word` stands for its core tags: those are dropped wherever the word is.
+
+    Captions without the word stay as they are, and tags that hold the word are kept; pruning twice changes nothing
+    more. `drop_difficulty`: only tags of lower difficulty go (kgrid's default is 2, None drops all core tags).
+    `overlaps`: of what stays, `long hair` beside `very long hair` goes too.
+    """
+    forms = {same_tag(item.tag if isinstance(item, TagShare) else item) for item in core}
+    if drop_difficulty is not None:
+        forms = {form for form in forms if difficulty(form) < drop_difficulty}
+    find = WordFinder([word])
+    joint = separator if separator.endswith(" ") else f"{separator} "
+    pruned: list[str] = []
+    for caption in captions:
+        if not find(caption):
+            pruned.append(caption)
+            continue
+        tags = split_tags(caption, separator=separator)
+        kept = [tag for tag in tags if same_tag(tag) not in forms or find(tag)]
+        if overlaps:
+            shown = {item.tag for item in without_overlaps([TagShare(tag, 1.0) for tag in kept])}
+            kept = [tag for tag in kept if tag in shown or find(tag)]
+        pruned.append(caption if kept == tags else joint.join(kept))
+    return pruned
+
+
+def init_text(
+    core: Sequence[TagShare],
+    *,
+    std: float = 0.1,
+    random_vectors: int = 10,
+    lead: str = "",
+    minimum_difficulty: int = 0,
+    maximum_difficulty: int = 3,
+) -> str:
+    """The text a word's vectors begin with: core tags by frequency, then `*[std,n]`: n random vectors.
+
+    narugo: `lead="1girl"`, all core tags. kgrid: difficulty from 1 to below 2, overlaps dropped, std .1, 10 vectors.
+    """
+    chosen = [
+        item
+        for item in without_overlaps(sorted(core, key=lambda item: (-item.share, item.tag)))
+        if minimum_difficulty <= difficulty(item.tag) < maximum_difficulty
+    ]
+    parts = [lead] if lead else []
+    parts += [same_tag(item.tag) for item in chosen]
+    if random_vectors > 0:
+        parts.append(f"*[{std:g},{random_vectors}]")
+    return ", ".join(parts)
+
+
+def by_concept(captions: Mapping[str, str], concepts: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
+    """Captions of each concept, from captions by key and keys by concept."""
+    return {concept: [captions[key] for key in keys] for concept, keys in concepts.items()}
+
+
+def _parts(tag: str) -> list[str]:
+    return [part for part in re.split(r"[\W_]+", same_tag(tag)) if part]
