@@ -9,11 +9,12 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from torch import Tensor
+if TYPE_CHECKING:  # the rules of names must be readable without torch
+    from torch import Tensor
 
-WordTensors = tuple[Tensor, ...]
+WordTensors: TypeAlias = "tuple[Tensor, ...]"
 """The vectors of one word: a tensor `(vectors, width)` a text tower. SD1, SD2: one; SDXL: CLIP-L, OpenCLIP-G."""
 
 Family = Literal["sd1", "sd2", "sdxl", "unknown"]

@@ -1,0 +1,130 @@
+"""The grammar of keys and names."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lib_pivotal.bundle.format import (
+    WordKey,
+    check_vectors,
+    check_widths,
+    check_word_name,
+    family_of_widths,
+    is_word_key,
+    parse_word_key,
+    warn_word_name,
+    word_keys,
+)
+
+LEGAL = re.compile(r"[a-z]([a-z0-9_-]*[a-z])?")
+legal_names = st.from_regex(LEGAL, fullmatch=True).filter(lambda name: len(name) <= 100)
+
+
+@pytest.mark.parametrize(
+    ("key", "name", "tensor"),
+    [
+        ("bundle_emb.dog.string_to_param.*", "dog", "string_to_param.*"),
+        ("bundle_emb.dog.string_to_param.dog", "dog", "string_to_param.dog"),
+        ("bundle_emb.dog.string_to_param.a.b", "dog", "string_to_param.a.b"),
+        ("bundle_emb.dog.string_to_param", "dog", "string_to_param"),
+        ("bundle_emb.v1.5-girl.string_to_param.*", "v1.5-girl", "string_to_param.*"),
+        ("bundle_emb.v1.5-girl.clip_l", "v1.5-girl", "clip_l"),
+        ("bundle_emb.a.b.c.emb_params", "a.b.c", "emb_params"),
+        ("bundle_emb.ema yasuhara.clip_g", "ema yasuhara", "clip_g"),
+        ("bundle_emb.<embedding>.clip_l_out", "<embedding>", "clip_l_out"),
+        ("bundle_emb.string_to_param.string_to_param.*", "string_to_param", "string_to_param.*"),
+        ("bundle_emb.dog.<s1>", "dog", "<s1>"),
+    ],
+)
+def test_keys_are_read_from_the_right(key: str, name: str, tensor: str) -> None:
+    assert parse_word_key(key) == WordKey(name, tensor)
+
+
+@pytest.mark.parametrize("key", ["bundle_emb.", "bundle_emb.dog", "bundle_emb..clip_l", "bundle_emb.dog.", "bundle_emb"])
+def test_keys_without_name_or_tensor(key: str) -> None:
+    assert parse_word_key(key) is None
+    assert is_word_key(key)
+
+
+def test_other_keys_are_not_words() -> None:
+    assert not is_word_key("lora_unet_x.alpha")
+    assert not is_word_key("bundle_embx.dog.clip_l")
+    assert parse_word_key("lora_unet_x.alpha") is None
+
+
+@given(legal_names, st.sampled_from([1, 2]))
+def test_written_keys_are_read_back(name: str, towers: int) -> None:
+    keys = word_keys(name, towers)
+    assert len(keys) == towers
+    assert [parse_word_key(key).name for key in keys] == [name] * towers  # type: ignore[union-attr]
+
+
+@given(legal_names)
+def test_legal_names_have_no_reasons(name: str) -> None:
+    assert check_word_name(name) == []
+
+
+@given(st.text(max_size=20))
+def test_any_text_is_legal_exactly_when_the_grammar_says_so(name: str) -> None:
+    assert (check_word_name(name) == []) == bool(LEGAL.fullmatch(name))
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("", "empty"),
+        ("Dog", "upper-case"),
+        ("v1.5", "dot"),
+        ("my dog", "' '"),
+        ("../evil", "'/'"),
+        ("<embedding>", "'<'"),
+        ("dog2", "ends with '2'"),
+        ("2dog", "begins with '2'"),
+        ("dog-", "ends with '-'"),
+        ("köter", "'ö'"),
+        ("犬", "'犬'"),
+        ("dog\n", "'\\n'"),
+        ("x" * 101, "101 characters"),
+    ],
+)
+def test_illegal_names_say_why(name: str, reason: str) -> None:
+    assert any(reason in told for told in check_word_name(name))
+
+
+def test_all_reasons_at_once() -> None:
+    assert len(check_word_name("2 Dog.")) == 5
+
+
+def test_traps_are_warned_of_and_legal() -> None:
+    assert check_word_name("alphadog") == []
+    assert "alpha" in warn_word_name("alphadog")[0]
+    assert warn_word_name("dog") == []
+
+
+@pytest.mark.parametrize("widths", [(768,), (1024,), (768, 1280), (64,), (64, 96)])
+def test_widths_that_fit(widths: tuple[int, ...]) -> None:
+    assert check_widths(widths) is None
+
+
+@pytest.mark.parametrize("widths", [(), (0,), (1280,), (2048,), (1280, 768), (768, 768), (768, 64), (1, 2, 3)])
+def test_widths_that_do_not(widths: tuple[int, ...]) -> None:
+    assert check_widths(widths)
+
+
+def test_vector_counts() -> None:
+    assert [bool(check_vectors(count)) for count in (0, 1, 75, 76)] == [True, False, False, True]
+
+
+def test_family_of_widths() -> None:
+    assert [family_of_widths(w) for w in ((768,), (1024,), (768, 1280), (64,))] == ["sd1", "sd2", "sdxl", "unknown"]
+
+
+def test_the_rules_of_names_need_no_torch() -> None:
+    code = "import sys, lib_pivotal.bundle.format; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
