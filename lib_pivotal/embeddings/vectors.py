@@ -1,0 +1,244 @@
+"""The new words: their vectors are the only parameters; the vocabulary is never copied, trained or decayed.
+
+A word is one fp32 leaf `(vectors, width)` a text tower. Hosts splice these leaves into prompts at token positions, so
+gradients reach them directly and nothing else of the token table exists for the optimiser.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lib_pivotal.errors import WordError
+from lib_pivotal.ports import WordVectors
+
+MAX_VECTORS = 75
+"""A chunk of a prompt has 75 places."""
+
+
+@dataclass(frozen=True)
+class WordSettings:
+    """How one word is trained.
+
+    `freeze_fraction` of the run (1 = never), `freeze_step` (0 = never) and `freeze_norm` (mean norm of the first
+    tower's vectors, 0 = never; Mix-of-Show uses 0.55) each freeze the word for good; the first to be reached wins.
+    """
+
+    lr_factor: float = 1.0
+    weight_decay: float = 0.0
+    freeze_fraction: float = 1.0
+    freeze_step: int = 0
+    freeze_norm: float = 0.0
+
+
+@dataclass(frozen=True, eq=False)
+class WordGroup:
+    """What an optimiser needs to know of one word: `parameters` holds one tensor a tower."""
+
+    name: str
+    lr_factor: float
+    weight_decay: float
+    parameters: tuple[nn.Parameter, ...]
+
+
+class Words(nn.Module):
+    """Any number of words, each of 1 to 75 vectors a tower.
+
+    `vectors` gives the start values (copied, kept in fp32); `settings` those words that differ from the default.
+    The state dict holds values and frozen flags exactly; it fits only words of the same names and sizes.
+    """
+
+    def __init__(
+        self,
+        vectors: WordVectors,
+        settings: Mapping[str, WordSettings] | None = None,
+        *,
+        device: torch.device | str | None = None,
+    ) -> None:
+        super().__init__()
+        settings = dict(settings or {})
+        unknown = sorted(set(settings) - set(vectors))
+        if unknown:
+            raise WordError(f"settings for {', '.join(map(repr, unknown))}: no such word; give its vectors as well")
+        self._names = tuple(vectors)
+        self._settings = {name: settings.get(name, WordSettings()) for name in self._names}
+        self._frozen: set[str] = set()
+        self._released: set[str] = set()
+        _check_towers(vectors)
+        self._values = nn.ModuleList(
+            nn.ParameterList(
+                nn.Parameter(tensor.detach().to(device=device, dtype=torch.float32, copy=True).contiguous())
+                for tensor in vectors[name]
+            )
+            for name in self._names
+        )
+
+    # ---- reading ----
+
+    def names(self) -> list[str]:
+        """Names in the order given."""
+        return list(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._names
+
+    def as_mapping(self) -> dict[str, tuple[Tensor, ...]]:
+        """The leaves themselves, by name: what a host's `encode` takes. Changing them changes the word."""
+        return {name: self.parameters_of(name) for name in self._names}
+
+    def parameters_of(self, name: str) -> tuple[nn.Parameter, ...]:
+        """One leaf a tower."""
+        return tuple(self._values[self._index(name)])  # type: ignore[arg-type]
+
+    def settings_of(self, name: str) -> WordSettings:
+        """How the word is trained."""
+        self._index(name)
+        return self._settings[name]
+
+    def vectors_of(self, name: str) -> int:
+        """How many vectors the word has."""
+        return self.parameters_of(name)[0].shape[0]
+
+    def parameter_groups(self) -> list[WordGroup]:
+        """One group a word, in order, frozen ones included (a word may be thawed later)."""
+        return [
+            WordGroup(
+                name, self._settings[name].lr_factor, self._settings[name].weight_decay, self.parameters_of(name)
+            )
+            for name in self._names
+        ]
+
+    def mean_norms(self) -> dict[str, float]:
+        """Mean norm of each word's vectors in the first tower."""
+        if not self._names:
+            return {}
+        first = [self.parameters_of(name)[0].detach() for name in self._names]
+        norms = torch.cat(first).norm(dim=1).tolist()  # one transfer from the device for all words
+        means, start = {}, 0
+        for name, tensor in zip(self._names, first, strict=True):
+            count = tensor.shape[0]
+            means[name] = sum(norms[start : start + count]) / count
+            start += count
+        return means
+
+    # ---- freezing ----
+
+    @property
+    def frozen(self) -> frozenset[str]:
+        """Words that get neither updates nor normalisation any more."""
+        return frozenset(self._frozen)
+
+    def freeze(self, names: Iterable[str]) -> None:
+        """Stop training these words; their values stay as they are."""
+        self._set_frozen(names, frozen=True)
+
+    def unfreeze(self, names: Iterable[str]) -> None:
+        """Train these words again; from now on only `freeze` stops them, not their settings."""
+        names = list(names)
+        self._set_frozen(names, frozen=False)
+        self._released.update(names)
+
+    def advance(self, step: int, *, max_steps: int) -> list[str]:
+        """Freeze what is due after `step` finished optimiser steps of `max_steps`; returns the names newly frozen."""
+        norms: dict[str, float] | None = None
+        due = []
+        for name in self._names:
+            settings = self._settings[name]
+            if name in self._frozen or name in self._released:
+                continue
+            reached = settings.freeze_fraction < 1 and step >= settings.freeze_fraction * max_steps
+            reached = reached or (0 < settings.freeze_step <= step)
+            if not reached and settings.freeze_norm > 0:
+                norms = self.mean_norms() if norms is None else norms
+                reached = norms[name] >= settings.freeze_norm
+            if reached:
+                due.append(name)
+        self.freeze(due)
+        return due
+
+    def _set_frozen(self, names: Iterable[str], *, frozen: bool) -> None:
+        for name in names:
+            for parameter in self.parameters_of(name):
+                parameter.requires_grad_(not frozen)
+                if frozen:
+                    parameter.grad = None
+            if frozen:
+                self._frozen.add(name)
+            else:
+                self._frozen.discard(name)
+
+    # ---- renaming, saving ----
+
+    def renamed(self, new_names: Mapping[str, str]) -> Words:
+        """A copy in which each key of `new_names` is called by its value; values, settings and flags are unchanged."""
+        for name in new_names:
+            self._index(name)
+        names = [new_names.get(name, name) for name in self._names]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise WordError(f"renaming would give two words the name {twice[0]!r}; choose another one")
+        pairs = list(zip(self._names, names, strict=True))
+        copy = Words(
+            {new: self.parameters_of(old) for old, new in pairs}, {new: self._settings[old] for old, new in pairs}
+        )
+        copy.freeze(new for old, new in pairs if old in self._frozen)
+        copy._released = {new for old, new in pairs if old in self._released}
+        return copy
+
+    def get_extra_state(self) -> dict[str, Any]:
+        """Names and flags, saved with the values."""
+        return {
+            "names": list(self._names),
+            "frozen": sorted(self._frozen),
+            "released": sorted(self._released),
+        }
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        """Take over flags; refuses the state of other words."""
+        names = list(state["names"])
+        if names != list(self._names):
+            raise WordError(
+                f"saved words {names} are not the words of this run {list(self._names)}; "
+                "resume with the words that the state was saved with"
+            )
+        self._released = set(state["released"])
+        frozen = set(state["frozen"])
+        self._set_frozen((name for name in self._names if name not in frozen), frozen=False)
+        self.freeze(frozen)
+
+    def _index(self, name: str) -> int:
+        try:
+            return self._names.index(name)
+        except ValueError:
+            raise WordError(f"no word {name!r} here; there are {', '.join(self._names) or 'none'}") from None
+
+
+def _check_towers(vectors: WordVectors) -> None:
+    """Every word has the same number of towers with the same widths, and 1 to 75 vectors in each."""
+    widths: dict[str, tuple[int, ...]] = {}
+    for name, towers in vectors.items():
+        if not name:
+            raise WordError("a word has an empty name; give it one")
+        if not towers:
+            raise WordError(f"word {name!r}: no vectors; give one tensor a text tower")
+        for tower, tensor in enumerate(towers):
+            where = f"word {name!r}, tower {tower}"
+            if tensor.ndim != 2:
+                raise WordError(f"{where}: shape {tuple(tensor.shape)}, but (vectors, width) is needed")
+            if not 1 <= tensor.shape[0] <= MAX_VECTORS:
+                raise WordError(f"{where}: {tensor.shape[0]} vectors; use 1 to {MAX_VECTORS}, a chunk holds no more")
+            if tensor.shape[0] != towers[0].shape[0]:
+                raise WordError(
+                    f"{where}: {tensor.shape[0]} vectors, but tower 0 has {towers[0].shape[0]}; they must be equal"
+                )
+        widths[name] = tuple(tensor.shape[1] for tensor in towers)
+    if len(set(widths.values())) > 1:
+        shown = ", ".join(f"{name!r}: {width}" for name, width in widths.items())
+        raise WordError(f"words of different widths cannot belong to one checkpoint: {shown}")
