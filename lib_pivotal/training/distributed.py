@@ -77,3 +77,8 @@ class World:
             raise TrainingError(
                 f"batch size {batch_size} cannot be shared by {self.size} processes: use a multiple of {self.size}"
             )
+
+    def close(self) -> None:
+        """Leave the group."""
+        if self.size > 1 and dist.is_initialized():
+            dist.destroy_process_group()

@@ -10,7 +10,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -63,13 +63,12 @@ class LoopSettings:
     fingerprint: str = ""
 
 
-@dataclass(eq=False)
-class Outputs:
+class Outputs(Protocol):
     """What the loop calls to write and to look; each runs with the weights as a file would hold them."""
 
-    save_bundle: Callable[[int, bool], Path]
-    make_pictures: Callable[[int], list[Event]] = field(default=lambda step: [])
-    measure_separation: Callable[[int], list[Event]] = field(default=lambda step: [])
+    def save_bundle(self, step: int, final: bool) -> list[Event]: ...
+    def make_pictures(self, step: int) -> list[Event]: ...
+    def measure_separation(self, step: int) -> list[Event]: ...
 
 
 class Trainer:
@@ -159,6 +158,8 @@ class Trainer:
             for names in batch.words:
                 self.images_seen.update(names)
         self.step += 1
+        for name in self._trainable.words.advance(self.step, max_steps=self._settings.max_steps):
+            self._notice("info", f"step {self.step}: the word {name!r} is frozen from here on")
         self._emit(self._step_done(phase, loss, update, time.perf_counter() - started))
 
     def _forward_backward(self, batches: list[TrainingBatch], phase: Phase) -> float:
@@ -188,21 +189,24 @@ class Trainer:
     def _accumulate(self, batches: list[TrainingBatch]) -> float:
         words = self._trainable.words.as_mapping()
         count = sample_count(batches) * self._world.size
-        stride, index, total = self._world.size, self._world.rank, 0.0
+        total, before = 0.0, 0
         for micro, batch in enumerate(batches):
+            share = batch.latents.shape[0]
+            index = before + self._world.rank * share  # the process's slice of the global micro-batch
+            before += share * self._world.size
             for piece_number, piece in enumerate(split_batch(batch, self.splits)):
                 # dropout and the like draw from the global generator: make them depend on the position alone
                 torch.manual_seed(
                     derive_seed("step", self._settings.seed, self.step, micro, piece_number, self._world.rank)
                 )
                 losses = self._micro_step.losses(
-                    piece, words, seeds=(self._settings.seed, self.step), first_sample=index, stride=stride
+                    piece, words, seeds=(self._settings.seed, self.step), first_sample=index
                 )
                 loss = losses.sum() / count
                 if loss.requires_grad:
                     self._trainable.scaler.scaled(loss).backward()
                 total += float(loss.detach())
-                index += piece.latents.shape[0] * stride
+                index += piece.latents.shape[0]
         return self._world.total(total)
 
     # ---- around the step ----
@@ -240,9 +244,10 @@ class Trainer:
         if not self._world.writes:
             return None
         with torch.no_grad(), self._trainable.evaluated():
-            path = self._outputs.save_bundle(self.step, final)
-        self._emit(FileSaved(self.step, "bundle", path))
-        return path
+            events = self._outputs.save_bundle(self.step, final)
+        for event in events:
+            self._emit(event)
+        return next((event.path for event in events if isinstance(event, FileSaved) and event.kind == "bundle"), None)
 
     def _final_save(self, reason: Reason) -> Path | None:
         """The bundle first, then the state; a run that failed before its first step writes nothing."""

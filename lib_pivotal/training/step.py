@@ -67,15 +67,13 @@ class MicroStep:
         self._device = device
         self._autocast_dtype = autocast_dtype
 
-    def draw_noise(self, latents: Tensor, *, seeds: tuple[int, int], first_sample: int, stride: int = 1) -> NoisyBatch:
+    def draw_noise(self, latents: Tensor, *, seeds: tuple[int, int], first_sample: int) -> NoisyBatch:
         """Noise and timesteps of each sample from its own generator: (seed, step) and its index in the step.
 
-        Sample i of the micro-batch has index `first_sample + i * stride`.
+        Sample i of the micro-batch has index `first_sample + i`.
         """
         settings = self._noise
-        generators = [
-            derived_generator("noise", *seeds, first_sample + index * stride) for index in range(latents.shape[0])
-        ]
+        generators = [derived_generator("noise", *seeds, first_sample + index) for index in range(latents.shape[0])]
         timesteps = self._schedule.sample_timesteps(
             latents.shape[0], minimum=settings.timestep_min, maximum=settings.timestep_max, generator=generators
         ).to(latents.device)
@@ -96,7 +94,6 @@ class MicroStep:
         *,
         seeds: tuple[int, int],
         first_sample: int = 0,
-        stride: int = 1,
         timesteps: Tensor | None = None,
     ) -> Tensor:
         """Loss of each sample, `(batch,)` fp32, differentiable in words and network.
@@ -104,7 +101,7 @@ class MicroStep:
         `timesteps` overrides the drawn ones (the separation score compares parts at fixed timesteps).
         """
         latents = batch.latents.to(self._device, torch.float32)
-        drawn = self.draw_noise(latents, seeds=seeds, first_sample=first_sample, stride=stride)
+        drawn = self.draw_noise(latents, seeds=seeds, first_sample=first_sample)
         if timesteps is not None:
             timesteps = timesteps.to(self._device)
             drawn = NoisyBatch(self._schedule.add_noise(latents, drawn.noise, timesteps), drawn.noise, timesteps)

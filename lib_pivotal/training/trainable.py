@@ -67,7 +67,7 @@ class Trainable:
         groups: Sequence[TrainedGroup],
         *,
         optimizer: str,
-        controls: Sequence[NormControl] = (),
+        control: NormControl | None = None,
         max_norm: float = 0.0,
         ema_decay: float = 0.0,
         loss_scaling: bool = False,
@@ -78,7 +78,7 @@ class Trainable:
         self.groups = tuple(groups)
         self.scaler = LossScaler(enabled=loss_scaling)
         self.rate_scale = 1.0
-        self._controls = tuple(controls)
+        self._control = control
         self._max_norm = max_norm
         self._world = world or World()
         self._limits = {group.name: group.clip_norm for group in self.groups}
@@ -104,7 +104,9 @@ class Trainable:
         factors = _kind_factors(phase)
         frozen = self.words.frozen
         for group in self.groups:
-            active = factors[group.kind] > 0 and group.name.removeprefix("word ") not in frozen
+            active = factors[group.kind] > 0
+            if group.kind == "words" and group.name.removeprefix("word ") in frozen:
+                active = False
             for parameter in group.parameters:
                 parameter.grad = None
                 parameter.requires_grad_(active)
@@ -131,8 +133,8 @@ class Trainable:
             if any(parameter.grad is not None for parameter in self._group(name).parameters)
         ]
         self.optimizer.step()
-        for control in self._controls:
-            control(self.words, updated, rates)
+        if self._control is not None:
+            self._control(self.words, updated, rates)
         if self.network is not None and self._max_norm > 0:
             self.network.apply_max_norm(self._max_norm)
         if self.ema is not None:

@@ -1,0 +1,225 @@
+"""One experiment on the avatars: a dataset, a run, and identity scores with parts switched off.
+
+Used by the demo and by the evidence. `pivotal=False` is the same set-up without words: a LoRA on U-Net and text
+encoder whose captions hold a plain trigger word for each character.
+"""
+
+from __future__ import annotations
+
+import random
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from PIL import Image
+
+from examples.avatars import make
+from examples.avatars.characters import CHARACTERS, STYLES, describable_tags
+from examples.avatars.scores import Scorer
+from examples.avatars.world import caption, random_avatar
+from lib_pivotal.bundle.reader import Bundle
+from lib_pivotal.config import Run, check_run
+from lib_pivotal.errors import ConfigError
+from lib_pivotal.evaluation.parts_grid import ROWS, Row
+from lib_pivotal.networks.network import Network
+from lib_pivotal.ports import Host, SampleRequest, WordVectors
+
+CHECKPOINT = Path(__file__).parent / "avatars" / "weights" / "avatars.safetensors"
+RETRO_CHECKPOINT = CHECKPOINT.with_name("avatars-retro.safetensors")
+ROW_KEYS = {"whole": "whole", "U-Net only": "unet", "text encoder only": "te", "words only": "words"}
+NEGATIVE_PROMPT = ""
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What is trained and how; rates and sizes are those found to work on the avatars."""
+
+    characters: tuple[str, ...]
+    styles: tuple[str, ...] = ()
+    pivotal: bool = True
+    pictures: int = 24
+    steps: int = 1200
+    batch_size: int = 8
+    seed: int = 0
+    vectors: int = 4
+    init: str = "text"
+    words_lr: float = 5e-3
+    unet_lr: float = 1e-3
+    te_lr: float = 2e-4
+    unet_rank: int = 8
+    te_rank: int = 4
+    control: str = "clip_ti_decay"
+    preview_every: int = 0
+    separation_every: int = 0
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Characters, then styles."""
+        return self.characters + self.styles
+
+
+def write_dataset(setup: Setup, folder: Path) -> Path:
+    """Pictures and captions as a person would have them after pruning; made anew."""
+    if folder.exists():
+        shutil.rmtree(folder)
+    planned = make.plan(setup.characters, setup.styles, pictures=setup.pictures, seed=setup.seed, captions="pruned")
+    make.write(planned, folder, layout="plain")
+    return folder
+
+
+def init_text(setup: Setup, name: str) -> str:
+    """Where a word begins: its describable traits, its kind, or chance."""
+    if setup.init == "random":
+        return "random"
+    if name in CHARACTERS:
+        return describable_tags(name).removeprefix("1girl, ")
+    return "1girl, smile"
+
+
+def make_run(setup: Setup, dataset: Path, name: str) -> Run:
+    """The settings of the run.
+
+    Raises:
+        ConfigError: the set-up makes no sound run.
+    """
+    words = [{"name": word, "init_text": init_text(setup, word), "vectors": setup.vectors} for word in setup.names]
+    run, faults = check_run(
+        {
+            "name": name,
+            "seed": setup.seed,
+            "words": words if setup.pivotal else [],
+            "words_common": {"lr": setup.words_lr, "control": setup.control},
+            "network": {
+                "unet_targets": "attention+ff",
+                "unet_rank": setup.unet_rank,
+                "unet_alpha": float(setup.unet_rank),
+                "unet_lr": setup.unet_lr,
+                "te_targets": "attention+mlp" if setup.te_rank else "none",
+                "te_rank": max(setup.te_rank, 1),
+                "te_alpha": float(max(setup.te_rank, 1)),
+                "te_lr": setup.te_lr,
+            },
+            "data": {"folder": str(dataset), "resolution_px": 64, "bucketing": False, "keep_first": 2},
+            "schedule": {
+                "max_steps": setup.steps,
+                "batch_size": setup.batch_size,
+                "warmup_steps": min(50, setup.steps // 10),
+            },
+            "saving": {
+                "state_every_steps": 0,
+                "preview_every_steps": setup.preview_every,
+                "separation_every_steps": setup.separation_every,
+            },
+        }
+    )
+    if faults:
+        raise ConfigError(faults)
+    return run
+
+
+# ---- prompts ----
+
+
+def identity_prompts(name: str, count: int, *, seed: int, with_word: bool) -> list[str]:
+    """Prompts that ask for `name`: by its word with what varies, or without it by its describable traits."""
+    rng = random.Random(f"{name}/{seed}")
+    prompts = []
+    for _ in range(count):
+        if name in STYLES:
+            tags = caption(random_avatar(rng), rng)
+            prompts.append(f"{name}, {tags}" if with_word else tags)
+            continue
+        planned = make.plan([name], [], pictures=1, seed=rng.randrange(2**31), captions="pruned")[0]
+        varying = planned.caption.removeprefix(f"{name}, ")
+        prompts.append(
+            f"{name}, {varying}" if with_word else f"{describable_tags(name)}, {varying.removeprefix('1girl, ')}"
+        )
+    return prompts
+
+
+def requests(prompts: Sequence[str], *, steps: int = 16, cfg_scale: float = 4.0) -> list[SampleRequest]:
+    """One small picture a prompt; seeds count up."""
+    return [
+        SampleRequest(
+            prompt, NEGATIVE_PROMPT, width_px=64, height_px=64, steps=steps, cfg_scale=cfg_scale, seed=1000 + number
+        )
+        for number, prompt in enumerate(prompts)
+    ]
+
+
+# ---- scores ----
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """Mean identity by row, identity by row and word, and the pictures by row, word by word."""
+
+    identity: dict[str, float]
+    by_word: dict[str, dict[str, float]]
+    pictures: dict[str, list[Image.Image]]
+
+
+def loaded(host: Host, bundle: Bundle) -> tuple[dict[str, tuple[torch.Tensor, ...]], Network | None]:
+    """Words and network of a file, ready on a host."""
+    words = {name: tuple(t.to(host.device, torch.float32) for t in towers) for name, towers in bundle.words.items()}
+    network = Network.from_kohya(host.layers(), bundle.network) if bundle.network else None
+    return words, None if network is None else network.to(host.device)
+
+
+def score(
+    host: Host,
+    scorer: Scorer,
+    names: Sequence[str],
+    *,
+    words: WordVectors,
+    network: Network | None,
+    rows: Sequence[Row] = ROWS,
+    pictures_per_word: int = 8,
+    seed: int = 0,
+    labels: Mapping[str, str] = ROW_KEYS,
+) -> Result:
+    """Identity with parts on and off, for prompts that hold each name."""
+    prompts = [p for name in names for p in identity_prompts(name, pictures_per_word, seed=seed, with_word=True)]
+    asked = requests(prompts)
+    pictures: dict[str, list[Image.Image]] = {}
+    for row in rows:
+        if network is None:
+            pictures[labels[row.label]] = host.sample(asked, words)
+            continue
+        with network.attach(), network.with_multipliers(unet=row.unet, te=row.te):
+            pictures[labels[row.label]] = host.sample(asked, words)
+    return _result(scorer, names, pictures, pictures_per_word)
+
+
+def score_base(
+    host: Host, scorer: Scorer, names: Sequence[str], *, pictures_per_word: int = 8, seed: int = 0
+) -> Result:
+    """What the checkpoint gives for the describable traits alone: no word, no network."""
+    prompts = [p for name in names for p in identity_prompts(name, pictures_per_word, seed=seed, with_word=False)]
+    return _result(scorer, names, {"base": host.sample(requests(prompts), {})}, pictures_per_word)
+
+
+def _result(
+    scorer: Scorer, names: Sequence[str], pictures: Mapping[str, list[Image.Image]], pictures_per_word: int
+) -> Result:
+    by_word: dict[str, dict[str, float]] = {}
+    for row, made in pictures.items():
+        by_word[row] = {
+            name: scorer.identity(made[number * pictures_per_word : (number + 1) * pictures_per_word], name)
+            for number, name in enumerate(names)
+        }
+    identity = {row: sum(scores.values()) / len(scores) for row, scores in by_word.items()}
+    return Result(identity, by_word, dict(pictures))
+
+
+def columns(result: Result, row: str, names: Sequence[str], *, each: int, pictures_per_word: int) -> list[Image.Image]:
+    """The first `each` pictures of every word in a row, for a grid."""
+    made = result.pictures[row]
+    return [made[number * pictures_per_word + i] for number in range(len(names)) for i in range(each)]
+
+
+def without_words(setup: Setup) -> Setup:
+    """The plain LoRA to compare with: words off, rates as people use them for a LoRA alone."""
+    return replace(setup, pivotal=False, unet_lr=setup.unet_lr, te_lr=setup.unet_lr)

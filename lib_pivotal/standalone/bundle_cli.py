@@ -1,0 +1,153 @@
+"""`python -m lib_pivotal bundle list|show|rename|join|split|strip|convert|verify FILE ... [--json]`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from lib_pivotal.errors import PivotalError
+
+
+def add_bundle_commands(commands: Any) -> None:
+    """Add the verb `bundle` with its own verbs to an argument parser's sub-commands."""
+    bundle = commands.add_parser("bundle", help="look into bundles and mend them")
+    verbs = bundle.add_subparsers(required=True, metavar="VERB")
+
+    def verb(name: str, help_text: str, run: Any) -> argparse.ArgumentParser:
+        parser: argparse.ArgumentParser = verbs.add_parser(name, help=help_text)
+        parser.add_argument("--json", action="store_true", help="print JSON")
+        parser.set_defaults(run=run)
+        return parser
+
+    verb("list", "words and parts of every file in folders", run_list).add_argument("paths", nargs="+", type=Path)
+    verb("show", "everything about one file", run_show).add_argument("file", type=Path)
+    verb("verify", "check files; exit status 1 if one has errors", run_verify).add_argument(
+        "files", nargs="+", type=Path
+    )
+    rename = verb("rename", "give words other names", run_rename)
+    rename.add_argument("file", type=Path)
+    rename.add_argument("renames", nargs="+", metavar="OLD=NEW")
+    rename.add_argument("--out", type=Path, help="write here instead of over the file")
+    join = verb("join", "several bundles into one: words and networks", run_join)
+    join.add_argument("files", nargs="+", type=Path)
+    join.add_argument("--out", type=Path, required=True)
+    split = verb("split", "a LoRA without words and one embedding file a word", run_split)
+    split.add_argument("file", type=Path)
+    split.add_argument("--out", type=Path, required=True, metavar="FOLDER")
+    split.add_argument("--format", default="a1111", help="a1111, diffusers, kohya or hcp")
+    strip = verb("strip", "take parts away", run_strip)
+    strip.add_argument("file", type=Path)
+    strip.add_argument("parts", nargs="+", help="unet, te, words or metadata")
+    strip.add_argument("--out", type=Path)
+    convert = verb("convert", "another layout for other programs", run_convert)
+    convert.add_argument("file", type=Path)
+    convert.add_argument("--layout", required=True, help="kohya, diffusers or peft")
+    convert.add_argument("--out", type=Path, required=True)
+
+
+def run_list(parsed: argparse.Namespace) -> int:
+    from lib_pivotal.bundle.listing import list_bundle, list_folder
+
+    found = [
+        summary for path in parsed.paths for summary in (list_folder(path) if path.is_dir() else [list_bundle(path)])
+    ]
+    if parsed.json:
+        return _json([summary.as_dict() for summary in found])
+    for summary in found:
+        words = ", ".join(f"{word.name} ({word.vectors})" for word in summary.words) or "no words"
+        parts = ", ".join(summary.parts) or "no network"
+        _print(f"{summary.path.name}: {words} · {parts} · {summary.family} · {summary.file_bytes / 1e6:.1f} MB")
+        for problem in summary.problems:
+            _print(f"  {problem}")
+    return 0
+
+
+def run_show(parsed: argparse.Namespace) -> int:
+    from lib_pivotal.bundle.listing import list_bundle
+
+    summary = list_bundle(parsed.file)
+    plain = {**summary.as_dict(), "metadata": dict(summary.metadata)}
+    if parsed.json:
+        return _json(plain)
+    for key, value in plain.items():
+        if isinstance(value, dict):
+            _print(f"{key}:")
+            for inner, item in value.items():
+                text = str(item)
+                _print(f"  {inner}: {text if len(text) <= 200 else text[:200] + ' …'}")
+        else:
+            _print(f"{key}: {value}")
+    return 0
+
+
+def run_verify(parsed: argparse.Namespace) -> int:
+    from lib_pivotal.bundle.verify import verify
+
+    found = {str(path): verify(path) for path in parsed.files}
+    failed = any(problem.severity == "error" for problems in found.values() for problem in problems)
+    if parsed.json:
+        _json({path: [str(problem) for problem in problems] for path, problems in found.items()})
+        return int(failed)
+    for path, problems in found.items():
+        _print(f"{path}: {'sound' if not problems else ''}")
+        for problem in problems:
+            _print(f"  {problem}")
+    return int(failed)
+
+
+def run_rename(parsed: argparse.Namespace) -> int:
+    from lib_pivotal.bundle.workshop import rename_words
+
+    renames = dict(_pair(text) for text in parsed.renames)
+    return _done(parsed, [rename_words(parsed.file, renames, out=parsed.out)])
+
+
+def run_join(parsed: argparse.Namespace) -> int:
+    from lib_pivotal.bundle.workshop import join
+
+    return _done(parsed, [join(parsed.files, parsed.out)])
+
+
+def run_split(parsed: argparse.Namespace) -> int:
+    from lib_pivotal.bundle.workshop import split
+
+    return _done(parsed, split(parsed.file, parsed.out, layout=parsed.format))
+
+
+def run_strip(parsed: argparse.Namespace) -> int:
+    from lib_pivotal.bundle.workshop import strip
+
+    return _done(parsed, [strip(parsed.file, parsed.parts, out=parsed.out)])
+
+
+def run_convert(parsed: argparse.Namespace) -> int:
+    from lib_pivotal.bundle.workshop import convert
+
+    return _done(parsed, [convert(parsed.file, parsed.out, layout=parsed.layout)])
+
+
+def _pair(text: str) -> tuple[str, str]:
+    old, equals, new = text.partition("=")
+    if not equals or not old or not new:
+        raise PivotalError(f"{text!r}: write OLD=NEW, for example aoi=aoi-new")
+    return old, new
+
+
+def _done(parsed: argparse.Namespace, paths: list[Path]) -> int:
+    if parsed.json:
+        return _json({"written": [str(path) for path in paths]})
+    for path in paths:
+        _print(f"wrote {path}")
+    return 0
+
+
+def _json(value: Any) -> int:
+    _print(json.dumps(value, indent=2, ensure_ascii=False))
+    return 0
+
+
+def _print(text: str) -> None:
+    sys.stdout.write(text + "\n")

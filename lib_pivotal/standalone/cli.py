@@ -1,0 +1,161 @@
+"""`python -m lib_pivotal train|scan|bundle|grid`: the same verbs as the web API's.
+
+Exit status: 0 done, 1 a run that failed or a file with errors, 2 wrong use or unusable input, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from lib_pivotal.errors import PivotalError
+from lib_pivotal.standalone.bundle_cli import add_bundle_commands
+
+logger = logging.getLogger(__name__)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Parse, run, and turn errors into one readable text."""
+    parser = make_parser()
+    parsed = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.DEBUG if parsed.verbose else logging.WARNING, format="%(levelname)s %(message)s")
+    try:
+        status: int = parsed.run(parsed)
+        return status
+    except PivotalError as error:
+        if parsed.verbose:
+            logger.exception("failed")
+        sys.stderr.write(f"{error}\n")
+        return 2
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted\n")
+        return 130
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The whole command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m lib_pivotal", description="Pivotal tuning without the web UI: train, look, and mend bundles."
+    )
+    parser.add_argument("--verbose", action="store_true", help="show details and tracebacks")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    train = commands.add_parser("train", help="train a run.json")
+    train.add_argument("run_file", type=Path, metavar="RUN.json")
+    train.add_argument("--checkpoint", type=Path, required=True, help="a .safetensors of SD1 or a diffusers folder")
+    train.add_argument("--out", type=Path, help="folder for the files (default: saving.folder, else beside RUN.json)")
+    train.add_argument("--resume", action="store_true", help="go on from the newest saved state")
+    train.add_argument("--device", default="", help="cpu, cuda, cuda:1 ... (default: a GPU if there is one)")
+    train.set_defaults(run=run_train)
+
+    scan = commands.add_parser("scan", help="what is in a folder of pictures")
+    scan.add_argument("dataset", type=Path)
+    scan.add_argument("--json", action="store_true", help="print JSON")
+    scan.set_defaults(run=run_scan)
+
+    add_bundle_commands(commands)
+
+    grid = commands.add_parser("grid", help="draw the four rows of a bundle")
+    grid.add_argument("file", type=Path)
+    grid.add_argument("--checkpoint", type=Path, required=True)
+    grid.add_argument("--words", required=True, help="comma-separated names")
+    grid.add_argument("--prompt", action="append", default=[], help="may be given several times; {word} = the word")
+    grid.add_argument("--negative", default="")
+    grid.add_argument("--size", type=int, default=512, metavar="PX")
+    grid.add_argument("--steps", type=int, default=20)
+    grid.add_argument("--cfg", type=float, default=7.0)
+    grid.add_argument("--seed", type=int, default=0)
+    grid.add_argument("--device", default="")
+    grid.add_argument("--out", type=Path, required=True, metavar="PNG")
+    grid.set_defaults(run=run_grid)
+    return parser
+
+
+def run_train(parsed: argparse.Namespace) -> int:
+    """Train; Ctrl-C saves what there is."""
+    from lib_pivotal.config import read_run
+    from lib_pivotal.standalone.console import ConsoleListener
+    from lib_pivotal.training.distributed import World
+    from lib_pivotal.training.events import RunEnded
+    from lib_pivotal.training.logs import default_logs, fan_out
+    from lib_pivotal.training.run import train
+
+    run = read_run(parsed.run_file)
+    run = run if run.name else replace(run, name=parsed.run_file.stem)
+    folder = parsed.out or (Path(run.saving.folder) if run.saving.folder else parsed.run_file.parent)
+    world = World.from_environment()
+    host = _load_host(parsed.checkpoint, _device(parsed.device))
+    listener = fan_out([ConsoleListener(), *(default_logs(folder, run.name) if world.writes else [])])
+    ended: RunEnded = train(run, host, output_folder=folder, listener=listener, resume=parsed.resume, world=world)
+    world.close()
+    return {"finished": 0, "stopped": 130, "failed": 1}[ended.reason]
+
+
+def run_scan(parsed: argparse.Namespace) -> int:
+    """Say what is in a folder."""
+    from lib_pivotal.data.dataset import scan
+    from lib_pivotal.data.tags import tag_shares
+
+    dataset = scan(parsed.dataset)
+    summary: dict[str, Any] = dataset.summary()
+    summary["tags"] = {item.tag: round(item.share, 4) for item in tag_shares(dataset.captions())[:40]}
+    if parsed.json:
+        _print(json.dumps(summary, indent=2, ensure_ascii=False))
+        return 0
+    _print(f"{summary['pictures']} pictures in {summary['folder']}, {summary['draws_per_epoch']} draws an epoch")
+    for name, facts in summary["concepts"].items():
+        _print(f"  {name}: {facts['pictures']} pictures, {facts['draws_per_epoch']} draws")
+    _print("tags: " + ", ".join(f"{tag} {share:.0%}" for tag, share in list(summary["tags"].items())[:20]))
+    for problem in dataset.problems:
+        _print(f"{problem.level}: {problem.message}")
+    return 0
+
+
+def run_grid(parsed: argparse.Namespace) -> int:
+    """Whole, U-Net only, text encoder only, words only."""
+    import torch
+
+    from lib_pivotal.bundle.reader import read_bundle
+    from lib_pivotal.evaluation.parts_grid import draw_grid, parts_pictures, word_requests
+    from lib_pivotal.networks.network import Network
+    from lib_pivotal.ports import SampleRequest
+
+    bundle = read_bundle(parsed.file)
+    names = [name.strip() for name in parsed.words.split(",") if name.strip()]
+    missing = [name for name in names if name not in bundle.words]
+    if missing:
+        raise PivotalError(
+            f"{parsed.file}: has no word {', '.join(missing)}; it has {', '.join(bundle.words) or 'none'}"
+        )
+    host = _load_host(parsed.checkpoint, _device(parsed.device))
+    words = {name: tuple(t.to(host.device, torch.float32) for t in towers) for name, towers in bundle.words.items()}
+    network = Network.from_kohya(host.layers(), bundle.network).to(host.device) if bundle.network else None
+    template = SampleRequest("", parsed.negative, parsed.size, parsed.size, parsed.steps, parsed.cfg)
+    asked = word_requests(names, parsed.prompt or ["{word}"], template, first_seed=parsed.seed)
+    rows = parts_pictures(host, asked, words=words, network=network)
+    parsed.out.parent.mkdir(parents=True, exist_ok=True)
+    draw_grid(rows, [request.prompt for request in asked], title=parsed.file.name).save(parsed.out)
+    _print(str(parsed.out))
+    return 0
+
+
+def _load_host(checkpoint: Path, device: str) -> Any:
+    from lib_pivotal.standalone.model import StandaloneHost
+
+    return StandaloneHost.load(checkpoint, device=device)
+
+
+def _device(wanted: str) -> str:
+    import torch
+
+    return wanted or ("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _print(text: str) -> None:
+    sys.stdout.write(text + "\n")

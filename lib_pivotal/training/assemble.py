@@ -1,0 +1,245 @@
+"""Settings into parts: the only place where config objects meet the classes that do the work."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import torch
+from torch import nn
+
+from lib_pivotal.bundle.embedding_files import read_embedding
+from lib_pivotal.config import LossConfig, MemoryConfig, NetworkConfig, NoiseConfig, Run, ScheduleConfig
+from lib_pivotal.data.buckets import Buckets
+from lib_pivotal.data.captions import CaptionPipeline
+from lib_pivotal.embeddings.control import NormControl, make_control
+from lib_pivotal.embeddings.initial import initial_vectors, vectors_from_tensors
+from lib_pivotal.embeddings.vectors import Words, WordSettings
+from lib_pivotal.networks.network import Network, build_network
+from lib_pivotal.networks.targets import LayerRule, part_rules
+from lib_pivotal.ports import Host, Layer, Part, TextEncoder
+from lib_pivotal.training.objective import (
+    L1,
+    MSE,
+    Debiased,
+    Huber,
+    Loss,
+    MinSNR,
+    Objective,
+    SmoothL1,
+    SoftMinSNR,
+    Unweighted,
+    Weighting,
+)
+from lib_pivotal.training.phases import PhasePlan
+from lib_pivotal.training.rates import rate_factor
+from lib_pivotal.training.schedule import NoiseSchedule
+from lib_pivotal.training.seeds import derived_generator
+from lib_pivotal.training.step import NoiseSettings
+from lib_pivotal.training.trainable import Kind, TrainedGroup
+
+
+def network_rules(settings: NetworkConfig, part: Part) -> list[LayerRule]:
+    """The rules of one part, or none where the part is not trained."""
+    unet = part == "unet"
+    preset = settings.unet_targets if unet else settings.te_targets
+    lr = settings.unet_lr if unet else settings.te_lr
+    if settings.algorithm == "none" or preset == "none" or lr == 0:
+        return []
+    rank, alpha = (settings.unet_rank, settings.unet_alpha) if unet else (settings.te_rank, settings.te_alpha)
+    groups = [
+        LayerRule(
+            pattern=group.pattern,
+            rank=group.rank,
+            alpha=group.alpha or float(group.rank),
+            lr_factor=group.lr_factor,
+            dropout=settings.dropout,
+            rank_dropout=settings.rank_dropout,
+            group=group.pattern,
+        )
+        for group in settings.groups
+    ]
+    return part_rules(
+        part,
+        preset,
+        rank=rank,
+        alpha=alpha or float(rank),
+        dropout=settings.dropout,
+        rank_dropout=settings.rank_dropout,
+        groups=groups,
+    )
+
+
+def make_network(run: Run, layers: Sequence[Layer], device: torch.device) -> Network | None:
+    """The network of a run, new; None where only words are trained."""
+    parts: list[Part] = ["unet", "te", "te2"]
+    rules = [rule for part in parts for rule in network_rules(run.network, part)]
+    if not rules:
+        return None
+    return build_network(layers, rules, algorithm=run.network.algorithm, seed=run.seed, device=device)
+
+
+def make_words(run: Run, text: TextEncoder, device: torch.device) -> Words:
+    """The words at their start: from an embedding file, from init text, or by chance; each from its own seed."""
+    vectors, settings = {}, {}
+    for index, word in enumerate(run.words):
+        generator = derived_generator("word", run.seed, index)
+        if word.init_file:
+            tensors = read_embedding(word.init_file).vectors
+            vectors[word.name] = vectors_from_tensors(tensors, word.vectors, encoder=text, generator=generator)
+        else:
+            vectors[word.name] = initial_vectors(
+                word.init_text or "random",
+                word.vectors,
+                encoder=text,
+                generator=generator,
+                std=run.words_common.initial_std,
+            )
+        settings[word.name] = WordSettings(
+            lr_factor=word.lr_factor,
+            weight_decay=word.weight_decay,
+            freeze_fraction=word.freeze_at,
+            freeze_step=word.freeze_step,
+            freeze_norm=word.freeze_norm,
+        )
+    return Words(vectors, settings, device=device)
+
+
+def make_word_control(run: Run, text: TextEncoder) -> NormControl:
+    """What keeps the vectors in range after each step."""
+    return make_control(run.words_common.control, text.vocabulary_stats())
+
+
+def trained_groups(run: Run, words: Words, network: Network | None) -> list[TrainedGroup]:
+    """One group a word, and the network's groups by part."""
+    groups = []
+    for word in words.parameter_groups():
+        groups.append(
+            TrainedGroup(
+                name=f"word {word.name}",
+                kind="words",
+                parameters=tuple(word.parameters),
+                lr=run.words_common.lr,
+                lr_factor=word.lr_factor,
+                weight_decay=run.words_common.weight_decay + word.weight_decay,
+                clip_norm=run.schedule.clip_words,
+            )
+        )
+    for group in network.parameter_groups() if network is not None else []:
+        kind: Kind = "unet" if group.part == "unet" else "te"
+        groups.append(
+            TrainedGroup(
+                name=group.name,
+                kind=kind,
+                parameters=tuple(group.parameters),
+                lr=run.network.unet_lr if kind == "unet" else run.network.te_lr,
+                lr_factor=group.lr_factor,
+                weight_decay=run.network.weight_decay,
+                clip_norm=run.schedule.clip_network,
+            )
+        )
+    return groups
+
+
+def make_objective(settings: LossConfig, *, normalise_mask: bool) -> Objective:
+    """Loss and weighting by name."""
+    losses: dict[str, Callable[[], Loss]] = {
+        "mse": MSE,
+        "l1": L1,
+        "huber": lambda: Huber(threshold=settings.huber_delta),
+        "smooth_l1": lambda: SmoothL1(threshold=settings.huber_delta),
+    }
+    weightings: dict[str, Callable[[], Weighting]] = {
+        "none": Unweighted,
+        "min_snr": lambda: MinSNR(settings.snr_gamma),
+        "soft_min_snr": lambda: SoftMinSNR(settings.snr_gamma),
+        "debiased": Debiased,
+    }
+    return Objective(losses[settings.kind](), weightings[settings.weighting](), normalise_mask=normalise_mask)
+
+
+def make_noise_settings(settings: NoiseConfig) -> NoiseSettings:
+    """The flat settings of `MicroStep`."""
+    return NoiseSettings(
+        offset=settings.offset,
+        multires_iterations=settings.multires_iterations,
+        multires_discount=settings.multires_discount,
+        perturbation=settings.perturbation,
+        timestep_min=settings.timestep_min,
+        timestep_max=settings.timestep_max,
+    )
+
+
+def make_noise_schedule(host: Host, settings: NoiseConfig) -> NoiseSchedule:
+    """The checkpoint's schedule, rescaled if wanted."""
+    return NoiseSchedule(
+        host.alphas_cumprod,
+        v_prediction=host.info.v_prediction,
+        zero_terminal_snr=settings.zero_terminal_snr,
+    )
+
+
+def make_phase_plan(settings: ScheduleConfig) -> PhasePlan:
+    """Who trains when."""
+    return PhasePlan(
+        settings.max_steps,
+        kind=settings.phases,  # type: ignore[arg-type]
+        words_steps=settings.words_steps,
+        continued_words_factor=settings.continued_words_factor,
+        network_start=settings.network_start,
+        te_stop=settings.te_stop,
+    )
+
+
+def make_rate_factor(settings: ScheduleConfig, plan: PhasePlan) -> Callable[[int], float]:
+    """Factor of all rates by step; each phase of a two-phase run has its own curve."""
+
+    def factor(step: int) -> float:
+        position, steps = plan.rate_position(step)
+        return rate_factor(
+            settings.rate,
+            position,
+            max_steps=steps,
+            warmup_steps=min(settings.warmup_steps, steps - 1),
+            final_factor=settings.final_factor,
+        )
+
+    return factor
+
+
+def autocast_dtype(settings: MemoryConfig, weights: nn.Module | None) -> torch.dtype | None:
+    """Arithmetic of the frozen model: None = as its weights are, where these are fp32."""
+    named = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": None}
+    if settings.precision in named:
+        return named[settings.precision]
+    if weights is None:
+        return None
+    dtype = next((parameter.dtype for parameter in weights.parameters()), torch.float32)
+    return dtype if dtype in (torch.float16, torch.bfloat16) else None
+
+
+def make_buckets(run: Run) -> Buckets:
+    """Sizes that pictures are brought to."""
+    data = run.data
+    return Buckets(data.resolution_px, data.bucket_step_px, upscale=data.upscale, bucketing=data.bucketing)
+
+
+def make_captions(run: Run, word_of_concept: dict[str, str]) -> CaptionPipeline:
+    """The chain that each caption goes through at each draw."""
+    data = run.data
+    return CaptionPipeline(
+        data.prefix,
+        data.suffix,
+        templates=data.templates,
+        words=word_of_concept,
+        protected=[word.name for word in run.words],
+        shuffle=data.shuffle_tags,
+        keep_first=data.keep_first,
+        tag_dropout=data.tag_dropout,
+        caption_dropout=data.caption_dropout,
+    )
+
+
+def with_name(run: Run, fallback: str) -> Run:
+    """The run with a file name: its own, else `fallback`."""
+    return run if run.name else replace(run, name=fallback)

@@ -1,0 +1,106 @@
+"""From a run's settings to the facts that its file tells: the `ss_*` metadata and ours."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from lib_pivotal.bundle.metadata import FolderFacts, TrainingFacts, WordFacts
+from lib_pivotal.config import Run, run_to_dict
+from lib_pivotal.data.tags import tag_counts
+from lib_pivotal.ports import ModelInfo
+from lib_pivotal.training import assemble
+from lib_pivotal.training.prepare import Prepared
+
+
+def training_facts(
+    run: Run,
+    info: ModelInfo,
+    prepared: Prepared,
+    *,
+    step: int,
+    images_seen: Mapping[str, int],
+    started_at: float,
+) -> TrainingFacts:
+    """Facts of a run after `step` steps; `images_seen` by word."""
+    data, schedule, noise, network = run.data, run.schedule, run.noise, run.network
+    trains_unet = bool(assemble.network_rules(network, "unet"))
+    trains_te = bool(assemble.network_rules(network, "te"))
+    pictures = prepared.pictures
+    draws = sum(picture.repeats for picture in pictures)
+    per_step = schedule.batch_size * schedule.accumulation
+    return TrainingFacts(
+        output_name=run.name,
+        family=info.family,
+        v_prediction=info.v_prediction,
+        network_dim=network.unet_rank if trains_unet else network.te_rank if trains_te else None,
+        network_alpha=network.unet_alpha if trains_unet else network.te_alpha if trains_te else None,
+        network_dropout=network.dropout or None,
+        model_name=info.name,
+        model_hash=info.legacy_hash,
+        model_sha256=info.sha256,
+        resolution=(data.resolution_px, data.resolution_px),
+        folders=_folders(prepared, Path(data.folder)),
+        bucketing=data.bucketing,
+        bucket_no_upscale=not data.upscale,
+        num_train_images=draws,
+        batches_per_epoch=-(-draws // schedule.batch_size),
+        epochs=-(-schedule.max_steps * per_step // max(draws, 1)),
+        max_steps=schedule.max_steps,
+        steps=step,
+        batch_size=schedule.batch_size,
+        accumulation=schedule.accumulation,
+        gradient_checkpointing=run.memory.gradient_checkpointing,
+        lr=run.words_common.lr,
+        unet_lr=network.unet_lr if trains_unet else None,
+        text_encoder_lr=network.te_lr if trains_te else None,
+        lr_scheduler=schedule.rate,
+        warmup_steps=schedule.warmup_steps,
+        optimizer=schedule.optimizer,
+        max_grad_norm=schedule.clip_network or None,
+        mixed_precision=run.memory.precision if run.memory.precision in ("fp16", "bf16") else "no",
+        clip_skip=run.clip_skip,
+        seed=run.seed,
+        noise_offset=noise.offset or None,
+        multires_iterations=noise.multires_iterations or None,
+        multires_discount=noise.multires_discount if noise.multires_iterations else None,
+        ip_noise_gamma=noise.perturbation or None,
+        zero_terminal_snr=noise.zero_terminal_snr,
+        min_snr_gamma=run.loss.snr_gamma if run.loss.weighting == "min_snr" else None,
+        debiased=run.loss.weighting == "debiased",
+        loss_type={"mse": "l2"}.get(run.loss.kind, run.loss.kind),
+        huber_c=run.loss.huber_delta if run.loss.kind in ("huber", "smooth_l1") else None,
+        caption_dropout=data.caption_dropout,
+        tag_dropout=data.tag_dropout,
+        shuffle_tags=data.shuffle_tags,
+        keep_first=data.keep_first,
+        flip=data.flip,
+        started_at=started_at,
+        finished_at=time.time(),
+        words={
+            word.name: WordFacts(
+                init_text=word.init_text,
+                vectors=word.vectors,
+                images_seen=images_seen.get(word.name, 0),
+                pruned_tags=prepared.pruned_tags.get(word.name, ()),
+            )
+            for word in run.words
+        },
+        run=run_to_dict(run),
+    )
+
+
+def _folders(prepared: Prepared, root: Path) -> dict[str, FolderFacts]:
+    """kohya's tables by folder: repeats, pictures, and how often each tag occurs in the captions as trained."""
+    by_concept: dict[str, list[str]] = {}
+    repeats: dict[str, int] = {}
+    for picture in prepared.pictures:
+        by_concept.setdefault(picture.concept, []).append(picture.caption)
+        repeats[picture.concept] = picture.repeats
+    return {
+        f"{repeats[concept]}_{concept}": FolderFacts(
+            repeats=repeats[concept], images=len(captions), tags=dict(tag_counts(captions))
+        )
+        for concept, captions in by_concept.items()
+    } or {root.name: FolderFacts()}

@@ -1,0 +1,145 @@
+"""What a run writes and shows: bundles with metadata, the four rows through the saved file, the separation score."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
+
+import torch
+
+from lib_pivotal.bundle.embedding_files import write_embedding
+from lib_pivotal.bundle.metadata import build_metadata
+from lib_pivotal.bundle.reader import read_bundle, require
+from lib_pivotal.bundle.writer import write_bundle
+from lib_pivotal.config import Run
+from lib_pivotal.evaluation.parts_grid import draw_grid, parts_pictures, word_requests
+from lib_pivotal.evaluation.separation import separation
+from lib_pivotal.networks.network import Network
+from lib_pivotal.ports import Host, Layer, SampleRequest, TrainingBatch, WordVectors
+from lib_pivotal.training.events import Event, FileSaved, PicturesMade, SeparationMeasured
+from lib_pivotal.training.facts import training_facts
+from lib_pivotal.training.prepare import Prepared
+from lib_pivotal.training.step import MicroStep
+from lib_pivotal.training.trainable import Trainable
+
+DTYPES = {"fp16": torch.float16, "fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+class Progress(Protocol):
+    """What the loop knows of itself."""
+
+    step: int
+    images_seen: Counter[str]
+
+
+class RunOutputs:
+    """The loop's callbacks; `progress` is set once the trainer exists."""
+
+    def __init__(
+        self,
+        run: Run,
+        host: Host,
+        prepared: Prepared,
+        *,
+        folder: Path,
+        trainable: Trainable,
+        layers: Sequence[Layer],
+        micro_step: MicroStep,
+        initial_words: WordVectors,
+        held_out: Mapping[str, Sequence[TrainingBatch]],
+    ) -> None:
+        self._run = run
+        self._host = host
+        self._prepared = prepared
+        self._folder = folder
+        self._trainable = trainable
+        self._layers = layers
+        self._micro_step = micro_step
+        self._initial_words = initial_words
+        self._held_out = held_out
+        self._started = time.time()
+        self.progress: Progress | None = None
+
+    def save_bundle(self, step: int, final: bool) -> list[Event]:
+        """`<name>.safetensors` at the end, `<name>-000500.safetensors` on the way; embedding files where wanted."""
+        name = self._run.name if final else f"{self._run.name}-{step:06d}"
+        path = self._write(self._folder / f"{name}.safetensors", step)
+        events: list[Event] = [FileSaved(step, "bundle", path)]
+        if final and self._run.saving.embedding_files:
+            dtype = DTYPES[self._run.saving.dtype]
+            for word, vectors in self._word_tensors().items():
+                target = self._folder / f"{word}.safetensors"
+                if target == path:
+                    target = self._folder / f"{word}-word.safetensors"
+                events.append(FileSaved(step, "embedding", write_embedding(target, vectors, name=word, dtype=dtype)))
+        return events
+
+    def make_pictures(self, step: int) -> list[Event]:
+        """The four rows, drawn through a file written now and read back: what one sees is what one gets."""
+        saving = self._run.saving
+        names = [word.name for word in self._run.words]
+        size = self._run.data.resolution_px
+        requests = word_requests(
+            names,
+            saving.preview_prompts or ("{word}",),
+            SampleRequest("", width_px=size, height_px=size),
+        )
+        with tempfile.TemporaryDirectory() as folder:
+            bundle = require(read_bundle(self._write(Path(folder) / "preview.safetensors", step)))
+        device = self._host.device
+        words = {name: tuple(t.to(device, torch.float32) for t in towers) for name, towers in bundle.words.items()}
+        saved = Network.from_kohya(self._layers, bundle.network).to(device) if bundle.network else None
+        live = self._trainable.network
+        if live is None:
+            rows = parts_pictures(self._host, requests, words=words, network=saved)
+        else:
+            with live.with_multipliers(unet=0.0, te=0.0):
+                rows = parts_pictures(self._host, requests, words=words, network=saved)
+        grid = draw_grid(rows, [request.prompt for request in requests], title=f"{self._run.name}, step {step}")
+        path = self._folder / f"{self._run.name}-{step:06d}.png"
+        grid.save(path)
+        return [PicturesMade(step, grid, path)]
+
+    def measure_separation(self, step: int) -> list[Event]:
+        """Held-out losses with parts off; nothing where no picture was held out."""
+        if not self._held_out:
+            return []
+        scores = separation(
+            self._micro_step,
+            self._held_out,
+            words=self._trainable.words.as_mapping(),
+            initial_words=self._initial_words,
+            network=self._trainable.network,
+        )
+        losses = {
+            name: {"whole": s.whole, "unet": s.unet, "te": s.te, "words": s.words, "base": s.base}
+            for name, s in scores.items()
+        }
+        return [SeparationMeasured(step, losses, {name: s.share_of_words for name, s in scores.items()})]
+
+    def _write(self, path: Path, step: int) -> Path:
+        network = {} if self._trainable.network is None else self._trainable.network.kohya_tensors()
+        return write_bundle(
+            path,
+            network=network,
+            words=self._word_tensors(),
+            metadata=self._metadata(step),
+            dtype=DTYPES[self._run.saving.dtype],
+        )
+
+    def _word_tensors(self) -> dict[str, tuple[torch.Tensor, ...]]:
+        return {
+            name: tuple(tensor.detach().cpu() for tensor in towers)
+            for name, towers in self._trainable.words.as_mapping().items()
+        }
+
+    def _metadata(self, step: int) -> dict[str, str]:
+        seen = Counter[str]() if self.progress is None else self.progress.images_seen
+        facts = training_facts(
+            self._run, self._host.info, self._prepared, step=step, images_seen=seen, started_at=self._started
+        )
+        return build_metadata(facts)

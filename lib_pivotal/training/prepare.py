@@ -1,0 +1,139 @@
+"""Before a run's first step: pictures found and pruned, latents made, words begun."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from lib_pivotal.config import Run, WordConfig
+from lib_pivotal.data.captions import WordFinder
+from lib_pivotal.data.dataset import Dataset, Picture, scan
+from lib_pivotal.data.latents import LatentCache
+from lib_pivotal.data.masks import MaskScale
+from lib_pivotal.data.tags import core_tags, init_text, prune
+from lib_pivotal.errors import ConfigError, DataError, Fault
+from lib_pivotal.ports import Host
+from lib_pivotal.training import assemble
+
+HELD_OUT_SHARE = 0.1
+HELD_OUT_MOST = 4
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Pictures to train on and to hold out, with captions as they will be trained; words with their init text."""
+
+    pictures: tuple[Picture, ...]
+    held_out: tuple[Picture, ...]
+    words: tuple[WordConfig, ...]
+    pruned_tags: dict[str, tuple[str, ...]]
+    dataset: Dataset
+
+
+def prepare_pictures(run: Run) -> Prepared:
+    """Scan the folder, prune the captions of words that ask for it, and hold pictures out if a score needs them.
+
+    Raises:
+        ConfigError: no folder, or no picture mentions a word.
+        DataError: nothing in the folder can be used.
+    """
+    if not run.data.folder:
+        raise ConfigError([Fault("data.folder", "", "is empty", "Give the folder that holds the pictures.")])
+    dataset = scan(run.data.folder, minimum_px=min(32, run.data.resolution_px))
+    if not dataset.pictures:
+        reasons = "; ".join(problem.message for problem in dataset.problems[:3])
+        raise DataError(f"{run.data.folder}: no picture can be used. {reasons}")
+    pictures, words, pruned = _prune(run, list(dataset.pictures))
+    _check_words_occur(words, pictures)
+    trained, held_out = _hold_out(run, pictures)
+    return Prepared(tuple(trained), tuple(held_out), words, pruned, dataset)
+
+
+def word_of_concepts(run: Run, dataset: Dataset) -> dict[str, str]:
+    """Which word `{word}` stands for in a concept's templates: the one of the same name, else the only word."""
+    names = {word.name.lower(): word.name for word in run.words}
+    only = run.words[0].name if len(run.words) == 1 else None
+    found = {concept: names.get(concept.lower(), only) for concept in dataset.concepts}
+    return {concept: word for concept, word in found.items() if word is not None}
+
+
+def make_latents(
+    run: Run,
+    host: Host,
+    pictures: Sequence[Picture],
+    *,
+    progress: Callable[[int, int], None] | None = None,
+    should_stop: Callable[[], bool] | None = None,
+) -> tuple[LatentCache, list[str]]:
+    """Encode pictures once through the host's autoencoder; returns the cache and what went wrong, in words."""
+    data = run.data
+    scale: MaskScale | None = None if data.masks == "none" else data.masks  # type: ignore[assignment]
+    cache = LatentCache(
+        host.codec,
+        assemble.make_buckets(run),
+        folder=Path(data.cache_folder) if data.cache_folder else None,
+        flip=data.flip,
+        transparency=data.transparency,  # type: ignore[arg-type]
+        masks=scale,
+        mask_normalise=data.mask_normalise,
+        device=host.device,
+    )
+    problems = cache.build(list(pictures), progress=progress, should_stop=should_stop)
+    return cache, [problem.message for problem in problems]
+
+
+def _prune(
+    run: Run, pictures: list[Picture]
+) -> tuple[list[Picture], tuple[WordConfig, ...], dict[str, tuple[str, ...]]]:
+    """Captions without what each word absorbs; a word without init text begins with the tags it absorbs."""
+    words, pruned = [], {}
+    names = [word.name for word in run.words]
+    for word in run.words:
+        if not word.prune:
+            words.append(word)
+            continue
+        mine = [p.caption for p in pictures if word.name in WordFinder(names)(p.caption)]
+        core = core_tags(mine, words=names) if mine else []
+        captions = prune([picture.caption for picture in pictures], word.name, core)
+        pictures = [replace(p, caption=caption) for p, caption in zip(pictures, captions, strict=True)]
+        pruned[word.name] = tuple(item.tag for item in core)
+        begun = word.init_text or init_text(core, std=run.words_common.initial_std or 0.1, random_vectors=word.vectors)
+        words.append(replace(word, init_text=begun))
+    return pictures, tuple(words), pruned
+
+
+def _check_words_occur(words: Sequence[WordConfig], pictures: Sequence[Picture]) -> None:
+    """A word that no caption mentions would learn nothing, silently."""
+    find = WordFinder([word.name for word in words])
+    seen = {name for picture in pictures for name in find(picture.caption)}
+    faults = [
+        Fault(
+            f"words.{index}.name",
+            word.name,
+            "no caption mentions this word, so it would learn nothing",
+            "Write it into the captions, or use a template with {word}.",
+        )
+        for index, word in enumerate(words)
+        if word.name not in seen
+    ]
+    if faults:
+        raise ConfigError(faults)
+
+
+def _hold_out(run: Run, pictures: Sequence[Picture]) -> tuple[list[Picture], list[Picture]]:
+    """Every tenth picture of a word, at most four a word, when the separation score is on."""
+    if run.saving.separation_every_steps == 0:
+        return list(pictures), []
+    find = WordFinder([word.name for word in run.words])
+    by_word: dict[str, list[Picture]] = {}
+    for picture in pictures:
+        for name in find(picture.caption)[:1]:
+            by_word.setdefault(name, []).append(picture)
+    held = {
+        picture.key
+        for mine in by_word.values()
+        for picture in mine[:: math.ceil(1 / HELD_OUT_SHARE)][: HELD_OUT_MOST if len(mine) > HELD_OUT_MOST else 0]
+    }
+    return [p for p in pictures if p.key not in held], [p for p in pictures if p.key in held]

@@ -1,0 +1,202 @@
+"""A whole run on a host: from run.json to a verified bundle."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from lib_pivotal.config import Run, check_consistency, run_to_dict, write_run
+from lib_pivotal.data.batches import BatchSource
+from lib_pivotal.data.captions import WordFinder
+from lib_pivotal.data.latents import LatentCache
+from lib_pivotal.errors import ConfigError
+from lib_pivotal.networks.network import Network
+from lib_pivotal.ports import Host, SessionRequest, TrainingBatch
+from lib_pivotal.training import assemble
+from lib_pivotal.training.distributed import World
+from lib_pivotal.training.events import Commands, Listener, Notice, RunEnded
+from lib_pivotal.training.loop import LoopSettings, Trainer
+from lib_pivotal.training.outputs import RunOutputs
+from lib_pivotal.training.prepare import Prepared, make_latents, prepare_pictures, word_of_concepts
+from lib_pivotal.training.step import MicroStep
+from lib_pivotal.training.trainable import Trainable
+
+logger = logging.getLogger(__name__)
+
+
+def train(
+    run: Run,
+    host: Host,
+    *,
+    output_folder: Path,
+    listener: Listener,
+    commands: Commands | None = None,
+    resume: bool = False,
+    world: World | None = None,
+    between_steps: Callable[[], None] | None = None,
+) -> RunEnded:
+    """Train `run` on `host` and write `<output_folder>/<name>.safetensors`.
+
+    Raises before anything starts where settings or pictures cannot work (ConfigError, DataError); whatever goes wrong
+    later is reported in the returned event, after saving what was good.
+    """
+    faults = check_consistency(run)
+    if faults:
+        raise ConfigError(faults)
+    run = assemble.with_name(run, "pivotal")
+    world = world or World()
+    commands = commands or Commands()
+    world.check_size(run.schedule.batch_size)
+    prepared = prepare_pictures(run)
+    run = replace(run, words=prepared.words)
+    output_folder.mkdir(parents=True, exist_ok=True)
+    if world.writes:
+        write_run(output_folder / f"{run.name}.run.json", run)
+        for problem in prepared.dataset.problems:
+            level = "info" if problem.level == "info" else "warning"
+            listener(Notice(level, 0, problem.message))  # type: ignore[arg-type]
+    request = SessionRequest(
+        gradient_checkpointing=run.memory.gradient_checkpointing,
+        precision=run.memory.precision,  # type: ignore[arg-type]
+        clip_skip=run.clip_skip,
+        train_text_encoder=bool(assemble.network_rules(run.network, "te")),
+    )
+    with host.session(request):
+        trainer, network = _build(
+            run, host, prepared, output_folder, listener, commands=commands, world=world, between_steps=between_steps
+        )
+        if network is None:
+            return trainer.run(resume=resume)
+        with network.attach():
+            return trainer.run(resume=resume)
+
+
+def _build(
+    run: Run,
+    host: Host,
+    prepared: Prepared,
+    output_folder: Path,
+    listener: Listener,
+    *,
+    commands: Commands,
+    world: World,
+    between_steps: Callable[[], None] | None,
+) -> tuple[Trainer, Network | None]:
+    """Everything that a trainer needs, on a host whose session is open."""
+    cache, problems = make_latents(
+        run, host, [*prepared.pictures, *prepared.held_out], should_stop=lambda: commands.stopping
+    )
+    for problem in problems:
+        listener(Notice("warning", 0, problem))
+    layers = host.layers()
+    words = assemble.make_words(run, host.text, host.device)
+    initial = {name: tuple(t.detach().clone() for t in towers) for name, towers in words.as_mapping().items()}
+    network = assemble.make_network(run, layers, host.device)
+    source = _source(run, prepared, cache, world)
+    dtype = assemble.autocast_dtype(run.memory, layers[0].module)
+    micro_step = MicroStep(
+        host.text,
+        host.denoiser,
+        schedule=assemble.make_noise_schedule(host, run.noise),
+        objective=assemble.make_objective(run.loss, normalise_mask=False),
+        noise=assemble.make_noise_settings(run.noise),
+        device=host.device,
+        autocast_dtype=dtype,
+    )
+    trainable = Trainable(
+        words,
+        network,
+        assemble.trained_groups(run, words, network),
+        optimizer=run.schedule.optimizer,
+        control=assemble.make_word_control(run, host.text),
+        max_norm=run.network.max_norm,
+        ema_decay=run.schedule.ema_decay,
+        loss_scaling=dtype is torch.float16,
+        world=world,
+    )
+    outputs = RunOutputs(
+        run,
+        host,
+        prepared,
+        folder=output_folder,
+        trainable=trainable,
+        layers=layers,
+        micro_step=micro_step,
+        initial_words=initial,
+        held_out=_held_out_batches(run, prepared, cache),
+    )
+    plan = assemble.make_phase_plan(run.schedule)
+    trainer = Trainer(
+        LoopSettings(
+            name=run.name,
+            seed=run.seed,
+            max_steps=run.schedule.max_steps,
+            accumulation=run.schedule.accumulation,
+            save_every_steps=run.saving.every_steps,
+            state_every_steps=run.saving.state_every_steps,
+            keep_states=run.saving.keep_states,
+            sample_every_steps=run.saving.preview_every_steps,
+            separation_every_steps=run.saving.separation_every_steps,
+            state_folder=output_folder / f"{run.name}.state",
+            fingerprint=fingerprint(run, host, prepared),
+        ),
+        trainable=trainable,
+        micro_step=micro_step,
+        source=source,
+        plan=plan,
+        rate_factor=assemble.make_rate_factor(run.schedule, plan),
+        outputs=outputs,
+        listener=listener,
+        commands=commands,
+        world=world,
+        between_steps=between_steps,
+    )
+    outputs.progress = trainer
+    return trainer, network
+
+
+def fingerprint(run: Run, host: Host, prepared: Prepared) -> str:
+    """What a saved state depends on: settings but for saving, the checkpoint, and the pictures with their captions."""
+    settings = run_to_dict(run)
+    del settings["saving"], settings["name"]
+    settings["data"].pop("cache_folder")
+    pictures = [[picture.key, picture.caption, picture.repeats] for picture in prepared.pictures]
+    facts = json.dumps([settings, host.info.name, host.info.sha256, host.codec.fingerprint, pictures], sort_keys=True)
+    return hashlib.sha256(facts.encode()).hexdigest()
+
+
+def _source(run: Run, prepared: Prepared, cache: LatentCache, world: World) -> BatchSource:
+    return BatchSource(
+        cache,
+        assemble.make_captions(run, word_of_concepts(run, prepared.dataset)),
+        batch_size=run.schedule.batch_size,
+        accumulation=run.schedule.accumulation,
+        words=[word.name for word in run.words],
+        seed=run.seed,
+        rank=world.rank,
+        world_size=world.size,
+        latents="draw" if run.data.random_latent else "mean",
+        draw_weights={p.key: float(p.repeats) for p in prepared.pictures} if prepared.held_out else None,
+    )
+
+
+def _held_out_batches(run: Run, prepared: Prepared, cache: LatentCache) -> dict[str, list[TrainingBatch]]:
+    """Held-out pictures by word, one a batch, with their captions as they are (no shuffling, no dropout)."""
+    find = WordFinder([word.name for word in run.words])
+    found: dict[str, list[TrainingBatch]] = {}
+    ready = {picture.key for picture in cache.pictures}
+    for picture in prepared.held_out:
+        names = find(picture.caption)
+        if not names or picture.key not in ready:
+            continue
+        latents = cache.get(picture.key).mean[None]
+        found.setdefault(names[0], []).append(
+            TrainingBatch(latents, [picture.caption], None, torch.ones(1), [picture.key], [names])
+        )
+    return found
