@@ -27,7 +27,7 @@ _ALGORITHMS = (
     ("lora_down.weight", "lora"),
     ("lora_A.weight", "lora"),
     ("lora.down.weight", "lora"),
-    ("hada_w1_a", "loha"),
+    ("hada_w1_b", "loha"),
     ("lokr_w1", "lokr"),
     ("lokr_w1_a", "lokr"),
     ("a1.weight", "glora"),
@@ -134,9 +134,9 @@ def list_folder(folder: str | Path, *, recursive: bool = True) -> list[BundleSum
 
 
 def network_rank(shapes: Mapping[str, tuple[int, ...]]) -> int | None:
-    """The most frequent rank among the layers of a network (by key and shape), or None."""
+    """The most frequent rank among the layers of a network (by key and shape; the higher one at a draw), or None."""
     ranks = Counter(rank for key, shape in shapes.items() if (rank := _rank(key, shape)) is not None)
-    return ranks.most_common(1)[0][0] if ranks else None
+    return max(ranks, key=lambda rank: (ranks[rank], rank), default=None)
 
 
 def _rank(key: str, shape: tuple[int, ...]) -> int | None:
@@ -148,7 +148,8 @@ def _rank(key: str, shape: tuple[int, ...]) -> int | None:
 
 
 def _algorithms(keys: Iterable[str]) -> tuple[str, ...]:
-    found = {name for key in keys for suffix, name in _ALGORITHMS if key.endswith(f".{suffix}")}
+    endings = {f".{key.partition('.')[2]}" for key in keys}  # of kohya keys there are only a few
+    found = {name for ending in endings for suffix, name in _ALGORITHMS if ending.endswith(f".{suffix}")}
     return tuple(sorted(found))
 
 

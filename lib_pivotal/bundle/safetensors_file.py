@@ -42,6 +42,7 @@ _DTYPE_NAMES = {
 _DTYPES: dict[str, torch.dtype] = {
     name: getattr(torch, attribute) for name, attribute in _DTYPE_NAMES.items() if hasattr(torch, attribute)
 }
+_SIZES = {name: torch.empty(0, dtype=dtype).element_size() for name, dtype in _DTYPES.items()}
 _NAMES_OF_DTYPES = {dtype: name for name, dtype in _DTYPES.items()}
 
 
@@ -158,9 +159,8 @@ def _entry(key: str, value: Any) -> TensorEntry:
     if not _counts(offsets) or len(offsets) != 2 or offsets[0] > offsets[1]:
         raise _MalformedError(f"tensor {key!r} has data_offsets {offsets!r}")
     entry = TensorEntry(dtype, tuple(shape), offsets[0], offsets[1])
-    known = _DTYPES.get(dtype)
-    if known is not None:
-        expected = math.prod(entry.shape) * torch.empty(0, dtype=known).element_size()
+    if dtype in _SIZES:
+        expected = math.prod(entry.shape) * _SIZES[dtype]
         if entry.size_bytes != expected:
             raise _MalformedError(
                 f"tensor {key!r} {dtype} {list(shape)} needs {expected:,} bytes, has {entry.size_bytes:,}"
