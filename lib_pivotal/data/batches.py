@@ -202,7 +202,7 @@ class BatchSource:
         return [weight * len(weights) / total for weight in weights]  # an epoch is as many draws as pictures
 
     def _draw(self, index: int, key: str) -> Draw:
-        flip = self._cache.flips(key) and random.Random(f"{self._seed}/flip/{index}").random() < 0.5
+        flip = self._cache.flips(key) and seed_of(f"{self._seed}/flip/{index}") % 2 == 1
         return Draw(index=index, key=key, flip=flip)
 
     def _latent(self, entry: CachedLatents, draw: Draw) -> Tensor:

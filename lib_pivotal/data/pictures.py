@@ -25,6 +25,7 @@ EXTENSIONS = frozenset(
 
 _ORIENTATION = 0x0112
 _TAIL_BYTES = 65_536
+_PNG_ORIENTATION = (b"eXIf", b"tEXtRaw profile type ", b"zTXtRaw profile type ", b"iTXtXML:com.adobe.xmp")
 
 
 @dataclass(frozen=True)
@@ -48,8 +49,7 @@ def inspect(path: Path, *, full: bool = False) -> PictureFacts:
         raise DataError(f"{path.name}: the file is empty (0 bytes). Copy it again from its source.")
     try:
         with Image.open(path) as image:
-            facts = _facts(image)
-            cut_off = not _ends_well(path, format_name=facts.format)
+            facts, cut_off = _facts(image, path)
             if cut_off and ImageFile.LOAD_TRUNCATED_IMAGES:  # decoding would not tell: the host asked Pillow not to
                 raise DataError("the end of the file is missing")
             if full or cut_off:
@@ -108,18 +108,45 @@ def _unreadable(path: Path, error: Exception) -> str:
     return f"{path.name}: cannot be read as a picture ({reason}). Open it in an image editor and save it anew."
 
 
-def _facts(image: Image.Image) -> PictureFacts:
+def _facts(image: Image.Image, path: Path) -> tuple[PictureFacts, bool]:
+    """The facts, and whether the file seems cut off; decodes nothing (Pillow's PNG `getexif` would)."""
+    format_name = image.format or ""
+    if format_name == "PNG":
+        chunks = _png_chunks(path)
+        cut_off = not chunks or not chunks[-1].startswith(b"IEND")
+        turned = any(chunk.startswith(_PNG_ORIENTATION) for chunk in chunks)
+    else:
+        cut_off, turned = not _ends_well(path, format_name=format_name), True
     width_px, height_px = image.size
-    if image.getexif().get(_ORIENTATION) in (5, 6, 7, 8):
+    if turned and image.getexif().get(_ORIENTATION) in (5, 6, 7, 8):
         width_px, height_px = height_px, width_px
-    return PictureFacts(
+    facts = PictureFacts(
         width_px=width_px,
         height_px=height_px,
         mode=image.mode,
-        format=image.format or "",
+        format=format_name,
         frames=getattr(image, "n_frames", 1),
         has_alpha=_has_alpha(image),
     )
+    return facts, cut_off
+
+
+def _png_chunks(path: Path) -> list[bytes]:
+    """Type and first bytes of each complete chunk."""
+    size_bytes = path.stat().st_size
+    chunks: list[bytes] = []
+    with path.open("rb") as file:
+        position = 8
+        while position + 12 <= size_bytes:
+            file.seek(position)
+            head = file.read(32)
+            position += 12 + int.from_bytes(head[:4], "big")
+            if position > size_bytes:
+                break
+            chunks.append(head[4:])
+            if head[4:8] == b"IEND":
+                break
+    return chunks
 
 
 def _has_alpha(image: Image.Image) -> bool:
@@ -158,8 +185,6 @@ def _ends_well(path: Path, *, format_name: str) -> bool:
         head = file.read(12)
         file.seek(max(0, size_bytes - _TAIL_BYTES))
         tail = file.read()
-    if format_name == "PNG":
-        return b"IEND\xaeB`\x82" in tail
     if format_name in ("JPEG", "MPO"):
         return b"\xff\xd9" in tail
     if format_name == "WEBP":
