@@ -55,7 +55,7 @@ def rate_factor(
         return (step + 1) / warmup_steps
     if kind == "constant":
         return 1.0
-    progress = min(1.0, (step - warmup_steps) / max(1, max_steps - warmup_steps))
+    progress = (step - warmup_steps) / (max_steps - warmup_steps) if step < max_steps else 1.0
     if kind == "linear":
         shape = 1 - progress
     elif kind == "polynomial":
