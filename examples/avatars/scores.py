@@ -1,0 +1,156 @@
+"""Scores of generated avatars by a small classifier that has never met the diffusion model.
+
+- *Attribute accuracy*: how often the classifier sees the attributes that the prompt asked for.
+- *Identity score* of pictures for a word (character or style): the mean probability that the word's character (or
+  style) is in them, from one sigmoid a word.
+
+A character is worth 1 with all of its traits and 0 as a plain avatar that only shares the describable ones (hair, eyes,
+skin); between the two the classifier is taught `scores_train.likeness`. `python -m examples.avatars.scores train|check`
+makes `weights/scores.safetensors` and measures it.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from examples.avatars.characters import CHARACTERS, STYLES
+from examples.avatars.world import ATTRIBUTES, Avatar
+
+WEIGHTS = Path(__file__).parent / "weights" / "scores.safetensors"
+WORDS = (*CHARACTERS, *STYLES)
+"""Every word with an identity score, in the order of the classifier's outputs."""
+SIZE_PX = 64
+SHAPE_VERSION = "1"
+"""Changes with the network's shape or the order of its outputs."""
+
+Pictures: TypeAlias = "Tensor | Sequence[Image.Image]"
+RoundTrip: TypeAlias = Callable[[Tensor], Tensor]
+"""Pictures through an autoencoder: `(n, 3, 64, 64)` in -1..1 to the same."""
+
+
+class Scorer(nn.Module):
+    """A small convolutional network with one output a word and one group of outputs an attribute."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.groups = {name: len(values) for name, values in ATTRIBUTES.items()}
+        self.features = nn.Sequential(
+            _block(3, 24, stride=2),
+            _block(24, 48, stride=2),
+            _block(48, 96, stride=2),
+            _block(96, 96, stride=1, groups=96),
+            _block(96, 24, stride=1, kernel=1),
+            nn.Flatten(),
+        )
+        self.hidden = nn.Sequential(nn.Dropout(0.1), nn.Linear(24 * 64, 128), nn.SiLU(), nn.Dropout(0.1))
+        self.out = nn.Linear(128, len(WORDS) + sum(self.groups.values()))
+
+    def forward(self, pictures: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Logits of the words `(n, words)` and of each attribute `(n, values)`.
+
+        `pictures`: in -1..1, `(n, 3, 64, 64)`.
+        """
+        logits = self.out(self.hidden(self.features(pictures)))
+        words, *attributes = logits.split([len(WORDS), *self.groups.values()], dim=1)
+        return words, dict(zip(self.groups, attributes, strict=True))
+
+    @torch.no_grad()
+    def identities(self, pictures: Pictures) -> Tensor:
+        """Probability of each word in each picture, `(n, words)` in the order of `WORDS`."""
+        return torch.cat([self(batch)[0].sigmoid() for batch in as_tensor(pictures).split(256)])
+
+    def identity(self, pictures: Pictures, word: str) -> float:
+        """The identity score of pictures that should show `word`: its mean probability."""
+        if word not in WORDS:
+            raise ValueError(f"word is {word!r}; the avatars' words are {', '.join(WORDS)}")
+        return self.identities(pictures)[:, WORDS.index(word)].mean().item()
+
+    @torch.no_grad()
+    def attributes(self, pictures: Pictures) -> list[dict[str, str]]:
+        """The likeliest value of every attribute in each picture."""
+        found: list[dict[str, str]] = []
+        for batch in as_tensor(pictures).split(256):
+            best = {name: logits.argmax(1).tolist() for name, logits in self(batch)[1].items()}
+            values = {name: list(ATTRIBUTES[name]) for name in best}
+            found += [{name: values[name][best[name][i]] for name in best} for i in range(len(batch))]
+        return found
+
+    def attribute_accuracy(self, pictures: Pictures, wanted: Sequence[Avatar]) -> dict[str, float]:
+        """Share of pictures in which each attribute is as wanted; their mean as "mean"."""
+        found = self.attributes(pictures)
+        if len(found) != len(wanted):
+            raise ValueError(f"{len(found)} pictures for {len(wanted)} wanted avatars; give one avatar a picture")
+        shares = {
+            name: sum(seen[name] == getattr(avatar, name) for seen, avatar in zip(found, wanted, strict=True))
+            / len(found)
+            for name in ATTRIBUTES
+        }
+        return shares | {"mean": sum(shares.values()) / len(shares)}
+
+
+def _block(inputs: int, outputs: int, *, stride: int, kernel: int = 3, groups: int = 1) -> nn.Sequential:
+    conv = nn.Conv2d(inputs, outputs, kernel, stride=stride, padding=kernel // 2, groups=groups)
+    return nn.Sequential(conv, nn.GroupNorm(8, outputs), nn.SiLU())
+
+
+def as_tensor(pictures: Pictures) -> Tensor:
+    """Pictures as `(n, 3, 64, 64)` in -1..1; other sizes are brought to 64 pixels."""
+    if isinstance(pictures, Tensor):
+        if pictures.ndim != 4 or pictures.shape[1] != 3:
+            raise ValueError(f"pictures have the shape {tuple(pictures.shape)}; it must be (n, 3, height, width)")
+        if pictures.shape[2:] == (SIZE_PX, SIZE_PX):
+            return pictures.float().clamp(-1, 1)
+        size = (SIZE_PX, SIZE_PX)
+        return nn.functional.interpolate(pictures.float(), size, mode="bilinear", antialias=True).clamp(-1, 1)
+    rows = []
+    for picture in pictures:
+        rgb = picture.convert("RGB")
+        if rgb.size != (SIZE_PX, SIZE_PX):
+            rgb = rgb.resize((SIZE_PX, SIZE_PX), Image.Resampling.BOX)
+        rows.append(np.asarray(rgb, np.float32))
+    return torch.from_numpy(np.stack(rows)).permute(0, 3, 1, 2) / 127.5 - 1
+
+
+def load_scorer(path: Path = WEIGHTS) -> Scorer:
+    """The trained classifier."""
+    if not path.exists():
+        raise FileNotFoundError(f"{path} is missing; `python -m examples.avatars.scores train` makes it")
+    scorer = Scorer()
+    scorer.load_state_dict({key: value.float() for key, value in load_file(path).items()})
+    return scorer.eval().requires_grad_(False)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; the exit status."""
+    from examples.avatars import scores_train  # it imports this module
+
+    parser = argparse.ArgumentParser(prog="python -m examples.avatars.scores", description="The avatars' classifier.")
+    parser.add_argument("command", choices=("train", "check"))
+    parser.add_argument("--weights", type=Path, default=WEIGHTS)
+    parser.add_argument(
+        "--autoencoder", type=Path, help="SD1 checkpoint with the autoencoder; default: the avatars' own"
+    )
+    parser.add_argument("--pictures", type=int, help="renders to train on, or to check each word with")
+    parser.add_argument("--steps", type=int, default=scores_train.STEPS, help="of 64 pictures")
+    options = parser.parse_args(arguments)
+    roundtrip = scores_train.load_roundtrip(options.autoencoder)
+    if options.command == "train":
+        scores_train.train(
+            options.weights, roundtrip, pictures=options.pictures or scores_train.PICTURES, steps=options.steps
+        )
+    report = scores_train.check(load_scorer(options.weights), roundtrip, pictures=options.pictures or 24)
+    print(report.table())
+    return 0 if report.passed else 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,91 @@
+"""The characters: distinct, legally named, and with hard negatives that only lack the unusual traits."""
+
+from __future__ import annotations
+
+import itertools
+import random
+import re
+
+import numpy as np
+import pytest
+
+from examples.avatars.characters import (
+    CHARACTERS,
+    DESCRIBABLE,
+    STYLES,
+    character_avatar,
+    describable_tags,
+    hard_negative,
+    varying_attributes,
+)
+from examples.avatars.world import ATTRIBUTES, LOOKS, Avatar, Traits, caption, render
+
+
+def test_sixteen_characters_and_two_styles() -> None:
+    assert len(CHARACTERS) == 16
+    assert len(STYLES) == 2
+    assert set(STYLES.values()) == set(LOOKS) - {"plain", "retro"}
+
+
+@pytest.mark.parametrize("word", [*CHARACTERS, *STYLES])
+def test_words_are_legal_names(word: str) -> None:
+    assert re.fullmatch(r"[a-z][a-z0-9_-]*[a-z]", word)
+
+
+def test_describable_traits_are_distinct() -> None:
+    assert len({describable_tags(name) for name in CHARACTERS}) == len(CHARACTERS)
+
+
+@pytest.mark.parametrize("name", CHARACTERS)
+def test_two_or_three_unusual_traits(name: str) -> None:
+    assert 2 <= len(CHARACTERS[name].traits.shown) <= 3
+
+
+@pytest.mark.parametrize("name", CHARACTERS)
+def test_characters_keep_their_traits_and_vary_the_rest(name: str) -> None:
+    rng = random.Random(0)
+    shown = [character_avatar(name, rng) for _ in range(80)]
+    assert {each.traits for each in shown} == {CHARACTERS[name].traits}
+    for key in DESCRIBABLE:
+        assert {getattr(each, key) for each in shown} == {getattr(CHARACTERS[name], key)}
+    for key in varying_attributes():
+        assert len({getattr(each, key) for each in shown}) >= len(ATTRIBUTES[key]) - 2
+
+
+@pytest.mark.parametrize("name", CHARACTERS)
+def test_describable_tags_are_in_every_caption(name: str) -> None:
+    tags = describable_tags(name).split(", ")
+    assert tags[0] == "1girl"
+    assert set(tags) <= set(caption(character_avatar(name, random.Random(1))).split(", "))
+
+
+@pytest.mark.parametrize("name", CHARACTERS)
+def test_hard_negatives_share_the_description_only(name: str) -> None:
+    negative = hard_negative(name, random.Random(2))
+    assert negative.traits == Traits()
+    assert set(describable_tags(name).split(", ")) <= set(caption(negative).split(", "))
+
+
+def _alike(name: str) -> np.ndarray:
+    """A character with everything that varies at one value."""
+    fixed = {key: next(iter(ATTRIBUTES[key])) for key in varying_attributes()}
+    character = CHARACTERS[name]
+    described = {key: getattr(character, key) for key in DESCRIBABLE}
+    return np.asarray(render(Avatar(**fixed, **described, traits=character.traits)), np.int16)
+
+
+def test_every_character_is_distinct() -> None:
+    pictures = {name: _alike(name) for name in CHARACTERS}
+    for one, other in itertools.combinations(CHARACTERS, 2):
+        changed = np.abs(pictures[one] - pictures[other]).max(-1) > 40
+        assert changed.mean() > 0.08, (one, other)
+
+
+@pytest.mark.parametrize("name", CHARACTERS)
+def test_unusual_traits_are_plain_to_see(name: str) -> None:
+    rng = random.Random(3)
+    avatar = character_avatar(name, rng)
+    fixed = {key: getattr(avatar, key) for key in ATTRIBUTES}
+    with_traits = np.asarray(render(avatar), np.int16)
+    without = np.asarray(render(Avatar(**fixed)), np.int16)
+    assert (np.abs(with_traits - without).max(-1) > 40).sum() > 100  # pixels of 4,096

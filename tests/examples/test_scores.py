@@ -1,0 +1,116 @@
+"""The avatars' classifier: what it is taught, and that the stored one keeps its promises."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from examples.avatars import scores, scores_data, scores_train
+from examples.avatars.characters import CHARACTERS, character_avatar, hard_negative
+from examples.avatars.world import ATTRIBUTES, random_avatar, render
+
+needs_weights = pytest.mark.skipif(not scores.WEIGHTS.exists(), reason="examples.avatars.scores train has not run")
+
+
+def test_likeness_is_graded() -> None:
+    rng = random.Random(0)
+    avatar = character_avatar("brunovi", rng)
+    assert scores_data.likeness(avatar, "brunovi") == 1
+    assert scores_data.likeness(hard_negative("brunovi", rng), "brunovi") == 0
+    half = replace(avatar, traits=replace(avatar.traits, headgear=None))
+    assert scores_data.likeness(half, "brunovi") == 0.25
+    other_colour = replace(avatar, traits=replace(avatar.traits, headgear_colour="lime"))
+    assert scores_data.likeness(other_colour, "brunovi") == 0.25
+    assert scores_data.likeness(replace(avatar, hair="pink", eyes="red"), "brunovi") == 0.25
+    for name in CHARACTERS:
+        assert scores_data.likeness(avatar, name) == (name == "brunovi")
+
+
+@pytest.mark.parametrize("kind", scores_data.KINDS)
+def test_every_kind_is_drawn(kind: str) -> None:
+    rng = random.Random(1)
+    drawn = [scores_data.draw(kind, rng) for _ in range(40)]
+    best = [max(scores_data.likeness(avatar, name) for name in CHARACTERS) for avatar in drawn]
+    if kind == "character":
+        assert set(best) == {1}
+    elif kind in ("hard_negative", "base"):
+        assert set(best) == {0}
+    else:
+        assert min(best) < 1
+
+
+def test_targets_and_shapes() -> None:
+    avatar = character_avatar("akavell", random.Random(2))
+    renders = scores_data.make_renders([(avatar, "outlined"), (avatar, "plain")])
+    assert renders.pictures.shape == (2, 3, 64, 64)
+    assert renders.words[:, scores.WORDS.index("akavell")].tolist() == [1, 1]
+    assert renders.words[:, scores.WORDS.index("inkurro")].tolist() == [1, 0]
+    assert renders.words.sum().item() == 3
+    values = [list(ATTRIBUTES[name])[number] for name, number in zip(ATTRIBUTES, renders.attributes[0], strict=True)]
+    assert values == [getattr(avatar, name) for name in ATTRIBUTES]
+
+
+def test_roughener_stays_in_range_and_follows_its_generator() -> None:
+    pictures = torch.rand((4, 3, 64, 64), generator=torch.Generator().manual_seed(0)) * 2 - 1
+    one, two = (scores_data.Roughener(torch.Generator().manual_seed(5))(pictures) for _ in range(2))
+    assert torch.equal(one, two)
+    assert one.shape == pictures.shape
+    assert one.abs().max() <= 1
+    assert not torch.equal(one, pictures)
+
+
+def test_pictures_of_other_kinds_and_sizes() -> None:
+    avatar = random_avatar(random.Random(3))
+    small, big = scores.as_tensor([render(avatar)]), scores.as_tensor([render(avatar, 128)])
+    assert small.shape == big.shape == (1, 3, 64, 64)
+    assert (small - big).abs().mean() < 0.03
+    assert torch.equal(scores.as_tensor(small), small)
+    with pytest.raises(ValueError, match="shape"):
+        scores.as_tensor(torch.zeros(3, 64, 64))
+
+
+def test_a_few_steps_learn_and_store(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "weights" / "s.safetensors"
+    trained = scores_train.train(path, scores_data.soft_copy, pictures=16, steps=2)
+    loaded = scores.load_scorer(path)
+    pictures = torch.zeros(2, 3, 64, 64)
+    assert torch.allclose(trained.identities(pictures), loaded.identities(pictures), atol=0.01)
+    assert "16 renders" in capsys.readouterr().out
+
+
+def test_faults_are_named(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="scores train"):
+        scores.load_scorer(tmp_path / "none.safetensors")
+    scorer = scores.Scorer()
+    with pytest.raises(ValueError, match="word is 'nobody'"):
+        scorer.identity(torch.zeros(1, 3, 64, 64), "nobody")
+    with pytest.raises(ValueError, match="1 pictures for 0 wanted"):
+        scorer.attribute_accuracy(torch.zeros(1, 3, 64, 64), [])
+
+
+@needs_weights
+def test_stored_file_is_small() -> None:
+    assert scores.WEIGHTS.stat().st_size < 1_000_000
+
+
+@needs_weights
+@pytest.mark.parametrize("word", scores.WORDS)
+def test_stored_scorer_keeps_its_promises(word: str) -> None:
+    scorer = scores.load_scorer()
+    true, false = scores_data.held_out(word, 8, seed=77)
+    for worn in (lambda x: x, scores_data.soft_copy):
+        assert scorer.identity(worn(scores_data.to_floats(true.pictures)), word) >= scores_train.TRUE_AT_LEAST
+        assert scorer.identity(worn(scores_data.to_floats(false.pictures)), word) <= scores_train.FALSE_AT_MOST
+
+
+@needs_weights
+def test_stored_scorer_sees_attributes() -> None:
+    rng = random.Random(78)
+    avatars = [random_avatar(rng) for _ in range(40)]
+    accuracy = scores.load_scorer().attribute_accuracy([render(avatar) for avatar in avatars], avatars)
+    assert list(accuracy) == [*ATTRIBUTES, "mean"]
+    assert accuracy["mean"] >= 0.95
