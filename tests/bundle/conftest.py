@@ -43,7 +43,9 @@ def save(tmp_path: Path) -> Callable[..., Path]:
         tensors: Mapping[str, Tensor], *, metadata: Mapping[str, str] | None = None, name: str = "file.safetensors"
     ) -> Path:
         path = tmp_path / name
-        own = {key: tensor.contiguous().clone() for key, tensor in tensors.items()}  # the official writer refuses sharing
+        own = {
+            key: tensor.contiguous().clone() for key, tensor in tensors.items()
+        }  # the official writer refuses sharing
         safetensors.torch.save_file(own, path, dict(metadata) if metadata else None)
         return path
 

@@ -46,7 +46,9 @@ def test_keys_are_read_from_the_right(key: str, name: str, tensor: str) -> None:
     assert parse_word_key(key) == WordKey(name, tensor)
 
 
-@pytest.mark.parametrize("key", ["bundle_emb.", "bundle_emb.dog", "bundle_emb..clip_l", "bundle_emb.dog.", "bundle_emb"])
+@pytest.mark.parametrize(
+    "key", ["bundle_emb.", "bundle_emb.dog", "bundle_emb..clip_l", "bundle_emb.dog.", "bundle_emb"]
+)
 def test_keys_without_name_or_tensor(key: str) -> None:
     assert parse_word_key(key) is None
     assert is_word_key(key)

@@ -35,7 +35,11 @@ SHAPES = {
 def make_unet(shape: UnetShape, *, sdxl: bool = False) -> torch.nn.Module:
     kinds = ["CrossAttnDownBlock2D" if level else "DownBlock2D" for level in shape.attention]
     ups = ["CrossAttnUpBlock2D" if level else "UpBlock2D" for level in reversed(shape.attention)]
-    more = {"addition_embed_type": "text_time", "addition_time_embed_dim": 8, "projection_class_embeddings_input_dim": 64}
+    more = {
+        "addition_embed_type": "text_time",
+        "addition_time_embed_dim": 8,
+        "projection_class_embeddings_input_dim": 64,
+    }
     return diffusers.UNet2DConditionModel(
         sample_size=8,
         block_out_channels=tuple(8 * (1 + i) for i in range(shape.levels)),
@@ -91,7 +95,7 @@ def test_compvis_names_are_those_that_diffusers_reads(case: tuple[UnetShape, tor
 def test_kohya_names_of_every_layer_go_back_to_their_path(case: tuple[UnetShape, torch.nn.Module]) -> None:
     shape, unet = case
     for path, module in unet.named_modules():
-        if isinstance(module, (torch.nn.Linear, torch.nn.Conv2d)):
+        if isinstance(module, torch.nn.Linear | torch.nn.Conv2d):
             assert split_kohya_name(kohya_name(path, "unet")) == ("unet", path)
             flat = kohya_name(compvis_path(path, shape), "unet")
             assert split_kohya_name(flat) == ("unet", compvis_path(path, shape))
@@ -130,14 +134,14 @@ def stock_lookup(name: str) -> str:
 def test_the_stock_web_ui_finds_every_layer_under_the_name_for_it(case: tuple[UnetShape, torch.nn.Module]) -> None:
     shape, unet = case
     for path, module in unet.named_modules():
-        if isinstance(module, (torch.nn.Linear, torch.nn.Conv2d)):
+        if isinstance(module, torch.nn.Linear | torch.nn.Conv2d):
             expected = "diffusion_model_" + compvis_path(path, shape).replace(".", "_")
             assert stock_lookup(name_for_webui(path, shape)) == expected
 
 
 def test_sd1_needs_no_other_names_than_kohyas() -> None:
     for path, module in make_unet(SD1_SHAPE).named_modules():
-        if isinstance(module, (torch.nn.Linear, torch.nn.Conv2d)):
+        if isinstance(module, torch.nn.Linear | torch.nn.Conv2d):
             assert name_for_webui(path, SD1_SHAPE) == kohya_name(path, "unet")
 
 

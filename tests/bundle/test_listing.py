@@ -17,9 +17,7 @@ from lib_pivotal.bundle.writer import write_bundle
 from lib_pivotal.errors import BundleError
 
 
-def test_what_a_listing_says(
-    tmp_path: Path, network: dict[str, Tensor], words: dict[str, tuple[Tensor, ...]]
-) -> None:
+def test_what_a_listing_says(tmp_path: Path, network: dict[str, Tensor], words: dict[str, tuple[Tensor, ...]]) -> None:
     path = write_bundle(tmp_path / "x.safetensors", network=network, words=words, metadata={"ss_seed": "1"})
     summary = list_bundle(path)
     assert {(word.name, word.vectors, word.widths) for word in summary.words} == {
