@@ -33,14 +33,14 @@ def test_offset_adds_its_variance_to_the_mean_of_a_channel() -> None:
     """var(mean of a channel) = 1/(h·w) + offset²."""
     latents = torch.zeros(600, 4, 8, 8)
     noise = make_noise(latents, generator=seeded(), offset=0.3)
-    assert float(noise.mean(dim=(2, 3)).var()) == pytest.approx(1 / 64 + 0.09, rel=0.05)
+    assert float(noise.mean(dim=(2, 3)).var()) == pytest.approx(1 / 64 + 0.09, rel=0.12)
     assert float((noise - noise.mean(dim=(2, 3), keepdim=True)).var()) == pytest.approx(63 / 64, rel=0.02)
 
 
 def test_random_offset_has_a_third_of_the_variance() -> None:
     """E u² = 1/3 for u ~ U(0, 1)."""
     noise = make_noise(torch.zeros(800, 4, 8, 8), generator=seeded(), offset=0.6, random_offset=True)
-    assert float(noise.mean(dim=(2, 3)).var()) == pytest.approx(1 / 64 + 0.12, rel=0.1)
+    assert float(noise.mean(dim=(2, 3)).var()) == pytest.approx(1 / 64 + 0.12, rel=0.2)
 
 
 def test_adaptive_offset_follows_the_latents_and_never_turns_negative() -> None:
@@ -48,10 +48,10 @@ def test_adaptive_offset_follows_the_latents_and_never_turns_negative() -> None:
     latents[:, 1] = -3.0
     noise = make_noise(latents, generator=seeded(), offset=0.1, adaptive_offset=0.1)
     means = noise.mean(dim=(2, 3))
-    assert float(means[:, 0].var()) == pytest.approx(1 / 64 + 0.01, rel=0.1)
-    assert float(means[:, 1].var()) == pytest.approx(1 / 64 + 0.16, rel=0.1)
+    assert float(means[:, 0].var()) == pytest.approx(1 / 64 + 0.01, rel=0.2)
+    assert float(means[:, 1].var()) == pytest.approx(1 / 64 + 0.16, rel=0.2)
     clamped = make_noise(latents, generator=seeded(), offset=0.1, adaptive_offset=-0.1)
-    assert float(clamped.mean(dim=(2, 3))[:, 1].var()) == pytest.approx(1 / 64, rel=0.1)
+    assert float(clamped.mean(dim=(2, 3))[:, 1].var()) == pytest.approx(1 / 64, rel=0.2)
 
 
 def test_multires_noise_has_unit_deviation_and_low_frequencies() -> None:
