@@ -78,19 +78,15 @@ class Buckets:
                 "Lower minimum_px."
             )
 
+        self._shapes = [(math.log(size.width_px / size.height_px), size) for size in self.sizes]
+
     def assign(self, width_px: int, height_px: int) -> Placement:
         """The bucket of a picture of this size, and how it is resized and cut to fit."""
         if width_px < 1 or height_px < 1:
             raise DataError(f"picture size {width_px}x{height_px}: both sides must be 1 px or more.")
         shape = math.log(width_px / height_px)
-        bucket = min(
-            self.sizes,
-            key=lambda size: (
-                round(abs(math.log(size.width_px / size.height_px) - shape), 9),
-                -size.width_px * size.height_px,
-                size,
-            ),
-        )
+        # of sizes equally far, the larger one
+        bucket = min(self._shapes, key=lambda pair: (round(abs(pair[0] - shape), 9), -_area(pair[1]), pair[1]))[1]
         if not self.upscale and (bucket.width_px > width_px or bucket.height_px > height_px):
             bucket = self._own(width_px, height_px)
         return place(width_px, height_px, bucket=bucket, crop=self.crop)
@@ -138,6 +134,10 @@ def crop_report(placements: Sequence[Placement]) -> dict[str, float | int]:
         "most_cropped": max(shares, default=0.0),
         "upscaled": sum(placement.upscaled for placement in placements),
     }
+
+
+def _area(bucket: Bucket) -> int:
+    return bucket.width_px * bucket.height_px
 
 
 def _floor(length_px: int, step_px: int) -> int:

@@ -7,10 +7,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 from PIL import Image
 from torch import Tensor, nn
 
 from lib_pivotal.ports import LatentDistribution
+
+# the machine may be busy training: time says nothing about correctness
+settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy")
 
 
 class ConvCodec(nn.Module):

@@ -81,8 +81,7 @@ def test_sixteen_bit_rgb_png(tmp_path: Path) -> None:
     row = b"\x00" + struct.pack(">6H", 65_535, 0, 0, 0, 0, 32_896)
     chunks = [(b"IHDR", struct.pack(">IIBBBBB", 2, 1, 16, 2, 0, 0, 0)), (b"IDAT", zlib.compress(row)), (b"IEND", b"")]
     data = b"\x89PNG\r\n\x1a\n" + b"".join(
-        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-        for kind, body in chunks
+        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body)) for kind, body in chunks
     )
     path = tmp_path / "rgb16.png"
     path.write_bytes(data)

@@ -1,0 +1,56 @@
+"""Names and places of files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lib_pivotal.data.folders import Folder, concept_of, natural_order
+
+
+def test_natural_order() -> None:
+    names = ["a10", "a2", "A1", "b", "10", "9", "a", "a01"]
+    assert sorted(names, key=natural_order) == ["9", "10", "a", "A1", "a01", "a2", "a10", "b"]
+
+
+@given(st.lists(st.text(max_size=8)))
+def test_natural_order_sorts_any_names_in_one_way(names: list[str]) -> None:
+    assert sorted(names, key=natural_order) == sorted(reversed(names), key=natural_order)
+
+
+@pytest.mark.parametrize(
+    ("folders", "root", "expected"),
+    [
+        ([], "cats", ("cats", 1, False)),
+        ([], "5_cats", ("cats", 5, True)),
+        (["hanako"], "data", ("hanako", 1, False)),
+        (["hanako", "summer"], "data", ("hanako", 1, False)),
+        (["img", "10_hanako girl"], "data", ("hanako girl", 10, True)),
+        (["10_hanako", "summer"], "data", ("hanako", 10, True)),
+        (["2023"], "data", ("2023", 1, False)),
+    ],
+)
+def test_concepts_from_folder_names(folders: list[str], root: str, expected: tuple[str, int, bool]) -> None:
+    assert concept_of(folders, root_name=root) == expected
+
+
+def test_names_that_differ_only_in_case_are_both_there(tmp_path: Path) -> None:
+    (tmp_path / "a.png").touch()
+    (tmp_path / "A.PNG").touch()
+    if len(list(tmp_path.iterdir())) < 2:
+        pytest.skip("this file system ignores case")
+    assert {path.name for path in Folder(tmp_path).pictures()} == {"a.png", "A.PNG"}
+
+
+def test_masks_are_looked_for_in_order(tmp_path: Path) -> None:
+    for name in ("a.png", "mask/a.jpg", "mask/a.png", "a-masklabel.png", "att_mask/b.png", "b.jpg"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    folder = Folder(tmp_path)
+    assert folder.mask_file(tmp_path / "a.png") == tmp_path / "mask/a.png"
+    assert folder.mask_file(tmp_path / "b.jpg") == tmp_path / "att_mask/b.png"
+    assert folder.orphan_masks() == [tmp_path / "mask/a.jpg"]
+    assert [folder.key(path) for path in folder.pictures()] == ["a.png", "b.jpg"]

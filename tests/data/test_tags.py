@@ -1,0 +1,146 @@
+"""Core tags, pruning and init text."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lib_pivotal.data.captions import split_tags
+from lib_pivotal.data.tags import (
+    TagShare,
+    alone,
+    by_concept,
+    core_tags,
+    difficulty,
+    init_text,
+    lift,
+    prune,
+    same_tag,
+    tag_counts,
+    tag_shares,
+    without_overlaps,
+)
+from lib_pivotal.errors import DataError
+
+
+def _names(tags: list[TagShare]) -> list[str]:
+    return [item.tag for item in tags]
+
+
+@pytest.mark.parametrize(
+    ("tag", "form"),
+    [
+        ("Long_Hair", "long hair"),
+        ("(long hair:1.2)", "long hair"),
+        ("((long  hair))", "long hair"),
+        ("[hat]", "hat"),
+        (r"saber \(fate\)", "saber (fate)"),
+        (":)", ":"),
+        ("", ""),
+    ],
+)
+def test_same_tag(tag: str, form: str) -> None:
+    assert same_tag(tag) == form
+
+
+def test_counts_and_shares() -> None:
+    captions = ["Hat, hat, red_hair", "red hair", ""]
+    assert tag_counts(captions) == {"Hat": 1, "red_hair": 2}
+    assert tag_shares(captions) == [TagShare("red_hair", 2 / 3), TagShare("Hat", 1 / 3)]
+    assert tag_shares([]) == []
+
+
+def test_lift() -> None:
+    hanako, others = ["hanako, cat ears, hat"] * 4, ["hat"] * 12
+    found = lift(hanako, hanako + others)
+    assert found == {"hanako": 4.0, "cat ears": 4.0, "hat": 1.0}
+
+
+HANAKO = (
+    ["hanako, solo, 1girl, red hair, cat ears, shirt, smile"] * 45
+    + ["hanako, solo, red hair, blue eyes, white background"] * 36
+    + ["hanako, solo, star"] * 19
+)
+
+
+def test_narugo_thresholds() -> None:
+    # shares: red hair .81, cat ears .45, blue eyes .36 (a feature, so .35 does), shirt .45 (clothes), star .19
+    assert _names(core_tags(HANAKO, words=["hanako"])) == ["red hair", "cat ears", "blue eyes"]
+    assert _names(core_tags(HANAKO, words=["hanako"], feature_threshold=0.37)) == ["red hair", "cat ears"]
+    assert _names(core_tags(HANAKO, words=["hanako"], threshold=0.15)) == ["red hair", "cat ears", "blue eyes", "star"]
+
+
+def test_kgrid_thresholds() -> None:
+    assert _names(core_tags(HANAKO, rule="kgrid", words=["hanako"])) == ["red hair", "cat ears", "shirt"]
+    assert "hanako" in _names(core_tags(HANAKO, rule="kgrid"))  # nobody said that it is the word
+    assert "smile" in _names(core_tags(HANAKO, rule="kgrid", words=["hanako"], blacklist=()))
+
+
+def test_kgrid_counts_solo_pictures_only() -> None:
+    captions = ["solo, red hair"] * 4 + ["hanako, taro, blue hair"] * 40
+    assert _names(core_tags(captions, rule="kgrid", words=["hanako", "taro"])) == ["red hair"]
+    assert alone(["hanako, taro", "hanako, hat"], words=["hanako", "taro"]) == ["hanako, hat"]
+    assert alone(["hanako, taro"], words=["hanako", "taro"]) == ["hanako, taro"]
+
+
+def test_unknown_rule() -> None:
+    with pytest.raises(DataError, match="rule = 'best'"):
+        core_tags(HANAKO, rule="best")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("tag", "level"),
+    [
+        ("long_hair", 0),
+        ("blue eyes", 0),
+        ("hair ribbon", 0),
+        ("cat ears", 1),
+        ("mole under eye", 1),
+        ("cape", 2),
+        ("", 2),
+    ],
+)
+def test_difficulty(tag: str, level: int) -> None:
+    assert difficulty(tag) == level
+
+
+def test_overlaps() -> None:
+    tags = [TagShare(tag, 1.0) for tag in ("long hair", "very long hair", "hair ribbon", "dress", "white_dress")]
+    assert _names(without_overlaps(tags)) == ["very long hair", "hair ribbon", "white_dress"]
+
+
+def test_prune() -> None:
+    captions = ["hanako, red_hair, cat ears, hat", "taro, red hair", "photo of hanako, (red hair:1.1), cape"]
+    core = [TagShare("red hair", 0.9), TagShare("cat ears", 0.5)]
+    assert prune(captions, "hanako", core) == ["hanako, hat", "taro, red hair", "photo of hanako, cape"]
+    assert prune(captions, "hanako", core, drop_difficulty=1)[0] == "hanako, cat ears, hat"
+    assert prune(captions, "hanako", ["hat"])[2] is captions[2]
+    assert prune(["hanako, long hair, very long hair"], "hanako", [], overlaps=True) == ["hanako, very long hair"]
+    assert prune(["hanako"], "hanako", ["hanako"]) == ["hanako"]
+
+
+@given(
+    tags=st.lists(st.sampled_from(["zuko", "red hair", "Red_Hair", "hat", "zuko-chan", "very red hair", "cape"])),
+    core=st.sets(st.sampled_from(["red hair", "hat", "zuko"])),
+    overlaps=st.booleans(),
+)
+def test_pruning_is_idempotent_and_keeps_the_word(tags: list[str], core: set[str], overlaps: bool) -> None:
+    caption = ", ".join(tags)
+    once = prune([caption], "zuko", core, overlaps=overlaps)
+    assert prune(once, "zuko", core, overlaps=overlaps) == once
+    assert sum("zuko" in tag for tag in split_tags(once[0])) == sum("zuko" in tag for tag in tags)
+
+
+def test_init_text() -> None:
+    core = core_tags(HANAKO, words=["hanako"])
+    assert init_text(core) == "red hair, cat ears, blue eyes, *[0.1,10]"
+    assert init_text(core, lead="1girl", random_vectors=0) == "1girl, red hair, cat ears, blue eyes"
+    assert init_text(core, std=0.017, random_vectors=3, minimum_difficulty=1, maximum_difficulty=2) == (
+        "cat ears, *[0.017,3]"
+    )
+    assert init_text([]) == "*[0.1,10]"
+
+
+def test_by_concept() -> None:
+    assert by_concept({"a": "x", "b": "y"}, {"c": ("b", "a")}) == {"c": ["y", "x"]}
