@@ -1,0 +1,429 @@
+"""Whole runs on tiny real models: exact resume, nothing written into the checkpoint, failures that lose nothing."""
+
+import dataclasses
+import hashlib
+import json
+import multiprocessing
+import os
+import random
+import shutil
+import signal
+
+import pytest
+import torch
+
+from lib_pivotal.bundle.reader import read_bundle, require
+from lib_pivotal.config import check_run, run_from_dict
+from lib_pivotal.errors import ConfigError, DataError
+from lib_pivotal.training.events import (
+    Commands,
+    FileSaved,
+    Notice,
+    PicturesMade,
+    RunStarted,
+    SeparationMeasured,
+    StepDone,
+)
+from lib_pivotal.training.run import train
+from lib_pivotal.training.step import MicroStep
+
+
+def plain_run(folder, **schedule):
+    return {
+        "name": "two",
+        "seed": 3,
+        "words": [
+            {"name": "aoi", "init_text": "red hair, *[0.1,1]", "vectors": 3},
+            {"name": "hana", "init_text": "random", "vectors": 2},
+        ],
+        "network": {"unet_rank": 2, "te_rank": 2, "te_targets": "attention+mlp", "te_lr": 1e-3, "unet_lr": 1e-3},
+        "data": {"folder": str(folder), "resolution_px": 64, "tag_dropout": 0.2},
+        "schedule": {"max_steps": 8, "batch_size": 2, "rate": "cosine", **schedule},
+        "saving": {"state_every_steps": 0, "dtype": "fp32"},
+    }
+
+
+def make_run(folder, *, saving=None, **schedule):
+    plain = plain_run(folder, **schedule)
+    plain["saving"].update(saving or {})
+    return run_from_dict(plain)
+
+
+class Recorder:
+    def __init__(self, then=None):
+        self.events = []
+        self._then = then
+
+    def __call__(self, event):
+        self.events.append(event)
+        if self._then:
+            self._then(event)
+
+    def of(self, kind):
+        return [event for event in self.events if isinstance(event, kind)]
+
+    @property
+    def losses(self):
+        return [event.losses["loss"] for event in self.of(StepDone)]
+
+
+def model_hash(models):
+    digest = hashlib.sha256()
+    for key in ("unet", "vae", "text_model"):
+        for name, tensor in sorted(models[key].state_dict().items()):
+            digest.update(name.encode())
+            digest.update(tensor.numpy().tobytes())
+    return digest.hexdigest()
+
+
+def tensors_of(path):
+    bundle = require(read_bundle(path))
+    flat = dict(bundle.network)
+    flat.update({f"word {name} {i}": t for name, towers in bundle.words.items() for i, t in enumerate(towers)})
+    return flat
+
+
+def assert_same(first, second):
+    assert first.keys() == second.keys()
+    for key in first:
+        assert torch.equal(first[key], second[key]), key
+
+
+def test_a_run_trains_and_leaves_the_checkpoint_alone(tiny_host, tiny_models, two_words_folder, tmp_path):
+    before = model_hash(tiny_models)
+    grads = [p.requires_grad for m in ("unet", "text_model") for p in tiny_models[m].parameters()]
+    recorder = Recorder()
+    ended = train(make_run(two_words_folder), tiny_host, output_folder=tmp_path / "out", listener=recorder)
+    assert ended.reason == "finished" and ended.bundle == tmp_path / "out" / "two.safetensors"
+    assert model_hash(tiny_models) == before
+    assert [p.requires_grad for m in ("unet", "text_model") for p in tiny_models[m].parameters()] == grads
+    assert not any(m._forward_hooks for part in ("unet", "text_model") for m in tiny_models[part].modules())
+    bundle = require(read_bundle(ended.bundle))
+    assert set(bundle.words) == {"aoi", "hana"} and bundle.words["aoi"][0].shape == (3, 16)
+    assert any(key.startswith("lora_unet_") for key in bundle.network)
+    assert any(key.startswith("lora_te_") for key in bundle.network)
+    assert bundle.metadata["ss_network_dim"] == "2"
+    facts = json.loads(bundle.metadata["pivotal.words"])
+    assert facts["aoi"]["init_text"] == "red hair, *[0.1,1]" and facts["aoi"]["images_seen"] > 0
+    last = recorder.of(StepDone)[-1]
+    assert sum(last.images_seen.values()) == 16 and last.eta_seconds == 0
+    assert last.rates["word aoi"] == pytest.approx(0, abs=1e-3)
+    assert recorder.of(RunStarted)[0].words == ("aoi", "hana")
+
+
+def test_everything_that_should_move_moves(tiny_host, two_words_folder, tmp_path):
+    first = train(make_run(two_words_folder, max_steps=1), tiny_host, output_folder=tmp_path / "a", listener=Recorder())
+    later = train(make_run(two_words_folder, max_steps=8), tiny_host, output_folder=tmp_path / "b", listener=Recorder())
+    start, end = tensors_of(first.bundle), tensors_of(later.bundle)
+    still = [key for key in start if not key.endswith("alpha") and torch.equal(start[key], end[key])]
+    assert not still
+
+
+def test_same_seed_same_file_other_seed_other_file(tiny_host, two_words_folder, tmp_path):
+    run = make_run(two_words_folder)
+    first = train(run, tiny_host, output_folder=tmp_path / "a", listener=Recorder())
+    torch.rand(17)  # the caller's own draws must not matter
+    second = train(run, tiny_host, output_folder=tmp_path / "b", listener=Recorder())
+    assert_same(tensors_of(first.bundle), tensors_of(second.bundle))
+    other = train(dataclasses.replace(run, seed=4), tiny_host, output_folder=tmp_path / "c", listener=Recorder())
+    assert not torch.equal(tensors_of(other.bundle)["word aoi 0"], tensors_of(first.bundle)["word aoi 0"])
+
+
+def test_the_callers_random_state_is_untouched(tiny_host, two_words_folder, tmp_path):
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    train(make_run(two_words_folder, max_steps=2), tiny_host, output_folder=tmp_path, listener=Recorder())
+    assert torch.equal(torch.rand(3), expected)
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        {},
+        {"ema_decay": 0.9},
+        {"accumulation": 2},
+        {"phases": "two_phase", "words_steps": 3, "continued_words_factor": 0.5},
+        {"optimizer": "lion"},
+    ],
+)
+def test_resume_equals_the_uninterrupted_run(extra, tiny_host, two_words_folder, tmp_path):
+    run = make_run(two_words_folder, **extra)
+    whole = train(run, tiny_host, output_folder=tmp_path / "whole", listener=Recorder())
+    commands = Commands()
+    stop_at = Recorder(lambda e: commands.stop() if isinstance(e, StepDone) and e.step == 4 else None)
+    stopped = train(run, tiny_host, output_folder=tmp_path / "parts", listener=stop_at, commands=commands)
+    assert stopped.reason == "stopped" and stopped.step == 4
+    rest = Recorder()
+    resumed = train(run, tiny_host, output_folder=tmp_path / "parts", listener=rest, resume=True)
+    assert rest.of(StepDone)[0].step == 5
+    assert_same(tensors_of(whole.bundle), tensors_of(resumed.bundle))
+    assert (
+        rest.of(StepDone)[-1].images_seen == {"aoi": 8, "hana": 8}
+        or sum(rest.of(StepDone)[-1].images_seen.values()) == 16 * run.schedule.accumulation
+    )
+
+
+def test_resume_refuses_other_settings(tiny_host, two_words_folder, tmp_path):
+    commands = Commands()
+    stop = Recorder(lambda e: commands.stop() if isinstance(e, StepDone) and e.step == 2 else None)
+    train(make_run(two_words_folder), tiny_host, output_folder=tmp_path, listener=stop, commands=commands)
+    ended = train(
+        make_run(two_words_folder, max_steps=9), tiny_host, output_folder=tmp_path, listener=Recorder(), resume=True
+    )
+    assert ended.reason == "failed" and "other settings" in ended.message
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_killed_at_any_moment_the_run_still_ends_the_same(tiny_host, two_words_folder, tmp_path):
+    """`kill -9` 20 times at random moments while every step saves a state; the end equals the uninterrupted run."""
+    run = make_run(two_words_folder, saving={"state_every_steps": 1, "keep_states": 2}, max_steps=40)
+    quiet = dataclasses.replace(run, saving=dataclasses.replace(run.saving, state_every_steps=0))
+    whole = train(quiet, tiny_host, output_folder=tmp_path / "whole", listener=Recorder())
+    out = tmp_path / "killed"
+
+    def child():
+        train(run, tiny_host, output_folder=out, listener=lambda event: None, resume=True)
+
+    rng = random.Random(0)
+    kills, context = 0, multiprocessing.get_context("fork")
+    while kills < 20:
+        process = context.Process(target=child)
+        process.start()
+        process.join(rng.uniform(0.05, 0.6))
+        if process.is_alive():
+            os.kill(process.pid, signal.SIGKILL)
+            kills += 1
+        elif (out / "two.safetensors").exists():  # finished between two kills: begin again
+            shutil.rmtree(out)
+        process.join()
+    process = context.Process(target=child)
+    process.start()
+    process.join()
+    assert process.exitcode == 0
+    assert_same(tensors_of(whole.bundle), tensors_of(out / "two.safetensors"))
+
+
+def test_non_finite_loss_is_skipped_then_rolled_back_and_never_saved(
+    tiny_host, two_words_folder, tmp_path, monkeypatch
+):
+    original = MicroStep.losses
+    calls = {"n": 0}
+
+    def poisoned(self, *args, **kwargs):
+        calls["n"] += 1
+        losses = original(self, *args, **kwargs)
+        return losses * float("nan") if 3 <= calls["n"] <= 5 else losses
+
+    monkeypatch.setattr(MicroStep, "losses", poisoned)
+    recorder = Recorder()
+    ended = train(make_run(two_words_folder), tiny_host, output_folder=tmp_path, listener=recorder)
+    messages = [event.message for event in recorder.of(Notice)]
+    assert sum("skipped" in message for message in messages) == 2
+    assert any("rates times 0.5" in message for message in messages)
+    assert ended.reason == "finished"
+    assert all(torch.isfinite(tensor).all() for tensor in tensors_of(ended.bundle).values())
+    assert recorder.of(StepDone)[6].rates["word aoi"] < recorder.of(StepDone)[1].rates["word aoi"] / 1.5
+
+
+def test_endless_non_finite_loss_ends_with_advice_and_a_good_file(tiny_host, two_words_folder, tmp_path, monkeypatch):
+    original = MicroStep.losses
+    monkeypatch.setattr(MicroStep, "losses", lambda self, *a, **k: original(self, *a, **k) * float("inf"))
+    ended = train(make_run(two_words_folder, max_steps=50), tiny_host, output_folder=tmp_path, listener=Recorder())
+    assert ended.reason == "failed" and "Lower the learning rates" in ended.message
+    assert all(torch.isfinite(tensor).all() for tensor in tensors_of(ended.bundle).values())
+
+
+def test_out_of_memory_halves_the_micro_batch_and_changes_nothing_else(
+    tiny_host, two_words_folder, tmp_path, monkeypatch
+):
+    run = make_run(two_words_folder, batch_size=4, max_steps=3)
+    plain = Recorder()
+    train(run, tiny_host, output_folder=tmp_path / "a", listener=plain)
+    original = MicroStep.losses
+
+    def hungry(self, batch, *args, **kwargs):
+        if batch.latents.shape[0] > 1:
+            raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return original(self, batch, *args, **kwargs)
+
+    monkeypatch.setattr(MicroStep, "losses", hungry)
+    small = Recorder()
+    ended = train(run, tiny_host, output_folder=tmp_path / "b", listener=small)
+    assert ended.reason == "finished"
+    assert sum("out of memory" in event.message for event in small.of(Notice)) == 2
+    assert small.losses == pytest.approx(plain.losses, rel=1e-4)
+
+
+def test_memory_that_never_suffices_is_said_with_advice(tiny_host, two_words_folder, tmp_path, monkeypatch):
+    def hungry(self, *args, **kwargs):
+        raise MemoryError
+
+    monkeypatch.setattr(MicroStep, "losses", hungry)
+    ended = train(make_run(two_words_folder), tiny_host, output_folder=tmp_path, listener=Recorder())
+    assert ended.reason == "failed" and "gradient checkpointing" in ended.message and ended.bundle is None
+
+
+def test_a_crash_in_the_middle_keeps_what_was_trained(tiny_host, two_words_folder, tmp_path, monkeypatch):
+    original = MicroStep.losses
+    calls = {"n": 0}
+
+    def crash(self, *args, **kwargs):
+        calls["n"] += 1
+        if calls["n"] == 5:
+            raise ValueError("boom")
+        return original(self, *args, **kwargs)
+
+    monkeypatch.setattr(MicroStep, "losses", crash)
+    ended = train(make_run(two_words_folder), tiny_host, output_folder=tmp_path, listener=Recorder())
+    assert (ended.reason, ended.step) == ("failed", 4) and "boom" in ended.message
+    monkeypatch.setattr(MicroStep, "losses", original)
+    resumed = train(make_run(two_words_folder), tiny_host, output_folder=tmp_path, listener=Recorder(), resume=True)
+    whole = train(make_run(two_words_folder), tiny_host, output_folder=tmp_path / "whole", listener=Recorder())
+    assert_same(tensors_of(resumed.bundle), tensors_of(whole.bundle))
+
+
+def test_keyboard_interrupt_saves(tiny_host, two_words_folder, tmp_path):
+    def interrupt(event):
+        if isinstance(event, StepDone) and event.step == 3:
+            raise KeyboardInterrupt
+
+    ended = train(make_run(two_words_folder), tiny_host, output_folder=tmp_path, listener=Recorder(interrupt))
+    assert ended.reason == "stopped" and "3 of 8" in ended.message
+    assert set(require(read_bundle(ended.bundle)).words) == {"aoi", "hana"}
+
+
+def test_commands_save_sample_pause(tiny_host, two_words_folder, tmp_path):
+    commands = Commands()
+
+    def act(event):
+        if isinstance(event, StepDone) and event.step == 2:
+            commands.save_now()
+            commands.sample_now()
+
+    recorder = Recorder(act)
+    train(make_run(two_words_folder), tiny_host, output_folder=tmp_path, listener=recorder, commands=commands)
+    kinds = [(event.kind, event.step) for event in recorder.of(FileSaved)]
+    assert ("bundle", 2) in kinds and ("state", 2) in kinds and ("bundle", 8) in kinds
+    assert [event.step for event in recorder.of(PicturesMade)] == [2]
+    assert recorder.of(PicturesMade)[0].path.exists()
+
+
+def test_looking_changes_nothing(tiny_host, two_words_folder, tmp_path):
+    """Pictures, scores and saves on the way leave the trained result bit for bit as it is without them."""
+    quiet = train(make_run(two_words_folder), tiny_host, output_folder=tmp_path / "a", listener=Recorder())
+    looks = {"every_steps": 3, "preview_every_steps": 4}
+    recorder = Recorder()
+    busy = train(make_run(two_words_folder, saving=looks), tiny_host, output_folder=tmp_path / "b", listener=recorder)
+    assert recorder.of(PicturesMade)
+    assert_same(tensors_of(quiet.bundle), tensors_of(busy.bundle))
+
+
+def test_separation_is_measured_on_held_out_pictures(tiny_host, tmp_path):
+    from tests.conftest import write_pictures
+
+    folder = write_pictures(tmp_path / "p", {f"aoi_{i}": f"aoi, tag{i}" for i in range(12)})
+    run, faults = check_run(
+        {
+            "name": "one",
+            "words": [{"name": "aoi", "vectors": 2}],
+            "network": {"unet_rank": 2},
+            "data": {"folder": str(folder), "resolution_px": 64},
+            "schedule": {"max_steps": 6, "batch_size": 2},
+            "saving": {"separation_every_steps": 3, "state_every_steps": 0},
+        }
+    )
+    assert not faults
+    recorder = Recorder()
+    train(run, tiny_host, output_folder=tmp_path, listener=recorder)
+    measured = recorder.of(SeparationMeasured)
+    assert [event.step for event in measured] == [3, 6]
+    assert set(measured[0].losses["aoi"]) == {"whole", "unet", "te", "words", "base"}
+
+
+def test_one_picture_is_overfitted(tiny_host, tmp_path):
+    from tests.conftest import write_pictures
+
+    folder = write_pictures(tmp_path / "p", {"aoi_1": "aoi"})
+    run = run_from_dict(
+        {
+            "name": "fit",
+            "words": [{"name": "aoi", "vectors": 4}],
+            "words_common": {"lr": 0.02},
+            "network": {"unet_targets": "all", "unet_rank": 8, "unet_alpha": 8.0, "unet_lr": 0.02},
+            "data": {"folder": str(folder), "resolution_px": 64, "random_latent": False},
+            "noise": {"timestep_min": 600, "timestep_max": 1000},
+            "schedule": {"max_steps": 80, "batch_size": 4},
+            "saving": {"state_every_steps": 0},
+        }
+    )
+    recorder = Recorder()
+    train(run, tiny_host, output_folder=tmp_path, listener=recorder)
+    assert sum(recorder.losses[-10:]) < 0.6 * sum(recorder.losses[:10])
+
+
+def test_word_without_captions_is_refused_before_anything_starts(tiny_host, two_words_folder, tmp_path):
+    plain = plain_run(two_words_folder)
+    plain["words"].append({"name": "kaze"})
+    with pytest.raises(ConfigError, match="no caption mentions this word"):
+        train(run_from_dict(plain), tiny_host, output_folder=tmp_path / "out", listener=Recorder())
+    assert not (tmp_path / "out").exists()
+
+
+def test_empty_folder_is_refused(tiny_host, tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="no picture can be used"):
+        train(make_run(tmp_path / "empty"), tiny_host, output_folder=tmp_path / "out", listener=Recorder())
+
+
+def test_core_tags_are_pruned_and_become_the_init_text(tiny_host, two_words_folder, tmp_path):
+    plain = plain_run(two_words_folder, max_steps=1)
+    plain["words"] = [{"name": "aoi", "prune": True, "vectors": 4}, {"name": "hana", "vectors": 2}]
+    ended = train(run_from_dict(plain), tiny_host, output_folder=tmp_path, listener=Recorder())
+    facts = json.loads(require(read_bundle(ended.bundle)).metadata["pivotal.words"])
+    assert facts["aoi"]["pruned_tags"] == ["red hair"]
+    assert facts["aoi"]["init_text"].startswith("red hair")
+
+
+def test_frozen_word_stays_bit_for_bit(tiny_host, two_words_folder, tmp_path):
+    plain = plain_run(two_words_folder)
+    plain["words"][0]["freeze_step"] = 4
+    plain["saving"]["every_steps"] = 4
+    recorder = Recorder()
+    ended = train(run_from_dict(plain), tiny_host, output_folder=tmp_path, listener=recorder)
+    halfway = tensors_of(tmp_path / "two-000004.safetensors")
+    final = tensors_of(ended.bundle)
+    assert torch.equal(halfway["word aoi 0"], final["word aoi 0"])
+    assert not torch.equal(halfway["word hana 0"], final["word hana 0"])
+    assert any("'aoi' is frozen" in event.message for event in recorder.of(Notice))
+
+
+def test_two_phase_leaves_the_network_alone_in_the_first_phase(tiny_host, two_words_folder, tmp_path):
+    run = make_run(two_words_folder, phases="two_phase", words_steps=4, saving={"every_steps": 4})
+    ended = train(run, tiny_host, output_folder=tmp_path, listener=Recorder())
+    halfway, final = tensors_of(tmp_path / "two-000004.safetensors"), tensors_of(ended.bundle)
+    ups = [key for key in halfway if key.endswith("lora_up.weight")]
+    assert ups and all(not halfway[key].any() for key in ups)
+    assert all(final[key].any() for key in ups)
+    assert torch.equal(halfway["word aoi 0"], final["word aoi 0"])
+
+
+def test_word_without_pictures_in_a_step_is_not_touched(tiny_host, two_words_folder, tmp_path):
+    """Momentum, decay and norm control leave a word alone while none of its pictures is drawn."""
+    recorder = Recorder()
+    seen_steps = {}
+
+    def note(event):
+        if isinstance(event, StepDone):
+            seen_steps[event.step] = (dict(event.images_seen), dict(event.word_norms))
+
+    recorder._then = note
+    train(make_run(two_words_folder, batch_size=1, max_steps=12), tiny_host, output_folder=tmp_path, listener=recorder)
+    still = 0
+    for step in range(2, 13):
+        for name in ("aoi", "hana"):
+            before, now = seen_steps[step - 1], seen_steps[step]
+            if before[0].get(name, 0) == now[0].get(name, 0):
+                assert before[1][name] == now[1][name]
+                still += 1
+    assert still >= 8
