@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
@@ -36,6 +37,9 @@ class DoraAdapter(nn.Module):
     With one factor `c = m / ‖V‖` an input channel, `W' x = W (c·x) + s·B A (c·x)`: a pre-hook scales the layer's input
     and the layer itself does the rest, so no second full-size product is needed. A multiplier `t` blends as the web
     UI does, `W + t·(W' - W)`: the input is scaled by `1 + t·(c - 1)` and the low-rank product by `t`.
+
+    An input that is bf16 or fp16 already lies on that type's grid, and a factor within half a step of 1 (0.2 % in
+    bf16) would round back to nothing: there the second product `W ((c - 1)·x)` is paid for.
     """
 
     def __init__(self, layer: Layer, spec: AdapterSpec, *, generator: torch.Generator, device: torch.device) -> None:
@@ -44,7 +48,7 @@ class DoraAdapter(nn.Module):
         self.layer = layer
         self.switch = Switch()
         self._spec = spec
-        self._pending: Tensor | None = None
+        self._pending: tuple[Tensor, Tensor] | None = None
         down, up = initial_factors(weight.shape, rank=spec.rank, generator=generator)
         self.down = nn.Parameter(down.to(device))
         self.up = nn.Parameter(up.to(device))
@@ -62,23 +66,31 @@ class DoraAdapter(nn.Module):
         x, *rest = args
         shape = (-1,) if self.down.dim() == 2 else (1, -1, 1, 1)
         factor = (self.magnitude / self._norm(layer_weight(self.layer))).view(shape)
-        multiplier = self.switch.value
-        # in the wider of both types: c is near 1, where bf16 has steps of 1/128
-        scaled = (x * factor).to(x.dtype)
-        self._pending = scaled
-        if multiplier == 1.0:
-            return scaled, *rest
-        return (x * (1.0 + multiplier * (factor - 1.0))).to(x.dtype), *rest
+        self._pending = (x, factor)
+        if _is_half(x):
+            return args
+        return (x * (1.0 + self.switch.value * (factor - 1.0))).to(x.dtype), *rest
 
     def _hook(self, module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        scaled, self._pending = self._pending, None
-        if scaled is None:
+        if self._pending is None:
             raise AssertionError("unreachable: the pre-hook runs first")
+        (x, factor), self._pending = self._pending, None
+        if _is_half(x):
+            rest = (x * (self.switch.value * (factor - 1.0))).to(x.dtype)
+            output = output + self._bare(rest)
+        # at multiplier 1 the layer's input is `c·x` already
+        scaled = args[0] if self.switch.value == 1.0 and not _is_half(x) else (x * factor).to(x.dtype)
         scale = forward_scale(self._spec, self.switch, training=self.training)
         h = project(self.layer, scaled, self.down, scale=scale, dtype=output.dtype)
         if self.training:
-            h = dropped(h, self._spec, batch=scaled.shape[0])
+            h = dropped(h, self._spec, batch=x.shape[0])
         return UpAdd.apply(output, h, self.up)
+
+    def _bare(self, x: Tensor) -> Tensor:
+        """The layer's own product, without bias and hooks."""
+        module = self.layer.module
+        weight = layer_weight(self.layer)
+        return module._conv_forward(x, weight, None) if isinstance(module, nn.Conv2d) else F.linear(x, weight)
 
     @torch.no_grad()
     def _norm(self, weight: Tensor) -> Tensor:
@@ -113,3 +125,7 @@ class DoraAdapter(nn.Module):
 
     def limit_norm(self, limit: float) -> bool:
         return limit_factors(self.down, self.up, scale=self._spec.alpha / self._spec.rank, limit=limit)
+
+
+def _is_half(x: Tensor) -> bool:
+    return x.dtype in (torch.bfloat16, torch.float16)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -290,10 +289,9 @@ def build_network(
     """
     chosen: Algorithm = algorithm_named(algorithm)
     generator = torch.Generator().manual_seed(seed)
-    compiled = [(re.compile(rule.pattern), rule) for rule in rules]
     entries = []
     for layer in layers:
-        rule = next((rule for pattern, rule in compiled if pattern.search(layer.name)), None)
+        rule = next((rule for rule in rules if rule.matches(layer.name)), None)
         if rule is None or rule.rank == 0:
             continue
         spec = AdapterSpec(rank=rule.rank, alpha=rule.alpha, dropout=rule.dropout, rank_dropout=rule.rank_dropout)

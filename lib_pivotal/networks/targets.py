@@ -38,6 +38,10 @@ class LayerRule:
             if not 0.0 <= value < 1.0:
                 raise NetworkError(f"{name} = {value} for pattern {self.pattern!r}: must be at least 0 and below 1.")
 
+    def matches(self, layer_name: str) -> bool:
+        """Whether this rule's pattern is found in `layer_name`."""
+        return re.search(self.pattern, layer_name) is not None
+
 
 PREFIXES: dict[Part, str] = {"unet": "^lora_unet_", "te": "^lora_te1?_", "te2": "^lora_te2_"}
 """How a part's kohya names begin (SD1: `lora_te_`; SDXL: `lora_te1_`, `lora_te2_`)."""

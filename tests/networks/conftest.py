@@ -1,0 +1,98 @@
+"""A toy host: linear layers, convolutions, one attention whose q, k, v read the same tensor."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from lib_pivotal.networks import LayerRule, Network, build_network
+from lib_pivotal.ports import Layer
+
+
+class Toy(nn.Module):
+    """Convolutions round an attention-like middle, and a small text part that makes the context."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.te_self_attn_q_proj = nn.Linear(6, 6)
+        self.te_self_attn_k_proj = nn.Linear(6, 6)
+        self.te_self_attn_v_proj = nn.Linear(6, 6)
+        self.conv_in = nn.Conv2d(3, 8, 3, padding=1)
+        self.down = nn.Conv2d(8, 8, 3, stride=2, padding=1)
+        self.attn1_to_q = nn.Linear(8, 8, bias=False)
+        self.attn1_to_k = nn.Linear(8, 8, bias=False)
+        self.attn1_to_v = nn.Linear(8, 8, bias=False)
+        self.attn2_to_k = nn.Linear(6, 8, bias=False)
+        self.attn2_to_v = nn.Linear(6, 8, bias=False)
+        self.ff = nn.Linear(8, 8)
+        self.conv_out = nn.Conv2d(8, 3, 1)
+
+    def encode(self, words: Tensor) -> Tensor:
+        q, k, v = self.te_self_attn_q_proj(words), self.te_self_attn_k_proj(words), self.te_self_attn_v_proj(words)
+        return torch.tanh(q * k + v)
+
+    def middle(self, x: Tensor, context: Tensor) -> Tensor:
+        x = x + torch.tanh(self.attn1_to_q(x) * self.attn1_to_k(x)) + self.attn1_to_v(x)
+        scores = torch.softmax(x @ self.attn2_to_k(context).transpose(1, 2), dim=-1)
+        x = x + scores @ self.attn2_to_v(context)
+        return x + self.ff(torch.tanh(x))
+
+    def forward(self, pixels: Tensor, words: Tensor) -> Tensor:
+        context = self.encode(words)
+        x = self.down(torch.tanh(self.conv_in(pixels)))
+        batch, channels, height, width = x.shape
+        x = self.middle(x.flatten(2).transpose(1, 2), context)
+        return self.conv_out(x.transpose(1, 2).reshape(batch, channels, height, width))
+
+
+class World:
+    """The toy, its layers as a host lists them, and inputs of the same type."""
+
+    def __init__(self, dtype: torch.dtype = torch.float32) -> None:
+        torch.manual_seed(0)
+        self.model = Toy().to(dtype).requires_grad_(False)
+        self.pixels = torch.randn(2, 3, 6, 6).to(dtype)
+        self.words = torch.randn(2, 5, 6).to(dtype)
+        self.layers = []
+        for name, module in self.model.named_children():
+            te = name.startswith("te_")
+            kind = "linear" if isinstance(module, nn.Linear) else "conv"
+            self.layers.append(
+                Layer(f"lora_{name}" if te else f"lora_unet_{name}", "te" if te else "unet", kind, module)
+            )
+
+    def network(self, algorithm: str = "lora", *, pattern: str = "", **settings: object) -> Network:
+        """A network that changes nothing yet."""
+        fuse = bool(settings.pop("fuse", True))
+        rule = LayerRule(pattern=pattern, **{"rank": 3, "alpha": 2.0, **settings})
+        return build_network(self.layers, [rule], algorithm=algorithm, seed=0, device="cpu", fuse=fuse)
+
+    def run(self) -> Tensor:
+        return self.model(self.pixels, self.words)
+
+
+def perturb_weights(network: Network, *, std: float = 0.2, seed: int = 1) -> Network:
+    """Move every trainable weight."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.add_(torch.randn(parameter.shape, generator=generator).to(parameter) * std)
+    return network
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+@pytest.fixture
+def make_world() -> Callable[..., World]:
+    return World
+
+
+@pytest.fixture
+def perturb() -> Callable[..., Network]:
+    return perturb_weights

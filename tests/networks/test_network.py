@@ -1,0 +1,329 @@
+"""The battery that every algorithm passes, on linear layers and convolutions and in every type."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.utils.checkpoint import checkpoint
+
+from lib_pivotal.errors import NetworkError
+from lib_pivotal.networks import ALGORITHMS, LayerRule, Network, build_network
+from lib_pivotal.ports import Layer
+
+KINDS = {"linear": "attn|ff|self_attn", "conv": "conv_in|down|conv_out", "everything": ""}
+# type -> largest allowed difference, relative to the largest output
+TYPES = {torch.float32: 2e-6, torch.bfloat16: 3e-2, torch.float16: 4e-3, torch.float64: 1e-6}
+CASES = [(algorithm, kind, dtype) for algorithm in ALGORITHMS for kind in KINDS for dtype in TYPES]
+
+
+def difference(a, b):
+    return ((a.double() - b.double()).abs().max() / b.double().abs().max()).item()
+
+
+@pytest.mark.parametrize(("algorithm", "kind", "dtype"), CASES)
+def test_battery(make_world, perturb, algorithm, kind, dtype):
+    """Bare at first; changed when perturbed; forward == merged; unmerged and detached == bare, bit for bit."""
+    world = make_world(dtype)
+    bare = world.run()
+    before = {name: tensor.clone() for name, tensor in world.model.state_dict().items()}
+    network = world.network(algorithm, pattern=KINDS[kind])
+    with network.attach():
+        assert difference(world.run(), bare) == 0
+    perturb(network)
+    with network.attach():
+        changed = world.run()
+        with network.merged():
+            merged = world.run()
+        again = world.run()
+    assert changed.dtype == dtype
+    assert difference(changed, bare) > 0.05
+    assert difference(changed, merged) < TYPES[dtype]
+    assert torch.equal(again, changed)
+    assert torch.equal(world.run(), bare)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in world.model.state_dict().items())
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_save_and_load_are_bit_equal(world, make_world, perturb, algorithm, dtype):
+    network = perturb(world.network(algorithm))
+    tensors = network.kohya_tensors(dtype)
+    assert all(tensor.dtype == dtype and tensor.is_contiguous() for tensor in tensors.values())
+    read = Network.from_kohya(world.layers, tensors)
+    loaded = make_world().network(algorithm)
+    loaded.load_kohya_tensors(tensors)
+    assert read.unmatched == loaded.unmatched == ()
+    for other in (read, loaded):
+        assert all(torch.equal(tensor, tensors[key]) for key, tensor in other.kohya_tensors(dtype).items())
+    if dtype == torch.float32:
+        with network.attach():
+            expected = world.run()
+        with read.attach():
+            assert torch.equal(world.run(), expected)
+
+
+def test_saved_tensors_are_copies(world, perturb):
+    network = world.network()
+    tensors = network.kohya_tensors()
+    before = {key: tensor.clone() for key, tensor in tensors.items()}
+    perturb(network)
+    assert all(torch.equal(tensor, before[key]) for key, tensor in tensors.items())
+
+
+def test_kohya_layout(world):
+    tensors = world.network("dora").kohya_tensors()
+    shapes = {key: tuple(tensor.shape) for key, tensor in tensors.items()}
+    assert shapes["lora_unet_down.lora_down.weight"] == (3, 8, 3, 3)
+    assert shapes["lora_unet_down.lora_up.weight"] == (8, 3, 1, 1)
+    assert shapes["lora_unet_down.dora_scale"] == (1, 8, 1, 1)
+    assert shapes["lora_unet_attn2_to_k.lora_down.weight"] == (3, 6)
+    assert shapes["lora_unet_attn2_to_k.dora_scale"] == (1, 6)
+    assert shapes["lora_unet_down.alpha"] == ()
+    assert tensors["lora_unet_down.alpha"].item() == 2.0
+
+
+def test_from_kohya_reports_what_it_cannot_use(world, perturb):
+    tensors = perturb(world.network(pattern="unet_ff$|attn1_to_q")).kohya_tensors()
+    tensors["lora_unet_elsewhere.lora_up.weight"] = torch.zeros(2, 2)
+    tensors["bundle_emb.word.string_to_param.*"] = torch.zeros(1, 6)
+    tensors["lora_unet_attn1_to_q.lora_mid.weight"] = torch.zeros(3, 3)
+    network = Network.from_kohya(world.layers, tensors)
+    assert network.layer_names == ("lora_unet_ff",)
+    assert set(network.unmatched) == {key for key in tensors if not key.startswith("lora_unet_ff")}
+
+
+def test_from_kohya_takes_rank_and_alpha_of_each_layer(world):
+    tensors = {
+        "lora_unet_ff.lora_down.weight": torch.ones(2, 8, 1, 1),  # a 1×1 convolution's shape on a linear layer
+        "lora_unet_ff.lora_up.weight": torch.ones(8, 2, 1, 1),
+        "lora_unet_ff.alpha": torch.tensor(0.5),
+        "lora_unet_attn1_to_v.lora_down.weight": torch.ones(5, 8),
+        "lora_unet_attn1_to_v.lora_up.weight": torch.ones(8, 5),
+    }
+    network = Network.from_kohya(world.layers, tensors)
+    assert torch.equal(network.weight_delta("lora_unet_ff"), torch.full((8, 8), 2 * 0.5 / 2))
+    # no alpha: the scale is 1, as in the web UI
+    assert torch.equal(network.weight_delta("lora_unet_attn1_to_v"), torch.full((8, 8), 5.0))
+
+
+def test_loading_what_does_not_fit_is_refused_before_anything_changes(world, perturb):
+    network = perturb(world.network())
+    before = network.kohya_tensors()
+    with pytest.raises(NetworkError, match="from_kohya"):
+        network.load_kohya_tensors(world.network(pattern="conv").kohya_tensors())
+    with pytest.raises(NetworkError, match=r"shape \(4, 6\), expected \(3, 6\)"):
+        network.load_kohya_tensors(world.network(rank=4).kohya_tensors())
+    with pytest.raises(NetworkError, match="another algorithm"):
+        network.load_kohya_tensors(world.network("dora").kohya_tensors())
+    assert all(torch.equal(tensor, before[key]) for key, tensor in network.kohya_tensors().items())
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_gradient_only_in_the_adapter(world, perturb, algorithm):
+    network = perturb(world.network(algorithm))
+    with network.attach():
+        world.run().square().sum().backward()
+    assert all(parameter.grad is not None and parameter.grad.abs().max() > 0 for parameter in network.parameters())
+    assert all(parameter.grad is None for parameter in world.model.parameters())
+    assert all(parameter.dtype == torch.float32 and parameter.is_leaf for parameter in network.parameters())
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize("reentrant", [True, False])
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+def test_checkpointed_equals_plain(world, perturb, algorithm, reentrant, dropout):
+    """Outputs and gradients, dropout's masks included, whether or not the inputs require a gradient."""
+    network = perturb(world.network(algorithm, dropout=dropout, rank_dropout=dropout))
+    model = world.model
+
+    def gradients(checkpointed):
+        for parameter in network.parameters():
+            parameter.grad = None
+        words = world.words.clone().requires_grad_()
+        torch.manual_seed(3)
+        context = model.encode(words)
+        x = torch.tanh(model.conv_in(world.pixels)).flatten(2).transpose(1, 2)
+        for _ in range(2):
+            x = (
+                checkpoint(model.middle, x, context, use_reentrant=reentrant)
+                if checkpointed
+                else model.middle(x, context)
+            )
+        loss = x.square().sum()
+        loss.backward()
+        used = [parameter.grad.clone() for parameter in network.parameters() if parameter.grad is not None]
+        return [loss.detach(), words.grad.clone(), *used]
+
+    with network.attach():
+        plain, checkpointed = gradients(False), gradients(True)
+    assert len(plain) == len(checkpointed) > 10
+    for a, b in zip(plain, checkpointed, strict=True):
+        assert difference(a, b) < 1e-5
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_a_part_at_zero_is_bare_and_free(world, perturb, algorithm):
+    network = perturb(world.network(algorithm))
+    bare = world.run()
+    with network.attach():
+        whole = world.run()
+        with network.with_multipliers(unet=0.0, te=0.0):
+            assert torch.equal(world.run(), bare)
+            assert hooks(world) == 0
+        with network.with_multipliers(te=0.0):
+            unet_only = world.run()
+            assert not any(hooks_of(layer) for layer in world.layers if layer.part == "te")
+        network.set_multipliers(unet=0.0)
+        te_only = world.run()
+        network.set_multipliers()
+        assert torch.equal(world.run(), whole)
+    assert hooks(world) == 0
+    outputs = [bare, whole, unet_only, te_only]
+    assert not any(torch.equal(a, b) for i, a in enumerate(outputs) for b in outputs[:i])
+
+
+@pytest.mark.parametrize("pattern", KINDS.values(), ids=KINDS)
+def test_alpha_and_multiplier_scale_linearly(world, perturb, pattern):
+    """On one layer at a time the change of the output is linear in both."""
+    for layer in world.layers:
+        if not LayerRule(pattern, 1, 1.0).matches(layer.name):
+            continue
+        x = torch.randn(2, 8 if "conv_in" not in layer.name else 3, 6, 6)
+        x = x if layer.kind == "conv" else torch.randn(2, 4, layer.module.in_features)
+        bare = layer.module(x)
+        changes = []
+        for alpha, multiplier in ((2.0, 1.0), (4.0, 1.0), (2.0, -0.5)):
+            network = perturb(world.network(pattern=f"^{layer.name}$", alpha=alpha))
+            network.set_multipliers(unet=multiplier, te=multiplier)
+            with network.attach():
+                changes.append(layer.module(x) - bare)
+        torch.testing.assert_close(changes[1], 2 * changes[0], rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(changes[2], -0.5 * changes[0], rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize("multiplier", [0.3, -1.0, 2.0])
+def test_merged_equals_forward_at_any_multiplier(world, perturb, algorithm, multiplier):
+    network = perturb(world.network(algorithm))
+    network.set_multipliers(unet=multiplier, te=0.5)
+    with network.attach():
+        forward = world.run()
+    with network.merged():
+        assert difference(world.run(), forward) < 3e-6
+        # switching while merged merges anew from the kept originals
+        network.set_multipliers(unet=0.0, te=0.0)
+        bare = world.run()
+    assert torch.equal(world.run(), bare)
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_weight_delta_is_the_same_while_merged(world, perturb, algorithm):
+    network = perturb(world.network(algorithm))
+    before = {name: network.weight_delta(name) for name in network.layer_names}
+    with network.merged():
+        assert all(torch.equal(network.weight_delta(name), delta) for name, delta in before.items())
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_hooks_come_off_after_an_exception(world, perturb, algorithm):
+    network = perturb(world.network(algorithm))
+    bare = world.run()
+    with pytest.raises(RuntimeError), network.attach(), network.with_multipliers(unet=0.5):
+        world.model(torch.randn(1, 7, 6, 6), world.words)
+    assert hooks(world) == 0
+    assert network.multipliers == {"unet": 1.0, "te": 1.0, "te2": 1.0}
+    with pytest.raises(ZeroDivisionError), network.merged():
+        _ = 1 / 0
+    assert torch.equal(world.run(), bare)
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_autocast(world, perturb, algorithm):
+    """fp32 weights under bf16 autocast: outputs of autocast's type, gradients fp32 and close to the exact ones."""
+    network = perturb(world.network(algorithm))
+    with network.attach():
+        world.run().square().sum().backward()
+        exact = [parameter.grad.clone() for parameter in network.parameters()]
+        for parameter in network.parameters():
+            parameter.grad = None
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            output = world.run()
+        output.float().square().sum().backward()
+    assert output.dtype == torch.bfloat16
+    for parameter, grad in zip(network.parameters(), exact, strict=True):
+        assert parameter.grad.dtype == torch.float32
+        assert (parameter.grad - grad).norm() < 0.15 * grad.norm()
+
+
+def test_dropout_only_in_training_mode(world, perturb):
+    plain, dropping = (perturb(world.network(dropout=p, rank_dropout=p)) for p in (0.0, 0.4))
+    with plain.attach():
+        expected = world.run()
+    with dropping.attach():
+        assert not torch.allclose(world.run(), expected)
+        dropping.eval()
+        assert torch.equal(world.run(), expected)
+
+
+def test_groups_and_rates(world):
+    rules = [
+        LayerRule("attn1", rank=2, alpha=1.0, lr_factor=3.0, group="self"),
+        LayerRule("conv_out", rank=0, alpha=0.0),
+        LayerRule("conv", rank=1, alpha=1.0, lr_factor=0.5),
+        LayerRule("", rank=4, alpha=4.0),
+    ]
+    network = build_network(world.layers, rules, seed=0, device="cpu")
+    groups = {group.name: group for group in network.parameter_groups()}
+    assert list(groups) == ["te", "unet ×0.5", "unet ×1", "unet/self"]
+    assert groups["unet/self"].lr_factor == 3.0
+    assert groups["te"].part == "te"
+    assert "lora_unet_conv_out" not in network.layer_names
+    assert network.spec("lora_unet_attn1_to_q").rank == 2
+    assert network.parts == {"unet", "te"}
+    listed = [id(parameter) for group in groups.values() for parameter in group.parameters]
+    assert sorted(listed) == sorted(id(parameter) for parameter in network.parameters())
+
+
+def test_same_seed_same_start(world):
+    a, b, c = (build_network(world.layers, [LayerRule("", 2, 1.0)], seed=s, device="cpu") for s in (1, 1, 2))
+    torch.manual_seed(99)  # the global generator has no say
+    key = "lora_unet_ff.lora_down.weight"
+    assert torch.equal(a.kohya_tensors()[key], b.kohya_tensors()[key])
+    assert not torch.equal(a.kohya_tensors()[key], c.kohya_tensors()[key])
+    assert a.kohya_tensors()[key].abs().max() <= 8**-0.5
+
+
+def test_max_norm(world, perturb):
+    network = perturb(world.network())
+    norms = {name: network.weight_delta(name).norm().item() for name in network.layer_names}
+    limit = sorted(norms.values())[4]
+    assert network.apply_max_norm(limit * 1.0001) == sum(norm > limit for norm in norms.values())
+    for name, norm in norms.items():
+        assert network.weight_delta(name).norm().item() == pytest.approx(min(norm, limit * 1.0001), rel=1e-4)
+    with pytest.raises(NetworkError, match="must be above 0"):
+        network.apply_max_norm(0.0)
+
+
+def test_misuse_is_told(world):
+    network = world.network()
+    with network.attach(), pytest.raises(NetworkError, match="attached already"), network.attach():
+        pass
+    with network.merged(), pytest.raises(NetworkError, match="merged already"):
+        network.merge()
+    with pytest.raises(NetworkError, match="no adapter there"):
+        network.weight_delta("lora_unet_nowhere")
+    with pytest.raises(NetworkError, match="Widen the rules"):
+        world.network(pattern="nowhere")
+    with pytest.raises(NetworkError, match="named twice"):
+        build_network([*world.layers, world.layers[0]], [LayerRule("", 1, 1.0)], seed=0, device="cpu")
+    grouped = Layer("lora_unet_grouped", "unet", "conv", torch.nn.Conv2d(4, 4, 3, groups=2))
+    with pytest.raises(NetworkError, match="groups=2"):
+        build_network([grouped], [LayerRule("", 1, 1.0)], seed=0, device="cpu")
+
+
+def hooks_of(layer):
+    return len(layer.module._forward_hooks) + len(layer.module._forward_pre_hooks)
+
+
+def hooks(world):
+    return sum(hooks_of(layer) for layer in world.layers)
