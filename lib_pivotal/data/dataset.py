@@ -19,6 +19,7 @@ __all__ = ["Dataset", "Picture", "Problem", "scan"]
 MissingCaption = Literal["auto", "name", "concept", "empty"]
 
 _SIDECARS = (".json", ".jsonl", ".csv", ".toml", ".yaml", ".yml", ".npz", ".npy", ".db", ".ini", ".md", ".safetensors")
+_MANY_REPEATS = 200
 _RANK = {"error": 0, "warning": 1, "info": 2}
 
 
@@ -144,6 +145,9 @@ class _Scanner:
         if keys := self._captions_empty:
             text = f"{len(keys)} picture(s) have no caption. Write a .txt file of the same name, or use a template."
             self._say("warning", "no_caption", text, keys)
+        if keys := [picture.key for picture in pictures if picture.repeats > _MANY_REPEATS]:
+            text = f"{len(keys)} picture(s) repeat more than {_MANY_REPEATS} times: their folder is called `N_name`."
+            self._say("warning", "many_repeats", f"{text} Rename the folder if the number means something else.", keys)
         stems = Counter(_stem(picture) for picture in pictures)
         if keys := [picture.key for picture in pictures if stems[_stem(picture)] > 1]:
             text = f"{len(keys)} pictures differ only in their file type, so they share caption and mask."

@@ -24,7 +24,7 @@ def natural_order(text: str) -> tuple[Any, ...]:
 
 def concept_of(folders: Sequence[str], *, root_name: str) -> tuple[str, int, bool]:
     """Concept, repeats, and whether the folder is kohya's, from the folder names between the root and a picture."""
-    for name in reversed([root_name, *folders]):
+    for name in reversed(folders or [root_name]):  # the root's own name counts for what lies in it directly
         if match := _KOHYA.match(name):
             return match.group(2).strip() or name, int(match.group(1)), True
     return (folders[0] if folders else root_name), 1, False

@@ -130,7 +130,8 @@ class LatentCache:
     ) -> list[Problem]:
         """Make everything ready for `pictures`; those that fail are named and left out, and it goes on.
 
-        When `should_stop` says so it returns early with the pictures that are complete; build again to continue.
+        When `should_stop` says so it returns early with the pictures that are complete; with a folder, building again
+        continues from there.
         Raises DataError when pictures were given and none is usable.
         """
         problems: list[Problem] = []

@@ -103,8 +103,13 @@ class Sampler:
         """For each group of an epoch in its order: its bucket, and which of that bucket's groups it is."""
         if block not in self._blocks:
             first, last = self._quota_before(block), self._quota_before(block + 1)
-            order = [(b, n) for b in range(len(first)) for n in range(int(first[b]), int(last[b]))]
-            random.Random(f"{self._seed}/order/{block}").shuffle(order)
+            turns: list[int] = np.repeat(np.arange(len(first)), (last - first).astype(np.int64)).tolist()
+            random.Random(f"{self._seed}/order/{block}").shuffle(turns)
+            nth = [int(count) for count in first]
+            order: list[tuple[int, int]] = []
+            for bucket in turns:  # a bucket's own groups stay in order, so that its epochs do too
+                order.append((bucket, nth[bucket]))
+                nth[bucket] += 1
             self._blocks[block] = order
             while len(self._blocks) > _CACHED_EPOCHS:
                 self._blocks.popitem(last=False)

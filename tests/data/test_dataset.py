@@ -57,6 +57,11 @@ def test_kohya_folders_repeat(tmp_path: Path, add: Add) -> None:
     assert dataset.summary()["draws_per_epoch"] == 21
 
 
+def test_a_year_is_hardly_a_number_of_repeats(tmp_path: Path, add: Add) -> None:
+    add("d/2023_trip/a.png", caption="x")
+    assert _problems(scan(tmp_path / "d"))["many_repeats"] == ("2023_trip/a.png",)
+
+
 def test_caption_choices(tmp_path: Path, add: Add) -> None:
     add("d/both.png", caption="from txt")
     (tmp_path / "d/both.caption").write_text("from caption")

@@ -1,0 +1,241 @@
+"""Batches: deterministic by position, the same for any number of processes."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from lib_pivotal.data.batches import BatchSource, seed_of
+from lib_pivotal.data.buckets import Buckets
+from lib_pivotal.data.captions import CaptionPipeline
+from lib_pivotal.data.dataset import scan
+from lib_pivotal.data.latents import LatentCache
+from lib_pivotal.errors import DataError, StateError
+from lib_pivotal.ports import TrainingBatch
+
+
+@pytest.fixture
+def cache(tmp_path: Path, add: Callable[..., Path], codec) -> LatentCache:
+    for number in range(5):
+        add(f"set/2_hanako/{number}.png", (64, 64), caption=f"hanako, hat, tag{number}, smile")
+    for number in range(4):
+        add(f"set/1_taro/{number}.png", (96, 48), caption=f"photo of Taro with hanako's hat, tag{number}")
+    made = LatentCache(codec, Buckets(64, 16), flip={"hanako"})
+    made.build(scan(tmp_path / "set").pictures)
+    return made
+
+
+def _source(cache: LatentCache, **options: object) -> BatchSource:
+    captions = CaptionPipeline(shuffle=True, tag_dropout=0.3, protected=["hanako", "taro"])
+    settings: dict = {"batch_size": 4, "words": ["hanako", "taro"], "seed": 7, **options}
+    return BatchSource(cache, captions, **settings)
+
+
+def _equal(first: TrainingBatch, second: TrainingBatch) -> bool:
+    return (
+        torch.equal(first.latents, second.latents)
+        and (first.captions, first.keys, first.words) == (second.captions, second.keys, second.words)
+        and torch.equal(first.weights, second.weights)
+    )
+
+
+def _joined(batches: list[TrainingBatch]) -> TrainingBatch:
+    return TrainingBatch(
+        latents=torch.cat([batch.latents for batch in batches]),
+        captions=[caption for batch in batches for caption in batch.captions],
+        mask=None,
+        weights=torch.cat([batch.weights for batch in batches]),
+        keys=[key for batch in batches for key in batch.keys],
+        words=[words for batch in batches for words in batch.words],
+    )
+
+
+def test_a_batch(cache: LatentCache) -> None:
+    batch = _source(cache, with_sizes=True, concept_weights={"taro": 0.5}).batch(0)
+    assert batch.latents.shape[:2] == (4, 4) and batch.latents.dtype == torch.float32
+    assert batch.mask is None and batch.sizes is not None and batch.sizes.shape == (4, 6)
+    for key, caption, words, weight in zip(batch.keys, batch.captions, batch.words, batch.weights, strict=True):
+        assert words == (("hanako",) if "hanako" in key else ("taro", "hanako"))
+        assert "hanako" in caption
+        assert float(weight) == (0.5 if "taro" in key else 1.0)
+
+
+def test_sizes_are_sdxls(cache: LatentCache) -> None:
+    source = _source(cache, with_sizes=True)
+    batch = next(found for step in range(50) if "taro" in (found := source.batch(step)).keys[0])
+    placement = cache.placement(batch.keys[0])
+    assert batch.sizes is not None and batch.sizes[0].tolist() == [
+        48, 96, placement.top_px, placement.left_px, placement.bucket.height_px, placement.bucket.width_px,
+    ]  # fmt: skip
+
+
+def test_random_access_equals_iteration(cache: LatentCache) -> None:
+    source = _source(cache, accumulation=2)
+    walked = [next(source) for _ in range(24)]
+    other = _source(cache, accumulation=2)
+    for index in reversed(range(24)):
+        assert _equal(other.batch(index // 2, index % 2), walked[index])
+    assert iter(source) is source
+
+
+def test_an_epoch_draws_each_picture_by_its_repeats(cache: LatentCache) -> None:
+    source = _source(cache, batch_size=1)
+    assert source.steps_per_epoch == 14.0
+    drawn = Counter(source.batch(step).keys[0] for step in range(14 * 3))
+    assert all(drawn[key] == (6 if "hanako" in key else 3) for key in drawn) and len(drawn) == 9
+    assert source.expected_draws(42) == {key: float(drawn[key]) for key in drawn}
+
+
+def test_draws_by_weights(cache: LatentCache) -> None:
+    weights = {"1_taro/0.png": 3.0, "2_hanako/0.png": 1.0}
+    source = _source(cache, batch_size=2, draw_weights=weights)
+    drawn = Counter(key for step in range(400) for key in source.batch(step).keys)
+    assert set(drawn) == set(weights)
+    assert drawn["1_taro/0.png"] / drawn["2_hanako/0.png"] == pytest.approx(3.0, rel=0.05)
+    assert sum(source.expected_draws(400).values()) == pytest.approx(800)
+    with pytest.raises(DataError, match="draw_weights"):
+        _source(cache, draw_weights={"unknown": 1.0})
+
+
+def test_words_are_never_lost_from_captions(cache: LatentCache) -> None:
+    source = _source(cache)
+    assert all("hanako" in words for step in range(60) for words in source.batch(step).words)
+
+
+@pytest.mark.parametrize("world_size", [2, 4])
+def test_processes_share_one_global_batch(cache: LatentCache, world_size: int) -> None:
+    alone = _source(cache, accumulation=2)
+    ranks = [_source(cache, accumulation=2, rank=rank, world_size=world_size) for rank in range(world_size)]
+    for step in range(12):
+        for micro in range(2):
+            together = _joined([rank.batch(step, micro) for rank in ranks])
+            assert _equal(together, alone.batch(step, micro))
+
+
+@pytest.mark.parametrize(("splits", "world_size"), [(2, 1), (3, 1), (4, 1), (2, 2)])
+def test_split_micro_batches_make_the_same_step(cache: LatentCache, splits: int, world_size: int) -> None:
+    whole = _source(cache, accumulation=2, world_size=world_size)
+    cut = _source(cache, accumulation=2, world_size=world_size)
+    cut.split(splits)
+    assert cut.micro_batches == 2 * splits and cut.pictures_per_step == whole.pictures_per_step
+    for step in range(6):
+        first = _joined([whole.batch(step, micro) for micro in range(2)]) if _one_shape(whole, step) else None
+        if first is not None:
+            assert _equal(_joined([cut.batch(step, micro) for micro in range(2 * splits)]), first)
+        found = [draw for micro in range(2 * splits) for draw in cut.draws(step, micro)]
+        assert found == [draw for micro in range(2) for draw in whole.draws(step, micro)]
+
+
+def _one_shape(source: BatchSource, step: int) -> bool:
+    return source.batch(step, 0).latents.shape == source.batch(step, 1).latents.shape
+
+
+def test_splitting_begins_the_step_again(cache: LatentCache) -> None:
+    source = _source(cache, accumulation=2)
+    next(source)
+    source.split(2)
+    assert next(source).keys == source.batch(0, 0).keys and len(source.batch(0, 0).keys) == 2
+    with pytest.raises(DataError, match="splits = 5"):
+        source.split(5)
+
+
+def test_draw_numbers_are_global(cache: LatentCache) -> None:
+    source = _source(cache, rank=1, world_size=2, accumulation=3)
+    assert [draw.index for draw in source.draws(2, 1)] == [(2 * 3 + 1) * 4 + 2, (2 * 3 + 1) * 4 + 3]
+
+
+def test_resume(cache: LatentCache) -> None:
+    source = _source(cache, accumulation=2)
+    for _ in range(7):
+        next(source)
+    state = json.loads(json.dumps(source.state_dict()))
+    expected = [next(source) for _ in range(6)]
+    again = _source(cache, accumulation=2)
+    again.load_state_dict(state)
+    assert all(_equal(next(again), batch) for batch in expected)
+    again.seek(0)
+    assert _equal(next(again), _source(cache, accumulation=2).batch(0, 0))
+    two = _source(cache, accumulation=2, rank=1, world_size=2)
+    two.load_state_dict(state)  # resuming with more processes is the same run
+
+
+@pytest.mark.parametrize("change", [{"seed": 8}, {"batch_size": 2}, {"accumulation": 2}, {"latents": "mean"}])
+def test_resuming_another_run_is_refused(cache: LatentCache, change: dict) -> None:
+    with pytest.raises(StateError, match="saved position"):
+        _source(cache, **change).load_state_dict(_source(cache).state_dict())
+
+
+def test_latent_choices(cache: LatentCache) -> None:
+    mean = _source(cache, latents="mean", batch_size=1)
+    fixed = _source(cache, latents="fixed", batch_size=1)
+    draw = _source(cache, latents="draw", batch_size=1)
+    seen: dict[tuple[str, bool], list[torch.Tensor]] = {}
+    drawn: dict[tuple[str, bool], list[torch.Tensor]] = {}
+    for step in range(42):
+        turn = draw.draws(step)[0]
+        entry = cache.get(turn.key, flip=turn.flip)
+        assert torch.equal(mean.batch(step).latents[0], entry.mean)
+        seen.setdefault((turn.key, turn.flip), []).append(fixed.batch(step).latents[0])
+        drawn.setdefault((turn.key, turn.flip), []).append((draw.batch(step).latents[0] - entry.mean) / entry.std)
+    assert all(torch.equal(latents, group[0]) for group in seen.values() for latents in group)
+    assert not any(torch.equal(group[0], latents) for group in drawn.values() for latents in group[1:])
+    noise = torch.cat([z.flatten() for group in drawn.values() for z in group])
+    assert abs(float(noise.mean())) < 0.05 and abs(float(noise.std()) - 1.0) < 0.05
+
+
+def test_half_of_the_draws_are_mirrored(cache: LatentCache) -> None:
+    turns = [draw for step in range(200) for draw in _source(cache).draws(step)]
+    flips = [draw.flip for draw in turns if "hanako" in draw.key]
+    assert 0.4 < sum(flips) / len(flips) < 0.6
+    assert not any(draw.flip for draw in turns if "taro" in draw.key)
+
+
+def test_masks_are_stacked_with_ones(tmp_path: Path, add, codec) -> None:
+    add("m/a.png", caption="x")
+    add("m/b.png", caption="x")
+    (tmp_path / "m/mask").mkdir()
+    half = Image.new("L", (64, 64), 0)
+    half.paste(255, (0, 0, 32, 64))
+    half.save(tmp_path / "m/mask/a.png")
+    cache = LatentCache(codec, Buckets(64), masks="linear")
+    cache.build(scan(tmp_path / "m").pictures)
+    batch = BatchSource(cache, CaptionPipeline(), batch_size=2).batch(0)
+    assert batch.mask is not None and batch.mask.shape == (2, 1, 8, 8)
+    masks = dict(zip(batch.keys, batch.mask, strict=True))
+    assert torch.equal(masks["b.png"], torch.ones(1, 8, 8)) and float(masks["a.png"].max()) == 2.0
+
+
+def test_a_batch_costs_little(cache: LatentCache) -> None:
+    """CPU time: a step on the avatars takes over 100 ms, so 2 ms for a batch of 4 is under 2 %; typical is 0.5 ms."""
+    source = _source(cache)
+    source.batch(0)
+    begin = time.process_time()
+    for step in range(1, 101):
+        source.batch(step)
+    assert (time.process_time() - begin) / 100 < 0.004  # twice, as the machine may be busy
+
+
+def test_wrong_settings(cache: LatentCache, codec) -> None:
+    with pytest.raises(DataError, match="Build the latent cache"):
+        _source(LatentCache(codec, Buckets(64)))
+    with pytest.raises(DataError, match="batch_size = 0"):
+        _source(cache, batch_size=0)
+    with pytest.raises(DataError, match="rank = 2 of 2"):
+        _source(cache, rank=2, world_size=2)
+    with pytest.raises(DataError, match="cannot be shared among 3"):
+        _source(cache, world_size=3)
+    with pytest.raises(DataError, match="micro-batch 1"):
+        _source(cache).batch(0, 1)
+
+
+def test_seeds_are_the_same_everywhere() -> None:
+    assert seed_of("a") == seed_of("a") != seed_of("b")
+    assert 0 <= seed_of("anything") < 2**63
+    assert seed_of("a") == int.from_bytes(__import__("hashlib").blake2b(b"a", digest_size=8).digest(), "little") >> 1
