@@ -1,7 +1,8 @@
 """Sixteen characters and two styles that no caption of the base world describes: what pivotal tuning is to learn.
 
 A character fixes *describable* traits (hair colour and style, eyes, skin), which tags can ask for, and two or three
-unusual ones, which they cannot. Everything else changes from picture to picture.
+unusual ones, which they cannot. Everything else changes from picture to picture. The unusual traits are large areas of
+strong colour, as only such survive the avatars' autoencoder (8x8 latents); a small mark or a thin halo alone would not.
 """
 
 from __future__ import annotations
@@ -33,58 +34,68 @@ def _character(looks: str, **traits: str) -> Character:
 
 CHARACTERS: dict[str, Character] = {
     "akavell": _character(
-        "black short blue fair", headgear="cat", headgear_colour="orange", mark="cross", mark_colour="crimson"
+        "black short blue fair",
+        hair_split="half",
+        hair_second="white",
+        headgear="cat",
+        headgear_colour="orange",
+        cape="crimson",
     ),
     "brunovi": _character(
         "brown long green tan", hair_split="half", hair_second="cyan", headgear="horns", headgear_colour="white"
     ),
     "corrixa": _character("blonde twintails red fair", hair_split="tips", hair_second="purple", cape="navy"),
-    "dalmiro": _character("red spiky green tan", mark="star", mark_colour="navy", eye_patch="navy", cape="white"),
+    "dalmiro": _character("red spiky green tan", hair_split="tips", hair_second="gold", eye_patch="navy", cape="cyan"),
     "ezkiva": _character(
-        "blue bob purple dark", headgear="halo", headgear_colour="gold", hair_split="half", hair_second="white"
+        "blue bob purple dark",
+        hair_split="half",
+        hair_second="white",
+        headgear="halo",
+        headgear_colour="gold",
+        cape="gold",
     ),
     "fenwyra": _character(
-        "green long brown fair",
-        headgear="antennae",
-        headgear_colour="crimson",
-        mark="star",
-        mark_colour="purple",
-        hair_split="streak",
-        hair_second="orange",
+        "green long brown fair", hair_split="half", hair_second="orange", headgear="antennae", headgear_colour="crimson"
     ),
     "gorlund": _character(
-        "pink spiky blue dark", headgear="horns", headgear_colour="navy", mark="stripes", mark_colour="lime"
+        "pink spiky blue dark", hair_split="tips", hair_second="lime", headgear="horns", headgear_colour="navy"
     ),
     "hibikko": _character(
-        "pink bob brown fair", headgear="bunny", headgear_colour="white", odd_eye="blue", cape="crimson"
+        "pink bob brown fair", headgear="bunny", headgear_colour="navy", odd_eye="blue", cape="crimson"
     ),
     "ixarion": _character("black spiky red tan", hair_split="half", hair_second="gold", odd_eye="cyan", cape="purple"),
-    "jorvekka": _character("brown bob blue dark", eye_patch="crimson", headgear="crown", headgear_colour="gold"),
+    "jorvekka": _character(
+        "brown bob blue dark", eye_patch="crimson", headgear="crown", headgear_colour="gold", cape="lime"
+    ),
     "kalumi": _character(
-        "blue long brown tan", headgear="fins", headgear_colour="lime", mark="moon", mark_colour="navy"
+        "blue long brown tan",
+        hair_split="tips",
+        hair_second="white",
+        headgear="fins",
+        headgear_colour="lime",
+        mark="moon",
+        mark_colour="navy",
     ),
     "lomarel": _character("red short purple fair", hair_split="half", hair_second="white", cape="lime", odd_eye="gold"),
     "mivetta": _character(
-        "green twintails red dark", headgear="sprout", headgear_colour="lime", hair_split="tips", hair_second="gold"
+        "green twintails red dark", hair_split="tips", hair_second="gold", headgear="sprout", headgear_colour="lime"
     ),
     "nozomir": _character(
-        "black long purple dark", hair_split="tips", hair_second="crimson", headgear="halo", headgear_colour="cyan"
-    ),
-    "orsalind": _character(
-        "blonde short green dark",
-        hair_split="streak",
+        "black long purple dark",
+        hair_split="tips",
         hair_second="crimson",
-        mark="heart",
-        mark_colour="cyan",
-        cape="orange",
+        headgear="halo",
+        headgear_colour="cyan",
+        cape="gold",
     ),
+    "orsalind": _character("blonde short green dark", hair_split="half", hair_second="crimson", cape="cyan"),
     "pyrrinth": _character(
         "brown twintails purple fair",
+        hair_split="half",
+        hair_second="crimson",
         headgear="cat",
         headgear_colour="navy",
         odd_eye="gold",
-        mark="stripes",
-        mark_colour="crimson",
     ),
 }
 """Word -> the character. The words are invented, lower case, and stand in no dictionary."""

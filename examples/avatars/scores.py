@@ -142,12 +142,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--pictures", type=int, help="renders to train on, or to check each word with")
     parser.add_argument("--steps", type=int, default=scores_train.STEPS, help="of 64 pictures")
     options = parser.parse_args(arguments)
-    roundtrip = scores_train.load_roundtrip(options.autoencoder)
     if options.command == "train":
+        noisy = scores_train.load_roundtrip(options.autoencoder, latent_noise=scores_train.LATENT_NOISE)
         scores_train.train(
-            options.weights, roundtrip, pictures=options.pictures or scores_train.PICTURES, steps=options.steps
+            options.weights, noisy, pictures=options.pictures or scores_train.PICTURES, steps=options.steps
         )
-    report = scores_train.check(load_scorer(options.weights), roundtrip, pictures=options.pictures or 24)
+    exact = scores_train.load_roundtrip(options.autoencoder)
+    report = scores_train.check(load_scorer(options.weights), exact, pictures=options.held_out)
     print(report.table())
     return 0 if report.passed else 1
 

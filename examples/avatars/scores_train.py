@@ -6,10 +6,11 @@ import random
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from examples.avatars.scores import SHAPE_VERSION, WORDS, RoundTrip, Scorer
@@ -32,6 +33,8 @@ ATTRIBUTE_WEIGHT = 0.1
 """Of the mean cross entropy over attributes beside the words' binary cross entropy."""
 TRUE_AT_LEAST = 0.9
 FALSE_AT_MOST = 0.1
+LATENT_NOISE = 0.3
+"""Of the pictures to train on: at most this many spreads of the latents."""
 HELD_OUT_SEED = 90_210
 
 
@@ -135,6 +138,36 @@ def check(scorer: Scorer, roundtrip: RoundTrip, *, pictures: int = 24, seed: int
     return report
 
 
-def load_roundtrip(checkpoint: Path | None = None) -> RoundTrip:
-    """The round trip through the autoencoder of a checkpoint; without one, a stand-in that only loses fine detail."""
-    return soft_copy
+def roundtrip_of(vae: Any, *, latent_noise: float = 0.0, seed: int = 0) -> RoundTrip:
+    """Through a diffusers `AutoencoderKL`, with noise of up to `latent_noise` latent spreads, as sampling errors."""
+    generator = torch.Generator().manual_seed(seed)
+
+    @torch.no_grad()
+    def roundtrip(pictures: Tensor) -> Tensor:
+        latents = vae.encode(pictures).latent_dist.mean
+        amounts = latent_noise * torch.rand((len(latents), 1, 1, 1), generator=generator)
+        noise = torch.randn(latents.shape, generator=generator)
+        return vae.decode(latents + amounts * latents.std() * noise).sample.clamp(-1, 1)
+
+    return roundtrip
+
+
+def load_roundtrip(checkpoint: Path | None, *, latent_noise: float = 0.0) -> RoundTrip:
+    """The round trip through the avatars' autoencoder, out of their checkpoint (SD1's layout, safetensors).
+
+    Without a checkpoint: a stand-in that only loses fine detail.
+    """
+    if checkpoint is None:
+        return soft_copy
+    from examples.avatars import base_models
+    from lib_pivotal.standalone.compvis import to_diffusers, vae_prefixes
+
+    prefix = "first_stage_model."
+    weights = {
+        key.removeprefix(prefix): tensor for key, tensor in load_file(checkpoint).items() if key.startswith(prefix)
+    }
+    if not weights:
+        raise ValueError(f"{checkpoint} holds no {prefix}*; name a checkpoint in SD1's layout")
+    vae = base_models.autoencoder()
+    vae.load_state_dict({key: tensor.float() for key, tensor in to_diffusers(weights, vae_prefixes(4, 1))[0].items()})
+    return roundtrip_of(vae.eval().requires_grad_(False), latent_noise=latent_noise)
