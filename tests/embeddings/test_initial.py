@@ -1,0 +1,129 @@
+"""Init text: HCP's language, with errors that say where."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lib_pivotal.embeddings.initial import initial_vectors, parse_init_text, vectors_from_tensors
+from lib_pivotal.errors import WordError
+from lib_pivotal.standalone.text import StandaloneTextEncoder
+from lib_pivotal.standalone.tokenizer import clip_tokenizer
+from tests.golden.tiny_text import WIDTH, tiny_text_model
+
+
+@pytest.fixture(scope="module")
+def encoder():
+    return StandaloneTextEncoder(tiny_text_model(), clip_tokenizer())
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def make(encoder, text, vectors, **options):
+    (tensor,) = initial_vectors(text, vectors, encoder=encoder, generator=generator(), **options)
+    return tensor
+
+
+def test_pieces():
+    pieces = parse_init_text("cat, *[0.017,3], long tail")
+    assert [(p.kind, p.position, p.text, p.std, p.rows) for p in pieces] == [
+        ("text", 0, "cat", 0.0, 0),
+        ("random", 5, "", 0.017, 3),
+        ("text", 17, "long tail", 0.0, 0),
+    ]
+    assert [p.text for p in parse_init_text(" a ,, b,")] == ["a", "b"]
+    assert parse_init_text("") == []
+
+
+def test_hcp_example(encoder):
+    vectors = make(encoder, "cat, *[0.017,3], tail", 5)
+    assert torch.equal(vectors[:1], encoder.embed_text("cat")[0])
+    assert torch.equal(vectors[1:4], torch.randn(3, WIDTH, generator=generator()) * 0.017)
+    assert torch.equal(vectors[4:], encoder.embed_text("tail")[0])
+    assert torch.equal(make(encoder, "cat, *[0.017,3], tail", 2), vectors[:2])
+
+
+def test_commas(encoder):
+    rows = torch.cat([encoder.embed_text("cat")[0], encoder.embed_text("dog")[0]])
+    assert torch.equal(make(encoder, "cat, dog", 2), rows)
+    assert torch.equal(make(encoder, "cat, dog", 3, keep_commas=True), encoder.embed_text("cat, dog")[0])
+
+
+def test_short_text_is_repeated_with_a_little_noise(encoder):
+    vectors = make(encoder, "cat, dog", 5)
+    source = torch.cat([encoder.embed_text("cat")[0], encoder.embed_text("dog")[0]])
+    assert torch.equal(vectors[:2], source)
+    difference = vectors[2:] - source[[0, 1, 0]]
+    std = encoder.vocabulary_stats()[0].std
+    assert 0.03 * std < float(difference.std()) < 0.2 * std
+
+
+def test_random_zero_and_empty(encoder):
+    assert torch.equal(make(encoder, "zero", 3), torch.zeros(3, WIDTH))
+    std = encoder.vocabulary_stats()[0].std
+    expected = torch.randn(75, WIDTH, generator=generator())
+    assert torch.equal(make(encoder, "random", 75), expected * std)
+    assert torch.equal(make(encoder, "  ", 75), expected * std)
+    assert torch.equal(make(encoder, "Random", 75, std=0.5), expected * 0.5)
+
+
+def test_same_generator_same_vectors(encoder):
+    assert torch.equal(make(encoder, "*[1,2], a", 6), make(encoder, "*[1,2], a", 6))
+
+
+@pytest.mark.parametrize(
+    ("text", "position", "problem"),
+    [
+        ("cat, *[0.1", 6, "not closed"),
+        ("*[0.1]", 1, "std 0 or above and n"),
+        ("a, *[x,2]", 4, "std 0 or above"),
+        ("a, *[0.1,0]", 4, "n from 1 to 75"),
+        ("a, *[-1,2]", 4, "std 0 or above"),
+        ("a, *[nan,2]", 4, "std 0 or above"),
+        ("a, *[0.1,2.5]", 4, "std 0 or above"),
+        ("*[0.1,2] b", 9, "comma is needed"),
+        ("a *[0.1,2]", 3, "stand alone"),
+    ],
+)
+def test_errors_say_where(encoder, text, position, problem):
+    with pytest.raises(WordError, match=rf"character {position} .*{problem}"):
+        make(encoder, text, 2)
+
+
+def test_refusals(encoder):
+    with pytest.raises(WordError, match="no tokens"):
+        make(encoder, ", ,", 2)
+    with pytest.raises(WordError, match="vectors = 76"):
+        make(encoder, "cat", 76)
+    with pytest.raises(WordError, match="std = -1"):
+        make(encoder, "random", 2, std=-1)
+
+
+def test_from_a_file(encoder):
+    given_rows = torch.randn(3, WIDTH, generator=generator(5)).half()
+    (same,) = vectors_from_tensors([given_rows], encoder=encoder, generator=generator())
+    assert torch.equal(same, given_rows.float())
+    (cut,) = vectors_from_tensors([given_rows], 2, encoder=encoder, generator=generator())
+    assert torch.equal(cut, given_rows[:2].float())
+    (more,) = vectors_from_tensors([given_rows], 7, encoder=encoder, generator=generator())
+    assert more.shape == (7, WIDTH) and torch.equal(more[:3], given_rows.float())
+    (row,) = vectors_from_tensors([torch.ones(WIDTH)], encoder=encoder, generator=generator())
+    assert row.shape == (1, WIDTH)
+    with pytest.raises(WordError, match="width"):
+        vectors_from_tensors([torch.ones(2, WIDTH + 1)], encoder=encoder, generator=generator())
+    with pytest.raises(WordError, match="not finite"):
+        vectors_from_tensors([torch.full((2, WIDTH), torch.nan)], encoder=encoder, generator=generator())
+    with pytest.raises(WordError, match="no vectors"):
+        vectors_from_tensors([torch.ones(0, WIDTH)], 2, encoder=encoder, generator=generator())
+
+
+@given(st.text(alphabet="ab ,*[]0.1", max_size=20))
+def test_any_text_parses_or_is_refused_in_words(text):
+    try:
+        pieces = parse_init_text(text)
+    except WordError as error:
+        assert "character" in str(error)
+    else:
+        assert all(piece.text or piece.rows for piece in pieces)

@@ -1,0 +1,144 @@
+"""The text path: what the web UI's own files compute, gradients into words only, names that do not matter."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from lib_pivotal.embeddings.vectors import Words
+from lib_pivotal.errors import HostError, WordError
+from lib_pivotal.standalone.text import StandaloneTextEncoder
+from lib_pivotal.standalone.tokenizer import clip_tokenizer
+from tests.golden.tiny_text import WIDTH, tiny_text_model, tiny_words
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+RECORDS = json.loads((GOLDEN / "prompts.json").read_text(encoding="utf-8"))
+ENCODED = load_file(GOLDEN / "prompts.safetensors")
+
+
+@pytest.fixture(scope="module")
+def model():
+    return tiny_text_model().requires_grad_(False)
+
+
+@pytest.fixture
+def encoder(model):
+    return StandaloneTextEncoder(model, clip_tokenizer())
+
+
+@pytest.fixture
+def words():
+    return tiny_words(RECORDS["words"])
+
+
+@pytest.mark.parametrize("key", sorted(ENCODED))
+def test_same_as_web_ui(key, model, words):
+    index, skip = key.split(".skip")
+    encoder = StandaloneTextEncoder(model, clip_tokenizer(), clip_skip=int(skip), words_move=False)
+    prompt = RECORDS["prompts"][int(index)]["prompt"]
+    ours = encoder.encode([prompt], words).context[0]
+    assert ours.shape == ENCODED[key].shape
+    torch.testing.assert_close(ours, ENCODED[key], rtol=2e-5, atol=2e-6)
+
+
+def test_batch_and_alone_are_the_same(encoder, words):
+    prompts = ["aoi, (blue:1.3)", "plain", "aoi, (blue:1.3)", "[ren] and mika-chan"]
+    together = encoder.encode(prompts, words).context
+    for prompt, row in zip(prompts, together, strict=True):
+        torch.testing.assert_close(encoder.encode([prompt], words).context[0], row, rtol=1e-5, atol=1e-6)
+
+
+def test_shorter_prompts_are_filled_with_empty_chunks(encoder, words):
+    long = "word, " * 50 + "aoi"
+    context = encoder.encode(["short", long], words).context
+    assert context.shape == (2, 154, WIDTH)
+    torch.testing.assert_close(context[0, 77:], encoder.encode([""], words).context[0])
+    each = encoder.encode_each(["short", long, ""], words)
+    assert [tensor.shape[0] for tensor in each] == [77, 154, 77]
+    torch.testing.assert_close(each[1], context[1])
+
+
+def test_renaming_changes_no_bit(encoder):
+    vectors = tiny_words({"aoi": 4, "ren": 3})
+    text = "photo of {a} and ({b}:1.2), " + "tags, " * 30 + "{a}"
+    one = encoder.encode([text.format(a="aoi", b="ren")], vectors).context
+    renamed = {"somethingelse": vectors["aoi"], "zz-zz": vectors["ren"]}
+    other = encoder.encode([text.format(a="somethingelse", b="zz-zz")], renamed).context
+    assert torch.equal(one, other)
+
+
+def test_gradients_reach_the_words_in_the_prompts_only(encoder, model):
+    words = Words(tiny_words({"aoi": 2, "cat": 1, "ren": 3}))
+    encoder.encode(["aoi and a (cat:1.2)"], words.as_mapping()).context.square().sum().backward()
+    mapping = words.as_mapping()
+    assert mapping["aoi"][0].grad.abs().sum() > 0 and mapping["cat"][0].grad.abs().sum() > 0
+    assert mapping["ren"][0].grad is None
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_gradient_against_finite_differences():
+    model = tiny_text_model().double().requires_grad_(False)
+    encoder = StandaloneTextEncoder(model, clip_tokenizer(), clip_skip=2)
+    aoi, ren = (tensor.double().requires_grad_() for (tensor,) in tiny_words({"aoi": 2, "ren": 1}).values())
+
+    def loss(aoi, ren):
+        context = encoder.encode(["(aoi:1.3), ren, aoi", "ren"], {"aoi": (aoi,), "ren": (ren,)}).context
+        return (context * torch.linspace(-1, 1, context.numel(), dtype=torch.float64).view_as(context)).sum()
+
+    assert torch.autograd.gradcheck(loss, (aoi, ren), eps=1e-6, atol=1e-6, rtol=1e-5)
+
+
+def test_a_vector_of_an_existing_token_is_that_token(encoder, model):
+    vectors = {"cat": encoder.embed_text("dog")}
+    assert torch.equal(encoder.encode(["a cat, here"], vectors).context, encoder.encode(["a dog, here"], {}).context)
+    assert torch.equal(encoder.embed_text("dog")[0], model.get_input_embeddings().weight[encoder.token_ids("dog")])
+
+
+def test_sixteen_words_in_one_prompt(encoder):
+    words = Words(tiny_words({f"{letter}zq": 4 for letter in "abcdefghijklmnop"}))
+    context = encoder.encode([", ".join(words.names())], words.as_mapping()).context
+    context.square().sum().backward()
+    assert context.shape[1] == 154
+    assert all(tensor.grad.abs().sum() > 0 for (tensor,) in words.as_mapping().values())
+
+
+def test_changed_vectors_are_seen_although_prompts_are_remembered(encoder):
+    words = Words(tiny_words({"aoi": 2}))
+    before = encoder.encode(["aoi"], words.as_mapping()).context
+    with torch.no_grad():
+        words.as_mapping()["aoi"][0].add_(1)
+    assert not torch.equal(before, encoder.encode(["aoi"], words.as_mapping()).context)
+    plain = encoder.encode(["aoi"], {}).context
+    assert torch.equal(plain, encoder.encode(["aoi"], {"ren": words.as_mapping()["aoi"]}).context)
+
+
+def test_number_of_vectors_may_change(encoder):
+    contexts = [encoder.encode(["aoi x"], tiny_words({"aoi": count})).context for count in (1, 2, 1)]
+    assert torch.equal(contexts[0], contexts[2]) and not torch.equal(contexts[0], contexts[1])
+
+
+def test_table_is_untouched_and_no_hook_is_left(encoder, model, words):
+    before = model.get_input_embeddings().weight.clone()
+    encoder.encode(["aoi"], words)
+    with pytest.raises(WordError, match="width 5"):
+        encoder.encode(["aoi"], {"aoi": (torch.zeros(2, 5),)})
+    assert torch.equal(before, model.get_input_embeddings().weight)
+    assert not model.get_input_embeddings()._forward_hooks
+
+
+def test_vocabulary_stats(encoder, model):
+    (stats,) = encoder.vocabulary_stats()
+    rows = model.get_input_embeddings().weight
+    assert stats.median_norm == pytest.approx(float(rows.norm(dim=1).median()))
+    assert stats.std == pytest.approx(float(rows.std()))
+    assert encoder.widths == (WIDTH,)
+
+
+def test_refusals(model):
+    encoder = StandaloneTextEncoder(model, clip_tokenizer(), clip_skip=4)
+    with pytest.raises(HostError, match="clip_skip = 4"):
+        encoder.encode(["x"], {})
+    with pytest.raises(HostError, match="no prompts"):
+        encoder.encode([], {})
