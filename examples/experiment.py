@@ -46,8 +46,9 @@ class Setup:
     vectors: int = 4
     init: str = "text"
     words_lr: float = 5e-3
-    unet_lr: float = 1e-3
+    unet_lr: float = 2e-3
     te_lr: float = 2e-4
+    unet_targets: str = "all"
     unet_rank: int = 8
     te_rank: int = 4
     control: str = "clip_ti_decay"
@@ -92,7 +93,7 @@ def make_run(setup: Setup, dataset: Path, name: str) -> Run:
             "words": words if setup.pivotal else [],
             "words_common": {"lr": setup.words_lr, "control": setup.control},
             "network": {
-                "unet_targets": "attention+ff",
+                "unet_targets": setup.unet_targets,
                 "unet_rank": setup.unet_rank,
                 "unet_alpha": float(setup.unet_rank),
                 "unet_lr": setup.unet_lr,

@@ -49,6 +49,7 @@ def add_bundle_commands(commands: Any) -> None:
 
 
 def run_list(parsed: argparse.Namespace) -> int:
+    """Words and parts of every file."""
     from lib_pivotal.bundle.listing import list_bundle, list_folder
 
     found = [
@@ -66,6 +67,7 @@ def run_list(parsed: argparse.Namespace) -> int:
 
 
 def run_show(parsed: argparse.Namespace) -> int:
+    """Everything that a file's header tells."""
     from lib_pivotal.bundle.listing import list_bundle
 
     summary = list_bundle(parsed.file)
@@ -84,6 +86,7 @@ def run_show(parsed: argparse.Namespace) -> int:
 
 
 def run_verify(parsed: argparse.Namespace) -> int:
+    """Every problem of every file; 1 where one is an error."""
     from lib_pivotal.bundle.verify import verify
 
     found = {str(path): verify(path) for path in parsed.files}
@@ -99,6 +102,7 @@ def run_verify(parsed: argparse.Namespace) -> int:
 
 
 def run_rename(parsed: argparse.Namespace) -> int:
+    """Other names for words."""
     from lib_pivotal.bundle.workshop import rename_words
 
     renames = dict(_pair(text) for text in parsed.renames)
@@ -106,24 +110,28 @@ def run_rename(parsed: argparse.Namespace) -> int:
 
 
 def run_join(parsed: argparse.Namespace) -> int:
+    """Several bundles into one."""
     from lib_pivotal.bundle.workshop import join
 
     return _done(parsed, [join(parsed.files, parsed.out)])
 
 
 def run_split(parsed: argparse.Namespace) -> int:
+    """A LoRA and embedding files."""
     from lib_pivotal.bundle.workshop import split
 
     return _done(parsed, split(parsed.file, parsed.out, layout=parsed.format))
 
 
 def run_strip(parsed: argparse.Namespace) -> int:
+    """Parts taken away."""
     from lib_pivotal.bundle.workshop import strip
 
     return _done(parsed, [strip(parsed.file, parsed.parts, out=parsed.out)])
 
 
 def run_convert(parsed: argparse.Namespace) -> int:
+    """Another layout."""
     from lib_pivotal.bundle.workshop import convert
 
     return _done(parsed, [convert(parsed.file, parsed.out, layout=parsed.layout)])

@@ -1,0 +1,107 @@
+"""The house rules, read from every import statement, those inside functions too."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "lib_pivotal"
+MODULES = sorted(PACKAGE.rglob("*.py"))
+CORE = ("training", "embeddings", "networks", "bundle", "data", "evaluation")
+ALLOWED_IN_CORE = {"torch", "numpy", "PIL", "safetensors", "lib_pivotal"}
+OPTIONAL_IN_CORE = {"transformers", "bitsandbytes", "prodigyopt", "schedulefree", "tensorboard"}
+"""Only ever reached by `importlib` with a clear sentence where they are missing."""
+
+
+def room(path):
+    parts = path.relative_to(PACKAGE).parts
+    return parts[0] if len(parts) > 1 else "core"
+
+
+def imported(path):
+    """Absolute names of everything that a file imports."""
+    names = []
+    package = ("lib_pivotal", *path.relative_to(PACKAGE).parts[:-1])
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = ".".join(package[: len(package) - node.level + 1]) if node.level else ""
+            names.append(".".join(filter(None, [base, node.module or ""])))
+    return names
+
+
+def is_core(path):
+    return room(path) in (*CORE, "core") and path.name != "__main__.py"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_imports_point_down(path):
+    import sys
+
+    where = room(path)
+    for name in imported(path):
+        top, *rest = name.split(".")
+        target = rest[0] if top == "lib_pivotal" and rest else ""
+        assert top != "modules" or where == "webui", f"{name}: the web UI is imported only in webui/"
+        assert top != "gradio" or where == "ui", f"{name}: gradio is imported only in ui/"
+        assert top != "diffusers" or where == "standalone", f"{name}: diffusers is imported only in standalone/"
+        assert not (where == "webui" and target == "standalone"), name
+        assert not (where == "standalone" and target == "webui"), name
+        if where == "ui":
+            assert target not in ("webui", "standalone"), name
+        if is_core(path):
+            assert target not in ("ui", "webui", "standalone"), f"{name}: the core knows no host and no page"
+            assert top in ALLOWED_IN_CORE or top in sys.stdlib_module_names, f"{name}: not among the core's packages"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_style_rules(path):
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    text = path.read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 420, "one idea a module, rarely over 400 lines"
+    if text.strip() and path.name != "__init__.py":
+        assert ast.get_docstring(tree), "a module says what it is for"
+    for node in ast.walk(tree):
+        assert not isinstance(node, ast.Global), f"line {getattr(node, 'lineno', 0)}: no globals"
+        if isinstance(node, ast.ExceptHandler):
+            assert node.type is not None, f"line {node.lineno}: no bare except"
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+            assert node.func.id != "print", f"line {node.lineno}: logging, not print"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_public_things_are_documented(path):
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for node in tree.body:
+        if isinstance(node, ast.ClassDef | ast.FunctionDef) and not node.name.startswith("_"):
+            assert ast.get_docstring(node), f"{node.name} has no docstring"
+
+
+def test_top_level_is_as_agreed():
+    allowed = {"install.py", "scripts", "lib_pivotal", "javascript", "style.css", "tests", "README.md"}
+    allowed |= {
+        "pyproject.toml",
+        "dev.py",
+        "docs",
+        "examples",
+        "LICENSE",
+        "requirements-dev.txt",
+        "requirements-nodeps.txt",
+        "out",
+    }
+    found = {path.name for path in ROOT.iterdir() if not path.name.startswith(".") and path.name != "__pycache__"}
+    assert found <= allowed, found - allowed
+
+
+def test_no_path_of_a_machine_in_the_project():
+    """Paths of whoever wrote it help nobody else."""
+    suspicious = ("/work/main", "/work/shared", "/root/", "/home/")
+    here = Path(__file__).resolve()
+    for folder in ("lib_pivotal", "examples", "docs", "tests", "scripts"):
+        for path in (ROOT / folder).rglob("*"):
+            if path.suffix in (".py", ".md", ".toml", ".json", ".yaml") and path.resolve() != here:
+                text = path.read_text(encoding="utf-8", errors="replace")
+                for word in suspicious:
+                    assert word not in text, f"{path.relative_to(ROOT)}: {word}"

@@ -1,0 +1,86 @@
+"""Settings into parts."""
+
+import pytest
+import torch
+
+from lib_pivotal.config import run_from_dict
+from lib_pivotal.training import assemble
+from lib_pivotal.training.objective import Huber, MinSNR
+
+
+def run_with(**sections):
+    return run_from_dict({"name": "x", "words": [{"name": "aoi", "vectors": 3, "lr_factor": 2.0}], **sections})
+
+
+def test_groups_of_words_and_network(tiny_host):
+    run = run_with(
+        network={
+            "unet_rank": 2,
+            "te_targets": "attention",
+            "te_lr": 1e-4,
+            "te_rank": 3,
+            "groups": [{"pattern": "attn2", "rank": 4, "lr_factor": 0.5}],
+        }
+    )
+    words = assemble.make_words(run, tiny_host.text, tiny_host.device)
+    network = assemble.make_network(run, tiny_host.layers(), tiny_host.device)
+    groups = {group.name: group for group in assemble.trained_groups(run, words, network)}
+    assert groups["word aoi"].lr_factor == 2.0 and groups["word aoi"].kind == "words"
+    assert {group.kind for group in groups.values()} == {"words", "unet", "te"}
+    assert any(group.lr_factor == 0.5 and group.kind == "unet" for group in groups.values())
+    ranks = {network.spec(name).rank for name in network.layer_names if "attn2" in name and "unet" in name}
+    assert ranks == {4}
+
+
+@pytest.mark.parametrize(
+    "network",
+    [{"algorithm": "none"}, {"unet_targets": "none"}, {"unet_lr": 0.0}],
+)
+def test_words_alone_have_no_network(tiny_host, network):
+    assert assemble.make_network(run_with(network=network), tiny_host.layers(), torch.device("cpu")) is None
+
+
+def test_same_seed_same_words_and_every_word_its_own_chance(tiny_host):
+    run = run_from_dict({"name": "x", "words": [{"name": "aoi", "vectors": 2}, {"name": "hana", "vectors": 2}]})
+    first = assemble.make_words(run, tiny_host.text, tiny_host.device).as_mapping()
+    second = assemble.make_words(run, tiny_host.text, tiny_host.device).as_mapping()
+    assert torch.equal(first["aoi"][0], second["aoi"][0])
+    assert not torch.equal(first["aoi"][0], first["hana"][0])
+
+
+def test_word_from_an_embedding_file(tiny_host, tmp_path):
+    from lib_pivotal.bundle.embedding_files import write_embedding
+
+    tensor = torch.randn(3, 16)
+    path = write_embedding(tmp_path / "old.safetensors", (tensor,), name="old")
+    run = run_from_dict({"name": "x", "words": [{"name": "aoi", "vectors": 3, "init_file": str(path)}]})
+    words = assemble.make_words(run, tiny_host.text, tiny_host.device)
+    torch.testing.assert_close(words.as_mapping()["aoi"][0].detach(), tensor)
+
+
+def test_loss_and_weighting_by_name():
+    objective = assemble.make_objective(
+        run_with(loss={"kind": "huber", "weighting": "min_snr", "snr_gamma": 3.0}).loss, normalise_mask=False
+    )
+    assert isinstance(objective.loss, Huber) and objective.weighting == MinSNR(3.0)
+
+
+def test_rates_of_both_phases():
+    schedule = run_with(schedule={"max_steps": 20, "phases": "two_phase", "words_steps": 10, "rate": "linear"}).schedule
+    factor = assemble.make_rate_factor(schedule, assemble.make_phase_plan(schedule))
+    assert factor(0) > factor(9) and factor(10) == pytest.approx(factor(0))
+
+
+@pytest.mark.parametrize(
+    ("precision", "weights", "expected"),
+    [
+        ("fp32", torch.float16, None),
+        ("bf16", torch.float32, torch.bfloat16),
+        ("fp16", torch.float32, torch.float16),
+        ("model", torch.float32, None),
+        ("model", torch.bfloat16, torch.bfloat16),
+    ],
+)
+def test_arithmetic(precision, weights, expected):
+    memory = run_with(memory={"precision": precision}).memory
+    assert assemble.autocast_dtype(memory, torch.nn.Linear(2, 2).to(weights)) is expected
