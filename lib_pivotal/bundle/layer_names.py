@@ -110,6 +110,11 @@ class UnetShape:
         return cls(blocks, tuple(level in attentive for level in range(levels)))
 
     @classmethod
+    def from_kohya_names(cls, names: Iterable[str]) -> UnetShape:
+        """From the kohya names of a U-Net's layers, as a host lists them (all of them; other parts are passed over)."""
+        return cls.from_diffusers_paths(split_kohya_name(name)[1] for name in names if name.startswith("lora_unet_"))
+
+    @classmethod
     def from_compvis_paths(cls, paths: Iterable[str]) -> UnetShape:
         """From the names of a compvis U-Net's modules or parameters, without `model.diffusion_model.`."""
         found = [match for path in paths if (match := re.match(r"input_blocks\.(\d+)\.(\d+)\.(op)?", path))]

@@ -102,7 +102,8 @@ def list_bundle(path: str | Path) -> BundleSummary:
     network_bytes = sum(entry.size_bytes for entry in network.values())
     shapes = {key: entry.shape for key, entry in network.items()}
     ranks = Counter(rank for key, shape in shapes.items() if (rank := _rank(key, shape)) is not None)
-    found_parts = {part_of(key) for key in network}
+    heads = {key.removeprefix("base_model.model.").partition(".")[0] for key in network}
+    found_parts = {part_of(f"{head}.") for head in heads}
     return BundleSummary(
         path=path,
         words=tuple(WordSummary(plan.name, plan.vectors, plan.widths, plan.spelling) for plan in plans),
@@ -136,7 +137,7 @@ def list_folder(folder: str | Path, *, recursive: bool = True) -> list[BundleSum
 def network_rank(shapes: Mapping[str, tuple[int, ...]]) -> int | None:
     """The most frequent rank among the layers of a network (by key and shape; the higher one at a draw), or None."""
     ranks = Counter(rank for key, shape in shapes.items() if (rank := _rank(key, shape)) is not None)
-    return max(ranks, key=lambda rank: (ranks[rank], rank), default=None)
+    return max((count, rank) for rank, count in ranks.items())[1] if ranks else None
 
 
 def _rank(key: str, shape: tuple[int, ...]) -> int | None:

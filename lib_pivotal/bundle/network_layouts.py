@@ -17,7 +17,14 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from lib_pivotal.bundle.layer_names import UnetShape, canonical_name, kohya_name, part_of, split_kohya_name
+from lib_pivotal.bundle.layer_names import (
+    UnetShape,
+    canonical_name,
+    kohya_name,
+    name_for_webui,
+    part_of,
+    split_kohya_name,
+)
 from lib_pivotal.errors import NetworkError
 from lib_pivotal.ports import Part
 
@@ -50,6 +57,44 @@ def group_layers(network: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
 def is_kohya(network: Mapping[str, Tensor]) -> bool:
     """Whether these keys are laid out as kohya's (and so as the web UI wants them)."""
     return all("." not in key.partition(".")[0] and key.startswith("lora_") for key in network)
+
+
+def for_webui(network: Mapping[str, Tensor], shape: UnetShape) -> dict[str, Tensor]:
+    """A kohya network under the names by which the stock web UI finds its layers in a U-Net of this shape.
+
+    The same tensors, and for SD1 and SD2 the same names. In a U-Net with other numbers of blocks the stock web UI would
+    miss layers, or take one for another; see `layer_names.name_for_webui`.
+    """
+    return _renamed(network, {name: _webui_name(name, shape) for name in group_layers(network)})
+
+
+def from_webui(network: Mapping[str, Tensor], shape: UnetShape) -> dict[str, Tensor]:
+    """The same network under kohya's names on diffusers' paths again, which hosts give their layers."""
+    known = {name for name in group_layers(network) if part_of(name) == "unet" and name.startswith("lora_unet_")}
+    return _renamed(network, {name: canonical_name(name, shape) for name in known})
+
+
+def _webui_name(name: str, shape: UnetShape) -> str:
+    if not name.startswith("lora_unet_"):
+        return name
+    path = split_kohya_name(canonical_name(name, shape))[1]
+    try:
+        return name_for_webui(path, shape)
+    except NetworkError:  # a layer of no known place keeps its name
+        return name
+
+
+def _renamed(network: Mapping[str, Tensor], names: Mapping[str, str]) -> dict[str, Tensor]:
+    renamed = {}
+    for key, tensor in network.items():
+        name, dot, suffix = key.partition(".")
+        renamed[names.get(name, name) + dot + suffix] = tensor
+    return renamed
+
+
+def is_diffusers(network: Mapping[str, Tensor]) -> bool:
+    """Whether these keys are laid out as diffusers' or peft's."""
+    return any(key.startswith(("unet.", "text_encoder.", "text_encoder_2.", "base_model.")) for key in network)
 
 
 def lora_scale(layer: Mapping[str, Tensor]) -> float:

@@ -24,7 +24,7 @@ from lib_pivotal.bundle.network_layouts import (
     DIFFUSERS_PREFIXES,
     common_ranks,
     group_layers,
-    is_kohya,
+    is_diffusers,
     to_diffusers,
     to_kohya,
 )
@@ -168,7 +168,7 @@ def convert(
     `PeftModel.from_pretrained`.
     """
     bundle = _read(path, drop_broken=drop_broken)
-    network = bundle.network if is_kohya(bundle.network) else to_kohya(bundle.network)
+    network = to_kohya(bundle.network) if is_diffusers(bundle.network) else bundle.network
     metadata = _facts_of(bundle.metadata, {})
     if layout == "kohya":
         if shape is not None:

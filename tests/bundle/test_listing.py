@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -99,12 +100,12 @@ def test_two_hundred_real_sized_headers_are_quick(tmp_path: Path, save: Callable
         tensors[f"lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_x{i}.lora_down.weight"] = torch.ones(1, 8)
         tensors[f"lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_x{i}.lora_up.weight"] = torch.ones(8, 1)
         tensors[f"lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_x{i}.alpha"] = torch.tensor(1.0)
-    blob = save({**tensors, "bundle_emb.dog.emb_params": torch.ones(2, 768)}).read_bytes()
-    (tmp_path / "file.safetensors").unlink()
-    for i in range(200):
-        (tmp_path / f"{i}.safetensors").write_bytes(blob)
+    path = save({**tensors, "bundle_emb.dog.emb_params": torch.ones(2, 768)})
+    for i in range(199):
+        (tmp_path / f"{i}.safetensors").hardlink_to(path)
     begun = time.process_time()
     listed = list_folder(tmp_path)
     seconds = time.process_time() - begun
     assert len(listed) == 200 and all(summary.words[0].name == "dog" for summary in listed)
-    assert seconds < 4, f"{seconds:.1f} s of CPU time for 200 files"
+    limit = 4 if sys.gettrace() is None else 20  # measuring coverage slows every line down
+    assert seconds < limit, f"{seconds:.1f} s of CPU time for 200 files"

@@ -46,7 +46,9 @@ def same(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
     )
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(name=legal_names.filter(lambda name: name != "ink-style"))
 def test_renaming_changes_the_name_alone_bit_for_bit(bundle: Path, name: str) -> None:
     before = read_bundle(bundle)
@@ -212,3 +214,14 @@ def test_convert_to_a_plain_kohya_lora(bundle: Path, tmp_path: Path) -> None:
     assert all(key.startswith(("unet.", "text_encoder.")) for key in read_bundle(there).network)
     back = read_bundle(convert(there, tmp_path / "kk.safetensors", layout="kohya"))
     assert set(back.network) == set(before.network)
+
+
+def test_keys_that_nobody_knows_are_carried_through(save: Callable[..., Path], tmp_path: Path) -> None:
+    strange = {"oft_unet_x.oft_blocks": torch.ones(2, 2), "some.thing": torch.arange(3), "lone": torch.ones(1)}
+    path = save({**strange, "bundle_emb.dog.clip_l": torch.ones(1, 768)})
+    for out in (
+        rename_words(path, {"dog": "fox"}, out=tmp_path / "r.safetensors"),
+        convert(path, tmp_path / "k.safetensors", layout="kohya"),
+        strip(path, ["te"], out=tmp_path / "s.safetensors"),
+    ):
+        assert same(read_bundle(out).network, strange)

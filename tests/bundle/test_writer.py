@@ -22,7 +22,9 @@ tower_widths = st.sampled_from([(768,), (1024,), (768, 1280), (64,)])
 Words = dict[str, tuple[Tensor, ...]]
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(
     names=st.lists(legal_names, min_size=1, max_size=5, unique=True),
     widths=tower_widths,
