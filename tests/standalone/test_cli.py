@@ -1,0 +1,117 @@
+"""The command line on real files: scan, train, resume, grid, and every verb of `bundle`."""
+
+import json
+
+import pytest
+
+from lib_pivotal.bundle.reader import read_bundle, require
+from lib_pivotal.standalone.cli import main
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory, tiny_models):
+    """The tiny models as a diffusers folder."""
+    from diffusers import DDPMScheduler
+
+    folder = tmp_path_factory.mktemp("checkpoint") / "tiny"
+    tiny_models["unet"].save_pretrained(folder / "unet")
+    tiny_models["vae"].save_pretrained(folder / "vae")
+    tiny_models["text_model"].save_pretrained(folder / "text_encoder")
+    tiny_models["tokenizer"].save_pretrained(folder / "tokenizer")
+    DDPMScheduler(beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012).save_pretrained(
+        folder / "scheduler"
+    )
+    return folder
+
+
+@pytest.fixture
+def run_file(tmp_path, two_words_folder):
+    path = tmp_path / "two.json"
+    path.write_text(
+        json.dumps(
+            {
+                "words": [{"name": "aoi", "vectors": 2}, {"name": "hana", "vectors": 2}],
+                "network": {"unet_rank": 2, "unet_targets": "attention"},
+                "data": {"folder": str(two_words_folder), "resolution_px": 64},
+                "schedule": {"max_steps": 3, "batch_size": 2},
+            }
+        )
+    )
+    return path
+
+
+@pytest.fixture
+def bundle(run_file, checkpoint, tmp_path):
+    assert main(["train", str(run_file), "--checkpoint", str(checkpoint), "--out", str(tmp_path / "out")]) == 0
+    return tmp_path / "out" / "two.safetensors"
+
+
+def test_train_writes_bundle_and_logs(bundle, capsys):
+    assert set(require(read_bundle(bundle)).words) == {"aoi", "hana"}
+    names = {path.name for path in bundle.parent.iterdir()}
+    assert {"two.safetensors", "two.run.json", "two.events.jsonl", "two.steps.csv"} <= names
+
+
+def test_scan_as_text_and_json(two_words_folder, capsys):
+    assert main(["scan", str(two_words_folder)]) == 0
+    assert "6 pictures" in capsys.readouterr().out
+    assert main(["scan", str(two_words_folder), "--json"]) == 0
+    summary = json.loads(capsys.readouterr().out)
+    assert summary["pictures"] == 6 and summary["tags"]["red hair"] == 0.5
+
+
+def test_grid(bundle, checkpoint, tmp_path, capsys):
+    png = tmp_path / "deep" / "rows.png"
+    arguments = ["grid", str(bundle), "--checkpoint", str(checkpoint), "--words", "aoi,hana", "--size", "64"]
+    assert main([*arguments, "--steps", "2", "--out", str(png)]) == 0
+    assert png.read_bytes().startswith(b"\x89PNG")
+    assert main(["grid", str(bundle), "--checkpoint", str(checkpoint), "--words", "kaze", "--out", str(png)]) == 2
+    assert "has no word kaze" in capsys.readouterr().err
+
+
+def test_bundle_verbs(bundle, tmp_path, capsys):
+    assert main(["bundle", "list", str(bundle.parent), "--json"]) == 0
+    listed = json.loads(capsys.readouterr().out)
+    assert {word["name"] for word in listed[0]["words"]} == {"aoi", "hana"}
+    assert main(["bundle", "list", str(bundle)]) == 0
+    assert "aoi (2), hana (2)" in capsys.readouterr().out
+    assert main(["bundle", "show", str(bundle)]) == 0
+    assert "ss_network_module" in capsys.readouterr().out
+    assert main(["bundle", "verify", str(bundle)]) == 0
+    renamed = tmp_path / "renamed.safetensors"
+    assert main(["bundle", "rename", str(bundle), "aoi=kaze", "--out", str(renamed)]) == 0
+    assert set(require(read_bundle(renamed)).words) == {"kaze", "hana"}
+    joined = tmp_path / "joined.safetensors"
+    assert main(["bundle", "strip", str(renamed), "unet", "--out", str(tmp_path / "words.safetensors")]) == 0
+    assert not require(read_bundle(tmp_path / "words.safetensors")).network
+    assert main(["bundle", "split", str(bundle), "--out", str(tmp_path / "split"), "--json"]) == 0
+    capsys.readouterr()
+    assert (tmp_path / "split" / "aoi.safetensors").exists()
+    other = tmp_path / "other.safetensors"
+    assert main(["bundle", "rename", str(bundle), "aoi=umi", "hana=sora", "--out", str(other)]) == 0
+    assert main(["bundle", "join", str(bundle), str(other), "--out", str(joined)]) == 0
+    assert set(require(read_bundle(joined)).words) == {"aoi", "hana", "umi", "sora"}
+
+
+def test_damaged_file_is_named_with_status_1(bundle, tmp_path, capsys):
+    broken = tmp_path / "broken.safetensors"
+    broken.write_bytes(bundle.read_bytes()[:-100])
+    assert main(["bundle", "verify", str(broken)]) == 1
+    assert "broken.safetensors" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["bundle", "rename", "{bundle}", "nonsense"], "OLD=NEW"),
+        (["bundle", "rename", "{bundle}", "kaze=umi"], "kaze"),
+        (["scan", "{absent}"], "does not exist"),
+        (["train", "{absent}", "--checkpoint", "{absent}"], "cannot be read"),
+        (["bundle", "show", "{absent}"], "absent"),
+    ],
+)
+def test_wrong_use_is_one_readable_text(arguments, message, bundle, tmp_path, capsys):
+    names = {"bundle": str(bundle), "absent": str(tmp_path / "absent")}
+    assert main([argument.format(**names) for argument in arguments]) == 2
+    captured = capsys.readouterr()
+    assert message in captured.err and "Traceback" not in captured.err
