@@ -1,0 +1,310 @@
+"""A real web UI (AUTOMATIC1111 v1.10.1), started once a session on folders of its own; skipped where there is none.
+
+`$PIVOTAL_WEBUI` or `~/stable-diffusion-webui` is a folder with the web UI and its environment (`venv` or `.venv`).
+Only `-m webui`, or a path below tests/live, starts it. Models, settings and outputs lie in a temporary `--data-dir`:
+the user's own are neither read nor written, and the user's extensions are not loaded. It runs on the CPU and offline.
+
+The checkpoint is examples/avatars/weights/avatars.safetensors, or the one that `$PIVOTAL_LIVE_CHECKPOINT` names, with
+its .yaml beside it. `version` of the yaml's text encoder is a folder with config.json: that is how a stock web UI gets
+a text model of another width than CLIP-L's. A relative one counts from the web UI's folder, so the copy of the yaml
+names it absolutely.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import io
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+from safetensors import safe_open
+
+ROOT = Path(__file__).resolve().parents[2]
+WEIGHTS = ROOT / "examples" / "avatars" / "weights"
+TEXT_HEADS = 4
+"""The text model's number of heads: not to be seen in the weights; used where no config.json lies beside them."""
+
+START_TIMEOUT_S = 1200
+REQUEST_TIMEOUT_S = 600
+ARGUMENTS = (
+    "--skip-prepare-environment --skip-torch-cuda-test --skip-version-check --use-cpu all --no-half --precision full "
+    "--api --server-name 127.0.0.1 --do-not-download-clip --no-download-sd-model --no-prompt-history "
+    "--disable-console-progressbars --loglevel DEBUG"
+).split()
+ENVIRONMENT = {
+    "HF_HUB_OFFLINE": "1",
+    "TRANSFORMERS_OFFLINE": "1",
+    "GRADIO_ANALYTICS_ENABLED": "False",
+    "CUDA_VISIBLE_DEVICES": "",
+    "PYTHONUNBUFFERED": "1",
+    "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD": "1",  # v1.10.1 checks pickles itself, before torch does
+}
+UNWANTED = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "COMMANDLINE_ARGS", "SD_WEBUI_LOG_LEVEL")
+"""Variables of the caller's that would put its own packages or options into the web UI."""
+
+
+@dataclass(frozen=True)
+class Installation:
+    """Where the web UI lies and the Python that runs it."""
+
+    folder: Path
+    python: Path
+
+
+@dataclass(frozen=True, eq=False)
+class Generated:
+    """A picture that the web UI made, and what it wrote about it."""
+
+    image: Image.Image
+    infotext: str
+
+
+class RequestFailedError(Exception):
+    """The web UI answered with an error; its own text says which."""
+
+
+class WebUI:
+    """A running web UI, spoken to over its API."""
+
+    def __init__(self, process: subprocess.Popen[bytes], *, url: str, data: Path, log: Path) -> None:
+        self.process = process
+        self.url = url
+        self.data = data
+        self.log = log
+
+    @property
+    def lora_folder(self) -> Path:
+        return self.data / "models" / "Lora"
+
+    @property
+    def embeddings_folder(self) -> Path:
+        return self.data / "embeddings"
+
+    def log_text(self) -> str:
+        """All that the web UI has printed."""
+        return self.log.read_text(encoding="utf-8", errors="replace")
+
+    def call(self, path: str, body: Any = None, *, timeout_s: float = REQUEST_TIMEOUT_S) -> Any:
+        """GET, or POST where there is a body."""
+        request = urllib.request.Request(
+            self.url + path,
+            data=None if body is None else json.dumps(body).encode(),
+            headers={"Content-Type": "application/json"},
+        )
+        try:
+            with urllib.request.urlopen(request, timeout=timeout_s) as answer:
+                return json.load(answer)
+        except urllib.error.HTTPError as error:
+            raise RequestFailedError(f"{path}: {error.code} {error.read().decode(errors='replace')[:2000]}") from error
+
+    def txt2img(self, prompt: str, **settings: Any) -> Generated:
+        """One picture: 64 px, 12 Euler steps; any of the API's settings can be given."""
+        body = {
+            "prompt": prompt,
+            "width": 64,
+            "height": 64,
+            "steps": 12,
+            "sampler_name": "Euler",
+            "cfg_scale": 4,
+            "seed": 0,
+            **settings,
+        }
+        answer = self.call("/sdapi/v1/txt2img", body)
+        image = Image.open(io.BytesIO(base64.b64decode(answer["images"][0]))).convert("RGB")
+        return Generated(image, json.loads(answer["info"])["infotexts"][0])
+
+    def reload_files(self) -> None:
+        """Have it look for LoRA and embedding files again."""
+        self.call("/sdapi/v1/refresh-loras", {})
+        self.call("/sdapi/v1/refresh-embeddings", {})
+
+    def wait_until_ready(self) -> None:
+        """Until the API answers and the checkpoint is loaded; fails, showing the log's end, if that does not come."""
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while time.monotonic() < deadline:
+            log = self.log_text()
+            if self.process.poll() is not None:
+                pytest.fail(f"the web UI ended with code {self.process.returncode}:\n{_tail(log)}")
+            if "Stable diffusion model failed to load" in log:
+                pytest.fail(f"the web UI could not load the checkpoint:\n{_tail(log)}")
+            if "Model loaded in" in log:
+                with contextlib.suppress(OSError, RequestFailedError):
+                    self.call("/sdapi/v1/loras", timeout_s=10)
+                    return
+            time.sleep(0.5)
+        pytest.fail(f"the web UI was not ready after {START_TIMEOUT_S} s:\n{_tail(self.log_text())}")
+
+
+def find_installation() -> Installation | str:
+    """The web UI on this machine, or the reason why none can be used."""
+    named = os.environ.get("PIVOTAL_WEBUI")
+    folder = Path(named).expanduser() if named else Path.home() / "stable-diffusion-webui"
+    where = "$PIVOTAL_WEBUI" if named else "~/stable-diffusion-webui ($PIVOTAL_WEBUI is not set)"
+    if not (folder / "launch.py").is_file():
+        return f"no web UI: {where} has no launch.py"
+    for environment in ("venv", ".venv"):
+        for inside in ("bin/python", "Scripts/python.exe"):
+            python = folder / environment / inside
+            if python.exists():
+                return Installation(folder.resolve(), python.absolute())  # a resolved link would leave its venv
+    return f"the web UI in {where} has no Python environment: start it once"
+
+
+def find_checkpoint() -> Path | str:
+    """The checkpoint to load, or the reason why there is none."""
+    named = os.environ.get("PIVOTAL_LIVE_CHECKPOINT")
+    checkpoint = Path(named).expanduser() if named else WEIGHTS / "avatars.safetensors"
+    missing = [path.name for path in (checkpoint, checkpoint.with_suffix(".yaml")) if not path.is_file()]
+    where = "$PIVOTAL_LIVE_CHECKPOINT" if named else "examples/avatars/weights"
+    return f"no checkpoint: {where} lacks {' and '.join(missing)}" if missing else checkpoint.resolve()
+
+
+@pytest.fixture(scope="session")
+def installation(request: pytest.FixtureRequest) -> Installation:
+    found = find_installation()
+    if isinstance(found, str):
+        pytest.skip(found)
+    asked = "webui" in request.config.option.markexpr or any(
+        "live" in Path(argument.split("::")[0]).parts for argument in request.config.invocation_params.args
+    )
+    if not asked:
+        pytest.skip("a web UI is here, but starting it takes a while: pytest -m webui tests/live")
+    return found
+
+
+@pytest.fixture(scope="session")
+def checkpoint(installation: Installation) -> Path:
+    found = find_checkpoint()
+    if isinstance(found, str):
+        pytest.skip(found)
+    return found
+
+
+@pytest.fixture(scope="session")
+def stock_webui(
+    installation: Installation, checkpoint: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[WebUI]:
+    """The web UI as it comes: its built-in extensions, not this one."""
+    with running(installation, checkpoint, tmp_path_factory.mktemp("stock_webui")) as webui:
+        yield webui
+
+
+@pytest.fixture(scope="session")
+def pivotal_webui(
+    installation: Installation, checkpoint: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[WebUI]:
+    """The web UI with this project linked into its extensions folder."""
+    with running(installation, checkpoint, tmp_path_factory.mktemp("pivotal_webui"), linked=True) as webui:
+        yield webui
+
+
+@contextlib.contextmanager
+def running(
+    installation: Installation, checkpoint: Path, data: Path, *, linked: bool = False, page: bool = False
+) -> Iterator[WebUI]:
+    """Start the web UI on `data`, wait until it is ready, end it; with the page (gradio) or only the API."""
+    lay_out_data(data, checkpoint)
+    if linked:
+        (data / "extensions" / "sd-webui-pivotal").symlink_to(ROOT, target_is_directory=True)
+    port = free_port()
+    log = data / "webui.log"
+    command = [str(installation.python), "launch.py", *ARGUMENTS, "--port", str(port), "--data-dir", str(data)]
+    environment = {key: value for key, value in os.environ.items() if key not in UNWANTED} | ENVIRONMENT
+    environment.setdefault("OMP_NUM_THREADS", "1")
+    # its own folder as working folder: elsewhere gradio would refuse to serve its scripts and styles
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            command if page else [*command, "--nowebui"],
+            cwd=installation.folder,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+    webui = WebUI(process, url=f"http://127.0.0.1:{port}", data=data, log=log)
+    try:
+        webui.wait_until_ready()
+        yield webui
+    finally:
+        process.terminate()
+        try:
+            process.wait(30)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait(30)
+
+
+def lay_out_data(data: Path, checkpoint: Path) -> None:
+    """The folders of a `--data-dir`, with the checkpoint, its yaml and the text folder that the yaml names."""
+    models = data / "models" / "Stable-diffusion"
+    for folder in (models, data / "models" / "Lora", data / "embeddings", data / "extensions"):
+        folder.mkdir(parents=True)
+    shutil.copyfile(checkpoint, models / checkpoint.name)
+    yaml = checkpoint.with_suffix(".yaml").read_text(encoding="utf-8")
+    version = re.search(r"^( *version: *)(.+?) *$", yaml, flags=re.MULTILINE)
+    if version is not None:
+        text = models / Path(version[2].strip("'\"")).name
+        write_text_folder(text, checkpoint)
+        yaml = yaml[: version.start()] + version[1] + json.dumps(text.as_posix()) + yaml[version.end() :]
+    (models / checkpoint.name).with_suffix(".yaml").write_text(yaml, encoding="utf-8")
+
+
+def write_text_folder(folder: Path, checkpoint: Path) -> None:
+    """The text folder that lies beside the checkpoint, with what it lacks: config.json and CLIP's tokenizer."""
+    from lib_pivotal.standalone.tokenizer import write_tokenizer
+
+    if (checkpoint.parent / folder.name).is_dir():
+        shutil.copytree(checkpoint.parent / folder.name, folder)
+    folder.mkdir(exist_ok=True)
+    if not (folder / "vocab.json").is_file():
+        write_tokenizer(folder)
+    if not (folder / "config.json").is_file():
+        (folder / "config.json").write_text(json.dumps(text_config(checkpoint), indent=1), encoding="utf-8")
+
+
+def text_config(checkpoint: Path) -> dict[str, Any]:
+    """transformers' configuration of a checkpoint's CLIP text model, read from its tensors' shapes."""
+    stem = "cond_stage_model.transformer.text_model."
+    with safe_open(str(checkpoint), framework="pt") as file:
+        shapes = {k.removeprefix(stem): file.get_slice(k).get_shape() for k in file.keys() if k.startswith(stem)}  # noqa: SIM118
+    vocabulary, width = shapes["embeddings.token_embedding.weight"]
+    layers = {key.split(".")[2] for key in shapes if key.startswith("encoder.layers.")}
+    return {
+        "model_type": "clip_text_model",
+        "architectures": ["CLIPTextModel"],
+        "vocab_size": vocabulary,
+        "hidden_size": width,
+        "intermediate_size": shapes["encoder.layers.0.mlp.fc1.weight"][0],
+        "num_hidden_layers": len(layers),
+        "num_attention_heads": TEXT_HEADS,
+        "max_position_embeddings": shapes["embeddings.position_embedding.weight"][0],
+        "hidden_act": "quick_gelu",
+        "bos_token_id": vocabulary - 2,
+        "eos_token_id": vocabulary - 1,
+        "pad_token_id": vocabulary - 1,
+    }
+
+
+def free_port() -> int:
+    """A port that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _tail(text: str, lines: int = 40) -> str:
+    return "\n".join(text.splitlines()[-lines:])
