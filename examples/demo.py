@@ -22,6 +22,7 @@ from examples.avatars.scores import load_scorer
 from examples.report import write_html
 from lib_pivotal.bundle.reader import read_bundle, require
 from lib_pivotal.errors import PivotalError
+from lib_pivotal.evaluation.loading import load_on_host
 from lib_pivotal.evaluation.parts_grid import draw_grid
 from lib_pivotal.standalone.console import ConsoleListener, clock
 from lib_pivotal.standalone.model import StandaloneHost
@@ -128,7 +129,7 @@ def fitting_steps(host: StandaloneHost, setup: experiment.Setup, *, minutes: flo
 def look(host: StandaloneHost, scorer: object, setup: experiment.Setup, bundle_path: Path, out: Path) -> dict:
     """Identity with parts on and off, and the sheet of rows, both through the saved file."""
     bundle = require(read_bundle(bundle_path))
-    words, network = experiment.loaded(host, bundle)
+    words, network = load_on_host(host, bundle)
     per_word = 8
     with torch.no_grad():
         result = experiment.score(host, scorer, setup.names, words=words, network=network, pictures_per_word=per_word)

@@ -22,6 +22,7 @@ from examples.avatars.scores import load_scorer
 from examples.avatars.world import caption, random_avatar
 from lib_pivotal.bundle.reader import Bundle, read_bundle, require
 from lib_pivotal.bundle.workshop import rename_words
+from lib_pivotal.evaluation.loading import load_on_host
 from lib_pivotal.evaluation.parts_grid import Row
 from lib_pivotal.standalone.model import StandaloneHost
 from lib_pivotal.training.events import Event, FileSaved, RunEnded
@@ -128,7 +129,7 @@ def log(event: Event) -> None:
 
 def scored(host: StandaloneHost, setup: experiment.Setup, bundle: Bundle, out: Path) -> dict[str, Any]:
     """Identity with parts on and off, and the base; pictures are kept for the figure."""
-    words, network = experiment.loaded(host, bundle)
+    words, network = load_on_host(host, bundle)
     scorer = load_scorer()
     result = experiment.score(
         host, scorer, setup.names, words=words, network=network, pictures_per_word=PICTURES_PER_WORD, seed=setup.seed
@@ -148,7 +149,7 @@ def transfer(setup: experiment.Setup, bundle: Bundle) -> dict[str, float]:
     """Identity on the second checkpoint: whole, words only, words with half of the U-Net's weights, base."""
     host = StandaloneHost.load(experiment.RETRO_CHECKPOINT)
     scorer = load_scorer()
-    words, network = experiment.loaded(host, bundle)
+    words, network = load_on_host(host, bundle)
     rows = (Row("whole", 1.0, 1.0), Row("words", 0.0, 0.0), HALF)
     labels = {"whole": "whole", "words": "words", HALF.label: "words_half_unet"}
     result = experiment.score(
@@ -173,7 +174,7 @@ def drift(host: StandaloneHost, bundle: Bundle) -> float:
 
     rng = random.Random(0)
     captions = [caption(random_avatar(rng), rng) for _ in range(DRIFT_CAPTIONS)]
-    _, network = experiment.loaded(host, bundle)
+    _, network = load_on_host(host, bundle)
     assert network is not None
 
     def encoded() -> torch.Tensor:
@@ -192,11 +193,11 @@ def renaming_is_exact(host: StandaloneHost, bundle: Bundle, path: Path, setup: e
     rename_words(path, {old: "qwertz-name"}, out=renamed_path)
     renamed = require(read_bundle(renamed_path))
     prompts = experiment.identity_prompts(old, 4, seed=0, with_word=True)
-    words, network = experiment.loaded(host, bundle)
+    words, network = load_on_host(host, bundle)
     assert network is not None
     with network.attach():
         first = host.sample(experiment.requests(prompts), words)
-    words, network = experiment.loaded(host, renamed)
+    words, network = load_on_host(host, renamed)
     assert network is not None
     with network.attach():
         second = host.sample(experiment.requests([p.replace(old, "qwertz-name") for p in prompts]), words)
@@ -208,7 +209,7 @@ def over_steps(host: StandaloneHost, setup: experiment.Setup, path: Path) -> dic
     scorer = load_scorer()
     found: dict[str, float] = {}
     for saved in sorted(path.parent.glob("bundle-[0-9]*.safetensors")):
-        words, network = experiment.loaded(host, require(read_bundle(saved)))
+        words, network = load_on_host(host, require(read_bundle(saved)))
         result = experiment.score(
             host,
             scorer,

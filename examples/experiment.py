@@ -12,14 +12,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import torch
 from PIL import Image
 
 from examples.avatars import make
 from examples.avatars.characters import CHARACTERS, STYLES, describable_tags
 from examples.avatars.scores import Scorer
 from examples.avatars.world import caption, random_avatar
-from lib_pivotal.bundle.reader import Bundle
 from lib_pivotal.config import Run, check_run
 from lib_pivotal.errors import ConfigError
 from lib_pivotal.evaluation.parts_grid import ROWS, Row
@@ -160,13 +158,6 @@ class Result:
     identity: dict[str, float]
     by_word: dict[str, dict[str, float]]
     pictures: dict[str, list[Image.Image]]
-
-
-def loaded(host: Host, bundle: Bundle) -> tuple[dict[str, tuple[torch.Tensor, ...]], Network | None]:
-    """Words and network of a file, ready on a host."""
-    words = {name: tuple(t.to(host.device, torch.float32) for t in towers) for name, towers in bundle.words.items()}
-    network = Network.from_kohya(host.layers(), bundle.network) if bundle.network else None
-    return words, None if network is None else network.to(host.device)
 
 
 def score(

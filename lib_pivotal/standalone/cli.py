@@ -119,11 +119,9 @@ def run_scan(parsed: argparse.Namespace) -> int:
 
 def run_grid(parsed: argparse.Namespace) -> int:
     """Whole, U-Net only, text encoder only, words only."""
-    import torch
-
     from lib_pivotal.bundle.reader import read_bundle
+    from lib_pivotal.evaluation.loading import load_on_host
     from lib_pivotal.evaluation.parts_grid import draw_grid, parts_pictures, word_requests
-    from lib_pivotal.networks.network import Network
     from lib_pivotal.ports import SampleRequest
 
     bundle = read_bundle(parsed.file)
@@ -134,8 +132,7 @@ def run_grid(parsed: argparse.Namespace) -> int:
             f"{parsed.file}: has no word {', '.join(missing)}; it has {', '.join(bundle.words) or 'none'}"
         )
     host = _load_host(parsed.checkpoint, _device(parsed.device))
-    words = {name: tuple(t.to(host.device, torch.float32) for t in towers) for name, towers in bundle.words.items()}
-    network = Network.from_kohya(host.layers(), bundle.network).to(host.device) if bundle.network else None
+    words, network = load_on_host(host, bundle)
     template = SampleRequest("", parsed.negative, parsed.size, parsed.size, parsed.steps, parsed.cfg)
     asked = word_requests(names, parsed.prompt or ["{word}"], template, first_seed=parsed.seed)
     rows = parts_pictures(host, asked, words=words, network=network)

@@ -13,13 +13,14 @@ import torch
 
 from lib_pivotal.bundle.embedding_files import write_embedding
 from lib_pivotal.bundle.metadata import build_metadata
+from lib_pivotal.bundle.network_layouts import for_webui
 from lib_pivotal.bundle.reader import read_bundle, require
 from lib_pivotal.bundle.writer import write_bundle
 from lib_pivotal.config import Run
+from lib_pivotal.evaluation.loading import host_shape, load_on_host
 from lib_pivotal.evaluation.parts_grid import draw_grid, parts_pictures, word_requests
 from lib_pivotal.evaluation.separation import separation
-from lib_pivotal.networks.network import Network
-from lib_pivotal.ports import Host, Layer, SampleRequest, TrainingBatch, WordVectors
+from lib_pivotal.ports import Host, SampleRequest, TrainingBatch, WordVectors
 from lib_pivotal.training.events import Event, FileSaved, PicturesMade, SeparationMeasured
 from lib_pivotal.training.facts import training_facts
 from lib_pivotal.training.prepare import Prepared
@@ -47,7 +48,6 @@ class RunOutputs:
         *,
         folder: Path,
         trainable: Trainable,
-        layers: Sequence[Layer],
         micro_step: MicroStep,
         initial_words: WordVectors,
         held_out: Mapping[str, Sequence[TrainingBatch]],
@@ -57,7 +57,6 @@ class RunOutputs:
         self._prepared = prepared
         self._folder = folder
         self._trainable = trainable
-        self._layers = layers
         self._micro_step = micro_step
         self._initial_words = initial_words
         self._held_out = held_out
@@ -90,9 +89,7 @@ class RunOutputs:
         )
         with tempfile.TemporaryDirectory() as folder:
             bundle = require(read_bundle(self._write(Path(folder) / "preview.safetensors", step)))
-        device = self._host.device
-        words = {name: tuple(t.to(device, torch.float32) for t in towers) for name, towers in bundle.words.items()}
-        saved = Network.from_kohya(self._layers, bundle.network).to(device) if bundle.network else None
+        words, saved = load_on_host(self._host, bundle)
         live = self._trainable.network
         if live is None:
             rows = parts_pictures(self._host, requests, words=words, network=saved)
@@ -123,6 +120,7 @@ class RunOutputs:
 
     def _write(self, path: Path, step: int) -> Path:
         network = {} if self._trainable.network is None else self._trainable.network.kohya_tensors()
+        network = for_webui(network, host_shape(self._host)) if network else network
         return write_bundle(
             path,
             network=network,

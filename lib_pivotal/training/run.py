@@ -126,7 +126,6 @@ def _build(
         prepared,
         folder=output_folder,
         trainable=trainable,
-        layers=layers,
         micro_step=micro_step,
         initial_words=initial,
         held_out=_held_out_batches(run, prepared, cache),

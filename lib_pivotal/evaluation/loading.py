@@ -1,0 +1,26 @@
+"""A bundle's words and network made ready on a host, as a generation would use them."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from lib_pivotal.bundle.layer_names import UnetShape
+from lib_pivotal.bundle.network_layouts import from_webui
+from lib_pivotal.bundle.reader import Bundle
+from lib_pivotal.networks.network import Network
+from lib_pivotal.ports import Host
+
+
+def host_shape(host: Host) -> UnetShape:
+    """The block structure of the host's U-Net, which decides under which names the stock web UI finds its layers."""
+    return UnetShape.from_kohya_names(layer.name for layer in host.layers())
+
+
+def load_on_host(host: Host, bundle: Bundle) -> tuple[dict[str, tuple[Tensor, ...]], Network | None]:
+    """Words in fp32 on the host's device, and the network (None where the file has none), not attached yet."""
+    words = {name: tuple(t.to(host.device, torch.float32) for t in towers) for name, towers in bundle.words.items()}
+    if not bundle.network:
+        return words, None
+    network = Network.from_kohya(host.layers(), from_webui(bundle.network, host_shape(host)))
+    return words, network.to(host.device)
