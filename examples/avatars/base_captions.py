@@ -1,0 +1,66 @@
+"""Captions of the base world as token ids, with the freedom of order and length that prompts take."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from examples.avatars import world
+from lib_pivotal.standalone.tokenizer import clip_tokenizer
+
+PLACES = 77
+START, END = 49406, 49407
+ALWAYS_TAGGED = [name for name, values in world.ATTRIBUTES.items() if None not in values.values()]
+TAGS = [tag for values in world.ATTRIBUTES.values() for tag in values.values() if tag is not None]
+UNSPECIFIED = -1
+"""Label of an attribute whose tag was left out. The ordinary cases without a tag count as said: their tags never drop out."""
+
+
+class Captioner:
+    """Draws captions: tags in any order; some shortened, a few with words that mean nothing here."""
+
+    def __init__(self, *, empty: float, shortened: float = 0.3, noisy: float = 0.15) -> None:
+        """Shares of captions: `empty` (for guidance), `shortened` (tags missing), `noisy` (random words added)."""
+        tokenizer = clip_tokenizer()
+        words = [world.SUBJECT_TAG, ",", *TAGS]
+        self.ids = {word: tokenizer(word, add_special_tokens=False).input_ids for word in words}
+        self.empty, self.shortened, self.noisy = empty, shortened, noisy
+
+    def draw(self, avatar: world.Avatar, rng: random.Random) -> tuple[list[int], list[int], list[tuple[int, int]]]:
+        """(token ids, value of each attribute or `UNSPECIFIED`, place and index in `TAGS` of each tag's last token)."""
+        values = [list(world.ATTRIBUTES[name]).index(getattr(avatar, name)) for name in world.ATTRIBUTES]
+        if rng.random() < self.empty:
+            return [], [UNSPECIFIED] * len(values), []
+        drop = rng.uniform(0.05, 0.7) if rng.random() < self.shortened else 0.0
+        tags = []
+        for at, name in enumerate(world.ATTRIBUTES):
+            if name in ALWAYS_TAGGED and rng.random() < drop:
+                values[at] = UNSPECIFIED
+            elif (tag := world.tag_of(name, getattr(avatar, name))) is not None:
+                tags.append(tag)
+        rng.shuffle(tags)
+        pieces: list[tuple[list[int], int | None]] = [(self.ids[tag], TAGS.index(tag)) for tag in tags]
+        if rng.random() < self.noisy:
+            for _ in range(rng.randint(1, 3)):
+                strange = [rng.randrange(512, START) for _ in range(rng.randint(1, 3))]
+                pieces.insert(rng.randint(0, len(pieces)), (strange, None))
+        ids, places = list(self.ids[world.SUBJECT_TAG]), []
+        for piece, tag_index in pieces:
+            if len(ids) + 1 + len(piece) > PLACES - 2:
+                break
+            ids += [*self.ids[","], *piece]
+            if tag_index is not None:
+                places.append((len(ids), tag_index))  # counted with the start token
+        return ids, values, places
+
+    def batch(self, avatars: list[world.Avatar], rng: random.Random) -> tuple[Tensor, Tensor, list[list[tuple[int, int]]]]:
+        """(token ids `(n, 77)`, values `(n, attributes)`, places of the tags)."""
+        drawn = [self.draw(avatar, rng) for avatar in avatars]
+        rows = np.full((len(drawn), PLACES), END, np.int64)
+        rows[:, 0] = START
+        for row, (ids, _, _) in zip(rows, drawn, strict=True):
+            row[1 : 1 + len(ids)] = ids
+        return torch.from_numpy(rows), torch.tensor([d[1] for d in drawn]), [d[2] for d in drawn]
