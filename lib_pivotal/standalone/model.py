@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from lib_pivotal.bundle.hashes import checkpoint_legacy_hash, checkpoint_sha256
 from lib_pivotal.errors import HostError
 from lib_pivotal.ports import (
     Conditioning,
@@ -100,7 +102,8 @@ class StandaloneCodec:
 class StandaloneHost:
     """`ports.Host` over loaded diffusers and transformers models.
 
-    `sampler` is one of `sampler.SAMPLERS`; `clip_skip` holds outside sessions, a session brings its own.
+    `sampler` is one of `sampler.SAMPLERS`; `clip_skip` holds outside sessions, a session brings its own. `file` is the
+    checkpoint's, for its hashes.
     """
 
     def __init__(
@@ -113,8 +116,7 @@ class StandaloneHost:
         scale_factor: float = 0.18215,
         v_prediction: bool = False,
         name: str = "model",
-        sha256: str = "",
-        legacy_hash: str = "",
+        file: Path | None = None,
         alphas_cumprod: Tensor | None = None,
         sampler: str = "euler",
         clip_skip: int = 1,
@@ -122,7 +124,9 @@ class StandaloneHost:
     ) -> None:
         if sampler not in SAMPLERS:
             raise HostError(f"sampler = {sampler!r}: unknown; use one of {', '.join(SAMPLERS)}")
-        self.info = ModelInfo(name, "sd1", sha256, legacy_hash, v_prediction)
+        self._name = name
+        self._file = file
+        self._v_prediction = v_prediction
         self.text = StandaloneTextEncoder(text_model, tokenizer, clip_skip=clip_skip, comma_backtrack=comma_backtrack)
         self.denoiser = StandaloneDenoiser(unet)
         self.codec = StandaloneCodec(vae, scale_factor=scale_factor)
@@ -143,23 +147,30 @@ class StandaloneHost:
         """A diffusers folder or a single .safetensors of SD1, offline; `settings` as for the class."""
         from lib_pivotal.standalone.single_file import load_checkpoint
 
-        checkpoint = load_checkpoint(Path(path))
-        models = [checkpoint.text_model, checkpoint.unet, checkpoint.vae]
-        text_model, unet, vae = (model.to(device=device, dtype=dtype).eval() for model in models)
-        facts = {
-            "name": getattr(checkpoint, "name", "") or Path(path).stem,
-            "sha256": getattr(checkpoint, "sha256", ""),
-            "legacy_hash": getattr(checkpoint, "legacy_hash", ""),
+        path = Path(path)
+        checkpoint = load_checkpoint(path, device=device, dtype=dtype)
+        facts: dict[str, Any] = {
+            "name": checkpoint.name or path.stem,
+            "scale_factor": checkpoint.scale_factor,
+            "v_prediction": checkpoint.prediction_type == "v_prediction",
+            "alphas_cumprod": checkpoint.alphas_cumprod,
+            "file": path if path.is_file() else None,
         }
         return cls(
-            text_model=text_model,
-            unet=unet,
-            vae=vae,
+            text_model=checkpoint.text_model,
+            unet=checkpoint.unet,
+            vae=checkpoint.vae,
             tokenizer=checkpoint.tokenizer,
-            scale_factor=checkpoint.scale_factor,
-            v_prediction=checkpoint.prediction_type == "v_prediction",
             **{**facts, **settings},
         )
+
+    @functools.cached_property
+    def info(self) -> ModelInfo:
+        """Name, kind and the file's hashes, read when first asked for."""
+        if self._file is None:
+            return ModelInfo(self._name, "sd1", v_prediction=self._v_prediction)
+        sha256, legacy = checkpoint_sha256(self._file), checkpoint_legacy_hash(self._file)
+        return ModelInfo(self._name, "sd1", sha256, legacy, self._v_prediction)
 
     @property
     def device(self) -> torch.device:
@@ -187,10 +198,10 @@ class StandaloneHost:
     def session(self, request: SessionRequest) -> Iterator[None]:
         """One at a time: models frozen and placed; all put back on exit, whatever happens."""
         if self._borrowed:
-            raise HostError(f"{self.info.name}: a run has the model already; end it before starting another")
+            raise HostError(f"{self._name}: a run has the model already; end it before starting another")
         if not 1 <= request.clip_skip <= self.text.layer_count:
             raise HostError(
-                f"clip_skip = {request.clip_skip}: {self.info.name} has {self.text.layer_count} text layers; "
+                f"clip_skip = {request.clip_skip}: {self._name} has {self.text.layer_count} text layers; "
                 f"use 1 to {self.text.layer_count}"
             )
         clip_skip, input_grad = self.text.clip_skip, self.text.input_requires_grad
@@ -234,7 +245,7 @@ class StandaloneHost:
             shape=(4, first.height_px // LATENT_SCALE, first.width_px // LATENT_SCALE),
             steps=first.steps,
             alphas_cumprod=self.alphas_cumprod,
-            v_prediction=self.info.v_prediction,
+            v_prediction=self._v_prediction,
             sampler=self.sampler,
         )
 

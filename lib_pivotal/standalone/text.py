@@ -21,6 +21,9 @@ from lib_pivotal.ports import Conditioning, VocabularyStats, WordVectors
 from lib_pivotal.standalone.prompts import COMMA_BACKTRACK, Layout, Tokenizer, WordTable, lay_out, tokenize
 
 PLACES = 77
+ROUNDING = 1e-5
+"""Means below this share of the values' size are rounding; SD1's are a tenth of it."""
+
 REMEMBERED_PROMPTS = 10_000
 REMEMBERED_TABLES = 16
 
@@ -287,7 +290,15 @@ def _multipliers(plans: Sequence[_Plan], chunks: int) -> Tensor:
 
 
 def _emphasise(hidden: Tensor, multipliers: Tensor) -> Tensor:
-    """Scale `(prompts, chunks, 77, width)` by the weights and restore each chunk's mean (web UI: "Original")."""
+    """Scale `(prompts, chunks, 77, width)` by the weights and restore each chunk's mean (web UI: "Original").
+
+    Where a chunk's mean is nothing but rounding (a text model whose last layer norm was never trained), the web UI
+    multiplies by noise or by 0/0; there, the mean is left alone.
+    """
     mean = hidden.mean(dim=(2, 3), keepdim=True)
     scaled = hidden * multipliers.unsqueeze(-1).to(hidden.dtype)
-    return scaled * (mean / scaled.mean(dim=(2, 3), keepdim=True))
+    size = hidden.detach().square().mean(dim=(2, 3), keepdim=True).sqrt()
+    real = mean.detach().abs() > ROUNDING * size
+    ones = torch.ones_like(mean)
+    new_mean = torch.where(real, scaled.mean(dim=(2, 3), keepdim=True), ones)
+    return scaled * torch.where(real, mean / new_mean, ones)

@@ -90,6 +90,16 @@ def test_gradient_against_finite_differences():
     assert torch.autograd.gradcheck(loss, (aoi, ren), eps=1e-6, atol=1e-6, rtol=1e-5)
 
 
+def test_emphasis_without_a_mean_is_finite():
+    model = tiny_text_model().requires_grad_(False)
+    torch.nn.init.ones_(model.text_model.final_layer_norm.weight)
+    torch.nn.init.zeros_(model.text_model.final_layer_norm.bias)
+    words = Words(tiny_words({"aoi": 2}))
+    context = StandaloneTextEncoder(model, clip_tokenizer()).encode(["(aoi:1.2), x"], words.as_mapping()).context
+    context.square().sum().backward()
+    assert context.abs().max() < 10 and torch.isfinite(words.parameters_of("aoi")[0].grad).all()
+
+
 def test_a_vector_of_an_existing_token_is_that_token(encoder, model):
     vectors = {"cat": encoder.embed_text("dog")}
     assert torch.equal(encoder.encode(["a cat, here"], vectors).context, encoder.encode(["a dog, here"], {}).context)
