@@ -35,8 +35,8 @@ from safetensors import safe_open
 
 ROOT = Path(__file__).resolve().parents[2]
 WEIGHTS = ROOT / "examples" / "avatars" / "weights"
-TEXT_HEADS = 4
-"""The text model's number of heads: not to be seen in the weights; used where no config.json lies beside them."""
+TEXT_CONFIG = "pivotal.text_model"
+"""The checkpoint's metadata with the text model's config.json: heads and the like are not to be seen in the weights."""
 
 START_TIMEOUT_S = 1200
 REQUEST_TIMEOUT_S = 600
@@ -273,30 +273,16 @@ def write_text_folder(folder: Path, checkpoint: Path) -> None:
     if not (folder / "vocab.json").is_file():
         write_tokenizer(folder)
     if not (folder / "config.json").is_file():
-        (folder / "config.json").write_text(json.dumps(text_config(checkpoint), indent=1), encoding="utf-8")
+        (folder / "config.json").write_text(text_config(checkpoint), encoding="utf-8")
 
 
-def text_config(checkpoint: Path) -> dict[str, Any]:
-    """transformers' configuration of a checkpoint's CLIP text model, read from its tensors' shapes."""
-    stem = "cond_stage_model.transformer.text_model."
+def text_config(checkpoint: Path) -> str:
+    """transformers' configuration of the checkpoint's CLIP text model, from its metadata."""
     with safe_open(str(checkpoint), framework="pt") as file:
-        shapes = {k.removeprefix(stem): file.get_slice(k).get_shape() for k in file.keys() if k.startswith(stem)}  # noqa: SIM118
-    vocabulary, width = shapes["embeddings.token_embedding.weight"]
-    layers = {key.split(".")[2] for key in shapes if key.startswith("encoder.layers.")}
-    return {
-        "model_type": "clip_text_model",
-        "architectures": ["CLIPTextModel"],
-        "vocab_size": vocabulary,
-        "hidden_size": width,
-        "intermediate_size": shapes["encoder.layers.0.mlp.fc1.weight"][0],
-        "num_hidden_layers": len(layers),
-        "num_attention_heads": TEXT_HEADS,
-        "max_position_embeddings": shapes["embeddings.position_embedding.weight"][0],
-        "hidden_act": "quick_gelu",
-        "bos_token_id": vocabulary - 2,
-        "eos_token_id": vocabulary - 1,
-        "pad_token_id": vocabulary - 1,
-    }
+        metadata = file.metadata() or {}
+    if TEXT_CONFIG not in metadata:
+        pytest.fail(f"{checkpoint.name}: neither a text folder beside it nor {TEXT_CONFIG} in its metadata")
+    return metadata[TEXT_CONFIG]
 
 
 def free_port() -> int:
