@@ -42,6 +42,8 @@ _SYMBOL = re.compile(
     """,
     re.VERBOSE,
 )
+_PLAIN = re.compile(r"[ \t\n!-%'-;=-~]*")
+"""Printable ASCII without `&` and `<`: neither entities nor special tokens."""
 _BREAK = re.compile(r"\s*\bBREAK\b\s*")
 
 
@@ -61,6 +63,43 @@ class Tokenizer(Protocol):
 def tokenize(tokenizer: Tokenizer, texts: Sequence[str]) -> list[list[int]]:
     """Token ids of each text, without start, end and padding."""
     return [list(ids) for ids in tokenizer(list(texts), truncation=False, add_special_tokens=False)["input_ids"]]
+
+
+class RememberingTokenizer:
+    """The same ids as `tokenizer`, from memory where that is safe: shuffled captions are made of the same few words.
+
+    CLIP's tokenizer never joins what white space separates. So plain printable ASCII is looked up piece by piece; all
+    else (which ftfy may repair in context, or which may hold special tokens) goes to the tokenizer whole.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, *, capacity: int = 100_000) -> None:
+        self._tokenizer = tokenizer
+        self._capacity = capacity
+        self._ids: dict[str, list[int]] = {}
+        self.bos_token_id = tokenizer.bos_token_id
+        self.eos_token_id = tokenizer.eos_token_id
+
+    def __call__(self, text: list[str], *, truncation: bool, add_special_tokens: bool) -> dict[str, list[list[int]]]:
+        """As the tokenizer; only plain ids are remembered."""
+        if truncation or add_special_tokens:
+            return {"input_ids": self._ask(text, truncation=truncation, add_special_tokens=add_special_tokens)}
+        return {"input_ids": [self._of_text(one) for one in text]}
+
+    def _of_text(self, text: str) -> list[int]:
+        if not _PLAIN.fullmatch(text):
+            return self._ask([text])[0]
+        pieces = text.split()
+        new = [piece for piece in dict.fromkeys(pieces) if piece not in self._ids]
+        if new:
+            if len(self._ids) + len(new) > self._capacity:
+                self._ids.clear()
+                new = list(dict.fromkeys(pieces))
+            self._ids.update(zip(new, self._ask(new), strict=True))
+        return [token for piece in pieces for token in self._ids[piece]]
+
+    def _ask(self, text: list[str], *, truncation: bool = False, add_special_tokens: bool = False) -> list[list[int]]:
+        found = self._tokenizer(text, truncation=truncation, add_special_tokens=add_special_tokens)["input_ids"]
+        return [list(ids) for ids in found]
 
 
 def parse_emphasis(text: str) -> list[tuple[str, float]]:

@@ -18,7 +18,15 @@ from torch import Tensor, nn
 
 from lib_pivotal.errors import HostError, WordError
 from lib_pivotal.ports import Conditioning, VocabularyStats, WordVectors
-from lib_pivotal.standalone.prompts import COMMA_BACKTRACK, Layout, Tokenizer, WordTable, lay_out, tokenize
+from lib_pivotal.standalone.prompts import (
+    COMMA_BACKTRACK,
+    Layout,
+    RememberingTokenizer,
+    Tokenizer,
+    WordTable,
+    lay_out,
+    tokenize,
+)
 
 PLACES = 77
 ROUNDING = 1e-5
@@ -68,13 +76,13 @@ class StandaloneTextEncoder:
         words_move: bool = True,
     ) -> None:
         self.model = model
-        self.tokenizer = tokenizer
+        self.tokenizer = RememberingTokenizer(tokenizer)
         self.clip_skip = clip_skip
         self.input_requires_grad = False
         """Let gradients flow from the token vectors on even without words (reentrant checkpointing needs that)."""
         self._comma_backtrack = comma_backtrack
         self._words_move = words_move
-        comma = tokenize(tokenizer, [","])[0]
+        comma = self.token_ids(",")
         self._comma_id = comma[0] if comma else -1
         self._tables: OrderedDict[tuple[tuple[str, int], ...], WordTable] = OrderedDict()
         self._plans: OrderedDict[tuple[WordTable, str], _Plan] = OrderedDict()

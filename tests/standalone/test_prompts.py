@@ -8,11 +8,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lib_pivotal.errors import WordError
-from lib_pivotal.standalone.prompts import WordTable, chunks_needed, lay_out, parse_emphasis, tokenize
+from lib_pivotal.standalone.prompts import (
+    RememberingTokenizer,
+    WordTable,
+    chunks_needed,
+    lay_out,
+    parse_emphasis,
+    tokenize,
+)
 from lib_pivotal.standalone.tokenizer import clip_tokenizer
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "prompts.json").read_text(encoding="utf-8"))
 COMMA = 267
+ASCII = st.characters(max_codepoint=126)
 
 
 @pytest.fixture(scope="module")
@@ -103,6 +111,23 @@ def test_errors_say_where(tokenizer):
         WordTable({" ": 1}, tokenizer)
     with pytest.raises(WordError, match="76 vectors"):
         WordTable({"aoi": 76}, tokenizer)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.one_of(st.text(max_size=12), st.text(alphabet=ASCII, max_size=30)), max_size=4))
+def test_remembered_ids_are_the_tokenizers(texts):
+    tokenizer = clip_tokenizer()
+    remembering = RememberingTokenizer(tokenizer, capacity=5)
+    for _ in range(2):
+        assert tokenize(remembering, texts) == [tokenize(tokenizer, [text])[0] for text in texts]
+
+
+def test_remembered_ids_of_golden_prompts(tokenizer):
+    remembering = RememberingTokenizer(tokenizer)
+    texts = [piece for record in GOLDEN["prompts"] for piece, _ in record["parsed"]]
+    assert tokenize(remembering, texts) == tokenize(tokenizer, texts)
+    with_ends = remembering(["a cat"], truncation=True, add_special_tokens=True)["input_ids"][0]
+    assert with_ends == tokenizer(["a cat"])["input_ids"][0]
 
 
 def test_chunks_needed():
