@@ -424,7 +424,7 @@ def run(model: Model, chosen: Sequence[Variant], *, rounds: int, memory: bool) -
     for index in range(rounds):
         for variant, result in zip(chosen, results, strict=True):
             measure_time(model, variant, result)
-        print(f"round {index + 1} of {rounds}", file=sys.stderr, flush=True)
+        print(f"round {index + 1} of {rounds}\n{table(results)}", file=sys.stderr, flush=True)
     return results
 
 

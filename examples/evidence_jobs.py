@@ -29,8 +29,8 @@ from lib_pivotal.training.events import Event, FileSaved, RunEnded
 from lib_pivotal.training.run import train
 
 CHARACTERS_OF_FIGURE = 4
-MAIN_STEPS = 1000
-STEPS_A_WORD = 250
+MAIN_STEPS = 800
+STEPS_A_WORD = 160
 SINGLE_WORDS = 4
 PICTURES_PER_WORD = 16
 DRIFT_CAPTIONS = 1000

@@ -37,8 +37,8 @@ class Setup:
     characters: tuple[str, ...]
     styles: tuple[str, ...] = ()
     pivotal: bool = True
-    pictures: int = 24
-    steps: int = 1200
+    pictures: int = 32
+    steps: int = 2400
     batch_size: int = 8
     seed: int = 0
     vectors: int = 4
@@ -47,9 +47,10 @@ class Setup:
     unet_lr: float = 2e-3
     te_lr: float = 2e-4
     unet_targets: str = "all"
-    unet_rank: int = 8
+    unet_rank: int = 16
     te_rank: int = 4
     control: str = "clip_ti_decay"
+    network_start: float = 0.0
     preview_every: int = 0
     separation_every: int = 0
 
@@ -104,6 +105,7 @@ def make_run(setup: Setup, dataset: Path, name: str) -> Run:
             "schedule": {
                 "max_steps": setup.steps,
                 "batch_size": setup.batch_size,
+                "network_start": setup.network_start,
                 "warmup_steps": min(50, setup.steps // 10),
             },
             "saving": {

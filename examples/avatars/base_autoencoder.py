@@ -17,12 +17,12 @@ from examples.avatars.base_optim import Average, Clock, Optimizers, average_grad
 BATCH = 8
 """Pictures a step and process."""
 KL_WEIGHT = 0.002
-"""On the mean KL of a latent value: its noise settles near 0.05 to 0.1 of its spread, which makes the decoder forgiving."""
+"""On the mean KL of a latent value: its noise settles near 0.05 of its spread; the decoder grows forgiving."""
 
 
 def as_floats(pictures: np.ndarray) -> Tensor:
     """uint8 `(n, h, w, 3)` to -1..1 `(n, 3, h, w)`."""
-    return torch.from_numpy(np.ascontiguousarray(pictures)).permute(0, 3, 1, 2).float() / 127.5 - 1
+    return torch.from_numpy(np.array(pictures)).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
 def picture_loss(made: Tensor, true: Tensor) -> Tensor:
@@ -45,7 +45,8 @@ def train(phase: str, cache: Path, minutes: float) -> None:
         vae.load_state_dict(whole["average"]["weights"])
         vae.encoder.requires_grad_(False)
         vae.quant_conv.requires_grad_(False)
-    optimizers = Optimizers([(vae, 1.0)], muon_lr=0.02 if phase == "ae" else 0.01, adam_lr=2e-3 if phase == "ae" else 1e-3)
+    muon_lr, adam_lr = (0.02, 2e-3) if phase == "ae" else (0.01, 1e-3)
+    optimizers = Optimizers([(vae, 1.0)], muon_lr=muon_lr, adam_lr=adam_lr)
     average = Average(vae, 0.995)
     step, used_s = 0, 0.0
     if state_path.exists():
@@ -79,7 +80,8 @@ def train(phase: str, cache: Path, minutes: float) -> None:
         torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
         optimizers.step(clock.rate(step))
         average.update(vae)
-        seen.append(torch.stack([rec.detach(), F.l1_loss(made.detach(), true), kl.detach(), logvar.detach().exp().mean().sqrt()]))
+        l1, noise_spread = F.l1_loss(made.detach(), true), logvar.detach().exp().mean().sqrt()
+        seen.append(torch.stack([rec.detach(), l1, kl.detach(), noise_spread]))
         step += 1
         if step % 25 == 0 and rank == 0:
             numbers = torch.stack(seen).mean(0).tolist()
@@ -87,8 +89,8 @@ def train(phase: str, cache: Path, minutes: float) -> None:
                   f"noise {numbers[3]:.3f} spread {mean.detach().std():.3f}", flush=True)  # fmt: skip
             seen.clear()
         if rank == 0 and (step % 200 == 0 or clock.share >= 1):
-            save_state(state_path, {"vae": vae.state_dict(), "optimizers": optimizers.state_dict(), "average": average.state_dict(),
-                                    "step": step, "used_s": clock.used_s})  # fmt: skip
+            save_state(state_path, {"vae": vae.state_dict(), "optimizers": optimizers.state_dict(),
+                                    "average": average.state_dict(), "step": step, "used_s": clock.used_s})  # fmt: skip
             sheet(cache, phase)
 
 
@@ -114,7 +116,7 @@ def trained(cache: Path) -> AutoencoderKL:
 
 @torch.no_grad()
 def sheet(cache: Path, phase: str) -> None:
-    """Twelve pictures above their reconstructions, four times enlarged, as `<cache>/<phase>.png`."""
+    """Two dozen pictures above their reconstructions, enlarged, as `<cache>/<phase>.png`."""
     vae = trained(cache)
     generic, base = base_data.pictures("generic", cache), base_data.pictures("held_out", cache)
     true = np.concatenate([generic[:12], base[:12]])
@@ -122,4 +124,5 @@ def sheet(cache: Path, phase: str) -> None:
     out = ((made.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy()
     rows = [true[:12], out[:12], true[12:], out[12:]]
     grid = np.concatenate([np.concatenate(list(row), 1) for row in rows], 0)
-    Image.fromarray(grid).resize((grid.shape[1] * 2, grid.shape[0] * 2), Image.Resampling.NEAREST).save(cache / f"{phase}.png")
+    size = (grid.shape[1] * 2, grid.shape[0] * 2)
+    Image.fromarray(grid).resize(size, Image.Resampling.NEAREST).save(cache / f"{phase}.png")

@@ -16,7 +16,7 @@ START, END = 49406, 49407
 ALWAYS_TAGGED = [name for name, values in world.ATTRIBUTES.items() if None not in values.values()]
 TAGS = [tag for values in world.ATTRIBUTES.values() for tag in values.values() if tag is not None]
 UNSPECIFIED = -1
-"""Label of an attribute whose tag was left out. The ordinary cases without a tag count as said: their tags never drop out."""
+"""Label of an attribute whose tag was left out. Where the ordinary case has no tag, tags are never left out."""
 
 
 class Captioner:
@@ -56,7 +56,9 @@ class Captioner:
                 places.append((len(ids), tag_index))  # counted with the start token
         return ids, values, places
 
-    def batch(self, avatars: list[world.Avatar], rng: random.Random) -> tuple[Tensor, Tensor, list[list[tuple[int, int]]]]:
+    def batch(
+        self, avatars: list[world.Avatar], rng: random.Random
+    ) -> tuple[Tensor, Tensor, list[list[tuple[int, int]]]]:
         """(token ids `(n, 77)`, values `(n, attributes)`, places of the tags)."""
         drawn = [self.draw(avatar, rng) for avatar in avatars]
         rows = np.full((len(drawn), PLACES), END, np.int64)

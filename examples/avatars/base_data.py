@@ -1,4 +1,4 @@
-"""Renders for training the base checkpoint, kept on disk as plain arrays so that no training step waits for the renderer."""
+"""Renders for training the base checkpoint, kept on disk so that no training step waits for the renderer."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ SETS: dict[str, tuple[int, int, dict[str, float]]] = {
     "retro": (3, 6_000, {"retro": 1.0}),
     "held_out": (4, 512, {"plain": 1.0}),
 }
-"""`generic` (unusual traits, all looks) is for the autoencoder alone; U-Net and text model only see `base` (then `retro`)."""
+"""`generic` (unusual traits, all looks) is for the autoencoder alone; the others see `base` (then `retro`)."""
 
 
 def render_set(name: str, cache: Path = CACHE) -> None:
-    """Render one of `SETS` into `<cache>/<name>.npy`, uint8 `(pictures, 64, 64, 3)`, with its attributes in `<name>.json`."""
+    """Render one of `SETS` into `<cache>/<name>.npy`, uint8 `(pictures, 64, 64, 3)`, attributes in `<name>.json`."""
     seed, count, looks = SETS[name]
     cache.mkdir(parents=True, exist_ok=True)
     if (cache / f"{name}.json").exists():

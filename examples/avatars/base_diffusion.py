@@ -28,7 +28,8 @@ TEXT_RATE = 0.15
 def train_text(cache: Path, minutes: float) -> None:
     """Teach the text model what captions say, before there is a U-Net.
 
-    Two throw-away heads: every attribute from the end token's and a padding place's output; each tag from its last token.
+    Two throw-away heads: every attribute from the end token's and a padding place's output; each tag from
+    its last token.
     """
     torch.manual_seed(11)
     model = base_models.text_model()
@@ -56,7 +57,8 @@ def train_text(cache: Path, minutes: float) -> None:
         seen.append(loss.item())
         step += 1
         if step % 50 == 0:
-            print(f"text {step} {clock.used_s:.0f}s loss {sum(seen) / len(seen):.4f} tags {tag_loss.item():.4f}", flush=True)
+            mean = sum(seen) / len(seen)
+            print(f"text {step} {clock.used_s:.0f}s loss {mean:.4f} tags {tag_loss.item():.4f}", flush=True)
             seen.clear()
     save_state(cache / "text.pt", {"text": model.state_dict(), "step": step})
 
@@ -90,7 +92,7 @@ class Trainee(nn.Module):
 
 
 def train_unet(cache: Path, minutes: float, *, style: str = "base") -> None:
-    """Train the U-Net, and at first the text model, on the set `style`, resuming; `retro` starts from the base's U-Net."""
+    """Train the U-Net, and at first the text model, on a set, resuming; `retro` starts from the base's U-Net."""
     rank, processes = join_workers()
     torch.manual_seed(21)
     trainee = Trainee()

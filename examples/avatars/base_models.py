@@ -1,4 +1,4 @@
-"""The avatars checkpoint's networks: SD1's architecture, everything small. Trained as diffusers and transformers classes."""
+"""The avatars checkpoint's networks: SD1's architecture, all small, as diffusers and transformers classes."""
 
 from __future__ import annotations
 

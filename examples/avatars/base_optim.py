@@ -1,7 +1,7 @@
 """What the base checkpoint's training shares: Muon with AdamW, running averages, a schedule in time, states on disk.
 
-Muon (Jordan et al., 2024, https://kellerjordan.github.io/posts/muon/) orthogonalises the momentum of every matrix; convolutions are
-taken as matrices `(out, in * height * width)`. Here it needs about half of AdamW's steps.
+Muon (Jordan et al., 2024, https://kellerjordan.github.io/posts/muon/) orthogonalises the momentum of every matrix;
+convolutions are taken as matrices `(out, in * height * width)`.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ class Average:
 
 
 class Clock:
-    """Training by the clock: a phase gets minutes, not steps, and its learning rate follows the share of them used up."""
+    """Training by the clock: a phase gets minutes, not steps; its learning rate follows the share used up."""
 
     def __init__(self, minutes: float, used_s: float = 0.0) -> None:
         self.budget_s = minutes * 60

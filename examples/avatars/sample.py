@@ -1,4 +1,4 @@
-"""Sheets of the base checkpoint: `python -m examples.avatars.sample [CHECKPOINT] --out SHEET.png` draws captions and their pictures."""
+"""Sheets of captions and their pictures: `python -m examples.avatars.sample [CHECKPOINT] --out SHEET.png`."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1000)
     parser.add_argument("--cfg", type=float, default=CFG_SCALE)
     parser.add_argument("--steps", type=int, default=STEPS)
-    parser.add_argument("--prompt", action="append", help="your own prompts instead of random captions; may be given often")
+    parser.add_argument("--prompt", action="append", help="instead of random captions; may be given often")
     args = parser.parse_args()
     prompts = args.prompt or random_prompts(args.count, args.seed)[1]
     host = StandaloneHost.load(args.checkpoint)

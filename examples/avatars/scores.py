@@ -26,6 +26,8 @@ from examples.avatars.characters import CHARACTERS, STYLES
 from examples.avatars.world import ATTRIBUTES, Avatar
 
 WEIGHTS = Path(__file__).parent / "weights" / "scores.safetensors"
+CHECKPOINT = WEIGHTS.with_name("avatars.safetensors")
+"""The base checkpoint, of which only the autoencoder is used here."""
 WORDS = (*CHARACTERS, *STYLES)
 """Every word with an identity score, in the order of the classifier's outputs."""
 SIZE_PX = 64

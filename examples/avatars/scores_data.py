@@ -27,7 +27,7 @@ from examples.avatars.world import (
 
 TRAIT_COLOUR = {"hair_split": "hair_second", "mark": "mark_colour", "headgear": "headgear_colour"}
 """Trait -> the field with its colour, where that is another field."""
-KINDS = {"character": 0.36, "hard_negative": 0.2, "partial": 0.12, "other_traits": 0.1, "base": 0.14, "generic": 0.08}
+KINDS = {"character": 0.36, "hard_negative": 0.18, "partial": 0.1, "other_traits": 0.08, "base": 0.22, "generic": 0.06}
 """Kind of picture -> its share; `draw` says what each is."""
 LOOK_SHARES = {"plain": 0.52, "outlined": 0.16, "watercolour": 0.16, "retro": 0.16}
 
@@ -85,9 +85,9 @@ class Renders:
     attributes: Tensor
     """`(n, attributes)`, the number of each attribute's value."""
 
-    def through(self, roundtrip: Callable[[Tensor], Tensor]) -> Tensor:
-        """The pictures after a round trip through an autoencoder, uint8."""
-        return torch.cat([to_bytes(roundtrip(to_floats(batch))) for batch in self.pictures.split(100)])
+    def through(self, roundtrip: Callable[[Tensor], Tensor], *, count: int | None = None) -> Tensor:
+        """The (first `count`) pictures after a round trip through an autoencoder, uint8."""
+        return torch.cat([to_bytes(roundtrip(to_floats(batch))) for batch in self.pictures[:count].split(100)])
 
 
 def to_floats(pictures: Tensor) -> Tensor:

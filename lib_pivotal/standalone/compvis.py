@@ -1,8 +1,8 @@
 """The compvis layout of an SD1 checkpoint and diffusers' names for the same weights.
 
-Nothing is computed here: every weight has the same numbers under both names. Only the autoencoder's attention differs in shape
-(1x1 convolutions `(c, c, 1, 1)` there, linear layers `(c, c)` in diffusers). The block counters are those of
-https://github.com/CompVis/stable-diffusion/blob/21f890f9da3cfbeaba8e2ac3c425ee9e998d5229/ldm/modules/diffusionmodules/openaimodel.py#L413
+Nothing is computed here: every weight has the same numbers under both names. Only the autoencoder's attention differs
+in shape (1x1 convolutions `(c, c, 1, 1)` there, linear layers `(c, c)` in diffusers). The block counters are those of
+`UNetModel.__init__` in CompVis/stable-diffusion, ldm/modules/diffusionmodules/openaimodel.py (commit 21f890f).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def _under(theirs: str, ours: str, inner: Mapping[str, str]) -> dict[str, str]:
 
 
 def unet_prefixes(attention: Sequence[bool], resnets: int) -> dict[str, str]:
-    """Compvis module -> diffusers module, for a U-Net of `len(attention)` levels with `resnets` residual blocks each."""
+    """Compvis module -> diffusers module, for a U-Net; `attention` of each level, `resnets` residual blocks a level."""
     names = {
         "time_embed.0": "time_embedding.linear_1",
         "time_embed.2": "time_embedding.linear_2",

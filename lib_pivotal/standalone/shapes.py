@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml  # type: ignore[import-untyped]
+import yaml
 from torch import Tensor
 
 from lib_pivotal.errors import HostError
@@ -41,7 +41,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
     try:
         settings: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))["model"]["params"]
     except (yaml.YAMLError, KeyError, TypeError) as error:
-        raise HostError(f"{path}: no model.params can be read from it ({error}); remove it or write it as ldm does") from error
+        reason = f"no model.params can be read from it ({error!r}); remove it or write it as ldm does"
+        raise HostError(f"{path}: {reason}") from error
     return settings
 
 
@@ -108,7 +109,8 @@ def infer_text_config(weights: Mapping[str, Tensor], path: Path) -> dict[str, An
     """Arguments of CLIPTextConfig for a text model's weights, heads as in CLIP ViT-L/14 (64 wide)."""
     table = weights.get("text_model.embeddings.token_embedding.weight")
     if table is None:
-        raise HostError(f"{path}: no text_model.embeddings.token_embedding.weight; this is no SD1 checkpoint with CLIP's text model")
+        name = f"{compvis.TEXT}text_model.embeddings.token_embedding.weight"
+        raise HostError(f"{path}: no tensor {name}; this is no SD1 checkpoint, whose text model is CLIP's")
     layers = 0
     while f"text_model.encoder.layers.{layers}.mlp.fc1.weight" in weights:
         layers += 1

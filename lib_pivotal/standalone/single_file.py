@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from lib_pivotal.errors import HostError
+from lib_pivotal.bundle.safetensors_file import read_header
+from lib_pivotal.errors import BundleError, HostError
 from lib_pivotal.standalone import compvis, shapes
 from lib_pivotal.standalone.tokenizer import clip_tokenizer, write_tokenizer
 
@@ -58,8 +58,9 @@ def load_checkpoint(
 ) -> Checkpoint:
     """The checkpoint at `path`, frozen and in evaluation mode.
 
-    A .safetensors is read as ldm's layout; the yaml of the same stem beside it, where there is one, gives the number of heads,
-    the schedule and the scale of latents, and all sizes come from the tensors. A folder is read as diffusers writes it.
+    A .safetensors is read as ldm's layout; the yaml of the same stem beside it, where there is one, gives the number of
+    heads, the schedule and the scale of latents; all sizes come from the tensors. A folder is read as diffusers
+    writes it.
     """
     path = Path(path)
     if path.is_dir():
@@ -78,8 +79,8 @@ def save_checkpoint(
 ) -> None:
     """Write `path` (.safetensors, compvis layout) and its yaml.
 
-    `text_version` goes into the yaml as FrozenCLIPEmbedder's `version`: "openai/clip-vit-large-patch14", or a folder made by
-    `write_text_folder`, as seen from where the web UI starts.
+    `text_version` goes into the yaml as FrozenCLIPEmbedder's `version`: "openai/clip-vit-large-patch14", or a folder
+    made by `write_text_folder`, as seen from where the web UI starts.
     """
     path = Path(path)
     unet, vae, text = checkpoint.unet, checkpoint.vae, checkpoint.text_model
@@ -109,7 +110,7 @@ def save_checkpoint(
 
 
 def write_text_folder(folder: str | Path, checkpoint: Checkpoint) -> Path:
-    """What `CLIPTextModel.from_pretrained` and `CLIPTokenizer.from_pretrained` need besides weights: config and tokenizer.
+    """What transformers' `from_pretrained` needs of the text model besides weights: config and tokenizer.
 
     The stock web UI takes the architecture of the text model from this folder and its weights from the checkpoint.
     """
@@ -124,10 +125,9 @@ def _load_file(path: Path) -> Checkpoint:
     from transformers import CLIPTextConfig, CLIPTextModel
 
     try:
-        with safe_open(str(path), framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
-    except (SafetensorError, OSError) as error:
+        metadata = read_header(path).metadata
+        tensors = load_file(str(path))
+    except (BundleError, OSError) as error:
         raise HostError(f"{path}: cannot be read ({error}); copy or download the file again") from error
     parts = {prefix: _part(tensors, prefix, path) for prefix in (compvis.UNET, compvis.VAE, compvis.TEXT)}
     settings = shapes.read_yaml(path.with_suffix(".yaml"))
@@ -135,7 +135,7 @@ def _load_file(path: Path) -> Checkpoint:
         unet_config = shapes.unet_config(parts[compvis.UNET], settings)
         vae_config = shapes.vae_config(parts[compvis.VAE], settings)
     except KeyError as error:
-        raise HostError(f"{path}: no tensor {error}, which every SD1 checkpoint has; is this an SD1 checkpoint?") from error
+        raise HostError(f"{path}: no tensor {error}, which SD1 always has; choose an SD1 checkpoint") from error
     stored = json.loads(metadata[TEXT_METADATA]) if TEXT_METADATA in metadata else None
     text_config = stored or shapes.infer_text_config(parts[compvis.TEXT], path)
     unet = UNet2DConditionModel(**unet_config)
@@ -162,7 +162,7 @@ def _load_file(path: Path) -> Checkpoint:
 def _part(tensors: Mapping[str, Tensor], prefix: str, path: Path) -> dict[str, Tensor]:
     part = {name[len(prefix) :]: tensor for name, tensor in tensors.items() if name.startswith(prefix)}
     if not part:
-        raise HostError(f"{path}: no tensor begins with {prefix}; this is no whole SD1 checkpoint in the compvis layout")
+        raise HostError(f"{path}: no tensor begins with {prefix}; choose a whole SD1 checkpoint in the compvis layout")
     return part
 
 
@@ -175,7 +175,7 @@ def _fill(
     strange += [name for name in renamed if name not in wanted]
     missing = [name for name in wanted if name not in renamed]
     if missing or strange:
-        what = f"lacks {missing[0]}" if missing else f"has {prefix}{strange[0]}, which the architecture has no place for"
+        what = f"lacks {missing[0]}" if missing else f"has {prefix}{strange[0]}, for which there is no place"
         count = f" ({len(missing)} missing, {len(strange)} too many)"
         raise HostError(f"{path}: {what}{count}; this is not SD1's architecture, or the yaml beside it is another's")
     for name, tensor in renamed.items():
@@ -191,7 +191,7 @@ def _load_folder(path: Path) -> Checkpoint:
 
     def load(part: str, loader: Callable[..., Any]) -> Any:
         if not (path / part).is_dir():
-            raise HostError(f"{path}: no sub-folder {part}; a diffusers checkpoint has text_encoder, unet, vae, tokenizer")
+            raise HostError(f"{path}: no sub-folder {part}; a diffusers checkpoint has text_encoder, unet and vae")
         try:
             return loader(str(path / part), local_files_only=True)
         except (OSError, ValueError) as error:

@@ -1,7 +1,7 @@
 """CLIP's tokenizer without the network: made from the merges that open_clip ships, identical to SD1's.
 
-open_clip itself is not imported (it wants torchvision); only its `bpe_simple_vocab_16e6.txt.gz` is read. How the vocabulary
-follows from the merges: https://github.com/openai/CLIP/blob/a1d071733d7111c9c014f024669f959182114e33/clip/simple_tokenizer.py#L62
+open_clip itself is not imported (it wants torchvision); only its `bpe_simple_vocab_16e6.txt.gz` is read. The vocabulary
+follows from the merges as in `SimpleTokenizer.__init__` of openai/CLIP, clip/simple_tokenizer.py.
 """
 
 from __future__ import annotations
@@ -44,7 +44,8 @@ def write_tokenizer(folder: Path) -> Path:
     signs = _byte_signs()
     vocabulary = [*signs, *(sign + "</w>" for sign in signs), *("".join(line.split()) for line in lines), START, END]
     if len(vocabulary) != VOCABULARY_SIZE:
-        raise HostError(f"{merges_path()} gives {len(vocabulary)} tokens, not {VOCABULARY_SIZE}; reinstall open_clip_torch")
+        found = f"{len(vocabulary)} tokens, not {VOCABULARY_SIZE}"
+        raise HostError(f"{merges_path()} gives {found}; reinstall open_clip_torch")
     folder.mkdir(parents=True, exist_ok=True)
     ids = {token: index for index, token in enumerate(vocabulary)}
     (folder / "vocab.json").write_text(json.dumps(ids, ensure_ascii=False), encoding="utf-8")

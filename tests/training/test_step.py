@@ -75,7 +75,7 @@ def test_pieces_have_the_losses_of_the_whole(tiny_host, batch, words):
 def test_split_keeps_every_sample_once(batch, parts):
     pieces = split_batch(batch, parts)
     assert len(pieces) == min(parts, 5) and sample_count(pieces) == 5
-    assert [key for piece in pieces for key in piece.keys] == batch.keys  # noqa: SIM118
+    assert [key for piece in pieces for key in piece.keys] == batch.keys
     assert torch.equal(torch.cat([piece.latents for piece in pieces]), batch.latents)
     assert torch.equal(torch.cat([piece.mask for piece in pieces]), batch.mask)
 
