@@ -36,7 +36,9 @@ def tiny() -> Checkpoint:
         scaling_factor=0.75,
     )
     text_model = CLIPTextModel(
-        CLIPTextConfig(hidden_size=WIDTH, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4, vocab_size=49408)
+        CLIPTextConfig(
+            hidden_size=WIDTH, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4, vocab_size=49408
+        )
     )
     return Checkpoint(
         text_model.eval(), unet.eval(), vae.eval(), clip_tokenizer(), scale_factor=0.75, prediction_type="v_prediction"
@@ -98,7 +100,9 @@ def test_without_yaml_it_is_standard_sd1(saved: Path) -> None:
 def test_diffusers_folder(tiny: Checkpoint, tmp_path: Path) -> None:
     for name, part in (("unet", tiny.unet), ("vae", tiny.vae), ("text_encoder", tiny.text_model)):
         part.save_pretrained(tmp_path / name)
-    DDIMScheduler(beta_start=0.001, beta_end=0.01, prediction_type="v_prediction").save_pretrained(tmp_path / "scheduler")
+    DDIMScheduler(beta_start=0.001, beta_end=0.01, prediction_type="v_prediction").save_pretrained(
+        tmp_path / "scheduler"
+    )
     loaded = load_checkpoint(tmp_path)
     for ours, back in zip(outputs(tiny), outputs(loaded), strict=True):
         assert torch.equal(ours, back)
