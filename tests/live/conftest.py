@@ -141,7 +141,8 @@ class WebUI:
                 pytest.fail(f"the web UI ended with code {self.process.returncode}:\n{_tail(log)}")
             if "Stable diffusion model failed to load" in log:
                 pytest.fail(f"the web UI could not load the checkpoint:\n{_tail(log)}")
-            if "Model loaded in" in log:
+            # not before: with the page, a request while routes are being added ends the start ("Cannot add middleware")
+            if "Model loaded in" in log and "Startup time:" in log:
                 with contextlib.suppress(OSError, RequestFailedError):
                     self.call("/sdapi/v1/loras", timeout_s=10)
                     return
