@@ -32,10 +32,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--out", type=Path, default=Path("out/evidence"))
     parser.add_argument("--jobs", type=int, default=2, help="how many at a time, one thread each")
+    parser.add_argument("--gather", action="store_true", help="run nothing; write the page from what is there")
     parser.add_argument("--docs", action="store_true", help="also write docs/evidence.md and its picture")
     parsed = parser.parse_args(arguments)
     todo = [(job, seed) for seed in range(parsed.seeds) for job in EVERY_SEED]
     todo += [("sixteen_words", 0), *((f"one_word_{index}", 0) for index in range(SINGLE_WORDS))]
+    todo = [] if parsed.gather else todo
     with ThreadPoolExecutor(parsed.jobs) as pool:
         failed = [name for name, status in pool.map(lambda pair: run_job(*pair, parsed.out), todo) if status]
     if failed:
@@ -74,20 +76,22 @@ def run_job(job: str, seed: int, out: Path) -> tuple[str, int]:
 
 
 def gather(out: Path, *, seeds: int) -> dict[str, Any]:
-    """Means and spreads over the seeds, one figure a claim."""
+    """Means and spreads over the seeds, one figure a claim; what was not run is None."""
 
     def results(job: str) -> list[dict[str, Any]]:
-        return [
-            json.loads((out / f"{job}-{seed}" / "result.json").read_text(encoding="utf-8")) for seed in range(seeds)
-        ]
+        paths = [out / f"{job}-{seed}" / "result.json" for seed in range(seeds)]
+        return [json.loads(path.read_text(encoding="utf-8")) for path in paths if path.exists()]
 
     pivotal, lora, chance = results("pivotal"), results("lora_only"), results("random_init")
-    sixteen = json.loads((out / "sixteen_words-0" / "result.json").read_text(encoding="utf-8"))
-    singles = [
-        json.loads((out / f"one_word_{index}-0" / "result.json").read_text(encoding="utf-8"))
-        for index in range(SINGLE_WORDS)
-    ]
+    sixteen, singles = results("sixteen_words"), [r for i in range(SINGLE_WORDS) for r in results(f"one_word_{i}")]
     names = list(CHARACTERS)[:SINGLE_WORDS]
+    together = None
+    if sixteen and singles:
+        together = {
+            "whole": sixteen[0]["identity"]["whole"],
+            "same_words": statistics.mean(sixteen[0]["by_word"]["whole"][name] for name in names),
+            "one_word_each": statistics.mean(r["identity"]["whole"] for r in singles),
+        }
     return {
         "identity": {
             "pivotal": mean_of([r["identity"] for r in pivotal]),
@@ -98,8 +102,8 @@ def gather(out: Path, *, seeds: int) -> dict[str, Any]:
             "pivotal": spread_of([r["identity"] for r in pivotal]),
             "lora_only": spread_of([r["identity"] for r in lora]),
         },
-        "seeds": seeds,
-        "seconds": sum(r["seconds"] for r in [*pivotal, *lora, *chance, sixteen, *singles]),
+        "seeds": len(pivotal),
+        "seconds": sum(r["seconds"] for r in [*pivotal, *lora, *chance, *sixteen, *singles]),
         "transfer": {
             "pivotal": mean_of([r["transfer"] for r in pivotal]),
             "lora_only": mean_of([r["transfer"] for r in lora]),
@@ -107,17 +111,13 @@ def gather(out: Path, *, seeds: int) -> dict[str, Any]:
         "renaming_is_exact": all(r["renaming_is_exact"] for r in pivotal),
         "over_steps": {
             "init_text": mean_of([r["over_steps"] for r in pivotal]),
-            "random": mean_of([r["over_steps"] for r in chance]),
+            "random": mean_of([r["over_steps"] for r in chance]) if chance else None,
         },
         "drift": {
             "pivotal": statistics.mean(r["drift"] for r in pivotal),
             "lora_only": statistics.mean(r["drift"] for r in lora),
         },
-        "sixteen_words": {
-            "whole": sixteen["identity"]["whole"],
-            "same_words": statistics.mean(sixteen["by_word"]["whole"][name] for name in names),
-            "one_word_each": statistics.mean(r["identity"]["whole"] for r in singles),
-        },
+        "sixteen_words": together,
     }
 
 

@@ -23,12 +23,19 @@ def markdown(evidence: Mapping[str, Any]) -> str:
         )
     )
     claims = "\n".join(
-        f"| {number} | {claim} | {measured} | {'holds' if holds else '**does not hold**'} |"
+        f"| {number} | {claim} | {measured} | {_verdict(holds)} |"
         for number, claim, measured, holds in _claims(evidence)
     )
+    chance = steps["random"] or {}
     curve = "\n".join(
-        f"| {int(step)} | {steps['init_text'][step]:.2f} | {steps['random'].get(step, float('nan')):.2f} |"
+        f"| {int(step)} | {steps['init_text'][step]:.2f} | {_number(chance.get(step))} |"
         for step in sorted(steps["init_text"])
+    )
+    together = (
+        "The run with 16 words has not been measured."
+        if words is None
+        else f"The run with 16 words: whole {words['whole']:.2f} over all words; the words that also had a run of their "
+        f"own {words['same_words']:.2f}, against {words['one_word_each']:.2f} there."
     )
     return f"""# The claims, measured
 
@@ -57,12 +64,15 @@ Identity of the whole over the steps:
 {curve}
 
 Text encoder's drift (1 - cosine, 1,000 common captions): pivotal {evidence['drift']['pivotal']:.4f}, LoRA alone
-{evidence['drift']['lora_only']:.4f}. The run with 16 words: whole {words['whole']:.2f} over all words; the words that
-also had a run of their own {words['same_words']:.2f}, against {words['one_word_each']:.2f} there.
+{evidence['drift']['lora_only']:.4f}. {together}
 """
 
 
-def _claims(evidence: Mapping[str, Any]) -> list[tuple[int, str, str, bool]]:
+def _verdict(holds: bool | None) -> str:
+    return "not measured" if holds is None else "holds" if holds else "**does not hold**"
+
+
+def _claims(evidence: Mapping[str, Any]) -> list[tuple[int, str, str, bool | None]]:
     identity, transfer = evidence["identity"], evidence["transfer"]
     pivotal, lora, base = identity["pivotal"], identity["lora_only"], identity["base"]
     share = _ratio(pivotal["unet"], pivotal["whole"])
@@ -71,8 +81,10 @@ def _claims(evidence: Mapping[str, Any]) -> list[tuple[int, str, str, bool]]:
     best = max(transfer["pivotal"]["words"], transfer["pivotal"]["words_half_unet"])
     there = transfer["lora_only"]["whole"]
     words = evidence["sixteen_words"]
-    loss = words["one_word_each"] - words["same_words"]
-    faster = _area(evidence["over_steps"]["init_text"]) > _area(evidence["over_steps"]["random"])
+    loss = None if words is None else words["one_word_each"] - words["same_words"]
+    chance = evidence["over_steps"]["random"]
+    faster = None if chance is None else _area(evidence["over_steps"]["init_text"]) > _area(chance)
+    helps = "–" if faster is None else "higher over the steps" if faster else "not higher"
     mine, other = evidence["drift"]["pivotal"], evidence["drift"]["lora_only"]
     exact = evidence["renaming_is_exact"]
     return [
@@ -81,9 +93,14 @@ def _claims(evidence: Mapping[str, Any]) -> list[tuple[int, str, str, bool]]:
         (3, "words only is above base by at least 0.1", f"{gain:+.2f}", gain >= 0.1),
         (4, "words on the second checkpoint beat the plain LoRA there", f"{best:.2f} to {there:.2f}", best > there),
         (5, "renaming a word changes nothing, bit for bit", str(exact), exact),
-        (6, "an init text helps", "higher over the steps" if faster else "not higher", faster),
+        (6, "an init text helps", helps, faster),
         (6, "the text encoder drifts less than with LoRA alone", f"{mine:.4f} to {other:.4f}", mine < other),
-        (7, "16 words in one run are within 0.05 of runs with one word", f"{-loss:+.2f}", loss <= 0.05),
+        (
+            7,
+            "16 words in one run are within 0.05 of runs with one word",
+            "–" if loss is None else f"{-loss:+.2f}",
+            None if loss is None else loss <= 0.05,
+        ),
     ]
 
 

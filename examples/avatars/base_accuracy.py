@@ -1,8 +1,8 @@
 """Does the base obey? `python -m examples.avatars.base_accuracy`: attributes asked for against attributes seen.
 
-The judge is a small network on the autoencoder's latents, trained on renders in a minute; it knows nothing of the U-Net.
-Generated pictures are encoded again before it sees them. Beside its figure on generated pictures stands its figure on renders
-that it has not seen: the most that can be reached.
+The judge is a small network on the autoencoder's latents, trained on renders in a minute; it knows nothing of the
+U-Net. Generated pictures are encoded again before it sees them. Beside its figure on generated pictures stands its figure
+on renders that it has not seen: the most that can be reached.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from examples.avatars import base_data, sample, world
-from examples.avatars.base_autoencoder import as_floats
+from examples.avatars.base_autoencoder import as_floats, moments
 from lib_pivotal.standalone.model import StandaloneHost
 
 SIZES = [len(values) for values in world.ATTRIBUTES.values()]
@@ -82,8 +82,7 @@ def main() -> None:
     host = StandaloneHost.load(args.checkpoint)
     name = "base" if args.style == "plain" else "retro"
     avatars = base_data.avatars(name, args.cache)[: args.renders]
-    renders = base_data.pictures(name, args.cache)[: args.renders]
-    latents = torch.cat([host.codec.encode(as_floats(renders[i : i + 100])).mean for i in range(0, len(renders), 100)])
+    latents = moments(name, args.cache)[: args.renders, :4] * host.codec.scale_factor
     held_out = len(latents) // 20
     model = train(latents[held_out:], labels(avatars[held_out:]))
     rng = random.Random(77)
