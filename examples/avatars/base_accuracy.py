@@ -1,8 +1,8 @@
 """Does the base obey? `python -m examples.avatars.base_accuracy`: attributes asked for against attributes seen.
 
 The judge is a small network on the autoencoder's latents, trained on renders in a minute; it knows nothing of the
-U-Net. Generated pictures are encoded again before it sees them. Beside its figure on generated pictures stands its figure
-on renders that it has not seen: the most that can be reached.
+U-Net. Generated pictures are encoded again before it sees them. Beside its figure on generated pictures stands its
+figure on renders that it has not seen: the most that can be reached.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Makes the avatars checkpoint: `python -m examples.avatars.train_base ae|decoder|text|unet|retro|export`.
 
 Every phase has a budget in minutes (`--minutes`), saves as it goes and goes on where it was; `ae`, `unet` and `retro`
-can be started by `torchrun --nproc-per-node 2 -m` to use two cores. How the shipped files were made, on two shared cores of
-a small virtual machine without AVX-512 (about a third of the time went to other programs):
+can be started by `torchrun --nproc-per-node 2 -m` to use two cores. How the shipped files were made, on two shared cores
+of a small virtual machine without AVX-512 (about a third of the time went to other programs):
 
 | phase | cores | minutes | steps of pictures | result |
 |---|---|---|---|---|
