@@ -34,8 +34,8 @@ def markdown(evidence: Mapping[str, Any]) -> str:
     together = (
         "The run with 16 words has not been measured."
         if words is None
-        else f"The run with 16 words: whole {words['whole']:.2f} over all words; the words that also had a run of their "
-        f"own {words['same_words']:.2f}, against {words['one_word_each']:.2f} there."
+        else f"The run with 16 words: whole {words['whole']:.2f} over all words; the words that also had a run of "
+        f"their own {words['same_words']:.2f}, against {words['one_word_each']:.2f} there."
     )
     return f"""# The claims, measured
 
