@@ -65,8 +65,8 @@ Identity of the whole over the steps:
 
 Why some do not hold, and what was tried: the score asks for traits that the base checkpoint has never seen (two-tone
 hair, horns, a cape), so words without a network cannot draw them. Words trained alone (350 steps at 1e-2, no network)
-did not pass the base either; norm control keeps their norm at the vocabulary's. A score of the describable traits, a late
-start of the network and lower rates of the network are the next things to try.
+did not pass the base either; norm control keeps their norm at the vocabulary's. A score of the describable traits, a
+late start of the network and lower rates of the network are the next things to try.
 
 Text encoder's drift (1 - cosine, 1,000 common captions): pivotal {evidence['drift']['pivotal']:.4f}, LoRA alone
 {evidence['drift']['lora_only']:.4f}. {together}
