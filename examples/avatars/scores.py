@@ -12,7 +12,7 @@ makes `weights/scores.safetensors` and measures it.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
@@ -31,20 +31,20 @@ CHECKPOINT = WEIGHTS.with_name("avatars.safetensors")
 WORDS = (*CHARACTERS, *STYLES)
 """Every word with an identity score, in the order of the classifier's outputs."""
 SIZE_PX = 64
-SHAPE_VERSION = "1"
-"""Changes with the network's shape or the order of its outputs."""
+SHAPE_VERSION = "2"
+"""Changes with the networks' shape or the order of its outputs."""
 
 Pictures: TypeAlias = "Tensor | Sequence[Image.Image]"
 RoundTrip: TypeAlias = Callable[[Tensor], Tensor]
 """Pictures through an autoencoder: `(n, 3, 64, 64)` in -1..1 to the same."""
 
 
-class Scorer(nn.Module):
-    """A small convolutional network with one output a word and one group of outputs an attribute."""
+class Network(nn.Module):
+    """A small convolutional network with named groups of outputs."""
 
-    def __init__(self) -> None:
+    def __init__(self, groups: Mapping[str, int], *, hidden: int) -> None:
         super().__init__()
-        self.groups = {name: len(values) for name, values in ATTRIBUTES.items()}
+        self.groups = dict(groups)
         self.features = nn.Sequential(
             _block(3, 24, stride=2),
             _block(24, 48, stride=2),
@@ -53,22 +53,32 @@ class Scorer(nn.Module):
             _block(96, 24, stride=1, kernel=1),
             nn.Flatten(),
         )
-        self.hidden = nn.Sequential(nn.Dropout(0.1), nn.Linear(24 * 64, 128), nn.SiLU(), nn.Dropout(0.1))
-        self.out = nn.Linear(128, len(WORDS) + sum(self.groups.values()))
+        self.hidden = nn.Sequential(nn.Dropout(0.1), nn.Linear(24 * 64, hidden), nn.SiLU(), nn.Dropout(0.1))
+        self.out = nn.Linear(hidden, sum(self.groups.values()))
 
-    def forward(self, pictures: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Logits of the words `(n, words)` and of each attribute `(n, values)`.
+    def forward(self, pictures: Tensor) -> dict[str, Tensor]:
+        """Logits of each group, `(n, outputs)`, of pictures in -1..1, `(n, 3, 64, 64)`."""
+        logits = self.out(self.hidden(self.features(pictures))).split(list(self.groups.values()), dim=1)
+        return dict(zip(self.groups, logits, strict=True))
 
-        `pictures`: in -1..1, `(n, 3, 64, 64)`.
-        """
-        logits = self.out(self.hidden(self.features(pictures)))
-        words, *attributes = logits.split([len(WORDS), *self.groups.values()], dim=1)
-        return words, dict(zip(self.groups, attributes, strict=True))
+
+class Scorer(nn.Module):
+    """Who is in a picture, and with what attributes: a network for each question.
+
+    The words' network learns attributes beside, which helps it. But it sees the characters most of the time, and soon
+    knows their hair's style by its colour; attributes are therefore read by a network that the base world taught.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        attributes = {name: len(values) for name, values in ATTRIBUTES.items()}
+        self.identity_network = Network({"words": len(WORDS)} | attributes, hidden=128)
+        self.attribute_network = Network(attributes, hidden=80)
 
     @torch.no_grad()
     def identities(self, pictures: Pictures) -> Tensor:
         """Probability of each word in each picture, `(n, words)` in the order of `WORDS`."""
-        return torch.cat([self(batch)[0].sigmoid() for batch in as_tensor(pictures).split(256)])
+        return torch.cat([self.identity_network(batch)["words"].sigmoid() for batch in as_tensor(pictures).split(256)])
 
     def identity(self, pictures: Pictures, word: str) -> float:
         """The identity score of pictures that should show `word`: its mean probability."""
@@ -81,7 +91,7 @@ class Scorer(nn.Module):
         """The likeliest value of every attribute in each picture."""
         found: list[dict[str, str]] = []
         for batch in as_tensor(pictures).split(256):
-            best = {name: logits.argmax(1).tolist() for name, logits in self(batch)[1].items()}
+            best = {name: logits.argmax(1).tolist() for name, logits in self.attribute_network(batch).items()}
             values = {name: list(ATTRIBUTES[name]) for name in best}
             found += [{name: values[name][best[name][i]] for name in best} for i in range(len(batch))]
         return found
@@ -141,14 +151,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--autoencoder", type=Path, help="SD1 checkpoint with the autoencoder; default: the avatars' own"
     )
-    parser.add_argument("--pictures", type=int, help="renders to train on, or to check each word with")
-    parser.add_argument("--steps", type=int, default=scores_train.STEPS, help="of 64 pictures")
+    parser.add_argument("--part", choices=scores_train.PARTS, help="train this network alone, and keep the other")
+    parser.add_argument("--held-out", type=int, default=24, help="renders to check each word with, and hard negatives")
     options = parser.parse_args(arguments)
     if options.command == "train":
         noisy = scores_train.load_roundtrip(options.autoencoder, latent_noise=scores_train.LATENT_NOISE)
-        scores_train.train(
-            options.weights, noisy, pictures=options.pictures or scores_train.PICTURES, steps=options.steps
-        )
+        scores_train.train(options.weights, noisy, parts=(options.part,) if options.part else scores_train.PARTS)
     exact = scores_train.load_roundtrip(options.autoencoder)
     report = scores_train.check(load_scorer(options.weights), exact, pictures=options.held_out)
     print(report.table())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -28,7 +28,9 @@ from examples.avatars.world import (
 TRAIT_COLOUR = {"hair_split": "hair_second", "mark": "mark_colour", "headgear": "headgear_colour"}
 """Trait -> the field with its colour, where that is another field."""
 KINDS = {"character": 0.36, "hard_negative": 0.18, "partial": 0.1, "other_traits": 0.08, "base": 0.22, "generic": 0.06}
-"""Kind of picture -> its share; `draw` says what each is."""
+"""Kind of picture -> its share for the words' network; `draw` says what each is."""
+ATTRIBUTE_KINDS = {"base": 0.75, "generic": 0.25}
+"""The same for the attributes' network."""
 LOOK_SHARES = {"plain": 0.52, "outlined": 0.16, "watercolour": 0.16, "retro": 0.16}
 
 
@@ -114,10 +116,10 @@ def make_renders(avatars: list[tuple[Avatar, str]]) -> Renders:
     )
 
 
-def training_renders(count: int, *, seed: int) -> Renders:
-    """`count` pictures for training, in the shares of `KINDS` and `LOOK_SHARES`."""
+def training_renders(count: int, *, seed: int, shares: Mapping[str, float] = KINDS) -> Renders:
+    """`count` pictures for training, in the `shares` of kinds and in `LOOK_SHARES`."""
     rng = random.Random(seed)
-    kinds = rng.choices(list(KINDS), list(KINDS.values()), k=count)
+    kinds = rng.choices(list(shares), list(shares.values()), k=count)
     looks = rng.choices(list(LOOK_SHARES), list(LOOK_SHARES.values()), k=count)
     return make_renders([(draw(kind, rng), look) for kind, look in zip(kinds, looks, strict=True)])
 

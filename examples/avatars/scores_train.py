@@ -1,9 +1,10 @@
-"""Training and checking the avatars' classifier; a few minutes on one core."""
+"""Training and checking the avatars' classifier: for each of its two networks about ten minutes on one core."""
 
 from __future__ import annotations
 
 import random
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,10 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from examples.avatars.scores import SHAPE_VERSION, WORDS, RoundTrip, Scorer
+from examples.avatars.scores import SHAPE_VERSION, WORDS, Network, RoundTrip, Scorer, load_scorer
 from examples.avatars.scores_data import (
+    ATTRIBUTE_KINDS,
+    KINDS,
     Renders,
     Roughener,
     held_out,
@@ -24,12 +27,13 @@ from examples.avatars.scores_data import (
 )
 from examples.avatars.world import ATTRIBUTES, random_avatar
 
+PARTS = ("identity", "attributes")
 PICTURES = 10_000
-STEPS = 4_000
+STEPS = {"identity": 4000, "attributes": 3000}
 BATCH = 64
 LEARNING_RATE = 3e-3
 ATTRIBUTE_WEIGHT = 0.3
-"""Of the mean cross entropy over attributes beside the words' binary cross entropy."""
+"""Of each attribute's cross entropy beside the words' binary cross entropy, in the words' network."""
 TRUE_AT_LEAST = 0.9
 FALSE_AT_MOST = 0.1
 LATENT_NOISE = 0.3
@@ -41,52 +45,59 @@ def train(
     path: Path,
     roundtrip: RoundTrip,
     *,
+    parts: Sequence[str] = PARTS,
     pictures: int = PICTURES,
-    steps: int = STEPS,
+    steps: int | None = None,
     seed: int = 0,
-    renders: Renders | None = None,
 ) -> Scorer:
-    """Train on renders, half of them also as they come back from the autoencoder; store the weights in half precision.
-
-    `renders`: those of `training_renders(pictures, seed=seed + 1)` where they are drawn already.
-    """
+    """Train the networks of `parts` and store the scorer in half precision; the other part stays as it is stored."""
     torch.manual_seed(seed)
+    scorer = Scorer() if set(parts) == set(PARTS) else load_scorer(path)
+    for number, part in enumerate(parts):
+        shares = KINDS if part == "identity" else ATTRIBUTE_KINDS
+        renders = training_renders(pictures, seed=seed + 10 * number + 1, shares=shares)
+        network = scorer.identity_network if part == "identity" else scorer.attribute_network
+        train_network(network, renders, roundtrip, steps=steps or STEPS[part], seed=seed)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    half = {key: value.half().contiguous() for key, value in scorer.state_dict().items()}
+    save_file(half, path, metadata={"shape": SHAPE_VERSION, "words": ",".join(WORDS)})
+    return scorer.eval().requires_grad_(False)
+
+
+def train_network(network: Network, renders: Renders, roundtrip: RoundTrip, *, steps: int, seed: int) -> None:
+    """Train one network on renders, half of them also as they come back from the autoencoder."""
     started = time.monotonic()
-    renders = renders or training_renders(pictures, seed=seed + 1)
-    pictures = len(renders.pictures)
-    returned = renders.through(roundtrip, count=pictures // 2)
-    print(f"{pictures} renders after {time.monotonic() - started:.0f} s", flush=True)
-    scorer = Scorer().train()
-    optimizer = torch.optim.AdamW(scorer.parameters(), lr=LEARNING_RATE, weight_decay=0.01)
+    count = len(renders.pictures)
+    returned = renders.through(roundtrip, count=count // 2)
+    network.train().requires_grad_(True)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=LEARNING_RATE, weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, total_steps=steps, pct_start=0.1)
     generator = torch.Generator().manual_seed(seed + 2)
     roughen = Roughener(generator)
     for step in range(steps):
-        chosen = torch.randint(pictures, (BATCH,), generator=generator)
+        chosen = torch.randint(count, (BATCH,), generator=generator)
         through = (torch.rand(BATCH, generator=generator) < 0.85) & (chosen < len(returned))
         batch = renders.pictures[chosen]
         batch[through] = returned[chosen[through]]
-        loss = loss_of(scorer, roughen(to_floats(batch)), renders, chosen)
+        loss = loss_of(network(roughen(to_floats(batch))), renders, chosen)
         optimizer.zero_grad()
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(scorer.parameters(), 1.0)
+        torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
         optimizer.step()
         schedule.step()
         if step % 100 == 0 or step == steps - 1:
             print(f"step {step} loss {loss.item():.4f} after {time.monotonic() - started:.0f} s", flush=True)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    half = {key: value.half().contiguous() for key, value in scorer.state_dict().items()}
-    save_file(half, path, metadata={"shape": SHAPE_VERSION, "words": ",".join(WORDS), "pictures": str(pictures)})
-    return scorer.eval()
 
 
-def loss_of(scorer: Scorer, batch: Tensor, renders: Renders, chosen: Tensor) -> Tensor:
-    """Binary cross entropy summed over the words, and cross entropy of the attributes."""
-    words, attributes = scorer(batch)
-    loss = F.binary_cross_entropy_with_logits(words, renders.words[chosen], reduction="none").sum(1).mean()
+def loss_of(logits: dict[str, Tensor], renders: Renders, chosen: Tensor) -> Tensor:
+    """Binary cross entropy summed over the words, where there are words, and cross entropy of the attributes."""
+    loss = torch.zeros(())
     for number, name in enumerate(ATTRIBUTES):
-        loss = loss + ATTRIBUTE_WEIGHT * F.cross_entropy(attributes[name], renders.attributes[chosen, number])
-    return loss
+        loss = loss + F.cross_entropy(logits[name], renders.attributes[chosen, number])
+    if "words" not in logits:
+        return loss
+    words = F.binary_cross_entropy_with_logits(logits["words"], renders.words[chosen], reduction="none")
+    return words.sum(1).mean() + ATTRIBUTE_WEIGHT * loss
 
 
 @dataclass
