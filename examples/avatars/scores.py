@@ -149,7 +149,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("command", choices=("train", "check"))
     parser.add_argument("--weights", type=Path, default=WEIGHTS)
     parser.add_argument(
-        "--autoencoder", type=Path, help="SD1 checkpoint with the autoencoder; default: the avatars' own"
+        "--autoencoder", type=Path, default=CHECKPOINT, help="SD1 checkpoint with it; default: the avatars' own"
     )
     parser.add_argument("--part", choices=scores_train.PARTS, help="train this network alone, and keep the other")
     parser.add_argument("--held-out", type=int, default=24, help="renders to check each word with, and hard negatives")
