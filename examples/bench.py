@@ -3,13 +3,15 @@
     python -m examples.bench [--quick] [--rounds N] [--json FILE] [--markdown FILE] [--only NAME ...]
 
 The floor F is the text encoder and the frozen U-Net, forward and backward into one spliced word, without a network.
-Every variant runs on the same model in one process, interleaved (A B C A B C ...), one thread; figures are medians
-of the ratio to the same round's F. CPU time (`time.process_time`) is the primary figure: it is not disturbed by
-whatever else the machine does, except through shared caches and memory. Weights are random: no download.
+Every variant runs on the same model in one process, one thread, interleaved; each round in another order, so that no
+variant always follows the same one. Figures are medians of the ratio to the same round's F. CPU time
+(`time.process_time`) is the primary figure: whatever else the machine does disturbs it only through shared caches and
+memory. Weights are random: no download.
 
 Memory, two figures, both with the adapter's weights and without the optimiser's state (a column of its own):
 "tensors" is what torch's CPU allocator hands out during one step (the profiler's memory records, replayed: exact and
-repeatable); "resident" is the process's peak (Linux, VmHWM reset before the step), with the allocator's slack.
+repeatable); "resident" is the process's peak in an untimed step (Linux, VmHWM reset, heap trimmed before), with the
+allocator's slack.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ import gc
 import json
 import logging
 import os
+import random
 import statistics
 import sys
 import time
@@ -328,7 +331,7 @@ class Result:
     cpu_s: list[float] = field(default_factory=list)
     wall_s: list[float] = field(default_factory=list)
     optimizer_cpu_s: list[float] = field(default_factory=list)
-    resident_mib: list[float] = field(default_factory=list)
+    resident_mib: float = 0.0
     peak_mib: float = 0.0
     weights_mib: float = 0.0
     optimizer_mib: float = 0.0
@@ -372,7 +375,6 @@ def measure_time(model: Model, variant: Variant, result: Result) -> None:
         stack.enter_context(variant.active())
         gc.collect()
         gc.disable()
-        counts = reset_resident_peak()
         try:
             wall, cpu = time.perf_counter(), time.process_time()
             take_step(model, variant, word)
@@ -380,8 +382,6 @@ def measure_time(model: Model, variant: Variant, result: Result) -> None:
             result.wall_s.append(time.perf_counter() - wall)
         finally:
             gc.enable()
-        if counts:
-            result.resident_mib.append(resident_peak_mib())
     if variant.grad:
         optimizer = torch.optim.AdamW(trained, lr=0.0, weight_decay=0.0)
         optimizer.step()
@@ -394,11 +394,17 @@ def measure_time(model: Model, variant: Variant, result: Result) -> None:
 
 
 def measure_memory(model: Model, variant: Variant, result: Result) -> None:
-    """Largest sum of live tensors that the step itself allocated, from the profiler's allocation records."""
+    """Largest sum of live tensors that the step itself allocated, from the profiler's allocation records; then the
+    process's own peak in a second step, from a trimmed heap."""
     word = nn.Parameter(torch.randn(variant.vectors, model.size.text_width) * 0.01)
+    trained = [word, *variant.parameters]
     with ExitStack() as stack:
         stack.enter_context(model.batch(variant.batch))
         stack.enter_context(variant.active())
+        if reset_resident_peak():
+            take_step(model, variant, word)
+            result.resident_mib = resident_peak_mib() + result.weights_mib
+            clear(trained)
         activities = [torch.profiler.ProfilerActivity.CPU]
         with torch.profiler.profile(activities=activities, profile_memory=True) as profile:
             take_step(model, variant, word)
@@ -407,22 +413,26 @@ def measure_memory(model: Model, variant: Variant, result: Result) -> None:
     for event in sorted(records, key=lambda event: event.start_ns()):
         live += event.nbytes()
         peak = max(peak, live)
-    clear([word, *variant.parameters])
-    result.weights_mib = sum(p.numel() * p.element_size() for p in variant.parameters) / MIB
+    clear(trained)
     result.peak_mib = peak / MIB + result.weights_mib
 
 
 def run(model: Model, chosen: Sequence[Variant], *, rounds: int, memory: bool) -> list[Result]:
     """Warm up once each (with the memory records), then `rounds` interleaved rounds."""
-    results = [Result(variant.name) for variant in chosen]
+    results = [
+        Result(variant.name, weights_mib=sum(p.numel() * p.element_size() for p in variant.parameters) / MIB)
+        for variant in chosen
+    ]
     for variant, result in zip(chosen, results, strict=True):
         if memory:
             measure_memory(model, variant, result)
         else:
             measure_time(model, variant, Result(variant.name))
         print(f"warm: {variant.name} {result.peak_mib:.0f} MiB", file=sys.stderr, flush=True)
+    pairs, order = list(zip(chosen, results, strict=True)), random.Random(0)
     for index in range(rounds):
-        for variant, result in zip(chosen, results, strict=True):
+        order.shuffle(pairs)
+        for variant, result in pairs:
             measure_time(model, variant, result)
         print(f"round {index + 1} of {rounds}\n{table(results)}", file=sys.stderr, flush=True)
     return results
@@ -441,10 +451,7 @@ def table(results: Sequence[Result]) -> str:
         wall = statistics.median(a / b for a, b in zip(result.wall_s, floor.wall_s, strict=True))
         optimizer = f"{statistics.median(result.optimizer_cpu_s):.3f}" if result.optimizer_cpu_s else ""
         extra = f"{result.peak_mib - floor.peak_mib:+.0f}" if result.peak_mib else ""
-        resident = ""
-        if result.resident_mib and floor.resident_mib:
-            held = statistics.median(result.resident_mib) - statistics.median(floor.resident_mib)
-            resident = f"{held + result.weights_mib:+.0f}"
+        resident = f"{result.resident_mib - floor.resident_mib:+.0f}" if result.resident_mib else ""
         least = min(result.cpu_s) / min(floor.cpu_s)
         lines.append(
             f"| {result.name} | {cpu:.3f} | {least:.3f} | {wall:.3f} | {statistics.median(result.cpu_s):.2f} "
