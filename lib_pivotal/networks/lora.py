@@ -17,6 +17,10 @@ from lib_pivotal.ports import Layer
 from .adapter import AdapterSpec, Switch, layer_weight, reshaped
 from .ops import DownProjection, UpAdd, without_autocast
 
+SMALL_OUTPUT = 1 << 17
+"""Numbers in a linear layer's output below which plain autograd is used: an autograd function written in Python costs
+about 0.2 ms more a layer, and an output of this size (512 KB in fp32) fits the cache (docs/performance.md)."""
+
 
 class DownSource(Protocol):
     """Whatever computes the down-projection of several adapters together (`fused.SharedDown`)."""
@@ -62,6 +66,8 @@ class LoraAdapter(nn.Module):
 
     def apply_to(self, y: Tensor, x: Tensor) -> Tensor:
         """`y + s·up(down(x))`, in `y`'s memory: `x` is the layer's input, `y` its output."""
+        if y.numel() < SMALL_OUTPUT and self.down.dim() == 2:
+            return self._plainly(y, x)
         if self.shared is not None:
             h = self.shared.project(self, x, dtype=y.dtype)
         else:
@@ -69,6 +75,15 @@ class LoraAdapter(nn.Module):
         if self.training:
             h = dropped(h, self._spec, batch=x.shape[0])
         return UpAdd.apply(y, h, self.up)
+
+    def _plainly(self, y: Tensor, x: Tensor) -> Tensor:
+        """The same by torch's own operations: quicker where Python weighs more than memory."""
+        with without_autocast(x.device.type):
+            rows = x.reshape(-1, x.shape[-1]).to(y.dtype)
+            h = F.linear(rows, (self.down * self.scale).to(y.dtype))
+            if self.training:
+                h = dropped(h, self._spec, batch=x.shape[0])
+            return y + F.linear(h, self.up.to(y.dtype)).view(y.shape)
 
     def delta(self, weight: Tensor) -> Tensor:
         return low_rank_delta(self.down, self.up) * (self._spec.alpha / self._spec.rank)

@@ -124,7 +124,8 @@ class UpAdd(torch.autograd.Function):
             if up.dim() == 2:
                 rows = grad.reshape(-1, grad.shape[-1])
                 grad_h = rows @ weight if needs_h else None
-                # (rank, out) first: a quarter faster on a CPU than the long, narrow product (docs/performance.md)
+                # (rank, out) first: a quarter faster on a CPU than the long, narrow product where it is large
+                # (docs/performance.md)
                 grad_up = (h.t() @ rows).t() if needs_up else None
             else:
                 planes, products = grad.flatten(2), h.flatten(2)

@@ -96,3 +96,15 @@ def make_world() -> Callable[..., World]:
 @pytest.fixture
 def perturb() -> Callable[..., Network]:
     return perturb_weights
+
+
+@pytest.fixture(params=[0, 1 << 17], ids=["functions", "plain"])
+def either_path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The toy is small: once with the autograd functions that large layers use, once as it comes."""
+    monkeypatch.setattr("lib_pivotal.networks.lora.SMALL_OUTPUT", request.param)
+
+
+@pytest.fixture
+def only_functions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The toy's layers take the path of large layers."""
+    monkeypatch.setattr("lib_pivotal.networks.lora.SMALL_OUTPUT", 0)

@@ -10,6 +10,8 @@ import torch
 
 from lib_pivotal.networks.fused import fuse
 
+pytestmark = pytest.mark.usefixtures("only_functions")
+
 
 def groups(network):
     return [{member.layer.name for member in shared.members} for shared in network._shared]

@@ -14,6 +14,8 @@ from lib_pivotal.networks.adapter import AdapterSpec
 from lib_pivotal.networks.lora import LoraAdapter, initial_factors
 from lib_pivotal.ports import Layer
 
+pytestmark = pytest.mark.usefixtures("either_path")
+
 CONVOLUTIONS = {
     "3x3": {"kernel_size": 3, "padding": 1},
     "strided": {"kernel_size": 3, "padding": 1, "stride": 2},

@@ -10,6 +10,8 @@ from lib_pivotal.errors import NetworkError
 from lib_pivotal.networks import ALGORITHMS, LayerRule, Network, build_network
 from lib_pivotal.ports import Layer
 
+pytestmark = pytest.mark.usefixtures("either_path")
+
 KINDS = {"linear": "attn|ff|self_attn", "conv": "conv_in|down|conv_out", "everything": ""}
 # type -> largest allowed difference, relative to the largest output
 TYPES = {torch.float32: 2e-6, torch.bfloat16: 3e-2, torch.float16: 4e-3, torch.float64: 1e-6}
