@@ -9,7 +9,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from lib_pivotal.config_schema import parse, setting, to_plain
 from lib_pivotal.errors import ConfigError, Fault
@@ -187,7 +187,6 @@ class MemoryConfig:
 
     precision: str = setting("model", "Arithmetic of the frozen model.", choices=("model", "fp32", "bf16", "fp16"))
     gradient_checkpointing: bool = setting(False, "Less memory, about 1.3 to 1.5 times the time.")
-    compile_unet: bool = setting(False, "Compile the U-Net with torch.compile; pays off in long GPU runs only.")
 
 
 @dataclass(frozen=True)
@@ -317,6 +316,3 @@ def read_run(path: Path) -> Run:
 def write_run(path: Path, run: Run) -> None:
     """Write run.json, readable by people."""
     path.write_text(json.dumps(run_to_dict(run), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-Precision = Literal["model", "fp32", "bf16", "fp16"]

@@ -9,9 +9,7 @@ hcp         .pt {string_to_param: {"*": [n, w]}, name}; SDXL with both towers si
 
 from __future__ import annotations
 
-import os
 import re
-import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +25,7 @@ from lib_pivotal.bundle.reader import PICKLE_SUFFIXES, is_finite
 from lib_pivotal.bundle.safetensors_file import read_header, read_tensors
 from lib_pivotal.bundle.spellings import carry_out, plan_word, seen_of
 from lib_pivotal.errors import BundleError
+from lib_pivotal.files import replacing
 
 EmbeddingFormat = Literal["a1111", "a1111_pt", "diffusers", "kohya", "hcp"]
 SUFFIXES: dict[EmbeddingFormat, str] = {
@@ -85,20 +84,15 @@ def write_embedding(
     if reason:
         raise BundleError(f"{path}: word {name!r}: {reason}")
     stored = tuple(tower.detach().cpu().to(dtype or tower.dtype).contiguous().clone() for tower in vectors)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
     try:
-        if layout in ("a1111_pt", "hcp"):
-            torch.save(_pickled(stored, name=name, layout=layout, facts=facts or {}), temporary)
-        else:
-            safetensors.torch.save_file(_flat(stored, layout=layout), temporary)
-        _check_back(temporary, stored, suffix=path.suffix)
-        with temporary.open("r+b") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        with replacing(path) as temporary:
+            if layout in ("a1111_pt", "hcp"):
+                torch.save(_pickled(stored, name=name, layout=layout, facts=facts or {}), temporary)
+            else:
+                safetensors.torch.save_file(_flat(stored, layout=layout), temporary)
+            _check_back(temporary, stored, suffix=path.suffix)
     except OSError as error:
         raise BundleError(f"{path}: cannot be written: {error.strerror or error}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
     return path
 
 

@@ -5,12 +5,9 @@ The same content gives the same bytes: metadata is sorted, which the official wr
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
-import os
-import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -31,6 +28,7 @@ from lib_pivotal.bundle.hashes import hashes_of_blob, serialize_for_hash
 from lib_pivotal.bundle.reader import is_finite
 from lib_pivotal.bundle.safetensors_file import read_header, read_tensors
 from lib_pivotal.errors import BundleError
+from lib_pivotal.files import replacing
 
 logger = logging.getLogger(__name__)
 
@@ -143,23 +141,19 @@ def _stored(
 
 
 def _replace(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:
-    """Write beside the target, flush to the disk, read back, compare, rename, flush the folder."""
+    """Write beside the target, read back, compare; only then does it take the target's place."""
     metadata = {key: value for key, value in metadata.items() if key not in (META_MODEL_HASH, META_LEGACY_HASH)}
     blob = memoryview(serialize_for_hash(tensors, metadata))
     metadata |= hashes_of_blob(blob).as_metadata()
     data_start = 8 + int.from_bytes(blob[:8], "little")
     header = _header(json.loads(bytes(blob[8:data_start])), metadata)
     try:
-        with _temporary(path) as temporary:
-            with temporary.open("r+b") as file:
+        with replacing(path) as temporary:
+            with temporary.open("wb") as file:
                 file.write(len(header).to_bytes(8, "little"))
                 file.write(header)
                 file.write(blob[data_start:])
-                file.flush()
-                os.fsync(file.fileno())
             _compare(temporary, tensors, metadata)
-            temporary.replace(path)
-        _flush_folder(path.parent)
     except OSError as error:
         raise BundleError(
             f"{path}: cannot be written: {error.strerror or error}. Check space and rights of the folder."
@@ -173,17 +167,6 @@ def _header(entries: dict[str, dict[str, object]], metadata: Mapping[str, str]) 
     content = {"__metadata__": dict(sorted(metadata.items())), **dict(ordered)}
     raw = json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode("utf-8")
     return raw + b" " * (-len(raw) % 8)
-
-
-@contextlib.contextmanager
-def _temporary(path: Path) -> Iterator[Path]:
-    """A new empty file beside `path` (same file system), removed if it is still there in the end."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
-    os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
-    try:
-        yield temporary
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _compare(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
@@ -200,14 +183,3 @@ def _same_bits(first: Tensor | None, second: Tensor | None) -> bool:
     if first is None or second is None or first.dtype != second.dtype or first.shape != second.shape:
         return False
     return torch.equal(first.reshape(-1).view(torch.uint8), second.reshape(-1).view(torch.uint8))
-
-
-def _flush_folder(folder: Path) -> None:
-    """Make the rename itself durable, where the system lets a folder be opened (not on Windows)."""
-    if os.name == "nt":
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,6 +14,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from lib_pivotal.errors import DataError
+from lib_pivotal.files import TEMPORARY_SUFFIX, replacing
 
 _log = logging.getLogger(__name__)
 _VERSION = 1
@@ -74,15 +74,10 @@ class LatentFiles:
         data = save(plain, metadata={"name": name, "sha256": checksum})
         path = self.path(name)
         path.parent.mkdir(exist_ok=True)
-        temporary = path.with_name(f".{name}.{os.getpid()}.tmp")
         try:
-            with temporary.open("wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
+            with replacing(path) as temporary:
+                temporary.write_bytes(data)
         except OSError as error:
-            temporary.unlink(missing_ok=True)
             raise DataError(
                 f"{path}: cached latents cannot be written ({error.strerror}). "
                 "Free some space, choose another folder, or cache in memory."
@@ -90,7 +85,7 @@ class LatentFiles:
 
     def _remove_leftovers(self) -> None:
         oldest = time.time() - _LEFTOVER_AGE_S
-        for path in self._folder.glob("*/.*.tmp"):
+        for path in self._folder.glob(f"*/.*{TEMPORARY_SUFFIX}"):
             try:
                 if path.stat().st_mtime < oldest:
                     path.unlink(missing_ok=True)

@@ -18,19 +18,7 @@ from lib_pivotal.embeddings.vectors import Words, WordSettings
 from lib_pivotal.networks.network import Network, build_network
 from lib_pivotal.networks.targets import LayerRule, part_rules
 from lib_pivotal.ports import Host, Layer, Part, TextEncoder
-from lib_pivotal.training.objective import (
-    L1,
-    MSE,
-    Debiased,
-    Huber,
-    Loss,
-    MinSNR,
-    Objective,
-    SmoothL1,
-    SoftMinSNR,
-    Unweighted,
-    Weighting,
-)
+from lib_pivotal.training.objective import Objective, build_objective
 from lib_pivotal.training.phases import PhasePlan
 from lib_pivotal.training.rates import rate_factor
 from lib_pivotal.training.schedule import NoiseSchedule
@@ -143,19 +131,14 @@ def trained_groups(run: Run, words: Words, network: Network | None) -> list[Trai
 
 def make_objective(settings: LossConfig, *, normalise_mask: bool) -> Objective:
     """Loss and weighting by name."""
-    losses: dict[str, Callable[[], Loss]] = {
-        "mse": MSE,
-        "l1": L1,
-        "huber": lambda: Huber(threshold=settings.huber_delta),
-        "smooth_l1": lambda: SmoothL1(threshold=settings.huber_delta),
-    }
-    weightings: dict[str, Callable[[], Weighting]] = {
-        "none": Unweighted,
-        "min_snr": lambda: MinSNR(settings.snr_gamma),
-        "soft_min_snr": lambda: SoftMinSNR(settings.snr_gamma),
-        "debiased": Debiased,
-    }
-    return Objective(losses[settings.kind](), weightings[settings.weighting](), normalise_mask=normalise_mask)
+    gamma = settings.snr_gamma if settings.weighting.endswith("min_snr") else None
+    return build_objective(
+        settings.kind,
+        settings.weighting,
+        gamma=gamma,
+        huber_threshold=settings.huber_delta,
+        normalise_mask=normalise_mask,
+    )
 
 
 def make_noise_settings(settings: NoiseConfig) -> NoiseSettings:

@@ -105,7 +105,6 @@ class Trainer:
         self.splits = 1
         self._guard: Guard | None = None
         self._step_seconds: list[float] = []
-        self._loss_scale = 1.0
 
     def run(self, *, resume: bool = False) -> RunEnded:
         """Train to the end, or until stopped; the network must be attached and the session open.

@@ -6,9 +6,7 @@ at any moment leaves at worst a stray temporary file, which the next write remov
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,6 +15,7 @@ from typing import Any
 import torch
 
 from lib_pivotal.errors import StateError
+from lib_pivotal.files import TEMPORARY_SUFFIX, replacing
 
 logger = logging.getLogger(__name__)
 FORMAT_VERSION = 1
@@ -42,22 +41,15 @@ def save_state(folder: Path, step: int, content: Mapping[str, Any], *, keep: int
         StateError: the folder cannot be written; the states that were there stay untouched.
     """
     target = state_path(folder, step)
-    temporary = target.with_suffix(f".tmp-{os.getpid()}")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as stream:
+        with replacing(target) as temporary, temporary.open("wb") as stream:
             torch.save({"format_version": FORMAT_VERSION, "step": step, **content}, stream)
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(target)
-        _sync_folder(folder)
     except (OSError, RuntimeError) as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
         raise StateError(
             f"cannot write the state {target}: {error}. Free disk space or choose another folder"
         ) from error
-    for stray in folder.glob("state-*.tmp-*"):
+    for stray in folder.glob(f".state-*{TEMPORARY_SUFFIX}"):
         stray.unlink(missing_ok=True)
     for old in list_states(folder)[keep:]:
         old.unlink(missing_ok=True)
@@ -88,14 +80,3 @@ def load_latest_state(folder: Path) -> dict[str, Any] | None:
         except StateError as error:
             logger.warning("%s", error)
     return None
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make the rename itself durable; Windows has no handle for a folder."""
-    if os.name == "nt":
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

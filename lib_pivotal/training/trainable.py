@@ -8,7 +8,7 @@ normalisation.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -128,9 +128,9 @@ class Trainable:
         if not finite:
             return Update(False, rates, norms)
         updated = [
-            name.removeprefix("word ")
-            for name in (group.name for group in self.groups if group.kind == "words")
-            if any(parameter.grad is not None for parameter in self._group(name).parameters)
+            group.name.removeprefix("word ")
+            for group in self.groups
+            if group.kind == "words" and any(parameter.grad is not None for parameter in group.parameters)
         ]
         self.optimizer.step()
         if self._control is not None:
@@ -179,9 +179,6 @@ class Trainable:
     def _gradients(self) -> list[Tensor]:
         return [parameter.grad for parameter in self.parameters if parameter.grad is not None]
 
-    def _group(self, name: str) -> TrainedGroup:
-        return next(group for group in self.groups if group.name == name)
-
 
 def _kind_factors(phase: Phase) -> dict[Kind, float]:
     return {"words": phase.words, "unet": phase.unet, "te": phase.te}
@@ -206,6 +203,3 @@ def _mode(module: nn.Module, *, training: bool) -> Iterator[None]:
         yield
     finally:
         module.train(before)
-
-
-RateFactor = Callable[[int], float]

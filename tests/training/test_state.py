@@ -66,7 +66,7 @@ def test_unwritable_folder_leaves_old_states(tmp_path):
 
 
 def test_stray_temporaries_are_removed(tmp_path):
-    (tmp_path / "state-00000001.tmp-99").write_bytes(b"half")
+    (tmp_path / ".state-00000001.pt.0a1b2c.tmp").write_bytes(b"half")
     save_state(tmp_path, 2, content(2))
     assert [path.name for path in tmp_path.iterdir()] == ["state-00000002.pt"]
 
