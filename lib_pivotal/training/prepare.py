@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from lib_pivotal.training import assemble
 
 HELD_OUT_SHARE = 0.1
 HELD_OUT_MOST = 4
+WORD_PLACEHOLDERS = ("{word}", "{name}", "[name]")
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ def prepare_pictures(run: Run) -> Prepared:
         reasons = "; ".join(problem.message for problem in dataset.problems[:3])
         raise DataError(f"{run.data.folder}: no picture can be used. {reasons}")
     pictures, words, pruned = _prune(run, list(dataset.pictures))
-    _check_words_occur(words, pictures)
+    _check_words_occur(run, words, pictures, word_of_concepts(run, dataset))
     trained, held_out = _hold_out(run, pictures)
     return Prepared(tuple(trained), tuple(held_out), words, pruned, dataset)
 
@@ -104,10 +105,15 @@ def _prune(
     return pictures, tuple(words), pruned
 
 
-def _check_words_occur(words: Sequence[WordConfig], pictures: Sequence[Picture]) -> None:
-    """A word that no caption mentions would learn nothing, silently."""
+def _check_words_occur(
+    run: Run, words: Sequence[WordConfig], pictures: Sequence[Picture], word_of_concept: Mapping[str, str]
+) -> None:
+    """A word that no caption mentions, and no template writes, would learn nothing, silently."""
     find = WordFinder([word.name for word in words])
     seen = {name for picture in pictures for name in find(picture.caption)}
+    seen |= {name for text in (run.data.prefix, run.data.suffix, *run.data.templates) for name in find(text)}
+    if any(placeholder in template for template in run.data.templates for placeholder in WORD_PLACEHOLDERS):
+        seen |= {word_of_concept[picture.concept] for picture in pictures if picture.concept in word_of_concept}
     faults = [
         Fault(
             f"words.{index}.name",

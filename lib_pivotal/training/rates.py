@@ -73,7 +73,7 @@ def _one_cycle(step: int, max_steps: int, warmup_steps: int, start: float, final
     peak = min(max(peak, 0.0), last)
     if step <= peak and peak > 0:
         return _anneal(start, 1.0, step / peak)
-    return _anneal(1.0, final, min(1.0, (step - peak) / (last - peak)) if last > peak else 0.0)
+    return _anneal(1.0, final, min(1.0, (step - peak) / (last - peak)) if last > peak else 1.0)
 
 
 def _anneal(start: float, end: float, share: float) -> float:

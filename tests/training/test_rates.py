@@ -169,3 +169,8 @@ def test_rates_are_base_times_factor_of_the_group_times_factor_of_the_step() -> 
     assert [group["lr"] for group in optimizer.param_groups] == [0.0, 1e-4]
     with pytest.raises(TrainingError, match="'unet'; given: words"):
         set_rates(optimizer, {"words": 1.0})
+
+
+def test_one_cycle_of_nothing_but_warm_up_still_ends() -> None:
+    """Found by hypothesis: two steps, both warm-up; the rate after the last step is the final one."""
+    assert rate_factor("one_cycle", 2, max_steps=2, warmup_steps=2, final_factor=0.0) == pytest.approx(0.0, abs=1e-12)

@@ -370,6 +370,19 @@ def test_word_without_captions_is_refused_before_anything_starts(tiny_host, two_
     assert not (tmp_path / "out").exists()
 
 
+def test_a_template_writes_the_word(tiny_host, tmp_path):
+    """Captions without the word, `{word}` in a template: the word is drawn and learns."""
+    from tests.conftest import write_pictures
+
+    folder = write_pictures(tmp_path / "p", {"1": "red hair", "2": "blue hair"})
+    plain = plain_run(folder, max_steps=2)
+    plain["words"] = plain["words"][:1]
+    plain["data"]["templates"] = ["a photo of {word}, {caption}"]
+    recorder = Recorder()
+    ended = train(run_from_dict(plain), tiny_host, output_folder=tmp_path / "out", listener=recorder)
+    assert ended.reason == "finished" and recorder.of(StepDone)[-1].images_seen == {"aoi": 4}
+
+
 def test_empty_folder_is_refused(tiny_host, tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="no picture can be used"):
