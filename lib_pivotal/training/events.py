@@ -6,7 +6,7 @@ The loop knows neither gradio nor a terminal: it calls one function with events 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -26,6 +26,15 @@ class RunStarted:
     words: tuple[str, ...]
     trained_parameters: int
     optimizer_bytes: int
+
+
+@dataclass(frozen=True)
+class Preparing:
+    """Before the first step: what is done now, and how far it is (`total` 0 where that is not known)."""
+
+    activity: str
+    done: int = 0
+    total: int = 0
 
 
 @dataclass(frozen=True)
@@ -64,11 +73,13 @@ class FileSaved:
 
 @dataclass(frozen=True, eq=False)
 class PicturesMade:
-    """The four rows at a step."""
+    """The four rows at a step: the labelled sheet, and each picture's file by row label, one a column."""
 
     step: int
     grid: Image.Image
     path: Path | None = None
+    columns: tuple[str, ...] = ()
+    cells: Mapping[str, tuple[Path, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -91,7 +102,7 @@ class RunEnded:
     message: str = ""
 
 
-Event = RunStarted | StepDone | Notice | FileSaved | PicturesMade | SeparationMeasured | RunEnded
+Event = Preparing | RunStarted | StepDone | Notice | FileSaved | PicturesMade | SeparationMeasured | RunEnded
 Listener = Callable[[Event], None]
 
 
@@ -131,6 +142,10 @@ class Commands:
     @property
     def stopping(self) -> bool:
         return self._stop.is_set()
+
+    @property
+    def paused(self) -> bool:
+        return not self._running.is_set()
 
     def take_save(self) -> bool:
         """True once after `save_now`."""

@@ -10,6 +10,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -63,12 +64,30 @@ class LoopSettings:
     fingerprint: str = ""
 
 
+class Aside(Protocol):
+    """Lets others have the model between two steps."""
+
+    def wanted(self) -> bool:
+        """Whether somebody waits for the model. Asked after every step: must be quick."""
+        ...
+
+    def serve(
+        self, *, write_bundle: Callable[[Path], Path], wait: Callable[[], None], say: Callable[[str], None]
+    ) -> None:
+        """Give the model back, call `wait` (returns when the run is not paused), and take the model again.
+
+        `write_bundle` writes the bundle as it is now; `say` tells the user in words. The network's hooks are off.
+        """
+        ...
+
+
 class Outputs(Protocol):
     """What the loop calls to write and to look; each runs with the weights as a file would hold them."""
 
     def save_bundle(self, step: int, final: bool) -> list[Event]: ...
     def make_pictures(self, step: int) -> list[Event]: ...
     def measure_separation(self, step: int) -> list[Event]: ...
+    def write_copy(self, path: Path) -> Path: ...
 
 
 class Trainer:
@@ -87,7 +106,7 @@ class Trainer:
         listener: Listener,
         commands: Commands | None = None,
         world: World | None = None,
-        between_steps: Callable[[], None] | None = None,
+        aside: Aside | None = None,
     ) -> None:
         self._settings = settings
         self._trainable = trainable
@@ -99,7 +118,7 @@ class Trainer:
         self._listener = listener
         self._commands = commands or Commands()
         self._world = world or World()
-        self._between_steps = between_steps
+        self._aside = aside
         self.step = 0
         self.images_seen: Counter[str] = Counter()
         self.splits = 1
@@ -221,9 +240,26 @@ class Trainer:
             self._look(self._outputs.make_pictures)
         if _due(self.step, settings.separation_every_steps, settings.max_steps + 1):
             self._look(self._outputs.measure_separation)
-        if self._between_steps is not None:
-            self._between_steps()
-        self._commands.wait_while_paused()
+        self.step_aside()
+
+    def step_aside(self) -> None:
+        """Let others have the model if they wait for it, and as long as the run is paused."""
+        if self._aside is None:
+            self._commands.wait_while_paused()
+            return
+        if not (self._commands.paused or self._aside.wanted()):
+            return
+        network = self._trainable.network
+        with nullcontext() if network is None else network.with_multipliers(unet=0.0, te=0.0):
+            self._aside.serve(
+                write_bundle=self._write_copy,
+                wait=self._commands.wait_while_paused,
+                say=lambda message: self._notice("info", message),
+            )
+
+    def _write_copy(self, path: Path) -> Path:
+        with torch.no_grad(), self._trainable.evaluated():
+            return self._outputs.write_copy(path)
 
     def _look(self, make: Callable[[int], list[Event]]) -> None:
         """Pictures and scores must never end a run."""

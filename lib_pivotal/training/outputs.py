@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Protocol
 
 import torch
+from PIL import Image
 
 from lib_pivotal.bundle.embedding_files import write_embedding
 from lib_pivotal.bundle.metadata import build_metadata
@@ -21,7 +22,7 @@ from lib_pivotal.evaluation.loading import host_shape, load_on_host
 from lib_pivotal.evaluation.parts_grid import draw_grid, parts_pictures, word_requests
 from lib_pivotal.evaluation.separation import separation
 from lib_pivotal.ports import Host, SampleRequest, TrainingBatch, WordVectors
-from lib_pivotal.training.events import Event, FileSaved, PicturesMade, SeparationMeasured
+from lib_pivotal.training.events import Event, FileSaved, Notice, PicturesMade, SeparationMeasured
 from lib_pivotal.training.facts import training_facts
 from lib_pivotal.training.prepare import Prepared
 from lib_pivotal.training.step import MicroStep
@@ -47,6 +48,7 @@ class RunOutputs:
         prepared: Prepared,
         *,
         folder: Path,
+        log_folder: Path,
         trainable: Trainable,
         micro_step: MicroStep,
         initial_words: WordVectors,
@@ -56,6 +58,7 @@ class RunOutputs:
         self._host = host
         self._prepared = prepared
         self._folder = folder
+        self._log_folder = log_folder
         self._trainable = trainable
         self._micro_step = micro_step
         self._initial_words = initial_words
@@ -64,10 +67,22 @@ class RunOutputs:
         self.progress: Progress | None = None
 
     def save_bundle(self, step: int, final: bool) -> list[Event]:
-        """`<name>.safetensors` at the end, `<name>-000500.safetensors` on the way; embedding files where wanted."""
+        """`<name>.safetensors` at the end, `<name>-000500.safetensors` on the way; embedding files where wanted.
+
+        The last file of a run goes to the run's own folder, or else to the system's temporary one, where its place
+        cannot be written (a full disk, say): what was trained must not be lost.
+        """
         name = self._run.name if final else f"{self._run.name}-{step:06d}"
-        path = self._write(self._folder / f"{name}.safetensors", step)
-        events: list[Event] = [FileSaved(step, "bundle", path)]
+        events: list[Event] = []
+        try:
+            path = self._write(self._folder / f"{name}.safetensors", step)
+        except OSError as error:
+            if not final:
+                raise
+            path = self._write_elsewhere(f"{name}.safetensors", step)
+            text = f"{self._folder} cannot be written ({error}). The file was saved as {path}: move it from there."
+            events.append(Notice("error", step, text))
+        events.append(FileSaved(step, "bundle", path))
         if final and self._run.saving.embedding_files:
             dtype = DTYPES[self._run.saving.dtype]
             for word, vectors in self._word_tensors().items():
@@ -96,10 +111,36 @@ class RunOutputs:
         else:
             with live.with_multipliers(unet=0.0, te=0.0):
                 rows = parts_pictures(self._host, requests, words=words, network=saved)
-        grid = draw_grid(rows, [request.prompt for request in requests], title=f"{self._run.name}, step {step}")
-        path = self._folder / f"{self._run.name}-{step:06d}.png"
+        columns = [request.prompt for request in requests]
+        grid = draw_grid(rows, columns, title=f"{self._run.name}, step {step}")
+        path = self._log_folder / f"{self._run.name}-{step:06d}.png"
         grid.save(path)
-        return [PicturesMade(step, grid, path)]
+        return [PicturesMade(step, grid, path, tuple(columns), self._save_cells(rows, step))]
+
+    def write_copy(self, path: Path) -> Path:
+        """The bundle as it is now, written to `path`; the run's own files are not touched."""
+        return self._write(path, 0 if self.progress is None else self.progress.step)
+
+    def _save_cells(self, rows: Mapping[str, Sequence[Image.Image]], step: int) -> dict[str, tuple[Path, ...]]:
+        """Each picture as a file of its own: pages show them in whatever order they like."""
+        folder = self._log_folder / "pictures" / f"{step:06d}"
+        folder.mkdir(parents=True, exist_ok=True)
+        cells: dict[str, tuple[Path, ...]] = {}
+        for number, (label, pictures) in enumerate(rows.items()):
+            paths = tuple(folder / f"{number}-{column:03d}.png" for column in range(len(pictures)))
+            for path, picture in zip(paths, pictures, strict=True):
+                picture.save(path)
+            cells[label] = paths
+        return cells
+
+    def _write_elsewhere(self, file_name: str, step: int) -> Path:
+        folders = [self._log_folder, Path(tempfile.mkdtemp(prefix="pivotal-"))]
+        for folder in folders[:-1]:
+            try:
+                return self._write(folder / file_name, step)
+            except OSError:
+                continue
+        return self._write(folders[-1] / file_name, step)
 
     def measure_separation(self, step: int) -> list[Event]:
         """Held-out losses with parts off; nothing where no picture was held out."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,8 +19,8 @@ from lib_pivotal.networks.network import Network
 from lib_pivotal.ports import Host, SessionRequest, TrainingBatch
 from lib_pivotal.training import assemble
 from lib_pivotal.training.distributed import World
-from lib_pivotal.training.events import Commands, Listener, Notice, RunEnded
-from lib_pivotal.training.loop import LoopSettings, Trainer
+from lib_pivotal.training.events import Commands, Listener, Notice, Preparing, RunEnded
+from lib_pivotal.training.loop import Aside, LoopSettings, Trainer
 from lib_pivotal.training.outputs import RunOutputs
 from lib_pivotal.training.prepare import Prepared, make_latents, prepare_pictures, word_of_concepts
 from lib_pivotal.training.step import MicroStep
@@ -36,12 +35,16 @@ def train(
     *,
     output_folder: Path,
     listener: Listener,
+    log_folder: Path | None = None,
     commands: Commands | None = None,
     resume: bool = False,
     world: World | None = None,
-    between_steps: Callable[[], None] | None = None,
+    aside: Aside | None = None,
 ) -> RunEnded:
     """Train `run` on `host` and write `<output_folder>/<name>.safetensors`.
+
+    run.json, states and pictures go to `log_folder` (default: `output_folder`). `aside` lets others have the model
+    between two steps.
 
     Raises before anything starts where settings or pictures cannot work (ConfigError, DataError); whatever goes wrong
     later is reported in the returned event, after saving what was good.
@@ -55,9 +58,11 @@ def train(
     world.check_size(run.schedule.batch_size)
     prepared = prepare_pictures(run)
     run = replace(run, words=prepared.words)
-    output_folder.mkdir(parents=True, exist_ok=True)
+    log_folder = log_folder or output_folder
+    for folder in (output_folder, log_folder):
+        folder.mkdir(parents=True, exist_ok=True)
     if world.writes:
-        write_run(output_folder / f"{run.name}.run.json", run)
+        write_run(log_folder / f"{run.name}.run.json", run)
         for problem in prepared.dataset.problems:
             level = "info" if problem.level == "info" else "warning"
             listener(Notice(level, 0, problem.message))  # type: ignore[arg-type]
@@ -69,7 +74,14 @@ def train(
     )
     with host.session(request):
         trainer, network = _build(
-            run, host, prepared, output_folder, listener, commands=commands, world=world, between_steps=between_steps
+            run,
+            host,
+            prepared,
+            (output_folder, log_folder),
+            listener,
+            commands=commands,
+            world=world,
+            aside=aside,
         )
         if network is None:
             return trainer.run(resume=resume)
@@ -81,16 +93,21 @@ def _build(
     run: Run,
     host: Host,
     prepared: Prepared,
-    output_folder: Path,
+    folders: tuple[Path, Path],
     listener: Listener,
     *,
     commands: Commands,
     world: World,
-    between_steps: Callable[[], None] | None,
+    aside: Aside | None,
 ) -> tuple[Trainer, Network | None]:
     """Everything that a trainer needs, on a host whose session is open."""
+    output_folder, log_folder = folders
     cache, problems = make_latents(
-        run, host, [*prepared.pictures, *prepared.held_out], should_stop=lambda: commands.stopping
+        run,
+        host,
+        [*prepared.pictures, *prepared.held_out],
+        progress=lambda done, total: listener(Preparing("encoding pictures", done, total)),
+        should_stop=lambda: commands.stopping,
     )
     for problem in problems:
         listener(Notice("warning", 0, problem))
@@ -125,6 +142,7 @@ def _build(
         host,
         prepared,
         folder=output_folder,
+        log_folder=log_folder,
         trainable=trainable,
         micro_step=micro_step,
         initial_words=initial,
@@ -142,7 +160,7 @@ def _build(
             keep_states=run.saving.keep_states,
             sample_every_steps=run.saving.preview_every_steps,
             separation_every_steps=run.saving.separation_every_steps,
-            state_folder=output_folder / f"{run.name}.state",
+            state_folder=log_folder / f"{run.name}.state",
             fingerprint=fingerprint(run, host, prepared),
         ),
         trainable=trainable,
@@ -154,7 +172,7 @@ def _build(
         listener=listener,
         commands=commands,
         world=world,
-        between_steps=between_steps,
+        aside=aside,
     )
     outputs.progress = trainer
     return trainer, network

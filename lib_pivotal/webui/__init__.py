@@ -1,0 +1,1 @@
+"""The only room that imports the web UI's `modules`."""

@@ -1,0 +1,202 @@
+"""One run at a time, in a thread of the process: started, watched and steered from wherever one likes."""
+
+from __future__ import annotations
+
+import logging
+import re
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from lib_pivotal.config import Run, check_consistency, read_run
+from lib_pivotal.errors import ConfigError, HostError, PivotalError
+from lib_pivotal.runs.studio import Studio
+from lib_pivotal.runs.view import RunView
+from lib_pivotal.training.events import Commands, Event, FileSaved, Notice, RunEnded
+from lib_pivotal.training.logs import default_logs, fan_out
+from lib_pivotal.training.loop import Aside
+from lib_pivotal.training.run import train
+
+logger = logging.getLogger(__name__)
+
+
+class RunManager:
+    """Owns the run that is going on, and remembers the last one that ended.
+
+    It outlives pages: a browser that comes back, or a second one, finds the run through `current`.
+    """
+
+    def __init__(self, studio: Studio) -> None:
+        self.studio = studio
+        self._lock = threading.Lock()
+        self._view: RunView | None = None
+        self._commands: Commands | None = None
+        self._thread: threading.Thread | None = None
+
+    # ---- looking ----
+
+    @property
+    def current(self) -> RunView | None:
+        """The run that is going on, or the last one; None before the first."""
+        return self._view
+
+    @property
+    def running(self) -> bool:
+        """Whether a run is going on."""
+        return self._thread is not None and self._thread.is_alive()
+
+    def view(self, run_id: str) -> RunView:
+        """By id, or `current`.
+
+        Raises:
+            HostError: no such run.
+        """
+        view = self._view
+        if view is None or run_id not in ("current", view.run_id):
+            raise HostError(f"no run {run_id!r}: none was started, or another one since")
+        return view
+
+    def resumable(self) -> list[Path]:
+        """Folders of runs with a saved state, the newest first."""
+        folder = self.studio.runs_folder()
+        found = [path.parent for path in folder.glob("*/*.state") if any(path.iterdir())]
+        return sorted(set(found), key=lambda path: path.stat().st_mtime, reverse=True)
+
+    # ---- steering ----
+
+    def start(self, run: Run, *, resume_folder: Path | None = None) -> RunView:
+        """Begin `run` in a thread; with `resume_folder`, go on from the state there.
+
+        Raises:
+            ConfigError: every fault of the settings, before anything starts.
+            HostError: another run is going on.
+        """
+        faults = check_consistency(run)
+        if faults:
+            raise ConfigError(faults)
+        if not run.name:
+            run = replace(run, name="pivotal")
+        with self._lock:
+            if self.running:
+                raise HostError("a run is going on already: stop it first")
+            folder = resume_folder or _new_folder(self.studio.runs_folder(), run.name)
+            folder.mkdir(parents=True, exist_ok=True)
+            self._view = RunView(folder.name, run.name, max_steps=run.schedule.max_steps, folder=folder)
+            self._commands = Commands()
+            self._thread = threading.Thread(
+                target=self._work,
+                args=(run, self._view, self._commands, resume_folder is not None),
+                name=f"pivotal run {run.name}",
+                daemon=True,
+            )
+            self._thread.start()
+            return self._view
+
+    def resume_folder(self, folder: Path) -> RunView:
+        """Go on with the run whose folder this is, from its newest state."""
+        found = sorted(folder.glob("*.run.json"))
+        if not found:
+            raise HostError(f"{folder}: holds no run.json")
+        return self.start(read_run(found[0]), resume_folder=folder)
+
+    def stop(self) -> None:
+        """End after the step in hand, and save; nothing where no run is going on."""
+        if self._commands is not None:
+            self._commands.stop()
+
+    def pause(self) -> None:
+        """Wait after the step in hand; the model is free for pictures meanwhile."""
+        if self._commands is not None and self.running:
+            self._commands.pause()
+
+    def resume(self) -> None:
+        """Go on after a pause."""
+        if self._commands is not None:
+            self._commands.resume()
+
+    def save_now(self) -> None:
+        """Write a bundle and a state after the step in hand."""
+        if self._commands is not None:
+            self._commands.save_now()
+
+    def sample_now(self) -> None:
+        """Draw the four rows after the step in hand."""
+        if self._commands is not None:
+            self._commands.sample_now()
+
+    def join(self, timeout_s: float | None = None) -> bool:
+        """Wait for the run's end; True when it has ended."""
+        if self._thread is not None:
+            self._thread.join(timeout_s)
+        return not self.running
+
+    # ---- the thread ----
+
+    def _work(self, run: Run, view: RunView, commands: Commands, resume: bool) -> None:
+        started = time.perf_counter()
+        listen = fan_out([view.listen, self._tell_studio, *default_logs(view.folder, run.name)])
+        try:
+            with self.studio.exclusive(run) as host:
+                view.set_status("preparing", "reading pictures")
+                train(
+                    run,
+                    host,
+                    output_folder=self.studio.lora_folder(),
+                    log_folder=view.folder,
+                    listener=listen,
+                    commands=commands,
+                    resume=resume,
+                    aside=_ViewedAside(self.studio.aside(), view, commands),
+                )
+        except Exception as error:  # whatever it was, the page must say so and the process must live on
+            if not isinstance(error, PivotalError):
+                logger.exception("the run %s failed", run.name)
+            message = str(error) if isinstance(error, PivotalError) else f"{type(error).__name__}: {error}"
+            listen(Notice("error", 0, message))
+            if not view.ended:
+                listen(RunEnded("failed", 0, time.perf_counter() - started, None, message))
+
+    def _tell_studio(self, event: Event) -> None:
+        if isinstance(event, FileSaved) and event.kind in ("bundle", "embedding"):
+            self.studio.bundle_saved(event.path)
+
+
+class _ViewedAside:
+    """An `Aside` that shows in the view while it serves."""
+
+    def __init__(self, inner: Aside, view: RunView, commands: Commands) -> None:
+        self._inner = inner
+        self._view = view
+        self._commands = commands
+
+    def wanted(self) -> bool:
+        return self._inner.wanted()
+
+    def serve(
+        self, *, write_bundle: Callable[[Path], Path], wait: Callable[[], None], say: Callable[[str], None]
+    ) -> None:
+        def tell(message: str) -> None:
+            self._view.set_status("waiting", message)
+            say(message)
+
+        if self._commands.paused:
+            self._view.set_status("paused", "paused: the model is free for pictures")
+        else:
+            self._view.set_status("waiting", "another job has the model")
+        try:
+            self._inner.serve(write_bundle=write_bundle, wait=wait, say=tell)
+        finally:
+            self._view.set_status("training")
+
+
+def _new_folder(parent: Path, name: str) -> Path:
+    """`<parent>/<date>-<time>-<name>`, not there yet."""
+    safe = re.sub(r"[^A-Za-z0-9_-]+", "_", name)
+    stem = time.strftime(f"%Y%m%d-%H%M%S-{safe}")
+    folder, number = parent / stem, 1
+    while folder.exists():
+        number += 1
+        folder = parent / f"{stem}-{number}"
+    return folder

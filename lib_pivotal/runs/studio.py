@@ -1,0 +1,63 @@
+"""What runs ask of the process around them: the web UI, or the page that stands alone."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Protocol
+
+from lib_pivotal.config import Run
+from lib_pivotal.ports import Host
+from lib_pivotal.training.loop import Aside
+
+
+class Studio(Protocol):
+    """A process that lends its checkpoint.
+
+    Every method may raise `HostError`, whose text is for the user. Methods are called from several threads.
+    """
+
+    def checkpoint(self) -> str:
+        """Name (and short hash) of the loaded checkpoint, for the page's head; empty where there is none."""
+        ...
+
+    def lora_folder(self) -> Path:
+        """Where finished bundles go: pictures can be made with them from there at once."""
+        ...
+
+    def runs_folder(self) -> Path:
+        """Where each run gets a folder of its own: run.json, events, states, pictures, plots."""
+        ...
+
+    def taken_names(self) -> Collection[str]:
+        """Names that stand for something already (embedding files, other bundles' words), lower case."""
+        ...
+
+    def clip_skip(self) -> int:
+        """The clip skip that pictures are made with now: a run's default."""
+        ...
+
+    def set_live(self, on: bool) -> None:
+        """Whether pictures made during a run may use the network as it is, under the name `live_name`."""
+        ...
+
+    def live_name(self) -> str:
+        """The name for `<lora:NAME:1>`, or empty where that cannot be done."""
+        ...
+
+    def exclusive(self, run: Run) -> AbstractContextManager[Host]:
+        """The model for one run alone; the calling thread waits for its turn. All is given back on exit.
+
+        Raises:
+            HostError: what is loaded cannot be trained; says why, and what to do.
+        """
+        ...
+
+    def aside(self) -> Aside:
+        """How the run inside `exclusive` lets others have the model between two steps."""
+        ...
+
+    def bundle_saved(self, path: Path) -> None:
+        """A bundle was written: forget every older copy of it, and list it."""
+        ...

@@ -1,0 +1,1 @@
+"""The page, in gradio; knows no host."""

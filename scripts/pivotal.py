@@ -1,0 +1,5 @@
+"""The extension's door: everything lives in `lib_pivotal`; no class is defined here (v1.10.1 could not pickle it)."""
+
+from lib_pivotal.webui import hooks
+
+hooks.register()
