@@ -57,7 +57,7 @@ _forgotten = _Forgotten()
 def stamp_of(path: str | Path) -> Stamp | None:
     """The stamp of a file now, or None where there is none."""
     try:
-        found = os.stat(path)
+        found = Path(path).stat()
     except OSError:
         return None
     return (found.st_mtime_ns, found.st_size, found.st_ino)
@@ -93,7 +93,7 @@ def renew_entry(path: str | Path) -> None:
     for digest, entry in list(networks.available_network_hash_lookup.items()):
         if _key(entry.filename) == _key(path):
             networks.available_network_hash_lookup.pop(digest, None)
-    if os.path.isfile(path):
+    if Path(path).is_file():
         networks.process_network_files([name])
 
 
