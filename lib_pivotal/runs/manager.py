@@ -150,6 +150,8 @@ class RunManager:
                     resume=resume,
                     aside=_ViewedAside(self.studio.aside(), view, commands),
                 )
+            if line := self.studio.farewell():
+                listen(Notice("info", view.step, line))
         except Exception as error:  # whatever it was, the page must say so and the process must live on
             if not isinstance(error, PivotalError):
                 logger.exception("the run %s failed", run.name)
@@ -175,7 +177,12 @@ class _ViewedAside:
         return self._inner.wanted()
 
     def serve(
-        self, *, write_bundle: Callable[[Path], Path], wait: Callable[[], None], say: Callable[[str], None]
+        self,
+        *,
+        write_bundle: Callable[[Path], Path],
+        wait: Callable[[], None],
+        stopping: Callable[[], bool],
+        say: Callable[[str], None],
     ) -> None:
         def tell(message: str) -> None:
             self._view.set_status("waiting", message)
@@ -186,7 +193,7 @@ class _ViewedAside:
         else:
             self._view.set_status("waiting", "another job has the model")
         try:
-            self._inner.serve(write_bundle=write_bundle, wait=wait, say=tell)
+            self._inner.serve(write_bundle=write_bundle, wait=wait, stopping=stopping, say=tell)
         finally:
             self._view.set_status("training")
 

@@ -173,6 +173,7 @@ def _build(
         commands=commands,
         world=world,
         aside=aside,
+        rebind=lambda: None if network is None else network.rebind(host.layers()),
     )
     outputs.progress = trainer
     return trainer, network
