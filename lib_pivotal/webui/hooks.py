@@ -8,11 +8,17 @@ from __future__ import annotations
 
 from modules import script_callbacks
 
+from lib_pivotal.webui import bundles, conditionings
+
 
 def register() -> None:
     """Hook the extension into the web UI."""
+    bundles.register()
+    conditionings.register()
     script_callbacks.on_script_unloaded(unregister)
 
 
 def unregister() -> None:
     """Undo every patch, before the scripts are loaded anew."""
+    conditionings.unregister()
+    bundles.unregister()
