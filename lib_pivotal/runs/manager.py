@@ -12,6 +12,7 @@ from pathlib import Path
 
 from lib_pivotal.config import Run, check_consistency, read_run
 from lib_pivotal.errors import ConfigError, HostError, PivotalError
+from lib_pivotal.runs.preflight import Preflight, measure
 from lib_pivotal.runs.studio import Studio
 from lib_pivotal.runs.view import RunView
 from lib_pivotal.training.events import Commands, Event, FileSaved, Notice, RunEnded
@@ -93,6 +94,23 @@ class RunManager:
             )
             self._thread.start()
             return self._view
+
+    def preflight(self, run: Run) -> Preflight:
+        """What `run` will cost: from a few real steps, for which the model is borrowed and given back.
+
+        Raises:
+            HostError: a run is going on, or the loaded model cannot be trained.
+        """
+        faults = tuple(check_consistency(run))
+        if faults:
+            return Preflight(faults=faults)
+        if self.running:
+            raise HostError("a run is going on: what another one costs can be measured when it has ended")
+        try:
+            with self.studio.exclusive(run) as host:
+                return measure(run, host)
+        except ConfigError as error:
+            return Preflight(faults=error.faults)
 
     def resume_folder(self, folder: Path) -> RunView:
         """Go on with the run whose folder this is, from its newest state."""

@@ -8,6 +8,8 @@ from typing import Any
 
 from modules import shared
 
+from lib_pivotal.ui.setting_components import setting_component
+
 SECTION = ("pivotal", "Pivotal tuning")
 
 
@@ -59,15 +61,8 @@ def value(key: str) -> Any:
 
 def register() -> None:
     """Make the section; for `on_ui_settings`."""
-    import gradio
-
     for option in OPTIONS:
-        component, arguments = None, {}
-        if option.choices:
-            component, arguments = gradio.Radio, {"choices": list(option.choices)}
-        elif option.maximum:
-            component = gradio.Slider
-            arguments = {"minimum": option.minimum, "maximum": option.maximum, "step": 1}
+        component, arguments = setting_component(option.choices, minimum=option.minimum, maximum=option.maximum)
         info = shared.OptionInfo(option.default, option.label, component, arguments, section=SECTION)
         if option.info:
             info = info.info(option.info)

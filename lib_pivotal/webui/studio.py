@@ -146,10 +146,8 @@ class _LockAside:
             told = False
             while not borrowing.is_loaded() and not stopping():
                 if not told:
-                    say(
-                        f"the run waits: another checkpoint is loaded now. It goes on when {borrowing.checkpoint_title} "
-                        "is back"
-                    )
+                    needed = borrowing.checkpoint_title
+                    say(f"another checkpoint is loaded now; the run goes on when {needed} is back")
                     told = True
                 _hand_over(lambda: time.sleep(0.5))
 
