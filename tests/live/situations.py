@@ -153,7 +153,9 @@ def b5_names_with_dots_and_spaces(s: Situation) -> None:
     """A dotted name is its whole self; two with one head are two; an empty name costs nothing."""
     one, two, head = s.vectors(14), s.vectors(15), s.fresh()
     refs = s.embedding(one), s.embedding(two)
-    file = s.bundle({f"{head}.a girl": one, f"{head}.b girl": two}, extra={"bundle_emb..string_to_param.*": one})
+    file = s.bundle(
+        {f"{head}.a girl": one, f"{head}.b girl": two}, extra={"bundle_emb..string_to_param.*": one.clone()}
+    )
     for name, ref in zip((f"{head}.a girl", f"{head}.b girl"), refs, strict=True):
         assert s.pixels(f"<lora:{file}:1> photo, {name}, smile") == s.pixels(f"photo, {ref}, smile")
 
@@ -164,6 +166,8 @@ def b6_every_word_that_does_not_fit_is_named(s: Situation) -> None:
     file = s.bundle({name: torch.zeros(2, s.width + 8) + 0.1 for name in names})
     said = s.said(f"<lora:{file}:1> a face")
     assert all(name in said for name in names)
+    assert "do not fit this checkpoint" in said
+    assert file not in s.webui.call("/sdapi/v1/embeddings")["skipped"], "a file is no embedding"
 
 
 def b8_conditionings_after_a_change(s: Situation) -> None:
@@ -273,7 +277,7 @@ def b18_a_batch_with_different_tags(s: Situation) -> None:
     file = s.bundle({name: s.vectors(26)}, parts=("unet",))
     settings = {
         "script_name": "prompt matrix",
-        "script_args": [True, False, "positive", "comma", 0],
+        "script_args": [False, False, "positive", "comma", 0],
         "save_images": False,
     }
     expected = s.pixels(f"a face, <lora:{file}:1> {name}")
