@@ -24,8 +24,8 @@ def register() -> None:
     known = {option.label for option in grid.axis_options}
     rows = (
         grid.AxisOption(PART, str, _apply_part, confirm=_confirm_parts, choices=lambda: list(tags.PARTS)),
-        grid.AxisOption(UNET, float, _apply_weight("unet")),
-        grid.AxisOption(TE, float, _apply_weight("te")),
+        grid.AxisOption(UNET, float, _apply_unet),
+        grid.AxisOption(TE, float, _apply_te),
     )
     grid.axis_options.extend(row for row in rows if row.label not in known)
 
@@ -45,13 +45,12 @@ def _apply_part(p: Any, value: str, _: Any) -> None:
     in_prompts(p, lambda text: tags.part_switched(text, part, only=name))
 
 
-def _apply_weight(which: str) -> Callable[[Any, float, Any], None]:
-    def apply(p: Any, value: float, _: Any) -> None:
-        in_prompts(
-            p, lambda text: tags.weight_set(text, te=value) if which == "te" else tags.weight_set(text, unet=value)
-        )
+def _apply_te(p: Any, value: float, _: Any) -> None:
+    in_prompts(p, lambda text: tags.weight_set(text, te=value))
 
-    return apply
+
+def _apply_unet(p: Any, value: float, _: Any) -> None:
+    in_prompts(p, lambda text: tags.weight_set(text, unet=value))
 
 
 def _confirm_parts(_: Any, values: list[str]) -> None:
