@@ -12,7 +12,7 @@ from typing import Any
 from modules import script_callbacks, shared
 
 from lib_pivotal.errors import PivotalError
-from lib_pivotal.webui import axes, bundle_routes, bundles, compat, conditionings, settings
+from lib_pivotal.webui import axes, bundle_routes, bundles, cards, compat, conditionings, settings
 
 logger = logging.getLogger(__name__)
 
@@ -26,6 +26,7 @@ def register() -> None:
         return
     bundles.register()
     conditionings.register()
+    cards.register()
     script_callbacks.on_before_ui(axes.register)
     script_callbacks.on_ui_settings(settings.register)
     script_callbacks.on_app_started(_app_started)
@@ -34,6 +35,7 @@ def register() -> None:
 
 def unregister() -> None:
     """Undo every patch, before the scripts are loaded anew."""
+    cards.unregister()
     conditionings.unregister()
     bundles.unregister()
 
