@@ -256,6 +256,16 @@
         const title = element("span", "pivotal-lora-name", tag.name);
         title.title = file ? partsSentence(file) : "this file is not among the LoRAs";
         line.append(title);
+        const buttons = element("span", "pivotal-lora-buttons");
+        PARTS.forEach(([part, label, what]) => {
+            row.buttons[part] = button(label, what, () => {
+                const now = current(tab, row);
+                if (now) change(tab, row, weightsFor(tab, now, part));
+            });
+            row.buttons[part].dataset.part = part;
+            buttons.append(row.buttons[part]);
+        });
+        line.append(buttons);
         const hasUnet = !parts || parts.length === 0 || parts.includes("unet");
         const hasTe = !parts || parts.includes("te") || parts.includes("te2");
         row.odd = element("span", "pivotal-lora-odd");
@@ -280,16 +290,6 @@
             if (file) words.append(chips(file, (word) => insertWord(promptOf(tab), word)));
         }
         line.append(words);
-        const buttons = element("span", "pivotal-lora-buttons");
-        PARTS.forEach(([part, label, what]) => {
-            row.buttons[part] = button(label, what, () => {
-                const now = current(tab, row);
-                if (now) change(tab, row, weightsFor(tab, now, part));
-            });
-            row.buttons[part].dataset.part = part;
-            buttons.append(row.buttons[part]);
-        });
-        line.append(buttons);
         row.note = element("div", "pivotal-lora-note");
         line.append(row.note);
         return row;
@@ -419,12 +419,13 @@
         const at = document.activeElement === area ? area.selectionStart : area.value.length;
         const before = area.value.slice(0, at);
         const after = area.value.slice(at);
-        const bare = before.replace(TAG, "").trimEnd();
-        const lead = bare === "" ? (/\S$/.test(before) ? " " : "") : bare.endsWith(",") ? (/\s$/.test(before) ? "" : " ") : ", ";
+        const bare = before.replace(TAG, "").trim();
+        const lead = bare === "" ? (before.trim() === "" ? "" : " ") : bare.endsWith(",") ? " " : ", ";
         const trail = after.trim() === "" || /^\s*,/.test(after) ? "" : ", ";
-        area.value = before + lead + word + trail + after;
+        const head = before.trimEnd() + lead + word;
+        area.value = head + trail + after;
         updateInput(area);
-        area.selectionStart = area.selectionEnd = (before + lead + word).length;
+        area.selectionStart = area.selectionEnd = head.length;
     }
 
     function dressCards() {
@@ -446,7 +447,7 @@
                     box.append(chips(file, (word) => {
                         const area = promptOf(tab);
                         const there = tagsOf(area.value).some((tag) => tag.name === file.name || tag.name === file.alias);
-                        if (!there) area.value = (area.value.trim() === "" ? "" : area.value + " ") + file.tag + " ";
+                        if (!there) area.value = (area.value.trim() === "" ? "" : area.value.trimEnd() + " ") + file.tag;
                         area.blur();
                         insertWord(area, word);
                         draw(tab);
