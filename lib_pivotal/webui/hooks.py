@@ -12,7 +12,7 @@ from typing import Any
 from modules import script_callbacks, shared
 
 from lib_pivotal.errors import PivotalError
-from lib_pivotal.webui import axes, bundle_routes, bundles, cards, compat, conditionings, settings
+from lib_pivotal.webui import axes, bundle_routes, bundles, cards, compat, conditionings, counter, infotexts, settings
 
 logger = logging.getLogger(__name__)
 
@@ -27,6 +27,8 @@ def register() -> None:
     bundles.register()
     conditionings.register()
     cards.register()
+    counter.register()
+    script_callbacks.on_infotext_pasted(infotexts.pasted)
     script_callbacks.on_before_ui(axes.register)
     script_callbacks.on_ui_settings(settings.register)
     script_callbacks.on_app_started(_app_started)
@@ -35,6 +37,7 @@ def register() -> None:
 
 def unregister() -> None:
     """Undo every patch, before the scripts are loaded anew."""
+    counter.unregister()
     cards.unregister()
     conditionings.unregister()
     bundles.unregister()
