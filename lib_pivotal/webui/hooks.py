@@ -29,6 +29,7 @@ def register() -> None:
     cards.register()
     counter.register()
     script_callbacks.on_infotext_pasted(infotexts.pasted)
+    axes.register()  # with --nowebui the scripts' arguments are settled before on_before_ui
     script_callbacks.on_before_ui(axes.register)
     script_callbacks.on_ui_settings(settings.register)
     script_callbacks.on_app_started(_app_started)

@@ -69,7 +69,26 @@ def test_axes(situation: Situation, axis: str, values: str, tags: list[str]) -> 
     scripts = situation.webui.call("/sdapi/v1/script-info")
     info = next(entry for entry in scripts if entry["name"] == "x/y/z plot" and not entry["is_img2img"])
     number = info["args"][0]["choices"].index(axis)
-    arguments = [number, values, [], 0, "", [], 0, "", [], False, True, False, False, False, False, False, 0, False]
+    arguments = [
+        number,
+        values,
+        values.split(","),
+        0,
+        "",
+        [],
+        0,
+        "",
+        [],
+        False,
+        True,
+        False,
+        False,
+        False,
+        False,
+        False,
+        0,
+        False,
+    ]
     pictures = situation.webui.pictures(run(situation, "<lora:gekidol:1> aoi, smile", "x/y/z plot", arguments))
     expected = [situation.pixels(f"<lora:gekidol:{weights}> aoi, smile") for weights in tags]
     assert [picture for picture in pictures if picture in expected] == expected
