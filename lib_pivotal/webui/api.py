@@ -37,6 +37,19 @@ class StartAnswer(BaseModel):
     folder: str
 
 
+class LiveRequest(BaseModel):
+    """Whether pictures made during a run may use the network as it is."""
+
+    on: bool
+
+
+class LiveAnswer(BaseModel):
+    """`name` is for `<lora:NAME:1>`."""
+
+    on: bool
+    name: str
+
+
 class ScanRequest(BaseModel):
     """A dataset to look at."""
 
@@ -83,6 +96,7 @@ def register(app: FastAPI, manager: Callable[[], RunManager] = run_manager) -> N
     for verb in ("stop", "save", "sample", "pause", "resume"):
         add("POST", f"/runs/{{run_id}}/{verb}", routes.command(verb), dict[str, Any])
     add("POST", "/runs/{run_id}/continue", routes.go_on, StartAnswer)
+    add("POST", "/live", routes.live, LiveAnswer)
     add("POST", "/scan", routes.scan, ScanAnswer)
 
 
@@ -131,6 +145,11 @@ class _Routes:
         with _Told():
             view = manager.resume_folder(folder)
         return StartAnswer(id=view.run_id, folder=str(view.folder))
+
+    def live(self, request: LiveRequest) -> LiveAnswer:
+        studio = self._manager().studio
+        studio.set_live(request.on)
+        return LiveAnswer(on=request.on, name=studio.live_name())
 
     def scan(self, request: ScanRequest) -> ScanAnswer:
         with _Told():
