@@ -16,6 +16,7 @@ from lib_pivotal.config import run_from_dict
 from lib_pivotal.data.dataset import scan
 from lib_pivotal.errors import ConfigError, PivotalError
 from lib_pivotal.runs.manager import RunManager
+from lib_pivotal.webui import bundle_routes
 from lib_pivotal.webui.jobs import run_manager
 
 PREFIX = "/pivotal/v1"
@@ -98,6 +99,7 @@ def register(app: FastAPI, manager: Callable[[], RunManager] = run_manager) -> N
     add("POST", "/runs/{run_id}/continue", routes.go_on, StartAnswer)
     add("POST", "/live", routes.live, LiveAnswer)
     add("POST", "/scan", routes.scan, ScanAnswer)
+    add("GET", "/bundles", bundle_routes.list_bundles, list[dict[str, Any]])
 
 
 class _Routes:
