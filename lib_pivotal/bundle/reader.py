@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -50,10 +50,24 @@ def read_bundle(path: str | Path) -> Bundle:
     else:
         header = read_header(path)
         tensors, metadata, problems = _all_tensors(path, header)
-    words_found, network_keys, key_problems = group_words({k: seen_of(v) for k, v in tensors.items()}, metadata)
-    problems += key_problems
+    words, network_keys, word_problems = take_words(tensors, metadata)
+    problems += word_problems
+    network = {key: tensors[key] for key in network_keys}
+    problems += [
+        Problem("error", "holds values that are not numbers (NaN or infinite)", "The network is broken.", key=key)
+        for key, tensor in network.items()
+        if not is_finite(tensor)
+    ]
+    return Bundle(network, words, metadata, tuple(problems), path)
+
+
+def take_words(
+    tensors: Mapping[str, Tensor], metadata: Mapping[str, str]
+) -> tuple[dict[str, WordTensors], list[str], list[Problem]]:
+    """The words among a file's tensors, the keys of its network, and what was skipped or is odd."""
+    found, network_keys, problems = group_words({key: seen_of(tensor) for key, tensor in tensors.items()}, metadata)
     words: dict[str, WordTensors] = {}
-    for name, keys in words_found.items():
+    for name, keys in found.items():
         plan, plan_problems = plan_word(name, {tensor: seen_of(tensors[key]) for tensor, key in keys.items()})
         problems += plan_problems
         if plan is None:
@@ -63,14 +77,21 @@ def read_bundle(path: str | Path) -> Bundle:
             words[name] = vectors
         else:
             problems.append(Problem("error", "skipped: holds values that are not numbers (NaN or infinite)", word=name))
-    network = {key: tensors[key] for key in network_keys}
-    problems += [
-        Problem("error", "holds values that are not numbers (NaN or infinite)", "The network is broken.", key=key)
-        for key, tensor in network.items()
-        if not is_finite(tensor)
-    ]
-    problems += name_problems(words)
-    return Bundle(network, words, metadata, tuple(problems), path)
+    return words, network_keys, problems + name_problems(words)
+
+
+def read_words(path: str | Path) -> tuple[dict[str, WordTensors], tuple[Problem, ...]]:
+    """Only the words of a file: of a safetensors file, nothing but their tensors is read. Raises as `read_bundle`."""
+    path = Path(path)
+    if path.suffix.lower() in PICKLE_SUFFIXES:
+        bundle = read_bundle(path)
+        return bundle.words, tuple(problem for problem in bundle.problems if not problem.key or problem.word)
+    header = read_header(path)
+    marked = {key for key, value in header.metadata.items() if value == "<embed>"}
+    entries = {key: entry for key, entry in header.tensors.items() if is_word_key(key) or key in marked}
+    tensors, metadata, problems = _all_tensors(path, replace(header, tensors=entries))
+    words, _, word_problems = take_words(tensors, metadata)
+    return words, (*problems, *word_problems)
 
 
 def group_words(

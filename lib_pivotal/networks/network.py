@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -139,6 +140,27 @@ class Network(nn.Module):
         if not self._handles:
             for shared in self._shared:
                 shared.clear()
+
+    def rebind(self, layers: Sequence[Layer]) -> None:
+        """Go over to `layers` of the same names: the host has loaded its checkpoint anew, into other modules.
+
+        Raises:
+            NetworkError: a layer is missing, or of another shape; nothing was changed.
+        """
+        by_name = {layer.name: layer for layer in layers}
+        for name, entry in self._entries.items():
+            found = by_name.get(name)
+            if found is None or layer_weight(found).shape != layer_weight(entry.adapter.layer).shape:
+                raise NetworkError(f"layer {name!r}: not in the loaded model. Load the checkpoint that was trained.")
+        if all(by_name[name].module is entry.adapter.layer.module for name, entry in self._entries.items()):
+            return
+        for handles in self._handles.values():
+            for handle in handles:
+                handle.remove()
+        self._handles.clear()
+        for name, entry in self._entries.items():
+            entry.adapter.layer = by_name[name]
+        self._sync()
 
     @property
     def multipliers(self) -> dict[Part, float]:
@@ -285,17 +307,17 @@ def build_network(
     """A fresh network on the layers that `rules` choose; it changes nothing until it is trained.
 
     The first rule whose pattern is found in a layer's kohya name decides; a layer without a rule, or whose rule has
-    rank 0, stays bare. Initial weights depend on `seed` and on the chosen layers in their order.
+    rank 0, stays bare. A layer's initial weights depend on `seed` and its name alone, so that hosts which list their
+    layers in another order begin alike.
     """
     chosen: Algorithm = algorithm_named(algorithm)
-    generator = torch.Generator().manual_seed(seed)
     entries = []
     for layer in layers:
         rule = next((rule for rule in rules if rule.matches(layer.name)), None)
         if rule is None or rule.rank == 0:
             continue
         spec = AdapterSpec(rank=rule.rank, alpha=rule.alpha, dropout=rule.dropout, rank_dropout=rule.rank_dropout)
-        adapter = chosen.make(layer, spec, generator=generator, device=torch.device(device))
+        adapter = chosen.make(layer, spec, generator=_generator(seed, layer.name), device=torch.device(device))
         entries.append(_Entry(adapter=adapter, lr_factor=rule.lr_factor, group=rule.group))
     if not entries:
         patterns = ", ".join(repr(rule.pattern) for rule in rules) or "no rule"
@@ -304,6 +326,11 @@ def build_network(
             f"none of {len(layers)} layers gets an adapter from {patterns} ({example}). Widen the rules."
         )
     return Network(entries, fuse_inputs=fuse)
+
+
+def _generator(seed: int, layer_name: str) -> torch.Generator:
+    digest = hashlib.sha256(f"network {seed} {layer_name}".encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
 
 
 def _by_layer(

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from lib_pivotal.config import Run, check_consistency, read_run
 from lib_pivotal.errors import ConfigError, HostError, PivotalError
+from lib_pivotal.runs.preflight import Preflight, measure
 from lib_pivotal.runs.studio import Studio
 from lib_pivotal.runs.view import RunView
 from lib_pivotal.training.events import Commands, Event, FileSaved, Notice, RunEnded
@@ -94,6 +95,23 @@ class RunManager:
             self._thread.start()
             return self._view
 
+    def preflight(self, run: Run) -> Preflight:
+        """What `run` will cost: from a few real steps, for which the model is borrowed and given back.
+
+        Raises:
+            HostError: a run is going on, or the loaded model cannot be trained.
+        """
+        faults = tuple(check_consistency(run))
+        if faults:
+            return Preflight(faults=faults)
+        if self.running:
+            raise HostError("a run is going on: what another one costs can be measured when it has ended")
+        try:
+            with self.studio.exclusive(run) as host:
+                return measure(run, host)
+        except ConfigError as error:
+            return Preflight(faults=error.faults)
+
     def resume_folder(self, folder: Path) -> RunView:
         """Go on with the run whose folder this is, from its newest state."""
         found = sorted(folder.glob("*.run.json"))
@@ -150,6 +168,8 @@ class RunManager:
                     resume=resume,
                     aside=_ViewedAside(self.studio.aside(), view, commands),
                 )
+            if line := self.studio.farewell():
+                listen(Notice("info", view.step, line))
         except Exception as error:  # whatever it was, the page must say so and the process must live on
             if not isinstance(error, PivotalError):
                 logger.exception("the run %s failed", run.name)
@@ -175,7 +195,12 @@ class _ViewedAside:
         return self._inner.wanted()
 
     def serve(
-        self, *, write_bundle: Callable[[Path], Path], wait: Callable[[], None], say: Callable[[str], None]
+        self,
+        *,
+        write_bundle: Callable[[Path], Path],
+        wait: Callable[[], None],
+        stopping: Callable[[], bool],
+        say: Callable[[str], None],
     ) -> None:
         def tell(message: str) -> None:
             self._view.set_status("waiting", message)
@@ -186,7 +211,7 @@ class _ViewedAside:
         else:
             self._view.set_status("waiting", "another job has the model")
         try:
-            self._inner.serve(write_bundle=write_bundle, wait=wait, say=tell)
+            self._inner.serve(write_bundle=write_bundle, wait=wait, stopping=stopping, say=tell)
         finally:
             self._view.set_status("training")
 

@@ -58,6 +58,10 @@ class Studio(Protocol):
         """How the run inside `exclusive` lets others have the model between two steps."""
         ...
 
+    def farewell(self) -> str:
+        """After `exclusive`: how the model was given back (memory), in a line; empty where there is nothing to say."""
+        ...
+
     def bundle_saved(self, path: Path) -> None:
         """A bundle was written: forget every older copy of it, and list it."""
         ...

@@ -103,6 +103,11 @@ class RunView:
                 self._status, self._activity = status, activity
 
     @property
+    def step(self) -> int:
+        """Steps done so far."""
+        return self._step
+
+    @property
     def ended(self) -> bool:
         """Whether the run's last event has come."""
         return self._ended is not None

@@ -72,9 +72,16 @@ class Aside(Protocol):
         ...
 
     def serve(
-        self, *, write_bundle: Callable[[Path], Path], wait: Callable[[], None], say: Callable[[str], None]
+        self,
+        *,
+        write_bundle: Callable[[Path], Path],
+        wait: Callable[[], None],
+        stopping: Callable[[], bool],
+        say: Callable[[str], None],
     ) -> None:
         """Give the model back, call `wait` (returns when the run is not paused), and take the model again.
+
+        While `stopping` is false, on return the host is as before, though its modules may be others.
 
         `write_bundle` writes the bundle as it is now; `say` tells the user in words. The network's hooks are off.
         """
@@ -107,6 +114,7 @@ class Trainer:
         commands: Commands | None = None,
         world: World | None = None,
         aside: Aside | None = None,
+        rebind: Callable[[], None] = lambda: None,
     ) -> None:
         self._settings = settings
         self._trainable = trainable
@@ -119,6 +127,7 @@ class Trainer:
         self._commands = commands or Commands()
         self._world = world or World()
         self._aside = aside
+        self._rebind = rebind
         self.step = 0
         self.images_seen: Counter[str] = Counter()
         self.splits = 1
@@ -254,8 +263,11 @@ class Trainer:
             self._aside.serve(
                 write_bundle=self._write_copy,
                 wait=self._commands.wait_while_paused,
+                stopping=lambda: self._commands.stopping,
                 say=lambda message: self._notice("info", message),
             )
+            if not self._commands.stopping:
+                self._rebind()
 
     def _write_copy(self, path: Path) -> Path:
         with torch.no_grad(), self._trainable.evaluated():

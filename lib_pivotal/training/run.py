@@ -52,11 +52,36 @@ def train(
     faults = check_consistency(run)
     if faults:
         raise ConfigError(faults)
-    run = assemble.with_name(run, "pivotal")
     world = world or World()
-    commands = commands or Commands()
     world.check_size(run.schedule.batch_size)
-    prepared = prepare_pictures(run)
+    return train_prepared(
+        assemble.with_name(run, "pivotal"),
+        host,
+        prepare_pictures(run),
+        output_folder=output_folder,
+        listener=listener,
+        log_folder=log_folder,
+        commands=commands or Commands(),
+        resume=resume,
+        world=world,
+        aside=aside,
+    )
+
+
+def train_prepared(
+    run: Run,
+    host: Host,
+    prepared: Prepared,
+    *,
+    output_folder: Path,
+    listener: Listener,
+    log_folder: Path | None,
+    commands: Commands,
+    resume: bool,
+    world: World,
+    aside: Aside | None,
+) -> RunEnded:
+    """`train` with pictures and words that are ready, as `prepare_pictures` gives them."""
     run = replace(run, words=prepared.words)
     log_folder = log_folder or output_folder
     for folder in (output_folder, log_folder):
@@ -173,6 +198,7 @@ def _build(
         commands=commands,
         world=world,
         aside=aside,
+        rebind=lambda: None if network is None else network.rebind(host.layers()),
     )
     outputs.progress = trainer
     return trainer, network

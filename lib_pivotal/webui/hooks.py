@@ -6,13 +6,40 @@ cleared all callbacks while this package stays imported: registering must never 
 
 from __future__ import annotations
 
-from modules import script_callbacks
+import logging
+from typing import Any
+
+from modules import script_callbacks, shared
+
+from lib_pivotal.errors import PivotalError
+from lib_pivotal.webui import bundles, compat, conditionings, settings
+
+logger = logging.getLogger(__name__)
 
 
 def register() -> None:
-    """Hook the extension into the web UI."""
+    """Hook the extension into the web UI; one that is too old is told so, and left alone."""
+    try:
+        compat.check_version()
+    except PivotalError as error:
+        logger.error("%s", error)
+        return
+    bundles.register()
+    conditionings.register()
+    script_callbacks.on_ui_settings(settings.register)
+    script_callbacks.on_app_started(_app_started)
     script_callbacks.on_script_unloaded(unregister)
 
 
 def unregister() -> None:
     """Undo every patch, before the scripts are loaded anew."""
+    conditionings.unregister()
+    bundles.unregister()
+
+
+def _app_started(demo: Any, app: Any) -> None:
+    settings.apply_log_level()
+    if shared.cmd_opts.api or shared.cmd_opts.nowebui:
+        from lib_pivotal.webui import api  # here: training's modules are not needed to start
+
+        api.register(app)

@@ -1,0 +1,185 @@
+"""Routes under /pivotal/v1 for runs and datasets, with the web UI's authentication; the sentences are the page's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from secrets import compare_digest
+from typing import Any
+
+from fastapi import Depends, FastAPI, HTTPException
+from fastapi.security import HTTPBasic, HTTPBasicCredentials
+from modules import shared
+from pydantic import BaseModel, Field
+
+from lib_pivotal.config import run_from_dict
+from lib_pivotal.data.dataset import scan
+from lib_pivotal.errors import ConfigError, PivotalError
+from lib_pivotal.runs.manager import RunManager
+from lib_pivotal.webui.jobs import run_manager
+
+PREFIX = "/pivotal/v1"
+
+
+class FaultAnswer(BaseModel):
+    """One fault of the settings."""
+
+    field: str
+    value: Any
+    problem: str
+    remedy: str = ""
+
+
+class StartAnswer(BaseModel):
+    """Of a run that was started."""
+
+    id: str
+    folder: str
+
+
+class ScanRequest(BaseModel):
+    """A dataset to look at."""
+
+    folder: str = Field(..., description="folder of pictures with captions, on the machine that runs the web UI")
+
+
+class ProblemAnswer(BaseModel):
+    """Something to look at in a dataset."""
+
+    level: str
+    code: str
+    message: str
+    pictures: list[str]
+
+
+class ScanAnswer(BaseModel):
+    """What is in a folder."""
+
+    pictures: int
+    concepts: dict[str, list[str]]
+    problems: list[ProblemAnswer]
+
+
+class PreflightAnswer(BaseModel):
+    """What a run will cost."""
+
+    step_s: float
+    total_s: float
+    memory_bytes: int | None
+    memory_total_bytes: int | None
+    draws: dict[str, float] | None
+    faults: list[FaultAnswer]
+    remarks: list[str]
+
+
+def register(app: FastAPI, manager: Callable[[], RunManager] = run_manager) -> None:
+    """Add the routes; for `on_app_started`, and only where the web UI's own API is on."""
+    routes = _Routes(manager)
+    add = _adder(app)
+    add("POST", "/runs", routes.start, StartAnswer)
+    add("POST", "/runs/preflight", routes.preflight, PreflightAnswer)
+    add("GET", "/runs/resumable", routes.resumable, list[str])
+    add("GET", "/runs/{run_id}", routes.show, dict[str, Any])
+    for verb in ("stop", "save", "sample", "pause", "resume"):
+        add("POST", f"/runs/{{run_id}}/{verb}", routes.command(verb), dict[str, Any])
+    add("POST", "/runs/{run_id}/continue", routes.go_on, StartAnswer)
+    add("POST", "/scan", routes.scan, ScanAnswer)
+
+
+class _Routes:
+    """The verbs; each turns our errors into 4xx with their own sentence."""
+
+    def __init__(self, manager: Callable[[], RunManager]) -> None:
+        self._manager = manager
+
+    def start(self, run: dict[str, Any]) -> StartAnswer:
+        with _Told():
+            view = self._manager().start(run_from_dict(run))
+        return StartAnswer(id=view.run_id, folder=str(view.folder))
+
+    def preflight(self, run: dict[str, Any]) -> PreflightAnswer:
+        with _Told():
+            found = self._manager().preflight(run_from_dict(run))
+        return PreflightAnswer(
+            **{**found.__dict__, "faults": [_fault(fault) for fault in found.faults], "remarks": list(found.remarks)}
+        )
+
+    def resumable(self) -> list[str]:
+        return [path.name for path in self._manager().resumable()]
+
+    def show(self, run_id: str) -> dict[str, Any]:
+        with _Told(404):
+            return self._manager().view(run_id).snapshot()
+
+    def command(self, verb: str) -> Callable[[str], dict[str, Any]]:
+        def serve(run_id: str) -> dict[str, Any]:
+            manager = self._manager()
+            with _Told(404):
+                view = manager.view(run_id)
+            names = {"save": "save_now", "sample": "sample_now"}
+            getattr(manager, names.get(verb, verb))()
+            return view.snapshot()
+
+        serve.__name__ = f"pivotal_{verb}_run"
+        return serve
+
+    def go_on(self, run_id: str) -> StartAnswer:
+        manager = self._manager()
+        folder = next((path for path in manager.resumable() if path.name == run_id), None)
+        if folder is None:
+            raise HTTPException(404, f"no interrupted run {run_id!r} with a saved state")
+        with _Told():
+            view = manager.resume_folder(folder)
+        return StartAnswer(id=view.run_id, folder=str(view.folder))
+
+    def scan(self, request: ScanRequest) -> ScanAnswer:
+        with _Told():
+            found = scan(Path(request.folder))
+        return ScanAnswer(
+            pictures=len(found.pictures),
+            concepts={name: list(keys) for name, keys in found.concepts.items()},
+            problems=[
+                ProblemAnswer(level=p.level, code=p.code, message=p.message, pictures=list(p.keys))
+                for p in found.problems
+            ],
+        )
+
+
+class _Told:
+    """Our errors as HTTP errors: 422 with every fault by field for settings, else the sentence."""
+
+    def __init__(self, status: int = 400) -> None:
+        self._status = status
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        if isinstance(error, ConfigError):
+            faults = [_fault(fault).dict() for fault in error.faults]
+            raise HTTPException(422, {"message": str(error), "faults": faults}) from error
+        if isinstance(error, PivotalError):
+            raise HTTPException(self._status, str(error)) from error
+
+
+def _fault(fault: Any) -> FaultAnswer:
+    value = fault.value if isinstance(fault.value, str | int | float | bool) else str(fault.value)
+    return FaultAnswer(field=fault.field, value=value, problem=fault.problem, remedy=fault.remedy)
+
+
+def _adder(app: FastAPI) -> Callable[[str, str, Any, Any], None]:
+    """`app.add_api_route` with the check that the web UI's own routes have (api.py:274-284)."""
+    dependencies = [Depends(_authenticated)] if shared.cmd_opts.api_auth else []
+
+    def add(method: str, path: str, endpoint: Any, answer: Any) -> None:
+        app.add_api_route(PREFIX + path, endpoint, methods=[method], response_model=answer, dependencies=dependencies)
+
+    return add
+
+
+def _authenticated(credentials: HTTPBasicCredentials = Depends(HTTPBasic())) -> bool:  # noqa: B008
+    known = dict(pair.split(":", 1) for pair in shared.cmd_opts.api_auth.split(","))
+    password = known.get(credentials.username)
+    if password is not None and compare_digest(credentials.password, password):
+        return True
+    raise HTTPException(401, "Incorrect username or password", headers={"WWW-Authenticate": "Basic"})

@@ -1,0 +1,224 @@
+"""Names of a bundle's words, into the running web UI and out again.
+
+v1.10.1 enters a bundle's words into its registry of embeddings (Lora/networks.py:343-356) and takes them out by name
+at the next activation (285-290). From this come lost folder embeddings, results that depend on what was made before, a
+broken Textual Inversion page, and whole LoRAs dropped for one odd word. Here the words never enter the registry:
+
+    networks.load_network       the network is read without its words; these by our tolerant reader
+    networks.load_networks      stale copies are dropped first; afterwards it is settled what each name means
+    extra_networks.activate     tags that would cost all LoRAs are mended; `<words:file>` is read
+    TextConditionalModel.tokenize_line, *.tokenize      names are found in the text, as written (`spotting`)
+    EmbeddingDatabase.find_embedding_at_position        and handed over where the web UI asks for embeddings
+
+All of this is passed through untouched while no bundle is in the prompt.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from modules import extra_networks, sd_hijack, sd_hijack_clip, sd_hijack_open_clip, sd_models, shared
+from modules.textual_inversion import textual_inversion
+
+from lib_pivotal.webui import catalog, freshness, loading, prompting, tags
+from lib_pivotal.webui.state import WORDS, LoadedWords, resolver, say
+from lib_pivotal.webui.words import Ids, Source, WordTable, build_table
+
+logger = logging.getLogger(__name__)
+
+OPTION_FOLDER_WINS = "pivotal_folder_wins"
+BUNDLE_FIRST, FOLDER_FIRST = "the bundle in the prompt", "the embeddings folder"
+
+
+def register() -> None:
+    """Put the patches in place; `unregister` takes them back."""
+    networks = freshness.lora_networks()
+    unregister()
+    if networks is None:
+        logger.warning("the built-in Lora extension is switched off: words in bundles cannot be used")
+        return
+    wrap = resolver.patches.wrap
+    wrap(networks, "load_network", loading.load_network)
+    wrap(networks, "load_networks", _load_networks)
+    wrap(sd_models, "read_state_dict", loading.read_state_dict)
+    wrap(extra_networks, "activate", _activate)
+    wrap(textual_inversion.EmbeddingDatabase, "find_embedding_at_position", prompting.find_embedding_at_position)
+    wrap(sd_hijack_clip.TextConditionalModel, "tokenize_line", prompting.tokenize_line)
+    for owner in (
+        sd_hijack_clip.FrozenCLIPEmbedderWithCustomWords,
+        sd_hijack_open_clip.FrozenOpenCLIPEmbedderWithCustomWords,
+        sd_hijack_open_clip.FrozenOpenCLIPEmbedder2WithCustomWords,
+    ):
+        wrap(owner, "tokenize", prompting.tokenize)
+
+
+def unregister() -> None:
+    """Take every patch back and let no name hold."""
+    resolver.patches.undo()
+    resolver.table, resolver.data = WordTable(), None
+
+
+def _activate(original: Callable[..., Any], p: Any, extra_network_data: Any) -> Any:
+    """`extra_networks.activate`: mend tags, let the web UI activate, then settle the names."""
+    resolver.texts = _texts_of(p)
+    resolver.data = extra_network_data
+    given = extra_network_data
+    if given and any(kind in given for kind in tags.LORA_KINDS):
+        given = {**given, **{kind: mended(given[kind]) for kind in tags.LORA_KINDS if kind in given}}
+    answer = original(p, given)
+    resolve()
+    return answer
+
+
+def _load_networks(original: Callable[..., Any], names: Sequence[str], *arguments: Any, **named: Any) -> Any:
+    """`networks.load_networks`, for changed files too."""
+    freshness.drop_stale()
+    answer = original(names, *arguments, **named)
+    resolve()
+    return answer
+
+
+def resolve() -> WordTable:
+    """Settle which names hold for the networks that are loaded now, and say what the user should know."""
+    sources = _sources()
+    if not sources:
+        resolver.table = WordTable()
+        return resolver.table
+    resolver.table = build_table(
+        sources,
+        ids_of=ids_of,
+        folder=folder_entries(),
+        folder_wins=getattr(shared.opts, OPTION_FOLDER_WINS, BUNDLE_FIRST) == FOLDER_FIRST,
+    )
+    written = resolver.table.spotter.names_in(resolver.texts)
+    for collision in resolver.table.collisions:
+        if not resolver.texts or {collision.name, collision.reachable} & written:
+            say(str(collision))
+    for word in resolver.table.unnamed:
+        say(f"the word {word!r} has no token, so no prompt can name it: rename it")
+    return resolver.table
+
+
+def _sources() -> list[Source]:
+    networks = freshness.lora_networks()
+    data = resolver.data or {}
+    wanted = {tag.name: tag.words for kind in tags.LORA_KINDS for tag in map(_tag, data.get(kind, ()))}
+    sources: dict[str, Source] = {}
+    for net in networks.loaded_networks:
+        loaded, entry = getattr(net, WORDS, None), net.network_on_disk
+        if loaded is None or not wanted.get(net.name, True):
+            continue
+        _add_source(sources, (net.name, entry.name, entry.alias), entry, loaded)
+    for tag in map(_tag, data.get(tags.WORDS_KIND, ())):
+        entry = catalog.find_on_disk(tag.name)
+        if entry is None:
+            say(f"no LoRA file named {tag.name!r} for <words:{tag.name}>")
+            continue
+        loaded = loading.words_of_file(entry.filename)
+        if not loaded.embeddings and not loaded.problems:
+            say(f"{tag.name} has no words")
+        _add_source(sources, (tag.name, entry.name, entry.alias), entry, loaded)
+    return list(sources.values())
+
+
+def _add_source(sources: dict[str, Source], labels: tuple[str, ...], entry: Any, loaded: LoadedWords) -> None:
+    if entry.filename in sources:
+        return
+    widths = model_widths()
+    fitting = {name: word for name, word in loaded.embeddings.items() if fits(word.pivotal_widths, widths)}
+    for problem in loaded.problems:
+        if problem.severity == "error":
+            say(f"{labels[0]}: " + (f"the word {problem.word!r} was {problem.what}" if problem.word else problem.what))
+    odd = [name for name in loaded.embeddings if name not in fitting]
+    if odd:
+        there = "+".join(str(width) for width in loaded.embeddings[odd[0]].pivotal_widths)
+        need = "+".join(str(width) for width in widths) or "no such vectors"
+        say(f"{labels[0]}: its words do not fit this checkpoint ({there} wide, it has {need}): {', '.join(odd)}")
+    if fitting:
+        stamp = freshness.full_stamp(entry.filename)
+        sources[entry.filename] = Source(labels, fitting, (entry.filename, stamp), entry.shorthash or "")
+
+
+def mended(params: Iterable[Any]) -> list[Any]:
+    """The tags as the web UI can take them: it raises for a weight that is no number, and loses all LoRAs with it."""
+    networks = freshness.lora_networks()
+    good: list[Any] = []
+    for param in params:
+        name = str(param.items[0]) if param.items else ""
+        if "=" in name:  # was taken for a named argument
+            param = extra_networks.ExtraNetworkParams(items=param.items[1:])
+            param.items, param.positional = [name, *param.items], [name, *param.positional]
+        if _own_activation(networks) and not _readable(param):
+            say(f"<lora:{':'.join(map(str, param.items))}> was left out: its weights are not numbers")
+            continue
+        if any(other.positional[:1] == param.positional[:1] for other in good):
+            say(f"{name} is in the prompt twice: the web UI uses the last weights for both")
+        good.append(param)
+    return good
+
+
+def _own_activation(networks: Any) -> bool:
+    """Whether the web UI's own code reads the tags: another extension may understand weights that it does not."""
+    current = extra_networks.extra_network_registry.get("lora")
+    return current is not None and type(current) is type(networks.extra_network_lora)
+
+
+def _readable(param: Any) -> bool:
+    weights = [*param.positional[1:3], *(param.named[key] for key in ("te", "unet") if key in param.named)]
+    whole = [*param.positional[3:4], *([param.named["dyn"]] if "dyn" in param.named else [])]
+    try:
+        [float(weight) for weight in weights], [int(number) for number in whole]
+    except ValueError:
+        return False
+    return bool(param.positional)
+
+
+def names_of(extra_network_data: Any) -> list[str]:
+    """The files that the tags of a prompt name, whatever the kind of tag."""
+    kinds = (*tags.LORA_KINDS, tags.WORDS_KIND)
+    return [_tag(param).name for kind in kinds for param in (extra_network_data or {}).get(kind, ())]
+
+
+def _tag(param: Any) -> tags.Tag:
+    return tags.understand(param.items)
+
+
+def _texts_of(p: Any) -> tuple[str, ...]:
+    """Every prompt of the pictures that are being made."""
+    texts: list[str] = []
+    for name in ("prompts", "negative_prompts", "hr_prompts", "hr_negative_prompts"):
+        value = getattr(p, name, None)
+        if isinstance(value, list | tuple):
+            texts += [text for text in value if isinstance(text, str)]
+    return tuple(texts)
+
+
+def folder_entries() -> dict[Ids, Any]:
+    """The embeddings folder's entries in the web UI's registry, by their token ids."""
+    lookup = sd_hijack.model_hijack.embedding_db.ids_lookup
+    return {tuple(ids): embedding for found in list(lookup.values()) for ids, embedding in found}
+
+
+def ids_of(name: str) -> Ids:
+    """The token ids of a name, as the loaded checkpoint's text encoder takes it apart."""
+    encoder = shared.sd_model.cond_stage_model
+    known = resolver.ids.setdefault(encoder, {})
+    if name not in known:
+        known[name] = tuple(int(token) for token in encoder.tokenize([name])[0])
+    return known[name]
+
+
+def model_widths() -> tuple[int, ...]:
+    """Widths of the loaded checkpoint's token vectors: (768,), (1024,), (768, 1280); () where words cannot be used."""
+    encoder = getattr(shared.sd_model, "cond_stage_model", None)
+    embedders = getattr(encoder, "embedders", None)
+    towers = [encoder] if embedders is None else list(embedders)
+    asked = [tower for tower in towers if isinstance(tower, sd_hijack_clip.FrozenCLIPEmbedderWithCustomWordsBase)]
+    return tuple(int(tower.encode_embedding_init_text(",", 1).shape[1]) for tower in asked)
+
+
+def fits(word: tuple[int, ...], model: tuple[int, ...]) -> bool:
+    """Whether a word of these widths can be used: SDXL's refiner has only the second tower."""
+    return word == model or (len(word) == 2 and model == word[1:])

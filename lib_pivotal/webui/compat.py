@@ -1,0 +1,63 @@
+"""Which web UI this is, and what differs between its versions: the only file that knows."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from modules import call_queue, paths_internal, progress
+
+from lib_pivotal.errors import HostError
+
+OLDEST = (1, 7, 0)
+"""The first version that reads bundles (its pull request 13568)."""
+
+
+def version() -> tuple[int, int, int] | None:
+    """The web UI's version by its change log, or None where that cannot be read (forks)."""
+    try:
+        text = Path(paths_internal.script_path, "CHANGELOG.md").read_text(encoding="utf-8")[:200]
+    except OSError:
+        return None
+    found = re.search(r"^## (\d+)\.(\d+)\.(\d+)", text, re.MULTILINE)
+    return (int(found[1]), int(found[2]), int(found[3])) if found else None
+
+
+def check_version() -> None:
+    """Refuse a web UI that is too old.
+
+    Raises:
+        HostError: one sentence for the user.
+    """
+    found = version()
+    if found is not None and found < OLDEST:
+        raise HostError(
+            f"Pivotal tuning needs web UI {'.'.join(map(str, OLDEST))} or newer; this is {'.'.join(map(str, found))}. "
+            "Update it (git pull) and start it again."
+        )
+
+
+def jobs_waiting() -> bool:
+    """Whether somebody waits for the queue lock. `FIFOLock` since 1.7; a plain lock tells nothing but queued tasks."""
+    waiting = getattr(call_queue.queue_lock, "_pending_threads", None)
+    return bool(progress.pending_tasks if waiting is None else waiting)
+
+
+def lock_is_taken() -> bool:
+    """Whether somebody holds the queue lock now."""
+    lock: Any = getattr(call_queue.queue_lock, "_lock", call_queue.queue_lock)
+    return bool(lock.locked())
+
+
+def lora_networks() -> Any:
+    """The module `networks` of the built-in Lora extension.
+
+    Raises:
+        HostError: the extension is switched off.
+    """
+    try:
+        import networks
+    except ImportError as error:
+        raise HostError("the built-in extension Lora is switched off. Enable it in Extensions, and reload.") from error
+    return networks

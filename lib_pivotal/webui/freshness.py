@@ -1,0 +1,191 @@
+"""A LoRA file that changed is seen at the next picture: its weights, its words, and what was computed with them.
+
+The stock web UI (v1.10.1) keeps four copies of a file's content, none of which is tied to the file:
+
+    networks.networks_in_memory, loaded_networks   reloaded only for a *newer* time stamp   Lora/networks.py:319
+    weights merged into the layers                 known by name and multipliers alone      Lora/networks.py:423, 453
+    cached conditionings                           know neither file nor words              modules/processing.py:440
+    NetworkOnDisk: metadata, alias, hash           until the list is refreshed              Lora/network.py:27
+
+So a file that is saved again under its name goes on acting as it was. Here every loaded network carries the stamp of
+the file that it came from; `drop_stale` compares it before each activation, and forgets all four copies together.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import torch
+from modules import cache
+
+logger = logging.getLogger(__name__)
+
+Stamp: TypeAlias = "tuple[int, int, int]"
+"""Time of change (ns), size (bytes) and inode: differs after every way of replacing a file."""
+
+STAMP = "pivotal_stamp"
+"""Attribute of a loaded network: the stamp of its file when it was read."""
+
+LAYERS = "pivotal_layers"
+"""Attribute of a loaded network: which checkpoint's layers its modules belong to."""
+
+
+class _Forgotten:
+    """Files that were declared changed, whatever their stamp says; a number for each that only grows."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._times: dict[str, int] = {}
+
+    def add(self, path: str) -> None:
+        with self._lock:
+            self._times[path] = self._times.get(path, 0) + 1
+
+    def times(self, path: str) -> int:
+        with self._lock:
+            return self._times.get(path, 0)
+
+
+_forgotten = _Forgotten()
+
+
+def stamp_of(path: str | Path) -> Stamp | None:
+    """The stamp of a file now, or None where there is none."""
+    try:
+        found = Path(path).stat()
+    except OSError:
+        return None
+    return (found.st_mtime_ns, found.st_size, found.st_ino)
+
+
+def full_stamp(path: str | Path) -> tuple[Stamp | None, int]:
+    """The stamp, and how often the file was declared changed by `forget_lora_file`."""
+    return stamp_of(path), _forgotten.times(_key(path))
+
+
+def forget_lora_file(path: str | Path) -> None:
+    """Tell that a LoRA file was written, replaced, renamed or deleted; to be called after the file is in place.
+
+    From any thread. Weights, words and conditionings of the old content are dropped when the next picture begins
+    (nothing is touched while one is being made). The web UI's list, hash and metadata of the file are renewed now.
+    """
+    _forgotten.add(_key(path))
+    renew_entry(path)
+
+
+def renew_entry(path: str | Path) -> None:
+    """Read name, alias, metadata and hash of a LoRA file again, or take it off the list where it is gone."""
+    networks = lora_networks()
+    if networks is None:
+        return
+    name = Path(path).stem
+    for table in ("safetensors-metadata", "hashes", "hashes-addnet"):
+        cache.cache(table).pop(f"lora/{name}", None)
+    for listing in (networks.available_networks, networks.available_network_aliases):
+        for key, entry in list(listing.items()):
+            if _key(entry.filename) == _key(path):
+                listing.pop(key, None)
+    for digest, entry in list(networks.available_network_hash_lookup.items()):
+        if _key(entry.filename) == _key(path):
+            networks.available_network_hash_lookup.pop(digest, None)
+    if Path(path).is_file():
+        networks.process_network_files([name])
+
+
+def remember(net: Any) -> None:
+    """Note on a network that was just read which file content and which checkpoint's layers it stands for."""
+    setattr(net, STAMP, full_stamp(net.network_on_disk.filename))
+    setattr(net, LAYERS, _layers())
+
+
+def drop_stale() -> list[str]:
+    """Forget every loaded network whose file changed or whose layers are another checkpoint's; returns their names.
+
+    To be called where a picture begins, in the thread that makes it. Merged weights of these networks are taken out of
+    the layers, so that the next forward merges the new ones.
+    """
+    networks = lora_networks()
+    if networks is None:
+        return []
+    held = {id(net): net for net in (*networks.loaded_networks, *networks.networks_in_memory.values())}
+    stale = [net for net in held.values() if is_stale(net)]
+    if not stale:
+        return []
+    gone = {id(net) for net in stale}
+    networks.loaded_networks[:] = [net for net in networks.loaded_networks if id(net) not in gone]
+    for name, net in list(networks.networks_in_memory.items()):
+        if id(net) in gone:
+            networks.networks_in_memory.pop(name, None)
+    unmerge({net.name for net in stale})
+    for path in {net.network_on_disk.filename for net in stale if _file_changed(net)}:
+        renew_entry(path)
+    names = [net.name for net in stale]
+    logger.info("read again, since the file or the checkpoint changed: %s", ", ".join(names))
+    return names
+
+
+def is_stale(net: Any) -> bool:
+    """Whether a loaded network no longer stands for its file, or not for this checkpoint."""
+    return _file_changed(net) or getattr(net, LAYERS, None) not in (None, _layers())
+
+
+def unmerge(names: Iterable[str]) -> int:
+    """Put back the checkpoint's own weights in every layer that has one of these networks merged; returns how many.
+
+    A layer remembers what is merged as (name, multipliers) in `network_current_names`; emptied, it is merged anew.
+    """
+    networks, model = lora_networks(), _loaded_model()
+    if networks is None or model is None:
+        return 0
+    wanted, count = set(names), 0
+    with torch.no_grad():
+        for layer in getattr(model, "network_layer_mapping", {}).values():
+            if wanted & {merged[0] for merged in getattr(layer, "network_current_names", ())}:
+                networks.network_restore_weights_from_backup(layer)
+                layer.network_current_names = ()
+                count += 1
+    return count
+
+
+def network_state() -> tuple[object, ...]:
+    """What conditionings depend on and the web UI's cache key leaves out: which files' content acts, and how strongly.
+
+    Empty where no network is loaded.
+    """
+    networks = lora_networks()
+    loaded = networks.loaded_networks if networks is not None else ()
+    return tuple((net.name, getattr(net, STAMP, None), net.te_multiplier, net.dyn_dim) for net in loaded)
+
+
+def lora_networks() -> Any:
+    """The module `networks` of the built-in Lora extension, or None where that is switched off."""
+    import sys
+
+    found = sys.modules.get("networks")
+    return found if hasattr(found, "loaded_networks") else None
+
+
+def _file_changed(net: Any) -> bool:
+    stamp = getattr(net, STAMP, None)
+    return stamp is not None and stamp != full_stamp(net.network_on_disk.filename)
+
+
+def _layers() -> int | None:
+    mapping = getattr(_loaded_model(), "network_layer_mapping", None)
+    return None if mapping is None else id(mapping)
+
+
+def _loaded_model() -> Any:
+    """The checkpoint in memory, or None; asking for `shared.sd_model` would load one."""
+    from modules import sd_models
+
+    return sd_models.model_data.sd_model
+
+
+def _key(path: str | Path) -> str:
+    return os.path.normcase(os.path.realpath(path))

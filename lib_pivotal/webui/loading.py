@@ -1,0 +1,109 @@
+"""Read LoRA files for the web UI: the network by its own code, the words by our tolerant reader.
+
+v1.10.1 reads both in one loop (Lora/networks.py:183-265) and drops the whole file when a single word is odd. Here its
+code gets the file without the words; what is wrong with a word costs that word.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from modules import devices
+from modules.textual_inversion import textual_inversion
+
+from lib_pivotal.bundle.format import Problem, WordTensors, is_word_key
+from lib_pivotal.bundle.reader import read_bundle, read_words, take_words
+from lib_pivotal.errors import BundleError
+from lib_pivotal.webui import freshness
+from lib_pivotal.webui.state import WORDS, LoadedWords, resolver, say
+
+logger = logging.getLogger(__name__)
+
+
+def read_state_dict(original: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
+    """While a network is read (`load_network`), keep its words aside: v1.10.1 would drop the whole file for one."""
+    aside = getattr(resolver.local, "aside", None)
+    if aside is None:
+        return original(*arguments, **named)
+    try:
+        tensors = original(*arguments, **named)
+    except Exception as error:  # the official reader refuses a file for a dtype that it does not know
+        bundle = read_bundle(arguments[0])
+        logger.warning("%s: read with care, since: %s", arguments[0], error)
+        aside.words, aside.problems = dict(bundle.words), bundle.problems
+        return bundle.network
+    marked = {key for key, value in aside.metadata.items() if value == "<embed>"}
+    words = {key: value for key, value in tensors.items() if is_word_key(str(key)) or key in marked}
+    if words:
+        found, _, problems = take_words(words, {key: "<embed>" for key in marked})
+        aside.words, aside.problems = found, tuple(problems)
+    return {key: value for key, value in tensors.items() if key not in words}
+
+
+@dataclass
+class _Aside:
+    metadata: Mapping[str, Any]
+    words: dict[str, WordTensors] = field(default_factory=dict)
+    problems: tuple[Problem, ...] = ()
+
+
+def load_network(original: Callable[..., Any], name: str, network_on_disk: Any) -> Any:
+    """`networks.load_network` for the network, our reader for the words; a network that fails leaves its words."""
+    aside = resolver.local.aside = _Aside(network_on_disk.metadata or {})
+    try:
+        net = original(name, network_on_disk)
+    except Exception as error:
+        if not aside.words:
+            raise
+        logger.warning("%s: the network cannot be used here, its words can", network_on_disk.filename, exc_info=True)
+        say(f"{name}: its network cannot be used with this checkpoint ({error}); its words can")
+        net = _bare_network(name, network_on_disk)
+    finally:
+        resolver.local.aside = None
+    path = network_on_disk.filename
+    setattr(net, WORDS, LoadedWords(make_embeddings(aside.words, path), aside.problems))
+    freshness.remember(net)
+    return net
+
+
+def _bare_network(name: str, network_on_disk: Any) -> Any:
+    import network
+
+    net = network.Network(name, network_on_disk)
+    net.mtime = Path(network_on_disk.filename).stat().st_mtime
+    return net
+
+
+def make_embeddings(words: Mapping[str, WordTensors], path: str) -> dict[str, Any]:
+    """The web UI's own `Embedding` for each word, as `create_embedding_from_data` makes them: fp32 on its device."""
+    made = {}
+    for name, towers in words.items():
+        vectors = [tower.detach().to(devices.device, dtype=torch.float32) for tower in towers]
+        vec = vectors[0] if len(vectors) == 1 else {"clip_l": vectors[0], "clip_g": vectors[1]}
+        embedding = textual_inversion.Embedding(vec, name)
+        embedding.vectors = vectors[0].shape[0]
+        embedding.shape = sum(tower.shape[1] for tower in vectors)
+        embedding.filename = path
+        embedding.pivotal_widths = tuple(tower.shape[1] for tower in vectors)
+        made[name] = embedding
+    return made
+
+
+def words_of_file(path: str) -> LoadedWords:
+    """The words of a file without its network; read once, and again when the file changes. Never raises."""
+    stamp = freshness.full_stamp(path)
+    known = resolver.files.get(path)
+    if known is not None and known[0] == stamp:
+        return known[1]
+    try:
+        words, problems = read_words(path)
+        loaded = LoadedWords(make_embeddings(words, path), problems)
+    except BundleError as error:
+        loaded = LoadedWords({}, (Problem("error", str(error)),))
+    resolver.files[path] = (stamp, loaded)
+    return loaded

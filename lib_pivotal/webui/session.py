@@ -1,0 +1,333 @@
+"""Borrowing the web UI's model for a run: everything that training needs otherwise, set inside and put back exactly.
+
+Line numbers are of v1.10.1. What is touched: LoRAs merged into the weights, hypernetworks, tiling, token merging,
+the forward of cross attention, ldm's own checkpointing, gradients and modes, types, placement under --medvram, clip
+skip, and `shared.state`. The registry of embeddings is touched by `text.registered` only.
+"""
+
+from __future__ import annotations
+
+import functools
+import gc
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import ldm.modules.attention
+import sgm.modules.attention
+import torch
+from modules import devices, lowvram, sd_hijack, sd_hijack_optimizations, sd_models, sd_unet, shared
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+from lib_pivotal.borrowing import flags_restored, frozen, widened
+from lib_pivotal.errors import HostError
+from lib_pivotal.ports import SessionRequest
+from lib_pivotal.webui import compat
+
+logger = logging.getLogger(__name__)
+
+MIB = 1024 * 1024
+_CHECKPOINTED = ("BasicTransformerBlock", "ResBlock", "CLIPEncoderLayer")
+_ATTENTIONS = (ldm.modules.attention.CrossAttention, sgm.modules.attention.CrossAttention)
+
+
+def check_trainable(model: Any) -> None:
+    """Refuse, before anything starts, what cannot be trained as it is loaded now.
+
+    Raises:
+        HostError: the reason and the remedy.
+    """
+    if model is None or not hasattr(model, "cond_stage_model"):
+        raise HostError("no checkpoint is loaded. Choose one above, and wait until it is there.")
+    name = model.sd_checkpoint_info.name_for_extra
+    kinds = {"is_sdxl": "SDXL", "is_sd2": "SD2", "is_sd3": "SD3"}
+    if kind := next((title for flag, title in kinds.items() if getattr(model, flag, False)), ""):
+        raise HostError(f"{name} is a {kind} checkpoint; this version trains SD1 only. Choose an SD1 checkpoint.")
+    if getattr(model.model, "conditioning_key", "crossattn") in ("hybrid", "concat"):
+        raise HostError(
+            f"{name} is made for inpainting or instruct-pix2pix. Choose the plain checkpoint that it came from."
+        )
+    if shared.cmd_opts.lowvram:
+        raise HostError("--lowvram keeps only pieces of the U-Net on the GPU. Start the web UI with --medvram instead.")
+    if devices.fp8:
+        raise HostError("weights are stored in fp8. Set Settings > Optimizations > FP8 weight to Disable, and reload.")
+    if sd_unet.current_unet is not None:
+        raise HostError("another U-Net (TensorRT) stands in for the checkpoint's. Set Settings > SD Unet to None.")
+    if shared.opts.use_old_emphasis_implementation:
+        raise HostError("Settings > Compatibility > Use old emphasis implementation is on. Switch it off to train.")
+
+
+class Borrowing:
+    """The model of one run: lent, given back for a while, lent again."""
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+        self._checkpoint = model.sd_checkpoint_info
+        self._request: SessionRequest | None = None
+        self._stack: ExitStack | None = None
+        self._bytes_before = 0
+        self.memory_line = ""
+
+    @property
+    def checkpoint_title(self) -> str:
+        """The checkpoint's title, as the web UI's list shows it."""
+        return str(self._checkpoint.title)
+
+    @contextmanager
+    def session(self, request: SessionRequest) -> Iterator[None]:
+        """Everything set for training; all of it as before on exit."""
+        check_trainable(self.model)
+        self._bytes_before = _allocated_bytes()
+        self._request = request
+        try:
+            self._enter()
+            yield
+        finally:
+            self._leave()
+            self._request = None
+            self.memory_line = self._tell_memory()
+
+    @contextmanager
+    def suspended(self) -> Iterator[None]:
+        """Inside, the model is the web UI's again; after it, the one that is loaded then is borrowed anew.
+
+        The caller makes sure that it is the right checkpoint (`is_loaded`). When it is not, the model stays away:
+        the run can only be ended.
+        """
+        self._leave()
+        yield
+        if self.is_loaded():
+            self.model = shared.sd_model
+            self._enter()
+
+    def is_loaded(self) -> bool:
+        """Whether the checkpoint of the run is the one that is loaded now (also in another object)."""
+        model = shared.sd_model
+        info = getattr(model, "sd_checkpoint_info", None)
+        return info is not None and info.filename == self._checkpoint.filename
+
+    @contextmanager
+    def generating(self) -> Iterator[None]:
+        """Inside the session, for pictures: attention as the user has it, and the checkpoint stays the one it is."""
+        if self._stack is None:
+            raise HostError("pictures of a run need its model, which is not lent now")
+        attention = [cls.forward for cls in _ATTENTIONS]
+        state = shared.state
+        flags = {name: getattr(state, name) for name in ("skipped", "interrupted", "stopping_generation")}
+        with ExitStack() as stack:
+            stack.enter_context(_option("sd_model_checkpoint", self._checkpoint.title))
+            for cls, forward in zip(_ATTENTIONS, self._attention_before, strict=True):
+                cls.forward = forward
+            for name in flags:
+                setattr(state, name, False)
+            try:
+                yield
+            finally:
+                for cls, forward in zip(_ATTENTIONS, attention, strict=True):
+                    cls.forward = forward
+                for name, value in flags.items():
+                    setattr(state, name, value)
+
+    def _enter(self) -> None:
+        request = self._request
+        assert request is not None
+        model = self.model
+        unet, text = model.model.diffusion_model, model.cond_stage_model
+        self._attention_before = [cls.forward for cls in _ATTENTIONS]
+        with ExitStack() as stack:
+            restore_merged(model)
+            stack.enter_context(_state("pivotal tuning"))
+            stack.enter_context(_option("CLIP_stop_at_last_layers", request.clip_skip))
+            stack.enter_context(_without_hypernetworks())
+            stack.enter_context(_without_tiling())
+            stack.enter_context(_without_token_merging(model))
+            stack.enter_context(_attention())
+            stack.enter_context(_without_own_checkpointing(unet))
+            stack.enter_context(flags_restored(model))
+            stack.enter_context(frozen(model))
+            model.eval()
+            if lowvram.is_enabled(model):
+                stack.enter_context(_placed(model))
+            if request.precision == "fp32":
+                stack.enter_context(widened(model))
+                stack.enter_context(_attribute(unet, "dtype", torch.float32))
+                stack.enter_context(_attribute(devices, "dtype_unet", torch.float32))
+                stack.enter_context(_attribute(devices, "dtype_vae", torch.float32))
+            if request.gradient_checkpointing:
+                stack.enter_context(_checkpointed([unet, text]))
+            self._stack = stack.pop_all()
+
+    def _leave(self) -> None:
+        if self._stack is not None:
+            stack, self._stack = self._stack, None
+            stack.close()
+        gc.collect()
+        devices.torch_gc()
+
+    def _tell_memory(self) -> str:
+        if not torch.cuda.is_available():
+            return ""
+        after, before = _allocated_bytes(), self._bytes_before
+        return f"GPU memory back to {after / MIB:.0f} MiB (before the run: {before / MIB:.0f} MiB)"
+
+
+def restore_merged(model: Any) -> None:
+    """Take LoRAs that the web UI has merged into the weights out again (networks.py:391-408), without a gradient."""
+    networks = compat.lora_networks()
+    with torch.no_grad():
+        networks.load_networks([])
+        for module in model.modules():
+            if module.__dict__.get("network_current_names"):
+                networks.network_apply_weights(module)
+
+
+def _allocated_bytes() -> int:
+    if not torch.cuda.is_available():
+        return 0
+    gc.collect()
+    torch.cuda.empty_cache()
+    return int(torch.cuda.memory_allocated())
+
+
+@contextmanager
+def _state(job: str) -> Iterator[None]:
+    """The web UI knows that it is busy."""
+    shared.state.begin(job=job)
+    try:
+        yield
+    finally:
+        shared.state.end()
+
+
+@contextmanager
+def _option(name: str, value: Any) -> Iterator[None]:
+    """A setting has another value, without its callback and without being written to disk."""
+    missing = object()
+    before = shared.opts.data.get(name, missing)
+    shared.opts.data[name] = value
+    try:
+        yield
+    finally:
+        if before is missing:
+            shared.opts.data.pop(name, None)
+        else:
+            shared.opts.data[name] = before
+
+
+@contextmanager
+def _attribute(owner: Any, name: str, value: Any) -> Iterator[None]:
+    before = getattr(owner, name)
+    setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        setattr(owner, name, before)
+
+
+@contextmanager
+def _without_hypernetworks() -> Iterator[None]:
+    before = list(shared.loaded_hypernetworks)
+    shared.loaded_hypernetworks.clear()
+    try:
+        yield
+    finally:
+        shared.loaded_hypernetworks[:] = before
+
+
+@contextmanager
+def _without_tiling() -> Iterator[None]:
+    hijack = sd_hijack.model_hijack
+    before = hijack.circular_enabled
+    hijack.apply_circular(False)
+    try:
+        yield
+    finally:
+        hijack.apply_circular(before)
+
+
+@contextmanager
+def _without_token_merging(model: Any) -> Iterator[None]:
+    before = getattr(model, "applied_token_merged_ratio", 0)
+    sd_models.apply_token_merging(model, 0)
+    try:
+        yield
+    finally:
+        sd_models.apply_token_merging(model, before)
+
+
+@contextmanager
+def _attention() -> Iterator[None]:
+    """Scaled dot product attention, which has a gradient and is as quick as any; the autoencoder keeps its own."""
+    before = [cls.forward for cls in _ATTENTIONS]
+    try:
+        for cls in _ATTENTIONS:
+            cls.forward = sd_hijack_optimizations.scaled_dot_product_attention_forward
+        yield
+    finally:
+        for cls, forward in zip(_ATTENTIONS, before, strict=True):
+            cls.forward = forward
+
+
+@contextmanager
+def _without_own_checkpointing(unet: nn.Module) -> Iterator[None]:
+    """ldm's checkpointing takes gradients of frozen weights and knows nothing of hooks: it must be off."""
+    changed = []
+    try:
+        for module in unet.modules():
+            for name in ("checkpoint", "use_checkpoint"):
+                if module.__dict__.get(name) is True:
+                    changed.append((module, name))
+                    setattr(module, name, False)
+        yield
+    finally:
+        for module, name in changed:
+            setattr(module, name, True)
+
+
+@contextmanager
+def _checkpointed(models: Sequence[nn.Module]) -> Iterator[None]:
+    """Blocks keep only their input and compute again in the backward pass (torch's non-reentrant kind)."""
+    blocks = [m for model in models for m in model.modules() if type(m).__name__ in _CHECKPOINTED]
+    try:
+        for block in blocks:
+            block.forward = _again(block.forward)
+        yield
+    finally:
+        for block in blocks:
+            block.__dict__.pop("forward", None)
+
+
+def _again(forward: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(forward)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        return checkpoint(forward, *args, use_reentrant=False, **kwargs)
+
+    return run
+
+
+@contextmanager
+def _placed(model: Any) -> Iterator[None]:
+    """--medvram moves one part at a time to the GPU; training needs text encoder and U-Net there together.
+
+    The hooks that move them (`lowvram.setup_for_low_vram`) come off for the run. The autoencoder's are wrapped
+    methods, which go on working by themselves.
+    """
+    lowvram.send_everything_to_cpu()
+    removed = []
+    parts = [model.cond_stage_model, model.model]
+    try:
+        for module in model.modules():
+            for key, hook in list(module._forward_pre_hooks.items()):
+                if getattr(hook, "__qualname__", "").startswith("setup_for_low_vram."):
+                    removed.append((module, key, module._forward_pre_hooks.pop(key)))
+        for part in parts:
+            part.to(devices.device)
+        yield
+    finally:
+        lowvram.send_everything_to_cpu()
+        for part in parts:
+            part.to(devices.cpu)
+        for module, key, hook in removed:
+            module._forward_pre_hooks[key] = hook

@@ -1,0 +1,76 @@
+"""The settings section "Pivotal tuning". Values have defaults of their own: with --nowebui no section is made."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+from modules import shared
+
+from lib_pivotal.ui.setting_components import setting_component
+
+SECTION = ("pivotal", "Pivotal tuning")
+
+
+@dataclass(frozen=True)
+class Option:
+    """One setting: default, label, what is said beside it, and the choices where there are some."""
+
+    key: str
+    default: Any
+    label: str
+    info: str = ""
+    choices: tuple[str, ...] = ()
+    minimum: int = 0
+    maximum: int = 0
+
+
+OPTIONS = (
+    Option(
+        "pivotal_runs_folder",
+        "pivotal_runs",
+        "Folder of runs",
+        "settings, events, states, pictures and plots of each run; relative to the web UI's data folder",
+    ),
+    Option(
+        "pivotal_precision",
+        "fp16",
+        "Precision of saved files",
+        "fp16 is what most LoRA files have",
+        ("fp16", "fp32", "bf16"),
+    ),
+    Option("pivotal_state_every_steps", 500, "Save a resumable state every so many steps", "0 = never", (), 0, 5000),
+    Option("pivotal_preview_every_steps", 250, "Draw the four rows every so many steps", "0 = never", (), 0, 5000),
+    Option("pivotal_keep_states", 2, "So many states are kept", "older ones are deleted", (), 1, 20),
+    Option(
+        "pivotal_log_level",
+        "INFO",
+        "Log level",
+        "what the extension writes to the console",
+        ("DEBUG", "INFO", "WARNING"),
+    ),
+)
+
+
+def value(key: str) -> Any:
+    """The setting as the user has it, else its default."""
+    default = next(option.default for option in OPTIONS if option.key == key)
+    return shared.opts.data.get(key, default)
+
+
+def register() -> None:
+    """Make the section; for `on_ui_settings`."""
+    for option in OPTIONS:
+        component, arguments = setting_component(option.choices, minimum=option.minimum, maximum=option.maximum)
+        info = shared.OptionInfo(option.default, option.label, component, arguments, section=SECTION)
+        if option.info:
+            info = info.info(option.info)
+        if option.key == "pivotal_log_level":
+            info.onchange = apply_log_level
+        shared.opts.add_option(option.key, info)
+
+
+def apply_log_level() -> None:
+    """Set the package's logger to the level in the settings."""
+    logging.getLogger("lib_pivotal").setLevel(str(value("pivotal_log_level")))

@@ -1,0 +1,182 @@
+"""The web UI as `runs.studio.Studio`: whose turn it is, where files go, and what is known of names."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from modules import call_queue, paths, sd_models, shared
+
+from lib_pivotal.config import Run
+from lib_pivotal.errors import HostError
+from lib_pivotal.training.loop import Aside
+from lib_pivotal.webui import compat, freshness, settings
+from lib_pivotal.webui.model import WebUIHost
+from lib_pivotal.webui.session import check_trainable
+
+logger = logging.getLogger(__name__)
+
+LIVE_NAME = "pivotal-live"
+HANDOVER_S = 2.0
+"""So long at most until the job that waited first has taken the lock that was released for it."""
+
+
+class WebUIStudio:
+    """Lends `shared.sd_model`, one run at a time, under the web UI's queue lock."""
+
+    def __init__(self) -> None:
+        self._host: WebUIHost | None = None
+        self._live = False
+        self._farewell = ""
+
+    def checkpoint(self) -> str:
+        """The loaded checkpoint's title; nothing is loaded for it."""
+        model: Any = sd_models.model_data.sd_model
+        info = getattr(model, "sd_checkpoint_info", None)
+        return "" if info is None else str(info.title)
+
+    def lora_folder(self) -> Path:
+        """models/Lora, or what --lora-dir says."""
+        return Path(shared.cmd_opts.lora_dir)
+
+    def runs_folder(self) -> Path:
+        """From the settings; relative ones count from the data folder."""
+        return Path(paths.data_path) / settings.value("pivotal_runs_folder")
+
+    def taken_names(self) -> Collection[str]:
+        """Embedding files' names and those that are registered now."""
+        names = {path.stem.lower() for path in Path(shared.cmd_opts.embeddings_dir).rglob("*.*") if path.is_file()}
+        database = _embedding_database()
+        return names | {name.lower() for name in database.word_embeddings}
+
+    def clip_skip(self) -> int:
+        """The setting that pictures are made with."""
+        return int(shared.opts.CLIP_stop_at_last_layers)
+
+    def set_live(self, on: bool) -> None:
+        """See `live_name`."""
+        self._live = on
+        if not on:
+            self._remove_live_file()
+
+    def live_name(self) -> str:
+        """While it is on, a bundle of this name holds the network as it is; renewed whenever a job gets its turn."""
+        return LIVE_NAME
+
+    @contextmanager
+    def exclusive(self, run: Run) -> Iterator[WebUIHost]:
+        """The queue lock, and the loaded checkpoint as a host."""
+        call_queue.queue_lock.acquire()
+        try:
+            check_trainable(shared.sd_model)
+            self._host = WebUIHost()
+            yield self._host
+        finally:
+            host, self._host = self._host, None
+            self._farewell = "" if host is None else host.borrowing.memory_line
+            self._remove_live_file()
+            call_queue.queue_lock.release()
+
+    def aside(self) -> Aside:
+        """Between two steps, whoever waits for the queue lock gets it."""
+        return _LockAside(self)
+
+    def farewell(self) -> str:
+        """GPU memory before and after."""
+        return self._farewell
+
+    def bundle_saved(self, path: Path) -> None:
+        """Forget what was kept of an older file, and list the new one."""
+        freshness.forget_lora_file(path)
+
+    # ---- for the aside ----
+
+    @property
+    def host(self) -> WebUIHost:
+        """The host of the run that is going on."""
+        if self._host is None:
+            raise HostError("no run has the model")
+        return self._host
+
+    def write_live(self, write_bundle: Callable[[Path], Path]) -> None:
+        """Renew the live bundle, if it is wanted; a failure is told in the log and holds nobody up."""
+        if not self._live:
+            return
+        try:
+            freshness.forget_lora_file(write_bundle(self._live_path()))
+        except Exception:  # a picture without the live network is better than none
+            logger.exception("the live network could not be written")
+
+    def _live_path(self) -> Path:
+        return self.lora_folder() / f"{LIVE_NAME}.safetensors"
+
+    def _remove_live_file(self) -> None:
+        path = self._live_path()
+        if path.exists():
+            with suppress(OSError):
+                path.unlink()
+            freshness.forget_lora_file(path)
+
+
+class _LockAside:
+    """`Aside` over the queue lock."""
+
+    def __init__(self, studio: WebUIStudio) -> None:
+        self._studio = studio
+
+    def wanted(self) -> bool:
+        return compat.jobs_waiting()
+
+    def serve(
+        self,
+        *,
+        write_bundle: Callable[[Path], Path],
+        wait: Callable[[], None],
+        stopping: Callable[[], bool],
+        say: Callable[[str], None],
+    ) -> None:
+        borrowing = self._studio.host.borrowing
+        self._studio.write_live(write_bundle)
+        with borrowing.suspended():
+            _hand_over(wait)
+            told = False
+            while not borrowing.is_loaded() and not stopping():
+                if not told:
+                    needed = borrowing.checkpoint_title
+                    say(f"another checkpoint is loaded now; the run goes on when {needed} is back")
+                    told = True
+                _hand_over(lambda: time.sleep(0.5))
+
+
+def _hand_over(meanwhile: Callable[[], None]) -> None:
+    """Release the queue lock, see to it that whoever waited has it, do `meanwhile`, and queue up again."""
+    waiting = compat.jobs_waiting()
+    call_queue.queue_lock.release()
+    try:
+        deadline = time.monotonic() + HANDOVER_S
+        # FIFOLock takes the first in the queue off it before that thread has the lock: do not jump in between
+        while waiting and not compat.lock_is_taken() and time.monotonic() < deadline:
+            time.sleep(0.002)
+        meanwhile()
+    finally:
+        call_queue.queue_lock.acquire()
+
+
+def load_checkpoint(title: str) -> None:
+    """Load the checkpoint that a waiting run needs; for a button. Blocks until it is there."""
+    info = sd_models.get_closet_checkpoint_match(title)
+    if info is None:
+        raise HostError(f"the checkpoint {title} is not listed any more. Put the file back, and refresh the list.")
+    with call_queue.queue_lock:
+        shared.opts.set("sd_model_checkpoint", info.title, run_callbacks=False)
+        sd_models.reload_model_weights(info=info)
+
+
+def _embedding_database() -> Any:
+    from modules import sd_hijack
+
+    return sd_hijack.model_hijack.embedding_db
