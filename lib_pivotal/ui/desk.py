@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import tempfile
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ from typing import Any
 
 from lib_pivotal.bundle.format import META_RUN
 from lib_pivotal.bundle.safetensors_file import read_header
-from lib_pivotal.config import Run, WordConfig, check_run
+from lib_pivotal.config import Run, WordConfig, check_run, write_run
 from lib_pivotal.data.dataset import scan
 from lib_pivotal.data.records import Dataset
 from lib_pivotal.errors import BundleError, ConfigError, Fault, HostError, PivotalError
@@ -34,7 +35,6 @@ from lib_pivotal.ui.dataset_html import Finding
 from lib_pivotal.ui.run_html import is_active
 
 SCANS_KEPT = 4
-LAST_RUN = "last.run.json"
 _BAD_IN_FILES = re.compile(r'[<>:"/\\|?*,\x00-\x1f]')
 
 
@@ -214,6 +214,12 @@ class Desk:
         found = [path for path in folder.rglob("*.safetensors") if not path.name.startswith(".")]
         found.sort(key=lambda path: path.stat().st_mtime, reverse=True)
         return [path.relative_to(folder).as_posix() for path in found[:500]]
+
+    def run_file(self, run: Run) -> Path:
+        """The settings as a file that can be downloaded."""
+        path = Path(tempfile.mkdtemp(prefix="pivotal-")) / f"{run.name or 'pivotal'}.run.json"
+        write_run(path, run)
+        return path
 
     def settings_of(self, file: Path) -> Run:
         """The run that a bundle, or a run.json, carries.
