@@ -84,7 +84,11 @@
         for (const [name, html] of Object.entries(facts.draws)) {
             for (const row of root().querySelectorAll("#pivotal_words_table tbody[data-word]")) {
                 if (row.querySelector("[data-key=name]").value !== name) continue;
-                row.querySelector(".c-draws").innerHTML = html;
+                const cell = row.querySelector(".c-draws");
+                if (cell.dataset.shown !== html) { // or the table's own observer would call this for ever
+                    cell.dataset.shown = html;
+                    cell.innerHTML = html;
+                }
             }
         }
     }
@@ -239,7 +243,7 @@
 
     function watch(id, act) {
         const holder = find(id);
-        if (holder) new MutationObserver(act).observe(holder, {childList: true, subtree: true, attributes: true});
+        if (holder) new MutationObserver(act).observe(holder, {childList: true, subtree: true});
     }
 
     function start() {

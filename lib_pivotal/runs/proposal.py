@@ -128,7 +128,7 @@ def describe_words(dataset: Dataset, words: Sequence[WordConfig], *, everywhere:
             ]
         shared = sum(len(mentions[picture.key]) > 1 for picture in mine)
         mine_captions = [picture.caption for picture in mine]
-        style = bool(mine) and shared > 0.7 * len(mine) and _varied_company(word.name, mine_captions, find)
+        style = bool(mine) and shared >= 0.5 * len(mine) and _varied_company(word.name, mine_captions, find)
         core = [] if style or not mine else core_tags(mine_captions, words=list(by_name.values()))
         absorbed = {item.tag for item in core}
         kept = [i for i in tag_shares(mine_captions) if i.tag not in absorbed and not find(i.tag)] if mine else []
@@ -149,7 +149,7 @@ def describe_words(dataset: Dataset, words: Sequence[WordConfig], *, everywhere:
 def _varied_company(name: str, captions: Sequence[str], find: WordFinder) -> bool:
     """Whether the words beside `name` change: then it is the style of the picture, not who is in it."""
     company = Counter(other for caption in captions for other in find(caption) if other != name)
-    return len(company) > 1 and max(company.values()) < 0.9 * len(captions)
+    return len(company) > 2 and max(company.values()) < 0.9 * len(captions)
 
 
 def _with_start(row: WordRow) -> WordRow:

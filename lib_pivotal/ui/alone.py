@@ -30,6 +30,8 @@ def build_page(manager: RunManager, *, root: Path) -> gr.Blocks:
     script = (root / "javascript" / "pivotal.js").read_text(encoding="utf-8")
     tab = build_tab(manager)
     theme = gr.themes.Default(font=list(FONTS), font_mono=["ui-monospace", "monospace"])
+    for block in tab.blocks.values():  # the web UI marks every element so; style sheets rely on it
+        block.elem_classes = [f"gradio-{block.get_block_name()}", *(getattr(block, "elem_classes", None) or [])]
     with gr.Blocks(theme=theme, css=BASE_CSS + style, title="Pivotal tuning", analytics_enabled=False) as page:
         tab.render()
         page.load(fn=None, _js=f"() => {{\n{script}\n}}", queue=False)

@@ -46,7 +46,7 @@ def build_data_panel(page: Page) -> None:
         with gr.Row(elem_classes=["pivotal-tools"]):
             page.parts["filter"] = gr.Textbox(
                 placeholder="Filter by word, tag or file name; several by commas",
-                show_label=False, container=False, label="Filter of pictures", elem_id="pivotal_gallery_filter", scale=3,
+                show_label=False, container=False, label="Filter of pictures", elem_id="pivotal_gallery_filter", scale=3, max_lines=1,
             )
             page.html("filters")
         page.html("gallery")

@@ -50,10 +50,10 @@ TABLE: tuple[Entry, ...] = (
     Entry("data.folder", "Folder of pictures", "data"),
     Entry("words", "Words", "data"),
     Entry("name", "Name of the file", "main"),
-    Entry("words_common.lr", "Words' learning rate", "main"),
-    Entry("network.unet_lr", "U-Net learning rate", "main"),
-    Entry("network.te_targets", "Text encoder layers", "main"),
-    Entry("network.te_lr", "Text encoder learning rate", "main"),
+    Entry("words_common.lr", "Words' lr", "main"),
+    Entry("network.unet_lr", "U-Net lr", "main"),
+    Entry("network.te_targets", "Text encoder", "main"),
+    Entry("network.te_lr", "Text encoder lr", "main"),
     Entry("network.unet_rank", "Rank", "main"),
     Entry("schedule.batch_size", "Batch", "main"),
     Entry("data.resolution_px", "Size (px)", "main"),
@@ -271,10 +271,10 @@ def _component(entry: Entry, value: Any, options: dict[str, Any]) -> Any:
         return gr.Checkbox(**{"min_width": 120, **common})
     if kind == "choice":
         return gr.Dropdown(choices=list(setting.choices), **{"min_width": 120, **common})
-    lines = {"text": 1, "words": 1}.get(kind, 2)
+    lines = 2 if kind in ("lines", "groups") else 1
     if kind == "groups":
         common.setdefault("placeholder", "down_blocks_[12] | 8 | 4 | 0.5   (pattern | rank | alpha | factor of the rate)")
-    return gr.Textbox(**{"lines": lines, "max_lines": max(lines, 6), "min_width": 120, **common})
+    return gr.Textbox(**{"lines": lines, "max_lines": 8 if lines > 1 else 1, "min_width": 120, **common})
 
 
 def _flat(plain: dict[str, Any]) -> dict[str, Any]:

@@ -118,8 +118,8 @@ def rows(snapshot: Snapshot | None, *, column: str = "", picked: int | None = No
     """The four rows for one prompt, a column a step; chips choose the prompt, a column's button the step."""
     pictures = list(snapshot["pictures"]) if snapshot else []
     if not pictures:
-        text = "The first pictures come after some steps: <i>whole</i>, <i>U-Net only</i>, <i>text encoder only</i> "
-        text += "and <i>words only</i>, side by side." if is_active(snapshot) else "and <i>words only</i> appear here."
+        when = "The first pictures come soon" if is_active(snapshot) else "Pictures grow here while it trains"
+        text = f"{when}: whole, U-Net only, text encoder only and words only, side by side."
         return f'<div class="pivotal-empty">{text}</div>'
     columns = pictures[-1]["columns"]
     index = columns.index(column) if column in columns else 0

@@ -23,7 +23,7 @@ def build_buttons(page: Page) -> None:
     parts = page.parts
     with gr.Column(elem_id="pivotal_start_box", elem_classes=["pivotal-buttons"]) as start:
         parts["train"] = gr.Button("Train", variant="primary", elem_id="pivotal_train", size="lg")
-        parts["preflight"] = gr.Button("Try one step", elem_id="pivotal_preflight", size="sm")
+        parts["preflight"] = gr.Button("Measure time and memory first", elem_id="pivotal_preflight", size="sm")
     with gr.Column(elem_id="pivotal_run_box", elem_classes=["pivotal-buttons"], visible=False) as run:
         with gr.Row(elem_classes=["pivotal-row"]):
             parts["stop"] = gr.Button("Stop and save", variant="stop", elem_id="pivotal_stop", min_width=100)
