@@ -26,8 +26,13 @@ def register() -> None:
         return
     bundles.register()
     conditionings.register()
+    compat.in_fresh_thread(_add_callbacks)
+
+
+def _add_callbacks() -> None:
     script_callbacks.on_before_ui(axes.register)
     script_callbacks.on_ui_settings(settings.register)
+    script_callbacks.on_ui_tabs(_build_tab)
     script_callbacks.on_app_started(_app_started)
     script_callbacks.on_script_unloaded(unregister)
 
@@ -36,6 +41,12 @@ def unregister() -> None:
     """Undo every patch, before the scripts are loaded anew."""
     conditionings.unregister()
     bundles.unregister()
+
+
+def _build_tab() -> list[Any]:
+    from lib_pivotal.webui import tab  # here: with --nowebui no page is built
+
+    return tab.build()
 
 
 def _app_started(demo: Any, app: Any) -> None:

@@ -180,9 +180,10 @@ def test_run_waits_while_another_checkpoint_is_loaded(webui: WebUI, run: Run, ch
     time.sleep(2)
     view = webui.call(f"/pivotal/v1/runs/{run_id}")
     assert view["status"] == "waiting" and checkpoint.stem in view["activity"], view
-    webui.call("/sdapi/v1/options", {"sd_model_checkpoint": checkpoint.name})
+    webui.call(f"/pivotal/v1/runs/{run_id}/checkpoint", {})
     view = wait(webui, run_id)
     assert view["status"] == "finished", view["ended"]
+    webui.call("/sdapi/v1/options", {"sd_model_checkpoint": checkpoint.name})
     switched = tensors_of(view)
     assert all(torch.equal(undisturbed[key], switched[key]) for key in undisturbed)
 
