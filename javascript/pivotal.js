@@ -11,6 +11,7 @@
     let asked = 0; // when the last pulse was sent, 0 when it was answered
     let lastPulse = 0;
     let checkTimer = null;
+    let wasActive = false;
 
     function root() {
         return typeof gradioApp === "function" ? gradioApp() : document;
@@ -241,6 +242,21 @@
         click("refresh");
     }
 
+    function beat() {
+        asked = 0;
+        const active = Boolean(data("beat")?.active);
+        if (wasActive && !active) { // names, presets and interrupted runs are others now
+            click("lists");
+            click("check");
+        }
+        wasActive = active;
+    }
+
+    function showNewest() {
+        const frame = find("rows")?.querySelector(".pivotal-rows-scroll");
+        if (frame) frame.scrollLeft = frame.scrollWidth;
+    }
+
     function watch(id, act) {
         const holder = find(id);
         if (holder) new MutationObserver(act).observe(holder, {childList: true, subtree: true});
@@ -259,9 +275,8 @@
         });
         watch("facts", showFaults);
         watch("words_table", showFaults);
-        watch("beat", () => {
-            asked = 0;
-        });
+        watch("beat", beat);
+        watch("rows", showNewest);
         setTooltips();
         click("hello");
         setInterval(pulse, 250);

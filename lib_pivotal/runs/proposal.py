@@ -1,4 +1,4 @@
-"""From a scanned folder to a table of words: which words the captions train, how they begin, how often they are drawn."""
+"""From a scanned folder to a table of words: which words captions train, how they begin, how often they come."""
 
 from __future__ import annotations
 
@@ -69,7 +69,9 @@ def propose(dataset: Dataset) -> Proposal:
             "No caption names a word of your own: the folder's name is proposed, and a template writes it in front of "
             "every caption. Rename it as you like."
         )
-    rows = describe_words(dataset, [WordConfig(name=name, vectors=VECTORS) for name in names], everywhere=bool(templates))
+    rows = describe_words(
+        dataset, [WordConfig(name=name, vectors=VECTORS) for name in names], everywhere=bool(templates)
+    )
     rows = tuple(_with_start(row) for row in rows)
     return Proposal(rows, fitting_resolution(dataset), templates, tuple(remarks))
 
@@ -123,9 +125,7 @@ def describe_words(dataset: Dataset, words: Sequence[WordConfig], *, everywhere:
     for word in words:
         mine = [picture for picture in dataset.pictures if word.name in mentions[picture.key]]
         if everywhere and not mine:
-            mine = [
-                p for p in dataset.pictures if len(words) == 1 or by_name.get(legal_name(p.concept)) == word.name
-            ]
+            mine = [p for p in dataset.pictures if len(words) == 1 or by_name.get(legal_name(p.concept)) == word.name]
         shared = sum(len(mentions[picture.key]) > 1 for picture in mine)
         mine_captions = [picture.caption for picture in mine]
         style = bool(mine) and shared >= 0.5 * len(mine) and _varied_company(word.name, mine_captions, find)
@@ -188,12 +188,14 @@ def word_problems(run: Run, rows: Sequence[WordRow], *, taken: Collection[str] =
     found: list[tuple[str, str, str]] = []
     for name, draws in draws_of(run, rows).items():
         if draws < ADVISED_DRAWS / 2:
-            text = f"{name}: about {draws:.0f} draws in this run, {ADVISED_DRAWS} are advised. Train longer, or add pictures."
+            text = f"{name}: about {draws:.0f} draws in this run, {ADVISED_DRAWS} are advised."
+            text = f"{text} Train longer, or add pictures."
             found.append(("warning", name, text))
     lower = {name.lower() for name in taken}
     for row in rows:
         if row.word.name.lower() in lower:
-            text = f"{row.word.name}: an embedding or another bundle has this name. Choose another, or one of them is not heard."
+            text = f"{row.word.name}: an embedding or another bundle has this name."
+            text = f"{text} Choose another, or one of the two is not heard."
             found.append(("warning", row.word.name, text))
     return found
 

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 
-WIDTH, HEIGHT = 520, 180
-LEFT, RIGHT, TOP, BOTTOM = 52, 10, 10, 30
+WIDTH, HEIGHT = 360, 150
+LEFT, RIGHT, TOP, BOTTOM = 42, 8, 8, 24
 POINTS = 260
 """A curve is drawn with at most so many points."""
 
@@ -68,9 +68,7 @@ def chart(
     if not values:
         body.append(f'<text class="pivotal-none" x="{WIDTH / 2}" y="{HEIGHT / 2 - 6}">nothing measured yet</text>')
     head = f'<div class="pivotal-chart-head"><b>{escape(title)}</b><span>{escape(figure)}</span></div>'
-    svg = (
-        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(title)} by step">{"".join(body)}</svg>'
-    )
+    svg = f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(title)} by step">{"".join(body)}</svg>'
     return f'<div class="pivotal-chart">{head}{svg}{_legend(lines, percent=percent) if legend else ""}</div>'
 
 
@@ -138,7 +136,11 @@ def _path(line: Line, scale: _Scale) -> str:
     step, value = pairs[-1]
     title = f"<title>{escape(line.name)}: {value:.4g} at step {step:.0f}</title>"
     kind = "thin" if line.thin else "bold"
-    dot = "" if line.thin else f'<circle cx="{scale.x(step):.1f}" cy="{scale.y(value):.1f}" r="2.6" fill="{line.colour}"/>'
+    dot = (
+        ""
+        if line.thin
+        else f'<circle cx="{scale.x(step):.1f}" cy="{scale.y(value):.1f}" r="2.6" fill="{line.colour}"/>'
+    )
     return f'<g class="pivotal-line {kind}">{title}<polyline points="{points}" stroke="{line.colour}"/>{dot}</g>'
 
 

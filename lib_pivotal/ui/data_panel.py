@@ -26,7 +26,11 @@ def build_data_panel(page: Page) -> None:
     """Make the elements; `bind_data_panel` makes them act."""
     with gr.Row(elem_id="pivotal_data_top", elem_classes=["pivotal-top"]):
         page.form.add(
-            "data.folder", scale=8, placeholder="Folder on the computer where the web UI runs", show_label=False, container=False
+            "data.folder",
+            scale=8,
+            placeholder="Folder on the computer where the web UI runs",
+            show_label=False,
+            container=False,
         )
         page.parts["scan"] = gr.Button("Scan", variant="primary", scale=1, min_width=120, elem_id="pivotal_scan")
     page.html("summary", EMPTY)
@@ -35,7 +39,9 @@ def build_data_panel(page: Page) -> None:
         gr.HTML("<h3>Words</h3>", elem_classes=["pivotal-html"])
         page.html("words_table", words_table((), {}))
         with gr.Row(elem_classes=["pivotal-tools"]):
-            page.parts["add_word"] = gr.Button("Add a word", size="sm", elem_id="pivotal_add_word", min_width=120, scale=0)
+            page.parts["add_word"] = gr.Button(
+                "Add a word", size="sm", elem_id="pivotal_add_word", min_width=120, scale=0
+            )
             gr.HTML('<div class="pivotal-help"></div>', elem_classes=["pivotal-html"])
         page.form.add("words", elem_classes=["pivotal-hidden"], show_label=False)
     with gr.Accordion("Tags: what each word takes over", open=False, elem_id="pivotal_tags", visible=False) as tags:
@@ -46,7 +52,12 @@ def build_data_panel(page: Page) -> None:
         with gr.Row(elem_classes=["pivotal-tools"]):
             page.parts["filter"] = gr.Textbox(
                 placeholder="Filter by word, tag or file name; several by commas",
-                show_label=False, container=False, label="Filter of pictures", elem_id="pivotal_gallery_filter", scale=3, max_lines=1,
+                show_label=False,
+                container=False,
+                label="Filter of pictures",
+                elem_id="pivotal_gallery_filter",
+                scale=3,
+                max_lines=1,
             )
             page.html("filters")
         page.html("gallery")
@@ -82,8 +93,12 @@ def bind_data_panel(page: Page) -> None:
 
     inputs = [parts["filter"], parts["gallery_page"], *form.components]
     quiet(parts["gallery_show"].click, show, inputs, parts["gallery"])
-    quiet(parts["filter"].change, lambda query, *values: show(query, "0", *values), [parts["filter"], *form.components],
-          parts["gallery"])
+    quiet(
+        parts["filter"].change,
+        lambda query, *values: show(query, "0", *values),
+        [parts["filter"], *form.components],
+        parts["gallery"],
+    )
 
 
 def _scanned(page: Page, run: Run) -> list[Any]:
@@ -131,7 +146,8 @@ def _gallery(page: Page, run: Run, query: str, number: str) -> str:
 
 def _filters(names: list[str]) -> str:
     chips = "".join(
-        f'<button type="button" class="pivotal-chip" data-filter="{escape(name)}">{escape(name)}</button>' for name in names
+        f'<button type="button" class="pivotal-chip" data-filter="{escape(name)}">{escape(name)}</button>'
+        for name in names
     )
     everything = '<button type="button" class="pivotal-chip" data-filter="">all</button>'
     return f'<div class="pivotal-chips">{everything}{chips}</div>'

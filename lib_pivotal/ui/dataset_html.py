@@ -35,7 +35,9 @@ def problems_list(findings: Sequence[Finding]) -> str:
         return ""
     items = []
     for number, (level, text, keys) in enumerate(findings):
-        button = f'<button type="button" class="pivotal-mini" data-show="{number}">show {len(keys)}</button>' if keys else ""
+        button = (
+            f'<button type="button" class="pivotal-mini" data-show="{number}">show {len(keys)}</button>' if keys else ""
+        )
         items.append(f'<li class="{level}"><i>{SIGNS[level]}</i><span>{escape(text)}</span>{button}</li>')
     return f'<ul class="pivotal-problems">{"".join(items)}</ul>'
 
@@ -103,6 +105,11 @@ def _pager(page: int, last: int, count: int) -> str:
     if last == 0:
         return f'<div class="pivotal-pager"><span>{count} shown</span></div>'
     first, end = page * PAGE + 1, min((page + 1) * PAGE, count)
-    back = f'<button type="button" class="pivotal-mini" data-page="{page - 1}"{" disabled" if page == 0 else ""}>‹ back</button>'
-    ahead = f'<button type="button" class="pivotal-mini" data-page="{page + 1}"{" disabled" if page == last else ""}>next ›</button>'
+    back = _page_button("‹ back", page - 1, disabled=page == 0)
+    ahead = _page_button("next ›", page + 1, disabled=page == last)
     return f'<div class="pivotal-pager">{back}<span>{first}-{end} of {count}</span>{ahead}</div>'
+
+
+def _page_button(label: str, page: int, *, disabled: bool) -> str:
+    state = " disabled" if disabled else ""
+    return f'<button type="button" class="pivotal-mini" data-page="{page}"{state}>{label}</button>'

@@ -104,7 +104,9 @@ class Desk:
         if dataset is None:
             return []
         found: list[Finding] = [(p.level, p.message, p.keys) for p in dataset.problems]
-        found += [(level, text, ()) for level, _, text in word_problems(run, rows, taken=self.manager.studio.taken_names())]
+        found += [
+            (level, text, ()) for level, _, text in word_problems(run, rows, taken=self.manager.studio.taken_names())
+        ]
         names = [row.word.name for row in rows]
         for first, second, count in never_apart(dataset, names):
             text = f"{first} and {second} never appear apart ({count} pictures): the run cannot tell which is which."
@@ -123,7 +125,9 @@ class Desk:
         """Everything that can be said without the model."""
         found = list(faults)
         if not run.data.folder:
-            found.append(Fault("data.folder", "", "is empty", "Give the folder that holds the pictures, on the Data page."))
+            found.append(
+                Fault("data.folder", "", "is empty", "Give the folder that holds the pictures, on the Data page.")
+            )
         note = self.name_note(run.name)
         if note[0] == "error":
             found.append(Fault("name", run.name, note[1]))
@@ -187,14 +191,23 @@ class Desk:
     def remembered(self) -> Run | None:
         """The settings to show on a fresh page: of the current run, else of the one before; None for neither."""
         view = self.manager.current
-        folder = view.folder if view is not None else next(iter(self.manager.resumable()), None)
-        if folder is None:
+        folders = [view.folder] if view is not None else self._run_folders()
+        if not folders:
             return None
-        found = sorted(folder.glob("*.run.json"))
+        found = sorted(folders[0].glob("*.run.json"))
         try:
             return read_run_settings(found[0]) if found else None
         except ConfigError:
             return None
+
+    def _run_folders(self) -> list[Path]:
+        """Of all runs, the newest first."""
+        found = {path.parent for path in self.manager.studio.runs_folder().glob("*/*.run.json")}
+        return sorted(found, key=lambda folder: folder.name, reverse=True)
+
+    def interrupted(self) -> list[str]:
+        """Names of run folders that can be continued, the newest first."""
+        return [folder.name for folder in self.manager.resumable() if not _is_finished(folder)]
 
     def running(self) -> bool:
         """Whether a run goes on."""
@@ -245,6 +258,17 @@ def words_of(text: str) -> tuple[WordConfig, ...]:
     except json.JSONDecodeError:
         return ()
     return check_run({"words": plain})[0].words
+
+
+def _is_finished(folder: Path) -> bool:
+    """Whether the last thing that a run's log says is that it came to its end."""
+    for log in folder.glob("*.events.jsonl"):
+        with log.open("rb") as file:
+            file.seek(max(0, log.stat().st_size - 4096))
+            lines = file.read().splitlines()
+        if lines and b'"RunEnded"' in lines[-1] and b'"finished"' in lines[-1]:
+            return True
+    return False
 
 
 def sentence(error: Exception) -> str:

@@ -273,7 +273,9 @@ def _component(entry: Entry, value: Any, options: dict[str, Any]) -> Any:
         return gr.Dropdown(choices=list(setting.choices), **{"min_width": 120, **common})
     lines = 2 if kind in ("lines", "groups") else 1
     if kind == "groups":
-        common.setdefault("placeholder", "down_blocks_[12] | 8 | 4 | 0.5   (pattern | rank | alpha | factor of the rate)")
+        common.setdefault(
+            "placeholder", "down_blocks_[12] | 8 | 4 | 0.5   (pattern | rank | alpha | factor of the rate)"
+        )
     return gr.Textbox(**{"lines": lines, "max_lines": 8 if lines > 1 else 1, "min_width": 120, **common})
 
 

@@ -65,7 +65,9 @@ def payload(value: Any) -> str:
     return f'<div data-json="{escape(json.dumps(value, ensure_ascii=False))}"></div>'
 
 
-def quiet(event: Callable[..., Any], fn: Callable[..., Any], inputs: Any = None, outputs: Any = None, **more: Any) -> Any:
+def quiet(
+    event: Callable[..., Any], fn: Callable[..., Any], inputs: Any = None, outputs: Any = None, **more: Any
+) -> Any:
     """Bind without gradio's overlay, and without its queue: the queue's one lane must not wait for a page."""
     return event(fn=fn, inputs=inputs, outputs=outputs, show_progress="hidden", queue=False, api_name=False, **more)
 
@@ -88,11 +90,15 @@ def faults_list(faults: Sequence[Fault]) -> str:
     if not faults:
         return ""
     items = "".join(
-        f'<li class="error"><i>✕</i><span><button type="button" class="pivotal-link" data-field="{escape(fault.field)}">'
-        f"{escape(label_of(fault.field))}</button> {escape(fault_text(fault))}</span></li>"
+        f'<li class="error"><i>✕</i><span>{_link(fault.field)} {escape(fault_text(fault))}</span></li>'
         for fault in faults
     )
     return f'<ul class="pivotal-problems">{items}</ul>'
+
+
+def _link(path: str) -> str:
+    name = escape(label_of(path))
+    return f'<button type="button" class="pivotal-link" data-field="{escape(path)}">{name}</button>'
 
 
 def facts_of(checked: Checked) -> str:

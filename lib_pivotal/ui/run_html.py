@@ -85,7 +85,9 @@ def _facts(snapshot: Snapshot) -> list[str]:
 
 def phase_name(phase: str) -> str:
     """What trains in a phase, in words."""
-    return {"joint": "words and network", "words": "words only", "network": "network only"}.get(phase, f"phase: {phase}")
+    return {"joint": "words and network", "words": "words only", "network": "network only"}.get(
+        phase, f"phase: {phase}"
+    )
 
 
 def _bar(share: float, status: str, title: str, text: str) -> str:
@@ -123,13 +125,15 @@ def rows(snapshot: Snapshot | None, *, column: str = "", picked: int | None = No
         return f'<div class="pivotal-empty">{text}</div>'
     columns = pictures[-1]["columns"]
     index = columns.index(column) if column in columns else 0
-    chips = "".join(_chip(name, chosen=number == index) for number, name in enumerate(columns)) if len(columns) > 1 else ""
+    chips = (
+        "".join(_chip(name, chosen=number == index) for number, name in enumerate(columns)) if len(columns) > 1 else ""
+    )
     shown = thinned(pictures)
     header = "".join(_step_button(item["step"], chosen=item["step"] == picked) for item in shown)
     body = "".join(_row(row.label, shown, index) for row in ROWS)
     return (
         f'<div class="pivotal-chips">{chips}</div><div class="pivotal-rows-scroll"><table class="pivotal-rows">'
-        f"<thead><tr><th></th>{header}</tr></thead><tbody>{body}</tbody></table></div>"
+        f"<thead><tr><th>step</th>{header}</tr></thead><tbody>{body}</tbody></table></div>"
     )
 
 
@@ -148,7 +152,8 @@ def _chip(name: str, *, chosen: bool) -> str:
 
 def _step_button(step: int, *, chosen: bool) -> str:
     kind = " chosen" if chosen else ""
-    return f'<th><button type="button" class="pivotal-step{kind}" data-step="{step}" title="Look closer, and keep">step {step}</button></th>'
+    title = "Look closer, and keep this step"
+    return f'<th><button type="button" class="pivotal-step{kind}" data-step="{step}" title="{title}">{step}</button></th>'
 
 
 def _row(label: str, shown: Sequence[Any], index: int) -> str:
@@ -170,12 +175,13 @@ def picked_step(snapshot: Snapshot, step: int) -> str:
     lines = []
     for row in ROWS:
         files = item["rows"].get(row.label, ())
-        cells = "".join(f'<td><img src="{thumbnail(file, 256)}" alt="{escape(row.label)}" data-zoom="1"></td>' for file in files)
+        cells = "".join(
+            f'<td><img src="{thumbnail(file, 256)}" alt="{escape(row.label)}" data-zoom="1"></td>' for file in files
+        )
         lines.append(f"<tr><th>{escape(row.label)}</th>{cells}</tr>")
-    return (
-        f'<div class="pivotal-rows-scroll"><table class="pivotal-rows large"><thead><tr><th>step {step}</th>{heads}</tr>'
-        f"</thead><tbody>{''.join(lines)}</tbody></table></div>"
-    )
+    head_ = f"<thead><tr><th>step {step}</th>{heads}</tr></thead>"
+    table = f'<table class="pivotal-rows large">{head_}<tbody>{"".join(lines)}</tbody></table>'
+    return f'<div class="pivotal-rows-scroll">{table}</div>'
 
 
 def notices(snapshot: Snapshot | None) -> str:
@@ -196,7 +202,9 @@ def outcome(snapshot: Snapshot | None) -> str:
     ended = snapshot["ended"]
     parts = []
     if ended["reason"] == "failed":
-        parts.append(f'<h3>The run failed at step {ended["step"]}</h3><p class="pivotal-why">{_lines(ended["message"])}</p>')
+        parts.append(
+            f'<h3>The run failed at step {ended["step"]}</h3><p class="pivotal-why">{_lines(ended["message"])}</p>'
+        )
     if ended["bundle"]:
         parts.append(_file_line(Path(ended["bundle"]), snapshot))
         parts.append(_prompts(Path(ended["bundle"]).stem, snapshot["facts"].get("words", [])))

@@ -49,7 +49,9 @@ def build_run_view(page: Page) -> None:
     with gr.Column(visible=False, elem_id="pivotal_picked_box", elem_classes=["pivotal-section"]) as box:
         page.html("picked")
         with gr.Row(elem_classes=["pivotal-tools"]):
-            parts["keep"] = gr.Button("Keep this step", variant="primary", size="sm", elem_id="pivotal_keep", scale=0, min_width=160)
+            parts["keep"] = gr.Button(
+                "Keep this step", variant="primary", size="sm", elem_id="pivotal_keep", scale=0, min_width=160
+            )
             page.html("kept")
     parts["picked_box"] = box
     page.html("curves")

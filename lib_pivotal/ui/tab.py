@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import gradio as gr
@@ -24,23 +25,22 @@ __all__ = ["TabExtras", "build_tab"]
 def build_tab(manager: RunManager, *, extras: TabExtras | None = None) -> gr.Blocks:
     """The whole page as gradio Blocks; ids begin with `pivotal_`. Nothing of it is kept in the web UI's ui-config."""
     page = Page(Desk(manager), extras or TabExtras())
-    with gr.Blocks(analytics_enabled=False) as blocks:
-        with gr.Column(elem_id="pivotal_tab"):
-            page.html("head", run_html.head(None, checkpoint=""))
-            page.html("hints", payload({e.elem_id: help_text(e.path) for e in TABLE}), classes=["pivotal-hidden"])
-            page.html("facts", payload({"faults": [], "draws": {}}), classes=["pivotal-hidden"])
-            with gr.Tabs(elem_id="pivotal_tabs"):
-                with gr.Tab("Data", elem_id="pivotal_tab_data"):
-                    build_data_panel(page)
-                with gr.Tab("Train", elem_id="pivotal_tab_train"):
-                    _build_train(page)
-                if page.extras.more_tabs is not None:
-                    page.extras.more_tabs()
-            page.hidden_button("hello")
-            bind_data_panel(page)
-            bind_train_panel(page)
-            bind_run_panel(page)
-            _bind_hello(page)
+    with gr.Blocks(analytics_enabled=False) as blocks, gr.Column(elem_id="pivotal_tab"):
+        page.html("head", run_html.head(None, checkpoint=""))
+        page.html("hints", payload({e.elem_id: help_text(e.path) for e in TABLE}), classes=["pivotal-hidden"])
+        page.html("facts", payload({"faults": [], "draws": {}}), classes=["pivotal-hidden"])
+        with gr.Tabs(elem_id="pivotal_tabs"):
+            with gr.Tab("Data", elem_id="pivotal_tab_data"):
+                build_data_panel(page)
+            with gr.Tab("Train", elem_id="pivotal_tab_train"):
+                _build_train(page)
+            if page.extras.more_tabs is not None:
+                page.extras.more_tabs()
+        page.hidden_button("hello")
+        bind_data_panel(page)
+        bind_train_panel(page)
+        bind_run_panel(page)
+        _bind_hello(page)
     for block in blocks.blocks.values():
         block.do_not_save_to_config = True
     return blocks
@@ -65,26 +65,19 @@ def _bind_hello(page: Page) -> None:
     """A fresh page: shows the settings of the run that goes on or went before, its lists, and asks for the state."""
     parts, form = page.parts, page.form
 
-    def hello(*values: Any) -> list[Any]:
+    def hello() -> list[Any]:
         desk = page.desk
         run = desk.remembered()
         filled: list[Any] = [unchanged() for _ in form.components]
         data: list[Any] = [unchanged() for _ in DATA_PARTS]
         if run is not None:
             filled, data = form.write(run), _data_of(page, run)
-        resumable = [folder.name for folder in desk.manager.resumable()]
-        presets = [*(preset.label for preset in PRESETS), *desk.own_presets()]
-        return [
-            *filled,
-            *data,
-            gr.update(choices=presets),
-            gr.update(choices=_bundles(page)),
-            gr.update(choices=resumable, value=resumable[0] if resumable else None),
-            gr.update(visible=bool(resumable) and not desk.running()),
-        ]
+        return [*filled, *data, *_lists(page)]
 
-    names = (*DATA_PARTS, "preset", "load_bundle", "resumable", "resumable_box")
-    event = quiet(parts["hello"].click, hello, form.components, [*form.components, *(parts[name] for name in names)])
+    lists = [parts[name] for name in ("preset", "load_bundle", "resumable", "resumable_box")]
+    outputs = [*form.components, *(parts[name] for name in DATA_PARTS), *lists]
+    event = quiet(parts["hello"].click, hello, None, outputs)
+    quiet(page.hidden_button("lists").click, lambda: _lists(page), None, lists)
     event.then(
         fn=None,
         _js="() => { for (const id of ['check', 'refresh']) document.querySelector('#pivotal_' + id)?.click(); }",
@@ -92,11 +85,25 @@ def _bind_hello(page: Page) -> None:
     )
 
 
-def _data_of(page: Page, run: Run) -> list[Any]:
+def _lists(page: Page) -> list[Any]:
+    """Presets, bundles, and interrupted runs, as they are now."""
+    desk = page.desk
     try:
-        page.desk.scan(run.data.folder)
+        resumable = desk.interrupted()
+        presets = [*(preset.label for preset in PRESETS), *desk.own_presets()]
     except PivotalError:
-        pass
+        resumable, presets = [], [preset.label for preset in PRESETS]
+    return [
+        gr.update(choices=presets),
+        gr.update(choices=_bundles(page)),
+        gr.update(choices=resumable, value=resumable[0] if resumable else None),
+        gr.update(visible=bool(resumable) and not desk.running()),
+    ]
+
+
+def _data_of(page: Page, run: Run) -> list[Any]:
+    with contextlib.suppress(PivotalError):  # the folder may be gone: its settings are shown all the same
+        page.desk.scan(run.data.folder)
     return data_outputs(page, run)
 
 

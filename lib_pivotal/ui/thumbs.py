@@ -9,12 +9,11 @@ from pathlib import Path
 
 from PIL import Image, ImageOps
 
-
 JPEG_QUALITY = 85
 
 
 def thumbnail(path: Path | str, side_px: int) -> str:
-    """A data URI of the picture, at most `side_px` a side; small ones stay as they are. Empty where it cannot be read."""
+    """A data URI of the picture, at most `side_px` a side, never enlarged. Empty where it cannot be read."""
     file = Path(path)
     try:
         return _made(str(file), file.stat().st_mtime_ns, side_px)

@@ -39,7 +39,9 @@ def build_settings(page: Page) -> None:
             page.form.add_group("main", columns=4)
             gr.HTML(HELP, elem_classes=["pivotal-html"])
         for group in FOLDED:
-            with gr.Accordion(GROUPS[group], open=False, elem_id=f"pivotal_group_{group}", elem_classes=["pivotal-group"]):
+            with gr.Accordion(
+                GROUPS[group], open=False, elem_id=f"pivotal_group_{group}", elem_classes=["pivotal-group"]
+            ):
                 page.form.add_group(group, columns=3)
                 gr.HTML(HELP, elem_classes=["pivotal-html"])
         with gr.Accordion("Load and save settings", open=False, elem_id="pivotal_load", elem_classes=["pivotal-group"]):
@@ -54,7 +56,9 @@ def _build_loading(page: Page) -> None:
         )
         parts["load_bundle_now"] = gr.Button("Load", scale=1, min_width=80, elem_id="pivotal_load_bundle_now")
     with gr.Row(elem_classes=["pivotal-row"]):
-        parts["preset_name"] = gr.Textbox(label="Keep these settings as a preset called", elem_id="pivotal_preset_name", scale=3)
+        parts["preset_name"] = gr.Textbox(
+            label="Keep these settings as a preset called", elem_id="pivotal_preset_name", scale=3
+        )
         parts["preset_save"] = gr.Button("Keep", scale=1, min_width=80, elem_id="pivotal_preset_save")
     with gr.Row(elem_classes=["pivotal-row"]):
         parts["upload"] = gr.UploadButton("Load a run.json", file_types=[".json"], elem_id="pivotal_upload", size="sm")
@@ -104,7 +108,9 @@ def estimate(run: Run, draws: dict[str, float]) -> str:
     parts = [f"{run.schedule.max_steps} steps, {count} draws of pictures"]
     if draws:
         least = min(draws, key=lambda name: draws[name])
-        parts.append(f"every word at least {draws[least]:.0f} times" if len(draws) > 1 else f"{least} {draws[least]:.0f} times")
+        parts.append(
+            f"every word at least {draws[least]:.0f} times" if len(draws) > 1 else f"{least} {draws[least]:.0f} times"
+        )
     return f'<div class="pivotal-before"><b>Before it starts</b> {" · ".join(parts)}</div>'
 
 
@@ -152,7 +158,9 @@ def _bind_presets(page: Page) -> None:
         choices = [*keys, *page.desk.own_presets()]
         return [message(f"Kept. It is called {path.stem} in the list of presets.", "ok"), gr.update(choices=choices)]
 
-    quiet(parts["preset_save"].click, keep, [parts["preset_name"], *form.components], [parts["loaded"], parts["preset"]])
+    quiet(
+        parts["preset_save"].click, keep, [parts["preset_name"], *form.components], [parts["loaded"], parts["preset"]]
+    )
 
 
 def _bind_loading(page: Page) -> None:
@@ -173,7 +181,11 @@ def _bind_loading(page: Page) -> None:
 
     def load_bundle(name: str | None) -> list[Any]:
         if not name:
-            return [*(unchanged() for _ in form.components), message("Choose a file first.", "info"), *(unchanged() for _ in DATA_PARTS)]
+            return [
+                *(unchanged() for _ in form.components),
+                message("Choose a file first.", "info"),
+                *(unchanged() for _ in DATA_PARTS),
+            ]
         return load(page.desk.manager.studio.lora_folder() / name)
 
     quiet(parts["load_bundle_now"].click, load_bundle, parts["load_bundle"], outputs)

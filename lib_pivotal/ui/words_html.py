@@ -41,22 +41,30 @@ def words_table(rows: Sequence[WordRow], draws: Mapping[str, float]) -> str:
     hints = word_help()
     heads = "".join(f'<th title="{escape(hints[key])}" class="c-{key}">{label}</th>' for key, label in COLUMNS)
     heads += '<th class="c-pictures" title="Pictures whose captions have the word.">Pictures</th>'
-    heads += f'<th class="c-draws" title="How often the word is drawn in the run; {ADVISED_DRAWS} or more are advised.">Draws in the run</th><th></th>'
+    hint = f"How often the word is drawn in the run; {ADVISED_DRAWS} or more are advised."
+    heads += f'<th class="c-draws" title="{hint}">Draws in the run</th><th></th>'
     body = "".join(_row(number, row, draws.get(row.word.name, 0.0)) for number, row in enumerate(rows))
     return f'<table class="pivotal-words"><thead><tr>{heads}</tr></thead>{body}</table>'
 
 
 def _row(number: int, row: WordRow, draws: float) -> str:
     values = asdict(row.word)
-    cells = "".join(f'<td class="c-{key}" data-label="{label}">{_input(key, values[key], label)}</td>' for key, label in COLUMNS)
-    more = "".join(f'<label>{label}{_input(key, values[key], label)}</label>' for key, label in MORE)
-    style = '<span class="pivotal-tag" title="It stands beside other words: probably a style.">style</span>' if row.style else ""
+    cells = "".join(
+        f'<td class="c-{key}" data-label="{label}">{_input(key, values[key], label)}</td>' for key, label in COLUMNS
+    )
+    more = "".join(f"<label>{label}{_input(key, values[key], label)}</label>" for key, label in MORE)
+    style = (
+        '<span class="pivotal-tag" title="It stands beside other words: probably a style.">style</span>'
+        if row.style
+        else ""
+    )
     tools = (
         '<button type="button" class="pivotal-mini" data-more="1" title="More settings of this word">⋯</button>'
         '<button type="button" class="pivotal-mini" data-remove="1" title="Remove this word">✕</button>'
     )
+    cells += f'<td class="c-pictures" data-label="Pictures">{row.pictures}{style}</td>'
     return (
-        f'<tbody data-word="{number}"><tr>{cells}<td class="c-pictures" data-label="Pictures">{row.pictures}{style}</td>'
+        f'<tbody data-word="{number}"><tr>{cells}'
         f'<td class="c-draws" data-label="Draws">{draws_bar(draws)}</td><td class="c-tools">{tools}</td></tr>'
         f'<tr class="pivotal-more" hidden><td colspan="8"><div>{more}</div></td></tr></tbody>'
     )
