@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import deque
@@ -30,12 +31,16 @@ NOTICES = 200
 
 @dataclass(frozen=True)
 class PictureStep:
-    """The four rows at one step: files by row label, one a column; `grid` is the labelled sheet."""
+    """The four rows at one step: files by row label, one a column; `grid` is the labelled sheet.
+
+    `bundle` is the file behind them, empty where it was not kept.
+    """
 
     step: int
     columns: tuple[str, ...]
     rows: dict[str, tuple[str, ...]]
     grid: str
+    bundle: str = ""
 
 
 @dataclass
@@ -48,7 +53,9 @@ class Curve:
     _skipped: int = 0
 
     def add(self, step: int, value: float) -> None:
-        """Append, or pass over the points that thinning leaves out."""
+        """Append, or pass over what thinning leaves out and what is no number (a skipped step; JSON has none)."""
+        if not math.isfinite(value):
+            return
         self._skipped += 1
         if self._skipped < self.every:
             return
@@ -128,7 +135,8 @@ class RunView:
             self._files.append({"step": event.step, "kind": event.kind, "path": str(event.path)})
         elif isinstance(event, PicturesMade):
             rows = {label: tuple(str(path) for path in paths) for label, paths in event.cells.items()}
-            self._pictures.append(PictureStep(event.step, tuple(event.columns), rows, str(event.path or "")))
+            files = str(event.path or ""), str(event.bundle or "")
+            self._pictures.append(PictureStep(event.step, tuple(event.columns), rows, *files))
         elif isinstance(event, SeparationMeasured):
             for word, share in event.shares.items():
                 self._shares.setdefault(word, Curve()).add(event.step, share)

@@ -73,13 +73,17 @@ class FileSaved:
 
 @dataclass(frozen=True, eq=False)
 class PicturesMade:
-    """The four rows at a step: the labelled sheet, and each picture's file by row label, one a column."""
+    """The four rows at a step: the labelled sheet, and each picture's file by row label, one a column.
+
+    `bundle` is the file that the pictures were made with, where it was kept.
+    """
 
     step: int
     grid: Image.Image
     path: Path | None = None
     columns: tuple[str, ...] = ()
     cells: Mapping[str, tuple[Path, ...]] = field(default_factory=dict)
+    bundle: Path | None = None
 
 
 @dataclass(frozen=True)

@@ -102,8 +102,10 @@ class RunOutputs:
             saving.preview_prompts or ("{word}",),
             SampleRequest("", width_px=size, height_px=size),
         )
+        kept = self._keep_previewed(step)
         with tempfile.TemporaryDirectory() as folder:
-            bundle = require(read_bundle(self._write(Path(folder) / "preview.safetensors", step)))
+            file = kept or self._write(Path(folder) / "preview.safetensors", step)
+            bundle = require(read_bundle(file))
         words, saved = load_on_host(self._host, bundle)
         live = self._trainable.network
         if live is None:
@@ -115,7 +117,18 @@ class RunOutputs:
         grid = draw_grid(rows, columns, title=f"{self._run.name}, step {step}")
         path = self._log_folder / f"{self._run.name}-{step:06d}.png"
         grid.save(path)
-        return [PicturesMade(step, grid, path, tuple(columns), self._save_cells(rows, step))]
+        return [PicturesMade(step, grid, path, tuple(columns), self._save_cells(rows, step), kept)]
+
+    def _keep_previewed(self, step: int) -> Path | None:
+        """The bundle at this step in the run's folder; None where that is not wanted, or the disk is full."""
+        if not self._run.saving.keep_previewed:
+            return None
+        folder = self._log_folder / "steps"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            return self._write(folder / f"{self._run.name}-{step:06d}.safetensors", step)
+        except OSError:
+            return None
 
     def write_copy(self, path: Path) -> Path:
         """The bundle as it is now, written to `path`; the run's own files are not touched."""

@@ -27,11 +27,16 @@ def register() -> None:
     bundles.register()
     conditionings.register()
     cards.register()
+    compat.in_fresh_thread(_add_callbacks)
+
+
+def _add_callbacks() -> None:
     counter.register()
     script_callbacks.on_infotext_pasted(infotexts.pasted)
     axes.register()  # with --nowebui the scripts' arguments are settled before on_before_ui
     script_callbacks.on_before_ui(axes.register)
     script_callbacks.on_ui_settings(settings.register)
+    script_callbacks.on_ui_tabs(_build_tab)
     script_callbacks.on_app_started(_app_started)
     script_callbacks.on_script_unloaded(unregister)
 
@@ -42,6 +47,12 @@ def unregister() -> None:
     cards.unregister()
     conditionings.unregister()
     bundles.unregister()
+
+
+def _build_tab() -> list[Any]:
+    from lib_pivotal.webui import tab  # here: with --nowebui no page is built
+
+    return tab.build()
 
 
 def _app_started(demo: Any, app: Any) -> None:

@@ -24,7 +24,7 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -237,10 +237,20 @@ def pivotal_webui(
 
 @contextlib.contextmanager
 def running(
-    installation: Installation, checkpoint: Path, data: Path, *, linked: bool = False, page: bool = False
+    installation: Installation,
+    checkpoint: Path,
+    data: Path,
+    *,
+    linked: bool = False,
+    page: bool = False,
+    prepare: Callable[[Path], None] = lambda data: None,
 ) -> Iterator[WebUI]:
-    """Start the web UI on `data`, wait until it is ready, end it; with the page (gradio) or only the API."""
+    """Start the web UI on `data`, wait until it is ready, end it; with the page (gradio) or only the API.
+
+    `prepare` may put more into `data` before the start.
+    """
     lay_out_data(data, checkpoint)
+    prepare(data)
     if linked:
         (data / "extensions" / "sd-webui-pivotal").symlink_to(ROOT, target_is_directory=True)
     port = free_port()

@@ -1,0 +1,292 @@
+// The page "Pivotal tuning": tooltips, faults beside their fields, the table of words, and a pulse while a run goes on.
+// Works in the web UI (which loads this file) and on the page that stands alone. Touches nothing outside #pivotal_tab.
+(function() {
+    "use strict";
+
+    const RUNNING_MS = 1000;
+    const IDLE_MS = 5000;
+    const GIVE_UP_MS = 15000;
+    const CHECK_MS = 500;
+
+    let asked = 0; // when the last pulse was sent, 0 when it was answered
+    let lastPulse = 0;
+    let checkTimer = null;
+    let wasActive = false;
+
+    function root() {
+        return typeof gradioApp === "function" ? gradioApp() : document;
+    }
+
+    function find(id) {
+        return root().querySelector("#pivotal_" + id);
+    }
+
+    function click(id) {
+        const button = find(id);
+        if (button) button.click();
+    }
+
+    function write(id, text) {
+        const box = find(id)?.querySelector("textarea, input");
+        if (!box) return;
+        box.value = text;
+        box.dispatchEvent(new Event("input", {bubbles: true}));
+    }
+
+    function data(id) {
+        const holder = find(id)?.querySelector("[data-json]");
+        try {
+            return holder ? JSON.parse(holder.dataset.json) : null;
+        } catch (error) {
+            return null;
+        }
+    }
+
+    // ---- tooltips and the line of help ----
+
+    function setTooltips() {
+        const hints = data("hints") || {};
+        for (const [id, text] of Object.entries(hints)) {
+            const field = root().querySelector("#" + id);
+            if (!field) continue;
+            field.title = text;
+            for (const part of field.querySelectorAll("label, span, input, textarea")) part.title = text;
+        }
+    }
+
+    function showHelp(event) {
+        const field = event.target.closest?.(".pivotal-field, .pivotal-words [data-key]");
+        const line = event.target.closest?.(".pivotal-group")?.querySelector(".pivotal-help");
+        if (field?.title && line) line.textContent = field.title;
+    }
+
+    // ---- faults beside their fields ----
+
+    function fieldOf(path) {
+        const word = /^words\.(\d+)\.(\w+)/.exec(path);
+        if (word) return find("words_table")?.querySelector(`[data-word="${word[1]}"] [data-key="${word[2]}"]`);
+        return find(path.replaceAll(".", "_")) || find(path.split(".").slice(0, 2).join("_"));
+    }
+
+    function showFaults() {
+        const facts = data("facts");
+        if (!facts) return;
+        for (const old of root().querySelectorAll("#pivotal_tab .pivotal-fault")) {
+            old.classList.remove("pivotal-fault");
+            delete old.dataset.fault;
+        }
+        for (const fault of facts.faults) {
+            const field = fieldOf(fault.field);
+            if (!field) continue;
+            field.classList.add("pivotal-fault");
+            field.dataset.fault = fault.text;
+            if (field.matches("input")) field.title = fault.text;
+        }
+        for (const [name, html] of Object.entries(facts.draws)) {
+            for (const row of root().querySelectorAll("#pivotal_words_table tbody[data-word]")) {
+                if (row.querySelector("[data-key=name]").value !== name) continue;
+                const cell = row.querySelector(".c-draws");
+                if (cell.dataset.shown !== html) { // or the table's own observer would call this for ever
+                    cell.dataset.shown = html;
+                    cell.innerHTML = html;
+                }
+            }
+        }
+    }
+
+    function showField(path) {
+        const field = fieldOf(path);
+        if (!field) return;
+        if (/^(words\.|data\.folder)/.test(path)) tab(0);
+        else tab(1);
+        const folded = field.closest(".pivotal-group");
+        const head = folded?.querySelector(".label-wrap");
+        if (head && !head.classList.contains("open")) head.click();
+        setTimeout(() => {
+            field.scrollIntoView({block: "center", behavior: "smooth"});
+            (field.matches("input") ? field : field.querySelector("input, textarea"))?.focus({preventScroll: true});
+        }, 150);
+    }
+
+    function tab(index) {
+        root().querySelectorAll("#pivotal_tabs > .tab-nav > button")[index]?.click();
+    }
+
+    // ---- the table of words ----
+
+    function gatherWords() {
+        const words = [];
+        for (const body of root().querySelectorAll("#pivotal_words_table tbody[data-word]")) {
+            const word = {};
+            for (const input of body.querySelectorAll("[data-key]")) {
+                if (input.type === "checkbox") word[input.dataset.key] = input.checked;
+                else if (input.type === "number") word[input.dataset.key] = input.value === "" ? null : Number(input.value);
+                else word[input.dataset.key] = input.value;
+            }
+            words.push(word);
+        }
+        write("words", JSON.stringify(words));
+    }
+
+    function check() {
+        clearTimeout(checkTimer);
+        checkTimer = setTimeout(() => click("check"), CHECK_MS);
+    }
+
+    function changed(event) {
+        if (event.target.closest("#pivotal_words_table")) gatherWords();
+        if (event.target.closest("#pivotal_words_table, .pivotal-settings, #pivotal_data_folder")) check();
+    }
+
+    // ---- clicks inside our HTML ----
+
+    const CLICKS = [
+        ["[data-more]", (button) => {
+            const more = button.closest("tbody").querySelector(".pivotal-more");
+            more.hidden = !more.hidden;
+        }],
+        ["[data-remove]", (button) => {
+            button.closest("tbody").remove();
+            gatherWords();
+            check();
+        }],
+        ["[data-field]", (button) => showField(button.dataset.field)],
+        ["[data-show]", (button) => filter("problem " + (Number(button.dataset.show) + 1))],
+        ["[data-filter]", (button) => filter(button.dataset.filter)],
+        ["[data-page]", (button) => {
+            write("gallery_page", button.dataset.page);
+            setTimeout(() => click("gallery_show"), 50);
+        }],
+        ["[data-column]", (button) => pick({column: button.dataset.column})],
+        ["[data-step]", (button) => pick({step: Number(button.dataset.step)})],
+        ["[data-copy]", (button) => copy(button)],
+        ["[data-zoom]", (picture) => zoom(picture)]
+    ];
+
+    function clicked(event) {
+        for (const [selector, act] of CLICKS) {
+            const hit = event.target.closest(selector);
+            if (hit) return act(hit);
+        }
+        return null;
+    }
+
+    function filter(text) {
+        write("gallery_filter", text);
+        write("gallery_page", "0");
+        setTimeout(() => click("gallery_show"), 50);
+        find("gallery")?.scrollIntoView({block: "nearest", behavior: "smooth"});
+    }
+
+    function pick(change) {
+        const box = find("pick")?.querySelector("textarea, input");
+        let now = {};
+        try {
+            now = JSON.parse(box.value || "{}");
+        } catch (error) {
+            now = {};
+        }
+        if (change.step !== undefined && change.step === now.step) change = {step: null};
+        write("pick", JSON.stringify({...now, ...change}));
+        setTimeout(() => click("refresh"), 50);
+    }
+
+    function copy(button) {
+        const text = button.dataset.copy;
+        const done = () => {
+            button.classList.add("copied");
+            setTimeout(() => button.classList.remove("copied"), 1200);
+        };
+        if (navigator.clipboard && window.isSecureContext) {
+            navigator.clipboard.writeText(text).then(done, () => {});
+            return;
+        }
+        const area = document.createElement("textarea"); // plain http has no clipboard
+        area.value = text;
+        document.body.append(area);
+        area.select();
+        document.execCommand("copy");
+        area.remove();
+        done();
+    }
+
+    function zoom(picture) {
+        const cover = document.createElement("div");
+        cover.className = "pivotal-zoom";
+        const large = picture.cloneNode();
+        const caption = document.createElement("span");
+        caption.textContent = picture.alt;
+        cover.append(large, caption);
+        const close = () => {
+            cover.remove();
+            document.removeEventListener("keydown", onKey);
+        };
+        const onKey = (event) => {
+            if (event.key === "Escape") close();
+        };
+        cover.addEventListener("click", close);
+        document.addEventListener("keydown", onKey);
+        document.body.append(cover);
+    }
+
+    // ---- the pulse ----
+
+    function pulse() {
+        const page = find("tab");
+        if (!page || document.hidden || page.offsetParent === null) return;
+        const now = Date.now();
+        if (asked && now - asked < GIVE_UP_MS) return;
+        const active = data("beat")?.active;
+        if (now - lastPulse < (active ? RUNNING_MS : IDLE_MS)) return;
+        lastPulse = asked = now;
+        click("refresh");
+    }
+
+    function beat() {
+        asked = 0;
+        const active = Boolean(data("beat")?.active);
+        if (wasActive && !active) { // names, presets and interrupted runs are others now
+            click("lists");
+            click("check");
+        }
+        wasActive = active;
+    }
+
+    function showNewest() {
+        const frame = find("rows")?.querySelector(".pivotal-rows-scroll");
+        if (frame) frame.scrollLeft = frame.scrollWidth;
+    }
+
+    function watch(id, act) {
+        const holder = find(id);
+        if (holder) new MutationObserver(act).observe(holder, {childList: true, subtree: true});
+    }
+
+    function start() {
+        const page = find("tab");
+        if (!page || page.dataset.ready) return;
+        page.dataset.ready = "1";
+        page.addEventListener("click", clicked);
+        page.addEventListener("change", changed);
+        page.addEventListener("focusin", showHelp);
+        page.addEventListener("mouseover", showHelp);
+        page.addEventListener("input", (event) => {
+            if (event.target.closest("#pivotal_name")) check();
+        });
+        watch("facts", showFaults);
+        watch("words_table", showFaults);
+        watch("beat", beat);
+        watch("rows", showNewest);
+        setTooltips();
+        click("hello");
+        setInterval(pulse, 250);
+    }
+
+    function whenThere() {
+        if (find("tab")) start();
+        else setTimeout(whenThere, 200);
+    }
+
+    if (typeof onUiLoaded === "function") onUiLoaded(start);
+    else whenThere();
+})();

@@ -1,0 +1,226 @@
+"""Presets: named starting points of a run, fitted to the pictures; users' own are kept as run.json files."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from lib_pivotal.config import Run, check_run, run_to_dict, write_run
+from lib_pivotal.errors import ConfigError, Fault
+from lib_pivotal.runs.proposal import WordRow, steps_for_draws
+
+PICTURES_PER_RUN = 8
+"""Presets draw the four rows about so often."""
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A starting point: `settings` by dotted path; `draws` each word should get, which makes the steps."""
+
+    key: str
+    label: str
+    help: str
+    settings: Mapping[str, Any]
+    draws: int = 800
+    prune: bool = True
+
+
+def _settings(**values: Any) -> Mapping[str, Any]:
+    """Keyword arguments as dotted paths: `network__unet_lr` is `network.unet_lr`."""
+    return MappingProxyType({key.replace("__", "."): value for key, value in values.items()})
+
+
+PRESETS: tuple[Preset, ...] = (
+    Preset(
+        "character",
+        "Character",
+        "One character (or thing). The word takes over what is always there; the rest stays with the caption.",
+        _settings(network__unet_rank=16, network__unet_alpha=8.0, schedule__batch_size=4, data__keep_first=1),
+        draws=3000,
+    ),
+    Preset(
+        "several",
+        "Several characters + style",
+        "Many words at once, and what they share goes into the network. Steps grow with the number of words.",
+        _settings(
+            network__unet_rank=32,
+            network__unet_alpha=16.0,
+            schedule__batch_size=4,
+            schedule__warmup_steps=50,
+            data__keep_first=2,
+        ),
+        draws=1600,
+    ),
+    Preset(
+        "style",
+        "Style",
+        "How things are drawn, not who is drawn: captions keep everything, the network takes the rest.",
+        _settings(
+            words_common__lr=2e-3,
+            network__unet_rank=32,
+            network__unet_alpha=16.0,
+            network__unet_lr=1e-4,
+            network__unet_targets="all",
+            noise__offset=0.03,
+            loss__weighting="min_snr",
+            schedule__batch_size=4,
+        ),
+        draws=6000,
+        prune=False,
+    ),
+    Preset(
+        "quick",
+        "Quick look",
+        "A short, rough run to see whether words and captions work, before a long one.",
+        _settings(
+            network__unet_rank=8,
+            network__unet_alpha=8.0,
+            network__unet_lr=5e-4,
+            words_common__lr=1e-2,
+            schedule__batch_size=2,
+            data__keep_first=1,
+        ),
+        draws=200,
+    ),
+    Preset(
+        "two_phase",
+        "Two-phase (cloneofsimo)",
+        "First the words alone, then the network with the words held fast: the original pivotal tuning.",
+        _settings(
+            words_common__lr=5e-4,
+            network__unet_rank=4,
+            network__unet_alpha=4.0,
+            network__unet_lr=1e-4,
+            network__te_targets="attention",
+            network__te_rank=4,
+            network__te_alpha=4.0,
+            network__te_lr=1e-5,
+            network__weight_decay=0.001,
+            schedule__phases="two_phase",
+            schedule__rate="linear",
+            schedule__batch_size=4,
+        ),
+        draws=4000,
+        prune=False,
+    ),
+)
+
+
+def preset(key: str) -> Preset:
+    """By key.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    for one in PRESETS:
+        if one.key == key:
+            return one
+    known = ", ".join(one.key for one in PRESETS)
+    raise ConfigError([Fault("preset", key, "is not a preset", f"Use one of: {known}.")])
+
+
+def fitting_preset(rows: Sequence[WordRow]) -> str:
+    """Which preset a folder's words suggest."""
+    characters = [row for row in rows if not row.style]
+    if len(rows) > 1:
+        return "several"
+    return "character" if characters or not rows else "style"
+
+
+def apply_preset(key: str, run: Run, rows: Sequence[WordRow] = ()) -> Run:
+    """`run` with the preset's settings; what names it and its pictures (name, folder, words, size, seed) stays.
+
+    Steps follow from how often each word shall be drawn, preview and saving intervals from the steps.
+    """
+    chosen = preset(key)
+    plain = run_to_dict(replace(Run(), name=run.name, seed=run.seed, clip_skip=run.clip_skip, words=run.words))
+    for path, value in chosen.settings.items():
+        _set(plain, path, value)
+    batch = plain["schedule"]["batch_size"]
+    steps = steps_for_draws(rows, chosen.draws, batch=batch) if rows else 1500
+    plain["schedule"]["max_steps"] = steps
+    plain["schedule"]["warmup_steps"] = min(plain["schedule"]["warmup_steps"], steps // 10)
+    if plain["schedule"]["phases"] == "two_phase":
+        plain["schedule"]["words_steps"] = steps // 2
+    every = preview_interval(steps)
+    plain["saving"]["preview_every_steps"] = every
+    plain["saving"]["state_every_steps"] = min(500, max(every, 50))
+    for path in ("folder", "resolution_px", "templates", "cache_folder", "masks", "transparency", "bucket_step_px"):
+        plain["data"][path] = run_to_dict(run)["data"][path]
+    plain["saving"]["preview_prompts"] = list(run.saving.preview_prompts)
+    plain["saving"]["folder"] = run.saving.folder
+    for word, row in zip(plain["words"], _rows_of(run, rows), strict=True):
+        word["prune"] = chosen.prune and row is not None and bool(row.absorbed)
+    return check_run(plain)[0]
+
+
+def preview_interval(steps: int) -> int:
+    """Steps between pictures, in round numbers."""
+    wanted = steps / PICTURES_PER_RUN
+    sizes = (10, 20, 25, 50, 100, 150, 200, 250, 300, 400, 500, 750, 1000, 1500, 2000, 2500)
+    return min(sizes, key=lambda size: abs(size - wanted))
+
+
+def _rows_of(run: Run, rows: Sequence[WordRow]) -> list[WordRow | None]:
+    by_name = {row.word.name: row for row in rows}
+    return [by_name.get(word.name) for word in run.words]
+
+
+def _set(plain: dict[str, Any], path: str, value: Any) -> None:
+    *parents, last = path.split(".")
+    for parent in parents:
+        plain = plain[parent]
+    plain[last] = value
+
+
+# ---- users' own ----
+
+
+def saved_presets(folder: Path) -> dict[str, Path]:
+    """Users' presets by name, from a folder that need not exist."""
+    return {path.stem: path for path in sorted(folder.glob("*.json"))}
+
+
+def save_preset(folder: Path, name: str, run: Run) -> Path:
+    """Keep a run's settings under a name; what belongs to one set of pictures is left out.
+
+    Raises:
+        ConfigError: the name is empty or no file can be called so.
+    """
+    safe = re.sub(r"[^\w .()+-]+", "_", name).strip(" .")
+    if not safe:
+        raise ConfigError([Fault("preset", name, "is not a name for a preset", "Use letters and digits.")])
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{safe}.json"
+    bare = replace(run, name="", words=(), data=replace(run.data, folder="", cache_folder=""))
+    write_run(path, bare)
+    return path
+
+
+def load_preset(path: Path, run: Run) -> Run:
+    """A user's preset over `run`: words, name and pictures stay."""
+    found = read_run_settings(path)
+    data = replace(found.data, folder=run.data.folder, cache_folder=run.data.cache_folder)
+    return replace(found, name=run.name, words=run.words, data=data)
+
+
+def read_run_settings(path: Path) -> Run:
+    """A run.json as settings: words and pictures may be missing.
+
+    Raises:
+        ConfigError: the file is no JSON, or a setting in it has a fault.
+    """
+    try:
+        plain = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ConfigError([Fault(str(path), "", f"cannot be read as JSON: {error}")]) from error
+    run, faults = check_run(plain)
+    faults = [fault for fault in faults if fault.field != "words"]
+    if faults:
+        raise ConfigError(faults)
+    return run

@@ -1,0 +1,119 @@
+"""The training page without the web UI: the same tab over the standalone host and one checkpoint file."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import threading
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from lib_pivotal.bundle.hashes import checkpoint_legacy_hash
+from lib_pivotal.bundle.listing import list_folder
+from lib_pivotal.config import Run
+from lib_pivotal.ports import Host
+from lib_pivotal.runs.manager import RunManager
+from lib_pivotal.standalone.model import StandaloneHost
+from lib_pivotal.training.loop import Aside
+
+
+class StandaloneStudio:
+    """Lends one checkpoint, loaded at first use; one lock guards it."""
+
+    def __init__(self, checkpoint: Path, folder: Path, *, device: str = "cpu") -> None:
+        self._checkpoint = checkpoint
+        self._folder = folder
+        self._device = device
+        self._lock = threading.Lock()
+        self._host: StandaloneHost | None = None
+        self._title = f"{checkpoint.name} [{checkpoint_legacy_hash(checkpoint)}]"
+        for needed in (self.lora_folder(), self.runs_folder()):
+            needed.mkdir(parents=True, exist_ok=True)
+
+    def checkpoint(self) -> str:
+        """The file's name and short hash."""
+        return self._title
+
+    def lora_folder(self) -> Path:
+        """Below the page's folder."""
+        return self._folder / "lora"
+
+    def runs_folder(self) -> Path:
+        """Below the page's folder."""
+        return self._folder / "runs"
+
+    def taken_names(self) -> Collection[str]:
+        """Words of the bundles that are there."""
+        return {word.name.lower() for summary in list_folder(self.lora_folder()) for word in summary.words}
+
+    def clip_skip(self) -> int:
+        """As the checkpoint was trained."""
+        return 1
+
+    def set_live(self, on: bool) -> None:
+        """Nothing makes pictures here but the run itself."""
+
+    def live_name(self) -> str:
+        """Empty: see `set_live`."""
+        return ""
+
+    @contextmanager
+    def exclusive(self, run: Run) -> Iterator[Host]:
+        """The checkpoint, for one run."""
+        with self._lock:
+            if self._host is None:
+                self._host = StandaloneHost.load(self._checkpoint, device=self._device)
+            yield self._host
+
+    def aside(self) -> Aside:
+        """Nobody else asks for the model; a pause just waits."""
+        return _NobodyWaits()
+
+    def load_checkpoint(self) -> None:
+        """It is always there."""
+
+    def farewell(self) -> str:
+        """Nothing to tell: the model stays where it was."""
+        return ""
+
+    def bundle_saved(self, path: Path) -> None:
+        """Files are read anew each time they are used."""
+
+
+class _NobodyWaits:
+    """An `Aside` of a process in which the run has the model for itself."""
+
+    def wanted(self) -> bool:
+        return False
+
+    def serve(
+        self,
+        *,
+        write_bundle: Callable[[Path], Path],
+        wait: Callable[[], None],
+        stopping: Callable[[], bool],
+        say: Callable[[str], None],
+    ) -> None:
+        wait()
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """`python dev.py page`."""
+    root = Path(__file__).resolve().parents[2]
+    parser = argparse.ArgumentParser(prog="python dev.py page", description=__doc__)
+    parser.add_argument("--checkpoint", type=Path, default=root / "examples/avatars/weights/avatars.safetensors")
+    parser.add_argument("--out", type=Path, default=root / "out/page", help="folder for bundles and runs")
+    parser.add_argument("--port", type=int, default=7870)
+    parser.add_argument("--device", default="cpu")
+    parsed = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
+    from lib_pivotal.ui.alone import serve  # here: tests of the studio need no gradio
+
+    manager = RunManager(StandaloneStudio(parsed.checkpoint, parsed.out, device=parsed.device))
+    serve(manager, root=root, port=parsed.port)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,276 @@
+"""What the page does, without widgets: scanning, proposing, checking, keeping a step, finding settings again."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import tempfile
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from lib_pivotal.bundle.format import META_RUN
+from lib_pivotal.bundle.safetensors_file import read_header
+from lib_pivotal.config import Run, WordConfig, check_run, write_run
+from lib_pivotal.data.dataset import scan
+from lib_pivotal.data.records import Dataset
+from lib_pivotal.errors import BundleError, ConfigError, Fault, HostError, PivotalError
+from lib_pivotal.files import replacing
+from lib_pivotal.runs.manager import RunManager
+from lib_pivotal.runs.presets import apply_preset, fitting_preset, read_run_settings, saved_presets
+from lib_pivotal.runs.proposal import (
+    WordRow,
+    describe_words,
+    draws_of,
+    legal_name,
+    never_apart,
+    propose,
+    word_problems,
+)
+from lib_pivotal.ui.dataset_html import Finding
+from lib_pivotal.ui.run_html import is_active
+
+SCANS_KEPT = 4
+_BAD_IN_FILES = re.compile(r'[<>:"/\\|?*,\x00-\x1f]')
+
+
+@dataclass(frozen=True)
+class Checked:
+    """A run as the page shows it now: faults by field, and how often each word would be drawn."""
+
+    run: Run
+    faults: tuple[Fault, ...]
+    draws: dict[str, float]
+    name_note: tuple[str, str]
+
+
+class Desk:
+    """Everything that a page asks for; knows the manager, and keeps the last scans."""
+
+    def __init__(self, manager: RunManager) -> None:
+        self.manager = manager
+        self._scans: OrderedDict[str, Dataset] = OrderedDict()
+        self._lock = threading.Lock()
+
+    # ---- data ----
+
+    def scan(self, folder: str) -> Dataset:
+        """Look at a folder anew.
+
+        Raises:
+            DataError: there is no such folder.
+            ConfigError: no folder is given.
+        """
+        if not folder.strip():
+            raise ConfigError([Fault("data.folder", "", "is empty", "Give the folder that holds the pictures.")])
+        dataset = scan(folder.strip())
+        with self._lock:
+            self._scans[folder.strip()] = dataset
+            self._scans.move_to_end(folder.strip())
+            while len(self._scans) > SCANS_KEPT:
+                self._scans.popitem(last=False)
+        return dataset
+
+    def dataset(self, folder: str) -> Dataset | None:
+        """The last scan of a folder."""
+        with self._lock:
+            return self._scans.get(folder.strip())
+
+    def propose(self, run: Run) -> tuple[Run, str, tuple[str, ...]]:
+        """Scan the run's folder and fit words, size, steps and name to it: the run, its preset, remarks."""
+        dataset = self.scan(run.data.folder)
+        proposal = propose(dataset)
+        words = tuple(row.word for row in proposal.rows)
+        name = run.name or legal_name(dataset.folder.resolve().name)
+        data = replace(run.data, resolution_px=proposal.resolution_px, templates=proposal.templates)
+        run = replace(run, name=name, words=words, data=data)
+        key = fitting_preset(proposal.rows)
+        return apply_preset(key, run, proposal.rows), key, proposal.remarks
+
+    def rows(self, run: Run) -> tuple[WordRow, ...]:
+        """The run's words with what the scanned pictures say of them."""
+        dataset = self.dataset(run.data.folder)
+        if dataset is None:
+            return tuple(WordRow(word, 0, 0.0) for word in run.words)
+        return describe_words(dataset, run.words, everywhere=bool(run.data.templates))
+
+    def findings(self, run: Run, rows: Sequence[WordRow], remarks: Sequence[str] = ()) -> list[Finding]:
+        """All that is worth a look: of the files, of the words, of the run."""
+        dataset = self.dataset(run.data.folder)
+        if dataset is None:
+            return []
+        found: list[Finding] = [(p.level, p.message, p.keys) for p in dataset.problems]
+        found += [
+            (level, text, ()) for level, _, text in word_problems(run, rows, taken=self.manager.studio.taken_names())
+        ]
+        names = [row.word.name for row in rows]
+        for first, second, count in never_apart(dataset, names):
+            text = f"{first} and {second} never appear apart ({count} pictures): the run cannot tell which is which."
+            found.append(("warning", text, ()))
+        unnamed = [p.key for p in dataset.pictures if not any(n.lower() in p.caption.lower() for n in names)]
+        if names and unnamed and not run.data.templates:
+            text = f"{len(unnamed)} picture(s) name none of the words: they teach the network, but no word."
+            found.append(("info", text, tuple(unnamed)))
+        found += [("info", remark, ()) for remark in remarks]
+        order = {"error": 0, "warning": 1, "info": 2}
+        return sorted(found, key=lambda finding: order[finding[0]])
+
+    # ---- before a run ----
+
+    def check(self, run: Run, faults: Sequence[Fault]) -> Checked:
+        """Everything that can be said without the model."""
+        found = list(faults)
+        if not run.data.folder:
+            found.append(
+                Fault("data.folder", "", "is empty", "Give the folder that holds the pictures, on the Data page.")
+            )
+        note = self.name_note(run.name)
+        if note[0] == "error":
+            found.append(Fault("name", run.name, note[1]))
+        return Checked(run, tuple(found), draws_of(run, self.rows(run)), note)
+
+    def name_note(self, name: str) -> tuple[str, str]:
+        """Of the file's name: a level (`ok`, `warning`, `error`) and what to know."""
+        if not name:
+            return "warning", "empty: the file will be called pivotal"
+        bad = sorted(set(_BAD_IN_FILES.findall(name)))
+        if bad:
+            return "error", f"cannot hold {' '.join(bad)}"
+        if name.strip(" .") != name:
+            return "error", "must not begin or end with a dot or a space"
+        try:
+            exists = (self.manager.studio.lora_folder() / f"{name}.safetensors").exists()
+        except HostError as error:
+            return "warning", str(error)
+        if exists:
+            return "warning", "there is a file of this name: it will be replaced when the run ends"
+        return "ok", f"<lora:{name}:1> is free"
+
+    def start(self, run: Run, faults: Sequence[Fault]) -> None:
+        """Begin the run.
+
+        Raises:
+            ConfigError: with every fault by field.
+            HostError: another run goes on, or there is no model.
+        """
+        checked = self.check(run, faults)
+        if checked.faults:
+            raise ConfigError(checked.faults)
+        self.manager.start(run)
+
+    # ---- a run ----
+
+    def snapshot(self) -> dict[str, Any] | None:
+        """Of the current run, or the last one."""
+        view = self.manager.current
+        return None if view is None else view.snapshot()
+
+    def keep(self, step: int) -> str:
+        """Copy the bundle that belongs to a step's pictures into the LoRA folder; says what was done.
+
+        Raises:
+            HostError: that step has no file.
+        """
+        snapshot = self.snapshot()
+        item = next((p for p in (snapshot or {}).get("pictures", ()) if p["step"] == step), None)
+        source = Path(item["bundle"]) if item and item.get("bundle") else None
+        if snapshot is None or source is None or not source.is_file():
+            raise HostError(f"step {step} has no file to keep: it was not saved, or it was cleared away")
+        target = self.manager.studio.lora_folder() / f"{snapshot['name']}-{step:06d}.safetensors"
+        with replacing(target) as temporary:
+            shutil.copyfile(source, temporary)
+        self.manager.studio.bundle_saved(target)
+        return f"Kept as {target.name}: use it as <lora:{target.stem}:1>."
+
+    # ---- settings of before ----
+
+    def remembered(self) -> Run | None:
+        """The settings to show on a fresh page: of the current run, else of the one before; None for neither."""
+        view = self.manager.current
+        folders = [view.folder] if view is not None else self._run_folders()
+        if not folders:
+            return None
+        found = sorted(folders[0].glob("*.run.json"))
+        try:
+            return read_run_settings(found[0]) if found else None
+        except ConfigError:
+            return None
+
+    def _run_folders(self) -> list[Path]:
+        """Of all runs, the newest first."""
+        found = {path.parent for path in self.manager.studio.runs_folder().glob("*/*.run.json")}
+        return sorted(found, key=lambda folder: folder.name, reverse=True)
+
+    def interrupted(self) -> list[str]:
+        """Names of run folders that can be continued, the newest first."""
+        return [folder.name for folder in self.manager.resumable() if not _is_finished(folder)]
+
+    def running(self) -> bool:
+        """Whether a run goes on."""
+        return is_active(self.snapshot())
+
+    def presets_folder(self) -> Path:
+        """Where users' presets are."""
+        return self.manager.studio.runs_folder() / "presets"
+
+    def own_presets(self) -> dict[str, Path]:
+        """Users' presets by name."""
+        return saved_presets(self.presets_folder())
+
+    def bundles(self) -> list[str]:
+        """Files in the LoRA folder, the newest first."""
+        folder = self.manager.studio.lora_folder()
+        found = [path for path in folder.rglob("*.safetensors") if not path.name.startswith(".")]
+        found.sort(key=lambda path: path.stat().st_mtime, reverse=True)
+        return [path.relative_to(folder).as_posix() for path in found[:500]]
+
+    def run_file(self, run: Run) -> Path:
+        """The settings as a file that can be downloaded."""
+        path = Path(tempfile.mkdtemp(prefix="pivotal-")) / f"{run.name or 'pivotal'}.run.json"
+        write_run(path, run)
+        return path
+
+    def settings_of(self, file: Path) -> Run:
+        """The run that a bundle, or a run.json, carries.
+
+        Raises:
+            PivotalError: it carries none, or one that cannot be read.
+        """
+        if file.suffix == ".json":
+            return read_run_settings(file)
+        text = read_header(file).metadata.get(META_RUN, "")
+        if not text:
+            raise BundleError(f"{file.name}: carries no settings; it was not made here.")
+        run, faults = check_run(json.loads(text))
+        if faults and not run.words and not run.name:
+            raise ConfigError(faults)
+        return run
+
+
+def words_of(text: str) -> tuple[WordConfig, ...]:
+    """The form's list of words, as far as it can be read."""
+    try:
+        plain = json.loads(text or "[]")
+    except json.JSONDecodeError:
+        return ()
+    return check_run({"words": plain})[0].words
+
+
+def _is_finished(folder: Path) -> bool:
+    """Whether the last thing that a run's log says is that it came to its end."""
+    for log in folder.glob("*.events.jsonl"):
+        with log.open("rb") as file:
+            file.seek(max(0, log.stat().st_size - 4096))
+            lines = file.read().splitlines()
+        if lines and b'"RunEnded"' in lines[-1] and b'"finished"' in lines[-1]:
+            return True
+    return False
+
+
+def sentence(error: Exception) -> str:
+    """What to tell the user of an error."""
+    return str(error) if isinstance(error, PivotalError) else f"{type(error).__name__}: {error}"

@@ -1,0 +1,296 @@
+"""One table ties every setting of a run to its component: label, group, and nothing that `config.py` knows already."""
+
+from __future__ import annotations
+
+import json
+import typing
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Literal
+
+import gradio as gr
+
+from lib_pivotal.config import LayerGroup, Run, WordConfig, check_run, run_to_dict
+from lib_pivotal.config_schema import Setting, describe, walk
+from lib_pivotal.errors import Fault
+
+Kind = Literal["number", "text", "flag", "choice", "lines", "words", "groups"]
+PREFIX = "pivotal_"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A setting on the page: its dotted path, its label, and the group that it stands in."""
+
+    path: str
+    label: str
+    group: str
+
+    @property
+    def elem_id(self) -> str:
+        """The id of its element: `network.unet_lr` is `pivotal_network_unet_lr`."""
+        return PREFIX + self.path.replace(".", "_")
+
+
+GROUPS: dict[str, str] = {
+    "data": "Data",
+    "main": "What matters most",
+    "words": "Words",
+    "network": "Network",
+    "loss": "Loss and noise",
+    "schedule": "Schedule and optimiser",
+    "captions": "Captions",
+    "pictures": "Pictures and masks",
+    "memory": "Memory and precision",
+    "saving": "Saving and previews",
+}
+"""Key -> title. `data` stands on the Data page, `main` open on the Train page, the others folded below it."""
+
+TABLE: tuple[Entry, ...] = (
+    Entry("data.folder", "Folder of pictures", "data"),
+    Entry("words", "Words", "data"),
+    Entry("name", "Name of the file", "main"),
+    Entry("words_common.lr", "Words' lr", "main"),
+    Entry("network.unet_lr", "U-Net lr", "main"),
+    Entry("network.te_targets", "Text encoder", "main"),
+    Entry("network.te_lr", "Text encoder lr", "main"),
+    Entry("network.unet_rank", "Rank", "main"),
+    Entry("schedule.batch_size", "Batch", "main"),
+    Entry("data.resolution_px", "Size (px)", "main"),
+    Entry("schedule.max_steps", "Steps", "main"),
+    Entry("words_common.control", "Keep vectors in range", "words"),
+    Entry("words_common.weight_decay", "Weight decay of words", "words"),
+    Entry("words_common.initial_std", "Spread of random vectors", "words"),
+    Entry("network.algorithm", "Kind of network", "network"),
+    Entry("network.unet_targets", "U-Net layers", "network"),
+    Entry("network.unet_alpha", "U-Net alpha", "network"),
+    Entry("network.te_rank", "Text encoder rank", "network"),
+    Entry("network.te_alpha", "Text encoder alpha", "network"),
+    Entry("network.dropout", "Dropout", "network"),
+    Entry("network.rank_dropout", "Rank dropout", "network"),
+    Entry("network.max_norm", "Largest norm of a layer", "network"),
+    Entry("network.weight_decay", "Weight decay of network", "network"),
+    Entry("network.groups", "Groups of layers", "network"),
+    Entry("loss.kind", "Loss", "loss"),
+    Entry("loss.huber_delta", "Huber delta", "loss"),
+    Entry("loss.weighting", "Weight by timestep", "loss"),
+    Entry("loss.snr_gamma", "SNR gamma", "loss"),
+    Entry("noise.offset", "Noise offset", "loss"),
+    Entry("noise.multires_iterations", "Multi-resolution scales", "loss"),
+    Entry("noise.multires_discount", "Multi-resolution discount", "loss"),
+    Entry("noise.perturbation", "Input perturbation", "loss"),
+    Entry("noise.timestep_min", "Lowest timestep", "loss"),
+    Entry("noise.timestep_max", "Timesteps below", "loss"),
+    Entry("noise.zero_terminal_snr", "Zero terminal SNR", "loss"),
+    Entry("schedule.optimizer", "Optimiser", "schedule"),
+    Entry("schedule.rate", "Course of learning rates", "schedule"),
+    Entry("schedule.warmup_steps", "Warm-up steps", "schedule"),
+    Entry("schedule.final_factor", "Rate at the end (fraction)", "schedule"),
+    Entry("schedule.accumulation", "Micro-batches a step", "schedule"),
+    Entry("schedule.phases", "Phases", "schedule"),
+    Entry("schedule.words_steps", "Steps of words alone", "schedule"),
+    Entry("schedule.continued_words_factor", "Words' rate after that", "schedule"),
+    Entry("schedule.network_start", "Network starts at (fraction)", "schedule"),
+    Entry("schedule.te_stop", "Text encoder stops at (fraction)", "schedule"),
+    Entry("schedule.clip_words", "Gradient limit, words", "schedule"),
+    Entry("schedule.clip_network", "Gradient limit, network", "schedule"),
+    Entry("schedule.ema_decay", "EMA", "schedule"),
+    Entry("seed", "Seed", "schedule"),
+    Entry("data.shuffle_tags", "Shuffle tags", "captions"),
+    Entry("data.keep_first", "Keep first tags in front", "captions"),
+    Entry("data.tag_dropout", "Tag dropout", "captions"),
+    Entry("data.caption_dropout", "Caption dropout", "captions"),
+    Entry("data.prefix", "Before every caption", "captions"),
+    Entry("data.suffix", "After every caption", "captions"),
+    Entry("data.templates", "Templates, one a line", "captions"),
+    Entry("clip_skip", "Clip skip", "captions"),
+    Entry("data.bucketing", "Aspect-ratio buckets", "pictures"),
+    Entry("data.bucket_step_px", "Bucket step (px)", "pictures"),
+    Entry("data.upscale", "Enlarge small pictures", "pictures"),
+    Entry("data.flip", "Mirror half of the draws", "pictures"),
+    Entry("data.random_latent", "Draw latents at random", "pictures"),
+    Entry("data.transparency", "Behind transparent pixels", "pictures"),
+    Entry("data.masks", "Masks", "pictures"),
+    Entry("data.mask_normalise", "Masks to a mean of 1", "pictures"),
+    Entry("memory.precision", "Precision", "memory"),
+    Entry("memory.gradient_checkpointing", "Gradient checkpointing", "memory"),
+    Entry("data.cache_folder", "Keep latents in folder", "memory"),
+    Entry("saving.preview_every_steps", "Pictures every … steps", "saving"),
+    Entry("saving.preview_prompts", "Prompts of the pictures, one a line", "saving"),
+    Entry("saving.keep_previewed", "Keep the file of each set of pictures", "saving"),
+    Entry("saving.separation_every_steps", "Share of the words every … steps", "saving"),
+    Entry("saving.every_steps", "Save the file every … steps", "saving"),
+    Entry("saving.state_every_steps", "Save the state every … steps", "saving"),
+    Entry("saving.keep_states", "States kept", "saving"),
+    Entry("saving.dtype", "Precision of the file", "saving"),
+    Entry("saving.embedding_files", "Also one file a word", "saving"),
+    Entry("saving.folder", "Folder of the file (command line)", "saving"),
+)
+
+_HINTS: dict[str, Any] = {path: hint for path, _, hint in walk(Run)}
+_SETTINGS: dict[str, Setting] = {path: describe(field) for path, field, _ in walk(Run)}
+
+
+def kind_of(path: str) -> Kind:
+    """Which sort of component a setting needs, from its type."""
+    hint, setting = _HINTS[path], _SETTINGS[path]
+    if typing.get_origin(hint) is tuple:
+        item = typing.get_args(hint)[0]
+        return "words" if item is WordConfig else "groups" if item is LayerGroup else "lines"
+    if setting.choices:
+        return "choice"
+    if hint is bool:
+        return "flag"
+    return "text" if hint is str else "number"
+
+
+def help_text(path: str) -> str:
+    """What it does, its unit, its limits and a good range: one tooltip."""
+    return _sentence(_SETTINGS[path])
+
+
+def word_help() -> dict[str, str]:
+    """The same for the settings of a single word, by name."""
+    return {field.name: _sentence(describe(field)) for field in fields(WordConfig)}
+
+
+def _sentence(setting: Setting) -> str:
+    parts = [setting.help]
+    if setting.good_range:
+        parts.append(f"Good: {setting.good_range}.")
+    low, high = setting.minimum, setting.maximum
+    unit = f" {setting.unit}" if setting.unit and setting.unit != "path" else ""
+    if low is not None and high is not None:
+        parts.append(f"From {low:g} to {high:g}{unit}.")
+    elif low is not None:
+        parts.append(f"{'Above' if setting.above_minimum else 'At least'} {low:g}{unit}.")
+    elif unit:
+        parts.append(f"In{unit}.")
+    return " ".join(parts)
+
+
+class Form:
+    """The components of one page, by path; they are made group by group where the page wants them."""
+
+    def __init__(self) -> None:
+        self._made: dict[str, Any] = {}
+        self._defaults = _flat(run_to_dict(Run()))
+
+    def add(self, path: str, **options: Any) -> Any:
+        """Make the component of one setting here."""
+        entry = next(entry for entry in TABLE if entry.path == path)
+        self._made[path] = component = _component(entry, to_widget(path, self._defaults[path]), options)
+        return component
+
+    def add_group(self, group: str, *, columns: int = 3) -> None:
+        """Make what is left of a group here, in rows of `columns`."""
+        entries = [entry for entry in TABLE if entry.group == group and entry.path not in self._made]
+        for start in range(0, len(entries), columns):
+            with gr.Row(elem_classes=["pivotal-row"]):
+                for entry in entries[start : start + columns]:
+                    self.add(entry.path)
+
+    def __getitem__(self, path: str) -> Any:
+        return self._made[path]
+
+    @property
+    def components(self) -> list[Any]:
+        """All of them in the table's order: the inputs of `read`, the outputs of `write`."""
+        return [self._made[entry.path] for entry in TABLE]
+
+    @staticmethod
+    def read(values: Sequence[Any]) -> tuple[Run, list[Fault]]:
+        """The run that the page shows, as far as it can be understood, and every fault by field."""
+        plain: dict[str, Any] = {}
+        faults: list[Fault] = []
+        for entry, value in zip(TABLE, values, strict=True):
+            try:
+                _put(plain, entry.path, from_widget(entry.path, value))
+            except ValueError as error:
+                faults.append(Fault(entry.path, value, str(error)))
+        run, found = check_run(plain)
+        return run, faults + found
+
+    @staticmethod
+    def write(run: Run) -> list[Any]:
+        """Values of all components for a run."""
+        flat = _flat(run_to_dict(run))
+        return [to_widget(entry.path, flat[entry.path]) for entry in TABLE]
+
+
+def to_widget(path: str, value: Any) -> Any:
+    """A plain JSON value as its component holds it."""
+    kind = kind_of(path)
+    if kind == "words":
+        return json.dumps(value, ensure_ascii=False)
+    if kind == "lines":
+        return "\n".join(value)
+    if kind == "groups":
+        return "\n".join(f"{g['pattern']} | {g['rank']} | {g['alpha']!r} | {g['lr_factor']!r}" for g in value)
+    return value
+
+
+def from_widget(path: str, value: Any) -> Any:
+    """What a component holds as a plain JSON value.
+
+    Raises:
+        ValueError: text that cannot be read; its message is for the user.
+    """
+    kind = kind_of(path)
+    if kind == "words":
+        try:
+            return json.loads(value or "[]")
+        except json.JSONDecodeError as error:
+            raise ValueError(f"is no list of words: {error}") from error
+    if kind == "lines":
+        return [line.strip() for line in (value or "").splitlines() if line.strip()]
+    if kind == "groups":
+        return [_group(line) for line in (value or "").splitlines() if line.strip()]
+    if kind == "text":
+        return (value or "").strip()
+    return value
+
+
+def _group(line: str) -> dict[str, Any]:
+    """`pattern | rank | alpha | factor`; the pattern may hold `|` itself, so the line is read from the right."""
+    parts = [part.strip() for part in line.rsplit("|", 3)]
+    try:
+        pattern, rank, alpha, factor = parts
+        return {"pattern": pattern, "rank": int(rank), "alpha": float(alpha), "lr_factor": float(factor)}
+    except ValueError as error:
+        raise ValueError(f"cannot read {line!r}: write pattern | rank | alpha | factor of the rate") from error
+
+
+def _component(entry: Entry, value: Any, options: dict[str, Any]) -> Any:
+    kind, setting = kind_of(entry.path), _SETTINGS[entry.path]
+    common = {"label": entry.label, "value": value, "elem_id": entry.elem_id, "interactive": True, **options}
+    common["elem_classes"] = ["pivotal-field", *options.get("elem_classes", [])]
+    if kind == "number":
+        return gr.Number(**{"min_width": 120, **common})
+    if kind == "flag":
+        return gr.Checkbox(**{"min_width": 120, **common})
+    if kind == "choice":
+        return gr.Dropdown(choices=list(setting.choices), **{"min_width": 120, **common})
+    lines = 2 if kind in ("lines", "groups") else 1
+    if kind == "groups":
+        common.setdefault(
+            "placeholder", "down_blocks_[12] | 8 | 4 | 0.5   (pattern | rank | alpha | factor of the rate)"
+        )
+    return gr.Textbox(**{"lines": lines, "max_lines": 8 if lines > 1 else 1, "min_width": 120, **common})
+
+
+def _flat(plain: dict[str, Any]) -> dict[str, Any]:
+    found = {}
+    for path in _HINTS:
+        value: Any = plain
+        for part in path.split("."):
+            value = value[part]
+        found[path] = value
+    return found
+
+
+def _put(plain: dict[str, Any], path: str, value: Any) -> None:
+    *parents, last = path.split(".")
+    for parent in parents:
+        plain = plain.setdefault(parent, {})
+    plain[last] = value

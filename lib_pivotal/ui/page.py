@@ -1,0 +1,129 @@
+"""What the panels of one page share: the desk, the form, what the host adds, and small builders of elements."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from html import escape
+from typing import Any
+
+import gradio as gr
+
+from lib_pivotal.config import Run
+from lib_pivotal.errors import ConfigError, Fault
+from lib_pivotal.ui.desk import Checked, Desk, sentence
+from lib_pivotal.ui.form import TABLE, Form
+from lib_pivotal.ui.words_html import draws_bar
+
+
+@dataclass(frozen=True)
+class TabExtras:
+    """What only the host knows.
+
+    `send_to_txt2img_js` is a JavaScript function of one prompt (a string such as `"pivotalSend"` or `"(p) => ..."`);
+    `more_tabs` builds further tabs, inside the page's tabs.
+    """
+
+    send_to_txt2img_js: str = ""
+    more_tabs: Callable[[], None] | None = None
+
+
+@dataclass
+class Page:
+    """One page while it is built; `parts` are elements that several panels speak of, by name."""
+
+    desk: Desk
+    extras: TabExtras
+    form: Form = field(default_factory=Form)
+    parts: dict[str, Any] = field(default_factory=dict)
+
+    def hidden_button(self, name: str) -> Any:
+        """A button that only `pivotal.js` presses."""
+        self.parts[name] = gr.Button(name, elem_id=f"pivotal_{name}", elem_classes=["pivotal-hidden"])
+        return self.parts[name]
+
+    def hidden_text(self, name: str, value: str = "") -> Any:
+        """A text that only `pivotal.js` writes."""
+        self.parts[name] = gr.Textbox(
+            value, label=name, elem_id=f"pivotal_{name}", elem_classes=["pivotal-hidden"], show_label=False
+        )
+        return self.parts[name]
+
+    def html(self, name: str, value: str = "", *, classes: Sequence[str] = ()) -> Any:
+        """A piece of HTML that is filled later."""
+        self.parts[name] = gr.HTML(value, elem_id=f"pivotal_{name}", elem_classes=["pivotal-html", *classes])
+        return self.parts[name]
+
+    def read(self, values: Sequence[Any]) -> tuple[Run, list[Fault]]:
+        """The run on the page, and its faults."""
+        return self.form.read(values)
+
+
+def payload(value: Any) -> str:
+    """JSON for `pivotal.js`, as an attribute."""
+    return f'<div data-json="{escape(json.dumps(value, ensure_ascii=False))}"></div>'
+
+
+def quiet(
+    event: Callable[..., Any], fn: Callable[..., Any], inputs: Any = None, outputs: Any = None, **more: Any
+) -> Any:
+    """Bind without gradio's overlay, and without its queue: the queue's one lane must not wait for a page."""
+    return event(fn=fn, inputs=inputs, outputs=outputs, show_progress="hidden", queue=False, api_name=False, **more)
+
+
+def label_of(path: str) -> str:
+    """What a field is called on the page; of a word, its number and the setting."""
+    if path.startswith("words."):
+        _, number, *rest = path.split(".")
+        return f"word {int(number) + 1}, {rest[0].replace('_', ' ')}" if number.isdigit() and rest else "Words"
+    return next((entry.label for entry in TABLE if entry.path == path), path)
+
+
+def fault_text(fault: Fault) -> str:
+    """Problem and remedy, without the field."""
+    return f"{fault.problem}. {fault.remedy}".strip() if fault.remedy else f"{fault.problem}."
+
+
+def faults_list(faults: Sequence[Fault]) -> str:
+    """All faults in words; a click goes to the field."""
+    if not faults:
+        return ""
+    items = "".join(
+        f'<li class="error"><i>✕</i><span>{_link(fault.field)} {escape(fault_text(fault))}</span></li>'
+        for fault in faults
+    )
+    return f'<ul class="pivotal-problems">{items}</ul>'
+
+
+def _link(path: str) -> str:
+    name = escape(label_of(path))
+    return f'<button type="button" class="pivotal-link" data-field="{escape(path)}">{name}</button>'
+
+
+def facts_of(checked: Checked) -> str:
+    """For `pivotal.js`: marks on fields, and the draws of each word."""
+    faults = [{"field": fault.field, "text": fault_text(fault)} for fault in checked.faults]
+    return payload({"faults": faults, "draws": {name: draws_bar(draws) for name, draws in checked.draws.items()}})
+
+
+def message(text: str, level: str = "error") -> str:
+    """A sentence to the user."""
+    sign = {"error": "✕", "warning": "!", "info": "i", "ok": "✓"}[level]
+    return f'<ul class="pivotal-problems"><li class="{level}"><i>{sign}</i><span>{escape(text)}</span></li></ul>'
+
+
+def error_html(error: Exception) -> str:
+    """An error as the page shows it."""
+    return faults_list(error.faults) if isinstance(error, ConfigError) else message(sentence(error))
+
+
+def note(level: str, text: str) -> str:
+    """A small remark under a field."""
+    return f'<div class="pivotal-note {level}">{escape(text)}</div>'
+
+
+def unchanged() -> Mapping[str, Any]:
+    """Leave an element as it is."""
+    result: Mapping[str, Any] = gr.update()
+    return result

@@ -1,0 +1,257 @@
+"""A run's snapshot as pieces of HTML: progress, curves, the rows that grow, what was said, what came out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from lib_pivotal.evaluation.parts_grid import ROWS
+from lib_pivotal.ui.charts import lines_chart, loss_chart
+from lib_pivotal.ui.thumbs import thumbnail
+
+Snapshot = Mapping[str, Any]
+
+ACTIVE = ("preparing", "training", "paused", "waiting")
+CELL_PX = 160
+SHOWN_STEPS = 24
+WORDS_OF_STATUS = {
+    "idle": "No run yet",
+    "preparing": "Getting ready",
+    "training": "Training",
+    "paused": "Paused",
+    "waiting": "Stepped aside",
+    "finished": "Finished",
+    "stopped": "Stopped",
+    "failed": "Failed",
+}
+
+
+def is_active(snapshot: Snapshot | None) -> bool:
+    """Whether the run goes on."""
+    return snapshot is not None and snapshot["status"] in ACTIVE
+
+
+def head(snapshot: Snapshot | None, *, checkpoint: str) -> str:
+    """The line at the top: which checkpoint is loaded, and in one phrase what goes on."""
+    model = f"model: <b>{escape(checkpoint)}</b>" if checkpoint else "no checkpoint is loaded"
+    status = snapshot["status"] if snapshot else "idle"
+    doing = "idle" if not is_active(snapshot) else _phrase(snapshot)
+    return (
+        f'<div class="pivotal-head" data-status="{status}"><span>{model}</span>'
+        f'<span class="pivotal-dot {status}"></span><span>{escape(doing)}</span></div>'
+    )
+
+
+def _phrase(snapshot: Snapshot | None) -> str:
+    assert snapshot is not None
+    if snapshot["status"] == "preparing":
+        return "getting ready"
+    text = f"step {snapshot['step']} of {snapshot['max_steps']}"
+    eta = snapshot["eta_seconds"]
+    return f"{text}, {clock(eta)} left" if eta is not None and snapshot["status"] == "training" else text
+
+
+def progress(snapshot: Snapshot | None) -> str:
+    """The bar and the line under it; always of the same height."""
+    if snapshot is None:
+        return _bar(0.0, "idle", "No run yet", "Scan a folder on the Data page, then press Train.")
+    status = snapshot["status"]
+    share = snapshot["step"] / max(snapshot["max_steps"], 1)
+    title = f"{WORDS_OF_STATUS[status]}: {snapshot['name']}"
+    return _bar(share, status, title, " · ".join(_facts(snapshot)))
+
+
+def _facts(snapshot: Snapshot) -> list[str]:
+    status = snapshot["status"]
+    facts = []
+    if status != "preparing" or snapshot["step"]:
+        facts.append(f"step {snapshot['step']} of {snapshot['max_steps']}")
+    if snapshot["activity"]:
+        facts.append(snapshot["activity"])
+    eta, step_s = snapshot["eta_seconds"], snapshot["step_seconds"]
+    if status == "training" and eta is not None:
+        facts.append(f"{clock(eta)} left")
+    if step_s and status in ("training", "paused", "waiting"):
+        facts.append(f"{1 / step_s:.1f} steps/s" if step_s < 1 else f"{step_s:.1f} s a step")
+    if snapshot["phase"] and status == "training":
+        facts.append(phase_name(snapshot["phase"]))
+    if snapshot["ended"]:
+        facts.append(f"took {clock(snapshot['ended']['seconds'])}")
+    return facts
+
+
+def phase_name(phase: str) -> str:
+    """What trains in a phase, in words."""
+    return {"joint": "words and network", "words": "words only", "network": "network only"}.get(
+        phase, f"phase: {phase}"
+    )
+
+
+def _bar(share: float, status: str, title: str, text: str) -> str:
+    return (
+        f'<div class="pivotal-progress {status}"><div class="pivotal-progress-line"><b>{escape(title)}</b>'
+        f"<span>{escape(text)}</span></div>"
+        f'<div class="pivotal-bar"><i style="width:{min(share, 1.0):.2%}"></i></div></div>'
+    )
+
+
+def curves(snapshot: Snapshot | None) -> str:
+    """Loss, norm of each word, and the words' share where it is measured."""
+    if snapshot is None:
+        return ""
+    last = snapshot["max_steps"]
+    charts = [loss_chart(snapshot["loss"]["steps"], snapshot["loss"]["values"], last_step=last)]
+    if snapshot["word_norms"]:
+        charts.append(lines_chart("Length of the words' vectors", _short_names(snapshot["word_norms"]), last_step=last))
+    if snapshot["shares"]:
+        title = "Share that the words carry"
+        charts.append(lines_chart(title, snapshot["shares"], last_step=last, percent=True))
+    return f'<div class="pivotal-charts">{"".join(charts)}</div>'
+
+
+def _short_names(curves_: Mapping[str, Any]) -> dict[str, Any]:
+    return {name.removeprefix("word "): curve for name, curve in curves_.items()}
+
+
+def rows(snapshot: Snapshot | None, *, column: str = "", picked: int | None = None) -> str:
+    """The four rows for one prompt, a column a step; chips choose the prompt, a column's button the step."""
+    pictures = list(snapshot["pictures"]) if snapshot else []
+    if not pictures:
+        when = "The first pictures come soon" if is_active(snapshot) else "Pictures grow here while it trains"
+        text = f"{when}: whole, U-Net only, text encoder only and words only, side by side."
+        return f'<div class="pivotal-empty">{text}</div>'
+    columns = pictures[-1]["columns"]
+    index = columns.index(column) if column in columns else 0
+    chips = (
+        "".join(_chip(name, chosen=number == index) for number, name in enumerate(columns)) if len(columns) > 1 else ""
+    )
+    shown = thinned(pictures)
+    header = "".join(_step_button(item["step"], chosen=item["step"] == picked) for item in shown)
+    body = "".join(_row(row.label, shown, index) for row in ROWS)
+    return (
+        f'<div class="pivotal-chips">{chips}</div><div class="pivotal-rows-scroll"><table class="pivotal-rows">'
+        f"<thead><tr><th>step</th>{header}</tr></thead><tbody>{body}</tbody></table></div>"
+    )
+
+
+def thinned(pictures: Sequence[Any]) -> list[Any]:
+    """At most `SHOWN_STEPS` of them, evenly, the first and the last among them."""
+    if len(pictures) <= SHOWN_STEPS:
+        return list(pictures)
+    places = sorted({round(i * (len(pictures) - 1) / (SHOWN_STEPS - 1)) for i in range(SHOWN_STEPS)})
+    return [pictures[place] for place in places]
+
+
+def _chip(name: str, *, chosen: bool) -> str:
+    kind = " chosen" if chosen else ""
+    return f'<button type="button" class="pivotal-chip{kind}" data-column="{escape(name)}">{escape(name)}</button>'
+
+
+def _step_button(step: int, *, chosen: bool) -> str:
+    kind = " chosen" if chosen else ""
+    title = "Look closer, and keep this step"
+    return f'<th><button type="button" class="pivotal-step{kind}" data-step="{step}" title="{title}">{step}</button></th>'
+
+
+def _row(label: str, shown: Sequence[Any], index: int) -> str:
+    cells = []
+    for item in shown:
+        files = item["rows"].get(label, ())
+        uri = thumbnail(files[index], CELL_PX) if index < len(files) else ""
+        alt = escape(f"{label}, step {item['step']}")
+        cells.append(f'<td><img src="{uri}" alt="{alt}" data-zoom="1"></td>' if uri else "<td><i></i></td>")
+    return f"<tr><th>{escape(label)}</th>{''.join(cells)}</tr>"
+
+
+def picked_step(snapshot: Snapshot, step: int) -> str:
+    """One step, all prompts, large."""
+    item = next((item for item in snapshot["pictures"] if item["step"] == step), None)
+    if item is None:
+        return ""
+    heads = "".join(f"<th>{escape(column)}</th>" for column in item["columns"])
+    lines = []
+    for row in ROWS:
+        files = item["rows"].get(row.label, ())
+        cells = "".join(
+            f'<td><img src="{thumbnail(file, 256)}" alt="{escape(row.label)}" data-zoom="1"></td>' for file in files
+        )
+        lines.append(f"<tr><th>{escape(row.label)}</th>{cells}</tr>")
+    head_ = f"<thead><tr><th>step {step}</th>{heads}</tr></thead>"
+    table = f'<table class="pivotal-rows large">{head_}<tbody>{"".join(lines)}</tbody></table>'
+    return f'<div class="pivotal-rows-scroll">{table}</div>'
+
+
+def notices(snapshot: Snapshot | None) -> str:
+    """What the run said, the newest first."""
+    if not snapshot or not snapshot["notices"]:
+        return ""
+    items = "".join(
+        f'<li class="{escape(item["level"])}"><span>step {item["step"]}</span>{escape(item["message"])}</li>'
+        for item in reversed(snapshot["notices"][-12:])
+    )
+    return f'<ul class="pivotal-notices">{items}</ul>'
+
+
+def outcome(snapshot: Snapshot | None) -> str:
+    """After the end: the file and prompts to copy, or the failure in words; empty while the run goes on."""
+    if not snapshot or not snapshot["ended"]:
+        return ""
+    ended = snapshot["ended"]
+    parts = []
+    if ended["reason"] == "failed":
+        parts.append(
+            f'<h3>The run failed at step {ended["step"]}</h3><p class="pivotal-why">{_lines(ended["message"])}</p>'
+        )
+    if ended["bundle"]:
+        parts.append(_file_line(Path(ended["bundle"]), snapshot))
+        parts.append(_prompts(Path(ended["bundle"]).stem, snapshot["facts"].get("words", [])))
+    elif ended["reason"] != "failed":
+        parts.append("<p>It ended before the first step, so no file was written.</p>")
+    else:
+        parts.append("<p>No file was written by its end; files saved on the way are listed below.</p>")
+    kind = "bad" if ended["reason"] == "failed" else "good"
+    return f'<div class="pivotal-outcome {kind}">{"".join(parts)}</div>'
+
+
+def _file_line(path: Path, snapshot: Snapshot) -> str:
+    words = snapshot["facts"].get("words", [])
+    size = f"{path.stat().st_size / 1e6:.1f} MB" if path.is_file() else "moved since"
+    count = f"{len(words)} word{'s' if len(words) != 1 else ''}"
+    return f"<p><b>{escape(path.name)}</b> <span>{size} · {count} · {escape(str(path.parent))}</span></p>"
+
+
+def _prompts(name: str, words: Sequence[str]) -> str:
+    """Ready to copy: each word with its file."""
+    texts = [f"<lora:{name}:1> {word}" for word in words[:6]] or [f"<lora:{name}:1>"]
+    items = "".join(
+        f'<button type="button" class="pivotal-copy" data-copy="{escape(text)}" title="Copy">{escape(text)}</button>'
+        for text in texts
+    )
+    return f'<p class="pivotal-try"><span>Try, a click copies:</span>{items}</p>'
+
+
+def _lines(text: str) -> str:
+    return "<br>".join(escape(line) for line in text.splitlines())
+
+
+def clock(seconds: float) -> str:
+    """`1:02:03`, `2:40`, `0:07`."""
+    whole = int(seconds + 0.5)
+    hours, rest = divmod(whole, 3600)
+    minutes, left = divmod(rest, 60)
+    return f"{hours}:{minutes:02d}:{left:02d}" if hours else f"{minutes}:{left:02d}"
+
+
+def ago(seconds_since_epoch: float) -> str:
+    """`3 minutes ago`, or a date."""
+    passed = time.time() - seconds_since_epoch
+    if passed < 90:
+        return "just now"
+    if passed < 3600:
+        return f"{passed / 60:.0f} minutes ago"
+    if passed < 86400:
+        return f"{passed / 3600:.0f} hours ago"
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds_since_epoch))

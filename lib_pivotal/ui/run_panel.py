@@ -1,0 +1,216 @@
+"""The run on the page: buttons, progress, curves, rows that grow, a step to keep, and what came out."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from lib_pivotal.errors import PivotalError
+from lib_pivotal.ui import run_html
+from lib_pivotal.ui.page import Page, error_html, facts_of, message, payload, quiet, unchanged
+
+PIECES = ("head", "progress", "curves", "rows", "picked", "notices", "outcome")
+"""Pieces of HTML that a pulse may change, each sent only when it did."""
+
+
+def build_buttons(page: Page) -> None:
+    """The right part of the page's first row: Train, or what steers a run."""
+    parts = page.parts
+    with gr.Column(elem_id="pivotal_start_box", elem_classes=["pivotal-buttons"]) as start:
+        parts["train"] = gr.Button("Train", variant="primary", elem_id="pivotal_train", size="lg")
+        parts["preflight"] = gr.Button("Measure time and memory first", elem_id="pivotal_preflight", size="sm")
+    with gr.Column(elem_id="pivotal_run_box", elem_classes=["pivotal-buttons"], visible=False) as run:
+        with gr.Row(elem_classes=["pivotal-row"]):
+            parts["stop"] = gr.Button("Stop and save", variant="stop", elem_id="pivotal_stop", min_width=100)
+            parts["pause"] = gr.Button("Pause", elem_id="pivotal_pause", min_width=100)
+        with gr.Row(elem_classes=["pivotal-row"]):
+            parts["save_now"] = gr.Button("Save now", elem_id="pivotal_save_now", size="sm", min_width=100)
+            parts["sample_now"] = gr.Button("Picture now", elem_id="pivotal_sample_now", size="sm", min_width=100)
+    parts["start_box"], parts["run_box"] = start, run
+    live = page.desk.manager.studio.live_name()
+    parts["live"] = gr.Checkbox(
+        False, label=f"use it live as <lora:{live}:1>", elem_id="pivotal_live", visible=bool(live)
+    )
+
+
+def build_run_view(page: Page) -> None:
+    """Outcome, rows, the picked step, curves, notices, and interrupted runs."""
+    parts = page.parts
+    page.html("outcome")
+    if page.extras.send_to_txt2img_js:
+        parts["send"] = gr.Button("Send the first prompt to txt2img", size="sm", visible=False, elem_id="pivotal_send")
+        page.hidden_text("send_text")
+    page.html("rows", run_html.rows(None))
+    with gr.Column(visible=False, elem_id="pivotal_picked_box", elem_classes=["pivotal-section"]) as box:
+        page.html("picked")
+        with gr.Row(elem_classes=["pivotal-tools"]):
+            parts["keep"] = gr.Button(
+                "Keep this step", variant="primary", size="sm", elem_id="pivotal_keep", scale=0, min_width=160
+            )
+            page.html("kept")
+    parts["picked_box"] = box
+    page.html("curves")
+    page.html("notices")
+    with gr.Row(visible=False, elem_id="pivotal_resumable_box", elem_classes=["pivotal-row"]) as resumable:
+        parts["resumable"] = gr.Dropdown([], label="Continue an interrupted run", elem_id="pivotal_resumable", scale=3)
+        parts["resume_run"] = gr.Button("Continue", scale=1, min_width=100, elem_id="pivotal_resume_run")
+    parts["resumable_box"] = resumable
+    page.hidden_text("pick", "{}")
+    page.html("beat", payload({"active": False}), classes=["pivotal-hidden"])
+    page.hidden_button("refresh")
+
+
+def bind_run_panel(page: Page) -> None:
+    """Buttons steer the manager; the pulse shows what became of it."""
+    parts, form, manager = page.parts, page.form, page.desk.manager
+    sent = gr.State({})
+    outputs = refresh_outputs(page, sent)
+
+    def refresh(pick: str, known: dict[str, str]) -> list[Any]:
+        return _refreshed(page, pick, known)
+
+    quiet(parts["refresh"].click, refresh, [parts["pick"], sent], outputs)
+
+    def start(pick: str, known: dict[str, str], *values: Any) -> list[Any]:
+        run, faults = page.read(values)
+        checked = page.desk.check(run, faults)
+        try:
+            page.desk.start(run, faults)
+            feedback = ""
+        except PivotalError as error:
+            feedback = error_html(error)
+        return [feedback, facts_of(checked), *_refreshed(page, pick, known)]
+
+    shown = [parts["feedback"], parts["facts"], *outputs]
+    quiet(parts["train"].click, start, [parts["pick"], sent, *form.components], shown)
+
+    def command(act: Any) -> Any:
+        def run(pick: str, known: dict[str, str]) -> list[Any]:
+            act()
+            return _refreshed(page, pick, known)
+
+        return run
+
+    def toggle_pause() -> None:
+        view = manager.current
+        paused = view is not None and view.snapshot()["status"] == "paused"
+        (manager.resume if paused else manager.pause)()
+
+    acts = {"stop": manager.stop, "pause": toggle_pause, "save_now": manager.save_now, "sample_now": manager.sample_now}
+    for name, act in acts.items():
+        quiet(parts[name].click, command(act), [parts["pick"], sent], outputs)
+    quiet(parts["live"].input, lambda on: manager.studio.set_live(bool(on)), parts["live"])
+    _bind_keep(page)
+    _bind_resume(page)
+    if page.extras.send_to_txt2img_js:
+        parts["send"].click(fn=None, _js=page.extras.send_to_txt2img_js, inputs=[parts["send_text"]])
+
+
+def refresh_outputs(page: Page, sent: Any) -> list[Any]:
+    """Everything that a pulse may change."""
+    names = ("start_box", "run_box", "pause", "picked_box", "keep", "beat")
+    more = ("send", "send_text") if page.extras.send_to_txt2img_js else ()
+    return [sent, *(page.parts[name] for name in (*PIECES, *names, *more))]
+
+
+def _refreshed(page: Page, pick: str, known: dict[str, str]) -> list[Any]:
+    """New values of what changed since the page was last told, and the new record of what it was told."""
+    snapshot = page.desk.snapshot()
+    chosen = _chosen(pick)
+    step = chosen.get("step")
+    pieces = {
+        "head": run_html.head(snapshot, checkpoint=_checkpoint(page)),
+        "progress": run_html.progress(snapshot),
+        "curves": run_html.curves(snapshot),
+        "rows": run_html.rows(snapshot, column=chosen.get("column", ""), picked=step),
+        "picked": run_html.picked_step(snapshot, step) if snapshot and step is not None else "",
+        "notices": run_html.notices(snapshot),
+        "outcome": run_html.outcome(snapshot),
+    }
+    active = run_html.is_active(snapshot)
+    paused = snapshot is not None and snapshot["status"] == "paused"
+    boxes: dict[str, Any] = {
+        "start_box": {"visible": not active},
+        "run_box": {"visible": active},
+        "pause": {"value": "Go on" if paused else "Pause"},
+        "picked_box": {"visible": bool(pieces["picked"])},
+        "keep": {"value": f"Keep step {step}" if step is not None else "Keep this step"},
+    }
+    record, values = dict(known), []
+    for name, html in pieces.items():
+        values.append(_if_new(record, name, html, html))
+    for name, box in boxes.items():
+        values.append(_if_new(record, name, json.dumps(box), gr.update(**box)))
+    values.append(payload({"active": active, "count": next(_COUNT)}))
+    if page.extras.send_to_txt2img_js:
+        prompt = _first_prompt(snapshot)
+        values += [gr.update(visible=bool(prompt)), prompt]
+    return [record, *values]
+
+
+_COUNT = itertools.count()
+
+
+def _if_new(record: dict[str, str], name: str, key: str, value: Any) -> Any:
+    digest = hashlib.sha1(key.encode()).hexdigest()
+    if record.get(name) == digest:
+        return unchanged()
+    record[name] = digest
+    return value
+
+
+def _chosen(pick: str) -> dict[str, Any]:
+    try:
+        found = json.loads(pick or "{}")
+    except json.JSONDecodeError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _checkpoint(page: Page) -> str:
+    try:
+        return page.desk.manager.studio.checkpoint()
+    except PivotalError:
+        return ""
+
+
+def _first_prompt(snapshot: Any) -> str:
+    if not snapshot or not snapshot["ended"] or not snapshot["ended"]["bundle"]:
+        return ""
+    words = snapshot["facts"].get("words", [])
+    return f"<lora:{Path(snapshot['ended']['bundle']).stem}:1> {words[0] if words else ''}".strip()
+
+
+def _bind_keep(page: Page) -> None:
+    def keep(pick: str) -> str:
+        step = _chosen(pick).get("step")
+        if step is None:
+            return message("Choose a step first: click its number above the pictures.", "info")
+        try:
+            return message(page.desk.keep(int(step)), "ok")
+        except (PivotalError, OSError) as error:
+            return error_html(error)
+
+    quiet(page.parts["keep"].click, keep, page.parts["pick"], page.parts["kept"])
+
+
+def _bind_resume(page: Page) -> None:
+    parts = page.parts
+
+    def resume(name: str | None) -> str:
+        if not name:
+            return message("Choose a run first.", "info")
+        try:
+            page.desk.manager.resume_folder(page.desk.manager.studio.runs_folder() / name)
+        except PivotalError as error:
+            return error_html(error)
+        return ""
+
+    quiet(parts["resume_run"].click, resume, parts["resumable"], parts["feedback"]).then(
+        fn=None, _js="() => { document.querySelector('#pivotal_refresh')?.click(); }", queue=False
+    )

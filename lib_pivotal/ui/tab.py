@@ -1,0 +1,114 @@
+"""The page "Pivotal tuning": one call builds it, for the web UI and for the page that stands alone."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any
+
+import gradio as gr
+
+from lib_pivotal.config import Run
+from lib_pivotal.errors import PivotalError
+from lib_pivotal.runs.manager import RunManager
+from lib_pivotal.runs.presets import PRESETS
+from lib_pivotal.ui import run_html
+from lib_pivotal.ui.data_panel import bind_data_panel, build_data_panel, data_outputs
+from lib_pivotal.ui.desk import Desk
+from lib_pivotal.ui.form import TABLE, help_text
+from lib_pivotal.ui.page import Page, TabExtras, payload, quiet, unchanged
+from lib_pivotal.ui.run_panel import bind_run_panel, build_buttons, build_run_view
+from lib_pivotal.ui.train_panel import DATA_PARTS, bind_train_panel, build_settings, build_top
+
+__all__ = ["TabExtras", "build_tab"]
+
+
+def build_tab(manager: RunManager, *, extras: TabExtras | None = None) -> gr.Blocks:
+    """The whole page as gradio Blocks; ids begin with `pivotal_`. Nothing of it is kept in the web UI's ui-config."""
+    page = Page(Desk(manager), extras or TabExtras())
+    with gr.Blocks(analytics_enabled=False) as blocks, gr.Column(elem_id="pivotal_tab"):
+        page.html("head", run_html.head(None, checkpoint=""))
+        page.html("hints", payload({e.elem_id: help_text(e.path) for e in TABLE}), classes=["pivotal-hidden"])
+        page.html("facts", payload({"faults": [], "draws": {}}), classes=["pivotal-hidden"])
+        with gr.Tabs(elem_id="pivotal_tabs"):
+            with gr.Tab("Data", elem_id="pivotal_tab_data"):
+                build_data_panel(page)
+            with gr.Tab("Train", elem_id="pivotal_tab_train"):
+                _build_train(page)
+            if page.extras.more_tabs is not None:
+                page.extras.more_tabs()
+        page.hidden_button("hello")
+        bind_data_panel(page)
+        bind_train_panel(page)
+        bind_run_panel(page)
+        _bind_hello(page)
+    for block in blocks.blocks.values():
+        block.do_not_save_to_config = True
+    return blocks
+
+
+def _build_train(page: Page) -> None:
+    with gr.Row(elem_id="pivotal_train_top", elem_classes=["pivotal-top"]):
+        with gr.Column(scale=7, min_width=320, elem_classes=["pivotal-group"]):
+            build_top(page)
+        with gr.Column(scale=4, min_width=280):
+            build_buttons(page)
+    page.html("feedback")
+    page.html("progress", run_html.progress(None))
+    with gr.Row(elem_id="pivotal_train_body"):
+        with gr.Column(scale=5, min_width=320):
+            build_settings(page)
+        with gr.Column(scale=6, min_width=320):
+            build_run_view(page)
+
+
+def _bind_hello(page: Page) -> None:
+    """A fresh page: shows the settings of the run that goes on or went before, its lists, and asks for the state."""
+    parts, form = page.parts, page.form
+
+    def hello() -> list[Any]:
+        desk = page.desk
+        run = desk.remembered()
+        filled: list[Any] = [unchanged() for _ in form.components]
+        data: list[Any] = [unchanged() for _ in DATA_PARTS]
+        if run is not None:
+            filled, data = form.write(run), _data_of(page, run)
+        return [*filled, *data, *_lists(page)]
+
+    lists = [parts[name] for name in ("preset", "load_bundle", "resumable", "resumable_box")]
+    outputs = [*form.components, *(parts[name] for name in DATA_PARTS), *lists]
+    event = quiet(parts["hello"].click, hello, None, outputs)
+    quiet(page.hidden_button("lists").click, lambda: _lists(page), None, lists)
+    event.then(
+        fn=None,
+        _js="() => { for (const id of ['check', 'refresh']) document.querySelector('#pivotal_' + id)?.click(); }",
+        queue=False,
+    )
+
+
+def _lists(page: Page) -> list[Any]:
+    """Presets, bundles, and interrupted runs, as they are now."""
+    desk = page.desk
+    try:
+        resumable = desk.interrupted()
+        presets = [*(preset.label for preset in PRESETS), *desk.own_presets()]
+    except PivotalError:
+        resumable, presets = [], [preset.label for preset in PRESETS]
+    return [
+        gr.update(choices=presets),
+        gr.update(choices=_bundles(page)),
+        gr.update(choices=resumable, value=resumable[0] if resumable else None),
+        gr.update(visible=bool(resumable) and not desk.running()),
+    ]
+
+
+def _data_of(page: Page, run: Run) -> list[Any]:
+    with contextlib.suppress(PivotalError):  # the folder may be gone: its settings are shown all the same
+        page.desk.scan(run.data.folder)
+    return data_outputs(page, run)
+
+
+def _bundles(page: Page) -> list[str]:
+    try:
+        return page.desk.bundles()
+    except (PivotalError, OSError):
+        return []

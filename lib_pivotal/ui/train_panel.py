@@ -1,0 +1,198 @@
+"""The settings of the Train page: presets, the few that matter, the rest folded, and what is found before the start."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from lib_pivotal.config import Run
+from lib_pivotal.errors import Fault, PivotalError
+from lib_pivotal.runs.presets import PRESETS, apply_preset, load_preset, save_preset
+from lib_pivotal.ui.data_panel import data_outputs
+from lib_pivotal.ui.form import GROUPS
+from lib_pivotal.ui.page import Page, error_html, facts_of, faults_list, message, note, quiet, unchanged
+from lib_pivotal.ui.run_html import clock
+
+FOLDED = [group for group in GROUPS if group not in ("data", "main")]
+HELP = '<div class="pivotal-help"></div>'
+DATA_PARTS = ("summary", "findings", "words_table", "tags", "cards", "pictures", "filters", "gallery")
+
+
+def build_top(page: Page) -> None:
+    """Preset and name of the file: the left part of the page's first row."""
+    page.parts["preset_labels"] = {preset.key: preset.label for preset in PRESETS}
+    labels = list(page.parts["preset_labels"].values())
+    with gr.Row(elem_classes=["pivotal-row"]):
+        page.parts["preset"] = gr.Dropdown(
+            labels, value=labels[0], label="Preset", elem_id="pivotal_preset", interactive=True, min_width=200
+        )
+        page.form.add("name", min_width=200, placeholder="my-first-bundle")
+    page.html("preset_help", note("info", PRESETS[0].help))
+
+
+def build_settings(page: Page) -> None:
+    """All settings of the Train page."""
+    with gr.Column(elem_classes=["pivotal-settings"], elem_id="pivotal_settings"):
+        with gr.Column(elem_classes=["pivotal-group", "pivotal-main"]):
+            page.form.add_group("main", columns=4)
+            gr.HTML(HELP, elem_classes=["pivotal-html"])
+        for group in FOLDED:
+            with gr.Accordion(
+                GROUPS[group], open=False, elem_id=f"pivotal_group_{group}", elem_classes=["pivotal-group"]
+            ):
+                page.form.add_group(group, columns=3)
+                gr.HTML(HELP, elem_classes=["pivotal-html"])
+        with gr.Accordion("Load and save settings", open=False, elem_id="pivotal_load", elem_classes=["pivotal-group"]):
+            _build_loading(page)
+
+
+def _build_loading(page: Page) -> None:
+    parts = page.parts
+    with gr.Row(elem_classes=["pivotal-row"]):
+        parts["load_bundle"] = gr.Dropdown(
+            [], label="Settings that a file in the LoRA folder carries", elem_id="pivotal_load_bundle", scale=3
+        )
+        parts["load_bundle_now"] = gr.Button("Load", scale=1, min_width=80, elem_id="pivotal_load_bundle_now")
+    with gr.Row(elem_classes=["pivotal-row"]):
+        parts["preset_name"] = gr.Textbox(
+            label="Keep these settings as a preset called", elem_id="pivotal_preset_name", scale=3
+        )
+        parts["preset_save"] = gr.Button("Keep", scale=1, min_width=80, elem_id="pivotal_preset_save")
+    with gr.Row(elem_classes=["pivotal-row"]):
+        parts["upload"] = gr.UploadButton("Load a run.json", file_types=[".json"], elem_id="pivotal_upload", size="sm")
+        parts["download_make"] = gr.Button("Make a run.json to download", size="sm", elem_id="pivotal_download_make")
+    parts["download"] = gr.File(label="run.json", visible=False, elem_id="pivotal_download")
+    page.html("loaded")
+
+
+def bind_train_panel(page: Page) -> None:
+    """Check as one types; presets; settings in and out; the dry step."""
+    parts, form = page.parts, page.form
+    shown = [parts["feedback"], parts["facts"], parts["preset_help"]]
+
+    def check(*values: Any) -> list[str]:
+        return check_outputs(page, *page.read(values))
+
+    quiet(page.hidden_button("check").click, check, form.components, shown)
+    _bind_presets(page)
+    _bind_loading(page)
+
+    def preflight(*values: Any) -> list[str]:
+        run, faults = page.read(values)
+        checked = page.desk.check(run, faults)
+        if checked.faults:
+            return [faults_list(checked.faults), facts_of(checked)]
+        try:
+            return [preflight_html(page.desk.manager.preflight(run)), facts_of(checked)]
+        except PivotalError as error:
+            return [error_html(error), facts_of(checked)]
+
+    parts["preflight"].click(
+        fn=preflight, inputs=form.components, outputs=shown[:2], show_progress="minimal", queue=False, api_name=False
+    )
+
+
+def check_outputs(page: Page, run: Run, faults: list[Fault]) -> list[str]:
+    """Feedback, facts for `pivotal.js`, and the remark under the name."""
+    checked = page.desk.check(run, faults)
+    level, text = checked.name_note
+    feedback = faults_list([f for f in checked.faults if f.field != "data.folder"]) or estimate(run, checked.draws)
+    return [feedback, facts_of(checked), note(level, text)]
+
+
+def estimate(run: Run, draws: dict[str, float]) -> str:
+    """What can be said without the model."""
+    count = run.schedule.max_steps * run.schedule.batch_size * run.schedule.accumulation
+    parts = [f"{run.schedule.max_steps} steps, {count} draws of pictures"]
+    if draws:
+        least = min(draws, key=lambda name: draws[name])
+        parts.append(
+            f"every word at least {draws[least]:.0f} times" if len(draws) > 1 else f"{least} {draws[least]:.0f} times"
+        )
+    return f'<div class="pivotal-before"><b>Before it starts</b> {" · ".join(parts)}</div>'
+
+
+def preflight_html(found: Any) -> str:
+    """The dry step's result in one line, and its remarks."""
+    if found.faults:
+        return faults_list(found.faults)
+    parts = [f"one step takes {found.step_s:.2f} s", f"all of them {clock(found.total_s)}"]
+    if found.memory_bytes is not None:
+        total = f" of {found.memory_total_bytes / 2**30:.1f}" if found.memory_total_bytes else ""
+        parts.append(f"needs {found.memory_bytes / 2**30:.1f}{total} GB")
+    if found.draws:
+        parts.append(f"every word is drawn at least {min(found.draws.values()):.0f} times")
+    remarks = "".join(message(remark, "info") for remark in found.remarks)
+    return f'<div class="pivotal-before"><b>Before it starts</b> {" · ".join(parts)}</div>{remarks}'
+
+
+def _bind_presets(page: Page) -> None:
+    parts, form = page.parts, page.form
+    keys = {preset.label: preset for preset in PRESETS}
+
+    def choose(label: str, *values: Any) -> list[Any]:
+        run = page.read(values)[0]
+        try:
+            if label in keys:
+                run = apply_preset(keys[label].key, run, page.desk.rows(run))
+                remark = note("info", keys[label].help)
+            else:
+                run = load_preset(page.desk.own_presets()[label], run)
+                remark = note("info", "A preset of your own.")
+        except (PivotalError, KeyError) as error:
+            return [*(unchanged() for _ in form.components), unchanged(), note("error", str(error))]
+        return [*form.write(run), data_outputs(page, run)[2], remark]
+
+    outputs = [*form.components, parts["words_table"], parts["preset_help"]]
+    quiet(parts["preset"].input, choose, [parts["preset"], *form.components], outputs).then(
+        fn=None, _js="() => { document.querySelector('#pivotal_check')?.click(); }", queue=False
+    )
+
+    def keep(name: str, *values: Any) -> list[Any]:
+        try:
+            path = save_preset(page.desk.presets_folder(), name or "", page.read(values)[0])
+        except (PivotalError, OSError) as error:
+            return [message(str(error)), unchanged()]
+        choices = [*keys, *page.desk.own_presets()]
+        return [message(f"Kept. It is called {path.stem} in the list of presets.", "ok"), gr.update(choices=choices)]
+
+    quiet(
+        parts["preset_save"].click, keep, [parts["preset_name"], *form.components], [parts["loaded"], parts["preset"]]
+    )
+
+
+def _bind_loading(page: Page) -> None:
+    parts, form = page.parts, page.form
+    outputs = [*form.components, parts["loaded"], *(parts[name] for name in DATA_PARTS)]
+
+    def load(path: Path) -> list[Any]:
+        try:
+            run = page.desk.settings_of(path)
+        except (PivotalError, OSError) as error:
+            return [*(unchanged() for _ in form.components), error_html(error), *(unchanged() for _ in DATA_PARTS)]
+        try:
+            page.desk.scan(run.data.folder)
+            text, level = f"Loaded from {path.name}.", "ok"
+        except PivotalError as error:
+            text, level = f"Loaded from {path.name}; but its pictures are not here: {error}", "warning"
+        return [*form.write(run), message(text, level), *data_outputs(page, run)]
+
+    def load_bundle(name: str | None) -> list[Any]:
+        if not name:
+            return [
+                *(unchanged() for _ in form.components),
+                message("Choose a file first.", "info"),
+                *(unchanged() for _ in DATA_PARTS),
+            ]
+        return load(page.desk.manager.studio.lora_folder() / name)
+
+    quiet(parts["load_bundle_now"].click, load_bundle, parts["load_bundle"], outputs)
+    quiet(parts["upload"].upload, lambda file: load(Path(file.name)), parts["upload"], outputs)
+
+    def make(*values: Any) -> Any:
+        run = page.read(values)[0]
+        return gr.update(value=str(page.desk.run_file(run)), visible=True)
+
+    quiet(parts["download_make"].click, make, form.components, parts["download"])

@@ -1,0 +1,117 @@
+"""The table of words as HTML with inputs; `pivotal.js` gathers them into one JSON field, the form's `words`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from html import escape
+from typing import Any
+
+from lib_pivotal.config import WordConfig
+from lib_pivotal.runs.proposal import ADVISED_DRAWS, WordRow
+from lib_pivotal.ui.form import word_help
+
+COLUMNS = (
+    ("name", "Word"),
+    ("init_text", "Begins as"),
+    ("vectors", "Vectors"),
+    ("lr_factor", "Rate ×"),
+    ("prune", "Absorbs tags"),
+)
+MORE = (
+    ("init_file", "Begin from a file"),
+    ("weight_decay", "Weight decay"),
+    ("freeze_at", "Freeze at (fraction)"),
+    ("freeze_step", "Freeze at step"),
+    ("freeze_norm", "Freeze at length"),
+)
+"""Settings of a word that few need: behind the arrow of its line."""
+
+NUMBERS = ("vectors", "lr_factor", "weight_decay", "freeze_at", "freeze_step", "freeze_norm")
+
+
+def words_table(rows: Sequence[WordRow], draws: Mapping[str, float]) -> str:
+    """The editor of all words; `draws` a word in the run as it is set now."""
+    if not rows:
+        return (
+            '<div class="pivotal-empty">No words yet. Scan a folder: words that its captions use are proposed here. '
+            "Or add one by hand.</div>"
+        )
+    hints = word_help()
+    heads = "".join(f'<th title="{escape(hints[key])}" class="c-{key}">{label}</th>' for key, label in COLUMNS)
+    heads += '<th class="c-pictures" title="Pictures whose captions have the word.">Pictures</th>'
+    hint = f"How often the word is drawn in the run; {ADVISED_DRAWS} or more are advised."
+    heads += f'<th class="c-draws" title="{hint}">Draws in the run</th><th></th>'
+    body = "".join(_row(number, row, draws.get(row.word.name, 0.0)) for number, row in enumerate(rows))
+    return f'<table class="pivotal-words"><thead><tr>{heads}</tr></thead>{body}</table>'
+
+
+def _row(number: int, row: WordRow, draws: float) -> str:
+    values = asdict(row.word)
+    cells = "".join(
+        f'<td class="c-{key}" data-label="{label}">{_input(key, values[key], label)}</td>' for key, label in COLUMNS
+    )
+    more = "".join(f"<label>{label}{_input(key, values[key], label)}</label>" for key, label in MORE)
+    style = (
+        '<span class="pivotal-tag" title="It stands beside other words: probably a style.">style</span>'
+        if row.style
+        else ""
+    )
+    tools = (
+        '<button type="button" class="pivotal-mini" data-more="1" title="More settings of this word">⋯</button>'
+        '<button type="button" class="pivotal-mini" data-remove="1" title="Remove this word">✕</button>'
+    )
+    cells += f'<td class="c-pictures" data-label="Pictures">{row.pictures}{style}</td>'
+    return (
+        f'<tbody data-word="{number}"><tr>{cells}'
+        f'<td class="c-draws" data-label="Draws">{draws_bar(draws)}</td><td class="c-tools">{tools}</td></tr>'
+        f'<tr class="pivotal-more" hidden><td colspan="8"><div>{more}</div></td></tr></tbody>'
+    )
+
+
+def _input(key: str, value: Any, label: str) -> str:
+    hint = escape(f"{label}: {word_help()[key]}")
+    common = f'data-key="{key}" title="{hint}" aria-label="{label}"'
+    if isinstance(value, bool):
+        return f'<input type="checkbox" {common}{" checked" if value else ""}>'
+    if key in NUMBERS:
+        return f'<input type="number" step="any" {common} value="{value:g}">'
+    place = ' placeholder="random"' if key == "init_text" else ""
+    return f'<input type="text" {common}{place} value="{escape(str(value))}">'
+
+
+def draws_bar(draws: float) -> str:
+    """A bar that is full at the advised number, and the number."""
+    share = min(1.0, draws / ADVISED_DRAWS)
+    kind = "low" if share < 0.5 else "ok"
+    return f'<span class="pivotal-draws {kind}"><i><b style="width:{share:.0%}"></b></i><span>{draws:.0f}</span></span>'
+
+
+def words_json(words: Sequence[WordConfig]) -> str:
+    """Words as the form's field holds them."""
+    return json.dumps([asdict(word) for word in words], ensure_ascii=False)
+
+
+def tag_cards(rows: Sequence[WordRow]) -> str:
+    """For each word, which tags it absorbs and which stay in the captions, with their share."""
+    cards = "".join(_card(row) for row in rows if row.absorbed or row.kept)
+    if not cards:
+        return ""
+    return f'<div class="pivotal-cards">{cards}</div>'
+
+
+def _card(row: WordRow) -> str:
+    absorbed = "".join(_tag(item.tag, item.share, row.lift) for item in row.absorbed) or "<em>nothing</em>"
+    kept = "".join(_tag(item.tag, item.share, row.lift) for item in row.kept) or "<em>nothing</em>"
+    title = "belongs to the word" if row.word.prune else "would belong to the word"
+    return (
+        f'<div class="pivotal-card"><b>{escape(row.word.name)}</b>'
+        f"<div><span>{title}</span>{absorbed}</div><div><span>stays in the captions</span>{kept}</div></div>"
+    )
+
+
+def _tag(tag: str, share: float, lift: Mapping[str, float] | None) -> str:
+    times = (lift or {}).get(tag)
+    title = f"in {share:.0%} of its captions" + (f", {times:.1f} times as often as on average" if times else "")
+    return f'<span class="pivotal-tag" title="{title}">{escape(tag)} <small>{share:.0%}</small></span>'
