@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -25,6 +26,8 @@ class Catalog:
     """Glances at files, kept until the file changes."""
 
     known: dict[str, tuple[object, Glance | str]] = field(default_factory=dict)
+    told: dict[str, tuple[object, str]] = field(default_factory=dict)
+    """Descriptions as JSON, by file, with what they were made from."""
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def look(self, path: str | Path) -> Glance | str:
@@ -141,6 +144,34 @@ def recommended(metadata: Mapping[str, str]) -> dict[str, float]:
 
 def everything() -> list[dict[str, Any]]:
     """Every LoRA file that the web UI lists, by name."""
+    return [describe(entry) for entry in _entries()]
+
+
+def everything_as_json() -> str:
+    """The same as JSON; what did not change since the last time is neither read nor written out again."""
+    pieces = []
+    folders: dict[str, set[str]] = {}
+    for entry in _entries():
+        folder, file = os.path.split(entry.filename)
+        if folder not in folders:
+            folders[folder] = set(os.listdir(folder)) if Path(folder).is_dir() else set()
+        user = f"{os.path.splitext(file)[0]}.json"  # noqa: PTH122
+        made_from = (
+            freshness.stamp_of(entry.filename),
+            freshness.stamp_of(f"{folder}/{user}") if user in folders[folder] else None,
+            entry.get_alias(),
+            entry.shorthash,
+            shared.opts.extra_networks_default_multiplier,
+        )
+        known = catalog.told.get(entry.filename)
+        if known is None or known[0] != made_from:
+            known = (made_from, json.dumps(describe(entry), ensure_ascii=False))
+            catalog.told[entry.filename] = known
+        pieces.append(known[1])
+    return f"[{', '.join(pieces)}]"
+
+
+def _entries() -> list[Any]:
     networks = freshness.lora_networks()
     entries = [] if networks is None else list(networks.available_networks.values())
-    return [describe(entry) for entry in sorted(entries, key=lambda entry: str(entry.name).lower())]
+    return sorted(entries, key=lambda entry: str(entry.name).lower())
