@@ -282,10 +282,10 @@ def running(
 
 
 def add_probe(data: Path) -> None:
-    """For `prepare`: an extension with routes that look into the running web UI (`probe.py`)."""
+    """For `prepare`: an extension with routes that look into the running web UI (`names_probe.py`)."""
     scripts = data / "extensions" / "zz-probe" / "scripts"
     scripts.mkdir(parents=True)
-    shutil.copyfile(Path(__file__).with_name("probe.py"), scripts / "probe.py")
+    shutil.copyfile(Path(__file__).with_name("names_probe.py"), scripts / "names_probe.py")
 
 
 def lay_out_data(data: Path, checkpoint: Path) -> None:

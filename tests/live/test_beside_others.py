@@ -1,4 +1,4 @@
-"""Beside other extensions, and how long it takes: with a probe inside the web UI (`probe.py`)."""
+"""Beside other extensions, and how long it takes: with a probe inside the web UI (`names_probe.py`)."""
 
 from __future__ import annotations
 
