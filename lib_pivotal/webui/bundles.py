@@ -150,6 +150,9 @@ def _add_source(sources: dict[str, Source], labels: tuple[str, ...], entry: Any,
     for problem in loaded.problems:
         if problem.severity == "error":
             say(f"{labels[0]}: " + (f"the word {problem.word!r} was {problem.what}" if problem.word else problem.what))
+    for name in fitting:
+        if extra_networks.re_extra_net.search(name):
+            say(f"{labels[0]}: the word {name!r} looks like a tag, and the web UI takes it out of prompts: rename it")
     odd = [name for name in loaded.embeddings if name not in fitting]
     if odd:
         there = "+".join(str(width) for width in loaded.embeddings[odd[0]].pivotal_widths)
