@@ -12,6 +12,7 @@ from pathlib import Path
 
 from lib_pivotal.config import Run, check_consistency, read_run
 from lib_pivotal.errors import ConfigError, HostError, PivotalError
+from lib_pivotal.runs.plots import PlotsAtEnd
 from lib_pivotal.runs.preflight import Preflight, measure
 from lib_pivotal.runs.studio import Studio
 from lib_pivotal.runs.view import RunView
@@ -154,7 +155,8 @@ class RunManager:
 
     def _work(self, run: Run, view: RunView, commands: Commands, resume: bool) -> None:
         started = time.perf_counter()
-        listen = fan_out([view.listen, self._tell_studio, *default_logs(view.folder, run.name)])
+        logs = [*default_logs(view.folder, run.name), PlotsAtEnd(view.folder, run.name)]
+        listen = fan_out([view.listen, self._tell_studio, *logs])
         try:
             with self.studio.exclusive(run) as host:
                 view.set_status("preparing", "reading pictures")

@@ -183,21 +183,26 @@ def steps_for_draws(rows: Sequence[WordRow], draws: int, *, batch: int) -> int:
     return int(min(20_000, max(100, round(steps / 50) * 50)))
 
 
-def word_problems(run: Run, rows: Sequence[WordRow], *, taken: Collection[str] = ()) -> list[tuple[str, str, str]]:
-    """What to look at among the words, as (level, word, text): too few draws, never apart, a name that is taken."""
-    found: list[tuple[str, str, str]] = []
-    for name, draws in draws_of(run, rows).items():
-        if draws < ADVISED_DRAWS / 2:
-            text = f"{name}: about {draws:.0f} draws in this run, {ADVISED_DRAWS} are advised."
-            text = f"{text} Train longer, or add pictures."
-            found.append(("warning", name, text))
+def word_problems(run: Run, rows: Sequence[WordRow], *, taken: Collection[str] = ()) -> list[str]:
+    """What to look at among the words: those that come too rarely, and names that stand for something already."""
+    found: list[str] = []
+    rare = {name: draws for name, draws in draws_of(run, rows).items() if draws < ADVISED_DRAWS / 2}
+    if rare:
+        least = min(rare.values())
+        which = " for the rarest" if len(rare) > 1 else ""
+        text = f"{_listed(list(rare))}: only {least:.0f} draws in this run{which}; {ADVISED_DRAWS} are advised."
+        found.append(f"{text} Train longer, or add pictures.")
     lower = {name.lower() for name in taken}
-    for row in rows:
-        if row.word.name.lower() in lower:
-            text = f"{row.word.name}: an embedding or another bundle has this name."
-            text = f"{text} Choose another, or one of the two is not heard."
-            found.append(("warning", row.word.name, text))
+    known = [row.word.name for row in rows if row.word.name.lower() in lower]
+    if known:
+        text = f"{_listed(known)}: in use already, by an embedding or another file."
+        found.append(f"{text} Fine where this run replaces it, else rename.")
     return found
+
+
+def _listed(names: Sequence[str], most: int = 4) -> str:
+    shown = ", ".join(names[:most])
+    return f"{shown} and {len(names) - most} more" if len(names) > most else shown
 
 
 def never_apart(dataset: Dataset, names: Sequence[str]) -> list[tuple[str, str, int]]:

@@ -104,9 +104,8 @@ class Desk:
         if dataset is None:
             return []
         found: list[Finding] = [(p.level, p.message, p.keys) for p in dataset.problems]
-        found += [
-            (level, text, ()) for level, _, text in word_problems(run, rows, taken=self.manager.studio.taken_names())
-        ]
+        taken = self.manager.studio.taken_names()
+        found += [("warning", text, ()) for text in word_problems(run, rows, taken=taken)]
         names = [row.word.name for row in rows]
         for first, second, count in never_apart(dataset, names):
             text = f"{first} and {second} never appear apart ({count} pictures): the run cannot tell which is which."

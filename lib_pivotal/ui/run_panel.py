@@ -45,6 +45,7 @@ def build_run_view(page: Page) -> None:
     if page.extras.send_to_txt2img_js:
         parts["send"] = gr.Button("Send the first prompt to txt2img", size="sm", visible=False, elem_id="pivotal_send")
         page.hidden_text("send_text")
+    page.html("curves")
     page.html("rows", run_html.rows(None))
     with gr.Column(visible=False, elem_id="pivotal_picked_box", elem_classes=["pivotal-section"]) as box:
         page.html("picked")
@@ -54,7 +55,6 @@ def build_run_view(page: Page) -> None:
             )
             page.html("kept")
     parts["picked_box"] = box
-    page.html("curves")
     page.html("notices")
     with gr.Row(visible=False, elem_id="pivotal_resumable_box", elem_classes=["pivotal-row"]) as resumable:
         parts["resumable"] = gr.Dropdown([], label="Continue an interrupted run", elem_id="pivotal_resumable", scale=3)
