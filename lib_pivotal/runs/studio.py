@@ -58,6 +58,14 @@ class Studio(Protocol):
         """How the run inside `exclusive` lets others have the model between two steps."""
         ...
 
+    def load_checkpoint(self) -> None:
+        """Load the checkpoint that a waiting run needs; blocks until it is there. For a button.
+
+        Raises:
+            HostError: no run waits, or the file is gone.
+        """
+        ...
+
     def farewell(self) -> str:
         """After `exclusive`: how the model was given back (memory), in a line; empty where there is nothing to say."""
         ...

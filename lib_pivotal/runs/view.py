@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import deque
@@ -52,7 +53,9 @@ class Curve:
     _skipped: int = 0
 
     def add(self, step: int, value: float) -> None:
-        """Append, or pass over the points that thinning leaves out."""
+        """Append, or pass over what thinning leaves out and what is no number (a skipped step; JSON has none)."""
+        if not math.isfinite(value):
+            return
         self._skipped += 1
         if self._skipped < self.every:
             return

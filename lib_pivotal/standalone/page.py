@@ -70,6 +70,9 @@ class StandaloneStudio:
         """Nobody else asks for the model; a pause just waits."""
         return _NobodyWaits()
 
+    def load_checkpoint(self) -> None:
+        """It is always there."""
+
     def farewell(self) -> str:
         """Nothing to tell: the model stays where it was."""
         return ""

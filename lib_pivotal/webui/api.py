@@ -16,6 +16,7 @@ from lib_pivotal.config import run_from_dict
 from lib_pivotal.data.dataset import scan
 from lib_pivotal.errors import ConfigError, PivotalError
 from lib_pivotal.runs.manager import RunManager
+from lib_pivotal.webui import bundle_routes
 from lib_pivotal.webui.jobs import run_manager
 
 PREFIX = "/pivotal/v1"
@@ -35,6 +36,19 @@ class StartAnswer(BaseModel):
 
     id: str
     folder: str
+
+
+class LiveRequest(BaseModel):
+    """Whether pictures made during a run may use the network as it is."""
+
+    on: bool
+
+
+class LiveAnswer(BaseModel):
+    """`name` is for `<lora:NAME:1>`."""
+
+    on: bool
+    name: str
 
 
 class ScanRequest(BaseModel):
@@ -83,7 +97,10 @@ def register(app: FastAPI, manager: Callable[[], RunManager] = run_manager) -> N
     for verb in ("stop", "save", "sample", "pause", "resume"):
         add("POST", f"/runs/{{run_id}}/{verb}", routes.command(verb), dict[str, Any])
     add("POST", "/runs/{run_id}/continue", routes.go_on, StartAnswer)
+    add("POST", "/runs/{run_id}/checkpoint", routes.load_checkpoint, dict[str, Any])
+    add("POST", "/live", routes.live, LiveAnswer)
     add("POST", "/scan", routes.scan, ScanAnswer)
+    add("GET", "/bundles", bundle_routes.list_bundles, list[dict[str, Any]])
 
 
 class _Routes:
@@ -131,6 +148,18 @@ class _Routes:
         with _Told():
             view = manager.resume_folder(folder)
         return StartAnswer(id=view.run_id, folder=str(view.folder))
+
+    def load_checkpoint(self, run_id: str) -> dict[str, Any]:
+        manager = self._manager()
+        with _Told(404):
+            view = manager.view(run_id)
+            manager.studio.load_checkpoint()
+        return view.snapshot()
+
+    def live(self, request: LiveRequest) -> LiveAnswer:
+        studio = self._manager().studio
+        studio.set_live(request.on)
+        return LiveAnswer(on=request.on, name=studio.live_name())
 
     def scan(self, request: ScanRequest) -> ScanAnswer:
         with _Told():

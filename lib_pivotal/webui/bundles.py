@@ -22,14 +22,14 @@ from typing import Any
 from modules import extra_networks, sd_hijack, sd_hijack_clip, sd_hijack_open_clip, sd_models, shared
 from modules.textual_inversion import textual_inversion
 
-from lib_pivotal.webui import catalog, freshness, loading, prompting, tags
+from lib_pivotal.webui import catalog, freshness, loading, prompting, settings, tags
 from lib_pivotal.webui.state import WORDS, LoadedWords, resolver, say
 from lib_pivotal.webui.words import Ids, Source, WordTable, build_table
 
 logger = logging.getLogger(__name__)
 
-OPTION_FOLDER_WINS = "pivotal_folder_wins"
-BUNDLE_FIRST, FOLDER_FIRST = "the bundle in the prompt", "the embeddings folder"
+PRIORITY = "pivotal_name_priority"
+FOLDER_FIRST = "the embeddings folder"
 
 
 def register() -> None:
@@ -90,7 +90,7 @@ def resolve() -> WordTable:
         sources,
         ids_of=ids_of,
         folder=folder_entries(),
-        folder_wins=getattr(shared.opts, OPTION_FOLDER_WINS, BUNDLE_FIRST) == FOLDER_FIRST,
+        folder_wins=settings.value(PRIORITY) == FOLDER_FIRST,
     )
     written = resolver.table.spotter.names_in(resolver.texts)
     for collision in resolver.table.collisions:

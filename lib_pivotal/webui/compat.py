@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +38,16 @@ def check_version() -> None:
             f"Pivotal tuning needs web UI {'.'.join(map(str, OLDEST))} or newer; this is {'.'.join(map(str, found))}. "
             "Update it (git pull) and start it again."
         )
+
+
+def in_fresh_thread(function: Callable[[], None]) -> None:
+    """Call `function` in a thread of its own, and wait for it.
+
+    `script_callbacks.add_callback` (script_callbacks.py:115) looks through its caller's stack with `inspect.stack`,
+    which takes about 0.1 s for each callback below the import machinery of a script, and nothing in a fresh thread.
+    """
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="pivotal") as pool:
+        pool.submit(function).result()
 
 
 def jobs_waiting() -> bool:

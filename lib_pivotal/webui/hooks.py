@@ -12,7 +12,7 @@ from typing import Any
 from modules import script_callbacks, shared
 
 from lib_pivotal.errors import PivotalError
-from lib_pivotal.webui import bundles, compat, conditionings, settings
+from lib_pivotal.webui import axes, bundle_routes, bundles, compat, conditionings, settings
 
 logger = logging.getLogger(__name__)
 
@@ -26,7 +26,13 @@ def register() -> None:
         return
     bundles.register()
     conditionings.register()
+    compat.in_fresh_thread(_add_callbacks)
+
+
+def _add_callbacks() -> None:
+    script_callbacks.on_before_ui(axes.register)
     script_callbacks.on_ui_settings(settings.register)
+    script_callbacks.on_ui_tabs(_build_tab)
     script_callbacks.on_app_started(_app_started)
     script_callbacks.on_script_unloaded(unregister)
 
@@ -37,8 +43,15 @@ def unregister() -> None:
     bundles.unregister()
 
 
+def _build_tab() -> list[Any]:
+    from lib_pivotal.webui import tab  # here: with --nowebui no page is built
+
+    return tab.build()
+
+
 def _app_started(demo: Any, app: Any) -> None:
     settings.apply_log_level()
+    bundle_routes.register_page(app)
     if shared.cmd_opts.api or shared.cmd_opts.nowebui:
         from lib_pivotal.webui import api  # here: training's modules are not needed to start
 

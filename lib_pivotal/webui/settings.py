@@ -28,6 +28,13 @@ class Option:
 
 OPTIONS = (
     Option(
+        "pivotal_name_priority",
+        "the bundle in the prompt",
+        "A word that stands in a bundle and in the embeddings folder is taken from",
+        "the other one is reached by its qualified name: word@file, word@embeddings",
+        ("the bundle in the prompt", "the embeddings folder"),
+    ),
+    Option(
         "pivotal_runs_folder",
         "pivotal_runs",
         "Folder of runs",

@@ -85,6 +85,16 @@ class WebUIStudio:
         """Between two steps, whoever waits for the queue lock gets it."""
         return _LockAside(self)
 
+    def load_checkpoint(self) -> None:
+        """The one of the run that goes on, as if it were chosen above."""
+        title = self.host.borrowing.checkpoint_title
+        info = sd_models.get_closet_checkpoint_match(title)
+        if info is None:
+            raise HostError(f"the checkpoint {title} is not listed any more. Put the file back, and refresh the list.")
+        with call_queue.queue_lock:
+            shared.opts.set("sd_model_checkpoint", info.title, run_callbacks=False)
+            sd_models.reload_model_weights(info=info)
+
     def farewell(self) -> str:
         """GPU memory before and after."""
         return self._farewell
@@ -164,16 +174,6 @@ def _hand_over(meanwhile: Callable[[], None]) -> None:
         meanwhile()
     finally:
         call_queue.queue_lock.acquire()
-
-
-def load_checkpoint(title: str) -> None:
-    """Load the checkpoint that a waiting run needs; for a button. Blocks until it is there."""
-    info = sd_models.get_closet_checkpoint_match(title)
-    if info is None:
-        raise HostError(f"the checkpoint {title} is not listed any more. Put the file back, and refresh the list.")
-    with call_queue.queue_lock:
-        shared.opts.set("sd_model_checkpoint", info.title, run_callbacks=False)
-        sd_models.reload_model_weights(info=info)
 
 
 def _embedding_database() -> Any:

@@ -8,7 +8,7 @@ tag means, what it cannot mean, and how to write it so that every web UI means t
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 TAG = re.compile(r"<(lora|lyco|words):([^>]+)>")
@@ -92,6 +92,53 @@ def untrapped(prompt: str, *, applies: frozenset[str] | None = None) -> tuple[st
         return f"<{match.group(1)}:{':'.join(pieces)}>"
 
     return TAG.sub(written, prompt), changed
+
+
+PARTS = ("whole", "U-Net", "TE", "words", "none")
+"""What can be left of a LoRA: everything, one part of the network (and its words), its words alone, nothing."""
+
+
+def part_switched(prompt: str, part: str, *, only: str = "") -> str:
+    """The prompt with every LoRA tag (or that of the file `only`) reduced to a part, in plain `te:unet`.
+
+    A weight that was 0 comes back as the other one, or as 1. Weights that are no numbers are another extension's and
+    stay. ValueError for an unknown part.
+
+    >>> part_switched("<lora:x:0.8> a face", "U-Net")
+    '<lora:x:0:0.8> a face'
+    """
+    if part not in PARTS:
+        raise ValueError(f"part {part!r} is unknown; there are {', '.join(PARTS)}")
+
+    def switched(tag: Tag, items: list[str]) -> list[str]:
+        te, unet = tag.te or tag.unet or 1.0, tag.unet or tag.te or 1.0
+        kept = [item for item in items if not item.startswith("words=")]
+        te_on, unet_on = part in ("whole", "TE"), part in ("whole", "U-Net")
+        pieces = with_weights(kept, te=f"{te:g}" if te_on else "0", unet=f"{unet:g}" if unet_on else "0")
+        return [*pieces, "words=0"] if part == "none" else pieces
+
+    return _each_lora(prompt, switched, only=only)
+
+
+def weight_set(prompt: str, *, te: float | None = None, unet: float | None = None, only: str = "") -> str:
+    """The prompt with these weights in every LoRA tag, or in that of the file `only`."""
+
+    def changed(tag: Tag, items: list[str]) -> list[str]:
+        new_te, new_unet = tag.te if te is None else te, tag.unet if unet is None else unet
+        return with_weights(items, te=f"{new_te:g}", unet=f"{new_unet:g}")
+
+    return _each_lora(prompt, changed, only=only)
+
+
+def _each_lora(prompt: str, change: Callable[[Tag, list[str]], list[str]], *, only: str) -> str:
+    def written(match: re.Match[str]) -> str:
+        items = match.group(2).split(":")
+        tag = understand(items)
+        if match.group(1) not in LORA_KINDS or (only and tag.name != only) or tag.te is None or tag.unet is None:
+            return match.group()
+        return f"<{match.group(1)}:{':'.join(change(tag, items))}>"
+
+    return TAG.sub(written, prompt)
 
 
 def _number(text: str) -> float | None:

@@ -24,7 +24,7 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -127,6 +127,22 @@ class WebUI:
         image = Image.open(io.BytesIO(base64.b64decode(answer["images"][0]))).convert("RGB")
         return Generated(image, json.loads(answer["info"])["infotexts"][0])
 
+    @staticmethod
+    def pictures(answer: Any) -> list[bytes]:
+        """The pixels of every picture in an answer of the API."""
+        return [Image.open(io.BytesIO(base64.b64decode(image))).convert("RGB").tobytes() for image in answer["images"]]
+
+    def second_checkpoint(self) -> str:
+        """The name of a copy of the checkpoint with a configuration file of its own: using it loads it from scratch."""
+        models = self.data / "models" / "Stable-diffusion"
+        first = next(path for path in sorted(models.glob("*.safetensors")) if path.stem != "second")
+        copy = models / "second.safetensors"
+        if not copy.exists():
+            shutil.copyfile(first, copy)
+            shutil.copyfile(first.with_suffix(".yaml"), copy.with_suffix(".yaml"))
+            self.call("/sdapi/v1/refresh-checkpoints", {})
+        return copy.name
+
     def reload_files(self) -> None:
         """Have it look for LoRA and embedding files again."""
         self.call("/sdapi/v1/refresh-loras", {})
@@ -215,10 +231,20 @@ def pivotal_webui(
 
 @contextlib.contextmanager
 def running(
-    installation: Installation, checkpoint: Path, data: Path, *, linked: bool = False, page: bool = False
+    installation: Installation,
+    checkpoint: Path,
+    data: Path,
+    *,
+    linked: bool = False,
+    page: bool = False,
+    prepare: Callable[[Path], None] = lambda data: None,
 ) -> Iterator[WebUI]:
-    """Start the web UI on `data`, wait until it is ready, end it; with the page (gradio) or only the API."""
+    """Start the web UI on `data`, wait until it is ready, end it; with the page (gradio) or only the API.
+
+    `prepare` may put more into `data` before the start.
+    """
     lay_out_data(data, checkpoint)
+    prepare(data)
     if linked:
         (data / "extensions" / "sd-webui-pivotal").symlink_to(ROOT, target_is_directory=True)
     port = free_port()

@@ -1,0 +1,213 @@
+"""Runs in a process that goes on, on tiny real models: started, watched, paused, stopped, gone on with."""
+
+import json
+import threading
+import time
+from contextlib import contextmanager
+from dataclasses import replace
+
+import pytest
+import torch
+
+from lib_pivotal.config import run_from_dict
+from lib_pivotal.errors import ConfigError, HostError
+from lib_pivotal.runs.manager import RunManager
+from lib_pivotal.training.step import MicroStep
+
+
+class TinyStudio:
+    """A process with one lock around one tiny model."""
+
+    def __init__(self, host, folder):
+        self._host = host
+        self._folder = folder
+        self._lock = threading.Lock()
+        self.saved = []
+        self.visits = 0
+        self.visitor = None
+
+    def checkpoint(self):
+        return "tiny"
+
+    def lora_folder(self):
+        return self._folder / "lora"
+
+    def runs_folder(self):
+        return self._folder / "runs"
+
+    def taken_names(self):
+        return ()
+
+    def clip_skip(self):
+        return 1
+
+    def set_live(self, on):
+        pass
+
+    def live_name(self):
+        return ""
+
+    @contextmanager
+    def exclusive(self, run):
+        with self._lock:
+            yield self._host
+
+    def aside(self):
+        return self
+
+    def wanted(self):
+        return self.visitor is not None
+
+    def serve(self, *, write_bundle, wait, stopping, say):
+        self.visits += 1
+        if self.visitor is not None:
+            visitor, self.visitor = self.visitor, None
+            visitor()
+        wait()
+
+    def load_checkpoint(self):
+        pass
+
+    def farewell(self):
+        return "all is well"
+
+    def bundle_saved(self, path):
+        self.saved.append(path)
+
+
+@pytest.fixture
+def studio(tiny_host, tmp_path):
+    return TinyStudio(tiny_host, tmp_path)
+
+
+@pytest.fixture
+def manager(studio):
+    made = RunManager(studio)
+    yield made
+    made.stop()
+    assert made.join(60)
+
+
+@pytest.fixture
+def run(two_words_folder):
+    return run_from_dict(
+        {
+            "name": "two",
+            "words": [{"name": "aoi", "vectors": 2}, {"name": "hana", "vectors": 2}],
+            "network": {"unet_rank": 2, "unet_lr": 1e-3},
+            "data": {"folder": str(two_words_folder), "resolution_px": 64},
+            "schedule": {"max_steps": 6, "batch_size": 2},
+            "saving": {"state_every_steps": 0, "dtype": "fp32"},
+        }
+    )
+
+
+def endless(run):
+    return replace(run, schedule=replace(run.schedule, max_steps=100_000))
+
+
+def wait_for(condition, timeout_s=60):
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come"
+        time.sleep(0.01)
+
+
+def test_run_from_start_to_file(manager, studio, run):
+    view = manager.start(run)
+    assert manager.join(120)
+    shown = view.snapshot()
+    assert shown["status"] == "finished" and shown["step"] == 6
+    assert shown["loss"]["steps"] == [1, 2, 3, 4, 5, 6]
+    assert set(shown["word_norms"]) == {"aoi", "hana"}
+    assert studio.saved == [studio.lora_folder() / "two.safetensors"] and studio.saved[0].is_file()
+    assert shown["notices"][-1]["message"] == "all is well"
+    assert (view.folder / "two.run.json").is_file() and (view.folder / "two.events.jsonl").is_file()
+    json.dumps(shown, allow_nan=False)
+    assert manager.view("current") is manager.view(view.run_id) is view
+
+
+def test_one_run_at_a_time(manager, run):
+    manager.start(endless(run))
+    with pytest.raises(HostError, match="going on already"):
+        manager.start(run)
+    with pytest.raises(HostError, match="going on"):
+        manager.preflight(run)
+
+
+def test_faults_before_anything_starts(manager, run):
+    with pytest.raises(ConfigError, match="warmup"):
+        manager.start(replace(run, schedule=replace(run.schedule, warmup_steps=60)))
+    assert manager.current is None
+    with pytest.raises(HostError, match="no run"):
+        manager.view("current")
+
+
+def test_folder_without_pictures_is_told(manager, run, tmp_path):
+    view = manager.start(replace(run, data=replace(run.data, folder=str(tmp_path / "nowhere"))))
+    assert manager.join(60)
+    shown = view.snapshot()
+    assert shown["status"] == "failed" and "does not exist" in shown["ended"]["message"]
+
+
+def test_pause_stop_and_go_on_equal_an_undisturbed_run(manager, studio, run):
+    from safetensors.torch import load_file
+
+    run = replace(run, schedule=replace(run.schedule, max_steps=40))
+    manager.start(run)
+    assert manager.join(120)
+    undisturbed = load_file(studio.saved[-1])
+    view = manager.start(run)
+    wait_for(lambda: view.step >= 3)
+    manager.pause()
+    wait_for(lambda: view.snapshot()["status"] == "paused")
+    step = view.step
+    time.sleep(0.2)
+    assert view.step == step
+    manager.resume()
+    wait_for(lambda: view.step > step)
+    manager.stop()
+    assert manager.join(60) and view.snapshot()["status"] == "stopped"
+    assert manager.resumable()[0] == view.folder
+    again = manager.resume_folder(view.folder)
+    assert manager.join(120) and again.snapshot()["status"] == "finished"
+    resumed = load_file(studio.saved[-1])
+    assert all(torch.equal(undisturbed[key], resumed[key]) for key in undisturbed)
+
+
+def test_visitor_finds_the_model_bare(manager, studio, run, tiny_host):
+    unet = tiny_host.denoiser.unet
+    view = manager.start(endless(run))
+    wait_for(lambda: view.step >= 2)
+    seen = []
+    studio.visitor = lambda: seen.append(sum(len(module._forward_hooks) for module in unet.modules()))
+    wait_for(lambda: seen)
+    assert seen == [0]
+    wait_for(lambda: view.step >= 5)
+
+
+def test_exception_in_a_step_is_told_and_saved(manager, studio, run, monkeypatch):
+    original = MicroStep.losses
+
+    def losses(micro_step, *arguments, seeds, **rest):
+        if seeds[1] == 3:
+            raise RuntimeError("a fault for the test")
+        return original(micro_step, *arguments, seeds=seeds, **rest)
+
+    monkeypatch.setattr(MicroStep, "losses", losses)
+    view = manager.start(run)
+    assert manager.join(60)
+    shown = view.snapshot()
+    assert shown["status"] == "failed" and "a fault for the test" in shown["ended"]["message"]
+    assert studio.saved and studio.saved[0].is_file()
+
+
+def test_preflight_tells_time_and_draws(manager, studio, run):
+    found = manager.preflight(run)
+    assert found.step_s > 0 and found.total_s == pytest.approx(6 * found.step_s)
+    assert found.memory_bytes is None
+    assert sum(found.draws.values()) >= 12
+    assert any("aoi" in remark for remark in found.remarks)
+    assert not studio.saved and not studio.runs_folder().exists()
+    nameless = replace(run, words=(replace(run.words[0], name="nobody"),))
+    assert manager.preflight(nameless).faults[0].field == "words.0.name"

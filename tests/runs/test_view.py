@@ -1,0 +1,39 @@
+"""A run as pages see it."""
+
+import json
+
+from lib_pivotal.runs.view import CURVE_POINTS, Curve, RunView
+from lib_pivotal.training.events import Preparing, RunEnded, RunStarted, SeparationMeasured, StepDone
+
+
+def step(number, loss=0.5):
+    return StepDone(number, 10, "joint", {"loss": loss}, {"unet": 1e-4}, {}, {"aoi": 0.4}, {"aoi": number}, 0.5, 1.0)
+
+
+def test_curve_is_thinned_and_stays_in_order():
+    curve = Curve()
+    for number in range(10 * CURVE_POINTS):
+        curve.add(number, float(number))
+    assert CURVE_POINTS / 2 <= len(curve.steps) <= CURVE_POINTS
+    assert curve.steps == sorted(curve.steps) and curve.values == [float(number) for number in curve.steps]
+    assert curve.steps[-1] > 10 * CURVE_POINTS - 2 * curve.every
+
+
+def test_snapshot_follows_the_events_and_is_json(tmp_path):
+    view = RunView("a", "two", max_steps=10, folder=tmp_path)
+    view.listen(Preparing("encoding pictures", 3, 7))
+    assert view.snapshot()["activity"] == "encoding pictures (3 of 7)"
+    view.listen(RunStarted("two", 0, 10, ("aoi",), 100, 800))
+    view.listen(step(1))
+    view.listen(step(2, float("nan")))
+    view.set_status("paused", "paused")
+    view.listen(step(3))
+    shown = view.snapshot()
+    assert shown["status"] == "paused" and shown["step"] == 3
+    assert shown["loss"] == {"steps": [1, 3], "values": [0.5, 0.5]}
+    view.listen(SeparationMeasured(3, {}, {"aoi": 0.6}))
+    view.listen(RunEnded("finished", 10, 5.0, tmp_path / "two.safetensors"))
+    view.set_status("training")
+    shown = json.loads(json.dumps(view.snapshot(), allow_nan=False))
+    assert shown["status"] == "finished" and shown["shares"]["aoi"]["values"] == [0.6]
+    assert view.ended
