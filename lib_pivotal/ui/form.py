@@ -158,15 +158,19 @@ def _sentence(setting: Setting) -> str:
     parts = [setting.help]
     if setting.good_range:
         parts.append(f"Good: {setting.good_range}.")
-    low, high = setting.minimum, setting.maximum
+    low, high = (None if limit is None else _shown(limit) for limit in (setting.minimum, setting.maximum))
     unit = f" {setting.unit}" if setting.unit and setting.unit != "path" else ""
     if low is not None and high is not None:
-        parts.append(f"From {low:g} to {high:g}{unit}.")
+        parts.append(f"From {low} to {high}{unit}.")
     elif low is not None:
-        parts.append(f"{'Above' if setting.above_minimum else 'At least'} {low:g}{unit}.")
+        parts.append(f"{'Above' if setting.above_minimum else 'At least'} {low}{unit}.")
     elif unit:
         parts.append(f"In{unit}.")
     return " ".join(parts)
+
+
+def _shown(limit: float) -> str:
+    return f"{int(limit):,}".replace(",", " ") if limit == int(limit) else f"{limit:g}"
 
 
 class Form:

@@ -15,7 +15,7 @@ from lib_pivotal.ui import run_html
 from lib_pivotal.ui.data_panel import bind_data_panel, build_data_panel, data_outputs
 from lib_pivotal.ui.desk import Desk
 from lib_pivotal.ui.form import TABLE, help_text
-from lib_pivotal.ui.page import Page, TabExtras, payload, quiet, unchanged
+from lib_pivotal.ui.page import Page, TabExtras, note, payload, quiet, unchanged
 from lib_pivotal.ui.run_panel import bind_run_panel, build_buttons, build_run_view
 from lib_pivotal.ui.train_panel import DATA_PARTS, bind_train_panel, build_settings, build_top
 
@@ -72,10 +72,14 @@ def _bind_hello(page: Page) -> None:
         data: list[Any] = [unchanged() for _ in DATA_PARTS]
         if run is not None:
             filled, data = form.write(run), _data_of(page, run)
-        return [*filled, *data, *_lists(page)]
+        lists = _lists(page)
+        if run is not None:
+            lists[0] = {**lists[0], "value": None}
+        remark = unchanged() if run is None else note("info", "Settings of the last run. A preset replaces them.")
+        return [*filled, *data, *lists, remark]
 
     lists = [parts[name] for name in ("preset", "load_bundle", "resumable", "resumable_box")]
-    outputs = [*form.components, *(parts[name] for name in DATA_PARTS), *lists]
+    outputs = [*form.components, *(parts[name] for name in DATA_PARTS), *lists, parts["preset_help"]]
     event = quiet(parts["hello"].click, hello, None, outputs)
     quiet(page.hidden_button("lists").click, lambda: _lists(page), None, lists)
     event.then(
