@@ -16,7 +16,7 @@ from lib_pivotal.runs.plots import PlotsAtEnd
 from lib_pivotal.runs.preflight import Preflight, measure
 from lib_pivotal.runs.studio import Studio
 from lib_pivotal.runs.view import RunView
-from lib_pivotal.training.events import Commands, Event, FileSaved, Notice, RunEnded
+from lib_pivotal.training.events import Commands, Event, FileSaved, Listener, Notice, RunEnded
 from lib_pivotal.training.logs import default_logs, fan_out
 from lib_pivotal.training.loop import Aside
 from lib_pivotal.training.run import train
@@ -155,7 +155,7 @@ class RunManager:
 
     def _work(self, run: Run, view: RunView, commands: Commands, resume: bool) -> None:
         started = time.perf_counter()
-        logs = [*default_logs(view.folder, run.name), PlotsAtEnd(view.folder, run.name)]
+        logs: list[Listener] = [*default_logs(view.folder, run.name), PlotsAtEnd(view.folder, run.name)]
         listen = fan_out([view.listen, self._tell_studio, *logs])
         try:
             with self.studio.exclusive(run) as host:

@@ -71,12 +71,12 @@ def bind_run_panel(page: Page) -> None:
     sent = gr.State({})
     outputs = refresh_outputs(page, sent)
 
-    def refresh(pick: str, known: dict[str, str]) -> list[Any]:
+    def refresh(pick: str, known: dict[str, str] | None) -> list[Any]:
         return _refreshed(page, pick, known)
 
     quiet(parts["refresh"].click, refresh, [parts["pick"], sent], outputs)
 
-    def start(pick: str, known: dict[str, str], *values: Any) -> list[Any]:
+    def start(pick: str, known: dict[str, str] | None, *values: Any) -> list[Any]:
         run, faults = page.read(values)
         checked = page.desk.check(run, faults)
         try:
@@ -90,7 +90,7 @@ def bind_run_panel(page: Page) -> None:
     quiet(parts["train"].click, start, [parts["pick"], sent, *form.components], shown)
 
     def command(act: Any) -> Any:
-        def run(pick: str, known: dict[str, str]) -> list[Any]:
+        def run(pick: str, known: dict[str, str] | None) -> list[Any]:
             act()
             return _refreshed(page, pick, known)
 
@@ -118,7 +118,7 @@ def refresh_outputs(page: Page, sent: Any) -> list[Any]:
     return [sent, *(page.parts[name] for name in (*PIECES, *names, *more))]
 
 
-def _refreshed(page: Page, pick: str, known: dict[str, str]) -> list[Any]:
+def _refreshed(page: Page, pick: str, known: dict[str, str] | None) -> list[Any]:
     """New values of what changed since the page was last told, and the new record of what it was told."""
     snapshot = page.desk.snapshot()
     chosen = _chosen(pick)
@@ -141,7 +141,7 @@ def _refreshed(page: Page, pick: str, known: dict[str, str]) -> list[Any]:
         "picked_box": {"visible": bool(pieces["picked"])},
         "keep": {"value": f"Keep step {step}" if step is not None else "Keep this step"},
     }
-    record, values = dict(known), []
+    record, values = dict(known or {}), []
     for name, html in pieces.items():
         values.append(_if_new(record, name, html, html))
     for name, box in boxes.items():
