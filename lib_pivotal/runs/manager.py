@@ -78,6 +78,7 @@ class RunManager:
         faults = check_consistency(run)
         if faults:
             raise ConfigError(faults)
+        self.studio.check_ready()
         if not run.name:
             run = replace(run, name="pivotal")
         with self._lock:
@@ -107,6 +108,7 @@ class RunManager:
             return Preflight(faults=faults)
         if self.running:
             raise HostError("a run is going on: what another one costs can be measured when it has ended")
+        self.studio.check_ready()
         try:
             with self.studio.exclusive(run) as host:
                 return measure(run, host)
