@@ -72,6 +72,12 @@ class Generated:
     image: Image.Image
     infotext: str
 
+    def encoded(self) -> str:
+        """The picture as the API takes it."""
+        buffer = io.BytesIO()
+        self.image.save(buffer, "PNG")
+        return base64.b64encode(buffer.getvalue()).decode()
+
 
 class RequestFailedError(Exception):
     """The web UI answered with an error; its own text says which."""
