@@ -51,7 +51,7 @@ def check_trainable(model: Any) -> None:
         )
     if shared.cmd_opts.lowvram:
         raise HostError("--lowvram keeps only pieces of the U-Net on the GPU. Start the web UI with --medvram instead.")
-    if devices.fp8:
+    if getattr(devices, "fp8", False):
         raise HostError("weights are stored in fp8. Set Settings > Optimizations > FP8 weight to Disable, and reload.")
     if sd_unet.current_unet is not None:
         raise HostError("another U-Net (TensorRT) stands in for the checkpoint's. Set Settings > SD Unet to None.")
