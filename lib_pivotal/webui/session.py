@@ -30,6 +30,7 @@ logger = logging.getLogger(__name__)
 
 MIB = 1024 * 1024
 _CHECKPOINTED = ("BasicTransformerBlock", "ResBlock", "CLIPEncoderLayer")
+_MERGED = (nn.Linear, nn.Conv2d, nn.GroupNorm, nn.LayerNorm, nn.MultiheadAttention)
 _ATTENTIONS = (ldm.modules.attention.CrossAttention, sgm.modules.attention.CrossAttention)
 
 
@@ -201,7 +202,8 @@ def merge_again(model: Any, merged: Sequence[tuple[str, float, float, Any]]) -> 
     with torch.no_grad():
         networks.load_networks(names, te, unet, dyn)
         for module in model.modules():
-            if getattr(module, "network_layer_name", None) is not None:
+            # every module has such a name, but only these kinds are patched to merge (Lora/lora_patches.py)
+            if isinstance(module, _MERGED) and getattr(module, "network_layer_name", None) is not None:
                 networks.network_apply_weights(module)
 
 
