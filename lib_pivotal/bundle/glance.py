@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +17,20 @@ from lib_pivotal.bundle.format import BUNDLE_PREFIX, Family, Problem, family_of_
 from lib_pivotal.bundle.listing import WordSummary
 from lib_pivotal.bundle.reader import name_problems
 from lib_pivotal.bundle.safetensors_file import MAX_HEADER_BYTES
-from lib_pivotal.bundle.spellings import Seen, plan_word
+from lib_pivotal.bundle.spellings import Seen, WordPlan, plan_word
 from lib_pivotal.errors import BundleError
 from lib_pivotal.ports import Part
 
-_WORD = re.compile(rb'(?<!\\)"(' + re.escape(BUNDLE_PREFIX.encode()) + rb'(?:[^"\\]|\\.)*)"\s*:\s*(\{[^{}]*\})')
-_METADATA = re.compile(rb'(?<!\\)"__metadata__"\s*:\s*(?=\{)')
-_PARTS: tuple[tuple[Part, re.Pattern[bytes]], ...] = (
-    ("unet", re.compile(rb'"(?:base_model\.model\.)?(?:lora_unet_|oft_unet_|unet[.:])')),
-    ("te", re.compile(rb'"(?:base_model\.model\.)?(?:lora_te1?_|text_encoder[.:])')),
-    ("te2", re.compile(rb'"(?:base_model\.model\.)?(?:lora_te2_|text_encoder_2\.)')),
+_WORD = re.compile(rb'"((?:[^"\\]|\\.)*)"\s*:\s*(\{[^{}]*\})')
+"""A key and its entry; matched only where `_KEY` was found, since a header may be a megabyte."""
+_KEY = b'"' + BUNDLE_PREFIX.encode()
+_METADATA = b'"__metadata__"'
+_PARTS: tuple[tuple[Part, tuple[bytes, ...]], ...] = (
+    ("unet", (b'"lora_unet_', b'"unet', b'"oft_unet_')),
+    ("te", (b'"lora_te_', b'"lora_te1_', b'"text_encoder.', b'"text_encoder:')),
+    ("te2", (b'"lora_te2_', b'"text_encoder_2.')),
 )
+_PEFT = b'"base_model.model.'
 
 
 @dataclass(frozen=True)
@@ -48,19 +51,22 @@ def glance(path: str | Path) -> Glance:
     raw = _header_bytes(path)
     metadata = _metadata(raw)
     found: dict[str, dict[str, Seen]] = {}
-    for match in _WORD.finditer(raw):
-        key, entry = _decoded(match)
+    for key, entry in _word_entries(raw):
         parsed = parse_word_key(key)
         if parsed is not None and isinstance(entry.get("shape"), list):
             found.setdefault(parsed.name, {})[parsed.tensor] = Seen(str(entry.get("dtype")), tuple(entry["shape"]))
     words: list[WordSummary] = []
     problems: list[Problem] = []
+    planned: dict[tuple[tuple[str, Seen], ...], tuple[WordPlan | None, list[Problem]]] = {}
     for name, tensors in found.items():
-        plan, plan_problems = plan_word(name, tensors)
-        problems += plan_problems
+        alike = tuple(sorted(tensors.items(), key=lambda item: item[0]))
+        if alike not in planned:  # the words of a file are mostly spelled alike
+            planned[alike] = plan_word(name, tensors)
+        plan, plan_problems = planned[alike]
+        problems += [replace(problem, word=name) for problem in plan_problems]
         if plan is not None:
             words.append(WordSummary(name, plan.vectors, plan.widths, plan.spelling))
-    parts = tuple(part for part, pattern in _PARTS if pattern.search(raw))
+    parts = _parts(raw)
     family = family_of_widths(words[0].widths) if words else "unknown"
     if family == "unknown":
         family = _family(metadata, parts)
@@ -80,12 +86,28 @@ def _header_bytes(path: Path) -> bytes:
     return raw
 
 
+def _parts(raw: bytes) -> tuple[Part, ...]:
+    plain = raw.replace(_PEFT, b'"') if _PEFT in raw else raw
+    known = _PARTS[:2] if b'"lora_te_' in plain else _PARTS  # kohya's SD1 and SD2 have one text encoder
+    return tuple(part for part, beginnings in known if any(beginning in plain for beginning in beginnings))
+
+
+def _word_entries(raw: bytes) -> Iterator[tuple[str, dict[str, Any]]]:
+    at = raw.find(_KEY)
+    while at >= 0:
+        match = _WORD.match(raw, at)
+        if match is not None and raw[at - 1 : at] != b"\\":
+            yield _decoded(match)
+        at = raw.find(_KEY, at + 1)
+
+
 def _metadata(raw: bytes) -> dict[str, str]:
-    match = _METADATA.search(raw)
-    if match is None:
+    at = raw.find(_METADATA)
+    start = raw.find(b"{", at)
+    if at < 0 or start < 0 or raw[at - 1 : at] == b"\\":
         return {}
     try:
-        content, _ = json.JSONDecoder().raw_decode(raw[match.end() :].decode("utf-8", errors="replace"))
+        content, _ = json.JSONDecoder().raw_decode(raw[start:].decode("utf-8", errors="replace"))
     except (json.JSONDecodeError, RecursionError):
         return {}
     return {key: value for key, value in content.items() if isinstance(value, str)}
@@ -93,11 +115,10 @@ def _metadata(raw: bytes) -> dict[str, str]:
 
 def _decoded(match: re.Match[bytes]) -> tuple[str, dict[str, Any]]:
     try:
-        key = json.loads(b'"' + match.group(1) + b'"')
-        entry = json.loads(match.group(2))
+        key, entry = json.loads(f'["{match.group(1).decode()}", {match.group(2).decode()}]')
     except ValueError:
         return "", {}
-    return str(key), entry if isinstance(entry, dict) else {}
+    return key, entry
 
 
 def _family(metadata: Mapping[str, str], parts: tuple[Part, ...]) -> Family:

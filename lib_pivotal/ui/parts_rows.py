@@ -13,7 +13,7 @@ HINT = "No LoRA in the prompt. Click one on the Lora tab, or write &lt;lora:name
 def accordion(tab: str) -> gr.Accordion:
     """The accordion of a tab, `txt2img` or `img2img`; nothing of it is saved or passed on."""
     with gr.Accordion("LoRA parts", open=False, elem_id=f"pivotal_parts_{tab}", elem_classes=["pivotal-parts"]) as box:
-        gr.HTML(f'<div class="pivotal-parts-rows" data-tab="{tab}"><p class="pivotal-hint">{HINT}</p></div>')
+        gr.HTML(f'<div class="pivotal-parts-rows" data-tab="{tab}"><p class="pivotal-lora-hint">{HINT}</p></div>')
     return box
 
 

@@ -100,7 +100,7 @@ def register(app: FastAPI, manager: Callable[[], RunManager] = run_manager) -> N
     add("POST", "/runs/{run_id}/checkpoint", routes.load_checkpoint, dict[str, Any])
     add("POST", "/live", routes.live, LiveAnswer)
     add("POST", "/scan", routes.scan, ScanAnswer)
-    add("GET", "/bundles", bundle_routes.list_bundles, list[dict[str, Any]])
+    add("GET", "/bundles", bundle_routes.list_bundles, None)
 
 
 class _Routes:

@@ -16,10 +16,10 @@ PART, UNET, TE = "LoRA part", "LoRA U-Net weight", "LoRA TE weight"
 
 
 def register() -> None:
-    """Add the axes, once; for `on_before_ui`, when the script is loaded and its page is not yet built."""
+    """Add the axes, once; to be called while scripts are loaded and in `on_before_ui`, whichever finds the plot."""
     grid = next((data.module for data in scripts.scripts_data if data.script_class.__module__ == "xyz_grid.py"), None)
     if grid is None:
-        logger.info("there is no X/Y/Z plot to add axes to")
+        logger.debug("there is no X/Y/Z plot (yet) to add axes to")
         return
     known = {option.label for option in grid.axis_options}
     rows = (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastapi import FastAPI, HTTPException, Request
+from fastapi import FastAPI, HTTPException, Request, Response
 
 from lib_pivotal.webui import catalog
 
@@ -12,9 +12,9 @@ PAGE = "/pivotal/internal/loras"
 """What javascript/pivotal_parts.js asks; like the web UI's own /sd_extra_networks/metadata it needs no --api."""
 
 
-def list_bundles() -> list[dict[str, Any]]:
+def list_bundles() -> Response:
     """Every LoRA file: words with vectors, parts, family, problems; from headers alone."""
-    return catalog.everything()
+    return Response(catalog.everything_as_json(), media_type="application/json")
 
 
 def register_page(app: FastAPI) -> None:
@@ -23,9 +23,9 @@ def register_page(app: FastAPI) -> None:
     def loras(request: Request) -> Any:
         if not may_see(app, request):
             raise HTTPException(401, "not logged in")
-        return catalog.everything()
+        return list_bundles()
 
-    app.add_api_route(PAGE, loras, methods=["GET"])
+    app.add_api_route(PAGE, loras, methods=["GET"], response_model=None)
 
 
 def may_see(app: Any, request: Request) -> bool:

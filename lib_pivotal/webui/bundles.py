@@ -69,7 +69,23 @@ def _activate(original: Callable[..., Any], p: Any, extra_network_data: Any) -> 
         given = {**given, **{kind: mended(given[kind]) for kind in tags.LORA_KINDS if kind in given}}
     answer = original(p, given)
     resolve()
+    _note_hashes(p, extra_network_data)
     return answer
+
+
+def _note_hashes(p: Any, extra_network_data: Any) -> None:
+    """ "Lora hashes" in the infotext for `<words:file>` too, as Lora/extra_networks_lora.py:47-56 writes them."""
+    params = (extra_network_data or {}).get(tags.WORDS_KIND, ())
+    if not params or not shared.opts.lora_add_hashes_to_infotext:
+        return
+    known = dict(getattr(p, "lora_hashes", None) or {})
+    for tag in map(_tag, params):
+        entry = catalog.find_on_disk(tag.name)
+        if entry is not None:
+            entry.read_hash()
+            known.setdefault(tag.name.replace(":", "").replace(",", ""), entry.shorthash)
+    p.lora_hashes = known
+    p.extra_generation_params["Lora hashes"] = ", ".join(f"{name}: {digest}" for name, digest in known.items())
 
 
 def _load_networks(original: Callable[..., Any], names: Sequence[str], *arguments: Any, **named: Any) -> Any:

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from modules import extra_networks, shared
+
 from lib_pivotal.bundle.format import META_RECOMMENDED
 from lib_pivotal.bundle.glance import Glance, glance
 from lib_pivotal.errors import BundleError
-from lib_pivotal.webui import freshness
+from lib_pivotal.webui import freshness, tags
+
+TE_WEIGHT, UNET_WEIGHT, PART = "pivotal te weight", "pivotal unet weight", "pivotal part"
+"""Keys of the card's .json: the weights and the part that a click on the card writes."""
 
 
 @dataclass
@@ -20,6 +26,8 @@ class Catalog:
     """Glances at files, kept until the file changes."""
 
     known: dict[str, tuple[object, Glance | str]] = field(default_factory=dict)
+    told: dict[str, tuple[object, str]] = field(default_factory=dict)
+    """Descriptions as JSON, by file, with what they were made from."""
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def look(self, path: str | Path) -> Glance | str:
@@ -69,6 +77,7 @@ def describe(entry: Any) -> dict[str, Any]:
     """One file as plain values: what the cards, the rows and the API show."""
     seen = catalog.look(entry.filename)
     facts: dict[str, Any] = {"name": entry.name, "alias": entry.alias, "hash": entry.shorthash or ""}
+    facts["tag"] = tag_of(entry)
     if isinstance(seen, str):
         return {**facts, "words": [], "parts": [], "family": "unknown", "problems": [seen], "recommended": {}}
     return {
@@ -79,6 +88,47 @@ def describe(entry: Any) -> dict[str, Any]:
         "problems": [str(problem) for problem in seen.problems],
         "recommended": recommended(seen.metadata),
     }
+
+
+def tag_of(entry: Any, user: Mapping[str, Any] | None = None) -> str:
+    """The tag that a click writes: with the file's own weights where the user, or else the bundle, prefers some."""
+    te, unet, words = preferred(entry, user_metadata(entry) if user is None else user)
+    if te is None and unet is None:
+        weights = f"{shared.opts.extra_networks_default_multiplier:g}"
+    else:
+        weights = f"{1 if te is None else te:g}:{1 if unet is None else unet:g}"
+    return f"<lora:{entry.get_alias()}:{weights}{'' if words else ':words=0'}>"
+
+
+def preferred(entry: Any, user: Mapping[str, Any]) -> tuple[float | None, float | None, bool]:
+    """Text encoder's and U-Net's weight to begin with (None: the web UI's default), and whether the words hold.
+
+    What the user set in the card's editor goes first: part, then weights, then the web UI's one "preferred weight";
+    then the weights that the bundle recommends.
+    """
+    one = _weight(user.get("preferred weight")) or None
+    te, unet = _weight(user.get(TE_WEIGHT)), _weight(user.get(UNET_WEIGHT))
+    if te is None and unet is None and one is None:
+        seen = catalog.look(entry.filename)
+        own = recommended(seen.metadata) if isinstance(seen, Glance) else {}
+        te, unet = own.get("te"), own.get("unet")
+    elif one is not None:
+        te, unet = one if te is None else te, one if unet is None else unet
+    part = str(user.get(PART) or "")
+    if part in tags.PARTS and part != "whole":
+        base_te, base_unet = (1.0 if weight is None else weight for weight in (te, unet))
+        te, unet = base_te if part == "TE" else 0.0, base_unet if part == "U-Net" else 0.0
+    return te, unet, part != "none"
+
+
+def user_metadata(entry: Any) -> dict[str, Any]:
+    """What the user set in the card's editor: the web UI's .json beside the file."""
+    found = extra_networks.get_user_metadata(entry.filename)
+    return found if isinstance(found, dict) else {}
+
+
+def _weight(value: Any) -> float | None:
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
 def recommended(metadata: Mapping[str, str]) -> dict[str, float]:
@@ -94,6 +144,34 @@ def recommended(metadata: Mapping[str, str]) -> dict[str, float]:
 
 def everything() -> list[dict[str, Any]]:
     """Every LoRA file that the web UI lists, by name."""
+    return [describe(entry) for entry in _entries()]
+
+
+def everything_as_json() -> str:
+    """The same as JSON; what did not change since the last time is neither read nor written out again."""
+    pieces = []
+    folders: dict[str, set[str]] = {}
+    for entry in _entries():
+        folder, file = os.path.split(entry.filename)
+        if folder not in folders:
+            folders[folder] = set(os.listdir(folder)) if Path(folder).is_dir() else set()
+        user = f"{os.path.splitext(file)[0]}.json"  # noqa: PTH122
+        made_from = (
+            freshness.stamp_of(entry.filename),
+            freshness.stamp_of(f"{folder}/{user}") if user in folders[folder] else None,
+            entry.get_alias(),
+            entry.shorthash,
+            shared.opts.extra_networks_default_multiplier,
+        )
+        known = catalog.told.get(entry.filename)
+        if known is None or known[0] != made_from:
+            known = (made_from, json.dumps(describe(entry), ensure_ascii=False))
+            catalog.told[entry.filename] = known
+        pieces.append(known[1])
+    return f"[{', '.join(pieces)}]"
+
+
+def _entries() -> list[Any]:
     networks = freshness.lora_networks()
     entries = [] if networks is None else list(networks.available_networks.values())
-    return [describe(entry) for entry in sorted(entries, key=lambda entry: str(entry.name).lower())]
+    return sorted(entries, key=lambda entry: str(entry.name).lower())

@@ -12,7 +12,7 @@ from typing import Any
 from modules import script_callbacks, shared
 
 from lib_pivotal.errors import PivotalError
-from lib_pivotal.webui import axes, bundle_routes, bundles, compat, conditionings, settings
+from lib_pivotal.webui import axes, bundle_routes, bundles, cards, compat, conditionings, counter, infotexts, settings
 
 logger = logging.getLogger(__name__)
 
@@ -26,10 +26,14 @@ def register() -> None:
         return
     bundles.register()
     conditionings.register()
+    cards.register()
     compat.in_fresh_thread(_add_callbacks)
 
 
 def _add_callbacks() -> None:
+    counter.register()
+    script_callbacks.on_infotext_pasted(infotexts.pasted)
+    axes.register()  # with --nowebui the scripts' arguments are settled before on_before_ui
     script_callbacks.on_before_ui(axes.register)
     script_callbacks.on_ui_settings(settings.register)
     script_callbacks.on_ui_tabs(_build_tab)
@@ -39,6 +43,8 @@ def _add_callbacks() -> None:
 
 def unregister() -> None:
     """Undo every patch, before the scripts are loaded anew."""
+    counter.unregister()
+    cards.unregister()
     conditionings.unregister()
     bundles.unregister()
 

@@ -81,12 +81,15 @@ class Borrowing:
         check_trainable(self.model)
         self._bytes_before = _allocated_bytes()
         self._request = request
+        merged = merged_now()
         try:
             self._enter()
             yield
         finally:
             self._leave()
             self._request = None
+            if self.is_loaded():
+                merge_again(self.model, merged)
             self.memory_line = self._tell_memory()
 
     @contextmanager
@@ -180,6 +183,25 @@ def restore_merged(model: Any) -> None:
         networks.load_networks([])
         for module in model.modules():
             if module.__dict__.get("network_current_names"):
+                networks.network_apply_weights(module)
+
+
+def merged_now() -> list[tuple[str, float, float, Any]]:
+    """The LoRAs that are in the weights: name, multipliers, and what `load_networks` calls `dyn_dim`."""
+    networks = compat.lora_networks()
+    return [(net.name, net.te_multiplier, net.unet_multiplier, net.dyn_dim) for net in networks.loaded_networks]
+
+
+def merge_again(model: Any, merged: Sequence[tuple[str, float, float, Any]]) -> None:
+    """Put them back; the web UI computes the same weights from the same backup."""
+    if not merged:
+        return
+    networks = compat.lora_networks()
+    names, te, unet, dyn = (list(column) for column in zip(*merged, strict=True))
+    with torch.no_grad():
+        networks.load_networks(names, te, unet, dyn)
+        for module in model.modules():
+            if getattr(module, "network_layer_name", None) is not None:
                 networks.network_apply_weights(module)
 
 

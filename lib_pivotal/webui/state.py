@@ -44,7 +44,8 @@ class Resolver:
 
     def in_force(self) -> WordTable:
         """The table that holds in this thread: the token counter has one of its own."""
-        return getattr(self.local, "table", None) or self.table
+        own = getattr(self.local, "table", None)
+        return self.table if own is None else own
 
 
 resolver = Resolver()

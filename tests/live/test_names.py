@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import load_file
 
 from tests.live.material import Material
@@ -38,3 +39,99 @@ def test_with_the_extension(pivotal: Situation, case: Callable[[Situation], None
 def test_the_stock_web_ui_fails(stock: Situation, case: Callable[[Situation], None]) -> None:
     with pytest.raises(Exception, match=""):  # an assertion, or the web UI's own error
         case(stock)
+
+
+HIRES = {
+    "enable_hr": True,
+    "hr_scale": 2,
+    "hr_upscaler": "Latent",
+    "denoising_strength": 0.7,
+    "hr_second_pass_steps": 6,
+}
+PLACES = {
+    "prompt": ("a {} face", {}),
+    "weight": ("a ({}:1.3) face, [{}]", {}),
+    "editing": ("a [{}:dog:6] face", {}),
+    "scheduled": ("a [cat:{}:0.5] face", {}),
+    "alternation": ("a [{}|dog] face", {}),
+    "and": ("a face AND {} :0.8", {}),
+    "break": ("a face BREAK {}", {}),
+    "negative": ("a face", {"negative_prompt": "ugly, {}"}),
+    "hires": ("a {} face", HIRES),
+    "hires prompt": ("a face", {**HIRES, "hr_prompt": "{tag} a {} face"}),
+    "hires, conditionings of the first pass": (
+        "a {} face",
+        {**HIRES, "options": {"hires_fix_use_firstpass_conds": True}},
+    ),
+    "several batches": ("a {} face", {"n_iter": 2, "batch_size": 2}),
+    "refiner": ("a {} face", {"refiner_checkpoint": "avatars", "refiner_switch_at": 0.5}),
+    "clip skip": ("a {} face", {"options": {"CLIP_stop_at_last_layers": 2}}),
+    "old emphasis": ("a {} face", {"options": {"use_old_emphasis_implementation": True}}),
+    "no emphasis": ("a {} face", {"options": {"emphasis": "None"}}),
+}
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_a_word_works_everywhere(pivotal: Situation, place: str) -> None:
+    prompt, settings = PLACES[place]
+    name, vectors = pivotal.fresh(), pivotal.vectors(40, rows=3)
+    reference, file = pivotal.embedding(vectors), pivotal.bundle({name: vectors})
+    tag = f"<lora:{file}:1>"
+
+    def filled(value: object, word: str, tag: str) -> object:
+        return value.replace("{tag}", tag).replace("{}", word) if isinstance(value, str) else value
+
+    ours = {key: filled(value, name, tag) for key, value in settings.items()}
+    theirs = {key: filled(value, reference, "") for key, value in settings.items()}
+    with_bundle = pivotal.pixels(f"{tag} " + prompt.replace("{}", name), **ours)
+    assert with_bundle == pivotal.pixels(prompt.replace("{}", reference), **theirs)
+    nothing = {key: filled(value, "nothing", "") for key, value in settings.items()}
+    assert with_bundle != pivotal.pixels(prompt.replace("{}", "nothing"), **nothing)
+
+
+def test_a_word_works_in_img2img(pivotal: Situation) -> None:
+    name, vectors = pivotal.fresh(), pivotal.vectors(41, rows=3)
+    reference, file = pivotal.embedding(vectors), pivotal.bundle({name: vectors})
+    start = pivotal.webui.txt2img("a face").encoded()
+    body = {"init_images": [start], "denoising_strength": 0.8, "width": 64, "height": 64, "steps": 12, "seed": 3}
+    made = []
+    for prompt in (f"<lora:{file}:1> a {name} face", f"a {reference} face", "a face"):
+        answer = pivotal.webui.call("/sdapi/v1/img2img", {**body, "prompt": prompt})
+        made.append(torch.tensor(list(pivotal.webui.pictures(answer)[0]), dtype=torch.float32))
+    # the web UI draws the first latent from the autoencoder without a seed: equal but for that
+    assert (made[0] - made[1]).abs().mean() < 1
+    assert (made[0] - made[2]).abs().mean() > 4
+
+
+def test_without_a_bundle_pictures_are_the_stock_web_uis(pivotal: Situation, stock: Situation) -> None:
+    plain = {}
+    for s in (pivotal, stock):
+        s.embedding(s.vectors(50), "folderword")
+        for parts in (("unet",), ("unet", "te")):
+            s.bundle({}, name="plain" + "".join(parts), parts=parts)
+        filler = ", ".join(["red hair", "blue eyes"] * 14)
+        plain[s] = [
+            s.pixels(prompt, **settings)
+            for prompt, settings in (
+                ("a face", {}),
+                ("a folderword face, [cat|dog]", {"seed": 4}),
+                (f"{filler}, folderword smile", {}),
+                ("<lora:plainunet:0.7> a (face:1.2) BREAK folderword", {"negative_prompt": "ugly"}),
+                ("<lora:plainunette:1:0.5><lora:plainunet:0.3> [a:b:5] AND c", {"batch_size": 2}),
+                ("<lora:plainunette:1:te=0> a face", {}),
+                ("<lora:plainunette:1> a face", HIRES),
+            )
+        ]
+    assert plain[pivotal] == plain[stock]
+
+
+def test_the_setting_puts_the_folder_first(pivotal: Situation) -> None:
+    ours, theirs, name = pivotal.vectors(60), pivotal.vectors(61), pivotal.fresh()
+    pivotal.embedding(theirs, name)
+    refs = pivotal.embedding(ours), pivotal.embedding(theirs)
+    file = pivotal.bundle({name: ours})
+    priority: dict = {"options": {"pivotal_name_priority": "the embeddings folder"}}
+    assert pivotal.pixels(f"<lora:{file}:1> a {name} face") == pivotal.pixels(f"a {refs[0]} face")
+    assert pivotal.pixels(f"<lora:{file}:1> a {name} face", **priority) == pivotal.pixels(f"a {refs[1]} face")
+    qualified = f"<lora:{file}:1> a [{name}@{file}:dog:6] face"
+    assert pivotal.pixels(qualified, **priority) == pivotal.pixels(f"a [{refs[0]}:dog:6] face")

@@ -147,12 +147,12 @@ def test_from_folder_to_picture(webui: WebUI, browser: Any, setup: experiment.Se
     visitor.open_tab("Train")
     page.wait_for_timeout(2500)
     assert page.locator("#pivotal_rows img").count() >= 4
-    assert str(STEPS) in page.locator("#pivotal_progress").inner_text()
+    assert str(STEPS) in page.locator("#pivotal_progress").first.inner_text()
     view = wait(webui, "current")
     assert view["status"] == "finished", view["ended"]
     page.wait_for_timeout(4000)
     visitor.shot("4_done")
-    assert "browsed" in page.locator("#pivotal_tab").inner_text()
+    assert "browsed" in page.locator("#pivotal_tab").first.inner_text()
     assert webui.call("/probe/model") == before
 
     _generate(visitor, f"<lora:browsed:1> {setup.names[0]}, smile, park background")
@@ -194,7 +194,7 @@ def test_reload_ui_during_a_run(webui: WebUI, browser: Any, pictures: Path, setu
     visitor = Visitor(browser, webui.url)
     visitor.open_tab("Train")
     visitor.page.wait_for_timeout(2500)
-    assert "reloaded" in visitor.page.locator("#pivotal_tab").inner_html()
+    assert "reloaded" in visitor.page.locator("#pivotal_tab").first.inner_html()
     view = wait(webui, run_id)
     assert view["status"] == "finished", view["ended"]
     assert webui.call("/probe/model") == before

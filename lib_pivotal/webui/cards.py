@@ -1,0 +1,119 @@
+"""LoRA cards: a click writes the file's own weights, words are searched for, the editor keeps te and unet apart.
+
+The words themselves are drawn on the cards by javascript/pivotal_parts.js.
+"""
+
+from __future__ import annotations
+
+import html
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from modules.ui_extra_networks import quote_js
+
+from lib_pivotal.ui import card_editor
+from lib_pivotal.webui import catalog, freshness, tags
+from lib_pivotal.webui.patches import Patches
+
+FIELDS = "pivotal_fields"
+"""Attribute of an editor: our components in it."""
+
+
+@dataclass
+class _Cards:
+    patches: Patches = field(default_factory=Patches)
+
+
+_cards = _Cards()
+
+
+def register() -> None:
+    """Wrap the Lora page and its editor."""
+    unregister()
+    page, editor = sys.modules.get("ui_extra_networks_lora"), sys.modules.get("ui_edit_user_metadata")
+    if page is None or editor is None:
+        return
+    _cards.patches.wrap(page.ExtraNetworksPageLora, "create_item", _create_item)
+    own = editor.LoraUserMetadataEditor
+    _cards.patches.wrap(own, "create_extra_default_items_in_left_column", _create_fields)
+    _cards.patches.wrap(own, "create_editor", _create_editor)
+    _cards.patches.wrap(own, "setup_save_handler", _setup_save_handler)
+    _cards.patches.wrap(own, "get_metadata_table", _get_metadata_table)
+
+
+def unregister() -> None:
+    """Take it back."""
+    _cards.patches.undo()
+
+
+def _create_item(original: Callable[..., Any], page: Any, name: str, *arguments: Any, **named: Any) -> Any:
+    item = original(page, name, *arguments, **named)
+    networks = freshness.lora_networks()
+    entry = networks.available_networks.get(name)
+    if item is None or entry is None:
+        return item
+    facts = catalog.describe(entry)
+    item["search_terms"] += [html.escape(word["name"]) for word in facts["words"]]
+    user = item.get("user_metadata") or {}
+    te, unet, words = catalog.preferred(entry, user)
+    one = user.get("preferred weight")
+    if (te is None and unet is None) or (te == unet and te == one and words):
+        return item  # as the web UI does it
+    text = user.get("activation text")
+    item["prompt"] = quote_js(catalog.tag_of(entry, user)) + (f" + {quote_js(' ' + text)}" if text else "")
+    return item
+
+
+def _create_fields(original: Callable[..., Any], editor: Any) -> Any:
+    answer = original(editor)
+    setattr(editor, FIELDS, card_editor.part_fields(tags.PARTS))
+    return answer
+
+
+def _create_editor(original: Callable[..., Any], editor: Any) -> Any:
+    answer = original(editor)
+    fields = getattr(editor, FIELDS, ())
+
+    def shown(name: str) -> list[Any]:
+        user = editor.get_user_metadata(name)
+        values = (user.get(catalog.PART) or "whole", user.get(catalog.TE_WEIGHT), user.get(catalog.UNET_WEIGHT))
+        return list(values)
+
+    if fields:
+        editor.button_edit.click(fn=shown, inputs=[editor.edit_name_input], outputs=list(fields))
+    return answer
+
+
+def _setup_save_handler(original: Callable[..., Any], editor: Any, button: Any, function: Any, components: Any) -> Any:
+    fields = list(getattr(editor, FIELDS, ()))
+    if not fields:
+        return original(editor, button, function, components)
+
+    def save(name: str, *values: Any) -> None:
+        part, te, unet = values[-3:]
+        user = editor.get_user_metadata(name)
+        for key, value in ((catalog.PART, part), (catalog.TE_WEIGHT, te), (catalog.UNET_WEIGHT, unet)):
+            if value is None or value == "" or (key == catalog.PART and value == "whole"):
+                user.pop(key, None)
+            else:
+                user[key] = value
+        function(name, *values[:-3])  # writes the same record
+
+    return original(editor, button, save, [*components, *fields])
+
+
+def _get_metadata_table(original: Callable[..., Any], editor: Any, name: str) -> Any:
+    table = original(editor, name)
+    networks = freshness.lora_networks()
+    entry = networks.available_networks.get(name)
+    if entry is None:
+        return table
+    facts = catalog.describe(entry)
+    parts = {"unet": "U-Net", "te": "text encoder", "te2": "second text encoder"}
+    rows = [("Parts:", ", ".join(parts[part] for part in facts["parts"]))]
+    words = [f"{word['name']} ({word['vectors']})" for word in facts["words"]]
+    rows.append(("Words (vectors):", html.escape(", ".join(words))))
+    rows += [("To mind:", html.escape(problem)) for problem in facts["problems"]]
+    return table + [(label, value) for label, value in rows if value]

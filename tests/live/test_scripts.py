@@ -1,0 +1,94 @@
+"""The script "Four rows" and the axes of the X/Y/Z plot, over the API: each cell is the picture that its tag makes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.torch import load_file
+
+from tests.live.material import Material
+from tests.live.situations import Situation
+
+pytestmark = [pytest.mark.webui, pytest.mark.slow]
+ROWS = {"whole": "1:1", "U-Net": "0:1", "TE": "1:0", "words": "0:0"}
+
+
+@pytest.fixture(scope="module")
+def situation(pivotal_webui, checkpoint: Path) -> Situation:
+    made = Situation(pivotal_webui, Material(load_file(checkpoint)))
+    made.bundle({"aoi": made.vectors(1, 4), "hana": made.vectors(2, 3)}, name="gekidol", parts=("unet", "te"))
+    return made
+
+
+def run(s: Situation, prompt: str, script: str, arguments: list[Any]) -> Any:
+    body = {
+        "prompt": prompt,
+        "width": 64,
+        "height": 64,
+        "steps": 12,
+        "sampler_name": "Euler",
+        "cfg_scale": 4,
+        "seed": 0,
+        "script_name": script,
+        "script_args": arguments,
+    }
+    return s.webui.call("/sdapi/v1/txt2img", body)
+
+
+def test_four_rows(situation: Situation) -> None:
+    answer = run(situation, "<lora:gekidol:1> {word}, smile", "Four rows", ["", "", 4])
+    pictures = situation.webui.pictures(answer)
+    assert len(pictures) == 1 + 4 * 2
+    expected = [
+        situation.pixels(f"<lora:gekidol:{weights}> {word}, smile")
+        for weights in ROWS.values()
+        for word in ("aoi", "hana")
+    ]
+    assert pictures[1:] == expected
+    assert len(set(pictures[1:])) == 8
+
+
+def test_four_rows_of_prompts(situation: Situation) -> None:
+    answer = run(situation, "<lora:gekidol:1> a face", "Four rows", ["aoi", "{word}, smile\n{word}, park\n", 0])
+    pictures = situation.webui.pictures(answer)
+    assert len(pictures) == 1 + 4 * 2
+    assert pictures[4] == situation.pixels("<lora:gekidol:0:1>aoi, park")
+
+
+@pytest.mark.parametrize(
+    ("axis", "values", "tags"),
+    [
+        ("LoRA part", "whole,U-Net,TE,words,none", ["1:1", "0:1", "1:0", "0:0", "0:0:words=0"]),
+        ("LoRA U-Net weight", "0,0.5", ["1:0", "1:0.5"]),
+        ("LoRA TE weight", "0,0.5", ["0:1", "0.5:1"]),
+    ],
+)
+def test_axes(situation: Situation, axis: str, values: str, tags: list[str]) -> None:
+    scripts = situation.webui.call("/sdapi/v1/script-info")
+    info = next(entry for entry in scripts if entry["name"] == "x/y/z plot" and not entry["is_img2img"])
+    number = info["args"][0]["choices"].index(axis)
+    arguments = [
+        number,
+        values,
+        values.split(","),
+        0,
+        "",
+        [],
+        0,
+        "",
+        [],
+        False,
+        True,
+        False,
+        False,
+        False,
+        False,
+        False,
+        0,
+        False,
+    ]
+    pictures = situation.webui.pictures(run(situation, "<lora:gekidol:1> aoi, smile", "x/y/z plot", arguments))
+    expected = [situation.pixels(f"<lora:gekidol:{weights}> aoi, smile") for weights in tags]
+    assert [picture for picture in pictures if picture in expected] == expected
