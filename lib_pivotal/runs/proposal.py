@@ -11,7 +11,16 @@ from lib_pivotal.bundle.format import check_word_name
 from lib_pivotal.config import Run, WordConfig
 from lib_pivotal.data.captions import WordFinder, split_tags
 from lib_pivotal.data.records import Dataset
-from lib_pivotal.data.tags import CLOTHES, NARUGO_FEATURES, NOT_CORE, TagShare, core_tags, init_text, lift, tag_shares
+from lib_pivotal.data.tags import (
+    CLOTHES,
+    NARUGO_FEATURES,
+    NOT_CORE,
+    TagShare,
+    core_tags,
+    init_text,
+    same_tag,
+    tag_shares,
+)
 
 ADVISED_DRAWS = 800
 """So often a word wants to be drawn in a run (kgrid's rule of thumb)."""
@@ -118,7 +127,7 @@ def describe_words(dataset: Dataset, words: Sequence[WordConfig], *, everywhere:
     """Counts and tags of `words` in this dataset; `everywhere`: a template writes them, captions need not."""
     find = WordFinder([word.name for word in words])
     total = sum(picture.repeats for picture in dataset.pictures)
-    captions = dataset.captions()
+    overall = {same_tag(item.tag): item.share for item in tag_shares(dataset.captions())}
     mentions = {picture.key: find(picture.caption) for picture in dataset.pictures}
     by_name = {word.name.lower(): word.name for word in words}
     rows = []
@@ -131,7 +140,8 @@ def describe_words(dataset: Dataset, words: Sequence[WordConfig], *, everywhere:
         style = bool(mine) and shared >= 0.5 * len(mine) and _varied_company(word.name, mine_captions, find)
         core = [] if style or not mine else core_tags(mine_captions, words=list(by_name.values()))
         absorbed = {item.tag for item in core}
-        kept = [i for i in tag_shares(mine_captions) if i.tag not in absorbed and not find(i.tag)] if mine else []
+        shares = tag_shares(mine_captions) if mine else []
+        kept = [item for item in shares if item.tag not in absorbed and not find(item.tag)]
         rows.append(
             WordRow(
                 word=word,
@@ -140,7 +150,7 @@ def describe_words(dataset: Dataset, words: Sequence[WordConfig], *, everywhere:
                 style=style,
                 absorbed=tuple(core),
                 kept=tuple(kept[:8]),
-                lift=lift(mine_captions, captions) if mine else {},
+                lift={item.tag: item.share / overall[same_tag(item.tag)] for item in shares},
             )
         )
     return tuple(rows)

@@ -66,7 +66,7 @@ def bundle_card(summary: BundleSummary, name: str) -> str:
 
 def _word_row(name: str, vectors: int, facts: object) -> str:
     known = facts if isinstance(facts, dict) else {}
-    begun = escape(str(known.get("init_text") or "")) or "<small>unknown</small>"
+    begun = escape(str(known.get("init_text") or "")) or f"<small>{'random' if known else 'unknown'}</small>"
     seen = escape(str(known.get("images_seen") or ""))
     return f"<tr><td><b>{escape(name)}</b></td><td>{vectors}</td><td>{begun}</td><td>{seen}</td></tr>"
 

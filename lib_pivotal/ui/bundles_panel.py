@@ -60,7 +60,7 @@ def _build_words(page: Page) -> None:
             elem_id="pivotal_bundle_add",
         )
         parts["bundle_split"] = gr.Button("Split into files", size="sm", elem_id="pivotal_bundle_split")
-        parts["bundle_verify"] = gr.Button("Check every number", size="sm", elem_id="pivotal_bundle_verify")
+        parts["bundle_verify"] = gr.Button("Verify", size="sm", elem_id="pivotal_bundle_verify")
 
 
 def _build_whole(page: Page) -> None:
@@ -129,7 +129,7 @@ def bind_bundles_panel(page: Page) -> None:
 
 
 def _verdict(problems: list[str]) -> str:
-    return "Every number was read: nothing is wrong." if not problems else " ".join(problems)
+    return "Every tensor was read, every hash compared: nothing is wrong." if not problems else " ".join(problems)
 
 
 def shown(shelf: Shelf, pick: str, query: str, said: str) -> list[Any]:

@@ -54,6 +54,7 @@ class Desk:
     def __init__(self, manager: RunManager) -> None:
         self.manager = manager
         self._scans: OrderedDict[str, Dataset] = OrderedDict()
+        self._described: tuple[object, tuple[WordRow, ...]] = None, ()
         self._lock = threading.Lock()
 
     # ---- data ----
@@ -96,7 +97,14 @@ class Desk:
         dataset = self.dataset(run.data.folder)
         if dataset is None:
             return tuple(WordRow(word, 0, 0.0) for word in run.words)
-        return describe_words(dataset, run.words, everywhere=bool(run.data.templates))
+        key = (id(dataset), run.words, bool(run.data.templates))
+        with self._lock:
+            known, rows = self._described
+        if known != key:
+            rows = describe_words(dataset, run.words, everywhere=bool(run.data.templates))
+            with self._lock:
+                self._described = key, rows
+        return rows
 
     def findings(self, run: Run, rows: Sequence[WordRow], remarks: Sequence[str] = ()) -> list[Finding]:
         """All that is worth a look: of the files, of the words, of the run."""

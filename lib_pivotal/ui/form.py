@@ -117,6 +117,7 @@ TABLE: tuple[Entry, ...] = (
     Entry("data.cache_folder", "Keep latents in folder", "memory"),
     Entry("saving.preview_every_steps", "Pictures every … steps", "saving"),
     Entry("saving.preview_prompts", "Prompts of the pictures, one a line", "saving"),
+    Entry("saving.preview_words", "Words of the pictures, one a line", "saving"),
     Entry("saving.keep_previewed", "Keep the file of each set of pictures", "saving"),
     Entry("saving.separation_every_steps", "Share of the words every … steps", "saving"),
     Entry("saving.every_steps", "Save the file every … steps", "saving"),

@@ -57,7 +57,7 @@ def _phrase(snapshot: Snapshot | None) -> str:
 def progress(snapshot: Snapshot | None) -> str:
     """The bar and the line under it; always of the same height."""
     if snapshot is None:
-        return _bar(0.0, "idle", "No run yet", "Scan a folder on the Data page, then press Train.")
+        return _bar(0.0, "idle", "No run yet", "Scan a folder, then press Train.")
     status = snapshot["status"]
     share = snapshot["step"] / max(snapshot["max_steps"], 1)
     title = f"{WORDS_OF_STATUS[status]}: {snapshot['name']}"

@@ -13,6 +13,7 @@ import gradio as gr
 from lib_pivotal.errors import PivotalError
 from lib_pivotal.ui import run_html
 from lib_pivotal.ui.page import Page, error_html, facts_of, message, payload, quiet, unchanged
+from lib_pivotal.ui.train_panel import estimate
 
 PIECES = ("head", "progress", "curves", "rows", "picked", "notices", "outcome")
 """Pieces of HTML that a pulse may change, each sent only when it did."""
@@ -81,7 +82,7 @@ def bind_run_panel(page: Page) -> None:
         checked = page.desk.check(run, faults)
         try:
             page.desk.start(run, faults)
-            feedback = ""
+            feedback = estimate(run, checked.draws)
         except PivotalError as error:
             feedback = error_html(error)
         return [feedback, facts_of(checked), *_refreshed(page, pick, known)]

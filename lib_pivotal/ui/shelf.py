@@ -74,12 +74,10 @@ class Shelf:
         return f"Written: {out.name}. The old file stays as it was."
 
     def split(self, name: str) -> str:
-        """Network and words as files of their own, in a folder beside the bundle."""
+        """Network and words as files of their own, in a folder where no list finds them by accident."""
         path = self.path(name)
-        folder = path.with_name(f"{path.stem}-parts")
+        folder = self._studio.runs_folder() / "split" / path.stem
         written = workshop.split(path, folder)
-        for one in written:
-            self._changed(one)
         return f"{len(written)} files are in {folder}: embedding files go into the embeddings folder."
 
     def join(self, name: str, others: Sequence[str], out: str, weights: Sequence[float] | None = None) -> str:

@@ -114,8 +114,9 @@ def _lists(page: Page) -> list[Any]:
 
 
 def _data_of(page: Page, run: Run) -> list[Any]:
-    with contextlib.suppress(PivotalError):  # the folder may be gone: its settings are shown all the same
-        page.desk.scan(run.data.folder)
+    if page.desk.dataset(run.data.folder) is None:
+        with contextlib.suppress(PivotalError):  # the folder may be gone: its settings are shown all the same
+            page.desk.scan(run.data.folder)
     return data_outputs(page, run)
 
 

@@ -34,6 +34,9 @@ class EmptyStudio:
     def clip_skip(self):
         return 2
 
+    def check_ready(self):
+        pass
+
     def set_live(self, on):
         self.live = on
 
