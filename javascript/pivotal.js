@@ -159,6 +159,10 @@
         }],
         ["[data-column]", (button) => pick({column: button.dataset.column})],
         ["[data-step]", (button) => pick({step: Number(button.dataset.step)})],
+        ["[data-bundle]", (button) => {
+            write("bundle_pick", button.dataset.bundle);
+            setTimeout(() => click("bundle_show"), 50);
+        }],
         ["[data-copy]", (button) => copy(button)],
         ["[data-zoom]", (picture) => zoom(picture)]
     ];
@@ -247,6 +251,7 @@
         const active = Boolean(data("beat")?.active);
         if (wasActive && !active) { // names, presets and interrupted runs are others now
             click("lists");
+            click("bundle_show");
             click("check");
         }
         wasActive = active;

@@ -201,6 +201,7 @@ class SavingConfig:
     embedding_files: bool = setting(False, "Also write each word as a file of its own (Forge, ComfyUI, Invoke).")
     preview_every_steps: int = setting(0, "Draw the four rows every so many steps; 0 = off.", minimum=0)
     preview_prompts: tuple[str, ...] = setting((), "Prompts of the pictures; `{word}` stands for each word.")
+    preview_words: tuple[str, ...] = setting((), "Words that are drawn, each four times a prompt; empty = all.")
     keep_previewed: bool = setting(
         True, "Keep the file behind each set of pictures in the run's folder, so that its step can be chosen later."
     )

@@ -12,10 +12,11 @@ from pathlib import Path
 
 from lib_pivotal.config import Run, check_consistency, read_run
 from lib_pivotal.errors import ConfigError, HostError, PivotalError
+from lib_pivotal.runs.plots import PlotsAtEnd
 from lib_pivotal.runs.preflight import Preflight, measure
 from lib_pivotal.runs.studio import Studio
 from lib_pivotal.runs.view import RunView
-from lib_pivotal.training.events import Commands, Event, FileSaved, Notice, RunEnded
+from lib_pivotal.training.events import Commands, Event, FileSaved, Listener, Notice, RunEnded
 from lib_pivotal.training.logs import default_logs, fan_out
 from lib_pivotal.training.loop import Aside
 from lib_pivotal.training.run import train
@@ -77,6 +78,7 @@ class RunManager:
         faults = check_consistency(run)
         if faults:
             raise ConfigError(faults)
+        self.studio.check_ready()
         if not run.name:
             run = replace(run, name="pivotal")
         with self._lock:
@@ -106,6 +108,7 @@ class RunManager:
             return Preflight(faults=faults)
         if self.running:
             raise HostError("a run is going on: what another one costs can be measured when it has ended")
+        self.studio.check_ready()
         try:
             with self.studio.exclusive(run) as host:
                 return measure(run, host)
@@ -154,29 +157,41 @@ class RunManager:
 
     def _work(self, run: Run, view: RunView, commands: Commands, resume: bool) -> None:
         started = time.perf_counter()
-        listen = fan_out([view.listen, self._tell_studio, *default_logs(view.folder, run.name)])
+        logs: list[Listener] = [*default_logs(view.folder, run.name), PlotsAtEnd(view.folder, run.name)]
+        listen = fan_out([view.listen, self._tell_studio, *logs])
         try:
-            with self.studio.exclusive(run) as host:
-                view.set_status("preparing", "reading pictures")
-                train(
-                    run,
-                    host,
-                    output_folder=self.studio.lora_folder(),
-                    log_folder=view.folder,
-                    listener=listen,
-                    commands=commands,
-                    resume=resume,
-                    aside=_ViewedAside(self.studio.aside(), view, commands),
-                )
-            if line := self.studio.farewell():
-                listen(Notice("info", view.step, line))
+            ended = self._train(run, view, commands, resume, listen)
         except Exception as error:  # whatever it was, the page must say so and the process must live on
             if not isinstance(error, PivotalError):
                 logger.exception("the run %s failed", run.name)
             message = str(error) if isinstance(error, PivotalError) else f"{type(error).__name__}: {error}"
-            listen(Notice("error", 0, message))
-            if not view.ended:
-                listen(RunEnded("failed", 0, time.perf_counter() - started, None, message))
+            listen(Notice("error", view.step, message))
+            ended = RunEnded("failed", view.step, time.perf_counter() - started, None, message)
+        if line := self.studio.farewell():
+            listen(Notice("info", view.step, line))
+        listen(ended)
+
+    def _train(self, run: Run, view: RunView, commands: Commands, resume: bool, listen: Listener) -> RunEnded:
+        """The run itself. Its last event is kept back: whoever hears it may count on the model being back."""
+
+        def during(event: Event) -> None:
+            if isinstance(event, RunEnded):
+                view.set_status("training", "giving the model back")
+            else:
+                listen(event)
+
+        with self.studio.exclusive(run) as host:
+            view.set_status("preparing", "reading pictures")
+            return train(
+                run,
+                host,
+                output_folder=self.studio.lora_folder(),
+                log_folder=view.folder,
+                listener=during,
+                commands=commands,
+                resume=resume,
+                aside=_ViewedAside(self.studio.aside(), view, commands),
+            )
 
     def _tell_studio(self, event: Event) -> None:
         if isinstance(event, FileSaved) and event.kind in ("bundle", "embedding"):

@@ -17,6 +17,9 @@ from lib_pivotal.runs.proposal import WordRow, steps_for_draws
 PICTURES_PER_RUN = 8
 """Presets draw the four rows about so often."""
 
+DRAWN_WORDS = 6
+"""With more words than these, presets choose so many for the rows: each costs four pictures every time."""
+
 
 @dataclass(frozen=True)
 class Preset:
@@ -153,10 +156,22 @@ def apply_preset(key: str, run: Run, rows: Sequence[WordRow] = ()) -> Run:
     for path in ("folder", "resolution_px", "templates", "cache_folder", "masks", "transparency", "bucket_step_px"):
         plain["data"][path] = run_to_dict(run)["data"][path]
     plain["saving"]["preview_prompts"] = list(run.saving.preview_prompts)
+    plain["saving"]["preview_words"] = _drawn(run, rows)
     plain["saving"]["folder"] = run.saving.folder
     for word, row in zip(plain["words"], _rows_of(run, rows), strict=True):
         word["prune"] = chosen.prune and row is not None and bool(row.absorbed)
     return check_run(plain)[0]
+
+
+def _drawn(run: Run, rows: Sequence[WordRow]) -> list[str]:
+    """With many words, the few that are drawn: the most frequent and the rarest tell most."""
+    names = [word.name for word in run.words]
+    if len(names) <= DRAWN_WORDS:
+        return []
+    known = {row.word.name: row.draws_share for row in rows}
+    ordered = sorted(names, key=lambda name: -known.get(name, 0.0))
+    half = DRAWN_WORDS // 2
+    return [*ordered[:half], *ordered[-half:]]
 
 
 def preview_interval(steps: int) -> int:

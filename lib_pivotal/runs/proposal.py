@@ -11,7 +11,16 @@ from lib_pivotal.bundle.format import check_word_name
 from lib_pivotal.config import Run, WordConfig
 from lib_pivotal.data.captions import WordFinder, split_tags
 from lib_pivotal.data.records import Dataset
-from lib_pivotal.data.tags import CLOTHES, NARUGO_FEATURES, NOT_CORE, TagShare, core_tags, init_text, lift, tag_shares
+from lib_pivotal.data.tags import (
+    CLOTHES,
+    NARUGO_FEATURES,
+    NOT_CORE,
+    TagShare,
+    core_tags,
+    init_text,
+    same_tag,
+    tag_shares,
+)
 
 ADVISED_DRAWS = 800
 """So often a word wants to be drawn in a run (kgrid's rule of thumb)."""
@@ -118,7 +127,7 @@ def describe_words(dataset: Dataset, words: Sequence[WordConfig], *, everywhere:
     """Counts and tags of `words` in this dataset; `everywhere`: a template writes them, captions need not."""
     find = WordFinder([word.name for word in words])
     total = sum(picture.repeats for picture in dataset.pictures)
-    captions = dataset.captions()
+    overall = {same_tag(item.tag): item.share for item in tag_shares(dataset.captions())}
     mentions = {picture.key: find(picture.caption) for picture in dataset.pictures}
     by_name = {word.name.lower(): word.name for word in words}
     rows = []
@@ -131,7 +140,8 @@ def describe_words(dataset: Dataset, words: Sequence[WordConfig], *, everywhere:
         style = bool(mine) and shared >= 0.5 * len(mine) and _varied_company(word.name, mine_captions, find)
         core = [] if style or not mine else core_tags(mine_captions, words=list(by_name.values()))
         absorbed = {item.tag for item in core}
-        kept = [i for i in tag_shares(mine_captions) if i.tag not in absorbed and not find(i.tag)] if mine else []
+        shares = tag_shares(mine_captions) if mine else []
+        kept = [item for item in shares if item.tag not in absorbed and not find(item.tag)]
         rows.append(
             WordRow(
                 word=word,
@@ -140,7 +150,7 @@ def describe_words(dataset: Dataset, words: Sequence[WordConfig], *, everywhere:
                 style=style,
                 absorbed=tuple(core),
                 kept=tuple(kept[:8]),
-                lift=lift(mine_captions, captions) if mine else {},
+                lift={item.tag: item.share / overall[same_tag(item.tag)] for item in shares},
             )
         )
     return tuple(rows)
@@ -183,21 +193,26 @@ def steps_for_draws(rows: Sequence[WordRow], draws: int, *, batch: int) -> int:
     return int(min(20_000, max(100, round(steps / 50) * 50)))
 
 
-def word_problems(run: Run, rows: Sequence[WordRow], *, taken: Collection[str] = ()) -> list[tuple[str, str, str]]:
-    """What to look at among the words, as (level, word, text): too few draws, never apart, a name that is taken."""
-    found: list[tuple[str, str, str]] = []
-    for name, draws in draws_of(run, rows).items():
-        if draws < ADVISED_DRAWS / 2:
-            text = f"{name}: about {draws:.0f} draws in this run, {ADVISED_DRAWS} are advised."
-            text = f"{text} Train longer, or add pictures."
-            found.append(("warning", name, text))
+def word_problems(run: Run, rows: Sequence[WordRow], *, taken: Collection[str] = ()) -> list[str]:
+    """What to look at among the words: those that come too rarely, and names that stand for something already."""
+    found: list[str] = []
+    rare = {name: draws for name, draws in draws_of(run, rows).items() if draws < ADVISED_DRAWS / 2}
+    if rare:
+        least = min(rare.values())
+        which = " for the rarest" if len(rare) > 1 else ""
+        text = f"{_listed(list(rare))}: only {least:.0f} draws in this run{which}; {ADVISED_DRAWS} are advised."
+        found.append(f"{text} Train longer, or add pictures.")
     lower = {name.lower() for name in taken}
-    for row in rows:
-        if row.word.name.lower() in lower:
-            text = f"{row.word.name}: an embedding or another bundle has this name."
-            text = f"{text} Choose another, or one of the two is not heard."
-            found.append(("warning", row.word.name, text))
+    known = [row.word.name for row in rows if row.word.name.lower() in lower]
+    if known:
+        text = f"{_listed(known)}: in use already, by an embedding or another file."
+        found.append(f"{text} Fine where this run replaces it, else rename.")
     return found
+
+
+def _listed(names: Sequence[str], most: int = 4) -> str:
+    shown = ", ".join(names[:most])
+    return f"{shown} and {len(names) - most} more" if len(names) > most else shown
 
 
 def never_apart(dataset: Dataset, names: Sequence[str]) -> list[tuple[str, str, int]]:

@@ -46,6 +46,14 @@ class Studio(Protocol):
         """The name for `<lora:NAME:1>`, or empty where that cannot be done."""
         ...
 
+    def check_ready(self) -> None:
+        """Refuse what cannot be trained, as far as that can be told without waiting for the model.
+
+        Raises:
+            HostError: the reason, and what to do.
+        """
+        ...
+
     def exclusive(self, run: Run) -> AbstractContextManager[Host]:
         """The model for one run alone; the calling thread waits for its turn. All is given back on exit.
 

@@ -70,6 +70,9 @@ class StandaloneStudio:
         """Nobody else asks for the model; a pause just waits."""
         return _NobodyWaits()
 
+    def check_ready(self) -> None:
+        """The one checkpoint can be trained."""
+
     def load_checkpoint(self) -> None:
         """It is always there."""
 

@@ -96,6 +96,7 @@ class RunOutputs:
         """The four rows, drawn through a file written now and read back: what one sees is what one gets."""
         saving = self._run.saving
         names = [word.name for word in self._run.words]
+        names = [name for name in names if name in saving.preview_words] or names
         size = self._run.data.resolution_px
         requests = word_requests(
             names,

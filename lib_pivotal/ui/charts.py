@@ -62,11 +62,11 @@ def chart(
     values = [value for line in lines for value in line.values if math.isfinite(value)]
     low, high = _range(values, ceiling)
     scale = _Scale(max(last_step, 1), low, high)
-    body = [_axes(scale, percent=percent)]
+    body = [_axes(scale, percent=percent)] if values else []
     for line in lines:
         body.append(_path(line, scale))
     if not values:
-        body.append(f'<text class="pivotal-none" x="{WIDTH / 2}" y="{HEIGHT / 2 - 6}">nothing measured yet</text>')
+        body.append(f'<text class="pivotal-none" x="{WIDTH / 2}" y="{HEIGHT / 2 - 12}">nothing measured yet</text>')
     head = f'<div class="pivotal-chart-head"><b>{escape(title)}</b><span>{escape(figure)}</span></div>'
     svg = f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(title)} by step">{"".join(body)}</svg>'
     return f'<div class="pivotal-chart">{head}{svg}{_legend(lines, percent=percent) if legend else ""}</div>'

@@ -11,9 +11,10 @@ import gradio as gr
 
 from lib_pivotal.config import Run, WordConfig
 from lib_pivotal.errors import PivotalError
+from lib_pivotal.runs.presets import preset
 from lib_pivotal.runs.proposal import draws_of
 from lib_pivotal.ui import dataset_html
-from lib_pivotal.ui.page import Page, error_html, quiet, unchanged
+from lib_pivotal.ui.page import Page, error_html, note, quiet, unchanged
 from lib_pivotal.ui.words_html import tag_cards, words_json, words_table
 
 EMPTY = (
@@ -70,7 +71,7 @@ def bind_data_panel(page: Page) -> None:
     """Scan, add a word, filter and turn pages."""
     parts, form = page.parts, page.form
     names = ("summary", "findings", "words_table", "tags", "cards", "pictures", "filters", "gallery")
-    outputs = [*form.components, parts["preset"], *(parts[name] for name in names)]
+    outputs = [*form.components, parts["preset"], parts["preset_help"], *(parts[name] for name in names)]
 
     def scan(*values: Any) -> list[Any]:
         return _scanned(page, page.read(values)[0])
@@ -107,8 +108,10 @@ def _scanned(page: Page, run: Run) -> list[Any]:
     try:
         run, key, remarks = page.desk.propose(run)
     except PivotalError as error:
-        return [unchanged() for _ in range(count + 1)] + [error_html(error)] + [unchanged() for _ in range(7)]
-    return [*page.form.write(run), gr.update(value=page.parts["preset_labels"][key]), *data_outputs(page, run, remarks)]
+        return [unchanged() for _ in range(count + 2)] + [error_html(error), ""] + [unchanged() for _ in range(6)]
+    chosen = preset(key)
+    remark = note("info", chosen.help)
+    return [*page.form.write(run), gr.update(value=chosen.label), remark, *data_outputs(page, run, remarks)]
 
 
 def data_outputs(page: Page, run: Run, remarks: tuple[str, ...] = ()) -> list[Any]:

@@ -54,6 +54,7 @@ class Desk:
     def __init__(self, manager: RunManager) -> None:
         self.manager = manager
         self._scans: OrderedDict[str, Dataset] = OrderedDict()
+        self._described: tuple[object, tuple[WordRow, ...]] = None, ()
         self._lock = threading.Lock()
 
     # ---- data ----
@@ -96,7 +97,14 @@ class Desk:
         dataset = self.dataset(run.data.folder)
         if dataset is None:
             return tuple(WordRow(word, 0, 0.0) for word in run.words)
-        return describe_words(dataset, run.words, everywhere=bool(run.data.templates))
+        key = (id(dataset), run.words, bool(run.data.templates))
+        with self._lock:
+            known, rows = self._described
+        if known != key:
+            rows = describe_words(dataset, run.words, everywhere=bool(run.data.templates))
+            with self._lock:
+                self._described = key, rows
+        return rows
 
     def findings(self, run: Run, rows: Sequence[WordRow], remarks: Sequence[str] = ()) -> list[Finding]:
         """All that is worth a look: of the files, of the words, of the run."""
@@ -104,9 +112,8 @@ class Desk:
         if dataset is None:
             return []
         found: list[Finding] = [(p.level, p.message, p.keys) for p in dataset.problems]
-        found += [
-            (level, text, ()) for level, _, text in word_problems(run, rows, taken=self.manager.studio.taken_names())
-        ]
+        taken = self.manager.studio.taken_names()
+        found += [("warning", text, ()) for text in word_problems(run, rows, taken=taken)]
         names = [row.word.name for row in rows]
         for first, second, count in never_apart(dataset, names):
             text = f"{first} and {second} never appear apart ({count} pictures): the run cannot tell which is which."

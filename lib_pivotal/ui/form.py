@@ -117,6 +117,7 @@ TABLE: tuple[Entry, ...] = (
     Entry("data.cache_folder", "Keep latents in folder", "memory"),
     Entry("saving.preview_every_steps", "Pictures every … steps", "saving"),
     Entry("saving.preview_prompts", "Prompts of the pictures, one a line", "saving"),
+    Entry("saving.preview_words", "Words of the pictures, one a line", "saving"),
     Entry("saving.keep_previewed", "Keep the file of each set of pictures", "saving"),
     Entry("saving.separation_every_steps", "Share of the words every … steps", "saving"),
     Entry("saving.every_steps", "Save the file every … steps", "saving"),
@@ -158,15 +159,19 @@ def _sentence(setting: Setting) -> str:
     parts = [setting.help]
     if setting.good_range:
         parts.append(f"Good: {setting.good_range}.")
-    low, high = setting.minimum, setting.maximum
+    low, high = (None if limit is None else _shown(limit) for limit in (setting.minimum, setting.maximum))
     unit = f" {setting.unit}" if setting.unit and setting.unit != "path" else ""
     if low is not None and high is not None:
-        parts.append(f"From {low:g} to {high:g}{unit}.")
+        parts.append(f"From {low} to {high}{unit}.")
     elif low is not None:
-        parts.append(f"{'Above' if setting.above_minimum else 'At least'} {low:g}{unit}.")
+        parts.append(f"{'Above' if setting.above_minimum else 'At least'} {low}{unit}.")
     elif unit:
         parts.append(f"In{unit}.")
     return " ".join(parts)
+
+
+def _shown(limit: float) -> str:
+    return f"{int(limit):,}".replace(",", " ") if limit == int(limit) else f"{limit:g}"
 
 
 class Form:

@@ -57,7 +57,7 @@ def _phrase(snapshot: Snapshot | None) -> str:
 def progress(snapshot: Snapshot | None) -> str:
     """The bar and the line under it; always of the same height."""
     if snapshot is None:
-        return _bar(0.0, "idle", "No run yet", "Scan a folder on the Data page, then press Train.")
+        return _bar(0.0, "idle", "No run yet", "Scan a folder, then press Train.")
     status = snapshot["status"]
     share = snapshot["step"] / max(snapshot["max_steps"], 1)
     title = f"{WORDS_OF_STATUS[status]}: {snapshot['name']}"
@@ -104,7 +104,7 @@ def curves(snapshot: Snapshot | None) -> str:
         return ""
     last = snapshot["max_steps"]
     charts = [loss_chart(snapshot["loss"]["steps"], snapshot["loss"]["values"], last_step=last)]
-    if snapshot["word_norms"]:
+    if snapshot["word_norms"] or not snapshot["step"]:  # room is kept for it from the start
         charts.append(lines_chart("Length of the words' vectors", _short_names(snapshot["word_norms"]), last_step=last))
     if snapshot["shares"]:
         title = "Share that the words carry"
@@ -152,8 +152,8 @@ def _chip(name: str, *, chosen: bool) -> str:
 
 def _step_button(step: int, *, chosen: bool) -> str:
     kind = " chosen" if chosen else ""
-    title = "Look closer, and keep this step"
-    return f'<th><button type="button" class="pivotal-step{kind}" data-step="{step}" title="{title}">{step}</button></th>'
+    attributes = f'class="pivotal-step{kind}" data-step="{step}" title="Look closer, and keep this step"'
+    return f'<th><button type="button" {attributes}>{step}</button></th>'
 
 
 def _row(label: str, shown: Sequence[Any], index: int) -> str:

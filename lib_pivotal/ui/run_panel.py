@@ -13,6 +13,7 @@ import gradio as gr
 from lib_pivotal.errors import PivotalError
 from lib_pivotal.ui import run_html
 from lib_pivotal.ui.page import Page, error_html, facts_of, message, payload, quiet, unchanged
+from lib_pivotal.ui.train_panel import estimate
 
 PIECES = ("head", "progress", "curves", "rows", "picked", "notices", "outcome")
 """Pieces of HTML that a pulse may change, each sent only when it did."""
@@ -45,6 +46,7 @@ def build_run_view(page: Page) -> None:
     if page.extras.send_to_txt2img_js:
         parts["send"] = gr.Button("Send the first prompt to txt2img", size="sm", visible=False, elem_id="pivotal_send")
         page.hidden_text("send_text")
+    page.html("curves")
     page.html("rows", run_html.rows(None))
     with gr.Column(visible=False, elem_id="pivotal_picked_box", elem_classes=["pivotal-section"]) as box:
         page.html("picked")
@@ -54,7 +56,6 @@ def build_run_view(page: Page) -> None:
             )
             page.html("kept")
     parts["picked_box"] = box
-    page.html("curves")
     page.html("notices")
     with gr.Row(visible=False, elem_id="pivotal_resumable_box", elem_classes=["pivotal-row"]) as resumable:
         parts["resumable"] = gr.Dropdown([], label="Continue an interrupted run", elem_id="pivotal_resumable", scale=3)
@@ -71,17 +72,17 @@ def bind_run_panel(page: Page) -> None:
     sent = gr.State({})
     outputs = refresh_outputs(page, sent)
 
-    def refresh(pick: str, known: dict[str, str]) -> list[Any]:
+    def refresh(pick: str, known: dict[str, str] | None) -> list[Any]:
         return _refreshed(page, pick, known)
 
     quiet(parts["refresh"].click, refresh, [parts["pick"], sent], outputs)
 
-    def start(pick: str, known: dict[str, str], *values: Any) -> list[Any]:
+    def start(pick: str, known: dict[str, str] | None, *values: Any) -> list[Any]:
         run, faults = page.read(values)
         checked = page.desk.check(run, faults)
         try:
             page.desk.start(run, faults)
-            feedback = ""
+            feedback = estimate(run, checked.draws)
         except PivotalError as error:
             feedback = error_html(error)
         return [feedback, facts_of(checked), *_refreshed(page, pick, known)]
@@ -90,7 +91,7 @@ def bind_run_panel(page: Page) -> None:
     quiet(parts["train"].click, start, [parts["pick"], sent, *form.components], shown)
 
     def command(act: Any) -> Any:
-        def run(pick: str, known: dict[str, str]) -> list[Any]:
+        def run(pick: str, known: dict[str, str] | None) -> list[Any]:
             act()
             return _refreshed(page, pick, known)
 
@@ -118,7 +119,7 @@ def refresh_outputs(page: Page, sent: Any) -> list[Any]:
     return [sent, *(page.parts[name] for name in (*PIECES, *names, *more))]
 
 
-def _refreshed(page: Page, pick: str, known: dict[str, str]) -> list[Any]:
+def _refreshed(page: Page, pick: str, known: dict[str, str] | None) -> list[Any]:
     """New values of what changed since the page was last told, and the new record of what it was told."""
     snapshot = page.desk.snapshot()
     chosen = _chosen(pick)
@@ -141,7 +142,7 @@ def _refreshed(page: Page, pick: str, known: dict[str, str]) -> list[Any]:
         "picked_box": {"visible": bool(pieces["picked"])},
         "keep": {"value": f"Keep step {step}" if step is not None else "Keep this step"},
     }
-    record, values = dict(known), []
+    record, values = dict(known or {}), []
     for name, html in pieces.items():
         values.append(_if_new(record, name, html, html))
     for name, box in boxes.items():

@@ -12,12 +12,17 @@ from lib_pivotal.errors import PivotalError
 from lib_pivotal.runs.manager import RunManager
 from lib_pivotal.runs.presets import PRESETS
 from lib_pivotal.ui import run_html
+from lib_pivotal.ui.bundles_panel import bind_bundles_panel, build_bundles_panel
 from lib_pivotal.ui.data_panel import bind_data_panel, build_data_panel, data_outputs
 from lib_pivotal.ui.desk import Desk
 from lib_pivotal.ui.form import TABLE, help_text
-from lib_pivotal.ui.page import Page, TabExtras, payload, quiet, unchanged
+from lib_pivotal.ui.page import Page, TabExtras, note, payload, quiet, unchanged
 from lib_pivotal.ui.run_panel import bind_run_panel, build_buttons, build_run_view
 from lib_pivotal.ui.train_panel import DATA_PARTS, bind_train_panel, build_settings, build_top
+
+AFTER_HELLO = """() => {
+    for (const name of ["check", "refresh", "bundle_show"]) document.querySelector("#pivotal_" + name)?.click();
+}"""
 
 __all__ = ["TabExtras", "build_tab"]
 
@@ -34,12 +39,15 @@ def build_tab(manager: RunManager, *, extras: TabExtras | None = None) -> gr.Blo
                 build_data_panel(page)
             with gr.Tab("Train", elem_id="pivotal_tab_train"):
                 _build_train(page)
+            with gr.Tab("Bundles", elem_id="pivotal_tab_bundles"):
+                build_bundles_panel(page)
             if page.extras.more_tabs is not None:
                 page.extras.more_tabs()
         page.hidden_button("hello")
         bind_data_panel(page)
         bind_train_panel(page)
         bind_run_panel(page)
+        bind_bundles_panel(page)
         _bind_hello(page)
     for block in blocks.blocks.values():
         block.do_not_save_to_config = True
@@ -72,15 +80,19 @@ def _bind_hello(page: Page) -> None:
         data: list[Any] = [unchanged() for _ in DATA_PARTS]
         if run is not None:
             filled, data = form.write(run), _data_of(page, run)
-        return [*filled, *data, *_lists(page)]
+        lists = _lists(page)
+        if run is not None:
+            lists[0] = {**lists[0], "value": None}
+        remark = unchanged() if run is None else note("info", "Settings of the last run. A preset replaces them.")
+        return [*filled, *data, *lists, remark]
 
     lists = [parts[name] for name in ("preset", "load_bundle", "resumable", "resumable_box")]
-    outputs = [*form.components, *(parts[name] for name in DATA_PARTS), *lists]
+    outputs = [*form.components, *(parts[name] for name in DATA_PARTS), *lists, parts["preset_help"]]
     event = quiet(parts["hello"].click, hello, None, outputs)
     quiet(page.hidden_button("lists").click, lambda: _lists(page), None, lists)
     event.then(
         fn=None,
-        _js="() => { for (const id of ['check', 'refresh']) document.querySelector('#pivotal_' + id)?.click(); }",
+        _js=AFTER_HELLO,
         queue=False,
     )
 
@@ -102,8 +114,9 @@ def _lists(page: Page) -> list[Any]:
 
 
 def _data_of(page: Page, run: Run) -> list[Any]:
-    with contextlib.suppress(PivotalError):  # the folder may be gone: its settings are shown all the same
-        page.desk.scan(run.data.folder)
+    if page.desk.dataset(run.data.folder) is None:
+        with contextlib.suppress(PivotalError):  # the folder may be gone: its settings are shown all the same
+            page.desk.scan(run.data.folder)
     return data_outputs(page, run)
 
 

@@ -29,7 +29,9 @@ def build_top(page: Page) -> None:
             labels, value=labels[0], label="Preset", elem_id="pivotal_preset", interactive=True, min_width=200
         )
         page.form.add("name", min_width=200, placeholder="my-first-bundle")
-    page.html("preset_help", note("info", PRESETS[0].help))
+    with gr.Row(elem_classes=["pivotal-row", "pivotal-under"]):
+        page.html("preset_help", note("info", PRESETS[0].help))
+        page.html("name_note", note("info", "What the prompt will call it: <lora:NAME:1>"))
 
 
 def build_settings(page: Page) -> None:
@@ -70,7 +72,7 @@ def _build_loading(page: Page) -> None:
 def bind_train_panel(page: Page) -> None:
     """Check as one types; presets; settings in and out; the dry step."""
     parts, form = page.parts, page.form
-    shown = [parts["feedback"], parts["facts"], parts["preset_help"]]
+    shown = [parts["feedback"], parts["facts"], parts["name_note"]]
 
     def check(*values: Any) -> list[str]:
         return check_outputs(page, *page.read(values))

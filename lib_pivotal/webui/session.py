@@ -30,6 +30,7 @@ logger = logging.getLogger(__name__)
 
 MIB = 1024 * 1024
 _CHECKPOINTED = ("BasicTransformerBlock", "ResBlock", "CLIPEncoderLayer")
+_MERGED = (nn.Linear, nn.Conv2d, nn.GroupNorm, nn.LayerNorm, nn.MultiheadAttention)
 _ATTENTIONS = (ldm.modules.attention.CrossAttention, sgm.modules.attention.CrossAttention)
 
 
@@ -51,7 +52,7 @@ def check_trainable(model: Any) -> None:
         )
     if shared.cmd_opts.lowvram:
         raise HostError("--lowvram keeps only pieces of the U-Net on the GPU. Start the web UI with --medvram instead.")
-    if devices.fp8:
+    if getattr(devices, "fp8", False):
         raise HostError("weights are stored in fp8. Set Settings > Optimizations > FP8 weight to Disable, and reload.")
     if sd_unet.current_unet is not None:
         raise HostError("another U-Net (TensorRT) stands in for the checkpoint's. Set Settings > SD Unet to None.")
@@ -81,12 +82,15 @@ class Borrowing:
         check_trainable(self.model)
         self._bytes_before = _allocated_bytes()
         self._request = request
+        merged = merged_now()
         try:
             self._enter()
             yield
         finally:
             self._leave()
             self._request = None
+            if self.is_loaded():
+                merge_again(self.model, merged)
             self.memory_line = self._tell_memory()
 
     @contextmanager
@@ -180,6 +184,26 @@ def restore_merged(model: Any) -> None:
         networks.load_networks([])
         for module in model.modules():
             if module.__dict__.get("network_current_names"):
+                networks.network_apply_weights(module)
+
+
+def merged_now() -> list[tuple[str, float, float, Any]]:
+    """The LoRAs that are in the weights: name, multipliers, and what `load_networks` calls `dyn_dim`."""
+    networks = compat.lora_networks()
+    return [(net.name, net.te_multiplier, net.unet_multiplier, net.dyn_dim) for net in networks.loaded_networks]
+
+
+def merge_again(model: Any, merged: Sequence[tuple[str, float, float, Any]]) -> None:
+    """Put them back; the web UI computes the same weights from the same backup."""
+    if not merged:
+        return
+    networks = compat.lora_networks()
+    names, te, unet, dyn = (list(column) for column in zip(*merged, strict=True))
+    with torch.no_grad():
+        networks.load_networks(names, te, unet, dyn)
+        for module in model.modules():
+            # every module has such a name, but only these kinds are patched to merge (Lora/lora_patches.py)
+            if isinstance(module, _MERGED) and getattr(module, "network_layer_name", None) is not None:
                 networks.network_apply_weights(module)
 
 

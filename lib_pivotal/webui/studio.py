@@ -67,6 +67,12 @@ class WebUIStudio:
         """While it is on, a bundle of this name holds the network as it is; renewed whenever a job gets its turn."""
         return LIVE_NAME
 
+    def check_ready(self) -> None:
+        """What is loaded now; nothing is loaded for it."""
+        model: Any = sd_models.model_data.sd_model
+        if model is not None:
+            check_trainable(model)
+
     @contextmanager
     def exclusive(self, run: Run) -> Iterator[WebUIHost]:
         """The queue lock, and the loaded checkpoint as a host."""

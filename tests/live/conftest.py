@@ -24,7 +24,7 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -244,10 +244,11 @@ def running(
     linked: bool = False,
     page: bool = False,
     prepare: Callable[[Path], None] = lambda data: None,
+    arguments: Sequence[str] = (),
 ) -> Iterator[WebUI]:
     """Start the web UI on `data`, wait until it is ready, end it; with the page (gradio) or only the API.
 
-    `prepare` may put more into `data` before the start.
+    `prepare` may put more into `data` before the start; `arguments` are added to the command line.
     """
     lay_out_data(data, checkpoint)
     prepare(data)
@@ -255,7 +256,16 @@ def running(
         (data / "extensions" / "sd-webui-pivotal").symlink_to(ROOT, target_is_directory=True)
     port = free_port()
     log = data / "webui.log"
-    command = [str(installation.python), "launch.py", *ARGUMENTS, "--port", str(port), "--data-dir", str(data)]
+    command = [
+        str(installation.python),
+        "launch.py",
+        *ARGUMENTS,
+        "--port",
+        str(port),
+        "--data-dir",
+        str(data),
+        *arguments,
+    ]
     environment = {key: value for key, value in os.environ.items() if key not in UNWANTED} | ENVIRONMENT
     environment.setdefault("OMP_NUM_THREADS", "1")
     # its own folder as working folder: elsewhere gradio would refuse to serve its scripts and styles

@@ -116,9 +116,13 @@ def test_file_is_usable_at_once_and_by_the_stock_web_ui(webui: WebUI, stock_webu
     assert same(here.image, stock_webui.txt2img(prompt).image)
 
 
-@pytest.mark.parametrize("case", ["finished", "stopped", "exception", "nan", "unreadable", "disk", "refused"])
+@pytest.mark.parametrize("case", ["finished", "stopped", "exception", "nan", "unreadable", "disk", "refused", "lora"])
 def test_model_comes_back_as_it_was(webui: WebUI, run: Run, pictures: Path, tmp_path: Path, case: str) -> None:
-    picture = webui.txt2img(PROMPT)
+    prompt = PROMPT
+    if case == "lora":  # one that the web UI has merged into the weights
+        trained(webui, replace(run, name="merged"))
+        prompt = f"<lora:merged:1> {PROMPT}"
+    picture = webui.txt2img(prompt)
     before = webui.call("/probe/model")
     run = replace(run, name=f"case-{case}", schedule=replace(run.schedule, max_steps=8))
     run = replace(run, memory=replace(run.memory, gradient_checkpointing=case == "stopped"), clip_skip=2)
@@ -151,7 +155,7 @@ def test_model_comes_back_as_it_was(webui: WebUI, run: Run, pictures: Path, tmp_
         assert bundle.is_file(), "what was trained must not be lost"
         assert all(bool(tensor.isfinite().all()) for tensor in load_file(bundle).values())
     assert webui.call("/probe/model") == before
-    assert same(webui.txt2img(PROMPT).image, picture.image)
+    assert same(webui.txt2img(prompt).image, picture.image)
 
 
 def test_pictures_during_a_run_and_the_run_itself_do_not_change(webui: WebUI, run: Run) -> None:

@@ -25,6 +25,7 @@ class TinyStudio:
         self.saved = []
         self.visits = 0
         self.visitor = None
+        self.refusal = ""
 
     def checkpoint(self):
         return "tiny"
@@ -64,6 +65,10 @@ class TinyStudio:
             visitor, self.visitor = self.visitor, None
             visitor()
         wait()
+
+    def check_ready(self):
+        if self.refusal:
+            raise HostError(self.refusal)
 
     def load_checkpoint(self):
         pass
@@ -141,6 +146,14 @@ def test_faults_before_anything_starts(manager, run):
     assert manager.current is None
     with pytest.raises(HostError, match="no run"):
         manager.view("current")
+
+
+def test_what_cannot_be_trained_is_refused_at_once(manager, studio, run):
+    studio.refusal = "this is an inpainting checkpoint"
+    for attempt in (manager.start, manager.preflight):
+        with pytest.raises(HostError, match="inpainting"):
+            attempt(run)
+    assert manager.current is None
 
 
 def test_folder_without_pictures_is_told(manager, run, tmp_path):

@@ -55,7 +55,7 @@ def busy_run():
         words=(WordConfig("aoi", "1girl, *[0.1,2]", vectors=6, lr_factor=0.5, prune=True), WordConfig("hana")),
         network=dataclasses.replace(run.network, groups=(LayerGroup("up|down", 8, 4.0, 0.25),)),
         data=dataclasses.replace(run.data, templates=("{word}, {caption}", "a photo of {word}")),
-        saving=dataclasses.replace(run.saving, preview_prompts=("{word}, smile",)),
+        saving=dataclasses.replace(run.saving, preview_prompts=("{word}, smile",), preview_words=("aoi",)),
         schedule=dataclasses.replace(run.schedule, warmup_steps=3, max_steps=30, words_steps=10),
         noise=dataclasses.replace(run.noise, timestep_min=5, timestep_max=900),
     )

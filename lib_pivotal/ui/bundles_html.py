@@ -1,0 +1,109 @@
+"""Files with words as HTML: a list to choose from, and one file's card."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from html import escape
+
+from lib_pivotal.bundle.format import META_RUN, META_WORDS, Problem
+from lib_pivotal.bundle.listing import BundleSummary
+
+PARTS = {"unet": "U-Net", "te": "text encoder", "te2": "text encoder 2"}
+FAMILIES = {"sd1": "SD1", "sd2": "SD2", "sdxl": "SDXL", "unknown": ""}
+
+
+def describe(summary: BundleSummary) -> str:
+    """One phrase: words, parts, family, size."""
+    count = len(summary.words)
+    facts = [f"{count} word{'s' if count != 1 else ''}"] if count else []
+    facts.append(", ".join(PARTS[part] for part in summary.parts) or "no network")
+    facts.append(FAMILIES[summary.family])
+    facts.append(f"{summary.file_bytes / 1e6:.1f} MB")
+    return " · ".join(fact for fact in facts if fact)
+
+
+def bundle_list(summaries: Sequence[BundleSummary], names: Sequence[str], *, query: str, chosen: str) -> str:
+    """A button a file; a click chooses it."""
+    wanted = [part.strip().lower() for part in query.split(",") if part.strip()]
+    lines = []
+    for summary, name in zip(summaries, names, strict=True):
+        text = f"{name} {' '.join(word.name for word in summary.words)}".lower()
+        if not all(part in text for part in wanted):
+            continue
+        kind = " chosen" if name == chosen else ""
+        sign = '<i class="pivotal-alert" title="Something is wrong with it.">!</i>' if summary.problems else ""
+        words = "".join(f'<span class="pivotal-tag">{escape(word.name)}</span>' for word in summary.words[:12])
+        more = f"<small>and {len(summary.words) - 12} more</small>" if len(summary.words) > 12 else ""
+        lines.append(
+            f'<button type="button" class="pivotal-bundle{kind}" data-bundle="{escape(name)}">'
+            f"<b>{escape(name.removesuffix('.safetensors'))}</b>{sign}<small>{describe(summary)}</small>"
+            f"<span>{words}{more}</span></button>"
+        )
+    if not lines:
+        text = "No file matches." if names else "No LoRA file yet: what a run makes appears here."
+        return f'<div class="pivotal-empty">{text}</div>'
+    return f'<div class="pivotal-bundle-list">{"".join(lines)}</div>'
+
+
+def bundle_card(summary: BundleSummary, name: str) -> str:
+    """Words with what is known of them, what is wrong, and the run that made it."""
+    facts = _json(summary.metadata.get(META_WORDS, ""))
+    rows = "".join(_word_row(word.name, word.vectors, facts.get(word.name)) for word in summary.words)
+    table = (
+        '<table class="pivotal-words plain"><thead><tr><th>Word</th><th>Vectors</th><th>Began as</th>'
+        f"<th>Pictures seen</th></tr></thead><tbody>{rows}</tbody></table>"
+        if rows
+        else "<p>No words: a plain LoRA.</p>"
+    )
+    rank = f" · rank {summary.rank}" if summary.rank else ""
+    return (
+        f'<div class="pivotal-bundle-card"><h3>{escape(name.removesuffix(".safetensors"))}</h3>'
+        f"<p><small>{describe(summary)}{rank}</small></p>{problem_list(summary.problems)}{table}"
+        f"{_made_with(summary)}</div>"
+    )
+
+
+def _word_row(name: str, vectors: int, facts: object) -> str:
+    known = facts if isinstance(facts, dict) else {}
+    begun = escape(str(known.get("init_text") or "")) or f"<small>{'random' if known else 'unknown'}</small>"
+    seen = escape(str(known.get("images_seen") or ""))
+    return f"<tr><td><b>{escape(name)}</b></td><td>{vectors}</td><td>{begun}</td><td>{seen}</td></tr>"
+
+
+def _made_with(summary: BundleSummary) -> str:
+    run = _json(summary.metadata.get(META_RUN, ""))
+    if not run:
+        return ""
+    network, schedule, words = (_part(run, key) for key in ("network", "schedule", "words_common"))
+    steps = summary.metadata.get("ss_steps") or schedule.get("max_steps")
+    facts = [
+        f"{steps} steps",
+        f"words' lr {words.get('lr')}",
+        f"U-Net lr {network.get('unet_lr')}",
+        f"batch {schedule.get('batch_size')}",
+    ]
+    return f"<p><small>Made with: {escape(' · '.join(facts))}. Load all of it on the Train page.</small></p>"
+
+
+def _part(run: dict[str, object], key: str) -> dict[str, object]:
+    found = run.get(key)
+    return found if isinstance(found, dict) else {}
+
+
+def problem_list(problems: Sequence[Problem]) -> str:
+    """What is wrong with a file."""
+    items = "".join(
+        f'<li class="{problem.severity}"><i>{"✕" if problem.severity == "error" else "!"}</i>'
+        f"<span>{escape(str(problem).partition(': ')[2])}</span></li>"
+        for problem in problems
+    )
+    return f'<ul class="pivotal-problems">{items}</ul>' if items else ""
+
+
+def _json(text: str) -> dict[str, object]:
+    try:
+        found = json.loads(text or "{}")
+    except json.JSONDecodeError:
+        return {}
+    return found if isinstance(found, dict) else {}

@@ -1,0 +1,155 @@
+"""The Bundles page: files with their words, and work on them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from lib_pivotal.errors import PivotalError
+from lib_pivotal.ui.bundles_html import bundle_card, bundle_list
+from lib_pivotal.ui.desk import sentence
+from lib_pivotal.ui.page import Page, message, quiet, unchanged
+from lib_pivotal.ui.shelf import Shelf
+
+STRIPPED = {"U-Net": "unet", "text encoder": "te", "text encoder 2": "te2", "words": "words", "metadata": "metadata"}
+CHOOSE = '<div class="pivotal-empty">Choose a file on the left.</div>'
+
+
+def build_bundles_panel(page: Page) -> None:
+    """List on the left, the chosen file on the right."""
+    parts = page.parts
+    page.hidden_text("bundle_pick")
+    page.hidden_button("bundle_show")
+    with gr.Row(elem_id="pivotal_bundles_body"):
+        with gr.Column(scale=4, min_width=300):
+            with gr.Row(elem_classes=["pivotal-tools"]):
+                parts["bundle_filter"] = gr.Textbox(
+                    placeholder="Filter by file or word", show_label=False, container=False, max_lines=1,
+                    label="Filter of bundles", elem_id="pivotal_bundle_filter", scale=4,
+                )  # fmt: skip
+                parts["bundle_reload"] = gr.Button(
+                    "Look again", size="sm", scale=1, min_width=90, elem_id="pivotal_bundle_reload"
+                )
+            page.html("bundle_list")
+        with gr.Column(scale=6, min_width=320):
+            page.html("bundle_said")
+            page.html("bundle_card", CHOOSE)
+            with gr.Column(visible=False, elem_id="pivotal_bundle_work") as work:
+                _build_words(page)
+                _build_whole(page)
+            parts["bundle_work"] = work
+
+
+def _build_words(page: Page) -> None:
+    parts = page.parts
+    with gr.Row(elem_classes=["pivotal-row"]):
+        parts["bundle_word"] = gr.Dropdown([], label="Word", elem_id="pivotal_bundle_word", min_width=120, scale=2)
+        parts["bundle_new"] = gr.Textbox(
+            label="New name", elem_id="pivotal_bundle_new", max_lines=1, min_width=120, scale=2
+        )
+        parts["bundle_rename"] = gr.Button("Rename", elem_id="pivotal_bundle_rename", min_width=90, scale=1)
+        parts["bundle_delete"] = gr.Button("Take out", elem_id="pivotal_bundle_delete", min_width=90, scale=1)
+    with gr.Row(elem_classes=["pivotal-row"]):
+        parts["bundle_add"] = gr.UploadButton(
+            "Put a word in (embedding file)",
+            file_types=[".pt", ".bin", ".safetensors"],
+            size="sm",
+            elem_id="pivotal_bundle_add",
+        )
+        parts["bundle_split"] = gr.Button("Split into files", size="sm", elem_id="pivotal_bundle_split")
+        parts["bundle_verify"] = gr.Button("Verify", size="sm", elem_id="pivotal_bundle_verify")
+
+
+def _build_whole(page: Page) -> None:
+    parts = page.parts
+    with gr.Accordion("Write another file from it", open=False, elem_id="pivotal_bundle_more"):
+        with gr.Row(elem_classes=["pivotal-row"]):
+            parts["bundle_parts"] = gr.CheckboxGroup(
+                list(STRIPPED), label="A copy without", elem_id="pivotal_bundle_parts", scale=4
+            )
+            parts["bundle_strip"] = gr.Button("Write", elem_id="pivotal_bundle_strip", min_width=90, scale=1)
+        with gr.Row(elem_classes=["pivotal-row"]):
+            parts["bundle_others"] = gr.Dropdown(
+                [], label="Join it with", multiselect=True, elem_id="pivotal_bundle_others", scale=3
+            )
+            parts["bundle_joined"] = gr.Textbox(
+                label="Name of the new file", elem_id="pivotal_bundle_joined", max_lines=1, scale=2
+            )
+            parts["bundle_join"] = gr.Button("Join", elem_id="pivotal_bundle_join", min_width=90, scale=1)
+
+
+def bind_bundles_panel(page: Page) -> None:
+    """Choose, filter, and work; each work shows what it did and what the file is now."""
+    parts, shelf = page.parts, Shelf(page.desk.manager.studio)
+    names = ("bundle_list", "bundle_card", "bundle_work", "bundle_word", "bundle_others", "bundle_said")
+    outputs = [parts[name] for name in names]
+    base = [parts["bundle_pick"], parts["bundle_filter"]]
+
+    def show(pick: str, query: str) -> list[Any]:
+        return shown(shelf, pick, query, "")
+
+    quiet(parts["bundle_show"].click, show, base, outputs)
+    quiet(parts["bundle_reload"].click, show, base, outputs)
+    quiet(
+        parts["bundle_filter"].change, lambda pick, query: shown(shelf, pick, query, "")[0], base, parts["bundle_list"]
+    )
+
+    def bind(name: str, act: Callable[..., str], *inputs: str, event: str = "click") -> None:
+        def work(pick: str, query: str, *values: Any) -> list[Any]:
+            try:
+                said = message(act(pick, *values), "ok")
+            except (PivotalError, OSError) as error:
+                said = message(sentence(error))
+            return shown(shelf, pick, query, said)
+
+        quiet(getattr(parts[name], event), work, [*base, *(parts[other] for other in inputs)], outputs)
+
+    bind(
+        "bundle_rename",
+        lambda pick, word, new: shelf.rename_word(pick, word or "", (new or "").strip()),
+        "bundle_word",
+        "bundle_new",
+    )
+    bind("bundle_delete", lambda pick, word: shelf.delete_word(pick, word or ""), "bundle_word")
+    bind("bundle_add", lambda pick, file: shelf.add_word(pick, Path(file.name)), "bundle_add", event="upload")
+    bind("bundle_split", shelf.split)
+    bind(
+        "bundle_strip", lambda pick, chosen: shelf.strip(pick, [STRIPPED[one] for one in chosen or ()]), "bundle_parts"
+    )
+    bind(
+        "bundle_join",
+        lambda pick, others, out: shelf.join(pick, others or (), out or ""),
+        "bundle_others",
+        "bundle_joined",
+    )
+    bind("bundle_verify", lambda pick: _verdict(shelf.verify(pick)))
+
+
+def _verdict(problems: list[str]) -> str:
+    return "Every tensor was read, every hash compared: nothing is wrong." if not problems else " ".join(problems)
+
+
+def shown(shelf: Shelf, pick: str, query: str, said: str) -> list[Any]:
+    """The page for a chosen file (or none)."""
+    try:
+        summaries, names = shelf.listing()
+    except (PivotalError, OSError) as error:
+        return [message(sentence(error)), CHOOSE, gr.update(visible=False), unchanged(), unchanged(), said]
+    chosen = pick if pick in names else ""
+    files = bundle_list(summaries, names, query=query or "", chosen=chosen)
+    if not chosen:
+        return [files, CHOOSE, gr.update(visible=False), unchanged(), unchanged(), said]
+    summary = summaries[names.index(chosen)]
+    words = [word.name for word in summary.words]
+    others = [name for name in names if name != chosen]
+    return [
+        files,
+        bundle_card(summary, chosen),
+        gr.update(visible=True),
+        gr.update(choices=words, value=words[0] if words else None),
+        gr.update(choices=others, value=[]),
+        said,
+    ]

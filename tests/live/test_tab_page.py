@@ -1,0 +1,216 @@
+"""The user's way through the page, in a browser on a real web UI: scan, train, watch, and make a picture with it.
+
+Needs `pip install playwright` in this environment and a chromium (`$PIVOTAL_CHROMIUM`, else /usr/bin/chromium).
+Screenshots go to out/live/.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from examples import experiment
+from examples.avatars import make
+from examples.avatars.scores import load_scorer
+from tests.live.conftest import ROOT, Installation, WebUI, running
+from tests.live.test_tab import wait
+
+sync_api = pytest.importorskip("playwright.sync_api", reason="pip install playwright to drive the page")
+
+pytestmark = [pytest.mark.webui, pytest.mark.slow]
+
+SHOTS = ROOT / "out" / "live"
+CHROMIUM = Path(os.environ.get("PIVOTAL_CHROMIUM", "/usr/bin/chromium"))
+NOT_OURS = ("ERR_NAME_NOT_RESOLVED", "ERR_INTERNET_DISCONNECTED", "iframeResizer", "reading 'props'")
+"""Noise of the web UI's own page on a machine without network."""
+
+STEPS = 240
+BAR = 0.75
+
+
+@pytest.fixture(scope="module")
+def setup() -> experiment.Setup:
+    characters, _ = make.choose_words(1)
+    return replace(experiment.Setup(tuple(characters), (), seed=0), steps=STEPS)
+
+
+@pytest.fixture(scope="module")
+def pictures(setup: experiment.Setup, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return experiment.write_dataset(setup, tmp_path_factory.mktemp("avatars") / "pictures")
+
+
+@pytest.fixture(scope="module")
+def webui(installation: Installation, checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[WebUI]:
+    def add(data: Path) -> None:
+        shutil.copytree(ROOT / "tests" / "live" / "probe", data / "extensions" / "probe")
+
+    with running(installation, checkpoint, tmp_path_factory.mktemp("page"), linked=True, page=True, prepare=add) as it:
+        yield it
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    if not CHROMIUM.exists():
+        pytest.skip(f"no browser at {CHROMIUM}")
+    flags = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
+    with sync_api.sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=str(CHROMIUM), args=flags)
+        yield opened
+        opened.close()
+
+
+class Visitor:
+    """Somebody in front of the page."""
+
+    def __init__(self, browser: Any, url: str) -> None:
+        self.page = browser.new_page(viewport={"width": 1280, "height": 1000})
+        self.errors: list[str] = []
+        self.page.on("pageerror", lambda error: self.errors.append(str(error)))
+        self.page.on("console", lambda entry: entry.type == "error" and self.errors.append(entry.text))
+        self.page.goto(f"{url}/?__theme=dark", wait_until="domcontentloaded", timeout=120_000)
+        self.page.wait_for_selector("#txt2img_prompt textarea", timeout=120_000)
+        self.page.wait_for_timeout(3000)
+
+    def open_tab(self, name: str) -> None:
+        self.page.locator("#tabs > div > button", has_text="Pivotal tuning").click()
+        self.page.locator("#pivotal_tabs > div > button", has_text=name).first.click()
+        self.page.wait_for_timeout(500)
+
+    def fill(self, element_id: str, value: Any) -> None:
+        field = self.page.locator(f"#{element_id} input, #{element_id} textarea").first
+        field.fill(str(value))
+        field.press("Tab")
+
+    def choose(self, element_id: str, value: str) -> None:
+        field = self.page.locator(f"#{element_id} input").first
+        field.click()
+        self.page.locator(f"#{element_id} ul.options li[data-value='{value}']").click()
+
+    def shot(self, name: str) -> None:
+        SHOTS.mkdir(parents=True, exist_ok=True)
+        self.page.screenshot(path=str(SHOTS / f"tab_{name}.png"), full_page=True)
+
+    @property
+    def own_errors(self) -> list[str]:
+        return [error for error in self.errors if not any(noise in error for noise in NOT_OURS)]
+
+
+def test_from_folder_to_picture(webui: WebUI, browser: Any, setup: experiment.Setup, pictures: Path) -> None:
+    before = webui.call("/probe/model")
+    visitor = Visitor(browser, webui.url)
+    page = visitor.page
+    visitor.open_tab("Data")
+    visitor.fill("pivotal_data_folder", pictures)
+    page.click("#pivotal_scan")
+    page.wait_for_selector(f"#pivotal_words_table input[value='{setup.names[0]}']", timeout=30_000)
+    page.wait_for_timeout(1500)
+    visitor.shot("1_data")
+    visitor.open_tab("Train")
+    visitor.choose("pivotal_preset", "Character")
+    page.wait_for_timeout(1000)
+    for field, value in {
+        "name": "browsed",
+        "words_common_lr": 5e-3,
+        "network_unet_lr": 2e-3,
+        "network_unet_rank": 16,
+        "schedule_batch_size": 8,
+        "schedule_max_steps": STEPS,
+    }.items():
+        visitor.fill(f"pivotal_{field}", value)
+    page.locator("#pivotal_group_network .label-wrap").click()
+    visitor.choose("pivotal_network_unet_targets", "all")
+    visitor.fill("pivotal_network_unet_alpha", 16)
+    page.locator("#pivotal_group_saving .label-wrap").click()
+    visitor.fill("pivotal_saving_preview_every_steps", 60)
+    page.wait_for_timeout(1500)
+    visitor.shot("2_train")
+    page.click("#pivotal_train")
+    page.wait_for_selector("#pivotal_stop", state="visible", timeout=30_000)
+    wait(webui, "current", step=130)
+    page.wait_for_timeout(3000)
+    visitor.shot("3_running")
+    assert page.locator("#pivotal_rows img").count() >= 4, "four rows were to be seen"
+
+    # the browser is closed and another one opened: the run goes on, and the page finds it
+    assert not visitor.own_errors
+    page.close()
+    visitor = Visitor(browser, webui.url)
+    page = visitor.page
+    visitor.open_tab("Train")
+    page.wait_for_timeout(2500)
+    assert page.locator("#pivotal_rows img").count() >= 4
+    assert str(STEPS) in page.locator("#pivotal_progress").first.inner_text()
+    view = wait(webui, "current")
+    assert view["status"] == "finished", view["ended"]
+    page.wait_for_timeout(4000)
+    visitor.shot("4_done")
+    assert "browsed" in page.locator("#pivotal_tab").first.inner_text()
+    assert webui.call("/probe/model") == before
+
+    _generate(visitor, f"<lora:browsed:1> {setup.names[0]}, smile, park background")
+    visitor.shot("5_txt2img")
+    scorer = load_scorer()
+    prompts = experiment.identity_prompts(setup.names[0], 16, seed=0, with_word=True)
+    made = [webui.txt2img(f"<lora:browsed:1>{prompt}", seed=seed).image for seed, prompt in enumerate(prompts)]
+    assert scorer.identity(made, setup.names[0]) >= BAR
+    assert not visitor.own_errors
+
+
+def _generate(visitor: Visitor, prompt: str) -> Image.Image:
+    """txt2img as a person does it; the picture from the page."""
+    page = visitor.page
+    page.locator("#tabs > div > button", has_text="txt2img").click()
+    page.fill("#txt2img_prompt textarea", prompt)
+    for name, value in (("width", 64), ("height", 64), ("steps", 12)):
+        visitor.fill(f"txt2img_{name}", value)
+    page.click("#txt2img_generate")
+    page.wait_for_selector("#txt2img_gallery img", timeout=120_000)
+    page.wait_for_timeout(1500)
+    return Image.open(io.BytesIO(page.locator("#txt2img_gallery img").first.screenshot()))
+
+
+def test_reload_ui_during_a_run(webui: WebUI, browser: Any, pictures: Path, setup: experiment.Setup) -> None:
+    """ "Reload UI" takes the page and all scripts down and up again: the run goes on, and ends well."""
+    before = webui.call("/probe/model")
+    run = experiment.make_run(replace(setup, steps=150), pictures, "reloaded")
+    from lib_pivotal.config import run_to_dict
+
+    run_id = webui.call("/pivotal/v1/runs", run_to_dict(run))["id"]
+    wait(webui, run_id, step=5)
+    visitor = Visitor(browser, webui.url)
+    visitor.page.locator("#footer a", has_text="Reload UI").click()
+    visitor.page.wait_for_timeout(3000)
+    _wait_for_page(webui)
+    view = webui.call(f"/pivotal/v1/runs/{run_id}")
+    assert view["step"] >= 5
+    visitor = Visitor(browser, webui.url)
+    visitor.open_tab("Train")
+    visitor.page.wait_for_timeout(2500)
+    assert "reloaded" in visitor.page.locator("#pivotal_tab").first.inner_html()
+    view = wait(webui, run_id)
+    assert view["status"] == "finished", view["ended"]
+    assert webui.call("/probe/model") == before
+
+
+def _wait_for_page(webui: WebUI) -> None:
+    import time
+    import urllib.request
+
+    for _ in range(120):
+        time.sleep(1)
+        try:
+            with urllib.request.urlopen(webui.url, timeout=5) as answer:
+                if answer.status == 200:
+                    webui.call("/pivotal/v1/runs/current")
+                    return
+        except Exception:
+            continue
+    raise AssertionError("the page did not come back")

@@ -1,0 +1,101 @@
+"""A manager over an empty process: folders, no model. And a folder of captioned pictures."""
+
+from contextlib import contextmanager
+
+import pytest
+from PIL import Image
+
+from lib_pivotal.errors import HostError
+from lib_pivotal.runs.manager import RunManager
+
+
+class EmptyStudio:
+    """What a page asks a process for; it has no model to lend."""
+
+    def __init__(self, folder):
+        self._folder = folder
+        self.saved = []
+        self.live = None
+        for name in ("lora", "runs"):
+            (folder / name).mkdir(parents=True)
+
+    def checkpoint(self):
+        return "avatars.safetensors [aaf9a020]"
+
+    def lora_folder(self):
+        return self._folder / "lora"
+
+    def runs_folder(self):
+        return self._folder / "runs"
+
+    def taken_names(self):
+        return {"taken"}
+
+    def clip_skip(self):
+        return 2
+
+    def check_ready(self):
+        pass
+
+    def set_live(self, on):
+        self.live = on
+
+    def live_name(self):
+        return "pivotal-live"
+
+    @contextmanager
+    def exclusive(self, run):
+        raise HostError("no checkpoint is loaded: load one first")
+        yield
+
+    def aside(self):
+        raise AssertionError("no run gets so far")
+
+    def check_ready(self):
+        pass
+
+    def load_checkpoint(self):
+        pass
+
+    def farewell(self):
+        return ""
+
+    def bundle_saved(self, path):
+        self.saved.append(path)
+
+
+@pytest.fixture
+def studio(tmp_path):
+    return EmptyStudio(tmp_path / "process")
+
+
+@pytest.fixture
+def manager(studio):
+    return RunManager(studio)
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """Five pictures of `aoi`, three of `hana`, one without a caption; 64 px."""
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    captions = [f"aoi, 1girl, blue hair, {place}" for place in ("park", "sea", "sky", "city", "hill")]
+    captions += [f"hana, 1girl, green hair, {place}" for place in ("park", "sea", "sky")]
+    for number, caption in enumerate(captions):
+        Image.new("RGB", (64, 64), (number * 20, 90, 120)).save(folder / f"{number}.png")
+        (folder / f"{number}.txt").write_text(caption)
+    Image.new("RGB", (64, 64), "red").save(folder / "IMG_0001.png")
+    return folder
+
+
+@pytest.fixture
+def snapshot_of_run():
+    """Makes a snapshot of a run in its middle."""
+    base = {
+        "id": "x", "name": "gekidol", "folder": "runs/x", "status": "training", "activity": "", "step": 30,
+        "max_steps": 120, "phase": "joint", "step_seconds": 0.25, "eta_seconds": 22.4, "started_at": 0.0,
+        "facts": {"words": ["aoi", "hana"]}, "loss": {"steps": [1, 2, 3], "values": [0.5, 0.4, 0.3]},
+        "word_norms": {"aoi": {"steps": [1, 2], "values": [0.3, 0.2]}}, "shares": {}, "rates": {}, "images_seen": {},
+        "notices": [], "files": [], "pictures": [], "ended": None,
+    }  # fmt: skip
+    return lambda **changes: {**base, **changes}

@@ -1,0 +1,150 @@
+"""The desk: scanning, proposing, checking, keeping a step, settings of before."""
+
+import json
+
+import pytest
+
+from lib_pivotal.bundle.format import META_RUN
+from lib_pivotal.bundle.writer import write_bundle
+from lib_pivotal.config import DataConfig, Run, WordConfig, run_to_dict, write_run
+from lib_pivotal.errors import BundleError, ConfigError, DataError, HostError
+from lib_pivotal.runs.view import RunView
+from lib_pivotal.training.events import PicturesMade
+from lib_pivotal.ui.desk import SCANS_KEPT, Desk, words_of
+
+
+@pytest.fixture
+def desk(manager):
+    return Desk(manager)
+
+
+def run_of(pictures, **changes):
+    return Run(name="gekidol", words=(WordConfig("aoi"),), data=DataConfig(folder=str(pictures)), **changes)
+
+
+def test_a_folder_proposes_a_run(desk, pictures):
+    run, key, remarks = desk.propose(Run(data=DataConfig(folder=str(pictures))))
+    assert [word.name for word in run.words] == ["aoi", "hana"]
+    assert (run.name, run.data.resolution_px, key, remarks) == ("pictures", 64, "several", ())
+    assert desk.check(run, []).faults == ()
+
+
+def test_a_name_that_was_given_stays(desk, pictures):
+    assert desk.propose(run_of(pictures))[0].name == "gekidol"
+
+
+@pytest.mark.parametrize(("folder", "error"), [("", ConfigError), ("nowhere", DataError)])
+def test_a_folder_that_is_not_there(desk, folder, error):
+    with pytest.raises(error):
+        desk.propose(Run(data=DataConfig(folder=folder)))
+
+
+def test_only_the_last_scans_are_kept(desk, pictures, tmp_path):
+    for number in range(SCANS_KEPT + 1):
+        (tmp_path / str(number)).mkdir()
+        desk.scan(str(tmp_path / str(number)))
+    assert desk.dataset(str(tmp_path / "0")) is None and desk.dataset(str(tmp_path / "1")) is not None
+
+
+def test_findings_speak_of_pictures_and_words(desk, pictures):
+    run = run_of(pictures)
+    desk.scan(run.data.folder)
+    found = desk.findings(run, desk.rows(run))
+    assert any("name none of the words" in text and len(keys) == 4 for _, text, keys in found)
+    assert [level for level, _, _ in found] == sorted(
+        (level for level, _, _ in found), key=["error", "warning", "info"].index
+    )
+
+
+def test_draws_follow_the_scan(desk, pictures):
+    run = run_of(pictures)
+    assert desk.check(run, []).draws == {"aoi": 0.0}
+    desk.scan(run.data.folder)
+    assert desk.check(run, []).draws["aoi"] == pytest.approx(1500 * 4 * 5 / 9)
+
+
+@pytest.mark.parametrize(
+    ("name", "level"), [("gekidol", "ok"), ("", "warning"), ("a/b", "error"), ("a,b", "error"), (".x", "error")]
+)
+def test_names_of_files(desk, name, level):
+    assert desk.name_note(name)[0] == level
+
+
+def test_a_file_that_is_there_is_told(desk, studio):
+    (studio.lora_folder() / "gekidol.safetensors").write_bytes(b"")
+    level, text = desk.name_note("gekidol")
+    assert level == "warning" and "replaced" in text
+
+
+def test_no_run_starts_with_a_fault(desk, pictures):
+    with pytest.raises(ConfigError) as caught:
+        desk.start(Run(name="a:b", words=(WordConfig("aoi"),)), [])
+    assert {fault.field for fault in caught.value.faults} == {"name", "data.folder"}
+    assert desk.manager.current is None
+
+
+def test_a_run_without_a_model_fails_in_words(desk, pictures):
+    desk.start(run_of(pictures), [])
+    assert desk.manager.join(20)
+    assert desk.snapshot()["status"] == "failed" and "no checkpoint is loaded" in desk.snapshot()["ended"]["message"]
+
+
+def with_step(desk, tmp_path, bundle):
+    view = RunView("x", "gekidol", max_steps=10, folder=tmp_path)
+    view.listen(PicturesMade(5, None, None, ("aoi",), {}, bundle))
+    desk.manager._view = view
+
+
+def test_a_step_is_kept_as_a_file(desk, studio, tmp_path):
+    bundle = tmp_path / "gekidol-000005.safetensors"
+    bundle.write_bytes(b"bundle")
+    with_step(desk, tmp_path, bundle)
+    assert "<lora:gekidol-000005:1>" in desk.keep(5)
+    target = studio.lora_folder() / "gekidol-000005.safetensors"
+    assert target.read_bytes() == b"bundle" and studio.saved == [target]
+
+
+def test_a_step_without_a_file_says_so(desk, tmp_path):
+    with_step(desk, tmp_path, None)
+    for step in (5, 6):
+        with pytest.raises(HostError, match="no file to keep"):
+            desk.keep(step)
+
+
+def test_settings_of_a_run_json_and_of_a_bundle(desk, pictures, tmp_path):
+    import torch
+
+    run = run_of(pictures)
+    write_run(tmp_path / "a.run.json", run)
+    assert desk.settings_of(tmp_path / "a.run.json") == run
+    words = {"aoi": (torch.zeros(2, 8),)}
+    metadata = {META_RUN: json.dumps(run_to_dict(run))}
+    path = write_bundle(tmp_path / "a.safetensors", network={}, words=words, metadata=metadata)
+    assert desk.settings_of(path) == run
+    bare = write_bundle(tmp_path / "b.safetensors", network={}, words=words, metadata={})
+    with pytest.raises(BundleError, match="carries no settings"):
+        desk.settings_of(bare)
+
+
+def test_the_last_runs_settings_are_remembered(desk, studio, pictures):
+    assert desk.remembered() is None
+    for name in ("20260101-000000-a", "20260102-000000-b"):
+        folder = studio.runs_folder() / name
+        folder.mkdir()
+        write_run(folder / f"{name[-1]}.run.json", Run(name=name[-1], words=(WordConfig("aoi"),)))
+    assert desk.remembered().name == "b"
+
+
+def test_finished_runs_are_not_offered_to_go_on(desk, studio):
+    for name, reason in (("one", "finished"), ("two", "stopped")):
+        folder = studio.runs_folder() / name
+        (folder / f"{name}.state").mkdir(parents=True)
+        (folder / f"{name}.state" / "000010.state").write_bytes(b"x")
+        (folder / f"{name}.events.jsonl").write_text(
+            json.dumps({"event": "RunStarted"}) + "\n" + json.dumps({"event": "RunEnded", "reason": reason}) + "\n"
+        )
+    assert desk.interrupted() == ["two"]
+
+
+def test_words_that_cannot_be_read_are_none():
+    assert words_of("{") == () and words_of("") == () and words_of('[{"name": "aoi"}]') == (WordConfig("aoi"),)

@@ -1,0 +1,94 @@
+"""A snapshot as HTML: every state has its words, and what others wrote is escaped."""
+
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from lib_pivotal.ui import run_html
+
+
+def with_pictures(snapshot_of_run, tmp_path, steps, columns=("aoi", "hana, smile")):
+    pictures = []
+    for step in steps:
+        rows = {}
+        for label in ("whole", "U-Net only", "text encoder only", "words only"):
+            files = []
+            for number in range(len(columns)):
+                path = tmp_path / f"{step}-{label}-{number}.png"
+                Image.new("RGB", (8, 8), "green").save(path)
+                files.append(str(path))
+            rows[label] = tuple(files)
+        pictures.append({"step": step, "columns": tuple(columns), "rows": rows, "grid": "", "bundle": ""})
+    return snapshot_of_run(pictures=pictures)
+
+
+def test_before_the_first_run_everything_has_a_text():
+    assert "No run yet" in run_html.progress(None)
+    assert "idle" in run_html.head(None, checkpoint="") and "no checkpoint" in run_html.head(None, checkpoint="")
+    assert run_html.curves(None) == run_html.notices(None) == run_html.outcome(None) == ""
+    assert "side by side" in run_html.rows(None)
+
+
+@pytest.mark.parametrize("status", run_html.WORDS_OF_STATUS)
+def test_every_status_has_words(snapshot_of_run, status):
+    ended = {"reason": status, "step": 30, "seconds": 9.0, "bundle": None, "message": "x"}
+    shown = run_html.progress(snapshot_of_run(status=status, ended=ended if status in ("finished", "failed") else None))
+    assert run_html.WORDS_OF_STATUS[status] in shown
+
+
+def test_progress_says_step_rate_time_and_phase(snapshot_of_run):
+    text = run_html.progress(snapshot_of_run())
+    assert all(part in text for part in ("step 30 of 120", "0:22 left", "4.0 steps/s", "words and network", "25.00%"))
+
+
+def test_slow_steps_are_told_in_seconds(snapshot_of_run):
+    assert "2.5 s a step" in run_html.progress(snapshot_of_run(step_seconds=2.5))
+
+
+def test_rows_grow_by_step(snapshot_of_run, tmp_path):
+    html = run_html.rows(with_pictures(snapshot_of_run, tmp_path, [0, 10, 20]), column="hana, smile", picked=10)
+    assert html.count("<img") == 12 and html.count("data-step") == 3
+    assert 'chosen" data-column="hana, smile"' in html and 'chosen" data-step="10"' in html
+
+
+def test_many_steps_are_thinned_to_what_one_can_see(snapshot_of_run, tmp_path):
+    shown = run_html.thinned(with_pictures(snapshot_of_run, tmp_path, range(100))["pictures"])
+    assert len(shown) == run_html.SHOWN_STEPS and (shown[0]["step"], shown[-1]["step"]) == (0, 99)
+
+
+def test_a_picture_that_is_gone_leaves_its_place(snapshot_of_run, tmp_path):
+    snapshot = with_pictures(snapshot_of_run, tmp_path, [5])
+    Path(snapshot["pictures"][0]["rows"]["whole"][0]).unlink()
+    assert run_html.rows(snapshot).count("<img") == 3
+
+
+def test_a_picked_step_shows_all_prompts(snapshot_of_run, tmp_path):
+    snapshot = with_pictures(snapshot_of_run, tmp_path, [5])
+    assert run_html.picked_step(snapshot, 5).count("<img") == 8
+    assert run_html.picked_step(snapshot, 6) == ""
+
+
+def test_a_failure_is_told_in_words(snapshot_of_run):
+    ended = {"reason": "failed", "step": 12, "seconds": 1.0, "bundle": None, "message": "the loss is <nan>\nlower it"}
+    html = run_html.outcome(snapshot_of_run(status="failed", ended=ended))
+    assert "failed at step 12" in html and "&lt;nan&gt;<br>lower it" in html and "bad" in html
+
+
+def test_the_end_offers_prompts(snapshot_of_run, tmp_path):
+    path = tmp_path / "gekidol.safetensors"
+    path.write_bytes(b"x" * 2_000_000)
+    ended = {"reason": "finished", "step": 120, "seconds": 60.0, "bundle": str(path), "message": ""}
+    html = run_html.outcome(snapshot_of_run(status="finished", ended=ended))
+    assert "2.0 MB · 2 words" in html and 'data-copy="&lt;lora:gekidol:1&gt; aoi"' in html
+
+
+def test_notices_come_newest_first_and_escaped(snapshot_of_run):
+    said = [{"level": "info", "step": 1, "message": "a"}, {"level": "warning", "step": 2, "message": "<b>"}]
+    html = run_html.notices(snapshot_of_run(notices=said))
+    assert html.index("&lt;b&gt;") < html.index(">a<")
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(7, "0:07"), (160, "2:40"), (3723, "1:02:03"), (59.6, "1:00")])
+def test_clock(seconds, text):
+    assert run_html.clock(seconds) == text

@@ -1,0 +1,176 @@
+"""The whole page: it builds, its ids are its own, and every event answers as many values as it promised."""
+
+import asyncio
+import json
+
+import pytest
+
+from lib_pivotal.config import Run
+from lib_pivotal.ui.form import TABLE, Form
+from lib_pivotal.ui.tab import TabExtras, build_tab
+
+PATHS = [entry.path for entry in TABLE]
+
+
+@pytest.fixture
+def blocks(manager):
+    return build_tab(manager, extras=TabExtras(send_to_txt2img_js="(prompt) => prompt"))
+
+
+def element(blocks, elem_id):
+    return next(block for block in blocks.blocks.values() if getattr(block, "elem_id", None) == elem_id)
+
+
+class Browser:
+    """Calls events as a browser does: values of all inputs, as JSON."""
+
+    def __init__(self, blocks):
+        self.blocks = blocks
+        self.values = {}
+        self.state = {
+            number: block.value for number, block in blocks.blocks.items() if block.get_block_name() == "state"
+        }
+
+    def value(self, block_id):
+        if block_id not in self.values:
+            block = self.blocks.blocks[block_id]
+            self.values[block_id] = getattr(block, "value", None)
+        return self.values[block_id]
+
+    def set(self, elem_id, value):
+        self.values[element(self.blocks, elem_id)._id] = value
+
+    def press(self, elem_id, event="click"):
+        target = element(self.blocks, elem_id)._id
+        for number, dependency in enumerate(self.blocks.dependencies):
+            if target in dependency["targets"] and dependency["trigger"] == event and dependency["backend_fn"]:
+                return self._call(number, dependency)
+        raise AssertionError(f"{elem_id} has no {event}")
+
+    def _call(self, number, dependency):
+        inputs = json.loads(json.dumps([self.value(block) for block in dependency["inputs"]], default=str))
+        answer = asyncio.run(self.blocks.process_api(number, inputs, state=self.state))["data"]
+        assert len(answer) == len(dependency["outputs"])
+        for block, value in zip(dependency["outputs"], answer, strict=True):
+            if isinstance(value, dict) and value.get("__type__") == "update":
+                if "value" in value:
+                    self.values[block] = value["value"]
+            else:
+                self.values[block] = value
+        return {
+            getattr(self.blocks.blocks[b], "elem_id", b): v for b, v in zip(dependency["outputs"], answer, strict=True)
+        }
+
+    def run(self):
+        return Form.read([self.value(element(self.blocks, entry.elem_id)._id) for entry in TABLE])[0]
+
+
+@pytest.fixture
+def browser(blocks):
+    return Browser(blocks)
+
+
+def test_ids_are_ours_and_used_once(blocks):
+    ids = [block.elem_id for block in blocks.blocks.values() if getattr(block, "elem_id", None)]
+    assert all(name.startswith("pivotal_") for name in ids)
+    assert len(set(ids)) == len(ids)
+
+
+def test_every_field_is_on_the_page(blocks):
+    for entry in TABLE:
+        assert element(blocks, entry.elem_id).label == entry.label
+
+
+def test_nothing_goes_into_the_web_uis_config(blocks):
+    assert all(block.do_not_save_to_config for block in blocks.blocks.values())
+
+
+def test_no_event_blocks_the_queue_or_has_a_public_name(blocks):
+    for dependency in blocks.dependencies:
+        assert dependency["queue"] is False
+        assert dependency["api_name"] in (False, None) or not dependency["backend_fn"]
+
+
+def test_scan_fills_the_form_and_shows_what_is_there(browser, pictures):
+    browser.set("pivotal_data_folder", str(pictures))
+    shown = browser.press("pivotal_scan")
+    assert "9 pictures" in shown["pivotal_summary"] and shown["pivotal_gallery"].count("<figure") == 9
+    run = browser.run()
+    assert [word.name for word in run.words] == ["aoi", "hana"] and run.data.resolution_px == 64
+    assert run.name == "pictures"
+
+
+def test_a_folder_that_is_not_there_changes_no_setting(browser):
+    before = browser.run()
+    browser.set("pivotal_data_folder", "nowhere")
+    assert "does not exist" in browser.press("pivotal_scan")["pivotal_summary"]
+    assert browser.run().words == before.words
+
+
+def test_faults_stand_in_words_and_by_field(browser, pictures):
+    browser.set("pivotal_data_folder", str(pictures))
+    browser.press("pivotal_scan")
+    browser.set("pivotal_schedule_max_steps", -5)
+    shown = browser.press("pivotal_check")
+    assert "Steps" in shown["pivotal_feedback"] and "schedule.max_steps" in shown["pivotal_facts"]
+    assert "Steps" in browser.press("pivotal_train")["pivotal_feedback"]
+    assert browser.blocks is not None
+
+
+def test_a_sound_run_starts_and_its_end_is_shown(browser, pictures, manager):
+    browser.set("pivotal_data_folder", str(pictures))
+    browser.press("pivotal_scan")
+    assert "Before it starts" in browser.press("pivotal_train")["pivotal_feedback"]
+    assert manager.join(20)
+    shown = browser.press("pivotal_refresh")
+    assert "no checkpoint is loaded" in shown["pivotal_outcome"]
+
+
+def test_a_pulse_sends_only_what_changed(browser):
+    browser.press("pivotal_refresh")
+    again = browser.press("pivotal_refresh")
+    sent = {name for name, value in again.items() if isinstance(value, str)}
+    assert sent == {"pivotal_beat", "pivotal_send_text"}
+
+
+def test_a_fresh_page_shows_the_run_that_was(browser, pictures, manager):
+    browser.set("pivotal_data_folder", str(pictures))
+    browser.press("pivotal_scan")
+    browser.press("pivotal_train")
+    manager.join(20)
+    folder = manager.current.folder
+    from lib_pivotal.config import write_run
+
+    write_run(folder / "pictures.run.json", browser.run())
+    other = Browser(build_tab(manager))
+    other.press("pivotal_hello")
+    assert other.run() == browser.run()
+
+
+def test_presets_words_and_commands_answer(browser, pictures, studio):
+    browser.set("pivotal_data_folder", str(pictures))
+    browser.press("pivotal_scan")
+    browser.set("pivotal_preset", "Quick look")
+    browser.press("pivotal_preset", "input")
+    assert browser.run().network.unet_rank == 8
+    browser.press("pivotal_add_word")
+    assert len(browser.run().words) == 3
+    browser.set("pivotal_preset_name", "mine")
+    assert "Kept" in browser.press("pivotal_preset_save")["pivotal_loaded"]
+    browser.set("pivotal_preset", "mine")
+    browser.press("pivotal_preset", "input")
+    for name in ("stop", "pause", "save_now", "sample_now", "keep", "gallery_show", "lists", "resume_run"):
+        browser.press(f"pivotal_{name}")
+    browser.set("pivotal_live", True)
+    browser.press("pivotal_live", "input")
+    assert studio.live is True
+
+
+def test_a_measure_without_a_model_says_why(browser, pictures):
+    browser.set("pivotal_data_folder", str(pictures))
+    browser.press("pivotal_scan")
+    assert "no checkpoint is loaded" in browser.press("pivotal_preflight")["pivotal_feedback"]
+
+
+def test_defaults_are_a_runs_defaults(browser):
+    assert browser.run() == Run()
