@@ -64,12 +64,16 @@ def _activate(original: Callable[..., Any], p: Any, extra_network_data: Any) -> 
     """`extra_networks.activate`: mend tags, let the web UI activate, then settle the names."""
     resolver.texts = _texts_of(p)
     resolver.data = extra_network_data
-    given = extra_network_data
-    if given and any(kind in given for kind in tags.LORA_KINDS):
-        given = {**given, **{kind: mended(given[kind]) for kind in tags.LORA_KINDS if kind in given}}
-    answer = original(p, given)
-    resolve()
-    _note_hashes(p, extra_network_data)
+    resolver.comment = getattr(p, "comment", None)
+    try:
+        given = extra_network_data
+        if given and any(kind in given for kind in tags.LORA_KINDS):
+            given = {**given, **{kind: mended(given[kind]) for kind in tags.LORA_KINDS if kind in given}}
+        answer = original(p, given)
+        resolve()
+        _note_hashes(p, extra_network_data)
+    finally:
+        resolver.comment = None
     return answer
 
 
