@@ -1,4 +1,4 @@
-"""What test_parts.py shows with the extension fails in the stock web UI's page: B7 (the cards) and B16 (the counter)."""
+"""In the stock web UI's page fails what test_parts.py shows with the extension: B7 (the cards), B16 (the counter)."""
 
 from __future__ import annotations
 
