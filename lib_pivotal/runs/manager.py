@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from lib_pivotal.config import Run, check_consistency, read_run
-from lib_pivotal.errors import ConfigError, HostError, PivotalError
+from lib_pivotal.errors import ConfigError, DataError, HostError, PivotalError
 from lib_pivotal.runs.plots import PlotsAtEnd
 from lib_pivotal.runs.preflight import Preflight, measure
 from lib_pivotal.runs.studio import Studio
@@ -178,6 +178,9 @@ class RunManager:
             if not isinstance(error, PivotalError):
                 logger.exception("the run %s failed", run.name)
             message = str(error) if isinstance(error, PivotalError) else f"{type(error).__name__}: {error}"
+            if commands.stopping and isinstance(error, DataError):  # no picture was ready: one was stopped before
+                listen(RunEnded("stopped", 0, time.perf_counter() - started, None, "stopped before the first step"))
+                return
             listen(Notice("error", 0, message))
             if not view.ended:
                 listen(RunEnded("failed", 0, time.perf_counter() - started, None, message))

@@ -211,9 +211,18 @@ def outcome(snapshot: Snapshot | None) -> str:
     elif ended["reason"] != "failed":
         parts.append("<p>It ended before the first step, so no file was written.</p>")
     else:
-        parts.append("<p>No file was written by its end; files saved on the way are listed below.</p>")
+        parts.append(_saved_before(snapshot))
     kind = "bad" if ended["reason"] == "failed" else "good"
     return f'<div class="pivotal-outcome {kind}">{"".join(parts)}</div>'
+
+
+def _saved_before(snapshot: Snapshot) -> str:
+    """What a failed run left behind."""
+    names = [escape(Path(file["path"]).name) for file in snapshot["files"] if file["kind"] == "bundle"]
+    if names:
+        return f"<p>Saved before that: <b>{', '.join(names[-6:])}</b></p>"
+    kept = any(file["kind"] == "state" for file in snapshot["files"])
+    return f"<p>No file was written.{' Its saved state can be continued.' if kept else ''}</p>"
 
 
 def _file_line(path: Path, snapshot: Snapshot) -> str:
