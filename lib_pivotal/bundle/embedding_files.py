@@ -9,7 +9,9 @@ hcp         .pt {string_to_param: {"*": [n, w]}, name}; SDXL with both towers si
 
 from __future__ import annotations
 
+import io
 import re
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +37,7 @@ SUFFIXES: dict[EmbeddingFormat, str] = {
     "kohya": ".safetensors",
     "hcp": ".pt",
 }
+_LET_IN = re.compile(r"[^/]+/(data/\d+|version|byteorder|data\.pkl)")
 _STAR_TOKEN = 265
 """Id of `*` in CLIP's vocabulary: what the web UI writes as string_to_token."""
 
@@ -87,7 +90,7 @@ def write_embedding(
     try:
         with replacing(path) as temporary:
             if layout in ("a1111_pt", "hcp"):
-                torch.save(_pickled(stored, name=name, layout=layout, facts=facts or {}), temporary)
+                _save_pickled(_pickled(stored, name=name, layout=layout, facts=facts or {}), temporary)
             else:
                 safetensors.torch.save_file(_flat(stored, layout=layout), temporary)
             _check_back(temporary, stored, suffix=path.suffix)
@@ -122,6 +125,19 @@ def _pickled(vectors: WordTensors, *, name: str, layout: EmbeddingFormat, facts:
         "sd_checkpoint": facts.get("sd_checkpoint"),
         "sd_checkpoint_name": facts.get("sd_checkpoint_name"),
     }
+
+
+def _save_pickled(content: Mapping[str, Any], path: Path) -> None:
+    """Save in torch's zip layout, with only those members that the web UI lets in (v1.10.1, modules/safe.py:68).
+
+    Newer versions of torch add `.format_version` and `.storage_alignment`, for which it refuses a file.
+    """
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    with zipfile.ZipFile(buffer) as made, zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as kept:
+        for member in made.infolist():
+            if _LET_IN.fullmatch(member.filename):
+                kept.writestr(member.filename, made.read(member))
 
 
 def _check_back(path: Path, vectors: WordTensors, *, suffix: str) -> None:

@@ -37,7 +37,7 @@ def qualified(word: str, file: str) -> str:
 
 def folded(name: str) -> str:
     """How names are compared: without case, and with any white space as one blank."""
-    return re.sub(r"\s+", " ", name.strip()).lower()
+    return " ".join(name.split()).lower()
 
 
 class Spotter(Generic[W]):

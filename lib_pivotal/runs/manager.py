@@ -160,30 +160,42 @@ class RunManager:
         logs: list[Listener] = [*default_logs(view.folder, run.name), PlotsAtEnd(view.folder, run.name)]
         listen = fan_out([view.listen, self._tell_studio, *logs])
         try:
-            with self.studio.exclusive(run) as host:
-                view.set_status("preparing", "reading pictures")
-                train(
-                    run,
-                    host,
-                    output_folder=self.studio.lora_folder(),
-                    log_folder=view.folder,
-                    listener=listen,
-                    commands=commands,
-                    resume=resume,
-                    aside=_ViewedAside(self.studio.aside(), view, commands),
-                )
-            if line := self.studio.farewell():
-                listen(Notice("info", view.step, line))
+            ended = self._train(run, view, commands, resume, listen)
         except Exception as error:  # whatever it was, the page must say so and the process must live on
             if not isinstance(error, PivotalError):
                 logger.exception("the run %s failed", run.name)
             message = str(error) if isinstance(error, PivotalError) else f"{type(error).__name__}: {error}"
-            if commands.stopping and isinstance(error, DataError):  # no picture was ready: one was stopped before
-                listen(RunEnded("stopped", 0, time.perf_counter() - started, None, "stopped before the first step"))
-                return
-            listen(Notice("error", 0, message))
-            if not view.ended:
-                listen(RunEnded("failed", 0, time.perf_counter() - started, None, message))
+            passed_s = time.perf_counter() - started
+            if commands.stopping and isinstance(error, DataError):  # stopped before any picture was ready
+                ended = RunEnded("stopped", 0, passed_s, None, "stopped before the first step")
+            else:
+                listen(Notice("error", view.step, message))
+                ended = RunEnded("failed", view.step, passed_s, None, message)
+        if line := self.studio.farewell():
+            listen(Notice("info", view.step, line))
+        listen(ended)
+
+    def _train(self, run: Run, view: RunView, commands: Commands, resume: bool, listen: Listener) -> RunEnded:
+        """The run itself. Its last event is kept back: whoever hears it may count on the model being back."""
+
+        def during(event: Event) -> None:
+            if isinstance(event, RunEnded):
+                view.set_status("training", "giving the model back")
+            else:
+                listen(event)
+
+        with self.studio.exclusive(run) as host:
+            view.set_status("preparing", "reading pictures")
+            return train(
+                run,
+                host,
+                output_folder=self.studio.lora_folder(),
+                log_folder=view.folder,
+                listener=during,
+                commands=commands,
+                resume=resume,
+                aside=_ViewedAside(self.studio.aside(), view, commands),
+            )
 
     def _tell_studio(self, event: Event) -> None:
         if isinstance(event, FileSaved) and event.kind in ("bundle", "embedding"):

@@ -101,6 +101,7 @@ def register(app: FastAPI, manager: Callable[[], RunManager] = run_manager) -> N
     add("POST", "/live", routes.live, LiveAnswer)
     add("POST", "/scan", routes.scan, ScanAnswer)
     add("GET", "/bundles", bundle_routes.list_bundles, None)
+    add("POST", "/bundles/{verb}", bundle_routes.work, dict[str, Any])
 
 
 class _Routes:

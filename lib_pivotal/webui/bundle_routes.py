@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 from fastapi import FastAPI, HTTPException, Request, Response
 
-from lib_pivotal.webui import catalog
+from lib_pivotal.errors import PivotalError
+from lib_pivotal.webui import bundle_work, catalog
 
 PAGE = "/pivotal/internal/loras"
 """What javascript/pivotal_parts.js asks; like the web UI's own /sd_extra_networks/metadata it needs no --api."""
@@ -15,6 +17,40 @@ PAGE = "/pivotal/internal/loras"
 def list_bundles() -> Response:
     """Every LoRA file: words with vectors, parts, family, problems; from headers alone."""
     return Response(catalog.everything_as_json(), media_type="application/json")
+
+
+def work(verb: str, body: dict[str, Any]) -> dict[str, Any]:
+    """Work on files: a verb of `bundle_work.VERBS`, whose arguments are the body's fields.
+
+    Answers `{"written": [paths]}`; `verify` with `{"name": ...}` answers `{"sound": ..., "problems": [...]}`.
+    """
+    function = bundle_work.verify if verb == "verify" else bundle_work.VERBS.get(verb)
+    if function is None:
+        raise HTTPException(404, f"no such work: {verb}; there are verify, {', '.join(bundle_work.VERBS)}")
+    signature = inspect.signature(function)
+    try:
+        signature.bind(**body)
+    except TypeError as error:
+        raise HTTPException(422, f"{verb}: {error}; it takes {', '.join(signature.parameters)}") from error
+    odd = [key for key, value in body.items() if not _is_text(value)]
+    if odd:
+        raise HTTPException(422, f"{verb}: {', '.join(odd)} must be text, lists of text or pairs of text")
+    try:
+        result = function(**body)
+    except PivotalError as error:
+        raise HTTPException(400, str(error)) from error
+    if verb == "verify":
+        sound = not any(problem.severity == "error" for problem in result)
+        return {"sound": sound, "problems": [str(problem) for problem in result]}
+    return {"written": [str(path) for path in (result if isinstance(result, list) else [result])]}
+
+
+def _is_text(value: Any) -> bool:
+    if isinstance(value, dict):
+        return all(isinstance(text, str) for pair in value.items() for text in pair)
+    if isinstance(value, list):
+        return all(isinstance(text, str) for text in value)
+    return value is None or isinstance(value, str)
 
 
 def register_page(app: FastAPI) -> None:

@@ -57,7 +57,7 @@ def register() -> None:
 def unregister() -> None:
     """Take every patch back and let no name hold."""
     resolver.patches.undo()
-    resolver.table, resolver.data = WordTable(), None
+    resolver.table, resolver.data, resolver.built_from = WordTable(), None, None
 
 
 def _activate(original: Callable[..., Any], p: Any, extra_network_data: Any) -> Any:
@@ -100,14 +100,17 @@ def resolve() -> WordTable:
     """Settle which names hold for the networks that are loaded now, and say what the user should know."""
     sources = _sources()
     if not sources:
-        resolver.table = WordTable()
+        resolver.table, resolver.built_from = WordTable(), None
         return resolver.table
-    resolver.table = build_table(
-        sources,
-        ids_of=ids_of,
-        folder=folder_entries(),
-        folder_wins=settings.value(PRIORITY) == FOLDER_FIRST,
-    )
+    folder_wins = settings.value(PRIORITY) == FOLDER_FIRST
+    folder = sd_hijack.model_hijack.embedding_db.word_embeddings
+    registered = tuple((name, id(embedding)) for name, embedding in folder.items())
+    embeddings = tuple(id(embedding) for source in sources for embedding in source.words.values())
+    labels = tuple((source.labels, source.stamp) for source in sources)
+    made_from = (labels, embeddings, registered, folder_wins, id(shared.sd_model.cond_stage_model))
+    if resolver.built_from != made_from:
+        resolver.table = build_table(sources, ids_of=ids_of, folder=folder_entries(), folder_wins=folder_wins)
+        resolver.built_from = made_from
     written = resolver.table.spotter.names_in(resolver.texts)
     for collision in resolver.table.collisions:
         if not resolver.texts or {collision.name, collision.reachable} & written:
@@ -229,10 +232,14 @@ def ids_of(name: str) -> Ids:
 def model_widths() -> tuple[int, ...]:
     """Widths of the loaded checkpoint's token vectors: (768,), (1024,), (768, 1280); () where words cannot be used."""
     encoder = getattr(shared.sd_model, "cond_stage_model", None)
-    embedders = getattr(encoder, "embedders", None)
-    towers = [encoder] if embedders is None else list(embedders)
-    asked = [tower for tower in towers if isinstance(tower, sd_hijack_clip.FrozenCLIPEmbedderWithCustomWordsBase)]
-    return tuple(int(tower.encode_embedding_init_text(",", 1).shape[1]) for tower in asked)
+    if encoder is None:
+        return ()
+    if encoder not in resolver.widths:
+        embedders = getattr(encoder, "embedders", None)
+        towers = [encoder] if embedders is None else list(embedders)
+        asked = [tower for tower in towers if isinstance(tower, sd_hijack_clip.FrozenCLIPEmbedderWithCustomWordsBase)]
+        resolver.widths[encoder] = tuple(int(tower.encode_embedding_init_text(",", 1).shape[1]) for tower in asked)
+    return resolver.widths[encoder]
 
 
 def fits(word: tuple[int, ...], model: tuple[int, ...]) -> bool:

@@ -30,6 +30,7 @@ logger = logging.getLogger(__name__)
 
 MIB = 1024 * 1024
 _CHECKPOINTED = ("BasicTransformerBlock", "ResBlock", "CLIPEncoderLayer")
+_MERGED = (nn.Linear, nn.Conv2d, nn.GroupNorm, nn.LayerNorm, nn.MultiheadAttention)
 _ATTENTIONS = (ldm.modules.attention.CrossAttention, sgm.modules.attention.CrossAttention)
 
 
@@ -51,7 +52,7 @@ def check_trainable(model: Any) -> None:
         )
     if shared.cmd_opts.lowvram:
         raise HostError("--lowvram keeps only pieces of the U-Net on the GPU. Start the web UI with --medvram instead.")
-    if devices.fp8:
+    if getattr(devices, "fp8", False):
         raise HostError("weights are stored in fp8. Set Settings > Optimizations > FP8 weight to Disable, and reload.")
     if sd_unet.current_unet is not None:
         raise HostError("another U-Net (TensorRT) stands in for the checkpoint's. Set Settings > SD Unet to None.")
@@ -201,7 +202,8 @@ def merge_again(model: Any, merged: Sequence[tuple[str, float, float, Any]]) -> 
     with torch.no_grad():
         networks.load_networks(names, te, unet, dyn)
         for module in model.modules():
-            if getattr(module, "network_layer_name", None) is not None:
+            # every module has such a name, but only these kinds are patched to merge (Lora/lora_patches.py)
+            if isinstance(module, _MERGED) and getattr(module, "network_layer_name", None) is not None:
                 networks.network_apply_weights(module)
 
 

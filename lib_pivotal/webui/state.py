@@ -37,9 +37,12 @@ class Resolver:
     table: WordTable = field(default_factory=WordTable)
     data: Mapping[str, Any] | None = None
     """The extra networks whose words are in force: the argument of the last activation."""
+    built_from: object = None
+    """What the table was built from: the same again needs no new one."""
     texts: tuple[str, ...] = ()
     local: threading.local = field(default_factory=threading.local)
     ids: WeakKeyDictionary[Any, dict[str, Ids]] = field(default_factory=WeakKeyDictionary)
+    widths: WeakKeyDictionary[Any, tuple[int, ...]] = field(default_factory=WeakKeyDictionary)
     files: dict[str, tuple[object, LoadedWords]] = field(default_factory=dict)
 
     def in_force(self) -> WordTable:

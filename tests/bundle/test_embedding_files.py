@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -123,3 +125,13 @@ def test_file_names() -> None:
     for name in ("../x", "/x", ".x", "a/b", "a\\b", "", "x.", "a\nb", "C:x"):
         with pytest.raises(BundleError, match="no file can safely"):
             file_name(name, "a1111")
+
+
+@pytest.mark.parametrize("layout", ["a1111_pt", "hcp"])
+def test_a_pt_holds_nothing_that_the_web_ui_refuses(tmp_path, layout):
+    """modules/safe.py:68 of v1.10.1; newer versions of torch write more members."""
+    path = write_embedding(tmp_path / "aoi.pt", (torch.ones(2, 768),), name="aoi", layout=layout)
+    allowed = re.compile(r"^([^/]+)/((data/\d+)|version|byteorder|.data/serialization_id|(data\.pkl))$")
+    with zipfile.ZipFile(path) as archive:
+        assert all(allowed.match(name) for name in archive.namelist())
+    assert torch.equal(read_embedding(path).vectors[0], torch.ones(2, 768))

@@ -291,6 +291,13 @@ def running(
             process.wait(30)
 
 
+def add_probe(data: Path) -> None:
+    """For `prepare`: an extension with routes that look into the running web UI (`names_probe.py`)."""
+    scripts = data / "extensions" / "zz-probe" / "scripts"
+    scripts.mkdir(parents=True)
+    shutil.copyfile(Path(__file__).with_name("names_probe.py"), scripts / "names_probe.py")
+
+
 def lay_out_data(data: Path, checkpoint: Path) -> None:
     """The folders of a `--data-dir`, with the checkpoint, its yaml and the text folder that the yaml names."""
     models = data / "models" / "Stable-diffusion"

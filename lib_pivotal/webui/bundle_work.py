@@ -1,0 +1,153 @@
+"""Work on LoRA files from inside the web UI: the workshop's verbs on files that it lists, and what its own loader says.
+
+Files are named as in tags; a new one lies beside the old. Whatever is written was read back before it took its place,
+and the web UI forgets its copies of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from modules import call_queue, paths
+
+from lib_pivotal.bundle import workshop
+from lib_pivotal.bundle.embedding_files import EmbeddingFormat, read_embedding
+from lib_pivotal.bundle.format import Problem
+from lib_pivotal.bundle.verify import verify as verify_file
+from lib_pivotal.errors import BundleError
+from lib_pivotal.webui import catalog, freshness
+from lib_pivotal.webui.state import resolver
+
+EXPORTS = "pivotal_exports"
+"""Folder below the web UI's data folder for what `split` and `convert` write: no LoRA of it is listed."""
+
+T = TypeVar("T")
+
+
+def path_of(name: str) -> Path:
+    """The file of a LoRA by its name or alias. BundleError where there is none."""
+    entry = catalog.find_on_disk(name)
+    if entry is None:
+        raise BundleError(f"no LoRA file named {name!r}; its name is that in <lora:name:1>, without .safetensors")
+    return Path(entry.filename)
+
+
+def beside(path: Path, new_name: str | None) -> Path:
+    """The file itself, or a new one of that name beside it. BundleError for a name that would leave the folder."""
+    if not new_name:
+        return path
+    if Path(new_name).name != new_name or new_name.startswith("."):
+        raise BundleError(f"{new_name!r} is not a file's name: give one without folders")
+    return path.with_name(f"{new_name.removesuffix('.safetensors')}.safetensors")
+
+
+def rename(name: str, renames: Mapping[str, str], *, new_name: str | None = None) -> Path:
+    """Give words other names."""
+    path = path_of(name)
+    return _written(workshop.rename_words(path, renames, out=beside(path, new_name)))
+
+
+def delete(name: str, words: Sequence[str], *, new_name: str | None = None) -> Path:
+    """Take words away."""
+    path = path_of(name)
+    return _written(workshop.delete_words(path, words, out=beside(path, new_name)))
+
+
+def add(name: str, embeddings: Sequence[str], *, new_name: str | None = None) -> Path:
+    """Add words from files of the embeddings folder, each under its file's name."""
+    from modules import shared
+
+    folder = Path(shared.cmd_opts.embeddings_dir)
+    read = [read_embedding(_inside(folder, embedding)) for embedding in embeddings]
+    path = path_of(name)
+    words = {embedding.name.lower(): embedding.vectors for embedding in read}
+    return _written(workshop.add_words(path, words, out=beside(path, new_name)))
+
+
+def join(names: Sequence[str], new_name: str) -> Path:
+    """Several files into one, words and networks."""
+    files = [path_of(name) for name in names]
+    if not files:
+        raise BundleError("join: name at least two files")
+    return _written(workshop.join(files, beside(files[0], new_name)))
+
+
+def strip(name: str, parts: Sequence[Any], *, new_name: str | None = None) -> Path:
+    """Take U-Net, text encoder, words or metadata away."""
+    path = path_of(name)
+    return _written(workshop.strip(path, parts, out=beside(path, new_name)))
+
+
+def split(name: str, layout: EmbeddingFormat = "a1111") -> list[Path]:
+    """A LoRA without words and one embedding file a word, in the folder of exports."""
+    path = path_of(name)
+    return workshop.split(path, _exports(path), layout=layout)
+
+
+def convert(name: str, layout: Any) -> Path:
+    """Another layout, in the folder of exports."""
+    path = path_of(name)
+    folder = _exports(path)
+    folder.mkdir(parents=True, exist_ok=True)
+    return workshop.convert(path, folder / f"{path.stem}-{layout}.safetensors", layout=layout)
+
+
+def verify(name: str) -> list[Problem]:
+    """Every problem of a file, and what the web UI's own loader makes of it with this checkpoint."""
+    return [*verify_file(path_of(name)), *stock_loader_says(name)]
+
+
+def stock_loader_says(name: str) -> list[Problem]:
+    """Read the file with `networks.load_network` as v1.10.1 has it: what it refuses, which names it would know."""
+    entry = catalog.find_on_disk(name)
+    original = next((patch.original for patch in resolver.patches.applied if patch.name == "load_network"), None)
+    if entry is None or original is None:
+        return []
+    with call_queue.queue_lock:
+        try:
+            net = original(entry.name, entry)
+        except Exception as error:
+            what = f"a web UI without this extension refuses the whole file: {error or type(error).__name__}"
+            return [Problem("warning", what, "With it, the file works; mend it for others.")]
+    described = catalog.describe(entry)
+    ours = {word["name"] for word in described["words"]}
+    odd = sorted(ours ^ set(net.bundle_embeddings))
+    problems = []
+    if odd:
+        what = (
+            f"a web UI without this extension knows other names: {', '.join(sorted(net.bundle_embeddings)) or 'none'}"
+        )
+        problems.append(Problem("warning", what, f"Rename {', '.join(sorted(ours & set(odd)))}."))
+    if described["parts"] and not net.modules:
+        problems.append(Problem("warning", "no layer of its network fits the checkpoint that is loaded"))
+    return problems
+
+
+def _exports(path: Path) -> Path:
+    return Path(paths.data_path) / EXPORTS / path.stem
+
+
+def _inside(folder: Path, name: str) -> Path:
+    found = next((path for path in sorted(folder.rglob("*")) if name in (path.name, path.stem)), None)
+    if found is None:
+        raise BundleError(f"no embedding named {name!r} in {folder.name}/")
+    return found
+
+
+def _written(path: Path) -> Path:
+    freshness.forget_lora_file(path)
+    return path
+
+
+VERBS: Mapping[str, Callable[..., Any]] = {
+    "rename": rename,
+    "delete": delete,
+    "add": add,
+    "join": join,
+    "strip": strip,
+    "split": split,
+    "convert": convert,
+}
+"""What writes, by the name of its route; the arguments are the fields of the request."""

@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+import json
+import struct
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from safetensors.torch import save_file
+
+from lib_pivotal.bundle.glance import glance
+from lib_pivotal.bundle.listing import list_bundle
+from lib_pivotal.bundle.reader import read_bundle, read_words
+from lib_pivotal.errors import BundleError
+
+
+def tensors():
+    return {
+        "bundle_emb.hana.string_to_param.*": torch.ones(3, 768),
+        "bundle_emb.v1.5-girl.clip_l": torch.ones(2, 768),
+        'bundle_emb.say "hi".emb_params': torch.ones(1, 768),
+        "bundle_emb.bad.one": torch.ones(1, 768),
+        "bundle_emb.bad.two": torch.ones(1, 768),
+        "lora_unet_mid_block_attentions_0_proj_in.lora_down.weight": torch.ones(4, 8),
+        "lora_te_text_model_encoder_layers_0_mlp_fc1.lora_down.weight": torch.ones(4, 8),
+    }
+
+
+METADATA = {"note": 'says "bundle_emb.fake.x": {"dtype": "F32", "shape": [1]}', "ss_v2": "False"}
+
+
+def test_it_sees_what_the_listing_sees(tmp_path):
+    path = tmp_path / "x.safetensors"
+    save_file(tensors(), str(path), METADATA)
+    seen, listed = glance(path), list_bundle(path)
+    assert sorted(seen.words, key=lambda w: w.name) == sorted(listed.words, key=lambda w: w.name)
+    assert (seen.parts, seen.family, seen.metadata) == (listed.parts, listed.family, listed.metadata)
+    assert set(map(str, seen.problems)) == set(map(str, listed.problems))
+
+
+@pytest.mark.parametrize("content", [b"", b"12", b"\xff" * 20, struct.pack("<Q", 5) + b"hello", b"\0" * 100])
+def test_what_is_no_file_of_the_kind(tmp_path, content):
+    path = tmp_path / "x.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(BundleError, match=r"x\.safetensors"):
+        glance(path)
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory):
+    path = tmp_path_factory.mktemp("fuzz") / "x.safetensors"
+    small = {key: value[..., :8].contiguous() for key, value in tensors().items()}
+    save_file(small, str(path), METADATA)
+    return path.read_bytes()
+
+
+BUT_NOT_FRESH = (HealthCheck.function_scoped_fixture,)
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=BUT_NOT_FRESH)
+@given(data=st.data())
+def test_mutated_files_never_break_the_readers(original, tmp_path, data):
+    """Bytes changed, cut off, doubled: every reader answers, or raises BundleError naming the file. Nothing else."""
+    content = bytearray(original)
+    for _ in range(data.draw(st.integers(1, 6))):
+        at = data.draw(st.integers(0, len(content) - 1))
+        kind = data.draw(st.sampled_from(("change", "cut", "double", "digit")))
+        if kind == "change":
+            content[at] = data.draw(st.integers(0, 255))
+        elif kind == "cut":
+            del content[at : at + data.draw(st.integers(1, 40))]
+        elif kind == "double":
+            content[at:at] = content[at : at + 20]
+        elif chr(content[at]).isdigit():
+            content[at] = ord(data.draw(st.sampled_from("0123456789")))
+        if not content:
+            break
+    path = tmp_path / "mutated.safetensors"
+    path.write_bytes(bytes(content))
+    for read in (glance, list_bundle, read_bundle, read_words):
+        try:
+            read(path)
+        except BundleError as error:
+            assert "mutated.safetensors" in str(error)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-5, 2**70) | st.floats(allow_nan=True) | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=8,
+)
+NAMES = st.sampled_from(
+    [
+        "bundle_emb.",
+        "bundle_emb.a",
+        "bundle_emb.a.b",
+        "bundle_emb.a.string_to_param.*",
+        "bundle_emb..x",
+        "lora_unet_x.alpha",
+    ]
+)
+ENTRIES = st.fixed_dictionaries(
+    {"dtype": st.sampled_from(["F16", "I64", "F8_E4M3", "X"]), "shape": st.lists(st.integers(0, 3), max_size=3)},
+    optional={"data_offsets": st.lists(st.integers(0, 64), max_size=3)},
+)
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=BUT_NOT_FRESH)
+@given(
+    header=st.dictionaries(NAMES | st.text(max_size=8), ENTRIES | JSON, max_size=5),
+    metadata=JSON,
+    rest=st.binary(max_size=64),
+)
+def test_headers_of_any_shape_never_break_the_readers(tmp_path, header, metadata, rest):
+    raw = json.dumps({"__metadata__": metadata, **header}).encode()
+    path = tmp_path / "made.safetensors"
+    path.write_bytes(struct.pack("<Q", len(raw)) + raw + rest)
+    for read in (glance, list_bundle, read_bundle, read_words):
+        try:
+            read(path)
+        except BundleError as error:
+            assert "made.safetensors" in str(error)

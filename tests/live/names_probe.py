@@ -1,0 +1,110 @@
+"""An extension for tests: routes that look into the running web UI, and tricks that other extensions play.
+
+`tests/live/conftest.py` puts this file into the scripts folder of an extension; it is not imported by tests.
+"""
+
+import sys
+import time
+
+from modules import extra_networks, script_callbacks, scripts, sd_hijack, shared
+from modules.textual_inversion import textual_inversion
+
+TRICKS = {"te": None, "block_weight": False}
+
+
+class Probe(scripts.Script):
+    """Plays the tricks that TRICKS asks for."""
+
+    def title(self):
+        return "Probe"
+
+    def show(self, is_img2img):
+        return scripts.AlwaysVisible
+
+    def process_batch(self, p, *args, **kwargs):
+        pass
+
+    def before_process_batch(self, p, *args, **kwargs):
+        p.tricks = dict(TRICKS)
+
+    def postprocess(self, p, processed, *args):
+        if TRICKS["block_weight"]:  # lora-block-weight's postprocess: a database of its own, filled from the bundles
+            import networks
+
+            database = textual_inversion.EmbeddingDatabase()
+            for net in networks.loaded_networks:
+                for embedding in net.bundle_embeddings.values():
+                    if embedding.loaded:
+                        database.register_embedding(embedding)
+            sd_hijack.model_hijack.embedding_db.ids_lookup.update(database.ids_lookup)
+
+
+def edited_activate(original):
+    """As an extension would that edits a tag's positional arguments and not its items."""
+
+    def activate(p, data):
+        for param in data.get("lora", ()):
+            if TRICKS["te"] is not None and len(param.positional) > 1:
+                param.positional[1] = str(TRICKS["te"])
+                param.positional[2:] = ["1"]
+        return original(p, data)
+
+    return activate
+
+
+def median_ms(function, times=100):
+    took = []
+    for _ in range(times):
+        start = time.perf_counter()
+        function()
+        took.append(time.perf_counter() - start)
+    return sorted(took)[len(took) // 2] * 1000
+
+
+def add_routes(_, app):
+    @app.get("/probe/trick/{name}/{value}")
+    def trick(name: str, value: str):
+        TRICKS[name] = {"none": None, "yes": True, "no": False}.get(value, value)
+        return TRICKS
+
+    @app.get("/probe/resolve")
+    def resolve():
+        from lib_pivotal.webui import bundles
+
+        def anew():
+            bundles.resolver.built_from = None
+            bundles.resolve()
+
+        names = len(bundles.resolve().spotter)
+        return {"names": names, "first_ms": median_ms(anew), "ms": median_ms(bundles.resolve)}
+
+    @app.get("/probe/tokenize")
+    def tokenize(text: str):
+        clip = sd_hijack.model_hijack.clip
+        return {"ms": median_ms(lambda: clip.tokenize_line(text))}
+
+    @app.get("/probe/patched")
+    def patched():
+        networks = sys.modules["networks"]
+        places = (
+            (networks, "load_network"),
+            (networks, "load_networks"),
+            (extra_networks, "activate"),
+            (textual_inversion.EmbeddingDatabase, "find_embedding_at_position"),
+        )
+        return {name: hasattr(getattr(owner, name), "__wrapped__") for owner, name in places}
+
+    @app.get("/probe/unregister")
+    def unregister():
+        from lib_pivotal.webui import hooks
+
+        hooks.unregister()
+        return {"ok": True, "model": shared.sd_model is not None}
+
+
+def before_ui():
+    extra_networks.activate = edited_activate(extra_networks.activate)
+
+
+script_callbacks.on_app_started(add_routes)
+script_callbacks.on_before_ui(before_ui)

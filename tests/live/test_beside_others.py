@@ -1,0 +1,92 @@
+"""Beside other extensions, and how long it takes: with a probe inside the web UI (`names_probe.py`)."""
+
+from __future__ import annotations
+
+import urllib.parse
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+from tests.live.conftest import Installation, add_probe, running
+from tests.live.material import Material
+from tests.live.situations import Situation
+
+pytestmark = [pytest.mark.webui, pytest.mark.slow]
+WORDS = 16
+
+
+@pytest.fixture(scope="module", params=[True, False], ids=["with", "stock"])
+def probed(
+    request, installation: Installation, checkpoint: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Situation]:
+    folder = tmp_path_factory.mktemp("probed")
+    with running(installation, checkpoint, folder, linked=request.param, prepare=add_probe) as webui:
+        situation = Situation(webui, Material(load_file(checkpoint)))
+        situation.ours = request.param
+        yield situation
+
+
+def trick(s: Situation, name: str, value: str) -> None:
+    s.webui.call(f"/probe/trick/{name}/{value}")
+
+
+def test_an_extension_that_edits_weights_and_not_items(probed: Situation) -> None:
+    """B10: the text encoder's weight is changed behind the web UI's cache key; the conditioning follows."""
+    file = probed.bundle({}, parts=("te",))
+    off = probed.pixels("a face")
+    trick(probed, "te", "1")
+    on = probed.pixels(f"<lora:{file}:0.5> a face")
+    trick(probed, "te", "0")
+    edited = probed.pixels(f"<lora:{file}:0.5> a face")
+    trick(probed, "te", "none")
+    assert on != off
+    assert (edited == off) == probed.ours
+
+
+def test_lora_block_weights_database(probed: Situation) -> None:
+    """B26: its postprocess registers bundled embeddings without a model, which raises where there are any."""
+    name = probed.fresh()
+    file = probed.bundle({name: probed.vectors(1)})
+    trick(probed, "block_weight", "yes")
+    try:
+        said = probed.said(f"<lora:{file}:1> a {name} face")
+    finally:
+        trick(probed, "block_weight", "no")
+    assert ("TypeError" in said) != probed.ours
+
+
+def test_resolving_takes_under_two_milliseconds(probed: Situation) -> None:
+    if not probed.ours:
+        pytest.skip("there is nothing to resolve")
+    words = [probed.fresh() for _ in range(WORDS)]
+    file = probed.bundle({word: probed.vectors(number) for number, word in enumerate(words)})
+    prompt = f"a {words[0]} and {words[1]}, red hair, blue eyes, smile, park"
+    plain = f"/probe/tokenize?text={urllib.parse.quote(prompt)}"
+    probed.pixels("a face")
+    without = probed.webui.call(plain)["ms"]
+    probed.pixels(f"<lora:{file}:1> {prompt}")
+    found = probed.webui.call("/probe/resolve")
+    assert found["names"] == 2 * WORDS, "each with its qualified name"
+    spotted = probed.webui.call(plain)["ms"] - without
+    print(f"resolving {found['first_ms']:.2f} ms, again {found['ms']:.2f} ms, spotting {spotted:.2f} ms a prompt")
+    assert found["first_ms"] + max(0.0, spotted) < 2
+
+
+def test_everything_is_taken_back(probed: Situation) -> None:
+    """After "unload" (Reload UI, an extension switched off) the web UI is the stock one. Last: it stays so."""
+    if not probed.ours:
+        pytest.skip("nothing was put in place")
+    name = probed.fresh()
+    file = probed.bundle({name: probed.vectors(3)})
+    before = probed.pixels(f"<lora:{file}:1> a {name} face")
+    assert probed.webui.call("/probe/patched") == dict.fromkeys(
+        ("load_network", "load_networks", "find_embedding_at_position"), True
+    ) | {"activate": False}
+    probed.webui.call("/probe/unregister")
+    assert not any(probed.webui.call("/probe/patched").values())
+    probed.pixels("a face")
+    probed.webui.call("/sdapi/v1/refresh-loras", {})
+    assert probed.pixels(f"<lora:{file}:1> a {name} face") == before
+    assert "TI hashes" in probed.webui.txt2img(f"<lora:{file}:1> a {name} hat").infotext

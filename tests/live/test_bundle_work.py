@@ -1,0 +1,90 @@
+"""The workshop inside the web UI: what it writes is what one gets in pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.torch import load_file
+
+from tests.live.conftest import RequestFailedError
+from tests.live.material import Material
+from tests.live.situations import Situation
+
+pytestmark = [pytest.mark.webui, pytest.mark.slow]
+
+
+@pytest.fixture(scope="module")
+def s(pivotal_webui, checkpoint: Path) -> Situation:
+    return Situation(pivotal_webui, Material(load_file(checkpoint)))
+
+
+def work(s: Situation, verb: str, **body: Any) -> Any:
+    return s.webui.call(f"/pivotal/v1/bundles/{verb}", body)
+
+
+def test_a_renamed_word_makes_the_same_picture(s: Situation) -> None:
+    old, new = s.fresh(), s.fresh()
+    file = s.bundle({old: s.vectors(1)}, parts=("unet", "te"))
+    before = s.pixels(f"<lora:{file}:1> a {old} face")
+    work(s, "rename", name=file, renames={old: new})
+    assert s.pixels(f"<lora:{file}:1> a {new} face") == before
+    assert s.pixels(f"<lora:{file}:1> a {old} face") != before
+
+
+def test_join_delete_and_add(s: Situation) -> None:
+    one, two = s.fresh(), s.fresh()
+    files = s.bundle({one: s.vectors(2)}), s.bundle({two: s.vectors(3)})
+    refs = s.embedding(s.vectors(2)), s.embedding(s.vectors(3))
+    joined = s.fresh("joined")
+    work(s, "join", names=list(files), new_name=joined)
+    assert s.pixels(f"<lora:{joined}:1> {one} and {two}") == s.pixels(f"{refs[0]} and {refs[1]}")
+    work(s, "delete", name=joined, words=[two])
+    assert s.pixels(f"<lora:{joined}:1> {one} and {two}") == s.pixels(f"{refs[0]} and {two}")
+    work(s, "add", name=joined, embeddings=[refs[1]])
+    assert s.pixels(f"<lora:{joined}:1> {one} and {refs[1]}@{joined}") == s.pixels(f"{refs[0]} and {refs[1]}")
+
+
+def test_strip_and_split(s: Situation) -> None:
+    word = s.fresh()
+    file = s.bundle({word: s.vectors(4)}, parts=("unet", "te"))
+    stripped = s.fresh("stripped")
+    work(s, "strip", name=file, parts=["te"], new_name=stripped)
+    assert s.pixels(f"<lora:{stripped}:1> a {word}") == s.pixels(f"<lora:{file}:0:1> a {word}")
+    for layout in ("a1111", "a1111_pt"):
+        written = [Path(path) for path in work(s, "split", name=file, layout=layout)["written"]]
+        embedding = next(path for path in written if path.stem == word)
+        target = s.fresh("apart")
+        (s.webui.embeddings_folder / f"{target}{embedding.suffix}").write_bytes(embedding.read_bytes())
+        s.webui.call("/sdapi/v1/refresh-embeddings", {})
+        assert s.pixels(f"a {target} face") == s.pixels(f"<words:{file}> a {word} face")
+
+
+def test_verify_asks_the_web_uis_own_loader(s: Situation) -> None:
+    word, odd = s.fresh(), f"{s.fresh()}.v2"
+    good, dotted = s.bundle({word: s.vectors(5)}, parts=("unet",)), s.bundle({odd: s.vectors(6)})
+    assert not any("without this extension" in problem for problem in work(s, "verify", name=good)["problems"])
+    told = work(s, "verify", name=dotted)["problems"]
+    assert any("knows other names" in problem for problem in told)
+
+
+@pytest.mark.parametrize(
+    ("verb", "body", "status"),
+    [
+        ("rename", {"name": "nothing-here", "renames": {}}, 400),
+        ("rename", {"name": "x"}, 422),
+        ("rename", {"name": 3, "renames": {}}, 422),
+        ("strip", {"name": "x", "parts": ["te"], "path": "/etc/passwd"}, 422),
+        ("fly", {"name": "x"}, 404),
+    ],
+)
+def test_what_cannot_be_done_is_said(s: Situation, verb: str, body: dict[str, Any], status: int) -> None:
+    with pytest.raises(RequestFailedError, match=f": {status} "):
+        work(s, verb, **body)
+
+
+def test_no_file_leaves_the_folder(s: Situation) -> None:
+    file = s.bundle({s.fresh(): s.vectors(7)})
+    with pytest.raises(RequestFailedError, match="without folders"):
+        work(s, "strip", name=file, parts=["te"], new_name="../outside")
