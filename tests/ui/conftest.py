@@ -34,9 +34,6 @@ class EmptyStudio:
     def clip_skip(self):
         return 2
 
-    def check_ready(self):
-        pass
-
     def set_live(self, on):
         self.live = on
 
