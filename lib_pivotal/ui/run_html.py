@@ -229,7 +229,9 @@ def _file_line(path: Path, snapshot: Snapshot) -> str:
     words = snapshot["facts"].get("words", [])
     size = f"{path.stat().st_size / 1e6:.1f} MB" if path.is_file() else "moved since"
     count = f"{len(words)} word{'s' if len(words) != 1 else ''}"
-    return f"<p><b>{escape(path.name)}</b> <span>{size} · {count} · {escape(str(path.parent))}</span></p>"
+    folder = "/".join(path.parent.parts[-2:])
+    shown = f'<span title="{escape(str(path.parent))}">{size} · {count} · in {escape(folder)}</span>'
+    return f"<p><b>{escape(path.name)}</b> {shown}</p>"
 
 
 def _prompts(name: str, words: Sequence[str]) -> str:
