@@ -34,6 +34,9 @@ class EmptyStudio:
     def clip_skip(self):
         return 2
 
+    def adjusted(self, run):
+        return run
+
     def check_ready(self):
         pass
 
@@ -50,9 +53,6 @@ class EmptyStudio:
 
     def aside(self):
         raise AssertionError("no run gets so far")
-
-    def check_ready(self):
-        pass
 
     def load_checkpoint(self):
         pass

@@ -120,10 +120,12 @@ def test_faults_stand_in_words_and_by_field(browser, pictures):
 def test_a_sound_run_starts_and_its_end_is_shown(browser, pictures, manager):
     browser.set("pivotal_data_folder", str(pictures))
     browser.press("pivotal_scan")
-    assert "Before it starts" in browser.press("pivotal_train")["pivotal_feedback"]
+    started = browser.press("pivotal_train")
+    assert "Before it starts" in started["pivotal_feedback"]
     assert manager.join(20)
-    shown = browser.press("pivotal_refresh")
-    assert "no checkpoint is loaded" in shown["pivotal_outcome"]
+    # a run that ends at once is told by the first answer already, and what was told is not told again
+    told = f"{started['pivotal_outcome']} {browser.press('pivotal_refresh')['pivotal_outcome']}"
+    assert "no checkpoint is loaded" in told
 
 
 def test_a_pulse_sends_only_what_changed(browser):
