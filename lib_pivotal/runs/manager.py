@@ -222,7 +222,7 @@ class _ViewedAside:
         say: Callable[[str], None],
     ) -> None:
         def tell(message: str) -> None:
-            self._view.set_status("waiting", message)
+            self._view.set_status("waiting", message, needs_checkpoint=True)
             say(message)
 
         if self._commands.paused:

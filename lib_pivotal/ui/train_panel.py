@@ -9,7 +9,7 @@ import gradio as gr
 
 from lib_pivotal.config import Run
 from lib_pivotal.errors import Fault, PivotalError
-from lib_pivotal.runs.presets import PRESETS, apply_preset, load_preset, save_preset
+from lib_pivotal.runs.presets import PRESETS, load_preset, save_preset
 from lib_pivotal.ui.data_panel import data_outputs
 from lib_pivotal.ui.form import GROUPS
 from lib_pivotal.ui.page import Page, error_html, facts_of, faults_list, message, note, quiet, unchanged
@@ -138,7 +138,7 @@ def _bind_presets(page: Page) -> None:
         run = page.read(values)[0]
         try:
             if label in keys:
-                run = apply_preset(keys[label].key, run, page.desk.rows(run))
+                run = page.desk.with_preset(keys[label].key, run, page.desk.rows(run))
                 remark = note("info", keys[label].help)
             else:
                 run = load_preset(page.desk.own_presets()[label], run)

@@ -171,10 +171,10 @@ def test_a_run_that_waits_for_its_checkpoint_offers_to_load_it(browser, manager,
     view = RunView("x", "gekidol", max_steps=10, folder=tmp_path)
     manager._view = view
     view.set_status("waiting", "another job has the model")
-    assert not browser.press("pivotal_refresh")["pivotal_load_checkpoint"]["visible"]
-    view.set_status("waiting", "another checkpoint is loaded now; the run goes on when avatars is back")
-    assert browser.press("pivotal_refresh")["pivotal_load_checkpoint"]["visible"]
-    assert "goes on" in browser.press("pivotal_load_checkpoint")["pivotal_feedback"]
+    assert not browser.press("pivotal_refresh")["pivotal_checkpoint"]["visible"]
+    view.set_status("waiting", "another checkpoint is loaded now", needs_checkpoint=True)
+    assert browser.press("pivotal_refresh")["pivotal_checkpoint"]["visible"]
+    assert browser.press("pivotal_checkpoint")["pivotal_feedback"] == ""
 
 
 def test_a_measure_without_a_model_says_why(browser, pictures):
