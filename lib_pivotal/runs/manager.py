@@ -46,7 +46,7 @@ class RunManager:
 
     @property
     def running(self) -> bool:
-        """Whether a run is going on. One whose end was told has given the model back, though it may draw plots still."""
+        """Whether a run is going on. One whose end was told may draw plots still."""
         alive = self._thread is not None and self._thread.is_alive()
         return alive and self._view is not None and not self._view.ended
 
