@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from lib_pivotal.config import Run, check_consistency, read_run
-from lib_pivotal.errors import ConfigError, HostError, PivotalError
+from lib_pivotal.errors import ConfigError, DataError, HostError, PivotalError
 from lib_pivotal.runs.plots import PlotsAtEnd
 from lib_pivotal.runs.preflight import Preflight, measure
 from lib_pivotal.runs.studio import Studio
@@ -166,8 +166,12 @@ class RunManager:
             if not isinstance(error, PivotalError):
                 logger.exception("the run %s failed", run.name)
             message = str(error) if isinstance(error, PivotalError) else f"{type(error).__name__}: {error}"
-            listen(Notice("error", view.step, message))
-            ended = RunEnded("failed", view.step, time.perf_counter() - started, None, message)
+            passed_s = time.perf_counter() - started
+            if commands.stopping and isinstance(error, DataError):  # stopped before any picture was ready
+                ended = RunEnded("stopped", 0, passed_s, None, "stopped before the first step")
+            else:
+                listen(Notice("error", view.step, message))
+                ended = RunEnded("failed", view.step, passed_s, None, message)
         if line := self.studio.farewell():
             listen(Notice("info", view.step, line))
         listen(ended)

@@ -59,7 +59,7 @@ def _build_loading(page: Page) -> None:
         parts["load_bundle_now"] = gr.Button("Load", scale=1, min_width=80, elem_id="pivotal_load_bundle_now")
     with gr.Row(elem_classes=["pivotal-row"]):
         parts["preset_name"] = gr.Textbox(
-            label="Keep these settings as a preset called", elem_id="pivotal_preset_name", scale=3
+            label="Keep these settings as a preset called", elem_id="pivotal_preset_name", max_lines=1, scale=3
         )
         parts["preset_save"] = gr.Button("Keep", scale=1, min_width=80, elem_id="pivotal_preset_save")
     with gr.Row(elem_classes=["pivotal-row"]):

@@ -96,6 +96,6 @@ def snapshot_of_run():
         "max_steps": 120, "phase": "joint", "step_seconds": 0.25, "eta_seconds": 22.4, "started_at": 0.0,
         "facts": {"words": ["aoi", "hana"]}, "loss": {"steps": [1, 2, 3], "values": [0.5, 0.4, 0.3]},
         "word_norms": {"aoi": {"steps": [1, 2], "values": [0.3, 0.2]}}, "shares": {}, "rates": {}, "images_seen": {},
-        "notices": [], "files": [], "pictures": [], "ended": None,
+        "notices": [], "files": [], "pictures": [], "ended": None, "needs_checkpoint": False,
     }  # fmt: skip
     return lambda **changes: {**base, **changes}
