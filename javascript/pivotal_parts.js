@@ -97,6 +97,7 @@
                 listed.forEach((file) => files.byName.set(file.alias, file));
                 listed.forEach((file) => files.byName.set(file.name, file));
                 files.missing.clear();
+                document.dispatchEvent(new CustomEvent("pivotal-loras", {detail: listed}));
                 Object.keys(drawn).forEach((tab) => draw(tab, true));
                 gradioApp().querySelectorAll(".card[data-pivotal]").forEach((card) => {
                     card.removeAttribute("data-pivotal");

@@ -46,8 +46,9 @@ class RunManager:
 
     @property
     def running(self) -> bool:
-        """Whether a run is going on."""
-        return self._thread is not None and self._thread.is_alive()
+        """Whether a run is going on. One whose end was told may draw plots still."""
+        alive = self._thread is not None and self._thread.is_alive()
+        return alive and self._view is not None and not self._view.ended
 
     def view(self, run_id: str) -> RunView:
         """By id, or `current`.
@@ -151,7 +152,7 @@ class RunManager:
         """Wait for the run's end; True when it has ended."""
         if self._thread is not None:
             self._thread.join(timeout_s)
-        return not self.running
+        return self._thread is None or not self._thread.is_alive()
 
     # ---- the thread ----
 

@@ -22,7 +22,7 @@ from typing import Any
 from modules import extra_networks, sd_hijack, sd_hijack_clip, sd_hijack_open_clip, sd_models, shared
 from modules.textual_inversion import textual_inversion
 
-from lib_pivotal.webui import catalog, freshness, loading, prompting, settings, tags
+from lib_pivotal.webui import catalog, compat, freshness, loading, prompting, settings, tags
 from lib_pivotal.webui.state import WORDS, LoadedWords, resolver, say
 from lib_pivotal.webui.words import Ids, Source, WordTable, build_table
 
@@ -45,7 +45,7 @@ def register() -> None:
     wrap(sd_models, "read_state_dict", loading.read_state_dict)
     wrap(extra_networks, "activate", _activate)
     wrap(textual_inversion.EmbeddingDatabase, "find_embedding_at_position", prompting.find_embedding_at_position)
-    wrap(sd_hijack_clip.TextConditionalModel, "tokenize_line", prompting.tokenize_line)
+    wrap(compat.text_model_base(), "tokenize_line", prompting.tokenize_line)
     for owner in (
         sd_hijack_clip.FrozenCLIPEmbedderWithCustomWords,
         sd_hijack_open_clip.FrozenOpenCLIPEmbedderWithCustomWords,
@@ -64,12 +64,16 @@ def _activate(original: Callable[..., Any], p: Any, extra_network_data: Any) -> 
     """`extra_networks.activate`: mend tags, let the web UI activate, then settle the names."""
     resolver.texts = _texts_of(p)
     resolver.data = extra_network_data
-    given = extra_network_data
-    if given and any(kind in given for kind in tags.LORA_KINDS):
-        given = {**given, **{kind: mended(given[kind]) for kind in tags.LORA_KINDS if kind in given}}
-    answer = original(p, given)
-    resolve()
-    _note_hashes(p, extra_network_data)
+    resolver.comment = getattr(p, "comment", None)
+    try:
+        given = extra_network_data
+        if given and any(kind in given for kind in tags.LORA_KINDS):
+            given = {**given, **{kind: mended(given[kind]) for kind in tags.LORA_KINDS if kind in given}}
+        answer = original(p, given)
+        resolve()
+        _note_hashes(p, extra_network_data)
+    finally:
+        resolver.comment = None
     return answer
 
 
@@ -150,6 +154,9 @@ def _add_source(sources: dict[str, Source], labels: tuple[str, ...], entry: Any,
     for problem in loaded.problems:
         if problem.severity == "error":
             say(f"{labels[0]}: " + (f"the word {problem.word!r} was {problem.what}" if problem.word else problem.what))
+    for name in fitting:
+        if extra_networks.re_extra_net.search(name):
+            say(f"{labels[0]}: the word {name!r} looks like a tag, and the web UI takes it out of prompts: rename it")
     odd = [name for name in loaded.embeddings if name not in fitting]
     if odd:
         there = "+".join(str(width) for width in loaded.embeddings[odd[0]].pivotal_widths)

@@ -52,7 +52,7 @@ def one_by_one(p: Any) -> None:
     The web UI activates the first prompt's tags for all of a batch (modules/extra_networks.py:194-206). Seeds belong
     to pictures, not to batches, so the pictures are the same.
     """
-    if p.batch_size < 2 or p.disable_extra_networks:
+    if p.batch_size < 2 or p.disable_extra_networks or len(getattr(p, "init_images", None) or ()) > 1:
         return
     found = [[tags.TAG.findall(prompt) for prompt in prompts] for prompts in batches(p.all_prompts, p.batch_size)]
     differing = [batch for batch in found if any(other != batch[0] for other in batch)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -40,6 +40,8 @@ class Resolver:
     built_from: object = None
     """What the table was built from: the same again needs no new one."""
     texts: tuple[str, ...] = ()
+    comment: Callable[[str], None] | None = None
+    """Puts a line under the picture that is being made."""
     local: threading.local = field(default_factory=threading.local)
     ids: WeakKeyDictionary[Any, dict[str, Ids]] = field(default_factory=WeakKeyDictionary)
     widths: WeakKeyDictionary[Any, tuple[int, ...]] = field(default_factory=WeakKeyDictionary)
@@ -60,3 +62,5 @@ def say(text: str) -> None:
     if text not in comments:
         comments.append(text)
         logger.warning("%s", text)
+    if resolver.comment is not None:  # the second pass of hires fix comes after the web UI collected the others
+        resolver.comment(text)

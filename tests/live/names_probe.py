@@ -83,6 +83,35 @@ def add_routes(_, app):
         clip = sd_hijack.model_hijack.clip
         return {"ms": median_ms(lambda: clip.tokenize_line(text))}
 
+    @app.get("/probe/overhead")
+    def overhead(pairs: int):
+        """Computing time of pictures without any LoRA, in turns with our patches and without, in seconds."""
+        from modules import call_queue, processing
+
+        from lib_pivotal.webui import bundles, conditionings
+
+        def picture(number):
+            p = processing.StableDiffusionProcessingTxt2Img(
+                sd_model=shared.sd_model, prompt=f"a face {number}", width=64, height=64, steps=12, cfg_scale=4, seed=1
+            )
+            p.sampler_name, p.do_not_save_samples, p.do_not_save_grid = "Euler", True, True
+            start = time.process_time()
+            processing.process_images(p)
+            return time.process_time() - start
+
+        took = {True: [], False: []}
+        with call_queue.queue_lock:
+            for number in range(2 * pairs + 2):
+                patched = number % 2 == 0
+                for part in (bundles, conditionings):
+                    (part.register if patched else part.unregister)()
+                seconds = picture(number // 2)
+                if number > 1:
+                    took[patched].append(seconds)
+            for part in (bundles, conditionings):
+                part.register()
+        return {"with": sorted(took[True]), "without": sorted(took[False])}
+
     @app.get("/probe/patched")
     def patched():
         networks = sys.modules["networks"]

@@ -277,6 +277,15 @@ def b14_digits_at_the_end(s: Situation) -> None:
     assert s.pixels(f"<lora:{file}:1> a {name} face") != s.pixels(f"<lora:{plain}:0> a {name} face")
 
 
+def b14_names_that_look_like_tags(s: Situation) -> None:
+    """`<s:0>` is taken out of every prompt before words are looked for: it is said, and the other words work."""
+    name = s.fresh()
+    reference = s.embedding(s.vectors(33))
+    file = s.bundle({"<s:0>": s.vectors(34), name: s.vectors(33)})
+    assert "looks like a tag" in s.said(f"<lora:{file}:1> a {name} face")
+    assert s.pixels(f"<lora:{file}:1> a {name} face") == s.pixels(f"a {reference} face")
+
+
 def b15_infotext(s: Situation) -> None:
     """The file's hash stands beside the word, once, also when the conditioning is reused."""
     name = s.fresh()

@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from tests.golden.make_foreign import WORDS, vectors
 from tests.live.material import Material
 from tests.live.situations import CASES, Situation
 
@@ -135,3 +136,44 @@ def test_the_setting_puts_the_folder_first(pivotal: Situation) -> None:
     assert pivotal.pixels(f"<lora:{file}:1> a {name} face", **priority) == pivotal.pixels(f"a {refs[1]} face")
     qualified = f"<lora:{file}:1> a [{name}@{file}:dog:6] face"
     assert pivotal.pixels(qualified, **priority) == pivotal.pixels(f"a [{refs[0]}:dog:6] face")
+
+
+@pytest.mark.parametrize("file", ["lycoris_pack", "lycoris_batch"])
+def test_files_of_foreign_programs(pivotal: Situation, file: str) -> None:
+    """Written by LyCORIS's own scripts (tests/golden/make_foreign.py)."""
+    golden = Path(__file__).resolve().parents[1] / "golden" / f"{file}.safetensors"
+    (pivotal.webui.lora_folder / golden.name).write_bytes(golden.read_bytes())
+    pivotal.webui.call("/sdapi/v1/refresh-loras", {})
+    for word, seed in WORDS.items():
+        reference = pivotal.embedding(vectors(seed))
+        assert pivotal.pixels(f"<lora:{file}:1> a {word} face") == pivotal.pixels(f"a {reference} face"), word
+
+
+SHAPED = {
+    "OneTrainer since 2025": {"{}.clip_l": (2, 64), "{}.clip_l_out": (2, 64)},
+    "OneTrainer before": {"{}.string_to_param.*": (2, 64)},
+    "OneTrainer's slip": {"{}.emp_params": (2, 64)},
+    "kohya": {"{}.emb_params": (2, 64)},
+    "diffusers": {"{}.clip_l": (2, 64)},
+    "cog": {"{}.text_encoders_0": (2, 64)},
+    "a concept": {"{}.<s0>": (2, 64)},
+    "one dimension": {"{}.string_to_param.*": (64,)},
+    "with a step": {"{}.string_to_param.*": (2, 64), "{}.step": ()},
+}
+
+
+@pytest.mark.parametrize("writer", SHAPED)
+def test_every_spelling(pivotal: Situation, writer: str) -> None:
+    name = pivotal.fresh()
+    tensors = {
+        "bundle_emb." + key.replace("{}", name): pivotal.vectors(80, 2).reshape(-1)[: shape[-1]].clone()
+        if len(shape) == 1
+        else pivotal.vectors(80, 2).clone()
+        if shape
+        else torch.tensor(500)
+        for key, shape in SHAPED[writer].items()
+    }
+    wanted = next(iter(tensors.values()))
+    reference = pivotal.embedding(wanted.reshape(-1, wanted.shape[-1]).clone())
+    file = pivotal.bundle({}, extra=tensors)
+    assert pivotal.pixels(f"<lora:{file}:1> a {name} face") == pivotal.pixels(f"a {reference} face")

@@ -267,3 +267,34 @@ def generate(page: Page, prompt: str) -> None:
     page.page.click("#txt2img_generate")
     page.page.wait_for_selector("#txt2img_gallery img", timeout=START_MS)
     page.page.wait_for_timeout(2500)
+
+
+def test_words_are_completed(page: Page) -> None:
+    area = page.page.locator("#txt2img_prompt textarea")
+    page.write("<lora:gekidol:1> ")
+    area.press("End")
+    area.type("a face, ha")
+    listed = page.page.locator("#txt2img_prompt .pivotal-lora-completion > div")
+    assert listed.all_inner_texts()[0].startswith("hana")
+    page.shot("names_completion")
+    area.press("Tab")
+    assert page.prompt == "<lora:gekidol:1> a face, hana"
+    page.write("")
+    area.type("ha")
+    assert listed.count() == 0, "no bundle in the prompt"
+
+
+@pytest.mark.parametrize(("width", "height", "theme"), [(1920, 1080, "dark"), (390, 844, "light")])
+def test_pictures_of_the_rows(situation: Situation, browser: Any, width: int, height: int, theme: str) -> None:
+    made = Page(browser.new_page(viewport={"width": width, "height": height}))
+    made.open(f"{situation.webui.url}/?__theme={theme}")
+    made.write("<lora:gekidol:0.7:1> aoi, smile, <lora:second:1:te=0>")
+    made.show_rows()
+    made.page.locator("#pivotal_parts_txt2img").scroll_into_view_if_needed()
+    made.page.wait_for_timeout(600)
+    made.shot(f"parts_{width}_{theme}")
+    box = made.row("gekidol").bounding_box()
+    assert box is not None
+    assert box["x"] >= 0
+    assert box["x"] + box["width"] <= width + 1
+    made.page.close()

@@ -74,6 +74,17 @@ def test_resolving_takes_under_two_milliseconds(probed: Situation) -> None:
     assert found["first_ms"] + max(0.0, spotted) < 2
 
 
+def test_pictures_without_a_bundle_take_no_longer(probed: Situation) -> None:
+    """Within 1 %, by the computing time of the middle picture of many, made in turns."""
+    if not probed.ours:
+        pytest.skip("there is nothing to measure")
+    took = probed.webui.call("/probe/overhead?pairs=25")
+    middle = {key: times[len(times) // 2] for key, times in took.items()}
+    least = {key: times[0] for key, times in took.items()}
+    print(f"middle {middle['with'] / middle['without'] - 1:+.2%}, least {least['with'] / least['without'] - 1:+.2%}")
+    assert min(middle["with"] / middle["without"], least["with"] / least["without"]) < 1.01
+
+
 def test_everything_is_taken_back(probed: Situation) -> None:
     """After "unload" (Reload UI, an extension switched off) the web UI is the stock one. Last: it stays so."""
     if not probed.ours:
