@@ -42,7 +42,12 @@ def build_compare_panel(page: Page) -> None:
         with gr.Column(scale=6, min_width=320):
             page.html("compare_said", INTRO)
             parts["compare_sheet"] = gr.Image(
-                label="Sheet", type="filepath", interactive=False, visible=False, elem_id="pivotal_compare_sheet"
+                label="Sheet",
+                show_label=False,
+                type="filepath",
+                interactive=False,
+                visible=False,
+                elem_id="pivotal_compare_sheet",
             )
 
 
