@@ -39,7 +39,7 @@ SINGLE_WORDS = 4
 SAVE_EVERY = 40
 LOOK_AT = (40, 80, 120, 200, 320, 400, 480)
 """Steps whose bundles are looked at on the way."""
-PICTURES_PER_WORD = 16
+PICTURES_PER_WORD = 12
 PICTURES_ON_THE_WAY = 8
 GUIDANCE = 2.0
 """Of all pictures. At 4, words that carry more than the checkpoint knows are driven into bright blotches."""

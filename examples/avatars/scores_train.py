@@ -1,4 +1,7 @@
-"""Training and checking the avatars' classifier: ten to fifteen minutes on one core for each of its two networks."""
+"""Training and checking the avatars' classifier: about ten minutes on one core for each of its two networks.
+
+A part that is trained alone goes on from the stored weights.
+"""
 
 from __future__ import annotations
 
@@ -31,8 +34,8 @@ from examples.avatars.world import ATTRIBUTES, random_avatar
 
 Span: TypeAlias = tuple[float, float]
 PARTS = ("identity", "attributes")
-PICTURES = {"identity": 14_000, "attributes": 10_000}
-STEPS = {"identity": 6000, "attributes": 3000}
+PICTURES = {"identity": 9_000, "attributes": 10_000}
+STEPS = {"identity": 3500, "attributes": 3000}
 BATCH = 64
 LEARNING_RATE = 3e-3
 ATTRIBUTE_WEIGHT = 0.3
