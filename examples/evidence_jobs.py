@@ -118,11 +118,11 @@ def _trial(**changes: Any) -> Job:
 _JOINT: dict[str, Any] = {"words_first": 0.0, "words_lr": 5e-3}
 _ALONE: dict[str, Any] = {"words_first": 0.0, "unet_targets": "none", "te_rank": 0}
 TRIALS: dict[str, Job] = {
-    "joint, 4 vectors, rate 5e-3, norms pulled": _trial(**_JOINT, vectors=4, control="clip_ti_decay"),
+    "joint, 4 vectors, rate 5e-3, norms pulled, 800 steps": _trial(
+        **_JOINT, vectors=4, control="clip_ti_decay", steps=800
+    ),
     "joint, 8 vectors, rate 1e-3": _trial(words_first=0.0, vectors=8, words_lr=1e-3),
     "joint, 8 vectors, rate 5e-3": _trial(**_JOINT, vectors=8),
-    "joint, 16 vectors, rate 5e-3": _trial(**_JOINT),
-    "joint, network from the middle on, 16 vectors, rate 5e-3": _trial(**_JOINT, network_start=0.5),
     "words alone, 16 vectors, rate 5e-3": _trial(**_ALONE, words_lr=5e-3),
     "words alone, 16 vectors, rate 2e-2": _trial(**_ALONE, words_lr=2e-2),
     "two phases, half the steps each, 16 vectors, rate 1e-2": _trial(words_first=0.5),
