@@ -22,7 +22,7 @@ from examples.evidence_jobs import (
 from examples.evidence_losses import share
 
 ROWS = ("whole", "unet", "te", "words", "half")
-RETRO_ROWS = ("whole", "unet", "three_quarters", "half", "words")
+RETRO_ROWS = ("whole", "half", "words")
 MARKS = (0.25, 0.5, 0.75)
 """Identity scores to which the steps are counted."""
 MEASURES = ("identity", "describable", "all_four")

@@ -37,7 +37,7 @@ MAIN_STEPS = 640
 STEPS_A_WORD = 160
 SINGLE_WORDS = 4
 SAVE_EVERY = 40
-LOOK_AT = (40, 80, 120, 200, 320, 400, 480)
+LOOK_AT = (40, 120, 200, 320, 400, 480)
 """Steps whose bundles are looked at on the way."""
 PICTURES_PER_WORD = 12
 PICTURES_ON_THE_WAY = 8
@@ -46,7 +46,7 @@ GUIDANCE = 2.0
 DRIFT_CAPTIONS = 1000
 SHEETS = "sheets"
 WHOLE, UNET, TE = Row("whole", 1.0, 1.0), Row("unet", 1.0, 0.0), Row("te", 0.0, 1.0)
-THREE_QUARTERS, HALF, WORDS = Row("three_quarters", 0.75, 0.0), Row("half", 0.5, 0.0), Row("words", 0.0, 0.0)
+HALF, WORDS = Row("half", 0.5, 0.0), Row("words", 0.0, 0.0)
 
 
 def main_setup(seed: int, **changes: Any) -> experiment.Setup:
@@ -89,7 +89,7 @@ CLAIMS: dict[str, Job] = {
     "pivotal": Job(
         main_setup,
         (WHOLE, UNET, TE, WORDS, HALF),
-        (WHOLE, UNET, THREE_QUARTERS, HALF, WORDS),
+        (WHOLE, HALF, WORDS),
         with_base=True,
         over_steps=True,
         with_losses=True,
@@ -99,7 +99,7 @@ CLAIMS: dict[str, Job] = {
     "lora_only": Job(
         lambda seed: experiment.without_words(main_setup(seed)),
         (WHOLE, UNET, TE, HALF),
-        (WHOLE, UNET, THREE_QUARTERS, HALF),
+        (WHOLE, HALF),
         with_drift=True,
     ),
     "random_init": Job(lambda seed: main_setup(seed, init="random"), (WHOLE, WORDS), over_steps=True),

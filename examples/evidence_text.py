@@ -18,8 +18,6 @@ ROWS = (
 )
 RETRO_ROWS = (
     ("whole", "whole network"),
-    ("unet", "U-Net only"),
-    ("three_quarters", "three quarters of the U-Net's weights"),
     ("half", "half of the U-Net's weights"),
     ("words", "words only"),
 )

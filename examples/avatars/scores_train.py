@@ -34,8 +34,8 @@ from examples.avatars.world import ATTRIBUTES, random_avatar
 
 Span: TypeAlias = tuple[float, float]
 PARTS = ("identity", "attributes")
-PICTURES = {"identity": 9_000, "attributes": 10_000}
-STEPS = {"identity": 3500, "attributes": 3000}
+PICTURES = {"identity": 7_000, "attributes": 10_000}
+STEPS = {"identity": 2500, "attributes": 3000}
 BATCH = 64
 LEARNING_RATE = 3e-3
 ATTRIBUTE_WEIGHT = 0.3
