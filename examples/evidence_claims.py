@@ -19,12 +19,15 @@ class Claim:
 
 
 def claims(evidence: Mapping[str, Any]) -> list[Claim]:
-    """Every claim of the issue, judged by the means over the seeds."""
+    """Every claim of the issue, judged by the means over the seeds.
+
+    On the second checkpoint the LoRA alone counts at the guidance that suits it better.
+    """
     identity, there = evidence["identity"], evidence["transfer"]["identity"]
     pivotal, lora, base = identity["pivotal"], identity["lora_only"], identity["base"]
     kept, lora_kept = pivotal["unet"] / pivotal["whole"], lora["unet"] / lora["whole"]
     gain = pivotal["words"] - base
-    other = there["lora_only"]["whole"]
+    other = max(there["lora_only"]["whole"], evidence["guidance_4"]["lora_only"]["retro_whole"])
     drift = evidence["drift"]
     exact = evidence["renaming_is_exact"]
     return [

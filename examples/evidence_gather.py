@@ -74,6 +74,13 @@ def gather(out: Path, *, seeds: int, renders: Mapping[str, Any]) -> Record:
         }
         for measure in MEASURES
     }
+    evidence["guidance_4"] = {
+        name: {
+            **over_seeds(job, "identity", ROWS, prefix="strong-"),
+            **{f"retro_{k}": v for k, v in over_seeds(job, "identity", RETRO_ROWS, prefix="retro-strong-").items()},
+        }
+        for name, job in (("pivotal", pivotal), ("lora_only", lora))
+    }
     evidence["losses"] = {row: mean(run["losses"][row] for run in pivotal) for row in pivotal[0]["losses"]}
     evidence["renaming_is_exact"] = all(run["renaming_is_exact"] for run in pivotal)
     evidence["over_steps"] = {

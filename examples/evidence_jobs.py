@@ -41,8 +41,10 @@ LOOK_AT = (40, 120, 200, 320, 400, 480)
 """Steps whose bundles are looked at on the way."""
 PICTURES_PER_WORD = 12
 PICTURES_ON_THE_WAY = 8
+"""A word, also at the strong guidance."""
 GUIDANCE = 2.0
-"""Of all pictures. At 4, words that carry more than the checkpoint knows are driven into bright blotches."""
+STRONG_GUIDANCE = 4.0
+"""The demo's. It helps the LoRA alone, but drives words that ask for what the checkpoint lacks into blotches."""
 DRIFT_CAPTIONS = 1000
 SHEETS = "sheets"
 WHOLE, UNET, TE = Row("whole", 1.0, 1.0), Row("unet", 1.0, 0.0), Row("te", 0.0, 1.0)
@@ -71,6 +73,9 @@ class Job:
     rows: tuple[Row, ...]
     retro_rows: tuple[Row, ...] = ()
     """On the second checkpoint."""
+    strong_rows: tuple[Row, ...] = ()
+    strong_retro_rows: tuple[Row, ...] = ()
+    """Again, at `STRONG_GUIDANCE`."""
     with_base: bool = False
     """Also what the checkpoints give without word and network, for describable traits and for nothing."""
     over_steps: bool = False
@@ -90,6 +95,8 @@ CLAIMS: dict[str, Job] = {
         main_setup,
         (WHOLE, UNET, TE, WORDS, HALF),
         (WHOLE, HALF, WORDS),
+        strong_rows=(WHOLE, UNET, WORDS),
+        strong_retro_rows=(WHOLE, HALF, WORDS),
         with_base=True,
         over_steps=True,
         with_losses=True,
@@ -100,6 +107,8 @@ CLAIMS: dict[str, Job] = {
         lambda seed: experiment.without_words(main_setup(seed)),
         (WHOLE, UNET, TE, HALF),
         (WHOLE, HALF),
+        strong_rows=(WHOLE, UNET),
+        strong_retro_rows=(WHOLE,),
         with_drift=True,
     ),
     "random_init": Job(lambda seed: main_setup(seed, init="random"), (WHOLE, WORDS), over_steps=True),
@@ -169,6 +178,7 @@ class Work:
         """All pictures, a sheet for each row; sheets that are there stay."""
         bundle = require(read_bundle(self.path))
         self._rows(self.host, bundle, self.job.rows, "")
+        self._rows(self.host, bundle, self.job.strong_rows, "strong-", few=True, guidance=STRONG_GUIDANCE)
         if self.job.with_base:
             self._bare(self.host, "")
         if self.job.over_steps:
@@ -178,15 +188,24 @@ class Work:
         if self.job.retro_rows:
             retro = StandaloneHost.load(experiment.RETRO_CHECKPOINT)
             self._rows(retro, bundle, self.job.retro_rows, "retro-")
+            rows = self.job.strong_retro_rows
+            self._rows(retro, bundle, rows, "retro-strong-", few=True, guidance=STRONG_GUIDANCE)
             if self.job.with_base:
                 self._bare(retro, "retro-")
 
     def _rows(
-        self, host: StandaloneHost, bundle: Bundle, rows: Sequence[Row], prefix: str, *, few: bool = False
+        self,
+        host: StandaloneHost,
+        bundle: Bundle,
+        rows: Sequence[Row],
+        prefix: str,
+        *,
+        few: bool = False,
+        guidance: float = GUIDANCE,
     ) -> None:
         words, network = load_on_host(host, bundle)
         count = PICTURES_ON_THE_WAY if few else PICTURES_PER_WORD
-        asked = experiment.requests(self._prompts("word", count), cfg_scale=GUIDANCE)
+        asked = experiment.requests(self._prompts("word", count), cfg_scale=guidance)
         for row in rows:
             path = self.folder / SHEETS / f"{prefix}{row.label}.png"
             if path.exists() or (network is None and row != WORDS):

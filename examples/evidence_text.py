@@ -35,7 +35,7 @@ TRIED = (
 
 def markdown(evidence: Mapping[str, Any]) -> str:
     """The page; each claim with what was expected, what was measured, and whether it holds."""
-    parts = (_head, _parts, _claims, _transfer, _traits, _losses, _steps, _drift, _together, _tried, _again)
+    parts = (_head, _parts, _claims, _transfer, _strong, _traits, _losses, _steps, _drift, _together, _tried, _again)
     return "\n".join(part(evidence) for part in parts)
 
 
@@ -88,6 +88,25 @@ def _transfer(evidence: Mapping[str, Any]) -> str:
         f"## On the second checkpoint (another drawing style)\n\nIdentity; base there {there['base']:.2f}.\n\n"
         + _table("parts on | pivotal tuning | LoRA alone", rows)
     )
+
+
+def _strong(evidence: Mapping[str, Any]) -> str:
+    found = evidence["guidance_4"]
+    rows = [
+        f"| {label} | {_number(found['pivotal'].get(row))} | {_number(found['lora_only'].get(row))} |"
+        for row, label in (
+            ("whole", "whole network"),
+            ("unet", "U-Net only"),
+            ("words", "words only"),
+            ("retro_whole", "2nd checkpoint, whole network"),
+            ("retro_half", "2nd checkpoint, words and half of the U-Net's weights"),
+            ("retro_words", "2nd checkpoint, words only"),
+        )
+    ]
+    text = """
+Guidance 2 suits the words, 4 suits the LoRA alone; the same files and seeds, 8 pictures a word:
+"""
+    return "## At guidance 4\n\n" + _say(text) + "\n" + _table("parts on | pivotal tuning | LoRA alone", rows)
 
 
 def _traits(evidence: Mapping[str, Any]) -> str:

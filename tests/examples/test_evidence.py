@@ -104,6 +104,9 @@ def store(out: Path) -> None:
     rows |= {"retro-base": 0.01, "retro-nothing": 0.0}
     plain = {"whole": 0.7, "unet": 0.2, "te": 0.0, "half": 0.1}
     plain |= {f"retro-{row}": 0.3 for row in ("whole", "half")}
+    rows |= {f"strong-{row}": 0.3 for row in ("whole", "unet", "words")}
+    rows |= {f"retro-strong-{row}": 0.3 for row in ("whole", "half", "words")}
+    plain |= {"strong-whole": 0.8, "strong-unet": 0.2, "retro-strong-whole": 0.35}
     losses = {"base": 0.4, "nothing": 0.35, "whole": 0.05, "unet": 0.05, "te": 0.2, "words": 0.2, "half": 0.1}
     for seed, change in ((0, -0.05), (1, 0.05)):
         write(out, "pivotal", seed, rows, change, losses=losses, drift=0.001, renaming_is_exact=True)
