@@ -304,6 +304,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if parsed.train_only:
         return 0
     work.look()
+    if (folder / "made.json").exists():
+        return 0
     facts = {"seconds": json.loads((folder / "seconds.json").read_text(encoding="utf-8")), **work.facts()}
     (folder / "made.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
     return 0
