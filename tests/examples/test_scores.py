@@ -121,7 +121,7 @@ def test_stored_scorer_keeps_its_promises_through_the_autoencoder() -> None:
     scorer, roundtrip = scores.load_scorer(), scores_train.load_roundtrip(scores.CHECKPOINT)
     true, false = {}, {}
     for word in scores.WORDS:
-        for row, renders in zip((true, false), scores_data.held_out(word, 12, seed=78), strict=True):
+        for row, renders in zip((true, false), scores_data.held_out(word, 8, seed=78), strict=True):
             row[word] = round(scorer.identity(scores_data.to_floats(renders.through(roundtrip)), word), 3)
     assert min(true.values()) >= scores_train.TRUE_AT_LEAST, true
     assert max(false.values()) <= scores_train.FALSE_AT_MOST, false
@@ -133,7 +133,7 @@ def test_stored_scorer_sees_nobody_in_ruined_pictures() -> None:
     """Bright blotches, as vectors make that have grown too far, are no character, whoever was meant."""
     scorer, ruin = scores.load_scorer(), scores_train.load_roundtrip(scores.CHECKPOINT, **scores_train.RUIN)
     for word in scores.CHARACTERS:
-        true, _ = scores_data.held_out(word, 6, seed=79)
+        true, _ = scores_data.held_out(word, 3, seed=79)
         assert scorer.identity(scores_data.to_floats(true.through(ruin)), word) <= scores_train.FALSE_AT_MOST, word
 
 
