@@ -34,7 +34,7 @@ from lib_pivotal.training.run import train
 
 CHARACTERS_OF_FIGURE = 4
 MAIN_STEPS = 640
-STEPS_A_WORD = 160
+STEPS_A_WORD = 120
 SINGLE_WORDS = 4
 SAVE_EVERY = 40
 LOOK_AT = (40, 120, 200, 320, 400, 480)

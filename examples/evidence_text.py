@@ -178,7 +178,7 @@ def _together(evidence: Mapping[str, Any]) -> str:
         return "## Sixteen words in one run\n\nNot measured.\n"
     rows = [f"| {name} | {pair[0]:.2f} | {pair[1]:.2f} |" for name, pair in words["by_word"].items()]
     text = f"""
-One seed; 160 steps a word in either case (2,560 steps for 16 words), in two phases as above; whole network. All 16
+One seed; 120 steps a word in either case (1,920 steps for 16 words), in two phases as above; whole network. All 16
 words: mean {words["whole"]:.2f}, least {words["least"]:.2f}.
 """
     return "## Sixteen words in one run\n\n" + _say(text) + "\n" + _table("word | one of 16 | alone", rows)
