@@ -27,7 +27,7 @@ def claims(evidence: Mapping[str, Any]) -> list[Claim]:
     pivotal, lora, base = identity["pivotal"], identity["lora_only"], identity["base"]
     kept, lora_kept = pivotal["unet"] / pivotal["whole"], lora["unet"] / lora["whole"]
     gain = pivotal["words"] - base
-    other = max(there["lora_only"]["whole"], evidence["guidance_4"]["lora_only"]["retro_whole"])
+    other = max(there["lora_only"]["whole"], evidence["guidance_4"]["lora_only"].get("retro_whole", 0.0))
     drift = evidence["drift"]
     exact = evidence["renaming_is_exact"]
     return [

@@ -121,11 +121,8 @@ def ranges(runs: Sequence[Record], measure: str, rows: Sequence[str], *, prefix:
 
 
 def _values(runs: Sequence[Record], measure: str, rows: Sequence[str], prefix: str) -> dict[str, list[float]]:
-    return {
-        row: [run["rows"][prefix + row][measure] for run in runs]
-        for row in rows
-        if runs and prefix + row in runs[0]["rows"]
-    }
+    found = {row: [run["rows"][prefix + row][measure] for run in runs if prefix + row in run["rows"]] for row in rows}
+    return {row: values for row, values in found.items() if values}
 
 
 def curve(runs: Sequence[Record], measure: str) -> dict[str, float]:
