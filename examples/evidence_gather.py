@@ -25,6 +25,7 @@ ROWS = ("whole", "unet", "te", "words", "half")
 RETRO_ROWS = ("whole", "half", "words")
 MARKS = (0.25, 0.5, 0.75)
 """Identity scores to which the steps are counted."""
+DESCRIBABLE_MARK = 0.5
 MEASURES = ("identity", "describable", "all_four")
 
 Record = dict[str, Any]
@@ -88,7 +89,10 @@ def gather(out: Path, *, seeds: int, renders: Mapping[str, Any]) -> Record:
         for name, job in (("init_text", pivotal), ("random", chance))
     }
     evidence["steps_to"] = {
-        name: {str(mark): [steps_to(curve([run], "identity"), mark) for run in job] for mark in MARKS}
+        name: {
+            **{str(mark): [steps_to(curve([run], "identity"), mark) for run in job] for mark in MARKS},
+            "describable": [steps_to(curve([run], "describable"), DESCRIBABLE_MARK) for run in job],
+        }
         for name, job in (("init_text", pivotal), ("random", chance))
     }
     evidence["drift"] = {

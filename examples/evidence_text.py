@@ -151,14 +151,15 @@ def _steps(evidence: Mapping[str, Any]) -> str:
     ]
     reach = evidence["steps_to"]
     reached = [
-        f"| {mark} | {_steps_of(reach['init_text'][mark])} | {_steps_of(reach['random'][mark])} |"
-        for mark in reach["init_text"]
+        f"| {'half of the describable traits' if mark == 'describable' else f'identity {mark}'} "
+        f"| {_steps_of(steps)} | {_steps_of(reach['random'][mark])} |"
+        for mark, steps in reach["init_text"].items()
     ]
     return (
         "## Init text or a random start\n\nOver the steps; the network begins at step 400.\n\n"
         + _table("step | identity, init text | random | describable, init text | random", rows)
-        + "\nSteps to a given identity, each seed (lines between the points of the curve):\n\n"
-        + _table("identity | init text | random start", reached)
+        + "\nSteps to it, each seed (lines between the points of the curve):\n\n"
+        + _table("reached | init text | random start", reached)
     )
 
 

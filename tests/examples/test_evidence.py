@@ -88,6 +88,7 @@ def test_the_page_says_which_claims_hold(tmp_path: Path) -> None:
         ("4", True),
         ("5", True),
         ("6", None),
+        ("6", None),
         ("6", True),
         ("7", None),
     ]
