@@ -198,7 +198,7 @@ Some of them again, with the present classifier and guidance (`--trials` runs th
 
 
 TRIED_FIRST = """Seed 0, 640 steps of 8 unless it says otherwise; norms free unless "pulled" towards the vocabulary's
-median. Identity by the classifier of that time, which took the blotches of the lines with a star for characters in part.
+median. Identity by the classifier of that time, which took the blotches of the lines with a star for characters.
 
 | set-up | guidance | whole | words only | words: describable | 2nd: whole | 2nd: half | 2nd: words |
 |---|---|---|---|---|---|---|---|
