@@ -76,11 +76,17 @@ def gather(out: Path, *, seeds: int, renders: Mapping[str, Any]) -> Record:
         for measure in MEASURES
     }
     evidence["guidance_4"] = {
-        name: {
-            **over_seeds(job, "identity", ROWS, prefix="strong-"),
-            **{f"retro_{k}": v for k, v in over_seeds(job, "identity", RETRO_ROWS, prefix="retro-strong-").items()},
-        }
-        for name, job in (("pivotal", pivotal), ("lora_only", lora))
+        "seeds": {
+            name: sum("strong-whole" in run["rows"] for run in job)
+            for name, job in (("pivotal", pivotal), ("lora_only", lora))
+        },
+        **{
+            name: {
+                **over_seeds(job, "identity", ROWS, prefix="strong-"),
+                **{f"retro_{k}": v for k, v in over_seeds(job, "identity", RETRO_ROWS, prefix="retro-strong-").items()},
+            }
+            for name, job in (("pivotal", pivotal), ("lora_only", lora))
+        },
     }
     evidence["losses"] = {row: mean(run["losses"][row] for run in pivotal) for row in pivotal[0]["losses"]}
     evidence["renaming_is_exact"] = all(run["renaming_is_exact"] for run in pivotal)
@@ -146,21 +152,17 @@ def steps_to(points: Mapping[str, float], mark: float) -> float | None:
 
 def together(out: Path, sixteen: Sequence[Record]) -> Record | None:
     """Claim 7, from the seed that was run."""
-    singles = [result(out, f"one_word_{index}", 0) for index in range(SINGLE_WORDS)]
-    if not sixteen or None in singles:
+    alone = {name: result(out, f"one_word_{index}", 0) for index, name in enumerate(list(CHARACTERS)[:SINGLE_WORDS])}
+    singles = {name: run["rows"]["whole"]["identity"] for name, run in alone.items() if run}
+    if not sixteen or not singles:
         return None
-    names = list(CHARACTERS)[:SINGLE_WORDS]
     by_word = sixteen[0]["rows"]["whole"]["by_word"]
     return {
         "whole": mean(by_word.values()),
         "least": min(by_word.values()),
-        "same_words": mean(by_word[name] for name in names),
-        "one_word_each": mean(run["rows"]["whole"]["identity"] for run in singles if run),
-        "by_word": {
-            name: [by_word[name], run["rows"]["whole"]["identity"]]
-            for name, run in zip(names, singles, strict=True)
-            if run
-        },
+        "same_words": mean(by_word[name] for name in singles),
+        "one_word_each": mean(singles.values()),
+        "by_word": {name: [by_word[name], score] for name, score in singles.items()},
     }
 
 

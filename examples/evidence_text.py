@@ -103,8 +103,10 @@ def _strong(evidence: Mapping[str, Any]) -> str:
             ("retro_words", "2nd checkpoint, words only"),
         )
     ]
-    text = """
-Guidance 2 suits the words, 4 suits the LoRA alone; the same files and seeds, 8 pictures a word:
+    seeds = found["seeds"]
+    text = f"""
+Guidance 2 suits the words, 4 suits the LoRA alone. The same files, 8 pictures a word; seeds: {seeds["pivotal"]} of
+pivotal tuning, {seeds["lora_only"]} of the LoRA alone. Claim 4 is judged by the LoRA's better figure of the two.
 """
     return "## At guidance 4\n\n" + _say(text) + "\n" + _table("parts on | pivotal tuning | LoRA alone", rows)
 
