@@ -252,6 +252,7 @@
         if (wasActive && !active) { // names, presets and interrupted runs are others now
             click("lists");
             click("bundle_show");
+            click("compare_lists");
             click("check");
         }
         wasActive = active;

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from lib_pivotal.config import Run, check_consistency, read_run
-from lib_pivotal.errors import ConfigError, HostError, PivotalError
+from lib_pivotal.errors import ConfigError, DataError, HostError, PivotalError
 from lib_pivotal.runs.plots import PlotsAtEnd
 from lib_pivotal.runs.preflight import Preflight, measure
 from lib_pivotal.runs.studio import Studio
@@ -46,8 +46,9 @@ class RunManager:
 
     @property
     def running(self) -> bool:
-        """Whether a run is going on."""
-        return self._thread is not None and self._thread.is_alive()
+        """Whether a run is going on. One whose end was told may draw plots still."""
+        alive = self._thread is not None and self._thread.is_alive()
+        return alive and self._view is not None and not self._view.ended
 
     def view(self, run_id: str) -> RunView:
         """By id, or `current`.
@@ -151,7 +152,7 @@ class RunManager:
         """Wait for the run's end; True when it has ended."""
         if self._thread is not None:
             self._thread.join(timeout_s)
-        return not self.running
+        return self._thread is None or not self._thread.is_alive()
 
     # ---- the thread ----
 
@@ -165,8 +166,12 @@ class RunManager:
             if not isinstance(error, PivotalError):
                 logger.exception("the run %s failed", run.name)
             message = str(error) if isinstance(error, PivotalError) else f"{type(error).__name__}: {error}"
-            listen(Notice("error", view.step, message))
-            ended = RunEnded("failed", view.step, time.perf_counter() - started, None, message)
+            passed_s = time.perf_counter() - started
+            if commands.stopping and isinstance(error, DataError):  # stopped before any picture was ready
+                ended = RunEnded("stopped", 0, passed_s, None, "stopped before the first step")
+            else:
+                listen(Notice("error", view.step, message))
+                ended = RunEnded("failed", view.step, passed_s, None, message)
         if line := self.studio.farewell():
             listen(Notice("info", view.step, line))
         listen(ended)
@@ -218,7 +223,7 @@ class _ViewedAside:
         say: Callable[[str], None],
     ) -> None:
         def tell(message: str) -> None:
-            self._view.set_status("waiting", message)
+            self._view.set_status("waiting", message, needs_checkpoint=True)
             say(message)
 
         if self._commands.paused:

@@ -46,6 +46,10 @@ class Studio(Protocol):
         """The name for `<lora:NAME:1>`, or empty where that cannot be done."""
         ...
 
+    def adjusted(self, run: Run) -> Run:
+        """`run` with what the user has chosen for all runs (precision of files, how often to save and to draw)."""
+        ...
+
     def check_ready(self) -> None:
         """Refuse what cannot be trained, as far as that can be told without waiting for the model.
 

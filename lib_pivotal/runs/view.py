@@ -77,6 +77,7 @@ class RunView:
         self._name = name
         self._status: Status = "preparing"
         self._activity = "waiting for the model"
+        self._needs_checkpoint = False
         self._step = 0
         self._max_steps = max_steps
         self._phase = ""
@@ -99,11 +100,11 @@ class RunView:
         with self._lock:
             self._take(event)
 
-    def set_status(self, status: Status, activity: str = "") -> None:
-        """What the manager knows: waiting for the model, paused, aside for another job."""
+    def set_status(self, status: Status, activity: str = "", *, needs_checkpoint: bool = False) -> None:
+        """What the manager knows: waiting for the model or its checkpoint, paused, aside for another job."""
         with self._lock:
             if self._ended is None:
-                self._status, self._activity = status, activity
+                self._status, self._activity, self._needs_checkpoint = status, activity, needs_checkpoint
 
     @property
     def step(self) -> int:
@@ -166,6 +167,7 @@ class RunView:
                 "folder": str(self.folder),
                 "status": self._status,
                 "activity": self._activity,
+                "needs_checkpoint": self._needs_checkpoint,
                 "step": self._step,
                 "max_steps": self._max_steps,
                 "phase": self._phase,

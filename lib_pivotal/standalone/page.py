@@ -70,6 +70,10 @@ class StandaloneStudio:
         """Nobody else asks for the model; a pause just waits."""
         return _NobodyWaits()
 
+    def adjusted(self, run: Run) -> Run:
+        """There are no settings for all runs."""
+        return run
+
     def check_ready(self) -> None:
         """The one checkpoint can be trained."""
 

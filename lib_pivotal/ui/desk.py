@@ -90,7 +90,11 @@ class Desk:
         data = replace(run.data, resolution_px=proposal.resolution_px, templates=proposal.templates)
         run = replace(run, name=name, words=words, data=data)
         key = fitting_preset(proposal.rows)
-        return apply_preset(key, run, proposal.rows), key, proposal.remarks
+        return self.with_preset(key, run, proposal.rows), key, proposal.remarks
+
+    def with_preset(self, key: str, run: Run, rows: Sequence[WordRow]) -> Run:
+        """The run with a preset's settings, and over them those that the user has chosen for all runs."""
+        return self.manager.studio.adjusted(apply_preset(key, run, rows))
 
     def rows(self, run: Run) -> tuple[WordRow, ...]:
         """The run's words with what the scanned pictures say of them."""

@@ -211,16 +211,27 @@ def outcome(snapshot: Snapshot | None) -> str:
     elif ended["reason"] != "failed":
         parts.append("<p>It ended before the first step, so no file was written.</p>")
     else:
-        parts.append("<p>No file was written by its end; files saved on the way are listed below.</p>")
+        parts.append(_saved_before(snapshot))
     kind = "bad" if ended["reason"] == "failed" else "good"
     return f'<div class="pivotal-outcome {kind}">{"".join(parts)}</div>'
+
+
+def _saved_before(snapshot: Snapshot) -> str:
+    """What a failed run left behind."""
+    names = [escape(Path(file["path"]).name) for file in snapshot["files"] if file["kind"] == "bundle"]
+    if names:
+        return f"<p>Saved before that: <b>{', '.join(names[-6:])}</b></p>"
+    kept = any(file["kind"] == "state" for file in snapshot["files"])
+    return f"<p>No file was written.{' Its saved state can be continued.' if kept else ''}</p>"
 
 
 def _file_line(path: Path, snapshot: Snapshot) -> str:
     words = snapshot["facts"].get("words", [])
     size = f"{path.stat().st_size / 1e6:.1f} MB" if path.is_file() else "moved since"
     count = f"{len(words)} word{'s' if len(words) != 1 else ''}"
-    return f"<p><b>{escape(path.name)}</b> <span>{size} · {count} · {escape(str(path.parent))}</span></p>"
+    folder = "/".join(path.parent.parts[-2:])
+    shown = f'<span title="{escape(str(path.parent))}">{size} · {count} · in {escape(folder)}</span>'
+    return f"<p><b>{escape(path.name)}</b> {shown}</p>"
 
 
 def _prompts(name: str, words: Sequence[str]) -> str:

@@ -32,6 +32,9 @@ def build_buttons(page: Page) -> None:
         with gr.Row(elem_classes=["pivotal-row"]):
             parts["save_now"] = gr.Button("Save now", elem_id="pivotal_save_now", size="sm", min_width=100)
             parts["sample_now"] = gr.Button("Picture now", elem_id="pivotal_sample_now", size="sm", min_width=100)
+        parts["checkpoint"] = gr.Button(
+            "Load this run's checkpoint", variant="primary", elem_id="pivotal_checkpoint", visible=False
+        )
     parts["start_box"], parts["run_box"] = start, run
     live = page.desk.manager.studio.live_name()
     parts["live"] = gr.Checkbox(
@@ -105,6 +108,7 @@ def bind_run_panel(page: Page) -> None:
     acts = {"stop": manager.stop, "pause": toggle_pause, "save_now": manager.save_now, "sample_now": manager.sample_now}
     for name, act in acts.items():
         quiet(parts[name].click, command(act), [parts["pick"], sent], outputs)
+    quiet(parts["checkpoint"].click, lambda: _load_checkpoint(page), None, parts["feedback"])
     quiet(parts["live"].input, lambda on: manager.studio.set_live(bool(on)), parts["live"])
     _bind_keep(page)
     _bind_resume(page)
@@ -114,7 +118,7 @@ def bind_run_panel(page: Page) -> None:
 
 def refresh_outputs(page: Page, sent: Any) -> list[Any]:
     """Everything that a pulse may change."""
-    names = ("start_box", "run_box", "pause", "picked_box", "keep", "beat")
+    names = ("start_box", "run_box", "pause", "checkpoint", "picked_box", "keep", "beat")
     more = ("send", "send_text") if page.extras.send_to_txt2img_js else ()
     return [sent, *(page.parts[name] for name in (*PIECES, *names, *more))]
 
@@ -139,6 +143,7 @@ def _refreshed(page: Page, pick: str, known: dict[str, str] | None) -> list[Any]
         "start_box": {"visible": not active},
         "run_box": {"visible": active},
         "pause": {"value": "Go on" if paused else "Pause"},
+        "checkpoint": {"visible": bool(snapshot and snapshot["needs_checkpoint"])},
         "picked_box": {"visible": bool(pieces["picked"])},
         "keep": {"value": f"Keep step {step}" if step is not None else "Keep this step"},
     }
@@ -198,6 +203,14 @@ def _bind_keep(page: Page) -> None:
             return error_html(error)
 
     quiet(page.parts["keep"].click, keep, page.parts["pick"], page.parts["kept"])
+
+
+def _load_checkpoint(page: Page) -> str:
+    try:
+        page.desk.manager.studio.load_checkpoint()
+    except PivotalError as error:
+        return error_html(error)
+    return ""
 
 
 def _bind_resume(page: Page) -> None:

@@ -13,6 +13,7 @@ from lib_pivotal.runs.manager import RunManager
 from lib_pivotal.runs.presets import PRESETS
 from lib_pivotal.ui import run_html
 from lib_pivotal.ui.bundles_panel import bind_bundles_panel, build_bundles_panel
+from lib_pivotal.ui.compare_panel import bind_compare_panel, build_compare_panel
 from lib_pivotal.ui.data_panel import bind_data_panel, build_data_panel, data_outputs
 from lib_pivotal.ui.desk import Desk
 from lib_pivotal.ui.form import TABLE, help_text
@@ -21,7 +22,9 @@ from lib_pivotal.ui.run_panel import bind_run_panel, build_buttons, build_run_vi
 from lib_pivotal.ui.train_panel import DATA_PARTS, bind_train_panel, build_settings, build_top
 
 AFTER_HELLO = """() => {
-    for (const name of ["check", "refresh", "bundle_show"]) document.querySelector("#pivotal_" + name)?.click();
+    for (const name of ["check", "refresh", "bundle_show", "compare_lists"]) {
+        document.querySelector("#pivotal_" + name)?.click();
+    }
 }"""
 
 __all__ = ["TabExtras", "build_tab"]
@@ -41,6 +44,8 @@ def build_tab(manager: RunManager, *, extras: TabExtras | None = None) -> gr.Blo
                 _build_train(page)
             with gr.Tab("Bundles", elem_id="pivotal_tab_bundles"):
                 build_bundles_panel(page)
+            with gr.Tab("Compare", elem_id="pivotal_tab_compare"):
+                build_compare_panel(page)
             if page.extras.more_tabs is not None:
                 page.extras.more_tabs()
         page.hidden_button("hello")
@@ -48,6 +53,7 @@ def build_tab(manager: RunManager, *, extras: TabExtras | None = None) -> gr.Blo
         bind_train_panel(page)
         bind_run_panel(page)
         bind_bundles_panel(page)
+        bind_compare_panel(page)
         _bind_hello(page)
     for block in blocks.blocks.values():
         block.do_not_save_to_config = True

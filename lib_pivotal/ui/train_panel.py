@@ -9,7 +9,7 @@ import gradio as gr
 
 from lib_pivotal.config import Run
 from lib_pivotal.errors import Fault, PivotalError
-from lib_pivotal.runs.presets import PRESETS, apply_preset, load_preset, save_preset
+from lib_pivotal.runs.presets import PRESETS, load_preset, save_preset
 from lib_pivotal.ui.data_panel import data_outputs
 from lib_pivotal.ui.form import GROUPS
 from lib_pivotal.ui.page import Page, error_html, facts_of, faults_list, message, note, quiet, unchanged
@@ -59,7 +59,7 @@ def _build_loading(page: Page) -> None:
         parts["load_bundle_now"] = gr.Button("Load", scale=1, min_width=80, elem_id="pivotal_load_bundle_now")
     with gr.Row(elem_classes=["pivotal-row"]):
         parts["preset_name"] = gr.Textbox(
-            label="Keep these settings as a preset called", elem_id="pivotal_preset_name", scale=3
+            label="Keep these settings as a preset called", elem_id="pivotal_preset_name", max_lines=1, scale=3
         )
         parts["preset_save"] = gr.Button("Keep", scale=1, min_width=80, elem_id="pivotal_preset_save")
     with gr.Row(elem_classes=["pivotal-row"]):
@@ -138,7 +138,7 @@ def _bind_presets(page: Page) -> None:
         run = page.read(values)[0]
         try:
             if label in keys:
-                run = apply_preset(keys[label].key, run, page.desk.rows(run))
+                run = page.desk.with_preset(keys[label].key, run, page.desk.rows(run))
                 remark = note("info", keys[label].help)
             else:
                 run = load_preset(page.desk.own_presets()[label], run)

@@ -22,7 +22,7 @@ from typing import Any
 from modules import extra_networks, sd_hijack, sd_hijack_clip, sd_hijack_open_clip, sd_models, shared
 from modules.textual_inversion import textual_inversion
 
-from lib_pivotal.webui import catalog, freshness, loading, prompting, settings, tags
+from lib_pivotal.webui import catalog, compat, freshness, loading, prompting, settings, tags
 from lib_pivotal.webui.state import WORDS, LoadedWords, resolver, say
 from lib_pivotal.webui.words import Ids, Source, WordTable, build_table
 
@@ -45,7 +45,7 @@ def register() -> None:
     wrap(sd_models, "read_state_dict", loading.read_state_dict)
     wrap(extra_networks, "activate", _activate)
     wrap(textual_inversion.EmbeddingDatabase, "find_embedding_at_position", prompting.find_embedding_at_position)
-    wrap(sd_hijack_clip.TextConditionalModel, "tokenize_line", prompting.tokenize_line)
+    wrap(compat.text_model_base(), "tokenize_line", prompting.tokenize_line)
     for owner in (
         sd_hijack_clip.FrozenCLIPEmbedderWithCustomWords,
         sd_hijack_open_clip.FrozenOpenCLIPEmbedderWithCustomWords,

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from modules import call_queue, paths_internal, progress
+from modules import call_queue, paths_internal, progress, sd_hijack_clip
 
 from lib_pivotal.errors import HostError
 
@@ -48,6 +48,12 @@ def in_fresh_thread(function: Callable[[], None]) -> None:
     """
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="pivotal") as pool:
         pool.submit(function).result()
+
+
+def text_model_base() -> Any:
+    """The class that turns a line into chunks: `TextConditionalModel` since 1.10, before that the base of CLIP's."""
+    base = getattr(sd_hijack_clip, "TextConditionalModel", None)
+    return sd_hijack_clip.FrozenCLIPEmbedderWithCustomWordsBase if base is None else base
 
 
 def jobs_waiting() -> bool:

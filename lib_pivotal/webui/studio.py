@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,17 @@ class WebUIStudio:
     def live_name(self) -> str:
         """While it is on, a bundle of this name holds the network as it is; renewed whenever a job gets its turn."""
         return LIVE_NAME
+
+    def adjusted(self, run: Run) -> Run:
+        """From the settings section "Pivotal tuning"."""
+        saving = replace(
+            run.saving,
+            dtype=str(settings.value("pivotal_precision")),
+            keep_states=int(settings.value("pivotal_keep_states")),
+            state_every_steps=int(settings.value("pivotal_state_every_steps")) or run.saving.state_every_steps,
+            preview_every_steps=int(settings.value("pivotal_preview_every_steps")) or run.saving.preview_every_steps,
+        )
+        return replace(run, saving=saving, clip_skip=self.clip_skip())
 
     def check_ready(self) -> None:
         """What is loaded now; nothing is loaded for it."""

@@ -34,6 +34,9 @@ class EmptyStudio:
     def clip_skip(self):
         return 2
 
+    def adjusted(self, run):
+        return run
+
     def check_ready(self):
         pass
 
@@ -50,9 +53,6 @@ class EmptyStudio:
 
     def aside(self):
         raise AssertionError("no run gets so far")
-
-    def check_ready(self):
-        pass
 
     def load_checkpoint(self):
         pass
@@ -96,6 +96,6 @@ def snapshot_of_run():
         "max_steps": 120, "phase": "joint", "step_seconds": 0.25, "eta_seconds": 22.4, "started_at": 0.0,
         "facts": {"words": ["aoi", "hana"]}, "loss": {"steps": [1, 2, 3], "values": [0.5, 0.4, 0.3]},
         "word_norms": {"aoi": {"steps": [1, 2], "values": [0.3, 0.2]}}, "shares": {}, "rates": {}, "images_seen": {},
-        "notices": [], "files": [], "pictures": [], "ended": None,
+        "notices": [], "files": [], "pictures": [], "ended": None, "needs_checkpoint": False,
     }  # fmt: skip
     return lambda **changes: {**base, **changes}

@@ -13,6 +13,7 @@ from lib_pivotal.bundle.writer import write_bundle
 from lib_pivotal.errors import BundleError
 from lib_pivotal.ui.bundles_html import bundle_card, bundle_list
 from lib_pivotal.ui.bundles_panel import CHOOSE, shown
+from lib_pivotal.ui.compare_panel import _wanted
 from lib_pivotal.ui.shelf import Shelf
 
 LAYER = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q"
@@ -108,3 +109,23 @@ def test_the_page_of_a_chosen_file(shelf):
     files, card, work, word, others, said = shown(shelf, "ink.safetensors", "", "done")
     assert "chosen" in files and "ink" in card and work["visible"] and said == "done"
     assert word["choices"] == ["ink"] and others["choices"] == ["gekidol.safetensors"]
+
+
+def wanted(shelf, **changes):
+    values = {
+        "file": "gekidol.safetensors", "words": ["aoi"], "prompts": "{word}\n\n{word}, smile", "negative": None,
+        "weights": "1, 0.7", "size": 100, "steps": 8, "cfg": 7, "seed": 0,
+    }  # fmt: skip
+    return _wanted(shelf, {**values, **changes})
+
+
+def test_a_comparison_is_read_from_the_page(shelf):
+    found = wanted(shelf)
+    assert found.prompts == ("{word}", "{word}, smile") and found.weights == (1.0, 0.7)
+    assert found.size_px == 96 and found.words == ("aoi",) and found.negative == ""
+
+
+@pytest.mark.parametrize("changes", [{"weights": "much"}, {"size": None}, {"steps": 0}, {"file": None}, {"seed": -1}])
+def test_a_comparison_that_makes_no_sense(shelf, changes):
+    with pytest.raises(BundleError):
+        wanted(shelf, **changes)

@@ -6,6 +6,7 @@ import json
 import pytest
 
 from lib_pivotal.config import Run
+from lib_pivotal.runs.view import RunView
 from lib_pivotal.ui.form import TABLE, Form
 from lib_pivotal.ui.tab import TabExtras, build_tab
 
@@ -122,8 +123,8 @@ def test_a_sound_run_starts_and_its_end_is_shown(browser, pictures, manager):
     browser.press("pivotal_scan")
     assert "Before it starts" in browser.press("pivotal_train")["pivotal_feedback"]
     assert manager.join(20)
-    shown = browser.press("pivotal_refresh")
-    assert "no checkpoint is loaded" in shown["pivotal_outcome"]
+    browser.press("pivotal_refresh")
+    assert "no checkpoint is loaded" in browser.value(element(browser.blocks, "pivotal_outcome")._id)
 
 
 def test_a_pulse_sends_only_what_changed(browser):
@@ -164,6 +165,16 @@ def test_presets_words_and_commands_answer(browser, pictures, studio):
     browser.set("pivotal_live", True)
     browser.press("pivotal_live", "input")
     assert studio.live is True
+
+
+def test_a_run_that_waits_for_its_checkpoint_offers_to_load_it(browser, manager, tmp_path, studio):
+    view = RunView("x", "gekidol", max_steps=10, folder=tmp_path)
+    manager._view = view
+    view.set_status("waiting", "another job has the model")
+    assert not browser.press("pivotal_refresh")["pivotal_checkpoint"]["visible"]
+    view.set_status("waiting", "another checkpoint is loaded now", needs_checkpoint=True)
+    assert browser.press("pivotal_refresh")["pivotal_checkpoint"]["visible"]
+    assert browser.press("pivotal_checkpoint")["pivotal_feedback"] == ""
 
 
 def test_a_measure_without_a_model_says_why(browser, pictures):

@@ -1,0 +1,147 @@
+"""The Compare page: a finished file's parts and weights on one sheet."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gradio as gr
+
+from lib_pivotal.errors import BundleError, HostError, PivotalError
+from lib_pivotal.runs.comparing import Comparison, compare
+from lib_pivotal.ui.desk import sentence
+from lib_pivotal.ui.page import Page, message, quiet, unchanged
+from lib_pivotal.ui.shelf import Shelf
+
+FIRST_WORDS = 4
+INTRO = (
+    '<div class="pivotal-empty">Whole, U-Net only, text encoder only and words only, with the same seeds; '
+    "on the checkpoint that is loaded.</div>"
+)
+FIELDS = ("file", "words", "prompts", "negative", "weights", "size", "steps", "cfg", "seed")
+
+
+def build_compare_panel(page: Page) -> None:
+    """What to draw on the left, the sheet on the right."""
+    parts = page.parts
+    with gr.Row(elem_id="pivotal_compare_body"):
+        with gr.Column(scale=4, min_width=300):
+            parts["compare_file"] = gr.Dropdown([], label="File", elem_id="pivotal_compare_file")
+            parts["compare_words"] = gr.Dropdown([], label="Words", multiselect=True, elem_id="pivotal_compare_words")
+            parts["compare_prompts"] = gr.Textbox(
+                "{word}",
+                label="Prompts, one a line; {word} stands for each word",
+                lines=2,
+                elem_id="pivotal_compare_prompts",
+            )
+            parts["compare_negative"] = gr.Textbox(
+                "", label="Negative prompt", max_lines=1, elem_id="pivotal_compare_negative"
+            )
+            with gr.Row(elem_classes=["pivotal-row"]):
+                _numbers(page)
+            parts["compare_draw"] = gr.Button("Draw the sheet", variant="primary", elem_id="pivotal_compare_draw")
+        with gr.Column(scale=6, min_width=320):
+            page.html("compare_said", INTRO)
+            parts["compare_sheet"] = gr.Image(
+                label="Sheet",
+                show_label=False,
+                type="filepath",
+                interactive=False,
+                visible=False,
+                elem_id="pivotal_compare_sheet",
+            )
+
+
+def _numbers(page: Page) -> None:
+    parts = page.parts
+    parts["compare_weights"] = gr.Textbox(
+        "1", label="Weights", max_lines=1, min_width=100, elem_id="pivotal_compare_weights", placeholder="1, 0.7, 0.4"
+    )
+    for name, label, value in (
+        ("size", "Size (px)", 512),
+        ("steps", "Steps", 20),
+        ("cfg", "CFG scale", 7),
+        ("seed", "Seed", 0),
+    ):
+        parts[f"compare_{name}"] = gr.Number(value, label=label, min_width=80, elem_id=f"pivotal_compare_{name}")
+
+
+def bind_compare_panel(page: Page) -> None:
+    """The file chooses the words; the button draws."""
+    parts, shelf = page.parts, Shelf(page.desk.manager.studio)
+    choices = [parts["compare_file"], parts["compare_words"]]
+
+    def lists(chosen: str | None) -> list[Any]:
+        try:
+            summaries, names = shelf.listing()
+        except (PivotalError, OSError):
+            return [unchanged(), unchanged()]
+        with_words = [name for name, summary in zip(names, summaries, strict=True) if summary.words]
+        file = chosen if chosen in with_words else (with_words[0] if with_words else None)
+        return [gr.update(choices=with_words, value=file), _words_of(shelf, file)]
+
+    quiet(page.hidden_button("compare_lists").click, lists, parts["compare_file"], choices)
+    quiet(
+        parts["compare_file"].input, lambda file: _words_of(shelf, file), parts["compare_file"], parts["compare_words"]
+    )
+
+    def draw(*values: Any) -> list[Any]:
+        try:
+            if page.desk.running():
+                raise HostError("a run is going on: its own rows show how it is; compare when it has ended")
+            path = compare(page.desk.manager.studio, _wanted(shelf, dict(zip(FIELDS, values, strict=True))))
+        except (PivotalError, OSError) as error:
+            return [message(sentence(error)), unchanged()]
+        return [
+            message(f"Saved as {path.name} in the runs' folder, under compare.", "ok"),
+            gr.update(value=str(path), visible=True),
+        ]
+
+    parts["compare_draw"].click(
+        fn=draw,
+        inputs=[parts[f"compare_{name}"] for name in FIELDS],
+        outputs=[parts["compare_said"], parts["compare_sheet"]],
+        show_progress="minimal",
+        queue=False,
+        api_name=False,
+    )
+
+
+def _words_of(shelf: Shelf, file: str | None) -> Any:
+    if not file:
+        return gr.update(choices=[], value=[])
+    try:
+        words = [word.name for word in shelf.summary(file).words]
+    except PivotalError:
+        words = []
+    return gr.update(choices=words, value=words[:FIRST_WORDS])
+
+
+def _wanted(shelf: Shelf, values: dict[str, Any]) -> Comparison:
+    """From the page's values.
+
+    Raises:
+        BundleError: a value makes no sense; says which.
+    """
+    try:
+        weights = tuple(
+            float(part) for part in str(values["weights"] or "1").replace(";", ",").split(",") if part.strip()
+        )
+    except ValueError as error:
+        raise BundleError(f"weights: {values['weights']!r} are no numbers; write 1, 0.7, 0.4") from error
+    limits = {"size": (64, 2048), "steps": (1, 150), "cfg": (1, 30), "seed": (0, 2**31 - 1)}
+    for name, (low, high) in limits.items():
+        value = values[name]
+        if value is None or not low <= value <= high:
+            raise BundleError(f"{name} must be from {low} to {high}")
+    lines = tuple(line.strip() for line in (values["prompts"] or "").splitlines() if line.strip())
+    return Comparison(
+        file=shelf.path(values["file"] or ""),
+        words=tuple(values["words"] or ()),
+        prompts=lines or ("{word}",),
+        weights=weights or (1.0,),
+        negative=values["negative"] or "",
+        size_px=int(values["size"]) // 8 * 8,
+        steps=int(values["steps"]),
+        cfg_scale=float(values["cfg"]),
+        seed=int(values["seed"]),
+    )
