@@ -23,6 +23,9 @@ from tests.live.material import Material
 DEFAULTS = {"pivotal_name_priority": "the bundle in the prompt"}
 """Settings that a web UI without a page does not list."""
 
+COUNTER = itertools.count()
+"""For all test modules of a session: they share a web UI, and its folders."""
+
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 
@@ -32,7 +35,7 @@ class Situation:
 
     webui: Any
     material: Material
-    counter: Any = field(default_factory=itertools.count)
+    counter: Any = field(default_factory=lambda: COUNTER)
 
     @property
     def width(self) -> int:
