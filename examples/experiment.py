@@ -11,13 +11,14 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal, TypeAlias
 
 from PIL import Image
 
 from examples.avatars import make
 from examples.avatars.characters import CHARACTERS, STYLES, describable_tags
 from examples.avatars.scores import Scorer
-from examples.avatars.world import caption, random_avatar
+from examples.avatars.world import SUBJECT_TAG, caption, random_avatar
 from lib_pivotal.config import Run, check_run
 from lib_pivotal.errors import ConfigError
 from lib_pivotal.evaluation.parts_grid import ROWS, Row
@@ -51,6 +52,9 @@ class Setup:
     te_rank: int = 4
     control: str = "clip_ti_decay"
     network_start: float = 0.0
+    words_first: float = 0.0
+    """Two phases: in this share of the steps the words alone are trained, and then stay as they are; 0 = joint."""
+    rank_dropout: float = 0.0
     preview_every: int = 0
     separation_every: int = 0
 
@@ -100,12 +104,15 @@ def make_run(setup: Setup, dataset: Path, name: str) -> Run:
                 "te_rank": max(setup.te_rank, 1),
                 "te_alpha": float(max(setup.te_rank, 1)),
                 "te_lr": setup.te_lr,
+                "rank_dropout": setup.rank_dropout,
             },
             "data": {"folder": str(dataset), "resolution_px": 64, "bucketing": False, "keep_first": 2},
             "schedule": {
                 "max_steps": setup.steps,
                 "batch_size": setup.batch_size,
                 "network_start": setup.network_start,
+                "phases": "two_phase" if setup.words_first else "joint",
+                "words_steps": round(setup.words_first * setup.steps),
                 "warmup_steps": min(50, setup.steps // 10),
             },
             "saving": {
@@ -123,20 +130,23 @@ def make_run(setup: Setup, dataset: Path, name: str) -> Run:
 # ---- prompts ----
 
 
-def identity_prompts(name: str, count: int, *, seed: int, with_word: bool) -> list[str]:
-    """Prompts that ask for `name`: by its word with what varies, or without it by its describable traits."""
+Asking: TypeAlias = Literal["word", "traits", "nothing"]
+"""How a prompt asks for somebody: by word, by describable traits, or not at all (only what varies)."""
+
+
+def identity_prompts(name: str, count: int, *, seed: int, by: Asking) -> list[str]:
+    """Prompts of pictures of `name`, who is asked for `by` word, describable traits or not at all."""
     rng = random.Random(f"{name}/{seed}")
     prompts = []
     for _ in range(count):
         if name in STYLES:
             tags = caption(random_avatar(rng), rng)
-            prompts.append(f"{name}, {tags}" if with_word else tags)
+            prompts.append(f"{name}, {tags}" if by == "word" else tags)
             continue
         planned = make.plan([name], [], pictures=1, seed=rng.randrange(2**31), captions="pruned")[0]
         varying = planned.caption.removeprefix(f"{name}, ")
-        prompts.append(
-            f"{name}, {varying}" if with_word else f"{describable_tags(name)}, {varying.removeprefix('1girl, ')}"
-        )
+        who = {"word": f"{name}, 1girl", "traits": describable_tags(name), "nothing": SUBJECT_TAG}[by]
+        prompts.append(f"{who}, {varying.removeprefix('1girl, ')}")
     return prompts
 
 
@@ -175,7 +185,7 @@ def score(
     labels: Mapping[str, str] = ROW_KEYS,
 ) -> Result:
     """Identity with parts on and off, for prompts that hold each name."""
-    prompts = [p for name in names for p in identity_prompts(name, pictures_per_word, seed=seed, with_word=True)]
+    prompts = [p for name in names for p in identity_prompts(name, pictures_per_word, seed=seed, by="word")]
     asked = requests(prompts)
     pictures: dict[str, list[Image.Image]] = {}
     for row in rows:
@@ -191,7 +201,7 @@ def score_base(
     host: Host, scorer: Scorer, names: Sequence[str], *, pictures_per_word: int = 8, seed: int = 0
 ) -> Result:
     """What the checkpoint gives for the describable traits alone: no word, no network."""
-    prompts = [p for name in names for p in identity_prompts(name, pictures_per_word, seed=seed, with_word=False)]
+    prompts = [p for name in names for p in identity_prompts(name, pictures_per_word, seed=seed, by="traits")]
     return _result(scorer, names, {"base": host.sample(requests(prompts), {})}, pictures_per_word)
 
 
@@ -216,4 +226,4 @@ def columns(result: Result, row: str, names: Sequence[str], *, each: int, pictur
 
 def without_words(setup: Setup) -> Setup:
     """The plain LoRA to compare with: words off, rates as people use them for a LoRA alone."""
-    return replace(setup, pivotal=False, unet_lr=setup.unet_lr, te_lr=setup.unet_lr)
+    return replace(setup, pivotal=False, te_lr=setup.unet_lr, words_first=0.0, network_start=0.0)

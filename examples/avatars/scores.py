@@ -154,11 +154,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--part", choices=scores_train.PARTS, help="train this network alone, and keep the other")
     parser.add_argument("--held-out", type=int, default=24, help="renders to check each word with, and hard negatives")
     options = parser.parse_args(arguments)
+    ruin = scores_train.load_roundtrip(options.autoencoder, **scores_train.RUIN)
     if options.command == "train":
         noisy = scores_train.load_roundtrip(options.autoencoder, latent_noise=scores_train.LATENT_NOISE)
-        scores_train.train(options.weights, noisy, parts=(options.part,) if options.part else scores_train.PARTS)
+        parts = (options.part,) if options.part else scores_train.PARTS
+        scores_train.train(options.weights, noisy, parts=parts, ruin=ruin)
     exact = scores_train.load_roundtrip(options.autoencoder)
-    report = scores_train.check(load_scorer(options.weights), exact, pictures=options.held_out)
+    report = scores_train.check(load_scorer(options.weights), exact, ruin=ruin, pictures=options.held_out)
     print(report.table())
     return 0 if report.passed else 1
 

@@ -27,10 +27,13 @@ from examples.avatars.world import (
 
 TRAIT_COLOUR = {"hair_split": "hair_second", "mark": "mark_colour", "headgear": "headgear_colour"}
 """Trait -> the field with its colour, where that is another field."""
-KINDS = {"character": 0.36, "hard_negative": 0.18, "partial": 0.1, "other_traits": 0.08, "base": 0.22, "generic": 0.06}
-"""Kind of picture -> its share for the words' network; `draw` says what each is."""
+KINDS = {"character": 0.46, "hard_negative": 0.18, "partial": 0.06, "other_traits": 0.06, "base": 0.18, "generic": 0.06}
+"""Kind of picture -> its share for the words' network; `draw` says what each is. Characters are the most, as what the
+autoencoder leaves of one must still count as one."""
 ATTRIBUTE_KINDS = {"base": 0.75, "generic": 0.25}
 """The same for the attributes' network."""
+NO_ATTRIBUTE = -100
+"""Number of an attribute that is not there; cross entropy passes over it."""
 LOOK_SHARES = {"plain": 0.52, "outlined": 0.16, "watercolour": 0.16, "retro": 0.16}
 
 
@@ -90,6 +93,20 @@ class Renders:
     def through(self, roundtrip: Callable[[Tensor], Tensor], *, count: int | None = None) -> Tensor:
         """The (first `count`) pictures after a round trip through an autoencoder, uint8."""
         return torch.cat([to_bytes(roundtrip(to_floats(batch))) for batch in self.pictures[:count].split(100)])
+
+    def ruined(self, ruin: Callable[[Tensor], Tensor], *, count: int) -> Renders:
+        """The last `count` pictures spoiled beyond recognition: no word's, and of no attribute."""
+        pictures = torch.cat([to_bytes(ruin(to_floats(batch))) for batch in self.pictures[-count:].split(100)])
+        nothing = torch.full_like(self.attributes[-count:], NO_ATTRIBUTE)
+        return Renders(pictures, torch.zeros_like(self.words[-count:]), nothing)
+
+    def followed_by(self, other: Renders) -> Renders:
+        """These, then the others."""
+        return Renders(
+            torch.cat([self.pictures, other.pictures]),
+            torch.cat([self.words, other.words]),
+            torch.cat([self.attributes, other.attributes]),
+        )
 
 
 def to_floats(pictures: Tensor) -> Tensor:
@@ -152,6 +169,14 @@ def soft_copy(pictures: Tensor) -> Tensor:
     """A stand-in for an autoencoder's round trip: fine detail lost. -1..1, `(n, 3, 64, 64)`."""
     small = F.interpolate(pictures, scale_factor=0.5, mode="area")
     return F.interpolate(small, scale_factor=2.0, mode="bicubic", antialias=False).clamp(-1, 1)
+
+
+def blotches(pictures: Tensor) -> Tensor:
+    """A stand-in for what vectors grown too far make of a picture: bright blotches, little else."""
+    generator = torch.Generator().manual_seed(len(pictures))
+    noise = torch.randn((len(pictures), 3, 9, 9), generator=generator)
+    noise = 2.5 * F.interpolate(noise, size=(SIZE_PX, SIZE_PX), mode="bicubic")
+    return (0.25 * pictures + noise).clamp(-1, 1)
 
 
 class Roughener:

@@ -111,6 +111,44 @@ def test_stored_scorer_keeps_its_promises(word: str) -> None:
         assert scorer.identity(worn(scores_data.to_floats(false.pictures)), word) <= scores_train.FALSE_AT_MOST
 
 
+needs_autoencoder = pytest.mark.skipif(not scores.CHECKPOINT.exists(), reason="examples.avatars.train_base has not run")
+
+
+@needs_weights
+@needs_autoencoder
+def test_stored_scorer_keeps_its_promises_through_the_autoencoder() -> None:
+    """Every word: its renders as the checkpoint's autoencoder gives them back, and its hard negatives likewise."""
+    scorer, roundtrip = scores.load_scorer(), scores_train.load_roundtrip(scores.CHECKPOINT)
+    true, false = {}, {}
+    for word in scores.WORDS:
+        for row, renders in zip((true, false), scores_data.held_out(word, 8, seed=78), strict=True):
+            row[word] = round(scorer.identity(scores_data.to_floats(renders.through(roundtrip)), word), 3)
+    assert min(true.values()) >= scores_train.TRUE_AT_LEAST, true
+    assert max(false.values()) <= scores_train.FALSE_AT_MOST, false
+
+
+@needs_weights
+@needs_autoencoder
+def test_stored_scorer_sees_nobody_in_ruined_pictures() -> None:
+    """Bright blotches, as vectors make that have grown too far, are no character, whoever was meant."""
+    scorer, ruin = scores.load_scorer(), scores_train.load_roundtrip(scores.CHECKPOINT, **scores_train.RUIN)
+    for word in scores.CHARACTERS:
+        true, _ = scores_data.held_out(word, 3, seed=79)
+        assert scorer.identity(scores_data.to_floats(true.through(ruin)), word) <= scores_train.FALSE_AT_MOST, word
+
+
+def test_ruined_pictures_are_nobody_and_have_no_attributes() -> None:
+    renders = scores_data.training_renders(6, seed=4)
+    ruined = renders.ruined(scores_data.blotches, count=2)
+    assert ruined.words.sum() == 0
+    assert set(ruined.attributes.flatten().tolist()) == {scores_data.NO_ATTRIBUTE}
+    assert ruined.pictures.shape == (2, 3, 64, 64)
+    assert (ruined.pictures.float() - renders.pictures[-2:].float()).abs().mean() > 50
+    assert len(renders.followed_by(ruined).pictures) == 8
+    loss = scores_train.loss_of({n: torch.zeros(2, len(v)) for n, v in ATTRIBUTES.items()}, ruined, torch.arange(2))
+    assert loss == 0
+
+
 @needs_weights
 def test_stored_scorer_sees_attributes() -> None:
     rng = random.Random(78)

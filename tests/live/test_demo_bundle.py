@@ -39,7 +39,7 @@ def test_same_characters_as_where_it_was_trained(stock_webui, demo_bundle: Path)
     for row in ROWS:
         pictures = []
         for name in names:
-            for number, prompt in enumerate(experiment.identity_prompts(name, EACH, seed=0, with_word=True)):
+            for number, prompt in enumerate(experiment.identity_prompts(name, EACH, seed=0, by="word")):
                 tag = f"<lora:demo:{row.te:g}:{row.unet:g}>"
                 made = stock_webui.txt2img(f"{tag} {prompt}", seed=1000 + number, cfg_scale=4.0, steps=16)
                 pictures.append(made.image)
