@@ -105,7 +105,7 @@ def add_routes(_, app):
                 patched = number % 2 == 0
                 for part in (bundles, conditionings):
                     (part.register if patched else part.unregister)()
-                seconds = picture(number // 2)
+                seconds = picture(number)  # each prompt is new: a cached conditioning would favour one side
                 if number > 1:
                     took[patched].append(seconds)
             for part in (bundles, conditionings):

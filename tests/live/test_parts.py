@@ -43,6 +43,7 @@ def situation(
         s.bundle({"aoi": s.vectors(1, 4), "hana": s.vectors(2, 3)}, name="gekidol", parts=("unet", "te"))
         s.bundle({}, name="style-x", parts=("unet",))
         s.bundle({"pico": s.vectors(3)}, name="second", parts=("te",), metadata={"pivotal.recommended": '{"te": 0.5}'})
+        webui.txt2img("<lora:second:1> pico")  # B7: before the page is opened for the first time
         yield s
 
 
@@ -237,11 +238,11 @@ def test_what_happened_stands_under_the_picture(page: Page, situation: Situation
     page.shot("names_comment")
 
 
-def test_the_textual_inversion_page_after_a_bundle(page: Page, situation: Situation) -> None:
-    situation.webui.txt2img("<lora:second:1> pico")
-    page.open(situation.webui.url)
+def test_the_pages_of_extra_networks_after_a_bundle(page: Page, situation: Situation) -> None:
+    page.page.click("#txt2img_extra_tabs .tab-nav button:has-text('Textual Inversion')")
     page.page.click("#txt2img_extra_tabs .tab-nav button:has-text('Lora')")
     page.page.wait_for_selector("#txt2img_lora_cards .card[data-name=gekidol]", timeout=10_000)
+    assert "os.PathLike object, not NoneType" not in situation.webui.log_text()
 
 
 def test_a_pasted_infotext_finds_a_renamed_file(page: Page, situation: Situation) -> None:
