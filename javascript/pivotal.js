@@ -284,8 +284,15 @@
         watch("beat", beat);
         watch("rows", showNewest);
         setTooltips();
-        click("hello");
+        greet(5);
         setInterval(pulse, 250);
+    }
+
+    // a click that comes before gradio listens is lost: ask again until the page was filled
+    function greet(tries) {
+        if (find("tab").dataset.greeted || tries === 0) return;
+        click("hello");
+        setTimeout(() => greet(tries - 1), 3000);
     }
 
     function whenThere() {

@@ -15,7 +15,7 @@ from typing import Any
 
 from lib_pivotal.bundle.format import META_RUN
 from lib_pivotal.bundle.safetensors_file import read_header
-from lib_pivotal.config import Run, WordConfig, check_run, write_run
+from lib_pivotal.config import Run, check_run, write_run
 from lib_pivotal.data.dataset import scan
 from lib_pivotal.data.records import Dataset
 from lib_pivotal.errors import BundleError, ConfigError, Fault, HostError, PivotalError
@@ -260,15 +260,6 @@ class Desk:
         if faults and not run.words and not run.name:
             raise ConfigError(faults)
         return run
-
-
-def words_of(text: str) -> tuple[WordConfig, ...]:
-    """The form's list of words, as far as it can be read."""
-    try:
-        plain = json.loads(text or "[]")
-    except json.JSONDecodeError:
-        return ()
-    return check_run({"words": plain})[0].words
 
 
 def _is_finished(folder: Path) -> bool:

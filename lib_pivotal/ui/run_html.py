@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
@@ -254,15 +253,3 @@ def clock(seconds: float) -> str:
     hours, rest = divmod(whole, 3600)
     minutes, left = divmod(rest, 60)
     return f"{hours}:{minutes:02d}:{left:02d}" if hours else f"{minutes}:{left:02d}"
-
-
-def ago(seconds_since_epoch: float) -> str:
-    """`3 minutes ago`, or a date."""
-    passed = time.time() - seconds_since_epoch
-    if passed < 90:
-        return "just now"
-    if passed < 3600:
-        return f"{passed / 60:.0f} minutes ago"
-    if passed < 86400:
-        return f"{passed / 3600:.0f} hours ago"
-    return time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds_since_epoch))

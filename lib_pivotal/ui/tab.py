@@ -22,6 +22,7 @@ from lib_pivotal.ui.run_panel import bind_run_panel, build_buttons, build_run_vi
 from lib_pivotal.ui.train_panel import DATA_PARTS, bind_train_panel, build_settings, build_top
 
 AFTER_HELLO = """() => {
+    document.querySelector("#pivotal_tab").dataset.greeted = "1";
     for (const name of ["check", "refresh", "bundle_show", "compare_lists"]) {
         document.querySelector("#pivotal_" + name)?.click();
     }

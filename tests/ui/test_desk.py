@@ -10,7 +10,7 @@ from lib_pivotal.config import DataConfig, Run, WordConfig, run_to_dict, write_r
 from lib_pivotal.errors import BundleError, ConfigError, DataError, HostError
 from lib_pivotal.runs.view import RunView
 from lib_pivotal.training.events import PicturesMade
-from lib_pivotal.ui.desk import SCANS_KEPT, Desk, words_of
+from lib_pivotal.ui.desk import SCANS_KEPT, Desk
 
 
 @pytest.fixture
@@ -144,7 +144,3 @@ def test_finished_runs_are_not_offered_to_go_on(desk, studio):
             json.dumps({"event": "RunStarted"}) + "\n" + json.dumps({"event": "RunEnded", "reason": reason}) + "\n"
         )
     assert desk.interrupted() == ["two"]
-
-
-def test_words_that_cannot_be_read_are_none():
-    assert words_of("{") == () and words_of("") == () and words_of('[{"name": "aoi"}]') == (WordConfig("aoi"),)
