@@ -12,14 +12,12 @@ from pathlib import Path
 
 from lib_pivotal.config import Run, check_consistency, read_run
 from lib_pivotal.errors import ConfigError, DataError, HostError, PivotalError
-from lib_pivotal.runs.plots import PlotsAtEnd
 from lib_pivotal.runs.preflight import Preflight, measure
 from lib_pivotal.runs.studio import Studio
 from lib_pivotal.runs.view import RunView
+from lib_pivotal.training.aside import Aside
 from lib_pivotal.training.events import Commands, Event, FileSaved, Listener, Notice, RunEnded
 from lib_pivotal.training.logs import default_logs, fan_out
-from lib_pivotal.training.loop import Aside
-from lib_pivotal.training.run import train
 
 logger = logging.getLogger(__name__)
 
@@ -158,6 +156,8 @@ class RunManager:
 
     def _work(self, run: Run, view: RunView, commands: Commands, resume: bool) -> None:
         started = time.perf_counter()
+        from lib_pivotal.runs.plots import PlotsAtEnd  # here: as in _train
+
         logs: list[Listener] = [*default_logs(view.folder, run.name), PlotsAtEnd(view.folder, run.name)]
         listen = fan_out([view.listen, self._tell_studio, *logs])
         try:
@@ -178,6 +178,8 @@ class RunManager:
 
     def _train(self, run: Run, view: RunView, commands: Commands, resume: bool, listen: Listener) -> RunEnded:
         """The run itself. Its last event is kept back: whoever hears it may count on the model being back."""
+
+        from lib_pivotal.training.run import train  # here: a page that only starts needs none of training
 
         def during(event: Event) -> None:
             if isinstance(event, RunEnded):

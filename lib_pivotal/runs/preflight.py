@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -14,11 +15,10 @@ from lib_pivotal.data.captions import WordFinder
 from lib_pivotal.data.dataset import Picture
 from lib_pivotal.errors import Fault, HostError
 from lib_pivotal.ports import Host
-from lib_pivotal.training import assemble
-from lib_pivotal.training.distributed import World
 from lib_pivotal.training.events import Commands, Event, RunEnded, StepDone
-from lib_pivotal.training.prepare import Prepared, prepare_pictures
-from lib_pivotal.training.run import train_prepared
+
+if TYPE_CHECKING:
+    from lib_pivotal.training.prepare import Prepared
 
 STEPS = 3
 """Steps that are measured; the first, which warms up, does not count."""
@@ -51,6 +51,10 @@ def measure(run: Run, host: Host) -> Preflight:
         ConfigError, DataError: settings or pictures that cannot work.
         HostError: the steps failed; says why.
     """
+    from lib_pivotal.training.distributed import World  # here: a page that only starts needs none of training
+    from lib_pivotal.training.prepare import prepare_pictures
+    from lib_pivotal.training.run import train_prepared
+
     prepared = prepare_pictures(run)
     draws = expected_draws(run, prepared.pictures)
     steps: list[float] = []
@@ -123,11 +127,13 @@ def _short(run: Run) -> Run:
         separation_every_steps=0,
         embedding_files=False,
     )
-    return replace(assemble.with_name(run, "preflight"), schedule=schedule, saving=saving)
+    return replace(run, name=run.name or "preflight", schedule=schedule, saving=saving)
 
 
 def _few(prepared: Prepared, run: Run) -> Prepared:
     """As many pictures as a micro-batch holds, of the commonest bucket."""
+    from lib_pivotal.training import assemble
+
     buckets = assemble.make_buckets(run)
     by_bucket: dict[object, list[Picture]] = {}
     for picture in prepared.pictures:

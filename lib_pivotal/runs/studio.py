@@ -9,7 +9,7 @@ from typing import Protocol
 
 from lib_pivotal.config import Run
 from lib_pivotal.ports import Host
-from lib_pivotal.training.loop import Aside
+from lib_pivotal.training.aside import Aside
 
 
 class Studio(Protocol):

@@ -15,7 +15,7 @@ from lib_pivotal.config import Run
 from lib_pivotal.ports import Host
 from lib_pivotal.runs.manager import RunManager
 from lib_pivotal.standalone.model import StandaloneHost
-from lib_pivotal.training.loop import Aside
+from lib_pivotal.training.aside import Aside
 
 
 class StandaloneStudio:

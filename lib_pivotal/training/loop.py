@@ -19,6 +19,7 @@ import torch
 
 from lib_pivotal.errors import TrainingError
 from lib_pivotal.ports import TrainingBatch
+from lib_pivotal.training.aside import Aside
 from lib_pivotal.training.distributed import World
 from lib_pivotal.training.events import (
     Commands,
@@ -62,30 +63,6 @@ class LoopSettings:
     separation_every_steps: int = 0
     state_folder: Path | None = None
     fingerprint: str = ""
-
-
-class Aside(Protocol):
-    """Lets others have the model between two steps."""
-
-    def wanted(self) -> bool:
-        """Whether somebody waits for the model. Asked after every step: must be quick."""
-        ...
-
-    def serve(
-        self,
-        *,
-        write_bundle: Callable[[Path], Path],
-        wait: Callable[[], None],
-        stopping: Callable[[], bool],
-        say: Callable[[str], None],
-    ) -> None:
-        """Give the model back, call `wait` (returns when the run is not paused), and take the model again.
-
-        While `stopping` is false, on return the host is as before, though its modules may be others.
-
-        `write_bundle` writes the bundle as it is now; `say` tells the user in words. The network's hooks are off.
-        """
-        ...
 
 
 class Outputs(Protocol):

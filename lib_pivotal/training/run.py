@@ -18,9 +18,10 @@ from lib_pivotal.errors import ConfigError
 from lib_pivotal.networks.network import Network
 from lib_pivotal.ports import Host, SessionRequest, TrainingBatch
 from lib_pivotal.training import assemble
+from lib_pivotal.training.aside import Aside
 from lib_pivotal.training.distributed import World
 from lib_pivotal.training.events import Commands, Listener, Notice, Preparing, RunEnded
-from lib_pivotal.training.loop import Aside, LoopSettings, Trainer
+from lib_pivotal.training.loop import LoopSettings, Trainer
 from lib_pivotal.training.outputs import RunOutputs
 from lib_pivotal.training.prepare import Prepared, make_latents, prepare_pictures, word_of_concepts
 from lib_pivotal.training.step import MicroStep

@@ -14,7 +14,7 @@ from modules import call_queue, paths, sd_models, shared
 
 from lib_pivotal.config import Run
 from lib_pivotal.errors import HostError
-from lib_pivotal.training.loop import Aside
+from lib_pivotal.training.aside import Aside
 from lib_pivotal.webui import compat, freshness, settings
 from lib_pivotal.webui.model import WebUIHost
 from lib_pivotal.webui.session import check_trainable
