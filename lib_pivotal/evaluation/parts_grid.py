@@ -7,12 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from PIL import Image, ImageDraw, ImageFont
 
 from lib_pivotal.errors import PivotalError
-from lib_pivotal.networks.network import Network
 from lib_pivotal.ports import Host, SampleRequest, WordVectors
+
+if TYPE_CHECKING:  # pages import this module for its rows: they need no networks
+    from lib_pivotal.networks.network import Network
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,6 @@ from PIL.PngImagePlugin import PngInfo
 from lib_pivotal.bundle.reader import read_bundle, require
 from lib_pivotal.config import Run
 from lib_pivotal.errors import BundleError
-from lib_pivotal.evaluation.loading import load_on_host
 from lib_pivotal.evaluation.parts_grid import ROWS, Row, draw_grid, parts_pictures, word_requests
 from lib_pivotal.ports import SampleRequest, SessionRequest
 from lib_pivotal.runs.studio import Studio
@@ -69,6 +68,8 @@ def compare(studio: Studio, wanted: Comparison) -> Path:
     studio.check_ready()
     clip_skip = studio.clip_skip()
     with studio.exclusive(Run(clip_skip=clip_skip)) as host, host.session(SessionRequest(clip_skip=clip_skip)):
+        from lib_pivotal.evaluation.loading import load_on_host  # here: a page that only starts needs no networks
+
         words, network = load_on_host(host, bundle)
         pictures = parts_pictures(host, requests, words=words, network=network, rows=rows)
         checkpoint = host.info.name
