@@ -49,7 +49,7 @@ def claims(evidence: Mapping[str, Any]) -> list[Claim]:
         Claim(
             "6",
             "the text encoder drifts less than with LoRA alone",
-            f"{drift['pivotal']:.4f} to {drift['lora_only']:.4f}",
+            f"{drift['pivotal']:.5f} to {drift['lora_only']:.5f}",
             drift["pivotal"] < drift["lora_only"],
         ),
         _sixteen(evidence),
