@@ -117,8 +117,8 @@ class WebUI:
         except urllib.error.HTTPError as error:
             raise RequestFailedError(f"{path}: {error.code} {error.read().decode(errors='replace')[:2000]}") from error
 
-    def txt2img(self, prompt: str, **settings: Any) -> Generated:
-        """One picture: 64 px, 12 Euler steps; any of the API's settings can be given."""
+    def ask_txt2img(self, prompt: str, **settings: Any) -> Any:
+        """The API's whole answer: 64 px, 12 Euler steps; any of its settings can be given."""
         body = {
             "prompt": prompt,
             "width": 64,
@@ -129,7 +129,11 @@ class WebUI:
             "seed": 0,
             **settings,
         }
-        answer = self.call("/sdapi/v1/txt2img", body)
+        return self.call("/sdapi/v1/txt2img", body)
+
+    def txt2img(self, prompt: str, **settings: Any) -> Generated:
+        """One picture and what was written about it, asked for as by `ask_txt2img`."""
+        answer = self.ask_txt2img(prompt, **settings)
         image = Image.open(io.BytesIO(base64.b64decode(answer["images"][0]))).convert("RGB")
         return Generated(image, json.loads(answer["info"])["infotexts"][0])
 

@@ -310,20 +310,7 @@ def b18_a_batch_with_different_tags(s: Situation) -> None:
         "save_images": False,
     }
     expected = s.pixels(f"a face, <lora:{file}:1> {name}")
-    answer = s.webui.call(
-        "/sdapi/v1/txt2img",
-        {
-            "prompt": f"a face| <lora:{file}:1> {name}",
-            "width": 64,
-            "height": 64,
-            "steps": 12,
-            "sampler_name": "Euler",
-            "cfg_scale": 4,
-            "seed": 0,
-            "batch_size": 2,
-            **settings,
-        },
-    )
+    answer = s.webui.ask_txt2img(f"a face| <lora:{file}:1> {name}", batch_size=2, **settings)
     assert expected in s.webui.pictures(answer)
 
 

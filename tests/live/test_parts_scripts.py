@@ -23,18 +23,7 @@ def situation(pivotal_webui, checkpoint: Path) -> Situation:
 
 
 def run(s: Situation, prompt: str, script: str, arguments: list[Any]) -> Any:
-    body = {
-        "prompt": prompt,
-        "width": 64,
-        "height": 64,
-        "steps": 12,
-        "sampler_name": "Euler",
-        "cfg_scale": 4,
-        "seed": 0,
-        "script_name": script,
-        "script_args": arguments,
-    }
-    return s.webui.call("/sdapi/v1/txt2img", body)
+    return s.webui.ask_txt2img(prompt, script_name=script, script_args=arguments)
 
 
 def test_four_rows(situation: Situation) -> None:
