@@ -53,6 +53,12 @@ class VocabularyStats:
     median_norm: float
     std: float
 
+    @classmethod
+    def of(cls, table: Tensor) -> VocabularyStats:
+        """Measured on a token table `(tokens, width)`."""
+        rows = table.detach().float()
+        return cls(float(rows.norm(dim=1).median()), float(rows.std()))
+
 
 class TextEncoder(Protocol):
     """Prompts to conditioning, identical to what the host does at inference (chunks of 75, emphasis, BREAK, skip)."""

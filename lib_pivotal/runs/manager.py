@@ -6,7 +6,6 @@ import logging
 import re
 import threading
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from lib_pivotal.errors import ConfigError, DataError, HostError, PivotalError
 from lib_pivotal.runs.preflight import Preflight, measure
 from lib_pivotal.runs.studio import Studio
 from lib_pivotal.runs.view import RunView
-from lib_pivotal.training.aside import Aside
+from lib_pivotal.training.aside import Aside, Interlude
 from lib_pivotal.training.events import Commands, Event, FileSaved, Listener, Notice, RunEnded
 from lib_pivotal.training.logs import default_logs, fan_out
 
@@ -216,24 +215,17 @@ class _ViewedAside:
     def wanted(self) -> bool:
         return self._inner.wanted()
 
-    def serve(
-        self,
-        *,
-        write_bundle: Callable[[Path], Path],
-        wait: Callable[[], None],
-        stopping: Callable[[], bool],
-        say: Callable[[str], None],
-    ) -> None:
+    def serve(self, interlude: Interlude) -> None:
         def tell(message: str) -> None:
             self._view.set_status("waiting", message, needs_checkpoint=True)
-            say(message)
+            interlude.say(message)
 
         if self._commands.paused:
             self._view.set_status("paused", "paused: the model is free for pictures")
         else:
             self._view.set_status("waiting", "another job has the model")
         try:
-            self._inner.serve(write_bundle=write_bundle, wait=wait, stopping=stopping, say=tell)
+            self._inner.serve(replace(interlude, say=tell))
         finally:
             self._view.set_status("training")
 

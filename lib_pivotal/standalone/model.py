@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import hashlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 
 from lib_pivotal.bundle.hashes import checkpoint_legacy_hash, checkpoint_sha256
 from lib_pivotal.errors import HostError
+from lib_pivotal.hosting import check_clip_skip, is_adaptable, pictures_at_once, weights_fingerprint
 from lib_pivotal.ports import (
     Conditioning,
     LatentDistribution,
@@ -31,10 +31,6 @@ from lib_pivotal.standalone.session import borrowed, evaluating
 from lib_pivotal.standalone.text import StandaloneTextEncoder
 
 LATENT_SCALE = 8
-PIXELS_AT_ONCE = 1 << 20
-"""Pictures that go through the autoencoder or the U-Net together have at most so many pixels in all: 256 of 64 px."""
-
-_BLOCK_WORDS = ("attentions", "resnets", "downsamplers", "upsamplers")
 
 
 def scaled_linear_alphas() -> Tensor:
@@ -74,18 +70,14 @@ class StandaloneCodec:
     def fingerprint(self) -> str:
         """SHA-256 over names, types and values of the weights, and the scale; computed once."""
         if not self._fingerprint:
-            digest = hashlib.sha256(repr(self.scale_factor).encode())
-            for name, tensor in sorted(self.vae.state_dict().items()):
-                digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-                digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-            self._fingerprint = digest.hexdigest()
+            self._fingerprint = weights_fingerprint(self.vae.state_dict(), scale_factor=self.scale_factor)
         return self._fingerprint
 
     @torch.no_grad()
     def encode(self, pixels: Tensor) -> LatentDistribution:
         """`(batch, 3, height, width)` in [-1, 1] -> scaled mean and std, fp32."""
         means, stds = [], []
-        for part in pixels.to(self.vae.device, self.vae.dtype).split(_at_once(*pixels.shape[-2:])):
+        for part in pixels.to(self.vae.device, self.vae.dtype).split(pictures_at_once(*pixels.shape[-2:])):
             distribution = self.vae.encode(part).latent_dist
             means.append(distribution.mean.float() * self.scale_factor)
             stds.append(distribution.std.float() * self.scale_factor)
@@ -95,7 +87,7 @@ class StandaloneCodec:
     def decode(self, latents: Tensor) -> Tensor:
         """Scaled latents -> pixels in [-1, 1], fp32, clamped."""
         size = (latents.shape[-2] * LATENT_SCALE, latents.shape[-1] * LATENT_SCALE)
-        parts = (latents.float() / self.scale_factor).to(self.vae.device, self.vae.dtype).split(_at_once(*size))
+        parts = (latents.float() / self.scale_factor).to(self.vae.device, self.vae.dtype).split(pictures_at_once(*size))
         return torch.cat([self.vae.decode(part, return_dict=False)[0].float() for part in parts]).clamp(-1, 1)
 
 
@@ -185,7 +177,7 @@ class StandaloneHost:
         """U-Net (attention, feed-forward, projections, resnets, re-samplers), then text model; in the models' order."""
         found = []
         for path, module in self.denoiser.unet.named_modules():
-            if isinstance(module, nn.Linear | nn.Conv2d) and any(word in path for word in _BLOCK_WORDS):
+            if isinstance(module, nn.Linear | nn.Conv2d) and is_adaptable(path):
                 kind: Any = "linear" if isinstance(module, nn.Linear) else "conv"
                 found.append(Layer(f"lora_unet_{path.replace('.', '_')}", "unet", kind, module))
         for path, module in self.text.model.named_modules():
@@ -199,11 +191,7 @@ class StandaloneHost:
         """One at a time: models frozen and placed; all put back on exit, whatever happens."""
         if self._borrowed:
             raise HostError(f"{self._name}: a run has the model already; end it before starting another")
-        if not 1 <= request.clip_skip <= self.text.layer_count:
-            raise HostError(
-                f"clip_skip = {request.clip_skip}: {self._name} has {self.text.layer_count} text layers; "
-                f"use 1 to {self.text.layer_count}"
-            )
+        check_clip_skip(request.clip_skip, layer_count=self.text.layer_count, name=self._name)
         clip_skip, input_grad = self.text.clip_skip, self.text.input_requires_grad
         self._borrowed = True
         try:
@@ -258,13 +246,9 @@ def _groups(requests: Sequence[SampleRequest], encoded: Sequence[tuple[Tensor, T
         together.setdefault(key, []).append(index)
     batches = []
     for (width, height, *_), members in together.items():
-        size = _at_once(height, width)
+        size = pictures_at_once(height, width)
         batches += [members[start : start + size] for start in range(0, len(members), size)]
     return batches
-
-
-def _at_once(height_px: int, width_px: int) -> int:
-    return max(1, PIXELS_AT_ONCE // (height_px * width_px))
 
 
 def _to_images(pixels: Tensor) -> list[Image.Image]:

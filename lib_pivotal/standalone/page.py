@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import threading
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from lib_pivotal.config import Run
 from lib_pivotal.ports import Host
 from lib_pivotal.runs.manager import RunManager
 from lib_pivotal.standalone.model import StandaloneHost
-from lib_pivotal.training.aside import Aside
+from lib_pivotal.training.aside import Aside, Interlude
 
 
 class StandaloneStudio:
@@ -94,15 +94,8 @@ class _NobodyWaits:
     def wanted(self) -> bool:
         return False
 
-    def serve(
-        self,
-        *,
-        write_bundle: Callable[[Path], Path],
-        wait: Callable[[], None],
-        stopping: Callable[[], bool],
-        say: Callable[[str], None],
-    ) -> None:
-        wait()
+    def serve(self, interlude: Interlude) -> None:
+        interlude.wait()
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -108,8 +108,7 @@ class StandaloneTextEncoder:
     def vocabulary_stats(self) -> tuple[VocabularyStats, ...]:
         """Measured once."""
         if self._stats is None:
-            rows = self.token_table.weight.detach().float()
-            self._stats = (VocabularyStats(float(rows.norm(dim=1).median()), float(rows.std())),)
+            self._stats = (VocabularyStats.of(self.token_table.weight),)
         return self._stats
 
     def token_ids(self, text: str) -> list[int]:

@@ -19,7 +19,7 @@ import torch
 
 from lib_pivotal.errors import TrainingError
 from lib_pivotal.ports import TrainingBatch
-from lib_pivotal.training.aside import Aside
+from lib_pivotal.training.aside import Aside, Interlude
 from lib_pivotal.training.distributed import World
 from lib_pivotal.training.events import (
     Commands,
@@ -238,10 +238,12 @@ class Trainer:
         network = self._trainable.network
         with nullcontext() if network is None else network.with_multipliers(unet=0.0, te=0.0):
             self._aside.serve(
-                write_bundle=self._write_copy,
-                wait=self._commands.wait_while_paused,
-                stopping=lambda: self._commands.stopping,
-                say=lambda message: self._notice("info", message),
+                Interlude(
+                    write_bundle=self._write_copy,
+                    wait=self._commands.wait_while_paused,
+                    stopping=lambda: self._commands.stopping,
+                    say=lambda message: self._notice("info", message),
+                )
             )
             if not self._commands.stopping:
                 self._rebind()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from secrets import compare_digest
 from typing import Any
@@ -111,12 +112,12 @@ class _Routes:
         self._manager = manager
 
     def start(self, run: dict[str, Any]) -> StartAnswer:
-        with _Told():
+        with _told():
             view = self._manager().start(run_from_dict(run))
         return StartAnswer(id=view.run_id, folder=str(view.folder))
 
     def preflight(self, run: dict[str, Any]) -> PreflightAnswer:
-        with _Told():
+        with _told():
             found = self._manager().preflight(run_from_dict(run))
         return PreflightAnswer(
             **{**found.__dict__, "faults": [_fault(fault) for fault in found.faults], "remarks": list(found.remarks)}
@@ -126,13 +127,13 @@ class _Routes:
         return [path.name for path in self._manager().resumable()]
 
     def show(self, run_id: str) -> dict[str, Any]:
-        with _Told(404):
+        with _told(404):
             return self._manager().view(run_id).snapshot()
 
     def command(self, verb: str) -> Callable[[str], dict[str, Any]]:
         def serve(run_id: str) -> dict[str, Any]:
             manager = self._manager()
-            with _Told(404):
+            with _told(404):
                 view = manager.view(run_id)
             names = {"save": "save_now", "sample": "sample_now"}
             getattr(manager, names.get(verb, verb))()
@@ -146,13 +147,13 @@ class _Routes:
         folder = next((path for path in manager.resumable() if path.name == run_id), None)
         if folder is None:
             raise HTTPException(404, f"no interrupted run {run_id!r} with a saved state")
-        with _Told():
+        with _told():
             view = manager.resume_folder(folder)
         return StartAnswer(id=view.run_id, folder=str(view.folder))
 
     def load_checkpoint(self, run_id: str) -> dict[str, Any]:
         manager = self._manager()
-        with _Told(404):
+        with _told(404):
             view = manager.view(run_id)
             manager.studio.load_checkpoint()
         return view.snapshot()
@@ -163,7 +164,7 @@ class _Routes:
         return LiveAnswer(on=request.on, name=studio.live_name())
 
     def scan(self, request: ScanRequest) -> ScanAnswer:
-        with _Told():
+        with _told():
             found = scan(Path(request.folder))
         return ScanAnswer(
             pictures=len(found.pictures),
@@ -175,21 +176,16 @@ class _Routes:
         )
 
 
-class _Told:
+@contextmanager
+def _told(status: int = 400) -> Iterator[None]:
     """Our errors as HTTP errors: 422 with every fault by field for settings, else the sentence."""
-
-    def __init__(self, status: int = 400) -> None:
-        self._status = status
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if isinstance(error, ConfigError):
-            faults = [_fault(fault).dict() for fault in error.faults]
-            raise HTTPException(422, {"message": str(error), "faults": faults}) from error
-        if isinstance(error, PivotalError):
-            raise HTTPException(self._status, str(error)) from error
+    try:
+        yield
+    except ConfigError as error:
+        faults = [_fault(fault).dict() for fault in error.faults]
+        raise HTTPException(422, {"message": str(error), "faults": faults}) from error
+    except PivotalError as error:
+        raise HTTPException(status, str(error)) from error
 
 
 def _fault(fault: Any) -> FaultAnswer:

@@ -34,7 +34,7 @@ FOLDER_FIRST = "the embeddings folder"
 
 def register() -> None:
     """Put the patches in place; `unregister` takes them back."""
-    networks = freshness.lora_networks()
+    networks = compat.find_lora_networks()
     unregister()
     if networks is None:
         logger.warning("the built-in Lora extension is switched off: words in bundles cannot be used")
@@ -125,7 +125,7 @@ def resolve() -> WordTable:
 
 
 def _sources() -> list[Source]:
-    networks = freshness.lora_networks()
+    networks = compat.find_lora_networks()
     data = resolver.data or {}
     wanted = {tag.name: tag.words for kind in tags.LORA_KINDS for tag in map(_tag, data.get(kind, ()))}
     sources: dict[str, Source] = {}
@@ -169,7 +169,7 @@ def _add_source(sources: dict[str, Source], labels: tuple[str, ...], entry: Any,
 
 def mended(params: Iterable[Any]) -> list[Any]:
     """The tags as the web UI can take them: it raises for a weight that is no number, and loses all LoRAs with it."""
-    networks = freshness.lora_networks()
+    networks = compat.find_lora_networks()
     good: list[Any] = []
     for param in params:
         name = str(param.items[0]) if param.items else ""

@@ -14,7 +14,7 @@ from typing import Any
 from modules.ui_extra_networks import quote_js
 
 from lib_pivotal.ui import card_editor
-from lib_pivotal.webui import catalog, freshness, tags
+from lib_pivotal.webui import catalog, compat, tags
 from lib_pivotal.webui.patches import Patches
 
 FIELDS = "pivotal_fields"
@@ -50,7 +50,7 @@ def unregister() -> None:
 
 def _create_item(original: Callable[..., Any], page: Any, name: str, *arguments: Any, **named: Any) -> Any:
     item = original(page, name, *arguments, **named)
-    networks = freshness.lora_networks()
+    networks = compat.find_lora_networks()
     entry = networks.available_networks.get(name)
     if item is None or entry is None:
         return item
@@ -106,7 +106,7 @@ def _setup_save_handler(original: Callable[..., Any], editor: Any, button: Any, 
 
 def _get_metadata_table(original: Callable[..., Any], editor: Any, name: str) -> Any:
     table = original(editor, name)
-    networks = freshness.lora_networks()
+    networks = compat.find_lora_networks()
     entry = networks.available_networks.get(name)
     if entry is None:
         return table

@@ -15,7 +15,7 @@ from modules import extra_networks, shared
 from lib_pivotal.bundle.format import META_RECOMMENDED
 from lib_pivotal.bundle.glance import Glance, glance
 from lib_pivotal.errors import BundleError
-from lib_pivotal.webui import freshness, tags
+from lib_pivotal.webui import compat, freshness, tags
 
 TE_WEIGHT, UNET_WEIGHT, PART = "pivotal te weight", "pivotal unet weight", "pivotal part"
 """Keys of the card's .json: the weights and the part that a click on the card writes."""
@@ -55,7 +55,7 @@ def _look(path: Path) -> Glance | str:
 
 def find_on_disk(name: str) -> Any:
     """The web UI's entry of a LoRA file by name or alias, looked for on the disk where it is not listed; or None."""
-    networks = freshness.lora_networks()
+    networks = compat.find_lora_networks()
     for attempt in (0, 1):
         entry = networks.available_networks.get(name)
         if name.lower() not in networks.forbidden_network_aliases:
@@ -172,6 +172,6 @@ def everything_as_json() -> str:
 
 
 def _entries() -> list[Any]:
-    networks = freshness.lora_networks()
+    networks = compat.find_lora_networks()
     entries = [] if networks is None else list(networks.available_networks.values())
     return sorted(entries, key=lambda entry: str(entry.name).lower())

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from modules import call_queue, paths_internal, progress, sd_hijack_clip
+from modules import call_queue, paths_internal, progress, sd_hijack_clip, sd_models
 
 from lib_pivotal.errors import HostError
 
@@ -74,8 +75,18 @@ def lora_networks() -> Any:
     Raises:
         HostError: the extension is switched off.
     """
-    try:
-        import networks
-    except ImportError as error:
-        raise HostError("the built-in extension Lora is switched off. Enable it in Extensions, and reload.") from error
+    networks = find_lora_networks()
+    if networks is None:
+        raise HostError("the built-in extension Lora is switched off. Enable it in Extensions, and reload.")
     return networks
+
+
+def find_lora_networks() -> Any:
+    """The same, or None where the extension is switched off."""
+    found = sys.modules.get("networks")
+    return found if hasattr(found, "loaded_networks") else None
+
+
+def loaded_model() -> Any:
+    """The checkpoint in memory, or None; asking for `shared.sd_model` would load one."""
+    return sd_models.model_data.sd_model

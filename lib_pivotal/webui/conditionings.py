@@ -15,7 +15,7 @@ from typing import Any
 
 from modules import extra_networks, processing, sd_hijack, shared
 
-from lib_pivotal.webui import bundles, catalog, freshness
+from lib_pivotal.webui import bundles, catalog, compat, freshness
 from lib_pivotal.webui.patches import Patches
 from lib_pivotal.webui.state import resolver
 from lib_pivotal.webui.words import Entry
@@ -46,7 +46,7 @@ _memory = _Memory()
 def register() -> None:
     """Put the patches in place."""
     unregister()
-    if freshness.lora_networks() is None:
+    if compat.find_lora_networks() is None:
         return
     _memory.patches.wrap(processing.StableDiffusionProcessing, "cached_params", _cached_params)
     _memory.patches.wrap(processing.StableDiffusionProcessing, "get_conds_with_caching", _get_conds_with_caching)

@@ -23,6 +23,8 @@ from typing import Any, TypeAlias
 import torch
 from modules import cache
 
+from lib_pivotal.webui import compat
+
 logger = logging.getLogger(__name__)
 
 Stamp: TypeAlias = "tuple[int, int, int]"
@@ -80,7 +82,7 @@ def forget_lora_file(path: str | Path) -> None:
 
 def renew_entry(path: str | Path) -> None:
     """Read name, alias, metadata and hash of a LoRA file again, or take it off the list where it is gone."""
-    networks = lora_networks()
+    networks = compat.find_lora_networks()
     if networks is None:
         return
     name = Path(path).stem
@@ -109,7 +111,7 @@ def drop_stale() -> list[str]:
     To be called where a picture begins, in the thread that makes it. Merged weights of these networks are taken out of
     the layers, so that the next forward merges the new ones.
     """
-    networks = lora_networks()
+    networks = compat.find_lora_networks()
     if networks is None:
         return []
     held = {id(net): net for net in (*networks.loaded_networks, *networks.networks_in_memory.values())}
@@ -139,7 +141,7 @@ def unmerge(names: Iterable[str]) -> int:
 
     A layer remembers what is merged as (name, multipliers) in `network_current_names`; emptied, it is merged anew.
     """
-    networks, model = lora_networks(), _loaded_model()
+    networks, model = compat.find_lora_networks(), compat.loaded_model()
     if networks is None or model is None:
         return 0
     wanted, count = set(names), 0
@@ -157,17 +159,9 @@ def network_state() -> tuple[object, ...]:
 
     Empty where no network is loaded.
     """
-    networks = lora_networks()
+    networks = compat.find_lora_networks()
     loaded = networks.loaded_networks if networks is not None else ()
     return tuple((net.name, getattr(net, STAMP, None), net.te_multiplier, net.dyn_dim) for net in loaded)
-
-
-def lora_networks() -> Any:
-    """The module `networks` of the built-in Lora extension, or None where that is switched off."""
-    import sys
-
-    found = sys.modules.get("networks")
-    return found if hasattr(found, "loaded_networks") else None
 
 
 def _file_changed(net: Any) -> bool:
@@ -176,15 +170,8 @@ def _file_changed(net: Any) -> bool:
 
 
 def _layers() -> int | None:
-    mapping = getattr(_loaded_model(), "network_layer_mapping", None)
+    mapping = getattr(compat.loaded_model(), "network_layer_mapping", None)
     return None if mapping is None else id(mapping)
-
-
-def _loaded_model() -> Any:
-    """The checkpoint in memory, or None; asking for `shared.sd_model` would load one."""
-    from modules import sd_models
-
-    return sd_models.model_data.sd_model
 
 
 def _key(path: str | Path) -> str:

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from lib_pivotal.webui import freshness, tags
+from lib_pivotal.webui import compat, tags
 
 LORA_HASHES = "Lora hashes"
 FIELDS = ("Prompt", "Hires prompt")
@@ -18,7 +18,7 @@ FIELDS = ("Prompt", "Hires prompt")
 
 def pasted(_: str, params: dict[str, Any]) -> None:
     """Give every tag whose file is not there under its name the name of the file with its hash; a callback."""
-    networks = freshness.lora_networks()
+    networks = compat.find_lora_networks()
     hashes = read_hashes(params.get(LORA_HASHES))
     if networks is None or not hashes:
         return

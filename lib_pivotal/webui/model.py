@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 from lib_pivotal.borrowing import widened
 from lib_pivotal.bundle.layer_names import UnetShape, diffusers_path, kohya_name
 from lib_pivotal.errors import HostError
+from lib_pivotal.hosting import check_clip_skip, is_adaptable, pictures_at_once, weights_fingerprint
 from lib_pivotal.ports import (
     Conditioning,
     LatentDistribution,
@@ -28,10 +28,6 @@ from lib_pivotal.ports import (
 from lib_pivotal.webui.session import Borrowing
 from lib_pivotal.webui.text import WebUITextEncoder, make_embedding, registered
 
-PIXELS_AT_ONCE = 1 << 20
-"""Pictures that go through the autoencoder or the sampler together have at most so many pixels in all."""
-
-_BLOCK_WORDS = ("attentions", "resnets", "downsamplers", "upsamplers")
 SAMPLER = "Euler"
 
 
@@ -59,11 +55,7 @@ class WebUICodec:
     def fingerprint(self) -> str:
         """SHA-256 over names, types and values of the weights, and the scale."""
         model = self._model()
-        digest = hashlib.sha256(repr(float(model.scale_factor)).encode())
-        for name, tensor in sorted(model.first_stage_model.state_dict().items()):
-            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-        return digest.hexdigest()
+        return weights_fingerprint(model.first_stage_model.state_dict(), scale_factor=float(model.scale_factor))
 
     @torch.no_grad()
     def encode(self, pixels: Tensor) -> LatentDistribution:
@@ -78,7 +70,7 @@ class WebUICodec:
         model = self._model()
         context = devices.autocast() if dtype is None else torch.autocast(devices.device.type, enabled=False)
         means, stds = [], []
-        for part in pixels.split(_at_once(*pixels.shape[-2:])):
+        for part in pixels.split(pictures_at_once(*pixels.shape[-2:])):
             with context:
                 posterior = model.encode_first_stage(part.to(devices.device, dtype or devices.dtype_vae))
             means.append(posterior.mean.float() * model.scale_factor)
@@ -148,11 +140,7 @@ class WebUIHost:
     @contextmanager
     def session(self, request: SessionRequest) -> Iterator[None]:
         """The model frozen and placed for training; all of it back as it was on exit, whatever happens."""
-        if not 1 <= request.clip_skip <= self.text.layer_count:
-            raise HostError(
-                f"clip_skip = {request.clip_skip}: {self.info.name} has {self.text.layer_count} text layers; "
-                f"use 1 to {self.text.layer_count}"
-            )
+        check_clip_skip(request.clip_skip, layer_count=self.text.layer_count, name=self.info.name)
         with self._borrowing.session(request):
             yield
 
@@ -175,7 +163,7 @@ def _unet_layers(unet: nn.Module) -> Iterator[Layer]:
         if not isinstance(module, nn.Linear | nn.Conv2d) or not path.startswith(("input_", "middle_", "output_")):
             continue
         ours = diffusers_path(path, shape)
-        if any(word in ours for word in _BLOCK_WORDS):
+        if is_adaptable(ours):
             kind: Any = "linear" if isinstance(module, nn.Linear) else "conv"
             yield Layer(kohya_name(ours, "unet"), "unet", kind, module)
 
@@ -222,10 +210,6 @@ def _groups(requests: Sequence[SampleRequest]) -> Iterator[list[int]]:
         key = (request.width_px, request.height_px, request.steps, request.cfg_scale, request.negative_prompt)
         together.setdefault(key, []).append(index)
     for (width, height, *_), members in together.items():
-        size = _at_once(height, width)
+        size = pictures_at_once(height, width)
         for start in range(0, len(members), size):
             yield members[start : start + size]
-
-
-def _at_once(height_px: int, width_px: int) -> int:
-    return max(1, PIXELS_AT_ONCE // (height_px * width_px))

@@ -8,7 +8,7 @@ from typing import Any
 from modules import scripts, shared
 
 from lib_pivotal.ui import parts_rows
-from lib_pivotal.webui import catalog, freshness, tags
+from lib_pivotal.webui import catalog, compat, tags
 from lib_pivotal.webui.state import say
 
 
@@ -40,7 +40,7 @@ class LoraParts(scripts.Script):  # type: ignore[misc]
 
     def process_batch(self, p: Any, *_: Any, **__: Any) -> None:
         """Say what stays from the picture before where extra networks are switched off (B22)."""
-        networks = freshness.lora_networks()
+        networks = compat.find_lora_networks()
         if p.disable_extra_networks and networks is not None and networks.loaded_networks:
             names = ", ".join(net.name for net in networks.loaded_networks)
             say(f"extra networks are switched off for this picture, so those of the one before stay: {names}")
@@ -91,7 +91,7 @@ def write_out_traps(p: Any, batch_number: int) -> None:
 def with_added_network(prompt: str) -> str:
     """The prompt with the tag of the setting "Add network to prompt", which the web UI adds later, out of reach."""
     added = getattr(shared.opts, "sd_lora", "None")
-    networks = freshness.lora_networks()
+    networks = compat.find_lora_networks()
     if added == "None" or networks is None or added not in networks.available_networks:
         return prompt
     if any(tag.name == added for _, tag in tags.tags_in(prompt)):

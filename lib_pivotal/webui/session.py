@@ -117,22 +117,12 @@ class Borrowing:
         """Inside the session, for pictures: attention as the user has it, and the checkpoint stays the one it is."""
         if self._stack is None:
             raise HostError("pictures of a run need its model, which is not lent now")
-        attention = [cls.forward for cls in _ATTENTIONS]
-        state = shared.state
-        flags = {name: getattr(state, name) for name in ("skipped", "interrupted", "stopping_generation")}
         with ExitStack() as stack:
             stack.enter_context(_option("sd_model_checkpoint", self._checkpoint.title))
-            for cls, forward in zip(_ATTENTIONS, self._attention_before, strict=True):
-                cls.forward = forward
-            for name in flags:
-                setattr(state, name, False)
-            try:
-                yield
-            finally:
-                for cls, forward in zip(_ATTENTIONS, attention, strict=True):
-                    cls.forward = forward
-                for name, value in flags.items():
-                    setattr(state, name, value)
+            stack.enter_context(_attention(self._attention_before))
+            for name in ("skipped", "interrupted", "stopping_generation"):
+                stack.enter_context(_attribute(shared.state, name, False))
+            yield
 
     def _enter(self) -> None:
         request = self._request
@@ -140,6 +130,8 @@ class Borrowing:
         model = self.model
         unet, text = model.model.diffusion_model, model.cond_stage_model
         self._attention_before = [cls.forward for cls in _ATTENTIONS]
+        # scaled dot product attention has a gradient and is as quick as any; the autoencoder keeps its own
+        differentiable = sd_hijack_optimizations.scaled_dot_product_attention_forward
         with ExitStack() as stack:
             restore_merged(model)
             stack.enter_context(_state("pivotal tuning"))
@@ -147,7 +139,7 @@ class Borrowing:
             stack.enter_context(_without_hypernetworks())
             stack.enter_context(_without_tiling())
             stack.enter_context(_without_token_merging(model))
-            stack.enter_context(_attention())
+            stack.enter_context(_attention([differentiable] * len(_ATTENTIONS)))
             stack.enter_context(_without_own_checkpointing(unet))
             stack.enter_context(flags_restored(model))
             stack.enter_context(frozen(model))
@@ -282,16 +274,12 @@ def _without_token_merging(model: Any) -> Iterator[None]:
 
 
 @contextmanager
-def _attention() -> Iterator[None]:
-    """Scaled dot product attention, which has a gradient and is as quick as any; the autoencoder keeps its own."""
-    before = [cls.forward for cls in _ATTENTIONS]
-    try:
-        for cls in _ATTENTIONS:
-            cls.forward = sd_hijack_optimizations.scaled_dot_product_attention_forward
+def _attention(forwards: Sequence[Any]) -> Iterator[None]:
+    """ldm's and sgm's cross attention computed so."""
+    with ExitStack() as stack:
+        for cls, forward in zip(_ATTENTIONS, forwards, strict=True):
+            stack.enter_context(_attribute(cls, "forward", forward))
         yield
-    finally:
-        for cls, forward in zip(_ATTENTIONS, before, strict=True):
-            cls.forward = forward
 
 
 @contextmanager

@@ -8,13 +8,12 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from modules import call_queue, paths, sd_models, shared
+from modules import call_queue, paths, sd_hijack, sd_models, shared
 
 from lib_pivotal.config import Run
 from lib_pivotal.errors import HostError
-from lib_pivotal.training.aside import Aside
+from lib_pivotal.training.aside import Aside, Interlude
 from lib_pivotal.webui import compat, freshness, settings
 from lib_pivotal.webui.model import WebUIHost
 from lib_pivotal.webui.session import check_trainable
@@ -36,7 +35,7 @@ class WebUIStudio:
 
     def checkpoint(self) -> str:
         """The loaded checkpoint's title; nothing is loaded for it."""
-        model: Any = sd_models.model_data.sd_model
+        model = compat.loaded_model()
         info = getattr(model, "sd_checkpoint_info", None)
         return "" if info is None else str(info.title)
 
@@ -51,8 +50,7 @@ class WebUIStudio:
     def taken_names(self) -> Collection[str]:
         """Embedding files' names and those that are registered now."""
         names = {path.stem.lower() for path in Path(shared.cmd_opts.embeddings_dir).rglob("*.*") if path.is_file()}
-        database = _embedding_database()
-        return names | {name.lower() for name in database.word_embeddings}
+        return names | {name.lower() for name in sd_hijack.model_hijack.embedding_db.word_embeddings}
 
     def clip_skip(self) -> int:
         """The setting that pictures are made with."""
@@ -81,7 +79,7 @@ class WebUIStudio:
 
     def check_ready(self) -> None:
         """What is loaded now; nothing is loaded for it."""
-        model: Any = sd_models.model_data.sd_model
+        model = compat.loaded_model()
         if model is not None:
             check_trainable(model)
 
@@ -159,23 +157,16 @@ class _LockAside:
     def wanted(self) -> bool:
         return compat.jobs_waiting()
 
-    def serve(
-        self,
-        *,
-        write_bundle: Callable[[Path], Path],
-        wait: Callable[[], None],
-        stopping: Callable[[], bool],
-        say: Callable[[str], None],
-    ) -> None:
+    def serve(self, interlude: Interlude) -> None:
         borrowing = self._studio.host.borrowing
-        self._studio.write_live(write_bundle)
+        self._studio.write_live(interlude.write_bundle)
         with borrowing.suspended():
-            _hand_over(wait)
+            _hand_over(interlude.wait)
             told = False
-            while not borrowing.is_loaded() and not stopping():
+            while not borrowing.is_loaded() and not interlude.stopping():
                 if not told:
                     needed = borrowing.checkpoint_title
-                    say(f"another checkpoint is loaded now; the run goes on when {needed} is back")
+                    interlude.say(f"another checkpoint is loaded now; the run goes on when {needed} is back")
                     told = True
                 _hand_over(lambda: time.sleep(0.5))
 
@@ -192,9 +183,3 @@ def _hand_over(meanwhile: Callable[[], None]) -> None:
         meanwhile()
     finally:
         call_queue.queue_lock.acquire()
-
-
-def _embedding_database() -> Any:
-    from modules import sd_hijack
-
-    return sd_hijack.model_hijack.embedding_db

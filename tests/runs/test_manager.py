@@ -59,12 +59,12 @@ class TinyStudio:
     def wanted(self):
         return self.visitor is not None
 
-    def serve(self, *, write_bundle, wait, stopping, say):
+    def serve(self, interlude):
         self.visits += 1
         if self.visitor is not None:
             visitor, self.visitor = self.visitor, None
             visitor()
-        wait()
+        interlude.wait()
 
     def adjusted(self, run):
         return run
