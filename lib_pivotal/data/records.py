@@ -17,7 +17,10 @@ Level = Literal["error", "warning", "info"]
 
 @dataclass(frozen=True)
 class Picture:
-    """One usable picture: `key` is its path below the dataset's folder, with `/`; its size is as displayed."""
+    """One usable picture: `key` is its path below the dataset's folder, with `/`; its size is as displayed.
+
+    `focus_px` is the box of a face or whatever must stay in sight: left, top, right, bottom in the displayed picture.
+    """
 
     key: str
     path: Path
@@ -28,6 +31,7 @@ class Picture:
     repeats: int = 1
     mask_path: Path | None = None
     has_alpha: bool = False
+    focus_px: tuple[float, float, float, float] | None = None
 
     @cached_property
     def sha256(self) -> str:
