@@ -89,7 +89,7 @@ def find_lora_networks() -> Any:
 
 
 def list_lora_files(names: Sequence[str]) -> None:
-    """Let the Lora extension find files of these names that it has not listed; before 1.10 it lists all of them anew."""
+    """Let the Lora extension find files of these names that it has not listed; before 1.10 it lists all anew."""
     networks = lora_networks()
     if hasattr(networks, "process_network_files"):
         networks.process_network_files(list(names))
