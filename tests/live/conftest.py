@@ -158,7 +158,8 @@ class WebUI:
     def reload_files(self) -> None:
         """Have it look for LoRA and embedding files again."""
         self.call("/sdapi/v1/refresh-loras", {})
-        self.call("/sdapi/v1/refresh-embeddings", {})
+        with contextlib.suppress(RequestFailedError):  # 1.7 has no such route
+            self.call("/sdapi/v1/refresh-embeddings", {})
 
     def wait_until_ready(self) -> None:
         """Until the API answers and the checkpoint is loaded; fails, showing the log's end, if that does not come."""
