@@ -39,11 +39,16 @@ class Layer:
 
 @dataclass(frozen=True, eq=False)
 class Conditioning:
-    """Encoded prompts: `context` `(batch, 77·chunks, width)`; `pooled` and `sizes` for SDXL only."""
+    """Encoded prompts: `context` `(batch, 77·chunks, width)`; `pooled` and `sizes` for SDXL only.
+
+    `concat` `(batch, 5, h, w)` for inpainting checkpoints only: what they see beside the noisy latents, see
+    `TrainingBatch.inpaint`.
+    """
 
     context: Tensor
     pooled: Tensor | None = None
     sizes: Tensor | None = None
+    concat: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -120,13 +125,15 @@ class ImageCodec(Protocol):
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """Of the checkpoint: `family` is `sd1`, `sd2` or `sdxl`; hashes as kohya's metadata wants them (may be empty)."""
+    """Of the checkpoint: `family` is `sd1`, `sd2` or `sdxl`; hashes as kohya's metadata wants them (may be empty);
+    `inpainting`: its U-Net takes nine channels."""
 
     name: str
     family: Literal["sd1", "sd2", "sdxl"] = "sd1"
     sha256: str = ""
     legacy_hash: str = ""
     v_prediction: bool = False
+    inpainting: bool = False
 
 
 @dataclass(frozen=True)
@@ -190,6 +197,11 @@ class TrainingBatch:
     `latents` `(batch, 4, h, w)` scaled; `mask` `(batch, 1, h, w)` weights of the loss or None; `weights` `(batch,)`
     loss weight a picture (prior preservation, concept weights); `keys` names the pictures for logs; `words` lists
     the trained words in each caption (for the counts of draws).
+    `sizes` `(batch, 6)` fp32 in px: height and width of the picture before any resizing, top and left of the cut in the
+    resized (and mirrored) picture, height and width trained: SDXL's conditioning (Podell et al. 2023, arXiv 2307.01952,
+    sections 2.2 and 2.3).
+    `inpaint` `(batch, 5, h, w)` for inpainting checkpoints, else None: the hole (1 = to be painted), then the latents
+    of the picture with the hole in it, as the web UI's `inpainting_image_conditioning` puts them.
     """
 
     latents: Tensor
@@ -199,3 +211,4 @@ class TrainingBatch:
     keys: list[str]
     words: list[tuple[str, ...]] = field(default_factory=list)
     sizes: Tensor | None = None
+    inpaint: Tensor | None = None

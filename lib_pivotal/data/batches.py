@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import random
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -54,10 +54,9 @@ class BatchSource:
         latents: LatentChoice = "draw",
         draw_weights: Mapping[str, float] | None = None,
         concept_weights: Mapping[str, float] | None = None,
-        with_sizes: bool = False,
     ) -> None:
         """`words` are looked for in the final captions; `draw_weights` (by key, missing = 0) replace repeats;
-        `concept_weights` (missing = 1) weigh the loss; `with_sizes` fills `sizes` for SDXL."""
+        `concept_weights` (missing = 1) weigh the loss."""
         if not cache.pictures:
             raise DataError("no picture is ready for training. Build the latent cache first.")
         if batch_size < 1 or accumulation < 1:
@@ -74,7 +73,7 @@ class BatchSource:
         self._by_key = {picture.key: picture for picture in self._pictures}
         self._batch_size, self._accumulation = batch_size, accumulation
         self._rank, self._world_size, self._splits = rank, world_size, 1
-        self._seed, self._latents, self._with_sizes = seed, latents, with_sizes
+        self._seed, self._latents = seed, latents
         self._concept_weights = dict(concept_weights or {})
         self._find_words = WordFinder(words)
         self._rates = self._rates_from(draw_weights)
@@ -149,7 +148,8 @@ class BatchSource:
             weights=torch.tensor([self._concept_weights.get(picture.concept, 1.0) for picture in pictures]),
             keys=[draw.key for draw in draws],
             words=[self._find_words(caption) for caption in captions],
-            sizes=torch.tensor([self._sizes(draw.key) for draw in draws]) if self._with_sizes else None,
+            sizes=torch.tensor([self._cache.sizes(draw.key, flip=draw.flip) for draw in draws]),
+            inpaint=_stack(entry.inpaint for entry in entries),
         )
 
     def __iter__(self) -> Iterator[TrainingBatch]:
@@ -213,13 +213,6 @@ class BatchSource:
         noise = torch.randn(mean.shape, generator=torch.Generator().manual_seed(seed_of(name)))
         return mean + entry.std.float() * noise
 
-    def _sizes(self, key: str) -> list[float]:
-        """SDXL's: original height and width, top and left of the cut, height and width trained."""
-        picture, place = self._by_key[key], self._cache.placement(key)
-        original, trained = (picture.height_px, picture.width_px), (place.bucket.height_px, place.bucket.width_px)
-        numbers = (*original, place.top_px, place.left_px, *trained)
-        return [float(number) for number in numbers]
-
 
 def seed_of(name: str) -> int:
     """A seed for a torch.Generator from a name: equal on every machine, unlike `hash`."""
@@ -238,3 +231,9 @@ def _stack_masks(entries: list[CachedLatents]) -> Tensor | None:
     return torch.stack(
         [torch.ones_like(entry.mean[:1]).float() if entry.mask is None else entry.mask.float() for entry in entries]
     )
+
+
+def _stack(tensors: Iterable[Tensor | None]) -> Tensor | None:
+    """One tensor of all, or None where there are none."""
+    found = [tensor for tensor in tensors if tensor is not None]
+    return torch.stack(found) if found else None

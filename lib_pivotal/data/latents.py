@@ -16,7 +16,7 @@ from torch import Tensor
 
 from lib_pivotal.data.buckets import Buckets, Placement
 from lib_pivotal.data.latent_files import LatentFiles, entry_name
-from lib_pivotal.data.masks import MaskScale, latent_mask, read_mask
+from lib_pivotal.data.masks import MaskScale, inpaint_hole, latent_mask, read_mask
 from lib_pivotal.data.pictures import Transparency, background, file_sha256, flatten, open_rgba
 from lib_pivotal.data.records import Picture, Problem
 from lib_pivotal.errors import DataError
@@ -28,11 +28,15 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True, eq=False)
 class CachedLatents:
-    """What is kept of one picture: `mean` and `std` `(4, h/8, w/8)` scaled, `mask` `(1, h/8, w/8)` or None."""
+    """What is kept of one picture: `mean` and `std` `(4, h/8, w/8)` scaled, `mask` `(1, h/8, w/8)` or None.
+
+    `inpaint` `(5, h/8, w/8)`, for inpainting checkpoints: the hole, and the picture's latents with the hole in it.
+    """
 
     mean: Tensor
     std: Tensor
     mask: Tensor | None = None
+    inpaint: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -45,13 +49,34 @@ class _Job:
     name: str = ""
 
 
+@dataclass(frozen=True, eq=False)
+class _Opened:
+    """A picture as it is trained: `pixels` `(3, h, w)` in [-1, 1], `mask` and `hole` `(1, h, w)` of 0 and 1."""
+
+    pixels: Tensor
+    mask: Tensor | None = None
+    hole: Tensor | None = None
+
+    def holed(self) -> Tensor:
+        """The pixels with mid-grey in the hole."""
+        assert self.hole is not None
+        return self.pixels * (1.0 - self.hole)
+
+    def inpaint(self, latents: Tensor) -> Tensor:
+        """The hole at the latents' size (nearest, as the web UI has it), then `latents` of the holed picture."""
+        assert self.hole is not None
+        hole = torch.nn.functional.interpolate(self.hole[None], size=latents.shape[-2:])[0]
+        return torch.cat([hole.to(latents), latents])
+
+
 class LatentCache:
     """Latents of pictures at their buckets' sizes, in memory and, with a `folder`, on disk too.
 
     `flip`: True mirrors every picture also, or the names of the concepts to mirror. `masks`: scale of the mask files,
     None ignores them (alpha weighs the loss with `transparency="mask"` whatever `masks` says). `in_memory=False` reads
-    each entry from disk at each draw. Encodes in fixed groups, so that an interrupted and continued caching gives the
-    same bits as an uninterrupted one.
+    each entry from disk at each draw. `inpainting` also keeps what an inpainting checkpoint sees beside the noise: a
+    picture's mask file is its hole; without one all of it is. Encodes in fixed groups, so that an interrupted and
+    continued caching gives the same bits as an uninterrupted one.
     """
 
     def __init__(
@@ -66,6 +91,7 @@ class LatentCache:
         masks: MaskScale | None = None,
         mask_minimum: float = 0.0,
         mask_normalise: bool = True,
+        inpainting: bool = False,
         batch_size: int = 4,
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
@@ -80,12 +106,14 @@ class LatentCache:
         self._files = LatentFiles(folder) if folder is not None else None
         self._in_memory, self._flip, self._transparency = in_memory, flip, transparency
         self._masks, self._mask_minimum, self._mask_normalise = masks, mask_minimum, mask_normalise
+        self._inpainting = inpainting
         self._batch_size, self._device, self._dtype = batch_size, device, dtype
         self._seed, self._workers = seed, workers
         self._entries: dict[tuple[str, bool], CachedLatents] = {}
         self._names: dict[tuple[str, bool], str] = {}
         self._placements: dict[str, Placement] = {}
         self._pictures: list[Picture] = []
+        self._by_key: dict[str, Picture] = {}
         self.encoded = 0
         """How many entries the last `build` had to encode; the others came from disk or memory."""
 
@@ -97,7 +125,7 @@ class LatentCache:
     @property
     def size_bytes(self) -> int:
         """Memory held by the entries."""
-        tensors = (t for entry in self._entries.values() for t in (entry.mean, entry.std, entry.mask) if t is not None)
+        tensors = (tensor for entry in self._entries.values() for tensor in _tensors(entry).values())
         return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
     def placement(self, key: str) -> Placement:
@@ -107,6 +135,18 @@ class LatentCache:
     def flips(self, key: str) -> bool:
         """Whether a picture is there mirrored, too."""
         return (key, True) in self._names
+
+    def sizes(self, key: str, *, flip: bool = False) -> list[float]:
+        """SDXL's six numbers of a picture, see `TrainingBatch.sizes`.
+
+        As the paper and diffusers have it: the cut's place in the resized picture, taken after mirroring. kohya mirrors
+        too, but counts from the bucket instead (library/train_util.py, `get_crop_ltrb`, 48d368f): a picture cut at its
+        sides has a crop at the top there.
+        """
+        picture, place = self._by_key[key], self._placements[key]
+        left_px = place.resized_px[0] - place.box_px[2] if flip else place.left_px
+        numbers = (picture.height_px, picture.width_px, place.top_px, left_px)
+        return [float(number) for number in (*numbers, place.bucket.height_px, place.bucket.width_px)]
 
     def get(self, key: str, *, flip: bool = False) -> CachedLatents:
         """The latents of a picture."""
@@ -162,6 +202,7 @@ class LatentCache:
         """Every picture, mirrored or not, bucket by bucket, with its entry's name."""
         placed = [(picture, self._buckets.assign(picture.width_px, picture.height_px)) for picture in pictures]
         self._placements = {picture.key: placement for picture, placement in placed}
+        self._by_key = {picture.key: picture for picture in pictures}
         placed.sort(key=lambda pair: pair[1].bucket)  # stable: the given order within a bucket
         for picture, placement in placed:
             try:
@@ -197,6 +238,8 @@ class LatentCache:
             facts["mask"] = [file_sha256(picture.mask_path), self._masks]
         if "mask" in facts or facts.get("alpha_mask"):
             facts["mask_weights"] = [self._mask_minimum, self._mask_normalise]
+        if self._inpainting:
+            facts["hole"] = "" if picture.mask_path is None else file_sha256(picture.mask_path)
         return replace(job, name=entry_name(facts))
 
     def _background(self, key: str) -> tuple[int, int, int]:
@@ -208,12 +251,12 @@ class LatentCache:
         """Take a group's entries from disk, or encode the whole group if one is missing."""
         ready = {job: self._read(job.name) for job in group} if self._files is not None else {}
         if self._files is None or any(entry is None for entry in ready.values()):
-            opened: list[tuple[_Job, Tensor, Tensor | None]] = []
-            for job, pixels in zip(group, pool.map(self._open, group), strict=True):
-                if isinstance(pixels, Exception):
-                    _fail(job.picture.key, pixels, problems, failed)
+            opened: list[tuple[_Job, _Opened]] = []
+            for job, found in zip(group, pool.map(self._open, group), strict=True):
+                if isinstance(found, Exception):
+                    _fail(job.picture.key, found, problems, failed)
                 else:
-                    opened.append((job, *pixels))
+                    opened.append((job, found))
             encoded = self._encode(opened, problems, failed) if opened else {}
             for job, entry in encoded.items():
                 if ready.get(job) is None:  # what was on disk stays as it is
@@ -227,8 +270,8 @@ class LatentCache:
                 if self._in_memory:
                     self._entries[job.picture.key, job.flip] = made
 
-    def _open(self, job: _Job) -> tuple[Tensor, Tensor | None] | Exception:
-        """Pixels `(3, height, width)` in [-1, 1] and the mask, or what went wrong."""
+    def _open(self, job: _Job) -> _Opened | Exception:
+        """The picture as it is trained, or what went wrong."""
         picture, placement = job.picture, job.placement
         try:
             rgb, alpha = open_rgba(picture.path)
@@ -238,10 +281,10 @@ class LatentCache:
                     f"{picture.height_px} px as scanned. Scan the folder again"
                 )
             grey = None
-            if self._masks is not None and picture.mask_path is not None:
+            if (self._masks is not None or self._inpainting) and picture.mask_path is not None:
                 grey = read_mask(picture.mask_path)
             mask = latent_mask(
-                grey,
+                grey if self._masks is not None else None,
                 alpha if self._transparency == "mask" else None,
                 placement=placement,
                 scale=self._masks or "linear",
@@ -252,18 +295,25 @@ class LatentCache:
             flat = flatten(rgb, alpha, background=self._background(picture.key))
             cut = flat.resize(placement.resized_px, Image.Resampling.LANCZOS).crop(placement.box_px)
             pixels = torch.from_numpy(np.array(cut)).permute(2, 0, 1).float().div_(127.5).sub_(1.0)
-            return (pixels.flip(-1) if job.flip else pixels), mask
+            hole = None if not self._inpainting else inpaint_hole(grey, placement=placement)
+            if job.flip:
+                pixels, hole = pixels.flip(-1), None if hole is None else hole.flip(-1)
+            return _Opened(pixels, mask, hole)
         except (DataError, OSError) as error:
             return error
 
     def _encode(
-        self, opened: Sequence[tuple[_Job, Tensor, Tensor | None]], problems: list[Problem], failed: set[str]
+        self, opened: Sequence[tuple[_Job, _Opened]], problems: list[Problem], failed: set[str]
     ) -> dict[_Job, CachedLatents]:
-        means, stds = self._through_codec(torch.stack([pixels for _, pixels, _ in opened]))
+        means, stds = self._through_codec(torch.stack([found.pixels for _, found in opened]))
+        holed: list[Tensor | None] = [None] * len(opened)
+        if self._inpainting:
+            holed = list(self._through_codec(torch.stack([found.holed() for _, found in opened]))[0])
         result: dict[_Job, CachedLatents] = {}
-        for (job, _, mask), mean, std in zip(opened, means, stds, strict=True):
+        for (job, found), mean, std, rest in zip(opened, means, stds, holed, strict=True):
             if bool(torch.isfinite(mean).all()) and bool(torch.isfinite(std).all()):
-                result[job] = CachedLatents(mean=mean.clone(), std=std.clone(), mask=mask)
+                inpaint = None if rest is None else found.inpaint(rest)
+                result[job] = CachedLatents(mean=mean.clone(), std=std.clone(), mask=found.mask, inpaint=inpaint)
             else:
                 _fail(
                     job.picture.key,
@@ -292,7 +342,7 @@ class LatentCache:
         tensors = self._files.read(name) if self._files is not None else None
         if tensors is None or not {"mean", "std"} <= set(tensors):
             return None
-        return CachedLatents(mean=tensors["mean"], std=tensors["std"], mask=tensors.get("mask"))
+        return CachedLatents(tensors["mean"], tensors["std"], tensors.get("mask"), tensors.get("inpaint"))
 
 
 def _groups(jobs: Sequence[_Job], size: int) -> Iterator[list[_Job]]:
@@ -308,8 +358,8 @@ def _groups(jobs: Sequence[_Job], size: int) -> Iterator[list[_Job]]:
 
 
 def _tensors(entry: CachedLatents) -> dict[str, Tensor]:
-    tensors = {"mean": entry.mean, "std": entry.std}
-    return tensors if entry.mask is None else {**tensors, "mask": entry.mask}
+    tensors = {"mean": entry.mean, "std": entry.std, "mask": entry.mask, "inpaint": entry.inpaint}
+    return {key: tensor for key, tensor in tensors.items() if tensor is not None}
 
 
 def _fail(key: str, error: Exception, problems: list[Problem], failed: set[str]) -> None:

@@ -89,6 +89,16 @@ def latent_mask(
     return result.flip(-1).contiguous() if flip else result
 
 
+def inpaint_hole(grey: Image.Image | None, *, placement: Placement) -> Tensor:
+    """What an inpainting checkpoint is to paint, `(1, height, width)` of 0 and 1 in pixels: where the mask is brighter
+    than mid-grey; all of it without a mask, as the web UI's txt2img has it."""
+    size = (placement.bucket.width_px, placement.bucket.height_px)
+    if grey is None:
+        return torch.ones(1, size[1], size[0])
+    cut = grey.resize(placement.resized_px, Image.Resampling.LANCZOS).crop(placement.box_px)
+    return torch.from_numpy(np.asarray(cut, dtype=np.float32) / 255.0).round()[None]
+
+
 def normalised(weights: Tensor) -> Tensor:
     """Weights scaled to a mean of 1; a mask that is black everywhere cannot be."""
     mean = float(weights.mean())

@@ -109,9 +109,7 @@ class Words(nn.Module):
     def parameter_groups(self) -> list[WordGroup]:
         """One group a word, in order, frozen ones included (a word may be thawed later)."""
         return [
-            WordGroup(
-                name, self._settings[name].lr_factor, self._settings[name].weight_decay, self.parameters_of(name)
-            )
+            WordGroup(name, self._settings[name].lr_factor, self._settings[name].weight_decay, self.parameters_of(name))
             for name in self._names
         ]
 

@@ -53,7 +53,10 @@ class StandaloneDenoiser:
         """As above; timesteps may be fractional, as samplers give them."""
         dtype = self.unet.dtype
         prediction = self.unet(
-            latents.to(dtype), timesteps, encoder_hidden_states=context.to(dtype), return_dict=False  # type: ignore[arg-type]
+            latents.to(dtype),  # type: ignore[arg-type]
+            timesteps,
+            encoder_hidden_states=context.to(dtype),  # type: ignore[arg-type]
+            return_dict=False,
         )
         return prediction[0]
 

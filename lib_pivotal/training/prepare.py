@@ -79,6 +79,7 @@ def make_latents(
         transparency=data.transparency,  # type: ignore[arg-type]
         masks=scale,
         mask_normalise=data.mask_normalise,
+        inpainting=host.info.inpainting,
         device=host.device,
     )
     problems = cache.build(list(pictures), progress=progress, should_stop=should_stop)

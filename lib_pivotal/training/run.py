@@ -239,8 +239,16 @@ def _held_out_batches(run: Run, prepared: Prepared, cache: LatentCache) -> dict[
         names = find(picture.caption)
         if not names or picture.key not in ready:
             continue
-        latents = cache.get(picture.key).mean[None]
-        found.setdefault(names[0], []).append(
-            TrainingBatch(latents, [picture.caption], None, torch.ones(1), [picture.key], [names])
+        entry = cache.get(picture.key)
+        batch = TrainingBatch(
+            latents=entry.mean[None],
+            captions=[picture.caption],
+            mask=None,
+            weights=torch.ones(1),
+            keys=[picture.key],
+            words=[names],
+            sizes=torch.tensor([cache.sizes(picture.key)]),
+            inpaint=None if entry.inpaint is None else entry.inpaint[None],
         )
+        found.setdefault(names[0], []).append(batch)
     return found

@@ -109,6 +109,8 @@ class MicroStep:
             conditioning = self._text.encode(batch.captions, words)
             if batch.sizes is not None:
                 conditioning = replace(conditioning, sizes=batch.sizes.to(self._device))
+            if batch.inpaint is not None:
+                conditioning = replace(conditioning, concat=batch.inpaint.to(self._device))
             prediction = self._predict(drawn, conditioning)
         target = self._schedule.target(latents, drawn.noise, drawn.timesteps)
         return self._objective(
@@ -146,6 +148,7 @@ def _slice(batch: TrainingBatch, part: slice) -> TrainingBatch:
         keys=batch.keys[part],
         words=batch.words[part],
         sizes=None if batch.sizes is None else batch.sizes[part],
+        inpaint=None if batch.inpaint is None else batch.inpaint[part],
     )
 
 

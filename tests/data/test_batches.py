@@ -58,7 +58,7 @@ def _joined(batches: list[TrainingBatch]) -> TrainingBatch:
 
 
 def test_a_batch(cache: LatentCache) -> None:
-    batch = _source(cache, with_sizes=True, concept_weights={"taro": 0.5}).batch(0)
+    batch = _source(cache, concept_weights={"taro": 0.5}).batch(0)
     assert batch.latents.shape[:2] == (4, 4) and batch.latents.dtype == torch.float32
     assert batch.mask is None and batch.sizes is not None and batch.sizes.shape == (4, 6)
     for key, caption, words, weight in zip(batch.keys, batch.captions, batch.words, batch.weights, strict=True):
@@ -68,12 +68,38 @@ def test_a_batch(cache: LatentCache) -> None:
 
 
 def test_sizes_are_sdxls(cache: LatentCache) -> None:
-    source = _source(cache, with_sizes=True)
+    source = _source(cache)
     batch = next(found for step in range(50) if "taro" in (found := source.batch(step)).keys[0])
     placement = cache.placement(batch.keys[0])
     assert batch.sizes is not None and batch.sizes[0].tolist() == [
         48, 96, placement.top_px, placement.left_px, placement.bucket.height_px, placement.bucket.width_px,
     ]  # fmt: skip
+
+
+def test_sizes_follow_the_mirror(tmp_path: Path, add, codec) -> None:
+    """The cut in the mirrored picture, found by cutting a picture whose columns are numbered."""
+    add("wide/a.png", (300, 100), caption="x")
+    cache = LatentCache(codec, Buckets(64, bucketing=False), flip=True)
+    cache.build(scan(tmp_path / "wide").pictures)
+    placement = cache.placement("a.png")
+    columns = list(range(placement.resized_px[0]))
+    for flip in (False, True):
+        trained = columns[placement.left_px : placement.box_px[2]]
+        trained, whole = (trained[::-1], columns[::-1]) if flip else (trained, columns)
+        assert cache.sizes("a.png", flip=flip) == [100, 300, 0, whole.index(trained[0]), 64, 64]
+    source = BatchSource(cache, CaptionPipeline(), batch_size=1)
+    for step in range(20):
+        sizes = source.batch(step).sizes
+        assert sizes is not None and sizes[0].tolist() == cache.sizes("a.png", flip=source.draws(step)[0].flip)
+
+
+def test_inpainting_comes_with_the_batch(tmp_path: Path, add, codec) -> None:
+    add("i/a.png", caption="x")
+    cache = LatentCache(codec, Buckets(64), inpainting=True)
+    cache.build(scan(tmp_path / "i").pictures)
+    batch = BatchSource(cache, CaptionPipeline(), batch_size=2).batch(0)
+    assert batch.inpaint is not None and batch.inpaint.shape == (2, 5, 8, 8) and bool((batch.inpaint[:, 0] == 1).all())
+    assert batch.mask is None
 
 
 def test_random_access_equals_iteration(cache: LatentCache) -> None:

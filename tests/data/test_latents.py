@@ -200,6 +200,39 @@ def test_mask_files(tmp_path: Path, codec, add) -> None:
     assert mask(masks="hcp", mask_normalise=False) == pytest.approx(1.0)  # a repainted mask is no stale one
 
 
+def test_inpainting(tmp_path: Path, codec, add) -> None:
+    """By hand, after the web UI's `inpainting_image_conditioning`: a mask's white part is the hole, mid-grey in it."""
+    add("set/a.png", caption="x")
+    add("set/b.png", caption="x")
+    (tmp_path / "set/mask").mkdir()
+    mask = Image.new("L", (64, 64), 0)
+    mask.paste(200, (0, 0, 20, 64))
+    mask.save(tmp_path / "set/mask/a.png")
+    pictures = scan(tmp_path / "set").pictures
+    cache = LatentCache(codec, BUCKETS, inpainting=True, flip=True, folder=tmp_path / "cache")
+    assert cache.build(pictures) == [] and cache.get("a.png").mask is None
+    pixels = torch.from_numpy(np.array(open_picture(pictures[0].path))).permute(2, 0, 1)[None] / 127.5 - 1
+    pixels[..., :20] = 0.0
+    for flip in (False, True):
+        found = cache.get("a.png", flip=flip).inpaint
+        with torch.no_grad():
+            expected = codec.encode(pixels.flip(-1) if flip else pixels).mean[0]
+        assert found is not None and torch.allclose(found[1:], expected, atol=1e-5)
+    hole = cache.get("a.png").inpaint
+    assert hole is not None and hole[0, 0].tolist() == [1, 1, 1, 0, 0, 0, 0, 0]  # pixels 0, 8, 16 of 20 are white
+    whole = cache.get("b.png").inpaint
+    with torch.no_grad():
+        grey = codec.encode(torch.zeros(1, 3, 64, 64)).mean[0]
+    assert whole is not None and bool((whole[0] == 1).all()) and torch.allclose(whole[1:], grey, atol=1e-5)
+    plain = LatentCache(codec, BUCKETS, flip=True, folder=tmp_path / "cache")
+    plain.build(pictures)
+    assert plain.encoded == 4 and plain.get("a.png").inpaint is None
+    again = LatentCache(codec, BUCKETS, inpainting=True, flip=True, folder=tmp_path / "cache")
+    again.build(pictures)
+    back = again.get("a.png").inpaint
+    assert again.encoded == 0 and back is not None and torch.equal(back, hole)
+
+
 def test_failures_are_named_and_left_out(dataset: Dataset, codec, tmp_path: Path, add) -> None:
     add("set/a/0.png", (80, 64))  # another size than scanned
     (tmp_path / "set/a/1.png").unlink()
