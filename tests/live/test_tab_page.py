@@ -171,7 +171,7 @@ def _compare(visitor: Visitor, webui: WebUI) -> None:
     page = visitor.page
     visitor.open_tab("Compare")
     page.wait_for_timeout(2000)
-    visitor.choose("pivotal_compare_file", "browsed")
+    visitor.choose("pivotal_compare_file", "browsed.safetensors")
     visitor.fill("pivotal_compare_prompts", "{word}, smile, park background")
     for name, value in (("weights", "1, 0.5"), ("size", 64), ("steps", 12), ("cfg", 4)):
         visitor.fill(f"pivotal_compare_{name}", value)
