@@ -1,4 +1,4 @@
-"""The compvis layout of an SD1 checkpoint and diffusers' names for the same weights.
+"""The compvis layout of a checkpoint and diffusers' names for the same weights.
 
 Nothing is computed here: every weight has the same numbers under both names. Only the autoencoder's attention differs
 in shape (1x1 convolutions `(c, c, 1, 1)` there, linear layers `(c, c)` in diffusers). The block counters are those of
@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
-UNET, VAE, TEXT = "model.diffusion_model.", "first_stage_model.", "cond_stage_model.transformer."
+UNET, VAE = "model.diffusion_model.", "first_stage_model."
 
 _RESNET = {
     "in_layers.0": "norm1",
@@ -34,6 +34,8 @@ def unet_prefixes(attention: Sequence[bool], resnets: int) -> dict[str, str]:
     names = {
         "time_embed.0": "time_embedding.linear_1",
         "time_embed.2": "time_embedding.linear_2",
+        "label_emb.0.0": "add_embedding.linear_1",
+        "label_emb.0.2": "add_embedding.linear_2",
         "input_blocks.0.0": "conv_in",
         "out.0": "conv_norm_out",
         "out.2": "conv_out",

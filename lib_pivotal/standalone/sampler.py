@@ -15,15 +15,21 @@ import torch
 from torch import Tensor
 
 from lib_pivotal.errors import HostError
+from lib_pivotal.ports import Conditioning
+from lib_pivotal.training.schedule import SMALLEST_ALPHA_CUMPROD
 
-Predict = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""(latents, timesteps, context) -> the U-Net's raw prediction; timesteps may lie between two whole ones."""
+Predict = Callable[[Tensor, Tensor, Conditioning], Tensor]
+"""(latents, timesteps, conditioning) -> the U-Net's raw prediction; timesteps may lie between two whole ones."""
 
 
 class SigmaSchedule:
-    """Sigmas of the 1000 training timesteps, read between them on the logarithm (k-diffusion's `DiscreteSchedule`)."""
+    """Sigmas of the 1000 training timesteps, read between them on the logarithm (k-diffusion's `DiscreteSchedule`).
+
+    A schedule of zero terminal SNR ends at the web UI's smallest ᾱ, where sigma is finite.
+    """
 
     def __init__(self, alphas_cumprod: Tensor) -> None:
+        alphas_cumprod = alphas_cumprod.clamp(min=SMALLEST_ALPHA_CUMPROD)
         self.sigmas = ((1 - alphas_cumprod) / alphas_cumprod).sqrt()
         self._log_sigmas = self.sigmas.log()
 
@@ -64,11 +70,26 @@ class SeededNoise:
 
 @dataclass(frozen=True, eq=False)
 class Guidance:
-    """The two conditionings of a batch, `(batch, tokens, width)` each, and the scale of each picture `(batch,)`."""
+    """The two conditionings of a batch and the scale of each picture `(batch,)`."""
 
-    positive: Tensor
-    negative: Tensor
+    positive: Conditioning
+    negative: Conditioning
     scale: Tensor
+
+
+def joined(parts: Sequence[Conditioning]) -> Conditioning:
+    """Conditionings of one kind and number of tokens as one batch."""
+
+    def cat(tensors: Sequence[Tensor | None]) -> Tensor | None:
+        found = [tensor for tensor in tensors if tensor is not None]
+        return torch.cat(found) if found else None
+
+    return Conditioning(
+        torch.cat([part.context for part in parts]),
+        cat([part.pooled for part in parts]),
+        cat([part.sizes for part in parts]),
+        cat([part.concat for part in parts]),
+    )
 
 
 class GuidedDenoiser:
@@ -86,9 +107,9 @@ class GuidedDenoiser:
         self._guidance = guidance
         self._v_prediction = v_prediction
         self._guided = bool((guidance.scale != 1).any())
-        self._together = guidance.positive.shape == guidance.negative.shape
+        self._together = guidance.positive.context.shape == guidance.negative.context.shape
         if self._guided and self._together:
-            self._both = torch.cat([guidance.positive, guidance.negative])
+            self._both = joined([guidance.positive, guidance.negative])
 
     def __call__(self, noisy: Tensor, sigma: Tensor) -> Tensor:
         """`noisy` `(batch, 4, h, w)`, `sigma` a scalar tensor."""
@@ -106,10 +127,10 @@ class GuidedDenoiser:
         """The guided noise, `(noisy − denoised) / σ`."""
         return (noisy - self(noisy, sigma)) / sigma
 
-    def _denoise(self, noisy: Tensor, sigma: Tensor, context: Tensor) -> Tensor:
+    def _denoise(self, noisy: Tensor, sigma: Tensor, conditioning: Conditioning) -> Tensor:
         timesteps = self._schedule.timestep(sigma.reshape(1)).expand(noisy.shape[0])
         scale = (sigma**2 + 1) ** 0.5
-        prediction = self._predict(noisy / scale, timesteps, context).float()
+        prediction = self._predict(noisy / scale, timesteps, conditioning).float()
         if self._v_prediction:
             return noisy / scale**2 - prediction * sigma / scale
         return noisy - prediction * sigma
@@ -156,7 +177,7 @@ def sample_latents(
         raise HostError(f"sampler = {sampler!r}: unknown; use one of {', '.join(SAMPLERS)}")
     if steps < 1:
         raise HostError(f"steps = {steps}: must be at least 1")
-    device = guidance.positive.device
+    device = guidance.positive.context.device
     schedule = SigmaSchedule(alphas_cumprod.to("cpu", torch.float32))
     sigmas = schedule.steps(steps).to(device)
     noise = SeededNoise(seeds, shape, device=device)

@@ -1,11 +1,11 @@
-"""Sizes of an SD1 architecture: from tensors to configurations, and from configurations to ldm's yaml.
+"""Sizes of an architecture: from tensors to configurations, and from configurations to ldm's yaml.
 
-Only the number of heads cannot be seen in the tensors; it comes from the yaml, or is SD1's.
+Only the number of heads cannot be seen in the tensors; it comes from the yaml, or is the family's.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,14 @@ from torch import Tensor
 
 from lib_pivotal.errors import HostError
 from lib_pivotal.standalone import compvis
+from lib_pivotal.standalone.families import SCALE_FACTORS, Family
 
 SD1_HEADS = 8
-CLIP_HEAD_WIDTH = 64
+HEAD_WIDTH = 64
+"""Of SD2's and SDXL's U-Nets, and of all text encoders."""
+
+SIZE_WIDTH = 256
+"""SDXL: values that each number of the size conditioning becomes."""
 _TEXT_FIELDS = (
     "vocab_size",
     "hidden_size",
@@ -46,45 +51,109 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return settings
 
 
-def _params(settings: Mapping[str, Any], part: str) -> Mapping[str, Any]:
-    return (settings.get(part) or {}).get("params") or {}
+def params_of(settings: Mapping[str, Any], *parts: str) -> Mapping[str, Any]:
+    """`params` of the first of these parts of a yaml that is there (ldm and sgm call them differently); or empty."""
+    for part in parts:
+        if settings.get(part):
+            return settings[part].get("params") or {}
+    return {}
 
 
-def unet_config(weights: Mapping[str, Tensor], settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Arguments of diffusers' UNet2DConditionModel for a U-Net's compvis weights (without prefix)."""
+def unet_config(weights: Mapping[str, Tensor], settings: Mapping[str, Any], family: Family = "sd1") -> dict[str, Any]:
+    """Arguments of diffusers' UNet2DConditionModel for a U-Net's compvis weights (without prefix).
+
+    SSD-1B and its like have SDXL's blocks with fewer transformers here and there, and none in the middle.
+    """
     channels: list[int] = []
-    attention: list[bool] = []
-    resnets = [0]
+    down: list[list[int]] = [[]]
     block = 1
     while any(name.startswith(f"input_blocks.{block}.") for name in weights):
         if f"input_blocks.{block}.0.op.weight" in weights:
-            resnets.append(0)
+            down.append([])
         else:
-            width = weights[f"input_blocks.{block}.0.out_layers.3.weight"].shape[0]
-            if resnets[-1] == 0:
-                channels.append(width)
-                attention.append(f"input_blocks.{block}.1.proj_in.weight" in weights)
-            resnets[-1] += 1
+            if not down[-1]:
+                channels.append(weights[f"input_blocks.{block}.0.out_layers.3.weight"].shape[0])
+            down[-1].append(_depth(weights, f"input_blocks.{block}.1"))
         block += 1
-    if not channels or len(set(resnets)) != 1:
+    if not channels or len({len(level) for level in down}) != 1:
         raise KeyError("input_blocks.1.0.out_layers.3.weight")
-    cross = "middle_block.1.transformer_blocks.0.attn2.to_k.weight"
-    heads = _params(settings, "unet_config").get("num_heads", SD1_HEADS)
+    step = len(down[0]) + 1
+    up = [[_depth(weights, f"output_blocks.{level * step + i}.1") for i in range(step)] for level in range(len(down))]
+    middle = _depth(weights, "middle_block.1")
+    cross = next((w for name, w in weights.items() if name.endswith("attn2.to_k.weight")), None)
+    linear = next((w for name, w in weights.items() if name.endswith(".1.proj_in.weight")), None)
+    if cross is None or linear is None:
+        raise KeyError("input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight")
     return {
-        "sample_size": (_params(settings, "first_stage_config").get("ddconfig") or {}).get("resolution", 512) // 8,
+        "sample_size": (params_of(settings, "first_stage_config").get("ddconfig") or {}).get("resolution", 512) // 8,
         "in_channels": weights["input_blocks.0.0.weight"].shape[1],
         "out_channels": weights["out.2.weight"].shape[0],
         "block_out_channels": tuple(channels),
-        "down_block_types": tuple("CrossAttnDownBlock2D" if a else "DownBlock2D" for a in attention),
-        "up_block_types": tuple("CrossAttnUpBlock2D" if a else "UpBlock2D" for a in reversed(attention)),
-        "layers_per_block": resnets[0],
-        "cross_attention_dim": weights[cross].shape[1],
-        "attention_head_dim": heads,  # diffusers' name for the number of heads
-        "use_linear_projection": weights["middle_block.1.proj_in.weight"].ndim == 2,
+        "down_block_types": tuple("CrossAttnDownBlock2D" if any(level) else "DownBlock2D" for level in down),
+        "up_block_types": tuple("CrossAttnUpBlock2D" if any(level) else "UpBlock2D" for level in up),
+        "layers_per_block": len(down[0]),
+        "cross_attention_dim": cross.shape[1],
+        "attention_head_dim": _heads(channels, settings, family),  # diffusers' name for the number of heads
+        "use_linear_projection": linear.ndim == 2,
+        **_transformers(down, up, middle),
+        **_vector_conditioning(weights),
     }
 
 
-def vae_config(weights: Mapping[str, Tensor], settings: Mapping[str, Any]) -> dict[str, Any]:
+def _depth(weights: Mapping[str, Tensor], place: str) -> int:
+    """Transformers in an attention block; 0 where there is no attention."""
+    depth = 0
+    while f"{place}.transformer_blocks.{depth}.attn1.to_q.weight" in weights:
+        depth += 1
+    return depth
+
+
+def _heads(channels: Sequence[int], settings: Mapping[str, Any], family: Family) -> int | tuple[int, ...]:
+    """SD1 has eight heads everywhere, the others heads of 64 channels."""
+    params = params_of(settings, "unet_config", "network_config")
+    heads, width = params.get("num_heads", -1), params.get("num_head_channels", -1)
+    if heads == -1 and width == -1:
+        heads, width = (SD1_HEADS, -1) if family == "sd1" else (-1, HEAD_WIDTH)
+    return int(heads) if width == -1 else tuple(max(1, each // int(width)) for each in channels)
+
+
+def _transformers(down: Sequence[Sequence[int]], up: Sequence[Sequence[int]], middle: int) -> dict[str, Any]:
+    """Transformers a block, where they are not one everywhere."""
+    depths = [_same_or_list(level) for level in down]
+    found: dict[str, Any] = {}
+    if middle == 0:
+        found["mid_block_type"] = "UNetMidBlock2D"
+    elif max(down[-1]) not in (0, middle) or (max(down[-1]) == 0 and middle != 1):
+        raise KeyError(f"middle_block.1.transformer_blocks.{max(down[-1])}.attn1.to_q.weight")
+    # a level without attention counts for the middle only
+    depths = [depth or 1 for depth in depths]
+    if any(depth != 1 for depth in depths):
+        found["transformer_layers_per_block"] = tuple(depths)
+    uniform = [_same_or_list(level) for level in up]
+    if any(isinstance(each, tuple) for each in (*depths, *uniform)):
+        # levels as in the way down, though they are those of the way up: diffusers wants them so
+        found["transformer_layers_per_block"] = tuple(depths)
+        found["reverse_transformer_layers_per_block"] = tuple(each or 1 for each in uniform)
+    return found
+
+
+def _same_or_list(depths: Sequence[int]) -> int | tuple[int, ...]:
+    return depths[0] if len(set(depths)) == 1 else tuple(depths)
+
+
+def _vector_conditioning(weights: Mapping[str, Tensor]) -> dict[str, Any]:
+    """SDXL's: pooled text and six numbers, 256 values each."""
+    first = weights.get("label_emb.0.0.weight")
+    if first is None:
+        return {}
+    return {
+        "addition_embed_type": "text_time",
+        "addition_time_embed_dim": SIZE_WIDTH,
+        "projection_class_embeddings_input_dim": first.shape[1],
+    }
+
+
+def vae_config(weights: Mapping[str, Tensor], settings: Mapping[str, Any], family: Family = "sd1") -> dict[str, Any]:
     """Arguments of diffusers' AutoencoderKL for an autoencoder's compvis weights (without prefix)."""
     channels = [weights["encoder.down.0.block.0.conv2.weight"].shape[0]]
     while f"encoder.down.{len(channels)}.block.0.conv2.weight" in weights:
@@ -92,7 +161,7 @@ def vae_config(weights: Mapping[str, Tensor], settings: Mapping[str, Any]) -> di
     resnets = 1
     while f"encoder.down.0.block.{resnets}.conv1.weight" in weights:
         resnets += 1
-    ddconfig = _params(settings, "first_stage_config").get("ddconfig") or {}
+    ddconfig = params_of(settings, "first_stage_config").get("ddconfig") or {}
     return {
         "block_out_channels": tuple(channels),
         "down_block_types": ("DownEncoderBlock2D",) * len(channels),
@@ -101,7 +170,7 @@ def vae_config(weights: Mapping[str, Tensor], settings: Mapping[str, Any]) -> di
         "latent_channels": weights["post_quant_conv.weight"].shape[0],
         "norm_num_groups": 32,
         "sample_size": ddconfig.get("resolution", 512),
-        "scaling_factor": float(settings.get("scale_factor", 0.18215)),
+        "scaling_factor": float(settings.get("scale_factor", SCALE_FACTORS[family])),
     }
 
 
@@ -109,8 +178,10 @@ def infer_text_config(weights: Mapping[str, Tensor], path: Path) -> dict[str, An
     """Arguments of CLIPTextConfig for a text model's weights, heads as in CLIP ViT-L/14 (64 wide)."""
     table = weights.get("text_model.embeddings.token_embedding.weight")
     if table is None:
-        name = f"{compvis.TEXT}text_model.embeddings.token_embedding.weight"
-        raise HostError(f"{path}: no tensor {name}; this is no SD1 checkpoint, whose text model is CLIP's")
+        raise HostError(
+            f"{path}: no text encoder that is known (no text_model.embeddings.token_embedding.weight); "
+            "choose a whole SD1, SD2 or SDXL checkpoint"
+        )
     layers = 0
     while f"text_model.encoder.layers.{layers}.mlp.fc1.weight" in weights:
         layers += 1
@@ -121,7 +192,7 @@ def infer_text_config(weights: Mapping[str, Tensor], path: Path) -> dict[str, An
         "projection_dim": width,
         "intermediate_size": weights["text_model.encoder.layers.0.mlp.fc1.weight"].shape[0],
         "num_hidden_layers": layers,
-        "num_attention_heads": max(1, width // CLIP_HEAD_WIDTH),
+        "num_attention_heads": max(1, width // HEAD_WIDTH),
         "max_position_embeddings": weights["text_model.embeddings.position_embedding.weight"].shape[0],
         "pad_token_id": table.shape[0] - 1,
         "bos_token_id": table.shape[0] - 2,

@@ -7,15 +7,21 @@ follows from the merges as in `SimpleTokenizer.__init__` of openai/CLIP, clip/si
 from __future__ import annotations
 
 import gzip
+import html
 import importlib.util
 import json
 import tempfile
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from transformers import CLIPTokenizer
 
 from lib_pivotal.errors import HostError
+
+if TYPE_CHECKING:
+    from lib_pivotal.standalone.prompts import Tokenizer
 
 START, END = "<|startoftext|>", "<|endoftext|>"
 VOCABULARY_SIZE = 49_408
@@ -68,3 +74,20 @@ def clip_tokenizer() -> CLIPTokenizer:
     """SD1's tokenizer: 77 places, padded with the end token. One object for all who ask; do not add tokens to it."""
     with tempfile.TemporaryDirectory() as folder:
         return CLIPTokenizer.from_pretrained(str(write_tokenizer(Path(folder))), local_files_only=True)
+
+
+class OpenClipTokenizer:
+    """A CLIP tokenizer as OpenCLIP uses it: the same tokens, but HTML's entities are resolved first, twice over.
+
+    open_clip v2.20.0, tokenizer.py, `basic_clean`.
+    """
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+        self.bos_token_id = tokenizer.bos_token_id
+        self.eos_token_id = tokenizer.eos_token_id
+
+    def __call__(self, text: list[str], *, truncation: bool, add_special_tokens: bool) -> Mapping[str, list[list[int]]]:
+        """As the tokenizer."""
+        plain = [html.unescape(html.unescape(one)) for one in text]
+        return self._tokenizer(plain, truncation=truncation, add_special_tokens=add_special_tokens)

@@ -7,10 +7,16 @@ import torch
 from safetensors.torch import load_file
 
 from lib_pivotal.errors import HostError
+from lib_pivotal.ports import Conditioning
 from lib_pivotal.standalone.sampler import Guidance, SeededNoise, SigmaSchedule, sample_latents
+from lib_pivotal.training.schedule import rescale_zero_terminal_snr
 from tests.golden.sampling_case import CASES, SEEDS, SHAPE, alphas_cumprod, contexts, formula
 
 GOLDEN = load_file(Path(__file__).parents[1] / "golden" / "sampling.safetensors")
+
+
+def predict(latents, timesteps, conditioning):
+    return formula(latents, timesteps, conditioning.context)
 
 
 def run(name, *, seeds=SEEDS, rows=..., scale=None, negative=None):
@@ -19,8 +25,8 @@ def run(name, *, seeds=SEEDS, rows=..., scale=None, negative=None):
     negative = plain_negative if negative is None else negative
     scales = torch.full((len(seeds),), golden_scale if scale is None else scale)
     return sample_latents(
-        formula,
-        Guidance(positive[rows], negative[rows], scales),
+        predict,
+        Guidance(Conditioning(positive[rows]), Conditioning(negative[rows]), scales),
         seeds=seeds,
         shape=SHAPE,
         steps=steps,
@@ -72,11 +78,18 @@ def test_noise_is_drawn_picture_by_picture():
     assert torch.equal(second[1], torch.randn(4, 2, 2, generator=generator))
 
 
+def test_zero_terminal_snr_begins_at_the_web_uis_largest_sigma():
+    alphas = rescale_zero_terminal_snr(alphas_cumprod())
+    schedule = SigmaSchedule(alphas)
+    assert alphas[-1] == 0 and float(schedule.sigmas[-1]) == pytest.approx(4518.7, rel=1e-3)
+    assert torch.isfinite(schedule.steps(5)).all()
+
+
 def test_refusals():
     positive, negative = contexts()
     options = {"seeds": SEEDS, "shape": SHAPE, "alphas_cumprod": alphas_cumprod(), "v_prediction": False}
-    guidance = Guidance(positive, negative, torch.ones(3))
+    guidance = Guidance(Conditioning(positive), Conditioning(negative), torch.ones(3))
     with pytest.raises(HostError, match="sampler = 'plms'"):
-        sample_latents(formula, guidance, steps=2, sampler="plms", **options)
+        sample_latents(predict, guidance, steps=2, sampler="plms", **options)
     with pytest.raises(HostError, match="steps = 0"):
-        sample_latents(formula, guidance, steps=0, **options)
+        sample_latents(predict, guidance, steps=0, **options)

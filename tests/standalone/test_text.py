@@ -56,8 +56,8 @@ def test_shorter_prompts_are_filled_with_empty_chunks(encoder, words):
     assert context.shape == (2, 154, WIDTH)
     torch.testing.assert_close(context[0, 77:], encoder.encode([""], words).context[0])
     each = encoder.encode_each(["short", long, ""], words)
-    assert [tensor.shape[0] for tensor in each] == [77, 154, 77]
-    torch.testing.assert_close(each[1], context[1])
+    assert [one.context.shape[:2] for one in each] == [(1, 77), (1, 154), (1, 77)]
+    torch.testing.assert_close(each[1].context[0], context[1])
 
 
 def test_renaming_changes_no_bit(encoder):
