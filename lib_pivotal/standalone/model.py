@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from lib_pivotal.bundle.hashes import checkpoint_legacy_hash, checkpoint_sha256
+from lib_pivotal.bundle.layer_names import kohya_name
 from lib_pivotal.errors import HostError
 from lib_pivotal.hosting import check_clip_skip, is_adaptable, pictures_at_once, weights_fingerprint
 from lib_pivotal.ports import (
@@ -21,16 +23,20 @@ from lib_pivotal.ports import (
     LatentDistribution,
     Layer,
     ModelInfo,
+    Part,
     SampleRequest,
     SessionRequest,
     WordVectors,
 )
+from lib_pivotal.standalone.families import INPAINTING_CHANNELS, Family
 from lib_pivotal.standalone.prompts import COMMA_BACKTRACK, Tokenizer
-from lib_pivotal.standalone.sampler import SAMPLERS, Guidance, sample_latents
+from lib_pivotal.standalone.sampler import SAMPLERS, Guidance, joined, sample_latents
 from lib_pivotal.standalone.session import borrowed, evaluating
 from lib_pivotal.standalone.text import StandaloneTextEncoder
 
 LATENT_SCALE = 8
+TE_PARTS: tuple[Part, ...] = ("te", "te2")
+"""Of the text encoders in their order."""
 
 
 def scaled_linear_alphas() -> Tensor:
@@ -46,19 +52,30 @@ class StandaloneDenoiser:
         self.unet = unet
 
     def __call__(self, latents: Tensor, timesteps: Tensor, conditioning: Conditioning) -> Tensor:
-        """The raw prediction."""
-        return self.predict(latents, timesteps, conditioning.context)
+        """The raw prediction; timesteps may be fractional, as samplers give them.
 
-    def predict(self, latents: Tensor, timesteps: Tensor, context: Tensor) -> Tensor:
-        """As above; timesteps may be fractional, as samplers give them."""
-        dtype = self.unet.dtype
-        prediction = self.unet(
-            latents.to(dtype),  # type: ignore[arg-type]
+        SDXL's vector is the pooled text, then the embedded sizes; an inpainting checkpoint's hole and holed picture are
+        further channels.
+        """
+        dtype: Any = self.unet.dtype
+        config: Any = self.unet.config
+        given = latents if conditioning.concat is None else torch.cat([latents, conditioning.concat], dim=1)
+        if given.shape[1] != config.in_channels:
+            raise HostError(f"the U-Net takes {config.in_channels} channels, {given.shape[1]} were given")
+        prediction: tuple[Tensor] = self.unet(
+            given.to(dtype),
             timesteps,
-            encoder_hidden_states=context.to(dtype),  # type: ignore[arg-type]
+            encoder_hidden_states=conditioning.context.to(dtype),
+            added_cond_kwargs=_vector(conditioning, dtype) if config.addition_embed_type == "text_time" else None,
             return_dict=False,
         )
         return prediction[0]
+
+
+def _vector(conditioning: Conditioning, dtype: torch.dtype) -> dict[str, Tensor]:
+    if conditioning.pooled is None or conditioning.sizes is None:
+        raise HostError("SDXL needs the pooled text and the sizes of each picture beside the prompts")
+    return {"text_embeds": conditioning.pooled.to(dtype), "time_ids": conditioning.sizes}
 
 
 class StandaloneCodec:
@@ -111,6 +128,8 @@ class StandaloneHost:
         scale_factor: float = 0.18215,
         v_prediction: bool = False,
         name: str = "model",
+        family: Family = "sd1",
+        text_model_2: nn.Module | None = None,
         file: Path | None = None,
         alphas_cumprod: Tensor | None = None,
         sampler: str = "euler",
@@ -120,9 +139,17 @@ class StandaloneHost:
         if sampler not in SAMPLERS:
             raise HostError(f"sampler = {sampler!r}: unknown; use one of {', '.join(SAMPLERS)}")
         self._name = name
+        self._family = family
         self._file = file
         self._v_prediction = v_prediction
-        self.text = StandaloneTextEncoder(text_model, tokenizer, clip_skip=clip_skip, comma_backtrack=comma_backtrack)
+        self.text = StandaloneTextEncoder(
+            text_model,
+            tokenizer,
+            second=text_model_2,
+            family=family,
+            clip_skip=clip_skip,
+            comma_backtrack=comma_backtrack,
+        )
         self.denoiser = StandaloneDenoiser(unet)
         self.codec = StandaloneCodec(vae, scale_factor=scale_factor)
         self.alphas_cumprod = scaled_linear_alphas() if alphas_cumprod is None else alphas_cumprod.float().cpu()
@@ -139,7 +166,7 @@ class StandaloneHost:
         dtype: torch.dtype = torch.float32,
         **settings: Any,
     ) -> StandaloneHost:
-        """A diffusers folder or a single .safetensors of SD1, offline; `settings` as for the class."""
+        """A diffusers folder or a single .safetensors of SD1, SD2 or SDXL, offline; `settings` as for the class."""
         from lib_pivotal.standalone.single_file import load_checkpoint
 
         path = Path(path)
@@ -150,6 +177,8 @@ class StandaloneHost:
             "v_prediction": checkpoint.prediction_type == "v_prediction",
             "alphas_cumprod": checkpoint.alphas_cumprod,
             "file": path if path.is_file() else None,
+            "family": checkpoint.family,
+            "text_model_2": checkpoint.text_model_2,
         }
         return cls(
             text_model=checkpoint.text_model,
@@ -162,10 +191,20 @@ class StandaloneHost:
     @functools.cached_property
     def info(self) -> ModelInfo:
         """Name, kind and the file's hashes, read when first asked for."""
-        if self._file is None:
-            return ModelInfo(self._name, "sd1", v_prediction=self._v_prediction)
-        sha256, legacy = checkpoint_sha256(self._file), checkpoint_legacy_hash(self._file)
-        return ModelInfo(self._name, "sd1", sha256, legacy, self._v_prediction)
+        file = self._file
+        return ModelInfo(
+            self._name,
+            self._family,
+            sha256="" if file is None else checkpoint_sha256(file),
+            legacy_hash="" if file is None else checkpoint_legacy_hash(file),
+            v_prediction=self._v_prediction,
+            inpainting=self._inpainting,
+        )
+
+    @property
+    def _inpainting(self) -> bool:
+        config: Any = self.denoiser.unet.config
+        return bool(config.in_channels == INPAINTING_CHANNELS)
 
     @property
     def device(self) -> torch.device:
@@ -173,20 +212,22 @@ class StandaloneHost:
         return next(self.denoiser.unet.parameters()).device
 
     def models(self) -> list[nn.Module]:
-        """Text model, U-Net, autoencoder."""
-        return [self.text.model, self.denoiser.unet, self.codec.vae]
+        """Text models, U-Net, autoencoder."""
+        return [*self.text.models, self.denoiser.unet, self.codec.vae]
 
     def layers(self) -> list[Layer]:
-        """U-Net (attention, feed-forward, projections, resnets, re-samplers), then text model; in the models' order."""
+        """U-Net (attention, feed-forward, projections, resnets, re-samplers), then text models; in the models' order."""
         found = []
         for path, module in self.denoiser.unet.named_modules():
             if isinstance(module, nn.Linear | nn.Conv2d) and is_adaptable(path):
                 kind: Any = "linear" if isinstance(module, nn.Linear) else "conv"
                 found.append(Layer(f"lora_unet_{path.replace('.', '_')}", "unet", kind, module))
-        for path, module in self.text.model.named_modules():
-            if isinstance(module, nn.Linear) and "encoder.layers." in path:
-                inside = path[path.index("encoder.layers.") :].replace(".", "_")
-                found.append(Layer(f"lora_te_text_model_{inside}", "te", "linear", module))
+        for model, part in zip(self.text.models, TE_PARTS, strict=False):
+            for path, module in model.named_modules():
+                if isinstance(module, nn.Linear) and "encoder.layers." in path:
+                    inside = f"text_model.{path[path.index('encoder.layers.') :]}"
+                    name = kohya_name(inside, part, towers=len(self.text.models))
+                    found.append(Layer(name, part, "linear", module))
         return found
 
     @contextlib.contextmanager
@@ -198,7 +239,7 @@ class StandaloneHost:
         clip_skip, input_grad = self.text.clip_skip, self.text.input_requires_grad
         self._borrowed = True
         try:
-            with borrowed(self.models(), [self.text.model, self.denoiser.unet], request=request):
+            with borrowed(self.models(), [*self.text.models, self.denoiser.unet], request=request):
                 self.text.clip_skip = request.clip_skip
                 self.text.input_requires_grad = request.train_text_encoder and request.gradient_checkpointing
                 yield
@@ -220,18 +261,36 @@ class StandaloneHost:
                 pictures.update(zip(group, _to_images(self.codec.decode(latents)), strict=True))
         return [pictures[index] for index in range(len(requests))]
 
-    def _encode_pairs(self, requests: Sequence[SampleRequest], words: WordVectors) -> list[tuple[Tensor, Tensor]]:
-        """(positive, negative) of each request, none filled up to the other's length."""
+    def _encode_pairs(
+        self, requests: Sequence[SampleRequest], words: WordVectors
+    ) -> list[tuple[Conditioning, Conditioning]]:
+        """(positive, negative) of each request, each a batch of one, none filled up to the other's length.
+
+        SDXL's negative conditioning is all zeros where the prompt is empty (the web UI's sd_models_xl.py:32).
+        """
         prompts = [request.prompt for request in requests] + [request.negative_prompt for request in requests]
         each = self.text.encode_each(prompts, words)
-        return list(zip(each[: len(requests)], each[len(requests) :], strict=True))
+        negatives = each[len(requests) :]
+        if self._family == "sdxl":
+            negatives = [
+                Conditioning(
+                    torch.zeros_like(one.context), None if one.pooled is None else torch.zeros_like(one.pooled)
+                )
+                if request.negative_prompt == ""
+                else one
+                for request, one in zip(requests, negatives, strict=True)
+            ]
+        return list(zip(each[: len(requests)], negatives, strict=True))
 
-    def _sample_group(self, requests: Sequence[SampleRequest], encoded: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+    def _sample_group(
+        self, requests: Sequence[SampleRequest], encoded: Sequence[tuple[Conditioning, Conditioning]]
+    ) -> Tensor:
         first = requests[0]
-        scale = torch.tensor([request.cfg_scale for request in requests], device=self.device)
+        beside = self._beside_the_text(first, count=len(requests))
+        positive, negative = (replace(joined([pair[side] for pair in encoded]), **beside) for side in (0, 1))
         return sample_latents(
-            self.denoiser.predict,
-            Guidance(torch.stack([p for p, _ in encoded]), torch.stack([n for _, n in encoded]), scale),
+            self.denoiser,
+            Guidance(positive, negative, torch.tensor([request.cfg_scale for request in requests], device=self.device)),
             seeds=[request.seed for request in requests],
             shape=(4, first.height_px // LATENT_SCALE, first.width_px // LATENT_SCALE),
             steps=first.steps,
@@ -240,12 +299,25 @@ class StandaloneHost:
             sampler=self.sampler,
         )
 
+    def _beside_the_text(self, request: SampleRequest, *, count: int) -> dict[str, Tensor]:
+        """As in txt2img: SDXL sees an uncut picture of the size asked for; an inpainting checkpoint sees one hole over
+        a grey picture (processing.py:100)."""
+        found: dict[str, Tensor] = {}
+        height, width = request.height_px, request.width_px
+        if self._family == "sdxl":
+            sizes = torch.tensor([[height, width, 0, 0, height, width]], dtype=torch.float32, device=self.device)
+            found["sizes"] = sizes.expand(count, -1)
+        if self._inpainting:
+            grey = self.codec.encode(torch.zeros(1, 3, height, width)).mean.to(self.device)
+            found["concat"] = torch.cat([torch.ones_like(grey[:, :1]), grey], dim=1).expand(count, -1, -1, -1)
+        return found
 
-def _groups(requests: Sequence[SampleRequest], encoded: Sequence[tuple[Tensor, Tensor]]) -> list[list[int]]:
+
+def _groups(requests: Sequence[SampleRequest], encoded: Sequence[tuple[Conditioning, Conditioning]]) -> list[list[int]]:
     """Indices of requests that can share a batch, in batches that fit."""
     together: dict[tuple[int, ...], list[int]] = {}
     for index, (request, (positive, negative)) in enumerate(zip(requests, encoded, strict=True)):
-        key = (request.width_px, request.height_px, request.steps, positive.shape[0], negative.shape[0])
+        key = (request.width_px, request.height_px, request.steps, positive.context.shape[1], negative.context.shape[1])
         together.setdefault(key, []).append(index)
     batches = []
     for (width, height, *_), members in together.items():
@@ -271,5 +343,6 @@ def _check_request(request: SampleRequest) -> None:
 
 def _check_widths(text: StandaloneTextEncoder, unet: nn.Module) -> None:
     wanted = getattr(unet.config, "cross_attention_dim", None)
-    if isinstance(wanted, int) and (wanted,) != text.widths:
-        raise HostError(f"the U-Net wants text of width {wanted}, the text model gives {text.widths[0]}: no SD1 pair")
+    if isinstance(wanted, int) and wanted != sum(text.widths):
+        given = " and ".join(map(str, text.widths))
+        raise HostError(f"the U-Net wants text of width {wanted}, the text encoders give width {given}: no pair")

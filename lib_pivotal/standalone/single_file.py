@@ -1,9 +1,14 @@
-"""SD1 checkpoints, read and written offline: one compvis-layout .safetensors with its yaml, or a diffusers folder."""
+"""Checkpoints of SD1, SD2 and SDXL, read offline: a .safetensors in ldm's or sgm's layout, or a diffusers folder.
+
+Prediction type and schedule come from the checkpoint as the web UI sees it: the yaml beside the file; else SD2 is asked
+for its answer to a fixed input (sd_models_config.py, `is_using_v_parameterization_for_sd2`), and SDXL has marker
+tensors. SD1 can be written, too.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,10 +19,24 @@ from torch import Tensor, nn
 
 from lib_pivotal.bundle.safetensors_file import read_header
 from lib_pivotal.errors import BundleError, HostError
-from lib_pivotal.standalone import compvis, shapes
+from lib_pivotal.standalone import compvis, openclip, shapes
+from lib_pivotal.standalone.families import (
+    INPAINTING_CHANNELS,
+    SCALE_FACTORS,
+    TEXT_PARTS,
+    TITLES,
+    V_MARKER,
+    ZERO_SNR_MARKER,
+    Family,
+    check_channels,
+    family_of,
+    renamed,
+    renaming,
+)
 from lib_pivotal.standalone.tokenizer import clip_tokenizer, write_tokenizer
+from lib_pivotal.training.schedule import rescale_zero_terminal_snr
 
-SD1_SCALE_FACTOR = 0.18215
+_SD1_TEXT = TEXT_PARTS["sd1"][0].prefix
 TEXT_METADATA = "pivotal.text_model"
 """Metadata key of the text model's `config.json`; files without it have CLIP ViT-L/14's proportions (64 a head)."""
 _POSITION_IDS = "text_model.embeddings.position_ids"
@@ -25,30 +44,46 @@ _POSITION_IDS = "text_model.embeddings.position_ids"
 
 @dataclass(frozen=True, eq=False)
 class Checkpoint:
-    """A loaded SD1 checkpoint: diffusers' U-Net and autoencoder, transformers' text model and tokenizer."""
+    """A loaded checkpoint: diffusers' U-Net and autoencoder, transformers' text model (SDXL: two) and tokenizer."""
 
     text_model: Any
     unet: Any
     vae: Any
     tokenizer: Any
-    scale_factor: float = SD1_SCALE_FACTOR
+    scale_factor: float = SCALE_FACTORS["sd1"]
     prediction_type: str = "epsilon"
     """`epsilon` or `v_prediction`."""
     linear_start: float = 0.00085
     linear_end: float = 0.012
     timesteps: int = 1000
     name: str = ""
+    family: Family = "sd1"
+    text_model_2: Any = None
+    zero_terminal_snr: bool = False
+
+    @property
+    def inpainting(self) -> bool:
+        """Whether the U-Net takes the hole and the holed picture beside the noise."""
+        return bool(self.unet.config.in_channels == INPAINTING_CHANNELS)
+
+    def models(self) -> list[nn.Module]:
+        """Text models, U-Net, autoencoder."""
+        return [model for model in (self.text_model, self.text_model_2, self.unet, self.vae) if model is not None]
 
     @property
     def alphas_cumprod(self) -> Tensor:
-        """ᾱ `(timesteps,)` fp32; √β runs evenly from √linear_start to √linear_end, in fp64 as ldm does."""
+        """ᾱ `(timesteps,)` fp32; √β runs evenly from √linear_start to √linear_end, in fp64 as ldm does.
+
+        Rescaled where the checkpoint is of zero terminal SNR.
+        """
         start, end = self.linear_start**0.5, self.linear_end**0.5
         betas = torch.linspace(start, end, self.timesteps, dtype=torch.float64) ** 2
-        return torch.cumprod(1 - betas, 0).float()
+        alphas = torch.cumprod(1 - betas, 0).float()
+        return rescale_zero_terminal_snr(alphas) if self.zero_terminal_snr else alphas
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Checkpoint:
-        """Move the three models (in place); returns itself."""
-        for model in (self.text_model, self.unet, self.vae):
+        """Move the models (in place); returns itself."""
+        for model in self.models():
             model.to(device=device, dtype=dtype)
         return self
 
@@ -69,7 +104,7 @@ def load_checkpoint(
         checkpoint = _load_file(path)
     else:
         raise HostError(f"{path}: not a checkpoint; give a .safetensors file or a folder that diffusers saved")
-    for model in (checkpoint.text_model, checkpoint.unet, checkpoint.vae):
+    for model in checkpoint.models():
         model.eval().requires_grad_(False)
     return checkpoint.to(device, dtype)
 
@@ -77,12 +112,14 @@ def load_checkpoint(
 def save_checkpoint(
     path: str | Path, checkpoint: Checkpoint, *, text_version: str, dtype: torch.dtype = torch.float16
 ) -> None:
-    """Write `path` (.safetensors, compvis layout) and its yaml.
+    """Write `path` (.safetensors, compvis layout) and its yaml; SD1 only.
 
     `text_version` goes into the yaml as FrozenCLIPEmbedder's `version`: "openai/clip-vit-large-patch14", or a folder
     made by `write_text_folder`, as seen from where the web UI starts.
     """
     path = Path(path)
+    if checkpoint.family != "sd1":
+        raise HostError(f"{path}: only SD1 checkpoints are written, this one is {TITLES[checkpoint.family]}")
     unet, vae, text = checkpoint.unet, checkpoint.vae, checkpoint.text_model
     tensors: dict[str, Tensor] = {}
     for prefix, model, names in (
@@ -93,8 +130,8 @@ def save_checkpoint(
             tensors[prefix + name] = tensor.detach().to("cpu", dtype).contiguous()
     for name, tensor in text.state_dict().items():
         if name != _POSITION_IDS:
-            tensors[compvis.TEXT + name] = tensor.detach().to("cpu", dtype).contiguous()
-    tensors[compvis.TEXT + _POSITION_IDS] = torch.arange(text.config.max_position_embeddings)[None]
+            tensors[_SD1_TEXT + name] = tensor.detach().to("cpu", dtype).contiguous()
+    tensors[_SD1_TEXT + _POSITION_IDS] = torch.arange(text.config.max_position_embeddings)[None]
     path.parent.mkdir(parents=True, exist_ok=True)
     metadata = {"format": "pt", TEXT_METADATA: json.dumps(shapes.text_config(text.config), sort_keys=True)}
     save_file(tensors, str(path), metadata=metadata)
@@ -122,72 +159,123 @@ def write_text_folder(folder: str | Path, checkpoint: Checkpoint) -> Path:
 
 def _load_file(path: Path) -> Checkpoint:
     from diffusers import AutoencoderKL, UNet2DConditionModel
-    from transformers import CLIPTextConfig, CLIPTextModel
 
     try:
-        metadata = read_header(path).metadata
-        tensors = load_file(str(path))
+        header = read_header(path)
+        pairs = renaming({name: entry.shape for name, entry in header.tensors.items()})
+        family = family_of({renamed(name, pairs): entry.shape for name, entry in header.tensors.items()}, path)
+        tensors = {renamed(name, pairs): tensor for name, tensor in load_file(str(path)).items()}
     except (BundleError, OSError) as error:
         raise HostError(f"{path}: cannot be read ({error}); copy or download the file again") from error
-    parts = {prefix: _part(tensors, prefix, path) for prefix in (compvis.UNET, compvis.VAE, compvis.TEXT)}
+    unet_weights, vae_weights = (_part(tensors, prefix, path) for prefix in (compvis.UNET, compvis.VAE))
     settings = shapes.read_yaml(path.with_suffix(".yaml"))
     try:
-        unet_config = shapes.unet_config(parts[compvis.UNET], settings)
-        vae_config = shapes.vae_config(parts[compvis.VAE], settings)
+        unet = UNet2DConditionModel(**shapes.unet_config(unet_weights, settings, family))
+        vae = AutoencoderKL(**shapes.vae_config(vae_weights, settings, family))
+        stored = json.loads(header.metadata[TEXT_METADATA]) if TEXT_METADATA in header.metadata else None
+        text_models = _text_models(tensors, family, path, stored)
     except KeyError as error:
-        raise HostError(f"{path}: no tensor {error}, which SD1 always has; choose an SD1 checkpoint") from error
-    stored = json.loads(metadata[TEXT_METADATA]) if TEXT_METADATA in metadata else None
-    text_config = stored or shapes.infer_text_config(parts[compvis.TEXT], path)
-    unet = UNet2DConditionModel(**unet_config)
-    vae = AutoencoderKL(**vae_config)
-    text_model = CLIPTextModel(CLIPTextConfig(**text_config))
-    _fill(unet, parts[compvis.UNET], shapes.unet_names(unet.config), compvis.UNET, path)
-    _fill(vae, parts[compvis.VAE], shapes.vae_names(vae.config), compvis.VAE, path)
-    text_weights = {name: tensor for name, tensor in parts[compvis.TEXT].items() if name != _POSITION_IDS}
-    _fill(text_model, text_weights, None, compvis.TEXT, path)
+        lacking = f"no tensor {error}, which {TITLES[family]} always has"
+        raise HostError(f"{path}: {lacking}; choose a whole {TITLES[family]} checkpoint") from error
+    _fill(unet, unet_weights, shapes.unet_names(unet.config), compvis.UNET, path)
+    _fill(vae, vae_weights, shapes.vae_names(vae.config), compvis.VAE, path)
     return Checkpoint(
-        text_model,
+        text_models[0],
         unet,
         vae,
         clip_tokenizer(),
-        scale_factor=float(settings.get("scale_factor", SD1_SCALE_FACTOR)),
-        prediction_type="v_prediction" if settings.get("parameterization") == "v" else "epsilon",
+        scale_factor=float(settings.get("scale_factor", SCALE_FACTORS[family])),
+        prediction_type="v_prediction" if _predicts_v(tensors, settings, family, unet) else "epsilon",
         linear_start=float(settings.get("linear_start", 0.00085)),
         linear_end=float(settings.get("linear_end", 0.012)),
         timesteps=int(settings.get("timesteps", 1000)),
         name=path.stem,
+        family=family,
+        text_model_2=text_models[1] if len(text_models) > 1 else None,
+        zero_terminal_snr=ZERO_SNR_MARKER in tensors,
     )
+
+
+def _text_models(
+    tensors: Mapping[str, Tensor], family: Family, path: Path, stored: Mapping[str, Any] | None
+) -> list[nn.Module]:
+    """transformers' models with the file's weights; `stored` is SD1's configuration from the file's metadata."""
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+
+    models: list[nn.Module] = []
+    for part in TEXT_PARTS[family]:
+        weights, strange = _part(tensors, part.prefix, path), list[str]()
+        if part.layout == "clip":
+            weights.pop(_POSITION_IDS, None)
+            config = stored or shapes.infer_text_config(weights, path)
+        else:
+            left_out = 1 if family == "sd2" else 0
+            config = openclip.text_config(weights, layers_left_out=left_out)
+            weights = openclip.without_last_layers(weights, config["num_hidden_layers"])
+            if family == "sd2":
+                weights.pop("text_projection", None)
+            weights, strange = openclip.to_transformers_weights(weights)
+        kind = CLIPTextModelWithProjection if models else CLIPTextModel
+        model = kind(CLIPTextConfig(**config))
+        _fill(model, weights, None, part.prefix, path, strange=strange)
+        models.append(model)
+    return models
+
+
+def _predicts_v(tensors: Mapping[str, Tensor], settings: Mapping[str, Any], family: Family, unet: Any) -> bool:
+    """As the web UI finds it out (see the module), and by the marker of SDXL checkpoints."""
+    if family == "sdxl":
+        denoiser = shapes.params_of(settings, "denoiser_config").get("scaling_config") or {}
+        return V_MARKER in tensors or str(denoiser.get("target", "")).endswith(".VScaling")
+    if settings:
+        return bool(settings.get("parameterization") == "v")
+    if family == "sd1" or unet.config.in_channels == INPAINTING_CHANNELS:
+        return False
+    with torch.no_grad():
+        noisy = torch.full((1, 4, 8, 8), 0.5)
+        context = torch.full((1, 2, unet.config.cross_attention_dim), 0.5)
+        answer = unet.eval()(noisy, torch.tensor([999]), encoder_hidden_states=context, return_dict=False)[0]
+    return bool((answer - noisy).mean() < -1)
 
 
 def _part(tensors: Mapping[str, Tensor], prefix: str, path: Path) -> dict[str, Tensor]:
     part = {name[len(prefix) :]: tensor for name, tensor in tensors.items() if name.startswith(prefix)}
     if not part:
-        raise HostError(f"{path}: no tensor begins with {prefix}; choose a whole SD1 checkpoint in the compvis layout")
+        raise HostError(f"{path}: no tensor begins with {prefix}; choose a whole checkpoint (SD1, SD2 or SDXL)")
     return part
 
 
 def _fill(
-    model: nn.Module, weights: Mapping[str, Tensor], names: Mapping[str, str] | None, prefix: str, path: Path
+    model: nn.Module,
+    weights: Mapping[str, Tensor],
+    names: Mapping[str, str] | None,
+    prefix: str,
+    path: Path,
+    *,
+    strange: Sequence[str] = (),
 ) -> None:
     """Put a part's weights into `model`; every place must be filled with the right shape, and nothing be left over."""
-    renamed, strange = (dict(weights), list[str]()) if names is None else compvis.to_diffusers(weights, names)
+    ours, unknown = (dict(weights), list[str]()) if names is None else compvis.to_diffusers(weights, names)
+    strange = [*strange, *unknown]
     wanted = {name: tensor for name, tensor in model.state_dict().items() if name != _POSITION_IDS}
-    strange += [name for name in renamed if name not in wanted]
-    missing = [name for name in wanted if name not in renamed]
+    strange += [name for name in ours if name not in wanted]
+    missing = [name for name in wanted if name not in ours]
     if missing or strange:
         what = f"lacks {missing[0]}" if missing else f"has {prefix}{strange[0]}, for which there is no place"
         count = f" ({len(missing)} missing, {len(strange)} too many)"
-        raise HostError(f"{path}: {what}{count}; this is not SD1's architecture, or the yaml beside it is another's")
-    for name, tensor in renamed.items():
+        raise HostError(
+            f"{path}: {what}{count}; this is not an architecture that is known, or the yaml beside it is another's"
+        )
+    for name, tensor in ours.items():
         if tensor.shape != wanted[name].shape:
             shapes_text = f"{tuple(tensor.shape)}, expected {tuple(wanted[name].shape)}"
             raise HostError(f"{path}: {prefix}{name} has shape {shapes_text}; check the yaml beside the file")
-    model.load_state_dict(renamed, strict=False)
+    model.load_state_dict(ours, strict=False)
 
 
 def _load_folder(path: Path) -> Checkpoint:
     from diffusers import AutoencoderKL, UNet2DConditionModel
-    from transformers import CLIPTextModel, CLIPTokenizer
+    from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
     def load(part: str, loader: Callable[..., Any]) -> Any:
         if not (path / part).is_dir():
@@ -197,12 +285,22 @@ def _load_folder(path: Path) -> Checkpoint:
         except (OSError, ValueError) as error:
             raise HostError(f"{path / part}: cannot be loaded ({error}); save the pipeline again") from error
 
+    if (path / "text_encoder_2").is_dir() and not (path / "text_encoder").is_dir():
+        raise HostError(
+            f"{path}: this is SDXL's refiner, which only finishes pictures. Choose the base checkpoint to train."
+        )
     schedule_path = path / "scheduler" / "scheduler_config.json"
     schedule = json.loads(schedule_path.read_text(encoding="utf-8")) if schedule_path.is_file() else {}
     vae = load("vae", AutoencoderKL.from_pretrained)
+    text_model = load("text_encoder", CLIPTextModel.from_pretrained)
+    unet = load("unet", UNet2DConditionModel.from_pretrained)
+    check_channels(unet.config.in_channels, path)
+    family: Family = "sdxl" if unet.config.addition_embed_type == "text_time" else "sd1"
+    if family == "sd1" and text_model.config.hidden_act == "gelu":  # OpenCLIP's; CLIP-L has quick_gelu
+        family = "sd2"
     return Checkpoint(
-        load("text_encoder", CLIPTextModel.from_pretrained),
-        load("unet", UNet2DConditionModel.from_pretrained),
+        text_model,
+        unet,
         vae,
         load("tokenizer", CLIPTokenizer.from_pretrained) if (path / "tokenizer").is_dir() else clip_tokenizer(),
         scale_factor=float(vae.config.scaling_factor),
@@ -211,4 +309,7 @@ def _load_folder(path: Path) -> Checkpoint:
         linear_end=float(schedule.get("beta_end", 0.012)),
         timesteps=int(schedule.get("num_train_timesteps", 1000)),
         name=path.name,
+        family=family,
+        text_model_2=load("text_encoder_2", CLIPTextModelWithProjection.from_pretrained) if family == "sdxl" else None,
+        zero_terminal_snr=bool(schedule.get("rescale_betas_zero_snr", False)),
     )
