@@ -204,7 +204,14 @@ def autocast_dtype(settings: MemoryConfig, weights: nn.Module | None) -> torch.d
 def make_buckets(run: Run) -> Buckets:
     """Sizes that pictures are brought to."""
     data = run.data
-    return Buckets(data.resolution_px, data.bucket_step_px, upscale=data.upscale, bucketing=data.bucketing)
+    return Buckets(
+        data.resolution_px,
+        data.bucket_step_px,
+        upscale=data.upscale,
+        bucketing=data.bucketing,
+        crop=data.crop,  # type: ignore[arg-type]
+        most_cropped=data.most_cropped if data.bucketing else 1.0,
+    )
 
 
 def make_captions(run: Run, word_of_concept: dict[str, str]) -> CaptionPipeline:
