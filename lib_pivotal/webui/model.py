@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -29,7 +30,7 @@ from lib_pivotal.ports import (
 )
 from lib_pivotal.training.schedule import rescale_zero_terminal_snr
 from lib_pivotal.webui.families import family_of, is_inpainting, markers, predicts_v, text_towers
-from lib_pivotal.webui.session import Borrowing
+from lib_pivotal.webui.session import Borrowing, attribute
 from lib_pivotal.webui.text import WebUITextEncoder, make_embedding, registered, transformer_blocks
 
 SAMPLER = "Euler"
@@ -53,7 +54,9 @@ class WebUIDenoiser:
         given = latents if conditioning.concat is None else torch.cat([latents, conditioning.concat], dim=1)
         vector = {"y": _vector(model, conditioning).to(dtype)} if family_of(model) == "sdxl" else {}
         unet = model.model.diffusion_model
-        prediction: Tensor = unet(given.to(dtype), timesteps, context=conditioning.context.to(dtype), **vector)
+        prediction: Tensor = unet(
+            given.to(dtype), timesteps.to(dtype), context=conditioning.context.to(dtype), **vector
+        )
         return prediction
 
 
@@ -90,18 +93,21 @@ class WebUICodec:
     def encode(self, pixels: Tensor) -> LatentDistribution:
         """`(batch, 3, height, width)` in [-1, 1] -> scaled mean and std, fp32; in fp32 where half precision fails."""
         found = self._encode(pixels)
-        if not bool(torch.isfinite(found.mean).all()):
-            with widened(self._model().first_stage_model):
-                found = self._encode(pixels, dtype=torch.float32)
-        return found
+        if bool(torch.isfinite(found.mean).all() and torch.isfinite(found.std).all()):
+            return found
+        stage = self._model().first_stage_model
+        if next(stage.parameters()).dtype is torch.float32:
+            return found
+        with widened(stage), attribute(devices, "dtype_vae", torch.float32):
+            found = self._encode(pixels, full=True)
+        return replace(found, widened=True)
 
-    def _encode(self, pixels: Tensor, *, dtype: torch.dtype | None = None) -> LatentDistribution:
+    def _encode(self, pixels: Tensor, *, full: bool = False) -> LatentDistribution:
         model = self._model()
-        context = devices.autocast() if dtype is None else torch.autocast(devices.device.type, enabled=False)
         means, stds = [], []
         for part in pixels.split(pictures_at_once(*pixels.shape[-2:])):
-            with context:
-                posterior = _posterior(model, part.to(devices.device, dtype or devices.dtype_vae))
+            with torch.autocast(devices.device.type, enabled=False) if full else devices.autocast():
+                posterior = _posterior(model, part.to(devices.device, devices.dtype_vae))
             means.append(posterior.mean.float() * model.scale_factor)
             stds.append(posterior.std.float() * model.scale_factor)
         return LatentDistribution(torch.cat(means), torch.cat(stds))

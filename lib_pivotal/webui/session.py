@@ -125,7 +125,7 @@ class Borrowing:
             stack.enter_context(_attention(self._attention_before))
             for name in ("skipped", "interrupted", "stopping_generation"):
                 if hasattr(shared.state, name):  # the last one came with 1.9
-                    stack.enter_context(_attribute(shared.state, name, False))
+                    stack.enter_context(attribute(shared.state, name, False))
             yield
 
     def _enter(self) -> None:
@@ -152,9 +152,9 @@ class Borrowing:
                 stack.enter_context(_placed(model))
             if request.precision == "fp32":
                 stack.enter_context(widened(model))
-                stack.enter_context(_attribute(unet, "dtype", torch.float32))
-                stack.enter_context(_attribute(devices, "dtype_unet", torch.float32))
-                stack.enter_context(_attribute(devices, "dtype_vae", torch.float32))
+                stack.enter_context(attribute(unet, "dtype", torch.float32))
+                stack.enter_context(attribute(devices, "dtype_unet", torch.float32))
+                stack.enter_context(attribute(devices, "dtype_vae", torch.float32))
             stack.enter_context(split(map(self.split_attention, _fused_attentions(text))))
             if request.gradient_checkpointing:
                 stack.enter_context(_checkpointed([unet, text]))
@@ -252,7 +252,8 @@ def _option(name: str, value: Any) -> Iterator[None]:
 
 
 @contextmanager
-def _attribute(owner: Any, name: str, value: Any) -> Iterator[None]:
+def attribute(owner: Any, name: str, value: Any) -> Iterator[None]:
+    """An attribute has another value inside."""
     before = getattr(owner, name)
     setattr(owner, name, value)
     try:
@@ -297,7 +298,7 @@ def _attention(forwards: Sequence[Any]) -> Iterator[None]:
     """ldm's and sgm's cross attention computed so."""
     with ExitStack() as stack:
         for cls, forward in zip(_ATTENTIONS, forwards, strict=True):
-            stack.enter_context(_attribute(cls, "forward", forward))
+            stack.enter_context(attribute(cls, "forward", forward))
         yield
 
 

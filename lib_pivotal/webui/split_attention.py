@@ -69,10 +69,11 @@ class SplitAttention:
         length, batch, width = query.shape
         heads = attention.num_heads
         packed = F.linear(query, attention.in_proj_weight, attention.in_proj_bias)
-        packed = packed.unflatten(-1, (3, width)).unsqueeze(0).transpose(0, -2).squeeze(-2).contiguous()
+        packed = packed.unflatten(-1, (3, width))
         try:
-            for third, product in zip(self.thirds, packed, strict=True):
-                third.share(query, product)
+            for number, third in enumerate(self.thirds):
+                # a copy each, and no view of a common tensor: adapters write into their layer's output
+                third.share(query, packed[..., number, :].contiguous())
             projected = [third(query) for third in self.thirds]
         finally:
             for third in self.thirds:

@@ -143,9 +143,10 @@ def test_every_key_is_found_and_the_file_gives_the_network_picture(
     log_before = len(webui.log_text())
     theirs = webui.txt2img(f"<lora:{run.name}:1>{prompt}").image
     said = webui.log_text()[log_before:]
+    # this extension's loader keeps the words' keys from the web UI's: with it, nothing at all is missed
     missed = said.split("didn't match keys: ")[1].splitlines()[0] if "didn't match keys" in said else "{}"
     keys = json.loads(missed.replace("'", '"'))
-    assert keys and all(key.startswith("bundle_emb.") for key in keys), keys
+    assert all(key.startswith("bundle_emb.") for key in keys), keys
     assert "couldn't find supported operation" not in said
     found = webui.call("/probe/pictures", {"path": view["ended"]["bundle"], "prompt": prompt})
     assert not found["unmatched"]

@@ -68,6 +68,8 @@ def conditioning(prompts: list = Body(...), names: list = Body(...)):  # noqa: B
 def gradients(output, words):
     """Which towers of which words the output depends on."""
     tensors = [tower for towers in words.values() for tower in towers]
+    if not output.requires_grad:
+        return [False] * len(tensors)
     found = torch.autograd.grad(output.square().sum(), tensors, retain_graph=True, allow_unused=True)
     return [grad is not None and bool(grad.abs().sum() > 0) for grad in found]
 
@@ -124,7 +126,8 @@ def denoised(timestep: int = Body(500), prompt: str = Body("a face")):
 
             sizes = [[64, 96, shared.opts.sdxl_crop_top, shared.opts.sdxl_crop_left, 64, 96]]
             ours = replace(host.text.encode([prompt], {}), sizes=torch.tensor(sizes).float(), concat=concat)
-            return tolerance(host.denoiser(latents, timesteps, ours), theirs)
+            with host.borrowing.generating():  # the web UI's own kind of attention
+                return tolerance(host.denoiser(latents, timesteps, ours), theirs)
 
 
 def codec():
