@@ -167,6 +167,43 @@ class DataConfig:
 
 
 @dataclass(frozen=True)
+class RegularisationConfig:
+    """Pictures that keep the model as it was, trained in the same steps."""
+
+    folder: str = setting(
+        "", "Folder of pictures of what the words are kinds of (`1girl`), with captions without the words.", unit="path"
+    )
+    weight: float = setting(1.0, "Weight of their mean loss.", minimum=0.0, maximum=100.0, good_range="0.1-1")
+    batch_size: int = setting(
+        0,
+        "Pictures of this folder in each micro-batch; 0 = by narugo's rule: the shorter the run, the more, 1 to 16.",
+        minimum=0,
+        maximum=1024,
+    )
+    target: str = setting(
+        "picture",
+        "What they are trained towards: the picture itself, or what the model predicts without the network (prior).",
+        choices=("picture", "prior"),
+    )
+    preservation: float = setting(
+        0.0,
+        "Weight of a second look at the run's own pictures, words replaced by the class: there the network should "
+        "change nothing. No folder needed; each step takes about twice as long. 0 = off.",
+        minimum=0.0,
+        maximum=100.0,
+        good_range="0.1-1",
+    )
+    class_text: str = setting(
+        "", "The class in the model's own words, e.g. `1girl`; empty = the tags that each word begins with."
+    )
+    prompts: tuple[str, ...] = setting(
+        (), "Prompts by which the loaded checkpoint makes class pictures into the folder, in turn."
+    )
+    negative_prompt: str = setting("", "Negative prompt of class pictures.")
+    count: int = setting(200, "How many class pictures are made.", unit="pictures", minimum=1, maximum=100_000)
+
+
+@dataclass(frozen=True)
 class NoiseConfig:
     """Noise and timesteps."""
 
@@ -269,6 +306,7 @@ class Run:
     words_common: WordsConfig = setting(WordsConfig, "What holds for all words.")
     network: NetworkConfig = setting(NetworkConfig, "The network.")
     data: DataConfig = setting(DataConfig, "Pictures and captions.")
+    regularisation: RegularisationConfig = setting(RegularisationConfig, "Pictures that keep the model as it was.")
     noise: NoiseConfig = setting(NoiseConfig, "Noise and timesteps.")
     loss: LossConfig = setting(LossConfig, "The loss.")
     schedule: ScheduleConfig = setting(ScheduleConfig, "Length, optimiser, phases.")
@@ -329,6 +367,11 @@ def check_consistency(run: Run) -> list[Fault]:
             Fault("schedule.warmup_steps", schedule.warmup_steps, f"must be below max_steps ({schedule.max_steps})")
         )
     faults += _check_pictures(run.data)
+    kept = run.regularisation
+    if (kept.folder or kept.preservation) and not trains_unet and not trains_te:
+        field = "regularisation.folder" if kept.folder else "regularisation.preservation"
+        problem = "needs a network: pictures without the words teach words nothing"
+        faults.append(Fault(field, kept.folder or kept.preservation, problem, "Choose a network, or leave it out."))
     if schedule.phases == "two_phase" and not 0 < schedule.words_steps < schedule.max_steps:
         faults.append(
             Fault(

@@ -202,6 +202,8 @@ class TrainingBatch:
     sections 2.2 and 2.3).
     `inpaint` `(batch, 5, h, w)` for inpainting checkpoints, else None: the hole (1 = to be painted), then the latents
     of the picture with the hole in it, as the web UI's `inpainting_image_conditioning` puts them.
+    `name` is the loss that the batch belongs to. With `prior` the target is not the noise but what the model predicts
+    without network and words.
     """
 
     latents: Tensor
@@ -212,3 +214,5 @@ class TrainingBatch:
     words: list[tuple[str, ...]] = field(default_factory=list)
     sizes: Tensor | None = None
     inpaint: Tensor | None = None
+    name: str = "loss"
+    prior: bool = False

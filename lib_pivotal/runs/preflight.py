@@ -127,7 +127,10 @@ def _short(run: Run) -> Run:
         separation_every_steps=0,
         embedding_files=False,
     )
-    return replace(run, name=run.name or "preflight", schedule=schedule, saving=saving)
+    from lib_pivotal.training import assemble
+
+    kept = replace(run.regularisation, batch_size=assemble.class_batch_size(run))  # not that of so short a run
+    return replace(run, name=run.name or "preflight", schedule=schedule, saving=saving, regularisation=kept)
 
 
 def _few(prepared: Prepared, run: Run) -> Prepared:
@@ -139,4 +142,6 @@ def _few(prepared: Prepared, run: Run) -> Prepared:
     for picture in prepared.pictures:
         by_bucket.setdefault(buckets.assign(picture.width_px, picture.height_px).bucket, []).append(picture)
     commonest = max(by_bucket.values(), key=len)
-    return replace(prepared, pictures=tuple(commonest[: run.schedule.batch_size]), held_out=())
+    few = tuple(commonest[: run.schedule.batch_size])
+    kept = prepared.regularisation[: assemble.class_batch_size(run)]
+    return replace(prepared, pictures=few, held_out=(), regularisation=kept)

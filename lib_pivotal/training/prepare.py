@@ -28,13 +28,18 @@ WORD_PLACEHOLDERS = ("{word}", "{name}", "[name]")
 
 @dataclass(frozen=True)
 class Prepared:
-    """Pictures to train on and to hold out, with captions as they will be trained; words with their init text."""
+    """Pictures to train on and to hold out, with captions as they will be trained; words with their init text.
+
+    `regularisation` are those of the second folder; `remarks` is what is to be known of it.
+    """
 
     pictures: tuple[Picture, ...]
     held_out: tuple[Picture, ...]
     words: tuple[WordConfig, ...]
     pruned_tags: dict[str, tuple[str, ...]]
     dataset: Dataset
+    regularisation: tuple[Picture, ...] = ()
+    remarks: tuple[Problem, ...] = ()
 
 
 def prepare_pictures(run: Run) -> Prepared:
@@ -53,7 +58,32 @@ def prepare_pictures(run: Run) -> Prepared:
     pictures, words, pruned = _prune(run, list(dataset.pictures))
     _check_words_occur(run, words, pictures, word_of_concepts(run, dataset))
     trained, held_out = _hold_out(run, pictures)
-    return Prepared(tuple(trained), tuple(held_out), words, pruned, dataset)
+    kept, remarks = prepare_regularisation(run)
+    return Prepared(tuple(trained), tuple(held_out), words, pruned, dataset, kept, remarks)
+
+
+def prepare_regularisation(run: Run) -> tuple[tuple[Picture, ...], tuple[Problem, ...]]:
+    """The pictures of the second folder, and what is to be known of them; none where no folder is set.
+
+    Raises:
+        DataError: nothing in the folder can be used.
+    """
+    settings = run.regularisation
+    if not settings.folder or settings.weight == 0:
+        return (), ()
+    dataset = scan(settings.folder, minimum_px=min(32, run.data.resolution_px))
+    if not dataset.pictures:
+        reasons = "; ".join(problem.message for problem in dataset.problems[:3])
+        raise DataError(f"{settings.folder}: no class picture can be used. {reasons}")
+    find = WordFinder([word.name for word in run.words])
+    keys = tuple(picture.key for picture in dataset.pictures if find(picture.caption))
+    remarks = [problem for problem in dataset.problems if problem.level != "info"]
+    if keys and settings.target == "picture":
+        text = (
+            f"{len(keys)} class picture(s) have a trained word in their caption, and would train it, too. Take it out."
+        )
+        remarks.append(Problem("warning", "word_in_class", text, keys))
+    return dataset.pictures, tuple(remarks)
 
 
 def word_of_concepts(run: Run, dataset: Dataset) -> dict[str, str]:
@@ -114,18 +144,54 @@ def make_latents(
     What is beyond the memory that latents may have goes to `spill`, if the run has no folder for latents.
     """
     data = run.data
-    scale: MaskScale | None = None if data.masks == "none" else data.masks  # type: ignore[assignment]
-    cache = LatentCache(
+    cache = _cache(
+        run, host, flip=mirrored(run, pictures), spill=spill, crops=data.crops, scale=data.scale_augmentation
+    )
+    found = with_focus(pictures) if data.crop == "face" else list(pictures)
+    problems = cache.build(found, progress=progress, should_stop=should_stop)
+    return cache, [problem.message for problem in problems]
+
+
+def make_class_latents(
+    run: Run,
+    host: Host,
+    pictures: Sequence[Picture],
+    *,
+    memory_used_bytes: int = 0,
+    spill: Path | None = None,
+    progress: Callable[[int, int], None] | None = None,
+    should_stop: Callable[[], bool] | None = None,
+) -> tuple[LatentCache, list[str]]:
+    """The same for the second folder: one cut a picture, in the memory that the run's own latents leave."""
+    cache = _cache(run, host, flip=run.data.flip, spill=spill, used_bytes=memory_used_bytes)
+    found = with_focus(pictures) if run.data.crop == "face" else list(pictures)
+    problems = cache.build(found, progress=progress, should_stop=should_stop)
+    return cache, [problem.message for problem in problems]
+
+
+def _cache(
+    run: Run,
+    host: Host,
+    *,
+    flip: bool | frozenset[str],
+    spill: Path | None,
+    used_bytes: int = 0,
+    crops: int = 1,
+    scale: bool = False,
+) -> LatentCache:
+    data, limit = run.data, run.memory.latents_mb * 2**20
+    masks: MaskScale | None = None if data.masks == "none" else data.masks  # type: ignore[assignment]
+    return LatentCache(
         host.codec,
         assemble.make_buckets(run),
         folder=Path(data.cache_folder) if data.cache_folder else None,
         spill=spill,
-        memory_bytes=run.memory.latents_mb * 2**20 or None,
-        flip=mirrored(run, pictures),
-        crops=data.crops,
-        scale=data.scale_augmentation,
+        memory_bytes=max(0, limit - used_bytes) if limit else None,
+        flip=flip,
+        crops=crops,
+        scale=scale,
         transparency=data.transparency,  # type: ignore[arg-type]
-        masks=scale,
+        masks=masks,
         mask_normalise=data.mask_normalise,
         mask_minimum=data.mask_minimum,
         mask_temperature=data.mask_temperature,
@@ -133,9 +199,6 @@ def make_latents(
         device=host.device,
         seed=run.seed,
     )
-    found = with_focus(pictures) if data.crop == "face" else list(pictures)
-    problems = cache.build(found, progress=progress, should_stop=should_stop)
-    return cache, [problem.message for problem in problems]
 
 
 def _prune(

@@ -26,6 +26,7 @@ from lib_pivotal.training.events import (
 )
 from lib_pivotal.training.run import train
 from lib_pivotal.training.step import MicroStep
+from tests.conftest import write_pictures
 
 
 def plain_run(folder, **schedule):
@@ -162,6 +163,83 @@ def test_resume_equals_the_uninterrupted_run(extra, tiny_host, two_words_folder,
         rest.of(StepDone)[-1].images_seen == {"aoi": 8, "hana": 8}
         or sum(rest.of(StepDone)[-1].images_seen.values()) == 16 * run.schedule.accumulation
     )
+
+
+@pytest.fixture
+def class_folder(tmp_path):
+    return write_pictures(tmp_path / "class", {"a": "1girl, hat", "b": "1girl, coat", "c": "1girl"})
+
+
+def kept_run(folder, class_folder="", **regularisation):
+    plain = plain_run(folder)
+    plain["regularisation"] = {"folder": str(class_folder), **regularisation}
+    return run_from_dict(plain)
+
+
+REGULARISATIONS = [
+    {"batch_size": 1, "weight": 0.5},
+    {"batch_size": 1, "target": "prior"},
+    {"batch_size": 1, "target": "prior", "preservation": 0.3},
+]
+
+
+@pytest.mark.parametrize("settings", REGULARISATIONS)
+def test_resume_with_class_pictures(settings, tiny_host, tiny_models, two_words_folder, class_folder, tmp_path):
+    run = kept_run(two_words_folder, class_folder, **settings)
+    before = model_hash(tiny_models)
+    whole = Recorder()
+    first = train(run, tiny_host, output_folder=tmp_path / "whole", listener=whole)
+    commands = Commands()
+    stop_at = Recorder(lambda e: commands.stop() if isinstance(e, StepDone) and e.step == 3 else None)
+    train(run, tiny_host, output_folder=tmp_path / "parts", listener=stop_at, commands=commands)
+    rest = Recorder()
+    resumed = train(run, tiny_host, output_folder=tmp_path / "parts", listener=rest, resume=True)
+    assert_same(tensors_of(first.bundle), tensors_of(resumed.bundle))
+    assert model_hash(tiny_models) == before
+    told = whole.of(StepDone)
+    names = {"loss", "class pictures"} | ({"preservation"} if "preservation" in settings else set())
+    assert all(set(event.losses) == names for event in told)
+    assert sum(told[-1].images_seen.values()) == 16  # words are counted in the run's own pictures only
+    if settings.get("target") == "prior":  # the network begins as nothing, so it begins where the checkpoint is
+        assert told[0].losses["class pictures"] == 0.0 and told[-1].losses["class pictures"] > 0.0
+    if "preservation" in settings:
+        assert told[0].losses["preservation"] == 0.0 and told[-1].losses["preservation"] > 0.0
+
+
+def test_the_own_loss_is_told_as_it_would_be_alone(tiny_host, two_words_folder, class_folder, tmp_path):
+    alone, beside = Recorder(), Recorder()
+    train(make_run(two_words_folder), tiny_host, output_folder=tmp_path / "a", listener=alone)
+    run = kept_run(two_words_folder, class_folder, batch_size=3)
+    train(run, tiny_host, output_folder=tmp_path / "b", listener=beside)
+    assert beside.losses[0] == pytest.approx(alone.losses[0], rel=1e-5)
+    assert beside.losses[1:] != alone.losses[1:]
+
+
+def test_preservation_holds_the_network_back(tiny_host, two_words_folder, tmp_path):
+    """The heavier, the less the network changes what the checkpoint says of the class."""
+    ends = []
+    for weight in (0.01, 10.0):
+        recorder = Recorder()
+        plain = plain_run(two_words_folder, max_steps=14, rate="constant")
+        plain["regularisation"] = {"preservation": weight, "class_text": "1girl"}
+        train(run_from_dict(plain), tiny_host, output_folder=tmp_path / str(weight), listener=recorder)
+        ends.append(sum(event.losses["preservation"] for event in recorder.of(StepDone)[-5:]) / weight)
+    assert ends[1] < 0.5 * ends[0]
+
+
+def test_class_pictures_that_cannot_be_used(tiny_host, two_words_folder, class_folder, tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="no class picture can be used"):
+        train(kept_run(two_words_folder, tmp_path / "empty"), tiny_host, output_folder=tmp_path, listener=Recorder())
+    with pytest.raises(ConfigError, match="needs a network"):
+        plain = plain_run(two_words_folder)
+        plain["network"] = {"algorithm": "none"}
+        plain["regularisation"] = {"folder": str(class_folder)}
+        run_from_dict(plain)
+    (class_folder / "c.txt").write_text("aoi, hat", encoding="utf-8")
+    recorder = Recorder()
+    train(kept_run(two_words_folder, class_folder), tiny_host, output_folder=tmp_path, listener=recorder)
+    assert any("1 class picture(s) have a trained word" in notice.message for notice in recorder.of(Notice))
 
 
 def test_resume_refuses_other_settings(tiny_host, two_words_folder, tmp_path):
