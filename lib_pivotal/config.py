@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lib_pivotal.config_checks import check_consistency
+from lib_pivotal.config_checks import check_consistency as check_consistency
 from lib_pivotal.config_schema import parse, setting, to_plain
 from lib_pivotal.errors import ConfigError, Fault
 
