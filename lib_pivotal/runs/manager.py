@@ -6,19 +6,24 @@ import logging
 import re
 import threading
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from lib_pivotal.config import Run, check_consistency, read_run
 from lib_pivotal.errors import ConfigError, DataError, HostError, PivotalError
+from lib_pivotal.ports import SampleRequest, SessionRequest
 from lib_pivotal.runs.preflight import Preflight, measure
 from lib_pivotal.runs.studio import Studio
 from lib_pivotal.runs.view import RunView
 from lib_pivotal.training.aside import Aside, Interlude
-from lib_pivotal.training.events import Commands, Event, FileSaved, Listener, Notice, RunEnded
+from lib_pivotal.training.events import Commands, Event, FileSaved, Listener, Notice, Preparing, RunEnded
 from lib_pivotal.training.logs import default_logs, fan_out
 
 logger = logging.getLogger(__name__)
+
+
+_Job = Callable[[RunView, Commands, Listener], RunEnded]
 
 
 class RunManager:
@@ -79,17 +84,46 @@ class RunManager:
         self.studio.check_ready()
         if not run.name:
             run = replace(run, name="pivotal")
+
+        def job(view: RunView, commands: Commands, listen: Listener) -> RunEnded:
+            return self._train(run, view, commands, resume_folder is not None, listen)
+
+        folder = resume_folder or _new_folder(self.studio.runs_folder(), run.name)
+        return self._launch(run.name, run.schedule.max_steps, folder, job, logged=True)
+
+    def make_class_pictures(self, run: Run) -> RunView:
+        """Begin to make the class pictures that a run's settings ask for; it is watched, paused and stopped as a run.
+
+        What is in the folder already is not made again.
+        Raises:
+            ConfigError: no folder or no prompts.
+            HostError: a run is going on, or the loaded model cannot do it.
+        """
+        from lib_pivotal.training.class_pictures import class_requests  # here: as in _train
+
+        requests = class_requests(run)
+        self.studio.check_ready()
+
+        def job(view: RunView, commands: Commands, listen: Listener) -> RunEnded:
+            return self._draw_class(run, requests, view, commands, listen)
+
+        return self._launch("class pictures", len(requests), Path(run.regularisation.folder), job, logged=False)
+
+    def _launch(self, name: str, length: int, folder: Path, job: _Job, *, logged: bool) -> RunView:
+        """One job at a time, in a thread of its own; `logged` writes its events into the folder."""
         with self._lock:
             if self.running:
                 raise HostError("a run is going on already: stop it first")
-            folder = resume_folder or _new_folder(self.studio.runs_folder(), run.name)
-            folder.mkdir(parents=True, exist_ok=True)
-            self._view = RunView(folder.name, run.name, max_steps=run.schedule.max_steps, folder=folder)
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise HostError(f"{folder}: cannot be made ({error.strerror}). Choose another folder.") from error
+            self._view = RunView(folder.name, name, max_steps=length, folder=folder)
             self._commands = Commands()
             self._thread = threading.Thread(
                 target=self._work,
-                args=(run, self._view, self._commands, resume_folder is not None),
-                name=f"pivotal run {run.name}",
+                args=(job, name, self._view, self._commands, logged),
+                name=f"pivotal {name}",
                 daemon=True,
             )
             self._thread.start()
@@ -153,17 +187,17 @@ class RunManager:
 
     # ---- the thread ----
 
-    def _work(self, run: Run, view: RunView, commands: Commands, resume: bool) -> None:
+    def _work(self, job: _Job, name: str, view: RunView, commands: Commands, logged: bool) -> None:
         started = time.perf_counter()
         from lib_pivotal.runs.plots import PlotsAtEnd  # here: as in _train
 
-        logs: list[Listener] = [*default_logs(view.folder, run.name), PlotsAtEnd(view.folder, run.name)]
+        logs: list[Listener] = [*default_logs(view.folder, name), PlotsAtEnd(view.folder, name)] if logged else []
         listen = fan_out([view.listen, self._tell_studio, *logs])
         try:
-            ended = self._train(run, view, commands, resume, listen)
+            ended = job(view, commands, listen)
         except Exception as error:  # whatever it was, the page must say so and the process must live on
             if not isinstance(error, PivotalError):
-                logger.exception("the run %s failed", run.name)
+                logger.exception("%s failed", name)
             message = str(error) if isinstance(error, PivotalError) else f"{type(error).__name__}: {error}"
             passed_s = time.perf_counter() - started
             if commands.stopping and isinstance(error, DataError):  # stopped before any picture was ready
@@ -199,6 +233,35 @@ class RunManager:
                 aside=_ViewedAside(self.studio.aside(), view, commands),
             )
 
+    def _draw_class(
+        self, run: Run, requests: Sequence[SampleRequest], view: RunView, commands: Commands, listen: Listener
+    ) -> RunEnded:
+        """Class pictures, one after another; whoever waits for the model gets it between two."""
+        from lib_pivotal.training.class_pictures import make_class_pictures
+
+        started = time.perf_counter()
+        aside = _ViewedAside(self.studio.aside(), view, commands)
+        interlude = Interlude(_no_bundle, commands.wait_while_paused, lambda: commands.stopping, lambda message: None)
+
+        def between() -> None:
+            if commands.paused or aside.wanted():
+                aside.serve(interlude)
+
+        session = SessionRequest(clip_skip=run.clip_skip)
+        with self.studio.exclusive(run) as host, host.session(session):
+            made = make_class_pictures(
+                host,
+                requests,
+                view.folder,
+                progress=lambda done, total: listen(Preparing("making class pictures", done, total)),
+                between=between,
+                should_stop=lambda: commands.stopping,
+            )
+        message = f"{made} of {len(requests)} class pictures are in {view.folder}"
+        return RunEnded(
+            "finished" if made == len(requests) else "stopped", made, time.perf_counter() - started, None, message
+        )
+
     def _tell_studio(self, event: Event) -> None:
         if isinstance(event, FileSaved) and event.kind in ("bundle", "embedding"):
             self.studio.bundle_saved(event.path)
@@ -228,6 +291,10 @@ class _ViewedAside:
             self._inner.serve(replace(interlude, say=tell))
         finally:
             self._view.set_status("training")
+
+
+def _no_bundle(path: Path) -> Path:
+    raise HostError("class pictures are made without a network: there is none to show")
 
 
 def _new_folder(parent: Path, name: str) -> Path:

@@ -208,7 +208,8 @@ def outcome(snapshot: Snapshot | None) -> str:
         parts.append(_file_line(Path(ended["bundle"]), snapshot))
         parts.append(_prompts(Path(ended["bundle"]).stem, snapshot["facts"].get("words", [])))
     elif ended["reason"] != "failed":
-        parts.append("<p>It ended before the first step, so no file was written.</p>")
+        told = ended["message"] if ended["reason"] == "finished" else ""
+        parts.append(f"<p>{_lines(told) or 'It ended before the first step, so no file was written.'}</p>")
     else:
         parts.append(_saved_before(snapshot))
     kind = "bad" if ended["reason"] == "failed" else "good"

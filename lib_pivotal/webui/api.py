@@ -93,6 +93,7 @@ def register(app: FastAPI, manager: Callable[[], RunManager] = run_manager) -> N
     add = _adder(app)
     add("POST", "/runs", routes.start, StartAnswer)
     add("POST", "/runs/preflight", routes.preflight, PreflightAnswer)
+    add("POST", "/runs/class_pictures", routes.class_pictures, StartAnswer)
     add("GET", "/runs/resumable", routes.resumable, list[str])
     add("GET", "/runs/{run_id}", routes.show, dict[str, Any])
     for verb in ("stop", "save", "sample", "pause", "resume"):
@@ -122,6 +123,11 @@ class _Routes:
         return PreflightAnswer(
             **{**found.__dict__, "faults": [_fault(fault) for fault in found.faults], "remarks": list(found.remarks)}
         )
+
+    def class_pictures(self, run: dict[str, Any]) -> StartAnswer:
+        with _told():
+            view = self._manager().make_class_pictures(run_from_dict(run))
+        return StartAnswer(id=view.run_id, folder=str(view.folder))
 
     def resumable(self) -> list[str]:
         return [path.name for path in self._manager().resumable()]

@@ -227,3 +227,47 @@ def test_preflight_tells_time_and_draws(manager, studio, run):
     assert not studio.saved and not studio.runs_folder().exists()
     nameless = replace(run, words=(replace(run.words[0], name="nobody"),))
     assert manager.preflight(nameless).faults[0].field == "words.0.name"
+
+
+def with_class(run, folder, **settings):
+    return replace(run, regularisation=replace(run.regularisation, folder=str(folder), **settings))
+
+
+def test_class_pictures_are_made_beside_whoever_wants_the_model(manager, studio, run, tmp_path):
+    wanted = with_class(run, tmp_path / "class", prompts=("1girl", "1boy"), count=3)
+    visits = []
+    studio.visitor = lambda: visits.append(manager.running)
+    view = manager.make_class_pictures(wanted)
+    with pytest.raises(HostError, match="a run is going on"):
+        manager.start(run)
+    assert manager.join(60) and visits == [True] and studio.visits == 1
+    told = view.snapshot()
+    assert told["status"] == "finished" and told["ended"]["message"].startswith("3 of 3 class pictures are in")
+    assert len(list((tmp_path / "class").glob("*.png"))) == 3 and told["step"] == told["max_steps"] == 3
+    assert studio.saved == [] and manager.resumable() == []
+    trained = manager.start(wanted)
+    assert manager.join(120) and trained.snapshot()["status"] == "finished"
+
+
+def test_class_pictures_can_be_stopped_and_gone_on_with(manager, run, tmp_path):
+    wanted = with_class(run, tmp_path / "class", prompts=("1girl",), count=400)
+    view = manager.make_class_pictures(wanted)
+    wait_for(lambda: any((tmp_path / "class").glob("*.png")))
+    manager.stop()
+    assert manager.join(60) and view.snapshot()["status"] == "stopped"
+    made = {path: path.stat().st_mtime_ns for path in (tmp_path / "class").glob("*.png")}
+    assert 0 < len(made) < 400
+    again = manager.make_class_pictures(with_class(run, tmp_path / "class", prompts=("1girl",), count=len(made) + 1))
+    assert manager.join(60) and again.snapshot()["status"] == "finished"
+    assert all(path.stat().st_mtime_ns == when for path, when in made.items())
+
+
+def test_class_pictures_without_folder_or_prompts(manager, studio, run, tmp_path):
+    with pytest.raises(ConfigError, match=r"regularisation\.folder"):
+        manager.make_class_pictures(run)
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(HostError, match="cannot be made"):
+        manager.make_class_pictures(with_class(run, tmp_path / "file" / "below", prompts=("1girl",)))
+    studio.refusal = "SD3 cannot be trained"
+    with pytest.raises(HostError, match="SD3"):
+        manager.make_class_pictures(with_class(run, tmp_path / "class", prompts=("1girl",)))
