@@ -11,13 +11,15 @@ from dataclasses import replace
 from pathlib import Path
 
 from lib_pivotal.config import Run, check_consistency, read_run
+from lib_pivotal.data.dataset import scan
 from lib_pivotal.errors import ConfigError, DataError, HostError, PivotalError
 from lib_pivotal.ports import SampleRequest, SessionRequest
 from lib_pivotal.runs.preflight import Preflight, measure
 from lib_pivotal.runs.studio import Studio
+from lib_pivotal.runs.tagging import chosen, without_caption, write_captions
 from lib_pivotal.runs.view import RunView
 from lib_pivotal.training.aside import Aside, Interlude
-from lib_pivotal.training.events import Commands, Event, FileSaved, Listener, Notice, Preparing, RunEnded
+from lib_pivotal.training.events import Commands, Event, FileSaved, Listener, Notice, Preparing, Reason, RunEnded
 from lib_pivotal.training.logs import default_logs, fan_out
 
 logger = logging.getLogger(__name__)
@@ -108,6 +110,30 @@ class RunManager:
             return self._draw_class(run, requests, view, commands, listen)
 
         return self._launch("class pictures", len(requests), Path(run.regularisation.folder), job, logged=False)
+
+    def write_captions(self, folder: Path, tagger: str) -> RunView:
+        """Begin to write captions for the pictures of a folder that have none; watched and stopped as a run.
+
+        Raises:
+            HostError: the tagger is not there (says what to do), or a run is going on.
+            DataError: no such folder.
+        """
+        using = chosen(self.studio.taggers(), tagger)
+        missing = without_caption(scan(folder))
+
+        def job(view: RunView, commands: Commands, listen: Listener) -> RunEnded:
+            started = time.perf_counter()
+            written, wanted = write_captions(
+                folder,
+                using,
+                progress=lambda done, total: listen(Preparing("writing captions", done, total)),
+                should_stop=lambda: commands.stopping,
+            )
+            message = f"{written} of {wanted} missing captions were written in {folder}"
+            reason: Reason = "stopped" if commands.stopping else "finished"
+            return RunEnded(reason, written, time.perf_counter() - started, None, message)
+
+        return self._launch("captions", len(missing), folder, job, logged=False)
 
     def _launch(self, name: str, length: int, folder: Path, job: _Job, *, logged: bool) -> RunView:
         """One job at a time, in a thread of its own; `logged` writes its events into the folder."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -13,8 +13,9 @@ from modules import call_queue, paths, sd_hijack, sd_models, shared
 
 from lib_pivotal.config import Run
 from lib_pivotal.errors import HostError
+from lib_pivotal.runs.tagging import Tagger
 from lib_pivotal.training.aside import Aside, Interlude
-from lib_pivotal.webui import compat, freshness, settings
+from lib_pivotal.webui import compat, freshness, settings, tagging
 from lib_pivotal.webui.model import WebUIHost
 from lib_pivotal.webui.session import check_trainable
 
@@ -118,6 +119,10 @@ class WebUIStudio:
     def bundle_saved(self, path: Path) -> None:
         """Forget what was kept of an older file, and list the new one."""
         freshness.forget_lora_file(path)
+
+    def taggers(self) -> Sequence[Tagger]:
+        """DeepDanbooru and BLIP."""
+        return tagging.taggers()
 
     # ---- for the aside ----
 
