@@ -18,18 +18,21 @@ from lib_pivotal.runs.studio import Studio
 
 if TYPE_CHECKING:
     from lib_pivotal import ports
-    from lib_pivotal.runs import preflight
+    from lib_pivotal.data import dataset as scanning
+    from lib_pivotal.runs import preflight, tagging
     from lib_pivotal.runs import view as views
     from lib_pivotal.runs.preflight import Preflight
     from lib_pivotal.runs.view import RunView
     from lib_pivotal.training import aside, events, logs
     from lib_pivotal.training.aside import Aside, Interlude
-    from lib_pivotal.training.events import Commands, Event, Listener, RunEnded
+    from lib_pivotal.training.events import Commands, Event, Listener, Reason, RunEnded
 
     _Job = Callable[[RunView, Commands, Listener], RunEnded]
 else:
     ports = later("lib_pivotal.ports")
     preflight = later("lib_pivotal.runs.preflight")
+    scanning = later("lib_pivotal.data.dataset")
+    tagging = later("lib_pivotal.runs.tagging")
     views = later("lib_pivotal.runs.view")
     aside = later("lib_pivotal.training.aside")
     events = later("lib_pivotal.training.events")
@@ -120,6 +123,30 @@ class RunManager:
             return self._draw_class(run, requests, view, commands, listen)
 
         return self._launch("class pictures", len(requests), Path(run.regularisation.folder), job, logged=False)
+
+    def write_captions(self, folder: Path, tagger: str) -> RunView:
+        """Begin to write captions for the pictures of a folder that have none; watched and stopped as a run.
+
+        Raises:
+            HostError: the tagger is not there (says what to do), or a run is going on.
+            DataError: no such folder.
+        """
+        using = tagging.chosen(self.studio.taggers(), tagger)
+        missing = tagging.without_caption(scanning.scan(folder))
+
+        def job(view: RunView, commands: Commands, listen: Listener) -> RunEnded:
+            started = time.perf_counter()
+            written, wanted = tagging.write_captions(
+                folder,
+                using,
+                progress=lambda done, total: listen(events.Preparing("writing captions", done, total)),
+                should_stop=lambda: commands.stopping,
+            )
+            message = f"{written} of {wanted} missing captions were written in {folder}"
+            reason: Reason = "stopped" if commands.stopping else "finished"
+            return events.RunEnded(reason, written, time.perf_counter() - started, None, message)
+
+        return self._launch("captions", len(missing), folder, job, logged=False)
 
     def _launch(self, name: str, length: int, folder: Path, job: _Job, *, logged: bool) -> RunView:
         """One job at a time, in a thread of its own; `logged` writes its events into the folder."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -11,6 +11,7 @@ from lib_pivotal.config import Run
 
 if TYPE_CHECKING:
     from lib_pivotal.ports import Host
+    from lib_pivotal.runs.tagging import Tagger
     from lib_pivotal.training.aside import Aside
 
 
@@ -86,4 +87,8 @@ class Studio(Protocol):
 
     def bundle_saved(self, path: Path) -> None:
         """A bundle was written: forget every older copy of it, and list it."""
+        ...
+
+    def taggers(self) -> Sequence[Tagger]:
+        """What can write captions here; empty where nothing can."""
         ...

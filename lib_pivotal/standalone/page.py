@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import threading
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from lib_pivotal.bundle.listing import list_folder
 from lib_pivotal.config import Run
 from lib_pivotal.ports import Host
 from lib_pivotal.runs.manager import RunManager
+from lib_pivotal.runs.tagging import Tagger
 from lib_pivotal.standalone.model import StandaloneHost
 from lib_pivotal.training.aside import Aside, Interlude
 
@@ -86,6 +87,10 @@ class StandaloneStudio:
 
     def bundle_saved(self, path: Path) -> None:
         """Files are read anew each time they are used."""
+
+    def taggers(self) -> Sequence[Tagger]:
+        """The web UI's interrogators are not here."""
+        return ()
 
 
 class _NobodyWaits:

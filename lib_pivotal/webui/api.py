@@ -75,6 +75,21 @@ class ScanAnswer(BaseModel):
     problems: list[ProblemAnswer]
 
 
+class CaptionsRequest(BaseModel):
+    """Whose captions to write, and what writes them."""
+
+    folder: str
+    tagger: str = "deepbooru"
+
+
+class TaggerAnswer(BaseModel):
+    """Something that writes captions; `missing` says why it cannot be used, empty if it can."""
+
+    name: str
+    title: str
+    missing: str
+
+
 class PreflightAnswer(BaseModel):
     """What a run will cost."""
 
@@ -102,6 +117,8 @@ def register(app: FastAPI, manager: Callable[[], RunManager] = run_manager) -> N
     add("POST", "/runs/{run_id}/checkpoint", routes.load_checkpoint, dict[str, Any])
     add("POST", "/live", routes.live, LiveAnswer)
     add("POST", "/scan", routes.scan, ScanAnswer)
+    add("GET", "/captions", routes.taggers, list[TaggerAnswer])
+    add("POST", "/captions", routes.write_captions, StartAnswer)
     add("GET", "/bundles", bundle_routes.list_bundles, None)
     add("POST", "/bundles/{verb}", bundle_routes.work, dict[str, Any])
 
@@ -180,6 +197,15 @@ class _Routes:
                 for p in found.problems
             ],
         )
+
+    def taggers(self) -> list[TaggerAnswer]:
+        found = self._manager().studio.taggers()
+        return [TaggerAnswer(name=one.name, title=one.title, missing=one.missing()) for one in found]
+
+    def write_captions(self, request: CaptionsRequest) -> StartAnswer:
+        with _told():
+            view = self._manager().write_captions(Path(request.folder), request.tagger)
+        return StartAnswer(id=view.run_id, folder=str(view.folder))
 
 
 @contextmanager

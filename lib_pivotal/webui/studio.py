@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -18,13 +18,15 @@ from lib_pivotal.later import later
 from lib_pivotal.webui import compat, freshness, settings
 
 if TYPE_CHECKING:
+    from lib_pivotal.runs.tagging import Tagger
     from lib_pivotal.training.aside import Aside, Interlude
     from lib_pivotal.webui import model as hosts
-    from lib_pivotal.webui import session
+    from lib_pivotal.webui import session, tagging
     from lib_pivotal.webui.model import WebUIHost
 else:
     hosts = later("lib_pivotal.webui.model")
     session = later("lib_pivotal.webui.session")
+    tagging = later("lib_pivotal.webui.tagging")
 
 logger = logging.getLogger(__name__)
 
@@ -126,6 +128,10 @@ class WebUIStudio:
     def bundle_saved(self, path: Path) -> None:
         """Forget what was kept of an older file, and list the new one."""
         freshness.forget_lora_file(path)
+
+    def taggers(self) -> Sequence[Tagger]:
+        """DeepDanbooru and BLIP."""
+        return tagging.taggers()
 
     # ---- for the aside ----
 

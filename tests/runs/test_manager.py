@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from PIL import ImageStat
 
 from lib_pivotal.config import run_from_dict
 from lib_pivotal.errors import ConfigError, HostError
@@ -26,6 +27,7 @@ class TinyStudio:
         self.visits = 0
         self.visitor = None
         self.refusal = ""
+        self.writers = ()
 
     def checkpoint(self):
         return "tiny"
@@ -81,6 +83,9 @@ class TinyStudio:
 
     def bundle_saved(self, path):
         self.saved.append(path)
+
+    def taggers(self):
+        return self.writers
 
 
 @pytest.fixture
@@ -271,3 +276,31 @@ def test_class_pictures_without_folder_or_prompts(manager, studio, run, tmp_path
     studio.refusal = "SD3 cannot be trained"
     with pytest.raises(HostError, match="SD3"):
         manager.make_class_pictures(with_class(run, tmp_path / "class", prompts=("1girl",)))
+
+
+class Colours:
+    """A tagger that says which channel of a picture is the strongest."""
+
+    name, title = "colours", "Colours: the strongest channel"
+
+    def missing(self):
+        return ""
+
+    def __call__(self, picture):
+        means = ImageStat.Stat(picture).mean
+        return ("red", "green", "blue")[means.index(max(means))]
+
+
+def test_missing_captions_are_written(manager, studio, run, two_words_folder):
+    (two_words_folder / "aoi_1.txt").unlink()
+    studio.writers = (Colours(),)
+    view = manager.write_captions(two_words_folder, "colours")
+    assert manager.join(60)
+    told = view.snapshot()
+    assert told["status"] == "finished" and told["ended"]["message"].startswith("1 of 1 missing captions")
+    assert (two_words_folder / "aoi_1.txt").read_text() in ("red", "green", "blue")
+    with pytest.raises(HostError, match="no such tagger. There is colours"):
+        manager.write_captions(two_words_folder, "blip")
+    studio.writers = ()
+    with pytest.raises(HostError, match="only in the web UI"):
+        manager.write_captions(two_words_folder, "colours")
