@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from lib_pivotal.config import Run
-from lib_pivotal.ports import Host
-from lib_pivotal.runs.tagging import Tagger
-from lib_pivotal.training.aside import Aside
+
+if TYPE_CHECKING:
+    from lib_pivotal.ports import Host
+    from lib_pivotal.runs.tagging import Tagger
+    from lib_pivotal.training.aside import Aside
 
 
 class Studio(Protocol):

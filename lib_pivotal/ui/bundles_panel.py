@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
 from lib_pivotal.errors import PivotalError
-from lib_pivotal.ui.bundles_html import bundle_card, bundle_list
+from lib_pivotal.later import later
 from lib_pivotal.ui.desk import sentence
 from lib_pivotal.ui.page import Page, message, quiet, unchanged
-from lib_pivotal.ui.shelf import Shelf
+
+if TYPE_CHECKING:
+    from lib_pivotal.ui import bundles_html
+    from lib_pivotal.ui.shelf import Shelf
+else:
+    bundles_html = later("lib_pivotal.ui.bundles_html")
 
 STRIPPED = {"U-Net": "unet", "text encoder": "te", "text encoder 2": "te2", "words": "words", "metadata": "metadata"}
 CHOOSE = '<div class="pivotal-empty">Choose a file on the left.</div>'
@@ -83,18 +88,21 @@ def _build_whole(page: Page) -> None:
 
 def bind_bundles_panel(page: Page) -> None:
     """Choose, filter, and work; each work shows what it did and what the file is now."""
-    parts, shelf = page.parts, Shelf(page.desk.manager.studio)
+    parts = page.parts
     names = ("bundle_list", "bundle_card", "bundle_work", "bundle_word", "bundle_others", "bundle_said")
     outputs = [parts[name] for name in names]
     base = [parts["bundle_pick"], parts["bundle_filter"]]
 
     def show(pick: str, query: str) -> list[Any]:
-        return shown(shelf, pick, query, "")
+        return shown(page.shelf, pick, query, "")
 
     quiet(parts["bundle_show"].click, show, base, outputs)
     quiet(parts["bundle_reload"].click, show, base, outputs)
     quiet(
-        parts["bundle_filter"].change, lambda pick, query: shown(shelf, pick, query, "")[0], base, parts["bundle_list"]
+        parts["bundle_filter"].change,
+        lambda pick, query: shown(page.shelf, pick, query, "")[0],
+        base,
+        parts["bundle_list"],
     )
 
     def bind(name: str, act: Callable[..., str], *inputs: str, event: str = "click") -> None:
@@ -103,29 +111,31 @@ def bind_bundles_panel(page: Page) -> None:
                 said = message(act(pick, *values), "ok")
             except (PivotalError, OSError) as error:
                 said = message(sentence(error))
-            return shown(shelf, pick, query, said)
+            return shown(page.shelf, pick, query, said)
 
         quiet(getattr(parts[name], event), work, [*base, *(parts[other] for other in inputs)], outputs)
 
     bind(
         "bundle_rename",
-        lambda pick, word, new: shelf.rename_word(pick, word or "", (new or "").strip()),
+        lambda pick, word, new: page.shelf.rename_word(pick, word or "", (new or "").strip()),
         "bundle_word",
         "bundle_new",
     )
-    bind("bundle_delete", lambda pick, word: shelf.delete_word(pick, word or ""), "bundle_word")
-    bind("bundle_add", lambda pick, file: shelf.add_word(pick, Path(file.name)), "bundle_add", event="upload")
-    bind("bundle_split", shelf.split)
+    bind("bundle_delete", lambda pick, word: page.shelf.delete_word(pick, word or ""), "bundle_word")
+    bind("bundle_add", lambda pick, file: page.shelf.add_word(pick, Path(file.name)), "bundle_add", event="upload")
+    bind("bundle_split", lambda pick: page.shelf.split(pick))
     bind(
-        "bundle_strip", lambda pick, chosen: shelf.strip(pick, [STRIPPED[one] for one in chosen or ()]), "bundle_parts"
+        "bundle_strip",
+        lambda pick, chosen: page.shelf.strip(pick, [STRIPPED[one] for one in chosen or ()]),
+        "bundle_parts",
     )
     bind(
         "bundle_join",
-        lambda pick, others, out: shelf.join(pick, others or (), out or ""),
+        lambda pick, others, out: page.shelf.join(pick, others or (), out or ""),
         "bundle_others",
         "bundle_joined",
     )
-    bind("bundle_verify", lambda pick: _verdict(shelf.verify(pick)))
+    bind("bundle_verify", lambda pick: _verdict(page.shelf.verify(pick)))
 
 
 def _verdict(problems: list[str]) -> str:
@@ -139,7 +149,7 @@ def shown(shelf: Shelf, pick: str, query: str, said: str) -> list[Any]:
     except (PivotalError, OSError) as error:
         return [message(sentence(error)), CHOOSE, gr.update(visible=False), unchanged(), unchanged(), said]
     chosen = pick if pick in names else ""
-    files = bundle_list(summaries, names, query=query or "", chosen=chosen)
+    files = bundles_html.bundle_list(summaries, names, query=query or "", chosen=chosen)
     if not chosen:
         return [files, CHOOSE, gr.update(visible=False), unchanged(), unchanged(), said]
     summary = summaries[names.index(chosen)]
@@ -147,7 +157,7 @@ def shown(shelf: Shelf, pick: str, query: str, said: str) -> list[Any]:
     others = [name for name in names if name != chosen]
     return [
         files,
-        bundle_card(summary, chosen),
+        bundles_html.bundle_card(summary, chosen),
         gr.update(visible=True),
         gr.update(choices=words, value=words[0] if words else None),
         gr.update(choices=others, value=[]),

@@ -8,16 +8,25 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from modules import call_queue, paths, sd_hijack, sd_models, shared
 
 from lib_pivotal.config import Run
 from lib_pivotal.errors import HostError
-from lib_pivotal.runs.tagging import Tagger
-from lib_pivotal.training.aside import Aside, Interlude
-from lib_pivotal.webui import compat, freshness, settings, tagging
-from lib_pivotal.webui.model import WebUIHost
-from lib_pivotal.webui.session import check_trainable
+from lib_pivotal.later import later
+from lib_pivotal.webui import compat, freshness, settings
+
+if TYPE_CHECKING:
+    from lib_pivotal.runs.tagging import Tagger
+    from lib_pivotal.training.aside import Aside, Interlude
+    from lib_pivotal.webui import model as hosts
+    from lib_pivotal.webui import session, tagging
+    from lib_pivotal.webui.model import WebUIHost
+else:
+    hosts = later("lib_pivotal.webui.model")
+    session = later("lib_pivotal.webui.session")
+    tagging = later("lib_pivotal.webui.tagging")
 
 logger = logging.getLogger(__name__)
 
@@ -82,15 +91,15 @@ class WebUIStudio:
         """What is loaded now; nothing is loaded for it."""
         model = compat.loaded_model()
         if model is not None:
-            check_trainable(model)
+            session.check_trainable(model)
 
     @contextmanager
     def exclusive(self, run: Run) -> Iterator[WebUIHost]:
         """The queue lock, and the loaded checkpoint as a host."""
         call_queue.queue_lock.acquire()
         try:
-            check_trainable(shared.sd_model)
-            self._host = WebUIHost()
+            session.check_trainable(shared.sd_model)
+            self._host = hosts.WebUIHost()
             yield self._host
         finally:
             host, self._host = self._host, None
