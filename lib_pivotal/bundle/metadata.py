@@ -102,6 +102,7 @@ class TrainingFacts:
     max_bucket_px: int | None = None
     num_train_images: int = 0
     num_reg_images: int = 0
+    prior_loss_weight: float = 1.0
     batches_per_epoch: int = 0
     epochs: int = 0
     epoch: int | None = None
@@ -276,7 +277,7 @@ def _kohya_data(facts: TrainingFacts) -> dict[str, Any]:
         "ss_caption_dropout_every_n_epochs": 0,
         "ss_caption_tag_dropout_rate": facts.tag_dropout,
         "ss_face_crop_aug_range": None,
-        "ss_prior_loss_weight": 1.0,
+        "ss_prior_loss_weight": facts.prior_loss_weight,
         "ss_dataset_dirs": _json(dirs),
         "ss_reg_dataset_dirs": _json({}),
         "ss_tag_frequency": _json(tags),

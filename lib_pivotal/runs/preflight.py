@@ -52,7 +52,7 @@ def measure(run: Run, host: Host) -> Preflight:
         HostError: the steps failed; says why.
     """
     from lib_pivotal.training.distributed import World  # here: a page that only starts needs none of training
-    from lib_pivotal.training.prepare import prepare_pictures
+    from lib_pivotal.training.prepare import picture_remarks, prepare_pictures
     from lib_pivotal.training.run import train_prepared
 
     prepared = prepare_pictures(run)
@@ -91,7 +91,8 @@ def measure(run: Run, host: Host) -> Preflight:
         memory_bytes=torch.cuda.max_memory_allocated(host.device) if on_gpu else None,
         memory_total_bytes=torch.cuda.get_device_properties(host.device).total_memory if on_gpu else None,
         draws=draws,
-        remarks=tuple(
+        remarks=tuple(problem.message for problem in picture_remarks(run, prepared))
+        + tuple(
             f"{word}: drawn {count:.0f} times in this run; below {FEW_DRAWS} a word seldom learns. "
             "More steps, or more repeats of its pictures, help."
             for word, count in draws.items()

@@ -135,19 +135,28 @@ def make_latents(
     host: Host,
     pictures: Sequence[Picture],
     *,
+    held_out: Sequence[Picture] = (),
     spill: Path | None = None,
     progress: Callable[[int, int], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
 ) -> tuple[LatentCache, list[str]]:
     """Encode pictures once through the host's autoencoder; returns the cache and what went wrong, in words.
 
-    What is beyond the memory that latents may have goes to `spill`, if the run has no folder for latents.
+    Those of `held_out` are shown plainly, so that scores do not depend on how the others are varied. What is beyond
+    the memory that latents may have goes to `spill`, if the run has no folder for latents.
     """
     data = run.data
     cache = _cache(
-        run, host, flip=mirrored(run, pictures), spill=spill, crops=data.crops, scale=data.scale_augmentation
+        run,
+        host,
+        flip=mirrored(run, pictures),
+        spill=spill,
+        crops=data.crops,
+        scale=data.scale_augmentation,
+        plain=frozenset(picture.key for picture in held_out),
     )
-    found = with_focus(pictures) if data.crop == "face" else list(pictures)
+    both = [*pictures, *held_out]
+    found = with_focus(both) if data.crop == "face" else both
     problems = cache.build(found, progress=progress, should_stop=should_stop)
     return cache, [problem.message for problem in problems]
 
@@ -178,6 +187,7 @@ def _cache(
     used_bytes: int = 0,
     crops: int = 1,
     scale: bool = False,
+    plain: frozenset[str] = frozenset(),
 ) -> LatentCache:
     data, limit = run.data, run.memory.latents_mb * 2**20
     masks: MaskScale | None = None if data.masks == "none" else data.masks  # type: ignore[assignment]
@@ -190,6 +200,7 @@ def _cache(
         flip=flip,
         crops=crops,
         scale=scale,
+        plain=plain,
         transparency=data.transparency,  # type: ignore[arg-type]
         masks=masks,
         mask_normalise=data.mask_normalise,

@@ -243,9 +243,14 @@ def _sources(
         return lambda done, total: listener(Preparing(activity, done, total))
 
     spill = spill_folder(log_folder, run.name)
-    pictures = [*prepared.pictures, *prepared.held_out]
     cache, problems = make_latents(
-        run, host, pictures, spill=spill, progress=telling("encoding pictures"), should_stop=lambda: commands.stopping
+        run,
+        host,
+        prepared.pictures,
+        held_out=prepared.held_out,
+        spill=spill,
+        progress=telling("encoding pictures"),
+        should_stop=lambda: commands.stopping,
     )
     class_source = None
     if prepared.regularisation:
