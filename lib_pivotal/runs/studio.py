@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 from lib_pivotal.config import Run
 
 if TYPE_CHECKING:
+    from lib_pivotal.bundle.format import Problem
     from lib_pivotal.ports import Host
     from lib_pivotal.runs.tagging import Tagger
     from lib_pivotal.training.aside import Aside
@@ -33,8 +34,16 @@ class Studio(Protocol):
         """Where each run gets a folder of its own: run.json, events, states, pictures, plots."""
         ...
 
-    def taken_names(self) -> Collection[str]:
-        """Names that stand for something already (embedding files, other bundles' words), lower case."""
+    def taken_names(self) -> Mapping[str, str]:
+        """Names that stand for something already, lower case, and where: "embeddings folder", or a bundle's file."""
+        ...
+
+    def token_ids(self, text: str) -> Sequence[int]:
+        """The loaded checkpoint's token ids of a text; empty where no tokenizer is there."""
+        ...
+
+    def loader_problems(self, path: Path) -> Sequence[Problem]:
+        """What the process's own loader of LoRA files makes of a file; empty where there is no such loader."""
         ...
 
     def clip_skip(self) -> int:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 import logging
 import threading
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from lib_pivotal.bundle.format import Problem
 from lib_pivotal.bundle.hashes import checkpoint_legacy_hash
 from lib_pivotal.bundle.listing import list_folder
 from lib_pivotal.config import Run
@@ -44,9 +45,20 @@ class StandaloneStudio:
         """Below the page's folder."""
         return self._folder / "runs"
 
-    def taken_names(self) -> Collection[str]:
+    def taken_names(self) -> dict[str, str]:
         """Words of the bundles that are there."""
-        return {word.name.lower() for summary in list_folder(self.lora_folder()) for word in summary.words}
+        summaries = list_folder(self.lora_folder())
+        return {word.name.lower(): summary.path.name for summary in summaries for word in summary.words}
+
+    def token_ids(self, text: str) -> list[int]:
+        """By CLIP's own tokenizer."""
+        from lib_pivotal.standalone.tokenizer import clip_tokenizer
+
+        return list(clip_tokenizer()(text, add_special_tokens=False)["input_ids"])
+
+    def loader_problems(self, path: Path) -> list[Problem]:
+        """There is no loader here but ours."""
+        return []
 
     def clip_skip(self) -> int:
         """As the checkpoint was trained."""

@@ -57,6 +57,7 @@ def _build_words(page: Page) -> None:
         )
         parts["bundle_rename"] = gr.Button("Rename", elem_id="pivotal_bundle_rename", min_width=90, scale=1)
         parts["bundle_delete"] = gr.Button("Take out", elem_id="pivotal_bundle_delete", min_width=90, scale=1)
+    page.html("bundle_name_note")
     with gr.Row(elem_classes=["pivotal-row"]):
         parts["bundle_add"] = gr.UploadButton(
             "Put a word in (embedding file)",
@@ -121,6 +122,12 @@ def bind_bundles_panel(page: Page) -> None:
         "bundle_word",
         "bundle_new",
     )
+    quiet(
+        parts["bundle_new"].change,
+        lambda pick, word, new: _name_note(page.shelf, pick, word or "", (new or "").strip()),
+        [parts["bundle_pick"], parts["bundle_word"], parts["bundle_new"]],
+        parts["bundle_name_note"],
+    )
     bind("bundle_delete", lambda pick, word: page.shelf.delete_word(pick, word or ""), "bundle_word")
     bind("bundle_add", lambda pick, file: page.shelf.add_word(pick, Path(file.name)), "bundle_add", event="upload")
     bind("bundle_split", lambda pick: page.shelf.split(pick))
@@ -136,6 +143,19 @@ def bind_bundles_panel(page: Page) -> None:
         "bundle_joined",
     )
     bind("bundle_verify", lambda pick: _verdict(page.shelf.verify(pick)))
+
+
+def _name_note(shelf: Shelf, pick: str, word: str, new: str) -> str:
+    """What the checker says of a new name, while it is typed."""
+    if not new or not pick:
+        return ""
+    try:
+        issues = shelf.name_issues(pick, word, new)
+    except (PivotalError, OSError) as error:
+        return message(sentence(error))
+    good = [] if any(issue.level != "info" for issue in issues) else [message(f"{new} is a good name", "ok")]
+    told = [message(f"{issue.reason}. {issue.remedy}".strip(), issue.level) for issue in issues]
+    return "".join([*good, *told])
 
 
 def _verdict(problems: list[str]) -> str:

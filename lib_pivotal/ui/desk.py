@@ -26,12 +26,13 @@ if TYPE_CHECKING:
     from lib_pivotal.bundle import safetensors_file
     from lib_pivotal.data import dataset as scanning
     from lib_pivotal.data.records import Dataset
-    from lib_pivotal.runs import proposal
+    from lib_pivotal.runs import naming, proposal
     from lib_pivotal.runs.proposal import WordRow
     from lib_pivotal.ui.dataset_html import Finding
 else:
     scanning = later("lib_pivotal.data.dataset")
     safetensors_file = later("lib_pivotal.bundle.safetensors_file")
+    naming = later("lib_pivotal.runs.naming")
     proposal = later("lib_pivotal.runs.proposal")
 
 SCANS_KEPT = 4
@@ -116,8 +117,8 @@ class Desk:
         if dataset is None:
             return []
         found: list[Finding] = [(p.level, p.message, p.keys) for p in dataset.problems]
-        taken = self.manager.studio.taken_names()
-        found += [("warning", text, ()) for text in proposal.word_problems(run, rows, taken=taken)]
+        found += [("warning", text, ()) for text in proposal.word_problems(run, rows)]
+        found += self._about_names(run)
         names = [row.word.name for row in rows]
         for first, second, count in proposal.never_apart(dataset, names):
             text = f"{first} and {second} never appear apart ({count} pictures): the run cannot tell which is which."
@@ -129,6 +130,18 @@ class Desk:
         found += [("info", remark, ()) for remark in remarks]
         order = {"error": 0, "warning": 1, "info": 2}
         return sorted(found, key=lambda finding: order[finding[0]])
+
+    def _about_names(self, run: Run) -> list[Finding]:
+        """What the checker of names has against the run's words; faults of spelling stand in the table already."""
+        found: list[Finding] = []
+        for word in run.words:
+            siblings = {other.name: "this run" for other in run.words if other is not word}
+            for issue in naming.name_issues(
+                self.manager.studio, word.name, vectors=word.vectors, file=f"{run.name}.safetensors", siblings=siblings
+            ):
+                if issue.level != "info":
+                    found.append(("warning", f"{issue.reason}. {issue.remedy}".strip(), ()))
+        return found
 
     # ---- before a run ----
 

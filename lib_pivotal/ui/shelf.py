@@ -10,7 +10,9 @@ from lib_pivotal.bundle.embedding_files import read_embedding
 from lib_pivotal.bundle.format import check_word_name
 from lib_pivotal.bundle.listing import BundleSummary, list_bundle, list_folder
 from lib_pivotal.bundle.verify import verify
+from lib_pivotal.embeddings.names import NameIssue
 from lib_pivotal.errors import BundleError
+from lib_pivotal.runs.naming import name_issues
 from lib_pivotal.runs.studio import Studio
 
 
@@ -43,8 +45,16 @@ class Shelf:
         return path
 
     def verify(self, name: str) -> list[str]:
-        """All problems of a file, read in full."""
-        return [str(problem) for problem in verify(self.path(name))]
+        """All problems of a file, read in full, and read by the process's own loader where it has one."""
+        path = self.path(name)
+        return [str(problem) for problem in (*verify(path), *self._studio.loader_problems(path))]
+
+    def name_issues(self, name: str, word: str, new: str) -> list[NameIssue]:
+        """What is to be known of a word's new name."""
+        summary = self.summary(name)
+        vectors = next((one.vectors for one in summary.words if one.name == word), 0)
+        siblings = {one.name: "this file" for one in summary.words if one.name != word}
+        return name_issues(self._studio, new, vectors=vectors, file=summary.path.name, siblings=siblings)
 
     def rename_word(self, name: str, word: str, new: str) -> str:
         """Give a word another name."""

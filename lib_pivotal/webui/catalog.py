@@ -148,6 +148,16 @@ def recommended(metadata: Mapping[str, str]) -> dict[str, float]:
     return {key: float(found[key]) for key in ("te", "unet") if isinstance(found.get(key), int | float)}
 
 
+def words_by_name() -> dict[str, str]:
+    """Every word of every LoRA file, lower case, and the file's name."""
+    found: dict[str, str] = {}
+    for entry in _entries():
+        seen = catalog.look(entry.filename)
+        if not isinstance(seen, str):
+            found |= {word.name.lower(): Path(entry.filename).name for word in seen.words}
+    return found
+
+
 def everything() -> list[dict[str, Any]]:
     """Every LoRA file that the web UI lists, by name."""
     return [describe(entry) for entry in _entries()]

@@ -39,7 +39,13 @@ class TinyStudio:
         return self._folder / "runs"
 
     def taken_names(self):
-        return ()
+        return {}
+
+    def token_ids(self, text):
+        return []
+
+    def loader_problems(self, path):
+        return []
 
     def clip_skip(self):
         return 1

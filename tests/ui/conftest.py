@@ -29,7 +29,13 @@ class EmptyStudio:
         return self._folder / "runs"
 
     def taken_names(self):
-        return {"taken"}
+        return {"taken": "embeddings folder"}
+
+    def token_ids(self, text):
+        return list(text.lower().encode())
+
+    def loader_problems(self, path):
+        return []
 
     def clip_skip(self):
         return 2
