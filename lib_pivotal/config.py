@@ -155,6 +155,12 @@ class DataConfig:
         minimum=0.0,
         maximum=1.0,
     )
+    mask_off: float = setting(
+        0.0,
+        "Chance that a draw is trained without its mask (OneTrainer's unmasked probability).",
+        minimum=0.0,
+        maximum=1.0,
+    )
     mask_temperature: float = setting(
         1.0, "Power of cloneofsimo's masks: above 1 sharper, below 1 softer.", minimum=0.0, maximum=100.0
     )

@@ -281,17 +281,18 @@ class RunManager:
         from lib_pivotal.training.class_pictures import make_class_pictures
 
         started = time.perf_counter()
-        yielding = _ViewedAside(self.studio.aside(), view, commands)
         interlude = aside.Interlude(
             _no_bundle, commands.wait_while_paused, lambda: commands.stopping, lambda message: None
         )
 
-        def between() -> None:
-            if commands.paused or yielding.wanted():
-                yielding.serve(interlude)
-
         session = ports.SessionRequest(clip_skip=run.clip_skip)
         with self.studio.exclusive(run) as host, host.session(session):
+            yielding = _ViewedAside(self.studio.aside(), view, commands)
+
+            def between() -> None:
+                if commands.paused or yielding.wanted():
+                    yielding.serve(interlude)
+
             made = make_class_pictures(
                 host,
                 requests,

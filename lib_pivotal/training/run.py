@@ -281,6 +281,7 @@ def _source(run: Run, prepared: Prepared, cache: LatentCache, world: World) -> B
         rank=world.rank,
         world_size=world.size,
         latents="draw" if run.data.random_latent else "mean",
+        unmasked=run.data.mask_off,
         draw_weights={p.key: float(p.repeats) for p in prepared.pictures} if prepared.held_out else None,
     )
 

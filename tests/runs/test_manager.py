@@ -240,6 +240,12 @@ def test_preflight_tells_time_and_draws(manager, studio, run):
     assert manager.preflight(nameless).faults[0].field == "words.0.name"
 
 
+def test_preflight_takes_class_pictures_along(manager, run, two_words_folder):
+    kept = with_class(run, two_words_folder, target="prior", preservation=0.5)
+    alone, beside = manager.preflight(run), manager.preflight(replace(kept, data=replace(kept.data, flip=True)))
+    assert alone.faults == beside.faults == () and beside.step_s > alone.step_s
+
+
 def with_class(run, folder, **settings):
     return replace(run, regularisation=replace(run.regularisation, folder=str(folder), **settings))
 

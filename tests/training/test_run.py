@@ -11,6 +11,7 @@ import signal
 
 import pytest
 import torch
+from PIL import Image
 
 from lib_pivotal.bundle.reader import read_bundle, require
 from lib_pivotal.config import check_run, run_from_dict
@@ -417,6 +418,22 @@ def test_separation_is_measured_on_held_out_pictures(tiny_host, tmp_path):
     measured = recorder.of(SeparationMeasured)
     assert [event.step for event in measured] == [3, 6]
     assert set(measured[0].losses["aoi"]) == {"whole", "unet", "te", "words", "base"}
+
+
+def test_sides_in_steps_of_8(tiny_host, tmp_path):
+    """72 and 56 px: latents of 9 and 7, which the U-Net halves unevenly."""
+    folder = write_pictures(tmp_path / "p", {f"aoi_{number}": "aoi, hat" for number in range(3)})
+    for number in range(3):
+        Image.new("RGB", (90, 70), (90, 40 * number, 9)).save(folder / f"wide_{number}.png")
+        (folder / f"wide_{number}.txt").write_text("aoi, coat")
+    plain = plain_run(folder, max_steps=6)
+    plain["words"] = [{"name": "aoi"}]
+    plain["data"].update(resolution_px=72, bucket_step_px=8)
+    recorder = Recorder()
+    ended = train(run_from_dict(plain), tiny_host, output_folder=tmp_path / "out", listener=recorder)
+    assert ended.reason == "finished" and all(loss == loss for loss in recorder.losses)
+    buckets = json.loads(require(read_bundle(ended.bundle)).metadata["ss_bucket_info"])["buckets"]
+    assert {tuple(bucket["resolution"]) for bucket in buckets.values()} == {(72, 72), (80, 64)}
 
 
 def test_one_picture_is_overfitted(tiny_host, tmp_path):

@@ -69,6 +69,9 @@ class EmptyStudio:
     def bundle_saved(self, path):
         self.saved.append(path)
 
+    def taggers(self):
+        return ()
+
 
 @pytest.fixture
 def studio(tmp_path):

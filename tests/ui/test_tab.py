@@ -127,6 +127,16 @@ def test_a_sound_run_starts_and_its_end_is_shown(browser, pictures, manager):
     assert "no checkpoint is loaded" in browser.value(element(browser.blocks, "pivotal_outcome")._id)
 
 
+def test_class_pictures_from_the_page(browser, manager, tmp_path):
+    answer = browser.press("pivotal_class_pictures")
+    assert "regularisation.folder" in answer["pivotal_feedback"] and manager.current is None
+    browser.set("pivotal_regularisation_folder", str(tmp_path / "class"))
+    browser.set("pivotal_regularisation_prompts", "1girl")
+    answer = browser.press("pivotal_class_pictures")
+    assert "Class pictures are being made" in answer["pivotal_feedback"]
+    assert manager.join(30) and "no checkpoint is loaded" in manager.current.snapshot()["ended"]["message"]
+
+
 def test_a_pulse_sends_only_what_changed(browser):
     browser.press("pivotal_refresh")
     again = browser.press("pivotal_refresh")
