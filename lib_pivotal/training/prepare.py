@@ -8,8 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lib_pivotal.config import Run, WordConfig
-from lib_pivotal.data.asymmetry import mirror_warnings
-from lib_pivotal.data.buckets import Buckets, crop_report
+from lib_pivotal.data import remarks
 from lib_pivotal.data.captions import WordFinder
 from lib_pivotal.data.dataset import Dataset, Picture, scan
 from lib_pivotal.data.focus import with_focus
@@ -58,8 +57,8 @@ def prepare_pictures(run: Run) -> Prepared:
     pictures, words, pruned = _prune(run, list(dataset.pictures))
     _check_words_occur(run, words, pictures, word_of_concepts(run, dataset))
     trained, held_out = _hold_out(run, pictures)
-    kept, remarks = prepare_regularisation(run)
-    return Prepared(tuple(trained), tuple(held_out), words, pruned, dataset, kept, remarks)
+    kept, told = prepare_regularisation(run)
+    return Prepared(tuple(trained), tuple(held_out), words, pruned, dataset, kept, told)
 
 
 def prepare_regularisation(run: Run) -> tuple[tuple[Picture, ...], tuple[Problem, ...]]:
@@ -77,13 +76,13 @@ def prepare_regularisation(run: Run) -> tuple[tuple[Picture, ...], tuple[Problem
         raise DataError(f"{settings.folder}: no class picture can be used. {reasons}")
     find = WordFinder([word.name for word in run.words])
     keys = tuple(picture.key for picture in dataset.pictures if find(picture.caption))
-    remarks = [problem for problem in dataset.problems if problem.level != "info"]
+    told = [problem for problem in dataset.problems if problem.level != "info"]
     if keys and settings.target == "picture":
         text = (
             f"{len(keys)} class picture(s) have a trained word in their caption, and would train it, too. Take it out."
         )
-        remarks.append(Problem("warning", "word_in_class", text, keys))
-    return dataset.pictures, tuple(remarks)
+        told.append(Problem("warning", "word_in_class", text, keys))
+    return dataset.pictures, tuple(told)
 
 
 def word_of_concepts(run: Run, dataset: Dataset) -> dict[str, str]:
@@ -94,40 +93,25 @@ def word_of_concepts(run: Run, dataset: Dataset) -> dict[str, str]:
     return {concept: word for concept, word in found.items() if word is not None}
 
 
+def picture_remarks(run: Run, prepared: Prepared) -> list[Problem]:
+    """What is to be known of how the pictures are trained: what is cut off, and what should not be mirrored."""
+    keys = {picture.key for picture in (*prepared.pictures, *prepared.held_out)}
+    originals = [picture for picture in prepared.dataset.pictures if picture.key in keys]
+    return dataset_remarks(run, originals)
+
+
+def dataset_remarks(run: Run, pictures: Sequence[Picture]) -> list[Problem]:
+    """The same of pictures with their captions as they are on disk: what a word absorbs may belong to one side."""
+    return remarks.cut_remarks(pictures, assemble.make_buckets(run)) + remarks.mirror_remarks(
+        pictures, words=[word.name for word in run.words], keys=mirrored(run, pictures)
+    )
+
+
 def mirrored(run: Run, pictures: Sequence[Picture]) -> frozenset[str]:
     """Keys of the pictures that are mirrored half of the time: those of no word that is against it."""
     against = [word.name for word in run.words if not word.mirror]
     find = WordFinder(against)
     return frozenset(p.key for p in pictures if run.data.flip and not (against and find(p.caption)))
-
-
-def picture_remarks(run: Run, prepared: Prepared) -> list[Problem]:
-    """What is to be known of how the pictures are trained: what is cut off, and what should not be mirrored."""
-    trained = [*prepared.pictures, *prepared.held_out]
-    found = [_crop_remark(assemble.make_buckets(run), trained)]
-    keys = mirrored(run, trained)
-    names = [word.name for word in run.words]
-    find = WordFinder(names)
-    told: dict[str, list[tuple[str, str]]] = {}
-    for picture in prepared.dataset.pictures:
-        if picture.key in keys:
-            for name in find(picture.caption):
-                told.setdefault(name, []).append((picture.key, picture.caption))
-    return [remark for remark in found if remark is not None] + mirror_warnings(told)
-
-
-def _crop_remark(buckets: Buckets, pictures: Sequence[Picture]) -> Problem | None:
-    placed = [(picture, buckets.assign(picture.width_px, picture.height_px)) for picture in pictures]
-    report = crop_report([placement for _, placement in placed])
-    parts = [f"{report['pictures']} pictures in {report['buckets']} size(s)"]
-    if report["most_cropped"] > 0:
-        parts.append(f"{report['mean_cropped']:.0%} is cut off on average, {report['most_cropped']:.0%} at most")
-    if report["upscaled"]:
-        parts.append(f"{report['upscaled']} are enlarged")
-    if report["bordered"]:
-        parts.append(f"{report['bordered']} are shown whole with a border, as cutting would take too much of them")
-    keys = tuple(picture.key for picture, placement in placed if placement.upscaled or not placement.covers)
-    return Problem("info", "buckets", "; ".join(parts) + ".", keys) if len(parts) > 1 else None
 
 
 def make_latents(

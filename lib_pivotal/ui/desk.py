@@ -28,11 +28,13 @@ if TYPE_CHECKING:
     from lib_pivotal.data.records import Dataset
     from lib_pivotal.runs import naming, proposal
     from lib_pivotal.runs.proposal import WordRow
+    from lib_pivotal.training import prepare as preparing
     from lib_pivotal.ui.dataset_html import Finding
 else:
     scanning = later("lib_pivotal.data.dataset")
     safetensors_file = later("lib_pivotal.bundle.safetensors_file")
     naming = later("lib_pivotal.runs.naming")
+    preparing = later("lib_pivotal.training.prepare")
     proposal = later("lib_pivotal.runs.proposal")
 
 SCANS_KEPT = 4
@@ -127,6 +129,7 @@ class Desk:
         if names and unnamed and not run.data.templates:
             text = f"{len(unnamed)} picture(s) name none of the words: they teach the network, but no word."
             found.append(("info", text, tuple(unnamed)))
+        found += [(p.level, p.message, p.keys) for p in preparing.dataset_remarks(run, dataset.pictures)]
         found += [("info", remark, ()) for remark in remarks]
         order = {"error": 0, "warning": 1, "info": 2}
         return sorted(found, key=lambda finding: order[finding[0]])
