@@ -190,6 +190,10 @@ class Host(Protocol):
         ...
 
 
+OWN_LOSS = "loss"
+"""The name of the loss of a run's own pictures; those of further sets have others."""
+
+
 @dataclass(frozen=True, eq=False)
 class TrainingBatch:
     """One micro-batch, as `data` makes it and `training.step` takes it.
@@ -214,5 +218,5 @@ class TrainingBatch:
     words: list[tuple[str, ...]] = field(default_factory=list)
     sizes: Tensor | None = None
     inpaint: Tensor | None = None
-    name: str = "loss"
+    name: str = OWN_LOSS
     prior: bool = False

@@ -103,6 +103,7 @@ class TrainingFacts:
     num_train_images: int = 0
     num_reg_images: int = 0
     prior_loss_weight: float = 1.0
+    random_crop: bool = False
     batches_per_epoch: int = 0
     epochs: int = 0
     epoch: int | None = None
@@ -266,7 +267,7 @@ def _kohya_data(facts: TrainingFacts) -> dict[str, Any]:
         "ss_resolution": facts.resolution,
         "ss_color_aug": False,
         "ss_flip_aug": facts.flip,
-        "ss_random_crop": False,
+        "ss_random_crop": facts.random_crop,
         "ss_shuffle_caption": facts.shuffle_tags,
         "ss_enable_bucket": facts.bucketing,
         "ss_bucket_no_upscale": facts.bucket_no_upscale,

@@ -47,6 +47,7 @@ def training_facts(
         buckets=_buckets(run, prepared),
         num_reg_images=len(prepared.regularisation),
         prior_loss_weight=run.regularisation.weight if prepared.regularisation else 1.0,
+        random_crop=data.crop == "random",
         bucketing=data.bucketing,
         bucket_no_upscale=not data.upscale,
         num_train_images=draws,

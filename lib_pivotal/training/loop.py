@@ -19,7 +19,7 @@ from typing import Any, Protocol
 import torch
 
 from lib_pivotal.errors import TrainingError
-from lib_pivotal.ports import TrainingBatch
+from lib_pivotal.ports import OWN_LOSS, TrainingBatch
 from lib_pivotal.training.aside import Aside, Interlude
 from lib_pivotal.training.distributed import World
 from lib_pivotal.training.events import (
@@ -173,7 +173,7 @@ class Trainer:
         while True:
             try:
                 self._trainable.prepare(phase)
-                return self._accumulate(batches)
+                return self._accumulate(batches, network_moves=phase.unet > 0 or phase.te > 0)
             except Exception as error:
                 if not is_out_of_memory(error):
                     raise
@@ -192,7 +192,7 @@ class Trainer:
                     "the effective batch stays the same",
                 )
 
-    def _accumulate(self, batches: list[TrainingBatch]) -> dict[str, float]:
+    def _accumulate(self, batches: list[TrainingBatch], *, network_moves: bool) -> dict[str, float]:
         words = self._trainable.words.as_mapping()
         count = sample_count(batches) * self._world.size
         totals: dict[str, float] = dict.fromkeys((batch.name for batch in batches), 0.0)
@@ -201,6 +201,8 @@ class Trainer:
             share = batch.latents.shape[0]
             index = before + self._world.rank * share  # the process's slice of the global micro-batch
             before += share * self._world.size
+            if batch.name != OWN_LOSS and not network_moves and not any(batch.words):
+                continue  # nothing that it could move is trained now
             for piece_number, piece in enumerate(split_batch(batch, self.splits)):
                 # dropout and the like draw from the global generator: make them depend on the position alone
                 torch.manual_seed(

@@ -228,6 +228,26 @@ def test_preservation_holds_the_network_back(tiny_host, two_words_folder, tmp_pa
     assert ends[1] < 0.5 * ends[0]
 
 
+def test_while_only_words_train_other_sets_cost_nothing(tiny_host, tiny_models, two_words_folder, tmp_path):
+    plain = plain_run(two_words_folder, max_steps=4, phases="two_phase", words_steps=2)
+    plain["regularisation"] = {"preservation": 1.0}
+    calls, by_step = [], []
+
+    def note(event):
+        if isinstance(event, StepDone):
+            by_step.append(len(calls))
+            calls.clear()
+
+    handle = tiny_models["unet"].register_forward_hook(lambda *_: calls.append(1))
+    recorder = Recorder(note)
+    try:
+        train(run_from_dict(plain), tiny_host, output_folder=tmp_path, listener=recorder)
+    finally:
+        handle.remove()
+    assert by_step == [1, 1, 3, 3]  # later also the same pictures twice: with the network, and without
+    assert [event.losses["preservation"] for event in recorder.of(StepDone)][:3] == [0.0, 0.0, 0.0]
+
+
 def test_class_pictures_that_cannot_be_used(tiny_host, two_words_folder, class_folder, tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="no class picture can be used"):
