@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lib_pivotal.bundle.format import Problem
 from lib_pivotal.bundle.hashes import checkpoint_legacy_hash
@@ -15,9 +16,11 @@ from lib_pivotal.bundle.listing import list_folder
 from lib_pivotal.config import Run
 from lib_pivotal.ports import Host
 from lib_pivotal.runs.manager import RunManager
-from lib_pivotal.runs.tagging import Tagger
 from lib_pivotal.standalone.model import StandaloneHost
 from lib_pivotal.training.aside import Aside, Interlude
+
+if TYPE_CHECKING:
+    from lib_pivotal.runs.tagging import Tagger
 
 
 class StandaloneStudio:

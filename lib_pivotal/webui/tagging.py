@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from modules import call_queue, deepbooru, devices, lowvram, paths, shared, torch_utils
 from PIL import Image
 
 from lib_pivotal.errors import HostError
-from lib_pivotal.runs.tagging import Tagger
+
+if TYPE_CHECKING:
+    from lib_pivotal.runs.tagging import Tagger
 
 TOKENIZER = "bert-base-uncased"
 
