@@ -11,6 +11,7 @@ from lib_pivotal.config import Run
 
 if TYPE_CHECKING:
     from lib_pivotal.bundle.format import Problem
+    from lib_pivotal.bundle.layer_names import UnetShape
     from lib_pivotal.ports import Host
     from lib_pivotal.runs.tagging import Tagger
     from lib_pivotal.training.aside import Aside
@@ -40,6 +41,10 @@ class Studio(Protocol):
 
     def token_ids(self, text: str) -> Sequence[int]:
         """The loaded checkpoint's token ids of a text; empty where no tokenizer is there."""
+        ...
+
+    def unet_shape(self, path: Path) -> UnetShape | None:
+        """The blocks of the U-Net that a LoRA file was made for, where that is the loaded one's; None: not known."""
         ...
 
     def loader_problems(self, path: Path) -> Sequence[Problem]:

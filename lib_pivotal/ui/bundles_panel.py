@@ -14,12 +14,26 @@ from lib_pivotal.ui.desk import sentence
 from lib_pivotal.ui.page import Page, message, quiet, unchanged
 
 if TYPE_CHECKING:
+    from lib_pivotal.bundle.embedding_files import EmbeddingFormat
+    from lib_pivotal.bundle.workshop import Layout
     from lib_pivotal.ui import bundles_html
     from lib_pivotal.ui.shelf import Shelf
 else:
     bundles_html = later("lib_pivotal.ui.bundles_html")
 
 STRIPPED = {"U-Net": "unet", "text encoder": "te", "text encoder 2": "te2", "words": "words", "metadata": "metadata"}
+WORDS_AS: dict[str, EmbeddingFormat] = {
+    "web UI, Forge, ComfyUI (.safetensors)": "a1111",
+    "web UI, as it wrote them itself (.pt)": "a1111_pt",
+    "diffusers and InvokeAI": "diffusers",
+    "kohya's scripts": "kohya",
+    "HCP-Diffusion": "hcp",
+}
+NETWORK_AS: dict[str, Layout] = {
+    "diffusers and InvokeAI (.safetensors)": "diffusers",
+    "peft (a folder)": "peft",
+    "kohya's scripts, web UI, Forge, ComfyUI": "kohya",
+}
 CHOOSE = '<div class="pivotal-empty">Choose a file on the left.</div>'
 
 
@@ -65,13 +79,24 @@ def _build_words(page: Page) -> None:
             size="sm",
             elem_id="pivotal_bundle_add",
         )
-        parts["bundle_split"] = gr.Button("Split into files", size="sm", elem_id="pivotal_bundle_split")
         parts["bundle_verify"] = gr.Button("Verify", size="sm", elem_id="pivotal_bundle_verify")
 
 
 def _build_whole(page: Page) -> None:
     parts = page.parts
     with gr.Accordion("Write another file from it", open=False, elem_id="pivotal_bundle_more"):
+        with gr.Row(elem_classes=["pivotal-row"]):
+            parts["bundle_words_as"] = gr.Dropdown(
+                list(WORDS_AS), value=next(iter(WORDS_AS)), label="Each word as a file for",
+                elem_id="pivotal_bundle_words_as", scale=4,
+            )  # fmt: skip
+            parts["bundle_split"] = gr.Button("Split", elem_id="pivotal_bundle_split", min_width=90, scale=1)
+        with gr.Row(elem_classes=["pivotal-row"]):
+            parts["bundle_network_as"] = gr.Dropdown(
+                list(NETWORK_AS), value=next(iter(NETWORK_AS)), label="The network for",
+                elem_id="pivotal_bundle_network_as", scale=4,
+            )  # fmt: skip
+            parts["bundle_convert"] = gr.Button("Convert", elem_id="pivotal_bundle_convert", min_width=90, scale=1)
         with gr.Row(elem_classes=["pivotal-row"]):
             parts["bundle_parts"] = gr.CheckboxGroup(
                 list(STRIPPED), label="A copy without", elem_id="pivotal_bundle_parts", scale=4
@@ -130,7 +155,8 @@ def bind_bundles_panel(page: Page) -> None:
     )
     bind("bundle_delete", lambda pick, word: page.shelf.delete_word(pick, word or ""), "bundle_word")
     bind("bundle_add", lambda pick, file: page.shelf.add_word(pick, Path(file.name)), "bundle_add", event="upload")
-    bind("bundle_split", lambda pick: page.shelf.split(pick))
+    bind("bundle_split", lambda pick, form: page.shelf.split(pick, WORDS_AS[form]), "bundle_words_as")
+    bind("bundle_convert", lambda pick, form: page.shelf.convert(pick, NETWORK_AS[form]), "bundle_network_as")
     bind(
         "bundle_strip",
         lambda pick, chosen: page.shelf.strip(pick, [STRIPPED[one] for one in chosen or ()]),

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lib_pivotal.bundle import workshop
-from lib_pivotal.bundle.embedding_files import read_embedding
+from lib_pivotal.bundle.embedding_files import EmbeddingFormat, read_embedding
 from lib_pivotal.bundle.format import check_word_name
 from lib_pivotal.bundle.listing import BundleSummary, list_bundle, list_folder
 from lib_pivotal.bundle.verify import verify
@@ -83,12 +83,24 @@ class Shelf:
         self._changed(workshop.strip(path, parts, out=out))  # type: ignore[arg-type]
         return f"Written: {out.name}. The old file stays as it was."
 
-    def split(self, name: str) -> str:
+    def split(self, name: str, layout: EmbeddingFormat = "a1111") -> str:
         """Network and words as files of their own, in a folder where no list finds them by accident."""
         path = self.path(name)
-        folder = self._studio.runs_folder() / "split" / path.stem
-        written = workshop.split(path, folder)
+        folder = self._folder(path)
+        written = workshop.split(path, folder, layout=layout)
         return f"{len(written)} files are in {folder}: embedding files go into the embeddings folder."
+
+    def convert(self, name: str, layout: workshop.Layout) -> str:
+        """The network without its words in another program's layout, in the same folder."""
+        path = self.path(name)
+        folder = self._folder(path)
+        folder.mkdir(parents=True, exist_ok=True)
+        out = folder / f"{path.stem}-{layout}{'' if layout == 'peft' else '.safetensors'}"
+        written = workshop.convert(path, out, layout=layout, shape=self._studio.unet_shape(path))
+        return f"Written: {written}. It holds the network; its words come with Split."
+
+    def _folder(self, path: Path) -> Path:
+        return self._studio.runs_folder() / "split" / path.stem
 
     def join(self, name: str, others: Sequence[str], out: str, weights: Sequence[float] | None = None) -> str:
         """Several bundles as one."""

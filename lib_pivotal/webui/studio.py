@@ -19,6 +19,7 @@ from lib_pivotal.webui import bundles, catalog, compat, freshness, settings
 
 if TYPE_CHECKING:
     from lib_pivotal.bundle.format import Problem
+    from lib_pivotal.bundle.layer_names import UnetShape
     from lib_pivotal.runs.tagging import Tagger
     from lib_pivotal.training.aside import Aside, Interlude
     from lib_pivotal.webui import bundle_work, session, tagging
@@ -70,6 +71,10 @@ class WebUIStudio:
     def token_ids(self, text: str) -> Sequence[int]:
         """Of the loaded checkpoint; nothing is loaded for it."""
         return () if compat.loaded_model() is None else bundles.ids_of(text)
+
+    def unet_shape(self, path: Path) -> UnetShape | None:
+        """Of the loaded checkpoint, if the file is for its family."""
+        return bundle_work.unet_shape(path)
 
     def loader_problems(self, path: Path) -> list[Problem]:
         """What a web UI without this extension makes of the file with this checkpoint."""

@@ -47,6 +47,9 @@ class TinyStudio:
     def loader_problems(self, path):
         return []
 
+    def unet_shape(self, path):
+        return None
+
     def clip_skip(self):
         return 1
 

@@ -37,6 +37,9 @@ class EmptyStudio:
     def loader_problems(self, path):
         return []
 
+    def unet_shape(self, path):
+        return None
+
     def clip_skip(self):
         return 2
 

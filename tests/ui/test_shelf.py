@@ -12,7 +12,7 @@ from lib_pivotal.bundle.reader import read_bundle
 from lib_pivotal.bundle.writer import write_bundle
 from lib_pivotal.errors import BundleError
 from lib_pivotal.ui.bundles_html import bundle_card, bundle_list
-from lib_pivotal.ui.bundles_panel import CHOOSE, _name_note, shown
+from lib_pivotal.ui.bundles_panel import CHOOSE, NETWORK_AS, WORDS_AS, _name_note, shown
 from lib_pivotal.ui.compare_panel import _wanted
 from lib_pivotal.ui.shelf import Shelf
 
@@ -156,3 +156,13 @@ def test_verify_asks_the_loader_of_the_process(shelf, studio, monkeypatch):
     monkeypatch.setattr(studio, "loader_problems", lambda path: [problem] if path.name == "ink.safetensors" else [])
     assert str(problem) in shelf.verify("ink.safetensors")
     assert str(problem) not in shelf.verify("gekidol.safetensors")
+
+
+def test_words_and_network_go_out_in_other_programs_layouts(shelf, studio):
+    for layout in WORDS_AS.values():
+        assert "3 files" in shelf.split("gekidol.safetensors", layout)
+    for layout in NETWORK_AS.values():
+        assert "Written" in shelf.convert("gekidol.safetensors", layout)
+    written = {path.name for path in (studio.runs_folder() / "split" / "gekidol").iterdir()}
+    assert {"gekidol-diffusers.safetensors", "gekidol-peft", "gekidol-kohya.safetensors"} <= written
+    assert not read_bundle(studio.runs_folder() / "split" / "gekidol" / "gekidol-kohya.safetensors").words
