@@ -49,6 +49,26 @@ def save_mask(picture: Path, painted: Image.Image) -> Path:
     return place
 
 
+def paint(
+    now: Image.Image | None, strokes: Image.Image, *, weight: float, rest: float, size: tuple[int, int]
+) -> Image.Image:
+    """A mask of `size` (width, height) in px: `now` where it is given, else grey of `rest`; `weight` under the strokes.
+
+    Weights are grey from 0 (black) to 1 (white); strokes are what is brighter than mid-grey, whatever their own size.
+    """
+    grey = Image.new("L", size, round(255 * rest)) if now is None else now.convert("L").resize(size)
+    under = strokes.convert("L").resize(size).point(lambda value: 255 if value > 127 else 0)
+    grey.paste(round(255 * weight), (0, 0, *size), under)
+    return grey
+
+
+def heat_map(picture: Image.Image, mask: Image.Image) -> Image.Image:
+    """The picture in grey, redder where the mask is brighter."""
+    weights = mask.convert("L").resize(picture.size)
+    grey = picture.convert("L").convert("RGB")
+    return Image.composite(Image.blend(grey, Image.new("RGB", picture.size, (255, 40, 0)), 0.6), grey, weights)
+
+
 def remove_mask(picture: Path) -> bool:
     """Take a painted mask away again; False where there was none. Masks in other places stay."""
     place = mask_place(picture)

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from lib_pivotal.data.dataset import scan
-from lib_pivotal.data.mask_files import mask_place, remove_mask, save_mask
+from lib_pivotal.data.mask_files import heat_map, mask_place, paint, remove_mask, save_mask
 from lib_pivotal.data.masks import read_mask
 from lib_pivotal.errors import DataError
 
@@ -75,3 +75,21 @@ def test_a_failed_write_leaves_the_old_mask(tmp_path: Path, add: Callable[..., P
     monkeypatch.undo()
     assert np.asarray(read_mask(place)).max() == 77
     assert [item.name for item in place.parent.iterdir()] == ["a.png"]
+
+
+def test_painting() -> None:
+    strokes = Image.new("RGB", (20, 10), 0)
+    strokes.paste((255, 255, 255), (0, 0, 10, 10))
+    fresh = np.asarray(paint(None, strokes, weight=1.0, rest=0.2, size=(40, 20)))
+    assert fresh.shape == (20, 40) and fresh[:, :18].min() == 255 and set(fresh[:, 22:].ravel()) == {51}
+    now = Image.new("L", (8, 4), 200)
+    over = np.asarray(paint(now, strokes, weight=0.5, rest=0.0, size=(40, 20)))
+    assert set(over[:, :18].ravel()) == {128} and set(over[:, 22:].ravel()) == {200}
+    assert np.asarray(now).max() == 200  # the old mask is not touched
+    untouched = paint(now, Image.new("L", (20, 10), 0), weight=1.0, rest=0.0, size=(8, 4))
+    assert np.array_equal(np.asarray(untouched), np.asarray(now))
+
+
+def test_heat_map() -> None:
+    shown = np.asarray(heat_map(Image.new("RGB", (8, 8), (90, 90, 90)), Image.linear_gradient("L"))).astype(int)
+    assert shown.shape == (8, 8, 3) and shown[0, 0, 0] - shown[0, 0, 2] < 30 < shown[7, 0, 0] - shown[7, 0, 2]
