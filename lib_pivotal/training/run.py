@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import shutil
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
@@ -16,6 +15,7 @@ import torch
 from lib_pivotal.config import Run, check_consistency, run_to_dict, write_run
 from lib_pivotal.data.batches import BatchSource
 from lib_pivotal.data.captions import WordFinder
+from lib_pivotal.data.latent_files import remove_entries
 from lib_pivotal.data.latents import LatentCache
 from lib_pivotal.data.mixing import Mixture
 from lib_pivotal.errors import ConfigError
@@ -124,7 +124,7 @@ def train_prepared(
         with nullcontext() if network is None else network.attach():
             ended = trainer.run(resume=resume)
     if ended.reason == "finished" and world.writes:
-        shutil.rmtree(spill_folder(log_folder, run.name), ignore_errors=True)
+        remove_entries(spill_folder(log_folder, run.name))
     return ended
 
 
