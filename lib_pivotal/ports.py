@@ -206,8 +206,9 @@ class TrainingBatch:
     sections 2.2 and 2.3).
     `inpaint` `(batch, 5, h, w)` for inpainting checkpoints, else None: the hole (1 = to be painted), then the latents
     of the picture with the hole in it, as the web UI's `inpainting_image_conditioning` puts them.
-    `name` is the loss that the batch belongs to. With `prior` the target is not the noise but what the model predicts
-    without network and words.
+    `name` is the loss that the batch belongs to. `again` is the micro-batch of the same step whose noise it gets, where
+    it looks at the same pictures once more; None for noise of its own. With `prior` the target is not the noise but
+    what the model predicts without network and words.
     """
 
     latents: Tensor
@@ -219,4 +220,5 @@ class TrainingBatch:
     sizes: Tensor | None = None
     inpaint: Tensor | None = None
     name: str = OWN_LOSS
+    again: int | None = None
     prior: bool = False

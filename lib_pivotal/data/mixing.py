@@ -18,7 +18,8 @@ _RANDOM_ROWS = re.compile(r"\*\[[^\]]*\]?")
 class Side:
     """A set beside the run's own: its mean loss times `weight` is added to that of the run's own pictures.
 
-    `name` is the name of its loss. `texts` replaces trained words in its captions. With `prior` the target is what the
+    `name` is the name of its loss. A side over the run's own source looks at the same pictures again, at the same noise
+    (as ai-toolkit does). `texts` replaces trained words in its captions. With `prior` the target is what the
     model itself predicts, network off and without the words.
     """
 
@@ -60,7 +61,10 @@ class Mixture:
         captions = [in_other_words(caption, side.texts) for caption in batch.captions]
         words: list[tuple[str, ...]] = [() for _ in captions] if side.texts else batch.words
         weights = batch.weights * share
-        return replace(batch, captions=captions, words=words, weights=weights, name=side.name, prior=side.prior)
+        again = inner if side.source is self._own else None
+        return replace(
+            batch, captions=captions, words=words, weights=weights, name=side.name, again=again, prior=side.prior
+        )
 
 
 def in_other_words(caption: str, texts: Mapping[str, str]) -> str:

@@ -196,11 +196,14 @@ class Trainer:
         words = self._trainable.words.as_mapping()
         count = sample_count(batches) * self._world.size
         totals: dict[str, float] = dict.fromkeys((batch.name for batch in batches), 0.0)
-        before = 0
+        before, starts = 0, list[int]()
         for micro, batch in enumerate(batches):
             share = batch.latents.shape[0]
             index = before + self._world.rank * share  # the process's slice of the global micro-batch
             before += share * self._world.size
+            starts.append(index)
+            if batch.again is not None:
+                index = starts[batch.again]
             if batch.name != OWN_LOSS and not network_moves and not any(batch.words):
                 continue  # nothing that it could move is trained now
             for piece_number, piece in enumerate(split_batch(batch, self.splits)):

@@ -164,6 +164,7 @@ def _slice(batch: TrainingBatch, part: slice) -> TrainingBatch:
         sizes=None if batch.sizes is None else batch.sizes[part],
         inpaint=None if batch.inpaint is None else batch.inpaint[part],
         name=batch.name,
+        again=batch.again,
         prior=batch.prior,
     )
 

@@ -228,6 +228,24 @@ def test_preservation_holds_the_network_back(tiny_host, two_words_folder, tmp_pa
     assert ends[1] < 0.5 * ends[0]
 
 
+def test_preservation_looks_at_the_same_noise(tiny_host, tiny_models, two_words_folder, tmp_path):
+    plain = plain_run(two_words_folder, max_steps=2, accumulation=2)
+    plain["regularisation"] = {"preservation": 1.0}
+    seen = []
+    handle = tiny_models["unet"].register_forward_pre_hook(lambda module, inputs: seen.append(inputs[:2]))
+    try:
+        train(run_from_dict(plain), tiny_host, output_folder=tmp_path, listener=Recorder())
+    finally:
+        handle.remove()
+    assert len(seen) == 2 * 6
+    for step in range(2):
+        own, again = seen[6 * step : 6 * step + 2], seen[6 * step + 2 : 6 * step + 6]
+        for first, (bare, moved) in zip(own, (again[:2], again[2:]), strict=True):
+            for other in (bare, moved):
+                assert torch.equal(first[0], other[0]) and torch.equal(first[1], other[1])
+        assert not torch.equal(own[0][0], own[1][0])
+
+
 def test_while_only_words_train_other_sets_cost_nothing(tiny_host, tiny_models, two_words_folder, tmp_path):
     plain = plain_run(two_words_folder, max_steps=4, phases="two_phase", words_steps=2)
     plain["regularisation"] = {"preservation": 1.0}
