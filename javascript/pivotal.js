@@ -157,6 +157,10 @@
             write("gallery_page", button.dataset.page);
             setTimeout(() => click("gallery_show"), 50);
         }],
+        ["[data-paint]", (button) => {
+            write("mask_key", button.dataset.paint);
+            setTimeout(() => click("mask_open"), 50);
+        }],
         ["[data-column]", (button) => pick({column: button.dataset.column})],
         ["[data-step]", (button) => pick({step: Number(button.dataset.step)})],
         ["[data-bundle]", (button) => {

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lib_pivotal.config_checks import check_consistency as check_consistency
 from lib_pivotal.config_schema import parse, setting, to_plain
 from lib_pivotal.errors import ConfigError, Fault
 
@@ -154,6 +155,12 @@ class DataConfig:
         minimum=0.0,
         maximum=1.0,
     )
+    mask_off: float = setting(
+        0.0,
+        "Chance that a draw is trained without its mask (OneTrainer's unmasked probability).",
+        minimum=0.0,
+        maximum=1.0,
+    )
     mask_temperature: float = setting(
         1.0, "Power of cloneofsimo's masks: above 1 sharper, below 1 softer.", minimum=0.0, maximum=100.0
     )
@@ -164,6 +171,43 @@ class DataConfig:
     prefix: str = setting("", "Put before every caption.")
     suffix: str = setting("", "Put after every caption.")
     templates: tuple[str, ...] = setting((), "Templates, e.g. `a photo of {word}, {caption}`; one is drawn each time.")
+
+
+@dataclass(frozen=True)
+class RegularisationConfig:
+    """Pictures that keep the model as it was, trained in the same steps."""
+
+    folder: str = setting(
+        "", "Folder of pictures of what the words are kinds of (`1girl`), with captions without the words.", unit="path"
+    )
+    weight: float = setting(1.0, "Weight of their mean loss.", minimum=0.0, maximum=100.0, good_range="0.1-1")
+    batch_size: int = setting(
+        0,
+        "Pictures of this folder in each micro-batch; 0 = by narugo's rule: the shorter the run, the more, 1 to 16.",
+        minimum=0,
+        maximum=1024,
+    )
+    target: str = setting(
+        "picture",
+        "What they are trained towards: the picture itself, or what the model predicts without the network (prior).",
+        choices=("picture", "prior"),
+    )
+    preservation: float = setting(
+        0.0,
+        "Weight of a second look at the run's own pictures, words replaced by the class: there the network should "
+        "change nothing. No folder needed; each step takes about twice as long. 0 = off.",
+        minimum=0.0,
+        maximum=100.0,
+        good_range="0.1-1",
+    )
+    class_text: str = setting(
+        "", "The class in the model's own words, e.g. `1girl`; empty = the tags that each word begins with."
+    )
+    prompts: tuple[str, ...] = setting(
+        (), "Prompts by which the loaded checkpoint makes class pictures into the folder, in turn."
+    )
+    negative_prompt: str = setting("", "Negative prompt of class pictures.")
+    count: int = setting(200, "How many class pictures are made.", unit="pictures", minimum=1, maximum=100_000)
 
 
 @dataclass(frozen=True)
@@ -269,6 +313,7 @@ class Run:
     words_common: WordsConfig = setting(WordsConfig, "What holds for all words.")
     network: NetworkConfig = setting(NetworkConfig, "The network.")
     data: DataConfig = setting(DataConfig, "Pictures and captions.")
+    regularisation: RegularisationConfig = setting(RegularisationConfig, "Pictures that keep the model as it was.")
     noise: NoiseConfig = setting(NoiseConfig, "Noise and timesteps.")
     loss: LossConfig = setting(LossConfig, "The loss.")
     schedule: ScheduleConfig = setting(ScheduleConfig, "Length, optimiser, phases.")
@@ -310,60 +355,6 @@ def check_run(plain: Any) -> tuple[Run, list[Fault]]:
         plain = MIGRATIONS[step](plain)
     run, faults = parse(Run, plain)
     return run, faults + check_consistency(run)
-
-
-def check_consistency(run: Run) -> list[Fault]:
-    """Faults that concern more than one setting."""
-    faults = _check_words(run)
-    network, schedule, noise = run.network, run.schedule, run.noise
-    trains_unet = network.algorithm != "none" and network.unet_targets != "none" and network.unet_lr > 0
-    trains_te = network.algorithm != "none" and network.te_targets != "none" and network.te_lr > 0
-    if not run.words and not trains_unet and not trains_te:
-        faults.append(Fault("words", [], "nothing is trained", "Add a word or choose layers for the network."))
-    if noise.timestep_min >= noise.timestep_max:
-        faults.append(
-            Fault("noise.timestep_min", noise.timestep_min, f"must be below noise.timestep_max ({noise.timestep_max})")
-        )
-    if schedule.warmup_steps >= schedule.max_steps and schedule.warmup_steps > 0:
-        faults.append(
-            Fault("schedule.warmup_steps", schedule.warmup_steps, f"must be below max_steps ({schedule.max_steps})")
-        )
-    faults += _check_pictures(run.data)
-    if schedule.phases == "two_phase" and not 0 < schedule.words_steps < schedule.max_steps:
-        faults.append(
-            Fault(
-                "schedule.words_steps",
-                schedule.words_steps,
-                f"two-phase needs it between 1 and max_steps - 1 ({schedule.max_steps - 1})",
-            )
-        )
-    return faults
-
-
-def _check_pictures(data: DataConfig) -> list[Fault]:
-    """Cuts of a picture that would all be the same, or ways to show it of which it would get one."""
-    if data.scale_augmentation and data.crops < 2:
-        remedy = "Use 8 or so, or turn far and near cuts off."
-        return [Fault("data.crops", data.crops, "is one size a picture for ever, with scale_augmentation", remedy)]
-    if data.crops > 1 and data.crop in ("centre", "top") and not data.scale_augmentation:
-        remedy = "Choose random or face, or 1."
-        return [Fault("data.crops", data.crops, f"would be the same cut each time, with crop = {data.crop}", remedy)]
-    return []
-
-
-def _check_words(run: Run) -> list[Fault]:
-    from lib_pivotal.bundle.format import check_word_name  # here, so that reading a config needs no torch
-
-    faults: list[Fault] = []
-    seen: set[str] = set()
-    for index, word in enumerate(run.words):
-        field = f"words.{index}.name"
-        for reason in check_word_name(word.name):
-            faults.append(Fault(field, word.name, reason))
-        if word.name.lower() in seen:
-            faults.append(Fault(field, word.name, "is used twice", "Names must differ by more than case."))
-        seen.add(word.name.lower())
-    return faults
 
 
 def read_run(path: Path) -> Run:

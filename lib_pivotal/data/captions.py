@@ -68,6 +68,12 @@ class WordFinder:
         found = (self._names.get(match.lower()) for match in self._pattern.findall(text))
         return tuple(dict.fromkeys(word for word in found if word is not None))
 
+    def replace(self, text: str, by: Mapping[str, str]) -> str:
+        """The text with each word replaced by what `by` has for it."""
+        if self._pattern is None:
+            return text
+        return self._pattern.sub(lambda match: by[self._names[match.group().lower()]], text)
+
 
 class CaptionPipeline:
     """A caption as it is trained at one draw, in kohya's order.

@@ -60,9 +60,10 @@ class LatentCache:
     """Latents of pictures at their buckets' sizes, in memory and, with a `folder`, on disk too.
 
     `flip`: True mirrors every picture also, or the names of the concepts, or keys of the pictures, to mirror. `crops`
-    and `scale`: see `views.Views`. `masks`: scale of the mask files, None ignores them (alpha weighs the loss with
-    `transparency="mask"` whatever `masks` says). `in_memory=False` reads each entry from disk at each draw.
-    `memory_bytes`: entries beyond it are on disk only, in `folder`, or where none is given in `spill`.
+    and `scale`: see `views.Views`; pictures whose keys are in `plain` have one view, the plain one. `masks`: scale of
+    the mask files, None ignores them (alpha weighs the loss with `transparency="mask"` whatever `masks` says).
+    `in_memory=False` reads each entry from disk at each draw. `memory_bytes`: entries beyond it are on disk only, in
+    `folder`, or where none is given in `spill`.
     `inpainting` also keeps what an inpainting checkpoint sees beside the noise: a picture's mask file is its hole;
     without one all of it is. Encodes in fixed groups, so that an interrupted and continued caching gives the same bits
     as an uninterrupted one.
@@ -80,6 +81,7 @@ class LatentCache:
         flip: bool | Collection[str] = False,
         crops: int = 1,
         scale: bool = False,
+        plain: Collection[str] = (),
         transparency: Transparency = "white",
         masks: MaskScale | None = None,
         mask_minimum: float = 0.0,
@@ -97,7 +99,7 @@ class LatentCache:
         if batch_size < 1:
             raise DataError(f"batch_size = {batch_size}: at least one picture is encoded at a time.")
         self._codec = codec
-        self._views = Views(buckets, crops=crops, scale=scale, seed=seed)
+        self._views = Views(buckets, crops=crops, scale=scale, plain=plain, seed=seed)
         self._framer = Framer(
             transparency=transparency,
             masks=masks,

@@ -8,11 +8,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lib_pivotal.config import Run, check_run, run_to_dict, write_run
 from lib_pivotal.errors import ConfigError, Fault
-from lib_pivotal.runs.proposal import WordRow, steps_for_draws
+from lib_pivotal.later import later
+
+if TYPE_CHECKING:
+    from lib_pivotal.runs import proposal
+    from lib_pivotal.runs.proposal import WordRow
+else:
+    proposal = later("lib_pivotal.runs.proposal")
 
 PICTURES_PER_RUN = 8
 """Presets draw the four rows about so often."""
@@ -145,7 +151,7 @@ def apply_preset(key: str, run: Run, rows: Sequence[WordRow] = ()) -> Run:
     for path, value in chosen.settings.items():
         _set(plain, path, value)
     batch = plain["schedule"]["batch_size"]
-    steps = steps_for_draws(rows, chosen.draws, batch=batch) if rows else 1500
+    steps = proposal.steps_for_draws(rows, chosen.draws, batch=batch) if rows else 1500
     plain["schedule"]["max_steps"] = steps
     plain["schedule"]["warmup_steps"] = min(plain["schedule"]["warmup_steps"], steps // 10)
     if plain["schedule"]["phases"] == "two_phase":
