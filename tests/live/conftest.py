@@ -41,12 +41,13 @@ TEXT_CONFIG = "pivotal.text_model"
 START_TIMEOUT_S = 1200
 REQUEST_TIMEOUT_S = 600
 ARGUMENTS = (
-    "--skip-prepare-environment --skip-torch-cuda-test --skip-version-check --use-cpu all --no-half --precision full "
+    "--skip-prepare-environment --skip-torch-cuda-test --skip-version-check --use-cpu all "
     "--api --server-name 127.0.0.1 --do-not-download-clip --no-download-sd-model "
     "--disable-console-progressbars --loglevel DEBUG"
 ).split()
 NEWER_ARGUMENTS = ("--no-prompt-history",)
 """Those that not every version from 1.7 on knows."""
+FULL_PRECISION = ("--no-half", "--precision", "full")
 ENVIRONMENT = {
     "HF_HUB_OFFLINE": "1",
     "TRANSFORMERS_OFFLINE": "1",
@@ -304,10 +305,12 @@ def running(
     page: bool = False,
     prepare: Callable[[Path], None] = lambda data: None,
     arguments: Sequence[str] = (),
+    half: bool = False,
 ) -> Iterator[WebUI]:
     """Start the web UI on `data`, wait until it is ready, end it; with the page (gradio) or only the API.
 
-    `prepare` may put more into `data` before the start; `arguments` are added to the command line.
+    `prepare` may put more into `data` before the start; `arguments` are added to the command line;
+    `half` leaves the weights in half precision, which not every version of torch can do on a CPU.
     """
     lay_out_data(data, checkpoint)
     prepare(data)
@@ -319,6 +322,7 @@ def running(
         str(installation.python),
         "launch.py",
         *ARGUMENTS,
+        *(() if half else FULL_PRECISION),
         *known_arguments(installation),
         "--port",
         str(port),

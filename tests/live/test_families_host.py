@@ -18,7 +18,7 @@ from examples import experiment
 from examples.avatars import make
 from lib_pivotal.config import Run, run_to_dict
 from tests.live.conftest import ROOT, Installation, RequestFailedError, TinyCheckpoints, WebUI, running
-from tests.live.test_tab import same, trained
+from tests.live.test_tab import same, start, tensors_of, trained, wait
 
 pytestmark = [pytest.mark.webui, pytest.mark.slow]
 
@@ -154,6 +154,43 @@ def test_every_key_is_found_and_the_file_gives_the_network_picture(
     assert same(picture_of(found["merged"]), theirs), "the same bits"
     difference = ImageChops.difference(picture_of(found["hooked"]), theirs)
     assert max(high for _, high in difference.getextrema()) <= 1, "another order of adding up"
+
+
+@pytest.mark.parametrize("family", MAIN[1:])
+def test_pictures_during_a_run_and_the_run_itself_do_not_change(
+    webui: WebUI, family: str, pictures: tuple[experiment.Setup, Path]
+) -> None:
+    """With gradient checkpointing, and a network of the web UI's own merged before: both families' hardest case."""
+    webui.use(family)
+    run = make_run(pictures, f"calm-{family}")
+    run = replace(run, memory=replace(run.memory, gradient_checkpointing=True))
+    undisturbed = tensors_of(trained(webui, run))
+    prompt = f"<lora:{run.name}:0.7>a face"
+    expected = [webui.txt2img(prompt, seed=seed, steps=4).image for seed in range(3)]
+    before = webui.call("/probe/model")
+    run_id = start(webui, replace(run, name=f"disturbed-{family}"))
+    made = []
+    for seed in range(3):
+        wait(webui, run_id, step=2 + seed)
+        made.append(webui.txt2img(prompt, seed=seed, steps=4).image)
+    assert not webui.call(f"/pivotal/v1/runs/{run_id}")["ended"], "the pictures were to come during the run"
+    disturbed = tensors_of(wait(webui, run_id))
+    assert all(same(one, other) for one, other in zip(made, expected, strict=True))
+    assert undisturbed.keys() == disturbed.keys()
+    assert all(torch.equal(undisturbed[key], disturbed[key]) for key in undisturbed)
+    assert webui.call("/probe/model") == before
+
+
+@pytest.mark.parametrize("family", MAIN)
+def test_preflight_measures_and_gives_back(webui: WebUI, family: str, pictures: tuple[experiment.Setup, Path]) -> None:
+    webui.use(family)
+    before = webui.call("/probe/model")
+    run = make_run(pictures, "preflight")
+    run = replace(run, memory=replace(run.memory, precision="bf16"))
+    found = webui.call("/pivotal/v1/runs/preflight", run_to_dict(run))
+    assert found["step_s"] > 0 and found["total_s"] == pytest.approx(20 * found["step_s"])
+    assert set(found["draws"]) == {word.name for word in run.words}
+    assert webui.call("/probe/model") == before
 
 
 @pytest.mark.parametrize("name", list(REFUSED))
