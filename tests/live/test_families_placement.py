@@ -79,3 +79,9 @@ def test_half_precision(
             assert same(webui.txt2img("a face").image, picture.image)
             assert not same(webui.txt2img(f"<lora:half-{family}:1>{run.words[0].name}").image, picture.image)
             assert view["step"] == 4
+
+        webui.call("/probe/overflow/17")
+        view = trained(webui, replace(run, name="overflow"))
+        webui.call("/probe/overflow/-17")
+        said = [notice["message"] for notice in view["notices"] if "encoded in fp32" in notice["message"]]
+        assert len(said) == (0 if "--no-half-vae" in arguments else 1)

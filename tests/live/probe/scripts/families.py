@@ -167,9 +167,17 @@ def facts():
     }
 
 
+def overflow(power: int):
+    """The autoencoder's first convolution times a power of two: its output no longer fits half precision."""
+    with torch.no_grad():
+        shared.sd_model.first_stage_model.encoder.conv_in.weight.mul_(2.0**power)
+    return power
+
+
 def add_routes(demo, app):
     for name, function in (("conditioning", conditioning), ("pictures", pictures), ("denoised", denoised)):
         app.add_api_route(f"/probe/{name}", function, methods=["POST"])
+    app.add_api_route("/probe/overflow/{power}", overflow, methods=["GET"])
     app.add_api_route("/probe/codec", codec, methods=["GET"])
     app.add_api_route("/probe/facts", facts, methods=["GET"])
 
