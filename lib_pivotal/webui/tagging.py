@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from modules import call_queue, deepbooru, devices, lowvram, paths, shared, torch_utils
+from modules import call_queue, deepbooru, devices, lowvram, paths, shared
 from PIL import Image
 
 from lib_pivotal.errors import HostError
@@ -123,7 +123,7 @@ def _loading(name: str) -> Iterator[None]:
 def _precision(models: Any) -> Iterator[None]:
     """`generate_caption` reads the precision that loading CLIP, which is not needed, would have noted."""
     before = models.__dict__.get("dtype")
-    models.dtype = torch_utils.get_param(models.blip_model).dtype
+    models.dtype = next(models.blip_model.parameters()).dtype
     try:
         yield
     finally:

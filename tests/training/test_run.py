@@ -172,7 +172,7 @@ def class_folder(tmp_path):
 
 
 def kept_run(folder, class_folder="", **regularisation):
-    plain = plain_run(folder)
+    plain = plain_run(folder, max_steps=5)
     plain["regularisation"] = {"folder": str(class_folder), **regularisation}
     return run_from_dict(plain)
 
@@ -191,7 +191,7 @@ def test_resume_with_class_pictures(settings, tiny_host, tiny_models, two_words_
     whole = Recorder()
     first = train(run, tiny_host, output_folder=tmp_path / "whole", listener=whole)
     commands = Commands()
-    stop_at = Recorder(lambda e: commands.stop() if isinstance(e, StepDone) and e.step == 3 else None)
+    stop_at = Recorder(lambda e: commands.stop() if isinstance(e, StepDone) and e.step == 2 else None)
     train(run, tiny_host, output_folder=tmp_path / "parts", listener=stop_at, commands=commands)
     rest = Recorder()
     resumed = train(run, tiny_host, output_folder=tmp_path / "parts", listener=rest, resume=True)
@@ -200,7 +200,7 @@ def test_resume_with_class_pictures(settings, tiny_host, tiny_models, two_words_
     told = whole.of(StepDone)
     names = {"loss", "class pictures"} | ({"preservation"} if "preservation" in settings else set())
     assert all(set(event.losses) == names for event in told)
-    assert sum(told[-1].images_seen.values()) == 16  # words are counted in the run's own pictures only
+    assert sum(told[-1].images_seen.values()) == 10  # words are counted in the run's own pictures only
     if settings.get("target") == "prior":  # the network begins as nothing, so it begins where the checkpoint is
         assert told[0].losses["class pictures"] == 0.0 and told[-1].losses["class pictures"] > 0.0
     if "preservation" in settings:
@@ -209,7 +209,7 @@ def test_resume_with_class_pictures(settings, tiny_host, tiny_models, two_words_
 
 def test_the_own_loss_is_told_as_it_would_be_alone(tiny_host, two_words_folder, class_folder, tmp_path):
     alone, beside = Recorder(), Recorder()
-    train(make_run(two_words_folder), tiny_host, output_folder=tmp_path / "a", listener=alone)
+    train(make_run(two_words_folder, max_steps=5), tiny_host, output_folder=tmp_path / "a", listener=alone)
     run = kept_run(two_words_folder, class_folder, batch_size=3)
     train(run, tiny_host, output_folder=tmp_path / "b", listener=beside)
     assert beside.losses[0] == pytest.approx(alone.losses[0], rel=1e-5)
