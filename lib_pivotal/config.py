@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lib_pivotal.config_checks import check_consistency as check_consistency
 from lib_pivotal.config_schema import parse, setting, to_plain
 from lib_pivotal.errors import ConfigError, Fault
 
@@ -39,6 +40,19 @@ class WordConfig:
         0.0, "Mean norm at which this word is frozen for good (Mix-of-Show uses 0.55); 0 = never.", minimum=0.0
     )
     prune: bool = setting(False, "Drop the tags that the word should absorb from its captions.")
+    absorb: tuple[str, ...] = setting((), "Tags that this word absorbs though the rule leaves them in the captions.")
+    keep: tuple[str, ...] = setting((), "Tags that stay in the captions though the rule would have them absorbed.")
+    applies_to: tuple[str, ...] = setting(
+        (),
+        "Pictures that show this word though their captions do not name it: `concept:NAME`, `type:IMAGE TYPE`, or a "
+        "pattern of paths such as `fanart/*`. The word is put in front of their captions.",
+    )
+    form_of: str = setting(
+        "", "The word of which this one is a form or an outfit: it absorbs only what that one lacks."
+    )
+    draw_weight: float = setting(
+        1.0, "Multiplies how often this word's pictures are drawn.", minimum=0.0, maximum=100.0, above_minimum=True
+    )
 
 
 @dataclass(frozen=True)
@@ -57,6 +71,7 @@ class WordsConfig:
     initial_std: float = setting(
         0.0, "Spread of random vectors; 0 = as the checkpoint's own words.", minimum=0.0, maximum=1.0
     )
+    keep_commas: bool = setting(False, "The commas of an init text take a vector each, as they do in HCP.")
 
 
 @dataclass(frozen=True)
@@ -116,11 +131,70 @@ class DataConfig:
     mask_normalise: bool = setting(True, "Scale each mask to a mean of 1.")
     shuffle_tags: bool = setting(True, "Shuffle the tags of a caption at each draw.")
     keep_first: int = setting(0, "This many first tags stay in front.", unit="tags", minimum=0, maximum=100)
+    keep_separator: str = setting("|||", "What stands before it in a caption stays in front, behind a second one last.")
     tag_dropout: float = setting(0.0, "Chance that a tag is left out; words never are.", minimum=0.0, maximum=1.0)
+    tag_dropout_classes: tuple[str, ...] = setting(
+        (),
+        "Chances of their own, one a line: `clothes = 0.3`. Classes: people, character, clothes, expression, "
+        "background, quality, other; or a regular expression, `/hat$/ = 0.5`. The first that fits counts.",
+    )
     caption_dropout: float = setting(0.0, "Chance that the whole caption is left out.", minimum=0.0, maximum=1.0)
+    caption_dropout_epochs: int = setting(
+        0, "Every so many epochs, one passes without captions; 0 = never.", unit="epochs", minimum=0, maximum=1000
+    )
+    caption_warmup_steps: float = setting(
+        0.0, "Tags come in one by one over so many steps; below 1 a fraction of the run; 0 = off.", minimum=0.0
+    )
+    caption_warmup_tags: int = setting(1, "Tags that are there from the first step.", unit="tags", minimum=1)
+    max_tags: int = setting(0, "At most so many tags a caption, the first ones; 0 = all.", unit="tags", minimum=0)
+    max_tokens: int = setting(
+        0, "Longer captions lose their last tags, words never; 0 = chunks of 75, as many as needed.", minimum=0
+    )
+    emphasis: bool = setting(True, "`(x:1.2)` weighs; off = brackets are letters, as in `saber (fate)`.")
     prefix: str = setting("", "Put before every caption.")
     suffix: str = setting("", "Put after every caption.")
     templates: tuple[str, ...] = setting((), "Templates, e.g. `a photo of {word}, {caption}`; one is drawn each time.")
+    word_lists: tuple[str, ...] = setting(
+        (), "Lists for templates and captions, one a line: `who = girl | woman` fills `{who}` and `__who__`."
+    )
+    wildcards: bool = setting(False, "`{a|b}` in captions: one is drawn each time; `__name__` draws from a list.")
+    wildcard_folder: str = setting("", "Folder of lists for `__name__`: `name.txt`, a choice a line.", unit="path")
+    caption_fields: tuple[str, ...] = setting(
+        (),
+        "Captions made of their metadata's fields, one a line in their order, with a chance: `characters = 1`. "
+        "Fields: npeople, characters, copyright, type, artist, rating, crop, tags. Empty = captions as they are.",
+    )
+    prune_mode: str = setting(
+        "character_core",
+        "What leaves the captions of words that absorb: nothing, overlapping tags, every tag of looks, or core tags.",
+        choices=("none", "minimal", "character", "character_core"),
+    )
+    core_rule: str = setting(
+        "narugo",
+        "Which tags are core tags: narugo's rule leaves clothes to the captions, kgrid's counts pictures of one.",
+        choices=("narugo", "kgrid"),
+    )
+    core_threshold: float = setting(
+        0.0, "Share of captions that makes a tag core; 0 = the rule's own (0.45, 0.4).", minimum=0.0, maximum=1.0
+    )
+    core_feature_threshold: float = setting(
+        0.35, "Narugo: the share for tags of looks (hair, eyes, ...).", minimum=0.0, maximum=1.0
+    )
+    drop_difficulty: int = setting(
+        0,
+        "Only tags below this difficulty leave the captions: 1 hair and eyes, 2 also ears, horns, marks, 3 all; "
+        "0 = the rule's own (narugo 3, kgrid 2).",
+        minimum=0,
+        maximum=3,
+    )
+    balance: str = setting(
+        "repeats",
+        "How often pictures are drawn: as folders say; all ways of the folders' tree alike (kgrid); all words alike.",
+        choices=("repeats", "tree", "words"),
+    )
+    balance_weights: tuple[str, ...] = setting(
+        (), "Tree: weights of folders, one a line: `fanart = 2` or a pattern, `*/2_characters = 0.5`; others are 1."
+    )
 
 
 @dataclass(frozen=True)
@@ -260,48 +334,6 @@ def check_run(plain: Any) -> tuple[Run, list[Fault]]:
         plain = MIGRATIONS[step](plain)
     run, faults = parse(Run, plain)
     return run, faults + check_consistency(run)
-
-
-def check_consistency(run: Run) -> list[Fault]:
-    """Faults that concern more than one setting."""
-    faults = _check_words(run)
-    network, schedule, noise = run.network, run.schedule, run.noise
-    trains_unet = network.algorithm != "none" and network.unet_targets != "none" and network.unet_lr > 0
-    trains_te = network.algorithm != "none" and network.te_targets != "none" and network.te_lr > 0
-    if not run.words and not trains_unet and not trains_te:
-        faults.append(Fault("words", [], "nothing is trained", "Add a word or choose layers for the network."))
-    if noise.timestep_min >= noise.timestep_max:
-        faults.append(
-            Fault("noise.timestep_min", noise.timestep_min, f"must be below noise.timestep_max ({noise.timestep_max})")
-        )
-    if schedule.warmup_steps >= schedule.max_steps and schedule.warmup_steps > 0:
-        faults.append(
-            Fault("schedule.warmup_steps", schedule.warmup_steps, f"must be below max_steps ({schedule.max_steps})")
-        )
-    if schedule.phases == "two_phase" and not 0 < schedule.words_steps < schedule.max_steps:
-        faults.append(
-            Fault(
-                "schedule.words_steps",
-                schedule.words_steps,
-                f"two-phase needs it between 1 and max_steps - 1 ({schedule.max_steps - 1})",
-            )
-        )
-    return faults
-
-
-def _check_words(run: Run) -> list[Fault]:
-    from lib_pivotal.bundle.format import check_word_name  # here, so that reading a config needs no torch
-
-    faults: list[Fault] = []
-    seen: set[str] = set()
-    for index, word in enumerate(run.words):
-        field = f"words.{index}.name"
-        for reason in check_word_name(word.name):
-            faults.append(Fault(field, word.name, reason))
-        if word.name.lower() in seen:
-            faults.append(Fault(field, word.name, "is used twice", "Names must differ by more than case."))
-        seen.add(word.name.lower())
-    return faults
 
 
 def read_run(path: Path) -> Run:

@@ -226,8 +226,16 @@ def _source(run: Run, prepared: Prepared, cache: LatentCache, world: World) -> B
         rank=world.rank,
         world_size=world.size,
         latents="draw" if run.data.random_latent else "mean",
-        draw_weights={p.key: float(p.repeats) for p in prepared.pictures} if prepared.held_out else None,
+        draw_weights=_draw_weights(run, prepared),
     )
+
+
+def _draw_weights(run: Run, prepared: Prepared) -> dict[str, float] | None:
+    """How often each trained picture comes, where repeats do not say it all."""
+    if draws_as_folders_say(run) and not prepared.held_out:
+        return None
+    rates = prepared.draw_rates
+    return {picture.key: rates.get(picture.key, float(picture.repeats)) for picture in prepared.pictures}
 
 
 def _held_out_batches(run: Run, prepared: Prepared, cache: LatentCache) -> dict[str, list[TrainingBatch]]:
