@@ -40,6 +40,9 @@ class WordConfig:
         0.0, "Mean norm at which this word is frozen for good (Mix-of-Show uses 0.55); 0 = never.", minimum=0.0
     )
     prune: bool = setting(False, "Drop the tags that the word should absorb from its captions.")
+    mirror: bool = setting(
+        True, "Its pictures may be mirrored, where mirroring is on; off for a character whose sides differ."
+    )
     absorb: tuple[str, ...] = setting((), "Tags that this word absorbs though the rule leaves them in the captions.")
     keep: tuple[str, ...] = setting((), "Tags that stay in the captions though the rule would have them absorbed.")
     applies_to: tuple[str, ...] = setting(
@@ -121,14 +124,54 @@ class DataConfig:
     bucketing: bool = setting(True, "Aspect-ratio buckets; off = square centre crops.")
     bucket_step_px: int = setting(64, "Bucket sides are multiples of this.", unit="px", minimum=8, maximum=256)
     upscale: bool = setting(True, "Small pictures are enlarged to the training size.")
-    flip: bool = setting(False, "Mirror half of the draws; off for asymmetric characters.")
+    most_cropped: float = setting(
+        0.25,
+        "Largest share of a picture that is cut off; one that would lose more is shown whole, with a border that does "
+        "not count. Only with buckets: square crops cut what they must.",
+        minimum=0.0,
+        maximum=1.0,
+    )
+    crop: str = setting(
+        "centre",
+        "Which part stays of a picture that is longer than its bucket. `face` needs a box: in a .json file beside the "
+        "picture, or in the file name as kohya's face tool writes it.",
+        choices=("centre", "top", "random", "face"),
+    )
+    crops: int = setting(
+        1,
+        "How many cuts of each picture are kept and drawn from, where they differ (`random`, `face`, far and near).",
+        minimum=1,
+        maximum=64,
+    )
+    scale_augmentation: bool = setting(
+        False,
+        "Custom Diffusion's: cuts far away and close up, which the caption says (`very small`, `close up`); what lies "
+        "around a far one does not count. Needs several cuts a picture.",
+    )
+    flip: bool = setting(
+        False, "Mirror half of the draws; each word has a switch of its own against it, for characters with two sides."
+    )
     random_latent: bool = setting(True, "Draw latents from the autoencoder's distribution instead of its mean.")
     cache_folder: str = setting("", "Keep latents on disk here; empty = in memory only.", unit="path")
     transparency: str = setting(
         "white", "What stands behind transparent pixels.", choices=("white", "grey", "random", "mask")
     )
-    masks: str = setting("none", "Soft masks of the loss.", choices=("none", "linear", "hcp"))
-    mask_normalise: bool = setting(True, "Scale each mask to a mean of 1.")
+    masks: str = setting(
+        "none",
+        "Soft masks of the loss. linear: black 0 to white 1; hcp: black 0, grey 1, white 5; hcp_exact: as HCP does it, "
+        "never scaled; cloneofsimo: with a temperature.",
+        choices=("none", "linear", "hcp", "hcp_exact", "cloneofsimo"),
+    )
+    mask_normalise: bool = setting(True, "Scale each mask to a mean of 1 (linear and hcp).")
+    mask_minimum: float = setting(
+        0.0,
+        "What is masked away still counts so much (linear and hcp; OneTrainer's unmasked weight).",
+        minimum=0.0,
+        maximum=1.0,
+    )
+    mask_temperature: float = setting(
+        1.0, "Power of cloneofsimo's masks: above 1 sharper, below 1 softer.", minimum=0.0, maximum=100.0
+    )
     shuffle_tags: bool = setting(True, "Shuffle the tags of a caption at each draw.")
     keep_first: int = setting(0, "This many first tags stay in front.", unit="tags", minimum=0, maximum=100)
     keep_separator: str = setting("|||", "What stands before it in a caption stays in front, behind a second one last.")
@@ -261,6 +304,13 @@ class MemoryConfig:
 
     precision: str = setting("model", "Arithmetic of the frozen model.", choices=("model", "fp32", "bf16", "fp16"))
     gradient_checkpointing: bool = setting(False, "Less memory, about 1.3 to 1.5 times the time.")
+    latents_mb: int = setting(
+        4096,
+        "Latents kept in memory at most; what is beyond is read from disk at each draw. 0 = all in memory.",
+        unit="MB",
+        minimum=0,
+        maximum=1_000_000,
+    )
 
 
 @dataclass(frozen=True)

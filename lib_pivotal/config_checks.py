@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from lib_pivotal.errors import Fault
 
 if TYPE_CHECKING:
-    from lib_pivotal.config import Run
+    from lib_pivotal.config import DataConfig, Run
 
 
 def check_consistency(run: Run) -> list[Fault]:
@@ -28,6 +28,7 @@ def check_consistency(run: Run) -> list[Fault]:
         faults.append(
             Fault("schedule.warmup_steps", schedule.warmup_steps, f"must be below max_steps ({schedule.max_steps})")
         )
+    faults += _check_pictures(run.data)
     if schedule.phases == "two_phase" and not 0 < schedule.words_steps < schedule.max_steps:
         faults.append(
             Fault(
@@ -37,6 +38,17 @@ def check_consistency(run: Run) -> list[Fault]:
             )
         )
     return faults + _check_lines(run)
+
+
+def _check_pictures(data: DataConfig) -> list[Fault]:
+    """Cuts of a picture that would all be the same, or ways to show it of which it would get one."""
+    if data.scale_augmentation and data.crops < 2:
+        remedy = "Use 8 or so, or turn far and near cuts off."
+        return [Fault("data.crops", data.crops, "is one size a picture for ever, with scale_augmentation", remedy)]
+    if data.crops > 1 and data.crop in ("centre", "top") and not data.scale_augmentation:
+        remedy = "Choose random or face, or 1."
+        return [Fault("data.crops", data.crops, f"would be the same cut each time, with crop = {data.crop}", remedy)]
+    return []
 
 
 def _check_lines(run: Run) -> list[Fault]:

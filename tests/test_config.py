@@ -77,6 +77,15 @@ def test_error_text_names_field_value_and_remedy():
         run_from_dict({"words": [{"name": "aoi"}], "schedule": {"rate": "zigzag"}})
 
 
+def test_cuts_that_would_all_be_the_same():
+    def faults(**data):
+        return list(faults_of({"words": [{"name": "aoi"}], "data": data}))
+
+    assert faults(crops=4) == faults(crops=4, crop="top") == faults(scale_augmentation=True) == ["data.crops"]
+    assert faults(crops=4, crop="random") == faults(crops=4, crop="face") == []
+    assert faults(crops=4, scale_augmentation=True) == faults() == []
+
+
 def test_file_round_trip(tmp_path):
     run = run_from_dict({"name": "x", "words": [{"name": "aoi", "init_text": "1girl, *[0.1,2]", "vectors": 6}]})
     write_run(tmp_path / "run.json", run)

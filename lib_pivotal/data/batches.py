@@ -12,9 +12,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from lib_pivotal.data.captions import CaptionPipeline, WordFinder
+from lib_pivotal.data.caption_chain import CaptionPipeline, Moment
+from lib_pivotal.data.captions import WordFinder
 from lib_pivotal.data.latents import CachedLatents, LatentCache
+from lib_pivotal.data.records import Picture
 from lib_pivotal.data.sampler import Sampler
+from lib_pivotal.data.views import phrase
 from lib_pivotal.errors import DataError, StateError
 from lib_pivotal.ports import TrainingBatch
 
@@ -30,6 +33,7 @@ class Draw:
     index: int
     key: str
     flip: bool
+    view: int = 0
 
 
 class BatchSource:
@@ -133,14 +137,9 @@ class BatchSource:
     def batch(self, step: int, micro: int = 0) -> TrainingBatch:
         """The micro-batch `micro` of step `step`: the same for the same seed and data, whatever was asked before."""
         draws = self.draws(step, micro)
-        entries = [self._cache.get(draw.key, flip=draw.flip) for draw in draws]
+        entries = [self._cache.get(draw.key, view=draw.view, flip=draw.flip) for draw in draws]
         pictures = [self._by_key[draw.key] for draw in draws]
-        captions = [
-            self._captions(
-                picture.caption, concept=picture.concept, rng=random.Random(f"{self._seed}/caption/{draw.index}")
-            )
-            for picture, draw in zip(pictures, draws, strict=True)
-        ]
+        captions = [self._caption(picture, draw) for picture, draw in zip(pictures, draws, strict=True)]
         return TrainingBatch(
             latents=torch.stack([self._latent(entry, draw) for entry, draw in zip(entries, draws, strict=True)]),
             captions=captions,
@@ -148,7 +147,7 @@ class BatchSource:
             weights=torch.tensor([self._concept_weights.get(picture.concept, 1.0) for picture in pictures]),
             keys=[draw.key for draw in draws],
             words=[self._find_words(caption) for caption in captions],
-            sizes=torch.tensor([self._cache.sizes(draw.key, flip=draw.flip) for draw in draws]),
+            sizes=torch.tensor([self._cache.sizes(draw.key, view=draw.view, flip=draw.flip) for draw in draws]),
             inpaint=_stack(entry.inpaint for entry in entries),
         )
 
@@ -186,7 +185,7 @@ class BatchSource:
         facts = [
             [[p.key, rate, bucket] for p, rate, bucket in zip(self._pictures, self._rates, self._buckets, strict=True)],
             [self._batch_size, self._accumulation, self._seed, self._latents],
-            [self._cache.flips(p.key) for p in self._pictures],
+            [[self._cache.flips(p.key), len(self._cache.views(p.key))] for p in self._pictures],
         ]
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
@@ -203,7 +202,19 @@ class BatchSource:
 
     def _draw(self, index: int, key: str) -> Draw:
         flip = self._cache.flips(key) and seed_of(f"{self._seed}/flip/{index}") % 2 == 1
-        return Draw(index=index, key=key, flip=flip)
+        views = len(self._cache.views(key))
+        view = seed_of(f"{self._seed}/view/{index}") % views if views > 1 else 0
+        return Draw(index=index, key=key, flip=flip, view=view)
+
+    def _caption(self, picture: Picture, draw: Draw) -> str:
+        """With a phrase in front where the picture was made small or large; one that was left out stays out."""
+        rng = random.Random(f"{self._seed}/caption/{draw.index}")
+        moment = Moment(
+            step=draw.index // self.pictures_per_step, epoch=int(draw.index / self._sampler.draws_per_epoch)
+        )
+        caption = self._captions.draw(picture, rng=rng, moment=moment)
+        distance = self._cache.views(draw.key)[draw.view].distance
+        return phrase(distance, rng) + caption if distance and caption else caption
 
     def _latent(self, entry: CachedLatents, draw: Draw) -> Tensor:
         mean = entry.mean.float()

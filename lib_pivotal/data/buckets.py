@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from lib_pivotal.errors import DataError
 
-Crop = Literal["centre", "top"]
+Crop = Literal["centre", "top", "random", "face"]
+"""What stays of a picture that is longer than its bucket. `random` and `face` are for `views.py`, which knows the
+picture: without its help they are `centre`."""
+
+Box = tuple[float, float, float, float]
+"""Left, top, right, bottom in px of a picture as it is displayed."""
 
 
 @dataclass(frozen=True, order=True)
@@ -24,6 +30,7 @@ class Bucket:
 class Placement:
     """How a picture gets into its bucket: resized to `resized_px` (width, height), then cut at `left_px`, `top_px`.
 
+    A picture smaller than the bucket has negative ones: there the bucket begins before the picture does.
     `cropped` is the share of the picture's area that is cut off; `upscaled` says that it had to grow.
     """
 
@@ -36,8 +43,23 @@ class Placement:
 
     @property
     def box_px(self) -> tuple[int, int, int, int]:
-        """The cut in the resized picture: left, top, right, bottom."""
+        """The bucket in the resized picture: left, top, right, bottom."""
         return (self.left_px, self.top_px, self.left_px + self.bucket.width_px, self.top_px + self.bucket.height_px)
+
+    @property
+    def covers(self) -> bool:
+        """Whether the picture fills the bucket."""
+        return self.shown_px == (0, 0, self.bucket.width_px, self.bucket.height_px)
+
+    @property
+    def shown_px(self) -> tuple[int, int, int, int]:
+        """The part of the bucket that holds picture: left, top, right, bottom."""
+        return (
+            max(0, -self.left_px),
+            max(0, -self.top_px),
+            min(self.bucket.width_px, self.resized_px[0] - self.left_px),
+            min(self.bucket.height_px, self.resized_px[1] - self.top_px),
+        )
 
 
 class Buckets:
@@ -47,7 +69,8 @@ class Buckets:
     `maximum_px`, as kohya makes them (https://github.com/kohya-ss/sd-scripts/blob/48d368fa/library/model_util.py,
     `make_bucket_resolutions`). A picture gets the size nearest to its own shape, which is the one that cuts off least.
     With `upscale=False` a picture too small for that size gets its own, cut to the step.
-    `bucketing=False`: one square for all.
+    `bucketing=False`: one square for all. A picture that would lose more than the share `most_cropped` of its area is
+    shown whole instead, with a border that masks leave out of the loss (`masks.shown_area`).
     """
 
     def __init__(
@@ -60,12 +83,16 @@ class Buckets:
         upscale: bool = True,
         bucketing: bool = True,
         crop: Crop = "centre",
+        most_cropped: float = 1.0,
     ) -> None:
         if step_px < 8 or step_px % 8:
             raise DataError(f"step_px = {step_px}: bucket sides must be multiples of 8. Use 64 or 8.")
         if target_px < step_px:
             raise DataError(f"target_px = {target_px}: smaller than the step of {step_px} px. Use a smaller step.")
+        if not 0.0 <= most_cropped <= 1.0:
+            raise DataError(f"most_cropped = {most_cropped}: a share of the picture's area, from 0 to 1.")
         self.target_px, self.step_px, self.upscale, self.crop = target_px, step_px, upscale, crop
+        self.most_cropped = most_cropped
         self.minimum_px = _floor(minimum_px if minimum_px is not None else target_px // 2, step_px)
         self.maximum_px = _floor(maximum_px if maximum_px is not None else target_px * 2, step_px)
         if self.maximum_px < self.minimum_px:
@@ -82,14 +109,22 @@ class Buckets:
 
     def assign(self, width_px: int, height_px: int) -> Placement:
         """The bucket of a picture of this size, and how it is resized and cut to fit."""
+        bucket = self.bucket(width_px, height_px)
+        placement = place(width_px, height_px, bucket=bucket, at=(0.5, 0.0) if self.crop == "top" else (0.5, 0.5))
+        if placement.cropped > self.most_cropped:
+            return fit(width_px, height_px, bucket=bucket)
+        return placement
+
+    def bucket(self, width_px: int, height_px: int) -> Bucket:
+        """The size that a picture of this size is trained at."""
         if width_px < 1 or height_px < 1:
             raise DataError(f"picture size {width_px}x{height_px}: both sides must be 1 px or more.")
         shape = math.log(width_px / height_px)
         # of sizes equally far, the larger one
         bucket = min(self._shapes, key=lambda pair: (round(abs(pair[0] - shape), 9), -_area(pair[1]), pair[1]))[1]
         if not self.upscale and (bucket.width_px > width_px or bucket.height_px > height_px):
-            bucket = self._own(width_px, height_px)
-        return place(width_px, height_px, bucket=bucket, crop=self.crop)
+            return self._own(width_px, height_px)
+        return bucket
 
     def _make(self) -> set[Bucket]:
         sizes: set[Bucket] = set()
@@ -108,24 +143,50 @@ class Buckets:
         )
 
 
-def place(width_px: int, height_px: int, *, bucket: Bucket, crop: Crop = "centre") -> Placement:
-    """Cover the bucket: the smallest size of the picture's shape that fills it; the rest is cut off."""
-    scale = max(bucket.width_px / width_px, bucket.height_px / height_px)
-    resized = (max(bucket.width_px, round(width_px * scale)), max(bucket.height_px, round(height_px * scale)))
+def place(
+    width_px: int, height_px: int, *, bucket: Bucket, at: tuple[float, float] = (0.5, 0.5), zoom: float = 1.0
+) -> Placement:
+    """Cover the bucket: the smallest size of the picture's shape that fills it, times `zoom`; the rest is cut off.
+
+    `at` shares what is over (or what is missing, with a zoom below 1) between left and right, top and bottom:
+    (0, 0) keeps the left top corner, (1, 1) the right bottom one.
+    """
+    cover = max(bucket.width_px / width_px, bucket.height_px / height_px)
+    least = (bucket.width_px, bucket.height_px) if zoom >= 1.0 else (1, 1)
+    return _placed(width_px, height_px, bucket=bucket, scale=cover * zoom, least=least, at=at)
+
+
+def fit(width_px: int, height_px: int, *, bucket: Bucket) -> Placement:
+    """The whole picture in the middle of the bucket: the largest size of its shape that fits."""
+    scale = min(bucket.width_px / width_px, bucket.height_px / height_px)
+    return replace(_placed(width_px, height_px, bucket=bucket, scale=scale, least=(1, 1), at=(0.5, 0.5)), cropped=0.0)
+
+
+def _placed(
+    width_px: int,
+    height_px: int,
+    *,
+    bucket: Bucket,
+    scale: float,
+    least: tuple[int, int],
+    at: tuple[float, float],
+) -> Placement:
+    resized = (max(least[0], round(width_px * scale)), max(least[1], round(height_px * scale)))
     spare = (resized[0] - bucket.width_px, resized[1] - bucket.height_px)
-    shown = (bucket.width_px / (width_px * scale)) * (bucket.height_px / (height_px * scale))
+    shown = min(1.0, bucket.width_px / (width_px * scale)) * min(1.0, bucket.height_px / (height_px * scale))
     return Placement(
         bucket=bucket,
         resized_px=resized,
-        left_px=spare[0] // 2,
-        top_px=0 if crop == "top" else spare[1] // 2,
+        left_px=math.floor(spare[0] * at[0]),
+        top_px=math.floor(spare[1] * at[1]),
         cropped=max(0.0, 1.0 - shown),
         upscaled=scale > 1.0,
     )
 
 
 def crop_report(placements: Sequence[Placement]) -> dict[str, float | int]:
-    """For the plan: how much is cut off on average and at worst, and how many pictures must grow."""
+    """For the plan: how much is cut off on average and at worst, how many pictures must grow, and how many are shown
+    whole with a border."""
     shares = [placement.cropped for placement in placements]
     return {
         "pictures": len(shares),
@@ -133,7 +194,14 @@ def crop_report(placements: Sequence[Placement]) -> dict[str, float | int]:
         "mean_cropped": sum(shares) / len(shares) if shares else 0.0,
         "most_cropped": max(shares, default=0.0),
         "upscaled": sum(placement.upscaled for placement in placements),
+        "bordered": sum(not placement.covers for placement in placements),
     }
+
+
+def bucket_counts(placements: Sequence[Placement]) -> dict[str, int]:
+    """Pictures by bucket, `640x384`, the fullest first."""
+    names = (f"{placement.bucket.width_px}x{placement.bucket.height_px}" for placement in placements)
+    return dict(Counter(names).most_common())
 
 
 def _area(bucket: Bucket) -> int:

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+import torch.nn.functional as functional
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
@@ -15,8 +16,9 @@ from lib_pivotal.data.buckets import Placement
 from lib_pivotal.data.pictures import flatten, open_rgba
 from lib_pivotal.errors import DataError
 
-MaskScale = Literal["linear", "hcp"]
-"""`linear`: black 0 to white 1; `hcp`: black 0, mid-grey 1, white 5 (see `grey_to_weight`)."""
+MaskScale = Literal["linear", "hcp", "hcp_exact", "cloneofsimo"]
+"""`linear`: black 0 to white 1; `hcp`: black 0, mid-grey 1, white 5 (see `grey_to_weight`); `hcp_exact`: that, shrunk
+as HCP shrinks it and never normalised; `cloneofsimo`: linear, raised to a temperature, see `with_temperature`."""
 
 MASK_FOLDERS = ("mask", "masks", "att_mask")
 MASK_SUFFIXES = ("-masklabel",)
@@ -27,11 +29,11 @@ Weights = NDArray[np.float32]
 def grey_to_weight(grey: NDArray[Any], *, scale: MaskScale) -> Weights:
     """Grey 0..255 to loss weights.
 
-    `hcp`: v/127 up to 127, then (v - 127)/128·4 + 1, so that 0/25/50/75/100 % grey weigh 0/.5/1/3/5
+    `hcp`, `hcp_exact`: v/127 up to 127, then (v - 127)/128·4 + 1, so that 0/25/50/75/100 % grey weigh 0/.5/1/3/5
     (https://github.com/IrisRainbowNeko/HCP-Diffusion, hcpdiff/data/source/text2img.py).
     """
     values = grey.astype(np.float32)
-    if scale == "linear":
+    if scale in ("linear", "cloneofsimo"):
         return (values / 255.0).astype(np.float32)
     return np.where(values <= 127.0, values / 127.0, (values - 127.0) / 128.0 * 4.0 + 1.0).astype(np.float32)
 
@@ -46,16 +48,90 @@ def to_latent_grid(weights: Weights, placement: Placement, *, factor: int = 8) -
     """Cut and shrink weights of a whole picture as the picture is, averaging over area -> `(1, h/factor, w/factor)`.
 
     A mask may have another size than its picture: it is laid over it from edge to edge. HCP goes through a cubic
-    resize to the bucket and a bilinear one to the latents; the mean over each latent's own area keeps the sum.
+    resize to the bucket and a bilinear one to the latents; the mean over each latent's own area keeps the sum. What
+    lies beside a picture that does not fill its bucket weighs 0.
     """
-    height, width = weights.shape
-    across, down = width / placement.resized_px[0], height / placement.resized_px[1]
-    left, top, right, bottom = placement.box_px
-    box = (left * across, top * down, min(right * across, float(width)), min(bottom * down, float(height)))
     size = (placement.bucket.width_px // factor, placement.bucket.height_px // factor)
-    picture = Image.fromarray(np.ascontiguousarray(weights, dtype=np.float32), mode="F")
+    if placement.covers:
+        height, width = weights.shape
+        across, down = width / placement.resized_px[0], height / placement.resized_px[1]
+        left, top, right, bottom = placement.box_px
+        box = (left * across, top * down, min(right * across, float(width)), min(bottom * down, float(height)))
+        picture = _floats(weights)
+    else:
+        picture = Image.new("F", (placement.bucket.width_px, placement.bucket.height_px), 0.0)
+        resized = _floats(weights).resize(placement.resized_px, Image.Resampling.BILINEAR)
+        picture.paste(resized, (-placement.left_px, -placement.top_px))
+        box = (0.0, 0.0, float(picture.width), float(picture.height))
     shrunk = picture.resize(size, Image.Resampling.BOX, box=box)
     return torch.from_numpy(np.array(shrunk, dtype=np.float32))[None].clamp_min_(0.0)
+
+
+def to_latent_grid_by_nearest(weights: Weights, placement: Placement, *, factor: int = 8) -> Tensor:
+    """The same by every eighth pixel, as cloneofsimo does it."""
+    resized = np.array(_floats(weights).resize(placement.resized_px, Image.Resampling.BILINEAR), dtype=np.float32)
+    return cut_out(torch.from_numpy(resized)[None], placement)[:, ::factor, ::factor]
+
+
+def to_latent_grid_as_hcp(weights: Weights, placement: Placement, *, factor: int = 8) -> Tensor:
+    """The same as HCP does it: cubic to the resized picture, cut, bilinear (of four neighbours) to the latents.
+
+    hcpdiff/data/utils.py, `resize_crop_fix`, and crop_info_dataset.py, 404f0e8; OpenCV's two interpolations are
+    torch's. What the cubic one overshoots below 0 is 0 here.
+    """
+    whole = torch.from_numpy(np.ascontiguousarray(weights, dtype=np.float32))[None, None]
+    width, height = placement.resized_px
+    if tuple(whole.shape[-2:]) != (height, width):
+        whole = functional.interpolate(whole, size=(height, width), mode="bicubic", align_corners=False)
+    cut = cut_out(whole[0], placement)
+    size = (placement.bucket.height_px // factor, placement.bucket.width_px // factor)
+    return functional.interpolate(cut[None], size=size, mode="bilinear", align_corners=False)[0].clamp_min_(0.0)
+
+
+def with_temperature(weights: Tensor, temperature: float) -> Tensor:
+    """cloneofsimo's masks: m = (v + 0.01)^temperature, by its largest; prediction and target are multiplied by it, so
+    that a squared error weighs m².
+
+    https://github.com/cloneofsimo/lora, lora_diffusion/cli_lora_pti.py, `loss_step`, d84074b; there by the largest of
+    the batch, here of the picture, so that a picture's loss does not depend on its neighbours.
+    """
+    powered = (weights + 0.01).pow(temperature)
+    return (powered / powered.max()).square()
+
+
+def cut_out(resized: Tensor, placement: Placement, *, beside: float = 0.0) -> Tensor:
+    """A resized picture `(channels, height, width)` as it lies in its bucket; `beside` where it does not reach."""
+    bucket = placement.bucket
+    left, top, right, bottom = placement.box_px
+    if placement.covers:
+        return resized[:, top:bottom, left:right]
+    cut = torch.full((resized.shape[0], bucket.height_px, bucket.width_px), beside, dtype=resized.dtype)
+    x0, y0, x1, y1 = placement.shown_px
+    cut[:, y0:y1, x0:x1] = resized[:, y0 + top : y1 + top, x0 + left : x1 + left]
+    return cut
+
+
+def shown_area(placement: Placement, *, factor: int = 8) -> Tensor | None:
+    """Where a picture that does not fill its bucket counts, `(1, h/factor, w/factor)` with a mean of 1; else None.
+
+    Custom Diffusion's valid area: one latent inside the picture's border (src/diffusers_data_pipeline.py, 7c19c9a), for
+    what lies beside it reaches across; where the picture ends with the bucket there is nothing beside it. Of a picture
+    too small for that, every latent that it touches.
+    """
+    if placement.covers:
+        return None
+    left, top, right, bottom = placement.shown_px
+    area = torch.zeros(1, placement.bucket.height_px // factor, placement.bucket.width_px // factor)
+    rows = _inside(top, bottom, placement.bucket.height_px, factor)
+    columns = _inside(left, right, placement.bucket.width_px, factor)
+    area[:, rows, columns] = 1.0
+    return area / area.mean()
+
+
+def _inside(begin: int, end: int, length: int, factor: int) -> slice:
+    first = 0 if begin == 0 else begin // factor + 1
+    last = length // factor if end == length else end // factor - 1
+    return slice(first, last) if last > first else slice(begin // factor, -(-end // factor))
 
 
 def latent_mask(
@@ -66,25 +142,36 @@ def latent_mask(
     scale: MaskScale = "linear",
     minimum: float = 0.0,
     normalise: bool = True,
+    temperature: float = 1.0,
     flip: bool = False,
 ) -> Tensor | None:
-    """The weights of a picture's latents, `(1, h, w)`: mask file times alpha (always linear), or None without both.
+    """The weights of a picture's latents, `(1, h, w)`: mask file times alpha (always linear), within the shown area.
 
-    `minimum` is the weight of what is masked away; `normalise` scales to a mean of 1, so that a picture with a small
-    mask counts like any other ("exact HCP" is `scale="hcp"`, `normalise=False`).
+    None where there is nothing to weigh. `minimum` is the weight of what is masked away; `normalise` scales to a mean
+    of 1, so that a picture with a small mask counts like any other. `hcp_exact` and `cloneofsimo` are as in their
+    sources, without minimum and scaling.
     """
     if not 0.0 <= minimum <= 1.0:
         raise DataError(f"minimum = {minimum}: the weight of masked parts is from 0 to 1.")
+    exact = grey is not None and scale in ("hcp_exact", "cloneofsimo")
     result: Tensor | None = None
-    sources: tuple[tuple[Image.Image | None, MaskScale], ...] = ((grey, scale), (alpha, "linear"))
-    for image, how in sources:
-        if image is not None:
-            part = to_latent_grid(grey_to_weight(np.asarray(image), scale=how), placement)
-            result = part if result is None else result * part
+    if grey is not None:
+        weights = grey_to_weight(np.asarray(grey), scale=scale)
+        shrink = {"hcp_exact": to_latent_grid_as_hcp, "cloneofsimo": to_latent_grid_by_nearest}
+        result = shrink.get(scale, to_latent_grid)(weights, placement)
+        if scale == "cloneofsimo":
+            result = with_temperature(result, temperature)
+    if alpha is not None:
+        seen = to_latent_grid(grey_to_weight(np.asarray(alpha), scale="linear"), placement)
+        result = seen if result is None else result * seen
+    if result is not None and not exact:
+        result = result.clamp_min(minimum)
+    area = shown_area(placement)
+    if area is not None:
+        result = area if result is None else result * area
     if result is None:
         return None
-    result = result.clamp_min(minimum)
-    if normalise:
+    if normalise and not exact:
         result = normalised(result)
     return result.flip(-1).contiguous() if flip else result
 
@@ -92,11 +179,15 @@ def latent_mask(
 def inpaint_hole(grey: Image.Image | None, *, placement: Placement) -> Tensor:
     """What an inpainting checkpoint is to paint, `(1, height, width)` of 0 and 1 in pixels: where the mask is brighter
     than mid-grey; all of it without a mask, as the web UI's txt2img has it."""
-    size = (placement.bucket.width_px, placement.bucket.height_px)
     if grey is None:
-        return torch.ones(1, size[1], size[0])
-    cut = grey.resize(placement.resized_px, Image.Resampling.LANCZOS).crop(placement.box_px)
-    return torch.from_numpy(np.asarray(cut, dtype=np.float32) / 255.0).round()[None]
+        return torch.ones(1, placement.bucket.height_px, placement.bucket.width_px)
+    resized = grey.resize(placement.resized_px, Image.Resampling.LANCZOS)
+    values = torch.from_numpy(np.asarray(resized, dtype=np.float32) / 255.0).round()[None]
+    return cut_out(values, placement, beside=1.0)
+
+
+def _floats(weights: Weights) -> Image.Image:
+    return Image.fromarray(np.ascontiguousarray(weights, dtype=np.float32), mode="F")
 
 
 def normalised(weights: Tensor) -> Tensor:

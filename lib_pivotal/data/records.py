@@ -19,6 +19,7 @@ Level = Literal["error", "warning", "info"]
 class Picture:
     """One usable picture: `key` is its path below the dataset's folder, with `/`; its size is as displayed.
 
+    `focus_px` is the box of a face or whatever must stay in sight: left, top, right, bottom in the displayed picture.
     `alternatives` are further captions of the same picture: at each draw one of all is taken. `image_type` is what
     the layout says of it (`screenshots`, `fanart`), else empty. `fields` are parts of a caption by kind where
     metadata keeps them apart, as waifuc does: `(("characters", "aoi"), ("tags", "hat, smile"))`.
@@ -33,6 +34,7 @@ class Picture:
     repeats: int = 1
     mask_path: Path | None = None
     has_alpha: bool = False
+    focus_px: tuple[float, float, float, float] | None = None
     alternatives: tuple[str, ...] = ()
     image_type: str = ""
     fields: tuple[tuple[str, str], ...] = ()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections import deque
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -57,13 +58,14 @@ class PlotsAtEnd:
 
 
 def smoothed(points: Points, over: int = SMOOTHED_OVER) -> Points:
-    """The mean of the last `over` values at each step."""
+    """The mean of the last `over` values at each step; what is no number (a skipped step) does not count."""
     result: Points = []
-    total = 0.0
-    values = [value if math.isfinite(value) else 0.0 for _, value in points]
-    for place, (step, _) in enumerate(points):
-        total += values[place] - (values[place - over] if place >= over else 0.0)
-        result.append((step, total / min(place + 1, over)))
+    window: deque[float] = deque(maxlen=over)
+    for step, value in points:
+        if math.isfinite(value):
+            window.append(value)
+        if window:
+            result.append((step, sum(window) / len(window)))
     return result
 
 

@@ -8,11 +8,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from lib_pivotal.config import Run, WordConfig
+from lib_pivotal.data.asymmetry import mirror_warnings
+from lib_pivotal.data.buckets import Buckets, crop_report
 from lib_pivotal.data.captions import WordFinder
 from lib_pivotal.data.dataset import Dataset, Picture, scan
+from lib_pivotal.data.focus import with_focus
 from lib_pivotal.data.latents import LatentCache
 from lib_pivotal.data.masks import MaskScale
 from lib_pivotal.data.pruning import Wording
+from lib_pivotal.data.records import Problem
 from lib_pivotal.data.tags import init_text
 from lib_pivotal.errors import ConfigError, DataError, Fault
 from lib_pivotal.ports import Host
@@ -69,29 +73,77 @@ def prepare_pictures(run: Run) -> Prepared:
     )
 
 
+def mirrored(run: Run, pictures: Sequence[Picture]) -> frozenset[str]:
+    """Keys of the pictures that are mirrored half of the time: those of no word that is against it."""
+    against = [word.name for word in run.words if not word.mirror]
+    find = WordFinder(against)
+    return frozenset(p.key for p in pictures if run.data.flip and not (against and find(p.caption)))
+
+
+def picture_remarks(run: Run, prepared: Prepared) -> list[Problem]:
+    """What is to be known of how the pictures are trained: what is cut off, and what should not be mirrored."""
+    trained = [*prepared.pictures, *prepared.held_out]
+    found = [_crop_remark(assemble.make_buckets(run), trained)]
+    keys = mirrored(run, trained)
+    names = [word.name for word in run.words]
+    find = WordFinder(names)
+    told: dict[str, list[tuple[str, str]]] = {}
+    for picture in prepared.dataset.pictures:
+        if picture.key in keys:
+            for name in find(picture.caption):
+                told.setdefault(name, []).append((picture.key, picture.caption))
+    return [remark for remark in found if remark is not None] + mirror_warnings(told)
+
+
+def _crop_remark(buckets: Buckets, pictures: Sequence[Picture]) -> Problem | None:
+    placed = [(picture, buckets.assign(picture.width_px, picture.height_px)) for picture in pictures]
+    report = crop_report([placement for _, placement in placed])
+    parts = [f"{report['pictures']} pictures in {report['buckets']} size(s)"]
+    if report["most_cropped"] > 0:
+        parts.append(f"{report['mean_cropped']:.0%} is cut off on average, {report['most_cropped']:.0%} at most")
+    if report["upscaled"]:
+        parts.append(f"{report['upscaled']} are enlarged")
+    if report["bordered"]:
+        parts.append(f"{report['bordered']} are shown whole with a border, as cutting would take too much of them")
+    keys = tuple(picture.key for picture, placement in placed if placement.upscaled or not placement.covers)
+    return Problem("info", "buckets", "; ".join(parts) + ".", keys) if len(parts) > 1 else None
+
+
 def make_latents(
     run: Run,
     host: Host,
     pictures: Sequence[Picture],
     *,
+    spill: Path | None = None,
     progress: Callable[[int, int], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
 ) -> tuple[LatentCache, list[str]]:
-    """Encode pictures once through the host's autoencoder; returns the cache and what went wrong, in words."""
+    """Encode pictures once through the host's autoencoder; returns the cache and what went wrong, in words.
+
+    What is beyond the memory that latents may have goes to `spill`, if the run has no folder for latents.
+    """
     data = run.data
     scale: MaskScale | None = None if data.masks == "none" else data.masks  # type: ignore[assignment]
     cache = LatentCache(
         host.codec,
         assemble.make_buckets(run),
         folder=Path(data.cache_folder) if data.cache_folder else None,
-        flip=data.flip,
+        spill=spill,
+        memory_bytes=run.memory.latents_mb * 2**20 or None,
+        flip=mirrored(run, pictures),
+        crops=data.crops,
+        scale=data.scale_augmentation,
         transparency=data.transparency,  # type: ignore[arg-type]
         masks=scale,
         mask_normalise=data.mask_normalise,
+        mask_minimum=data.mask_minimum,
+        mask_temperature=data.mask_temperature,
         inpainting=host.info.inpainting,
         device=host.device,
+        seed=run.seed,
     )
-    problems = cache.build(list(pictures), progress=progress, should_stop=should_stop)
+    found = with_focus(pictures) if data.crop == "face" else list(pictures)
+    problems = cache.build(found, progress=progress, should_stop=should_stop)
     return cache, [problem.message for problem in problems]
 
 

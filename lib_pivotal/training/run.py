@@ -5,6 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import shutil
+from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,9 +26,10 @@ from lib_pivotal.training.distributed import World
 from lib_pivotal.training.events import Commands, Listener, Notice, Preparing, RunEnded
 from lib_pivotal.training.loop import LoopSettings, Trainer
 from lib_pivotal.training.outputs import RunOutputs
-from lib_pivotal.training.prepare import Prepared, make_latents, prepare_pictures, word_of_concepts
+from lib_pivotal.training.prepare import Prepared, make_latents, picture_remarks, prepare_pictures
 from lib_pivotal.training.step import MicroStep
 from lib_pivotal.training.trainable import Trainable
+from lib_pivotal.training.wording import draws_as_folders_say, word_of_concepts
 
 logger = logging.getLogger(__name__)
 
@@ -89,7 +93,7 @@ def train_prepared(
         folder.mkdir(parents=True, exist_ok=True)
     if world.writes:
         write_run(log_folder / f"{run.name}.run.json", run)
-        for problem in prepared.dataset.problems:
+        for problem in (*prepared.dataset.problems, *picture_remarks(run, prepared)):
             level = "info" if problem.level == "info" else "warning"
             listener(Notice(level, 0, problem.message))  # type: ignore[arg-type]
     request = SessionRequest(
@@ -109,10 +113,11 @@ def train_prepared(
             world=world,
             aside=aside,
         )
-        if network is None:
-            return trainer.run(resume=resume)
-        with network.attach():
-            return trainer.run(resume=resume)
+        with nullcontext() if network is None else network.attach():
+            ended = trainer.run(resume=resume)
+    if ended.reason == "finished" and world.writes:
+        shutil.rmtree(spill_folder(log_folder, run.name), ignore_errors=True)
+    return ended
 
 
 def _build(
@@ -132,6 +137,7 @@ def _build(
         run,
         host,
         [*prepared.pictures, *prepared.held_out],
+        spill=spill_folder(log_folder, run.name),
         progress=lambda done, total: listener(Preparing("encoding pictures", done, total)),
         should_stop=lambda: commands.stopping,
     )
@@ -141,7 +147,7 @@ def _build(
     words = assemble.make_words(run, host.text, host.device)
     initial = {name: tuple(t.detach().clone() for t in towers) for name, towers in words.as_mapping().items()}
     network = assemble.make_network(run, layers, host.device)
-    source = _source(run, prepared, cache, world)
+    source = _source(run, prepared, cache, world, host.text.token_ids)
     dtype = assemble.autocast_dtype(run.memory, layers[0].module)
     micro_step = MicroStep(
         host.text,
@@ -205,20 +211,28 @@ def _build(
     return trainer, network
 
 
+def spill_folder(log_folder: Path, name: str) -> Path:
+    """Where latents go that memory may not hold; kept while the run can be gone on with."""
+    return log_folder / f"{name}.latents"
+
+
 def fingerprint(run: Run, host: Host, prepared: Prepared) -> str:
     """What a saved state depends on: settings but for saving, the checkpoint, and the pictures with their captions."""
     settings = run_to_dict(run)
     del settings["saving"], settings["name"]
     settings["data"].pop("cache_folder")
+    settings["memory"].pop("latents_mb")
     pictures = [[picture.key, picture.caption, picture.repeats] for picture in prepared.pictures]
     facts = json.dumps([settings, host.info.name, host.info.sha256, host.codec.fingerprint, pictures], sort_keys=True)
     return hashlib.sha256(facts.encode()).hexdigest()
 
 
-def _source(run: Run, prepared: Prepared, cache: LatentCache, world: World) -> BatchSource:
+def _source(
+    run: Run, prepared: Prepared, cache: LatentCache, world: World, token_ids: Callable[[str], list[int]]
+) -> BatchSource:
     return BatchSource(
         cache,
-        assemble.make_captions(run, word_of_concepts(run, prepared.dataset)),
+        assemble.make_captions(run, word_of_concepts(run, prepared.dataset), token_ids),
         batch_size=run.schedule.batch_size,
         accumulation=run.schedule.accumulation,
         words=[word.name for word in run.words],

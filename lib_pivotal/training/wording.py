@@ -41,11 +41,13 @@ def word_use(word: WordConfig) -> WordUse:
 
 def make_wording(run: Run, dataset: Dataset) -> Wording:
     """The captions of a dataset with the run's words."""
-    return Wording(dataset.pictures, [word_use(word) for word in run.words], tag_rules(run), extra=_written(run, dataset))
+    return Wording(
+        dataset.pictures, [word_use(word) for word in run.words], tag_rules(run), extra=_written(run, dataset)
+    )
 
 
 def word_of_concepts(run: Run, dataset: Dataset) -> dict[str, str]:
-    """Which word `{word}` stands for in a concept's templates: one that applies to it, one of its name, the only one."""
+    """Which word `{word}` is in a concept's templates: one that applies to it, one of its name, or the only one."""
     names = {word.name.lower(): word.name for word in run.words}
     only = run.words[0].name if len(run.words) == 1 else None
     found: dict[str, str] = {}

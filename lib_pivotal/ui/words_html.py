@@ -25,6 +25,7 @@ MORE = (
     ("freeze_at", "Freeze at (fraction)"),
     ("freeze_step", "Freeze at step"),
     ("freeze_norm", "Freeze at length"),
+    ("mirror", "May be mirrored"),
 )
 """Settings of a word that few need: behind the arrow of its line."""
 

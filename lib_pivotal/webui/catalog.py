@@ -62,7 +62,7 @@ def find_on_disk(name: str) -> Any:
             entry = networks.available_network_aliases.get(name, entry)
         if entry is not None or attempt:
             return entry
-        networks.update_available_networks_by_names([name])
+        compat.list_lora_files([name])
     return None
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -85,6 +86,20 @@ def find_lora_networks() -> Any:
     """The same, or None where the extension is switched off."""
     found = sys.modules.get("networks")
     return found if hasattr(found, "loaded_networks") else None
+
+
+def list_lora_files(names: Sequence[str]) -> None:
+    """Let the Lora extension find files of these names that it has not listed; before 1.10 it lists all anew."""
+    networks = lora_networks()
+    if hasattr(networks, "process_network_files"):
+        networks.process_network_files(list(names))
+    else:
+        networks.list_available_networks()
+
+
+def ui_module() -> Any:
+    """`modules.ui`, which has long been imported when the page is wanted, and is not needed without one."""
+    return importlib.import_module("modules.ui")
 
 
 def loaded_model() -> Any:

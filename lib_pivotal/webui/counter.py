@@ -15,7 +15,7 @@ from typing import Any
 
 from modules import script_callbacks, sd_hijack, shared
 
-from lib_pivotal.webui import bundles, catalog, settings, tags
+from lib_pivotal.webui import bundles, catalog, compat, settings, tags
 from lib_pivotal.webui.patches import Patches
 from lib_pivotal.webui.state import resolver
 from lib_pivotal.webui.words import Source, WordTable, build_table
@@ -34,7 +34,10 @@ def register() -> None:
     """Count with the words of the prompt's own tags."""
     unregister()
     _counter.patches.wrap(sd_hijack.StableDiffusionModelHijack, "get_prompt_lengths", _get_prompt_lengths)
-    script_callbacks.on_before_token_counter(before_count)
+    if hasattr(script_callbacks, "on_before_token_counter"):
+        script_callbacks.on_before_token_counter(before_count)
+    else:  # 1.7: the page is built after this, and takes the function that it finds then
+        _counter.patches.wrap(compat.ui_module(), "update_token_counter", _update_token_counter)
 
 
 def unregister() -> None:
@@ -50,6 +53,11 @@ def before_count(params: Any) -> None:
         setting = "" if added == "None" else f"<lora:{added}>"
         _counter.positive = " ".join([params.prompt, *styles, setting])
     resolver.local.counted = _counter.positive
+
+
+def _update_token_counter(original: Callable[..., Any], text: str, *rest: Any, is_positive: bool = True) -> Any:
+    before_count(SimpleNamespace(prompt=text, styles=[], is_positive=is_positive))
+    return original(text, *rest, is_positive=is_positive)
 
 
 def _get_prompt_lengths(original: Callable[..., Any], hijack: Any, text: str) -> Any:

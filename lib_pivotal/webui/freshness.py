@@ -96,7 +96,7 @@ def renew_entry(path: str | Path) -> None:
         if _key(entry.filename) == _key(path):
             networks.available_network_hash_lookup.pop(digest, None)
     if Path(path).is_file():
-        networks.process_network_files([name])
+        compat.list_lora_files([name])
 
 
 def remember(net: Any) -> None:

@@ -121,7 +121,8 @@ class Borrowing:
             stack.enter_context(_option("sd_model_checkpoint", self._checkpoint.title))
             stack.enter_context(_attention(self._attention_before))
             for name in ("skipped", "interrupted", "stopping_generation"):
-                stack.enter_context(_attribute(shared.state, name, False))
+                if hasattr(shared.state, name):  # the last one came with 1.9
+                    stack.enter_context(_attribute(shared.state, name, False))
             yield
 
     def _enter(self) -> None:

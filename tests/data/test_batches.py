@@ -14,9 +14,10 @@ from PIL import Image
 
 from lib_pivotal.data.batches import BatchSource, seed_of
 from lib_pivotal.data.buckets import Buckets
-from lib_pivotal.data.captions import CaptionPipeline
+from lib_pivotal.data.caption_chain import CaptionPipeline, CaptionSettings
 from lib_pivotal.data.dataset import scan
 from lib_pivotal.data.latents import LatentCache
+from lib_pivotal.data.views import PHRASES
 from lib_pivotal.errors import DataError, StateError
 from lib_pivotal.ports import TrainingBatch
 
@@ -33,7 +34,7 @@ def cache(tmp_path: Path, add: Callable[..., Path], codec) -> LatentCache:
 
 
 def _source(cache: LatentCache, **options: object) -> BatchSource:
-    captions = CaptionPipeline(shuffle=True, tag_dropout=0.3, protected=["hanako", "taro"])
+    captions = CaptionPipeline(CaptionSettings(shuffle=True, tag_dropout=0.3), protected=["hanako", "taro"])
     settings: dict = {"batch_size": 4, "words": ["hanako", "taro"], "seed": 7, **options}
     return BatchSource(cache, captions, **settings)
 
@@ -221,6 +222,32 @@ def test_half_of_the_draws_are_mirrored(cache: LatentCache) -> None:
     flips = [draw.flip for draw in turns if "hanako" in draw.key]
     assert 0.4 < sum(flips) / len(flips) < 0.6
     assert not any(draw.flip for draw in turns if "taro" in draw.key)
+
+
+def test_views_are_drawn_evenly_and_said(tmp_path: Path, add, codec) -> None:
+    add("v/a.png", caption="aoi, hat")
+    cache = LatentCache(codec, Buckets(64), crops=6, scale=True)
+    cache.build(scan(tmp_path / "v").pictures)
+    source = BatchSource(
+        cache, CaptionPipeline(CaptionSettings(shuffle=True), protected=["aoi"]), batch_size=2, words=["aoi"]
+    )
+    count: Counter[int] = Counter()
+    for step in range(300):
+        batch = source.batch(step)
+        for draw, caption, sizes in zip(source.draws(step), batch.captions, batch.sizes, strict=True):
+            count[draw.view] += 1
+            distance = cache.views("a.png")[draw.view].distance
+            assert any(caption == said + tags for said in PHRASES[distance] for tags in ("aoi, hat", "hat, aoi"))
+            assert sizes.tolist() == cache.sizes("a.png", view=draw.view)
+        assert batch.words == [("aoi",), ("aoi",)]
+    views = len(cache.views("a.png"))
+    assert set(count) == set(range(views)) and min(count.values()) > 0.7 * 600 / views
+    silent = BatchSource(cache, CaptionPipeline(CaptionSettings(caption_dropout=1.0)), batch_size=4)
+    assert all(silent.batch(step).captions == [""] * 4 for step in range(10))
+    fewer = LatentCache(codec, Buckets(64), crops=2, scale=True)
+    fewer.build(cache.pictures)
+    with pytest.raises(StateError, match="saved position"):
+        BatchSource(fewer, CaptionPipeline(), batch_size=4).load_state_dict(silent.state_dict())
 
 
 def test_masks_are_stacked_with_ones(tmp_path: Path, add, codec) -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lib_pivotal.data.buckets import Bucket, Buckets, crop_report, place
+from lib_pivotal.data.buckets import Bucket, Buckets, bucket_counts, crop_report, fit, place
 from lib_pivotal.errors import DataError
 
 SIDES = st.integers(1, 6000)
@@ -94,13 +94,66 @@ def test_report() -> None:
     assert report["pictures"] == 3 and report["buckets"] == 2 and report["upscaled"] == 1
     assert report["most_cropped"] == pytest.approx(1 - 4 / 6)
     assert crop_report([]) == {
-        "pictures": 0, "buckets": 0, "mean_cropped": 0.0, "most_cropped": 0.0, "upscaled": 0,
+        "pictures": 0, "buckets": 0, "mean_cropped": 0.0, "most_cropped": 0.0, "upscaled": 0, "bordered": 0,
     }  # fmt: skip
+
+
+@given(
+    width=st.integers(1, 6000),
+    height=st.integers(1, 6000),
+    target=st.integers(64, 1024),
+    step=STEPS,
+    upscale=st.booleans(),
+    most=st.floats(0.0, 1.0),
+    bucketing=st.booleans(),
+)
+def test_never_more_is_cut_off_than_allowed(
+    width: int, height: int, target: int, step: int, upscale: bool, most: float, bucketing: bool
+) -> None:
+    buckets = Buckets(target, step, upscale=upscale, most_cropped=most, bucketing=bucketing)
+    placement = buckets.assign(width, height)
+    assert placement.cropped <= most
+    assert placement.bucket == Buckets(target, step, upscale=upscale, bucketing=bucketing).assign(width, height).bucket
+    if not placement.covers:  # shown whole: one axis reaches both ends, the picture keeps its shape
+        left, top, right, bottom = placement.shown_px
+        assert placement.cropped == pytest.approx(0.0, abs=1e-9)
+        assert (right - left, bottom - top) == placement.resized_px
+        assert (left, right) == (0, placement.bucket.width_px) or (top, bottom) == (0, placement.bucket.height_px)
+        assert abs((placement.bucket.width_px - right) - left) <= 1
+        assert abs((placement.bucket.height_px - bottom) - top) <= 1
+
+
+@given(
+    size=st.tuples(st.integers(8, 3000), st.integers(8, 3000)),
+    at=st.tuples(st.floats(0, 1), st.floats(0, 1)),
+    zoom=st.floats(0.33, 1.4),
+)
+def test_places_and_zooms(size: tuple[int, int], at: tuple[float, float], zoom: float) -> None:
+    placement = place(*size, bucket=Bucket(512, 384), at=at, zoom=zoom)
+    left, top, right, bottom = placement.shown_px
+    assert 0 <= left < right <= 512 and 0 <= top < bottom <= 384
+    x0, y0, x1, y1 = placement.box_px
+    for begin, end, long in ((x0, x1, placement.resized_px[0]), (y0, y1, placement.resized_px[1])):
+        assert (begin >= 0 and end <= long) or (begin <= 0 and end >= long)  # cut or bordered, never both
+    assert placement.covers == (x0 >= 0 and y0 >= 0 and x1 <= placement.resized_px[0] and y1 <= placement.resized_px[1])
+    if zoom >= 1:
+        assert placement.covers
+
+
+def test_a_strip_is_shown_whole() -> None:
+    """1:8 in buckets of at most 1:4 would lose half; it gets a border instead."""
+    assert Buckets(512).assign(2048, 256).cropped == pytest.approx(0.5)
+    placement = Buckets(512, most_cropped=0.25).assign(2048, 256)
+    assert placement == fit(2048, 256, bucket=Bucket(1024, 256))
+    assert placement.shown_px == (0, 64, 1024, 192) and placement.top_px == -64 and not placement.covers
+    assert crop_report([placement])["bordered"] == 1
+    assert bucket_counts([placement, placement, Buckets(512).assign(9, 9)]) == {"1024x256": 2, "512x512": 1}
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        ({"target_px": 512, "most_cropped": 1.5}, "most_cropped = 1.5"),
         ({"target_px": 512, "step_px": 12}, "step_px = 12"),
         ({"target_px": 32}, "target_px = 32"),
         ({"target_px": 512, "minimum_px": 512, "maximum_px": 256}, "maximum_px = 256"),

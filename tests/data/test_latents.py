@@ -233,6 +233,65 @@ def test_inpainting(tmp_path: Path, codec, add) -> None:
     assert again.encoded == 0 and back is not None and torch.equal(back, hole)
 
 
+def test_several_views_of_a_picture(tmp_path: Path, codec, add) -> None:
+    add("set/a.png", (128, 64), caption="x", seed=5)
+    pictures = scan(tmp_path / "set").pictures
+    cache = LatentCache(codec, Buckets(64, bucketing=False, crop="random"), crops=3, flip=True, folder=tmp_path / "c")
+    cache.build(pictures)
+    assert cache.encoded == 6 and len(cache.views("a.png")) == 3
+    picture = open_picture(pictures[0].path)
+    for number, view in enumerate(cache.views("a.png")):
+        pixels = np.array(picture.crop(view.placement.box_px))  # the picture has the bucket's height already
+        expected = codec.encode(torch.from_numpy(pixels).permute(2, 0, 1)[None] / 127.5 - 1).mean[0].detach()
+        assert torch.allclose(cache.get("a.png", view=number).mean, expected, atol=1e-5)
+        assert cache.sizes("a.png", view=number) == [64, 128, 0, view.placement.left_px, 64, 64]
+    more = LatentCache(codec, Buckets(64, bucketing=False, crop="random"), crops=4, flip=True, folder=tmp_path / "c")
+    more.build(pictures)
+    assert more.encoded == 2  # the other three are there already
+
+
+def test_far_views_lie_in_grey_and_count_only_there(tmp_path: Path, codec, add) -> None:
+    add("set/a.png", (64, 64), caption="x", seed=5)
+    pictures = scan(tmp_path / "set").pictures
+    cache = LatentCache(codec, Buckets(64), crops=12, scale=True)
+    cache.build(pictures)
+    grey = codec.encode(torch.zeros(1, 3, 64, 64)).mean[0].detach()
+    seen = set()
+    for number, view in enumerate(cache.views("a.png")):
+        entry, (left, top, right, bottom) = cache.get("a.png", view=number), view.placement.shown_px
+        seen.add(view.distance)
+        assert (entry.mask is None) == (view.distance != "far")
+        beside = torch.ones(8, 8, dtype=torch.bool)
+        beside[top // 8 : -(-bottom // 8), left // 8 : -(-right // 8)] = False
+        assert torch.allclose(entry.mean[:, beside], grey[:, beside], atol=1e-6)
+        if entry.mask is not None:
+            assert float(entry.mask[0][beside].sum()) == 0.0 and float(entry.mask.mean()) == pytest.approx(1.0)
+            assert cache.sizes("a.png", view=number) == [64, 64, 0, 0, 64, 64]
+    assert seen == {"", "far", "near"}
+
+
+def test_beyond_the_memory_it_goes_to_disk(dataset: Dataset, codec, tmp_path: Path) -> None:
+    whole = LatentCache(codec, BUCKETS)
+    whole.build(dataset.pictures)
+    spill = tmp_path / "spill"
+    roomy = LatentCache(codec, BUCKETS, memory_bytes=whole.size_bytes, spill=spill)
+    roomy.build(dataset.pictures)
+    assert not spill.exists() and roomy.size_bytes == whole.size_bytes
+    small = LatentCache(codec, BUCKETS, memory_bytes=whole.size_bytes // 2, spill=spill)
+    assert small.build(dataset.pictures) == []
+    assert 0 < small.size_bytes <= whole.size_bytes // 2 and len(list(spill.rglob("*.safetensors"))) == 7
+    assert _same(whole, small)
+    again = LatentCache(codec, BUCKETS, memory_bytes=0, spill=spill)
+    again.build(dataset.pictures)
+    assert again.encoded == 0 and again.size_bytes == 0 and _same(whole, again)
+    own = LatentCache(codec, BUCKETS, memory_bytes=0, folder=tmp_path / "own", spill=tmp_path / "unused")
+    own.build(dataset.pictures)
+    assert _same(whole, own) and not (tmp_path / "unused").exists()
+    nowhere = LatentCache(codec, BUCKETS, memory_bytes=0)
+    nowhere.build(dataset.pictures)
+    assert _same(whole, nowhere)
+
+
 def test_failures_are_named_and_left_out(dataset: Dataset, codec, tmp_path: Path, add) -> None:
     add("set/a/0.png", (80, 64))  # another size than scanned
     (tmp_path / "set/a/1.png").unlink()

@@ -11,8 +11,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from lib_pivotal.data.buckets import Buckets
-from lib_pivotal.data.masks import grey_to_weight, latent_mask, normalised, read_mask, to_latent_grid
+from lib_pivotal.data.buckets import Bucket, Buckets, fit, place
+from lib_pivotal.data.masks import (
+    cut_out,
+    grey_to_weight,
+    inpaint_hole,
+    latent_mask,
+    normalised,
+    read_mask,
+    shown_area,
+    to_latent_grid,
+    with_temperature,
+)
 from lib_pivotal.errors import DataError
 
 SQUARE = Buckets(64, bucketing=False)
@@ -76,6 +86,83 @@ def test_any_mask_has_mean_one(values: bytes) -> None:
     image = Image.fromarray(np.frombuffer(values, dtype=np.uint8).reshape(8, 8))
     mask = latent_mask(image, None, placement=SQUARE.assign(8, 8))
     assert mask is not None and float(mask.mean()) == pytest.approx(1.0, abs=1e-4) and float(mask.min()) >= 0.0
+
+
+def test_hcp_exact_by_hand() -> None:
+    """What HCP's lines do (`get_att_mask`, `resize_crop_fix`, `cv2.resize` to the latents), in its two steps.
+
+    At the picture's own size the first resize does nothing; OpenCV's bilinear shrinking by 8 takes the four pixels
+    around the middle of each 8x8 block.
+    """
+    grey = Image.fromarray(np.random.default_rng(3).integers(0, 256, (64, 64), dtype=np.uint8))
+    mask = latent_mask(grey, None, placement=SQUARE.assign(64, 64), scale="hcp_exact", normalise=True, minimum=0.5)
+    values = np.asarray(grey).astype(float)
+    weights = np.where(values <= 127, values / 127.0, (values - 127) / 128.0 * 4 + 1)
+    blocks = weights.reshape(8, 8, 8, 8)[:, 3:5, :, 3:5].mean((1, 3))
+    assert mask is not None and torch.allclose(mask[0].double(), torch.from_numpy(blocks), atol=1e-4)
+    large = latent_mask(grey.resize((256, 256)), None, placement=SQUARE.assign(256, 256), scale="hcp_exact")
+    assert large is not None and large.shape == (1, 8, 8) and float(large.min()) >= 0.0
+
+
+def test_cloneofsimos_temperature() -> None:
+    """Their loss is the mean square of prediction·m - target·m."""
+    values = np.random.default_rng(4).integers(0, 256, (64, 64), dtype=np.uint8)
+    prediction, target = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    for temperature in (0.5, 1.0, 3.0):
+        m = (torch.from_numpy(values[::8, ::8] / 255.0).float() + 0.01).pow(temperature)
+        m = m / m.max()
+        theirs = torch.nn.functional.mse_loss(prediction * m, target * m)
+        mask = latent_mask(
+            Image.fromarray(values), None, placement=SQUARE.assign(64, 64), scale="cloneofsimo", temperature=temperature
+        )
+        assert mask is not None
+        assert torch.allclose(((prediction - target).square() * mask).mean(), theirs, rtol=1e-5)
+    assert float(with_temperature(torch.tensor([0.0, 1.0]), 1.0).max()) == 1.0
+
+
+def test_the_shown_area_is_custom_diffusions() -> None:
+    """Their slices: [left // 8 + 1, (left + size) // 8 - 1) in both directions, and the mean of the loss over them."""
+    for size in (171, 200, 300):
+        for at in ((0.1, 0.7), (0.5, 0.5), (0.31, 0.99)):
+            placement = place(512, 512, bucket=Bucket(512, 512), zoom=size / 512, at=at)
+            left, top = -placement.left_px, -placement.top_px
+            expected = torch.zeros(64, 64)
+            expected[top // 8 + 1 : (top + size) // 8 - 1, left // 8 + 1 : (left + size) // 8 - 1] = 1.0
+            area = shown_area(placement)
+            assert area is not None and torch.equal((area[0] > 0).float(), expected)
+            errors = torch.rand(64, 64)
+            assert torch.allclose((errors * area[0]).mean(), (errors * expected).sum() / expected.sum(), rtol=1e-4)
+
+
+def test_the_shown_area_of_a_bordered_picture() -> None:
+    assert shown_area(SQUARE.assign(64, 64)) is None
+    area = shown_area(fit(128, 32, bucket=Bucket(128, 64)))  # rows 16 to 48, from end to end
+    assert area is not None and (area[0, :, 0] > 0).tolist() == [False, False, False, True, True, False, False, False]
+    assert bool((area[0, 3] > 0).all()) and float(area.mean()) == pytest.approx(1.0)
+    tiny = shown_area(place(64, 64, bucket=Bucket(64, 64), zoom=0.2, at=(0.5, 0.5)))  # pixels 25 to 38
+    assert tiny is not None and float(tiny.sum()) == pytest.approx(64.0)
+    assert (tiny[0, 4] > 0).tolist() == [False, False, False, True, True, False, False, False]
+
+
+def test_masks_beside_a_bordered_picture() -> None:
+    placement = fit(128, 32, bucket=Bucket(128, 64))
+    area = shown_area(placement)
+    white = latent_mask(Image.new("L", (128, 32), 255), None, placement=placement, normalise=False)
+    assert area is not None and white is not None and torch.allclose(white, area)
+    half = latent_mask(_half((128, 32)), None, placement=placement)
+    assert half is not None and float(half.mean()) == pytest.approx(1.0)
+    assert half[0, 3, :8].min() > 0 and half[0, 3, 9:].max() == 0.0 and half[0, 0].max() == 0.0
+
+
+def test_cutting_out() -> None:
+    numbers = torch.arange(64.0).reshape(1, 8, 8)
+    inside = place(8, 8, bucket=Bucket(4, 4), zoom=2.0, at=(0.25, 1.0))
+    assert torch.equal(cut_out(numbers, inside), numbers[:, 4:8, 1:5])
+    beside = place(8, 8, bucket=Bucket(16, 16), zoom=0.5, at=(0.0, 1.0))
+    cut = cut_out(numbers, beside, beside=-1.0)
+    assert torch.equal(cut[:, 8:, :8], numbers) and float(cut[:, :8].max()) == float(cut[:, :, 8:].max()) == -1.0
+    hole = inpaint_hole(Image.new("L", (8, 8), 0), placement=beside)
+    assert hole[0, 8:, :8].max() == 0.0 and hole.sum() == 256 - 64
 
 
 def test_refusals() -> None:

@@ -42,9 +42,11 @@ START_TIMEOUT_S = 1200
 REQUEST_TIMEOUT_S = 600
 ARGUMENTS = (
     "--skip-prepare-environment --skip-torch-cuda-test --skip-version-check --use-cpu all --no-half --precision full "
-    "--api --server-name 127.0.0.1 --do-not-download-clip --no-download-sd-model --no-prompt-history "
+    "--api --server-name 127.0.0.1 --do-not-download-clip --no-download-sd-model "
     "--disable-console-progressbars --loglevel DEBUG"
 ).split()
+NEWER_ARGUMENTS = ("--no-prompt-history",)
+"""Those that not every version from 1.7 on knows."""
 ENVIRONMENT = {
     "HF_HUB_OFFLINE": "1",
     "TRANSFORMERS_OFFLINE": "1",
@@ -156,7 +158,8 @@ class WebUI:
     def reload_files(self) -> None:
         """Have it look for LoRA and embedding files again."""
         self.call("/sdapi/v1/refresh-loras", {})
-        self.call("/sdapi/v1/refresh-embeddings", {})
+        with contextlib.suppress(RequestFailedError):  # 1.7 has no such route
+            self.call("/sdapi/v1/refresh-embeddings", {})
 
     def wait_until_ready(self) -> None:
         """Until the API answers and the checkpoint is loaded; fails, showing the log's end, if that does not come."""
@@ -264,6 +267,7 @@ def running(
         str(installation.python),
         "launch.py",
         *ARGUMENTS,
+        *known_arguments(installation),
         "--port",
         str(port),
         "--data-dir",
@@ -293,6 +297,12 @@ def running(
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait(30)
+
+
+def known_arguments(installation: Installation) -> list[str]:
+    """Of `NEWER_ARGUMENTS` those that this version has."""
+    known = (installation.folder / "modules" / "cmd_args.py").read_text(encoding="utf-8")
+    return [argument for argument in NEWER_ARGUMENTS if f'"{argument}"' in known]
 
 
 def add_probe(data: Path) -> None:

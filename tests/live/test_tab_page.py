@@ -158,10 +158,30 @@ def test_from_folder_to_picture(webui: WebUI, browser: Any, setup: experiment.Se
     _generate(visitor, f"<lora:browsed:1> {setup.names[0]}, smile, park background")
     visitor.shot("5_txt2img")
     scorer = load_scorer()
-    prompts = experiment.identity_prompts(setup.names[0], 16, seed=0, with_word=True)
+    prompts = experiment.identity_prompts(setup.names[0], 16, seed=0, by="word")
     made = [webui.txt2img(f"<lora:browsed:1>{prompt}", seed=seed).image for seed, prompt in enumerate(prompts)]
     assert scorer.identity(made, setup.names[0]) >= BAR
+    _compare(visitor, webui)
+    assert webui.call("/probe/model") == before
     assert not visitor.own_errors
+
+
+def _compare(visitor: Visitor, webui: WebUI) -> None:
+    """The Compare page draws the finished file's sheet, saved with its settings inside."""
+    page = visitor.page
+    visitor.open_tab("Compare")
+    page.wait_for_timeout(2000)
+    visitor.choose("pivotal_compare_file", "browsed.safetensors")
+    visitor.fill("pivotal_compare_prompts", "{word}, smile, park background")
+    for name, value in (("weights", "1, 0.5"), ("size", 64), ("steps", 12), ("cfg", 4)):
+        visitor.fill(f"pivotal_compare_{name}", value)
+    page.click("#pivotal_compare_draw")
+    page.wait_for_selector("#pivotal_compare_sheet img", timeout=120_000)
+    page.wait_for_timeout(1500)
+    visitor.shot("6_compare")
+    sheet = Image.open(next(webui.data.glob("pivotal_runs/compare/browsed-*.png")))
+    assert "Seed: 0" in sheet.info["parameters"]
+    assert sheet.height > 5 * 128, "the four rows, and one at half the weight"
 
 
 def _generate(visitor: Visitor, prompt: str) -> Image.Image:
