@@ -68,7 +68,7 @@ def _joined_in_brackets(parts: list[str], separator: str) -> list[str]:
         else:
             joined.append(part)
         depth += change
-        if depth < 0:
+        if depth < 0 or bare.rstrip().endswith(("(", "[")):  # a face, not a bracket
             return parts
     return joined if depth == 0 else parts
 
