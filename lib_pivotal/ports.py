@@ -100,10 +100,14 @@ class Denoiser(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class LatentDistribution:
-    """What the autoencoder says of pictures, scaled as the U-Net expects: `mean` and `std` `(batch, 4, h/8, w/8)`."""
+    """What the autoencoder says of pictures, scaled as the U-Net expects: `mean` and `std` `(batch, 4, h/8, w/8)`.
+
+    `widened`: in its own type the numbers were not finite, so that it was run in fp32.
+    """
 
     mean: Tensor
     std: Tensor
+    widened: bool = False
 
 
 class ImageCodec(Protocol):
