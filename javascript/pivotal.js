@@ -120,6 +120,9 @@
             const word = {};
             for (const input of body.querySelectorAll("[data-key]")) {
                 if (input.type === "checkbox") word[input.dataset.key] = input.checked;
+                else if (input.dataset.list) {
+                    word[input.dataset.key] = input.value.split(",").map((part) => part.trim()).filter(Boolean);
+                }
                 else if (input.type === "number") word[input.dataset.key] = input.value === "" ? null : Number(input.value);
                 else word[input.dataset.key] = input.value;
             }

@@ -27,10 +27,15 @@ MORE = (
     ("freeze_step", "Freeze at step"),
     ("freeze_norm", "Freeze at length"),
     ("mirror", "May be mirrored"),
+    ("absorb", "Absorbs also"),
+    ("keep", "Leaves in captions"),
+    ("applies_to", "Is in pictures"),
+    ("form_of", "Is a form of"),
+    ("draw_weight", "Drawn ×"),
 )
 """Settings of a word that few need: behind the arrow of its line."""
 
-NUMBERS = ("vectors", "lr_factor", "weight_decay", "freeze_at", "freeze_step", "freeze_norm")
+NUMBERS = ("draw_weight", "vectors", "lr_factor", "weight_decay", "freeze_at", "freeze_step", "freeze_norm")
 
 
 def words_table(rows: Sequence[WordRow], draws: Mapping[str, float]) -> str:
@@ -74,6 +79,9 @@ def _input(key: str, value: Any, label: str) -> str:
     common = f'data-key="{key}" title="{hint}" aria-label="{label}"'
     if isinstance(value, bool):
         return f'<input type="checkbox" {common}{" checked" if value else ""}>'
+    if isinstance(value, tuple | list):
+        text = escape(", ".join(value))
+        return f'<input type="text" {common} data-list="1" placeholder="several by commas" value="{text}">'
     if key in NUMBERS:
         return f'<input type="number" step="any" {common} value="{value:g}">'
     place = ' placeholder="random"' if key == "init_text" else ""
