@@ -16,7 +16,14 @@ _CAMERA_NAME = re.compile(r"^(img|dsc|dscn|image|screenshot|photo|pic|untitled)?
 
 
 def read_caption(path: Path) -> tuple[str, str]:
-    """Read a caption file: its text, several lines joined by commas, and a remark ("" if all was well).
+    """Read a caption file: its text, several lines joined by commas, and a remark ("" if all was well)."""
+    text, remark = read_text(path)
+    lines = [stripped for line in text.splitlines() if (stripped := line.strip().strip(",").strip())]
+    return ", ".join(lines), remark
+
+
+def read_text(path: Path) -> tuple[str, str]:
+    """Read a text file of unknown making: its text, and a remark ("" if all was well).
 
     UTF-8 with or without mark, UTF-16 with mark; else Windows' western code page, which the remark says.
     """
@@ -30,9 +37,7 @@ def read_caption(path: Path) -> tuple[str, str]:
         except UnicodeDecodeError:
             text = data.decode("cp1252", errors="replace")
             remark = "is not UTF-8; it was read as Windows-1252. Save it as UTF-8"
-    text = text.replace("\x00", "")
-    lines = [stripped for line in text.splitlines() if (stripped := line.strip().strip(",").strip())]
-    return ", ".join(lines), remark
+    return text.replace("\x00", ""), remark
 
 
 def caption_from_name(stem: str) -> str:
