@@ -25,13 +25,13 @@ def caption_place(picture: Path, extensions: Sequence[str] = EXTENSIONS) -> Path
 
 
 def file_text(picture: Path) -> str:
-    """What the caption file of a picture holds, lines as they are; empty where there is none.
+    """What the caption file of a picture holds, lines as they are, stripped; empty where there is none.
 
     Raises DataError if it cannot be read.
     """
     place = caption_place(picture)
     try:
-        return read_text(place)[0] if place.exists() else ""
+        return read_text(place)[0].strip() if place.exists() else ""
     except OSError as error:
         raise _told(place, "read", error) from error
 

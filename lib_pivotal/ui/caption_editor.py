@@ -31,9 +31,6 @@ NOTHING = ["", "", ""]
 SHOW_JS = """() => {
     const box = document.querySelector("#pivotal_caption_box");
     if (box?.offsetParent) box.scrollIntoView({block: "nearest", behavior: "smooth"});
-}"""
-
-TIP_JS = """() => {
     const tips = {
         caption_text: "The caption as it will stand in the file. Nothing is written before Save.",
         caption_backup: "Copies the file that is there to NAME.txt.bak first. A copy of before is not replaced.",
@@ -53,6 +50,7 @@ def build_caption_editor(page: Page) -> None:
     page.hidden_text("caption_key")
     page.hidden_button("caption_open")
     parts["caption_opened"] = gr.State(NOTHING)
+    page.html("caption_note")  # above the box: in sight where the box is, and also where no box opens
     with gr.Column(visible=False, elem_id="pivotal_caption_box", elem_classes=["pivotal-section"]) as box:
         page.html("caption_title")
         parts["caption_text"] = gr.Textbox(label="Caption", lines=3, max_lines=12, elem_id="pivotal_caption_text")
@@ -65,7 +63,6 @@ def build_caption_editor(page: Page) -> None:
                 False, label="Keep the old file as .bak", elem_id="pivotal_caption_backup", container=False
             )
     parts["caption_box"] = box
-    page.html("caption_note")
 
 
 def bind_caption_editor(page: Page) -> None:
@@ -100,7 +97,7 @@ def bind_caption_editor(page: Page) -> None:
             return [*(unchanged() for _ in shown[1:]), error_html(error)]
 
     event = quiet(parts["caption_open"].click, open_picture, [parts["caption_key"], *typed, *form.components], shown)
-    event.then(fn=None, _js=SHOW_JS, queue=False).then(fn=None, _js=TIP_JS, queue=False)
+    event.then(fn=None, _js=SHOW_JS, queue=False)
 
     def undo(before: list[str], *values: Any) -> list[Any]:
         try:

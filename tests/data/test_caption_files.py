@@ -45,7 +45,7 @@ def test_a_backup_only_when_asked_and_the_oldest_stays(add: Callable[..., Path])
     assert not kept.exists()
     save_caption(picture, "third", before=file_text(picture), backup=True)
     save_caption(picture, "fourth", before=file_text(picture), backup=True)
-    assert kept.read_text() == "second\n" and file_text(picture) == "fourth\n"
+    assert kept.read_text() == "second\n" and file_text(picture) == "fourth"
 
 
 def test_a_place_that_cannot_be_written(add: Callable[..., Path]) -> None:
