@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from lib_pivotal.config_checks import check_consistency as check_consistency
+from lib_pivotal.config_pictures import DataConfig as DataConfig
+from lib_pivotal.config_pictures import RegularisationConfig as RegularisationConfig
 from lib_pivotal.config_schema import parse, setting, to_plain
 from lib_pivotal.errors import ConfigError, Fault
 
@@ -43,6 +45,19 @@ class WordConfig:
     mirror: bool = setting(
         True, "Its pictures may be mirrored, where mirroring is on; off for a character whose sides differ."
     )
+    absorb: tuple[str, ...] = setting((), "Tags that this word absorbs though the rule leaves them in the captions.")
+    keep: tuple[str, ...] = setting((), "Tags that stay in the captions though the rule would have them absorbed.")
+    applies_to: tuple[str, ...] = setting(
+        (),
+        "Pictures that show this word though their captions do not name it: `concept:NAME`, `type:IMAGE TYPE`, or a "
+        "pattern of paths such as `fanart/*`. The word is put in front of their captions.",
+    )
+    form_of: str = setting(
+        "", "The word of which this one is a form or an outfit: it absorbs only what that one lacks."
+    )
+    draw_weight: float = setting(
+        1.0, "Multiplies how often this word's pictures are drawn.", minimum=0.0, maximum=100.0, above_minimum=True
+    )
 
 
 @dataclass(frozen=True)
@@ -61,6 +76,7 @@ class WordsConfig:
     initial_std: float = setting(
         0.0, "Spread of random vectors; 0 = as the checkpoint's own words.", minimum=0.0, maximum=1.0
     )
+    keep_commas: bool = setting(False, "The commas of an init text take a vector each, as they do in HCP.")
 
 
 @dataclass(frozen=True)
@@ -97,117 +113,6 @@ class NetworkConfig:
     max_norm: float = setting(0.0, "Scale a layer's change down to this norm (kohya's max-norm); 0 = off.", minimum=0.0)
     weight_decay: float = setting(0.01, "Weight decay of the network.", minimum=0.0, maximum=1.0)
     groups: tuple[LayerGroup, ...] = setting((), "Groups of layers with their own rank and rate.")
-
-
-@dataclass(frozen=True)
-class DataConfig:
-    """Pictures and captions."""
-
-    folder: str = setting("", "Folder of pictures with captions.", unit="path")
-    resolution_px: int = setting(
-        512, "Training size: buckets have about its area.", unit="px", minimum=64, maximum=4096
-    )
-    bucketing: bool = setting(True, "Aspect-ratio buckets; off = square centre crops.")
-    bucket_step_px: int = setting(64, "Bucket sides are multiples of this.", unit="px", minimum=8, maximum=256)
-    upscale: bool = setting(True, "Small pictures are enlarged to the training size.")
-    most_cropped: float = setting(
-        0.25,
-        "Largest share of a picture that is cut off; one that would lose more is shown whole, with a border that does "
-        "not count. Only with buckets: square crops cut what they must.",
-        minimum=0.0,
-        maximum=1.0,
-    )
-    crop: str = setting(
-        "centre",
-        "Which part stays of a picture that is longer than its bucket. `face` needs a box: in a .json file beside the "
-        "picture, or in the file name as kohya's face tool writes it.",
-        choices=("centre", "top", "random", "face"),
-    )
-    crops: int = setting(
-        1,
-        "How many cuts of each picture are kept and drawn from, where they differ (`random`, `face`, far and near).",
-        minimum=1,
-        maximum=64,
-    )
-    scale_augmentation: bool = setting(
-        False,
-        "Custom Diffusion's: cuts far away and close up, which the caption says (`very small`, `close up`); what lies "
-        "around a far one does not count. Needs several cuts a picture.",
-    )
-    flip: bool = setting(
-        False, "Mirror half of the draws; each word has a switch of its own against it, for characters with two sides."
-    )
-    random_latent: bool = setting(True, "Draw latents from the autoencoder's distribution instead of its mean.")
-    cache_folder: str = setting("", "Keep latents on disk here; empty = in memory only.", unit="path")
-    transparency: str = setting(
-        "white", "What stands behind transparent pixels.", choices=("white", "grey", "random", "mask")
-    )
-    masks: str = setting(
-        "none",
-        "Soft masks of the loss. linear: black 0 to white 1; hcp: black 0, grey 1, white 5; hcp_exact: as HCP does it, "
-        "never scaled; cloneofsimo: with a temperature.",
-        choices=("none", "linear", "hcp", "hcp_exact", "cloneofsimo"),
-    )
-    mask_normalise: bool = setting(True, "Scale each mask to a mean of 1 (linear and hcp).")
-    mask_minimum: float = setting(
-        0.0,
-        "What is masked away still counts so much (linear and hcp; OneTrainer's unmasked weight).",
-        minimum=0.0,
-        maximum=1.0,
-    )
-    mask_off: float = setting(
-        0.0,
-        "Chance that a draw is trained without its mask (OneTrainer's unmasked probability).",
-        minimum=0.0,
-        maximum=1.0,
-    )
-    mask_temperature: float = setting(
-        1.0, "Power of cloneofsimo's masks: above 1 sharper, below 1 softer.", minimum=0.0, maximum=100.0
-    )
-    shuffle_tags: bool = setting(True, "Shuffle the tags of a caption at each draw.")
-    keep_first: int = setting(0, "This many first tags stay in front.", unit="tags", minimum=0, maximum=100)
-    tag_dropout: float = setting(0.0, "Chance that a tag is left out; words never are.", minimum=0.0, maximum=1.0)
-    caption_dropout: float = setting(0.0, "Chance that the whole caption is left out.", minimum=0.0, maximum=1.0)
-    prefix: str = setting("", "Put before every caption.")
-    suffix: str = setting("", "Put after every caption.")
-    templates: tuple[str, ...] = setting((), "Templates, e.g. `a photo of {word}, {caption}`; one is drawn each time.")
-
-
-@dataclass(frozen=True)
-class RegularisationConfig:
-    """Pictures that keep the model as it was, trained in the same steps."""
-
-    folder: str = setting(
-        "", "Folder of pictures of what the words are kinds of (`1girl`), with captions without the words.", unit="path"
-    )
-    weight: float = setting(1.0, "Weight of their mean loss.", minimum=0.0, maximum=100.0, good_range="0.1-1")
-    batch_size: int = setting(
-        0,
-        "Pictures of this folder in each micro-batch; 0 = by narugo's rule: the shorter the run, the more, 1 to 16.",
-        minimum=0,
-        maximum=1024,
-    )
-    target: str = setting(
-        "picture",
-        "What they are trained towards: the picture itself, or what the model predicts without the network (prior).",
-        choices=("picture", "prior"),
-    )
-    preservation: float = setting(
-        0.0,
-        "Weight of a second look at the run's own pictures, words replaced by the class: there the network should "
-        "change nothing. No folder needed; each step takes about twice as long. 0 = off.",
-        minimum=0.0,
-        maximum=100.0,
-        good_range="0.1-1",
-    )
-    class_text: str = setting(
-        "", "The class in the model's own words, e.g. `1girl`; empty = the tags that each word begins with."
-    )
-    prompts: tuple[str, ...] = setting(
-        (), "Prompts by which the loaded checkpoint makes class pictures into the folder, in turn."
-    )
-    negative_prompt: str = setting("", "Negative prompt of class pictures.")
-    count: int = setting(200, "How many class pictures are made.", unit="pictures", minimum=1, maximum=100_000)
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,9 @@
-"""Faults of a run that concern more than one setting."""
+"""Faults of a run that concern more than one setting, or the inside of one."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from lib_pivotal.errors import Fault
@@ -40,7 +42,7 @@ def check_consistency(run: Run) -> list[Fault]:
                 f"two-phase needs it between 1 and max_steps - 1 ({schedule.max_steps - 1})",
             )
         )
-    return faults
+    return faults + _check_lines(run)
 
 
 def _check_pictures(data: DataConfig) -> list[Fault]:
@@ -52,6 +54,48 @@ def _check_pictures(data: DataConfig) -> list[Fault]:
         remedy = "Choose random or face, or 1."
         return [Fault("data.crops", data.crops, f"would be the same cut each time, with crop = {data.crop}", remedy)]
     return []
+
+
+def _check_lines(run: Run) -> list[Fault]:
+    """Settings that hold a line of their own for each thing: `name = value`."""
+    data = run.data
+    faults = []
+    for field, lines, highest in (
+        ("tag_dropout_classes", data.tag_dropout_classes, 1.0),
+        ("caption_fields", data.caption_fields, 1.0),
+        ("balance_weights", data.balance_weights, float("inf")),
+    ):
+        for line in lines:
+            if (reason := number_line_fault(line, highest=highest)) is not None:
+                faults.append(Fault(f"data.{field}", line, reason, "Write `name = number`, one a line."))
+    for line in data.word_lists:
+        name, equals, values = line.partition("=")
+        if not (name.strip() and equals and values.strip()):
+            faults.append(Fault("data.word_lists", line, "cannot be read", "Write `name = first | second`."))
+    return faults
+
+
+def number_lines(lines: Sequence[str]) -> tuple[tuple[str, float], ...]:
+    """`name = number` lines that `check_run` found sound, in their order."""
+    pairs = (line.rpartition("=") for line in lines)
+    return tuple((name.strip(), float(value)) for name, _, value in pairs)
+
+
+def number_line_fault(line: str, *, highest: float) -> str | None:
+    """Why a line is no `name = number`; None if it is one."""
+    name, _, value = line.rpartition("=")
+    try:
+        number = float(value)
+    except ValueError:
+        return "cannot be read"
+    if not name.strip():
+        return "has no name"
+    if name.strip().startswith("/") and name.strip().endswith("/"):
+        try:
+            re.compile(name.strip()[1:-1])
+        except re.error as error:
+            return f"is no regular expression: {error}"
+    return None if 0 <= number <= highest else f"its number must be from 0 to {highest:g}"
 
 
 def _check_words(run: Run) -> list[Fault]:
@@ -66,4 +110,9 @@ def _check_words(run: Run) -> list[Fault]:
         if word.name.lower() in seen:
             faults.append(Fault(field, word.name, "is used twice", "Names must differ by more than case."))
         seen.add(word.name.lower())
+    for index, word in enumerate(run.words):
+        parent = word.form_of.lower()
+        if parent and (parent not in seen or parent == word.name.lower()):
+            field = f"words.{index}.form_of"
+            faults.append(Fault(field, word.form_of, "is not another word of this run", "Name one of them, or none."))
     return faults

@@ -12,7 +12,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from lib_pivotal.data.captions import CaptionPipeline, WordFinder
+from lib_pivotal.data.caption_chain import CaptionPipeline, Moment
+from lib_pivotal.data.captions import WordFinder
 from lib_pivotal.data.latents import CachedLatents, LatentCache
 from lib_pivotal.data.records import Picture
 from lib_pivotal.data.sampler import Sampler
@@ -209,7 +210,10 @@ class BatchSource:
     def _caption(self, picture: Picture, draw: Draw) -> str:
         """With a phrase in front where the picture was made small or large; one that was left out stays out."""
         rng = random.Random(f"{self._seed}/caption/{draw.index}")
-        caption = self._captions(picture.caption, concept=picture.concept, rng=rng)
+        moment = Moment(
+            step=draw.index // self.pictures_per_step, epoch=int(draw.index / self._sampler.draws_per_epoch)
+        )
+        caption = self._captions.draw(picture, rng=rng, moment=moment)
         distance = self._cache.views(draw.key)[draw.view].distance
         return phrase(distance, rng) + caption if distance and caption else caption
 

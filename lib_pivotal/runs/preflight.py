@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -56,7 +55,7 @@ def measure(run: Run, host: Host) -> Preflight:
     from lib_pivotal.training.run import train_prepared
 
     prepared = prepare_pictures(run)
-    draws = expected_draws(run, prepared.pictures)
+    draws = expected_draws(run, prepared)
     steps: list[float] = []
     ends: list[RunEnded] = []
 
@@ -101,14 +100,15 @@ def measure(run: Run, host: Host) -> Preflight:
     )
 
 
-def expected_draws(run: Run, pictures: Sequence[Picture]) -> dict[str, float]:
+def expected_draws(run: Run, prepared: Prepared) -> dict[str, float]:
     """How often each word is drawn in the whole run, on average."""
     find = WordFinder([word.name for word in run.words])
-    total = sum(picture.repeats for picture in pictures)
+    rates = {p.key: prepared.draw_rates.get(p.key, float(p.repeats)) for p in prepared.pictures}
+    total = sum(rates.values())
     shares = dict.fromkeys((word.name for word in run.words), 0.0)
-    for picture in pictures:
+    for picture in prepared.pictures:
         for name in find(picture.caption):
-            shares[name] += picture.repeats / total
+            shares[name] += rates[picture.key] / total
     schedule = run.schedule
     return {
         name: share * schedule.max_steps * schedule.batch_size * schedule.accumulation for name, share in shares.items()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from lib_pivotal.config import Run, WordConfig
@@ -14,15 +14,16 @@ from lib_pivotal.data.dataset import Dataset, Picture, scan
 from lib_pivotal.data.focus import with_focus
 from lib_pivotal.data.latents import LatentCache
 from lib_pivotal.data.masks import MaskScale
+from lib_pivotal.data.pruning import Wording
 from lib_pivotal.data.records import Problem
-from lib_pivotal.data.tags import core_tags, init_text, prune
+from lib_pivotal.data.tags import init_text
 from lib_pivotal.errors import ConfigError, DataError, Fault
 from lib_pivotal.ports import Host
 from lib_pivotal.training import assemble
+from lib_pivotal.training.wording import draw_rates, make_wording
 
 HELD_OUT_SHARE = 0.1
 HELD_OUT_MOST = 4
-WORD_PLACEHOLDERS = ("{word}", "{name}", "[name]")
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,8 @@ class Prepared:
     dataset: Dataset
     regularisation: tuple[Picture, ...] = ()
     remarks: tuple[Problem, ...] = ()
+    draw_rates: Mapping[str, float] = field(default_factory=dict)
+    """Draws an epoch by key, of held-out pictures too; empty: as repeats say."""
 
 
 def prepare_pictures(run: Run) -> Prepared:
@@ -54,11 +57,27 @@ def prepare_pictures(run: Run) -> Prepared:
     if not dataset.pictures:
         reasons = "; ".join(problem.message for problem in dataset.problems[:3])
         raise DataError(f"{run.data.folder}: no picture can be used. {reasons}")
-    pictures, words, pruned = _prune(run, list(dataset.pictures))
-    _check_words_occur(run, words, pictures, word_of_concepts(run, dataset))
+    wording = make_wording(run, dataset)
+    _check_words_occur(run.words, wording)
+    words, pictures = begun_words(run, wording), wording.captions()
+    pruned = {
+        name: tuple(tag.tag for tag in word.tags if tag.fate != "kept")
+        for name, word in wording.words.items()
+        if word.use.prune
+    }
+    rates = draw_rates(run, pictures, [wording.words_of[picture.key] for picture in pictures])
     trained, held_out = _hold_out(run, pictures)
     kept, told = prepare_regularisation(run)
-    return Prepared(tuple(trained), tuple(held_out), words, pruned, dataset, kept, told)
+    return Prepared(
+        tuple(trained),
+        tuple(held_out),
+        words,
+        pruned,
+        dataset,
+        draw_rates={picture.key: rate for picture, rate in zip(pictures, rates, strict=True)},
+        regularisation=kept,
+        remarks=told,
+    )
 
 
 def prepare_regularisation(run: Run) -> tuple[tuple[Picture, ...], tuple[Problem, ...]]:
@@ -83,14 +102,6 @@ def prepare_regularisation(run: Run) -> tuple[tuple[Picture, ...], tuple[Problem
         )
         told.append(Problem("warning", "word_in_class", text, keys))
     return dataset.pictures, tuple(told)
-
-
-def word_of_concepts(run: Run, dataset: Dataset) -> dict[str, str]:
-    """Which word `{word}` stands for in a concept's templates: the one of the same name, else the only word."""
-    names = {word.name.lower(): word.name for word in run.words}
-    only = run.words[0].name if len(run.words) == 1 else None
-    found = {concept: names.get(concept.lower(), only) for concept in dataset.concepts}
-    return {concept: word for concept, word in found.items() if word is not None}
 
 
 def picture_remarks(run: Run, prepared: Prepared) -> list[Problem]:
@@ -196,44 +207,29 @@ def _cache(
     )
 
 
-def _prune(
-    run: Run, pictures: list[Picture]
-) -> tuple[list[Picture], tuple[WordConfig, ...], dict[str, tuple[str, ...]]]:
-    """Captions without what each word absorbs; a word without init text begins with the tags it absorbs."""
-    words, pruned = [], {}
-    names = [word.name for word in run.words]
+def begun_words(run: Run, wording: Wording) -> tuple[WordConfig, ...]:
+    """The run's words; one that absorbs tags and has no init text begins with them."""
+    words = []
     for word in run.words:
-        if not word.prune:
-            words.append(word)
-            continue
-        mine = [p.caption for p in pictures if word.name in WordFinder(names)(p.caption)]
-        core = core_tags(mine, words=names) if mine else []
-        captions = prune([picture.caption for picture in pictures], word.name, core)
-        pictures = [replace(p, caption=caption) for p, caption in zip(pictures, captions, strict=True)]
-        pruned[word.name] = tuple(item.tag for item in core)
-        begun = word.init_text or init_text(core, std=run.words_common.initial_std or 0.1, random_vectors=word.vectors)
-        words.append(replace(word, init_text=begun))
-    return pictures, tuple(words), pruned
+        if word.prune and not word.init_text and not word.init_file:
+            std = run.words_common.initial_std or 0.1
+            core = wording.words[word.name].belonging
+            word = replace(word, init_text=init_text(core, std=std, random_vectors=word.vectors))
+        words.append(word)
+    return tuple(words)
 
 
-def _check_words_occur(
-    run: Run, words: Sequence[WordConfig], pictures: Sequence[Picture], word_of_concept: Mapping[str, str]
-) -> None:
+def _check_words_occur(words: Sequence[WordConfig], wording: Wording) -> None:
     """A word that no caption mentions, and no template writes, would learn nothing, silently."""
-    find = WordFinder([word.name for word in words])
-    seen = {name for picture in pictures for name in find(picture.caption)}
-    seen |= {name for text in (run.data.prefix, run.data.suffix, *run.data.templates) for name in find(text)}
-    if any(placeholder in template for template in run.data.templates for placeholder in WORD_PLACEHOLDERS):
-        seen |= {word_of_concept[picture.concept] for picture in pictures if picture.concept in word_of_concept}
     faults = [
         Fault(
             f"words.{index}.name",
             word.name,
             "no caption mentions this word, so it would learn nothing",
-            "Write it into the captions, or use a template with {word}.",
+            "Write it into the captions, say which pictures it applies to, or use a template with {word}.",
         )
         for index, word in enumerate(words)
-        if word.name not in seen
+        if not wording.words[word.name].keys
     ]
     if faults:
         raise ConfigError(faults)

@@ -33,11 +33,11 @@ from lib_pivotal.training.prepare import (
     make_latents,
     picture_remarks,
     prepare_pictures,
-    word_of_concepts,
 )
 from lib_pivotal.training.seeds import derive_seed
 from lib_pivotal.training.step import MicroStep
 from lib_pivotal.training.trainable import Trainable
+from lib_pivotal.training.wording import draws_as_folders_say, word_of_concepts
 
 logger = logging.getLogger(__name__)
 
@@ -267,13 +267,15 @@ def _sources(
         class_source = _class_source(run, class_cache, world)
     for problem in problems:
         listener(Notice("warning", 0, problem))
-    return cache, assemble.make_mixture(run, _source(run, prepared, cache, world), class_source)
+    return cache, assemble.make_mixture(run, _source(run, prepared, cache, world, host.text.token_ids), class_source)
 
 
-def _source(run: Run, prepared: Prepared, cache: LatentCache, world: World) -> BatchSource:
+def _source(
+    run: Run, prepared: Prepared, cache: LatentCache, world: World, token_ids: Callable[[str], list[int]]
+) -> BatchSource:
     return BatchSource(
         cache,
-        assemble.make_captions(run, word_of_concepts(run, prepared.dataset)),
+        assemble.make_captions(run, word_of_concepts(run, prepared.dataset), token_ids),
         batch_size=run.schedule.batch_size,
         accumulation=run.schedule.accumulation,
         words=[word.name for word in run.words],
@@ -282,8 +284,16 @@ def _source(run: Run, prepared: Prepared, cache: LatentCache, world: World) -> B
         world_size=world.size,
         latents="draw" if run.data.random_latent else "mean",
         unmasked=run.data.mask_off,
-        draw_weights={p.key: float(p.repeats) for p in prepared.pictures} if prepared.held_out else None,
+        draw_weights=_draw_weights(run, prepared),
     )
+
+
+def _draw_weights(run: Run, prepared: Prepared) -> dict[str, float] | None:
+    """How often each trained picture comes, where repeats do not say it all."""
+    if draws_as_folders_say(run) and not prepared.held_out:
+        return None
+    rates = prepared.draw_rates
+    return {picture.key: rates.get(picture.key, float(picture.repeats)) for picture in prepared.pictures}
 
 
 def _class_source(run: Run, cache: LatentCache, world: World) -> BatchSource:

@@ -14,7 +14,7 @@ from PIL import Image
 
 from lib_pivotal.data.batches import BatchSource, seed_of
 from lib_pivotal.data.buckets import Buckets
-from lib_pivotal.data.captions import CaptionPipeline
+from lib_pivotal.data.caption_chain import CaptionPipeline, CaptionSettings
 from lib_pivotal.data.dataset import scan
 from lib_pivotal.data.latents import LatentCache
 from lib_pivotal.data.views import PHRASES
@@ -34,7 +34,7 @@ def cache(tmp_path: Path, add: Callable[..., Path], codec) -> LatentCache:
 
 
 def _source(cache: LatentCache, **options: object) -> BatchSource:
-    captions = CaptionPipeline(shuffle=True, tag_dropout=0.3, protected=["hanako", "taro"])
+    captions = CaptionPipeline(CaptionSettings(shuffle=True, tag_dropout=0.3), protected=["hanako", "taro"])
     settings: dict = {"batch_size": 4, "words": ["hanako", "taro"], "seed": 7, **options}
     return BatchSource(cache, captions, **settings)
 
@@ -228,7 +228,9 @@ def test_views_are_drawn_evenly_and_said(tmp_path: Path, add, codec) -> None:
     add("v/a.png", caption="aoi, hat")
     cache = LatentCache(codec, Buckets(64), crops=6, scale=True)
     cache.build(scan(tmp_path / "v").pictures)
-    source = BatchSource(cache, CaptionPipeline(shuffle=True, protected=["aoi"]), batch_size=2, words=["aoi"])
+    source = BatchSource(
+        cache, CaptionPipeline(CaptionSettings(shuffle=True), protected=["aoi"]), batch_size=2, words=["aoi"]
+    )
     count: Counter[int] = Counter()
     for step in range(300):
         batch = source.batch(step)
@@ -240,7 +242,7 @@ def test_views_are_drawn_evenly_and_said(tmp_path: Path, add, codec) -> None:
         assert batch.words == [("aoi",), ("aoi",)]
     views = len(cache.views("a.png"))
     assert set(count) == set(range(views)) and min(count.values()) > 0.7 * 600 / views
-    silent = BatchSource(cache, CaptionPipeline(caption_dropout=1.0), batch_size=4)
+    silent = BatchSource(cache, CaptionPipeline(CaptionSettings(caption_dropout=1.0)), batch_size=4)
     assert all(silent.batch(step).captions == [""] * 4 for step in range(10))
     fewer = LatentCache(codec, Buckets(64), crops=2, scale=True)
     fewer.build(cache.pictures)

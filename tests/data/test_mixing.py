@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from lib_pivotal.data.batches import BatchSource
 from lib_pivotal.data.buckets import Buckets
-from lib_pivotal.data.captions import CaptionPipeline
+from lib_pivotal.data.caption_chain import CaptionPipeline
 from lib_pivotal.data.dataset import scan
 from lib_pivotal.data.latents import LatentCache
 from lib_pivotal.data.mixing import Mixture, Side, class_text, in_other_words, narugo_batch
