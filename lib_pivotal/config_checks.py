@@ -29,6 +29,11 @@ def check_consistency(run: Run) -> list[Fault]:
             Fault("schedule.warmup_steps", schedule.warmup_steps, f"must be below max_steps ({schedule.max_steps})")
         )
     faults += _check_pictures(run.data)
+    kept = run.regularisation
+    if (kept.folder or kept.preservation) and not trains_unet and not trains_te:
+        field = "regularisation.folder" if kept.folder else "regularisation.preservation"
+        problem = "needs a network: pictures without the words teach words nothing"
+        faults.append(Fault(field, kept.folder or kept.preservation, problem, "Choose a network, or leave it out."))
     if schedule.phases == "two_phase" and not 0 < schedule.words_steps < schedule.max_steps:
         faults.append(
             Fault(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 _ESCAPED = re.compile(r"\\[()\[\]]")
@@ -99,3 +99,9 @@ class WordFinder:
             return ()
         found = (self._names.get(match.lower()) for match in self._pattern.findall(text))
         return tuple(dict.fromkeys(word for word in found if word is not None))
+
+    def replace(self, text: str, by: Mapping[str, str]) -> str:
+        """The text with each word replaced by what `by` has for it."""
+        if self._pattern is None:
+            return text
+        return self._pattern.sub(lambda match: by[self._names[match.group().lower()]], text)

@@ -10,13 +10,14 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from lib_pivotal.data.captions import legal_name, read_text
 
+T = TypeVar("T")
 PLACES = ("", "training")
 """Where below the dataset's folder the files may lie; beside it they lie when the folder is `training` itself."""
 
@@ -40,23 +41,19 @@ class KgridFiles:
 
 def read_kgrid_files(folder: Path) -> KgridFiles:
     """What lies in the dataset's folder; empty where there is nothing of the kind, which is normal."""
-    initial: dict[str, tuple[str, ...]] = {}
-    core: dict[str, CoreTags] = {}
     faults: list[str] = []
-    for place in PLACES:
-        for name, read, into in (
-            ("emb_init.json", _initial_of_json, initial),
-            ("emb_init.csv", _initial_of_csv, initial),
-            ("core_tag.json", _core_of_json, core),
-        ):
-            path = folder / place / name
-            if into or not path.is_file():
-                continue
-            try:
-                into.update(read(read_text(path)[0]))  # type: ignore[attr-defined]
-            except (OSError, ValueError) as error:
-                faults.append(f"{path.name} cannot be read: {error}")
-    return KgridFiles(initial, core, tuple(faults))
+
+    def found(names: tuple[str, ...], read: Callable[[str], dict[str, T]]) -> dict[str, T]:
+        for path in (folder / place / name for place in PLACES for name in names):
+            if path.is_file():
+                try:
+                    return read(read_text(path)[0])
+                except (OSError, ValueError, AttributeError) as error:
+                    faults.append(f"{path.name} cannot be read: {error}")
+        return {}
+
+    initial = found(("emb_init.json",), _initial_of_json) or found(("emb_init.csv",), _initial_of_csv)
+    return KgridFiles(initial, found(("core_tag.json",), _core_of_json), tuple(faults))
 
 
 def _initial_of_json(text: str) -> dict[str, tuple[str, ...]]:

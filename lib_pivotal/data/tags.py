@@ -241,7 +241,8 @@ _CLASS_WORDS: dict[TagClass, frozenset[str]] = {
 def tag_class(tag: str) -> TagClass:
     """What a tag is about; a tag of looks is `character` by the rules of `difficulty`, unless it names clothes."""
     parts = set(_parts(tag))
-    for name in ("people", "quality", "background"):
+    first: tuple[TagClass, ...] = ("people", "quality", "background")
+    for name in first:
         if parts & _CLASS_WORDS[name]:
             return name
     if parts & CLOTHES:

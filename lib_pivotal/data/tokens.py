@@ -46,7 +46,9 @@ class TokenCounter:
         tags = split_tags(caption)
         with_word = [bool(self._find(tag)) for tag in tags]
         left = limit - sum(self(tag) + 1 for tag, word in zip(tags, with_word, strict=True) if word)
-        kept, cut, full = [], [], False
+        kept: list[str] = []
+        cut: list[str] = []
+        full = False
         for tag, word in zip(tags, with_word, strict=True):
             if word:
                 kept.append(tag)

@@ -239,3 +239,18 @@ def word_problems(run: Run, rows: Sequence[WordRow], *, taken: Collection[str] =
 def _listed(names: Sequence[str], most: int = 4) -> str:
     shown = ", ".join(names[:most])
     return f"{shown} and {len(names) - most} more" if len(names) > most else shown
+
+
+def never_apart(dataset: Dataset, names: Sequence[str]) -> list[tuple[str, str, int]]:
+    """Pairs of words that only occur together: nothing can tell a run which is which."""
+    find = WordFinder(names)
+    sets: dict[str, set[str]] = {name: set() for name in names}
+    for picture in dataset.pictures:
+        for name in find(picture.caption):
+            sets[name].add(picture.key)
+    pairs = []
+    for index, first in enumerate(names):
+        for second in names[index + 1 :]:
+            if sets[first] and sets[first] == sets[second]:
+                pairs.append((first, second, len(sets[first])))
+    return pairs

@@ -12,8 +12,10 @@ from torch import nn
 from lib_pivotal.bundle.embedding_files import read_embedding
 from lib_pivotal.config import LossConfig, MemoryConfig, NetworkConfig, NoiseConfig, Run, ScheduleConfig
 from lib_pivotal.config_checks import number_lines
+from lib_pivotal.data.batches import BatchSource
 from lib_pivotal.data.buckets import Buckets
 from lib_pivotal.data.caption_chain import CaptionPipeline, CaptionSettings
+from lib_pivotal.data.mixing import Mixture, Side, class_text, narugo_batch
 from lib_pivotal.data.tokens import TokenCounter
 from lib_pivotal.data.word_lists import parse_lists, read_lists
 from lib_pivotal.embeddings.control import NormControl, make_control
@@ -260,6 +262,39 @@ def make_captions(
 def warmup_steps(wanted: float, max_steps: int) -> int:
     """Steps of a caption's warm-up; below 1 it is a fraction of the run, as in kohya."""
     return int(wanted * max_steps) if wanted < 1 else int(wanted)
+
+
+def make_class_captions(run: Run) -> CaptionPipeline:
+    """The same for the second folder: what speaks of the run's own pictures (templates, prefix) is left out."""
+    data = run.data
+    settings = CaptionSettings(
+        shuffle=data.shuffle_tags,
+        keep_first=data.keep_first,
+        tag_dropout=data.tag_dropout,
+        caption_dropout=data.caption_dropout,
+        emphasis=data.emphasis,
+    )
+    return CaptionPipeline(settings)
+
+
+def class_batch_size(run: Run, *, processes: int = 1) -> int:
+    """Pictures of the second folder in a micro-batch: as set or by narugo's rule, shared evenly by the processes."""
+    schedule = run.schedule
+    wanted = run.regularisation.batch_size or narugo_batch(schedule.batch_size, max_steps=schedule.max_steps)
+    return -(-wanted // processes) * processes
+
+
+def make_mixture(run: Run, own: BatchSource, class_source: BatchSource | None) -> Mixture:
+    """All sets of a step."""
+    settings = run.regularisation
+    texts = {word.name: class_text(word.init_text, settings.class_text) for word in run.words}
+    sides = []
+    if class_source is not None:
+        prior = settings.target == "prior"
+        sides.append(Side("class pictures", class_source, settings.weight, texts if prior else {}, prior))
+    if settings.preservation > 0:
+        sides.append(Side("preservation", own, settings.preservation, texts, prior=True))
+    return Mixture(own, sides)
 
 
 def with_name(run: Run, fallback: str) -> Run:

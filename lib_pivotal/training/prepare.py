@@ -8,8 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from lib_pivotal.config import Run, WordConfig
-from lib_pivotal.data.asymmetry import mirror_warnings
-from lib_pivotal.data.buckets import Buckets, crop_report
+from lib_pivotal.data import remarks
 from lib_pivotal.data.captions import WordFinder
 from lib_pivotal.data.dataset import Dataset, Picture, scan
 from lib_pivotal.data.focus import with_focus
@@ -29,13 +28,18 @@ HELD_OUT_MOST = 4
 
 @dataclass(frozen=True)
 class Prepared:
-    """Pictures to train on and to hold out, with captions as they will be trained; words with their init text."""
+    """Pictures to train on and to hold out, with captions as they will be trained; words with their init text.
+
+    `regularisation` are those of the second folder; `remarks` is what is to be known of it.
+    """
 
     pictures: tuple[Picture, ...]
     held_out: tuple[Picture, ...]
     words: tuple[WordConfig, ...]
     pruned_tags: dict[str, tuple[str, ...]]
     dataset: Dataset
+    regularisation: tuple[Picture, ...] = ()
+    remarks: tuple[Problem, ...] = ()
     draw_rates: Mapping[str, float] = field(default_factory=dict)
     """Draws an epoch by key, of held-out pictures too; empty: as repeats say."""
 
@@ -63,13 +67,54 @@ def prepare_pictures(run: Run) -> Prepared:
     }
     rates = draw_rates(run, pictures, [wording.words_of[picture.key] for picture in pictures])
     trained, held_out = _hold_out(run, pictures)
+    kept, told = prepare_regularisation(run)
     return Prepared(
         tuple(trained),
         tuple(held_out),
         words,
         pruned,
         dataset,
+        kept,
+        told,
         draw_rates={picture.key: rate for picture, rate in zip(pictures, rates, strict=True)},
+    )
+
+
+def prepare_regularisation(run: Run) -> tuple[tuple[Picture, ...], tuple[Problem, ...]]:
+    """The pictures of the second folder, and what is to be known of them; none where no folder is set.
+
+    Raises:
+        DataError: nothing in the folder can be used.
+    """
+    settings = run.regularisation
+    if not settings.folder or settings.weight == 0:
+        return (), ()
+    dataset = scan(settings.folder, minimum_px=min(32, run.data.resolution_px))
+    if not dataset.pictures:
+        reasons = "; ".join(problem.message for problem in dataset.problems[:3])
+        raise DataError(f"{settings.folder}: no class picture can be used. {reasons}")
+    find = WordFinder([word.name for word in run.words])
+    keys = tuple(picture.key for picture in dataset.pictures if find(picture.caption))
+    told = [problem for problem in dataset.problems if problem.level != "info"]
+    if keys and settings.target == "picture":
+        text = (
+            f"{len(keys)} class picture(s) have a trained word in their caption, and would train it, too. Take it out."
+        )
+        told.append(Problem("warning", "word_in_class", text, keys))
+    return dataset.pictures, tuple(told)
+
+
+def picture_remarks(run: Run, prepared: Prepared) -> list[Problem]:
+    """What is to be known of how the pictures are trained: what is cut off, and what should not be mirrored."""
+    keys = {picture.key for picture in (*prepared.pictures, *prepared.held_out)}
+    originals = [picture for picture in prepared.dataset.pictures if picture.key in keys]
+    return dataset_remarks(run, originals)
+
+
+def dataset_remarks(run: Run, pictures: Sequence[Picture]) -> list[Problem]:
+    """The same of pictures with their captions as they are on disk: what a word absorbs may belong to one side."""
+    return remarks.cut_remarks(pictures, assemble.make_buckets(run)) + remarks.mirror_remarks(
+        pictures, words=[word.name for word in run.words], keys=mirrored(run, pictures)
     )
 
 
@@ -80,61 +125,79 @@ def mirrored(run: Run, pictures: Sequence[Picture]) -> frozenset[str]:
     return frozenset(p.key for p in pictures if run.data.flip and not (against and find(p.caption)))
 
 
-def picture_remarks(run: Run, prepared: Prepared) -> list[Problem]:
-    """What is to be known of how the pictures are trained: what is cut off, and what should not be mirrored."""
-    trained = [*prepared.pictures, *prepared.held_out]
-    found = [_crop_remark(assemble.make_buckets(run), trained)]
-    keys = mirrored(run, trained)
-    names = [word.name for word in run.words]
-    find = WordFinder(names)
-    told: dict[str, list[tuple[str, str]]] = {}
-    for picture in prepared.dataset.pictures:
-        if picture.key in keys:
-            for name in find(picture.caption):
-                told.setdefault(name, []).append((picture.key, picture.caption))
-    return [remark for remark in found if remark is not None] + mirror_warnings(told)
-
-
-def _crop_remark(buckets: Buckets, pictures: Sequence[Picture]) -> Problem | None:
-    placed = [(picture, buckets.assign(picture.width_px, picture.height_px)) for picture in pictures]
-    report = crop_report([placement for _, placement in placed])
-    parts = [f"{report['pictures']} pictures in {report['buckets']} size(s)"]
-    if report["most_cropped"] > 0:
-        parts.append(f"{report['mean_cropped']:.0%} is cut off on average, {report['most_cropped']:.0%} at most")
-    if report["upscaled"]:
-        parts.append(f"{report['upscaled']} are enlarged")
-    if report["bordered"]:
-        parts.append(f"{report['bordered']} are shown whole with a border, as cutting would take too much of them")
-    keys = tuple(picture.key for picture, placement in placed if placement.upscaled or not placement.covers)
-    return Problem("info", "buckets", "; ".join(parts) + ".", keys) if len(parts) > 1 else None
-
-
 def make_latents(
     run: Run,
     host: Host,
     pictures: Sequence[Picture],
     *,
+    held_out: Sequence[Picture] = (),
     spill: Path | None = None,
     progress: Callable[[int, int], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
 ) -> tuple[LatentCache, list[str]]:
     """Encode pictures once through the host's autoencoder; returns the cache and what went wrong, in words.
 
-    What is beyond the memory that latents may have goes to `spill`, if the run has no folder for latents.
+    Those of `held_out` are shown plainly, so that scores do not depend on how the others are varied. What is beyond
+    the memory that latents may have goes to `spill`, if the run has no folder for latents.
     """
     data = run.data
-    scale: MaskScale | None = None if data.masks == "none" else data.masks  # type: ignore[assignment]
-    cache = LatentCache(
+    cache = _cache(
+        run,
+        host,
+        flip=mirrored(run, pictures),
+        spill=spill,
+        crops=data.crops,
+        scale=data.scale_augmentation,
+        plain=frozenset(picture.key for picture in held_out),
+    )
+    both = [*pictures, *held_out]
+    found = with_focus(both) if data.crop == "face" else both
+    problems = cache.build(found, progress=progress, should_stop=should_stop)
+    return cache, [problem.message for problem in problems]
+
+
+def make_class_latents(
+    run: Run,
+    host: Host,
+    pictures: Sequence[Picture],
+    *,
+    memory_used_bytes: int = 0,
+    spill: Path | None = None,
+    progress: Callable[[int, int], None] | None = None,
+    should_stop: Callable[[], bool] | None = None,
+) -> tuple[LatentCache, list[str]]:
+    """The same for the second folder: one cut a picture, in the memory that the run's own latents leave."""
+    cache = _cache(run, host, flip=run.data.flip, spill=spill, used_bytes=memory_used_bytes)
+    found = with_focus(pictures) if run.data.crop == "face" else list(pictures)
+    problems = cache.build(found, progress=progress, should_stop=should_stop)
+    return cache, [problem.message for problem in problems]
+
+
+def _cache(
+    run: Run,
+    host: Host,
+    *,
+    flip: bool | frozenset[str],
+    spill: Path | None,
+    used_bytes: int = 0,
+    crops: int = 1,
+    scale: bool = False,
+    plain: frozenset[str] = frozenset(),
+) -> LatentCache:
+    data, limit = run.data, run.memory.latents_mb * 2**20
+    masks: MaskScale | None = None if data.masks == "none" else data.masks  # type: ignore[assignment]
+    return LatentCache(
         host.codec,
         assemble.make_buckets(run),
         folder=Path(data.cache_folder) if data.cache_folder else None,
         spill=spill,
-        memory_bytes=run.memory.latents_mb * 2**20 or None,
-        flip=mirrored(run, pictures),
-        crops=data.crops,
-        scale=data.scale_augmentation,
+        memory_bytes=max(0, limit - used_bytes) if limit else None,
+        flip=flip,
+        crops=crops,
+        scale=scale,
+        plain=plain,
         transparency=data.transparency,  # type: ignore[arg-type]
-        masks=scale,
+        masks=masks,
         mask_normalise=data.mask_normalise,
         mask_minimum=data.mask_minimum,
         mask_temperature=data.mask_temperature,
@@ -142,9 +205,6 @@ def make_latents(
         device=host.device,
         seed=run.seed,
     )
-    found = with_focus(pictures) if data.crop == "face" else list(pictures)
-    problems = cache.build(found, progress=progress, should_stop=should_stop)
-    return cache, [problem.message for problem in problems]
 
 
 def begun_words(run: Run, wording: Wording) -> tuple[WordConfig, ...]:

@@ -265,6 +265,24 @@ def test_masks_are_stacked_with_ones(tmp_path: Path, add, codec) -> None:
     assert torch.equal(masks["b.png"], torch.ones(1, 8, 8)) and float(masks["a.png"].max()) == 2.0
 
 
+def test_masks_left_out_by_chance(tmp_path: Path, add, codec) -> None:
+    add("m/a.png", caption="x")
+    (tmp_path / "m/mask").mkdir()
+    half = Image.new("L", (64, 64), 0)
+    half.paste(255, (0, 0, 32, 64))
+    half.save(tmp_path / "m/mask/a.png")
+    add("m/strip.png", (640, 64), caption="x")  # shown whole: its border never counts
+    cache = LatentCache(codec, Buckets(64, most_cropped=0.1), masks="linear")
+    cache.build(scan(tmp_path / "m").pictures)
+    source = BatchSource(cache, CaptionPipeline(), batch_size=1, unmasked=0.25)
+    drawn = [source.batch(step) for step in range(400)]
+    assert all(_equal(source.batch(step), drawn[step]) for step in (3, 50))
+    masked = [batch.mask is not None for batch in drawn if batch.keys == ["a.png"]]
+    assert 0.65 < sum(masked) / len(masked) < 0.85
+    bordered = [batch.mask for batch in drawn if batch.keys == ["strip.png"]]
+    assert bordered and all(mask is not None and float(mask.min()) == 0.0 for mask in bordered)
+
+
 def test_a_batch_costs_little(cache: LatentCache) -> None:
     """CPU time: a step on the avatars takes over 100 ms, so 2 ms for a batch of 4 is under 2 %; typical is 0.5 ms."""
     source = _source(cache)

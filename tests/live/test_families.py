@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,28 +11,24 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from tests.live.conftest import ENVIRONMENT, Installation, running
+from tests.live.conftest import Installation, TinyCheckpoints, running
 from tests.live.material import Material
 from tests.live.situations import Situation
 
 pytestmark = [pytest.mark.webui, pytest.mark.slow]
-SCRIPT = Path(__file__).with_name("tiny_families.py")
 WIDTHS = {"sd2": (1024,), "sdxl": (768, 1280)}
 
 
 @pytest.fixture(scope="module", params=[True, False], ids=["with", "stock"])
 def s(
-    request, installation: Installation, checkpoint: Path, tmp_path_factory: pytest.TempPathFactory
+    request,
+    installation: Installation,
+    checkpoint: Path,
+    tiny_checkpoints: TinyCheckpoints,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Situation]:
     def prepare(data: Path) -> None:
-        scripts = data / "extensions" / "zz-tiny" / "scripts"
-        scripts.mkdir(parents=True)
-        shutil.copyfile(SCRIPT, scripts / "tiny_families.py")
-        models = data / "models" / "Stable-diffusion"
-        clip = data / "tiny_clip"
-        shutil.copytree(next(path for path in models.iterdir() if path.is_dir()), clip)
-        command = [str(installation.python), str(SCRIPT), str(installation.folder), str(models), str(clip)]
-        subprocess.run(command, check=True, env={**os.environ, **ENVIRONMENT}, capture_output=True)
+        tiny_checkpoints.lay_out(data, *WIDTHS)
 
     folder = tmp_path_factory.mktemp("families")
     with running(installation, checkpoint, folder, linked=request.param, prepare=prepare) as webui:
