@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from lib_pivotal.config_checks import check_consistency as check_consistency
-from lib_pivotal.config_data import DataConfig as DataConfig
+from lib_pivotal.config_pictures import DataConfig as DataConfig
+from lib_pivotal.config_pictures import RegularisationConfig as RegularisationConfig
 from lib_pivotal.config_schema import parse, setting, to_plain
 from lib_pivotal.errors import ConfigError, Fault
 
@@ -112,43 +113,6 @@ class NetworkConfig:
     max_norm: float = setting(0.0, "Scale a layer's change down to this norm (kohya's max-norm); 0 = off.", minimum=0.0)
     weight_decay: float = setting(0.01, "Weight decay of the network.", minimum=0.0, maximum=1.0)
     groups: tuple[LayerGroup, ...] = setting((), "Groups of layers with their own rank and rate.")
-
-
-@dataclass(frozen=True)
-class RegularisationConfig:
-    """Pictures that keep the model as it was, trained in the same steps."""
-
-    folder: str = setting(
-        "", "Folder of pictures of what the words are kinds of (`1girl`), with captions without the words.", unit="path"
-    )
-    weight: float = setting(1.0, "Weight of their mean loss.", minimum=0.0, maximum=100.0, good_range="0.1-1")
-    batch_size: int = setting(
-        0,
-        "Pictures of this folder in each micro-batch; 0 = by narugo's rule: the shorter the run, the more, 1 to 16.",
-        minimum=0,
-        maximum=1024,
-    )
-    target: str = setting(
-        "picture",
-        "What they are trained towards: the picture itself, or what the model predicts without the network (prior).",
-        choices=("picture", "prior"),
-    )
-    preservation: float = setting(
-        0.0,
-        "Weight of a second look at the run's own pictures, words replaced by the class: there the network should "
-        "change nothing. No folder needed; each step takes about twice as long. 0 = off.",
-        minimum=0.0,
-        maximum=100.0,
-        good_range="0.1-1",
-    )
-    class_text: str = setting(
-        "", "The class in the model's own words, e.g. `1girl`; empty = the tags that each word begins with."
-    )
-    prompts: tuple[str, ...] = setting(
-        (), "Prompts by which the loaded checkpoint makes class pictures into the folder, in turn."
-    )
-    negative_prompt: str = setting("", "Negative prompt of class pictures.")
-    count: int = setting(200, "How many class pictures are made.", unit="pictures", minimum=1, maximum=100_000)
 
 
 @dataclass(frozen=True)

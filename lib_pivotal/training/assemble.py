@@ -267,14 +267,17 @@ def warmup_steps(wanted: float, max_steps: int) -> int:
 def make_class_captions(run: Run) -> CaptionPipeline:
     """The same for the second folder: what speaks of the run's own pictures (templates, prefix) is left out."""
     data = run.data
-    settings = CaptionSettings(
-        shuffle=data.shuffle_tags,
-        keep_first=data.keep_first,
-        tag_dropout=data.tag_dropout,
-        caption_dropout=data.caption_dropout,
-        emphasis=data.emphasis,
+    return CaptionPipeline(
+        CaptionSettings(
+            shuffle=data.shuffle_tags,
+            keep_first=data.keep_first,
+            keep_separator=data.keep_separator,
+            tag_dropout=data.tag_dropout,
+            tag_classes=number_lines(data.tag_dropout_classes),
+            caption_dropout=data.caption_dropout,
+            wildcards=data.wildcards,
+        )
     )
-    return CaptionPipeline(settings)
 
 
 def class_batch_size(run: Run, *, processes: int = 1) -> int:

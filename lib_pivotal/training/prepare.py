@@ -74,9 +74,9 @@ def prepare_pictures(run: Run) -> Prepared:
         words,
         pruned,
         dataset,
-        kept,
-        told,
         draw_rates={picture.key: rate for picture, rate in zip(pictures, rates, strict=True)},
+        regularisation=kept,
+        remarks=told,
     )
 
 

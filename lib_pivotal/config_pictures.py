@@ -1,4 +1,4 @@
-"""The settings of pictures and captions."""
+"""The settings of a run about pictures and captions: `Run.data` and `Run.regularisation`."""
 
 from __future__ import annotations
 
@@ -138,3 +138,40 @@ class DataConfig:
     balance_weights: tuple[str, ...] = setting(
         (), "Tree: weights of folders, one a line: `fanart = 2` or a pattern, `*/2_characters = 0.5`; others are 1."
     )
+
+
+@dataclass(frozen=True)
+class RegularisationConfig:
+    """Pictures that keep the model as it was, trained in the same steps."""
+
+    folder: str = setting(
+        "", "Folder of pictures of what the words are kinds of (`1girl`), with captions without the words.", unit="path"
+    )
+    weight: float = setting(1.0, "Weight of their mean loss.", minimum=0.0, maximum=100.0, good_range="0.1-1")
+    batch_size: int = setting(
+        0,
+        "Pictures of this folder in each micro-batch; 0 = by narugo's rule: the shorter the run, the more, 1 to 16.",
+        minimum=0,
+        maximum=1024,
+    )
+    target: str = setting(
+        "picture",
+        "What they are trained towards: the picture itself, or what the model predicts without the network (prior).",
+        choices=("picture", "prior"),
+    )
+    preservation: float = setting(
+        0.0,
+        "Weight of a second look at the run's own pictures, words replaced by the class: there the network should "
+        "change nothing. No folder needed; each step takes about twice as long. 0 = off.",
+        minimum=0.0,
+        maximum=100.0,
+        good_range="0.1-1",
+    )
+    class_text: str = setting(
+        "", "The class in the model's own words, e.g. `1girl`; empty = the tags that each word begins with."
+    )
+    prompts: tuple[str, ...] = setting(
+        (), "Prompts by which the loaded checkpoint makes class pictures into the folder, in turn."
+    )
+    negative_prompt: str = setting("", "Negative prompt of class pictures.")
+    count: int = setting(200, "How many class pictures are made.", unit="pictures", minimum=1, maximum=100_000)
