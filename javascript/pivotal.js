@@ -157,6 +157,10 @@
             write("gallery_page", button.dataset.page);
             setTimeout(() => click("gallery_show"), 50);
         }],
+        ["[data-caption]", (button) => {
+            write("caption_key", button.dataset.caption);
+            setTimeout(() => click("caption_open"), 50);
+        }],
         ["[data-paint]", (button) => {
             write("mask_key", button.dataset.paint);
             setTimeout(() => click("mask_open"), 50);

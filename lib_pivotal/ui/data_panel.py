@@ -96,7 +96,7 @@ def bind_data_panel(page: Page) -> None:
     quiet(parts["add_word"].click, add_word, form.components, [form["words"], parts["words_table"]])
 
     def show(query: str, number: str, *values: Any) -> str:
-        return _gallery(page, page.read(values)[0], query, number)
+        return gallery_of(page, page.read(values)[0], query, number)
 
     inputs = [parts["filter"], parts["gallery_page"], *form.components]
     quiet(parts["gallery_show"].click, show, inputs, parts["gallery"])
@@ -142,7 +142,8 @@ def data_outputs(page: Page, run: Run, remarks: tuple[str, ...] = ()) -> list[An
     ]
 
 
-def _gallery(page: Page, run: Run, query: str, number: str) -> str:
+def gallery_of(page: Page, run: Run, query: str, number: str) -> str:
+    """The page of thumbnails that a filter and a page's number ask for."""
     dataset = page.desk.dataset(run.data.folder)
     if dataset is None:
         return ""

@@ -84,6 +84,16 @@ class Desk:
         with self._lock:
             return self._scans.get(folder.strip())
 
+    def recaption(self, folder: str, key: str, caption: str) -> None:
+        """Give a picture of a scan another caption; remarks on files stay as the scan found them."""
+        with self._lock:
+            dataset = self._scans.get(folder.strip())
+            if dataset is None:
+                return
+            pictures = tuple(replace(p, caption=caption) if p.key == key else p for p in dataset.pictures)
+            self._scans[folder.strip()] = replace(dataset, pictures=pictures)
+            self._described = None, ()
+
     def propose(self, run: Run) -> tuple[Run, str, tuple[str, ...]]:
         """Scan the run's folder and fit words, size, steps and name to it: the run, its preset, remarks."""
         dataset = self.scan(run.data.folder)

@@ -13,6 +13,7 @@ from lib_pivotal.runs.manager import RunManager
 from lib_pivotal.runs.presets import PRESETS
 from lib_pivotal.ui import run_html
 from lib_pivotal.ui.bundles_panel import bind_bundles_panel, build_bundles_panel
+from lib_pivotal.ui.caption_editor import bind_caption_editor, build_caption_editor
 from lib_pivotal.ui.captions_panel import bind_captions_panel, build_captions_panel
 from lib_pivotal.ui.compare_panel import bind_compare_panel, build_compare_panel
 from lib_pivotal.ui.data_panel import bind_data_panel, build_data_panel, data_outputs
@@ -43,6 +44,7 @@ def build_tab(manager: RunManager, *, extras: TabExtras | None = None) -> gr.Blo
         with gr.Tabs(elem_id="pivotal_tabs"):
             with gr.Tab("Data", elem_id="pivotal_tab_data"):
                 build_data_panel(page)
+                build_caption_editor(page)
                 build_mask_panel(page)
                 build_captions_panel(page)
             with gr.Tab("Train", elem_id="pivotal_tab_train"):
@@ -56,6 +58,7 @@ def build_tab(manager: RunManager, *, extras: TabExtras | None = None) -> gr.Blo
         page.hidden_button("hello")
         bind_data_panel(page)
         bind_captions_panel(page)
+        bind_caption_editor(page)
         bind_mask_panel(page)
         bind_train_panel(page)
         bind_run_panel(page)
