@@ -117,7 +117,7 @@
     function gatherWords() {
         const words = [];
         for (const body of root().querySelectorAll("#pivotal_words_table tbody[data-word]")) {
-            const word = {};
+            const word = JSON.parse(body.dataset.rest || "{}");
             for (const input of body.querySelectorAll("[data-key]")) {
                 if (input.type === "checkbox") word[input.dataset.key] = input.checked;
                 else if (input.dataset.list) {

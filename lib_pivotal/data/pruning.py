@@ -163,7 +163,7 @@ class Wording:
         for picture in self.named:
             found = [word for text in (picture.caption, *picture.alternatives) for word in self.find(text)]
             self.words_of[picture.key] = tuple(dict.fromkeys([*found, *extra(picture)]))
-        self._overall = _shares_by_form([picture.caption for picture in self.named])
+        self._overall = _shares_by_form([_flat(picture.caption) for picture in self.named])
         by_word: dict[str, list[Picture]] = {use.name: [] for use in uses}
         for picture in self.named:
             for word in self.words_of[picture.key]:
@@ -231,7 +231,7 @@ class Wording:
                 found[use.name] = {}
                 continue
             lone = [p for p in mine if len(find_people(p.caption)) <= 1] or mine
-            found[use.name] = self._core_of([p.caption for p in lone])
+            found[use.name] = self._core_of([_flat(p.caption) for p in lone])
         for use in self.uses:
             forms = [other.name for other in self.uses if other.form_of == use.name and self._pictures_of[other.name]]
             if forms:  # kgrid: of several forms of one character, what all have in common
@@ -258,7 +258,7 @@ class Wording:
 
     def _describe(self, use: WordUse) -> WordTags:
         mine = self._pictures_of[use.name]
-        captions = [picture.caption for picture in mine]
+        captions = [_flat(picture.caption) for picture in mine]
         counts = tag_counts(captions)
         core = self._cores[use.name]
         absorb, keep = {same_tag(tag) for tag in use.absorb}, {same_tag(tag) for tag in use.keep}
@@ -303,6 +303,11 @@ class Wording:
             shown = {i.tag for i in without_overlaps([TagShare(tag, 1.0) for tags in kept for tag in tags])}
             kept = [[t for t in tags if self.find(t) or (t in shown and same_tag(t) not in META_TAGS)] for tags in kept]
         return text if kept == parts else _joined(kept)
+
+
+def _flat(caption: str) -> str:
+    """A caption whose keep separators are commas."""
+    return caption.replace(KEEP_SEPARATOR, ",")
 
 
 def _joined(parts: Sequence[Sequence[str]]) -> str:

@@ -23,6 +23,14 @@ else:
 PICTURES_PER_RUN = 8
 """Presets draw the four rows about so often."""
 
+KEPT_OF_DATA = (
+    *("folder", "resolution_px", "templates", "cache_folder", "masks", "transparency", "bucket_step_px"),
+    *("prefix", "suffix", "word_lists", "wildcards", "wildcard_folder", "caption_fields", "emphasis", "max_tokens"),
+    *("prune_mode", "core_rule", "core_threshold", "core_feature_threshold", "drop_difficulty"),
+    *("balance", "balance_weights"),
+)
+"""What belongs to the pictures and captions, which a preset leaves alone."""
+
 DRAWN_WORDS = 6
 """With more words than these, presets choose so many for the rows: each costs four pictures every time."""
 
@@ -159,7 +167,7 @@ def apply_preset(key: str, run: Run, rows: Sequence[WordRow] = ()) -> Run:
     every = preview_interval(steps)
     plain["saving"]["preview_every_steps"] = every
     plain["saving"]["state_every_steps"] = min(500, max(every, 50))
-    for path in ("folder", "resolution_px", "templates", "cache_folder", "masks", "transparency", "bucket_step_px"):
+    for path in KEPT_OF_DATA:
         plain["data"][path] = run_to_dict(run)["data"][path]
     plain["saving"]["preview_prompts"] = list(run.saving.preview_prompts)
     plain["saving"]["preview_words"] = _drawn(run, rows)

@@ -97,10 +97,10 @@ class Desk:
     def propose(self, run: Run) -> tuple[Run, str, tuple[str, ...]]:
         """Scan the run's folder and fit words, size, steps and name to it: the run, its preset, remarks."""
         dataset = self.scan(run.data.folder)
-        proposed = proposal.propose(dataset)
+        proposed = proposal.propose(dataset, run)
         words = tuple(row.word for row in proposed.rows)
         name = run.name or proposal.legal_name(dataset.folder.resolve().name)
-        data = replace(run.data, resolution_px=proposed.resolution_px, templates=proposed.templates)
+        data = replace(run.data, resolution_px=proposed.resolution_px, balance=proposed.balance)
         run = replace(run, name=name, words=words, data=data)
         key = fitting_preset(proposed.rows)
         return self.with_preset(key, run, proposed.rows), key, proposed.remarks
@@ -114,11 +114,11 @@ class Desk:
         dataset = self.dataset(run.data.folder)
         if dataset is None:
             return tuple(proposal.WordRow(word, 0, 0.0) for word in run.words)
-        key = (id(dataset), run.words, bool(run.data.templates))
+        key = (id(dataset), run.words, run.data)
         with self._lock:
             known, rows = self._described
         if known != key:
-            rows = proposal.describe_words(dataset, run.words, everywhere=bool(run.data.templates))
+            rows = proposal.describe_words(dataset, run)
             with self._lock:
                 self._described = key, rows
         return rows
@@ -135,7 +135,8 @@ class Desk:
         for first, second, count in proposal.never_apart(dataset, names):
             text = f"{first} and {second} never appear apart ({count} pictures): the run cannot tell which is which."
             found.append(("warning", text, ()))
-        unnamed = [p.key for p in dataset.pictures if not any(n.lower() in p.caption.lower() for n in names)]
+        named = {key for row in rows for key in row.keys}
+        unnamed = [p.key for p in dataset.pictures if p.key not in named]
         if names and unnamed and not run.data.templates:
             text = f"{len(unnamed)} picture(s) name none of the words: they teach the network, but no word."
             found.append(("info", text, tuple(unnamed)))

@@ -66,9 +66,11 @@ def _row(number: int, row: WordRow, draws: float) -> str:
         '<button type="button" class="pivotal-mini" data-more="1" title="More settings of this word">⋯</button>'
         '<button type="button" class="pivotal-mini" data-remove="1" title="Remove this word">✕</button>'
     )
+    shown = {key for key, _ in (*COLUMNS, *MORE)}  # what has no input of its own must survive an edit of the others
+    rest = escape(json.dumps({key: value for key, value in values.items() if key not in shown}))
     cells += f'<td class="c-pictures" data-label="Pictures">{row.pictures}{style}</td>'
     return (
-        f'<tbody data-word="{number}"><tr>{cells}'
+        f'<tbody data-word="{number}" data-rest="{rest}"><tr>{cells}'
         f'<td class="c-draws" data-label="Draws">{draws_bar(draws)}</td><td class="c-tools">{tools}</td></tr>'
         f'<tr class="pivotal-more" hidden><td colspan="8"><div>{more}</div></td></tr></tbody>'
     )
