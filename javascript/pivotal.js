@@ -117,9 +117,12 @@
     function gatherWords() {
         const words = [];
         for (const body of root().querySelectorAll("#pivotal_words_table tbody[data-word]")) {
-            const word = {};
+            const word = JSON.parse(body.dataset.rest || "{}");
             for (const input of body.querySelectorAll("[data-key]")) {
                 if (input.type === "checkbox") word[input.dataset.key] = input.checked;
+                else if (input.dataset.list) {
+                    word[input.dataset.key] = input.value.split(",").map((part) => part.trim()).filter(Boolean);
+                }
                 else if (input.type === "number") word[input.dataset.key] = input.value === "" ? null : Number(input.value);
                 else word[input.dataset.key] = input.value;
             }
@@ -156,6 +159,14 @@
         ["[data-page]", (button) => {
             write("gallery_page", button.dataset.page);
             setTimeout(() => click("gallery_show"), 50);
+        }],
+        ["[data-caption]", (button) => {
+            write("caption_key", button.dataset.caption);
+            setTimeout(() => click("caption_open"), 50);
+        }],
+        ["[data-paint]", (button) => {
+            write("mask_key", button.dataset.paint);
+            setTimeout(() => click("mask_open"), 50);
         }],
         ["[data-column]", (button) => pick({column: button.dataset.column})],
         ["[data-step]", (button) => pick({step: Number(button.dataset.step)})],

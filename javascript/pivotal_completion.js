@@ -13,6 +13,7 @@
     const FEED_MS = 3000;
 
     let listed = [];
+    let joined = false;
 
     function tagcomplete() {
         return typeof TAC_CFG !== "undefined" && TAC_CFG && typeof embeddings !== "undefined" && Array.isArray(embeddings);
@@ -26,6 +27,35 @@
             if (!known.has(word.name)) embeddings.push([word.name, word.name, file.name]);
             known.add(word.name);
         }));
+    }
+
+    // By itself it searches embeddings only after "<". This parser offers the words of the prompt's LoRAs as one types,
+    // before the ordinary tags: where a parser finds something, it does not look for those itself.
+    function join() {
+        if (joined || !tagcomplete() || typeof PARSERS === "undefined" || typeof BaseTagParser === "undefined") return;
+        joined = true;
+        class BundledWords extends BaseTagParser {
+            parse(area) {
+                const tab = area.closest("#tab_img2img") ? "img2img" : "txt2img";
+                const words = offered(tab, tagword).map((word) => {
+                    const result = new AutocompleteResult(word.name, ResultType.embedding);
+                    result.meta = word.file;
+                    return result;
+                });
+                if (words.length === 0) return [];
+                const tags = allTags.filter((tag) => tag[0].toLowerCase().startsWith(tagword)).map((tag) => {
+                    const result = new AutocompleteResult(tag[0].trim(), ResultType.tag);
+                    [result.category, result.count, result.aliases] = tag.slice(1, 4);
+                    return result;
+                });
+                return [...words, ...tags].slice(0, Math.max(words.length, TAC_CFG.maxResults || 5)).map((result, index) => {
+                    result.sortKey = String(index).padStart(4, "0");
+                    return result;
+                });
+            }
+        }
+        const typing = () => tagword.length >= SHORTEST && !tagword.startsWith("<");
+        PARSERS.push(new BundledWords(() => typing() && !TAC_CFG.includeEmbeddingsInNormalResults));
     }
 
     function offered(tab, fragment) {
@@ -103,6 +133,7 @@
     document.addEventListener("pivotal-loras", (event) => {
         listed = event.detail;
         feed();
+        join();
     });
 
     onUiLoaded(() => {
@@ -112,6 +143,9 @@
                 if (area) attach(tab, area);
             });
         });
-        setInterval(feed, FEED_MS);
+        setInterval(() => {
+            feed();
+            join();
+        }, FEED_MS);
     });
 })();

@@ -11,6 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lib_pivotal.config_checks import check_consistency as check_consistency
+from lib_pivotal.config_pictures import DataConfig as DataConfig
+from lib_pivotal.config_pictures import RegularisationConfig as RegularisationConfig
 from lib_pivotal.config_schema import parse, setting, to_plain
 from lib_pivotal.errors import ConfigError, Fault
 
@@ -42,6 +45,19 @@ class WordConfig:
     mirror: bool = setting(
         True, "Its pictures may be mirrored, where mirroring is on; off for a character whose sides differ."
     )
+    absorb: tuple[str, ...] = setting((), "Tags that this word absorbs though the rule leaves them in the captions.")
+    keep: tuple[str, ...] = setting((), "Tags that stay in the captions though the rule would have them absorbed.")
+    applies_to: tuple[str, ...] = setting(
+        (),
+        "Pictures that show this word though their captions do not name it: `concept:NAME`, `type:IMAGE TYPE`, or a "
+        "pattern of paths such as `fanart/*`. The word is put in front of their captions.",
+    )
+    form_of: str = setting(
+        "", "The word of which this one is a form or an outfit: it absorbs only what that one lacks."
+    )
+    draw_weight: float = setting(
+        1.0, "Multiplies how often this word's pictures are drawn.", minimum=0.0, maximum=100.0, above_minimum=True
+    )
 
 
 @dataclass(frozen=True)
@@ -60,6 +76,7 @@ class WordsConfig:
     initial_std: float = setting(
         0.0, "Spread of random vectors; 0 = as the checkpoint's own words.", minimum=0.0, maximum=1.0
     )
+    keep_commas: bool = setting(False, "The commas of an init text take a vector each, as they do in HCP.")
 
 
 @dataclass(frozen=True)
@@ -96,74 +113,6 @@ class NetworkConfig:
     max_norm: float = setting(0.0, "Scale a layer's change down to this norm (kohya's max-norm); 0 = off.", minimum=0.0)
     weight_decay: float = setting(0.01, "Weight decay of the network.", minimum=0.0, maximum=1.0)
     groups: tuple[LayerGroup, ...] = setting((), "Groups of layers with their own rank and rate.")
-
-
-@dataclass(frozen=True)
-class DataConfig:
-    """Pictures and captions."""
-
-    folder: str = setting("", "Folder of pictures with captions.", unit="path")
-    resolution_px: int = setting(
-        512, "Training size: buckets have about its area.", unit="px", minimum=64, maximum=4096
-    )
-    bucketing: bool = setting(True, "Aspect-ratio buckets; off = square centre crops.")
-    bucket_step_px: int = setting(64, "Bucket sides are multiples of this.", unit="px", minimum=8, maximum=256)
-    upscale: bool = setting(True, "Small pictures are enlarged to the training size.")
-    most_cropped: float = setting(
-        0.25,
-        "Largest share of a picture that is cut off; one that would lose more is shown whole, with a border that does "
-        "not count. Only with buckets: square crops cut what they must.",
-        minimum=0.0,
-        maximum=1.0,
-    )
-    crop: str = setting(
-        "centre",
-        "Which part stays of a picture that is longer than its bucket. `face` needs a box: in a .json file beside the "
-        "picture, or in the file name as kohya's face tool writes it.",
-        choices=("centre", "top", "random", "face"),
-    )
-    crops: int = setting(
-        1,
-        "How many cuts of each picture are kept and drawn from, where they differ (`random`, `face`, far and near).",
-        minimum=1,
-        maximum=64,
-    )
-    scale_augmentation: bool = setting(
-        False,
-        "Custom Diffusion's: cuts far away and close up, which the caption says (`very small`, `close up`); what lies "
-        "around a far one does not count. Needs several cuts a picture.",
-    )
-    flip: bool = setting(
-        False, "Mirror half of the draws; each word has a switch of its own against it, for characters with two sides."
-    )
-    random_latent: bool = setting(True, "Draw latents from the autoencoder's distribution instead of its mean.")
-    cache_folder: str = setting("", "Keep latents on disk here; empty = in memory only.", unit="path")
-    transparency: str = setting(
-        "white", "What stands behind transparent pixels.", choices=("white", "grey", "random", "mask")
-    )
-    masks: str = setting(
-        "none",
-        "Soft masks of the loss. linear: black 0 to white 1; hcp: black 0, grey 1, white 5; hcp_exact: as HCP does it, "
-        "never scaled; cloneofsimo: with a temperature.",
-        choices=("none", "linear", "hcp", "hcp_exact", "cloneofsimo"),
-    )
-    mask_normalise: bool = setting(True, "Scale each mask to a mean of 1 (linear and hcp).")
-    mask_minimum: float = setting(
-        0.0,
-        "What is masked away still counts so much (linear and hcp; OneTrainer's unmasked weight).",
-        minimum=0.0,
-        maximum=1.0,
-    )
-    mask_temperature: float = setting(
-        1.0, "Power of cloneofsimo's masks: above 1 sharper, below 1 softer.", minimum=0.0, maximum=100.0
-    )
-    shuffle_tags: bool = setting(True, "Shuffle the tags of a caption at each draw.")
-    keep_first: int = setting(0, "This many first tags stay in front.", unit="tags", minimum=0, maximum=100)
-    tag_dropout: float = setting(0.0, "Chance that a tag is left out; words never are.", minimum=0.0, maximum=1.0)
-    caption_dropout: float = setting(0.0, "Chance that the whole caption is left out.", minimum=0.0, maximum=1.0)
-    prefix: str = setting("", "Put before every caption.")
-    suffix: str = setting("", "Put after every caption.")
-    templates: tuple[str, ...] = setting((), "Templates, e.g. `a photo of {word}, {caption}`; one is drawn each time.")
 
 
 @dataclass(frozen=True)
@@ -269,6 +218,7 @@ class Run:
     words_common: WordsConfig = setting(WordsConfig, "What holds for all words.")
     network: NetworkConfig = setting(NetworkConfig, "The network.")
     data: DataConfig = setting(DataConfig, "Pictures and captions.")
+    regularisation: RegularisationConfig = setting(RegularisationConfig, "Pictures that keep the model as it was.")
     noise: NoiseConfig = setting(NoiseConfig, "Noise and timesteps.")
     loss: LossConfig = setting(LossConfig, "The loss.")
     schedule: ScheduleConfig = setting(ScheduleConfig, "Length, optimiser, phases.")
@@ -310,60 +260,6 @@ def check_run(plain: Any) -> tuple[Run, list[Fault]]:
         plain = MIGRATIONS[step](plain)
     run, faults = parse(Run, plain)
     return run, faults + check_consistency(run)
-
-
-def check_consistency(run: Run) -> list[Fault]:
-    """Faults that concern more than one setting."""
-    faults = _check_words(run)
-    network, schedule, noise = run.network, run.schedule, run.noise
-    trains_unet = network.algorithm != "none" and network.unet_targets != "none" and network.unet_lr > 0
-    trains_te = network.algorithm != "none" and network.te_targets != "none" and network.te_lr > 0
-    if not run.words and not trains_unet and not trains_te:
-        faults.append(Fault("words", [], "nothing is trained", "Add a word or choose layers for the network."))
-    if noise.timestep_min >= noise.timestep_max:
-        faults.append(
-            Fault("noise.timestep_min", noise.timestep_min, f"must be below noise.timestep_max ({noise.timestep_max})")
-        )
-    if schedule.warmup_steps >= schedule.max_steps and schedule.warmup_steps > 0:
-        faults.append(
-            Fault("schedule.warmup_steps", schedule.warmup_steps, f"must be below max_steps ({schedule.max_steps})")
-        )
-    faults += _check_pictures(run.data)
-    if schedule.phases == "two_phase" and not 0 < schedule.words_steps < schedule.max_steps:
-        faults.append(
-            Fault(
-                "schedule.words_steps",
-                schedule.words_steps,
-                f"two-phase needs it between 1 and max_steps - 1 ({schedule.max_steps - 1})",
-            )
-        )
-    return faults
-
-
-def _check_pictures(data: DataConfig) -> list[Fault]:
-    """Cuts of a picture that would all be the same, or ways to show it of which it would get one."""
-    if data.scale_augmentation and data.crops < 2:
-        remedy = "Use 8 or so, or turn far and near cuts off."
-        return [Fault("data.crops", data.crops, "is one size a picture for ever, with scale_augmentation", remedy)]
-    if data.crops > 1 and data.crop in ("centre", "top") and not data.scale_augmentation:
-        remedy = "Choose random or face, or 1."
-        return [Fault("data.crops", data.crops, f"would be the same cut each time, with crop = {data.crop}", remedy)]
-    return []
-
-
-def _check_words(run: Run) -> list[Fault]:
-    from lib_pivotal.bundle.format import check_word_name  # here, so that reading a config needs no torch
-
-    faults: list[Fault] = []
-    seen: set[str] = set()
-    for index, word in enumerate(run.words):
-        field = f"words.{index}.name"
-        for reason in check_word_name(word.name):
-            faults.append(Fault(field, word.name, reason))
-        if word.name.lower() in seen:
-            faults.append(Fault(field, word.name, "is used twice", "Names must differ by more than case."))
-        seen.add(word.name.lower())
-    return faults
 
 
 def read_run(path: Path) -> Run:

@@ -100,10 +100,14 @@ class Denoiser(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class LatentDistribution:
-    """What the autoencoder says of pictures, scaled as the U-Net expects: `mean` and `std` `(batch, 4, h/8, w/8)`."""
+    """What the autoencoder says of pictures, scaled as the U-Net expects: `mean` and `std` `(batch, 4, h/8, w/8)`.
+
+    `widened`: in its own type the numbers were not finite, so that it was run in fp32.
+    """
 
     mean: Tensor
     std: Tensor
+    widened: bool = False
 
 
 class ImageCodec(Protocol):
@@ -190,6 +194,10 @@ class Host(Protocol):
         ...
 
 
+OWN_LOSS = "loss"
+"""The name of the loss of a run's own pictures; those of further sets have others."""
+
+
 @dataclass(frozen=True, eq=False)
 class TrainingBatch:
     """One micro-batch, as `data` makes it and `training.step` takes it.
@@ -202,6 +210,9 @@ class TrainingBatch:
     sections 2.2 and 2.3).
     `inpaint` `(batch, 5, h, w)` for inpainting checkpoints, else None: the hole (1 = to be painted), then the latents
     of the picture with the hole in it, as the web UI's `inpainting_image_conditioning` puts them.
+    `name` is the loss that the batch belongs to. `again` is the micro-batch of the same step whose noise it gets, where
+    it looks at the same pictures once more; None for noise of its own. With `prior` the target is not the noise but
+    what the model predicts without network and words.
     """
 
     latents: Tensor
@@ -212,3 +223,6 @@ class TrainingBatch:
     words: list[tuple[str, ...]] = field(default_factory=list)
     sizes: Tensor | None = None
     inpaint: Tensor | None = None
+    name: str = OWN_LOSS
+    again: int | None = None
+    prior: bool = False

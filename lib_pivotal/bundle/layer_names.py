@@ -249,9 +249,10 @@ def name_for_webui(path: str, shape: UnetShape) -> str:
 
     The web UI computes block numbers as if every U-Net had SD1's shape. Where that gives another layer or none (other
     numbers of blocks, an up-sampler of the lowest level behind attention, SDXL's add_embedding), the name on compvis'
-    path is the one that works: the web UI looks it up as it is. Elsewhere it is kohya's name.
+    path is the one that works: the web UI looks it up as it is. SDXL's, known by its first level without attention,
+    have compvis' path throughout, as kohya writes them. Elsewhere it is kohya's name on diffusers' path.
     """
-    if path.startswith("add_embedding."):
+    if path.startswith("add_embedding.") or not shape.attention[0]:
         return kohya_name(compvis_path(path, shape), "unet")
     assumed = UnetShape(2, (*(True,) * (shape.levels - 1), False))
     actual = compvis_path(path, shape)

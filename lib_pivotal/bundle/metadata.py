@@ -102,6 +102,8 @@ class TrainingFacts:
     max_bucket_px: int | None = None
     num_train_images: int = 0
     num_reg_images: int = 0
+    prior_loss_weight: float = 1.0
+    random_crop: bool = False
     batches_per_epoch: int = 0
     epochs: int = 0
     epoch: int | None = None
@@ -265,7 +267,7 @@ def _kohya_data(facts: TrainingFacts) -> dict[str, Any]:
         "ss_resolution": facts.resolution,
         "ss_color_aug": False,
         "ss_flip_aug": facts.flip,
-        "ss_random_crop": False,
+        "ss_random_crop": facts.random_crop,
         "ss_shuffle_caption": facts.shuffle_tags,
         "ss_enable_bucket": facts.bucketing,
         "ss_bucket_no_upscale": facts.bucket_no_upscale,
@@ -276,7 +278,7 @@ def _kohya_data(facts: TrainingFacts) -> dict[str, Any]:
         "ss_caption_dropout_every_n_epochs": 0,
         "ss_caption_tag_dropout_rate": facts.tag_dropout,
         "ss_face_crop_aug_range": None,
-        "ss_prior_loss_weight": 1.0,
+        "ss_prior_loss_weight": facts.prior_loss_weight,
         "ss_dataset_dirs": _json(dirs),
         "ss_reg_dataset_dirs": _json({}),
         "ss_tag_frequency": _json(tags),

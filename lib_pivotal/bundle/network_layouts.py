@@ -74,6 +74,36 @@ def from_webui(network: Mapping[str, Tensor], shape: UnetShape) -> dict[str, Ten
     return _renamed(network, {name: canonical_name(name, shape) for name in known})
 
 
+OPENCLIP_PREFIXES = {"sd2": "lora_te_", "sdxl": "lora_te2_"}
+"""How the layers of a family's OpenCLIP text encoder begin."""
+
+
+def with_whole_attention(network: Mapping[str, Tensor], family: str) -> dict[str, Tensor]:
+    """The same network, with changes of nothing where OpenCLIP's attention has some of q, k, v and out, but not all.
+
+    The web UI v1.10.1 applies the four only together (Lora/networks.py, `network_apply_weights`), since OpenCLIP keeps
+    three of them in one matrix: a file with q and v alone would have no effect there.
+    """
+    prefix = OPENCLIP_PREFIXES.get(family)
+    if prefix is None:
+        return dict(network)
+    found: dict[str, dict[str, Tensor]] = {}
+    for key, tensor in network.items():
+        match = re.fullmatch(rf"({prefix}.+_self_attn)_(q|k|v|out)_proj\.(.+)", key)
+        if match and tensor.dim() > 1:
+            found.setdefault(match[1], {}).setdefault(match[2], tensor)
+    added: dict[str, Tensor] = {}
+    for stem, there in found.items():
+        width = max(max(tensor.shape, default=0) for tensor in there.values())
+        dtype = next(iter(there.values())).dtype
+        for name in sorted({"q", "k", "v", "out"} - set(there)):
+            layer = f"{stem}_{name}_proj"
+            added[f"{layer}.lora_down.weight"] = torch.zeros(1, width, dtype=dtype)
+            added[f"{layer}.lora_up.weight"] = torch.zeros(width, 1, dtype=dtype)
+            added[f"{layer}.alpha"] = torch.tensor(1.0, dtype=dtype)
+    return {**network, **added}
+
+
 def _webui_name(name: str, shape: UnetShape) -> str:
     if not name.startswith("lora_unet_"):
         return name

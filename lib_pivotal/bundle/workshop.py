@@ -17,12 +17,13 @@ from torch import Tensor
 from lib_pivotal.bundle.embedding_files import EmbeddingFormat, file_name, write_embedding
 from lib_pivotal.bundle.format import META_WORDS, WordTensors
 from lib_pivotal.bundle.joining import join_conflicts, join_networks, weighted
-from lib_pivotal.bundle.layer_names import UnetShape, canonical_name, part_of
-from lib_pivotal.bundle.listing import network_rank
+from lib_pivotal.bundle.layer_names import SDXL_SHAPE, UnetShape, canonical_name, part_of
+from lib_pivotal.bundle.listing import list_bundle, network_rank
 from lib_pivotal.bundle.metadata import read_json, with_word_facts, word_facts
 from lib_pivotal.bundle.network_layouts import (
     DIFFUSERS_PREFIXES,
     common_ranks,
+    for_webui,
     group_layers,
     is_diffusers,
     to_diffusers,
@@ -163,20 +164,24 @@ def convert(
 ) -> Path:
     """The network without words in another layout, with the same effect.
 
-    `kohya`: a LoRA as kohya's scripts write it, also from a diffusers file; layers numbered as in compvis get kohya's
-    names if `shape` is given. `diffusers`: for `load_lora_weights`. `peft`: a folder with one adapter a model, for
-    `PeftModel.from_pretrained`.
+    `kohya`: a LoRA as kohya's scripts write it, also from a diffusers file; with `shape`, under the names by which the
+    web UI finds that U-Net's layers. `diffusers`: for `load_lora_weights`. `peft`: a folder with one adapter a model,
+    for `PeftModel.from_pretrained`. Those two need to know the U-Net where layers are numbered as in compvis; SDXL's
+    is taken where the file says SDXL.
     """
     bundle = _read(path, drop_broken=drop_broken)
     network = to_kohya(bundle.network) if is_diffusers(bundle.network) else bundle.network
     metadata = _facts_of(bundle.metadata, {})
+    if shape is None and layout != "kohya" and list_bundle(path).family == "sdxl":
+        shape = SDXL_SHAPE
     if layout == "kohya":
         if shape is not None:
-            network = {
+            named = {
                 f"{canonical_name(name, shape)}.{suffix}": tensor
                 for name, layer in group_layers(network).items()
                 for suffix, tensor in layer.items()
             }
+            network = for_webui(named, shape)
         return _write(out, bundle, network=network, words={}, metadata=metadata)
     if layout == "diffusers":
         return _write(out, bundle, network=to_diffusers(network, shape=shape), words={}, metadata=metadata)

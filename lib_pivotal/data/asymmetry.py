@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 
 from lib_pivotal.data.captions import split_tags
 from lib_pivotal.data.records import Problem
@@ -52,14 +53,14 @@ _LEFT_RIGHT = re.compile(r"\b(left|right)\b", re.IGNORECASE)
 
 def reasons(caption: str) -> dict[str, str]:
     """Tag -> reason, of every tag of a caption that speaks against mirroring its picture."""
-    found = {}
-    for tag in split_tags(caption):
-        form = same_tag(tag)
-        if form in ASYMMETRIC:
-            found[tag] = ASYMMETRIC[form]
-        elif _LEFT_RIGHT.search(form):
-            found[tag] = SAYS_SIDE
-    return found
+    return {tag: reason for tag in split_tags(caption) if (reason := _reason(tag))}
+
+
+@lru_cache(maxsize=65_536)
+def _reason(tag: str) -> str:
+    """Kept, as few tags make up most of thousands of captions."""
+    form = same_tag(tag)
+    return ASYMMETRIC.get(form) or (SAYS_SIDE if _LEFT_RIGHT.search(form) else "")
 
 
 def mirror_warnings(pictures: Mapping[str, Sequence[tuple[str, str]]]) -> list[Problem]:

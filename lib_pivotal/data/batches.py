@@ -5,14 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 import random
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from lib_pivotal.data.captions import CaptionPipeline, WordFinder
+from lib_pivotal.data.caption_chain import CaptionPipeline, Moment
+from lib_pivotal.data.captions import WordFinder
 from lib_pivotal.data.latents import CachedLatents, LatentCache
 from lib_pivotal.data.records import Picture
 from lib_pivotal.data.sampler import Sampler
@@ -57,9 +58,10 @@ class BatchSource:
         latents: LatentChoice = "draw",
         draw_weights: Mapping[str, float] | None = None,
         concept_weights: Mapping[str, float] | None = None,
+        unmasked: float = 0.0,
     ) -> None:
         """`words` are looked for in the final captions; `draw_weights` (by key, missing = 0) replace repeats;
-        `concept_weights` (missing = 1) weigh the loss."""
+        `concept_weights` (missing = 1) weigh the loss; `unmasked` is the chance that a draw's mask is left out."""
         if not cache.pictures:
             raise DataError("no picture is ready for training. Build the latent cache first.")
         if batch_size < 1 or accumulation < 1:
@@ -77,7 +79,7 @@ class BatchSource:
         self._batch_size, self._accumulation = batch_size, accumulation
         self._rank, self._world_size, self._splits = rank, world_size, 1
         self._seed, self._latents = seed, latents
-        self._concept_weights = dict(concept_weights or {})
+        self._concept_weights, self._unmasked = dict(concept_weights or {}), unmasked
         self._find_words = WordFinder(words)
         self._rates = self._rates_from(draw_weights)
         self._buckets = [_bucket_name(cache, picture.key) for picture in self._pictures]
@@ -142,7 +144,7 @@ class BatchSource:
         return TrainingBatch(
             latents=torch.stack([self._latent(entry, draw) for entry, draw in zip(entries, draws, strict=True)]),
             captions=captions,
-            mask=_stack_masks(entries),
+            mask=_stack_masks([self._mask(entry, draw) for entry, draw in zip(entries, draws, strict=True)], entries),
             weights=torch.tensor([self._concept_weights.get(picture.concept, 1.0) for picture in pictures]),
             keys=[draw.key for draw in draws],
             words=[self._find_words(caption) for caption in captions],
@@ -208,9 +210,19 @@ class BatchSource:
     def _caption(self, picture: Picture, draw: Draw) -> str:
         """With a phrase in front where the picture was made small or large; one that was left out stays out."""
         rng = random.Random(f"{self._seed}/caption/{draw.index}")
-        caption = self._captions(picture.caption, concept=picture.concept, rng=rng)
+        moment = Moment(
+            step=draw.index // self.pictures_per_step, epoch=int(draw.index / self._sampler.draws_per_epoch)
+        )
+        caption = self._captions.draw(picture, rng=rng, moment=moment)
         distance = self._cache.views(draw.key)[draw.view].distance
         return phrase(distance, rng) + caption if distance and caption else caption
+
+    def _mask(self, entry: CachedLatents, draw: Draw) -> Tensor | None:
+        """The draw's mask, or none by chance; a border that is no picture never counts."""
+        if self._unmasked > 0 and self._cache.placement(draw.key, draw.view).covers:
+            left_out = random.Random(f"{self._seed}/unmasked/{draw.index}").random() < self._unmasked
+            return None if left_out else entry.mask
+        return entry.mask
 
     def _latent(self, entry: CachedLatents, draw: Draw) -> Tensor:
         mean = entry.mean.float()
@@ -231,13 +243,12 @@ def _bucket_name(cache: LatentCache, key: str) -> str:
     return f"{bucket.width_px:05d}x{bucket.height_px:05d}"
 
 
-def _stack_masks(entries: list[CachedLatents]) -> Tensor | None:
+def _stack_masks(masks: Sequence[Tensor | None], entries: Sequence[CachedLatents]) -> Tensor | None:
     """Masks of a batch; a picture without one counts fully; None if no picture has one."""
-    if all(entry.mask is None for entry in entries):
+    if all(mask is None for mask in masks):
         return None
-    return torch.stack(
-        [torch.ones_like(entry.mean[:1]).float() if entry.mask is None else entry.mask.float() for entry in entries]
-    )
+    whole = torch.ones_like(entries[0].mean[:1]).float()
+    return torch.stack([whole if mask is None else mask.float() for mask in masks])
 
 
 def _stack(tensors: Iterable[Tensor | None]) -> Tensor | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -105,7 +106,9 @@ class Buckets:
                 "Lower minimum_px."
             )
 
-        self._shapes = [(math.log(size.width_px / size.height_px), size) for size in self.sizes]
+        by_shape = sorted((math.log(size.width_px / size.height_px), -_area(size), size) for size in self.sizes)
+        self._shapes = [shape for shape, _, _ in by_shape]
+        self._by_shape = [size for _, _, size in by_shape]
 
     def assign(self, width_px: int, height_px: int) -> Placement:
         """The bucket of a picture of this size, and how it is resized and cut to fit."""
@@ -120,8 +123,12 @@ class Buckets:
         if width_px < 1 or height_px < 1:
             raise DataError(f"picture size {width_px}x{height_px}: both sides must be 1 px or more.")
         shape = math.log(width_px / height_px)
+        place = bisect_left(self._shapes, shape - 1e-9)  # the nearest ones stand around here
+        near = range(max(0, place - 1), min(len(self._shapes), place + 2))
         # of sizes equally far, the larger one
-        bucket = min(self._shapes, key=lambda pair: (round(abs(pair[0] - shape), 9), -_area(pair[1]), pair[1]))[1]
+        bucket = min(
+            (round(abs(self._shapes[i] - shape), 9), -_area(self._by_shape[i]), self._by_shape[i]) for i in near
+        )[2]
         if not self.upscale and (bucket.width_px > width_px or bucket.height_px > height_px):
             return self._own(width_px, height_px)
         return bucket

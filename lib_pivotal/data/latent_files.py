@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import re
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,12 +20,26 @@ from lib_pivotal.files import TEMPORARY_SUFFIX, replacing
 _log = logging.getLogger(__name__)
 _VERSION = 1
 _LEFTOVER_AGE_S = 3600.0
+_ENTRY = re.compile(r"[0-9a-f]{40}")
 
 
 def entry_name(facts: Mapping[str, Any]) -> str:
     """The name of the entry that these facts (hashes, sizes, options) describe."""
     text = json.dumps({"version": _VERSION, **facts}, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:40]
+
+
+def remove_entries(folder: Path) -> None:
+    """Delete the entries of a folder, and the folder if nothing else is in it; what is not ours stays."""
+    try:
+        for path in folder.glob("??/*.safetensors"):
+            if _ENTRY.fullmatch(path.stem):
+                path.unlink(missing_ok=True)
+        for place in [*folder.glob("??"), folder]:
+            if place.is_dir() and not any(place.iterdir()):
+                place.rmdir()
+    except OSError as error:
+        _log.warning("latent cache: %s stays (%s)", folder, error)
 
 
 class LatentFiles:

@@ -60,9 +60,10 @@ class LatentCache:
     """Latents of pictures at their buckets' sizes, in memory and, with a `folder`, on disk too.
 
     `flip`: True mirrors every picture also, or the names of the concepts, or keys of the pictures, to mirror. `crops`
-    and `scale`: see `views.Views`. `masks`: scale of the mask files, None ignores them (alpha weighs the loss with
-    `transparency="mask"` whatever `masks` says). `in_memory=False` reads each entry from disk at each draw.
-    `memory_bytes`: entries beyond it are on disk only, in `folder`, or where none is given in `spill`.
+    and `scale`: see `views.Views`; pictures whose keys are in `plain` have one view, the plain one. `masks`: scale of
+    the mask files, None ignores them (alpha weighs the loss with `transparency="mask"` whatever `masks` says).
+    `in_memory=False` reads each entry from disk at each draw. `memory_bytes`: entries beyond it are on disk only, in
+    `folder`, or where none is given in `spill`.
     `inpainting` also keeps what an inpainting checkpoint sees beside the noise: a picture's mask file is its hole;
     without one all of it is. Encodes in fixed groups, so that an interrupted and continued caching gives the same bits
     as an uninterrupted one.
@@ -80,6 +81,7 @@ class LatentCache:
         flip: bool | Collection[str] = False,
         crops: int = 1,
         scale: bool = False,
+        plain: Collection[str] = (),
         transparency: Transparency = "white",
         masks: MaskScale | None = None,
         mask_minimum: float = 0.0,
@@ -97,7 +99,7 @@ class LatentCache:
         if batch_size < 1:
             raise DataError(f"batch_size = {batch_size}: at least one picture is encoded at a time.")
         self._codec = codec
-        self._views = Views(buckets, crops=crops, scale=scale, seed=seed)
+        self._views = Views(buckets, crops=crops, scale=scale, plain=plain, seed=seed)
         self._framer = Framer(
             transparency=transparency,
             masks=masks,
@@ -115,6 +117,7 @@ class LatentCache:
         self._views_of: dict[str, tuple[View, ...]] = {}
         self._pictures: list[Picture] = []
         self._by_key: dict[str, Picture] = {}
+        self._widened = False
         self.encoded = 0
         """How many entries the last `build` had to encode; the others came from disk or memory."""
         self.size_bytes = 0
@@ -182,6 +185,7 @@ class LatentCache:
         problems: list[Problem] = []
         failed: set[str] = set()
         self._entries, self._names, self.encoded, self.size_bytes = {}, {}, 0, 0
+        self._widened = False
         self._by_key = {picture.key: picture for picture in pictures}
         self._views_of = {picture.key: self._views.of(picture) for picture in pictures}
         if self._files is None and self._spill is not None and self._too_large():
@@ -204,7 +208,7 @@ class LatentCache:
         if pictures and len(failed) == len({picture.key for picture in pictures}):
             first = problems[0].message if problems else ""
             raise DataError(f"none of the {len(failed)} pictures could be encoded. The first: {first}")
-        return problems
+        return [*problems, _WIDENED] if self._widened else problems
 
     def _too_large(self) -> bool:
         """Whether all entries together, masks not counted, are beyond the memory that they may have."""
@@ -316,6 +320,7 @@ class LatentCache:
                 raise
             singles = [self._through_codec(one) for one in pixels.split(1)]
             return torch.cat([mean for mean, _ in singles]), torch.cat([std for _, std in singles])
+        self._widened |= latents.widened
         return (latents.mean.detach().to("cpu", self._dtype), latents.std.detach().to("cpu", self._dtype))
 
     def _read(self, name: str) -> CachedLatents | None:
@@ -323,6 +328,14 @@ class LatentCache:
         if tensors is None or not {"mean", "std"} <= set(tensors):
             return None
         return CachedLatents(tensors["mean"], tensors["std"], tensors.get("mask"), tensors.get("inpaint"))
+
+
+_WIDENED = Problem(
+    "warning",
+    "autoencoder",
+    "The autoencoder gave numbers that are not finite in half precision (SDXL's is known for it); those pictures were "
+    "encoded in fp32 instead. In the web UI, --no-half-vae keeps it so, for pictures that are drawn, too.",
+)
 
 
 def _groups(jobs: Sequence[_Job], size: int) -> Iterator[list[_Job]]:

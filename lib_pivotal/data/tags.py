@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 from lib_pivotal.data.captions import WordFinder, split_tags
@@ -54,6 +55,7 @@ class TagShare:
     share: float
 
 
+@lru_cache(maxsize=65536)
 def same_tag(tag: str) -> str:
     """The form in which tags are compared: lower case, `_` a space, no emphasis or escapes: `(Long_Hair:1.2)`."""
     text = re.sub(r"^[(\[]+|(?::[\d.]+)?(?<!\\)[)\]]+$", "", tag.strip())
@@ -110,7 +112,7 @@ def core_tags(
     find = WordFinder(words)
     used = alone(captions, words=words) if rule == "kgrid" else captions
     least = threshold if threshold is not None else (NARUGO_THRESHOLD if rule == "narugo" else KGRID_THRESHOLD)
-    refused = blacklist if blacklist is not None else (NOT_CORE | CLOTHES if rule == "narugo" else NOT_CORE)
+    refused = refused_parts(rule) if blacklist is None else blacklist
     found: list[TagShare] = []
     for item in tag_shares(used):
         parts = set(_parts(item.tag))
@@ -118,6 +120,11 @@ def core_tags(
         if (item.share >= least or feature) and parts.isdisjoint(refused) and not find(item.tag):
             found.append(item)
     return found
+
+
+def refused_parts(rule: CoreRule) -> frozenset[str]:
+    """Words that keep a tag from being core: those of the picture, with narugo clothes too."""
+    return NOT_CORE | CLOTHES if rule == "narugo" else NOT_CORE
 
 
 def alone(captions: Sequence[str], *, words: Collection[str] = ()) -> list[str]:
@@ -214,5 +221,41 @@ def by_concept(captions: Mapping[str, str], concepts: Mapping[str, Sequence[str]
     return {concept: [captions[key] for key in keys] for concept, keys in concepts.items()}
 
 
+TagClass = Literal["people", "character", "clothes", "expression", "background", "quality", "other"]
+TAG_CLASSES: tuple[TagClass, ...] = ("people", "character", "clothes", "expression", "background", "quality", "other")
+_CLASS_WORDS: dict[TagClass, frozenset[str]] = {
+    "people": frozenset("solo girl girls boy boys 1girl 1boy 2girls 2boys 3girls 3boys multiple people person".split()),
+    "expression": frozenset(
+        "smile frown mouth blush grin closed open tears crying angry sad happy serious surprised looking".split()
+    ),
+    "background": frozenset(
+        "background sky wall tree cloud clouds day night indoors outdoors window curtains park city sea beach forest "
+        "sunset room street scenery".split()
+    ),
+    "quality": frozenset(
+        "quality masterpiece absurdres highres lowres best worst jpeg artifacts signature watermark text".split()
+    ),
+}
+
+
+def tag_class(tag: str) -> TagClass:
+    """What a tag is about; a tag of looks is `character` by the rules of `difficulty`, unless it names clothes."""
+    parts = set(_parts(tag))
+    first: tuple[TagClass, ...] = ("people", "quality", "background")
+    for name in first:
+        if parts & _CLASS_WORDS[name]:
+            return name
+    if parts & CLOTHES:
+        return "clothes"
+    if parts & _CLASS_WORDS["expression"]:
+        return "expression"
+    return "character" if difficulty(tag) < 2 else "other"
+
+
 def _parts(tag: str) -> list[str]:
-    return [part for part in re.split(r"[\W_]+", same_tag(tag)) if part]
+    return list(_cached_parts(tag))
+
+
+@lru_cache(maxsize=65536)
+def _cached_parts(tag: str) -> tuple[str, ...]:
+    return tuple(part for part in re.split(r"[\W_]+", same_tag(tag)) if part)

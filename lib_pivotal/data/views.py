@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal
 
@@ -39,18 +40,21 @@ class Views:
     arXiv 2212.04488, appendix; src/diffusers_data_pipeline.py of adobe-research/custom-diffusion): two thirds of the
     views between a third of the bucket and all of it, one third 1.2 to 1.4 times as large. Where that would be below
     0.6 the picture is `far`, above 1 `near`, else it is shown plainly. A picture that is shown whole for fear of
-    cutting too much off (`Buckets.most_cropped`) has this one view.
+    cutting too much off (`Buckets.most_cropped`) has this one view; so have those whose keys are in `plain`.
     """
 
-    def __init__(self, buckets: Buckets, *, crops: int = 1, scale: bool = False, seed: int = 0) -> None:
+    def __init__(
+        self, buckets: Buckets, *, crops: int = 1, scale: bool = False, plain: Collection[str] = (), seed: int = 0
+    ) -> None:
         if crops < 1:
             raise DataError(f"crops = {crops}: every picture has at least one view.")
         self.buckets, self._crops, self._scale, self._seed = buckets, crops, scale, seed
+        self._plain = frozenset(plain)
 
     def of(self, picture: Picture) -> tuple[View, ...]:
         """The views of a picture, the same for the same seed and name; equal ones are there once."""
         plain = self.buckets.assign(picture.width_px, picture.height_px)
-        if not plain.covers:
+        if not plain.covers or picture.key in self._plain:
             return (View(plain),)
         views = (self._view(picture, plain, number) for number in range(self._crops))
         return tuple(dict.fromkeys(views))

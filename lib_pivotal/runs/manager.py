@@ -6,17 +6,37 @@ import logging
 import re
 import threading
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lib_pivotal.config import Run, check_consistency, read_run
 from lib_pivotal.errors import ConfigError, DataError, HostError, PivotalError
-from lib_pivotal.runs.preflight import Preflight, measure
+from lib_pivotal.later import later
 from lib_pivotal.runs.studio import Studio
-from lib_pivotal.runs.view import RunView
-from lib_pivotal.training.aside import Aside, Interlude
-from lib_pivotal.training.events import Commands, Event, FileSaved, Listener, Notice, RunEnded
-from lib_pivotal.training.logs import default_logs, fan_out
+
+if TYPE_CHECKING:
+    from lib_pivotal import ports
+    from lib_pivotal.data import dataset as scanning
+    from lib_pivotal.runs import preflight, tagging
+    from lib_pivotal.runs import view as views
+    from lib_pivotal.runs.preflight import Preflight
+    from lib_pivotal.runs.view import RunView
+    from lib_pivotal.training import aside, events, logs
+    from lib_pivotal.training.aside import Aside, Interlude
+    from lib_pivotal.training.events import Commands, Event, Listener, Reason, RunEnded
+
+    _Job = Callable[[RunView, Commands, Listener], RunEnded]
+else:
+    ports = later("lib_pivotal.ports")
+    preflight = later("lib_pivotal.runs.preflight")
+    scanning = later("lib_pivotal.data.dataset")
+    tagging = later("lib_pivotal.runs.tagging")
+    views = later("lib_pivotal.runs.view")
+    aside = later("lib_pivotal.training.aside")
+    events = later("lib_pivotal.training.events")
+    logs = later("lib_pivotal.training.logs")
 
 logger = logging.getLogger(__name__)
 
@@ -79,17 +99,70 @@ class RunManager:
         self.studio.check_ready()
         if not run.name:
             run = replace(run, name="pivotal")
+
+        def job(view: RunView, commands: Commands, listen: Listener) -> RunEnded:
+            return self._train(run, view, commands, resume_folder is not None, listen)
+
+        folder = resume_folder or _new_folder(self.studio.runs_folder(), run.name)
+        return self._launch(run.name, run.schedule.max_steps, folder, job, logged=True)
+
+    def make_class_pictures(self, run: Run) -> RunView:
+        """Begin to make the class pictures that a run's settings ask for; it is watched, paused and stopped as a run.
+
+        What is in the folder already is not made again.
+        Raises:
+            ConfigError: no folder or no prompts.
+            HostError: a run is going on, or the loaded model cannot do it.
+        """
+        from lib_pivotal.training.class_pictures import class_requests  # here: as in _train
+
+        requests = class_requests(run)
+        self.studio.check_ready()
+
+        def job(view: RunView, commands: Commands, listen: Listener) -> RunEnded:
+            return self._draw_class(run, requests, view, commands, listen)
+
+        return self._launch("class pictures", len(requests), Path(run.regularisation.folder), job, logged=False)
+
+    def write_captions(self, folder: Path, tagger: str) -> RunView:
+        """Begin to write captions for the pictures of a folder that have none; watched and stopped as a run.
+
+        Raises:
+            HostError: the tagger is not there (says what to do), or a run is going on.
+            DataError: no such folder.
+        """
+        using = tagging.chosen(self.studio.taggers(), tagger)
+        missing = tagging.without_caption(scanning.scan(folder))
+
+        def job(view: RunView, commands: Commands, listen: Listener) -> RunEnded:
+            started = time.perf_counter()
+            written, wanted = tagging.write_captions(
+                folder,
+                using,
+                progress=lambda done, total: listen(events.Preparing("writing captions", done, total)),
+                should_stop=lambda: commands.stopping,
+            )
+            message = f"{written} of {wanted} missing captions were written in {folder}"
+            reason: Reason = "stopped" if commands.stopping else "finished"
+            return events.RunEnded(reason, written, time.perf_counter() - started, None, message)
+
+        return self._launch("captions", len(missing), folder, job, logged=False)
+
+    def _launch(self, name: str, length: int, folder: Path, job: _Job, *, logged: bool) -> RunView:
+        """One job at a time, in a thread of its own; `logged` writes its events into the folder."""
         with self._lock:
             if self.running:
                 raise HostError("a run is going on already: stop it first")
-            folder = resume_folder or _new_folder(self.studio.runs_folder(), run.name)
-            folder.mkdir(parents=True, exist_ok=True)
-            self._view = RunView(folder.name, run.name, max_steps=run.schedule.max_steps, folder=folder)
-            self._commands = Commands()
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise HostError(f"{folder}: cannot be made ({error.strerror}). Choose another folder.") from error
+            self._view = views.RunView(folder.name, name, max_steps=length, folder=folder)
+            self._commands = events.Commands()
             self._thread = threading.Thread(
                 target=self._work,
-                args=(run, self._view, self._commands, resume_folder is not None),
-                name=f"pivotal run {run.name}",
+                args=(job, name, self._view, self._commands, logged),
+                name=f"pivotal {name}",
                 daemon=True,
             )
             self._thread.start()
@@ -103,15 +176,15 @@ class RunManager:
         """
         faults = tuple(check_consistency(run))
         if faults:
-            return Preflight(faults=faults)
+            return preflight.Preflight(faults=faults)
         if self.running:
             raise HostError("a run is going on: what another one costs can be measured when it has ended")
         self.studio.check_ready()
         try:
             with self.studio.exclusive(run) as host:
-                return measure(run, host)
+                return preflight.measure(run, host)
         except ConfigError as error:
-            return Preflight(faults=error.faults)
+            return preflight.Preflight(faults=error.faults)
 
     def resume_folder(self, folder: Path) -> RunView:
         """Go on with the run whose folder this is, from its newest state."""
@@ -153,26 +226,28 @@ class RunManager:
 
     # ---- the thread ----
 
-    def _work(self, run: Run, view: RunView, commands: Commands, resume: bool) -> None:
+    def _work(self, job: _Job, name: str, view: RunView, commands: Commands, logged: bool) -> None:
         started = time.perf_counter()
         from lib_pivotal.runs.plots import PlotsAtEnd  # here: as in _train
 
-        logs: list[Listener] = [*default_logs(view.folder, run.name), PlotsAtEnd(view.folder, run.name)]
-        listen = fan_out([view.listen, self._tell_studio, *logs])
+        written: list[Listener] = []
+        if logged:
+            written = [*logs.default_logs(view.folder, name), PlotsAtEnd(view.folder, name)]
+        listen = logs.fan_out([view.listen, self._tell_studio, *written])
         try:
-            ended = self._train(run, view, commands, resume, listen)
+            ended = job(view, commands, listen)
         except Exception as error:  # whatever it was, the page must say so and the process must live on
             if not isinstance(error, PivotalError):
-                logger.exception("the run %s failed", run.name)
+                logger.exception("%s failed", name)
             message = str(error) if isinstance(error, PivotalError) else f"{type(error).__name__}: {error}"
             passed_s = time.perf_counter() - started
             if commands.stopping and isinstance(error, DataError):  # stopped before any picture was ready
-                ended = RunEnded("stopped", 0, passed_s, None, "stopped before the first step")
+                ended = events.RunEnded("stopped", 0, passed_s, None, "stopped before the first step")
             else:
-                listen(Notice("error", view.step, message))
-                ended = RunEnded("failed", view.step, passed_s, None, message)
+                listen(events.Notice("error", view.step, message))
+                ended = events.RunEnded("failed", view.step, passed_s, None, message)
         if line := self.studio.farewell():
-            listen(Notice("info", view.step, line))
+            listen(events.Notice("info", view.step, line))
         listen(ended)
 
     def _train(self, run: Run, view: RunView, commands: Commands, resume: bool, listen: Listener) -> RunEnded:
@@ -181,7 +256,7 @@ class RunManager:
         from lib_pivotal.training.run import train  # here: a page that only starts needs none of training
 
         def during(event: Event) -> None:
-            if isinstance(event, RunEnded):
+            if isinstance(event, events.RunEnded):
                 view.set_status("training", "giving the model back")
             else:
                 listen(event)
@@ -199,8 +274,40 @@ class RunManager:
                 aside=_ViewedAside(self.studio.aside(), view, commands),
             )
 
+    def _draw_class(
+        self, run: Run, requests: Sequence[ports.SampleRequest], view: RunView, commands: Commands, listen: Listener
+    ) -> RunEnded:
+        """Class pictures, one after another; whoever waits for the model gets it between two."""
+        from lib_pivotal.training.class_pictures import make_class_pictures
+
+        started = time.perf_counter()
+        interlude = aside.Interlude(
+            _no_bundle, commands.wait_while_paused, lambda: commands.stopping, lambda message: None
+        )
+
+        session = ports.SessionRequest(clip_skip=run.clip_skip)
+        with self.studio.exclusive(run) as host, host.session(session):
+            yielding = _ViewedAside(self.studio.aside(), view, commands)
+
+            def between() -> None:
+                if commands.paused or yielding.wanted():
+                    yielding.serve(interlude)
+
+            made = make_class_pictures(
+                host,
+                requests,
+                view.folder,
+                progress=lambda done, total: listen(events.Preparing("making class pictures", done, total)),
+                between=between,
+                should_stop=lambda: commands.stopping,
+            )
+        message = f"{made} of {len(requests)} class pictures are in {view.folder}"
+        return events.RunEnded(
+            "finished" if made == len(requests) else "stopped", made, time.perf_counter() - started, None, message
+        )
+
     def _tell_studio(self, event: Event) -> None:
-        if isinstance(event, FileSaved) and event.kind in ("bundle", "embedding"):
+        if isinstance(event, events.FileSaved) and event.kind in ("bundle", "embedding"):
             self.studio.bundle_saved(event.path)
 
 
@@ -228,6 +335,10 @@ class _ViewedAside:
             self._inner.serve(replace(interlude, say=tell))
         finally:
             self._view.set_status("training")
+
+
+def _no_bundle(path: Path) -> Path:
+    raise HostError("class pictures are made without a network: there is none to show")
 
 
 def _new_folder(parent: Path, name: str) -> Path:

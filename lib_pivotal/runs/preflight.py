@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -52,11 +51,11 @@ def measure(run: Run, host: Host) -> Preflight:
         HostError: the steps failed; says why.
     """
     from lib_pivotal.training.distributed import World  # here: a page that only starts needs none of training
-    from lib_pivotal.training.prepare import prepare_pictures
+    from lib_pivotal.training.prepare import picture_remarks, prepare_pictures
     from lib_pivotal.training.run import train_prepared
 
     prepared = prepare_pictures(run)
-    draws = expected_draws(run, prepared.pictures)
+    draws = expected_draws(run, prepared)
     steps: list[float] = []
     ends: list[RunEnded] = []
 
@@ -91,7 +90,8 @@ def measure(run: Run, host: Host) -> Preflight:
         memory_bytes=torch.cuda.max_memory_allocated(host.device) if on_gpu else None,
         memory_total_bytes=torch.cuda.get_device_properties(host.device).total_memory if on_gpu else None,
         draws=draws,
-        remarks=tuple(
+        remarks=tuple(problem.message for problem in picture_remarks(run, prepared))
+        + tuple(
             f"{word}: drawn {count:.0f} times in this run; below {FEW_DRAWS} a word seldom learns. "
             "More steps, or more repeats of its pictures, help."
             for word, count in draws.items()
@@ -100,14 +100,15 @@ def measure(run: Run, host: Host) -> Preflight:
     )
 
 
-def expected_draws(run: Run, pictures: Sequence[Picture]) -> dict[str, float]:
+def expected_draws(run: Run, prepared: Prepared) -> dict[str, float]:
     """How often each word is drawn in the whole run, on average."""
     find = WordFinder([word.name for word in run.words])
-    total = sum(picture.repeats for picture in pictures)
+    rates = {p.key: prepared.draw_rates.get(p.key, float(p.repeats)) for p in prepared.pictures}
+    total = sum(rates.values())
     shares = dict.fromkeys((word.name for word in run.words), 0.0)
-    for picture in pictures:
+    for picture in prepared.pictures:
         for name in find(picture.caption):
-            shares[name] += picture.repeats / total
+            shares[name] += rates[picture.key] / total
     schedule = run.schedule
     return {
         name: share * schedule.max_steps * schedule.batch_size * schedule.accumulation for name, share in shares.items()
@@ -127,7 +128,10 @@ def _short(run: Run) -> Run:
         separation_every_steps=0,
         embedding_files=False,
     )
-    return replace(run, name=run.name or "preflight", schedule=schedule, saving=saving)
+    from lib_pivotal.training import assemble
+
+    kept = replace(run.regularisation, batch_size=assemble.class_batch_size(run))  # not that of so short a run
+    return replace(run, name=run.name or "preflight", schedule=schedule, saving=saving, regularisation=kept)
 
 
 def _few(prepared: Prepared, run: Run) -> Prepared:
@@ -139,4 +143,6 @@ def _few(prepared: Prepared, run: Run) -> Prepared:
     for picture in prepared.pictures:
         by_bucket.setdefault(buckets.assign(picture.width_px, picture.height_px).bucket, []).append(picture)
     commonest = max(by_bucket.values(), key=len)
-    return replace(prepared, pictures=tuple(commonest[: run.schedule.batch_size]), held_out=())
+    few = tuple(commonest[: run.schedule.batch_size])
+    kept = prepared.regularisation[: assemble.class_batch_size(run)]
+    return replace(prepared, pictures=few, held_out=(), regularisation=kept)

@@ -8,14 +8,28 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lib_pivotal.config import Run, check_run, run_to_dict, write_run
 from lib_pivotal.errors import ConfigError, Fault
-from lib_pivotal.runs.proposal import WordRow, steps_for_draws
+from lib_pivotal.later import later
+
+if TYPE_CHECKING:
+    from lib_pivotal.runs import proposal
+    from lib_pivotal.runs.proposal import WordRow
+else:
+    proposal = later("lib_pivotal.runs.proposal")
 
 PICTURES_PER_RUN = 8
 """Presets draw the four rows about so often."""
+
+KEPT_OF_DATA = (
+    *("folder", "resolution_px", "templates", "cache_folder", "masks", "transparency", "bucket_step_px"),
+    *("prefix", "suffix", "word_lists", "wildcards", "wildcard_folder", "caption_fields", "emphasis", "max_tokens"),
+    *("prune_mode", "core_rule", "core_threshold", "core_feature_threshold", "drop_difficulty"),
+    *("balance", "balance_weights"),
+)
+"""What belongs to the pictures and captions, which a preset leaves alone."""
 
 DRAWN_WORDS = 6
 """With more words than these, presets choose so many for the rows: each costs four pictures every time."""
@@ -145,7 +159,7 @@ def apply_preset(key: str, run: Run, rows: Sequence[WordRow] = ()) -> Run:
     for path, value in chosen.settings.items():
         _set(plain, path, value)
     batch = plain["schedule"]["batch_size"]
-    steps = steps_for_draws(rows, chosen.draws, batch=batch) if rows else 1500
+    steps = proposal.steps_for_draws(rows, chosen.draws, batch=batch) if rows else 1500
     plain["schedule"]["max_steps"] = steps
     plain["schedule"]["warmup_steps"] = min(plain["schedule"]["warmup_steps"], steps // 10)
     if plain["schedule"]["phases"] == "two_phase":
@@ -153,7 +167,7 @@ def apply_preset(key: str, run: Run, rows: Sequence[WordRow] = ()) -> Run:
     every = preview_interval(steps)
     plain["saving"]["preview_every_steps"] = every
     plain["saving"]["state_every_steps"] = min(500, max(every, 50))
-    for path in ("folder", "resolution_px", "templates", "cache_folder", "masks", "transparency", "bucket_step_px"):
+    for path in KEPT_OF_DATA:
         plain["data"][path] = run_to_dict(run)["data"][path]
     plain["saving"]["preview_prompts"] = list(run.saving.preview_prompts)
     plain["saving"]["preview_words"] = _drawn(run, rows)

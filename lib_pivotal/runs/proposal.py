@@ -1,50 +1,55 @@
-"""From a scanned folder to a table of words: which words captions train, how they begin, how often they come."""
+"""From a scanned folder to a table of words: which words the pictures train, how they begin, how often they come."""
 
 from __future__ import annotations
 
 import re
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from lib_pivotal.bundle.format import check_word_name
 from lib_pivotal.config import Run, WordConfig
 from lib_pivotal.data.captions import WordFinder, split_tags
+from lib_pivotal.data.captions import legal_name as legal_name
+from lib_pivotal.data.kgrid_files import KgridFiles, read_kgrid_files
+from lib_pivotal.data.pruning import TagFate, Wording
 from lib_pivotal.data.records import Dataset
-from lib_pivotal.data.tags import (
-    CLOTHES,
-    NARUGO_FEATURES,
-    NOT_CORE,
-    TagShare,
-    core_tags,
-    init_text,
-    same_tag,
-    tag_shares,
-)
+from lib_pivotal.data.tags import CLOTHES, NARUGO_FEATURES, NOT_CORE, TagShare, difficulty, init_text, same_tag
+from lib_pivotal.data.tokens import estimated_tokens
+from lib_pivotal.runs.folders import words_of_folders
+from lib_pivotal.training.wording import draw_rates, make_wording
 
 ADVISED_DRAWS = 800
 """So often a word wants to be drawn in a run (kgrid's rule of thumb)."""
 
 MOST_WORDS = 60
 VECTORS = 4
-CORE_TAGS_IN_INIT = 5
+"""Of a word of which nothing is known."""
+RANDOM_VECTORS = 4
+"""Beside what the init text takes, for what no tag says. On the avatars, vectors that could not hold the init text
+left nothing in the words (docs/evidence.md)."""
+MOST_VECTORS = 16
+INIT_STD = 0.017
+"""Spread of random vectors in an init text: about that of CLIP's own rows, and HCP's example."""
 LEAD_TAGS = 2
 """A word of one's own stands among the first so many tags of its captions."""
+UNEVEN = 2.0
+"""Words of which one is drawn so many times as often as another are balanced."""
 
 ORDINARY = frozenset(
     "masterpiece absurdres highres lowres realistic photo photograph painting sketch nsfw safe general cat dog animal "
     "woman man person character a an the of and with in on".split()
 )
-WORD_TEMPLATE = "{word}, {caption}"
 
 
 @dataclass(frozen=True)
 class WordRow:
-    """A proposed word: its settings, and what the pictures say about it.
+    """A word: its settings, and what the pictures say about it.
 
     `draws_share` is its part of all draws; `style` marks words that stand beside other words; `absorbed` are the tags
-    that it should stand for, `kept` frequent tags that stay in the captions; `lift` tells how much more frequent a
-    tag is with this word than without.
+    that it stands for (or would, if its captions are not pruned), `kept` frequent tags that stay in the captions;
+    `lift` tells how much more frequent a tag is with this word than in all. `keys` are its pictures, `tags` all of its
+    tags with what happens to each.
     """
 
     word: WordConfig
@@ -54,35 +59,33 @@ class WordRow:
     absorbed: tuple[TagShare, ...] = ()
     kept: tuple[TagShare, ...] = ()
     lift: Mapping[str, float] | None = None
+    keys: tuple[str, ...] = field(default=(), repr=False)
+    tags: tuple[TagFate, ...] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True)
 class Proposal:
-    """What a folder suggests: words, a training size, and templates where no caption names a word."""
+    """What a folder suggests: words, a training size, and how to draw."""
 
     rows: tuple[WordRow, ...]
     resolution_px: int
-    templates: tuple[str, ...] = ()
+    balance: str = "repeats"
     remarks: tuple[str, ...] = ()
 
 
-def propose(dataset: Dataset) -> Proposal:
-    """Words that the captions hold, else the concepts' names, each with init text, counts and tags."""
-    names = words_in_captions(dataset)
-    templates: tuple[str, ...] = ()
-    remarks: list[str] = []
-    if not names and dataset.pictures:
-        names = _names_of_concepts(dataset)
-        templates = (WORD_TEMPLATE,)
-        remarks.append(
-            "No caption names a word of your own: the folder's name is proposed, and a template writes it in front of "
-            "every caption. Rename it as you like."
-        )
-    rows = describe_words(
-        dataset, [WordConfig(name=name, vectors=VECTORS) for name in names], everywhere=bool(templates)
-    )
-    rows = tuple(_with_start(row) for row in rows)
-    return Proposal(rows, fitting_resolution(dataset), templates, tuple(remarks))
+def propose(dataset: Dataset, run: Run | None = None) -> Proposal:
+    """Words that captions, folders and kgrid's files name, each with init text, vectors, counts and tags.
+
+    `run` holds the rules for tags and captions that the user has set; its own words do not matter.
+    """
+    run = run or Run()
+    files = read_kgrid_files(dataset.folder)
+    named = [WordConfig(name=name, vectors=VECTORS) for name in words_in_captions(dataset)]
+    words, remarks = words_of_folders(dataset, named, files=files, limit=MOST_WORDS)
+    rows = describe_words(dataset, replace(run, words=tuple(words)))
+    started = tuple(_with_start(row, run, files) for row in rows)
+    rows = describe_words(dataset, replace(run, words=started))
+    return Proposal(rows, fitting_resolution(dataset), fitting_balance(dataset, rows), tuple(remarks))
 
 
 def words_in_captions(dataset: Dataset) -> list[str]:
@@ -111,63 +114,86 @@ def _may_be_word(tag: str) -> bool:
     return len(name) > 2 and not check_word_name(name) and parts.isdisjoint(ordinary)
 
 
-def _names_of_concepts(dataset: Dataset) -> list[str]:
-    names = (legal_name(concept) for concept in dataset.concepts)
-    return list(dict.fromkeys(names))[:MOST_WORDS]
+def describe_words(dataset: Dataset, run: Run) -> tuple[WordRow, ...]:
+    """The run's words with what the pictures say of them."""
+    return rows_of(run, dataset, make_wording(run, dataset))
 
 
-def legal_name(text: str) -> str:
-    """The nearest legal word name: `My Girl 2` -> `my-girl`."""
-    name = re.sub(r"[^a-z0-9_-]+", "-", text.lower())
-    name = re.sub(r"^[^a-z]+|[^a-z]+$", "", name)
-    return name or "myword"
-
-
-def describe_words(dataset: Dataset, words: Sequence[WordConfig], *, everywhere: bool = False) -> tuple[WordRow, ...]:
-    """Counts and tags of `words` in this dataset; `everywhere`: a template writes them, captions need not."""
-    find = WordFinder([word.name for word in words])
-    total = sum(picture.repeats for picture in dataset.pictures)
-    overall = {same_tag(item.tag): item.share for item in tag_shares(dataset.captions())}
-    mentions = {picture.key: find(picture.caption) for picture in dataset.pictures}
-    by_name = {word.name.lower(): word.name for word in words}
+def rows_of(run: Run, dataset: Dataset, wording: Wording) -> tuple[WordRow, ...]:
+    """The same from captions that are read already."""
+    words_of = wording.words_of
+    rates = draw_rates(run, dataset.pictures, [words_of[picture.key] for picture in dataset.pictures])
+    by_key = {picture.key: rate for picture, rate in zip(dataset.pictures, rates, strict=True)}
+    total = sum(rates)
     rows = []
-    for word in words:
-        mine = [picture for picture in dataset.pictures if word.name in mentions[picture.key]]
-        if everywhere and not mine:
-            mine = [p for p in dataset.pictures if len(words) == 1 or by_name.get(legal_name(p.concept)) == word.name]
-        shared = sum(len(mentions[picture.key]) > 1 for picture in mine)
-        mine_captions = [picture.caption for picture in mine]
-        style = bool(mine) and shared >= 0.5 * len(mine) and _varied_company(word.name, mine_captions, find)
-        core = [] if style or not mine else core_tags(mine_captions, words=list(by_name.values()))
-        absorbed = {item.tag for item in core}
-        shares = tag_shares(mine_captions) if mine else []
-        kept = [item for item in shares if item.tag not in absorbed and not find(item.tag)]
+    for word in run.words:
+        found = wording.words[word.name]
+        kept = [TagShare(tag.tag, tag.share) for tag in found.tags if not tag.belongs]
         rows.append(
             WordRow(
                 word=word,
-                pictures=len(mine),
-                draws_share=sum(picture.repeats for picture in mine) / total if total else 0.0,
-                style=style,
-                absorbed=tuple(core),
+                pictures=len(found.keys),
+                draws_share=sum(by_key[key] for key in found.keys) / total if total else 0.0,
+                style=found.style,
+                absorbed=found.belonging,
                 kept=tuple(kept[:8]),
-                lift={item.tag: item.share / overall[same_tag(item.tag)] for item in shares},
+                lift={tag.tag: tag.lift for tag in found.tags},
+                keys=found.keys,
+                tags=found.tags,
             )
         )
     return tuple(rows)
 
 
-def _varied_company(name: str, captions: Sequence[str], find: WordFinder) -> bool:
-    """Whether the words beside `name` change: then it is the style of the picture, not who is in it."""
-    company = Counter(other for caption in captions for other in find(caption) if other != name)
-    return len(company) > 2 and max(company.values()) < 0.9 * len(captions)
+def _with_start(row: WordRow, run: Run, files: KgridFiles) -> WordConfig:
+    """With an init text of what it stands for and some random rows behind, and vectors enough to hold both.
+
+    kgrid's own lists come before ours: `emb_init` begins the vectors, `core_tag` says what is absorbed.
+    """
+    word = row.word
+    given = files.core.get(word.name)
+    core = {same_tag(item.tag) for item in row.absorbed}
+    if given is not None and not row.style:
+        dropped, kept = (tuple(same_tag(tag) for tag in tags) for tags in (given.dropped, given.kept))
+        word = replace(
+            word,
+            absorb=tuple(tag for tag in dropped if tag not in core),
+            keep=tuple(tag for tag in kept if tag in core),
+        )
+        core = (core | set(dropped)) - set(word.keep)
+    begins = files.initial.get(word.name)
+    if begins is None:
+        least = 1 if run.data.core_rule == "kgrid" else 0
+        begins = tuple(same_tag(item.tag) for item in row.absorbed if difficulty(item.tag) >= least)
+    text, vectors = begin(begins)
+    return replace(word, init_text=text, vectors=vectors if text else VECTORS, prune=bool(core) and not row.style)
 
 
-def _with_start(row: WordRow) -> WordRow:
-    """With an init text of the absorbed tags, and some random rows behind."""
-    core = row.absorbed[:CORE_TAGS_IN_INIT]
-    text = init_text(core, std=0.1, random_vectors=2, lead="") if core else ""
-    word = WordConfig(name=row.word.name, init_text=text, vectors=6 if core else VECTORS, prune=bool(core))
-    return WordRow(word, row.pictures, row.draws_share, row.style, row.absorbed, row.kept, row.lift)
+def begin(tags: Sequence[str]) -> tuple[str, int]:
+    """Init text and vectors of a word that begins with `tags`: as many rows as these take, and a few random ones.
+
+    Overlapping tags are said once; what is beyond the most vectors is left out, the rarest tags first.
+    """
+    chosen: list[str] = []
+    places = 0
+    for tag in tags:
+        places += estimated_tokens(tag)
+        if not tag or places > MOST_VECTORS - RANDOM_VECTORS:
+            break
+        chosen.append(tag)
+    if not chosen:
+        return "", VECTORS
+    shares = [TagShare(tag, 1.0 - 0.001 * index) for index, tag in enumerate(chosen)]  # keeps their order
+    text = init_text(shares, std=INIT_STD, random_vectors=RANDOM_VECTORS)
+    taken = sum(estimated_tokens(tag) for tag in text.split(", ")[:-1])
+    return text, max(VECTORS, taken + RANDOM_VECTORS)
+
+
+def fitting_balance(dataset: Dataset, rows: Sequence[WordRow]) -> str:
+    """Folders that say how often they count are taken at their word; else uneven words are drawn alike."""
+    shares = [row.draws_share for row in rows if row.draws_share > 0 and not row.style]
+    plain = all(picture.repeats == 1 for picture in dataset.pictures)
+    return "words" if plain and shares and max(shares) > UNEVEN * min(shares) else "repeats"
 
 
 def fitting_resolution(dataset: Dataset) -> int:

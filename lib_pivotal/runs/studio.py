@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from lib_pivotal.config import Run
-from lib_pivotal.ports import Host
-from lib_pivotal.training.aside import Aside
+
+if TYPE_CHECKING:
+    from lib_pivotal.bundle.format import Problem
+    from lib_pivotal.bundle.layer_names import UnetShape
+    from lib_pivotal.ports import Host
+    from lib_pivotal.runs.tagging import Tagger
+    from lib_pivotal.training.aside import Aside
 
 
 class Studio(Protocol):
@@ -30,8 +35,20 @@ class Studio(Protocol):
         """Where each run gets a folder of its own: run.json, events, states, pictures, plots."""
         ...
 
-    def taken_names(self) -> Collection[str]:
-        """Names that stand for something already (embedding files, other bundles' words), lower case."""
+    def taken_names(self) -> Mapping[str, str]:
+        """Names that stand for something already, lower case, and where: "embeddings folder", or a bundle's file."""
+        ...
+
+    def token_ids(self, text: str) -> Sequence[int]:
+        """The loaded checkpoint's token ids of a text; empty where no tokenizer is there."""
+        ...
+
+    def unet_shape(self, path: Path) -> UnetShape | None:
+        """The blocks of the U-Net that a LoRA file was made for, where that is the loaded one's; None: not known."""
+        ...
+
+    def loader_problems(self, path: Path) -> Sequence[Problem]:
+        """What the process's own loader of LoRA files makes of a file; empty where there is no such loader."""
         ...
 
     def clip_skip(self) -> int:
@@ -84,4 +101,8 @@ class Studio(Protocol):
 
     def bundle_saved(self, path: Path) -> None:
         """A bundle was written: forget every older copy of it, and list it."""
+        ...
+
+    def taggers(self) -> Sequence[Tagger]:
+        """What can write captions here; empty where nothing can."""
         ...

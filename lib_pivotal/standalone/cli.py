@@ -1,4 +1,4 @@
-"""`python -m lib_pivotal train|scan|bundle|grid`: the same verbs as the web API's.
+"""`python -m lib_pivotal train|class-pictures|scan|bundle|grid`: the same verbs as the web API's.
 
 Exit status: 0 done, 1 a run that failed or a file with errors, 2 wrong use or unusable input, 130 interrupted.
 """
@@ -54,6 +54,12 @@ def make_parser() -> argparse.ArgumentParser:
     train.add_argument("--device", default="", help="cpu, cuda, cuda:1 ... (default: a GPU if there is one)")
     train.set_defaults(run=run_train)
 
+    kept = commands.add_parser("class-pictures", help="make the class pictures that a run.json asks for")
+    kept.add_argument("run_file", type=Path, metavar="RUN.json")
+    kept.add_argument("--checkpoint", type=Path, required=True)
+    kept.add_argument("--device", default="")
+    kept.set_defaults(run=run_class_pictures)
+
     scan = commands.add_parser("scan", help="what is in a folder of pictures")
     scan.add_argument("dataset", type=Path)
     scan.add_argument("--json", action="store_true", help="print JSON")
@@ -95,6 +101,26 @@ def run_train(parsed: argparse.Namespace) -> int:
     ended: RunEnded = train(run, host, output_folder=folder, listener=listener, resume=parsed.resume, world=world)
     world.close()
     return {"finished": 0, "stopped": 130, "failed": 1}[ended.reason]
+
+
+def run_class_pictures(parsed: argparse.Namespace) -> int:
+    """Make what is missing; Ctrl-C may end it, and a second call goes on."""
+    from lib_pivotal.config import read_run
+    from lib_pivotal.ports import SessionRequest
+    from lib_pivotal.training.class_pictures import class_requests, make_class_pictures
+
+    run = read_run(parsed.run_file)
+    requests = class_requests(run)
+    host = _load_host(parsed.checkpoint, _device(parsed.device))
+    with host.session(SessionRequest(clip_skip=run.clip_skip)):
+        made = make_class_pictures(
+            host,
+            requests,
+            Path(run.regularisation.folder),
+            progress=lambda done, total: logger.info("class picture %d of %d", done, total),
+        )
+    _print(f"{made} class pictures are in {run.regularisation.folder}")
+    return 0
 
 
 def run_scan(parsed: argparse.Namespace) -> int:

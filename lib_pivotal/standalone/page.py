@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 import logging
 import threading
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from lib_pivotal.bundle.format import Problem
 from lib_pivotal.bundle.hashes import checkpoint_legacy_hash
 from lib_pivotal.bundle.listing import list_folder
 from lib_pivotal.config import Run
@@ -16,6 +18,9 @@ from lib_pivotal.ports import Host
 from lib_pivotal.runs.manager import RunManager
 from lib_pivotal.standalone.model import StandaloneHost
 from lib_pivotal.training.aside import Aside, Interlude
+
+if TYPE_CHECKING:
+    from lib_pivotal.runs.tagging import Tagger
 
 
 class StandaloneStudio:
@@ -43,9 +48,23 @@ class StandaloneStudio:
         """Below the page's folder."""
         return self._folder / "runs"
 
-    def taken_names(self) -> Collection[str]:
+    def taken_names(self) -> dict[str, str]:
         """Words of the bundles that are there."""
-        return {word.name.lower() for summary in list_folder(self.lora_folder()) for word in summary.words}
+        summaries = list_folder(self.lora_folder())
+        return {word.name.lower(): summary.path.name for summary in summaries for word in summary.words}
+
+    def token_ids(self, text: str) -> list[int]:
+        """By CLIP's own tokenizer."""
+        from lib_pivotal.standalone.tokenizer import clip_tokenizer
+
+        return list(clip_tokenizer()(text, add_special_tokens=False)["input_ids"])
+
+    def unet_shape(self, path: Path) -> None:
+        """Names that need it are not written here."""
+
+    def loader_problems(self, path: Path) -> list[Problem]:
+        """There is no loader here but ours."""
+        return []
 
     def clip_skip(self) -> int:
         """As the checkpoint was trained."""
@@ -86,6 +105,10 @@ class StandaloneStudio:
 
     def bundle_saved(self, path: Path) -> None:
         """Files are read anew each time they are used."""
+
+    def taggers(self) -> Sequence[Tagger]:
+        """The web UI's interrogators are not here."""
+        return ()
 
 
 class _NobodyWaits:

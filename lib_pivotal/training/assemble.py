@@ -4,14 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import nn
 
 from lib_pivotal.bundle.embedding_files import read_embedding
 from lib_pivotal.config import LossConfig, MemoryConfig, NetworkConfig, NoiseConfig, Run, ScheduleConfig
+from lib_pivotal.config_checks import number_lines
+from lib_pivotal.data.batches import BatchSource
 from lib_pivotal.data.buckets import Buckets
-from lib_pivotal.data.captions import CaptionPipeline
+from lib_pivotal.data.caption_chain import CaptionPipeline, CaptionSettings
+from lib_pivotal.data.mixing import Mixture, Side, class_text, narugo_batch
+from lib_pivotal.data.tokens import TokenCounter
+from lib_pivotal.data.word_lists import parse_lists, read_lists
 from lib_pivotal.embeddings.control import NormControl, make_control
 from lib_pivotal.embeddings.initial import initial_vectors, vectors_from_tensors
 from lib_pivotal.embeddings.vectors import Words, WordSettings
@@ -82,6 +88,7 @@ def make_words(run: Run, text: TextEncoder, device: torch.device) -> Words:
                 encoder=text,
                 generator=generator,
                 std=run.words_common.initial_std,
+                keep_commas=run.words_common.keep_commas,
             )
         settings[word.name] = WordSettings(
             lr_factor=word.lr_factor,
@@ -214,20 +221,83 @@ def make_buckets(run: Run) -> Buckets:
     )
 
 
-def make_captions(run: Run, word_of_concept: dict[str, str]) -> CaptionPipeline:
-    """The chain that each caption goes through at each draw."""
-    data = run.data
-    return CaptionPipeline(
-        data.prefix,
-        data.suffix,
+def make_captions(
+    run: Run, word_of_concept: dict[str, str], token_ids: Callable[[str], list[int]] | None = None
+) -> CaptionPipeline:
+    """The chain that each caption goes through at each draw; `token_ids` counts where captions have a limit."""
+    data, schedule = run.data, run.schedule
+    settings = CaptionSettings(
+        prefix=data.prefix,
+        suffix=data.suffix,
         templates=data.templates,
-        words=word_of_concept,
-        protected=[word.name for word in run.words],
         shuffle=data.shuffle_tags,
         keep_first=data.keep_first,
+        keep_separator=data.keep_separator,
         tag_dropout=data.tag_dropout,
+        tag_classes=number_lines(data.tag_dropout_classes),
         caption_dropout=data.caption_dropout,
+        dropout_epochs=data.caption_dropout_epochs,
+        warmup_steps=warmup_steps(data.caption_warmup_steps, schedule.max_steps),
+        warmup_tags=data.caption_warmup_tags,
+        max_tags=data.max_tags,
+        wildcards=data.wildcards,
+        emphasis=data.emphasis,
+        fields=number_lines(data.caption_fields),
     )
+    lists = read_lists(data.wildcard_folder) if data.wildcard_folder else {}
+    shorten = None
+    if data.max_tokens and token_ids is not None:
+        ids = token_ids
+        counter = TokenCounter({word.name: word.vectors for word in run.words}, lambda text: len(ids(text)))
+        shorten = partial(counter.shorten, limit=data.max_tokens)
+    return CaptionPipeline(
+        settings,
+        words=word_of_concept,
+        protected=[word.name for word in run.words],
+        lists={**lists, **parse_lists(data.word_lists)},
+        shorten=shorten,
+    )
+
+
+def warmup_steps(wanted: float, max_steps: int) -> int:
+    """Steps of a caption's warm-up; below 1 it is a fraction of the run, as in kohya."""
+    return int(wanted * max_steps) if wanted < 1 else int(wanted)
+
+
+def make_class_captions(run: Run) -> CaptionPipeline:
+    """The same for the second folder: what speaks of the run's own pictures (templates, prefix) is left out."""
+    data = run.data
+    return CaptionPipeline(
+        CaptionSettings(
+            shuffle=data.shuffle_tags,
+            keep_first=data.keep_first,
+            keep_separator=data.keep_separator,
+            tag_dropout=data.tag_dropout,
+            tag_classes=number_lines(data.tag_dropout_classes),
+            caption_dropout=data.caption_dropout,
+            wildcards=data.wildcards,
+        )
+    )
+
+
+def class_batch_size(run: Run, *, processes: int = 1) -> int:
+    """Pictures of the second folder in a micro-batch: as set or by narugo's rule, shared evenly by the processes."""
+    schedule = run.schedule
+    wanted = run.regularisation.batch_size or narugo_batch(schedule.batch_size, max_steps=schedule.max_steps)
+    return -(-wanted // processes) * processes
+
+
+def make_mixture(run: Run, own: BatchSource, class_source: BatchSource | None) -> Mixture:
+    """All sets of a step."""
+    settings = run.regularisation
+    texts = {word.name: class_text(word.init_text, settings.class_text) for word in run.words}
+    sides = []
+    if class_source is not None:
+        prior = settings.target == "prior"
+        sides.append(Side("class pictures", class_source, settings.weight, texts if prior else {}, prior))
+    if settings.preservation > 0:
+        sides.append(Side("preservation", own, settings.preservation, texts, prior=True))
+    return Mixture(own, sides)
 
 
 def with_name(run: Run, fallback: str) -> Run:

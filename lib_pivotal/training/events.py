@@ -39,7 +39,11 @@ class Preparing:
 
 @dataclass(frozen=True)
 class StepDone:
-    """After each optimiser step. `step` counts from 1; rates and norms are by group (`word aoi`, `unet`, `te`)."""
+    """After each optimiser step. `step` counts from 1; rates and norms are by group (`word aoi`, `unet`, `te`).
+
+    `losses["loss"]` is the mean of the run's own pictures; further sets (`class pictures`, `preservation`) follow with
+    their weight in them.
+    """
 
     step: int
     max_steps: int

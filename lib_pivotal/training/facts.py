@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
-from lib_pivotal.bundle.metadata import FolderFacts, TrainingFacts, WordFacts
+from lib_pivotal.bundle.metadata import BucketFacts, FolderFacts, TrainingFacts, WordFacts
 from lib_pivotal.config import Run, run_to_dict
+from lib_pivotal.data.buckets import Bucket
 from lib_pivotal.data.tags import tag_counts
 from lib_pivotal.ports import ModelInfo
 from lib_pivotal.training import assemble
@@ -42,6 +44,10 @@ def training_facts(
         model_sha256=info.sha256,
         resolution=(data.resolution_px, data.resolution_px),
         folders=_folders(prepared, Path(data.folder)),
+        buckets=_buckets(run, prepared),
+        num_reg_images=len(prepared.regularisation),
+        prior_loss_weight=run.regularisation.weight if prepared.regularisation else 1.0,
+        random_crop=data.crop == "random",
         bucketing=data.bucketing,
         bucket_no_upscale=not data.upscale,
         num_train_images=draws,
@@ -89,6 +95,15 @@ def training_facts(
         },
         run=run_to_dict(run),
     )
+
+
+def _buckets(run: Run, prepared: Prepared) -> tuple[BucketFacts, ...]:
+    """kohya's table of sizes: pictures, repeats counted, by bucket."""
+    buckets = assemble.make_buckets(run)
+    counts: Counter[Bucket] = Counter()
+    for picture in prepared.pictures:
+        counts[buckets.bucket(picture.width_px, picture.height_px)] += picture.repeats
+    return tuple(BucketFacts(size.width_px, size.height_px, counts[size]) for size in sorted(counts))
 
 
 def _folders(prepared: Prepared, root: Path) -> dict[str, FolderFacts]:

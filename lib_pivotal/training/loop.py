@@ -7,6 +7,7 @@ callbacks that write files and make pictures.
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -18,7 +19,7 @@ from typing import Any, Protocol
 import torch
 
 from lib_pivotal.errors import TrainingError
-from lib_pivotal.ports import TrainingBatch
+from lib_pivotal.ports import OWN_LOSS, TrainingBatch
 from lib_pivotal.training.aside import Aside, Interlude
 from lib_pivotal.training.distributed import World
 from lib_pivotal.training.events import (
@@ -148,8 +149,8 @@ class Trainer:
         started = time.perf_counter()
         phase = self._plan.at(self.step)
         batches = [self._source.batch(self.step, micro) for micro in range(self._settings.accumulation)]
-        loss = self._forward_backward(batches, phase)
-        finite = not self._world.any(loss != loss or loss in (float("inf"), float("-inf")))
+        losses = self._forward_backward(batches, phase)
+        finite = not self._world.any(not all(math.isfinite(loss) for loss in losses.values()))
         update = self._trainable.update(phase, rate_factor=self._rate_factor(self.step)) if finite else None
         assert self._guard is not None
         if update is None or not update.applied:
@@ -164,14 +165,15 @@ class Trainer:
         self.step += 1
         for name in self._trainable.words.advance(self.step, max_steps=self._settings.max_steps):
             self._notice("info", f"step {self.step}: the word {name!r} is frozen from here on")
-        self._emit(self._step_done(phase, loss, update, time.perf_counter() - started))
+        self._emit(self._step_done(phase, losses, update, time.perf_counter() - started))
 
-    def _forward_backward(self, batches: list[TrainingBatch], phase: Phase) -> float:
-        """Gradients of the effective batch's mean loss, which is returned; halves micro-batches when memory ends."""
+    def _forward_backward(self, batches: list[TrainingBatch], phase: Phase) -> dict[str, float]:
+        """Gradients of the effective batch's losses, which are returned by name; halves micro-batches when memory
+        ends."""
         while True:
             try:
                 self._trainable.prepare(phase)
-                return self._accumulate(batches)
+                return self._accumulate(batches, network_moves=phase.unet > 0 or phase.te > 0)
             except Exception as error:
                 if not is_out_of_memory(error):
                     raise
@@ -190,14 +192,20 @@ class Trainer:
                     "the effective batch stays the same",
                 )
 
-    def _accumulate(self, batches: list[TrainingBatch]) -> float:
+    def _accumulate(self, batches: list[TrainingBatch], *, network_moves: bool) -> dict[str, float]:
         words = self._trainable.words.as_mapping()
         count = sample_count(batches) * self._world.size
-        total, before = 0.0, 0
+        totals: dict[str, float] = dict.fromkeys((batch.name for batch in batches), 0.0)
+        before, starts = 0, list[int]()
         for micro, batch in enumerate(batches):
             share = batch.latents.shape[0]
             index = before + self._world.rank * share  # the process's slice of the global micro-batch
             before += share * self._world.size
+            starts.append(index)
+            if batch.again is not None:
+                index = starts[batch.again]
+            if batch.name != OWN_LOSS and not network_moves and not any(batch.words):
+                continue  # nothing that it could move is trained now
             for piece_number, piece in enumerate(split_batch(batch, self.splits)):
                 # dropout and the like draw from the global generator: make them depend on the position alone
                 torch.manual_seed(
@@ -209,9 +217,9 @@ class Trainer:
                 loss = losses.sum() / count
                 if loss.requires_grad:
                     self._trainable.scaler.scaled(loss).backward()
-                total += float(loss.detach())
+                totals[batch.name] += float(loss.detach())
                 index += piece.latents.shape[0]
-        return self._world.total(total)
+        return {name: self._world.total(total) for name, total in totals.items()}
 
     # ---- around the step ----
 
@@ -338,14 +346,14 @@ class Trainer:
             optimizer_bytes=self._trainable.optimizer_bytes,
         )
 
-    def _step_done(self, phase: Phase, loss: float, update: Update | None, seconds: float) -> StepDone:
+    def _step_done(self, phase: Phase, losses: dict[str, float], update: Update | None, seconds: float) -> StepDone:
         self._step_seconds = [*self._step_seconds[-49:], seconds]
         typical = sorted(self._step_seconds)[len(self._step_seconds) // 2]
         return StepDone(
             step=self.step,
             max_steps=self._settings.max_steps,
             phase=phase.name,
-            losses={"loss": loss},
+            losses=losses,
             rates={} if update is None else update.rates,
             gradient_norms={} if update is None else update.gradient_norms,
             word_norms=self._trainable.words.mean_norms(),

@@ -14,7 +14,7 @@ from PIL import Image
 
 from lib_pivotal.bundle.embedding_files import write_embedding
 from lib_pivotal.bundle.metadata import build_metadata
-from lib_pivotal.bundle.network_layouts import for_webui
+from lib_pivotal.bundle.network_layouts import for_webui, with_whole_attention
 from lib_pivotal.bundle.reader import read_bundle, require
 from lib_pivotal.bundle.writer import write_bundle
 from lib_pivotal.config import Run
@@ -175,7 +175,9 @@ class RunOutputs:
 
     def _write(self, path: Path, step: int) -> Path:
         network = {} if self._trainable.network is None else self._trainable.network.kohya_tensors()
-        network = for_webui(network, host_shape(self._host)) if network else network
+        if network:
+            network = for_webui(network, host_shape(self._host))
+            network = with_whole_attention(network, self._host.info.family)
         return write_bundle(
             path,
             network=network,

@@ -4,37 +4,44 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from lib_pivotal.config import Run, WordConfig
-from lib_pivotal.data.asymmetry import mirror_warnings
-from lib_pivotal.data.buckets import Buckets, crop_report
+from lib_pivotal.data import remarks
 from lib_pivotal.data.captions import WordFinder
 from lib_pivotal.data.dataset import Dataset, Picture, scan
 from lib_pivotal.data.focus import with_focus
 from lib_pivotal.data.latents import LatentCache
 from lib_pivotal.data.masks import MaskScale
+from lib_pivotal.data.pruning import Wording
 from lib_pivotal.data.records import Problem
-from lib_pivotal.data.tags import core_tags, init_text, prune
+from lib_pivotal.data.tags import init_text
 from lib_pivotal.errors import ConfigError, DataError, Fault
 from lib_pivotal.ports import Host
 from lib_pivotal.training import assemble
+from lib_pivotal.training.wording import draw_rates, make_wording
 
 HELD_OUT_SHARE = 0.1
 HELD_OUT_MOST = 4
-WORD_PLACEHOLDERS = ("{word}", "{name}", "[name]")
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """Pictures to train on and to hold out, with captions as they will be trained; words with their init text."""
+    """Pictures to train on and to hold out, with captions as they will be trained; words with their init text.
+
+    `regularisation` are those of the second folder; `remarks` is what is to be known of it.
+    """
 
     pictures: tuple[Picture, ...]
     held_out: tuple[Picture, ...]
     words: tuple[WordConfig, ...]
     pruned_tags: dict[str, tuple[str, ...]]
     dataset: Dataset
+    regularisation: tuple[Picture, ...] = ()
+    remarks: tuple[Problem, ...] = ()
+    draw_rates: Mapping[str, float] = field(default_factory=dict)
+    """Draws an epoch by key, of held-out pictures too; empty: as repeats say."""
 
 
 def prepare_pictures(run: Run) -> Prepared:
@@ -50,18 +57,65 @@ def prepare_pictures(run: Run) -> Prepared:
     if not dataset.pictures:
         reasons = "; ".join(problem.message for problem in dataset.problems[:3])
         raise DataError(f"{run.data.folder}: no picture can be used. {reasons}")
-    pictures, words, pruned = _prune(run, list(dataset.pictures))
-    _check_words_occur(run, words, pictures, word_of_concepts(run, dataset))
+    wording = make_wording(run, dataset)
+    _check_words_occur(run.words, wording)
+    words, pictures = begun_words(run, wording), wording.captions()
+    pruned = {
+        name: tuple(tag.tag for tag in word.tags if tag.fate != "kept")
+        for name, word in wording.words.items()
+        if word.use.prune
+    }
+    rates = draw_rates(run, pictures, [wording.words_of[picture.key] for picture in pictures])
     trained, held_out = _hold_out(run, pictures)
-    return Prepared(tuple(trained), tuple(held_out), words, pruned, dataset)
+    kept, told = prepare_regularisation(run)
+    return Prepared(
+        tuple(trained),
+        tuple(held_out),
+        words,
+        pruned,
+        dataset,
+        draw_rates={picture.key: rate for picture, rate in zip(pictures, rates, strict=True)},
+        regularisation=kept,
+        remarks=told,
+    )
 
 
-def word_of_concepts(run: Run, dataset: Dataset) -> dict[str, str]:
-    """Which word `{word}` stands for in a concept's templates: the one of the same name, else the only word."""
-    names = {word.name.lower(): word.name for word in run.words}
-    only = run.words[0].name if len(run.words) == 1 else None
-    found = {concept: names.get(concept.lower(), only) for concept in dataset.concepts}
-    return {concept: word for concept, word in found.items() if word is not None}
+def prepare_regularisation(run: Run) -> tuple[tuple[Picture, ...], tuple[Problem, ...]]:
+    """The pictures of the second folder, and what is to be known of them; none where no folder is set.
+
+    Raises:
+        DataError: nothing in the folder can be used.
+    """
+    settings = run.regularisation
+    if not settings.folder or settings.weight == 0:
+        return (), ()
+    dataset = scan(settings.folder, minimum_px=min(32, run.data.resolution_px))
+    if not dataset.pictures:
+        reasons = "; ".join(problem.message for problem in dataset.problems[:3])
+        raise DataError(f"{settings.folder}: no class picture can be used. {reasons}")
+    find = WordFinder([word.name for word in run.words])
+    keys = tuple(picture.key for picture in dataset.pictures if find(picture.caption))
+    told = [problem for problem in dataset.problems if problem.level != "info"]
+    if keys and settings.target == "picture":
+        text = (
+            f"{len(keys)} class picture(s) have a trained word in their caption, and would train it, too. Take it out."
+        )
+        told.append(Problem("warning", "word_in_class", text, keys))
+    return dataset.pictures, tuple(told)
+
+
+def picture_remarks(run: Run, prepared: Prepared) -> list[Problem]:
+    """What is to be known of how the pictures are trained: what is cut off, and what should not be mirrored."""
+    keys = {picture.key for picture in (*prepared.pictures, *prepared.held_out)}
+    originals = [picture for picture in prepared.dataset.pictures if picture.key in keys]
+    return dataset_remarks(run, originals)
+
+
+def dataset_remarks(run: Run, pictures: Sequence[Picture]) -> list[Problem]:
+    """The same of pictures with their captions as they are on disk: what a word absorbs may belong to one side."""
+    return remarks.cut_remarks(pictures, assemble.make_buckets(run)) + remarks.mirror_remarks(
+        pictures, words=[word.name for word in run.words], keys=mirrored(run, pictures)
+    )
 
 
 def mirrored(run: Run, pictures: Sequence[Picture]) -> frozenset[str]:
@@ -71,61 +125,79 @@ def mirrored(run: Run, pictures: Sequence[Picture]) -> frozenset[str]:
     return frozenset(p.key for p in pictures if run.data.flip and not (against and find(p.caption)))
 
 
-def picture_remarks(run: Run, prepared: Prepared) -> list[Problem]:
-    """What is to be known of how the pictures are trained: what is cut off, and what should not be mirrored."""
-    trained = [*prepared.pictures, *prepared.held_out]
-    found = [_crop_remark(assemble.make_buckets(run), trained)]
-    keys = mirrored(run, trained)
-    names = [word.name for word in run.words]
-    find = WordFinder(names)
-    told: dict[str, list[tuple[str, str]]] = {}
-    for picture in prepared.dataset.pictures:
-        if picture.key in keys:
-            for name in find(picture.caption):
-                told.setdefault(name, []).append((picture.key, picture.caption))
-    return [remark for remark in found if remark is not None] + mirror_warnings(told)
-
-
-def _crop_remark(buckets: Buckets, pictures: Sequence[Picture]) -> Problem | None:
-    placed = [(picture, buckets.assign(picture.width_px, picture.height_px)) for picture in pictures]
-    report = crop_report([placement for _, placement in placed])
-    parts = [f"{report['pictures']} pictures in {report['buckets']} size(s)"]
-    if report["most_cropped"] > 0:
-        parts.append(f"{report['mean_cropped']:.0%} is cut off on average, {report['most_cropped']:.0%} at most")
-    if report["upscaled"]:
-        parts.append(f"{report['upscaled']} are enlarged")
-    if report["bordered"]:
-        parts.append(f"{report['bordered']} are shown whole with a border, as cutting would take too much of them")
-    keys = tuple(picture.key for picture, placement in placed if placement.upscaled or not placement.covers)
-    return Problem("info", "buckets", "; ".join(parts) + ".", keys) if len(parts) > 1 else None
-
-
 def make_latents(
     run: Run,
     host: Host,
     pictures: Sequence[Picture],
     *,
+    held_out: Sequence[Picture] = (),
     spill: Path | None = None,
     progress: Callable[[int, int], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
 ) -> tuple[LatentCache, list[str]]:
     """Encode pictures once through the host's autoencoder; returns the cache and what went wrong, in words.
 
-    What is beyond the memory that latents may have goes to `spill`, if the run has no folder for latents.
+    Those of `held_out` are shown plainly, so that scores do not depend on how the others are varied. What is beyond
+    the memory that latents may have goes to `spill`, if the run has no folder for latents.
     """
     data = run.data
-    scale: MaskScale | None = None if data.masks == "none" else data.masks  # type: ignore[assignment]
-    cache = LatentCache(
+    cache = _cache(
+        run,
+        host,
+        flip=mirrored(run, pictures),
+        spill=spill,
+        crops=data.crops,
+        scale=data.scale_augmentation,
+        plain=frozenset(picture.key for picture in held_out),
+    )
+    both = [*pictures, *held_out]
+    found = with_focus(both) if data.crop == "face" else both
+    problems = cache.build(found, progress=progress, should_stop=should_stop)
+    return cache, [problem.message for problem in problems]
+
+
+def make_class_latents(
+    run: Run,
+    host: Host,
+    pictures: Sequence[Picture],
+    *,
+    memory_used_bytes: int = 0,
+    spill: Path | None = None,
+    progress: Callable[[int, int], None] | None = None,
+    should_stop: Callable[[], bool] | None = None,
+) -> tuple[LatentCache, list[str]]:
+    """The same for the second folder: one cut a picture, in the memory that the run's own latents leave."""
+    cache = _cache(run, host, flip=run.data.flip, spill=spill, used_bytes=memory_used_bytes)
+    found = with_focus(pictures) if run.data.crop == "face" else list(pictures)
+    problems = cache.build(found, progress=progress, should_stop=should_stop)
+    return cache, [problem.message for problem in problems]
+
+
+def _cache(
+    run: Run,
+    host: Host,
+    *,
+    flip: bool | frozenset[str],
+    spill: Path | None,
+    used_bytes: int = 0,
+    crops: int = 1,
+    scale: bool = False,
+    plain: frozenset[str] = frozenset(),
+) -> LatentCache:
+    data, limit = run.data, run.memory.latents_mb * 2**20
+    masks: MaskScale | None = None if data.masks == "none" else data.masks  # type: ignore[assignment]
+    return LatentCache(
         host.codec,
         assemble.make_buckets(run),
         folder=Path(data.cache_folder) if data.cache_folder else None,
         spill=spill,
-        memory_bytes=run.memory.latents_mb * 2**20 or None,
-        flip=mirrored(run, pictures),
-        crops=data.crops,
-        scale=data.scale_augmentation,
+        memory_bytes=max(0, limit - used_bytes) if limit else None,
+        flip=flip,
+        crops=crops,
+        scale=scale,
+        plain=plain,
         transparency=data.transparency,  # type: ignore[arg-type]
-        masks=scale,
+        masks=masks,
         mask_normalise=data.mask_normalise,
         mask_minimum=data.mask_minimum,
         mask_temperature=data.mask_temperature,
@@ -133,49 +205,31 @@ def make_latents(
         device=host.device,
         seed=run.seed,
     )
-    found = with_focus(pictures) if data.crop == "face" else list(pictures)
-    problems = cache.build(found, progress=progress, should_stop=should_stop)
-    return cache, [problem.message for problem in problems]
 
 
-def _prune(
-    run: Run, pictures: list[Picture]
-) -> tuple[list[Picture], tuple[WordConfig, ...], dict[str, tuple[str, ...]]]:
-    """Captions without what each word absorbs; a word without init text begins with the tags it absorbs."""
-    words, pruned = [], {}
-    names = [word.name for word in run.words]
+def begun_words(run: Run, wording: Wording) -> tuple[WordConfig, ...]:
+    """The run's words; one that absorbs tags and has no init text begins with them."""
+    words = []
     for word in run.words:
-        if not word.prune:
-            words.append(word)
-            continue
-        mine = [p.caption for p in pictures if word.name in WordFinder(names)(p.caption)]
-        core = core_tags(mine, words=names) if mine else []
-        captions = prune([picture.caption for picture in pictures], word.name, core)
-        pictures = [replace(p, caption=caption) for p, caption in zip(pictures, captions, strict=True)]
-        pruned[word.name] = tuple(item.tag for item in core)
-        begun = word.init_text or init_text(core, std=run.words_common.initial_std or 0.1, random_vectors=word.vectors)
-        words.append(replace(word, init_text=begun))
-    return pictures, tuple(words), pruned
+        if word.prune and not word.init_text and not word.init_file:
+            std = run.words_common.initial_std or 0.1
+            core = wording.words[word.name].belonging
+            word = replace(word, init_text=init_text(core, std=std, random_vectors=word.vectors))
+        words.append(word)
+    return tuple(words)
 
 
-def _check_words_occur(
-    run: Run, words: Sequence[WordConfig], pictures: Sequence[Picture], word_of_concept: Mapping[str, str]
-) -> None:
+def _check_words_occur(words: Sequence[WordConfig], wording: Wording) -> None:
     """A word that no caption mentions, and no template writes, would learn nothing, silently."""
-    find = WordFinder([word.name for word in words])
-    seen = {name for picture in pictures for name in find(picture.caption)}
-    seen |= {name for text in (run.data.prefix, run.data.suffix, *run.data.templates) for name in find(text)}
-    if any(placeholder in template for template in run.data.templates for placeholder in WORD_PLACEHOLDERS):
-        seen |= {word_of_concept[picture.concept] for picture in pictures if picture.concept in word_of_concept}
     faults = [
         Fault(
             f"words.{index}.name",
             word.name,
             "no caption mentions this word, so it would learn nothing",
-            "Write it into the captions, or use a template with {word}.",
+            "Write it into the captions, say which pictures it applies to, or use a template with {word}.",
         )
         for index, word in enumerate(words)
-        if word.name not in seen
+        if not wording.words[word.name].keys
     ]
     if faults:
         raise ConfigError(faults)

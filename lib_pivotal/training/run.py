@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import shutil
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +15,9 @@ import torch
 from lib_pivotal.config import Run, check_consistency, run_to_dict, write_run
 from lib_pivotal.data.batches import BatchSource
 from lib_pivotal.data.captions import WordFinder
+from lib_pivotal.data.latent_files import remove_entries
 from lib_pivotal.data.latents import LatentCache
+from lib_pivotal.data.mixing import Mixture
 from lib_pivotal.errors import ConfigError
 from lib_pivotal.networks.network import Network
 from lib_pivotal.ports import Host, SessionRequest, TrainingBatch
@@ -25,9 +27,17 @@ from lib_pivotal.training.distributed import World
 from lib_pivotal.training.events import Commands, Listener, Notice, Preparing, RunEnded
 from lib_pivotal.training.loop import LoopSettings, Trainer
 from lib_pivotal.training.outputs import RunOutputs
-from lib_pivotal.training.prepare import Prepared, make_latents, picture_remarks, prepare_pictures, word_of_concepts
+from lib_pivotal.training.prepare import (
+    Prepared,
+    make_class_latents,
+    make_latents,
+    picture_remarks,
+    prepare_pictures,
+)
+from lib_pivotal.training.seeds import derive_seed
 from lib_pivotal.training.step import MicroStep
 from lib_pivotal.training.trainable import Trainable
+from lib_pivotal.training.wording import draws_as_folders_say, word_of_concepts
 
 logger = logging.getLogger(__name__)
 
@@ -91,7 +101,7 @@ def train_prepared(
         folder.mkdir(parents=True, exist_ok=True)
     if world.writes:
         write_run(log_folder / f"{run.name}.run.json", run)
-        for problem in (*prepared.dataset.problems, *picture_remarks(run, prepared)):
+        for problem in (*prepared.dataset.problems, *picture_remarks(run, prepared), *prepared.remarks):
             level = "info" if problem.level == "info" else "warning"
             listener(Notice(level, 0, problem.message))  # type: ignore[arg-type]
     request = SessionRequest(
@@ -114,7 +124,7 @@ def train_prepared(
         with nullcontext() if network is None else network.attach():
             ended = trainer.run(resume=resume)
     if ended.reason == "finished" and world.writes:
-        shutil.rmtree(spill_folder(log_folder, run.name), ignore_errors=True)
+        remove_entries(spill_folder(log_folder, run.name))
     return ended
 
 
@@ -131,21 +141,11 @@ def _build(
 ) -> tuple[Trainer, Network | None]:
     """Everything that a trainer needs, on a host whose session is open."""
     output_folder, log_folder = folders
-    cache, problems = make_latents(
-        run,
-        host,
-        [*prepared.pictures, *prepared.held_out],
-        spill=spill_folder(log_folder, run.name),
-        progress=lambda done, total: listener(Preparing("encoding pictures", done, total)),
-        should_stop=lambda: commands.stopping,
-    )
-    for problem in problems:
-        listener(Notice("warning", 0, problem))
+    cache, source = _sources(run, host, prepared, log_folder, listener, commands=commands, world=world)
     layers = host.layers()
     words = assemble.make_words(run, host.text, host.device)
     initial = {name: tuple(t.detach().clone() for t in towers) for name, towers in words.as_mapping().items()}
     network = assemble.make_network(run, layers, host.device)
-    source = _source(run, prepared, cache, world)
     dtype = assemble.autocast_dtype(run.memory, layers[0].module)
     micro_step = MicroStep(
         host.text,
@@ -155,6 +155,7 @@ def _build(
         noise=assemble.make_noise_settings(run.noise),
         device=host.device,
         autocast_dtype=dtype,
+        network_off=nullcontext if network is None else lambda: network.with_multipliers(unet=0.0, te=0.0),
     )
     trainable = Trainable(
         words,
@@ -184,7 +185,7 @@ def _build(
             name=run.name,
             seed=run.seed,
             max_steps=run.schedule.max_steps,
-            accumulation=run.schedule.accumulation,
+            accumulation=source.micro_batches,
             save_every_steps=run.saving.every_steps,
             state_every_steps=run.saving.state_every_steps,
             keep_states=run.saving.keep_states,
@@ -221,14 +222,60 @@ def fingerprint(run: Run, host: Host, prepared: Prepared) -> str:
     settings["data"].pop("cache_folder")
     settings["memory"].pop("latents_mb")
     pictures = [[picture.key, picture.caption, picture.repeats] for picture in prepared.pictures]
+    pictures += [[picture.key, picture.caption, picture.repeats] for picture in prepared.regularisation]
     facts = json.dumps([settings, host.info.name, host.info.sha256, host.codec.fingerprint, pictures], sort_keys=True)
     return hashlib.sha256(facts.encode()).hexdigest()
 
 
-def _source(run: Run, prepared: Prepared, cache: LatentCache, world: World) -> BatchSource:
+def _sources(
+    run: Run,
+    host: Host,
+    prepared: Prepared,
+    log_folder: Path,
+    listener: Listener,
+    *,
+    commands: Commands,
+    world: World,
+) -> tuple[LatentCache, Mixture]:
+    """The run's own latents, and the batches of all sets."""
+
+    def telling(activity: str) -> Callable[[int, int], None]:
+        return lambda done, total: listener(Preparing(activity, done, total))
+
+    spill = spill_folder(log_folder, run.name)
+    cache, problems = make_latents(
+        run,
+        host,
+        prepared.pictures,
+        held_out=prepared.held_out,
+        spill=spill,
+        progress=telling("encoding pictures"),
+        should_stop=lambda: commands.stopping,
+    )
+    class_source = None
+    if prepared.regularisation:
+        class_cache, more = make_class_latents(
+            run,
+            host,
+            prepared.regularisation,
+            memory_used_bytes=cache.size_bytes,
+            spill=spill,
+            progress=telling("encoding class pictures"),
+            should_stop=lambda: commands.stopping,
+        )
+        problems += more
+        class_source = _class_source(run, class_cache, world)
+    for problem in problems:
+        listener(Notice("warning", 0, problem))
+    return cache, assemble.make_mixture(run, _source(run, prepared, cache, world, host.text.token_ids), class_source)
+
+
+def _source(
+    run: Run, prepared: Prepared, cache: LatentCache, world: World, token_ids: Callable[[str], list[int]]
+) -> BatchSource:
     return BatchSource(
         cache,
-        assemble.make_captions(run, word_of_concepts(run, prepared.dataset)),
+        assemble.make_captions(run, word_of_concepts(run, prepared.dataset), token_ids),
         batch_size=run.schedule.batch_size,
         accumulation=run.schedule.accumulation,
         words=[word.name for word in run.words],
@@ -236,7 +283,30 @@ def _source(run: Run, prepared: Prepared, cache: LatentCache, world: World) -> B
         rank=world.rank,
         world_size=world.size,
         latents="draw" if run.data.random_latent else "mean",
-        draw_weights={p.key: float(p.repeats) for p in prepared.pictures} if prepared.held_out else None,
+        unmasked=run.data.mask_off,
+        draw_weights=_draw_weights(run, prepared),
+    )
+
+
+def _draw_weights(run: Run, prepared: Prepared) -> dict[str, float] | None:
+    """How often each trained picture comes, where repeats do not say it all."""
+    if draws_as_folders_say(run) and not prepared.held_out:
+        return None
+    rates = prepared.draw_rates
+    return {picture.key: rates.get(picture.key, float(picture.repeats)) for picture in prepared.pictures}
+
+
+def _class_source(run: Run, cache: LatentCache, world: World) -> BatchSource:
+    return BatchSource(
+        cache,
+        assemble.make_class_captions(run),
+        batch_size=assemble.class_batch_size(run, processes=world.size),
+        accumulation=run.schedule.accumulation,
+        words=[word.name for word in run.words],
+        seed=derive_seed("class pictures", run.seed),
+        rank=world.rank,
+        world_size=world.size,
+        latents="draw" if run.data.random_latent else "mean",
     )
 
 

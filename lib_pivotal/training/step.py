@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from lib_pivotal.ports import Conditioning, Denoiser, TextEncoder, TrainingBatch, WordVectors
+from lib_pivotal.ports import Denoiser, TextEncoder, TrainingBatch, WordVectors
 from lib_pivotal.training.noise import make_noise, perturb_noise
 from lib_pivotal.training.objective import Objective
 from lib_pivotal.training.schedule import NoiseSchedule
@@ -46,6 +46,7 @@ class MicroStep:
     """The forward half of a training step.
 
     `autocast_dtype` is the arithmetic of the frozen model (None = as the weights are). The loss is computed in fp32.
+    `network_off` switches what is trained in the model's layers off for a while; prior targets are made so.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class MicroStep:
         noise: NoiseSettings,
         device: torch.device,
         autocast_dtype: torch.dtype | None = None,
+        network_off: Callable[[], contextlib.AbstractContextManager[object]] = contextlib.nullcontext,
     ) -> None:
         self._text = text
         self._denoiser = denoiser
@@ -66,6 +68,7 @@ class MicroStep:
         self._noise = noise
         self._device = device
         self._autocast_dtype = autocast_dtype
+        self._network_off = network_off
 
     def draw_noise(self, latents: Tensor, *, seeds: tuple[int, int], first_sample: int) -> NoisyBatch:
         """Noise and timesteps of each sample from its own generator: (seed, step) and its index in the step.
@@ -105,14 +108,10 @@ class MicroStep:
         if timesteps is not None:
             timesteps = timesteps.to(self._device)
             drawn = NoisyBatch(self._schedule.add_noise(latents, drawn.noise, timesteps), drawn.noise, timesteps)
-        with self._autocast():
-            conditioning = self._text.encode(batch.captions, words)
-            if batch.sizes is not None:
-                conditioning = replace(conditioning, sizes=batch.sizes.to(self._device))
-            if batch.inpaint is not None:
-                conditioning = replace(conditioning, concat=batch.inpaint.to(self._device))
-            prediction = self._predict(drawn, conditioning)
-        target = self._schedule.target(latents, drawn.noise, drawn.timesteps)
+        target = self._prior(batch, drawn) if batch.prior else None
+        prediction = self._predict(batch, drawn, words)
+        if target is None:
+            target = self._schedule.target(latents, drawn.noise, drawn.timesteps)
         return self._objective(
             prediction.float(),
             target,
@@ -122,8 +121,23 @@ class MicroStep:
             weights=batch.weights.to(self._device),
         )
 
-    def _predict(self, drawn: NoisyBatch, conditioning: Conditioning) -> Tensor:
-        return self._denoiser(drawn.noisy, drawn.timesteps, conditioning)
+    def _predict(self, batch: TrainingBatch, drawn: NoisyBatch, words: WordVectors) -> Tensor:
+        with self._autocast():
+            conditioning = self._text.encode(batch.captions, words)
+            if batch.sizes is not None:
+                conditioning = replace(conditioning, sizes=batch.sizes.to(self._device))
+            if batch.inpaint is not None:
+                conditioning = replace(conditioning, concat=batch.inpaint.to(self._device))
+            return self._denoiser(drawn.noisy, drawn.timesteps, conditioning)
+
+    def _prior(self, batch: TrainingBatch, drawn: NoisyBatch) -> Tensor:
+        """What the checkpoint itself predicts at the same noise: no network, no words, no gradient.
+
+        OneTrainer's prior prediction (modules/trainer/GenericTrainer.py, 23df383) and ai-toolkit's differential output
+        preservation (extensions_built_in/sd_trainer/SDTrainer.py, 27a03a9).
+        """
+        with torch.no_grad(), self._network_off():
+            return self._predict(batch, drawn, {}).float()
 
     def _autocast(self) -> contextlib.AbstractContextManager[object]:
         if self._autocast_dtype is None:
@@ -149,6 +163,9 @@ def _slice(batch: TrainingBatch, part: slice) -> TrainingBatch:
         words=batch.words[part],
         sizes=None if batch.sizes is None else batch.sizes[part],
         inpaint=None if batch.inpaint is None else batch.inpaint[part],
+        name=batch.name,
+        again=batch.again,
+        prior=batch.prior,
     )
 
 

@@ -4,17 +4,36 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
 from lib_pivotal.errors import PivotalError
-from lib_pivotal.ui.bundles_html import bundle_card, bundle_list
+from lib_pivotal.later import later
 from lib_pivotal.ui.desk import sentence
 from lib_pivotal.ui.page import Page, message, quiet, unchanged
-from lib_pivotal.ui.shelf import Shelf
+
+if TYPE_CHECKING:
+    from lib_pivotal.bundle.embedding_files import EmbeddingFormat
+    from lib_pivotal.bundle.workshop import Layout
+    from lib_pivotal.ui import bundles_html
+    from lib_pivotal.ui.shelf import Shelf
+else:
+    bundles_html = later("lib_pivotal.ui.bundles_html")
 
 STRIPPED = {"U-Net": "unet", "text encoder": "te", "text encoder 2": "te2", "words": "words", "metadata": "metadata"}
+WORDS_AS: dict[str, EmbeddingFormat] = {
+    "web UI, Forge, ComfyUI (.safetensors)": "a1111",
+    "web UI, as it wrote them itself (.pt)": "a1111_pt",
+    "diffusers and InvokeAI": "diffusers",
+    "kohya's scripts": "kohya",
+    "HCP-Diffusion": "hcp",
+}
+NETWORK_AS: dict[str, Layout] = {
+    "diffusers and InvokeAI (.safetensors)": "diffusers",
+    "peft (a folder)": "peft",
+    "kohya's scripts, web UI, Forge, ComfyUI": "kohya",
+}
 CHOOSE = '<div class="pivotal-empty">Choose a file on the left.</div>'
 
 
@@ -52,6 +71,7 @@ def _build_words(page: Page) -> None:
         )
         parts["bundle_rename"] = gr.Button("Rename", elem_id="pivotal_bundle_rename", min_width=90, scale=1)
         parts["bundle_delete"] = gr.Button("Take out", elem_id="pivotal_bundle_delete", min_width=90, scale=1)
+    page.html("bundle_name_note")
     with gr.Row(elem_classes=["pivotal-row"]):
         parts["bundle_add"] = gr.UploadButton(
             "Put a word in (embedding file)",
@@ -59,13 +79,24 @@ def _build_words(page: Page) -> None:
             size="sm",
             elem_id="pivotal_bundle_add",
         )
-        parts["bundle_split"] = gr.Button("Split into files", size="sm", elem_id="pivotal_bundle_split")
         parts["bundle_verify"] = gr.Button("Verify", size="sm", elem_id="pivotal_bundle_verify")
 
 
 def _build_whole(page: Page) -> None:
     parts = page.parts
     with gr.Accordion("Write another file from it", open=False, elem_id="pivotal_bundle_more"):
+        with gr.Row(elem_classes=["pivotal-row"]):
+            parts["bundle_words_as"] = gr.Dropdown(
+                list(WORDS_AS), value=next(iter(WORDS_AS)), label="Each word as a file for",
+                elem_id="pivotal_bundle_words_as", scale=4,
+            )  # fmt: skip
+            parts["bundle_split"] = gr.Button("Split", elem_id="pivotal_bundle_split", min_width=90, scale=1)
+        with gr.Row(elem_classes=["pivotal-row"]):
+            parts["bundle_network_as"] = gr.Dropdown(
+                list(NETWORK_AS), value=next(iter(NETWORK_AS)), label="The network for",
+                elem_id="pivotal_bundle_network_as", scale=4,
+            )  # fmt: skip
+            parts["bundle_convert"] = gr.Button("Convert", elem_id="pivotal_bundle_convert", min_width=90, scale=1)
         with gr.Row(elem_classes=["pivotal-row"]):
             parts["bundle_parts"] = gr.CheckboxGroup(
                 list(STRIPPED), label="A copy without", elem_id="pivotal_bundle_parts", scale=4
@@ -83,18 +114,21 @@ def _build_whole(page: Page) -> None:
 
 def bind_bundles_panel(page: Page) -> None:
     """Choose, filter, and work; each work shows what it did and what the file is now."""
-    parts, shelf = page.parts, Shelf(page.desk.manager.studio)
+    parts = page.parts
     names = ("bundle_list", "bundle_card", "bundle_work", "bundle_word", "bundle_others", "bundle_said")
     outputs = [parts[name] for name in names]
     base = [parts["bundle_pick"], parts["bundle_filter"]]
 
     def show(pick: str, query: str) -> list[Any]:
-        return shown(shelf, pick, query, "")
+        return shown(page.shelf, pick, query, "")
 
     quiet(parts["bundle_show"].click, show, base, outputs)
     quiet(parts["bundle_reload"].click, show, base, outputs)
     quiet(
-        parts["bundle_filter"].change, lambda pick, query: shown(shelf, pick, query, "")[0], base, parts["bundle_list"]
+        parts["bundle_filter"].change,
+        lambda pick, query: shown(page.shelf, pick, query, "")[0],
+        base,
+        parts["bundle_list"],
     )
 
     def bind(name: str, act: Callable[..., str], *inputs: str, event: str = "click") -> None:
@@ -103,29 +137,51 @@ def bind_bundles_panel(page: Page) -> None:
                 said = message(act(pick, *values), "ok")
             except (PivotalError, OSError) as error:
                 said = message(sentence(error))
-            return shown(shelf, pick, query, said)
+            return shown(page.shelf, pick, query, said)
 
         quiet(getattr(parts[name], event), work, [*base, *(parts[other] for other in inputs)], outputs)
 
     bind(
         "bundle_rename",
-        lambda pick, word, new: shelf.rename_word(pick, word or "", (new or "").strip()),
+        lambda pick, word, new: page.shelf.rename_word(pick, word or "", (new or "").strip()),
         "bundle_word",
         "bundle_new",
     )
-    bind("bundle_delete", lambda pick, word: shelf.delete_word(pick, word or ""), "bundle_word")
-    bind("bundle_add", lambda pick, file: shelf.add_word(pick, Path(file.name)), "bundle_add", event="upload")
-    bind("bundle_split", shelf.split)
+    quiet(
+        parts["bundle_new"].change,
+        lambda pick, word, new: _name_note(page.shelf, pick, word or "", (new or "").strip()),
+        [parts["bundle_pick"], parts["bundle_word"], parts["bundle_new"]],
+        parts["bundle_name_note"],
+    )
+    bind("bundle_delete", lambda pick, word: page.shelf.delete_word(pick, word or ""), "bundle_word")
+    bind("bundle_add", lambda pick, file: page.shelf.add_word(pick, Path(file.name)), "bundle_add", event="upload")
+    bind("bundle_split", lambda pick, form: page.shelf.split(pick, WORDS_AS[form]), "bundle_words_as")
+    bind("bundle_convert", lambda pick, form: page.shelf.convert(pick, NETWORK_AS[form]), "bundle_network_as")
     bind(
-        "bundle_strip", lambda pick, chosen: shelf.strip(pick, [STRIPPED[one] for one in chosen or ()]), "bundle_parts"
+        "bundle_strip",
+        lambda pick, chosen: page.shelf.strip(pick, [STRIPPED[one] for one in chosen or ()]),
+        "bundle_parts",
     )
     bind(
         "bundle_join",
-        lambda pick, others, out: shelf.join(pick, others or (), out or ""),
+        lambda pick, others, out: page.shelf.join(pick, others or (), out or ""),
         "bundle_others",
         "bundle_joined",
     )
-    bind("bundle_verify", lambda pick: _verdict(shelf.verify(pick)))
+    bind("bundle_verify", lambda pick: _verdict(page.shelf.verify(pick)))
+
+
+def _name_note(shelf: Shelf, pick: str, word: str, new: str) -> str:
+    """What the checker says of a new name, while it is typed."""
+    if not new or not pick:
+        return ""
+    try:
+        issues = shelf.name_issues(pick, word, new)
+    except (PivotalError, OSError) as error:
+        return message(sentence(error))
+    good = [] if any(issue.level != "info" for issue in issues) else [message(f"{new} is a good name", "ok")]
+    told = [message(f"{issue.reason}. {issue.remedy}".strip(), issue.level) for issue in issues]
+    return "".join([*good, *told])
 
 
 def _verdict(problems: list[str]) -> str:
@@ -139,7 +195,7 @@ def shown(shelf: Shelf, pick: str, query: str, said: str) -> list[Any]:
     except (PivotalError, OSError) as error:
         return [message(sentence(error)), CHOOSE, gr.update(visible=False), unchanged(), unchanged(), said]
     chosen = pick if pick in names else ""
-    files = bundle_list(summaries, names, query=query or "", chosen=chosen)
+    files = bundles_html.bundle_list(summaries, names, query=query or "", chosen=chosen)
     if not chosen:
         return [files, CHOOSE, gr.update(visible=False), unchanged(), unchanged(), said]
     summary = summaries[names.index(chosen)]
@@ -147,7 +203,7 @@ def shown(shelf: Shelf, pick: str, query: str, said: str) -> list[Any]:
     others = [name for name in names if name != chosen]
     return [
         files,
-        bundle_card(summary, chosen),
+        bundles_html.bundle_card(summary, chosen),
         gr.update(visible=True),
         gr.update(choices=words, value=words[0] if words else None),
         gr.update(choices=others, value=[]),

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
 from lib_pivotal.errors import BundleError, HostError, PivotalError
-from lib_pivotal.runs.comparing import Comparison, compare
+from lib_pivotal.later import later
 from lib_pivotal.ui.desk import sentence
 from lib_pivotal.ui.page import Page, message, quiet, unchanged
-from lib_pivotal.ui.shelf import Shelf
+
+if TYPE_CHECKING:
+    from lib_pivotal.runs import comparing
+    from lib_pivotal.runs.comparing import Comparison
+    from lib_pivotal.ui.shelf import Shelf
+else:
+    comparing = later("lib_pivotal.runs.comparing")
 
 FIRST_WORDS = 4
 INTRO = (
@@ -67,28 +73,33 @@ def _numbers(page: Page) -> None:
 
 def bind_compare_panel(page: Page) -> None:
     """The file chooses the words; the button draws."""
-    parts, shelf = page.parts, Shelf(page.desk.manager.studio)
+    parts = page.parts
     choices = [parts["compare_file"], parts["compare_words"]]
 
     def lists(chosen: str | None) -> list[Any]:
         try:
-            summaries, names = shelf.listing()
+            summaries, names = page.shelf.listing()
         except (PivotalError, OSError):
             return [unchanged(), unchanged()]
         with_words = [name for name, summary in zip(names, summaries, strict=True) if summary.words]
         file = chosen if chosen in with_words else (with_words[0] if with_words else None)
-        return [gr.update(choices=with_words, value=file), _words_of(shelf, file)]
+        return [gr.update(choices=with_words, value=file), _words_of(page.shelf, file)]
 
     quiet(page.hidden_button("compare_lists").click, lists, parts["compare_file"], choices)
     quiet(
-        parts["compare_file"].input, lambda file: _words_of(shelf, file), parts["compare_file"], parts["compare_words"]
+        parts["compare_file"].input,
+        lambda file: _words_of(page.shelf, file),
+        parts["compare_file"],
+        parts["compare_words"],
     )
 
     def draw(*values: Any) -> list[Any]:
         try:
             if page.desk.running():
                 raise HostError("a run is going on: its own rows show how it is; compare when it has ended")
-            path = compare(page.desk.manager.studio, _wanted(shelf, dict(zip(FIELDS, values, strict=True))))
+            path = comparing.compare(
+                page.desk.manager.studio, _wanted(page.shelf, dict(zip(FIELDS, values, strict=True)))
+            )
         except (PivotalError, OSError) as error:
             return [message(sentence(error)), unchanged()]
         return [
@@ -134,7 +145,7 @@ def _wanted(shelf: Shelf, values: dict[str, Any]) -> Comparison:
         if value is None or not low <= value <= high:
             raise BundleError(f"{name} must be from {low} to {high}")
     lines = tuple(line.strip() for line in (values["prompts"] or "").splitlines() if line.strip())
-    return Comparison(
+    return comparing.Comparison(
         file=shelf.path(values["file"] or ""),
         words=tuple(values["words"] or ()),
         prompts=lines or ("{word}",),

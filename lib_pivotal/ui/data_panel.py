@@ -5,17 +5,23 @@ from __future__ import annotations
 from dataclasses import replace
 from html import escape
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
 from lib_pivotal.config import Run, WordConfig
 from lib_pivotal.errors import PivotalError
+from lib_pivotal.later import later
 from lib_pivotal.runs.presets import preset
-from lib_pivotal.runs.proposal import draws_of
-from lib_pivotal.ui import dataset_html
-from lib_pivotal.ui.page import Page, error_html, note, quiet, unchanged
-from lib_pivotal.ui.words_html import tag_cards, words_json, words_table
+from lib_pivotal.ui.page import NO_WORDS, Page, error_html, note, quiet, unchanged
+
+if TYPE_CHECKING:
+    from lib_pivotal.runs import proposal
+    from lib_pivotal.ui import dataset_html, words_html
+else:
+    proposal = later("lib_pivotal.runs.proposal")
+    dataset_html = later("lib_pivotal.ui.dataset_html")
+    words_html = later("lib_pivotal.ui.words_html")
 
 EMPTY = (
     '<div class="pivotal-empty">Give a folder of pictures. A caption is a text file of the same name; '
@@ -38,7 +44,7 @@ def build_data_panel(page: Page) -> None:
     page.html("findings")
     with gr.Column(elem_classes=["pivotal-section", "pivotal-group"]):
         gr.HTML("<h3>Words</h3>", elem_classes=["pivotal-html"])
-        page.html("words_table", words_table((), {}))
+        page.html("words_table", NO_WORDS)
         with gr.Row(elem_classes=["pivotal-tools"]):
             page.parts["add_word"] = gr.Button(
                 "Add a word", size="sm", elem_id="pivotal_add_word", min_width=120, scale=0
@@ -85,12 +91,12 @@ def bind_data_panel(page: Page) -> None:
         run = page.read(values)[0]
         run = replace(run, words=(*run.words, WordConfig(name=_free_name(run))))
         rows = page.desk.rows(run)
-        return [words_json(run.words), words_table(rows, draws_of(run, rows))]
+        return [words_html.words_json(run.words), words_html.words_table(rows, proposal.draws_of(run, rows))]
 
     quiet(parts["add_word"].click, add_word, form.components, [form["words"], parts["words_table"]])
 
     def show(query: str, number: str, *values: Any) -> str:
-        return _gallery(page, page.read(values)[0], query, number)
+        return gallery_of(page, page.read(values)[0], query, number)
 
     inputs = [parts["filter"], parts["gallery_page"], *form.components]
     quiet(parts["gallery_show"].click, show, inputs, parts["gallery"])
@@ -118,12 +124,12 @@ def data_outputs(page: Page, run: Run, remarks: tuple[str, ...] = ()) -> list[An
     """What stands below the folder for a run whose folder was scanned (or was not)."""
     dataset = page.desk.dataset(run.data.folder)
     rows = page.desk.rows(run)
-    table = words_table(rows, draws_of(run, rows))
+    table = words_html.words_table(rows, proposal.draws_of(run, rows))
     if dataset is None:
         shown = gr.update(visible=False)
         return [EMPTY, "", table, shown, "", shown, "", ""]
     findings = page.desk.findings(run, rows, remarks)
-    cards = tag_cards(rows)
+    cards = words_html.tag_cards(rows)
     return [
         dataset_html.summary(dataset, len(rows), len(findings)),
         dataset_html.problems_list(findings),
@@ -136,7 +142,8 @@ def data_outputs(page: Page, run: Run, remarks: tuple[str, ...] = ()) -> list[An
     ]
 
 
-def _gallery(page: Page, run: Run, query: str, number: str) -> str:
+def gallery_of(page: Page, run: Run, query: str, number: str) -> str:
+    """The page of thumbnails that a filter and a page's number ask for."""
     dataset = page.desk.dataset(run.data.folder)
     if dataset is None:
         return ""

@@ -69,8 +69,13 @@ def _cell(picture: Picture, rows: Sequence[WordRow]) -> str:
     repeats = f" · ×{picture.repeats}" if picture.repeats != 1 else ""
     mask = " · mask" if picture.mask_path else ""
     size = f"{picture.width_px}×{picture.height_px}"
+    key = escape(picture.key)
+    tool = (
+        f'<button type="button" class="pivotal-mini" data-caption="{key}">caption</button> '
+        f'<button type="button" class="pivotal-mini" data-paint="{key}">mask</button>'
+    )
     return (
-        f"<figure>{image}<figcaption><b>{escape(picture.path.name)}</b><small>{size}{repeats}{mask}</small>"
+        f"<figure>{image}<figcaption><b>{escape(picture.path.name)}</b><small>{size}{repeats}{mask} {tool}</small>"
         f"<p>{caption(picture.caption, rows)}</p></figcaption></figure>"
     )
 

@@ -11,28 +11,31 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lib_pivotal.bundle.format import META_RUN
-from lib_pivotal.bundle.safetensors_file import read_header
 from lib_pivotal.config import Run, check_run, write_run
-from lib_pivotal.data.dataset import scan
-from lib_pivotal.data.records import Dataset
 from lib_pivotal.errors import BundleError, ConfigError, Fault, HostError, PivotalError
 from lib_pivotal.files import replacing
+from lib_pivotal.later import later
 from lib_pivotal.runs.manager import RunManager
 from lib_pivotal.runs.presets import apply_preset, fitting_preset, read_run_settings, saved_presets
-from lib_pivotal.runs.proposal import (
-    WordRow,
-    describe_words,
-    draws_of,
-    legal_name,
-    never_apart,
-    propose,
-    word_problems,
-)
-from lib_pivotal.ui.dataset_html import Finding
 from lib_pivotal.ui.run_html import is_active
+
+if TYPE_CHECKING:
+    from lib_pivotal.bundle import safetensors_file
+    from lib_pivotal.data import dataset as scanning
+    from lib_pivotal.data.records import Dataset
+    from lib_pivotal.runs import naming, proposal
+    from lib_pivotal.runs.proposal import WordRow
+    from lib_pivotal.training import prepare as preparing
+    from lib_pivotal.ui.dataset_html import Finding
+else:
+    scanning = later("lib_pivotal.data.dataset")
+    safetensors_file = later("lib_pivotal.bundle.safetensors_file")
+    naming = later("lib_pivotal.runs.naming")
+    preparing = later("lib_pivotal.training.prepare")
+    proposal = later("lib_pivotal.runs.proposal")
 
 SCANS_KEPT = 4
 _BAD_IN_FILES = re.compile(r'[<>:"/\\|?*,\x00-\x1f]')
@@ -68,7 +71,7 @@ class Desk:
         """
         if not folder.strip():
             raise ConfigError([Fault("data.folder", "", "is empty", "Give the folder that holds the pictures.")])
-        dataset = scan(folder.strip())
+        dataset = scanning.scan(folder.strip())
         with self._lock:
             self._scans[folder.strip()] = dataset
             self._scans.move_to_end(folder.strip())
@@ -81,16 +84,26 @@ class Desk:
         with self._lock:
             return self._scans.get(folder.strip())
 
+    def recaption(self, folder: str, key: str, caption: str) -> None:
+        """Give a picture of a scan another caption; remarks on files stay as the scan found them."""
+        with self._lock:
+            dataset = self._scans.get(folder.strip())
+            if dataset is None:
+                return
+            pictures = tuple(replace(p, caption=caption) if p.key == key else p for p in dataset.pictures)
+            self._scans[folder.strip()] = replace(dataset, pictures=pictures)
+            self._described = None, ()
+
     def propose(self, run: Run) -> tuple[Run, str, tuple[str, ...]]:
         """Scan the run's folder and fit words, size, steps and name to it: the run, its preset, remarks."""
         dataset = self.scan(run.data.folder)
-        proposal = propose(dataset)
-        words = tuple(row.word for row in proposal.rows)
-        name = run.name or legal_name(dataset.folder.resolve().name)
-        data = replace(run.data, resolution_px=proposal.resolution_px, templates=proposal.templates)
+        proposed = proposal.propose(dataset, run)
+        words = tuple(row.word for row in proposed.rows)
+        name = run.name or proposal.legal_name(dataset.folder.resolve().name)
+        data = replace(run.data, resolution_px=proposed.resolution_px, balance=proposed.balance)
         run = replace(run, name=name, words=words, data=data)
-        key = fitting_preset(proposal.rows)
-        return self.with_preset(key, run, proposal.rows), key, proposal.remarks
+        key = fitting_preset(proposed.rows)
+        return self.with_preset(key, run, proposed.rows), key, proposed.remarks
 
     def with_preset(self, key: str, run: Run, rows: Sequence[WordRow]) -> Run:
         """The run with a preset's settings, and over them those that the user has chosen for all runs."""
@@ -100,12 +113,12 @@ class Desk:
         """The run's words with what the scanned pictures say of them."""
         dataset = self.dataset(run.data.folder)
         if dataset is None:
-            return tuple(WordRow(word, 0, 0.0) for word in run.words)
-        key = (id(dataset), run.words, bool(run.data.templates))
+            return tuple(proposal.WordRow(word, 0, 0.0) for word in run.words)
+        key = (id(dataset), run.words, run.data)
         with self._lock:
             known, rows = self._described
         if known != key:
-            rows = describe_words(dataset, run.words, everywhere=bool(run.data.templates))
+            rows = proposal.describe_words(dataset, run)
             with self._lock:
                 self._described = key, rows
         return rows
@@ -116,19 +129,33 @@ class Desk:
         if dataset is None:
             return []
         found: list[Finding] = [(p.level, p.message, p.keys) for p in dataset.problems]
-        taken = self.manager.studio.taken_names()
-        found += [("warning", text, ()) for text in word_problems(run, rows, taken=taken)]
+        found += [("warning", text, ()) for text in proposal.word_problems(run, rows)]
+        found += self._about_names(run)
         names = [row.word.name for row in rows]
-        for first, second, count in never_apart(dataset, names):
+        for first, second, count in proposal.never_apart(dataset, names):
             text = f"{first} and {second} never appear apart ({count} pictures): the run cannot tell which is which."
             found.append(("warning", text, ()))
-        unnamed = [p.key for p in dataset.pictures if not any(n.lower() in p.caption.lower() for n in names)]
+        named = {key for row in rows for key in row.keys}
+        unnamed = [p.key for p in dataset.pictures if p.key not in named]
         if names and unnamed and not run.data.templates:
             text = f"{len(unnamed)} picture(s) name none of the words: they teach the network, but no word."
             found.append(("info", text, tuple(unnamed)))
+        found += [(p.level, p.message, p.keys) for p in preparing.dataset_remarks(run, dataset.pictures)]
         found += [("info", remark, ()) for remark in remarks]
         order = {"error": 0, "warning": 1, "info": 2}
         return sorted(found, key=lambda finding: order[finding[0]])
+
+    def _about_names(self, run: Run) -> list[Finding]:
+        """What the checker of names has against the run's words; faults of spelling stand in the table already."""
+        found: list[Finding] = []
+        for word in run.words:
+            siblings = {other.name: "this run" for other in run.words if other is not word}
+            for issue in naming.name_issues(
+                self.manager.studio, word.name, vectors=word.vectors, file=f"{run.name}.safetensors", siblings=siblings
+            ):
+                if issue.level != "info":
+                    found.append(("warning", f"{issue.reason}. {issue.remedy}".strip(), ()))
+        return found
 
     # ---- before a run ----
 
@@ -142,7 +169,7 @@ class Desk:
         note = self.name_note(run.name)
         if note[0] == "error":
             found.append(Fault("name", run.name, note[1]))
-        return Checked(run, tuple(found), draws_of(run, self.rows(run)), note)
+        return Checked(run, tuple(found), proposal.draws_of(run, self.rows(run)), note)
 
     def name_note(self, name: str) -> tuple[str, str]:
         """Of the file's name: a level (`ok`, `warning`, `error`) and what to know."""
@@ -253,7 +280,7 @@ class Desk:
         """
         if file.suffix == ".json":
             return read_run_settings(file)
-        text = read_header(file).metadata.get(META_RUN, "")
+        text = safetensors_file.read_header(file).metadata.get(META_RUN, "")
         if not text:
             raise BundleError(f"{file.name}: carries no settings; it was not made here.")
         run, faults = check_run(json.loads(text))

@@ -2,19 +2,34 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
 from lib_pivotal.config import Run
 from lib_pivotal.errors import ConfigError, Fault
+from lib_pivotal.later import later
 from lib_pivotal.ui.desk import Checked, Desk, sentence
 from lib_pivotal.ui.form import TABLE, Form
-from lib_pivotal.ui.words_html import draws_bar
+
+if TYPE_CHECKING:
+    from lib_pivotal.ui import shelf as shelves
+    from lib_pivotal.ui import words_html
+    from lib_pivotal.ui.shelf import Shelf
+else:
+    shelves = later("lib_pivotal.ui.shelf")
+    words_html = later("lib_pivotal.ui.words_html")
+
+
+NO_WORDS = (
+    '<div class="pivotal-empty">No words yet. Scan a folder: words that its captions use are proposed here. '
+    "Or add one by hand.</div>"
+)
 
 
 @dataclass(frozen=True)
@@ -37,6 +52,11 @@ class Page:
     extras: TabExtras
     form: Form = field(default_factory=Form)
     parts: dict[str, Any] = field(default_factory=dict)
+
+    @functools.cached_property
+    def shelf(self) -> Shelf:
+        """Work on the files of the LoRA folder."""
+        return shelves.Shelf(self.desk.manager.studio)
 
     def hidden_button(self, name: str) -> Any:
         """A button that only `pivotal.js` presses."""
@@ -104,7 +124,9 @@ def _link(path: str) -> str:
 def facts_of(checked: Checked) -> str:
     """For `pivotal.js`: marks on fields, and the draws of each word."""
     faults = [{"field": fault.field, "text": fault_text(fault)} for fault in checked.faults]
-    return payload({"faults": faults, "draws": {name: draws_bar(draws) for name, draws in checked.draws.items()}})
+    return payload(
+        {"faults": faults, "draws": {name: words_html.draws_bar(draws) for name, draws in checked.draws.items()}}
+    )
 
 
 def message(text: str, level: str = "error") -> str:

@@ -5,11 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from lib_pivotal.evaluation.parts_grid import ROWS
-from lib_pivotal.ui.charts import lines_chart, loss_chart
-from lib_pivotal.ui.thumbs import thumbnail
+from lib_pivotal.later import later
+
+if TYPE_CHECKING:
+    from lib_pivotal.evaluation import parts_grid
+    from lib_pivotal.ui import charts, thumbs
+else:
+    parts_grid = later("lib_pivotal.evaluation.parts_grid")
+    charts = later("lib_pivotal.ui.charts")
+    thumbs = later("lib_pivotal.ui.thumbs")
 
 Snapshot = Mapping[str, Any]
 
@@ -102,13 +108,15 @@ def curves(snapshot: Snapshot | None) -> str:
     if snapshot is None:
         return ""
     last = snapshot["max_steps"]
-    charts = [loss_chart(snapshot["loss"]["steps"], snapshot["loss"]["values"], last_step=last)]
+    drawn = [charts.loss_chart(snapshot["loss"]["steps"], snapshot["loss"]["values"], last_step=last)]
     if snapshot["word_norms"] or not snapshot["step"]:  # room is kept for it from the start
-        charts.append(lines_chart("Length of the words' vectors", _short_names(snapshot["word_norms"]), last_step=last))
+        drawn.append(
+            charts.lines_chart("Length of the words' vectors", _short_names(snapshot["word_norms"]), last_step=last)
+        )
     if snapshot["shares"]:
         title = "Share that the words carry"
-        charts.append(lines_chart(title, snapshot["shares"], last_step=last, percent=True))
-    return f'<div class="pivotal-charts">{"".join(charts)}</div>'
+        drawn.append(charts.lines_chart(title, snapshot["shares"], last_step=last, percent=True))
+    return f'<div class="pivotal-charts">{"".join(drawn)}</div>'
 
 
 def _short_names(curves_: Mapping[str, Any]) -> dict[str, Any]:
@@ -129,7 +137,7 @@ def rows(snapshot: Snapshot | None, *, column: str = "", picked: int | None = No
     )
     shown = thinned(pictures)
     header = "".join(_step_button(item["step"], chosen=item["step"] == picked) for item in shown)
-    body = "".join(_row(row.label, shown, index) for row in ROWS)
+    body = "".join(_row(row.label, shown, index) for row in parts_grid.ROWS)
     return (
         f'<div class="pivotal-chips">{chips}</div><div class="pivotal-rows-scroll"><table class="pivotal-rows">'
         f"<thead><tr><th>step</th>{header}</tr></thead><tbody>{body}</tbody></table></div>"
@@ -159,7 +167,7 @@ def _row(label: str, shown: Sequence[Any], index: int) -> str:
     cells = []
     for item in shown:
         files = item["rows"].get(label, ())
-        uri = thumbnail(files[index], CELL_PX) if index < len(files) else ""
+        uri = thumbs.thumbnail(files[index], CELL_PX) if index < len(files) else ""
         alt = escape(f"{label}, step {item['step']}")
         cells.append(f'<td><img src="{uri}" alt="{alt}" data-zoom="1"></td>' if uri else "<td><i></i></td>")
     return f"<tr><th>{escape(label)}</th>{''.join(cells)}</tr>"
@@ -172,10 +180,11 @@ def picked_step(snapshot: Snapshot, step: int) -> str:
         return ""
     heads = "".join(f"<th>{escape(column)}</th>" for column in item["columns"])
     lines = []
-    for row in ROWS:
+    for row in parts_grid.ROWS:
         files = item["rows"].get(row.label, ())
         cells = "".join(
-            f'<td><img src="{thumbnail(file, 256)}" alt="{escape(row.label)}" data-zoom="1"></td>' for file in files
+            f'<td><img src="{thumbs.thumbnail(file, 256)}" alt="{escape(row.label)}" data-zoom="1"></td>'
+            for file in files
         )
         lines.append(f"<tr><th>{escape(row.label)}</th>{cells}</tr>")
     head_ = f"<thead><tr><th>step {step}</th>{heads}</tr></thead>"
@@ -208,7 +217,8 @@ def outcome(snapshot: Snapshot | None) -> str:
         parts.append(_file_line(Path(ended["bundle"]), snapshot))
         parts.append(_prompts(Path(ended["bundle"]).stem, snapshot["facts"].get("words", [])))
     elif ended["reason"] != "failed":
-        parts.append("<p>It ended before the first step, so no file was written.</p>")
+        told = ended["message"] if ended["reason"] == "finished" else ""
+        parts.append(f"<p>{_lines(told) or 'It ended before the first step, so no file was written.'}</p>")
     else:
         parts.append(_saved_before(snapshot))
     kind = "bad" if ended["reason"] == "failed" else "good"

@@ -93,6 +93,18 @@ def bind_run_panel(page: Page) -> None:
     shown = [parts["feedback"], parts["facts"], *outputs]
     quiet(parts["train"].click, start, [parts["pick"], sent, *form.components], shown)
 
+    def draw_class(pick: str, known: dict[str, str] | None, *values: Any) -> list[Any]:
+        run, _ = page.read(values)
+        try:
+            manager.make_class_pictures(manager.studio.adjusted(run))
+            feedback = message("Class pictures are being made; Stop ends it, and another click goes on.", "info")
+        except PivotalError as error:
+            feedback = error_html(error)
+        return [feedback, *_refreshed(page, pick, known)]
+
+    told = [parts["feedback"], *outputs]
+    quiet(parts["class_pictures"].click, draw_class, [parts["pick"], sent, *form.components], told)
+
     def command(act: Any) -> Any:
         def run(pick: str, known: dict[str, str] | None) -> list[Any]:
             act()

@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lib_pivotal.bundle import workshop
-from lib_pivotal.bundle.embedding_files import read_embedding
+from lib_pivotal.bundle.embedding_files import EmbeddingFormat, read_embedding
 from lib_pivotal.bundle.format import check_word_name
 from lib_pivotal.bundle.listing import BundleSummary, list_bundle, list_folder
 from lib_pivotal.bundle.verify import verify
+from lib_pivotal.embeddings.names import NameIssue
 from lib_pivotal.errors import BundleError
+from lib_pivotal.runs.naming import name_issues
 from lib_pivotal.runs.studio import Studio
 
 
@@ -43,8 +45,16 @@ class Shelf:
         return path
 
     def verify(self, name: str) -> list[str]:
-        """All problems of a file, read in full."""
-        return [str(problem) for problem in verify(self.path(name))]
+        """All problems of a file, read in full, and read by the process's own loader where it has one."""
+        path = self.path(name)
+        return [str(problem) for problem in (*verify(path), *self._studio.loader_problems(path))]
+
+    def name_issues(self, name: str, word: str, new: str) -> list[NameIssue]:
+        """What is to be known of a word's new name."""
+        summary = self.summary(name)
+        vectors = next((one.vectors for one in summary.words if one.name == word), 0)
+        siblings = {one.name: "this file" for one in summary.words if one.name != word}
+        return name_issues(self._studio, new, vectors=vectors, file=summary.path.name, siblings=siblings)
 
     def rename_word(self, name: str, word: str, new: str) -> str:
         """Give a word another name."""
@@ -73,12 +83,24 @@ class Shelf:
         self._changed(workshop.strip(path, parts, out=out))  # type: ignore[arg-type]
         return f"Written: {out.name}. The old file stays as it was."
 
-    def split(self, name: str) -> str:
+    def split(self, name: str, layout: EmbeddingFormat = "a1111") -> str:
         """Network and words as files of their own, in a folder where no list finds them by accident."""
         path = self.path(name)
-        folder = self._studio.runs_folder() / "split" / path.stem
-        written = workshop.split(path, folder)
+        folder = self._folder(path)
+        written = workshop.split(path, folder, layout=layout)
         return f"{len(written)} files are in {folder}: embedding files go into the embeddings folder."
+
+    def convert(self, name: str, layout: workshop.Layout) -> str:
+        """The network without its words in another program's layout, in the same folder."""
+        path = self.path(name)
+        folder = self._folder(path)
+        folder.mkdir(parents=True, exist_ok=True)
+        out = folder / f"{path.stem}-{layout}{'' if layout == 'peft' else '.safetensors'}"
+        written = workshop.convert(path, out, layout=layout, shape=self._studio.unet_shape(path))
+        return f"Written: {written}. It holds the network; its words come with Split."
+
+    def _folder(self, path: Path) -> Path:
+        return self._studio.runs_folder() / "split" / path.stem
 
     def join(self, name: str, others: Sequence[str], out: str, weights: Sequence[float] | None = None) -> str:
         """Several bundles as one."""

@@ -45,6 +45,10 @@ def build_settings(page: Page) -> None:
                 GROUPS[group], open=False, elem_id=f"pivotal_group_{group}", elem_classes=["pivotal-group"]
             ):
                 page.form.add_group(group, columns=3)
+                if group == "regularisation":
+                    page.parts["class_pictures"] = gr.Button(
+                        "Make the class pictures with this checkpoint", size="sm", elem_id="pivotal_class_pictures"
+                    )
                 gr.HTML(HELP, elem_classes=["pivotal-html"])
         with gr.Accordion("Load and save settings", open=False, elem_id="pivotal_load", elem_classes=["pivotal-group"]):
             _build_loading(page)

@@ -11,6 +11,7 @@ from typing import Any
 from lib_pivotal.config import WordConfig
 from lib_pivotal.runs.proposal import ADVISED_DRAWS, WordRow
 from lib_pivotal.ui.form import word_help
+from lib_pivotal.ui.page import NO_WORDS
 
 COLUMNS = (
     ("name", "Word"),
@@ -26,19 +27,21 @@ MORE = (
     ("freeze_step", "Freeze at step"),
     ("freeze_norm", "Freeze at length"),
     ("mirror", "May be mirrored"),
+    ("absorb", "Absorbs also"),
+    ("keep", "Leaves in captions"),
+    ("applies_to", "Is in pictures"),
+    ("form_of", "Is a form of"),
+    ("draw_weight", "Drawn ×"),
 )
 """Settings of a word that few need: behind the arrow of its line."""
 
-NUMBERS = ("vectors", "lr_factor", "weight_decay", "freeze_at", "freeze_step", "freeze_norm")
+NUMBERS = ("draw_weight", "vectors", "lr_factor", "weight_decay", "freeze_at", "freeze_step", "freeze_norm")
 
 
 def words_table(rows: Sequence[WordRow], draws: Mapping[str, float]) -> str:
     """The editor of all words; `draws` a word in the run as it is set now."""
     if not rows:
-        return (
-            '<div class="pivotal-empty">No words yet. Scan a folder: words that its captions use are proposed here. '
-            "Or add one by hand.</div>"
-        )
+        return NO_WORDS
     hints = word_help()
     heads = "".join(f'<th title="{escape(hints[key])}" class="c-{key}">{label}</th>' for key, label in COLUMNS)
     heads += '<th class="c-pictures" title="Pictures whose captions have the word.">Pictures</th>'
@@ -63,9 +66,11 @@ def _row(number: int, row: WordRow, draws: float) -> str:
         '<button type="button" class="pivotal-mini" data-more="1" title="More settings of this word">⋯</button>'
         '<button type="button" class="pivotal-mini" data-remove="1" title="Remove this word">✕</button>'
     )
+    shown = {key for key, _ in (*COLUMNS, *MORE)}  # what has no input of its own must survive an edit of the others
+    rest = escape(json.dumps({key: value for key, value in values.items() if key not in shown}))
     cells += f'<td class="c-pictures" data-label="Pictures">{row.pictures}{style}</td>'
     return (
-        f'<tbody data-word="{number}"><tr>{cells}'
+        f'<tbody data-word="{number}" data-rest="{rest}"><tr>{cells}'
         f'<td class="c-draws" data-label="Draws">{draws_bar(draws)}</td><td class="c-tools">{tools}</td></tr>'
         f'<tr class="pivotal-more" hidden><td colspan="8"><div>{more}</div></td></tr></tbody>'
     )
@@ -76,6 +81,9 @@ def _input(key: str, value: Any, label: str) -> str:
     common = f'data-key="{key}" title="{hint}" aria-label="{label}"'
     if isinstance(value, bool):
         return f'<input type="checkbox" {common}{" checked" if value else ""}>'
+    if isinstance(value, tuple | list):
+        text = escape(", ".join(value))
+        return f'<input type="text" {common} data-list="1" placeholder="several by commas" value="{text}">'
     if key in NUMBERS:
         return f'<input type="number" step="any" {common} value="{value:g}">'
     place = ' placeholder="random"' if key == "init_text" else ""

@@ -75,6 +75,21 @@ class ScanAnswer(BaseModel):
     problems: list[ProblemAnswer]
 
 
+class CaptionsRequest(BaseModel):
+    """Whose captions to write, and what writes them."""
+
+    folder: str
+    tagger: str = "deepbooru"
+
+
+class TaggerAnswer(BaseModel):
+    """Something that writes captions; `missing` says why it cannot be used, empty if it can."""
+
+    name: str
+    title: str
+    missing: str
+
+
 class PreflightAnswer(BaseModel):
     """What a run will cost."""
 
@@ -93,6 +108,7 @@ def register(app: FastAPI, manager: Callable[[], RunManager] = run_manager) -> N
     add = _adder(app)
     add("POST", "/runs", routes.start, StartAnswer)
     add("POST", "/runs/preflight", routes.preflight, PreflightAnswer)
+    add("POST", "/runs/class_pictures", routes.class_pictures, StartAnswer)
     add("GET", "/runs/resumable", routes.resumable, list[str])
     add("GET", "/runs/{run_id}", routes.show, dict[str, Any])
     for verb in ("stop", "save", "sample", "pause", "resume"):
@@ -101,6 +117,8 @@ def register(app: FastAPI, manager: Callable[[], RunManager] = run_manager) -> N
     add("POST", "/runs/{run_id}/checkpoint", routes.load_checkpoint, dict[str, Any])
     add("POST", "/live", routes.live, LiveAnswer)
     add("POST", "/scan", routes.scan, ScanAnswer)
+    add("GET", "/captions", routes.taggers, list[TaggerAnswer])
+    add("POST", "/captions", routes.write_captions, StartAnswer)
     add("GET", "/bundles", bundle_routes.list_bundles, None)
     add("POST", "/bundles/{verb}", bundle_routes.work, dict[str, Any])
 
@@ -122,6 +140,11 @@ class _Routes:
         return PreflightAnswer(
             **{**found.__dict__, "faults": [_fault(fault) for fault in found.faults], "remarks": list(found.remarks)}
         )
+
+    def class_pictures(self, run: dict[str, Any]) -> StartAnswer:
+        with _told():
+            view = self._manager().make_class_pictures(run_from_dict(run))
+        return StartAnswer(id=view.run_id, folder=str(view.folder))
 
     def resumable(self) -> list[str]:
         return [path.name for path in self._manager().resumable()]
@@ -174,6 +197,15 @@ class _Routes:
                 for p in found.problems
             ],
         )
+
+    def taggers(self) -> list[TaggerAnswer]:
+        found = self._manager().studio.taggers()
+        return [TaggerAnswer(name=one.name, title=one.title, missing=one.missing()) for one in found]
+
+    def write_captions(self, request: CaptionsRequest) -> StartAnswer:
+        with _told():
+            view = self._manager().write_captions(Path(request.folder), request.tagger)
+        return StartAnswer(id=view.run_id, folder=str(view.folder))
 
 
 @contextmanager

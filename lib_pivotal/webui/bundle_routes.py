@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import inspect
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI, HTTPException, Request, Response
 
 from lib_pivotal.errors import PivotalError
-from lib_pivotal.webui import bundle_work, catalog
+from lib_pivotal.later import later
+from lib_pivotal.webui import catalog
+
+if TYPE_CHECKING:
+    from lib_pivotal.webui import bundle_work
+else:
+    bundle_work = later("lib_pivotal.webui.bundle_work")
 
 PAGE = "/pivotal/internal/loras"
 """What javascript/pivotal_parts.js asks; like the web UI's own /sd_extra_networks/metadata it needs no --api."""

@@ -14,10 +14,11 @@ from modules import call_queue, paths
 
 from lib_pivotal.bundle import workshop
 from lib_pivotal.bundle.embedding_files import EmbeddingFormat, read_embedding
-from lib_pivotal.bundle.format import Problem
+from lib_pivotal.bundle.format import Problem, family_of_widths
+from lib_pivotal.bundle.layer_names import UnetShape
 from lib_pivotal.bundle.verify import verify as verify_file
 from lib_pivotal.errors import BundleError
-from lib_pivotal.webui import catalog, freshness
+from lib_pivotal.webui import bundles, catalog, compat, freshness
 from lib_pivotal.webui.state import resolver
 
 EXPORTS = "pivotal_exports"
@@ -91,7 +92,18 @@ def convert(name: str, layout: Any) -> Path:
     path = path_of(name)
     folder = _exports(path)
     folder.mkdir(parents=True, exist_ok=True)
-    return workshop.convert(path, folder / f"{path.stem}-{layout}.safetensors", layout=layout)
+    out = folder / f"{path.stem}-{layout}{'' if layout == 'peft' else '.safetensors'}"
+    return workshop.convert(path, out, layout=layout, shape=unet_shape(path))
+
+
+def unet_shape(path: Path) -> UnetShape | None:
+    """The blocks of the loaded checkpoint's U-Net, if the file is for its family; else None."""
+    model = compat.loaded_model()
+    seen = catalog.catalog.look(path)
+    widths = bundles.model_widths() if model is not None else ()
+    if not widths or isinstance(seen, str) or seen.family not in ("unknown", family_of_widths(widths)):
+        return None
+    return UnetShape.from_compvis_paths(f"{name}." for name, _ in model.model.diffusion_model.named_modules())
 
 
 def verify(name: str) -> list[Problem]:

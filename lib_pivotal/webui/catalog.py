@@ -8,14 +8,20 @@ import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from modules import extra_networks, shared
 
 from lib_pivotal.bundle.format import META_RECOMMENDED
-from lib_pivotal.bundle.glance import Glance, glance
 from lib_pivotal.errors import BundleError
+from lib_pivotal.later import later
 from lib_pivotal.webui import compat, freshness, tags
+
+if TYPE_CHECKING:
+    from lib_pivotal.bundle import glance
+    from lib_pivotal.bundle.glance import Glance
+else:
+    glance = later("lib_pivotal.bundle.glance")
 
 TE_WEIGHT, UNET_WEIGHT, PART = "pivotal te weight", "pivotal unet weight", "pivotal part"
 """Keys of the card's .json: the weights and the part that a click on the card writes."""
@@ -48,7 +54,7 @@ def _look(path: Path) -> Glance | str:
     if path.suffix.lower() != ".safetensors":
         return f"{path.name} is a pickle: what it holds is seen when it is used"
     try:
-        return glance(path)
+        return glance.glance(path)
     except BundleError as error:
         return str(error)
 
@@ -70,7 +76,7 @@ def brings_words(name: str) -> bool:
     """Whether the file that a tag names has words."""
     entry = find_on_disk(name)
     seen = None if entry is None else catalog.look(entry.filename)
-    return isinstance(seen, Glance) and bool(seen.words)
+    return seen is not None and not isinstance(seen, str) and bool(seen.words)
 
 
 def describe(entry: Any) -> dict[str, Any]:
@@ -110,7 +116,7 @@ def preferred(entry: Any, user: Mapping[str, Any]) -> tuple[float | None, float 
     te, unet = _weight(user.get(TE_WEIGHT)), _weight(user.get(UNET_WEIGHT))
     if te is None and unet is None and one is None:
         seen = catalog.look(entry.filename)
-        own = recommended(seen.metadata) if isinstance(seen, Glance) else {}
+        own = recommended(seen.metadata) if not isinstance(seen, str) else {}
         te, unet = own.get("te"), own.get("unet")
     elif one is not None:
         te, unet = one if te is None else te, one if unet is None else unet
@@ -140,6 +146,16 @@ def recommended(metadata: Mapping[str, str]) -> dict[str, float]:
     if not isinstance(found, dict):
         return {}
     return {key: float(found[key]) for key in ("te", "unet") if isinstance(found.get(key), int | float)}
+
+
+def words_by_name() -> dict[str, str]:
+    """Every word of every LoRA file, lower case, and the file's name."""
+    found: dict[str, str] = {}
+    for entry in _entries():
+        seen = catalog.look(entry.filename)
+        if not isinstance(seen, str):
+            found |= {word.name.lower(): Path(entry.filename).name for word in seen.words}
+    return found
 
 
 def everything() -> list[dict[str, Any]]:

@@ -10,17 +10,22 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from modules import devices
 from modules.textual_inversion import textual_inversion
 
 from lib_pivotal.bundle.format import Problem, WordTensors, is_word_key
-from lib_pivotal.bundle.reader import read_bundle, read_words, take_words
 from lib_pivotal.errors import BundleError
+from lib_pivotal.later import later
 from lib_pivotal.webui import freshness
 from lib_pivotal.webui.state import WORDS, LoadedWords, resolver, say
+
+if TYPE_CHECKING:
+    from lib_pivotal.bundle import reader
+else:
+    reader = later("lib_pivotal.bundle.reader")
 
 logger = logging.getLogger(__name__)
 
@@ -33,14 +38,14 @@ def read_state_dict(original: Callable[..., Any], *arguments: Any, **named: Any)
     try:
         tensors = original(*arguments, **named)
     except Exception as error:  # the official reader refuses a file for a dtype that it does not know
-        bundle = read_bundle(arguments[0])
+        bundle = reader.read_bundle(arguments[0])
         logger.warning("%s: read with care, since: %s", arguments[0], error)
         aside.words, aside.problems = dict(bundle.words), bundle.problems
         return bundle.network
     marked = {key for key, value in aside.metadata.items() if value == "<embed>"}
     words = {key: value for key, value in tensors.items() if is_word_key(str(key)) or key in marked}
     if words:
-        found, _, problems = take_words(words, {key: "<embed>" for key in marked})
+        found, _, problems = reader.take_words(words, {key: "<embed>" for key in marked})
         aside.words, aside.problems = found, tuple(problems)
     return {key: value for key, value in tensors.items() if key not in words}
 
@@ -101,7 +106,7 @@ def words_of_file(path: str) -> LoadedWords:
     if known is not None and known[0] == stamp:
         return known[1]
     try:
-        words, problems = read_words(path)
+        words, problems = reader.read_words(path)
         loaded = LoadedWords(make_embeddings(words, path), problems)
     except BundleError as error:
         loaded = LoadedWords({}, (Problem("error", str(error)),))

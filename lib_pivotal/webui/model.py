@@ -5,11 +5,13 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
 from modules import devices, processing, sd_hijack, shared
 from PIL import Image
+from sgm.models.autoencoder import AutoencoderKL
 from torch import Tensor, nn
 
 from lib_pivotal.borrowing import widened
@@ -21,14 +23,19 @@ from lib_pivotal.ports import (
     LatentDistribution,
     Layer,
     ModelInfo,
+    Part,
     SampleRequest,
     SessionRequest,
     WordVectors,
 )
-from lib_pivotal.webui.session import Borrowing
-from lib_pivotal.webui.text import WebUITextEncoder, make_embedding, registered
+from lib_pivotal.training.schedule import rescale_zero_terminal_snr
+from lib_pivotal.webui.families import family_of, is_inpainting, markers, predicts_v, text_towers
+from lib_pivotal.webui.session import Borrowing, attribute
+from lib_pivotal.webui.text import WebUITextEncoder, make_embedding, registered, transformer_blocks
 
 SAMPLER = "Euler"
+TE_PARTS: tuple[Part, ...] = ("te", "te2")
+"""Of the text encoders in their order."""
 
 
 class WebUIDenoiser:
@@ -38,11 +45,36 @@ class WebUIDenoiser:
         self._model = model
 
     def __call__(self, latents: Tensor, timesteps: Tensor, conditioning: Conditioning) -> Tensor:
-        """The raw prediction, in the type that the U-Net computes in."""
-        dtype = devices.dtype_unet
-        unet = self._model().model.diffusion_model
-        prediction: Tensor = unet(latents.to(dtype), timesteps, context=conditioning.context.to(dtype))
+        """The raw prediction, in the type that the U-Net computes in.
+
+        As `apply_model` has it for each family (sd_models_xl.py:37, ldm's `DiffusionWrapper`, sgm's `OpenAIWrapper`):
+        an inpainting checkpoint's hole and holed picture are further channels, SDXL's vector is `y`.
+        """
+        model, dtype = self._model(), devices.dtype_unet
+        given = latents if conditioning.concat is None else torch.cat([latents, conditioning.concat], dim=1)
+        vector = {"y": _vector(model, conditioning).to(dtype)} if family_of(model) == "sdxl" else {}
+        unet = model.model.diffusion_model
+        prediction: Tensor = unet(
+            given.to(dtype), timesteps.to(dtype), context=conditioning.context.to(dtype), **vector
+        )
         return prediction
+
+
+SIZES = {"original_size_as_tuple": 0, "crop_coords_top_left": 2, "target_size_as_tuple": 4}
+"""SDXL's embedders by the web UI's names (sd_models_xl.py:23-30): where each one's two numbers are in
+`Conditioning.sizes`."""
+
+
+def _vector(model: Any, conditioning: Conditioning) -> Tensor:
+    """SDXL's vector conditioning: the pooled text, then the embedded sizes, in the order of the checkpoint's embedders
+    (sgm's `GeneralConditioner.forward`)."""
+    pooled, sizes = conditioning.pooled, conditioning.sizes
+    if pooled is None or sizes is None:
+        raise HostError("SDXL needs the pooled text and the sizes of each picture beside the prompts")
+    embedders = [one for one in model.conditioner.embedders if getattr(one, "input_key", "") in SIZES]
+    starts = [SIZES[one.input_key] for one in embedders]
+    embedded = [one(sizes[:, start : start + 2]) for one, start in zip(embedders, starts, strict=True)]
+    return torch.cat([pooled, *(each.to(pooled.dtype) for each in embedded)], dim=1)
 
 
 class WebUICodec:
@@ -61,18 +93,21 @@ class WebUICodec:
     def encode(self, pixels: Tensor) -> LatentDistribution:
         """`(batch, 3, height, width)` in [-1, 1] -> scaled mean and std, fp32; in fp32 where half precision fails."""
         found = self._encode(pixels)
-        if not bool(torch.isfinite(found.mean).all()):
-            with widened(self._model().first_stage_model):
-                found = self._encode(pixels, dtype=torch.float32)
-        return found
+        if bool(torch.isfinite(found.mean).all() and torch.isfinite(found.std).all()):
+            return found
+        stage = self._model().first_stage_model
+        if next(stage.parameters()).dtype is torch.float32:
+            return found
+        with widened(stage), attribute(devices, "dtype_vae", torch.float32):
+            found = self._encode(pixels, full=True)
+        return replace(found, widened=True)
 
-    def _encode(self, pixels: Tensor, *, dtype: torch.dtype | None = None) -> LatentDistribution:
+    def _encode(self, pixels: Tensor, *, full: bool = False) -> LatentDistribution:
         model = self._model()
-        context = devices.autocast() if dtype is None else torch.autocast(devices.device.type, enabled=False)
         means, stds = [], []
         for part in pixels.split(pictures_at_once(*pixels.shape[-2:])):
-            with context:
-                posterior = model.encode_first_stage(part.to(devices.device, dtype or devices.dtype_vae))
+            with torch.autocast(devices.device.type, enabled=False) if full else devices.autocast():
+                posterior = _posterior(model, part.to(devices.device, devices.dtype_vae))
             means.append(posterior.mean.float() * model.scale_factor)
             stds.append(posterior.std.float() * model.scale_factor)
         return LatentDistribution(torch.cat(means), torch.cat(stds))
@@ -83,6 +118,18 @@ class WebUICodec:
         with devices.autocast():
             pixels: Tensor = self._model().decode_first_stage(latents.to(devices.device, devices.dtype_vae))
         return pixels.float().clamp(-1, 1)
+
+
+def _posterior(model: Any, pixels: Tensor) -> Any:
+    """The autoencoder's distribution, unscaled. SDXL's `encode_first_stage` draws from it: what it draws from is asked
+    of the class below its wrapper (sgm's autoencoder.py, `AutoencoderKLInferenceWrapper`)."""
+    if family_of(model) != "sdxl":
+        return model.encode_first_stage(pixels)
+    stage = model.first_stage_model
+    for hook in stage._forward_pre_hooks.values():  # --medvram: `encode` would have moved it, too
+        hook(stage, ())
+    with torch.autocast("cuda", enabled=not model.disable_first_stage_autocast):
+        return AutoencoderKL.encode(stage, pixels)
 
 
 class WebUIHost:
@@ -111,10 +158,11 @@ class WebUIHost:
             checkpoint.calculate_shorthash()
         return ModelInfo(
             checkpoint.name_for_extra,
-            "sd1",
+            family_of(model),
             checkpoint.sha256 or "",
             checkpoint.hash or "",
-            v_prediction=getattr(model, "parameterization", "eps") == "v",
+            v_prediction=predicts_v(model),
+            inpainting=is_inpainting(model),
         )
 
     @property
@@ -124,18 +172,43 @@ class WebUIHost:
 
     @property
     def alphas_cumprod(self) -> Tensor:
-        """`(1000,)` fp32, as the checkpoint has it (the sampling option for zero SNR changes a copy)."""
+        """`(1000,)` fp32, as the checkpoint has it; of zero terminal SNR where the checkpoint says so by its marker, or
+        the user by the option "Noise schedule for sampling" (sd_models.py:602, which changes a copy)."""
         model = self._loaded()
-        return getattr(model, "alphas_cumprod_original", model.alphas_cumprod).float().cpu()
+        found: Tensor = getattr(model, "alphas_cumprod_original", model.alphas_cumprod).float().cpu()
+        wanted = getattr(shared.opts, "sd_noise_schedule", "Default") == "Zero Terminal SNR"
+        if wanted or "ztsnr" in markers(model):
+            return rescale_zero_terminal_snr(found)
+        return found
 
     def layers(self) -> list[Layer]:
-        """U-Net (attention, feed-forward, projections, resnets, re-samplers), then text model."""
+        """U-Net (attention, feed-forward, projections, resnets, re-samplers), then the text encoders."""
         model = self._loaded()
+        towers = text_towers(model)
         found = [*_unet_layers(model.model.diffusion_model)]
-        for path, module in model.cond_stage_model.wrapped.transformer.named_modules():
-            if isinstance(module, nn.Linear) and "encoder.layers." in path:
-                found.append(Layer(kohya_name(path, "te"), "te", "linear", module))
+        for tower, part in zip(towers, TE_PARTS, strict=False):
+            for path, module in self._text_layers(tower):
+                found.append(Layer(kohya_name(path, part, towers=len(towers)), part, "linear", module))
         return found
+
+    def _text_layers(self, tower: Any) -> Iterator[tuple[str, nn.Module]]:
+        """A text encoder's linear layers by their paths in transformers; OpenCLIP's q, k and v as three.
+
+        SD2 stops before its last layers (`layer_idx`): these have no counterpart in transformers, and no effect.
+        """
+        blocks = list(transformer_blocks(tower))
+        if family_of(self._loaded()) == "sd2":
+            blocks = blocks[: len(blocks) - tower.wrapped.layer_idx]
+        for number, block in enumerate(blocks):
+            place = f"text_model.encoder.layers.{number}"
+            if not hasattr(block, "attn"):
+                yield from ((f"{place}.{path}", m) for path, m in block.named_modules() if isinstance(m, nn.Linear))
+                continue
+            thirds = self._borrowing.split_attention(block.attn).thirds
+            yield from zip((f"{place}.self_attn.{name}_proj" for name in "qkv"), thirds, strict=True)
+            yield f"{place}.self_attn.out_proj", block.attn.out_proj
+            yield f"{place}.mlp.fc1", block.mlp.c_fc
+            yield f"{place}.mlp.fc2", block.mlp.c_proj
 
     @contextmanager
     def session(self, request: SessionRequest) -> Iterator[None]:

@@ -1,8 +1,9 @@
 """Borrowing the web UI's model for a run: everything that training needs otherwise, set inside and put back exactly.
 
 Line numbers are of v1.10.1. What is touched: LoRAs merged into the weights, hypernetworks, tiling, token merging,
-the forward of cross attention, ldm's own checkpointing, gradients and modes, types, placement under --medvram, clip
-skip, and `shared.state`. The registry of embeddings is touched by `text.registered` only.
+the forward of cross attention and of OpenCLIP's attention, ldm's own checkpointing, gradients and modes, types,
+placement under --medvram, clip skip, and `shared.state`. The registry of embeddings is touched by `text.registered`
+only.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import gc
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import ldm.modules.attention
@@ -24,13 +26,13 @@ from torch.utils.checkpoint import checkpoint
 from lib_pivotal.borrowing import flags_restored, frozen, widened
 from lib_pivotal.errors import HostError
 from lib_pivotal.ports import SessionRequest
-from lib_pivotal.webui import compat
+from lib_pivotal.webui import compat, families
+from lib_pivotal.webui.split_attention import SplitAttention, split
 
 logger = logging.getLogger(__name__)
 
 MIB = 1024 * 1024
-_CHECKPOINTED = ("BasicTransformerBlock", "ResBlock", "CLIPEncoderLayer")
-_MERGED = (nn.Linear, nn.Conv2d, nn.GroupNorm, nn.LayerNorm, nn.MultiheadAttention)
+_CHECKPOINTED = ("BasicTransformerBlock", "ResBlock", "CLIPEncoderLayer", "ResidualAttentionBlock")
 _ATTENTIONS = (ldm.modules.attention.CrossAttention, sgm.modules.attention.CrossAttention)
 
 
@@ -42,14 +44,7 @@ def check_trainable(model: Any) -> None:
     """
     if model is None or not hasattr(model, "cond_stage_model"):
         raise HostError("no checkpoint is loaded. Choose one above, and wait until it is there.")
-    name = model.sd_checkpoint_info.name_for_extra
-    kinds = {"is_sdxl": "SDXL", "is_sd2": "SD2", "is_sd3": "SD3"}
-    if kind := next((title for flag, title in kinds.items() if getattr(model, flag, False)), ""):
-        raise HostError(f"{name} is a {kind} checkpoint; this version trains SD1 only. Choose an SD1 checkpoint.")
-    if getattr(model.model, "conditioning_key", "crossattn") in ("hybrid", "concat"):
-        raise HostError(
-            f"{name} is made for inpainting or instruct-pix2pix. Choose the plain checkpoint that it came from."
-        )
+    families.check_kind(model)
     if shared.cmd_opts.lowvram:
         raise HostError("--lowvram keeps only pieces of the U-Net on the GPU. Start the web UI with --medvram instead.")
     if getattr(devices, "fp8", False):
@@ -69,6 +64,7 @@ class Borrowing:
         self._request: SessionRequest | None = None
         self._stack: ExitStack | None = None
         self._bytes_before = 0
+        self._split: dict[nn.Module, SplitAttention] = {}
         self.memory_line = ""
 
     @property
@@ -76,13 +72,19 @@ class Borrowing:
         """The checkpoint's title, as the web UI's list shows it."""
         return str(self._checkpoint.title)
 
+    def split_attention(self, attention: nn.MultiheadAttention) -> SplitAttention:
+        """The same thirds for the same attention every time: a network is attached to them."""
+        if attention not in self._split:
+            self._split[attention] = SplitAttention(attention)
+        return self._split[attention]
+
     @contextmanager
     def session(self, request: SessionRequest) -> Iterator[None]:
         """Everything set for training; all of it as before on exit."""
         check_trainable(self.model)
         self._bytes_before = _allocated_bytes()
         self._request = request
-        merged = merged_now()
+        merged = Merged.now(self.model)
         try:
             self._enter()
             yield
@@ -90,7 +92,8 @@ class Borrowing:
             self._leave()
             self._request = None
             if self.is_loaded():
-                merge_again(self.model, merged)
+                merged.again()
+            self._split.clear()
             self.memory_line = self._tell_memory()
 
     @contextmanager
@@ -122,7 +125,7 @@ class Borrowing:
             stack.enter_context(_attention(self._attention_before))
             for name in ("skipped", "interrupted", "stopping_generation"):
                 if hasattr(shared.state, name):  # the last one came with 1.9
-                    stack.enter_context(_attribute(shared.state, name, False))
+                    stack.enter_context(attribute(shared.state, name, False))
             yield
 
     def _enter(self) -> None:
@@ -149,9 +152,10 @@ class Borrowing:
                 stack.enter_context(_placed(model))
             if request.precision == "fp32":
                 stack.enter_context(widened(model))
-                stack.enter_context(_attribute(unet, "dtype", torch.float32))
-                stack.enter_context(_attribute(devices, "dtype_unet", torch.float32))
-                stack.enter_context(_attribute(devices, "dtype_vae", torch.float32))
+                stack.enter_context(attribute(unet, "dtype", torch.float32))
+                stack.enter_context(attribute(devices, "dtype_unet", torch.float32))
+                stack.enter_context(attribute(devices, "dtype_vae", torch.float32))
+            stack.enter_context(split(map(self.split_attention, _fused_attentions(text))))
             if request.gradient_checkpointing:
                 stack.enter_context(_checkpointed([unet, text]))
             self._stack = stack.pop_all()
@@ -180,24 +184,38 @@ def restore_merged(model: Any) -> None:
                 networks.network_apply_weights(module)
 
 
-def merged_now() -> list[tuple[str, float, float, Any]]:
-    """The LoRAs that are in the weights: name, multipliers, and what `load_networks` calls `dyn_dim`."""
-    networks = compat.lora_networks()
-    return [(net.name, net.te_multiplier, net.unet_multiplier, net.dyn_dim) for net in networks.loaded_networks]
+@dataclass(frozen=True, eq=False)
+class Merged:
+    """The LoRAs that are in the weights: name, multipliers, and what `load_networks` calls `dyn_dim`; and the modules
+    that they are in (a layer that has not been run since has none yet)."""
 
+    networks: tuple[tuple[str, float, float, Any], ...]
+    modules: tuple[nn.Module, ...]
 
-def merge_again(model: Any, merged: Sequence[tuple[str, float, float, Any]]) -> None:
-    """Put them back; the web UI computes the same weights from the same backup."""
-    if not merged:
-        return
-    networks = compat.lora_networks()
-    names, te, unet, dyn = (list(column) for column in zip(*merged, strict=True))
-    with torch.no_grad():
-        networks.load_networks(names, te, unet, dyn)
-        for module in model.modules():
-            # every module has such a name, but only these kinds are patched to merge (Lora/lora_patches.py)
-            if isinstance(module, _MERGED) and getattr(module, "network_layer_name", None) is not None:
+    @classmethod
+    def now(cls, model: nn.Module) -> Merged:
+        """As it is now."""
+        loaded = compat.lora_networks().loaded_networks
+        return cls(
+            tuple((net.name, net.te_multiplier, net.unet_multiplier, net.dyn_dim) for net in loaded),
+            tuple(module for module in model.modules() if module.__dict__.get("network_current_names")),
+        )
+
+    def again(self) -> None:
+        """Put them back; the web UI computes the same weights from the same backup."""
+        if not self.networks:
+            return
+        networks = compat.lora_networks()
+        names, te, unet, dyn = (list(column) for column in zip(*self.networks, strict=True))
+        with torch.no_grad():
+            networks.load_networks(names, te, unet, dyn)
+            for module in self.modules:
                 networks.network_apply_weights(module)
+
+
+def _fused_attentions(text: nn.Module) -> list[nn.MultiheadAttention]:
+    """OpenCLIP's: transformers' CLIP has none."""
+    return [module for module in text.modules() if isinstance(module, nn.MultiheadAttention)]
 
 
 def _allocated_bytes() -> int:
@@ -234,7 +252,8 @@ def _option(name: str, value: Any) -> Iterator[None]:
 
 
 @contextmanager
-def _attribute(owner: Any, name: str, value: Any) -> Iterator[None]:
+def attribute(owner: Any, name: str, value: Any) -> Iterator[None]:
+    """An attribute has another value inside."""
     before = getattr(owner, name)
     setattr(owner, name, value)
     try:
@@ -279,7 +298,7 @@ def _attention(forwards: Sequence[Any]) -> Iterator[None]:
     """ldm's and sgm's cross attention computed so."""
     with ExitStack() as stack:
         for cls, forward in zip(_ATTENTIONS, forwards, strict=True):
-            stack.enter_context(_attribute(cls, "forward", forward))
+            stack.enter_context(attribute(cls, "forward", forward))
         yield
 
 
@@ -324,14 +343,14 @@ def _again(forward: Callable[..., Any]) -> Callable[..., Any]:
 def _placed(model: Any) -> Iterator[None]:
     """--medvram moves one part at a time to the GPU; training needs text encoder and U-Net there together.
 
-    The hooks that move them (`lowvram.setup_for_low_vram`) come off for the run. The autoencoder's are wrapped
-    methods, which go on working by themselves.
+    The hooks that move them (`lowvram.setup_for_low_vram`) come off for the run. The autoencoder keeps its own: it
+    comes and goes by itself. For SDXL `cond_stage_model` is the conditioner with both text encoders.
     """
     lowvram.send_everything_to_cpu()
     removed = []
     parts = [model.cond_stage_model, model.model]
     try:
-        for module in model.modules():
+        for module in (module for part in parts for module in part.modules()):
             for key, hook in list(module._forward_pre_hooks.items()):
                 if getattr(hook, "__qualname__", "").startswith("setup_for_low_vram."):
                     removed.append((module, key, module._forward_pre_hooks.pop(key)))

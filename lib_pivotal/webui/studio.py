@@ -4,23 +4,37 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from modules import call_queue, paths, sd_hijack, sd_models, shared
 
 from lib_pivotal.config import Run
 from lib_pivotal.errors import HostError
-from lib_pivotal.training.aside import Aside, Interlude
-from lib_pivotal.webui import compat, freshness, settings
-from lib_pivotal.webui.model import WebUIHost
-from lib_pivotal.webui.session import check_trainable
+from lib_pivotal.later import later
+from lib_pivotal.webui import bundles, catalog, compat, freshness, settings
+
+if TYPE_CHECKING:
+    from lib_pivotal.bundle.format import Problem
+    from lib_pivotal.bundle.layer_names import UnetShape
+    from lib_pivotal.runs.tagging import Tagger
+    from lib_pivotal.training.aside import Aside, Interlude
+    from lib_pivotal.webui import bundle_work, session, tagging
+    from lib_pivotal.webui import model as hosts
+    from lib_pivotal.webui.model import WebUIHost
+else:
+    bundle_work = later("lib_pivotal.webui.bundle_work")
+    hosts = later("lib_pivotal.webui.model")
+    session = later("lib_pivotal.webui.session")
+    tagging = later("lib_pivotal.webui.tagging")
 
 logger = logging.getLogger(__name__)
 
 LIVE_NAME = "pivotal-live"
+EMBEDDINGS = "embeddings folder"
 HANDOVER_S = 2.0
 """So long at most until the job that waited first has taken the lock that was released for it."""
 
@@ -47,10 +61,24 @@ class WebUIStudio:
         """From the settings; relative ones count from the data folder."""
         return Path(paths.data_path) / settings.value("pivotal_runs_folder")
 
-    def taken_names(self) -> Collection[str]:
-        """Embedding files' names and those that are registered now."""
-        names = {path.stem.lower() for path in Path(shared.cmd_opts.embeddings_dir).rglob("*.*") if path.is_file()}
-        return names | {name.lower() for name in sd_hijack.model_hijack.embedding_db.word_embeddings}
+    def taken_names(self) -> dict[str, str]:
+        """Words of all LoRA files, embedding files' names, and those that are registered now."""
+        names = catalog.words_by_name()
+        names |= {name.lower(): EMBEDDINGS for name in sd_hijack.model_hijack.embedding_db.word_embeddings}
+        folder = Path(shared.cmd_opts.embeddings_dir)
+        return names | {path.stem.lower(): EMBEDDINGS for path in folder.rglob("*.*") if path.is_file()}
+
+    def token_ids(self, text: str) -> Sequence[int]:
+        """Of the loaded checkpoint; nothing is loaded for it."""
+        return () if compat.loaded_model() is None else bundles.ids_of(text)
+
+    def unet_shape(self, path: Path) -> UnetShape | None:
+        """Of the loaded checkpoint, if the file is for its family."""
+        return bundle_work.unet_shape(path)
+
+    def loader_problems(self, path: Path) -> list[Problem]:
+        """What a web UI without this extension makes of the file with this checkpoint."""
+        return bundle_work.stock_loader_says(path.stem)
 
     def clip_skip(self) -> int:
         """The setting that pictures are made with."""
@@ -81,15 +109,15 @@ class WebUIStudio:
         """What is loaded now; nothing is loaded for it."""
         model = compat.loaded_model()
         if model is not None:
-            check_trainable(model)
+            session.check_trainable(model)
 
     @contextmanager
     def exclusive(self, run: Run) -> Iterator[WebUIHost]:
         """The queue lock, and the loaded checkpoint as a host."""
         call_queue.queue_lock.acquire()
         try:
-            check_trainable(shared.sd_model)
-            self._host = WebUIHost()
+            session.check_trainable(shared.sd_model)
+            self._host = hosts.WebUIHost()
             yield self._host
         finally:
             host, self._host = self._host, None
@@ -118,6 +146,10 @@ class WebUIStudio:
     def bundle_saved(self, path: Path) -> None:
         """Forget what was kept of an older file, and list the new one."""
         freshness.forget_lora_file(path)
+
+    def taggers(self) -> Sequence[Tagger]:
+        """DeepDanbooru and BLIP."""
+        return tagging.taggers()
 
     # ---- for the aside ----
 

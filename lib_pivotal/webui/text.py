@@ -1,9 +1,13 @@
-"""The web UI's own text encoder as a port: its tokeniser, chunks, weights and clip skip, with gradient in the words.
+"""The web UI's own text encoders as a port: their tokenisers, chunks, weights and clip skip, gradient in the words.
 
-Prompts go through `cond_stage_model.tokenize_line`, and token vectors through its `EmbeddingsWithFixes` splice
-(modules/sd_hijack_clip.py and sd_hijack.py of v1.10.1), exactly as in txt2img. Words are `Embedding` objects whose
-`vec` is the leaf tensor. txt2img encodes each prompt by itself; here the chunks of a batch run through the transformer
-together, and emphasis, which looks at a whole batch's mean, is applied to each prompt's chunk alone: the same numbers.
+Prompts go through each encoder's `tokenize_line`, and token vectors through its `EmbeddingsWithFixes` splice
+(modules/sd_hijack_clip.py, sd_hijack_open_clip.py and sd_hijack.py of v1.10.1), exactly as in txt2img. Words are
+`Embedding` objects whose `vec` is the leaf tensor, or for SDXL both of them by the web UI's names. txt2img encodes each
+prompt by itself; here the chunks of a batch run through the transformer together, and emphasis, which looks at a whole
+batch's mean, is applied to each prompt's chunk alone: the same numbers.
+
+Not as in txt2img: SDXL's negative prompt, where empty, is all zeros there (sd_models_xl.py:32). A caption is no
+negative prompt.
 """
 
 from __future__ import annotations
@@ -19,12 +23,19 @@ from modules.textual_inversion.textual_inversion import Embedding
 from torch import Tensor
 
 from lib_pivotal.ports import Conditioning, VocabularyStats, WordVectors
+from lib_pivotal.webui.families import text_towers
 
 REMEMBERED_PROMPTS = 10_000
 
+TOWER_KEYS = ("clip_l", "clip_g")
+"""How the web UI calls the two tensors of an SDXL word (`EmbeddingsWithFixes.textual_inversion_key`)."""
+
+_Encoded = tuple[Tensor, Tensor | None]
+"""`(chunks, 77, width)`, and of encoders that have one the pooled output `(chunks, width)`."""
+
 
 class WebUITextEncoder:
-    """`ports.TextEncoder` over `cond_stage_model` of an SD1 checkpoint; `model` gives the one that is loaded now."""
+    """`ports.TextEncoder` over the loaded checkpoint's text encoders; `model` gives the one that is loaded now."""
 
     def __init__(self, model: Callable[[], Any]) -> None:
         self._model = model
@@ -33,90 +44,70 @@ class WebUITextEncoder:
         self._stats: tuple[VocabularyStats, ...] | None = None
 
     @property
-    def _clip(self) -> Any:
-        return self._model().cond_stage_model
-
-    @property
-    def token_table(self) -> Any:
-        """The vocabulary's vectors, an `nn.Embedding`; never written."""
-        return self._clip.wrapped.transformer.text_model.embeddings.token_embedding.wrapped
+    def _towers(self) -> list[Any]:
+        return text_towers(self._model())
 
     @property
     def layer_count(self) -> int:
-        """Layers of the transformer: the largest clip skip."""
-        return int(self._clip.wrapped.transformer.config.num_hidden_layers)
+        """Layers of the (first) transformer: the largest clip skip."""
+        return len(transformer_blocks(self._towers[0]))
 
     @property
     def widths(self) -> tuple[int, ...]:
-        """One tower."""
-        return (int(self.token_table.weight.shape[1]),)
+        """One a tower."""
+        return tuple(int(token_table(tower).weight.shape[1]) for tower in self._towers)
 
     def vocabulary_stats(self) -> tuple[VocabularyStats, ...]:
         """Measured once."""
         if self._stats is None:
-            self._stats = (VocabularyStats.of(self.token_table.weight),)
+            self._stats = tuple(VocabularyStats.of(token_table(tower).weight) for tower in self._towers)
         return self._stats
 
     def token_ids(self, text: str) -> list[int]:
-        """Ids of the text taken literally."""
-        return list(self._clip.tokenize([text])[0])
+        """Ids of the text taken literally, by the (first) tower's tokenizer."""
+        return list(self._towers[0].tokenize([text])[0])
 
     def embed_text(self, text: str) -> tuple[Tensor, ...]:
-        """Rows of the token table, `(tokens, width)` fp32, a copy."""
-        weight = self.token_table.weight
-        ids = torch.tensor(self.token_ids(text), dtype=torch.long, device=weight.device)
-        return (weight.detach()[ids].float(),)
+        """Rows of the token tables, `(tokens, width)` fp32, copies."""
+        found = []
+        for tower in self._towers:
+            weight = token_table(tower).weight
+            ids = torch.tensor(list(tower.tokenize([text])[0]), dtype=torch.long, device=weight.device)
+            found.append(weight.detach()[ids].float())
+        return tuple(found)
 
     def encode(self, prompts: Sequence[str], words: WordVectors) -> Conditioning:
-        """`(batch, 77·chunks, width)`; chunks = those of the longest prompt. Equal prompts are encoded once."""
+        """`context` `(batch, 77·chunks, width)`, SDXL's towers side by side, and its `pooled` `(batch, 1280)`.
+
+        Chunks = those of the longest prompt. Equal prompts are encoded once.
+        """
         unique = list(dict.fromkeys(prompts))
-        lines = self._tokenised(unique, words)
-        chunks = max(len(line) for line in lines)
-        empty = self._clip.empty_chunk()
-        rows = [line[index] if index < len(line) else empty for line in lines for index in range(chunks)]
-        hidden = self._run(rows)
-        hidden = hidden.reshape(len(unique), chunks * hidden.shape[1], -1)
+        lines = [self._tokenised(tower, unique, words) for tower in self._towers]
+        chunks = max(len(line) for tower_lines in lines for line in tower_lines)
+        encoded = [
+            _encode(tower, [line[i] if i < len(line) else tower.empty_chunk() for line in mine for i in range(chunks)])
+            for tower, mine in zip(self._towers, lines, strict=True)
+        ]
+        context = torch.cat([hidden for hidden, _ in encoded], dim=-1) if len(encoded) > 1 else encoded[0][0]
+        context = context.reshape(len(unique), chunks * context.shape[1], -1)
+        # the web UI takes the first chunk's (sd_hijack_clip.py:254)
+        pooled = next((pooled[::chunks] for _, pooled in encoded if pooled is not None), None)
         if len(unique) < len(prompts):
             order = {prompt: index for index, prompt in enumerate(unique)}
-            hidden = hidden[torch.tensor([order[prompt] for prompt in prompts], device=hidden.device)]
-        return Conditioning(hidden)
+            places = torch.tensor([order[prompt] for prompt in prompts], device=context.device)
+            context, pooled = context[places], None if pooled is None else pooled[places]
+        return Conditioning(context, pooled)
 
-    def _run(self, rows: Sequence[Any]) -> Tensor:
-        """`PromptChunk`s -> `(chunks, 77, width)`, what `process_tokens` gives for each of them alone."""
-        plain = [row for row in rows if all(multiplier == 1.0 for multiplier in row.multipliers)]
-        encoded = iter(self._plain(plain) if plain else ())
-        known = {id(row): next(encoded) for row in plain}
-        return torch.stack([known[id(row)] if id(row) in known else self._emphasised(row) for row in rows])
-
-    def _plain(self, rows: Sequence[Any]) -> Tensor:
-        """Without emphasis the web UI multiplies by 1 and by mean / mean: the transformer's output as it is."""
-        tokens = torch.asarray([row.tokens for row in rows]).to(devices.device)
-        with self._fixes(rows):
-            return self._clip.encode_with_transformers(tokens)
-
-    def _emphasised(self, row: Any) -> Tensor:
-        with self._fixes([row]):
-            return self._clip.process_tokens([row.tokens], [row.multipliers])[0]
-
-    @contextmanager
-    def _fixes(self, rows: Sequence[Any]) -> Iterator[None]:
-        hijack = self._clip.hijack
-        hijack.fixes = [row.fixes for row in rows]
-        try:
-            yield
-        finally:
-            hijack.fixes = None
-
-    def _tokenised(self, prompts: Sequence[str], words: WordVectors) -> list[list[Any]]:
+    def _tokenised(self, tower: Any, prompts: Sequence[str], words: WordVectors) -> list[list[Any]]:
         """Chunks by prompt, remembered: a fix points at the word's `Embedding`, whose `vec` is set anew each time."""
         self._take(words)
         sizes = tuple((name, towers[0].shape[0]) for name, towers in words.items())
         options = (getattr(shared.opts, "emphasis", "Original"), shared.opts.comma_padding_backtrack)
-        keys = [(prompt, sizes, options) for prompt in prompts]
+        keys = [(type(tower), prompt, sizes, options) for prompt in prompts]
         if missing := [key for key in keys if key not in self._lines]:
             with registered(self._model(), {name: self._embeddings[name] for name in words}):
                 for key in missing:
-                    self._lines[key] = self._clip.tokenize_line(key[0])[0]
+                    self._lines[key] = tower.tokenize_line(key[1])[0]
         found = [self._lines[key] for key in keys]
         while len(self._lines) > REMEMBERED_PROMPTS:
             self._lines.popitem(last=False)
@@ -128,14 +119,73 @@ class WebUITextEncoder:
             if known is None or known.vectors != towers[0].shape[0]:
                 known = self._embeddings[name] = make_embedding(name, towers)
                 self._lines.clear()
-            known.vec = towers[0]
+            known.vec = _vec(towers)
+
+
+def token_table(tower: Any) -> Any:
+    """A wrapped encoder's vocabulary, an `nn.Embedding`; never written."""
+    wrapped = tower.wrapped
+    if hasattr(wrapped, "transformer"):
+        return wrapped.transformer.text_model.embeddings.token_embedding.wrapped
+    return wrapped.model.token_embedding.wrapped
+
+
+def transformer_blocks(tower: Any) -> Any:
+    """A wrapped encoder's layers: transformers' for CLIP, open_clip's else."""
+    wrapped = tower.wrapped
+    if hasattr(wrapped, "transformer"):
+        return wrapped.transformer.text_model.encoder.layers
+    return wrapped.model.transformer.resblocks
+
+
+def _encode(tower: Any, rows: Sequence[Any]) -> _Encoded:
+    """`PromptChunk`s through one tower: what its `process_tokens` gives for each of them alone."""
+    plain = [row for row in rows if all(multiplier == 1.0 for multiplier in row.multipliers)]
+    together = _plain(tower, plain) if plain else ()
+    by_row = {id(row): each for row, each in zip(plain, together, strict=True)}
+    each = [by_row[id(row)] if id(row) in by_row else _emphasised(tower, row) for row in rows]
+    pooled = [one[1] for one in each if one[1] is not None]
+    return torch.stack([one[0] for one in each]), torch.stack(pooled) if pooled else None
+
+
+def _plain(tower: Any, rows: Sequence[Any]) -> list[_Encoded]:
+    """Without emphasis the web UI multiplies by 1 and by mean / mean: the transformer's output as it is."""
+    tokens = torch.asarray([row.tokens for row in rows])
+    if tower.id_end != tower.id_pad:  # OpenCLIP's (sd_hijack_clip.py:271)
+        for place, row in enumerate(rows):
+            tokens[place, row.tokens.index(tower.id_end) + 1 :] = tower.id_pad
+    with _fixes(tower, rows):
+        hidden = tower.encode_with_transformers(tokens.to(devices.device))
+    pooled = getattr(hidden, "pooled", None)
+    return [(row, None if pooled is None else pooled[place]) for place, row in enumerate(hidden)]
+
+
+def _emphasised(tower: Any, row: Any) -> _Encoded:
+    with _fixes(tower, [row]):
+        hidden = tower.process_tokens([row.tokens], [row.multipliers])
+    pooled = getattr(hidden, "pooled", None)
+    return hidden[0], None if pooled is None else pooled[0]
+
+
+@contextmanager
+def _fixes(tower: Any, rows: Sequence[Any]) -> Iterator[None]:
+    tower.hijack.fixes = [row.fixes for row in rows]
+    try:
+        yield
+    finally:
+        tower.hijack.fixes = None
+
+
+def _vec(towers: Sequence[Tensor]) -> Tensor | dict[str, Tensor]:
+    """A word's tensors as the web UI keeps them."""
+    return towers[0] if len(towers) == 1 else dict(zip(TOWER_KEYS, towers, strict=True))
 
 
 def make_embedding(name: str, towers: Sequence[Tensor]) -> Any:
-    """The web UI's `Embedding` over a word's vectors (one tower)."""
-    embedding = Embedding(towers[0], name)
+    """The web UI's `Embedding` over a word's vectors."""
+    embedding = Embedding(_vec(towers), name)
     embedding.vectors = towers[0].shape[0]
-    embedding.shape = towers[0].shape[-1]
+    embedding.shape = sum(tower.shape[-1] for tower in towers)
     embedding.shorthash = None
     return embedding
 

@@ -205,3 +205,9 @@ def test_errors_name_the_layer() -> None:
         UnetShape.from_diffusers_paths(["x"])
     with pytest.raises(NetworkError, match="no compvis U-Net"):
         UnetShape.from_compvis_paths(["x"])
+
+
+def test_sdxl_has_compvis_names_throughout_as_kohya_writes_them() -> None:
+    path = "down_blocks.1.attentions.0.transformer_blocks.1.attn2.to_k"
+    assert name_for_webui(path, SDXL_SHAPE) == "lora_unet_input_blocks_4_1_transformer_blocks_1_attn2_to_k"
+    assert name_for_webui(path, SD1_SHAPE) == kohya_name(path, "unet")

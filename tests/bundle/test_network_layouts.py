@@ -19,6 +19,7 @@ from lib_pivotal.bundle.network_layouts import (
     lora_scale,
     to_diffusers,
     to_kohya,
+    with_whole_attention,
 )
 from lib_pivotal.bundle.workshop import convert
 from lib_pivotal.bundle.writer import write_bundle
@@ -273,3 +274,28 @@ def test_names_for_the_web_ui_and_back(unet: nn.Module, blocks: int) -> None:
     assert for_webui(out, shape).keys() == out.keys()
     back = from_webui(out, shape)
     assert back.keys() == network.keys() and all(back[key] is network[key] for key in network)
+
+
+@pytest.mark.parametrize(("family", "prefix"), [("sd2", "lora_te_"), ("sdxl", "lora_te2_")])
+def test_openclip_attention_is_whole_in_the_file(family: str, prefix: str) -> None:
+    """The stock web UI applies q, k, v and out only together."""
+    stem = f"{prefix}text_model_encoder_layers_0_self_attn"
+    network = {
+        f"{stem}_{name}_proj.{suffix}": tensor
+        for name in ("q", "v")
+        for suffix, tensor in (
+            ("alpha", torch.tensor(2.0)),
+            ("lora_down.weight", torch.ones(2, 8)),
+            ("lora_up.weight", torch.ones(8, 2)),
+        )
+    }
+    clip = {key.replace(prefix, "lora_te1_"): tensor for key, tensor in network.items()}
+    whole = with_whole_attention({**network, **clip}, family)
+    assert {**network, **clip}.items() <= whole.items()
+    added = {key: tensor for key, tensor in whole.items() if key not in network and key not in clip}
+    assert {key.split(".")[0] for key in added} == {f"{stem}_k_proj", f"{stem}_out_proj"}
+    for layer in group_layers(added).values():
+        change = layer["lora_up.weight"] @ layer["lora_down.weight"]
+        assert change.shape == (8, 8) and not change.any()
+    assert with_whole_attention(whole, family).keys() == whole.keys()
+    assert with_whole_attention(network, "sd1") == network

@@ -14,7 +14,7 @@ from PIL import Image
 
 from lib_pivotal.data.batches import BatchSource, seed_of
 from lib_pivotal.data.buckets import Buckets
-from lib_pivotal.data.captions import CaptionPipeline
+from lib_pivotal.data.caption_chain import CaptionPipeline, CaptionSettings
 from lib_pivotal.data.dataset import scan
 from lib_pivotal.data.latents import LatentCache
 from lib_pivotal.data.views import PHRASES
@@ -34,7 +34,7 @@ def cache(tmp_path: Path, add: Callable[..., Path], codec) -> LatentCache:
 
 
 def _source(cache: LatentCache, **options: object) -> BatchSource:
-    captions = CaptionPipeline(shuffle=True, tag_dropout=0.3, protected=["hanako", "taro"])
+    captions = CaptionPipeline(CaptionSettings(shuffle=True, tag_dropout=0.3), protected=["hanako", "taro"])
     settings: dict = {"batch_size": 4, "words": ["hanako", "taro"], "seed": 7, **options}
     return BatchSource(cache, captions, **settings)
 
@@ -228,7 +228,9 @@ def test_views_are_drawn_evenly_and_said(tmp_path: Path, add, codec) -> None:
     add("v/a.png", caption="aoi, hat")
     cache = LatentCache(codec, Buckets(64), crops=6, scale=True)
     cache.build(scan(tmp_path / "v").pictures)
-    source = BatchSource(cache, CaptionPipeline(shuffle=True, protected=["aoi"]), batch_size=2, words=["aoi"])
+    source = BatchSource(
+        cache, CaptionPipeline(CaptionSettings(shuffle=True), protected=["aoi"]), batch_size=2, words=["aoi"]
+    )
     count: Counter[int] = Counter()
     for step in range(300):
         batch = source.batch(step)
@@ -240,7 +242,7 @@ def test_views_are_drawn_evenly_and_said(tmp_path: Path, add, codec) -> None:
         assert batch.words == [("aoi",), ("aoi",)]
     views = len(cache.views("a.png"))
     assert set(count) == set(range(views)) and min(count.values()) > 0.7 * 600 / views
-    silent = BatchSource(cache, CaptionPipeline(caption_dropout=1.0), batch_size=4)
+    silent = BatchSource(cache, CaptionPipeline(CaptionSettings(caption_dropout=1.0)), batch_size=4)
     assert all(silent.batch(step).captions == [""] * 4 for step in range(10))
     fewer = LatentCache(codec, Buckets(64), crops=2, scale=True)
     fewer.build(cache.pictures)
@@ -261,6 +263,24 @@ def test_masks_are_stacked_with_ones(tmp_path: Path, add, codec) -> None:
     assert batch.mask is not None and batch.mask.shape == (2, 1, 8, 8)
     masks = dict(zip(batch.keys, batch.mask, strict=True))
     assert torch.equal(masks["b.png"], torch.ones(1, 8, 8)) and float(masks["a.png"].max()) == 2.0
+
+
+def test_masks_left_out_by_chance(tmp_path: Path, add, codec) -> None:
+    add("m/a.png", caption="x")
+    (tmp_path / "m/mask").mkdir()
+    half = Image.new("L", (64, 64), 0)
+    half.paste(255, (0, 0, 32, 64))
+    half.save(tmp_path / "m/mask/a.png")
+    add("m/strip.png", (640, 64), caption="x")  # shown whole: its border never counts
+    cache = LatentCache(codec, Buckets(64, most_cropped=0.1), masks="linear")
+    cache.build(scan(tmp_path / "m").pictures)
+    source = BatchSource(cache, CaptionPipeline(), batch_size=1, unmasked=0.25)
+    drawn = [source.batch(step) for step in range(400)]
+    assert all(_equal(source.batch(step), drawn[step]) for step in (3, 50))
+    masked = [batch.mask is not None for batch in drawn if batch.keys == ["a.png"]]
+    assert 0.65 < sum(masked) / len(masked) < 0.85
+    bordered = [batch.mask for batch in drawn if batch.keys == ["strip.png"]]
+    assert bordered and all(mask is not None and float(mask.min()) == 0.0 for mask in bordered)
 
 
 def test_a_batch_costs_little(cache: LatentCache) -> None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from lib_pivotal.data.latent_files import LatentFiles, entry_name
+from lib_pivotal.data.latent_files import LatentFiles, entry_name, remove_entries
 from lib_pivotal.errors import DataError
 
 TENSORS = {"mean": torch.arange(16.0).reshape(1, 4, 4), "std": torch.rand(1, 4, 4)}
@@ -86,3 +86,20 @@ def test_a_folder_that_cannot_be(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(DataError, match="cannot be made"):
         LatentFiles(tmp_path / "file" / "cache")
+
+
+def test_only_entries_are_removed(tmp_path: Path) -> None:
+    files = LatentFiles(tmp_path / "mine")
+    for number in range(3):
+        files.write(entry_name({"number": number}), {"mean": torch.zeros(2)})
+    remove_entries(tmp_path / "mine")
+    assert not (tmp_path / "mine").exists()
+    remove_entries(tmp_path / "mine")  # nothing there: nothing to do
+    files = LatentFiles(tmp_path / "shared")
+    files.write(entry_name({"number": 1}), {"mean": torch.zeros(2)})
+    (tmp_path / "shared" / "ab").mkdir(exist_ok=True)
+    kept = [tmp_path / "shared" / "notes.txt", tmp_path / "shared" / "ab" / "my-lora.safetensors"]
+    for path in kept:
+        path.write_text("x")
+    remove_entries(tmp_path / "shared")
+    assert sorted(path for path in (tmp_path / "shared").rglob("*") if path.is_file()) == sorted(kept)

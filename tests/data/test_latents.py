@@ -370,6 +370,19 @@ def test_a_real_autoencoder(dataset: Dataset) -> None:
     assert cache.get("a/0.png").mean.shape == (4, 8, 8) and float(cache.get("a/0.png").std.min()) > 0
 
 
+def test_an_autoencoder_that_was_run_in_fp32_is_said_once(dataset: Dataset, codec) -> None:
+    class Overflowing:
+        fingerprint = "overflowing"
+
+        def encode(self, pixels: torch.Tensor) -> LatentDistribution:
+            return replace(codec.encode(pixels), widened=True)
+
+    cache = LatentCache(Overflowing(), BUCKETS)
+    problems = [problem for problem in cache.build(dataset.pictures) if problem.code == "autoencoder"]
+    assert len(problems) == 1 and "fp32" in problems[0].message and "--no-half-vae" in problems[0].message
+    assert len(cache.pictures) == len(dataset.pictures), "nothing is left out for it"
+
+
 def test_wrong_settings_and_missing_files(dataset: Dataset, codec, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="in_memory"):
         LatentCache(codec, BUCKETS, in_memory=False)

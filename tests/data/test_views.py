@@ -94,6 +94,13 @@ def test_a_bordered_picture_has_one_view() -> None:
     assert views == (View(buckets.assign(2048, 256)),) and not views[0].placement.covers
 
 
+def test_pictures_for_scores_are_shown_plainly() -> None:
+    buckets = Buckets(64, bucketing=False, crop="random")
+    views = Views(buckets, crops=8, scale=True, plain={"held.png"})
+    assert views.of(_picture(200, 100, key="held.png")) == (View(buckets.assign(200, 100)),)
+    assert len(views.of(_picture(200, 100, key="other.png"))) > 1
+
+
 def test_wrong_settings() -> None:
     with pytest.raises(DataError, match="crops = 0"):
         Views(Buckets(64), crops=0)

@@ -41,12 +41,13 @@ TEXT_CONFIG = "pivotal.text_model"
 START_TIMEOUT_S = 1200
 REQUEST_TIMEOUT_S = 600
 ARGUMENTS = (
-    "--skip-prepare-environment --skip-torch-cuda-test --skip-version-check --use-cpu all --no-half --precision full "
+    "--skip-prepare-environment --skip-torch-cuda-test --skip-version-check --use-cpu all "
     "--api --server-name 127.0.0.1 --do-not-download-clip --no-download-sd-model "
     "--disable-console-progressbars --loglevel DEBUG"
 ).split()
 NEWER_ARGUMENTS = ("--no-prompt-history",)
 """Those that not every version from 1.7 on knows."""
+FULL_PRECISION = ("--no-half", "--precision", "full")
 ENVIRONMENT = {
     "HF_HUB_OFFLINE": "1",
     "TRANSFORMERS_OFFLINE": "1",
@@ -143,6 +144,10 @@ class WebUI:
     def pictures(answer: Any) -> list[bytes]:
         """The pixels of every picture in an answer of the API."""
         return [Image.open(io.BytesIO(base64.b64decode(image))).convert("RGB").tobytes() for image in answer["images"]]
+
+    def use(self, name: str) -> None:
+        """Load the checkpoint of this name."""
+        self.call("/sdapi/v1/options", {"sd_model_checkpoint": f"{name}.safetensors"})
 
     def second_checkpoint(self) -> str:
         """The name of a copy of the checkpoint with a configuration file of its own: using it loads it from scratch."""
@@ -242,6 +247,54 @@ def pivotal_webui(
         yield webui
 
 
+class TinyCheckpoints:
+    """Random checkpoints of other families (`tiny_families.py`), each made once a session when first asked for."""
+
+    SCRIPT = Path(__file__).with_name("tiny_families.py")
+
+    def __init__(self, installation: Installation, folder: Path) -> None:
+        from lib_pivotal.standalone.tokenizer import write_tokenizer
+
+        self._installation = installation
+        self._models = folder / "models"
+        self._clip = self._models / "clip"
+        self._clip.mkdir(parents=True)
+        write_tokenizer(self._clip)
+
+    def path(self, name: str) -> Path:
+        """The checkpoint's file, with its .yaml beside it; `name` as in `tiny_families.configurations`."""
+        self._make(name)
+        return self._models / f"{name}.safetensors"
+
+    def lay_out(self, data: Path, *names: str) -> None:
+        """For `prepare`: checkpoints, and an extension that makes their architectures known to open_clip."""
+        self._make(*names)
+        scripts = data / "extensions" / "zz-tiny" / "scripts"
+        scripts.mkdir(parents=True)
+        shutil.copyfile(self.SCRIPT, scripts / self.SCRIPT.name)
+        for name in names:
+            for file in self._models.glob(f"{name}.*"):
+                target = data / "models" / "Stable-diffusion" / file.name
+                if not target.exists():
+                    target.hardlink_to(file)
+
+    def _make(self, *names: str) -> None:
+        missing = [name for name in names if not (self._models / f"{name}.safetensors").exists()]
+        if not missing:
+            return
+        where = (self._installation.folder, self._models, self._clip)
+        command = [str(self._installation.python), str(self.SCRIPT), *map(str, where), *missing]
+        environment = {key: value for key, value in os.environ.items() if key not in UNWANTED} | ENVIRONMENT
+        done = subprocess.run(command, env=environment, capture_output=True, text=True)
+        if done.returncode:
+            pytest.fail(f"no tiny checkpoints:\n{_tail(done.stderr)}")
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoints(installation: Installation, tmp_path_factory: pytest.TempPathFactory) -> TinyCheckpoints:
+    return TinyCheckpoints(installation, tmp_path_factory.mktemp("tiny"))
+
+
 @contextlib.contextmanager
 def running(
     installation: Installation,
@@ -252,10 +305,12 @@ def running(
     page: bool = False,
     prepare: Callable[[Path], None] = lambda data: None,
     arguments: Sequence[str] = (),
+    half: bool = False,
 ) -> Iterator[WebUI]:
     """Start the web UI on `data`, wait until it is ready, end it; with the page (gradio) or only the API.
 
-    `prepare` may put more into `data` before the start; `arguments` are added to the command line.
+    `prepare` may put more into `data` before the start; `arguments` are added to the command line;
+    `half` leaves the weights in half precision, which not every version of torch can do on a CPU.
     """
     lay_out_data(data, checkpoint)
     prepare(data)
@@ -267,6 +322,7 @@ def running(
         str(installation.python),
         "launch.py",
         *ARGUMENTS,
+        *(() if half else FULL_PRECISION),
         *known_arguments(installation),
         "--port",
         str(port),

@@ -61,6 +61,35 @@ def test_strip_and_split(s: Situation) -> None:
         assert s.pixels(f"a {target} face") == s.pixels(f"<words:{file}> a {word} face")
 
 
+def test_converted_there_and_back_makes_the_same_picture(s: Situation) -> None:
+    """diffusers' layout and kohya's again; words stay behind, as those loaders know none."""
+    word = s.fresh()
+    file = s.bundle({word: s.vectors(9)}, parts=("unet", "te"))
+    back = s.fresh("back")
+    there = Path(work(s, "convert", name=file, layout="diffusers")["written"][0])
+    (s.webui.lora_folder / f"{s.fresh('diffusers')}.safetensors").write_bytes(there.read_bytes())
+    s.webui.call("/sdapi/v1/refresh-loras", {})
+    named = next(path.stem for path in s.webui.lora_folder.glob("diffusers*.safetensors"))
+    again = Path(work(s, "convert", name=named, layout="kohya")["written"][0])
+    (s.webui.lora_folder / f"{back}.safetensors").write_bytes(again.read_bytes())
+    s.webui.call("/sdapi/v1/refresh-loras", {})
+    whole = s.pixels(f"<lora:{file}:1> a face")
+    assert s.pixels(f"<lora:{back}:1> a face") == whole != s.pixels("a face")
+    assert s.pixels(f"<lora:{back}:1> a {word} face") != s.pixels(f"<lora:{file}:1> a {word} face")
+
+
+@pytest.mark.parametrize("layout", ["a1111", "a1111_pt", "kohya", "hcp", "diffusers"])
+def test_each_form_of_embedding_that_this_web_ui_takes(s: Situation, layout: str) -> None:
+    """v1.10.1 reads A1111's, diffusers' and kohya's files by their single tensor; HCP's pickle as its own."""
+    word, target = s.fresh(), s.fresh("apart")
+    file = s.bundle({word: s.vectors(8)})
+    written = [Path(path) for path in work(s, "split", name=file, layout=layout)["written"]]
+    embedding = next(path for path in written if path.name.split(".")[0] == word)
+    (s.webui.embeddings_folder / f"{target}{embedding.suffix}").write_bytes(embedding.read_bytes())
+    s.webui.call("/sdapi/v1/refresh-embeddings", {})
+    assert s.pixels(f"a {target} face") == s.pixels(f"<words:{file}> a {word} face") != s.pixels("a face")
+
+
 def test_verify_asks_the_web_uis_own_loader(s: Situation) -> None:
     word, odd = s.fresh(), f"{s.fresh()}.v2"
     good, dotted = s.bundle({word: s.vectors(5)}, parts=("unet",)), s.bundle({odd: s.vectors(6)})

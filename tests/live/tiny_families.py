@@ -1,16 +1,17 @@
-"""Random checkpoints with the text encoders' true widths, two layers deep: SD2 and SDXL for the live tests.
+"""Random checkpoints of every family with the text encoders' true widths, few layers deep, for the live tests.
 
-Run by the web UI's own Python (`python tiny_families.py WEBUI FOLDER CLIP_FOLDER`), since the web UI's libraries build
-the models; also copied into an extension's scripts folder, where it tells open_clip the small architectures.
-Nothing is downloaded.
+Run by the web UI's own Python (`python tiny_families.py WEBUI FOLDER CLIP_FOLDER NAME ...`), since the web UI's
+libraries build the models; also copied into an extension's scripts folder, where it tells open_clip the small
+architectures. Nothing is downloaded.
 """
 
 import json
 import sys
 from pathlib import Path
 
-ARCHITECTURES = {"pivotal-tiny-h": 1024, "pivotal-tiny-bigg": 1280}
-SD2_TEXT = {"target": "ldm.modules.encoders.modules.FrozenOpenCLIPEmbedder"}
+ARCHITECTURES = {"pivotal-tiny-h": (1024, 3), "pivotal-tiny-bigg": (1280, 2)}
+"""Name of the open_clip architecture: width (as of ViT-H and ViT-bigG), layers."""
+
 AUTOENCODER = {
     "embed_dim": 4,
     "ddconfig": {
@@ -28,18 +29,16 @@ AUTOENCODER = {
     "lossconfig": {"target": "torch.nn.Identity"},
 }
 UNET = {
-    "in_channels": 4,
     "out_channels": 4,
-    "model_channels": 32,
-    "attention_resolutions": [1, 2],
-    "num_res_blocks": 1,
-    "channel_mult": [1, 2],
-    "num_head_channels": 16,
+    "model_channels": 64,
+    "num_res_blocks": 2,
+    "num_head_channels": 64,
     "use_spatial_transformer": True,
     "use_linear_in_transformer": True,
     "use_checkpoint": False,
     "legacy": False,
 }
+"""As in the real ones: two residual blocks a level, heads of 64, linear projections."""
 
 
 def add_architectures():
@@ -49,22 +48,31 @@ def add_architectures():
     import open_clip
 
     folder = Path(tempfile.mkdtemp(prefix="pivotal_open_clip_"))
-    for name, width in ARCHITECTURES.items():
+    for name, (width, layers) in ARCHITECTURES.items():
         config = {
-            "embed_dim": 64,
+            "embed_dim": width,
             "vision_cfg": {"image_size": 32, "layers": 1, "width": 32, "head_width": 16, "patch_size": 16},
-            "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": width, "heads": 8, "layers": 2},
+            "text_cfg": {
+                "context_length": 77,
+                "vocab_size": 49408,
+                "width": width,
+                "heads": width // 64,
+                "layers": layers,
+            },
         }
         (folder / f"{name}.json").write_text(json.dumps(config), encoding="utf-8")
     open_clip.add_model_config(folder)
 
 
-def sd2():
-    """A configuration as v2-inference.yaml, small."""
-    text = {**SD2_TEXT, "params": {"arch": "pivotal-tiny-h", "version": None, "layer": "penultimate"}}
+def latent_diffusion(text, unet, *, v=False, inpainting=False):
+    """A configuration as v1-inference.yaml and v2-inference.yaml have it, small."""
+    kind = "LatentInpaintDiffusion" if inpainting else "LatentDiffusion"
+    extra = {"finetune_keys": None} if inpainting else {}
     return {
-        "target": "ldm.models.diffusion.ddpm.LatentDiffusion",
+        "target": f"ldm.models.diffusion.ddpm.{kind}",
         "params": {
+            **extra,
+            "parameterization": "v" if v else "eps",
             "linear_start": 0.00085,
             "linear_end": 0.012,
             "num_timesteps_cond": 1,
@@ -74,12 +82,12 @@ def sd2():
             "image_size": 8,
             "channels": 4,
             "cond_stage_trainable": False,
-            "conditioning_key": "crossattn",
+            "conditioning_key": "hybrid" if inpainting else "crossattn",
             "scale_factor": 0.18215,
             "use_ema": False,
             "unet_config": {
                 "target": "ldm.modules.diffusionmodules.openaimodel.UNetModel",
-                "params": {**UNET, "image_size": 8, "transformer_depth": 1, "context_dim": 1024},
+                "params": {**UNET, **unet, "in_channels": 9 if inpainting else 4, "image_size": 8},
             },
             "first_stage_config": {"target": "ldm.models.autoencoder.AutoencoderKL", "params": AUTOENCODER},
             "cond_stage_config": text,
@@ -87,17 +95,49 @@ def sd2():
     }
 
 
-def sdxl(clip_folder):
-    """A configuration as sd_xl_base.yaml, small."""
-    sizes = [
-        {
-            "is_trainable": False,
-            "input_key": key,
-            "target": "sgm.modules.encoders.modules.ConcatTimestepEmbedderND",
-            "params": {"outdim": 16},
-        }
-        for key in ("original_size_as_tuple", "crop_coords_top_left", "target_size_as_tuple")
-    ]
+def sd1(clip_folder, **kind):
+    """SD1 has eight heads, and projections that are convolutions; its text encoder is CLIP-L."""
+    text = {"target": "ldm.modules.encoders.modules.FrozenCLIPEmbedder", "params": {"version": str(clip_folder)}}
+    unet = {
+        "attention_resolutions": [4, 2, 1],
+        "channel_mult": [1, 2, 2, 2],
+        "num_heads": 8,
+        "num_head_channels": -1,
+        "use_linear_in_transformer": False,
+        "transformer_depth": 1,
+        "context_dim": 768,
+    }
+    return latent_diffusion(text, unet, **kind)
+
+
+def sd2(**kind):
+    """SD2: OpenCLIP-H, whose last layer is left out."""
+    text = {
+        "target": "ldm.modules.encoders.modules.FrozenOpenCLIPEmbedder",
+        "params": {"arch": "pivotal-tiny-h", "version": None, "layer": "penultimate"},
+    }
+    unet = {
+        "attention_resolutions": [4, 2, 1],
+        "channel_mult": [1, 2, 2, 2],
+        "transformer_depth": 1,
+        "context_dim": 1024,
+    }
+    return latent_diffusion(text, unet, **kind)
+
+
+def embedder(key, target, params):
+    """One of SDXL's embedders."""
+    return {
+        "is_trainable": False,
+        "input_key": key,
+        "target": f"sgm.modules.encoders.modules.{target}",
+        "params": params,
+    }
+
+
+def sdxl(clip_folder, *, v=False, inpainting=False, ssd=False, refiner=False):
+    """A configuration as sd_xl_base.yaml, small; SSD-1B's has the base's and loses layers when it is loaded."""
+    sizes = ["original_size_as_tuple", "crop_coords_top_left", "aesthetic_score" if refiner else "target_size_as_tuple"]
     first = {"version": str(clip_folder), "layer": "hidden", "layer_idx": 1}
     second = {
         "arch": "pivotal-tiny-bigg",
@@ -107,7 +147,23 @@ def sdxl(clip_folder):
         "always_return_pooled": True,
         "legacy": False,
     }
+    towers = [
+        embedder("txt", "FrozenCLIPEmbedder", first),
+        embedder("txt", "FrozenOpenCLIPEmbedder2", second),
+    ]
+    embedders = [*towers[refiner:], *(embedder(key, "ConcatTimestepEmbedderND", {"outdim": 256}) for key in sizes)]
     module = "sgm.modules.diffusionmodules"
+    kind = "V" if v else "Eps"
+    unet = {
+        "in_channels": 9 if inpainting else 4,
+        "attention_resolutions": [4, 2],
+        "channel_mult": [1, 2, 2],
+        "adm_in_channels": 1280 + (5 if refiner else 6) * 256,
+        "num_classes": "sequential",
+        "transformer_depth": 1 if refiner else [0, 2, 10] if ssd else [1, 1, 2],
+        "context_dim": 1280 if refiner else 2048,
+        "spatial_transformer_attn_type": "softmax",
+    }
     return {
         "target": "sgm.models.diffusion.DiffusionEngine",
         "params": {
@@ -118,41 +174,12 @@ def sdxl(clip_folder):
                 "params": {
                     "num_idx": 1000,
                     "weighting_config": {"target": f"{module}.denoiser_weighting.EpsWeighting"},
-                    "scaling_config": {"target": f"{module}.denoiser_scaling.EpsScaling"},
+                    "scaling_config": {"target": f"{module}.denoiser_scaling.{kind}Scaling"},
                     "discretization_config": {"target": f"{module}.discretizer.LegacyDDPMDiscretization"},
                 },
             },
-            "network_config": {
-                "target": f"{module}.openaimodel.UNetModel",
-                "params": {
-                    **UNET,
-                    "adm_in_channels": 64 + 3 * 2 * 16,
-                    "num_classes": "sequential",
-                    "transformer_depth": [1, 1],
-                    "context_dim": 2048,
-                    "spatial_transformer_attn_type": "softmax",
-                },
-            },
-            "conditioner_config": {
-                "target": "sgm.modules.GeneralConditioner",
-                "params": {
-                    "emb_models": [
-                        {
-                            "is_trainable": False,
-                            "input_key": "txt",
-                            "target": "sgm.modules.encoders.modules.FrozenCLIPEmbedder",
-                            "params": first,
-                        },
-                        {
-                            "is_trainable": False,
-                            "input_key": "txt",
-                            "target": "sgm.modules.encoders.modules.FrozenOpenCLIPEmbedder2",
-                            "params": second,
-                        },
-                        *sizes,
-                    ]
-                },
-            },
+            "network_config": {"target": f"{module}.openaimodel.UNetModel", "params": {**UNET, **unet}},
+            "conditioner_config": {"target": "sgm.modules.GeneralConditioner", "params": {"emb_models": embedders}},
             "first_stage_config": {
                 "target": "sgm.models.autoencoder.AutoencoderKLInferenceWrapper",
                 "params": AUTOENCODER,
@@ -161,8 +188,38 @@ def sdxl(clip_folder):
     }
 
 
-def write(folder, name, config):
-    """Build the model, fill it with random numbers, save it with its yaml."""
+def shrunk_to_ssd(tensors):
+    """Without the layers that `convert_sdxl_to_ssd` (modules/sd_hijack.py of the web UI) takes out."""
+    unet = "model.diffusion_model."
+    gone = [f"{unet}middle_block.1.", f"{unet}middle_block.2."]
+    gone += [f"{unet}{block}.1.transformer_blocks.{number}." for block in DEEP for number in range(4, 10)]
+    gone += [f"{unet}output_blocks.{block}.1.transformer_blocks.1." for block in (4, 5)]
+    return {key: value for key, value in tensors.items() if not key.startswith(tuple(gone))}
+
+
+DEEP = ("input_blocks.7", "input_blocks.8", "output_blocks.0", "output_blocks.1")
+"""Blocks of SDXL that lose six of ten transformers in SSD-1B."""
+
+
+def configurations(clip_folder):
+    """Name -> configuration, and the marker tensors that its file has."""
+    return {
+        "sd1": (sd1(clip_folder), ()),
+        "sd2": (sd2(), ()),
+        "sd2v": (sd2(v=True), ()),
+        "sdxl": (sdxl(clip_folder), ()),
+        "sdxlv": (sdxl(clip_folder, v=True), ("v_pred", "ztsnr")),
+        "unmarked": (sdxl(clip_folder), ("v_pred",)),
+        "sd1inpaint": (sd1(clip_folder, inpainting=True), ()),
+        "sd2inpaint": (sd2(inpainting=True), ()),
+        "sdxlinpaint": (sdxl(clip_folder, inpainting=True), ()),
+        "ssd": (sdxl(clip_folder, ssd=True), ()),
+        "refiner": (sdxl(clip_folder, refiner=True), ()),
+    }
+
+
+def write(folder, name, config, markers):
+    """Build the model, fill it with random numbers, save it in fp16 with its yaml."""
     import torch
     from ldm.util import instantiate_from_config
     from omegaconf import OmegaConf
@@ -177,15 +234,18 @@ def write(folder, name, config):
         if key.endswith(("ln_final.bias", "final_layer_norm.bias")):
             value.data -= 0.1  # the web UI's emphasis divides by a mean that must not be 0
     tensors = {key: value.contiguous().clone() for key, value in model.state_dict().items()}
+    tensors = {key: value.half() if value.is_floating_point() else value for key, value in tensors.items()}
     tensors = {key: value for key, value in tensors.items() if not key.endswith("logit_scale")}
+    tensors = shrunk_to_ssd(tensors) if name == "ssd" else tensors
+    tensors |= {marker: torch.tensor([]) for marker in markers}
     save_file(tensors, str(folder / f"{name}.safetensors"))
     (folder / f"{name}.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create({"model": config})), encoding="utf-8")
 
 
-def main(webui, folder, clip_folder):
-    """Write sd2.safetensors and sdxl.safetensors."""
+def main(webui, folder, clip_folder, *names):
+    """Write `NAME.safetensors` with its yaml for each of `names` (of `configurations`)."""
     for repository in ("stable-diffusion-stability-ai", "generative-models"):
-        sys.path.insert(0, str(webui / "repositories" / repository))
+        sys.path.insert(0, str(Path(webui) / "repositories" / repository))
     import pytorch_lightning
     import transformers
 
@@ -193,19 +253,19 @@ def main(webui, folder, clip_folder):
     config = transformers.CLIPTextConfig(
         vocab_size=49408,
         hidden_size=768,
-        intermediate_size=128,
+        intermediate_size=3072,
         num_hidden_layers=2,
-        num_attention_heads=8,
-        projection_dim=64,
+        num_attention_heads=12,
+        projection_dim=768,
     )
-    (clip_folder / "config.json").write_text(config.to_json_string(), encoding="utf-8")
+    (Path(clip_folder) / "config.json").write_text(config.to_json_string(), encoding="utf-8")
     transformers.CLIPTextModel.from_pretrained = classmethod(lambda kind, folder: kind(config))
     add_architectures()
-    write(folder, "sd2", sd2())
-    write(folder, "sdxl", sdxl(clip_folder))
+    for name in names:
+        write(Path(folder), name, *configurations(clip_folder)[name])
 
 
 if __name__ == "__main__":
-    main(*map(Path, sys.argv[1:4]))
+    main(*sys.argv[1:])
 elif "lib_pivotal" not in str(__file__):
     add_architectures()

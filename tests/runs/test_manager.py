@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from PIL import ImageStat
 
 from lib_pivotal.config import run_from_dict
 from lib_pivotal.errors import ConfigError, HostError
@@ -26,6 +27,7 @@ class TinyStudio:
         self.visits = 0
         self.visitor = None
         self.refusal = ""
+        self.writers = ()
 
     def checkpoint(self):
         return "tiny"
@@ -37,7 +39,16 @@ class TinyStudio:
         return self._folder / "runs"
 
     def taken_names(self):
-        return ()
+        return {}
+
+    def token_ids(self, text):
+        return []
+
+    def loader_problems(self, path):
+        return []
+
+    def unet_shape(self, path):
+        return None
 
     def clip_skip(self):
         return 1
@@ -81,6 +92,9 @@ class TinyStudio:
 
     def bundle_saved(self, path):
         self.saved.append(path)
+
+    def taggers(self):
+        return self.writers
 
 
 @pytest.fixture
@@ -227,3 +241,81 @@ def test_preflight_tells_time_and_draws(manager, studio, run):
     assert not studio.saved and not studio.runs_folder().exists()
     nameless = replace(run, words=(replace(run.words[0], name="nobody"),))
     assert manager.preflight(nameless).faults[0].field == "words.0.name"
+
+
+def test_preflight_takes_class_pictures_along(manager, run, two_words_folder):
+    kept = with_class(run, two_words_folder, target="prior", preservation=0.5)
+    alone, beside = manager.preflight(run), manager.preflight(replace(kept, data=replace(kept.data, flip=True)))
+    assert alone.faults == beside.faults == () and beside.step_s > alone.step_s
+
+
+def with_class(run, folder, **settings):
+    return replace(run, regularisation=replace(run.regularisation, folder=str(folder), **settings))
+
+
+def test_class_pictures_are_made_beside_whoever_wants_the_model(manager, studio, run, tmp_path):
+    wanted = with_class(run, tmp_path / "class", prompts=("1girl", "1boy"), count=3)
+    visits = []
+    studio.visitor = lambda: visits.append(manager.running)
+    view = manager.make_class_pictures(wanted)
+    with pytest.raises(HostError, match="a run is going on"):
+        manager.start(run)
+    assert manager.join(60) and visits == [True] and studio.visits == 1
+    told = view.snapshot()
+    assert told["status"] == "finished" and told["ended"]["message"].startswith("3 of 3 class pictures are in")
+    assert len(list((tmp_path / "class").glob("*.png"))) == 3 and told["step"] == told["max_steps"] == 3
+    assert studio.saved == [] and manager.resumable() == []
+    trained = manager.start(wanted)
+    assert manager.join(120) and trained.snapshot()["status"] == "finished"
+
+
+def test_class_pictures_can_be_stopped_and_gone_on_with(manager, run, tmp_path):
+    wanted = with_class(run, tmp_path / "class", prompts=("1girl",), count=400)
+    view = manager.make_class_pictures(wanted)
+    wait_for(lambda: any((tmp_path / "class").glob("*.png")))
+    manager.stop()
+    assert manager.join(60) and view.snapshot()["status"] == "stopped"
+    made = {path: path.stat().st_mtime_ns for path in (tmp_path / "class").glob("*.png")}
+    assert 0 < len(made) < 400
+    again = manager.make_class_pictures(with_class(run, tmp_path / "class", prompts=("1girl",), count=len(made) + 1))
+    assert manager.join(60) and again.snapshot()["status"] == "finished"
+    assert all(path.stat().st_mtime_ns == when for path, when in made.items())
+
+
+def test_class_pictures_without_folder_or_prompts(manager, studio, run, tmp_path):
+    with pytest.raises(ConfigError, match=r"regularisation\.folder"):
+        manager.make_class_pictures(run)
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(HostError, match="cannot be made"):
+        manager.make_class_pictures(with_class(run, tmp_path / "file" / "below", prompts=("1girl",)))
+    studio.refusal = "SD3 cannot be trained"
+    with pytest.raises(HostError, match="SD3"):
+        manager.make_class_pictures(with_class(run, tmp_path / "class", prompts=("1girl",)))
+
+
+class Colours:
+    """A tagger that says which channel of a picture is the strongest."""
+
+    name, title = "colours", "Colours: the strongest channel"
+
+    def missing(self):
+        return ""
+
+    def __call__(self, picture):
+        means = ImageStat.Stat(picture).mean
+        return ("red", "green", "blue")[means.index(max(means))]
+
+
+def test_missing_captions_are_written(manager, studio, run, two_words_folder):
+    (two_words_folder / "aoi_1.txt").unlink()
+    studio.writers = (Colours(),)
+    view = manager.write_captions(two_words_folder, "colours")
+    assert manager.join(60)
+    told = view.snapshot()
+    assert told["status"] == "finished" and told["ended"]["message"].startswith("1 of 1 missing captions")
+    assert (two_words_folder / "aoi_1.txt").read_text() in ("red", "green", "blue")
+    with pytest.raises(HostError, match="no such tagger. There is colours"):
+        manager.write_captions(two_words_folder, "blip")
+    studio.writers = ()
+    with pytest.raises(HostError, match="only in the web UI"):
+        manager.write_captions(two_words_folder, "colours")

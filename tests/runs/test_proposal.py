@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from lib_pivotal.bundle.format import check_word_name
-from lib_pivotal.config import Run, WordConfig, check_consistency
+from lib_pivotal.config import DataConfig, Run, WordConfig, check_consistency
 from lib_pivotal.data.records import Dataset, Picture
 from lib_pivotal.runs.proposal import (
     ADVISED_DRAWS,
@@ -39,6 +39,10 @@ def dataset(captions, *, side=64, concept="pictures", repeats=1):
     for picture in pictures:
         concepts.setdefault(picture.concept, []).append(picture.key)
     return Dataset(Path("pictures"), pictures, {name: tuple(keys) for name, keys in concepts.items()}, ())
+
+
+def words_run(*names):
+    return Run(words=tuple(WordConfig(name) for name in names))
 
 
 AOI = "aoi, 1girl, blue hair, smile, park"
@@ -78,15 +82,19 @@ def test_a_style_is_a_word_beside_changing_others():
 def test_init_text_is_made_of_what_is_always_there():
     places = ("park", "sea", "sky", "city", "hill", "lake")
     row = propose(dataset([f"aoi, 1girl, blue hair, smile, {place}" for place in places] + [HANA] * 4)).rows[0]
-    assert row.word.init_text.startswith("blue hair") and row.word.init_text.endswith("*[0.1,2]")
+    assert (
+        row.word.init_text.startswith("blue hair")
+        and row.word.init_text.endswith("*[0.017,4]")
+        and row.word.vectors == 6
+    )
     assert row.word.prune and [item.tag for item in row.absorbed] == ["blue hair"]
     assert row.lift["blue hair"] == pytest.approx(1 / 0.6)
 
 
-def test_without_words_the_folder_names_one_and_a_template_writes_it():
+def test_without_words_the_folder_names_one_that_its_pictures_get():
     proposal = propose(dataset(["1girl, smile, park"] * 5, concept="My Girl 2"))
     assert [row.word.name for row in proposal.rows] == ["my-girl"]
-    assert proposal.templates == ("{word}, {caption}",) and proposal.remarks
+    assert proposal.rows[0].word.applies_to == ("concept:My Girl 2",) and proposal.remarks
     assert proposal.rows[0].pictures == 5 and proposal.rows[0].draws_share == 1.0
 
 
@@ -111,7 +119,7 @@ def test_what_is_proposed_makes_a_sound_run():
 
 
 def test_draws_count_repeats_steps_and_batches():
-    rows = describe_words(dataset([AOI] * 6 + [HANA] * 2), [WordConfig("aoi"), WordConfig("hana"), WordConfig("kaze")])
+    rows = describe_words(dataset([AOI] * 6 + [HANA] * 2), words_run("aoi", "hana", "kaze"))
     run = Run(words=tuple(row.word for row in rows))
     pictures = run.schedule.max_steps * run.schedule.batch_size
     assert draws_of(run, rows) == {"aoi": pictures * 0.75, "hana": pictures * 0.25, "kaze": 0.0}
@@ -119,13 +127,13 @@ def test_draws_count_repeats_steps_and_batches():
 
 
 def test_steps_give_the_word_in_the_middle_its_draws():
-    rows = describe_words(dataset([AOI] * 5 + [HANA] * 5), [WordConfig("aoi"), WordConfig("hana")])
+    rows = describe_words(dataset([AOI] * 5 + [HANA] * 5), words_run("aoi", "hana"))
     assert steps_for_draws(rows, ADVISED_DRAWS, batch=4) == 400
     assert steps_for_draws((), 100, batch=4) == 100
 
 
 def test_rare_and_taken_words_are_told_in_one_line_each():
-    rows = describe_words(dataset([AOI] * 5 + [HANA] * 5), [WordConfig("aoi"), WordConfig("hana")])
+    rows = describe_words(dataset([AOI] * 5 + [HANA] * 5), words_run("aoi", "hana"))
     run = Run(words=tuple(row.word for row in rows))
     assert word_problems(run, rows) == []
     short = Run(words=run.words, schedule=type(run.schedule)(max_steps=10))
@@ -137,3 +145,35 @@ def test_words_that_are_never_apart():
     both = ["aoi, hana, park"] * 3
     assert never_apart(dataset(both), ["aoi", "hana"]) == [("aoi", "hana", 3)]
     assert never_apart(dataset([*both, AOI]), ["aoi", "hana"]) == []
+
+
+def test_folders_of_forms_make_words_of_their_own():
+    captions = ["aoi, 1girl, blue hair, coat, snow"] * 4 + ["aoi, 1girl, blue hair, swimsuit, sea"] * 4
+    concepts = ["Aoi Winter"] * 4 + ["Aoi Summer"] * 4
+    rows = {row.word.name: row for row in propose(dataset(captions, concept=concepts)).rows}
+    assert set(rows) == {"aoi", "aoi-winter", "aoi-summer"}
+    assert rows["aoi-winter"].word.form_of == "aoi" and rows["aoi-winter"].pictures == 4
+    assert [tag.tag for tag in rows["aoi"].absorbed] == ["blue hair"]
+    assert "blue hair" not in [tag.tag for tag in rows["aoi-winter"].absorbed]
+
+
+def test_kgrids_files_say_how_words_begin_and_what_they_absorb(tmp_path):
+    (tmp_path / "training").mkdir()
+    (tmp_path / "training" / "emb_init.json").write_text('{"Aoi": ["horns"], "Hana": []}')
+    (tmp_path / "training" / "core_tag.json").write_text(
+        '{"Aoi": {"kept": ["blue hair"], "dropped": ["smile"], "emb_init": ["horns"]}}'
+    )
+    plain = dataset([AOI] * 6 + [HANA] * 4)
+    rows = {r.word.name: r for r in propose(Dataset(tmp_path, plain.pictures, plain.concepts, ())).rows}
+    assert rows["aoi"].word.init_text == "horns, *[0.017,4]"
+    assert rows["aoi"].word.absorb == ("smile", "horns") and rows["aoi"].word.keep == ("blue hair",)
+    assert {tag.tag for tag in rows["aoi"].absorbed} >= {"smile"}
+    assert "blue hair" not in {tag.tag for tag in rows["aoi"].absorbed}
+
+
+def test_uneven_words_are_drawn_alike():
+    proposal = propose(dataset([AOI] * 12 + [HANA] * 4))
+    assert proposal.balance == "words"
+    run = Run(words=tuple(row.word for row in proposal.rows), data=DataConfig(balance="words"))
+    shares = [row.draws_share for row in describe_words(dataset([AOI] * 12 + [HANA] * 4), run)]
+    assert shares == pytest.approx([0.5, 0.5], abs=0.01)

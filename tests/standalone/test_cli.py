@@ -52,6 +52,21 @@ def test_train_writes_bundle_and_logs(bundle, capsys):
     assert {"two.safetensors", "two.run.json", "two.events.jsonl", "two.steps.csv"} <= names
 
 
+def test_class_pictures(checkpoint, tmp_path, capsys):
+    run = {
+        "words": [{"name": "aoi"}],
+        "data": {"resolution_px": 64},
+        "regularisation": {"folder": str(tmp_path / "class"), "prompts": ["1girl"], "count": 2},
+    }
+    (tmp_path / "run.json").write_text(json.dumps(run))
+    arguments = ["class-pictures", str(tmp_path / "run.json"), "--checkpoint", str(checkpoint), "--device", "cpu"]
+    assert main(arguments) == 0
+    assert f"2 class pictures are in {tmp_path / 'class'}" in capsys.readouterr().out
+    made = {path: path.stat().st_mtime_ns for path in (tmp_path / "class").iterdir()}
+    assert sorted(path.suffix for path in made) == [".png", ".png", ".txt", ".txt"]
+    assert main(arguments) == 0 and all(path.stat().st_mtime_ns == when for path, when in made.items())
+
+
 def test_scan_as_text_and_json(two_words_folder, capsys):
     assert main(["scan", str(two_words_folder)]) == 0
     assert "6 pictures" in capsys.readouterr().out

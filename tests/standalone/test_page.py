@@ -20,7 +20,7 @@ def studio(tmp_path):
 def test_the_checkpoint_is_named_and_not_loaded(studio):
     assert studio.checkpoint().startswith("avatars.safetensors [")
     assert studio._host is None
-    assert studio.lora_folder().is_dir() and studio.runs_folder().is_dir() and studio.taken_names() == set()
+    assert studio.lora_folder().is_dir() and studio.runs_folder().is_dir() and studio.taken_names() == {}
 
 
 def test_the_model_is_lent_to_one_at_a_time(studio):

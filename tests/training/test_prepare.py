@@ -60,10 +60,9 @@ def test_cuts_are_told_before_the_run(tmp_path, tiny_host):
     events = []
     ended = train(run, tiny_host, output_folder=tmp_path / "out", listener=events.append)
     assert ended.reason == "finished" and isinstance(events[-1], RunEnded)
-    told = [event.message for event in events if isinstance(event, Notice) and "size(s)" in event.message]
+    told = [event.message for event in events if isinstance(event, Notice) and " in 2 sizes" in event.message]
     assert told == [
-        "3 pictures in 2 size(s); 2 are enlarged; 1 are shown whole with a border, as cutting would take too much of "
-        "them."
+        "3 pictures in 2 sizes; 2 are enlarged; 1 is shown whole with a border: cutting would take too much."
     ]
 
 

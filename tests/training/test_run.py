@@ -11,6 +11,7 @@ import signal
 
 import pytest
 import torch
+from PIL import Image
 
 from lib_pivotal.bundle.reader import read_bundle, require
 from lib_pivotal.config import check_run, run_from_dict
@@ -26,6 +27,7 @@ from lib_pivotal.training.events import (
 )
 from lib_pivotal.training.run import train
 from lib_pivotal.training.step import MicroStep
+from tests.conftest import write_pictures
 
 
 def plain_run(folder, **schedule):
@@ -162,6 +164,121 @@ def test_resume_equals_the_uninterrupted_run(extra, tiny_host, two_words_folder,
         rest.of(StepDone)[-1].images_seen == {"aoi": 8, "hana": 8}
         or sum(rest.of(StepDone)[-1].images_seen.values()) == 16 * run.schedule.accumulation
     )
+
+
+@pytest.fixture
+def class_folder(tmp_path):
+    return write_pictures(tmp_path / "class", {"a": "1girl, hat", "b": "1girl, coat", "c": "1girl"})
+
+
+def kept_run(folder, class_folder="", **regularisation):
+    plain = plain_run(folder, max_steps=5)
+    plain["regularisation"] = {"folder": str(class_folder), **regularisation}
+    return run_from_dict(plain)
+
+
+REGULARISATIONS = [
+    {"batch_size": 1, "weight": 0.5},
+    {"batch_size": 1, "target": "prior"},
+    {"batch_size": 1, "target": "prior", "preservation": 0.3},
+]
+
+
+@pytest.mark.parametrize("settings", REGULARISATIONS)
+def test_resume_with_class_pictures(settings, tiny_host, tiny_models, two_words_folder, class_folder, tmp_path):
+    run = kept_run(two_words_folder, class_folder, **settings)
+    before = model_hash(tiny_models)
+    whole = Recorder()
+    first = train(run, tiny_host, output_folder=tmp_path / "whole", listener=whole)
+    commands = Commands()
+    stop_at = Recorder(lambda e: commands.stop() if isinstance(e, StepDone) and e.step == 2 else None)
+    train(run, tiny_host, output_folder=tmp_path / "parts", listener=stop_at, commands=commands)
+    rest = Recorder()
+    resumed = train(run, tiny_host, output_folder=tmp_path / "parts", listener=rest, resume=True)
+    assert_same(tensors_of(first.bundle), tensors_of(resumed.bundle))
+    assert model_hash(tiny_models) == before
+    told = whole.of(StepDone)
+    names = {"loss", "class pictures"} | ({"preservation"} if "preservation" in settings else set())
+    assert all(set(event.losses) == names for event in told)
+    assert sum(told[-1].images_seen.values()) == 10  # words are counted in the run's own pictures only
+    if settings.get("target") == "prior":  # the network begins as nothing, so it begins where the checkpoint is
+        assert told[0].losses["class pictures"] == 0.0 and told[-1].losses["class pictures"] > 0.0
+    if "preservation" in settings:
+        assert told[0].losses["preservation"] == 0.0 and told[-1].losses["preservation"] > 0.0
+
+
+def test_the_own_loss_is_told_as_it_would_be_alone(tiny_host, two_words_folder, class_folder, tmp_path):
+    alone, beside = Recorder(), Recorder()
+    train(make_run(two_words_folder, max_steps=5), tiny_host, output_folder=tmp_path / "a", listener=alone)
+    run = kept_run(two_words_folder, class_folder, batch_size=3)
+    train(run, tiny_host, output_folder=tmp_path / "b", listener=beside)
+    assert beside.losses[0] == pytest.approx(alone.losses[0], rel=1e-5)
+    assert beside.losses[1:] != alone.losses[1:]
+
+
+def test_preservation_holds_the_network_back(tiny_host, two_words_folder, tmp_path):
+    """The heavier, the less the network changes what the checkpoint says of the class."""
+    ends = []
+    for weight in (0.01, 10.0):
+        recorder = Recorder()
+        plain = plain_run(two_words_folder, max_steps=14, rate="constant")
+        plain["regularisation"] = {"preservation": weight, "class_text": "1girl"}
+        train(run_from_dict(plain), tiny_host, output_folder=tmp_path / str(weight), listener=recorder)
+        ends.append(sum(event.losses["preservation"] for event in recorder.of(StepDone)[-5:]) / weight)
+    assert ends[1] < 0.5 * ends[0]
+
+
+def test_preservation_looks_at_the_same_noise(tiny_host, tiny_models, two_words_folder, tmp_path):
+    plain = plain_run(two_words_folder, max_steps=2, accumulation=2)
+    plain["regularisation"] = {"preservation": 1.0}
+    seen = []
+    handle = tiny_models["unet"].register_forward_pre_hook(lambda module, inputs: seen.append(inputs[:2]))
+    try:
+        train(run_from_dict(plain), tiny_host, output_folder=tmp_path, listener=Recorder())
+    finally:
+        handle.remove()
+    assert len(seen) == 2 * 6
+    for step in range(2):
+        own, again = seen[6 * step : 6 * step + 2], seen[6 * step + 2 : 6 * step + 6]
+        for first, (bare, moved) in zip(own, (again[:2], again[2:]), strict=True):
+            for other in (bare, moved):
+                assert torch.equal(first[0], other[0]) and torch.equal(first[1], other[1])
+        assert not torch.equal(own[0][0], own[1][0])
+
+
+def test_while_only_words_train_other_sets_cost_nothing(tiny_host, tiny_models, two_words_folder, tmp_path):
+    plain = plain_run(two_words_folder, max_steps=4, phases="two_phase", words_steps=2)
+    plain["regularisation"] = {"preservation": 1.0}
+    calls, by_step = [], []
+
+    def note(event):
+        if isinstance(event, StepDone):
+            by_step.append(len(calls))
+            calls.clear()
+
+    handle = tiny_models["unet"].register_forward_hook(lambda *_: calls.append(1))
+    recorder = Recorder(note)
+    try:
+        train(run_from_dict(plain), tiny_host, output_folder=tmp_path, listener=recorder)
+    finally:
+        handle.remove()
+    assert by_step == [1, 1, 3, 3]  # later also the same pictures twice: with the network, and without
+    assert [event.losses["preservation"] for event in recorder.of(StepDone)][:3] == [0.0, 0.0, 0.0]
+
+
+def test_class_pictures_that_cannot_be_used(tiny_host, two_words_folder, class_folder, tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="no class picture can be used"):
+        train(kept_run(two_words_folder, tmp_path / "empty"), tiny_host, output_folder=tmp_path, listener=Recorder())
+    with pytest.raises(ConfigError, match="needs a network"):
+        plain = plain_run(two_words_folder)
+        plain["network"] = {"algorithm": "none"}
+        plain["regularisation"] = {"folder": str(class_folder)}
+        run_from_dict(plain)
+    (class_folder / "c.txt").write_text("aoi, hat", encoding="utf-8")
+    recorder = Recorder()
+    train(kept_run(two_words_folder, class_folder), tiny_host, output_folder=tmp_path, listener=recorder)
+    assert any("1 class picture(s) have a trained word" in notice.message for notice in recorder.of(Notice))
 
 
 def test_resume_refuses_other_settings(tiny_host, two_words_folder, tmp_path):
@@ -339,6 +456,22 @@ def test_separation_is_measured_on_held_out_pictures(tiny_host, tmp_path):
     measured = recorder.of(SeparationMeasured)
     assert [event.step for event in measured] == [3, 6]
     assert set(measured[0].losses["aoi"]) == {"whole", "unet", "te", "words", "base"}
+
+
+def test_sides_in_steps_of_8(tiny_host, tmp_path):
+    """72 and 56 px: latents of 9 and 7, which the U-Net halves unevenly."""
+    folder = write_pictures(tmp_path / "p", {f"aoi_{number}": "aoi, hat" for number in range(3)})
+    for number in range(3):
+        Image.new("RGB", (90, 70), (90, 40 * number, 9)).save(folder / f"wide_{number}.png")
+        (folder / f"wide_{number}.txt").write_text("aoi, coat")
+    plain = plain_run(folder, max_steps=6)
+    plain["words"] = [{"name": "aoi"}]
+    plain["data"].update(resolution_px=72, bucket_step_px=8)
+    recorder = Recorder()
+    ended = train(run_from_dict(plain), tiny_host, output_folder=tmp_path / "out", listener=recorder)
+    assert ended.reason == "finished" and all(loss == loss for loss in recorder.losses)
+    buckets = json.loads(require(read_bundle(ended.bundle)).metadata["ss_bucket_info"])["buckets"]
+    assert {tuple(bucket["resolution"]) for bucket in buckets.values()} == {(72, 72), (80, 64)}
 
 
 def test_one_picture_is_overfitted(tiny_host, tmp_path):

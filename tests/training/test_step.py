@@ -1,8 +1,12 @@
 """One micro-batch: the loss is what the formulas say, and does not depend on how a batch is cut."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
+from lib_pivotal.networks.network import build_network
+from lib_pivotal.networks.targets import LayerRule
 from lib_pivotal.ports import TrainingBatch
 from lib_pivotal.training.objective import Objective
 from lib_pivotal.training.schedule import NoiseSchedule
@@ -100,3 +104,90 @@ def test_autocast_keeps_the_loss_in_fp32(tiny_host, batch, words):
     )
     losses = micro.losses(batch, words, seeds=(0, 0))
     assert losses.dtype == torch.float32 and torch.isfinite(losses).all()
+
+
+@pytest.fixture
+def network(tiny_host):
+    """With random changes in U-Net and text encoder: nothing in it is near 0."""
+    rules = [LayerRule(pattern="to_[qkv]|_proj", rank=2, alpha=2.0)]
+    made = build_network(tiny_host.layers(), rules, seed=0, device="cpu")
+    generator = torch.Generator().manual_seed(9)
+    with torch.no_grad():
+        for group in made.parameter_groups():
+            for parameter in group.parameters:
+                parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.3)
+    return made
+
+
+def prior_step(host, network):
+    return MicroStep(
+        host.text,
+        host.denoiser,
+        schedule=NoiseSchedule(host.alphas_cumprod),
+        objective=Objective(),
+        noise=NoiseSettings(),
+        device=torch.device("cpu"),
+        network_off=lambda: network.with_multipliers(unet=0.0, te=0.0),
+    )
+
+
+def test_a_prior_target_is_the_checkpoints_own_prediction(tiny_host, tiny_models, batch, words, network):
+    """Against the bare U-Net and text encoder, with no network near them: the loss says how far the network moves."""
+    batch = replace(batch, captions=["1girl, hat"] * 5, words=[()] * 5, mask=None, weights=torch.ones(5), prior=True)
+    noisy = prior_step(tiny_host, network).draw_noise(batch.latents, seeds=(3, 4), first_sample=0)
+
+    def predicted():
+        context = tiny_host.text.encode(batch.captions, {}).context
+        return tiny_models["unet"](noisy.noisy, noisy.timesteps, context).sample
+
+    with torch.no_grad():
+        bare = predicted()
+        with network.attach():
+            moved = predicted()
+            losses = prior_step(tiny_host, network).losses(batch, words, seeds=(3, 4))
+            before = network.multipliers
+        assert torch.equal(predicted(), bare)
+    assert before == {"unet": 1.0, "te": 1.0, "te2": 1.0}
+    assert not torch.allclose(moved, bare, atol=1e-2)
+    torch.testing.assert_close(losses, (moved - bare).square().flatten(1).mean(1), rtol=1e-4, atol=1e-6)
+
+
+def test_a_network_that_changes_nothing_has_no_prior_loss(tiny_host, batch, words, network):
+    with torch.no_grad():
+        for group in network.parameter_groups():
+            for parameter in group.parameters:
+                parameter.zero_()
+    batch = replace(batch, captions=["1girl, hat"] * 5, prior=True)
+    with network.attach():
+        losses = prior_step(tiny_host, network).losses(batch, words, seeds=(3, 4))
+    assert torch.equal(losses, torch.zeros(5))
+
+
+def test_gradient_of_a_prior_loss_by_finite_differences(tiny_host, batch, words, network):
+    """The target is a constant: the slope along a direction is that of the prediction alone."""
+    batch = replace(batch, captions=["1girl, hat"] * 5, prior=True)
+    parameters = [parameter for group in network.parameter_groups() for parameter in group.parameters]
+    generator = torch.Generator().manual_seed(5)
+    direction = [torch.randn(parameter.shape, generator=generator) for parameter in parameters]
+
+    def total():
+        return prior_step(tiny_host, network).losses(batch, words, seeds=(3, 4)).sum()
+
+    with network.attach():
+        gradients = torch.autograd.grad(total(), parameters)
+        slope = sum(float((g * d).sum()) for g, d in zip(gradients, direction, strict=True))
+        sides = []
+        for sign in (1, -1):
+            with torch.no_grad():
+                for parameter, way in zip(parameters, direction, strict=True):
+                    parameter.add_(way, alpha=sign * 3e-4)
+                sides.append(float(total()))
+                for parameter, way in zip(parameters, direction, strict=True):
+                    parameter.sub_(way, alpha=sign * 3e-4)
+    assert slope == pytest.approx((sides[0] - sides[1]) / 6e-4, rel=2e-2)
+    assert words["aoi"][0].grad is None
+
+
+def test_pieces_keep_name_and_target(batch):
+    pieces = split_batch(replace(batch, name="preservation", prior=True), 2)
+    assert [(piece.name, piece.prior) for piece in pieces] == [("preservation", True)] * 2

@@ -29,7 +29,16 @@ class EmptyStudio:
         return self._folder / "runs"
 
     def taken_names(self):
-        return {"taken"}
+        return {"taken": "embeddings folder"}
+
+    def token_ids(self, text):
+        return list(text.lower().encode())
+
+    def loader_problems(self, path):
+        return []
+
+    def unet_shape(self, path):
+        return None
 
     def clip_skip(self):
         return 2
@@ -62,6 +71,9 @@ class EmptyStudio:
 
     def bundle_saved(self, path):
         self.saved.append(path)
+
+    def taggers(self):
+        return ()
 
 
 @pytest.fixture

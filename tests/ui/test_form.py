@@ -53,8 +53,16 @@ def busy_run():
     return dataclasses.replace(
         run,
         words=(WordConfig("aoi", "1girl, *[0.1,2]", vectors=6, lr_factor=0.5, prune=True), WordConfig("hana")),
-        network=dataclasses.replace(run.network, groups=(LayerGroup("up|down", 8, 4.0, 0.25),)),
-        data=dataclasses.replace(run.data, templates=("{word}, {caption}", "a photo of {word}")),
+        network=dataclasses.replace(run.network, algorithm="dora", groups=(LayerGroup("up|down", 8, 4.0, 0.25),)),
+        regularisation=dataclasses.replace(run.regularisation, prompts=("1girl, [x] | é", "1boy")),
+        data=dataclasses.replace(
+            run.data,
+            templates=("{word}, {caption}", "a photo of {word}"),
+            word_lists=("place = park | beach", "mood = calm"),
+            tag_dropout_classes=("background = 0.3", "/hat/ = 0.5"),
+            caption_fields=("tags = 0.9",),
+            balance_weights=("screenshot = 2.5",),
+        ),
         saving=dataclasses.replace(run.saving, preview_prompts=("{word}, smile",), preview_words=("aoi",)),
         schedule=dataclasses.replace(run.schedule, warmup_steps=3, max_steps=30, words_steps=10),
         noise=dataclasses.replace(run.noise, timestep_min=5, timestep_max=900),

@@ -12,7 +12,7 @@ from lib_pivotal.bundle.reader import read_bundle
 from lib_pivotal.bundle.writer import write_bundle
 from lib_pivotal.errors import BundleError
 from lib_pivotal.ui.bundles_html import bundle_card, bundle_list
-from lib_pivotal.ui.bundles_panel import CHOOSE, shown
+from lib_pivotal.ui.bundles_panel import CHOOSE, NETWORK_AS, WORDS_AS, _name_note, shown
 from lib_pivotal.ui.compare_panel import _wanted
 from lib_pivotal.ui.shelf import Shelf
 
@@ -129,3 +129,40 @@ def test_a_comparison_is_read_from_the_page(shelf):
 def test_a_comparison_that_makes_no_sense(shelf, changes):
     with pytest.raises(BundleError):
         wanted(shelf, **changes)
+
+
+def test_the_checker_of_names_knows_the_file_and_the_others(shelf):
+    def told(new):
+        return " ".join(str(issue) for issue in shelf.name_issues("gekidol.safetensors", "aoi", new))
+
+    assert "error" in told("hana") and "this file" in told("hana")
+    assert "embeddings folder" in told("taken")
+    assert "error" not in told("aoi"), "its own old name is free"
+    assert "error" in told("a b")
+
+
+def test_the_note_under_a_new_name(shelf):
+    note = _name_note(shelf, "gekidol.safetensors", "aoi", "zzq-aoiko")
+    assert "is a good name" in note
+    assert 'class="error"' in _name_note(shelf, "gekidol.safetensors", "aoi", "hana")
+    assert _name_note(shelf, "gekidol.safetensors", "aoi", "") == ""
+    assert 'class="error"' in _name_note(shelf, "gone.safetensors", "aoi", "x-new")
+
+
+def test_verify_asks_the_loader_of_the_process(shelf, studio, monkeypatch):
+    from lib_pivotal.bundle.format import Problem
+
+    problem = Problem("warning", "a web UI without this extension knows other names: none")
+    monkeypatch.setattr(studio, "loader_problems", lambda path: [problem] if path.name == "ink.safetensors" else [])
+    assert str(problem) in shelf.verify("ink.safetensors")
+    assert str(problem) not in shelf.verify("gekidol.safetensors")
+
+
+def test_words_and_network_go_out_in_other_programs_layouts(shelf, studio):
+    for layout in WORDS_AS.values():
+        assert "3 files" in shelf.split("gekidol.safetensors", layout)
+    for layout in NETWORK_AS.values():
+        assert "Written" in shelf.convert("gekidol.safetensors", layout)
+    written = {path.name for path in (studio.runs_folder() / "split" / "gekidol").iterdir()}
+    assert {"gekidol-diffusers.safetensors", "gekidol-peft", "gekidol-kohya.safetensors"} <= written
+    assert not read_bundle(studio.runs_folder() / "split" / "gekidol" / "gekidol-kohya.safetensors").words

@@ -127,6 +127,48 @@ def test_a_sound_run_starts_and_its_end_is_shown(browser, pictures, manager):
     assert "no checkpoint is loaded" in browser.value(element(browser.blocks, "pivotal_outcome")._id)
 
 
+def test_class_pictures_from_the_page(browser, manager, tmp_path):
+    answer = browser.press("pivotal_class_pictures")
+    assert "regularisation.folder" in answer["pivotal_feedback"] and manager.current is None
+    browser.set("pivotal_regularisation_folder", str(tmp_path / "class"))
+    browser.set("pivotal_regularisation_prompts", "1girl")
+    answer = browser.press("pivotal_class_pictures")
+    assert "Class pictures are being made" in answer["pivotal_feedback"]
+    assert manager.join(30) and "no checkpoint is loaded" in manager.current.snapshot()["ended"]["message"]
+
+
+class Shouting:
+    """A tagger; `reason` is why it cannot be used."""
+
+    name, title = "shout", "Shouting: one word"
+
+    def __init__(self, reason=""):
+        self.reason = reason
+
+    def missing(self):
+        return self.reason
+
+    def __call__(self, picture):
+        return "PICTURE"
+
+
+def test_missing_captions_from_the_page(studio, manager, pictures):
+    studio.taggers = lambda: (Shouting(),)
+    browser = Browser(build_tab(manager))
+    assert element(browser.blocks, "pivotal_captions").visible
+    assert "folder of pictures first" in browser.press("pivotal_write_captions")["pivotal_captions_note"]
+    browser.set("pivotal_data_folder", str(pictures))
+    assert "being written" in browser.press("pivotal_write_captions")["pivotal_captions_note"]
+    assert manager.join(30) and (pictures / "IMG_0001.txt").read_text() == "PICTURE"
+    assert (pictures / "0.txt").read_text().startswith("aoi")
+    studio.taggers = lambda: (Shouting("its model is not there: put x.pt into models"),)
+    assert "put x.pt into models" in browser.press("pivotal_write_captions")["pivotal_captions_note"]
+
+
+def test_without_taggers_nothing_is_offered(blocks):
+    assert not element(blocks, "pivotal_captions").visible
+
+
 def test_a_pulse_sends_only_what_changed(browser):
     browser.press("pivotal_refresh")
     again = browser.press("pivotal_refresh")

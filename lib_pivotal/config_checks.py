@@ -1,0 +1,118 @@
+"""Faults of a run that concern more than one setting, or the inside of one."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from lib_pivotal.errors import Fault
+
+if TYPE_CHECKING:
+    from lib_pivotal.config import DataConfig, Run
+
+
+def check_consistency(run: Run) -> list[Fault]:
+    """Faults that concern more than one setting."""
+    faults = _check_words(run)
+    network, schedule, noise = run.network, run.schedule, run.noise
+    trains_unet = network.algorithm != "none" and network.unet_targets != "none" and network.unet_lr > 0
+    trains_te = network.algorithm != "none" and network.te_targets != "none" and network.te_lr > 0
+    if not run.words and not trains_unet and not trains_te:
+        faults.append(Fault("words", [], "nothing is trained", "Add a word or choose layers for the network."))
+    if noise.timestep_min >= noise.timestep_max:
+        faults.append(
+            Fault("noise.timestep_min", noise.timestep_min, f"must be below noise.timestep_max ({noise.timestep_max})")
+        )
+    if schedule.warmup_steps >= schedule.max_steps and schedule.warmup_steps > 0:
+        faults.append(
+            Fault("schedule.warmup_steps", schedule.warmup_steps, f"must be below max_steps ({schedule.max_steps})")
+        )
+    faults += _check_pictures(run.data)
+    kept = run.regularisation
+    if (kept.folder or kept.preservation) and not trains_unet and not trains_te:
+        field = "regularisation.folder" if kept.folder else "regularisation.preservation"
+        problem = "needs a network: pictures without the words teach words nothing"
+        faults.append(Fault(field, kept.folder or kept.preservation, problem, "Choose a network, or leave it out."))
+    if schedule.phases == "two_phase" and not 0 < schedule.words_steps < schedule.max_steps:
+        faults.append(
+            Fault(
+                "schedule.words_steps",
+                schedule.words_steps,
+                f"two-phase needs it between 1 and max_steps - 1 ({schedule.max_steps - 1})",
+            )
+        )
+    return faults + _check_lines(run)
+
+
+def _check_pictures(data: DataConfig) -> list[Fault]:
+    """Cuts of a picture that would all be the same, or ways to show it of which it would get one."""
+    if data.scale_augmentation and data.crops < 2:
+        remedy = "Use 8 or so, or turn far and near cuts off."
+        return [Fault("data.crops", data.crops, "is one size a picture for ever, with scale_augmentation", remedy)]
+    if data.crops > 1 and data.crop in ("centre", "top") and not data.scale_augmentation:
+        remedy = "Choose random or face, or 1."
+        return [Fault("data.crops", data.crops, f"would be the same cut each time, with crop = {data.crop}", remedy)]
+    return []
+
+
+def _check_lines(run: Run) -> list[Fault]:
+    """Settings that hold a line of their own for each thing: `name = value`."""
+    data = run.data
+    faults = []
+    for field, lines, highest in (
+        ("tag_dropout_classes", data.tag_dropout_classes, 1.0),
+        ("caption_fields", data.caption_fields, 1.0),
+        ("balance_weights", data.balance_weights, float("inf")),
+    ):
+        for line in lines:
+            if (reason := number_line_fault(line, highest=highest)) is not None:
+                faults.append(Fault(f"data.{field}", line, reason, "Write `name = number`, one a line."))
+    for line in data.word_lists:
+        name, equals, values = line.partition("=")
+        if not (name.strip() and equals and values.strip()):
+            faults.append(Fault("data.word_lists", line, "cannot be read", "Write `name = first | second`."))
+    return faults
+
+
+def number_lines(lines: Sequence[str]) -> tuple[tuple[str, float], ...]:
+    """`name = number` lines that `check_run` found sound, in their order."""
+    pairs = (line.rpartition("=") for line in lines)
+    return tuple((name.strip(), float(value)) for name, _, value in pairs)
+
+
+def number_line_fault(line: str, *, highest: float) -> str | None:
+    """Why a line is no `name = number`; None if it is one."""
+    name, _, value = line.rpartition("=")
+    try:
+        number = float(value)
+    except ValueError:
+        return "cannot be read"
+    if not name.strip():
+        return "has no name"
+    if name.strip().startswith("/") and name.strip().endswith("/"):
+        try:
+            re.compile(name.strip()[1:-1])
+        except re.error as error:
+            return f"is no regular expression: {error}"
+    return None if 0 <= number <= highest else f"its number must be from 0 to {highest:g}"
+
+
+def _check_words(run: Run) -> list[Fault]:
+    from lib_pivotal.bundle.format import check_word_name  # here, so that reading a config needs no torch
+
+    faults: list[Fault] = []
+    seen: set[str] = set()
+    for index, word in enumerate(run.words):
+        field = f"words.{index}.name"
+        for reason in check_word_name(word.name):
+            faults.append(Fault(field, word.name, reason))
+        if word.name.lower() in seen:
+            faults.append(Fault(field, word.name, "is used twice", "Names must differ by more than case."))
+        seen.add(word.name.lower())
+    for index, word in enumerate(run.words):
+        parent = word.form_of.lower()
+        if parent and (parent not in seen or parent == word.name.lower()):
+            field = f"words.{index}.form_of"
+            faults.append(Fault(field, word.form_of, "is not another word of this run", "Name one of them, or none."))
+    return faults

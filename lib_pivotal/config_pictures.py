@@ -1,0 +1,177 @@
+"""The settings of a run about pictures and captions: `Run.data` and `Run.regularisation`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lib_pivotal.config_schema import setting
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Pictures and captions."""
+
+    folder: str = setting("", "Folder of pictures with captions.", unit="path")
+    resolution_px: int = setting(
+        512, "Training size: buckets have about its area.", unit="px", minimum=64, maximum=4096
+    )
+    bucketing: bool = setting(True, "Aspect-ratio buckets; off = square centre crops.")
+    bucket_step_px: int = setting(64, "Bucket sides are multiples of this.", unit="px", minimum=8, maximum=256)
+    upscale: bool = setting(True, "Small pictures are enlarged to the training size.")
+    most_cropped: float = setting(
+        0.25,
+        "Largest share of a picture that is cut off; one that would lose more is shown whole, with a border that does "
+        "not count. Only with buckets: square crops cut what they must.",
+        minimum=0.0,
+        maximum=1.0,
+    )
+    crop: str = setting(
+        "centre",
+        "Which part stays of a picture that is longer than its bucket. `face` needs a box: in a .json file beside the "
+        "picture, or in the file name as kohya's face tool writes it.",
+        choices=("centre", "top", "random", "face"),
+    )
+    crops: int = setting(
+        1,
+        "How many cuts of each picture are kept and drawn from, where they differ (`random`, `face`, far and near).",
+        minimum=1,
+        maximum=64,
+    )
+    scale_augmentation: bool = setting(
+        False,
+        "Custom Diffusion's: cuts far away and close up, which the caption says (`very small`, `close up`); what lies "
+        "around a far one does not count. Needs several cuts a picture.",
+    )
+    flip: bool = setting(
+        False, "Mirror half of the draws; each word has a switch of its own against it, for characters with two sides."
+    )
+    random_latent: bool = setting(True, "Draw latents from the autoencoder's distribution instead of its mean.")
+    cache_folder: str = setting("", "Keep latents on disk here; empty = in memory only.", unit="path")
+    transparency: str = setting(
+        "white", "What stands behind transparent pixels.", choices=("white", "grey", "random", "mask")
+    )
+    masks: str = setting(
+        "none",
+        "Soft masks of the loss. linear: black 0 to white 1; hcp: black 0, grey 1, white 5; hcp_exact: as HCP does it, "
+        "never scaled; cloneofsimo: with a temperature.",
+        choices=("none", "linear", "hcp", "hcp_exact", "cloneofsimo"),
+    )
+    mask_normalise: bool = setting(True, "Scale each mask to a mean of 1 (linear and hcp).")
+    mask_minimum: float = setting(
+        0.0,
+        "What is masked away still counts so much (linear and hcp; OneTrainer's unmasked weight).",
+        minimum=0.0,
+        maximum=1.0,
+    )
+    mask_off: float = setting(
+        0.0,
+        "Chance that a draw is trained without its mask (OneTrainer's unmasked probability).",
+        minimum=0.0,
+        maximum=1.0,
+    )
+    mask_temperature: float = setting(
+        1.0, "Power of cloneofsimo's masks: above 1 sharper, below 1 softer.", minimum=0.0, maximum=100.0
+    )
+    shuffle_tags: bool = setting(True, "Shuffle the tags of a caption at each draw.")
+    keep_first: int = setting(0, "This many first tags stay in front.", unit="tags", minimum=0, maximum=100)
+    keep_separator: str = setting("|||", "What stands before it in a caption stays in front, behind a second one last.")
+    tag_dropout: float = setting(0.0, "Chance that a tag is left out; words never are.", minimum=0.0, maximum=1.0)
+    tag_dropout_classes: tuple[str, ...] = setting(
+        (),
+        "Chances of their own, one a line: `clothes = 0.3`. Classes: people, character, clothes, expression, "
+        "background, quality, other; or a regular expression, `/hat$/ = 0.5`. The first that fits counts.",
+    )
+    caption_dropout: float = setting(0.0, "Chance that the whole caption is left out.", minimum=0.0, maximum=1.0)
+    caption_dropout_epochs: int = setting(
+        0, "Every so many epochs, one passes without captions; 0 = never.", unit="epochs", minimum=0, maximum=1000
+    )
+    caption_warmup_steps: float = setting(
+        0.0, "Tags come in one by one over so many steps; below 1 a fraction of the run; 0 = off.", minimum=0.0
+    )
+    caption_warmup_tags: int = setting(1, "Tags that are there from the first step.", unit="tags", minimum=1)
+    max_tags: int = setting(0, "At most so many tags a caption, the first ones; 0 = all.", unit="tags", minimum=0)
+    max_tokens: int = setting(
+        0, "Longer captions lose their last tags, words never; 0 = chunks of 75, as many as needed.", minimum=0
+    )
+    emphasis: bool = setting(True, "`(x:1.2)` weighs; off = brackets are letters, as in `saber (fate)`.")
+    prefix: str = setting("", "Put before every caption.")
+    suffix: str = setting("", "Put after every caption.")
+    templates: tuple[str, ...] = setting((), "Templates, e.g. `a photo of {word}, {caption}`; one is drawn each time.")
+    word_lists: tuple[str, ...] = setting(
+        (), "Lists for templates and captions, one a line: `who = girl | woman` fills `{who}` and `__who__`."
+    )
+    wildcards: bool = setting(False, "`{a|b}` in captions: one is drawn each time; `__name__` draws from a list.")
+    wildcard_folder: str = setting("", "Folder of lists for `__name__`: `name.txt`, a choice a line.", unit="path")
+    caption_fields: tuple[str, ...] = setting(
+        (),
+        "Captions made of their metadata's fields, one a line in their order, with a chance: `characters = 1`. "
+        "Fields: npeople, characters, copyright, type, artist, rating, crop, tags. Empty = captions as they are.",
+    )
+    prune_mode: str = setting(
+        "character_core",
+        "What leaves the captions of words that absorb: nothing, overlapping tags, every tag of looks, or core tags.",
+        choices=("none", "minimal", "character", "character_core"),
+    )
+    core_rule: str = setting(
+        "narugo",
+        "Which tags are core tags: narugo's rule leaves clothes to the captions, kgrid's counts pictures of one.",
+        choices=("narugo", "kgrid"),
+    )
+    core_threshold: float = setting(
+        0.0, "Share of captions that makes a tag core; 0 = the rule's own (0.45, 0.4).", minimum=0.0, maximum=1.0
+    )
+    core_feature_threshold: float = setting(
+        0.35, "Narugo: the share for tags of looks (hair, eyes, ...).", minimum=0.0, maximum=1.0
+    )
+    drop_difficulty: int = setting(
+        0,
+        "Only tags below this difficulty leave the captions: 1 hair and eyes, 2 also ears, horns, marks, 3 all; "
+        "0 = the rule's own (narugo 3, kgrid 2).",
+        minimum=0,
+        maximum=3,
+    )
+    balance: str = setting(
+        "repeats",
+        "How often pictures are drawn: as folders say; all ways of the folders' tree alike (kgrid); all words alike.",
+        choices=("repeats", "tree", "words"),
+    )
+    balance_weights: tuple[str, ...] = setting(
+        (), "Tree: weights of folders, one a line: `fanart = 2` or a pattern, `*/2_characters = 0.5`; others are 1."
+    )
+
+
+@dataclass(frozen=True)
+class RegularisationConfig:
+    """Pictures that keep the model as it was, trained in the same steps."""
+
+    folder: str = setting(
+        "", "Folder of pictures of what the words are kinds of (`1girl`), with captions without the words.", unit="path"
+    )
+    weight: float = setting(1.0, "Weight of their mean loss.", minimum=0.0, maximum=100.0, good_range="0.1-1")
+    batch_size: int = setting(
+        0,
+        "Pictures of this folder in each micro-batch; 0 = by narugo's rule: the shorter the run, the more, 1 to 16.",
+        minimum=0,
+        maximum=1024,
+    )
+    target: str = setting(
+        "picture",
+        "What they are trained towards: the picture itself, or what the model predicts without the network (prior).",
+        choices=("picture", "prior"),
+    )
+    preservation: float = setting(
+        0.0,
+        "Weight of a second look at the run's own pictures, words replaced by the class: there the network should "
+        "change nothing. No folder needed; each step takes about twice as long. 0 = off.",
+        minimum=0.0,
+        maximum=100.0,
+        good_range="0.1-1",
+    )
+    class_text: str = setting(
+        "", "The class in the model's own words, e.g. `1girl`; empty = the tags that each word begins with."
+    )
+    prompts: tuple[str, ...] = setting(
+        (), "Prompts by which the loaded checkpoint makes class pictures into the folder, in turn."
+    )
+    negative_prompt: str = setting("", "Negative prompt of class pictures.")
+    count: int = setting(200, "How many class pictures are made.", unit="pictures", minimum=1, maximum=100_000)

@@ -1,0 +1,265 @@
+"""A caption as it is trained at one draw: kohya's chain, with kgrid's fields before it and templates behind."""
+
+from __future__ import annotations
+
+import math
+import random
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+from lib_pivotal.data.captions import WordFinder, split_tags
+from lib_pivotal.data.records import Picture
+from lib_pivotal.data.tags import TAG_CLASSES, tag_class
+from lib_pivotal.errors import DataError
+
+FIELDS = ("npeople", "characters", "copyright", "type", "artist", "rating", "crop", "tags")
+"""What kgrid's captions are made of, in its order (anime2sd/captioning/captioning.py, `default_ordering`)."""
+
+_PLACEHOLDER = re.compile(r"\{([A-Za-z0-9_-]+)\}|\[(filewords|name)\]")
+_CAPTION, _WORD = ("caption", "filewords"), ("word", "name")
+_WILDCARD = re.compile(r"\{([^{}]*\|[^{}]*)\}")
+_LIST = re.compile(r"__([A-Za-z0-9_/-]+?)__")
+_BRACKET = re.compile(r"(?<!\\)([()\[\]])")
+_MOST_EXPANSIONS = 100
+
+
+@dataclass(frozen=True)
+class CaptionSettings:
+    """How captions vary; `config.DataConfig` says what each does.
+
+    `tag_classes` are chances of dropping by class of tag or `/regular expression/`; `fields` the parts of a caption
+    with their chances; `dropout_epochs` n: each n-th epoch has no captions; `warmup_steps` in optimiser steps.
+    """
+
+    prefix: str = ""
+    suffix: str = ""
+    templates: tuple[str, ...] = ()
+    shuffle: bool = False
+    keep_first: int = 0
+    keep_separator: str = "|||"
+    separator: str = ","
+    tag_dropout: float = 0.0
+    tag_classes: tuple[tuple[str, float], ...] = ()
+    caption_dropout: float = 0.0
+    dropout_epochs: int = 0
+    warmup_steps: int = 0
+    warmup_tags: int = 1
+    max_tags: int = 0
+    wildcards: bool = False
+    emphasis: bool = True
+    fields: tuple[tuple[str, float], ...] = ()
+    add_missing_word: bool = False
+
+    def __post_init__(self) -> None:
+        chances = [("tag_dropout", self.tag_dropout), ("caption_dropout", self.caption_dropout)]
+        for name, chance in (*chances, *self.tag_classes, *self.fields):
+            if not 0.0 <= chance <= 1.0:
+                raise DataError(f"{name} = {chance}: a chance is from 0 to 1.")
+        for name in ("keep_first", "dropout_epochs", "warmup_steps", "max_tags"):
+            if getattr(self, name) < 0:
+                raise DataError(f"{name} = {getattr(self, name)}: must be 0 or more.")
+        if not self.separator:
+            raise DataError("separator = '': tags need something between them, usually a comma.")
+        for name, _ in self.fields:
+            if name not in FIELDS:
+                raise DataError(f"caption field {name!r} is unknown. There are: {', '.join(FIELDS)}.")
+        for name, _ in self.tag_classes:
+            if name not in TAG_CLASSES and not (len(name) > 2 and name.startswith("/") and name.endswith("/")):
+                known = ", ".join(TAG_CLASSES)
+                raise DataError(f"tag class {name!r} is unknown. There are: {known}; or write /a regular expression/.")
+
+
+@dataclass(frozen=True)
+class Moment:
+    """When a caption is drawn: finished optimiser steps and whole epochs, both from 0."""
+
+    step: int = 0
+    epoch: int = 0
+
+
+START = Moment()
+
+
+class CaptionPipeline:
+    """Makes the caption of each draw; deterministic given `rng` and the moment, so that resuming needs no state.
+
+    In kohya's order (https://github.com/kohya-ss/sd-scripts/blob/48d368fa/library/train_util.py, `process_caption`):
+    prefix and suffix, caption dropout, one of the picture's captions, wildcards `{a|b}`, keep separator or keep first
+    n, warm-up, shuffle, tag dropout; then templates, as the web UI's textual inversion has them, the limit of tokens,
+    and emphasis. Differs from kohya: prefix and suffix are tags of their own and go to whichever caption is drawn;
+    tags that hold a `protected` word are never dropped, cut or warmed up. Where a picture has fields and the settings
+    name some, its caption is made of them first, each with its chance, a keep separator before `tags`.
+
+    Placeholders of templates: `{caption}` or `{filewords}`; `{word}` or `{name}` (the word of the picture's concept);
+    `[filewords]` and `[name]` as in the web UI; `{any}` a choice of the list `any`, as HCP's templates have them.
+    """
+
+    def __init__(
+        self,
+        settings: CaptionSettings | None = None,
+        *,
+        words: Mapping[str, str] | None = None,
+        protected: Collection[str] = (),
+        lists: Mapping[str, Sequence[str]] | None = None,
+        shorten: Callable[[str], str] | None = None,
+    ) -> None:
+        """`words`: concept -> word for `{word}`; `lists`: name -> choices; `shorten` cuts what is over the limit."""
+        self.settings = settings or CaptionSettings()
+        self._words, self._lists = dict(words or {}), dict(lists or {})
+        self._finders = {word: WordFinder([word]) for word in self._words.values()}
+        self._protected = WordFinder([*protected, *self._words.values()])
+        self._shorten = shorten
+        separator = self.settings.separator
+        self._joint = separator if separator.endswith(" ") else f"{separator} "
+        self._patterns = {
+            name: re.compile(name[1:-1], re.IGNORECASE)
+            for name, _ in self.settings.tag_classes
+            if name not in TAG_CLASSES
+        }
+
+    def draw(self, picture: Picture, *, rng: random.Random, moment: Moment = START) -> str:
+        """A picture's caption for this draw: one of its captions, or one made of its fields; then the chain."""
+        settings = self.settings
+        if self._left_out(rng, moment):
+            return ""
+        if settings.fields and picture.fields:
+            caption = self._of_fields(picture, rng)
+        elif picture.alternatives:
+            captions = (picture.caption, *picture.alternatives)
+            caption = captions[rng.randrange(len(captions))]
+        else:
+            caption = picture.caption
+        return self._vary(caption, concept=picture.concept, rng=rng, moment=moment)
+
+    def __call__(self, caption: str, *, concept: str, rng: random.Random, moment: Moment = START) -> str:
+        """A text for this draw; "" when the whole caption is dropped."""
+        return "" if self._left_out(rng, moment) else self._vary(caption, concept=concept, rng=rng, moment=moment)
+
+    def _left_out(self, rng: random.Random, moment: Moment) -> bool:
+        settings = self.settings
+        dropped = settings.caption_dropout > 0.0 and rng.random() < settings.caption_dropout
+        # kohya counts epochs from 1
+        return dropped or (settings.dropout_epochs > 0 and (moment.epoch + 1) % settings.dropout_epochs == 0)
+
+    def _vary(self, caption: str, *, concept: str, rng: random.Random, moment: Moment) -> str:
+        settings = self.settings
+        word = self._words.get(concept, "")
+        if settings.add_missing_word and word and not self._finders[word](caption):
+            caption = self._join(word, caption)
+        caption = self._join(settings.prefix, caption, settings.suffix)
+        if settings.wildcards:
+            caption = fill_wildcards(caption, rng, self._lists)
+        caption = self._vary_tags(caption, rng, moment)
+        if settings.templates:
+            template = settings.templates[rng.randrange(len(settings.templates))]
+            caption = self._fill_template(template, caption=caption, word=word, rng=rng)
+        if self._shorten is not None:
+            caption = self._shorten(caption)
+        return caption if settings.emphasis else _BRACKET.sub(r"\\\1", caption)
+
+    def _of_fields(self, picture: Picture, rng: random.Random) -> str:
+        """kgrid's caption: each field with its chance, in the settings' order; words of the picture are never lost."""
+        texts = dict(picture.fields)
+        caption = ""
+        for name, chance in self.settings.fields:
+            # a chance is drawn for fields that this picture lacks, too: others' draws then stay as they are
+            if rng.random() >= chance or not texts.get(name):
+                continue
+            joint = (
+                f" {self.settings.keep_separator} " if name == "tags" and self.settings.keep_separator else self._joint
+            )
+            caption += (joint if caption else "") + texts[name]
+        missing = [word for word in self._protected(picture.caption) if word not in self._protected(caption)]
+        return self._join(*missing, caption)
+
+    def _join(self, *parts: str) -> str:
+        mark = self.settings.separator.strip() or self.settings.separator
+        stripped = (part.strip().strip(mark).strip() for part in parts)
+        return self._joint.join(part for part in stripped if part)
+
+    def _vary_tags(self, caption: str, rng: random.Random, moment: Moment) -> str:
+        settings = self.settings
+        warming = moment.step < settings.warmup_steps
+        drops = settings.tag_dropout > 0.0 or bool(settings.tag_classes)
+        if not (settings.shuffle or drops or warming or settings.max_tags):
+            if settings.keep_separator and settings.keep_separator in caption:
+                return self._joint.join(tag for part in self._divide(caption) for tag in part)
+            return caption.strip()
+        head, tags, tail = self._divide(caption)
+        if warming:
+            tags = self._first(tags, self._warm_tags(len(tags), moment.step))
+        if settings.shuffle:
+            rng.shuffle(tags)
+        if drops:
+            # a chance is drawn for protected tags too, so that protecting a word does not shift the other draws
+            draws = [rng.random() for _ in tags]
+            tags = [t for t, draw in zip(tags, draws, strict=True) if draw >= self._chance(t) or self._protected(t)]
+        if settings.max_tags:
+            tags = self._first(tags, max(0, settings.max_tags - len(head) - len(tail)))
+        return self._joint.join([*head, *tags, *tail])
+
+    def _warm_tags(self, tags: int, step: int) -> int:
+        least = self.settings.warmup_tags
+        return math.floor(step * ((tags - least) / self.settings.warmup_steps)) + least
+
+    def _first(self, tags: list[str], count: int) -> list[str]:
+        """The first `count` tags, and behind them those that hold a word."""
+        return [tag for index, tag in enumerate(tags) if index < count or self._protected(tag)]
+
+    def _chance(self, tag: str) -> float:
+        for name, chance in self.settings.tag_classes:
+            pattern = self._patterns.get(name)
+            if pattern.search(tag) if pattern is not None else tag_class(tag) == name:
+                return chance
+        return self.settings.tag_dropout
+
+    def _divide(self, caption: str) -> tuple[list[str], list[str], list[str]]:
+        """Kept in front, free, kept at the end: `a ||| b, c ||| d`, else the first n are kept in front."""
+        separator, mark = self.settings.separator, self.settings.keep_separator
+        if mark and mark in caption:
+            head, _, rest = caption.partition(mark)
+            middle, _, tail = rest.partition(mark)
+            parts = [split_tags(part.replace(mark, separator), separator=separator) for part in (head, middle, tail)]
+            return parts[0], parts[1], parts[2]
+        tags = split_tags(caption, separator=separator)
+        return tags[: self.settings.keep_first], tags[self.settings.keep_first :], []
+
+    def _fill_template(self, template: str, *, caption: str, word: str, rng: random.Random) -> str:
+        """Fill a template's placeholders; a comma left over by an empty one goes too."""
+
+        def value(match: re.Match[str]) -> str:
+            name = match.group(1) or match.group(2)
+            if name in _CAPTION:
+                return caption
+            if name in _WORD:
+                return word
+            choices = self._lists.get(name)
+            return choices[rng.randrange(len(choices))] if choices else match.group(0)
+
+        filled = _PLACEHOLDER.sub(value, template)
+        return filled.strip() if caption and word else ", ".join(split_tags(filled))
+
+
+def fill_wildcards(caption: str, rng: random.Random, lists: Mapping[str, Sequence[str]] | None = None) -> str:
+    """Replace `__name__` by a choice of that list and `{a|b|c}` by one of its choices, inner ones first.
+
+    `{{` and `}}` stand for braces that stay, as in kohya; a name without a list stays as it is.
+    """
+    lists = lists or {}
+    opening, closing = "\ue000", "\ue001"  # private letters, which no caption has
+    caption = caption.replace("{{", opening).replace("}}", closing)
+
+    def choice(match: re.Match[str]) -> str:
+        choices = lists.get(match.group(1))
+        return choices[rng.randrange(len(choices))] if choices else match.group(0)
+
+    for _ in range(_MOST_EXPANSIONS):  # a list may name another list, or itself
+        filled = _LIST.sub(choice, caption)
+        while match := _WILDCARD.search(filled):
+            options = match.group(1).split("|")
+            filled = filled[: match.start()] + options[rng.randrange(len(options))] + filled[match.end() :]
+        if filled == caption:
+            break
+        caption = filled
+    return caption.replace(opening, "{").replace(closing, "}")

@@ -1,0 +1,318 @@
+"""What each word takes from the captions: core tags by rule, tags moved by hand, and the captions that are left.
+
+Rules as in kgrid's pipeline (anime2sd/captioning/tagging_character.py and waifuc_actions.py of
+https://github.com/cyber-meow/anime_screenshot_pipeline/tree/c9e3fb8) and narugo's CyberHarem 1.5. Nothing here opens
+or changes a file.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+from typing import Literal
+
+from lib_pivotal.data.captions import WordFinder, legal_name, split_tags
+from lib_pivotal.data.records import Picture
+from lib_pivotal.data.tags import (
+    NARUGO_FEATURE_THRESHOLD,
+    NOT_CORE,
+    CoreRule,
+    TagShare,
+    core_tags,
+    difficulty,
+    same_tag,
+    tag_counts,
+    tag_shares,
+    without_overlaps,
+)
+
+PruneMode = Literal["none", "minimal", "character", "character_core"]
+Fate = Literal["absorbed", "init", "kept"]
+KEEP_SEPARATOR = "|||"
+META_TAGS = frozenset(
+    "alternate costume|alternate hairstyle|alternate hair color|alternate eye color|alternate breast size|cosplay|"
+    "adapted costume|official alternate costume|casual|contemporary|parody|crossdressing|genderswap|aged up|"
+    "aged down|virtual youtuber|head out of frame|feet out of frame|no eyewear".split("|")
+)
+"""Tags that speak of other pictures than this one; kgrid's minimal pruning drops its list of them."""
+
+
+@dataclass(frozen=True)
+class TagRules:
+    """Which tags leave captions. `threshold` and `drop_difficulty` None: the rule's own."""
+
+    mode: PruneMode = "character_core"
+    rule: CoreRule = "narugo"
+    threshold: float | None = None
+    feature_threshold: float = NARUGO_FEATURE_THRESHOLD
+    drop_difficulty: int | None = None
+
+    @property
+    def dropped_below(self) -> int:
+        """Core tags of lower difficulty are dropped: narugo drops all, kgrid those below 2."""
+        return self.drop_difficulty or (3 if self.rule == "narugo" else 2)
+
+    @property
+    def begins_from(self) -> int:
+        """Core tags of at least this difficulty begin the vectors: narugo takes all, kgrid the hard ones."""
+        return 0 if self.rule == "narugo" else 1
+
+
+@dataclass(frozen=True)
+class WordUse:
+    """A word as captions meet it; the meaning of each field is that of `config.WordConfig`."""
+
+    name: str
+    init_text: str = ""
+    prune: bool = False
+    absorb: tuple[str, ...] = ()
+    keep: tuple[str, ...] = ()
+    applies_to: tuple[str, ...] = ()
+    form_of: str = ""
+
+
+@dataclass(frozen=True)
+class TagFate:
+    """A tag beside a word: how often, how telling, and what happens to it.
+
+    `share` is P(tag | word), `lift` P(tag | word) / P(tag); `init`: absorbed, and the word's vectors begin with it.
+    `core`: by the rule; `by_hand`: the word's own list says so; `belongs`: it is absorbed if the word absorbs at all.
+    """
+
+    tag: str
+    count: int
+    share: float
+    lift: float
+    difficulty: int
+    fate: Fate
+    core: bool = False
+    by_hand: bool = False
+    belongs: bool = False
+
+
+@dataclass(frozen=True)
+class WordTags:
+    """What the pictures say of one word: its pictures' keys, whether it is a style, and its tags."""
+
+    use: WordUse
+    keys: tuple[str, ...]
+    style: bool
+    tags: tuple[TagFate, ...]
+
+    @property
+    def belonging(self) -> tuple[TagShare, ...]:
+        """What the word stands for, whether its captions are pruned now or not, most frequent first."""
+        return tuple(TagShare(tag.tag, tag.share) for tag in self.tags if tag.belongs)
+
+
+def applies(patterns: Iterable[str], picture: Picture) -> bool:
+    """Whether one of a word's `applies_to` patterns means this picture."""
+    for pattern in patterns:
+        kind, colon, value = pattern.partition(":")
+        if colon and kind == "concept":
+            if fnmatchcase(picture.concept, value) or picture.concept == value:
+                return True
+        elif colon and kind == "type":
+            if picture.image_type == value:
+                return True
+        elif picture.key == pattern or fnmatchcase(picture.key, pattern):
+            return True
+    return False
+
+
+def split_caption(text: str) -> list[list[str]]:
+    """The tags of a caption by the parts that keep separators make of it."""
+    return [split_tags(part) for part in text.split(KEEP_SEPARATOR)]
+
+
+def name_word(text: str, word: str, find: WordFinder) -> str:
+    """A caption that names `word`: a tag that says the same in other letters is replaced, else it goes in front."""
+    if find(text):
+        return text
+    parts = split_caption(text)
+    for tags in parts:
+        for index, tag in enumerate(tags):
+            if legal_name(same_tag(tag)).replace("_", "-") == word.replace("_", "-"):
+                tags[index] = word
+                return _joined(parts)
+    return f"{word}, {text}" if text.strip() else word
+
+
+class Wording:
+    """The captions of a dataset with its words: who is in which picture, what each word takes, what is left.
+
+    `extra(picture)` names words that templates or prefixes write into a picture's caption.
+    """
+
+    def __init__(
+        self,
+        pictures: Sequence[Picture],
+        uses: Sequence[WordUse],
+        rules: TagRules,
+        *,
+        extra: Callable[[Picture], Collection[str]] = lambda picture: (),
+    ) -> None:
+        self.rules, self.uses = rules, tuple(uses)
+        self._finders = {use.name: WordFinder([use.name]) for use in uses}
+        self.find = WordFinder([use.name for use in uses])
+        self.named = tuple(self._named(picture) for picture in pictures)
+        """The pictures with words that `applies_to` gives them in their captions, nothing pruned."""
+        self.words_of: dict[str, tuple[str, ...]] = {}
+        for picture in self.named:
+            found = [word for text in (picture.caption, *picture.alternatives) for word in self.find(text)]
+            self.words_of[picture.key] = tuple(dict.fromkeys([*found, *extra(picture)]))
+        self._overall = _shares_by_form([_flat(picture.caption) for picture in self.named])
+        by_word: dict[str, list[Picture]] = {use.name: [] for use in uses}
+        for picture in self.named:
+            for word in self.words_of[picture.key]:
+                by_word.setdefault(word, []).append(picture)
+        self._pictures_of = by_word
+        self._styles = {use.name for use in uses if self._is_style(use)}
+        self._cores = self._find_cores()
+        self.words = {use.name: self._describe(use) for use in uses}
+        self._absorbed = {
+            name: {same_tag(tag.tag) for tag in word.tags if tag.fate != "kept"} for name, word in self.words.items()
+        }
+
+    def pruned(self, picture: Picture) -> Picture:
+        """A picture of `named` as it is trained: captions (and fields of tags) without what its words absorb."""
+        words = [word for word in self.words_of[picture.key] if word in self._absorbed]
+        pruning = [word for word in words if self.words[word].use.prune]
+        forms = set().union(*(self._absorbed[word] for word in pruning)) if pruning else set()
+        tidy = self.rules.mode == "minimal" or (self.rules.mode != "none" and bool(pruning))
+        if not forms and not tidy:
+            return picture
+        return replace(
+            picture,
+            caption=self._prune_text(picture.caption, forms, tidy=tidy),
+            alternatives=tuple(self._prune_text(text, forms, tidy=tidy) for text in picture.alternatives),
+            fields=tuple((key, self._prune_text(text, forms, tidy=tidy)) for key, text in picture.fields),
+        )
+
+    def captions(self) -> tuple[Picture, ...]:
+        """All pictures as they are trained."""
+        return tuple(self.pruned(picture) for picture in self.named)
+
+    # -- parts
+
+    def _named(self, picture: Picture) -> Picture:
+        given = [use.name for use in self.uses if use.applies_to and applies(use.applies_to, picture)]
+        if not given:
+            return picture
+        caption, alternatives = picture.caption, picture.alternatives
+        for word in reversed(given):  # so that the first word of the run stands first
+            find = self._finders[word]
+            caption = name_word(caption, word, find)
+            alternatives = tuple(name_word(text, word, find) for text in alternatives)
+        return replace(picture, caption=caption, alternatives=alternatives)
+
+    def _is_style(self, use: WordUse) -> bool:
+        """Its pictures have other words too, changing ones: it says how things are drawn, not who."""
+        if use.form_of:
+            return False
+        if any(pattern.startswith("type:") for pattern in use.applies_to):
+            return True
+        mine = self._pictures_of[use.name]
+        forms = {other.name for other in self.uses if other.form_of == use.name}
+        company = Counter(word for p in mine for word in self.words_of[p.key] if word != use.name and word not in forms)
+        beside = sum(any(w != use.name and w not in forms for w in self.words_of[p.key]) for p in mine)
+        return len(company) > 2 and beside >= 0.5 * len(mine) and max(company.values()) < 0.9 * len(mine)
+
+    def _find_cores(self) -> dict[str, dict[str, TagShare]]:
+        """Core tags of each word, by form of the tag: of what is shared by its forms, and of forms only what is new."""
+        found: dict[str, dict[str, TagShare]] = {}
+        people = [use.name for use in self.uses if use.name not in self._styles and not use.form_of]
+        find_people = WordFinder(people)
+        for use in self.uses:
+            mine = self._pictures_of[use.name]
+            if use.name in self._styles or not mine:
+                found[use.name] = {}
+                continue
+            lone = [p for p in mine if len(find_people(p.caption)) <= 1] or mine
+            found[use.name] = self._core_of([_flat(p.caption) for p in lone])
+        for use in self.uses:
+            forms = [other.name for other in self.uses if other.form_of == use.name and self._pictures_of[other.name]]
+            if forms:  # kgrid: of several forms of one character, what all have in common
+                found[use.name] = {
+                    form: item for form, item in found[use.name].items() if all(form in found[name] for name in forms)
+                }
+        for use in self.uses:
+            if use.form_of in found:
+                found[use.name] = {
+                    form: item for form, item in found[use.name].items() if form not in found[use.form_of]
+                }
+        return found
+
+    def _core_of(self, captions: Sequence[str]) -> dict[str, TagShare]:
+        rules = self.rules
+        items = core_tags(
+            captions,
+            rule=rules.rule,
+            words=[use.name for use in self.uses],
+            threshold=rules.threshold,
+            feature_threshold=rules.feature_threshold,
+        )
+        return {same_tag(item.tag): item for item in items}
+
+    def _describe(self, use: WordUse) -> WordTags:
+        mine = self._pictures_of[use.name]
+        captions = [_flat(picture.caption) for picture in mine]
+        counts = tag_counts(captions)
+        core = self._cores[use.name]
+        absorb, keep = {same_tag(tag) for tag in use.absorb}, {same_tag(tag) for tag in use.keep}
+        begins = {same_tag(piece) for piece in use.init_text.split(",")}
+        rows = []
+        for item in tag_shares(captions):
+            form = same_tag(item.tag)
+            if self.find(item.tag) or not form:
+                continue
+            is_core = form in core
+            takes = self._takes(item.tag, core=is_core, style=use.name in self._styles)
+            belongs = form in absorb or (takes and form not in keep)
+            fate: Fate = "kept" if not (use.prune and belongs) else "init" if form in begins else "absorbed"
+            rows.append(
+                TagFate(
+                    tag=item.tag,
+                    count=counts[item.tag],
+                    share=item.share,
+                    lift=item.share / self._overall.get(form, item.share),
+                    difficulty=difficulty(item.tag),
+                    fate=fate,
+                    core=is_core,
+                    by_hand=form in absorb or form in keep,
+                    belongs=belongs,
+                )
+            )
+        return WordTags(use, tuple(p.key for p in mine), use.name in self._styles, tuple(rows))
+
+    def _takes(self, tag: str, *, core: bool, style: bool) -> bool:
+        """Whether the mode takes a tag out of a word's captions."""
+        mode = self.rules.mode
+        if style or mode in ("none", "minimal"):
+            return False
+        if mode == "character":  # any tag of looks, however rare
+            return difficulty(tag) < min(self.rules.dropped_below, 2) and NOT_CORE.isdisjoint(same_tag(tag).split())
+        return core and difficulty(tag) < self.rules.dropped_below
+
+    def _prune_text(self, text: str, forms: Collection[str], *, tidy: bool) -> str:
+        parts = split_caption(text)
+        kept = [[tag for tag in tags if same_tag(tag) not in forms or self.find(tag)] for tags in parts]
+        if tidy:
+            shown = {i.tag for i in without_overlaps([TagShare(tag, 1.0) for tags in kept for tag in tags])}
+            kept = [[t for t in tags if self.find(t) or (t in shown and same_tag(t) not in META_TAGS)] for tags in kept]
+        return text if kept == parts else _joined(kept)
+
+
+def _flat(caption: str) -> str:
+    """A caption whose keep separators are commas."""
+    return caption.replace(KEEP_SEPARATOR, ",")
+
+
+def _joined(parts: Sequence[Sequence[str]]) -> str:
+    return f" {KEEP_SEPARATOR} ".join(", ".join(tags) for tags in parts)
+
+
+def _shares_by_form(captions: Sequence[str]) -> Mapping[str, float]:
+    return {same_tag(item.tag): item.share for item in tag_shares(captions)} if captions else {}

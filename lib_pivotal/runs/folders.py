@@ -1,0 +1,123 @@
+"""Words that folders suggest: a concept's own, a style by image type, and forms or outfits of a character."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from glob import escape
+from pathlib import PurePosixPath
+
+from lib_pivotal.bundle.format import check_word_name
+from lib_pivotal.config import WordConfig
+from lib_pivotal.data.captions import WordFinder, legal_name
+from lib_pivotal.data.kgrid_files import KgridFiles
+from lib_pivotal.data.records import Dataset
+
+GENERAL = frozenset(
+    "training train images image pictures picture data dataset others other misc various general default plain raw "
+    "reg regularization regularisation class background backgrounds character characters unknown none".split()
+)
+"""Names of folders that are nobody's."""
+TYPE_TEXTS: Mapping[str, tuple[str, ...]] = {"screenshots": ("anime screencap",), "fanart": ("masterpiece",)}
+"""How kgrid begins the words of its image types (its `booru` too begins as `masterpiece`)."""
+LEAST_OF_FORM = 3
+"""A form with fewer pictures is no word of its own."""
+SHORTEST_NAME = 3
+
+
+def words_of_folders(
+    dataset: Dataset, named: Sequence[WordConfig], *, files: KgridFiles, limit: int
+) -> tuple[list[WordConfig], list[str]]:
+    """The words that captions name, with those that only folders and kgrid's files know; and remarks."""
+    words = {word.name: word for word in named}
+    remarks = list(files.faults)
+    concepts = _nameless_concepts(dataset, named)
+    if files.initial:  # kgrid has said which words there are
+        words = {name: word for name, word in words.items() if name in files.initial}
+        concepts = {name: concept for name, concept in concepts.items() if name in files.initial}
+    given = {name: WordConfig(name=name, applies_to=(f"concept:{escape(c)}",)) for name, c in concepts.items()}
+    if given and not words:
+        remarks.append(
+            "No caption names a word of your own: folders' names are proposed, and put in front of their pictures' "
+            "captions. Rename them as you like."
+        )
+    words |= {name: word for name, word in given.items() if name not in words}
+    for name, image_type in _types(dataset, files).items():
+        words.setdefault(name, WordConfig(name=name, applies_to=(f"type:{image_type}",)))
+    words = _with_forms(dataset, words)
+    found = list(words.values())
+    if len(found) > limit:
+        remarks.append(f"{len(found)} words could be made of this folder; the first {limit} are proposed.")
+    return found[:limit], remarks
+
+
+def _nameless_concepts(dataset: Dataset, named: Sequence[WordConfig]) -> dict[str, str]:
+    """Name -> concept, for concepts of which no caption names a word."""
+    find = WordFinder([word.name for word in named])
+    found: dict[str, str] = {}
+    for concept, keys in dataset.concepts.items():
+        if (named and _is_general(concept)) or any(find(dataset[key].caption) for key in keys):
+            continue
+        found.setdefault(legal_name(concept), concept)
+    return found
+
+
+def _types(dataset: Dataset, files: KgridFiles) -> dict[str, str]:
+    """Words of image types: all where there are several kinds, else only those that kgrid's files name."""
+    types = sorted({picture.image_type for picture in dataset.pictures if picture.image_type})
+    names = {legal_name(kind): kind for kind in types if not check_word_name(legal_name(kind))}
+    if files.initial:
+        return {name: kind for name, kind in names.items() if name in files.initial}
+    return {name: kind for name, kind in names.items() if len(types) > 1 and not _is_general(kind)}
+
+
+def _with_forms(dataset: Dataset, words: dict[str, WordConfig]) -> dict[str, WordConfig]:
+    """With a word for each form or outfit: `Aoi Winter` beside `Aoi`, or sub-folders of a concept's folder."""
+    forms: dict[str, dict[str, str]] = defaultdict(dict)
+    parents: dict[str, set[str]] = defaultdict(set)
+    by_first: dict[str, list[str]] = defaultdict(list)
+    for concept in dataset.concepts:
+        by_first[concept.split(" ")[0]].append(concept)
+    for first, concepts in by_first.items():
+        if len(concepts) < 2 or len(first) < SHORTEST_NAME or _is_general(first):
+            continue
+        parents[legal_name(first)].update(f"concept:{escape(concept)}" for concept in concepts)
+        for concept in concepts:
+            if concept != first:
+                forms[legal_name(first)][legal_name(concept)] = f"concept:{escape(concept)}"
+    for concept, keys in dataset.concepts.items():
+        for folder in _sub_folders(concept, keys):
+            name = legal_name(f"{concept}-{PurePosixPath(folder).name}")
+            forms[legal_name(concept)][name] = f"{escape(folder)}/*"
+    for parent, found in forms.items():
+        if parents[parent]:
+            old = words.get(parent, WordConfig(name=parent))
+            words[parent] = replace(old, applies_to=tuple(sorted(parents[parent])))
+        if parent not in words:
+            continue
+        for name, pattern in found.items():
+            if name != parent and not check_word_name(name):
+                words[name] = WordConfig(name=name, applies_to=(pattern,), form_of=parent)
+    return words
+
+
+def _sub_folders(concept: str, keys: Sequence[str]) -> list[str]:
+    """Folders right below a concept's own, if there are several with names that mean something."""
+    counts: dict[str, int] = defaultdict(int)
+    for key in keys:
+        parts = PurePosixPath(key).parent.parts
+        if concept in parts and parts.index(concept) + 1 < len(parts):
+            counts["/".join(parts[: parts.index(concept) + 2])] += 1
+    found = [
+        folder
+        for folder, count in counts.items()
+        if count >= LEAST_OF_FORM
+        and sum(letter.isalpha() for letter in PurePosixPath(folder).name) >= SHORTEST_NAME
+        and not _is_general(PurePosixPath(folder).name)
+    ]
+    return sorted(found) if len(found) > 1 else []
+
+
+def _is_general(name: str) -> bool:
+    return legal_name(name).split("-")[-1].split("_")[-1] in GENERAL

@@ -1,0 +1,158 @@
+"""Painting a mask over a picture: how much each part of it counts in the loss."""
+
+from __future__ import annotations
+
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import gradio as gr
+
+from lib_pivotal.config import Run
+from lib_pivotal.errors import DataError, PivotalError
+from lib_pivotal.later import later
+from lib_pivotal.ui.page import Page, error_html, message, quiet, unchanged
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from lib_pivotal.data import mask_files, masks
+    from lib_pivotal.data import pictures as files
+    from lib_pivotal.data.records import Picture
+else:
+    mask_files = later("lib_pivotal.data.mask_files")
+    masks = later("lib_pivotal.data.masks")
+    files = later("lib_pivotal.data.pictures")
+
+EDITOR_PX = 768
+"""Pictures are painted on at this size at most; the mask is saved at the picture's own."""
+
+WHAT = (
+    "White counts most, black not at all. With the scale hcp mid-grey (0.5) counts as if there were no mask, and white "
+    "five times as much. Masks are used when Masks (Train, Pictures and masks) is not none."
+)
+
+
+def build_mask_panel(page: Page) -> None:
+    """Hidden until a picture's *mask* is pressed."""
+    parts = page.parts
+    page.hidden_text("mask_key")
+    page.hidden_button("mask_open")
+    with gr.Column(visible=False, elem_id="pivotal_mask_box", elem_classes=["pivotal-section"]) as box:
+        page.html("mask_title")
+        with gr.Row():
+            parts["mask_editor"] = gr.Image(
+                label="Paint here",
+                elem_id="pivotal_mask_editor",
+                source="upload",
+                tool="sketch",
+                type="pil",
+                image_mode="RGB",
+                brush_color="#ffffff",
+                interactive=True,
+                height=440,
+            )
+            parts["mask_shown"] = gr.Image(
+                label="The mask as it is: red counts", elem_id="pivotal_mask_shown", interactive=False, height=440
+            )
+        with gr.Row(elem_classes=["pivotal-row"]):
+            parts["mask_weight"] = gr.Slider(
+                0, 1, value=1, step=0.05, label="What is painted becomes", elem_id="pivotal_mask_weight"
+            )
+            parts["mask_rest"] = gr.Slider(
+                0, 1, value=0.1, step=0.05, label="The rest of a new mask is", elem_id="pivotal_mask_rest"
+            )
+        with gr.Row(elem_classes=["pivotal-tools"]):
+            for name, text in (
+                ("save", "Add to the mask"),
+                ("new", "Begin the mask anew with this"),
+                ("gone", "Remove it"),
+            ):
+                parts[f"mask_{name}"] = gr.Button(text, size="sm", elem_id=f"pivotal_mask_{name}")
+    parts["mask_box"] = box
+    page.html("mask_note")
+
+
+def bind_mask_panel(page: Page) -> None:
+    """Open, add, begin anew, remove."""
+    parts, form = page.parts, page.form
+
+    def open_picture(key: str, *values: Any) -> list[Any]:
+        try:
+            picture = _picture(page, page.read(values)[0], key)
+            shown = files.open_picture(picture.path)
+        except PivotalError as error:
+            return [gr.update(visible=False), "", unchanged(), unchanged(), error_html(error)]
+        shown.thumbnail((EDITOR_PX, EDITOR_PX))
+        title = f"<h3>Mask of {escape(picture.key)}</h3><p>{WHAT}</p>"
+        return [gr.update(visible=True), title, shown, _shown(picture), ""]
+
+    inputs = [parts["mask_key"], *form.components]
+    names = ("mask_box", "mask_title", "mask_editor", "mask_shown", "mask_note")
+    quiet(parts["mask_open"].click, open_picture, inputs, [parts[name] for name in names])
+
+    def painting(anew: bool) -> Any:
+        def save(painted: Any, weight: float, rest: float, key: str, *values: Any) -> list[Any]:
+            try:
+                picture = _picture(page, page.read(values)[0], key)
+                strokes = _strokes(painted)
+                current = None if anew else _current(picture)
+                now = None if current is None else masks.read_mask(current)
+                size = (picture.width_px, picture.height_px)
+                made = mask_files.paint(now, strokes, weight=float(weight), rest=float(rest), size=size)
+                place = mask_files.save_mask(picture.path, made)
+            except PivotalError as error:
+                return [unchanged(), error_html(error)]
+            return [_shown(picture), message(f"Saved as {place}. Scan again to see it in the list.", "info")]
+
+        return save
+
+    inputs = [parts["mask_editor"], parts["mask_weight"], parts["mask_rest"], parts["mask_key"], *form.components]
+    outputs = [parts["mask_shown"], parts["mask_note"]]
+    quiet(parts["mask_save"].click, painting(False), inputs, outputs)
+    quiet(parts["mask_new"].click, painting(True), inputs, outputs)
+
+    def remove(key: str, *values: Any) -> list[Any]:
+        try:
+            picture = _picture(page, page.read(values)[0], key)
+            gone = mask_files.remove_mask(picture.path)
+        except (PivotalError, OSError) as error:
+            return [unchanged(), error_html(error if isinstance(error, PivotalError) else DataError(str(error)))]
+        text = "The mask is gone. Scan again to see it in the list." if gone else "There is no painted mask to remove."
+        return [_shown(picture), message(text, "info")]
+
+    quiet(parts["mask_gone"].click, remove, [parts["mask_key"], *form.components], outputs)
+
+
+def _picture(page: Page, run: Run, key: str) -> Picture:
+    dataset = page.desk.dataset(run.data.folder)
+    if dataset is None:
+        raise DataError("the folder is not scanned. Scan it, and press mask below a picture")
+    return dataset[key]
+
+
+def _strokes(painted: Any) -> Image.Image:
+    """What the editor gives beside the picture."""
+    strokes = painted.get("mask") if isinstance(painted, dict) else None
+    if strokes is None:
+        raise DataError("nothing is painted yet. Draw over the picture on the left")
+    found: Image.Image = strokes
+    return found
+
+
+def _current(picture: Picture) -> Path | None:
+    """The mask that the next scan finds."""
+    for path in (mask_files.mask_place(picture.path), picture.mask_path):
+        if path is not None and path.exists():
+            return path
+    return None
+
+
+def _shown(picture: Picture) -> Image.Image | None:
+    """The mask over its picture; nothing where there is none."""
+    current = _current(picture)
+    if current is None:
+        return None
+    shown = files.open_picture(picture.path)
+    shown.thumbnail((EDITOR_PX, EDITOR_PX))
+    return mask_files.heat_map(shown, masks.read_mask(current))

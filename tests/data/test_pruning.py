@@ -1,0 +1,107 @@
+"""What each word takes from the captions, and what is left of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lib_pivotal.data.captions import split_tags
+from lib_pivotal.data.pruning import TagRules, Wording, WordUse, applies
+from lib_pivotal.data.records import Picture
+
+
+def _pictures(*captions: str, **more: object) -> list[Picture]:
+    return [Picture(f"a/{n}.png", Path("x"), text, 64, 64, "aoi", **more) for n, text in enumerate(captions)]  # type: ignore[arg-type]
+
+
+AOI = ["aoi, 1girl, red hair, horns, hat, smile"] * 3 + ["aoi, 1girl, red hair, horns, coat, park"] * 3
+HANA = ["hana, 1girl, blue hair, hat, smile"] * 6
+
+
+def _after(use: WordUse, rules: TagRules, captions: list[str] | None = None) -> list[str]:
+    pictures = _pictures(*(captions or AOI + HANA))
+    return [p.caption for p in Wording(pictures, [use, WordUse("hana")], rules).captions()]
+
+
+@pytest.mark.parametrize(
+    ("rules", "first"),
+    [
+        (TagRules(), "aoi, 1girl, hat, smile"),
+        (TagRules(drop_difficulty=1), "aoi, 1girl, horns, hat, smile"),
+        (TagRules(rule="kgrid"), "aoi, 1girl, hat, smile"),
+        (TagRules(mode="none"), AOI[0]),
+        (TagRules(mode="minimal"), AOI[0]),
+        (TagRules(mode="character"), "aoi, 1girl, hat, smile"),
+    ],
+)
+def test_modes_and_rules(rules: TagRules, first: str) -> None:
+    after = _after(WordUse("aoi", prune=True), rules)
+    assert after[0] == first and after[6:] == HANA
+
+
+def test_a_word_that_does_not_absorb_changes_nothing() -> None:
+    assert _after(WordUse("aoi"), TagRules()) == AOI + HANA
+
+
+def test_minimal_drops_overlaps_and_tags_of_other_pictures() -> None:
+    captions = ["aoi, long hair, very long hair, cosplay"]
+    assert _after(WordUse("aoi"), TagRules(mode="minimal"), captions) == ["aoi, very long hair"]
+
+
+def test_tags_move_by_hand() -> None:
+    use = WordUse("aoi", prune=True, absorb=("hat",), keep=("horns",), init_text="red hair, *[0.1,2]")
+    wording = Wording(_pictures(*AOI, *HANA), [use, WordUse("hana")], TagRules())
+    fates = {tag.tag: tag.fate for tag in wording.words["aoi"].tags}
+    assert (fates["red hair"], fates["horns"], fates["hat"], fates["smile"]) == ("init", "kept", "absorbed", "kept")
+    lift = {tag.tag: tag.lift for tag in wording.words["aoi"].tags}
+    assert lift["red hair"] == pytest.approx(2.0) and lift["hat"] == pytest.approx(0.5 / 0.75)
+    assert wording.captions()[0].caption == "aoi, 1girl, horns, smile"
+
+
+def test_a_word_reaches_the_pictures_it_applies_to() -> None:
+    pictures = _pictures("1girl, hat", "Aoi_Chan, hat", alternatives=("a girl",))
+    wording = Wording(pictures, [WordUse("aoi-chan", applies_to=("concept:aoi",))], TagRules())
+    assert [p.caption for p in wording.captions()] == ["aoi-chan, 1girl, hat", "aoi-chan, hat"]
+    assert wording.captions()[0].alternatives == ("aoi-chan, a girl",)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "meant"),
+    [
+        ("concept:aoi", True),
+        ("concept:ao", False),
+        ("type:fanart", True),
+        ("a/*", True),
+        ("b/*", False),
+        ("a/0.png", True),
+    ],
+)
+def test_patterns(pattern: str, meant: bool) -> None:
+    assert applies([pattern], _pictures("x", image_type="fanart")[0]) is meant
+
+
+def test_kept_parts_stay_apart() -> None:
+    captions = ["aoi ||| red hair, hat"] * 3
+    assert _after(WordUse("aoi", prune=True), TagRules(), captions)[0] == "aoi ||| hat"
+
+
+@given(
+    captions=st.lists(
+        st.lists(st.sampled_from(["aoi", "red hair", "very red hair", "hat", "horns", "(hat, coat:1.2)"])).map(
+            ", ".join
+        ),
+        min_size=1,
+        max_size=6,
+    ),
+    mode=st.sampled_from(["none", "minimal", "character", "character_core"]),
+)
+def test_pruning_again_changes_nothing_and_words_stay(captions: list[str], mode: str) -> None:
+    use, rules = WordUse("aoi", prune=True, absorb=("horns",)), TagRules(mode=mode)  # type: ignore[arg-type]
+    wording = Wording(_pictures(*captions), [use], rules)
+    once = wording.captions()
+    assert [wording.pruned(picture) for picture in once] == list(once)
+    for before, after in zip(captions, once, strict=True):
+        assert split_tags(before).count("aoi") == split_tags(after.caption).count("aoi")

@@ -1,0 +1,185 @@
+"""More routes for tests: what the host of a run says, beside what the web UI's own code says of the same."""
+
+import base64
+import io
+
+import torch
+from fastapi import Body
+from modules import call_queue, prompt_parser, script_callbacks, sd_models, shared
+
+
+def tolerance(ours, theirs):
+    """Largest difference, and whether there is none at all."""
+    return {"largest": float((ours - theirs).abs().max()), "same": torch.equal(ours, theirs)}
+
+
+def drawn_words(host, names):
+    """Two random vectors a tower for each name; leaf tensors."""
+    words = {}
+    for number, name in enumerate(names):
+        generator = torch.Generator().manual_seed(number)
+        towers = [0.3 * torch.randn(2, width, generator=generator) for width in host.text.widths]
+        words[name] = tuple(tower.requires_grad_() for tower in towers)
+    return words
+
+
+def web_ui_conditioning(prompt, words, width, height):
+    """What txt2img conditions on: context, and SDXL's vector."""
+    from lib_pivotal.webui.text import make_embedding, registered
+
+    texts = prompt_parser.SdConditioning([prompt], width=width, height=height)
+    with torch.no_grad(), registered(shared.sd_model, {n: make_embedding(n, t) for n, t in words.items()}):
+        found = shared.sd_model.get_learned_conditioning(texts)
+    return (found["crossattn"], found["vector"]) if isinstance(found, dict) else (found, None)
+
+
+def conditioning(prompts: list = Body(...), names: list = Body(...)):  # noqa: B008
+    """By prompt: ours against the web UI's, alone and in a batch; and which words got a gradient, and by which way."""
+    from dataclasses import replace
+
+    from lib_pivotal.ports import SessionRequest
+    from lib_pivotal.webui.model import WebUIHost, _vector
+
+    width, height = 96, 64
+    host = WebUIHost()
+    words = drawn_words(host, names)
+    sizes = torch.tensor([[height, width, shared.opts.sdxl_crop_top, shared.opts.sdxl_crop_left, height, width]])
+    answer = {"prompts": {}, "widths": host.text.widths}
+    with call_queue.queue_lock:
+        theirs = {prompt: web_ui_conditioning(prompt, words, width, height) for prompt in prompts}
+        with host.session(SessionRequest()):
+            batch = host.text.encode(prompts, words)
+            for number, prompt in enumerate(prompts):
+                ours = replace(host.text.encode([prompt], words), sizes=sizes.float())
+                context, vector = theirs[prompt]
+                length = context.shape[1]
+                found = {
+                    "alone": tolerance(ours.context, context),
+                    "batch": tolerance(batch.context[number : number + 1, :length], context),
+                    "gradients": gradients(ours.context, words),
+                }
+                if vector is not None:
+                    found["vector"] = tolerance(_vector(shared.sd_model, ours), vector)
+                    found["pooled_gradients"] = gradients(ours.pooled, words)
+                answer["prompts"][prompt] = found
+    return answer
+
+
+def gradients(output, words):
+    """Which towers of which words the output depends on."""
+    tensors = [tower for towers in words.values() for tower in towers]
+    if not output.requires_grad:
+        return [False] * len(tensors)
+    found = torch.autograd.grad(output.square().sum(), tensors, retain_graph=True, allow_unused=True)
+    return [grad is not None and bool(grad.abs().sum() > 0) for grad in found]
+
+
+def pictures(path: str = Body(...), prompt: str = Body(...)):
+    """A bundle's picture by the host of a run: with the network written into the weights, and by its hooks."""
+    from pathlib import Path
+
+    from lib_pivotal.bundle.reader import read_bundle, require
+    from lib_pivotal.evaluation.loading import load_on_host
+    from lib_pivotal.ports import SampleRequest, SessionRequest
+    from lib_pivotal.webui.model import WebUIHost
+
+    host = WebUIHost()
+    request = SampleRequest(prompt, width_px=64, height_px=64, steps=12, cfg_scale=4.0, seed=0)
+    with call_queue.queue_lock, host.session(SessionRequest()):
+        words, network = load_on_host(host, require(read_bundle(Path(path))))
+        with network.merged():
+            merged = host.sample([request], words)[0]
+        with network.attach():
+            hooked = host.sample([request], words)[0]
+        return {
+            "merged": encoded(merged),
+            "hooked": encoded(hooked),
+            "layers": len(network.layer_names),
+            "unmatched": list(network.unmatched),
+        }
+
+
+def encoded(picture):
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG")
+    return base64.b64encode(buffer.getvalue()).decode()
+
+
+def denoised(timestep: int = Body(500), prompt: str = Body("a face")):
+    """The U-Net's raw prediction through the port, and through the web UI's `apply_model`."""
+    from lib_pivotal.ports import SessionRequest
+    from lib_pivotal.webui.families import is_inpainting
+    from lib_pivotal.webui.model import WebUIHost
+
+    host = WebUIHost()
+    generator = torch.Generator().manual_seed(0)
+    latents = torch.randn(1, 4, 8, 12, generator=generator)
+    concat = torch.randn(1, 5, 8, 12, generator=generator) if is_inpainting(shared.sd_model) else None
+    timesteps = torch.tensor([timestep])
+    with call_queue.queue_lock, torch.no_grad():
+        context, vector = web_ui_conditioning(prompt, {}, 96, 64)
+        cond = {"crossattn": context, "vector": vector} if vector is not None else {"c_crossattn": [context]}
+        cond |= {"c_concat": [concat]} if concat is not None else {}
+        theirs = shared.sd_model.apply_model(latents, timesteps, cond)
+        with host.session(SessionRequest()):
+            from dataclasses import replace
+
+            sizes = [[64, 96, shared.opts.sdxl_crop_top, shared.opts.sdxl_crop_left, 64, 96]]
+            ours = replace(host.text.encode([prompt], {}), sizes=torch.tensor(sizes).float(), concat=concat)
+            with host.borrowing.generating():  # the web UI's own kind of attention
+                return tolerance(host.denoiser(latents, timesteps, ours), theirs)
+
+
+def codec():
+    """Pictures through the autoencoder: the port's mean and spread against draws of the web UI's own code."""
+    from lib_pivotal.ports import SessionRequest
+    from lib_pivotal.webui.model import WebUIHost
+
+    host = WebUIHost()
+    model = shared.sd_model
+    pixels = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    with call_queue.queue_lock, torch.no_grad(), host.session(SessionRequest()):
+        found = host.codec.encode(pixels)
+        torch.manual_seed(5)
+        theirs = model.get_first_stage_encoding(model.encode_first_stage(pixels))
+        torch.manual_seed(5)
+        ours = found.mean + found.std * torch.randn(found.mean.shape)
+        decoded = tolerance(host.codec.decode(theirs), model.decode_first_stage(theirs).clamp(-1, 1))
+        return {"encoded": tolerance(ours, theirs), "decoded": decoded}
+
+
+def facts():
+    """What the host says of the checkpoint."""
+    from lib_pivotal.webui.model import WebUIHost
+
+    host = WebUIHost()
+    info = host.info
+    return {
+        "family": info.family,
+        "v": info.v_prediction,
+        "inpainting": info.inpainting,
+        "alphas": host.alphas_cumprod.tolist(),
+        "web_ui": shared.sd_model.alphas_cumprod.float().tolist(),
+        "layers": sorted(layer.name for layer in host.layers()),
+        "widths": host.text.widths,
+        "dtype": str(next(shared.sd_model.model.parameters()).dtype),
+        "title": sd_models.model_data.sd_model.sd_checkpoint_info.title,
+    }
+
+
+def overflow(power: int):
+    """The autoencoder's first convolution times a power of two: its output no longer fits half precision."""
+    with torch.no_grad():
+        shared.sd_model.first_stage_model.encoder.conv_in.weight.mul_(2.0**power)
+    return power
+
+
+def add_routes(demo, app):
+    for name, function in (("conditioning", conditioning), ("pictures", pictures), ("denoised", denoised)):
+        app.add_api_route(f"/probe/{name}", function, methods=["POST"])
+    app.add_api_route("/probe/overflow/{power}", overflow, methods=["GET"])
+    app.add_api_route("/probe/codec", codec, methods=["GET"])
+    app.add_api_route("/probe/facts", facts, methods=["GET"])
+
+
+script_callbacks.on_app_started(add_routes)

@@ -1,0 +1,62 @@
+"""The table of words: what goes in comes out."""
+
+from __future__ import annotations
+
+import dataclasses
+from html.parser import HTMLParser
+
+from lib_pivotal.config import Run, WordConfig, check_run, run_to_dict
+from lib_pivotal.runs.proposal import WordRow
+from lib_pivotal.ui.words_html import words_table
+
+BUSY = WordConfig(
+    name="aoi",
+    init_text="1girl, *[0.1,2]",
+    init_file="start.pt",
+    vectors=6,
+    lr_factor=0.5,
+    weight_decay=0.1,
+    freeze_at=0.5,
+    freeze_step=70,
+    freeze_norm=0.55,
+    prune=True,
+    mirror=False,
+    absorb=("blue hair", "<odd> & tag"),
+    keep=("hat",),
+    applies_to=("concept:aoi",),
+    form_of="aoi-b",
+    draw_weight=2.5,
+)
+
+
+class Inputs(HTMLParser):
+    """Gathers the table's inputs as javascript/pivotal.js does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.word: dict[str, object] = {}
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        found = dict(attrs)
+        if tag != "input" or "data-key" not in found:
+            return
+        key, value = str(found["data-key"]), found.get("value") or ""
+        if found["type"] == "checkbox":
+            self.word[key] = "checked" in found
+        elif "data-list" in found:
+            self.word[key] = [part.strip() for part in value.split(",") if part.strip()]
+        else:
+            self.word[key] = (float(value) if "." in value else int(value)) if found["type"] == "number" else value
+
+
+def test_the_busy_word_has_no_default() -> None:
+    plain = WordConfig()
+    assert [f.name for f in dataclasses.fields(BUSY) if getattr(BUSY, f.name) == getattr(plain, f.name)] == []
+
+
+def test_no_setting_of_a_word_is_lost_by_the_table() -> None:
+    inputs = Inputs()
+    inputs.feed(words_table([WordRow(BUSY, 3, 0.5)], {}))
+    run, faults = check_run({"words": [inputs.word, {"name": "aoi-b"}]})
+    assert not faults
+    assert run_to_dict(run)["words"][0] == run_to_dict(Run(words=(BUSY,)))["words"][0]
