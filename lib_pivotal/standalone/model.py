@@ -216,7 +216,7 @@ class StandaloneHost:
         return [*self.text.models, self.denoiser.unet, self.codec.vae]
 
     def layers(self) -> list[Layer]:
-        """U-Net (attention, feed-forward, projections, resnets, re-samplers), then text models; in the models' order."""
+        """U-Net (attention, feed-forward, projections, resnets, re-samplers), then text models, in their order."""
         found = []
         for path, module in self.denoiser.unet.named_modules():
             if isinstance(module, nn.Linear | nn.Conv2d) and is_adaptable(path):
@@ -273,11 +273,7 @@ class StandaloneHost:
         negatives = each[len(requests) :]
         if self._family == "sdxl":
             negatives = [
-                Conditioning(
-                    torch.zeros_like(one.context), None if one.pooled is None else torch.zeros_like(one.pooled)
-                )
-                if request.negative_prompt == ""
-                else one
+                one if request.negative_prompt else _zeros_like(one)
                 for request, one in zip(requests, negatives, strict=True)
             ]
         return list(zip(each[: len(requests)], negatives, strict=True))
@@ -311,6 +307,11 @@ class StandaloneHost:
             grey = self.codec.encode(torch.zeros(1, 3, height, width)).mean.to(self.device)
             found["concat"] = torch.cat([torch.ones_like(grey[:, :1]), grey], dim=1).expand(count, -1, -1, -1)
         return found
+
+
+def _zeros_like(one: Conditioning) -> Conditioning:
+    pooled = None if one.pooled is None else torch.zeros_like(one.pooled)
+    return Conditioning(torch.zeros_like(one.context), pooled)
 
 
 def _groups(requests: Sequence[SampleRequest], encoded: Sequence[tuple[Conditioning, Conditioning]]) -> list[list[int]]:

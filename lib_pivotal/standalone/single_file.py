@@ -263,9 +263,7 @@ def _fill(
     if missing or strange:
         what = f"lacks {missing[0]}" if missing else f"has {prefix}{strange[0]}, for which there is no place"
         count = f" ({len(missing)} missing, {len(strange)} too many)"
-        raise HostError(
-            f"{path}: {what}{count}; this is not an architecture that is known, or the yaml beside it is another's"
-        )
+        raise HostError(f"{path}: {what}{count}; no known architecture, or another's yaml beside it")
     for name, tensor in ours.items():
         if tensor.shape != wanted[name].shape:
             shapes_text = f"{tuple(tensor.shape)}, expected {tuple(wanted[name].shape)}"

@@ -101,7 +101,7 @@ class StandaloneTextEncoder:
     # ---- encoding ----
 
     def encode(self, prompts: Sequence[str], words: WordVectors) -> Conditioning:
-        """`context` `(batch, 77·chunks, width)`, chunks = those of the longest prompt; SDXL: and `pooled` `(batch, 1280)`."""
+        """`context` `(batch, 77·chunks, width)`, chunks = those of the longest prompt; SDXL: and `pooled`."""
         return self._encode(prompts, self._plan_all(prompts, words), words)
 
     def encode_each(self, prompts: Sequence[str], words: WordVectors) -> list[Conditioning]:
