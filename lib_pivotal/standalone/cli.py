@@ -48,7 +48,7 @@ def make_parser() -> argparse.ArgumentParser:
 
     train = commands.add_parser("train", help="train a run.json")
     train.add_argument("run_file", type=Path, metavar="RUN.json")
-    train.add_argument("--checkpoint", type=Path, required=True, help="a .safetensors (SD1, SD2, SDXL) or diffusers folder")
+    train.add_argument("--checkpoint", type=Path, required=True, help="a .safetensors file or a diffusers folder")
     train.add_argument("--out", type=Path, help="folder for the files (default: saving.folder, else beside RUN.json)")
     train.add_argument("--resume", action="store_true", help="go on from the newest saved state")
     train.add_argument("--device", default="", help="cpu, cuda, cuda:1 ... (default: a GPU if there is one)")
