@@ -16,7 +16,7 @@ from typing import Any
 from lib_pivotal.bundle.format import BUNDLE_PREFIX, Family, Problem, family_of_widths, parse_word_key
 from lib_pivotal.bundle.listing import WordSummary
 from lib_pivotal.bundle.reader import name_problems
-from lib_pivotal.bundle.safetensors_file import MAX_HEADER_BYTES
+from lib_pivotal.bundle.safetensors_file import MAX_HEADER_BYTES, is_shape
 from lib_pivotal.bundle.spellings import Seen, WordPlan, plan_word
 from lib_pivotal.errors import BundleError
 from lib_pivotal.ports import Part
@@ -53,7 +53,7 @@ def glance(path: str | Path) -> Glance:
     found: dict[str, dict[str, Seen]] = {}
     for key, entry in _word_entries(raw):
         parsed = parse_word_key(key)
-        if parsed is not None and isinstance(entry.get("shape"), list):
+        if parsed is not None and is_shape(entry.get("shape")):
             found.setdefault(parsed.name, {})[parsed.tensor] = Seen(str(entry.get("dtype")), tuple(entry["shape"]))
     words: list[WordSummary] = []
     problems: list[Problem] = []
@@ -108,17 +108,26 @@ def _metadata(raw: bytes) -> dict[str, str]:
         return {}
     try:
         content, _ = json.JSONDecoder().raw_decode(raw[start:].decode("utf-8", errors="replace"))
-    except (json.JSONDecodeError, RecursionError):
+    except (ValueError, RecursionError):
         return {}
-    return {key: value for key, value in content.items() if isinstance(value, str)}
+    return {key: value for key, value in content.items() if isinstance(value, str) and _is_text(key + value)}
+
+
+def _is_text(text: str) -> bool:
+    """Not so for half of a surrogate pair, which JSON can spell and nothing can write out."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _decoded(match: re.Match[bytes]) -> tuple[str, dict[str, Any]]:
     try:
         key, entry = json.loads(f'["{match.group(1).decode()}", {match.group(2).decode()}]')
-    except ValueError:
+    except (ValueError, RecursionError):
         return "", {}
-    return key, entry
+    return (key, entry) if _is_text(f"{key}{entry.get('dtype')}") else ("", {})
 
 
 def _family(metadata: Mapping[str, str], parts: tuple[Part, ...]) -> Family:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -168,9 +169,27 @@ def read_json(metadata: Mapping[str, str], key: str) -> dict[str, Any]:
     """A JSON table out of metadata; empty where it is missing or broken."""
     try:
         found = json.loads(metadata.get(key, "{}"))
-    except (json.JSONDecodeError, RecursionError):
+    except (ValueError, RecursionError):  # also a number of thousands of digits
         return {}
     return found if isinstance(found, dict) else {}
+
+
+def recommended_weights(metadata: Mapping[str, str]) -> dict[str, float]:
+    """The weights that a bundle recommends for itself, `te` and `unet`; empty where it does not."""
+    found = read_json(metadata, META_RECOMMENDED)
+    weights = {key: finite_number(found.get(key)) for key in ("te", "unet")}
+    return {key: weight for key, weight in weights.items() if weight is not None}
+
+
+def finite_number(value: Any) -> float | None:
+    """A number out of somebody's JSON, which may also hold Infinity and a thousand digits; None for anything else."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    try:
+        number = float(value)
+    except OverflowError:
+        return None
+    return number if math.isfinite(number) else None
 
 
 def with_word_facts(metadata: Mapping[str, str], facts: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:

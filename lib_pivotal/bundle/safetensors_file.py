@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,12 @@ from lib_pivotal.errors import BundleError
 
 MAX_HEADER_BYTES = 100_000_000
 """The limit of the official reader."""
+
+MAX_DIMENSIONS, MAX_NUMBERS = 64, 2**63 - 1
+"""What torch can hold; an empty dimension counts as one, as in torch's strides."""
+
+_SURROGATE = re.compile(rb"\\u[dD]")
+"""May be half of a pair that spells one letter: no text by itself, and nothing can write it out."""
 
 _DTYPE_NAMES = {
     "F64": "float64",
@@ -120,8 +127,10 @@ def _read_header(file: BinaryIO, *, size_bytes: int) -> Header:
         raise _MalformedError("its header does not begin with '{'")
     try:
         content = json.loads(raw.decode("utf-8"), object_pairs_hook=_pairs_without_repetition)
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        raise _MalformedError(f"its header is not JSON ({error})") from None
+        if _SURROGATE.search(raw):
+            json.dumps(content, ensure_ascii=False).encode("utf-8")
+    except (ValueError, RecursionError) as error:  # also a number of thousands of digits
+        raise _MalformedError(f"its header is not JSON ({_short(str(error))})") from None
     metadata, odd = _metadata(content.pop("__metadata__", None))
     tensors = {key: _entry(key, value) for key, value in content.items()}
     data_bytes = size_bytes - 8 - length
@@ -154,10 +163,10 @@ def _entry(key: str, value: Any) -> TensorEntry:
     dtype, shape, offsets = value.get("dtype"), value.get("shape"), value.get("data_offsets")
     if not isinstance(dtype, str):
         raise _MalformedError(f"tensor {key!r} has dtype {dtype!r}")
-    if not _counts(shape):
-        raise _MalformedError(f"tensor {key!r} has shape {shape!r}")
+    if not is_shape(shape):
+        raise _MalformedError(f"tensor {key!r} has shape {_short(repr(shape))}")
     if not _counts(offsets) or len(offsets) != 2 or offsets[0] > offsets[1]:
-        raise _MalformedError(f"tensor {key!r} has data_offsets {offsets!r}")
+        raise _MalformedError(f"tensor {key!r} has data_offsets {_short(repr(offsets))}")
     entry = TensorEntry(dtype, tuple(shape), offsets[0], offsets[1])
     if dtype in _SIZES:
         expected = math.prod(entry.shape) * _SIZES[dtype]
@@ -166,6 +175,15 @@ def _entry(key: str, value: Any) -> TensorEntry:
                 f"tensor {key!r} {dtype} {list(shape)} needs {expected:,} bytes, has {entry.size_bytes:,}"
             )
     return entry
+
+
+def is_shape(value: Any) -> TypeGuard[list[int]]:
+    """Whether a value of the header is a shape that a tensor can have."""
+    return _counts(value) and len(value) <= MAX_DIMENSIONS and math.prod(max(n, 1) for n in value) <= MAX_NUMBERS
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 80 else f"{text[:80]}…"
 
 
 def _counts(value: Any) -> TypeGuard[list[int]]:

@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING, Any
 
 from modules import extra_networks, shared
 
-from lib_pivotal.bundle.format import META_RECOMMENDED
 from lib_pivotal.errors import BundleError
 from lib_pivotal.later import later
 from lib_pivotal.webui import compat, freshness, tags
 
 if TYPE_CHECKING:
     from lib_pivotal.bundle import glance
+    from lib_pivotal.bundle import metadata as facts_of
     from lib_pivotal.bundle.glance import Glance
 else:
-    glance = later("lib_pivotal.bundle.glance")
+    glance, facts_of = later("lib_pivotal.bundle.glance"), later("lib_pivotal.bundle.metadata")
 
 TE_WEIGHT, UNET_WEIGHT, PART = "pivotal te weight", "pivotal unet weight", "pivotal part"
 """Keys of the card's .json: the weights and the part that a click on the card writes."""
@@ -92,7 +92,7 @@ def describe(entry: Any) -> dict[str, Any]:
         "parts": list(seen.parts),
         "family": seen.family,
         "problems": [str(problem) for problem in seen.problems],
-        "recommended": recommended(seen.metadata),
+        "recommended": facts_of.recommended_weights(seen.metadata),
     }
 
 
@@ -112,11 +112,11 @@ def preferred(entry: Any, user: Mapping[str, Any]) -> tuple[float | None, float 
     What the user set in the card's editor goes first: part, then weights, then the web UI's one "preferred weight";
     then the weights that the bundle recommends.
     """
-    one = _weight(user.get("preferred weight")) or None
-    te, unet = _weight(user.get(TE_WEIGHT)), _weight(user.get(UNET_WEIGHT))
+    one, te, unet = (facts_of.finite_number(user.get(key)) for key in ("preferred weight", TE_WEIGHT, UNET_WEIGHT))
+    one = one or None
     if te is None and unet is None and one is None:
         seen = catalog.look(entry.filename)
-        own = recommended(seen.metadata) if not isinstance(seen, str) else {}
+        own = facts_of.recommended_weights(seen.metadata) if not isinstance(seen, str) else {}
         te, unet = own.get("te"), own.get("unet")
     elif one is not None:
         te, unet = one if te is None else te, one if unet is None else unet
@@ -131,21 +131,6 @@ def user_metadata(entry: Any) -> dict[str, Any]:
     """What the user set in the card's editor: the web UI's .json beside the file."""
     found = extra_networks.get_user_metadata(entry.filename)
     return found if isinstance(found, dict) else {}
-
-
-def _weight(value: Any) -> float | None:
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
-
-
-def recommended(metadata: Mapping[str, str]) -> dict[str, float]:
-    """The weights that a bundle recommends for itself, `te` and `unet`; empty where it does not."""
-    try:
-        found = json.loads(metadata.get(META_RECOMMENDED, "{}"))
-    except json.JSONDecodeError:
-        return {}
-    if not isinstance(found, dict):
-        return {}
-    return {key: float(found[key]) for key in ("te", "unet") if isinstance(found.get(key), int | float)}
 
 
 def words_by_name() -> dict[str, str]:

@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
+from lib_pivotal.bundle.embedding_files import read_embedding
 from lib_pivotal.bundle.glance import glance
 from lib_pivotal.bundle.listing import list_bundle
 from lib_pivotal.bundle.reader import read_bundle, read_words
@@ -20,6 +21,10 @@ def tensors():
         "bundle_emb.hana.string_to_param.*": torch.ones(3, 768),
         "bundle_emb.v1.5-girl.clip_l": torch.ones(2, 768),
         'bundle_emb.say "hi".emb_params': torch.ones(1, 768),
+        "bundle_emb.both.clip_l": torch.ones(2, 768),
+        "bundle_emb.both.clip_g": torch.ones(2, 1280),
+        "bundle_emb.uneven.clip_l": torch.ones(2, 768),
+        "bundle_emb.uneven.clip_g": torch.ones(3, 1280),
         "bundle_emb.bad.one": torch.ones(1, 768),
         "bundle_emb.bad.two": torch.ones(1, 768),
         "lora_unet_mid_block_attentions_0_proj_in.lora_down.weight": torch.ones(4, 8),
@@ -45,6 +50,51 @@ def test_what_is_no_file_of_the_kind(tmp_path, content):
     path.write_bytes(content)
     with pytest.raises(BundleError, match=r"x\.safetensors"):
         glance(path)
+
+
+WORD = "bundle_emb.a.string_to_param.*"
+DIGITS, DEEP = "1" * 5000, "[" * 100_000
+ODD_HEADERS = {
+    "a number of thousands of digits": f'{{"a": {DIGITS}}}',
+    "such a number in a shape": f'{{"{WORD}": {{"dtype": "F16", "shape": [{DIGITS}], "data_offsets": [0, 0]}}}}',
+    "such a number among the metadata": f'{{"__metadata__": {{"x": {DIGITS}}}}}',
+    "lists in lists": f'{{"{WORD}": {{"dtype": "F16", "shape": {DEEP}{DEEP.replace("[", "]")}}}}}',
+    "a list in a shape": f'{{"{WORD}": {{"dtype": "F16", "shape": [[1], 768], "data_offsets": [0, 0]}}}}',
+    "half a number": f'{{"{WORD}": {{"dtype": "F16", "shape": [1.5, 768.0], "data_offsets": [0, 0]}}}}',
+    "more numbers than can be": f'{{"{WORD}": {{"dtype": "F16", "shape": [0, {2**62}, 4], "data_offsets": [0, 0]}}}}',
+    "more dimensions than torch has": f'{{"x.alpha": {{"dtype": "F16", "shape": {[0] * 65}, "data_offsets": [0, 0]}}}}',
+    "half of a letter in a name": WORD.join(
+        ('{"', '": {"dtype": "F16", "shape": [0, 8], "data_offsets": [0, 0]}}')
+    ).replace(".a.", ".\\ud800."),
+    "half of a letter among the metadata": '{"__metadata__": {"x": "\\uDFFF"}}',
+}
+
+
+@pytest.mark.parametrize("header", ODD_HEADERS.values(), ids=ODD_HEADERS)
+def test_headers_that_only_malice_writes(tmp_path, header):
+    """One such file in a folder must not cost the listing of the others; the careful readers refuse it."""
+    raw = header.encode()
+    path = tmp_path / "odd.safetensors"
+    path.write_bytes(struct.pack("<Q", len(raw)) + raw)
+    seen = glance(path)
+    assert seen.words == ()
+    json.dumps([dict(seen.metadata), [str(problem) for problem in seen.problems]], ensure_ascii=False).encode()
+    for read in (list_bundle, read_bundle, read_words, read_embedding):
+        with pytest.raises(BundleError, match=r"odd\.safetensors") as refused:
+            read(path)
+        assert len(str(refused.value)) < 600
+
+
+def test_a_letter_that_is_spelled_as_a_pair_is_one(tmp_path):
+    path = tmp_path / "x.safetensors"
+    save_file({"bundle_emb.\N{CAT FACE}.emb_params": torch.ones(1, 768)}, str(path))
+    content = path.read_bytes()
+    length = int.from_bytes(content[:8], "little")
+    raw = json.dumps(json.loads(content[8 : 8 + length])).encode()
+    assert b"\\ud83d" in raw
+    path.write_bytes(struct.pack("<Q", len(raw)) + raw + content[8 + length :])
+    assert [word.name for word in glance(path).words] == ["\N{CAT FACE}"]
+    assert list(read_bundle(path).words) == ["\N{CAT FACE}"]
 
 
 @pytest.fixture(scope="module")

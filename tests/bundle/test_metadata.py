@@ -13,6 +13,7 @@ from lib_pivotal.bundle.metadata import (
     WordFacts,
     build_metadata,
     read_json,
+    recommended_weights,
     with_word_facts,
     word_facts,
 )
@@ -106,3 +107,20 @@ def test_broken_json_is_empty(text: str) -> None:
 def test_extra_keys_are_kohyas() -> None:
     with pytest.raises(BundleError, match="begins with ss_"):
         build_metadata(TrainingFacts("x", extra={"mine": 1}))
+
+
+@pytest.mark.parametrize(
+    ("told", "read"),
+    [
+        ('{"te": 0.5, "unet": 1}', {"te": 0.5, "unet": 1.0}),
+        ('{"te": Infinity, "unet": NaN}', {}),
+        ('{"te": true, "unet": "1"}', {}),
+        (f'{{"te": 1{"0" * 400}, "unet": 0}}', {"unet": 0.0}),
+        ("1" * 5000, {}),
+        ("[" * 100_000, {}),
+        ("[1]", {}),
+    ],
+    ids=range(7),
+)
+def test_recommended_weights_are_numbers_or_not_there(told, read):
+    assert recommended_weights({"pivotal.recommended": told}) == read

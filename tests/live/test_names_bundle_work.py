@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -117,3 +118,29 @@ def test_no_file_leaves_the_folder(s: Situation) -> None:
     file = s.bundle({s.fresh(): s.vectors(7)})
     with pytest.raises(RequestFailedError, match="without folders"):
         work(s, "strip", name=file, parts=["te"], new_name="../outside")
+
+
+CRAFTED = {
+    "list": '{"bundle_emb.a.clip_l": {"dtype": "F16", "shape": [[1], 768], "data_offsets": [0, 0]}}',
+    "digits": f'{{"__metadata__": {{"x": {"1" * 5000}}}}}',
+    "deep": f'{{"bundle_emb.a.clip_l": {{"dtype": "F16", "shape": {"[" * 100_000}{"]" * 100_000}}}}}',
+    "half": '{"bundle_emb.\\ud800.clip_l": {"dtype": "F16", "shape": [0, 64], "data_offsets": [0, 0]}}',
+}
+
+
+@pytest.mark.parametrize("kind", CRAFTED)
+def test_a_crafted_file_costs_the_others_nothing(s: Situation, kind: str) -> None:
+    """A header that no program writes: the other files are listed, and their words work beside its tag."""
+    word, crafted = s.fresh(), s.fresh("crafted")
+    reference, file = s.embedding(s.vectors(10)), s.bundle({word: s.vectors(10)})
+    path = s.webui.lora_folder / f"{crafted}.safetensors"
+    raw = CRAFTED[kind].encode()
+    path.write_bytes(struct.pack("<Q", len(raw)) + raw)
+    s.webui.call("/sdapi/v1/refresh-loras", {})
+    try:
+        listed = {entry["name"]: entry for entry in s.webui.call("/pivotal/v1/bundles")}
+        assert [entry["name"] for entry in listed[file]["words"]] == [word]
+        assert s.pixels(f"<lora:{crafted}:1><lora:{file}:1> a {word} face") == s.pixels(f"a {reference} face")
+    finally:
+        path.unlink()
+        s.webui.call("/sdapi/v1/refresh-loras", {})
