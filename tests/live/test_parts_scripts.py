@@ -26,6 +26,34 @@ def run(s: Situation, prompt: str, script: str, arguments: list[Any]) -> Any:
     return s.webui.ask_txt2img(prompt, script_name=script, script_args=arguments)
 
 
+def axis_pictures(s: Situation, prompt: str, axis: str, values: str) -> list[bytes]:
+    """The pictures of an X/Y/Z plot with one axis; grids among them."""
+    scripts = s.webui.call("/sdapi/v1/script-info")
+    info = next(entry for entry in scripts if entry["name"] == "x/y/z plot" and not entry["is_img2img"])
+    number = info["args"][0]["choices"].index(axis)
+    arguments = [
+        number,
+        values,
+        values.split(","),
+        0,
+        "",
+        [],
+        0,
+        "",
+        [],
+        False,
+        True,
+        False,
+        False,
+        False,
+        False,
+        False,
+        0,
+        False,
+    ]
+    return s.webui.pictures(run(s, prompt, "x/y/z plot", arguments))
+
+
 def test_four_rows(situation: Situation) -> None:
     answer = run(situation, "<lora:gekidol:1> {word}, smile", "Four rows", ["", "", 4])
     pictures = situation.webui.pictures(answer)
@@ -55,29 +83,6 @@ def test_four_rows_of_prompts(situation: Situation) -> None:
     ],
 )
 def test_axes(situation: Situation, axis: str, values: str, tags: list[str]) -> None:
-    scripts = situation.webui.call("/sdapi/v1/script-info")
-    info = next(entry for entry in scripts if entry["name"] == "x/y/z plot" and not entry["is_img2img"])
-    number = info["args"][0]["choices"].index(axis)
-    arguments = [
-        number,
-        values,
-        values.split(","),
-        0,
-        "",
-        [],
-        0,
-        "",
-        [],
-        False,
-        True,
-        False,
-        False,
-        False,
-        False,
-        False,
-        0,
-        False,
-    ]
-    pictures = situation.webui.pictures(run(situation, "<lora:gekidol:1> aoi, smile", "x/y/z plot", arguments))
+    pictures = axis_pictures(situation, "<lora:gekidol:1> aoi, smile", axis, values)
     expected = [situation.pixels(f"<lora:gekidol:{weights}> aoi, smile") for weights in tags]
     assert [picture for picture in pictures if picture in expected] == expected
