@@ -1,4 +1,4 @@
-"""Scanning again without losing work: words changed by hand stay, untouched ones follow the new scan, new ones are added."""
+"""Scanning again without losing work: what was changed by hand stays, untouched words follow, new ones are added."""
 
 from __future__ import annotations
 
@@ -30,9 +30,7 @@ class Merged:
         return (*found, "Press Propose anew to drop what was changed by hand.") if found else ()
 
 
-def merged_words(
-    now: Sequence[WordConfig], before: Sequence[WordConfig], proposed: Sequence[WordConfig]
-) -> Merged:
+def merged_words(now: Sequence[WordConfig], before: Sequence[WordConfig], proposed: Sequence[WordConfig]) -> Merged:
     """Words on the page now, those that the last scan proposed, and those that this one proposes.
 
     A word that differs from what was proposed (or never was) is the user's and stays; so is the lack of one that was

@@ -1,4 +1,4 @@
-"""Pictures on the Data page: filters with counts, pages of thumbnails, and the thumbnails themselves as they are needed."""
+"""Pictures on the Data page: filters with counts, pages of thumbnails, and the thumbnails as they are needed."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def build_gallery_panel(page: Page) -> None:
     with gr.Column(elem_classes=["pivotal-section"], visible=False, elem_id="pivotal_pictures") as pictures:
         gr.HTML("<h3>Pictures</h3>", elem_classes=["pivotal-html"])
         page.parts["filter"] = gr.Textbox(
-            placeholder="Filter: text of caption or file name; word:NAME, tag:TAG, problem:N; several by commas; -… without",
+            placeholder="Filter: text, word:NAME, tag:TAG or problem:N; several by commas; a minus in front: without",
             show_label=False,
             container=False,
             label="Filter of pictures",
@@ -80,7 +80,9 @@ def gallery_outputs(page: Page, run: Run, query: str = "", number: str = "0") ->
     size = dataset_html.PAGE
     wanted = int(number) if (number or "").isdigit() else 0
     shown = min(wanted, max(0, (len(places) - 1) // size))
-    page.thumbs.ahead([survey.dataset.pictures[place].path for place in places[(shown + 1) * size : (shown + 2) * size]])
+    page.thumbs.ahead(
+        [survey.dataset.pictures[place].path for place in places[(shown + 1) * size : (shown + 2) * size]]
+    )
     facets = survey.index.facets(places, [keys for _, _, keys in findings])
     return [
         dataset_html.filters(facets, parts, findings, shown=len(places), total=len(survey.dataset)),

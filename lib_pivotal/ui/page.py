@@ -18,8 +18,8 @@ from lib_pivotal.ui.desk import Checked, Desk, sentence
 from lib_pivotal.ui.form import TABLE, Form
 
 if TYPE_CHECKING:
-    from lib_pivotal.ui import shelf as shelves
     from lib_pivotal.ui import dataset_html, thumbs, words_html
+    from lib_pivotal.ui import shelf as shelves
     from lib_pivotal.ui.shelf import Shelf
     from lib_pivotal.ui.thumbs import Thumbs
 else:

@@ -53,9 +53,7 @@ class TagIndex:
     def __init__(self, pictures: Sequence[Picture]) -> None:
         self.keys = tuple(picture.key for picture in pictures)
         self.places = {key: place for place, key in enumerate(self.keys)}
-        self.texts = [
-            "\n".join((picture.key, picture.caption, *picture.alternatives)).lower() for picture in pictures
-        ]
+        self.texts = ["\n".join((picture.key, picture.caption, *picture.alternatives)).lower() for picture in pictures]
         self.spelling: dict[str, str] = {}
         self.forms: list[tuple[str, ...]] = []
         self.by_form: dict[str, set[int]] = {}

@@ -82,7 +82,11 @@ class Survey:
 
     def _revised(self, run: Run) -> Wording | None:
         """The wording under other settings, where it need not be read anew."""
-        if "wording" not in self.__dict__ or tag_rules(run) != tag_rules(self.run) or _written(run) != _written(self.run):
+        if (
+            "wording" not in self.__dict__
+            or tag_rules(run) != tag_rules(self.run)
+            or _written(run) != _written(self.run)
+        ):
             return None
         uses = [word_use(word) for word in run.words]
         return self.wording if tuple(uses) == self.wording.uses else self.wording.revised(uses)
