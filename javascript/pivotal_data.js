@@ -6,6 +6,7 @@
     const {find, click, write, ask, data, watch, clicks} = window.pivotalPage;
 
     const TYPED_MS = 250;
+    const CHANGED_MS = 600;
     const BATCH = 16;
     const THUMBS_KEPT = 3000;
     const GIVE_UP_MS = 20000;
@@ -56,6 +57,46 @@
         const was = parts.length > kept.length;
         if (!was || without) kept.push((without ? "-" : "") + part);
         filter(kept.join(", "));
+    }
+
+    // ---- tags of a word ----
+
+    const view = {};
+
+    function viewTags(change) {
+        Object.assign(view, change);
+        ask("tags_view", JSON.stringify(view), "tags_show");
+    }
+
+    // what is drawn from words and captions is drawn again; the plan and the faults follow by check
+    let later = null;
+
+    function wordsChanged() {
+        clearTimeout(later);
+        later = setTimeout(() => {
+            click("tags_show");
+            click("gallery_show");
+        }, CHANGED_MS);
+    }
+
+    // lines whose further settings are open stay open when the table is drawn anew
+    const open = new Set();
+
+    function nameIn(body) {
+        return body.querySelector("[data-key=name]")?.value;
+    }
+
+    function keepOpen() {
+        for (const body of find("words_table").querySelectorAll("tbody[data-word]")) {
+            if (open.has(nameIn(body))) body.querySelector(".pivotal-more").hidden = false;
+        }
+    }
+
+    function noteOpen(event) {
+        if (!event.target.closest("[data-more]")) return;
+        const body = event.target.closest("tbody");
+        if (body.querySelector(".pivotal-more").hidden) open.delete(nameIn(body));
+        else open.add(nameIn(body));
     }
 
     // ---- thumbnails ----
@@ -145,6 +186,17 @@
     // ---- start ----
 
     clicks.unshift(
+        ["[data-fate]", (button) => ask("tags_move", JSON.stringify({
+            word: button.closest("[data-word-name]").dataset.wordName,
+            tag: button.closest("[data-tag]").dataset.tag,
+            to: button.dataset.fate
+        }), "tags_move_now")],
+        ["[data-tags-all]", (button) => viewTags({all: button.dataset.tagsAll === "1"})],
+        ["[data-tags-page]", (button) => viewTags({page: Number(button.dataset.tagsPage)})],
+        ["[data-tags]", (button) => {
+            viewTags({word: button.dataset.tags, page: 0, all: false});
+            if (button.dataset.scroll) find("tags_box")?.scrollIntoView({block: "start", behavior: "smooth"});
+        }],
         ["[data-part]", (button, event) => toggle(button.dataset.part, event.altKey || event.ctrlKey || event.metaKey)],
         ["[data-show]", (button) => filter("problem:" + button.dataset.show, {scroll: true})],
         ["[data-filter]", (button) => filter(button.dataset.filter)],
@@ -170,6 +222,12 @@
             mark();
         });
         watch("thumbs_given", given);
+        watch("tags", want);
+        watch("words_table", keepOpen);
+        find("words_table")?.addEventListener("click", (event) => setTimeout(() => noteOpen(event), 0));
+        page.addEventListener("change", (event) => {
+            if (event.target.closest("#pivotal_words_table, #pivotal_group_words, #pivotal_group_captions")) wordsChanged();
+        });
         watch("caption_title", mark);
         page.addEventListener("mouseover", (event) => { // gradio makes some elements late, and makes them anew
             for (const [name, tip] of Object.entries(TIPS)) {

@@ -17,6 +17,7 @@ from lib_pivotal.errors import DataError, PivotalError
 from lib_pivotal.later import later
 from lib_pivotal.ui.gallery_panel import GALLERY_PARTS, gallery_outputs, places_of
 from lib_pivotal.ui.page import CHECK_JS, Page, error_html, message, quiet, unchanged
+from lib_pivotal.ui.tags_panel import TAGS_PARTS, tags_outputs
 
 if TYPE_CHECKING:
     from lib_pivotal.data import caption_files, captions
@@ -180,10 +181,11 @@ def _order(page: Page, run: Run, query: str) -> list[str]:
 
 def _bind_save(page: Page, typed: list[Any]) -> None:
     parts, form = page.parts, page.form
-    names = ("caption_opened", "caption_note", "words_table", "tags", "cards", *GALLERY_PARTS)
+    names = ("caption_opened", "caption_note", "words_table", *TAGS_PARTS, *GALLERY_PARTS)
     outputs = [parts[name] for name in names]
 
-    def save(text: str, before: list[str], backup: bool, query: str, number: str, *values: Any) -> list[Any]:
+    def save(text: str, before: list[str], backup: bool, *more: Any) -> list[Any]:
+        view, query, number, *values = more
         run = page.read(values)[0]
         try:
             picture = _picture(page, run, before[0])
@@ -196,17 +198,19 @@ def _bind_save(page: Page, typed: list[Any]) -> None:
         except PivotalError as error:
             return [unchanged(), error_html(error), *(unchanged() for _ in outputs[2:])]
         rows = page.desk.rows(run)
-        cards = words_html.tag_cards(rows)
         return [
             [picture.key, caption_files.file_text(picture.path), str(picture.path)],
             message(f"Saved as {place}. Remarks on files are renewed by the next scan.", "ok"),
             words_html.words_table(rows, proposal.draws_of(run, rows)),
-            gr.update(visible=bool(cards)),
-            cards,
+            *tags_outputs(page, run, view),
             *gallery_outputs(page, run, query, number),
         ]
 
-    inputs = [*typed, *(parts[name] for name in ("caption_backup", "filter", "gallery_page")), *form.components]
+    inputs = [
+        *typed,
+        *(parts[name] for name in ("caption_backup", "tags_view", "filter", "gallery_page")),
+        *form.components,
+    ]
     event = quiet(parts["caption_save"].click, save, inputs, outputs)
     event.then(fn=None, _js=CHECK_JS, queue=False)
 

@@ -16,6 +16,7 @@ from lib_pivotal.later import later
 from lib_pivotal.runs.presets import preset
 from lib_pivotal.ui.gallery_panel import GALLERY_PARTS, gallery_outputs
 from lib_pivotal.ui.page import CHECK_JS, NO_WORDS, Page, error_html, note, quiet, unchanged
+from lib_pivotal.ui.tags_panel import TAGS_PARTS, tags_outputs
 
 if TYPE_CHECKING:
     from lib_pivotal.runs import proposal
@@ -31,7 +32,7 @@ EMPTY = (
 )
 
 
-DATA_PARTS = ("summary", "findings", "words_table", "tags", "cards", "pictures", *GALLERY_PARTS, "proposed")
+DATA_PARTS = ("summary", "findings", "words_table", *TAGS_PARTS, "pictures", *GALLERY_PARTS, "proposed")
 """What a scan, or settings of before, fill beside the form."""
 NOTHING_PROPOSED = ["", "[]"]
 """The folder whose words were proposed last, and these words."""
@@ -60,9 +61,6 @@ def build_data_panel(page: Page) -> None:
             page.parts["anew"] = gr.Button("Propose anew", size="sm", elem_id="pivotal_anew", min_width=120, scale=0)
             gr.HTML('<div class="pivotal-help"></div>', elem_classes=["pivotal-html"])
         page.form.add("words", elem_classes=["pivotal-hidden"], show_label=False)
-    with gr.Accordion("Tags: what each word takes over", open=False, elem_id="pivotal_tags", visible=False) as tags:
-        page.html("cards")
-    page.parts["tags"] = tags
     page.parts["proposed"] = gr.State(NOTHING_PROPOSED)
 
 
@@ -120,15 +118,13 @@ def data_outputs(page: Page, run: Run, remarks: tuple[str, ...] = ()) -> list[An
     table = words_html.words_table(rows, proposal.draws_of(run, rows))
     shown = gr.update(visible=False)
     if dataset is None:
-        return [EMPTY, "", table, shown, "", shown, "", "", NOTHING_PROPOSED]
+        return [EMPTY, "", table, *tags_outputs(page, run), shown, *gallery_outputs(page, run), NOTHING_PROPOSED]
     findings = page.desk.findings(run, rows, remarks)
-    cards = words_html.tag_cards(rows)
     return [
         dataset_html.summary(dataset, len(rows), len(findings)),
         dataset_html.problems_list(findings),
         table,
-        gr.update(visible=bool(cards)),
-        cards,
+        *tags_outputs(page, run),
         gr.update(visible=True),
         *gallery_outputs(page, run),
         [run.data.folder, "[]"],
