@@ -156,6 +156,7 @@ def _build(
         device=host.device,
         autocast_dtype=dtype,
         network_off=nullcontext if network is None else lambda: network.with_multipliers(unet=0.0, te=0.0),
+        mask_prior=run.data.mask_prior,
     )
     trainable = Trainable(
         words,
