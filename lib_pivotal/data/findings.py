@@ -1,4 +1,4 @@
-"""What the lint says: a finding with the pictures it is about, and remedies that can be named in a file or a request."""
+"""What the lint says: a finding with its pictures, and remedies that can be named in a file or a request."""
 
 from __future__ import annotations
 

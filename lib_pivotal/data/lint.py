@@ -50,7 +50,7 @@ def never_present(wording: Wording) -> list[Finding]:
         remedies = [Remedy("remove_word", f"Take {name} out", {"word": name})]
         concept = concepts.get(legal_name(name))
         if concept is not None:
-            text += f" There is a folder of this name: give its pictures the word."
+            text += " There is a folder of this name: give its pictures the word."
             remedies.insert(0, _apply(name, concept))
         found.append(Finding("word_never", "error", text, (), (name,), tuple(remedies)))
     return found

@@ -84,14 +84,12 @@ def overruns(
         f"{many} 75 places, {worst.places} at most. Nothing is lost, but what is behind stands in a chunk of its own, "
         f"which sees nothing of the words before: of {worst.key}{order} {tail}."
     )
-    remedies = _fewer(over, words_of, vectors, limit=CHUNK)
-    found.append(Finding("tokens", "info", text, tuple(length.key for length in over), (), tuple(remedies)))
+    fewer = _fewer(over, words_of, vectors, limit=CHUNK)
+    found.append(Finding("tokens", "info", text, tuple(length.key for length in over), (), fewer))
     return found
 
 
-def _vectors_alone(
-    words_of: Mapping[str, Sequence[str]], vectors: Mapping[str, int], *, limit: int
-) -> list[Finding]:
+def _vectors_alone(words_of: Mapping[str, Sequence[str]], vectors: Mapping[str, int], *, limit: int) -> list[Finding]:
     """Pictures whose words alone are too long."""
     sums = {key: sum(vectors.get(name, 0) for name in names) for key, names in words_of.items()}
     over = {key: places for key, places in sums.items() if places > limit}

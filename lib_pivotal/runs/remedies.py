@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
 from lib_pivotal.config import Run, WordConfig, check_run, run_to_dict
-from lib_pivotal.data.findings import Remedy
+from lib_pivotal.data.findings import Finding, Remedy
 from lib_pivotal.data.tags import same_tag
 from lib_pivotal.errors import ConfigError, DataError, Fault
 
@@ -39,6 +39,23 @@ def apply_remedy(run: Run, remedy: Remedy) -> Run:
     if faults:
         raise ConfigError(faults)
     return checked
+
+
+def mended(run: Run, lint: Callable[[Run], Sequence[Finding]]) -> tuple[Run, list[str]]:
+    """The run after the first remedy of each finding in turn, and the labels of those applied.
+
+    `lint` says what is wrong with a run now; what no remedy helps stays. Ends, as no finding is mended twice.
+    """
+    applied: list[str] = []
+    tried: set[tuple[str, tuple[str, ...]]] = set()
+    while True:
+        open_ones = (f for f in lint(run) if f.remedy is not None and (f.kind, f.words) not in tried)
+        finding = next(open_ones, None)
+        if finding is None or finding.remedy is None:
+            return run, applied
+        tried.add((finding.kind, finding.words))
+        run = apply_remedy(run, finding.remedy)
+        applied.append(finding.remedy.label)
 
 
 def _set(run: Run, arguments: Mapping[str, Any]) -> Run:

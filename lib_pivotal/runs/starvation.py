@@ -78,9 +78,7 @@ def _remedies(
         found.append(Remedy("draw_weights", f"Draw them more often: {shown}", {"weights": weights}))
     steps = math.ceil(run.schedule.max_steps * ADVISED_DRAWS / min(draws.values()) / 50) * 50
     if steps <= MOST_STEPS:
-        found.append(
-            Remedy("set", f"Train {steps} steps", {"path": "schedule.max_steps", "value": max(steps, 1)})
-        )
+        found.append(Remedy("set", f"Train {steps} steps", {"path": "schedule.max_steps", "value": max(steps, 1)}))
     return tuple(found)
 
 
