@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 import shutil
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lib_pivotal.bundle.format import META_RUN
-from lib_pivotal.config import Run, check_run, write_run
+from lib_pivotal.config import Run, WordConfig, check_run, write_run
 from lib_pivotal.errors import BundleError, ConfigError, Fault, HostError, PivotalError
 from lib_pivotal.files import replacing
 from lib_pivotal.later import later
@@ -26,16 +27,20 @@ if TYPE_CHECKING:
     from lib_pivotal.bundle import safetensors_file
     from lib_pivotal.data import dataset as scanning
     from lib_pivotal.data.records import Dataset
-    from lib_pivotal.runs import naming, proposal
+    from lib_pivotal.runs import naming, proposal, rescan
     from lib_pivotal.runs.proposal import WordRow
     from lib_pivotal.training import prepare as preparing
+    from lib_pivotal.ui import survey as surveying
     from lib_pivotal.ui.dataset_html import Finding
+    from lib_pivotal.ui.survey import Survey, Surveys
 else:
     scanning = later("lib_pivotal.data.dataset")
     safetensors_file = later("lib_pivotal.bundle.safetensors_file")
     naming = later("lib_pivotal.runs.naming")
     preparing = later("lib_pivotal.training.prepare")
     proposal = later("lib_pivotal.runs.proposal")
+    rescan = later("lib_pivotal.runs.rescan")
+    surveying = later("lib_pivotal.ui.survey")
 
 SCANS_KEPT = 4
 _BAD_IN_FILES = re.compile(r'[<>:"/\\|?*,\x00-\x1f]')
@@ -51,13 +56,23 @@ class Checked:
     name_note: tuple[str, str]
 
 
+@dataclass(frozen=True)
+class Proposed:
+    """What a scan makes of a run: the run with its words, the preset (empty: settings stay), remarks, and the words
+    that were proposed, for the next scan to know which were changed by hand."""
+
+    run: Run
+    preset_key: str
+    remarks: tuple[str, ...]
+    words: tuple[WordConfig, ...]
+
+
 class Desk:
     """Everything that a page asks for; knows the manager, and keeps the last scans."""
 
     def __init__(self, manager: RunManager) -> None:
         self.manager = manager
         self._scans: OrderedDict[str, Dataset] = OrderedDict()
-        self._described: tuple[object, tuple[WordRow, ...]] = None, ()
         self._lock = threading.Lock()
 
     # ---- data ----
@@ -92,18 +107,29 @@ class Desk:
                 return
             pictures = tuple(replace(p, caption=caption) if p.key == key else p for p in dataset.pictures)
             self._scans[folder.strip()] = replace(dataset, pictures=pictures)
-            self._described = None, ()
 
-    def propose(self, run: Run) -> tuple[Run, str, tuple[str, ...]]:
-        """Scan the run's folder and fit words, size, steps and name to it: the run, its preset, remarks."""
+    def propose(self, run: Run, *, before: Sequence[WordConfig] = (), known: bool = False) -> Proposed:
+        """Scan the run's folder and fit words to it; at first size, balance, preset and name as well.
+
+        `before` are the words that the last scan proposed: those that differ from it are the user's and stay.
+        `known`: this folder was scanned with these settings already, so that they stay.
+        """
         dataset = self.scan(run.data.folder)
         proposed = proposal.propose(dataset, run)
         words = tuple(row.word for row in proposed.rows)
-        name = run.name or proposal.legal_name(dataset.folder.resolve().name)
+        merged = rescan.merged_words(run.words, before, words)
+        run = replace(run, words=merged.words)
+        remarks = (*proposed.remarks, *merged.remarks)
+        if known:
+            return Proposed(run, "", remarks, words)
         data = replace(run.data, resolution_px=proposed.resolution_px, balance=proposed.balance)
-        run = replace(run, name=name, words=words, data=data)
-        key = fitting_preset(proposed.rows)
-        return self.with_preset(key, run, proposed.rows), key, proposed.remarks
+        run = replace(run, name=run.name or proposal.legal_name(dataset.folder.resolve().name), data=data)
+        rows = proposed.rows if merged.words == words else self.rows(run)
+        key = fitting_preset(rows)
+        run = self.with_preset(key, run, rows)
+        by_hand = {word.name: word for word in merged.words if word.name in merged.kept}
+        run = replace(run, words=tuple(by_hand.get(word.name, word) for word in run.words))
+        return Proposed(run, key, remarks, words)
 
     def with_preset(self, key: str, run: Run, rows: Sequence[WordRow]) -> Run:
         """The run with a preset's settings, and over them those that the user has chosen for all runs."""
@@ -111,17 +137,17 @@ class Desk:
 
     def rows(self, run: Run) -> tuple[WordRow, ...]:
         """The run's words with what the scanned pictures say of them."""
+        survey = self.survey(run)
+        return tuple(proposal.WordRow(word, 0, 0.0) for word in run.words) if survey is None else survey.rows
+
+    def survey(self, run: Run) -> Survey | None:
+        """The scanned folder under these settings; None where it is not scanned."""
         dataset = self.dataset(run.data.folder)
-        if dataset is None:
-            return tuple(proposal.WordRow(word, 0, 0.0) for word in run.words)
-        key = (id(dataset), run.words, run.data)
-        with self._lock:
-            known, rows = self._described
-        if known != key:
-            rows = proposal.describe_words(dataset, run)
-            with self._lock:
-                self._described = key, rows
-        return rows
+        return None if dataset is None else self._surveys.of(dataset, run)
+
+    @functools.cached_property
+    def _surveys(self) -> Surveys:
+        return surveying.Surveys()
 
     def findings(self, run: Run, rows: Sequence[WordRow], remarks: Sequence[str] = ()) -> list[Finding]:
         """All that is worth a look: of the files, of the words, of the run."""

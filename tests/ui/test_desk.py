@@ -23,14 +23,15 @@ def run_of(pictures, **changes):
 
 
 def test_a_folder_proposes_a_run(desk, pictures):
-    run, key, remarks = desk.propose(Run(data=DataConfig(folder=str(pictures))))
+    found = desk.propose(Run(data=DataConfig(folder=str(pictures))))
+    run, key, remarks = found.run, found.preset_key, found.remarks
     assert [word.name for word in run.words] == ["aoi", "hana"]
     assert (run.name, run.data.resolution_px, key, remarks) == ("pictures", 64, "several", ())
     assert desk.check(run, []).faults == ()
 
 
 def test_a_name_that_was_given_stays(desk, pictures):
-    assert desk.propose(run_of(pictures))[0].name == "gekidol"
+    assert desk.propose(run_of(pictures)).run.name == "gekidol"
 
 
 @pytest.mark.parametrize(("folder", "error"), [("", ConfigError), ("nowhere", DataError)])
