@@ -58,6 +58,19 @@ class TokenCounter:
             (cut if full else kept).append(tag)
         return kept, cut
 
+    def behind(self, caption: str, places: int) -> list[str]:
+        """The tags that end behind so many places, in the caption's order: the web UI puts them into the next chunk.
+
+        It breaks before the tag, not within, as long as the tag is not longer than its setting for that (20 tokens).
+        """
+        taken, found = 0, []
+        for tag in split_tags(caption):
+            taken += self(tag)
+            if taken > places:
+                found.append(tag)
+            taken += 1  # its comma
+        return found
+
     def shorten(self, caption: str, limit: int) -> str:
         """The caption without the last tags that are beyond `limit` places; unchanged where it fits."""
         if self(caption) <= limit:
