@@ -39,6 +39,8 @@ from lib_pivotal.training.schedule import rescale_zero_terminal_snr
 _SD1_TEXT = TEXT_PARTS["sd1"][0].prefix
 TEXT_METADATA = "pivotal.text_model"
 """Metadata key of the text model's `config.json`; files without it have CLIP ViT-L/14's proportions (64 a head)."""
+STORED_ALPHAS = "alphas_cumprod"
+"""ldm's name of ᾱ among the tensors of an SD1 or SD2 file."""
 _POSITION_IDS = "text_model.embeddings.position_ids"
 
 
@@ -60,6 +62,8 @@ class Checkpoint:
     family: Family = "sd1"
     text_model_2: Any = None
     zero_terminal_snr: bool = False
+    stored_alphas: Tensor | None = None
+    """ᾱ as the file has it, in place of the one that the other numbers give."""
 
     @property
     def inpainting(self) -> bool:
@@ -72,13 +76,16 @@ class Checkpoint:
 
     @property
     def alphas_cumprod(self) -> Tensor:
-        """ᾱ `(timesteps,)` fp32; √β runs evenly from √linear_start to √linear_end, in fp64 as ldm does.
+        """ᾱ `(timesteps,)` fp32: the file's; else √β runs evenly from √linear_start to √linear_end (fp64, as ldm).
 
         Rescaled where the checkpoint is of zero terminal SNR.
         """
-        start, end = self.linear_start**0.5, self.linear_end**0.5
-        betas = torch.linspace(start, end, self.timesteps, dtype=torch.float64) ** 2
-        alphas = torch.cumprod(1 - betas, 0).float()
+        if self.stored_alphas is not None:
+            alphas = self.stored_alphas.float()
+        else:
+            start, end = self.linear_start**0.5, self.linear_end**0.5
+            betas = torch.linspace(start, end, self.timesteps, dtype=torch.float64) ** 2
+            alphas = torch.cumprod(1 - betas, 0).float()
         return rescale_zero_terminal_snr(alphas) if self.zero_terminal_snr else alphas
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Checkpoint:
@@ -193,7 +200,15 @@ def _load_file(path: Path) -> Checkpoint:
         family=family,
         text_model_2=text_models[1] if len(text_models) > 1 else None,
         zero_terminal_snr=ZERO_SNR_MARKER in tensors,
+        stored_alphas=_stored_alphas(tensors, family, int(settings.get("timesteps", 1000))),
     )
+
+
+def _stored_alphas(tensors: Mapping[str, Tensor], family: Family, timesteps: int) -> Tensor | None:
+    """ldm keeps ᾱ among the weights, and the web UI loads it with them (sd_models.py:440, 467), so that a file which
+    was halved as a whole has a rounded schedule. sgm computes SDXL's anew."""
+    found = tensors.get(STORED_ALPHAS)
+    return found if family != "sdxl" and found is not None and tuple(found.shape) == (timesteps,) else None
 
 
 def _text_models(

@@ -103,6 +103,16 @@ def test_sd2_is_asked_for_its_answer(files, tmp_path, shift, predicts_v):
     assert StandaloneHost.load(tmp_path / "asked.safetensors").info.v_prediction != predicts_v, "a yaml decides"
 
 
+@pytest.mark.parametrize(("name", "used"), [("sd1", True), ("sd2", True), ("sdxl", False)])
+def test_schedule_in_the_file_is_used_as_ldm_uses_it(files, tmp_path, name, used):
+    """ldm has it as a buffer, which loading overwrites: a file in half precision has a rounded schedule."""
+    computed = StandaloneHost.load(files[name][1]).alphas_cumprod
+    save_file({**load_file(files[name][1]), "alphas_cumprod": computed.half()}, tmp_path / "half.safetensors")
+    found = StandaloneHost.load(tmp_path / "half.safetensors").alphas_cumprod
+    assert found.dtype is torch.float32 and not torch.equal(computed, computed.half().float())
+    assert torch.equal(found, computed.half().float() if used else computed)
+
+
 def test_older_layouts(files, tmp_path):
     old = {
         name.replace("cond_stage_model.transformer.text_model.", "cond_stage_model.transformer."): tensor
