@@ -108,11 +108,36 @@ class NetworkConfig:
     te_rank: int = setting(8, "Rank in the text encoder.", minimum=1, maximum=1024)
     te_alpha: float = setting(4.0, "Alpha in the text encoder.", minimum=0.0)
     te_lr: float = setting(2e-5, "Learning rate of the text encoder's network; 0 = off.", minimum=0.0, maximum=1.0)
+    te2_targets: str = setting(
+        "same",
+        "SDXL: layers of the second text encoder (OpenCLIP-G, `te2`) that get an adapter; same = as the first (CLIP-L, "
+        "`te1`). With none in one of them the other is trained alone.",
+        choices=("same", "none", "attention", "attention+mlp"),
+    )
+    te2_lr: float = setting(
+        0.0, "SDXL: learning rate of the second text encoder's network; 0 = as the first's.", minimum=0.0, maximum=1.0
+    )
     dropout: float = setting(0.0, "Dropout inside the adapter.", minimum=0.0, maximum=0.99)
     rank_dropout: float = setting(0.0, "Dropout of whole ranks.", minimum=0.0, maximum=0.99)
     max_norm: float = setting(0.0, "Scale a layer's change down to this norm (kohya's max-norm); 0 = off.", minimum=0.0)
     weight_decay: float = setting(0.01, "Weight decay of the network.", minimum=0.0, maximum=1.0)
     groups: tuple[LayerGroup, ...] = setting((), "Groups of layers with their own rank and rate.")
+
+    def targets_of(self, part: str) -> str:
+        """The name of the set of layers of `unet`, `te` or `te2`, of which the last may follow `te`."""
+        if part == "te2" and self.te2_targets != "same":
+            return self.te2_targets
+        return self.unet_targets if part == "unet" else self.te_targets
+
+    def lr_of(self, part: str) -> float:
+        """The learning rate of the network on `unet`, `te` or `te2`."""
+        if part == "te2" and self.te2_lr > 0:
+            return self.te2_lr
+        return self.unet_lr if part == "unet" else self.te_lr
+
+    def trains(self, part: str) -> bool:
+        """Whether a checkpoint that has this part gets a network there."""
+        return self.algorithm != "none" and self.targets_of(part) != "none" and self.lr_of(part) > 0
 
 
 @dataclass(frozen=True)

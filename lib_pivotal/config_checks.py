@@ -16,8 +16,8 @@ def check_consistency(run: Run) -> list[Fault]:
     """Faults that concern more than one setting."""
     faults = _check_words(run)
     network, schedule, noise = run.network, run.schedule, run.noise
-    trains_unet = network.algorithm != "none" and network.unet_targets != "none" and network.unet_lr > 0
-    trains_te = network.algorithm != "none" and network.te_targets != "none" and network.te_lr > 0
+    trains_unet = network.trains("unet")
+    trains_te = network.trains("te") or network.trains("te2")
     if not run.words and not trains_unet and not trains_te:
         faults.append(Fault("words", [], "nothing is trained", "Add a word or choose layers for the network."))
     if noise.timestep_min >= noise.timestep_max:

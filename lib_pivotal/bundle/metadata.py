@@ -116,7 +116,7 @@ class TrainingFacts:
     gradient_checkpointing: bool = False
     lr: float | None = None
     unet_lr: float | None = None
-    text_encoder_lr: float | None = None
+    text_encoder_lr: float | tuple[float, ...] | None = None
     lr_scheduler: str = "constant"
     warmup_steps: int = 0
     optimizer: str = "AdamW"
@@ -228,7 +228,7 @@ def _kohya_training(facts: TrainingFacts) -> dict[str, Any]:
         "ss_training_started_at": facts.started_at,
         "ss_output_name": facts.output_name,
         "ss_learning_rate": facts.lr,
-        "ss_text_encoder_lr": facts.text_encoder_lr,
+        "ss_text_encoder_lr": list(rates) if isinstance(rates := facts.text_encoder_lr, tuple) else rates,
         "ss_unet_lr": facts.unet_lr,
         "ss_num_epochs": facts.epochs,
         "ss_epoch": facts.epochs if facts.epoch is None else facts.epoch,

@@ -129,11 +129,11 @@ def _transformers(down: Sequence[Sequence[int]], up: Sequence[Sequence[int]], mi
     depths = [depth or 1 for depth in depths]
     if any(depth != 1 for depth in depths):
         found["transformer_layers_per_block"] = tuple(depths)
-    uniform = [_same_or_list(level) for level in up]
-    if any(isinstance(each, tuple) for each in (*depths, *uniform)):
+    back = [_same_or_list(level) or 1 for level in up]
+    if any(isinstance(each, tuple) for each in (*depths, *back)) or back != depths[::-1]:
         # levels as in the way down, though they are those of the way up: diffusers wants them so
         found["transformer_layers_per_block"] = tuple(depths)
-        found["reverse_transformer_layers_per_block"] = tuple(each or 1 for each in uniform)
+        found["reverse_transformer_layers_per_block"] = tuple(back)
     return found
 
 

@@ -21,9 +21,10 @@ from lib_pivotal.data.word_lists import parse_lists, read_lists
 from lib_pivotal.embeddings.control import NormControl, make_control
 from lib_pivotal.embeddings.initial import initial_vectors, vectors_from_tensors
 from lib_pivotal.embeddings.vectors import Words, WordSettings
+from lib_pivotal.errors import NetworkError
 from lib_pivotal.networks.network import Network, build_network
 from lib_pivotal.networks.targets import LayerRule, part_rules
-from lib_pivotal.ports import Host, Layer, Part, TextEncoder
+from lib_pivotal.ports import PARTS, Host, Layer, Part, TextEncoder
 from lib_pivotal.training.objective import Objective, build_objective
 from lib_pivotal.training.phases import PhasePlan
 from lib_pivotal.training.rates import rate_factor
@@ -36,9 +37,7 @@ from lib_pivotal.training.trainable import Kind, TrainedGroup
 def network_rules(settings: NetworkConfig, part: Part) -> list[LayerRule]:
     """The rules of one part, or none where the part is not trained."""
     unet = part == "unet"
-    preset = settings.unet_targets if unet else settings.te_targets
-    lr = settings.unet_lr if unet else settings.te_lr
-    if settings.algorithm == "none" or preset == "none" or lr == 0:
+    if not settings.trains(part):
         return []
     rank, alpha = (settings.unet_rank, settings.unet_alpha) if unet else (settings.te_rank, settings.te_alpha)
     groups = [
@@ -55,7 +54,7 @@ def network_rules(settings: NetworkConfig, part: Part) -> list[LayerRule]:
     ]
     return part_rules(
         part,
-        preset,
+        settings.targets_of(part),
         rank=rank,
         alpha=alpha or float(rank),
         dropout=settings.dropout,
@@ -66,10 +65,14 @@ def network_rules(settings: NetworkConfig, part: Part) -> list[LayerRule]:
 
 def make_network(run: Run, layers: Sequence[Layer], device: torch.device) -> Network | None:
     """The network of a run, new; None where only words are trained."""
-    parts: list[Part] = ["unet", "te", "te2"]
-    rules = [rule for part in parts for rule in network_rules(run.network, part)]
+    rules = [rule for part in PARTS for rule in network_rules(run.network, part)]
     if not rules:
         return None
+    if not any(run.network.trains(part) for part in {layer.part for layer in layers}):
+        raise NetworkError(
+            f"network.te2_targets = {run.network.te2_targets!r}: this checkpoint has no second text encoder, and "
+            "nothing else would get a network. Choose layers of the U-Net or the text encoder, or an SDXL checkpoint."
+        )
     return build_network(layers, rules, algorithm=run.network.algorithm, seed=run.seed, device=device)
 
 
@@ -127,7 +130,7 @@ def trained_groups(run: Run, words: Words, network: Network | None) -> list[Trai
                 name=group.name,
                 kind=kind,
                 parameters=tuple(group.parameters),
-                lr=run.network.unet_lr if kind == "unet" else run.network.te_lr,
+                lr=run.network.lr_of(group.part),
                 lr_factor=group.lr_factor,
                 weight_decay=run.network.weight_decay,
                 clip_norm=run.schedule.clip_network,

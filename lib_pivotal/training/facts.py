@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from lib_pivotal.bundle.metadata import BucketFacts, FolderFacts, TrainingFacts, WordFacts
-from lib_pivotal.config import Run, run_to_dict
+from lib_pivotal.config import NetworkConfig, Run, run_to_dict
 from lib_pivotal.data.buckets import Bucket
 from lib_pivotal.data.tags import tag_counts
 from lib_pivotal.ports import ModelInfo
@@ -27,8 +27,8 @@ def training_facts(
 ) -> TrainingFacts:
     """Facts of a run after `step` steps; `images_seen` by word."""
     data, schedule, noise, network = run.data, run.schedule, run.noise, run.network
-    trains_unet = bool(assemble.network_rules(network, "unet"))
-    trains_te = bool(assemble.network_rules(network, "te"))
+    trains_unet, te_lr = network.trains("unet"), _text_encoder_lr(network, info)
+    trains_te = te_lr is not None
     pictures = prepared.pictures
     draws = sum(picture.repeats for picture in pictures)
     per_step = schedule.batch_size * schedule.accumulation
@@ -60,7 +60,7 @@ def training_facts(
         gradient_checkpointing=run.memory.gradient_checkpointing,
         lr=run.words_common.lr,
         unet_lr=network.unet_lr if trains_unet else None,
-        text_encoder_lr=network.te_lr if trains_te else None,
+        text_encoder_lr=te_lr,
         lr_scheduler=schedule.rate,
         warmup_steps=schedule.warmup_steps,
         optimizer=schedule.optimizer,
@@ -95,6 +95,15 @@ def training_facts(
         },
         run=run_to_dict(run),
     )
+
+
+def _text_encoder_lr(network: NetworkConfig, info: ModelInfo) -> float | tuple[float, ...] | None:
+    """One rate for all text encoders of the checkpoint, or one each, 0 where one is not trained; None: none is."""
+    parts = ("te", "te2") if info.family == "sdxl" else ("te",)
+    rates = tuple(network.lr_of(part) if network.trains(part) else 0.0 for part in parts)
+    if not any(rates):
+        return None
+    return rates[0] if len(set(rates)) == 1 else rates
 
 
 def _buckets(run: Run, prepared: Prepared) -> tuple[BucketFacts, ...]:

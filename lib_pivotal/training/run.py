@@ -108,7 +108,7 @@ def train_prepared(
         gradient_checkpointing=run.memory.gradient_checkpointing,
         precision=run.memory.precision,  # type: ignore[arg-type]
         clip_skip=run.clip_skip,
-        train_text_encoder=bool(assemble.network_rules(run.network, "te")),
+        train_text_encoder=run.network.trains("te") or run.network.trains("te2"),
     )
     with host.session(request):
         trainer, network = _build(

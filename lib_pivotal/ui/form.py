@@ -73,6 +73,8 @@ TABLE: tuple[Entry, ...] = (
     Entry("network.algorithm", "Kind of network", "network"),
     Entry("network.unet_targets", "U-Net layers", "network"),
     Entry("network.unet_alpha", "U-Net alpha", "network"),
+    Entry("network.te2_targets", "Second text encoder (SDXL)", "network"),
+    Entry("network.te2_lr", "Second text encoder lr (SDXL)", "network"),
     Entry("network.te_rank", "Text encoder rank", "network"),
     Entry("network.te_alpha", "Text encoder alpha", "network"),
     Entry("network.dropout", "Dropout", "network"),
