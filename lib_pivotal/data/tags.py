@@ -185,12 +185,9 @@ def difficulty(tag: str) -> int:
 
 def without_overlaps(tags: Sequence[TagShare]) -> list[TagShare]:
     """Without tags that end a longer one: `long hair` beside `very long hair`."""
-    forms = [_parts(item.tag) for item in tags]
-
-    def covered(form: list[str]) -> bool:
-        return any(len(other) > len(form) and other[-len(form) :] == form for other in forms if form)
-
-    return [item for item, form in zip(tags, forms, strict=True) if not covered(form)]
+    forms = [_cached_parts(item.tag) for item in tags]
+    ends = {form[start:] for form in forms for start in range(1, len(form))}
+    return [item for item, form in zip(tags, forms, strict=True) if form not in ends]
 
 
 def prune(

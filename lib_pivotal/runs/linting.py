@@ -35,7 +35,7 @@ def findings(
     """Every finding; `placed` and `lengths` by key, `trained` without pictures that are held out."""
     vectors = {word.name: word.vectors for word in run.words}
     found = [of_problem(problem) for problem in dataset.problems]
-    found += word_findings(wording)
+    found += wording.once("findings", None, lambda: word_findings(wording))
     found += starvation(run, trained, wording.words_of)
     found += too_small(
         [(dataset[key], placement) for key, placement in placed.items()],
