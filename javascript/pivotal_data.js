@@ -186,6 +186,7 @@
     // ---- start ----
 
     clicks.unshift(
+        ["[data-remedy]", (button) => ask("remedy", button.dataset.remedy, "remedy_now")],
         ["[data-fate]", (button) => ask("tags_move", JSON.stringify({
             word: button.closest("[data-word-name]").dataset.wordName,
             tag: button.closest("[data-tag]").dataset.tag,
@@ -199,7 +200,7 @@
         }],
         ["[data-part]", (button, event) => toggle(button.dataset.part, event.altKey || event.ctrlKey || event.metaKey)],
         ["[data-show]", (button) => filter("problem:" + button.dataset.show, {scroll: true})],
-        ["[data-filter]", (button) => filter(button.dataset.filter)],
+        ["[data-filter]", (button) => filter(button.dataset.filter, {scroll: !button.closest("#pivotal_pictures")})],
         ["[data-page]", (button) => {
             ask("gallery_page", button.dataset.page, "gallery_show");
             find("pictures")?.scrollIntoView({block: "start", behavior: "smooth"});

@@ -175,7 +175,7 @@ def _order(page: Page, run: Run, query: str) -> list[str]:
     survey = page.desk.survey(run)
     if survey is None:
         return []
-    problems = [keys for _, _, keys in page.desk.findings(run, survey.rows)]
+    problems = [finding.keys for finding in page.desk.findings(run)]
     return [survey.dataset.pictures[place].key for place in places_of(survey, query, problems)[1]]
 
 
@@ -201,7 +201,7 @@ def _bind_save(page: Page, typed: list[Any]) -> None:
         return [
             [picture.key, caption_files.file_text(picture.path), str(picture.path)],
             message(f"Saved as {place}. Remarks on files are renewed by the next scan.", "ok"),
-            words_html.words_table(rows, proposal.draws_of(run, rows)),
+            words_html.words_table(rows, page.desk.draws(run)),
             *tags_outputs(page, run, view),
             *gallery_outputs(page, run, query, number),
         ]

@@ -75,15 +75,16 @@ def gallery_outputs(page: Page, run: Run, query: str = "", number: str = "0") ->
     survey = page.desk.survey(run)
     if survey is None:
         return ["", ""]
-    findings = page.desk.findings(run, survey.rows)
-    parts, places = places_of(survey, query, [keys for _, _, keys in findings])
+    findings = page.desk.findings(run)
+    problems = [finding.keys for finding in findings]
+    parts, places = places_of(survey, query, problems)
     size = dataset_html.PAGE
     wanted = int(number) if (number or "").isdigit() else 0
     shown = min(wanted, max(0, (len(places) - 1) // size))
     page.thumbs.ahead(
         [survey.dataset.pictures[place].path for place in places[(shown + 1) * size : (shown + 2) * size]]
     )
-    facets = survey.index.facets(places, [keys for _, _, keys in findings])
+    facets = survey.index.facets(places, problems)
     return [
         dataset_html.filters(facets, parts, findings, shown=len(places), total=len(survey.dataset)),
         dataset_html.gallery(survey, places, page=shown),

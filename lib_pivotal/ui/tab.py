@@ -22,6 +22,7 @@ from lib_pivotal.ui.form import TABLE, help_text
 from lib_pivotal.ui.gallery_panel import bind_gallery_panel, build_gallery_panel
 from lib_pivotal.ui.mask_panel import bind_mask_panel, build_mask_panel
 from lib_pivotal.ui.page import Page, TabExtras, note, payload, quiet, unchanged
+from lib_pivotal.ui.plan_panel import build_plan_panel
 from lib_pivotal.ui.run_panel import bind_run_panel, build_buttons, build_run_view
 from lib_pivotal.ui.tags_panel import bind_tags_panel, build_tags_panel
 from lib_pivotal.ui.train_panel import bind_train_panel, build_settings, build_top
@@ -46,6 +47,7 @@ def build_tab(manager: RunManager, *, extras: TabExtras | None = None) -> gr.Blo
         with gr.Tabs(elem_id="pivotal_tabs"):
             with gr.Tab("Data", elem_id="pivotal_tab_data"):
                 build_data_panel(page)
+                build_plan_panel(page)
                 build_tags_panel(page)
                 build_gallery_panel(page)
                 build_caption_editor(page)

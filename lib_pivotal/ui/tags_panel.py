@@ -58,7 +58,7 @@ def bind_tags_panel(page: Page) -> None:
         except PivotalError as error:
             return [unchanged(), unchanged(), unchanged(), error_html(error)]
         rows = page.desk.rows(run)
-        table = words_html.words_table(rows, proposal.draws_of(run, rows))
+        table = words_html.words_table(rows, page.desk.draws(run))
         return [words_html.words_json(run.words), table, *tags_outputs(page, run, view)]
 
     outputs = [form["words"], parts["words_table"], *(parts[name] for name in TAGS_PARTS)]

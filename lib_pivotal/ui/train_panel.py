@@ -13,6 +13,7 @@ from lib_pivotal.runs.presets import PRESETS, load_preset, save_preset
 from lib_pivotal.ui.data_panel import DATA_PARTS, data_outputs
 from lib_pivotal.ui.form import GROUPS
 from lib_pivotal.ui.page import CHECK_JS, Page, error_html, facts_of, faults_list, message, note, quiet, unchanged
+from lib_pivotal.ui.plan_panel import PLAN_PARTS, plan_outputs
 from lib_pivotal.ui.run_html import clock
 
 FOLDED = [group for group in GROUPS if group not in ("data", "main")]
@@ -77,10 +78,12 @@ def bind_train_panel(page: Page) -> None:
     parts, form = page.parts, page.form
     shown = [parts["feedback"], parts["facts"], parts["name_note"]]
 
-    def check(*values: Any) -> list[str]:
-        return check_outputs(page, *page.read(values))
+    def check(*values: Any) -> list[Any]:
+        run, faults = page.read(values)
+        return [*check_outputs(page, run, faults), *plan_outputs(page, run)]
 
-    quiet(page.hidden_button("check").click, check, form.components, shown)
+    checked = [*shown, *(parts[name] for name in PLAN_PARTS)]
+    quiet(page.hidden_button("check").click, check, form.components, checked)
     _bind_presets(page)
     _bind_loading(page)
 
