@@ -97,9 +97,9 @@ def plan(
 ) -> list[Picture]:
     """The pictures of a dataset, `pictures` of each word; with `uneven` from that number down to a quarter of it.
 
-    `pairs` pictures more for each character show it beside the next one. Where there are styles, a quarter of each character's pictures is in one of them; a style's other pictures show
-    avatars of the base world. `captions`: "full" as a tagger would write them, or "pruned" of the traits that the
-    character's word is to absorb.
+    `pairs` pictures more for each character show it beside the next one. Where there are styles, a quarter of each
+    character's pictures is in one of them; a style's other pictures show avatars of the base world. `captions`: "full"
+    as a tagger would write them, or "pruned" of the traits that the character's word is to absorb.
     """
     if pictures < 1:
         raise ValueError(f"pictures is {pictures}; it must be at least 1")
