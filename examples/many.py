@@ -18,7 +18,9 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
+import numpy as np
 import torch
+from PIL import Image
 
 from examples import experiment
 from examples.avatars import make
@@ -42,6 +44,10 @@ from lib_pivotal.training.run import train
 WORDS, STYLE_WORDS = 16, 1
 PICTURES = 24
 PAIRS = 4
+THUMB_PX, ALIKE = 9, 8.0
+"""Pictures of one folder are alike if their thumbnails differ by less, of 255 on average."""
+MORE = 3
+"""Halves: so many more pictures are thought of as wanted, since some are alike."""
 PICTURES_PER_WORD = 12
 SHOWN_EACH = 2
 GUIDANCE = 4.0
@@ -56,6 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--each", type=int, default=PICTURES_PER_WORD, help="pictures that are scored, of each word")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--anyway", action="store_true", help="train although the plan has warnings")
     parser.add_argument(
         "--rates",
         choices=("default", "avatars"),
@@ -70,7 +77,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(plan_text(plan), flush=True)
     if plan.at_least("warning"):
         print("the plan by defaults has warnings: see above", file=sys.stderr)
-        return 1
+        if not parsed.anyway:
+            return 1
     if parsed.steps is None:
         return 0
     run = replace(run, seed=parsed.seed)
@@ -82,14 +90,23 @@ def write_pictures(folder: Path, *, pictures: int, pairs: int, seed: int) -> Pat
     """The folder as a person would have it from the pipeline, captions by a tagger; what is there stays."""
     if not folder.exists():
         characters, styles = make.choose_words(WORDS, styles=STYLE_WORDS)
-        planned = make.plan(characters, styles, pictures=pictures, pairs=pairs, seed=seed)
+        planned = make.plan(characters, styles, pictures=pictures * MORE // 2, pairs=pairs * MORE // 2, seed=seed)
         make.write(distinct(planned), folder, layout="kgrid")
     return folder
 
 
 def distinct(planned: Sequence[make.Picture]) -> list[make.Picture]:
-    """Without pictures that are drawn alike: so small a world repeats itself by chance."""
-    return list({picture.draw(64).tobytes(): picture for picture in planned}.values())
+    """Without those that look like another one of the same folder: so small a world differs by a mouth or a shirt."""
+    kept: list[make.Picture] = []
+    seen: dict[tuple[str, str | None], list[np.ndarray[Any, Any]]] = {}
+    for picture in planned:
+        small = picture.draw(64).resize((THUMB_PX, THUMB_PX), Image.Resampling.BOX)
+        pixels = np.asarray(small, dtype=np.float32)
+        others = seen.setdefault((picture.concept, picture.style), [])
+        if all(np.abs(pixels - other).mean() > ALIKE for other in others):
+            others.append(pixels)
+            kept.append(picture)
+    return kept
 
 
 def plan_by_defaults(folder: Path) -> tuple[Run, Plan]:
@@ -166,8 +183,9 @@ def look(
             "identity_by_word": identity,
             "attributes_by_word": attributes,
         }
-    shown = {label: [made[label][n * each + i] for n in range(len(names)) for i in range(SHOWN_EACH)] for label in made}
-    labels = [name if i == 0 else "" for name in names for i in range(SHOWN_EACH)]
+    few = min(SHOWN_EACH, each)
+    shown = {label: [made[label][n * each + i] for n in range(len(names)) for i in range(few)] for label in made}
+    labels = [name if i == 0 else "" for name in names for i in range(few)]
     draw_grid(shown, labels, title="16 words by defaults; parts switched on and off").save(out / "rows.png")
     return {"rows": found, "words": list(names)}
 
