@@ -3,7 +3,7 @@
 (function() {
     "use strict";
 
-    const {find, click, write, ask, data, watch, clicks} = window.pivotalPage;
+    const {find, click, write, ask, redraw, data, watch, clicks} = window.pivotalPage;
 
     const TYPED_MS = 250;
     const CHANGED_MS = 600;
@@ -44,9 +44,14 @@
         if (scroll) find("pictures")?.scrollIntoView({block: "start", behavior: "smooth"});
     }
 
+    function turn(page) {
+        write("gallery_page", page);
+        redraw("gallery_show");
+    }
+
     function filterTyped() {
         clearTimeout(typing);
-        typing = setTimeout(() => ask("gallery_page", "0", "gallery_show"), TYPED_MS);
+        typing = setTimeout(() => turn("0"), TYPED_MS);
     }
 
     // a button stands for one part of the filter's text: in, out, or (with Alt or Ctrl) turned round
@@ -65,7 +70,26 @@
 
     function viewTags(change) {
         Object.assign(view, change);
-        ask("tags_view", JSON.stringify(view), "tags_show");
+        write("tags_view", JSON.stringify(view));
+        redraw("tags_show");
+    }
+
+    // one after the other: each starts from the words that the one before has left
+    const moves = [];
+    let moving = null;
+
+    function moveTag(move) {
+        if (move) moves.push(move);
+        if (moving || !moves.length) return;
+        moving = setTimeout(moved, GIVE_UP_MS);
+        ask("tags_move", JSON.stringify(moves.shift()), "tags_move_now");
+    }
+
+    function moved() {
+        if (!moving) return;
+        clearTimeout(moving);
+        moving = null;
+        setTimeout(moveTag, 50);
     }
 
     // what is drawn from words and captions is drawn again; the plan and the faults follow by check
@@ -74,8 +98,8 @@
     function wordsChanged() {
         clearTimeout(later);
         later = setTimeout(() => {
-            click("tags_show");
-            click("gallery_show");
+            redraw("tags_show");
+            redraw("gallery_show");
         }, CHANGED_MS);
     }
 
@@ -187,11 +211,11 @@
 
     clicks.unshift(
         ["[data-remedy]", (button) => ask("remedy", button.dataset.remedy, "remedy_now")],
-        ["[data-fate]", (button) => ask("tags_move", JSON.stringify({
+        ["[data-fate]", (button) => moveTag({
             word: button.closest("[data-word-name]").dataset.wordName,
             tag: button.closest("[data-tag]").dataset.tag,
             to: button.dataset.fate
-        }), "tags_move_now")],
+        })],
         ["[data-tags-all]", (button) => viewTags({all: button.dataset.tagsAll === "1"})],
         ["[data-tags-page]", (button) => viewTags({page: Number(button.dataset.tagsPage)})],
         ["[data-tags]", (button) => {
@@ -202,7 +226,7 @@
         ["[data-show]", (button) => filter("problem:" + button.dataset.show, {scroll: true})],
         ["[data-filter]", (button) => filter(button.dataset.filter, {scroll: !button.closest("#pivotal_pictures")})],
         ["[data-page]", (button) => {
-            ask("gallery_page", button.dataset.page, "gallery_show");
+            turn(button.dataset.page);
             find("pictures")?.scrollIntoView({block: "start", behavior: "smooth"});
         }],
         ["[data-paint]", (button) => {
@@ -223,7 +247,10 @@
             mark();
         });
         watch("thumbs_given", given);
-        watch("tags", want);
+        watch("tags", () => {
+            want();
+            moved();
+        });
         watch("words_table", keepOpen);
         find("words_table")?.addEventListener("click", (event) => setTimeout(() => noteOpen(event), 0));
         page.addEventListener("change", (event) => {

@@ -29,9 +29,10 @@ from lib_pivotal.ui.train_panel import bind_train_panel, build_settings, build_t
 
 AFTER_HELLO = """() => {
     document.querySelector("#pivotal_tab").dataset.greeted = "1";
-    for (const name of ["check", "refresh", "bundle_show", "compare_lists"]) {
+    for (const name of ["refresh", "bundle_show", "compare_lists"]) {
         document.querySelector("#pivotal_" + name)?.click();
     }
+    window.pivotalPage?.redraw("check");
 }"""
 
 __all__ = ["TabExtras", "build_tab"]
