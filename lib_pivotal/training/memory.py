@@ -227,7 +227,7 @@ class _Counter:
 
     def _numberless(self) -> contextlib.AbstractContextManager[Any]:
         """Tensors made inside have no numbers."""
-        return self._mode  # type: ignore[no-any-return]
+        return self._mode
 
     def _earnest(self) -> contextlib.AbstractContextManager[Any]:
         """Tensors made inside are as the weights: real ones, unless these have no numbers either."""

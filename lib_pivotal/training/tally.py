@@ -124,7 +124,8 @@ def _key(tensor: Tensor) -> int:
 def workspace_bytes(func: Any, args: Any, result: Any) -> int:
     """What a kernel takes for itself beside its results, where that can be large.
 
-    Convolutions: on a CPU, oneDNN brings the weights into its own order (measured: exactly their size). On a GPU, cuDNN
+    Convolutions: on a CPU, oneDNN brings the weights into its own order (measured: exactly their size); in half
+    precision many CPUs unfold the picture instead. On a GPU, cuDNN
     does so with input, weights and result, from NCHW to NHWC, where it computes in tensor cores: an estimate. Fused
     attention's backward pass on a GPU sums the gradient of the queries in fp32 (FlashAttention-2, Dao 2023, arXiv
     2307.08691, section 3.1.2).
@@ -133,12 +134,20 @@ def workspace_bytes(func: Any, args: Any, result: Any) -> int:
     if name in ("aten::convolution", "aten::convolution_backward"):
         own, weight = (args[0], args[1]) if name == "aten::convolution" else (args[1], args[2])
         if own.device.type != "cuda":
-            return _bytes(weight)
+            return _bytes(weight) if own.dtype is torch.float32 else _columns_bytes(own, weight, result, args)
         made = result if name == "aten::convolution" else args[0]
         return _bytes(own) + _bytes(weight) + _bytes(made)
     if "attention" in name and "backward" in name and args[1].device.type == "cuda":
         return int(args[1].numel() * torch.float32.itemsize)
     return 0
+
+
+def _columns_bytes(own: Tensor, weight: Tensor, result: Any, args: Any) -> int:
+    """A picture unfolded: a column of all its inputs for each pixel of the result."""
+    made = result if isinstance(result, Tensor) else args[0]
+    window = int(weight[0].numel())
+    pixels = made.shape[0] * made[0, 0].numel()
+    return 0 if weight.shape[-1] == 1 else window * pixels * own.element_size()
 
 
 def _bytes(tensor: Tensor) -> int:

@@ -97,6 +97,10 @@ class PreflightAnswer(BaseModel):
     total_s: float
     memory_bytes: int | None
     memory_total_bytes: int | None
+    memory_free_bytes: int | None
+    memory_parts: dict[str, int] | None
+    memory_moment: str
+    memory_fits: bool | None
     draws: dict[str, float] | None
     faults: list[FaultAnswer]
     remarks: list[str]
