@@ -91,6 +91,12 @@ class Origin:
             return None
 
 
+def place_of(origin: Origin, written: Any) -> str:
+    """A folder as the run should name it: where it is on this computer, else as written."""
+    found = origin.find(written)
+    return str(written) if found is None else str(found)
+
+
 def set_optimizer(sheet: Sheet, key: str, value: Any) -> str:
     """The optimiser by the last part of its name; returns ours."""
     name = re.sub(r"\W+$", "", str(value)).rpartition(".")[2].lower()

@@ -12,7 +12,7 @@ from lib_pivotal.importing.common import Origin, new_word, set_optimizer, set_pr
 from lib_pivotal.importing.hcp_data import take_data
 from lib_pivotal.importing.hcp_network import take_network
 from lib_pivotal.importing.hcp_yaml import resolve
-from lib_pivotal.importing.reading import flag, number, whole
+from lib_pivotal.importing.reading import flag, leaves, number, whole
 from lib_pivotal.importing.report import shown
 from lib_pivotal.importing.sheet import Rule, Sheet, apply_rules, aside, choices, missing, to
 
@@ -354,13 +354,20 @@ def _take_words(sheet: Sheet, plain: Mapping[str, Any], origin: Origin, factor: 
     common = max(rates) * factor
     if sheet.put("words_common.lr", common):
         sheet.remark(f"The words' rate {common:g} is out of range; it stays {sheet.read('words_common.lr'):g}.")
+    negative = _negative_words(plain)
     words: list[dict[str, Any]] = []
-    for index, (item, rate) in enumerate(zip(items, rates, strict=True)):
+    for place, (item, rate) in enumerate(zip(items, rates, strict=True)):
+        index, key = len(words), f"tokenizer_pt.train.{place}"
+        if str(item.get("name")) in negative:
+            for inner in sheet.keys_under(key):
+                sheet.refused(inner, "the negative word of DreamArtist has no use here")
+            continue
         word, told = new_word(item.get("name", ""), [known["name"] for known in words])
         words.append(word)
         start = _start_of_word(word, str(item.get("name", "")), folder)
         word["lr_factor"] = rate / max(rates) if max(rates) else 1.0
-        key = f"tokenizer_pt.train.{index}"
+        if told:
+            sheet.remark(f"Captions must say {word['name']} where they said {item.get('name')}.")
         sheet.note(
             f"{key}.name",
             "translated" if told or start else "taken",
@@ -371,6 +378,12 @@ def _take_words(sheet: Sheet, plain: Mapping[str, Any], origin: Origin, factor: 
         share = f", words.{index}.lr_factor = {word['lr_factor']:g}" if word["lr_factor"] != 1 else ""
         sheet.note(f"{key}.lr", "translated" if why else "taken", why, f"words_common.lr = {common:g}{share}")
     sheet.put("words", words)
+
+
+def _negative_words(plain: Mapping[str, Any]) -> set[str]:
+    """The second of each pair in `word_names: {pt1: [word, negative word]}`."""
+    names = (value for key, value in leaves(plain.get("data", {})) if ".word_names." in key)
+    return {str(value[1]) for value in names if isinstance(value, list) and len(value) == 2 and value[1]}
 
 
 def _folder_told(folder: Path | None, items: list[Any]) -> str:

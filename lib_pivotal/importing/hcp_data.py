@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lib_pivotal.errors import ConfigError
-from lib_pivotal.importing.common import Origin, common_folder
+from lib_pivotal.importing.common import Origin, common_folder, place_of
 from lib_pivotal.importing.reading import number, read_bytes, whole
 from lib_pivotal.importing.report import shown
 from lib_pivotal.importing.sheet import Sheet
@@ -28,7 +28,7 @@ def take_data(sheet: Sheet, plain: Mapping[str, Any], origin: Origin) -> None:
     if own:
         _own(sheet, f"data.{own}", sets[own], origin)
     if beside:
-        _beside(sheet, f"data.{beside}", sets[beside])
+        _beside(sheet, f"data.{beside}", sets[beside], origin)
     for name in sets:
         if name not in (own, beside):
             for key in sheet.keys_under(f"data.{name}"):
@@ -46,12 +46,12 @@ def _own(sheet: Sheet, key: str, dataset: Mapping[str, Any], origin: Origin) -> 
     _bucket(sheet, f"{key}.bucket", dataset.get("bucket"))
     sources = dataset.get("source")
     named = {name: one for name, one in sources.items() if isinstance(one, dict)} if isinstance(sources, dict) else {}
-    _folders(sheet, key, named)
+    _folders(sheet, key, named, origin)
     for index, (name, source) in enumerate(named.items()):
         _source(sheet, f"{key}.source.{name}", source, origin, first=index == 0)
 
 
-def _beside(sheet: Sheet, key: str, dataset: Mapping[str, Any]) -> None:
+def _beside(sheet: Sheet, key: str, dataset: Mapping[str, Any], origin: Origin) -> None:
     """A set with its own weight in the same step: our regularisation set."""
     _take_number(sheet, f"{key}.batch_size", "regularisation.batch_size", default=1)
     _take_number(sheet, f"{key}.loss_weight", "regularisation.weight", default=1.0)
@@ -59,6 +59,7 @@ def _beside(sheet: Sheet, key: str, dataset: Mapping[str, Any]) -> None:
     named = {name: one for name, one in sources.items() if isinstance(one, dict)} if isinstance(sources, dict) else {}
     folders = [str(one.get("img_root", "")) for one in named.values()]
     folder = common_folder([one for one in folders if one]) if folders else ""
+    folder = place_of(origin, folder) if folder else ""
     for name in named:
         root = f"{key}.source.{name}.img_root"
         if folder:
@@ -158,10 +159,11 @@ def _fixed_size(sheet: Sheet, key: str, size: Any) -> None:
 # ---- sources ----
 
 
-def _folders(sheet: Sheet, key: str, sources: Mapping[str, Mapping[str, Any]]) -> None:
+def _folders(sheet: Sheet, key: str, sources: Mapping[str, Mapping[str, Any]], origin: Origin) -> None:
     """All folders under one: our scan reads repeats from `multiply.txt` or folder names."""
     roots = {name: str(one.get("img_root", "")) for name, one in sources.items()}
     folder = common_folder([root for root in roots.values() if root]) if any(roots.values()) else ""
+    folder = place_of(origin, folder) if folder else ""
     for name, root in roots.items():
         root_key, repeat_key = f"{key}.source.{name}.img_root", f"{key}.source.{name}.repeat"
         if folder and root:

@@ -43,12 +43,7 @@ class Item:
 def take_network(sheet: Sheet, plain: Mapping[str, Any], factor: float) -> None:
     """Both parts; `factor` is what HCP multiplies rates by."""
     groups: list[dict[str, Any]] = []
-    for whole_key in ("unet", "text_encoder"):
-        for key in sheet.keys_under(whole_key):
-            if sheet.get(key) in (None, []):
-                sheet.honoured(key)
-            else:
-                sheet.refused(key, "training the checkpoint's own weights is not what this is for; a network instead")
+    whole = _whole_layers(sheet, plain)
     trained = False
     for part, name, plugin in PARTS:
         items = _items(sheet, part, name, plain.get(name), factor)
@@ -57,8 +52,35 @@ def take_network(sheet: Sheet, plain: Mapping[str, Any], factor: float) -> None:
         trained |= bool(items)
     if groups and (fault := sheet.put("network.groups", groups)):
         sheet.remark(f"The groups of layers could not be taken over: network.groups {fault}.")
-    if not trained:
+    if not trained and not whole:
         sheet.put("network.algorithm", "none")
+    elif not trained:
+        sheet.put("network.unet_targets", whole)
+        sheet.remark(
+            "These settings train layers of the checkpoint itself. That is not what this is for: a network on "
+            f"{whole} with our own rank and rate was set instead."
+        )
+
+
+def _whole_layers(sheet: Sheet, plain: Mapping[str, Any]) -> str:
+    """Layers of the U-Net that HCP would train as they are, as a target of ours; "" if there are none."""
+    entries: list[str] = []
+    for name in ("unet", "text_encoder"):
+        for key in sheet.keys_under(name):
+            if sheet.get(key) in (None, []):
+                sheet.honoured(key)
+            else:
+                sheet.refused(key, "training the checkpoint's own weights is not what this is for; a network instead")
+        written = plain.get(name)
+        for one in written if isinstance(written, list) and name == "unet" else []:
+            layers = one.get("layers") if isinstance(one, dict) else None
+            entries += [str(layer) for layer in layers] if isinstance(layers, list) else []
+    if not entries:
+        return ""
+    try:
+        return preset_of("unet", meant(entries, unet_leaves())) or "attention+ff"
+    except ValueError:
+        return "attention+ff"
 
 
 def _items(sheet: Sheet, part: str, name: str, written: Any, factor: float) -> list[Item]:
@@ -186,7 +208,7 @@ def _settle_part(sheet: Sheet, part: str, items: list[Item], groups: list[dict[s
     sheet.put(f"network.{part}_rank", head.rank)
     sheet.put(f"network.{part}_alpha", head.alpha)
     for index, item in enumerate(items):
-        _tell(sheet, part, item, grouped=index != base, preset=presets[index], fault=lr_fault)
+        _tell(sheet, part, item, head_lr=head.lr, grouped=index != base, preset=presets[index], fault=lr_fault)
         if index != base:
             groups += _groups(sheet, part, item, head.lr)
     if base is None:
@@ -216,7 +238,7 @@ def _groups(sheet: Sheet, part: str, item: Item, base_lr: float) -> list[dict[st
     ]
 
 
-def _tell(sheet: Sheet, part: str, item: Item, *, grouped: bool, preset: str, fault: str) -> None:
+def _tell(sheet: Sheet, part: str, item: Item, *, head_lr: float, grouped: bool, preset: str, fault: str) -> None:
     """The lines of one entry's layers, rank, alpha and rate."""
     key, where = item.key, "network.groups" if grouped else f"network.{part}"
     rank_key = f"{key}.rank" if sheet.has(f"{key}.rank") else f"{key}.dim"
@@ -244,5 +266,6 @@ def _tell(sheet: Sheet, part: str, item: Item, *, grouped: bool, preset: str, fa
     elif written is not None:
         scaled = abs(item.lr - written) > 1e-12
         why = f"× {item.lr / written:g} by scale_lr" if scaled and written else ""
-        name = f"{where} lr_factor" if grouped else f"network.{part}_lr = {item.lr:g}"
+        factor = item.lr / head_lr if head_lr else 1.0
+        name = f"network.{part}_lr = {head_lr:g}" + (f", {where} lr_factor = {factor:g}" if factor != 1 else "")
         sheet.note(f"{key}.lr", "translated" if why or grouped else "taken", why, name)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lib_pivotal.importing.common import resolution_of
+from lib_pivotal.importing.common import place_of, resolution_of
 from lib_pivotal.importing.kohya_flags import Flags
 from lib_pivotal.importing.reading import whole
 from lib_pivotal.importing.sheet import missing
@@ -76,10 +76,15 @@ def take_pictures(flags: Flags) -> None:
     sheet = flags.sheet
     folder = flags.get("train_data_dir")
     if folder:
-        sheet.taken(flags.key("train_data_dir"), "data.folder", str(folder), "folders N_name count N times, as there")
+        sheet.taken(
+            flags.key("train_data_dir"),
+            "data.folder",
+            place_of(flags.origin, folder),
+            "folders N_name count N times, as there",
+        )
     beside = flags.get("reg_data_dir")
     if beside:
-        sheet.taken(flags.key("reg_data_dir"), "regularisation.folder", str(beside))
+        sheet.taken(flags.key("reg_data_dir"), "regularisation.folder", place_of(flags.origin, beside))
         sheet.default(
             "batch of regularisation", "regularisation.batch_size", sheet.read("schedule.batch_size"), "one for one"
         )
@@ -106,6 +111,9 @@ def take_pictures(flags: Flags) -> None:
             sheet.taken(key, path, on if flags.flag(name) else not on)
         else:
             sheet.default(name, path, default, "kohya's own default")
+    if why and not sheet.read("data.bucketing"):
+        sheet.put("data.bucketing", True)
+        sheet.refused(flags.key("resolution"), f"one size that is no square: buckets of about {side} px instead")
     masked, alpha = flags.flag("masked_loss"), flags.flag("alpha_mask")
     if alpha:
         sheet.translated(flags.key("alpha_mask"), "data.transparency", "mask", "transparent pixels are masked away")

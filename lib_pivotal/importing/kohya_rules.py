@@ -263,7 +263,8 @@ _GROUPS: tuple[tuple[Rule, str], ...] = (
         sd3_clip_g_dropout_rate sd3_t5_dropout_rate t5xxl t5xxl_device t5xxl_dtype t5xxl_lr
         t5xxl_max_token_length timestep_sampling save_clip save_t5xxl train_blocks unit img_attn_dim img_mlp_dim
         img_mod_dim in_dims single_dim single_mod_dim txt_attn_dim txt_mlp_dim txt_mod_dim
-        train_double_block_indices train_single_block_indices batch_size clip_g_dropout_rate clip_l_dropout_rate t5_dropout_rate t5_max_token_length model_type pos_emb_random_crop_rate train_lora_ggpo
+        train_double_block_indices train_single_block_indices batch_size clip_g_dropout_rate clip_l_dropout_rate
+        t5_dropout_rate t5_max_token_length model_type pos_emb_random_crop_rate train_lora_ggpo
         show_timesteps show_timesteps_resolution enable_all_linear split_qkv train_t5xxl
         sigmoid_scale create_caption create_buckets generate_caption_database generate_image_buckets
         caption_metadata_filename latent_metadata_filename full_path train_dir use_latent_files block_lr

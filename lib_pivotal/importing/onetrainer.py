@@ -205,7 +205,9 @@ def _word(
     word, told = new_word(entry.get("placeholder", "<embedding>"), names)
     sheet.note(f"{key}.placeholder", "translated" if told else "taken", told, f"words.{index}.name = {word['name']}")
     if told:
-        sheet.remark(f"Captions must say {word['name']} where they said {shown(entry.get('placeholder'))}.")
+        sheet.remark(
+            f"Captions must say {word['name']} where they said {shown(entry.get('placeholder', '<embedding>'))}."
+        )
     count = whole(entry.get("token_count", 1))
     word["vectors"] = min(max(count or 1, 1), 75)
     sheet.note(

@@ -88,7 +88,8 @@ def _take_layers(sheet: Sheet, rank: int, alpha: float) -> None:
         sheet.put("network.groups", groups)
     became = f"network.unet_targets = {named}" + (" and a group for proj_in and proj_out" if groups else "")
     if sheet.has("layer_filter_preset"):
-        sheet.note("layer_filter_preset", "translated", "the same layers", became)
+        why = "without the first, the last and the time embedding" if ours == "all" else "the same layers"
+        sheet.note("layer_filter_preset", "translated", why, became)
     else:
         sheet.default("layer_filter_preset", "network.unet_targets", named, "OneTrainer's own default: all layers")
     sheet.honoured("layer_filter", "the preset's", became)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from lib_pivotal.errors import ConfigError
-from lib_pivotal.importing.common import Origin, common_folder, resolution_of
+from lib_pivotal.importing.common import Origin, common_folder, place_of, resolution_of
 from lib_pivotal.importing.onetrainer_network import own_or_default
 from lib_pivotal.importing.reading import children, parse_text, read_bytes, whole
 from lib_pivotal.importing.sheet import Sheet, choices
@@ -92,26 +92,26 @@ def take_masks(sheet: Sheet) -> None:
 
 def take_pictures(sheet: Sheet, plain: Mapping[str, Any], origin: Origin) -> None:
     """Size, and folders from the concepts, in the file or in one beside it."""
-    side, why = resolution_of(sheet.get("resolution", "512"))
+    side, _ = resolution_of(sheet.get("resolution", "512"))
     if side is not None and sheet.has("resolution"):
-        several = "," in str(sheet.get("resolution"))
-        sheet.note(
-            "resolution",
-            "not supported" if several else "taken",
-            "one size a run; the first was taken" if several else why,
-        )
-        sheet.put("data.resolution_px", whole(str(sheet.get("resolution")).split(",")[0]) or side)
+        first = whole(str(sheet.get("resolution")).split(",")[0]) or side
+        if "," in str(sheet.get("resolution")):
+            sheet.put("data.resolution_px", first)
+            sheet.refused("resolution", "one size a run; the first was taken", f"data.resolution_px = {first}")
+        else:
+            sheet.taken("resolution", "data.resolution_px", first)
     concepts = plain.get("concepts")
     path = origin.find(sheet.get("concept_file_name")) if not concepts else None
     if path is not None:
         try:
-            concepts, key = parse_text(read_bytes(path), path.name), path.name
+            concepts = parse_text(read_bytes(path), path.name)
         except ConfigError as error:
             sheet.remark(f"The concepts {path.name} cannot be read: {error.faults[0].problem}.")
     entries = [one for one in children(concepts) if isinstance(one, dict)]
     folders = [str(one.get("path", "")) for one in entries if one.get("path") and one.get("enabled", True)]
     folder = common_folder(folders) if folders else ""
     if folder:
+        folder = place_of(origin, folder)
         sheet.put("data.folder", folder)
         sheet.note("concept_file_name", "translated", "the folder around its concepts", f"data.folder = {folder}")
         sheet.remark("Repeats, balancing and captions of concepts stand in the pictures' folders here.")
