@@ -46,6 +46,7 @@ class Merged:
     used: set[str] = field(default_factory=set)
     missing: list[str] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
+    copied: int = 0
 
 
 def resolve(plain: Mapping[str, Any], place: Path | None, known_bases: Mapping[str, Mapping[str, Any]]) -> Merged:
@@ -204,15 +205,19 @@ def _value_of(inside: str, written: str, whole: dict[str, Any], path: tuple[str,
         else:
             return written
     merged.used.add(".".join(target))
-    return copy.deepcopy(found) if _small(found) else written
+    merged.copied += _size(found)
+    if merged.copied > MOST_LEAVES:
+        raise refuse("${...}", f"references stand for more than {MOST_LEAVES} values", "That is no settings file.")
+    return copy.deepcopy(found)
 
 
-def _small(found: Any) -> bool:
-    level, count = [found], 0
+def _size(found: Any) -> int:
+    """How many values `found` holds, itself included, counted as far as is allowed."""
+    level, count = [found], 1
     while level and count <= MOST_LEAVES:
         level = [child for item in level for child in children(item)]
         count += len(level)
-    return count <= MOST_LEAVES
+    return count
 
 
 def _computed(name: str, argument: str, written: str) -> Any:

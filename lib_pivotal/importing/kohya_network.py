@@ -14,7 +14,7 @@ from lib_pivotal.errors import NetworkError
 from lib_pivotal.importing.kohya_flags import Flags
 from lib_pivotal.importing.reading import number, numbers, whole
 from lib_pivotal.importing.report import shown
-from lib_pivotal.importing.sheet import Sheet, choices, missing
+from lib_pivotal.importing.sheet import OFF, Sheet, choices, missing
 from lib_pivotal.networks.targets import SPATIAL_CONVOLUTION, block_patterns, preset_pattern
 
 DEFAULT_DIM = 4
@@ -196,12 +196,10 @@ def _spatial(flags: Flags, rank: int, alpha: float, *, lycoris: bool) -> list[di
     alpha_key, alpha_value = argument(flags, "conv_alpha")
     used = not flags.gui or str(flags.get("LoRA_type") or "").startswith(ALL_LAYERS_TYPES)
     conv = whole(dim_value) if used else None
-    if not used:
-        sheet.honoured(dim_key, "not used by this LoRA_type")
-        sheet.honoured(alpha_key, "not used by this LoRA_type")
     if not conv and not (lycoris and used):
-        sheet.honoured(dim_key)
-        sheet.honoured(alpha_key)
+        told = OFF if used else "not used by this LoRA_type"
+        sheet.honoured(dim_key, told)
+        sheet.honoured(alpha_key, told)
         return _transformers(sheet, rank, alpha)
     sheet.put("network.unet_targets", "all")
     conv = conv or rank
@@ -261,7 +259,7 @@ def _blocks(flags: Flags, rank: int, alpha: float) -> list[dict[str, Any]]:
     layers = preset_pattern("unet", "kohya")
     return [
         {
-            "pattern": f"^lora_unet_(?=.*?(?:{layers}))(?=.*?(?:{pattern}))",
+            "pattern": f"^(?=lora_unet_)(?=.*?(?:{layers}))(?=.*?(?:{pattern}))",
             "rank": int(dims[index]) if dims else rank,
             "alpha": alphas[index] if alphas else alpha,
             "lr_factor": rates[index] if rates else 1.0,

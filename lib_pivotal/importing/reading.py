@@ -76,7 +76,7 @@ def plainly(item: Any) -> Any:
         return {_text(key): plainly(value) for key, value in item.items()}
     if isinstance(item, list | tuple | set):
         return [plainly(value) for value in item]
-    if item is None or isinstance(item, bool | int | float):
+    if item is None or isinstance(item, bool | int) or (isinstance(item, float) and math.isfinite(item)):
         return item
     return _text(item)
 
