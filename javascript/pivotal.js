@@ -33,6 +33,12 @@
         box.dispatchEvent(new Event("input", {bubbles: true}));
     }
 
+    // write what an event reads, then press its button
+    function ask(id, text, button) {
+        write(id, text);
+        setTimeout(() => click(button), 50);
+    }
+
     function data(id) {
         const holder = find(id)?.querySelector("[data-json]");
         try {
@@ -154,26 +160,9 @@
             check();
         }],
         ["[data-field]", (button) => showField(button.dataset.field)],
-        ["[data-show]", (button) => filter("problem " + (Number(button.dataset.show) + 1))],
-        ["[data-filter]", (button) => filter(button.dataset.filter)],
-        ["[data-page]", (button) => {
-            write("gallery_page", button.dataset.page);
-            setTimeout(() => click("gallery_show"), 50);
-        }],
-        ["[data-caption]", (button) => {
-            write("caption_key", button.dataset.caption);
-            setTimeout(() => click("caption_open"), 50);
-        }],
-        ["[data-paint]", (button) => {
-            write("mask_key", button.dataset.paint);
-            setTimeout(() => click("mask_open"), 50);
-        }],
         ["[data-column]", (button) => pick({column: button.dataset.column})],
         ["[data-step]", (button) => pick({step: Number(button.dataset.step)})],
-        ["[data-bundle]", (button) => {
-            write("bundle_pick", button.dataset.bundle);
-            setTimeout(() => click("bundle_show"), 50);
-        }],
+        ["[data-bundle]", (button) => ask("bundle_pick", button.dataset.bundle, "bundle_show")],
         ["[data-copy]", (button) => copy(button)],
         ["[data-zoom]", (picture) => zoom(picture)]
     ];
@@ -181,16 +170,9 @@
     function clicked(event) {
         for (const [selector, act] of CLICKS) {
             const hit = event.target.closest(selector);
-            if (hit) return act(hit);
+            if (hit) return act(hit, event);
         }
         return null;
-    }
-
-    function filter(text) {
-        write("gallery_filter", text);
-        write("gallery_page", "0");
-        setTimeout(() => click("gallery_show"), 50);
-        find("gallery")?.scrollIntoView({block: "nearest", behavior: "smooth"});
     }
 
     function pick(change) {
@@ -202,8 +184,7 @@
             now = {};
         }
         if (change.step !== undefined && change.step === now.step) change = {step: null};
-        write("pick", JSON.stringify({...now, ...change}));
-        setTimeout(() => click("refresh"), 50);
+        ask("pick", JSON.stringify({...now, ...change}), "refresh");
     }
 
     function copy(button) {
@@ -310,6 +291,9 @@
         if (find("tab")) start();
         else setTimeout(whenThere, 200);
     }
+
+    // for the other scripts of this page
+    window.pivotalPage = {find, click, write, ask, data, check, watch, gatherWords, clicks: CLICKS};
 
     if (typeof onUiLoaded === "function") onUiLoaded(start);
     else whenThere();

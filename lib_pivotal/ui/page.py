@@ -18,10 +18,13 @@ from lib_pivotal.ui.desk import Checked, Desk, sentence
 from lib_pivotal.ui.form import TABLE, Form
 
 if TYPE_CHECKING:
+    from lib_pivotal.ui import dataset_html, thumbs, words_html
     from lib_pivotal.ui import shelf as shelves
-    from lib_pivotal.ui import words_html
     from lib_pivotal.ui.shelf import Shelf
+    from lib_pivotal.ui.thumbs import Thumbs
 else:
+    dataset_html = later("lib_pivotal.ui.dataset_html")
+    thumbs = later("lib_pivotal.ui.thumbs")
     shelves = later("lib_pivotal.ui.shelf")
     words_html = later("lib_pivotal.ui.words_html")
 
@@ -30,6 +33,10 @@ NO_WORDS = (
     '<div class="pivotal-empty">No words yet. Scan a folder: words that its captions use are proposed here. '
     "Or add one by hand.</div>"
 )
+
+
+CHECK_JS = "() => { document.querySelector('#pivotal_check')?.click(); }"
+"""After an event: all that hangs on the settings is looked at again."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +64,11 @@ class Page:
     def shelf(self) -> Shelf:
         """Work on the files of the LoRA folder."""
         return shelves.Shelf(self.desk.manager.studio)
+
+    @functools.cached_property
+    def thumbs(self) -> Thumbs:
+        """Thumbnails of the Data page."""
+        return thumbs.Thumbs(dataset_html.THUMB_PX)
 
     def hidden_button(self, name: str) -> Any:
         """A button that only `pivotal.js` presses."""
