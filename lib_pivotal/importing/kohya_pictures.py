@@ -73,6 +73,7 @@ def _take_loss_kind(flags: Flags) -> None:
 
 
 def take_pictures(flags: Flags) -> None:
+    """Folders, size, buckets, flips and masks."""
     sheet = flags.sheet
     folder = flags.get("train_data_dir")
     if folder:
@@ -131,6 +132,7 @@ def take_pictures(flags: Flags) -> None:
 
 
 def take_captions(flags: Flags) -> None:
+    """Shuffling, separators, length and clip skip."""
     sheet = flags.sheet
     for name, path, default in (
         ("shuffle_caption", "data.shuffle_tags", False),

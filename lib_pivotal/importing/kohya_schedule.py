@@ -68,6 +68,7 @@ def _epoch_steps(flags: Flags, pictures: int) -> int:
 
 
 def take_optimizer(flags: Flags, *, words: bool) -> str:
+    """Optimiser, its decay and the limit of gradients; returns our name of it."""
     sheet = flags.sheet
     key = flags.key("optimizer_type")
     written = flags.get("optimizer_type")

@@ -15,6 +15,7 @@ LAYER_PRESETS = {"full": "all", "attn-mlp": "kohya", "attn-only": "attention"}
 
 
 def no_network(sheet: Sheet, method: str) -> None:
+    """Keys of a network in a run that trains none."""
     if method == "EMBEDDING":
         sheet.put("network.algorithm", "none")
         sheet.honoured("learning_rate", "the words' rate")
@@ -153,6 +154,7 @@ def _second_encoder(sheet: Sheet, common: float, scale: float) -> None:
 
 
 def own_or_default(sheet: Sheet, key: str, path: str, value: Any) -> None:
+    """A key's value, or OneTrainer's default where the file has none."""
     if sheet.has(key):
         sheet.taken(key, path, value)
     else:

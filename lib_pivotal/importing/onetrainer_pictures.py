@@ -13,6 +13,7 @@ from lib_pivotal.importing.sheet import Sheet, choices
 
 
 def take_noise(sheet: Sheet) -> None:
+    """Range of timesteps, weighting and loss."""
     for key, path, default in (
         ("min_noising_strength", "noise.timestep_min", 0.0),
         ("max_noising_strength", "noise.timestep_max", 1.0),
@@ -69,6 +70,7 @@ def _take_loss(sheet: Sheet) -> None:
 
 
 def take_masks(sheet: Sheet) -> None:
+    """Masked training: its weight and chance outside the mask."""
     if not sheet.flag("masked_training"):
         for key in (
             "masked_training",

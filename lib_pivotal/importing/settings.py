@@ -22,9 +22,10 @@ class Imported:
     report: Report
     faults: tuple[Fault, ...] = ()
 
-    def run_plain(self) -> dict[str, Any]:
-        """The contents of run.json."""
-        return run_to_dict(self.run)
+    def to_plain(self) -> dict[str, Any]:
+        """For JSON: the contents of run.json, the report, and what still needs a person."""
+        faults = [{"field": fault.field, "problem": fault.problem, "remedy": fault.remedy} for fault in self.faults]
+        return {"run": run_to_dict(self.run), "report": self.report.to_plain(), "faults": faults}
 
 
 def import_file(path: Path) -> Imported:

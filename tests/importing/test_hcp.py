@@ -7,6 +7,7 @@ import torch
 
 from lib_pivotal.importing.reading import leaves
 from lib_pivotal.importing.settings import import_file
+from lib_pivotal.training.rates import rate_factor
 
 BASE = """
 mixed_precision: bf16
@@ -182,13 +183,9 @@ def test_one_cycle_ends_where_torchs_does(hcp):
         rates.append(optimizer.param_groups[0]["lr"])
         optimizer.step()
         schedule.step() if len(rates) < 900 else None
-    from lib_pivotal.training.rates import rate_factor
-
     settings = run.schedule
-    ours = [
-        rate_factor(settings.rate, step, max_steps=settings.max_steps, warmup_steps=settings.warmup_steps, final_factor=settings.final_factor)
-        for step in range(900)
-    ]  # fmt: skip
+    shape = {"warmup_steps": settings.warmup_steps, "final_factor": settings.final_factor}
+    ours = [rate_factor(settings.rate, step, max_steps=settings.max_steps, **shape) for step in range(900)]
     assert ours == pytest.approx(rates, abs=1e-9)
 
 

@@ -11,12 +11,21 @@ emb_dir: {folder}/embs
 emb_lr: 1e-2
 _base_: ['${{config_dir}}/train_base.yaml', '${{config_dir}}/dataset.yaml']
 model: {{clip_skip: 1, tokenizer_repeats: 1}}
-train: {{train_steps: 50000, save_step: 5000, scheduler: {{name: constant_with_warmup, num_warmup_steps: 1000, num_training_steps: 50000}}}}
+train:
+  train_steps: 50000
+  save_step: 5000
+  scheduler: {{name: constant_with_warmup, num_warmup_steps: 1000, num_training_steps: 50000}}
 {network}
-tokenizer_pt: {{emb_dir: '${{emb_dir}}', replace: false, train: [{{name: hanako, lr: '${{emb_lr}}'}}, {{name: fanart-x, lr: '${{emb_lr}}'}}]}}
+tokenizer_pt:
+  emb_dir: '${{emb_dir}}'
+  replace: false
+  train: [{{name: hanako, lr: '${{emb_lr}}'}}, {{name: fanart-x, lr: '${{emb_lr}}'}}]
 """
 LORA = "lora_unet: [{lr: 2e-4, rank: 16, alpha: 8, layers: ['re:.*\\.attn.?$', 're:.*\\.ff$']}]"
-LOHA = "plugin_unet: {loha: {_target_: lycoris.hcp.LohaBlock.wrap_model, lr: 2e-4, dim: 8, alpha: 4, layers: ['re:.*\\.attn.?$']}}"
+LOHA = """
+plugin_unet:
+  loha: {_target_: lycoris.hcp.LohaBlock.wrap_model, lr: 2e-4, dim: 8, alpha: 4, layers: ['re:.*\\.attn.?$']}
+"""
 DATASET = """
 dataset_dir: {folder}/data/training
 data:

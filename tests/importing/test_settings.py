@@ -2,6 +2,7 @@
 
 import json
 import os
+import textwrap
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -15,6 +16,11 @@ from lib_pivotal.importing.detect import PEERS, detect
 from lib_pivotal.importing.reading import LARGEST_BYTES, parse_text
 from lib_pivotal.importing.report import FATES, Line, Report, table
 from lib_pivotal.importing.settings import import_file, import_text, looks_foreign
+
+LAUGHS = b"".join(
+    b"%c: &%c [%s]\n" % (65 + i, 65 + i, b",".join([b"*%c" % (64 + i) if i else b"1"] * 9)) for i in range(8)
+)
+"""Each line is nine times the one before."""
 
 
 @pytest.mark.parametrize(
@@ -66,8 +72,7 @@ def test_our_own_run_json_is_told_apart():
         (b"a: [" * 5000, "x.yaml"),
         (b"a: !!python/object/apply:os.system ['echo hi']", "x.yaml"),
         (b"&a [*a]", "x.yaml"),
-        (b"a: &a [1,1,1,1]\nb: &b [*a,*a,*a,*a,*a,*a,*a,*a,*a]\nc: &c [*b,*b,*b,*b,*b,*b,*b,*b,*b]\nd: &d [*c,*c,*c,*c,*c]\n"
-         b"e: &e [*d,*d,*d,*d,*d,*d]\nf: [*e,*e,*e,*e,*e,*e]", "x.yaml"),
+        (LAUGHS, "x.yaml"),
         (b"= 1", "x.toml"),
         (b"x", "x.exe"),
         (b" " * (LARGEST_BYTES + 1), "x.json"),
@@ -90,14 +95,8 @@ def test_dates_sets_and_odd_keys_become_text():
     assert json.loads(json.dumps(plain)) == plain
 
 
-SPECIAL = st.sampled_from(
-    [
-        *("1e-4", "nan", "inf", "", "true", "${a}", "${.b}", "---", "re:(a+)+$", "a" * 3000, "\0", "../..", "-1"),
-        10**400,
-        -(10**30),
-        1e308,
-    ]
-)
+TEXTS = ["1e-4", "nan", "inf", "", "true", "${a}", "${.b}", "---", "re:(a+)+$", "a" * 3000, "\0", "../..", "-1"]
+SPECIAL = st.sampled_from([*TEXTS, 10**400, -(10**30), 1e308])
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=12) | SPECIAL
 VALUES = st.recursive(
     SCALARS,
@@ -107,38 +106,48 @@ VALUES = st.recursive(
 KEYS = {
     "hcp": [
         *hcp.RULES,
-        *("lora_unet", "lora_text_encoder", "plugin_unet", "tokenizer_pt", "tokenizer_pt.train", "data", "data.d", "data.d.source"),
-        *("data.d.source.s", "data.d.bucket", "data.d.batch_size", "data.reg", "train", "train.scheduler", "train.scheduler.name"),
-        *("train.optimizer", "train.optimizer._target_", "train.loss.criterion", "model", "model.clip_skip", "model.ema", "_base_"),
-        *("data.d.source.s.text_transforms.transforms", "data.d.source.s.img_root", "data.d.bucket.target_area", "unet"),
-        *("train.gradient_accumulation_steps", "train.train_steps", "train.scale_lr", "model.tokenizer_repeats"),
+        *"""
+        lora_unet lora_text_encoder plugin_unet tokenizer_pt tokenizer_pt.train data data.d data.d.source
+        data.d.source.s data.d.bucket data.d.batch_size data.reg train train.scheduler train.scheduler.name
+        train.optimizer _base_ unet
+        train.optimizer._target_ train.loss.criterion model model.clip_skip model.ema data.d.source.s.img_root
+        data.d.source.s.text_transforms.transforms data.d.bucket.target_area train.gradient_accumulation_steps
+        train.train_steps train.scale_lr model.tokenizer_repeats
+        """.split(),
     ],
     "kgrid": [*kgrid.MARKS, "tokenizer_pt.train", "data.dataset1.source", "lora_unet"],
-    "kohya": [*kohya_rules.RULES, "network_dim", "network_alpha", "network_args", "unet_lr", "text_encoder_lr", "max_train_steps",
-              "max_train_epochs", "train_batch_size", "lr_warmup_steps", "optimizer_type", "optimizer_args", "token_string",
-              "sample_prompts", "resolution", "loss_type", "huber_c", "min_snr_gamma", "save_every_n_epochs"],
-    "kohya-gui": [*kohya_rules.RULES, "LoRA_type", "block_dims", "down_lr_weight", "conv_dim", "lr_warmup", "noise_offset",
-                  "additional_parameters", "num_processes", "epoch", "max_resolution", "optimizer", "network_dim"],
-    "onetrainer": [*onetrainer_rules.RULES, "additional_embeddings", "embedding", "optimizer", "optimizer.optimizer", "unet",
-                   "text_encoder", "text_encoder_2.train", "concepts", "samples", "training_method", "model_type", "ema",
-                   "ema_decay", "ema_update_step_interval", "batch_size", "resolution", "layer_filter", "lora_rank", "peft_type",
-                   "min_noising_strength", "loss_weight_fn", "learning_rate_warmup_steps", "learning_rate_scheduler"],
-}  # fmt: skip
-ITEMS = {
-    "hcp": st.fixed_dictionaries(
-        {
-            "layers": st.lists(
-                st.sampled_from(["re:.*\\.ff$", "", "mid_block", "re:(x", "re:.*attn.?$"]) | SCALARS, max_size=3
-            )
-        },
-        optional={
-            key: VALUES for key in ("lr", "rank", "alpha", "branch", "dropout", "dim", "_target_", "alpha_auto_scale")
-        },
-    ),
-    "words": st.fixed_dictionaries(
-        {}, optional={key: VALUES for key in ("name", "lr", "placeholder", "token_count", "train", "path", "prompt")}
-    ),
+    "kohya": [
+        *kohya_rules.RULES,
+        *"""
+        network_dim network_alpha network_args unet_lr text_encoder_lr max_train_steps max_train_epochs train_batch_size
+        lr_warmup_steps optimizer_type optimizer_args token_string sample_prompts resolution loss_type huber_c
+        min_snr_gamma save_every_n_epochs
+        """.split(),
+    ],
+    "kohya-gui": [
+        *kohya_rules.RULES,
+        *"""
+        LoRA_type block_dims down_lr_weight conv_dim lr_warmup noise_offset additional_parameters num_processes epoch
+        max_resolution optimizer network_dim
+        """.split(),
+    ],
+    "onetrainer": [
+        *onetrainer_rules.RULES,
+        *"""
+        additional_embeddings embedding optimizer optimizer.optimizer unet text_encoder text_encoder_2.train concepts
+        samples training_method model_type ema ema_decay ema_update_step_interval batch_size resolution layer_filter
+        lora_rank peft_type min_noising_strength loss_weight_fn learning_rate_warmup_steps learning_rate_scheduler
+        """.split(),
+    ],
 }
+LAYERS = st.lists(st.sampled_from(["re:.*\\.ff$", "", "mid_block", "re:(x", "re:.*attn.?$"]) | SCALARS, max_size=3)
+GROUP = st.fixed_dictionaries(
+    {"layers": LAYERS},
+    optional=dict.fromkeys(("lr", "rank", "alpha", "branch", "dropout", "dim", "_target_", "alpha_auto_scale"), VALUES),
+)
+WORD = st.fixed_dictionaries(
+    {}, optional=dict.fromkeys(("name", "lr", "placeholder", "token_count", "train", "path", "prompt"), VALUES)
+)
 
 
 def nested(pairs):
@@ -160,11 +169,8 @@ def nested(pairs):
 @given(data=st.data())
 def test_garbage_raises_nothing_but_our_error(peer, data):
     keys = st.sampled_from(KEYS[peer.name]) | st.text(max_size=8)
-    values = (
-        VALUES
-        | st.lists(ITEMS["hcp"] | ITEMS["words"], max_size=2)
-        | st.dictionaries(st.text(max_size=4), ITEMS["hcp"], max_size=2)
-    )
+    grouped = st.dictionaries(st.text(max_size=4), GROUP, max_size=2)
+    values = VALUES | st.lists(GROUP | WORD, max_size=2) | grouped
     plain = nested(data.draw(st.lists(st.tuples(keys, values), max_size=8)))
     plain = parse_text(json.dumps(plain).encode(), "x.json")
     try:
@@ -217,8 +223,6 @@ def test_nothing_is_executed_and_no_other_file_is_read(tmp_path):
     """
     (tmp_path / "secret.json").write_text('{"token": "12345"}', encoding="utf-8")
     path = tmp_path / "m.yaml"
-    import textwrap
-
     path.write_text(textwrap.dedent(text), encoding="utf-8")
     found = import_file(path)
     assert not mark.exists()
