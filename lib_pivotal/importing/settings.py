@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,12 @@ class Imported:
     run: Run
     report: Report
     faults: tuple[Fault, ...] = ()
+
+    def over(self, now: Run) -> Run:
+        """The imported run, where what it does not say of its name, words and pictures stays as it is `now`."""
+        data = self.run.data if self.run.data.folder else replace(self.run.data, folder=now.data.folder)
+        words = self.run.words or now.words
+        return replace(self.run, name=self.run.name or now.name, words=words, data=data)
 
     def to_plain(self) -> dict[str, Any]:
         """For JSON: the contents of run.json, the report, and what still needs a person."""
@@ -64,11 +70,13 @@ def looks_foreign(content: bytes, name: str) -> bool:
     """Whether a file is to be imported, rather than read as a run.json of our own."""
     if Path(name).suffix.lower() != ".json":
         return True
+    plain: Any = None
     try:
         plain = parse_text(content, name)
         if is_ours(plain):
             return False
         detect(plain, name)
     except ConfigError:
-        return False
+        ours = {field.name for field in fields(Run)}
+        return isinstance(plain, dict) and bool(plain) and not ours & plain.keys()
     return True
