@@ -39,6 +39,31 @@
         setTimeout(() => click(button), 50);
     }
 
+    // ---- events that must not be lost ----
+    // gradio drops a click while the same event goes on, and answers may overtake one another: so each event of these
+    // is sent again when it was asked for while it went on. Each answer changes its element (page.answer).
+
+    const AGAIN_MS = 3000;
+    const ROUNDS = {check: "facts", gallery_show: "filters", tags_show: "tags"};
+    const rounds = {};
+
+    function redraw(name) {
+        const round = rounds[name] ??= {asked: 0, again: false, timer: null};
+        round.again = round.asked > 0;
+        if (round.again) return;
+        round.asked = Date.now();
+        setTimeout(() => click(name), 50); // what was written is known to the page by then
+        round.timer = setTimeout(() => answered(name, true), AGAIN_MS);
+    }
+
+    function answered(name, again = false) {
+        const round = rounds[name];
+        if (!round?.asked) return;
+        clearTimeout(round.timer);
+        round.asked = 0;
+        if (round.again || again) setTimeout(() => redraw(name), 0);
+    }
+
     function data(id) {
         const holder = find(id)?.querySelector("[data-json]");
         try {
@@ -139,7 +164,7 @@
 
     function check() {
         clearTimeout(checkTimer);
-        checkTimer = setTimeout(() => click("check"), CHECK_MS);
+        checkTimer = setTimeout(() => redraw("check"), CHECK_MS);
     }
 
     function changed(event) {
@@ -245,7 +270,7 @@
             click("lists");
             click("bundle_show");
             click("compare_lists");
-            click("check");
+            redraw("check");
         }
         wasActive = active;
     }
@@ -271,6 +296,7 @@
         page.addEventListener("input", (event) => {
             if (event.target.closest("#pivotal_name")) check();
         });
+        for (const [name, id] of Object.entries(ROUNDS)) watch(id, () => answered(name));
         watch("facts", showFaults);
         watch("words_table", showFaults);
         watch("beat", beat);
@@ -293,7 +319,7 @@
     }
 
     // for the other scripts of this page
-    window.pivotalPage = {find, click, write, ask, data, check, watch, gatherWords, clicks: CLICKS};
+    window.pivotalPage = {find, click, write, ask, redraw, data, watch, clicks: CLICKS};
 
     if (typeof onUiLoaded === "function") onUiLoaded(start);
     else whenThere();

@@ -9,7 +9,7 @@ import gradio as gr
 
 from lib_pivotal.config import Run
 from lib_pivotal.later import later
-from lib_pivotal.ui.page import Page, payload, quiet
+from lib_pivotal.ui.page import Page, answer, payload, quiet
 
 if TYPE_CHECKING:
     from lib_pivotal.ui import dataset_html, picture_filter
@@ -74,7 +74,7 @@ def gallery_outputs(page: Page, run: Run, query: str = "", number: str = "0") ->
     """Filters and a page of thumbnails; the page after it is made ready."""
     survey = page.desk.survey(run)
     if survey is None:
-        return ["", ""]
+        return [answer(), ""]
     findings = page.desk.findings(run)
     problems = [finding.keys for finding in findings]
     parts, places = places_of(survey, query, problems)
@@ -86,7 +86,7 @@ def gallery_outputs(page: Page, run: Run, query: str = "", number: str = "0") ->
     )
     facets = survey.index.facets(places, problems)
     return [
-        dataset_html.filters(facets, parts, findings, shown=len(places), total=len(survey.dataset)),
+        answer(dataset_html.filters(facets, parts, findings, shown=len(places), total=len(survey.dataset))),
         dataset_html.gallery(survey, places, page=shown),
     ]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
@@ -35,7 +36,7 @@ NO_WORDS = (
 )
 
 
-CHECK_JS = "() => { document.querySelector('#pivotal_check')?.click(); }"
+CHECK_JS = "() => window.pivotalPage?.redraw('check')"
 """After an event: all that hangs on the settings is looked at again."""
 
 
@@ -92,6 +93,11 @@ class Page:
         return self.form.read(values)
 
 
+def answer(html: str = "") -> str:
+    """HTML that differs from any before: by its change `pivotal.js` knows that an event was answered."""
+    return f'<div hidden data-answer="{secrets.token_hex(4)}"></div>{html}'
+
+
 def payload(value: Any) -> str:
     """JSON for `pivotal.js`, as an attribute."""
     return f'<div data-json="{escape(json.dumps(value, ensure_ascii=False))}"></div>'
@@ -136,7 +142,7 @@ def _link(path: str) -> str:
 def facts_of(checked: Checked) -> str:
     """For `pivotal.js`: marks on fields, and the draws of each word."""
     faults = [{"field": fault.field, "text": fault_text(fault)} for fault in checked.faults]
-    return payload(
+    return answer() + payload(
         {"faults": faults, "draws": {name: words_html.draws_bar(draws) for name, draws in checked.draws.items()}}
     )
 

@@ -11,7 +11,7 @@ import gradio as gr
 from lib_pivotal.config import Run
 from lib_pivotal.errors import DataError, PivotalError
 from lib_pivotal.later import later
-from lib_pivotal.ui.page import Page, error_html, quiet, unchanged
+from lib_pivotal.ui.page import Page, answer, error_html, quiet, unchanged
 
 if TYPE_CHECKING:
     from lib_pivotal.runs import proposal, tag_moves
@@ -25,7 +25,7 @@ else:
 
 TAGS_PARTS = ("tags_box", "tags")
 AFTER_MOVE_JS = """() => {
-    for (const name of ["check", "gallery_show"]) document.querySelector("#pivotal_" + name)?.click();
+    for (const name of ["check", "gallery_show"]) window.pivotalPage?.redraw(name);
 }"""
 
 
@@ -56,7 +56,7 @@ def bind_tags_panel(page: Page) -> None:
         try:
             run = moved(page, run, json.loads(asked or "{}"))
         except PivotalError as error:
-            return [unchanged(), unchanged(), unchanged(), error_html(error)]
+            return [unchanged(), unchanged(), unchanged(), answer(error_html(error))]
         rows = page.desk.rows(run)
         table = words_html.words_table(rows, page.desk.draws(run))
         return [words_html.words_json(run.words), table, *tags_outputs(page, run, view)]
@@ -92,7 +92,7 @@ def tags_outputs(page: Page, run: Run, view: str = "{}") -> list[Any]:
     survey = page.desk.survey(run)
     names = [word.name for word in run.words]
     if survey is None or not names:
-        return [gr.update(visible=False), ""]
+        return [gr.update(visible=False), answer()]
     try:
         wanted = json.loads(view or "{}")
     except json.JSONDecodeError:
@@ -103,7 +103,7 @@ def tags_outputs(page: Page, run: Run, view: str = "{}") -> list[Any]:
     table = tags_html.tag_table(word, everything=bool(wanted.get("all")))
     beside = tags_html.examples(survey, word, writer, page=number if isinstance(number, int) else 0)
     body = f'<div class="pivotal-tags"><div>{table}</div><div>{beside}</div></div>'
-    return [gr.update(visible=True), tags_html.word_chips(names, chosen, writer) + body]
+    return [gr.update(visible=True), answer(tags_html.word_chips(names, chosen, writer) + body)]
 
 
 def _first_that_takes(rows: Any, names: list[str]) -> str:
