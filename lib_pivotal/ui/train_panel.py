@@ -4,21 +4,28 @@ from __future__ import annotations
 
 import html
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
 from lib_pivotal.config import Run
 from lib_pivotal.errors import Fault, PivotalError
+from lib_pivotal.importing.reading import SUFFIXES
+from lib_pivotal.later import later
 from lib_pivotal.runs.presets import PRESETS, load_preset, save_preset
-from lib_pivotal.ui.data_panel import data_outputs
+from lib_pivotal.ui.data_panel import DATA_PARTS, data_outputs
 from lib_pivotal.ui.form import GROUPS
-from lib_pivotal.ui.page import Page, error_html, facts_of, faults_list, message, note, quiet, unchanged
+from lib_pivotal.ui.page import CHECK_JS, Page, error_html, facts_of, faults_list, message, note, quiet, unchanged
+from lib_pivotal.ui.plan_panel import PLAN_PARTS, plan_outputs
 from lib_pivotal.ui.run_html import clock
+
+if TYPE_CHECKING:
+    from lib_pivotal.ui import import_html
+else:
+    import_html = later("lib_pivotal.ui.import_html")
 
 FOLDED = [group for group in GROUPS if group not in ("data", "main")]
 HELP = '<div class="pivotal-help"></div>'
-DATA_PARTS = ("summary", "findings", "words_table", "tags", "cards", "pictures", "filters", "gallery")
 
 
 def build_top(page: Page) -> None:
@@ -68,7 +75,12 @@ def _build_loading(page: Page) -> None:
         )
         parts["preset_save"] = gr.Button("Keep", scale=1, min_width=80, elem_id="pivotal_preset_save")
     with gr.Row(elem_classes=["pivotal-row"]):
-        parts["upload"] = gr.UploadButton("Load a run.json", file_types=[".json"], elem_id="pivotal_upload", size="sm")
+        parts["upload"] = gr.UploadButton(
+            "Load settings: run.json, or of HCP, kgrid, kohya, OneTrainer",
+            file_types=list(SUFFIXES),
+            elem_id="pivotal_upload",
+            size="sm",
+        )
         parts["download_make"] = gr.Button("Make a run.json to download", size="sm", elem_id="pivotal_download_make")
     parts["download"] = gr.File(label="run.json", visible=False, elem_id="pivotal_download")
     page.html("loaded")
@@ -79,10 +91,12 @@ def bind_train_panel(page: Page) -> None:
     parts, form = page.parts, page.form
     shown = [parts["feedback"], parts["facts"], parts["name_note"]]
 
-    def check(*values: Any) -> list[str]:
-        return check_outputs(page, *page.read(values))
+    def check(*values: Any) -> list[Any]:
+        run, faults = page.read(values)
+        return [*check_outputs(page, run, faults), *plan_outputs(page, run)]
 
-    quiet(page.hidden_button("check").click, check, form.components, shown)
+    checked = [*shown, *(parts[name] for name in PLAN_PARTS)]
+    quiet(page.hidden_button("check").click, check, form.components, checked)
     _bind_presets(page)
     _bind_loading(page)
 
@@ -176,11 +190,11 @@ def _bind_presets(page: Page) -> None:
                 remark = note("info", "A preset of your own.")
         except (PivotalError, KeyError) as error:
             return [*(unchanged() for _ in form.components), unchanged(), note("error", str(error))]
-        return [*form.write(run), data_outputs(page, run)[2], remark]
+        return [*form.write(run), data_outputs(page, run)[DATA_PARTS.index("words_table")], remark]
 
     outputs = [*form.components, parts["words_table"], parts["preset_help"]]
     quiet(parts["preset"].input, choose, [parts["preset"], *form.components], outputs).then(
-        fn=None, _js="() => { document.querySelector('#pivotal_check')?.click(); }", queue=False
+        fn=None, _js=CHECK_JS, queue=False
     )
 
     def keep(name: str, *values: Any) -> list[Any]:
@@ -200,9 +214,14 @@ def _bind_loading(page: Page) -> None:
     parts, form = page.parts, page.form
     outputs = [*form.components, parts["loaded"], *(parts[name] for name in DATA_PARTS)]
 
-    def load(path: Path) -> list[Any]:
+    def load(path: Path, now: Run | None = None) -> list[Any]:
+        report = ""
         try:
-            run = page.desk.settings_of(path)
+            found = page.desk.imported(path) if now is not None else None
+            if found is not None and now is not None:
+                run, report = found.over(now), import_html.report_html(found)
+            else:
+                run = page.desk.settings_of(path)
         except (PivotalError, OSError) as error:
             return [*(unchanged() for _ in form.components), error_html(error), *(unchanged() for _ in DATA_PARTS)]
         try:
@@ -210,7 +229,10 @@ def _bind_loading(page: Page) -> None:
             text, level = f"Loaded from {path.name}.", "ok"
         except PivotalError as error:
             text, level = f"Loaded from {path.name}; but its pictures are not here: {error}", "warning"
-        return [*form.write(run), message(text, level), *data_outputs(page, run)]
+        return [*form.write(run), message(text, level) + report, *data_outputs(page, run)]
+
+    def upload(file: Any, *values: Any) -> list[Any]:
+        return load(Path(file.name), page.read(values)[0])
 
     def load_bundle(name: str | None) -> list[Any]:
         if not name:
@@ -222,7 +244,9 @@ def _bind_loading(page: Page) -> None:
         return load(page.desk.manager.studio.lora_folder() / name)
 
     quiet(parts["load_bundle_now"].click, load_bundle, parts["load_bundle"], outputs)
-    quiet(parts["upload"].upload, lambda file: load(Path(file.name)), parts["upload"], outputs)
+    quiet(parts["upload"].upload, upload, [parts["upload"], *form.components], outputs).then(
+        fn=None, _js=CHECK_JS, queue=False
+    )
 
     def make(*values: Any) -> Any:
         run = page.read(values)[0]
