@@ -66,7 +66,7 @@ def gallery(pictures: Sequence[Picture], *, page: int, rows: Sequence[WordRow]) 
 def _cell(picture: Picture, rows: Sequence[WordRow]) -> str:
     uri = thumbnail(picture.path, THUMB_PX)
     image = f'<img src="{uri}" alt="{escape(picture.key)}" data-zoom="1" loading="lazy">' if uri else "<i></i>"
-    repeats = f" · ×{picture.repeats}" if picture.repeats != 1 else ""
+    repeats = f" · ×{picture.repeats:g}" if picture.repeats != 1 else ""
     mask = " · mask" if picture.mask_path else ""
     size = f"{picture.width_px}×{picture.height_px}"
     key = escape(picture.key)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lib_pivotal.bundle.format import META_RUN
-from lib_pivotal.config import Run, check_run, write_run
+from lib_pivotal.config import DataConfig, Run, check_run, write_run
 from lib_pivotal.errors import BundleError, ConfigError, Fault, HostError, PivotalError
 from lib_pivotal.files import replacing
 from lib_pivotal.later import later
@@ -24,14 +24,14 @@ from lib_pivotal.ui.run_html import is_active
 
 if TYPE_CHECKING:
     from lib_pivotal.bundle import safetensors_file
-    from lib_pivotal.data import dataset as scanning
     from lib_pivotal.data.records import Dataset
     from lib_pivotal.runs import naming, proposal
     from lib_pivotal.runs.proposal import WordRow
     from lib_pivotal.training import prepare as preparing
+    from lib_pivotal.training import scanning
     from lib_pivotal.ui.dataset_html import Finding
 else:
-    scanning = later("lib_pivotal.data.dataset")
+    scanning = later("lib_pivotal.training.scanning")
     safetensors_file = later("lib_pivotal.bundle.safetensors_file")
     naming = later("lib_pivotal.runs.naming")
     preparing = later("lib_pivotal.training.prepare")
@@ -62,8 +62,8 @@ class Desk:
 
     # ---- data ----
 
-    def scan(self, folder: str) -> Dataset:
-        """Look at a folder anew.
+    def scan(self, folder: str, data: DataConfig | None = None) -> Dataset:
+        """Look at a folder anew, by the settings of `data`.
 
         Raises:
             DataError: there is no such folder.
@@ -71,7 +71,7 @@ class Desk:
         """
         if not folder.strip():
             raise ConfigError([Fault("data.folder", "", "is empty", "Give the folder that holds the pictures.")])
-        dataset = scanning.scan(folder.strip())
+        dataset = scanning.scan_pictures(replace(data or DataConfig(), folder=folder.strip()))
         with self._lock:
             self._scans[folder.strip()] = dataset
             self._scans.move_to_end(folder.strip())
@@ -96,7 +96,7 @@ class Desk:
 
     def propose(self, run: Run) -> tuple[Run, str, tuple[str, ...]]:
         """Scan the run's folder and fit words, size, steps and name to it: the run, its preset, remarks."""
-        dataset = self.scan(run.data.folder)
+        dataset = self.scan(run.data.folder, run.data)
         proposed = proposal.propose(dataset, run)
         words = tuple(row.word for row in proposed.rows)
         name = run.name or proposal.legal_name(dataset.folder.resolve().name)
