@@ -141,7 +141,8 @@ def _build(
 ) -> tuple[Trainer, Network | None]:
     """Everything that a trainer needs, on a host whose session is open."""
     output_folder, log_folder = folders
-    cache, source = _sources(run, host, prepared, log_folder, listener, commands=commands, world=world)
+    with host.codec.placed():
+        cache, source = _sources(run, host, prepared, log_folder, listener, commands=commands, world=world)
     layers = host.layers()
     words = assemble.make_words(run, host.text, host.device)
     initial = {name: tuple(t.detach().clone() for t in towers) for name, towers in words.as_mapping().items()}
