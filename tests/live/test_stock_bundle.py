@@ -40,13 +40,9 @@ class Gallery:
 
 
 @pytest.fixture(scope="module")
-def material(checkpoint: Path) -> Material:
-    return Material(load_file(checkpoint))
-
-
-@pytest.fixture(scope="module")
-def gallery(stock_webui, material: Material) -> Gallery:
+def gallery(stock_webui, family: Family, material: Material) -> Gallery:
     """The web UI with one bundle, its halves as files of their own, and one word as an embedding file."""
+    stock_webui.use(family.checkpoint.stem)
     loras = stock_webui.lora_folder
     for name, parts in (("bundle", ("unet", "te")), ("only-unet", ("unet",)), ("only-te", ("te",)), ("no-words", ())):
         words = {} if name == "no-words" else material.words
