@@ -188,7 +188,7 @@ def b6_every_word_that_does_not_fit_is_named(s: Situation) -> None:
     """Words of another model's width are set aside, each by its name."""
     names = [s.fresh(), s.fresh()]
     other = tuple(torch.full((2, width + 8), 0.1) for width in s.material.widths)
-    file = s.bundle(dict.fromkeys(names, other))
+    file = s.bundle({name: tuple(tower.clone() for tower in other) for name in names})
     said = s.said(f"<lora:{file}:1> a face")
     assert all(name in said for name in names)
     assert "do not fit this checkpoint" in said

@@ -21,8 +21,14 @@ def test_with_the_extension(pivotal: Situation, case: Callable[[Situation], None
     case(pivotal)
 
 
+RIGHT_AS_IT_COMES = {("sdxl", "b4_output_embeddings_of_onetrainer")}
+"""Of SDXL's two tensors with known names the web UI passes over what else there is."""
+
+
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.__name__)
-def test_the_stock_web_ui_fails(stock: Situation, case: Callable[[Situation], None]) -> None:
+def test_the_stock_web_ui_fails(stock: Situation, family: Family, case: Callable[[Situation], None]) -> None:
+    if (family.name, case.__name__) in RIGHT_AS_IT_COMES:
+        pytest.skip("the web UI does this rightly for this family")
     with pytest.raises(Exception, match=""):  # an assertion, or the web UI's own error
         case(stock)
 
@@ -58,7 +64,9 @@ PLACES = {
 
 
 @pytest.mark.parametrize("place", PLACES)
-def test_a_word_works_everywhere(pivotal: Situation, place: str) -> None:
+def test_a_word_works_everywhere(pivotal: Situation, family: Family, place: str) -> None:
+    if place == "old emphasis" and family.name != "sd1":
+        pytest.skip("the web UI has no old emphasis for OpenCLIP")
     prompt, settings = PLACES[place]
     name, vectors = pivotal.fresh(), pivotal.vectors(40, rows=3)
     reference, file = pivotal.embedding(vectors), pivotal.bundle({name: vectors})
@@ -87,8 +95,9 @@ def test_a_word_works_in_img2img(pivotal: Situation) -> None:
         answer = pivotal.webui.call("/sdapi/v1/img2img", {**body, "prompt": prompt})
         made.append(torch.tensor(list(pivotal.webui.pictures(answer)[0]), dtype=torch.float32))
     # the web UI draws the first latent from the autoencoder without a seed: equal but for that
-    assert (made[0] - made[1]).abs().mean() < 1
-    assert (made[0] - made[2]).abs().mean() > 4
+    by_chance = (made[0] - made[1]).abs().mean()
+    assert by_chance < 1
+    assert (made[0] - made[2]).abs().mean() > max(1, 2 * by_chance)
 
 
 def test_without_a_bundle_pictures_are_the_stock_web_uis(pivotal: Situation, stock: Situation) -> None:
