@@ -33,6 +33,37 @@
         box.dispatchEvent(new Event("input", {bubbles: true}));
     }
 
+    // write what an event reads, then press its button
+    function ask(id, text, button) {
+        write(id, text);
+        setTimeout(() => click(button), 50);
+    }
+
+    // ---- events that must not be lost ----
+    // gradio drops a click while the same event goes on, and answers may overtake one another: so each event of these
+    // is sent again when it was asked for while it went on. Each answer changes its element (page.answer).
+
+    const AGAIN_MS = 3000;
+    const ROUNDS = {check: "facts", gallery_show: "filters", tags_show: "tags"};
+    const rounds = {};
+
+    function redraw(name) {
+        const round = rounds[name] ??= {asked: 0, again: false, timer: null};
+        round.again = round.asked > 0;
+        if (round.again) return;
+        round.asked = Date.now();
+        setTimeout(() => click(name), 50); // what was written is known to the page by then
+        round.timer = setTimeout(() => answered(name, true), AGAIN_MS);
+    }
+
+    function answered(name, again = false) {
+        const round = rounds[name];
+        if (!round?.asked) return;
+        clearTimeout(round.timer);
+        round.asked = 0;
+        if (round.again || again) setTimeout(() => redraw(name), 0);
+    }
+
     function data(id) {
         const holder = find(id)?.querySelector("[data-json]");
         try {
@@ -133,7 +164,7 @@
 
     function check() {
         clearTimeout(checkTimer);
-        checkTimer = setTimeout(() => click("check"), CHECK_MS);
+        checkTimer = setTimeout(() => redraw("check"), CHECK_MS);
     }
 
     function changed(event) {
@@ -154,26 +185,9 @@
             check();
         }],
         ["[data-field]", (button) => showField(button.dataset.field)],
-        ["[data-show]", (button) => filter("problem " + (Number(button.dataset.show) + 1))],
-        ["[data-filter]", (button) => filter(button.dataset.filter)],
-        ["[data-page]", (button) => {
-            write("gallery_page", button.dataset.page);
-            setTimeout(() => click("gallery_show"), 50);
-        }],
-        ["[data-caption]", (button) => {
-            write("caption_key", button.dataset.caption);
-            setTimeout(() => click("caption_open"), 50);
-        }],
-        ["[data-paint]", (button) => {
-            write("mask_key", button.dataset.paint);
-            setTimeout(() => click("mask_open"), 50);
-        }],
         ["[data-column]", (button) => pick({column: button.dataset.column})],
         ["[data-step]", (button) => pick({step: Number(button.dataset.step)})],
-        ["[data-bundle]", (button) => {
-            write("bundle_pick", button.dataset.bundle);
-            setTimeout(() => click("bundle_show"), 50);
-        }],
+        ["[data-bundle]", (button) => ask("bundle_pick", button.dataset.bundle, "bundle_show")],
         ["[data-copy]", (button) => copy(button)],
         ["[data-zoom]", (picture) => zoom(picture)]
     ];
@@ -181,16 +195,9 @@
     function clicked(event) {
         for (const [selector, act] of CLICKS) {
             const hit = event.target.closest(selector);
-            if (hit) return act(hit);
+            if (hit) return act(hit, event);
         }
         return null;
-    }
-
-    function filter(text) {
-        write("gallery_filter", text);
-        write("gallery_page", "0");
-        setTimeout(() => click("gallery_show"), 50);
-        find("gallery")?.scrollIntoView({block: "nearest", behavior: "smooth"});
     }
 
     function pick(change) {
@@ -202,8 +209,7 @@
             now = {};
         }
         if (change.step !== undefined && change.step === now.step) change = {step: null};
-        write("pick", JSON.stringify({...now, ...change}));
-        setTimeout(() => click("refresh"), 50);
+        ask("pick", JSON.stringify({...now, ...change}), "refresh");
     }
 
     function copy(button) {
@@ -264,7 +270,7 @@
             click("lists");
             click("bundle_show");
             click("compare_lists");
-            click("check");
+            redraw("check");
         }
         wasActive = active;
     }
@@ -290,6 +296,7 @@
         page.addEventListener("input", (event) => {
             if (event.target.closest("#pivotal_name")) check();
         });
+        for (const [name, id] of Object.entries(ROUNDS)) watch(id, () => answered(name));
         watch("facts", showFaults);
         watch("words_table", showFaults);
         watch("beat", beat);
@@ -310,6 +317,9 @@
         if (find("tab")) start();
         else setTimeout(whenThere, 200);
     }
+
+    // for the other scripts of this page
+    window.pivotalPage = {find, click, write, ask, redraw, data, watch, clicks: CLICKS};
 
     if (typeof onUiLoaded === "function") onUiLoaded(start);
     else whenThere();

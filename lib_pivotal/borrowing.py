@@ -59,6 +59,47 @@ def widened(model: nn.Module) -> Iterator[None]:
             _retype(tensor, dtype)
 
 
+class Parking:
+    """A model that leaves its device while nobody needs it, and comes back for whoever does."""
+
+    def __init__(self) -> None:
+        self._model: nn.Module | None = None
+        self._home = torch.device("cpu")
+        self._users = 0
+
+    @contextlib.contextmanager
+    def away(self, model: nn.Module) -> Iterator[None]:
+        """Inside, `model` is in the machine's memory but for `here()`; then where it was. One model at a time.
+
+        A model that is there already stays there.
+        """
+        home = next(model.parameters()).device
+        if home.type == "cpu":
+            yield
+            return
+        self._model, self._home = model, home
+        try:
+            model.to("cpu")
+            yield
+        finally:
+            self._model = None
+            model.to(home)
+
+    @contextlib.contextmanager
+    def here(self) -> Iterator[None]:
+        """Inside, the model is on its device; may be nested, and used where no model is away."""
+        model, first = self._model, self._users == 0
+        self._users += 1
+        try:
+            if model is not None and first:
+                model.to(self._home)
+            yield
+        finally:
+            self._users -= 1
+            if model is not None and first and self._model is model:
+                model.to("cpu")
+
+
 def _retype(tensor: Tensor, dtype: torch.dtype) -> None:
     """Same parameter object, other type."""
     tensor.data = tensor.data.to(dtype)

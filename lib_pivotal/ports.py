@@ -118,6 +118,10 @@ class ImageCodec(Protocol):
         """Changes when the autoencoder's weights do: part of every latent cache's key."""
         ...
 
+    def placed(self) -> AbstractContextManager[None]:
+        """Inside a session the autoencoder is not on the device but for each call; inside this it stays for many."""
+        ...
+
     def encode(self, pixels: Tensor) -> LatentDistribution:
         """`pixels` `(batch, 3, height, width)` in [-1, 1] -> scaled latents."""
         ...

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
-from typing import Literal
+from typing import Any, Literal, TypeVar
 
 from lib_pivotal.data.captions import WordFinder, legal_name, split_tags
 from lib_pivotal.data.records import Picture
@@ -30,6 +31,7 @@ from lib_pivotal.data.tags import (
 
 PruneMode = Literal["none", "minimal", "character", "character_core"]
 Fate = Literal["absorbed", "init", "kept"]
+Made = TypeVar("Made")
 KEEP_SEPARATOR = "|||"
 META_TAGS = frozenset(
     "alternate costume|alternate hairstyle|alternate hair color|alternate eye color|alternate breast size|cosplay|"
@@ -78,7 +80,8 @@ class TagFate:
     """A tag beside a word: how often, how telling, and what happens to it.
 
     `share` is P(tag | word), `lift` P(tag | word) / P(tag); `init`: absorbed, and the word's vectors begin with it.
-    `core`: by the rule; `by_hand`: the word's own list says so; `belongs`: it is absorbed if the word absorbs at all.
+    `core`: by the rule; `by_hand`: the word's own list says so; `belongs`: it is absorbed if the word absorbs at all;
+    `by_rule`: it would belong if no list said anything.
     """
 
     tag: str
@@ -90,6 +93,7 @@ class TagFate:
     core: bool = False
     by_hand: bool = False
     belongs: bool = False
+    by_rule: bool = False
 
 
 @dataclass(frozen=True)
@@ -154,15 +158,17 @@ class Wording:
         *,
         extra: Callable[[Picture], Collection[str]] = lambda picture: (),
     ) -> None:
-        self.rules, self.uses = rules, tuple(uses)
+        self.rules, self.uses, self._extra = rules, tuple(uses), extra
+        self._trained: tuple[Picture, ...] | None = None
+        self._once: dict[str, tuple[object, Any]] = {}
+        self._before: Wording | None = None
         self._finders = {use.name: WordFinder([use.name]) for use in uses}
         self.find = WordFinder([use.name for use in uses])
         self.named = tuple(self._named(picture) for picture in pictures)
         """The pictures with words that `applies_to` gives them in their captions, nothing pruned."""
         self.words_of: dict[str, tuple[str, ...]] = {}
         for picture in self.named:
-            found = [word for text in (picture.caption, *picture.alternatives) for word in self.find(text)]
-            self.words_of[picture.key] = tuple(dict.fromkeys([*found, *extra(picture)]))
+            self.words_of[picture.key] = self._words_in(picture)
         self._overall = _shares_by_form([_flat(picture.caption) for picture in self.named])
         by_word: dict[str, list[Picture]] = {use.name: [] for use in uses}
         for picture in self.named:
@@ -172,13 +178,65 @@ class Wording:
         self._styles = {use.name for use in uses if self._is_style(use)}
         self._cores = self._find_cores()
         self.words = {use.name: self._describe(use) for use in uses}
-        self._absorbed = {
-            name: {same_tag(tag.tag) for tag in word.tags if tag.fate != "kept"} for name, word in self.words.items()
-        }
+        self._absorbed = {name: _taken(word) for name, word in self.words.items()}
+
+    def revised(self, uses: Sequence[WordUse]) -> Wording | None:
+        """The same with other lists, init texts or switches of its words; only words that differ are described anew.
+
+        None where names, `applies_to` or `form_of` differ: then nothing of this one holds, and a new one is needed.
+        """
+        if [_identity(use) for use in uses] != [_identity(use) for use in self.uses]:
+            return None
+        other = copy(self)
+        other.uses, other._trained, other._once = tuple(uses), None, {}
+        other._before = self if self._trained is not None else None
+        changed = [new for new, old in zip(uses, self.uses, strict=True) if new != old]
+        found = {use.name: self._describe(use) for use in changed}
+        other.words = {**self.words, **found}
+        other._absorbed = {**self._absorbed, **{name: _taken(word) for name, word in found.items()}}
+        return other
+
+    def of_caption(self, picture: Picture) -> tuple[Picture, Picture]:
+        """A picture with a caption of its own, such as one that is being typed: with its words, and as trained."""
+        named = self._named(picture)
+        return named, self._without(named, self._words_in(named))
 
     def pruned(self, picture: Picture) -> Picture:
         """A picture of `named` as it is trained: captions (and fields of tags) without what its words absorb."""
-        words = [word for word in self.words_of[picture.key] if word in self._absorbed]
+        return self._without(picture, self.words_of[picture.key])
+
+    def captions(self) -> tuple[Picture, ...]:
+        """All pictures as they are trained; read once."""
+        if self._trained is None:
+            before, self._before = self._before, None
+            old = before._trained if before is not None else None
+            if before is None or old is None:
+                self._trained = tuple(self.pruned(picture) for picture in self.named)
+            else:  # only pictures of words that changed
+                moved = {name for name in self.words if self.words[name] is not before.words[name]}
+                self._trained = tuple(
+                    trained if moved.isdisjoint(self.words_of[picture.key]) else self.pruned(picture)
+                    for picture, trained in zip(self.named, old, strict=True)
+                )
+        return self._trained
+
+    def once(self, name: str, inputs: object, make: Callable[[], Made]) -> Made:
+        """What `make` makes of this wording and `inputs`; made again only where these differ from the last ones."""
+        known = self._once.get(name)
+        if known is None or known[0] != inputs:
+            known = self._once[name] = (inputs, make())
+        made: Made = known[1]
+        return made
+
+    # -- parts
+
+    def _words_in(self, picture: Picture) -> tuple[str, ...]:
+        found = [word for text in (picture.caption, *picture.alternatives) for word in self.find(text)]
+        return tuple(dict.fromkeys([*found, *self._extra(picture)]))
+
+    def _without(self, picture: Picture, words_of: Sequence[str]) -> Picture:
+        """A picture without what those words absorb."""
+        words = [word for word in words_of if word in self._absorbed]
         pruning = [word for word in words if self.words[word].use.prune]
         forms = set().union(*(self._absorbed[word] for word in pruning)) if pruning else set()
         tidy = self.rules.mode == "minimal" or (self.rules.mode != "none" and bool(pruning))
@@ -190,12 +248,6 @@ class Wording:
             alternatives=tuple(self._prune_text(text, forms, tidy=tidy) for text in picture.alternatives),
             fields=tuple((key, self._prune_text(text, forms, tidy=tidy)) for key, text in picture.fields),
         )
-
-    def captions(self) -> tuple[Picture, ...]:
-        """All pictures as they are trained."""
-        return tuple(self.pruned(picture) for picture in self.named)
-
-    # -- parts
 
     def _named(self, picture: Picture) -> Picture:
         given = [use.name for use in self.uses if use.applies_to and applies(use.applies_to, picture)]
@@ -283,6 +335,7 @@ class Wording:
                     core=is_core,
                     by_hand=form in absorb or form in keep,
                     belongs=belongs,
+                    by_rule=takes,
                 )
             )
         return WordTags(use, tuple(p.key for p in mine), use.name in self._styles, tuple(rows))
@@ -303,6 +356,15 @@ class Wording:
             shown = {i.tag for i in without_overlaps([TagShare(tag, 1.0) for tags in kept for tag in tags])}
             kept = [[t for t in tags if self.find(t) or (t in shown and same_tag(t) not in META_TAGS)] for tags in kept]
         return text if kept == parts else _joined(kept)
+
+
+def _identity(use: WordUse) -> tuple[object, ...]:
+    """What decides which pictures a word has, and which tags are core."""
+    return use.name, use.applies_to, use.form_of
+
+
+def _taken(word: WordTags) -> set[str]:
+    return {same_tag(tag.tag) for tag in word.tags if tag.fate != "kept"}
 
 
 def _flat(caption: str) -> str:

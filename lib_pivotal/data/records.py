@@ -77,6 +77,9 @@ class Dataset:
             raise DataError(f"{key}: no such picture in {self.folder}. Scan the folder again.")
         return self._by_key[key]
 
+    def __contains__(self, key: object) -> bool:
+        return key in self._by_key
+
     def __len__(self) -> int:
         return len(self.pictures)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -39,12 +40,29 @@ NOT_CORE = frozenset(
     "closed blush".split()
 )
 """Words that make a tag a matter of the picture, never of the character."""
+NEVER_CORE = frozenset(
+    "frown|frowning|grin|laughing|angry|annoyed|sad|crying|tears|happy|serious|expressionless|surprised|embarrassed|"
+    "nervous|sleeping|crossed arms|arms up|arm up|arms behind back|hand up|hands up|hand on own hip|v|waving|pointing|"
+    "running|walking|jumping|kneeling|squatting|crouching|leaning forward|all fours|on back|on side|from side|"
+    "from behind|from above|from below|profile|cowboy shot|wide shot|very wide shot|upper body|lower body|full body|"
+    "head tilt|turned head|facing away|dutch angle|pov|close-up|from afar|left side|right side|centered|straight-on|"
+    "wet|wet hair|floating hair|wind|backlighting|sunlight|lens flare|depth of field|blurry|cropped|"
+    "male focus|simple background|commentary|highres|absurdres".split("|")
+)
+"""The same as whole tags: expressions, poses, views, light. Single words of them (`side`) belong to other tags, too."""
 CLOTHES = frozenset(
     "shirt dress skirt pants shorts jacket coat hoodie sweater vest uniform swimsuit bikini kimono suit cape "
     "cloak hat cap helmet ribbon bow necktie bowtie scarf gloves socks thighhighs pantyhose shoes boots sleeves "
     "collar belt apron armor serafuku sleeveless necklace earrings jewelry bag glasses clothes".split()
 )
 """Narugo leaves clothes to the caption, so that they can be changed; kgrid lets the word absorb frequent ones."""
+
+
+FEW_CAPTIONS = 20
+"""With fewer captions than this a share is partly chance: its lower bound must come near the threshold, too."""
+NEAR = 0.9
+ONE_SIDED_90 = 1.2816
+"""Standard errors below a share in which it truly lies with 90 %."""
 
 
 @dataclass(frozen=True)
@@ -106,6 +124,10 @@ def core_tags(
     `narugo`: share >= .45, or >= .35 with one of `features` in it; not blacklisted, nor clothes. `kgrid`: share >= .4
     among the captions of the concept alone (those tagged `solo`, if there are any; else those with one of `words`);
     not blacklisted. A tag is blacklisted if one of its words is. `words`, the trained words, are never core tags.
+
+    Differs from both: expressions, poses and views (`NEVER_CORE`) are never core unless `blacklist` is given; and with
+    fewer than `FEW_CAPTIONS` captions the lower bound of the share (Wilson's, 90 %) must reach .9 of the threshold.
+    Else 3 smiles in 5 pictures make a smile the character's.
     """
     if rule not in ("narugo", "kgrid"):
         raise DataError(f"rule = {rule!r}: the rules for core tags are 'narugo' and 'kgrid'.")
@@ -113,13 +135,27 @@ def core_tags(
     used = alone(captions, words=words) if rule == "kgrid" else captions
     least = threshold if threshold is not None else (NARUGO_THRESHOLD if rule == "narugo" else KGRID_THRESHOLD)
     refused = refused_parts(rule) if blacklist is None else blacklist
+    never: Collection[str] = NEVER_CORE if blacklist is None else ()
     found: list[TagShare] = []
     for item in tag_shares(used):
         parts = set(_parts(item.tag))
-        feature = rule == "narugo" and item.share >= feature_threshold and not parts.isdisjoint(features)
-        if (item.share >= least or feature) and parts.isdisjoint(refused) and not find(item.tag):
+        feature = rule == "narugo" and not parts.isdisjoint(features)
+        enough = _is_frequent(item.share, len(used), min(least, feature_threshold) if feature else least)
+        if enough and parts.isdisjoint(refused) and same_tag(item.tag) not in never and not find(item.tag):
             found.append(item)
     return found
+
+
+def _is_frequent(share: float, captions: int, least: float) -> bool:
+    """Whether a share reaches the threshold, and not by the chance of few captions."""
+    return share >= least and (captions >= FEW_CAPTIONS or lower_bound(share, captions) >= NEAR * least)
+
+
+def lower_bound(share: float, count: int) -> float:
+    """Of the true share, when `share` of `count` were seen: Wilson's score interval (1927), one-sided 90 %."""
+    z2 = ONE_SIDED_90**2 / count
+    spread = ONE_SIDED_90 * math.sqrt(share * (1 - share) / count + z2 / (4 * count))
+    return (share + z2 / 2 - spread) / (1 + z2)
 
 
 def refused_parts(rule: CoreRule) -> frozenset[str]:
@@ -149,12 +185,9 @@ def difficulty(tag: str) -> int:
 
 def without_overlaps(tags: Sequence[TagShare]) -> list[TagShare]:
     """Without tags that end a longer one: `long hair` beside `very long hair`."""
-    forms = [_parts(item.tag) for item in tags]
-
-    def covered(form: list[str]) -> bool:
-        return any(len(other) > len(form) and other[-len(form) :] == form for other in forms if form)
-
-    return [item for item, form in zip(tags, forms, strict=True) if not covered(form)]
+    forms = [_cached_parts(item.tag) for item in tags]
+    ends = {form[start:] for form in forms for start in range(1, len(form))}
+    return [item for item, form in zip(tags, forms, strict=True) if form not in ends]
 
 
 def prune(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 
 from lib_pivotal.data.captions import WordFinder, split_tags
 
@@ -17,6 +18,7 @@ _LETTERS_A_TOKEN = 7
 """CLIP's vocabulary has most English words whole; longer ones fall into pieces."""
 
 
+@lru_cache(maxsize=32768)
 def estimated_tokens(text: str) -> int:
     """About how many tokens CLIP makes of a text, where no tokenizer is at hand."""
     return sum(-(-len(piece) // _LETTERS_A_TOKEN) for piece in _PIECE.findall(text))
@@ -57,6 +59,19 @@ class TokenCounter:
             full = full or left < -1  # the last tag has no comma
             (cut if full else kept).append(tag)
         return kept, cut
+
+    def behind(self, caption: str, places: int) -> list[str]:
+        """The tags that end behind so many places, in the caption's order: the web UI puts them into the next chunk.
+
+        It breaks before the tag, not within, as long as the tag is not longer than its setting for that (20 tokens).
+        """
+        taken, found = 0, []
+        for tag in split_tags(caption):
+            taken += self(tag)
+            if taken > places:
+                found.append(tag)
+            taken += 1  # its comma
+        return found
 
     def shorten(self, caption: str, limit: int) -> str:
         """The caption without the last tags that are beyond `limit` places; unchanged where it fits."""

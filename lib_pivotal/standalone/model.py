@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Iterator, Sequence
+import logging
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,11 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from lib_pivotal.borrowing import Parking, widened
 from lib_pivotal.bundle.hashes import checkpoint_legacy_hash, checkpoint_sha256
 from lib_pivotal.bundle.layer_names import kohya_name
 from lib_pivotal.errors import HostError
-from lib_pivotal.hosting import check_clip_skip, is_adaptable, pictures_at_once, weights_fingerprint
+from lib_pivotal.hosting import all_finite, check_clip_skip, is_adaptable, pictures_at_once, weights_fingerprint
 from lib_pivotal.ports import (
     Conditioning,
     LatentDistribution,
@@ -33,6 +35,8 @@ from lib_pivotal.standalone.prompts import COMMA_BACKTRACK, Tokenizer
 from lib_pivotal.standalone.sampler import SAMPLERS, Guidance, joined, sample_latents
 from lib_pivotal.standalone.session import borrowed, evaluating
 from lib_pivotal.standalone.text import StandaloneTextEncoder
+
+logger = logging.getLogger(__name__)
 
 LATENT_SCALE = 8
 TE_PARTS: tuple[Part, ...] = ("te", "te2")
@@ -84,6 +88,7 @@ class StandaloneCodec:
     def __init__(self, vae: Any, *, scale_factor: float) -> None:
         self.vae = vae
         self.scale_factor = scale_factor
+        self.parking = Parking()
         self._fingerprint = ""
 
     @property
@@ -93,22 +98,49 @@ class StandaloneCodec:
             self._fingerprint = weights_fingerprint(self.vae.state_dict(), scale_factor=self.scale_factor)
         return self._fingerprint
 
+    def placed(self) -> contextlib.AbstractContextManager[None]:
+        """See `ports.ImageCodec`."""
+        return self.parking.here()
+
     @torch.no_grad()
     def encode(self, pixels: Tensor) -> LatentDistribution:
-        """`(batch, 3, height, width)` in [-1, 1] -> scaled mean and std, fp32."""
-        means, stds = [], []
-        for part in pixels.to(self.vae.device, self.vae.dtype).split(pictures_at_once(*pixels.shape[-2:])):
+        """`(batch, 3, height, width)` in [-1, 1] -> scaled mean and std, fp32; in fp32 where half precision fails."""
+
+        def both(part: Tensor) -> Tensor:
             distribution = self.vae.encode(part).latent_dist
-            means.append(distribution.mean.float() * self.scale_factor)
-            stds.append(distribution.std.float() * self.scale_factor)
-        return LatentDistribution(torch.cat(means), torch.cat(stds))
+            return torch.stack([distribution.mean, distribution.std])
+
+        found, widened_once = self._through(both, pixels)
+        mean, std = (torch.cat(found, dim=1) * self.scale_factor).unbind()
+        return LatentDistribution(mean, std, widened=widened_once)
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
-        """Scaled latents -> pixels in [-1, 1], fp32, clamped."""
-        size = (latents.shape[-2] * LATENT_SCALE, latents.shape[-1] * LATENT_SCALE)
-        parts = (latents.float() / self.scale_factor).to(self.vae.device, self.vae.dtype).split(pictures_at_once(*size))
-        return torch.cat([self.vae.decode(part, return_dict=False)[0].float() for part in parts]).clamp(-1, 1)
+        """Scaled latents -> pixels in [-1, 1], fp32, clamped; in fp32 where half precision fails (a black picture)."""
+        given = latents.float() / self.scale_factor
+        found, widened_once = self._through(
+            lambda part: self.vae.decode(part, return_dict=False)[0], given, pixels_a_number=LATENT_SCALE
+        )
+        if widened_once:
+            logger.warning("the autoencoder gave black pictures in half precision: they were decoded in fp32")
+        return torch.cat(found).clamp(-1, 1)
+
+    def _through(
+        self, compute: Callable[[Tensor], Tensor], given: Tensor, *, pixels_a_number: int = 1
+    ) -> tuple[list[Tensor], bool]:
+        """`compute` of a few of `given` at a time, as fp32; and whether it had to be done in fp32."""
+        height, width = (side * pixels_a_number for side in given.shape[-2:])
+
+        def all_parts() -> list[Tensor]:
+            parts = given.to(self.vae.device, self.vae.dtype).split(pictures_at_once(height, width))
+            return [compute(part).float() for part in parts]
+
+        with self.placed():
+            found = all_parts()
+            if self.vae.dtype is torch.float32 or all_finite(*found) or not all_finite(given):
+                return found, False
+            with widened(self.vae), torch.autocast(self.vae.device.type, enabled=False):
+                return all_parts(), True
 
 
 class StandaloneHost:
@@ -239,7 +271,8 @@ class StandaloneHost:
         clip_skip, input_grad = self.text.clip_skip, self.text.input_requires_grad
         self._borrowed = True
         try:
-            with borrowed(self.models(), [*self.text.models, self.denoiser.unet], request=request):
+            trained = [*self.text.models, self.denoiser.unet]
+            with self.codec.parking.away(self.codec.vae), borrowed(self.models(), trained, request=request):
                 self.text.clip_skip = request.clip_skip
                 self.text.input_requires_grad = request.train_text_encoder and request.gradient_checkpointing
                 yield

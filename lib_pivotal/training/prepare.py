@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,10 +19,7 @@ from lib_pivotal.data.tags import init_text
 from lib_pivotal.errors import ConfigError, DataError, Fault
 from lib_pivotal.ports import Host
 from lib_pivotal.training import assemble
-from lib_pivotal.training.wording import draw_rates, make_wording
-
-HELD_OUT_SHARE = 0.1
-HELD_OUT_MOST = 4
+from lib_pivotal.training.wording import draw_rates, hold_out, make_wording
 
 
 @dataclass(frozen=True)
@@ -66,7 +62,7 @@ def prepare_pictures(run: Run) -> Prepared:
         if word.use.prune
     }
     rates = draw_rates(run, pictures, [wording.words_of[picture.key] for picture in pictures])
-    trained, held_out = _hold_out(run, pictures)
+    trained, held_out = hold_out(run, pictures)
     kept, told = prepare_regularisation(run)
     return Prepared(
         tuple(trained),
@@ -233,20 +229,3 @@ def _check_words_occur(words: Sequence[WordConfig], wording: Wording) -> None:
     ]
     if faults:
         raise ConfigError(faults)
-
-
-def _hold_out(run: Run, pictures: Sequence[Picture]) -> tuple[list[Picture], list[Picture]]:
-    """Every tenth picture of a word, at most four a word, when the separation score is on."""
-    if run.saving.separation_every_steps == 0:
-        return list(pictures), []
-    find = WordFinder([word.name for word in run.words])
-    by_word: dict[str, list[Picture]] = {}
-    for picture in pictures:
-        for name in find(picture.caption)[:1]:
-            by_word.setdefault(name, []).append(picture)
-    held = {
-        picture.key
-        for mine in by_word.values()
-        for picture in mine[:: math.ceil(1 / HELD_OUT_SHARE)][: HELD_OUT_MOST if len(mine) > HELD_OUT_MOST else 0]
-    }
-    return [p for p in pictures if p.key not in held], [p for p in pictures if p.key in held]

@@ -141,7 +141,8 @@ def _build(
 ) -> tuple[Trainer, Network | None]:
     """Everything that a trainer needs, on a host whose session is open."""
     output_folder, log_folder = folders
-    cache, source = _sources(run, host, prepared, log_folder, listener, commands=commands, world=world)
+    with host.codec.placed():
+        cache, source = _sources(run, host, prepared, log_folder, listener, commands=commands, world=world)
     layers = host.layers()
     words = assemble.make_words(run, host.text, host.device)
     initial = {name: tuple(t.detach().clone() for t in towers) for name, towers in words.as_mapping().items()}
@@ -156,6 +157,7 @@ def _build(
         device=host.device,
         autocast_dtype=dtype,
         network_off=nullcontext if network is None else lambda: network.with_multipliers(unet=0.0, te=0.0),
+        mask_prior=run.data.mask_prior,
     )
     trainable = Trainable(
         words,

@@ -17,7 +17,7 @@ from torch import Tensor
 from lib_pivotal.ports import Denoiser, TextEncoder, TrainingBatch, WordVectors
 from lib_pivotal.training.noise import make_noise, perturb_noise
 from lib_pivotal.training.objective import Objective
-from lib_pivotal.training.schedule import NoiseSchedule
+from lib_pivotal.training.schedule import NoiseSchedule, append_dims
 from lib_pivotal.training.seeds import derived_generator
 
 
@@ -47,6 +47,7 @@ class MicroStep:
 
     `autocast_dtype` is the arithmetic of the frozen model (None = as the weights are). The loss is computed in fp32.
     `network_off` switches what is trained in the model's layers off for a while; prior targets are made so.
+    `mask_prior` weighs a second loss outside the masks, towards what the checkpoint itself predicts.
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class MicroStep:
         device: torch.device,
         autocast_dtype: torch.dtype | None = None,
         network_off: Callable[[], contextlib.AbstractContextManager[object]] = contextlib.nullcontext,
+        mask_prior: float = 0.0,
     ) -> None:
         self._text = text
         self._denoiser = denoiser
@@ -69,6 +71,7 @@ class MicroStep:
         self._device = device
         self._autocast_dtype = autocast_dtype
         self._network_off = network_off
+        self._mask_prior = mask_prior
 
     def draw_noise(self, latents: Tensor, *, seeds: tuple[int, int], first_sample: int) -> NoisyBatch:
         """Noise and timesteps of each sample from its own generator: (seed, step) and its index in the step.
@@ -108,18 +111,23 @@ class MicroStep:
         if timesteps is not None:
             timesteps = timesteps.to(self._device)
             drawn = NoisyBatch(self._schedule.add_noise(latents, drawn.noise, timesteps), drawn.noise, timesteps)
-        target = self._prior(batch, drawn) if batch.prior else None
-        prediction = self._predict(batch, drawn, words)
-        if target is None:
+        mask = None if batch.mask is None else batch.mask.to(self._device, torch.float32)
+        rest = None if mask is None or batch.prior or self._mask_prior == 0 else outside(mask)
+        prior = self._prior(batch, drawn) if batch.prior or (rest is not None and bool(rest.any())) else None
+        prediction = self._predict(batch, drawn, words).float()
+        if prior is not None and batch.prior:
+            target = prior
+        else:
             target = self._schedule.target(latents, drawn.noise, drawn.timesteps)
-        return self._objective(
-            prediction.float(),
-            target,
-            drawn.timesteps,
-            self._schedule,
-            mask=None if batch.mask is None else batch.mask.to(self._device),
-            weights=batch.weights.to(self._device),
-        )
+        weights = batch.weights.to(self._device)
+
+        def loss(target: Tensor, mask: Tensor | None) -> Tensor:
+            return self._objective(prediction, target, drawn.timesteps, self._schedule, mask=mask, weights=weights)
+
+        total = loss(target, mask)
+        if rest is not None and prior is not None:
+            total = total + self._mask_prior * loss(prior, rest)
+        return total
 
     def _predict(self, batch: TrainingBatch, drawn: NoisyBatch, words: WordVectors) -> Tensor:
         with self._autocast():
@@ -143,6 +151,16 @@ class MicroStep:
         if self._autocast_dtype is None:
             return contextlib.nullcontext()
         return torch.autocast(self._device.type, dtype=self._autocast_dtype)
+
+
+def outside(mask: Tensor) -> Tensor:
+    """What `(batch, 1, h, w)` masks leave out, as parts of 1: 0 where a mask is highest, 1 where it is 0.
+
+    OneTrainer's `masked_losses_with_prior` (modules/util/loss/masked_loss.py, 23df383) takes 1 - mask; by the highest
+    value it is the same for masks with white in them, and masks scaled to a mean of 1 need no undoing.
+    """
+    highest = mask.flatten(1).amax(1).clamp(min=torch.finfo(mask.dtype).tiny)
+    return 1 - mask / append_dims(highest, mask.ndim)
 
 
 def split_batch(batch: TrainingBatch, parts: int) -> list[TrainingBatch]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 from lib_pivotal.config import Run, WordConfig
@@ -12,6 +13,8 @@ from lib_pivotal.data.pruning import TagRules, Wording, WordUse, applies
 from lib_pivotal.data.records import Dataset, Picture
 
 WORD_PLACEHOLDERS = ("{word}", "{name}", "[name]")
+HELD_OUT_SHARE = 0.1
+HELD_OUT_MOST = 4
 
 
 def tag_rules(run: Run) -> TagRules:
@@ -76,6 +79,23 @@ def draw_rates(run: Run, pictures: Sequence[Picture], words: Sequence[Sequence[s
 def draws_as_folders_say(run: Run) -> bool:
     """Whether repeats alone decide how often a picture comes."""
     return run.data.balance == "repeats" and all(word.draw_weight == 1.0 for word in run.words)
+
+
+def hold_out(run: Run, pictures: Sequence[Picture]) -> tuple[list[Picture], list[Picture]]:
+    """Every tenth picture of a word, at most four a word, when the separation score is on."""
+    if run.saving.separation_every_steps == 0:
+        return list(pictures), []
+    find = WordFinder([word.name for word in run.words])
+    by_word: dict[str, list[Picture]] = {}
+    for picture in pictures:
+        for name in find(picture.caption)[:1]:
+            by_word.setdefault(name, []).append(picture)
+    held = {
+        picture.key
+        for mine in by_word.values()
+        for picture in mine[:: math.ceil(1 / HELD_OUT_SHARE)][: HELD_OUT_MOST if len(mine) > HELD_OUT_MOST else 0]
+    }
+    return [p for p in pictures if p.key not in held], [p for p in pictures if p.key in held]
 
 
 def _written(run: Run, dataset: Dataset) -> Callable[[Picture], tuple[str, ...]]:

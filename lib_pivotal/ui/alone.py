@@ -11,6 +11,8 @@ from lib_pivotal.runs.manager import RunManager
 from lib_pivotal.ui.tab import build_tab
 
 FONTS = ("Source Sans Pro", "ui-sans-serif", "system-ui", "sans-serif")
+SCRIPTS = ("pivotal.js", "pivotal_data.js")
+"""The others speak to txt2img."""
 BASE_CSS = """
 :root, .dark { --block-background-fill: transparent; --section-header-text-size: 12pt; }
 .block.padded:not(.gradio-accordion) { padding: 0 !important; }
@@ -25,9 +27,9 @@ footer { display: none !important; }
 
 
 def build_page(manager: RunManager, *, root: Path) -> gr.Blocks:
-    """The page as Blocks; `root` holds `style.css` and `javascript/pivotal.js`."""
+    """The page as Blocks; `root` holds `style.css` and the scripts in `javascript`."""
     style = (root / "style.css").read_text(encoding="utf-8")
-    script = (root / "javascript" / "pivotal.js").read_text(encoding="utf-8")
+    script = "\n".join((root / "javascript" / name).read_text(encoding="utf-8") for name in SCRIPTS)
     tab = build_tab(manager)
     theme = gr.themes.Default(font=list(FONTS), font_mono=["ui-monospace", "monospace"])
     for block in tab.blocks.values():  # the web UI marks every element so; style sheets rely on it

@@ -1,7 +1,12 @@
-"""Changing a picture's caption on the page: as written and as trained side by side; the file changes on Save only."""
+"""Changing a picture's caption in a drawer: as written and as trained; the file changes on Save only.
+
+Goes through the pictures of the filter by buttons, or by keys (javascript/pivotal_data.js).
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from html import escape
 from typing import TYPE_CHECKING, Any
 
@@ -10,55 +15,55 @@ import gradio as gr
 from lib_pivotal.config import Run
 from lib_pivotal.errors import DataError, PivotalError
 from lib_pivotal.later import later
-from lib_pivotal.ui.data_panel import gallery_of
-from lib_pivotal.ui.page import Page, error_html, message, quiet, unchanged
+from lib_pivotal.ui.gallery_panel import GALLERY_PARTS, gallery_outputs, places_of
+from lib_pivotal.ui.page import CHECK_JS, Page, error_html, message, quiet, unchanged
+from lib_pivotal.ui.tags_panel import TAGS_PARTS, tags_outputs
 
 if TYPE_CHECKING:
     from lib_pivotal.data import caption_files, captions
     from lib_pivotal.data.records import Picture
     from lib_pivotal.runs import proposal
-    from lib_pivotal.ui import dataset_html, words_html
+    from lib_pivotal.ui import caption_html, thumbs, words_html
 else:
     caption_files = later("lib_pivotal.data.caption_files")
     captions = later("lib_pivotal.data.captions")
+    caption_html = later("lib_pivotal.ui.caption_html")
     proposal = later("lib_pivotal.runs.proposal")
-    dataset_html = later("lib_pivotal.ui.dataset_html")
+    thumbs = later("lib_pivotal.ui.thumbs")
     words_html = later("lib_pivotal.ui.words_html")
 
 NOTHING = ["", "", ""]
 """What is open: the picture's key, what its file held, and where the picture is."""
-
-SHOW_JS = """() => {
-    const box = document.querySelector("#pivotal_caption_box");
-    if (box?.offsetParent) box.scrollIntoView({block: "nearest", behavior: "smooth"});
-    const tips = {
-        caption_text: "The caption as it will stand in the file. Nothing is written before Save.",
-        caption_backup: "Copies the file that is there to NAME.txt.bak first. A copy of before is not replaced.",
-        caption_save: "Writes the caption file.",
-        caption_undo: "Shows the file as it is; what you typed is dropped.",
-        caption_close: "Hides the editor. Not while there are changes that are not saved."
-    };
-    for (const [name, tip] of Object.entries(tips)) {
-        document.querySelector("#pivotal_" + name)?.setAttribute("title", tip);
-    }
-}"""
+PICTURE_PX = 900
+LEGEND = (
+    '<div class="pivotal-legend"><span><b class="pivotal-word">word</b></span><span>stays</span>'
+    '<span><s class="absorbed">taken over by the word</s></span><span><s class="init">its vectors begin so</s></span>'
+    '<span><s class="dropped">left out</s></span></div>'
+)
 
 
 def build_caption_editor(page: Page) -> None:
-    """Hidden until a picture's *caption* is pressed."""
+    """Hidden until a picture is clicked."""
     parts = page.parts
     page.hidden_text("caption_key")
     page.hidden_button("caption_open")
     parts["caption_opened"] = gr.State(NOTHING)
-    page.html("caption_note")  # above the box: in sight where the box is, and also where no box opens
-    with gr.Column(visible=False, elem_id="pivotal_caption_box", elem_classes=["pivotal-section"]) as box:
-        page.html("caption_title")
-        parts["caption_text"] = gr.Textbox(label="Caption", lines=3, max_lines=12, elem_id="pivotal_caption_text")
+    page.html("caption_note")  # outside of the drawer: in sight also where none opens
+    with gr.Column(visible=False, elem_id="pivotal_caption_box", elem_classes=["pivotal-drawer"]) as box:
+        with gr.Row(elem_classes=["pivotal-tools"], elem_id="pivotal_caption_head"):
+            page.html("caption_title")
+            for name, sign in (("previous", "‹"), ("next", "›"), ("close", "✕")):
+                parts[f"caption_{name}"] = gr.Button(
+                    sign, size="sm", elem_id=f"pivotal_caption_{name}", min_width=36, scale=0
+                )
+        page.html("caption_picture")
+        parts["caption_text"] = gr.Textbox(label="Caption", lines=4, max_lines=12, elem_id="pivotal_caption_text")
         page.html("caption_shown")
         with gr.Row(elem_classes=["pivotal-tools"]):
-            parts["caption_save"] = gr.Button("Save", variant="primary", size="sm", elem_id="pivotal_caption_save")
-            parts["caption_undo"] = gr.Button("Take back", size="sm", elem_id="pivotal_caption_undo")
-            parts["caption_close"] = gr.Button("Close", size="sm", elem_id="pivotal_caption_close")
+            parts["caption_save"] = gr.Button(
+                "Save", variant="primary", size="sm", elem_id="pivotal_caption_save", min_width=80
+            )
+            parts["caption_undo"] = gr.Button("Take back", size="sm", elem_id="pivotal_caption_undo", min_width=80)
             parts["caption_backup"] = gr.Checkbox(
                 False, label="Keep the old file as .bak", elem_id="pivotal_caption_backup", container=False
             )
@@ -66,46 +71,50 @@ def build_caption_editor(page: Page) -> None:
 
 
 def bind_caption_editor(page: Page) -> None:
-    """Open, type, save, take back, close."""
+    """Open, go to another one, type, save, take back, close."""
     parts, form = page.parts, page.form
-    shown = [parts[f"caption_{name}"] for name in ("box", "title", "text", "shown", "opened", "note")]
+    shown = [parts[f"caption_{name}"] for name in ("box", "title", "picture", "text", "shown", "opened", "note")]
     typed = [parts["caption_text"], parts["caption_opened"]]
 
-    def opened(run: Run, key: str) -> list[Any]:
-        picture = _picture(page, run, key)
-        text = caption_files.file_text(picture.path)
-        place = caption_files.caption_place(picture.path)
-        what = f"in {place.name}" if place.exists() else f"no file yet; Save writes {place.name}"
-        title = f"<h3>Caption of {escape(picture.key)}</h3><p>{escape(what)}</p>"
-        return [
-            gr.update(visible=True),
-            title,
-            text,
-            side_by_side(page, run, text),
-            [picture.key, text, str(picture.path)],
-            "",
-        ]
+    def failed(error: PivotalError) -> list[Any]:
+        return [*(unchanged() for _ in shown[1:]), error_html(error)]
 
-    def open_picture(key: str, text: str, before: list[str], *values: Any) -> list[Any]:
+    def open_picture(key: str, text: str, before: list[str], query: str, *values: Any) -> list[Any]:
         try:
             if before[0] and before[0] != key:
                 _refuse_unsaved(text, before)
             elif before[0] and _is_changed(text, before):  # the same picture again: go on typing
                 return [gr.update(visible=True), *(unchanged() for _ in shown[1:])]
-            return opened(page.read(values)[0], key)
+            return _opened(page, page.read(values)[0], key, query)
         except PivotalError as error:
-            return [*(unchanged() for _ in shown[1:]), error_html(error)]
+            return failed(error)
 
-    event = quiet(parts["caption_open"].click, open_picture, [parts["caption_key"], *typed, *form.components], shown)
-    event.then(fn=None, _js=SHOW_JS, queue=False)
+    inputs = [*typed, parts["filter"], *form.components]
+    quiet(parts["caption_open"].click, open_picture, [parts["caption_key"], *inputs], shown)
 
-    def undo(before: list[str], *values: Any) -> list[Any]:
+    def beside(step: int) -> Any:
+        def go(text: str, before: list[str], query: str, *values: Any) -> list[Any]:
+            try:
+                _refuse_unsaved(text, before)
+                run = page.read(values)[0]
+                order = _order(page, run, query)
+                here = order.index(before[0]) if before[0] in order else -1 if step > 0 else 0
+                return _opened(page, run, order[(here + step) % len(order)], query) if order else failed(_none_left())
+            except PivotalError as error:
+                return failed(error)
+
+        return go
+
+    quiet(parts["caption_previous"].click, beside(-1), inputs, shown)
+    quiet(parts["caption_next"].click, beside(1), inputs, shown)
+
+    def undo(before: list[str], query: str, *values: Any) -> list[Any]:
         try:
-            return opened(page.read(values)[0], before[0])
+            return _opened(page, page.read(values)[0], before[0], query)
         except PivotalError as error:
-            return [*(unchanged() for _ in shown[1:]), error_html(error)]
+            return failed(error)
 
-    quiet(parts["caption_undo"].click, undo, [parts["caption_opened"], *form.components], shown)
+    quiet(parts["caption_undo"].click, undo, inputs[1:], shown)
 
     def close(text: str, before: list[str]) -> list[Any]:
         try:
@@ -116,20 +125,67 @@ def bind_caption_editor(page: Page) -> None:
 
     outputs = [parts["caption_box"], parts["caption_opened"], parts["caption_note"]]
     quiet(parts["caption_close"].click, close, typed, outputs)
-    quiet(
-        parts["caption_text"].input,
-        lambda text, *values: side_by_side(page, page.read(values)[0], text),
-        [parts["caption_text"], *form.components],
-        parts["caption_shown"],
-    )
+
+    def type_on(text: str, before: list[str], *values: Any) -> str:
+        try:
+            run = page.read(values)[0]
+            return side_by_side(page, run, _picture(page, run, before[0]), text)
+        except PivotalError:  # another folder is scanned by now: Save says so
+            return escape(text or "")
+
+    quiet(parts["caption_text"].input, type_on, [*typed, *form.components], parts["caption_shown"])
     _bind_save(page, typed)
+
+
+def _opened(page: Page, run: Run, key: str, query: str) -> list[Any]:
+    """What the drawer shows of a picture."""
+    picture = _picture(page, run, key)
+    text = caption_files.file_text(picture.path)
+    return [
+        gr.update(visible=True),
+        _title(picture, _order(page, run, query)),
+        _shown(picture),
+        text,
+        side_by_side(page, run, picture, text),
+        [picture.key, text, str(picture.path)],
+        "",
+    ]
+
+
+def _title(picture: Picture, order: Sequence[str]) -> str:
+    place = caption_files.caption_place(picture.path)
+    what = f"in {place.name}" if place.exists() else f"no file yet; Save writes {place.name}"
+    where = f"{order.index(picture.key) + 1} of {len(order)}" if picture.key in order else "not in the filter"
+    return (
+        f'<div data-open="{escape(picture.key)}"><h3 title="{escape(picture.key)}">{escape(picture.path.name)}</h3>'
+        f"<small>{where} · {picture.width_px}×{picture.height_px} · {escape(what)}</small></div>"
+    )
+
+
+def _shown(picture: Picture) -> str:
+    uri = thumbs.thumbnail(picture.path, PICTURE_PX)
+    key = escape(picture.key)
+    image = f'<img src="{uri}" alt="{key}" data-zoom="1" title="Click to enlarge">' if uri else "<em>unreadable</em>"
+    tool = f'<button type="button" class="pivotal-mini" data-paint="{key}" title="Paint a mask">mask</button>'
+    return f'<div class="pivotal-opened">{image}{tool}</div>'
+
+
+def _order(page: Page, run: Run, query: str) -> list[str]:
+    """Keys of the pictures of the filter, in order."""
+    survey = page.desk.survey(run)
+    if survey is None:
+        return []
+    problems = [finding.keys for finding in page.desk.findings(run)]
+    return [survey.dataset.pictures[place].key for place in places_of(survey, query, problems)[1]]
 
 
 def _bind_save(page: Page, typed: list[Any]) -> None:
     parts, form = page.parts, page.form
-    outputs = [parts[name] for name in ("caption_opened", "caption_note", "words_table", "tags", "cards", "gallery")]
+    names = ("caption_opened", "caption_note", "words_table", *TAGS_PARTS, *GALLERY_PARTS)
+    outputs = [parts[name] for name in names]
 
-    def save(text: str, before: list[str], backup: bool, query: str, number: str, *values: Any) -> list[Any]:
+    def save(text: str, before: list[str], backup: bool, *more: Any) -> list[Any]:
+        view, query, number, *values = more
         run = page.read(values)[0]
         try:
             picture = _picture(page, run, before[0])
@@ -142,37 +198,47 @@ def _bind_save(page: Page, typed: list[Any]) -> None:
         except PivotalError as error:
             return [unchanged(), error_html(error), *(unchanged() for _ in outputs[2:])]
         rows = page.desk.rows(run)
-        cards = words_html.tag_cards(rows)
         return [
             [picture.key, caption_files.file_text(picture.path), str(picture.path)],
             message(f"Saved as {place}. Remarks on files are renewed by the next scan.", "ok"),
-            words_html.words_table(rows, proposal.draws_of(run, rows)),
-            gr.update(visible=bool(cards)),
-            cards,
-            gallery_of(page, run, query, number),
+            words_html.words_table(rows, page.desk.draws(run)),
+            *tags_outputs(page, run, view),
+            *gallery_outputs(page, run, query, number),
         ]
 
-    inputs = [*typed, *(parts[name] for name in ("caption_backup", "filter", "gallery_page")), *form.components]
+    inputs = [
+        *typed,
+        *(parts[name] for name in ("caption_backup", "tags_view", "filter", "gallery_page")),
+        *form.components,
+    ]
     event = quiet(parts["caption_save"].click, save, inputs, outputs)
-    event.then(fn=None, _js="() => { document.querySelector('#pivotal_check')?.click(); }", queue=False)
+    event.then(fn=None, _js=CHECK_JS, queue=False)
 
 
-def side_by_side(page: Page, run: Run, text: str) -> str:
+def side_by_side(page: Page, run: Run, picture: Picture, text: str) -> str:
     """The caption with its words coloured, and what is trained of it."""
-    rows = page.desk.rows(run)
+    survey = page.desk.survey(run)
+    if survey is None:
+        return ""
     joined = ", ".join(part for line in (text or "").splitlines() if (part := line.strip().strip(",").strip()))
-    trained = escape(dataset_html.pruned(joined, rows)) or "<em>nothing</em>"
+    named, trained = survey.wording.of_caption(replace(picture, caption=joined, alternatives=()))
+    writer = caption_html.CaptionHtml([word.name for word in run.words])
+    before = writer.before(named, trained, survey.fates(survey.wording.find(named.caption)), written=joined)
     return (
-        f'<div class="pivotal-beside"><div><small>as written</small><p>{dataset_html.caption(joined, rows)}</p></div>'
-        f"<div><small>without what the words take over</small><p>{trained}</p></div></div>"
+        f'<div class="pivotal-beside"><div><small>as written</small><p>{before}</p></div>'
+        f"<div><small>as trained</small><p>{writer.after(trained)}</p></div></div>{LEGEND}"
     )
 
 
 def _picture(page: Page, run: Run, key: str) -> Picture:
     dataset = page.desk.dataset(run.data.folder)
     if dataset is None:
-        raise DataError("the folder is not scanned. Scan it, and press caption below a picture")
+        raise DataError("the folder is not scanned. Scan it, and click a picture")
     return dataset[key]
+
+
+def _none_left() -> DataError:
+    return DataError("no picture is in the filter. Press show all above the pictures")
 
 
 def _is_changed(text: str, before: list[str]) -> bool:

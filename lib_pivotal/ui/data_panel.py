@@ -1,19 +1,23 @@
-"""The Data page: folder, words, tags, what to look at, and the pictures."""
+"""The Data page: the folder, what to look at, and the words."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from dataclasses import replace
-from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
-from lib_pivotal.config import Run, WordConfig
+from lib_pivotal.config import Run, WordConfig, check_run
 from lib_pivotal.errors import PivotalError
 from lib_pivotal.later import later
 from lib_pivotal.runs.presets import preset
-from lib_pivotal.ui.page import NO_WORDS, Page, error_html, note, quiet, unchanged
+from lib_pivotal.ui.gallery_panel import GALLERY_PARTS, gallery_outputs
+from lib_pivotal.ui.page import CHECK_JS, NO_WORDS, Page, error_html, note, quiet, unchanged
+from lib_pivotal.ui.plan_panel import PLAN_PARTS, plan_outputs, remedied
+from lib_pivotal.ui.tags_panel import TAGS_PARTS, tags_outputs
 
 if TYPE_CHECKING:
     from lib_pivotal.runs import proposal
@@ -27,6 +31,12 @@ EMPTY = (
     '<div class="pivotal-empty">Give a folder of pictures. A caption is a text file of the same name; '
     "sub-folders and kohya's <code>10_name</code> folders are read as well.</div>"
 )
+
+
+DATA_PARTS = (*PLAN_PARTS, "words_table", *TAGS_PARTS, "pictures", *GALLERY_PARTS, "proposed")
+"""What a scan, or settings of before, fill beside the form."""
+NOTHING_PROPOSED = ["", "[]"]
+"""The folder whose words were proposed last, and these words."""
 
 
 def build_data_panel(page: Page) -> None:
@@ -49,118 +59,93 @@ def build_data_panel(page: Page) -> None:
             page.parts["add_word"] = gr.Button(
                 "Add a word", size="sm", elem_id="pivotal_add_word", min_width=120, scale=0
             )
+            page.parts["anew"] = gr.Button("Propose anew", size="sm", elem_id="pivotal_anew", min_width=120, scale=0)
             gr.HTML('<div class="pivotal-help"></div>', elem_classes=["pivotal-html"])
         page.form.add("words", elem_classes=["pivotal-hidden"], show_label=False)
-    with gr.Accordion("Tags: what each word takes over", open=False, elem_id="pivotal_tags", visible=False) as tags:
-        page.html("cards")
-    page.parts["tags"] = tags
-    with gr.Column(elem_classes=["pivotal-section"], visible=False) as pictures:
-        gr.HTML("<h3>Pictures</h3>", elem_classes=["pivotal-html"])
-        with gr.Row(elem_classes=["pivotal-tools"]):
-            page.parts["filter"] = gr.Textbox(
-                placeholder="Filter by word, tag or file name; several by commas",
-                show_label=False,
-                container=False,
-                label="Filter of pictures",
-                elem_id="pivotal_gallery_filter",
-                scale=3,
-                max_lines=1,
-            )
-            page.html("filters")
-        page.html("gallery")
-    page.parts["pictures"] = pictures
-    page.hidden_text("gallery_page", "0")
-    page.hidden_button("gallery_show")
+    page.parts["proposed"] = gr.State(NOTHING_PROPOSED)
+    page.hidden_text("remedy", "{}")
+    page.hidden_button("remedy_now")
 
 
 def bind_data_panel(page: Page) -> None:
-    """Scan, add a word, filter and turn pages."""
+    """Scan, propose anew, add a word."""
     parts, form = page.parts, page.form
-    names = ("summary", "findings", "words_table", "tags", "cards", "pictures", "filters", "gallery")
-    outputs = [*form.components, parts["preset"], parts["preset_help"], *(parts[name] for name in names)]
+    outputs = [*form.components, parts["preset"], parts["preset_help"], *(parts[name] for name in DATA_PARTS)]
 
-    def scan(*values: Any) -> list[Any]:
-        return _scanned(page, page.read(values)[0])
+    def scan(proposed: Sequence[str], *values: Any) -> list[Any]:
+        return _scanned(page, page.read(values)[0], proposed)
 
-    for event in (parts["scan"].click, form["data.folder"].submit):
-        event(
-            fn=scan, inputs=form.components, outputs=outputs, show_progress="minimal", queue=False, api_name=False
-        ).then(fn=None, _js="() => { document.querySelector('#pivotal_check')?.click(); }", queue=False)
+    def anew(*values: Any) -> list[Any]:
+        return _scanned(page, replace(page.read(values)[0], words=()), NOTHING_PROPOSED)
+
+    inputs = [parts["proposed"], *form.components]
+    for event, act, given in (
+        (parts["scan"].click, scan, inputs),
+        (form["data.folder"].submit, scan, inputs),
+        (parts["anew"].click, anew, form.components),
+    ):
+        event(fn=act, inputs=given, outputs=outputs, show_progress="minimal", queue=False, api_name=False).then(
+            fn=None, _js=CHECK_JS, queue=False
+        )
 
     def add_word(*values: Any) -> list[Any]:
         run = page.read(values)[0]
         run = replace(run, words=(*run.words, WordConfig(name=_free_name(run))))
         rows = page.desk.rows(run)
-        return [words_html.words_json(run.words), words_html.words_table(rows, proposal.draws_of(run, rows))]
+        return [words_html.words_json(run.words), words_html.words_table(rows, page.desk.draws(run))]
 
     quiet(parts["add_word"].click, add_word, form.components, [form["words"], parts["words_table"]])
-
-    def show(query: str, number: str, *values: Any) -> str:
-        return gallery_of(page, page.read(values)[0], query, number)
-
-    inputs = [parts["filter"], parts["gallery_page"], *form.components]
-    quiet(parts["gallery_show"].click, show, inputs, parts["gallery"])
-    quiet(
-        parts["filter"].change,
-        lambda query, *values: show(query, "0", *values),
-        [parts["filter"], *form.components],
-        parts["gallery"],
-    )
+    _bind_remedies(page)
 
 
-def _scanned(page: Page, run: Run) -> list[Any]:
+def _bind_remedies(page: Page) -> None:
+    """A button of a finding changes the run and draws everything anew."""
+    parts, form = page.parts, page.form
+
+    def mend(asked: str, proposed: list[str], *values: Any) -> list[Any]:
+        try:
+            run = remedied(page, page.read(values)[0], asked)
+        except PivotalError as error:
+            shown = [error_html(error) if name == "findings" else unchanged() for name in DATA_PARTS]
+            return [*(unchanged() for _ in form.components), *shown]
+        label = json.loads(asked).get("label", "")
+        return [*form.write(run), *data_outputs(page, run, (f"Done: {label}.",))[:-1], proposed]
+
+    outputs = [*form.components, *(parts[name] for name in DATA_PARTS)]
+    inputs = [parts["remedy"], parts["proposed"], *form.components]
+    quiet(parts["remedy_now"].click, mend, inputs, outputs).then(fn=None, _js=CHECK_JS, queue=False)
+
+
+def _scanned(page: Page, run: Run, proposed: Sequence[str]) -> list[Any]:
     """Values of all outputs after a scan; where it fails, only the reason changes."""
     count = len(page.form.components)
+    folder, words = proposed
     try:
-        run, key, remarks = page.desk.propose(run)
+        before = check_run({"words": json.loads(words)})[0].words
+        found = page.desk.propose(run, before=before, known=bool(folder) and folder == run.data.folder)
     except PivotalError as error:
-        return [unchanged() for _ in range(count + 2)] + [error_html(error), ""] + [unchanged() for _ in range(6)]
-    chosen = preset(key)
-    remark = note("info", chosen.help)
-    return [*page.form.write(run), gr.update(value=chosen.label), remark, *data_outputs(page, run, remarks)]
+        left = len(DATA_PARTS) - 2
+        return [unchanged() for _ in range(count + 2)] + [error_html(error), ""] + [unchanged() for _ in range(left)]
+    chosen = [unchanged(), note("info", "Scanned again: settings stay as they are.")]
+    if found.preset_key:
+        chosen = [gr.update(value=preset(found.preset_key).label), note("info", preset(found.preset_key).help)]
+    state = [run.data.folder, words_html.words_json(found.words)]
+    return [*page.form.write(found.run), *chosen, *data_outputs(page, found.run, found.remarks)[:-1], state]
 
 
 def data_outputs(page: Page, run: Run, remarks: tuple[str, ...] = ()) -> list[Any]:
-    """What stands below the folder for a run whose folder was scanned (or was not)."""
-    dataset = page.desk.dataset(run.data.folder)
-    rows = page.desk.rows(run)
-    table = words_html.words_table(rows, proposal.draws_of(run, rows))
-    if dataset is None:
-        shown = gr.update(visible=False)
-        return [EMPTY, "", table, shown, "", shown, "", ""]
-    findings = page.desk.findings(run, rows, remarks)
-    cards = words_html.tag_cards(rows)
+    """What stands below the folder for a run whose folder was scanned (or was not); in the order of DATA_PARTS."""
+    table = words_html.words_table(page.desk.rows(run), page.desk.draws(run))
+    scanned = page.desk.dataset(run.data.folder) is not None
+    planned = plan_outputs(page, run, remarks)
     return [
-        dataset_html.summary(dataset, len(rows), len(findings)),
-        dataset_html.problems_list(findings),
+        *(planned if scanned else [EMPTY, *planned[1:]]),
         table,
-        gr.update(visible=bool(cards)),
-        cards,
-        gr.update(visible=True),
-        _filters([row.word.name for row in rows]),
-        dataset_html.gallery(dataset.pictures, page=0, rows=rows),
+        *tags_outputs(page, run),
+        gr.update(visible=scanned),
+        *gallery_outputs(page, run),
+        [run.data.folder, "[]"] if scanned else NOTHING_PROPOSED,
     ]
-
-
-def gallery_of(page: Page, run: Run, query: str, number: str) -> str:
-    """The page of thumbnails that a filter and a page's number ask for."""
-    dataset = page.desk.dataset(run.data.folder)
-    if dataset is None:
-        return ""
-    rows = page.desk.rows(run)
-    pictures = dataset_html.matching(dataset, query or "", page.desk.findings(run, rows))
-    last = max(0, (len(pictures) - 1) // dataset_html.PAGE)
-    wanted = int(number) if (number or "").isdigit() else 0
-    return dataset_html.gallery(pictures, page=min(wanted, last), rows=rows)
-
-
-def _filters(names: list[str]) -> str:
-    chips = "".join(
-        f'<button type="button" class="pivotal-chip" data-filter="{escape(name)}">{escape(name)}</button>'
-        for name in names
-    )
-    everything = '<button type="button" class="pivotal-chip" data-filter="">all</button>'
-    return f'<div class="pivotal-chips">{everything}{chips}</div>'
 
 
 def _free_name(run: Run) -> str:

@@ -1,120 +1,162 @@
-"""A scanned folder as HTML: a line, what to look at, and thumbnails with captions in which words are coloured."""
+"""A scanned folder as HTML: a line, what to look at, filters with counts, and thumbnails with their captions."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import json
+from collections.abc import Mapping, Sequence
 from html import escape
 
-from lib_pivotal.data.captions import WordFinder, split_tags
+from lib_pivotal.data.findings import Finding, Remedy
 from lib_pivotal.data.records import Dataset, Picture
-from lib_pivotal.data.tags import prune, same_tag
-from lib_pivotal.runs.proposal import WordRow
-from lib_pivotal.ui.charts import COLOURS
-from lib_pivotal.ui.thumbs import thumbnail
+from lib_pivotal.ui.caption_html import CaptionHtml
+from lib_pivotal.ui.picture_filter import NO_WORD, Facets, Part
+from lib_pivotal.ui.survey import Survey
+from lib_pivotal.ui.thumbs import stamp
 
-PAGE = 24
-THUMB_PX = 176
-ALL = "all pictures"
+PAGE = 48
+THUMB_PX = 208
 SIGNS = {"error": "✕", "warning": "!", "info": "i"}
-
-Finding = tuple[str, str, tuple[str, ...]]
-"""Level, text, and the pictures that it is about."""
+HINT = "Click: only these. Once more: all again. With Alt or Ctrl: all but these."
+FIRST = 6
+"""So many findings are in sight; the others are folded."""
 
 
 def summary(dataset: Dataset, words: int, findings: int) -> str:
     """One line: how much there is."""
     things = "nothing to look at" if not findings else f"{findings} thing{'s' if findings != 1 else ''} to look at"
-    pictures = f"{len(dataset)} picture{'s' if len(dataset) != 1 else ''}"
+    pictures = f"{len(dataset):,} picture{'s' if len(dataset) != 1 else ''}".replace(",", " ")
     count = f"{words} word{'s' if words != 1 else ''}"
     return f'<div class="pivotal-summary"><b>{pictures}</b> · <b>{count}</b> · {things}</div>'
 
 
 def problems_list(findings: Sequence[Finding]) -> str:
-    """Each with what to do; where pictures are meant, a button that shows them."""
+    """Each with what to do: a button that shows its pictures, and one for each remedy."""
     if not findings:
         return ""
-    items = []
-    for number, (level, text, keys) in enumerate(findings):
-        button = (
-            f'<button type="button" class="pivotal-mini" data-show="{number}">show {len(keys)}</button>' if keys else ""
+    items = [_finding(number, finding) for number, finding in enumerate(findings, 1)]
+    shown = f'<ul class="pivotal-problems">{"".join(items[:FIRST])}</ul>'
+    rest = items[FIRST:]
+    if rest:
+        shown += (
+            f'<details class="pivotal-rest"><summary>{len(rest)} more</summary>'
+            f'<ul class="pivotal-problems">{"".join(rest)}</ul></details>'
         )
-        items.append(f'<li class="{level}"><i>{SIGNS[level]}</i><span>{escape(text)}</span>{button}</li>')
-    return f'<ul class="pivotal-problems">{"".join(items)}</ul>'
+    return shown
 
 
-def matching(dataset: Dataset, query: str, findings: Sequence[Finding]) -> list[Picture]:
-    """Pictures of a filter: `problem 2`, or text that name or caption hold (several, by commas: all of them)."""
-    query = query.strip()
-    if query.startswith("problem "):
-        number = query.removeprefix("problem ").strip()
-        keys = set(findings[int(number) - 1][2]) if number.isdigit() and 0 < int(number) <= len(findings) else set()
-        return [picture for picture in dataset.pictures if picture.key in keys]
-    wanted = [part.strip().lower() for part in query.split(",") if part.strip()]
-    return [p for p in dataset.pictures if all(part in p.caption.lower() or part in p.key.lower() for part in wanted)]
-
-
-def gallery(pictures: Sequence[Picture], *, page: int, rows: Sequence[WordRow]) -> str:
-    """One page of thumbnails; `rows` colour their words and strike out what they absorb."""
-    if not pictures:
-        return '<div class="pivotal-empty">No picture matches.</div>'
-    shown = pictures[page * PAGE : (page + 1) * PAGE]
-    cells = "".join(_cell(picture, rows) for picture in shown)
-    last = (len(pictures) - 1) // PAGE
-    return f'<div class="pivotal-gallery">{cells}</div>{_pager(page, last, len(pictures))}'
-
-
-def _cell(picture: Picture, rows: Sequence[WordRow]) -> str:
-    uri = thumbnail(picture.path, THUMB_PX)
-    image = f'<img src="{uri}" alt="{escape(picture.key)}" data-zoom="1" loading="lazy">' if uri else "<i></i>"
-    repeats = f" · ×{picture.repeats}" if picture.repeats != 1 else ""
-    mask = " · mask" if picture.mask_path else ""
-    size = f"{picture.width_px}×{picture.height_px}"
-    key = escape(picture.key)
-    tool = (
-        f'<button type="button" class="pivotal-mini" data-caption="{key}">caption</button> '
-        f'<button type="button" class="pivotal-mini" data-paint="{key}">mask</button>'
-    )
+def _finding(number: int, finding: Finding) -> str:
+    tools = "".join(_remedy(remedy) for remedy in finding.remedies)
+    if finding.keys:
+        tools += (
+            f'<button type="button" class="pivotal-mini" data-show="{number}" title="Show only these pictures below">'
+            f"show {len(finding.keys)}</button>"
+        )
+    text = escape(finding.text)
     return (
-        f"<figure>{image}<figcaption><b>{escape(picture.path.name)}</b><small>{size}{repeats}{mask} {tool}</small>"
-        f"<p>{caption(picture.caption, rows)}</p></figcaption></figure>"
+        f'<li class="{finding.severity}"><i>{SIGNS[finding.severity]}</i><span>{text}</span><span>{tools}</span></li>'
     )
 
 
-def caption(text: str, rows: Sequence[WordRow]) -> str:
-    """Words in their colours; tags that a word takes over struck out."""
-    names = [row.word.name for row in rows]
-    find = WordFinder(names)
-    kept = {same_tag(tag) for tag in split_tags(pruned(text, rows))}
-    parts = []
-    for tag in split_tags(text):
-        words = find(tag)
-        if words:
-            colour = COLOURS[names.index(words[0]) % len(COLOURS)]
-            parts.append(f'<b class="pivotal-word" style="--word:{colour}">{escape(tag)}</b>')
-        elif same_tag(tag) not in kept:
-            parts.append(f'<s title="taken over by the word">{escape(tag)}</s>')
-        else:
-            parts.append(escape(tag))
-    return ", ".join(parts) or "<em>no caption</em>"
+def _remedy(remedy: Remedy) -> str:
+    asked = escape(json.dumps(remedy.as_dict(), ensure_ascii=False))
+    return (
+        f'<button type="button" class="pivotal-mini remedy" data-remedy="{asked}" '
+        f'title="Changes the settings of the run; no file is touched">{escape(remedy.label)}</button>'
+    )
 
 
-def pruned(text: str, rows: Iterable[WordRow]) -> str:
-    """The caption as it is trained: without what its words absorb."""
-    for row in rows:
-        if row.word.prune:
-            text = prune([text], row.word.name, row.absorbed)[0]
-    return text
+def filters(facets: Facets, parts: Sequence[Part], findings: Sequence[Finding], *, shown: int, total: int) -> str:
+    """Rows of buttons: what the filter holds now, and what it can be narrowed by, each with its number of pictures."""
+    chosen = {str(part.__class__(part.kind, part.value)): part for part in parts}
+    words = {f"word:{name}": (name, count) for name, count in facets.words.items() if name != NO_WORD}
+    if facets.words.get(NO_WORD) or f"word:{NO_WORD}" in chosen:
+        words[f"word:{NO_WORD}"] = ("no word", facets.words.get(NO_WORD, 0))
+    tags = {f"tag:{tag.lower()}": (tag, count) for tag, count in facets.tags.items()}
+    here = {f"tag:{part.value}": (part.value, shown) for part in parts if part.kind == "tag"}
+    problems = {
+        f"problem:{number}": (f"{SIGNS[findings[number - 1].severity]} {_short(findings[number - 1].text)}", count)
+        for number, count in facets.problems.items()
+        if count or f"problem:{number}" in chosen
+    }
+    rows = [("words", words), ("tags", {**here, **tags}), ("to look at", problems)]
+    body = "".join(_filter_row(title, items, chosen) for title, items in rows if items)
+    everything = (
+        '<button type="button" class="pivotal-mini" data-filter="" title="Show all pictures">show all</button>'
+        if parts
+        else ""
+    )
+    count = f"<b>{shown}</b> of {total} pictures" if parts else f"<b>{total}</b> pictures"
+    return f'<div class="pivotal-filters">{body}<div><span></span><div>{count} {everything}</div></div></div>'
+
+
+def _filter_row(title: str, items: Mapping[str, tuple[str, int]], chosen: Mapping[str, Part]) -> str:
+    chips = []
+    for text, (label, count) in items.items():
+        part = chosen.get(text)
+        state = "" if part is None else " without" if part.without else " chosen"
+        chips.append(
+            f'<button type="button" class="pivotal-chip{state}" data-part="{escape(text)}" title="{HINT}">'
+            f"{escape(label)} <small>{count}</small></button>"
+        )
+    return f'<div><span>{title}</span><div class="pivotal-chips">{"".join(chips)}</div></div>'
+
+
+def _short(text: str, most: int = 42) -> str:
+    return text if len(text) <= most else text[: most - 1].rstrip() + "…"
+
+
+def gallery(survey: Survey, places: Sequence[int], *, page: int) -> str:
+    """One page of thumbnails; `places` are the pictures of the filter. The images themselves come by `data-thumb`."""
+    if not places:
+        return '<div class="pivotal-empty">No picture matches.</div>'
+    pictures = survey.dataset.pictures
+    writer = CaptionHtml([word.name for word in survey.run.words])
+    shown = [pictures[place] for place in places[page * PAGE : (page + 1) * PAGE]]
+    cells = "".join(_cell(picture, survey, writer) for picture in shown)
+    last = (len(places) - 1) // PAGE
+    return f'<div class="pivotal-gallery">{cells}</div>{_pager(page, last, len(places))}'
+
+
+def _cell(picture: Picture, survey: Survey, writer: CaptionHtml) -> str:
+    key, name = escape(picture.key), escape(picture.path.name)
+    image = (
+        f'<img data-thumb="{key}" data-stamp="{stamp(picture.path)}" data-caption="{key}" alt="{key}" tabindex="0" '
+        f'role="button" title="Open {name} and its caption">'
+    )
+    facts = [f"{picture.width_px}×{picture.height_px}"]
+    facts += [f"×{picture.repeats}"] if picture.repeats != 1 else []
+    facts += ["mask"] if picture.mask_path else []
+    tool = f'<button type="button" class="pivotal-mini" data-paint="{key}" title="Paint a mask">mask</button>'
+    return (
+        f'<figure data-key="{key}">{image}<figcaption><b title="{key}">{name}</b>'
+        f"<small><span>{' · '.join(facts)}</span>{tool}</small>"
+        f"<p>{caption_of(survey, picture, writer)}</p></figcaption></figure>"
+    )
+
+
+def caption_of(survey: Survey, picture: Picture, writer: CaptionHtml) -> str:
+    """A picture's caption with words in colour; what is not trained struck out."""
+    named, trained = survey.pair(picture.key)
+    return writer.before(named, trained, survey.fates(survey.wording.words_of[picture.key]), written=picture.caption)
 
 
 def _pager(page: int, last: int, count: int) -> str:
     if last == 0:
-        return f'<div class="pivotal-pager"><span>{count} shown</span></div>'
+        return ""
     first, end = page * PAGE + 1, min((page + 1) * PAGE, count)
     back = _page_button("‹ back", page - 1, disabled=page == 0)
     ahead = _page_button("next ›", page + 1, disabled=page == last)
-    return f'<div class="pivotal-pager">{back}<span>{first}-{end} of {count}</span>{ahead}</div>'
+    numbers = sorted({0, last, *range(max(0, page - 2), min(last, page + 2) + 1)})
+    parts, before = [], -1
+    for number in numbers:
+        if number != before + 1:
+            parts.append("<span>…</span>")
+        chosen = " chosen" if number == page else ""
+        parts.append(_page_button(str(number + 1), number, disabled=False, kind=chosen))
+        before = number
+    return f'<div class="pivotal-pager">{back}{"".join(parts)}{ahead}<span>{first}-{end} of {count}</span></div>'
 
 
-def _page_button(label: str, page: int, *, disabled: bool) -> str:
+def _page_button(label: str, page: int, *, disabled: bool, kind: str = "") -> str:
     state = " disabled" if disabled else ""
-    return f'<button type="button" class="pivotal-mini" data-page="{page}"{state}>{label}</button>'
+    return f'<button type="button" class="pivotal-mini{kind}" data-page="{page}"{state}>{label}</button>'

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import json
 import re
 import shutil
@@ -14,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lib_pivotal.bundle.format import META_RUN
-from lib_pivotal.config import Run, check_run, write_run
+from lib_pivotal.config import Run, WordConfig, check_run, write_run
 from lib_pivotal.errors import BundleError, ConfigError, Fault, HostError, PivotalError
 from lib_pivotal.files import replacing
 from lib_pivotal.later import later
@@ -25,17 +27,22 @@ from lib_pivotal.ui.run_html import is_active
 if TYPE_CHECKING:
     from lib_pivotal.bundle import safetensors_file
     from lib_pivotal.data import dataset as scanning
+    from lib_pivotal.data import findings as finding
+    from lib_pivotal.data.findings import Finding
     from lib_pivotal.data.records import Dataset
-    from lib_pivotal.runs import naming, proposal
+    from lib_pivotal.runs import naming, proposal, rescan
+    from lib_pivotal.runs.plan import Plan
     from lib_pivotal.runs.proposal import WordRow
-    from lib_pivotal.training import prepare as preparing
-    from lib_pivotal.ui.dataset_html import Finding
+    from lib_pivotal.ui import survey as surveying
+    from lib_pivotal.ui.survey import Survey, Surveys
 else:
     scanning = later("lib_pivotal.data.dataset")
     safetensors_file = later("lib_pivotal.bundle.safetensors_file")
+    finding = later("lib_pivotal.data.findings")
     naming = later("lib_pivotal.runs.naming")
-    preparing = later("lib_pivotal.training.prepare")
     proposal = later("lib_pivotal.runs.proposal")
+    rescan = later("lib_pivotal.runs.rescan")
+    surveying = later("lib_pivotal.ui.survey")
 
 SCANS_KEPT = 4
 _BAD_IN_FILES = re.compile(r'[<>:"/\\|?*,\x00-\x1f]')
@@ -51,13 +58,24 @@ class Checked:
     name_note: tuple[str, str]
 
 
+@dataclass(frozen=True)
+class Proposed:
+    """What a scan makes of a run: the run with its words, the preset (empty: settings stay), remarks, and the words
+    that were proposed, for the next scan to know which were changed by hand."""
+
+    run: Run
+    preset_key: str
+    remarks: tuple[str, ...]
+    words: tuple[WordConfig, ...]
+
+
 class Desk:
     """Everything that a page asks for; knows the manager, and keeps the last scans."""
 
     def __init__(self, manager: RunManager) -> None:
         self.manager = manager
         self._scans: OrderedDict[str, Dataset] = OrderedDict()
-        self._described: tuple[object, tuple[WordRow, ...]] = None, ()
+        self._names: tuple[object, tuple[Finding, ...]] = None, ()
         self._lock = threading.Lock()
 
     # ---- data ----
@@ -75,6 +93,7 @@ class Desk:
         with self._lock:
             self._scans[folder.strip()] = dataset
             self._scans.move_to_end(folder.strip())
+            self._names = None, ()
             while len(self._scans) > SCANS_KEPT:
                 self._scans.popitem(last=False)
         return dataset
@@ -92,18 +111,29 @@ class Desk:
                 return
             pictures = tuple(replace(p, caption=caption) if p.key == key else p for p in dataset.pictures)
             self._scans[folder.strip()] = replace(dataset, pictures=pictures)
-            self._described = None, ()
 
-    def propose(self, run: Run) -> tuple[Run, str, tuple[str, ...]]:
-        """Scan the run's folder and fit words, size, steps and name to it: the run, its preset, remarks."""
+    def propose(self, run: Run, *, before: Sequence[WordConfig] = (), known: bool = False) -> Proposed:
+        """Scan the run's folder and fit words to it; at first size, balance, preset and name as well.
+
+        `before` are the words that the last scan proposed: those that differ from it are the user's and stay.
+        `known`: this folder was scanned with these settings already, so that they stay.
+        """
         dataset = self.scan(run.data.folder)
         proposed = proposal.propose(dataset, run)
         words = tuple(row.word for row in proposed.rows)
-        name = run.name or proposal.legal_name(dataset.folder.resolve().name)
+        merged = rescan.merged_words(run.words, before, words)
+        run = replace(run, words=merged.words)
+        remarks = (*proposed.remarks, *merged.remarks)
+        if known:
+            return Proposed(run, "", remarks, words)
         data = replace(run.data, resolution_px=proposed.resolution_px, balance=proposed.balance)
-        run = replace(run, name=name, words=words, data=data)
-        key = fitting_preset(proposed.rows)
-        return self.with_preset(key, run, proposed.rows), key, proposed.remarks
+        run = replace(run, name=run.name or proposal.legal_name(dataset.folder.resolve().name), data=data)
+        rows = proposed.rows if merged.words == words else self.rows(run)
+        key = fitting_preset(rows)
+        run = self.with_preset(key, run, rows)
+        by_hand = {word.name: word for word in merged.words if word.name in merged.kept}
+        run = replace(run, words=tuple(by_hand.get(word.name, word) for word in run.words))
+        return Proposed(run, key, remarks, words)
 
     def with_preset(self, key: str, run: Run, rows: Sequence[WordRow]) -> Run:
         """The run with a preset's settings, and over them those that the user has chosen for all runs."""
@@ -111,51 +141,59 @@ class Desk:
 
     def rows(self, run: Run) -> tuple[WordRow, ...]:
         """The run's words with what the scanned pictures say of them."""
-        dataset = self.dataset(run.data.folder)
-        if dataset is None:
-            return tuple(proposal.WordRow(word, 0, 0.0) for word in run.words)
-        key = (id(dataset), run.words, run.data)
-        with self._lock:
-            known, rows = self._described
-        if known != key:
-            rows = proposal.describe_words(dataset, run)
-            with self._lock:
-                self._described = key, rows
-        return rows
+        survey = self.survey(run)
+        return tuple(proposal.WordRow(word, 0, 0.0) for word in run.words) if survey is None else survey.rows
 
-    def findings(self, run: Run, rows: Sequence[WordRow], remarks: Sequence[str] = ()) -> list[Finding]:
-        """All that is worth a look: of the files, of the words, of the run."""
+    def survey(self, run: Run) -> Survey | None:
+        """The scanned folder under these settings; None where it is not scanned."""
         dataset = self.dataset(run.data.folder)
-        if dataset is None:
-            return []
-        found: list[Finding] = [(p.level, p.message, p.keys) for p in dataset.problems]
-        found += [("warning", text, ()) for text in proposal.word_problems(run, rows)]
+        return None if dataset is None else self._surveys.of(dataset, run)
+
+    @functools.cached_property
+    def _surveys(self) -> Surveys:
+        return surveying.Surveys()
+
+    def plan(self, run: Run) -> Plan | None:
+        """What the run will do with the scanned folder; None where it is not scanned.
+
+        Raises:
+            PivotalError: a setting of sizes is none.
+        """
+        survey = self.survey(run)
+        return None if survey is None else survey.plan
+
+    def findings(self, run: Run, remarks: Sequence[str] = ()) -> tuple[Finding, ...]:
+        """All that is worth a look: of files, words, captions, pictures, draws and names; `remarks` come last."""
+        survey = self.survey(run)
+        if survey is None:
+            return ()
+        try:
+            found = list(survey.plan.findings)
+        except PivotalError:
+            found = [finding.of_problem(problem) for problem in survey.dataset.problems]
         found += self._about_names(run)
-        names = [row.word.name for row in rows]
-        for first, second, count in proposal.never_apart(dataset, names):
-            text = f"{first} and {second} never appear apart ({count} pictures): the run cannot tell which is which."
-            found.append(("warning", text, ()))
-        named = {key for row in rows for key in row.keys}
-        unnamed = [p.key for p in dataset.pictures if p.key not in named]
-        if names and unnamed and not run.data.templates:
-            text = f"{len(unnamed)} picture(s) name none of the words: they teach the network, but no word."
-            found.append(("info", text, tuple(unnamed)))
-        found += [(p.level, p.message, p.keys) for p in preparing.dataset_remarks(run, dataset.pictures)]
-        found += [("info", remark, ()) for remark in remarks]
-        order = {"error": 0, "warning": 1, "info": 2}
-        return sorted(found, key=lambda finding: order[finding[0]])
+        found += [finding.Finding("remark", "info", text) for text in remarks]
+        return finding.worst_first(found)
 
     def _about_names(self, run: Run) -> list[Finding]:
         """What the checker of names has against the run's words; faults of spelling stand in the table already."""
-        found: list[Finding] = []
+        key = (run.name, tuple((word.name, word.vectors) for word in run.words))
+        with self._lock:
+            known, found = self._names
+        if known == key:  # files are looked at for each word
+            return list(found)
+        issues: list[Finding] = []
         for word in run.words:
             siblings = {other.name: "this run" for other in run.words if other is not word}
             for issue in naming.name_issues(
                 self.manager.studio, word.name, vectors=word.vectors, file=f"{run.name}.safetensors", siblings=siblings
             ):
                 if issue.level != "info":
-                    found.append(("warning", f"{issue.reason}. {issue.remedy}".strip(), ()))
-        return found
+                    text = f"{issue.reason}. {issue.remedy}".strip()
+                    issues.append(finding.Finding("name", "warning", text, (), (word.name,)))
+        with self._lock:
+            self._names = key, tuple(issues)
+        return issues
 
     # ---- before a run ----
 
@@ -169,7 +207,15 @@ class Desk:
         note = self.name_note(run.name)
         if note[0] == "error":
             found.append(Fault("name", run.name, note[1]))
-        return Checked(run, tuple(found), proposal.draws_of(run, self.rows(run)), note)
+        return Checked(run, tuple(found), self.draws(run), note)
+
+    def draws(self, run: Run) -> dict[str, float]:
+        """How often each word is drawn in the run, on average; 0 where nothing is scanned."""
+        with contextlib.suppress(PivotalError):
+            plan = self.plan(run)
+            if plan is not None:
+                return {word.name: word.draws for word in plan.words}
+        return proposal.draws_of(run, self.rows(run))
 
     def name_note(self, name: str) -> tuple[str, str]:
         """Of the file's name: a level (`ok`, `warning`, `error`) and what to know."""

@@ -139,6 +139,7 @@ TABLE: tuple[Entry, ...] = (
     Entry("data.mask_normalise", "Masks to a mean of 1", "pictures"),
     Entry("data.mask_minimum", "Weight of what is masked", "pictures"),
     Entry("data.mask_off", "Chance of no mask", "pictures"),
+    Entry("data.mask_prior", "Keep what is masked", "pictures"),
     Entry("data.mask_temperature", "Temperature of masks", "pictures"),
     Entry("regularisation.folder", "Folder of class pictures", "regularisation"),
     Entry("regularisation.weight", "Weight of class pictures", "regularisation"),

@@ -32,6 +32,10 @@ WHAT = (
     "five times as much. Masks are used when Masks (Train, Pictures and masks) is not none."
 )
 
+INTO_VIEW_JS = """() => {
+    document.querySelector("#pivotal_mask_box")?.scrollIntoView({block: "start", behavior: "smooth"});
+}"""
+
 
 def build_mask_panel(page: Page) -> None:
     """Hidden until a picture's *mask* is pressed."""
@@ -89,7 +93,8 @@ def bind_mask_panel(page: Page) -> None:
 
     inputs = [parts["mask_key"], *form.components]
     names = ("mask_box", "mask_title", "mask_editor", "mask_shown", "mask_note")
-    quiet(parts["mask_open"].click, open_picture, inputs, [parts[name] for name in names])
+    event = quiet(parts["mask_open"].click, open_picture, inputs, [parts[name] for name in names])
+    event.then(fn=None, _js=INTO_VIEW_JS, queue=False)
 
     def painting(anew: bool) -> Any:
         def save(painted: Any, weight: float, rest: float, key: str, *values: Any) -> list[Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
@@ -18,10 +19,13 @@ from lib_pivotal.ui.desk import Checked, Desk, sentence
 from lib_pivotal.ui.form import TABLE, Form
 
 if TYPE_CHECKING:
+    from lib_pivotal.ui import dataset_html, thumbs, words_html
     from lib_pivotal.ui import shelf as shelves
-    from lib_pivotal.ui import words_html
     from lib_pivotal.ui.shelf import Shelf
+    from lib_pivotal.ui.thumbs import Thumbs
 else:
+    dataset_html = later("lib_pivotal.ui.dataset_html")
+    thumbs = later("lib_pivotal.ui.thumbs")
     shelves = later("lib_pivotal.ui.shelf")
     words_html = later("lib_pivotal.ui.words_html")
 
@@ -30,6 +34,10 @@ NO_WORDS = (
     '<div class="pivotal-empty">No words yet. Scan a folder: words that its captions use are proposed here. '
     "Or add one by hand.</div>"
 )
+
+
+CHECK_JS = "() => window.pivotalPage?.redraw('check')"
+"""After an event: all that hangs on the settings is looked at again."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +66,11 @@ class Page:
         """Work on the files of the LoRA folder."""
         return shelves.Shelf(self.desk.manager.studio)
 
+    @functools.cached_property
+    def thumbs(self) -> Thumbs:
+        """Thumbnails of the Data page."""
+        return thumbs.Thumbs(dataset_html.THUMB_PX)
+
     def hidden_button(self, name: str) -> Any:
         """A button that only `pivotal.js` presses."""
         self.parts[name] = gr.Button(name, elem_id=f"pivotal_{name}", elem_classes=["pivotal-hidden"])
@@ -78,6 +91,11 @@ class Page:
     def read(self, values: Sequence[Any]) -> tuple[Run, list[Fault]]:
         """The run on the page, and its faults."""
         return self.form.read(values)
+
+
+def answer(html: str = "") -> str:
+    """HTML that differs from any before: by its change `pivotal.js` knows that an event was answered."""
+    return f'<div hidden data-answer="{secrets.token_hex(4)}"></div>{html}'
 
 
 def payload(value: Any) -> str:
@@ -124,7 +142,7 @@ def _link(path: str) -> str:
 def facts_of(checked: Checked) -> str:
     """For `pivotal.js`: marks on fields, and the draws of each word."""
     faults = [{"field": fault.field, "text": fault_text(fault)} for fault in checked.faults]
-    return payload(
+    return answer() + payload(
         {"faults": faults, "draws": {name: words_html.draws_bar(draws) for name, draws in checked.draws.items()}}
     )
 

@@ -16,19 +16,23 @@ from lib_pivotal.ui.bundles_panel import bind_bundles_panel, build_bundles_panel
 from lib_pivotal.ui.caption_editor import bind_caption_editor, build_caption_editor
 from lib_pivotal.ui.captions_panel import bind_captions_panel, build_captions_panel
 from lib_pivotal.ui.compare_panel import bind_compare_panel, build_compare_panel
-from lib_pivotal.ui.data_panel import bind_data_panel, build_data_panel, data_outputs
+from lib_pivotal.ui.data_panel import DATA_PARTS, bind_data_panel, build_data_panel, data_outputs
 from lib_pivotal.ui.desk import Desk
 from lib_pivotal.ui.form import TABLE, help_text
+from lib_pivotal.ui.gallery_panel import bind_gallery_panel, build_gallery_panel
 from lib_pivotal.ui.mask_panel import bind_mask_panel, build_mask_panel
 from lib_pivotal.ui.page import Page, TabExtras, note, payload, quiet, unchanged
+from lib_pivotal.ui.plan_panel import build_plan_panel
 from lib_pivotal.ui.run_panel import bind_run_panel, build_buttons, build_run_view
-from lib_pivotal.ui.train_panel import DATA_PARTS, bind_train_panel, build_settings, build_top
+from lib_pivotal.ui.tags_panel import bind_tags_panel, build_tags_panel
+from lib_pivotal.ui.train_panel import bind_train_panel, build_settings, build_top
 
 AFTER_HELLO = """() => {
     document.querySelector("#pivotal_tab").dataset.greeted = "1";
-    for (const name of ["check", "refresh", "bundle_show", "compare_lists"]) {
+    for (const name of ["refresh", "bundle_show", "compare_lists"]) {
         document.querySelector("#pivotal_" + name)?.click();
     }
+    window.pivotalPage?.redraw("check");
 }"""
 
 __all__ = ["TabExtras", "build_tab"]
@@ -44,6 +48,9 @@ def build_tab(manager: RunManager, *, extras: TabExtras | None = None) -> gr.Blo
         with gr.Tabs(elem_id="pivotal_tabs"):
             with gr.Tab("Data", elem_id="pivotal_tab_data"):
                 build_data_panel(page)
+                build_plan_panel(page)
+                build_tags_panel(page)
+                build_gallery_panel(page)
                 build_caption_editor(page)
                 build_mask_panel(page)
                 build_captions_panel(page)
@@ -57,6 +64,8 @@ def build_tab(manager: RunManager, *, extras: TabExtras | None = None) -> gr.Blo
                 page.extras.more_tabs()
         page.hidden_button("hello")
         bind_data_panel(page)
+        bind_tags_panel(page)
+        bind_gallery_panel(page)
         bind_captions_panel(page)
         bind_caption_editor(page)
         bind_mask_panel(page)

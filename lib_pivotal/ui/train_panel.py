@@ -10,14 +10,14 @@ import gradio as gr
 from lib_pivotal.config import Run
 from lib_pivotal.errors import Fault, PivotalError
 from lib_pivotal.runs.presets import PRESETS, load_preset, save_preset
-from lib_pivotal.ui.data_panel import data_outputs
+from lib_pivotal.ui.data_panel import DATA_PARTS, data_outputs
 from lib_pivotal.ui.form import GROUPS
-from lib_pivotal.ui.page import Page, error_html, facts_of, faults_list, message, note, quiet, unchanged
+from lib_pivotal.ui.page import CHECK_JS, Page, error_html, facts_of, faults_list, message, note, quiet, unchanged
+from lib_pivotal.ui.plan_panel import PLAN_PARTS, plan_outputs
 from lib_pivotal.ui.run_html import clock
 
 FOLDED = [group for group in GROUPS if group not in ("data", "main")]
 HELP = '<div class="pivotal-help"></div>'
-DATA_PARTS = ("summary", "findings", "words_table", "tags", "cards", "pictures", "filters", "gallery")
 
 
 def build_top(page: Page) -> None:
@@ -78,10 +78,12 @@ def bind_train_panel(page: Page) -> None:
     parts, form = page.parts, page.form
     shown = [parts["feedback"], parts["facts"], parts["name_note"]]
 
-    def check(*values: Any) -> list[str]:
-        return check_outputs(page, *page.read(values))
+    def check(*values: Any) -> list[Any]:
+        run, faults = page.read(values)
+        return [*check_outputs(page, run, faults), *plan_outputs(page, run)]
 
-    quiet(page.hidden_button("check").click, check, form.components, shown)
+    checked = [*shown, *(parts[name] for name in PLAN_PARTS)]
+    quiet(page.hidden_button("check").click, check, form.components, checked)
     _bind_presets(page)
     _bind_loading(page)
 
@@ -149,11 +151,11 @@ def _bind_presets(page: Page) -> None:
                 remark = note("info", "A preset of your own.")
         except (PivotalError, KeyError) as error:
             return [*(unchanged() for _ in form.components), unchanged(), note("error", str(error))]
-        return [*form.write(run), data_outputs(page, run)[2], remark]
+        return [*form.write(run), data_outputs(page, run)[DATA_PARTS.index("words_table")], remark]
 
     outputs = [*form.components, parts["words_table"], parts["preset_help"]]
     quiet(parts["preset"].input, choose, [parts["preset"], *form.components], outputs).then(
-        fn=None, _js="() => { document.querySelector('#pivotal_check')?.click(); }", queue=False
+        fn=None, _js=CHECK_JS, queue=False
     )
 
     def keep(name: str, *values: Any) -> list[Any]:

@@ -63,6 +63,8 @@ def _row(number: int, row: WordRow, draws: float) -> str:
         else ""
     )
     tools = (
+        f'<button type="button" class="pivotal-mini" data-tags="{escape(row.word.name)}" data-scroll="1" '
+        'title="What becomes of its tags">tags</button>'
         '<button type="button" class="pivotal-mini" data-more="1" title="More settings of this word">⋯</button>'
         '<button type="button" class="pivotal-mini" data-remove="1" title="Remove this word">✕</button>'
     )
@@ -100,27 +102,3 @@ def draws_bar(draws: float) -> str:
 def words_json(words: Sequence[WordConfig]) -> str:
     """Words as the form's field holds them."""
     return json.dumps([asdict(word) for word in words], ensure_ascii=False)
-
-
-def tag_cards(rows: Sequence[WordRow]) -> str:
-    """For each word, which tags it absorbs and which stay in the captions, with their share."""
-    cards = "".join(_card(row) for row in rows if row.absorbed or row.kept)
-    if not cards:
-        return ""
-    return f'<div class="pivotal-cards">{cards}</div>'
-
-
-def _card(row: WordRow) -> str:
-    absorbed = "".join(_tag(item.tag, item.share, row.lift) for item in row.absorbed) or "<em>nothing</em>"
-    kept = "".join(_tag(item.tag, item.share, row.lift) for item in row.kept) or "<em>nothing</em>"
-    title = "belongs to the word" if row.word.prune else "would belong to the word"
-    return (
-        f'<div class="pivotal-card"><b>{escape(row.word.name)}</b>'
-        f"<div><span>{title}</span>{absorbed}</div><div><span>stays in the captions</span>{kept}</div></div>"
-    )
-
-
-def _tag(tag: str, share: float, lift: Mapping[str, float] | None) -> str:
-    times = (lift or {}).get(tag)
-    title = f"in {share:.0%} of its captions" + (f", {times:.1f} times as often as on average" if times else "")
-    return f'<span class="pivotal-tag" title="{title}">{escape(tag)} <small>{share:.0%}</small></span>'

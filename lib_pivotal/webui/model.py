@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -14,10 +14,10 @@ from PIL import Image
 from sgm.models.autoencoder import AutoencoderKL
 from torch import Tensor, nn
 
-from lib_pivotal.borrowing import widened
+from lib_pivotal.borrowing import Parking, widened
 from lib_pivotal.bundle.layer_names import UnetShape, diffusers_path, kohya_name
 from lib_pivotal.errors import HostError
-from lib_pivotal.hosting import check_clip_skip, is_adaptable, pictures_at_once, weights_fingerprint
+from lib_pivotal.hosting import all_finite, check_clip_skip, is_adaptable, pictures_at_once, weights_fingerprint
 from lib_pivotal.ports import (
     Conditioning,
     LatentDistribution,
@@ -80,8 +80,13 @@ def _vector(model: Any, conditioning: Conditioning) -> Tensor:
 class WebUICodec:
     """`first_stage_model` as `ports.ImageCodec`."""
 
-    def __init__(self, model: Callable[[], Any]) -> None:
+    def __init__(self, model: Callable[[], Any], parking: Parking) -> None:
         self._model = model
+        self._parking = parking
+
+    def placed(self) -> AbstractContextManager[None]:
+        """See `ports.ImageCodec`."""
+        return self._parking.here()
 
     @functools.cached_property
     def fingerprint(self) -> str:
@@ -92,14 +97,13 @@ class WebUICodec:
     @torch.no_grad()
     def encode(self, pixels: Tensor) -> LatentDistribution:
         """`(batch, 3, height, width)` in [-1, 1] -> scaled mean and std, fp32; in fp32 where half precision fails."""
-        found = self._encode(pixels)
-        if bool(torch.isfinite(found.mean).all() and torch.isfinite(found.std).all()):
-            return found
         stage = self._model().first_stage_model
-        if next(stage.parameters()).dtype is torch.float32:
-            return found
-        with widened(stage), attribute(devices, "dtype_vae", torch.float32):
-            found = self._encode(pixels, full=True)
+        with self.placed():
+            found = self._encode(pixels)
+            if next(stage.parameters()).dtype is torch.float32 or all_finite(found.mean, found.std):
+                return found
+            with widened(stage), attribute(devices, "dtype_vae", torch.float32):
+                found = self._encode(pixels, full=True)
         return replace(found, widened=True)
 
     def _encode(self, pixels: Tensor, *, full: bool = False) -> LatentDistribution:
@@ -115,7 +119,7 @@ class WebUICodec:
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
         """Scaled latents -> pixels in [-1, 1], fp32, clamped."""
-        with devices.autocast():
+        with self.placed(), devices.autocast():
             pixels: Tensor = self._model().decode_first_stage(latents.to(devices.device, devices.dtype_vae))
         return pixels.float().clamp(-1, 1)
 
@@ -139,7 +143,7 @@ class WebUIHost:
         self._borrowing = Borrowing(shared.sd_model)
         self.text = WebUITextEncoder(self._loaded)
         self.denoiser = WebUIDenoiser(self._loaded)
-        self.codec = WebUICodec(self._loaded)
+        self.codec = WebUICodec(self._loaded, self._borrowing.parking)
 
     def _loaded(self) -> Any:
         return self._borrowing.model

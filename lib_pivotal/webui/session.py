@@ -2,8 +2,8 @@
 
 Line numbers are of v1.10.1. What is touched: LoRAs merged into the weights, hypernetworks, tiling, token merging,
 the forward of cross attention and of OpenCLIP's attention, ldm's own checkpointing, gradients and modes, types,
-placement under --medvram, clip skip, and `shared.state`. The registry of embeddings is touched by `text.registered`
-only.
+placement under --medvram and of the autoencoder, clip skip, and `shared.state`. The registry of embeddings is touched
+by `text.registered` only.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from modules import devices, lowvram, sd_hijack, sd_hijack_optimizations, sd_mod
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from lib_pivotal.borrowing import flags_restored, frozen, widened
+from lib_pivotal.borrowing import Parking, flags_restored, frozen, widened
 from lib_pivotal.errors import HostError
 from lib_pivotal.ports import SessionRequest
 from lib_pivotal.webui import compat, families
@@ -65,6 +65,8 @@ class Borrowing:
         self._stack: ExitStack | None = None
         self._bytes_before = 0
         self._split: dict[nn.Module, SplitAttention] = {}
+        self.parking = Parking()
+        """Of the autoencoder."""
         self.memory_line = ""
 
     @property
@@ -121,6 +123,7 @@ class Borrowing:
         if self._stack is None:
             raise HostError("pictures of a run need its model, which is not lent now")
         with ExitStack() as stack:
+            stack.enter_context(self.parking.here())
             stack.enter_context(_option("sd_model_checkpoint", self._checkpoint.title))
             stack.enter_context(_attention(self._attention_before))
             for name in ("skipped", "interrupted", "stopping_generation"):
@@ -150,6 +153,8 @@ class Borrowing:
             model.eval()
             if lowvram.is_enabled(model):
                 stack.enter_context(_placed(model))
+            else:
+                stack.enter_context(self.parking.away(model.first_stage_model))
             if request.precision == "fp32":
                 stack.enter_context(widened(model))
                 stack.enter_context(attribute(unet, "dtype", torch.float32))

@@ -105,3 +105,66 @@ def test_pruning_again_changes_nothing_and_words_stay(captions: list[str], mode:
     assert [wording.pruned(picture) for picture in once] == list(once)
     for before, after in zip(captions, once, strict=True):
         assert split_tags(before).count("aoi") == split_tags(after.caption).count("aoi")
+
+
+@given(
+    absorb=st.lists(st.sampled_from(["hat", "smile", "coat"])),
+    keep=st.lists(st.sampled_from(["horns", "red hair"])),
+    prune=st.booleans(),
+    init=st.sampled_from(["", "horns", "red hair, *[0.1,2]"]),
+)
+def test_a_revised_wording_is_a_new_one(absorb: list[str], keep: list[str], prune: bool, init: str) -> None:
+    pictures = _pictures(*AOI, *HANA)
+    old = Wording(pictures, [WordUse("aoi", prune=True), WordUse("hana")], TagRules())
+    uses = [WordUse("aoi", init, prune=prune, absorb=tuple(absorb), keep=tuple(keep)), WordUse("hana", prune=True)]
+    revised, new = old.revised(uses), Wording(pictures, uses, TagRules())
+    assert revised is not None
+    assert revised.words == new.words and revised.captions() == new.captions()
+    assert old.captions()[0].caption == "aoi, 1girl, hat, smile"
+
+
+def test_other_words_or_other_pictures_of_words_need_a_new_wording() -> None:
+    wording = Wording(_pictures(*AOI, *HANA), [WordUse("aoi"), WordUse("hana")], TagRules())
+    assert wording.revised([WordUse("aoi")]) is None
+    assert wording.revised([WordUse("aoi"), WordUse("hana", form_of="aoi")]) is None
+    assert wording.revised([WordUse("aoi", applies_to=("concept:aoi",)), WordUse("hana")]) is None
+
+
+def test_a_typed_caption_is_pruned_by_the_words_that_it_names() -> None:
+    pictures = _pictures(*AOI, *HANA)
+    wording = Wording(pictures, [WordUse("aoi", prune=True), WordUse("hana", prune=True)], TagRules())
+    for picture, trained in zip(pictures, wording.captions(), strict=True):
+        assert wording.of_caption(picture) == (picture, trained)
+    typed = _pictures("hana, red hair, blue hair")[0]
+    assert wording.of_caption(typed)[1].caption == "hana, red hair"
+
+
+def test_the_rule_is_told_beside_what_lists_say() -> None:
+    use = WordUse("aoi", prune=True, absorb=("hat",), keep=("horns",))
+    tags = {tag.tag: tag for tag in Wording(_pictures(*AOI, *HANA), [use], TagRules()).words["aoi"].tags}
+    assert tags["horns"].by_rule and not tags["horns"].belongs
+    assert tags["hat"].belongs and not tags["hat"].by_rule
+
+
+def test_captions_after_a_moved_tag_are_those_of_a_new_wording() -> None:
+    pictures = _pictures(*AOI, *HANA)
+    old = Wording(pictures, [WordUse("aoi", prune=True), WordUse("hana", prune=True)], TagRules())
+    first = old.captions()
+    uses = [WordUse("aoi", prune=True, keep=("horns",)), WordUse("hana", prune=True)]
+    revised = old.revised(uses)
+    assert revised is not None
+    assert revised.captions() == Wording(pictures, uses, TagRules()).captions() != first
+    assert all(new is before for new, before in zip(revised.captions()[6:], first[6:], strict=True))
+
+
+def test_what_is_made_once_is_made_again_for_other_inputs() -> None:
+    wording = Wording(_pictures(*AOI), [WordUse("aoi")], TagRules())
+    made: list[int] = []
+
+    def make() -> int:
+        made.append(len(made))
+        return len(made)
+
+    assert [wording.once("a", key, make) for key in (1, 1, 2, 2, 1)] == [1, 1, 2, 2, 3]
+    revised = wording.revised([WordUse("aoi", prune=True)])
+    assert revised is not None and revised.once("a", 1, make) == 4

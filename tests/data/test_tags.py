@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from lib_pivotal.data.captions import split_tags
 from lib_pivotal.data.tags import (
+    CoreRule,
     TagShare,
     alone,
     by_concept,
@@ -15,6 +16,7 @@ from lib_pivotal.data.tags import (
     difficulty,
     init_text,
     lift,
+    lower_bound,
     prune,
     same_tag,
     tag_counts,
@@ -144,3 +146,33 @@ def test_init_text() -> None:
 
 def test_by_concept() -> None:
     assert by_concept({"a": "x", "b": "y"}, {"c": ("b", "a")}) == {"c": ["y", "x"]}
+
+
+def _with(tag: str, count: int, of: int) -> list[str]:
+    return [f"aoi, {tag}" if n < count else "aoi" for n in range(of)]
+
+
+def test_few_captions_make_no_core_tag_by_chance() -> None:
+    def found(tag: str, count: int, of: int) -> bool:
+        return tag in [item.tag for item in core_tags(_with(tag, count, of), words=["aoi"])]
+
+    assert not found("umbrella", 3, 5) and found("umbrella", 4, 5)  # 60 % of 5 may be 33 % of all
+    assert not found("umbrella", 1, 1) and found("umbrella", 2, 2)
+    assert found("umbrella", 9, 20) and not found("umbrella", 8, 20)  # from 20 on exactly narugo's threshold
+    assert found("red hair", 3, 5) and found("red hair", 1, 1) and found("red hair", 7, 20)
+
+
+@pytest.mark.parametrize("rule", ["narugo", "kgrid"])
+@pytest.mark.parametrize("tag", ["frown", "right side", "from_above", "crossed arms", "close-up", "upper body"])
+def test_expressions_poses_and_views_are_never_core(rule: CoreRule, tag: str) -> None:
+    assert core_tags(_with(tag, 5, 5), rule=rule, words=["aoi"]) == []
+    assert core_tags(_with(tag, 5, 5), rule=rule, words=["aoi"], blacklist=()) != []
+    assert core_tags(_with("side ponytail", 5, 5), rule=rule, words=["aoi"]) != []
+
+
+@given(st.integers(1, 300), st.floats(0, 1))
+def test_the_lower_bound_solves_its_equation(count: int, share: float) -> None:
+    """Wilson: the p below the share that lies just z standard errors (of p itself) from it."""
+    p = lower_bound(share, count)
+    assert -1e-9 <= p <= share + 1e-9
+    assert abs(share - p) == pytest.approx(1.2816 * max(p * (1 - p), 0.0) ** 0.5 / count**0.5, abs=1e-6)

@@ -14,7 +14,7 @@ from lib_pivotal.standalone.model import StandaloneHost
 from lib_pivotal.standalone.single_file import load_checkpoint
 from lib_pivotal.standalone.text import StandaloneTextEncoder
 from lib_pivotal.standalone.tokenizer import clip_tokenizer
-from lib_pivotal.training.events import PicturesMade, StepDone
+from lib_pivotal.training.events import Notice, PicturesMade, StepDone
 from lib_pivotal.training.run import train
 from lib_pivotal.training.schedule import rescale_zero_terminal_snr
 from tests.standalone.tiny_families import FIRST, SD2_WIDTH, SECOND, make, text_model, write
@@ -313,7 +313,7 @@ def test_a_run_is_trained_saved_read_back_and_drawn(host, two_words_folder, tmp_
     assert np.abs(np.asarray(with_network).astype(int) - np.asarray(bare)).max() > 0
 
 
-@pytest.mark.parametrize(("name", "precision"), [("sd1", "bf16"), ("sd2", "fp16"), ("sdxl", "bf16")])
+@pytest.mark.parametrize(("name", "precision"), [("sd1", "bf16"), ("sd2", "fp16"), ("sdxl", "bf16"), ("sdxl", "fp16")])
 def test_half_precision_weights_with_words_in_fp32(files, two_words_folder, tmp_path, name, precision):
     dtype = {"fp16": torch.float16, "bf16": torch.bfloat16}[precision]
     losses = {}
@@ -324,6 +324,11 @@ def test_half_precision_weights_with_words_in_fp32(files, two_words_folder, tmp_
         assert ended.reason == "finished", ended.message
         losses[kind] = [event.losses["loss"] for event in events if isinstance(event, StepDone)]
         assert {p.dtype for model in host.models() for p in model.parameters()} == {kind}
+        bundle = require(read_bundle(ended.bundle))
+        for tensor in (*bundle.network.values(), *(tensor for towers in bundle.words.values() for tensor in towers)):
+            rounded = tensor.to(dtype).float()
+            moved = tensor.dim() > 0 and bool(tensor.any())
+            assert not moved or not torch.equal(rounded, tensor), "trained in fp32, whatever the weights are"
     assert losses[dtype] == pytest.approx(losses[torch.float32], rel=0.05)
 
 
@@ -336,3 +341,16 @@ def test_checkpointing_changes_no_loss(files, two_words_folder, tmp_path, name):
         train(run, StandaloneHost.load(files[name][1]), output_folder=tmp_path / str(on), listener=events.append)
         found.append([event.losses["loss"] for event in events if isinstance(event, StepDone)])
     assert found[0] == pytest.approx(found[1], rel=1e-5)
+
+
+def test_autoencoder_that_overflows_in_half_precision_is_said_and_trained_with(files, two_words_folder, tmp_path):
+    host, events = StandaloneHost.load(files["sd1"][1]), []
+    with torch.no_grad():
+        host.codec.vae.encoder.conv_in.weight.mul_(2.0**18)
+    host.codec.vae.half()
+    ended = train(plain_run(two_words_folder), host, output_folder=tmp_path, listener=events.append)
+    assert ended.reason == "finished", ended.message
+    told = [event.message for event in events if isinstance(event, Notice)]
+    assert sum("encoded in fp32 instead" in message for message in told) == 1
+    assert host.codec.vae.dtype is torch.float16
+    assert all(np.isfinite(event.losses["loss"]) for event in events if isinstance(event, StepDone))

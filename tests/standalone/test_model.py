@@ -68,6 +68,60 @@ def test_codec(tiny_host):
     torch.testing.assert_close(doubled.codec.decode(2 * distribution.mean), decoded)
 
 
+@pytest.fixture
+def overflowing():
+    """Hosts whose autoencoder's first layers give numbers beyond fp16, as SDXL's does: in fp32 and in fp16."""
+    hosts = []
+    for dtype in (torch.float32, torch.float16):
+        models = make_tiny_models()
+        with torch.no_grad():
+            models["vae"].encoder.conv_in.weight.mul_(2.0**18)
+            models["vae"].decoder.conv_in.weight.mul_(2.0**18)
+        models["vae"].to(dtype)
+        hosts.append(StandaloneHost(**models, scale_factor=1.0))
+    return hosts
+
+
+def test_autoencoder_that_overflows_in_half_precision_is_run_in_fp32(overflowing, caplog):
+    whole, half = overflowing
+    picture = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    narrow = half.codec.vae.encode(picture.half()).latent_dist.mean
+    assert not torch.isfinite(narrow).all(), "else nothing is tested"
+    before = hashes(half)
+    found, wanted = half.codec.encode(picture), whole.codec.encode(picture)
+    assert found.widened and not wanted.widened
+    torch.testing.assert_close(found.mean, wanted.mean, rtol=0.02, atol=0.02)
+    decoded = half.codec.decode(wanted.mean)
+    assert torch.isfinite(decoded).all() and "decoded in fp32" in caplog.text
+    torch.testing.assert_close(decoded, whole.codec.decode(wanted.mean), rtol=0.05, atol=0.05)
+    assert hashes(half) == before and half.codec.vae.dtype is torch.float16
+
+
+def test_autoencoder_that_fits_half_precision_is_not_widened():
+    models = make_tiny_models()
+    models["vae"].half()
+    host = StandaloneHost(**models, scale_factor=1.0)
+    assert not host.codec.encode(torch.zeros(1, 3, 64, 64)).widened
+
+
+def test_session_sends_the_autoencoder_away_from_a_gpu():
+    """torch's meta device stands for the GPU."""
+    models = make_tiny_models()
+    vae, seen = models["vae"], []
+    vae.to = lambda device: vae._apply(lambda tensor: torch.empty_like(tensor, device=device))
+    vae.to("meta")
+    host = StandaloneHost(**models, scale_factor=1.0)
+    vae.encoder.register_forward_hook(lambda *_: seen.append(vae.device.type))
+    with host.session(SessionRequest()):
+        assert vae.device.type == "cpu"
+        host.codec.encode(torch.zeros(1, 3, 64, 64))
+        assert seen == ["meta"] and vae.device.type == "cpu"
+        with host.codec.placed():
+            assert vae.device.type == "meta"
+        assert vae.device.type == "cpu"
+    assert vae.device.type == "meta"
+
+
 def test_fingerprint_follows_the_weights():
     one, same = (StandaloneHost(**make_tiny_models(), scale_factor=1.0) for _ in range(2))
     other = StandaloneHost(**make_tiny_models(1), scale_factor=1.0)

@@ -119,7 +119,7 @@ def network(tiny_host):
     return made
 
 
-def prior_step(host, network):
+def prior_step(host, network, mask_prior=0.0):
     return MicroStep(
         host.text,
         host.denoiser,
@@ -128,6 +128,7 @@ def prior_step(host, network):
         noise=NoiseSettings(),
         device=torch.device("cpu"),
         network_off=lambda: network.with_multipliers(unet=0.0, te=0.0),
+        mask_prior=mask_prior,
     )
 
 
@@ -186,6 +187,45 @@ def test_gradient_of_a_prior_loss_by_finite_differences(tiny_host, batch, words,
                     parameter.sub_(way, alpha=sign * 3e-4)
     assert slope == pytest.approx((sides[0] - sides[1]) / 6e-4, rel=2e-2)
     assert words["aoi"][0].grad is None
+
+
+@pytest.mark.parametrize("scale", [1.0, 2.5], ids=["as painted", "scaled"])
+def test_a_masked_prior_by_hand(tiny_host, tiny_models, batch, words, network, scale):
+    """OneTrainer's formula: mask · (p - ε)² + w · (1 - mask) · (p - prior)²; black stays as it was, white is learnt."""
+    mask = torch.rand(5, 1, *batch.latents.shape[2:], generator=torch.Generator().manual_seed(1))
+    mask[:, :, 0, 0], mask[:, :, 1, 1] = 0.0, 1.0
+    mask[4] = 1.0  # a picture without a mask
+    batch = replace(
+        batch, captions=["1girl, hat"] * 5, words=[()] * 5, mask=mask * scale, weights=torch.tensor([1, 1, 2, 1, 1.0])
+    )
+    step = prior_step(tiny_host, network, mask_prior=0.3)
+    noisy = step.draw_noise(batch.latents, seeds=(3, 4), first_sample=0)
+
+    def predicted():
+        context = tiny_host.text.encode(batch.captions, {}).context
+        return tiny_models["unet"](noisy.noisy, noisy.timesteps, context).sample
+
+    with torch.no_grad():
+        bare = predicted()
+        with network.attach():
+            moved = predicted()
+            losses = step.losses(batch, words, seeds=(3, 4))
+    errors = mask * scale * (moved - noisy.noise).square() + 0.3 * (1 - mask) * (moved - bare).square()
+    torch.testing.assert_close(losses, errors.flatten(1).mean(1) * batch.weights, rtol=1e-4, atol=1e-6)
+
+
+def test_a_masked_prior_costs_nothing_without_masks(tiny_host, batch, words, network):
+    """No prior is computed where nothing is masked: the network is never switched off."""
+    calls = []
+    step = prior_step(tiny_host, network, mask_prior=0.5)
+    step._network_off = lambda: calls.append(1) or network.with_multipliers(unet=0.0, te=0.0)
+    plain = prior_step(tiny_host, network)
+    for mask in (None, torch.full((5, 1, *batch.latents.shape[2:]), 0.7)):
+        unmasked = replace(batch, mask=mask)
+        with torch.no_grad():
+            losses = step.losses(unmasked, words, seeds=(0, 0))
+            assert torch.equal(losses, plain.losses(unmasked, words, seeds=(0, 0)))
+    assert not calls
 
 
 def test_pieces_keep_name_and_target(batch):

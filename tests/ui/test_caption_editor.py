@@ -30,8 +30,9 @@ def _is_update(value):
 def test_open_type_and_save(browser, pictures):
     opened = _open(browser, "3.png")
     assert opened["pivotal_caption_box"]["visible"] and opened["pivotal_caption_text"] == "aoi, 1girl, blue hair, city"
-    written, trained = opened["pivotal_caption_shown"].split("without what")
+    written, trained = opened["pivotal_caption_shown"].split("as trained")
     assert '<b class="pivotal-word"' in written and ">blue hair</s>" in written
+    assert "data:image" in opened["pivotal_caption_picture"] and "4 of 9" in opened["pivotal_caption_title"]
     assert "blue hair" not in trained and "city" in trained
     browser.set("pivotal_caption_text", "hana, <i>rain</i>")
     typed = browser.press("pivotal_caption_text", "input")["pivotal_caption_shown"]
@@ -88,3 +89,20 @@ def test_what_goes_wrong_is_said(browser, manager):
     assert "no such picture" in _open(browser, "nowhere.png")["pivotal_caption_note"]
     fresh = Browser(build_tab(type(manager)(manager.studio)))
     assert "not scanned" in _open(fresh, "3.png")["pivotal_caption_note"]
+
+
+def test_keys_go_through_the_pictures_of_the_filter(browser):
+    browser.set("pivotal_gallery_filter", "word:hana")
+    _open(browser, "5.png")
+    assert 'data-open="6.png"' in browser.press("pivotal_caption_next")["pivotal_caption_title"]
+    browser.press("pivotal_caption_next")
+    assert 'data-open="5.png"' in browser.press("pivotal_caption_next")["pivotal_caption_title"]  # round
+    shown = browser.press("pivotal_caption_previous")
+    assert 'data-open="7.png"' in shown["pivotal_caption_title"] and shown["pivotal_caption_text"].endswith("sky")
+    browser.set("pivotal_caption_text", "typed")
+    assert "not saved" in browser.press("pivotal_caption_next")["pivotal_caption_note"]
+    browser.press("pivotal_caption_undo")
+    browser.set("pivotal_gallery_filter", "word:aoi")
+    assert 'data-open="0.png"' in browser.press("pivotal_caption_next")["pivotal_caption_title"]
+    browser.set("pivotal_gallery_filter", "nowhere")
+    assert "no picture is in the filter" in browser.press("pivotal_caption_next")["pivotal_caption_note"]

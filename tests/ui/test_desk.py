@@ -23,14 +23,15 @@ def run_of(pictures, **changes):
 
 
 def test_a_folder_proposes_a_run(desk, pictures):
-    run, key, remarks = desk.propose(Run(data=DataConfig(folder=str(pictures))))
+    found = desk.propose(Run(data=DataConfig(folder=str(pictures))))
+    run, key, remarks = found.run, found.preset_key, found.remarks
     assert [word.name for word in run.words] == ["aoi", "hana"]
     assert (run.name, run.data.resolution_px, key, remarks) == ("pictures", 64, "several", ())
     assert desk.check(run, []).faults == ()
 
 
 def test_a_name_that_was_given_stays(desk, pictures):
-    assert desk.propose(run_of(pictures))[0].name == "gekidol"
+    assert desk.propose(run_of(pictures)).run.name == "gekidol"
 
 
 @pytest.mark.parametrize(("folder", "error"), [("", ConfigError), ("nowhere", DataError)])
@@ -49,11 +50,33 @@ def test_only_the_last_scans_are_kept(desk, pictures, tmp_path):
 def test_findings_speak_of_pictures_and_words(desk, pictures):
     run = run_of(pictures)
     desk.scan(run.data.folder)
-    found = desk.findings(run, desk.rows(run))
-    assert any("name none of the words" in text and len(keys) == 4 for _, text, keys in found)
-    assert [level for level, _, _ in found] == sorted(
-        (level for level, _, _ in found), key=["error", "warning", "info"].index
-    )
+    found = desk.findings(run, ("last",))
+    assert any(finding.kind == "no_word" and len(finding.keys) == 4 for finding in found)
+    levels = [finding.severity for finding in found]
+    assert levels == sorted(levels, key=["error", "warning", "info"].index) and found[-1].text == "last"
+
+
+def test_names_are_checked_once_and_again_after_a_scan(desk, pictures, monkeypatch):
+    from lib_pivotal.runs import naming
+
+    asked, ask = [], naming.name_issues
+    monkeypatch.setattr(naming, "name_issues", lambda *given, **more: asked.append(given) or ask(*given, **more))
+    run = run_of(pictures)
+    desk.scan(run.data.folder)
+    first = desk.findings(run)
+    assert desk.findings(run) == first and len(asked) == 1
+    desk.scan(run.data.folder)
+    assert desk.findings(run) == first and len(asked) == 2
+
+
+def test_a_plan_that_cannot_be_made_leaves_what_files_say(desk, pictures):
+    run = run_of(pictures)
+    desk.scan(run.data.folder)
+    assert desk.plan(run).draws == 6000
+    bad = Run(words=run.words, data=DataConfig(folder=str(pictures), resolution_px=16, bucket_step_px=64))
+    with pytest.raises(DataError):
+        desk.plan(bad)
+    assert desk.findings(bad) and desk.draws(bad)["aoi"] > 0
 
 
 def test_draws_follow_the_scan(desk, pictures):

@@ -1,0 +1,132 @@
+"""What is wrong with pictures for a run: too small, nearly the same, longer captions than a prompt has places."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from lib_pivotal.data.buckets import Placement
+from lib_pivotal.data.findings import Finding, Remedy, count_of, listed
+from lib_pivotal.data.records import Picture
+from lib_pivotal.data.tokens import CHUNK, TokenCounter
+
+ENLARGED = 1.25
+"""A picture that grows by more than this in length looks soft, and the run learns to draw softly."""
+ROOM_FOR_TAGS = 25
+"""Places that a caption's tags want beside its words, when vectors are cut to fit."""
+LEAST_VECTORS = 2
+
+
+def too_small(placed: Sequence[tuple[Picture, Placement]], *, fitting_px: int, target_px: int) -> list[Finding]:
+    """Pictures that are enlarged for their size; `fitting_px` is the training size that most pictures have."""
+    grown = [
+        (picture, placement.resized_px[0] / picture.width_px) for picture, placement in placed if placement.upscaled
+    ]
+    if not grown:
+        return []
+    most = max(factor for _, factor in grown)
+    many = count_of(len(grown), "picture")
+    text = f"{many} {_are(len(grown))} smaller than the training size and enlarged, {most:.2g} times at most."
+    remedies = [Remedy("set", "Train them at their own size", {"path": "data.upscale", "value": False})]
+    if fitting_px < target_px:
+        small = Remedy("set", f"Train all at {fitting_px} px", {"path": "data.resolution_px", "value": fitting_px})
+        remedies.insert(0 if len(grown) > 0.5 * len(placed) else 1, small)
+    severity = "warning" if most > ENLARGED else "info"
+    keys = tuple(picture.key for picture, _ in grown)
+    return [Finding("small_pictures", severity, text, keys, (), tuple(remedies))]  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class Length:
+    """Places that a picture's caption takes at most, and which tags are behind the limit."""
+
+    key: str
+    places: int
+    behind: tuple[str, ...] = ()
+
+
+def caption_length(key: str, text: str, counter: TokenCounter, *, max_tokens: int) -> Length:
+    """`max_tokens` 0: what is behind the first chunk of 75; else what is cut off."""
+    places = counter(text)
+    limit = max_tokens or CHUNK
+    if places <= limit:
+        return Length(key, places)
+    return Length(key, places, tuple(counter.divide(text, limit)[1] if max_tokens else counter.behind(text, CHUNK)))
+
+
+def overruns(
+    lengths: Sequence[Length],
+    words_of: Mapping[str, Sequence[str]],
+    vectors: Mapping[str, int],
+    *,
+    max_tokens: int,
+    shuffled: bool,
+) -> list[Finding]:
+    """Captions whose words and tags take more places than a chunk (or than the limit) has: what is lost is named."""
+    found = _vectors_alone(words_of, vectors, limit=max_tokens or CHUNK)
+    over = [length for length in lengths if length.behind or length.places > (max_tokens or CHUNK)]
+    if not over:
+        return found
+    worst = max(over, key=lambda length: length.places)
+    tail = listed((f"`{tag}`" for tag in worst.behind), most=6) or "its words"
+    many = f"{count_of(len(over), 'caption')} {'takes' if len(over) == 1 else 'take'} more than"
+    if max_tokens:
+        text = (
+            f"{many} the limit of {max_tokens} places, {worst.places} at most; the last tags are cut off. Of "
+            f"{worst.key} this loses {tail}."
+        )
+        remedy = Remedy("set", "Keep all, in chunks of 75", {"path": "data.max_tokens", "value": 0})
+        remedies = [remedy, *_fewer(over, words_of, vectors, limit=max_tokens)]
+        found.append(Finding("tokens", "warning", text, tuple(length.key for length in over), (), tuple(remedies)))
+        return found
+    order = " (tags are shuffled: as written)" if shuffled else ""
+    text = (
+        f"{many} 75 places, {worst.places} at most. Nothing is lost, but what is behind stands in a chunk of its own, "
+        f"which sees nothing of the words before: of {worst.key}{order} {tail}."
+    )
+    fewer = _fewer(over, words_of, vectors, limit=CHUNK)
+    found.append(Finding("tokens", "info", text, tuple(length.key for length in over), (), fewer))
+    return found
+
+
+def _vectors_alone(words_of: Mapping[str, Sequence[str]], vectors: Mapping[str, int], *, limit: int) -> list[Finding]:
+    """Pictures whose words alone are too long."""
+    sums = {key: sum(vectors.get(name, 0) for name in names) for key, names in words_of.items()}
+    over = {key: places for key, places in sums.items() if places > limit}
+    if not over:
+        return []
+    worst = max(over, key=lambda key: over[key])
+    names = [name for name in words_of[worst] if name in vectors]
+    parts = " + ".join(f"{name} {vectors[name]}" for name in names)
+    text = (
+        f"The vectors of the words alone take {over[worst]} of {limit} places in {count_of(len(over), 'caption')} "
+        f"({parts}): a word stands in another chunk than the other, or is cut. Give them fewer vectors."
+    )
+    remedy = _cut_vectors(names, vectors, room=max(limit - ROOM_FOR_TAGS, len(names) * LEAST_VECTORS))
+    return [Finding("vectors_overrun", "warning", text, tuple(over), tuple(names), remedy)]
+
+
+def _fewer(
+    over: Sequence[Length], words_of: Mapping[str, Sequence[str]], vectors: Mapping[str, int], *, limit: int
+) -> tuple[Remedy, ...]:
+    """Fewer vectors, where these alone can bring the longest caption under the limit."""
+    worst = max(over, key=lambda length: length.places)
+    names = [name for name in words_of.get(worst.key, ()) if name in vectors]
+    taken = sum(vectors[name] for name in names)
+    room = taken - (worst.places - limit)
+    if taken > limit or room < len(names) * LEAST_VECTORS * 2:  # a word of very few vectors holds little
+        return ()
+    return _cut_vectors(names, vectors, room=room)
+
+
+def _cut_vectors(names: Sequence[str], vectors: Mapping[str, int], *, room: int) -> tuple[Remedy, ...]:
+    taken = sum(vectors[name] for name in names)
+    if taken <= room:
+        return ()
+    fitting = {name: max(LEAST_VECTORS, vectors[name] * room // taken) for name in names}
+    shown = ", ".join(f"{name} {number}" for name, number in fitting.items())
+    return (Remedy("vectors", f"Fewer vectors: {shown}", {"vectors": fitting}),)
+
+
+def _are(number: int) -> str:
+    return "is" if number == 1 else "are"

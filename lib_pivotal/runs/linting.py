@@ -1,0 +1,65 @@
+"""All that the lint has to say of a dataset with a run: of files, words, captions, pictures and draws."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from lib_pivotal.config import Run
+from lib_pivotal.data.buckets import Placement
+from lib_pivotal.data.findings import Finding, Remedy, of_problem
+from lib_pivotal.data.lint import word_findings
+from lib_pivotal.data.lint_pictures import Length, overruns, too_small
+from lib_pivotal.data.pruning import Wording
+from lib_pivotal.data.records import Dataset, Picture
+from lib_pivotal.later import later
+from lib_pivotal.runs.starvation import starvation
+
+if TYPE_CHECKING:
+    from lib_pivotal.runs import proposal
+    from lib_pivotal.training import prepare as preparing
+else:
+    proposal = later("lib_pivotal.runs.proposal")
+    preparing = later("lib_pivotal.training.prepare")
+
+
+def findings(
+    run: Run,
+    dataset: Dataset,
+    wording: Wording,
+    *,
+    trained: Sequence[Picture],
+    placed: Mapping[str, Placement],
+    lengths: Mapping[str, Length],
+) -> list[Finding]:
+    """Every finding; `placed` and `lengths` by key, `trained` without pictures that are held out."""
+    vectors = {word.name: word.vectors for word in run.words}
+    found = [of_problem(problem) for problem in dataset.problems]
+    found += wording.once("findings", None, lambda: word_findings(wording))
+    found += starvation(run, trained, wording.words_of)
+    found += too_small(
+        [(dataset[key], placement) for key, placement in placed.items()],
+        fitting_px=proposal.fitting_resolution(dataset),
+        target_px=run.data.resolution_px,
+    )
+    found += overruns(
+        list(lengths.values()),
+        wording.words_of,
+        vectors,
+        max_tokens=run.data.max_tokens,
+        shuffled=run.data.shuffle_tags,
+    )
+    return found + _of_training(run, dataset)
+
+
+def _of_training(run: Run, dataset: Dataset) -> list[Finding]:
+    """How pictures are cut and mirrored; mirroring can be turned off for a word."""
+    found = []
+    for problem in preparing.dataset_remarks(run, dataset.pictures):
+        finding = of_problem(problem)
+        word = problem.message.partition(":")[0]
+        if problem.code == "mirrored" and word in [one.name for one in run.words]:
+            remedy = Remedy("no_mirror", f"Never mirror {word}", {"word": word})
+            finding = Finding(finding.kind, finding.severity, finding.text, finding.keys, (word,), (remedy,))
+        found.append(finding)
+    return found

@@ -1,0 +1,321 @@
+"""The plan of a run: what is drawn how often, at which size, how long captions are, and what is wrong, before it runs.
+
+Needs pictures and settings, no model. The command line, the web API and the page show the same `Plan.as_dict()`.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from lib_pivotal.config import Run
+from lib_pivotal.data.buckets import Placement
+from lib_pivotal.data.findings import RANK, Finding, worst_first
+from lib_pivotal.data.lint_pictures import Length, caption_length
+from lib_pivotal.data.pruning import Wording
+from lib_pivotal.data.records import Dataset, Level, Picture
+from lib_pivotal.data.tokens import CHUNK, TokenCounter, estimated_tokens
+from lib_pivotal.later import later
+from lib_pivotal.runs import linting
+from lib_pivotal.training.wording import (
+    WORD_PLACEHOLDERS,
+    draw_rates,
+    draws_as_folders_say,
+    hold_out,
+    make_wording,
+    word_of_concepts,
+)
+
+if TYPE_CHECKING:
+    from lib_pivotal.training import assemble
+else:
+    assemble = later("lib_pivotal.training.assemble")
+
+
+@dataclass(frozen=True)
+class WordPlan:
+    """One word in the run: `draws` and `share` of all draws are expected values; `absorbed` tags leave its captions."""
+
+    name: str
+    pictures: int
+    draws: float
+    share: float
+    style: bool
+    vectors: int
+    init_text: str
+    absorbed: tuple[str, ...]
+    form_of: str = ""
+
+
+@dataclass(frozen=True)
+class PicturePlan:
+    """One picture in the run: where it is trained (px), the share of it that is cut off, and its caption's length.
+
+    `draws` is expected, 0 for one that is held out for the separation score; `tokens` counts the places of the longest
+    caption that it can get; `trained` is its caption as pruned, before it is varied.
+    """
+
+    key: str
+    draws: float
+    words: tuple[str, ...]
+    width_px: int
+    height_px: int
+    cropped: float
+    upscaled: bool
+    bordered: bool
+    tokens: int
+    trained: str
+    behind: tuple[str, ...] = ()
+    held_out: bool = False
+
+
+@dataclass(frozen=True)
+class BucketPlan:
+    """A training size (px): its pictures, their draws, and the shares cut off on average and at most."""
+
+    width_px: int
+    height_px: int
+    pictures: int
+    draws: float
+    mean_cropped: float
+    most_cropped: float
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run will do with a dataset. Draws are pictures shown, of all steps, micro-batches and processes."""
+
+    folder: str
+    steps: int
+    batch_size: int
+    accumulation: int
+    draws: int
+    draws_per_epoch: float
+    words: tuple[WordPlan, ...]
+    pictures: tuple[PicturePlan, ...]
+    buckets: tuple[BucketPlan, ...]
+    findings: tuple[Finding, ...]
+    tokens_counted: bool
+    """By the checkpoint's tokenizer; else estimated."""
+
+    @property
+    def epochs(self) -> float:
+        """How often each picture comes round."""
+        return self.draws / self.draws_per_epoch if self.draws_per_epoch else 0.0
+
+    @property
+    def steps_per_epoch(self) -> float:
+        """Optimiser steps an epoch."""
+        return self.steps / self.epochs if self.epochs else 0.0
+
+    @property
+    def tokens_most(self) -> int:
+        """Of the longest caption."""
+        return max((picture.tokens for picture in self.pictures), default=0)
+
+    def at_least(self, severity: Level) -> tuple[Finding, ...]:
+        """The findings that are so bad or worse."""
+        return tuple(finding for finding in self.findings if RANK[finding.severity] <= RANK[severity])
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "folder": self.folder,
+            "steps": self.steps,
+            "batch_size": self.batch_size,
+            "accumulation": self.accumulation,
+            "draws": self.draws,
+            "draws_per_epoch": round(self.draws_per_epoch, 3),
+            "epochs": round(self.epochs, 3),
+            "steps_per_epoch": round(self.steps_per_epoch, 3),
+            "words": [_rounded(asdict(word)) for word in self.words],
+            "buckets": [_rounded(asdict(bucket)) for bucket in self.buckets],
+            "tokens": {
+                "most": self.tokens_most,
+                "over_a_chunk": sum(picture.tokens > CHUNK for picture in self.pictures),
+                "counted": self.tokens_counted,
+            },
+            "findings": [finding.as_dict() for finding in self.findings],
+            "pictures": [_rounded(asdict(picture)) for picture in self.pictures],
+        }
+
+
+def make_plan(
+    dataset: Dataset,
+    run: Run,
+    *,
+    wording: Wording | None = None,
+    token_ids: Callable[[str], Sequence[int]] | None = None,
+) -> Plan:
+    """The plan of `run` on a scanned dataset.
+
+    `wording` is that of just this run, where the caller has it already; `token_ids` the checkpoint's tokenizer, else
+    lengths are estimated. A run without words, or with words that no picture has, has a plan too: findings say so.
+    """
+    wording = wording or make_wording(run, dataset)
+    trained, held = hold_out(run, wording.captions())
+    pictures = [*trained, *held]
+    draws_per_epoch, rates = _rates(run, trained, wording, held_out=bool(held))
+    schedule = run.schedule
+    total = schedule.max_steps * schedule.batch_size * schedule.accumulation
+    drawn = {key: total * rate / draws_per_epoch if draws_per_epoch else 0.0 for key, rate in rates.items()}
+    placed = _placements(run, pictures)
+    ids = token_ids
+    count = (lambda text: len(ids(text))) if ids is not None else estimated_tokens
+    counter = TokenCounter({word.name: word.vectors for word in run.words}, count)
+    lengths = wording.once(
+        "lengths", _of_lengths(run, token_ids), lambda: _lengths(run, dataset, wording.captions(), counter)
+    )
+    found = linting.findings(run, dataset, wording, trained=trained, placed=placed, lengths=lengths)
+    of_picture = [
+        _picture(picture, placed[picture.key], lengths[picture.key], wording, drawn.get(picture.key))
+        for picture in pictures
+    ]
+    order = {picture.key: place for place, picture in enumerate(dataset.pictures)}
+    return Plan(
+        folder=str(dataset.folder),
+        steps=schedule.max_steps,
+        batch_size=schedule.batch_size,
+        accumulation=schedule.accumulation,
+        draws=total,
+        draws_per_epoch=draws_per_epoch,
+        words=_words(run, wording, drawn, total),
+        pictures=tuple(sorted(of_picture, key=lambda picture: order[picture.key])),
+        buckets=_buckets(of_picture),
+        findings=worst_first(found),
+        tokens_counted=token_ids is not None,
+    )
+
+
+def _rates(run: Run, trained: Sequence[Picture], wording: Wording, *, held_out: bool) -> tuple[float, dict[str, float]]:
+    """Draws an epoch of all and of each, as `BatchSource` has them: weights make it as long as there are pictures."""
+    words = [wording.words_of[picture.key] for picture in wording.named]
+    all_rates = draw_rates(run, wording.named, words)
+    by_key = {picture.key: rate for picture, rate in zip(wording.named, all_rates, strict=True)}
+    rates = {picture.key: by_key[picture.key] for picture in trained}
+    total = sum(rates.values())
+    if (draws_as_folders_say(run) and not held_out) or total <= 0:
+        return total, rates
+    return float(len(trained)), {key: rate * len(trained) / total for key, rate in rates.items()}
+
+
+def _placements(run: Run, pictures: Sequence[Picture]) -> dict[str, Placement]:
+    buckets = assemble.make_buckets(run)
+    known: dict[tuple[int, int], Placement] = {}
+    found = {}
+    for picture in pictures:
+        size = (picture.width_px, picture.height_px)
+        if size not in known:
+            known[size] = buckets.assign(*size)
+        found[picture.key] = known[size]
+    return found
+
+
+def _of_lengths(run: Run, token_ids: object) -> tuple[object, ...]:
+    """What decides how long captions are, beside the wording."""
+    data = run.data
+    vectors = tuple((word.name, word.vectors) for word in run.words)
+    return vectors, data.prefix, data.suffix, data.templates, data.keep_separator, data.max_tokens, token_ids
+
+
+def _lengths(run: Run, dataset: Dataset, pictures: Sequence[Picture], counter: TokenCounter) -> dict[str, Length]:
+    """Of the longest caption that each picture can get from its captions and the templates; dropout shortens it."""
+    data = run.data
+    concepts = word_of_concepts(run, dataset)
+    counted: dict[str, int] = {}
+
+    def places(text: str) -> int:
+        if text not in counted:
+            counted[text] = counter(text)
+        return counted[text]
+
+    def texts(picture: Picture) -> list[str]:
+        found = []
+        for caption in (picture.caption, *picture.alternatives):
+            flat = caption.replace(data.keep_separator, ",") if data.keep_separator else caption
+            whole = ", ".join(part for part in (data.prefix, flat, data.suffix) if part)
+            found += [_filled(template, whole, concepts.get(picture.concept, "")) for template in data.templates]
+            found += [] if data.templates else [whole]
+        return found
+
+    def longest(picture: Picture) -> str:
+        found = texts(picture)
+        return max(found, key=places) if len(found) > 1 else found[0]
+
+    return {
+        picture.key: caption_length(picture.key, longest(picture), counter, max_tokens=data.max_tokens)
+        for picture in pictures
+    }
+
+
+def _filled(template: str, caption: str, word: str) -> str:
+    for mark in ("{caption}", "{filewords}", "[filewords]"):
+        template = template.replace(mark, caption)
+    for mark in WORD_PLACEHOLDERS:
+        template = template.replace(mark, word)
+    return template
+
+
+def _picture(
+    picture: Picture, placement: Placement, length: Length, wording: Wording, draws: float | None
+) -> PicturePlan:
+    return PicturePlan(
+        key=picture.key,
+        draws=draws or 0.0,
+        words=tuple(name for name in wording.words_of[picture.key] if name in wording.words),
+        width_px=placement.bucket.width_px,
+        height_px=placement.bucket.height_px,
+        cropped=placement.cropped,
+        upscaled=placement.upscaled,
+        bordered=not placement.covers,
+        tokens=length.places,
+        trained=picture.caption,
+        behind=length.behind,
+        held_out=draws is None,
+    )
+
+
+def _words(run: Run, wording: Wording, drawn: Mapping[str, float], total: int) -> tuple[WordPlan, ...]:
+    found = []
+    for word in run.words:
+        tags = wording.words[word.name]
+        draws = sum(drawn.get(key, 0.0) for key in tags.keys)
+        found.append(
+            WordPlan(
+                name=word.name,
+                pictures=len(tags.keys),
+                draws=draws,
+                share=draws / total if total else 0.0,
+                style=tags.style,
+                vectors=word.vectors,
+                init_text=word.init_text,
+                absorbed=tuple(tag.tag for tag in tags.tags if tag.fate != "kept"),
+                form_of=word.form_of,
+            )
+        )
+    return tuple(found)
+
+
+def _buckets(pictures: Sequence[PicturePlan]) -> tuple[BucketPlan, ...]:
+    """The fullest first."""
+    groups: dict[tuple[int, int], list[PicturePlan]] = defaultdict(list)
+    for picture in pictures:
+        groups[picture.width_px, picture.height_px].append(picture)
+    found = [
+        BucketPlan(
+            width_px=size[0],
+            height_px=size[1],
+            pictures=len(group),
+            draws=sum(picture.draws for picture in group),
+            mean_cropped=sum(picture.cropped for picture in group) / len(group),
+            most_cropped=max(picture.cropped for picture in group),
+        )
+        for size, group in groups.items()
+    ]
+    return tuple(sorted(found, key=lambda bucket: (-bucket.pictures, bucket.width_px, bucket.height_px)))
+
+
+def _rounded(plain: dict[str, Any]) -> dict[str, Any]:
+    return {key: round(value, 4) if isinstance(value, float) else value for key, value in plain.items()}

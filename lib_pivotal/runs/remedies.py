@@ -1,0 +1,154 @@
+"""Remedies of findings: each a pure change of a run, named by id and arguments so that page, API and files can ask."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from types import MappingProxyType
+from typing import Any
+
+from lib_pivotal.config import Run, WordConfig, check_run, run_to_dict
+from lib_pivotal.data.findings import Finding, Remedy
+from lib_pivotal.data.tags import same_tag
+from lib_pivotal.errors import ConfigError, DataError, Fault
+
+SETTABLE = frozenset(
+    "data.upscale data.resolution_px data.max_tokens data.balance data.flip schedule.max_steps".split()
+)
+"""What the remedy `set` may change."""
+
+
+def apply_remedy(run: Run, remedy: Remedy) -> Run:
+    """The run with a remedy applied; the same remedy twice changes nothing more.
+
+    Raises:
+        DataError: there is no such remedy, or an argument is missing or of the wrong kind.
+        ConfigError: the result is no sound run; or the remedy speaks of a word that the run does not have.
+    """
+    change = _CHANGES.get(remedy.id)
+    if change is None:
+        raise DataError(f"remedy = {remedy.id!r}: is unknown. There are: {', '.join(_CHANGES)}.")
+    try:
+        changed = change(run, remedy.arguments)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        given = dict(remedy.arguments)
+        raise DataError(f"remedy {remedy.id}: its arguments {given!r} are not those of a plan ({error!r}).") from error
+    before = {fault.field for fault in check_run(run_to_dict(run))[1]}
+    checked, faults = check_run(run_to_dict(changed))
+    faults = [fault for fault in faults if fault.field not in before]  # a run that is half filled in may be mended, too
+    if faults:
+        raise ConfigError(faults)
+    return checked
+
+
+def mended(run: Run, lint: Callable[[Run], Sequence[Finding]]) -> tuple[Run, list[str]]:
+    """The run after the first remedy of each finding in turn, and the labels of those applied.
+
+    `lint` says what is wrong with a run now; what no remedy helps stays. Ends, as no finding is mended twice.
+    """
+    applied: list[str] = []
+    tried: set[tuple[str, tuple[str, ...]]] = set()
+    while True:
+        open_ones = (f for f in lint(run) if f.remedy is not None and (f.kind, f.words) not in tried)
+        finding = next(open_ones, None)
+        if finding is None or finding.remedy is None:
+            return run, applied
+        tried.add((finding.kind, finding.words))
+        run = apply_remedy(run, finding.remedy)
+        applied.append(finding.remedy.label)
+
+
+def _set(run: Run, arguments: Mapping[str, Any]) -> Run:
+    path, value = arguments["path"], arguments["value"]
+    if path not in SETTABLE:
+        raise DataError(f"path = {path!r}: a remedy can set {', '.join(sorted(SETTABLE))}.")
+    section, name = path.split(".")
+    return replace(run, **{section: replace(getattr(run, section), **{name: value})})
+
+
+def _remove_word(run: Run, arguments: Mapping[str, Any]) -> Run:
+    name = str(arguments["word"])
+    kept = (replace(word, form_of="") if word.form_of == name else word for word in run.words if word.name != name)
+    shown = tuple(word for word in run.saving.preview_words if word != name)
+    return replace(run, words=tuple(kept), saving=replace(run.saving, preview_words=shown))
+
+
+def _apply_to(run: Run, arguments: Mapping[str, Any]) -> Run:
+    pattern = str(arguments["pattern"])
+
+    def change(word: WordConfig) -> WordConfig:
+        return replace(word, applies_to=tuple(dict.fromkeys((*word.applies_to, pattern))))
+
+    return _with_word(run, arguments["word"], change)
+
+
+def _absorb(run: Run, arguments: Mapping[str, Any]) -> Run:
+    """The word absorbs what the rule says, and `tags` beside that."""
+    tags = _tags(arguments)
+    forms = {same_tag(tag) for tag in tags}
+
+    def change(word: WordConfig) -> WordConfig:
+        old = {same_tag(tag) for tag in word.absorb}
+        added = tuple(tag for tag in tags if same_tag(tag) not in old)
+        keep = tuple(tag for tag in word.keep if same_tag(tag) not in forms)
+        return replace(word, prune=True, absorb=(*word.absorb, *added), keep=keep)
+
+    return _with_word(run, arguments["word"], change)
+
+
+def _keep(run: Run, arguments: Mapping[str, Any]) -> Run:
+    """`tags` stay in the word's captions."""
+    tags = _tags(arguments)
+    forms = {same_tag(tag) for tag in tags}
+
+    def change(word: WordConfig) -> WordConfig:
+        old = {same_tag(tag) for tag in word.keep}
+        added = tuple(tag for tag in tags if same_tag(tag) not in old)
+        absorb = tuple(tag for tag in word.absorb if same_tag(tag) not in forms)
+        return replace(word, keep=(*word.keep, *added), absorb=absorb)
+
+    return _with_word(run, arguments["word"], change)
+
+
+def _vectors(run: Run, arguments: Mapping[str, Any]) -> Run:
+    for name, number in dict(arguments["vectors"]).items():
+        run = _with_word(run, name, lambda word, number=number: replace(word, vectors=int(number)))  # type: ignore[misc]
+    return run
+
+
+def _draw_weights(run: Run, arguments: Mapping[str, Any]) -> Run:
+    for name, weight in dict(arguments["weights"]).items():
+        run = _with_word(run, name, lambda word, weight=weight: replace(word, draw_weight=float(weight)))  # type: ignore[misc]
+    return run
+
+
+def _no_mirror(run: Run, arguments: Mapping[str, Any]) -> Run:
+    return _with_word(run, arguments["word"], lambda word: replace(word, mirror=False))
+
+
+def _with_word(run: Run, name: Any, change: Callable[[WordConfig], WordConfig]) -> Run:
+    if name not in [word.name for word in run.words]:
+        known = ", ".join(word.name for word in run.words) or "none"
+        raise ConfigError([Fault("words", name, "is no word of the run", f"Its words are: {known}.")])
+    return replace(run, words=tuple(change(word) if word.name == name else word for word in run.words))
+
+
+def _tags(arguments: Mapping[str, Any]) -> tuple[str, ...]:
+    tags = arguments.get("tags", ())
+    if isinstance(tags, str) or not all(isinstance(tag, str) for tag in tags):
+        raise ValueError("tags must be a list of texts")
+    return tuple(tags)
+
+
+_CHANGES: Mapping[str, Callable[[Run, Mapping[str, Any]], Run]] = MappingProxyType(
+    {
+        "set": _set,
+        "remove_word": _remove_word,
+        "apply_to": _apply_to,
+        "absorb": _absorb,
+        "keep": _keep,
+        "vectors": _vectors,
+        "draw_weights": _draw_weights,
+        "no_mirror": _no_mirror,
+    }
+)

@@ -1,0 +1,69 @@
+"""Moving a tag by hand: kept in captions, absorbed by a word, or absorbed and the beginning of its vectors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from lib_pivotal.config import WordConfig
+from lib_pivotal.data.pruning import Fate, TagFate
+from lib_pivotal.data.tags import same_tag
+from lib_pivotal.data.tokens import estimated_tokens
+
+MOST_VECTORS = 75
+
+
+def moved(word: WordConfig, tag: TagFate, to: Fate) -> WordConfig:
+    """The word with `tag` moved; its lists say only what the rule does not say already.
+
+    A tag that becomes the beginning brings the vectors that it takes; one that is no longer it leaves them to chance.
+    A word that takes a tag absorbs from then on.
+    """
+    form = same_tag(tag.tag)
+    absorb, keep = _without(word.absorb, form), _without(word.keep, form)
+    if to == "kept" and tag.by_rule:
+        keep = (*keep, form)
+    elif to != "kept" and not tag.by_rule:
+        absorb = (*absorb, form)
+    word = replace(word, absorb=absorb, keep=keep, prune=word.prune or to != "kept")
+    return _beginning_with(word, form) if to == "init" else replace(word, init_text=_init_without(word, form))
+
+
+def as_the_rule_says(word: WordConfig, tag: TagFate) -> WordConfig:
+    """The word without what its lists say of `tag`."""
+    form = same_tag(tag.tag)
+    return replace(word, absorb=_without(word.absorb, form), keep=_without(word.keep, form))
+
+
+def _without(tags: Sequence[str], form: str) -> tuple[str, ...]:
+    return tuple(tag for tag in tags if same_tag(tag) != form)
+
+
+def _pieces(word: WordConfig) -> list[str]:
+    """Of the init text; `*[std,n]` holds a comma and is one."""
+    text = word.init_text.replace("*[", "\0")
+    pieces: list[str] = []
+    for piece in text.split(","):
+        if pieces and "\0" in pieces[-1] and "]" not in pieces[-1]:
+            pieces[-1] += "," + piece
+        else:
+            pieces.append(piece)
+    return [piece.strip().replace("\0", "*[") for piece in pieces if piece.strip()]
+
+
+def _beginning_with(word: WordConfig, form: str) -> WordConfig:
+    pieces = _pieces(word)
+    if any(same_tag(piece) == form for piece in pieces):
+        return word
+    if pieces in (["random"], ["zero"]):
+        pieces = []
+    place = next((i for i, piece in enumerate(pieces) if piece.startswith("*[")), len(pieces))
+    pieces.insert(place, form)
+    vectors = min(MOST_VECTORS, word.vectors + (estimated_tokens(form) if word.init_text else 0))
+    return replace(word, init_text=", ".join(pieces), vectors=max(vectors, estimated_tokens(form)))
+
+
+def _init_without(word: WordConfig, form: str) -> str:
+    pieces = _pieces(word)
+    left = [piece for piece in pieces if same_tag(piece) != form]
+    return word.init_text if left == pieces else ", ".join(left)

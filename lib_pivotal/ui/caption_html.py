@@ -1,0 +1,68 @@
+"""Captions as HTML: words in their colours, and of each tag what becomes of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from html import escape
+
+from lib_pivotal.data.captions import WordFinder, split_tags
+from lib_pivotal.data.pruning import KEEP_SEPARATOR, Fate
+from lib_pivotal.data.records import Picture
+from lib_pivotal.data.tags import same_tag
+from lib_pivotal.ui.charts import COLOURS
+
+TITLES = {
+    "init": "taken over by the word; its vectors begin with it",
+    "absorbed": "taken over by the word",
+    "dropped": "said by another tag already, or about other pictures: left out",
+    "kept": "stays in the caption",
+}
+"""What the page says of a tag."""
+
+
+class CaptionHtml:
+    """Writes captions of one run: each word has a colour, by its place."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self._find = WordFinder(names)
+        self._colours = {name: COLOURS[place % len(COLOURS)] for place, name in enumerate(names)}
+
+    def colour(self, word: str) -> str:
+        """The colour of a word."""
+        return self._colours[word]
+
+    def before(self, named: Picture, trained: Picture, fates: Mapping[str, Fate], *, written: str | None = None) -> str:
+        """The caption that a picture has; tags that are not trained are struck out.
+
+        `written` is the file's own: a word that is not in it is marked as put in front.
+        """
+        left = {same_tag(tag) for tag in _tags(trained.caption)}
+        own = self._find(written) if written is not None else self._find(named.caption)
+        parts = [self._tag(tag, left, fates, own) for tag in _tags(named.caption)]
+        return ", ".join(parts) or "<em>no caption</em>"
+
+    def after(self, trained: Picture) -> str:
+        """The caption as it is trained."""
+        return ", ".join(self._plain(tag) for tag in _tags(trained.caption)) or "<em>nothing</em>"
+
+    def _tag(self, tag: str, left: set[str], fates: Mapping[str, Fate], own: Sequence[str]) -> str:
+        words = self._find(tag)
+        if words:
+            added = words[0] not in own
+            kind, title = ("pivotal-word added", "put in front by the run") if added else ("pivotal-word", "a word")
+            return f'<b class="{kind}" style="--word:{self.colour(words[0])}" title="{title}">{escape(tag)}</b>'
+        form = same_tag(tag)
+        if form in left:
+            return escape(tag)
+        fate = fates.get(form, "dropped")
+        return f'<s class="{fate}" title="{TITLES[fate]}">{escape(tag)}</s>'
+
+    def _plain(self, tag: str) -> str:
+        words = self._find(tag)
+        if not words:
+            return escape(tag)
+        return f'<b class="pivotal-word" style="--word:{self.colour(words[0])}">{escape(tag)}</b>'
+
+
+def _tags(text: str) -> list[str]:
+    return split_tags(text.replace(KEEP_SEPARATOR, ","))

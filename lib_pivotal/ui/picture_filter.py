@@ -1,0 +1,126 @@
+"""Filters of pictures: `word:aoi, tag:blue hair, -tag:smile, problem:2, text`; all parts must hold. With counts."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from lib_pivotal.data.captions import split_tags
+from lib_pivotal.data.records import Picture
+from lib_pivotal.data.tags import same_tag
+
+Kind = Literal["word", "tag", "problem", "text"]
+NO_WORD = "none"
+"""`word:none`: pictures without any word."""
+FACET_TAGS = 24
+
+
+@dataclass(frozen=True)
+class Part:
+    """One condition; `without` turns it round."""
+
+    kind: Kind
+    value: str
+    without: bool = False
+
+    def __str__(self) -> str:
+        """As it is written in the filter."""
+        kind = "" if self.kind == "text" else f"{self.kind}:"
+        return f"{'-' if self.without else ''}{kind}{self.value}"
+
+
+def parse(query: str) -> tuple[Part, ...]:
+    """The parts of a filter; what has no kind is text of the caption or the file's name."""
+    parts = []
+    for piece in query.split(","):
+        text = piece.strip()
+        without = text.startswith("-") and len(text) > 1
+        text = text[1:].strip() if without else text
+        kind, colon, value = text.partition(":")
+        if colon and kind.strip().lower() in ("word", "tag", "problem") and value.strip():
+            found: Kind = kind.strip().lower()  # type: ignore[assignment]
+            parts.append(Part(found, value.strip().lower(), without))
+        elif text:
+            parts.append(Part("text", text.lower(), without))
+    return tuple(dict.fromkeys(parts))
+
+
+class TagIndex:
+    """Which pictures have which tag; tags by form (`same_tag`), pictures by place."""
+
+    def __init__(self, pictures: Sequence[Picture]) -> None:
+        self.keys = tuple(picture.key for picture in pictures)
+        self.places = {key: place for place, key in enumerate(self.keys)}
+        self.texts = ["\n".join((picture.key, picture.caption, *picture.alternatives)).lower() for picture in pictures]
+        self.spelling: dict[str, str] = {}
+        self.forms: list[tuple[str, ...]] = []
+        self.by_form: dict[str, set[int]] = {}
+        for place, picture in enumerate(pictures):
+            tags = {same_tag(tag): tag for text in (picture.caption, *picture.alternatives) for tag in _tags(text)}
+            self.forms.append(tuple(tags))
+            for form, tag in tags.items():
+                self.spelling.setdefault(form, tag)
+                self.by_form.setdefault(form, set()).add(place)
+
+
+def _tags(text: str) -> list[str]:
+    return [tag for tag in split_tags(text.replace("|||", ",")) if same_tag(tag)]
+
+
+@dataclass(frozen=True)
+class Facets:
+    """What a filter can be narrowed by: how many of its pictures each word, tag and problem has."""
+
+    words: Mapping[str, int]
+    tags: Mapping[str, int]
+    problems: Mapping[int, int]
+
+
+class PictureIndex:
+    """Finds pictures by words and tags."""
+
+    def __init__(self, tags: TagIndex, words_of: Mapping[str, Sequence[str]]) -> None:
+        self._tags = tags
+        self._words: dict[str, set[int]] = {}
+        for key, words in words_of.items():
+            for word in words or (NO_WORD,):
+                self._words.setdefault(word, set()).add(tags.places[key])
+
+    def matching(self, parts: Sequence[Part], problems: Sequence[Sequence[str]] = ()) -> list[int]:
+        """Places of the pictures for which all parts hold; `problems` are keys, problem 1 first."""
+        found = set(range(len(self._tags.keys)))
+        for part in parts:
+            mine = self._of(part, found, problems)
+            found = found - mine if part.without else found & mine
+        return sorted(found)
+
+    def facets(self, places: Sequence[int], problems: Sequence[Sequence[str]] = ()) -> Facets:
+        """Counts among these pictures; of tags the most frequent that not all of them have, words left out."""
+        chosen = set(places)
+        words = {word: len(chosen & mine) for word, mine in self._words.items()}
+        counts: Counter[str] = Counter()
+        for place in places:
+            counts.update(self._tags.forms[place])
+        telling = {
+            self._tags.spelling[form]: count
+            for form, count in counts.most_common(FACET_TAGS * 2 + len(words))
+            if count < len(places) and form not in self._words
+        }
+        tags = dict(list(telling.items())[:FACET_TAGS])
+        seen = {number: len(chosen & self._known(keys)) for number, keys in enumerate(problems, 1) if keys}
+        return Facets(words, tags, seen)
+
+    def _of(self, part: Part, among: set[int], problems: Sequence[Sequence[str]]) -> set[int]:
+        if part.kind == "word":
+            return self._words.get(part.value, set())
+        if part.kind == "tag":
+            return self._tags.by_form.get(same_tag(part.value), set())
+        if part.kind == "problem":
+            number = int(part.value) if part.value.isdigit() else 0
+            return self._known(problems[number - 1]) if 0 < number <= len(problems) else set()
+        return {place for place in among if part.value in self._tags.texts[place]}
+
+    def _known(self, keys: Sequence[str]) -> set[int]:
+        return {place for key in keys if (place := self._tags.places.get(key)) is not None}

@@ -1,0 +1,131 @@
+"""What the Data page knows of a scanned folder under the settings of now; each part is made when it is asked for."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+
+from lib_pivotal.config import Run
+from lib_pivotal.data.pruning import Fate, Wording
+from lib_pivotal.data.records import Dataset, Picture
+from lib_pivotal.data.tags import same_tag
+from lib_pivotal.runs.plan import Plan, make_plan
+from lib_pivotal.runs.proposal import WordRow, rows_of
+from lib_pivotal.training.wording import make_wording, tag_rules, word_use
+from lib_pivotal.ui.picture_filter import PictureIndex, TagIndex
+
+KEPT = 4
+
+
+class Survey:
+    """A dataset with a run's settings: captions with words, rows of words, and an index to filter pictures by."""
+
+    def __init__(self, dataset: Dataset, run: Run) -> None:
+        self.dataset, self.run = dataset, run
+
+    def under(self, run: Run) -> Survey:
+        """The same pictures under other settings; what does not depend on the difference is taken over."""
+        other = Survey(self.dataset, run)
+        self._hand_over(other, "tags")
+        if wording := self._revised(run):
+            other.__dict__["wording"] = wording
+            if wording is self.wording:
+                self._hand_over(other, "index", "places")
+            if self.run.words == run.words and self.run.data == run.data:
+                self._hand_over(other, "rows")
+        return other
+
+    @cached_property
+    def tags(self) -> TagIndex:
+        """Which pictures have which tag, as the files say."""
+        return TagIndex(self.dataset.pictures)
+
+    @cached_property
+    def wording(self) -> Wording:
+        """The captions with the run's words."""
+        return make_wording(self.run, self.dataset)
+
+    @cached_property
+    def rows(self) -> tuple[WordRow, ...]:
+        """The run's words with what the pictures say of them."""
+        return rows_of(self.run, self.dataset, self.wording)
+
+    @cached_property
+    def plan(self) -> Plan:
+        """What the run will do; lengths of captions are estimated, so that no tokenizer is waited for.
+
+        Raises:
+            PivotalError: a setting of sizes is none.
+        """
+        return make_plan(self.dataset, self.run, wording=self.wording)
+
+    @cached_property
+    def index(self) -> PictureIndex:
+        """For filters."""
+        return PictureIndex(self.tags, self.wording.words_of)
+
+    @cached_property
+    def places(self) -> Mapping[str, int]:
+        """Where each picture is in `wording.named`, by key."""
+        return {picture.key: place for place, picture in enumerate(self.wording.named)}
+
+    def named(self, key: str) -> Picture:
+        """A picture with the words that the run gives it in its caption."""
+        return self.wording.named[self.places[key]]
+
+    def pair(self, key: str) -> tuple[Picture, Picture]:
+        """A picture as its words name it, and as it is trained."""
+        named = self.named(key)
+        return named, self.wording.pruned(named)
+
+    def fates(self, words: Sequence[str]) -> dict[str, Fate]:
+        """What these words make of tags, by form: those that any of them takes."""
+        found: dict[str, Fate] = {}
+        for word in words:
+            for tag in self.wording.words[word].tags if word in self.wording.words else ():
+                if tag.fate != "kept":
+                    found[same_tag(tag.tag)] = tag.fate
+        return found
+
+    # ---- parts
+
+    def _revised(self, run: Run) -> Wording | None:
+        """The wording under other settings, where it need not be read anew."""
+        if (
+            "wording" not in self.__dict__
+            or tag_rules(run) != tag_rules(self.run)
+            or _written(run) != _written(self.run)
+        ):
+            return None
+        uses = [word_use(word) for word in run.words]
+        return self.wording if tuple(uses) == self.wording.uses else self.wording.revised(uses)
+
+    def _hand_over(self, other: Survey, *names: str) -> None:
+        for name in names:
+            if name in self.__dict__:
+                other.__dict__[name] = self.__dict__[name]
+
+
+def _written(run: Run) -> tuple[object, ...]:
+    """What writes words into captions."""
+    return run.data.prefix, run.data.suffix, run.data.templates
+
+
+class Surveys:
+    """The last surveys, so that a change of one setting costs only what hangs on it."""
+
+    def __init__(self) -> None:
+        self._kept: list[Survey] = []
+        self._lock = threading.Lock()
+
+    def of(self, dataset: Dataset, run: Run) -> Survey:
+        """The survey of a dataset under a run."""
+        with self._lock:  # one at a time: two requests for the same thing would make it twice
+            mine = [survey for survey in self._kept if survey.dataset is dataset]
+            found = next((survey for survey in mine if survey.run == run), None)
+            if found is None:
+                found = mine[-1].under(run) if mine else Survey(dataset, run)
+            others = [survey for survey in self._kept if survey is not found]
+            self._kept = [*others, found][-KEPT:]
+            return found

@@ -1,0 +1,74 @@
+"""Scanning from the page: what was changed by hand stays, and the page says so."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+from PIL import Image
+
+from lib_pivotal.ui.tab import build_tab
+from lib_pivotal.ui.words_html import words_json
+from tests.ui.test_tab import Browser
+
+
+@pytest.fixture
+def browser(manager, pictures):
+    made = Browser(build_tab(manager))
+    made.set("pivotal_data_folder", str(pictures))
+    made.press("pivotal_scan")
+    return made
+
+
+def _add(pictures, name="kaze", count=3):
+    for number in range(count):
+        Image.new("RGB", (64, 64), "white").save(pictures / f"{name}{number}.png")
+        (pictures / f"{name}{number}.txt").write_text(f"{name}, 1boy, brown hair, hill")
+
+
+def test_a_second_scan_keeps_words_and_settings_of_ones_own(browser, pictures):
+    run = browser.run()
+    browser.set("pivotal_words", words_json([replace(run.words[0], vectors=9), run.words[1]]))
+    browser.set("pivotal_schedule_max_steps", 777)
+    _add(pictures)
+    shown = browser.press("pivotal_scan")
+    after = browser.run()
+    assert [word.name for word in after.words] == ["aoi", "hana", "kaze"] and after.words[0].vectors == 9
+    assert after.schedule.max_steps == 777
+    assert "Kept as they were changed by hand: aoi" in shown["pivotal_findings"]
+    assert "New words of this scan: kaze" in shown["pivotal_findings"]
+    assert "settings stay" in shown["pivotal_preset_help"]
+
+
+def test_a_removed_word_stays_away_until_words_are_proposed_anew(browser):
+    browser.set("pivotal_words", words_json(browser.run().words[1:]))
+    assert "you removed them: aoi" in browser.press("pivotal_scan")["pivotal_findings"]
+    assert [word.name for word in browser.run().words] == ["hana"]
+    browser.press("pivotal_anew")
+    assert [word.name for word in browser.run().words] == ["aoi", "hana"]
+
+
+def test_another_folder_brings_its_own_words(browser, tmp_path):
+    other = tmp_path / "other"
+    other.mkdir()
+    _add(other, "umi", 4)
+    browser.set("pivotal_data_folder", str(other))
+    shown = browser.press("pivotal_scan")
+    assert [word.name for word in browser.run().words] == ["umi"] and "Kept" not in shown["pivotal_findings"]
+
+
+def test_settings_of_before_are_kept_by_a_scan(browser, manager, pictures):
+    words = [replace(browser.run().words[0], init_text="mine"), browser.run().words[1]]
+    other = Browser(build_tab(manager))
+    other.set("pivotal_data_folder", str(pictures))
+    other.set("pivotal_words", words_json(words))
+    other.press("pivotal_scan")
+    assert other.run().words[0].init_text == "mine"
+
+
+def test_a_failed_scan_leaves_the_words(browser):
+    before = browser.run().words
+    browser.set("pivotal_data_folder", "nowhere")
+    browser.press("pivotal_scan")
+    assert browser.run().words == before and json.loads(words_json(before))
