@@ -22,6 +22,7 @@ from lib_pivotal.files import replacing
 from lib_pivotal.later import later
 from lib_pivotal.runs.manager import RunManager
 from lib_pivotal.runs.presets import apply_preset, fitting_preset, read_run_settings, saved_presets
+from lib_pivotal.runs.suitability import native_px, suitability_remarks
 from lib_pivotal.ui.run_html import is_active
 
 if TYPE_CHECKING:
@@ -50,12 +51,13 @@ _BAD_IN_FILES = re.compile(r'[<>:"/\\|?*,\x00-\x1f]')
 
 @dataclass(frozen=True)
 class Checked:
-    """A run as the page shows it now: faults by field, and how often each word would be drawn."""
+    """A run as the page shows it now: faults by field, how often each word would be drawn, what else to know."""
 
     run: Run
     faults: tuple[Fault, ...]
     draws: dict[str, float]
     name_note: tuple[str, str]
+    remarks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -119,7 +121,7 @@ class Desk:
         `known`: this folder was scanned with these settings already, so that they stay.
         """
         dataset = self.scan(run.data.folder)
-        proposed = proposal.propose(dataset, run)
+        proposed = proposal.propose(dataset, run, largest_px=native_px(self.manager.studio.model_info()))
         words = tuple(row.word for row in proposed.rows)
         merged = rescan.merged_words(run.words, before, words)
         run = replace(run, words=merged.words)
@@ -207,7 +209,13 @@ class Desk:
         note = self.name_note(run.name)
         if note[0] == "error":
             found.append(Fault("name", run.name, note[1]))
-        return Checked(run, tuple(found), self.draws(run), note)
+        return Checked(run, tuple(found), self.draws(run), note, self.remarks(run))
+
+    def remarks(self, run: Run) -> tuple[str, ...]:
+        """What the loaded checkpoint's kind makes of the run."""
+        model, dataset = self.manager.studio.model_info(), self.dataset(run.data.folder)
+        fitting = None if dataset is None else proposal.fitting_resolution(dataset, largest_px=native_px(model))
+        return suitability_remarks(run, model, fitting_px=fitting)
 
     def draws(self, run: Run) -> dict[str, float]:
         """How often each word is drawn in the run, on average; 0 where nothing is scanned."""

@@ -107,6 +107,7 @@ def check_outputs(page: Page, run: Run, faults: list[Fault]) -> list[str]:
     checked = page.desk.check(run, faults)
     level, text = checked.name_note
     feedback = faults_list([f for f in checked.faults if f.field != "data.folder"]) or estimate(run, checked.draws)
+    feedback += "".join(message(remark, "info") for remark in checked.remarks)
     return [feedback, facts_of(checked), note(level, text)]
 
 
