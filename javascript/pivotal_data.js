@@ -24,6 +24,13 @@
         caption_close: "Close (Escape). Not while there are changes that are not saved.",
         caption_previous: "The picture before in the filter (←, Page Up)",
         caption_next: "The next picture in the filter (→, Page Down)",
+        writing_look: "Compares each caption file with its caption as it is trained. Nothing is written.",
+        writing_write: "Writes the files of the preview, each whole or not at all. Can be taken back.",
+        writing_cancel: "Closes the preview. Nothing is written.",
+        writing_back: "Gives the files that were written last their contents of before, byte for byte; a file that " +
+            "was changed since is left alone.",
+        tagger: "Which of the web UI's interrogators writes.",
+        write_captions: "Writes NAME.txt beside each picture that has no caption. A caption that is there stays.",
         mask_weight: "How much the loss counts what is painted: 0 not at all, 1 fully.",
         mask_rest: "How much it counts what is not painted, where there is no mask yet.",
         mask_save: "Adds the strokes to the mask file of this picture.",

@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from lib_pivotal.data import findings as finding
     from lib_pivotal.data.findings import Finding
     from lib_pivotal.data.records import Dataset
+    from lib_pivotal.importing import reading
+    from lib_pivotal.importing import settings as import_settings
+    from lib_pivotal.importing.settings import Imported
     from lib_pivotal.runs import naming, proposal, rescan
     from lib_pivotal.runs.plan import Plan
     from lib_pivotal.runs.proposal import WordRow
@@ -40,6 +43,8 @@ else:
     scanning = later("lib_pivotal.data.dataset")
     safetensors_file = later("lib_pivotal.bundle.safetensors_file")
     finding = later("lib_pivotal.data.findings")
+    reading = later("lib_pivotal.importing.reading")
+    import_settings = later("lib_pivotal.importing.settings")
     naming = later("lib_pivotal.runs.naming")
     proposal = later("lib_pivotal.runs.proposal")
     rescan = later("lib_pivotal.runs.rescan")
@@ -325,6 +330,19 @@ class Desk:
         path = Path(tempfile.mkdtemp(prefix="pivotal-")) / f"{run.name or 'pivotal'}.run.json"
         write_run(path, run)
         return path
+
+    def imported(self, file: Path) -> Imported | None:
+        """Another trainer's settings, translated; None for a file that is not another trainer's.
+
+        Raises:
+            ConfigError: it cannot be read, or is nobody's.
+        """
+        if file.suffix.lower() not in reading.SUFFIXES:
+            return None
+        content = reading.read_bytes(file)
+        if not import_settings.looks_foreign(content, file.name):
+            return None
+        return import_settings.import_text(content, file.name, folder=file.absolute().parent)
 
     def settings_of(self, file: Path) -> Run:
         """The run that a bundle, or a run.json, carries.
