@@ -1,4 +1,4 @@
-"""`python -m lib_pivotal train|class-pictures|scan|plan|bundle|grid`: the same verbs as the web API's.
+"""`python -m lib_pivotal train|class-pictures|scan|plan|import|bundle|grid`: the same verbs as the web API's.
 
 Exit status: 0 done, 1 a run that failed or a file with errors, 2 wrong use or unusable input, 130 interrupted.
 """
@@ -16,6 +16,7 @@ from typing import Any
 
 from lib_pivotal.errors import PivotalError
 from lib_pivotal.standalone.bundle_cli import add_bundle_commands
+from lib_pivotal.standalone.import_cli import add_import_command
 from lib_pivotal.standalone.plan_cli import add_plan_command
 
 logger = logging.getLogger(__name__)
@@ -70,6 +71,7 @@ def make_parser() -> argparse.ArgumentParser:
     scan.set_defaults(run=run_scan)
 
     add_plan_command(commands)
+    add_import_command(commands)
     add_bundle_commands(commands)
 
     grid = commands.add_parser("grid", help="draw the four rows of a bundle")

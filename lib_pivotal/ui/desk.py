@@ -22,6 +22,7 @@ from lib_pivotal.files import replacing
 from lib_pivotal.later import later
 from lib_pivotal.runs.manager import RunManager
 from lib_pivotal.runs.presets import apply_preset, fitting_preset, read_run_settings, saved_presets
+from lib_pivotal.runs.suitability import native_px, suitability_remarks
 from lib_pivotal.ui.run_html import is_active
 
 if TYPE_CHECKING:
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
     from lib_pivotal.data import findings as finding
     from lib_pivotal.data.findings import Finding
     from lib_pivotal.data.records import Dataset
+    from lib_pivotal.importing import reading
+    from lib_pivotal.importing import settings as import_settings
+    from lib_pivotal.importing.settings import Imported
     from lib_pivotal.runs import naming, proposal, rescan
     from lib_pivotal.runs.plan import Plan
     from lib_pivotal.runs.proposal import WordRow
@@ -39,6 +43,8 @@ else:
     scanning = later("lib_pivotal.training.scanning")
     safetensors_file = later("lib_pivotal.bundle.safetensors_file")
     finding = later("lib_pivotal.data.findings")
+    reading = later("lib_pivotal.importing.reading")
+    import_settings = later("lib_pivotal.importing.settings")
     naming = later("lib_pivotal.runs.naming")
     proposal = later("lib_pivotal.runs.proposal")
     rescan = later("lib_pivotal.runs.rescan")
@@ -50,12 +56,13 @@ _BAD_IN_FILES = re.compile(r'[<>:"/\\|?*,\x00-\x1f]')
 
 @dataclass(frozen=True)
 class Checked:
-    """A run as the page shows it now: faults by field, and how often each word would be drawn."""
+    """A run as the page shows it now: faults by field, how often each word would be drawn, what else to know."""
 
     run: Run
     faults: tuple[Fault, ...]
     draws: dict[str, float]
     name_note: tuple[str, str]
+    remarks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -119,7 +126,7 @@ class Desk:
         `known`: this folder was scanned with these settings already, so that they stay.
         """
         dataset = self.scan(run.data.folder, run.data)
-        proposed = proposal.propose(dataset, run)
+        proposed = proposal.propose(dataset, run, largest_px=native_px(self.manager.studio.model_info()))
         words = tuple(row.word for row in proposed.rows)
         merged = rescan.merged_words(run.words, before, words)
         run = replace(run, words=merged.words)
@@ -207,7 +214,13 @@ class Desk:
         note = self.name_note(run.name)
         if note[0] == "error":
             found.append(Fault("name", run.name, note[1]))
-        return Checked(run, tuple(found), self.draws(run), note)
+        return Checked(run, tuple(found), self.draws(run), note, self.remarks(run))
+
+    def remarks(self, run: Run) -> tuple[str, ...]:
+        """What the loaded checkpoint's kind makes of the run."""
+        model, dataset = self.manager.studio.model_info(), self.dataset(run.data.folder)
+        fitting = None if dataset is None else proposal.fitting_resolution(dataset, largest_px=native_px(model))
+        return suitability_remarks(run, model, fitting_px=fitting)
 
     def draws(self, run: Run) -> dict[str, float]:
         """How often each word is drawn in the run, on average; 0 where nothing is scanned."""
@@ -317,6 +330,19 @@ class Desk:
         path = Path(tempfile.mkdtemp(prefix="pivotal-")) / f"{run.name or 'pivotal'}.run.json"
         write_run(path, run)
         return path
+
+    def imported(self, file: Path) -> Imported | None:
+        """Another trainer's settings, translated; None for a file that is not another trainer's.
+
+        Raises:
+            ConfigError: it cannot be read, or is nobody's.
+        """
+        if file.suffix.lower() not in reading.SUFFIXES:
+            return None
+        content = reading.read_bytes(file)
+        if not import_settings.looks_foreign(content, file.name):
+            return None
+        return import_settings.import_text(content, file.name, folder=file.absolute().parent)
 
     def settings_of(self, file: Path) -> Run:
         """The run that a bundle, or a run.json, carries.

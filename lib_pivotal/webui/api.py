@@ -15,6 +15,7 @@ from pydantic import BaseModel, Field
 
 from lib_pivotal.config import run_from_dict
 from lib_pivotal.errors import ConfigError, PivotalError
+from lib_pivotal.importing.settings import import_file, import_text
 from lib_pivotal.runs.manager import RunManager
 from lib_pivotal.runs.scan_report import report_of
 from lib_pivotal.webui import bundle_routes
@@ -93,6 +94,14 @@ class CaptionsRequest(BaseModel):
     tagger: str = "deepbooru"
 
 
+class ImportRequest(BaseModel):
+    """Settings of another trainer: a file on the machine that runs the web UI, or its name and text."""
+
+    file: str = ""
+    name: str = Field("", description="with `text`: a name whose ending tells the format, e.g. config.toml")
+    text: str = ""
+
+
 class TaggerAnswer(BaseModel):
     """Something that writes captions; `missing` says why it cannot be used, empty if it can."""
 
@@ -108,6 +117,10 @@ class PreflightAnswer(BaseModel):
     total_s: float
     memory_bytes: int | None
     memory_total_bytes: int | None
+    memory_free_bytes: int | None
+    memory_parts: dict[str, int] | None
+    memory_moment: str
+    memory_fits: bool | None
     draws: dict[str, float] | None
     faults: list[FaultAnswer]
     remarks: list[str]
@@ -128,6 +141,7 @@ def register(app: FastAPI, manager: Callable[[], RunManager] = run_manager) -> N
     add("POST", "/runs/{run_id}/checkpoint", routes.load_checkpoint, dict[str, Any])
     add("POST", "/live", routes.live, LiveAnswer)
     add("POST", "/scan", routes.scan, ScanAnswer)
+    add("POST", "/import", routes.import_settings, dict[str, Any])
     add("GET", "/captions", routes.taggers, list[TaggerAnswer])
     add("POST", "/captions", routes.write_captions, StartAnswer)
     add("GET", "/bundles", bundle_routes.list_bundles, None)
@@ -200,6 +214,12 @@ class _Routes:
     def scan(self, request: ScanRequest) -> ScanAnswer:
         with _told():
             return ScanAnswer(**report_of(request.folder, request.settings))
+
+    def import_settings(self, request: ImportRequest) -> dict[str, Any]:
+        with _told():
+            if request.file:
+                return import_file(Path(request.file)).to_plain()
+            return import_text(request.text.encode("utf-8", "replace"), request.name).to_plain()
 
     def taggers(self) -> list[TaggerAnswer]:
         found = self._manager().studio.taggers()
