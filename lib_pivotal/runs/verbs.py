@@ -10,12 +10,13 @@ from typing import Any
 
 from lib_pivotal.config import Run, check_run, run_to_dict
 from lib_pivotal.data.caption_writing import Outcome, caption_changes, records_place, take_back, write_changes
-from lib_pivotal.data.dataset import Dataset, scan
+from lib_pivotal.data.dataset import Dataset
 from lib_pivotal.data.findings import Remedy
 from lib_pivotal.errors import ConfigError, DataError
 from lib_pivotal.runs.defaults import fitted_run
 from lib_pivotal.runs.plan import Plan, make_plan
 from lib_pivotal.runs.remedies import apply_remedy, mended
+from lib_pivotal.training.scanning import scan_pictures
 from lib_pivotal.training.wording import make_wording
 
 
@@ -103,10 +104,10 @@ def captions_taken_back(folder: Path | str, *, home: Path) -> dict[str, Any]:
 
 
 def _with_folder(folder: Path | str, run: Run | None) -> tuple[Dataset, Run]:
-    dataset = scan(folder)
-    if run is None:
-        return dataset, fitted_run(dataset).run
-    return dataset, replace(run, data=replace(run.data, folder=str(folder)))
+    settings_of = run or Run()
+    run_here = replace(settings_of, data=replace(settings_of.data, folder=str(folder)))
+    dataset = scan_pictures(run_here.data)
+    return dataset, run_here if run is not None else fitted_run(dataset, run_here).run
 
 
 def _outcome(outcome: Outcome) -> dict[str, Any]:
