@@ -286,7 +286,8 @@ def write(folder, name, config, markers):
         if key.endswith(("ln_final.bias", "final_layer_norm.bias")):
             value.data -= 0.1  # the web UI's emphasis divides by a mean that must not be 0
     tensors = {key: value.contiguous().clone() for key, value in model.state_dict().items()}
-    tensors = {key: value.half() if value.is_floating_point() else value for key, value in tensors.items()}
+    weights = dict(model.named_parameters())  # the noise schedule's buffers stay as exact as real files have them
+    tensors = {key: value.half() if key in weights else value for key, value in tensors.items()}
     tensors = {key: value for key, value in tensors.items() if not key.endswith("logit_scale")}
     tensors = shrunk_to_ssd(tensors) if name == "ssd" else tensors
     tensors |= {marker: torch.tensor([]) for marker in markers}
