@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lib_pivotal.bundle.format import META_RUN
-from lib_pivotal.config import Run, WordConfig, check_run, write_run
+from lib_pivotal.config import DataConfig, Run, WordConfig, check_run, write_run
 from lib_pivotal.errors import BundleError, ConfigError, Fault, HostError, PivotalError
 from lib_pivotal.files import replacing
 from lib_pivotal.later import later
@@ -27,7 +27,6 @@ from lib_pivotal.ui.run_html import is_active
 
 if TYPE_CHECKING:
     from lib_pivotal.bundle import safetensors_file
-    from lib_pivotal.data import dataset as scanning
     from lib_pivotal.data import findings as finding
     from lib_pivotal.data.findings import Finding
     from lib_pivotal.data.records import Dataset
@@ -37,10 +36,11 @@ if TYPE_CHECKING:
     from lib_pivotal.runs import naming, proposal, rescan
     from lib_pivotal.runs.plan import Plan
     from lib_pivotal.runs.proposal import WordRow
+    from lib_pivotal.training import scanning
     from lib_pivotal.ui import survey as surveying
     from lib_pivotal.ui.survey import Survey, Surveys
 else:
-    scanning = later("lib_pivotal.data.dataset")
+    scanning = later("lib_pivotal.training.scanning")
     safetensors_file = later("lib_pivotal.bundle.safetensors_file")
     finding = later("lib_pivotal.data.findings")
     reading = later("lib_pivotal.importing.reading")
@@ -87,8 +87,8 @@ class Desk:
 
     # ---- data ----
 
-    def scan(self, folder: str) -> Dataset:
-        """Look at a folder anew.
+    def scan(self, folder: str, data: DataConfig | None = None) -> Dataset:
+        """Look at a folder anew, by the settings of `data`.
 
         Raises:
             DataError: there is no such folder.
@@ -96,7 +96,7 @@ class Desk:
         """
         if not folder.strip():
             raise ConfigError([Fault("data.folder", "", "is empty", "Give the folder that holds the pictures.")])
-        dataset = scanning.scan(folder.strip())
+        dataset = scanning.scan_pictures(replace(data or DataConfig(), folder=folder.strip()))
         with self._lock:
             self._scans[folder.strip()] = dataset
             self._scans.move_to_end(folder.strip())
@@ -125,7 +125,9 @@ class Desk:
         `before` are the words that the last scan proposed: those that differ from it are the user's and stay.
         `known`: this folder was scanned with these settings already, so that they stay.
         """
-        dataset = self.scan(run.data.folder)
+        dataset = self.scan(run.data.folder, run.data)
+        if not known:
+            run = scanning.with_settings(run, dataset.settings)
         proposed = proposal.propose(dataset, run, largest_px=native_px(self.manager.studio.model_info()))
         words = tuple(row.word for row in proposed.rows)
         merged = rescan.merged_words(run.words, before, words)
@@ -138,6 +140,7 @@ class Desk:
         rows = proposed.rows if merged.words == words else self.rows(run)
         key = fitting_preset(rows)
         run = self.with_preset(key, run, rows)
+        run = scanning.with_settings(run, dataset.settings)  # over what presets say of tags and sizes
         by_hand = {word.name: word for word in merged.words if word.name in merged.kept}
         run = replace(run, words=tuple(by_hand.get(word.name, word) for word in run.words))
         return Proposed(run, key, remarks, words)

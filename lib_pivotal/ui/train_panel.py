@@ -226,7 +226,7 @@ def _bind_loading(page: Page) -> None:
         except (PivotalError, OSError) as error:
             return [*(unchanged() for _ in form.components), error_html(error), *(unchanged() for _ in DATA_PARTS)]
         try:
-            page.desk.scan(run.data.folder)
+            page.desk.scan(run.data.folder, run.data)
             text, level = f"Loaded from {path.name}.", "ok"
         except PivotalError as error:
             text, level = f"Loaded from {path.name}; but its pictures are not here: {error}", "warning"
