@@ -38,6 +38,13 @@ KNOWN_BASES: Mapping[str, Mapping[str, Any]] = MappingProxyType(
             },
             "model": {"tokenizer_repeats": 2, "gradient_checkpointing": True, "clip_skip": 0, "clip_final_norm": True},
         },
+        "lora_conventional.yaml": {
+            "_base_": ["train_base.yaml", "tuning_base.yaml"],
+            "train": {"scheduler": {**_SCHEDULER, "name": "constant_with_warmup", "num_warmup_steps": 50}},
+            "model": {"tokenizer_repeats": 1},
+            "lora_unet": [{"lr": 1e-4, "rank": 8, "layers": [r"re:.*\.attn.?$", r"re:.*\.ff$"]}],
+            "lora_text_encoder": [{"lr": 1e-5, "rank": 4, "layers": [r"re:.*self_attn$", r"re:.*mlp$"]}],
+        },
         "tuning_base.yaml": {"tokenizer_pt": {"emb_dir": "embs/", "train": []}},
         "base_dataset.yaml": {},
         "regularization_dataset.yaml": {},
