@@ -27,7 +27,8 @@ def fitted_run(dataset: Dataset, run: Run | None = None) -> Fitted:
     """
     run = run or Run()
     proposed = propose(dataset, run)
-    data = replace(run.data, folder=str(dataset.folder), resolution_px=proposed.resolution_px, balance=proposed.balance)
+    folder = run.data.folder or str(dataset.folder)  # what was given may be a file that names folders
+    data = replace(run.data, folder=folder, resolution_px=proposed.resolution_px, balance=proposed.balance)
     name = run.name or legal_name(dataset.folder.resolve().name)
     run = replace(run, name=name, words=tuple(row.word for row in proposed.rows), data=data)
     key = fitting_preset(proposed.rows)

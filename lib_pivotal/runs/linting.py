@@ -39,7 +39,7 @@ def findings(
     found += starvation(run, trained, wording.words_of)
     found += too_small(
         [(dataset[key], placement) for key, placement in placed.items()],
-        fitting_px=proposal.fitting_resolution(dataset),
+        fitting_px=proposal.fitting_resolution(dataset, largest_px=run.data.resolution_px),
         target_px=run.data.resolution_px,
     )
     found += overruns(

@@ -42,6 +42,10 @@ ORDINARY = frozenset(
 )
 
 
+SIZES_PX = (1024, 896, 768, 640, 512, 448, 384, 320, 256, 192, 128)
+"""Training sizes that are proposed."""
+
+
 @dataclass(frozen=True)
 class WordRow:
     """A word: its settings, and what the pictures say about it.
@@ -73,10 +77,11 @@ class Proposal:
     remarks: tuple[str, ...] = ()
 
 
-def propose(dataset: Dataset, run: Run | None = None) -> Proposal:
+def propose(dataset: Dataset, run: Run | None = None, *, largest_px: int = 512) -> Proposal:
     """Words that captions, folders and kgrid's files name, each with init text, vectors, counts and tags.
 
-    `run` holds the rules for tags and captions that the user has set; its own words do not matter.
+    `run` holds the rules for tags and captions that the user has set; its own words do not matter. `largest_px` is the
+    size that the checkpoint draws best.
     """
     run = run or Run()
     files = read_kgrid_files(dataset.folder)
@@ -85,7 +90,9 @@ def propose(dataset: Dataset, run: Run | None = None) -> Proposal:
     rows = describe_words(dataset, replace(run, words=tuple(words)))
     started = tuple(_with_start(row, run, files) for row in rows)
     rows = describe_words(dataset, replace(run, words=started))
-    return Proposal(rows, fitting_resolution(dataset), fitting_balance(dataset, rows), tuple(remarks))
+    return Proposal(
+        rows, fitting_resolution(dataset, largest_px=largest_px), fitting_balance(dataset, rows), tuple(remarks)
+    )
 
 
 def words_in_captions(dataset: Dataset) -> list[str]:
@@ -196,13 +203,13 @@ def fitting_balance(dataset: Dataset, rows: Sequence[WordRow]) -> str:
     return "words" if plain and shares and max(shares) > UNEVEN * min(shares) else "repeats"
 
 
-def fitting_resolution(dataset: Dataset) -> int:
-    """The training size that most pictures have: 64 px pictures are trained at 64, photographs at 512."""
+def fitting_resolution(dataset: Dataset, *, largest_px: int = 512) -> int:
+    """The training size that most pictures have: 64 px pictures are trained at 64, photographs at `largest_px`."""
     if not dataset.pictures:
-        return 512
+        return largest_px
     sides = sorted(round((picture.width_px * picture.height_px) ** 0.5) for picture in dataset.pictures)
     typical = sides[len(sides) // 2]
-    return next((size for size in (512, 448, 384, 320, 256, 192, 128) if typical >= size), 64)
+    return next((size for size in SIZES_PX if typical >= size <= largest_px), 64)
 
 
 def draws_of(run: Run, rows: Sequence[WordRow]) -> dict[str, float]:

@@ -36,19 +36,18 @@ def add_plan_command(commands: Any) -> None:
 
 def run_plan(parsed: argparse.Namespace) -> int:
     """Print the plan; 1 if it has an error, which training would refuse."""
-    from lib_pivotal.config import run_to_dict, write_run
-    from lib_pivotal.data.dataset import scan
+    from lib_pivotal.config import Run, run_to_dict, write_run
     from lib_pivotal.runs.defaults import fitted_run
     from lib_pivotal.runs.plan import make_plan
     from lib_pivotal.runs.presets import read_run_settings
     from lib_pivotal.runs.remedies import mended
+    from lib_pivotal.training.scanning import scan_pictures
 
-    dataset = scan(parsed.dataset)
+    run = read_run_settings(parsed.run_file) if parsed.run_file is not None else Run()
+    run = replace(run, data=replace(run.data, folder=str(parsed.dataset)))
+    dataset = scan_pictures(run.data)
     if parsed.run_file is None:
-        run = fitted_run(dataset).run
-    else:
-        run = read_run_settings(parsed.run_file)
-        run = replace(run, data=replace(run.data, folder=str(parsed.dataset)))
+        run = fitted_run(dataset, run).run
     applied: list[str] = []
     if parsed.mend:
         run, applied = mended(run, lambda one: make_plan(dataset, one).at_least("warning"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -119,6 +120,7 @@ def check_outputs(page: Page, run: Run, faults: list[Fault]) -> list[str]:
     checked = page.desk.check(run, faults)
     level, text = checked.name_note
     feedback = faults_list([f for f in checked.faults if f.field != "data.folder"]) or estimate(run, checked.draws)
+    feedback += "".join(message(remark, "info") for remark in checked.remarks)
     return [feedback, facts_of(checked), note(level, text)]
 
 
@@ -138,14 +140,40 @@ def preflight_html(found: Any) -> str:
     """The dry step's result in one line, and its remarks."""
     if found.faults:
         return faults_list(found.faults)
-    parts = [f"one step takes {found.step_s:.2f} s", f"all of them {clock(found.total_s)}"]
+    parts = [f"one step takes {found.step_s:.2f} s", f"all of them {clock(found.total_s)}"] if found.step_s else []
     if found.memory_bytes is not None:
-        total = f" of {found.memory_total_bytes / 2**30:.1f}" if found.memory_total_bytes else ""
-        parts.append(f"needs {found.memory_bytes / 2**30:.1f}{total} GB")
+        parts.append(f"needs {in_gb(found.memory_bytes)} of memory{_fits(found)}")
     if found.draws:
         parts.append(f"every word is drawn at least {min(found.draws.values()):.0f} times")
     remarks = "".join(message(remark, "info") for remark in found.remarks)
-    return f'<div class="pivotal-before"><b>Before it starts</b> {" · ".join(parts)}</div>{remarks}'
+    return f'<div class="pivotal-before"><b>Before it starts</b> {" · ".join(parts)}</div>{memory_html(found)}{remarks}'
+
+
+def memory_html(found: Any) -> str:
+    """What the memory is for, a bar each, at the moment that needs most."""
+    if not found.memory_parts:
+        return ""
+    most = max(found.memory_parts.values())
+    rows = "".join(
+        f"<tr><td>{html.escape(name)}</td><td>{in_gb(size)}</td>"
+        f'<td class="pivotal-bar"><i style="width:{100 * size / most:.1f}%"></i></td></tr>'
+        for name, size in found.memory_parts.items()
+    )
+    total = in_gb(sum(found.memory_parts.values()))
+    caption = f"Counted for the moment that needs most, {html.escape(found.memory_moment)}: {total}"
+    return f'<table class="pivotal-memory"><caption>{caption}</caption>{rows}</table>'
+
+
+def in_gb(size: int) -> str:
+    """Bytes as people read them."""
+    return f"{size / 2**30:.1f} GB" if size >= 0.1 * 2**30 else f"{size / 2**20:.1f} MB"
+
+
+def _fits(found: Any) -> str:
+    if found.memory_free_bytes is None or found.memory_fits is None:
+        return ""
+    free = in_gb(found.memory_free_bytes)
+    return f", fits: {free} can be had" if found.memory_fits else f", <b>does not fit</b>: {free} can be had"
 
 
 def _bind_presets(page: Page) -> None:
@@ -200,7 +228,7 @@ def _bind_loading(page: Page) -> None:
         try:
             text, level = f"Loaded from {path.name}. Give the folder of pictures on the Data page.", "ok"
             if run.data.folder:
-                page.desk.scan(run.data.folder)
+                page.desk.scan(run.data.folder, run.data)
                 text = f"Loaded from {path.name}."
         except PivotalError as error:
             text, level = f"Loaded from {path.name}; but its pictures are not here: {error}", "warning"

@@ -180,5 +180,5 @@ def _listed(texts: Sequence[str], most: int = 5) -> str:
 
 def _drawn_again(page: Page, run: Run) -> list[Any]:
     """The folder looked at anew; its words count as the user's own from now on, since their tags may be gone."""
-    page.desk.scan(run.data.folder)
+    page.desk.scan(run.data.folder, run.data)
     return data_outputs(page, run)

@@ -14,10 +14,10 @@ from modules import shared
 from pydantic import BaseModel, Field
 
 from lib_pivotal.config import run_from_dict
-from lib_pivotal.data.dataset import scan
 from lib_pivotal.errors import ConfigError, PivotalError
 from lib_pivotal.importing.settings import import_file, import_text
 from lib_pivotal.runs.manager import RunManager
+from lib_pivotal.runs.scan_report import report_of
 from lib_pivotal.webui import bundle_routes
 from lib_pivotal.webui.jobs import run_manager
 
@@ -57,6 +57,7 @@ class ScanRequest(BaseModel):
     """A dataset to look at."""
 
     folder: str = Field(..., description="folder of pictures with captions, on the machine that runs the web UI")
+    settings: dict[str, Any] = Field({}, description="settings of a run's `data`, such as `layout` and `duplicates`")
 
 
 class ProblemAnswer(BaseModel):
@@ -65,14 +66,24 @@ class ProblemAnswer(BaseModel):
     level: str
     code: str
     message: str
-    pictures: list[str]
+    keys: list[str]
 
 
 class ScanAnswer(BaseModel):
-    """What is in a folder."""
+    """What is in a folder: the same as `python -m lib_pivotal scan --json`."""
 
+    folder: str
+    layout: str
+    read_as: str
+    sources: list[dict[str, Any]]
+    settings: dict[str, Any]
     pictures: int
-    concepts: dict[str, list[str]]
+    draws_per_epoch: float
+    masks: int
+    transparent: int
+    concepts: dict[str, dict[str, Any]]
+    sizes: dict[str, int]
+    tags: dict[str, float]
     problems: list[ProblemAnswer]
 
 
@@ -106,6 +117,10 @@ class PreflightAnswer(BaseModel):
     total_s: float
     memory_bytes: int | None
     memory_total_bytes: int | None
+    memory_free_bytes: int | None
+    memory_parts: dict[str, int] | None
+    memory_moment: str
+    memory_fits: bool | None
     draws: dict[str, float] | None
     faults: list[FaultAnswer]
     remarks: list[str]
@@ -198,15 +213,7 @@ class _Routes:
 
     def scan(self, request: ScanRequest) -> ScanAnswer:
         with _told():
-            found = scan(Path(request.folder))
-        return ScanAnswer(
-            pictures=len(found.pictures),
-            concepts={name: list(keys) for name, keys in found.concepts.items()},
-            problems=[
-                ProblemAnswer(level=p.level, code=p.code, message=p.message, pictures=list(p.keys))
-                for p in found.problems
-            ],
-        )
+            return ScanAnswer(**report_of(request.folder, request.settings))
 
     def import_settings(self, request: ImportRequest) -> dict[str, Any]:
         with _told():

@@ -113,6 +113,11 @@ def test_the_size_follows_the_pictures(side, size):
     assert fitting_resolution(dataset([AOI] * 3, side=side)) == size
 
 
+@pytest.mark.parametrize(("side", "size"), [(64, 64), (700, 640), (1000, 896), (1024, 1024), (3000, 1024)])
+def test_the_size_goes_as_far_as_the_checkpoint_draws(side, size):
+    assert fitting_resolution(dataset([AOI] * 3, side=side), largest_px=1024) == size
+
+
 def test_what_is_proposed_makes_a_sound_run():
     proposal = propose(dataset([AOI] * 6 + [HANA] * 4))
     assert check_consistency(Run(words=tuple(row.word for row in proposal.rows))) == []

@@ -278,3 +278,24 @@ def test_a_measure_without_a_model_says_why(browser, pictures):
 
 def test_defaults_are_a_runs_defaults(browser):
     assert browser.run() == Run()
+
+
+def test_memory_is_told_in_peoples_words():
+    from lib_pivotal.runs.preflight import Preflight
+    from lib_pivotal.ui.train_panel import preflight_html
+
+    parts = {"U-Net": 2 * 2**30, "network": 30 * 2**20}
+    found = Preflight(
+        step_s=1.0,
+        total_s=60.0,
+        memory_bytes=3 * 2**30,
+        memory_free_bytes=2 * 2**30,
+        memory_parts=parts,
+        memory_moment="a step",
+        memory_fits=False,
+        remarks=("It fits with gradient checkpointing: 1.5 GB.",),
+    )
+    shown = preflight_html(found)
+    for text in ("needs 3.0 GB", "does not fit", "2.0 GB can be had", "U-Net", "30.0 MB", "a step: 2.0 GB", "1.5 GB."):
+        assert text in shown
+    assert "one step takes" not in preflight_html(Preflight(memory_parts=parts, memory_moment="a step"))
