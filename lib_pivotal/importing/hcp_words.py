@@ -13,6 +13,7 @@ from lib_pivotal.importing.sheet import Sheet
 
 
 def take_words(sheet: Sheet, plain: Mapping[str, Any], origin: Origin, factor: float) -> None:
+    """Words with their rates, multiplied by `factor`, and what they begin with."""
     tokenizer = plain.get("tokenizer_pt")
     written = tokenizer.get("train") if isinstance(tokenizer, dict) else None
     items = [item for item in written if isinstance(item, dict)] if isinstance(written, list) else []
