@@ -148,8 +148,8 @@ def _plan_and_remedy(visitor: Visitor) -> None:
     page.wait_for_selector("#pivotal_plan >> text=60 steps", timeout=15_000)
     page.wait_for_selector("#pivotal_plan .row.low", timeout=15_000)
     button = page.locator("#pivotal_findings [data-remedy]", has_text="steps").first
-    label = button.inner_text()
-    button.click()
+    label = button.text_content()
+    button.dispatch_event("click")  # it may be among the folded ones
     page.wait_for_selector(f"#pivotal_plan >> text={label.split()[1]} steps", timeout=15_000)
     page.wait_for_selector("#pivotal_plan .row.low", state="detached", timeout=15_000)
 
