@@ -14,8 +14,9 @@ class DataConfig:
     folder: str = setting("", "Folder of pictures with captions.", unit="path")
     layout: str = setting(
         "auto",
-        "What the folder is: found out, or one folder; a folder for each concept; kohya's `10_name`; kgrid's tree.",
-        choices=("auto", "plain", "concepts", "kohya", "kgrid"),
+        "What the folder is: found out, or one folder; a folder for each concept; kohya's `10_name`; kgrid's tree; a "
+        "dataset file of kohya, HCP-Diffusion or OneTrainer; a zip or tar.",
+        choices=("auto", "plain", "concepts", "kohya", "kgrid", "kohya_toml", "hcp", "onetrainer", "archive"),
     )
     captions_from: str = setting(
         "auto",

@@ -64,8 +64,8 @@ class Captioner:
             (self._from_names if text else self._empty).append(shown)
             entry = replace(entry, captions=(text,) if text else ())
         if self._source.prefix or self._source.suffix:
-            texts = ((self._source.prefix, text, self._source.suffix) for text in entry.captions or ("",))
-            entry = replace(entry, captions=tuple(", ".join(filter(None, parts)) for parts in texts))
+            texts = (f"{self._source.prefix}{text}{self._source.suffix}" for text in entry.captions or ("",))
+            entry = replace(entry, captions=tuple(text.strip() for text in texts))
         return entry
 
     def review(self) -> None:

@@ -55,7 +55,7 @@ def scan(
     Raises:
         DataError: there is no such folder, or it is not of that layout.
     """
-    reading = read_layout(Path(folder).expanduser(), layout)
+    reading = read_layout(Path(folder).expanduser(), layout, cache=cache)
     problems = ProblemList(list(reading.problems))
     captioner = Captioner(
         problems,

@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from lib_pivotal.bundle.format import check_word_name
 from lib_pivotal.config import Run, WordConfig
-from lib_pivotal.data.captions import WordFinder, split_tags
 from lib_pivotal.data.captions import legal_name as legal_name
+from lib_pivotal.data.captions import split_tags
 from lib_pivotal.data.kgrid_files import KgridFiles, read_kgrid_files
 from lib_pivotal.data.pruning import TagFate, Wording
 from lib_pivotal.data.records import Dataset
 from lib_pivotal.data.tags import CLOTHES, NARUGO_FEATURES, NOT_CORE, TagShare, difficulty, init_text, same_tag
 from lib_pivotal.data.tokens import estimated_tokens
 from lib_pivotal.runs.folders import words_of_folders
+from lib_pivotal.runs.starvation import ADVISED_DRAWS as ADVISED_DRAWS
 from lib_pivotal.training.wording import draw_rates, make_wording
-
-ADVISED_DRAWS = 800
-"""So often a word wants to be drawn in a run (kgrid's rule of thumb)."""
 
 MOST_WORDS = 60
 VECTORS = 4
@@ -224,40 +222,3 @@ def steps_for_draws(rows: Sequence[WordRow], draws: int, *, batch: int) -> int:
     share = shares[len(shares) // 2] if shares else 1.0
     steps = draws / (share * max(batch, 1))
     return int(min(20_000, max(100, round(steps / 50) * 50)))
-
-
-def word_problems(run: Run, rows: Sequence[WordRow], *, taken: Collection[str] = ()) -> list[str]:
-    """What to look at among the words: those that come too rarely, and names that stand for something already."""
-    found: list[str] = []
-    rare = {name: draws for name, draws in draws_of(run, rows).items() if draws < ADVISED_DRAWS / 2}
-    if rare:
-        least = min(rare.values())
-        which = " for the rarest" if len(rare) > 1 else ""
-        text = f"{_listed(list(rare))}: only {least:.0f} draws in this run{which}; {ADVISED_DRAWS} are advised."
-        found.append(f"{text} Train longer, or add pictures.")
-    lower = {name.lower() for name in taken}
-    known = [row.word.name for row in rows if row.word.name.lower() in lower]
-    if known:
-        text = f"{_listed(known)}: in use already, by an embedding or another file."
-        found.append(f"{text} Fine where this run replaces it, else rename.")
-    return found
-
-
-def _listed(names: Sequence[str], most: int = 4) -> str:
-    shown = ", ".join(names[:most])
-    return f"{shown} and {len(names) - most} more" if len(names) > most else shown
-
-
-def never_apart(dataset: Dataset, names: Sequence[str]) -> list[tuple[str, str, int]]:
-    """Pairs of words that only occur together: nothing can tell a run which is which."""
-    find = WordFinder(names)
-    sets: dict[str, set[str]] = {name: set() for name in names}
-    for picture in dataset.pictures:
-        for name in find(picture.caption):
-            sets[name].add(picture.key)
-    pairs = []
-    for index, first in enumerate(names):
-        for second in names[index + 1 :]:
-            if sets[first] and sets[first] == sets[second]:
-                pairs.append((first, second, len(sets[first])))
-    return pairs

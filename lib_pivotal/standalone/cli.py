@@ -17,7 +17,7 @@ from typing import Any
 from lib_pivotal.errors import PivotalError
 from lib_pivotal.standalone.bundle_cli import add_bundle_commands
 from lib_pivotal.standalone.import_cli import add_import_command
-from lib_pivotal.standalone.plan_cli import add_plan_command
+from lib_pivotal.standalone.plan_cli import add_plan_commands
 
 logger = logging.getLogger(__name__)
 
@@ -70,7 +70,7 @@ def make_parser() -> argparse.ArgumentParser:
     scan.add_argument("--json", action="store_true", help="print JSON")
     scan.set_defaults(run=run_scan)
 
-    add_plan_command(commands)
+    add_plan_commands(commands)
     add_import_command(commands)
     add_bundle_commands(commands)
 

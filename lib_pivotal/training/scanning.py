@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from lib_pivotal.config import Run, check_run, run_to_dict
 from lib_pivotal.config_pictures import DataConfig
 from lib_pivotal.data.dataset import Dataset, scan
 
@@ -21,3 +26,14 @@ def scan_pictures(data: DataConfig, folder: str = "") -> Dataset:
         duplicates=data.duplicates,  # type: ignore[arg-type]
         minimum_px=min(data.least_px, data.resolution_px),
     )
+
+
+def with_settings(run: Run, settings: Mapping[str, Any]) -> Run:
+    """The run with what a dataset's layout asks for (`{"data.flip": True}`); values not allowed are left out."""
+    for path, value in settings.items():
+        section, _, name = path.partition(".")
+        part = getattr(run, section)
+        changed = replace(run, **{section: replace(part, **{name: value})})
+        if not any(fault.field == path for fault in check_run(run_to_dict(changed))[1]):
+            run = changed
+    return run

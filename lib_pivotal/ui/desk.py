@@ -126,6 +126,8 @@ class Desk:
         `known`: this folder was scanned with these settings already, so that they stay.
         """
         dataset = self.scan(run.data.folder, run.data)
+        if not known:
+            run = scanning.with_settings(run, dataset.settings)
         proposed = proposal.propose(dataset, run, largest_px=native_px(self.manager.studio.model_info()))
         words = tuple(row.word for row in proposed.rows)
         merged = rescan.merged_words(run.words, before, words)
@@ -138,6 +140,7 @@ class Desk:
         rows = proposed.rows if merged.words == words else self.rows(run)
         key = fitting_preset(rows)
         run = self.with_preset(key, run, rows)
+        run = scanning.with_settings(run, dataset.settings)  # over what presets say of tags and sizes
         by_hand = {word.name: word for word in merged.words if word.name in merged.kept}
         run = replace(run, words=tuple(by_hand.get(word.name, word) for word in run.words))
         return Proposed(run, key, remarks, words)

@@ -13,10 +13,8 @@ from lib_pivotal.runs.proposal import (
     draws_of,
     fitting_resolution,
     legal_name,
-    never_apart,
     propose,
     steps_for_draws,
-    word_problems,
     words_in_captions,
 )
 
@@ -135,21 +133,6 @@ def test_steps_give_the_word_in_the_middle_its_draws():
     rows = describe_words(dataset([AOI] * 5 + [HANA] * 5), words_run("aoi", "hana"))
     assert steps_for_draws(rows, ADVISED_DRAWS, batch=4) == 400
     assert steps_for_draws((), 100, batch=4) == 100
-
-
-def test_rare_and_taken_words_are_told_in_one_line_each():
-    rows = describe_words(dataset([AOI] * 5 + [HANA] * 5), words_run("aoi", "hana"))
-    run = Run(words=tuple(row.word for row in rows))
-    assert word_problems(run, rows) == []
-    short = Run(words=run.words, schedule=type(run.schedule)(max_steps=10))
-    told = word_problems(short, rows, taken={"hana"})
-    assert len(told) == 2 and told[0].startswith("aoi, hana: only 20 draws") and told[1].startswith("hana: in use")
-
-
-def test_words_that_are_never_apart():
-    both = ["aoi, hana, park"] * 3
-    assert never_apart(dataset(both), ["aoi", "hana"]) == [("aoi", "hana", 3)]
-    assert never_apart(dataset([*both, AOI]), ["aoi", "hana"]) == []
 
 
 def test_folders_of_forms_make_words_of_their_own():

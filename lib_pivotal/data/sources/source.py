@@ -24,7 +24,7 @@ class Source:
     `label` stands in front of its pictures' keys where there are several; `concept` and `repeats` are for all of its
     pictures (`repeats` times what folders say); `below` reads sub-folders too. `table` is a file of captions,
     `captions_folder` a place of caption files elsewhere, `texts` are captions of every picture, `missing` that of a
-    picture without one, `prefix` and `suffix` stand around captions.
+    picture without one, `prefix` and `suffix` stand around captions as they are written.
     """
 
     root: Path
@@ -42,7 +42,6 @@ class Source:
     missing: str | None = None
     prefix: str = ""
     suffix: str = ""
-    masks: Path | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
