@@ -68,6 +68,12 @@ class Outcome:
     left: tuple[str, ...] = ()
 
 
+def records_place(home: Path, folder: Path | str) -> Path:
+    """Where below `home` the ways back of a folder's captions are kept: not among the pictures."""
+    whole = str(Path(str(folder).strip()).expanduser().resolve())
+    return home / "captions" / hashlib.sha256(whole.encode()).hexdigest()[:16]
+
+
 def caption_changes(dataset: Dataset, wording: Wording) -> Changes:
     """What would change if each caption were written as it is trained.
 

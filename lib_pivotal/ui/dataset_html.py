@@ -124,7 +124,7 @@ def _cell(picture: Picture, survey: Survey, writer: CaptionHtml) -> str:
         f'role="button" title="Open {name} and its caption">'
     )
     facts = [f"{picture.width_px}×{picture.height_px}"]
-    facts += [f"×{picture.repeats}"] if picture.repeats != 1 else []
+    facts += [f"×{picture.repeats:g}"] if picture.repeats != 1 else []
     facts += ["mask"] if picture.mask_path else []
     tool = f'<button type="button" class="pivotal-mini" data-paint="{key}" title="Paint a mask">mask</button>'
     return (

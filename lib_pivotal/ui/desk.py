@@ -16,17 +16,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lib_pivotal.bundle.format import META_RUN
-from lib_pivotal.config import Run, WordConfig, check_run, write_run
+from lib_pivotal.config import DataConfig, Run, WordConfig, check_run, write_run
 from lib_pivotal.errors import BundleError, ConfigError, Fault, HostError, PivotalError
 from lib_pivotal.files import replacing
 from lib_pivotal.later import later
 from lib_pivotal.runs.manager import RunManager
 from lib_pivotal.runs.presets import apply_preset, fitting_preset, read_run_settings, saved_presets
+from lib_pivotal.runs.suitability import native_px, suitability_remarks
 from lib_pivotal.ui.run_html import is_active
 
 if TYPE_CHECKING:
     from lib_pivotal.bundle import safetensors_file
-    from lib_pivotal.data import dataset as scanning
     from lib_pivotal.data import findings as finding
     from lib_pivotal.data.findings import Finding
     from lib_pivotal.data.records import Dataset
@@ -36,10 +36,11 @@ if TYPE_CHECKING:
     from lib_pivotal.runs import naming, proposal, rescan
     from lib_pivotal.runs.plan import Plan
     from lib_pivotal.runs.proposal import WordRow
+    from lib_pivotal.training import scanning
     from lib_pivotal.ui import survey as surveying
     from lib_pivotal.ui.survey import Survey, Surveys
 else:
-    scanning = later("lib_pivotal.data.dataset")
+    scanning = later("lib_pivotal.training.scanning")
     safetensors_file = later("lib_pivotal.bundle.safetensors_file")
     finding = later("lib_pivotal.data.findings")
     reading = later("lib_pivotal.importing.reading")
@@ -55,12 +56,13 @@ _BAD_IN_FILES = re.compile(r'[<>:"/\\|?*,\x00-\x1f]')
 
 @dataclass(frozen=True)
 class Checked:
-    """A run as the page shows it now: faults by field, and how often each word would be drawn."""
+    """A run as the page shows it now: faults by field, how often each word would be drawn, what else to know."""
 
     run: Run
     faults: tuple[Fault, ...]
     draws: dict[str, float]
     name_note: tuple[str, str]
+    remarks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -85,8 +87,8 @@ class Desk:
 
     # ---- data ----
 
-    def scan(self, folder: str) -> Dataset:
-        """Look at a folder anew.
+    def scan(self, folder: str, data: DataConfig | None = None) -> Dataset:
+        """Look at a folder anew, by the settings of `data`.
 
         Raises:
             DataError: there is no such folder.
@@ -94,7 +96,7 @@ class Desk:
         """
         if not folder.strip():
             raise ConfigError([Fault("data.folder", "", "is empty", "Give the folder that holds the pictures.")])
-        dataset = scanning.scan(folder.strip())
+        dataset = scanning.scan_pictures(replace(data or DataConfig(), folder=folder.strip()))
         with self._lock:
             self._scans[folder.strip()] = dataset
             self._scans.move_to_end(folder.strip())
@@ -123,8 +125,10 @@ class Desk:
         `before` are the words that the last scan proposed: those that differ from it are the user's and stay.
         `known`: this folder was scanned with these settings already, so that they stay.
         """
-        dataset = self.scan(run.data.folder)
-        proposed = proposal.propose(dataset, run)
+        dataset = self.scan(run.data.folder, run.data)
+        if not known:
+            run = scanning.with_settings(run, dataset.settings)
+        proposed = proposal.propose(dataset, run, largest_px=native_px(self.manager.studio.model_info()))
         words = tuple(row.word for row in proposed.rows)
         merged = rescan.merged_words(run.words, before, words)
         run = replace(run, words=merged.words)
@@ -136,6 +140,7 @@ class Desk:
         rows = proposed.rows if merged.words == words else self.rows(run)
         key = fitting_preset(rows)
         run = self.with_preset(key, run, rows)
+        run = scanning.with_settings(run, dataset.settings)  # over what presets say of tags and sizes
         by_hand = {word.name: word for word in merged.words if word.name in merged.kept}
         run = replace(run, words=tuple(by_hand.get(word.name, word) for word in run.words))
         return Proposed(run, key, remarks, words)
@@ -212,7 +217,13 @@ class Desk:
         note = self.name_note(run.name)
         if note[0] == "error":
             found.append(Fault("name", run.name, note[1]))
-        return Checked(run, tuple(found), self.draws(run), note)
+        return Checked(run, tuple(found), self.draws(run), note, self.remarks(run))
+
+    def remarks(self, run: Run) -> tuple[str, ...]:
+        """What the loaded checkpoint's kind makes of the run."""
+        model, dataset = self.manager.studio.model_info(), self.dataset(run.data.folder)
+        fitting = None if dataset is None else proposal.fitting_resolution(dataset, largest_px=native_px(model))
+        return suitability_remarks(run, model, fitting_px=fitting)
 
     def draws(self, run: Run) -> dict[str, float]:
         """How often each word is drawn in the run, on average; 0 where nothing is scanned."""

@@ -144,7 +144,7 @@ def _lists(page: Page) -> list[Any]:
 def _data_of(page: Page, run: Run) -> list[Any]:
     if page.desk.dataset(run.data.folder) is None:
         with contextlib.suppress(PivotalError):  # the folder may be gone: its settings are shown all the same
-            page.desk.scan(run.data.folder)
+            page.desk.scan(run.data.folder, run.data)
     return data_outputs(page, run)
 
 

@@ -120,6 +120,7 @@ def check_outputs(page: Page, run: Run, faults: list[Fault]) -> list[str]:
     checked = page.desk.check(run, faults)
     level, text = checked.name_note
     feedback = faults_list([f for f in checked.faults if f.field != "data.folder"]) or estimate(run, checked.draws)
+    feedback += "".join(message(remark, "info") for remark in checked.remarks)
     return [feedback, facts_of(checked), note(level, text)]
 
 
@@ -225,7 +226,7 @@ def _bind_loading(page: Page) -> None:
         except (PivotalError, OSError) as error:
             return [*(unchanged() for _ in form.components), error_html(error), *(unchanged() for _ in DATA_PARTS)]
         try:
-            page.desk.scan(run.data.folder)
+            page.desk.scan(run.data.folder, run.data)
             text, level = f"Loaded from {path.name}.", "ok"
         except PivotalError as error:
             text, level = f"Loaded from {path.name}; but its pictures are not here: {error}", "warning"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Sequence
 from html import escape
@@ -139,9 +138,7 @@ def changes_of(page: Page, run: Run) -> Changes:
 
 def records_folder(page: Page, run: Run) -> Path:
     """Where the ways back of a folder's captions are kept: beside the runs, not among the pictures."""
-    folder = str(Path(run.data.folder.strip()).expanduser().resolve())
-    name = hashlib.sha256(folder.encode()).hexdigest()[:16]
-    return page.desk.manager.studio.runs_folder() / "captions" / name
+    return caption_writing.records_place(page.desk.manager.studio.runs_folder(), run.data.folder)
 
 
 def preview(found: Changes) -> str:
@@ -180,5 +177,5 @@ def _listed(texts: Sequence[str], most: int = 5) -> str:
 
 def _drawn_again(page: Page, run: Run) -> list[Any]:
     """The folder looked at anew; its words count as the user's own from now on, since their tags may be gone."""
-    page.desk.scan(run.data.folder)
+    page.desk.scan(run.data.folder, run.data)
     return data_outputs(page, run)

@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from lib_pivotal.data.captions import WordFinder, caption_from_name, legal_name, read_caption, split_tags
+from lib_pivotal.data.captions import WordFinder, caption_from_name, decode, legal_name, read_caption, split_tags
 
 # -- files
 
@@ -28,6 +30,30 @@ def test_read_caption(tmp_path: Path, data: bytes, text: str) -> None:
     path = tmp_path / "a.txt"
     path.write_bytes(data)
     assert read_caption(path) == (text, "")
+
+
+@pytest.mark.parametrize(
+    ("data", "text", "named"),
+    [
+        ("a, b, c".encode("utf-16-le"), "a, b, c", ""),
+        ("a, b, c".encode("utf-16-be"), "a, b, c", ""),
+        ("\ufeffa, b".encode("utf-16-be"), "a, b", ""),
+        ("女の子, ぼうし".encode("cp932"), "女の子, ぼうし", "Shift-JIS"),
+        ("少女".encode("cp932"), "少女", "Shift-JIS"),
+        ("größe, café, señor".encode("cp1252"), "größe, café, señor", "Windows-1252"),
+        (b"a\x81 b", "a\ufffd b", "Windows-1252"),
+    ],
+)
+def test_encodings(tmp_path: Path, data: bytes, text: str, named: str) -> None:
+    path = tmp_path / "a.txt"
+    path.write_bytes(data)
+    found, remark = read_caption(path)
+    assert found == text and (named in remark if named else not remark)
+
+
+@given(st.binary(max_size=60))
+def test_any_bytes_are_text(data: bytes) -> None:
+    decode(data)[0].encode("utf-8")
 
 
 def test_read_caption_in_an_old_encoding_says_so(tmp_path: Path) -> None:

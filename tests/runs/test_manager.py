@@ -80,6 +80,9 @@ class TinyStudio:
     def adjusted(self, run):
         return run
 
+    def model_info(self):
+        return None
+
     def check_ready(self):
         if self.refusal:
             raise HostError(self.refusal)

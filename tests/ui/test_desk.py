@@ -3,11 +3,13 @@
 import json
 
 import pytest
+from PIL import Image
 
 from lib_pivotal.bundle.format import META_RUN
 from lib_pivotal.bundle.writer import write_bundle
 from lib_pivotal.config import DataConfig, Run, WordConfig, run_to_dict, write_run
 from lib_pivotal.errors import BundleError, ConfigError, DataError, HostError
+from lib_pivotal.ports import ModelInfo
 from lib_pivotal.runs.view import RunView
 from lib_pivotal.training.events import PicturesMade
 from lib_pivotal.ui.desk import SCANS_KEPT, Desk
@@ -28,6 +30,16 @@ def test_a_folder_proposes_a_run(desk, pictures):
     assert [word.name for word in run.words] == ["aoi", "hana"]
     assert (run.name, run.data.resolution_px, key, remarks) == ("pictures", 64, "several", ())
     assert desk.check(run, []).faults == ()
+
+
+def test_the_checkpoints_kind_decides_the_size_and_is_explained(desk, pictures):
+    for number, path in enumerate(sorted(pictures.rglob("*.png"))):
+        Image.new("RGB", (1100, 1000), (number, 9, 9)).save(path)
+    assert desk.propose(Run(data=DataConfig(folder=str(pictures)))).run.data.resolution_px == 512
+    desk.manager.studio.model = ModelInfo("big", "sdxl")
+    assert desk.propose(Run(data=DataConfig(folder=str(pictures)))).run.data.resolution_px == 1024
+    (remark,) = desk.check(run_of(pictures), []).remarks
+    assert "512" in remark and "big (SDXL) draws 1024" in remark
 
 
 def test_a_name_that_was_given_stays(desk, pictures):
