@@ -23,7 +23,6 @@ REFUSED = {
     "pix2pix": r"pix2pix is made for instruct-pix2pix .*8 channels.*Choose the plain checkpoint",
     "depth": r"depth is made for depth-to-image .*5 channels.*Choose the plain checkpoint",
     "unclip": r"unclip is an unCLIP checkpoint, .*Choose the plain checkpoint",
-    "sd3": r"sd3 is an SD3 checkpoint, .*Choose an SD1, SD2 or SDXL checkpoint",
 }
 """Name of the checkpoint -> what it is, and what to do."""
 

@@ -270,23 +270,6 @@ IN_THE_WEB_UI = {"pix2pix": "modules.models.diffusion.ddpm_edit.LatentDiffusion"
 """Classes of the web UI's own with the same tensors: its yaml names them."""
 
 
-def sd3_tensors():
-    """What the web UI reads the kind and the sizes of an SD3 checkpoint from; the rest is left as it comes."""
-    import torch
-
-    unet = "model.diffusion_model."
-    text = "transformer.text_model.embeddings.position_embedding.weight"
-    shapes = {
-        f"{unet}x_embedder.proj.weight": (64, 16, 2, 2),
-        f"{unet}pos_embed": (1, 64, 64),
-        f"{unet}y_embedder.mlp.0.weight": (64, 2048),
-        f"{unet}context_embedder.weight": (64, 4096),
-        f"text_encoders.clip_l.{text}": (77, 768),
-        f"text_encoders.clip_g.{text}": (77, 1280),
-    }
-    return {key: torch.zeros(shape, dtype=torch.float16) for key, shape in shapes.items()}
-
-
 def write(folder, name, config, markers):
     """Build the model, fill it with random numbers, save it in fp16 with its yaml."""
     import torch
@@ -303,7 +286,8 @@ def write(folder, name, config, markers):
         if key.endswith(("ln_final.bias", "final_layer_norm.bias")):
             value.data -= 0.1  # the web UI's emphasis divides by a mean that must not be 0
     tensors = {key: value.contiguous().clone() for key, value in model.state_dict().items()}
-    tensors = {key: value.half() if value.is_floating_point() else value for key, value in tensors.items()}
+    weights = dict(model.named_parameters())  # the noise schedule's buffers stay as exact as real files have them
+    tensors = {key: value.half() if key in weights else value for key, value in tensors.items()}
     tensors = {key: value for key, value in tensors.items() if not key.endswith("logit_scale")}
     tensors = shrunk_to_ssd(tensors) if name == "ssd" else tensors
     tensors |= {marker: torch.tensor([]) for marker in markers}
@@ -332,11 +316,6 @@ def main(webui, folder, clip_folder, *names):
     transformers.CLIPTextModel.from_pretrained = classmethod(lambda kind, folder: kind(config))
     add_architectures()
     for name in names:
-        if name == "sd3":
-            from safetensors.torch import save_file
-
-            save_file(sd3_tensors(), str(Path(folder) / f"{name}.safetensors"))
-            continue
         write(Path(folder), name, *configurations(clip_folder)[name])
 
 
