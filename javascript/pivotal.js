@@ -39,6 +39,36 @@
         setTimeout(() => click(button), 50);
     }
 
+    // ---- events that must not be lost ----
+    // gradio drops a click while the same event goes on, and answers may overtake one another: so each event of these
+    // is sent again when it was asked for while it went on. Each answer changes an element of its own (page.answered).
+
+    const AGAIN_MS = 3000;
+    const ROUNDS = ["check", "gallery_show", "tags_show"];
+    const rounds = {};
+
+    function redraw(name) {
+        const round = rounds[name] ??= {asked: 0, again: false, timer: null};
+        round.again = round.asked > 0;
+        if (round.again) return;
+        round.asked = Date.now();
+        setTimeout(() => click(name), 50); // what was written is known to the page by then
+        round.timer = setTimeout(() => answered(name, true), AGAIN_MS);
+    }
+
+    function answered(name, lost = false) {
+        const round = rounds[name];
+        if (!round?.asked) return;
+        clearTimeout(round.timer);
+        round.asked = 0;
+        if (round.again || lost) setTimeout(() => redraw(name), 0);
+    }
+
+    // only if it goes on: what it will answer is old by now
+    function again(name) {
+        if (rounds[name]?.asked) redraw(name);
+    }
+
     function data(id) {
         const holder = find(id)?.querySelector("[data-json]");
         try {
@@ -139,7 +169,7 @@
 
     function check() {
         clearTimeout(checkTimer);
-        checkTimer = setTimeout(() => click("check"), CHECK_MS);
+        checkTimer = setTimeout(() => redraw("check"), CHECK_MS);
     }
 
     function changed(event) {
@@ -245,7 +275,7 @@
             click("lists");
             click("bundle_show");
             click("compare_lists");
-            click("check");
+            redraw("check");
         }
         wasActive = active;
     }
@@ -271,6 +301,7 @@
         page.addEventListener("input", (event) => {
             if (event.target.closest("#pivotal_name")) check();
         });
+        for (const name of ROUNDS) watch(name + "_answered", () => answered(name));
         watch("facts", showFaults);
         watch("words_table", showFaults);
         watch("beat", beat);
@@ -293,7 +324,7 @@
     }
 
     // for the other scripts of this page
-    window.pivotalPage = {find, click, write, ask, data, check, watch, gatherWords, clicks: CLICKS};
+    window.pivotalPage = {find, click, write, ask, redraw, again, data, watch, clicks: CLICKS};
 
     if (typeof onUiLoaded === "function") onUiLoaded(start);
     else whenThere();

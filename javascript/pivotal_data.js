@@ -3,7 +3,7 @@
 (function() {
     "use strict";
 
-    const {find, click, write, ask, data, watch, clicks} = window.pivotalPage;
+    const {find, click, write, ask, redraw, data, watch, clicks} = window.pivotalPage;
 
     const TYPED_MS = 250;
     const CHANGED_MS = 600;
@@ -24,6 +24,13 @@
         caption_close: "Close (Escape). Not while there are changes that are not saved.",
         caption_previous: "The picture before in the filter (←, Page Up)",
         caption_next: "The next picture in the filter (→, Page Down)",
+        writing_look: "Compares each caption file with its caption as it is trained. Nothing is written.",
+        writing_write: "Writes the files of the preview, each whole or not at all. Can be taken back.",
+        writing_cancel: "Closes the preview. Nothing is written.",
+        writing_back: "Gives the files that were written last their contents of before, byte for byte; a file that " +
+            "was changed since is left alone.",
+        tagger: "Which of the web UI's interrogators writes.",
+        write_captions: "Writes NAME.txt beside each picture that has no caption. A caption that is there stays.",
         mask_weight: "How much the loss counts what is painted: 0 not at all, 1 fully.",
         mask_rest: "How much it counts what is not painted, where there is no mask yet.",
         mask_save: "Adds the strokes to the mask file of this picture.",
@@ -44,9 +51,14 @@
         if (scroll) find("pictures")?.scrollIntoView({block: "start", behavior: "smooth"});
     }
 
+    function turn(page) {
+        write("gallery_page", page);
+        redraw("gallery_show");
+    }
+
     function filterTyped() {
         clearTimeout(typing);
-        typing = setTimeout(() => ask("gallery_page", "0", "gallery_show"), TYPED_MS);
+        typing = setTimeout(() => turn("0"), TYPED_MS);
     }
 
     // a button stands for one part of the filter's text: in, out, or (with Alt or Ctrl) turned round
@@ -65,7 +77,26 @@
 
     function viewTags(change) {
         Object.assign(view, change);
-        ask("tags_view", JSON.stringify(view), "tags_show");
+        write("tags_view", JSON.stringify(view));
+        redraw("tags_show");
+    }
+
+    // one after the other: each starts from the words that the one before has left
+    const moves = [];
+    let moving = null;
+
+    function moveTag(move) {
+        if (move) moves.push(move);
+        if (moving || !moves.length) return;
+        moving = setTimeout(moved, GIVE_UP_MS);
+        ask("tags_move", JSON.stringify(moves.shift()), "tags_move_now");
+    }
+
+    function moved() {
+        if (!moving) return;
+        clearTimeout(moving);
+        moving = null;
+        setTimeout(moveTag, 50);
     }
 
     // what is drawn from words and captions is drawn again; the plan and the faults follow by check
@@ -74,8 +105,8 @@
     function wordsChanged() {
         clearTimeout(later);
         later = setTimeout(() => {
-            click("tags_show");
-            click("gallery_show");
+            redraw("tags_show");
+            redraw("gallery_show");
         }, CHANGED_MS);
     }
 
@@ -186,11 +217,12 @@
     // ---- start ----
 
     clicks.unshift(
-        ["[data-fate]", (button) => ask("tags_move", JSON.stringify({
+        ["[data-remedy]", (button) => ask("remedy", button.dataset.remedy, "remedy_now")],
+        ["[data-fate]", (button) => moveTag({
             word: button.closest("[data-word-name]").dataset.wordName,
             tag: button.closest("[data-tag]").dataset.tag,
             to: button.dataset.fate
-        }), "tags_move_now")],
+        })],
         ["[data-tags-all]", (button) => viewTags({all: button.dataset.tagsAll === "1"})],
         ["[data-tags-page]", (button) => viewTags({page: Number(button.dataset.tagsPage)})],
         ["[data-tags]", (button) => {
@@ -199,9 +231,9 @@
         }],
         ["[data-part]", (button, event) => toggle(button.dataset.part, event.altKey || event.ctrlKey || event.metaKey)],
         ["[data-show]", (button) => filter("problem:" + button.dataset.show, {scroll: true})],
-        ["[data-filter]", (button) => filter(button.dataset.filter)],
+        ["[data-filter]", (button) => filter(button.dataset.filter, {scroll: !button.closest("#pivotal_pictures")})],
         ["[data-page]", (button) => {
-            ask("gallery_page", button.dataset.page, "gallery_show");
+            turn(button.dataset.page);
             find("pictures")?.scrollIntoView({block: "start", behavior: "smooth"});
         }],
         ["[data-paint]", (button) => {
@@ -223,6 +255,7 @@
         });
         watch("thumbs_given", given);
         watch("tags", want);
+        watch("tags_move_answered", moved);
         watch("words_table", keepOpen);
         find("words_table")?.addEventListener("click", (event) => setTimeout(() => noteOpen(event), 0));
         page.addEventListener("change", (event) => {

@@ -12,6 +12,36 @@ class DataConfig:
     """Pictures and captions."""
 
     folder: str = setting("", "Folder of pictures with captions.", unit="path")
+    layout: str = setting(
+        "auto",
+        "What the folder is: found out, or one folder; a folder for each concept; kohya's `10_name`; kgrid's tree; a "
+        "dataset file of kohya, HCP-Diffusion or OneTrainer; a zip or tar.",
+        choices=("auto", "plain", "concepts", "kohya", "kgrid", "kohya_toml", "hcp", "onetrainer", "archive"),
+    )
+    captions_from: str = setting(
+        "auto",
+        "Where captions come from: caption files (.txt, .caption) first, then metadata (json, jsonl, csv, waifuc's), "
+        "then names; or only one of them.",
+        choices=("auto", "files", "metadata", "name"),
+    )
+    caption_lines: str = setting(
+        "join",
+        "Several lines in a caption file: one caption, alternatives of which one is drawn, or the first line only.",
+        choices=("join", "draw", "first"),
+    )
+    missing_caption: str = setting(
+        "auto",
+        "Caption of a picture that has none: its name (in kohya's folders the folder's), the concept, or nothing.",
+        choices=("auto", "name", "concept", "empty"),
+    )
+    duplicates: str = setting(
+        "keep",
+        "Pictures that are there twice: all count; equal files count once; also those that look the same count once.",
+        choices=("keep", "skip", "skip_near"),
+    )
+    least_px: int = setting(
+        32, "Pictures whose shorter side is below this are left out.", unit="px", minimum=1, maximum=4096
+    )
     resolution_px: int = setting(
         512, "Training size: buckets have about its area.", unit="px", minimum=64, maximum=4096
     )

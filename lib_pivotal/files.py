@@ -40,3 +40,15 @@ def _sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def cache_home() -> Path:
+    """The folder for what can be made again (facts about pictures, unpacked archives); it may not exist yet.
+
+    `PIVOTAL_CACHE` if it is set, else `pivotal-tuning` in the user's cache folder.
+    """
+    if given := os.environ.get("PIVOTAL_CACHE"):
+        return Path(given).expanduser()
+    if os.name == "nt":
+        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData/Local") / "pivotal-tuning"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pivotal-tuning"

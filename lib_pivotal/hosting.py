@@ -33,10 +33,8 @@ def check_clip_skip(clip_skip: int, *, layer_count: int, name: str) -> None:
 
 
 def all_finite(*tensors: Tensor) -> bool:
-    """Whether every number is; taken for granted where memory is only counted and no numbers are there."""
-    from torch._subclasses.fake_tensor import FakeTensor  # here: half a second that a page's start need not take
-
-    return all(isinstance(tensor, FakeTensor) or bool(torch.isfinite(tensor).all()) for tensor in tensors)
+    """Whether every number is."""
+    return all(bool(torch.isfinite(tensor).all()) for tensor in tensors)
 
 
 def weights_fingerprint(weights: Mapping[str, Tensor], *, scale_factor: float) -> str:

@@ -189,6 +189,10 @@ class Host(Protocol):
         """Every adaptable layer, in a fixed order."""
         ...
 
+    def modules(self) -> Mapping[str, Sequence[nn.Module]]:
+        """The checkpoint's modules, `unet`, `text` and `vae`: to be counted, not to be changed."""
+        ...
+
     def session(self, request: SessionRequest) -> AbstractContextManager[None]:
         """Exclusive use of the model: everything frozen and placed for training; all put back on exit."""
         ...

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -10,6 +13,8 @@ import torch
 from PIL import Image, ImageDraw
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ["PIVOTAL_CACHE"] = tempfile.mkdtemp(prefix="pivotal-cache-")  # no test writes into the user's own
+atexit.register(shutil.rmtree, os.environ["PIVOTAL_CACHE"], ignore_errors=True)
 torch.set_num_threads(1)
 
 

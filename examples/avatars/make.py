@@ -6,7 +6,7 @@
 - *kohya*: a folder `N_word` for each word, N the repeats that even out the numbers of pictures.
 - *kgrid*: the layout of the anime screenshot pipeline (methods: cyber-meow/anime_screenshot_pipeline):
   `training/{image type}/{n}_character(s)/{character}/` with `multiply.txt`, and `emb_init.json`, `core_tag.json`,
-  `wildcard.txt` beside the image types.
+  `wildcard.txt` beside the image types. With `--pairs`, two characters side by side are in `2_characters/{a}+{b}/`.
 """
 
 from __future__ import annotations
@@ -15,8 +15,10 @@ import argparse
 import json
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+
+from PIL import Image
 
 from examples.avatars.characters import CHARACTERS, DESCRIBABLE, STYLES, character_avatar
 from examples.avatars.world import SUBJECT_TAG, Avatar, caption, random_avatar, render, tag_of
@@ -24,6 +26,7 @@ from examples.avatars.world import SUBJECT_TAG, Avatar, caption, random_avatar, 
 LAYOUTS = ("plain", "kohya", "kgrid")
 CAPTIONS = ("full", "pruned")
 MAX_WORDS = len(CHARACTERS) + len(STYLES)
+PAIR_TAG = "2girls"
 STYLED_SHARE = 0.25
 """How many of a character's pictures are in one of the styles, where there is a style."""
 
@@ -36,11 +39,27 @@ class Picture:
     caption: str
     character: str | None
     style: str | None
+    beside: Avatar | None = None
+    """Who stands on the right of a picture of two."""
+    companion: str | None = None
 
     @property
     def concept(self) -> str:
         """The word whose folder it belongs to: the character's, or the style's where there is no character."""
+        if self.character and self.companion:
+            return f"{self.character}+{self.companion}"
         return self.character or self.style or "others"
+
+    def draw(self, size_px: int) -> Image.Image:
+        """The picture, square; of two people each has a half of it."""
+        left = render(self.avatar, size_px, self.look)
+        if self.beside is not None:
+            right = render(self.beside, size_px, self.look)
+            quarter, half = size_px // 4, size_px // 2
+            middle = right.crop((quarter, 0, quarter + half, size_px))
+            left.paste(left.crop((quarter, 0, quarter + half, size_px)), (0, 0))
+            left.paste(middle, (half, 0))
+        return left
 
     @property
     def look(self) -> str:
@@ -74,12 +93,13 @@ def plan(
     seed: int = 0,
     captions: str = "full",
     uneven: bool = False,
+    pairs: int = 0,
 ) -> list[Picture]:
     """The pictures of a dataset, `pictures` of each word; with `uneven` from that number down to a quarter of it.
 
-    Where there are styles, a quarter of each character's pictures is in one of them; a style's other pictures show
-    avatars of the base world. `captions`: "full" as a tagger would write them, or "pruned" of the traits that the
-    character's word is to absorb.
+    `pairs` pictures more for each character show it beside the next one. Where there are styles, a quarter of each
+    character's pictures is in one of them; a style's other pictures show avatars of the base world. `captions`: "full"
+    as a tagger would write them, or "pruned" of the traits that the character's word is to absorb.
     """
     if pictures < 1:
         raise ValueError(f"pictures is {pictures}; it must be at least 1")
@@ -99,6 +119,9 @@ def plan(
     for style in styles:
         alone = max(counts[style] - in_style[style], counts[style] // 2, 1)
         planned += [_picture(random_avatar(rng), None, style, captions, rng) for _ in range(alone)]
+    if pairs and len(characters) > 1:
+        for name, companion in zip(characters, [*characters[1:], characters[0]], strict=True):
+            planned += [_pair(name, companion, captions, rng) for _ in range(pairs)]
     return planned
 
 
@@ -120,6 +143,18 @@ def _picture(avatar: Avatar, character: str | None, style: str | None, captions:
     return Picture(avatar, ", ".join([*words, *tags]), character, style)
 
 
+def _pair(name: str, companion: str, captions: str, rng: random.Random) -> Picture:
+    """Two characters in front of one background, small enough to be seen whole."""
+    left = replace(character_avatar(name, rng), position="centre", scale="far")
+    right = replace(character_avatar(companion, rng), position="centre", scale="far", background=left.background)
+    tags = dict.fromkeys(tag for avatar in (left, right) for tag in caption(avatar, rng).split(", ")[1:])
+    if captions == "pruned":
+        absorbed = {*core_tags(left), *core_tags(right)}
+        tags = dict.fromkeys(tag for tag in tags if tag not in absorbed)
+    text = ", ".join([name, companion, PAIR_TAG, *tags])
+    return Picture(left, text, name, None, beside=right, companion=companion)
+
+
 def core_tags(avatar: Avatar | str) -> list[str]:
     """The tags of the traits that a character keeps, of an avatar or of a character by name."""
     shown = CHARACTERS[avatar] if isinstance(avatar, str) else avatar
@@ -139,7 +174,7 @@ def write(pictures: Sequence[Picture], out: Path, *, layout: str = "plain", size
         numbers[picture.concept] = numbers.get(picture.concept, 0) + 1
         file = out / folder / f"{picture.concept}_{numbers[picture.concept]:03d}.png"
         file.parent.mkdir(parents=True, exist_ok=True)
-        render(picture.avatar, size_px, picture.look).save(file)
+        picture.draw(size_px).save(file)
         file.with_suffix(".txt").write_text(picture.caption + "\n", encoding="utf-8")
         files.append(file)
     if layout == "kgrid":
@@ -153,6 +188,7 @@ def _folder(picture: Picture, pictures: Sequence[Picture], layout: str) -> str:
         return f"{max(1, round(max(counts.values()) / counts[picture.concept]))}_{picture.concept}"
     if layout == "kgrid":
         people = f"1_character/{picture.character}" if picture.character else "0_characters"
+        people = f"2_characters/{picture.concept}" if picture.companion else people
         return f"training/{picture.style or 'plain'}/{people}"
     return ""
 
@@ -204,10 +240,11 @@ def make_dataset(
     captions: str = "full",
     uneven: bool = False,
     styles: int | None = None,
+    pairs: int = 0,
 ) -> list[Picture]:
     """Choose, plan and write a dataset; its pictures."""
     characters, chosen = choose_words(words, styles=styles)
-    planned = plan(characters, chosen, pictures=pictures, seed=seed, captions=captions, uneven=uneven)
+    planned = plan(characters, chosen, pictures=pictures, seed=seed, captions=captions, uneven=uneven, pairs=pairs)
     write(planned, out, layout=layout, size_px=size_px)
     return planned
 
@@ -225,6 +262,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--size", type=int, default=64, help="side of a picture in pixels")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--captions", choices=CAPTIONS, default="full", help="full: as a tagger would write them")
+    parser.add_argument("--pairs", type=int, default=0, help="pictures of each character beside another one")
     parser.add_argument("--uneven", action="store_true", help="unequal numbers of pictures, down to a quarter")
     options = parser.parse_args(arguments)
     try:
@@ -238,6 +276,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             captions=options.captions,
             uneven=options.uneven,
             styles=options.styles,
+            pairs=options.pairs,
         )
     except (ValueError, FileExistsError) as fault:
         parser.error(str(fault))

@@ -94,6 +94,7 @@ class Buckets:
             raise DataError(f"most_cropped = {most_cropped}: a share of the picture's area, from 0 to 1.")
         self.target_px, self.step_px, self.upscale, self.crop = target_px, step_px, upscale, crop
         self.most_cropped = most_cropped
+        self._assigned: dict[tuple[int, int], Placement] = {}
         self.minimum_px = _floor(minimum_px if minimum_px is not None else target_px // 2, step_px)
         self.maximum_px = _floor(maximum_px if maximum_px is not None else target_px * 2, step_px)
         if self.maximum_px < self.minimum_px:
@@ -112,6 +113,12 @@ class Buckets:
 
     def assign(self, width_px: int, height_px: int) -> Placement:
         """The bucket of a picture of this size, and how it is resized and cut to fit."""
+        size = (width_px, height_px)
+        if size not in self._assigned:  # many pictures have the same size
+            self._assigned[size] = self._assign(*size)
+        return self._assigned[size]
+
+    def _assign(self, width_px: int, height_px: int) -> Placement:
         bucket = self.bucket(width_px, height_px)
         placement = place(width_px, height_px, bucket=bucket, at=(0.5, 0.0) if self.crop == "top" else (0.5, 0.5))
         if placement.cropped > self.most_cropped:

@@ -8,32 +8,73 @@ from pathlib import Path
 
 _ESCAPED = re.compile(r"\\[()\[\]]")
 _LEADING_NUMBER = re.compile(r"^[-\d]+\s*")
+_KANA = re.compile("[\u3041-\u30ff]")
 _CAMERA_NAME = re.compile(r"^(img|dsc|dscn|image|screenshot|photo|pic|untitled)?[\W_\d]*$", re.IGNORECASE)
 
 
-def read_caption(path: Path) -> tuple[str, str]:
-    """Read a caption file: its text, several lines joined by commas, and a remark ("" if all was well)."""
+def read_captions(path: Path, lines: str = "join") -> tuple[tuple[str, ...], str]:
+    """Read a caption file: its captions, none if it is blank, and a remark ("" if all was well).
+
+    `lines`: what several lines are: `join` one caption with commas between, `draw` one each, `first` the first alone.
+    """
     text, remark = read_text(path)
-    lines = [stripped for line in text.splitlines() if (stripped := line.strip().strip(",").strip())]
-    return ", ".join(lines), remark
+    found = tuple(stripped for line in text.splitlines() if (stripped := line.strip().strip(",").strip()))
+    if lines == "join" and found:
+        found = (", ".join(found),)
+    elif lines == "first":
+        found = found[:1]
+    return tuple(dict.fromkeys(found)), remark
 
 
 def read_text(path: Path) -> tuple[str, str]:
-    """Read a text file of unknown making: its text, and a remark ("" if all was well).
+    """Read a text file of unknown making: its text, and a remark ("" if all was well)."""
+    return decode(path.read_bytes())
 
-    UTF-8 with or without mark, UTF-16 with mark; else Windows' western code page, which the remark says.
+
+def decode(data: bytes) -> tuple[str, str]:
+    """Text of unknown making, and a remark ("" if all was well).
+
+    UTF-8 or UTF-16 with or without mark; else Japanese Shift-JIS or Windows' western code page, which the remark says.
     """
-    data = path.read_bytes()
     remark = ""
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
         text = data.decode("utf-16", errors="replace")
+    elif order := _order_of_utf16(data):
+        text = data.decode(order, errors="replace")
     else:
         try:
             text = data.decode("utf-8-sig")
         except UnicodeDecodeError:
-            text = data.decode("cp1252", errors="replace")
-            remark = "is not UTF-8; it was read as Windows-1252. Save it as UTF-8"
+            text, name = _old_encoding(data)
+            remark = f"is not UTF-8; it was read as {name}. Save it as UTF-8"
     return text.replace("\x00", ""), remark
+
+
+def _order_of_utf16(data: bytes) -> str:
+    """`utf-16-le` or `utf-16-be` where every second byte of the start is 0, as in western text without a mark."""
+    start = data[:256]
+    if len(start) < 4 or len(data) % 2:
+        return ""
+    zeros = start[0::2].count(0), start[1::2].count(0)
+    half = len(start) // 2
+    if zeros[1] > 0.9 * half and zeros[0] == 0:
+        return "utf-16-le"
+    return "utf-16-be" if zeros[0] > 0.9 * half and zeros[1] == 0 else ""
+
+
+def _old_encoding(data: bytes) -> tuple[str, str]:
+    """Shift-JIS where it makes kana of the bytes, or Windows-1252 cannot be; else Windows-1252."""
+    try:
+        western = data.decode("cp1252")
+    except UnicodeDecodeError:
+        western = ""
+    try:
+        japanese = data.decode("cp932")
+    except UnicodeDecodeError:
+        japanese = ""
+    if japanese and (not western or _KANA.search(japanese)):
+        return japanese, "Shift-JIS"
+    return western or data.decode("cp1252", errors="replace"), "Windows-1252"
 
 
 def caption_from_name(stem: str) -> str:

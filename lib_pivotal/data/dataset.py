@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Literal
 
-from lib_pivotal.data.captions import caption_from_name, read_caption
+from lib_pivotal.data.captioning import Captioner, MissingCaption
+from lib_pivotal.data.fingerprints import near_groups
 from lib_pivotal.data.folders import Folder, natural_order
-from lib_pivotal.data.pictures import PictureFacts, inspect
-from lib_pivotal.data.records import Dataset, Level, Picture, Problem
+from lib_pivotal.data.pictures import Look, file_sha256, look
+from lib_pivotal.data.records import Dataset, Picture, Problem, ProblemList
+from lib_pivotal.data.scan_cache import ScanCache
+from lib_pivotal.data.sources.layout import TITLES, read_layout
+from lib_pivotal.data.sources.source import CaptionsFrom, Lines, Reading, Source, Tree
+from lib_pivotal.data.sources.trees import MULTIPLY, Place, place_of, read_multiply, tree_of, whole
 from lib_pivotal.errors import DataError
+from lib_pivotal.files import cache_home
 
 __all__ = ["Dataset", "Picture", "Problem", "scan"]
 
-MissingCaption = Literal["auto", "name", "concept", "empty"]
+Duplicates = Literal["keep", "skip", "skip_near"]
+"""Double pictures: all are drawn; those equal byte for byte only once; also those that look the same only once."""
 
 _SIDECARS = (".json", ".jsonl", ".csv", ".toml", ".yaml", ".yml", ".npz", ".npy", ".db", ".ini", ".md", ".safetensors")
+_OF_LAYOUTS = frozenset({MULTIPLY, "wildcard.txt"})
 _MANY_REPEATS = 200
 _RANK = {"error": 0, "warning": 1, "info": 2}
 
@@ -26,165 +36,271 @@ _RANK = {"error": 0, "warning": 1, "info": 2}
 def scan(
     folder: Path | str,
     *,
+    layout: str = "auto",
     caption_extensions: Sequence[str] = (".txt", ".caption"),
+    captions_from: CaptionsFrom = "auto",
+    caption_lines: Lines = "join",
     minimum_px: int = 32,
     missing_caption: MissingCaption = "auto",
-    duplicates: Literal["keep", "skip"] = "keep",
-    full_check: bool = False,
-    workers: int = 4,
+    duplicates: Duplicates = "keep",
+    workers: int = 0,
+    cache: Path | None = None,
+    use_cache: bool = True,
 ) -> Dataset:
-    """Look at every picture below `folder`; whatever cannot be used is named in `problems` and left out.
+    """Look at every picture of `folder`; whatever cannot be used is named in `problems` and left out.
 
-    Concepts: the sub-folders just below `folder`, kohya's `N_name` folders (N repeats, at any depth; also `folder`
-    itself), else the folder's own name. A picture without a caption file takes its file name, in kohya's folders
-    the folder's name (`missing_caption="auto"`). `full_check` decodes every picture instead of its header and end.
+    What the folder is, is found out, or said by `layout` (see `sources.layout`). Every picture is decoded once, in
+    `workers` threads (0: as many as the processor likes), and what was seen is kept in `cache` (None: the user's
+    cache), so that the next scan looks only at files that changed.
+
+    Raises:
+        DataError: there is no such folder, or it is not of that layout.
     """
-    root = Path(folder).expanduser()
-    if not root.is_dir():
-        what = "is a file, not a folder" if root.exists() else "does not exist"
-        raise DataError(f"{root}: {what}. Give the folder that holds the pictures.")
-    scanner = _Scanner(root, caption_extensions=caption_extensions, missing_caption=missing_caption)
-    files = scanner.folder.pictures()
-    with ThreadPoolExecutor(max_workers=max(1, workers)) as pool:  # Pillow releases the lock while it reads
-        facts = list(pool.map(lambda path: _inspect(path, full=full_check), files))
-    found = (scanner.picture(path, fact, minimum_px=minimum_px) for path, fact in zip(files, facts, strict=True))
-    pictures = scanner.without_duplicates([p for p in found if p is not None], skip=duplicates == "skip")
-    scanner.review(pictures)
+    reading = read_layout(Path(folder).expanduser(), layout, cache=cache)
+    problems = ProblemList(list(reading.problems))
+    captioner = Captioner(
+        problems,
+        extensions=[extension.lower() for extension in caption_extensions],
+        captions_from=captions_from,
+        lines=caption_lines,
+        missing=missing_caption,
+    )
+    place = (cache or cache_home()) if use_cache else None
+    count = workers or min(8, 2 + (os.cpu_count() or 1))
+    pictures: list[Picture] = []
+    looks: dict[str, tuple[Look, int]] = {}
+    trees: list[Tree] = []
+    for source in reading.sources:
+        scanner = _Scanner(source, captioner, problems, minimum_px=minimum_px)
+        trees.append(scanner.tree)
+        for picture, seen, size_bytes in scanner.pictures(ScanCache(source.root, place), workers=count):
+            pictures.append(picture)
+            looks[picture.key] = seen, size_bytes
+        scanner.review()
+    doubles = _doubles(pictures, looks, problems, duplicates)
+    pictures = [picture for picture in pictures if picture.key not in doubles]
+    if not pictures:
+        text = f"{reading.folder}: no usable picture. Give a folder with PNG, JPEG, WebP, BMP or GIF files."
+        problems.say("error", "no_pictures", text, [])
+    captioner.review()
+    _review(pictures, problems)
+    name, title = _named(reading, trees)
+    if name not in ("plain", "concepts"):
+        problems.say("info", "layout", f"Read as {title}. Set the layout, if that is not what it is.", [])
     concepts: dict[str, list[str]] = defaultdict(list)
     for picture in pictures:
         concepts[picture.concept].append(picture.key)
     return Dataset(
-        folder=root,
+        folder=reading.folder,
         pictures=tuple(pictures),
         concepts={name: tuple(concepts[name]) for name in sorted(concepts, key=natural_order)},
-        problems=tuple(sorted(scanner.problems, key=lambda problem: _RANK[problem.level])),
+        problems=tuple(sorted(problems.found, key=lambda problem: _RANK[problem.level])),
+        layout=name,
+        title=title,
+        sources=tuple(source.as_dict() for source in reading.sources),
+        settings=dict(reading.settings),
     )
 
 
-def _inspect(path: Path, *, full: bool) -> PictureFacts | str:
+def _named(reading: Reading, trees: Sequence[Tree]) -> tuple[str, str]:
+    """Layout and title; of a folder that was given without a layout those of its tree."""
+    if reading.layout != "auto":
+        return reading.layout, reading.title
+    return trees[0], TITLES[trees[0]]
+
+
+_Seen = tuple[Look | str, int]
+"""A look at a file, or why there is none; and its size in bytes."""
+
+
+def _looks(files: Sequence[Path], keys: Sequence[str], cache: ScanCache, *, workers: int) -> list[_Seen]:
+    """A look at each file: from the cache where it did not change, the others in threads."""
+    found: dict[int, _Seen] = {}
+    for index, (path, key) in enumerate(zip(files, keys, strict=True)):
+        with contextlib.suppress(OSError):  # said by `_look`
+            stat = path.stat()
+            if (known := cache.get(key, stat)) is not None:
+                found[index] = known, stat.st_size
+    missing = [index for index in range(len(files)) if index not in found]
+    if missing:
+        with ThreadPoolExecutor(max_workers=workers) as pool:  # Pillow releases the lock while it decodes
+            seen = pool.map(lambda index: _look(files[index], keys[index], cache), missing)
+            found.update(zip(missing, seen, strict=True))
+    cache.save()
+    return [found[index] for index in range(len(files))]
+
+
+def _look(path: Path, key: str, cache: ScanCache) -> _Seen:
+    """A look at a file that is not in the cache yet."""
     try:
-        return inspect(path, full=full)
+        stat = path.stat()
+        seen = look(path)
+        cache.put(key, stat, seen)
+        return seen, stat.st_size
     except DataError as error:
-        return str(error)
+        return str(error), 0
     except OSError as error:
-        return f"{path.name}: cannot be opened ({error.strerror}). Mend its permissions."
+        return f"{path.name}: cannot be opened ({error.strerror}). Mend its permissions.", 0
 
 
 class _Scanner:
-    """Makes pictures of files and collects problems on the way."""
+    """Makes pictures of one source's files."""
 
-    def __init__(self, root: Path, *, caption_extensions: Sequence[str], missing_caption: MissingCaption) -> None:
-        self.folder = Folder(root)
-        self.problems: list[Problem] = []
-        self._root = root
-        self._caption_extensions = tuple(extension.lower() for extension in caption_extensions)
-        self._missing_caption = missing_caption
-        self._captions_from_names: list[str] = []
-        self._captions_empty: list[str] = []
+    def __init__(self, source: Source, captioner: Captioner, problems: ProblemList, *, minimum_px: int) -> None:
+        self.folder = Folder(source.root, below=source.below)
+        self._source, self._captioner, self._problems = source, captioner, problems
+        self._minimum_px = minimum_px
+        self._files = self.folder.pictures()
+        self._multiply = self._read_multiply()
+        folders = {self.folder.key(path).rpartition("/")[0] or "." for path in self._files}
+        multiply = bool(self._multiply)
+        self.tree: Tree = source.tree
+        if source.tree == "auto":
+            self.tree = tree_of(folders, root_name=self.folder.name, multiply=multiply)
+        self._places: dict[str, Place] = {}
+        captioner.begin(source, self.folder, [self.folder.key(path) for path in self._files])
 
-    def picture(self, path: Path, facts: PictureFacts | str, *, minimum_px: int) -> Picture | None:
+    def pictures(self, cache: ScanCache, *, workers: int) -> Iterable[tuple[Picture, Look, int]]:
+        """Every usable picture with the look at it and its file's size; the others become problems."""
+        keys = [self.folder.key(path) for path in self._files]
+        looks = _looks(self._files, keys, cache, workers=workers)
+        for path, key, (seen, size_bytes) in zip(self._files, keys, looks, strict=True):
+            picture = self._picture(path, key, seen)
+            if picture is not None and isinstance(seen, Look):
+                yield picture, seen, size_bytes
+
+    def review(self) -> None:
+        """What can only be said of all files together."""
+        key, say = self._key, self._problems.say
+        if keys := [key(self.folder.key(path)) for path in self.folder.orphan_masks()]:
+            text = f"{len(keys)} mask(s) belong to no picture. Give a mask the name of its picture."
+            say("warning", "mask_without_picture", text, keys)
+        others = self.folder.others((*self._captioner.known_endings(), *_SIDECARS))
+        if keys := [key(self.folder.key(path)) for path in others if path.name.lower() not in _OF_LAYOUTS]:
+            text = f"{len(keys)} file(s) are neither pictures nor captions and are ignored."
+            say("info", "ignored_files", text, keys)
+        for error in self.folder.unreadable:
+            text = f"{error.filename}: the folder cannot be read ({error.strerror}). Mend its permissions."
+            say("error", "folder_unreadable", text, [])
+
+    def _picture(self, path: Path, key: str, seen: Look | str) -> Picture | None:
         """A picture with its caption and mask, or None and a problem."""
-        key = self.folder.key(path)
-        concept, repeats, from_kohya = self.folder.concept(path)
+        shown, say = self._key(key), self._problems.say
+        place = self._place(key)
         mask_path = self.folder.mask_file(path)
-        if isinstance(facts, str):
-            self._say("error", "unreadable", f"{facts} It is left out.", [key])
+        if isinstance(seen, str):
+            say("error", "unreadable", f"{seen} It is left out.", [shown])
             return None
-        if min(facts.width_px, facts.height_px) < minimum_px:
-            text = f"{path.name}: {facts.width_px}x{facts.height_px} px is below the least, {minimum_px} px"
+        facts = seen.facts
+        if min(facts.width_px, facts.height_px) < self._minimum_px:
+            text = f"{path.name}: {facts.width_px}x{facts.height_px} px is below the least, {self._minimum_px} px"
             text = f"{text}; it is left out. Find a larger original, or lower the least size."
-            self._say("error", "too_small", text, [key])
+            say("error", "too_small", text, [shown])
             return None
-        if repeats == 0:
+        if place.repeats == 0:
             text = f"{path.name}: its folder says 0 repeats; it is left out. Rename the folder to use it."
-            self._say("warning", "no_repeats", text, [key])
+            say("warning", "no_repeats", text, [shown])
             return None
         if facts.frames > 1:
             text = f"{path.name}: {facts.frames} frames; the first one is used. Extract others if you want them."
-            self._say("info", "animated", text, [key])
+            say("info", "animated", text, [shown])
+        found = self._captioner.caption(path, key=key, shown=shown, place=place)
         return Picture(
-            key=key,
+            key=shown,
             path=path,
-            caption=self._caption(path, key=key, concept=concept, from_kohya=from_kohya),
+            caption=found.captions[0] if found.captions else "",
             width_px=facts.width_px,
             height_px=facts.height_px,
-            concept=concept,
-            repeats=repeats,
+            concept=place.concept,
+            repeats=place.repeats,
             mask_path=mask_path,
             has_alpha=facts.has_alpha,
+            alternatives=found.captions[1:],
+            image_type=place.image_type or found.image_type,
+            fields=found.fields,
         )
 
-    def without_duplicates(self, pictures: list[Picture], *, skip: bool) -> list[Picture]:
-        """Name pictures whose files are equal byte for byte; hashes only files of equal length."""
-        by_length: dict[int, list[Picture]] = defaultdict(list)
-        for picture in pictures:
-            by_length[picture.path.stat().st_size].append(picture)
-        groups: dict[str, list[Picture]] = defaultdict(list)
-        for same_length in by_length.values():
-            if len(same_length) > 1:
-                for picture in same_length:
-                    groups[picture.sha256].append(picture)
-        doubles: set[str] = set()
-        for group in groups.values():
-            if len(group) > 1:
-                keys = [picture.key for picture in group]
-                what = "only the first is used" if skip else "each is drawn, so that it counts more than others"
-                text = f"{keys[0]}: {len(keys)} files are the same picture; {what}. Delete the copies, or use repeats."
-                self._say("warning", "duplicate", text, keys)
-                doubles.update(keys[1:])
-        return [picture for picture in pictures if picture.key not in doubles] if skip else pictures
+    def _key(self, key: str) -> str:
+        return f"{self._source.label}/{key}" if self._source.label else key
 
-    def review(self, pictures: Sequence[Picture]) -> None:
-        """What can only be said of all pictures together."""
-        if not pictures:
-            text = f"{self._root}: no usable picture. Give a folder with PNG, JPEG, WebP, BMP or GIF files."
-            self._say("error", "no_pictures", text, [])
-        if keys := self._captions_from_names:
-            text = f"{len(keys)} picture(s) have no caption file; the file's or the kohya folder's name is the caption."
-            self._say("info", "caption_from_name", text, keys)
-        if keys := self._captions_empty:
-            text = f"{len(keys)} picture(s) have no caption. Write a .txt file of the same name, or use a template."
-            self._say("warning", "no_caption", text, keys)
-        if keys := [picture.key for picture in pictures if picture.repeats > _MANY_REPEATS]:
-            text = f"{len(keys)} picture(s) repeat more than {_MANY_REPEATS} times: their folder is called `N_name`."
-            self._say("warning", "many_repeats", f"{text} Rename the folder if the number means something else.", keys)
-        stems = Counter(_stem(picture) for picture in pictures)
-        if keys := [picture.key for picture in pictures if stems[_stem(picture)] > 1]:
-            text = f"{len(keys)} pictures differ only in their file type, so they share caption and mask."
-            self._say("warning", "same_stem", f"{text} Rename one of each pair if that is not meant.", keys)
-        if keys := [self.folder.key(path) for path in self.folder.orphan_masks()]:
-            text = f"{len(keys)} mask(s) belong to no picture. Give a mask the name of its picture."
-            self._say("warning", "mask_without_picture", text, keys)
-        if keys := [self.folder.key(path) for path in self.folder.others((*self._caption_extensions, *_SIDECARS))]:
-            text = f"{len(keys)} file(s) are neither pictures nor captions and are ignored."
-            self._say("info", "ignored_files", text, keys)
-        for error in self.folder.unreadable:
-            text = f"{error.filename}: the folder cannot be read ({error.strerror}). Mend its permissions."
-            self._say("error", "folder_unreadable", text, [])
+    def _place(self, key: str) -> Place:
+        """What a picture's folder says, and what its source says over it."""
+        below = key.rpartition("/")[0]
+        if below not in self._places:
+            folders = below.split("/") if below else []
+            found = place_of(folders, root_name=self.folder.name, tree=self.tree)
+            repeats = self._multiply.get(below, 1.0) if self.tree == "kgrid" else found.repeats
+            self._places[below] = Place(
+                self._source.concept or found.concept,
+                whole(repeats * self._source.repeats),
+                found.named,
+                found.image_type,
+            )
+        return self._places[below]
 
-    def _caption(self, path: Path, *, key: str, concept: str, from_kohya: bool) -> str:
-        found = self.folder.caption_file(path, self._caption_extensions)
-        if found is None:
-            choice = self._missing_caption
-            if choice == "auto":
-                choice = "concept" if from_kohya else "name"
-            caption = {"concept": concept, "name": caption_from_name(path.stem)}.get(choice, "")
-            (self._captions_from_names if caption else self._captions_empty).append(key)
-            return caption
-        try:
-            caption, remark = read_caption(found)
-        except OSError as error:
-            text = f"{found.name}: the caption cannot be read ({error.strerror}). Mend its permissions."
-            self._say("error", "caption_unreadable", text, [key])
-            return ""
-        if remark:
-            self._say("warning", "caption_encoding", f"{found.name} {remark}.", [key])
-        if not caption:
-            self._captions_empty.append(key)
-        return caption
+    def _read_multiply(self) -> dict[str, float]:
+        """kgrid's repeats by folder."""
+        if self._source.tree not in ("auto", "kgrid"):
+            return {}
+        found: dict[str, float] = {}
+        for where in self.folder.folders():
+            path = self.folder.file(where, MULTIPLY)
+            if path is None:
+                continue
+            below = self.folder.key(path).rpartition("/")[0]
+            try:
+                found[below] = read_multiply(path)
+            except (DataError, OSError) as error:
+                found[below] = 1.0
+                self._problems.say("warning", "repeats_unreadable", f"{below}/{error} 1 is taken.", [])
+        return found
 
-    def _say(self, level: Level, code: str, message: str, keys: Sequence[str]) -> None:
-        self.problems.append(Problem(level=level, code=code, message=message, keys=tuple(keys)))
+
+def _doubles(
+    pictures: Sequence[Picture],
+    looks: dict[str, tuple[Look, int]],
+    problems: ProblemList,
+    choice: Duplicates,
+) -> set[str]:
+    """Name pictures that are there twice; the keys of those that are left out. Hashes only files of equal length."""
+    by_length: dict[int, list[Picture]] = defaultdict(list)
+    for picture in pictures:
+        by_length[looks[picture.key][1]].append(picture)
+    groups: dict[str, list[Picture]] = defaultdict(list)
+    for same_length in by_length.values():
+        if len(same_length) > 1:
+            for picture in same_length:
+                groups[file_sha256(picture.path)].append(picture)
+    copies: set[str] = set()
+    for group in groups.values():
+        if len(group) > 1:
+            keys = [picture.key for picture in group]
+            what = "each is drawn, so that it counts more than others" if choice == "keep" else "only the first is used"
+            text = f"{keys[0]}: {len(keys)} files are the same picture; {what}. Delete the copies, or use repeats."
+            problems.say("warning", "duplicate", text, keys)
+            copies.update(keys[1:])
+    left = set() if choice == "keep" else set(copies)
+    single = [picture for picture in pictures if picture.key not in copies]
+    prints = [looks[picture.key][0].print for picture in single]
+    for near in near_groups(prints, [(picture.width_px, picture.height_px) for picture in single]):
+        keys = [single[index].key for index in near]
+        what = "only the largest is used" if choice == "skip_near" else "each is drawn"
+        text = f"{keys[0]}: {len(keys)} pictures look the same (other sizes, or saved anew); {what}."
+        problems.say("warning", "near_double", f"{text} Keep the best one, or leave near doubles out.", keys)
+        if choice == "skip_near":
+            left.update(keys[1:])
+    return left
+
+
+def _review(pictures: Sequence[Picture], problems: ProblemList) -> None:
+    """What can only be said of all pictures together."""
+    if keys := [picture.key for picture in pictures if picture.repeats > _MANY_REPEATS]:
+        text = f"{len(keys)} picture(s) repeat more than {_MANY_REPEATS} times: their folder is called `N_name`."
+        problems.say("warning", "many_repeats", f"{text} Rename the folder if the number means something else.", keys)
+    stems = Counter(_stem(picture) for picture in pictures)
+    if keys := [picture.key for picture in pictures if stems[_stem(picture)] > 1]:
+        text = f"{len(keys)} pictures differ only in their file type, so they share caption and mask."
+        problems.say("warning", "same_stem", f"{text} Rename one of each pair if that is not meant.", keys)
 
 
 def _stem(picture: Picture) -> str:

@@ -6,13 +6,16 @@ import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from lib_pivotal.data.masks import MASK_FOLDERS, MASK_SUFFIXES
 from lib_pivotal.data.pictures import EXTENSIONS
 
 _KOHYA = re.compile(r"^(\d+)_(.+)$")
+_FACE_CUT = re.compile(r"^(.+)_\d{4}_\d{4}_\d{4}_\d{4}$")
+_META = re.compile(r"^\.(.+)_meta\.json$", re.IGNORECASE)
+_MASK_ENDINGS = (".png", *sorted(EXTENSIONS))
 _HIDDEN = frozenset({"__MACOSX", "@eaDir", "$RECYCLE.BIN"})
 
 
@@ -33,21 +36,58 @@ def concept_of(folders: Sequence[str], *, root_name: str) -> tuple[str, int, boo
 class Folder:
     """The files below a folder, listed once; hidden ones are not there. Links are followed, but not in circles."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, below: bool = True) -> None:
         self._root = root
+        self._start = len(str(root)) + (0 if str(root).endswith(os.sep) else 1)
+        self._below = below
         self._name = root.resolve().name or "dataset"
         self._listings: dict[Path, dict[str, Path]] = {}
+        self._metas: dict[Path, dict[str, Path]] = {}
+        self._mask_places: dict[Path, list[dict[str, Path]]] = {}
         self._used_masks: set[Path] = set()
         self.unreadable: list[OSError] = []
         self._list()
 
     def key(self, path: Path) -> str:
         """A file's stable name: its path below the root, with `/`."""
-        return path.relative_to(self._root).as_posix()
+        key = str(path)[self._start :]
+        return key if os.sep == "/" else key.replace(os.sep, "/")
 
-    def concept(self, path: Path) -> tuple[str, int, bool]:
-        """A picture's concept, repeats, and whether its folder is kohya's."""
-        return concept_of(PurePosixPath(self.key(path)).parts[:-1], root_name=self._name)
+    @property
+    def name(self) -> str:
+        """The root's own name."""
+        return self._name
+
+    def folders(self) -> list[Path]:
+        """Every folder but those of masks, in no order that means anything."""
+        return [where for where in self._listings if not self._is_for_masks(where)]
+
+    def file(self, where: Path, name: str) -> Path | None:
+        """A file of this name in one of the folders."""
+        return self._listings.get(where, {}).get(name.lower())
+
+    def meta_file(self, path: Path) -> Path | None:
+        """waifuc's `.NAME_meta.json` beside `NAME.png`, or `NAME.json`."""
+        hidden = self._metas.get(path.parent, {}).get(path.stem.lower())
+        return hidden or self._listings[path.parent].get(f"{path.stem.lower()}.json")
+
+    def meta_files(self) -> int:
+        """How many of waifuc's files there are."""
+        return sum(len(found) for found in self._metas.values())
+
+    def tables(self, suffixes: Sequence[str]) -> list[Path]:
+        """Files with such endings that are of no picture, nearest to the root first."""
+        stems = {
+            where: {name.rpartition(".")[0] for name in listing if f".{name.rpartition('.')[2]}" in EXTENSIONS}
+            for where, listing in self._listings.items()
+        }
+        found = [
+            path
+            for where, listing in self._listings.items()
+            for name, path in listing.items()
+            if name.endswith(tuple(suffixes)) and name.rpartition(".")[0] not in stems[where]
+        ]
+        return sorted(found, key=lambda path: (len(path.parts), str(path)))
 
     def pictures(self) -> list[Path]:
         """Every picture file that is no mask, in natural order."""
@@ -69,26 +109,40 @@ class Folder:
         )
 
     def caption_file(self, path: Path, extensions: Sequence[str]) -> Path | None:
-        """`a.txt` (or `a.png.txt`) beside `a.png`; the first ending that is there."""
+        """`a.txt` (or `a.png.txt`) beside `a.png`; the first ending that is there.
+
+        A cut that kohya's face tool has made (`a_CX_CY_W_H.png`) has that of its whole, if it has none itself.
+        """
         listing = self._listings[path.parent]
+        stem = path.stem.lower()
         for extension in extensions:
-            for name in (f"{path.stem}{extension}", f"{path.name}{extension}"):
-                if (found := listing.get(name.lower())) is not None:
+            for name in (f"{stem}{extension}", f"{path.name.lower()}{extension}"):
+                if (found := listing.get(name)) is not None:
                     return found
+        if cut := _FACE_CUT.match(stem):
+            return next((found for end in extensions if (found := listing.get(f"{cut.group(1)}{end}"))), None)
         return None
 
     def mask_file(self, path: Path) -> Path | None:
         """`mask/` beside the picture or at the root with the same sub-folders, or `<stem>-masklabel.png` beside it."""
-        below = path.parent.relative_to(self._root)
-        places = [path.parent / name for name in MASK_FOLDERS] + [self._root / name / below for name in MASK_FOLDERS]
-        candidates = [(self._mask_listings.get(str(place).lower(), {}), path.stem.lower()) for place in places]
-        candidates += [(self._listings[path.parent], path.stem.lower() + suffix) for suffix in MASK_SUFFIXES]
+        stem = path.stem.lower()
+        candidates = [(listing, stem) for listing in self._masks_of(path.parent)]
+        candidates += [(self._listings[path.parent], stem + suffix) for suffix in MASK_SUFFIXES]
         for listing, stem in candidates:
-            for name in (f"{stem}.png", *(f"{stem}{extension}" for extension in sorted(EXTENSIONS))):
-                if name in listing:
+            for ending in _MASK_ENDINGS:
+                if (name := stem + ending) in listing:
                     self._used_masks.add(listing[name])
                     return listing[name]
         return None
+
+    def _masks_of(self, where: Path) -> list[dict[str, Path]]:
+        """The listings in which masks of a folder's pictures may be, in order."""
+        if where not in self._mask_places:
+            below = where.relative_to(self._root)
+            places = [where / name for name in MASK_FOLDERS] + [self._root / name / below for name in MASK_FOLDERS]
+            found = (self._mask_listings.get(str(place).lower()) for place in places)
+            self._mask_places[where] = [listing for listing in found if listing]
+        return self._mask_places[where]
 
     def orphan_masks(self) -> list[Path]:
         """Pictures in mask folders that no `mask_file` has asked for."""
@@ -112,6 +166,11 @@ class Folder:
             visible = sorted(name for name in files if not _hidden(name))
             self._listings[where] = {name.lower(): where / name for name in visible}
             self._keep_twins(where, visible)
+            metas = {match.group(1).lower(): where / name for name in files if (match := _META.match(name))}
+            if metas:
+                self._metas[where] = metas
+            if not self._below:
+                folders[:] = [name for name in folders if name.lower() in MASK_FOLDERS]
 
     def _keep_twins(self, where: Path, names: Sequence[str]) -> None:
         """Names that differ only in case (`a.PNG`, `a.png`) are files of their own: list them under themselves too."""

@@ -48,7 +48,7 @@ def read_kgrid_files(folder: Path) -> KgridFiles:
             if path.is_file():
                 try:
                     return read(read_text(path)[0])
-                except (OSError, ValueError, AttributeError) as error:
+                except (OSError, ValueError, csv.Error, RecursionError) as error:
                     faults.append(f"{path.name} cannot be read: {error}")
         return {}
 
@@ -61,7 +61,7 @@ def _initial_of_json(text: str) -> dict[str, tuple[str, ...]]:
 
 
 def _initial_of_csv(text: str) -> dict[str, tuple[str, ...]]:
-    rows = (row for row in csv.reader(io.StringIO(text)) if row and row[0].strip())
+    rows = (row for row in csv.reader(io.StringIO(text, newline=None)) if row and row[0].strip())
     return {legal_name(row[0]): _tags(row[1:]) for row in rows}
 
 
@@ -69,7 +69,7 @@ def _core_of_json(text: str) -> dict[str, CoreTags]:
     found: dict[str, CoreTags] = {}
     for name, tags in _object(text).items():
         if isinstance(tags, dict):
-            dropped = _tags([*tags.get("dropped", ()), *tags.get("emb_init", ())])
+            dropped = (*_tags(tags.get("dropped", ())), *_tags(tags.get("emb_init", ())))
             found[legal_name(name)] = CoreTags(tuple(dict.fromkeys(dropped)), _tags(tags.get("kept", ())))
         else:
             found[legal_name(name)] = CoreTags(_tags(tags))

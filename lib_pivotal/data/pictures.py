@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 import random
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Literal, cast
 import numpy as np
 from PIL import Image, ImageFile, ImageOps
 
+from lib_pivotal.data.fingerprints import fingerprint
 from lib_pivotal.errors import DataError
 
 Transparency = Literal["white", "grey", "random", "mask"]
@@ -23,6 +25,18 @@ EXTENSIONS = frozenset(
 )
 """File name endings that mean a picture; whether Pillow can open one is found by opening it."""
 
+MOST_PIXELS = 2**28
+"""More than this (16384 x 16384 px) is no picture to train on; small files can claim it to fill the memory."""
+
+PLUGINS = {
+    ".avif": ("AVIF", "pillow_avif", "pillow-avif-plugin"),
+    ".jxl": ("JPEG XL", "pillow_jxl", "pillow-jxl-plugin"),
+    ".heic": ("HEIC", "pillow_heif", "pillow-heif"),
+    ".heif": ("HEIF", "pillow_heif", "pillow-heif"),
+}
+"""Formats that Pillow itself cannot read: name, module and package. The web UI has the first."""
+
+_DRAFT_PX = 72
 _ORIENTATION = 0x0112
 _TAIL_BYTES = 65_536
 _PNG_ORIENTATION = (b"eXIf", b"tEXtRaw profile type ", b"zTXtRaw profile type ", b"iTXtXML:com.adobe.xmp")
@@ -40,15 +54,22 @@ class PictureFacts:
     has_alpha: bool
 
 
+@dataclass(frozen=True)
+class Look:
+    """What one look at a file gave: its facts, and by what it is known again (see fingerprints.py)."""
+
+    facts: PictureFacts
+    print: bytes
+
+
 def inspect(path: Path, *, full: bool = False) -> PictureFacts:
     """Read a picture's header; decode it too if `full` or if the end of the file looks cut off.
 
     Raises DataError for a file that is empty, no picture, or damaged.
     """
-    if path.stat().st_size == 0:
-        raise DataError(f"{path.name}: the file is empty (0 bytes). Copy it again from its source.")
+    _refuse_empty(path)
     try:
-        with Image.open(path) as image:
+        with _opened(path) as image:
             facts, cut_off = _facts(image, path)
             if cut_off and ImageFile.LOAD_TRUNCATED_IMAGES:  # decoding would not tell: the host asked Pillow not to
                 raise DataError("the end of the file is missing")
@@ -59,13 +80,33 @@ def inspect(path: Path, *, full: bool = False) -> PictureFacts:
     return facts
 
 
+def look(path: Path) -> Look:
+    """Facts and fingerprint of a picture; decodes it, JPEG at an eighth of its size.
+
+    Raises DataError for a file that is empty, no picture, or damaged.
+    """
+    _refuse_empty(path)
+    try:
+        with _opened(path) as image:
+            facts, cut_off = _facts(image, path)
+            if cut_off and ImageFile.LOAD_TRUNCATED_IMAGES:
+                raise DataError("the end of the file is missing")
+            image.draft("RGB", (_DRAFT_PX, _DRAFT_PX))
+            image.load()
+            if image.mode == "RGB" and not _has_alpha(image) and image.getexif().get(_ORIENTATION, 1) == 1:
+                return Look(facts, fingerprint(image))  # as most are: spares copies of the whole picture
+            rgb, alpha = _upright(image)
+            return Look(facts, fingerprint(flatten(rgb, alpha, background=(255, 255, 255))))
+    except Exception as error:
+        raise DataError(_unreadable(path, error)) from error
+
+
 def open_rgba(path: Path) -> tuple[Image.Image, Image.Image | None]:
     """Open the first frame, upright: an RGB picture and its alpha channel (None where every pixel is opaque)."""
     try:
-        with Image.open(path) as image:
+        with _opened(path) as image:
             image.load()
-            upright = ImageOps.exif_transpose(image)
-            return _split_alpha(upright if upright is not None else image, format_name=image.format or "")
+            return _upright(image)
     except Exception as error:
         raise DataError(_unreadable(path, error)) from error
 
@@ -101,6 +142,34 @@ def file_sha256(path: Path) -> str:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
+
+
+def _opened(path: Path) -> Image.Image:
+    """Open a file; where Pillow alone cannot, with the plugin for its kind, if that is installed."""
+    plugin = PLUGINS.get(path.suffix.lower())
+    if plugin is not None and path.suffix.lower() not in Image.registered_extensions():
+        name, module, package = plugin
+        try:
+            brought = importlib.import_module(module)
+        except ImportError as error:
+            raise DataError(f"{name} needs the Python package {package}, which is not installed") from error
+        if module == "pillow_heif":
+            brought.register_heif_opener()
+    image = Image.open(path)
+    if image.width * image.height > MOST_PIXELS:
+        image.close()
+        raise DataError(f"{image.width}x{image.height} px are more than a picture has; scale it down")
+    return image
+
+
+def _upright(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
+    turned = ImageOps.exif_transpose(image)
+    return _split_alpha(turned if turned is not None else image, format_name=image.format or "")
+
+
+def _refuse_empty(path: Path) -> None:
+    if path.stat().st_size == 0:
+        raise DataError(f"{path.name}: the file is empty (0 bytes). Copy it again from its source.")
 
 
 def _unreadable(path: Path, error: Exception) -> str:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
-from typing import Literal
+from typing import Any, Literal, TypeVar
 
 from lib_pivotal.data.captions import WordFinder, legal_name, split_tags
 from lib_pivotal.data.records import Picture
@@ -31,6 +31,7 @@ from lib_pivotal.data.tags import (
 
 PruneMode = Literal["none", "minimal", "character", "character_core"]
 Fate = Literal["absorbed", "init", "kept"]
+Made = TypeVar("Made")
 KEEP_SEPARATOR = "|||"
 META_TAGS = frozenset(
     "alternate costume|alternate hairstyle|alternate hair color|alternate eye color|alternate breast size|cosplay|"
@@ -158,6 +159,9 @@ class Wording:
         extra: Callable[[Picture], Collection[str]] = lambda picture: (),
     ) -> None:
         self.rules, self.uses, self._extra = rules, tuple(uses), extra
+        self._trained: tuple[Picture, ...] | None = None
+        self._once: dict[str, tuple[object, Any]] = {}
+        self._before: Wording | None = None
         self._finders = {use.name: WordFinder([use.name]) for use in uses}
         self.find = WordFinder([use.name for use in uses])
         self.named = tuple(self._named(picture) for picture in pictures)
@@ -184,7 +188,8 @@ class Wording:
         if [_identity(use) for use in uses] != [_identity(use) for use in self.uses]:
             return None
         other = copy(self)
-        other.uses = tuple(uses)
+        other.uses, other._trained, other._once = tuple(uses), None, {}
+        other._before = self if self._trained is not None else None
         changed = [new for new, old in zip(uses, self.uses, strict=True) if new != old]
         found = {use.name: self._describe(use) for use in changed}
         other.words = {**self.words, **found}
@@ -201,8 +206,27 @@ class Wording:
         return self._without(picture, self.words_of[picture.key])
 
     def captions(self) -> tuple[Picture, ...]:
-        """All pictures as they are trained."""
-        return tuple(self.pruned(picture) for picture in self.named)
+        """All pictures as they are trained; read once."""
+        if self._trained is None:
+            before, self._before = self._before, None
+            old = before._trained if before is not None else None
+            if before is None or old is None:
+                self._trained = tuple(self.pruned(picture) for picture in self.named)
+            else:  # only pictures of words that changed
+                moved = {name for name in self.words if self.words[name] is not before.words[name]}
+                self._trained = tuple(
+                    trained if moved.isdisjoint(self.words_of[picture.key]) else self.pruned(picture)
+                    for picture, trained in zip(self.named, old, strict=True)
+                )
+        return self._trained
+
+    def once(self, name: str, inputs: object, make: Callable[[], Made]) -> Made:
+        """What `make` makes of this wording and `inputs`; made again only where these differ from the last ones."""
+        known = self._once.get(name)
+        if known is None or known[0] != inputs:
+            known = self._once[name] = (inputs, make())
+        made: Made = known[1]
+        return made
 
     # -- parts
 

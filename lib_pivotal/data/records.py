@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -31,7 +31,7 @@ class Picture:
     width_px: int
     height_px: int
     concept: str
-    repeats: int = 1
+    repeats: float = 1
     mask_path: Path | None = None
     has_alpha: bool = False
     focus_px: tuple[float, float, float, float] | None = None
@@ -59,14 +59,33 @@ class Problem:
         return {"level": self.level, "code": self.code, "message": self.message, "keys": list(self.keys)}
 
 
+@dataclass
+class ProblemList:
+    """Problems as they are found."""
+
+    found: list[Problem]
+
+    def say(self, level: Level, code: str, message: str, keys: Sequence[str]) -> None:
+        """Add one."""
+        self.found.append(Problem(level=level, code=code, message=message, keys=tuple(keys)))
+
+
 @dataclass(frozen=True)
 class Dataset:
-    """What a scan found; `concepts` maps each concept to its pictures' keys."""
+    """What a scan found; `concepts` maps each concept to its pictures' keys.
+
+    `layout` is what the folder was read as, by its name in the settings, `title` the same for people; `sources` are
+    its folders (plain data); `settings` are settings of a run that the layout asks for, by dotted path.
+    """
 
     folder: Path
     pictures: tuple[Picture, ...]
     concepts: Mapping[str, tuple[str, ...]]
     problems: tuple[Problem, ...]
+    layout: str = "plain"
+    title: str = ""
+    sources: tuple[Mapping[str, Any], ...] = ()
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
     @cached_property
     def _by_key(self) -> Mapping[str, Picture]:
@@ -92,14 +111,24 @@ class Dataset:
         sizes = Counter(f"{picture.width_px}x{picture.height_px}" for picture in self.pictures)
         return {
             "folder": str(self.folder),
+            "layout": self.layout,
+            "read_as": self.title,
+            "sources": [dict(source) for source in self.sources],
+            "settings": {name: list(v) if isinstance(v, tuple) else v for name, v in self.settings.items()},
             "pictures": len(self.pictures),
-            "draws_per_epoch": sum(picture.repeats for picture in self.pictures),
+            "draws_per_epoch": _sum(picture.repeats for picture in self.pictures),
             "masks": sum(picture.mask_path is not None for picture in self.pictures),
             "transparent": sum(picture.has_alpha for picture in self.pictures),
             "concepts": {
-                name: {"pictures": len(keys), "draws_per_epoch": sum(self[key].repeats for key in keys)}
+                name: {"pictures": len(keys), "draws_per_epoch": _sum(self[key].repeats for key in keys)}
                 for name, keys in self.concepts.items()
             },
             "sizes": dict(sizes.most_common(20)),
             "problems": [problem.as_dict() for problem in self.problems],
         }
+
+
+def _sum(repeats: Iterable[float]) -> float:
+    """Repeats together, to two places; whole where they are."""
+    total = round(sum(repeats), 2)
+    return int(total) if float(total).is_integer() else total

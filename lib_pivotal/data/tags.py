@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
@@ -98,17 +98,6 @@ def tag_shares(captions: Sequence[str], *, separator: str = ",") -> list[TagShar
     return [TagShare(tag, count / len(captions)) for tag, count in ordered]
 
 
-def lift(concept_captions: Sequence[str], all_captions: Sequence[str]) -> dict[str, float]:
-    """P(tag | concept) / P(tag): far above 1 = the tag tells this concept from the others."""
-    overall = {same_tag(tag): count for tag, count in tag_counts(all_captions).items()}
-    result: dict[str, float] = {}
-    for item in tag_shares(concept_captions):
-        elsewhere = overall.get(same_tag(item.tag), 0)
-        if elsewhere:
-            result[item.tag] = item.share / (elsewhere / len(all_captions))
-    return result
-
-
 def core_tags(
     captions: Sequence[str],
     *,
@@ -185,46 +174,9 @@ def difficulty(tag: str) -> int:
 
 def without_overlaps(tags: Sequence[TagShare]) -> list[TagShare]:
     """Without tags that end a longer one: `long hair` beside `very long hair`."""
-    forms = [_parts(item.tag) for item in tags]
-
-    def covered(form: list[str]) -> bool:
-        return any(len(other) > len(form) and other[-len(form) :] == form for other in forms if form)
-
-    return [item for item, form in zip(tags, forms, strict=True) if not covered(form)]
-
-
-def prune(
-    captions: Sequence[str],
-    word: str,
-    core: Iterable[str | TagShare],
-    *,
-    drop_difficulty: int | None = None,
-    overlaps: bool = False,
-    separator: str = ",",
-) -> list[str]:
-    """Captions in which `word` stands for its core tags: those are dropped wherever the word is.
-
-    Captions without the word stay as they are, and tags that hold the word are kept; pruning twice changes nothing
-    more. `drop_difficulty`: only tags of lower difficulty go (kgrid's default is 2, None drops all core tags).
-    `overlaps`: of what stays, `long hair` beside `very long hair` goes too.
-    """
-    forms = {same_tag(item.tag if isinstance(item, TagShare) else item) for item in core}
-    if drop_difficulty is not None:
-        forms = {form for form in forms if difficulty(form) < drop_difficulty}
-    find = WordFinder([word])
-    joint = separator if separator.endswith(" ") else f"{separator} "
-    pruned: list[str] = []
-    for caption in captions:
-        if not find(caption):
-            pruned.append(caption)
-            continue
-        tags = split_tags(caption, separator=separator)
-        kept = [tag for tag in tags if same_tag(tag) not in forms or find(tag)]
-        if overlaps:
-            shown = {item.tag for item in without_overlaps([TagShare(tag, 1.0) for tag in kept])}
-            kept = [tag for tag in kept if tag in shown or find(tag)]
-        pruned.append(caption if kept == tags else joint.join(kept))
-    return pruned
+    forms = [_cached_parts(item.tag) for item in tags]
+    ends = {form[start:] for form in forms for start in range(1, len(form))}
+    return [item for item, form in zip(tags, forms, strict=True) if form not in ends]
 
 
 def init_text(
@@ -250,11 +202,6 @@ def init_text(
     if random_vectors > 0:
         parts.append(f"*[{std:g},{random_vectors}]")
     return ", ".join(parts)
-
-
-def by_concept(captions: Mapping[str, str], concepts: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
-    """Captions of each concept, from captions by key and keys by concept."""
-    return {concept: [captions[key] for key in keys] for concept, keys in concepts.items()}
 
 
 TagClass = Literal["people", "character", "clothes", "expression", "background", "quality", "other"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 
 from lib_pivotal.data.captions import WordFinder, split_tags
 
@@ -17,6 +18,7 @@ _LETTERS_A_TOKEN = 7
 """CLIP's vocabulary has most English words whole; longer ones fall into pieces."""
 
 
+@lru_cache(maxsize=32768)
 def estimated_tokens(text: str) -> int:
     """About how many tokens CLIP makes of a text, where no tokenizer is at hand."""
     return sum(-(-len(piece) // _LETTERS_A_TOKEN) for piece in _PIECE.findall(text))

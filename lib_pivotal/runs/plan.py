@@ -164,7 +164,10 @@ def make_plan(
     placed = _placements(run, pictures)
     ids = token_ids
     count = (lambda text: len(ids(text))) if ids is not None else estimated_tokens
-    lengths = _lengths(run, dataset, pictures, TokenCounter({word.name: word.vectors for word in run.words}, count))
+    counter = TokenCounter({word.name: word.vectors for word in run.words}, count)
+    lengths = wording.once(
+        "lengths", _of_lengths(run, token_ids), lambda: _lengths(run, dataset, wording.captions(), counter)
+    )
     found = linting.findings(run, dataset, wording, trained=trained, placed=placed, lengths=lengths)
     of_picture = [
         _picture(picture, placed[picture.key], lengths[picture.key], wording, drawn.get(picture.key))
@@ -210,6 +213,13 @@ def _placements(run: Run, pictures: Sequence[Picture]) -> dict[str, Placement]:
     return found
 
 
+def _of_lengths(run: Run, token_ids: object) -> tuple[object, ...]:
+    """What decides how long captions are, beside the wording."""
+    data = run.data
+    vectors = tuple((word.name, word.vectors) for word in run.words)
+    return vectors, data.prefix, data.suffix, data.templates, data.keep_separator, data.max_tokens, token_ids
+
+
 def _lengths(run: Run, dataset: Dataset, pictures: Sequence[Picture], counter: TokenCounter) -> dict[str, Length]:
     """Of the longest caption that each picture can get from its captions and the templates; dropout shortens it."""
     data = run.data
@@ -230,8 +240,12 @@ def _lengths(run: Run, dataset: Dataset, pictures: Sequence[Picture], counter: T
             found += [] if data.templates else [whole]
         return found
 
+    def longest(picture: Picture) -> str:
+        found = texts(picture)
+        return max(found, key=places) if len(found) > 1 else found[0]
+
     return {
-        picture.key: caption_length(picture.key, max(texts(picture), key=places), counter, max_tokens=data.max_tokens)
+        picture.key: caption_length(picture.key, longest(picture), counter, max_tokens=data.max_tokens)
         for picture in pictures
     }
 

@@ -14,7 +14,7 @@ from lib_pivotal.data.captions import WordFinder
 from lib_pivotal.data.dataset import Picture
 from lib_pivotal.errors import Fault, HostError
 from lib_pivotal.ports import Host
-from lib_pivotal.training.events import Commands, Event, RunEnded, StepDone
+from lib_pivotal.training.events import Commands, Event, StepDone
 
 if TYPE_CHECKING:
     from lib_pivotal.training.prepare import Prepared
@@ -30,49 +30,85 @@ FEW_DRAWS = 200
 class Preflight:
     """Time and memory of a run, and all that is wrong with it, by field.
 
-    `step_s` one optimiser step; `total_s` the whole run without pictures; memory in bytes, None where it cannot be
-    told (not on a GPU); `draws` how often each word is drawn in the run, on average.
+    `step_s` one optimiser step, 0 where none could be taken; `total_s` the whole run without pictures; `draws` how
+    often each word is drawn in the run, on average. Memory in bytes: `memory_bytes` what the run needs, as measured on
+    a GPU (by torch's allocator), else as counted, None where it could not be told; `memory_total_bytes` what the device
+    has; `memory_free_bytes` what of it the run can have; `memory_parts` the count by what it is for, in people's words,
+    at the moment that needs most, which is `memory_moment`.
     """
 
     step_s: float = 0.0
     total_s: float = 0.0
     memory_bytes: int | None = None
     memory_total_bytes: int | None = None
+    memory_free_bytes: int | None = None
+    memory_parts: dict[str, int] | None = None
+    memory_moment: str = ""
+    memory_fits: bool | None = None
     draws: dict[str, float] | None = None
     faults: tuple[Fault, ...] = ()
     remarks: tuple[str, ...] = ()
 
 
 def measure(run: Run, host: Host) -> Preflight:
-    """Train `STEPS` steps on as many pictures as a batch holds, keep nothing, and tell what they took.
+    """Count the memory that the run needs, train `STEPS` steps on as many pictures as a batch holds, keep nothing, and
+    tell what they took. A run that does not fit and whose steps fail is told as one that does not fit.
 
     Raises:
         ConfigError, DataError: settings or pictures that cannot work.
         HostError: the steps failed; says why.
     """
-    from lib_pivotal.training.distributed import World  # here: a page that only starts needs none of training
+    from lib_pivotal.runs import fitting  # here: a page that only starts needs none of training
     from lib_pivotal.training.prepare import picture_remarks, prepare_pictures
-    from lib_pivotal.training.run import train_prepared
 
     prepared = prepare_pictures(run)
     draws = expected_draws(run, prepared)
+    memory = fitting.judge(run, host, prepared)
+    on_gpu = host.device.type == "cuda"
+    if on_gpu:
+        torch.cuda.reset_peak_memory_stats(host.device)
+    steps, failure = _take_steps(run, host, _few(prepared, run))
+    if failure and memory.fits is not False:
+        raise HostError(f"the dry step failed: {failure}")
+    step_s = min(steps[1:], default=0.0)
+    measured = torch.cuda.max_memory_allocated(host.device) if on_gpu and not failure else None
+    return Preflight(
+        step_s=step_s,
+        total_s=step_s * run.schedule.max_steps,
+        memory_bytes=measured if measured is not None else memory.needed_bytes,
+        memory_total_bytes=memory.total_bytes,
+        memory_free_bytes=memory.free_bytes,
+        memory_parts=memory.parts,
+        memory_moment=memory.moment,
+        memory_fits=memory.fits,
+        draws=draws,
+        remarks=memory.remarks
+        + tuple(problem.message for problem in picture_remarks(run, prepared))
+        + tuple(
+            f"{word}: drawn {count:.0f} times in this run; below {FEW_DRAWS} a word seldom learns. "
+            "More steps, or more repeats of its pictures, help."
+            for word, count in draws.items()
+            if count < FEW_DRAWS
+        ),
+    )
+
+
+def _take_steps(run: Run, host: Host, few: Prepared) -> tuple[list[float], str]:
+    """Seconds of each step, and what went wrong, if anything."""
+    from lib_pivotal.training.distributed import World
+    from lib_pivotal.training.run import train_prepared
+
     steps: list[float] = []
-    ends: list[RunEnded] = []
 
     def listen(event: Event) -> None:
         if isinstance(event, StepDone):
             steps.append(event.seconds)
-        elif isinstance(event, RunEnded):
-            ends.append(event)
 
-    on_gpu = host.device.type == "cuda"
-    if on_gpu:
-        torch.cuda.reset_peak_memory_stats(host.device)
     with tempfile.TemporaryDirectory() as folder:
-        train_prepared(
+        ended = train_prepared(
             _short(run),
             host,
-            _few(prepared, run),
+            few,
             output_folder=Path(folder),
             listener=listen,
             log_folder=None,
@@ -81,23 +117,7 @@ def measure(run: Run, host: Host) -> Preflight:
             world=World(),
             aside=None,
         )
-    if ends and ends[-1].reason == "failed":
-        raise HostError(f"the dry step failed: {ends[-1].message}")
-    step_s = min(steps[1:])
-    return Preflight(
-        step_s=step_s,
-        total_s=step_s * run.schedule.max_steps,
-        memory_bytes=torch.cuda.max_memory_allocated(host.device) if on_gpu else None,
-        memory_total_bytes=torch.cuda.get_device_properties(host.device).total_memory if on_gpu else None,
-        draws=draws,
-        remarks=tuple(problem.message for problem in picture_remarks(run, prepared))
-        + tuple(
-            f"{word}: drawn {count:.0f} times in this run; below {FEW_DRAWS} a word seldom learns. "
-            "More steps, or more repeats of its pictures, help."
-            for word, count in draws.items()
-            if count < FEW_DRAWS
-        ),
-    )
+    return steps, ended.message if ended.reason == "failed" else ""
 
 
 def expected_draws(run: Run, prepared: Prepared) -> dict[str, float]:

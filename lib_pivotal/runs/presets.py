@@ -24,7 +24,8 @@ PICTURES_PER_RUN = 8
 """Presets draw the four rows about so often."""
 
 KEPT_OF_DATA = (
-    *("folder", "resolution_px", "templates", "cache_folder", "masks", "transparency", "bucket_step_px"),
+    *("folder", "layout", "captions_from", "caption_lines", "missing_caption", "duplicates", "least_px"),
+    *("resolution_px", "templates", "cache_folder", "masks", "transparency", "bucket_step_px"),
     *("prefix", "suffix", "word_lists", "wildcards", "wildcard_folder", "caption_fields", "emphasis", "max_tokens"),
     *("prune_mode", "core_rule", "core_threshold", "core_feature_threshold", "drop_difficulty"),
     *("balance", "balance_weights"),
@@ -226,7 +227,7 @@ def save_preset(folder: Path, name: str, run: Run) -> Path:
         raise ConfigError([Fault("preset", name, "is not a name for a preset", "Use letters and digits.")])
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{safe}.json"
-    bare = replace(run, name="", words=(), data=replace(run.data, folder="", cache_folder=""))
+    bare = replace(run, name="", words=(), data=replace(run.data, folder="", layout="auto", cache_folder=""))
     write_run(path, bare)
     return path
 
@@ -234,7 +235,8 @@ def save_preset(folder: Path, name: str, run: Run) -> Path:
 def load_preset(path: Path, run: Run) -> Run:
     """A user's preset over `run`: words, name and pictures stay."""
     found = read_run_settings(path)
-    data = replace(found.data, folder=run.data.folder, cache_folder=run.data.cache_folder)
+    kept = run.data
+    data = replace(found.data, folder=kept.folder, layout=kept.layout, cache_folder=kept.cache_folder)
     return replace(found, name=run.name, words=run.words, data=data)
 
 

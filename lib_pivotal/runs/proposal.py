@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from lib_pivotal.bundle.format import check_word_name
 from lib_pivotal.config import Run, WordConfig
-from lib_pivotal.data.captions import WordFinder, split_tags
 from lib_pivotal.data.captions import legal_name as legal_name
+from lib_pivotal.data.captions import split_tags
 from lib_pivotal.data.kgrid_files import KgridFiles, read_kgrid_files
 from lib_pivotal.data.pruning import TagFate, Wording
 from lib_pivotal.data.records import Dataset
 from lib_pivotal.data.tags import CLOTHES, NARUGO_FEATURES, NOT_CORE, TagShare, difficulty, init_text, same_tag
 from lib_pivotal.data.tokens import estimated_tokens
 from lib_pivotal.runs.folders import words_of_folders
+from lib_pivotal.runs.starvation import ADVISED_DRAWS as ADVISED_DRAWS
 from lib_pivotal.training.wording import draw_rates, make_wording
-
-ADVISED_DRAWS = 800
-"""So often a word wants to be drawn in a run (kgrid's rule of thumb)."""
 
 MOST_WORDS = 60
 VECTORS = 4
@@ -40,6 +38,10 @@ ORDINARY = frozenset(
     "masterpiece absurdres highres lowres realistic photo photograph painting sketch nsfw safe general cat dog animal "
     "woman man person character a an the of and with in on".split()
 )
+
+
+SIZES_PX = (1024, 896, 768, 640, 512, 448, 384, 320, 256, 192, 128)
+"""Training sizes that are proposed."""
 
 
 @dataclass(frozen=True)
@@ -73,10 +75,11 @@ class Proposal:
     remarks: tuple[str, ...] = ()
 
 
-def propose(dataset: Dataset, run: Run | None = None) -> Proposal:
+def propose(dataset: Dataset, run: Run | None = None, *, largest_px: int = 512) -> Proposal:
     """Words that captions, folders and kgrid's files name, each with init text, vectors, counts and tags.
 
-    `run` holds the rules for tags and captions that the user has set; its own words do not matter.
+    `run` holds the rules for tags and captions that the user has set; its own words do not matter. `largest_px` is the
+    size that the checkpoint draws best.
     """
     run = run or Run()
     files = read_kgrid_files(dataset.folder)
@@ -85,7 +88,9 @@ def propose(dataset: Dataset, run: Run | None = None) -> Proposal:
     rows = describe_words(dataset, replace(run, words=tuple(words)))
     started = tuple(_with_start(row, run, files) for row in rows)
     rows = describe_words(dataset, replace(run, words=started))
-    return Proposal(rows, fitting_resolution(dataset), fitting_balance(dataset, rows), tuple(remarks))
+    return Proposal(
+        rows, fitting_resolution(dataset, largest_px=largest_px), fitting_balance(dataset, rows), tuple(remarks)
+    )
 
 
 def words_in_captions(dataset: Dataset) -> list[str]:
@@ -196,13 +201,13 @@ def fitting_balance(dataset: Dataset, rows: Sequence[WordRow]) -> str:
     return "words" if plain and shares and max(shares) > UNEVEN * min(shares) else "repeats"
 
 
-def fitting_resolution(dataset: Dataset) -> int:
-    """The training size that most pictures have: 64 px pictures are trained at 64, photographs at 512."""
+def fitting_resolution(dataset: Dataset, *, largest_px: int = 512) -> int:
+    """The training size that most pictures have: 64 px pictures are trained at 64, photographs at `largest_px`."""
     if not dataset.pictures:
-        return 512
+        return largest_px
     sides = sorted(round((picture.width_px * picture.height_px) ** 0.5) for picture in dataset.pictures)
     typical = sides[len(sides) // 2]
-    return next((size for size in (512, 448, 384, 320, 256, 192, 128) if typical >= size), 64)
+    return next((size for size in SIZES_PX if typical >= size <= largest_px), 64)
 
 
 def draws_of(run: Run, rows: Sequence[WordRow]) -> dict[str, float]:
@@ -217,40 +222,3 @@ def steps_for_draws(rows: Sequence[WordRow], draws: int, *, batch: int) -> int:
     share = shares[len(shares) // 2] if shares else 1.0
     steps = draws / (share * max(batch, 1))
     return int(min(20_000, max(100, round(steps / 50) * 50)))
-
-
-def word_problems(run: Run, rows: Sequence[WordRow], *, taken: Collection[str] = ()) -> list[str]:
-    """What to look at among the words: those that come too rarely, and names that stand for something already."""
-    found: list[str] = []
-    rare = {name: draws for name, draws in draws_of(run, rows).items() if draws < ADVISED_DRAWS / 2}
-    if rare:
-        least = min(rare.values())
-        which = " for the rarest" if len(rare) > 1 else ""
-        text = f"{_listed(list(rare))}: only {least:.0f} draws in this run{which}; {ADVISED_DRAWS} are advised."
-        found.append(f"{text} Train longer, or add pictures.")
-    lower = {name.lower() for name in taken}
-    known = [row.word.name for row in rows if row.word.name.lower() in lower]
-    if known:
-        text = f"{_listed(known)}: in use already, by an embedding or another file."
-        found.append(f"{text} Fine where this run replaces it, else rename.")
-    return found
-
-
-def _listed(names: Sequence[str], most: int = 4) -> str:
-    shown = ", ".join(names[:most])
-    return f"{shown} and {len(names) - most} more" if len(names) > most else shown
-
-
-def never_apart(dataset: Dataset, names: Sequence[str]) -> list[tuple[str, str, int]]:
-    """Pairs of words that only occur together: nothing can tell a run which is which."""
-    find = WordFinder(names)
-    sets: dict[str, set[str]] = {name: set() for name in names}
-    for picture in dataset.pictures:
-        for name in find(picture.caption):
-            sets[name].add(picture.key)
-    pairs = []
-    for index, first in enumerate(names):
-        for second in names[index + 1 :]:
-            if sets[first] and sets[first] == sets[second]:
-                pairs.append((first, second, len(sets[first])))
-    return pairs

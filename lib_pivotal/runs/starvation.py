@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from lib_pivotal.config import Run
+from lib_pivotal.data.balance import with_word_weights
 from lib_pivotal.data.findings import Finding, Remedy, listed
 from lib_pivotal.data.records import Picture
 from lib_pivotal.training.wording import draw_rates
@@ -69,7 +70,8 @@ def _remedies(
     found: list[Remedy] = []
     if run.data.balance != "words" and len(draws) > 1:
         even = replace(run, data=replace(run.data, balance="words"))
-        if min(word_draws(even, pictures, words_of)[name] for name in draws) >= ADVISED_DRAWS:
+        evened = word_draws(even, pictures, words_of)
+        if min(evened[name] for name in draws) >= ADVISED_DRAWS:
             remedy = Remedy("set", "Draw all words alike", {"path": "data.balance", "value": "words"})
             found.append(remedy)
     weights = _weights(run, pictures, words_of, draws)
@@ -90,11 +92,14 @@ def _weights(
 ) -> dict[str, float]:
     """Draw weights that bring the starved words to the advised draws without starving another; empty if none do."""
     words = [words_of[picture.key] for picture in pictures]
+    plain = replace(run, words=tuple(replace(word, draw_weight=1.0) for word in run.words))
+    base: dict[tuple[str, ...], float] = {}  # pictures of the same words are one: weights move them together
+    for rate, names in zip(draw_rates(plain, pictures, words), words, strict=True):
+        base[tuple(names)] = base.get(tuple(names), 0.0) + rate
     weights = {word.name: word.draw_weight for word in run.words}
     changed = {name for name, count in draws.items() if count < ADVISED_DRAWS}
     for _ in range(_ROUNDS):
-        tried = replace(run, words=tuple(replace(w, draw_weight=weights[w.name]) for w in run.words))
-        now = _draws(tried, draw_rates(tried, pictures, words), words)
+        now = _draws(run, with_word_weights(list(base.values()), list(base), weights), list(base))
         short = [name for name in changed if now[name] < ADVISED_DRAWS]
         if not short:
             break
@@ -103,6 +108,6 @@ def _weights(
     rounded = {name: math.ceil(weights[name] * 10) / 10 for name in sorted(changed)}
     if not rounded or max(rounded.values()) > MOST_WEIGHT:
         return {}
-    tried = replace(run, words=tuple(replace(w, draw_weight=rounded.get(w.name, w.draw_weight)) for w in run.words))
-    after = _draws(tried, draw_rates(tried, pictures, words), words)
+    tried = {word.name: rounded.get(word.name, word.draw_weight) for word in run.words}
+    after = _draws(run, with_word_weights(list(base.values()), list(base), tried), list(base))
     return rounded if all(after[name] >= 0.99 * ADVISED_DRAWS for name in draws) else {}

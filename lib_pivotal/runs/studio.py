@@ -12,7 +12,7 @@ from lib_pivotal.config import Run
 if TYPE_CHECKING:
     from lib_pivotal.bundle.format import Problem
     from lib_pivotal.bundle.layer_names import UnetShape
-    from lib_pivotal.ports import Host
+    from lib_pivotal.ports import Host, ModelInfo
     from lib_pivotal.runs.tagging import Tagger
     from lib_pivotal.training.aside import Aside
 
@@ -25,6 +25,10 @@ class Studio(Protocol):
 
     def checkpoint(self) -> str:
         """Name (and short hash) of the loaded checkpoint, for the page's head; empty where there is none."""
+        ...
+
+    def model_info(self) -> ModelInfo | None:
+        """What kind the checkpoint is, as far as that can be told without waiting for it: hashes may be empty."""
         ...
 
     def lora_folder(self) -> Path:

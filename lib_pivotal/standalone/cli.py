@@ -1,4 +1,4 @@
-"""`python -m lib_pivotal train|class-pictures|scan|plan|bundle|grid`: the same verbs as the web API's.
+"""`python -m lib_pivotal train|class-pictures|scan|plan|import|bundle|grid`: the same verbs as the web API's.
 
 Exit status: 0 done, 1 a run that failed or a file with errors, 2 wrong use or unusable input, 130 interrupted.
 """
@@ -16,7 +16,8 @@ from typing import Any
 
 from lib_pivotal.errors import PivotalError
 from lib_pivotal.standalone.bundle_cli import add_bundle_commands
-from lib_pivotal.standalone.plan_cli import add_plan_command
+from lib_pivotal.standalone.import_cli import add_import_command
+from lib_pivotal.standalone.plan_cli import add_plan_commands
 
 logger = logging.getLogger(__name__)
 
@@ -63,10 +64,14 @@ def make_parser() -> argparse.ArgumentParser:
 
     scan = commands.add_parser("scan", help="what is in a folder of pictures")
     scan.add_argument("dataset", type=Path)
+    scan.add_argument("--layout", default="auto", help="what the folder is, if it is not found out rightly")
+    scan.add_argument("--duplicates", default="keep", help="keep, skip (equal files), skip_near (those alike)")
+    scan.add_argument("--captions-from", default="auto", help="auto, files, metadata or name")
     scan.add_argument("--json", action="store_true", help="print JSON")
     scan.set_defaults(run=run_scan)
 
-    add_plan_command(commands)
+    add_plan_commands(commands)
+    add_import_command(commands)
     add_bundle_commands(commands)
 
     grid = commands.add_parser("grid", help="draw the four rows of a bundle")
@@ -127,21 +132,20 @@ def run_class_pictures(parsed: argparse.Namespace) -> int:
 
 def run_scan(parsed: argparse.Namespace) -> int:
     """Say what is in a folder."""
-    from lib_pivotal.data.dataset import scan
-    from lib_pivotal.data.tags import tag_shares
+    from lib_pivotal.runs.scan_report import report_of
 
-    dataset = scan(parsed.dataset)
-    summary: dict[str, Any] = dataset.summary()
-    summary["tags"] = {item.tag: round(item.share, 4) for item in tag_shares(dataset.captions())[:40]}
+    settings = {"layout": parsed.layout, "duplicates": parsed.duplicates, "captions_from": parsed.captions_from}
+    summary = report_of(str(parsed.dataset), settings)
     if parsed.json:
         _print(json.dumps(summary, indent=2, ensure_ascii=False))
         return 0
     _print(f"{summary['pictures']} pictures in {summary['folder']}, {summary['draws_per_epoch']} draws an epoch")
+    _print(f"read as {summary['read_as']}")
     for name, facts in summary["concepts"].items():
         _print(f"  {name}: {facts['pictures']} pictures, {facts['draws_per_epoch']} draws")
     _print("tags: " + ", ".join(f"{tag} {share:.0%}" for tag, share in list(summary["tags"].items())[:20]))
-    for problem in dataset.problems:
-        _print(f"{problem.level}: {problem.message}")
+    for problem in summary["problems"]:
+        _print(f"{problem['level']}: {problem['message']}")
     return 0
 
 

@@ -247,6 +247,10 @@ class StandaloneHost:
         """Text models, U-Net, autoencoder."""
         return [*self.text.models, self.denoiser.unet, self.codec.vae]
 
+    def modules(self) -> dict[str, list[nn.Module]]:
+        """See `ports.Host`."""
+        return {"unet": [self.denoiser.unet], "text": self.text.models, "vae": [self.codec.vae]}
+
     def layers(self) -> list[Layer]:
         """U-Net (attention, feed-forward, projections, resnets, re-samplers), then text models, in their order."""
         found = []

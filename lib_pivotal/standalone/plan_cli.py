@@ -1,4 +1,4 @@
-"""`python -m lib_pivotal plan`: what a run will do with a folder, and what is wrong, before any model is loaded."""
+"""`python -m lib_pivotal plan|captions`: what a run will do with a folder, and its captions; no model is loaded."""
 
 from __future__ import annotations
 
@@ -6,21 +6,23 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from lib_pivotal.config import Run
     from lib_pivotal.runs.plan import Plan
 
 SIGNS = {"error": "error", "warning": "warn ", "info": "info "}
 SHOWN_SIZES = 12
+HOME = ".pivotal"
+"""Hidden, so that a scan does not look into it."""
 
 
-def add_plan_command(commands: Any) -> None:
-    """Add the verb to a parser's commands."""
+def add_plan_commands(commands: Any) -> None:
+    """Add the verbs to a parser's commands."""
     plan = commands.add_parser(
-        "plan", help="draws, sizes, captions and what is wrong, of a folder and a run", description=__doc__
+        "plan", help="draws, sizes, captions and what is wrong, of a folder and a run", description=run_plan.__doc__
     )
     plan.add_argument("dataset", type=Path)
     plan.add_argument(
@@ -33,35 +35,82 @@ def add_plan_command(commands: Any) -> None:
     )
     plan.set_defaults(run=run_plan)
 
+    captions = commands.add_parser(
+        "captions", help="captions as they are trained: show, write into the files, take back"
+    )
+    captions.add_argument("dataset", type=Path)
+    captions.add_argument(
+        "run_file", type=Path, nargs="?", metavar="RUN.json", help="settings (default: fitted to the folder)"
+    )
+    doing = captions.add_mutually_exclusive_group()
+    doing.add_argument("--write", action="store_true", help="change the files (default: only show what would change)")
+    doing.add_argument("--take-back", action="store_true", help="undo the last time that they were written")
+    captions.add_argument(
+        "--home", type=Path, help=f"folder in which the way back is kept (default: {HOME} in the dataset)"
+    )
+    captions.add_argument("--json", action="store_true", help="print JSON")
+    captions.set_defaults(run=run_captions)
+
 
 def run_plan(parsed: argparse.Namespace) -> int:
     """Print the plan; 1 if it has an error, which training would refuse."""
-    from lib_pivotal.config import run_to_dict, write_run
-    from lib_pivotal.data.dataset import scan
-    from lib_pivotal.runs.defaults import fitted_run
-    from lib_pivotal.runs.plan import make_plan
-    from lib_pivotal.runs.presets import read_run_settings
-    from lib_pivotal.runs.remedies import mended
+    from lib_pivotal.config import run_from_dict, write_run
+    from lib_pivotal.runs.verbs import planned
 
-    dataset = scan(parsed.dataset)
-    if parsed.run_file is None:
-        run = fitted_run(dataset).run
-    else:
-        run = read_run_settings(parsed.run_file)
-        run = replace(run, data=replace(run.data, folder=str(parsed.dataset)))
-    applied: list[str] = []
-    if parsed.mend:
-        run, applied = mended(run, lambda one: make_plan(dataset, one).at_least("warning"))
-    plan = make_plan(dataset, run)
+    plan, plain = planned(parsed.dataset, _settings(parsed.run_file), mend=parsed.mend)
     if parsed.save is not None:
-        write_run(parsed.save, run)
+        write_run(parsed.save, run_from_dict(plain["run"]))
     if parsed.json:
-        whole = {**plan.as_dict(), "run": run_to_dict(run), "mended": applied}
-        sys.stdout.write(json.dumps(whole, indent=2, ensure_ascii=False) + "\n")
+        _print_json(plain)
     else:
-        sys.stdout.writelines(f"mended: {label}\n" for label in applied)
+        sys.stdout.writelines(f"mended: {label}\n" for label in plain["mended"])
         sys.stdout.write(plan_text(plan))
     return 1 if plan.at_least("error") else 0
+
+
+def run_captions(parsed: argparse.Namespace) -> int:
+    """Show, write or take back; 1 if a file was left because something else has changed it."""
+    from lib_pivotal.runs import verbs
+
+    home = parsed.home or parsed.dataset / HOME
+    if parsed.take_back:
+        done = verbs.captions_taken_back(parsed.dataset, home=home)
+    elif parsed.write:
+        done = verbs.captions_written(parsed.dataset, _settings(parsed.run_file), home=home)
+    else:
+        done = verbs.captions_preview(parsed.dataset, _settings(parsed.run_file))
+    if parsed.json:
+        _print_json(done)
+    else:
+        sys.stdout.write(captions_text(done))
+    return 1 if done.get("left") else 0
+
+
+def captions_text(done: dict[str, Any]) -> str:
+    """A preview, or what was done, as people read it."""
+    if "changes" not in done:
+        lines = [f"{done['written']} caption files written"]
+        lines += [f"left: {reason}" for reason in done["left"]]
+        lines += [f"the way back: {done['record']}"] if "record" in done else []
+        return "\n".join(lines) + "\n"
+    lines = []
+    for change in done["changes"]:
+        before = "(no file)" if change["before"] is None else change["before"]
+        lines += [change["file"], f"  - {before}", f"  + {change['after']}"]
+    lines += [f"{key}: has several captions, its file is left alone" for key in done["several"]]
+    lines.append(f"{len(done['changes'])} caption files would change; --write does it")
+    return "\n".join(lines) + "\n"
+
+
+def _settings(file: Path | None) -> Run | None:
+    """The run of a file that need not have words; None where none is given."""
+    from lib_pivotal.runs.presets import read_run_settings
+
+    return None if file is None else read_run_settings(file)
+
+
+def _print_json(plain: dict[str, Any]) -> None:
+    sys.stdout.write(json.dumps(plain, indent=2, ensure_ascii=False) + "\n")
 
 
 def plan_text(plan: Plan) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 
@@ -24,13 +25,13 @@ from lib_pivotal.embeddings.vectors import Words, WordSettings
 from lib_pivotal.errors import NetworkError
 from lib_pivotal.networks.network import Network, build_network
 from lib_pivotal.networks.targets import LayerRule, part_rules
-from lib_pivotal.ports import PARTS, Host, Layer, Part, TextEncoder
+from lib_pivotal.ports import PARTS, Denoiser, Host, Layer, Part, SessionRequest, TextEncoder
 from lib_pivotal.training.objective import Objective, build_objective
 from lib_pivotal.training.phases import PhasePlan
 from lib_pivotal.training.rates import rate_factor
 from lib_pivotal.training.schedule import NoiseSchedule
 from lib_pivotal.training.seeds import derived_generator
-from lib_pivotal.training.step import NoiseSettings
+from lib_pivotal.training.step import MicroStep, NoiseSettings
 from lib_pivotal.training.trainable import Kind, TrainedGroup
 
 
@@ -209,6 +210,33 @@ def autocast_dtype(settings: MemoryConfig, weights: nn.Module | None) -> torch.d
         return None
     dtype = next((parameter.dtype for parameter in weights.parameters()), torch.float32)
     return dtype if dtype in (torch.float16, torch.bfloat16) else None
+
+
+def session_request(run: Run) -> SessionRequest:
+    """How the run wants the model."""
+    return SessionRequest(
+        gradient_checkpointing=run.memory.gradient_checkpointing,
+        precision=run.memory.precision,  # type: ignore[arg-type]
+        clip_skip=run.clip_skip,
+        train_text_encoder=run.network.trains("te") or run.network.trains("te2"),
+    )
+
+
+def make_micro_step(
+    run: Run, host: Host, network: Network | None, *, text: TextEncoder | None = None, denoiser: Denoiser | None = None
+) -> MicroStep:
+    """The forward half of a step, on the host's own text encoder and U-Net or on what stands for them."""
+    return MicroStep(
+        text or host.text,
+        denoiser or host.denoiser,
+        schedule=make_noise_schedule(host, run.noise),
+        objective=make_objective(run.loss, normalise_mask=False),
+        noise=make_noise_settings(run.noise),
+        device=host.device,
+        autocast_dtype=autocast_dtype(run.memory, host.layers()[0].module),
+        network_off=nullcontext if network is None else lambda: network.with_multipliers(unet=0.0, te=0.0),
+        mask_prior=run.data.mask_prior,
+    )
 
 
 def make_buckets(run: Run) -> Buckets:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -30,7 +30,7 @@ def training_facts(
     trains_unet, te_lr = network.trains("unet"), _text_encoder_lr(network, info)
     trains_te = te_lr is not None
     pictures = prepared.pictures
-    draws = sum(picture.repeats for picture in pictures)
+    draws = round(sum(picture.repeats for picture in pictures))
     per_step = schedule.batch_size * schedule.accumulation
     return TrainingFacts(
         output_name=run.name,
@@ -109,10 +109,10 @@ def _text_encoder_lr(network: NetworkConfig, info: ModelInfo) -> float | tuple[f
 def _buckets(run: Run, prepared: Prepared) -> tuple[BucketFacts, ...]:
     """kohya's table of sizes: pictures, repeats counted, by bucket."""
     buckets = assemble.make_buckets(run)
-    counts: Counter[Bucket] = Counter()
+    counts: defaultdict[Bucket, float] = defaultdict(float)
     for picture in prepared.pictures:
         counts[buckets.bucket(picture.width_px, picture.height_px)] += picture.repeats
-    return tuple(BucketFacts(size.width_px, size.height_px, counts[size]) for size in sorted(counts))
+    return tuple(BucketFacts(size.width_px, size.height_px, round(counts[size])) for size in sorted(counts))
 
 
 def _folders(prepared: Prepared, root: Path) -> dict[str, FolderFacts]:
@@ -121,7 +121,7 @@ def _folders(prepared: Prepared, root: Path) -> dict[str, FolderFacts]:
     repeats: dict[str, int] = {}
     for picture in prepared.pictures:
         by_concept.setdefault(picture.concept, []).append(picture.caption)
-        repeats[picture.concept] = picture.repeats
+        repeats[picture.concept] = max(1, round(picture.repeats))
     return {
         f"{repeats[concept]}_{concept}": FolderFacts(
             repeats=repeats[concept], images=len(captions), tags=dict(tag_counts(captions))

@@ -9,7 +9,7 @@ from pathlib import Path
 from lib_pivotal.config import Run, WordConfig
 from lib_pivotal.data import remarks
 from lib_pivotal.data.captions import WordFinder
-from lib_pivotal.data.dataset import Dataset, Picture, scan
+from lib_pivotal.data.dataset import Dataset, Picture
 from lib_pivotal.data.focus import with_focus
 from lib_pivotal.data.latents import LatentCache
 from lib_pivotal.data.masks import MaskScale
@@ -19,6 +19,7 @@ from lib_pivotal.data.tags import init_text
 from lib_pivotal.errors import ConfigError, DataError, Fault
 from lib_pivotal.ports import Host
 from lib_pivotal.training import assemble
+from lib_pivotal.training.scanning import scan_pictures
 from lib_pivotal.training.wording import draw_rates, hold_out, make_wording
 
 
@@ -49,7 +50,7 @@ def prepare_pictures(run: Run) -> Prepared:
     """
     if not run.data.folder:
         raise ConfigError([Fault("data.folder", "", "is empty", "Give the folder that holds the pictures.")])
-    dataset = scan(run.data.folder, minimum_px=min(32, run.data.resolution_px))
+    dataset = scan_pictures(run.data)
     if not dataset.pictures:
         reasons = "; ".join(problem.message for problem in dataset.problems[:3])
         raise DataError(f"{run.data.folder}: no picture can be used. {reasons}")
@@ -85,7 +86,7 @@ def prepare_regularisation(run: Run) -> tuple[tuple[Picture, ...], tuple[Problem
     settings = run.regularisation
     if not settings.folder or settings.weight == 0:
         return (), ()
-    dataset = scan(settings.folder, minimum_px=min(32, run.data.resolution_px))
+    dataset = scan_pictures(run.data, settings.folder)
     if not dataset.pictures:
         reasons = "; ".join(problem.message for problem in dataset.problems[:3])
         raise DataError(f"{settings.folder}: no class picture can be used. {reasons}")

@@ -20,7 +20,7 @@ from lib_pivotal.data.latents import LatentCache
 from lib_pivotal.data.mixing import Mixture
 from lib_pivotal.errors import ConfigError
 from lib_pivotal.networks.network import Network
-from lib_pivotal.ports import Host, SessionRequest, TrainingBatch
+from lib_pivotal.ports import Host, TrainingBatch
 from lib_pivotal.training import assemble
 from lib_pivotal.training.aside import Aside
 from lib_pivotal.training.distributed import World
@@ -35,7 +35,6 @@ from lib_pivotal.training.prepare import (
     prepare_pictures,
 )
 from lib_pivotal.training.seeds import derive_seed
-from lib_pivotal.training.step import MicroStep
 from lib_pivotal.training.trainable import Trainable
 from lib_pivotal.training.wording import draws_as_folders_say, word_of_concepts
 
@@ -104,13 +103,7 @@ def train_prepared(
         for problem in (*prepared.dataset.problems, *picture_remarks(run, prepared), *prepared.remarks):
             level = "info" if problem.level == "info" else "warning"
             listener(Notice(level, 0, problem.message))  # type: ignore[arg-type]
-    request = SessionRequest(
-        gradient_checkpointing=run.memory.gradient_checkpointing,
-        precision=run.memory.precision,  # type: ignore[arg-type]
-        clip_skip=run.clip_skip,
-        train_text_encoder=run.network.trains("te") or run.network.trains("te2"),
-    )
-    with host.session(request):
+    with host.session(assemble.session_request(run)):
         trainer, network = _build(
             run,
             host,
@@ -147,18 +140,7 @@ def _build(
     words = assemble.make_words(run, host.text, host.device)
     initial = {name: tuple(t.detach().clone() for t in towers) for name, towers in words.as_mapping().items()}
     network = assemble.make_network(run, layers, host.device)
-    dtype = assemble.autocast_dtype(run.memory, layers[0].module)
-    micro_step = MicroStep(
-        host.text,
-        host.denoiser,
-        schedule=assemble.make_noise_schedule(host, run.noise),
-        objective=assemble.make_objective(run.loss, normalise_mask=False),
-        noise=assemble.make_noise_settings(run.noise),
-        device=host.device,
-        autocast_dtype=dtype,
-        network_off=nullcontext if network is None else lambda: network.with_multipliers(unet=0.0, te=0.0),
-        mask_prior=run.data.mask_prior,
-    )
+    micro_step = assemble.make_micro_step(run, host, network)
     trainable = Trainable(
         words,
         network,
@@ -167,7 +149,7 @@ def _build(
         control=assemble.make_word_control(run, host.text),
         max_norm=run.network.max_norm,
         ema_decay=run.schedule.ema_decay,
-        loss_scaling=dtype is torch.float16,
+        loss_scaling=assemble.autocast_dtype(run.memory, layers[0].module) is torch.float16,
         world=world,
     )
     outputs = RunOutputs(

@@ -130,7 +130,7 @@ class MicroStep:
         return total
 
     def _predict(self, batch: TrainingBatch, drawn: NoisyBatch, words: WordVectors) -> Tensor:
-        with self._autocast():
+        with self.autocast():
             conditioning = self._text.encode(batch.captions, words)
             if batch.sizes is not None:
                 conditioning = replace(conditioning, sizes=batch.sizes.to(self._device))
@@ -147,7 +147,8 @@ class MicroStep:
         with torch.no_grad(), self._network_off():
             return self._predict(batch, drawn, {}).float()
 
-    def _autocast(self) -> contextlib.AbstractContextManager[object]:
+    def autocast(self) -> contextlib.AbstractContextManager[object]:
+        """The arithmetic of the frozen model, for everything inside."""
         if self._autocast_dtype is None:
             return contextlib.nullcontext()
         return torch.autocast(self._device.type, dtype=self._autocast_dtype)

@@ -175,7 +175,7 @@ def _order(page: Page, run: Run, query: str) -> list[str]:
     survey = page.desk.survey(run)
     if survey is None:
         return []
-    problems = [keys for _, _, keys in page.desk.findings(run, survey.rows)]
+    problems = [finding.keys for finding in page.desk.findings(run)]
     return [survey.dataset.pictures[place].key for place in places_of(survey, query, problems)[1]]
 
 
@@ -194,14 +194,15 @@ def _bind_save(page: Page, typed: list[Any]) -> None:
                     f"{before[2]}: the page shows another folder now. Scan the folder of this picture again"
                 )
             place = caption_files.save_caption(picture.path, text, before=before[1], backup=backup)
-            page.desk.recaption(run.data.folder, picture.key, captions.read_caption(place)[0])
+            found = captions.read_captions(place, run.data.caption_lines)[0]
+            page.desk.recaption(run.data.folder, picture.key, found)
         except PivotalError as error:
             return [unchanged(), error_html(error), *(unchanged() for _ in outputs[2:])]
         rows = page.desk.rows(run)
         return [
             [picture.key, caption_files.file_text(picture.path), str(picture.path)],
             message(f"Saved as {place}. Remarks on files are renewed by the next scan.", "ok"),
-            words_html.words_table(rows, proposal.draws_of(run, rows)),
+            words_html.words_table(rows, page.desk.draws(run)),
             *tags_outputs(page, run, view),
             *gallery_outputs(page, run, query, number),
         ]

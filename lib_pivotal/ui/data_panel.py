@@ -16,6 +16,7 @@ from lib_pivotal.later import later
 from lib_pivotal.runs.presets import preset
 from lib_pivotal.ui.gallery_panel import GALLERY_PARTS, gallery_outputs
 from lib_pivotal.ui.page import CHECK_JS, NO_WORDS, Page, error_html, note, quiet, unchanged
+from lib_pivotal.ui.plan_panel import PLAN_PARTS, plan_outputs, remedied
 from lib_pivotal.ui.tags_panel import TAGS_PARTS, tags_outputs
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ EMPTY = (
 )
 
 
-DATA_PARTS = ("summary", "findings", "words_table", *TAGS_PARTS, "pictures", *GALLERY_PARTS, "proposed")
+DATA_PARTS = (*PLAN_PARTS, "words_table", *TAGS_PARTS, "pictures", *GALLERY_PARTS, "proposed")
 """What a scan, or settings of before, fill beside the form."""
 NOTHING_PROPOSED = ["", "[]"]
 """The folder whose words were proposed last, and these words."""
@@ -62,6 +63,8 @@ def build_data_panel(page: Page) -> None:
             gr.HTML('<div class="pivotal-help"></div>', elem_classes=["pivotal-html"])
         page.form.add("words", elem_classes=["pivotal-hidden"], show_label=False)
     page.parts["proposed"] = gr.State(NOTHING_PROPOSED)
+    page.hidden_text("remedy", "{}")
+    page.hidden_button("remedy_now")
 
 
 def bind_data_panel(page: Page) -> None:
@@ -89,9 +92,28 @@ def bind_data_panel(page: Page) -> None:
         run = page.read(values)[0]
         run = replace(run, words=(*run.words, WordConfig(name=_free_name(run))))
         rows = page.desk.rows(run)
-        return [words_html.words_json(run.words), words_html.words_table(rows, proposal.draws_of(run, rows))]
+        return [words_html.words_json(run.words), words_html.words_table(rows, page.desk.draws(run))]
 
     quiet(parts["add_word"].click, add_word, form.components, [form["words"], parts["words_table"]])
+    _bind_remedies(page)
+
+
+def _bind_remedies(page: Page) -> None:
+    """A button of a finding changes the run and draws everything anew."""
+    parts, form = page.parts, page.form
+
+    def mend(asked: str, proposed: list[str], *values: Any) -> list[Any]:
+        try:
+            run = remedied(page, page.read(values)[0], asked)
+        except PivotalError as error:
+            shown = [error_html(error) if name == "findings" else unchanged() for name in DATA_PARTS]
+            return [*(unchanged() for _ in form.components), *shown]
+        label = json.loads(asked).get("label", "")
+        return [*form.write(run), *data_outputs(page, run, (f"Done: {label}.",))[:-1], proposed]
+
+    outputs = [*form.components, *(parts[name] for name in DATA_PARTS)]
+    inputs = [parts["remedy"], parts["proposed"], *form.components]
+    quiet(parts["remedy_now"].click, mend, inputs, outputs).then(fn=None, _js=CHECK_JS, queue=False)
 
 
 def _scanned(page: Page, run: Run, proposed: Sequence[str]) -> list[Any]:
@@ -113,21 +135,16 @@ def _scanned(page: Page, run: Run, proposed: Sequence[str]) -> list[Any]:
 
 def data_outputs(page: Page, run: Run, remarks: tuple[str, ...] = ()) -> list[Any]:
     """What stands below the folder for a run whose folder was scanned (or was not); in the order of DATA_PARTS."""
-    dataset = page.desk.dataset(run.data.folder)
-    rows = page.desk.rows(run)
-    table = words_html.words_table(rows, proposal.draws_of(run, rows))
-    shown = gr.update(visible=False)
-    if dataset is None:
-        return [EMPTY, "", table, *tags_outputs(page, run), shown, *gallery_outputs(page, run), NOTHING_PROPOSED]
-    findings = page.desk.findings(run, rows, remarks)
+    table = words_html.words_table(page.desk.rows(run), page.desk.draws(run))
+    scanned = page.desk.dataset(run.data.folder) is not None
+    planned = plan_outputs(page, run, remarks)
     return [
-        dataset_html.summary(dataset, len(rows), len(findings)),
-        dataset_html.problems_list(findings),
+        *(planned if scanned else [EMPTY, *planned[1:]]),
         table,
         *tags_outputs(page, run),
-        gr.update(visible=True),
+        gr.update(visible=scanned),
         *gallery_outputs(page, run),
-        [run.data.folder, "[]"],
+        [run.data.folder, "[]"] if scanned else NOTHING_PROPOSED,
     ]
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from html import escape
 
+from lib_pivotal.data.findings import Finding, Remedy
 from lib_pivotal.data.records import Dataset, Picture
 from lib_pivotal.ui.caption_html import CaptionHtml
 from lib_pivotal.ui.picture_filter import NO_WORD, Facets, Part
@@ -15,9 +17,8 @@ PAGE = 48
 THUMB_PX = 208
 SIGNS = {"error": "✕", "warning": "!", "info": "i"}
 HINT = "Click: only these. Once more: all again. With Alt or Ctrl: all but these."
-
-Finding = tuple[str, str, tuple[str, ...]]
-"""Level, text, and the pictures that it is about."""
+FIRST = 6
+"""So many findings are in sight; the others are folded."""
 
 
 def summary(dataset: Dataset, words: int, findings: int) -> str:
@@ -25,23 +26,44 @@ def summary(dataset: Dataset, words: int, findings: int) -> str:
     things = "nothing to look at" if not findings else f"{findings} thing{'s' if findings != 1 else ''} to look at"
     pictures = f"{len(dataset):,} picture{'s' if len(dataset) != 1 else ''}".replace(",", " ")
     count = f"{words} word{'s' if words != 1 else ''}"
-    return f'<div class="pivotal-summary"><b>{pictures}</b> · <b>{count}</b> · {things}</div>'
+    layout = f" · read as {escape(dataset.title)}" if dataset.title else ""
+    return f'<div class="pivotal-summary"><b>{pictures}</b> · <b>{count}</b> · {things}{layout}</div>'
 
 
 def problems_list(findings: Sequence[Finding]) -> str:
-    """Each with what to do; where pictures are meant, a button that shows them."""
+    """Each with what to do: a button that shows its pictures, and one for each remedy."""
     if not findings:
         return ""
-    items = []
-    for number, (level, text, keys) in enumerate(findings, 1):
-        button = (
-            f'<button type="button" class="pivotal-mini" data-show="{number}" title="Show only these pictures below">'
-            f"show {len(keys)}</button>"
-            if keys
-            else ""
+    items = [_finding(number, finding) for number, finding in enumerate(findings, 1)]
+    shown = f'<ul class="pivotal-problems">{"".join(items[:FIRST])}</ul>'
+    rest = items[FIRST:]
+    if rest:
+        shown += (
+            f'<details class="pivotal-rest"><summary>{len(rest)} more</summary>'
+            f'<ul class="pivotal-problems">{"".join(rest)}</ul></details>'
         )
-        items.append(f'<li class="{level}"><i>{SIGNS[level]}</i><span>{escape(text)}</span>{button}</li>')
-    return f'<ul class="pivotal-problems">{"".join(items)}</ul>'
+    return shown
+
+
+def _finding(number: int, finding: Finding) -> str:
+    tools = "".join(_remedy(remedy) for remedy in finding.remedies)
+    if finding.keys:
+        tools += (
+            f'<button type="button" class="pivotal-mini" data-show="{number}" title="Show only these pictures below">'
+            f"show {len(finding.keys)}</button>"
+        )
+    text = escape(finding.text)
+    return (
+        f'<li class="{finding.severity}"><i>{SIGNS[finding.severity]}</i><span>{text}</span><span>{tools}</span></li>'
+    )
+
+
+def _remedy(remedy: Remedy) -> str:
+    asked = escape(json.dumps(remedy.as_dict(), ensure_ascii=False))
+    return (
+        f'<button type="button" class="pivotal-mini remedy" data-remedy="{asked}" '
+        f'title="Changes the settings of the run; no file is touched">{escape(remedy.label)}</button>'
+    )
 
 
 def filters(facets: Facets, parts: Sequence[Part], findings: Sequence[Finding], *, shown: int, total: int) -> str:
@@ -53,7 +75,7 @@ def filters(facets: Facets, parts: Sequence[Part], findings: Sequence[Finding], 
     tags = {f"tag:{tag.lower()}": (tag, count) for tag, count in facets.tags.items()}
     here = {f"tag:{part.value}": (part.value, shown) for part in parts if part.kind == "tag"}
     problems = {
-        f"problem:{number}": (f"{SIGNS[findings[number - 1][0]]} {_short(findings[number - 1][1])}", count)
+        f"problem:{number}": (f"{SIGNS[findings[number - 1].severity]} {_short(findings[number - 1].text)}", count)
         for number, count in facets.problems.items()
         if count or f"problem:{number}" in chosen
     }
@@ -103,7 +125,7 @@ def _cell(picture: Picture, survey: Survey, writer: CaptionHtml) -> str:
         f'role="button" title="Open {name} and its caption">'
     )
     facts = [f"{picture.width_px}×{picture.height_px}"]
-    facts += [f"×{picture.repeats}"] if picture.repeats != 1 else []
+    facts += [f"×{picture.repeats:g}"] if picture.repeats != 1 else []
     facts += ["mask"] if picture.mask_path else []
     tool = f'<button type="button" class="pivotal-mini" data-paint="{key}" title="Paint a mask">mask</button>'
     return (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import re
@@ -15,29 +16,36 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lib_pivotal.bundle.format import META_RUN
-from lib_pivotal.config import Run, WordConfig, check_run, write_run
+from lib_pivotal.config import DataConfig, Run, WordConfig, check_run, write_run
 from lib_pivotal.errors import BundleError, ConfigError, Fault, HostError, PivotalError
 from lib_pivotal.files import replacing
 from lib_pivotal.later import later
 from lib_pivotal.runs.manager import RunManager
 from lib_pivotal.runs.presets import apply_preset, fitting_preset, read_run_settings, saved_presets
+from lib_pivotal.runs.suitability import native_px, suitability_remarks
 from lib_pivotal.ui.run_html import is_active
 
 if TYPE_CHECKING:
     from lib_pivotal.bundle import safetensors_file
-    from lib_pivotal.data import dataset as scanning
+    from lib_pivotal.data import findings as finding
+    from lib_pivotal.data.findings import Finding
     from lib_pivotal.data.records import Dataset
+    from lib_pivotal.importing import reading
+    from lib_pivotal.importing import settings as import_settings
+    from lib_pivotal.importing.settings import Imported
     from lib_pivotal.runs import naming, proposal, rescan
+    from lib_pivotal.runs.plan import Plan
     from lib_pivotal.runs.proposal import WordRow
-    from lib_pivotal.training import prepare as preparing
+    from lib_pivotal.training import scanning
     from lib_pivotal.ui import survey as surveying
-    from lib_pivotal.ui.dataset_html import Finding
     from lib_pivotal.ui.survey import Survey, Surveys
 else:
-    scanning = later("lib_pivotal.data.dataset")
+    scanning = later("lib_pivotal.training.scanning")
     safetensors_file = later("lib_pivotal.bundle.safetensors_file")
+    finding = later("lib_pivotal.data.findings")
+    reading = later("lib_pivotal.importing.reading")
+    import_settings = later("lib_pivotal.importing.settings")
     naming = later("lib_pivotal.runs.naming")
-    preparing = later("lib_pivotal.training.prepare")
     proposal = later("lib_pivotal.runs.proposal")
     rescan = later("lib_pivotal.runs.rescan")
     surveying = later("lib_pivotal.ui.survey")
@@ -48,12 +56,13 @@ _BAD_IN_FILES = re.compile(r'[<>:"/\\|?*,\x00-\x1f]')
 
 @dataclass(frozen=True)
 class Checked:
-    """A run as the page shows it now: faults by field, and how often each word would be drawn."""
+    """A run as the page shows it now: faults by field, how often each word would be drawn, what else to know."""
 
     run: Run
     faults: tuple[Fault, ...]
     draws: dict[str, float]
     name_note: tuple[str, str]
+    remarks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -73,12 +82,13 @@ class Desk:
     def __init__(self, manager: RunManager) -> None:
         self.manager = manager
         self._scans: OrderedDict[str, Dataset] = OrderedDict()
+        self._names: tuple[object, tuple[Finding, ...]] = None, ()
         self._lock = threading.Lock()
 
     # ---- data ----
 
-    def scan(self, folder: str) -> Dataset:
-        """Look at a folder anew.
+    def scan(self, folder: str, data: DataConfig | None = None) -> Dataset:
+        """Look at a folder anew, by the settings of `data`.
 
         Raises:
             DataError: there is no such folder.
@@ -86,10 +96,11 @@ class Desk:
         """
         if not folder.strip():
             raise ConfigError([Fault("data.folder", "", "is empty", "Give the folder that holds the pictures.")])
-        dataset = scanning.scan(folder.strip())
+        dataset = scanning.scan_pictures(replace(data or DataConfig(), folder=folder.strip()))
         with self._lock:
             self._scans[folder.strip()] = dataset
             self._scans.move_to_end(folder.strip())
+            self._names = None, ()
             while len(self._scans) > SCANS_KEPT:
                 self._scans.popitem(last=False)
         return dataset
@@ -99,13 +110,16 @@ class Desk:
         with self._lock:
             return self._scans.get(folder.strip())
 
-    def recaption(self, folder: str, key: str, caption: str) -> None:
-        """Give a picture of a scan another caption; remarks on files stay as the scan found them."""
+    def recaption(self, folder: str, key: str, captions: Sequence[str]) -> None:
+        """Give a picture of a scan other captions; remarks on files stay as the scan found them."""
         with self._lock:
             dataset = self._scans.get(folder.strip())
             if dataset is None:
                 return
-            pictures = tuple(replace(p, caption=caption) if p.key == key else p for p in dataset.pictures)
+            first, more = (captions[0], tuple(captions[1:])) if captions else ("", ())
+            pictures = tuple(
+                replace(p, caption=first, alternatives=more) if p.key == key else p for p in dataset.pictures
+            )
             self._scans[folder.strip()] = replace(dataset, pictures=pictures)
 
     def propose(self, run: Run, *, before: Sequence[WordConfig] = (), known: bool = False) -> Proposed:
@@ -114,8 +128,10 @@ class Desk:
         `before` are the words that the last scan proposed: those that differ from it are the user's and stay.
         `known`: this folder was scanned with these settings already, so that they stay.
         """
-        dataset = self.scan(run.data.folder)
-        proposed = proposal.propose(dataset, run)
+        dataset = self.scan(run.data.folder, run.data)
+        if not known:
+            run = scanning.with_settings(run, dataset.settings)
+        proposed = proposal.propose(dataset, run, largest_px=native_px(self.manager.studio.model_info()))
         words = tuple(row.word for row in proposed.rows)
         merged = rescan.merged_words(run.words, before, words)
         run = replace(run, words=merged.words)
@@ -127,6 +143,7 @@ class Desk:
         rows = proposed.rows if merged.words == words else self.rows(run)
         key = fitting_preset(rows)
         run = self.with_preset(key, run, rows)
+        run = scanning.with_settings(run, dataset.settings)  # over what presets say of tags and sizes
         by_hand = {word.name: word for word in merged.words if word.name in merged.kept}
         run = replace(run, words=tuple(by_hand.get(word.name, word) for word in run.words))
         return Proposed(run, key, remarks, words)
@@ -149,39 +166,47 @@ class Desk:
     def _surveys(self) -> Surveys:
         return surveying.Surveys()
 
-    def findings(self, run: Run, rows: Sequence[WordRow], remarks: Sequence[str] = ()) -> list[Finding]:
-        """All that is worth a look: of the files, of the words, of the run."""
-        dataset = self.dataset(run.data.folder)
-        if dataset is None:
-            return []
-        found: list[Finding] = [(p.level, p.message, p.keys) for p in dataset.problems]
-        found += [("warning", text, ()) for text in proposal.word_problems(run, rows)]
+    def plan(self, run: Run) -> Plan | None:
+        """What the run will do with the scanned folder; None where it is not scanned.
+
+        Raises:
+            PivotalError: a setting of sizes is none.
+        """
+        survey = self.survey(run)
+        return None if survey is None else survey.plan
+
+    def findings(self, run: Run, remarks: Sequence[str] = ()) -> tuple[Finding, ...]:
+        """All that is worth a look: of files, words, captions, pictures, draws and names; `remarks` come last."""
+        survey = self.survey(run)
+        if survey is None:
+            return ()
+        try:
+            found = list(survey.plan.findings)
+        except PivotalError:
+            found = [finding.of_problem(problem) for problem in survey.dataset.problems]
         found += self._about_names(run)
-        names = [row.word.name for row in rows]
-        for first, second, count in proposal.never_apart(dataset, names):
-            text = f"{first} and {second} never appear apart ({count} pictures): the run cannot tell which is which."
-            found.append(("warning", text, ()))
-        named = {key for row in rows for key in row.keys}
-        unnamed = [p.key for p in dataset.pictures if p.key not in named]
-        if names and unnamed and not run.data.templates:
-            text = f"{len(unnamed)} picture(s) name none of the words: they teach the network, but no word."
-            found.append(("info", text, tuple(unnamed)))
-        found += [(p.level, p.message, p.keys) for p in preparing.dataset_remarks(run, dataset.pictures)]
-        found += [("info", remark, ()) for remark in remarks]
-        order = {"error": 0, "warning": 1, "info": 2}
-        return sorted(found, key=lambda finding: order[finding[0]])
+        found += [finding.Finding("remark", "info", text) for text in remarks]
+        return finding.worst_first(found)
 
     def _about_names(self, run: Run) -> list[Finding]:
         """What the checker of names has against the run's words; faults of spelling stand in the table already."""
-        found: list[Finding] = []
+        key = (run.name, tuple((word.name, word.vectors) for word in run.words))
+        with self._lock:
+            known, found = self._names
+        if known == key:  # files are looked at for each word
+            return list(found)
+        issues: list[Finding] = []
         for word in run.words:
             siblings = {other.name: "this run" for other in run.words if other is not word}
             for issue in naming.name_issues(
                 self.manager.studio, word.name, vectors=word.vectors, file=f"{run.name}.safetensors", siblings=siblings
             ):
                 if issue.level != "info":
-                    found.append(("warning", f"{issue.reason}. {issue.remedy}".strip(), ()))
-        return found
+                    text = f"{issue.reason}. {issue.remedy}".strip()
+                    issues.append(finding.Finding("name", "warning", text, (), (word.name,)))
+        with self._lock:
+            self._names = key, tuple(issues)
+        return issues
 
     # ---- before a run ----
 
@@ -195,7 +220,21 @@ class Desk:
         note = self.name_note(run.name)
         if note[0] == "error":
             found.append(Fault("name", run.name, note[1]))
-        return Checked(run, tuple(found), proposal.draws_of(run, self.rows(run)), note)
+        return Checked(run, tuple(found), self.draws(run), note, self.remarks(run))
+
+    def remarks(self, run: Run) -> tuple[str, ...]:
+        """What the loaded checkpoint's kind makes of the run."""
+        model, dataset = self.manager.studio.model_info(), self.dataset(run.data.folder)
+        fitting = None if dataset is None else proposal.fitting_resolution(dataset, largest_px=native_px(model))
+        return suitability_remarks(run, model, fitting_px=fitting)
+
+    def draws(self, run: Run) -> dict[str, float]:
+        """How often each word is drawn in the run, on average; 0 where nothing is scanned."""
+        with contextlib.suppress(PivotalError):
+            plan = self.plan(run)
+            if plan is not None:
+                return {word.name: word.draws for word in plan.words}
+        return proposal.draws_of(run, self.rows(run))
 
     def name_note(self, name: str) -> tuple[str, str]:
         """Of the file's name: a level (`ok`, `warning`, `error`) and what to know."""
@@ -297,6 +336,19 @@ class Desk:
         path = Path(tempfile.mkdtemp(prefix="pivotal-")) / f"{run.name or 'pivotal'}.run.json"
         write_run(path, run)
         return path
+
+    def imported(self, file: Path) -> Imported | None:
+        """Another trainer's settings, translated; None for a file that is not another trainer's.
+
+        Raises:
+            ConfigError: it cannot be read, or is nobody's.
+        """
+        if file.suffix.lower() not in reading.SUFFIXES:
+            return None
+        content = reading.read_bytes(file)
+        if not import_settings.looks_foreign(content, file.name):
+            return None
+        return import_settings.import_text(content, file.name, folder=file.absolute().parent)
 
     def settings_of(self, file: Path) -> Run:
         """The run that a bundle, or a run.json, carries.

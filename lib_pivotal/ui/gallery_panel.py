@@ -9,7 +9,7 @@ import gradio as gr
 
 from lib_pivotal.config import Run
 from lib_pivotal.later import later
-from lib_pivotal.ui.page import Page, payload, quiet
+from lib_pivotal.ui.page import Page, answer, payload, quiet
 
 if TYPE_CHECKING:
     from lib_pivotal.ui import dataset_html, picture_filter
@@ -50,10 +50,11 @@ def bind_gallery_panel(page: Page) -> None:
     parts, form = page.parts, page.form
 
     def show(query: str, number: str, *values: Any) -> list[str]:
-        return gallery_outputs(page, page.read(values)[0], query, number)
+        return [*gallery_outputs(page, page.read(values)[0], query, number), answer()]
 
     inputs = [parts["filter"], parts["gallery_page"], *form.components]
-    quiet(parts["gallery_show"].click, show, inputs, [parts[name] for name in GALLERY_PARTS])
+    outputs = [*(parts[name] for name in GALLERY_PARTS), page.answered("gallery_show")]
+    quiet(parts["gallery_show"].click, show, inputs, outputs)
 
     def thumbs(wanted: str, folder: str) -> str:
         dataset = page.desk.dataset(folder or "")
@@ -75,15 +76,16 @@ def gallery_outputs(page: Page, run: Run, query: str = "", number: str = "0") ->
     survey = page.desk.survey(run)
     if survey is None:
         return ["", ""]
-    findings = page.desk.findings(run, survey.rows)
-    parts, places = places_of(survey, query, [keys for _, _, keys in findings])
+    findings = page.desk.findings(run)
+    problems = [finding.keys for finding in findings]
+    parts, places = places_of(survey, query, problems)
     size = dataset_html.PAGE
     wanted = int(number) if (number or "").isdigit() else 0
     shown = min(wanted, max(0, (len(places) - 1) // size))
     page.thumbs.ahead(
         [survey.dataset.pictures[place].path for place in places[(shown + 1) * size : (shown + 2) * size]]
     )
-    facets = survey.index.facets(places, [keys for _, _, keys in findings])
+    facets = survey.index.facets(places, problems)
     return [
         dataset_html.filters(facets, parts, findings, shown=len(places), total=len(survey.dataset)),
         dataset_html.gallery(survey, places, page=shown),

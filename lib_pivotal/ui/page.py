@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
@@ -35,7 +36,7 @@ NO_WORDS = (
 )
 
 
-CHECK_JS = "() => { document.querySelector('#pivotal_check')?.click(); }"
+CHECK_JS = "() => window.pivotalPage?.redraw('check')"
 """After an event: all that hangs on the settings is looked at again."""
 
 
@@ -82,6 +83,10 @@ class Page:
         )
         return self.parts[name]
 
+    def answered(self, event: str) -> Any:
+        """The last output of an event that `pivotal.js` waits for; its handler fills it with `answer()`."""
+        return self.html(f"{event}_answered", classes=["pivotal-hidden"])
+
     def html(self, name: str, value: str = "", *, classes: Sequence[str] = ()) -> Any:
         """A piece of HTML that is filled later."""
         self.parts[name] = gr.HTML(value, elem_id=f"pivotal_{name}", elem_classes=["pivotal-html", *classes])
@@ -90,6 +95,11 @@ class Page:
     def read(self, values: Sequence[Any]) -> tuple[Run, list[Fault]]:
         """The run on the page, and its faults."""
         return self.form.read(values)
+
+
+def answer() -> str:
+    """HTML that differs from any before: by its change `pivotal.js` knows that an event was answered."""
+    return f'<div data-answer="{secrets.token_hex(4)}"></div>'
 
 
 def payload(value: Any) -> str:

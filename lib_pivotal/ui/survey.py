@@ -10,6 +10,7 @@ from lib_pivotal.config import Run
 from lib_pivotal.data.pruning import Fate, Wording
 from lib_pivotal.data.records import Dataset, Picture
 from lib_pivotal.data.tags import same_tag
+from lib_pivotal.runs.plan import Plan, make_plan
 from lib_pivotal.runs.proposal import WordRow, rows_of
 from lib_pivotal.training.wording import make_wording, tag_rules, word_use
 from lib_pivotal.ui.picture_filter import PictureIndex, TagIndex
@@ -49,6 +50,15 @@ class Survey:
     def rows(self) -> tuple[WordRow, ...]:
         """The run's words with what the pictures say of them."""
         return rows_of(self.run, self.dataset, self.wording)
+
+    @cached_property
+    def plan(self) -> Plan:
+        """What the run will do; lengths of captions are estimated, so that no tokenizer is waited for.
+
+        Raises:
+            PivotalError: a setting of sizes is none.
+        """
+        return make_plan(self.dataset, self.run, wording=self.wording)
 
     @cached_property
     def index(self) -> PictureIndex:

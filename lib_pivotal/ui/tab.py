@@ -22,15 +22,18 @@ from lib_pivotal.ui.form import TABLE, help_text
 from lib_pivotal.ui.gallery_panel import bind_gallery_panel, build_gallery_panel
 from lib_pivotal.ui.mask_panel import bind_mask_panel, build_mask_panel
 from lib_pivotal.ui.page import Page, TabExtras, note, payload, quiet, unchanged
+from lib_pivotal.ui.plan_panel import build_plan_panel
 from lib_pivotal.ui.run_panel import bind_run_panel, build_buttons, build_run_view
 from lib_pivotal.ui.tags_panel import bind_tags_panel, build_tags_panel
 from lib_pivotal.ui.train_panel import bind_train_panel, build_settings, build_top
+from lib_pivotal.ui.writing_panel import bind_writing_panel, build_writing_panel
 
 AFTER_HELLO = """() => {
     document.querySelector("#pivotal_tab").dataset.greeted = "1";
-    for (const name of ["check", "refresh", "bundle_show", "compare_lists"]) {
+    for (const name of ["refresh", "bundle_show", "compare_lists"]) {
         document.querySelector("#pivotal_" + name)?.click();
     }
+    window.pivotalPage?.redraw("check");
 }"""
 
 __all__ = ["TabExtras", "build_tab"]
@@ -46,11 +49,13 @@ def build_tab(manager: RunManager, *, extras: TabExtras | None = None) -> gr.Blo
         with gr.Tabs(elem_id="pivotal_tabs"):
             with gr.Tab("Data", elem_id="pivotal_tab_data"):
                 build_data_panel(page)
+                build_plan_panel(page)
                 build_tags_panel(page)
                 build_gallery_panel(page)
                 build_caption_editor(page)
                 build_mask_panel(page)
                 build_captions_panel(page)
+                build_writing_panel(page)
             with gr.Tab("Train", elem_id="pivotal_tab_train"):
                 _build_train(page)
             with gr.Tab("Bundles", elem_id="pivotal_tab_bundles"):
@@ -64,6 +69,7 @@ def build_tab(manager: RunManager, *, extras: TabExtras | None = None) -> gr.Blo
         bind_tags_panel(page)
         bind_gallery_panel(page)
         bind_captions_panel(page)
+        bind_writing_panel(page)
         bind_caption_editor(page)
         bind_mask_panel(page)
         bind_train_panel(page)
@@ -138,7 +144,7 @@ def _lists(page: Page) -> list[Any]:
 def _data_of(page: Page, run: Run) -> list[Any]:
     if page.desk.dataset(run.data.folder) is None:
         with contextlib.suppress(PivotalError):  # the folder may be gone: its settings are shown all the same
-            page.desk.scan(run.data.folder)
+            page.desk.scan(run.data.folder, run.data)
     return data_outputs(page, run)
 
 

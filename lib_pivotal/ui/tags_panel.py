@@ -11,7 +11,7 @@ import gradio as gr
 from lib_pivotal.config import Run
 from lib_pivotal.errors import DataError, PivotalError
 from lib_pivotal.later import later
-from lib_pivotal.ui.page import Page, error_html, quiet, unchanged
+from lib_pivotal.ui.page import Page, answer, error_html, quiet, unchanged
 
 if TYPE_CHECKING:
     from lib_pivotal.runs import proposal, tag_moves
@@ -25,7 +25,8 @@ else:
 
 TAGS_PARTS = ("tags_box", "tags")
 AFTER_MOVE_JS = """() => {
-    for (const name of ["check", "gallery_show"]) document.querySelector("#pivotal_" + name)?.click();
+    for (const name of ["check", "gallery_show"]) window.pivotalPage?.redraw(name);
+    window.pivotalPage?.again("tags_show");
 }"""
 
 
@@ -46,22 +47,23 @@ def bind_tags_panel(page: Page) -> None:
     parts, form = page.parts, page.form
 
     def show(view: str, *values: Any) -> list[Any]:
-        return tags_outputs(page, page.read(values)[0], view)
+        return [*tags_outputs(page, page.read(values)[0], view), answer()]
 
     inputs = [parts["tags_view"], *form.components]
-    quiet(parts["tags_show"].click, show, inputs, [parts[name] for name in TAGS_PARTS])
+    outputs = [*(parts[name] for name in TAGS_PARTS), page.answered("tags_show")]
+    quiet(parts["tags_show"].click, show, inputs, outputs)
 
     def move(asked: str, view: str, *values: Any) -> list[Any]:
         run = page.read(values)[0]
         try:
             run = moved(page, run, json.loads(asked or "{}"))
         except PivotalError as error:
-            return [unchanged(), unchanged(), unchanged(), error_html(error)]
+            return [unchanged(), unchanged(), unchanged(), error_html(error), answer()]
         rows = page.desk.rows(run)
-        table = words_html.words_table(rows, proposal.draws_of(run, rows))
-        return [words_html.words_json(run.words), table, *tags_outputs(page, run, view)]
+        table = words_html.words_table(rows, page.desk.draws(run))
+        return [words_html.words_json(run.words), table, *tags_outputs(page, run, view), answer()]
 
-    outputs = [form["words"], parts["words_table"], *(parts[name] for name in TAGS_PARTS)]
+    outputs = [form["words"], parts["words_table"], *outputs[:-1], page.answered("tags_move")]
     event = quiet(parts["tags_move_now"].click, move, [parts["tags_move"], *inputs], outputs)
     event.then(fn=None, _js=AFTER_MOVE_JS, queue=False)
 

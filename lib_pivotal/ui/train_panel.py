@@ -2,18 +2,38 @@
 
 from __future__ import annotations
 
+import html
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
 from lib_pivotal.config import Run
 from lib_pivotal.errors import Fault, PivotalError
+from lib_pivotal.importing.reading import SUFFIXES
+from lib_pivotal.later import later
 from lib_pivotal.runs.presets import PRESETS, load_preset, save_preset
 from lib_pivotal.ui.data_panel import DATA_PARTS, data_outputs
 from lib_pivotal.ui.form import GROUPS
-from lib_pivotal.ui.page import CHECK_JS, Page, error_html, facts_of, faults_list, message, note, quiet, unchanged
+from lib_pivotal.ui.page import (
+    CHECK_JS,
+    Page,
+    answer,
+    error_html,
+    facts_of,
+    faults_list,
+    message,
+    note,
+    quiet,
+    unchanged,
+)
+from lib_pivotal.ui.plan_panel import PLAN_PARTS, plan_outputs
 from lib_pivotal.ui.run_html import clock
+
+if TYPE_CHECKING:
+    from lib_pivotal.ui import import_html
+else:
+    import_html = later("lib_pivotal.ui.import_html")
 
 FOLDED = [group for group in GROUPS if group not in ("data", "main")]
 HELP = '<div class="pivotal-help"></div>'
@@ -66,7 +86,12 @@ def _build_loading(page: Page) -> None:
         )
         parts["preset_save"] = gr.Button("Keep", scale=1, min_width=80, elem_id="pivotal_preset_save")
     with gr.Row(elem_classes=["pivotal-row"]):
-        parts["upload"] = gr.UploadButton("Load a run.json", file_types=[".json"], elem_id="pivotal_upload", size="sm")
+        parts["upload"] = gr.UploadButton(
+            "Load settings: run.json, or of HCP, kgrid, kohya, OneTrainer",
+            file_types=list(SUFFIXES),
+            elem_id="pivotal_upload",
+            size="sm",
+        )
         parts["download_make"] = gr.Button("Make a run.json to download", size="sm", elem_id="pivotal_download_make")
     parts["download"] = gr.File(label="run.json", visible=False, elem_id="pivotal_download")
     page.html("loaded")
@@ -77,10 +102,12 @@ def bind_train_panel(page: Page) -> None:
     parts, form = page.parts, page.form
     shown = [parts["feedback"], parts["facts"], parts["name_note"]]
 
-    def check(*values: Any) -> list[str]:
-        return check_outputs(page, *page.read(values))
+    def check(*values: Any) -> list[Any]:
+        run, faults = page.read(values)
+        return [*check_outputs(page, run, faults), *plan_outputs(page, run), answer()]
 
-    quiet(page.hidden_button("check").click, check, form.components, shown)
+    checked = [*shown, *(parts[name] for name in PLAN_PARTS), page.answered("check")]
+    quiet(page.hidden_button("check").click, check, form.components, checked)
     _bind_presets(page)
     _bind_loading(page)
 
@@ -104,6 +131,7 @@ def check_outputs(page: Page, run: Run, faults: list[Fault]) -> list[str]:
     checked = page.desk.check(run, faults)
     level, text = checked.name_note
     feedback = faults_list([f for f in checked.faults if f.field != "data.folder"]) or estimate(run, checked.draws)
+    feedback += "".join(message(remark, "info") for remark in checked.remarks)
     return [feedback, facts_of(checked), note(level, text)]
 
 
@@ -123,14 +151,40 @@ def preflight_html(found: Any) -> str:
     """The dry step's result in one line, and its remarks."""
     if found.faults:
         return faults_list(found.faults)
-    parts = [f"one step takes {found.step_s:.2f} s", f"all of them {clock(found.total_s)}"]
+    parts = [f"one step takes {found.step_s:.2f} s", f"all of them {clock(found.total_s)}"] if found.step_s else []
     if found.memory_bytes is not None:
-        total = f" of {found.memory_total_bytes / 2**30:.1f}" if found.memory_total_bytes else ""
-        parts.append(f"needs {found.memory_bytes / 2**30:.1f}{total} GB")
+        parts.append(f"needs {in_gb(found.memory_bytes)} of memory{_fits(found)}")
     if found.draws:
         parts.append(f"every word is drawn at least {min(found.draws.values()):.0f} times")
     remarks = "".join(message(remark, "info") for remark in found.remarks)
-    return f'<div class="pivotal-before"><b>Before it starts</b> {" · ".join(parts)}</div>{remarks}'
+    return f'<div class="pivotal-before"><b>Before it starts</b> {" · ".join(parts)}</div>{memory_html(found)}{remarks}'
+
+
+def memory_html(found: Any) -> str:
+    """What the memory is for, a bar each, at the moment that needs most."""
+    if not found.memory_parts:
+        return ""
+    most = max(found.memory_parts.values())
+    rows = "".join(
+        f"<tr><td>{html.escape(name)}</td><td>{in_gb(size)}</td>"
+        f'<td class="pivotal-bar"><i style="width:{100 * size / most:.1f}%"></i></td></tr>'
+        for name, size in found.memory_parts.items()
+    )
+    total = in_gb(sum(found.memory_parts.values()))
+    caption = f"Counted for the moment that needs most, {html.escape(found.memory_moment)}: {total}"
+    return f'<table class="pivotal-memory"><caption>{caption}</caption>{rows}</table>'
+
+
+def in_gb(size: int) -> str:
+    """Bytes as people read them."""
+    return f"{size / 2**30:.1f} GB" if size >= 0.1 * 2**30 else f"{size / 2**20:.1f} MB"
+
+
+def _fits(found: Any) -> str:
+    if found.memory_free_bytes is None or found.memory_fits is None:
+        return ""
+    free = in_gb(found.memory_free_bytes)
+    return f", fits: {free} can be had" if found.memory_fits else f", <b>does not fit</b>: {free} can be had"
 
 
 def _bind_presets(page: Page) -> None:
@@ -172,17 +226,27 @@ def _bind_loading(page: Page) -> None:
     parts, form = page.parts, page.form
     outputs = [*form.components, parts["loaded"], *(parts[name] for name in DATA_PARTS)]
 
-    def load(path: Path) -> list[Any]:
+    def load(path: Path, now: Run | None = None) -> list[Any]:
+        report = ""
         try:
-            run = page.desk.settings_of(path)
+            found = page.desk.imported(path) if now is not None else None
+            if found is not None and now is not None:
+                run, report = found.over(now), import_html.report_html(found)
+            else:
+                run = page.desk.settings_of(path)
         except (PivotalError, OSError) as error:
             return [*(unchanged() for _ in form.components), error_html(error), *(unchanged() for _ in DATA_PARTS)]
         try:
-            page.desk.scan(run.data.folder)
-            text, level = f"Loaded from {path.name}.", "ok"
+            text, level = f"Loaded from {path.name}. Give the folder of pictures on the Data page.", "ok"
+            if run.data.folder:
+                page.desk.scan(run.data.folder, run.data)
+                text = f"Loaded from {path.name}."
         except PivotalError as error:
             text, level = f"Loaded from {path.name}; but its pictures are not here: {error}", "warning"
-        return [*form.write(run), message(text, level), *data_outputs(page, run)]
+        return [*form.write(run), message(text, level) + report, *data_outputs(page, run)]
+
+    def upload(file: Any, *values: Any) -> list[Any]:
+        return load(Path(file.name), page.read(values)[0])
 
     def load_bundle(name: str | None) -> list[Any]:
         if not name:
@@ -194,7 +258,9 @@ def _bind_loading(page: Page) -> None:
         return load(page.desk.manager.studio.lora_folder() / name)
 
     quiet(parts["load_bundle_now"].click, load_bundle, parts["load_bundle"], outputs)
-    quiet(parts["upload"].upload, lambda file: load(Path(file.name)), parts["upload"], outputs)
+    quiet(parts["upload"].upload, upload, [parts["upload"], *form.components], outputs).then(
+        fn=None, _js=CHECK_JS, queue=False
+    )
 
     def make(*values: Any) -> Any:
         run = page.read(values)[0]

@@ -13,10 +13,12 @@ from fastapi.security import HTTPBasic, HTTPBasicCredentials
 from modules import shared
 from pydantic import BaseModel, Field
 
-from lib_pivotal.config import run_from_dict
-from lib_pivotal.data.dataset import scan
+from lib_pivotal.config import Run, run_from_dict
 from lib_pivotal.errors import ConfigError, PivotalError
+from lib_pivotal.importing.settings import import_file, import_text
+from lib_pivotal.runs import verbs
 from lib_pivotal.runs.manager import RunManager
+from lib_pivotal.runs.scan_report import report_of
 from lib_pivotal.webui import bundle_routes
 from lib_pivotal.webui.jobs import run_manager
 
@@ -56,6 +58,36 @@ class ScanRequest(BaseModel):
     """A dataset to look at."""
 
     folder: str = Field(..., description="folder of pictures with captions, on the machine that runs the web UI")
+    settings: dict[str, Any] = Field({}, description="settings of a run's `data`, such as `layout` and `duplicates`")
+
+
+class PlanRequest(BaseModel):
+    """A dataset and a run; without `run` one is fitted to the folder. `mend` applies remedies before planning."""
+
+    folder: str
+    run: dict[str, Any] | None = None
+    mend: bool = False
+
+    def settings(self) -> Run | None:
+        """The run.
+
+        Raises:
+            ConfigError: with every fault.
+        """
+        return None if self.run is None else verbs.settings(self.run)
+
+
+class WritingRequest(PlanRequest):
+    """Captions to write; `digest` is a preview's: where it is another one now, nothing is written."""
+
+    digest: str = ""
+
+
+class RemedyRequest(BaseModel):
+    """A run, and a remedy of its plan."""
+
+    run: dict[str, Any]
+    remedy: dict[str, Any]
 
 
 class ProblemAnswer(BaseModel):
@@ -64,14 +96,24 @@ class ProblemAnswer(BaseModel):
     level: str
     code: str
     message: str
-    pictures: list[str]
+    keys: list[str]
 
 
 class ScanAnswer(BaseModel):
-    """What is in a folder."""
+    """What is in a folder: the same as `python -m lib_pivotal scan --json`."""
 
+    folder: str
+    layout: str
+    read_as: str
+    sources: list[dict[str, Any]]
+    settings: dict[str, Any]
     pictures: int
-    concepts: dict[str, list[str]]
+    draws_per_epoch: float
+    masks: int
+    transparent: int
+    concepts: dict[str, dict[str, Any]]
+    sizes: dict[str, int]
+    tags: dict[str, float]
     problems: list[ProblemAnswer]
 
 
@@ -80,6 +122,14 @@ class CaptionsRequest(BaseModel):
 
     folder: str
     tagger: str = "deepbooru"
+
+
+class ImportRequest(BaseModel):
+    """Settings of another trainer: a file on the machine that runs the web UI, or its name and text."""
+
+    file: str = ""
+    name: str = Field("", description="with `text`: a name whose ending tells the format, e.g. config.toml")
+    text: str = ""
 
 
 class TaggerAnswer(BaseModel):
@@ -97,6 +147,10 @@ class PreflightAnswer(BaseModel):
     total_s: float
     memory_bytes: int | None
     memory_total_bytes: int | None
+    memory_free_bytes: int | None
+    memory_parts: dict[str, int] | None
+    memory_moment: str
+    memory_fits: bool | None
     draws: dict[str, float] | None
     faults: list[FaultAnswer]
     remarks: list[str]
@@ -117,6 +171,12 @@ def register(app: FastAPI, manager: Callable[[], RunManager] = run_manager) -> N
     add("POST", "/runs/{run_id}/checkpoint", routes.load_checkpoint, dict[str, Any])
     add("POST", "/live", routes.live, LiveAnswer)
     add("POST", "/scan", routes.scan, ScanAnswer)
+    add("POST", "/import", routes.import_settings, dict[str, Any])
+    add("POST", "/plan", routes.plan, dict[str, Any])
+    add("POST", "/plan/remedy", routes.remedy, dict[str, Any])
+    add("POST", "/captions/preview", routes.captions_preview, dict[str, Any])
+    add("POST", "/captions/write", routes.captions_write, dict[str, Any])
+    add("POST", "/captions/take_back", routes.captions_take_back, dict[str, Any])
     add("GET", "/captions", routes.taggers, list[TaggerAnswer])
     add("POST", "/captions", routes.write_captions, StartAnswer)
     add("GET", "/bundles", bundle_routes.list_bundles, None)
@@ -188,15 +248,35 @@ class _Routes:
 
     def scan(self, request: ScanRequest) -> ScanAnswer:
         with _told():
-            found = scan(Path(request.folder))
-        return ScanAnswer(
-            pictures=len(found.pictures),
-            concepts={name: list(keys) for name, keys in found.concepts.items()},
-            problems=[
-                ProblemAnswer(level=p.level, code=p.code, message=p.message, pictures=list(p.keys))
-                for p in found.problems
-            ],
-        )
+            return ScanAnswer(**report_of(request.folder, request.settings))
+
+    def import_settings(self, request: ImportRequest) -> dict[str, Any]:
+        with _told():
+            if request.file:
+                return import_file(Path(request.file)).to_plain()
+            return import_text(request.text.encode("utf-8", "replace"), request.name).to_plain()
+
+    def plan(self, request: PlanRequest) -> dict[str, Any]:
+        with _told():
+            return verbs.planned(request.folder, request.settings(), mend=request.mend)[1]
+
+    def remedy(self, request: RemedyRequest) -> dict[str, Any]:
+        with _told():
+            return verbs.remedied(request.run, request.remedy)
+
+    def captions_preview(self, request: PlanRequest) -> dict[str, Any]:
+        with _told():
+            return verbs.captions_preview(request.folder, request.settings())
+
+    def captions_write(self, request: WritingRequest) -> dict[str, Any]:
+        home = self._manager().studio.runs_folder()
+        with _told():
+            return verbs.captions_written(request.folder, request.settings(), home=home, digest=request.digest)
+
+    def captions_take_back(self, request: ScanRequest) -> dict[str, Any]:
+        home = self._manager().studio.runs_folder()
+        with _told():
+            return verbs.captions_taken_back(request.folder, home=home)
 
     def taggers(self) -> list[TaggerAnswer]:
         found = self._manager().studio.taggers()

@@ -9,6 +9,7 @@ from modules import sd_hijack_clip, sd_hijack_open_clip
 
 from lib_pivotal.bundle.safetensors_file import read_header
 from lib_pivotal.errors import BundleError, HostError
+from lib_pivotal.ports import ModelInfo
 
 PLAIN_CHANNELS, INPAINTING_CHANNELS = 4, 9
 """What a U-Net takes: noisy latents; and beside them the hole and the latents of the picture with the hole."""
@@ -52,6 +53,12 @@ def is_inpainting(model: Any) -> bool:
 def predicts_v(model: Any) -> bool:
     """As the web UI draws pictures: by the checkpoint's configuration (sd_models_xl.py:99, ldm's ddpm.py)."""
     return getattr(model, "parameterization", "eps") == "v"
+
+
+def plain_info(model: Any) -> ModelInfo:
+    """Name and kind, without hashes, of a checkpoint that `check_kind` lets pass."""
+    name = model.sd_checkpoint_info.name_for_extra
+    return ModelInfo(name, family_of(model), v_prediction=predicts_v(model), inpainting=is_inpainting(model))
 
 
 def markers(model: Any) -> frozenset[str]:

@@ -185,6 +185,11 @@ class WebUIHost:
             return rescale_zero_terminal_snr(found)
         return found
 
+    def modules(self) -> dict[str, list[nn.Module]]:
+        """See `ports.Host`; for SDXL the conditioner counts as text."""
+        model = self._loaded()
+        return {"unet": [model.model], "text": [model.cond_stage_model], "vae": [model.first_stage_model]}
+
     def layers(self) -> list[Layer]:
         """U-Net (attention, feed-forward, projections, resnets, re-samplers), then the text encoders."""
         model = self._loaded()

@@ -25,7 +25,7 @@ from torch.utils.checkpoint import checkpoint
 
 from lib_pivotal.borrowing import Parking, flags_restored, frozen, widened
 from lib_pivotal.errors import HostError
-from lib_pivotal.ports import SessionRequest
+from lib_pivotal.ports import ModelInfo, SessionRequest
 from lib_pivotal.webui import compat, families
 from lib_pivotal.webui.split_attention import SplitAttention, split
 
@@ -53,6 +53,15 @@ def check_trainable(model: Any) -> None:
         raise HostError("another U-Net (TensorRT) stands in for the checkpoint's. Set Settings > SD Unet to None.")
     if shared.opts.use_old_emphasis_implementation:
         raise HostError("Settings > Compatibility > Use old emphasis implementation is on. Switch it off to train.")
+
+
+def trainable_info(model: Any) -> ModelInfo | None:
+    """Name and kind of a loaded checkpoint, without hashes; None if `check_trainable` would refuse it."""
+    try:
+        check_trainable(model)
+    except HostError:
+        return None
+    return families.plain_info(model)
 
 
 class Borrowing:

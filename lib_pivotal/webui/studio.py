@@ -20,6 +20,7 @@ from lib_pivotal.webui import bundles, catalog, compat, freshness, settings
 if TYPE_CHECKING:
     from lib_pivotal.bundle.format import Problem
     from lib_pivotal.bundle.layer_names import UnetShape
+    from lib_pivotal.ports import ModelInfo
     from lib_pivotal.runs.tagging import Tagger
     from lib_pivotal.training.aside import Aside, Interlude
     from lib_pivotal.webui import bundle_work, session, tagging
@@ -52,6 +53,11 @@ class WebUIStudio:
         model = compat.loaded_model()
         info = getattr(model, "sd_checkpoint_info", None)
         return "" if info is None else str(info.title)
+
+    def model_info(self) -> ModelInfo | None:
+        """Of the loaded checkpoint, if it can be trained; nothing is loaded for it."""
+        model = compat.loaded_model()
+        return None if model is None else session.trainable_info(model)
 
     def lora_folder(self) -> Path:
         """models/Lora, or what --lora-dir says."""

@@ -190,9 +190,9 @@ def test_empty_and_missing_folders(tmp_path: Path) -> None:
     assert len(dataset) == 0 and _problems(dataset)["no_pictures"] == ()
     with pytest.raises(DataError, match=r"nowhere: does not exist\. Give the folder"):
         scan(tmp_path / "nowhere")
-    (tmp_path / "file.zip").touch()
+    (tmp_path / "file.doc").touch()
     with pytest.raises(DataError, match="is a file"):
-        scan(tmp_path / "file.zip")
+        scan(tmp_path / "file.doc")
     with pytest.raises(DataError, match="no such picture"):
         dataset["a.png"]
 

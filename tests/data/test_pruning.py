@@ -144,3 +144,27 @@ def test_the_rule_is_told_beside_what_lists_say() -> None:
     tags = {tag.tag: tag for tag in Wording(_pictures(*AOI, *HANA), [use], TagRules()).words["aoi"].tags}
     assert tags["horns"].by_rule and not tags["horns"].belongs
     assert tags["hat"].belongs and not tags["hat"].by_rule
+
+
+def test_captions_after_a_moved_tag_are_those_of_a_new_wording() -> None:
+    pictures = _pictures(*AOI, *HANA)
+    old = Wording(pictures, [WordUse("aoi", prune=True), WordUse("hana", prune=True)], TagRules())
+    first = old.captions()
+    uses = [WordUse("aoi", prune=True, keep=("horns",)), WordUse("hana", prune=True)]
+    revised = old.revised(uses)
+    assert revised is not None
+    assert revised.captions() == Wording(pictures, uses, TagRules()).captions() != first
+    assert all(new is before for new, before in zip(revised.captions()[6:], first[6:], strict=True))
+
+
+def test_what_is_made_once_is_made_again_for_other_inputs() -> None:
+    wording = Wording(_pictures(*AOI), [WordUse("aoi")], TagRules())
+    made: list[int] = []
+
+    def make() -> int:
+        made.append(len(made))
+        return len(made)
+
+    assert [wording.once("a", key, make) for key in (1, 1, 2, 2, 1)] == [1, 1, 2, 2, 3]
+    revised = wording.revised([WordUse("aoi", prune=True)])
+    assert revised is not None and revised.once("a", 1, make) == 4

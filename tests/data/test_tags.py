@@ -6,18 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lib_pivotal.data.captions import split_tags
 from lib_pivotal.data.tags import (
     CoreRule,
     TagShare,
     alone,
-    by_concept,
     core_tags,
     difficulty,
     init_text,
-    lift,
     lower_bound,
-    prune,
     same_tag,
     tag_counts,
     tag_shares,
@@ -51,12 +47,6 @@ def test_counts_and_shares() -> None:
     assert tag_counts(captions) == {"Hat": 1, "red_hair": 2}
     assert tag_shares(captions) == [TagShare("red_hair", 2 / 3), TagShare("Hat", 1 / 3)]
     assert tag_shares([]) == []
-
-
-def test_lift() -> None:
-    hanako, others = ["hanako, cat ears, hat"] * 4, ["hat"] * 12
-    found = lift(hanako, hanako + others)
-    assert found == {"hanako": 4.0, "cat ears": 4.0, "hat": 1.0}
 
 
 HANAKO = (
@@ -112,28 +102,6 @@ def test_overlaps() -> None:
     assert _names(without_overlaps(tags)) == ["very long hair", "hair ribbon", "white_dress"]
 
 
-def test_prune() -> None:
-    captions = ["hanako, red_hair, cat ears, hat", "taro, red hair", "photo of hanako, (red hair:1.1), cape"]
-    core = [TagShare("red hair", 0.9), TagShare("cat ears", 0.5)]
-    assert prune(captions, "hanako", core) == ["hanako, hat", "taro, red hair", "photo of hanako, cape"]
-    assert prune(captions, "hanako", core, drop_difficulty=1)[0] == "hanako, cat ears, hat"
-    assert prune(captions, "hanako", ["hat"])[2] is captions[2]
-    assert prune(["hanako, long hair, very long hair"], "hanako", [], overlaps=True) == ["hanako, very long hair"]
-    assert prune(["hanako"], "hanako", ["hanako"]) == ["hanako"]
-
-
-@given(
-    tags=st.lists(st.sampled_from(["zuko", "red hair", "Red_Hair", "hat", "zuko-chan", "very red hair", "cape"])),
-    core=st.sets(st.sampled_from(["red hair", "hat", "zuko"])),
-    overlaps=st.booleans(),
-)
-def test_pruning_is_idempotent_and_keeps_the_word(tags: list[str], core: set[str], overlaps: bool) -> None:
-    caption = ", ".join(tags)
-    once = prune([caption], "zuko", core, overlaps=overlaps)
-    assert prune(once, "zuko", core, overlaps=overlaps) == once
-    assert sum("zuko" in tag for tag in split_tags(once[0])) == sum("zuko" in tag for tag in tags)
-
-
 def test_init_text() -> None:
     core = core_tags(HANAKO, words=["hanako"])
     assert init_text(core) == "red hair, cat ears, blue eyes, *[0.1,10]"
@@ -142,10 +110,6 @@ def test_init_text() -> None:
         "cat ears, *[0.017,3]"
     )
     assert init_text([]) == "*[0.1,10]"
-
-
-def test_by_concept() -> None:
-    assert by_concept({"a": "x", "b": "y"}, {"c": ("b", "a")}) == {"c": ["y", "x"]}
 
 
 def _with(tag: str, count: int, of: int) -> list[str]:

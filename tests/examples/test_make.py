@@ -109,3 +109,17 @@ def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     with pytest.raises(SystemExit, match="2"):
         make.main(arguments)
     assert "is not empty; name an empty folder" in capsys.readouterr().err
+
+
+def test_pictures_of_two(tmp_path: Path) -> None:
+    planned = make.make_dataset(tmp_path, layout="kgrid", words=3, styles=0, pictures=2, pairs=2)
+    both = [picture for picture in planned if picture.companion]
+    assert len(both) == 6 and both[0].concept == "akavell+brunovi"
+    found = captions(tmp_path / "training" / "plain" / "2_characters")
+    assert len(found) == 6
+    assert all(text.split(", ")[:3] == [*path.split("/")[0].split("+"), "2girls"] for path, text in found.items())
+    picture = both[0].draw(64)
+    assert picture.size == (64, 64)
+    left, right = make.render(both[0].avatar, 64), make.render(both[0].beside, 64)  # type: ignore[arg-type]
+    assert picture.crop((0, 0, 32, 64)).tobytes() == left.crop((16, 0, 48, 64)).tobytes()
+    assert picture.crop((32, 0, 64, 64)).tobytes() == right.crop((16, 0, 48, 64)).tobytes()

@@ -4,10 +4,11 @@
 Only `-m webui`, or a path below tests/live, starts it. Models, settings and outputs lie in a temporary `--data-dir`:
 the user's own are neither read nor written, and the user's extensions are not loaded. It runs on the CPU and offline.
 
-The checkpoint is examples/avatars/weights/avatars.safetensors, or the one that `$PIVOTAL_LIVE_CHECKPOINT` names, with
+Tests that take `family` run for SD1, SD2 and SDXL, or those that `$PIVOTAL_LIVE_FAMILIES` names ("sd1,sdxl"). SD1's
+checkpoint is examples/avatars/weights/avatars.safetensors, or the one that `$PIVOTAL_LIVE_CHECKPOINT` names, with
 its .yaml beside it. `version` of the yaml's text encoder is a folder with config.json: that is how a stock web UI gets
 a text model of another width than CLIP-L's. A relative one counts from the web UI's folder, so the copy of the yaml
-names it absolutely.
+names it absolutely. The others' are random and as small as can be (`tiny_families.py`).
 """
 
 from __future__ import annotations
@@ -32,9 +33,14 @@ from typing import Any
 import pytest
 from PIL import Image
 from safetensors import safe_open
+from safetensors.torch import load_file
+
+from tests.live.material import Material
+from tests.live.situations import Situation
 
 ROOT = Path(__file__).resolve().parents[2]
 WEIGHTS = ROOT / "examples" / "avatars" / "weights"
+FAMILIES = ("sd1", "sd2", "sdxl")
 TEXT_CONFIG = "pivotal.text_model"
 """The checkpoint's metadata with the text model's config.json: heads and the like are not to be seen in the weights."""
 
@@ -149,11 +155,11 @@ class WebUI:
         """Load the checkpoint of this name."""
         self.call("/sdapi/v1/options", {"sd_model_checkpoint": f"{name}.safetensors"})
 
-    def second_checkpoint(self) -> str:
-        """The name of a copy of the checkpoint with a configuration file of its own: using it loads it from scratch."""
+    def second_checkpoint(self, name: str) -> str:
+        """The name of a copy of this checkpoint with a configuration file of its own: it is loaded from scratch."""
         models = self.data / "models" / "Stable-diffusion"
-        first = next(path for path in sorted(models.glob("*.safetensors")) if path.stem != "second")
-        copy = models / "second.safetensors"
+        first = models / f"{name}.safetensors"
+        copy = models / f"{name}-second.safetensors"
         if not copy.exists():
             shutil.copyfile(first, copy)
             shutil.copyfile(first.with_suffix(".yaml"), copy.with_suffix(".yaml"))
@@ -231,20 +237,75 @@ def checkpoint(installation: Installation) -> Path:
 
 @pytest.fixture(scope="session")
 def stock_webui(
-    installation: Installation, checkpoint: Path, tmp_path_factory: pytest.TempPathFactory
+    installation: Installation,
+    checkpoint: Path,
+    tiny_checkpoints: TinyCheckpoints,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[WebUI]:
     """The web UI as it comes: its built-in extensions, not this one."""
-    with running(installation, checkpoint, tmp_path_factory.mktemp("stock_webui")) as webui:
+    folder = tmp_path_factory.mktemp("stock_webui")
+    with running(installation, checkpoint, folder, prepare=tiny_checkpoints.lay_out_families) as webui:
+        no_live_previews(webui)
         yield webui
 
 
 @pytest.fixture(scope="session")
 def pivotal_webui(
-    installation: Installation, checkpoint: Path, tmp_path_factory: pytest.TempPathFactory
+    installation: Installation,
+    checkpoint: Path,
+    tiny_checkpoints: TinyCheckpoints,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[WebUI]:
     """The web UI with this project linked into its extensions folder."""
-    with running(installation, checkpoint, tmp_path_factory.mktemp("pivotal_webui"), linked=True) as webui:
+    folder = tmp_path_factory.mktemp("pivotal_webui")
+    with running(installation, checkpoint, folder, linked=True, prepare=tiny_checkpoints.lay_out_families) as webui:
+        no_live_previews(webui)
         yield webui
+
+
+def no_live_previews(webui: WebUI) -> None:
+    """SDXL's would be downloaded."""
+    webui.call("/sdapi/v1/options", {"live_previews_enable": False})
+
+
+@dataclass(frozen=True)
+class Family:
+    """A kind of checkpoint, and the one that stands for it."""
+
+    name: str
+    checkpoint: Path
+
+
+def chosen_families() -> tuple[str, ...]:
+    """Of `FAMILIES` those that the environment asks for; all of them if it says nothing."""
+    asked = re.findall(r"\w+", os.environ.get("PIVOTAL_LIVE_FAMILIES", " ".join(FAMILIES)))
+    return tuple(name for name in FAMILIES if name in asked)
+
+
+@pytest.fixture(scope="module", params=chosen_families())
+def family(request: pytest.FixtureRequest, checkpoint: Path, tiny_checkpoints: TinyCheckpoints) -> Family:
+    name = str(request.param)
+    return Family(name, checkpoint if name == "sd1" else tiny_checkpoints.path(name))
+
+
+@pytest.fixture(scope="module")
+def material(family: Family) -> Material:
+    """Networks and words for the family's checkpoint."""
+    return Material(load_file(family.checkpoint))
+
+
+@pytest.fixture
+def pivotal(pivotal_webui: WebUI, family: Family, material: Material) -> Situation:
+    """The web UI with this extension and the family's checkpoint."""
+    pivotal_webui.use(family.checkpoint.stem)
+    return Situation(pivotal_webui, material, family.checkpoint.stem)
+
+
+@pytest.fixture
+def stock(stock_webui: WebUI, family: Family, material: Material) -> Situation:
+    """The same as the web UI comes."""
+    stock_webui.use(family.checkpoint.stem)
+    return Situation(stock_webui, material, family.checkpoint.stem)
 
 
 class TinyCheckpoints:
@@ -277,6 +338,10 @@ class TinyCheckpoints:
                 target = data / "models" / "Stable-diffusion" / file.name
                 if not target.exists():
                     target.hardlink_to(file)
+
+    def lay_out_families(self, data: Path) -> None:
+        """For `prepare`: the checkpoints that `family` asks for, beside the one of SD1."""
+        self.lay_out(data, *(name for name in chosen_families() if name != "sd1"))
 
     def _make(self, *names: str) -> None:
         missing = [name for name in names if not (self._models / f"{name}.safetensors").exists()]

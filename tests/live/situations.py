@@ -1,7 +1,8 @@
 """Situations in which the stock web UI v1.10.1 loses or mistakes the words of a bundle, one function each.
 
 A function makes pictures and asserts what a user expects. `test_names.py` runs each twice: it must fail in the stock
-web UI and pass with the extension. The letters are those of docs/names.md.
+web UI and pass with the extension, and that for a checkpoint of SD1, SD2 and SDXL: a word is one tensor a text
+encoder. The letters are those of docs/names.md.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from tests.live.material import Material
+from tests.live.material import SPELLINGS, Material, Towers, spelled
 
 DEFAULTS = {"pivotal_name_priority": "the bundle in the prompt"}
 """Settings that a web UI without a page does not list."""
@@ -35,11 +36,8 @@ class Situation:
 
     webui: Any
     material: Material
+    checkpoint: str = "avatars"
     counter: Any = field(default_factory=lambda: COUNTER)
-
-    @property
-    def width(self) -> int:
-        return next(iter(self.material.words.values()))[0].shape[1]
 
     def fresh(self, stem: str = "w") -> str:
         """A name that nothing else has, of letters only."""
@@ -47,36 +45,40 @@ class Situation:
         tail = "".join(LETTERS[int(digit)] for digit in f"{number:03d}")
         return f"{stem}q{tail}z"
 
-    def vectors(self, seed: int, rows: int = 2) -> Tensor:
-        table = next(iter(self.material.words.values()))[0]
-        generator = torch.Generator().manual_seed(seed)
-        return (table.std() * torch.randn(rows, self.width, generator=generator)).half()
+    def vectors(self, seed: int, rows: int = 2) -> Towers:
+        drawn = self.material.vectors(rows, generator=torch.Generator().manual_seed(seed))
+        return tuple(tower.half() for tower in drawn)
 
     def bundle(
         self,
-        words: Mapping[str, Tensor],
+        words: Mapping[str, Towers],
         *,
         name: str = "",
         parts: tuple[str, ...] = (),
         extra: Mapping[str, Tensor] | None = None,
         metadata: Mapping[str, str] | None = None,
     ) -> str:
-        """Write a LoRA file with these words, spelled as the web UI expects; returns the name for its tag."""
+        """Write a LoRA file with these words, spelled as the web UI expects; returns the name for its tag.
+
+        Of the parts `te` is every text encoder.
+        """
         name = name or self.fresh("file")
-        tensors = {f"bundle_emb.{word}.string_to_param.*": vectors for word, vectors in words.items()}
-        tensors |= {key: value.contiguous() for key, value in self.material.network(*parts).items()} if parts else {}
+        tensors = spelled(words)
+        tensors |= self.material.network(*self.material.whole(parts)) if parts else {}
         tensors |= dict(extra or {})
         path = self.webui.lora_folder / f"{name}.safetensors"
         temporary = path.with_suffix(".tmp")
-        save_file(tensors, str(temporary), dict(metadata or {}))
+        save_file({key: value.contiguous() for key, value in tensors.items()}, str(temporary), dict(metadata or {}))
         temporary.replace(path)
         self.webui.call("/sdapi/v1/refresh-loras", {})
         return name
 
-    def embedding(self, vectors: Tensor, name: str = "") -> str:
+    def embedding(self, towers: Towers, name: str = "") -> str:
         """A file in the embeddings folder; the web UI looks there again when the folder's time changes."""
         name = name or self.fresh("ref")
-        save_file({"emb_params": vectors}, str(self.webui.embeddings_folder / f"{name}.safetensors"))
+        keys = ("emb_params",) if len(towers) == 1 else SPELLINGS[len(towers)]
+        tensors = {key: tower.contiguous() for key, tower in zip(keys, towers, strict=True)}
+        save_file(tensors, str(self.webui.embeddings_folder / f"{name}.safetensors"))
         later = time.time() + 2 + next(self.counter)
         os.utime(self.webui.embeddings_folder, (later, later))
         return name
@@ -152,7 +154,7 @@ def b4_one_word_cannot_be_read(s: Situation) -> None:
     """A word with two kinds of tensors costs neither the other word nor the network, and it is said."""
     good, name, odd = s.vectors(9), s.fresh(), s.fresh("odd")
     reference = s.embedding(good)
-    extra = {f"bundle_emb.{odd}.one": s.vectors(10), f"bundle_emb.{odd}.two": s.vectors(11)}
+    extra = {f"bundle_emb.{odd}.one": s.vectors(10)[0], f"bundle_emb.{odd}.two": s.vectors(11)[0]}
     file = s.bundle({name: good}, parts=("unet",), extra=extra)
     plain = s.bundle({}, parts=("unet",))
     said = s.said(f"<lora:{file}:1> a {name} face")
@@ -162,10 +164,13 @@ def b4_one_word_cannot_be_read(s: Situation) -> None:
 
 
 def b4_output_embeddings_of_onetrainer(s: Situation) -> None:
-    """`clip_l` beside `clip_l_out`, as OneTrainer writes since 2025."""
+    """`clip_l` beside `clip_l_out`, as OneTrainer writes since 2025; SDXL's `clip_g` likewise."""
     good, name = s.vectors(12), s.fresh()
     reference = s.embedding(good)
-    file = s.bundle({}, extra={f"bundle_emb.{name}.clip_l": good, f"bundle_emb.{name}.clip_l_out": s.vectors(13)})
+    keys = ("clip_l", "clip_g")[: len(good)]
+    written = {f"bundle_emb.{name}.{key}": tower for key, tower in zip(keys, good, strict=True)}
+    written |= {f"bundle_emb.{name}.{key}_out": tower for key, tower in zip(keys, s.vectors(13), strict=True)}
+    file = s.bundle({}, extra=written)
     assert s.pixels(f"<lora:{file}:1> a {name} face") == s.pixels(f"a {reference} face")
 
 
@@ -173,9 +178,8 @@ def b5_names_with_dots_and_spaces(s: Situation) -> None:
     """A dotted name is its whole self; two with one head are two; an empty name costs nothing."""
     one, two, head = s.vectors(14), s.vectors(15), s.fresh()
     refs = s.embedding(one), s.embedding(two)
-    file = s.bundle(
-        {f"{head}.a girl": one, f"{head}.b girl": two}, extra={"bundle_emb..string_to_param.*": one.clone()}
-    )
+    nameless = {"bundle_emb..string_to_param.*": one[0].clone()}
+    file = s.bundle({f"{head}.a girl": one, f"{head}.b girl": two}, extra=nameless)
     for name, ref in zip((f"{head}.a girl", f"{head}.b girl"), refs, strict=True):
         assert s.pixels(f"<lora:{file}:1> photo, {name}, smile") == s.pixels(f"photo, {ref}, smile")
 
@@ -183,7 +187,8 @@ def b5_names_with_dots_and_spaces(s: Situation) -> None:
 def b6_every_word_that_does_not_fit_is_named(s: Situation) -> None:
     """Words of another model's width are set aside, each by its name."""
     names = [s.fresh(), s.fresh()]
-    file = s.bundle({name: torch.zeros(2, s.width + 8) + 0.1 for name in names})
+    other = tuple(torch.full((2, width + 8), 0.1) for width in s.material.widths)
+    file = s.bundle({name: tuple(tower.clone() for tower in other) for name in names})
     said = s.said(f"<lora:{file}:1> a face")
     assert all(name in said for name in names)
     assert "do not fit this checkpoint" in said
@@ -257,9 +262,9 @@ def b13_more_vectors_than_fit(s: Situation) -> None:
 
 def b13_one_dimension(s: Situation) -> None:
     """A single vector saved without its row dimension is a single vector."""
-    name, vector = s.fresh(), s.vectors(22, rows=1)
-    reference = s.embedding(vector)
-    file = s.bundle({name: vector[0].clone()})
+    name, towers = s.fresh(), s.vectors(22, rows=1)
+    reference = s.embedding(towers)
+    file = s.bundle({name: tuple(tower[0].clone() for tower in towers)})
     assert s.pixels(f"<lora:{file}:1> a {name} face") == s.pixels(f"a {reference} face")
 
 
@@ -336,7 +341,7 @@ def b20_a_refiner_that_is_loaded_anew(s: Situation) -> None:
     name = s.fresh()
     reference = s.embedding(s.vectors(28))
     file = s.bundle({name: s.vectors(28)})
-    settings = {"refiner_checkpoint": s.webui.second_checkpoint(), "refiner_switch_at": 0.5}
+    settings = {"refiner_checkpoint": s.webui.second_checkpoint(s.checkpoint), "refiner_switch_at": 0.5}
     assert s.pixels(f"<lora:{file}:1> a {name} face", **settings) == s.pixels(f"a {reference} face", **settings)
 
 

@@ -15,6 +15,7 @@ from examples import experiment
 from examples.avatars import make
 from lib_pivotal.config import Run, run_to_dict
 from tests.live.conftest import Installation, WebUI, running
+from tests.live.situations import Situation
 from tests.live.test_tab_placement import add_probe
 
 pytestmark = pytest.mark.webui
@@ -80,8 +81,9 @@ def test_made_and_trained_with(installation: Installation, checkpoint: Path, tmp
         assert float(dict(zip(table[0].split(","), table[-1].split(","), strict=True))["preservation"]) > 0.0
 
 
-def test_uneven_sizes_and_every_way_to_show_a_picture(pivotal_webui: WebUI, run: Run, tmp_path: Path) -> None:
+def test_uneven_sizes_and_every_way_to_show_a_picture(pivotal: Situation, run: Run, tmp_path: Path) -> None:
     """Latents of 9 and 7 go through the web UI's own U-Net; cuts, mirrors, masks and the limit to memory at once."""
+    pivotal_webui = pivotal.webui
     pictures = experiment_folder(tmp_path / "wide")
     data = replace(
         run.data,

@@ -30,7 +30,8 @@ def demo_bundle() -> Path:
     return path
 
 
-def test_same_characters_as_where_it_was_trained(stock_webui, demo_bundle: Path) -> None:
+def test_same_characters_as_where_it_was_trained(stock_webui, checkpoint: Path, demo_bundle: Path) -> None:
+    stock_webui.use(checkpoint.stem)
     shutil.copy(demo_bundle, stock_webui.lora_folder / "demo.safetensors")
     stock_webui.reload_files()
     scorer = load_scorer()

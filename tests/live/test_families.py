@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from tests.live.conftest import Installation, RequestFailedError, TinyCheckpoints, running
@@ -15,7 +16,10 @@ from tests.live.material import Material
 from tests.live.situations import Situation
 
 pytestmark = [pytest.mark.webui, pytest.mark.slow]
-WIDTHS = {"sd2": (1024,), "sdxl": (768, 1280)}
+WIDTHS = {"sd1": (768,), "sd2": (1024,), "sdxl": (768, 1280)}
+"""By family; SD1's is the width of one of SDXL's two."""
+
+PAIRS = list(itertools.permutations(WIDTHS, 2))
 
 
 @pytest.fixture(scope="module", params=[True, False], ids=["with", "stock"])
@@ -47,23 +51,14 @@ def vectors(family: str, seed: int, rows: int = 2) -> tuple[Tensor, ...]:
 
 
 def bundle(s: Situation, name: str, towers: tuple[Tensor, ...], **extra: Tensor) -> str:
-    keys = ("string_to_param.*",) if len(towers) == 1 else ("clip_l", "clip_g")
-    tensors = {f"bundle_emb.{name}.{key}": tower for key, tower in zip(keys, towers, strict=True)}
-    return s.bundle({}, extra={**tensors, **extra}, metadata={"sshs_model_hash": "ab" * 32})
+    return s.bundle({name: towers}, extra=extra, metadata={"sshs_model_hash": "ab" * 32})
 
 
 def embedding(s: Situation, towers: tuple[Tensor, ...], name: str = "") -> str:
-    name = name or s.fresh("ref")
-    if len(towers) == 1:
-        return s.embedding(towers[0], name)
-    s.embedding(towers[0][:1].clone(), "touch")  # the folder's time
-    path = s.webui.embeddings_folder / f"{name}.safetensors"
-    save_file({"clip_l": towers[0], "clip_g": towers[1]}, str(path))
-    s.webui.call("/sdapi/v1/refresh-embeddings", {})
-    return name
+    return s.embedding(towers, name)
 
 
-@pytest.mark.parametrize("family", list(WIDTHS))
+@pytest.mark.parametrize("family", ["sd2", "sdxl"])
 def test_a_word_is_the_same_as_from_the_folder(s: Situation, family: str) -> None:
     use(s, family)
     name, towers = s.fresh(), vectors(family, 1)
@@ -88,7 +83,7 @@ def test_both_encoders_side_by_side_in_one_tensor(s: Situation) -> None:
     use(s, "sdxl")
     name, towers = s.fresh(), vectors("sdxl", 3)
     reference = embedding(s, towers)
-    file = s.bundle({name: torch.cat(towers, dim=1)})
+    file = s.bundle({name: (torch.cat(towers, dim=1),)})
     if not s.ours:
         with pytest.raises(Exception, match="500"):
             s.pixels(f"<lora:{file}:1> a {name} face")
@@ -102,10 +97,37 @@ def test_towers_of_unequal_length_and_words_of_another_model(s: Situation) -> No
     use(s, "sdxl")
     uneven, other = s.fresh("uneven"), s.fresh("other")
     extra = {f"bundle_emb.{uneven}.clip_l": torch.zeros(2, 768), f"bundle_emb.{uneven}.clip_g": torch.zeros(3, 1280)}
-    file = s.bundle({other: torch.zeros(1, 768)}, extra=extra)
+    file = s.bundle({other: (torch.zeros(1, 768),)}, extra=extra)
     said = s.said(f"<lora:{file}:1> {uneven}, {other}")
     assert "unequal numbers of vectors" in said
     assert "do not fit this checkpoint (768 wide, it has 768+1280)" in said
+
+
+@pytest.mark.parametrize("parts", [(), ("unet", "te")], ids=["words", "with the network"])
+@pytest.mark.parametrize(("loaded", "other"), PAIRS)
+def test_a_bundle_of_another_family(
+    s: Situation, tiny_checkpoints: TinyCheckpoints, loaded: str, other: str, parts: tuple[str, ...]
+) -> None:
+    """It is said by name, its words are as if they were not there, and words that fit work beside it."""
+    if not s.ours:
+        pytest.skip("nothing is said there")
+    use(s, loaded)
+    name, fitting = s.fresh(), s.fresh()
+    theirs = Material(load_file(tiny_checkpoints.path(other)))
+    file = bundle(s, name, vectors(other, 7), **theirs.network(*theirs.whole(parts)))
+    good, reference = bundle(s, fitting, vectors(loaded, 8)), embedding(s, vectors(loaded, 8))
+    before = len(s.webui.log_text())
+    made = s.pixels(f"<lora:{file}:1> a {name} face", negative_prompt=name)
+    said = s.webui.log_text()[before:]
+    widths = ["+".join(map(str, WIDTHS[family])) for family in (other, loaded)]
+    assert name in said
+    assert f"do not fit this checkpoint ({widths[0]} wide, it has {widths[1]})" in said
+    assert "Traceback" not in said
+    if not parts:
+        assert made == s.pixels(f"a {name} face", negative_prompt=name)
+    assert s.pixels(f"<words:{file}> a {name} face") == s.pixels(f"a {name} face")
+    assert s.pixels(f"<words:{file}><lora:{good}:1> a {fitting} face") == s.pixels(f"a {reference} face")
+    assert "Traceback" not in s.webui.log_text()[before:]
 
 
 def test_a_folder_embedding_survives_a_switch_of_models(s: Situation) -> None:

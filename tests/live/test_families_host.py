@@ -17,17 +17,13 @@ from PIL import Image, ImageChops
 from examples import experiment
 from examples.avatars import make
 from lib_pivotal.config import Run, run_to_dict
-from tests.live.conftest import ROOT, Installation, RequestFailedError, TinyCheckpoints, WebUI, running
+from tests.live.conftest import ROOT, Installation, TinyCheckpoints, WebUI, running
 from tests.live.test_tab import same, start, tensors_of, trained, wait
 
 pytestmark = [pytest.mark.webui, pytest.mark.slow]
 
 TRAINED = ("sd1", "sd2", "sd2v", "sdxl", "sdxlv", "ssd", "sd1inpaint", "sd2inpaint", "sdxlinpaint")
 MAIN = ("sd1", "sd2", "sdxl")
-REFUSED = {
-    "refiner": "refiner.*Choose the base",
-    "unmarked": "v_pred.*VScaling",
-}
 PROMPTS = [
     "a face",
     "a wordone face, (smile:1.3), [wordtwo]",
@@ -42,7 +38,7 @@ def webui(
 ) -> Iterator[WebUI]:
     def prepare(data: Path) -> None:
         shutil.copytree(ROOT / "tests" / "live" / "probe", data / "extensions" / "probe")
-        tiny_checkpoints.lay_out(data, *TRAINED, *REFUSED)
+        tiny_checkpoints.lay_out(data, *TRAINED)
 
     data = tmp_path_factory.mktemp("families_host")
     with running(installation, tiny_checkpoints.path("sd1"), data, linked=True, prepare=prepare) as found:
@@ -189,15 +185,10 @@ def test_preflight_measures_and_gives_back(webui: WebUI, family: str, pictures: 
     run = replace(run, memory=replace(run.memory, precision="bf16"))
     found = webui.call("/pivotal/v1/runs/preflight", run_to_dict(run))
     assert found["step_s"] > 0 and found["total_s"] == pytest.approx(20 * found["step_s"])
+    assert found["memory_fits"] and found["memory_bytes"] == sum(found["memory_parts"].values())
+    assert {"U-Net", "text encoder", "autoencoder"} <= set(found["memory_parts"])
     assert set(found["draws"]) == {word.name for word in run.words}
     assert webui.call("/probe/model") == before
-
-
-@pytest.mark.parametrize("name", list(REFUSED))
-def test_refused_with_reason_and_remedy(webui: WebUI, pictures: tuple[experiment.Setup, Path], name: str) -> None:
-    webui.use(name)
-    with pytest.raises(RequestFailedError, match=f"400 .*{REFUSED[name]}"):
-        webui.call("/pivotal/v1/runs", run_to_dict(make_run(pictures, "refused")))
 
 
 def test_layers_have_the_names_of_kohya(webui: WebUI) -> None:

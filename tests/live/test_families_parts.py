@@ -61,7 +61,7 @@ def network(path: Path, family: str, *parts: str) -> dict[str, Tensor]:
     return tensors
 
 
-@pytest.fixture(scope="module", params=list(WIDTHS))
+@pytest.fixture(scope="module", params=list(LAYERS))
 def made(request, s: Situation, tiny_checkpoints: TinyCheckpoints) -> tuple[Situation, str, dict[str, str], str]:
     """Situation, family, files by what they hold (`all` has a word too), and the word."""
     family = request.param

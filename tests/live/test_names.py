@@ -7,28 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
 
 from tests.golden.make_foreign import WORDS, vectors
-from tests.live.material import Material
+from tests.live.conftest import Family
+from tests.live.material import Towers
 from tests.live.situations import CASES, Situation
 
 pytestmark = [pytest.mark.webui, pytest.mark.slow]
-
-
-@pytest.fixture(scope="module")
-def material(checkpoint: Path) -> Material:
-    return Material(load_file(checkpoint))
-
-
-@pytest.fixture(scope="module")
-def stock(stock_webui, material: Material) -> Situation:
-    return Situation(stock_webui, material)
-
-
-@pytest.fixture(scope="module")
-def pivotal(pivotal_webui, material: Material) -> Situation:
-    return Situation(pivotal_webui, material)
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.__name__)
@@ -36,8 +21,14 @@ def test_with_the_extension(pivotal: Situation, case: Callable[[Situation], None
     case(pivotal)
 
 
+RIGHT_AS_IT_COMES = {("sdxl", "b4_output_embeddings_of_onetrainer")}
+"""Of SDXL's two tensors with known names the web UI passes over what else there is."""
+
+
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.__name__)
-def test_the_stock_web_ui_fails(stock: Situation, case: Callable[[Situation], None]) -> None:
+def test_the_stock_web_ui_fails(stock: Situation, family: Family, case: Callable[[Situation], None]) -> None:
+    if (family.name, case.__name__) in RIGHT_AS_IT_COMES:
+        pytest.skip("the web UI does this rightly for this family")
     with pytest.raises(Exception, match=""):  # an assertion, or the web UI's own error
         case(stock)
 
@@ -65,7 +56,7 @@ PLACES = {
         {**HIRES, "options": {"hires_fix_use_firstpass_conds": True}},
     ),
     "several batches": ("a {} face", {"n_iter": 2, "batch_size": 2}),
-    "refiner": ("a {} face", {"refiner_checkpoint": "avatars", "refiner_switch_at": 0.5}),
+    "refiner": ("a {} face", {"refiner_checkpoint": "{checkpoint}", "refiner_switch_at": 0.5}),
     "clip skip": ("a {} face", {"options": {"CLIP_stop_at_last_layers": 2}}),
     "old emphasis": ("a {} face", {"options": {"use_old_emphasis_implementation": True}}),
     "no emphasis": ("a {} face", {"options": {"emphasis": "None"}}),
@@ -73,14 +64,18 @@ PLACES = {
 
 
 @pytest.mark.parametrize("place", PLACES)
-def test_a_word_works_everywhere(pivotal: Situation, place: str) -> None:
+def test_a_word_works_everywhere(pivotal: Situation, family: Family, place: str) -> None:
+    if place == "old emphasis" and family.name != "sd1":
+        pytest.skip("the web UI has no old emphasis for OpenCLIP")
     prompt, settings = PLACES[place]
     name, vectors = pivotal.fresh(), pivotal.vectors(40, rows=3)
     reference, file = pivotal.embedding(vectors), pivotal.bundle({name: vectors})
     tag = f"<lora:{file}:1>"
 
     def filled(value: object, word: str, tag: str) -> object:
-        return value.replace("{tag}", tag).replace("{}", word) if isinstance(value, str) else value
+        if not isinstance(value, str):
+            return value
+        return value.replace("{tag}", tag).replace("{checkpoint}", pivotal.checkpoint).replace("{}", word)
 
     ours = {key: filled(value, name, tag) for key, value in settings.items()}
     theirs = {key: filled(value, reference, "") for key, value in settings.items()}
@@ -100,8 +95,9 @@ def test_a_word_works_in_img2img(pivotal: Situation) -> None:
         answer = pivotal.webui.call("/sdapi/v1/img2img", {**body, "prompt": prompt})
         made.append(torch.tensor(list(pivotal.webui.pictures(answer)[0]), dtype=torch.float32))
     # the web UI draws the first latent from the autoencoder without a seed: equal but for that
-    assert (made[0] - made[1]).abs().mean() < 1
-    assert (made[0] - made[2]).abs().mean() > 4
+    by_chance = (made[0] - made[1]).abs().mean()
+    assert by_chance < 1
+    assert (made[0] - made[2]).abs().mean() > max(1, 2 * by_chance)
 
 
 def test_without_a_bundle_pictures_are_the_stock_web_uis(pivotal: Situation, stock: Situation) -> None:
@@ -139,41 +135,45 @@ def test_the_setting_puts_the_folder_first(pivotal: Situation) -> None:
 
 
 @pytest.mark.parametrize("file", ["lycoris_pack", "lycoris_batch"])
-def test_files_of_foreign_programs(pivotal: Situation, file: str) -> None:
+def test_files_of_foreign_programs(pivotal: Situation, family: Family, file: str) -> None:
     """Written by LyCORIS's own scripts (tests/golden/make_foreign.py)."""
+    if family.name != "sd1":
+        pytest.skip("these files hold words of the avatars' width")
     golden = Path(__file__).resolve().parents[1] / "golden" / f"{file}.safetensors"
     (pivotal.webui.lora_folder / golden.name).write_bytes(golden.read_bytes())
     pivotal.webui.call("/sdapi/v1/refresh-loras", {})
     for word, seed in WORDS.items():
-        reference = pivotal.embedding(vectors(seed))
+        reference = pivotal.embedding((vectors(seed),))
         assert pivotal.pixels(f"<lora:{file}:1> a {word} face") == pivotal.pixels(f"a {reference} face"), word
 
 
-SHAPED = {
-    "OneTrainer since 2025": {"{}.clip_l": (2, 64), "{}.clip_l_out": (2, 64)},
-    "OneTrainer before": {"{}.string_to_param.*": (2, 64)},
-    "OneTrainer's slip": {"{}.emp_params": (2, 64)},
-    "kohya": {"{}.emb_params": (2, 64)},
-    "diffusers": {"{}.clip_l": (2, 64)},
-    "cog": {"{}.text_encoders_0": (2, 64)},
-    "a concept": {"{}.<s0>": (2, 64)},
-    "one dimension": {"{}.string_to_param.*": (64,)},
-    "with a step": {"{}.string_to_param.*": (2, 64), "{}.step": ()},
+SPELLED = {
+    "OneTrainer since 2025": ("clip_l", "clip_l_out", "clip_g", "clip_g_out"),
+    "OneTrainer before": ("string_to_param.*",),
+    "OneTrainer's slip": ("emp_params",),
+    "kohya": ("emb_params",),
+    "diffusers": ("clip_l", "clip_g"),
+    "cog": ("text_encoders_0", "text_encoders_1"),
+    "a concept": ("<s0>",),
+    "HCP-Diffusion": ("string_to_param.*",),
+    "with a step": ("string_to_param.*", "step"),
 }
+"""Who wrote it -> what stands behind the word's name; a single one holds SDXL's two encoders side by side."""
 
 
-@pytest.mark.parametrize("writer", SHAPED)
+def spelled_by(writer: str, name: str, towers: Towers) -> dict[str, torch.Tensor]:
+    """The word's tensors as this program writes them."""
+    keys = [key for key in SPELLED[writer] if not key.endswith("_out") and key != "step"][: len(towers)]
+    held = towers if len(keys) == len(towers) else (torch.cat(towers, dim=1),)
+    tensors = dict(zip(keys, held, strict=True))
+    tensors |= {f"{key}_out": tower.clone() for key, tower in tensors.items() if f"{key}_out" in SPELLED[writer]}
+    tensors |= {"step": torch.tensor(500)} if "step" in SPELLED[writer] else {}
+    return {f"bundle_emb.{name}.{key}": tensor for key, tensor in tensors.items()}
+
+
+@pytest.mark.parametrize("writer", SPELLED)
 def test_every_spelling(pivotal: Situation, writer: str) -> None:
-    name = pivotal.fresh()
-    tensors = {
-        "bundle_emb." + key.replace("{}", name): pivotal.vectors(80, 2).reshape(-1)[: shape[-1]].clone()
-        if len(shape) == 1
-        else pivotal.vectors(80, 2).clone()
-        if shape
-        else torch.tensor(500)
-        for key, shape in SHAPED[writer].items()
-    }
-    wanted = next(iter(tensors.values()))
-    reference = pivotal.embedding(wanted.reshape(-1, wanted.shape[-1]).clone())
-    file = pivotal.bundle({}, extra=tensors)
+    name, towers = pivotal.fresh(), pivotal.vectors(80)
+    reference = pivotal.embedding(towers)
+    file = pivotal.bundle({}, extra=spelled_by(writer, name, towers))
     assert pivotal.pixels(f"<lora:{file}:1> a {name} face") == pivotal.pixels(f"a {reference} face")

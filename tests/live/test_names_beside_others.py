@@ -7,9 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from safetensors.torch import load_file
 
-from tests.live.conftest import Installation, add_probe, running
+from tests.live.conftest import Family, Installation, TinyCheckpoints, WebUI, add_probe, no_live_previews, running
 from tests.live.material import Material
 from tests.live.situations import Situation
 
@@ -18,14 +17,32 @@ WORDS = 16
 
 
 @pytest.fixture(scope="module", params=[True, False], ids=["with", "stock"])
-def probed(
-    request, installation: Installation, checkpoint: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Situation]:
+def probed_webui(
+    request,
+    installation: Installation,
+    checkpoint: Path,
+    tiny_checkpoints: TinyCheckpoints,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[tuple[WebUI, bool]]:
+    """The web UI, and whether it has this extension."""
+
+    def prepare(data: Path) -> None:
+        add_probe(data)
+        tiny_checkpoints.lay_out_families(data)
+
     folder = tmp_path_factory.mktemp("probed")
-    with running(installation, checkpoint, folder, linked=request.param, prepare=add_probe) as webui:
-        situation = Situation(webui, Material(load_file(checkpoint)))
-        situation.ours = request.param
-        yield situation
+    with running(installation, checkpoint, folder, linked=request.param, prepare=prepare) as webui:
+        no_live_previews(webui)
+        yield webui, request.param
+
+
+@pytest.fixture
+def probed(probed_webui: tuple[WebUI, bool], family: Family, material: Material) -> Situation:
+    webui, ours = probed_webui
+    webui.use(family.checkpoint.stem)
+    situation = Situation(webui, material, family.checkpoint.stem)
+    situation.ours = ours
+    return situation
 
 
 def trick(s: Situation, name: str, value: str) -> None:

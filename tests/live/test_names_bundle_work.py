@@ -7,18 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from safetensors.torch import load_file
 
 from tests.live.conftest import RequestFailedError
-from tests.live.material import Material
 from tests.live.situations import Situation
 
 pytestmark = [pytest.mark.webui, pytest.mark.slow]
 
 
-@pytest.fixture(scope="module")
-def s(pivotal_webui, checkpoint: Path) -> Situation:
-    return Situation(pivotal_webui, Material(load_file(checkpoint)))
+@pytest.fixture
+def s(pivotal: Situation) -> Situation:
+    return pivotal
 
 
 def work(s: Situation, verb: str, **body: Any) -> Any:

@@ -13,9 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from safetensors.torch import load_file
 
-from tests.live.conftest import Installation, running
+from tests.live.conftest import Family, Installation, TinyCheckpoints, WebUI, no_live_previews, running
 from tests.live.material import Material
 from tests.live.situations import Situation
 
@@ -34,17 +33,32 @@ def find_chromium() -> str | None:
 
 
 @pytest.fixture(scope="module")
-def situation(
-    installation: Installation, checkpoint: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Situation]:
-    folder = tmp_path_factory.mktemp("page")
-    with running(installation, checkpoint, folder, linked=True, page=True) as webui:
-        s = Situation(webui, Material(load_file(checkpoint)))
-        s.bundle({"aoi": s.vectors(1, 4), "hana": s.vectors(2, 3)}, name="gekidol", parts=("unet", "te"))
-        s.bundle({}, name="style-x", parts=("unet",))
-        s.bundle({"pico": s.vectors(3)}, name="second", parts=("te",), metadata={"pivotal.recommended": '{"te": 0.5}'})
-        webui.txt2img("<lora:second:1> pico")  # B7: before the page is opened for the first time
-        yield s
+def page_webui(
+    installation: Installation,
+    checkpoint: Path,
+    tiny_checkpoints: TinyCheckpoints,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[WebUI]:
+    folder, prepare = tmp_path_factory.mktemp("page"), tiny_checkpoints.lay_out_families
+    with running(installation, checkpoint, folder, linked=True, page=True, prepare=prepare) as webui:
+        no_live_previews(webui)
+        yield webui
+
+
+VERSIONS = {"sd1": {}, "sd2": {"ss_v2": "True"}, "sdxl": {"ss_base_model_version": "sdxl_base_v1-0"}}
+"""By which the web UI knows a LoRA's family, whose cards it shows."""
+
+
+@pytest.fixture(scope="module")
+def situation(page_webui: WebUI, family: Family, material: Material) -> Situation:
+    page_webui.use(family.checkpoint.stem)
+    s = Situation(page_webui, material, family.checkpoint.stem)
+    s.bundle({"aoi": s.vectors(1, 4), "hana": s.vectors(2, 3)}, name="gekidol", parts=("unet", "te"))
+    s.bundle({}, name="style-x", parts=("unet",))
+    metadata = {"pivotal.recommended": '{"te": 0.5}', **VERSIONS[family.name]}
+    s.bundle({"pico": s.vectors(3)}, name="second", parts=("te",), metadata=metadata)
+    page_webui.txt2img("<lora:second:1> pico")  # B7: before the page is opened for the first time
+    return s
 
 
 @pytest.fixture(scope="module")

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
-from safetensors.torch import load_file
 
-from tests.live.material import Material
 from tests.live.situations import Situation
 
 pytestmark = [pytest.mark.webui, pytest.mark.slow]
 ROWS = {"whole": "1:1", "U-Net": "0:1", "TE": "1:0", "words": "0:0"}
 
 
-@pytest.fixture(scope="module")
-def situation(pivotal_webui, checkpoint: Path) -> Situation:
-    made = Situation(pivotal_webui, Material(load_file(checkpoint)))
-    made.bundle({"aoi": made.vectors(1, 4), "hana": made.vectors(2, 3)}, name="gekidol", parts=("unet", "te"))
-    return made
+@pytest.fixture
+def situation(pivotal: Situation) -> Situation:
+    words = {"aoi": pivotal.vectors(1, 4), "hana": pivotal.vectors(2, 3)}
+    pivotal.bundle(words, name="gekidol", parts=("unet", "te"))
+    return pivotal
 
 
 def run(s: Situation, prompt: str, script: str, arguments: list[Any]) -> Any:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image, ImageChops
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from examples import experiment
 from examples.avatars import make
@@ -21,7 +21,18 @@ from lib_pivotal.config import Run, run_from_dict, run_to_dict
 from lib_pivotal.standalone.model import StandaloneHost
 from lib_pivotal.training.events import Event, StepDone
 from lib_pivotal.training.run import train
-from tests.live.conftest import ROOT, WEIGHTS, Installation, RequestFailedError, WebUI, running
+from tests.live.conftest import (
+    ROOT,
+    WEIGHTS,
+    Family,
+    Installation,
+    RequestFailedError,
+    TinyCheckpoints,
+    WebUI,
+    no_live_previews,
+    running,
+)
+from tests.live.situations import Situation
 
 pytestmark = [pytest.mark.webui, pytest.mark.slow]
 
@@ -29,9 +40,12 @@ PROMPT = "1girl, red hair, long hair, green eyes, smile, park background"
 
 
 @pytest.fixture(scope="module")
-def setup() -> experiment.Setup:
+def setup(family: Family) -> experiment.Setup:
     characters, styles = make.choose_words(3)
-    return replace(experiment.Setup(tuple(characters), tuple(styles), seed=0), steps=20, preview_every=0)
+    made = replace(experiment.Setup(tuple(characters), tuple(styles), seed=0), steps=20, preview_every=0)
+    if family.name == "sd1":
+        return made
+    return replace(made, characters=made.characters[:1], pictures=8, batch_size=2, vectors=2)  # true widths are slow
 
 
 @pytest.fixture(scope="module")
@@ -40,19 +54,43 @@ def pictures(setup: experiment.Setup, tmp_path_factory: pytest.TempPathFactory) 
 
 
 @pytest.fixture(scope="module")
-def webui(installation: Installation, checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[WebUI]:
-    """With this extension, a second checkpoint, and the probe."""
+def probed_webui(
+    installation: Installation,
+    checkpoint: Path,
+    tiny_checkpoints: TinyCheckpoints,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[WebUI]:
+    """With this extension and the probe."""
 
     def add(data: Path) -> None:
         shutil.copytree(ROOT / "tests" / "live" / "probe", data / "extensions" / "probe")
-        models = data / "models" / "Stable-diffusion"
-        shutil.copyfile(WEIGHTS / "avatars-retro.safetensors", models / "other.safetensors")
-        shutil.copyfile(models / f"{checkpoint.stem}.yaml", models / "other.yaml")
+        tiny_checkpoints.lay_out_families(data)
 
-    data = tmp_path_factory.mktemp("tab")
-    with running(installation, checkpoint, data, linked=True, prepare=add) as found:
-        found.call("/sdapi/v1/options", {"sd_model_checkpoint": checkpoint.name})
+    with running(installation, checkpoint, tmp_path_factory.mktemp("tab"), linked=True, prepare=add) as found:
+        no_live_previews(found)
         yield found
+
+
+@pytest.fixture
+def webui(probed_webui: WebUI, family: Family) -> WebUI:
+    probed_webui.use(family.checkpoint.stem)
+    return probed_webui
+
+
+@pytest.fixture(scope="module")
+def other(probed_webui: WebUI, family: Family) -> str:
+    """The name of another checkpoint of the family."""
+    models = probed_webui.data / "models" / "Stable-diffusion"
+    path = models / f"other-{family.name}.safetensors"
+    if family.name == "sd1":
+        shutil.copyfile(WEIGHTS / "avatars-retro.safetensors", path)
+    else:
+        tensors = load_file(family.checkpoint)
+        tensors["model.diffusion_model.out.2.weight"] *= 0.9
+        save_file(tensors, str(path))
+    shutil.copyfile(models / f"{family.checkpoint.stem}.yaml", path.with_suffix(".yaml"))
+    probed_webui.call("/sdapi/v1/refresh-checkpoints", {})
+    return path.stem
 
 
 @pytest.fixture
@@ -90,7 +128,7 @@ def tensors_of(view: dict[str, Any]) -> dict[str, torch.Tensor]:
     return load_file(view["ended"]["bundle"])
 
 
-def test_losses_are_those_of_the_standalone_host(webui: WebUI, run: Run, checkpoint: Path, tmp_path: Path) -> None:
+def test_losses_are_those_of_the_standalone_host(webui: WebUI, run: Run, family: Family, tmp_path: Path) -> None:
     view = trained(webui, run)
     events = (Path(view["folder"]) / "trained.events.jsonl").read_text().splitlines()
     theirs = [record["losses"]["loss"] for record in map(json.loads, events) if record["event"] == "StepDone"]
@@ -100,24 +138,26 @@ def test_losses_are_those_of_the_standalone_host(webui: WebUI, run: Run, checkpo
         if isinstance(event, StepDone):
             ours.append(event.losses["loss"])
 
-    train(run, StandaloneHost.load(checkpoint), output_folder=tmp_path, listener=listen)
+    train(run, StandaloneHost.load(family.checkpoint), output_folder=tmp_path, listener=listen)
     assert len(ours) == len(theirs) == 20
     assert theirs == pytest.approx(ours, rel=1e-4)
 
 
-def test_file_is_usable_at_once_and_by_the_stock_web_ui(webui: WebUI, stock_webui: WebUI, run: Run) -> None:
+def test_file_is_usable_at_once_and_by_the_stock_web_ui(webui: WebUI, stock: Situation, run: Run) -> None:
     view = trained(webui, replace(run, name="once"))
     word = run.words[0].name
     prompt = f"<lora:once:1> {word}, smile, park background"
     here = webui.txt2img(prompt)
     assert not same(here.image, webui.txt2img(f"{word}, smile, park background").image)
-    shutil.copyfile(view["ended"]["bundle"], stock_webui.lora_folder / "once.safetensors")
-    stock_webui.reload_files()
-    assert same(here.image, stock_webui.txt2img(prompt).image)
+    shutil.copyfile(view["ended"]["bundle"], stock.webui.lora_folder / "once.safetensors")
+    stock.webui.reload_files()
+    assert same(here.image, stock.webui.txt2img(prompt).image)
 
 
 @pytest.mark.parametrize("case", ["finished", "stopped", "exception", "nan", "unreadable", "disk", "refused", "lora"])
-def test_model_comes_back_as_it_was(webui: WebUI, run: Run, pictures: Path, tmp_path: Path, case: str) -> None:
+def test_model_comes_back_as_it_was(
+    webui: WebUI, family: Family, run: Run, pictures: Path, tmp_path: Path, case: str
+) -> None:
     prompt = PROMPT
     if case == "lora":  # one that the web UI has merged into the weights
         trained(webui, replace(run, name="merged"))
@@ -125,7 +165,8 @@ def test_model_comes_back_as_it_was(webui: WebUI, run: Run, pictures: Path, tmp_
     picture = webui.txt2img(prompt)
     before = webui.call("/probe/model")
     run = replace(run, name=f"case-{case}", schedule=replace(run.schedule, max_steps=8))
-    run = replace(run, memory=replace(run.memory, gradient_checkpointing=case == "stopped"), clip_skip=2)
+    run = replace(run, memory=replace(run.memory, gradient_checkpointing=case == "stopped"))
+    run = replace(run, clip_skip=2 if family.name == "sd1" else 1)
     if case in ("exception", "nan", "disk"):
         webui.call("/probe/fault", {"kind": case, "step": 4})
     if case == "unreadable":
@@ -158,13 +199,14 @@ def test_model_comes_back_as_it_was(webui: WebUI, run: Run, pictures: Path, tmp_
     assert same(webui.txt2img(prompt).image, picture.image)
 
 
-def test_pictures_during_a_run_and_the_run_itself_do_not_change(webui: WebUI, run: Run) -> None:
-    run = replace(run, name="disturbed", schedule=replace(run.schedule, max_steps=30))
+def test_pictures_during_a_run_and_the_run_itself_do_not_change(webui: WebUI, family: Family, run: Run) -> None:
+    steps, count = (30, 10) if family.name == "sd1" else (16, 4)
+    run = replace(run, name="disturbed", schedule=replace(run.schedule, max_steps=steps))
     undisturbed = tensors_of(trained(webui, run))
-    expected = [webui.txt2img(PROMPT, seed=seed, steps=4) for seed in range(10)]
+    expected = [webui.txt2img(PROMPT, seed=seed, steps=4) for seed in range(count)]
     run_id = start(webui, run)
     made = []
-    for seed in range(10):
+    for seed in range(count):
         wait(webui, run_id, step=2 + seed)
         made.append(webui.txt2img(PROMPT, seed=seed, steps=4))
     assert not webui.call(f"/pivotal/v1/runs/{run_id}")["ended"], "the pictures were to come during the run"
@@ -174,20 +216,20 @@ def test_pictures_during_a_run_and_the_run_itself_do_not_change(webui: WebUI, ru
     assert all(torch.equal(undisturbed[key], disturbed[key]) for key in undisturbed)
 
 
-def test_run_waits_while_another_checkpoint_is_loaded(webui: WebUI, run: Run, checkpoint: Path) -> None:
+def test_run_waits_while_another_checkpoint_is_loaded(webui: WebUI, run: Run, family: Family, other: str) -> None:
     run = replace(run, name="switched", schedule=replace(run.schedule, max_steps=12))
     undisturbed = tensors_of(trained(webui, run))
     run_id = start(webui, run)
     wait(webui, run_id, step=3)
-    webui.call("/sdapi/v1/options", {"sd_model_checkpoint": "other.safetensors"})
+    webui.use(other)
     webui.txt2img(PROMPT, steps=2)
     time.sleep(2)
     view = webui.call(f"/pivotal/v1/runs/{run_id}")
-    assert view["status"] == "waiting" and checkpoint.stem in view["activity"], view
+    assert view["status"] == "waiting" and family.checkpoint.stem in view["activity"], view
     webui.call(f"/pivotal/v1/runs/{run_id}/checkpoint", {})
     view = wait(webui, run_id)
     assert view["status"] == "finished", view["ended"]
-    webui.call("/sdapi/v1/options", {"sd_model_checkpoint": checkpoint.name})
+    webui.use(family.checkpoint.stem)
     switched = tensors_of(view)
     assert all(torch.equal(undisturbed[key], switched[key]) for key in undisturbed)
 
@@ -204,7 +246,7 @@ def test_paused_run_leaves_the_model_free(webui: WebUI, run: Run) -> None:
     assert wait(webui, run_id)["status"] == "finished"
 
 
-def test_saving_over_a_name_is_seen_at_the_next_picture(webui: WebUI, stock_webui: WebUI, run: Run) -> None:
+def test_saving_over_a_name_is_seen_at_the_next_picture(webui: WebUI, stock: Situation, run: Run) -> None:
     word = run.words[0].name
     prompt = f"<lora:again:1> {word}, smile, park background"
     trained(webui, replace(run, name="again"))
@@ -212,9 +254,9 @@ def test_saving_over_a_name_is_seen_at_the_next_picture(webui: WebUI, stock_webu
     view = trained(webui, replace(run, name="again", schedule=replace(run.schedule, max_steps=40)))
     second = webui.txt2img(prompt)
     assert not same(first.image, second.image)
-    shutil.copyfile(view["ended"]["bundle"], stock_webui.lora_folder / "again.safetensors")
-    stock_webui.reload_files()
-    assert same(second.image, stock_webui.txt2img(prompt).image)
+    shutil.copyfile(view["ended"]["bundle"], stock.webui.lora_folder / "again.safetensors")
+    stock.webui.reload_files()
+    assert same(second.image, stock.webui.txt2img(prompt).image)
 
 
 def test_rows_drawn_by_the_run_are_what_the_file_gives(webui: WebUI, run: Run) -> None:
@@ -250,15 +292,16 @@ def test_preflight_measures_and_gives_back(webui: WebUI, run: Run) -> None:
     run_from_dict(run_to_dict(run))
 
 
-def test_live_network(webui: WebUI, run: Run) -> None:
+def test_live_network(webui: WebUI, family: Family, run: Run) -> None:
     """While it is on, the network as it is now stands under a name of its own; afterwards the name is gone."""
     word = run.words[0].name
-    run_id = start(webui, replace(run, name="lively", schedule=replace(run.schedule, max_steps=60)))
+    steps, late_step = (60, 40) if family.name == "sd1" else (30, 15)
+    run_id = start(webui, replace(run, name="lively", schedule=replace(run.schedule, max_steps=steps)))
     webui.call("/pivotal/v1/live", {"on": True})
     wait(webui, run_id, step=5)
     prompt = f"<lora:pivotal-live:1> {word}, smile"
     early = webui.txt2img(prompt)
-    wait(webui, run_id, step=40)
+    wait(webui, run_id, step=late_step)
     late = webui.txt2img(prompt)
     without = webui.txt2img(f"{word}, smile")
     webui.call("/pivotal/v1/live", {"on": False})

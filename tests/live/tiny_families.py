@@ -188,6 +188,51 @@ def sdxl(clip_folder, *, v=False, inpainting=False, ssd=False, refiner=False):
     }
 
 
+def pix2pix(clip_folder):
+    """instruct-pix2pix: SD1 that takes the latents of the picture to be changed, too."""
+    config = sd1(clip_folder)
+    config["params"]["conditioning_key"] = "hybrid"
+    config["params"]["unet_config"]["params"]["in_channels"] = 8
+    return config
+
+
+def depth():
+    """SD2's depth-to-image, without the model that estimates depths."""
+    config = sd2()
+    config["target"] = "ldm.models.diffusion.ddpm.LatentDepth2ImageDiffusion"
+    config["params"] |= {
+        "finetune_keys": None,
+        "conditioning_key": "hybrid",
+        "depth_stage_config": {"target": "torch.nn.Identity"},
+    }
+    config["params"]["unet_config"]["params"]["in_channels"] = 5
+    return config
+
+
+def unclip():
+    """SD2.1-unclip: the embedding of a picture is a second condition."""
+    encoders = "ldm.modules.encoders.modules"
+    width = ARCHITECTURES["pivotal-tiny-h"][0]
+    config = sd2(v=True)
+    config["target"] = "ldm.models.diffusion.ddpm.ImageEmbeddingConditionedLatentDiffusion"
+    config["params"] |= {
+        "conditioning_key": "crossattn-adm",
+        "embedder_config": {
+            "target": f"{encoders}.FrozenOpenCLIPImageEmbedder",
+            "params": {"arch": "pivotal-tiny-h", "version": None},
+        },
+        "noise_aug_config": {
+            "target": f"{encoders}.CLIPEmbeddingNoiseAugmentation",
+            "params": {
+                "timestep_dim": width,
+                "noise_schedule_config": {"timesteps": 1000, "beta_schedule": "squaredcos_cap_v2"},
+            },
+        },
+    }
+    config["params"]["unet_config"]["params"] |= {"num_classes": "sequential", "adm_in_channels": 2 * width}
+    return config
+
+
 def shrunk_to_ssd(tensors):
     """Without the layers that `convert_sdxl_to_ssd` (modules/sd_hijack.py of the web UI) takes out."""
     unet = "model.diffusion_model."
@@ -215,7 +260,14 @@ def configurations(clip_folder):
         "sdxlinpaint": (sdxl(clip_folder, inpainting=True), ()),
         "ssd": (sdxl(clip_folder, ssd=True), ()),
         "refiner": (sdxl(clip_folder, refiner=True), ()),
+        "pix2pix": (pix2pix(clip_folder), ()),
+        "depth": (depth(), ()),
+        "unclip": (unclip(), ()),
     }
+
+
+IN_THE_WEB_UI = {"pix2pix": "modules.models.diffusion.ddpm_edit.LatentDiffusion"}
+"""Classes of the web UI's own with the same tensors: its yaml names them."""
 
 
 def write(folder, name, config, markers):
@@ -234,11 +286,13 @@ def write(folder, name, config, markers):
         if key.endswith(("ln_final.bias", "final_layer_norm.bias")):
             value.data -= 0.1  # the web UI's emphasis divides by a mean that must not be 0
     tensors = {key: value.contiguous().clone() for key, value in model.state_dict().items()}
-    tensors = {key: value.half() if value.is_floating_point() else value for key, value in tensors.items()}
+    weights = dict(model.named_parameters())  # the noise schedule's buffers stay as exact as real files have them
+    tensors = {key: value.half() if key in weights else value for key, value in tensors.items()}
     tensors = {key: value for key, value in tensors.items() if not key.endswith("logit_scale")}
     tensors = shrunk_to_ssd(tensors) if name == "ssd" else tensors
     tensors |= {marker: torch.tensor([]) for marker in markers}
     save_file(tensors, str(folder / f"{name}.safetensors"))
+    config = {**config, "target": IN_THE_WEB_UI.get(name, config["target"])}
     (folder / f"{name}.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create({"model": config})), encoding="utf-8")
 
 

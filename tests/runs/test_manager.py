@@ -80,6 +80,9 @@ class TinyStudio:
     def adjusted(self, run):
         return run
 
+    def model_info(self):
+        return None
+
     def check_ready(self):
         if self.refusal:
             raise HostError(self.refusal)
@@ -235,7 +238,8 @@ def test_exception_in_a_step_is_told_and_saved(manager, studio, run, monkeypatch
 def test_preflight_tells_time_and_draws(manager, studio, run):
     found = manager.preflight(run)
     assert found.step_s > 0 and found.total_s == pytest.approx(6 * found.step_s)
-    assert found.memory_bytes is None
+    assert found.memory_bytes == sum(found.memory_parts.values()) and found.memory_fits is not False
+    assert {"U-Net", "text encoder", "network", "words"} <= set(found.memory_parts)
     assert sum(found.draws.values()) >= 12
     assert any("aoi" in remark for remark in found.remarks)
     assert not studio.saved and not studio.runs_folder().exists()

@@ -13,10 +13,8 @@ from lib_pivotal.runs.proposal import (
     draws_of,
     fitting_resolution,
     legal_name,
-    never_apart,
     propose,
     steps_for_draws,
-    word_problems,
     words_in_captions,
 )
 
@@ -113,6 +111,11 @@ def test_the_size_follows_the_pictures(side, size):
     assert fitting_resolution(dataset([AOI] * 3, side=side)) == size
 
 
+@pytest.mark.parametrize(("side", "size"), [(64, 64), (700, 640), (1000, 896), (1024, 1024), (3000, 1024)])
+def test_the_size_goes_as_far_as_the_checkpoint_draws(side, size):
+    assert fitting_resolution(dataset([AOI] * 3, side=side), largest_px=1024) == size
+
+
 def test_what_is_proposed_makes_a_sound_run():
     proposal = propose(dataset([AOI] * 6 + [HANA] * 4))
     assert check_consistency(Run(words=tuple(row.word for row in proposal.rows))) == []
@@ -130,21 +133,6 @@ def test_steps_give_the_word_in_the_middle_its_draws():
     rows = describe_words(dataset([AOI] * 5 + [HANA] * 5), words_run("aoi", "hana"))
     assert steps_for_draws(rows, ADVISED_DRAWS, batch=4) == 400
     assert steps_for_draws((), 100, batch=4) == 100
-
-
-def test_rare_and_taken_words_are_told_in_one_line_each():
-    rows = describe_words(dataset([AOI] * 5 + [HANA] * 5), words_run("aoi", "hana"))
-    run = Run(words=tuple(row.word for row in rows))
-    assert word_problems(run, rows) == []
-    short = Run(words=run.words, schedule=type(run.schedule)(max_steps=10))
-    told = word_problems(short, rows, taken={"hana"})
-    assert len(told) == 2 and told[0].startswith("aoi, hana: only 20 draws") and told[1].startswith("hana: in use")
-
-
-def test_words_that_are_never_apart():
-    both = ["aoi, hana, park"] * 3
-    assert never_apart(dataset(both), ["aoi", "hana"]) == [("aoi", "hana", 3)]
-    assert never_apart(dataset([*both, AOI]), ["aoi", "hana"]) == []
 
 
 def test_folders_of_forms_make_words_of_their_own():

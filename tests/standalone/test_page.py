@@ -23,6 +23,12 @@ def test_the_checkpoint_is_named_and_not_loaded(studio):
     assert studio.lora_folder().is_dir() and studio.runs_folder().is_dir() and studio.taken_names() == {}
 
 
+def test_the_kind_is_known_before_it_is_loaded(studio):
+    assert studio.model_info().family == "sd1" and studio._host is None
+    with studio.exclusive(Run()) as host:
+        assert studio.model_info() is host.info
+
+
 def test_the_model_is_lent_to_one_at_a_time(studio):
     with studio.exclusive(Run()) as host:
         assert host.info.family == "sd1"

@@ -42,3 +42,23 @@ def test_a_run_with_an_error_is_status_1_and_mend_helps(
 def test_what_cannot_be_planned(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plan", str(tmp_path / "nowhere")]) == 2
     assert "does not exist" in capsys.readouterr().err
+
+
+def test_captions_shown_written_and_taken_back(
+    two_words_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = {path: path.read_bytes() for path in two_words_folder.rglob("*.txt")}
+    run = tmp_path / "run.json"
+    run.write_text(json.dumps({"words": [{"name": "aoi", "prune": True, "absorb": ["blue hair", "smile", "park"]}]}))
+    assert main(["captions", str(two_words_folder), str(run)]) == 0
+    assert "would change; --write does it" in capsys.readouterr().out
+    assert {path: path.read_bytes() for path in before} == before
+    assert main(["captions", str(two_words_folder), str(run), "--write"]) == 0
+    assert "caption files written" in capsys.readouterr().out
+    assert {path: path.read_bytes() for path in before} != before
+    assert main(["scan", str(two_words_folder)]) == 0  # the way back is not among what a scan looks at
+    assert ".pivotal" not in capsys.readouterr().out
+    assert main(["captions", str(two_words_folder), "--take-back", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["left"] == []
+    assert {path: path.read_bytes() for path in before} == before
+    assert main(["captions", str(two_words_folder), "--take-back"]) == 2

@@ -16,6 +16,7 @@ class EmptyStudio:
         self._folder = folder
         self.saved = []
         self.live = None
+        self.model = None
         for name in ("lora", "runs"):
             (folder / name).mkdir(parents=True)
 
@@ -45,6 +46,9 @@ class EmptyStudio:
 
     def adjusted(self, run):
         return run
+
+    def model_info(self):
+        return self.model
 
     def check_ready(self):
         pass

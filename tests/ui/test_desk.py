@@ -3,11 +3,13 @@
 import json
 
 import pytest
+from PIL import Image
 
 from lib_pivotal.bundle.format import META_RUN
 from lib_pivotal.bundle.writer import write_bundle
 from lib_pivotal.config import DataConfig, Run, WordConfig, run_to_dict, write_run
 from lib_pivotal.errors import BundleError, ConfigError, DataError, HostError
+from lib_pivotal.ports import ModelInfo
 from lib_pivotal.runs.view import RunView
 from lib_pivotal.training.events import PicturesMade
 from lib_pivotal.ui.desk import SCANS_KEPT, Desk
@@ -30,6 +32,16 @@ def test_a_folder_proposes_a_run(desk, pictures):
     assert desk.check(run, []).faults == ()
 
 
+def test_the_checkpoints_kind_decides_the_size_and_is_explained(desk, pictures):
+    for number, path in enumerate(sorted(pictures.rglob("*.png"))):
+        Image.new("RGB", (1100, 1000), (number, 9, 9)).save(path)
+    assert desk.propose(Run(data=DataConfig(folder=str(pictures)))).run.data.resolution_px == 512
+    desk.manager.studio.model = ModelInfo("big", "sdxl")
+    assert desk.propose(Run(data=DataConfig(folder=str(pictures)))).run.data.resolution_px == 1024
+    (remark,) = desk.check(run_of(pictures), []).remarks
+    assert "512" in remark and "big (SDXL) draws 1024" in remark
+
+
 def test_a_name_that_was_given_stays(desk, pictures):
     assert desk.propose(run_of(pictures)).run.name == "gekidol"
 
@@ -50,11 +62,33 @@ def test_only_the_last_scans_are_kept(desk, pictures, tmp_path):
 def test_findings_speak_of_pictures_and_words(desk, pictures):
     run = run_of(pictures)
     desk.scan(run.data.folder)
-    found = desk.findings(run, desk.rows(run))
-    assert any("name none of the words" in text and len(keys) == 4 for _, text, keys in found)
-    assert [level for level, _, _ in found] == sorted(
-        (level for level, _, _ in found), key=["error", "warning", "info"].index
-    )
+    found = desk.findings(run, ("last",))
+    assert any(finding.kind == "no_word" and len(finding.keys) == 4 for finding in found)
+    levels = [finding.severity for finding in found]
+    assert levels == sorted(levels, key=["error", "warning", "info"].index) and found[-1].text == "last"
+
+
+def test_names_are_checked_once_and_again_after_a_scan(desk, pictures, monkeypatch):
+    from lib_pivotal.runs import naming
+
+    asked, ask = [], naming.name_issues
+    monkeypatch.setattr(naming, "name_issues", lambda *given, **more: asked.append(given) or ask(*given, **more))
+    run = run_of(pictures)
+    desk.scan(run.data.folder)
+    first = desk.findings(run)
+    assert desk.findings(run) == first and len(asked) == 1
+    desk.scan(run.data.folder)
+    assert desk.findings(run) == first and len(asked) == 2
+
+
+def test_a_plan_that_cannot_be_made_leaves_what_files_say(desk, pictures):
+    run = run_of(pictures)
+    desk.scan(run.data.folder)
+    assert desk.plan(run).draws == 6000
+    bad = Run(words=run.words, data=DataConfig(folder=str(pictures), resolution_px=16, bucket_step_px=64))
+    with pytest.raises(DataError):
+        desk.plan(bad)
+    assert desk.findings(bad) and desk.draws(bad)["aoi"] > 0
 
 
 def test_draws_follow_the_scan(desk, pictures):
@@ -145,3 +179,21 @@ def test_finished_runs_are_not_offered_to_go_on(desk, studio):
             json.dumps({"event": "RunStarted"}) + "\n" + json.dumps({"event": "RunEnded", "reason": reason}) + "\n"
         )
     assert desk.interrupted() == ["two"]
+
+
+def test_another_caption_brings_its_other_lines(manager, pictures):
+    """One that had alternatives keeps none that its file no longer holds."""
+    desk = Desk(manager)
+    dataset = desk.scan(str(pictures))
+    key = dataset.pictures[0].key
+
+    def found():
+        picture = desk.dataset(str(pictures))[key]
+        return picture.caption, picture.alternatives
+
+    desk.recaption(str(pictures), key, ("aoi, sun", "aoi, rain"))
+    assert found() == ("aoi, sun", ("aoi, rain",))
+    desk.recaption(str(pictures), key, ("aoi, snow",))
+    assert found() == ("aoi, snow", ())
+    desk.recaption(str(pictures), key, ())
+    assert found() == ("", ())

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from lib_pivotal.config import Run
+from lib_pivotal.config import Run, write_run
 from lib_pivotal.runs.view import RunView
 from lib_pivotal.ui.form import TABLE, Form
 from lib_pivotal.ui.tab import TabExtras, build_tab
@@ -182,8 +182,6 @@ def test_a_fresh_page_shows_the_run_that_was(browser, pictures, manager):
     browser.press("pivotal_train")
     manager.join(20)
     folder = manager.current.folder
-    from lib_pivotal.config import write_run
-
     write_run(folder / "pictures.run.json", browser.run())
     other = Browser(build_tab(manager))
     other.press("pivotal_hello")
@@ -209,6 +207,59 @@ def test_presets_words_and_commands_answer(browser, pictures, studio):
     assert studio.live is True
 
 
+class Upload:
+    """What gradio hands over for an uploaded file."""
+
+    def __init__(self, path):
+        self.name = str(path)
+
+
+def load(browser, path):
+    """The server's side of the upload button, which needs a file object that JSON cannot carry."""
+    target = element(browser.blocks, "pivotal_upload")._id
+    dependency = next(d for d in browser.blocks.dependencies if target in d["targets"] and d["backend_fn"])
+    function = browser.blocks.fns[browser.blocks.dependencies.index(dependency)].fn
+    values = [browser.value(block) for block in dependency["inputs"][1:]]
+    answer = function(Upload(path), *values)
+    for block, value in zip(dependency["outputs"], answer, strict=True):
+        if not (isinstance(value, dict) and "__type__" in value):
+            browser.values[block] = value
+    return browser.value(element(browser.blocks, "pivotal_loaded")._id)
+
+
+def test_settings_of_another_trainer_fill_the_form_and_are_reported(browser, pictures, tmp_path):
+    browser.set("pivotal_data_folder", str(pictures))
+    browser.press("pivotal_scan")
+    words = browser.run().words
+    path = tmp_path / "config.toml"
+    path.write_text("network_dim = 12\nunet_lr = 3e-4\nresolution = 640\nfrobnicate = 1\n", encoding="utf-8")
+    shown = load(browser, path)
+    run = browser.run()
+    assert (run.network.unet_rank, run.network.unet_alpha, run.data.resolution_px) == (12, 1.0, 640)
+    assert run.words == words and run.data.folder == str(pictures), "what the file does not say stays"
+    assert "Loaded from config.toml" in shown and "pivotal-import" in shown and "frobnicate" in shown
+
+
+def test_a_file_that_is_nobodys_changes_nothing(browser, pictures, tmp_path):
+    browser.set("pivotal_data_folder", str(pictures))
+    before = browser.run()
+    for name, text in (("x.json", '{"hello": 1}'), ("x.yaml", "a: ["), ("x.toml", "= 1"), ("x.json", "{")):
+        (tmp_path / name).write_text(text, encoding="utf-8")
+        shown = load(browser, tmp_path / name)
+        assert "pivotal-problems" in shown and "pivotal-import" not in shown
+        assert browser.run() == before
+
+
+def test_a_run_json_of_our_own_is_loaded_as_before(browser, pictures, tmp_path):
+    browser.set("pivotal_data_folder", str(pictures))
+    browser.press("pivotal_scan")
+    run = browser.run()
+    write_run(tmp_path / "a.json", run)
+    browser.set("pivotal_network_unet_rank", 3)
+    assert "pivotal-import" not in load(browser, tmp_path / "a.json")
+    assert browser.run() == run
+
+
 def test_a_run_that_waits_for_its_checkpoint_offers_to_load_it(browser, manager, tmp_path, studio):
     view = RunView("x", "gekidol", max_steps=10, folder=tmp_path)
     manager._view = view
@@ -227,3 +278,24 @@ def test_a_measure_without_a_model_says_why(browser, pictures):
 
 def test_defaults_are_a_runs_defaults(browser):
     assert browser.run() == Run()
+
+
+def test_memory_is_told_in_peoples_words():
+    from lib_pivotal.runs.preflight import Preflight
+    from lib_pivotal.ui.train_panel import preflight_html
+
+    parts = {"U-Net": 2 * 2**30, "network": 30 * 2**20}
+    found = Preflight(
+        step_s=1.0,
+        total_s=60.0,
+        memory_bytes=3 * 2**30,
+        memory_free_bytes=2 * 2**30,
+        memory_parts=parts,
+        memory_moment="a step",
+        memory_fits=False,
+        remarks=("It fits with gradient checkpointing: 1.5 GB.",),
+    )
+    shown = preflight_html(found)
+    for text in ("needs 3.0 GB", "does not fit", "2.0 GB can be had", "U-Net", "30.0 MB", "a step: 2.0 GB", "1.5 GB."):
+        assert text in shown
+    assert "one step takes" not in preflight_html(Preflight(memory_parts=parts, memory_moment="a step"))

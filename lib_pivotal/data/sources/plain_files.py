@@ -1,0 +1,107 @@
+"""Other tools' dataset files: plain values out of json, yaml and toml, folders out of paths, and what is not taken."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lib_pivotal.data.records import Problem
+from lib_pivotal.errors import ConfigError, DataError
+from lib_pivotal.importing.reading import parse_text, read_bytes
+
+
+def read_plain(path: Path) -> Any:
+    """The plain values in a json, yaml or toml file; nothing in it is executed.
+
+    Raises:
+        DataError: it cannot be read, or is far too large for what it should be.
+    """
+    try:
+        return parse_text(read_bytes(path), path.name)
+    except ConfigError as error:
+        told = "; ".join(f"{fault.problem}. {fault.remedy}".strip() for fault in error.faults)
+        raise DataError(f"{path.name}: {told}") from error
+
+
+def place(written: Any, base: Path) -> Path | None:
+    """A folder or file as a dataset file names it: as it is, or from the file's own folder or one above; None if gone.
+
+    A whole dataset that was moved is found too: the last part of a path that is gone, beside the file.
+    """
+    if not isinstance(written, str) or not written.strip() or "\0" in written:
+        return None
+    path = Path(written.strip().replace("\\", "/")).expanduser()
+    tries = [path] if path.is_absolute() else [folder / path for folder in (base, *base.parents)]
+    tries.append(base / path.name)
+    try:
+        return next((found for found in tries if path.name not in ("", "..") and found.exists()), None)
+    except OSError:
+        return None
+
+
+def number(value: Any, otherwise: float = 1.0) -> float:
+    """A finite number of 0 or more, also as text; else `otherwise`."""
+    try:
+        found = float(value)
+    except (TypeError, ValueError, OverflowError):
+        return otherwise
+    return found if math.isfinite(found) and found >= 0 and not isinstance(value, bool) else otherwise
+
+
+class Notes:
+    """What was taken of a dataset file, and what was not: the settings of a run, and problems that say the rest."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._wishes: dict[str, list[Any]] = {}
+        self._untaken: dict[str, None] = {}
+        self._problems: list[Problem] = []
+
+    def wish(self, setting: str, value: Any) -> None:
+        """A source asks for this setting of the run; sources that differ do not get it."""
+        self._wishes.setdefault(setting, []).append(value)
+
+    def untaken(self, key: str) -> None:
+        """A key that has no counterpart."""
+        self._untaken[key] = None
+
+    def say(self, code: str, message: str) -> None:
+        """Something that is wrong with the file."""
+        self._problems.append(Problem("warning", code, f"{self._name}: {message}"))
+
+    def settings(self, sources: int) -> dict[str, Any]:
+        """Settings that all of so many sources agree on."""
+        found: dict[str, Any] = {}
+        for setting, values in self._wishes.items():
+            if all(value == values[0] for value in values) and len(values) in (1, sources):
+                found[setting] = values[0]
+            else:
+                self.untaken(f"{setting} (differs from part to part)")
+        return found
+
+    def problems(self) -> tuple[Problem, ...]:
+        """All that is to be said; call `settings` before."""
+        if self._untaken:
+            text = f"{self._name}: not taken, as a run here has no such setting: {', '.join(self._untaken)}."
+            return (*self._problems, Problem("info", "setting_not_taken", text))
+        return tuple(self._problems)
+
+
+def labels(roots: Sequence[Path]) -> list[str]:
+    """What stands in front of the keys of each folder's pictures: nothing for one alone, else names that differ."""
+    if len(roots) < 2:
+        return ["" for _ in roots]
+    names: list[str] = []
+    for root in roots:
+        name, count = root.name or "folder", 2
+        while name in names:
+            name, count = f"{root.name or 'folder'}-{count}", count + 1
+        names.append(name)
+    return names
+
+
+def mapping(value: Any) -> Mapping[str, Any]:
+    """A mapping as it is, anything else as an empty one."""
+    return {str(key): item for key, item in value.items()} if isinstance(value, Mapping) else {}

@@ -1,0 +1,64 @@
+"""What a layout comes to: one or more folders of pictures, each with how it is to be read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from lib_pivotal.data.records import Problem
+
+Tree = Literal["auto", "plain", "concepts", "kohya", "kgrid"]
+"""How names of folders are understood; `auto` finds out which of the others it is."""
+CaptionsFrom = Literal["auto", "files", "metadata", "name"]
+"""`auto`: a caption file, else metadata, else the name."""
+Lines = Literal["join", "draw", "first"]
+"""Several lines in a caption file: one caption, alternatives of which one is drawn, or only the first."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """One folder of pictures.
+
+    `label` stands in front of its pictures' keys where there are several; `concept` and `repeats` are for all of its
+    pictures (`repeats` times what folders say); `below` reads sub-folders too. `table` is a file of captions,
+    `captions_folder` a place of caption files elsewhere, `texts` are captions of every picture, `missing` that of a
+    picture without one, `prefix` and `suffix` stand around captions as they are written.
+    """
+
+    root: Path
+    tree: Tree = "auto"
+    label: str = ""
+    concept: str = ""
+    repeats: float = 1.0
+    below: bool = True
+    extensions: tuple[str, ...] | None = None
+    captions_from: CaptionsFrom | None = None
+    lines: Lines | None = None
+    table: Path | None = None
+    captions_folder: Path | None = None
+    texts: tuple[str, ...] = ()
+    missing: str | None = None
+    prefix: str = ""
+    suffix: str = ""
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {"folder": str(self.root), "label": self.label, "concept": self.concept, "repeats": self.repeats}
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A folder or file as it was understood.
+
+    `layout` is its name in the settings, `title` a sentence for people, `folder` where what belongs to the whole lies.
+    `settings` are settings of a run that the layout asks for, by dotted path.
+    """
+
+    layout: str
+    title: str
+    folder: Path
+    sources: tuple[Source, ...]
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    problems: tuple[Problem, ...] = ()

@@ -1,0 +1,99 @@
+"""kgrid's generated HCP files (anime_screenshot_pipeline, prepare_hcp.py and configs/hcp, c9e3fb8).
+
+The main file sets `config_dir`, `exp_dir_base`, `emb_dir` and `emb_lr`, and rests on `train_base.yaml` and
+`dataset.yaml` beside it, in which rates are not scaled by the batch. How words begin stands in `emb_init.json`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from lib_pivotal.data.kgrid_files import read_kgrid_files
+from lib_pivotal.importing.common import Origin
+from lib_pivotal.importing.hcp import import_hcp
+from lib_pivotal.importing.sheet import Sheet
+
+TITLE = "kgrid's HCP settings"
+MARKS = ("exp_dir_base", "config_dir", "emb_dir", "emb_lr")
+"""Keys of the main file that HCP itself does not have."""
+
+VECTORS = 8
+RANDOM_ROWS = "*[0.1,10]"
+"""What prepare_hcp.py gives a word when nothing else is asked for: tags, then ten random rows, cut to eight."""
+
+_SCHEDULER = {"name": "constant_with_warmup", "num_warmup_steps": 1000, "num_training_steps": 50000}
+KNOWN_BASES: Mapping[str, Mapping[str, Any]] = MappingProxyType(
+    {
+        "train_base.yaml": {
+            "mixed_precision": "bf16",
+            "seed": 114514,
+            "train": {
+                "train_steps": 50000,
+                "gradient_accumulation_steps": 1,
+                "max_grad_norm": 1.0,
+                "save_step": 5000,
+                "optimizer": {"_target_": "bitsandbytes.optim.AdamW8bit", "weight_decay": 1e-3},
+                "optimizer_pt": {"_target_": "bitsandbytes.optim.AdamW8bit", "weight_decay": 5e-4},
+                "scale_lr": False,
+                "scheduler": _SCHEDULER,
+                "scale_lr_pt": False,
+                "scheduler_pt": "${.scheduler}",
+            },
+            "model": {"tokenizer_repeats": 2, "gradient_checkpointing": False, "clip_skip": 0, "clip_final_norm": True},
+        },
+        "dataset.yaml": {
+            "data": {
+                "dataset1": {
+                    "batch_size": 8,
+                    "bucket": {"_target_": "hcpdiff.data.bucket.RatioBucket.from_ratios", "target_area": 262144},
+                }
+            }
+        },
+    }
+)
+"""What the two files hold when nobody changed them; used where they do not lie beside the main file."""
+
+
+def is_kgrid(plain: Mapping[str, Any]) -> bool:
+    """Whether an HCP file was made by kgrid's pipeline."""
+    return sum(mark in plain for mark in MARKS) >= 2
+
+
+def import_kgrid(plain: Mapping[str, Any], origin: Origin) -> Sheet:
+    """As HCP's, with kgrid's own bases, and words that begin as `emb_init.json` beside the pictures says."""
+    sheet = import_hcp(plain, origin, bases=KNOWN_BASES)
+    for key in MARKS:
+        if not sheet.claimed(key):
+            sheet.honoured(key, "used in other settings")
+    _begin_words(sheet)
+    return sheet
+
+
+def _begin_words(sheet: Sheet) -> None:
+    """Init text for words whose file is not here: kgrid's tags and random rows."""
+    words = [dict(word) for word in sheet.read("words")]
+    folder = str(sheet.read("data.folder"))
+    if not words or all(word["init_file"] for word in words):
+        return
+    found: Mapping[str, tuple[str, ...]] = {}
+    for place in (Path(folder), Path(folder).parent) if folder else ():
+        found = found or _initial(place)
+    for word in words:
+        if not word["init_file"]:
+            word["init_text"] = ", ".join([*found.get(word["name"], ()), RANDOM_ROWS])
+            word["vectors"] = VECTORS
+    sheet.put("words", words)
+    sheet.remark(
+        f"Words begin as kgrid's script makes them: {'the tags of emb_init, then ' if found else ''}{RANDOM_ROWS}, cut "
+        f"to {VECTORS} vectors."
+    )
+
+
+def _initial(folder: Path) -> Mapping[str, tuple[str, ...]]:
+    try:
+        return read_kgrid_files(folder).initial if folder.is_dir() else {}
+    except (OSError, ValueError):
+        return {}

@@ -1,0 +1,191 @@
+"""Files of settings as plain values: JSON, YAML and TOML, with limits, and nothing in them is ever executed."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import math
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from lib_pivotal.errors import ConfigError, Fault
+
+LARGEST_BYTES = 2**20
+"""Settings are a few kilobytes; what is larger is something else."""
+MOST_LEAVES = 20_000
+DEEPEST = 40
+SUFFIXES = (".json", ".yaml", ".yml", ".toml")
+
+TOML_PACKAGES = ("tomllib", "tomli", "pip._vendor.tomli")
+"""Python 3.11 brings the first; pip, which every web UI has, brings the last."""
+
+
+def refuse(name: str, problem: str, remedy: str = "") -> ConfigError:
+    """The one error of this room: a file that cannot be read."""
+    return ConfigError([Fault(name, "", problem, remedy)])
+
+
+def read_bytes(path: Path) -> bytes:
+    """The bytes of a settings file.
+
+    Raises:
+        ConfigError: it is missing, no file, or too large.
+    """
+    try:
+        if not path.is_file():
+            raise refuse(str(path), "is not a file", "Give the path of a settings file.")
+        if path.stat().st_size > LARGEST_BYTES:
+            raise refuse(str(path), f"is larger than {LARGEST_BYTES // 1024} KB", "Settings are much smaller.")
+        return path.read_bytes()
+    except (OSError, ValueError) as error:
+        raise refuse(str(path), f"cannot be read: {error}") from error
+
+
+def parse_text(content: bytes, name: str) -> Any:
+    """The plain values in `content`; `name` is a file name, whose ending tells the format.
+
+    Raises:
+        ConfigError: the text cannot be read, or holds more than settings ever do.
+    """
+    if len(content) > LARGEST_BYTES:
+        raise refuse(name, f"is larger than {LARGEST_BYTES // 1024} KB", "Settings are much smaller.")
+    suffix = Path(name).suffix.lower()
+    parsers: dict[str, Callable[[str], Any]] = {
+        ".json": json.loads,
+        ".yaml": _yaml,
+        ".yml": _yaml,
+        ".toml": _toml_parser() if suffix == ".toml" else _yaml,
+    }
+    if suffix not in parsers:
+        raise refuse(name, "is none of " + ", ".join(SUFFIXES), "Give the settings file of another trainer.")
+    try:
+        plain = parsers[suffix](content.decode("utf-8-sig"))
+    except ConfigError:
+        raise
+    except (ValueError, ArithmeticError, TypeError, KeyError, IndexError, AttributeError, RecursionError) as error:
+        what = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise refuse(name, f"cannot be read as {suffix[1:].upper()}: {what[:200]}") from error
+    check_size(plain, name)
+    return plainly(plain)
+
+
+def plainly(item: Any) -> Any:
+    """Only dicts with text keys, lists, text, numbers, booleans and None; what else a format can say becomes text."""
+    if isinstance(item, dict):
+        return {_text(key): plainly(value) for key, value in item.items()}
+    if isinstance(item, list | tuple | set):
+        return [plainly(value) for value in item]
+    if item is None or isinstance(item, bool | int) or (isinstance(item, float) and math.isfinite(item)):
+        return item
+    return _text(item)
+
+
+def _text(item: Any) -> str:
+    return str(item).encode("utf-8", "replace").decode("utf-8")
+
+
+def _yaml(text: str) -> Any:
+    """YAML with plain types only: a tag that would make an object is an error."""
+    yaml = _package("yaml", ("yaml",), "PyYAML")
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ValueError(" ".join(str(error).split())) from error
+
+
+def _toml_parser() -> Callable[[str], Any]:
+    loads: Callable[[str], Any] = _package("toml", TOML_PACKAGES, "tomli").loads
+    return loads
+
+
+def _package(kind: str, names: tuple[str, ...], install: str) -> Any:
+    for name in names:
+        try:
+            return importlib.import_module(name)
+        except ImportError:
+            continue
+    raise refuse(
+        f".{kind}",
+        f"cannot be read: the package {install} is not installed",
+        f"Run `pip install {install}` in this Python environment.",
+    )
+
+
+def check_size(plain: Any, name: str) -> None:
+    """Refuse what holds too many values or is nested too deep; also a structure that holds itself.
+
+    Raises:
+        ConfigError: with which of both it is.
+    """
+    left = MOST_LEAVES
+    level = [plain]
+    for _ in range(DEEPEST):
+        level = [child for item in level for child in children(item)]
+        left -= len(level)
+        if left < 0:
+            raise refuse(name, f"holds more than {MOST_LEAVES} values", "That is no settings file.")
+        if not level:
+            return
+    raise refuse(name, f"is nested more than {DEEPEST} levels deep", "That is no settings file.")
+
+
+def children(item: Any) -> list[Any]:
+    """The values directly inside a mapping or a list."""
+    if isinstance(item, dict):
+        return list(item.values())
+    return list(item) if isinstance(item, list | tuple | set) else []
+
+
+def leaves(plain: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """(dotted key, value) of everything that is no mapping; a list of plain values is one value."""
+    if isinstance(plain, dict) and plain:
+        for key, value in plain.items():
+            yield from leaves(value, f"{prefix}.{key}" if prefix else str(key))
+    elif isinstance(plain, list) and any(isinstance(item, dict | list) for item in plain):
+        for index, value in enumerate(plain):
+            yield from leaves(value, f"{prefix}.{index}" if prefix else str(index))
+    else:
+        yield prefix, plain
+
+
+def number(value: Any) -> float | None:
+    """A finite number, also one that is written as text (YAML reads `1e-4` as text); else None."""
+    if isinstance(value, bool) or value is None:
+        return None
+    if isinstance(value, str):
+        if not 0 < len(value.strip()) <= 40:
+            return None
+        value = value.strip()
+    try:
+        found = float(value)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return found if math.isfinite(found) else None
+
+
+def whole(value: Any) -> int | None:
+    """A whole number, also as text; else None."""
+    found = number(value)
+    return int(found) if found is not None and found.is_integer() else None
+
+
+def flag(value: Any) -> bool | None:
+    """true or false, also as 0, 1 or text; None if it is neither."""
+    if isinstance(value, bool):
+        return value
+    if value is None or value == "":
+        return False
+    text = str(value).strip().lower()
+    if text in ("true", "1", "1.0", "yes", "on"):
+        return True
+    if text in ("false", "0", "0.0", "no", "off", "none"):
+        return False
+    return None
+
+
+def numbers(value: Any) -> list[float]:
+    """The numbers of a list, or of text with commas or spaces between; [] where one of them is none."""
+    items = value if isinstance(value, list) else str(value).replace(",", " ").split()
+    found = [number(item) for item in items]
+    return [] if None in found else [item for item in found if item is not None]

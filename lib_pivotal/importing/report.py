@@ -1,0 +1,132 @@
+"""What became of each key of another trainer's settings: one line a key, and all lines as text or plain JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
+
+Fate = Literal["taken", "translated", "not supported", "ignored"]
+FATES: tuple[Fate, ...] = get_args(Fate)
+"""`ignored` is what does not concern training: paths of logs, hosts to upload to, how a program is started."""
+
+LONGEST_VALUE = 60
+
+
+@dataclass(frozen=True)
+class Line:
+    """One key of the file and its fate. `became` is `setting = value` of our run; `why` is a sentence for the user.
+
+    `known` is False for a key that the importer has never heard of; those are `not supported`. `added` is True for a
+    line of no key: a default of the other trainer that differs from ours.
+    """
+
+    key: str
+    value: Any
+    fate: Fate
+    became: str = ""
+    why: str = ""
+    known: bool = True
+    added: bool = False
+
+    def shown_value(self) -> str:
+        """The value on one line, cut where it is long."""
+        if self.added:
+            return "(not in the file)"
+        return shown(self.value)
+
+
+@dataclass(frozen=True)
+class Report:
+    """All lines of a file, in its order; `remarks` concern the file or the run as a whole."""
+
+    peer: str
+    title: str
+    lines: tuple[Line, ...]
+    remarks: tuple[str, ...] = field(default=())
+
+    def count(self, fate: Fate) -> int:
+        """How many keys had this fate."""
+        return sum(line.fate == fate for line in self.lines)
+
+    def of(self, *fates: Fate) -> list[Line]:
+        """The lines of these fates, in order."""
+        return [line for line in self.lines if line.fate in fates]
+
+    def unknown(self) -> list[Line]:
+        """Lines of keys that the importer has never heard of."""
+        return [line for line in self.lines if not line.known]
+
+    def summary(self) -> str:
+        """One sentence with the counts."""
+        counts = ", ".join(f"{self.count(fate)} {fate}" for fate in FATES)
+        return f"{self.title}: {counts}."
+
+    def to_plain(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "peer": self.peer,
+            "title": self.title,
+            "remarks": list(self.remarks),
+            "counts": {fate: self.count(fate) for fate in FATES},
+            "lines": [
+                {
+                    "key": line.key,
+                    "value": line.value,
+                    "fate": line.fate,
+                    "became": line.became,
+                    "why": line.why,
+                    "known": line.known,
+                    "added": line.added,
+                }
+                for line in self.lines
+            ],
+        }
+
+
+def shown(value: Any) -> str:
+    """A value as one short line of JSON-like text."""
+    try:
+        text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    except (TypeError, ValueError, RecursionError):
+        text = type(value).__name__
+    text = " ".join(text.split())
+    return text if len(text) <= LONGEST_VALUE else text[: LONGEST_VALUE - 1] + "…"
+
+
+def table(report: Report, *, width: int = 110) -> str:
+    """The report as text for a terminal: fates in turn, keys in columns, sentences folded to `width`."""
+    parts = [report.summary(), *(f"  - {remark}" for remark in report.remarks)]
+    for fate in FATES:
+        lines = report.of(fate)
+        if lines:
+            parts += ["", f"{fate.upper()} ({len(lines)})", *_rows(lines, width)]
+    return "\n".join(parts)
+
+
+def _rows(lines: Sequence[Line], width: int) -> list[str]:
+    key_width = min(44, max(len(line.key) for line in lines))
+    value_width = min(30, max(len(line.shown_value()) for line in lines))
+    rows = []
+    for line in lines:
+        value = line.shown_value()
+        value = value if len(value) <= value_width else value[: value_width - 1] + "…"
+        what = "; ".join(part for part in (line.became, line.why) if part)
+        head = f"  {line.key:<{key_width}}  {value:<{value_width}}  "
+        room = max(30, width - len(head))
+        first, *others = _folded(what, room) or [""]
+        rows.append((head + first).rstrip())
+        rows += [" " * len(head) + other for other in others]
+    return rows
+
+
+def _folded(text: str, room: int) -> list[str]:
+    """`text` in pieces of at most `room` characters, cut at spaces."""
+    pieces: list[str] = []
+    for word in text.split():
+        if pieces and len(pieces[-1]) + 1 + len(word) <= room:
+            pieces[-1] += f" {word}"
+        else:
+            pieces.append(word)
+    return pieces

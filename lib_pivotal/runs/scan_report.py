@@ -1,0 +1,37 @@
+"""What a scan found as plain data: the same for `scan --json` and for the web API."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from lib_pivotal.config import DataConfig
+from lib_pivotal.config_schema import parse
+from lib_pivotal.data.records import Dataset
+from lib_pivotal.data.tags import tag_shares
+from lib_pivotal.errors import ConfigError
+from lib_pivotal.training.scanning import scan_pictures
+
+TAGS_TOLD = 40
+
+
+def report_of(folder: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Scan a folder by settings of a run's `data` (`{"layout": "kohya"}`) and say what is there.
+
+    Raises:
+        ConfigError: a setting is wrong; all faults at once.
+        DataError: there is no such folder, or it is not of that layout.
+    """
+    data, faults = parse(DataConfig, {**settings, "folder": folder}, path="data.")
+    if faults:
+        raise ConfigError(faults)
+    return scan_report(scan_pictures(data))
+
+
+def scan_report(dataset: Dataset) -> dict[str, Any]:
+    """Layout, sources, counts, concepts with their pictures, sizes, the most frequent tags, and every problem."""
+    report = dataset.summary()
+    for name, keys in dataset.concepts.items():
+        report["concepts"][name]["keys"] = list(keys)
+    report["tags"] = {item.tag: round(item.share, 4) for item in tag_shares(dataset.captions())[:TAGS_TOLD]}
+    return report

@@ -1,0 +1,48 @@
+"""`python -m lib_pivotal import`: another trainer's settings as run.json, and what became of each key."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+
+def add_import_command(commands: Any) -> None:
+    """Add the verb to a parser's commands."""
+    command = commands.add_parser(
+        "import", help="settings of HCP, kgrid, kohya, its GUI or OneTrainer as run.json", description=__doc__
+    )
+    command.add_argument("file", type=Path, help=".yaml, .toml or .json of another trainer")
+    command.add_argument("-o", "--out", type=Path, metavar="RUN.json", help="write the settings here")
+    command.add_argument("--json", action="store_true", help="print run and report as JSON")
+    command.set_defaults(run=run_import)
+
+
+def run_import(parsed: argparse.Namespace) -> int:
+    """Print the report; write run.json where it is wanted."""
+    from lib_pivotal.config import write_run
+    from lib_pivotal.importing.report import table
+    from lib_pivotal.importing.settings import import_file
+
+    found = import_file(parsed.file)
+    if parsed.out:
+        parsed.out.parent.mkdir(parents=True, exist_ok=True)
+        write_run(parsed.out, found.run)
+    if parsed.json:
+        _print(json.dumps(found.to_plain(), indent=2, ensure_ascii=False))
+        return 0
+    _print(table(found.report, width=shutil.get_terminal_size((120, 24)).columns))
+    if found.faults:
+        _print("\nSTILL TO BE SET\n" + "\n".join(f"  {fault}" for fault in found.faults))
+    if parsed.out:
+        _print(f"\n{parsed.out} is written.")
+    return 0
+
+
+def _print(text: str) -> None:
+    sys.stdout.write(
+        text.encode(sys.stdout.encoding or "utf-8", "replace").decode(sys.stdout.encoding or "utf-8") + "\n"
+    )

@@ -1,0 +1,39 @@
+"""Scanning a run's folder by the run's own settings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from lib_pivotal.config import Run, check_run, run_to_dict
+from lib_pivotal.config_pictures import DataConfig
+from lib_pivotal.data.dataset import Dataset, scan
+
+
+def scan_pictures(data: DataConfig, folder: str = "") -> Dataset:
+    """Look at the pictures of a run, or at another folder in the same way (by its own layout).
+
+    Raises:
+        DataError: there is no such folder, or it is not of that layout.
+    """
+    return scan(
+        folder or data.folder,
+        layout="auto" if folder else data.layout,
+        captions_from=data.captions_from,  # type: ignore[arg-type]
+        caption_lines=data.caption_lines,  # type: ignore[arg-type]
+        missing_caption=data.missing_caption,  # type: ignore[arg-type]
+        duplicates=data.duplicates,  # type: ignore[arg-type]
+        minimum_px=min(data.least_px, data.resolution_px),
+    )
+
+
+def with_settings(run: Run, settings: Mapping[str, Any]) -> Run:
+    """The run with what a dataset's layout asks for (`{"data.flip": True}`); values not allowed are left out."""
+    for path, value in settings.items():
+        section, _, name = path.partition(".")
+        part = getattr(run, section)
+        changed = replace(run, **{section: replace(part, **{name: value})})
+        if not any(fault.field == path for fault in check_run(run_to_dict(changed))[1]):
+            run = changed
+    return run

@@ -1,0 +1,92 @@
+"""HCP's YAML: bases, references, sums; nothing is run."""
+
+import pytest
+
+from lib_pivotal.errors import ConfigError
+from lib_pivotal.importing.hcp_yaml import arithmetic, merge, resolve
+
+
+def filled(plain):
+    return resolve(plain, None, {}).plain
+
+
+def test_a_file_wins_over_its_bases_and_an_early_base_over_a_late_one(tmp_path):
+    (tmp_path / "a.yaml").write_text("x: {one: 1, two: 1}\nlist: [1, 2]\n", encoding="utf-8")
+    (tmp_path / "b.yaml").write_text("x: {one: 2, three: 2}\ny: 2\n", encoding="utf-8")
+    merged = resolve({"_base_": ["a.yaml", "b.yaml"], "x": {"two": 0}, "list": [3]}, tmp_path, {})
+    assert merged.plain == {"x": {"one": 1, "two": 0, "three": 2}, "list": [3], "y": 2}
+
+
+def test_bases_are_found_in_folders_above(tmp_path):
+    (tmp_path / "cfgs").mkdir()
+    (tmp_path / "cfgs" / "base.yaml").write_text("a: 1\n", encoding="utf-8")
+    place = tmp_path / "cfgs" / "deep"
+    place.mkdir()
+    assert resolve({"_base_": ["cfgs/base.yaml"]}, place, {}).plain == {"a": 1}
+    assert resolve({"d": "cfgs", "_base_": ["${d}/base.yaml"]}, place, {}).plain == {"d": "cfgs", "a": 1}
+
+
+def test_bases_in_a_circle_are_refused(tmp_path):
+    (tmp_path / "a.yaml").write_text("_base_: [b.yaml]\n", encoding="utf-8")
+    (tmp_path / "b.yaml").write_text("_base_: [a.yaml]\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match="circle"):
+        resolve({"_base_": ["a.yaml"]}, tmp_path, {})
+
+
+def test_only_yaml_files_are_bases(tmp_path):
+    (tmp_path / "secret.txt").write_text("a: 1\n", encoding="utf-8")
+    merged = resolve({"_base_": ["secret.txt"]}, tmp_path, {})
+    assert (merged.plain, merged.missing) == ({}, ["secret.txt"])
+
+
+def test_references():
+    plain = {"a": {"b": 3, "c": "${.b}", "d": ["${..b}"]}, "e": "${a}", "f": "x-${a.b}-${a.c}", "g": "${nowhere}"}
+    assert filled(plain)["a"] == {"b": 3, "c": 3, "d": [3]}
+    assert filled(plain)["e"] == filled(plain)["a"]
+    assert filled(plain)["f"] == "x-3-3"
+    assert filled(plain)["g"] == "${nowhere}"
+
+
+def test_relative_references_count_dots_as_omegaconf_does():
+    names = {"word_names": {"pt1": "cat"}, "text": {"transforms": [{"word_names": "${....word_names}"}]}}
+    assert filled({"src": names})["src"]["text"]["transforms"][0]["word_names"] == {"pt1": "cat"}
+
+
+def test_removed_items_are_gone():
+    assert filled({"a": "---", "b": {"c": "---", "d": 1}, "e": [1, "---"]}) == {"b": {"d": 1}, "e": [1]}
+
+
+def test_sums_of_numbers_and_nothing_else():
+    assert filled({"n": '${hcp.eval:"512*512"}', "m": "${times:3,4}"}) == {"n": 262144, "m": 12}
+    assert filled({"a": "768*768", "n": '${hcp.eval:"${a}"}'})["n"] == 589824
+    for text in (
+        "__import__('os').getcwd()",
+        "9**9**9",
+        "[1]*10**9",
+        "a",
+        "1/0",
+        "(" * 90 + ")" * 90,
+        "1e308*10",
+        "'a'*9",
+    ):
+        assert arithmetic(text) is None
+
+
+def test_the_environment_is_never_read(monkeypatch):
+    monkeypatch.setenv("SECRET", "told")
+    assert filled({"a": "${oc.env:SECRET}"}) == {"a": "${oc.env:SECRET}"}
+
+
+@pytest.mark.parametrize("plain", [{"a": "${a}"}, {"a": "${b}", "b": "${a}"}, {"a": {"b": "${a}"}}, {"a": "x${a}"}])
+def test_references_in_a_circle_end(plain):
+    assert set(filled(plain)) == set(plain)
+
+
+def test_growth_is_limited():
+    doubling = {f"k{i}": [f"${{k{i + 1}}}"] * 40 for i in range(8)}
+    with pytest.raises(ConfigError, match="more than"):
+        filled({**doubling, "k8": "x"})
+
+
+def test_merge_replaces_lists_and_values():
+    assert merge({"a": [1, 2], "b": {"c": 1}}, {"a": [3], "b": None}) == {"a": [3], "b": None}

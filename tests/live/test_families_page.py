@@ -1,0 +1,97 @@
+"""The Training tab in a browser with a checkpoint of another family: sizes follow it, and what differs is explained."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from tests.live.conftest import Installation, TinyCheckpoints, WebUI, no_live_previews, running
+from tests.live.test_tab_page import CHROMIUM, Visitor
+
+sync_api = pytest.importorskip("playwright.sync_api", reason="pip install playwright to drive the page")
+
+pytestmark = [pytest.mark.webui, pytest.mark.slow]
+
+SIZES = {"sd1": 512, "sd2v": 768, "sdxl": 1024}
+"""Checkpoint -> what a scan of large pictures proposes."""
+
+
+@pytest.fixture(scope="module")
+def webui(
+    installation: Installation, tiny_checkpoints: TinyCheckpoints, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[WebUI]:
+    def prepare(data: Path) -> None:
+        tiny_checkpoints.lay_out(data, *SIZES, "refiner")
+
+    data, first = tmp_path_factory.mktemp("families_page"), tiny_checkpoints.path("sd1")
+    with running(installation, first, data, linked=True, page=True, prepare=prepare) as found:
+        no_live_previews(found)
+        yield found
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    if not CHROMIUM.exists():
+        pytest.skip(f"no browser at {CHROMIUM}")
+    with sync_api.sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=str(CHROMIUM), args=["--no-sandbox", "--disable-gpu"])
+        yield opened
+        opened.close()
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("large") / "aoi"
+    folder.mkdir()
+    for number in range(6):
+        Image.new("RGB", (1100, 1000), (40 * number, 90, 30)).save(folder / f"{number}.png")
+        (folder / f"{number}.txt").write_text("aoi, 1girl, smile", encoding="utf-8")
+    return folder
+
+
+def test_size_and_settings_follow_the_checkpoint(webui: WebUI, browser: Any, pictures: Path) -> None:
+    for name, size in SIZES.items():
+        webui.use(name)
+        visitor = Visitor(browser, webui.url)
+        page = visitor.page
+        visitor.open_tab("Data")
+        visitor.fill("pivotal_data_folder", pictures)
+        page.click("#pivotal_scan")
+        page.wait_for_selector("#pivotal_words_table input[value='aoi']", timeout=60_000)
+        page.wait_for_timeout(1500)
+        visitor.open_tab("Train")
+        page.wait_for_timeout(1500)
+        field = page.locator("#pivotal_data_resolution_px input").first
+        assert int(field.input_value()) == size, name
+        visitor.fill("pivotal_data_resolution_px", 448)
+        visitor.choose("pivotal_network_te_targets", "attention")
+        page.wait_for_timeout(2500)
+        told = page.locator("#pivotal_tab").first.inner_text()
+        assert f"draws {size}, and the pictures allow {size}" in told
+        assert ("lora_te2_" in told) == (name == "sdxl")
+        visitor.shot(f"family_{name}")
+        assert not visitor.own_errors
+        page.close()
+
+
+def test_a_checkpoint_that_cannot_be_trained_is_said_on_the_page(webui: WebUI, browser: Any, pictures: Path) -> None:
+    webui.use("refiner")
+    visitor = Visitor(browser, webui.url)
+    page = visitor.page
+    visitor.open_tab("Data")
+    visitor.fill("pivotal_data_folder", pictures)
+    page.click("#pivotal_scan")
+    page.wait_for_selector("#pivotal_words_table input[value='aoi']", timeout=60_000)
+    visitor.open_tab("Train")
+    page.wait_for_timeout(1500)
+    page.click("#pivotal_train")
+    page.get_by_text("Choose the base checkpoint to train").first.wait_for(timeout=30_000)
+    visitor.shot("family_refiner")
+    assert not visitor.own_errors
+    page.close()
+    webui.use("sd1")
+    assert webui.txt2img("a face", steps=2).image.size == (64, 64)

@@ -1,0 +1,71 @@
+"""Checkpoints that cannot be trained: one clear sentence before anything starts, and the web UI works on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from examples import experiment
+from examples.avatars import make
+from lib_pivotal.config import Run, run_to_dict
+from tests.live.conftest import Installation, RequestFailedError, TinyCheckpoints, WebUI, no_live_previews, running
+from tests.live.test_tab import same, trained
+
+pytestmark = [pytest.mark.webui, pytest.mark.slow]
+
+REFUSED = {
+    "refiner": r"refiner is SDXL's refiner, .*Choose the base checkpoint",
+    "unmarked": r"tensor `v_pred` .*Put a unmarked\.yaml with VScaling beside it",
+    "pix2pix": r"pix2pix is made for instruct-pix2pix .*8 channels.*Choose the plain checkpoint",
+    "depth": r"depth is made for depth-to-image .*5 channels.*Choose the plain checkpoint",
+    "unclip": r"unclip is an unCLIP checkpoint, .*Choose the plain checkpoint",
+}
+"""Name of the checkpoint -> what it is, and what to do."""
+
+
+@pytest.fixture(scope="module")
+def webui(
+    installation: Installation, tiny_checkpoints: TinyCheckpoints, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[WebUI]:
+    def prepare(data: Path) -> None:
+        tiny_checkpoints.lay_out(data, "sd1", *REFUSED)
+
+    data = tmp_path_factory.mktemp("refused")
+    with running(installation, tiny_checkpoints.path("sd1"), data, linked=True, prepare=prepare) as found:
+        no_live_previews(found)
+        yield found
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    characters, _ = make.choose_words(1)
+    setup = experiment.Setup(tuple(characters), (), seed=0)
+    setup = replace(setup, steps=2, pictures=2, batch_size=1, vectors=2, init="random")
+    return experiment.make_run(setup, experiment.write_dataset(setup, tmp_path_factory.mktemp("a") / "pictures"), "p")
+
+
+@pytest.mark.parametrize("name", list(REFUSED))
+def test_refused_with_reason_and_remedy(webui: WebUI, run: Run, name: str) -> None:
+    webui.use("sd1")
+    picture = webui.txt2img("a face", steps=4).image
+    webui.use(name)
+    runs, before = webui.data / "pivotal_runs", len(webui.log_text())
+    made = sorted(runs.rglob("*"))
+    for route in ("runs", "runs/preflight"):
+        with pytest.raises(RequestFailedError, match=f": 400 .*{REFUSED[name]}") as told:
+            webui.call(f"/pivotal/v1/{route}", run_to_dict(run))
+        sentence = str(json.loads(str(told.value).split(": 400 ", 1)[1])["detail"])
+        assert "\n" not in sentence and len(sentence) < 400, sentence
+    assert sorted(runs.rglob("*")) == made, "nothing has started"
+    assert "Traceback" not in webui.log_text()[before:]
+    webui.use("sd1")
+    assert same(webui.txt2img("a face", steps=4).image, picture)
+
+
+def test_training_works_after_all_of_them(webui: WebUI, run: Run) -> None:
+    webui.use("sd1")
+    assert trained(webui, run)["step"] == run.schedule.max_steps
