@@ -41,10 +41,10 @@
 
     // ---- events that must not be lost ----
     // gradio drops a click while the same event goes on, and answers may overtake one another: so each event of these
-    // is sent again when it was asked for while it went on. Each answer changes its element (page.answer).
+    // is sent again when it was asked for while it went on. Each answer changes an element of its own (page.answered).
 
     const AGAIN_MS = 3000;
-    const ROUNDS = {check: "facts", gallery_show: "filters", tags_show: "tags"};
+    const ROUNDS = ["check", "gallery_show", "tags_show"];
     const rounds = {};
 
     function redraw(name) {
@@ -56,12 +56,17 @@
         round.timer = setTimeout(() => answered(name, true), AGAIN_MS);
     }
 
-    function answered(name, again = false) {
+    function answered(name, lost = false) {
         const round = rounds[name];
         if (!round?.asked) return;
         clearTimeout(round.timer);
         round.asked = 0;
-        if (round.again || again) setTimeout(() => redraw(name), 0);
+        if (round.again || lost) setTimeout(() => redraw(name), 0);
+    }
+
+    // only if it goes on: what it will answer is old by now
+    function again(name) {
+        if (rounds[name]?.asked) redraw(name);
     }
 
     function data(id) {
@@ -296,7 +301,7 @@
         page.addEventListener("input", (event) => {
             if (event.target.closest("#pivotal_name")) check();
         });
-        for (const [name, id] of Object.entries(ROUNDS)) watch(id, () => answered(name));
+        for (const name of ROUNDS) watch(name + "_answered", () => answered(name));
         watch("facts", showFaults);
         watch("words_table", showFaults);
         watch("beat", beat);
@@ -319,7 +324,7 @@
     }
 
     // for the other scripts of this page
-    window.pivotalPage = {find, click, write, ask, redraw, data, watch, clicks: CLICKS};
+    window.pivotalPage = {find, click, write, ask, redraw, again, data, watch, clicks: CLICKS};
 
     if (typeof onUiLoaded === "function") onUiLoaded(start);
     else whenThere();

@@ -254,10 +254,8 @@
             mark();
         });
         watch("thumbs_given", given);
-        watch("tags", () => {
-            want();
-            moved();
-        });
+        watch("tags", want);
+        watch("tags_move_answered", moved);
         watch("words_table", keepOpen);
         find("words_table")?.addEventListener("click", (event) => setTimeout(() => noteOpen(event), 0));
         page.addEventListener("change", (event) => {

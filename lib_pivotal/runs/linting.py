@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from lib_pivotal.config import Run
@@ -11,7 +12,7 @@ from lib_pivotal.data.findings import Finding, Remedy, of_problem
 from lib_pivotal.data.lint import word_findings
 from lib_pivotal.data.lint_pictures import Length, overruns, too_small
 from lib_pivotal.data.pruning import Wording
-from lib_pivotal.data.records import Dataset, Picture
+from lib_pivotal.data.records import Dataset, Picture, Problem
 from lib_pivotal.later import later
 from lib_pivotal.runs.starvation import starvation
 
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 else:
     proposal = later("lib_pivotal.runs.proposal")
     preparing = later("lib_pivotal.training.prepare")
+
+ENOUGH_AGAINST = {"duplicate": ("skip", "skip_near"), "near_double": ("skip_near",)}
+"""Values of `data.duplicates` that leave all but one of such pictures out."""
 
 
 def findings(
@@ -34,7 +38,7 @@ def findings(
 ) -> list[Finding]:
     """Every finding; `placed` and `lengths` by key, `trained` without pictures that are held out."""
     vectors = {word.name: word.vectors for word in run.words}
-    found = [of_problem(problem) for problem in dataset.problems]
+    found = [_of_file(run, problem) for problem in dataset.problems]
     found += wording.once("findings", None, lambda: word_findings(wording))
     found += starvation(run, trained, wording.words_of)
     found += too_small(
@@ -50,6 +54,18 @@ def findings(
         shuffled=run.data.shuffle_tags,
     )
     return found + _of_training(run, dataset)
+
+
+def _of_file(run: Run, problem: Problem) -> Finding:
+    """What the scan says; of pictures that are there twice only one need be drawn, from the next scan on."""
+    finding = of_problem(problem)
+    if problem.code not in ENOUGH_AGAINST:
+        return finding
+    enough = ENOUGH_AGAINST[problem.code]
+    if run.data.duplicates in enough:
+        return replace(finding, severity="info")
+    remedy = Remedy("set", "Draw one of them", {"path": "data.duplicates", "value": enough[0]})
+    return replace(finding, remedies=(remedy,))
 
 
 def _of_training(run: Run, dataset: Dataset) -> list[Finding]:

@@ -33,6 +33,7 @@ def planned(folder: Path | str, run: Run | None = None, *, mend: bool = False) -
     applied: list[str] = []
     if mend:
         run, applied = mended(run, lambda one: make_plan(dataset, one).at_least("warning"))
+        dataset = scan_pictures(run.data)  # a remedy may leave pictures out
     plan = make_plan(dataset, run)
     return plan, {**plan.as_dict(), "run": run_to_dict(run), "mended": applied}
 

@@ -91,22 +91,24 @@ class MemoryCount:
         return next(moment for moment in self.moments if moment.name == name)
 
 
-def count_memory(run: Run, host: Host, prepared: Prepared) -> MemoryCount:
-    """Count `run` on `host`, for which the model is borrowed; nothing is computed, nothing is changed.
+def count_memory(run: Run, host: Host, prepared: Prepared, *, as_gpu: bool = False) -> MemoryCount:
+    """Count `run` on `host`, for which the model is borrowed; nothing is changed.
+
+    `as_gpu` counts a host on the CPU as if it were on a GPU.
 
     Raises whatever the step raises, also where a module cannot work on tensors without numbers.
     """
     run = replace(run, words=prepared.words)
     with host.session(assemble.session_request(run)):
-        return _Counter(run, host, prepared).count()
+        return _Counter(run, host, prepared, as_gpu=as_gpu).count()
 
 
 class _Counter:
     """One run's count, inside its session."""
 
-    def __init__(self, run: Run, host: Host, prepared: Prepared) -> None:
+    def __init__(self, run: Run, host: Host, prepared: Prepared, *, as_gpu: bool) -> None:
         self._run, self._host, self._prepared = run, host, prepared
-        self._on_gpu = host.device.type == "cuda"
+        self._on_gpu = as_gpu or host.device.type == "cuda"
         modules = host.modules()
         self._weights = {part: weight_bytes(modules[part]) for part in ("unet", "text", "vae")}
         self._half_vae = any(p.dtype is not torch.float32 for vae in modules["vae"] for p in vae.parameters())
@@ -174,7 +176,7 @@ class _Counter:
         The text encoder's part is done in earnest where its weights are real: hosts remember what they made of a
         prompt, and must not remember tensors without numbers.
         """
-        tally, batch = Tally(), self._batch(size_px)
+        tally, batch = Tally(as_gpu=self._on_gpu), self._batch(size_px)
         text: Any = _Encoded()
         step = assemble.make_micro_step(self._run, self._host, network, text=text, denoiser=_Counted(self._host, tally))
         attached = contextlib.nullcontext() if network is None else network.attach()
@@ -205,7 +207,7 @@ class _Counter:
         """A group of pictures through the autoencoder; SDXL's in half precision as if it overflowed and ran in fp32."""
         width, height = size_px
         count = min(ENCODED_TOGETHER, len(self._prepared.pictures))
-        tally = Tally()
+        tally = Tally(as_gpu=self._on_gpu)
         with torch.no_grad(), self._numberless(), tally, self._host.codec.placed():
             pixels = torch.zeros(count, 3, height, width, device=self._host.device)
             self._host.codec.encode(pixels)
@@ -219,7 +221,7 @@ class _Counter:
         side, saving = self._run.data.resolution_px, self._run.saving
         names = [word.name for word in self._run.words if word.name in saving.preview_words] or self._run.words
         count = min(pictures_at_once(side, side), len(names) * max(1, len(saving.preview_prompts)))
-        tally = Tally()
+        tally = Tally(as_gpu=self._on_gpu)
         with torch.no_grad(), self._numberless(), tally, self._host.codec.placed():
             latents = torch.zeros(count, 4, side // 8, side // 8, device=self._host.device)
             self._host.codec.decode(latents)

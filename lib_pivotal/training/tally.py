@@ -28,11 +28,12 @@ class Tally(TorchDispatchMode):
 
     Not seen: what is there already, what kernels take for themselves. The latter is estimated where it is large: see
     `workspace_bytes`. Code that asks a fake tensor for its number ("is all of it finite?") is answered with 1, so that
-    it can be counted.
+    it can be counted. `as_gpu` estimates as for a GPU's kernels, whatever the device.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, as_gpu: bool = False) -> None:
         super().__init__()
+        self._as_gpu = as_gpu
         self._kind = WORKING
         self._events: list[tuple[int, int]] = []
         self._kinds: dict[int, str] = {}
@@ -78,7 +79,7 @@ class Tally(TorchDispatchMode):
             for tensor in tree_leaves(result):
                 if isinstance(tensor, Tensor):
                     self._add(tensor)
-            self._add_workspace(workspace_bytes(func, args, result))
+            self._add_workspace(workspace_bytes(func, args, result, as_gpu=self._as_gpu))
         return result
 
     def _add(self, tensor: Tensor) -> None:
@@ -121,7 +122,7 @@ def _key(tensor: Tensor) -> int:
     return int(tensor.untyped_storage()._cdata)
 
 
-def workspace_bytes(func: Any, args: Any, result: Any) -> int:
+def workspace_bytes(func: Any, args: Any, result: Any, *, as_gpu: bool = False) -> int:
     """What a kernel takes for itself beside its results, where that can be large.
 
     Convolutions: on a CPU, oneDNN brings the weights into its own order (measured: exactly their size); in half
@@ -133,11 +134,11 @@ def workspace_bytes(func: Any, args: Any, result: Any) -> int:
     name = func._schema.name
     if name in ("aten::convolution", "aten::convolution_backward"):
         own, weight = (args[0], args[1]) if name == "aten::convolution" else (args[1], args[2])
-        if own.device.type != "cuda":
+        if own.device.type != "cuda" and not as_gpu:
             return _bytes(weight) if own.dtype is torch.float32 else _columns_bytes(own, weight, result, args)
         made = result if name == "aten::convolution" else args[0]
         return _bytes(own) + _bytes(weight) + _bytes(made)
-    if "attention" in name and "backward" in name and args[1].device.type == "cuda":
+    if "attention" in name and "backward" in name and (as_gpu or args[1].device.type == "cuda"):
         return int(args[1].numel() * torch.float32.itemsize)
     return 0
 

@@ -26,7 +26,8 @@ def summary(dataset: Dataset, words: int, findings: int) -> str:
     things = "nothing to look at" if not findings else f"{findings} thing{'s' if findings != 1 else ''} to look at"
     pictures = f"{len(dataset):,} picture{'s' if len(dataset) != 1 else ''}".replace(",", " ")
     count = f"{words} word{'s' if words != 1 else ''}"
-    return f'<div class="pivotal-summary"><b>{pictures}</b> · <b>{count}</b> · {things}</div>'
+    layout = f" · read as {escape(dataset.title)}" if dataset.title else ""
+    return f'<div class="pivotal-summary"><b>{pictures}</b> · <b>{count}</b> · {things}{layout}</div>'
 
 
 def problems_list(findings: Sequence[Finding]) -> str:

@@ -50,10 +50,11 @@ def bind_gallery_panel(page: Page) -> None:
     parts, form = page.parts, page.form
 
     def show(query: str, number: str, *values: Any) -> list[str]:
-        return gallery_outputs(page, page.read(values)[0], query, number)
+        return [*gallery_outputs(page, page.read(values)[0], query, number), answer()]
 
     inputs = [parts["filter"], parts["gallery_page"], *form.components]
-    quiet(parts["gallery_show"].click, show, inputs, [parts[name] for name in GALLERY_PARTS])
+    outputs = [*(parts[name] for name in GALLERY_PARTS), page.answered("gallery_show")]
+    quiet(parts["gallery_show"].click, show, inputs, outputs)
 
     def thumbs(wanted: str, folder: str) -> str:
         dataset = page.desk.dataset(folder or "")
@@ -74,7 +75,7 @@ def gallery_outputs(page: Page, run: Run, query: str = "", number: str = "0") ->
     """Filters and a page of thumbnails; the page after it is made ready."""
     survey = page.desk.survey(run)
     if survey is None:
-        return [answer(), ""]
+        return ["", ""]
     findings = page.desk.findings(run)
     problems = [finding.keys for finding in findings]
     parts, places = places_of(survey, query, problems)
@@ -86,7 +87,7 @@ def gallery_outputs(page: Page, run: Run, query: str = "", number: str = "0") ->
     )
     facets = survey.index.facets(places, problems)
     return [
-        answer(dataset_html.filters(facets, parts, findings, shown=len(places), total=len(survey.dataset))),
+        dataset_html.filters(facets, parts, findings, shown=len(places), total=len(survey.dataset)),
         dataset_html.gallery(survey, places, page=shown),
     ]
 

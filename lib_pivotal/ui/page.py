@@ -83,6 +83,10 @@ class Page:
         )
         return self.parts[name]
 
+    def answered(self, event: str) -> Any:
+        """The last output of an event that `pivotal.js` waits for; its handler fills it with `answer()`."""
+        return self.html(f"{event}_answered", classes=["pivotal-hidden"])
+
     def html(self, name: str, value: str = "", *, classes: Sequence[str] = ()) -> Any:
         """A piece of HTML that is filled later."""
         self.parts[name] = gr.HTML(value, elem_id=f"pivotal_{name}", elem_classes=["pivotal-html", *classes])
@@ -93,9 +97,9 @@ class Page:
         return self.form.read(values)
 
 
-def answer(html: str = "") -> str:
+def answer() -> str:
     """HTML that differs from any before: by its change `pivotal.js` knows that an event was answered."""
-    return f'<div hidden data-answer="{secrets.token_hex(4)}"></div>{html}'
+    return f'<div data-answer="{secrets.token_hex(4)}"></div>'
 
 
 def payload(value: Any) -> str:
@@ -142,7 +146,7 @@ def _link(path: str) -> str:
 def facts_of(checked: Checked) -> str:
     """For `pivotal.js`: marks on fields, and the draws of each word."""
     faults = [{"field": fault.field, "text": fault_text(fault)} for fault in checked.faults]
-    return answer() + payload(
+    return payload(
         {"faults": faults, "draws": {name: words_html.draws_bar(draws) for name, draws in checked.draws.items()}}
     )
 

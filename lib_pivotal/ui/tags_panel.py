@@ -26,6 +26,7 @@ else:
 TAGS_PARTS = ("tags_box", "tags")
 AFTER_MOVE_JS = """() => {
     for (const name of ["check", "gallery_show"]) window.pivotalPage?.redraw(name);
+    window.pivotalPage?.again("tags_show");
 }"""
 
 
@@ -46,22 +47,23 @@ def bind_tags_panel(page: Page) -> None:
     parts, form = page.parts, page.form
 
     def show(view: str, *values: Any) -> list[Any]:
-        return tags_outputs(page, page.read(values)[0], view)
+        return [*tags_outputs(page, page.read(values)[0], view), answer()]
 
     inputs = [parts["tags_view"], *form.components]
-    quiet(parts["tags_show"].click, show, inputs, [parts[name] for name in TAGS_PARTS])
+    outputs = [*(parts[name] for name in TAGS_PARTS), page.answered("tags_show")]
+    quiet(parts["tags_show"].click, show, inputs, outputs)
 
     def move(asked: str, view: str, *values: Any) -> list[Any]:
         run = page.read(values)[0]
         try:
             run = moved(page, run, json.loads(asked or "{}"))
         except PivotalError as error:
-            return [unchanged(), unchanged(), unchanged(), answer(error_html(error))]
+            return [unchanged(), unchanged(), unchanged(), error_html(error), answer()]
         rows = page.desk.rows(run)
         table = words_html.words_table(rows, page.desk.draws(run))
-        return [words_html.words_json(run.words), table, *tags_outputs(page, run, view)]
+        return [words_html.words_json(run.words), table, *tags_outputs(page, run, view), answer()]
 
-    outputs = [form["words"], parts["words_table"], *(parts[name] for name in TAGS_PARTS)]
+    outputs = [form["words"], parts["words_table"], *outputs[:-1], page.answered("tags_move")]
     event = quiet(parts["tags_move_now"].click, move, [parts["tags_move"], *inputs], outputs)
     event.then(fn=None, _js=AFTER_MOVE_JS, queue=False)
 
@@ -92,7 +94,7 @@ def tags_outputs(page: Page, run: Run, view: str = "{}") -> list[Any]:
     survey = page.desk.survey(run)
     names = [word.name for word in run.words]
     if survey is None or not names:
-        return [gr.update(visible=False), answer()]
+        return [gr.update(visible=False), ""]
     try:
         wanted = json.loads(view or "{}")
     except json.JSONDecodeError:
@@ -103,7 +105,7 @@ def tags_outputs(page: Page, run: Run, view: str = "{}") -> list[Any]:
     table = tags_html.tag_table(word, everything=bool(wanted.get("all")))
     beside = tags_html.examples(survey, word, writer, page=number if isinstance(number, int) else 0)
     body = f'<div class="pivotal-tags"><div>{table}</div><div>{beside}</div></div>'
-    return [gr.update(visible=True), answer(tags_html.word_chips(names, chosen, writer) + body)]
+    return [gr.update(visible=True), tags_html.word_chips(names, chosen, writer) + body]
 
 
 def _first_that_takes(rows: Any, names: list[str]) -> str:

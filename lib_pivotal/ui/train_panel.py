@@ -15,7 +15,18 @@ from lib_pivotal.later import later
 from lib_pivotal.runs.presets import PRESETS, load_preset, save_preset
 from lib_pivotal.ui.data_panel import DATA_PARTS, data_outputs
 from lib_pivotal.ui.form import GROUPS
-from lib_pivotal.ui.page import CHECK_JS, Page, error_html, facts_of, faults_list, message, note, quiet, unchanged
+from lib_pivotal.ui.page import (
+    CHECK_JS,
+    Page,
+    answer,
+    error_html,
+    facts_of,
+    faults_list,
+    message,
+    note,
+    quiet,
+    unchanged,
+)
 from lib_pivotal.ui.plan_panel import PLAN_PARTS, plan_outputs
 from lib_pivotal.ui.run_html import clock
 
@@ -93,9 +104,9 @@ def bind_train_panel(page: Page) -> None:
 
     def check(*values: Any) -> list[Any]:
         run, faults = page.read(values)
-        return [*check_outputs(page, run, faults), *plan_outputs(page, run)]
+        return [*check_outputs(page, run, faults), *plan_outputs(page, run), answer()]
 
-    checked = [*shown, *(parts[name] for name in PLAN_PARTS)]
+    checked = [*shown, *(parts[name] for name in PLAN_PARTS), page.answered("check")]
     quiet(page.hidden_button("check").click, check, form.components, checked)
     _bind_presets(page)
     _bind_loading(page)
@@ -226,8 +237,10 @@ def _bind_loading(page: Page) -> None:
         except (PivotalError, OSError) as error:
             return [*(unchanged() for _ in form.components), error_html(error), *(unchanged() for _ in DATA_PARTS)]
         try:
-            page.desk.scan(run.data.folder, run.data)
-            text, level = f"Loaded from {path.name}.", "ok"
+            text, level = f"Loaded from {path.name}. Give the folder of pictures on the Data page.", "ok"
+            if run.data.folder:
+                page.desk.scan(run.data.folder, run.data)
+                text = f"Loaded from {path.name}."
         except PivotalError as error:
             text, level = f"Loaded from {path.name}; but its pictures are not here: {error}", "warning"
         return [*form.write(run), message(text, level) + report, *data_outputs(page, run)]

@@ -37,10 +37,10 @@ def build_writing_panel(page: Page) -> None:
         gr.HTML(f'<div class="pivotal-note info">{WHAT}</div>', elem_classes=["pivotal-html"])
         with gr.Row(elem_classes=["pivotal-tools"]):
             parts["writing_look"] = gr.Button(
-                "Show what would change", size="sm", elem_id="pivotal_writing_look", min_width=180, scale=0
+                "Show what would change", size="sm", elem_id="pivotal_writing_look", min_width=230, scale=0
             )
             parts["writing_back"] = gr.Button(
-                "Take the last writing back", size="sm", elem_id="pivotal_writing_back", min_width=180, scale=0
+                "Take the last writing back", size="sm", elem_id="pivotal_writing_back", min_width=230, scale=0
             )
         page.html("writing_shown")
         with gr.Row(visible=False, elem_classes=["pivotal-tools"], elem_id="pivotal_writing_box") as box:

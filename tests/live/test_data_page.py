@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,13 +11,17 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from tests.live.conftest import Installation, WebUI, running
+from lib_pivotal.runs.manager import RunManager
+from lib_pivotal.standalone.page import StandaloneStudio
+from lib_pivotal.ui.alone import serve
+from tests.live.conftest import ROOT, Installation, WebUI, running
 from tests.live.test_tab_page import CHROMIUM, Visitor
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="pip install playwright to drive the page")
 
 pytestmark = [pytest.mark.webui, pytest.mark.slow]
 
+CHECKPOINT = ROOT / "examples" / "avatars" / "weights" / "avatars.safetensors"
 PLACES = ("park", "sea", "sky", "city", "hill", "night", "beach", "school")
 
 
@@ -44,19 +49,22 @@ def test_a_folder_becomes_a_plan(webui: WebUI, folder: Path) -> None:
         pytest.skip(f"no browser at {CHROMIUM}")
     with sync_api.sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=["--no-sandbox", "--disable-gpu"])
-        visitor = Visitor(browser, webui.url)
-        visitor.open_tab("Data")
-        visitor.fill("pivotal_data_folder", folder)
-        visitor.page.click("#pivotal_scan")
-        visitor.page.wait_for_selector("#pivotal_plan .row", timeout=60_000)
-        _thumbnails_and_filters(visitor)
-        _keys(visitor)
-        _a_tag_moved(visitor)
-        _plan_and_remedy(visitor)
-        _scan_again(visitor)
-        visitor.shot("data")
-        assert not visitor.own_errors
+        _visit(Visitor(browser, webui.url), folder)
         browser.close()
+
+
+def _visit(visitor: Visitor, folder: Path) -> None:
+    visitor.open_tab("Data")
+    visitor.fill("pivotal_data_folder", folder)
+    visitor.page.click("#pivotal_scan")
+    visitor.page.wait_for_selector("#pivotal_plan .row", timeout=60_000)
+    _thumbnails_and_filters(visitor)
+    _keys(visitor)
+    _a_tag_moved(visitor)
+    _plan_and_remedy(visitor)
+    _scan_again(visitor)
+    visitor.shot("data")
+    assert not visitor.own_errors
 
 
 def _cells(page: Any) -> int:
@@ -140,8 +148,8 @@ def _plan_and_remedy(visitor: Visitor) -> None:
     page.wait_for_selector("#pivotal_plan >> text=60 steps", timeout=15_000)
     page.wait_for_selector("#pivotal_plan .row.low", timeout=15_000)
     button = page.locator("#pivotal_findings [data-remedy]", has_text="steps").first
-    label = button.inner_text()
-    button.click()
+    label = button.text_content()
+    button.dispatch_event("click")  # it may be among the folded ones
     page.wait_for_selector(f"#pivotal_plan >> text={label.split()[1]} steps", timeout=15_000)
     page.wait_for_selector("#pivotal_plan .row.low", state="detached", timeout=15_000)
 
@@ -155,3 +163,35 @@ def _scan_again(visitor: Visitor) -> None:
         for word in json.loads(page.locator("#pivotal_words input, #pivotal_words textarea").input_value())
     }
     assert words["hana"]["keep"] == ["green hair"]
+
+
+class AloneVisitor(Visitor):
+    """The same on the page that stands alone: no web UI, no tabs around."""
+
+    def __init__(self, browser: Any, url: str) -> None:
+        self.page = browser.new_page(viewport={"width": 1280, "height": 1000})
+        self.errors: list[str] = []
+        self.page.on("pageerror", lambda error: self.errors.append(str(error)))
+        self.page.goto(f"{url}/?__theme=dark", wait_until="domcontentloaded", timeout=120_000)
+        self.page.wait_for_selector("#pivotal_tab[data-greeted]", timeout=60_000)
+
+    def open_tab(self, name: str) -> None:
+        self.page.locator("#pivotal_tabs > div > button", has_text=name).first.click()
+        self.page.wait_for_timeout(500)
+
+
+def test_the_same_on_the_page_that_stands_alone(folder: Path, tmp_path: Path) -> None:
+    if not CHROMIUM.exists():
+        pytest.skip(f"no browser at {CHROMIUM}")
+    manager = RunManager(StandaloneStudio(CHECKPOINT, tmp_path / "out"))
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    served = serve(manager, root=ROOT, port=port, forever=False)
+    try:
+        with sync_api.sync_playwright() as playwright:
+            browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=["--no-sandbox", "--disable-gpu"])
+            _visit(AloneVisitor(browser, f"http://127.0.0.1:{port}"), folder)
+            browser.close()
+    finally:
+        served.close()

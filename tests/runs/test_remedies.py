@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from lib_pivotal.config import DataConfig, Run, ScheduleConfig, WordConfig
 from lib_pivotal.data.findings import Finding, Remedy
-from lib_pivotal.data.records import Dataset, Picture
+from lib_pivotal.data.records import Dataset, Picture, Problem
 from lib_pivotal.errors import ConfigError, DataError
 from lib_pivotal.runs.plan import make_plan
 from lib_pivotal.runs.remedies import apply_remedy, mended
@@ -20,6 +21,12 @@ def dataset(*captions: tuple[str, str], side: int = 512) -> Dataset:
     pictures = tuple(Picture(f"{c}/{n}.png", Path("x"), text, side, side, c) for n, (c, text) in enumerate(captions))
     concepts = {c: tuple(p.key for p in pictures if p.concept == c) for c, _ in captions}
     return Dataset(Path("d"), pictures, concepts, ())
+
+
+def told(data: Dataset, code: str) -> Dataset:
+    """With something that the scan says of the first two pictures."""
+    keys = tuple(picture.key for picture in data.pictures[:2])
+    return replace(data, problems=(Problem("warning", code, "the same", keys),))
 
 
 def run_of(*words: WordConfig | str, steps: int = 2000, **data: object) -> Run:
@@ -56,6 +63,8 @@ CASES = [
         dataset(*((c, f"{t}, hana") for c, t in AOI), *AOI, *HANA),
         run_of(WordConfig("aoi", vectors=50), WordConfig("hana", vectors=40)),
     ),
+    ("duplicate", told(dataset(*AOI, *HANA), "duplicate"), run_of("aoi", "hana")),
+    ("near_double", told(dataset(*AOI, *HANA), "near_double"), run_of("aoi", "hana", duplicates="skip")),
     ("mirrored", dataset(*((c, f"{t}, eyepatch") for c, t in AOI), *HANA), run_of("aoi", "hana", flip=True)),
 ]
 

@@ -59,3 +59,15 @@ def test_captions_are_shown_written_and_taken_back(two_words_folder: Path, tmp_p
     assert _texts(two_words_folder) == before
     with pytest.raises(DataError, match="nothing to take back"):
         verbs.captions_taken_back(two_words_folder, home=tmp_path / "home")
+
+
+def test_doubles_are_left_out_by_their_remedy(two_words_folder: Path) -> None:
+    first = sorted(two_words_folder.rglob("*.png"))[0]
+    copy = first.with_name("copy.png")
+    copy.write_bytes(first.read_bytes())
+    copy.with_suffix(".txt").write_bytes(first.with_suffix(".txt").read_bytes())
+    plan, answer = verbs.planned(two_words_folder)
+    assert "duplicate" in {f.kind for f in plan.at_least("warning")}
+    better, answer = verbs.planned(two_words_folder, mend=True)
+    assert "Draw one of them" in answer["mended"] and len(better.pictures) < len(plan.pictures)
+    assert "duplicate" not in {f.kind for f in better.at_least("warning")}

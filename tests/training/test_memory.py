@@ -181,4 +181,13 @@ def test_previews_and_class_pictures_count(two_words_folder):
     count = count_memory(run, host, prepare_pictures(run))
     assert count.moment("drawing pictures").total_bytes > 0
     assert count.largest.total_bytes == count.total_bytes == max(moment.total_bytes for moment in count.moments)
-    assert all(set(moment.parts) <= set(PARTS) for moment in count.moments) and CONTEXT_BYTES > 0
+    assert all(set(moment.parts) <= set(PARTS) and "vae" in moment.parts for moment in count.moments)
+
+
+def test_as_on_a_gpu_the_autoencoder_is_away_from_steps_and_cuda_has_its_share(two_words_folder):
+    host, run = make_host("sdxl", torch.float16), make_run(two_words_folder)
+    plain, gpu = (count_memory(run, host, prepare_pictures(run), as_gpu=as_gpu) for as_gpu in (False, True))
+    step, encoding = gpu.moment("a step").parts, gpu.moment("encoding pictures").parts
+    assert "vae" not in step and encoding["vae"] == plain.moment("a step").parts["vae"]
+    assert step["context"] == encoding["context"] == CONTEXT_BYTES
+    assert step["kept_unet"] == pytest.approx(plain.moment("a step").parts["kept_unet"], rel=0.01)
