@@ -110,7 +110,7 @@ def take_pictures(sheet: Sheet, plain: Mapping[str, Any], origin: Origin) -> Non
         except ConfigError as error:
             sheet.remark(f"The concepts {path.name} cannot be read: {error.faults[0].problem}.")
         else:
-            sheet.taken("concept_file_name", "data.folder", str(path), "the Data page reads OneTrainer's concepts itself")
+            sheet.taken("concept_file_name", "data.folder", str(path), "a scan reads OneTrainer's concepts itself")
             concepts = None
     entries = [one for one in children(concepts) if isinstance(one, dict)]
     folders = [str(one.get("path", "")) for one in entries if one.get("path") and one.get("enabled", True)]
