@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from lib_pivotal.data.caption_tables import NOT_CAPTIONS, SUFFIXES, CaptionTable, read_table
-from lib_pivotal.data.captions import caption_from_name, read_text
+from lib_pivotal.data.captions import caption_from_name, read_captions, read_text
 from lib_pivotal.data.folders import Folder
 from lib_pivotal.data.metadata import NOTHING, Entry, clean, entry_of
 from lib_pivotal.data.records import ProblemList
@@ -106,19 +106,14 @@ class Captioner:
         if found is None:
             return None
         try:
-            text, remark = read_text(found)
+            captions, remark = read_captions(found, self._lines)
         except OSError as error:
             message = f"{found.name}: the caption cannot be read ({error.strerror}). Mend its permissions."
             self._problems.say("error", "caption_unreadable", message, [shown])
             return ()
         if remark:
             self._problems.say("warning", "caption_encoding", f"{found.name} {remark}.", [shown])
-        lines = [stripped for line in text.splitlines() if (stripped := line.strip().strip(",").strip())]
-        if not lines:
-            return ()
-        if self._lines == "join":
-            return (", ".join(lines),)
-        return tuple(dict.fromkeys(lines)) if self._lines == "draw" else (lines[0],)
+        return captions
 
     def _of_meta(self, path: Path, shown: str) -> Entry:
         found = self._folder.meta_file(path)

@@ -12,11 +12,18 @@ _KANA = re.compile("[\u3041-\u30ff]")
 _CAMERA_NAME = re.compile(r"^(img|dsc|dscn|image|screenshot|photo|pic|untitled)?[\W_\d]*$", re.IGNORECASE)
 
 
-def read_caption(path: Path) -> tuple[str, str]:
-    """Read a caption file: its text, several lines joined by commas, and a remark ("" if all was well)."""
+def read_captions(path: Path, lines: str = "join") -> tuple[tuple[str, ...], str]:
+    """Read a caption file: its captions, none if it is blank, and a remark ("" if all was well).
+
+    `lines`: what several lines are: `join` one caption with commas between, `draw` one each, `first` the first alone.
+    """
     text, remark = read_text(path)
-    lines = [stripped for line in text.splitlines() if (stripped := line.strip().strip(",").strip())]
-    return ", ".join(lines), remark
+    found = tuple(stripped for line in text.splitlines() if (stripped := line.strip().strip(",").strip()))
+    if lines == "join" and found:
+        found = (", ".join(found),)
+    elif lines == "first":
+        found = found[:1]
+    return tuple(dict.fromkeys(found)), remark
 
 
 def read_text(path: Path) -> tuple[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
@@ -108,15 +109,34 @@ def _named(reading: Reading, trees: Sequence[Tree]) -> tuple[str, str]:
     return trees[0], TITLES[trees[0]]
 
 
-def _look(path: Path, key: str, cache: ScanCache) -> tuple[Look | str, int]:
-    """A look at a file, from the cache if it did not change, or why there is none; and its size in bytes."""
+_Seen = tuple[Look | str, int]
+"""A look at a file, or why there is none; and its size in bytes."""
+
+
+def _looks(files: Sequence[Path], keys: Sequence[str], cache: ScanCache, *, workers: int) -> list[_Seen]:
+    """A look at each file: from the cache where it did not change, the others in threads."""
+    found: dict[int, _Seen] = {}
+    for index, (path, key) in enumerate(zip(files, keys, strict=True)):
+        with contextlib.suppress(OSError):  # said by `_look`
+            stat = path.stat()
+            if (known := cache.get(key, stat)) is not None:
+                found[index] = known, stat.st_size
+    missing = [index for index in range(len(files)) if index not in found]
+    if missing:
+        with ThreadPoolExecutor(max_workers=workers) as pool:  # Pillow releases the lock while it decodes
+            seen = pool.map(lambda index: _look(files[index], keys[index], cache), missing)
+            found.update(zip(missing, seen, strict=True))
+    cache.save()
+    return [found[index] for index in range(len(files))]
+
+
+def _look(path: Path, key: str, cache: ScanCache) -> _Seen:
+    """A look at a file that is not in the cache yet."""
     try:
         stat = path.stat()
-        known = cache.get(key, stat)
-        if known is None:
-            known = look(path)
-            cache.put(key, stat, known)
-        return known, stat.st_size
+        seen = look(path)
+        cache.put(key, stat, seen)
+        return seen, stat.st_size
     except DataError as error:
         return str(error), 0
     except OSError as error:
@@ -143,9 +163,7 @@ class _Scanner:
     def pictures(self, cache: ScanCache, *, workers: int) -> Iterable[tuple[Picture, Look, int]]:
         """Every usable picture with the look at it and its file's size; the others become problems."""
         keys = [self.folder.key(path) for path in self._files]
-        with ThreadPoolExecutor(max_workers=workers) as pool:  # Pillow releases the lock while it decodes
-            looks = list(pool.map(lambda path, key: _look(path, key, cache), self._files, keys))
-        cache.save()
+        looks = _looks(self._files, keys, cache, workers=workers)
         for path, key, (seen, size_bytes) in zip(self._files, keys, looks, strict=True):
             picture = self._picture(path, key, seen)
             if picture is not None and isinstance(seen, Look):

@@ -123,7 +123,10 @@ def _names(value: Any) -> list[str]:
 
 def _character(text: str) -> str:
     """kgrid's `name|appearance|outfit+outfit|...` in words: `name appearance, outfit outfit`; `none` is left out."""
-    name, *others = (part.replace("+", " ").strip() for part in text.split("|"))
+    name, *others = text.split("|")
     appearance, *rest = [part if part.lower() != "none" else "" for part in others] or [""]
-    joint = "" if appearance.startswith("_") or not appearance else " "  # `_x` belongs to the word's own name
-    return ", ".join(filter(None, [f"{name}{joint}{appearance}", *rest]))
+    if appearance.startswith("_"):  # it belongs to the word's own name
+        name = "_".join(f"{name}{appearance}".split())
+    elif appearance:
+        name = f"{name} {appearance}"
+    return ", ".join(filter(None, [name, *(part.replace("+", " ") for part in rest)]))

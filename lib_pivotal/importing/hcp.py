@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from lib_pivotal.importing.common import Origin, new_word, set_optimizer, set_precision, set_rate, vectors_of
+from lib_pivotal.importing.common import Origin, set_optimizer, set_precision, set_rate
 from lib_pivotal.importing.hcp_data import take_data
 from lib_pivotal.importing.hcp_network import take_network
+from lib_pivotal.importing.hcp_words import take_words
 from lib_pivotal.importing.hcp_yaml import resolve
-from lib_pivotal.importing.reading import flag, leaves, number, whole
+from lib_pivotal.importing.reading import flag, number, whole
 from lib_pivotal.importing.report import shown
 from lib_pivotal.importing.sheet import Rule, Sheet, apply_rules, aside, choices, missing, to
 
@@ -37,6 +36,13 @@ KNOWN_BASES: Mapping[str, Mapping[str, Any]] = MappingProxyType(
                 "scheduler_pt": "${.scheduler}",
             },
             "model": {"tokenizer_repeats": 2, "gradient_checkpointing": True, "clip_skip": 0, "clip_final_norm": True},
+        },
+        "lora_conventional.yaml": {
+            "_base_": ["train_base.yaml", "tuning_base.yaml"],
+            "train": {"scheduler": {**_SCHEDULER, "name": "constant_with_warmup", "num_warmup_steps": 50}},
+            "model": {"tokenizer_repeats": 1},
+            "lora_unet": [{"lr": 1e-4, "rank": 8, "layers": [r"re:.*\.attn.?$", r"re:.*\.ff$"]}],
+            "lora_text_encoder": [{"lr": 1e-5, "rank": 4, "layers": [r"re:.*self_attn$", r"re:.*mlp$"]}],
         },
         "tuning_base.yaml": {"tokenizer_pt": {"emb_dir": "embs/", "train": []}},
         "base_dataset.yaml": {},
@@ -100,7 +106,7 @@ def import_hcp(
     _take_optimizers(sheet)
     _take_loss(sheet)
     _take_model(sheet)
-    _take_words(sheet, merged.plain, origin, rates_factor_words)
+    take_words(sheet, merged.plain, origin, rates_factor_words)
     take_network(sheet, merged.plain, factor)
     take_data(sheet, merged.plain, origin)
     apply_rules(sheet, RULES)
@@ -336,72 +342,6 @@ def _take_model(sheet: Sheet) -> None:
             missing("the average's warm-up has its own rule here")(sheet, key, sheet.get(key))
         if key.endswith(("._target_", "._partial_")):
             sheet.honoured(key, "how the average is made")
-
-
-# ---- words ----
-
-
-def _take_words(sheet: Sheet, plain: Mapping[str, Any], origin: Origin, factor: float) -> None:
-    tokenizer = plain.get("tokenizer_pt")
-    written = tokenizer.get("train") if isinstance(tokenizer, dict) else None
-    items = [item for item in written if isinstance(item, dict)] if isinstance(written, list) else []
-    folder = origin.find(sheet.get("tokenizer_pt.emb_dir")) if items else None
-    sheet.note("tokenizer_pt.emb_dir", "ignored" if folder is None else "taken", _folder_told(folder, items))
-    if not items:
-        sheet.honoured("tokenizer_pt.train", "no words are trained")
-        return
-    rates = [number(item.get("lr")) or 0.0 for item in items]
-    common = max(rates) * factor
-    if sheet.put("words_common.lr", common):
-        sheet.remark(f"The words' rate {common:g} is out of range; it stays {sheet.read('words_common.lr'):g}.")
-    negative = _negative_words(plain)
-    words: list[dict[str, Any]] = []
-    for place, (item, rate) in enumerate(zip(items, rates, strict=True)):
-        index, key = len(words), f"tokenizer_pt.train.{place}"
-        if str(item.get("name")) in negative:
-            for inner in sheet.keys_under(key):
-                sheet.refused(inner, "the negative word of DreamArtist has no use here")
-            continue
-        word, told = new_word(item.get("name", ""), [known["name"] for known in words])
-        words.append(word)
-        start = _start_of_word(word, str(item.get("name", "")), folder)
-        word["lr_factor"] = rate / max(rates) if max(rates) else 1.0
-        if told:
-            sheet.remark(f"Captions must say {word['name']} where they said {item.get('name')}.")
-        sheet.note(
-            f"{key}.name",
-            "translated" if told or start else "taken",
-            "; ".join(filter(None, [told, start])),
-            f"words.{index}.name = {word['name']}",
-        )
-        why = f"× {factor:g} by scale_lr_pt" if factor != 1 else ""
-        share = f", words.{index}.lr_factor = {word['lr_factor']:g}" if word["lr_factor"] != 1 else ""
-        sheet.note(f"{key}.lr", "translated" if why else "taken", why, f"words_common.lr = {common:g}{share}")
-    sheet.put("words", words)
-
-
-def _negative_words(plain: Mapping[str, Any]) -> set[str]:
-    """The second of each pair in `word_names: {pt1: [word, negative word]}`."""
-    names = (value for key, value in leaves(plain.get("data", {})) if ".word_names." in key)
-    return {str(value[1]) for value in names if isinstance(value, list) and len(value) == 2 and value[1]}
-
-
-def _folder_told(folder: Path | None, items: list[Any]) -> str:
-    if not items:
-        return "no words are trained"
-    return f"words are looked for in {folder.name}" if folder else "this folder is not here; words begin anew"
-
-
-def _start_of_word(word: dict[str, Any], name: str, folder: Path | None) -> str:
-    """Begin with the file that HCP would begin with, where it is here; returns what was done."""
-    path = folder / f"{name}.pt" if folder and re.fullmatch(r"[\w. -]{1,80}", name) else None
-    if path is None or not path.is_file():
-        return f"its file is not here; set what it begins with and how many vectors it has ({word['vectors']} now)"
-    count = vectors_of(path)
-    if not count:
-        return f"{path.name} cannot be read as an embedding; set what the word begins with"
-    word["init_file"], word["vectors"] = str(path), count
-    return f"begins with {path.name}, {count} vectors"
 
 
 def _claim_plumbing(sheet: Sheet, used: set[str]) -> None:

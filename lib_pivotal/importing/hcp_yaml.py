@@ -24,6 +24,8 @@ MOST_ROUNDS = 12
 LONGEST_TEXT = 4096
 LARGEST_NUMBER = 1e12
 REMOVED = "---"
+UNDER_ALL = "train_base.yaml"
+"""What every chain of bases ends with: where a link is missing, so may be this one, and rates hang on it."""
 
 _REFERENCE = re.compile(r"\$\{([^${}]*)\}")
 _OPERATIONS: dict[type[ast.AST], Callable[[Any, Any], Any]] = {
@@ -57,6 +59,9 @@ def resolve(plain: Mapping[str, Any], place: Path | None, known_bases: Mapping[s
     """
     merged = Merged({})
     whole = _with_bases(copy.deepcopy(dict(plain)), place, known_bases, merged, depth=0)
+    if merged.missing and UNDER_ALL in known_bases:
+        whole = merge(copy.deepcopy(dict(known_bases[UNDER_ALL])), whole)
+        merged.remarks.append(f"Below all, what {UNDER_ALL} holds when nobody changed it was used.")
     whole = _without_removed(whole)
     _fill_references(whole, merged)
     check_size(whole, "the merged settings")

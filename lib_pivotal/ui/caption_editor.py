@@ -194,7 +194,8 @@ def _bind_save(page: Page, typed: list[Any]) -> None:
                     f"{before[2]}: the page shows another folder now. Scan the folder of this picture again"
                 )
             place = caption_files.save_caption(picture.path, text, before=before[1], backup=backup)
-            page.desk.recaption(run.data.folder, picture.key, captions.read_caption(place)[0])
+            found = captions.read_captions(place, run.data.caption_lines)[0]
+            page.desk.recaption(run.data.folder, picture.key, found)
         except PivotalError as error:
             return [unchanged(), error_html(error), *(unchanged() for _ in outputs[2:])]
         rows = page.desk.rows(run)

@@ -110,13 +110,16 @@ class Desk:
         with self._lock:
             return self._scans.get(folder.strip())
 
-    def recaption(self, folder: str, key: str, caption: str) -> None:
-        """Give a picture of a scan another caption; remarks on files stay as the scan found them."""
+    def recaption(self, folder: str, key: str, captions: Sequence[str]) -> None:
+        """Give a picture of a scan other captions; remarks on files stay as the scan found them."""
         with self._lock:
             dataset = self._scans.get(folder.strip())
             if dataset is None:
                 return
-            pictures = tuple(replace(p, caption=caption) if p.key == key else p for p in dataset.pictures)
+            first, more = (captions[0], tuple(captions[1:])) if captions else ("", ())
+            pictures = tuple(
+                replace(p, caption=first, alternatives=more) if p.key == key else p for p in dataset.pictures
+            )
             self._scans[folder.strip()] = replace(dataset, pictures=pictures)
 
     def propose(self, run: Run, *, before: Sequence[WordConfig] = (), known: bool = False) -> Proposed:

@@ -237,8 +237,10 @@ def _bind_loading(page: Page) -> None:
         except (PivotalError, OSError) as error:
             return [*(unchanged() for _ in form.components), error_html(error), *(unchanged() for _ in DATA_PARTS)]
         try:
-            page.desk.scan(run.data.folder, run.data)
-            text, level = f"Loaded from {path.name}.", "ok"
+            text, level = f"Loaded from {path.name}. Give the folder of pictures on the Data page.", "ok"
+            if run.data.folder:
+                page.desk.scan(run.data.folder, run.data)
+                text = f"Loaded from {path.name}."
         except PivotalError as error:
             text, level = f"Loaded from {path.name}; but its pictures are not here: {error}", "warning"
         return [*form.write(run), message(text, level) + report, *data_outputs(page, run)]

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lib_pivotal.data.captions import WordFinder, caption_from_name, decode, legal_name, read_caption, split_tags
+from lib_pivotal.data.captions import WordFinder, caption_from_name, decode, legal_name, read_captions, split_tags
 
 # -- files
 
@@ -26,10 +26,10 @@ from lib_pivotal.data.captions import WordFinder, caption_from_name, decode, leg
         (b"  \n , \n", ""),
     ],
 )
-def test_read_caption(tmp_path: Path, data: bytes, text: str) -> None:
+def test_read_captions(tmp_path: Path, data: bytes, text: str) -> None:
     path = tmp_path / "a.txt"
     path.write_bytes(data)
-    assert read_caption(path) == (text, "")
+    assert read_captions(path) == ((text,) if text else (), "")
 
 
 @pytest.mark.parametrize(
@@ -47,8 +47,17 @@ def test_read_caption(tmp_path: Path, data: bytes, text: str) -> None:
 def test_encodings(tmp_path: Path, data: bytes, text: str, named: str) -> None:
     path = tmp_path / "a.txt"
     path.write_bytes(data)
-    found, remark = read_caption(path)
-    assert found == text and (named in remark if named else not remark)
+    found, remark = read_captions(path)
+    assert found == (text,) and (named in remark if named else not remark)
+
+
+@pytest.mark.parametrize(
+    ("lines", "captions"), [("join", ("a, b, c, a, b",)), ("draw", ("a, b", "c")), ("first", ("a, b",))]
+)
+def test_lines_of_a_caption_file(tmp_path: Path, lines: str, captions: tuple[str, ...]) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("a, b\n\n c,\na, b\n")
+    assert read_captions(path, lines)[0] == captions
 
 
 @given(st.binary(max_size=60))
@@ -56,11 +65,11 @@ def test_any_bytes_are_text(data: bytes) -> None:
     decode(data)[0].encode("utf-8")
 
 
-def test_read_caption_in_an_old_encoding_says_so(tmp_path: Path) -> None:
+def test_captions_in_an_old_encoding_says_so(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     path.write_bytes("größe".encode("cp1252"))
-    text, remark = read_caption(path)
-    assert text == "größe" and "UTF-8" in remark
+    found, remark = read_captions(path)
+    assert found == ("größe",) and "UTF-8" in remark
 
 
 @pytest.mark.parametrize(

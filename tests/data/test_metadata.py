@@ -74,6 +74,7 @@ def test_waifucs_fields_as_kgrid_puts_them() -> None:
         ("A|long hair", "A long hair"),
         ("A|_x|none|hat", "A_x, hat"),
         ("A||x+y|z", "A, x y, z"),
+        ("A B|_x y", "A_B_x_y"),
     ],
 )
 def test_names_of_characters(written: str, said: str) -> None:

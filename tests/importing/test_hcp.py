@@ -199,7 +199,20 @@ def test_without_its_base_hcps_own_values_are_used(imported):
 def test_a_base_that_nobody_knows_is_told(imported):
     found = imported(MAIN, "main.yaml")
     assert any("base.yaml is not on this computer" in remark for remark in found.report.remarks)
-    assert found.run.network.unet_lr == 1e-4
+    # rates hang on scale_lr, which stands in train_base.yaml, the end of every chain of bases
+    assert found.run.network.unet_lr == pytest.approx(5e-4)
+    assert any("train_base.yaml holds when nobody changed it" in remark for remark in found.report.remarks)
+
+
+def test_an_example_of_hcp_loaded_without_the_others(imported):
+    text = """
+        _base_: [cfgs/train/examples/lora_conventional.yaml]
+        tokenizer_pt: {train: [{name: hero, lr: 0.003}]}
+        data: {dataset1: {batch_size: 4, source: {a: {img_root: x}}}}
+    """
+    run = imported(text, "x.yaml").run
+    assert (run.network.unet_lr, run.words_common.lr) == (pytest.approx(4e-4), pytest.approx(0.012))
+    assert (run.network.unet_rank, run.schedule.rate, run.schedule.warmup_steps) == (8, "constant", 50)
 
 
 def test_templates_come_from_their_file(hcp, tmp_path):

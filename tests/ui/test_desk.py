@@ -179,3 +179,21 @@ def test_finished_runs_are_not_offered_to_go_on(desk, studio):
             json.dumps({"event": "RunStarted"}) + "\n" + json.dumps({"event": "RunEnded", "reason": reason}) + "\n"
         )
     assert desk.interrupted() == ["two"]
+
+
+def test_another_caption_brings_its_other_lines(manager, pictures):
+    """One that had alternatives keeps none that its file no longer holds."""
+    desk = Desk(manager)
+    dataset = desk.scan(str(pictures))
+    key = dataset.pictures[0].key
+
+    def found():
+        picture = desk.dataset(str(pictures))[key]
+        return picture.caption, picture.alternatives
+
+    desk.recaption(str(pictures), key, ("aoi, sun", "aoi, rain"))
+    assert found() == ("aoi, sun", ("aoi, rain",))
+    desk.recaption(str(pictures), key, ("aoi, snow",))
+    assert found() == ("aoi, snow", ())
+    desk.recaption(str(pictures), key, ())
+    assert found() == ("", ())
