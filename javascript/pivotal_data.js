@@ -7,6 +7,7 @@
 
     const TYPED_MS = 250;
     const CHANGED_MS = 600;
+    const AGAIN_MS = 2500;
     const BATCH = 16;
     const THUMBS_KEPT = 3000;
     const GIVE_UP_MS = 20000;
@@ -88,13 +89,13 @@
     function moveTag(move) {
         if (move) moves.push(move);
         if (moving || !moves.length) return;
-        moving = setTimeout(moved, GIVE_UP_MS);
+        moving = setInterval(() => click("tags_move_now"), AGAIN_MS); // a click just after an answer may be dropped
         ask("tags_move", JSON.stringify(moves.shift()), "tags_move_now");
     }
 
     function moved() {
         if (!moving) return;
-        clearTimeout(moving);
+        clearInterval(moving);
         moving = null;
         setTimeout(moveTag, 50);
     }

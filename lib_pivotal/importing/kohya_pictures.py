@@ -83,6 +83,10 @@ def take_pictures(flags: Flags) -> None:
             place_of(flags.origin, folder),
             "folders N_name count N times, as there",
         )
+    described = flags.origin.find(flags.get("dataset_config"))
+    if described is not None:
+        key = flags.key("dataset_config")
+        sheet.taken(key, "data.folder", str(described), "the Data page reads kohya's file itself, repeats and all")
     beside = flags.get("reg_data_dir")
     if beside:
         sheet.taken(flags.key("reg_data_dir"), "regularisation.folder", place_of(flags.origin, beside))

@@ -86,7 +86,7 @@ def _dataset(sheet: Sheet, key: str, value: object) -> None:
     if value in (None, "", [], {}):
         sheet.honoured(key, "none")
     else:
-        sheet.refused(key, "a description of datasets is a file of its own; give its folder as data.folder")
+        sheet.refused(key, "this description of datasets is not here; give its file or its folder as data.folder")
 
 
 _PLAIN: dict[str, Rule] = {

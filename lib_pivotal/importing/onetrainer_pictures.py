@@ -109,6 +109,9 @@ def take_pictures(sheet: Sheet, plain: Mapping[str, Any], origin: Origin) -> Non
             concepts = parse_text(read_bytes(path), path.name)
         except ConfigError as error:
             sheet.remark(f"The concepts {path.name} cannot be read: {error.faults[0].problem}.")
+        else:
+            sheet.taken("concept_file_name", "data.folder", str(path), "a scan reads OneTrainer's concepts itself")
+            concepts = None
     entries = [one for one in children(concepts) if isinstance(one, dict)]
     folders = [str(one.get("path", "")) for one in entries if one.get("path") and one.get("enabled", True)]
     folder = common_folder(folders) if folders else ""
@@ -117,7 +120,7 @@ def take_pictures(sheet: Sheet, plain: Mapping[str, Any], origin: Origin) -> Non
         sheet.put("data.folder", folder)
         sheet.note("concept_file_name", "translated", "the folder around its concepts", f"data.folder = {folder}")
         sheet.remark("Repeats, balancing and captions of concepts stand in the pictures' folders here.")
-    else:
+    elif not sheet.claimed("concept_file_name"):
         sheet.refused("concept_file_name", "these concepts are not here; give their folder as data.folder")
     for inner in sheet.keys_under("concepts"):
         if inner.endswith(".path") and folder:

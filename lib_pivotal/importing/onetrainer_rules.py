@@ -63,7 +63,7 @@ _PLAIN: dict[str, Rule] = {
     "timestep_shift": missing("timesteps are drawn evenly", (None, 1, 1.0)),
     "dynamic_timestep_shifting": missing("timesteps are drawn evenly"),
     "loss_scaler": missing("the loss is a mean over pictures; change the rates instead", (None, "", "NONE")),
-    "masked_prior_preservation_weight": missing("see regularisation.preservation"),
+    "masked_prior_preservation_weight": to("data.mask_prior", number),
     "custom_conditioning_image": missing("this is not here"),
     "text_encoder_layer_skip": _clip_skip,
     "text_encoder_2_layer_skip": missing("SDXL's own layer is used"),

@@ -45,7 +45,7 @@ def build_data_panel(page: Page) -> None:
         page.form.add(
             "data.folder",
             scale=8,
-            placeholder="Folder on the computer where the web UI runs",
+            placeholder="Folder, zip, tar, or a trainer's dataset file (.toml, .yaml, .json), where the web UI runs",
             show_label=False,
             container=False,
         )

