@@ -38,9 +38,10 @@ def suitability_remarks(run: Run, model: ModelInfo | None, *, fitting_px: int | 
         )
     if run.clip_skip > 1 and model.family != "sd1":
         found.append(f"Clip skip: {run.clip_skip} has no effect on {title}, unless the web UI's settings say so.")
-    if model.family == "sdxl" and run.network.te_targets != "none":
+    network = run.network
+    if model.family == "sdxl" and network.te_targets != "none" and network.te2_targets == "same" and not network.te2_lr:
         both = (
             "Text encoder: rank and lr are those of both encoders of SDXL, lora_te1_ (CLIP-L) and lora_te2_ (OpenCLIP)."
         )
-        found.append(f"{both} Groups of layers give one of them others, or rank 0.")
+        found.append(f"{both} Second text encoder gives that one its own lr and layers; groups of layers give ranks.")
     return tuple(found)
