@@ -245,13 +245,15 @@
         cover.append(large, caption);
         const close = () => {
             cover.remove();
-            document.removeEventListener("keydown", onKey);
+            document.removeEventListener("keydown", onKey, true);
         };
         const onKey = (event) => {
-            if (event.key === "Escape") close();
+            if (event.key !== "Escape") return;
+            event.stopPropagation(); // the web UI would look for an Interrupt button on this tab, and fail
+            close();
         };
         cover.addEventListener("click", close);
-        document.addEventListener("keydown", onKey);
+        document.addEventListener("keydown", onKey, true);
         document.body.append(cover);
     }
 

@@ -207,6 +207,7 @@
         const plain = !event.ctrlKey && !event.metaKey && !event.altKey && !event.shiftKey;
         const act = (name) => {
             event.preventDefault();
+            event.stopPropagation(); // the web UI would look for a Generate button on this tab, and fail
             click(name);
         };
         if (event.key === "Escape") act("caption_close");
@@ -248,7 +249,7 @@
         const page = find("tab");
         if (!page || page.dataset.readyData) return;
         page.dataset.readyData = "1";
-        document.addEventListener("keydown", key);
+        document.addEventListener("keydown", key, true);
         find("gallery_filter")?.addEventListener("input", filterTyped);
         watch("gallery", () => {
             want();
