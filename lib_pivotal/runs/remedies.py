@@ -84,30 +84,29 @@ def _apply_to(run: Run, arguments: Mapping[str, Any]) -> Run:
 
 def _absorb(run: Run, arguments: Mapping[str, Any]) -> Run:
     """The word absorbs what the rule says, and `tags` beside that."""
-    tags = _tags(arguments)
-    forms = {same_tag(tag) for tag in tags}
 
     def change(word: WordConfig) -> WordConfig:
-        old = {same_tag(tag) for tag in word.absorb}
-        added = tuple(tag for tag in tags if same_tag(tag) not in old)
-        keep = tuple(tag for tag in word.keep if same_tag(tag) not in forms)
-        return replace(word, prune=True, absorb=(*word.absorb, *added), keep=keep)
+        absorb, keep = _moved(_tags(arguments), word.absorb, word.keep)
+        return replace(word, prune=True, absorb=absorb, keep=keep)
 
     return _with_word(run, arguments["word"], change)
 
 
 def _keep(run: Run, arguments: Mapping[str, Any]) -> Run:
     """`tags` stay in the word's captions."""
-    tags = _tags(arguments)
-    forms = {same_tag(tag) for tag in tags}
 
     def change(word: WordConfig) -> WordConfig:
-        old = {same_tag(tag) for tag in word.keep}
-        added = tuple(tag for tag in tags if same_tag(tag) not in old)
-        absorb = tuple(tag for tag in word.absorb if same_tag(tag) not in forms)
-        return replace(word, keep=(*word.keep, *added), absorb=absorb)
+        keep, absorb = _moved(_tags(arguments), word.keep, word.absorb)
+        return replace(word, keep=keep, absorb=absorb)
 
     return _with_word(run, arguments["word"], change)
+
+
+def _moved(tags: Sequence[str], to: tuple[str, ...], away: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """A word's two lists with `tags` in the first and not in the second."""
+    there, forms = {same_tag(tag) for tag in to}, {same_tag(tag) for tag in tags}
+    added = tuple(tag for tag in tags if same_tag(tag) not in there)
+    return (*to, *added), tuple(tag for tag in away if same_tag(tag) not in forms)
 
 
 def _vectors(run: Run, arguments: Mapping[str, Any]) -> Run:

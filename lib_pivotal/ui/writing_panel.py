@@ -91,14 +91,7 @@ def bind_writing_panel(page: Page) -> None:
             outcome = caption_writing.write_changes(found.changes, record)
             return [*_done(outcome, "written"), *_drawn_again(page, run)]
         except PivotalError as error:
-            return [
-                "",
-                gr.update(visible=False),
-                unchanged(),
-                error_html(error),
-                "",
-                *(unchanged() for _ in DATA_PARTS),
-            ]
+            return _refused(error)
 
     inputs = [parts["writing_digest"], *form.components]
     quiet(parts["writing_write"].click, write, inputs, drawn).then(fn=None, _js=CHECK_JS, queue=False)
@@ -112,14 +105,7 @@ def bind_writing_panel(page: Page) -> None:
             outcome = caption_writing.take_back(records[-1])
             return [*_done(outcome, "as before"), *_drawn_again(page, run)]
         except PivotalError as error:
-            return [
-                "",
-                gr.update(visible=False),
-                unchanged(),
-                error_html(error),
-                "",
-                *(unchanged() for _ in DATA_PARTS),
-            ]
+            return _refused(error)
 
     quiet(parts["writing_back"].click, back, form.components, drawn).then(fn=None, _js=CHECK_JS, queue=False)
 
@@ -179,3 +165,8 @@ def _drawn_again(page: Page, run: Run) -> list[Any]:
     """The folder looked at anew; its words count as the user's own from now on, since their tags may be gone."""
     page.desk.scan(run.data.folder, run.data)
     return data_outputs(page, run)
+
+
+def _refused(error: PivotalError) -> list[Any]:
+    """Nothing was written: the preview goes, the rest of the page stays."""
+    return ["", gr.update(visible=False), unchanged(), error_html(error), "", *(unchanged() for _ in DATA_PARTS)]
