@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from lib_pivotal.errors import ConfigError
@@ -104,14 +105,8 @@ def take_pictures(sheet: Sheet, plain: Mapping[str, Any], origin: Origin) -> Non
             sheet.taken("resolution", "data.resolution_px", first)
     concepts = plain.get("concepts")
     path = origin.find(sheet.get("concept_file_name")) if not concepts else None
-    if path is not None:
-        try:
-            concepts = parse_text(read_bytes(path), path.name)
-        except ConfigError as error:
-            sheet.remark(f"The concepts {path.name} cannot be read: {error.faults[0].problem}.")
-        else:
-            sheet.taken("concept_file_name", "data.folder", str(path), "a scan reads OneTrainer's concepts itself")
-            concepts = None
+    if path is not None and _read_beside(sheet, path, "concepts") is not None:
+        sheet.taken("concept_file_name", "data.folder", str(path), "a scan reads OneTrainer's concepts itself")
     entries = [one for one in children(concepts) if isinstance(one, dict)]
     folders = [str(one.get("path", "")) for one in entries if one.get("path") and one.get("enabled", True)]
     folder = common_folder(folders) if folders else ""
@@ -136,10 +131,7 @@ def take_samples(sheet: Sheet, plain: Mapping[str, Any], origin: Origin) -> None
     samples = plain.get("samples")
     path = origin.find(sheet.get("sample_definition_file_name")) if not samples else None
     if path is not None:
-        try:
-            samples = parse_text(read_bytes(path), path.name)
-        except ConfigError as error:
-            sheet.remark(f"The samples {path.name} cannot be read: {error.faults[0].problem}.")
+        samples = _read_beside(sheet, path, "samples")
     prompts = [str(one.get("prompt", ""))[:1000] for one in children(samples) if isinstance(one, dict)][:50]
     prompts = [prompt for prompt in prompts if prompt.strip()]
     if prompts:
@@ -168,3 +160,12 @@ def take_samples(sheet: Sheet, plain: Mapping[str, Any], origin: Origin) -> None
         else:
             for key in (what, unit_key):
                 sheet.refused(key, f"intervals are steps here; set {path_of}")
+
+
+def _read_beside(sheet: Sheet, path: Path, what: str) -> Any:
+    """What a file beside the settings holds; None, and a remark, where it cannot be read."""
+    try:
+        return parse_text(read_bytes(path), path.name)
+    except ConfigError as error:
+        sheet.remark(f"The {what} {path.name} cannot be read: {error.faults[0].problem}.")
+        return None
