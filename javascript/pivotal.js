@@ -69,6 +69,39 @@
         if (rounds[name]?.asked) redraw(name);
     }
 
+    // ---- changes of the run, one after the other: each starts from what the one before has left ----
+
+    const TURN_MS = 2500;
+    const MOST_TRIES = 40;
+    const turns = [];
+    let turn = null;
+
+    // `text` may be a function, asked when its turn comes; null: it has become needless
+    function inTurn(field, text, button) {
+        turns.push({field, text, button});
+        nextTurn();
+    }
+
+    function nextTurn() {
+        if (turn || !turns.length) return;
+        const {field, text, button} = turns.shift();
+        const written = typeof text === "function" ? text() : text;
+        if (written === null) return void nextTurn();
+        let tries = 0;
+        turn = setInterval(() => { // a click just after an answer may be dropped
+            if (++tries > MOST_TRIES) turned();
+            else click(button);
+        }, TURN_MS);
+        ask(field, written, button);
+    }
+
+    function turned() {
+        if (!turn) return;
+        clearInterval(turn);
+        turn = null;
+        setTimeout(nextTurn, 50);
+    }
+
     function data(id) {
         const holder = find(id)?.querySelector("[data-json]");
         try {
@@ -326,7 +359,7 @@
     }
 
     // for the other scripts of this page
-    window.pivotalPage = {find, click, write, ask, redraw, again, data, watch, clicks: CLICKS};
+    window.pivotalPage = {find, click, write, ask, inTurn, turned, redraw, again, data, watch, clicks: CLICKS};
 
     if (typeof onUiLoaded === "function") onUiLoaded(start);
     else whenThere();
