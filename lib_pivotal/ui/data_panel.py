@@ -155,9 +155,9 @@ def _scanned(
         left = count + 2 + len(DATA_PARTS) + len(CHANGES_PARTS) - 1
         return [*(unchanged() for _ in range(left)), error_html(error)]
     chosen = [unchanged(), note("info", "Scanned again: settings stay as they are.")]
-    if found.preset_key:
-        chosen = [gr.update(value=preset(found.preset_key).label), note("info", preset(found.preset_key).help)]
-    state = [run.data.folder, words_html.words_json(found.words)]
+    if found.preset:
+        chosen = [gr.update(value=preset(found.preset).label), note("info", preset(found.preset).help)]
+    state = [run.data.folder, words_html.words_json(found.proposed)]
     again = known or label != "Scan"
     kept = with_change(changes, label, before, found.run) if again else []
     told = "".join(message(remark, "info") for remark in found.remarks)
