@@ -86,8 +86,9 @@ def changed(page: Page, run: Run, asked: str, changes: Changes) -> tuple[Run, Ch
         after, done = mended(page, run)
         if not done:
             raise DataError("nothing is left that one click mends. Look at what stands below")
-        label = done[0] if len(done) == 1 else f"{done[0]} and {len(done) - 1} more"
-        return after, with_change(changes, label, run, after), f"Done: {'; '.join(done)}."
+        names = list(dict.fromkeys(done))
+        label = names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
+        return after, with_change(changes, label, run, after), f"Done: {'; '.join(names)}."
     remedy = findings.Remedy.from_dict(plain)
     after = remedies.apply_remedy(run, remedy)
     follow(page, after)

@@ -44,7 +44,7 @@ EMPTY = (
 BAR = (
     '<div class="pivotal-bar" hidden><input type="search" data-narrows="#pivotal_findings" '
     'placeholder="Find in what there is to look at" aria-label="Find in what there is to look at" '
-    'title="Only lines that hold this text; a file\'s or a word\'s name finds its lines too"><small></small></div>'
+    "title=\"Only lines that hold this text; a file's or a word's name finds its lines too\"><small></small></div>"
 )
 """Outside of the list, which is drawn anew with every check; shown by `pivotal_findings.js` where the list is long."""
 
@@ -138,9 +138,7 @@ def _bind_changes(page: Page) -> None:
     quiet(parts["change_now"].click, change, inputs, outputs).then(fn=None, _js=CHECK_JS, queue=False)
 
 
-def _scanned(
-    page: Page, run: Run, proposed: Sequence[str], *, label: str, before: Run, changes: Changes
-) -> list[Any]:
+def _scanned(page: Page, run: Run, proposed: Sequence[str], *, label: str, before: Run, changes: Changes) -> list[Any]:
     """Values of all outputs after a scan; where it fails, only the reason changes.
 
     A first scan of a folder begins the list of changes anew; one that changes words or settings can be taken back.

@@ -32,9 +32,7 @@ def summary(dataset: Dataset, words: int, findings: int) -> str:
     return f'<div class="pivotal-summary" data-scan="{id(dataset):x}">{told}</div>'
 
 
-def filters(
-    facets: Facets, parts: Sequence[Part], groups: Sequence[FindingGroup], *, shown: int, total: int
-) -> str:
+def filters(facets: Facets, parts: Sequence[Part], groups: Sequence[FindingGroup], *, shown: int, total: int) -> str:
     """Rows of buttons: what the filter holds now, and what it can be narrowed by, each with its number of pictures."""
     chosen = {str(part.__class__(part.kind, part.value)): part for part in parts}
     words = {f"word:{name}": (name, count) for name, count in facets.words.items() if name != NO_WORD}

@@ -56,13 +56,13 @@ def _group(group: FindingGroup, dataset: Dataset) -> str:
     thumbs = _thumbs(group.keys, dataset) if single else ""
     text = escape(group.text)
     if single and not thumbs:
-        body = f"<span>{text}</span>"
+        body = f'<span class="text">{text}</span>'
     else:
         inside = thumbs if single else _members(group, dataset)
         body = f'<details data-fold="{escape(group.name)}"><summary>{text}</summary>{inside}</details>'
     return (
         f'<li class="{group.severity}" data-narrow="1"><i title="{NAMES[group.severity]}">{SIGNS[group.severity]}</i>'
-        f"{body}<span>{tools}</span></li>"
+        f'{body}<span class="tools">{tools}</span></li>'
     )
 
 
@@ -73,11 +73,11 @@ def _members(group: FindingGroup, dataset: Dataset) -> str:
     for number, finding in group.findings[:MOST_ITEMS]:
         own = [remedy for remedy in finding.remedies if remedy not in shared]
         rows += (
-            f'<li data-narrow="1"><span>{escape(finding.text)}{_thumbs(finding.keys, dataset)}</span>'
-            f"<span>{_tools(str(number), finding.keys, own, dataset)}</span></li>"
+            f'<li data-narrow="1">{_thumbs(finding.keys, dataset)}<span class="text">{escape(finding.text)}</span>'
+            f'<span class="tools">{_tools(str(number), finding.keys, own, dataset)}</span></li>'
         )
     rest = len(group.findings) - MOST_ITEMS
-    more = f"<li><span>{rest} more; the command line names all of them.</span></li>" if rest > 0 else ""
+    more = f'<li><span class="text">{rest} more; the command line names all of them.</span></li>' if rest > 0 else ""
     return f"<ul>{rows}{more}</ul>"
 
 

@@ -65,7 +65,10 @@ def test_counts_are_of_what_is_shown() -> None:
     assert facets.problems == {"near_double": 1, "2": 1}
 
 
-@given(st.sampled_from(["word:aoi", "word:hana", "tag:park", "tag:smile", "problem:2", "problem:near_double"]), st.booleans())
+CHIPS = ("word:aoi", "word:hana", "tag:park", "tag:smile", "problem:2", "problem:near_double")
+
+
+@given(st.sampled_from(CHIPS), st.booleans())
 def test_each_count_is_what_a_click_shows(chip: str, without: bool) -> None:
     index = _index()
     before = index.matching(parse("-word:hana" if without else ""), PROBLEMS)
