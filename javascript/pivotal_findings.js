@@ -116,7 +116,7 @@
 
     function drawn() {
         const holder = find("findings");
-        const bar = find("findings_bar")?.querySelector(".pivotal-bar");
+        const bar = find("findings_bar")?.querySelector(".pivotal-find");
         const lines = Number(holder?.querySelector("[data-lines]")?.dataset.lines || 0);
         if (bar) bar.hidden = lines < MANY_LINES;
         keepFolds(holder);

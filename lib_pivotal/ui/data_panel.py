@@ -42,7 +42,7 @@ EMPTY = (
 
 
 BAR = (
-    '<div class="pivotal-bar" hidden><input type="search" data-narrows="#pivotal_findings" '
+    '<div class="pivotal-find" hidden><input type="search" data-narrows="#pivotal_findings" '
     'placeholder="Find in what there is to look at" aria-label="Find in what there is to look at" '
     "title=\"Only lines that hold this text; a file's or a word's name finds its lines too\"><small></small></div>"
 )
