@@ -3,7 +3,7 @@
 (function() {
     "use strict";
 
-    const {find, click, write, ask, inTurn, turned, redraw, data, watch, clicks} = window.pivotalPage;
+    const {find, click, write, ask, inTurn, turned, redraw, data, watch, watchAnswer, clicks} = window.pivotalPage;
 
     const TYPED_MS = 250;
     const CHANGED_MS = 600;
@@ -241,11 +241,15 @@
         });
         watch("thumbs_given", given);
         watch("tags", want);
-        watch("tags_move_answered", turned);
+        watchAnswer("tags_move", turned);
         watch("words_table", keepOpen);
         find("words_table")?.addEventListener("click", (event) => setTimeout(() => noteOpen(event), 0));
+        const ofWords = "#pivotal_words_table, #pivotal_group_words, #pivotal_group_captions";
         page.addEventListener("change", (event) => {
-            if (event.target.closest("#pivotal_words_table, #pivotal_group_words, #pivotal_group_captions")) wordsChanged();
+            if (event.target.closest(ofWords)) wordsChanged();
+        });
+        page.addEventListener("focusout", (event) => {
+            if (event.target.closest?.(".gradio-dropdown")?.closest(ofWords)) wordsChanged();
         });
         watch("caption_title", mark);
         page.addEventListener("mouseover", (event) => { // gradio makes some elements late, and makes them anew

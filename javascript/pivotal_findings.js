@@ -3,7 +3,7 @@
 (function() {
     "use strict";
 
-    const {find, inTurn, turned, redraw, watch, clicks} = window.pivotalPage;
+    const {find, inTurn, turned, redraw, watch, watchAnswer, clicks} = window.pivotalPage;
 
     const MANY_LINES = 8;
 
@@ -150,7 +150,7 @@
         page.addEventListener("input", (event) => {
             if (event.target.dataset?.narrows) narrow(event.target);
         });
-        watch("change_answered", turned);
+        watchAnswer("change", turned);
         watch("findings", drawn);
         watch("summary", summed);
         watch("undo", () => keepFolds(find("undo")));

@@ -72,7 +72,7 @@ def test_two_clicks_from_a_folder_to_a_plan_without_warnings(browser: Any, webui
     doubles = page.locator("#pivotal_findings li.warning", has_text="look the same").first
     assert f"{PAIRS} groups" in doubles.locator("summary").inner_text()
     assert doubles.locator("img").count() == 2 * PAIRS
-    before = page.locator("#pivotal_summary").inner_text()
+    before = page.locator("#pivotal_summary").first.inner_text()
     mend = page.locator("#pivotal_findings [data-mend]")
     (mend if mend.count() else doubles.locator("[data-remedy]").first).click()  # the second
     page.wait_for_selector("#pivotal_undo [data-undo]", timeout=30_000)
@@ -106,7 +106,9 @@ def test_findings_by_keyboard_filter_and_thumbnails(browser: Any, webui: WebUI, 
         timeout=30_000,
     )
     key = group.locator("img").nth(3).get_attribute("data-caption")
+    visitor.open_tab("Train")
     visitor.fill("pivotal_schedule_batch_size", 3)  # the list is drawn anew: what is open stays open
+    visitor.open_tab("Data")
     page.wait_for_selector("#pivotal_plan >> text=× 3", timeout=30_000)
     assert group.locator("img").first.is_visible()
     page.locator(".pivotal-find input").fill(Path(key).name)
