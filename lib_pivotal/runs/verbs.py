@@ -33,11 +33,12 @@ def planned(
         DataError: there is no such folder.
     """
     dataset, run = _with_folder(folder, run, circumstances)
+    prompts = circumstances.prompts if circumstances is not None else None
     applied: list[str] = []
     if mend:
-        run, applied = mended(run, lambda one: make_plan(dataset, one).at_least("warning"))
+        run, applied = mended(run, lambda one: make_plan(dataset, one, prompts=prompts).at_least("warning"))
         dataset = scan_pictures(run.data)  # a remedy may leave pictures out
-    plan = make_plan(dataset, run)
+    plan = make_plan(dataset, run, prompts=prompts)
     return plan, {**plan.as_dict(), "run": run_to_dict(run), "mended": applied}
 
 

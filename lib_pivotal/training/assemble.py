@@ -26,6 +26,7 @@ from lib_pivotal.errors import NetworkError
 from lib_pivotal.networks.network import Network, build_network
 from lib_pivotal.networks.targets import LayerRule, part_rules
 from lib_pivotal.ports import PARTS, Denoiser, Host, Layer, Part, SessionRequest, TextEncoder
+from lib_pivotal.prompts import PromptReading
 from lib_pivotal.training.objective import Objective, build_objective
 from lib_pivotal.training.phases import PhasePlan
 from lib_pivotal.training.rates import rate_factor
@@ -278,8 +279,7 @@ def make_captions(
     lists = read_lists(data.wildcard_folder) if data.wildcard_folder else {}
     shorten = None
     if data.max_tokens and token_ids is not None:
-        ids = token_ids
-        counter = TokenCounter({word.name: word.vectors for word in run.words}, lambda text: len(ids(text)))
+        counter = TokenCounter({word.name: word.vectors for word in run.words}, PromptReading(token_ids))
         shorten = partial(counter.shorten, limit=data.max_tokens)
     return CaptionPipeline(
         settings,

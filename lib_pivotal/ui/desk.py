@@ -135,7 +135,7 @@ class Desk:
     def survey(self, run: Run) -> Survey | None:
         """The scanned folder under these settings; None where it is not scanned."""
         dataset = self.dataset(run.data.folder)
-        return None if dataset is None else self._surveys.of(dataset, run)
+        return None if dataset is None else self._surveys.of(dataset, run, self.manager.studio.prompts())
 
     @functools.cached_property
     def _surveys(self) -> Surveys:
