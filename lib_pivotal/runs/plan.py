@@ -21,6 +21,7 @@ from lib_pivotal.data.tokens import CHUNK, TokenCounter
 from lib_pivotal.later import later
 from lib_pivotal.prompts import PromptReading
 from lib_pivotal.runs import linting
+from lib_pivotal.training.picture_parts import PictureParts
 from lib_pivotal.training.wording import (
     WORD_PLACEHOLDERS,
     draw_rates,
@@ -217,15 +218,15 @@ def _of_lengths(run: Run, prompts: PromptReading | None) -> tuple[object, ...]:
     """What decides how long captions are, beside the wording."""
     data = run.data
     vectors = tuple((word.name, word.vectors) for word in run.words)
-    written = data.prefix, data.suffix, data.templates, data.keep_separator
-    return vectors, written, data.max_tokens, data.emphasis, prompts
+    texts = (data.prefix, data.suffix, data.templates, data.keep_separator)
+    return vectors, texts, data.parts, data.max_tokens, data.emphasis, prompts
 
 
 def _lengths(
     run: Run, dataset: Dataset, pictures: Sequence[Picture], prompts: PromptReading | None
 ) -> dict[str, Length]:
     """Of the longest caption that each picture can get from its captions and the templates; dropout shortens it."""
-    data = run.data
+    parts = PictureParts(run.data)
     counter = TokenCounter({word.name: word.vectors for word in run.words}, prompts)
     concepts = word_of_concepts(run, dataset)
     counted: dict[str, int] = {}
@@ -236,7 +237,7 @@ def _lengths(
         return counted[text]
 
     def texts(picture: Picture) -> list[str]:
-        found = []
+        data, found = parts.settings_of(picture), list[str]()
         for caption in (picture.caption, *picture.alternatives):
             flat = caption.replace(data.keep_separator, ",") if data.keep_separator else caption
             whole = ", ".join(part for part in (data.prefix, flat, data.suffix) if part)
@@ -249,7 +250,7 @@ def _lengths(
         return max(found, key=places) if len(found) > 1 else found[0]
 
     return {
-        picture.key: caption_length(picture.key, longest(picture), counter, max_tokens=data.max_tokens)
+        picture.key: caption_length(picture.key, longest(picture), counter, max_tokens=run.data.max_tokens)
         for picture in pictures
     }
 

@@ -110,7 +110,7 @@ class Survey:
 
 def _written(run: Run) -> tuple[object, ...]:
     """What writes words into captions."""
-    return run.data.prefix, run.data.suffix, run.data.templates
+    return run.data.prefix, run.data.suffix, run.data.templates, run.data.parts
 
 
 class Surveys:
