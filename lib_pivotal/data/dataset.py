@@ -122,6 +122,7 @@ class _Scanner:
         if source.tree == "auto":
             self.tree = tree_of(folders, root_name=self.folder.name, multiply=multiply)
         self._places: dict[str, Place] = {}
+        self._masks = {} if source.masks_folder is None else Folder(source.masks_folder, below=False).by_stem()
         captioner.begin(source, self.folder, [self.folder.key(path) for path in self._files])
 
     def pictures(self, cache: ScanCache, *, workers: int) -> Iterable[tuple[Picture, Seen]]:
@@ -150,7 +151,7 @@ class _Scanner:
         path, key = seen.path, seen.key
         shown, say = self._key(key), self._problems.say
         place = self._place(key)
-        mask_path = self.folder.mask_file(path)
+        mask_path = self.folder.mask_file(path) or self._masks.get(path.stem.lower())
         if isinstance(seen.look, str):
             say("error", "unreadable", f"{seen.look} It is left out.", [shown])
             return None
