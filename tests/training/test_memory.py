@@ -179,7 +179,12 @@ def test_previews_and_class_pictures_count(two_words_folder):
     host, run = make_host("sd1"), make_run(two_words_folder)
     run = replace(run, saving=replace(run.saving, preview_every_steps=1))
     count = count_memory(run, host, prepare_pictures(run))
-    assert count.moment("drawing pictures").total_bytes > 0
+    step, drawing = (count.moment(name).parts for name in ("a step", "drawing pictures"))
+    adapted = {layer.name: layer.module.weight for layer in host.layers() if layer.part == "te"}
+    unet = [layer.module.weight for layer in host.layers() if "attn" in layer.name or "_ff_" in layer.name]
+    assert drawing["network"] == 2 * step["network"], "as it is trained, and read from the file"
+    assert drawing["aside"] == tensor_bytes([*adapted.values(), *unet])
+    assert "aside" not in count_memory(run, host, prepare_pictures(run), as_gpu=True).moment("drawing pictures").parts
     assert count.largest.total_bytes == count.total_bytes == max(moment.total_bytes for moment in count.moments)
     assert all(set(moment.parts) <= set(PARTS) and "vae" in moment.parts for moment in count.moments)
 
