@@ -13,6 +13,7 @@ from typing import Any
 
 from lib_pivotal.config_checks import check_consistency as check_consistency
 from lib_pivotal.config_pictures import DataConfig as DataConfig
+from lib_pivotal.config_pictures import PartConfig as PartConfig
 from lib_pivotal.config_pictures import RegularisationConfig as RegularisationConfig
 from lib_pivotal.config_schema import parse, setting, to_plain
 from lib_pivotal.errors import ConfigError, Fault

@@ -7,6 +7,7 @@ import random
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal, Protocol
 
 from lib_pivotal.data.captions import WordFinder, split_tags
 from lib_pivotal.data.records import Picture
@@ -23,13 +24,18 @@ _LIST = re.compile(r"__([A-Za-z0-9_/-]+?)__")
 _BRACKET = re.compile(r"(?<!\\)([()\[\]])")
 _MOST_EXPANSIONS = 100
 
+DropMode = Literal["each", "all", "rising"]
+"""How tags drop: each by its own draw; all that are not kept by one draw; by its place, the last with the whole chance
+(mgds of OneTrainer, pipelineModules/DropTags.py: FULL and RANDOM WEIGHTED)."""
+
 
 @dataclass(frozen=True)
 class CaptionSettings:
     """How captions vary; `config.DataConfig` says what each does.
 
-    `tag_classes` are chances of dropping by class of tag or `/regular expression/`; `fields` the parts of a caption
-    with their chances; `dropout_epochs` n: each n-th epoch has no captions; `warmup_steps` in optimiser steps.
+    `tag_classes` are chances of dropping by class of tag or `/regular expression/`, `drop_mode` how these draws hang
+    together; `fields` the parts of a caption with their chances; `dropout_epochs` n: each n-th epoch has no captions;
+    `warmup_steps` in optimiser steps.
     """
 
     prefix: str = ""
@@ -41,6 +47,7 @@ class CaptionSettings:
     separator: str = ","
     tag_dropout: float = 0.0
     tag_classes: tuple[tuple[str, float], ...] = ()
+    drop_mode: DropMode = "each"
     caption_dropout: float = 0.0
     dropout_epochs: int = 0
     warmup_steps: int = 0
@@ -81,13 +88,31 @@ class Moment:
 START = Moment()
 
 
+class Captions(Protocol):
+    """What makes the caption of a draw."""
+
+    def draw(self, picture: Picture, *, rng: random.Random, moment: Moment = START) -> str:
+        """A picture's caption for this draw; deterministic given `rng` and the moment."""
+
+
+class CaptionsByPart:
+    """Chains of their own for some pictures, by key; one chain for all others."""
+
+    def __init__(self, common: Captions, own: Mapping[str, Captions]) -> None:
+        self._common, self._own = common, dict(own)
+
+    def draw(self, picture: Picture, *, rng: random.Random, moment: Moment = START) -> str:
+        """By the chain of this picture."""
+        return self._own.get(picture.key, self._common).draw(picture, rng=rng, moment=moment)
+
+
 class CaptionPipeline:
     """Makes the caption of each draw; deterministic given `rng` and the moment, so that resuming needs no state.
 
     In kohya's order (https://github.com/kohya-ss/sd-scripts/blob/48d368fa/library/train_util.py, `process_caption`):
     prefix and suffix, caption dropout, one of the picture's captions, wildcards `{a|b}`, keep separator or keep first
-    n, warm-up, shuffle, tag dropout; then templates, as the web UI's textual inversion has them, the limit of tokens,
-    and emphasis. Differs from kohya: prefix and suffix are tags of their own and go to whichever caption is drawn;
+    n, warm-up, shuffle, tag dropout; then templates, as the web UI's textual inversion has them, emphasis, and the
+    limit of tokens. Differs from kohya: prefix and suffix are tags of their own and go to whichever caption is drawn;
     tags that hold a `protected` word are never dropped, cut or warmed up. Where a picture has fields and the settings
     name some, its caption is made of them first, each with its chance, a keep separator before `tags`.
 
@@ -154,9 +179,9 @@ class CaptionPipeline:
         if settings.templates:
             template = settings.templates[rng.randrange(len(settings.templates))]
             caption = self._fill_template(template, caption=caption, word=word, rng=rng)
-        if self._shorten is not None:
-            caption = self._shorten(caption)
-        return caption if settings.emphasis else _BRACKET.sub(r"\\\1", caption)
+        if not settings.emphasis:
+            caption = as_letters(caption)  # before it is measured: letters take places
+        return caption if self._shorten is None else self._shorten(caption)
 
     def _of_fields(self, picture: Picture, rng: random.Random) -> str:
         """kgrid's caption: each field with its chance, in the settings' order; words of the picture are never lost."""
@@ -189,15 +214,27 @@ class CaptionPipeline:
         head, tags, tail = self._divide(caption)
         if warming:
             tags = self._first(tags, self._warm_tags(len(tags), moment.step))
+        if drops and settings.drop_mode == "rising":  # by places as they are written
+            tags = self._drop(tags, rng)
         if settings.shuffle:
             rng.shuffle(tags)
-        if drops:
-            # a chance is drawn for protected tags too, so that protecting a word does not shift the other draws
-            draws = [rng.random() for _ in tags]
-            tags = [t for t, draw in zip(tags, draws, strict=True) if draw >= self._chance(t) or self._protected(t)]
+        if drops and settings.drop_mode != "rising":
+            tags = self._drop(tags, rng)
         if settings.max_tags:
             tags = self._first(tags, max(0, settings.max_tags - len(head) - len(tail)))
         return self._joint.join([*head, *tags, *tail])
+
+    def _drop(self, tags: list[str], rng: random.Random) -> list[str]:
+        """The tags that stay. A chance is drawn for protected tags too, so that protecting a word does not shift the
+        other draws."""
+        mode, count = self.settings.drop_mode, len(tags)
+        draws = [rng.random()] * count if mode == "all" else [rng.random() for _ in tags]
+        weights = [(place + 1) / count if mode == "rising" else 1.0 for place in range(count)]
+        return [
+            tag
+            for tag, draw, weight in zip(tags, draws, weights, strict=True)
+            if draw >= self._chance(tag) * weight or self._protected(tag)
+        ]
 
     def _warm_tags(self, tags: int, step: int) -> int:
         least = self.settings.warmup_tags
@@ -239,6 +276,11 @@ class CaptionPipeline:
 
         filled = _PLACEHOLDER.sub(value, template)
         return filled.strip() if caption and word else ", ".join(split_tags(filled))
+
+
+def as_letters(caption: str) -> str:
+    """The caption with its brackets as letters: `saber \\(fate\\)`."""
+    return _BRACKET.sub(r"\\\1", caption)
 
 
 def fill_wildcards(caption: str, rng: random.Random, lists: Mapping[str, Sequence[str]] | None = None) -> str:

@@ -158,6 +158,7 @@ class _Scanner:
         if source.tree == "auto":
             self.tree = tree_of(folders, root_name=self.folder.name, multiply=multiply)
         self._places: dict[str, Place] = {}
+        self._masks = {} if source.masks_folder is None else Folder(source.masks_folder, below=False).by_stem()
         captioner.begin(source, self.folder, [self.folder.key(path) for path in self._files])
 
     def pictures(self, cache: ScanCache, *, workers: int) -> Iterable[tuple[Picture, Look, int]]:
@@ -187,7 +188,7 @@ class _Scanner:
         """A picture with its caption and mask, or None and a problem."""
         shown, say = self._key(key), self._problems.say
         place = self._place(key)
-        mask_path = self.folder.mask_file(path)
+        mask_path = self.folder.mask_file(path) or self._masks.get(path.stem.lower())
         if isinstance(seen, str):
             say("error", "unreadable", f"{seen} It is left out.", [shown])
             return None

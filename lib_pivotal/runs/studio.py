@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from lib_pivotal.bundle.format import Problem
     from lib_pivotal.bundle.layer_names import UnetShape
     from lib_pivotal.ports import Host, ModelInfo
+    from lib_pivotal.prompts import PromptReading
     from lib_pivotal.runs.tagging import Tagger
     from lib_pivotal.training.aside import Aside
 
@@ -45,6 +46,10 @@ class Studio(Protocol):
 
     def token_ids(self, text: str) -> Sequence[int]:
         """The loaded checkpoint's token ids of a text; empty where no tokenizer is there."""
+        ...
+
+    def prompts(self) -> PromptReading | None:
+        """How the loaded checkpoint's prompts are read; None where no tokenizer is there. Nothing is loaded for it."""
         ...
 
     def unet_shape(self, path: Path) -> UnetShape | None:

@@ -17,6 +17,7 @@ from lib_pivotal.config import Run, run_from_dict
 from lib_pivotal.errors import ConfigError, PivotalError
 from lib_pivotal.importing.settings import import_file, import_text
 from lib_pivotal.runs import verbs
+from lib_pivotal.runs.circumstances import Circumstances, circumstances_of
 from lib_pivotal.runs.manager import RunManager
 from lib_pivotal.runs.scan_report import report_of
 from lib_pivotal.webui import bundle_routes
@@ -189,6 +190,9 @@ class _Routes:
     def __init__(self, manager: Callable[[], RunManager]) -> None:
         self._manager = manager
 
+    def _circumstances(self) -> Circumstances:
+        return circumstances_of(self._manager().studio)
+
     def start(self, run: dict[str, Any]) -> StartAnswer:
         with _told():
             view = self._manager().start(run_from_dict(run))
@@ -258,7 +262,9 @@ class _Routes:
 
     def plan(self, request: PlanRequest) -> dict[str, Any]:
         with _told():
-            return verbs.planned(request.folder, request.settings(), mend=request.mend)[1]
+            return verbs.planned(
+                request.folder, request.settings(), mend=request.mend, circumstances=self._circumstances()
+            )[1]
 
     def remedy(self, request: RemedyRequest) -> dict[str, Any]:
         with _told():
@@ -266,12 +272,18 @@ class _Routes:
 
     def captions_preview(self, request: PlanRequest) -> dict[str, Any]:
         with _told():
-            return verbs.captions_preview(request.folder, request.settings())
+            return verbs.captions_preview(request.folder, request.settings(), circumstances=self._circumstances())
 
     def captions_write(self, request: WritingRequest) -> dict[str, Any]:
         home = self._manager().studio.runs_folder()
         with _told():
-            return verbs.captions_written(request.folder, request.settings(), home=home, digest=request.digest)
+            return verbs.captions_written(
+                request.folder,
+                request.settings(),
+                home=home,
+                digest=request.digest,
+                circumstances=self._circumstances(),
+            )
 
     def captions_take_back(self, request: ScanRequest) -> dict[str, Any]:
         home = self._manager().studio.runs_folder()

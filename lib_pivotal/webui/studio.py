@@ -15,6 +15,7 @@ from modules import call_queue, paths, sd_hijack, sd_models, shared
 from lib_pivotal.config import Run
 from lib_pivotal.errors import HostError
 from lib_pivotal.later import later
+from lib_pivotal.prompts import COMMA_BACKTRACK, IdsAsTokenizer, PromptReading, PromptRules, RememberingTokenizer
 from lib_pivotal.webui import bundles, catalog, compat, freshness, settings
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ class WebUIStudio:
         self._host: WebUIHost | None = None
         self._live = False
         self._farewell = ""
+        self._tokenizer = RememberingTokenizer(IdsAsTokenizer(_ids_now))
 
     def checkpoint(self) -> str:
         """The loaded checkpoint's title; nothing is loaded for it."""
@@ -77,6 +79,14 @@ class WebUIStudio:
     def token_ids(self, text: str) -> Sequence[int]:
         """Of the loaded checkpoint; nothing is loaded for it."""
         return () if compat.loaded_model() is None else bundles.ids_of(text)
+
+    def prompts(self) -> PromptReading | None:
+        """By the loaded checkpoint's text encoder and the settings for prompts; nothing is loaded for it."""
+        if compat.loaded_model() is None or not bundles.model_widths():
+            return None
+        backtrack = int(getattr(shared.opts, "comma_padding_backtrack", COMMA_BACKTRACK))
+        rules = PromptRules(backtrack, getattr(shared.opts, "emphasis", "Original") != "None")
+        return PromptReading(self._tokenizer.ids, rules)
 
     def unet_shape(self, path: Path) -> UnetShape | None:
         """Of the loaded checkpoint, if the file is for its family."""
@@ -184,6 +194,11 @@ class WebUIStudio:
             with suppress(OSError):
                 path.unlink()
             freshness.forget_lora_file(path)
+
+
+def _ids_now(text: str) -> Sequence[int]:
+    """By the checkpoint that is loaded now: of plain text all have the same."""
+    return [int(token) for token in shared.sd_model.cond_stage_model.tokenize([text])[0]]
 
 
 class _LockAside:

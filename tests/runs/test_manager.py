@@ -11,8 +11,10 @@ import torch
 from PIL import ImageStat
 
 from lib_pivotal.config import run_from_dict
+from lib_pivotal.data.dataset import scan
 from lib_pivotal.errors import ConfigError, HostError
 from lib_pivotal.runs.manager import RunManager
+from lib_pivotal.runs.plan import make_plan
 from lib_pivotal.training.step import MicroStep
 
 
@@ -241,7 +243,10 @@ def test_preflight_tells_time_and_draws(manager, studio, run):
     assert found.memory_bytes == sum(found.memory_parts.values()) and found.memory_fits is not False
     assert {"U-Net", "text encoder", "network", "words"} <= set(found.memory_parts)
     assert sum(found.draws.values()) >= 12
-    assert any("aoi" in remark for remark in found.remarks)
+    plan = make_plan(scan(run.data.folder), run)
+    assert found.draws == pytest.approx({word.name: word.draws for word in plan.words})
+    few = [finding.text for finding in plan.findings if finding.kind == "few_draws"]
+    assert few and all(text in found.remarks for text in few)
     assert not studio.saved and not studio.runs_folder().exists()
     nameless = replace(run, words=(replace(run.words[0], name="nobody"),))
     assert manager.preflight(nameless).faults[0].field == "words.0.name"

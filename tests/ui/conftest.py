@@ -35,6 +35,9 @@ class EmptyStudio:
     def token_ids(self, text):
         return list(text.lower().encode())
 
+    def prompts(self):
+        return None
+
     def loader_problems(self, path):
         return []
 

@@ -6,7 +6,7 @@ import json
 import gradio as gr
 import pytest
 
-from lib_pivotal.config import LayerGroup, Run, WordConfig, run_to_dict
+from lib_pivotal.config import LayerGroup, PartConfig, Run, WordConfig, run_to_dict
 from lib_pivotal.config_schema import describe, walk
 from lib_pivotal.ui.form import GROUPS, TABLE, Form, from_widget, help_text, kind_of, to_widget, word_help
 
@@ -62,6 +62,10 @@ def busy_run():
             tag_dropout_classes=("background = 0.3", "/hat/ = 0.5"),
             caption_fields=("tags = 0.9",),
             balance_weights=("screenshot = 2.5",),
+            parts=(
+                PartConfig("red [a]/*", loss_weight=0.5, shuffle_tags=False, templates=("a | b",), keep_separator="||"),
+                PartConfig("concept:aoi", crop="random", tag_dropout_classes=("hat = 0.5", "/x|y/ = 1"), crops=4),
+            ),
         ),
         saving=dataclasses.replace(run.saving, preview_prompts=("{word}, smile",), preview_words=("aoi",)),
         schedule=dataclasses.replace(run.schedule, warmup_steps=3, max_steps=30, words_steps=10),

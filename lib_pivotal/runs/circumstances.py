@@ -1,0 +1,30 @@
+"""What a run is planned for: the checkpoint's own size and tokenizer, and what the user chose for all runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from lib_pivotal.config import Run
+from lib_pivotal.prompts import PromptReading
+from lib_pivotal.runs.studio import Studio
+from lib_pivotal.runs.suitability import PLAIN_PX, native_px
+
+
+def _as_it_is(run: Run) -> Run:
+    return run
+
+
+@dataclass(frozen=True)
+class Circumstances:
+    """`native_px`: side of the square that the checkpoint draws best. `prompts`: how its host reads prompts, None where
+    no tokenizer is there. `adjusted` puts choices for all runs over a run that a preset has made."""
+
+    native_px: int = PLAIN_PX
+    prompts: PromptReading | None = None
+    adjusted: Callable[[Run], Run] = _as_it_is
+
+
+def circumstances_of(studio: Studio) -> Circumstances:
+    """Those of the process that lends its checkpoint; nothing is loaded for it."""
+    return Circumstances(native_px(studio.model_info()), studio.prompts(), studio.adjusted)
