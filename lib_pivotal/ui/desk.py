@@ -121,6 +121,7 @@ class Desk:
         `before` are the words that the last scan proposed: those that differ from it are the user's and stay.
         `known`: this folder was scanned with these settings already, so that they stay.
         """
+        run = replace(run, data=self.manager.studio.scanned_as(run.data))
         dataset = self.scan(run.data.folder, run.data)
         around = circumstances.circumstances_of(self.manager.studio)
         return defaults.fitted_run(dataset, run, before=before, words_only=known, circumstances=around)
