@@ -111,8 +111,8 @@ class CaptionPipeline:
 
     In kohya's order (https://github.com/kohya-ss/sd-scripts/blob/48d368fa/library/train_util.py, `process_caption`):
     prefix and suffix, caption dropout, one of the picture's captions, wildcards `{a|b}`, keep separator or keep first
-    n, warm-up, shuffle, tag dropout; then templates, as the web UI's textual inversion has them, the limit of tokens,
-    and emphasis. Differs from kohya: prefix and suffix are tags of their own and go to whichever caption is drawn;
+    n, warm-up, shuffle, tag dropout; then templates, as the web UI's textual inversion has them, emphasis, and the
+    limit of tokens. Differs from kohya: prefix and suffix are tags of their own and go to whichever caption is drawn;
     tags that hold a `protected` word are never dropped, cut or warmed up. Where a picture has fields and the settings
     name some, its caption is made of them first, each with its chance, a keep separator before `tags`.
 
@@ -179,9 +179,9 @@ class CaptionPipeline:
         if settings.templates:
             template = settings.templates[rng.randrange(len(settings.templates))]
             caption = self._fill_template(template, caption=caption, word=word, rng=rng)
-        if self._shorten is not None:
-            caption = self._shorten(caption)
-        return caption if settings.emphasis else _BRACKET.sub(r"\\\1", caption)
+        if not settings.emphasis:
+            caption = as_letters(caption)  # before it is measured: letters take places
+        return caption if self._shorten is None else self._shorten(caption)
 
     def _of_fields(self, picture: Picture, rng: random.Random) -> str:
         """kgrid's caption: each field with its chance, in the settings' order; words of the picture are never lost."""
@@ -276,6 +276,11 @@ class CaptionPipeline:
 
         filled = _PLACEHOLDER.sub(value, template)
         return filled.strip() if caption and word else ", ".join(split_tags(filled))
+
+
+def as_letters(caption: str) -> str:
+    """The caption with its brackets as letters: `saber \\(fate\\)`."""
+    return _BRACKET.sub(r"\\\1", caption)
 
 
 def fill_wildcards(caption: str, rng: random.Random, lists: Mapping[str, Sequence[str]] | None = None) -> str:

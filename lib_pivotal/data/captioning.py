@@ -34,10 +34,12 @@ class Captioner:
         captions_from: CaptionsFrom,
         lines: Lines,
         missing: MissingCaption,
+        names: tuple[str, str] = ("", " "),
     ) -> None:
+        """`names`: which words of a file's name make a caption, and what stands between them (`caption_from_name`)."""
         self._problems = problems
         self._common = (tuple(extensions), captions_from, lines)
-        self._missing = missing
+        self._missing, self._names = missing, names
         self._from_names: list[str] = []
         self._empty: list[str] = []
         self._from_tables: dict[str, int] = {}
@@ -67,6 +69,12 @@ class Captioner:
             texts = (f"{self._source.prefix}{text}{self._source.suffix}" for text in entry.captions or ("",))
             entry = replace(entry, captions=tuple(text.strip() for text in texts))
         return entry
+
+    def text_place(self, path: Path) -> Path | None:
+        """Where the layout looks for a picture's caption file; None: at the usual place."""
+        if self._elsewhere is None and ".txt" in self._extensions:
+            return None
+        return (self._source.captions_folder or path.parent) / f"{path.stem}{self._extensions[0]}"
 
     def review(self) -> None:
         """What can only be said of all captions together."""
@@ -158,7 +166,7 @@ class Captioner:
         choice = self._missing
         if choice == "auto":
             choice = "concept" if place.named else "name"
-        return {"concept": place.concept, "name": caption_from_name(path.stem)}.get(choice, "")
+        return {"concept": place.concept, "name": caption_from_name(path.stem, *self._names)}.get(choice, "")
 
 
 class _Below:

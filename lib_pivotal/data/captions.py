@@ -77,9 +77,17 @@ def _old_encoding(data: bytes) -> tuple[str, str]:
     return western or data.decode("cp1252", errors="replace"), "Windows-1252"
 
 
-def caption_from_name(stem: str) -> str:
-    """A caption from a file's name, as the web UI does it: leading numbers gone, `_` a space; "" for `IMG_0001`."""
+def caption_from_name(stem: str, words: str = "", join: str = " ") -> str:
+    """A caption from a file's name, as the web UI does it: leading numbers gone, `_` a space; "" for `IMG_0001`.
+
+    `words` is a regular expression: what it finds is joined by `join`, and nothing else changed (the web UI's
+    modules/textual_inversion/dataset.py, `dataset_filename_word_regex`). One group in it is the word.
+    """
     text = _LEADING_NUMBER.sub("", stem)
+    if words:
+        pattern = re.compile(words)
+        group = 1 if pattern.groups else 0
+        return join.join(match.group(group) or "" for match in pattern.finditer(text)).strip()
     if _CAMERA_NAME.match(text):
         return ""
     return text.replace("_", " ").strip()

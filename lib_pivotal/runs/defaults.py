@@ -43,7 +43,7 @@ def fitted_run(
     run = run or Run()
     if not words_only:
         run = with_settings(run, dataset.settings)
-    proposal = propose(dataset, run, largest_px=circumstances.native_px)
+    proposal = propose(dataset, run, largest_px=circumstances.native_px, prompts=circumstances.prompts)
     proposed = tuple(row.word for row in proposal.rows)
     merged = merged_words(run.words, before, proposed)
     run = replace(run, words=merged.words)

@@ -6,18 +6,20 @@ Needs pictures and settings, no model. The command line, the web API and the pag
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from lib_pivotal.config import Run
 from lib_pivotal.data.buckets import Placement
+from lib_pivotal.data.caption_chain import as_letters
 from lib_pivotal.data.findings import RANK, Finding, worst_first
 from lib_pivotal.data.lint_pictures import Length, caption_length
 from lib_pivotal.data.pruning import Wording
 from lib_pivotal.data.records import Dataset, Level, Picture
-from lib_pivotal.data.tokens import CHUNK, TokenCounter, estimated_tokens
+from lib_pivotal.data.tokens import CHUNK, TokenCounter
 from lib_pivotal.later import later
+from lib_pivotal.prompts import PromptReading
 from lib_pivotal.runs import linting
 from lib_pivotal.training.picture_parts import PictureParts
 from lib_pivotal.training.wording import (
@@ -148,12 +150,13 @@ def make_plan(
     run: Run,
     *,
     wording: Wording | None = None,
-    token_ids: Callable[[str], Sequence[int]] | None = None,
+    prompts: PromptReading | None = None,
 ) -> Plan:
     """The plan of `run` on a scanned dataset.
 
-    `wording` is that of just this run, where the caller has it already; `token_ids` the checkpoint's tokenizer, else
-    lengths are estimated. A run without words, or with words that no picture has, has a plan too: findings say so.
+    `wording` is that of just this run, where the caller has it already; `prompts` how the checkpoint reads captions,
+    else their lengths are estimated. A run without words, or with words that no picture has, has a plan too: findings
+    say so.
     """
     wording = wording or make_wording(run, dataset)
     trained, held = hold_out(run, wording.captions())
@@ -163,11 +166,8 @@ def make_plan(
     total = schedule.max_steps * schedule.batch_size * schedule.accumulation
     drawn = {key: total * rate / draws_per_epoch if draws_per_epoch else 0.0 for key, rate in rates.items()}
     placed = _placements(run, pictures)
-    ids = token_ids
-    count = (lambda text: len(ids(text))) if ids is not None else estimated_tokens
-    counter = TokenCounter({word.name: word.vectors for word in run.words}, count)
     lengths = wording.once(
-        "lengths", _of_lengths(run, token_ids), lambda: _lengths(run, dataset, wording.captions(), counter)
+        "lengths", _of_lengths(run, prompts), lambda: _lengths(run, dataset, wording.captions(), prompts)
     )
     found = linting.findings(run, dataset, wording, trained=trained, placed=placed, lengths=lengths)
     of_picture = [
@@ -186,7 +186,7 @@ def make_plan(
         pictures=tuple(sorted(of_picture, key=lambda picture: order[picture.key])),
         buckets=_buckets(of_picture),
         findings=worst_first(found),
-        tokens_counted=token_ids is not None,
+        tokens_counted=prompts is not None,
     )
 
 
@@ -214,17 +214,20 @@ def _placements(run: Run, pictures: Sequence[Picture]) -> dict[str, Placement]:
     return found
 
 
-def _of_lengths(run: Run, token_ids: object) -> tuple[object, ...]:
+def _of_lengths(run: Run, prompts: PromptReading | None) -> tuple[object, ...]:
     """What decides how long captions are, beside the wording."""
     data = run.data
     vectors = tuple((word.name, word.vectors) for word in run.words)
     texts = (data.prefix, data.suffix, data.templates, data.keep_separator)
-    return vectors, texts, data.parts, data.max_tokens, token_ids
+    return vectors, texts, data.parts, data.max_tokens, data.emphasis, prompts
 
 
-def _lengths(run: Run, dataset: Dataset, pictures: Sequence[Picture], counter: TokenCounter) -> dict[str, Length]:
+def _lengths(
+    run: Run, dataset: Dataset, pictures: Sequence[Picture], prompts: PromptReading | None
+) -> dict[str, Length]:
     """Of the longest caption that each picture can get from its captions and the templates; dropout shortens it."""
     parts = PictureParts(run.data)
+    counter = TokenCounter({word.name: word.vectors for word in run.words}, prompts)
     concepts = word_of_concepts(run, dataset)
     counted: dict[str, int] = {}
 
@@ -240,7 +243,7 @@ def _lengths(run: Run, dataset: Dataset, pictures: Sequence[Picture], counter: T
             whole = ", ".join(part for part in (data.prefix, flat, data.suffix) if part)
             found += [_filled(template, whole, concepts.get(picture.concept, "")) for template in data.templates]
             found += [] if data.templates else [whole]
-        return found
+        return found if data.emphasis else [as_letters(text) for text in found]
 
     def longest(picture: Picture) -> str:
         found = texts(picture)

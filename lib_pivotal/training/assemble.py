@@ -27,6 +27,7 @@ from lib_pivotal.errors import NetworkError
 from lib_pivotal.networks.network import Network, build_network
 from lib_pivotal.networks.targets import LayerRule, part_rules
 from lib_pivotal.ports import PARTS, Denoiser, Host, Layer, Part, SessionRequest, TextEncoder
+from lib_pivotal.prompts import PromptReading
 from lib_pivotal.training.objective import Objective, build_objective
 from lib_pivotal.training.phases import PhasePlan
 from lib_pivotal.training.picture_parts import PictureParts
@@ -264,9 +265,7 @@ def make_captions(
     `token_ids` counts where captions have a limit."""
     common = _make_chain(run, word_of_concept, token_ids)
     differing = PictureParts(run.data).differing(pictures)
-    chains = {
-        id(data): _make_chain(replace(run, data=data), word_of_concept, token_ids) for data in differing.values()
-    }
+    chains = {id(data): _make_chain(replace(run, data=data), word_of_concept, token_ids) for data in differing.values()}
     return CaptionsByPart(common, {key: chains[id(data)] for key, data in differing.items()}) if chains else common
 
 
@@ -296,8 +295,7 @@ def _make_chain(
     lists = read_lists(data.wildcard_folder) if data.wildcard_folder else {}
     shorten = None
     if data.max_tokens and token_ids is not None:
-        ids = token_ids
-        counter = TokenCounter({word.name: word.vectors for word in run.words}, lambda text: len(ids(text)))
+        counter = TokenCounter({word.name: word.vectors for word in run.words}, PromptReading(token_ids))
         shorten = partial(counter.shorten, limit=data.max_tokens)
     return CaptionPipeline(
         settings,
