@@ -99,6 +99,10 @@ class Folder:
             if path.suffix.lower() in EXTENSIONS and not path.stem.lower().endswith(MASK_SUFFIXES)
         )
 
+    def by_stem(self) -> dict[str, Path]:
+        """Every picture file by its name without ending, in lower case."""
+        return {path.stem.lower(): path for path in reversed(self.pictures())}
+
     def others(self, known: Sequence[str]) -> list[Path]:
         """Files that are neither pictures nor end like one of `known`."""
         return self._sorted(

@@ -33,11 +33,12 @@ def planned(
         DataError: there is no such folder.
     """
     dataset, run = _with_folder(folder, run, circumstances)
+    prompts = circumstances.prompts if circumstances is not None else None
     applied: list[str] = []
     if mend:
-        run, applied = mended(run, lambda one: make_plan(dataset, one).at_least("warning"))
+        run, applied = mended(run, lambda one: make_plan(dataset, one, prompts=prompts).at_least("warning"))
         dataset = scan_pictures(run.data)  # a remedy may leave pictures out
-    plan = make_plan(dataset, run)
+    plan = make_plan(dataset, run, prompts=prompts)
     return plan, {**plan.as_dict(), "run": run_to_dict(run), "mended": applied}
 
 
@@ -120,7 +121,8 @@ def _with_folder(
     folder: Path | str, run: Run | None, circumstances: Circumstances | None = None
 ) -> tuple[Dataset, Run]:
     settings_of = run or Run()
-    run_here = replace(settings_of, data=replace(settings_of.data, folder=str(folder)))
+    data = replace(settings_of.data, folder=str(folder))
+    run_here = replace(settings_of, data=circumstances.scanned_as(data) if circumstances is not None else data)
     dataset = scan_pictures(run_here.data)
     return dataset, run_here if run is not None else fitted_run(dataset, run_here, circumstances=circumstances).run
 

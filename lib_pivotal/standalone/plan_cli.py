@@ -124,6 +124,7 @@ def _circumstances(parsed: argparse.Namespace) -> Circumstances:
     from lib_pivotal.ports import ModelInfo
     from lib_pivotal.runs.circumstances import Circumstances
     from lib_pivotal.runs.suitability import native_px
+    from lib_pivotal.standalone.tokenizer import clip_reading
 
     if parsed.size is not None and not LEAST_PX <= parsed.size <= MOST_PX:
         raise ConfigError([Fault("--size", parsed.size, f"must be from {LEAST_PX} to {MOST_PX} px")])
@@ -134,7 +135,7 @@ def _circumstances(parsed: argparse.Namespace) -> Circumstances:
     else:
         family, predicts_v = FAMILIES[parsed.family or "sd1"]
         model = ModelInfo(parsed.family or "sd1", family, v_prediction=predicts_v)
-    return Circumstances(parsed.size or native_px(model))
+    return Circumstances(parsed.size or native_px(model), clip_reading())
 
 
 def _settings(file: Path | None) -> Run | None:

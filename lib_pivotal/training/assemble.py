@@ -27,6 +27,7 @@ from lib_pivotal.errors import NetworkError
 from lib_pivotal.networks.network import Network, build_network
 from lib_pivotal.networks.targets import LayerRule, part_rules
 from lib_pivotal.ports import PARTS, Denoiser, Host, Layer, Part, SessionRequest, TextEncoder
+from lib_pivotal.prompts import PromptReading
 from lib_pivotal.training.objective import Objective, build_objective
 from lib_pivotal.training.phases import PhasePlan
 from lib_pivotal.training.picture_parts import PictureParts
@@ -264,9 +265,7 @@ def make_captions(
     `token_ids` counts where captions have a limit."""
     common = _make_chain(run, word_of_concept, token_ids)
     differing = PictureParts(run.data).differing(pictures)
-    chains = {
-        id(data): _make_chain(replace(run, data=data), word_of_concept, token_ids) for data in differing.values()
-    }
+    chains = {id(data): _make_chain(replace(run, data=data), word_of_concept, token_ids) for data in differing.values()}
     return CaptionsByPart(common, {key: chains[id(data)] for key, data in differing.items()}) if chains else common
 
 
@@ -293,19 +292,23 @@ def _make_chain(
         emphasis=data.emphasis,
         fields=number_lines(data.caption_fields),
     )
-    lists = read_lists(data.wildcard_folder) if data.wildcard_folder else {}
     shorten = None
     if data.max_tokens and token_ids is not None:
-        ids = token_ids
-        counter = TokenCounter({word.name: word.vectors for word in run.words}, lambda text: len(ids(text)))
+        counter = TokenCounter({word.name: word.vectors for word in run.words}, PromptReading(token_ids))
         shorten = partial(counter.shorten, limit=data.max_tokens)
     return CaptionPipeline(
         settings,
         words=word_of_concept,
         protected=[word.name for word in run.words],
-        lists={**lists, **parse_lists(data.word_lists)},
+        lists=_lists(run),
         shorten=shorten,
     )
+
+
+def _lists(run: Run) -> dict[str, tuple[str, ...]]:
+    """What wildcards and templates draw from."""
+    data = run.data
+    return {**(read_lists(data.wildcard_folder) if data.wildcard_folder else {}), **parse_lists(data.word_lists)}
 
 
 def warmup_steps(wanted: float, max_steps: int) -> int:
@@ -326,7 +329,9 @@ def make_class_captions(run: Run) -> CaptionPipeline:
             drop_mode=data.tag_dropout_mode,  # type: ignore[arg-type]
             caption_dropout=data.caption_dropout,
             wildcards=data.wildcards,
-        )
+            emphasis=data.emphasis,
+        ),
+        lists=_lists(run),
     )
 
 

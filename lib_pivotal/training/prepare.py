@@ -40,6 +40,8 @@ class Prepared:
     remarks: tuple[Problem, ...] = ()
     draw_rates: Mapping[str, float] = field(default_factory=dict)
     """Draws an epoch by key, of held-out pictures too; empty: as repeats say."""
+    words_of: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """The words of each picture by key, of held-out ones too."""
 
 
 def prepare_pictures(run: Run) -> Prepared:
@@ -73,6 +75,7 @@ def prepare_pictures(run: Run) -> Prepared:
         pruned,
         dataset,
         draw_rates={picture.key: rate for picture, rate in zip(pictures, rates, strict=True)},
+        words_of=wording.words_of,
         regularisation=kept,
         remarks=told,
     )
