@@ -83,6 +83,10 @@ def _check_lines(run: Run) -> list[Fault]:
     """Settings that hold a line of their own for each thing: `name = value`."""
     data = run.data
     faults = _check_parts(data)
+    try:
+        re.compile(data.name_words)
+    except re.error as error:
+        faults.append(Fault("data.name_words", data.name_words, f"is no regular expression: {error}"))
     for field, lines, highest in (
         ("tag_dropout_classes", data.tag_dropout_classes, 1.0),
         ("caption_fields", data.caption_fields, 1.0),

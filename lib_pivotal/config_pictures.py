@@ -27,7 +27,8 @@ class DataConfig:
     )
     caption_lines: str = setting(
         "join",
-        "Several lines in a caption file: one caption, alternatives of which one is drawn, or the first line only.",
+        "Several lines in a caption file: one caption, alternatives of which one is drawn (then also those of a second "
+        "file, .caption beside .txt), or the first line only.",
         choices=("join", "draw", "first"),
     )
     missing_caption: str = setting(
@@ -35,6 +36,12 @@ class DataConfig:
         "Caption of a picture that has none: its name (in kohya's folders the folder's), the concept, or nothing.",
         choices=("auto", "name", "concept", "empty"),
     )
+    name_words: str = setting(
+        "",
+        "Where a file's name is the caption: what of it is a word, as a regular expression, e.g. `[^_]+`; empty = all "
+        'of it, `_` a space. In the web UI its "Filename word regex" counts where this is empty.',
+    )
+    name_join: str = setting(" ", 'What stands between such words (the web UI\'s "Filename join string").')
     duplicates: str = setting(
         "keep",
         "Pictures that are there twice: all count; equal files count once; also those that look the same count once.",

@@ -36,6 +36,7 @@ def scan(
     caption_lines: Lines = "join",
     minimum_px: int = 32,
     missing_caption: MissingCaption = "auto",
+    names: tuple[str, str] = ("", " "),
     duplicates: Duplicates = "keep",
     workers: int = 0,
     cache: Path | None = None,
@@ -46,6 +47,8 @@ def scan(
     What the folder is, is found out, or said by `layout` (see `sources.layout`). Every picture is looked at
     once, in `workers` threads (0: as many as the processor likes), and what was seen is kept in `cache` (None: the
     user's cache), so that the next scan looks only at files that changed.
+
+    `names`: which words of a file's name are its caption where it has no other, and what joins them.
 
     Raises:
         DataError: there is no such folder, or it is not of that layout.
@@ -58,6 +61,7 @@ def scan(
         captions_from=captions_from,
         lines=caption_lines,
         missing=missing_caption,
+        names=names,
     )
     place = (cache or cache_home()) if use_cache else None
     count = workers or min(8, 2 + (os.cpu_count() or 1))
@@ -182,6 +186,7 @@ class _Scanner:
             alternatives=found.captions[1:],
             image_type=place.image_type or found.image_type,
             fields=found.fields,
+            text_place=self._captioner.text_place(path),
         )
 
     def _key(self, key: str) -> str:

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from lib_pivotal.config import Run
+from lib_pivotal.config import DataConfig, Run
 
 if TYPE_CHECKING:
     from lib_pivotal.bundle.format import Problem
@@ -74,6 +74,10 @@ class Studio(Protocol):
 
     def adjusted(self, run: Run) -> Run:
         """`run` with what the user has chosen for all runs (precision of files, how often to save and to draw)."""
+        ...
+
+    def scanned_as(self, data: DataConfig) -> DataConfig:
+        """Settings of pictures, and where they say nothing of file names as captions, what the process's own say."""
         ...
 
     def check_ready(self) -> None:

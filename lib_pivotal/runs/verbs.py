@@ -121,7 +121,8 @@ def _with_folder(
     folder: Path | str, run: Run | None, circumstances: Circumstances | None = None
 ) -> tuple[Dataset, Run]:
     settings_of = run or Run()
-    run_here = replace(settings_of, data=replace(settings_of.data, folder=str(folder)))
+    data = replace(settings_of.data, folder=str(folder))
+    run_here = replace(settings_of, data=circumstances.scanned_as(data) if circumstances is not None else data)
     dataset = scan_pictures(run_here.data)
     return dataset, run_here if run is not None else fitted_run(dataset, run_here, circumstances=circumstances).run
 

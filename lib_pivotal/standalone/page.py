@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from lib_pivotal.bundle.format import Problem
 from lib_pivotal.bundle.hashes import checkpoint_legacy_hash
 from lib_pivotal.bundle.listing import list_folder
-from lib_pivotal.config import Run
+from lib_pivotal.config import DataConfig, Run
 from lib_pivotal.errors import HostError
 from lib_pivotal.ports import Host, ModelInfo
 from lib_pivotal.prompts import PromptReading
@@ -107,6 +107,10 @@ class StandaloneStudio:
     def adjusted(self, run: Run) -> Run:
         """There are no settings for all runs."""
         return run
+
+    def scanned_as(self, data: DataConfig) -> DataConfig:
+        """There are no settings of file names."""
+        return data
 
     def check_ready(self) -> None:
         """The one checkpoint can be trained."""

@@ -24,6 +24,7 @@ def scan_pictures(data: DataConfig, folder: str = "") -> Dataset:
         captions_from=data.captions_from,  # type: ignore[arg-type]
         caption_lines=data.caption_lines,  # type: ignore[arg-type]
         missing_caption=data.missing_caption,  # type: ignore[arg-type]
+        names=(data.name_words, data.name_join),
         duplicates=data.duplicates,  # type: ignore[arg-type]
         minimum_px=min(data.least_px, data.resolution_px),
     )

@@ -22,7 +22,7 @@ from lib_pivotal.files import replacing
 from lib_pivotal.later import later
 from lib_pivotal.runs.manager import RunManager
 from lib_pivotal.runs.presets import apply_preset, read_run_settings, saved_presets
-from lib_pivotal.runs.suitability import native_px, suitability_remarks
+from lib_pivotal.runs.suitability import idle_settings, native_px, suitability_remarks
 from lib_pivotal.ui.run_html import is_active
 
 if TYPE_CHECKING:
@@ -58,13 +58,15 @@ _BAD_IN_FILES = re.compile(r'[<>:"/\\|?*,\x00-\x1f]')
 
 @dataclass(frozen=True)
 class Checked:
-    """A run as the page shows it now: faults by field, how often each word would be drawn, what else to know."""
+    """A run as the page shows it now: faults by field, how often each word would be drawn, what else to know,
+    and the settings that mean nothing to the checkpoint."""
 
     run: Run
     faults: tuple[Fault, ...]
     draws: dict[str, float]
     name_note: tuple[str, str]
     remarks: tuple[str, ...] = ()
+    idle: tuple[str, ...] = ()
 
 
 class Desk:
@@ -119,6 +121,7 @@ class Desk:
         `before` are the words that the last scan proposed: those that differ from it are the user's and stay.
         `known`: this folder was scanned with these settings already, so that they stay.
         """
+        run = replace(run, data=self.manager.studio.scanned_as(run.data))
         dataset = self.scan(run.data.folder, run.data)
         around = circumstances.circumstances_of(self.manager.studio)
         return defaults.fitted_run(dataset, run, before=before, words_only=known, circumstances=around)
@@ -195,7 +198,8 @@ class Desk:
         note = self.name_note(run.name)
         if note[0] == "error":
             found.append(Fault("name", run.name, note[1]))
-        return Checked(run, tuple(found), self.draws(run), note, self.remarks(run))
+        idle = idle_settings(self.manager.studio.model_info())
+        return Checked(run, tuple(found), self.draws(run), note, self.remarks(run), idle)
 
     def remarks(self, run: Run) -> tuple[str, ...]:
         """What the loaded checkpoint's kind makes of the run."""

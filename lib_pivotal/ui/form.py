@@ -32,6 +32,9 @@ class Entry:
         return PREFIX + self.path.replace(".", "_")
 
 
+SPACES_COUNT = frozenset({"data.name_join"})
+"""Texts of which spaces at the ends are a part."""
+
 GROUPS: dict[str, str] = {
     "data": "Data",
     "main": "What matters most",
@@ -93,6 +96,7 @@ TABLE: tuple[Entry, ...] = (
     Entry("noise.timestep_min", "Lowest timestep", "loss"),
     Entry("noise.timestep_max", "Timesteps below", "loss"),
     Entry("noise.zero_terminal_snr", "Zero terminal SNR", "loss"),
+    Entry("schedule.epochs", "Epochs in place of steps", "schedule"),
     Entry("schedule.optimizer", "Optimiser", "schedule"),
     Entry("schedule.rate", "Course of learning rates", "schedule"),
     Entry("schedule.warmup_steps", "Warm-up steps", "schedule"),
@@ -110,6 +114,8 @@ TABLE: tuple[Entry, ...] = (
     Entry("data.captions_from", "Captions from", "captions"),
     Entry("data.caption_lines", "Lines of a caption file", "captions"),
     Entry("data.missing_caption", "Where a caption is missing", "captions"),
+    Entry("data.name_words", "Words of a file's name", "captions"),
+    Entry("data.name_join", "Joined by", "captions"),
     Entry("data.shuffle_tags", "Shuffle tags", "captions"),
     Entry("data.keep_first", "Keep first tags in front", "captions"),
     Entry("data.keep_separator", "Mark between kept and free", "captions"),
@@ -306,7 +312,7 @@ def from_widget(path: str, value: Any) -> Any:
     if kind == "parts":
         return [_part(line) for line in (value or "").splitlines() if line.strip()]
     if kind == "text":
-        return (value or "").strip()
+        return (value or "") if path in SPACES_COUNT else (value or "").strip()
     return value
 
 

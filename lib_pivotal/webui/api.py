@@ -19,7 +19,7 @@ from lib_pivotal.importing.settings import import_file, import_text
 from lib_pivotal.runs import verbs
 from lib_pivotal.runs.circumstances import Circumstances, circumstances_of
 from lib_pivotal.runs.manager import RunManager
-from lib_pivotal.runs.scan_report import report_of
+from lib_pivotal.runs.scan_report import pictures_of, report_of
 from lib_pivotal.webui import bundle_routes
 from lib_pivotal.webui.jobs import run_manager
 
@@ -123,6 +123,7 @@ class CaptionsRequest(BaseModel):
 
     folder: str
     tagger: str = "deepbooru"
+    settings: dict[str, Any] = Field({}, description="settings of a run's `data`, such as `layout`")
 
 
 class ImportRequest(BaseModel):
@@ -252,7 +253,7 @@ class _Routes:
 
     def scan(self, request: ScanRequest) -> ScanAnswer:
         with _told():
-            return ScanAnswer(**report_of(request.folder, request.settings))
+            return ScanAnswer(**report_of(request.folder, request.settings, circumstances=self._circumstances()))
 
     def import_settings(self, request: ImportRequest) -> dict[str, Any]:
         with _told():
@@ -296,7 +297,8 @@ class _Routes:
 
     def write_captions(self, request: CaptionsRequest) -> StartAnswer:
         with _told():
-            view = self._manager().write_captions(Path(request.folder), request.tagger)
+            data = pictures_of(request.folder, request.settings)
+            view = self._manager().write_captions(data, request.tagger)
         return StartAnswer(id=view.run_id, folder=str(view.folder))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from modules import call_queue, paths, sd_hijack, sd_models, shared
 
-from lib_pivotal.config import Run
+from lib_pivotal.config import DataConfig, Run
 from lib_pivotal.errors import HostError
 from lib_pivotal.later import later
 from lib_pivotal.prompts import COMMA_BACKTRACK, IdsAsTokenizer, PromptReading, PromptRules, RememberingTokenizer
@@ -120,6 +121,18 @@ class WebUIStudio:
             preview_every_steps=int(settings.value("pivotal_preview_every_steps")) or run.saving.preview_every_steps,
         )
         return replace(run, saving=saving, clip_skip=self.clip_skip())
+
+    def scanned_as(self, data: DataConfig) -> DataConfig:
+        """Its "Filename word regex" and "Filename join string" (section "Training"), unless the run has its own."""
+        words = str(getattr(shared.opts, "dataset_filename_word_regex", "") or "")
+        if data.name_words or not words:
+            return data
+        try:
+            re.compile(words)
+        except re.error:
+            logger.warning("the web UI's setting Filename word regex is no regular expression and not used: %s", words)
+            return data
+        return replace(data, name_words=words, name_join=str(shared.opts.dataset_filename_join_string or ""))
 
     def check_ready(self) -> None:
         """What is loaded now; nothing is loaded for it."""

@@ -72,3 +72,19 @@ def test_captions_are_written_only_when_asked(pivotal_webui: WebUI, pictures: Pa
     assert done["written"] == 4 and (pictures / "0.txt").read_text(encoding="utf-8") == "aoi, park\n"
     assert pivotal_webui.call("/pivotal/v1/captions/take_back", {"folder": str(pictures)})["written"] == 4
     assert {path: path.read_bytes() for path in before} == before
+
+
+def test_file_names_are_captions_by_the_web_uis_settings(pivotal_webui: WebUI, tmp_path: Path) -> None:
+    Image.new("RGB", (64, 64), (20, 90, 30)).save(tmp_path / "0012-blue hair_red hat.png")
+    folder = {"folder": str(tmp_path)}
+    assert pivotal_webui.call("/pivotal/v1/scan", folder)["tags"] == {"blue hair red hat": 1.0}
+    options = {"dataset_filename_word_regex": "[^_]+", "dataset_filename_join_string": ", "}
+    pivotal_webui.call("/sdapi/v1/options", options)
+    try:
+        assert pivotal_webui.call("/pivotal/v1/scan", folder)["tags"] == {"blue hair": 1.0, "red hat": 1.0}
+        planned = pivotal_webui.call("/pivotal/v1/plan", folder)["run"]["data"]
+        assert (planned["name_words"], planned["name_join"]) == ("[^_]+", ", ")
+    finally:
+        pivotal_webui.call(
+            "/sdapi/v1/options", {"dataset_filename_word_regex": "", "dataset_filename_join_string": " "}
+        )

@@ -10,11 +10,12 @@ import pytest
 import torch
 from PIL import ImageStat
 
-from lib_pivotal.config import run_from_dict
+from lib_pivotal.config import DataConfig, run_from_dict
 from lib_pivotal.data.dataset import scan
 from lib_pivotal.errors import ConfigError, HostError
 from lib_pivotal.runs.manager import RunManager
 from lib_pivotal.runs.plan import make_plan
+from lib_pivotal.training.scanning import scan_pictures
 from lib_pivotal.training.step import MicroStep
 
 
@@ -84,6 +85,9 @@ class TinyStudio:
 
     def model_info(self):
         return None
+
+    def scanned_as(self, data):
+        return data
 
     def check_ready(self):
         if self.refusal:
@@ -318,13 +322,24 @@ class Colours:
 def test_missing_captions_are_written(manager, studio, run, two_words_folder):
     (two_words_folder / "aoi_1.txt").unlink()
     studio.writers = (Colours(),)
-    view = manager.write_captions(two_words_folder, "colours")
+    view = manager.write_captions(DataConfig(folder=str(two_words_folder)), "colours")
     assert manager.join(60)
     told = view.snapshot()
     assert told["status"] == "finished" and told["ended"]["message"].startswith("1 of 1 missing captions")
     assert (two_words_folder / "aoi_1.txt").read_text() in ("red", "green", "blue")
     with pytest.raises(HostError, match="no such tagger. There is colours"):
-        manager.write_captions(two_words_folder, "blip")
+        manager.write_captions(DataConfig(folder=str(two_words_folder)), "blip")
     studio.writers = ()
     with pytest.raises(HostError, match="only in the web UI"):
-        manager.write_captions(two_words_folder, "colours")
+        manager.write_captions(DataConfig(folder=str(two_words_folder)), "colours")
+
+
+def test_names_of_files_are_captions_as_the_process_says(manager, studio, run, two_words_folder, monkeypatch):
+    monkeypatch.setattr(studio, "scanned_as", lambda data: replace(data, name_words="[a-z]+", name_join=" + "))
+    (two_words_folder / "aoi_1.txt").unlink()
+    (two_words_folder / "aoi_1.png").rename(two_words_folder / "aoi_red_1.png")
+    view = manager.start(run)
+    assert manager.join(60) and view.snapshot()["status"] == "finished"
+    kept = run_from_dict(json.loads(next(view.folder.glob("*.run.json")).read_text()))
+    assert (kept.data.name_words, kept.data.name_join) == ("[a-z]+", " + ")
+    assert scan_pictures(kept.data)["aoi_red_1.png"].caption == "aoi + red"

@@ -53,6 +53,9 @@ class EmptyStudio:
     def model_info(self):
         return self.model
 
+    def scanned_as(self, data):
+        return data
+
     def check_ready(self):
         pass
 

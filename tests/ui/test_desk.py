@@ -15,6 +15,7 @@ from lib_pivotal.runs.defaults import fitted_run
 from lib_pivotal.runs.view import RunView
 from lib_pivotal.training.events import PicturesMade
 from lib_pivotal.ui.desk import SCANS_KEPT, Desk
+from lib_pivotal.ui.page import facts_of
 
 
 @pytest.fixture
@@ -42,6 +43,13 @@ def test_the_checkpoints_kind_decides_the_size_and_is_explained(desk, pictures):
     assert desk.propose(Run(data=DataConfig(folder=str(pictures)))).run.data.resolution_px == 1024
     (remark,) = desk.check(run_of(pictures), []).remarks
     assert "512" in remark and "big (SDXL) draws 1024" in remark
+
+
+def test_fields_of_a_second_text_encoder_are_dimmed_where_there_is_none(desk, pictures):
+    for family, idle in (("sd1", True), ("sd2", True), ("sdxl", False)):
+        desk.manager.studio.model = ModelInfo("a", family)
+        facts = facts_of(desk.check(run_of(pictures), []))
+        assert ("network.te2_targets" in facts and "network.te2_lr" in facts) == idle, family
 
 
 def test_the_desk_proposes_what_the_command_line_does(desk, pictures):

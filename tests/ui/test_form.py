@@ -143,3 +143,24 @@ def test_a_pattern_may_hold_a_bar():
 
 def test_kinds():
     assert kind_of("words") == "words" and kind_of("data.flip") == "flag" and kind_of("loss.kind") == "choice"
+
+
+@pytest.mark.parametrize(
+    ("fields", "rates"),
+    [
+        ({"te_targets": "attention"}, {"te": 2e-5, "te2": 2e-5}),
+        ({"te_targets": "attention", "te2_lr": 4e-5}, {"te": 2e-5, "te2": 4e-5}),
+        ({"te_targets": "attention", "te2_targets": "none"}, {"te": 2e-5}),
+        ({"te_targets": "none", "te2_targets": "attention+mlp", "te2_lr": 4e-5}, {"te2": 4e-5}),
+        ({"te_targets": "none"}, {}),
+    ],
+)
+def test_either_of_sdxls_text_encoders_with_a_rate_of_its_own(fields, rates):
+    """From the fields of the Train page to what the trainer asks."""
+    values = Form.write(Run())
+    for name, value in fields.items():
+        values[[entry.path for entry in TABLE].index(f"network.{name}")] = value
+    run, faults = Form.read(values)
+    network = run.network
+    assert not [fault for fault in faults if fault.field.startswith("network")]
+    assert {part: network.lr_of(part) for part in ("te", "te2") if network.trains(part)} == rates
