@@ -42,8 +42,13 @@ def check_trainable(model: Any) -> None:
     Raises:
         HostError: the reason and the remedy.
     """
-    if model is None or not hasattr(model, "cond_stage_model"):
+    if model is None:
         raise HostError("no checkpoint is loaded. Choose one above, and wait until it is there.")
+    if families.is_taken_apart(model):
+        raise HostError(
+            "the web UI is loading a checkpoint, or has failed to. Wait; if nothing changes, choose another checkpoint "
+            "above, and then the one that you want."
+        )
     families.check_kind(model)
     if shared.cmd_opts.lowvram:
         raise HostError("--lowvram keeps only pieces of the U-Net on the GPU. Start the web UI with --medvram instead.")
