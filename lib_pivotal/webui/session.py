@@ -127,10 +127,10 @@ class Borrowing:
             self._enter()
 
     def is_loaded(self) -> bool:
-        """Whether the checkpoint of the run is the one that is loaded now (also in another object)."""
+        """Whether the checkpoint of the run is the one that is loaded now (also in another object), and whole."""
         model = shared.sd_model
         info = getattr(model, "sd_checkpoint_info", None)
-        return info is not None and info.filename == self._checkpoint.filename
+        return info is not None and info.filename == self._checkpoint.filename and not families.is_taken_apart(model)
 
     @contextmanager
     def generating(self) -> Iterator[None]:

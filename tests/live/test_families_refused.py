@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +17,7 @@ from examples import experiment
 from examples.avatars import make
 from lib_pivotal.config import Run, run_to_dict
 from tests.live.conftest import Installation, RequestFailedError, TinyCheckpoints, WebUI, no_live_previews, running
-from tests.live.test_tab import same, trained
+from tests.live.test_tab import same, start, trained, wait
 
 pytestmark = [pytest.mark.webui, pytest.mark.slow]
 
@@ -89,17 +91,24 @@ def test_words_in_their_prompts_are_said_and_left_out(webui: WebUI, name: str) -
     webui.use("sd1")
 
 
+def broken_checkpoint(webui: WebUI, like: str) -> Path:
+    """`broken`, listed, of the same configuration as another."""
+    models = webui.data / "models" / "Stable-diffusion"
+    path = models / "broken.safetensors"
+    path.write_bytes(b"no checkpoint")
+    shutil.copyfile(models / f"{like}.yaml", path.with_suffix(".yaml"))
+    webui.call("/sdapi/v1/refresh-checkpoints", {})
+    return path
+
+
 @pytest.mark.parametrize("loaded", ["sd1", "sdxl"])
 def test_after_a_checkpoint_that_cannot_be_read(webui: WebUI, run: Run, loaded: str) -> None:
     """The web UI takes the model apart before it reads the file; nothing starts until one is whole again."""
     webui.use(loaded)
     picture = webui.txt2img("a face", steps=2).image
-    models = webui.data / "models" / "Stable-diffusion"
-    (models / "broken.safetensors").write_bytes(b"no checkpoint")
-    (models / "broken.yaml").write_bytes((models / f"{loaded}.yaml").read_bytes())
-    webui.call("/sdapi/v1/refresh-checkpoints", {})
+    broken = broken_checkpoint(webui, loaded)
     webui.use("broken")
-    (models / "broken.safetensors").unlink()
+    broken.unlink()
     made = sorted((webui.data / "pivotal_runs").rglob("*"))
     for route in ("runs", "runs/preflight"):
         with pytest.raises(RequestFailedError, match=r": 400 .*failed to.*choose another checkpoint") as told:
@@ -108,6 +117,28 @@ def test_after_a_checkpoint_that_cannot_be_read(webui: WebUI, run: Run, loaded: 
     assert sorted((webui.data / "pivotal_runs").rglob("*")) == made
     webui.use("depth")
     webui.use(loaded)
+    assert same(webui.txt2img("a face", steps=2).image, picture)
+
+
+@pytest.mark.parametrize("loaded", ["sd1", "sdxl"])
+def test_a_failed_load_during_a_run_holds_it_up_until_the_model_is_whole(webui: WebUI, run: Run, loaded: str) -> None:
+    webui.use(loaded)
+    picture = webui.txt2img("a face", steps=2).image
+    broken = broken_checkpoint(webui, loaded)
+    schedule = replace(run.schedule, max_steps=1000)
+    run_id = start(webui, replace(run, name=f"held-{loaded}", schedule=schedule))
+    assert not wait(webui, run_id, step=1)["ended"]
+    webui.use("broken")
+    broken.unlink()
+    deadline = time.monotonic() + 60
+    while not any("goes on when" in said["message"] for said in webui.call(f"/pivotal/v1/runs/{run_id}")["notices"]):
+        assert time.monotonic() < deadline
+        time.sleep(0.5)
+    step = webui.call(f"/pivotal/v1/runs/{run_id}")["step"]
+    webui.call(f"/pivotal/v1/runs/{run_id}/checkpoint", {})
+    assert not wait(webui, run_id, step=step + 2)["ended"]
+    webui.call(f"/pivotal/v1/runs/{run_id}/stop", {})
+    assert wait(webui, run_id)["status"] == "stopped"
     assert same(webui.txt2img("a face", steps=2).image, picture)
 
 
