@@ -42,7 +42,9 @@ class Ledger:
     def watch(self):
         """The loaded checkpoint's modules with weights of their own."""
         found = shared.sd_model.named_modules()
-        self.parts = weakref.WeakKeyDictionary({m: name for name, m in found if any(m._parameters.values())})
+        self.parts = weakref.WeakKeyDictionary(
+            {m: name for name, m in found if any(p is not None for p in m._parameters.values())}
+        )
 
     parts = weakref.WeakKeyDictionary()
 
