@@ -1,5 +1,7 @@
 """--upcast-sampling and --no-half-vae with weights in half precision, on the CPU: few steps on small pictures.
 
+All with --precision full, which leaves the weights as they are and is how v1.10.1 starts with half-precision weights
+where there is no GPU: by itself it asks CUDA whether autocast can be used (devices.py, `cuda_no_autocast`).
 --upcast-sampling computes group norms in fp32, and for that widens modules of the U-Net as they are used. v1.10.1 does
 so only where there is a GPU; `upcast_lines.py` has it run the same lines here. --no-half-vae alone cannot draw pictures
 on a CPU (v1.10.1 leaves the rest to CUDA's autocast: "mixed dtype"), but a run in fp32 needs none.
@@ -48,6 +50,7 @@ def flagged(
 ) -> Iterator[tuple[WebUI, tuple[str, ...]]]:
     """The web UI and how it was started."""
     flags = request.param
+    arguments = [*flags, "--precision", "full"]
 
     def prepare(data: Path) -> None:
         shutil.copytree(LIVE / "probe", data / "extensions" / "probe")
@@ -56,7 +59,7 @@ def flagged(
         tiny_checkpoints.lay_out(data, *FAMILIES)
 
     data, first = tmp_path_factory.mktemp("flags"), tiny_checkpoints.path("sd1")
-    with running(installation, first, data, linked=True, prepare=prepare, arguments=flags, half=True) as webui:
+    with running(installation, first, data, linked=True, prepare=prepare, arguments=arguments, half=True) as webui:
         no_live_previews(webui)
         yield webui, flags
 
