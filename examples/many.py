@@ -12,7 +12,7 @@ import json
 import random
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import mean
@@ -50,6 +50,7 @@ MORE = 3
 """Halves: so many more pictures are thought of as wanted, since some are alike."""
 PICTURES_PER_WORD = 12
 SHOWN_EACH = 2
+WORDS_A_BAND = 8
 GUIDANCE = 4.0
 
 
@@ -183,12 +184,34 @@ def look(
             "identity_by_word": identity,
             "attributes_by_word": attributes,
         }
-    few = min(SHOWN_EACH, each)
-    shown = {label: [made[label][n * each + i] for n in range(len(names)) for i in range(few)] for label in made}
-    labels = [name if i == 0 else "" for name in names for i in range(few)]
-    draw_grid(shown, labels, title="16 words by defaults; parts switched on and off").save(out / "rows.png")
+    bands = [rows_picture(made, names, each, some) for some in chunks(range(len(names)), WORDS_A_BAND)]
+    stacked(bands).save(out / "rows.png")
     return {"rows": found, "words": list(names)}
 
+
+def chunks(numbers: range, size: int) -> list[range]:
+    """The numbers in order, so many at a time."""
+    return [numbers[start : start + size] for start in range(0, len(numbers), size)]
+
+
+def rows_picture(
+    made: Mapping[str, Sequence[Image.Image]], names: Sequence[str], each: int, some: range
+) -> Image.Image:
+    """A row for each way of switching, the first pictures of these words side by side."""
+    few = min(SHOWN_EACH, each)
+    shown = {label: [pictures[n * each + i] for n in some for i in range(few)] for label, pictures in made.items()}
+    labels = [names[n] if i == 0 else "" for n in some for i in range(few)]
+    return draw_grid(shown, labels, title="16 words by defaults; parts switched on and off" if some[0] == 0 else "")
+
+
+def stacked(pictures: Sequence[Image.Image]) -> Image.Image:
+    """One picture, these below each other on white."""
+    sheet = Image.new("RGB", (max(p.width for p in pictures), sum(p.height for p in pictures)), "white")
+    y_px = 0
+    for picture in pictures:
+        sheet.paste(picture, (0, y_px))
+        y_px += picture.height
+    return sheet
 
 def prompts(name: str, count: int, *, by_word: bool = True) -> list[tuple[str, Avatar]]:
     """Prompts with what they ask for. By word: it stands for the looks; else these are asked for in tags."""

@@ -118,6 +118,8 @@
             field.dataset.fault = fault.text;
             if (field.matches("input")) field.title = fault.text;
         }
+        for (const old of root().querySelectorAll("#pivotal_tab .pivotal-idle")) old.classList.remove("pivotal-idle");
+        for (const path of facts.idle) fieldOf(path)?.classList.add("pivotal-idle");
         for (const [name, html] of Object.entries(facts.draws)) {
             for (const row of root().querySelectorAll("#pivotal_words_table tbody[data-word]")) {
                 if (row.querySelector("[data-key=name]").value !== name) continue;

@@ -11,6 +11,9 @@ from lib_pivotal.errors import Fault
 if TYPE_CHECKING:
     from lib_pivotal.config import DataConfig, Run
 
+VARIED_CROPS = ("random", "face")
+"""Cuts of which a picture has several that differ."""
+
 
 def check_consistency(run: Run) -> list[Fault]:
     """Faults that concern more than one setting."""
@@ -50,24 +53,46 @@ def _check_pictures(data: DataConfig) -> list[Fault]:
     if data.scale_augmentation and data.crops < 2:
         remedy = "Use 8 or so, or turn far and near cuts off."
         return [Fault("data.crops", data.crops, "is one size a picture for ever, with scale_augmentation", remedy)]
-    if data.crops > 1 and data.crop in ("centre", "top") and not data.scale_augmentation:
+    if any(part.crop in VARIED_CROPS for part in data.parts):
+        return []
+    if data.crops > 1 and data.crop not in VARIED_CROPS and not data.scale_augmentation:
         remedy = "Choose random or face, or 1."
         return [Fault("data.crops", data.crops, f"would be the same cut each time, with crop = {data.crop}", remedy)]
     return []
 
 
+def _check_parts(data: DataConfig) -> list[Fault]:
+    """A part that means no picture, or lines of its own that cannot be read."""
+    faults = []
+    for index, part in enumerate(data.parts):
+        field = f"data.parts.{index}"
+        if not part.applies_to.strip():
+            remedy = "Write `concept:NAME`, `type:IMAGE TYPE`, or a pattern of paths."
+            faults.append(Fault(f"{field}.applies_to", part.applies_to, "says no pictures", remedy))
+        faults += _number_faults(f"{field}.tag_dropout_classes", part.tag_dropout_classes or (), highest=1.0)
+    return faults
+
+
+def _number_faults(field: str, lines: Sequence[str], *, highest: float) -> list[Fault]:
+    reasons = ((line, number_line_fault(line, highest=highest)) for line in lines)
+    remedy = "Write `name = number`, one a line."
+    return [Fault(field, line, reason, remedy) for line, reason in reasons if reason is not None]
+
+
 def _check_lines(run: Run) -> list[Fault]:
     """Settings that hold a line of their own for each thing: `name = value`."""
     data = run.data
-    faults = []
+    faults = _check_parts(data)
+    try:
+        re.compile(data.name_words)
+    except re.error as error:
+        faults.append(Fault("data.name_words", data.name_words, f"is no regular expression: {error}"))
     for field, lines, highest in (
         ("tag_dropout_classes", data.tag_dropout_classes, 1.0),
         ("caption_fields", data.caption_fields, 1.0),
         ("balance_weights", data.balance_weights, float("inf")),
     ):
-        for line in lines:
-            if (reason := number_line_fault(line, highest=highest)) is not None:
-                faults.append(Fault(f"data.{field}", line, reason, "Write `name = number`, one a line."))
+        faults += _number_faults(f"data.{field}", lines, highest=highest)
     for line in data.word_lists:
         name, equals, values = line.partition("=")
         if not (name.strip() and equals and values.strip()):

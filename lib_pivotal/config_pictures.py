@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
 
 from lib_pivotal.config_schema import setting
 
@@ -26,7 +27,8 @@ class DataConfig:
     )
     caption_lines: str = setting(
         "join",
-        "Several lines in a caption file: one caption, alternatives of which one is drawn, or the first line only.",
+        "Several lines in a caption file: one caption, alternatives of which one is drawn (then also those of a second "
+        "file, .caption beside .txt), or the first line only.",
         choices=("join", "draw", "first"),
     )
     missing_caption: str = setting(
@@ -34,6 +36,12 @@ class DataConfig:
         "Caption of a picture that has none: its name (in kohya's folders the folder's), the concept, or nothing.",
         choices=("auto", "name", "concept", "empty"),
     )
+    name_words: str = setting(
+        "",
+        "Where a file's name is the caption: what of it is a word, as a regular expression, e.g. `[^_]+`; empty = all "
+        'of it, `_` a space. In the web UI its "Filename word regex" counts where this is empty.',
+    )
+    name_join: str = setting(" ", 'What stands between such words (the web UI\'s "Filename join string").')
     duplicates: str = setting(
         "keep",
         "Pictures that are there twice: all count; equal files count once; also those that look the same count once.",
@@ -119,6 +127,12 @@ class DataConfig:
         "Chances of their own, one a line: `clothes = 0.3`. Classes: people, character, clothes, expression, "
         "background, quality, other; or a regular expression, `/hat$/ = 0.5`. The first that fits counts.",
     )
+    tag_dropout_mode: str = setting(
+        "each",
+        "each: every tag by itself; all: all tags that are not kept in front go together; rising: later tags more "
+        "often, the last one with the whole chance (OneTrainer's FULL and RANDOM WEIGHTED).",
+        choices=("each", "all", "rising"),
+    )
     caption_dropout: float = setting(0.0, "Chance that the whole caption is left out.", minimum=0.0, maximum=1.0)
     caption_dropout_epochs: int = setting(
         0, "Every so many epochs, one passes without captions; 0 = never.", unit="epochs", minimum=0, maximum=1000
@@ -176,6 +190,48 @@ class DataConfig:
     balance_weights: tuple[str, ...] = setting(
         (), "Tree: weights of folders, one a line: `fanart = 2` or a pattern, `*/2_characters = 0.5`; others are 1."
     )
+    parts: tuple[PartConfig, ...] = setting(
+        (),
+        "Settings of a part of the pictures, one part a line: which pictures, then what they have of their own, "
+        "`red/* | shuffle_tags = false | keep_first = 2`. The first that fits counts.",
+    )
+
+
+def _own(name: str) -> Any:
+    """A setting of the whole run that a part may have of its own; None: as the run's."""
+    return field(default=None, metadata=DataConfig.__dataclass_fields__[name].metadata)
+
+
+@dataclass(frozen=True)
+class PartConfig:
+    """What a part of the pictures has of its own: a concept, an image type, a folder. Names as in `DataConfig`."""
+
+    applies_to: str = setting(
+        "", "Which pictures: `concept:NAME`, `type:IMAGE TYPE`, or a pattern of paths such as `fanart/*`."
+    )
+    loss_weight: float = setting(1.0, "Weight of these pictures' loss.", minimum=0.0, maximum=100.0)
+    shuffle_tags: bool | None = _own("shuffle_tags")
+    keep_first: int | None = _own("keep_first")
+    keep_separator: str | None = _own("keep_separator")
+    tag_dropout: float | None = _own("tag_dropout")
+    tag_dropout_classes: tuple[str, ...] | None = _own("tag_dropout_classes")
+    tag_dropout_mode: str | None = _own("tag_dropout_mode")
+    caption_dropout: float | None = _own("caption_dropout")
+    caption_dropout_epochs: int | None = _own("caption_dropout_epochs")
+    caption_warmup_steps: float | None = _own("caption_warmup_steps")
+    caption_warmup_tags: int | None = _own("caption_warmup_tags")
+    wildcards: bool | None = _own("wildcards")
+    templates: tuple[str, ...] | None = _own("templates")
+    flip: bool | None = _own("flip")
+    crop: str | None = _own("crop")
+    crops: int | None = _own("crops")
+    transparency: str | None = _own("transparency")
+    masks: str | None = _own("masks")
+
+    def over(self, data: DataConfig) -> DataConfig:
+        """The run's settings with this part's own over them."""
+        own = {item.name: getattr(self, item.name) for item in fields(self)[2:]}
+        return replace(data, **{name: value for name, value in own.items() if value is not None})
 
 
 @dataclass(frozen=True)

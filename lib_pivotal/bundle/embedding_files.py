@@ -1,10 +1,13 @@
 """Single embedding files of other programs, in and out.
 
 a1111       .safetensors {emb_params: [n, w]}, SDXL {clip_l, clip_g}     web UI, Forge, ComfyUI, InvokeAI
-a1111_pt    .pt {string_to_token, string_to_param: {"*": [n, w]}, name, step, ...}
+a1111_pt    .pt {string_to_token, string_to_param: {"*": [n, w]}, name, step, ...}; SDXL {clip_l, clip_g}
 diffusers   .safetensors {clip_l} / {clip_l, clip_g}                     advanced training scripts
 kohya       .safetensors {emb_params} / {clip_l, clip_g}
 hcp         .pt {string_to_param: {"*": [n, w]}, name}; SDXL with both towers side by side, [n, 2048]
+
+v1.10.1 of the web UI (modules/textual_inversion/textual_inversion.py, `create_embedding_from_data`) reads all of them
+but HCP's of SDXL: it lets the width through, 768 + 1280, and fails when it puts the 2048 numbers into one encoder.
 """
 
 from __future__ import annotations
@@ -75,7 +78,10 @@ def write_embedding(
     dtype: torch.dtype | None = None,
     facts: Mapping[str, Any] | None = None,
 ) -> Path:
-    """Write one word as a file of its own; atomic. `facts` may hold step, sd_checkpoint, sd_checkpoint_name (a .pt)."""
+    """Write one word as a file of its own; atomic.
+
+    `facts` may hold step, sd_checkpoint and sd_checkpoint_name; a .pt of SD1 and SD2 tells them.
+    """
     path = Path(path)
     if path.suffix != SUFFIXES[layout]:
         raise BundleError(f"{path}: an embedding in layout {layout} ends in {SUFFIXES[layout]}")
@@ -115,8 +121,8 @@ def _flat(vectors: WordTensors, *, layout: EmbeddingFormat) -> dict[str, Tensor]
 def _pickled(vectors: WordTensors, *, name: str, layout: EmbeddingFormat, facts: Mapping[str, Any]) -> dict[str, Any]:
     if layout == "hcp":
         return {"string_to_param": {"*": torch.cat(vectors, dim=1)}, "name": name}
-    if len(vectors) == 2:
-        raise BundleError(f"word {name!r}: the web UI reads SDXL embeddings as .safetensors only; use layout a1111")
+    if len(vectors) == 2:  # and nothing beside: the web UI takes every value of such a file for a tensor
+        return {"clip_l": vectors[0], "clip_g": vectors[1]}
     return {
         "string_to_token": {"*": _STAR_TOKEN},
         "string_to_param": {"*": vectors[0]},

@@ -13,7 +13,9 @@ from lib_pivotal.bundle.format import (
     META_MODEL_HASH,
     META_TRAINING_PREFIX,
     META_WORDS,
+    SDXL_TENSORS,
     Problem,
+    parse_word_key,
     warn_word_name,
 )
 from lib_pivotal.bundle.hashes import data_hash, kohya_hashes
@@ -100,15 +102,24 @@ def _check_hashes(path: Path, bundle: Bundle) -> list[Problem]:
 def _check_stock_reader(path: Path) -> list[Problem]:
     """What the stock web UI (1.7 to 1.10) would do with the words: it cuts names at the first dot."""
     words: dict[str, set[str]] = {}
+    names: dict[str, dict[str, None]] = {}
     for key in read_header(path).tensors:
         if key.startswith(BUNDLE_PREFIX):
-            name, _, tensor = key[len(BUNDLE_PREFIX) :].partition(".")
-            words.setdefault(name, set()).add("string_to_param" if tensor.startswith("string_to_param.") else tensor)
+            cut, _, tensor = key[len(BUNDLE_PREFIX) :].partition(".")
+            words.setdefault(cut, set()).add("string_to_param" if tensor.startswith("string_to_param.") else tensor)
+            whole = parse_word_key(key)
+            names.setdefault(cut, {})[cut if whole is None else whole.name] = None
     what = "the stock web UI refuses the whole file because of this word (tensors {})"
     return [
-        Problem("warning", what.format(", ".join(sorted(tensors))), "Write the file again.", word=name)
-        for name, tensors in words.items()
-        if len(tensors) > 1 and "string_to_param" not in tensors and not {"clip_l", "clip_g"} <= tensors
+        Problem(
+            "warning",
+            what.format(", ".join(sorted(words[cut]))),
+            "Rename it without a dot." if "." in name else "Write the file again.",
+            word=name,
+        )
+        for cut in words
+        if len(words[cut]) > 1 and "string_to_param" not in words[cut] and not set(SDXL_TENSORS) <= words[cut]
+        for name in names[cut]
     ]
 
 

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from lib_pivotal.data.caption_chain import CaptionPipeline, Moment
+from lib_pivotal.data.caption_chain import Captions, Moment
 from lib_pivotal.data.captions import WordFinder
 from lib_pivotal.data.latents import CachedLatents, LatentCache
 from lib_pivotal.data.records import Picture
@@ -47,7 +47,7 @@ class BatchSource:
     def __init__(
         self,
         cache: LatentCache,
-        captions: CaptionPipeline,
+        captions: Captions,
         *,
         batch_size: int = 1,
         accumulation: int = 1,
@@ -57,11 +57,11 @@ class BatchSource:
         world_size: int = 1,
         latents: LatentChoice = "draw",
         draw_weights: Mapping[str, float] | None = None,
-        concept_weights: Mapping[str, float] | None = None,
+        loss_weights: Mapping[str, float] | None = None,
         unmasked: float = 0.0,
     ) -> None:
         """`words` are looked for in the final captions; `draw_weights` (by key, missing = 0) replace repeats;
-        `concept_weights` (missing = 1) weigh the loss; `unmasked` is the chance that a draw's mask is left out."""
+        `loss_weights` (by key, missing = 1) weigh the loss; `unmasked` is the chance that a draw's mask is left out."""
         if not cache.pictures:
             raise DataError("no picture is ready for training. Build the latent cache first.")
         if batch_size < 1 or accumulation < 1:
@@ -79,7 +79,7 @@ class BatchSource:
         self._batch_size, self._accumulation = batch_size, accumulation
         self._rank, self._world_size, self._splits = rank, world_size, 1
         self._seed, self._latents = seed, latents
-        self._concept_weights, self._unmasked = dict(concept_weights or {}), unmasked
+        self._loss_weights, self._unmasked = dict(loss_weights or {}), unmasked
         self._find_words = WordFinder(words)
         self._rates = self._rates_from(draw_weights)
         self._buckets = [_bucket_name(cache, picture.key) for picture in self._pictures]
@@ -145,7 +145,7 @@ class BatchSource:
             latents=torch.stack([self._latent(entry, draw) for entry, draw in zip(entries, draws, strict=True)]),
             captions=captions,
             mask=_stack_masks([self._mask(entry, draw) for entry, draw in zip(entries, draws, strict=True)], entries),
-            weights=torch.tensor([self._concept_weights.get(picture.concept, 1.0) for picture in pictures]),
+            weights=torch.tensor([self._loss_weights.get(draw.key, 1.0) for draw in draws]),
             keys=[draw.key for draw in draws],
             words=[self._find_words(caption) for caption in captions],
             sizes=torch.tensor([self._cache.sizes(draw.key, view=draw.view, flip=draw.flip) for draw in draws]),

@@ -94,7 +94,7 @@ class Buckets:
             raise DataError(f"most_cropped = {most_cropped}: a share of the picture's area, from 0 to 1.")
         self.target_px, self.step_px, self.upscale, self.crop = target_px, step_px, upscale, crop
         self.most_cropped = most_cropped
-        self._assigned: dict[tuple[int, int], Placement] = {}
+        self._assigned: dict[tuple[int, int, Crop], Placement] = {}
         self.minimum_px = _floor(minimum_px if minimum_px is not None else target_px // 2, step_px)
         self.maximum_px = _floor(maximum_px if maximum_px is not None else target_px * 2, step_px)
         if self.maximum_px < self.minimum_px:
@@ -111,16 +111,16 @@ class Buckets:
         self._shapes = [shape for shape, _, _ in by_shape]
         self._by_shape = [size for _, _, size in by_shape]
 
-    def assign(self, width_px: int, height_px: int) -> Placement:
-        """The bucket of a picture of this size, and how it is resized and cut to fit."""
-        size = (width_px, height_px)
-        if size not in self._assigned:  # many pictures have the same size
-            self._assigned[size] = self._assign(*size)
-        return self._assigned[size]
+    def assign(self, width_px: int, height_px: int, *, crop: Crop | None = None) -> Placement:
+        """The bucket of a picture of this size, and how it is resized and cut to fit; `crop` in place of the run's."""
+        case = (width_px, height_px, crop or self.crop)
+        if case not in self._assigned:  # many pictures have the same size
+            self._assigned[case] = self._assign(*case)
+        return self._assigned[case]
 
-    def _assign(self, width_px: int, height_px: int) -> Placement:
+    def _assign(self, width_px: int, height_px: int, crop: Crop) -> Placement:
         bucket = self.bucket(width_px, height_px)
-        placement = place(width_px, height_px, bucket=bucket, at=(0.5, 0.0) if self.crop == "top" else (0.5, 0.5))
+        placement = place(width_px, height_px, bucket=bucket, at=(0.5, 0.0) if crop == "top" else (0.5, 0.5))
         if placement.cropped > self.most_cropped:
             return fit(width_px, height_px, bucket=bucket)
         return placement

@@ -88,7 +88,7 @@ def caption_changes(dataset: Dataset, wording: Wording) -> Changes:
         if original.alternatives:
             several.append(original.key)
             continue
-        place = caption_place(original.path)
+        place = original.text_place or caption_place(original.path)
         found.append(Change(original.key, place, _bytes(place), f"{trained.caption.strip()}\n".encode()))
     return Changes(tuple(found), tuple(several))
 

@@ -34,10 +34,12 @@ class Captioner:
         captions_from: CaptionsFrom,
         lines: Lines,
         missing: MissingCaption,
+        names: tuple[str, str] = ("", " "),
     ) -> None:
+        """`names`: which words of a file's name make a caption, and what stands between them (`caption_from_name`)."""
         self._problems = problems
         self._common = (tuple(extensions), captions_from, lines)
-        self._missing = missing
+        self._missing, self._names = missing, names
         self._from_names: list[str] = []
         self._empty: list[str] = []
         self._from_tables: dict[str, int] = {}
@@ -68,6 +70,12 @@ class Captioner:
             entry = replace(entry, captions=tuple(text.strip() for text in texts))
         return entry
 
+    def text_place(self, path: Path) -> Path | None:
+        """Where the layout looks for a picture's caption file; None: at the usual place."""
+        if self._elsewhere is None and ".txt" in self._extensions:
+            return None
+        return (self._source.captions_folder or path.parent) / f"{path.stem}{self._extensions[0]}"
+
     def review(self) -> None:
         """What can only be said of all captions together."""
         say = self._problems.say
@@ -86,7 +94,7 @@ class Captioner:
         """What is said of a picture, and whether an empty caption file says that it has none."""
         if self._source.texts:
             return Entry(self._source.texts), False
-        if self._from == "name":
+        if self._from in ("name", "none"):
             return NOTHING, False
         meta = self._of_meta(path, shown) if self._from != "files" else NOTHING
         if self._from != "metadata" and (captions := self._of_file(path, shown)) is not None:
@@ -98,13 +106,20 @@ class Captioner:
         return meta, False
 
     def _of_file(self, path: Path, shown: str) -> tuple[str, ...] | None:
-        """The captions in a caption file; None if there is no such file."""
-        if self._elsewhere is not None:
-            found = self._elsewhere.caption_file(self._source.captions_folder / path.name, self._extensions)  # type: ignore[operator]
-        else:
-            found = self._folder.caption_file(path, self._extensions)
-        if found is None:
+        """The captions in a caption file, or in all of them where one is drawn; None if there is no such file."""
+        endings = [[ending] for ending in self._extensions] if self._lines == "draw" else [list(self._extensions)]
+        found = [file for some in endings if (file := self._caption_file(path, some)) is not None]
+        if not found:
             return None
+        return tuple(dict.fromkeys(text for file in found for text in self._read(file, shown)))
+
+    def _caption_file(self, path: Path, endings: Sequence[str]) -> Path | None:
+        if self._elsewhere is not None:
+            return self._elsewhere.caption_file(self._source.captions_folder / path.name, endings)  # type: ignore[operator]
+        return self._folder.caption_file(path, endings)
+
+    def _read(self, found: Path, shown: str) -> tuple[str, ...]:
+        """The captions in a file; one that cannot be read is named."""
         try:
             captions, remark = read_captions(found, self._lines)
         except OSError as error:
@@ -131,7 +146,7 @@ class Captioner:
 
     def _read_tables(self, keys: Sequence[str]) -> list[CaptionTable]:
         """Tables that hold captions of this source's pictures, the one that the layout names first."""
-        if self._from in ("files", "name"):
+        if self._from in ("files", "name", "none"):
             return []
         given = [self._source.table] if self._source.table is not None else []
         beside = [path for path in self._folder.tables(SUFFIXES) if path.name.lower() not in NOT_CAPTIONS]
@@ -158,7 +173,7 @@ class Captioner:
         choice = self._missing
         if choice == "auto":
             choice = "concept" if place.named else "name"
-        return {"concept": place.concept, "name": caption_from_name(path.stem)}.get(choice, "")
+        return {"concept": place.concept, "name": caption_from_name(path.stem, *self._names)}.get(choice, "")
 
 
 class _Below:

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Literal
 
 from lib_pivotal.data.captioning import Captioner, MissingCaption
-from lib_pivotal.data.fingerprints import near_groups
+from lib_pivotal.data.doubles import Duplicates, find_doubles
 from lib_pivotal.data.folders import Folder, natural_order
-from lib_pivotal.data.pictures import Look, file_sha256, look
+from lib_pivotal.data.looks import Seen, look_at
 from lib_pivotal.data.records import Dataset, Picture, Problem, ProblemList
 from lib_pivotal.data.scan_cache import ScanCache
 from lib_pivotal.data.sources.layout import TITLES, read_layout
@@ -23,9 +20,6 @@ from lib_pivotal.errors import DataError
 from lib_pivotal.files import cache_home
 
 __all__ = ["Dataset", "Picture", "Problem", "scan"]
-
-Duplicates = Literal["keep", "skip", "skip_near"]
-"""Double pictures: all are drawn; those equal byte for byte only once; also those that look the same only once."""
 
 _SIDECARS = (".json", ".jsonl", ".csv", ".toml", ".yaml", ".yml", ".npz", ".npy", ".db", ".ini", ".md", ".safetensors")
 _OF_LAYOUTS = frozenset({MULTIPLY, "wildcard.txt"})
@@ -42,6 +36,7 @@ def scan(
     caption_lines: Lines = "join",
     minimum_px: int = 32,
     missing_caption: MissingCaption = "auto",
+    names: tuple[str, str] = ("", " "),
     duplicates: Duplicates = "keep",
     workers: int = 0,
     cache: Path | None = None,
@@ -49,9 +44,11 @@ def scan(
 ) -> Dataset:
     """Look at every picture of `folder`; whatever cannot be used is named in `problems` and left out.
 
-    What the folder is, is found out, or said by `layout` (see `sources.layout`). Every picture is decoded once, in
-    `workers` threads (0: as many as the processor likes), and what was seen is kept in `cache` (None: the user's
-    cache), so that the next scan looks only at files that changed.
+    What the folder is, is found out, or said by `layout` (see `sources.layout`). Every picture is looked at
+    once, in `workers` threads (0: as many as the processor likes), and what was seen is kept in `cache` (None: the
+    user's cache), so that the next scan looks only at files that changed.
+
+    `names`: which words of a file's name are its caption where it has no other, and what joins them.
 
     Raises:
         DataError: there is no such folder, or it is not of that layout.
@@ -64,21 +61,26 @@ def scan(
         captions_from=captions_from,
         lines=caption_lines,
         missing=missing_caption,
+        names=names,
     )
     place = (cache or cache_home()) if use_cache else None
     count = workers or min(8, 2 + (os.cpu_count() or 1))
     pictures: list[Picture] = []
-    looks: dict[str, tuple[Look, int]] = {}
+    seen: dict[str, Seen] = {}
+    caches: list[ScanCache] = []
     trees: list[Tree] = []
     for source in reading.sources:
         scanner = _Scanner(source, captioner, problems, minimum_px=minimum_px)
         trees.append(scanner.tree)
-        for picture, seen, size_bytes in scanner.pictures(ScanCache(source.root, place), workers=count):
+        caches.append(ScanCache(source.root, place))
+        for picture, look in scanner.pictures(caches[-1], workers=count):
             pictures.append(picture)
-            looks[picture.key] = seen, size_bytes
+            seen[picture.key] = look
         scanner.review()
-    doubles = _doubles(pictures, looks, problems, duplicates)
-    pictures = [picture for picture in pictures if picture.key not in doubles]
+    left_out = find_doubles(pictures, seen, problems, duplicates, workers=count)
+    for kept in caches:
+        kept.save()
+    pictures = [picture for picture in pictures if picture.key not in left_out]
     if not pictures:
         text = f"{reading.folder}: no usable picture. Give a folder with PNG, JPEG, WebP, BMP or GIF files."
         problems.say("error", "no_pictures", text, [])
@@ -109,40 +111,6 @@ def _named(reading: Reading, trees: Sequence[Tree]) -> tuple[str, str]:
     return trees[0], TITLES[trees[0]]
 
 
-_Seen = tuple[Look | str, int]
-"""A look at a file, or why there is none; and its size in bytes."""
-
-
-def _looks(files: Sequence[Path], keys: Sequence[str], cache: ScanCache, *, workers: int) -> list[_Seen]:
-    """A look at each file: from the cache where it did not change, the others in threads."""
-    found: dict[int, _Seen] = {}
-    for index, (path, key) in enumerate(zip(files, keys, strict=True)):
-        with contextlib.suppress(OSError):  # said by `_look`
-            stat = path.stat()
-            if (known := cache.get(key, stat)) is not None:
-                found[index] = known, stat.st_size
-    missing = [index for index in range(len(files)) if index not in found]
-    if missing:
-        with ThreadPoolExecutor(max_workers=workers) as pool:  # Pillow releases the lock while it decodes
-            seen = pool.map(lambda index: _look(files[index], keys[index], cache), missing)
-            found.update(zip(missing, seen, strict=True))
-    cache.save()
-    return [found[index] for index in range(len(files))]
-
-
-def _look(path: Path, key: str, cache: ScanCache) -> _Seen:
-    """A look at a file that is not in the cache yet."""
-    try:
-        stat = path.stat()
-        seen = look(path)
-        cache.put(key, stat, seen)
-        return seen, stat.st_size
-    except DataError as error:
-        return str(error), 0
-    except OSError as error:
-        return f"{path.name}: cannot be opened ({error.strerror}). Mend its permissions.", 0
-
-
 class _Scanner:
     """Makes pictures of one source's files."""
 
@@ -158,16 +126,15 @@ class _Scanner:
         if source.tree == "auto":
             self.tree = tree_of(folders, root_name=self.folder.name, multiply=multiply)
         self._places: dict[str, Place] = {}
+        self._masks = {} if source.masks_folder is None else Folder(source.masks_folder, below=False).by_stem()
         captioner.begin(source, self.folder, [self.folder.key(path) for path in self._files])
 
-    def pictures(self, cache: ScanCache, *, workers: int) -> Iterable[tuple[Picture, Look, int]]:
-        """Every usable picture with the look at it and its file's size; the others become problems."""
+    def pictures(self, cache: ScanCache, *, workers: int) -> Iterable[tuple[Picture, Seen]]:
+        """Every usable picture with the look at it; the others become problems."""
         keys = [self.folder.key(path) for path in self._files]
-        looks = _looks(self._files, keys, cache, workers=workers)
-        for path, key, (seen, size_bytes) in zip(self._files, keys, looks, strict=True):
-            picture = self._picture(path, key, seen)
-            if picture is not None and isinstance(seen, Look):
-                yield picture, seen, size_bytes
+        for seen in look_at(self._files, keys, cache, workers=workers):
+            if (picture := self._picture(seen)) is not None:
+                yield picture, seen
 
     def review(self) -> None:
         """What can only be said of all files together."""
@@ -183,15 +150,16 @@ class _Scanner:
             text = f"{error.filename}: the folder cannot be read ({error.strerror}). Mend its permissions."
             say("error", "folder_unreadable", text, [])
 
-    def _picture(self, path: Path, key: str, seen: Look | str) -> Picture | None:
+    def _picture(self, seen: Seen) -> Picture | None:
         """A picture with its caption and mask, or None and a problem."""
+        path, key = seen.path, seen.key
         shown, say = self._key(key), self._problems.say
         place = self._place(key)
-        mask_path = self.folder.mask_file(path)
-        if isinstance(seen, str):
-            say("error", "unreadable", f"{seen} It is left out.", [shown])
+        mask_path = self.folder.mask_file(path) or self._masks.get(path.stem.lower())
+        if isinstance(seen.look, str):
+            say("error", "unreadable", f"{seen.look} It is left out.", [shown])
             return None
-        facts = seen.facts
+        facts = seen.look.facts
         if min(facts.width_px, facts.height_px) < self._minimum_px:
             text = f"{path.name}: {facts.width_px}x{facts.height_px} px is below the least, {self._minimum_px} px"
             text = f"{text}; it is left out. Find a larger original, or lower the least size."
@@ -218,6 +186,7 @@ class _Scanner:
             alternatives=found.captions[1:],
             image_type=place.image_type or found.image_type,
             fields=found.fields,
+            text_place=self._captioner.text_place(path),
         )
 
     def _key(self, key: str) -> str:
@@ -254,42 +223,6 @@ class _Scanner:
                 found[below] = 1.0
                 self._problems.say("warning", "repeats_unreadable", f"{below}/{error} 1 is taken.", [])
         return found
-
-
-def _doubles(
-    pictures: Sequence[Picture],
-    looks: dict[str, tuple[Look, int]],
-    problems: ProblemList,
-    choice: Duplicates,
-) -> set[str]:
-    """Name pictures that are there twice; the keys of those that are left out. Hashes only files of equal length."""
-    by_length: dict[int, list[Picture]] = defaultdict(list)
-    for picture in pictures:
-        by_length[looks[picture.key][1]].append(picture)
-    groups: dict[str, list[Picture]] = defaultdict(list)
-    for same_length in by_length.values():
-        if len(same_length) > 1:
-            for picture in same_length:
-                groups[file_sha256(picture.path)].append(picture)
-    copies: set[str] = set()
-    for group in groups.values():
-        if len(group) > 1:
-            keys = [picture.key for picture in group]
-            what = "each is drawn, so that it counts more than others" if choice == "keep" else "only the first is used"
-            text = f"{keys[0]}: {len(keys)} files are the same picture; {what}. Delete the copies, or use repeats."
-            problems.say("warning", "duplicate", text, keys)
-            copies.update(keys[1:])
-    left = set() if choice == "keep" else set(copies)
-    single = [picture for picture in pictures if picture.key not in copies]
-    prints = [looks[picture.key][0].print for picture in single]
-    for near in near_groups(prints, [(picture.width_px, picture.height_px) for picture in single]):
-        keys = [single[index].key for index in near]
-        what = "only the largest is used" if choice == "skip_near" else "each is drawn"
-        text = f"{keys[0]}: {len(keys)} pictures look the same (other sizes, or saved anew); {what}."
-        problems.say("warning", "near_double", f"{text} Keep the best one, or leave near doubles out.", keys)
-        if choice == "skip_near":
-            left.update(keys[1:])
-    return left
 
 
 def _review(pictures: Sequence[Picture], problems: ProblemList) -> None:

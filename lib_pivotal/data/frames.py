@@ -42,7 +42,10 @@ class Frame:
 
 
 class Framer:
-    """Makes frames, and tells what each depends on."""
+    """Makes frames, and tells what each depends on.
+
+    `own` says by key what stands behind transparent pixels and how masks are read, where that is not as for all.
+    """
 
     def __init__(
         self,
@@ -53,9 +56,10 @@ class Framer:
         mask_normalise: bool = True,
         mask_temperature: float = 1.0,
         inpainting: bool = False,
+        own: Mapping[str, tuple[Transparency, MaskScale | None]] | None = None,
         seed: int = 0,
     ) -> None:
-        self._transparency, self._masks = transparency, masks
+        self._common, self._own = (transparency, masks), dict(own or {})
         self._mask_minimum, self._mask_normalise, self._mask_temperature = (
             mask_minimum,
             mask_normalise,
@@ -70,12 +74,13 @@ class Framer:
 
     def content(self, picture: Picture) -> dict[str, Any]:
         """What a frame depends on but for its place: files, hashed as they are now, not as they were scanned."""
+        transparency, masks = self._own.get(picture.key, self._common)
         facts: dict[str, Any] = {"picture": file_sha256(picture.path)}
         if picture.has_alpha:
             facts["background"] = self._background(picture.key)
-            facts["alpha_mask"] = self._transparency == "mask"
-        if self._masks is not None and picture.mask_path is not None:
-            facts["mask"] = [file_sha256(picture.mask_path), self._masks]
+            facts["alpha_mask"] = transparency == "mask"
+        if masks is not None and picture.mask_path is not None:
+            facts["mask"] = [file_sha256(picture.mask_path), masks]
         facts["mask_weights"] = [self._mask_minimum, self._mask_normalise, self._mask_temperature]
         if self._inpainting:
             facts["hole"] = "" if picture.mask_path is None else file_sha256(picture.mask_path)
@@ -101,13 +106,14 @@ class Framer:
                 f"its size is now {rgb.size[0]}x{rgb.size[1]} px, not {picture.width_px}x"
                 f"{picture.height_px} px as scanned. Scan the folder again"
             )
-        wanted = (self._masks is not None or self._inpainting) and picture.mask_path is not None
+        transparency, masks = self._own.get(picture.key, self._common)
+        wanted = (masks is not None or self._inpainting) and picture.mask_path is not None
         grey = read_mask(picture.mask_path) if wanted and picture.mask_path is not None else None
         mask = latent_mask(
-            grey if self._masks is not None else None,
-            alpha if self._transparency == "mask" else None,
+            grey if masks is not None else None,
+            alpha if transparency == "mask" else None,
             placement=placement,
-            scale=self._masks or "linear",
+            scale=masks or "linear",
             minimum=self._mask_minimum,
             normalise=self._mask_normalise,
             temperature=self._mask_temperature,
@@ -120,7 +126,7 @@ class Framer:
         return Frame(pixels, mask, hole)
 
     def _background(self, key: str) -> Colour:
-        return background(self._transparency, random.Random(f"{self._seed}/background/{key}"))
+        return background(self._own.get(key, self._common)[0], random.Random(f"{self._seed}/background/{key}"))
 
 
 def _pixels(rgb: Image.Image, placement: Placement) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from lib_pivotal.data.buckets import Buckets, Placement
+from lib_pivotal.data.buckets import Buckets, Crop, Placement
 from lib_pivotal.data.frames import Frame, Framer
 from lib_pivotal.data.latent_files import LatentFiles, entry_name
 from lib_pivotal.data.masks import MaskScale
@@ -38,6 +38,16 @@ class CachedLatents:
 
 
 @dataclass(frozen=True)
+class Showing:
+    """How some pictures are shown that are not shown as all: see `views.Views` and `frames.Framer`."""
+
+    crop: Crop
+    crops: int
+    transparency: Transparency
+    masks: MaskScale | None
+
+
+@dataclass(frozen=True)
 class _Job:
     """One view of a picture, mirrored or not, to encode; `name` is that of its file."""
 
@@ -60,8 +70,9 @@ class LatentCache:
     """Latents of pictures at their buckets' sizes, in memory and, with a `folder`, on disk too.
 
     `flip`: True mirrors every picture also, or the names of the concepts, or keys of the pictures, to mirror. `crops`
-    and `scale`: see `views.Views`; pictures whose keys are in `plain` have one view, the plain one. `masks`: scale of
-    the mask files, None ignores them (alpha weighs the loss with `transparency="mask"` whatever `masks` says).
+    and `scale`: see `views.Views`; pictures whose keys are in `plain` have one view, the plain one. `own`: by key, what
+    is shown in a way of its own. `masks`: scale of the mask files, None ignores them (alpha weighs the loss with
+    `transparency="mask"` whatever `masks` says).
     `in_memory=False` reads each entry from disk at each draw. `memory_bytes`: entries beyond it are on disk only, in
     `folder`, or where none is given in `spill`.
     `inpainting` also keeps what an inpainting checkpoint sees beside the noise: a picture's mask file is its hole;
@@ -82,6 +93,7 @@ class LatentCache:
         crops: int = 1,
         scale: bool = False,
         plain: Collection[str] = (),
+        own: Mapping[str, Showing] | None = None,
         transparency: Transparency = "white",
         masks: MaskScale | None = None,
         mask_minimum: float = 0.0,
@@ -98,8 +110,9 @@ class LatentCache:
             raise DataError("in_memory = False needs a folder for the latent cache. Set the folder.")
         if batch_size < 1:
             raise DataError(f"batch_size = {batch_size}: at least one picture is encoded at a time.")
-        self._codec = codec
-        self._views = Views(buckets, crops=crops, scale=scale, plain=plain, seed=seed)
+        self._codec, own = codec, own or {}
+        cuts = {key: (one.crop, one.crops) for key, one in own.items()}
+        self._views = Views(buckets, crops=crops, scale=scale, plain=plain, own=cuts, seed=seed)
         self._framer = Framer(
             transparency=transparency,
             masks=masks,
@@ -107,6 +120,7 @@ class LatentCache:
             mask_normalise=mask_normalise,
             mask_temperature=mask_temperature,
             inpainting=inpainting,
+            own={key: (one.transparency, one.masks) for key, one in own.items()},
             seed=seed,
         )
         self._files = LatentFiles(folder) if folder is not None else None

@@ -22,7 +22,8 @@ class Picture:
     `focus_px` is the box of a face or whatever must stay in sight: left, top, right, bottom in the displayed picture.
     `alternatives` are further captions of the same picture: at each draw one of all is taken. `image_type` is what
     the layout says of it (`screenshots`, `fanart`), else empty. `fields` are parts of a caption by kind where
-    metadata keeps them apart, as waifuc does: `(("characters", "aoi"), ("tags", "hat, smile"))`.
+    metadata keeps them apart, as waifuc does: `(("characters", "aoi"), ("tags", "hat, smile"))`. `text_place` is where
+    its layout looks for its caption file, where that is not `NAME.txt` (or `.caption`) beside it.
     """
 
     key: str
@@ -38,6 +39,7 @@ class Picture:
     alternatives: tuple[str, ...] = ()
     image_type: str = ""
     fields: tuple[tuple[str, str], ...] = ()
+    text_place: Path | None = None
 
     @cached_property
     def sha256(self) -> str:

@@ -1,76 +1,107 @@
-"""How many places of a prompt a caption takes, and what of it lies behind a limit."""
+"""How many places of a prompt a caption takes, and what of it lies behind a limit: as hosts chunk prompts."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
-from functools import lru_cache
+from collections.abc import Mapping
 
 from lib_pivotal.data.captions import WordFinder, split_tags
+from lib_pivotal.prompts import (
+    BREAK_TEXT,
+    BREAK_WEIGHT,
+    CHUNK_LENGTH,
+    IdsAsTokenizer,
+    PromptReading,
+    RememberingTokenizer,
+    WordTable,
+    lay_out,
+    parse_emphasis,
+    tokenize,
+)
 
-CHUNK = 75
+CHUNK = CHUNK_LENGTH
 """Places of one chunk of a prompt, without start and end."""
 
-_WEIGHT = re.compile(r":\s*[\d.]+\s*(?=[)\]])")
-_BRACKET = re.compile(r"(?<!\\)[()\[\]]")
+LONG_TAG = 20
+"""A tag of more tokens is a sentence: it is cut between its words, not left out as a whole."""
+
 _PIECE = re.compile(r"[^\W\d_]+|\d|[^\w\s]|_")
 _LETTERS_A_TOKEN = 7
 """CLIP's vocabulary has most English words whole; longer ones fall into pieces."""
+_BREAK = re.compile(r"\s*\bBREAK\b\s*")
+_AFTER_COMMA = re.compile(r"(?<=,)(?=[^,])")
+_SPECIAL = re.compile(r"[\\()\[\]]|\bBREAK\b")
 
 
-@lru_cache(maxsize=32768)
+def estimated_ids(text: str) -> list[int]:
+    """What stands for CLIP's token ids where no tokenizer is at hand: about as many, equal ones for equal pieces."""
+    return [
+        hash(piece[start : start + _LETTERS_A_TOKEN])
+        for piece in _PIECE.findall(text.casefold())
+        for start in range(0, len(piece), _LETTERS_A_TOKEN)
+    ]
+
+
 def estimated_tokens(text: str) -> int:
-    """About how many tokens CLIP makes of a text, where no tokenizer is at hand."""
+    """About how many tokens CLIP makes of a text."""
     return sum(-(-len(piece) // _LETTERS_A_TOKEN) for piece in _PIECE.findall(text))
 
 
-class TokenCounter:
-    """Counts a caption's places: text by `count` tokens, each word by its vectors; weights and brackets take none."""
+_Part = list[tuple[str, int]]
+"""What stands between two commas: its words without them, each with how many of the caption's tokens end with it."""
 
-    def __init__(self, vectors: Mapping[str, int], count: Callable[[str], int] = estimated_tokens) -> None:
-        self._vectors, self._count = {name.lower(): number for name, number in vectors.items()}, count
+
+class TokenCounter:
+    """Counts a caption's places: text by the tokenizer, each word by its vectors; weights and brackets take none.
+
+    Without `prompts` numbers are estimates. Captions are read as `lib_pivotal.prompts` says, so that what lies behind
+    a chunk is what a host puts there.
+    """
+
+    def __init__(self, vectors: Mapping[str, int], prompts: PromptReading | None = None) -> None:
+        prompts = prompts or PromptReading(estimated_ids)
+        self._tokenizer, self._rules = RememberingTokenizer(IdsAsTokenizer(prompts.token_ids)), prompts.rules
+        named = {name: number for name, number in vectors.items() if 1 <= number <= CHUNK and self._ids(name)}
+        self._table = WordTable(named, self._tokenizer)
         self._find = WordFinder(vectors)
-        names = sorted(self._vectors, key=lambda name: (-len(name), name))
-        body = "|".join(re.escape(name) for name in names)
-        self._pattern = re.compile(rf"(?<![^\W\d_])({body})(?![^\W\d_])", re.IGNORECASE) if body else None
+        comma = self._ids(",")
+        self._comma = comma[0] if comma else -1
 
     def __call__(self, caption: str) -> int:
-        """Places that the caption takes."""
-        text = _BRACKET.sub("", _WEIGHT.sub("", caption))
-        if self._pattern is None:
-            return self._count(text)
-        parts = self._pattern.split(text)  # text, word, text, word, ... text
-        words = sum(self._vectors[part.lower()] for part in parts[1::2])
-        return words + sum(self._count(part) for part in parts[::2] if part.strip())
+        """Places that the caption takes, without what fills up chunks."""
+        return sum(self._table.places(self._ids(text)) for text in self._texts(caption))
 
     def divide(self, caption: str, limit: int) -> tuple[list[str], list[str]]:
-        """The tags that fit into `limit` places, and those that do not; a tag with a word goes before all others."""
-        tags = split_tags(caption)
-        with_word = [bool(self._find(tag)) for tag in tags]
-        left = limit - sum(self(tag) + 1 for tag, word in zip(tags, with_word, strict=True) if word)
-        kept: list[str] = []
-        cut: list[str] = []
-        full = False
-        for tag, word in zip(tags, with_word, strict=True):
-            if word:
-                kept.append(tag)
-                continue
-            left -= self(tag) + 1  # its comma
-            full = full or left < -1  # the last tag has no comma
-            (cut if full else kept).append(tag)
-        return kept, cut
+        """The tags that are kept so that the caption fits into `limit` places, and those that are not.
 
-    def behind(self, caption: str, places: int) -> list[str]:
-        """The tags that end behind so many places, in the caption's order: the web UI puts them into the next chunk.
-
-        It breaks before the tag, not within, as long as the tag is not longer than its setting for that (20 tokens).
+        The last ones go, tags with a word never; a tag of more than `LONG_TAG` tokens is cut between its words.
         """
-        taken, found = 0, []
-        for tag in split_tags(caption):
-            taken += self(tag)
-            if taken > places:
-                found.append(tag)
-            taken += 1  # its comma
+        kept: list[str | None] = [*split_tags(caption)]
+        cut: list[str] = []
+        for index in reversed(range(len(kept))):
+            over = self(", ".join(tag for tag in kept if tag is not None)) - limit
+            tag = kept[index]
+            if over <= 0 or tag is None:
+                break
+            if self(tag) > LONG_TAG:
+                kept[index], rest = self._cut_within(tag, over)
+                cut += [rest] if rest else []
+            elif not self._find(tag):
+                kept[index] = None
+                cut.append(tag)
+        return [tag for tag in kept if tag is not None], cut[::-1]
+
+    def behind(self, caption: str, places: int = CHUNK) -> list[str]:
+        """What a host puts into further chunks of 75, in the caption's order, tag by tag.
+
+        Hosts wrap at a comma where one is near the chunk's end, else within a tag: then its rest is told. What stands
+        behind a `BREAK` is there on purpose.
+        """
+        found: list[str] = []
+        stretches = _BREAK.split(caption) if self._rules.emphasis else [caption]
+        for stretch in stretches:
+            if self(stretch) > places:
+                found += self._tail(stretch)
         return found
 
     def shorten(self, caption: str, limit: int) -> str:
@@ -78,3 +109,62 @@ class TokenCounter:
         if self(caption) <= limit:
             return caption
         return ", ".join(self.divide(caption, limit)[0])
+
+    # -- parts
+
+    def _ids(self, text: str) -> list[int]:
+        return tokenize(self._tokenizer, [text])[0]
+
+    def _texts(self, caption: str) -> list[str]:
+        """What goes to the tokenizer, piece by piece."""
+        if not self._rules.emphasis or not _SPECIAL.search(caption):
+            return [caption]
+        return [text for text, weight in parse_emphasis(caption) if not (text == BREAK_TEXT and weight == BREAK_WEIGHT)]
+
+    def _tail(self, caption: str) -> list[str]:
+        layout = lay_out(
+            caption,
+            self._table,
+            tokenizer=self._tokenizer,
+            comma_id=self._comma,
+            comma_backtrack=self._rules.comma_backtrack,
+            emphasis=self._rules.emphasis,
+        )
+        if len(layout.chunks) < 2:
+            return []
+        first = layout.chunks[1].origins[0]
+        tags = []
+        for part in self._parts(caption):
+            words = [(word, end) for word, end in part if word]
+            rest = [word for word, end in words if end > first]
+            if rest:
+                tags.append(" ".join(rest if len(rest) == len(words) else ["…", *rest]))
+        return tags
+
+    def _parts(self, caption: str) -> list[_Part]:
+        """What commas divide, as the tokenizer sees the caption: without brackets and weights."""
+        found: list[_Part] = []
+        part: _Part = []
+        end = 0
+        for text in self._texts(caption):
+            for piece in (piece for word in text.split() for piece in _AFTER_COMMA.split(word)):
+                bare = piece.rstrip(",")
+                part.append((bare, end + len(self._ids(bare))))
+                end += len(self._ids(piece))
+                if piece.endswith(","):
+                    found.append(part)
+                    part = []
+        return [*found, part] if part else found
+
+    def _cut_within(self, tag: str, over: int) -> tuple[str, str]:
+        """A long tag without its last words, `over` places shorter, and those words; a trained word stays."""
+        words = tag.split()
+        kept, gone = list(words), 0
+        for index in reversed(range(len(words))):
+            if gone >= over:
+                break
+            if not self._find(words[index]):
+                gone += self(words[index])
+                kept[index] = ""
+        rest = [word for word, left in zip(words, kept, strict=True) if not left]
+        return " ".join(word for word in kept if word), " ".join(rest)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from lib_pivotal.data.buckets import Box, Bucket, Buckets, Placement, place
+from lib_pivotal.data.buckets import Box, Bucket, Buckets, Crop, Placement, place
 from lib_pivotal.data.records import Picture
 from lib_pivotal.errors import DataError
 
@@ -40,26 +40,35 @@ class Views:
     arXiv 2212.04488, appendix; src/diffusers_data_pipeline.py of adobe-research/custom-diffusion): two thirds of the
     views between a third of the bucket and all of it, one third 1.2 to 1.4 times as large. Where that would be below
     0.6 the picture is `far`, above 1 `near`, else it is shown plainly. A picture that is shown whole for fear of
-    cutting too much off (`Buckets.most_cropped`) has this one view; so have those whose keys are in `plain`.
+    cutting too much off (`Buckets.most_cropped`) has this one view; so have those whose keys are in `plain`. `own` says
+    by key what a cut keeps and how many there are, where that is not as for all.
     """
 
     def __init__(
-        self, buckets: Buckets, *, crops: int = 1, scale: bool = False, plain: Collection[str] = (), seed: int = 0
+        self,
+        buckets: Buckets,
+        *,
+        crops: int = 1,
+        scale: bool = False,
+        plain: Collection[str] = (),
+        own: Mapping[str, tuple[Crop, int]] | None = None,
+        seed: int = 0,
     ) -> None:
         if crops < 1:
             raise DataError(f"crops = {crops}: every picture has at least one view.")
         self.buckets, self._crops, self._scale, self._seed = buckets, crops, scale, seed
-        self._plain = frozenset(plain)
+        self._plain, self._own = frozenset(plain), dict(own or {})
 
     def of(self, picture: Picture) -> tuple[View, ...]:
         """The views of a picture, the same for the same seed and name; equal ones are there once."""
-        plain = self.buckets.assign(picture.width_px, picture.height_px)
+        crop, crops = self._own.get(picture.key, (self.buckets.crop, self._crops))
+        plain = self.buckets.assign(picture.width_px, picture.height_px, crop=crop)
         if not plain.covers or picture.key in self._plain:
             return (View(plain),)
-        views = (self._view(picture, plain, number) for number in range(self._crops))
+        views = (self._view(picture, plain, number, crop) for number in range(crops))
         return tuple(dict.fromkeys(views))
 
-    def _view(self, picture: Picture, plain: Placement, number: int) -> View:
+    def _view(self, picture: Picture, plain: Placement, number: int, crop: Crop) -> View:
         rng = random.Random(f"{self._seed}/view/{picture.key}/{number}")
         size = (picture.width_px, picture.height_px)
         if self._scale:
@@ -67,7 +76,6 @@ class Views:
             if distance:
                 at = (rng.random(), rng.random())
                 return View(place(*size, bucket=plain.bucket, at=at, zoom=zoom), distance)
-        crop = self.buckets.crop
         if crop == "random":
             return View(place(*size, bucket=plain.bucket, at=(rng.random(), rng.random())))
         if crop == "face" and picture.focus_px is not None:

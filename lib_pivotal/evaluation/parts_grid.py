@@ -44,13 +44,17 @@ def parts_pictures(
     network: Network | None,
     rows: Sequence[Row] = ROWS,
 ) -> dict[str, list[Image.Image]]:
-    """Pictures by row label, one a request; the network is attached for it and its multipliers are put back."""
+    """Pictures by row label, one a request; weights and multipliers are put back.
+
+    The network is written into the weights, as the web UI does it: `(W + BA)x` and `Wx + B(Ax)` round differently, and
+    only the former gives txt2img's picture to the last bit.
+    """
     pictures: dict[str, list[Image.Image]] = {}
     for row in rows:
         if network is None:
             pictures[row.label] = host.sample(requests, words)
             continue
-        with network.attach(), network.with_multipliers(unet=row.unet, te=row.te):
+        with network.with_multipliers(unet=row.unet, te=row.te), network.merged():
             pictures[row.label] = host.sample(requests, words)
     return pictures
 

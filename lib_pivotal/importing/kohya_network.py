@@ -69,7 +69,7 @@ def take_network(flags: Flags) -> None:
     if not train_unet:
         sheet.put("network.unet_targets", "none")
     sheet.put("network.te_targets", "attention+mlp" if train_text else "none")
-    groups += _second_encoder(flags)
+    _second_encoder(flags, first=train_text)
     if groups and (fault := sheet.put("network.groups", groups)):
         sheet.remark(f"The groups of layers could not be taken over: network.groups {fault}.")
     _rest(flags)
@@ -139,7 +139,7 @@ def _rates(flags: Flags) -> tuple[bool, bool]:
     """Rates of U-Net and text encoder; returns whether each is trained."""
     sheet = flags.sheet
     common, unet = flags.number("learning_rate"), flags.number("unet_lr")
-    texts = numbers(flags.get("text_encoder_lr")) if flags.get("text_encoder_lr") is not None else []
+    texts = _text_rates(flags)
     text = texts[0] if texts else None
     only_unet, only_text = flags.flag("network_train_unet_only"), flags.flag("network_train_text_encoder_only")
     if flags.gui and not (unet == 0 and text == 0):
@@ -162,7 +162,7 @@ def _rates(flags: Flags) -> tuple[bool, bool]:
             sheet.note("learning_rate", "not supported" if fault else "taken", fault, "network.unet_lr, network.te_lr")
             sheet.honoured(key, "learning_rate holds", f"{path} = {value:g}")
         elif isinstance(sheet.get(key), list):
-            sheet.translated(key, path, value, "the second encoder's as a group" if len(set(texts)) > 1 else "")
+            sheet.translated(key, path, value, "")
         else:
             sheet.taken(key, path, value)
     if not sheet.claimed("learning_rate"):
@@ -172,21 +172,28 @@ def _rates(flags: Flags) -> tuple[bool, bool]:
     return train_unet, train_text
 
 
-def _second_encoder(flags: Flags) -> list[dict[str, Any]]:
-    """SDXL's second text encoder with a rate of its own, as a group."""
-    texts = numbers(flags.get("text_encoder_lr")) if isinstance(flags.get("text_encoder_lr"), list) else []
-    if len(texts) < 2 or texts[0] == texts[1] or not texts[0]:
-        return []
-    read = flags.sheet.read
-    pattern = rf"^lora_te2_.*(?:{preset_pattern('te2', 'attention+mlp')})"
-    return [
-        {
-            "pattern": pattern,
-            "rank": read("network.te_rank"),
-            "alpha": read("network.te_alpha"),
-            "lr_factor": texts[1] / texts[0],
-        }
-    ]
+def _second_encoder(flags: Flags, *, first: bool) -> None:
+    """SDXL's second text encoder, where `text_encoder_lr` is a list of both rates (sd-scripts 48d368f)."""
+    sheet, texts = flags.sheet, _text_rates(flags)
+    if len(texts) < 2 or texts[0] == texts[1] or flags.flag("network_train_unet_only"):
+        return
+    if texts[1] > 0:
+        sheet.put("network.te2_lr", texts[1])
+        became = f"network.te2_lr = {texts[1]:g}"
+        if not first:
+            sheet.put("network.te2_targets", "attention+mlp")
+            became += ", network.te2_targets = attention+mlp"
+    else:
+        sheet.put("network.te2_targets", "none")
+        became = "network.te2_targets = none"
+    own = f"network.te_lr = {texts[0]:g}, {became}" if first else f"network.te_targets = none, {became}"
+    sheet.note("text_encoder_lr", "translated", "of SDXL's first and second text encoder", own)
+
+
+def _text_rates(flags: Flags) -> list[float]:
+    """One for all text encoders, or one each."""
+    written = flags.get("text_encoder_lr")
+    return [] if written is None else numbers(written)
 
 
 def _spatial(flags: Flags, rank: int, alpha: float, *, lycoris: bool) -> list[dict[str, Any]]:

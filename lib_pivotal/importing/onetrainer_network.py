@@ -120,37 +120,31 @@ def _part_rate(sheet: Sheet, part: str, lr_path: str, targets: str, common: floa
 
 
 def _second_encoder(sheet: Sheet, common: float, scale: float) -> None:
-    """SDXL's second text encoder, which shares the first one's settings but for a group of its own."""
+    """SDXL's second text encoder: a switch and a rate of its own."""
     if not str(sheet.get("model_type", "")).startswith("STABLE_DIFFUSION_XL"):
         return
     first, second = sheet.flag("text_encoder.train", True), sheet.flag("text_encoder_2.train", True)
     own = number(sheet.get("text_encoder_2.learning_rate"))
     rate = (common if own is None else own) * scale
-    base = float(sheet.read("network.te_lr")) if first else 0.0
-    if first and second and rate == base:
-        for key in ("text_encoder_2.train", "text_encoder_2.learning_rate"):
+    keys = ("text_encoder_2.train", "text_encoder_2.learning_rate")
+    if not second or rate == 0:
+        sheet.put("network.te2_targets", "none")
+        for key in keys:
+            sheet.honoured(key, "this part is not trained", "network.te2_targets = none")
+    elif first and rate == sheet.read("network.te_lr"):
+        for key in keys:
             sheet.honoured(key, "as the first text encoder")
-        return
-    groups = [*sheet.read("network.groups")]
-    rank, alpha = sheet.read("network.te_rank"), sheet.read("network.te_alpha")
-    if first:
-        factor = rate / base if base else 1.0
-        groups.append(
-            {
-                "pattern": r"^lora_te2_",
-                "rank": rank if second else 0,
-                "alpha": alpha,
-                "lr_factor": factor if second else 1.0,
-            }
-        )
-    elif second:
-        sheet.put("network.te_targets", "attention+mlp")
-        sheet.put("network.te_lr", rate)
-        groups.append({"pattern": r"^lora_te1?_", "rank": 0, "alpha": 0.0, "lr_factor": 1.0})
-    if groups != sheet.read("network.groups"):
-        sheet.put("network.groups", groups)
-    for key in ("text_encoder_2.train", "text_encoder_2.learning_rate"):
-        sheet.note(key, "translated", "the second text encoder's layers as a group", "network.groups")
+    else:
+        targets = "same" if first else "attention+mlp"
+        sheet.put("network.te2_targets", targets)
+        sheet.honoured(keys[0], "this part is trained", f"network.te2_targets = {targets}")
+        if own is None:
+            sheet.put("network.te2_lr", rate)
+            sheet.honoured(keys[1], "learning_rate holds", f"network.te2_lr = {rate:g}")
+        elif scale != 1:
+            sheet.translated(keys[1], "network.te2_lr", rate, f"× {scale:g} by learning_rate_scaler")
+        else:
+            sheet.taken(keys[1], "network.te2_lr", rate)
 
 
 def own_or_default(sheet: Sheet, key: str, path: str, value: Any) -> None:

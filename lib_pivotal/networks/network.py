@@ -196,12 +196,15 @@ class Network(nn.Module):
     def weight_delta(self, layer_name: str) -> Tensor:
         """`ΔW` of one layer at multiplier 1, fp32, in its weight's shape; right also while merged."""
         adapter = self._entry(layer_name).adapter
-        weight = self._originals.get(layer_name)
-        return adapter.delta(layer_weight(adapter.layer) if weight is None else weight)
+        weight = layer_weight(adapter.layer)
+        return adapter.delta(self._originals.get(layer_name, weight).to(weight.device))
 
     @torch.no_grad()
     def merge(self) -> None:
-        """Write `W + multiplier · ΔW` into the layers, keeping copies; attached hooks rest until `unmerge()`."""
+        """Write `W + multiplier · ΔW` into the layers; attached hooks rest until `unmerge()`.
+
+        Copies of the layers' own weights are kept in the machine's memory, as the web UI does for its networks.
+        """
         if self._originals:
             raise NetworkError("the network is merged already. Call unmerge() first.")
         for name, entry in self._entries.items():
@@ -210,7 +213,7 @@ class Network(nn.Module):
             if multiplier == 0:
                 continue
             delta = entry.adapter.delta(weight) * multiplier
-            self._originals[name] = weight.detach().clone()
+            self._originals[name] = weight.detach().to("cpu", copy=True)
             weight.copy_(weight.to(delta) + delta)
         self._sync()
 

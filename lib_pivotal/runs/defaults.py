@@ -2,37 +2,64 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from lib_pivotal.config import Run
+from lib_pivotal.config import Run, WordConfig
 from lib_pivotal.data.records import Dataset
+from lib_pivotal.runs.circumstances import Circumstances
 from lib_pivotal.runs.presets import apply_preset, fitting_preset
-from lib_pivotal.runs.proposal import WordRow, legal_name, propose
+from lib_pivotal.runs.proposal import describe_words, legal_name, propose
+from lib_pivotal.runs.rescan import merged_words
+from lib_pivotal.training.epochs import with_epoch_steps
 from lib_pivotal.training.scanning import with_settings
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """A run fitted to a folder, the preset that it follows, what is to be known, and its words as proposed."""
+    """A run fitted to a folder, the preset that it follows (empty: its settings are as they were), what is to be known,
+    and the words as proposed: by them the next fitting knows which were changed by hand."""
 
     run: Run
     preset: str
     remarks: tuple[str, ...]
-    rows: tuple[WordRow, ...]
+    proposed: tuple[WordConfig, ...]
 
 
-def fitted_run(dataset: Dataset, run: Run | None = None) -> Fitted:
+def fitted_run(
+    dataset: Dataset,
+    run: Run | None = None,
+    *,
+    before: Sequence[WordConfig] = (),
+    words_only: bool = False,
+    circumstances: Circumstances | None = None,
+) -> Fitted:
     """Words, training size, balance, name, and the preset that fits them, with its steps.
 
-    Of `run` the name, the rules for tags and captions, and the folder of latents stay.
+    Of `run` the name, the rules for tags and captions, and the folder of latents stay; and words that differ from those
+    `before`, which the last fitting proposed: they were changed by hand. With `words_only` all other settings stay.
     """
+    circumstances = circumstances or Circumstances()
     run = run or Run()
-    run = with_settings(run, dataset.settings)
-    proposed = propose(dataset, run)
+    if not words_only:
+        run = with_settings(run, dataset.settings)
+    proposal = propose(dataset, run, largest_px=circumstances.native_px, prompts=circumstances.prompts)
+    proposed = tuple(row.word for row in proposal.rows)
+    merged = merged_words(run.words, before, proposed)
+    run = replace(run, words=merged.words)
+    remarks = (*proposal.remarks, *merged.remarks)
+    if words_only:
+        run = with_epoch_steps(run, dataset.pictures)
+        return Fitted(run, "", remarks, proposed)
     folder = run.data.folder or str(dataset.folder)  # what was given may be a file that names folders
-    data = replace(run.data, folder=folder, resolution_px=proposed.resolution_px, balance=proposed.balance)
-    name = run.name or legal_name(dataset.folder.resolve().name)
-    run = replace(run, name=name, words=tuple(row.word for row in proposed.rows), data=data)
-    key = fitting_preset(proposed.rows)
-    run = with_settings(apply_preset(key, run, proposed.rows), dataset.settings)  # over what presets say of tags
-    return Fitted(run, key, proposed.remarks, proposed.rows)
+    data = replace(run.data, folder=folder, resolution_px=proposal.resolution_px, balance=proposal.balance)
+    run = replace(run, name=run.name or legal_name(dataset.folder.resolve().name), data=data)
+    rows = proposal.rows if merged.words == proposed else describe_words(dataset, run)
+    key = fitting_preset(rows)
+    epochs = run.schedule.epochs
+    run = circumstances.adjusted(apply_preset(key, run, rows))
+    run = replace(run, schedule=replace(run.schedule, epochs=epochs))  # a length that was asked for stays
+    run = with_settings(run, dataset.settings)  # over what presets say of tags and sizes
+    by_hand = {word.name: word for word in merged.words if word.name in merged.kept}
+    run = replace(run, words=tuple(by_hand.get(word.name, word) for word in run.words))
+    return Fitted(with_epoch_steps(run, dataset.pictures), key, remarks, proposed)

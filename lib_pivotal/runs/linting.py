@@ -40,7 +40,9 @@ def findings(
     vectors = {word.name: word.vectors for word in run.words}
     found = [_of_file(run, problem) for problem in dataset.problems]
     found += wording.once("findings", None, lambda: word_findings(wording))
-    found += starvation(run, trained, wording.words_of)
+    drawn = {picture.key for picture in trained}
+    held_out = {picture.key for picture in wording.named} - drawn
+    found += starvation(run, wording.named, wording.words_of, held_out=held_out)
     found += too_small(
         [(dataset[key], placement) for key, placement in placed.items()],
         fitting_px=proposal.fitting_resolution(dataset, largest_px=run.data.resolution_px),

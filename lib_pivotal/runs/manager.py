@@ -11,19 +11,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lib_pivotal.config import Run, check_consistency, read_run
+from lib_pivotal.config import DataConfig, Run, check_consistency, read_run
 from lib_pivotal.errors import ConfigError, DataError, HostError, PivotalError
 from lib_pivotal.later import later
 from lib_pivotal.runs.studio import Studio
 
 if TYPE_CHECKING:
     from lib_pivotal import ports
-    from lib_pivotal.data import dataset as scanning
     from lib_pivotal.runs import preflight, tagging
     from lib_pivotal.runs import view as views
     from lib_pivotal.runs.preflight import Preflight
     from lib_pivotal.runs.view import RunView
-    from lib_pivotal.training import aside, events, logs
+    from lib_pivotal.training import aside, events, logs, scanning
     from lib_pivotal.training.aside import Aside, Interlude
     from lib_pivotal.training.events import Commands, Event, Listener, Reason, RunEnded
 
@@ -31,7 +30,7 @@ if TYPE_CHECKING:
 else:
     ports = later("lib_pivotal.ports")
     preflight = later("lib_pivotal.runs.preflight")
-    scanning = later("lib_pivotal.data.dataset")
+    scanning = later("lib_pivotal.training.scanning")
     tagging = later("lib_pivotal.runs.tagging")
     views = later("lib_pivotal.runs.view")
     aside = later("lib_pivotal.training.aside")
@@ -99,6 +98,8 @@ class RunManager:
         self.studio.check_ready()
         if not run.name:
             run = replace(run, name="pivotal")
+        if resume_folder is None:  # one that goes on has its settings
+            run = replace(run, data=self.studio.scanned_as(run.data))
 
         def job(view: RunView, commands: Commands, listen: Listener) -> RunEnded:
             return self._train(run, view, commands, resume_folder is not None, listen)
@@ -124,20 +125,22 @@ class RunManager:
 
         return self._launch("class pictures", len(requests), Path(run.regularisation.folder), job, logged=False)
 
-    def write_captions(self, folder: Path, tagger: str) -> RunView:
-        """Begin to write captions for the pictures of a folder that have none; watched and stopped as a run.
+    def write_captions(self, data: DataConfig, tagger: str) -> RunView:
+        """Begin to write captions for the pictures of `data.folder`, read by its settings, that have none; watched and
+        stopped as a run.
 
         Raises:
             HostError: the tagger is not there (says what to do), or a run is going on.
             DataError: no such folder.
         """
         using = tagging.chosen(self.studio.taggers(), tagger)
-        missing = tagging.without_caption(scanning.scan(folder))
+        data = self.studio.scanned_as(data)
+        folder, missing = Path(data.folder).expanduser(), tagging.without_caption(scanning.scan_pictures(data))
 
         def job(view: RunView, commands: Commands, listen: Listener) -> RunEnded:
             started = time.perf_counter()
             written, wanted = tagging.write_captions(
-                folder,
+                missing,
                 using,
                 progress=lambda done, total: listen(events.Preparing("writing captions", done, total)),
                 should_stop=lambda: commands.stopping,
@@ -180,6 +183,7 @@ class RunManager:
         if self.running:
             raise HostError("a run is going on: what another one costs can be measured when it has ended")
         self.studio.check_ready()
+        run = replace(run, data=self.studio.scanned_as(run.data))
         try:
             with self.studio.exclusive(run) as host:
                 return preflight.measure(run, host)

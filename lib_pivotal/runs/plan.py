@@ -6,7 +6,7 @@ Needs pictures and settings, no model. The command line, the web API and the pag
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,11 +16,12 @@ from lib_pivotal.data.findings import RANK, Finding, worst_first
 from lib_pivotal.data.lint_pictures import Length, caption_length
 from lib_pivotal.data.pruning import Wording
 from lib_pivotal.data.records import Dataset, Level, Picture
-from lib_pivotal.data.tokens import CHUNK, TokenCounter, estimated_tokens
+from lib_pivotal.data.tokens import CHUNK, TokenCounter
+from lib_pivotal.data.views import PHRASES
 from lib_pivotal.later import later
+from lib_pivotal.prompts import PromptReading
 from lib_pivotal.runs import linting
 from lib_pivotal.training.wording import (
-    WORD_PLACEHOLDERS,
     draw_rates,
     draws_as_folders_say,
     hold_out,
@@ -147,12 +148,13 @@ def make_plan(
     run: Run,
     *,
     wording: Wording | None = None,
-    token_ids: Callable[[str], Sequence[int]] | None = None,
+    prompts: PromptReading | None = None,
 ) -> Plan:
     """The plan of `run` on a scanned dataset.
 
-    `wording` is that of just this run, where the caller has it already; `token_ids` the checkpoint's tokenizer, else
-    lengths are estimated. A run without words, or with words that no picture has, has a plan too: findings say so.
+    `wording` is that of just this run, where the caller has it already; `prompts` how the checkpoint reads captions,
+    else their lengths are estimated. A run without words, or with words that no picture has, has a plan too: findings
+    say so.
     """
     wording = wording or make_wording(run, dataset)
     trained, held = hold_out(run, wording.captions())
@@ -162,11 +164,8 @@ def make_plan(
     total = schedule.max_steps * schedule.batch_size * schedule.accumulation
     drawn = {key: total * rate / draws_per_epoch if draws_per_epoch else 0.0 for key, rate in rates.items()}
     placed = _placements(run, pictures)
-    ids = token_ids
-    count = (lambda text: len(ids(text))) if ids is not None else estimated_tokens
-    counter = TokenCounter({word.name: word.vectors for word in run.words}, count)
     lengths = wording.once(
-        "lengths", _of_lengths(run, token_ids), lambda: _lengths(run, dataset, wording.captions(), counter)
+        "lengths", _of_lengths(run, prompts), lambda: _lengths(run, dataset, wording.captions(), prompts)
     )
     found = linting.findings(run, dataset, wording, trained=trained, placed=placed, lengths=lengths)
     of_picture = [
@@ -185,7 +184,7 @@ def make_plan(
         pictures=tuple(sorted(of_picture, key=lambda picture: order[picture.key])),
         buckets=_buckets(of_picture),
         findings=worst_first(found),
-        tokens_counted=token_ids is not None,
+        tokens_counted=prompts is not None,
     )
 
 
@@ -213,17 +212,21 @@ def _placements(run: Run, pictures: Sequence[Picture]) -> dict[str, Placement]:
     return found
 
 
-def _of_lengths(run: Run, token_ids: object) -> tuple[object, ...]:
+def _of_lengths(run: Run, prompts: PromptReading | None) -> tuple[object, ...]:
     """What decides how long captions are, beside the wording."""
     data = run.data
     vectors = tuple((word.name, word.vectors) for word in run.words)
-    return vectors, data.prefix, data.suffix, data.templates, data.keep_separator, data.max_tokens, token_ids
+    texts = (data.prefix, data.suffix, data.templates, data.keep_separator, data.keep_first, data.caption_fields)
+    drawn = (data.wildcards, data.word_lists, data.wildcard_folder, data.scale_augmentation)
+    return vectors, texts, drawn, data.parts, data.max_tags, data.max_tokens, data.emphasis, prompts
 
 
-def _lengths(run: Run, dataset: Dataset, pictures: Sequence[Picture], counter: TokenCounter) -> dict[str, Length]:
-    """Of the longest caption that each picture can get from its captions and the templates; dropout shortens it."""
-    data = run.data
-    concepts = word_of_concepts(run, dataset)
+def _lengths(
+    run: Run, dataset: Dataset, pictures: Sequence[Picture], prompts: PromptReading | None
+) -> dict[str, Length]:
+    """Of the longest caption that each picture can get; dropout shortens it."""
+    counter = TokenCounter({word.name: word.vectors for word in run.words}, prompts)
+    chains = assemble.make_captions(run, word_of_concepts(run, dataset), pictures=pictures)
     counted: dict[str, int] = {}
 
     def places(text: str) -> int:
@@ -231,31 +234,14 @@ def _lengths(run: Run, dataset: Dataset, pictures: Sequence[Picture], counter: T
             counted[text] = counter(text)
         return counted[text]
 
-    def texts(picture: Picture) -> list[str]:
-        found = []
-        for caption in (picture.caption, *picture.alternatives):
-            flat = caption.replace(data.keep_separator, ",") if data.keep_separator else caption
-            whole = ", ".join(part for part in (data.prefix, flat, data.suffix) if part)
-            found += [_filled(template, whole, concepts.get(picture.concept, "")) for template in data.templates]
-            found += [] if data.templates else [whole]
-        return found
-
-    def longest(picture: Picture) -> str:
-        found = texts(picture)
-        return max(found, key=places) if len(found) > 1 else found[0]
-
+    phrases = [phrase for some in PHRASES.values() for phrase in some] if run.data.scale_augmentation else [""]
+    front = max(phrases, key=places)  # far and near pictures' captions begin with one
     return {
-        picture.key: caption_length(picture.key, longest(picture), counter, max_tokens=data.max_tokens)
+        picture.key: caption_length(
+            picture.key, front + chains.longest(picture, places), counter, max_tokens=run.data.max_tokens
+        )
         for picture in pictures
     }
-
-
-def _filled(template: str, caption: str, word: str) -> str:
-    for mark in ("{caption}", "{filewords}", "[filewords]"):
-        template = template.replace(mark, caption)
-    for mark in WORD_PLACEHOLDERS:
-        template = template.replace(mark, word)
-    return template
 
 
 def _picture(

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 import torch
 
 from lib_pivotal.config import Run
-from lib_pivotal.data.captions import WordFinder
 from lib_pivotal.data.dataset import Picture
 from lib_pivotal.errors import Fault, HostError
 from lib_pivotal.ports import Host
+from lib_pivotal.runs.starvation import starvation, word_draws
 from lib_pivotal.training.events import Commands, Event, StepDone
 
 if TYPE_CHECKING:
@@ -21,9 +21,6 @@ if TYPE_CHECKING:
 
 STEPS = 3
 """Steps that are measured; the first, which warms up, does not count."""
-
-FEW_DRAWS = 200
-"""A word that is drawn more rarely than this seldom learns anything (kgrid's pipeline asks for 800)."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +59,7 @@ def measure(run: Run, host: Host) -> Preflight:
     from lib_pivotal.training.prepare import picture_remarks, prepare_pictures
 
     prepared = prepare_pictures(run)
-    draws = expected_draws(run, prepared)
+    pictures, held_out = _drawn(prepared)
     memory = fitting.judge(run, host, prepared)
     on_gpu = host.device.type == "cuda"
     if on_gpu:
@@ -81,15 +78,10 @@ def measure(run: Run, host: Host) -> Preflight:
         memory_parts=memory.parts,
         memory_moment=memory.moment,
         memory_fits=memory.fits,
-        draws=draws,
+        draws=word_draws(run, pictures, prepared.words_of, held_out=held_out),
         remarks=memory.remarks
         + tuple(problem.message for problem in picture_remarks(run, prepared))
-        + tuple(
-            f"{word}: drawn {count:.0f} times in this run; below {FEW_DRAWS} a word seldom learns. "
-            "More steps, or more repeats of its pictures, help."
-            for word, count in draws.items()
-            if count < FEW_DRAWS
-        ),
+        + tuple(found.text for found in starvation(run, pictures, prepared.words_of, held_out=held_out)),
     )
 
 
@@ -120,19 +112,11 @@ def _take_steps(run: Run, host: Host, few: Prepared) -> tuple[list[float], str]:
     return steps, ended.message if ended.reason == "failed" else ""
 
 
-def expected_draws(run: Run, prepared: Prepared) -> dict[str, float]:
-    """How often each word is drawn in the whole run, on average."""
-    find = WordFinder([word.name for word in run.words])
-    rates = {p.key: prepared.draw_rates.get(p.key, float(p.repeats)) for p in prepared.pictures}
-    total = sum(rates.values())
-    shares = dict.fromkeys((word.name for word in run.words), 0.0)
-    for picture in prepared.pictures:
-        for name in find(picture.caption):
-            shares[name] += rates[picture.key] / total
-    schedule = run.schedule
-    return {
-        name: share * schedule.max_steps * schedule.batch_size * schedule.accumulation for name, share in shares.items()
-    }
+def _drawn(prepared: Prepared) -> tuple[list[Picture], frozenset[str]]:
+    """All pictures, and the keys of those that are not drawn."""
+    order = {picture.key: place for place, picture in enumerate(prepared.dataset.pictures)}
+    both = sorted([*prepared.pictures, *prepared.held_out], key=lambda picture: order[picture.key])
+    return both, frozenset(picture.key for picture in prepared.held_out)
 
 
 def _short(run: Run) -> Run:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from lib_pivotal.bundle.format import check_word_name
@@ -15,7 +15,8 @@ from lib_pivotal.data.kgrid_files import KgridFiles, read_kgrid_files
 from lib_pivotal.data.pruning import TagFate, Wording
 from lib_pivotal.data.records import Dataset
 from lib_pivotal.data.tags import CLOTHES, NARUGO_FEATURES, NOT_CORE, TagShare, difficulty, init_text, same_tag
-from lib_pivotal.data.tokens import estimated_tokens
+from lib_pivotal.data.tokens import estimated_ids, estimated_tokens
+from lib_pivotal.prompts import PromptReading
 from lib_pivotal.runs.folders import words_of_folders
 from lib_pivotal.runs.starvation import ADVISED_DRAWS as ADVISED_DRAWS
 from lib_pivotal.training.wording import draw_rates, make_wording
@@ -75,18 +76,21 @@ class Proposal:
     remarks: tuple[str, ...] = ()
 
 
-def propose(dataset: Dataset, run: Run | None = None, *, largest_px: int = 512) -> Proposal:
+def propose(
+    dataset: Dataset, run: Run | None = None, *, largest_px: int = 512, prompts: PromptReading | None = None
+) -> Proposal:
     """Words that captions, folders and kgrid's files name, each with init text, vectors, counts and tags.
 
     `run` holds the rules for tags and captions that the user has set; its own words do not matter. `largest_px` is the
-    size that the checkpoint draws best.
+    size that the checkpoint draws best; `prompts` counts how many vectors an init text takes, else it is estimated.
     """
     run = run or Run()
     files = read_kgrid_files(dataset.folder)
     named = [WordConfig(name=name, vectors=VECTORS) for name in words_in_captions(dataset)]
     words, remarks = words_of_folders(dataset, named, files=files, limit=MOST_WORDS)
     rows = describe_words(dataset, replace(run, words=tuple(words)))
-    started = tuple(_with_start(row, run, files) for row in rows)
+    ids = prompts.token_ids if prompts is not None else estimated_ids
+    started = tuple(_with_start(row, run, files, lambda tag: len(ids(tag))) for row in rows)
     rows = describe_words(dataset, replace(run, words=started))
     return Proposal(
         rows, fitting_resolution(dataset, largest_px=largest_px), fitting_balance(dataset, rows), tuple(remarks)
@@ -150,7 +154,7 @@ def rows_of(run: Run, dataset: Dataset, wording: Wording) -> tuple[WordRow, ...]
     return tuple(rows)
 
 
-def _with_start(row: WordRow, run: Run, files: KgridFiles) -> WordConfig:
+def _with_start(row: WordRow, run: Run, files: KgridFiles, count: Callable[[str], int]) -> WordConfig:
     """With an init text of what it stands for and some random rows behind, and vectors enough to hold both.
 
     kgrid's own lists come before ours: `emb_init` begins the vectors, `core_tag` says what is absorbed.
@@ -170,11 +174,11 @@ def _with_start(row: WordRow, run: Run, files: KgridFiles) -> WordConfig:
     if begins is None:
         least = 1 if run.data.core_rule == "kgrid" else 0
         begins = tuple(same_tag(item.tag) for item in row.absorbed if difficulty(item.tag) >= least)
-    text, vectors = begin(begins)
+    text, vectors = begin(begins, count)
     return replace(word, init_text=text, vectors=vectors if text else VECTORS, prune=bool(core) and not row.style)
 
 
-def begin(tags: Sequence[str]) -> tuple[str, int]:
+def begin(tags: Sequence[str], count: Callable[[str], int] = estimated_tokens) -> tuple[str, int]:
     """Init text and vectors of a word that begins with `tags`: as many rows as these take, and a few random ones.
 
     Overlapping tags are said once; what is beyond the most vectors is left out, the rarest tags first.
@@ -182,7 +186,7 @@ def begin(tags: Sequence[str]) -> tuple[str, int]:
     chosen: list[str] = []
     places = 0
     for tag in tags:
-        places += estimated_tokens(tag)
+        places += count(tag)
         if not tag or places > MOST_VECTORS - RANDOM_VECTORS:
             break
         chosen.append(tag)
@@ -190,7 +194,7 @@ def begin(tags: Sequence[str]) -> tuple[str, int]:
         return "", VECTORS
     shares = [TagShare(tag, 1.0 - 0.001 * index) for index, tag in enumerate(chosen)]  # keeps their order
     text = init_text(shares, std=INIT_STD, random_vectors=RANDOM_VECTORS)
-    taken = sum(estimated_tokens(tag) for tag in text.split(", ")[:-1])
+    taken = sum(count(tag) for tag in text.split(", ")[:-1])
     return text, max(VECTORS, taken + RANDOM_VECTORS)
 
 

@@ -10,22 +10,35 @@ from lib_pivotal.config_schema import parse
 from lib_pivotal.data.records import Dataset
 from lib_pivotal.data.tags import tag_shares
 from lib_pivotal.errors import ConfigError
+from lib_pivotal.runs.circumstances import Circumstances
 from lib_pivotal.training.scanning import scan_pictures
 
 TAGS_TOLD = 40
 
 
-def report_of(folder: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+def report_of(
+    folder: str, settings: Mapping[str, Any], *, circumstances: Circumstances | None = None
+) -> dict[str, Any]:
     """Scan a folder by settings of a run's `data` (`{"layout": "kohya"}`) and say what is there.
 
     Raises:
         ConfigError: a setting is wrong; all faults at once.
         DataError: there is no such folder, or it is not of that layout.
     """
+    data = pictures_of(folder, settings)
+    return scan_report(scan_pictures(data if circumstances is None else circumstances.scanned_as(data)))
+
+
+def pictures_of(folder: str, settings: Mapping[str, Any]) -> DataConfig:
+    """Settings of a run's `data`, with the folder.
+
+    Raises:
+        ConfigError: a setting is wrong; all faults at once.
+    """
     data, faults = parse(DataConfig, {**settings, "folder": folder}, path="data.")
     if faults:
         raise ConfigError(faults)
-    return scan_report(scan_pictures(data))
+    return data
 
 
 def scan_report(dataset: Dataset) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 from lib_pivotal.config import Run
@@ -19,10 +19,22 @@ MOST_WEIGHT = 100.0
 _ROUNDS = 40
 
 
-def word_draws(run: Run, pictures: Sequence[Picture], words_of: Mapping[str, Sequence[str]]) -> dict[str, float]:
-    """How often each word of the run is drawn in it, on average."""
+def word_draws(
+    run: Run, pictures: Sequence[Picture], words_of: Mapping[str, Sequence[str]], *, held_out: Collection[str] = ()
+) -> dict[str, float]:
+    """How often each word of the run is drawn in it, on average.
+
+    `pictures` are all of the run, as its balance counts them; those whose keys are `held_out` are never drawn.
+    """
     words = [words_of[picture.key] for picture in pictures]
-    return _draws(run, draw_rates(run, pictures, words), words)
+    return _draws(run, _rates(run, pictures, words, held_out), words)
+
+
+def _rates(
+    run: Run, pictures: Sequence[Picture], words: Sequence[Sequence[str]], held_out: Collection[str]
+) -> list[float]:
+    rates = draw_rates(run, pictures, words)
+    return [0.0 if picture.key in held_out else rate for picture, rate in zip(pictures, rates, strict=True)]
 
 
 def _draws(run: Run, rates: Sequence[float], words: Sequence[Sequence[str]]) -> dict[str, float]:
@@ -37,15 +49,18 @@ def _draws(run: Run, rates: Sequence[float], words: Sequence[Sequence[str]]) -> 
     return {name: share * drawn for name, share in shares.items()}
 
 
-def starvation(run: Run, pictures: Sequence[Picture], words_of: Mapping[str, Sequence[str]]) -> list[Finding]:
-    """One finding for words below half of what is advised (a warning), one for those below it.
+def starvation(
+    run: Run, pictures: Sequence[Picture], words_of: Mapping[str, Sequence[str]], *, held_out: Collection[str] = ()
+) -> list[Finding]:
+    """One finding for words below half of what is advised (a warning), one for those below it; see `word_draws`.
 
     Words without a picture are not meant: the lint says that of them.
     """
-    draws = {name: count for name, count in word_draws(run, pictures, words_of).items() if count > 0}
+    every = word_draws(run, pictures, words_of, held_out=held_out)
+    draws = {name: count for name, count in every.items() if count > 0}
     starved = {name: count for name, count in draws.items() if count < ADVISED_DRAWS / 2}
     few = {name: count for name, count in draws.items() if ADVISED_DRAWS / 2 <= count < 0.995 * ADVISED_DRAWS}
-    remedies = _remedies(run, pictures, words_of, draws) if starved or few else ()
+    remedies = _remedies(run, pictures, words_of, draws, held_out) if starved or few else ()
     found = []
     for words, severity, end in ((starved, "warning", "a word seldom learns from so few"), (few, "info", "")):
         if not words:
@@ -65,16 +80,17 @@ def _remedies(
     pictures: Sequence[Picture],
     words_of: Mapping[str, Sequence[str]],
     draws: Mapping[str, float],
+    held_out: Collection[str],
 ) -> tuple[Remedy, ...]:
     """What brings every word to the advised draws comes first, the cheapest before others."""
     found: list[Remedy] = []
     if run.data.balance != "words" and len(draws) > 1:
         even = replace(run, data=replace(run.data, balance="words"))
-        evened = word_draws(even, pictures, words_of)
+        evened = word_draws(even, pictures, words_of, held_out=held_out)
         if min(evened[name] for name in draws) >= ADVISED_DRAWS:
             remedy = Remedy("set", "Draw all words alike", {"path": "data.balance", "value": "words"})
             found.append(remedy)
-    weights = _weights(run, pictures, words_of, draws)
+    weights = _weights(run, pictures, words_of, draws, held_out)
     if weights:
         shown = listed(f"{name} ×{weight:g}" for name, weight in weights.items())
         found.append(Remedy("draw_weights", f"Draw them more often: {shown}", {"weights": weights}))
@@ -89,12 +105,13 @@ def _weights(
     pictures: Sequence[Picture],
     words_of: Mapping[str, Sequence[str]],
     draws: Mapping[str, float],
+    held_out: Collection[str],
 ) -> dict[str, float]:
     """Draw weights that bring the starved words to the advised draws without starving another; empty if none do."""
     words = [words_of[picture.key] for picture in pictures]
     plain = replace(run, words=tuple(replace(word, draw_weight=1.0) for word in run.words))
     base: dict[tuple[str, ...], float] = {}  # pictures of the same words are one: weights move them together
-    for rate, names in zip(draw_rates(plain, pictures, words), words, strict=True):
+    for rate, names in zip(_rates(plain, pictures, words, held_out), words, strict=True):
         base[tuple(names)] = base.get(tuple(names), 0.0) + rate
     weights = {word.name: word.draw_weight for word in run.words}
     changed = {name for name, count in draws.items() if count < ADVISED_DRAWS}

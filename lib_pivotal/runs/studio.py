@@ -7,12 +7,13 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from lib_pivotal.config import Run
+from lib_pivotal.config import DataConfig, Run
 
 if TYPE_CHECKING:
     from lib_pivotal.bundle.format import Problem
     from lib_pivotal.bundle.layer_names import UnetShape
     from lib_pivotal.ports import Host, ModelInfo
+    from lib_pivotal.prompts import PromptReading
     from lib_pivotal.runs.tagging import Tagger
     from lib_pivotal.training.aside import Aside
 
@@ -47,6 +48,10 @@ class Studio(Protocol):
         """The loaded checkpoint's token ids of a text; empty where no tokenizer is there."""
         ...
 
+    def prompts(self) -> PromptReading | None:
+        """How the loaded checkpoint's prompts are read; None where no tokenizer is there. Nothing is loaded for it."""
+        ...
+
     def unet_shape(self, path: Path) -> UnetShape | None:
         """The blocks of the U-Net that a LoRA file was made for, where that is the loaded one's; None: not known."""
         ...
@@ -69,6 +74,10 @@ class Studio(Protocol):
 
     def adjusted(self, run: Run) -> Run:
         """`run` with what the user has chosen for all runs (precision of files, how often to save and to draw)."""
+        ...
+
+    def scanned_as(self, data: DataConfig) -> DataConfig:
+        """Settings of pictures, and where they say nothing of file names as captions, what the process's own say."""
         ...
 
     def check_ready(self) -> None:

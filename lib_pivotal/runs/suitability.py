@@ -24,6 +24,15 @@ def native_px(model: ModelInfo | None) -> int:
     return V2_PX if model.v_prediction else PLAIN_PX
 
 
+SECOND_ENCODER = ("network.te2_targets", "network.te2_lr")
+"""Settings that mean something to SDXL alone."""
+
+
+def idle_settings(model: ModelInfo | None) -> tuple[str, ...]:
+    """Paths of the settings that mean nothing to this checkpoint; none where nothing is known of it."""
+    return () if model is None or model.family == "sdxl" else SECOND_ENCODER
+
+
 def suitability_remarks(run: Run, model: ModelInfo | None, *, fitting_px: int | None = None) -> tuple[str, ...]:
     """What to know of `run` on this checkpoint; `fitting_px` is the training size that the pictures allow, if known."""
     if model is None:
@@ -39,6 +48,8 @@ def suitability_remarks(run: Run, model: ModelInfo | None, *, fitting_px: int | 
     if run.clip_skip > 1 and model.family != "sd1":
         found.append(f"Clip skip: {run.clip_skip} has no effect on {title}, unless the web UI's settings say so.")
     network = run.network
+    if model.family != "sdxl" and (network.te2_targets not in ("same", "none") or network.te2_lr):
+        found.append(f"Second text encoder: {title} has only one; layers and lr of a second have no effect.")
     if model.family == "sdxl" and network.te_targets != "none" and network.te2_targets == "same" and not network.te2_lr:
         both = (
             "Text encoder: rank and lr are those of both encoders of SDXL, lora_te1_ (CLIP-L) and lora_te2_ (OpenCLIP)."

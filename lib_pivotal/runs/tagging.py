@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Protocol
 
 from PIL import Image
 
-from lib_pivotal.data.dataset import scan
 from lib_pivotal.data.pictures import open_picture
 from lib_pivotal.data.records import Dataset, Picture
 from lib_pivotal.errors import DataError, HostError
@@ -68,25 +66,25 @@ def without_caption(dataset: Dataset) -> list[Picture]:
 
 
 def write_captions(
-    folder: Path,
+    pictures: Sequence[Picture],
     tagger: Tagger,
     *,
     progress: Callable[[int, int], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
 ) -> tuple[int, int]:
-    """Write `NAME.txt` beside every picture below `folder` that has no caption; (written, without caption before).
+    """Write a caption file for each of `pictures` (see `without_caption`), where the layout looks for it: `NAME.txt`
+    beside the picture; returns how many were written, and how many had none before.
 
     A caption file with text in it is never touched. A picture that cannot be read is passed over, as a run would.
     Raises DataError where a file cannot be written.
     """
-    pictures = without_caption(scan(folder))
     written = 0
     for done, picture in enumerate(pictures):
         if should_stop is not None and should_stop():
             break
         if progress is not None:
             progress(done, len(pictures))
-        target = picture.path.with_suffix(".txt")
+        target = picture.text_place or picture.path.with_suffix(".txt")
         if target.exists() and target.read_text(encoding="utf-8", errors="replace").strip():
             continue  # written since the scan, by this or by someone else
         try:

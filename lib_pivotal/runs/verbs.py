@@ -13,6 +13,7 @@ from lib_pivotal.data.caption_writing import Outcome, caption_changes, records_p
 from lib_pivotal.data.dataset import Dataset
 from lib_pivotal.data.findings import Remedy
 from lib_pivotal.errors import ConfigError, DataError
+from lib_pivotal.runs.circumstances import Circumstances
 from lib_pivotal.runs.defaults import fitted_run
 from lib_pivotal.runs.plan import Plan, make_plan
 from lib_pivotal.runs.remedies import apply_remedy, mended
@@ -20,21 +21,24 @@ from lib_pivotal.training.scanning import scan_pictures
 from lib_pivotal.training.wording import make_wording
 
 
-def planned(folder: Path | str, run: Run | None = None, *, mend: bool = False) -> tuple[Plan, dict[str, Any]]:
+def planned(
+    folder: Path | str, run: Run | None = None, *, mend: bool = False, circumstances: Circumstances | None = None
+) -> tuple[Plan, dict[str, Any]]:
     """The plan of a folder, and it as plain data: `Plan.as_dict()` with `run`, what was planned, and `mended`.
 
-    Without `run` one is fitted to the folder; `mend` applies the first remedy of each warning and error before, whose
-    labels `mended` has.
+    Without `run` one is fitted to the folder and to the checkpoint of `circumstances`; `mend` applies the first remedy
+    of each warning and error before, whose labels `mended` has.
 
     Raises:
         DataError: there is no such folder.
     """
-    dataset, run = _with_folder(folder, run)
+    dataset, run = _with_folder(folder, run, circumstances)
+    prompts = circumstances.prompts if circumstances is not None else None
     applied: list[str] = []
     if mend:
-        run, applied = mended(run, lambda one: make_plan(dataset, one).at_least("warning"))
+        run, applied = mended(run, lambda one: make_plan(dataset, one, prompts=prompts).at_least("warning"))
         dataset = scan_pictures(run.data)  # a remedy may leave pictures out
-    plan = make_plan(dataset, run)
+    plan = make_plan(dataset, run, prompts=prompts)
     return plan, {**plan.as_dict(), "run": run_to_dict(run), "mended": applied}
 
 
@@ -60,9 +64,11 @@ def settings(plain: Any) -> Run:
     return run
 
 
-def captions_preview(folder: Path | str, run: Run | None = None) -> dict[str, Any]:
+def captions_preview(
+    folder: Path | str, run: Run | None = None, *, circumstances: Circumstances | None = None
+) -> dict[str, Any]:
     """What writing captions as they are trained would change: file, before and after of each; nothing is written."""
-    dataset, run = _with_folder(folder, run)
+    dataset, run = _with_folder(folder, run, circumstances)
     found = caption_changes(dataset, make_wording(run, dataset))
     changes = [
         {
@@ -76,13 +82,20 @@ def captions_preview(folder: Path | str, run: Run | None = None) -> dict[str, An
     return {"digest": found.digest, "changes": changes, "several": list(found.several)}
 
 
-def captions_written(folder: Path | str, run: Run | None, *, home: Path, digest: str = "") -> dict[str, Any]:
+def captions_written(
+    folder: Path | str,
+    run: Run | None,
+    *,
+    home: Path,
+    digest: str = "",
+    circumstances: Circumstances | None = None,
+) -> dict[str, Any]:
     """Write them; the way back is kept below `home`. With a preview's `digest` only if nothing has changed since.
 
     Raises:
         DataError: the digest is another one, or nothing could be recorded: nothing was written then.
     """
-    dataset, run = _with_folder(folder, run)
+    dataset, run = _with_folder(folder, run, circumstances)
     found = caption_changes(dataset, make_wording(run, dataset))
     if digest and digest != found.digest:
         raise DataError("settings, words or files are others than at the preview, so nothing was written. Look again.")
@@ -104,11 +117,14 @@ def captions_taken_back(folder: Path | str, *, home: Path) -> dict[str, Any]:
     return _outcome(take_back(records[-1]))
 
 
-def _with_folder(folder: Path | str, run: Run | None) -> tuple[Dataset, Run]:
+def _with_folder(
+    folder: Path | str, run: Run | None, circumstances: Circumstances | None = None
+) -> tuple[Dataset, Run]:
     settings_of = run or Run()
-    run_here = replace(settings_of, data=replace(settings_of.data, folder=str(folder)))
+    data = replace(settings_of.data, folder=str(folder))
+    run_here = replace(settings_of, data=circumstances.scanned_as(data) if circumstances is not None else data)
     dataset = scan_pictures(run_here.data)
-    return dataset, run_here if run is not None else fitted_run(dataset, run_here).run
+    return dataset, run_here if run is not None else fitted_run(dataset, run_here, circumstances=circumstances).run
 
 
 def _outcome(outcome: Outcome) -> dict[str, Any]:

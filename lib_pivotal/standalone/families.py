@@ -11,9 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from lib_pivotal.bundle.safetensors_file import read_header
-from lib_pivotal.errors import HostError, PivotalError
-from lib_pivotal.ports import ModelInfo
+from lib_pivotal.errors import HostError
 
 Family = Literal["sd1", "sd2", "sdxl"]
 Shapes = Mapping[str, Sequence[int]]
@@ -111,17 +109,6 @@ def family_of(shapes: Shapes, path: Path) -> Family:
         family = "sd1"
     check_channels(shapes.get(_INPUT, (0, PLAIN_CHANNELS))[1], path)
     return family
-
-
-def header_info(path: Path) -> ModelInfo | None:
-    """Name and family of a checkpoint from its header alone; None where that does not tell. What it predicts is not
-    to be seen there."""
-    try:
-        shapes = {name: entry.shape for name, entry in read_header(path).tensors.items()}
-        pairs = renaming(shapes)
-        return ModelInfo(path.stem, family_of({renamed(name, pairs): shape for name, shape in shapes.items()}, path))
-    except (PivotalError, OSError):
-        return None
 
 
 def check_channels(channels: int, path: Path) -> None:

@@ -30,8 +30,8 @@ from lib_pivotal.ports import (
     SessionRequest,
     WordVectors,
 )
+from lib_pivotal.prompts import COMMA_BACKTRACK, Tokenizer
 from lib_pivotal.standalone.families import INPAINTING_CHANNELS, Family
-from lib_pivotal.standalone.prompts import COMMA_BACKTRACK, Tokenizer
 from lib_pivotal.standalone.sampler import SAMPLERS, Guidance, joined, sample_latents
 from lib_pivotal.standalone.session import borrowed, evaluating
 from lib_pivotal.standalone.text import StandaloneTextEncoder

@@ -13,11 +13,14 @@ from typing import TYPE_CHECKING
 from lib_pivotal.bundle.format import Problem
 from lib_pivotal.bundle.hashes import checkpoint_legacy_hash
 from lib_pivotal.bundle.listing import list_folder
-from lib_pivotal.config import Run
+from lib_pivotal.config import DataConfig, Run
+from lib_pivotal.errors import HostError
 from lib_pivotal.ports import Host, ModelInfo
+from lib_pivotal.prompts import PromptReading
 from lib_pivotal.runs.manager import RunManager
-from lib_pivotal.standalone.families import header_info
+from lib_pivotal.standalone.glance import checkpoint_info
 from lib_pivotal.standalone.model import StandaloneHost
+from lib_pivotal.standalone.tokenizer import clip_reading
 from lib_pivotal.training.aside import Aside, Interlude
 
 if TYPE_CHECKING:
@@ -42,10 +45,13 @@ class StandaloneStudio:
         return self._title
 
     def model_info(self) -> ModelInfo | None:
-        """By the names of the file's tensors until it is loaded: they do not say what it predicts."""
+        """By the names of the file's tensors until it is loaded: they need not say what it predicts."""
         if self._host is not None:
             return self._host.info
-        return header_info(self._checkpoint)
+        try:
+            return checkpoint_info(self._checkpoint)
+        except HostError:
+            return None
 
     def lora_folder(self) -> Path:
         """Below the page's folder."""
@@ -62,9 +68,11 @@ class StandaloneStudio:
 
     def token_ids(self, text: str) -> list[int]:
         """By CLIP's own tokenizer."""
-        from lib_pivotal.standalone.tokenizer import clip_tokenizer
+        return list(clip_reading().token_ids(text))
 
-        return list(clip_tokenizer()(text, add_special_tokens=False)["input_ids"])
+    def prompts(self) -> PromptReading:
+        """As the standalone host reads them."""
+        return clip_reading()
 
     def unet_shape(self, path: Path) -> None:
         """Names that need it are not written here."""
@@ -99,6 +107,10 @@ class StandaloneStudio:
     def adjusted(self, run: Run) -> Run:
         """There are no settings for all runs."""
         return run
+
+    def scanned_as(self, data: DataConfig) -> DataConfig:
+        """There are no settings of file names."""
+        return data
 
     def check_ready(self) -> None:
         """The one checkpoint can be trained."""

@@ -5,16 +5,25 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Literal
+
+from lib_pivotal.errors import ConfigError, Fault
 
 if TYPE_CHECKING:
     from lib_pivotal.config import Run
+    from lib_pivotal.runs.circumstances import Circumstances
     from lib_pivotal.runs.plan import Plan
 
 SIGNS = {"error": "error", "warning": "warn ", "info": "info "}
 SHOWN_SIZES = 12
+LEAST_PX, MOST_PX = 64, 4096
+FAMILIES: Mapping[str, tuple[Literal["sd1", "sd2", "sdxl"], bool]] = MappingProxyType(
+    {"sd1": ("sd1", False), "sd2": ("sd2", False), "sd2v": ("sd2", True), "sdxl": ("sdxl", False)}
+)
+"""Names of the command line: the family, and whether it predicts v."""
 HOME = ".pivotal"
 """Hidden, so that a scan does not look into it."""
 
@@ -32,6 +41,12 @@ def add_plan_commands(commands: Any) -> None:
     plan.add_argument("--save", type=Path, metavar="RUN.json", help="write the run that was planned")
     plan.add_argument(
         "--mend", action="store_true", help="apply the first remedy of each warning and error before planning"
+    )
+    kind = plan.add_mutually_exclusive_group()
+    kind.add_argument("--checkpoint", type=Path, help="what it is planned for; only the file's header is read")
+    kind.add_argument("--family", choices=tuple(FAMILIES), help="the same without a file (default: sd1)")
+    plan.add_argument(
+        "--size", type=int, metavar="PX", help="largest training size that is proposed (default: the checkpoint's own)"
     )
     plan.set_defaults(run=run_plan)
 
@@ -57,7 +72,9 @@ def run_plan(parsed: argparse.Namespace) -> int:
     from lib_pivotal.config import run_from_dict, write_run
     from lib_pivotal.runs.verbs import planned
 
-    plan, plain = planned(parsed.dataset, _settings(parsed.run_file), mend=parsed.mend)
+    plan, plain = planned(
+        parsed.dataset, _settings(parsed.run_file), mend=parsed.mend, circumstances=_circumstances(parsed)
+    )
     if parsed.save is not None:
         write_run(parsed.save, run_from_dict(plain["run"]))
     if parsed.json:
@@ -100,6 +117,25 @@ def captions_text(done: dict[str, Any]) -> str:
     lines += [f"{key}: has several captions, its file is left alone" for key in done["several"]]
     lines.append(f"{len(done['changes'])} caption files would change; --write does it")
     return "\n".join(lines) + "\n"
+
+
+def _circumstances(parsed: argparse.Namespace) -> Circumstances:
+    """The checkpoint that is planned for, as far as it was named."""
+    from lib_pivotal.ports import ModelInfo
+    from lib_pivotal.runs.circumstances import Circumstances
+    from lib_pivotal.runs.suitability import native_px
+    from lib_pivotal.standalone.tokenizer import clip_reading
+
+    if parsed.size is not None and not LEAST_PX <= parsed.size <= MOST_PX:
+        raise ConfigError([Fault("--size", parsed.size, f"must be from {LEAST_PX} to {MOST_PX} px")])
+    if parsed.checkpoint is not None:
+        from lib_pivotal.standalone.glance import checkpoint_info
+
+        model = checkpoint_info(parsed.checkpoint)
+    else:
+        family, predicts_v = FAMILIES[parsed.family or "sd1"]
+        model = ModelInfo(parsed.family or "sd1", family, v_prediction=predicts_v)
+    return Circumstances(parsed.size or native_px(model), clip_reading())
 
 
 def _settings(file: Path | None) -> Run | None:

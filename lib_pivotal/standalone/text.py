@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from lib_pivotal.errors import HostError, WordError
 from lib_pivotal.ports import Conditioning, VocabularyStats, WordVectors
+from lib_pivotal.prompts import COMMA_BACKTRACK, Layout, Tokenizer
 from lib_pivotal.standalone.families import Family
-from lib_pivotal.standalone.prompts import COMMA_BACKTRACK, Layout, Tokenizer
 from lib_pivotal.standalone.tokenizer import OpenClipTokenizer
 from lib_pivotal.standalone.towers import READINGS, Plan, Tower
 

@@ -14,14 +14,11 @@ import tempfile
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from transformers import CLIPTokenizer
 
 from lib_pivotal.errors import HostError
-
-if TYPE_CHECKING:
-    from lib_pivotal.standalone.prompts import Tokenizer
+from lib_pivotal.prompts import PromptReading, RememberingTokenizer, Tokenizer
 
 START, END = "<|startoftext|>", "<|endoftext|>"
 VOCABULARY_SIZE = 49_408
@@ -74,6 +71,21 @@ def clip_tokenizer() -> CLIPTokenizer:
     """SD1's tokenizer: 77 places, padded with the end token. One object for all who ask; do not add tokens to it."""
     with tempfile.TemporaryDirectory() as folder:
         return CLIPTokenizer.from_pretrained(str(write_tokenizer(Path(folder))), local_files_only=True)
+
+
+@lru_cache(maxsize=1)
+def clip_reading() -> PromptReading:
+    """Prompts by that tokenizer, as the standalone host reads them; it is made when the first text is asked for."""
+    return PromptReading(_first_ids)
+
+
+def _first_ids(text: str) -> list[int]:
+    return _remembering().ids(text)
+
+
+@lru_cache(maxsize=1)
+def _remembering() -> RememberingTokenizer:
+    return RememberingTokenizer(clip_tokenizer())
 
 
 class OpenClipTokenizer:

@@ -25,8 +25,8 @@ from torch import Tensor, nn
 
 from lib_pivotal.errors import HostError, WordError
 from lib_pivotal.ports import VocabularyStats, WordVectors
+from lib_pivotal.prompts import Layout, RememberingTokenizer, Tokenizer, WordTable, lay_out, tokenize
 from lib_pivotal.standalone.families import Family
-from lib_pivotal.standalone.prompts import Layout, RememberingTokenizer, Tokenizer, WordTable, lay_out, tokenize
 
 PLACES = 77
 ROUNDING = 1e-5

@@ -15,8 +15,9 @@ from lib_pivotal.config import LossConfig, MemoryConfig, NetworkConfig, NoiseCon
 from lib_pivotal.config_checks import number_lines
 from lib_pivotal.data.batches import BatchSource
 from lib_pivotal.data.buckets import Buckets
-from lib_pivotal.data.caption_chain import CaptionPipeline, CaptionSettings
+from lib_pivotal.data.caption_chain import CaptionPipeline, Captions, CaptionsByPart, CaptionSettings
 from lib_pivotal.data.mixing import Mixture, Side, class_text, narugo_batch
+from lib_pivotal.data.records import Picture
 from lib_pivotal.data.tokens import TokenCounter
 from lib_pivotal.data.word_lists import parse_lists, read_lists
 from lib_pivotal.embeddings.control import NormControl, make_control
@@ -26,8 +27,10 @@ from lib_pivotal.errors import NetworkError
 from lib_pivotal.networks.network import Network, build_network
 from lib_pivotal.networks.targets import LayerRule, part_rules
 from lib_pivotal.ports import PARTS, Denoiser, Host, Layer, Part, SessionRequest, TextEncoder
+from lib_pivotal.prompts import PromptReading
 from lib_pivotal.training.objective import Objective, build_objective
 from lib_pivotal.training.phases import PhasePlan
+from lib_pivotal.training.picture_parts import PictureParts
 from lib_pivotal.training.rates import rate_factor
 from lib_pivotal.training.schedule import NoiseSchedule
 from lib_pivotal.training.seeds import derived_generator
@@ -253,9 +256,22 @@ def make_buckets(run: Run) -> Buckets:
 
 
 def make_captions(
-    run: Run, word_of_concept: dict[str, str], token_ids: Callable[[str], list[int]] | None = None
+    run: Run,
+    word_of_concept: dict[str, str],
+    token_ids: Callable[[str], list[int]] | None = None,
+    pictures: Sequence[Picture] = (),
+) -> Captions:
+    """The chain that each caption goes through at each draw, and those of `pictures` that have settings of their own;
+    `token_ids` counts where captions have a limit."""
+    common = _make_chain(run, word_of_concept, token_ids)
+    differing = PictureParts(run.data).differing(pictures)
+    chains = {id(data): _make_chain(replace(run, data=data), word_of_concept, token_ids) for data in differing.values()}
+    return CaptionsByPart(common, {key: chains[id(data)] for key, data in differing.items()}) if chains else common
+
+
+def _make_chain(
+    run: Run, word_of_concept: dict[str, str], token_ids: Callable[[str], list[int]] | None
 ) -> CaptionPipeline:
-    """The chain that each caption goes through at each draw; `token_ids` counts where captions have a limit."""
     data, schedule = run.data, run.schedule
     settings = CaptionSettings(
         prefix=data.prefix,
@@ -266,6 +282,7 @@ def make_captions(
         keep_separator=data.keep_separator,
         tag_dropout=data.tag_dropout,
         tag_classes=number_lines(data.tag_dropout_classes),
+        drop_mode=data.tag_dropout_mode,  # type: ignore[arg-type]
         caption_dropout=data.caption_dropout,
         dropout_epochs=data.caption_dropout_epochs,
         warmup_steps=warmup_steps(data.caption_warmup_steps, schedule.max_steps),
@@ -275,19 +292,23 @@ def make_captions(
         emphasis=data.emphasis,
         fields=number_lines(data.caption_fields),
     )
-    lists = read_lists(data.wildcard_folder) if data.wildcard_folder else {}
     shorten = None
     if data.max_tokens and token_ids is not None:
-        ids = token_ids
-        counter = TokenCounter({word.name: word.vectors for word in run.words}, lambda text: len(ids(text)))
+        counter = TokenCounter({word.name: word.vectors for word in run.words}, PromptReading(token_ids))
         shorten = partial(counter.shorten, limit=data.max_tokens)
     return CaptionPipeline(
         settings,
         words=word_of_concept,
         protected=[word.name for word in run.words],
-        lists={**lists, **parse_lists(data.word_lists)},
+        lists=_lists(run),
         shorten=shorten,
     )
+
+
+def _lists(run: Run) -> dict[str, tuple[str, ...]]:
+    """What wildcards and templates draw from."""
+    data = run.data
+    return {**(read_lists(data.wildcard_folder) if data.wildcard_folder else {}), **parse_lists(data.word_lists)}
 
 
 def warmup_steps(wanted: float, max_steps: int) -> int:
@@ -305,9 +326,12 @@ def make_class_captions(run: Run) -> CaptionPipeline:
             keep_separator=data.keep_separator,
             tag_dropout=data.tag_dropout,
             tag_classes=number_lines(data.tag_dropout_classes),
+            drop_mode=data.tag_dropout_mode,  # type: ignore[arg-type]
             caption_dropout=data.caption_dropout,
             wildcards=data.wildcards,
-        )
+            emphasis=data.emphasis,
+        ),
+        lists=_lists(run),
     )
 
 

@@ -24,6 +24,7 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from lib_pivotal.config import Run
 from lib_pivotal.embeddings.vectors import Words
 from lib_pivotal.hosting import pictures_at_once
+from lib_pivotal.networks.adapter import layer_weight
 from lib_pivotal.networks.network import Network
 from lib_pivotal.ports import Conditioning, Host, TrainingBatch, WordVectors
 from lib_pivotal.training import assemble
@@ -48,6 +49,7 @@ PARTS = {
     "words": "words",
     "optimizer": "optimiser's state",
     "ema": "averages",
+    "aside": "weights put aside",
     "gradients": "gradients",
     "kept_unet": "kept for the gradient, U-Net",
     "kept_text": "kept for the gradient, text",
@@ -137,7 +139,8 @@ class _Counter:
             Moment("encoding pictures", self._parts({}, self._encoding(size_px), with_vae=True)),
         ]
         if self._run.saving.preview_every_steps:
-            moments.append(Moment("drawing pictures", self._parts(lasting, self._drawing(), with_vae=True)))
+            drawing = self._parts({**lasting, **self._drawn_with(lasting, network)}, self._drawing(), with_vae=True)
+            moments.append(Moment("drawing pictures", drawing))
         return MemoryCount(tuple(moments))
 
     # ---- what lasts ----
@@ -215,6 +218,14 @@ class _Counter:
         if self._half_vae and self._host.info.family == "sdxl":
             found[WORKING] = 2 * found[WORKING] + self._weights["vae"]
         return found
+
+    def _drawn_with(self, lasting: Mapping[str, int], network: Network | None) -> dict[str, int]:
+        """The network a second time, read from the file, and on a CPU the weights that it stands in place of."""
+        if network is None:
+            return {}
+        names = set(network.layer_names)
+        adapted = [layer_weight(layer) for layer in self._host.layers() if layer.name in names]
+        return {"network": 2 * lasting["network"], "aside": 0 if self._on_gpu else tensor_bytes(adapted)}
 
     def _drawing(self) -> dict[str, int]:
         """The pictures of one preview that are decoded together; the denoising before needs less than a step does."""

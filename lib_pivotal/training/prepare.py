@@ -11,7 +11,7 @@ from lib_pivotal.data import remarks
 from lib_pivotal.data.captions import WordFinder
 from lib_pivotal.data.dataset import Dataset, Picture
 from lib_pivotal.data.focus import with_focus
-from lib_pivotal.data.latents import LatentCache
+from lib_pivotal.data.latents import LatentCache, Showing
 from lib_pivotal.data.masks import MaskScale
 from lib_pivotal.data.pruning import Wording
 from lib_pivotal.data.records import Problem
@@ -19,6 +19,7 @@ from lib_pivotal.data.tags import init_text
 from lib_pivotal.errors import ConfigError, DataError, Fault
 from lib_pivotal.ports import Host
 from lib_pivotal.training import assemble
+from lib_pivotal.training.picture_parts import PictureParts
 from lib_pivotal.training.scanning import scan_pictures
 from lib_pivotal.training.wording import draw_rates, hold_out, make_wording
 
@@ -39,6 +40,8 @@ class Prepared:
     remarks: tuple[Problem, ...] = ()
     draw_rates: Mapping[str, float] = field(default_factory=dict)
     """Draws an epoch by key, of held-out pictures too; empty: as repeats say."""
+    words_of: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """The words of each picture by key, of held-out ones too."""
 
 
 def prepare_pictures(run: Run) -> Prepared:
@@ -72,6 +75,7 @@ def prepare_pictures(run: Run) -> Prepared:
         pruned,
         dataset,
         draw_rates={picture.key: rate for picture, rate in zip(pictures, rates, strict=True)},
+        words_of=wording.words_of,
         regularisation=kept,
         remarks=told,
     )
@@ -118,8 +122,21 @@ def dataset_remarks(run: Run, pictures: Sequence[Picture]) -> list[Problem]:
 def mirrored(run: Run, pictures: Sequence[Picture]) -> frozenset[str]:
     """Keys of the pictures that are mirrored half of the time: those of no word that is against it."""
     against = [word.name for word in run.words if not word.mirror]
-    find = WordFinder(against)
-    return frozenset(p.key for p in pictures if run.data.flip and not (against and find(p.caption)))
+    find, parts = WordFinder(against), PictureParts(run.data)
+    return frozenset(p.key for p in pictures if parts.settings_of(p).flip and not (against and find(p.caption)))
+
+
+def showings(run: Run, pictures: Sequence[Picture]) -> dict[str, Showing]:
+    """How pictures of a part with settings of its own are shown, by key."""
+    return {
+        key: Showing(
+            crop=data.crop,  # type: ignore[arg-type]
+            crops=data.crops,
+            transparency=data.transparency,  # type: ignore[arg-type]
+            masks=None if data.masks == "none" else data.masks,  # type: ignore[arg-type]
+        )
+        for key, data in PictureParts(run.data).differing(pictures).items()
+    }
 
 
 def make_latents(
@@ -138,6 +155,7 @@ def make_latents(
     the memory that latents may have goes to `spill`, if the run has no folder for latents.
     """
     data = run.data
+    both = [*pictures, *held_out]
     cache = _cache(
         run,
         host,
@@ -146,9 +164,9 @@ def make_latents(
         crops=data.crops,
         scale=data.scale_augmentation,
         plain=frozenset(picture.key for picture in held_out),
+        own=showings(run, both),
     )
-    both = [*pictures, *held_out]
-    found = with_focus(both) if data.crop == "face" else both
+    found = with_focus(both) if "face" in (data.crop, *(part.crop for part in data.parts)) else both
     problems = cache.build(found, progress=progress, should_stop=should_stop)
     return cache, [problem.message for problem in problems]
 
@@ -180,6 +198,7 @@ def _cache(
     crops: int = 1,
     scale: bool = False,
     plain: frozenset[str] = frozenset(),
+    own: Mapping[str, Showing] | None = None,
 ) -> LatentCache:
     data, limit = run.data, run.memory.latents_mb * 2**20
     masks: MaskScale | None = None if data.masks == "none" else data.masks  # type: ignore[assignment]
@@ -193,6 +212,7 @@ def _cache(
         crops=crops,
         scale=scale,
         plain=plain,
+        own=own,
         transparency=data.transparency,  # type: ignore[arg-type]
         masks=masks,
         mask_normalise=data.mask_normalise,

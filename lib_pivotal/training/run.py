@@ -24,9 +24,11 @@ from lib_pivotal.ports import Host, TrainingBatch
 from lib_pivotal.training import assemble
 from lib_pivotal.training.aside import Aside
 from lib_pivotal.training.distributed import World
+from lib_pivotal.training.epochs import with_epoch_steps
 from lib_pivotal.training.events import Commands, Listener, Notice, Preparing, RunEnded
 from lib_pivotal.training.loop import LoopSettings, Trainer
 from lib_pivotal.training.outputs import RunOutputs
+from lib_pivotal.training.picture_parts import PictureParts
 from lib_pivotal.training.prepare import (
     Prepared,
     make_class_latents,
@@ -94,7 +96,7 @@ def train_prepared(
     aside: Aside | None,
 ) -> RunEnded:
     """`train` with pictures and words that are ready, as `prepare_pictures` gives them."""
-    run = replace(run, words=prepared.words)
+    run = with_epoch_steps(replace(run, words=prepared.words), prepared.dataset.pictures)
     log_folder = log_folder or output_folder
     for folder in (output_folder, log_folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -251,15 +253,17 @@ def _sources(
         class_source = _class_source(run, class_cache, world)
     for problem in problems:
         listener(Notice("warning", 0, problem))
-    return cache, assemble.make_mixture(run, _source(run, prepared, cache, world, host.text.token_ids), class_source)
+    own = batch_source(run, prepared, cache, world, host.text.token_ids)
+    return cache, assemble.make_mixture(run, own, class_source)
 
 
-def _source(
+def batch_source(
     run: Run, prepared: Prepared, cache: LatentCache, world: World, token_ids: Callable[[str], list[int]]
 ) -> BatchSource:
+    """Batches of the run's own pictures: captions, weights and rates by its settings."""
     return BatchSource(
         cache,
-        assemble.make_captions(run, word_of_concepts(run, prepared.dataset), token_ids),
+        assemble.make_captions(run, word_of_concepts(run, prepared.dataset), token_ids, prepared.pictures),
         batch_size=run.schedule.batch_size,
         accumulation=run.schedule.accumulation,
         words=[word.name for word in run.words],
@@ -269,6 +273,7 @@ def _source(
         latents="draw" if run.data.random_latent else "mean",
         unmasked=run.data.mask_off,
         draw_weights=_draw_weights(run, prepared),
+        loss_weights=PictureParts(run.data).loss_weights(prepared.pictures),
     )
 
 

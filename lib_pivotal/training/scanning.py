@@ -8,6 +8,7 @@ from typing import Any
 
 from lib_pivotal.config import Run, check_run, run_to_dict
 from lib_pivotal.config_pictures import DataConfig
+from lib_pivotal.config_schema import to_plain
 from lib_pivotal.data.dataset import Dataset, scan
 
 
@@ -23,6 +24,7 @@ def scan_pictures(data: DataConfig, folder: str = "") -> Dataset:
         captions_from=data.captions_from,  # type: ignore[arg-type]
         caption_lines=data.caption_lines,  # type: ignore[arg-type]
         missing_caption=data.missing_caption,  # type: ignore[arg-type]
+        names=(data.name_words, data.name_join),
         duplicates=data.duplicates,  # type: ignore[arg-type]
         minimum_px=min(data.least_px, data.resolution_px),
     )
@@ -32,8 +34,10 @@ def with_settings(run: Run, settings: Mapping[str, Any]) -> Run:
     """The run with what a dataset's layout asks for (`{"data.flip": True}`); values not allowed are left out."""
     for path, value in settings.items():
         section, _, name = path.partition(".")
-        part = getattr(run, section)
-        changed = replace(run, **{section: replace(part, **{name: value})})
-        if not any(fault.field == path for fault in check_run(run_to_dict(changed))[1]):
-            run = changed
+        plain = run_to_dict(run)
+        plain[section][name] = to_plain(value)
+        checked, faults = check_run(plain)
+        if not any(fault.field == path or fault.field.startswith(f"{path}.") for fault in faults):
+            part = replace(getattr(run, section), **{name: getattr(getattr(checked, section), name)})
+            run = replace(run, **{section: part})
     return run

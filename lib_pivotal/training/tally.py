@@ -125,22 +125,32 @@ def _key(tensor: Tensor) -> int:
 def workspace_bytes(func: Any, args: Any, result: Any, *, as_gpu: bool = False) -> int:
     """What a kernel takes for itself beside its results, where that can be large.
 
-    Convolutions: on a CPU, oneDNN brings the weights into its own order (measured: exactly their size); in half
-    precision many CPUs unfold the picture instead. On a GPU, cuDNN
-    does so with input, weights and result, from NCHW to NHWC, where it computes in tensor cores: an estimate. Fused
-    attention's backward pass on a GPU sums the gradient of the queries in fp32 (FlashAttention-2, Dao 2023, arXiv
-    2307.08691, section 3.1.2).
+    Convolutions: on a CPU, oneDNN brings the weights into its own order (measured: exactly their size); where it has no
+    kernels for half precision, torch unfolds the picture instead (measured, too). On a GPU, cuDNN brings input, weights
+    and result from NCHW to NHWC, where it computes in tensor cores: an estimate. Fused attention's backward pass on a
+    GPU sums the gradient of the queries in fp32 (FlashAttention-2, Dao 2023, arXiv 2307.08691, section 3.1.2).
     """
     name = func._schema.name
     if name in ("aten::convolution", "aten::convolution_backward"):
         own, weight = (args[0], args[1]) if name == "aten::convolution" else (args[1], args[2])
         if own.device.type != "cuda" and not as_gpu:
-            return _bytes(weight) if own.dtype is torch.float32 else _columns_bytes(own, weight, result, args)
+            return _columns_bytes(own, weight, result, args) if unfolds(own.dtype) else _bytes(weight)
         made = result if name == "aten::convolution" else args[0]
         return _bytes(own) + _bytes(weight) + _bytes(made)
     if "attention" in name and "backward" in name and (as_gpu or args[1].device.type == "cuda"):
         return int(args[1].numel() * torch.float32.itemsize)
     return 0
+
+
+def unfolds(dtype: torch.dtype) -> bool:
+    """Whether convolutions of this type unfold their pictures on this CPU: where its oneDNN has no kernels for it."""
+    name = {torch.bfloat16: "_is_mkldnn_bf16_supported", torch.float16: "_is_mkldnn_fp16_supported"}.get(dtype)
+    if name is None:
+        return False
+    try:
+        return not getattr(torch.ops.mkldnn, name)()
+    except (AttributeError, RuntimeError):  # torch before 2.2 does not know of fp16, a build without oneDNN of neither
+        return True
 
 
 def _columns_bytes(own: Tensor, weight: Tensor, result: Any, args: Any) -> int:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
-from lib_pivotal.config import Run, WordConfig
+from lib_pivotal.config import DataConfig, Run, WordConfig
 from lib_pivotal.config_checks import number_lines
 from lib_pivotal.data.balance import even_rates, tree_rates, with_word_weights
 from lib_pivotal.data.captions import WordFinder, legal_name
 from lib_pivotal.data.pruning import TagRules, Wording, WordUse, applies
 from lib_pivotal.data.records import Dataset, Picture
+from lib_pivotal.training.picture_parts import PictureParts
 
 WORD_PLACEHOLDERS = ("{word}", "{name}", "[name]")
 HELD_OUT_SHARE = 0.1
@@ -100,14 +101,19 @@ def hold_out(run: Run, pictures: Sequence[Picture]) -> tuple[list[Picture], list
 
 def _written(run: Run, dataset: Dataset) -> Callable[[Picture], tuple[str, ...]]:
     """The words that prefix, suffix and templates write into a picture's caption."""
-    data = run.data
+    parts = PictureParts(run.data)
     find = WordFinder([word.name for word in run.words])
-    literal = tuple(name for text in (data.prefix, data.suffix, *data.templates) for name in find(text))
-    placed = any(mark in template for template in data.templates for mark in WORD_PLACEHOLDERS)
+    literal = {id(data): _literal(data, find) for data in parts.all}
+    placed = {id(data) for data in parts.all if any(m in text for text in data.templates for m in WORD_PLACEHOLDERS)}
     by_concept = word_of_concepts(run, dataset) if placed else {}
 
     def words(picture: Picture) -> tuple[str, ...]:
-        named = by_concept.get(picture.concept)
-        return (*literal, named) if named else literal
+        case = id(parts.settings_of(picture))
+        named = by_concept.get(picture.concept) if case in placed else None
+        return (*literal[case], named) if named else literal[case]
 
     return words
+
+
+def _literal(data: DataConfig, find: WordFinder) -> tuple[str, ...]:
+    return tuple(name for text in (data.prefix, data.suffix, *data.templates) for name in find(text))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -42,16 +41,17 @@ def bind_captions_panel(page: Page) -> None:
     """A click begins it, or says why it cannot."""
     manager, form = page.desk.manager, page.form
 
-    def write(title: str, folder: str) -> str:
+    def write(title: str, *values: Any) -> str:
+        data = page.read(values)[0].data
         name = next((one.name for one in manager.studio.taggers() if one.title == title), title or "")
-        if not (folder or "").strip():
+        if not data.folder.strip():
             return message("Give the folder of pictures first.", "info")
         try:
-            manager.write_captions(Path(folder.strip()).expanduser(), name)
+            manager.write_captions(data, name)
         except PivotalError as error:
             return error_html(error)
         return message(STARTED, "info")
 
-    inputs: list[Any] = [page.parts["tagger"], form["data.folder"]]
+    inputs: list[Any] = [page.parts["tagger"], *form.components]
     begun = quiet(page.parts["write_captions"].click, write, inputs, page.parts["captions_note"])
     begun.then(fn=None, _js="() => { document.querySelector('#pivotal_refresh')?.click(); }", queue=False)

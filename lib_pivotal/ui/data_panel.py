@@ -127,9 +127,9 @@ def _scanned(page: Page, run: Run, proposed: Sequence[str]) -> list[Any]:
         left = len(DATA_PARTS) - 2
         return [unchanged() for _ in range(count + 2)] + [error_html(error), ""] + [unchanged() for _ in range(left)]
     chosen = [unchanged(), note("info", "Scanned again: settings stay as they are.")]
-    if found.preset_key:
-        chosen = [gr.update(value=preset(found.preset_key).label), note("info", preset(found.preset_key).help)]
-    state = [run.data.folder, words_html.words_json(found.words)]
+    if found.preset:
+        chosen = [gr.update(value=preset(found.preset).label), note("info", preset(found.preset).help)]
+    state = [run.data.folder, words_html.words_json(found.proposed)]
     return [*page.form.write(found.run), *chosen, *data_outputs(page, found.run, found.remarks)[:-1], state]
 
 

@@ -21,8 +21,8 @@ from lib_pivotal.errors import BundleError, ConfigError, Fault, HostError, Pivot
 from lib_pivotal.files import replacing
 from lib_pivotal.later import later
 from lib_pivotal.runs.manager import RunManager
-from lib_pivotal.runs.presets import apply_preset, fitting_preset, read_run_settings, saved_presets
-from lib_pivotal.runs.suitability import native_px, suitability_remarks
+from lib_pivotal.runs.presets import apply_preset, read_run_settings, saved_presets
+from lib_pivotal.runs.suitability import idle_settings, native_px, suitability_remarks
 from lib_pivotal.ui.run_html import is_active
 
 if TYPE_CHECKING:
@@ -33,7 +33,8 @@ if TYPE_CHECKING:
     from lib_pivotal.importing import reading
     from lib_pivotal.importing import settings as import_settings
     from lib_pivotal.importing.settings import Imported
-    from lib_pivotal.runs import naming, proposal, rescan
+    from lib_pivotal.runs import circumstances, defaults, naming, proposal
+    from lib_pivotal.runs.defaults import Fitted
     from lib_pivotal.runs.plan import Plan
     from lib_pivotal.runs.proposal import WordRow
     from lib_pivotal.training import scanning
@@ -45,9 +46,10 @@ else:
     finding = later("lib_pivotal.data.findings")
     reading = later("lib_pivotal.importing.reading")
     import_settings = later("lib_pivotal.importing.settings")
+    circumstances = later("lib_pivotal.runs.circumstances")
+    defaults = later("lib_pivotal.runs.defaults")
     naming = later("lib_pivotal.runs.naming")
     proposal = later("lib_pivotal.runs.proposal")
-    rescan = later("lib_pivotal.runs.rescan")
     surveying = later("lib_pivotal.ui.survey")
 
 SCANS_KEPT = 4
@@ -56,24 +58,15 @@ _BAD_IN_FILES = re.compile(r'[<>:"/\\|?*,\x00-\x1f]')
 
 @dataclass(frozen=True)
 class Checked:
-    """A run as the page shows it now: faults by field, how often each word would be drawn, what else to know."""
+    """A run as the page shows it now: faults by field, how often each word would be drawn, what else to know,
+    and the settings that mean nothing to the checkpoint."""
 
     run: Run
     faults: tuple[Fault, ...]
     draws: dict[str, float]
     name_note: tuple[str, str]
     remarks: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Proposed:
-    """What a scan makes of a run: the run with its words, the preset (empty: settings stay), remarks, and the words
-    that were proposed, for the next scan to know which were changed by hand."""
-
-    run: Run
-    preset_key: str
-    remarks: tuple[str, ...]
-    words: tuple[WordConfig, ...]
+    idle: tuple[str, ...] = ()
 
 
 class Desk:
@@ -122,31 +115,16 @@ class Desk:
             )
             self._scans[folder.strip()] = replace(dataset, pictures=pictures)
 
-    def propose(self, run: Run, *, before: Sequence[WordConfig] = (), known: bool = False) -> Proposed:
+    def propose(self, run: Run, *, before: Sequence[WordConfig] = (), known: bool = False) -> Fitted:
         """Scan the run's folder and fit words to it; at first size, balance, preset and name as well.
 
         `before` are the words that the last scan proposed: those that differ from it are the user's and stay.
         `known`: this folder was scanned with these settings already, so that they stay.
         """
+        run = replace(run, data=self.manager.studio.scanned_as(run.data))
         dataset = self.scan(run.data.folder, run.data)
-        if not known:
-            run = scanning.with_settings(run, dataset.settings)
-        proposed = proposal.propose(dataset, run, largest_px=native_px(self.manager.studio.model_info()))
-        words = tuple(row.word for row in proposed.rows)
-        merged = rescan.merged_words(run.words, before, words)
-        run = replace(run, words=merged.words)
-        remarks = (*proposed.remarks, *merged.remarks)
-        if known:
-            return Proposed(run, "", remarks, words)
-        data = replace(run.data, resolution_px=proposed.resolution_px, balance=proposed.balance)
-        run = replace(run, name=run.name or proposal.legal_name(dataset.folder.resolve().name), data=data)
-        rows = proposed.rows if merged.words == words else self.rows(run)
-        key = fitting_preset(rows)
-        run = self.with_preset(key, run, rows)
-        run = scanning.with_settings(run, dataset.settings)  # over what presets say of tags and sizes
-        by_hand = {word.name: word for word in merged.words if word.name in merged.kept}
-        run = replace(run, words=tuple(by_hand.get(word.name, word) for word in run.words))
-        return Proposed(run, key, remarks, words)
+        around = circumstances.circumstances_of(self.manager.studio)
+        return defaults.fitted_run(dataset, run, before=before, words_only=known, circumstances=around)
 
     def with_preset(self, key: str, run: Run, rows: Sequence[WordRow]) -> Run:
         """The run with a preset's settings, and over them those that the user has chosen for all runs."""
@@ -160,7 +138,7 @@ class Desk:
     def survey(self, run: Run) -> Survey | None:
         """The scanned folder under these settings; None where it is not scanned."""
         dataset = self.dataset(run.data.folder)
-        return None if dataset is None else self._surveys.of(dataset, run)
+        return None if dataset is None else self._surveys.of(dataset, run, self.manager.studio.prompts())
 
     @functools.cached_property
     def _surveys(self) -> Surveys:
@@ -220,7 +198,8 @@ class Desk:
         note = self.name_note(run.name)
         if note[0] == "error":
             found.append(Fault("name", run.name, note[1]))
-        return Checked(run, tuple(found), self.draws(run), note, self.remarks(run))
+        idle = idle_settings(self.manager.studio.model_info())
+        return Checked(run, tuple(found), self.draws(run), note, self.remarks(run), idle)
 
     def remarks(self, run: Run) -> tuple[str, ...]:
         """What the loaded checkpoint's kind makes of the run."""

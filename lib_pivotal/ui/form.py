@@ -10,11 +10,11 @@ from typing import Any, Literal
 
 import gradio as gr
 
-from lib_pivotal.config import LayerGroup, Run, WordConfig, check_run, run_to_dict
+from lib_pivotal.config import DataConfig, LayerGroup, PartConfig, Run, WordConfig, check_run, run_to_dict
 from lib_pivotal.config_schema import Setting, describe, walk
 from lib_pivotal.errors import Fault
 
-Kind = Literal["number", "text", "flag", "choice", "lines", "words", "groups"]
+Kind = Literal["number", "text", "flag", "choice", "lines", "words", "groups", "parts"]
 PREFIX = "pivotal_"
 
 
@@ -31,6 +31,9 @@ class Entry:
         """The id of its element: `network.unet_lr` is `pivotal_network_unet_lr`."""
         return PREFIX + self.path.replace(".", "_")
 
+
+SPACES_COUNT = frozenset({"data.name_join"})
+"""Texts of which spaces at the ends are a part."""
 
 GROUPS: dict[str, str] = {
     "data": "Data",
@@ -93,6 +96,7 @@ TABLE: tuple[Entry, ...] = (
     Entry("noise.timestep_min", "Lowest timestep", "loss"),
     Entry("noise.timestep_max", "Timesteps below", "loss"),
     Entry("noise.zero_terminal_snr", "Zero terminal SNR", "loss"),
+    Entry("schedule.epochs", "Epochs in place of steps", "schedule"),
     Entry("schedule.optimizer", "Optimiser", "schedule"),
     Entry("schedule.rate", "Course of learning rates", "schedule"),
     Entry("schedule.warmup_steps", "Warm-up steps", "schedule"),
@@ -110,10 +114,13 @@ TABLE: tuple[Entry, ...] = (
     Entry("data.captions_from", "Captions from", "captions"),
     Entry("data.caption_lines", "Lines of a caption file", "captions"),
     Entry("data.missing_caption", "Where a caption is missing", "captions"),
+    Entry("data.name_words", "Words of a file's name", "captions"),
+    Entry("data.name_join", "Joined by", "captions"),
     Entry("data.shuffle_tags", "Shuffle tags", "captions"),
     Entry("data.keep_first", "Keep first tags in front", "captions"),
     Entry("data.keep_separator", "Mark between kept and free", "captions"),
     Entry("data.tag_dropout", "Tag dropout", "captions"),
+    Entry("data.tag_dropout_mode", "How tags drop", "captions"),
     Entry("data.tag_dropout_classes", "Tag dropout by class, one a line", "captions"),
     Entry("data.caption_dropout", "Caption dropout", "captions"),
     Entry("data.caption_dropout_epochs", "Without captions every … epochs", "captions"),
@@ -130,6 +137,7 @@ TABLE: tuple[Entry, ...] = (
     Entry("data.wildcard_folder", "Folder of wildcard lists", "captions"),
     Entry("data.caption_fields", "Caption fields, one a line", "captions"),
     Entry("clip_skip", "Clip skip", "captions"),
+    Entry("data.parts", "Parts with settings of their own, one a line", "captions"),
     Entry("data.layout", "The folder is", "pictures"),
     Entry("data.duplicates", "Double pictures", "pictures"),
     Entry("data.least_px", "Shorter side at least (px)", "pictures"),
@@ -184,7 +192,8 @@ def kind_of(path: str) -> Kind:
     hint, setting = _HINTS[path], _SETTINGS[path]
     if typing.get_origin(hint) is tuple:
         item = typing.get_args(hint)[0]
-        return "words" if item is WordConfig else "groups" if item is LayerGroup else "lines"
+        kinds: dict[Any, Kind] = {WordConfig: "words", LayerGroup: "groups", PartConfig: "parts"}
+        return kinds.get(item, "lines")
     if setting.choices:
         return "choice"
     if hint is bool:
@@ -279,6 +288,8 @@ def to_widget(path: str, value: Any) -> Any:
         return "\n".join(value)
     if kind == "groups":
         return "\n".join(f"{g['pattern']} | {g['rank']} | {g['alpha']!r} | {g['lr_factor']!r}" for g in value)
+    if kind == "parts":
+        return "\n".join(_part_line(part) for part in value)
     return value
 
 
@@ -298,8 +309,10 @@ def from_widget(path: str, value: Any) -> Any:
         return [line.strip() for line in (value or "").splitlines() if line.strip()]
     if kind == "groups":
         return [_group(line) for line in (value or "").splitlines() if line.strip()]
+    if kind == "parts":
+        return [_part(line) for line in (value or "").splitlines() if line.strip()]
     if kind == "text":
-        return (value or "").strip()
+        return (value or "") if path in SPACES_COUNT else (value or "").strip()
     return value
 
 
@@ -313,6 +326,26 @@ def _group(line: str) -> dict[str, Any]:
         raise ValueError(f"cannot read {line!r}: write pattern | rank | alpha | factor of the rate") from error
 
 
+def _part_line(part: dict[str, Any]) -> str:
+    """`red/* | shuffle_tags = false | keep_first = 2`: what differs from the run; values as in JSON."""
+    usual = run_to_dict(Run(data=DataConfig(parts=(PartConfig(),))))["data"]["parts"][0]
+    own = {name: value for name, value in part.items() if name != "applies_to" and value != usual[name]}
+    values = {name: json.dumps(value, ensure_ascii=False).replace("|", "\\u007c") for name, value in own.items()}
+    return " | ".join([part["applies_to"], *(f"{name} = {value}" for name, value in values.items())])
+
+
+def _part(line: str) -> dict[str, Any]:
+    pattern, *pairs = (piece.strip() for piece in line.split("|"))
+    found: dict[str, Any] = {"applies_to": pattern}
+    for pair in pairs:
+        name, _, value = (piece.strip() for piece in pair.partition("="))
+        try:
+            found[name] = json.loads(value)
+        except json.JSONDecodeError:
+            found[name] = value  # text without quotes
+    return found
+
+
 def _component(entry: Entry, value: Any, options: dict[str, Any]) -> Any:
     kind, setting = kind_of(entry.path), _SETTINGS[entry.path]
     common = {"label": entry.label, "value": value, "elem_id": entry.elem_id, "interactive": True, **options}
@@ -323,7 +356,9 @@ def _component(entry: Entry, value: Any, options: dict[str, Any]) -> Any:
         return gr.Checkbox(**{"min_width": 120, **common})
     if kind == "choice":
         return gr.Dropdown(choices=list(setting.choices), **{"min_width": 120, **common})
-    lines = 2 if kind in ("lines", "groups") else 1
+    lines = 2 if kind in ("lines", "groups", "parts") else 1
+    if kind == "parts":
+        common.setdefault("placeholder", "red/* | shuffle_tags = false | keep_first = 2")
     if kind == "groups":
         common.setdefault(
             "placeholder", "down_blocks_[12] | 8 | 4 | 0.5   (pattern | rank | alpha | factor of the rate)"

@@ -144,11 +144,10 @@ def _link(path: str) -> str:
 
 
 def facts_of(checked: Checked) -> str:
-    """For `pivotal.js`: marks on fields, and the draws of each word."""
+    """For `pivotal.js`: marks on fields, fields that mean nothing here, and the draws of each word."""
     faults = [{"field": fault.field, "text": fault_text(fault)} for fault in checked.faults]
-    return payload(
-        {"faults": faults, "draws": {name: words_html.draws_bar(draws) for name, draws in checked.draws.items()}}
-    )
+    draws = {name: words_html.draws_bar(draws) for name, draws in checked.draws.items()}
+    return payload({"faults": faults, "idle": checked.idle, "draws": draws})
 
 
 def message(text: str, level: str = "error") -> str:

@@ -88,7 +88,8 @@ class Shelf:
         path = self.path(name)
         folder = self._folder(path)
         written = workshop.split(path, folder, layout=layout)
-        return f"{len(written)} files are in {folder}: embedding files go into the embeddings folder."
+        words = "are for HCP-Diffusion" if layout == "hcp" else "go into the embeddings folder"
+        return f"{len(written)} files are in {folder}: embedding files {words}."
 
     def convert(self, name: str, layout: workshop.Layout) -> str:
         """The network without its words in another program's layout, in the same folder."""

@@ -10,6 +10,7 @@ from lib_pivotal.config import Run
 from lib_pivotal.data.pruning import Fate, Wording
 from lib_pivotal.data.records import Dataset, Picture
 from lib_pivotal.data.tags import same_tag
+from lib_pivotal.prompts import PromptReading
 from lib_pivotal.runs.plan import Plan, make_plan
 from lib_pivotal.runs.proposal import WordRow, rows_of
 from lib_pivotal.training.wording import make_wording, tag_rules, word_use
@@ -21,12 +22,12 @@ KEPT = 4
 class Survey:
     """A dataset with a run's settings: captions with words, rows of words, and an index to filter pictures by."""
 
-    def __init__(self, dataset: Dataset, run: Run) -> None:
-        self.dataset, self.run = dataset, run
+    def __init__(self, dataset: Dataset, run: Run, prompts: PromptReading | None = None) -> None:
+        self.dataset, self.run, self.prompts = dataset, run, prompts
 
-    def under(self, run: Run) -> Survey:
+    def under(self, run: Run, prompts: PromptReading | None = None) -> Survey:
         """The same pictures under other settings; what does not depend on the difference is taken over."""
-        other = Survey(self.dataset, run)
+        other = Survey(self.dataset, run, prompts)
         self._hand_over(other, "tags")
         if wording := self._revised(run):
             other.__dict__["wording"] = wording
@@ -53,12 +54,12 @@ class Survey:
 
     @cached_property
     def plan(self) -> Plan:
-        """What the run will do; lengths of captions are estimated, so that no tokenizer is waited for.
+        """What the run will do; lengths of captions are estimated where no tokenizer is there.
 
         Raises:
             PivotalError: a setting of sizes is none.
         """
-        return make_plan(self.dataset, self.run, wording=self.wording)
+        return make_plan(self.dataset, self.run, wording=self.wording, prompts=self.prompts)
 
     @cached_property
     def index(self) -> PictureIndex:
@@ -109,7 +110,7 @@ class Survey:
 
 def _written(run: Run) -> tuple[object, ...]:
     """What writes words into captions."""
-    return run.data.prefix, run.data.suffix, run.data.templates
+    return run.data.prefix, run.data.suffix, run.data.templates, run.data.parts
 
 
 class Surveys:
@@ -119,13 +120,13 @@ class Surveys:
         self._kept: list[Survey] = []
         self._lock = threading.Lock()
 
-    def of(self, dataset: Dataset, run: Run) -> Survey:
-        """The survey of a dataset under a run."""
+    def of(self, dataset: Dataset, run: Run, prompts: PromptReading | None = None) -> Survey:
+        """The survey of a dataset under a run; `prompts` is how the loaded checkpoint reads captions."""
         with self._lock:  # one at a time: two requests for the same thing would make it twice
             mine = [survey for survey in self._kept if survey.dataset is dataset]
-            found = next((survey for survey in mine if survey.run == run), None)
+            found = next((survey for survey in mine if (survey.run, survey.prompts) == (run, prompts)), None)
             if found is None:
-                found = mine[-1].under(run) if mine else Survey(dataset, run)
+                found = mine[-1].under(run, prompts) if mine else Survey(dataset, run, prompts)
             others = [survey for survey in self._kept if survey is not found]
             self._kept = [*others, found][-KEPT:]
             return found

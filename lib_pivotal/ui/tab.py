@@ -45,7 +45,7 @@ def build_tab(manager: RunManager, *, extras: TabExtras | None = None) -> gr.Blo
     with gr.Blocks(analytics_enabled=False) as blocks, gr.Column(elem_id="pivotal_tab"):
         page.html("head", run_html.head(None, checkpoint=""))
         page.html("hints", payload({e.elem_id: help_text(e.path) for e in TABLE}), classes=["pivotal-hidden"])
-        page.html("facts", payload({"faults": [], "draws": {}}), classes=["pivotal-hidden"])
+        page.html("facts", payload({"faults": [], "idle": [], "draws": {}}), classes=["pivotal-hidden"])
         with gr.Tabs(elem_id="pivotal_tabs"):
             with gr.Tab("Data", elem_id="pivotal_tab_data"):
                 build_data_panel(page)

@@ -17,8 +17,9 @@ from lib_pivotal.config import Run, run_from_dict
 from lib_pivotal.errors import ConfigError, PivotalError
 from lib_pivotal.importing.settings import import_file, import_text
 from lib_pivotal.runs import verbs
+from lib_pivotal.runs.circumstances import Circumstances, circumstances_of
 from lib_pivotal.runs.manager import RunManager
-from lib_pivotal.runs.scan_report import report_of
+from lib_pivotal.runs.scan_report import pictures_of, report_of
 from lib_pivotal.webui import bundle_routes
 from lib_pivotal.webui.jobs import run_manager
 
@@ -122,6 +123,7 @@ class CaptionsRequest(BaseModel):
 
     folder: str
     tagger: str = "deepbooru"
+    settings: dict[str, Any] = Field({}, description="settings of a run's `data`, such as `layout`")
 
 
 class ImportRequest(BaseModel):
@@ -189,6 +191,9 @@ class _Routes:
     def __init__(self, manager: Callable[[], RunManager]) -> None:
         self._manager = manager
 
+    def _circumstances(self) -> Circumstances:
+        return circumstances_of(self._manager().studio)
+
     def start(self, run: dict[str, Any]) -> StartAnswer:
         with _told():
             view = self._manager().start(run_from_dict(run))
@@ -248,7 +253,7 @@ class _Routes:
 
     def scan(self, request: ScanRequest) -> ScanAnswer:
         with _told():
-            return ScanAnswer(**report_of(request.folder, request.settings))
+            return ScanAnswer(**report_of(request.folder, request.settings, circumstances=self._circumstances()))
 
     def import_settings(self, request: ImportRequest) -> dict[str, Any]:
         with _told():
@@ -258,7 +263,9 @@ class _Routes:
 
     def plan(self, request: PlanRequest) -> dict[str, Any]:
         with _told():
-            return verbs.planned(request.folder, request.settings(), mend=request.mend)[1]
+            return verbs.planned(
+                request.folder, request.settings(), mend=request.mend, circumstances=self._circumstances()
+            )[1]
 
     def remedy(self, request: RemedyRequest) -> dict[str, Any]:
         with _told():
@@ -266,12 +273,18 @@ class _Routes:
 
     def captions_preview(self, request: PlanRequest) -> dict[str, Any]:
         with _told():
-            return verbs.captions_preview(request.folder, request.settings())
+            return verbs.captions_preview(request.folder, request.settings(), circumstances=self._circumstances())
 
     def captions_write(self, request: WritingRequest) -> dict[str, Any]:
         home = self._manager().studio.runs_folder()
         with _told():
-            return verbs.captions_written(request.folder, request.settings(), home=home, digest=request.digest)
+            return verbs.captions_written(
+                request.folder,
+                request.settings(),
+                home=home,
+                digest=request.digest,
+                circumstances=self._circumstances(),
+            )
 
     def captions_take_back(self, request: ScanRequest) -> dict[str, Any]:
         home = self._manager().studio.runs_folder()
@@ -284,7 +297,8 @@ class _Routes:
 
     def write_captions(self, request: CaptionsRequest) -> StartAnswer:
         with _told():
-            view = self._manager().write_captions(Path(request.folder), request.tagger)
+            data = pictures_of(request.folder, request.settings)
+            view = self._manager().write_captions(data, request.tagger)
         return StartAnswer(id=view.run_id, folder=str(view.folder))
 
 

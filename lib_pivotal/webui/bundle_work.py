@@ -117,14 +117,16 @@ def stock_loader_says(name: str) -> list[Problem]:
     original = next((patch.original for patch in resolver.patches.applied if patch.name == "load_network"), None)
     if entry is None or original is None:
         return []
+    described = catalog.describe(entry)
+    ours = {word["name"] for word in described["words"]}
     with call_queue.queue_lock:
         try:
             net = original(entry.name, entry)
         except Exception as error:
             what = f"a web UI without this extension refuses the whole file: {error or type(error).__name__}"
-            return [Problem("warning", what, "With it, the file works; mend it for others.")]
-    described = catalog.describe(entry)
-    ours = {word["name"] for word in described["words"]}
+            dotted = ", ".join(sorted(name for name in ours if "." in name))
+            mend = f"rename {dotted} without a dot" if dotted else "mend it"
+            return [Problem("warning", what, f"With it, the file works; for others {mend}.")]
     odd = sorted(ours ^ set(net.bundle_embeddings))
     problems = []
     if odd:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -12,9 +13,10 @@ from typing import TYPE_CHECKING
 
 from modules import call_queue, paths, sd_hijack, sd_models, shared
 
-from lib_pivotal.config import Run
+from lib_pivotal.config import DataConfig, Run
 from lib_pivotal.errors import HostError
 from lib_pivotal.later import later
+from lib_pivotal.prompts import COMMA_BACKTRACK, IdsAsTokenizer, PromptReading, PromptRules, RememberingTokenizer
 from lib_pivotal.webui import bundles, catalog, compat, families, freshness, settings
 
 if TYPE_CHECKING:
@@ -47,6 +49,7 @@ class WebUIStudio:
         self._host: WebUIHost | None = None
         self._live = False
         self._farewell = ""
+        self._tokenizer = RememberingTokenizer(IdsAsTokenizer(_ids_now))
 
     def checkpoint(self) -> str:
         """The loaded checkpoint's title; nothing is loaded for it."""
@@ -77,6 +80,14 @@ class WebUIStudio:
     def token_ids(self, text: str) -> Sequence[int]:
         """Of the loaded checkpoint; nothing is loaded for it."""
         return () if compat.loaded_model() is None else bundles.ids_of(text)
+
+    def prompts(self) -> PromptReading | None:
+        """By the loaded checkpoint's text encoder and the settings for prompts; nothing is loaded for it."""
+        if compat.loaded_model() is None or not bundles.model_widths():
+            return None
+        backtrack = int(getattr(shared.opts, "comma_padding_backtrack", COMMA_BACKTRACK))
+        rules = PromptRules(backtrack, getattr(shared.opts, "emphasis", "Original") != "None")
+        return PromptReading(self._tokenizer.ids, rules)
 
     def unet_shape(self, path: Path) -> UnetShape | None:
         """Of the loaded checkpoint, if the file is for its family."""
@@ -110,6 +121,18 @@ class WebUIStudio:
             preview_every_steps=int(settings.value("pivotal_preview_every_steps")) or run.saving.preview_every_steps,
         )
         return replace(run, saving=saving, clip_skip=self.clip_skip())
+
+    def scanned_as(self, data: DataConfig) -> DataConfig:
+        """Its "Filename word regex" and "Filename join string" (section "Training"), unless the run has its own."""
+        words = str(getattr(shared.opts, "dataset_filename_word_regex", "") or "")
+        if data.name_words or not words:
+            return data
+        try:
+            re.compile(words)
+        except re.error:
+            logger.warning("the web UI's setting Filename word regex is no regular expression and not used: %s", words)
+            return data
+        return replace(data, name_words=words, name_join=str(shared.opts.dataset_filename_join_string or ""))
 
     def check_ready(self) -> None:
         """What is loaded now; nothing is loaded for it."""
@@ -187,6 +210,11 @@ class WebUIStudio:
             with suppress(OSError):
                 path.unlink()
             freshness.forget_lora_file(path)
+
+
+def _ids_now(text: str) -> Sequence[int]:
+    """By the checkpoint that is loaded now: of plain text all have the same."""
+    return [int(token) for token in shared.sd_model.cond_stage_model.tokenize([text])[0]]
 
 
 class _LockAside:

@@ -25,7 +25,7 @@ def test_sd1_in_every_layout_and_back(tmp_path: Path, layout: str) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
-@pytest.mark.parametrize("layout", ["a1111", "diffusers", "kohya", "hcp"])
+@pytest.mark.parametrize("layout", list(SUFFIXES))
 def test_sdxl_in_every_layout_and_back(tmp_path: Path, layout: str) -> None:
     path = tmp_path / f"kira{SUFFIXES[layout]}"  # type: ignore[index]
     write_embedding(path, (L, G), name="kira", layout=layout)  # type: ignore[arg-type]
@@ -97,9 +97,16 @@ def test_bad_vectors_are_not_written(tmp_path: Path, vectors: tuple[torch.Tensor
     assert not list(tmp_path.iterdir())
 
 
-def test_sdxl_has_no_web_ui_pt(tmp_path: Path) -> None:
-    with pytest.raises(BundleError, match=r"\.safetensors only"):
-        write_embedding(tmp_path / "x.pt", (L, G), name="x", layout="a1111_pt")
+def test_a_pt_of_sdxl_holds_its_two_tensors_and_nothing_else(tmp_path: Path) -> None:
+    """The web UI calls `.detach()` on every value of a file with clip_l and clip_g: a name or a step would break it."""
+    facts = {"step": 500, "sd_checkpoint": "abc"}
+    write_embedding(tmp_path / "x.pt", (L, G), name="x", layout="a1111_pt", facts=facts)
+    found = torch.load(tmp_path / "x.pt", weights_only=True)
+    assert type(found) is dict and set(found) == {"clip_l", "clip_g"}
+    assert torch.equal(found["clip_l"], L) and torch.equal(found["clip_g"], G)
+
+
+def test_a_layout_has_its_suffix(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match=r"ends in \.pt"):
         write_embedding(tmp_path / "x.safetensors", (L,), name="x", layout="hcp")
 
@@ -127,11 +134,12 @@ def test_file_names() -> None:
             file_name(name, "a1111")
 
 
+@pytest.mark.parametrize("towers", [(L,), (L, G)], ids=["sd1", "sdxl"])
 @pytest.mark.parametrize("layout", ["a1111_pt", "hcp"])
-def test_a_pt_holds_nothing_that_the_web_ui_refuses(tmp_path, layout):
+def test_a_pt_holds_nothing_that_the_web_ui_refuses(tmp_path, layout, towers):
     """modules/safe.py:68 of v1.10.1; newer versions of torch write more members."""
-    path = write_embedding(tmp_path / "aoi.pt", (torch.ones(2, 768),), name="aoi", layout=layout)
+    path = write_embedding(tmp_path / "aoi.pt", towers, name="aoi", layout=layout)
     allowed = re.compile(r"^([^/]+)/((data/\d+)|version|byteorder|.data/serialization_id|(data\.pkl))$")
     with zipfile.ZipFile(path) as archive:
         assert all(allowed.match(name) for name in archive.namelist())
-    assert torch.equal(read_embedding(path).vectors[0], torch.ones(2, 768))
+    assert torch.equal(read_embedding(path).vectors[0], L)

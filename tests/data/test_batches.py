@@ -59,7 +59,8 @@ def _joined(batches: list[TrainingBatch]) -> TrainingBatch:
 
 
 def test_a_batch(cache: LatentCache) -> None:
-    batch = _source(cache, concept_weights={"taro": 0.5}).batch(0)
+    halved = {picture.key: 0.5 for picture in cache.pictures if picture.concept == "taro"}
+    batch = _source(cache, loss_weights=halved).batch(0)
     assert batch.latents.shape[:2] == (4, 4) and batch.latents.dtype == torch.float32
     assert batch.mask is None and batch.sizes is not None and batch.sizes.shape == (4, 6)
     for key, caption, words, weight in zip(batch.keys, batch.captions, batch.words, batch.weights, strict=True):

@@ -109,6 +109,24 @@ def test_tag_dropout_has_its_rate() -> None:
     assert 0.77 < kept / 5000 < 0.83
 
 
+def test_all_tags_may_go_together() -> None:
+    pipeline = _pipe(tag_dropout=0.3, drop_mode="all", keep_first=1, protected=["zuko"])
+    results = [_run(pipeline, "a, b, zuko, c, d", seed=seed) for seed in range(2000)]
+    assert set(results) == {"a, b, zuko, c, d", "a, zuko"}
+    assert 0.27 < results.count("a, zuko") / 2000 < 0.33
+    classes = _pipe(tag_dropout=1.0, drop_mode="all", tag_classes=(("/^b$/", 0.0),))
+    assert _run(classes, "a, b, c") == "b"
+
+
+def test_later_tags_may_go_more_often() -> None:
+    """Of four free tags with chance 0.8: 0.2, 0.4, 0.6, 0.8, by places as written (OneTrainer's RANDOM WEIGHTED)."""
+    pipeline = _pipe(tag_dropout=0.8, drop_mode="rising", keep_first=1, shuffle=True)
+    results = [split_tags(_run(pipeline, "k, a, b, c, d", seed=seed)) for seed in range(4000)]
+    assert all(tags[0] == "k" for tags in results)
+    gone = [sum(tag not in tags for tags in results) / 4000 for tag in "abcd"]
+    assert gone == pytest.approx([0.2, 0.4, 0.6, 0.8], abs=0.03)
+
+
 def test_deterministic_given_the_generator() -> None:
     pipeline = _pipe(shuffle=True, tag_dropout=0.3, wildcards=True, templates=["{caption}", "x {caption}"])
     caption = "a, {b|c}, d, e, f"
@@ -255,9 +273,9 @@ def test_lists_fill_templates_and_captions() -> None:
 
 
 def test_braces_can_be_escaped_and_a_list_of_itself_ends() -> None:
-    rng = random.Random(0)
-    assert fill_wildcards("{{a|b}} __none__", rng) == "{a|b} __none__"
-    assert "__x__" in fill_wildcards("__x__", rng, {"x": ("__x__ y",)})
+    choose = random.Random(0).choice
+    assert fill_wildcards("{{a|b}} __none__", choose) == "{a|b} __none__"
+    assert "__x__" in fill_wildcards("__x__", choose, {"x": ("__x__ y",)})
 
 
 # -- everything together

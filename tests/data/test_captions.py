@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -87,6 +88,23 @@ def test_captions_in_an_old_encoding_says_so(tmp_path: Path) -> None:
 )
 def test_caption_from_name(stem: str, caption: str) -> None:
     assert caption_from_name(stem) == caption
+
+
+@pytest.mark.parametrize(
+    ("words", "join", "caption"),
+    [
+        (r"[^_]+", ", ", "a red, hat.v2"),
+        (r"[a-z]+", " ", "a red hat v"),
+        (r"_([a-z]+)", " ", "hat"),
+        (r"\d+$", " ", "2"),
+        ("zzz", " ", ""),
+    ],
+)
+def test_caption_from_name_by_the_web_uis_filename_word_regex(words: str, join: str, caption: str) -> None:
+    """As modules/textual_inversion/dataset.py has it: `re.sub(numbers at the start)`, `findall`, `join`."""
+    stem = "0012-a red_hat.v2"
+    assert caption_from_name(stem, words, join) == caption
+    assert caption == join.join(re.findall(words, re.sub(r"^[-\d]+\s*", "", stem)))
 
 
 # -- words

@@ -9,6 +9,7 @@ from lib_pivotal.data.findings import Finding
 from lib_pivotal.data.lint_pictures import caption_length, overruns, too_small
 from lib_pivotal.data.records import Picture
 from lib_pivotal.data.tokens import TokenCounter
+from lib_pivotal.prompts import PromptReading
 
 VECTORS = {"aoi": 10, "hana": 60}
 
@@ -35,7 +36,7 @@ def test_nearly_large_enough_is_only_told_and_most_too_small_asks_for_another_si
 
 
 def _over(text: str, words: tuple[str, ...], *, max_tokens: int = 0) -> list[Finding]:
-    counter = TokenCounter(VECTORS, lambda part: len(part.replace(",", " , ").split()))
+    counter = TokenCounter(VECTORS, PromptReading(lambda part: [hash(p) for p in part.replace(",", " , ").split()]))
     length = caption_length("a.png", text, counter, max_tokens=max_tokens)
     return overruns([length], {"a.png": words}, VECTORS, max_tokens=max_tokens, shuffled=False)
 
@@ -60,6 +61,10 @@ def test_what_a_limit_cuts_off_is_named_and_chunks_mend_it() -> None:
     assert found[0].severity == "warning" and "loses `tagah`, `tagai`, `tagaj`" in found[0].text
     assert found[0].remedies[0].arguments == {"path": "data.max_tokens", "value": 0}
     assert _over(f"aoi, {_tags(7)}", ("aoi",), max_tokens=25) == []
+
+
+def test_words_that_fit_together() -> None:
+    assert overruns([], {"a.png": ("aoi", "hana"), "b.png": ("hana",)}, VECTORS, max_tokens=0, shuffled=False) == []
 
 
 def test_words_that_are_too_long_together() -> None:

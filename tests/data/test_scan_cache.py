@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,9 +14,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from lib_pivotal.data import dataset as scanning
+from lib_pivotal.data import looks
 from lib_pivotal.data.dataset import scan
-from lib_pivotal.data.pictures import Look, look
+from lib_pivotal.data.fingerprints import TOP_BYTES
+from lib_pivotal.data.pictures import Look, look, whole_print
+from lib_pivotal.data.scan_cache import MAGIC
 
 Add = Callable[..., Path]
 
@@ -29,7 +32,7 @@ def looked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         names.append(path.name)
         return look(path)
 
-    monkeypatch.setattr(scanning, "look", counted)
+    monkeypatch.setattr(looks, "look", counted)
     return names
 
 
@@ -97,29 +100,92 @@ def test_a_cache_that_cannot_be_written_is_no_matter(tmp_path: Path, add: Add) -
     assert len(scan(tmp_path / "d", cache=tmp_path / "cache")) == 1
 
 
+def test_whole_fingerprints_are_kept_too(tmp_path: Path, add: Add, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are made only where tops are alike, and once."""
+    made: list[str] = []
+
+    def counted(path: Path) -> bytes:
+        made.append(path.name)
+        return whole_print(path)
+
+    monkeypatch.setattr(looks, "whole_print", counted)
+    first = aged(add("d/a.png", caption="x", seed=1))
+    with Image.open(first) as picture:
+        picture.save(tmp_path / "d/b.png", compress_level=1)
+    aged(tmp_path / "d/b.png")
+    aged(add("d/c.png", caption="x", seed=2))
+    cold = scan(tmp_path / "d", cache=tmp_path / "cache")
+    assert sorted(made) == ["a.png", "b.png"]
+    assert [problem.keys for problem in cold.problems if problem.code == "near_double"] == [("a.png", "b.png")]
+    assert scan(tmp_path / "d", cache=tmp_path / "cache") == cold and len(made) == 2
+    with Image.open(tmp_path / "d/c.png") as picture:
+        picture.save(tmp_path / "d/d.png", compress_level=1)
+    aged(tmp_path / "d/d.png")
+    again = scan(tmp_path / "d", cache=tmp_path / "cache")
+    assert sorted(made) == ["a.png", "b.png", "c.png", "d.png"]
+    assert [problem.keys for problem in again.problems if problem.code == "near_double"] == [
+        ("a.png", "b.png"),
+        ("c.png", "d.png"),
+    ]
+
+
 @pytest.mark.parametrize("use", [True, False])
-def test_a_cache_of_other_making_is_ignored(tmp_path: Path, add: Add, looked: list[str], use: bool) -> None:
+@pytest.mark.parametrize("place", [len(MAGIC) + 9, 120, -TOP_BYTES // 2, -1])
+def test_a_cache_with_a_flipped_bit_is_ignored(
+    tmp_path: Path, add: Add, looked: list[str], use: bool, place: int
+) -> None:
     aged(add("d/a.png", caption="x"))
     right = scan(tmp_path / "d", cache=tmp_path / "cache")
     (file,) = (tmp_path / "cache/scans").iterdir()
-    plain = json.loads(file.read_text())
-    plain["pictures"]["a.png"]["facts"]["width_px"] = "wide"
-    file.write_text(json.dumps(plain))
+    damaged = bytearray(file.read_bytes())
+    damaged[place] ^= 4
+    file.write_bytes(damaged)
     assert scan(tmp_path / "d", cache=tmp_path / "cache", use_cache=use) == right
     assert looked == ["a.png", "a.png"]
+
+
+def test_a_cache_made_by_hand_is_ignored(tmp_path: Path, add: Add, looked: list[str]) -> None:
+    """Checksum and length are right, but the text is not."""
+    aged(add("d/a.png", caption="x"))
+    right = scan(tmp_path / "d", cache=tmp_path / "cache")
+    (file,) = (tmp_path / "cache/scans").iterdir()
+    whole = file.read_bytes()
+    start = len(MAGIC) + 8
+    length = int.from_bytes(whole[start - 4 : start], "little")
+    plain = json.loads(whole[start : start + length])
+    changes = ({"modes": []}, {"paths": [["a.png"]]}, {"paths": 5}, {"paths": []}, {"formats": None})
+    for changed in [{**plain, **change} for change in changes] + [[], 7, {}]:
+        text = json.dumps(changed).encode()
+        body = text + whole[start + length :]
+        file.write_bytes(MAGIC + zlib.crc32(body).to_bytes(4, "little") + len(text).to_bytes(4, "little") + body)
+        looked.clear()
+        assert scan(tmp_path / "d", cache=tmp_path / "cache") == right and looked == ["a.png"], changed
+
+
+def test_one_file_a_folder_of_the_size_that_it_says(tmp_path: Path, add: Add) -> None:
+    aged(add("d/a.png", caption="x"))
+    (tmp_path / "cache/scans").mkdir(parents=True)
+    (tmp_path / "cache/scans/0123.json").write_text("{}")  # as earlier versions kept them
+    scan(tmp_path / "d", cache=tmp_path / "cache")
+    (file,) = (tmp_path / "cache/scans").iterdir()
+    assert file.read_bytes().startswith(MAGIC) and TOP_BYTES < file.stat().st_size < TOP_BYTES + 200
 
 
 _JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(
-        st.sampled_from(["version", "pictures", "a.png", "size", "changed", "facts", "print", "x"]), inner, max_size=5
+        st.sampled_from(["paths", "modes", "formats", "a.png", "RGB", "x"]), inner, max_size=5
     ),
     max_leaves=12,
 )  # fmt: skip
 
 
+def _sealed(text: bytes) -> bytes:
+    return MAGIC + zlib.crc32(text).to_bytes(4, "little") + len(text).to_bytes(4, "little") + text
+
+
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.one_of(st.binary(max_size=200), _JSON.map(lambda plain: json.dumps(plain).encode())))
+@given(st.one_of(st.binary(max_size=200), _JSON.map(lambda plain: _sealed(json.dumps(plain).encode()))))
 def test_whatever_the_file_holds(tmp_path: Path, add: Add, content: bytes) -> None:
     folder = tmp_path / "d"
     if not folder.exists():

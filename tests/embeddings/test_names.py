@@ -3,7 +3,7 @@
 import pytest
 
 from lib_pivotal.embeddings.names import check_name
-from lib_pivotal.standalone.prompts import tokenize
+from lib_pivotal.prompts import tokenize
 from lib_pivotal.standalone.tokenizer import clip_tokenizer
 
 

@@ -1,10 +1,13 @@
 """The four rows: parts really off, sheet laid out."""
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from lib_pivotal.errors import PivotalError
+from lib_pivotal.errors import HostError, PivotalError
 from lib_pivotal.evaluation.parts_grid import ROWS, draw_grid, parts_pictures, word_requests
 from lib_pivotal.networks.network import build_network
 from lib_pivotal.networks.targets import part_rules
@@ -32,9 +35,22 @@ def test_rows_are_the_parts(tiny_host, perturbed):
     assert list(rows) == [row.label for row in ROWS]
     assert len(set(pictures.values())) == 4, "each part changes the picture"
     assert pictures["words only"] == tiny_host.sample(asked, words)[0].tobytes(), "words only is the bare model"
-    with perturbed.attach():
-        assert pictures["whole"] == tiny_host.sample(asked, words)[0].tobytes()
+    with perturbed.merged():
+        assert pictures["whole"] == tiny_host.sample(asked, words)[0].tobytes(), "as the web UI applies a file"
+    with perturbed.attach(), perturbed.with_multipliers(te=0.0):
+        hooked = np.asarray(tiny_host.sample(asked, words)[0]).astype(int)
+    assert np.abs(hooked - np.asarray(rows["U-Net only"][0])).max() <= 2, "another order of adding up"
     assert perturbed.multipliers["unet"] == 1.0
+
+
+def test_weights_are_put_back_whatever_happens(tiny_host, perturbed):
+    before = {name: tensor.clone() for model in tiny_host.models() for name, tensor in model.state_dict().items()}
+    asked = [*word_requests(["aoi"], ["{word}"], TEMPLATE), replace(TEMPLATE, steps=0)]
+    with pytest.raises(HostError, match="steps = 0"):
+        parts_pictures(tiny_host, asked, words={}, network=perturbed)
+    after = {name: tensor for model in tiny_host.models() for name, tensor in model.state_dict().items()}
+    assert all(torch.equal(tensor, after[name]) for name, tensor in before.items())
+    assert perturbed.multipliers == {"unet": 1.0, "te": 1.0, "te2": 1.0}
 
 
 def test_without_network_all_rows_are_the_words(tiny_host):

@@ -137,11 +137,33 @@ def test_learning_rate_holds_where_a_part_has_none(imported):
     assert (run.network.unet_lr, run.network.te_lr) == (3e-4, 3e-4)
 
 
-def test_two_rates_of_text_encoders(imported):
-    run = toml(imported, LORA, ("text_encoder_lr = 5e-5", "text_encoder_lr = [4e-5, 1e-5]")).run
-    assert run.network.te_lr == 4e-5
-    group = run.network.groups[-1]
-    assert (group.pattern.startswith("^lora_te2_"), group.lr_factor) == (True, 0.25)
+@pytest.mark.parametrize(
+    ("written", "te", "te2"),
+    [
+        ("[4e-5, 1e-5]", ("attention+mlp", 4e-5), ("attention+mlp", 1e-5)),
+        ("[4e-5]", ("attention+mlp", 4e-5), ("attention+mlp", 4e-5)),
+        ("[4e-5, 0]", ("attention+mlp", 4e-5), None),
+        ("[0, 1e-5]", None, ("attention+mlp", 1e-5)),
+        ("[0, 0]", None, None),
+    ],
+)
+def test_rates_of_sdxls_text_encoders(imported, line_of, written, te, te2):
+    """sd-scripts 48d368f, networks/lora.py, `prepare_optimizer_params_with_multiple_te_lrs`: one or two rates."""
+    found = toml(imported, LORA, ("text_encoder_lr = 5e-5", f"text_encoder_lr = {written}"))
+    network = found.run.network
+    assert not [group for group in network.groups if "te2" in group.pattern]
+    for part, wanted in (("te", te), ("te2", te2)):
+        assert network.trains(part) == (wanted is not None)
+        if wanted:
+            assert (network.targets_of(part), network.lr_of(part)) == wanted
+    line = line_of(found, "text_encoder_lr")
+    assert line.fate in ("taken", "translated") and ("te2_" in line.became) == (te != te2)
+
+
+def test_a_list_of_rates_where_only_the_unet_is_trained(imported):
+    unet_only = "text_encoder_lr = [4e-5, 1e-5]\nnetwork_train_unet_only = true"
+    network = toml(imported, LORA, ("text_encoder_lr = 5e-5", unet_only)).run.network
+    assert not network.trains("te") and not network.trains("te2")
 
 
 def test_epochs_where_the_pictures_are_here(tmp_path):
@@ -160,10 +182,11 @@ def test_epochs_where_the_pictures_are_here(tmp_path):
     assert run.data.folder == str(tmp_path / "img")
 
 
-def test_epochs_without_pictures_are_not_guessed(imported, line_of):
+def test_epochs_without_pictures_wait_for_the_scan(imported, line_of):
     found = toml(imported, LORA, ("max_train_steps = 800", "max_train_epochs = 4"))
     line = line_of(found, "max_train_epochs")
-    assert (line.fate, found.run.schedule.max_steps) == ("not supported", 1600)
+    assert (line.fate, line.became) == ("translated", "schedule.epochs = 4") and "computed at Scan" in line.why
+    assert (found.run.schedule.epochs, found.run.schedule.max_steps) == (4, 1600)
 
 
 def test_loha_and_others(imported, line_of):

@@ -74,7 +74,7 @@ def test_settings(line_of):
     assert (run.words_common.control, run.data.caption_dropout, run.name) == ("preserve_norm", 0.05, "my lora")
     assert (run.schedule.clip_network, run.schedule.clip_words, run.network.weight_decay) == (0.5, 0.5, 0.02)
     assert run.schedule.ema_decay == pytest.approx(0.999 ** (1 / 5), abs=1e-6)
-    assert line_of(found, "epochs").fate == "not supported"
+    assert (line_of(found, "epochs").fate, run.schedule.epochs) == ("translated", 10)
     assert line_of(found, "optimizer.beta2").fate == "not supported"
     assert line_of(found, "optimizer.beta1").fate == "taken"
 
@@ -118,12 +118,34 @@ def test_an_embedding_run():
     assert [(word.name, word.vectors) for word in found.run.words] == [("my-cat", 3)]
 
 
-def test_sdxls_second_encoder_gets_a_group():
-    xl = {"model_type": "STABLE_DIFFUSION_XL_10_BASE", "text_encoder_2": {"train": False}}
-    run = lora(**xl).run
-    assert [(group.pattern, group.rank) for group in run.network.groups] == [("^lora_te2_", 0)]
-    run = lora(**{**xl, "text_encoder_2": {"train": True, "learning_rate": 1e-5}}).run
-    assert [(group.rank, group.lr_factor) for group in run.network.groups] == [(8, 0.5)]
+@pytest.mark.parametrize(
+    ("first", "second", "te", "te2"),
+    [
+        ({}, {}, 2e-5, 2e-5),
+        ({}, {"train": True, "learning_rate": 1e-5}, 2e-5, 1e-5),
+        ({}, {"train": False}, 2e-5, None),
+        ({"train": False}, {"train": True, "learning_rate": 1e-5}, None, 1e-5),
+        ({"train": False}, {"train": False}, None, None),
+        ({}, {"train": True, "learning_rate": 0.0}, 2e-5, None),
+    ],
+)
+def test_sdxls_text_encoders(line_of, first, second, te, te2):
+    own = {"train": True, "learning_rate": 2e-5}
+    found = lora(
+        model_type="STABLE_DIFFUSION_XL_10_BASE", text_encoder={**own, **first}, text_encoder_2={**own, **second}
+    )
+    network = found.run.network
+    assert not network.groups
+    for part, rate in (("te", te), ("te2", te2)):
+        assert network.trains(part) == (rate is not None)
+        assert rate is None or (network.lr_of(part), network.targets_of(part)) == (rate, "attention+mlp")
+    for key in ("text_encoder_2.train", "text_encoder_2.learning_rate"):
+        assert line_of(found, key).fate == "taken"
+
+
+def test_sd1_has_no_second_encoder():
+    network = lora(text_encoder_2={"train": False, "learning_rate": 1.0}).run.network
+    assert (network.te2_targets, network.te2_lr) == ("same", 0.0)
 
 
 def test_concepts_and_samples_in_files_of_their_own(tmp_path):

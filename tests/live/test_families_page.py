@@ -81,6 +81,8 @@ def test_size_and_settings_follow_the_checkpoint(webui: WebUI, browser: Any, pic
         told = page.locator("#pivotal_tab").first.inner_text()
         assert f"draws {size}, and the pictures allow {size}" in told
         assert ("lora_te2_" in told) == (name == "sdxl")
+        second = page.locator("#pivotal_network_te2_lr").first
+        assert ("pivotal-idle" in (second.get_attribute("class") or "")) == (name != "sdxl"), "dimmed, with a sentence"
         visitor.shot(f"family_{name}")
         assert not visitor.own_errors
         page.close()

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
-from tests.live.conftest import RequestFailedError
+from tests.live.conftest import Family, RequestFailedError
 from tests.live.situations import Situation
 
 pytestmark = [pytest.mark.webui, pytest.mark.slow]
@@ -21,6 +22,22 @@ def s(pivotal: Situation) -> Situation:
 
 def work(s: Situation, verb: str, **body: Any) -> Any:
     return s.webui.call(f"/pivotal/v1/bundles/{verb}", body)
+
+
+PREFIX = {"te": "lora_te1_", "te2": "lora_te2_"}
+"""How kohya calls the layers of SDXL's text encoders."""
+
+
+def split_word(s: Situation, file: str, word: str, layout: str) -> Path:
+    """The file that `split` writes for a word."""
+    written = [Path(path) for path in work(s, "split", name=file, layout=layout)["written"]]
+    return next(path for path in written if path.stem == word)
+
+
+def laid_into_the_folder(s: Situation, embedding: Path, name: str) -> None:
+    """Give the web UI an embedding file under another name."""
+    (s.webui.embeddings_folder / f"{name}{embedding.suffix}").write_bytes(embedding.read_bytes())
+    s.webui.call("/sdapi/v1/refresh-embeddings", {})
 
 
 def test_a_renamed_word_makes_the_same_picture(s: Situation) -> None:
@@ -49,15 +66,27 @@ def test_strip_and_split(s: Situation) -> None:
     word = s.fresh()
     file = s.bundle({word: s.vectors(4)}, parts=("unet", "te"))
     stripped = s.fresh("stripped")
-    work(s, "strip", name=file, parts=["te"], new_name=stripped)
+    work(s, "strip", name=file, parts=s.material.text_parts, new_name=stripped)  # the tag's weight is for all of them
     assert s.pixels(f"<lora:{stripped}:1> a {word}") == s.pixels(f"<lora:{file}:0:1> a {word}")
     for layout in ("a1111", "a1111_pt"):
-        written = [Path(path) for path in work(s, "split", name=file, layout=layout)["written"]]
-        embedding = next(path for path in written if path.stem == word)
         target = s.fresh("apart")
-        (s.webui.embeddings_folder / f"{target}{embedding.suffix}").write_bytes(embedding.read_bytes())
-        s.webui.call("/sdapi/v1/refresh-embeddings", {})
+        laid_into_the_folder(s, split_word(s, file, word, layout), target)
         assert s.pixels(f"a {target} face") == s.pixels(f"<words:{file}> a {word} face")
+
+
+@pytest.mark.parametrize("part", ["te", "te2"])
+def test_one_of_two_text_encoders_is_stripped(s: Situation, part: str) -> None:
+    """The other one's network stays: no tag can say that, so it is compared with a file written without the part."""
+    if part not in s.material.text_parts or len(s.material.text_parts) == 1:
+        pytest.skip("only SDXL has two text encoders")
+    word, vectors, stripped = s.fresh(), s.vectors(11), s.fresh("stripped")
+    whole = s.bundle({word: vectors}, parts=("unet", "te", "te2"))
+    rest = {key: tensor for key, tensor in s.material.network("unet", "te", "te2").items() if PREFIX[part] not in key}
+    written = s.bundle({word: vectors}, extra=rest)
+    work(s, "strip", name=whole, parts=[part], new_name=stripped)
+    picture = s.pixels(f"<lora:{stripped}:1> a {word}")
+    assert picture == s.pixels(f"<lora:{written}:1> a {word}")
+    assert picture not in (s.pixels(f"<lora:{whole}:1> a {word}"), s.pixels(f"<lora:{whole}:0:1> a {word}"))
 
 
 def test_converted_there_and_back_makes_the_same_picture(s: Situation) -> None:
@@ -78,23 +107,43 @@ def test_converted_there_and_back_makes_the_same_picture(s: Situation) -> None:
 
 
 @pytest.mark.parametrize("layout", ["a1111", "a1111_pt", "kohya", "hcp", "diffusers"])
-def test_each_form_of_embedding_that_this_web_ui_takes(s: Situation, layout: str) -> None:
-    """v1.10.1 reads A1111's, diffusers' and kohya's files by their single tensor; HCP's pickle as its own."""
+def test_each_form_of_embedding_that_this_web_ui_takes(s: Situation, family: Family, layout: str) -> None:
+    """v1.10.1 reads A1111's, diffusers' and kohya's files by their single tensor or SDXL's two; HCP's pickle too."""
+    if (family.name, layout) == ("sdxl", "hcp"):
+        pytest.skip("the web UI fails on HCP's form of SDXL: test_hcps_form_of_sdxl")
     word, target = s.fresh(), s.fresh("apart")
     file = s.bundle({word: s.vectors(8)})
-    written = [Path(path) for path in work(s, "split", name=file, layout=layout)["written"]]
-    embedding = next(path for path in written if path.name.split(".")[0] == word)
-    (s.webui.embeddings_folder / f"{target}{embedding.suffix}").write_bytes(embedding.read_bytes())
-    s.webui.call("/sdapi/v1/refresh-embeddings", {})
+    laid_into_the_folder(s, split_word(s, file, word, layout), target)
     assert s.pixels(f"a {target} face") == s.pixels(f"<words:{file}> a {word} face") != s.pixels("a face")
 
 
-def test_verify_asks_the_web_uis_own_loader(s: Situation) -> None:
+def test_hcps_form_of_sdxl(s: Situation, family: Family) -> None:
+    """Both encoders side by side: HCP's tool takes them apart at column 768, the web UI cannot, a bundle can."""
+    if family.name != "sdxl":
+        pytest.skip("only SDXL has two encoders")
+    word, target, vectors = s.fresh(), s.fresh("apart"), s.vectors(8)
+    file = s.bundle({word: vectors})
+    written = split_word(s, file, word, "hcp")
+    held = torch.load(written, weights_only=True)["string_to_param"]["*"]
+    assert torch.equal(held[:, :768], vectors[0]) and torch.equal(held[:, 768:], vectors[1])
+    laid_into_the_folder(s, written, target)
+    expected = s.pixels(f"<words:{file}> a {word} face")
+    with pytest.raises(RequestFailedError, match="500"):
+        s.pixels(f"a {target} face")
+    other = s.bundle({s.fresh(): s.vectors(9)})
+    work(s, "add", name=other, embeddings=[target])
+    assert s.pixels(f"<words:{other}> a {target} face") == expected != s.pixels("a face")
+
+
+def test_verify_asks_the_web_uis_own_loader(s: Situation, family: Family) -> None:
+    """It cuts names at their first dot. Of SDXL's two tensors it then knows neither, and refuses the file."""
     word, odd = s.fresh(), f"{s.fresh()}.v2"
     good, dotted = s.bundle({word: s.vectors(5)}, parts=("unet",)), s.bundle({odd: s.vectors(6)})
     assert not any("without this extension" in problem for problem in work(s, "verify", name=good)["problems"])
     told = work(s, "verify", name=dotted)["problems"]
-    assert any("knows other names" in problem for problem in told)
+    mine = [problem for problem in told if "without this extension" in problem]
+    assert len(mine) == 1 and ("refuses the whole file" if family.name == "sdxl" else "knows other names") in mine[0]
+    assert odd in mine[0].partition("name")[2] and "ename" in mine[0], "which word is to be renamed"
 
 
 @pytest.mark.parametrize(

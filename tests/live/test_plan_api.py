@@ -8,7 +8,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from lib_pivotal.data.tokens import TokenCounter
 from lib_pivotal.runs import verbs
+from lib_pivotal.runs.circumstances import Circumstances
+from lib_pivotal.standalone.tokenizer import clip_reading
 from tests.live.conftest import RequestFailedError, WebUI
 
 pytestmark = pytest.mark.webui
@@ -26,8 +29,21 @@ def pictures(tmp_path: Path) -> Path:
 
 def test_the_plan_is_the_command_lines(pivotal_webui: WebUI, pictures: Path) -> None:
     answer = pivotal_webui.call("/pivotal/v1/plan", {"folder": str(pictures)})
-    assert answer == json.loads(json.dumps(verbs.planned(pictures)[1]))
+    own = json.loads(json.dumps(verbs.planned(pictures, circumstances=Circumstances(prompts=clip_reading()))[1]))
+    own["run"]["saving"], own["run"]["clip_skip"] = answer["run"]["saving"], answer["run"]["clip_skip"]  # its settings
+    assert answer == own and answer["tokens"]["counted"]
     assert [word["name"] for word in answer["words"]] == ["aoi", "hana"]
+
+
+def test_captions_are_counted_by_the_loaded_checkpoints_tokenizer(pivotal_webui: WebUI, pictures: Path) -> None:
+    tail = ["heterochromia", r"saber \(fate\)", "serafuku"]
+    text = ", ".join(["aoi", *(f"tag{chr(97 + n)}" for n in range(26)), *tail])
+    (pictures / "0.txt").write_text(text, encoding="utf-8")
+    run = {"words": [{"name": "aoi", "vectors": 8}], "data": {"resolution_px": 64}}
+    answer = pivotal_webui.call("/pivotal/v1/plan", {"folder": str(pictures), "run": run})
+    picture = next(found for found in answer["pictures"] if found["key"] == "0.png")
+    counter = TokenCounter({"aoi": 8}, clip_reading())
+    assert picture["tokens"] == counter(text) > 75 and picture["behind"] == counter.behind(text) != []
 
 
 def test_a_finding_is_mended_by_its_remedy(pivotal_webui: WebUI, pictures: Path) -> None:
@@ -56,3 +72,19 @@ def test_captions_are_written_only_when_asked(pivotal_webui: WebUI, pictures: Pa
     assert done["written"] == 4 and (pictures / "0.txt").read_text(encoding="utf-8") == "aoi, park\n"
     assert pivotal_webui.call("/pivotal/v1/captions/take_back", {"folder": str(pictures)})["written"] == 4
     assert {path: path.read_bytes() for path in before} == before
+
+
+def test_file_names_are_captions_by_the_web_uis_settings(pivotal_webui: WebUI, tmp_path: Path) -> None:
+    Image.new("RGB", (64, 64), (20, 90, 30)).save(tmp_path / "0012-blue hair_red hat.png")
+    folder = {"folder": str(tmp_path)}
+    assert pivotal_webui.call("/pivotal/v1/scan", folder)["tags"] == {"blue hair red hat": 1.0}
+    options = {"dataset_filename_word_regex": "[^_]+", "dataset_filename_join_string": ", "}
+    pivotal_webui.call("/sdapi/v1/options", options)
+    try:
+        assert pivotal_webui.call("/pivotal/v1/scan", folder)["tags"] == {"blue hair": 1.0, "red hat": 1.0}
+        planned = pivotal_webui.call("/pivotal/v1/plan", folder)["run"]["data"]
+        assert (planned["name_words"], planned["name_join"]) == ("[^_]+", ", ")
+    finally:
+        pivotal_webui.call(
+            "/sdapi/v1/options", {"dataset_filename_word_regex": "", "dataset_filename_join_string": " "}
+        )

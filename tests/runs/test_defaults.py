@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from lib_pivotal.config import DataConfig, Run
 from lib_pivotal.data.records import Dataset, Picture
+from lib_pivotal.runs.circumstances import Circumstances
 from lib_pivotal.runs.defaults import fitted_run
 from lib_pivotal.runs.plan import make_plan
 
@@ -32,3 +34,31 @@ def test_what_the_user_chose_stays() -> None:
     run = Run(name="mine", data=DataConfig(core_rule="kgrid", prefix="ink"))
     fitted = fitted_run(_dataset({"aoi": 12}), run).run
     assert (fitted.name, fitted.data.core_rule, fitted.data.prefix) == ("mine", "kgrid", "ink")
+
+
+def test_the_checkpoints_size_and_choices_for_all_runs_count() -> None:
+    data = _dataset({"aoi": 12})
+    data = replace(data, pictures=tuple(replace(p, width_px=1100, height_px=1000) for p in data.pictures))
+    assert fitted_run(data).run.data.resolution_px == 512
+    around = Circumstances(1024, lambda run: replace(run, clip_skip=2))
+    run = fitted_run(data, circumstances=around).run
+    assert (run.data.resolution_px, run.clip_skip) == (1024, 2)
+
+
+def test_words_changed_by_hand_stay_and_untouched_ones_follow() -> None:
+    data = _dataset({"aoi": 12, "hana": 4})
+    first = fitted_run(data)
+    changed = replace(first.run.words[0], vectors=2)
+    run = replace(first.run, words=(changed, first.run.words[1]))
+    again = fitted_run(data, run, before=first.proposed)
+    assert again.run.words[0] == changed and again.run.words[1] == first.run.words[1]
+    assert any("Kept as they were changed by hand: aoi" in remark for remark in again.remarks)
+    assert fitted_run(data, run).run.words[0] == changed  # without a list of before all words are the user's
+
+
+def test_words_alone_leave_every_other_setting() -> None:
+    first = fitted_run(_dataset({"aoi": 12}))
+    run = replace(first.run, schedule=replace(first.run.schedule, max_steps=77))
+    again = fitted_run(_dataset({"aoi": 12, "hana": 12}), run, before=first.proposed, words_only=True)
+    assert [word.name for word in again.run.words] == ["aoi", "hana"] and again.preset == ""
+    assert replace(again.run, words=()) == replace(run, words=())

@@ -10,9 +10,12 @@ import pytest
 import torch
 from PIL import ImageStat
 
-from lib_pivotal.config import run_from_dict
+from lib_pivotal.config import DataConfig, run_from_dict
+from lib_pivotal.data.dataset import scan
 from lib_pivotal.errors import ConfigError, HostError
 from lib_pivotal.runs.manager import RunManager
+from lib_pivotal.runs.plan import make_plan
+from lib_pivotal.training.scanning import scan_pictures
 from lib_pivotal.training.step import MicroStep
 
 
@@ -82,6 +85,9 @@ class TinyStudio:
 
     def model_info(self):
         return None
+
+    def scanned_as(self, data):
+        return data
 
     def check_ready(self):
         if self.refusal:
@@ -241,7 +247,10 @@ def test_preflight_tells_time_and_draws(manager, studio, run):
     assert found.memory_bytes == sum(found.memory_parts.values()) and found.memory_fits is not False
     assert {"U-Net", "text encoder", "network", "words"} <= set(found.memory_parts)
     assert sum(found.draws.values()) >= 12
-    assert any("aoi" in remark for remark in found.remarks)
+    plan = make_plan(scan(run.data.folder), run)
+    assert found.draws == pytest.approx({word.name: word.draws for word in plan.words})
+    few = [finding.text for finding in plan.findings if finding.kind == "few_draws"]
+    assert few and all(text in found.remarks for text in few)
     assert not studio.saved and not studio.runs_folder().exists()
     nameless = replace(run, words=(replace(run.words[0], name="nobody"),))
     assert manager.preflight(nameless).faults[0].field == "words.0.name"
@@ -313,13 +322,24 @@ class Colours:
 def test_missing_captions_are_written(manager, studio, run, two_words_folder):
     (two_words_folder / "aoi_1.txt").unlink()
     studio.writers = (Colours(),)
-    view = manager.write_captions(two_words_folder, "colours")
+    view = manager.write_captions(DataConfig(folder=str(two_words_folder)), "colours")
     assert manager.join(60)
     told = view.snapshot()
     assert told["status"] == "finished" and told["ended"]["message"].startswith("1 of 1 missing captions")
     assert (two_words_folder / "aoi_1.txt").read_text() in ("red", "green", "blue")
     with pytest.raises(HostError, match="no such tagger. There is colours"):
-        manager.write_captions(two_words_folder, "blip")
+        manager.write_captions(DataConfig(folder=str(two_words_folder)), "blip")
     studio.writers = ()
     with pytest.raises(HostError, match="only in the web UI"):
-        manager.write_captions(two_words_folder, "colours")
+        manager.write_captions(DataConfig(folder=str(two_words_folder)), "colours")
+
+
+def test_names_of_files_are_captions_as_the_process_says(manager, studio, run, two_words_folder, monkeypatch):
+    monkeypatch.setattr(studio, "scanned_as", lambda data: replace(data, name_words="[a-z]+", name_join=" + "))
+    (two_words_folder / "aoi_1.txt").unlink()
+    (two_words_folder / "aoi_1.png").rename(two_words_folder / "aoi_red_1.png")
+    view = manager.start(run)
+    assert manager.join(60) and view.snapshot()["status"] == "finished"
+    kept = run_from_dict(json.loads(next(view.folder.glob("*.run.json")).read_text()))
+    assert (kept.data.name_words, kept.data.name_join) == ("[a-z]+", " + ")
+    assert scan_pictures(kept.data)["aoi_red_1.png"].caption == "aoi + red"

@@ -18,6 +18,7 @@ from lib_pivotal.data.latents import LatentCache
 from lib_pivotal.data.records import Dataset
 from lib_pivotal.ports import LatentDistribution
 from lib_pivotal.runs.plan import Plan, make_plan
+from lib_pivotal.standalone.tokenizer import clip_reading
 from lib_pivotal.training import assemble
 from lib_pivotal.training.prepare import prepare_pictures
 from lib_pivotal.training.run import _draw_weights
@@ -144,14 +145,8 @@ def test_held_out_pictures_are_not_drawn(folder: Path) -> None:
 def test_tokens_are_counted_of_the_longest_caption(folder: Path) -> None:
     templates = ["{word}", "a photo of {word}, {caption}, in the sun"]
     run = _run(folder, data__templates=templates, data__prefix="best quality")
-    asked: list[str] = []
-
-    def ids(text: str) -> list[int]:
-        asked.append(text)
-        return [0] * len(text.replace(",", " , ").split())
-
     dataset = scan(run.data.folder)
-    plan = make_plan(dataset, run, token_ids=ids)
+    plan = make_plan(dataset, run, prompts=clip_reading())
     # a photo of [aoi: 4] , best quality , [aoi: 4] , park , in the sun
     assert plan.pictures[0].tokens == 3 + 4 + 1 + 2 + 1 + 4 + 1 + 1 + 1 + 3
     assert plan.tokens_counted and not _plan(run)[0].tokens_counted and plan.tokens_most >= plan.pictures[0].tokens

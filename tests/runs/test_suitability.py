@@ -6,7 +6,7 @@ import pytest
 
 from lib_pivotal.config import DataConfig, NetworkConfig, Run
 from lib_pivotal.ports import ModelInfo
-from lib_pivotal.runs.suitability import native_px, suitability_remarks
+from lib_pivotal.runs.suitability import SECOND_ENCODER, idle_settings, native_px, suitability_remarks
 
 SD1, SD2, V2 = ModelInfo("a"), ModelInfo("b", "sd2"), ModelInfo("v", "sd2", v_prediction=True)
 SDXL = ModelInfo("x", "sdxl")
@@ -41,3 +41,18 @@ def test_clip_skip_and_both_text_encoders_are_explained():
     (both,) = suitability_remarks(run, SDXL)
     assert "lora_te1_" in both and "lora_te2_" in both
     assert suitability_remarks(replace(run, data=DataConfig(resolution_px=512)), SD1) == ()
+
+
+@pytest.mark.parametrize("model", [SD1, SD2, V2])
+def test_a_second_text_encoder_where_there_is_only_one_is_told(model):
+    assert idle_settings(model) == SECOND_ENCODER
+    for network in (NetworkConfig(te2_targets="attention"), NetworkConfig(te2_lr=1e-4)):
+        (told,) = suitability_remarks(Run(network=network), model)
+        assert "Second text encoder" in told and "no effect" in told
+    assert suitability_remarks(Run(network=NetworkConfig(te2_targets="none")), model) == ()
+
+
+def test_sdxl_has_two():
+    assert idle_settings(SDXL) == idle_settings(None) == ()
+    own = replace(run_of(1024), network=NetworkConfig(te_targets="attention", te2_targets="attention", te2_lr=1e-4))
+    assert suitability_remarks(own, SDXL) == ()

@@ -6,9 +6,14 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
 
 from lib_pivotal.config import read_run
 from lib_pivotal.standalone.cli import main
+from lib_pivotal.standalone.families import Family
+from tests.standalone.tiny_families import make, write
 
 
 def test_plan_as_text(two_words_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -62,3 +67,49 @@ def test_captions_shown_written_and_taken_back(
     assert json.loads(capsys.readouterr().out)["left"] == []
     assert {path: path.read_bytes() for path in before} == before
     assert main(["captions", str(two_words_folder), "--take-back"]) == 2
+
+
+@pytest.fixture
+def large_folder(tmp_path: Path) -> Path:
+    folder = tmp_path / "large"
+    folder.mkdir()
+    for number in range(4):
+        Image.new("RGB", (1100, 1000), (20 * number, 90, 30)).save(folder / f"{number}.jpg")
+        (folder / f"{number}.txt").write_text(f"aoi, blue hair, {('park', 'sky')[number % 2]}", encoding="utf-8")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("options", "size"),
+    [
+        ([], 512),
+        (["--family", "sd2"], 512),
+        (["--family", "sd2v"], 768),
+        (["--family", "sdxl"], 1024),
+        (["--family", "sdxl", "--size", "640"], 640),
+    ],
+)
+def test_the_training_size_follows_the_checkpoints_kind(
+    large_folder: Path, options: list[str], size: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(["plan", str(large_folder), "--json", *options])
+    assert json.loads(capsys.readouterr().out)["run"]["data"]["resolution_px"] == size
+
+
+@pytest.mark.parametrize(("family", "size"), [("sd1", 512), ("sd2", 512), ("sdxl", 1024)])
+def test_a_checkpoint_tells_its_kind(
+    large_folder: Path, tmp_path: Path, family: Family, size: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write(tmp_path / "tiny.safetensors", make(family))
+    main(["plan", str(large_folder), "--json", "--checkpoint", str(path)])
+    assert json.loads(capsys.readouterr().out)["run"]["data"]["resolution_px"] == size
+
+
+def test_what_is_no_checkpoint_is_told(large_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lora = tmp_path / "lora.safetensors"
+    save_file({"lora_unet_x.alpha": torch.ones(1)}, lora)
+    for path, told in ((lora, "it has no U-Net"), (tmp_path / "none.safetensors", "cannot be read as a checkpoint")):
+        assert main(["plan", str(large_folder), "--checkpoint", str(path)]) == 2
+        assert told in capsys.readouterr().err
+    assert main(["plan", str(large_folder), "--size", "5"]) == 2
+    assert "64 to 4096" in capsys.readouterr().err

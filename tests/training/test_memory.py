@@ -17,6 +17,7 @@ from lib_pivotal.training.events import RunStarted, StepDone
 from lib_pivotal.training.memory import CONTEXT_BYTES, PARTS, count_memory, optimizer_bytes, tensor_bytes
 from lib_pivotal.training.prepare import prepare_pictures
 from lib_pivotal.training.run import train
+from lib_pivotal.training.tally import unfolds
 from lib_pivotal.training.trainable import Trainable
 from tests.standalone import tiny_families
 
@@ -80,6 +81,7 @@ def passing(moment):
         ("sd1", torch.float32, {"px": 128, "batch": 1, "rank": 16, "checkpointing": True}),
         ("sd2", torch.bfloat16, {"batch": 3}),
         ("sdxl", torch.float32, {"checkpointing": True}),
+        ("sd1", torch.float16, {"batch": 1}),
     ],
 )
 def test_within_a_tenth_of_what_real_steps_allocate(two_words_folder, family, dtype, settings):
@@ -100,7 +102,7 @@ def test_within_a_tenth_of_what_real_steps_allocate(two_words_folder, family, dt
         side = run.data.resolution_px
         encoding = allocated(lambda: host.codec.encode(torch.zeros(4, 3, side, side)))
     assert passing(count.moment("a step")) == pytest.approx(measured, rel=0.1)
-    if dtype is torch.float32:  # half precision on a CPU takes detours that depend on the CPU
+    if dtype is torch.float32 or unfolds(dtype):  # what half precision takes on other CPUs was not measured
         assert passing(count.moment("encoding pictures")) == pytest.approx(encoding, rel=0.1)
 
 
@@ -214,7 +216,12 @@ def test_previews_and_class_pictures_count(two_words_folder):
     host, run = make_host("sd1"), make_run(two_words_folder)
     run = replace(run, saving=replace(run.saving, preview_every_steps=1))
     count = count_memory(run, host, prepare_pictures(run))
-    assert count.moment("drawing pictures").total_bytes > 0
+    step, drawing = (count.moment(name).parts for name in ("a step", "drawing pictures"))
+    adapted = {layer.name: layer.module.weight for layer in host.layers() if layer.part == "te"}
+    unet = [layer.module.weight for layer in host.layers() if "attn" in layer.name or "_ff_" in layer.name]
+    assert drawing["network"] == 2 * step["network"], "as it is trained, and read from the file"
+    assert drawing["aside"] == tensor_bytes([*adapted.values(), *unet])
+    assert "aside" not in count_memory(run, host, prepare_pictures(run), as_gpu=True).moment("drawing pictures").parts
     assert count.largest.total_bytes == count.total_bytes == max(moment.total_bytes for moment in count.moments)
     assert all(set(moment.parts) <= set(PARTS) and "vae" in moment.parts for moment in count.moments)
 

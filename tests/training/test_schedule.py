@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import itertools
+import operator
 from types import ModuleType
 
 import pytest
@@ -14,6 +16,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from lib_pivotal.errors import TrainingError
+from lib_pivotal.training.objective import build_objective
 from lib_pivotal.training.schedule import (
     DISTRIBUTIONS,
     SMALLEST_ALPHA_CUMPROD,
@@ -85,6 +88,34 @@ def test_zero_terminal_snr_is_the_papers() -> None:
     latents, noise = pair()
     assert torch.equal(schedule.add_noise(latents, noise, T)[-1], noise[-1])
     assert torch.isfinite(schedule.predicted_latents(noise, noise, T)).all()
+
+
+def test_zero_terminal_snr_is_algorithm_1_in_plain_python() -> None:
+    """Lin et al. 2023, arXiv 2305.08891, algorithm 1, over betas and back, as it is printed there."""
+    betas = [(0.00085**0.5 + (0.012**0.5 - 0.00085**0.5) * i / 999) ** 2 for i in range(1000)]
+    bars = list(itertools.accumulate((1 - beta for beta in betas), operator.mul))
+    roots = [bar**0.5 for bar in bars]
+    first, last = roots[0], roots[-1]
+    rescaled = [((root - last) * first / (first - last)) ** 2 for root in roots]
+    new_alphas = [rescaled[0], *(after / before for before, after in itertools.pairwise(rescaled))]
+    new_betas = [1 - alpha for alpha in new_alphas]
+    expected = torch.tensor(list(itertools.accumulate((1 - beta for beta in new_betas), operator.mul)))
+    ours = rescale_zero_terminal_snr(torch.tensor(bars, dtype=torch.float64))
+    torch.testing.assert_close(ours, expected.double(), rtol=1e-6, atol=1e-9)
+    assert new_betas[-1] == 1.0 and new_betas[0] == pytest.approx(betas[0], rel=1e-9)
+
+
+@pytest.mark.parametrize("v_prediction", [False, True])
+def test_min_snr_is_that_of_diffusers_training_scripts(training_utils: ModuleType, v_prediction: bool) -> None:
+    """diffusers 0.31, examples/text_to_image/train_text_to_image_lora.py, `mse_loss_weights`."""
+    theirs = reference("v_prediction" if v_prediction else "epsilon")
+    every = torch.arange(1000)
+    snr = training_utils.compute_snr(theirs, every)
+    weights = torch.stack([snr, 5.0 * torch.ones_like(every)], dim=1).min(dim=1)[0] / (snr + 1 if v_prediction else snr)
+    ours = build_objective(weighting="min_snr", gamma=5.0).weight(
+        every, NoiseSchedule(theirs.alphas_cumprod, v_prediction=v_prediction)
+    )
+    torch.testing.assert_close(ours, weights, rtol=5e-5, atol=0)
 
 
 def test_velocity_at_zero_snr_is_minus_the_latents() -> None:

@@ -35,6 +35,9 @@ class EmptyStudio:
     def token_ids(self, text):
         return list(text.lower().encode())
 
+    def prompts(self):
+        return None
+
     def loader_problems(self, path):
         return []
 
@@ -49,6 +52,9 @@ class EmptyStudio:
 
     def model_info(self):
         return self.model
+
+    def scanned_as(self, data):
+        return data
 
     def check_ready(self):
         pass

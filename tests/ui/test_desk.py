@@ -10,9 +10,12 @@ from lib_pivotal.bundle.writer import write_bundle
 from lib_pivotal.config import DataConfig, Run, WordConfig, run_to_dict, write_run
 from lib_pivotal.errors import BundleError, ConfigError, DataError, HostError
 from lib_pivotal.ports import ModelInfo
+from lib_pivotal.runs.circumstances import circumstances_of
+from lib_pivotal.runs.defaults import fitted_run
 from lib_pivotal.runs.view import RunView
 from lib_pivotal.training.events import PicturesMade
 from lib_pivotal.ui.desk import SCANS_KEPT, Desk
+from lib_pivotal.ui.page import facts_of
 
 
 @pytest.fixture
@@ -26,7 +29,7 @@ def run_of(pictures, **changes):
 
 def test_a_folder_proposes_a_run(desk, pictures):
     found = desk.propose(Run(data=DataConfig(folder=str(pictures))))
-    run, key, remarks = found.run, found.preset_key, found.remarks
+    run, key, remarks = found.run, found.preset, found.remarks
     assert [word.name for word in run.words] == ["aoi", "hana"]
     assert (run.name, run.data.resolution_px, key, remarks) == ("pictures", 64, "several", ())
     assert desk.check(run, []).faults == ()
@@ -40,6 +43,21 @@ def test_the_checkpoints_kind_decides_the_size_and_is_explained(desk, pictures):
     assert desk.propose(Run(data=DataConfig(folder=str(pictures)))).run.data.resolution_px == 1024
     (remark,) = desk.check(run_of(pictures), []).remarks
     assert "512" in remark and "big (SDXL) draws 1024" in remark
+
+
+def test_fields_of_a_second_text_encoder_are_dimmed_where_there_is_none(desk, pictures):
+    for family, idle in (("sd1", True), ("sd2", True), ("sdxl", False)):
+        desk.manager.studio.model = ModelInfo("a", family)
+        facts = facts_of(desk.check(run_of(pictures), []))
+        assert ("network.te2_targets" in facts and "network.te2_lr" in facts) == idle, family
+
+
+def test_the_desk_proposes_what_the_command_line_does(desk, pictures):
+    run = Run(data=DataConfig(folder=str(pictures)))
+    found = desk.propose(run).run
+    around = circumstances_of(desk.manager.studio)
+    assert found == fitted_run(desk.dataset(str(pictures)), run, circumstances=around).run
+    assert found == fitted_run(desk.dataset(str(pictures)), run).run  # nothing is loaded, and nothing chosen
 
 
 def test_a_name_that_was_given_stays(desk, pictures):

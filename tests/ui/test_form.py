@@ -6,7 +6,7 @@ import json
 import gradio as gr
 import pytest
 
-from lib_pivotal.config import LayerGroup, Run, WordConfig, run_to_dict
+from lib_pivotal.config import LayerGroup, PartConfig, Run, WordConfig, run_to_dict
 from lib_pivotal.config_schema import describe, walk
 from lib_pivotal.ui.form import GROUPS, TABLE, Form, from_widget, help_text, kind_of, to_widget, word_help
 
@@ -62,6 +62,10 @@ def busy_run():
             tag_dropout_classes=("background = 0.3", "/hat/ = 0.5"),
             caption_fields=("tags = 0.9",),
             balance_weights=("screenshot = 2.5",),
+            parts=(
+                PartConfig("red [a]/*", loss_weight=0.5, shuffle_tags=False, templates=("a | b",), keep_separator="||"),
+                PartConfig("concept:aoi", crop="random", tag_dropout_classes=("hat = 0.5", "/x|y/ = 1"), crops=4),
+            ),
         ),
         saving=dataclasses.replace(run.saving, preview_prompts=("{word}, smile",), preview_words=("aoi",)),
         schedule=dataclasses.replace(run.schedule, warmup_steps=3, max_steps=30, words_steps=10),
@@ -139,3 +143,24 @@ def test_a_pattern_may_hold_a_bar():
 
 def test_kinds():
     assert kind_of("words") == "words" and kind_of("data.flip") == "flag" and kind_of("loss.kind") == "choice"
+
+
+@pytest.mark.parametrize(
+    ("fields", "rates"),
+    [
+        ({"te_targets": "attention"}, {"te": 2e-5, "te2": 2e-5}),
+        ({"te_targets": "attention", "te2_lr": 4e-5}, {"te": 2e-5, "te2": 4e-5}),
+        ({"te_targets": "attention", "te2_targets": "none"}, {"te": 2e-5}),
+        ({"te_targets": "none", "te2_targets": "attention+mlp", "te2_lr": 4e-5}, {"te2": 4e-5}),
+        ({"te_targets": "none"}, {}),
+    ],
+)
+def test_either_of_sdxls_text_encoders_with_a_rate_of_its_own(fields, rates):
+    """From the fields of the Train page to what the trainer asks."""
+    values = Form.write(Run())
+    for name, value in fields.items():
+        values[[entry.path for entry in TABLE].index(f"network.{name}")] = value
+    run, faults = Form.read(values)
+    network = run.network
+    assert not [fault for fault in faults if fault.field.startswith("network")]
+    assert {part: network.lr_of(part) for part in ("te", "te2") if network.trains(part)} == rates

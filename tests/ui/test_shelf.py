@@ -160,7 +160,8 @@ def test_verify_asks_the_loader_of_the_process(shelf, studio, monkeypatch):
 
 def test_words_and_network_go_out_in_other_programs_layouts(shelf, studio):
     for layout in WORDS_AS.values():
-        assert "3 files" in shelf.split("gekidol.safetensors", layout)
+        said = shelf.split("gekidol.safetensors", layout)
+        assert "3 files" in said and ("for HCP-Diffusion" in said) == (layout == "hcp")
     for layout in NETWORK_AS.values():
         assert "Written" in shelf.convert("gekidol.safetensors", layout)
     written = {path.name for path in (studio.runs_folder() / "split" / "gekidol").iterdir()}

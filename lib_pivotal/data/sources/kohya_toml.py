@@ -13,7 +13,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from lib_pivotal.data.sources.plain_files import Notes, labels, mapping, number, place
+from lib_pivotal.data.sources.notes import Notes
+from lib_pivotal.data.sources.plain_files import labels, mapping, number, place
 from lib_pivotal.data.sources.source import Reading, Source
 from lib_pivotal.errors import DataError
 
@@ -29,10 +30,39 @@ _NUMBERS: Mapping[str, tuple[str, Callable[[float], Any]]] = {
     "bucket_reso_steps": ("data.bucket_step_px", int),
     "batch_size": ("schedule.batch_size", int),
 }
+USUAL: Mapping[str, Any] = {
+    "data.shuffle_tags": False,
+    "data.flip": False,
+    "data.wildcards": False,
+    "data.bucketing": False,
+    "data.keep_first": 0,
+    "data.keep_separator": "",
+    "data.caption_dropout": 0.0,
+    "data.caption_dropout_epochs": 0,
+    "data.tag_dropout": 0.0,
+    "data.caption_warmup_tags": 1,
+    "data.caption_warmup_steps": 0.0,
+    "data.bucket_step_px": 64,
+    "data.upscale": True,
+    "data.crop": "centre",
+    "data.crops": 1,
+    "data.transparency": "white",
+    "data.resolution_px": 512,
+    "schedule.batch_size": 1,
+}
+"""kohya's own defaults: what a subset has that says nothing where another one says something."""
+RANDOM_CROPS = 8
+"""Cuts that are kept of a picture where kohya makes a new one at each draw."""
 _OF_SOURCE = frozenset(
-    "image_dir num_repeats caption_extension class_tokens caption_prefix caption_suffix is_reg metadata_file "
-    "subsets cache_info".split()
+    "image_dir num_repeats caption_extension class_tokens caption_prefix caption_suffix is_reg metadata_file".split()
 )
+_OFF: Mapping[str, tuple[Any, ...]] = {
+    "caption_separator": (",",),
+    "network_multiplier": (1, 1.0),
+    "validation_split": (0, 0.0),
+    "cache_info": (True,),
+}
+"""What changes nothing here, beside what is empty or off."""
 
 
 def is_kohya(plain: Any) -> bool:
@@ -46,7 +76,7 @@ def read_kohya(plain: Any, path: Path) -> Reading:
     Raises:
         DataError: none of its folders is there.
     """
-    notes = Notes(path.name)
+    notes = Notes(path.name, USUAL)
     sources: list[Source] = []
     regular: list[Path] = []
     for dataset in plain["datasets"]:
@@ -59,16 +89,17 @@ def read_kohya(plain: Any, path: Path) -> Reading:
             elif merged.get("is_reg") is True:
                 regular.append(root)
             else:
+                notes.source()
                 sources.append(_source(merged, root, path, notes))
                 _wishes(merged, notes)
     if not sources:
         raise DataError(f"{path}: none of its folders with pictures is here. Mend the paths in `image_dir`.")
     if len(regular) == 1:
-        notes.wish("regularisation.folder", str(regular[0]))
+        notes.whole("regularisation.folder", str(regular[0]), "is_reg")
     elif regular:
         notes.untaken(f"{len(regular)} folders with is_reg (a run here has one)")
-    settings = notes.settings(len(sources))
     named = labels([source.root for source in sources])
+    settings = notes.settings(named)
     return Reading(
         "kohya_toml",
         f"kohya's dataset file {path.name}",
@@ -76,6 +107,7 @@ def read_kohya(plain: Any, path: Path) -> Reading:
         tuple(replace(source, label=label) for source, label in zip(sources, named, strict=True)),
         settings,
         notes.problems(),
+        notes.nothing_came_of,
     )
 
 
@@ -104,25 +136,33 @@ def _source(merged: Mapping[str, Any], root: Path, path: Path, notes: Notes) -> 
 
 def _wishes(merged: Mapping[str, Any], notes: Notes) -> None:
     for key, value in merged.items():
-        if key in _OF_SOURCE:
+        if key == "subsets":
             continue
-        if key in _BOOLEANS and isinstance(value, bool):
-            notes.wish(_BOOLEANS[key], value)
-        elif key in _NUMBERS and number(value, -1.0) >= 0:
-            setting, kind = _NUMBERS[key]
-            notes.wish(setting, kind(number(value)))
-        elif key == "keep_tokens_separator" and isinstance(value, str) and value:
-            notes.wish("data.keep_separator", value)
-        elif key == "bucket_no_upscale" and isinstance(value, bool):
-            notes.wish("data.upscale", not value)
-        elif key == "random_crop" and isinstance(value, bool):
-            notes.wish("data.crop", "random" if value else "centre")
-        elif key == "alpha_mask" and isinstance(value, bool):
-            notes.wish("data.transparency", "mask" if value else "white")
-        elif key == "resolution" and (size := _size(value)):
-            notes.wish("data.resolution_px", size)
-        else:
+        for setting, wanted in (found := _settings_of(key, value)).items():
+            notes.wish(setting, wanted, key)
+        if not found and (key in _OF_SOURCE or value in (None, False, "", [], *_OFF.get(key, ()))):
+            notes.taken(key)
+        elif not found:
             notes.untaken(key)
+    if "caption_extension" not in merged and "metadata_file" not in merged:
+        notes.translated("caption_extension", "not written: there .caption alone is read, here .txt too")
+
+
+def _settings_of(key: str, value: Any) -> dict[str, Any]:
+    """The settings that a key asks for; none where there is no such thing, or its value is none."""
+    if isinstance(value, bool):
+        flags: dict[str, dict[str, Any]] = {
+            "bucket_no_upscale": {"data.upscale": not value},
+            "random_crop": {"data.crop": "random" if value else "centre", "data.crops": RANDOM_CROPS if value else 1},
+            "alpha_mask": {"data.transparency": "mask" if value else "white"},
+        }
+        return flags.get(key, {_BOOLEANS[key]: value} if key in _BOOLEANS else {})
+    if key in _NUMBERS and number(value, -1.0) >= 0:
+        setting, kind = _NUMBERS[key]
+        return {setting: kind(number(value))}
+    if key == "keep_tokens_separator" and isinstance(value, str):
+        return {"data.keep_separator": value}
+    return {"data.resolution_px": size} if key == "resolution" and (size := _size(value)) else {}
 
 
 def _size(value: Any) -> int:

@@ -7,6 +7,7 @@ captions one a line, of which one is drawn.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -14,15 +15,32 @@ from typing import Any
 
 from lib_pivotal.data.captions import read_text
 from lib_pivotal.data.pictures import EXTENSIONS
-from lib_pivotal.data.sources.plain_files import Notes, labels, mapping, number, place
+from lib_pivotal.data.sources.notes import LOSS_WEIGHT, Notes
+from lib_pivotal.data.sources.plain_files import labels, mapping, number, place
 from lib_pivotal.data.sources.source import Reading, Source
 from lib_pivotal.errors import DataError
 
+USUAL: Mapping[str, Any] = {
+    "data.flip": False,
+    "data.crop": "random",
+    "data.crops": 1,
+    "data.shuffle_tags": False,
+    "data.keep_first": 1,
+    "data.tag_dropout": 0.0,
+    "data.tag_dropout_mode": "each",
+    "data.tag_dropout_classes": (),
+    LOSS_WEIGHT: 1.0,
+}
+"""What a concept has that says nothing where others do (ConceptConfig.py, `default_values`)."""
 _TAKEN = frozenset(
-    "path name enabled type include_subdirectories text image repeats balancing balancing_strategy seed "
-    "validation_concept concept_stats image_variations text_variations __version".split()
+    "path name enabled type include_subdirectories repeats balancing balancing_strategy seed validation_concept "
+    "concept_stats __version".split()
 )
-_IMAGE_TAKEN = ("enable_random_flip", "enable_crop_jitter")
+_MODES = {"FULL": "all", "RANDOM": "each", "RANDOM WEIGHTED": "rising"}
+_OF_DROPOUT = frozenset(
+    "tag_dropout_enable tag_dropout_mode tag_dropout_probability tag_dropout_special_tags_mode "
+    "tag_dropout_special_tags tag_dropout_special_tags_regex".split()
+)
 
 
 def is_onetrainer(plain: Any) -> bool:
@@ -42,8 +60,9 @@ def read_onetrainer(plain: Any, path: Path) -> Reading:
     Raises:
         DataError: none of its folders is there.
     """
-    notes = Notes(path.name)
+    notes = Notes(path.name, USUAL)
     sources: list[Source] = []
+    prior: list[Path] = []
     for concept in plain["concepts"] if isinstance(plain, Mapping) else plain:
         kind = str(concept.get("type") or ("VALIDATION" if concept.get("validation_concept") else "STANDARD"))
         root = place(concept["path"], path.parent)
@@ -52,17 +71,22 @@ def read_onetrainer(plain: Any, path: Path) -> Reading:
         if root is None or not root.is_dir():
             notes.say("folder_missing", f"path {concept['path']!r} is no folder here; it is left out.")
         elif kind == "PRIOR_PREDICTION":
-            notes.wish("regularisation.folder", str(root))
-            notes.wish("regularisation.target", "prior")
+            prior.append(root)
         elif kind == "VALIDATION":
             notes.untaken(f"the validation concept {root.name}")
         else:
+            notes.source()
             sources.append(_source(concept, root, path, notes))
-            _wishes(concept, notes)
+            _wishes(concept, path.parent, notes)
     if not sources:
         raise DataError(f"{path}: none of its folders with pictures is here. Mend the paths of its concepts.")
-    settings = notes.settings(len(sources))
+    if len(prior) == 1:
+        notes.whole("regularisation.folder", str(prior[0]), "type PRIOR_PREDICTION")
+        notes.whole("regularisation.target", "prior", "type PRIOR_PREDICTION")
+    elif prior:
+        notes.untaken(f"{len(prior)} concepts of type PRIOR_PREDICTION (a run here has one such folder)")
     named = labels([source.root for source in sources])
+    settings = notes.settings(named)
     return Reading(
         "onetrainer",
         f"OneTrainer's concepts {path.name}",
@@ -70,6 +94,7 @@ def read_onetrainer(plain: Any, path: Path) -> Reading:
         tuple(replace(source, label=label) for source, label in zip(sources, named, strict=True)),
         settings,
         notes.problems(),
+        notes.nothing_came_of,
     )
 
 
@@ -97,6 +122,7 @@ def _source(concept: Mapping[str, Any], root: Path, path: Path, notes: Notes) ->
         captions_from="name" if chosen == "filename" else None,
         lines="draw",
         texts=texts,
+        missing=None if chosen == "filename" else "",
     )
 
 
@@ -110,30 +136,90 @@ def _count(root: Path, below: bool) -> int:
     return count
 
 
-def _wishes(concept: Mapping[str, Any], notes: Notes) -> None:
+def _wishes(concept: Mapping[str, Any], base: Path, notes: Notes) -> None:
     image, text = mapping(concept.get("image")), mapping(concept.get("text"))
-    if isinstance(image.get("enable_random_flip"), bool):
-        notes.wish("data.flip", image["enable_random_flip"])
-    if text.get("enable_tag_shuffling") is True:
-        notes.wish("data.shuffle_tags", True)
-        notes.wish("data.keep_first", int(number(text.get("keep_tags_count"))))
-    elif "enable_tag_shuffling" in text:
-        notes.wish("data.shuffle_tags", False)
-    if text.get("tag_dropout_enable") is True:
-        whole = text.get("tag_dropout_mode", "FULL") == "FULL"
-        notes.wish(
-            "data.caption_dropout" if whole else "data.tag_dropout", number(text.get("tag_dropout_probability"), 0.0)
-        )
-    for key, value in image.items():
-        if key.startswith("enable_") and value is True and key not in _IMAGE_TAKEN:
-            notes.untaken(f"image.{key}")
-    if text.get("caps_randomize_enable") is True:
-        notes.untaken("text.caps_randomize_enable")
-    for key in ("image_variations", "text_variations"):
-        if number(concept.get(key)) != 1.0:
-            notes.untaken(key)
-    if number(concept.get("loss_weight")) != 1.0:
-        notes.untaken("loss_weight")
+    _image_keys(image, max(1, int(number(concept.get("image_variations")))), notes)
+    _text_keys(text, notes)
+    _dropout(text, base, notes)
+    notes.wish(LOSS_WEIGHT, number(concept.get("loss_weight")), "loss_weight")
     for key in concept:
-        if key not in _TAKEN and key != "loss_weight":
+        if key in _TAKEN:
+            notes.taken(key)
+        elif key == "image_variations":
+            notes.translated(key, "as many cuts of a picture, data.crops")
+        elif key == "text_variations":
+            notes.translated(key, "each draw has a caption of its own")
+        elif key not in ("image", "text", "loss_weight"):
             notes.untaken(key)
+
+
+def _image_keys(image: Mapping[str, Any], variations: int, notes: Notes) -> None:
+    """Mirroring and cuts; what else changes pictures is not here."""
+    jitter = image.get("enable_crop_jitter", True) is not False
+    notes.wish("data.crop", "random" if jitter else "centre", "image.enable_crop_jitter")
+    notes.wish("data.crops", variations if jitter else 1, "image_variations")
+    notes.wish("data.flip", image.get("enable_random_flip") is True, "image.enable_random_flip")
+    for key, value in image.items():
+        if key in ("enable_crop_jitter", "enable_random_flip"):
+            continue
+        if key.startswith("enable_") and value is True:
+            notes.untaken(f"image.{key}")
+        else:
+            notes.taken("image (what is off)")
+
+
+def _text_keys(text: Mapping[str, Any], notes: Notes) -> None:
+    shuffled, drops = text.get("enable_tag_shuffling") is True, text.get("tag_dropout_enable") is True
+    notes.wish("data.shuffle_tags", shuffled, "text.enable_tag_shuffling")
+    if shuffled or drops:
+        notes.wish("data.keep_first", int(number(text.get("keep_tags_count"))), "text.keep_tags_count")
+    for key, value in text.items():
+        if key in ("enable_tag_shuffling", *_OF_DROPOUT) or (key == "keep_tags_count" and (shuffled or drops)):
+            continue
+        off = key.startswith("caps_randomize") and text.get("caps_randomize_enable") is not True
+        if off or key in ("prompt_source", "prompt_path", "keep_tags_count") or value in (",", ", "):
+            notes.taken(f"text.{key}")
+        else:
+            notes.untaken(f"text.{key}")
+
+
+def _dropout(text: Mapping[str, Any], base: Path, notes: Notes) -> None:
+    """OneTrainer's dropout of tags, of which some are special: kept for certain, or the only ones that drop."""
+    chance = min(1.0, number(text.get("tag_dropout_probability"), 0.0))
+    if text.get("tag_dropout_enable") is not True or chance == 0:
+        notes.wish("data.tag_dropout", 0.0, "text.tag_dropout_enable")
+        return
+    key = "text.tag_dropout_probability"
+    notes.wish("data.tag_dropout_mode", _MODES.get(str(text.get("tag_dropout_mode", "FULL")), "each"), key)
+    kind = str(text.get("tag_dropout_special_tags_mode", "NONE"))
+    special = _special_tags(text, base, notes) if kind in ("WHITELIST", "BLACKLIST") else ""
+    white = kind == "WHITELIST"
+    notes.wish("data.tag_dropout", chance if white or not special else 0.0, key)
+    if special:
+        notes.wish("data.tag_dropout_classes", (f"/{special}/ = {0 if white else chance:g}",), f"text.{_SPECIAL}")
+
+
+_SPECIAL = "tag_dropout_special_tags"
+
+
+def _special_tags(text: Mapping[str, Any], base: Path, notes: Notes) -> str:
+    """A regular expression for them; "" where there is none."""
+    written = str(text.get(_SPECIAL, ""))
+    if written.endswith((".txt", ".csv")):
+        path = place(written, base)
+        if path is None or not path.is_file() or path.stat().st_size >= 2**20:
+            notes.say("captions_unreadable", f"{_SPECIAL} {written!r} is not here.")
+            return ""
+        lines = read_text(path)[0].splitlines()
+        tags = [line.split(",")[0].strip() if written.endswith(".csv") else line for line in lines]
+    else:
+        tags = [tag.strip() for tag in written.split(",")]
+    plain = text.get("tag_dropout_special_tags_regex") is not True
+    found = [re.escape(tag) if plain else tag for tag in tags if tag]
+    try:
+        joined = f"^\\(*(?:{'|'.join(found)})\\)*$" if found else ""
+        re.compile(joined)
+    except re.error as error:
+        notes.say("setting_unreadable", f"{_SPECIAL} is no regular expression: {error}.")
+        return ""
+    return joined

@@ -1,4 +1,4 @@
-"""Other tools' dataset files: plain values out of json, yaml and toml, folders out of paths, and what is not taken."""
+"""Other tools' dataset files: plain values out of json, yaml and toml, and folders out of paths."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lib_pivotal.data.records import Problem
 from lib_pivotal.errors import ConfigError, DataError
 from lib_pivotal.importing.reading import parse_text, read_bytes
 
@@ -48,45 +47,6 @@ def number(value: Any, otherwise: float = 1.0) -> float:
     except (TypeError, ValueError, OverflowError):
         return otherwise
     return found if math.isfinite(found) and found >= 0 and not isinstance(value, bool) else otherwise
-
-
-class Notes:
-    """What was taken of a dataset file, and what was not: the settings of a run, and problems that say the rest."""
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-        self._wishes: dict[str, list[Any]] = {}
-        self._untaken: dict[str, None] = {}
-        self._problems: list[Problem] = []
-
-    def wish(self, setting: str, value: Any) -> None:
-        """A source asks for this setting of the run; sources that differ do not get it."""
-        self._wishes.setdefault(setting, []).append(value)
-
-    def untaken(self, key: str) -> None:
-        """A key that has no counterpart."""
-        self._untaken[key] = None
-
-    def say(self, code: str, message: str) -> None:
-        """Something that is wrong with the file."""
-        self._problems.append(Problem("warning", code, f"{self._name}: {message}"))
-
-    def settings(self, sources: int) -> dict[str, Any]:
-        """Settings that all of so many sources agree on."""
-        found: dict[str, Any] = {}
-        for setting, values in self._wishes.items():
-            if all(value == values[0] for value in values) and len(values) in (1, sources):
-                found[setting] = values[0]
-            else:
-                self.untaken(f"{setting} (differs from part to part)")
-        return found
-
-    def problems(self) -> tuple[Problem, ...]:
-        """All that is to be said; call `settings` before."""
-        if self._untaken:
-            text = f"{self._name}: not taken, as a run here has no such setting: {', '.join(self._untaken)}."
-            return (*self._problems, Problem("info", "setting_not_taken", text))
-        return tuple(self._problems)
 
 
 def labels(roots: Sequence[Path]) -> list[str]:

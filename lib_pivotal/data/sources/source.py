@@ -11,8 +11,8 @@ from lib_pivotal.data.records import Problem
 
 Tree = Literal["auto", "plain", "concepts", "kohya", "kgrid"]
 """How names of folders are understood; `auto` finds out which of the others it is."""
-CaptionsFrom = Literal["auto", "files", "metadata", "name"]
-"""`auto`: a caption file, else metadata, else the name."""
+CaptionsFrom = Literal["auto", "files", "metadata", "name", "none"]
+"""`auto`: a caption file, else metadata, else the name; `none`: what stands for a missing one."""
 Lines = Literal["join", "draw", "first"]
 """Several lines in a caption file: one caption, alternatives of which one is drawn, or only the first."""
 
@@ -23,8 +23,8 @@ class Source:
 
     `label` stands in front of its pictures' keys where there are several; `concept` and `repeats` are for all of its
     pictures (`repeats` times what folders say); `below` reads sub-folders too. `table` is a file of captions,
-    `captions_folder` a place of caption files elsewhere, `texts` are captions of every picture, `missing` that of a
-    picture without one, `prefix` and `suffix` stand around captions as they are written.
+    `captions_folder` a place of caption files elsewhere, `masks_folder` one of masks, `texts` are captions of every
+    picture, `missing` that of a picture without one, `prefix` and `suffix` stand around captions as they are written.
     """
 
     root: Path
@@ -38,6 +38,7 @@ class Source:
     lines: Lines | None = None
     table: Path | None = None
     captions_folder: Path | None = None
+    masks_folder: Path | None = None
     texts: tuple[str, ...] = ()
     missing: str | None = None
     prefix: str = ""
@@ -53,7 +54,7 @@ class Reading:
     """A folder or file as it was understood.
 
     `layout` is its name in the settings, `title` a sentence for people, `folder` where what belongs to the whole lies.
-    `settings` are settings of a run that the layout asks for, by dotted path.
+    `settings` are settings of a run that the layout asks for, by dotted path; `untaken` keys that nothing came of.
     """
 
     layout: str
@@ -62,3 +63,4 @@ class Reading:
     sources: tuple[Source, ...]
     settings: Mapping[str, Any] = field(default_factory=dict)
     problems: tuple[Problem, ...] = ()
+    untaken: tuple[str, ...] = ()

@@ -112,10 +112,13 @@ def test_kohyas_dataset_file(kohya: Path, as_file: bool) -> None:
         "schedule.batch_size": 4,
         "data.upscale": False,
         "regularisation.folder": str(kohya / "reg"),
+        "data.parts": ({"applies_to": "hanako/*", "flip": True}, {"applies_to": "taro/*", "flip": False}),
     }
     told = codes(dataset)
     assert "image_dir 'gone' is no folder here" in told["folder_missing"]
-    assert all(key in told["setting_not_taken"] for key in ("face_crop", "network_multiplier", "data.flip (differs"))
+    assert "face_crop_aug_range" in told["setting_not_taken"]
+    assert "flip_aug (each folder its own, data.parts)" in told["setting_translated"]
+    assert "keep_tokens (data.keep_first = 1)" in told["setting_taken"] and "num_repeats" in told["setting_taken"]
     assert "Read as kohya's dataset file dataset.toml" in told["layout"]
 
 
@@ -142,8 +145,7 @@ def test_hcps_dataset_file(tmp_path: Path, add: Add) -> None:
     assert dataset.layout == "hcp"
     assert facts(dataset) == {"a.png": ("hanako", 3, "hat, smile")}
     assert dataset.settings == {
-        "data.templates": ("{pt1}, {caption}",),
-        "data.word_lists": ("pt1 = hanako", "class = girl"),
+        "data.templates": ("{word}, {caption}",),
         "data.tag_dropout": 0.2,
         "data.shuffle_tags": True,
         "data.resolution_px": 627,
@@ -203,7 +205,8 @@ def test_onetrainers_concepts(tmp_path: Path, add: Add) -> None:
     assert dataset.settings["regularisation.folder"] == str(tmp_path / "prior")
     assert dataset.settings["regularisation.target"] == "prior"
     told = codes(dataset)
-    assert "loss_weight" in told["setting_not_taken"] and "image.enable_random_rotate" in told["setting_not_taken"]
+    assert "image.enable_random_rotate" in told["setting_not_taken"]
+    assert [part["loss_weight"] for part in dataset.settings["data.parts"]] == [1.0, 1.0, 0.5]
     assert "nowhere" in told["folder_missing"]
 
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lib_pivotal.errors import WordError
-from lib_pivotal.standalone.prompts import (
+from lib_pivotal.prompts import (
     RememberingTokenizer,
     WordTable,
     chunks_needed,
@@ -18,7 +18,7 @@ from lib_pivotal.standalone.prompts import (
 )
 from lib_pivotal.standalone.tokenizer import clip_tokenizer
 
-GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "prompts.json").read_text(encoding="utf-8"))
+GOLDEN = json.loads((Path(__file__).parent / "golden" / "prompts.json").read_text(encoding="utf-8"))
 COMMA = 267
 ASCII = st.characters(max_codepoint=126)
 

@@ -16,11 +16,14 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from lib_pivotal.errors import WordError
+
+TokenIds = Callable[[str], Sequence[int]]
+"""Ids of a text without start, end and padding, as hosts give them."""
 
 CHUNK_LENGTH = 75
 COMMA_BACKTRACK = 20
@@ -47,6 +50,23 @@ _PLAIN = re.compile(r"[ \t\n!-%'-;=-~]*")
 _BREAK = re.compile(r"\s*\bBREAK\b\s*")
 
 
+@dataclass(frozen=True)
+class PromptRules:
+    """What a host's settings say of prompts: how far before a full chunk's end a comma may be at which it wraps
+    (tokens; 0: it does not), and whether brackets weigh."""
+
+    comma_backtrack: int = COMMA_BACKTRACK
+    emphasis: bool = True
+
+
+@dataclass(frozen=True)
+class PromptReading:
+    """How a host reads prompts: its tokenizer, of SDXL's two the first, and its settings."""
+
+    token_ids: TokenIds
+    rules: PromptRules = field(default_factory=PromptRules)
+
+
 class Tokenizer(Protocol):
     """What is needed of a tokenizer: transformers' `CLIPTokenizer` is one."""
 
@@ -58,6 +78,19 @@ class Tokenizer(Protocol):
     def __call__(self, text: list[str], *, truncation: bool, add_special_tokens: bool) -> Mapping[str, list[list[int]]]:
         """`{"input_ids": [...]}` of a list of texts."""
         ...
+
+
+class IdsAsTokenizer:
+    """A tokenizer from a function for one text; start and end are nothing that a text can hold."""
+
+    bos_token_id, eos_token_id = -2, -1
+
+    def __init__(self, token_ids: TokenIds) -> None:
+        self._token_ids = token_ids
+
+    def __call__(self, text: list[str], *, truncation: bool, add_special_tokens: bool) -> dict[str, list[list[int]]]:
+        """As a tokenizer without special tokens."""
+        return {"input_ids": [list(self._token_ids(one)) for one in text]}
 
 
 def tokenize(tokenizer: Tokenizer, texts: Sequence[str]) -> list[list[int]]:
@@ -84,6 +117,10 @@ class RememberingTokenizer:
         if truncation or add_special_tokens:
             return {"input_ids": self._ask(text, truncation=truncation, add_special_tokens=add_special_tokens)}
         return {"input_ids": [self._of_text(one) for one in text]}
+
+    def ids(self, text: str) -> list[int]:
+        """Of one text, without start and end."""
+        return self._of_text(text)
 
     def _of_text(self, text: str) -> list[int]:
         if not _PLAIN.fullmatch(text):
@@ -159,6 +196,18 @@ class WordTable:
         for candidates in self._by_first.values():
             candidates.sort(key=lambda candidate: len(candidate[0]), reverse=True)
 
+    def places(self, ids: Sequence[int]) -> int:
+        """How many places these ids take, words with their vectors."""
+        if self._by_first.keys().isdisjoint(ids):
+            return len(ids)
+        places = position = 0
+        while position < len(ids):
+            found = self.find(ids, position)
+            places, position = (
+                (places + 1, position + 1) if found is None else (places + self.sizes[found[0]], position + found[1])
+            )
+        return places
+
     def find(self, ids: Sequence[int], position: int) -> tuple[str, int] | None:
         """The word that begins at `position` and how many ids its name takes, or None."""
         for name_ids, name in self._by_first.get(ids[position], ()):
@@ -169,11 +218,13 @@ class WordTable:
 
 @dataclass
 class Chunk:
-    """77 places: start, 75 tokens, end. `words` lists (place of the first vector in 0..76, name)."""
+    """77 places: start, 75 tokens, end. `words` lists (place of the first vector in 0..76, name); `origins` says of
+    each place between start and padding which token of the prompt it is, of a word's vectors its name's first."""
 
     tokens: list[int] = field(default_factory=list)
     multipliers: list[float] = field(default_factory=list)
     words: list[tuple[int, str]] = field(default_factory=list)
+    origins: list[int] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -192,9 +243,11 @@ def lay_out(
     comma_id: int,
     comma_backtrack: int = COMMA_BACKTRACK,
     words_move: bool = True,
+    emphasis: bool = True,
 ) -> Layout:
     """A prompt as chunks of token ids and weights, with the places of its words (whose ids there are 0)."""
-    parsed = parse_emphasis(text)
+    parsed = parse_emphasis(text) if emphasis else [(text, 1.0)]
+    origin = 0
     builder = _Builder(
         tokenizer.bos_token_id, tokenizer.eos_token_id, comma_backtrack=comma_backtrack, words_move=words_move
     )
@@ -211,12 +264,13 @@ def lay_out(
             builder.make_room(1)
             found = words.find(ids, position)
             if found is None:
-                builder.add_token(ids[position], weight)
+                builder.add_token(ids[position], weight, origin + position)
                 position += 1
             else:
                 name, length = found
-                builder.add_word(name, words.sizes[name], weight)
+                builder.add_word(name, words.sizes[name], weight, origin + position)
                 position += length
+        origin += len(ids)
     return builder.finish()
 
 
@@ -245,8 +299,8 @@ class _Builder:
         if not (full and self._comma != -1 and self._comma_backtrack != 0 and distance <= self._comma_backtrack):
             return
         cut = self._comma + 1
-        tail = Chunk(old.tokens[cut:], old.multipliers[cut:])
-        del old.tokens[cut:], old.multipliers[cut:]
+        tail = Chunk(old.tokens[cut:], old.multipliers[cut:], origins=old.origins[cut:])
+        del old.tokens[cut:], old.multipliers[cut:], old.origins[cut:]
         if self._words_move:
             tail.words = [(place - cut, name) for place, name in old.words if place > cut]
             old.words = [(place, name) for place, name in old.words if place <= cut]
@@ -258,15 +312,17 @@ class _Builder:
         if len(self._chunk.tokens) + places > CHUNK_LENGTH:
             self.close()
 
-    def add_token(self, token: int, weight: float) -> None:
+    def add_token(self, token: int, weight: float, origin: int) -> None:
         self._chunk.tokens.append(token)
         self._chunk.multipliers.append(weight)
+        self._chunk.origins.append(origin)
 
-    def add_word(self, name: str, vectors: int, weight: float) -> None:
+    def add_word(self, name: str, vectors: int, weight: float, origin: int) -> None:
         self.make_room(vectors)
         self._chunk.words.append((len(self._chunk.tokens) + 1, name))
         self._chunk.tokens += [0] * vectors
         self._chunk.multipliers += [weight] * vectors
+        self._chunk.origins += [origin] * vectors
 
     def close(self, *, last: bool = False) -> None:
         """Pad the chunk, put start and end around it, and begin the next one."""

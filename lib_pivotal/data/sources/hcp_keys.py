@@ -1,0 +1,174 @@
+"""What HCP-Diffusion's datasets and sources ask of a run, key by key.
+
+Meanings: https://github.com/IrisRainbowNeko/HCP-Diffusion/blob/404f0e8/hcpdiff/utils/caption_tools.py (tags are those
+between commas, of the caption where `TemplateFill` comes behind) and hcpdiff/data/bucket.py.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lib_pivotal.data.captions import read_text
+from lib_pivotal.data.sources.notes import LOSS_WEIGHT, Notes
+from lib_pivotal.data.sources.plain_files import mapping, number, place
+
+MOST_TEMPLATES = 200
+USUAL: Mapping[str, Any] = {
+    "data.shuffle_tags": False,
+    "data.tag_dropout": 0.0,
+    "data.caption_dropout": 0.0,
+    "data.masks": "none",
+    "data.templates": (),
+    LOSS_WEIGHT: 1.0,
+    "schedule.batch_size": 1,
+}
+"""What a source has that does not say it where others do."""
+BACKGROUNDS = {(255, 255, 255): "white", (127, 127, 127): "grey", (128, 128, 128): "grey"}
+_AREA = re.compile(r"(\d{2,5})\s*\*\s*(\d{2,5})")
+_TRAINED = re.compile(r"pt\d*")
+_HELD = {
+    "img_root": "",
+    "repeat": "",
+    "caption_file": "",
+    "_target_": "",
+    "_partial_": "",
+    "source": "",
+    "bucket": "",
+    "cache_latents": "latents are kept anyway",
+    "cache_path": "set data.cache_folder",
+    "encoder_attention_mask": "text is padded as the web UI does it",
+    "return_path": "",
+}
+
+
+def dataset_keys(dataset: Mapping[str, Any], notes: Notes) -> None:
+    """Batch, weight and sizes of a dataset, for one of its sources."""
+    for key, value in dataset.items():
+        if key == "batch_size" and number(value, 0.0) >= 1:
+            notes.wish("schedule.batch_size", int(number(value)), key)
+        elif key == "loss_weight":
+            notes.wish(LOSS_WEIGHT, number(value), key)
+        elif key in _HELD or value in (None, False):
+            notes.taken(key)
+        else:
+            notes.untaken(key)
+    _bucket(mapping(dataset.get("bucket")), notes)
+
+
+def _bucket(bucket: Mapping[str, Any], notes: Notes) -> None:
+    for key, value in bucket.items():
+        name = f"bucket.{key}"
+        if key == "target_area" and (side := _side(value)):
+            notes.wish("data.resolution_px", side, name)
+        elif key == "target_size" and (size := _square(value)):
+            notes.wish("data.resolution_px", size, name)
+            notes.wish("data.bucketing", False, name)
+        elif key == "step_size" and number(value, 0.0) >= 8:
+            notes.wish("data.bucket_step_px", int(number(value)), name)
+        elif key in ("num_bucket", "ratio_max"):
+            notes.translated(name, "as many sizes as the pictures' shapes need")
+        elif key in ("_target_", "_partial_") and "SizeBucket" not in str(value) and "LongEdge" not in str(value):
+            notes.taken(name)
+        else:
+            notes.untaken(name)
+
+
+def _side(area: Any) -> int:
+    """The side of a square of this area, also written as a product."""
+    if product := _AREA.search(str(area)):
+        return round(math.sqrt(int(product[1]) * int(product[2])))
+    return round(math.sqrt(number(area, 0.0)))
+
+
+def _square(size: Any) -> int:
+    sides = size if isinstance(size, list) else [size, size]
+    same = len(sides) == 2 and sides[0] == sides[1]
+    return int(number(sides[0], 0.0)) if same else 0
+
+
+def source_keys(merged: Mapping[str, Any], base: Path, notes: Notes) -> None:
+    """Templates, masks, background and changes of the caption of one source."""
+    transforms = mapping(merged.get("text_transforms", merged.get("tag_transforms")))
+    names = word_names(merged)
+    templates = _templates(merged.get("prompt_template"), names, base, notes)
+    if templates:
+        notes.wish("data.templates", templates, "prompt_template")
+    if merged.get("att_mask"):
+        notes.wish("data.masks", "hcp_exact", "att_mask")
+    _transforms(transforms.get("transforms") or [], notes)
+    for key, value in merged.items():
+        if key == "bg_color":
+            _background(value, notes)
+        elif key == "word_names" and names:
+            notes.translated("source.word_names", "filled into the templates; one word is the concept's name")
+        elif key in _HELD or value in (None, {}) or (key == "prompt_template" and not templates):
+            notes.taken(f"source.{key}")
+        elif key not in ("prompt_template", "text_transforms", "tag_transforms", "att_mask"):
+            notes.untaken(f"source.{key}")
+
+
+def word_names(merged: Mapping[str, Any]) -> dict[str, str]:
+    """What stands for the names in templates; of DreamArtist's pairs the positive word."""
+    pairs = mapping(merged.get("word_names")).items()
+    firsts = ((key, value[0] if isinstance(value, list) and value else value) for key, value in pairs)
+    return {key: value for key, value in firsts if isinstance(value, str)}
+
+
+def trained_word(names: Mapping[str, str]) -> str:
+    """The trained word of a source, where its names have one alone: `pt`, `pt1`, ..."""
+    found = {value for key, value in names.items() if _TRAINED.fullmatch(key) and value}
+    return found.pop() if len(found) == 1 else ""
+
+
+def _templates(written: Any, names: Mapping[str, str], base: Path, notes: Notes) -> tuple[str, ...]:
+    """The lines of a file of templates, names of words filled in; none where a line is the caption alone."""
+    if not written:
+        return ()
+    path = place(written, base)
+    if path is None or not path.is_file() or path.stat().st_size >= 2**20:
+        notes.say("template_missing", f"prompt_template {written!r} is not here.")
+        return ()
+    lines = (line.strip() for line in read_text(path)[0].strip().split("\n"))
+    found = tuple(dict.fromkeys(filled(line, names) for line in lines))[:MOST_TEMPLATES]
+    return () if found == ("{caption}",) else found
+
+
+def filled(line: str, names: Mapping[str, str]) -> str:
+    """A template with the names of words in it, `{word}` for the trained one; a name that nobody gave is empty."""
+    word = trained_word(names)
+
+    def one(match: re.Match[str]) -> str:
+        name = match.group(1)
+        if name == "caption" and not names.get(name):
+            return "{caption}"
+        return "{word}" if word and _TRAINED.fullmatch(name) and names.get(name) else names.get(name, "")
+
+    return re.sub(r"\{(\w*)\}", one, line)
+
+
+def _transforms(steps: Any, notes: Notes) -> None:
+    names = [str(mapping(step).get("_target_", "")).rpartition(".")[2] for step in steps]
+    behind = names.index("TemplateFill") if "TemplateFill" in names else len(names)
+    notes.wish("data.shuffle_tags", "TagShuffle" in names, "TagShuffle")
+    for index, (step, name) in enumerate(zip(steps, names, strict=True)):
+        chance = min(1.0, number(mapping(step).get("p"), 0.1))
+        if name == "TagDropout":
+            notes.wish("data.tag_dropout", chance, name)
+        elif name == "TagErase":
+            notes.wish("data.caption_dropout", chance, name)
+        elif name not in ("TagShuffle", "TemplateFill"):
+            notes.untaken(name or "text_transforms")
+        if name in ("TagShuffle", "TagDropout") and index > behind:
+            notes.translated(name, "there on the filled template, here on the caption before it")
+
+
+def _background(value: Any, notes: Notes) -> None:
+    colour = tuple(int(number(one, 0.0)) for one in value[:3]) if isinstance(value, list) else ()
+    if colour in BACKGROUNDS:
+        notes.wish("data.transparency", BACKGROUNDS[colour], "bg_color")  # type: ignore[index]
+    else:
+        notes.untaken("bg_color (there is white, grey or a random colour)")

@@ -1,0 +1,123 @@
+"""What becomes of each key of a dataset file: a setting of the run, of one folder alone, or nothing, and said."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from glob import escape
+from typing import Any
+
+from lib_pivotal.data.records import Problem
+
+OF_PARTS = frozenset(
+    "loss_weight shuffle_tags keep_first keep_separator tag_dropout tag_dropout_classes tag_dropout_mode "
+    "caption_dropout caption_dropout_epochs caption_warmup_steps caption_warmup_tags wildcards templates flip crop "
+    "crops transparency masks".split()
+)
+"""Settings of the section `data` that folders may have of their own (`config.PartConfig`)."""
+PARTS = "data.parts"
+LOSS_WEIGHT = "data.loss_weight"
+"""A setting of parts alone: a whole run's pictures count once."""
+_WHOLE = -1
+
+
+class Notes:
+    """Gathers settings of sources, one after the other, and keys with their fates.
+
+    `usual` are the other tool's own defaults by setting: what a source has that does not say it where others do.
+    """
+
+    def __init__(self, name: str, usual: Mapping[str, Any] | None = None) -> None:
+        self._name, self._usual = name, dict(usual or {})
+        self._wishes: dict[str, dict[int, Any]] = {}
+        self._keys: dict[str, str] = {}
+        self._taken: dict[str, None] = {}
+        self._translated: dict[str, None] = {}
+        self._untaken: dict[str, None] = {}
+        self._problems: list[Problem] = []
+        self._source = _WHOLE
+
+    def source(self) -> None:
+        """From here on the next source speaks."""
+        self._source += 1
+
+    def wish(self, setting: str, value: Any, key: str = "") -> None:
+        """The source asks for this setting of the run, by its `key`."""
+        self._wishes.setdefault(setting, {})[self._source] = value
+        self._keys.setdefault(setting, key or setting.rpartition(".")[2])
+
+    def whole(self, setting: str, value: Any, key: str) -> None:
+        """The file as a whole asks for it."""
+        self._wishes.setdefault(setting, {})[_WHOLE] = value
+        self._keys[setting] = key
+
+    def taken(self, key: str) -> None:
+        """A key that holds as it is, without a setting: folders, repeats, captions."""
+        self._taken[key] = None
+
+    def translated(self, key: str, how: str) -> None:
+        """A key that means the same in another way."""
+        self._translated[f"{key} ({how})"] = None
+
+    def untaken(self, key: str) -> None:
+        """A key that has no counterpart."""
+        self._untaken[key] = None
+
+    @property
+    def nothing_came_of(self) -> tuple[str, ...]:
+        """The keys without a counterpart, some with a reason in brackets."""
+        return tuple(self._untaken)
+
+    def say(self, code: str, message: str) -> None:
+        """Something that is wrong with the file."""
+        self._problems.append(Problem("warning", code, f"{self._name}: {message}"))
+
+    def settings(self, labels: Sequence[str]) -> dict[str, Any]:
+        """Settings that all sources agree on, and where they differ `data.parts`; `labels` are those of the sources."""
+        found: dict[str, Any] = {}
+        parts: list[dict[str, Any]] = [{} for _ in labels]
+        for setting, by_source in self._wishes.items():
+            section, _, name = setting.partition(".")
+            values = [by_source.get(index, self._usual.get(setting)) for index in range(len(labels))]
+            if _WHOLE in by_source:
+                found[setting] = by_source[_WHOLE]
+                self._tell(setting, found[setting])
+            elif all(value == values[0] for value in values):
+                self._settle_alike(setting, values[0], found)
+            elif section == "data" and name in OF_PARTS:
+                for part, value in zip(parts, values, strict=True):
+                    part |= {} if value is None else {name: value}
+                self.translated(self._keys[setting], f"each folder its own, {PARTS}")
+            else:
+                self.untaken(f"{self._keys[setting]} ({setting} differs from folder to folder)")
+        own = [{"applies_to": f"{pattern(label)}/*", **part} for label, part in zip(labels, parts, strict=True) if part]
+        return {**found, PARTS: tuple(own)} if own else found
+
+    def _settle_alike(self, setting: str, value: Any, found: dict[str, Any]) -> None:
+        if setting != LOSS_WEIGHT:
+            found[setting] = value
+            self._tell(setting, value)
+        elif value == 1.0:
+            self.taken(self._keys[setting])
+        else:
+            self.untaken(f"{self._keys[setting]} (alike for all pictures; change the learning rates)")
+
+    def _tell(self, setting: str, value: Any) -> None:
+        shown = str(value).lower() if isinstance(value, bool) else str(value)
+        self._taken[f"{self._keys[setting]} ({setting} = {shown[:60]})"] = None
+
+    def problems(self) -> tuple[Problem, ...]:
+        """All that is to be said, with a line for each fate of keys; call `settings` before."""
+        lines = (
+            ("setting_taken", "taken", self._taken),
+            ("setting_translated", "translated", self._translated),
+            ("setting_not_taken", "not taken, as a run here has no such setting", self._untaken),
+        )
+        told = [
+            Problem("info", code, f"{self._name}: {what}: {', '.join(keys)}.") for code, what, keys in lines if keys
+        ]
+        return (*self._problems, *told)
+
+
+def pattern(label: str) -> str:
+    """A folder's name as it stands in a pattern of paths, and in a line of the page, which `|` would cut."""
+    return escape(label).replace("|", "?")
