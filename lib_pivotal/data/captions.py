@@ -29,7 +29,8 @@ def read_captions(path: Path, lines: str = "join") -> tuple[tuple[str, ...], str
 
 def read_text(path: Path) -> tuple[str, str]:
     """Read a text file of unknown making: its text, and a remark ("" if all was well)."""
-    return decode(path.read_bytes())
+    with path.open("rb", buffering=0) as file:  # thousands of small files: a buffer each takes half of the time
+        return decode(file.read())
 
 
 def decode(data: bytes) -> tuple[str, str]:
@@ -54,7 +55,7 @@ def decode(data: bytes) -> tuple[str, str]:
 def _order_of_utf16(data: bytes) -> str:
     """`utf-16-le` or `utf-16-be` where every second byte of the start is 0, as in western text without a mark."""
     start = data[:256]
-    if len(start) < 4 or len(data) % 2:
+    if 0 not in start or len(start) < 4 or len(data) % 2:
         return ""
     zeros = start[0::2].count(0), start[1::2].count(0)
     half = len(start) // 2
