@@ -171,6 +171,14 @@ class ScheduleConfig:
     """Length, optimiser and who trains when."""
 
     max_steps: int = setting(1500, "Optimiser steps of the run.", unit="steps", minimum=1, maximum=10_000_000)
+    epochs: int = setting(
+        0,
+        "Length in epochs, as other trainers give it: at Scan or at the start it becomes max_steps, pictures x repeats "
+        "/ (batch x accumulation), rounded up, x epochs; 0 = max_steps counts.",
+        unit="epochs",
+        minimum=0,
+        maximum=100_000,
+    )
     batch_size: int = setting(4, "Pictures in a micro-batch.", minimum=1, maximum=1024)
     accumulation: int = setting(1, "Micro-batches a step.", minimum=1, maximum=1024)
     optimizer: str = setting(

@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
+from lib_pivotal.data.sources.source import Reading
 from lib_pivotal.importing.common import Origin, set_optimizer, set_precision, set_rate
+from lib_pivotal.importing.datasets import draws_an_epoch, read_described, take_epochs
 from lib_pivotal.importing.hcp_data import take_data
 from lib_pivotal.importing.hcp_network import take_network
 from lib_pivotal.importing.hcp_words import take_words
@@ -45,8 +47,29 @@ KNOWN_BASES: Mapping[str, Mapping[str, Any]] = MappingProxyType(
             "lora_text_encoder": [{"lr": 1e-5, "rank": 4, "layers": [r"re:.*self_attn$", r"re:.*mlp$"]}],
         },
         "tuning_base.yaml": {"tokenizer_pt": {"emb_dir": "embs/", "train": []}},
-        "base_dataset.yaml": {},
-        "regularization_dataset.yaml": {},
+        "base_dataset.yaml": {
+            "data": {
+                "dataset1": {
+                    "batch_size": 4,
+                    "loss_weight": 1.0,
+                    "bucket": {
+                        "_target_": "hcpdiff.data.bucket.RatioBucket.from_files",
+                        "target_area": 512 * 512,
+                        "num_bucket": 5,
+                    },
+                }
+            }
+        },
+        "regularization_dataset.yaml": {
+            "_base_": ["base_dataset.yaml"],
+            "data": {
+                "dataset_class": {
+                    "batch_size": 1,
+                    "loss_weight": 1.0,
+                    "bucket": {"_target_": "hcpdiff.data.bucket.FixedBucket", "target_size": [512, 512]},
+                }
+            },
+        },
     }
 )
 """What HCP's own base files hold and a file that rests on them needs; used where they are not on this computer."""
@@ -92,8 +115,10 @@ def import_hcp(
     origin: Origin,
     *,
     bases: Mapping[str, Mapping[str, Any]] = KNOWN_BASES,
+    one_folder: bool = False,
 ) -> Sheet:
-    """Translate one file, with its bases as far as they are here."""
+    """Translate one file, with its bases as far as they are here. `one_folder`: what lies around the sources is a tree
+    that a scan reads as a whole."""
     merged = resolve(plain, origin.folder, bases)
     sheet = Sheet(merged.plain)
     sheet.remarks += merged.remarks
@@ -101,6 +126,7 @@ def import_hcp(
         sheet.remark(f"The base {name} is not on this computer: what stands in it is missing here.")
     factor, rates_factor_words = _scale_factors(sheet, merged.plain)
     accumulation = max(whole(sheet.get("train.gradient_accumulation_steps")) or 1, 1)
+    described = None if one_folder or origin.folder is None else read_described(origin.folder / origin.name, "hcp")
     _take_steps(sheet, accumulation)
     _take_rates(sheet, accumulation)
     _take_optimizers(sheet)
@@ -108,7 +134,8 @@ def import_hcp(
     _take_model(sheet)
     take_words(sheet, merged.plain, origin, rates_factor_words)
     take_network(sheet, merged.plain, factor)
-    take_data(sheet, merged.plain, origin)
+    take_data(sheet, merged.plain, origin, described)
+    _take_epochs(sheet, described)
     apply_rules(sheet, RULES)
     for prefix in ("logger", "vis_info", "previewer", "infer", "trainer"):
         for key in sheet.keys_under(prefix):
@@ -179,10 +206,16 @@ def _take_steps(sheet: Sheet, accumulation: int) -> None:
             sheet.translated(key, path, max(steps // accumulation, 1), why)
         else:
             sheet.taken(key, path, steps)
-    if sheet.get("train.train_epochs") is None:
+
+
+def _take_epochs(sheet: Sheet, described: Reading | None) -> None:
+    """Epochs come before steps in HCP (train_ac.py: epochs × batches of the first set); known only after the data."""
+    epochs = whole(sheet.get("train.train_epochs"))
+    if not epochs or epochs < 1:
         sheet.honoured("train.train_epochs", "not given; steps count")
-    else:
-        sheet.refused("train.train_epochs", "a run's length is given in steps; set schedule.max_steps")
+        return
+    take_epochs(sheet, "train.train_epochs", epochs, draws_an_epoch(described) if described is not None else 0)
+    sheet.honoured("train.train_steps", "epochs come before steps")
 
 
 def _take_rates(sheet: Sheet, accumulation: int) -> None:

@@ -8,8 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from lib_pivotal.data.sources.source import Reading
 from lib_pivotal.errors import ConfigError
 from lib_pivotal.importing.common import Origin, common_folder, place_of
+from lib_pivotal.importing.datasets import take_described
 from lib_pivotal.importing.reading import number, read_bytes, whole
 from lib_pivotal.importing.report import shown
 from lib_pivotal.importing.sheet import Sheet
@@ -19,20 +21,41 @@ BACKGROUNDS = {(255, 255, 255): "white", (127, 127, 127): "grey", (128, 128, 128
 _HOW_MADE = "how an object is made"
 
 
-def take_data(sheet: Sheet, plain: Mapping[str, Any], origin: Origin) -> None:
-    """The first dataset is the run's; one that is called after class or regularisation is the set beside."""
+def take_data(sheet: Sheet, plain: Mapping[str, Any], origin: Origin, described: Reading | None = None) -> None:
+    """The first dataset is the run's; one that is called after class or regularisation is the set beside. `described`:
+    the file as a scan reads it, where its folders are here; then every source of every set is read."""
     data = plain.get("data")
     sets = {name: one for name, one in data.items() if isinstance(one, dict)} if isinstance(data, dict) else {}
     beside = next((name for name in sets if re.search(r"class|reg", name, re.IGNORECASE)), "")
     own = next((name for name in sets if name != beside), "")
-    if own:
-        _own(sheet, f"data.{own}", sets[own], origin)
     if beside:
         _beside(sheet, f"data.{beside}", sets[beside], origin)
+    if described is not None and origin.folder is not None:
+        path = origin.folder / origin.name
+        take_described(sheet, described, path, "data")
+        for name in sets:
+            if name != beside:
+                _lines_as_read(sheet, f"data.{name}", described, path)
+        return
+    if own:
+        _own(sheet, f"data.{own}", sets[own], origin)
     for name in sets:
         if name not in (own, beside):
             for key in sheet.keys_under(f"data.{name}"):
                 sheet.refused(key, "a run has one set of pictures and one beside it; put the folders into one")
+
+
+def _lines_as_read(sheet: Sheet, key: str, described: Reading, path: Path) -> None:
+    """A line for each key of a set that a scan reads itself: what it does not take is not supported."""
+    _plumbing(sheet, key)
+    for inner in sheet.keys_under(key):
+        name = re.sub(r"^source\.[^.]+\.", "source.", inner.removeprefix(f"{key}."))
+        kind = str(sheet.get(inner)).rpartition(".")[2]
+        if any(one.partition(" (")[0] in (name, kind) for one in described.untaken):
+            sheet.refused(inner, "a scan has no such setting")
+        elif not sheet.claimed(inner):
+            became = f"data.folder = {path}" if inner.endswith(".img_root") else ""
+            sheet.note(inner, "taken", "a scan reads HCP's file itself, source by source", became)
 
 
 def _own(sheet: Sheet, key: str, dataset: Mapping[str, Any], origin: Origin) -> None:

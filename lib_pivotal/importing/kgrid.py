@@ -64,7 +64,7 @@ def is_kgrid(plain: Mapping[str, Any]) -> bool:
 
 def import_kgrid(plain: Mapping[str, Any], origin: Origin) -> Sheet:
     """As HCP's, with kgrid's own bases, and words that begin as `emb_init.json` beside the pictures says."""
-    sheet = import_hcp(plain, origin, bases=KNOWN_BASES)
+    sheet = import_hcp(plain, origin, bases=KNOWN_BASES, one_folder=True)
     for key in MARKS:
         if not sheet.claimed(key):
             sheet.honoured(key, "used in other settings")

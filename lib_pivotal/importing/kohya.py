@@ -12,7 +12,7 @@ from lib_pivotal.importing.common import Origin, new_word, set_precision
 from lib_pivotal.importing.kohya_flags import Flags, take_flag
 from lib_pivotal.importing.kohya_names import expanded, gui_flags
 from lib_pivotal.importing.kohya_network import take_network
-from lib_pivotal.importing.kohya_pictures import take_captions, take_noise, take_pictures
+from lib_pivotal.importing.kohya_pictures import take_captions, take_described_pictures, take_noise, take_pictures
 from lib_pivotal.importing.kohya_rules import PREFIXES, RULES
 from lib_pivotal.importing.kohya_schedule import take_course, take_length, take_optimizer
 from lib_pivotal.importing.reading import read_bytes, whole
@@ -49,6 +49,7 @@ def _import(flags: Flags) -> Sheet:
     take_noise(flags)
     take_pictures(flags)
     take_captions(flags)
+    take_described_pictures(flags)
     _take_saving(flags)
     if words:
         _take_word(flags)

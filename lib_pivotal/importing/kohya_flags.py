@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from lib_pivotal.importing.common import Origin
+from lib_pivotal.importing.datasets import read_described
 from lib_pivotal.importing.kohya_names import GUI_NAMES
 from lib_pivotal.importing.reading import number
 from lib_pivotal.importing.sheet import Sheet
@@ -18,6 +19,9 @@ class Flags:
         self.origin = origin
         self.gui = gui
         self.epoch_steps = 0
+        self.dataset_file = origin.find(self.sheet.get("dataset_config"))
+        self.described = None if self.dataset_file is None else read_described(self.dataset_file, "kohya_toml")
+        """kohya's dataset file as a scan reads it; None where there is none, or its folders are not here."""
         self._names = {ours: theirs for theirs, ours in GUI_NAMES.items()} if gui else {}
 
     def key(self, name: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from lib_pivotal.importing.common import place_of, resolution_of
+from lib_pivotal.importing.datasets import take_described
 from lib_pivotal.importing.kohya_flags import Flags
 from lib_pivotal.importing.reading import whole
 from lib_pivotal.importing.sheet import missing
@@ -83,10 +84,6 @@ def take_pictures(flags: Flags) -> None:
             place_of(flags.origin, folder),
             "folders N_name count N times, as there",
         )
-    described = flags.origin.find(flags.get("dataset_config"))
-    if described is not None:
-        key = flags.key("dataset_config")
-        sheet.taken(key, "data.folder", str(described), "the Data page reads kohya's file itself, repeats and all")
     beside = flags.get("reg_data_dir")
     if beside:
         sheet.taken(flags.key("reg_data_dir"), "regularisation.folder", place_of(flags.origin, beside))
@@ -133,6 +130,16 @@ def take_pictures(flags: Flags) -> None:
     for name in ("masked_loss", "alpha_mask"):
         if not sheet.claimed(flags.key(name)):
             sheet.honoured(flags.key(name))
+
+
+def take_described_pictures(flags: Flags) -> None:
+    """kohya's own dataset file, whose tables come before the flags: last of all."""
+    if flags.dataset_file is None:
+        return
+    key, path = flags.key("dataset_config"), flags.dataset_file
+    flags.sheet.taken(key, "data.folder", str(path), "the Data page reads kohya's file itself, repeats and all")
+    if flags.described is not None:
+        take_described(flags.sheet, flags.described, path, key)
 
 
 def take_captions(flags: Flags) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from lib_pivotal.importing.common import count_draws, set_optimizer, set_rate
+from lib_pivotal.importing.datasets import draws_an_epoch, take_epochs
 from lib_pivotal.importing.kohya_flags import Flags, take_flag
 from lib_pivotal.importing.reading import flag, number, whole
 from lib_pivotal.importing.sheet import missing
@@ -37,34 +38,33 @@ def take_length(flags: Flags) -> None:
     epochs = whole(flags.get("max_train_epochs")) or 0
     if flags.gui and not steps and not epochs:
         epochs = whole(sheet.get("epoch")) or 0
-    flags.epoch_steps = _epoch_steps(flags, batch * accumulation * processes)
+    if flags.described is not None and (own := flags.described.settings.get("schedule.batch_size")):
+        sheet.put("schedule.batch_size", own)  # the dataset file's tables come before the flags
+    draws = _draws(flags)
     steps_key, epochs_key = flags.key("max_train_steps"), flags.key("max_train_epochs")
     epochs_key = epochs_key if whole(flags.get("max_train_epochs")) or not flags.gui else "epoch"
-    if epochs and flags.epoch_steps:
-        total, told = epochs * flags.epoch_steps, f"{flags.epoch_steps} steps an epoch with the pictures here"
-        sheet.translated(
-            epochs_key, "schedule.max_steps", total, f"{flags.epoch_steps} steps an epoch with the pictures here"
-        )
-        sheet.honoured(steps_key, "epochs come before steps")
-    elif epochs:
-        sheet.put("schedule.max_steps", steps or DEFAULT_STEPS)
-        told = f"how many pictures there are is not known here; {steps or DEFAULT_STEPS} steps were set, correct them"
-        sheet.refused(epochs_key, told, f"schedule.max_steps = {steps or DEFAULT_STEPS}")
+    if epochs:
+        flags.epoch_steps = take_epochs(sheet, epochs_key, epochs, draws)
+        if not draws:
+            sheet.put("schedule.max_steps", steps or DEFAULT_STEPS)
         sheet.honoured(steps_key, "epochs come before steps")
     elif steps:
         sheet.taken(steps_key, "schedule.max_steps", steps)
     else:
         sheet.default("max_train_steps", "schedule.max_steps", DEFAULT_STEPS, "kohya's own default")
+    pictures = int(sheet.read("schedule.batch_size")) * int(sheet.read("schedule.accumulation"))
+    flags.epoch_steps = flags.epoch_steps or math.ceil(draws / pictures)
     for key in {steps_key, flags.key("max_train_epochs"), "epoch"}:
         if not sheet.claimed(key):
             sheet.honoured(key, "not used")
 
 
-def _epoch_steps(flags: Flags, pictures: int) -> int:
-    """Steps an epoch with the pictures that are here; 0 if there are none."""
+def _draws(flags: Flags) -> int:
+    """Pictures an epoch, repeats counted, of those that are here; 0 if there are none."""
+    if flags.described is not None:
+        return draws_an_epoch(flags.described)
     folder = flags.origin.find(flags.get("train_data_dir"))
-    draws = count_draws(folder) if folder is not None and folder.is_dir() else 0
-    return math.ceil(draws / pictures)
+    return count_draws(folder) if folder is not None and folder.is_dir() else 0
 
 
 def take_optimizer(flags: Flags, *, words: bool) -> str:

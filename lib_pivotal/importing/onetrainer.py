@@ -10,14 +10,16 @@ from collections.abc import Mapping
 from typing import Any
 
 from lib_pivotal.importing.common import Origin, new_word, set_optimizer, set_rate
+from lib_pivotal.importing.datasets import draws_an_epoch, take_epochs
 from lib_pivotal.importing.onetrainer_network import DEFAULT_RATE, no_network, take_network
-from lib_pivotal.importing.onetrainer_pictures import take_masks, take_noise, take_pictures, take_samples
+from lib_pivotal.importing.onetrainer_pictures import concepts_of, take_masks, take_noise, take_pictures, take_samples
 from lib_pivotal.importing.onetrainer_rules import PREFIXES, RULES
 from lib_pivotal.importing.reading import flag, number, whole
 from lib_pivotal.importing.report import shown
 from lib_pivotal.importing.sheet import Sheet, apply_rules
 
 TITLE = "OneTrainer settings"
+DEFAULT_EPOCHS = 100
 SUPPORTED_MODELS = ("STABLE_DIFFUSION_15", "STABLE_DIFFUSION_20", "STABLE_DIFFUSION_21", "STABLE_DIFFUSION_XL")
 
 _DECAY = {"adamw": 0.01, "lion": 0.0, "prodigy": 0.0, "adafactor": 0.0, "schedule_free": 0.0}
@@ -29,7 +31,8 @@ def import_onetrainer(plain: Mapping[str, Any], origin: Origin) -> Sheet:
     method = str(sheet.get("training_method", "FINE_TUNE"))
     _take_model(sheet, method)
     scale = _rate_scale(sheet)
-    _take_length(sheet)
+    described = concepts_of(sheet, plain, origin)
+    _take_length(sheet, draws_an_epoch(described[0]) if described else 0)
     _take_optimizer(sheet, words_only=method == "EMBEDDING")
     _take_course(sheet)
     _take_words(sheet, plain, method, scale, origin)
@@ -39,7 +42,7 @@ def import_onetrainer(plain: Mapping[str, Any], origin: Origin) -> Sheet:
         no_network(sheet, method)
     take_noise(sheet)
     take_masks(sheet)
-    take_pictures(sheet, plain, origin)
+    take_pictures(sheet, plain, origin, described)
     take_samples(sheet, plain, origin)
     apply_rules(sheet, RULES)
     for prefix, rule in PREFIXES:
@@ -81,17 +84,20 @@ def _rate_scale(sheet: Sheet) -> float:
     return float(factor) ** 0.5
 
 
-def _take_length(sheet: Sheet) -> None:
+def _take_length(sheet: Sheet, draws: int) -> None:
+    """Batch, accumulation, and epochs as steps where the `draws` of one are known."""
     for key, path in (("batch_size", "schedule.batch_size"), ("gradient_accumulation_steps", "schedule.accumulation")):
         if sheet.has(key):
             sheet.taken(key, path, whole(sheet.get(key)))
         else:
             sheet.default(key, path, 1, "OneTrainer's own default")
-    told = "an epoch's length depends on the pictures; set schedule.max_steps"
-    if sheet.has("epochs"):
-        sheet.refused("epochs", f"{told} ({sheet.read('schedule.max_steps')} now)")
-    else:
-        sheet.remark(f"OneTrainer trains 100 epochs where nothing is written: {told}.")
+    epochs = whole(sheet.get("epochs", DEFAULT_EPOCHS)) or 0
+    if epochs < 1:
+        sheet.refused("epochs", f"{shown(sheet.get('epochs'))} is no number of epochs; set schedule.max_steps")
+        return
+    sheet.epoch_steps = take_epochs(sheet, "epochs", epochs, draws)
+    if not sheet.has("epochs"):
+        sheet.remark(f"OneTrainer trains {DEFAULT_EPOCHS} epochs where nothing is written; so it is here.")
 
 
 def _take_optimizer(sheet: Sheet, *, words_only: bool) -> None:
@@ -234,7 +240,7 @@ def _word(
 
 
 def _freeze(sheet: Sheet, key: str, entry: Mapping[str, Any], word: dict[str, Any], index: int) -> None:
-    """Where a word stops training; steps only, as an epoch's length is not known here."""
+    """Where a word stops training: steps, or epochs where their length is known."""
     after, unit = whole(entry.get("stop_training_after")), str(entry.get("stop_training_after_unit", "NEVER"))
     keys = (f"{key}.stop_training_after", f"{key}.stop_training_after_unit")
     if unit == "STEP" and after:
@@ -244,6 +250,11 @@ def _freeze(sheet: Sheet, key: str, entry: Mapping[str, Any], word: dict[str, An
     elif unit == "NEVER" or not after:
         for one in keys:
             sheet.honoured(one, "never")
+    elif unit == "EPOCH" and sheet.epoch_steps:
+        word["freeze_step"] = after * sheet.epoch_steps
+        for one in keys:
+            why = f"{sheet.epoch_steps} steps an epoch with the pictures here"
+            sheet.note(one, "translated", why, f"words.{index}.freeze_step = {word['freeze_step']}")
     else:
         for one in keys:
             sheet.refused(one, f"{after} {unit.lower()}: only steps are known here; set words.{index}.freeze_step")

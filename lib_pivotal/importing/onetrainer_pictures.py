@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from lib_pivotal.data.sources.source import Reading
 from lib_pivotal.errors import ConfigError
 from lib_pivotal.importing.common import Origin, common_folder, place_of, resolution_of
+from lib_pivotal.importing.datasets import read_described, take_described
 from lib_pivotal.importing.onetrainer_network import own_or_default
 from lib_pivotal.importing.reading import children, parse_text, read_bytes, whole
 from lib_pivotal.importing.sheet import Sheet, choices
@@ -93,7 +96,21 @@ def take_masks(sheet: Sheet) -> None:
     own_or_default(sheet, "normalize_masked_area_loss", "data.mask_normalise", sheet.flag("normalize_masked_area_loss"))
 
 
-def take_pictures(sheet: Sheet, plain: Mapping[str, Any], origin: Origin) -> None:
+def concepts_of(sheet: Sheet, plain: Mapping[str, Any], origin: Origin) -> tuple[Reading, Path] | None:
+    """The concepts as a scan reads them, and the file that holds them; None where their folders are not here."""
+    if plain.get("concepts"):
+        path = origin.folder / origin.name if origin.folder is not None else None
+    else:
+        path = origin.find(sheet.get("concept_file_name"))
+    if path is None or not path.is_file():
+        return None
+    reading = read_described(path, "onetrainer")
+    return None if reading is None else (reading, path)
+
+
+def take_pictures(
+    sheet: Sheet, plain: Mapping[str, Any], origin: Origin, described: tuple[Reading, Path] | None
+) -> None:
     """Size, and folders from the concepts, in the file or in one beside it."""
     side, _ = resolution_of(sheet.get("resolution", "512"))
     if side is not None and sheet.has("resolution"):
@@ -103,6 +120,27 @@ def take_pictures(sheet: Sheet, plain: Mapping[str, Any], origin: Origin) -> Non
             sheet.refused("resolution", "one size a run; the first was taken", f"data.resolution_px = {first}")
         else:
             sheet.taken("resolution", "data.resolution_px", first)
+    if described is not None:
+        reading, path = described
+        sheet.taken("concept_file_name", "data.folder", str(path), "a scan reads OneTrainer's concepts itself")
+        take_described(sheet, reading, path, "concepts")
+        _concept_lines(sheet, reading)
+    else:
+        _take_common_folder(sheet, plain, origin)
+
+
+def _concept_lines(sheet: Sheet, reading: Reading) -> None:
+    """A line for each key of each concept: what the reading did not take is not supported."""
+    for inner in sheet.keys_under("concepts"):
+        name = re.sub(r"^concepts\.\d+\.", "", inner)
+        if any(key == name or key.startswith(f"{name} (") for key in reading.untaken):
+            sheet.refused(inner, "a scan has no such setting")
+        else:
+            sheet.honoured(inner, "a scan reads OneTrainer's concepts itself")
+
+
+def _take_common_folder(sheet: Sheet, plain: Mapping[str, Any], origin: Origin) -> None:
+    """Concepts that cannot be read here: the folder around them, as the file writes it."""
     concepts = plain.get("concepts")
     path = origin.find(sheet.get("concept_file_name")) if not concepts else None
     if path is not None and _read_beside(sheet, path, "concepts") is not None:
@@ -114,7 +152,10 @@ def take_pictures(sheet: Sheet, plain: Mapping[str, Any], origin: Origin) -> Non
         folder = place_of(origin, folder)
         sheet.put("data.folder", folder)
         sheet.note("concept_file_name", "translated", "the folder around its concepts", f"data.folder = {folder}")
-        sheet.remark("Repeats, balancing and captions of concepts stand in the pictures' folders here.")
+        sheet.remark(
+            "The concepts' folders are not on this computer, or the file came without a place: save it there and give "
+            "it as the folder on the Data page, then each concept is read with its own settings."
+        )
     elif not sheet.claimed("concept_file_name"):
         sheet.refused("concept_file_name", "these concepts are not here; give their folder as data.folder")
     for inner in sheet.keys_under("concepts"):
@@ -123,7 +164,7 @@ def take_pictures(sheet: Sheet, plain: Mapping[str, Any], origin: Origin) -> Non
         elif inner == "concepts" or sheet.get(inner) in (None, "", [], {}):
             sheet.honoured(inner, "none")
         elif not sheet.claimed(inner):
-            sheet.refused(inner, "what concerns single concepts is set on the Data page")
+            sheet.refused(inner, "what concerns single concepts is read by a scan of the concepts' file")
 
 
 def take_samples(sheet: Sheet, plain: Mapping[str, Any], origin: Origin) -> None:
@@ -154,6 +195,10 @@ def take_samples(sheet: Sheet, plain: Mapping[str, Any], origin: Origin) -> None
         if unit == "STEP" and steps > 0:
             sheet.taken(what, path_of, steps)
             sheet.honoured(unit_key, "steps")
+        elif unit == "EPOCH" and steps > 0 and sheet.epoch_steps:
+            why = f"{sheet.epoch_steps} steps an epoch with the pictures here"
+            sheet.translated(what, path_of, steps * sheet.epoch_steps, why)
+            sheet.honoured(unit_key, "epochs, as steps")
         elif unit == "NEVER" or not steps:
             sheet.honoured(what, "never")
             sheet.honoured(unit_key, "never")

@@ -24,6 +24,8 @@ class Sheet:
         self._ours = run_to_dict(Run())
         self.remarks: list[str] = []
         self.set_paths: dict[str, Any] = {}
+        self.epoch_steps = 0
+        """Steps of an epoch, where the pictures are here."""
         self._lines: dict[str, Line] = {}
         self._added: list[Line] = []
 

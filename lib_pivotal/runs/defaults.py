@@ -11,6 +11,7 @@ from lib_pivotal.runs.circumstances import Circumstances
 from lib_pivotal.runs.presets import apply_preset, fitting_preset
 from lib_pivotal.runs.proposal import describe_words, legal_name, propose
 from lib_pivotal.runs.rescan import merged_words
+from lib_pivotal.training.epochs import with_epoch_steps
 from lib_pivotal.training.scanning import with_settings
 
 
@@ -48,14 +49,17 @@ def fitted_run(
     run = replace(run, words=merged.words)
     remarks = (*proposal.remarks, *merged.remarks)
     if words_only:
+        run = with_epoch_steps(run, dataset.pictures)
         return Fitted(run, "", remarks, proposed)
     folder = run.data.folder or str(dataset.folder)  # what was given may be a file that names folders
     data = replace(run.data, folder=folder, resolution_px=proposal.resolution_px, balance=proposal.balance)
     run = replace(run, name=run.name or legal_name(dataset.folder.resolve().name), data=data)
     rows = proposal.rows if merged.words == proposed else describe_words(dataset, run)
     key = fitting_preset(rows)
+    epochs = run.schedule.epochs
     run = circumstances.adjusted(apply_preset(key, run, rows))
+    run = replace(run, schedule=replace(run.schedule, epochs=epochs))  # a length that was asked for stays
     run = with_settings(run, dataset.settings)  # over what presets say of tags and sizes
     by_hand = {word.name: word for word in merged.words if word.name in merged.kept}
     run = replace(run, words=tuple(by_hand.get(word.name, word) for word in run.words))
-    return Fitted(run, key, remarks, proposed)
+    return Fitted(with_epoch_steps(run, dataset.pictures), key, remarks, proposed)

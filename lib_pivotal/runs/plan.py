@@ -12,18 +12,16 @@ from typing import TYPE_CHECKING, Any
 
 from lib_pivotal.config import Run
 from lib_pivotal.data.buckets import Placement
-from lib_pivotal.data.caption_chain import as_letters
 from lib_pivotal.data.findings import RANK, Finding, worst_first
 from lib_pivotal.data.lint_pictures import Length, caption_length
 from lib_pivotal.data.pruning import Wording
 from lib_pivotal.data.records import Dataset, Level, Picture
 from lib_pivotal.data.tokens import CHUNK, TokenCounter
+from lib_pivotal.data.views import PHRASES
 from lib_pivotal.later import later
 from lib_pivotal.prompts import PromptReading
 from lib_pivotal.runs import linting
-from lib_pivotal.training.picture_parts import PictureParts
 from lib_pivotal.training.wording import (
-    WORD_PLACEHOLDERS,
     draw_rates,
     draws_as_folders_say,
     hold_out,
@@ -218,17 +216,17 @@ def _of_lengths(run: Run, prompts: PromptReading | None) -> tuple[object, ...]:
     """What decides how long captions are, beside the wording."""
     data = run.data
     vectors = tuple((word.name, word.vectors) for word in run.words)
-    texts = (data.prefix, data.suffix, data.templates, data.keep_separator)
-    return vectors, texts, data.parts, data.max_tokens, data.emphasis, prompts
+    texts = (data.prefix, data.suffix, data.templates, data.keep_separator, data.keep_first, data.caption_fields)
+    drawn = (data.wildcards, data.word_lists, data.wildcard_folder, data.scale_augmentation)
+    return vectors, texts, drawn, data.parts, data.max_tags, data.max_tokens, data.emphasis, prompts
 
 
 def _lengths(
     run: Run, dataset: Dataset, pictures: Sequence[Picture], prompts: PromptReading | None
 ) -> dict[str, Length]:
-    """Of the longest caption that each picture can get from its captions and the templates; dropout shortens it."""
-    parts = PictureParts(run.data)
+    """Of the longest caption that each picture can get; dropout shortens it."""
     counter = TokenCounter({word.name: word.vectors for word in run.words}, prompts)
-    concepts = word_of_concepts(run, dataset)
+    chains = assemble.make_captions(run, word_of_concepts(run, dataset), pictures=pictures)
     counted: dict[str, int] = {}
 
     def places(text: str) -> int:
@@ -236,31 +234,14 @@ def _lengths(
             counted[text] = counter(text)
         return counted[text]
 
-    def texts(picture: Picture) -> list[str]:
-        data, found = parts.settings_of(picture), list[str]()
-        for caption in (picture.caption, *picture.alternatives):
-            flat = caption.replace(data.keep_separator, ",") if data.keep_separator else caption
-            whole = ", ".join(part for part in (data.prefix, flat, data.suffix) if part)
-            found += [_filled(template, whole, concepts.get(picture.concept, "")) for template in data.templates]
-            found += [] if data.templates else [whole]
-        return found if data.emphasis else [as_letters(text) for text in found]
-
-    def longest(picture: Picture) -> str:
-        found = texts(picture)
-        return max(found, key=places) if len(found) > 1 else found[0]
-
+    phrases = [phrase for some in PHRASES.values() for phrase in some] if run.data.scale_augmentation else [""]
+    front = max(phrases, key=places)  # far and near pictures' captions begin with one
     return {
-        picture.key: caption_length(picture.key, longest(picture), counter, max_tokens=run.data.max_tokens)
+        picture.key: caption_length(
+            picture.key, front + chains.longest(picture, places), counter, max_tokens=run.data.max_tokens
+        )
         for picture in pictures
     }
-
-
-def _filled(template: str, caption: str, word: str) -> str:
-    for mark in ("{caption}", "{filewords}", "[filewords]"):
-        template = template.replace(mark, caption)
-    for mark in WORD_PLACEHOLDERS:
-        template = template.replace(mark, word)
-    return template
 
 
 def _picture(

@@ -24,6 +24,7 @@ from lib_pivotal.ports import Host, TrainingBatch
 from lib_pivotal.training import assemble
 from lib_pivotal.training.aside import Aside
 from lib_pivotal.training.distributed import World
+from lib_pivotal.training.epochs import with_epoch_steps
 from lib_pivotal.training.events import Commands, Listener, Notice, Preparing, RunEnded
 from lib_pivotal.training.loop import LoopSettings, Trainer
 from lib_pivotal.training.outputs import RunOutputs
@@ -95,7 +96,7 @@ def train_prepared(
     aside: Aside | None,
 ) -> RunEnded:
     """`train` with pictures and words that are ready, as `prepare_pictures` gives them."""
-    run = replace(run, words=prepared.words)
+    run = with_epoch_steps(replace(run, words=prepared.words), prepared.dataset.pictures)
     log_folder = log_folder or output_folder
     for folder in (output_folder, log_folder):
         folder.mkdir(parents=True, exist_ok=True)

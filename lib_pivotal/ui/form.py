@@ -96,6 +96,7 @@ TABLE: tuple[Entry, ...] = (
     Entry("noise.timestep_min", "Lowest timestep", "loss"),
     Entry("noise.timestep_max", "Timesteps below", "loss"),
     Entry("noise.zero_terminal_snr", "Zero terminal SNR", "loss"),
+    Entry("schedule.epochs", "Epochs in place of steps", "schedule"),
     Entry("schedule.optimizer", "Optimiser", "schedule"),
     Entry("schedule.rate", "Course of learning rates", "schedule"),
     Entry("schedule.warmup_steps", "Warm-up steps", "schedule"),

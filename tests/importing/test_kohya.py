@@ -182,10 +182,11 @@ def test_epochs_where_the_pictures_are_here(tmp_path):
     assert run.data.folder == str(tmp_path / "img")
 
 
-def test_epochs_without_pictures_are_not_guessed(imported, line_of):
+def test_epochs_without_pictures_wait_for_the_scan(imported, line_of):
     found = toml(imported, LORA, ("max_train_steps = 800", "max_train_epochs = 4"))
     line = line_of(found, "max_train_epochs")
-    assert (line.fate, found.run.schedule.max_steps) == ("not supported", 1600)
+    assert (line.fate, line.became) == ("translated", "schedule.epochs = 4") and "computed at Scan" in line.why
+    assert (found.run.schedule.epochs, found.run.schedule.max_steps) == (4, 1600)
 
 
 def test_loha_and_others(imported, line_of):

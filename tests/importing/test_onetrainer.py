@@ -74,7 +74,7 @@ def test_settings(line_of):
     assert (run.words_common.control, run.data.caption_dropout, run.name) == ("preserve_norm", 0.05, "my lora")
     assert (run.schedule.clip_network, run.schedule.clip_words, run.network.weight_decay) == (0.5, 0.5, 0.02)
     assert run.schedule.ema_decay == pytest.approx(0.999 ** (1 / 5), abs=1e-6)
-    assert line_of(found, "epochs").fate == "not supported"
+    assert (line_of(found, "epochs").fate, run.schedule.epochs) == ("translated", 10)
     assert line_of(found, "optimizer.beta2").fate == "not supported"
     assert line_of(found, "optimizer.beta1").fate == "taken"
 

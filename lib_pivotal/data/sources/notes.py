@@ -62,6 +62,11 @@ class Notes:
         """A key that has no counterpart."""
         self._untaken[key] = None
 
+    @property
+    def nothing_came_of(self) -> tuple[str, ...]:
+        """The keys without a counterpart, some with a reason in brackets."""
+        return tuple(self._untaken)
+
     def say(self, code: str, message: str) -> None:
         """Something that is wrong with the file."""
         self._problems.append(Problem("warning", code, f"{self._name}: {message}"))

@@ -94,6 +94,7 @@ def read_onetrainer(plain: Any, path: Path) -> Reading:
         tuple(replace(source, label=label) for source, label in zip(sources, named, strict=True)),
         settings,
         notes.problems(),
+        notes.nothing_came_of,
     )
 
 

@@ -54,7 +54,7 @@ class Reading:
     """A folder or file as it was understood.
 
     `layout` is its name in the settings, `title` a sentence for people, `folder` where what belongs to the whole lies.
-    `settings` are settings of a run that the layout asks for, by dotted path.
+    `settings` are settings of a run that the layout asks for, by dotted path; `untaken` keys that nothing came of.
     """
 
     layout: str
@@ -63,3 +63,4 @@ class Reading:
     sources: tuple[Source, ...]
     settings: Mapping[str, Any] = field(default_factory=dict)
     problems: tuple[Problem, ...] = ()
+    untaken: tuple[str, ...] = ()

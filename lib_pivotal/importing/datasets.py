@@ -1,0 +1,65 @@
+"""The pictures of a run as another trainer's own file describes them: read here as a scan reads them."""
+
+from __future__ import annotations
+
+import math
+import os
+from pathlib import Path
+
+from lib_pivotal.config_schema import to_plain
+from lib_pivotal.data.pictures import EXTENSIONS
+from lib_pivotal.data.sources.layout import read_layout
+from lib_pivotal.data.sources.source import Reading, Source
+from lib_pivotal.errors import DataError
+from lib_pivotal.importing.sheet import Sheet
+
+AT_SCAN = "computed at Scan: pictures × repeats ÷ (batch × accumulation), rounded up, × epochs"
+
+
+def read_described(path: Path, layout: str) -> Reading | None:
+    """What a dataset file describes; None where its folders are not on this computer."""
+    try:
+        return read_layout(path, layout)
+    except DataError:
+        return None
+
+
+def take_described(sheet: Sheet, reading: Reading, path: Path, key: str) -> None:
+    """The run's pictures are those of this file, with the settings that its folders ask for; remarks for the rest.
+
+    `key` is what led to the file.
+    """
+    sheet.put("data.folder", str(path))
+    for setting, value in reading.settings.items():
+        sheet.default(f"{key}: {setting.partition('.')[2]}", setting, to_plain(value), f"{path.name} says so")
+    for problem in reading.problems:
+        if problem.level != "info" or problem.code in ("setting_translated", "setting_not_taken"):
+            sheet.remark(problem.message)
+
+
+def draws_an_epoch(reading: Reading) -> int:
+    """Pictures × repeats of all its folders, each rounded down, as the trainers count."""
+    return sum(math.floor(count_pictures(one) * one.repeats + 1e-6) for one in reading.sources)
+
+
+def count_pictures(source: Source) -> int:
+    """Files of a source that are called like pictures."""
+    count = 0
+    for _, folders, files in os.walk(source.root):
+        count += sum(Path(name).suffix.lower() in EXTENSIONS and "-masklabel." not in name for name in files)
+        if not source.below:
+            folders.clear()
+    return count
+
+
+def take_epochs(sheet: Sheet, key: str, epochs: int, draws: int) -> int:
+    """Epochs as steps where the pictures are here, else as epochs that a scan turns into steps; returns steps of one
+    epoch, 0 where they are not known. Batch and accumulation must be in the sheet already."""
+    pictures = int(sheet.read("schedule.batch_size")) * int(sheet.read("schedule.accumulation"))
+    if not draws:
+        sheet.translated(key, "schedule.epochs", epochs, AT_SCAN)
+        return 0
+    each = math.ceil(draws / pictures)
+    why = f"{draws} pictures an epoch with repeats ÷ {pictures} a step = {each} steps an epoch"
+    sheet.translated(key, "schedule.max_steps", each * epochs, why)
+    return each
