@@ -194,7 +194,8 @@ class CaptionPipeline:
                 for template in settings.templates
             ]
             found += texts or [caption]
-        return longer(found if settings.emphasis else [as_letters(text) for text in found])
+        found = found if settings.emphasis else [as_letters(text) for text in found]
+        return longer(found) if len(found) > 1 else found[0]
 
     def __call__(self, caption: str, *, concept: str, rng: random.Random, moment: Moment = START) -> str:
         """A text for this draw; "" when the whole caption is dropped."""
