@@ -92,6 +92,9 @@ class Desk:
         data = replace(data or DataConfig(), folder=folder.strip())
         dataset = scanning.scan_pictures(data)
         with self._lock:
+            before = self._scans.get(folder.strip(), (None, None))[0]
+            if before is not None and before == dataset:
+                dataset = before  # nothing changed: what was made of it holds
             self._scans[folder.strip()] = dataset, scanning.scan_settings(data)
             self._scans.move_to_end(folder.strip())
             self._names = None, ()
