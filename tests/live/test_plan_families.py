@@ -14,7 +14,11 @@ from tests.live.situations import Situation
 
 pytestmark = pytest.mark.webui
 SIZES_PX = {"sd1": 512, "sd2": 512, "sdxl": 1024}
-CAPTIONS = ("aoi, blue hair, park", r"aoi, saber \(fate\), (sea:1.2), ^_^", "aoi, " + ", ".join(["very long hair"] * 20))
+CAPTIONS = (
+    "aoi, blue hair, park",
+    r"aoi, saber \(fate\), (sea:1.2), ^_^",
+    "aoi, " + ", ".join(["very long hair"] * 20),
+)
 
 
 def test_size_and_lengths_follow_the_checkpoint(pivotal: Situation, family: Family, tmp_path: Path) -> None:
