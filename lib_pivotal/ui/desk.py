@@ -93,6 +93,8 @@ class Desk:
             raise ConfigError([Fault("data.folder", "", "is empty", "Give the folder that holds the pictures.")])
         dataset = scanning.scan_pictures(replace(data or DataConfig(), folder=folder.strip()))
         with self._lock:
+            if (before := self._scans.get(folder.strip())) == dataset and before is not None:
+                dataset = before  # nothing changed: what was made of it holds
             self._scans[folder.strip()] = dataset
             self._scans.move_to_end(folder.strip())
             self._names = None, ()
