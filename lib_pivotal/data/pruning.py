@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
+from functools import lru_cache
 from typing import Any, Literal, TypeVar
 
 from lib_pivotal.data.captions import WordFinder, legal_name, single_tags, split_group, split_tags
@@ -24,6 +25,7 @@ from lib_pivotal.data.tags import (
     core_tags,
     difficulty,
     same_tag,
+    shares_of,
     tag_counts,
     tag_shares,
     without_overlaps,
@@ -163,7 +165,8 @@ class Wording:
         self._once: dict[str, tuple[object, Any]] = {}
         self._before: Wording | None = None
         self._finders = {use.name: WordFinder([use.name]) for use in uses}
-        self.find = WordFinder([use.name for use in uses])
+        self.find = find = WordFinder([use.name for use in uses])
+        self._holds_word = lru_cache(maxsize=2**16)(lambda tag: bool(find(tag)))  # tags are few, captions many
         self.named = tuple(self._named(picture) for picture in pictures)
         """The pictures with words that `applies_to` gives them in their captions, nothing pruned."""
         self.words_of: dict[str, tuple[str, ...]] = {}
@@ -316,9 +319,9 @@ class Wording:
         absorb, keep = {same_tag(tag) for tag in use.absorb}, {same_tag(tag) for tag in use.keep}
         begins = {same_tag(piece) for piece in use.init_text.split(",")}
         rows = []
-        for item in tag_shares(captions):
+        for item in shares_of(counts, len(captions)):
             form = same_tag(item.tag)
-            if self.find(item.tag) or not form:
+            if self._holds_word(item.tag) or not form:
                 continue
             is_core = form in core
             takes = self._takes(item.tag, core=is_core, style=use.name in self._styles)
@@ -351,12 +354,12 @@ class Wording:
 
     def _prune_text(self, text: str, forms: Collection[str], *, tidy: bool) -> str:
         parts = split_caption(text)
-        kept = [_those(tags, lambda tag: same_tag(tag) not in forms or bool(self.find(tag))) for tags in parts]
+        kept = [_those(tags, lambda tag: same_tag(tag) not in forms or self._holds_word(tag)) for tags in parts]
         if tidy:
             single = [TagShare(tag, 1.0) for tags in kept for tag in single_tags(",".join(tags))]
             shown = {item.tag for item in without_overlaps(single)}
             kept = [
-                _those(tags, lambda t: bool(self.find(t)) or (t in shown and same_tag(t) not in META_TAGS))
+                _those(tags, lambda t: self._holds_word(t) or (t in shown and same_tag(t) not in META_TAGS))
                 for tags in kept
             ]
         return text if kept == parts else _joined(kept)

@@ -28,6 +28,7 @@ from lib_pivotal.ui.run_html import is_active
 if TYPE_CHECKING:
     from lib_pivotal.bundle import safetensors_file
     from lib_pivotal.data import findings as finding
+    from lib_pivotal.data import tokens
     from lib_pivotal.data.findings import Finding
     from lib_pivotal.data.records import Dataset
     from lib_pivotal.importing import reading
@@ -44,6 +45,7 @@ else:
     scanning = later("lib_pivotal.training.scanning")
     safetensors_file = later("lib_pivotal.bundle.safetensors_file")
     finding = later("lib_pivotal.data.findings")
+    tokens = later("lib_pivotal.data.tokens")
     reading = later("lib_pivotal.importing.reading")
     import_settings = later("lib_pivotal.importing.settings")
     circumstances = later("lib_pivotal.runs.circumstances")
@@ -91,6 +93,8 @@ class Desk:
             raise ConfigError([Fault("data.folder", "", "is empty", "Give the folder that holds the pictures.")])
         dataset = scanning.scan_pictures(replace(data or DataConfig(), folder=folder.strip()))
         with self._lock:
+            if (before := self._scans.get(folder.strip())) == dataset and before is not None:
+                dataset = before  # nothing changed: what was made of it holds
             self._scans[folder.strip()] = dataset
             self._scans.move_to_end(folder.strip())
             self._names = None, ()
@@ -143,6 +147,11 @@ class Desk:
     @functools.cached_property
     def _surveys(self) -> Surveys:
         return surveying.Surveys()
+
+    def tokens(self, text: str) -> int:
+        """How many tokens a text has, as the loaded checkpoint reads it; estimated where none is loaded."""
+        prompts = self.manager.studio.prompts()
+        return len(prompts.token_ids(text)) if prompts is not None else tokens.estimated_tokens(text)
 
     def plan(self, run: Run) -> Plan | None:
         """What the run will do with the scanned folder; None where it is not scanned.

@@ -83,7 +83,7 @@ def moved(page: Page, run: Run, asked: dict[str, Any]) -> Run:
         if word.name != name
         else tag_moves.as_the_rule_says(word, tag)
         if to == "rule"
-        else tag_moves.moved(word, tag, fate)
+        else tag_moves.moved(word, tag, fate, count=page.desk.tokens)
         for word in run.words
     )
     return replace(run, words=words)
