@@ -16,6 +16,8 @@ _KOHYA = re.compile(r"^(\d+)_(.+)$")
 _FACE_CUT = re.compile(r"^(.+)_\d{4}_\d{4}_\d{4}_\d{4}$")
 _META = re.compile(r"^\.(.+)_meta\.json$", re.IGNORECASE)
 _MASK_ENDINGS = (".png", *sorted(EXTENSIONS))
+_NO_PICTURES = (*MASK_SUFFIXES, "-condlabel")
+"""Ends of names that are no pictures to train on: masks, and what OneTrainer conditions on."""
 _HIDDEN = frozenset({"__MACOSX", "@eaDir", "$RECYCLE.BIN"})
 
 
@@ -96,7 +98,7 @@ class Folder:
             for where, listing in self._listings.items()
             if not self._is_for_masks(where)
             for path in listing.values()
-            if path.suffix.lower() in EXTENSIONS and not path.stem.lower().endswith(MASK_SUFFIXES)
+            if path.suffix.lower() in EXTENSIONS and not path.stem.lower().endswith(_NO_PICTURES)
         )
 
     def by_stem(self) -> dict[str, Path]:
