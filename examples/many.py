@@ -213,6 +213,7 @@ def stacked(pictures: Sequence[Image.Image]) -> Image.Image:
         y_px += picture.height
     return sheet
 
+
 def prompts(name: str, count: int, *, by_word: bool = True) -> list[tuple[str, Avatar]]:
     """Prompts with what they ask for. By word: it stands for the looks; else these are asked for in tags."""
     rng = random.Random(f"{name}/many")

@@ -27,7 +27,8 @@ class DataConfig:
     )
     caption_lines: str = setting(
         "join",
-        "Several lines in a caption file: one caption, alternatives of which one is drawn, or the first line only.",
+        "Several lines in a caption file: one caption, alternatives of which one is drawn (then also those of a second "
+        "file, .caption beside .txt), or the first line only.",
         choices=("join", "draw", "first"),
     )
     missing_caption: str = setting(

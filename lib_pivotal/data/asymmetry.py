@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
-from lib_pivotal.data.captions import split_tags
+from lib_pivotal.data.captions import single_tags
 from lib_pivotal.data.records import Problem
 from lib_pivotal.data.tags import same_tag
 
@@ -53,7 +53,7 @@ _LEFT_RIGHT = re.compile(r"\b(left|right)\b", re.IGNORECASE)
 
 def reasons(caption: str) -> dict[str, str]:
     """Tag -> reason, of every tag of a caption that speaks against mirroring its picture."""
-    return {tag: reason for tag in split_tags(caption) if (reason := _reason(tag))}
+    return {tag: reason for tag in single_tags(caption) if (reason := _reason(tag))}
 
 
 @lru_cache(maxsize=65_536)

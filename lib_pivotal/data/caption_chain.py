@@ -7,6 +7,7 @@ import random
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal, Protocol
 
 from lib_pivotal.data.captions import WordFinder, split_tags
@@ -23,6 +24,9 @@ _WILDCARD = re.compile(r"\{([^{}]*\|[^{}]*)\}")
 _LIST = re.compile(r"__([A-Za-z0-9_/-]+?)__")
 _BRACKET = re.compile(r"(?<!\\)([()\[\]])")
 _MOST_EXPANSIONS = 100
+
+Choose = Callable[[Sequence[str]], str]
+"""Takes one of several texts."""
 
 DropMode = Literal["each", "all", "rising"]
 """How tags drop: each by its own draw; all that are not kept by one draw; by its place, the last with the whole chance
@@ -94,6 +98,9 @@ class Captions(Protocol):
     def draw(self, picture: Picture, *, rng: random.Random, moment: Moment = START) -> str:
         """A picture's caption for this draw; deterministic given `rng` and the moment."""
 
+    def longest(self, picture: Picture, places: Callable[[str], int]) -> str:
+        """The longest caption that a draw can give it, as `places` counts; limits of tokens are left aside."""
+
 
 class CaptionsByPart:
     """Chains of their own for some pictures, by key; one chain for all others."""
@@ -104,6 +111,10 @@ class CaptionsByPart:
     def draw(self, picture: Picture, *, rng: random.Random, moment: Moment = START) -> str:
         """By the chain of this picture."""
         return self._own.get(picture.key, self._common).draw(picture, rng=rng, moment=moment)
+
+    def longest(self, picture: Picture, places: Callable[[str], int]) -> str:
+        """By the chain of this picture."""
+        return self._own.get(picture.key, self._common).longest(picture, places)
 
 
 class CaptionPipeline:
@@ -157,6 +168,35 @@ class CaptionPipeline:
             caption = picture.caption
         return self._vary(caption, concept=picture.concept, rng=rng, moment=moment)
 
+    def longest(self, picture: Picture, places: Callable[[str], int]) -> str:
+        """The longest caption that a draw can give: nothing dropped, and wherever one is drawn, the longest.
+
+        Choices within a text are compared by themselves: tokens that two of them make together are not foreseen.
+        """
+        settings, longer = self.settings, partial(max, key=places)
+        if settings.fields and picture.fields:
+            captions = [self._made_of({name for name, chance in settings.fields if chance > 0}, picture)]
+        else:
+            captions = [picture.caption, *picture.alternatives]
+        word, found = self._words.get(picture.concept, ""), list[str]()
+        for caption in captions:
+            caption = self._before_tags(caption, word, longer)
+            head, tags, tail = self._divide(caption)
+            if settings.max_tags:
+                free = sorted((tag for tag in tags if not self._protected(tag)), key=places, reverse=True)
+                words = [tag for tag in tags if self._protected(tag)] if settings.shuffle else []
+                room = max(0, settings.max_tags - len(head) - len(tail))
+                tags = [*words, *free[:room]] if settings.shuffle else self._first(tags, room)
+            if settings.max_tags or (settings.keep_separator and settings.keep_separator in caption):
+                caption = self._joint.join([*head, *tags, *tail])
+            texts = [
+                self._fill_template(template, caption=caption, word=word, choose=longer)
+                for template in settings.templates
+            ]
+            found += texts or [caption]
+        found = found if settings.emphasis else [as_letters(text) for text in found]
+        return longer(found) if len(found) > 1 else found[0]
+
     def __call__(self, caption: str, *, concept: str, rng: random.Random, moment: Moment = START) -> str:
         """A text for this draw; "" when the whole caption is dropped."""
         return "" if self._left_out(rng, moment) else self._vary(caption, concept=concept, rng=rng, moment=moment)
@@ -170,26 +210,37 @@ class CaptionPipeline:
     def _vary(self, caption: str, *, concept: str, rng: random.Random, moment: Moment) -> str:
         settings = self.settings
         word = self._words.get(concept, "")
-        if settings.add_missing_word and word and not self._finders[word](caption):
-            caption = self._join(word, caption)
-        caption = self._join(settings.prefix, caption, settings.suffix)
-        if settings.wildcards:
-            caption = fill_wildcards(caption, rng, self._lists)
-        caption = self._vary_tags(caption, rng, moment)
+
+        def choose(options: Sequence[str]) -> str:
+            return options[rng.randrange(len(options))]
+
+        caption = self._vary_tags(self._before_tags(caption, word, choose), rng, moment)
         if settings.templates:
             template = settings.templates[rng.randrange(len(settings.templates))]
-            caption = self._fill_template(template, caption=caption, word=word, rng=rng)
+            caption = self._fill_template(template, caption=caption, word=word, choose=choose)
         if not settings.emphasis:
             caption = as_letters(caption)  # before it is measured: letters take places
         return caption if self._shorten is None else self._shorten(caption)
 
+    def _before_tags(self, caption: str, word: str, choose: Choose) -> str:
+        """With word, prefix and suffix, and its wildcards filled."""
+        settings = self.settings
+        if settings.add_missing_word and word and not self._finders[word](caption):
+            caption = self._join(word, caption)
+        caption = self._join(settings.prefix, caption, settings.suffix)
+        return fill_wildcards(caption, choose, self._lists) if settings.wildcards else caption
+
     def _of_fields(self, picture: Picture, rng: random.Random) -> str:
-        """kgrid's caption: each field with its chance, in the settings' order; words of the picture are never lost."""
+        """kgrid's caption: each field with its chance."""
+        # a chance is drawn for fields that this picture lacks, too: others' draws then stay as they are
+        return self._made_of({name for name, chance in self.settings.fields if rng.random() < chance}, picture)
+
+    def _made_of(self, names: Collection[str], picture: Picture) -> str:
+        """A caption of these fields, in the settings' order; words of the picture are never lost."""
         texts = dict(picture.fields)
         caption = ""
-        for name, chance in self.settings.fields:
-            # a chance is drawn for fields that this picture lacks, too: others' draws then stay as they are
-            if rng.random() >= chance or not texts.get(name):
+        for name, _ in self.settings.fields:
+            if name not in names or not texts.get(name):
                 continue
             joint = (
                 f" {self.settings.keep_separator} " if name == "tags" and self.settings.keep_separator else self._joint
@@ -262,7 +313,7 @@ class CaptionPipeline:
         tags = split_tags(caption, separator=separator)
         return tags[: self.settings.keep_first], tags[self.settings.keep_first :], []
 
-    def _fill_template(self, template: str, *, caption: str, word: str, rng: random.Random) -> str:
+    def _fill_template(self, template: str, *, caption: str, word: str, choose: Choose) -> str:
         """Fill a template's placeholders; a comma left over by an empty one goes too."""
 
         def value(match: re.Match[str]) -> str:
@@ -272,7 +323,7 @@ class CaptionPipeline:
             if name in _WORD:
                 return word
             choices = self._lists.get(name)
-            return choices[rng.randrange(len(choices))] if choices else match.group(0)
+            return choose(choices) if choices else match.group(0)
 
         filled = _PLACEHOLDER.sub(value, template)
         return filled.strip() if caption and word else ", ".join(split_tags(filled))
@@ -283,7 +334,7 @@ def as_letters(caption: str) -> str:
     return _BRACKET.sub(r"\\\1", caption)
 
 
-def fill_wildcards(caption: str, rng: random.Random, lists: Mapping[str, Sequence[str]] | None = None) -> str:
+def fill_wildcards(caption: str, choose: Choose, lists: Mapping[str, Sequence[str]] | None = None) -> str:
     """Replace `__name__` by a choice of that list and `{a|b|c}` by one of its choices, inner ones first.
 
     `{{` and `}}` stand for braces that stay, as in kohya; a name without a list stays as it is.
@@ -294,13 +345,12 @@ def fill_wildcards(caption: str, rng: random.Random, lists: Mapping[str, Sequenc
 
     def choice(match: re.Match[str]) -> str:
         choices = lists.get(match.group(1))
-        return choices[rng.randrange(len(choices))] if choices else match.group(0)
+        return choose(choices) if choices else match.group(0)
 
     for _ in range(_MOST_EXPANSIONS):  # a list may name another list, or itself
         filled = _LIST.sub(choice, caption)
         while match := _WILDCARD.search(filled):
-            options = match.group(1).split("|")
-            filled = filled[: match.start()] + options[rng.randrange(len(options))] + filled[match.end() :]
+            filled = filled[: match.start()] + choose(match.group(1).split("|")) + filled[match.end() :]
         if filled == caption:
             break
         caption = filled

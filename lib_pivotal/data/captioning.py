@@ -108,13 +108,20 @@ class Captioner:
         return meta, False
 
     def _of_file(self, path: Path, shown: str) -> tuple[str, ...] | None:
-        """The captions in a caption file; None if there is no such file."""
-        if self._elsewhere is not None:
-            found = self._elsewhere.caption_file(self._source.captions_folder / path.name, self._extensions)  # type: ignore[operator]
-        else:
-            found = self._folder.caption_file(path, self._extensions)
-        if found is None:
+        """The captions in a caption file, or in all of them where one is drawn; None if there is no such file."""
+        endings = [[ending] for ending in self._extensions] if self._lines == "draw" else [list(self._extensions)]
+        found = [file for some in endings if (file := self._caption_file(path, some)) is not None]
+        if not found:
             return None
+        return tuple(dict.fromkeys(text for file in found for text in self._read(file, shown)))
+
+    def _caption_file(self, path: Path, endings: Sequence[str]) -> Path | None:
+        if self._elsewhere is not None:
+            return self._elsewhere.caption_file(self._source.captions_folder / path.name, endings)  # type: ignore[operator]
+        return self._folder.caption_file(path, endings)
+
+    def _read(self, found: Path, shown: str) -> tuple[str, ...]:
+        """The captions in a file; one that cannot be read is named."""
         try:
             captions, remark = read_captions(found, self._lines)
         except OSError as error:

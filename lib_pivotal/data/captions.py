@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 _ESCAPED = re.compile(r"\\[()\[\]]")
+_GROUP = re.compile(r"([(\[]+)(.*?)((?::\s*[\d.]+)?(?<!\\)[)\]]+)", re.DOTALL)
 _LEADING_NUMBER = re.compile(r"^[-\d]+\s*")
 _KANA = re.compile("[\u3041-\u30ff]")
 _CAMERA_NAME = re.compile(r"^(img|dsc|dscn|image|screenshot|photo|pic|untitled)?[\W_\d]*$", re.IGNORECASE)
@@ -28,7 +29,8 @@ def read_captions(path: Path, lines: str = "join") -> tuple[tuple[str, ...], str
 
 def read_text(path: Path) -> tuple[str, str]:
     """Read a text file of unknown making: its text, and a remark ("" if all was well)."""
-    return decode(path.read_bytes())
+    with path.open("rb", buffering=0) as file:  # thousands of small files: a buffer each takes half of the time
+        return decode(file.read())
 
 
 def decode(data: bytes) -> tuple[str, str]:
@@ -53,7 +55,7 @@ def decode(data: bytes) -> tuple[str, str]:
 def _order_of_utf16(data: bytes) -> str:
     """`utf-16-le` or `utf-16-be` where every second byte of the start is 0, as in western text without a mark."""
     start = data[:256]
-    if len(start) < 4 or len(data) % 2:
+    if 0 not in start or len(start) < 4 or len(data) % 2:
         return ""
     zeros = start[0::2].count(0), start[1::2].count(0)
     half = len(start) // 2
@@ -103,6 +105,21 @@ def split_tags(caption: str, *, separator: str = ",") -> list[str]:
     if "(" in caption or "[" in caption:
         parts = _joined_in_brackets(parts, separator)
     return [tag for part in parts if (tag := part.strip())]
+
+
+def split_group(tag: str, *, separator: str = ",") -> tuple[str, list[str], str] | None:
+    """A tag that holds several, `(red hair, smile:1.2)`, as bracket, tags, and weight with bracket; else None."""
+    match = _GROUP.fullmatch(tag.strip()) if separator in tag else None
+    return None if match is None else (match[1], split_tags(match[2], separator=separator), match[3])
+
+
+def single_tags(caption: str, *, separator: str = ",") -> list[str]:
+    """The tags of a caption with those that brackets hold together one by one: for counting and comparing."""
+    found: list[str] = []
+    for tag in split_tags(caption, separator=separator):
+        group = split_group(tag, separator=separator)
+        found += [tag] if group is None else single_tags(separator.join(group[1]), separator=separator)
+    return found
 
 
 def _joined_in_brackets(parts: list[str], separator: str) -> list[str]:

@@ -44,7 +44,9 @@ def look_at(files: Sequence[Path], keys: Sequence[str], cache: ScanCache, *, wor
 
 def with_wholes(seen: Sequence[Seen], *, workers: int) -> list[Seen]:
     """The same with fingerprints of whole pictures, or with what is wrong where one cannot be made."""
-    return _in_threads(_with_whole, seen, workers=workers)
+    missing = [one for one in seen if not isinstance(one.look, str) and not one.look.print]
+    made = iter(_in_threads(_with_whole, missing, workers=workers))
+    return [one if isinstance(one.look, str) or one.look.print else next(made) for one in seen]
 
 
 def _look(path: Path, key: str, cache: ScanCache) -> Seen:
@@ -62,8 +64,7 @@ def _look(path: Path, key: str, cache: ScanCache) -> Seen:
 
 
 def _with_whole(seen: Seen) -> Seen:
-    if isinstance(seen.look, str) or seen.look.print:
-        return seen
+    assert isinstance(seen.look, Look)
     try:
         fuller = replace(seen.look, print=whole_print(seen.path))
     except DataError as error:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Any, Literal, TypeVar
 
-from lib_pivotal.data.captions import WordFinder, legal_name, split_tags
+from lib_pivotal.data.captions import WordFinder, legal_name, single_tags, split_group, split_tags
 from lib_pivotal.data.records import Picture
 from lib_pivotal.data.tags import (
     NARUGO_FEATURE_THRESHOLD,
@@ -351,11 +351,29 @@ class Wording:
 
     def _prune_text(self, text: str, forms: Collection[str], *, tidy: bool) -> str:
         parts = split_caption(text)
-        kept = [[tag for tag in tags if same_tag(tag) not in forms or self.find(tag)] for tags in parts]
+        kept = [_those(tags, lambda tag: same_tag(tag) not in forms or bool(self.find(tag))) for tags in parts]
         if tidy:
-            shown = {i.tag for i in without_overlaps([TagShare(tag, 1.0) for tags in kept for tag in tags])}
-            kept = [[t for t in tags if self.find(t) or (t in shown and same_tag(t) not in META_TAGS)] for tags in kept]
+            single = [TagShare(tag, 1.0) for tags in kept for tag in single_tags(",".join(tags))]
+            shown = {item.tag for item in without_overlaps(single)}
+            kept = [
+                _those(tags, lambda t: bool(self.find(t)) or (t in shown and same_tag(t) not in META_TAGS))
+                for tags in kept
+            ]
         return text if kept == parts else _joined(kept)
+
+
+def _those(tags: Sequence[str], stays: Callable[[str], bool]) -> list[str]:
+    """The tags that stay; of some that brackets hold together those that do, in their brackets."""
+    found = []
+    for tag in tags:
+        group = split_group(tag)
+        if group is None:
+            found += [tag] if stays(tag) else []
+            continue
+        opening, inside, closing = group
+        left = _those(inside, stays)
+        found += [tag] if left == inside else [f"{opening}{', '.join(left)}{closing}"] if left else []
+    return found
 
 
 def _identity(use: WordUse) -> tuple[object, ...]:

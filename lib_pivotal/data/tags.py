@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
 
-from lib_pivotal.data.captions import WordFinder, split_tags
+from lib_pivotal.data.captions import WordFinder, single_tags
 from lib_pivotal.errors import DataError
 
 CoreRule = Literal["narugo", "kgrid"]
@@ -73,6 +73,16 @@ class TagShare:
     share: float
 
 
+_EMPHASIS = re.compile(r"[(\[]+(.+?)(?::\s*[\d.]+)?(?<!\\)[)\]]+")
+
+
+@lru_cache(maxsize=65536)
+def _without_weight(tag: str) -> str:
+    """`(red hair:1.2)` -> `red hair`; faces such as `:)` stay."""
+    match = _EMPHASIS.fullmatch(tag.strip())
+    return tag if match is None else match[1].strip()
+
+
 @lru_cache(maxsize=65536)
 def same_tag(tag: str) -> str:
     """The form in which tags are compared: lower case, `_` a space, no emphasis or escapes: `(Long_Hair:1.2)`."""
@@ -81,13 +91,13 @@ def same_tag(tag: str) -> str:
 
 
 def tag_counts(captions: Iterable[str], *, separator: str = ",") -> Counter[str]:
-    """In how many captions each tag (compared by `same_tag`, spelled as first met) is."""
+    """In how many captions each tag (compared by `same_tag`, spelled as first met, without weights) is."""
     spelling: dict[str, str] = {}
     counts: Counter[str] = Counter()
     for caption in captions:
-        for form, tag in {same_tag(tag): tag for tag in reversed(split_tags(caption, separator=separator))}.items():
+        for form, tag in {same_tag(tag): tag for tag in reversed(single_tags(caption, separator=separator))}.items():
             if form:
-                counts[spelling.setdefault(form, tag)] += 1
+                counts[spelling.setdefault(form, _without_weight(tag))] += 1
     return counts
 
 
@@ -154,7 +164,7 @@ def refused_parts(rule: CoreRule) -> frozenset[str]:
 
 def alone(captions: Sequence[str], *, words: Collection[str] = ()) -> list[str]:
     """The captions of pictures with nobody else: those tagged `solo`; if none is, those with at most one of `words`."""
-    solo = [caption for caption in captions if "solo" in map(same_tag, split_tags(caption))]
+    solo = [caption for caption in captions if "solo" in map(same_tag, single_tags(caption))]
     if solo:
         return solo
     find = WordFinder(words)

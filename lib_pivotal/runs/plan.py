@@ -7,23 +7,21 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 from lib_pivotal.config import Run
 from lib_pivotal.data.buckets import Placement
-from lib_pivotal.data.caption_chain import as_letters
 from lib_pivotal.data.findings import RANK, Finding, worst_first
 from lib_pivotal.data.lint_pictures import Length, caption_length
 from lib_pivotal.data.pruning import Wording
 from lib_pivotal.data.records import Dataset, Level, Picture
 from lib_pivotal.data.tokens import CHUNK, TokenCounter
+from lib_pivotal.data.views import PHRASES
 from lib_pivotal.later import later
 from lib_pivotal.prompts import PromptReading
 from lib_pivotal.runs import linting
-from lib_pivotal.training.picture_parts import PictureParts
 from lib_pivotal.training.wording import (
-    WORD_PLACEHOLDERS,
     draw_rates,
     draws_as_folders_say,
     hold_out,
@@ -56,8 +54,8 @@ class WordPlan:
 class PicturePlan:
     """One picture in the run: where it is trained (px), the share of it that is cut off, and its caption's length.
 
-    `draws` is expected, 0 for one that is held out for the separation score; `tokens` counts the places of the longest
-    caption that it can get; `trained` is its caption as pruned, before it is varied.
+    `draws` is expected, 0 for one that is held out for the separation score; `trained` is its caption as pruned, before
+    it is varied; `length` is that of the longest caption that it can get.
     """
 
     key: str
@@ -68,10 +66,24 @@ class PicturePlan:
     cropped: float
     upscaled: bool
     bordered: bool
-    tokens: int
+    length: Length
     trained: str
-    behind: tuple[str, ...] = ()
     held_out: bool = False
+
+    @property
+    def tokens(self) -> int:
+        """Places of its longest caption."""
+        return self.length.places
+
+    @property
+    def behind(self) -> tuple[str, ...]:
+        """What of that is cut off, or stands in another chunk than the beginning."""
+        return self.length.behind
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        plain = {item.name: getattr(self, item.name) for item in fields(self) if item.name != "length"}
+        return _rounded({**plain, "tokens": self.tokens, "behind": self.behind})
 
 
 @dataclass(frozen=True)
@@ -141,7 +153,7 @@ class Plan:
                 "counted": self.tokens_counted,
             },
             "findings": [finding.as_dict() for finding in self.findings],
-            "pictures": [_rounded(asdict(picture)) for picture in self.pictures],
+            "pictures": [picture.as_dict() for picture in self.pictures],
         }
 
 
@@ -218,17 +230,17 @@ def _of_lengths(run: Run, prompts: PromptReading | None) -> tuple[object, ...]:
     """What decides how long captions are, beside the wording."""
     data = run.data
     vectors = tuple((word.name, word.vectors) for word in run.words)
-    texts = (data.prefix, data.suffix, data.templates, data.keep_separator)
-    return vectors, texts, data.parts, data.max_tokens, data.emphasis, prompts
+    texts = (data.prefix, data.suffix, data.templates, data.keep_separator, data.keep_first, data.caption_fields)
+    drawn = (data.wildcards, data.word_lists, data.wildcard_folder, data.scale_augmentation)
+    return vectors, texts, drawn, data.parts, data.max_tags, data.max_tokens, data.emphasis, prompts
 
 
 def _lengths(
     run: Run, dataset: Dataset, pictures: Sequence[Picture], prompts: PromptReading | None
 ) -> dict[str, Length]:
-    """Of the longest caption that each picture can get from its captions and the templates; dropout shortens it."""
-    parts = PictureParts(run.data)
+    """Of the longest caption that each picture can get; dropout shortens it."""
     counter = TokenCounter({word.name: word.vectors for word in run.words}, prompts)
-    concepts = word_of_concepts(run, dataset)
+    chains = assemble.make_captions(run, word_of_concepts(run, dataset), pictures=pictures)
     counted: dict[str, int] = {}
 
     def places(text: str) -> int:
@@ -236,31 +248,14 @@ def _lengths(
             counted[text] = counter(text)
         return counted[text]
 
-    def texts(picture: Picture) -> list[str]:
-        data, found = parts.settings_of(picture), list[str]()
-        for caption in (picture.caption, *picture.alternatives):
-            flat = caption.replace(data.keep_separator, ",") if data.keep_separator else caption
-            whole = ", ".join(part for part in (data.prefix, flat, data.suffix) if part)
-            found += [_filled(template, whole, concepts.get(picture.concept, "")) for template in data.templates]
-            found += [] if data.templates else [whole]
-        return found if data.emphasis else [as_letters(text) for text in found]
-
-    def longest(picture: Picture) -> str:
-        found = texts(picture)
-        return max(found, key=places) if len(found) > 1 else found[0]
-
+    phrases = [phrase for some in PHRASES.values() for phrase in some] if run.data.scale_augmentation else [""]
+    front = max(phrases, key=places)  # far and near pictures' captions begin with one
     return {
-        picture.key: caption_length(picture.key, longest(picture), counter, max_tokens=run.data.max_tokens)
+        picture.key: caption_length(
+            picture.key, front + chains.longest(picture, places), counter, max_tokens=run.data.max_tokens
+        )
         for picture in pictures
     }
-
-
-def _filled(template: str, caption: str, word: str) -> str:
-    for mark in ("{caption}", "{filewords}", "[filewords]"):
-        template = template.replace(mark, caption)
-    for mark in WORD_PLACEHOLDERS:
-        template = template.replace(mark, word)
-    return template
 
 
 def _picture(
@@ -275,9 +270,8 @@ def _picture(
         cropped=placement.cropped,
         upscaled=placement.upscaled,
         bordered=not placement.covers,
-        tokens=length.places,
+        length=length,
         trained=picture.caption,
-        behind=length.behind,
         held_out=draws is None,
     )
 

@@ -292,7 +292,6 @@ def _make_chain(
         emphasis=data.emphasis,
         fields=number_lines(data.caption_fields),
     )
-    lists = read_lists(data.wildcard_folder) if data.wildcard_folder else {}
     shorten = None
     if data.max_tokens and token_ids is not None:
         counter = TokenCounter({word.name: word.vectors for word in run.words}, PromptReading(token_ids))
@@ -301,9 +300,15 @@ def _make_chain(
         settings,
         words=word_of_concept,
         protected=[word.name for word in run.words],
-        lists={**lists, **parse_lists(data.word_lists)},
+        lists=_lists(run),
         shorten=shorten,
     )
+
+
+def _lists(run: Run) -> dict[str, tuple[str, ...]]:
+    """What wildcards and templates draw from."""
+    data = run.data
+    return {**(read_lists(data.wildcard_folder) if data.wildcard_folder else {}), **parse_lists(data.word_lists)}
 
 
 def warmup_steps(wanted: float, max_steps: int) -> int:
@@ -324,7 +329,9 @@ def make_class_captions(run: Run) -> CaptionPipeline:
             drop_mode=data.tag_dropout_mode,  # type: ignore[arg-type]
             caption_dropout=data.caption_dropout,
             wildcards=data.wildcards,
-        )
+            emphasis=data.emphasis,
+        ),
+        lists=_lists(run),
     )
 
 

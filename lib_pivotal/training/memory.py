@@ -211,7 +211,7 @@ class _Counter:
         width, height = size_px
         count = min(ENCODED_TOGETHER, len(self._prepared.pictures))
         tally = Tally(as_gpu=self._on_gpu)
-        with torch.no_grad(), self._numberless(), tally, self._host.codec.placed():
+        with torch.no_grad(), self._host.codec.placed(), self._numberless(), tally:  # placed with its numbers
             pixels = torch.zeros(count, 3, height, width, device=self._host.device)
             self._host.codec.encode(pixels)
         found = tally.peak()
@@ -233,7 +233,7 @@ class _Counter:
         names = [word.name for word in self._run.words if word.name in saving.preview_words] or self._run.words
         count = min(pictures_at_once(side, side), len(names) * max(1, len(saving.preview_prompts)))
         tally = Tally(as_gpu=self._on_gpu)
-        with torch.no_grad(), self._numberless(), tally, self._host.codec.placed():
+        with torch.no_grad(), self._host.codec.placed(), self._numberless(), tally:  # placed with its numbers
             latents = torch.zeros(count, 4, side // 8, side // 8, device=self._host.device)
             self._host.codec.decode(latents)
         return tally.peak()

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lib_pivotal.data.folders import Folder, concept_of, natural_order
+from lib_pivotal.data.folders import Folder, _parts, concept_of, natural_order
 
 
 def test_natural_order() -> None:
@@ -56,3 +56,23 @@ def test_masks_are_looked_for_in_order(tmp_path: Path) -> None:
     assert folder.mask_file(tmp_path / "b.jpg") == tmp_path / "att_mask/b.png"
     assert folder.orphan_masks() == [tmp_path / "mask/a.jpg"]
     assert [folder.key(path) for path in folder.pictures()] == ["a.png", "b.jpg"]
+
+
+def test_the_working_folder_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("a.png", "a.txt", "mask/a.png", "sub/b.png", "sub/b.txt", "sub/b-masklabel.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    monkeypatch.chdir(tmp_path)
+    folder = Folder(Path())
+    first, second = folder.pictures()
+    assert [folder.key(first), folder.key(second)] == ["a.png", "sub/b.png"]
+    assert folder.caption_file(first, [".txt"]) == Path("a.txt")
+    assert folder.caption_file(second, [".txt"]) == Path("sub/b.txt")
+    assert folder.mask_file(first) == Path("mask/a.png") and folder.mask_file(second) == Path("sub/b-masklabel.png")
+
+
+@pytest.mark.parametrize("name", ["A.PNG", "a", "a.", "a..", "a.b.c", "..a", "..a.b", "a b.Png", "É.JPG"])
+def test_stems_and_endings_are_those_of_pathlib(tmp_path: Path, name: str) -> None:
+    where, stem, suffix = _parts(tmp_path / name)
+    path = tmp_path / name
+    assert (where, stem, suffix) == (str(tmp_path), path.stem.lower(), path.suffix.lower())

@@ -63,6 +63,10 @@ def test_what_a_limit_cuts_off_is_named_and_chunks_mend_it() -> None:
     assert _over(f"aoi, {_tags(7)}", ("aoi",), max_tokens=25) == []
 
 
+def test_words_that_fit_together() -> None:
+    assert overruns([], {"a.png": ("aoi", "hana"), "b.png": ("hana",)}, VECTORS, max_tokens=0, shuffled=False) == []
+
+
 def test_words_that_are_too_long_together() -> None:
     vectors = {"aoi": 40, "hana": 60}
     counter = TokenCounter(vectors)

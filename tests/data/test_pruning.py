@@ -88,11 +88,33 @@ def test_kept_parts_stay_apart() -> None:
     assert _after(WordUse("aoi", prune=True), TagRules(), captions)[0] == "aoi ||| hat"
 
 
+def test_tags_that_a_weight_holds_together_are_pruned_one_by_one() -> None:
+    captions = [
+        "aoi, (blue hair, smile:1.2)",
+        "aoi, ((blue hair, blue eyes)), hat",
+        "aoi, [blue hair]",
+        ":), aoi, (x:2)",
+    ]
+    use = WordUse("aoi", prune=True, absorb=("blue hair", "blue eyes"))
+    assert _after(use, TagRules(), captions) == ["aoi, (smile:1.2)", "aoi, hat", "aoi", ":), aoi, (x:2)"]
+    wording = Wording(_pictures(*captions), [use], TagRules())
+    assert {tag.tag: tag.count for tag in wording.words["aoi"].tags} == {
+        "blue hair": 3,
+        "blue eyes": 1,
+        "smile": 1,
+        "hat": 1,
+        ":)": 1,
+        "x": 1,
+    }
+
+
 @given(
     captions=st.lists(
-        st.lists(st.sampled_from(["aoi", "red hair", "very red hair", "hat", "horns", "(hat, coat:1.2)"])).map(
-            ", ".join
-        ),
+        st.lists(
+            st.sampled_from(
+                ["aoi", "red hair", "very red hair", "hat", "horns", "(hat, coat:1.2)", "[horns, (red hair)]"]
+            )
+        ).map(", ".join),
         min_size=1,
         max_size=6,
     ),
