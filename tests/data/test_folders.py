@@ -87,8 +87,8 @@ def test_stems_and_endings_are_those_of_pathlib(tmp_path: Path, name: str) -> No
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems have text alone as names")
 def test_names_that_are_no_text_are_told_and_left_out(tmp_path: Path, add: Callable[..., Path]) -> None:
     add("set/a.png", caption="hat")
-    shutil.copy(tmp_path / "set/a.png", os.fsencode(tmp_path / "set") + b"/b\xff.png")
-    os.mkdir(os.fsencode(tmp_path / "set") + b"/c\xff")
+    shutil.copy(tmp_path / "set/a.png", tmp_path / "set" / os.fsdecode(b"b\xff.png"))
+    (tmp_path / "set" / os.fsdecode(b"c\xff")).mkdir()
     dataset = scan(tmp_path / "set")
     assert [picture.key for picture in dataset.pictures] == ["a.png"]
     told = next(problem for problem in dataset.problems if problem.code == "name_unreadable")
