@@ -21,7 +21,7 @@ CAPTIONS = [
     "nobody, park",
 ]
 WORDS = [("aoi",), ("aoi",), ("hana",), ("aoi", "hana"), ()]
-PROBLEMS = [(), ("b/4.png", "b/0.png", "gone.png")]
+PROBLEMS = {"layout": (), "1": (), "near_double": ("b/4.png", "b/0.png", "gone.png"), "2": ("b/4.png", "b/0.png")}
 
 
 def _index() -> PictureIndex:
@@ -43,6 +43,8 @@ def _index() -> PictureIndex:
         ("smil", [0, 1, 2]),
         ("-park", [1]),
         ("problem:2", [0, 4]),
+        ("problem:near_double", [0, 4]),
+        ("problem:Near_Double, word:aoi", [0]),
         ("problem:2, word:aoi", [0]),
         ("-problem:2, tag:park", [2, 3]),
         ("problem:9", []),
@@ -60,16 +62,19 @@ def test_counts_are_of_what_is_shown() -> None:
     facets = _index().facets([0, 1, 3], PROBLEMS)
     assert facets.words == {"aoi": 3, "hana": 1, "none": 0}
     assert facets.tags == {"blue hair": 2, "smile": 2, "park": 2, "sea": 1}
-    assert facets.problems == {2: 1}
+    assert facets.problems == {"near_double": 1, "2": 1}
 
 
-@given(st.sampled_from(["word:aoi", "word:hana", "tag:park", "tag:smile", "problem:2"]), st.booleans())
+CHIPS = ("word:aoi", "word:hana", "tag:park", "tag:smile", "problem:2", "problem:near_double")
+
+
+@given(st.sampled_from(CHIPS), st.booleans())
 def test_each_count_is_what_a_click_shows(chip: str, without: bool) -> None:
     index = _index()
     before = index.matching(parse("-word:hana" if without else ""), PROBLEMS)
     facets = index.facets(before, PROBLEMS)
     kind, _, value = chip.partition(":")
-    counts = {"word": facets.words, "tag": facets.tags, "problem": {str(k): v for k, v in facets.problems.items()}}
+    counts = {"word": facets.words, "tag": facets.tags, "problem": facets.problems}
     query = f"{'-word:hana, ' if without else ''}{chip}"
     if value in counts[kind]:
         assert counts[kind][value] == len(index.matching(parse(query), PROBLEMS))
