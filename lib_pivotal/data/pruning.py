@@ -178,7 +178,7 @@ class Wording:
             for word in self.words_of[picture.key]:
                 by_word.setdefault(word, []).append(picture)
         self._pictures_of = by_word
-        self._styles = {use.name for use in uses if self._is_style(use)}
+        self._styles = self._find_styles()
         self._cores = self._find_cores()
         self.words = {use.name: self._describe(use) for use in uses}
         self._absorbed = {name: _taken(word) for name, word in self.words.items()}
@@ -263,17 +263,31 @@ class Wording:
             alternatives = tuple(name_word(text, word, find) for text in alternatives)
         return replace(picture, caption=caption, alternatives=alternatives)
 
-    def _is_style(self, use: WordUse) -> bool:
-        """Its pictures have other words too, changing ones: it says how things are drawn, not who."""
+    def _find_styles(self) -> set[str]:
+        """Words whose pictures have other words too, changing ones: they say how things are drawn, not who.
+
+        One after the other, the one with the most various company first: a character who is drawn in a style half of
+        the time is none for that.
+        """
+        found = {use.name for use in self.uses if any(pattern.startswith("type:") for pattern in use.applies_to)}
+        found -= {use.name for use in self.uses if use.form_of}
+        while True:
+            various = {use.name: self._company(use, found) for use in self.uses if use.name not in found}
+            name = max(various, key=lambda name: various[name], default="")
+            if not name or not various[name]:
+                return found
+            found.add(name)
+
+    def _company(self, use: WordUse, styles: set[str]) -> int:
+        """How many other words, styles aside, stand beside a word that is itself a style; else 0."""
         if use.form_of:
-            return False
-        if any(pattern.startswith("type:") for pattern in use.applies_to):
-            return True
+            return 0
         mine = self._pictures_of[use.name]
-        forms = {other.name for other in self.uses if other.form_of == use.name}
-        company = Counter(word for p in mine for word in self.words_of[p.key] if word != use.name and word not in forms)
-        beside = sum(any(w != use.name and w not in forms for w in self.words_of[p.key]) for p in mine)
-        return len(company) > 2 and beside >= 0.5 * len(mine) and max(company.values()) < 0.9 * len(mine)
+        left = {use.name, *styles, *(other.name for other in self.uses if other.form_of == use.name)}
+        company = Counter(word for picture in mine for word in self.words_of[picture.key] if word not in left)
+        beside = sum(any(word not in left for word in self.words_of[picture.key]) for picture in mine)
+        is_style = len(company) > 2 and beside >= 0.5 * len(mine) and max(company.values()) < 0.9 * len(mine)
+        return len(company) if is_style else 0
 
     def _find_cores(self) -> dict[str, dict[str, TagShare]]:
         """Core tags of each word, by form of the tag: of what is shared by its forms, and of forms only what is new."""

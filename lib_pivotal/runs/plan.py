@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from lib_pivotal.config import Run
 from lib_pivotal.data.buckets import Placement
+from lib_pivotal.data.finding_groups import grouped
 from lib_pivotal.data.findings import RANK, Finding, worst_first
 from lib_pivotal.data.lint_pictures import Length, caption_length
 from lib_pivotal.data.pruning import Wording
@@ -153,6 +154,7 @@ class Plan:
                 "counted": self.tokens_counted,
             },
             "findings": [finding.as_dict() for finding in self.findings],
+            "groups": [group.as_dict() for group in grouped(self.findings)],
             "pictures": [picture.as_dict() for picture in self.pictures],
         }
 
