@@ -16,6 +16,8 @@ _KOHYA = re.compile(r"^(\d+)_(.+)$")
 _FACE_CUT = re.compile(r"^(.+)_\d{4}_\d{4}_\d{4}_\d{4}$")
 _META = re.compile(r"^\.(.+)_meta\.json$", re.IGNORECASE)
 _MASK_ENDINGS = (".png", *sorted(EXTENSIONS))
+_NO_PICTURES = (*MASK_SUFFIXES, "-condlabel")
+"""Ends of names that are no pictures to train on: masks, and what OneTrainer conditions on."""
 _HIDDEN = frozenset({"__MACOSX", "@eaDir", "$RECYCLE.BIN"})
 _DIGITS = re.compile(r"([0-9]+)")
 
@@ -50,6 +52,8 @@ class Folder:
         self._mask_places: dict[str, list[dict[str, Path]]] = {}
         self._used_masks: set[Path] = set()
         self.unreadable: list[OSError] = []
+        self.unnamed: list[str] = []
+        """Files and folders whose names are no text here, as well as they can be shown; they are left out."""
         self._list()
 
     def key(self, path: Path) -> str:
@@ -101,7 +105,7 @@ class Folder:
             for where, listing in self._listings.items()
             if not self._is_for_masks(where)
             for path in listing.values()
-            if (parts := _parts(path))[2] in EXTENSIONS and not parts[1].endswith(MASK_SUFFIXES)
+            if (parts := _parts(path))[2] in EXTENSIONS and not parts[1].endswith(_NO_PICTURES)
         )
 
     def by_stem(self) -> dict[str, Path]:
@@ -173,8 +177,10 @@ class Folder:
                 folders.clear()
                 continue
             seen.add(real)
-            folders[:] = sorted((name for name in folders if not _hidden(name)), key=natural_order)
-            visible = sorted(name for name in files if not _hidden(name))
+            strange = [name for name in (*folders, *files) if not _is_text(name)]
+            self.unnamed += [f"{where}/{name}".encode("utf-8", "backslashreplace").decode() for name in strange]
+            folders[:] = sorted((n for n in folders if not _hidden(n) and n not in strange), key=natural_order)
+            visible = sorted(name for name in files if not _hidden(name) and name not in strange)
             listing = {name.lower(): where / name for name in visible}
             text = _parts(where / "x")[0]
             self._folders[text], self._listings[where], self._beside[text] = where, listing, listing
@@ -207,6 +213,11 @@ def _parts(path: Path) -> tuple[str, str, str]:
     name = name.lower()
     dot = name.rfind(".")
     return (where, name[:dot], name[dot:]) if 0 < dot < len(name) - 1 else (where, name, "")
+
+
+def _is_text(name: str) -> bool:
+    """Whether a file system's name is text: bytes of another encoding come as halves of letters, which JSON refuses."""
+    return name.isascii() or not any("\ud800" <= letter <= "\udfff" for letter in name)
 
 
 def _hidden(name: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -59,7 +60,8 @@ def _look(path: Path, key: str, cache: ScanCache) -> Seen:
     except DataError as error:
         return Seen(path, str(error), 0, key, cache)
     except OSError as error:
-        text = f"{path.name}: cannot be opened ({error.strerror}). Mend its permissions."
+        remedy = "It may be a link to what is gone." if error.errno == errno.ENOENT else "Mend its permissions."
+        text = f"{path.name}: cannot be opened ({error.strerror}). {remedy}"
         return Seen(path, text, 0, key, cache)
 
 

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import os
+import shutil
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lib_pivotal.data.dataset import scan
 from lib_pivotal.data.folders import Folder, _parts, concept_of, natural_order
 
 
@@ -76,3 +82,21 @@ def test_stems_and_endings_are_those_of_pathlib(tmp_path: Path, name: str) -> No
     where, stem, suffix = _parts(tmp_path / name)
     path = tmp_path / name
     assert (where, stem, suffix) == (str(tmp_path), path.stem.lower(), path.suffix.lower())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have text alone as names")
+def test_names_that_are_no_text_are_told_and_left_out(tmp_path: Path, add: Callable[..., Path]) -> None:
+    add("set/a.png", caption="hat")
+    shutil.copy(tmp_path / "set/a.png", tmp_path / "set" / os.fsdecode(b"b\xff.png"))
+    (tmp_path / "set" / os.fsdecode(b"c\xff")).mkdir()
+    dataset = scan(tmp_path / "set")
+    assert [picture.key for picture in dataset.pictures] == ["a.png"]
+    told = next(problem for problem in dataset.problems if problem.code == "name_unreadable")
+    assert told.message.startswith("2 file(s) or folder(s)") and "b\\udcff.png" in told.message
+    json.dumps(dataset.summary(), ensure_ascii=False).encode("utf-8")
+
+
+def test_what_onetrainer_conditions_on_is_no_picture(add: Callable[..., Path], tmp_path: Path) -> None:
+    add("set/a.png")
+    add("set/a-condlabel.png")
+    assert [path.name for path in Folder(tmp_path / "set").pictures()] == ["a.png"]

@@ -26,8 +26,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 
 HALF = ["--precision", "half"]
-"""Without it v1.10.1 asks for a GPU as soon as weights are in half precision. With --upcast-sampling its own txt2img
-fails on a CPU ("mixed dtype"): that needs a GPU."""
+"""Without it v1.10.1 asks for a GPU as soon as weights are in half precision. It refuses --no-half-vae beside it: for
+that and for --upcast-sampling see test_families_flags.py."""
 
 FAMILIES = ("sd1", "sdxl")
 
@@ -58,24 +58,3 @@ def test_half_precision(
         webui.call("/probe/overflow/-17")
         said = [notice["message"] for notice in view["notices"] if "encoded in fp32" in notice["message"]]
         assert len(said) == 1
-
-
-def test_no_half_vae(installation: Installation, tiny_checkpoints: TinyCheckpoints, tmp_path: Path, run: Run) -> None:
-    """U-Net and text encoder in half precision, the autoencoder in fp32: what overflows in half precision does not."""
-
-    def prepare(data: Path) -> None:
-        shutil.copytree(ROOT / "tests" / "live" / "probe", data / "extensions" / "probe")
-
-    path, arguments = tiny_checkpoints.path("sd1"), [*HALF, "--no-half-vae"]
-    with running(
-        installation, path, tmp_path / "d", linked=True, prepare=prepare, arguments=arguments, half=True
-    ) as webui:
-        webui.call("/sdapi/v1/options", {"live_previews_enable": False})
-        assert webui.call("/probe/facts")["dtype"] == "torch.float16"
-        webui.call("/probe/overflow/17")
-        before = webui.call("/probe/model")
-        view = trained(webui, replace(run, name="wide"))
-        assert webui.call("/probe/model") == before
-        webui.call("/probe/overflow/-17")
-        assert not [notice for notice in view["notices"] if "encoded in fp32" in notice["message"]]
-        assert view["step"] == 2

@@ -226,6 +226,21 @@ def test_previews_and_class_pictures_count(two_words_folder):
     assert all(set(moment.parts) <= set(PARTS) and "vae" in moment.parts for moment in count.moments)
 
 
+def test_sdxls_autoencoder_in_half_precision_is_counted_as_overflowing(two_words_folder):
+    """Encoding and drawing once more in fp32, beside its weights in both types."""
+    run = make_run(two_words_folder)
+    run = replace(run, saving=replace(run.saving, preview_every_steps=1))
+    host = make_host("sdxl", torch.float16)
+    halved = count_memory(run, host, prepare_pictures(run), as_gpu=True)
+    host.codec.vae.float()
+    full = count_memory(run, host, prepare_pictures(run), as_gpu=True)
+    for name in ("encoding pictures", "drawing pictures"):
+        again, plain = halved.moment(name).parts, full.moment(name).parts
+        assert again["vae"] == plain["vae"] / 2
+        expected = plain["working"] + again["vae"]
+        assert again["working"] == pytest.approx(expected, rel=0.1), "twice half of fp32's"
+
+
 def test_as_on_a_gpu_the_autoencoder_is_away_from_steps_and_cuda_has_its_share(two_words_folder):
     host, run = make_host("sdxl", torch.float16), make_run(two_words_folder)
     plain, gpu = (count_memory(run, host, prepare_pictures(run), as_gpu=as_gpu) for as_gpu in (False, True))
