@@ -82,7 +82,7 @@
             fold.dataset.narrowed = "1";
             fold.open = true;
         } else if (!wanted && fold.dataset.narrowed) {
-            fold.open = open.has(nameOf(fold));
+            fold.open = false; // only what was opened for the text
             setTimeout(() => delete fold.dataset.narrowed, 0); // the event of the toggle comes later
         }
     }

@@ -12,6 +12,12 @@ if TYPE_CHECKING:
 
 OPEN: tuple[Fate, ...] = ("not supported", "translated")
 ORDER: tuple[Fate, ...] = ("not supported", "translated", "taken", "ignored")
+MANY = 12
+"""From so many lines on there is a field that finds among them."""
+FIND = (
+    '<div class="pivotal-find"><input type="search" data-narrows="#pivotal_import_report" placeholder="Find a key" '
+    'aria-label="Find a key" title="Only lines that hold this text"><small></small></div>'
+)
 TOLD: dict[Fate, str] = {
     "taken": "the same here",
     "translated": "means the same, written otherwise",
@@ -30,6 +36,8 @@ def report_html(found: Imported) -> str:
     parts = [f'<div class="head">{escape(report.title)}: {counts}</div>']
     if remarks:
         parts.append(f"<ul>{remarks}</ul>")
+    if len(report.lines) >= MANY:
+        parts.append(FIND)
     parts += [_table(fate, lines) for fate in ORDER if (lines := report.of(fate))]
     return f'<div class="pivotal-import" id="pivotal_import_report">{"".join(parts)}</div>'
 
@@ -45,7 +53,7 @@ def _table(fate: Fate, lines: list[Line]) -> str:
 
 def _row(line: Line) -> str:
     became = f"<code>{escape(line.became)}</code> " if line.became else ""
-    mark = "" if line.known else ' class="unknown"'
+    mark = ' data-narrow="1"' if line.known else ' data-narrow="1" class="unknown"'
     value = f"<i>{escape(line.shown_value())}</i>" if line.added else escape(line.shown_value())
     return f"<tr{mark}><td>{escape(line.key)}</td><td>{value}</td><td>{became}{escape(line.why)}</td></tr>"
 

@@ -64,6 +64,13 @@ def test_api_and_button(webui: WebUI, tmp_path: Path) -> None:
         assert page.locator("#pivotal_network_unet_rank input").first.input_value() == "12"
         assert page.locator("#pivotal_data_resolution_px input").first.input_value() == "640"
         assert page.locator("#pivotal_import_report tr.unknown").inner_text().startswith("wild")
+        rows = "#pivotal_import_report tr[data-narrow]"
+        page.locator("#pivotal_import_report input[type=search]").fill("wild")
+        page.wait_for_function(
+            "(rows) => [...document.querySelectorAll(rows)].filter((row) => !row.hidden).length === 1", arg=rows
+        )
+        page.locator("#pivotal_import_report input[type=search]").fill("")
+        page.wait_for_function("(rows) => [...document.querySelectorAll(rows)].every((row) => !row.hidden)", arg=rows)
         visitor.shot("import")
         assert not visitor.own_errors
         browser.close()
