@@ -1,7 +1,7 @@
-"""Memory of real sizes: SD1.5, SD2.1 and SDXL counted class by class as on a GPU, and SD1.5 counted against measured.
+"""Memory of real sizes: SD1.5, SD2.1 and SDXL counted class by class as on a GPU, and counted against measured.
 
     python -m examples.bench_memory cards            a minute or two, 2 GB: nothing of the models is held, only sizes
-    python -m examples.bench_memory check [--px 256 384 ...]     5 GB: real steps of SD1.5 in fp32, by the profiler
+    python -m examples.bench_memory check [--family sd1] [--px 256 384 ...]    5 to 15 GB: real steps, by the profiler
 
 "Counted" is what the pre-flight says (`lib_pivotal.training.memory`). "Measured" is the largest sum of live tensors
 that torch's CPU allocator handed out in a real step. Weights are random: no download.
@@ -190,13 +190,18 @@ def _card_table(counts: dict[str, MemoryCount], moment: str) -> str:
 # ---- check -------------------------------------------------------------------------------------------------------
 
 
-def check(folder: Path, sizes: Sequence[int]) -> str:
+SETTINGS = ((1, 16, False), (1, 16, True), (2, 4, False), (2, 64, True))
+"""Batch, rank, gradient checkpointing."""
+
+
+def check(folder: Path, sizes: Sequence[int], family: str, dtype: torch.dtype, count_of_settings: int) -> str:
     """A markdown table: what a step allocates beyond weights, network and optimiser, counted and measured."""
     torch.manual_seed(0)
-    host = make_host("sd1", torch.float32)
-    lines = ["| SD1.5, fp32, CPU | counted, MiB | measured, MiB | counted / measured |", "|---|---|---|---|"]
+    host = make_host(family, dtype)
+    title = f"{family}, {str(dtype).removeprefix('torch.')}, CPU"
+    lines = [f"| {title} | counted, MiB | measured, MiB | counted / measured |", "|---|---|---|---|"]
     for px in sizes:
-        for batch, rank, checkpointing in ((1, 16, False), (1, 16, True), (2, 4, False), (2, 64, True)):
+        for batch, rank, checkpointing in SETTINGS[:count_of_settings]:
             run = make_run(
                 write_pictures(folder / str(px), px), px=px, batch=batch, rank=rank, checkpointing=checkpointing
             )
@@ -243,10 +248,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="bench_memory", description=__doc__.split("\n")[0] if __doc__ else "")
     parser.add_argument("what", choices=("cards", "check"))
     parser.add_argument("--px", type=int, nargs="*", default=[256], help="sizes to check")
+    parser.add_argument("--family", choices=tuple(UNETS), default="sd1", help="what to check")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="of the weights to check")
+    parser.add_argument("--settings", type=int, default=len(SETTINGS), help="how many of the settings to check")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
-        print(cards(Path(folder)) if options.what == "cards" else check(Path(folder), options.px))
+        if options.what == "cards":
+            print(cards(Path(folder)))
+        else:
+            print(check(Path(folder), options.px, options.family, getattr(torch, options.dtype), options.settings))
     return 0
 
 

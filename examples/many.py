@@ -32,11 +32,13 @@ from lib_pivotal.config import Run, write_run
 from lib_pivotal.data.dataset import scan
 from lib_pivotal.evaluation.loading import load_on_host
 from lib_pivotal.evaluation.parts_grid import ROWS, draw_grid
+from lib_pivotal.runs.circumstances import Circumstances
 from lib_pivotal.runs.defaults import fitted_run
 from lib_pivotal.runs.plan import Plan, make_plan
 from lib_pivotal.standalone.console import ConsoleListener
 from lib_pivotal.standalone.model import StandaloneHost
 from lib_pivotal.standalone.plan_cli import plan_text
+from lib_pivotal.standalone.tokenizer import clip_reading
 from lib_pivotal.training.events import Event, RunEnded, SeparationMeasured
 from lib_pivotal.training.logs import default_logs, fan_out
 from lib_pivotal.training.run import train
@@ -113,8 +115,9 @@ def distinct(planned: Sequence[make.Picture]) -> list[make.Picture]:
 def plan_by_defaults(folder: Path) -> tuple[Run, Plan]:
     """What the page's Scan does: nothing is chosen here."""
     dataset = scan(folder)
-    run = fitted_run(dataset).run
-    return run, make_plan(dataset, run)
+    around = Circumstances(prompts=clip_reading())
+    run = fitted_run(dataset, circumstances=around).run
+    return run, make_plan(dataset, run, prompts=around.prompts)
 
 
 def with_rates_of_avatars(run: Run) -> Run:
@@ -212,6 +215,7 @@ def stacked(pictures: Sequence[Image.Image]) -> Image.Image:
         sheet.paste(picture, (0, y_px))
         y_px += picture.height
     return sheet
+
 
 def prompts(name: str, count: int, *, by_word: bool = True) -> list[tuple[str, Avatar]]:
     """Prompts with what they ask for. By word: it stands for the looks; else these are asked for in tags."""

@@ -69,6 +69,39 @@
         if (rounds[name]?.asked) redraw(name);
     }
 
+    // ---- changes of the run, one after the other: each starts from what the one before has left ----
+
+    const TURN_MS = 600;
+    const MOST_TRIES = 200;
+    const turns = [];
+    let turn = null;
+
+    // `text` may be a function, asked when its turn comes; null: it has become needless
+    function inTurn(field, text, button) {
+        turns.push({field, text, button});
+        nextTurn();
+    }
+
+    function nextTurn() {
+        if (turn || !turns.length) return;
+        const {field, text, button} = turns.shift();
+        const written = typeof text === "function" ? text() : text;
+        if (written === null) return void nextTurn();
+        let tries = 0;
+        turn = setInterval(() => { // gradio drops a click as long as the one before is not done with; else it counts
+            if (++tries > MOST_TRIES) turned();
+            else click(button);
+        }, TURN_MS);
+        ask(field, written, button);
+    }
+
+    function turned() {
+        if (!turn) return;
+        clearInterval(turn);
+        turn = null;
+        setTimeout(nextTurn, 50);
+    }
+
     function data(id) {
         const holder = find(id)?.querySelector("[data-json]");
         try {
@@ -207,6 +240,15 @@
         return null;
     }
 
+    // what was drawn anew while the mouse button was down gets no click from the browser
+    let pressed = null;
+
+    function released(event) {
+        const was = pressed;
+        pressed = null;
+        if (was && !was.isConnected && was.textContent === event.target.textContent) clicked(event);
+    }
+
     function pick(change) {
         const box = find("pick")?.querySelector("textarea, input");
         let now = {};
@@ -294,18 +336,37 @@
         if (holder) new MutationObserver(act).observe(holder, {childList: true, subtree: true});
     }
 
+    // gradio writes into the holder while it waits, too: only another answer counts
+    function watchAnswer(name, act) {
+        const now = () => find(name + "_answered")?.querySelector("[data-answer]")?.dataset.answer;
+        let last = now();
+        watch(name + "_answered", () => {
+            const token = now();
+            if (!token || token === last) return;
+            last = token;
+            act();
+        });
+    }
+
     function start() {
         const page = find("tab");
         if (!page || page.dataset.ready) return;
         page.dataset.ready = "1";
         page.addEventListener("click", clicked);
+        page.addEventListener("pointerdown", (event) => {
+            pressed = event.target;
+        });
+        page.addEventListener("pointerup", released);
         page.addEventListener("change", changed);
+        page.addEventListener("focusout", (event) => { // a choice from a list is no change of its field
+            if (event.target.closest?.(".gradio-dropdown")) changed(event);
+        });
         page.addEventListener("focusin", showHelp);
         page.addEventListener("mouseover", showHelp);
         page.addEventListener("input", (event) => {
             if (event.target.closest("#pivotal_name")) check();
         });
-        for (const name of ROUNDS) watch(name + "_answered", () => answered(name));
+        for (const name of ROUNDS) watchAnswer(name, () => answered(name));
         watch("facts", showFaults);
         watch("words_table", showFaults);
         watch("beat", beat);
@@ -328,7 +389,7 @@
     }
 
     // for the other scripts of this page
-    window.pivotalPage = {find, click, write, ask, redraw, again, data, watch, clicks: CLICKS};
+    window.pivotalPage = {find, click, write, ask, inTurn, turned, redraw, again, data, watch, watchAnswer, clicks: CLICKS};
 
     if (typeof onUiLoaded === "function") onUiLoaded(start);
     else whenThere();

@@ -3,11 +3,10 @@
 (function() {
     "use strict";
 
-    const {find, click, write, ask, redraw, data, watch, clicks} = window.pivotalPage;
+    const {find, click, write, ask, inTurn, turned, redraw, data, watch, watchAnswer, clicks} = window.pivotalPage;
 
     const TYPED_MS = 250;
     const CHANGED_MS = 600;
-    const AGAIN_MS = 2500;
     const BATCH = 16;
     const THUMBS_KEPT = 3000;
     const GIVE_UP_MS = 20000;
@@ -82,24 +81,6 @@
         redraw("tags_show");
     }
 
-    // one after the other: each starts from the words that the one before has left
-    const moves = [];
-    let moving = null;
-
-    function moveTag(move) {
-        if (move) moves.push(move);
-        if (moving || !moves.length) return;
-        moving = setInterval(() => click("tags_move_now"), AGAIN_MS); // a click just after an answer may be dropped
-        ask("tags_move", JSON.stringify(moves.shift()), "tags_move_now");
-    }
-
-    function moved() {
-        if (!moving) return;
-        clearInterval(moving);
-        moving = null;
-        setTimeout(moveTag, 50);
-    }
-
     // what is drawn from words and captions is drawn again; the plan and the faults follow by check
     let later = null;
 
@@ -141,8 +122,10 @@
         return image.dataset.thumb + "|" + image.dataset.stamp;
     }
 
+    // in the order of the page; those in a fold come when it is opened
     function missing() {
-        return [...(find("tab")?.querySelectorAll("img[data-thumb]:not([src])") || [])];
+        const images = [...(find("tab")?.querySelectorAll("img[data-thumb]:not([src])") || [])];
+        return images.filter((image) => !image.closest("details:not([open])"));
     }
 
     function fill() {
@@ -216,15 +199,16 @@
         else if (event.key === "PageUp" || plain && !field && event.key === "ArrowLeft") act("caption_previous");
     }
 
+    window.pivotalPage.wantThumbs = want;
+
     // ---- start ----
 
     clicks.unshift(
-        ["[data-remedy]", (button) => ask("remedy", button.dataset.remedy, "remedy_now")],
-        ["[data-fate]", (button) => moveTag({
+        ["[data-fate]", (button) => inTurn("tags_move", JSON.stringify({
             word: button.closest("[data-word-name]").dataset.wordName,
             tag: button.closest("[data-tag]").dataset.tag,
             to: button.dataset.fate
-        })],
+        }), "tags_move_now")],
         ["[data-tags-all]", (button) => viewTags({all: button.dataset.tagsAll === "1"})],
         ["[data-tags-page]", (button) => viewTags({page: Number(button.dataset.tagsPage)})],
         ["[data-tags]", (button) => {
@@ -257,11 +241,15 @@
         });
         watch("thumbs_given", given);
         watch("tags", want);
-        watch("tags_move_answered", moved);
+        watchAnswer("tags_move", turned);
         watch("words_table", keepOpen);
         find("words_table")?.addEventListener("click", (event) => setTimeout(() => noteOpen(event), 0));
+        const ofWords = "#pivotal_words_table, #pivotal_group_words, #pivotal_group_captions";
         page.addEventListener("change", (event) => {
-            if (event.target.closest("#pivotal_words_table, #pivotal_group_words, #pivotal_group_captions")) wordsChanged();
+            if (event.target.closest(ofWords)) wordsChanged();
+        });
+        page.addEventListener("focusout", (event) => {
+            if (event.target.closest?.(".gradio-dropdown")?.closest(ofWords)) wordsChanged();
         });
         watch("caption_title", mark);
         page.addEventListener("mouseover", (event) => { // gradio makes some elements late, and makes them anew

@@ -43,6 +43,18 @@ def frozen(model: nn.Module) -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def types_restored(model: nn.Module) -> Iterator[None]:
+    """Parameters and buffers that were widened inside are as narrow as before; every value is representable."""
+    before = [(tensor, tensor.dtype) for tensor in [*model.parameters(), *model.buffers()]]
+    try:
+        yield
+    finally:
+        for tensor, dtype in before:
+            if tensor.dtype is not dtype:
+                _retype(tensor, dtype)
+
+
+@contextlib.contextmanager
 def widened(model: nn.Module) -> Iterator[None]:
     """Half-precision weights as fp32, and back; every value is representable, so nothing changes."""
     narrow = [

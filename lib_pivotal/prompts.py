@@ -45,7 +45,7 @@ _SYMBOL = re.compile(
     """,
     re.VERBOSE,
 )
-_PLAIN = re.compile(r"[ \t\n!-%'-;=-~]*")
+PLAIN = re.compile(r"[ \t\n!-%'-;=-~]*")
 """Printable ASCII without `&` and `<`: neither entities nor special tokens."""
 _BREAK = re.compile(r"\s*\bBREAK\b\s*")
 
@@ -123,7 +123,7 @@ class RememberingTokenizer:
         return self._of_text(text)
 
     def _of_text(self, text: str) -> list[int]:
-        if not _PLAIN.fullmatch(text):
+        if not PLAIN.fullmatch(text):
             return self._ask([text])[0]
         pieces = text.split()
         new = [piece for piece in dict.fromkeys(pieces) if piece not in self._ids]
@@ -198,14 +198,12 @@ class WordTable:
 
     def places(self, ids: Sequence[int]) -> int:
         """How many places these ids take, words with their vectors."""
-        if self._by_first.keys().isdisjoint(ids):
-            return len(ids)
-        places = position = 0
-        while position < len(ids):
-            found = self.find(ids, position)
-            places, position = (
-                (places + 1, position + 1) if found is None else (places + self.sizes[found[0]], position + found[1])
-            )
+        places, done = len(ids), 0
+        for position, token in enumerate(ids):
+            if token in self._by_first and position >= done and (found := self.find(ids, position)) is not None:
+                name, length = found
+                places += self.sizes[name] - length
+                done = position + length
         return places
 
     def find(self, ids: Sequence[int], position: int) -> tuple[str, int] | None:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from lib_pivotal.borrowing import Parking
+from lib_pivotal.borrowing import Parking, types_restored
 
 
 class Movable(nn.Linear):
@@ -52,3 +52,16 @@ def test_what_is_in_the_machines_memory_stays_there():
     pointer = model.weight.data_ptr()
     with parking.away(model), parking.here():
         assert model.weight.data_ptr() == pointer
+
+
+def test_what_was_widened_inside_is_narrow_again():
+    """As --upcast-sampling does with group norms: the same parameter, in fp32."""
+    model = nn.Sequential(nn.GroupNorm(1, 2), nn.Linear(2, 2)).half()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    parameters = list(model.parameters())
+    with pytest.raises(RuntimeError, match="inside"), types_restored(model):
+        model[0].float()
+        raise RuntimeError("inside")
+    after = model.state_dict()
+    assert all(after[name].dtype is torch.float16 and torch.equal(after[name], before[name]) for name in before)
+    assert all(one is other for one, other in zip(model.parameters(), parameters, strict=True))

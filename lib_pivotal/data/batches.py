@@ -7,6 +7,7 @@ import json
 import random
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -213,9 +214,9 @@ class BatchSource:
         moment = Moment(
             step=draw.index // self.pictures_per_step, epoch=int(draw.index / self._sampler.draws_per_epoch)
         )
-        caption = self._captions.draw(picture, rng=rng, moment=moment)
         distance = self._cache.views(draw.key)[draw.view].distance
-        return phrase(distance, rng) + caption if distance and caption else caption
+        opening = partial(phrase, distance) if distance else None
+        return self._captions.draw(picture, rng=rng, moment=moment, opening=opening)
 
     def _mask(self, entry: CachedLatents, draw: Draw) -> Tensor | None:
         """The draw's mask, or none by chance; a border that is no picture never counts."""

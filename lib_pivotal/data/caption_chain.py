@@ -27,6 +27,8 @@ _MOST_EXPANSIONS = 100
 
 Choose = Callable[[Sequence[str]], str]
 """Takes one of several texts."""
+Opening = Callable[[random.Random], str]
+"""Draws what a caption begins with."""
 
 DropMode = Literal["each", "all", "rising"]
 """How tags drop: each by its own draw; all that are not kept by one draw; by its place, the last with the whole chance
@@ -95,8 +97,11 @@ START = Moment()
 class Captions(Protocol):
     """What makes the caption of a draw."""
 
-    def draw(self, picture: Picture, *, rng: random.Random, moment: Moment = START) -> str:
-        """A picture's caption for this draw; deterministic given `rng` and the moment."""
+    def draw(
+        self, picture: Picture, *, rng: random.Random, moment: Moment = START, opening: Opening | None = None
+    ) -> str:
+        """A picture's caption for this draw; deterministic given `rng` and the moment. It begins with what `opening`
+        gives, unless it is left out; the limit of tokens counts that, too."""
 
     def longest(self, picture: Picture, places: Callable[[str], int]) -> str:
         """The longest caption that a draw can give it, as `places` counts; limits of tokens are left aside."""
@@ -108,9 +113,11 @@ class CaptionsByPart:
     def __init__(self, common: Captions, own: Mapping[str, Captions]) -> None:
         self._common, self._own = common, dict(own)
 
-    def draw(self, picture: Picture, *, rng: random.Random, moment: Moment = START) -> str:
+    def draw(
+        self, picture: Picture, *, rng: random.Random, moment: Moment = START, opening: Opening | None = None
+    ) -> str:
         """By the chain of this picture."""
-        return self._own.get(picture.key, self._common).draw(picture, rng=rng, moment=moment)
+        return self._own.get(picture.key, self._common).draw(picture, rng=rng, moment=moment, opening=opening)
 
     def longest(self, picture: Picture, places: Callable[[str], int]) -> str:
         """By the chain of this picture."""
@@ -154,7 +161,9 @@ class CaptionPipeline:
             if name not in TAG_CLASSES
         }
 
-    def draw(self, picture: Picture, *, rng: random.Random, moment: Moment = START) -> str:
+    def draw(
+        self, picture: Picture, *, rng: random.Random, moment: Moment = START, opening: Opening | None = None
+    ) -> str:
         """A picture's caption for this draw: one of its captions, or one made of its fields; then the chain."""
         settings = self.settings
         if self._left_out(rng, moment):
@@ -166,7 +175,7 @@ class CaptionPipeline:
             caption = captions[rng.randrange(len(captions))]
         else:
             caption = picture.caption
-        return self._vary(caption, concept=picture.concept, rng=rng, moment=moment)
+        return self._vary(caption, concept=picture.concept, rng=rng, moment=moment, opening=opening)
 
     def longest(self, picture: Picture, places: Callable[[str], int]) -> str:
         """The longest caption that a draw can give: nothing dropped, and wherever one is drawn, the longest.
@@ -194,7 +203,8 @@ class CaptionPipeline:
                 for template in settings.templates
             ]
             found += texts or [caption]
-        return longer(found if settings.emphasis else [as_letters(text) for text in found])
+        found = found if settings.emphasis else [as_letters(text) for text in found]
+        return longer(found) if len(found) > 1 else found[0]
 
     def __call__(self, caption: str, *, concept: str, rng: random.Random, moment: Moment = START) -> str:
         """A text for this draw; "" when the whole caption is dropped."""
@@ -206,7 +216,9 @@ class CaptionPipeline:
         # kohya counts epochs from 1
         return dropped or (settings.dropout_epochs > 0 and (moment.epoch + 1) % settings.dropout_epochs == 0)
 
-    def _vary(self, caption: str, *, concept: str, rng: random.Random, moment: Moment) -> str:
+    def _vary(
+        self, caption: str, *, concept: str, rng: random.Random, moment: Moment, opening: Opening | None = None
+    ) -> str:
         settings = self.settings
         word = self._words.get(concept, "")
 
@@ -217,6 +229,8 @@ class CaptionPipeline:
         if settings.templates:
             template = settings.templates[rng.randrange(len(settings.templates))]
             caption = self._fill_template(template, caption=caption, word=word, choose=choose)
+        if opening is not None and caption:
+            caption = opening(rng) + caption
         if not settings.emphasis:
             caption = as_letters(caption)  # before it is measured: letters take places
         return caption if self._shorten is None else self._shorten(caption)

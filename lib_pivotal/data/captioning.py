@@ -94,6 +94,8 @@ class Captioner:
         """What is said of a picture, and whether an empty caption file says that it has none."""
         if self._source.texts:
             return Entry(self._source.texts), False
+        if self._from == "stem":
+            return Entry((path.stem,)), False
         if self._from in ("name", "none"):
             return NOTHING, False
         meta = self._of_meta(path, shown) if self._from != "files" else NOTHING
@@ -146,7 +148,7 @@ class Captioner:
 
     def _read_tables(self, keys: Sequence[str]) -> list[CaptionTable]:
         """Tables that hold captions of this source's pictures, the one that the layout names first."""
-        if self._from in ("files", "name", "none"):
+        if self._from in ("files", "name", "stem", "none"):
             return []
         given = [self._source.table] if self._source.table is not None else []
         beside = [path for path in self._folder.tables(SUFFIXES) if path.name.lower() not in NOT_CAPTIONS]

@@ -146,6 +146,9 @@ class _Scanner:
         if keys := [key(self.folder.key(path)) for path in others if path.name.lower() not in _OF_LAYOUTS]:
             text = f"{len(keys)} file(s) are neither pictures nor captions and are ignored."
             say("info", "ignored_files", text, keys)
+        if names := self.folder.unnamed:
+            text = f"{len(names)} file(s) or folder(s) have names that are no text here: {', '.join(names[:3])}."
+            say("error", "name_unreadable", f"{text} They are left out; rename them.", [])
         for error in self.folder.unreadable:
             text = f"{error.filename}: the folder cannot be read ({error.strerror}). Mend its permissions."
             say("error", "folder_unreadable", text, [])

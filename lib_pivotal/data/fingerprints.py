@@ -40,6 +40,7 @@ _FLAT = 1.0
 _FAINT = 1.25
 _BLOCK = 512
 _PAIRS = 2**14
+_FEW_PAIRS = 2**11
 _ROUNDING = 1.0
 """Fingerprints are whole numbers, one that was made of a top may be one off."""
 
@@ -76,9 +77,14 @@ def maybe_near(tops: Sequence[bytes], sizes_px: Sequence[tuple[int, int]]) -> li
     for first, second in _close(places, limit):
         near = np.abs(shapes[first] - shapes[second]) <= MOST_SHAPE
         first, second = first[near], second[near]
-        near = _most(places, first, second) <= MOST_IN_PLACE + _ROUNDING
-        found[first[near]] = True
-        found[second[near]] = True
+        while len(first):  # one partner is enough: of many white tops a few pairs tell
+            a, b = first[:_FEW_PAIRS], second[:_FEW_PAIRS]
+            near = _most(places, a, b) <= MOST_IN_PLACE + _ROUNDING
+            found[a[near]] = True
+            found[b[near]] = True
+            first, second = first[_FEW_PAIRS:], second[_FEW_PAIRS:]
+            left = ~(found[first] & found[second])
+            first, second = first[left], second[left]
     return [int(position) for position in np.flatnonzero(found)]
 
 
@@ -125,9 +131,9 @@ def _near_pairs(table: Array, shapes: Array) -> Iterator[tuple[int, int]]:
 
 def _places(table: Array) -> Array:
     """Means of 2 x 2 cells of `(n, rows, columns, 3)`, flat and around 0: `(n, places)`."""
-    n, rows, columns, _ = table.shape
-    blocks = table.reshape(n, rows // 2, 2, columns // 2, 2, 3)
-    return blocks.mean(axis=(2, 4), dtype=np.float32).reshape(n, -1) - np.float32(128)
+    sums = table[:, 0::2].astype(np.float32) + table[:, 1::2]
+    sums = sums[:, :, 0::2] + sums[:, :, 1::2]
+    return sums.reshape(len(table), -1) * np.float32(0.25) - np.float32(128)
 
 
 def _shapes(sizes_px: Sequence[tuple[int, int]]) -> Array:
@@ -143,16 +149,13 @@ def _close(points: Array, limit: float) -> Iterator[tuple[Array, Array]]:
     points = points[order]
     means = points.mean(axis=1)
     ends = np.searchsorted(means, means + limit * 1.001, side="right")
-    lengths = np.square(points).sum(axis=1)
     most = limit**2 * points.shape[1] * 1.001 + 1.0  # the sums are of single precision
+    lengths = np.square(points).sum(axis=1, keepdims=True)
+    ones = np.ones_like(lengths)
+    left, right = np.hstack([points * -2, lengths, ones]), np.hstack([points, ones, lengths]).T
     for start in range(0, len(points), _BLOCK):
         stop = min(start + _BLOCK, len(points))
-        end = int(ends[stop - 1])
-        squares = points[start:stop] @ points[start:end].T
-        squares *= -2.0
-        squares += lengths[start:stop, None]
-        squares += lengths[None, start:end]
-        first, second = np.nonzero(squares <= most)
+        first, second = np.nonzero(left[start:stop] @ right[:, start : int(ends[stop - 1])] <= most)
         once = second > first
         yield order[start + first[once]], order[start + second[once]]
 

@@ -16,12 +16,15 @@ _KOHYA = re.compile(r"^(\d+)_(.+)$")
 _FACE_CUT = re.compile(r"^(.+)_\d{4}_\d{4}_\d{4}_\d{4}$")
 _META = re.compile(r"^\.(.+)_meta\.json$", re.IGNORECASE)
 _MASK_ENDINGS = (".png", *sorted(EXTENSIONS))
+_NO_PICTURES = (*MASK_SUFFIXES, "-condlabel")
+"""Ends of names that are no pictures to train on: masks, and what OneTrainer conditions on."""
 _HIDDEN = frozenset({"__MACOSX", "@eaDir", "$RECYCLE.BIN"})
+_DIGITS = re.compile(r"([0-9]+)")
 
 
 def natural_order(text: str) -> tuple[Any, ...]:
     """A sorting key by which `2.png` comes before `10.png`."""
-    parts = re.split(r"([0-9]+)", text.casefold())
+    parts = _DIGITS.split(text.casefold())
     return (tuple((0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts if part), text)
 
 
@@ -38,14 +41,19 @@ class Folder:
 
     def __init__(self, root: Path, *, below: bool = True) -> None:
         self._root = root
-        self._start = len(str(root)) + (0 if str(root).endswith(os.sep) else 1)
+        self._start = len(str(root / "x")) - 1
         self._below = below
         self._name = root.resolve().name or "dataset"
         self._listings: dict[Path, dict[str, Path]] = {}
-        self._metas: dict[Path, dict[str, Path]] = {}
-        self._mask_places: dict[Path, list[dict[str, Path]]] = {}
+        self._beside: dict[str, dict[str, Path]] = {}
+        self._folders: dict[str, Path] = {}
+        self._with_suffixes: set[str] = set()
+        self._metas: dict[str, dict[str, Path]] = {}
+        self._mask_places: dict[str, list[dict[str, Path]]] = {}
         self._used_masks: set[Path] = set()
         self.unreadable: list[OSError] = []
+        self.unnamed: list[str] = []
+        """Files and folders whose names are no text here, as well as they can be shown; they are left out."""
         self._list()
 
     def key(self, path: Path) -> str:
@@ -68,8 +76,9 @@ class Folder:
 
     def meta_file(self, path: Path) -> Path | None:
         """waifuc's `.NAME_meta.json` beside `NAME.png`, or `NAME.json`."""
-        hidden = self._metas.get(path.parent, {}).get(path.stem.lower())
-        return hidden or self._listings[path.parent].get(f"{path.stem.lower()}.json")
+        where, stem, _ = _parts(path)
+        hidden = self._metas[where].get(stem) if where in self._metas else None
+        return hidden or self._beside[where].get(f"{stem}.json")
 
     def meta_files(self) -> int:
         """How many of waifuc's files there are."""
@@ -96,7 +105,7 @@ class Folder:
             for where, listing in self._listings.items()
             if not self._is_for_masks(where)
             for path in listing.values()
-            if path.suffix.lower() in EXTENSIONS and not path.stem.lower().endswith(MASK_SUFFIXES)
+            if (parts := _parts(path))[2] in EXTENSIONS and not parts[1].endswith(_NO_PICTURES)
         )
 
     def by_stem(self) -> dict[str, Path]:
@@ -109,7 +118,7 @@ class Folder:
             path
             for listing in self._listings.values()
             for path in listing.values()
-            if path.suffix.lower() not in EXTENSIONS and path.suffix.lower() not in known
+            if (suffix := _parts(path)[2]) not in EXTENSIONS and suffix not in known
         )
 
     def caption_file(self, path: Path, extensions: Sequence[str]) -> Path | None:
@@ -117,10 +126,10 @@ class Folder:
 
         A cut that kohya's face tool has made (`a_CX_CY_W_H.png`) has that of its whole, if it has none itself.
         """
-        listing = self._listings[path.parent]
-        stem = path.stem.lower()
+        where, stem, suffix = _parts(path)
+        listing = self._beside[where]
         for extension in extensions:
-            for name in (f"{stem}{extension}", f"{path.name.lower()}{extension}"):
+            for name in (f"{stem}{extension}", f"{stem}{suffix}{extension}"):
                 if (found := listing.get(name)) is not None:
                     return found
         if cut := _FACE_CUT.match(stem):
@@ -129,9 +138,10 @@ class Folder:
 
     def mask_file(self, path: Path) -> Path | None:
         """`mask/` beside the picture or at the root with the same sub-folders, or `<stem>-masklabel.png` beside it."""
-        stem = path.stem.lower()
-        candidates = [(listing, stem) for listing in self._masks_of(path.parent)]
-        candidates += [(self._listings[path.parent], stem + suffix) for suffix in MASK_SUFFIXES]
+        where, stem, _ = _parts(path)
+        candidates = [(listing, stem) for listing in self._masks_of(where)]
+        if where in self._with_suffixes:
+            candidates += [(self._beside[where], stem + suffix) for suffix in MASK_SUFFIXES]
         for listing, stem in candidates:
             for ending in _MASK_ENDINGS:
                 if (name := stem + ending) in listing:
@@ -139,11 +149,12 @@ class Folder:
                     return listing[name]
         return None
 
-    def _masks_of(self, where: Path) -> list[dict[str, Path]]:
+    def _masks_of(self, where: str) -> list[dict[str, Path]]:
         """The listings in which masks of a folder's pictures may be, in order."""
         if where not in self._mask_places:
-            below = where.relative_to(self._root)
-            places = [where / name for name in MASK_FOLDERS] + [self._root / name / below for name in MASK_FOLDERS]
+            folder = self._folders[where]
+            below = folder.relative_to(self._root)
+            places = [folder / name for name in MASK_FOLDERS] + [self._root / name / below for name in MASK_FOLDERS]
             found = (self._mask_listings.get(str(place).lower()) for place in places)
             self._mask_places[where] = [listing for listing in found if listing]
         return self._mask_places[where]
@@ -166,13 +177,19 @@ class Folder:
                 folders.clear()
                 continue
             seen.add(real)
-            folders[:] = sorted((name for name in folders if not _hidden(name)), key=natural_order)
-            visible = sorted(name for name in files if not _hidden(name))
-            self._listings[where] = {name.lower(): where / name for name in visible}
+            strange = [name for name in (*folders, *files) if not _is_text(name)]
+            self.unnamed += [f"{where}/{name}".encode("utf-8", "backslashreplace").decode() for name in strange]
+            folders[:] = sorted((n for n in folders if not _hidden(n) and n not in strange), key=natural_order)
+            visible = sorted(name for name in files if not _hidden(name) and name not in strange)
+            listing = {name.lower(): where / name for name in visible}
+            text = _parts(where / "x")[0]
+            self._folders[text], self._listings[where], self._beside[text] = where, listing, listing
+            if any(suffix in name for suffix in MASK_SUFFIXES for name in listing):
+                self._with_suffixes.add(text)
             self._keep_twins(where, visible)
             metas = {match.group(1).lower(): where / name for name in files if (match := _META.match(name))}
             if metas:
-                self._metas[where] = metas
+                self._metas[text] = metas
             if not self._below:
                 folders[:] = [name for name in folders if name.lower() in MASK_FOLDERS]
 
@@ -188,6 +205,19 @@ class Folder:
 
     def _sorted(self, paths: Iterable[Path]) -> list[Path]:
         return sorted(paths, key=lambda path: natural_order(self.key(path)))
+
+
+def _parts(path: Path) -> tuple[str, str, str]:
+    """Folder, stem and ending, both in lower case: pathlib's own take ten times as long, and there are many files."""
+    where, _, name = str(path).rpartition(os.sep)
+    name = name.lower()
+    dot = name.rfind(".")
+    return (where, name[:dot], name[dot:]) if 0 < dot < len(name) - 1 else (where, name, "")
+
+
+def _is_text(name: str) -> bool:
+    """Whether a file system's name is text: bytes of another encoding come as halves of letters, which JSON refuses."""
+    return name.isascii() or not any("\ud800" <= letter <= "\udfff" for letter in name)
 
 
 def _hidden(name: str) -> bool:

@@ -215,7 +215,7 @@ def to_absorb(wording: Wording) -> list[Finding]:
                 f"{name}: its captions also say {tags}. What a caption says the word need not learn: let it absorb "
                 "these tags."
             )
-            remedy = Remedy("absorb", "Let the word absorb them", {"word": name, "tags": []})
+            remedy = Remedy("absorb", f"Let {name} absorb them", {"word": name, "tags": []})
             found.append(
                 Finding("tags_describe_word", "warning", text, _keys_with(wording, name, core), (name,), (remedy,))
             )
@@ -226,7 +226,7 @@ def to_absorb(wording: Wording) -> list[Finding]:
                 f"{name}: nearly all of its captions say {tags}, which stays in the captions by the rule. Let the word "
                 "absorb it if it belongs to it."
             )
-            remedy = Remedy("absorb", "Let the word absorb it", {"word": name, "tags": [t.tag for t in always]})
+            remedy = Remedy("absorb", f"Let {name} absorb it", {"word": name, "tags": [t.tag for t in always]})
             found.append(
                 Finding("tags_describe_word", "info", text, _keys_with(wording, name, always), (name,), (remedy,))
             )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 
 from lib_pivotal.data.buckets import Placement
 from lib_pivotal.data.findings import Finding, Remedy, count_of, listed
@@ -36,22 +37,29 @@ def too_small(placed: Sequence[tuple[Picture, Placement]], *, fitting_px: int, t
     return [Finding("small_pictures", severity, text, keys, (), tuple(remedies))]  # type: ignore[arg-type]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Length:
-    """Places that a picture's caption takes at most, and which tags are behind the limit."""
+    """How long a picture's longest caption is; `max_tokens` as in the run, 0: chunks of 75, as many as needed."""
 
     key: str
+    text: str = field(repr=False)
     places: int
-    behind: tuple[str, ...] = ()
+    counter: TokenCounter = field(repr=False)
+    max_tokens: int = 0
+
+    @cached_property
+    def behind(self) -> tuple[str, ...]:
+        """What is cut off, or without a limit, what is behind the first chunk; found out when it is asked for."""
+        if self.places <= (self.max_tokens or CHUNK):
+            return ()
+        if self.max_tokens:
+            return tuple(self.counter.divide(self.text, self.max_tokens)[1])
+        return tuple(self.counter.behind(self.text))
 
 
 def caption_length(key: str, text: str, counter: TokenCounter, *, max_tokens: int) -> Length:
-    """`max_tokens` 0: what is behind the first chunk of 75; else what is cut off."""
-    places = counter(text)
-    limit = max_tokens or CHUNK
-    if places <= limit:
-        return Length(key, places)
-    return Length(key, places, tuple(counter.divide(text, limit)[1] if max_tokens else counter.behind(text, CHUNK)))
+    """Counted now."""
+    return Length(key, text, counter(text), counter, max_tokens)
 
 
 def overruns(
@@ -64,7 +72,7 @@ def overruns(
 ) -> list[Finding]:
     """Captions whose words and tags take more places than a chunk (or than the limit) has: what is lost is named."""
     found = _vectors_alone(words_of, vectors, limit=max_tokens or CHUNK)
-    over = [length for length in lengths if length.behind or length.places > (max_tokens or CHUNK)]
+    over = [length for length in lengths if length.places > (max_tokens or CHUNK)]
     if not over:
         return found
     worst = max(over, key=lambda length: length.places)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -44,7 +45,9 @@ def look_at(files: Sequence[Path], keys: Sequence[str], cache: ScanCache, *, wor
 
 def with_wholes(seen: Sequence[Seen], *, workers: int) -> list[Seen]:
     """The same with fingerprints of whole pictures, or with what is wrong where one cannot be made."""
-    return _in_threads(_with_whole, seen, workers=workers)
+    missing = [one for one in seen if not isinstance(one.look, str) and not one.look.print]
+    made = iter(_in_threads(_with_whole, missing, workers=workers))
+    return [one if isinstance(one.look, str) or one.look.print else next(made) for one in seen]
 
 
 def _look(path: Path, key: str, cache: ScanCache) -> Seen:
@@ -57,13 +60,13 @@ def _look(path: Path, key: str, cache: ScanCache) -> Seen:
     except DataError as error:
         return Seen(path, str(error), 0, key, cache)
     except OSError as error:
-        text = f"{path.name}: cannot be opened ({error.strerror}). Mend its permissions."
+        remedy = "It may be a link to what is gone." if error.errno == errno.ENOENT else "Mend its permissions."
+        text = f"{path.name}: cannot be opened ({error.strerror}). {remedy}"
         return Seen(path, text, 0, key, cache)
 
 
 def _with_whole(seen: Seen) -> Seen:
-    if isinstance(seen.look, str) or seen.look.print:
-        return seen
+    assert isinstance(seen.look, Look)
     try:
         fuller = replace(seen.look, print=whole_print(seen.path))
     except DataError as error:

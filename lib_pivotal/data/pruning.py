@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
+from functools import lru_cache
 from typing import Any, Literal, TypeVar
 
 from lib_pivotal.data.captions import WordFinder, legal_name, single_tags, split_group, split_tags
@@ -24,6 +25,7 @@ from lib_pivotal.data.tags import (
     core_tags,
     difficulty,
     same_tag,
+    shares_of,
     tag_counts,
     tag_shares,
     without_overlaps,
@@ -163,7 +165,8 @@ class Wording:
         self._once: dict[str, tuple[object, Any]] = {}
         self._before: Wording | None = None
         self._finders = {use.name: WordFinder([use.name]) for use in uses}
-        self.find = WordFinder([use.name for use in uses])
+        self.find = find = WordFinder([use.name for use in uses])
+        self._holds_word = lru_cache(maxsize=2**16)(lambda tag: bool(find(tag)))  # tags are few, captions many
         self.named = tuple(self._named(picture) for picture in pictures)
         """The pictures with words that `applies_to` gives them in their captions, nothing pruned."""
         self.words_of: dict[str, tuple[str, ...]] = {}
@@ -175,7 +178,7 @@ class Wording:
             for word in self.words_of[picture.key]:
                 by_word.setdefault(word, []).append(picture)
         self._pictures_of = by_word
-        self._styles = {use.name for use in uses if self._is_style(use)}
+        self._styles = self._find_styles()
         self._cores = self._find_cores()
         self.words = {use.name: self._describe(use) for use in uses}
         self._absorbed = {name: _taken(word) for name, word in self.words.items()}
@@ -260,17 +263,31 @@ class Wording:
             alternatives = tuple(name_word(text, word, find) for text in alternatives)
         return replace(picture, caption=caption, alternatives=alternatives)
 
-    def _is_style(self, use: WordUse) -> bool:
-        """Its pictures have other words too, changing ones: it says how things are drawn, not who."""
+    def _find_styles(self) -> set[str]:
+        """Words whose pictures have other words too, changing ones: they say how things are drawn, not who.
+
+        One after the other, the one with the most various company first: a character who is drawn in a style half of
+        the time is none for that.
+        """
+        found = {use.name for use in self.uses if any(pattern.startswith("type:") for pattern in use.applies_to)}
+        found -= {use.name for use in self.uses if use.form_of}
+        while True:
+            various = {use.name: self._company(use, found) for use in self.uses if use.name not in found}
+            name = max(various, key=lambda name: various[name], default="")
+            if not name or not various[name]:
+                return found
+            found.add(name)
+
+    def _company(self, use: WordUse, styles: set[str]) -> int:
+        """How many other words, styles aside, stand beside a word that is itself a style; else 0."""
         if use.form_of:
-            return False
-        if any(pattern.startswith("type:") for pattern in use.applies_to):
-            return True
+            return 0
         mine = self._pictures_of[use.name]
-        forms = {other.name for other in self.uses if other.form_of == use.name}
-        company = Counter(word for p in mine for word in self.words_of[p.key] if word != use.name and word not in forms)
-        beside = sum(any(w != use.name and w not in forms for w in self.words_of[p.key]) for p in mine)
-        return len(company) > 2 and beside >= 0.5 * len(mine) and max(company.values()) < 0.9 * len(mine)
+        left = {use.name, *styles, *(other.name for other in self.uses if other.form_of == use.name)}
+        company = Counter(word for picture in mine for word in self.words_of[picture.key] if word not in left)
+        beside = sum(any(word not in left for word in self.words_of[picture.key]) for picture in mine)
+        is_style = len(company) > 2 and beside >= 0.5 * len(mine) and max(company.values()) < 0.9 * len(mine)
+        return len(company) if is_style else 0
 
     def _find_cores(self) -> dict[str, dict[str, TagShare]]:
         """Core tags of each word, by form of the tag: of what is shared by its forms, and of forms only what is new."""
@@ -316,9 +333,9 @@ class Wording:
         absorb, keep = {same_tag(tag) for tag in use.absorb}, {same_tag(tag) for tag in use.keep}
         begins = {same_tag(piece) for piece in use.init_text.split(",")}
         rows = []
-        for item in tag_shares(captions):
+        for item in shares_of(counts, len(captions)):
             form = same_tag(item.tag)
-            if self.find(item.tag) or not form:
+            if self._holds_word(item.tag) or not form:
                 continue
             is_core = form in core
             takes = self._takes(item.tag, core=is_core, style=use.name in self._styles)
@@ -351,12 +368,12 @@ class Wording:
 
     def _prune_text(self, text: str, forms: Collection[str], *, tidy: bool) -> str:
         parts = split_caption(text)
-        kept = [_those(tags, lambda tag: same_tag(tag) not in forms or bool(self.find(tag))) for tags in parts]
+        kept = [_those(tags, lambda tag: same_tag(tag) not in forms or self._holds_word(tag)) for tags in parts]
         if tidy:
             single = [TagShare(tag, 1.0) for tags in kept for tag in single_tags(",".join(tags))]
             shown = {item.tag for item in without_overlaps(single)}
             kept = [
-                _those(tags, lambda t: bool(self.find(t)) or (t in shown and same_tag(t) not in META_TAGS))
+                _those(tags, lambda t: self._holds_word(t) or (t in shown and same_tag(t) not in META_TAGS))
                 for tags in kept
             ]
         return text if kept == parts else _joined(kept)

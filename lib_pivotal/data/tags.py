@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
@@ -95,17 +95,27 @@ def tag_counts(captions: Iterable[str], *, separator: str = ",") -> Counter[str]
     spelling: dict[str, str] = {}
     counts: Counter[str] = Counter()
     for caption in captions:
-        for form, tag in {same_tag(tag): tag for tag in reversed(single_tags(caption, separator=separator))}.items():
-            if form:
-                counts[spelling.setdefault(form, _without_weight(tag))] += 1
+        for form, tag in _forms(caption, separator):
+            counts[spelling.setdefault(form, tag)] += 1
     return counts
+
+
+@lru_cache(maxsize=16384)
+def _forms(caption: str, separator: str) -> tuple[tuple[str, str], ...]:
+    """The tags of a caption, each once: by `same_tag`, and without weight. The same captions are counted many times."""
+    found = {same_tag(tag): tag for tag in reversed(single_tags(caption, separator=separator))}
+    return tuple((form, _without_weight(tag)) for form, tag in found.items() if form)
 
 
 def tag_shares(captions: Sequence[str], *, separator: str = ",") -> list[TagShare]:
     """The share of captions that have each tag, most frequent first, then by alphabet."""
-    counts = tag_counts(captions, separator=separator)
+    return shares_of(tag_counts(captions, separator=separator), len(captions))
+
+
+def shares_of(counts: Mapping[str, int], captions: int) -> list[TagShare]:
+    """The same from what `tag_counts` counted in so many captions."""
     ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-    return [TagShare(tag, count / len(captions)) for tag, count in ordered]
+    return [TagShare(tag, count / captions) for tag, count in ordered]
 
 
 def core_tags(

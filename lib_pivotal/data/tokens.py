@@ -10,6 +10,7 @@ from lib_pivotal.prompts import (
     BREAK_TEXT,
     BREAK_WEIGHT,
     CHUNK_LENGTH,
+    PLAIN,
     IdsAsTokenizer,
     PromptReading,
     RememberingTokenizer,
@@ -30,7 +31,7 @@ _LETTERS_A_TOKEN = 7
 """CLIP's vocabulary has most English words whole; longer ones fall into pieces."""
 _BREAK = re.compile(r"\s*\bBREAK\b\s*")
 _AFTER_COMMA = re.compile(r"(?<=,)(?=[^,])")
-_SPECIAL = re.compile(r"[\\()\[\]]|\bBREAK\b")
+_BRACKETS = re.compile(r"[\\()\[\]]")
 
 
 def estimated_ids(text: str) -> list[int]:
@@ -64,12 +65,15 @@ class TokenCounter:
         named = {name: number for name, number in vectors.items() if 1 <= number <= CHUNK and self._ids(name)}
         self._table = WordTable(named, self._tokenizer)
         self._find = WordFinder(vectors)
+        self._by_piece = all(name.isalpha() for name in named)  # else `hanako 2` may be the word `hanako2`
+        self._places: dict[str, int] = {}
+        self._lengths: dict[str, int] = {}
         comma = self._ids(",")
         self._comma = comma[0] if comma else -1
 
     def __call__(self, caption: str) -> int:
         """Places that the caption takes, without what fills up chunks."""
-        return sum(self._table.places(self._ids(text)) for text in self._texts(caption))
+        return sum(self._of_text(text) for text in self._texts(caption))
 
     def divide(self, caption: str, limit: int) -> tuple[list[str], list[str]]:
         """The tags that are kept so that the caption fits into `limit` places, and those that are not.
@@ -115,9 +119,26 @@ class TokenCounter:
     def _ids(self, text: str) -> list[int]:
         return tokenize(self._tokenizer, [text])[0]
 
+    def _of_text(self, text: str) -> int:
+        """Places of a text without brackets; from memory piece by piece, where pieces are nothing to each other."""
+        if not (self._by_piece and PLAIN.fullmatch(text)):
+            return self._table.places(self._ids(text))
+        known, total = self._places, 0
+        for piece in text.split():
+            if piece not in known:
+                known[piece] = self._table.places(self._ids(piece))
+            total += known[piece]
+        return total
+
+    def _length(self, piece: str) -> int:
+        """How many tokens a piece between white spaces has."""
+        if piece not in self._lengths:
+            self._lengths[piece] = len(self._ids(piece))
+        return self._lengths[piece]
+
     def _texts(self, caption: str) -> list[str]:
         """What goes to the tokenizer, piece by piece."""
-        if not self._rules.emphasis or not _SPECIAL.search(caption):
+        if not self._rules.emphasis or not (_BRACKETS.search(caption) or BREAK_TEXT in caption):
             return [caption]
         return [text for text, weight in parse_emphasis(caption) if not (text == BREAK_TEXT and weight == BREAK_WEIGHT)]
 
@@ -149,8 +170,8 @@ class TokenCounter:
         for text in self._texts(caption):
             for piece in (piece for word in text.split() for piece in _AFTER_COMMA.split(word)):
                 bare = piece.rstrip(",")
-                part.append((bare, end + len(self._ids(bare))))
-                end += len(self._ids(piece))
+                part.append((bare, end + self._length(bare)))
+                end += self._length(piece)
                 if piece.endswith(","):
                     found.append(part)
                     part = []

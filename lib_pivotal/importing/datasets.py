@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
-import os
 from pathlib import Path
 
 from lib_pivotal.config_schema import to_plain
-from lib_pivotal.data.pictures import EXTENSIONS
+from lib_pivotal.data.folders import Folder
 from lib_pivotal.data.sources.layout import read_layout
 from lib_pivotal.data.sources.source import Reading, Source
 from lib_pivotal.errors import DataError
@@ -39,17 +38,11 @@ def take_described(sheet: Sheet, reading: Reading, path: Path, key: str) -> None
 
 def draws_an_epoch(reading: Reading) -> int:
     """Pictures × repeats of all its folders, each rounded down, as the trainers count."""
-    return sum(math.floor(count_pictures(one) * one.repeats + 1e-6) for one in reading.sources)
+    return sum(math.floor(_count(one) * one.repeats + 1e-2) for one in reading.sources)
 
 
-def count_pictures(source: Source) -> int:
-    """Files of a source that are called like pictures."""
-    count = 0
-    for _, folders, files in os.walk(source.root):
-        count += sum(Path(name).suffix.lower() in EXTENSIONS and "-masklabel." not in name for name in files)
-        if not source.below:
-            folders.clear()
-    return count
+def _count(source: Source) -> int:
+    return len(Folder(source.root, below=source.below).pictures())
 
 
 def take_epochs(sheet: Sheet, key: str, epochs: int, draws: int) -> int:

@@ -88,6 +88,9 @@ def room(host: Host) -> tuple[int | None, int | None]:
     return total, min(total, available + own)
 
 
+CALM = "no pictures drawn while it trains"
+
+
 def advice(run: Run, needed: int, count: Callable[[Run], int], free: int) -> Iterator[str]:
     """What is wrong, then the first change of settings with which the run fits, or that none does; in bytes."""
     yield f"It does not fit: {needed / GB:.1f} GB are needed, {free / GB:.1f} GB are free."
@@ -105,6 +108,18 @@ def advice(run: Run, needed: int, count: Callable[[Run], int], free: int) -> Ite
 
 def changes(run: Run) -> Iterator[tuple[str, Run]]:
     """Settings that need less, the ones that cost least first. The effective batch stays the same."""
+    calm = replace(run, saving=replace(run.saving, preview_every_steps=0))
+    if calm == run:
+        yield from _lighter(run)
+        return
+    yield CALM, calm
+    yield from _lighter(run)
+    for words, other in _lighter(calm):
+        yield f"{words}, {CALM}", other
+
+
+def _lighter(run: Run) -> Iterator[tuple[str, Run]]:
+    """Gradient checkpointing, and smaller micro-batches."""
     schedule = run.schedule
     checkpointed = replace(run, memory=replace(run.memory, gradient_checkpointing=True))
     if not run.memory.gradient_checkpointing:

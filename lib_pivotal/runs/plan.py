@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 from lib_pivotal.config import Run
 from lib_pivotal.data.buckets import Placement
+from lib_pivotal.data.finding_groups import grouped
 from lib_pivotal.data.findings import RANK, Finding, worst_first
 from lib_pivotal.data.lint_pictures import Length, caption_length
 from lib_pivotal.data.pruning import Wording
@@ -54,8 +55,8 @@ class WordPlan:
 class PicturePlan:
     """One picture in the run: where it is trained (px), the share of it that is cut off, and its caption's length.
 
-    `draws` is expected, 0 for one that is held out for the separation score; `tokens` counts the places of the longest
-    caption that it can get; `trained` is its caption as pruned, before it is varied.
+    `draws` is expected, 0 for one that is held out for the separation score; `trained` is its caption as pruned, before
+    it is varied; `length` is that of the longest caption that it can get.
     """
 
     key: str
@@ -66,10 +67,24 @@ class PicturePlan:
     cropped: float
     upscaled: bool
     bordered: bool
-    tokens: int
+    length: Length
     trained: str
-    behind: tuple[str, ...] = ()
     held_out: bool = False
+
+    @property
+    def tokens(self) -> int:
+        """Places of its longest caption."""
+        return self.length.places
+
+    @property
+    def behind(self) -> tuple[str, ...]:
+        """What of that is cut off, or stands in another chunk than the beginning."""
+        return self.length.behind
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        plain = {item.name: getattr(self, item.name) for item in fields(self) if item.name != "length"}
+        return _rounded({**plain, "tokens": self.tokens, "behind": self.behind})
 
 
 @dataclass(frozen=True)
@@ -139,7 +154,8 @@ class Plan:
                 "counted": self.tokens_counted,
             },
             "findings": [finding.as_dict() for finding in self.findings],
-            "pictures": [_rounded(asdict(picture)) for picture in self.pictures],
+            "groups": [group.as_dict() for group in grouped(self.findings)],
+            "pictures": [picture.as_dict() for picture in self.pictures],
         }
 
 
@@ -256,9 +272,8 @@ def _picture(
         cropped=placement.cropped,
         upscaled=placement.upscaled,
         bordered=not placement.covers,
-        tokens=length.places,
+        length=length,
         trained=picture.caption,
-        behind=length.behind,
         held_out=draws is None,
     )
 

@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 
 from lib_pivotal.bundle.format import check_word_name
 from lib_pivotal.config import Run, WordConfig
@@ -19,7 +20,7 @@ from lib_pivotal.data.tokens import estimated_ids, estimated_tokens
 from lib_pivotal.prompts import PromptReading
 from lib_pivotal.runs.folders import words_of_folders
 from lib_pivotal.runs.starvation import ADVISED_DRAWS as ADVISED_DRAWS
-from lib_pivotal.training.wording import draw_rates, make_wording
+from lib_pivotal.training.wording import draw_rates, make_wording, word_use
 
 MOST_WORDS = 60
 VECTORS = 4
@@ -88,10 +89,14 @@ def propose(
     files = read_kgrid_files(dataset.folder)
     named = [WordConfig(name=name, vectors=VECTORS) for name in words_in_captions(dataset)]
     words, remarks = words_of_folders(dataset, named, files=files, limit=MOST_WORDS)
-    rows = describe_words(dataset, replace(run, words=tuple(words)))
+    run = replace(run, words=tuple(words))
+    wording = make_wording(run, dataset)
+    rows = rows_of(run, dataset, wording)
     ids = prompts.token_ids if prompts is not None else estimated_ids
     started = tuple(_with_start(row, run, files, lambda tag: len(ids(tag))) for row in rows)
-    rows = describe_words(dataset, replace(run, words=started))
+    run = replace(run, words=started)
+    wording = wording.revised([word_use(word) for word in started]) or make_wording(run, dataset)
+    rows = rows_of(run, dataset, wording)
     return Proposal(
         rows, fitting_resolution(dataset, largest_px=largest_px), fitting_balance(dataset, rows), tuple(remarks)
     )
@@ -101,10 +106,11 @@ def words_in_captions(dataset: Dataset) -> list[str]:
     """Tags that look like words of one's own: legal, made up, and in front in nearly all captions that have them."""
     counts: Counter[str] = Counter()
     leading: Counter[str] = Counter()
+    may_be_word = cache(_may_be_word)
     for picture in dataset.pictures:
         tags = [tag.strip() for tag in split_tags(picture.caption)]
         for position, tag in enumerate(dict.fromkeys(tags)):
-            if _may_be_word(tag):
+            if may_be_word(tag):
                 counts[tag.lower()] += 1
                 leading[tag.lower()] += position < LEAD_TAGS
     for concept, keys in dataset.concepts.items():  # a folder's name that its captions hold anywhere
@@ -119,8 +125,8 @@ def words_in_captions(dataset: Dataset) -> list[str]:
 def _may_be_word(tag: str) -> bool:
     name = tag.lower()
     parts = set(re.split(r"[_-]", name))
-    ordinary = NOT_CORE | CLOTHES | NARUGO_FEATURES | ORDINARY
-    return len(name) > 2 and not check_word_name(name) and parts.isdisjoint(ordinary)
+    ordinary = any(not parts.isdisjoint(known) for known in (NOT_CORE, CLOTHES, NARUGO_FEATURES, ORDINARY))
+    return len(name) > 2 and not ordinary and not check_word_name(name)
 
 
 def describe_words(dataset: Dataset, run: Run) -> tuple[WordRow, ...]:

@@ -25,9 +25,7 @@ def apply_remedy(run: Run, remedy: Remedy) -> Run:
         DataError: there is no such remedy, or an argument is missing or of the wrong kind.
         ConfigError: the result is no sound run; or the remedy speaks of a word that the run does not have.
     """
-    change = _CHANGES.get(remedy.id)
-    if change is None:
-        raise DataError(f"remedy = {remedy.id!r}: is unknown. There are: {', '.join(_CHANGES)}.")
+    change = _change_of(remedy)
     try:
         changed = change(run, remedy.arguments)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -56,6 +54,13 @@ def mended(run: Run, lint: Callable[[Run], Sequence[Finding]]) -> tuple[Run, lis
         tried.add((finding.kind, finding.words))
         run = apply_remedy(run, finding.remedy)
         applied.append(finding.remedy.label)
+
+
+def _change_of(remedy: Remedy) -> Callable[[Run, Mapping[str, Any]], Run]:
+    change = _CHANGES.get(remedy.id)
+    if change is None:
+        raise DataError(f"remedy = {remedy.id!r}: is unknown. There are: {', '.join(_CHANGES)}.")
+    return change
 
 
 def _set(run: Run, arguments: Mapping[str, Any]) -> Run:
@@ -132,6 +137,20 @@ def _with_word(run: Run, name: Any, change: Callable[[WordConfig], WordConfig]) 
     return replace(run, words=tuple(change(word) if word.name == name else word for word in run.words))
 
 
+def _all(run: Run, arguments: Mapping[str, Any]) -> Run:
+    """Several remedies in turn; that of a word which one before has taken out is passed over."""
+    names = {word.name for word in run.words}
+    for plain in arguments["remedies"]:
+        remedy = Remedy.from_dict(plain)
+        if remedy.id == "all":
+            raise DataError("remedy all: holds another one of its kind; it takes single remedies.")
+        word = remedy.arguments.get("word")
+        if word in names and word not in [one.name for one in run.words]:
+            continue
+        run = _change_of(remedy)(run, remedy.arguments)
+    return run
+
+
 def _tags(arguments: Mapping[str, Any]) -> tuple[str, ...]:
     tags = arguments.get("tags", ())
     if isinstance(tags, str) or not all(isinstance(tag, str) for tag in tags):
@@ -149,5 +168,6 @@ _CHANGES: Mapping[str, Callable[[Run, Mapping[str, Any]], Run]] = MappingProxyTy
         "vectors": _vectors,
         "draw_weights": _draw_weights,
         "no_mirror": _no_mirror,
+        "all": _all,
     }
 )

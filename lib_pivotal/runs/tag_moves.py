@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from lib_pivotal.config import WordConfig
@@ -13,10 +13,11 @@ from lib_pivotal.data.tokens import estimated_tokens
 MOST_VECTORS = 75
 
 
-def moved(word: WordConfig, tag: TagFate, to: Fate) -> WordConfig:
+def moved(word: WordConfig, tag: TagFate, to: Fate, *, count: Callable[[str], int] = estimated_tokens) -> WordConfig:
     """The word with `tag` moved; its lists say only what the rule does not say already.
 
-    A tag that becomes the beginning brings the vectors that it takes; one that is no longer it leaves them to chance.
+    A tag that becomes the beginning brings the vectors that it takes, so many as `count` says that it has tokens; one
+    that is no longer it leaves them to chance.
     A word that takes a tag absorbs from then on.
     """
     form = same_tag(tag.tag)
@@ -26,7 +27,9 @@ def moved(word: WordConfig, tag: TagFate, to: Fate) -> WordConfig:
     elif to != "kept" and not tag.by_rule:
         absorb = (*absorb, form)
     word = replace(word, absorb=absorb, keep=keep, prune=word.prune or to != "kept")
-    return _beginning_with(word, form) if to == "init" else replace(word, init_text=_init_without(word, form))
+    return (
+        _beginning_with(word, form, count(form)) if to == "init" else replace(word, init_text=_init_without(word, form))
+    )
 
 
 def as_the_rule_says(word: WordConfig, tag: TagFate) -> WordConfig:
@@ -51,7 +54,7 @@ def _pieces(word: WordConfig) -> list[str]:
     return [piece.strip().replace("\0", "*[") for piece in pieces if piece.strip()]
 
 
-def _beginning_with(word: WordConfig, form: str) -> WordConfig:
+def _beginning_with(word: WordConfig, form: str, tokens: int) -> WordConfig:
     pieces = _pieces(word)
     if any(same_tag(piece) == form for piece in pieces):
         return word
@@ -59,8 +62,8 @@ def _beginning_with(word: WordConfig, form: str) -> WordConfig:
         pieces = []
     place = next((i for i, piece in enumerate(pieces) if piece.startswith("*[")), len(pieces))
     pieces.insert(place, form)
-    vectors = min(MOST_VECTORS, word.vectors + (estimated_tokens(form) if word.init_text else 0))
-    return replace(word, init_text=", ".join(pieces), vectors=max(vectors, estimated_tokens(form)))
+    vectors = max(word.vectors + (tokens if word.init_text else 0), tokens)
+    return replace(word, init_text=", ".join(pieces), vectors=min(MOST_VECTORS, vectors))
 
 
 def _init_without(word: WordConfig, form: str) -> str:

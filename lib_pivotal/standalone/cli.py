@@ -132,7 +132,9 @@ def run_class_pictures(parsed: argparse.Namespace) -> int:
 
 def run_scan(parsed: argparse.Namespace) -> int:
     """Say what is in a folder."""
+    from lib_pivotal.data.findings import Finding
     from lib_pivotal.runs.scan_report import report_of
+    from lib_pivotal.standalone.plan_cli import findings_text
 
     settings = {"layout": parsed.layout, "duplicates": parsed.duplicates, "captions_from": parsed.captions_from}
     summary = report_of(str(parsed.dataset), settings)
@@ -144,8 +146,9 @@ def run_scan(parsed: argparse.Namespace) -> int:
     for name, facts in summary["concepts"].items():
         _print(f"  {name}: {facts['pictures']} pictures, {facts['draws_per_epoch']} draws")
     _print("tags: " + ", ".join(f"{tag} {share:.0%}" for tag, share in list(summary["tags"].items())[:20]))
-    for problem in summary["problems"]:
-        _print(f"{problem['level']}: {problem['message']}")
+    problems = [Finding(one["code"], one["level"], one["message"], tuple(one["keys"])) for one in summary["problems"]]
+    for line in findings_text(problems):
+        _print(line)
     return 0
 
 

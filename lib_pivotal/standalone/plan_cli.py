@@ -10,10 +10,12 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
+from lib_pivotal.data.finding_groups import grouped
 from lib_pivotal.errors import ConfigError, Fault
 
 if TYPE_CHECKING:
     from lib_pivotal.config import Run
+    from lib_pivotal.data.findings import Finding
     from lib_pivotal.runs.circumstances import Circumstances
     from lib_pivotal.runs.plan import Plan
 
@@ -187,12 +189,20 @@ def plan_text(plan: Plan) -> str:
         lines.append(f"... and {len(plan.buckets) - SHOWN_SIZES} more sizes")
     how = "" if plan.tokens_counted else " (estimated)"
     lines += ["", f"longest caption: {plan.tokens_most} of 75 places{how}", ""]
-    for finding in plan.findings:
-        lines.append(f"{SIGNS[finding.severity]} {finding.text}")
-        lines += [f"      -> {remedy.label}" for remedy in finding.remedies]
-    if not plan.findings:
-        lines.append("nothing to look at")
+    lines += findings_text(plan.findings) or ["nothing to look at"]
     return "\n".join(lines) + "\n"
+
+
+def findings_text(findings: Sequence[Finding]) -> list[str]:
+    """Lines of findings, those of one kind below a line of their own; remedies that all of them share only there."""
+    lines = []
+    for group in grouped(findings):
+        lines.append(f"{SIGNS[group.severity]} {group.text}")
+        lines += [f"      -> {remedy.label}" for remedy in group.remedies]
+        for _, finding in group.findings if len(group.findings) > 1 else ():
+            lines.append(f"      - {finding.text}")
+            lines += [f"          -> {remedy.label}" for remedy in finding.remedies if remedy not in group.remedies]
+    return lines
 
 
 def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

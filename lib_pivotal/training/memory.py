@@ -207,17 +207,14 @@ class _Counter:
         return {"gradients": sum(sizes), WORKING: sum(sizes) if self._on_gpu else max(sizes)}
 
     def _encoding(self, size_px: tuple[int, int]) -> dict[str, int]:
-        """A group of pictures through the autoencoder; SDXL's in half precision as if it overflowed and ran in fp32."""
+        """A group of pictures through the autoencoder."""
         width, height = size_px
         count = min(ENCODED_TOGETHER, len(self._prepared.pictures))
         tally = Tally(as_gpu=self._on_gpu)
-        with torch.no_grad(), self._numberless(), tally, self._host.codec.placed():
+        with torch.no_grad(), self._host.codec.placed(), self._numberless(), tally:  # placed with its numbers
             pixels = torch.zeros(count, 3, height, width, device=self._host.device)
             self._host.codec.encode(pixels)
-        found = tally.peak()
-        if self._half_vae and self._host.info.family == "sdxl":
-            found[WORKING] = 2 * found[WORKING] + self._weights["vae"]
-        return found
+        return self._as_if_overflowing(tally.peak())
 
     def _drawn_with(self, lasting: Mapping[str, int], network: Network | None) -> dict[str, int]:
         """The network a second time, read from the file, and on a CPU the weights that it stands in place of."""
@@ -233,10 +230,16 @@ class _Counter:
         names = [word.name for word in self._run.words if word.name in saving.preview_words] or self._run.words
         count = min(pictures_at_once(side, side), len(names) * max(1, len(saving.preview_prompts)))
         tally = Tally(as_gpu=self._on_gpu)
-        with torch.no_grad(), self._numberless(), tally, self._host.codec.placed():
+        with torch.no_grad(), self._host.codec.placed(), self._numberless(), tally:  # placed with its numbers
             latents = torch.zeros(count, 4, side // 8, side // 8, device=self._host.device)
             self._host.codec.decode(latents)
-        return tally.peak()
+        return self._as_if_overflowing(tally.peak())
+
+    def _as_if_overflowing(self, found: dict[str, int]) -> dict[str, int]:
+        """SDXL's autoencoder in half precision is known to overflow; what it did is then done again in fp32."""
+        if self._half_vae and self._host.info.family == "sdxl":
+            found[WORKING] = 2 * found[WORKING] + self._weights["vae"]
+        return found
 
     def _numberless(self) -> contextlib.AbstractContextManager[Any]:
         """Tensors made inside have no numbers."""

@@ -18,16 +18,21 @@ def scan_pictures(data: DataConfig, folder: str = "") -> Dataset:
     Raises:
         DataError: there is no such folder, or it is not of that layout.
     """
-    return scan(
-        folder or data.folder,
-        layout="auto" if folder else data.layout,
-        captions_from=data.captions_from,  # type: ignore[arg-type]
-        caption_lines=data.caption_lines,  # type: ignore[arg-type]
-        missing_caption=data.missing_caption,  # type: ignore[arg-type]
-        names=(data.name_words, data.name_join),
-        duplicates=data.duplicates,  # type: ignore[arg-type]
-        minimum_px=min(data.least_px, data.resolution_px),
-    )
+    settings = scan_settings(data)
+    return scan(folder or data.folder, **{**settings, "layout": "auto" if folder else data.layout})
+
+
+def scan_settings(data: DataConfig) -> dict[str, Any]:
+    """What of a run's settings a scan hangs on, by the names of `scan`'s arguments."""
+    return {
+        "layout": data.layout,
+        "captions_from": data.captions_from,
+        "caption_lines": data.caption_lines,
+        "missing_caption": data.missing_caption,
+        "names": (data.name_words, data.name_join),
+        "duplicates": data.duplicates,
+        "minimum_px": min(data.least_px, data.resolution_px),
+    }
 
 
 def with_settings(run: Run, settings: Mapping[str, Any]) -> Run:

@@ -15,18 +15,19 @@ import gradio as gr
 from lib_pivotal.config import Run
 from lib_pivotal.errors import DataError, PivotalError
 from lib_pivotal.later import later
-from lib_pivotal.ui.gallery_panel import GALLERY_PARTS, gallery_outputs, places_of
+from lib_pivotal.ui.gallery_panel import GALLERY_PARTS, gallery_outputs, keys_by_name, places_of
 from lib_pivotal.ui.page import CHECK_JS, Page, error_html, message, quiet, unchanged
 from lib_pivotal.ui.tags_panel import TAGS_PARTS, tags_outputs
 
 if TYPE_CHECKING:
-    from lib_pivotal.data import caption_files, captions
+    from lib_pivotal.data import caption_files, captions, finding_groups
     from lib_pivotal.data.records import Picture
     from lib_pivotal.runs import proposal
     from lib_pivotal.ui import caption_html, thumbs, words_html
 else:
     caption_files = later("lib_pivotal.data.caption_files")
     captions = later("lib_pivotal.data.captions")
+    finding_groups = later("lib_pivotal.data.finding_groups")
     caption_html = later("lib_pivotal.ui.caption_html")
     proposal = later("lib_pivotal.runs.proposal")
     thumbs = later("lib_pivotal.ui.thumbs")
@@ -175,7 +176,7 @@ def _order(page: Page, run: Run, query: str) -> list[str]:
     survey = page.desk.survey(run)
     if survey is None:
         return []
-    problems = [finding.keys for finding in page.desk.findings(run)]
+    problems = keys_by_name(finding_groups.grouped(page.desk.findings(run)))
     return [survey.dataset.pictures[place].key for place in places_of(survey, query, problems)[1]]
 
 

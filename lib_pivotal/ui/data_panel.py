@@ -14,9 +14,17 @@ from lib_pivotal.config import Run, WordConfig, check_run
 from lib_pivotal.errors import PivotalError
 from lib_pivotal.later import later
 from lib_pivotal.runs.presets import preset
+from lib_pivotal.ui.changes_panel import (
+    CHANGES_PARTS,
+    Changes,
+    build_changes,
+    changed,
+    changes_outputs,
+    with_change,
+)
 from lib_pivotal.ui.gallery_panel import GALLERY_PARTS, gallery_outputs
-from lib_pivotal.ui.page import CHECK_JS, NO_WORDS, Page, error_html, note, quiet, unchanged
-from lib_pivotal.ui.plan_panel import PLAN_PARTS, plan_outputs, remedied
+from lib_pivotal.ui.page import CHECK_JS, NO_WORDS, Page, answer, error_html, message, note, quiet, unchanged
+from lib_pivotal.ui.plan_panel import PLAN_PARTS, plan_outputs
 from lib_pivotal.ui.tags_panel import TAGS_PARTS, tags_outputs
 
 if TYPE_CHECKING:
@@ -32,6 +40,13 @@ EMPTY = (
     "sub-folders and kohya's <code>10_name</code> folders are read as well.</div>"
 )
 
+
+BAR = (
+    '<div class="pivotal-find" hidden><input type="search" data-narrows="#pivotal_findings" '
+    'placeholder="Find in what there is to look at" aria-label="Find in what there is to look at" '
+    "title=\"Only lines that hold this text; a file's or a word's name finds its lines too\"><small></small></div>"
+)
+"""Outside of the list, which is drawn anew with every check; shown by `pivotal_findings.js` where the list is long."""
 
 DATA_PARTS = (*PLAN_PARTS, "words_table", *TAGS_PARTS, "pictures", *GALLERY_PARTS, "proposed")
 """What a scan, or settings of before, fill beside the form."""
@@ -51,6 +66,8 @@ def build_data_panel(page: Page) -> None:
         )
         page.parts["scan"] = gr.Button("Scan", variant="primary", scale=1, min_width=120, elem_id="pivotal_scan")
     page.html("summary", EMPTY)
+    page.html("findings_bar", BAR)
+    build_changes(page)
     page.html("findings")
     with gr.Column(elem_classes=["pivotal-section", "pivotal-group"]):
         gr.HTML("<h3>Words</h3>", elem_classes=["pivotal-html"])
@@ -63,26 +80,30 @@ def build_data_panel(page: Page) -> None:
             gr.HTML('<div class="pivotal-help"></div>', elem_classes=["pivotal-html"])
         page.form.add("words", elem_classes=["pivotal-hidden"], show_label=False)
     page.parts["proposed"] = gr.State(NOTHING_PROPOSED)
-    page.hidden_text("remedy", "{}")
-    page.hidden_button("remedy_now")
+    page.hidden_text("change", "{}")
+    page.hidden_button("change_now")
 
 
 def bind_data_panel(page: Page) -> None:
     """Scan, propose anew, add a word."""
     parts, form = page.parts, page.form
-    outputs = [*form.components, parts["preset"], parts["preset_help"], *(parts[name] for name in DATA_PARTS)]
+    names = ("preset", "preset_help", *DATA_PARTS, *CHANGES_PARTS)
+    outputs = [*form.components, *(parts[name] for name in names)]
 
-    def scan(proposed: Sequence[str], *values: Any) -> list[Any]:
-        return _scanned(page, page.read(values)[0], proposed)
+    def scan(changes: Changes, proposed: Sequence[str], *values: Any) -> list[Any]:
+        run = page.read(values)[0]
+        return _scanned(page, run, proposed, label="Scan", before=run, changes=changes)
 
-    def anew(*values: Any) -> list[Any]:
-        return _scanned(page, replace(page.read(values)[0], words=()), NOTHING_PROPOSED)
+    def anew(changes: Changes, *values: Any) -> list[Any]:
+        run = page.read(values)[0]
+        emptied = replace(run, words=())
+        return _scanned(page, emptied, NOTHING_PROPOSED, label="Propose anew", before=run, changes=changes)
 
-    inputs = [parts["proposed"], *form.components]
+    inputs = [parts["changes"], parts["proposed"], *form.components]
     for event, act, given in (
         (parts["scan"].click, scan, inputs),
         (form["data.folder"].submit, scan, inputs),
-        (parts["anew"].click, anew, form.components),
+        (parts["anew"].click, anew, [inputs[0], *form.components]),
     ):
         event(fn=act, inputs=given, outputs=outputs, show_progress="minimal", queue=False, api_name=False).then(
             fn=None, _js=CHECK_JS, queue=False
@@ -95,49 +116,58 @@ def bind_data_panel(page: Page) -> None:
         return [words_html.words_json(run.words), words_html.words_table(rows, page.desk.draws(run))]
 
     quiet(parts["add_word"].click, add_word, form.components, [form["words"], parts["words_table"]])
-    _bind_remedies(page)
+    _bind_changes(page)
 
 
-def _bind_remedies(page: Page) -> None:
-    """A button of a finding changes the run and draws everything anew."""
+def _bind_changes(page: Page) -> None:
+    """A button of a finding, or Undo, changes the run and draws everything anew."""
     parts, form = page.parts, page.form
 
-    def mend(asked: str, proposed: list[str], *values: Any) -> list[Any]:
+    def change(asked: str, changes: Changes, proposed: list[str], *values: Any) -> list[Any]:
         try:
-            run = remedied(page, page.read(values)[0], asked)
+            run, changes, told = changed(page, page.read(values)[0], asked, changes)
         except PivotalError as error:
-            shown = [error_html(error) if name == "findings" else unchanged() for name in DATA_PARTS]
-            return [*(unchanged() for _ in form.components), *shown]
-        label = json.loads(asked).get("label", "")
-        return [*form.write(run), *data_outputs(page, run, (f"Done: {label}.",))[:-1], proposed]
+            left = [unchanged() for _ in (*form.components, *CHANGES_PARTS[1:])]
+            return [*left, error_html(error), *(unchanged() for _ in DATA_PARTS), answer()]
+        done = changes_outputs(changes, message(told, "ok") if told else "")
+        return [*form.write(run), *done, *data_outputs(page, run)[:-1], proposed, answer()]
 
-    outputs = [*form.components, *(parts[name] for name in DATA_PARTS)]
-    inputs = [parts["remedy"], parts["proposed"], *form.components]
-    quiet(parts["remedy_now"].click, mend, inputs, outputs).then(fn=None, _js=CHECK_JS, queue=False)
+    names = (*CHANGES_PARTS, *DATA_PARTS)
+    outputs = [*form.components, *(parts[name] for name in names), page.answered("change")]
+    inputs = [parts["change"], parts["changes"], parts["proposed"], *form.components]
+    quiet(parts["change_now"].click, change, inputs, outputs).then(fn=None, _js=CHECK_JS, queue=False)
 
 
-def _scanned(page: Page, run: Run, proposed: Sequence[str]) -> list[Any]:
-    """Values of all outputs after a scan; where it fails, only the reason changes."""
+def _scanned(page: Page, run: Run, proposed: Sequence[str], *, label: str, before: Run, changes: Changes) -> list[Any]:
+    """Values of all outputs after a scan; where it fails, only the reason changes.
+
+    A first scan of a folder begins the list of changes anew; one that changes words or settings can be taken back.
+    """
     count = len(page.form.components)
     folder, words = proposed
+    known = bool(folder) and folder == run.data.folder
     try:
-        before = check_run({"words": json.loads(words)})[0].words
-        found = page.desk.propose(run, before=before, known=bool(folder) and folder == run.data.folder)
+        old = check_run({"words": json.loads(words)})[0].words
+        found = page.desk.propose(run, before=old, known=known)
     except PivotalError as error:
-        left = len(DATA_PARTS) - 2
-        return [unchanged() for _ in range(count + 2)] + [error_html(error), ""] + [unchanged() for _ in range(left)]
+        left = count + 2 + len(DATA_PARTS) + len(CHANGES_PARTS) - 1
+        return [*(unchanged() for _ in range(left)), error_html(error)]
     chosen = [unchanged(), note("info", "Scanned again: settings stay as they are.")]
     if found.preset:
         chosen = [gr.update(value=preset(found.preset).label), note("info", preset(found.preset).help)]
     state = [run.data.folder, words_html.words_json(found.proposed)]
-    return [*page.form.write(found.run), *chosen, *data_outputs(page, found.run, found.remarks)[:-1], state]
+    again = known or label != "Scan"
+    kept = with_change(changes, label, before, found.run) if again else []
+    told = "".join(message(remark, "info") for remark in found.remarks)
+    drawn = [*data_outputs(page, found.run)[:-1], state, *changes_outputs(kept, told)]
+    return [*page.form.write(found.run), *chosen, *drawn]
 
 
-def data_outputs(page: Page, run: Run, remarks: tuple[str, ...] = ()) -> list[Any]:
+def data_outputs(page: Page, run: Run) -> list[Any]:
     """What stands below the folder for a run whose folder was scanned (or was not); in the order of DATA_PARTS."""
     table = words_html.words_table(page.desk.rows(run), page.desk.draws(run))
     scanned = page.desk.dataset(run.data.folder) is not None
-    planned = plan_outputs(page, run, remarks)
+    planned = plan_outputs(page, run)
     return [
         *(planned if scanned else [EMPTY, *planned[1:]]),
         table,

@@ -1,24 +1,21 @@
-"""A scanned folder as HTML: a line, what to look at, filters with counts, and thumbnails with their captions."""
+"""A scanned folder as HTML: a line, filters with counts, and thumbnails with their captions."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 
-from lib_pivotal.data.findings import Finding, Remedy
-from lib_pivotal.data.records import Dataset, Picture
+from lib_pivotal.data.finding_groups import FindingGroup
+from lib_pivotal.data.records import Dataset, Level, Picture
 from lib_pivotal.ui.caption_html import CaptionHtml
+from lib_pivotal.ui.findings_html import SIGNS
 from lib_pivotal.ui.picture_filter import NO_WORD, Facets, Part
 from lib_pivotal.ui.survey import Survey
 from lib_pivotal.ui.thumbs import stamp
 
 PAGE = 48
 THUMB_PX = 208
-SIGNS = {"error": "✕", "warning": "!", "info": "i"}
 HINT = "Click: only these. Once more: all again. With Alt or Ctrl: all but these."
-FIRST = 6
-"""So many findings are in sight; the others are folded."""
 
 
 def summary(dataset: Dataset, words: int, findings: int) -> str:
@@ -27,49 +24,15 @@ def summary(dataset: Dataset, words: int, findings: int) -> str:
     pictures = f"{len(dataset):,} picture{'s' if len(dataset) != 1 else ''}".replace(",", " ")
     count = f"{words} word{'s' if words != 1 else ''}"
     parts = [(len(dataset.concepts), "concept"), (len({p.image_type for p in dataset.pictures} - {""}), "image type")]
-    told = ", ".join(f"{number} {name}{'s' if number != 1 else ''}" for number, name in parts if number > 1)
+    counts = ", ".join(f"{number} {name}{'s' if number != 1 else ''}" for number, name in parts if number > 1)
     layout = f" · read as {escape(dataset.title)}" if dataset.title else ""
-    layout += f": {told}" if layout and told else ""
-    return f'<div class="pivotal-summary"><b>{pictures}</b> · <b>{count}</b> · {things}{layout}</div>'
+    layout += f": {counts}" if layout and counts else ""
+    told = f"<b>{pictures}</b> · <b>{count}</b> · {things}{layout}"
+    # another scan is another object: `pivotal_findings.js` draws anew what hangs on it
+    return f'<div class="pivotal-summary" data-scan="{id(dataset):x}">{told}</div>'
 
 
-def problems_list(findings: Sequence[Finding]) -> str:
-    """Each with what to do: a button that shows its pictures, and one for each remedy."""
-    if not findings:
-        return ""
-    items = [_finding(number, finding) for number, finding in enumerate(findings, 1)]
-    shown = f'<ul class="pivotal-problems">{"".join(items[:FIRST])}</ul>'
-    rest = items[FIRST:]
-    if rest:
-        shown += (
-            f'<details class="pivotal-rest"><summary>{len(rest)} more</summary>'
-            f'<ul class="pivotal-problems">{"".join(rest)}</ul></details>'
-        )
-    return shown
-
-
-def _finding(number: int, finding: Finding) -> str:
-    tools = "".join(_remedy(remedy) for remedy in finding.remedies)
-    if finding.keys:
-        tools += (
-            f'<button type="button" class="pivotal-mini" data-show="{number}" title="Show only these pictures below">'
-            f"show {len(finding.keys)}</button>"
-        )
-    text = escape(finding.text)
-    return (
-        f'<li class="{finding.severity}"><i>{SIGNS[finding.severity]}</i><span>{text}</span><span>{tools}</span></li>'
-    )
-
-
-def _remedy(remedy: Remedy) -> str:
-    asked = escape(json.dumps(remedy.as_dict(), ensure_ascii=False))
-    return (
-        f'<button type="button" class="pivotal-mini remedy" data-remedy="{asked}" '
-        f'title="Changes the settings of the run; no file is touched">{escape(remedy.label)}</button>'
-    )
-
-
-def filters(facets: Facets, parts: Sequence[Part], findings: Sequence[Finding], *, shown: int, total: int) -> str:
+def filters(facets: Facets, parts: Sequence[Part], groups: Sequence[FindingGroup], *, shown: int, total: int) -> str:
     """Rows of buttons: what the filter holds now, and what it can be narrowed by, each with its number of pictures."""
     chosen = {str(part.__class__(part.kind, part.value)): part for part in parts}
     words = {f"word:{name}": (name, count) for name, count in facets.words.items() if name != NO_WORD}
@@ -78,9 +41,9 @@ def filters(facets: Facets, parts: Sequence[Part], findings: Sequence[Finding], 
     tags = {f"tag:{tag.lower()}": (tag, count) for tag, count in facets.tags.items()}
     here = {f"tag:{part.value}": (part.value, shown) for part in parts if part.kind == "tag"}
     problems = {
-        f"problem:{number}": (f"{SIGNS[findings[number - 1].severity]} {_short(findings[number - 1].text)}", count)
-        for number, count in facets.problems.items()
-        if count or f"problem:{number}" in chosen
+        f"problem:{name}": (f"{SIGNS[severity]} {_short(text)}", facets.problems[name])
+        for name, severity, text in _named(groups)
+        if name in facets.problems and (f"problem:{name}" in chosen or (facets.problems[name] and not name.isdigit()))
     }
     rows = [("words", words), ("tags", {**here, **tags}), ("to look at", problems)]
     body = "".join(_filter_row(title, items, chosen) for title, items in rows if items)
@@ -103,6 +66,14 @@ def _filter_row(title: str, items: Mapping[str, tuple[str, int]], chosen: Mappin
             f"{escape(label)} <small>{count}</small></button>"
         )
     return f'<div><span>{title}</span><div class="pivotal-chips">{"".join(chips)}</div></div>'
+
+
+def _named(groups: Sequence[FindingGroup]) -> Iterator[tuple[str, Level, str]]:
+    """Every group, and behind it each of its findings by number: name in a filter, severity, text."""
+    for group in groups:
+        yield group.name, group.severity, group.text
+        for number, finding in group.findings:
+            yield str(number), group.severity, finding.text
 
 
 def _short(text: str, most: int = 42) -> str:

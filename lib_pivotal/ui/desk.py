@@ -28,6 +28,7 @@ from lib_pivotal.ui.run_html import is_active
 if TYPE_CHECKING:
     from lib_pivotal.bundle import safetensors_file
     from lib_pivotal.data import findings as finding
+    from lib_pivotal.data import tokens
     from lib_pivotal.data.findings import Finding
     from lib_pivotal.data.records import Dataset
     from lib_pivotal.importing import reading
@@ -44,6 +45,7 @@ else:
     scanning = later("lib_pivotal.training.scanning")
     safetensors_file = later("lib_pivotal.bundle.safetensors_file")
     finding = later("lib_pivotal.data.findings")
+    tokens = later("lib_pivotal.data.tokens")
     reading = later("lib_pivotal.importing.reading")
     import_settings = later("lib_pivotal.importing.settings")
     circumstances = later("lib_pivotal.runs.circumstances")
@@ -74,7 +76,7 @@ class Desk:
 
     def __init__(self, manager: RunManager) -> None:
         self.manager = manager
-        self._scans: OrderedDict[str, Dataset] = OrderedDict()
+        self._scans: OrderedDict[str, tuple[Dataset, dict[str, Any]]] = OrderedDict()
         self._names: tuple[object, tuple[Finding, ...]] = None, ()
         self._lock = threading.Lock()
 
@@ -89,9 +91,13 @@ class Desk:
         """
         if not folder.strip():
             raise ConfigError([Fault("data.folder", "", "is empty", "Give the folder that holds the pictures.")])
-        dataset = scanning.scan_pictures(replace(data or DataConfig(), folder=folder.strip()))
+        data = replace(data or DataConfig(), folder=folder.strip())
+        dataset = scanning.scan_pictures(data)
         with self._lock:
-            self._scans[folder.strip()] = dataset
+            before = self._scans.get(folder.strip(), (None, None))[0]
+            if before is not None and before == dataset:
+                dataset = before  # nothing changed: what was made of it holds
+            self._scans[folder.strip()] = dataset, scanning.scan_settings(data)
             self._scans.move_to_end(folder.strip())
             self._names = None, ()
             while len(self._scans) > SCANS_KEPT:
@@ -101,19 +107,30 @@ class Desk:
     def dataset(self, folder: str) -> Dataset | None:
         """The last scan of a folder."""
         with self._lock:
-            return self._scans.get(folder.strip())
+            return self._scans.get(folder.strip(), (None, None))[0]
+
+    def follow(self, run: Run) -> None:
+        """Scan again where the last scan of the run's folder was made by other settings; never for the first time.
+
+        Raises:
+            DataError: the folder is gone.
+        """
+        with self._lock:
+            settings = self._scans.get(run.data.folder.strip(), (None, None))[1]
+        if settings is not None and settings != scanning.scan_settings(run.data):
+            self.scan(run.data.folder, run.data)
 
     def recaption(self, folder: str, key: str, captions: Sequence[str]) -> None:
         """Give a picture of a scan other captions; remarks on files stay as the scan found them."""
         with self._lock:
-            dataset = self._scans.get(folder.strip())
+            dataset, settings = self._scans.get(folder.strip(), (None, {}))
             if dataset is None:
                 return
             first, more = (captions[0], tuple(captions[1:])) if captions else ("", ())
             pictures = tuple(
                 replace(p, caption=first, alternatives=more) if p.key == key else p for p in dataset.pictures
             )
-            self._scans[folder.strip()] = replace(dataset, pictures=pictures)
+            self._scans[folder.strip()] = replace(dataset, pictures=pictures), settings
 
     def propose(self, run: Run, *, before: Sequence[WordConfig] = (), known: bool = False) -> Fitted:
         """Scan the run's folder and fit words to it; at first size, balance, preset and name as well.
@@ -144,6 +161,11 @@ class Desk:
     def _surveys(self) -> Surveys:
         return surveying.Surveys()
 
+    def tokens(self, text: str) -> int:
+        """How many tokens a text has, as the loaded checkpoint reads it; estimated where none is loaded."""
+        prompts = self.manager.studio.prompts()
+        return len(prompts.token_ids(text)) if prompts is not None else tokens.estimated_tokens(text)
+
     def plan(self, run: Run) -> Plan | None:
         """What the run will do with the scanned folder; None where it is not scanned.
 
@@ -153,8 +175,8 @@ class Desk:
         survey = self.survey(run)
         return None if survey is None else survey.plan
 
-    def findings(self, run: Run, remarks: Sequence[str] = ()) -> tuple[Finding, ...]:
-        """All that is worth a look: of files, words, captions, pictures, draws and names; `remarks` come last."""
+    def findings(self, run: Run) -> tuple[Finding, ...]:
+        """All that is worth a look: of files, words, captions, pictures, draws and names."""
         survey = self.survey(run)
         if survey is None:
             return ()
@@ -163,7 +185,6 @@ class Desk:
         except PivotalError:
             found = [finding.of_problem(problem) for problem in survey.dataset.problems]
         found += self._about_names(run)
-        found += [finding.Finding("remark", "info", text) for text in remarks]
         return finding.worst_first(found)
 
     def _about_names(self, run: Run) -> list[Finding]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
@@ -12,9 +13,12 @@ from lib_pivotal.later import later
 from lib_pivotal.ui.page import Page, answer, payload, quiet
 
 if TYPE_CHECKING:
+    from lib_pivotal.data import finding_groups
+    from lib_pivotal.data.finding_groups import FindingGroup
     from lib_pivotal.ui import dataset_html, picture_filter
     from lib_pivotal.ui.survey import Survey
 else:
+    finding_groups = later("lib_pivotal.data.finding_groups")
     dataset_html = later("lib_pivotal.ui.dataset_html")
     picture_filter = later("lib_pivotal.ui.picture_filter")
 
@@ -28,7 +32,7 @@ def build_gallery_panel(page: Page) -> None:
     with gr.Column(elem_classes=["pivotal-section"], visible=False, elem_id="pivotal_pictures") as pictures:
         gr.HTML("<h3>Pictures</h3>", elem_classes=["pivotal-html"])
         page.parts["filter"] = gr.Textbox(
-            placeholder="Filter: text, word:NAME, tag:TAG or problem:N; several by commas; a minus in front: without",
+            placeholder="Filter: text, word:NAME, tag:TAG, problem:KIND; several by commas; a minus in front: without",
             show_label=False,
             container=False,
             label="Filter of pictures",
@@ -76,8 +80,8 @@ def gallery_outputs(page: Page, run: Run, query: str = "", number: str = "0") ->
     survey = page.desk.survey(run)
     if survey is None:
         return ["", ""]
-    findings = page.desk.findings(run)
-    problems = [finding.keys for finding in findings]
+    groups = finding_groups.grouped(page.desk.findings(run))
+    problems = keys_by_name(groups)
     parts, places = places_of(survey, query, problems)
     size = dataset_html.PAGE
     wanted = int(number) if (number or "").isdigit() else 0
@@ -87,12 +91,19 @@ def gallery_outputs(page: Page, run: Run, query: str = "", number: str = "0") ->
     )
     facets = survey.index.facets(places, problems)
     return [
-        dataset_html.filters(facets, parts, findings, shown=len(places), total=len(survey.dataset)),
+        dataset_html.filters(facets, parts, groups, shown=len(places), total=len(survey.dataset)),
         dataset_html.gallery(survey, places, page=shown),
     ]
 
 
-def places_of(survey: Survey, query: str, problems: list[tuple[str, ...]]) -> tuple[Any, list[int]]:
+def keys_by_name(groups: Sequence[FindingGroup]) -> dict[str, tuple[str, ...]]:
+    """What `problem:NAME` stands for: a kind's pictures, or by number those of one finding."""
+    found = {group.name: group.keys for group in groups}
+    found.update({str(number): finding.keys for group in groups for number, finding in group.findings})
+    return found
+
+
+def places_of(survey: Survey, query: str, problems: Mapping[str, Sequence[str]]) -> tuple[Any, list[int]]:
     """The parts of a filter, and the places of its pictures."""
     parts = picture_filter.parse(query or "")
     return parts, survey.index.matching(parts, problems)

@@ -1,13 +1,14 @@
-"""Filters of pictures: `word:aoi, tag:blue hair, -tag:smile, problem:2, text`; all parts must hold. With counts."""
+"""Filters of pictures: `word:aoi, tag:blue hair, -tag:smile, problem:near_double, text`; all must hold. With counts."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Literal
 
-from lib_pivotal.data.captions import split_tags
+from lib_pivotal.data.captions import single_tags
 from lib_pivotal.data.records import Picture
 from lib_pivotal.data.tags import same_tag
 
@@ -15,6 +16,7 @@ Kind = Literal["word", "tag", "problem", "text"]
 NO_WORD = "none"
 """`word:none`: pictures without any word."""
 FACET_TAGS = 24
+NO_PROBLEMS: Mapping[str, Sequence[str]] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,7 @@ class TagIndex:
 
 
 def _tags(text: str) -> list[str]:
-    return [tag for tag in split_tags(text.replace("|||", ",")) if same_tag(tag)]
+    return [tag for tag in single_tags(text.replace("|||", ",")) if same_tag(tag)]
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,7 @@ class Facets:
 
     words: Mapping[str, int]
     tags: Mapping[str, int]
-    problems: Mapping[int, int]
+    problems: Mapping[str, int]
 
 
 class PictureIndex:
@@ -88,15 +90,15 @@ class PictureIndex:
             for word in words or (NO_WORD,):
                 self._words.setdefault(word, set()).add(tags.places[key])
 
-    def matching(self, parts: Sequence[Part], problems: Sequence[Sequence[str]] = ()) -> list[int]:
-        """Places of the pictures for which all parts hold; `problems` are keys, problem 1 first."""
+    def matching(self, parts: Sequence[Part], problems: Mapping[str, Sequence[str]] = NO_PROBLEMS) -> list[int]:
+        """Places of the pictures for which all parts hold; `problems` are keys by name (a kind, or a number)."""
         found = set(range(len(self._tags.keys)))
         for part in parts:
             mine = self._of(part, found, problems)
             found = found - mine if part.without else found & mine
         return sorted(found)
 
-    def facets(self, places: Sequence[int], problems: Sequence[Sequence[str]] = ()) -> Facets:
+    def facets(self, places: Sequence[int], problems: Mapping[str, Sequence[str]] = NO_PROBLEMS) -> Facets:
         """Counts among these pictures; of tags the most frequent that not all of them have, words left out."""
         chosen = set(places)
         words = {word: len(chosen & mine) for word, mine in self._words.items()}
@@ -109,17 +111,16 @@ class PictureIndex:
             if count < len(places) and form not in self._words
         }
         tags = dict(list(telling.items())[:FACET_TAGS])
-        seen = {number: len(chosen & self._known(keys)) for number, keys in enumerate(problems, 1) if keys}
+        seen = {name: len(chosen & self._known(keys)) for name, keys in problems.items() if keys}
         return Facets(words, tags, seen)
 
-    def _of(self, part: Part, among: set[int], problems: Sequence[Sequence[str]]) -> set[int]:
+    def _of(self, part: Part, among: set[int], problems: Mapping[str, Sequence[str]]) -> set[int]:
         if part.kind == "word":
             return self._words.get(part.value, set())
         if part.kind == "tag":
             return self._tags.by_form.get(same_tag(part.value), set())
         if part.kind == "problem":
-            number = int(part.value) if part.value.isdigit() else 0
-            return self._known(problems[number - 1]) if 0 < number <= len(problems) else set()
+            return self._known(problems.get(part.value, ()))
         return {place for place in among if part.value in self._tags.texts[place]}
 
     def _known(self, keys: Sequence[str]) -> set[int]:

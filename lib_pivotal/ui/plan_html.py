@@ -12,6 +12,8 @@ from lib_pivotal.ui.caption_html import CaptionHtml
 
 RECTANGLE_PX = 46
 """The longest side of a size as it is drawn."""
+TALL = 6
+"""From more words on, the other charts stand one above the other beside their bars."""
 MOST_SIZES = 18
 BIN_TOKENS = 15
 
@@ -19,7 +21,8 @@ BIN_TOKENS = 15
 def plan_html(plan: Plan, *, max_tokens: int) -> str:
     """The whole section."""
     parts = [_draws(plan), _sizes(plan), _tokens(plan, limit=max_tokens or CHUNK)]
-    return f'{_line(plan)}<div class="pivotal-plan">{"".join(parts)}</div>'
+    tall = " tall" if len(plan.words) > TALL else ""
+    return f'{_line(plan)}<div class="pivotal-plan{tall}">{"".join(parts)}</div>'
 
 
 def _line(plan: Plan) -> str:
@@ -48,7 +51,7 @@ def _draws(plan: Plan) -> str:
         else ""
     )
     title = "How often each word is drawn in the whole run, on average"
-    return f'<div class="draws"><h4 title="{title}">Draws of each word</h4><div>{rows}{advised}</div></div>'
+    return f'<div class="draws"><h4 title="{title}">Draws of each word</h4><div>{advised}{rows}</div></div>'
 
 
 def _draws_row(word: WordPlan, top: float, colour: str) -> str:

@@ -11,6 +11,7 @@ import gradio as gr
 from lib_pivotal.config import Run
 from lib_pivotal.errors import DataError, PivotalError
 from lib_pivotal.later import later
+from lib_pivotal.ui.changes_panel import CHANGES_PARTS, Changes, changes_outputs, with_change
 from lib_pivotal.ui.page import Page, answer, error_html, quiet, unchanged
 
 if TYPE_CHECKING:
@@ -53,19 +54,28 @@ def bind_tags_panel(page: Page) -> None:
     outputs = [*(parts[name] for name in TAGS_PARTS), page.answered("tags_show")]
     quiet(parts["tags_show"].click, show, inputs, outputs)
 
-    def move(asked: str, view: str, *values: Any) -> list[Any]:
-        run = page.read(values)[0]
+    def move(asked: str, changes: Changes, view: str, *values: Any) -> list[Any]:
+        before = page.read(values)[0]
         try:
-            run = moved(page, run, json.loads(asked or "{}"))
+            wanted = json.loads(asked or "{}")
+            run = moved(page, before, wanted)
         except PivotalError as error:
-            return [unchanged(), unchanged(), unchanged(), error_html(error), answer()]
-        rows = page.desk.rows(run)
-        table = words_html.words_table(rows, page.desk.draws(run))
-        return [words_html.words_json(run.words), table, *tags_outputs(page, run, view), answer()]
+            return [*(unchanged() for _ in outputs[:-2]), error_html(error), answer()]
+        kept = with_change(changes, move_label(wanted), before, run)
+        table = words_html.words_table(page.desk.rows(run), page.desk.draws(run))
+        words = [words_html.words_json(run.words), table]
+        return [*words, *changes_outputs(kept), *tags_outputs(page, run, view), answer()]
 
-    outputs = [form["words"], parts["words_table"], *outputs[:-1], page.answered("tags_move")]
-    event = quiet(parts["tags_move_now"].click, move, [parts["tags_move"], *inputs], outputs)
+    names = ("words_table", *CHANGES_PARTS, *TAGS_PARTS)
+    outputs = [form["words"], *(parts[name] for name in names), page.answered("tags_move")]
+    event = quiet(parts["tags_move_now"].click, move, [parts["tags_move"], parts["changes"], *inputs], outputs)
     event.then(fn=None, _js=AFTER_MOVE_JS, queue=False)
+
+
+def move_label(asked: dict[str, Any]) -> str:
+    """What a move is called where it can be taken back."""
+    what = {"kept": "kept", "absorbed": "absorbed", "init": "begins it", "rule": "as the rule says"}
+    return f"{asked.get('word')}: {asked.get('tag')} {what.get(str(asked.get('to')), '')}".strip()
 
 
 def moved(page: Page, run: Run, asked: dict[str, Any]) -> Run:
@@ -83,7 +93,7 @@ def moved(page: Page, run: Run, asked: dict[str, Any]) -> Run:
         if word.name != name
         else tag_moves.as_the_rule_says(word, tag)
         if to == "rule"
-        else tag_moves.moved(word, tag, fate)
+        else tag_moves.moved(word, tag, fate, count=page.desk.tokens)
         for word in run.words
     )
     return replace(run, words=words)

@@ -13,6 +13,7 @@ from lib_pivotal.errors import Fault, PivotalError
 from lib_pivotal.importing.reading import SUFFIXES
 from lib_pivotal.later import later
 from lib_pivotal.runs.presets import PRESETS, load_preset, save_preset
+from lib_pivotal.ui.changes_panel import follow
 from lib_pivotal.ui.data_panel import DATA_PARTS, data_outputs
 from lib_pivotal.ui.form import GROUPS
 from lib_pivotal.ui.page import (
@@ -104,6 +105,7 @@ def bind_train_panel(page: Page) -> None:
 
     def check(*values: Any) -> list[Any]:
         run, faults = page.read(values)
+        follow(page, run)
         return [*check_outputs(page, run, faults), *plan_outputs(page, run), answer()]
 
     checked = [*shown, *(parts[name] for name in PLAN_PARTS), page.answered("check")]

@@ -19,7 +19,7 @@ import logging
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from modules import extra_networks, sd_hijack, sd_hijack_clip, sd_hijack_open_clip, sd_models, shared
+from modules import extra_networks, sd_hijack, sd_hijack_clip, sd_hijack_open_clip, sd_hijack_xlmr, sd_models, shared
 from modules.textual_inversion import textual_inversion
 
 from lib_pivotal.webui import catalog, compat, freshness, loading, prompting, settings, tags
@@ -244,7 +244,10 @@ def model_widths() -> tuple[int, ...]:
     if encoder not in resolver.widths:
         embedders = getattr(encoder, "embedders", None)
         towers = [encoder] if embedders is None else list(embedders)
-        asked = [tower for tower in towers if isinstance(tower, sd_hijack_clip.FrozenCLIPEmbedderWithCustomWordsBase)]
+        kind = sd_hijack_clip.FrozenCLIPEmbedderWithCustomWordsBase
+        without = sd_hijack_xlmr.FrozenXLMREmbedderWithCustomWords
+        # AltDiffusion's counts as a kind of CLIP's, but its vectors do not go through what splices words in
+        asked = [tower for tower in towers if isinstance(tower, kind) and not isinstance(tower, without)]
         resolver.widths[encoder] = tuple(int(tower.encode_embedding_init_text(",", 1).shape[1]) for tower in asked)
     return resolver.widths[encoder]
 

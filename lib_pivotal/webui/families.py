@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from modules import sd_hijack_clip, sd_hijack_open_clip
+from modules import sd_hijack_clip, sd_hijack_open_clip, sd_hijack_xlmr
 
 from lib_pivotal.bundle.safetensors_file import read_header
 from lib_pivotal.errors import BundleError, HostError
@@ -23,6 +23,16 @@ _KNOWN_TOWERS = (
     sd_hijack_open_clip.FrozenOpenCLIPEmbedderWithCustomWords,
     sd_hijack_open_clip.FrozenOpenCLIPEmbedder2WithCustomWords,
 )
+
+
+_BARE_TOWERS = ("FrozenCLIPEmbedder", "FrozenOpenCLIPEmbedder", "BertSeriesModelWithTransformation")
+
+
+def is_taken_apart(model: Any) -> bool:
+    """Whether the text encoder is not as the web UI uses it: it unwraps it before it reads another file into the model,
+    and leaves it so where the file cannot be read (sd_models.py:943, `reload_model_weights`)."""
+    encoder = getattr(model, "cond_stage_model", None)
+    return encoder is None or type(encoder).__name__ in _BARE_TOWERS
 
 
 def family_of(model: Any) -> Literal["sd1", "sd2", "sdxl"]:
@@ -87,6 +97,9 @@ def check_kind(model: Any) -> None:
     sdxl = getattr(model, "is_sdxl", False)
     if sdxl and len(towers) == 1:
         raise HostError(f"{name} is SDXL's refiner, which only finishes pictures. Choose the base checkpoint to train.")
+    if isinstance(towers[0], sd_hijack_xlmr.FrozenXLMREmbedderWithCustomWords):  # a kind of CLIP's for the web UI
+        kind = "an AltDiffusion checkpoint, whose text encoder (XLM-RoBERTa) this version does not train"
+        raise HostError(f"{name} is {kind}. {instead}")
     if len(towers) != (2 if sdxl else 1) or not isinstance(towers[0], _KNOWN_TOWERS):
         kinds = ", ".join(type(getattr(tower, "wrapped", tower)).__name__ for tower in towers)
         raise HostError(f"{name} has a text encoder that this version does not train ({kinds}). {instead}")

@@ -14,7 +14,7 @@ from PIL import Image
 from sgm.models.autoencoder import AutoencoderKL
 from torch import Tensor, nn
 
-from lib_pivotal.borrowing import Parking, widened
+from lib_pivotal.borrowing import widened
 from lib_pivotal.bundle.layer_names import UnetShape, diffusers_path, kohya_name
 from lib_pivotal.errors import HostError
 from lib_pivotal.hosting import all_finite, check_clip_skip, is_adaptable, pictures_at_once, weights_fingerprint
@@ -30,7 +30,7 @@ from lib_pivotal.ports import (
 )
 from lib_pivotal.training.schedule import rescale_zero_terminal_snr
 from lib_pivotal.webui.families import family_of, is_inpainting, markers, predicts_v, text_towers
-from lib_pivotal.webui.session import Borrowing, attribute
+from lib_pivotal.webui.session import Borrowing, attribute, summon
 from lib_pivotal.webui.text import WebUITextEncoder, make_embedding, registered, transformer_blocks
 
 SAMPLER = "Euler"
@@ -80,13 +80,15 @@ def _vector(model: Any, conditioning: Conditioning) -> Tensor:
 class WebUICodec:
     """`first_stage_model` as `ports.ImageCodec`."""
 
-    def __init__(self, model: Callable[[], Any], parking: Parking) -> None:
-        self._model = model
-        self._parking = parking
+    def __init__(self, borrowing: Borrowing) -> None:
+        self._borrowing = borrowing
+
+    def _model(self) -> Any:
+        return self._borrowing.model
 
     def placed(self) -> AbstractContextManager[None]:
         """See `ports.ImageCodec`."""
-        return self._parking.here()
+        return self._borrowing.autoencoder_here()
 
     @functools.cached_property
     def fingerprint(self) -> str:
@@ -130,8 +132,7 @@ def _posterior(model: Any, pixels: Tensor) -> Any:
     if family_of(model) != "sdxl":
         return model.encode_first_stage(pixels)
     stage = model.first_stage_model
-    for hook in stage._forward_pre_hooks.values():  # --medvram: `encode` would have moved it, too
-        hook(stage, ())
+    summon(stage)  # --medvram: `encode` would have moved it, too
     with torch.autocast("cuda", enabled=not model.disable_first_stage_autocast):
         return AutoencoderKL.encode(stage, pixels)
 
@@ -143,7 +144,7 @@ class WebUIHost:
         self._borrowing = Borrowing(shared.sd_model)
         self.text = WebUITextEncoder(self._loaded)
         self.denoiser = WebUIDenoiser(self._loaded)
-        self.codec = WebUICodec(self._loaded, self._borrowing.parking)
+        self.codec = WebUICodec(self._borrowing)
 
     def _loaded(self) -> Any:
         return self._borrowing.model

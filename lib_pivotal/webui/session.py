@@ -23,7 +23,7 @@ from modules import devices, lowvram, sd_hijack, sd_hijack_optimizations, sd_mod
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from lib_pivotal.borrowing import Parking, flags_restored, frozen, widened
+from lib_pivotal.borrowing import Parking, flags_restored, frozen, types_restored, widened
 from lib_pivotal.errors import HostError
 from lib_pivotal.ports import ModelInfo, SessionRequest
 from lib_pivotal.webui import compat, families
@@ -42,8 +42,13 @@ def check_trainable(model: Any) -> None:
     Raises:
         HostError: the reason and the remedy.
     """
-    if model is None or not hasattr(model, "cond_stage_model"):
+    if model is None:
         raise HostError("no checkpoint is loaded. Choose one above, and wait until it is there.")
+    if families.is_taken_apart(model):
+        raise HostError(
+            "the web UI is loading a checkpoint, or has failed to. Wait; if nothing changes, choose another checkpoint "
+            "above, and then the one that you want."
+        )
     families.check_kind(model)
     if shared.cmd_opts.lowvram:
         raise HostError("--lowvram keeps only pieces of the U-Net on the GPU. Start the web UI with --medvram instead.")
@@ -76,6 +81,7 @@ class Borrowing:
         self._split: dict[nn.Module, SplitAttention] = {}
         self.parking = Parking()
         """Of the autoencoder."""
+        self._autoencoder_users = 0
         self.memory_line = ""
 
     @property
@@ -121,10 +127,10 @@ class Borrowing:
             self._enter()
 
     def is_loaded(self) -> bool:
-        """Whether the checkpoint of the run is the one that is loaded now (also in another object)."""
+        """Whether the checkpoint of the run is the one that is loaded now (also in another object), and whole."""
         model = shared.sd_model
         info = getattr(model, "sd_checkpoint_info", None)
-        return info is not None and info.filename == self._checkpoint.filename
+        return info is not None and info.filename == self._checkpoint.filename and not families.is_taken_apart(model)
 
     @contextmanager
     def generating(self) -> Iterator[None]:
@@ -139,6 +145,25 @@ class Borrowing:
                 if hasattr(shared.state, name):  # the last one came with 1.9
                     stack.enter_context(attribute(shared.state, name, False))
             yield
+
+    @contextmanager
+    def autoencoder_here(self) -> Iterator[None]:
+        """Inside, the autoencoder is on its device; after it, off it again as far as a run wants that. May be nested.
+
+        Under --medvram it comes by its own hook, and the web UI would leave it there until something else is needed.
+        """
+        model, outermost = self.model, self._autoencoder_users == 0
+        hooked = outermost and lowvram.is_enabled(model)
+        self._autoencoder_users += 1
+        try:
+            with self.parking.here():
+                if hooked:
+                    summon(model.first_stage_model)
+                yield
+        finally:
+            self._autoencoder_users -= 1
+            if hooked:
+                lowvram.send_everything_to_cpu()
 
     def _enter(self) -> None:
         request = self._request
@@ -159,6 +184,8 @@ class Borrowing:
             stack.enter_context(_without_own_checkpointing(unet))
             stack.enter_context(flags_restored(model))
             stack.enter_context(frozen(model))
+            # --upcast-sampling widens modules of the U-Net as they are used (sd_hijack_unet.py:131-132)
+            stack.enter_context(types_restored(model))
             model.eval()
             if lowvram.is_enabled(model):
                 stack.enter_context(_placed(model))
@@ -186,6 +213,12 @@ class Borrowing:
             return ""
         after, before = _allocated_bytes(), self._bytes_before
         return f"GPU memory back to {after / MIB:.0f} MiB (before the run: {before / MIB:.0f} MiB)"
+
+
+def summon(module: nn.Module) -> None:
+    """What --medvram's hooks do before the module is called: it comes to its device (lowvram.py:49)."""
+    for hook in module._forward_pre_hooks.values():
+        hook(module, ())
 
 
 def restore_merged(model: Any) -> None:

@@ -17,7 +17,7 @@ from lib_pivotal.config import DataConfig, Run
 from lib_pivotal.errors import HostError
 from lib_pivotal.later import later
 from lib_pivotal.prompts import COMMA_BACKTRACK, IdsAsTokenizer, PromptReading, PromptRules, RememberingTokenizer
-from lib_pivotal.webui import bundles, catalog, compat, freshness, settings
+from lib_pivotal.webui import bundles, catalog, compat, families, freshness, settings
 
 if TYPE_CHECKING:
     from lib_pivotal.bundle.format import Problem
@@ -166,7 +166,10 @@ class WebUIStudio:
             raise HostError(f"the checkpoint {title} is not listed any more. Put the file back, and refresh the list.")
         with call_queue.queue_lock:
             shared.opts.set("sd_model_checkpoint", info.title, run_callbacks=False)
-            sd_models.reload_model_weights(info=info)
+            # a model that a failed load left taken apart counts as loaded for the web UI, which would do nothing
+            model = compat.loaded_model()
+            apart = model is not None and families.is_taken_apart(model)
+            sd_models.reload_model_weights(info=info, **({"forced_reload": True} if apart else {}))
 
     def farewell(self) -> str:
         """GPU memory before and after."""

@@ -38,6 +38,9 @@ def test_read_captions(tmp_path: Path, data: bytes, text: str) -> None:
     [
         ("a, b, c".encode("utf-16-le"), "a, b, c", ""),
         ("a, b, c".encode("utf-16-be"), "a, b, c", ""),
+        ("日本, 1girl, 女の子".encode("utf-16-le"), "日本, 1girl, 女の子", ""),
+        ("日本, 1girl, 女の子".encode("utf-16-be"), "日本, 1girl, 女の子", ""),
+        (b"a\0b, c", "ab, c", ""),
         ("\ufeffa, b".encode("utf-16-be"), "a, b", ""),
         ("女の子, ぼうし".encode("cp932"), "女の子, ぼうし", "Shift-JIS"),
         ("少女".encode("cp932"), "少女", "Shift-JIS"),

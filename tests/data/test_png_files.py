@@ -27,10 +27,11 @@ def noisy(mode: str = "RGB", size: tuple[int, int] = (37, 53)) -> Image.Image:
     return Image.fromarray(rng.integers(0, 256, (size[1], size[0], 4), dtype=np.uint8), "RGBA").convert(mode)
 
 
-@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "LA", "P", "1", "I"])
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "LA", "P", "1", "I;16"])
 @pytest.mark.parametrize("rows", [1, 15, 52, 53])
 def test_first_rows_are_those_of_the_whole(mode: str, rows: int) -> None:
-    data = saved(noisy("L").convert("I") if mode == "I" else noisy(mode))
+    deep = Image.fromarray(np.arange(37 * 53, dtype=np.uint16).reshape(53, 37) * 33)
+    data = saved(deep if mode == "I;16" else noisy(mode))
     cut = first_rows(data, rows)
     assert cut is not None
     with Image.open(io.BytesIO(data)) as whole, Image.open(io.BytesIO(cut)) as first:

@@ -125,6 +125,7 @@ def test_pruning_again_changes_nothing_and_words_stay(captions: list[str], mode:
     wording = Wording(_pictures(*captions), [use], rules)
     once = wording.captions()
     assert [wording.pruned(picture) for picture in once] == list(once)
+    assert Wording(once, [use], rules).captions() == once  # written to files and scanned again
     for before, after in zip(captions, once, strict=True):
         assert split_tags(before).count("aoi") == split_tags(after.caption).count("aoi")
 
@@ -190,3 +191,17 @@ def test_what_is_made_once_is_made_again_for_other_inputs() -> None:
     assert [wording.once("a", key, make) for key in (1, 1, 2, 2, 1)] == [1, 1, 2, 2, 3]
     revised = wording.revised([WordUse("aoi", prune=True)])
     assert revised is not None and revised.once("a", 1, make) == 4
+
+
+def test_a_character_who_is_half_the_time_in_a_style_or_in_company_is_no_style() -> None:
+    people = ("aoi", "hana", "kaze", "umi", "sora")
+    captions = []
+    for place, name in enumerate(people):
+        captions += [f"{name}, 1girl"] * 4 + [f"{name}, ink, 1girl"] * 3
+        captions += [f"{name}, {people[place - 1]}, 2girls"] * 2  # beside two others, with those of the next one
+    uses = [WordUse(name, prune=True) for name in ("ink", *people)]
+    words = Wording(_pictures(*captions, "ink, sky", "ink, sea"), uses, TagRules()).words
+    assert {name for name, word in words.items() if word.style} == {"ink"}
+    mine = [caption for caption in captions if "aoi" in caption]
+    others = [caption for caption in mine if any(name in caption for name in ("ink", *people[1:]))]
+    assert len(others) > 0.5 * len(mine), "else the case says nothing"

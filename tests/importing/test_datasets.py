@@ -88,14 +88,24 @@ def test_onetrainers_concepts_and_epochs(folders: Path, inside: bool) -> None:
     concepts = [
         {"path": "red", "enabled": True, "balancing": 2.5, "text": {"enable_tag_shuffling": True}, "image": {}},
         {
-            "path": "blue", "enabled": True, "balancing": 9, "balancing_strategy": "SAMPLES", "loss_weight": 0.5,
-            "text": {}, "image": {"enable_random_hue": True},
+            "path": "blue",
+            "enabled": True,
+            "balancing": 9,
+            "balancing_strategy": "SAMPLES",
+            "loss_weight": 0.5,
+            "text": {},
+            "image": {"enable_random_hue": True},
         },
     ]
     word = {"placeholder": "aoi", "token_count": 2, "train": True, "stop_training_after": 2}
     plain = {
-        "training_method": "LORA", "model_type": "STABLE_DIFFUSION_15", "batch_size": 2, "epochs": 10,
-        "gradient_accumulation_steps": 2, "save_every": 3, "save_every_unit": "EPOCH",
+        "training_method": "LORA",
+        "model_type": "STABLE_DIFFUSION_15",
+        "batch_size": 2,
+        "epochs": 10,
+        "gradient_accumulation_steps": 2,
+        "save_every": 3,
+        "save_every_unit": "EPOCH",
         "additional_embeddings": [{**word, "stop_training_after_unit": "EPOCH"}],
     }
     if inside:

@@ -25,7 +25,7 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,8 @@ from tests.live.situations import Situation
 ROOT = Path(__file__).resolve().parents[2]
 WEIGHTS = ROOT / "examples" / "avatars" / "weights"
 FAMILIES = ("sd1", "sd2", "sdxl")
+FOREIGN_NAMES = ("sd3", "xlmr")
+"""Of `TinyCheckpoints`: SD3 and AltDiffusion."""
 TEXT_CONFIG = "pivotal.text_model"
 """The checkpoint's metadata with the text model's config.json: heads and the like are not to be seen in the weights."""
 
@@ -309,9 +311,13 @@ def stock(stock_webui: WebUI, family: Family, material: Material) -> Situation:
 
 
 class TinyCheckpoints:
-    """Random checkpoints of other families (`tiny_families.py`), each made once a session when first asked for."""
+    """Random checkpoints of other families (`tiny_families.py`) and of kinds that are refused (`tiny_foreign.py`).
+
+    Each is made once a session, when first asked for.
+    """
 
     SCRIPT = Path(__file__).with_name("tiny_families.py")
+    FOREIGN = Path(__file__).with_name("tiny_foreign.py")
 
     def __init__(self, installation: Installation, folder: Path) -> None:
         from lib_pivotal.standalone.tokenizer import write_tokenizer
@@ -321,6 +327,8 @@ class TinyCheckpoints:
         self._clip = self._models / "clip"
         self._clip.mkdir(parents=True)
         write_tokenizer(self._clip)
+        self.hub = folder / "hub"
+        """A cache of the hub's, for `$HUGGINGFACE_HUB_CACHE`: tokenizers of `FOREIGN_NAMES`."""
 
     def path(self, name: str) -> Path:
         """The checkpoint's file, with its .yaml beside it; `name` as in `tiny_families.configurations`."""
@@ -328,11 +336,13 @@ class TinyCheckpoints:
         return self._models / f"{name}.safetensors"
 
     def lay_out(self, data: Path, *names: str) -> None:
-        """For `prepare`: checkpoints, and an extension that makes their architectures known to open_clip."""
+        """For `prepare`: checkpoints, and an extension that makes their architectures known to the web UI."""
         self._make(*names)
         scripts = data / "extensions" / "zz-tiny" / "scripts"
         scripts.mkdir(parents=True)
         shutil.copyfile(self.SCRIPT, scripts / self.SCRIPT.name)
+        if set(names) & set(FOREIGN_NAMES):
+            shutil.copyfile(self.FOREIGN, scripts / self.FOREIGN.name)
         for name in names:
             for file in self._models.glob(f"{name}.*"):
                 target = data / "models" / "Stable-diffusion" / file.name
@@ -348,7 +358,14 @@ class TinyCheckpoints:
         if not missing:
             return
         where = (self._installation.folder, self._models, self._clip)
-        command = [str(self._installation.python), str(self.SCRIPT), *map(str, where), *missing]
+        foreign = [name for name in missing if name in FOREIGN_NAMES]
+        if known := [name for name in missing if name not in foreign]:
+            self._run(self.SCRIPT, *where, *known)
+        if foreign:
+            self._run(self.FOREIGN, *where, self.hub, *foreign)
+
+    def _run(self, *arguments: str | Path) -> None:
+        command = [str(self._installation.python), *map(str, arguments)]
         environment = {key: value for key, value in os.environ.items() if key not in UNWANTED} | ENVIRONMENT
         done = subprocess.run(command, env=environment, capture_output=True, text=True)
         if done.returncode:
@@ -371,11 +388,13 @@ def running(
     prepare: Callable[[Path], None] = lambda data: None,
     arguments: Sequence[str] = (),
     half: bool = False,
+    variables: Mapping[str, str] | None = None,
 ) -> Iterator[WebUI]:
     """Start the web UI on `data`, wait until it is ready, end it; with the page (gradio) or only the API.
 
     `prepare` may put more into `data` before the start; `arguments` are added to the command line;
-    `half` leaves the weights in half precision, which not every version of torch can do on a CPU.
+    `half` leaves the weights in half precision, which not every version of torch can do on a CPU; `variables` are
+    added to the environment.
     """
     lay_out_data(data, checkpoint)
     prepare(data)
@@ -397,6 +416,7 @@ def running(
     ]
     environment = {key: value for key, value in os.environ.items() if key not in UNWANTED} | ENVIRONMENT
     environment.setdefault("OMP_NUM_THREADS", "1")
+    environment |= variables or {}
     # its own folder as working folder: elsewhere gradio would refuse to serve its scripts and styles
     with log.open("wb") as output:
         process = subprocess.Popen(

@@ -154,8 +154,9 @@ def test_words_without_the_network_on_another_checkpoint(s: Situation) -> None:
 
 def test_more_than_one_model_in_memory(s: Situation) -> None:
     """B21: a model that is kept is taken up again without a new look at the embeddings; widths are asked anew."""
+    use(s, "sd2")
     with s.options({"sd_checkpoints_limit": 2}):
-        use(s, "sd2")
+        # SDXL has to be the one that is loaded last: that is when the web UI notes what it expects of embeddings
         name, towers = s.fresh(), vectors("sdxl", 6)
         file = bundle(s, name, towers)
         use(s, "sdxl")

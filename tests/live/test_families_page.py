@@ -16,6 +16,13 @@ sync_api = pytest.importorskip("playwright.sync_api", reason="pip install playwr
 
 pytestmark = [pytest.mark.webui, pytest.mark.slow]
 
+REFUSED = {
+    "refiner": "Choose the base checkpoint to train",
+    "sd3": "sd3 is an SD3 checkpoint, which this version does not train",
+    "xlmr": "xlmr is an AltDiffusion checkpoint",
+}
+"""Checkpoint -> part of the sentence that the page shows for it."""
+
 SIZES = {"sd1": 512, "sd2v": 768, "sdxl": 1024}
 """Checkpoint -> what a scan of large pictures proposes."""
 
@@ -25,10 +32,11 @@ def webui(
     installation: Installation, tiny_checkpoints: TinyCheckpoints, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[WebUI]:
     def prepare(data: Path) -> None:
-        tiny_checkpoints.lay_out(data, *SIZES, "refiner")
+        tiny_checkpoints.lay_out(data, *SIZES, *REFUSED)
 
     data, first = tmp_path_factory.mktemp("families_page"), tiny_checkpoints.path("sd1")
-    with running(installation, first, data, linked=True, page=True, prepare=prepare) as found:
+    variables = {"HUGGINGFACE_HUB_CACHE": str(tiny_checkpoints.hub)}
+    with running(installation, first, data, linked=True, page=True, prepare=prepare, variables=variables) as found:
         no_live_previews(found)
         yield found
 
@@ -80,8 +88,13 @@ def test_size_and_settings_follow_the_checkpoint(webui: WebUI, browser: Any, pic
         page.close()
 
 
-def test_a_checkpoint_that_cannot_be_trained_is_said_on_the_page(webui: WebUI, browser: Any, pictures: Path) -> None:
-    webui.use("refiner")
+@pytest.mark.parametrize("name", list(REFUSED))
+def test_a_checkpoint_that_cannot_be_trained_is_said_on_the_page(
+    webui: WebUI, browser: Any, pictures: Path, name: str
+) -> None:
+    webui.use(name)
+    runs = webui.data / "pivotal_runs"
+    made = sorted(runs.rglob("*"))
     visitor = Visitor(browser, webui.url)
     page = visitor.page
     visitor.open_tab("Data")
@@ -91,9 +104,10 @@ def test_a_checkpoint_that_cannot_be_trained_is_said_on_the_page(webui: WebUI, b
     visitor.open_tab("Train")
     page.wait_for_timeout(1500)
     page.click("#pivotal_train")
-    page.get_by_text("Choose the base checkpoint to train").first.wait_for(timeout=30_000)
-    visitor.shot("family_refiner")
+    page.get_by_text(REFUSED[name]).first.wait_for(timeout=30_000)
+    visitor.shot(f"family_{name}")
     assert not visitor.own_errors
+    assert sorted(runs.rglob("*")) == made, "nothing has started"
     page.close()
     webui.use("sd1")
     assert webui.txt2img("a face", steps=2).image.size == (64, 64)

@@ -62,10 +62,11 @@ def tag(row: Row) -> str:
     return f"<lora:bundle:{row.te:g}:{row.unet:g}>"
 
 
-def test_the_words_resolve_while_the_bundle_is_in_the_prompt(gallery):
+def test_the_words_resolve_while_the_bundle_is_in_the_prompt(gallery, material):
     with_tag = gallery.make(f"{tag(ROWS[0])} mirelle and quill-on").infotext
     without = gallery.make("mirelle and quill-on").infotext
-    assert 'TI hashes: "mirelle: bundle, quill-on: bundle"' in with_tag
+    each_encoder = ", ".join(["mirelle: bundle, quill-on: bundle"] * len(material.widths))
+    assert f'TI hashes: "{each_encoder}"' in with_tag, "the stock web UI writes SDXL's words once an encoder"
     assert 'Lora hashes: "bundle: ' in with_tag
     assert "TI hashes" not in without
 

@@ -296,8 +296,8 @@ def write(folder, name, config, markers):
     (folder / f"{name}.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create({"model": config})), encoding="utf-8")
 
 
-def main(webui, folder, clip_folder, *names):
-    """Write `NAME.safetensors` with its yaml for each of `names` (of `configurations`)."""
+def prepare(webui, clip_folder):
+    """Make the web UI's libraries importable and build small models, in this process."""
     for repository in ("stable-diffusion-stability-ai", "generative-models"):
         sys.path.insert(0, str(Path(webui) / "repositories" / repository))
     import pytorch_lightning
@@ -315,6 +315,11 @@ def main(webui, folder, clip_folder, *names):
     (Path(clip_folder) / "config.json").write_text(config.to_json_string(), encoding="utf-8")
     transformers.CLIPTextModel.from_pretrained = classmethod(lambda kind, folder: kind(config))
     add_architectures()
+
+
+def main(webui, folder, clip_folder, *names):
+    """Write `NAME.safetensors` with its yaml for each of `names` (of `configurations`)."""
+    prepare(webui, clip_folder)
     for name in names:
         write(Path(folder), name, *configurations(clip_folder)[name])
 

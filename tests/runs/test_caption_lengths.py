@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from lib_pivotal.config import Run, check_run
 from lib_pivotal.data.caption_chain import Moment
 from lib_pivotal.data.records import Dataset, Picture
 from lib_pivotal.data.tokens import TokenCounter
+from lib_pivotal.data.views import phrase
 from lib_pivotal.runs.plan import make_plan
 from lib_pivotal.standalone.tokenizer import clip_reading
 from lib_pivotal.training import assemble
@@ -89,3 +91,14 @@ def test_what_training_cuts_off_is_what_the_plan_says(shuffled: bool) -> None:
                 assert list(foretold.behind) == lost
     worst = max(plan.pictures, key=lambda one: one.tokens)
     assert all(f"`{tag}`" in finding.text for tag in worst.behind) and worst.behind
+
+
+def test_far_and_near_pictures_captions_keep_the_limit() -> None:
+    run, dataset = _run(max_tokens=20, shuffle_tags=False, scale_augmentation=True, crops=8), _dataset()
+    plan = make_plan(dataset, run, prompts=clip_reading())
+    ids = lambda text: list(clip_reading().token_ids(text))  # noqa: E731
+    chain = assemble.make_captions(run, {"aoi": "aoi"}, ids, dataset.pictures)
+    drawn = chain.draw(dataset.pictures[0], rng=random.Random(0), opening=partial(phrase, "far"))
+    assert drawn.startswith(("a far away aoi", "very small aoi"))
+    assert TokenCounter({"aoi": 6}, clip_reading())(drawn) <= 20 < plan.pictures[0].tokens
+    assert all(tag not in drawn for tag in plan.pictures[0].behind)

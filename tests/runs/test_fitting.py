@@ -35,6 +35,20 @@ def test_checkpointing_comes_first_then_the_batch(run):
     assert all(other.schedule.batch_size * other.schedule.accumulation == 4 for _, other in tried)
 
 
+def test_pictures_are_given_up_first_and_with_all_else_last(run):
+    drawing = replace(run, saving=replace(run.saving, preview_every_steps=10))
+
+    def need_with_pictures(other):
+        return max(need(other), 800 * MIB if other.saving.preview_every_steps else 0)
+
+    _, told = advice(drawing, 900 * MIB, need_with_pictures, 900 * MIB)
+    assert told.startswith("It fits with no pictures drawn while it trains: 0.9 GB")
+    _, told = advice(drawing, 900 * MIB, need_with_pictures, 820 * MIB)
+    assert told.startswith("It fits with gradient checkpointing (about")
+    _, told = advice(drawing, 900 * MIB, need_with_pictures, 520 * MIB)
+    assert "gradient checkpointing" in told and "no pictures drawn" in told
+
+
 @pytest.mark.parametrize(
     ("free", "told"),
     [(520, "gradient checkpointing (about"), (420, "a batch of 2 and 2 micro"), (350, "a batch of 1 and 4 micro")],

@@ -132,3 +132,24 @@ def test_mending_all() -> None:
     mend, labels = mended(run, lambda one: make_plan(data, one).at_least("warning"))
     assert len(labels) >= 4 and not make_plan(data, mend).at_least("warning")
     assert mended(mend, lambda one: make_plan(data, one).at_least("warning")) == (mend, [])
+
+
+def test_several_at_once_are_those_one_by_one() -> None:
+    run = run_of("aoi", "hana", "kaze")
+    each = [
+        Remedy("absorb", "", {"word": "aoi", "tags": ["hat"]}),
+        Remedy("remove_word", "", {"word": "kaze"}),
+        Remedy("absorb", "", {"word": "kaze", "tags": ["hat"]}),  # gone by then: passed over
+        Remedy("set", "", {"path": "data.upscale", "value": False}),
+    ]
+    together = Remedy("all", "", {"remedies": [remedy.as_dict() for remedy in each]})
+    by_one = run
+    for remedy in (each[0], each[1], each[3]):
+        by_one = apply_remedy(by_one, remedy)
+    assert apply_remedy(run, together) == by_one != run
+    with pytest.raises(DataError, match="another one of its kind"):
+        apply_remedy(run, Remedy("all", "", {"remedies": [together.as_dict()]}))
+    with pytest.raises(DataError, match="not those of a plan"):
+        apply_remedy(run, Remedy("all", "", {"remedies": 3}))
+    with pytest.raises(ConfigError, match="is no word of the run"):
+        apply_remedy(run, Remedy("all", "", {"remedies": [{"id": "absorb", "arguments": {"word": "unheard"}}]}))

@@ -54,6 +54,12 @@ def test_a_beginning_stands_before_the_random_rows_and_brings_its_vectors() -> N
     assert empty.init_text == "horns" and empty.vectors == 4
 
 
+def test_a_beginning_brings_as_many_vectors_as_the_tokenizer_says() -> None:
+    word = WordConfig("aoi", init_text="red hair, *[0.1,2]", vectors=4, prune=True)
+    assert moved(word, _tag(word, "horns"), "init", count=lambda tag: 3 * (tag == "horns")).vectors == 7
+    assert moved(word, _tag(word, "horns"), "init", count=lambda tag: 99).vectors == 75
+
+
 def test_a_tag_moved_by_hand_goes_back_to_the_rule() -> None:
     word = WordConfig("aoi", prune=True, absorb=("Hat",), keep=("red_hair",))
     assert as_the_rule_says(word, _tag(word, "hat")).absorb == ()

@@ -1,9 +1,13 @@
 """Settings into parts."""
 
+import random
+from pathlib import Path
+
 import pytest
 import torch
 
 from lib_pivotal.config import run_from_dict
+from lib_pivotal.data.records import Picture
 from lib_pivotal.training import assemble
 from lib_pivotal.training.objective import Huber, MinSNR
 
@@ -84,3 +88,21 @@ def test_rates_of_both_phases():
 def test_arithmetic(precision, weights, expected):
     memory = run_with(memory={"precision": precision}).memory
     assert assemble.autocast_dtype(memory, torch.nn.Linear(2, 2).to(weights)) is expected
+
+
+def test_captions_of_class_pictures_have_the_runs_lists_and_brackets():
+    run = run_from_dict(
+        {
+            "words": [{"name": "aoi"}],
+            "data": {
+                "wildcards": True,
+                "emphasis": False,
+                "shuffle_tags": False,
+                "word_lists": ["place = park"],
+                "prefix": "aoi",
+            },
+        }
+    )
+    captions = assemble.make_class_captions(run)
+    picture = Picture("a.png", Path("a.png"), "1girl, saber (fate), __place__", 64, 64, "")
+    assert captions.draw(picture, rng=random.Random(0)) == r"1girl, saber \(fate\), park"

@@ -1,5 +1,6 @@
 """The counted memory of a run against what torch's allocator hands out in its real steps, for every family."""
 
+import contextlib
 import gc
 import hashlib
 from dataclasses import replace
@@ -8,6 +9,7 @@ import pytest
 import torch
 from torch.profiler import ProfilerActivity, profile
 
+from lib_pivotal.borrowing import Parking
 from lib_pivotal.config import run_from_dict
 from lib_pivotal.standalone.model import StandaloneHost
 from lib_pivotal.training import assemble
@@ -177,6 +179,39 @@ def test_checkpointing_needs_less(two_words_folder):
     assert passing(checkpointed) < 0.6 * passing(plain)
 
 
+class FarAway(Parking):
+    """Being away is being of another type, since a CPU has no other device to move to."""
+
+    @contextlib.contextmanager
+    def away(self, model):
+        self.model = model.to(torch.float64)
+        try:
+            yield
+        finally:
+            model.to(torch.float32)
+
+    @contextlib.contextmanager
+    def here(self):
+        first, self._users = self._users == 0, self._users + 1
+        try:
+            yield self.model.to(torch.float32) if first else None
+        finally:
+            self._users -= 1
+            if first:
+                self.model.to(torch.float64)
+
+
+def test_an_autoencoder_that_comes_for_the_count_keeps_its_numbers(two_words_folder):
+    """On a GPU it is away during a session: it must not be moved while tensors have no numbers."""
+    host, run = make_host("sd1"), make_run(two_words_folder)
+    host.codec.parking = FarAway()
+    run = replace(run, saving=replace(run.saving, preview_every_steps=1))
+    before = weights(host)
+    count = count_memory(run, host, prepare_pictures(run))
+    assert weights(host) == before
+    assert passing(count.moment("encoding pictures")) > 0 < passing(count.moment("drawing pictures"))
+
+
 def test_previews_and_class_pictures_count(two_words_folder):
     host, run = make_host("sd1"), make_run(two_words_folder)
     run = replace(run, saving=replace(run.saving, preview_every_steps=1))
@@ -189,6 +224,21 @@ def test_previews_and_class_pictures_count(two_words_folder):
     assert "aside" not in count_memory(run, host, prepare_pictures(run), as_gpu=True).moment("drawing pictures").parts
     assert count.largest.total_bytes == count.total_bytes == max(moment.total_bytes for moment in count.moments)
     assert all(set(moment.parts) <= set(PARTS) and "vae" in moment.parts for moment in count.moments)
+
+
+def test_sdxls_autoencoder_in_half_precision_is_counted_as_overflowing(two_words_folder):
+    """Encoding and drawing once more in fp32, beside its weights in both types."""
+    run = make_run(two_words_folder)
+    run = replace(run, saving=replace(run.saving, preview_every_steps=1))
+    host = make_host("sdxl", torch.float16)
+    halved = count_memory(run, host, prepare_pictures(run), as_gpu=True)
+    host.codec.vae.float()
+    full = count_memory(run, host, prepare_pictures(run), as_gpu=True)
+    for name in ("encoding pictures", "drawing pictures"):
+        again, plain = halved.moment(name).parts, full.moment(name).parts
+        assert again["vae"] == plain["vae"] / 2
+        expected = plain["working"] + again["vae"]
+        assert again["working"] == pytest.approx(expected, rel=0.1), "twice half of fp32's"
 
 
 def test_as_on_a_gpu_the_autoencoder_is_away_from_steps_and_cuda_has_its_share(two_words_folder):

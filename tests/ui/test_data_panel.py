@@ -36,14 +36,14 @@ def test_a_second_scan_keeps_words_and_settings_of_ones_own(browser, pictures):
     after = browser.run()
     assert [word.name for word in after.words] == ["aoi", "hana", "kaze"] and after.words[0].vectors == 9
     assert after.schedule.max_steps == 777
-    assert "Kept as they were changed by hand: aoi" in shown["pivotal_findings"]
-    assert "New words of this scan: kaze" in shown["pivotal_findings"]
+    assert "Kept as they were changed by hand: aoi" in shown["pivotal_told"]
+    assert "New words of this scan: kaze" in shown["pivotal_told"]
     assert "settings stay" in shown["pivotal_preset_help"]
 
 
 def test_a_removed_word_stays_away_until_words_are_proposed_anew(browser):
     browser.set("pivotal_words", words_json(browser.run().words[1:]))
-    assert "you removed them: aoi" in browser.press("pivotal_scan")["pivotal_findings"]
+    assert "you removed them: aoi" in browser.press("pivotal_scan")["pivotal_told"]
     assert [word.name for word in browser.run().words] == ["hana"]
     browser.press("pivotal_anew")
     assert [word.name for word in browser.run().words] == ["aoi", "hana"]
@@ -55,7 +55,7 @@ def test_another_folder_brings_its_own_words(browser, tmp_path):
     _add(other, "umi", 4)
     browser.set("pivotal_data_folder", str(other))
     shown = browser.press("pivotal_scan")
-    assert [word.name for word in browser.run().words] == ["umi"] and "Kept" not in shown["pivotal_findings"]
+    assert [word.name for word in browser.run().words] == ["umi"] and "Kept" not in shown["pivotal_told"]
 
 
 def test_settings_of_before_are_kept_by_a_scan(browser, manager, pictures):

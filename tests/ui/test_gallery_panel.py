@@ -47,8 +47,16 @@ def test_filters_show_pictures_and_counts(browser):
 def test_pictures_without_words_and_problems_are_filters(browser):
     shown = _show(browser, "word:none")
     assert shown["pivotal_gallery"].count("<figure") == 1 and "IMG_0001.png" in shown["pivotal_gallery"]
-    number = re.search('data-part="problem:([0-9]+)"', shown["pivotal_filters"])[1]
-    assert "IMG_0001.png" in _show(browser, f"problem:{number}")["pivotal_gallery"]
+    name = re.search('data-part="problem:([a-z_]+)"', shown["pivotal_filters"])[1]
+    assert "IMG_0001.png" in _show(browser, f"problem:{name}")["pivotal_gallery"]
+    by_number = _show(browser, f"problem:{next(n for n in range(1, 9) if _is_about(browser, n, 'IMG_0001.png'))}")
+    assert by_number["pivotal_gallery"].count("<figure") == 1
+    assert 'chosen" data-part="problem:' in by_number["pivotal_filters"]
+
+
+def _is_about(browser, number, name):
+    shown = _show(browser, f"problem:{number}")["pivotal_gallery"]
+    return shown.count("<figure") == 1 and name in shown
 
 
 def test_pages(browser, monkeypatch):

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import re
 
+from lib_pivotal.data.lint_pictures import Length
+from lib_pivotal.data.tokens import TokenCounter
 from lib_pivotal.runs.plan import BucketPlan, PicturePlan, Plan, WordPlan
 from lib_pivotal.ui.plan_html import MOST_SIZES, plan_html
 
 
 def _plan(words=(), buckets=(), tokens=(10, 80)) -> Plan:
-    pictures = tuple(
-        PicturePlan(f"{n}.png", 1.0, (), 64, 64, 0.0, False, False, count, "") for n, count in enumerate(tokens)
-    )
+    lengths = [Length(f"{n}.png", "", count, TokenCounter({})) for n, count in enumerate(tokens)]
+    pictures = tuple(PicturePlan(one.key, 1.0, (), 64, 64, 0.0, False, False, one, "") for one in lengths)
     return Plan("f", 1000, 4, 2, 8000, 2.0, tuple(words), pictures, tuple(buckets), (), False)
 
 

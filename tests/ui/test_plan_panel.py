@@ -25,8 +25,8 @@ def _remedies(shown):
 
 
 def _mend(browser, remedy):
-    browser.set("pivotal_remedy", json.dumps(remedy))
-    return browser.press("pivotal_remedy_now")
+    browser.set("pivotal_change", json.dumps(remedy))
+    return browser.press("pivotal_change_now")
 
 
 def test_the_plan_follows_steps_batch_and_words(browser):
@@ -50,15 +50,15 @@ def test_a_remedy_changes_the_settings_and_the_finding_goes(browser):
     remedy = next(one for one in _remedies(shown) if one["arguments"].get("path") == "schedule.max_steps")
     mended = _mend(browser, remedy)
     assert browser.run().schedule.max_steps == remedy["arguments"]["value"]
-    assert f"Done: {remedy['label']}" in mended["pivotal_findings"]
+    assert f"Done: {remedy['label']}" in mended["pivotal_told"]
     assert remedy["label"] not in browser.press("pivotal_check")["pivotal_findings"]
 
 
 @pytest.mark.parametrize("asked", ["nonsense", "{}", '{"id": "rm"}', '{"id": "set", "arguments": {"path": "seed"}}'])
 def test_a_remedy_that_is_none_is_said_and_changes_nothing(browser, asked):
     before = browser.run()
-    browser.set("pivotal_remedy", asked)
-    assert 'class="error"' in browser.press("pivotal_remedy_now")["pivotal_findings"]
+    browser.set("pivotal_change", asked)
+    assert 'class="error"' in browser.press("pivotal_change_now")["pivotal_told"]
     assert browser.run() == before
 
 

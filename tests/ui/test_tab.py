@@ -104,7 +104,7 @@ def test_scan_fills_the_form_and_shows_what_is_there(browser, pictures):
 def test_a_folder_that_is_not_there_changes_no_setting(browser):
     before = browser.run()
     browser.set("pivotal_data_folder", "nowhere")
-    assert "does not exist" in browser.press("pivotal_scan")["pivotal_summary"]
+    assert "does not exist" in browser.press("pivotal_scan")["pivotal_told"]
     assert browser.run().words == before.words
 
 

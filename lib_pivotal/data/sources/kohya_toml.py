@@ -2,7 +2,8 @@
 
 Keys and what they mean: https://github.com/kohya-ss/sd-scripts/blob/48d368f/library/config_util.py (an inner table wins
 over an outer one) and library/train_util.py, `DreamBoothDataset`: folders are read without their sub-folders, of a
-caption file only the first line unless wildcards are on, and `class_tokens` is the caption of what has none.
+caption file only the first line unless wildcards are on, and `class_tokens` is the caption of what has none, which is
+empty without them. A number in front of a folder's name counts in kohya's folders alone, not here.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from lib_pivotal.data.folders import concept_of
 from lib_pivotal.data.sources.notes import Notes
 from lib_pivotal.data.sources.plain_files import labels, mapping, number, place
 from lib_pivotal.data.sources.source import Reading, Source
@@ -120,15 +122,15 @@ def _source(merged: Mapping[str, Any], root: Path, path: Path, notes: Notes) -> 
     prefix, suffix = merged.get("caption_prefix"), merged.get("caption_suffix")
     return Source(
         root=root,
-        tree="auto" if not isinstance(tokens, str) else "plain",
-        concept=tokens.strip() if isinstance(tokens, str) else "",
+        tree="plain",
+        concept=tokens.strip() if isinstance(tokens, str) else concept_of([root.name], root_name="")[0],
         repeats=int(number(merged.get("num_repeats"))),
         below=False,
         extensions=(extension.lower(),) if isinstance(extension, str) and extension.startswith(".") else None,
         captions_from="metadata" if found else None,
         lines="draw" if merged.get("enable_wildcard") is True else "first",
         table=found,
-        missing=tokens.strip() if isinstance(tokens, str) else None,
+        missing=tokens.strip() if isinstance(tokens, str) else "",
         prefix=f"{prefix} " if isinstance(prefix, str) and prefix else "",
         suffix=f" {suffix}" if isinstance(suffix, str) and suffix else "",
     )

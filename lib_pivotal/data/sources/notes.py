@@ -81,25 +81,20 @@ class Notes:
             if _WHOLE in by_source:
                 found[setting] = by_source[_WHOLE]
                 self._tell(setting, found[setting])
-            elif all(value == values[0] for value in values):
-                self._settle_alike(setting, values[0], found)
+            elif all(value == values[0] for value in values) and setting != LOSS_WEIGHT:
+                found[setting] = values[0]
+                self._tell(setting, values[0])
+            elif setting == LOSS_WEIGHT and all(value == 1.0 for value in values):
+                self.taken(self._keys[setting])
             elif section == "data" and name in OF_PARTS:
                 for part, value in zip(parts, values, strict=True):
                     part |= {} if value is None else {name: value}
                 self.translated(self._keys[setting], f"each folder its own, {PARTS}")
             else:
                 self.untaken(f"{self._keys[setting]} ({setting} differs from folder to folder)")
-        own = [{"applies_to": f"{pattern(label)}/*", **part} for label, part in zip(labels, parts, strict=True) if part]
+        patterns = [f"{pattern(label)}/*" if label else "*" for label in labels]
+        own = [{"applies_to": where, **part} for where, part in zip(patterns, parts, strict=True) if part]
         return {**found, PARTS: tuple(own)} if own else found
-
-    def _settle_alike(self, setting: str, value: Any, found: dict[str, Any]) -> None:
-        if setting != LOSS_WEIGHT:
-            found[setting] = value
-            self._tell(setting, value)
-        elif value == 1.0:
-            self.taken(self._keys[setting])
-        else:
-            self.untaken(f"{self._keys[setting]} (alike for all pictures; change the learning rates)")
 
     def _tell(self, setting: str, value: Any) -> None:
         shown = str(value).lower() if isinstance(value, bool) else str(value)

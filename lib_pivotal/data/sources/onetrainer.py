@@ -6,7 +6,6 @@ captions one a line, of which one is drawn.
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import replace
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from lib_pivotal.data.captions import read_text
-from lib_pivotal.data.pictures import EXTENSIONS
+from lib_pivotal.data.folders import Folder
 from lib_pivotal.data.sources.notes import LOSS_WEIGHT, Notes
 from lib_pivotal.data.sources.plain_files import labels, mapping, number, place
 from lib_pivotal.data.sources.source import Reading, Source
@@ -111,7 +110,7 @@ def _source(concept: Mapping[str, Any], root: Path, path: Path, notes: Notes) ->
     below = concept.get("include_subdirectories") is True
     repeats = number(concept.get("balancing", concept.get("repeats")))
     if concept.get("balancing_strategy") == "SAMPLES":
-        repeats = round(repeats / max(1, _count(root, below)), 3)
+        repeats = round(repeats / max(1, len(Folder(root, below=below).pictures())), 3)
     name = concept.get("name")
     return Source(
         root=root,
@@ -119,21 +118,12 @@ def _source(concept: Mapping[str, Any], root: Path, path: Path, notes: Notes) ->
         concept=name.strip() if isinstance(name, str) and name.strip() else root.name,
         repeats=repeats,
         below=below,
-        captions_from="name" if chosen == "filename" else None,
+        extensions=(".txt",),
+        captions_from="stem" if chosen == "filename" else "files",
         lines="draw",
         texts=texts,
-        missing=None if chosen == "filename" else "",
+        missing="",
     )
-
-
-def _count(root: Path, below: bool) -> int:
-    """Pictures in a folder."""
-    count = 0
-    for _, folders, files in os.walk(root):
-        count += sum(Path(name).suffix.lower() in EXTENSIONS for name in files)
-        if not below:
-            folders.clear()
-    return count
 
 
 def _wishes(concept: Mapping[str, Any], base: Path, notes: Notes) -> None:

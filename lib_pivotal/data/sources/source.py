@@ -11,8 +11,9 @@ from lib_pivotal.data.records import Problem
 
 Tree = Literal["auto", "plain", "concepts", "kohya", "kgrid"]
 """How names of folders are understood; `auto` finds out which of the others it is."""
-CaptionsFrom = Literal["auto", "files", "metadata", "name", "none"]
-"""`auto`: a caption file, else metadata, else the name; `none`: what stands for a missing one."""
+CaptionsFrom = Literal["auto", "files", "metadata", "name", "stem", "none"]
+"""`auto`: a caption file, else metadata, else the name; `stem`: the name as it is, without ending; `none`: what stands
+for a missing one."""
 Lines = Literal["join", "draw", "first"]
 """Several lines in a caption file: one caption, alternatives of which one is drawn, or only the first."""
 

@@ -198,7 +198,7 @@ def test_onetrainers_concepts(tmp_path: Path, add: Add) -> None:
     assert facts(dataset) == {
         "hanako/a.png": ("Hana", 2.5, "one"),
         "hanako/deep/b.png": ("Hana", 2.5, "three"),
-        "taro/01_red hat.png": ("taro", 8, "red hat"),
+        "taro/01_red hat.png": ("taro", 8, "01_red hat"),
         "all/d.png": ("all", 1, "first"),
     }
     assert dataset["hanako/a.png"].alternatives == ("two",) and dataset["all/d.png"].alternatives == ("second",)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import random
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
@@ -11,9 +13,11 @@ from typing import Any
 import pytest
 
 from lib_pivotal.config import PartConfig, Run, run_from_dict
+from lib_pivotal.data.caption_chain import Moment
 from lib_pivotal.data.dataset import Dataset, scan
 from lib_pivotal.data.sources.notes import OF_PARTS, Notes, pattern
 from lib_pivotal.runs.defaults import fitted_run
+from lib_pivotal.training.assemble import make_captions
 from lib_pivotal.training.picture_parts import PictureParts
 from lib_pivotal.training.scanning import with_settings
 
@@ -190,7 +194,7 @@ def test_hcps_bases_are_followed_and_sources_differ(three: Path, add: Add) -> No
     assert dataset.settings["schedule.batch_size"] == 4 and dataset.settings["data.resolution_px"] == 512
     lines = told(dataset)
     assert "source.cond_dir" in lines["setting_not_taken"] and "folder_missing" not in lines
-    assert "loss_weight (alike for all pictures" in lines["setting_not_taken"]
+    assert red["loss_weight"] == blue["loss_weight"] == 0.5
     everything = " ".join(lines.values())
     for key in ("bucket.num_bucket", "att_mask", "word_names", "repeat", "bg_color", "att_mask_encode", "TagErase"):
         assert key in everything
@@ -240,3 +244,111 @@ def test_faulty_parts_are_left_out() -> None:
     bad = ({"applies_to": "a/*", "tag_dropout": 7.0},)
     assert with_settings(run, {"data.parts": bad, "data.flip": True}).data.parts == ()
     assert with_settings(run, {"data.parts": ({"applies_to": "a/*", "flip": True},)}).data.parts[0].flip is True
+
+
+def drawn(dataset: Dataset, key: str, draws: int = 2000) -> dict[str, float]:
+    """Captions of a picture as they are trained, with their shares."""
+    run = run_from_dict({"words": [{"name": "zuko"}], "data": {"shuffle_tags": False, "keep_separator": ""}})
+    run = with_settings(run, dataset.settings)
+    chain, rng = make_captions(run, {}, None, dataset.pictures), random.Random(3)
+    counts = Counter(chain.draw(dataset[key], rng=rng, moment=Moment(step=1)) for _ in range(draws))
+    return {caption: count / draws for caption, count in counts.items()}
+
+
+def test_as_kohyas_own_reader_has_it(tmp_path: Path, add: Add) -> None:
+    """Facts of its reader, run on such a file (library/config_util.py, train_util.py 48d368f): a number in a folder's
+    name does not count here, and what has neither caption nor class is empty."""
+    add("10_taro/a.png", caption="hat, coat, boots")
+    add("10_taro/b.png")
+    add("hana/a.png")
+    add("hana/deeper/b.png")
+    (tmp_path / "set.toml").write_text(
+        "[[datasets]]\n[[datasets.subsets]]\nimage_dir='10_taro'\nnum_repeats=3\nshuffle_caption=true\nkeep_tokens=1\n"
+        "caption_extension='.txt'\n[[datasets.subsets]]\nimage_dir='hana'\nclass_tokens='1girl'\ncaption_prefix='best,'"
+        "\ncaption_dropout_rate=0.25\ncaption_suffix=', end'"
+    )
+    dataset = scan(tmp_path)
+    assert {p.key: (p.concept, p.repeats, p.caption) for p in dataset.pictures} == {
+        "10_taro/a.png": ("taro", 3, "hat, coat, boots"),
+        "10_taro/b.png": ("taro", 3, ""),
+        "hana/a.png": ("1girl", 1, "best, 1girl , end"),
+    }
+    halves = {"hat, coat, boots": 0.5, "hat, boots, coat": 0.5}
+    assert drawn(dataset, "10_taro/a.png") == pytest.approx(halves, abs=0.04)
+    assert drawn(dataset, "hana/a.png").keys() == {"", "best, 1girl , end"}
+    assert drawn(dataset, "hana/a.png")[""] == pytest.approx(0.25, abs=0.04)
+
+
+def test_as_onetrainers_own_reader_has_it(tmp_path: Path, add: Add) -> None:
+    """Facts of its pipeline, run on such a file (Nerogar/mgds: CollectPaths, LoadMultipleTexts, DropTags, ShuffleTags,
+    VariationSorting): text files alone are captions, names are taken whole, masks and conditions are no pictures, and
+    kept tags never drop."""
+    add("red/01_hat.png", caption="k, a, b, c")
+    add("red/02.png")
+    add("red/02-condlabel.png")
+    add("red/02-masklabel.png")
+    (tmp_path / "red/02.caption").write_text("not read")
+    (tmp_path / "red/02.json").write_text('{"caption": "not read"}')
+    add("blue/01_hat.png", caption="k, a, b, c")
+    full = {"tag_dropout_enable": True, "tag_dropout_probability": 0.4, "tag_dropout_mode": "FULL"}
+    full |= {"tag_dropout_special_tags_mode": "WHITELIST", "tag_dropout_special_tags": "b,x"}
+    rising = {**full, "tag_dropout_mode": "RANDOM WEIGHTED", "tag_dropout_special_tags_mode": "NONE"}
+    concepts = [
+        {"path": "red", "text": full, "image": {}, "balancing": 9, "balancing_strategy": "SAMPLES"},
+        {"path": "blue", "text": {**rising, "tag_dropout_probability": 0.9}, "image": {}},
+        {"path": "blue", "text": {"prompt_source": "filename"}, "image": {}},
+    ]
+    (tmp_path / "concepts.json").write_text(json.dumps(concepts))
+    dataset = scan(tmp_path)
+    assert {p.key: (p.repeats, p.caption) for p in dataset.pictures} == {
+        "red/01_hat.png": (4.5, "k, a, b, c"),
+        "red/02.png": (4.5, ""),
+        "blue/01_hat.png": (1, "k, a, b, c"),
+        "blue-2/01_hat.png": (1, "01_hat"),
+    }
+    shares = {"k, a, b, c": 0.6, "k, b": 0.4}
+    assert drawn(dataset, "red/01_hat.png") == pytest.approx(shares, abs=0.04)
+    by_hand = {  # chances 0.3, 0.6, 0.9 by place
+        "k, a, b, c": 0.7 * 0.4 * 0.1,
+        "k, a, b": 0.7 * 0.4 * 0.9,
+        "k, a, c": 0.7 * 0.6 * 0.1,
+        "k, a": 0.7 * 0.6 * 0.9,
+        "k, b, c": 0.3 * 0.4 * 0.1,
+        "k, b": 0.3 * 0.4 * 0.9,
+        "k, c": 0.3 * 0.6 * 0.1,
+        "k": 0.3 * 0.6 * 0.9,
+    }
+    assert drawn(dataset, "blue/01_hat.png") == pytest.approx(by_hand, abs=0.04)
+
+
+def test_as_hcps_own_reader_has_it(tmp_path: Path, add: Add) -> None:
+    """Facts of its data sources, run on such a file (hcpdiff/data/source/text2img.py, utils/caption_tools.py 404f0e8):
+    a name that nobody gave is empty, endings in a table of captions do not count, erasing takes the template, too."""
+    add("red/a.png", caption="not read: there is no caption_file")
+    add("blue/a.png")
+    (tmp_path / "t.txt").write_text("{pt1} {class}, {nothing}{caption}\n")
+    (tmp_path / "c.json").write_text('{"a.png": "hat, coat"}')
+    erase = {"transforms": [{"_target_": "x.TemplateFill"}, {"_target_": "x.TagErase", "p": 0.3}]}
+    common = {"prompt_template": "t.txt", "word_names": {"pt1": "sks", "class": "girl"}}
+    sources = {
+        "a": {**common, "img_root": "red", "caption_file": None},
+        "b": {**common, "img_root": "blue", "caption_file": "c.json", "repeat": 3, "text_transforms": erase},
+    }
+    (tmp_path / "d.yaml").write_text(json.dumps({"data": {"d": {"source": sources}}}))
+    dataset = scan(tmp_path / "d.yaml")
+    assert [(p.key, p.repeats, p.caption) for p in dataset.pictures] == [
+        ("red/a.png", 1, ""),
+        ("blue/a.png", 3, "hat, coat"),
+    ]
+    run = with_settings(run_from_dict({"words": [{"name": "sks"}], "data": {"shuffle_tags": True}}), dataset.settings)
+    chain = make_captions(run, {"sks": "sks"}, None, dataset.pictures)
+    rng = random.Random(1)
+    assert {chain.draw(dataset["red/a.png"], rng=rng) for _ in range(50)} == {"sks girl"}
+    found = Counter(chain.draw(dataset["blue/a.png"], rng=rng) for _ in range(2000))
+    assert found.keys() == {"", "sks girl, hat, coat"}
+    assert found[""] / 2000 == pytest.approx(0.3, abs=0.04)
+    fill = {"transforms": [{"_target_": "x.TemplateFill", "word_names": {"pt1": ["zuko", "zuko-neg"]}}]}
+    only = {"s": {"img_root": "red", "prompt_template": "t.txt", "text_transforms": fill}}
+    (tmp_path / "d.yaml").write_text(json.dumps({"data": {"d": {"source": only}}}))
+    dataset = scan(tmp_path / "d.yaml")
+    assert (dataset.pictures[0].concept, dataset.settings["data.templates"]) == ("zuko", ("{word} , {caption}",))

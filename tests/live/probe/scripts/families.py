@@ -5,7 +5,7 @@ import io
 
 import torch
 from fastapi import Body
-from modules import call_queue, prompt_parser, script_callbacks, sd_models, shared
+from modules import call_queue, devices, prompt_parser, script_callbacks, sd_models, shared
 
 
 def tolerance(ours, theirs):
@@ -163,6 +163,8 @@ def facts():
         "layers": sorted(layer.name for layer in host.layers()),
         "widths": host.text.widths,
         "dtype": str(next(shared.sd_model.model.parameters()).dtype),
+        "vae_dtype": str(next(shared.sd_model.first_stage_model.parameters()).dtype),
+        "upcast": devices.unet_needs_upcast,
         "title": sd_models.model_data.sd_model.sd_checkpoint_info.title,
     }
 

@@ -1,0 +1,73 @@
+"""Findings of one kind as one: nothing is lost, the worst come first, and a remedy of all does what each would."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lib_pivotal.data.finding_groups import TITLES, grouped
+from lib_pivotal.data.findings import Finding, Remedy, worst_first
+
+ONE = Remedy("set", "Draw one of them", {"path": "data.duplicates", "value": "skip_near"})
+
+
+def _doubles(count: int) -> list[Finding]:
+    return [
+        Finding("near_double", "warning", f"pair {n}", (f"{n}a.png", f"{n}b.png"), (), (ONE,)) for n in range(count)
+    ]
+
+
+def _take_out(kind: str, *names: str) -> list[Finding]:
+    return [
+        Finding(kind, "warning", name, (), (name,), (Remedy("remove_word", f"Take {name} out", {"word": name}),))
+        for name in names
+    ]
+
+
+def test_fourteen_pairs_are_one_line_with_their_number_and_one_remedy() -> None:
+    (group,) = grouped(_doubles(14))
+    assert group.text == "14 groups of pictures look the same (28 pictures)."
+    assert len(group.keys) == 28 and group.remedies == (ONE,)
+    assert [number for number, _ in group.findings] == list(range(1, 15))
+
+
+def test_a_single_one_stands_as_it_is() -> None:
+    finding = Finding("tokens", "info", "long", ("a.png",), (), (ONE,))
+    (group,) = grouped([finding])
+    assert (group.text, group.keys, group.remedies) == ("long", ("a.png",), (ONE,))
+
+
+def test_remedies_of_one_sort_are_made_together_others_one_by_one() -> None:
+    (never,) = grouped(_take_out("word_never", "aoi", "hana"))
+    (remedy,) = never.remedies
+    assert remedy.label == "Mend all 2"
+    assert [one["arguments"]["word"] for one in remedy.arguments["remedies"]] == ["aoi", "hana"]
+    (apart,) = grouped(_take_out("word_explained", "aoi", "hana"))
+    assert apart.remedies == (), "one word that goes may mend the other finding"
+    mixed = [*_take_out("word_never", "aoi"), Finding("word_never", "warning", "hana")]
+    assert grouped(mixed)[0].remedies == (), "one of them has none"
+
+
+def test_a_kind_of_two_severities_is_two_groups_with_names_of_their_own() -> None:
+    found = [Finding("few_draws", "info", "few"), Finding("few_draws", "warning", "fewer")]
+    groups = grouped([*found, Finding("odd_kind", "info", "one"), Finding("odd_kind", "info", "two")])
+    assert [(group.name, group.severity) for group in groups] == [
+        ("few_draws", "warning"),
+        ("few_draws-info", "info"),
+        ("odd_kind", "info"),
+    ]
+    assert groups[2].text == "2 things of the kind `odd kind`."
+
+
+@given(st.lists(st.tuples(st.sampled_from(sorted(TITLES)), st.sampled_from(["error", "warning", "info"])), max_size=30))
+def test_every_finding_is_in_one_group_under_its_own_number(made: list[tuple[str, str]]) -> None:
+    findings = [Finding(kind, level, str(n)) for n, (kind, level) in enumerate(made)]  # type: ignore[arg-type]
+    groups = grouped(findings)
+    inside = {number: finding for group in groups for number, finding in group.findings}
+    assert [inside[number] for number in range(1, len(findings) + 1)] == list(worst_first(findings))
+    assert len(inside) == len(findings) and len({group.name for group in groups}) == len(groups)
+    severities = [["error", "warning", "info"].index(group.severity) for group in groups]
+    assert severities == sorted(severities)
+    assert [number for group in groups for number in group.as_dict()["findings"]] == [
+        number for group in groups for number, _ in group.findings
+    ]
