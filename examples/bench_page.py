@@ -12,7 +12,7 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,9 @@ from lib_pivotal.data.dataset import scan
 from lib_pivotal.runs.manager import RunManager
 from lib_pivotal.standalone.page import StandaloneStudio
 from lib_pivotal.ui.tab import build_tab
+
+Cost = tuple[float, float]
+"""Seconds by the clock, and of processor time of all threads."""
 
 
 class Visitor:
@@ -40,16 +43,16 @@ class Visitor:
         """What an element holds."""
         return self._values[self._ids[f"pivotal_{name}"]]
 
-    def press(self, name: str) -> float:
-        """Press a button; the seconds until its answer."""
+    def press(self, name: str) -> Cost:
+        """Press a button; what it takes until its answer."""
         target = self._ids[f"pivotal_{name}"]
         events = list(enumerate(self._blocks.dependencies))
         clicks = [pair for pair in events if target in pair[1]["targets"] and pair[1]["trigger"] == "click"]
         number, event = next(pair for pair in clicks if pair[1]["backend_fn"])
         inputs = json.loads(json.dumps([self._values[block] for block in event["inputs"]], default=str))
-        started = time.perf_counter()
+        clock, used = time.perf_counter(), time.process_time()
         answer = asyncio.run(self._blocks.process_api(number, inputs, state=self._state))["data"]
-        taken = time.perf_counter() - started
+        taken = time.perf_counter() - clock, time.process_time() - used
         for block, value in zip(event["outputs"], answer, strict=True):
             if not (isinstance(value, dict) and value.get("__type__") == "update"):
                 self._values[block] = value
@@ -58,19 +61,19 @@ class Visitor:
         return taken
 
 
-def median(act: Callable[[int], float], times: int = 5) -> float:
-    """Of several runs."""
+def median(act: Callable[[int], Cost], times: int = 5) -> Cost:
+    """Of several runs, by the clock."""
     return sorted(act(number) for number in range(times))[times // 2]
 
 
-def timed(act: Callable[[], Any]) -> tuple[float, float]:
-    """Seconds by the clock, and of processor time of all threads."""
+def timed(act: Callable[[], Any]) -> Cost:
+    """What something takes."""
     clock, used = time.perf_counter(), time.process_time()
     act()
     return time.perf_counter() - clock, time.process_time() - used
 
 
-def measure_scans(visitor: Visitor, folder: Path, caches: Path) -> dict[str, tuple[float, float]]:
+def measure_scans(visitor: Visitor, folder: Path, caches: Path) -> dict[str, Cost]:
     """The library's scan and the page's, each cold (the files' facts unknown) and from the cache."""
     visitor.set("data_folder", str(folder))
     found = {
@@ -83,11 +86,11 @@ def measure_scans(visitor: Visitor, folder: Path, caches: Path) -> dict[str, tup
     return found
 
 
-def measure(visitor: Visitor) -> dict[str, float]:
-    """Seconds of each thing on the page."""
-    found: dict[str, float] = {}
+def measure(visitor: Visitor) -> dict[str, Cost]:
+    """Each thing on the page."""
+    found: dict[str, Cost] = {}
 
-    def pressed(button: str, **values: Any) -> float:
+    def pressed(button: str, **values: Any) -> Cost:
         for name, value in values.items():
             visitor.set(name, value)
         return visitor.press(button)
@@ -106,7 +109,7 @@ def measure(visitor: Visitor) -> dict[str, float]:
     found["balance changed"] = median(lambda n: pressed("check", data_balance=("tree", "words", "repeats")[n]), 3)
     words = json.loads(visitor.get("words"))
 
-    def vectors(number: int) -> float:
+    def vectors(number: int) -> Cost:
         words[0]["vectors"] = 5 + number
         return pressed("check", words=json.dumps(words))
 
@@ -124,16 +127,22 @@ def measure(visitor: Visitor) -> dict[str, float]:
     return found
 
 
-def _thumbs(visitor: Visitor, number: int) -> float:
+def _thumbs(visitor: Visitor, number: int) -> Cost:
     """As the browser asks for them, in threes."""
     visitor.set("gallery_page", str(30 + 2 * number))
     visitor.press("gallery_show")
     keys = [part.split('"')[0] for part in visitor.get("gallery").split('data-thumb="')[1:]]
-    taken = 0.0
+    costs = []
     for start in range(0, len(keys), 16):
         visitor.set("thumbs_wanted", json.dumps(keys[start : start + 16]))
-        taken += visitor.press("thumbs_get")
-    return taken
+        costs.append(visitor.press("thumbs_get"))
+    return sum(clock for clock, _ in costs), sum(used for _, used in costs)
+
+
+def show(costs: Mapping[str, Cost]) -> None:
+    """As lines of a table."""
+    for name, (clock, used) in costs.items():
+        print(f"| {name} | {clock:.2f} | {used:.2f} |", flush=True)
 
 
 def main() -> int:
@@ -152,11 +161,8 @@ def main() -> int:
         studio = StandaloneStudio(root / "examples/avatars/weights/avatars.safetensors", Path(temporary) / "out")
         visitor = Visitor(build_tab(RunManager(studio)))
         print("| what | s | s of processor time |\n|---|---|---|")
-        for name, (clock, used) in measure_scans(visitor, folder, Path(temporary)).items():
-            print(f"| {name} | {clock:.2f} | {used:.2f} |", flush=True)
-        found = {} if parsed.scans_only else measure(visitor)
-    for name, seconds in found.items():
-        print(f"| {name} | {seconds:.3f} | |")
+        show(measure_scans(visitor, folder, Path(temporary)))
+        show({} if parsed.scans_only else measure(visitor))
     return 0
 
 

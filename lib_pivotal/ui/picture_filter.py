@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal
 
-from lib_pivotal.data.captions import split_tags
+from lib_pivotal.data.captions import single_tags
 from lib_pivotal.data.records import Picture
 from lib_pivotal.data.tags import same_tag
 
@@ -68,7 +68,7 @@ class TagIndex:
 
 
 def _tags(text: str) -> list[str]:
-    return [tag for tag in split_tags(text.replace("|||", ",")) if same_tag(tag)]
+    return [tag for tag in single_tags(text.replace("|||", ",")) if same_tag(tag)]
 
 
 @dataclass(frozen=True)

@@ -63,6 +63,17 @@ def test_the_bucket_that_cuts_least_is_taken(width: int, height: int) -> None:
     assert buckets.assign(width, height).cropped <= least + 1e-6
 
 
+@given(width=SIDES, height=SIDES, target=st.integers(128, 1024), step=STEPS, crop=st.sampled_from(["centre", "top"]))
+def test_the_share_cut_off_is_that_of_the_pictures_own_area(
+    width: int, height: int, target: int, step: int, crop: str
+) -> None:
+    """Told share against the rectangle that is left, in px of the picture as it is."""
+    placement = Buckets(target, step, crop=crop).assign(width, height)  # type: ignore[arg-type]
+    scale = max(placement.bucket.width_px / width, placement.bucket.height_px / height)
+    left = (placement.bucket.width_px / scale) * (placement.bucket.height_px / scale)
+    assert placement.cropped == pytest.approx(1 - left / (width * height), abs=1e-6)
+
+
 def test_small_pictures_keep_their_size_without_upscaling() -> None:
     placement = Buckets(512, upscale=False).assign(300, 200)
     assert placement.bucket == Bucket(256, 192) and not placement.upscaled

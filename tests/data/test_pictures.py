@@ -11,7 +11,18 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFile
 
-from lib_pivotal.data.pictures import background, file_sha256, flatten, inspect, open_picture, open_rgba
+from lib_pivotal.data.dataset import scan
+from lib_pivotal.data.fingerprints import fingerprint, top_of
+from lib_pivotal.data.pictures import (
+    background,
+    file_sha256,
+    flatten,
+    inspect,
+    look,
+    open_picture,
+    open_rgba,
+    whole_print,
+)
 from lib_pivotal.errors import DataError
 
 RED, BLUE = (255, 0, 0), (0, 0, 255)
@@ -189,6 +200,83 @@ def test_a_damaged_middle_is_found_by_the_full_check(tmp_path: Path) -> None:
         inspect(path, full=True)
     with pytest.raises(DataError, match="cannot be read"):
         open_picture(path)
+
+
+def _soft(mode: str, size: tuple[int, int] = (90, 120)) -> Image.Image:
+    rng = np.random.default_rng(3)
+    small = Image.fromarray(rng.integers(0, 256, (6, 5, 4), dtype=np.uint8), "RGBA")
+    return small.resize(size, Image.Resampling.BICUBIC).convert(mode)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "LA", "P", "1"])
+def test_a_look_at_a_png_sees_its_top_alone_and_right(tmp_path: Path, mode: str) -> None:
+    path = tmp_path / "a.png"
+    _soft(mode).save(path)
+    seen = look(path)
+    assert seen.facts == inspect(path) and seen.print == b""
+    whole = whole_print(path)
+    assert seen.top == top_of(whole) and whole == fingerprint(open_picture(path))
+
+
+def test_a_look_at_deep_grey_or_a_turned_png(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    Image.fromarray(np.linspace(0, 65_535, 64 * 64).astype(np.uint16).reshape(64, 64)).save(path)
+    assert look(path).top == top_of(fingerprint(open_picture(path)))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    _soft("RGB").save(path, exif=exif.tobytes())
+    assert look(path).print == fingerprint(open_picture(path)) and look(path).facts.width_px == 120
+
+
+@pytest.mark.parametrize(
+    ("name", "options"), [("a.jpg", {"quality": 90}), ("a.webp", {}), ("a.bmp", {}), ("a.gif", {})]
+)
+def test_a_look_at_others_sees_the_whole(tmp_path: Path, name: str, options: dict[str, int]) -> None:
+    path = tmp_path / name
+    _soft("RGB", (600, 800)).save(path, **options)
+    seen = look(path)
+    assert seen.top == top_of(seen.print)
+    exact = np.frombuffer(fingerprint(open_picture(path)), dtype=np.uint8).astype(int)
+    assert np.abs(exact - np.frombuffer(seen.print, dtype=np.uint8)).max() <= 4  # JPEG was decoded at a quarter
+
+
+@pytest.mark.parametrize("place", [0.2, 0.5, 0.9])
+def test_a_look_finds_one_wrong_byte_of_a_png(tmp_path: Path, place: float) -> None:
+    path = tmp_path / "bad.png"
+    Image.effect_noise((64, 64), 80).save(path)
+    data = bytearray(path.read_bytes())
+    data[int(len(data) * place)] ^= 0xFF
+    path.write_bytes(data)
+    with pytest.raises(DataError, match="cannot be read"):
+        look(path)
+
+
+def _chunk(kind: bytes, body: bytes) -> bytes:
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+
+def test_a_wrong_checksum_behind_the_pixels_is_no_damage(tmp_path: Path) -> None:
+    path = tmp_path / "noted.png"
+    _soft("RGB").save(path)
+    data = path.read_bytes()
+    path.write_bytes(data[:-12] + _chunk(b"tEXt", b"Comment\0by hand").replace(b"by", b"By") + data[-12:])
+    assert look(path).print == fingerprint(_soft("RGB"))
+
+
+def test_a_png_of_sound_chunks_whose_pixels_end_early(tmp_path: Path) -> None:
+    """Its maker stopped, but closed it well: only decoding tells."""
+    whole, path = tmp_path / "whole.png", tmp_path / "few.png"
+    _soft("RGB").save(whole)
+    packed = zlib.compress(b"".join(b"\x00" + _soft("RGB").crop((0, y, 90, y + 1)).tobytes() for y in range(120)))
+    header = struct.pack(">IIBBBBB", 90, 120, 8, 2, 0, 0, 0)
+    chunks = (_chunk(b"IHDR", header), _chunk(b"IDAT", packed[: len(packed) * 3 // 4]), _chunk(b"IEND", b""))
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(chunks))
+    assert look(path).top == look(whole).top
+    with pytest.raises(DataError, match=r"few\.png: cannot be read"):
+        whole_print(path)
+    dataset = scan(tmp_path, use_cache=False)  # its top is like the other's, so it is decoded
+    assert [picture.key for picture in dataset.pictures] == ["whole.png"]
+    assert [problem.keys for problem in dataset.problems if problem.code == "unreadable"] == [("few.png",)]
 
 
 def test_no_pictures(tmp_path: Path) -> None:

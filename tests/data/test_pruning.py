@@ -125,6 +125,7 @@ def test_pruning_again_changes_nothing_and_words_stay(captions: list[str], mode:
     wording = Wording(_pictures(*captions), [use], rules)
     once = wording.captions()
     assert [wording.pruned(picture) for picture in once] == list(once)
+    assert Wording(once, [use], rules).captions() == once  # written to files and scanned again
     for before, after in zip(captions, once, strict=True):
         assert split_tags(before).count("aoi") == split_tags(after.caption).count("aoi")
 

@@ -66,6 +66,30 @@ def test_draws_match_the_rates_over_buckets() -> None:
     assert sum((drawn[item] - e) ** 2 / e for item, e in expected.items()) < 3.0
 
 
+def _chi_square_of_chance(degrees: int) -> float:
+    """What 1 of 1000 random orders passes (Wilson & Hilferty's approximation)."""
+    part = 2 / (9 * degrees)
+    return float(degrees * (1 - part + 3.0902 * part**0.5) ** 3)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    pictures=st.lists(st.tuples(st.floats(0.1, 6.0), st.sampled_from("abc")), min_size=2, max_size=20),
+    batch_size=st.integers(1, 6),
+    seed=st.integers(0, 999),
+)
+def test_draws_match_their_weights_whatever_the_buckets(
+    pictures: list[tuple[float, str]], batch_size: int, seed: int
+) -> None:
+    rates, buckets = [rate for rate, _ in pictures], [bucket for _, bucket in pictures]
+    sampler = Sampler(buckets, rates, batch_size=batch_size, seed=seed)
+    groups = 1500 // batch_size
+    drawn = Counter(item for index in range(groups) for item in sampler.group(index))
+    expected = [rate / sum(rates) * groups * batch_size for rate in rates]
+    chi_square = sum((drawn[item] - want) ** 2 / want for item, want in enumerate(expected))
+    assert chi_square < _chi_square_of_chance(len(pictures) - 1)
+
+
 @settings(max_examples=25)
 @given(index=st.integers(0, 5000), seed=st.integers(0, 5), batch_size=st.integers(1, 9))
 def test_groups_are_the_same_in_any_order_of_asking(index: int, seed: int, batch_size: int) -> None:

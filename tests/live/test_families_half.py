@@ -26,8 +26,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 
 HALF = ["--precision", "half"]
-"""Without it v1.10.1 asks for a GPU as soon as weights are in half precision. With --upcast-sampling its own txt2img
-fails on a CPU ("mixed dtype"): that needs a GPU."""
+"""Without it v1.10.1 asks for a GPU as soon as weights are in half precision. It refuses --no-half-vae beside it: for
+that and for --upcast-sampling see test_families_flags.py."""
 
 FAMILIES = ("sd1", "sdxl")
 

@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lib_pivotal.data.captions import split_tags
 from lib_pivotal.data.records import Picture
 from lib_pivotal.ui.picture_filter import Part, PictureIndex, TagIndex, parse
 
@@ -85,6 +84,6 @@ def test_a_part_is_written_as_it_is_read() -> None:
         assert parse(str(part)) == (part,)
 
 
-def test_tags_with_commas_in_brackets_do_not_break_the_index() -> None:
+def test_tags_that_a_weight_holds_together_are_found_one_by_one() -> None:
     pictures = [Picture("a.png", Path("x"), "(red hair, smile:1.2), hat", 64, 64, "b")]
-    assert len(TagIndex(pictures).forms[0]) == len(split_tags(pictures[0].caption))
+    assert TagIndex(pictures).forms[0] == ("red hair", "smile", "hat")

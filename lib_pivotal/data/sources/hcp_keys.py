@@ -92,14 +92,13 @@ def _square(size: Any) -> int:
 
 def source_keys(merged: Mapping[str, Any], base: Path, notes: Notes) -> None:
     """Templates, masks, background and changes of the caption of one source."""
-    transforms = mapping(merged.get("text_transforms", merged.get("tag_transforms")))
     names = word_names(merged)
     templates = _templates(merged.get("prompt_template"), names, base, notes)
     if templates:
         notes.wish("data.templates", templates, "prompt_template")
     if merged.get("att_mask"):
         notes.wish("data.masks", "hcp_exact", "att_mask")
-    _transforms(transforms.get("transforms") or [], notes)
+    _transforms(_steps(merged), notes)
     for key, value in merged.items():
         if key == "bg_color":
             _background(value, notes)
@@ -111,9 +110,18 @@ def source_keys(merged: Mapping[str, Any], base: Path, notes: Notes) -> None:
             notes.untaken(f"source.{key}")
 
 
+def _steps(merged: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The changes of a caption, in order."""
+    listed = mapping(merged.get("text_transforms", merged.get("tag_transforms"))).get("transforms")
+    return [mapping(step) for step in listed] if isinstance(listed, list) else []
+
+
 def word_names(merged: Mapping[str, Any]) -> dict[str, str]:
-    """What stands for the names in templates; of DreamArtist's pairs the positive word."""
-    pairs = mapping(merged.get("word_names")).items()
+    """What stands for the names in templates, as `TemplateFill` has it, to which a source's own list is only handed on;
+    of DreamArtist's pairs the positive word."""
+    steps = _steps(merged)
+    fills = [step.get("word_names") for step in steps if "TemplateFill" in str(step.get("_target_"))]
+    pairs = mapping(next((fill for fill in fills if isinstance(fill, Mapping)), merged.get("word_names"))).items()
     firsts = ((key, value[0] if isinstance(value, list) and value else value) for key, value in pairs)
     return {key: value for key, value in firsts if isinstance(value, str)}
 
@@ -150,12 +158,12 @@ def filled(line: str, names: Mapping[str, str]) -> str:
     return re.sub(r"\{(\w*)\}", one, line)
 
 
-def _transforms(steps: Any, notes: Notes) -> None:
-    names = [str(mapping(step).get("_target_", "")).rpartition(".")[2] for step in steps]
+def _transforms(steps: list[Mapping[str, Any]], notes: Notes) -> None:
+    names = [str(step.get("_target_", "")).rpartition(".")[2] for step in steps]
     behind = names.index("TemplateFill") if "TemplateFill" in names else len(names)
     notes.wish("data.shuffle_tags", "TagShuffle" in names, "TagShuffle")
     for index, (step, name) in enumerate(zip(steps, names, strict=True)):
-        chance = min(1.0, number(mapping(step).get("p"), 0.1))
+        chance = min(1.0, number(step.get("p"), 0.1))
         if name == "TagDropout":
             notes.wish("data.tag_dropout", chance, name)
         elif name == "TagErase":

@@ -347,3 +347,8 @@ def test_as_hcps_own_reader_has_it(tmp_path: Path, add: Add) -> None:
     found = Counter(chain.draw(dataset["blue/a.png"], rng=rng) for _ in range(2000))
     assert found.keys() == {"", "sks girl, hat, coat"}
     assert found[""] / 2000 == pytest.approx(0.3, abs=0.04)
+    fill = {"transforms": [{"_target_": "x.TemplateFill", "word_names": {"pt1": ["zuko", "zuko-neg"]}}]}
+    only = {"s": {"img_root": "red", "prompt_template": "t.txt", "text_transforms": fill}}
+    (tmp_path / "d.yaml").write_text(json.dumps({"data": {"d": {"source": only}}}))
+    dataset = scan(tmp_path / "d.yaml")
+    assert (dataset.pictures[0].concept, dataset.settings["data.templates"]) == ("zuko", ("{word} , {caption}",))
