@@ -40,7 +40,7 @@ def test_the_checkpoints_size_and_choices_for_all_runs_count() -> None:
     data = _dataset({"aoi": 12})
     data = replace(data, pictures=tuple(replace(p, width_px=1100, height_px=1000) for p in data.pictures))
     assert fitted_run(data).run.data.resolution_px == 512
-    around = Circumstances(1024, lambda run: replace(run, clip_skip=2))
+    around = Circumstances(1024, adjusted=lambda run: replace(run, clip_skip=2))
     run = fitted_run(data, circumstances=around).run
     assert (run.data.resolution_px, run.clip_skip) == (1024, 2)
 
