@@ -25,8 +25,6 @@ _GRAIN_PX = 800
 
 def write_pictures(folder: Path, count: int) -> None:
     """`count` pictures, every second one PNG, each with a caption of a dozen tags; what is there already stays."""
-    for word in WORDS:
-        (folder / word).mkdir(parents=True, exist_ok=True)
     workers = os.cpu_count() or 1
     with ProcessPoolExecutor(max_workers=workers) as pool:
         list(pool.map(partial(_write_some, folder, count, workers), range(workers)))
@@ -40,13 +38,16 @@ def _write_some(folder: Path, count: int, step: int, start: int) -> None:
         file = folder / WORDS[place] / f"{number:05d}.{'png' if number % 2 else 'jpg'}"
         if file.exists():
             continue
+        file.parent.mkdir(parents=True, exist_ok=True)
         file.with_suffix(".txt").write_text(_caption(rng, place), encoding="utf-8")
         picture = drawing(rng, grains[rng.randrange(len(grains))])
         half_done = file.with_suffix(".part")
         picture.save(half_done, "PNG" if number % 2 else "JPEG", quality=90, compress_level=4)
         half_done.replace(file)
         if number % DOUBLE_EVERY == 0:
-            picture.resize((picture.width // 2, picture.height // 2)).save(file.with_name(f"{number:05d}b.png"))
+            double = file.with_name(f"{number:05d}b.png")
+            double.with_suffix(".txt").write_text(_caption(rng, place), encoding="utf-8")
+            picture.resize((picture.width // 2, picture.height // 2)).save(double)
 
 
 def drawing(rng: random.Random, grain: Image.Image) -> Image.Image:

@@ -262,7 +262,9 @@ class RegularisationConfig:
         good_range="0.1-1",
     )
     class_text: str = setting(
-        "", "The class in the model's own words, e.g. `1girl`; empty = the tags that each word begins with."
+        "",
+        "The class in the model's own words, e.g. `1girl`, which is also the caption of class pictures that have none; "
+        "empty = the tags that each word begins with.",
     )
     prompts: tuple[str, ...] = setting(
         (), "Prompts by which the loaded checkpoint makes class pictures into the folder, in turn."

@@ -90,19 +90,20 @@ def prepare_regularisation(run: Run) -> tuple[tuple[Picture, ...], tuple[Problem
     settings = run.regularisation
     if not settings.folder or settings.weight == 0:
         return (), ()
-    dataset = scan_pictures(run.data, settings.folder)
+    text = settings.class_text  # what a picture shows that says nothing of itself, as kohya's class tokens
+    dataset = scan_pictures(replace(run.data, missing_caption="empty") if text else run.data, settings.folder)
     if not dataset.pictures:
         reasons = "; ".join(problem.message for problem in dataset.problems[:3])
         raise DataError(f"{settings.folder}: no class picture can be used. {reasons}")
+    pictures = tuple(one if one.caption or not text else replace(one, caption=text) for one in dataset.pictures)
     find = WordFinder([word.name for word in run.words])
-    keys = tuple(picture.key for picture in dataset.pictures if find(picture.caption))
-    told = [problem for problem in dataset.problems if problem.level != "info"]
+    keys = tuple(picture.key for picture in pictures if find(picture.caption))
+    silent = {"no_caption"} if text else set()
+    told = [problem for problem in dataset.problems if problem.level != "info" and problem.code not in silent]
     if keys and settings.target == "picture":
-        text = (
-            f"{len(keys)} class picture(s) have a trained word in their caption, and would train it, too. Take it out."
-        )
-        told.append(Problem("warning", "word_in_class", text, keys))
-    return dataset.pictures, tuple(told)
+        message = f"{len(keys)} class picture(s) have a trained word in their caption, and would train it, too."
+        told.append(Problem("warning", "word_in_class", f"{message} Take it out.", keys))
+    return pictures, tuple(told)
 
 
 def picture_remarks(run: Run, prepared: Prepared) -> list[Problem]:

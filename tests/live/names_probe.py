@@ -80,8 +80,10 @@ def add_routes(_, app):
 
     @app.get("/probe/tokenize")
     def tokenize(text: str):
+        """By every text encoder: SDXL's conditioner holds two, and others that read no text."""
         clip = sd_hijack.model_hijack.clip
-        return {"ms": median_ms(lambda: clip.tokenize_line(text))}
+        encoders = [one for one in getattr(clip, "embedders", [clip]) if hasattr(one, "tokenize_line")]
+        return {"ms": median_ms(lambda: [one.tokenize_line(text) for one in encoders]), "encoders": len(encoders)}
 
     @app.get("/probe/overhead")
     def overhead(pairs: int):
@@ -129,6 +131,15 @@ def add_routes(_, app):
 
         hooks.unregister()
         return {"ok": True, "model": shared.sd_model is not None}
+
+    @app.get("/probe/register")
+    def register():
+        """What `hooks.register` puts in place; its callbacks are still there."""
+        from lib_pivotal.webui import bundles, cards, conditionings, counter
+
+        for part in (bundles, conditionings, cards, counter):
+            part.register()
+        return {"ok": True}
 
 
 def before_ui():

@@ -6,7 +6,7 @@ import json
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lib_pivotal.config import DataConfig, Run, ScheduleConfig, WordConfig
@@ -43,6 +43,7 @@ def test_each_remedy_is_taken_back_exactly(remedy: Remedy) -> None:
     assert after != RUN and taken_back(after, _change(RUN, after)) == RUN
 
 
+@settings(deadline=None)  # the first example reads modules
 @given(st.lists(st.sampled_from(REMEDIES), max_size=6))
 def test_several_are_taken_back_one_by_one(asked: list[Remedy]) -> None:
     runs, changes = [RUN], []

@@ -99,3 +99,18 @@ def test_boxes_steer_the_cut(tmp_path, tiny_host):
     run = _run(folder, words=[{"name": "aoi"}], data={"crop": "face", "bucketing": False})
     cache, problems = make_latents(run, tiny_host, prepare_pictures(run).pictures)
     assert problems == [] and cache.placement("a.png").left_px == 128
+
+
+def test_class_pictures_that_say_nothing_show_the_class(two_words_folder, tmp_path):
+    folder = write_pictures(tmp_path / "class", {"a": "1girl, hat", "b": "", "c_02": ""})
+    for name in ("b", "c_02"):
+        (folder / f"{name}.txt").unlink()
+
+    def captions(**settings):
+        run = _run(two_words_folder, regularisation={"folder": str(folder), **settings})
+        prepared = prepare_pictures(run)
+        assert not [problem for problem in prepared.remarks if problem.code == "no_caption"]
+        return [picture.caption for picture in prepared.regularisation]
+
+    assert captions(class_text="1girl") == ["1girl, hat", "1girl", "1girl"]
+    assert captions() == ["1girl, hat", "b", "c 02"]

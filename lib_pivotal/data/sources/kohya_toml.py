@@ -90,6 +90,8 @@ def read_kohya(plain: Any, path: Path) -> Reading:
                 notes.say("folder_missing", f"image_dir {merged.get('image_dir')!r} is no folder here; it is left out.")
             elif merged.get("is_reg") is True:
                 regular.append(root)
+                if isinstance(tokens := merged.get("class_tokens"), str) and tokens.strip():
+                    notes.whole("regularisation.class_text", tokens.strip(), "class_tokens of is_reg")
             else:
                 notes.source()
                 sources.append(_source(merged, root, path, notes))

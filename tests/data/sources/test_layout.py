@@ -48,6 +48,7 @@ network_multiplier = 1.0
   [[datasets.subsets]]
   is_reg = true
   image_dir = 'reg'
+  class_tokens = '1girl'
 
   [[datasets.subsets]]
   image_dir = 'gone'
@@ -112,6 +113,7 @@ def test_kohyas_dataset_file(kohya: Path, as_file: bool) -> None:
         "schedule.batch_size": 4,
         "data.upscale": False,
         "regularisation.folder": str(kohya / "reg"),
+        "regularisation.class_text": "1girl",
         "data.parts": ({"applies_to": "hanako/*", "flip": True}, {"applies_to": "taro/*", "flip": False}),
     }
     told = codes(dataset)
