@@ -158,7 +158,9 @@ class Captioner:
                 root = self._source.root if path in given else path.parent
                 table = read_table(path, root=root)
             except DataError as error:
-                if path in given or path.suffix.lower() in (".jsonl", ".csv"):
+                # other files of these endings lie about in folders: a json or yaml that is whole may be anything
+                broken = isinstance(error.__cause__, json.JSONDecodeError | UnicodeDecodeError)
+                if broken or path in given or path.suffix.lower() in (".jsonl", ".csv"):
                     self._problems.say("warning", "captions_unreadable", str(error), [])
                 continue
             start = "" if path in given else self._folder.key(path).rpartition("/")[0]

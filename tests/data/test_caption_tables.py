@@ -78,16 +78,16 @@ def test_other_json_is_left_alone(two: Path) -> None:
     (two / "settings.json").write_text('{"width": 512, "a_list": ["x"]}')
     (two / "emb_init.json").write_text('{"a": ["x"]}')
     (two / "a.json").write_text('{"face": [0, 0, 9, 9]}')
-    (two / "broken.json").write_text("{")
     dataset = scan(two)
     assert captions(two) == {"a.png": "a", "sub/b.jpg": "b"}
     assert "captions_unreadable" not in {problem.code for problem in dataset.problems}
 
 
-def test_a_broken_table_is_named(two: Path) -> None:
-    (two / "metadata.jsonl").write_text('{"file_name": "a.png"')
+@pytest.mark.parametrize("name", ["metadata.jsonl", "captions.json"])
+def test_a_broken_table_is_named(two: Path, name: str) -> None:
+    (two / name).write_text('{"file_name": "a.png"')
     told = {problem.code: problem.message for problem in scan(two).problems}
-    assert told["captions_unreadable"].startswith("metadata.jsonl: cannot be read as captions")
+    assert told["captions_unreadable"].startswith(f"{name}: cannot be read as captions")
 
 
 def test_the_same_name_in_two_folders_is_nobodys() -> None:
