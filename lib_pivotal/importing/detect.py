@@ -33,8 +33,8 @@ def is_ours(plain: Any) -> bool:
 def _hcp(plain: Mapping[str, Any]) -> bool:
     parts = {"tokenizer_pt", "lora_unet", "lora_text_encoder", "plugin_unet", "plugin_TE", "text_encoder", "unet"}
     about = {"train", "model", "data", "_base_", "logger", "exp_dir", "mixed_precision", "ckpt_type"}
-    if "training_method" in plain or "model_type" in plain:
-        return False
+    if {"training_method", "model_type"} & plain.keys() or {"prompt", "infer_args"} <= plain.keys():
+        return False  # OneTrainer's, and HCP's own settings for making pictures
     if "_base_" in plain:
         return bool((parts | about) & plain.keys() - {"_base_"})
     return bool(parts & plain.keys() and about & plain.keys()) or {"train", "model"} <= plain.keys()

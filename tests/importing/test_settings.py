@@ -43,6 +43,7 @@ def test_whose_file(plain, peer):
     [
         ({"datasets": [], "general": {}}, "description of a dataset"),
         ({"pretrained_model": "x", "infer_args": {}}, "making pictures"),
+        ({"_base_": "x.yaml", "prompt": "1girl", "infer_args": {}, "exp_dir": "x"}, "making pictures"),
         ({"hello": 1}, "its keys are hello"),
         ({}, "it is empty"),
         ([1], "no mapping"),
