@@ -7,6 +7,8 @@ from PIL import Image
 
 from lib_pivotal.errors import HostError
 from lib_pivotal.runs.manager import RunManager
+from lib_pivotal.ui.tab import build_tab
+from tests.ui.browser import Browser
 
 
 class EmptyStudio:
@@ -121,3 +123,12 @@ def snapshot_of_run():
         "notices": [], "files": [], "pictures": [], "ended": None, "needs_checkpoint": False,
     }  # fmt: skip
     return lambda **changes: {**base, **changes}
+
+
+@pytest.fixture
+def browser(manager, pictures):
+    """The page, with the pictures scanned."""
+    made = Browser(build_tab(manager))
+    made.set("pivotal_data_folder", str(pictures))
+    made.press("pivotal_scan")
+    return made

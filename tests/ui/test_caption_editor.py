@@ -4,18 +4,8 @@ from __future__ import annotations
 
 import shutil
 
-import pytest
-
 from lib_pivotal.ui.tab import build_tab
-from tests.ui.test_tab import Browser
-
-
-@pytest.fixture
-def browser(manager, pictures):
-    made = Browser(build_tab(manager))
-    made.set("pivotal_data_folder", str(pictures))
-    made.press("pivotal_scan")
-    return made
+from tests.ui.browser import Browser
 
 
 def _open(browser, key):

@@ -5,20 +5,11 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
-import pytest
 from PIL import Image
 
 from lib_pivotal.ui.tab import build_tab
 from lib_pivotal.ui.words_html import words_json
-from tests.ui.test_tab import Browser
-
-
-@pytest.fixture
-def browser(manager, pictures):
-    made = Browser(build_tab(manager))
-    made.set("pivotal_data_folder", str(pictures))
-    made.press("pivotal_scan")
-    return made
+from tests.ui.browser import Browser
 
 
 def _add(pictures, name="kaze", count=3):

@@ -6,20 +6,9 @@ import html
 import json
 import re
 
-import pytest
 from PIL import Image
 
 from lib_pivotal.ui import dataset_html
-from lib_pivotal.ui.tab import build_tab
-from tests.ui.test_tab import Browser
-
-
-@pytest.fixture
-def browser(manager, pictures):
-    made = Browser(build_tab(manager))
-    made.set("pivotal_data_folder", str(pictures))
-    made.press("pivotal_scan")
-    return made
 
 
 def _show(browser, query, page="0"):

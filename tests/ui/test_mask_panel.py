@@ -6,12 +6,11 @@ import base64
 import io
 
 import numpy as np
-import pytest
 from PIL import Image, ImageDraw
 
 from lib_pivotal.data.dataset import scan
 from lib_pivotal.ui.tab import build_tab
-from tests.ui.test_tab import Browser, element
+from tests.ui.browser import Browser, element
 
 
 def _uri(image):
@@ -25,14 +24,6 @@ def _painted(box, size=(64, 64)):
     strokes = Image.new("RGB", size, 0)
     ImageDraw.Draw(strokes).rectangle(box, fill="white")
     return {"image": _uri(Image.new("RGB", size, "red")), "mask": _uri(strokes)}
-
-
-@pytest.fixture
-def browser(manager, pictures):
-    made = Browser(build_tab(manager))
-    made.set("pivotal_data_folder", str(pictures))
-    made.press("pivotal_scan")
-    return made
 
 
 def _grey(pictures, key):

@@ -9,15 +9,7 @@ import re
 import pytest
 
 from lib_pivotal.ui.tab import build_tab
-from tests.ui.test_tab import Browser
-
-
-@pytest.fixture
-def browser(manager, pictures):
-    made = Browser(build_tab(manager))
-    made.set("pivotal_data_folder", str(pictures))
-    made.press("pivotal_scan")
-    return made
+from tests.ui.browser import Browser
 
 
 def _remedies(shown):

@@ -1,14 +1,12 @@
 """The whole page: it builds, its ids are its own, and every event answers as many values as it promised."""
 
-import asyncio
-import json
-
 import pytest
 
 from lib_pivotal.config import Run, write_run
 from lib_pivotal.runs.view import RunView
-from lib_pivotal.ui.form import TABLE, Form
+from lib_pivotal.ui.form import TABLE
 from lib_pivotal.ui.tab import TabExtras, build_tab
+from tests.ui.browser import Browser, element
 
 PATHS = [entry.path for entry in TABLE]
 
@@ -16,54 +14,6 @@ PATHS = [entry.path for entry in TABLE]
 @pytest.fixture
 def blocks(manager):
     return build_tab(manager, extras=TabExtras(send_to_txt2img_js="(prompt) => prompt"))
-
-
-def element(blocks, elem_id):
-    return next(block for block in blocks.blocks.values() if getattr(block, "elem_id", None) == elem_id)
-
-
-class Browser:
-    """Calls events as a browser does: values of all inputs, as JSON."""
-
-    def __init__(self, blocks):
-        self.blocks = blocks
-        self.values = {}
-        self.state = {
-            number: block.value for number, block in blocks.blocks.items() if block.get_block_name() == "state"
-        }
-
-    def value(self, block_id):
-        if block_id not in self.values:
-            block = self.blocks.blocks[block_id]
-            self.values[block_id] = getattr(block, "value", None)
-        return self.values[block_id]
-
-    def set(self, elem_id, value):
-        self.values[element(self.blocks, elem_id)._id] = value
-
-    def press(self, elem_id, event="click"):
-        target = element(self.blocks, elem_id)._id
-        for number, dependency in enumerate(self.blocks.dependencies):
-            if target in dependency["targets"] and dependency["trigger"] == event and dependency["backend_fn"]:
-                return self._call(number, dependency)
-        raise AssertionError(f"{elem_id} has no {event}")
-
-    def _call(self, number, dependency):
-        inputs = json.loads(json.dumps([self.value(block) for block in dependency["inputs"]], default=str))
-        answer = asyncio.run(self.blocks.process_api(number, inputs, state=self.state))["data"]
-        assert len(answer) == len(dependency["outputs"])
-        for block, value in zip(dependency["outputs"], answer, strict=True):
-            if isinstance(value, dict) and value.get("__type__") == "update":
-                if "value" in value:
-                    self.values[block] = value["value"]
-            else:
-                self.values[block] = value
-        return {
-            getattr(self.blocks.blocks[b], "elem_id", b): v for b, v in zip(dependency["outputs"], answer, strict=True)
-        }
-
-    def run(self):
-        return Form.read([self.value(element(self.blocks, entry.elem_id)._id) for entry in TABLE])[0]
 
 
 @pytest.fixture

@@ -5,19 +5,6 @@ from __future__ import annotations
 import json
 import re
 
-import pytest
-
-from lib_pivotal.ui.tab import build_tab
-from tests.ui.test_tab import Browser
-
-
-@pytest.fixture
-def browser(manager, pictures):
-    made = Browser(build_tab(manager))
-    made.set("pivotal_data_folder", str(pictures))
-    made.press("pivotal_scan")
-    return made
-
 
 def _show(browser, **view):
     browser.set("pivotal_tags_view", json.dumps(view))
