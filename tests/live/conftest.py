@@ -377,6 +377,42 @@ def tiny_checkpoints(installation: Installation, tmp_path_factory: pytest.TempPa
     return TinyCheckpoints(installation, tmp_path_factory.mktemp("tiny"))
 
 
+TRAINED = ("sd1", "sd2", "sd2v", "sdxl", "sdxlv", "ssd", "sd1inpaint", "sd2inpaint", "sdxlinpaint")
+"""Tiny checkpoints of every kind that can be trained."""
+
+
+@pytest.fixture(scope="module")
+def webui(
+    installation: Installation, tiny_checkpoints: TinyCheckpoints, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[WebUI]:
+    """With a checkpoint of every kind in `TRAINED`, and the probe; many test modules have one of their own instead."""
+
+    def prepare(data: Path) -> None:
+        shutil.copytree(ROOT / "tests" / "live" / "probe", data / "extensions" / "probe")
+        tiny_checkpoints.lay_out(data, *TRAINED)
+
+    data = tmp_path_factory.mktemp("trained")
+    with running(installation, tiny_checkpoints.path("sd1"), data, linked=True, prepare=prepare) as found:
+        no_live_previews(found)
+        yield found
+
+
+CHROMIUM = Path(os.environ.get("PIVOTAL_CHROMIUM", "/usr/bin/chromium"))
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """Playwright's, on Debian's chromium or the one that `$PIVOTAL_CHROMIUM` names."""
+    sync_api = pytest.importorskip("playwright.sync_api", reason="pip install playwright to drive the page")
+    if not CHROMIUM.exists():
+        pytest.skip(f"no browser at {CHROMIUM}")
+    flags = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
+    with sync_api.sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=str(CHROMIUM), args=flags)
+        yield opened
+        opened.close()
+
+
 @contextlib.contextmanager
 def running(
     installation: Installation,

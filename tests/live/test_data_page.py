@@ -14,8 +14,8 @@ from PIL import Image
 from lib_pivotal.runs.manager import RunManager
 from lib_pivotal.standalone.page import StandaloneStudio
 from lib_pivotal.ui.alone import serve
-from tests.live.conftest import ROOT, Installation, WebUI, running
-from tests.live.test_tab_page import CHROMIUM, Visitor
+from tests.live.conftest import CHROMIUM, ROOT, Installation, WebUI, running
+from tests.live.test_tab_page import Visitor
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="pip install playwright to drive the page")
 

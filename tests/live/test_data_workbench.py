@@ -12,9 +12,9 @@ from PIL import Image
 
 from examples import many
 from tests.live.conftest import Installation, WebUI, running
-from tests.live.test_tab_page import CHROMIUM, Visitor
+from tests.live.test_tab_page import Visitor
 
-sync_api = pytest.importorskip("playwright.sync_api", reason="pip install playwright to drive the page")
+pytest.importorskip("playwright.sync_api", reason="pip install playwright to drive the page")
 
 pytestmark = [pytest.mark.webui, pytest.mark.slow]
 
@@ -25,16 +25,6 @@ PAIRS = 14
 def webui(installation: Installation, checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[WebUI]:
     with running(installation, checkpoint, tmp_path_factory.mktemp("bench") / "data", linked=True, page=True) as it:
         yield it
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    if not CHROMIUM.exists():
-        pytest.skip(f"no browser at {CHROMIUM}")
-    with sync_api.sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=str(CHROMIUM), args=["--no-sandbox", "--disable-gpu"])
-        yield opened
-        opened.close()
 
 
 @pytest.fixture(scope="module")

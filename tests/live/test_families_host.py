@@ -5,8 +5,6 @@ from __future__ import annotations
 import base64
 import io
 import json
-import shutil
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,12 +15,11 @@ from PIL import Image, ImageChops
 from examples import experiment
 from examples.avatars import make
 from lib_pivotal.config import Run, run_to_dict
-from tests.live.conftest import ROOT, Installation, TinyCheckpoints, WebUI, running
+from tests.live.conftest import TRAINED, WebUI
 from tests.live.test_tab import same, start, tensors_of, trained, wait
 
 pytestmark = [pytest.mark.webui, pytest.mark.slow]
 
-TRAINED = ("sd1", "sd2", "sd2v", "sdxl", "sdxlv", "ssd", "sd1inpaint", "sd2inpaint", "sdxlinpaint")
 MAIN = ("sd1", "sd2", "sdxl")
 PROMPTS = [
     "a face",
@@ -30,20 +27,6 @@ PROMPTS = [
     "wordone, " + "red hair, blue eyes, " * 20 + "wordtwo BREAK wordone",
     "",
 ]
-
-
-@pytest.fixture(scope="module")
-def webui(
-    installation: Installation, tiny_checkpoints: TinyCheckpoints, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[WebUI]:
-    def prepare(data: Path) -> None:
-        shutil.copytree(ROOT / "tests" / "live" / "probe", data / "extensions" / "probe")
-        tiny_checkpoints.lay_out(data, *TRAINED)
-
-    data = tmp_path_factory.mktemp("families_host")
-    with running(installation, tiny_checkpoints.path("sd1"), data, linked=True, prepare=prepare) as found:
-        found.call("/sdapi/v1/options", {"live_previews_enable": False})  # SDXL's would be downloaded
-        yield found
 
 
 @pytest.fixture(params=TRAINED)

@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 
 from tests.live.conftest import Installation, TinyCheckpoints, WebUI, no_live_previews, running
-from tests.live.test_tab_page import CHROMIUM, Visitor
+from tests.live.test_tab_page import Visitor
 
-sync_api = pytest.importorskip("playwright.sync_api", reason="pip install playwright to drive the page")
+pytest.importorskip("playwright.sync_api", reason="pip install playwright to drive the page")
 
 pytestmark = [pytest.mark.webui, pytest.mark.slow]
 
@@ -39,16 +39,6 @@ def webui(
     with running(installation, first, data, linked=True, page=True, prepare=prepare, variables=variables) as found:
         no_live_previews(found)
         yield found
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    if not CHROMIUM.exists():
-        pytest.skip(f"no browser at {CHROMIUM}")
-    with sync_api.sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=str(CHROMIUM), args=["--no-sandbox", "--disable-gpu"])
-        yield opened
-        opened.close()
 
 
 @pytest.fixture(scope="module")

@@ -7,8 +7,6 @@ code below the ports: one has ldm, sgm and open_clip, the other diffusers and tr
 from __future__ import annotations
 
 import json
-import shutil
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,8 +18,7 @@ from lib_pivotal.config import Run
 from lib_pivotal.standalone.model import StandaloneHost
 from lib_pivotal.training.events import Event, StepDone
 from lib_pivotal.training.run import train
-from tests.live.conftest import ROOT, Installation, TinyCheckpoints, WebUI, running
-from tests.live.test_families_host import TRAINED
+from tests.live.conftest import TRAINED, TinyCheckpoints, WebUI
 from tests.live.test_tab import trained
 
 pytestmark = [pytest.mark.webui, pytest.mark.slow]
@@ -29,20 +26,6 @@ pytestmark = [pytest.mark.webui, pytest.mark.slow]
 STEPS = 20
 RELATIVE = 1e-5
 """A tenth of what is asked for; rounding alone gives 2e-6, a schedule rounded to half precision 2e-4."""
-
-
-@pytest.fixture(scope="module")
-def webui(
-    installation: Installation, tiny_checkpoints: TinyCheckpoints, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[WebUI]:
-    def prepare(data: Path) -> None:
-        shutil.copytree(ROOT / "tests" / "live" / "probe", data / "extensions" / "probe")
-        tiny_checkpoints.lay_out(data, *TRAINED)
-
-    data = tmp_path_factory.mktemp("families_parity")
-    with running(installation, tiny_checkpoints.path("sd1"), data, linked=True, prepare=prepare) as found:
-        found.call("/sdapi/v1/options", {"live_previews_enable": False})  # SDXL's would be downloaded
-        yield found
 
 
 @pytest.fixture(scope="module")

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from lib_pivotal.config import run_from_dict
-from tests.live.conftest import Installation, RequestFailedError, WebUI, running
-from tests.live.test_tab_page import CHROMIUM, Visitor
+from tests.live.conftest import CHROMIUM, Installation, RequestFailedError, WebUI, running
+from tests.live.test_tab_page import Visitor
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="pip install playwright to drive the page")
 

@@ -7,7 +7,6 @@ Screenshots go to out/live/.
 from __future__ import annotations
 
 import io
-import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
@@ -23,12 +22,11 @@ from examples.avatars.scores import load_scorer
 from tests.live.conftest import ROOT, Installation, WebUI, running
 from tests.live.test_tab import wait
 
-sync_api = pytest.importorskip("playwright.sync_api", reason="pip install playwright to drive the page")
+pytest.importorskip("playwright.sync_api", reason="pip install playwright to drive the page")
 
 pytestmark = [pytest.mark.webui, pytest.mark.slow]
 
 SHOTS = ROOT / "out" / "live"
-CHROMIUM = Path(os.environ.get("PIVOTAL_CHROMIUM", "/usr/bin/chromium"))
 NOT_OURS = ("ERR_NAME_NOT_RESOLVED", "ERR_INTERNET_DISCONNECTED", "iframeResizer", "reading 'props'")
 """Noise of the web UI's own page on a machine without network."""
 
@@ -54,17 +52,6 @@ def webui(installation: Installation, checkpoint: Path, tmp_path_factory: pytest
 
     with running(installation, checkpoint, tmp_path_factory.mktemp("page"), linked=True, page=True, prepare=add) as it:
         yield it
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    if not CHROMIUM.exists():
-        pytest.skip(f"no browser at {CHROMIUM}")
-    flags = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
-    with sync_api.sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=str(CHROMIUM), args=flags)
-        yield opened
-        opened.close()
 
 
 class Visitor:
