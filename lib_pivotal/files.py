@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -29,6 +30,25 @@ def replacing(path: Path) -> Iterator[Path]:
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def publish(source: Path, target: Path) -> None:
+    """Make `target` the same file as `source`: by a second name for it where the file system can, else as a copy.
+
+    In one step, as `replacing`. The two are independent as long as nobody writes into a file in place.
+
+    Raises:
+        OSError: it cannot be made; `target` stays as it was.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(target) as temporary:
+        linked = temporary.with_name(f"{temporary.name}.link")
+        try:
+            os.link(source, linked)
+        except OSError:  # another disk, or one that knows no second names
+            shutil.copyfile(source, temporary)
+        else:
+            linked.replace(temporary)
 
 
 def _sync_folder(folder: Path) -> None:

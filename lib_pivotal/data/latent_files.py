@@ -88,8 +88,8 @@ class LatentFiles:
         checksum = hashlib.sha256(body[start:]).hexdigest()
         data = save(plain, metadata={"name": name, "sha256": checksum})
         path = self.path(name)
-        path.parent.mkdir(exist_ok=True)
         try:
+            path.parent.mkdir(parents=True, exist_ok=True)
             with replacing(path) as temporary:
                 temporary.write_bytes(data)
         except OSError as error:

@@ -18,6 +18,7 @@ from lib_pivotal.data.pictures import Transparency
 from lib_pivotal.data.records import Picture, Problem
 from lib_pivotal.data.views import View, Views
 from lib_pivotal.errors import DataError
+from lib_pivotal.oom import is_out_of_memory, release_memory
 from lib_pivotal.ports import ImageCodec
 
 Progress = Callable[[int, int], None]
@@ -132,6 +133,7 @@ class LatentCache:
         self._pictures: list[Picture] = []
         self._by_key: dict[str, Picture] = {}
         self._widened = False
+        self._unwritten: set[str] = set()
         self.encoded = 0
         """How many entries the last `build` had to encode; the others came from disk or memory."""
         self.size_bytes = 0
@@ -278,18 +280,29 @@ class LatentCache:
                 if ready.get(job) is None:  # what was on disk stays as it is
                     ready[job] = entry
                     self.encoded += 1
-                    if self._files is not None:
-                        self._files.write(job.name, _tensors(entry))
+                    self._write(job, entry, problems)
         for job, made in ready.items():
             if made is not None:
                 self._names[job.entry] = job.name
                 self._keep(job, made)
 
+    def _write(self, job: _Job, made: CachedLatents, problems: list[Problem]) -> None:
+        """To the disk, where there is a folder; what it does not take stays in memory, told once."""
+        if self._files is None:
+            return
+        try:
+            self._files.write(job.name, _tensors(made))
+        except DataError as error:
+            if not self._unwritten:
+                text = f"{error} Until then such latents stay in memory, whatever data.cache_folder and memory say."
+                problems.append(Problem("warning", "latents-unwritten", text, (job.picture.key,)))
+            self._unwritten.add(job.name)
+
     def _keep(self, job: _Job, made: CachedLatents) -> None:
         """In memory, as long as there is room or no other place."""
         size = sum(tensor.numel() * tensor.element_size() for tensor in _tensors(made).values())
         room = self._memory_bytes is None or self.size_bytes + size <= self._memory_bytes
-        if self._files is None or (self._in_memory and room):
+        if self._files is None or (self._in_memory and room) or job.name in self._unwritten:
             self._entries[job.entry] = made
             self.size_bytes += size
 
@@ -326,12 +339,15 @@ class LatentCache:
 
     def _through_codec(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """Encode a group at once, or one by one if the device's memory does not hold it."""
+        latents = None
         try:
             with torch.no_grad():
                 latents = self._codec.encode(pixels.to(self._device))
-        except torch.cuda.OutOfMemoryError:
-            if len(pixels) == 1:
+        except Exception as error:
+            if len(pixels) == 1 or not is_out_of_memory(error):
                 raise
+        if latents is None:
+            release_memory()
             singles = [self._through_codec(one) for one in pixels.split(1)]
             return torch.cat([mean for mean, _ in singles]), torch.cat([std for _, std in singles])
         self._widened |= latents.widened

@@ -11,10 +11,10 @@ from pathlib import Path
 import torch
 
 from lib_pivotal.config import Run
+from lib_pivotal.oom import is_out_of_memory
 from lib_pivotal.ports import Host
 from lib_pivotal.training.memory import CONTEXT_BYTES, PARTS, MemoryCount, count_memory, weight_bytes
 from lib_pivotal.training.prepare import Prepared
-from lib_pivotal.training.recovery import is_out_of_memory
 
 logger = logging.getLogger(__name__)
 

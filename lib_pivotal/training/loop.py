@@ -10,15 +10,16 @@ import logging
 import math
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 
-from lib_pivotal.errors import TrainingError
+from lib_pivotal.errors import PivotalError, TrainingError
+from lib_pivotal.oom import is_out_of_memory, release_memory
 from lib_pivotal.ports import OWN_LOSS, TrainingBatch
 from lib_pivotal.training.aside import Aside, Interlude
 from lib_pivotal.training.distributed import World
@@ -34,13 +35,15 @@ from lib_pivotal.training.events import (
     StepDone,
 )
 from lib_pivotal.training.phases import Phase, PhasePlan
-from lib_pivotal.training.recovery import Guard, is_out_of_memory, release_memory
+from lib_pivotal.training.recovery import Guard
 from lib_pivotal.training.seeds import derive_seed
-from lib_pivotal.training.state import load_latest_state, save_state
+from lib_pivotal.training.state import SavedState, save_state
 from lib_pivotal.training.step import MicroStep, sample_count, split_batch
 from lib_pivotal.training.trainable import Trainable, Update
 
 logger = logging.getLogger(__name__)
+PAUSED_LOOK_S = 0.2
+_GOES_ON = "The run continues, and it is tried again the next time"
 
 
 class Source(Protocol):
@@ -63,7 +66,8 @@ class LoopSettings:
     sample_every_steps: int = 0
     separation_every_steps: int = 0
     state_folder: Path | None = None
-    fingerprint: str = ""
+    basis: Mapping[str, Any] = field(default_factory=dict)
+    """What a state depends on, kept with it (`training.continuation`)."""
 
 
 class Outputs(Protocol):
@@ -112,36 +116,46 @@ class Trainer:
         self._guard: Guard | None = None
         self._step_seconds: list[float] = []
 
-    def run(self, *, resume: bool = False) -> RunEnded:
+    def run(self, *, resume_from: SavedState | None = None) -> RunEnded:
         """Train to the end, or until stopped; the network must be attached and the session open.
 
-        A failure is reported as a `RunEnded` with reason `failed` after saving what was good; only KeyboardInterrupt
-        counts as a stop.
+        Whatever happens, the last event is a `RunEnded`: a failure is one with reason `failed`, after what was good
+        has been saved. A KeyboardInterrupt counts as a stop.
         """
         started = time.perf_counter()
         reason: Reason = "finished"
         message = ""
         with torch.random.fork_rng(devices=_cuda_devices()):
             try:
-                if resume:
-                    self._resume()
-                self._guard = Guard(self._trainable)
+                if resume_from is not None:
+                    self._take_over(resume_from)
+                self._guard = self._guard or Guard(self._trainable)
                 self._emit(self._run_started())
-                while self.step < self._settings.max_steps and not self._commands.stopping:
+                while self.step < self._settings.max_steps and not self._told_to_stop():
                     self._one_step()
                     self._after_step()
                 if self.step < self._settings.max_steps:
                     reason, message = "stopped", f"stopped after {self.step} of {self._settings.max_steps} steps"
             except KeyboardInterrupt:
                 reason, message = "stopped", f"interrupted after {self.step} of {self._settings.max_steps} steps"
+                self._world.leave(message)
             except Exception as error:  # the trained words and network must be saved whatever happened
                 logger.exception("the run failed at step %d", self.step + 1)
-                reason, message = "failed", f"{type(error).__name__}: {error}"
+                reason, message = "failed", _reason_of(error)
+                self._world.leave(message)
+            if reason == "failed":
+                release_memory()  # here: the traceback, gone by now, held what the failed step had made
                 self._repair()
-            bundle = self._final_save(reason)
+            bundle, fault = self._final_save(reason)
+        if fault:
+            reason, message = "failed", f"{message}. {fault}" if message else fault
         ended = RunEnded(reason, self.step, time.perf_counter() - started, bundle, message)
         self._emit(ended)
         return ended
+
+    def _told_to_stop(self) -> bool:
+        """Asked once a step; all processes stop if one is told to."""
+        return self._world.any(self._commands.stopping)
 
     # ---- one step ----
 
@@ -149,8 +163,7 @@ class Trainer:
         started = time.perf_counter()
         phase = self._plan.at(self.step)
         batches = [self._source.batch(self.step, micro) for micro in range(self._settings.accumulation)]
-        losses = self._forward_backward(batches, phase)
-        finite = not self._world.any(not all(math.isfinite(loss) for loss in losses.values()))
+        losses, finite = self._forward_backward(batches, phase)
         update = self._trainable.update(phase, rate_factor=self._rate_factor(self.step)) if finite else None
         assert self._guard is not None
         if update is None or not update.applied:
@@ -167,30 +180,49 @@ class Trainer:
             self._notice("info", f"step {self.step}: the word {name!r} is frozen from here on")
         self._emit(self._step_done(phase, losses, update, time.perf_counter() - started))
 
-    def _forward_backward(self, batches: list[TrainingBatch], phase: Phase) -> dict[str, float]:
-        """Gradients of the effective batch's losses, which are returned by name; halves micro-batches when memory
-        ends."""
+    def _forward_backward(self, batches: list[TrainingBatch], phase: Phase) -> tuple[dict[str, float], bool]:
+        """Gradients of the effective batch's losses, which are returned by name, and whether all are finite; halves
+        micro-batches when memory ends, in all processes if it ends in one."""
         while True:
-            try:
-                self._trainable.prepare(phase)
-                return self._accumulate(batches, network_moves=phase.unet > 0 or phase.te > 0)
-            except Exception as error:
-                if not is_out_of_memory(error):
-                    raise
-                largest = max(batch.latents.shape[0] for batch in batches)
-                self._trainable.prepare(phase)
-                if self.splits >= largest:
-                    raise TrainingError(
-                        "memory does not suffice even for one picture at a time. Turn on gradient checkpointing, "
-                        "lower data.resolution_px or the network's rank, or close other programs"
-                    ) from error
-                self.splits *= 2
-                release_memory()
-                self._notice(
-                    "warning",
-                    f"out of memory: micro-batches are split in {min(self.splits, largest)} from now on; "
-                    "the effective batch stays the same",
-                )
+            self._trainable.prepare(phase)
+            losses = self._try_to_accumulate(batches, network_moves=phase.unet > 0 or phase.te > 0)
+            no_memory, not_finite = self._world.agree(
+                losses is None, losses is not None and not all(map(math.isfinite, losses.values()))
+            )
+            if losses is not None and not no_memory:
+                names = list(losses)
+                totals = self._world.totals([losses[name] for name in names])
+                return dict(zip(names, totals, strict=True)), not not_finite
+            self._make_room(batches, phase)
+
+    def _try_to_accumulate(self, batches: list[TrainingBatch], *, network_moves: bool) -> dict[str, float] | None:
+        """This process's share of the losses, None where memory did not suffice.
+
+        What the failed attempt had made is held by the exception's traceback until the handler is left: only after it
+        can the memory be given back.
+        """
+        try:
+            return self._accumulate(batches, network_moves=network_moves)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+        return None
+
+    def _make_room(self, batches: list[TrainingBatch], phase: Phase) -> None:
+        self._trainable.prepare(phase)
+        release_memory()
+        largest = max(batch.latents.shape[0] for batch in batches)
+        if self.splits >= largest:
+            raise TrainingError(
+                "memory does not suffice even for one picture at a time. Turn on gradient checkpointing, "
+                "lower data.resolution_px or the network's rank, or close other programs"
+            )
+        self.splits *= 2
+        self._notice(
+            "warning",
+            f"out of memory: micro-batches are split in {min(self.splits, largest)} from now on; "
+            "the effective batch stays the same",
+        )
 
     def _accumulate(self, batches: list[TrainingBatch], *, network_moves: bool) -> dict[str, float]:
         words = self._trainable.words.as_mapping()
@@ -219,14 +251,14 @@ class Trainer:
                     self._trainable.scaler.scaled(loss).backward()
                 totals[batch.name] += float(loss.detach())
                 index += piece.latents.shape[0]
-        return {name: self._world.total(total) for name, total in totals.items()}
+        return totals
 
     # ---- around the step ----
 
     def _after_step(self) -> None:
         settings = self._settings
         if self._commands.take_save() or _due(self.step, settings.save_every_steps, settings.max_steps):
-            self._save_bundle(final=False)
+            self._save_on_the_way()
             self._save_state()
         elif _due(self.step, settings.state_every_steps, settings.max_steps):
             self._save_state()
@@ -239,7 +271,7 @@ class Trainer:
     def step_aside(self) -> None:
         """Let others have the model if they wait for it, and as long as the run is paused."""
         if self._aside is None:
-            self._commands.wait_while_paused()
+            self._wait_while_paused()
             return
         if not (self._commands.paused or self._aside.wanted()):
             return
@@ -256,6 +288,16 @@ class Trainer:
             if not self._commands.stopping:
                 self._rebind()
 
+    def _wait_while_paused(self) -> None:
+        """Where several processes train, all wait as long as one is paused and none is stopped."""
+        if self._world.size == 1:
+            self._commands.wait_while_paused()
+            return
+        paused, stopping = self._world.agree(self._commands.paused, self._commands.stopping)
+        while paused and not stopping:
+            time.sleep(PAUSED_LOOK_S)
+            paused, stopping = self._world.agree(self._commands.paused, self._commands.stopping)
+
     def _write_copy(self, path: Path) -> Path:
         with torch.no_grad(), self._trainable.evaluated():
             return self._outputs.write_copy(path)
@@ -264,38 +306,58 @@ class Trainer:
         """Pictures and scores must never end a run."""
         if not self._world.writes:
             return
+        events: list[Event] = []
         try:
             with torch.no_grad(), self._trainable.evaluated():
                 events = make(self.step)
         except Exception as error:
             logger.exception("looking at step %d failed", self.step)
-            self._notice("error", f"pictures or scores of step {self.step} failed: {error}")
-            return
+            self._notice("error", f"pictures or scores of step {self.step} failed: {_reason_of(error)}")
+            no_memory = is_out_of_memory(error)
+        else:
+            no_memory = False
+        if no_memory:
+            release_memory()
         for event in events:
             self._emit(event)
 
     def _save_bundle(self, *, final: bool) -> Path | None:
-        if not self._world.writes:
-            return None
         with torch.no_grad(), self._trainable.evaluated():
             events = self._outputs.save_bundle(self.step, final)
         for event in events:
             self._emit(event)
         return next((event.path for event in events if isinstance(event, FileSaved) and event.kind == "bundle"), None)
 
-    def _final_save(self, reason: Reason) -> Path | None:
-        """The bundle first, then the state; a run that failed before its first step writes nothing."""
-        if self.step == 0 and reason != "finished":
-            return None
+    def _save_on_the_way(self) -> None:
+        """A file that cannot be written is told, and tried again the next time that one is due."""
+        if not self._world.writes:
+            return
+        try:
+            self._save_bundle(final=False)
+        except Exception as error:
+            logger.exception("the bundle of step %d could not be saved", self.step)
+            self._notice("error", f"the bundle of step {self.step} was not saved: {_reason_of(error)}. {_GOES_ON}")
+
+    def _final_save(self, reason: Reason) -> tuple[Path | None, str]:
+        """The bundle first, then the state; a run that failed before its first step writes nothing.
+
+        Returns the bundle's place, and a sentence where what was trained could not be written anywhere.
+        """
+        if not self._world.writes or (self.step == 0 and reason != "finished"):
+            return None, ""
+        path, fault = None, ""
         try:
             path = self._save_bundle(final=True)
         except Exception as error:  # reported: the state below may still be saved
             logger.exception("the bundle could not be saved")
-            self._notice("error", f"the bundle could not be saved: {error}")
-            path = None
-        if reason != "finished":
-            self._save_state()
-        return path
+            fault = f"the bundle could not be saved anywhere: {_reason_of(error)}"
+        if reason != "finished" or fault:
+            kept = self._save_state()
+            if fault and kept is not None:
+                fault += f". What was trained is in the state {kept}: make room and continue the run"
+        if fault:
+            self._notice("error", fault)
+        return path, fault
 
     def _repair(self) -> None:
         """After a failure: if what was trained is not finite, return to the last good snapshot."""
@@ -305,34 +367,39 @@ class Trainer:
 
     # ---- state ----
 
-    def _save_state(self) -> None:
+    def _save_state(self) -> Path | None:
+        """Write the state; one that cannot be written is told, and the next one is tried when it is due."""
         folder = self._settings.state_folder
-        if folder is None or not self._world.writes:
-            return
-        content: dict[str, Any] = {
-            "trainable": self._trainable.state_dict(),
-            "images_seen": dict(self.images_seen),
-            "splits": self.splits,
-            "fingerprint": self._settings.fingerprint,
-        }
-        path = save_state(folder, self.step, content, keep=self._settings.keep_states)
+        if folder is None or not self._world.writes or self._guard is None:
+            return None
+        try:
+            content: dict[str, Any] = {
+                "trainable": self._guard.keep(),
+                "guard": self._guard.state_dict(),
+                "images_seen": dict(self.images_seen),
+                "splits": self.splits,
+                "basis": self._settings.basis,
+            }
+            path = save_state(folder, self.step, content, keep=self._settings.keep_states)
+        except Exception as error:
+            logger.exception("the state of step %d could not be saved", self.step)
+            self._notice("error", f"{_reason_of(error)}. {_GOES_ON}")
+            return None
         self._emit(FileSaved(self.step, "state", path))
+        return path
 
-    def _resume(self) -> None:
-        folder = self._settings.state_folder
-        content = None if folder is None else load_latest_state(folder)
-        if content is None:
-            self._notice("info", "no saved state was found: the run starts from the beginning")
-            return
-        if content["fingerprint"] != self._settings.fingerprint:
-            raise TrainingError(
-                f"the state in {folder} belongs to a run with other settings, pictures or checkpoint. Restore these, "
-                "or choose another folder to start anew"
-            )
+    def _take_over(self, saved: SavedState) -> None:
+        """Go on from a state that was found to belong to this run."""
+        content = saved.content
+        if self._world.total(float(saved.step)) != saved.step * self._world.size:
+            raise TrainingError("the processes of this run found different states: give all the same folder")
         self._trainable.load_state_dict(content["trainable"])
         self.images_seen = Counter(content["images_seen"])
         self.splits = content["splits"]
         self.step = content["step"]
+        self._guard = Guard(self._trainable)
+        if "guard" in content:  # states of version 0.1 have none
+            self._guard.load_state_dict(content["guard"])
 
     # ---- events ----
 
@@ -366,8 +433,13 @@ class Trainer:
         self._emit(Notice(level, self.step, message))  # type: ignore[arg-type]
 
     def _emit(self, event: Event) -> None:
-        if self._world.writes:
+        """Whoever listens must not end a run; a KeyboardInterrupt is the user's."""
+        if not self._world.writes:
+            return
+        try:
             self._listener(event)
+        except Exception:
+            logger.exception("a listener failed on %s", type(event).__name__)
 
 
 def _due(step: int, every: int, before: int) -> bool:
@@ -376,3 +448,9 @@ def _due(step: int, every: int, before: int) -> bool:
 
 def _cuda_devices() -> list[int]:
     return [torch.cuda.current_device()] if torch.cuda.is_available() else []
+
+
+def _reason_of(error: Exception) -> str:
+    """An error in one sentence; those of other libraries with their kind."""
+    text = str(error).strip()
+    return text if isinstance(error, PivotalError) else f"{type(error).__name__}: {text}"

@@ -18,9 +18,11 @@ from lib_pivotal.bundle.network_layouts import for_webui, with_whole_attention
 from lib_pivotal.bundle.reader import read_bundle, require
 from lib_pivotal.bundle.writer import write_bundle
 from lib_pivotal.config import Run
+from lib_pivotal.errors import BundleError
 from lib_pivotal.evaluation.loading import host_shape, load_on_host
 from lib_pivotal.evaluation.parts_grid import draw_grid, parts_pictures, word_requests
 from lib_pivotal.evaluation.separation import separation
+from lib_pivotal.files import publish
 from lib_pivotal.ports import Host, SampleRequest, TrainingBatch, WordVectors
 from lib_pivotal.training.events import Event, FileSaved, Notice, PicturesMade, SeparationMeasured
 from lib_pivotal.training.facts import training_facts
@@ -69,27 +71,76 @@ class RunOutputs:
     def save_bundle(self, step: int, final: bool) -> list[Event]:
         """`<name>.safetensors` at the end, `<name>-000500.safetensors` on the way; embedding files where wanted.
 
-        The last file of a run goes to the run's own folder, or else to the system's temporary one, where its place
-        cannot be written (a full disk, say): what was trained must not be lost.
+        A file is written to the run's own folder and published from there, so that what was trained is on the disk
+        before the place that the user looks at is touched. The last file of a run goes, where its folder cannot be
+        written (a full disk, say), straight to its place, or else to the system's temporary folder.
+
+        Raises:
+            BundleError, OSError: it could not be written, the last one nowhere.
         """
         name = self._run.name if final else f"{self._run.name}-{step:06d}"
         events: list[Event] = []
-        try:
-            path = self._write(self._folder / f"{name}.safetensors", step)
-        except OSError as error:
-            if not final:
-                raise
-            path = self._write_elsewhere(f"{name}.safetensors", step)
-            text = f"{self._folder} cannot be written ({error}). The file was saved as {path}: move it from there."
-            events.append(Notice("error", step, text))
+        path = self._write_somewhere(f"{name}.safetensors", step, events, last=final)
         events.append(FileSaved(step, "bundle", path))
         if final and self._run.saving.embedding_files:
-            dtype = DTYPES[self._run.saving.dtype]
-            for word, vectors in self._word_tensors().items():
-                target = self._folder / f"{word}.safetensors"
-                if target == path:
-                    target = self._folder / f"{word}-word.safetensors"
-                events.append(FileSaved(step, "embedding", write_embedding(target, vectors, name=word, dtype=dtype)))
+            events += self._save_embeddings(path, step)
+        return events
+
+    def _write_somewhere(self, file_name: str, step: int, events: list[Event], *, last: bool) -> Path:
+        """Where the file is in the end; what went otherwise than it should is added to `events`."""
+        first = self._log_folder / file_name
+        try:
+            written = self._write(first, step)
+        except (OSError, BundleError) as error:
+            if not last:
+                raise
+            return self._write_elsewhere(file_name, step, events, why=error)
+        return self._publish(written, step, events)
+
+    def _write_elsewhere(self, file_name: str, step: int, events: list[Event], *, why: Exception) -> Path:
+        """The last file, where the run's own folder does not take it."""
+        reasons = [str(why)]
+        folders = [self._folder] if self._folder != self._log_folder else []
+        for folder in (*folders, None):
+            try:
+                place = folder or Path(tempfile.mkdtemp(prefix="pivotal-"))
+                path = self._write(place / file_name, step)
+            except (OSError, BundleError) as error:
+                reasons.append(str(error))
+                continue
+            if folder is None:
+                text = f"{reasons[-1]}. The trained file was saved as {path}: move it from there"
+                events.append(Notice("error", step, text))
+            return path
+        raise BundleError("; ".join(reasons))
+
+    def _publish(self, written: Path, step: int, events: list[Event]) -> Path:
+        """The file at its place, where pictures can be made with it; where it was written if that cannot be."""
+        target = self._folder / written.name
+        if target == written:
+            return target
+        try:
+            publish(written, target)
+        except OSError as error:
+            text = f"{target}: cannot be written ({error.strerror or error}). The file is {written}: move it from there"
+            events.append(Notice("error", step, text))
+            return written
+        return target
+
+    def _save_embeddings(self, bundle: Path, step: int) -> list[Event]:
+        """One file each beside the bundle; one that cannot be written is told."""
+        events: list[Event] = []
+        dtype = DTYPES[self._run.saving.dtype]
+        for word, vectors in self._word_tensors().items():
+            target = bundle.parent / f"{word}.safetensors"
+            if target == bundle:
+                target = bundle.parent / f"{word}-word.safetensors"
+            try:
+                write_embedding(target, vectors, name=word, dtype=dtype)
+            except (OSError, BundleError) as error:
+                events.append(Notice("error", step, f"the embedding {word!r} has no file of its own: {error}"))
+            else:
+                events.append(FileSaved(step, "embedding", target))
         return events
 
     def make_pictures(self, step: int) -> list[Event]:
@@ -128,7 +179,7 @@ class RunOutputs:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             return self._write(folder / f"{self._run.name}-{step:06d}.safetensors", step)
-        except OSError:
+        except (OSError, BundleError):
             return None
 
     def write_copy(self, path: Path) -> Path:
@@ -146,15 +197,6 @@ class RunOutputs:
                 picture.save(path)
             cells[label] = paths
         return cells
-
-    def _write_elsewhere(self, file_name: str, step: int) -> Path:
-        folders = [self._log_folder, Path(tempfile.mkdtemp(prefix="pivotal-"))]
-        for folder in folders[:-1]:
-            try:
-                return self._write(folder / file_name, step)
-            except OSError:
-                continue
-        return self._write(folders[-1] / file_name, step)
 
     def measure_separation(self, step: int) -> list[Event]:
         """Held-out losses with parts off; nothing where no picture was held out."""

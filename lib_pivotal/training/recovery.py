@@ -1,15 +1,12 @@
-"""What to do when a step goes wrong: non-finite numbers and lack of memory.
+"""What to do when numbers of a step are not finite.
 
-Non-finite: the step is skipped; if it goes on, everything returns to the last good snapshot and the rates are halved.
-Memory: micro-batches are halved and accumulated, so that the effective batch and its noise stay the same.
+The step is skipped; if it goes on, everything returns to the last good snapshot and the rates are halved.
 """
 
 from __future__ import annotations
 
-import gc
+from collections.abc import Mapping
 from typing import Any
-
-import torch
 
 from lib_pivotal.errors import TrainingError
 from lib_pivotal.training.trainable import Trainable
@@ -67,19 +64,16 @@ class Guard:
         """Return to the snapshot."""
         self._trainable.load_state_dict(self._snapshot)
 
+    def keep(self) -> dict[str, Any]:
+        """What is trained becomes the snapshot, and is returned: a state that is saved now and read back later leaves
+        a resumed run and an undisturbed one with the same snapshot."""
+        self._snapshot = self._trainable.state_dict()
+        return self._snapshot
 
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an exception means that memory, of the GPU or of the machine, did not suffice."""
-    if isinstance(error, torch.cuda.OutOfMemoryError | MemoryError):
-        return True
-    text = str(error).lower()
-    return isinstance(error, RuntimeError) and (
-        "out of memory" in text or "can't allocate memory" in text or "not enough memory" in text
-    )
+    def state_dict(self) -> dict[str, int]:
+        """The counters; the snapshot is what was trained when `keep` was called."""
+        return {"skips": self._skips, "rollbacks": self._rollbacks, "steps": self._steps}
 
-
-def release_memory() -> None:
-    """Give freed memory back before a step is tried again."""
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
+    def load_state_dict(self, state: Mapping[str, int]) -> None:
+        """Take over a `state_dict()`."""
+        self._skips, self._rollbacks, self._steps = state["skips"], state["rollbacks"], state["steps"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 from collections.abc import Callable
@@ -12,17 +11,18 @@ from pathlib import Path
 
 import torch
 
-from lib_pivotal.config import Run, check_consistency, run_to_dict, write_run
+from lib_pivotal.config import Run, check_consistency, write_run
 from lib_pivotal.data.batches import BatchSource
 from lib_pivotal.data.captions import WordFinder
 from lib_pivotal.data.latent_files import remove_entries
 from lib_pivotal.data.latents import LatentCache
 from lib_pivotal.data.mixing import Mixture
-from lib_pivotal.errors import ConfigError
+from lib_pivotal.errors import ConfigError, HostError, StateError
 from lib_pivotal.networks.network import Network
 from lib_pivotal.ports import Host, TrainingBatch
 from lib_pivotal.training import assemble
 from lib_pivotal.training.aside import Aside
+from lib_pivotal.training.continuation import check_continuation, describe_basis
 from lib_pivotal.training.distributed import World
 from lib_pivotal.training.epochs import with_epoch_steps
 from lib_pivotal.training.events import Commands, Listener, Notice, Preparing, RunEnded
@@ -37,6 +37,8 @@ from lib_pivotal.training.prepare import (
     prepare_pictures,
 )
 from lib_pivotal.training.seeds import derive_seed
+from lib_pivotal.training.state import SavedState, load_latest_state
+from lib_pivotal.training.state_files import latest_run_folder, list_states, new_run_folder, states_folder
 from lib_pivotal.training.trainable import Trainable
 from lib_pivotal.training.wording import draws_as_folders_say, word_of_concepts
 
@@ -58,9 +60,10 @@ def train(
     """Train `run` on `host` and write `<output_folder>/<name>.safetensors`.
 
     run.json, states and pictures go to `log_folder` (default: `output_folder`). `aside` lets others have the model
-    between two steps.
+    between two steps. With `resume` the run is continued from the newest state that its name has in `log_folder`.
 
-    Raises before anything starts where settings or pictures cannot work (ConfigError, DataError); whatever goes wrong
+    Raises before anything starts, and before anything is written, where settings or pictures cannot work (ConfigError,
+    DataError) or where the run cannot be continued (StateError): it never starts over by itself. Whatever goes wrong
     later is reported in the returned event, after saving what was good.
     """
     faults = check_consistency(run)
@@ -98,36 +101,99 @@ def train_prepared(
     """`train` with pictures and words that are ready, as `prepare_pictures` gives them."""
     run = with_epoch_steps(replace(run, words=prepared.words), prepared.dataset.pictures)
     log_folder = log_folder or output_folder
-    for folder in (output_folder, log_folder):
-        folder.mkdir(parents=True, exist_ok=True)
-    if world.writes:
-        write_run(log_folder / f"{run.name}.run.json", run)
-        for problem in (*prepared.dataset.problems, *picture_remarks(run, prepared), *prepared.remarks):
-            level = "info" if problem.level == "info" else "warning"
-            listener(Notice(level, 0, problem.message))  # type: ignore[arg-type]
+    saved = _state_to_continue(log_folder, run.name) if resume else None
     with host.session(assemble.session_request(run)):
+        remarks = [] if saved is None else _check_state(saved, run, host, prepared, log_folder)
+        if world.writes:
+            _record(run, output_folder, log_folder, listener)
+            for remark in remarks:
+                listener(Notice("warning", 0, remark))
+            for problem in (*prepared.dataset.problems, *picture_remarks(run, prepared), *prepared.remarks):
+                level = "info" if problem.level == "info" else "warning"
+                listener(Notice(level, 0, problem.message))  # type: ignore[arg-type]
+        states = states_folder(log_folder, run.name)
         trainer, network = _build(
             run,
             host,
             prepared,
-            (output_folder, log_folder),
+            (output_folder, log_folder, _folder_of_states(states, saved, world)),
             listener,
             commands=commands,
             world=world,
             aside=aside,
         )
         with nullcontext() if network is None else network.attach():
-            ended = trainer.run(resume=resume)
+            ended = trainer.run(resume_from=saved)
     if ended.reason == "finished" and world.writes:
         remove_entries(spill_folder(log_folder, run.name))
     return ended
+
+
+def _state_to_continue(log_folder: Path, name: str) -> SavedState:
+    """The newest state of the run that began last. Raises StateError where there is none that can be read."""
+    states = states_folder(log_folder, name)
+    folder = latest_run_folder(states)
+    if folder is None or not list_states(folder):
+        raise StateError(
+            f"{name!r} cannot be continued: no saved state of it is in {folder or states}. Start a new run"
+        )
+    return load_latest_state(folder)
+
+
+def _check_state(saved: SavedState, run: Run, host: Host, prepared: Prepared, log_folder: Path) -> list[str]:
+    record = _record_path(log_folder, run)
+    try:
+        recorded = json.loads(record.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        recorded = None
+    return check_continuation(
+        saved, run, host, prepared, recorded=recorded if isinstance(recorded, dict) else None
+    )
+
+
+def _record_path(log_folder: Path, run: Run) -> Path:
+    return log_folder / f"{run.name}.run.json"
+
+
+def _record(run: Run, output_folder: Path, log_folder: Path, listener: Listener) -> None:
+    """The run is accepted: its folders and its run.json. What cannot be written is told; the run does without.
+
+    Raises:
+        HostError: there is no folder for what is trained.
+    """
+    try:
+        log_folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise HostError(f"{log_folder}: cannot be made ({error.strerror}). Choose another folder.") from error
+    try:
+        output_folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        text = f"{output_folder}: cannot be made ({error.strerror}). What is trained stays in {log_folder}"
+        listener(Notice("error", 0, text))
+    try:
+        write_run(_record_path(log_folder, run), run)
+    except OSError as error:
+        path = _record_path(log_folder, run)
+        listener(Notice("error", 0, f"{path}: the settings cannot be written ({error.strerror or error})"))
+
+
+def _folder_of_states(states: Path, saved: SavedState | None, world: World) -> Path:
+    """Where this run's states go: a continued run's lie together, a new run has a folder of its own."""
+    if saved is not None and saved.path.parent != states:
+        return saved.path.parent
+    if not world.writes:
+        return states
+    try:
+        return new_run_folder(states)
+    except OSError:  # told with the first state that cannot be written
+        return states / "run-0001"
 
 
 def _build(
     run: Run,
     host: Host,
     prepared: Prepared,
-    folders: tuple[Path, Path],
+    folders: tuple[Path, Path, Path],
     listener: Listener,
     *,
     commands: Commands,
@@ -135,7 +201,7 @@ def _build(
     aside: Aside | None,
 ) -> tuple[Trainer, Network | None]:
     """Everything that a trainer needs, on a host whose session is open."""
-    output_folder, log_folder = folders
+    output_folder, log_folder, state_folder = folders
     with host.codec.placed():
         cache, source = _sources(run, host, prepared, log_folder, listener, commands=commands, world=world)
     layers = host.layers()
@@ -177,8 +243,8 @@ def _build(
             keep_states=run.saving.keep_states,
             sample_every_steps=run.saving.preview_every_steps,
             separation_every_steps=run.saving.separation_every_steps,
-            state_folder=log_folder / f"{run.name}.state",
-            fingerprint=fingerprint(run, host, prepared),
+            state_folder=state_folder,
+            basis=describe_basis(run, host, prepared),
         ),
         trainable=trainable,
         micro_step=micro_step,
@@ -199,18 +265,6 @@ def _build(
 def spill_folder(log_folder: Path, name: str) -> Path:
     """Where latents go that memory may not hold; kept while the run can be gone on with."""
     return log_folder / f"{name}.latents"
-
-
-def fingerprint(run: Run, host: Host, prepared: Prepared) -> str:
-    """What a saved state depends on: settings but for saving, the checkpoint, and the pictures with their captions."""
-    settings = run_to_dict(run)
-    del settings["saving"], settings["name"]
-    settings["data"].pop("cache_folder")
-    settings["memory"].pop("latents_mb")
-    pictures = [[picture.key, picture.caption, picture.repeats] for picture in prepared.pictures]
-    pictures += [[picture.key, picture.caption, picture.repeats] for picture in prepared.regularisation]
-    facts = json.dumps([settings, host.info.name, host.info.sha256, host.codec.fingerprint, pictures], sort_keys=True)
-    return hashlib.sha256(facts.encode()).hexdigest()
 
 
 def _sources(

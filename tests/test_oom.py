@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from lib_pivotal.training.recovery import is_out_of_memory, release_memory
+from lib_pivotal.oom import is_out_of_memory, release_memory
 
 
 @pytest.mark.parametrize(
