@@ -22,11 +22,12 @@ if TYPE_CHECKING:
     from lib_pivotal.runs import view as views
     from lib_pivotal.runs.preflight import Preflight
     from lib_pivotal.runs.view import RunView
-    from lib_pivotal.training import aside, events, logs, scanning
+    from lib_pivotal.training import aside, events, logs, scanning, state_files
     from lib_pivotal.training.aside import Aside, Interlude
     from lib_pivotal.training.events import Commands, Event, Listener, Reason, RunEnded
 
     _Job = Callable[[RunView, Commands, Listener], RunEnded]
+    _LogsOf = Callable[[RunView], list[Listener]]
 else:
     ports = later("lib_pivotal.ports")
     preflight = later("lib_pivotal.runs.preflight")
@@ -36,6 +37,7 @@ else:
     aside = later("lib_pivotal.training.aside")
     events = later("lib_pivotal.training.events")
     logs = later("lib_pivotal.training.logs")
+    state_files = later("lib_pivotal.training.state_files")
 
 logger = logging.getLogger(__name__)
 
@@ -80,8 +82,8 @@ class RunManager:
     def resumable(self) -> list[Path]:
         """Folders of runs with a saved state, the newest first."""
         folder = self.studio.runs_folder()
-        found = [path.parent for path in folder.glob("*/*.state") if any(path.iterdir())]
-        return sorted(set(found), key=lambda path: path.stat().st_mtime, reverse=True)
+        found = {path.parent for path in folder.glob("*/*.state") if state_files.has_states(path)}
+        return sorted(found, key=lambda path: path.stat().st_mtime, reverse=True)
 
     # ---- steering ----
 
@@ -105,7 +107,8 @@ class RunManager:
             return self._train(run, view, commands, resume_folder is not None, listen)
 
         folder = resume_folder or _new_folder(self.studio.runs_folder(), run.name)
-        return self._launch(run.name, run.schedule.max_steps, folder, job, logged=True)
+        logs_of = _logs_of_continued if resume_folder is not None else _logs_of
+        return self._launch(run.name, run.schedule.max_steps, folder, job, logs_of=logs_of)
 
     def make_class_pictures(self, run: Run) -> RunView:
         """Begin to make the class pictures that a run's settings ask for; it is watched, paused and stopped as a run.
@@ -123,7 +126,7 @@ class RunManager:
         def job(view: RunView, commands: Commands, listen: Listener) -> RunEnded:
             return self._draw_class(run, requests, view, commands, listen)
 
-        return self._launch("class pictures", len(requests), Path(run.regularisation.folder), job, logged=False)
+        return self._launch("class pictures", len(requests), Path(run.regularisation.folder), job)
 
     def write_captions(self, data: DataConfig, tagger: str) -> RunView:
         """Begin to write captions for the pictures of `data.folder`, read by its settings, that have none; watched and
@@ -149,10 +152,12 @@ class RunManager:
             reason: Reason = "stopped" if commands.stopping else "finished"
             return events.RunEnded(reason, written, time.perf_counter() - started, None, message)
 
-        return self._launch("captions", len(missing), folder, job, logged=False)
+        return self._launch("captions", len(missing), folder, job)
 
-    def _launch(self, name: str, length: int, folder: Path, job: _Job, *, logged: bool) -> RunView:
-        """One job at a time, in a thread of its own; `logged` writes its events into the folder."""
+    def _launch(
+        self, name: str, length: int, folder: Path, job: _Job, *, logs_of: _LogsOf = lambda view: []
+    ) -> RunView:
+        """One job at a time, in a thread of its own; `logs_of` gives what writes its events into the folder."""
         with self._lock:
             if self.running:
                 raise HostError("a run is going on already: stop it first")
@@ -164,7 +169,7 @@ class RunManager:
             self._commands = events.Commands()
             self._thread = threading.Thread(
                 target=self._work,
-                args=(job, name, self._view, self._commands, logged),
+                args=(job, name, self._view, self._commands, logs_of),
                 name=f"pivotal {name}",
                 daemon=True,
             )
@@ -230,17 +235,14 @@ class RunManager:
 
     # ---- the thread ----
 
-    def _work(self, job: _Job, name: str, view: RunView, commands: Commands, logged: bool) -> None:
+    def _work(self, job: _Job, name: str, view: RunView, commands: Commands, logs_of: _LogsOf) -> None:
+        """The thread of a run. Whatever happens in it, its last event is a `RunEnded`."""
         started = time.perf_counter()
-        from lib_pivotal.runs.plots import PlotsAtEnd  # here: as in _train
-
-        written: list[Listener] = []
-        if logged:
-            written = [*logs.default_logs(view.folder, name), PlotsAtEnd(view.folder, name)]
-        listen = logs.fan_out([view.listen, self._tell_studio, *written])
+        listen: Listener = view.listen
         try:
+            listen = logs.fan_out([view.listen, self._tell_studio, *logs_of(view)])
             ended = job(view, commands, listen)
-        except Exception as error:  # whatever it was, the page must say so and the process must live on
+        except BaseException as error:  # whatever it was, the page must say so and the process must live on
             if not isinstance(error, PivotalError):
                 logger.exception("%s failed", name)
             message = str(error) if isinstance(error, PivotalError) else f"{type(error).__name__}: {error}"
@@ -250,8 +252,11 @@ class RunManager:
             else:
                 listen(events.Notice("error", view.step, message))
                 ended = events.RunEnded("failed", view.step, passed_s, None, message)
-        if line := self.studio.farewell():
-            listen(events.Notice("info", view.step, line))
+        try:
+            if line := self.studio.farewell():
+                listen(events.Notice("info", view.step, line))
+        except Exception:  # only a line of text
+            logger.exception("the end of %s could not be told in full", name)
         listen(ended)
 
     def _train(self, run: Run, view: RunView, commands: Commands, resume: bool, listen: Listener) -> RunEnded:
@@ -339,6 +344,23 @@ class _ViewedAside:
             self._inner.serve(replace(interlude, say=tell))
         finally:
             self._view.set_status("training")
+
+
+def _logs_of(view: RunView) -> list[Listener]:
+    """The logs and plots of a run, in its folder. One that cannot be begun is left out: the run is worth more."""
+    from lib_pivotal.runs.plots import PlotsAtEnd  # here: as in _train
+
+    try:
+        return [*logs.default_logs(view.folder, view.name), PlotsAtEnd(view.folder, view.name)]
+    except OSError as error:
+        logger.exception("no logs in %s", view.folder)
+        view.listen(events.Notice("error", 0, f"{view.folder}: no logs can be written there ({error})"))
+        return []
+
+
+def _logs_of_continued(view: RunView) -> list[Listener]:
+    """The same once the run goes on: one that is refused must leave its folder as it is."""
+    return [logs.after_start(listener) for listener in _logs_of(view)]
 
 
 def _no_bundle(path: Path) -> Path:

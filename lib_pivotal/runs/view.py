@@ -107,6 +107,11 @@ class RunView:
                 self._status, self._activity, self._needs_checkpoint = status, activity, needs_checkpoint
 
     @property
+    def name(self) -> str:
+        """The name of the run's bundle, without ending."""
+        return self._name
+
+    @property
     def step(self) -> int:
         """Steps done so far."""
         return self._step

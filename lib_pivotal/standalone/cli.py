@@ -91,23 +91,43 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def run_train(parsed: argparse.Namespace) -> int:
-    """Train; Ctrl-C saves what there is."""
+    """Train; Ctrl-C and SIGTERM save what there is. Whatever happens, the last event in the logs is a `RunEnded`."""
     from lib_pivotal.config import read_run
     from lib_pivotal.standalone.console import ConsoleListener
+    from lib_pivotal.standalone.signals import stopping_on_signals
     from lib_pivotal.training.distributed import World
-    from lib_pivotal.training.events import RunEnded
-    from lib_pivotal.training.logs import default_logs, fan_out
+    from lib_pivotal.training.events import Commands, RunEnded
+    from lib_pivotal.training.logs import after_start, default_logs, fan_out
     from lib_pivotal.training.run import train
 
     run = read_run(parsed.run_file)
     run = run if run.name else replace(run, name=parsed.run_file.stem)
     folder = parsed.out or (Path(run.saving.folder) if run.saving.folder else parsed.run_file.parent)
-    world = World.from_environment()
-    host = _load_host(parsed.checkpoint, _device(parsed.device))
-    listener = fan_out([ConsoleListener(), *(default_logs(folder, run.name) if world.writes else [])])
-    ended: RunEnded = train(run, host, output_folder=folder, listener=listener, resume=parsed.resume, world=world)
-    world.close()
-    return {"finished": 0, "stopped": 130, "failed": 1}[ended.reason]
+    commands = Commands()
+    with stopping_on_signals(commands):
+        world = World.from_environment()
+        host = _load_host(parsed.checkpoint, _device(parsed.device))
+        logs = default_logs(folder, run.name) if world.writes else []
+        if parsed.resume:  # a run that is refused leaves its folder as it is
+            logs = [after_start(log) for log in logs]
+        listener = fan_out([ConsoleListener(), *logs])
+        status = {"finished": 0, "stopped": 130, "failed": 1}
+        try:
+            ended: RunEnded = train(
+                run,
+                host,
+                output_folder=folder,
+                listener=listener,
+                commands=commands,
+                resume=parsed.resume,
+                world=world,
+            )
+        except PivotalError as error:
+            world.leave(str(error))
+            listener(RunEnded("failed", 0, 0.0, None, str(error)))
+            return 2
+        world.close()
+    return status[ended.reason]
 
 
 def run_class_pictures(parsed: argparse.Namespace) -> int:

@@ -433,13 +433,8 @@ class Trainer:
         self._emit(Notice(level, self.step, message))  # type: ignore[arg-type]
 
     def _emit(self, event: Event) -> None:
-        """Whoever listens must not end a run; a KeyboardInterrupt is the user's."""
-        if not self._world.writes:
-            return
-        try:
+        if self._world.writes:
             self._listener(event)
-        except Exception:
-            logger.exception("a listener failed on %s", type(event).__name__)
 
 
 def _due(step: int, every: int, before: int) -> bool:

@@ -26,6 +26,7 @@ from lib_pivotal.training.continuation import check_continuation, describe_basis
 from lib_pivotal.training.distributed import World
 from lib_pivotal.training.epochs import with_epoch_steps
 from lib_pivotal.training.events import Commands, Listener, Notice, Preparing, RunEnded
+from lib_pivotal.training.logs import fan_out
 from lib_pivotal.training.loop import LoopSettings, Trainer
 from lib_pivotal.training.outputs import RunOutputs
 from lib_pivotal.training.picture_parts import PictureParts
@@ -101,6 +102,7 @@ def train_prepared(
     """`train` with pictures and words that are ready, as `prepare_pictures` gives them."""
     run = with_epoch_steps(replace(run, words=prepared.words), prepared.dataset.pictures)
     log_folder = log_folder or output_folder
+    listener = fan_out([listener])  # one that fails must not end a run
     saved = _state_to_continue(log_folder, run.name) if resume else None
     with host.session(assemble.session_request(run)):
         remarks = [] if saved is None else _check_state(saved, run, host, prepared, log_folder)

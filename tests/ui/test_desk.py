@@ -14,6 +14,8 @@ from lib_pivotal.runs.circumstances import circumstances_of
 from lib_pivotal.runs.defaults import fitted_run
 from lib_pivotal.runs.view import RunView
 from lib_pivotal.training.events import PicturesMade
+from lib_pivotal.training.state import save_state
+from lib_pivotal.training.state_files import new_run_folder, states_folder
 from lib_pivotal.ui.desk import SCANS_KEPT, Desk
 from lib_pivotal.ui.page import facts_of
 
@@ -191,8 +193,7 @@ def test_the_last_runs_settings_are_remembered(desk, studio, pictures):
 def test_finished_runs_are_not_offered_to_go_on(desk, studio):
     for name, reason in (("one", "finished"), ("two", "stopped")):
         folder = studio.runs_folder() / name
-        (folder / f"{name}.state").mkdir(parents=True)
-        (folder / f"{name}.state" / "000010.state").write_bytes(b"x")
+        save_state(new_run_folder(states_folder(folder, name)), 10, {})
         (folder / f"{name}.events.jsonl").write_text(
             json.dumps({"event": "RunStarted"}) + "\n" + json.dumps({"event": "RunEnded", "reason": reason}) + "\n"
         )

@@ -1,0 +1,279 @@
+"""Disks that take no more, listeners that fail, memory that ends: nothing that was trained is lost, and every run ends
+by an event. The disk's refusals are the operating system's own (tests/disk.py)."""
+
+import contextlib
+import dataclasses
+import gc
+import weakref
+from pathlib import Path
+
+import pytest
+import torch
+
+from lib_pivotal.bundle.reader import read_bundle, require
+from lib_pivotal.data.latent_files import LatentFiles
+from lib_pivotal.errors import HostError
+from lib_pivotal.training import loop, outputs, state
+from lib_pivotal.training.events import Commands, FileSaved, Notice, PicturesMade, RunEnded, StepDone
+from lib_pivotal.training.run import train
+from lib_pivotal.training.step import MicroStep
+from lib_pivotal.training.trainable import Trainable
+from tests.disk import small_files_only
+from tests.training.runs import Recorder, assert_same, contents, make_run, tensors_of
+
+TOO_SMALL = 8000
+"""Less than a bundle, a state or a picture of these runs; the logs and run.json fit."""
+
+
+def kinds(recorder, kind="bundle"):
+    return [event.step for event in recorder.of(FileSaved) if event.kind == kind]
+
+
+@pytest.fixture
+def temporary(tmp_path, monkeypatch):
+    """The system's temporary folder."""
+    folder = tmp_path / "system's"
+    folder.mkdir()
+    monkeypatch.setattr(outputs.tempfile, "tempdir", str(folder))
+    return folder
+
+
+def whole_run(host, pictures, folder, **settings):
+    return tensors_of(train(make_run(pictures, **settings), host, output_folder=folder, listener=Recorder()).bundle)
+
+
+def test_a_disk_that_is_full_on_the_way_ends_nothing(tiny_host, two_words_folder, tmp_path):
+    """Bundles, states and pictures of steps 2 to 5 fail; the run goes on, tries again, and its result is the same."""
+    saving = {"state_every_steps": 1, "every_steps": 2, "preview_every_steps": 2, "keep_previewed": True}
+    full = contextlib.ExitStack()
+
+    def disk(event):
+        if isinstance(event, StepDone) and event.step == 2:
+            full.enter_context(small_files_only(TOO_SMALL))
+        if isinstance(event, StepDone) and event.step == 6:
+            full.close()
+
+    recorder = Recorder(disk)
+    with full:
+        run = make_run(two_words_folder, saving=saving)
+        ended = train(run, tiny_host, output_folder=tmp_path / "out", listener=recorder)
+    assert ended.reason == "finished"
+    assert kinds(recorder) == [6, 8] and kinds(recorder, "state") == [1, 6, 7]
+    assert [event.step for event in recorder.of(PicturesMade)] == [6, 8]
+    errors = [event.step for event in recorder.of(Notice) if event.level == "error"]
+    assert sorted(errors) == [2, 2, 2, 3, 4, 4, 4, 5]
+    assert_same(whole_run(tiny_host, two_words_folder, tmp_path / "whole"), tensors_of(ended.bundle))
+    assert not list((tmp_path / "out").rglob("*.tmp*"))
+
+
+def test_a_result_that_the_folder_does_not_take_is_in_the_temporary_one(
+    tiny_host, two_words_folder, tmp_path, temporary, monkeypatch
+):
+    out = tmp_path / "out"
+    original = outputs.write_bundle
+
+    def write(path, **content):
+        if out in Path(path).parents:
+            with small_files_only(TOO_SMALL):
+                return original(path, **content)
+        return original(path, **content)
+
+    monkeypatch.setattr(outputs, "write_bundle", write)
+    recorder = Recorder()
+    ended = train(make_run(two_words_folder), tiny_host, output_folder=out, listener=recorder)
+    assert ended.reason == "finished" and temporary in ended.bundle.parents
+    assert any(str(ended.bundle) in told and "move it from there" in told for told in recorder.told)
+    monkeypatch.setattr(outputs, "write_bundle", original)
+    assert_same(whole_run(tiny_host, two_words_folder, tmp_path / "whole"), tensors_of(ended.bundle))
+
+
+def test_a_result_that_nothing_takes_is_a_failure(tiny_host, two_words_folder, tmp_path, temporary):
+    full = contextlib.ExitStack()
+
+    def disk(event):
+        if isinstance(event, StepDone) and event.step == 8:
+            full.enter_context(small_files_only(TOO_SMALL))
+
+    recorder = Recorder(disk)
+    with full:
+        ended = train(make_run(two_words_folder), tiny_host, output_folder=tmp_path / "out", listener=recorder)
+    assert ended.reason == "failed" and ended.bundle is None and "saved anywhere" in ended.message
+    assert recorder.events[-1] is ended
+
+
+def test_where_only_the_bundle_fails_the_state_keeps_what_was_trained(
+    tiny_host, two_words_folder, tmp_path, temporary, monkeypatch
+):
+    def broken(path, **content):
+        raise OSError(5, "Input/output error")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(outputs, "write_bundle", broken)
+        ended = train(make_run(two_words_folder), tiny_host, output_folder=tmp_path / "out", listener=Recorder())
+        assert ended.reason == "failed" and "continue the run" in ended.message
+    again = train(
+        make_run(two_words_folder), tiny_host, output_folder=tmp_path / "out", listener=Recorder(), resume=True
+    )
+    assert again.reason == "finished"
+    assert_same(whole_run(tiny_host, two_words_folder, tmp_path / "whole"), tensors_of(again.bundle))
+
+
+def test_a_result_is_published_from_the_runs_folder(tiny_host, two_words_folder, tmp_path):
+    loras, log = tmp_path / "loras", tmp_path / "log"
+    run = make_run(two_words_folder, saving={"every_steps": 4})
+    ended = train(run, tiny_host, output_folder=loras, log_folder=log, listener=Recorder())
+    assert ended.bundle == loras / "two.safetensors"
+    for name in ("two.safetensors", "two-000004.safetensors"):
+        assert (loras / name).read_bytes() == (log / name).read_bytes()
+
+
+def test_a_place_that_is_gone_leaves_the_result_in_the_runs_folder(tiny_host, two_words_folder, tmp_path):
+    """A share that was lost while the run went on: no folder can be made below a file, by root neither."""
+    (tmp_path / "share").write_text("no folder any more")
+    recorder = Recorder()
+    ended = train(
+        make_run(two_words_folder),
+        tiny_host,
+        output_folder=tmp_path / "share" / "loras",
+        log_folder=tmp_path / "log",
+        listener=recorder,
+    )
+    assert ended.reason == "finished" and ended.bundle == tmp_path / "log" / "two.safetensors"
+    assert any("move it from there" in told for told in recorder.told)
+
+
+def test_no_folder_at_all_is_refused_before_anything_starts(tiny_host, two_words_folder, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(HostError, match="cannot be made"):
+        train(make_run(two_words_folder), tiny_host, output_folder=tmp_path / "file" / "out", listener=Recorder())
+
+
+def test_a_listener_that_fails_ends_nothing(tiny_host, two_words_folder, tmp_path):
+    heard = []
+
+    def failing(event):
+        heard.append(event)
+        raise ValueError("no browser")
+
+    ended = train(make_run(two_words_folder), tiny_host, output_folder=tmp_path, listener=failing)
+    assert ended.reason == "finished" and heard[-1] is ended
+
+
+@pytest.mark.parametrize("fault", [RuntimeError("boom"), MemoryError(), OSError(28, "No space left on device")])
+@pytest.mark.parametrize(
+    ("place", "name"),
+    [
+        (MicroStep, "losses"),
+        (Trainable, "update"),
+        (outputs, "write_bundle"),
+        (loop, "save_state"),
+        (outputs, "parts_pictures"),
+        (state, "save_file"),
+    ],
+)
+def test_every_run_ends_by_an_event(place, name, fault, tiny_host, two_words_folder, tmp_path, monkeypatch):
+    """Whatever fails from the third call on: an end with a reason, and a file or a state with what was trained."""
+    original, calls = getattr(place, name), []
+
+    def failing(*arguments, **rest):
+        calls.append(1)
+        if len(calls) >= 3:
+            raise fault
+        return original(*arguments, **rest)
+
+    saving = {"state_every_steps": 1, "every_steps": 2, "preview_every_steps": 2, "keep_previewed": False}
+    monkeypatch.setattr(place, name, failing)
+    recorder = Recorder()
+    ended = train(make_run(two_words_folder, saving=saving), tiny_host, output_folder=tmp_path, listener=recorder)
+    assert len(calls) >= 3 and recorder.events[-1] is ended and isinstance(ended, RunEnded)
+    assert ended.reason in ("finished", "failed") and (ended.message or ended.reason == "finished")
+    kept = ended.bundle or next(iter(tmp_path.rglob("state-*.safetensors")))
+    assert kept.exists()
+    if ended.bundle is not None:
+        require(read_bundle(ended.bundle))
+
+
+def test_the_memory_of_a_failed_attempt_is_free_before_the_next(tiny_host, two_words_folder, tmp_path, monkeypatch):
+    """The exception's traceback held the failed step's tensors while memory was being given back."""
+    held, alive = [], []
+    original, release = MicroStep.losses, loop.release_memory
+
+    def hungry(self, batch, *arguments, **rest):
+        if batch.latents.shape[0] > 1:
+            large = torch.ones(1000)
+            held.append(weakref.ref(large))
+            raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return original(self, batch, *arguments, **rest)
+
+    def releasing():
+        alive.append(sum(reference() is not None for reference in held))
+        release()
+
+    monkeypatch.setattr(MicroStep, "losses", hungry)
+    monkeypatch.setattr(loop, "release_memory", releasing)
+    gc.disable()
+    try:
+        run = make_run(two_words_folder, batch_size=4, max_steps=2)
+        ended = train(run, tiny_host, output_folder=tmp_path, listener=Recorder())
+    finally:
+        gc.enable()
+    assert ended.reason == "finished" and len(held) == 2 and alive == [0, 0]
+
+
+def test_the_memory_of_a_run_that_failed_is_free_at_its_end(tiny_host, two_words_folder, tmp_path, monkeypatch):
+    held, alive = [], []
+
+    def hungry(self, *arguments, **rest):
+        large = torch.ones(1000)
+        held.append(weakref.ref(large))
+        raise MemoryError
+
+    monkeypatch.setattr(MicroStep, "losses", hungry)
+    monkeypatch.setattr(
+        loop, "release_memory", lambda: alive.append(sum(reference() is not None for reference in held))
+    )
+    gc.disable()
+    try:
+        ended = train(make_run(two_words_folder), tiny_host, output_folder=tmp_path, listener=Recorder())
+    finally:
+        gc.enable()
+    assert ended.reason == "failed" and "gradient checkpointing" in ended.message and set(alive) == {0}
+
+
+def test_a_roll_back_after_a_resume_is_that_of_the_undisturbed_run(
+    tiny_host, two_words_folder, tmp_path, monkeypatch
+):
+    """The snapshot that a roll-back returns to is part of what a resume brings back."""
+    original = MicroStep.losses
+
+    def poisoned(self, *arguments, seeds, **rest):
+        losses = original(self, *arguments, seeds=seeds, **rest)
+        return losses * float("nan") if 4 <= seeds[1] <= 6 else losses
+
+    monkeypatch.setattr(MicroStep, "losses", poisoned)
+    run = make_run(two_words_folder, saving={"state_every_steps": 2}, max_steps=10)
+    whole = train(run, tiny_host, output_folder=tmp_path / "whole", listener=Recorder())
+    commands = Commands()
+    stop = Recorder(lambda event: commands.stop() if isinstance(event, StepDone) and event.step == 6 else None)
+    train(run, tiny_host, output_folder=tmp_path / "parts", listener=stop, commands=commands)
+    resumed = train(run, tiny_host, output_folder=tmp_path / "parts", listener=Recorder(), resume=True)
+    assert_same(tensors_of(whole.bundle), tensors_of(resumed.bundle))
+
+
+def test_a_latent_cache_that_the_disk_does_not_take_stays_in_memory(
+    tiny_host, two_words_folder, tmp_path, monkeypatch
+):
+    run = make_run(two_words_folder)
+    run = dataclasses.replace(run, data=dataclasses.replace(run.data, cache_folder=str(tmp_path / "cache")))
+    write = LatentFiles.write
+
+    def on_a_full_disk(self, *arguments):
+        with small_files_only(200):
+            return write(self, *arguments)
+
+    monkeypatch.setattr(LatentFiles, "write", on_a_full_disk)
+    recorder = Recorder()
+    ended = train(run, tiny_host, output_folder=tmp_path / "out", listener=recorder)
+    assert ended.reason == "finished" and sum("stay in memory" in told for told in recorder.told) == 1
+    assert_same(whole_run(tiny_host, two_words_folder, tmp_path / "whole"), tensors_of(ended.bundle))
+    assert not contents(tmp_path / "cache")
