@@ -18,7 +18,7 @@ from typing import Any, Protocol
 
 import torch
 
-from lib_pivotal.errors import PivotalError, TrainingError
+from lib_pivotal.errors import TrainingError
 from lib_pivotal.oom import is_out_of_memory, release_memory
 from lib_pivotal.ports import OWN_LOSS, TrainingBatch
 from lib_pivotal.training.aside import Aside, Interlude
@@ -26,7 +26,6 @@ from lib_pivotal.training.distributed import World
 from lib_pivotal.training.events import (
     Commands,
     Event,
-    FileSaved,
     Listener,
     Notice,
     Reason,
@@ -34,16 +33,16 @@ from lib_pivotal.training.events import (
     RunStarted,
     StepDone,
 )
+from lib_pivotal.training.keeping import Keeper, Outputs, Progress, reason_of
 from lib_pivotal.training.phases import Phase, PhasePlan
 from lib_pivotal.training.recovery import Guard
 from lib_pivotal.training.seeds import derive_seed
-from lib_pivotal.training.state import SavedState, save_state
+from lib_pivotal.training.state import SavedState
 from lib_pivotal.training.step import MicroStep, sample_count, split_batch
 from lib_pivotal.training.trainable import Trainable, Update
 
 logger = logging.getLogger(__name__)
 PAUSED_LOOK_S = 0.2
-_GOES_ON = "The run continues, and it is tried again the next time"
 
 
 class Source(Protocol):
@@ -70,15 +69,6 @@ class LoopSettings:
     """What a state depends on, kept with it (`training.continuation`)."""
 
 
-class Outputs(Protocol):
-    """What the loop calls to write and to look; each runs with the weights as a file would hold them."""
-
-    def save_bundle(self, step: int, final: bool) -> list[Event]: ...
-    def make_pictures(self, step: int) -> list[Event]: ...
-    def measure_separation(self, step: int) -> list[Event]: ...
-    def write_copy(self, path: Path) -> Path: ...
-
-
 class Trainer:
     """One run. `run()` returns its last event; files are saved whatever ends it."""
 
@@ -92,6 +82,7 @@ class Trainer:
         plan: PhasePlan,
         rate_factor: Callable[[int], float],
         outputs: Outputs,
+        progress: Progress,
         listener: Listener,
         commands: Commands | None = None,
         world: World | None = None,
@@ -104,17 +95,29 @@ class Trainer:
         self._source = source
         self._plan = plan
         self._rate_factor = rate_factor
-        self._outputs = outputs
         self._listener = listener
         self._commands = commands or Commands()
         self._world = world or World()
         self._aside = aside
         self._rebind = rebind
-        self.step = 0
-        self.images_seen: Counter[str] = Counter()
-        self.splits = 1
+        self.progress = progress
+        self._keeper = Keeper(
+            outputs,
+            trainable,
+            progress,
+            self._emit,
+            state_folder=settings.state_folder,
+            keep_states=settings.keep_states,
+            basis=settings.basis,
+            writes=self._world.writes,
+        )
         self._guard: Guard | None = None
         self._step_seconds: list[float] = []
+
+    @property
+    def step(self) -> int:
+        """Steps done."""
+        return self.progress.step
 
     def run(self, *, resume_from: SavedState | None = None) -> RunEnded:
         """Train to the end, or until stopped; the network must be attached and the session open.
@@ -141,12 +144,12 @@ class Trainer:
                 self._world.leave(message)
             except Exception as error:  # the trained words and network must be saved whatever happened
                 logger.exception("the run failed at step %d", self.step + 1)
-                reason, message = "failed", _reason_of(error)
+                reason, message = "failed", reason_of(error)
                 self._world.leave(message)
             if reason == "failed":
                 release_memory()  # here: the traceback, gone by now, held what the failed step had made
                 self._repair()
-            bundle, fault = self._final_save(reason)
+            bundle, fault = self._keeper.save_at_end(reason, self._guard)
         if fault:
             reason, message = "failed", f"{message}. {fault}" if message else fault
         ended = RunEnded(reason, self.step, time.perf_counter() - started, bundle, message)
@@ -174,8 +177,8 @@ class Trainer:
             self._guard.good_step()
         for batch in batches:
             for names in batch.words:
-                self.images_seen.update(names)
-        self.step += 1
+                self.progress.images_seen.update(names)
+        self.progress.step += 1
         for name in self._trainable.words.advance(self.step, max_steps=self._settings.max_steps):
             self._notice("info", f"step {self.step}: the word {name!r} is frozen from here on")
         self._emit(self._step_done(phase, losses, update, time.perf_counter() - started))
@@ -212,15 +215,15 @@ class Trainer:
         self._trainable.prepare(phase)
         release_memory()
         largest = max(batch.latents.shape[0] for batch in batches)
-        if self.splits >= largest:
+        if self.progress.splits >= largest:
             raise TrainingError(
                 "memory does not suffice even for one picture at a time. Turn on gradient checkpointing, "
                 "lower data.resolution_px or the network's rank, or close other programs"
             )
-        self.splits *= 2
+        self.progress.splits *= 2
         self._notice(
             "warning",
-            f"out of memory: micro-batches are split in {min(self.splits, largest)} from now on; "
+            f"out of memory: micro-batches are split in {min(self.progress.splits, largest)} from now on; "
             "the effective batch stays the same",
         )
 
@@ -238,7 +241,7 @@ class Trainer:
                 index = starts[batch.again]
             if batch.name != OWN_LOSS and not network_moves and not any(batch.words):
                 continue  # nothing that it could move is trained now
-            for piece_number, piece in enumerate(split_batch(batch, self.splits)):
+            for piece_number, piece in enumerate(split_batch(batch, self.progress.splits)):
                 # dropout and the like draw from the global generator: make them depend on the position alone
                 torch.manual_seed(
                     derive_seed("step", self._settings.seed, self.step, micro, piece_number, self._world.rank)
@@ -257,15 +260,17 @@ class Trainer:
 
     def _after_step(self) -> None:
         settings = self._settings
-        if self._commands.take_save() or _due(self.step, settings.save_every_steps, settings.max_steps):
-            self._save_on_the_way()
-            self._save_state()
+        assert self._guard is not None
+        asked = self._world.any(self._commands.take_save())
+        if asked or _due(self.step, settings.save_every_steps, settings.max_steps):
+            self._keeper.save_bundle()
+            self._keeper.save_state(self._guard)
         elif _due(self.step, settings.state_every_steps, settings.max_steps):
-            self._save_state()
+            self._keeper.save_state(self._guard)
         if self._commands.take_sample() or _due(self.step, settings.sample_every_steps, settings.max_steps + 1):
-            self._look(self._outputs.make_pictures)
+            self._keeper.make_pictures()
         if _due(self.step, settings.separation_every_steps, settings.max_steps + 1):
-            self._look(self._outputs.measure_separation)
+            self._keeper.measure_separation()
         self.step_aside()
 
     def step_aside(self) -> None:
@@ -279,7 +284,7 @@ class Trainer:
         with nullcontext() if network is None else network.with_multipliers(unet=0.0, te=0.0):
             self._aside.serve(
                 Interlude(
-                    write_bundle=self._write_copy,
+                    write_bundle=self._keeper.write_copy,
                     wait=self._commands.wait_while_paused,
                     stopping=lambda: self._commands.stopping,
                     say=lambda message: self._notice("info", message),
@@ -298,95 +303,11 @@ class Trainer:
             time.sleep(PAUSED_LOOK_S)
             paused, stopping = self._world.agree(self._commands.paused, self._commands.stopping)
 
-    def _write_copy(self, path: Path) -> Path:
-        with torch.no_grad(), self._trainable.evaluated():
-            return self._outputs.write_copy(path)
-
-    def _look(self, make: Callable[[int], list[Event]]) -> None:
-        """Pictures and scores must never end a run."""
-        if not self._world.writes:
-            return
-        events: list[Event] = []
-        try:
-            with torch.no_grad(), self._trainable.evaluated():
-                events = make(self.step)
-        except Exception as error:
-            logger.exception("looking at step %d failed", self.step)
-            self._notice("error", f"pictures or scores of step {self.step} failed: {_reason_of(error)}")
-            no_memory = is_out_of_memory(error)
-        else:
-            no_memory = False
-        if no_memory:
-            release_memory()
-        for event in events:
-            self._emit(event)
-
-    def _save_bundle(self, *, final: bool) -> Path | None:
-        with torch.no_grad(), self._trainable.evaluated():
-            events = self._outputs.save_bundle(self.step, final)
-        for event in events:
-            self._emit(event)
-        return next((event.path for event in events if isinstance(event, FileSaved) and event.kind == "bundle"), None)
-
-    def _save_on_the_way(self) -> None:
-        """A file that cannot be written is told, and tried again the next time that one is due."""
-        if not self._world.writes:
-            return
-        try:
-            self._save_bundle(final=False)
-        except Exception as error:
-            logger.exception("the bundle of step %d could not be saved", self.step)
-            self._notice("error", f"the bundle of step {self.step} was not saved: {_reason_of(error)}. {_GOES_ON}")
-
-    def _final_save(self, reason: Reason) -> tuple[Path | None, str]:
-        """The bundle first, then the state; a run that failed before its first step writes nothing.
-
-        Returns the bundle's place, and a sentence where what was trained could not be written anywhere.
-        """
-        if not self._world.writes or (self.step == 0 and reason != "finished"):
-            return None, ""
-        path, fault = None, ""
-        try:
-            path = self._save_bundle(final=True)
-        except Exception as error:  # reported: the state below may still be saved
-            logger.exception("the bundle could not be saved")
-            fault = f"the bundle could not be saved anywhere: {_reason_of(error)}"
-        if reason != "finished" or fault:
-            kept = self._save_state()
-            if fault and kept is not None:
-                fault += f". What was trained is in the state {kept}: make room and continue the run"
-        if fault:
-            self._notice("error", fault)
-        return path, fault
-
     def _repair(self) -> None:
         """After a failure: if what was trained is not finite, return to the last good snapshot."""
         finite = all(bool(torch.isfinite(parameter).all()) for parameter in self._trainable.parameters)
         if not finite and self._guard is not None:
             self._guard.restore()
-
-    # ---- state ----
-
-    def _save_state(self) -> Path | None:
-        """Write the state; one that cannot be written is told, and the next one is tried when it is due."""
-        folder = self._settings.state_folder
-        if folder is None or not self._world.writes or self._guard is None:
-            return None
-        try:
-            content: dict[str, Any] = {
-                "trainable": self._guard.keep(),
-                "guard": self._guard.state_dict(),
-                "images_seen": dict(self.images_seen),
-                "splits": self.splits,
-                "basis": self._settings.basis,
-            }
-            path = save_state(folder, self.step, content, keep=self._settings.keep_states)
-        except Exception as error:
-            logger.exception("the state of step %d could not be saved", self.step)
-            self._notice("error", f"{_reason_of(error)}. {_GOES_ON}")
-            return None
-        self._emit(FileSaved(self.step, "state", path))
-        return path
 
     def _take_over(self, saved: SavedState) -> None:
         """Go on from a state that was found to belong to this run."""
@@ -394,9 +315,9 @@ class Trainer:
         if self._world.total(float(saved.step)) != saved.step * self._world.size:
             raise TrainingError("the processes of this run found different states: give all the same folder")
         self._trainable.load_state_dict(content["trainable"])
-        self.images_seen = Counter(content["images_seen"])
-        self.splits = content["splits"]
-        self.step = content["step"]
+        self.progress.images_seen = Counter(content["images_seen"])
+        self.progress.splits = content["splits"]
+        self.progress.step = content["step"]
         self._guard = Guard(self._trainable)
         if "guard" in content:  # states of version 0.1 have none
             self._guard.load_state_dict(content["guard"])
@@ -424,7 +345,7 @@ class Trainer:
             rates={} if update is None else update.rates,
             gradient_norms={} if update is None else update.gradient_norms,
             word_norms=self._trainable.words.mean_norms(),
-            images_seen=dict(self.images_seen),
+            images_seen=dict(self.progress.images_seen),
             seconds=seconds,
             eta_seconds=typical * (self._settings.max_steps - self.step),
         )
@@ -443,9 +364,3 @@ def _due(step: int, every: int, before: int) -> bool:
 
 def _cuda_devices() -> list[int]:
     return [torch.cuda.current_device()] if torch.cuda.is_available() else []
-
-
-def _reason_of(error: Exception) -> str:
-    """An error in one sentence; those of other libraries with their kind."""
-    text = str(error).strip()
-    return text if isinstance(error, PivotalError) else f"{type(error).__name__}: {text}"

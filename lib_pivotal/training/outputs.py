@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
 
 import torch
 from PIL import Image
@@ -26,6 +24,7 @@ from lib_pivotal.files import publish
 from lib_pivotal.ports import Host, SampleRequest, TrainingBatch, WordVectors
 from lib_pivotal.training.events import Event, FileSaved, Notice, PicturesMade, SeparationMeasured
 from lib_pivotal.training.facts import training_facts
+from lib_pivotal.training.keeping import Progress
 from lib_pivotal.training.prepare import Prepared
 from lib_pivotal.training.step import MicroStep
 from lib_pivotal.training.trainable import Trainable
@@ -33,15 +32,8 @@ from lib_pivotal.training.trainable import Trainable
 DTYPES = {"fp16": torch.float16, "fp32": torch.float32, "bf16": torch.bfloat16}
 
 
-class Progress(Protocol):
-    """What the loop knows of itself."""
-
-    step: int
-    images_seen: Counter[str]
-
-
 class RunOutputs:
-    """The loop's callbacks; `progress` is set once the trainer exists."""
+    """The files and pictures of a run, as it is now."""
 
     def __init__(
         self,
@@ -54,6 +46,7 @@ class RunOutputs:
         trainable: Trainable,
         micro_step: MicroStep,
         initial_words: WordVectors,
+        progress: Progress,
         held_out: Mapping[str, Sequence[TrainingBatch]],
     ) -> None:
         self._run = run
@@ -66,7 +59,7 @@ class RunOutputs:
         self._initial_words = initial_words
         self._held_out = held_out
         self._started = time.time()
-        self.progress: Progress | None = None
+        self._progress = progress
 
     def save_bundle(self, step: int, final: bool) -> list[Event]:
         """`<name>.safetensors` at the end, `<name>-000500.safetensors` on the way; embedding files where wanted.
@@ -184,7 +177,7 @@ class RunOutputs:
 
     def write_copy(self, path: Path) -> Path:
         """The bundle as it is now, written to `path`; the run's own files are not touched."""
-        return self._write(path, 0 if self.progress is None else self.progress.step)
+        return self._write(path, self._progress.step)
 
     def _save_cells(self, rows: Mapping[str, Sequence[Image.Image]], step: int) -> dict[str, tuple[Path, ...]]:
         """Each picture as a file of its own: pages show them in whatever order they like."""
@@ -235,7 +228,7 @@ class RunOutputs:
         }
 
     def _metadata(self, step: int) -> dict[str, str]:
-        seen = Counter[str]() if self.progress is None else self.progress.images_seen
+        seen = self._progress.images_seen
         facts = training_facts(
             self._run, self._host.info, self._prepared, step=step, images_seen=seen, started_at=self._started
         )

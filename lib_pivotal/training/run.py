@@ -26,6 +26,7 @@ from lib_pivotal.training.continuation import check_continuation, describe_basis
 from lib_pivotal.training.distributed import World
 from lib_pivotal.training.epochs import with_epoch_steps
 from lib_pivotal.training.events import Commands, Listener, Notice, Preparing, RunEnded
+from lib_pivotal.training.keeping import Progress
 from lib_pivotal.training.logs import fan_out
 from lib_pivotal.training.loop import LoopSettings, Trainer
 from lib_pivotal.training.outputs import RunOutputs
@@ -222,6 +223,7 @@ def _build(
         loss_scaling=assemble.autocast_dtype(run.memory, layers[0].module) is torch.float16,
         world=world,
     )
+    progress = Progress()
     outputs = RunOutputs(
         run,
         host,
@@ -231,6 +233,7 @@ def _build(
         trainable=trainable,
         micro_step=micro_step,
         initial_words=initial,
+        progress=progress,
         held_out=_held_out_batches(run, prepared, cache),
     )
     plan = assemble.make_phase_plan(run.schedule)
@@ -254,13 +257,13 @@ def _build(
         plan=plan,
         rate_factor=assemble.make_rate_factor(run.schedule, plan),
         outputs=outputs,
+        progress=progress,
         listener=listener,
         commands=commands,
         world=world,
         aside=aside,
         rebind=lambda: None if network is None else network.rebind(host.layers()),
     )
-    outputs.progress = trainer
     return trainer, network
 
 

@@ -13,7 +13,7 @@ import torch
 from lib_pivotal.bundle.reader import read_bundle, require
 from lib_pivotal.data.latent_files import LatentFiles
 from lib_pivotal.errors import HostError
-from lib_pivotal.training import loop, outputs, state
+from lib_pivotal.training import keeping, loop, outputs, state
 from lib_pivotal.training.events import Commands, FileSaved, Notice, PicturesMade, RunEnded, StepDone
 from lib_pivotal.training.run import train
 from lib_pivotal.training.step import MicroStep
@@ -166,7 +166,7 @@ def test_a_listener_that_fails_ends_nothing(tiny_host, two_words_folder, tmp_pat
         (MicroStep, "losses"),
         (Trainable, "update"),
         (outputs, "write_bundle"),
-        (loop, "save_state"),
+        (keeping, "save_state"),
         (outputs, "parts_pictures"),
         (state, "save_file"),
     ],
