@@ -90,7 +90,7 @@ class Keeper:
         try:
             self._write_bundle(final=False)
         except Exception as error:
-            logger.exception("the bundle of step %d could not be saved", step)
+            log_details(error, "the bundle of step %d could not be saved", step)
             self._tell(f"the bundle of step {step} was not saved: {reason_of(error)}. {_CONTINUES}")
 
     def save_state(self, guard: Guard) -> Path | None:
@@ -111,7 +111,7 @@ class Keeper:
                 return None
             path = save_state(self._state_folder, step, content, keep=self._keep_states)
         except Exception as error:
-            logger.exception("the state of step %d could not be saved", step)
+            log_details(error, "the state of step %d could not be saved", step)
             self._tell(f"{reason_of(error)}. {_CONTINUES}")
             return None
         self._emit(FileSaved(step, "state", path))
@@ -128,7 +128,7 @@ class Keeper:
         try:
             path = self._write_bundle(final=True)
         except Exception as error:  # reported: the state below may still be saved
-            logger.exception("the bundle could not be saved")
+            log_details(error, "the bundle could not be saved")
             fault = f"the bundle could not be saved anywhere: {reason_of(error)}"
         if (reason != "finished" or fault) and guard is not None:
             kept = self.save_state(guard)
@@ -153,7 +153,7 @@ class Keeper:
             with torch.no_grad(), self._trainable.evaluated():
                 events = make(step)
         except Exception as error:
-            logger.exception("looking at step %d failed", step)
+            log_details(error, "looking at step %d failed", step)
             self._tell(f"pictures or scores of step {step} failed: {reason_of(error)}")
             no_memory = is_out_of_memory(error)
         if no_memory:
@@ -170,3 +170,9 @@ def reason_of(error: Exception) -> str:
     """An error in one sentence; those of other libraries with their kind."""
     text = str(error).strip()
     return text if isinstance(error, PivotalError) else f"{type(error).__name__}: {text}"
+
+
+def log_details(error: Exception, message: str, *arguments: object) -> None:
+    """The traceback of what the user is told in a sentence: to be seen where nobody expected the error."""
+    expected = isinstance(error, PivotalError | OSError)
+    logger.log(logging.DEBUG if expected else logging.ERROR, message, *arguments, exc_info=error)

@@ -209,7 +209,10 @@ def fan_out(listeners: Sequence[Listener]) -> Listener:
             except Exception as error:  # a full disk under a log must not end a run
                 if number not in failing:
                     failing.add(number)
-                    logger.exception("a listener failed on %s", type(event).__name__)
+                    expected = isinstance(error, OSError)
+                    level = logging.WARNING if expected else logging.ERROR
+                    kind = type(event).__name__
+                    logger.log(level, "a listener failed on %s: %s", kind, error, exc_info=not expected)
                     if title := getattr(listener, "title", ""):
                         faults.append(f"{title} cannot be written ({error}): it is tried again with every step")
             else:

@@ -33,7 +33,7 @@ from lib_pivotal.training.events import (
     RunStarted,
     StepDone,
 )
-from lib_pivotal.training.keeping import Keeper, Outputs, Progress, reason_of
+from lib_pivotal.training.keeping import Keeper, Outputs, Progress, log_details, reason_of
 from lib_pivotal.training.phases import Phase, PhasePlan
 from lib_pivotal.training.recovery import Guard
 from lib_pivotal.training.seeds import derive_seed
@@ -143,7 +143,7 @@ class Trainer:
                 reason, message = "stopped", f"interrupted after {self.step} of {self._settings.max_steps} steps"
                 self._world.leave(message)
             except Exception as error:  # the trained words and network must be saved whatever happened
-                logger.exception("the run failed at step %d", self.step + 1)
+                log_details(error, "the run failed at step %d", self.step + 1)
                 reason, message = "failed", reason_of(error)
                 self._world.leave(message)
             if reason == "failed":

@@ -102,7 +102,7 @@ class RunOutputs:
                 reasons.append(str(error))
                 continue
             if folder is None:
-                text = f"{reasons[-1]}. The trained file was saved as {path}: move it from there"
+                text = f"{reasons[-1].rstrip('.')}. The trained file was saved as {path}: move it from there"
                 events.append(Notice("error", step, text))
             return path
         raise BundleError("; ".join(reasons))

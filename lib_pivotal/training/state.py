@@ -13,6 +13,7 @@ import hashlib
 import json
 import logging
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,7 +72,7 @@ def save_state(folder: Path, step: int, content: Mapping[str, Any], *, keep: int
             old.path.unlink(missing_ok=True)
     except Exception as error:  # the safetensors library has an error of its own for a full disk
         raise StateError(
-            f"the state {target} cannot be written: {error}. Free disk space or choose another folder"
+            f"the state {target} cannot be written: {_plain_words(error)}. Free disk space or choose another folder"
         ) from error
     return target
 
@@ -124,6 +125,12 @@ def _read(path: Path) -> Any:
     if _checksum(tree, known) != header.metadata.get(META_CHECKSUM):
         raise ValueError("its checksum is wrong, it was damaged after it was written")
     return _decoded(json.loads(tree), known)
+
+
+def _plain_words(error: Exception) -> str:
+    """What the system said; the safetensors library wraps it in its own notation."""
+    wrapped = re.search(r'message: "(.*?)"', str(error))
+    return wrapped[1] if wrapped else str(error)
 
 
 def _checksum(tree: str, tensors: list[Tensor]) -> str:

@@ -436,6 +436,21 @@ def running(
     prepare(data)
     if linked:
         (data / "extensions" / "sd-webui-pivotal").symlink_to(ROOT, target_is_directory=True)
+    with started(installation, data, page=page, arguments=arguments, half=half, variables=variables) as webui:
+        yield webui
+
+
+@contextlib.contextmanager
+def started(
+    installation: Installation,
+    data: Path,
+    *,
+    page: bool = False,
+    arguments: Sequence[str] = (),
+    half: bool = False,
+    variables: Mapping[str, str] | None = None,
+) -> Iterator[WebUI]:
+    """`running` on folders that are laid out already: also again, after one was killed."""
     port = free_port()
     log = data / "webui.log"
     command = [

@@ -1,4 +1,4 @@
-"""What one of several processes meets, all act on: a stop, a pause, lack of memory, NaN, a death. Real processes (gloo)."""
+"""What one of several processes meets, all act on: a stop, a pause, lack of memory, NaN, a death (gloo, real ones)."""
 
 import json
 import os
@@ -14,7 +14,7 @@ import pytest
 from lib_pivotal.bundle.reader import read_bundle, require
 from lib_pivotal.config import write_run
 from lib_pivotal.training.state_files import has_states
-from tests.training.runs import make_run
+from tests.training.runs import assert_same, make_run, tensors_of
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = """
@@ -82,9 +82,8 @@ def run_two(two_words_folder, tmp_path):
     run = make_run(two_words_folder, max_steps=8, batch_size=4, saving={"state_every_steps": 2})
     write_run(tmp_path / "run.json", run)
 
-    def start(fault, rank, *more, torchrun=True):
+    def start(fault, rank, *more, torchrun=True, out=tmp_path / "out"):
         """The ends of both, by rank; None for one that had none. Without torchrun nobody kills the survivor."""
-        out = tmp_path / "out"
         for old in out.glob("ended-*.json"):
             old.unlink()
         arguments = [str(script), str(tmp_path / "run.json"), str(out), fault, str(rank), *more]
@@ -119,12 +118,14 @@ def _two_by_hand(arguments, environment):
 
 
 @pytest.mark.parametrize("rank", [0, 1])
-def test_a_stop_of_one_stops_all_in_the_same_step(run_two, rank):
+def test_a_stop_of_one_stops_all_in_the_same_step(run_two, rank, tmp_path):
     ends = run_two("stop", rank)
     assert [(end["reason"], end["step"]) for end in ends] == [("stopped", 4)] * 2
     require(read_bundle(run_two.out / "two.safetensors"))
     again = run_two("none", 0, "resume")
     assert [(end["reason"], end["step"]) for end in again] == [("finished", 8)] * 2 and again[0]["steps"] == 4
+    run_two("none", 0, out=tmp_path / "whole")
+    assert_same(tensors_of(tmp_path / "whole" / "two.safetensors"), tensors_of(run_two.out / "two.safetensors"))
 
 
 def test_a_pause_of_one_lets_all_wait(run_two):
@@ -160,7 +161,7 @@ def test_an_error_in_one_is_told_by_the_other(run_two):
 
 
 @pytest.mark.parametrize("torchrun", [True, False])
-def test_a_death_of_one_ends_the_other_with_a_sentence(run_two, torchrun):
+def test_a_death_of_one_ends_the_other_with_a_sentence(run_two, torchrun, tmp_path):
     started = time.time()
     ends = run_two("kill", 1, torchrun=torchrun)
     assert ends[1] is None and ends[0]["reason"] == "failed" and ends[0]["step"] == 3
@@ -169,6 +170,8 @@ def test_a_death_of_one_ends_the_other_with_a_sentence(run_two, torchrun):
     assert set(require(read_bundle(run_two.out / "two.safetensors")).words) == {"aoi", "hana"}
     again = run_two("none", 0, "resume")
     assert [(end["reason"], end["step"]) for end in again] == [("finished", 8)] * 2
+    run_two("none", 0, out=tmp_path / "whole")
+    assert_same(tensors_of(tmp_path / "whole" / "two.safetensors"), tensors_of(run_two.out / "two.safetensors"))
 
 
 def test_a_death_of_the_one_that_writes_ends_the_other(run_two):
