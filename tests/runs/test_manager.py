@@ -17,6 +17,7 @@ from lib_pivotal.runs.manager import RunManager
 from lib_pivotal.runs.plan import make_plan
 from lib_pivotal.training.scanning import scan_pictures
 from lib_pivotal.training.step import MicroStep
+from tests.training.runs import contents
 
 
 class TinyStudio:
@@ -343,3 +344,62 @@ def test_names_of_files_are_captions_as_the_process_says(manager, studio, run, t
     kept = run_from_dict(json.loads(next(view.folder.glob("*.run.json")).read_text()))
     assert (kept.data.name_words, kept.data.name_join) == ("[a-z]+", " + ")
     assert scan_pictures(kept.data)["aoi_red_1.png"].caption == "aoi + red"
+
+
+def interrupted(manager, run):
+    view = manager.start(endless(run))
+    wait_for(lambda: view.step >= 3)
+    manager.stop()
+    assert manager.join(60)
+    return view.folder
+
+
+def test_a_run_that_cannot_be_continued_leaves_its_folder_as_it_is(manager, run, tiny_host):
+    """Neither its record nor its logs, plots and states are touched; and it does not start over."""
+    folder = interrupted(manager, run)
+    record = folder / "two.run.json"
+    plain = json.loads(record.read_text())
+    plain["network"]["unet_lr"] = 0.5
+    record.write_text(json.dumps(plain))
+    before = contents(folder)
+    view = manager.resume_folder(folder)
+    assert manager.join(60)
+    shown = view.snapshot()
+    assert shown["status"] == "failed" and "network.unet_lr was 0.001, is 0.5" in shown["ended"]["message"]
+    assert shown["step"] == 0 and contents(folder) == before
+
+
+def test_a_folder_without_states_is_not_started_over(manager, run):
+    folder = interrupted(manager, run)
+    for state in folder.glob("two.state/*/*"):
+        state.unlink()
+    assert folder not in manager.resumable()
+    before = contents(folder)
+    view = manager.resume_folder(folder)
+    assert manager.join(60) and "no saved state" in view.snapshot()["ended"]["message"]
+    assert contents(folder) == before
+
+
+@pytest.mark.parametrize("place", ["farewell", "exclusive", "lora_folder"])
+def test_whatever_fails_around_a_run_it_ends_by_an_event(place, manager, studio, run, monkeypatch):
+    def failing(*arguments):
+        raise ValueError("a fault for the test")
+
+    monkeypatch.setattr(studio, place, failing)
+    view = manager.start(run)
+    assert manager.join(60)
+    shown = view.snapshot()
+    assert shown["ended"] and (shown["status"] == "finished" or "a fault for the test" in shown["ended"]["message"])
+
+
+def test_logs_that_cannot_be_begun_do_not_end_the_run(manager, run, monkeypatch):
+    from lib_pivotal.training import logs
+
+    def failing(folder, name):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(logs, "default_logs", failing)
+    view = manager.start(run)
+    assert manager.join(60)
+    shown = view.snapshot()
+    assert shown["status"] == "finished" and any("no logs" in notice["message"] for notice in shown["notices"])
