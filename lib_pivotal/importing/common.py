@@ -14,6 +14,8 @@ from lib_pivotal.config import WordConfig
 from lib_pivotal.config_schema import to_plain
 from lib_pivotal.data.captions import legal_name
 from lib_pivotal.errors import PivotalError
+from lib_pivotal.file_names import legal_file_name
+from lib_pivotal.importing.report import shown
 from lib_pivotal.importing.sheet import Sheet, choices
 
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".avif", ".jxl", ".gif")
@@ -137,6 +139,17 @@ def set_precision(sheet: Sheet, key: str, value: Any, path: str = "memory.precis
         sheet.taken(key, path, ours)
     else:
         sheet.translated(key, path, ours, f"{value} is called {ours} here")
+
+
+def take_name(sheet: Sheet, key: str, written: str) -> None:
+    """The run's name out of a name or path of a file."""
+    name = legal_file_name(written)
+    if not name:
+        sheet.refused(key, "no file can be called so here; give it a name")
+    elif name == written:
+        sheet.taken(key, "name", name)
+    else:
+        sheet.translated(key, "name", name, f"{shown(written)} cannot be called by a prompt or be a file here")
 
 
 def new_word(written: Any, taken_names: Iterable[str], **values: Any) -> tuple[dict[str, Any], str]:

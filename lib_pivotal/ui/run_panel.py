@@ -80,18 +80,18 @@ def bind_run_panel(page: Page) -> None:
 
     quiet(parts["refresh"].click, refresh, [parts["pick"], sent], outputs)
 
-    def start(pick: str, known: dict[str, str] | None, *values: Any) -> list[Any]:
+    def start(pick: str, known: dict[str, str] | None, overwrite: bool, *values: Any) -> list[Any]:
         run, faults = page.read(values)
         checked = page.desk.check(run, faults)
         try:
-            page.desk.start(run, faults)
+            page.desk.start(run, faults, overwrite=bool(overwrite))
             feedback = estimate(run, checked.draws)
         except PivotalError as error:
             feedback = error_html(error)
         return [feedback, facts_of(checked), *_refreshed(page, pick, known)]
 
     shown = [parts["feedback"], parts["facts"], *outputs]
-    quiet(parts["train"].click, start, [parts["pick"], sent, *form.components], shown)
+    quiet(parts["train"].click, start, [parts["pick"], sent, parts["overwrite"], *form.components], shown)
 
     def draw_class(pick: str, known: dict[str, str] | None, *values: Any) -> list[Any]:
         run, _ = page.read(values)
@@ -232,7 +232,7 @@ def _bind_resume(page: Page) -> None:
         if not name:
             return message("Choose a run first.", "info")
         try:
-            page.desk.manager.resume_folder(page.desk.manager.studio.runs_folder() / name)
+            page.desk.manager.resume_run(name)
         except PivotalError as error:
             return error_html(error)
         return ""

@@ -52,7 +52,7 @@ def same(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
 @given(name=legal_names.filter(lambda name: name != "ink-style"))
 def test_renaming_changes_the_name_alone_bit_for_bit(bundle: Path, name: str) -> None:
     before = read_bundle(bundle)
-    out = rename_words(bundle, {"kira": name}, out=bundle.with_name("renamed.safetensors"))
+    out = rename_words(bundle, {"kira": name}, out=bundle.with_name("renamed.safetensors"), overwrite=True)
     after = read_bundle(out)
     assert set(after.words) == {name, "ink-style"}
     assert torch.equal(after.words[name][0], before.words["kira"][0])

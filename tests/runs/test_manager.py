@@ -196,7 +196,7 @@ def test_pause_stop_and_go_on_equal_an_undisturbed_run(manager, studio, run):
     manager.start(run)
     assert manager.join(120)
     undisturbed = load_file(studio.saved[-1])
-    view = manager.start(run)
+    view = manager.start(run, overwrite=True)
     wait_for(lambda: view.step >= 3)
     manager.pause()
     wait_for(lambda: view.snapshot()["status"] == "paused")
