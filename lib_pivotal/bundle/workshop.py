@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from lib_pivotal.bundle.embedding_files import EmbeddingFormat, file_name, write_embedding
+from lib_pivotal.bundle.embedding_files import SUFFIXES, EmbeddingFormat, file_name, write_embedding
 from lib_pivotal.bundle.format import META_WORDS, WordTensors
 from lib_pivotal.bundle.joining import join_conflicts, join_networks, weighted
 from lib_pivotal.bundle.layer_names import SDXL_SHAPE, UnetShape, canonical_name, part_of
@@ -38,6 +38,7 @@ from lib_pivotal.file_names import refuse_taken
 Strippable = Literal["unet", "te", "te2", "words", "metadata"]
 STRIPPABLE: tuple[Strippable, ...] = ("unet", "te", "te2", "words", "metadata")
 Layout = Literal["kohya", "diffusers", "peft"]
+LAYOUTS: tuple[Layout, ...] = ("kohya", "diffusers", "peft")
 
 _MINIMUM = ("ss_v2", "ss_base_model_version", "ss_network_module", "ss_network_dim", "ss_network_alpha")
 """What kohya keeps even without metadata: readers need it to tell the model's family."""
@@ -133,6 +134,7 @@ def split(
     drop_broken: bool = False,
 ) -> list[Path]:
     """Take a bundle apart: `<stem>-lora.safetensors` without words, and one embedding file a word."""
+    _demand_layout(layout, tuple(SUFFIXES))
     bundle, folder = _read(path, drop_broken=drop_broken), Path(folder)
     names = {name: file_name(name, layout) for name in bundle.words}  # every name is checked before anything is written
     network = [f"{Path(path).stem}-lora.safetensors"] if bundle.network else []
@@ -203,6 +205,7 @@ def convert(
     for `PeftModel.from_pretrained`. Those two need to know the U-Net where layers are numbered as in compvis; SDXL's
     is taken where the file says SDXL.
     """
+    _demand_layout(layout, LAYOUTS)
     files = [Path(out)] if layout != "peft" else _peft_files(Path(out))
     refuse_taken(files, overwrite=overwrite)
     bundle = _read(path, drop_broken=drop_broken)
@@ -230,6 +233,11 @@ def _target(path: str | Path, out: str | Path | None, *, overwrite: bool) -> Pat
     if out is not None and target.resolve() != Path(path).resolve():
         refuse_taken([target], overwrite=overwrite)
     return target
+
+
+def _demand_layout(layout: str, known: Sequence[str]) -> None:
+    if layout not in known:
+        raise BundleError(f"there is no layout {layout!r}; choose from {', '.join(known)}")
 
 
 def _peft_files(folder: Path) -> list[Path]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -69,12 +69,22 @@ PRECISIONS = {
 }
 
 
+def _anything(path: Path) -> bool:
+    return True
+
+
 @dataclass(frozen=True)
 class Origin:
-    """Where a settings file comes from: `folder` is None for text that came without a place on this computer."""
+    """Where a settings file comes from: `folder` is None for text that came without a place on this computer.
+
+    The bases of an `uploaded` file are looked for in its folder and below. `may_read` says which of the files and
+    folders that it names may be looked at.
+    """
 
     name: str
     folder: Path | None = None
+    uploaded: bool = False
+    may_read: Callable[[Path], bool] = _anything
 
     def find(self, written: Any) -> Path | None:
         """A file or folder that the settings name, where it is here: as written, or from a folder above the file."""
@@ -88,7 +98,7 @@ class Origin:
             folder / path for folder in (self.folder, *self.folder.parents)
         ]  # fmt: skip
         try:
-            return next((place for place in places if place.exists()), None)
+            return next((place for place in places if self.may_read(place) and place.exists()), None)
         except (OSError, ValueError):
             return None
 

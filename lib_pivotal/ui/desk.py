@@ -349,7 +349,7 @@ class Desk:
         content = reading.read_bytes(file)
         if not import_settings.looks_foreign(content, file.name):
             return None
-        return import_settings.import_text(content, file.name, folder=file.absolute().parent)
+        return import_settings.import_text(content, file.name, folder=file.absolute().parent, uploaded=True)
 
     def settings_of(self, file: Path) -> Run:
         """The run that a bundle, or a run.json, carries.
