@@ -312,6 +312,8 @@ def _write_peft(
 ) -> Path:
     """One folder a model: adapter_model.safetensors and adapter_config.json."""
     flat = to_diffusers(network, shape=shape)
+    if not flat:
+        raise BundleError(f"{bundle.path}: holds no network, so there is nothing to convert")
     ranks = common_ranks(network)
     for part, prefix in DIFFUSERS_PREFIXES.items():
         own = {key.removeprefix(f"{prefix}."): value for key, value in flat.items() if key.startswith(f"{prefix}.")}
