@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 from lib_pivotal.bundle.format import META_RUN
 from lib_pivotal.config import DataConfig, Run, WordConfig, check_run, write_run
+from lib_pivotal.config_checks import name_faults
 from lib_pivotal.errors import BundleError, ConfigError, Fault, HostError, PivotalError
-from lib_pivotal.file_names import REMEDY, name_reasons, refuse_taken
+from lib_pivotal.file_names import legal_file_name, refuse_taken
 from lib_pivotal.files import replacing
 from lib_pivotal.later import later
 from lib_pivotal.runs.manager import RunManager
@@ -240,8 +241,8 @@ class Desk:
         """Of the file's name: a level (`ok`, `warning`, `error`) and what to know."""
         if not name:
             return "warning", "empty: the file will be called pivotal"
-        if reasons := name_reasons(name):
-            return "error", f"{'; '.join(reasons)}. {REMEDY}"
+        for fault in name_faults(name):
+            return "error", f"{fault.problem}. {fault.remedy}"
         try:
             exists = (self.manager.studio.lora_folder() / f"{name}.safetensors").exists()
         except HostError as error:
@@ -334,7 +335,8 @@ class Desk:
 
     def run_file(self, run: Run) -> Path:
         """The settings as a file that can be downloaded."""
-        path = Path(tempfile.mkdtemp(prefix="pivotal-")) / f"{run.name or 'pivotal'}.run.json"
+        name = legal_file_name(run.name) or "pivotal"  # what stands on the page was not checked yet
+        path = Path(tempfile.mkdtemp(prefix="pivotal-")) / f"{name}.run.json"
         write_run(path, run)
         return path
 
