@@ -20,7 +20,7 @@ MOST_BYTES = 200
 rest is room for what is made of the file later (`-without-te-unet-words-2.safetensors`)."""
 LIVE_NAME = "pivotal-live"
 """The file that shows a run while it trains: it is written and deleted without asking."""
-REMEDY = f"Use letters, digits, blanks inside, and _ - + . ( ); at most {MOST_BYTES} bytes."
+REMEDY = f"Use letters, digits, blanks inside, and _ - + . ( ), without folders; at most {MOST_BYTES} bytes."
 
 _IN_PATHS = '/\\:<>"|?*'
 _IN_TAGS = {",": "the list of hashes in a picture's text", "#": "a comment in a prompt", "=": "an argument of a tag"}
