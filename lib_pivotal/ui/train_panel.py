@@ -223,12 +223,14 @@ def _bind_presets(page: Page) -> None:
         try:
             path = save_preset(folder, name or "", run, overwrite=bool(overwrite))
         except (PivotalError, OSError) as error:
-            return [message(str(error)), unchanged()]
+            return [message(str(error)), unchanged(), unchanged()]
         choices = [*keys, *page.desk.own_presets()]
-        return [message(f"Kept. It is called {path.stem} in the list of presets.", "ok"), gr.update(choices=choices)]
+        said = message(f"Kept. It is called {path.stem} in the list of presets.", "ok")
+        return [said, gr.update(choices=choices), False]
 
     named = [parts["preset_name"], parts["preset_overwrite"]]
-    quiet(parts["preset_save"].click, keep, [*named, *form.components], [parts["loaded"], parts["preset"]])
+    shown = [parts["loaded"], parts["preset"], parts["preset_overwrite"]]
+    quiet(parts["preset_save"].click, keep, [*named, *form.components], shown)
 
 
 def _bind_loading(page: Page) -> None:

@@ -27,7 +27,7 @@ def own(installation: Installation, checkpoint: Path, tmp_path_factory: pytest.T
 
     def prepare(data: Path) -> None:
         (data / "config.json").unlink()
-        write_pictures(data / "pictures", {"aoi_1": "aoi, pose 1", "aoi_2": "aoi, pose 2"})
+        write_pictures(data / "pictures", {"1": "aoi, hana, pose 1", "2": "aoi, hana, pose 2"})
 
     with running(installation, checkpoint, data, linked=True, prepare=prepare) as webui:
         yield webui
@@ -74,10 +74,14 @@ def trained(webui: WebUI, body: dict[str, Any]) -> dict[str, Any]:
 
 
 def files(webui: WebUI) -> dict[str, bytes]:
-    """All that a run may write, and all beside the data folder, but the log."""
-    places = [webui.lora_folder, webui.data / "pivotal_runs", webui.data / "pivotal_exports", webui.data / "pictures"]
+    """All that work on files may write, and which runs there are (the last one may draw its plots still)."""
+    places = [webui.lora_folder, webui.data / "pivotal_exports", webui.data / "pictures"]
     found = {str(path): path.read_bytes() for place in places for path in place.rglob("*") if path.is_file()}
-    return found | {str(path): b"" for path in webui.data.parent.iterdir()}
+    return found | {str(path): b"" for place in (webui.data.parent, webui.data / "pivotal_runs") for path in _in(place)}
+
+
+def _in(folder: Path) -> list[Path]:
+    return list(folder.iterdir()) if folder.is_dir() else []
 
 
 def test_hostile_names_are_refused(own: WebUI) -> None:

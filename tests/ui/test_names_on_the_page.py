@@ -82,7 +82,9 @@ def test_a_run_does_not_take_anothers_file_unless_told(browser: Any, studio: Any
     shown = browser.press("pivotal_train")["pivotal_feedback"]
     assert "there is a file of this name" in shown and manager.current is None
     browser.set("pivotal_overwrite", True)
-    assert "Before it starts" in browser.press("pivotal_train")["pivotal_feedback"]
+    shown = browser.press("pivotal_train")
+    assert "Before it starts" in shown["pivotal_feedback"]
+    assert shown["pivotal_overwrite"] is False, "it was for this run"
     assert manager.join(20) and manager.current is not None and taken.read_bytes() == before
 
 
