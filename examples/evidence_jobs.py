@@ -273,7 +273,7 @@ def renaming_is_exact(host: StandaloneHost, bundle: Bundle, path: Path, setup: e
     """Claim 5: the same pictures, bit for bit, under another name."""
     old = setup.names[0]
     renamed_path = path.with_name("renamed.safetensors")
-    rename_words(path, {old: "qwertz-name"}, out=renamed_path)
+    rename_words(path, {old: "qwertz-name"}, out=renamed_path, overwrite=True)
     renamed = require(read_bundle(renamed_path))
     prompts = experiment.identity_prompts(old, 4, seed=0, by="word")
     words, network = load_on_host(host, bundle)

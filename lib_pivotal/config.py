@@ -17,6 +17,7 @@ from lib_pivotal.config_pictures import PartConfig as PartConfig
 from lib_pivotal.config_pictures import RegularisationConfig as RegularisationConfig
 from lib_pivotal.config_schema import parse, setting, to_plain
 from lib_pivotal.errors import ConfigError, Fault
+from lib_pivotal.files import replacing
 
 VERSION = 1
 
@@ -310,5 +311,7 @@ def read_run(path: Path) -> Run:
 
 
 def write_run(path: Path, run: Run) -> None:
-    """Write run.json, readable by people."""
-    path.write_text(json.dumps(run_to_dict(run), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    """Write run.json, readable by people, in one step: a crash leaves the old content or the new."""
+    text = json.dumps(run_to_dict(run), indent=2, ensure_ascii=False) + "\n"
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from lib_pivotal.errors import Fault
+from lib_pivotal.file_names import REMEDY, name_reasons
 
 if TYPE_CHECKING:
     from lib_pivotal.config import DataConfig, Run
@@ -17,7 +18,7 @@ VARIED_CROPS = ("random", "face")
 
 def check_consistency(run: Run) -> list[Fault]:
     """Faults that concern more than one setting."""
-    faults = _check_words(run)
+    faults = [*name_faults(run.name), *_check_words(run)]
     network, schedule, noise = run.network, run.schedule, run.noise
     trains_unet = network.trains("unet")
     trains_te = network.trains("te") or network.trains("te2")
@@ -46,6 +47,11 @@ def check_consistency(run: Run) -> list[Fault]:
             )
         )
     return faults + _check_lines(run)
+
+
+def name_faults(name: str) -> list[Fault]:
+    """Why no file may have a run's name; an empty one stands for the usual name."""
+    return [Fault("name", name, "; it ".join(reasons), REMEDY)] if name and (reasons := name_reasons(name)) else []
 
 
 def _check_pictures(data: DataConfig) -> list[Fault]:
@@ -130,8 +136,10 @@ def _check_words(run: Run) -> list[Fault]:
     seen: set[str] = set()
     for index, word in enumerate(run.words):
         field = f"words.{index}.name"
-        for reason in check_word_name(word.name):
-            faults.append(Fault(field, word.name, reason))
+        reasons = check_word_name(word.name)
+        if not reasons and run.saving.embedding_files:
+            reasons = name_reasons(word.name)
+        faults += [Fault(field, word.name, reason) for reason in reasons]
         if word.name.lower() in seen:
             faults.append(Fault(field, word.name, "is used twice", "Names must differ by more than case."))
         seen.add(word.name.lower())

@@ -34,6 +34,10 @@ class ConfigError(PivotalError):
         super().__init__(f"{len(self.faults)} setting(s) need attention:\n{lines}")
 
 
+class FolderError(PivotalError):
+    """A file or folder outside those that may be read and written."""
+
+
 class DataError(PivotalError):
     """A dataset, picture, caption or mask that cannot be used."""
 
@@ -48,6 +52,10 @@ class NetworkError(PivotalError):
 
 class BundleError(PivotalError):
     """A bundle file that cannot be read, written or verified."""
+
+
+class FileNameError(BundleError):
+    """A name that no file which is written here may have, or that is taken."""
 
 
 class HostError(PivotalError):

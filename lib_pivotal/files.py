@@ -16,17 +16,21 @@ TEMPORARY_SUFFIX = ".tmp"
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a file beside `path` to write (and to check); on leaving it is flushed to the disk and becomes `path`.
 
-    Where the body raises, `path` stays as it was and the temporary file is removed. OSError passes through: the caller
-    knows what the file was for. Temporary files are hidden: `.<name>.<random>.tmp`.
+    Where the body raises, `path` stays as it was and the temporary file is removed. OSError passes through, and names
+    `path`: the caller knows what the file was for. Temporary files are hidden: `.<name>.<random>.tmp`.
     """
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}{TEMPORARY_SUFFIX}")
-    os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
     try:
+        os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
         yield temporary
         with temporary.open("r+b") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
         _sync_folder(path.parent)
+    except OSError as error:
+        if error.filename in (None, str(temporary), temporary):
+            error.filename, error.filename2 = str(path), None
+        raise
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
@@ -49,6 +53,14 @@ def publish(source: Path, target: Path) -> None:
             shutil.copyfile(source, temporary)
         else:
             linked.replace(temporary)
+
+
+def sentence_of(error: OSError, place: Path | str = "") -> str:
+    """What the system has against a file, as one sentence; `place` is named where the error names no file."""
+    what = error.strerror or str(error) or type(error).__name__
+    named = error.filename if isinstance(error.filename, str | os.PathLike) else place
+    where = f"{os.fspath(named)}: " if named else ""
+    return f"{where}cannot be read or written: {what}. Check the path, its rights and the space on its disk."
 
 
 def _sync_folder(folder: Path) -> None:

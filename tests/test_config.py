@@ -132,3 +132,14 @@ def test_round_trip_of_any_legal_word(word):
     again, faults = check_run(plain)
     assert again == run
     assert not [fault for fault in faults if not fault.field.endswith("name")]
+
+
+def test_run_json_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
+    path = tmp_path / "run.json"
+    write_run(path, Run(name="before"))
+    before = path.read_bytes()
+    monkeypatch.setattr("os.fsync", lambda descriptor: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    with pytest.raises(OSError, match="No space left") as caught:
+        write_run(path, Run(name="after"))
+    assert caught.value.filename == str(path)
+    assert path.read_bytes() == before and [one.name for one in tmp_path.iterdir()] == ["run.json"]

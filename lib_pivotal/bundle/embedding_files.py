@@ -30,6 +30,7 @@ from lib_pivotal.bundle.reader import PICKLE_SUFFIXES, is_finite
 from lib_pivotal.bundle.safetensors_file import read_header, read_tensors
 from lib_pivotal.bundle.spellings import carry_out, plan_word, seen_of
 from lib_pivotal.errors import BundleError
+from lib_pivotal.file_names import name_reasons
 from lib_pivotal.files import replacing
 
 EmbeddingFormat = Literal["a1111", "a1111_pt", "diffusers", "kohya", "hcp"]
@@ -107,9 +108,11 @@ def write_embedding(
 
 def file_name(name: str, layout: EmbeddingFormat) -> str:
     """A safe file name for a word; BundleError for names that could leave the folder or hide."""
-    if not re.fullmatch(r"[\w<>-][\w .<>-]*", name) or name.endswith((" ", ".")):
-        raise BundleError(f"word {name!r}: no file can safely have this name. Rename the word first.")
-    return re.sub(r"[<>]", "_", name) + SUFFIXES[layout]
+    stem = re.sub(r"[<>]", "_", name)
+    if reasons := name_reasons(stem):
+        told = "; it ".join(reasons)
+        raise BundleError(f"word {name!r}: no file can safely have this name: it {told}. Rename the word first.")
+    return stem + SUFFIXES[layout]
 
 
 def _flat(vectors: WordTensors, *, layout: EmbeddingFormat) -> dict[str, Tensor]:

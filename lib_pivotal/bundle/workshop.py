@@ -1,8 +1,9 @@
 """Work on bundle files: rename, join, split, strip, convert, add and delete words.
 
 Every function reads a file, makes a new content and writes it with `write_bundle`: tensors keep their dtype and bits,
-metadata is kept, hashes are computed anew. `out=None` replaces the file itself, in one step. A file of which a part
-cannot be read is refused (the part would be lost) unless `drop_broken` says that this is wanted.
+metadata is kept, hashes are computed anew. `out=None` replaces the file itself, in one step; another file that is there
+already is only replaced with `overwrite`. A file of which a part cannot be read is refused (the part would be lost)
+unless `drop_broken` says that this is wanted.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from lib_pivotal.bundle.embedding_files import EmbeddingFormat, file_name, write_embedding
+from lib_pivotal.bundle.embedding_files import SUFFIXES, EmbeddingFormat, file_name, write_embedding
 from lib_pivotal.bundle.format import META_WORDS, WordTensors
 from lib_pivotal.bundle.joining import join_conflicts, join_networks, weighted
 from lib_pivotal.bundle.layer_names import SDXL_SHAPE, UnetShape, canonical_name, part_of
@@ -32,19 +33,27 @@ from lib_pivotal.bundle.network_layouts import (
 from lib_pivotal.bundle.reader import Bundle, read_bundle, require
 from lib_pivotal.bundle.writer import write_bundle
 from lib_pivotal.errors import BundleError
+from lib_pivotal.file_names import refuse_taken
 
 Strippable = Literal["unet", "te", "te2", "words", "metadata"]
 STRIPPABLE: tuple[Strippable, ...] = ("unet", "te", "te2", "words", "metadata")
 Layout = Literal["kohya", "diffusers", "peft"]
+LAYOUTS: tuple[Layout, ...] = ("kohya", "diffusers", "peft")
 
 _MINIMUM = ("ss_v2", "ss_base_model_version", "ss_network_module", "ss_network_dim", "ss_network_alpha")
 """What kohya keeps even without metadata: readers need it to tell the model's family."""
 
 
 def rename_words(
-    path: str | Path, renames: Mapping[str, str], *, out: str | Path | None = None, drop_broken: bool = False
+    path: str | Path,
+    renames: Mapping[str, str],
+    *,
+    out: str | Path | None = None,
+    overwrite: bool = False,
+    drop_broken: bool = False,
 ) -> Path:
     """Give words other names, all at once (so two can be swapped). Nothing else changes, bit for bit."""
+    target = _target(path, out, overwrite=overwrite)
     bundle = _read(path, drop_broken=drop_broken)
     _demand(bundle, renames)
     names = [renames.get(name, name) for name in bundle.words]
@@ -53,17 +62,23 @@ def rename_words(
         raise BundleError(f"{path}: two words would have the same name: {', '.join(twice)}. Choose another.")
     words = dict(zip(names, bundle.words.values(), strict=True))
     facts = {renames.get(name, name): value for name, value in word_facts(bundle.metadata).items()}
-    return _write(out or path, bundle, words=words, metadata=with_word_facts(bundle.metadata, facts))
+    return _write(target, bundle, words=words, metadata=with_word_facts(bundle.metadata, facts))
 
 
 def delete_words(
-    path: str | Path, names: Iterable[str], *, out: str | Path | None = None, drop_broken: bool = False
+    path: str | Path,
+    names: Iterable[str],
+    *,
+    out: str | Path | None = None,
+    overwrite: bool = False,
+    drop_broken: bool = False,
 ) -> Path:
     """Take words out of a bundle."""
+    target = _target(path, out, overwrite=overwrite)
     bundle, gone = _read(path, drop_broken=drop_broken), set(names)
     _demand(bundle, gone)
     words = {name: vectors for name, vectors in bundle.words.items() if name not in gone}
-    return _write(out or path, bundle, words=words, metadata=_facts_of(bundle.metadata, words))
+    return _write(target, bundle, words=words, metadata=_facts_of(bundle.metadata, words))
 
 
 def add_words(
@@ -72,10 +87,12 @@ def add_words(
     *,
     facts: Mapping[str, Mapping[str, Any]] | None = None,
     out: str | Path | None = None,
+    overwrite: bool = False,
     replace: bool = False,
     drop_broken: bool = False,
 ) -> Path:
     """Put words into a bundle (or a plain LoRA). `replace` allows names that are there already."""
+    target = _target(path, out, overwrite=overwrite)
     bundle = _read(path, drop_broken=drop_broken)
     taken = sorted(set(words) & set(bundle.words))
     if taken and not replace:
@@ -83,13 +100,19 @@ def add_words(
     merged = {**bundle.words, **words}
     known = {**word_facts(bundle.metadata), **(facts or {})}
     told = {name: known.get(name, {"vectors": int(vectors[0].shape[0])}) for name, vectors in merged.items()}
-    return _write(out or path, bundle, words=merged, metadata=with_word_facts(bundle.metadata, told))
+    return _write(target, bundle, words=merged, metadata=with_word_facts(bundle.metadata, told))
 
 
 def strip(
-    path: str | Path, parts: Iterable[Strippable], *, out: str | Path | None = None, drop_broken: bool = False
+    path: str | Path,
+    parts: Iterable[Strippable],
+    *,
+    out: str | Path | None = None,
+    overwrite: bool = False,
+    drop_broken: bool = False,
 ) -> Path:
     """Take parts away: the U-Net's or a text encoder's network, the words, or the metadata (but kohya's minimum)."""
+    target = _target(path, out, overwrite=overwrite)
     gone = set(parts)
     if unknown := sorted(gone - set(STRIPPABLE)):
         raise BundleError(f"cannot strip {', '.join(unknown)}; choose from {', '.join(STRIPPABLE)}")
@@ -99,20 +122,30 @@ def strip(
     metadata = _facts_of(bundle.metadata, words)
     if "metadata" in gone:
         metadata = {key: value for key, value in metadata.items() if key in _MINIMUM}
-    return _write(out or path, bundle, network=network, words=words, metadata=metadata)
+    return _write(target, bundle, network=network, words=words, metadata=metadata)
 
 
 def split(
-    path: str | Path, folder: str | Path, *, layout: EmbeddingFormat = "a1111", drop_broken: bool = False
+    path: str | Path,
+    folder: str | Path,
+    *,
+    layout: EmbeddingFormat = "a1111",
+    overwrite: bool = False,
+    drop_broken: bool = False,
 ) -> list[Path]:
     """Take a bundle apart: `<stem>-lora.safetensors` without words, and one embedding file a word."""
+    _demand_layout(layout, tuple(SUFFIXES))
     bundle, folder = _read(path, drop_broken=drop_broken), Path(folder)
     names = {name: file_name(name, layout) for name in bundle.words}  # every name is checked before anything is written
+    network = [f"{Path(path).stem}-lora.safetensors"] if bundle.network else []
+    lower = [name.lower() for name in (*network, *names.values())]
+    if twice := sorted({name for name in lower if lower.count(name) > 1}):
+        raise BundleError(f"{path}: two of its parts would be one file, {', '.join(twice)}. Rename a word first.")
+    refuse_taken([folder / name for name in (*network, *names.values())], overwrite=overwrite)
     folder.mkdir(parents=True, exist_ok=True)
     written = []
-    if bundle.network:
-        target = folder / f"{Path(path).stem}-lora.safetensors"
-        written.append(_write(target, bundle, words={}, metadata=_facts_of(bundle.metadata, {})))
+    for name in network:
+        written.append(_write(folder / name, bundle, words={}, metadata=_facts_of(bundle.metadata, {})))
     for name, vectors in bundle.words.items():
         written.append(write_embedding(folder / names[name], vectors, name=name, layout=layout))
     return written
@@ -123,6 +156,7 @@ def join(
     out: str | Path,
     *,
     weights: Sequence[float] | None = None,
+    overwrite: bool = False,
     drop_broken: bool = False,
 ) -> Path:
     """One bundle with the words of all and the sum of their networks (exact; ranks add up).
@@ -130,6 +164,7 @@ def join(
     BundleError lists every conflict: words of the same name with other vectors, layers that cannot be summed, other
     model families. Rename words first where they collide.
     """
+    refuse_taken([Path(out)], overwrite=overwrite)
     if len(paths) < 2:
         raise BundleError(f"joining needs at least two files, got {len(paths)}")
     strengths = list(weights) if weights is not None else [1.0] * len(paths)
@@ -160,6 +195,7 @@ def convert(
     *,
     layout: Layout,
     shape: UnetShape | None = None,
+    overwrite: bool = False,
     drop_broken: bool = False,
 ) -> Path:
     """The network without words in another layout, with the same effect.
@@ -169,6 +205,9 @@ def convert(
     for `PeftModel.from_pretrained`. Those two need to know the U-Net where layers are numbered as in compvis; SDXL's
     is taken where the file says SDXL.
     """
+    _demand_layout(layout, LAYOUTS)
+    files = [Path(out)] if layout != "peft" else _peft_files(Path(out))
+    refuse_taken(files, overwrite=overwrite)
     bundle = _read(path, drop_broken=drop_broken)
     network = to_kohya(bundle.network) if is_diffusers(bundle.network) else bundle.network
     metadata = _facts_of(bundle.metadata, {})
@@ -186,6 +225,24 @@ def convert(
     if layout == "diffusers":
         return _write(out, bundle, network=to_diffusers(network, shape=shape), words={}, metadata=metadata)
     return _write_peft(Path(out), bundle, network, shape=shape, metadata=metadata)
+
+
+def _target(path: str | Path, out: str | Path | None, *, overwrite: bool) -> Path:
+    """The file itself, or another one, which must not be there unless it may be replaced."""
+    target = Path(out or path)
+    if out is not None and target.resolve() != Path(path).resolve():
+        refuse_taken([target], overwrite=overwrite)
+    return target
+
+
+def _demand_layout(layout: str, known: Sequence[str]) -> None:
+    if layout not in known:
+        raise BundleError(f"there is no layout {layout!r}; choose from {', '.join(known)}")
+
+
+def _peft_files(folder: Path) -> list[Path]:
+    names = ("adapter_model.safetensors", "adapter_config.json")
+    return [folder / prefix / name for prefix in DIFFUSERS_PREFIXES.values() for name in names]
 
 
 def _read(path: str | Path, *, drop_broken: bool) -> Bundle:
@@ -255,6 +312,8 @@ def _write_peft(
 ) -> Path:
     """One folder a model: adapter_model.safetensors and adapter_config.json."""
     flat = to_diffusers(network, shape=shape)
+    if not flat:
+        raise BundleError(f"{bundle.path}: holds no network, so there is nothing to convert")
     ranks = common_ranks(network)
     for part, prefix in DIFFUSERS_PREFIXES.items():
         own = {key.removeprefix(f"{prefix}."): value for key, value in flat.items() if key.startswith(f"{prefix}.")}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,8 @@ from lib_pivotal.config import WordConfig
 from lib_pivotal.config_schema import to_plain
 from lib_pivotal.data.captions import legal_name
 from lib_pivotal.errors import PivotalError
+from lib_pivotal.file_names import legal_file_name
+from lib_pivotal.importing.report import shown
 from lib_pivotal.importing.sheet import Sheet, choices
 
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".avif", ".jxl", ".gif")
@@ -67,12 +69,22 @@ PRECISIONS = {
 }
 
 
+def _anything(path: Path) -> bool:
+    return True
+
+
 @dataclass(frozen=True)
 class Origin:
-    """Where a settings file comes from: `folder` is None for text that came without a place on this computer."""
+    """Where a settings file comes from: `folder` is None for text that came without a place on this computer.
+
+    The bases of an `uploaded` file are looked for in its folder and below. `may_read` says which of the files and
+    folders that it names may be looked at.
+    """
 
     name: str
     folder: Path | None = None
+    uploaded: bool = False
+    may_read: Callable[[Path], bool] = _anything
 
     def find(self, written: Any) -> Path | None:
         """A file or folder that the settings name, where it is here: as written, or from a folder above the file."""
@@ -86,7 +98,7 @@ class Origin:
             folder / path for folder in (self.folder, *self.folder.parents)
         ]  # fmt: skip
         try:
-            return next((place for place in places if place.exists()), None)
+            return next((place for place in places if self.may_read(place) and place.exists()), None)
         except (OSError, ValueError):
             return None
 
@@ -137,6 +149,17 @@ def set_precision(sheet: Sheet, key: str, value: Any, path: str = "memory.precis
         sheet.taken(key, path, ours)
     else:
         sheet.translated(key, path, ours, f"{value} is called {ours} here")
+
+
+def take_name(sheet: Sheet, key: str, written: str) -> None:
+    """The run's name out of a name or path of a file."""
+    name = legal_file_name(written)
+    if not name:
+        sheet.refused(key, "no file can be called so here; give it a name")
+    elif name == written:
+        sheet.taken(key, "name", name)
+    else:
+        sheet.translated(key, "name", name, f"{shown(written)} cannot be called by a prompt or be a file here")
 
 
 def new_word(written: Any, taken_names: Iterable[str], **values: Any) -> tuple[dict[str, Any], str]:

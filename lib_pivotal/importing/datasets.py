@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 from lib_pivotal.config_schema import to_plain
@@ -15,12 +16,13 @@ from lib_pivotal.importing.sheet import Sheet
 AT_SCAN = "computed at Scan: pictures × repeats ÷ (batch × accumulation), rounded up, × epochs"
 
 
-def read_described(path: Path, layout: str) -> Reading | None:
-    """What a dataset file describes; None where its folders are not on this computer."""
+def read_described(path: Path, layout: str, may_read: Callable[[Path], bool]) -> Reading | None:
+    """What a dataset file describes; None where its folders are not on this computer, or may not be looked at."""
     try:
-        return read_layout(path, layout)
+        reading = read_layout(path, layout)
     except DataError:
         return None
+    return reading if all(may_read(place) for source in reading.sources for place in source.places()) else None
 
 
 def take_described(sheet: Sheet, reading: Reading, path: Path, key: str) -> None:

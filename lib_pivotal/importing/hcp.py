@@ -119,14 +119,16 @@ def import_hcp(
 ) -> Sheet:
     """Translate one file, with its bases as far as they are here. `one_folder`: what lies around the sources is a tree
     that a scan reads as a whole."""
-    merged = resolve(plain, origin.folder, bases)
+    merged = resolve(plain, origin.folder, bases, only_below=origin.uploaded)
     sheet = Sheet(merged.plain)
     sheet.remarks += merged.remarks
     for name in merged.missing:
         sheet.remark(f"The base {name} is not on this computer: what stands in it is missing here.")
     factor, rates_factor_words = _scale_factors(sheet, merged.plain)
     accumulation = max(whole(sheet.get("train.gradient_accumulation_steps")) or 1, 1)
-    described = None if one_folder or origin.folder is None else read_described(origin.folder / origin.name, "hcp")
+    described = None
+    if origin.folder is not None and not one_folder:
+        described = read_described(origin.folder / origin.name, "hcp", origin.may_read)
     _take_steps(sheet, accumulation)
     _take_rates(sheet, accumulation)
     _take_optimizers(sheet)

@@ -11,7 +11,7 @@ import ast
 import copy
 import operator
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -51,14 +51,59 @@ class Merged:
     copied: int = 0
 
 
-def resolve(plain: Mapping[str, Any], place: Path | None, known_bases: Mapping[str, Mapping[str, Any]]) -> Merged:
+@dataclass(frozen=True)
+class Places:
+    """Where bases are looked for: from `start`, the folder of the file that names them (None: nowhere).
+
+    HCP looks from where it is started, so every folder above is tried, too; but for a file that somebody else may
+    have sent, only `root` and what is below it, links followed.
+    """
+
+    start: Path | None
+    root: Path | None = None
+
+    def find(self, name: str) -> Path | None:
+        """The file that a base's name means, if it is there."""
+        if self.start is None or Path(name).suffix.lower() not in (".yaml", ".yml") or "\0" in name:
+            return None
+        try:
+            return next((path for path in self._tries(Path(name)) if self._may(path) and path.is_file()), None)
+        except (OSError, ValueError, RuntimeError):
+            return None
+
+    def from_folder_of(self, file: Path) -> Places:
+        """The same for the bases of a base."""
+        return Places(file.parent, self.root)
+
+    def _tries(self, name: Path) -> Iterator[Path]:
+        assert self.start is not None
+        if name.is_absolute():
+            yield name
+        else:
+            yield from (folder / name for folder in (self.start, *self.start.parents))
+        for first in range(1, len(name.parts)):  # a part of HCP's folders that was taken along
+            yield self.start / Path(*name.parts[first:])
+
+    def _may(self, path: Path) -> bool:
+        return self.root is None or path.resolve().is_relative_to(self.root.resolve())
+
+
+def resolve(
+    plain: Mapping[str, Any],
+    place: Path | None,
+    known_bases: Mapping[str, Mapping[str, Any]],
+    *,
+    only_below: bool = False,
+) -> Merged:
     """Merge bases and fill references. `place` is the file's folder; None: bases are not looked for on disk.
 
-    `known_bases` stands in, by file name, for bases that are not there.
+    `known_bases` stands in, by file name, for bases that are not there; `only_below`: none is read that lies outside
+    of `place`.
     Raises ConfigError for bases in a circle or a file of absurd size.
     """
     merged = Merged({})
-    whole = _with_bases(copy.deepcopy(dict(plain)), place, known_bases, merged, depth=0)
+    places = Places(place, place if only_below else None)
+    whole = _with_bases(copy.deepcopy(dict(plain)), places, known_bases, merged, depth=0)
     if merged.missing and UNDER_ALL in known_bases:
         whole = merge(copy.deepcopy(dict(known_bases[UNDER_ALL])), whole)
         merged.remarks.append(f"Below all, what {UNDER_ALL} holds when nobody changed it was used.")
@@ -74,7 +119,7 @@ def resolve(plain: Mapping[str, Any], place: Path | None, known_bases: Mapping[s
 
 def _with_bases(
     plain: dict[str, Any],
-    place: Path | None,
+    places: Places,
     known_bases: Mapping[str, Mapping[str, Any]],
     merged: Merged,
     *,
@@ -85,42 +130,31 @@ def _with_bases(
         raise refuse("_base_", "the bases refer to each other in a circle", "Take one of them out.")
     for written in (bases if isinstance(bases, list) else [bases])[:MOST_BASES]:
         name = _filled_text(str(written), plain)
-        below, folder = _base(name, place, known_bases, merged)
-        plain = merge(_with_bases(below, folder, known_bases, merged, depth=depth + 1), plain)
+        below, above = _base(name, places, known_bases, merged)
+        plain = merge(_with_bases(below, above, known_bases, merged, depth=depth + 1), plain)
     return plain
 
 
 def _base(
-    name: str, place: Path | None, known_bases: Mapping[str, Mapping[str, Any]], merged: Merged
-) -> tuple[dict[str, Any], Path | None]:
-    """What a base holds, and its folder. HCP looks from where it is started: here every folder above is tried."""
-    found = _find(name, place)
+    name: str, places: Places, known_bases: Mapping[str, Mapping[str, Any]], merged: Merged
+) -> tuple[dict[str, Any], Places]:
+    """What a base holds, and where its own bases are looked for."""
+    nowhere = Places(None, places.root)
+    found = places.find(name)
     if found is not None:
         try:
             plain = parse_text(read_bytes(found), found.name)
         except ConfigError as error:
             merged.remarks.append(f"The base {name} cannot be read: {error.faults[0].problem}.")
-            return {}, None
-        return (plain, found.parent) if isinstance(plain, dict) else ({}, None)
+            return {}, nowhere
+        return (plain, places.from_folder_of(found)) if isinstance(plain, dict) else ({}, nowhere)
     short = Path(name).name
     if short in known_bases:
         text = f"The base {name} is not here; what it holds when nobody changed it was used."
         merged.remarks.append(text)
-        return copy.deepcopy(dict(known_bases[short])), None
+        return copy.deepcopy(dict(known_bases[short])), nowhere
     merged.missing.append(name)
-    return {}, None
-
-
-def _find(name: str, place: Path | None) -> Path | None:
-    if place is None or Path(name).suffix.lower() not in (".yaml", ".yml") or "\0" in name:
-        return None
-    places = [Path("/")] if Path(name).is_absolute() else [place, *place.parents]
-    try:
-        found = next((folder / name for folder in places if (folder / name).is_file()), None)
-        beside = place / Path(name).name
-        return found or (beside if beside.is_file() else None)
-    except OSError:
-        return None
+    return {}, nowhere
 
 
 def merge(below: Any, above: Any) -> Any:

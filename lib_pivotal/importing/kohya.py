@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from lib_pivotal.importing.common import Origin, new_word, set_precision
+from lib_pivotal.importing.common import Origin, new_word, set_precision, take_name
 from lib_pivotal.importing.kohya_flags import Flags, take_flag
 from lib_pivotal.importing.kohya_names import expanded, gui_flags
 from lib_pivotal.importing.kohya_network import take_network
@@ -74,7 +74,7 @@ def _take_saving(flags: Flags) -> None:
     sheet = flags.sheet
     name = flags.get("output_name")
     if name:
-        sheet.taken(flags.key("output_name"), "name", re.sub(r"[^\w .()+-]+", "_", str(name))[:100])
+        take_name(sheet, flags.key("output_name"), str(name))
     else:
         sheet.honoured(flags.key("output_name"), "give the file a name")
     precision = flags.get("save_precision")

@@ -20,7 +20,8 @@ class Flags:
         self.gui = gui
         self.epoch_steps = 0
         self.dataset_file = origin.find(self.sheet.get("dataset_config"))
-        self.described = None if self.dataset_file is None else read_described(self.dataset_file, "kohya_toml")
+        found = self.dataset_file
+        self.described = None if found is None else read_described(found, "kohya_toml", origin.may_read)
         """kohya's dataset file as a scan reads it; None where there is none, or its folders are not here."""
         self._names = {ours: theirs for theirs, ours in GUI_NAMES.items()} if gui else {}
 

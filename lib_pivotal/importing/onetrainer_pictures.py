@@ -104,7 +104,7 @@ def concepts_of(sheet: Sheet, plain: Mapping[str, Any], origin: Origin) -> tuple
         path = origin.find(sheet.get("concept_file_name"))
     if path is None or not path.is_file():
         return None
-    reading = read_described(path, "onetrainer")
+    reading = read_described(path, "onetrainer", origin.may_read)
     return None if reading is None else (reading, path)
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from pathlib import PurePosixPath
 from types import MappingProxyType
 from typing import Any
 
+from lib_pivotal.file_names import legal_file_name
 from lib_pivotal.importing.common import set_precision
 from lib_pivotal.importing.reading import flag, number, whole
 from lib_pivotal.importing.sheet import Rule, Sheet, aside, missing, to
@@ -21,8 +21,11 @@ _OTHER = aside("for other families of checkpoints or kinds of network")
 
 
 def _name(sheet: Sheet, key: str, value: Any) -> None:
-    text = re.sub(r"[^\w .()+-]+", "_", PurePosixPath(str(value).replace("\\", "/")).stem)[:100]
-    sheet.translated(key, "name", text, "the file's name; it goes to the LoRA folder")
+    name = legal_file_name(PurePosixPath(str(value).replace("\\", "/")).stem)
+    if name:
+        sheet.translated(key, "name", name, "the file's name; it goes to the LoRA folder")
+    else:
+        sheet.refused(key, "no file can be called so here; give it a name")
 
 
 def _clip_skip(sheet: Sheet, key: str, value: Any) -> None:

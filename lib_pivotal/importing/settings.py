@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ from lib_pivotal.importing.common import Origin
 from lib_pivotal.importing.detect import detect, is_ours
 from lib_pivotal.importing.reading import parse_text, read_bytes
 from lib_pivotal.importing.report import Report
+
+MayRead = Callable[[Path], bool]
 
 
 @dataclass(frozen=True)
@@ -34,34 +37,46 @@ class Imported:
         return {"run": run_to_dict(self.run), "report": self.report.to_plain(), "faults": faults}
 
 
-def import_file(path: Path) -> Imported:
-    """Read a file and what it rests on beside it.
+def import_file(path: Path, *, uploaded: bool = False, may_read: MayRead | None = None) -> Imported:
+    """Read a file and what it rests on, beside it and, unless it was `uploaded`, in the folders above.
+
+    `may_read` says which of the files and folders that it names may be looked at (None: all of them).
 
     Raises:
         ConfigError: it cannot be read, or is nobody's settings.
     """
-    return import_text(read_bytes(path), path.name, folder=path.absolute().parent)
+    folder = path.absolute().parent
+    return import_text(read_bytes(path), path.name, folder=folder, uploaded=uploaded, may_read=may_read)
 
 
-def import_text(content: bytes, name: str, *, folder: Path | None = None) -> Imported:
-    """The same for contents that came without a place on this computer; `name` tells the format by its ending.
+def import_text(
+    content: bytes,
+    name: str,
+    *,
+    folder: Path | None = None,
+    uploaded: bool = False,
+    may_read: MayRead | None = None,
+) -> Imported:
+    """The same for contents that may have come without a place on this computer; `name` tells the format by its ending.
 
     Raises:
         ConfigError: it cannot be read, or is nobody's settings.
     """
-    return translate(parse_text(content, name), name, folder=folder)
+    origin = Origin(name, folder, uploaded) if may_read is None else Origin(name, folder, uploaded, may_read)
+    return translate(parse_text(content, name), origin)
 
 
-def translate(plain: Any, name: str, *, folder: Path | None = None) -> Imported:
+def translate(plain: Any, origin: Origin) -> Imported:
     """Plain values, as `reading.parse_text` gives them, into settings and report.
 
     Raises:
         ConfigError: they are nobody's settings.
     """
+    name = origin.name
     if is_ours(plain):
         raise ConfigError([Fault(name, "", "is a run.json of this program", "Load it as it is.")])
     peer = detect(plain, name)
-    sheet = peer.translate(plain, Origin(name, folder))
+    sheet = peer.translate(plain, origin)
     run, faults = check_run({"version": VERSION, **sheet.run})
     return Imported(run, sheet.report(peer.name, f"{peer.title} ({name})"), tuple(faults))
 

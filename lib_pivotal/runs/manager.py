@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from lib_pivotal.runs import view as views
     from lib_pivotal.runs.preflight import Preflight
     from lib_pivotal.runs.view import RunView
-    from lib_pivotal.training import aside, events, logs, scanning, state_files
+    from lib_pivotal.training import aside, events, logs, results, scanning, state_files
     from lib_pivotal.training.aside import Aside, Interlude
     from lib_pivotal.training.events import Commands, Event, Listener, Reason, RunEnded
 
@@ -37,6 +37,7 @@ else:
     aside = later("lib_pivotal.training.aside")
     events = later("lib_pivotal.training.events")
     logs = later("lib_pivotal.training.logs")
+    results = later("lib_pivotal.training.results")
     state_files = later("lib_pivotal.training.state_files")
 
 logger = logging.getLogger(__name__)
@@ -87,11 +88,13 @@ class RunManager:
 
     # ---- steering ----
 
-    def start(self, run: Run, *, resume_folder: Path | None = None) -> RunView:
+    def start(self, run: Run, *, resume_folder: Path | None = None, overwrite: bool = False) -> RunView:
         """Begin `run` in a thread; with `resume_folder`, go on from the state there.
 
+        Files of the run's name that are there are only replaced with `overwrite`, or where a run goes on with its own.
         Raises:
             ConfigError: every fault of the settings, before anything starts.
+            FileNameError: there are files of its name.
             HostError: another run is going on.
         """
         faults = check_consistency(run)
@@ -102,9 +105,10 @@ class RunManager:
             run = replace(run, name="pivotal")
         if resume_folder is None:  # one that goes on has its settings
             run = replace(run, data=self.studio.scanned_as(run.data))
+            results.refuse_taken_results(run, self.studio.lora_folder(), overwrite=overwrite)
 
         def job(view: RunView, commands: Commands, listen: Listener) -> RunEnded:
-            return self._train(run, view, commands, resume_folder is not None, listen)
+            return self._train(run, view, commands, listen, resume=resume_folder is not None, overwrite=overwrite)
 
         folder = resume_folder or _new_folder(self.studio.runs_folder(), run.name)
         logs_of = _logs_of_continued if resume_folder is not None else _logs_of
@@ -195,12 +199,23 @@ class RunManager:
         except ConfigError as error:
             return preflight.Preflight(faults=error.faults)
 
-    def resume_folder(self, folder: Path) -> RunView:
+    def resume_run(self, run_id: str, *, overwrite: bool = False) -> RunView:
+        """Go on with an interrupted run by its id, which comes from outside: only those of `resumable` are found.
+
+        Raises:
+            HostError: there is no such run, or another one is going on.
+        """
+        folder = next((path for path in self.resumable() if path.name == run_id), None)
+        if folder is None:
+            raise HostError(f"no interrupted run {run_id!r} with a saved state")
+        return self.resume_folder(folder, overwrite=overwrite)
+
+    def resume_folder(self, folder: Path, *, overwrite: bool = False) -> RunView:
         """Go on with the run whose folder this is, from its newest state."""
         found = sorted(folder.glob("*.run.json"))
         if not found:
             raise HostError(f"{folder}: holds no run.json")
-        return self.start(read_run(found[0]), resume_folder=folder)
+        return self.start(read_run(found[0]), resume_folder=folder, overwrite=overwrite)
 
     def stop(self) -> None:
         """End after the step in hand, and save; nothing where no run is going on."""
@@ -259,7 +274,9 @@ class RunManager:
             logger.exception("the end of %s could not be told in full", name)
         listen(ended)
 
-    def _train(self, run: Run, view: RunView, commands: Commands, resume: bool, listen: Listener) -> RunEnded:
+    def _train(
+        self, run: Run, view: RunView, commands: Commands, listen: Listener, *, resume: bool, overwrite: bool
+    ) -> RunEnded:
         """The run itself. Its last event is kept back: whoever hears it may count on the model being back."""
 
         from lib_pivotal.training.run import train  # here: a page that only starts needs none of training
@@ -280,6 +297,7 @@ class RunManager:
                 listener=during,
                 commands=commands,
                 resume=resume,
+                overwrite=overwrite,
                 aside=_ViewedAside(self.studio.aside(), view, commands),
             )
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from lib_pivotal.config import Run, check_run, run_to_dict, write_run
 from lib_pivotal.errors import ConfigError, Fault
+from lib_pivotal.file_names import REMEDY, name_reasons, refuse_taken
 from lib_pivotal.later import later
 
 if TYPE_CHECKING:
@@ -217,17 +217,22 @@ def saved_presets(folder: Path) -> dict[str, Path]:
     return {path.stem: path for path in sorted(folder.glob("*.json"))}
 
 
-def save_preset(folder: Path, name: str, run: Run) -> Path:
+def save_preset(folder: Path, name: str, run: Run, *, overwrite: bool = False) -> Path:
     """Keep a run's settings under a name; what belongs to one set of pictures is left out.
 
     Raises:
-        ConfigError: the name is empty or no file can be called so.
+        ConfigError: no file may be called so.
+        FileNameError: there is a preset of this name already.
     """
-    safe = re.sub(r"[^\w .()+-]+", "_", name).strip(" .")
-    if not safe:
-        raise ConfigError([Fault("preset", name, "is not a name for a preset", "Use letters and digits.")])
+    name = name.strip()
+    reasons = name_reasons(name)
+    if name in (one.label for one in PRESETS):
+        reasons.append("is the name of a preset that is always there")
+    if reasons:
+        raise ConfigError([Fault("preset", name, f"is not a name for a preset: it {'; it '.join(reasons)}", REMEDY)])
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{safe}.json"
+    path = folder / f"{name}.json"
+    refuse_taken([path], overwrite=overwrite, remedy="Choose another name, or tick that it may be replaced.")
     bare = replace(run, name="", words=(), data=replace(run.data, folder="", layout="auto", cache_folder=""))
     write_run(path, bare)
     return path

@@ -1,4 +1,4 @@
-"""`python -m lib_pivotal bundle list|show|rename|join|split|strip|convert|verify FILE ... [--json]`."""
+"""`python -m lib_pivotal bundle list|show|rename|join|split|strip|convert|verify FILE ... [--json] [-f]`."""
 
 from __future__ import annotations
 
@@ -22,27 +22,32 @@ def add_bundle_commands(commands: Any) -> None:
         parser.set_defaults(run=run)
         return parser
 
+    def writing(name: str, help_text: str, run: Any) -> argparse.ArgumentParser:
+        parser = verb(name, help_text, run)
+        parser.add_argument("-f", "--overwrite", action="store_true", help="replace files that are there already")
+        return parser
+
     verb("list", "words and parts of every file in folders", run_list).add_argument("paths", nargs="+", type=Path)
     verb("show", "everything about one file", run_show).add_argument("file", type=Path)
     verb("verify", "check files; exit status 1 if one has errors", run_verify).add_argument(
         "files", nargs="+", type=Path
     )
-    rename = verb("rename", "give words other names", run_rename)
+    rename = writing("rename", "give words other names", run_rename)
     rename.add_argument("file", type=Path)
     rename.add_argument("renames", nargs="+", metavar="OLD=NEW")
     rename.add_argument("--out", type=Path, help="write here instead of over the file")
-    join = verb("join", "several bundles into one: words and networks", run_join)
+    join = writing("join", "several bundles into one: words and networks", run_join)
     join.add_argument("files", nargs="+", type=Path)
     join.add_argument("--out", type=Path, required=True)
-    split = verb("split", "a LoRA without words and one embedding file a word", run_split)
+    split = writing("split", "a LoRA without words and one embedding file a word", run_split)
     split.add_argument("file", type=Path)
     split.add_argument("--out", type=Path, required=True, metavar="FOLDER")
     split.add_argument("--format", default="a1111", help="a1111, a1111_pt, diffusers, kohya or hcp")
-    strip = verb("strip", "take parts away", run_strip)
+    strip = writing("strip", "take parts away", run_strip)
     strip.add_argument("file", type=Path)
     strip.add_argument("parts", nargs="+", help="unet, te, te2 (SDXL's second text encoder), words, metadata")
     strip.add_argument("--out", type=Path)
-    convert = verb("convert", "another layout for other programs", run_convert)
+    convert = writing("convert", "another layout for other programs", run_convert)
     convert.add_argument("file", type=Path)
     convert.add_argument("--layout", required=True, help="kohya, diffusers or peft")
     convert.add_argument("--out", type=Path, required=True)
@@ -106,35 +111,35 @@ def run_rename(parsed: argparse.Namespace) -> int:
     from lib_pivotal.bundle.workshop import rename_words
 
     renames = dict(_pair(text) for text in parsed.renames)
-    return _done(parsed, [rename_words(parsed.file, renames, out=parsed.out)])
+    return _done(parsed, [rename_words(parsed.file, renames, out=parsed.out, overwrite=parsed.overwrite)])
 
 
 def run_join(parsed: argparse.Namespace) -> int:
     """Several bundles into one."""
     from lib_pivotal.bundle.workshop import join
 
-    return _done(parsed, [join(parsed.files, parsed.out)])
+    return _done(parsed, [join(parsed.files, parsed.out, overwrite=parsed.overwrite)])
 
 
 def run_split(parsed: argparse.Namespace) -> int:
     """A LoRA and embedding files."""
     from lib_pivotal.bundle.workshop import split
 
-    return _done(parsed, split(parsed.file, parsed.out, layout=parsed.format))
+    return _done(parsed, split(parsed.file, parsed.out, layout=parsed.format, overwrite=parsed.overwrite))
 
 
 def run_strip(parsed: argparse.Namespace) -> int:
     """Parts taken away."""
     from lib_pivotal.bundle.workshop import strip
 
-    return _done(parsed, [strip(parsed.file, parsed.parts, out=parsed.out)])
+    return _done(parsed, [strip(parsed.file, parsed.parts, out=parsed.out, overwrite=parsed.overwrite)])
 
 
 def run_convert(parsed: argparse.Namespace) -> int:
     """Another layout."""
     from lib_pivotal.bundle.workshop import convert
 
-    return _done(parsed, [convert(parsed.file, parsed.out, layout=parsed.layout)])
+    return _done(parsed, [convert(parsed.file, parsed.out, layout=parsed.layout, overwrite=parsed.overwrite)])
 
 
 def _pair(text: str) -> tuple[str, str]:

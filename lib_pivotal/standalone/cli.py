@@ -14,8 +14,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from lib_pivotal.errors import PivotalError
+from lib_pivotal.errors import ConfigError, PivotalError
 from lib_pivotal.standalone.bundle_cli import add_bundle_commands
+from lib_pivotal.standalone.exits import exit_status
 from lib_pivotal.standalone.import_cli import add_import_command
 from lib_pivotal.standalone.plan_cli import add_plan_commands
 
@@ -27,17 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = make_parser()
     parsed = parser.parse_args(arguments)
     logging.basicConfig(level=logging.DEBUG if parsed.verbose else logging.WARNING, format="%(levelname)s %(message)s")
-    try:
-        status: int = parsed.run(parsed)
-        return status
-    except PivotalError as error:
-        if parsed.verbose:
-            logger.exception("failed")
-        sys.stderr.write(f"{error}\n")
-        return 2
-    except KeyboardInterrupt:
-        sys.stderr.write("interrupted\n")
-        return 130
+    return exit_status(parsed)
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -53,6 +44,7 @@ def make_parser() -> argparse.ArgumentParser:
     train.add_argument("--checkpoint", type=Path, required=True, help="a .safetensors file or a diffusers folder")
     train.add_argument("--out", type=Path, help="folder for the files (default: saving.folder, else beside RUN.json)")
     train.add_argument("--resume", action="store_true", help="go on from the newest saved state")
+    train.add_argument("-f", "--overwrite", action="store_true", help="replace files of its name that are there")
     train.add_argument("--device", default="", help="cpu, cuda, cuda:1 ... (default: a GPU if there is one)")
     train.set_defaults(run=run_train)
 
@@ -93,16 +85,23 @@ def make_parser() -> argparse.ArgumentParser:
 def run_train(parsed: argparse.Namespace) -> int:
     """Train; Ctrl-C and SIGTERM save what there is. Whatever happens, the last event in the logs is a `RunEnded`."""
     from lib_pivotal.config import read_run
+    from lib_pivotal.config_checks import name_faults
     from lib_pivotal.standalone.console import ConsoleListener
     from lib_pivotal.standalone.signals import stopping_on_signals
     from lib_pivotal.training.distributed import World
     from lib_pivotal.training.events import Commands, RunEnded
     from lib_pivotal.training.logs import after_start, default_logs, fan_out
+    from lib_pivotal.training.results import refuse_taken_results
     from lib_pivotal.training.run import train
 
     run = read_run(parsed.run_file)
     run = run if run.name else replace(run, name=parsed.run_file.stem)
+    if faults := name_faults(run.name):  # of the file's own name; any other was checked as it was read
+        raise ConfigError(faults)
     folder = parsed.out or (Path(run.saving.folder) if run.saving.folder else parsed.run_file.parent)
+    if not parsed.resume:  # one that is continued is known by its state
+        refuse_taken_results(run, folder, overwrite=parsed.overwrite)
+        folder.mkdir(parents=True, exist_ok=True)  # before minutes are spent on the checkpoint
     commands = Commands()
     with stopping_on_signals(commands):
         world = World.from_environment()
@@ -120,6 +119,7 @@ def run_train(parsed: argparse.Namespace) -> int:
                 listener=listener,
                 commands=commands,
                 resume=parsed.resume,
+                overwrite=parsed.overwrite,
                 world=world,
             )
         except PivotalError as error:

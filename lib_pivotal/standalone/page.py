@@ -18,6 +18,7 @@ from lib_pivotal.errors import HostError
 from lib_pivotal.ports import Host, ModelInfo
 from lib_pivotal.prompts import PromptReading
 from lib_pivotal.runs.manager import RunManager
+from lib_pivotal.standalone.exits import exit_status
 from lib_pivotal.standalone.glance import checkpoint_info
 from lib_pivotal.standalone.model import StandaloneHost
 from lib_pivotal.standalone.tokenizer import clip_reading
@@ -25,6 +26,8 @@ from lib_pivotal.training.aside import Aside, Interlude
 
 if TYPE_CHECKING:
     from lib_pivotal.runs.tagging import Tagger
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 class StandaloneStudio:
@@ -142,18 +145,22 @@ class _NobodyWaits:
 
 def main(arguments: list[str] | None = None) -> int:
     """`python dev.py page`."""
-    root = Path(__file__).resolve().parents[2]
     parser = argparse.ArgumentParser(prog="python dev.py page", description=__doc__)
-    parser.add_argument("--checkpoint", type=Path, default=root / "examples/avatars/weights/avatars.safetensors")
-    parser.add_argument("--out", type=Path, default=root / "out/page", help="folder for bundles and runs")
+    parser.add_argument("--checkpoint", type=Path, default=ROOT / "examples/avatars/weights/avatars.safetensors")
+    parser.add_argument("--out", type=Path, default=ROOT / "out/page", help="folder for bundles and runs")
     parser.add_argument("--port", type=int, default=7870)
     parser.add_argument("--device", default="cpu")
+    parser.set_defaults(run=_serve)
     parsed = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
+    return exit_status(parsed)
+
+
+def _serve(parsed: argparse.Namespace) -> int:
+    manager = RunManager(StandaloneStudio(parsed.checkpoint, parsed.out, device=parsed.device))
     from lib_pivotal.ui.alone import serve  # here: tests of the studio need no gradio
 
-    manager = RunManager(StandaloneStudio(parsed.checkpoint, parsed.out, device=parsed.device))
-    serve(manager, root=root, port=parsed.port)
+    serve(manager, root=ROOT, port=parsed.port)
     return 0
 
 

@@ -40,7 +40,6 @@ class AppendedFile:
     """
 
     def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
         self.path = path
         self._pending: list[str] = []
 
@@ -50,6 +49,7 @@ class AppendedFile:
         while len(self._pending) > 1 and sum(map(len, self._pending)) > PENDING_CHARACTERS:
             del self._pending[0]
         data = "".join(self._pending).encode()
+        self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("a+b", buffering=0) as stream:  # a buffer would write again when it is closed
             length = stream.seek(0, os.SEEK_END)
             try:

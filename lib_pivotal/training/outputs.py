@@ -26,6 +26,7 @@ from lib_pivotal.training.events import Event, FileSaved, Notice, PicturesMade, 
 from lib_pivotal.training.facts import training_facts
 from lib_pivotal.training.keeping import Progress
 from lib_pivotal.training.prepare import Prepared
+from lib_pivotal.training.results import is_of
 from lib_pivotal.training.step import MicroStep
 from lib_pivotal.training.trainable import Trainable
 
@@ -47,6 +48,7 @@ class RunOutputs:
         micro_step: MicroStep,
         initial_words: WordVectors,
         progress: Progress,
+        overwrite: bool,
         held_out: Mapping[str, Sequence[TrainingBatch]],
     ) -> None:
         self._run = run
@@ -60,6 +62,7 @@ class RunOutputs:
         self._held_out = held_out
         self._started = time.time()
         self._progress = progress
+        self._overwrite = overwrite
 
     def save_bundle(self, step: int, final: bool) -> list[Event]:
         """`<name>.safetensors` at the end, `<name>-000500.safetensors` on the way; embedding files where wanted.
@@ -112,6 +115,10 @@ class RunOutputs:
         target = self._folder / written.name
         if target == written:
             return target
+        if target.exists() and not self._overwrite and not is_of(self._run, target):
+            text = f"{target}: there is a file of this name that is not this run's. It stays; this run's is {written}"
+            events.append(Notice("error", step, text))
+            return written
         try:
             publish(written, target)
         except OSError as error:

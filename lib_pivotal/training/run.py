@@ -38,6 +38,7 @@ from lib_pivotal.training.prepare import (
     picture_remarks,
     prepare_pictures,
 )
+from lib_pivotal.training.results import refuse_taken_results
 from lib_pivotal.training.seeds import derive_seed
 from lib_pivotal.training.state import SavedState, load_latest_state
 from lib_pivotal.training.state_files import latest_run_folder, list_states, new_run_folder, states_folder
@@ -56,13 +57,15 @@ def train(
     log_folder: Path | None = None,
     commands: Commands | None = None,
     resume: bool = False,
+    overwrite: bool = False,
     world: World | None = None,
     aside: Aside | None = None,
 ) -> RunEnded:
     """Train `run` on `host` and write `<output_folder>/<name>.safetensors`.
 
     run.json, states and pictures go to `log_folder` (default: `output_folder`). `aside` lets others have the model
-    between two steps. With `resume` the run is continued from the newest state that its name has in `log_folder`.
+    between two steps. With `resume` the run is continued from the newest state that its name has in `log_folder`. A
+    file of another run that has its name in `output_folder` is replaced with `overwrite` only.
 
     Raises before anything starts, and before anything is written, where settings or pictures cannot work (ConfigError,
     DataError) or where the run cannot be continued (StateError): it never starts over by itself. Whatever goes wrong
@@ -82,6 +85,7 @@ def train(
         log_folder=log_folder,
         commands=commands or Commands(),
         resume=resume,
+        overwrite=overwrite,
         world=world,
         aside=aside,
     )
@@ -99,6 +103,7 @@ def train_prepared(
     resume: bool,
     world: World,
     aside: Aside | None,
+    overwrite: bool = False,
 ) -> RunEnded:
     """`train` with pictures and words that are ready, as `prepare_pictures` gives them."""
     run = with_epoch_steps(replace(run, words=prepared.words), prepared.dataset.pictures)
@@ -106,7 +111,10 @@ def train_prepared(
     listener = fan_out([listener])  # one that fails must not end a run
     saved = _state_to_continue(log_folder, run.name) if resume else None
     with host.session(assemble.session_request(run)):
-        remarks = [] if saved is None else _check_state(saved, run, host, prepared, log_folder)
+        remarks = []
+        if saved is not None:
+            remarks = _check_state(saved, run, host, prepared, log_folder)
+            refuse_taken_results(run, output_folder, resume=True, overwrite=overwrite)
         if world.writes:
             _record(run, output_folder, log_folder, listener)
             for remark in remarks:
@@ -122,6 +130,7 @@ def train_prepared(
             (output_folder, log_folder, _folder_of_states(states, saved, world)),
             listener,
             commands=commands,
+            overwrite=overwrite,
             world=world,
             aside=aside,
         )
@@ -200,6 +209,7 @@ def _build(
     listener: Listener,
     *,
     commands: Commands,
+    overwrite: bool,
     world: World,
     aside: Aside | None,
 ) -> tuple[Trainer, Network | None]:
@@ -234,6 +244,7 @@ def _build(
         micro_step=micro_step,
         initial_words=initial,
         progress=progress,
+        overwrite=overwrite,
         held_out=_held_out_batches(run, prepared, cache),
     )
     plan = assemble.make_phase_plan(run.schedule)

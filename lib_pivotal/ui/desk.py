@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import filecmp
 import functools
 import json
-import re
 import shutil
 import tempfile
 import threading
@@ -17,7 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 from lib_pivotal.bundle.format import META_RUN
 from lib_pivotal.config import DataConfig, Run, WordConfig, check_run, write_run
+from lib_pivotal.config_checks import name_faults
 from lib_pivotal.errors import BundleError, ConfigError, Fault, HostError, PivotalError
+from lib_pivotal.file_names import legal_file_name, refuse_taken
 from lib_pivotal.files import replacing
 from lib_pivotal.later import later
 from lib_pivotal.runs.manager import RunManager
@@ -55,7 +57,6 @@ else:
     surveying = later("lib_pivotal.ui.survey")
 
 SCANS_KEPT = 4
-_BAD_IN_FILES = re.compile(r'[<>:"/\\|?*,\x00-\x1f]')
 
 
 @dataclass(frozen=True)
@@ -217,7 +218,7 @@ class Desk:
                 Fault("data.folder", "", "is empty", "Give the folder that holds the pictures, on the Data page.")
             )
         note = self.name_note(run.name)
-        if note[0] == "error":
+        if note[0] == "error" and not any(fault.field == "name" for fault in found):
             found.append(Fault("name", run.name, note[1]))
         idle = idle_settings(self.manager.studio.model_info())
         return Checked(run, tuple(found), self.draws(run), note, self.remarks(run), idle)
@@ -240,30 +241,28 @@ class Desk:
         """Of the file's name: a level (`ok`, `warning`, `error`) and what to know."""
         if not name:
             return "warning", "empty: the file will be called pivotal"
-        bad = sorted(set(_BAD_IN_FILES.findall(name)))
-        if bad:
-            return "error", f"cannot hold {' '.join(bad)}"
-        if name.strip(" .") != name:
-            return "error", "must not begin or end with a dot or a space"
+        for fault in name_faults(name):
+            return "error", f"{fault.problem}. {fault.remedy}"
         try:
             exists = (self.manager.studio.lora_folder() / f"{name}.safetensors").exists()
         except HostError as error:
             return "warning", str(error)
         if exists:
-            return "warning", "there is a file of this name: it will be replaced when the run ends"
+            return "warning", "there is a file of this name: choose another, or tick below that it may be replaced"
         return "ok", f"<lora:{name}:1> is free"
 
-    def start(self, run: Run, faults: Sequence[Fault]) -> None:
-        """Begin the run.
+    def start(self, run: Run, faults: Sequence[Fault], *, overwrite: bool = False) -> None:
+        """Begin the run; with `overwrite` it may replace files of its name.
 
         Raises:
             ConfigError: with every fault by field.
+            FileNameError: there are files of its name.
             HostError: another run goes on, or there is no model.
         """
         checked = self.check(run, faults)
         if checked.faults:
             raise ConfigError(checked.faults)
-        self.manager.start(run)
+        self.manager.start(run, overwrite=overwrite)
 
     # ---- a run ----
 
@@ -277,6 +276,7 @@ class Desk:
 
         Raises:
             HostError: that step has no file.
+            FileNameError: there is another file of its name in the folder.
         """
         snapshot = self.snapshot()
         item = next((p for p in (snapshot or {}).get("pictures", ()) if p["step"] == step), None)
@@ -284,6 +284,8 @@ class Desk:
         if snapshot is None or source is None or not source.is_file():
             raise HostError(f"step {step} has no file to keep: it was not saved, or it was cleared away")
         target = self.manager.studio.lora_folder() / f"{snapshot['name']}-{step:06d}.safetensors"
+        if not (target.is_file() and filecmp.cmp(source, target, shallow=False)):
+            refuse_taken([target], overwrite=False, remedy="Move it away, or give it another name.")
         with replacing(target) as temporary:
             shutil.copyfile(source, temporary)
         self.manager.studio.bundle_saved(target)
@@ -333,7 +335,8 @@ class Desk:
 
     def run_file(self, run: Run) -> Path:
         """The settings as a file that can be downloaded."""
-        path = Path(tempfile.mkdtemp(prefix="pivotal-")) / f"{run.name or 'pivotal'}.run.json"
+        name = legal_file_name(run.name) or "pivotal"  # what stands on the page was not checked yet
+        path = Path(tempfile.mkdtemp(prefix="pivotal-")) / f"{name}.run.json"
         write_run(path, run)
         return path
 
@@ -348,7 +351,7 @@ class Desk:
         content = reading.read_bytes(file)
         if not import_settings.looks_foreign(content, file.name):
             return None
-        return import_settings.import_text(content, file.name, folder=file.absolute().parent)
+        return import_settings.import_text(content, file.name, folder=file.absolute().parent, uploaded=True)
 
     def settings_of(self, file: Path) -> Run:
         """The run that a bundle, or a run.json, carries.

@@ -80,18 +80,19 @@ def bind_run_panel(page: Page) -> None:
 
     quiet(parts["refresh"].click, refresh, [parts["pick"], sent], outputs)
 
-    def start(pick: str, known: dict[str, str] | None, *values: Any) -> list[Any]:
+    def start(pick: str, known: dict[str, str] | None, overwrite: bool, *values: Any) -> list[Any]:
         run, faults = page.read(values)
         checked = page.desk.check(run, faults)
+        tick: Any = unchanged()
         try:
-            page.desk.start(run, faults)
-            feedback = estimate(run, checked.draws)
+            page.desk.start(run, faults, overwrite=bool(overwrite))
+            feedback, tick = estimate(run, checked.draws), False  # it was for this run
         except PivotalError as error:
             feedback = error_html(error)
-        return [feedback, facts_of(checked), *_refreshed(page, pick, known)]
+        return [feedback, facts_of(checked), tick, *_refreshed(page, pick, known)]
 
-    shown = [parts["feedback"], parts["facts"], *outputs]
-    quiet(parts["train"].click, start, [parts["pick"], sent, *form.components], shown)
+    shown = [parts["feedback"], parts["facts"], parts["overwrite"], *outputs]
+    quiet(parts["train"].click, start, [parts["pick"], sent, parts["overwrite"], *form.components], shown)
 
     def draw_class(pick: str, known: dict[str, str] | None, *values: Any) -> list[Any]:
         run, _ = page.read(values)
@@ -228,15 +229,15 @@ def _load_checkpoint(page: Page) -> str:
 def _bind_resume(page: Page) -> None:
     parts = page.parts
 
-    def resume(name: str | None) -> str:
+    def resume(name: str | None, overwrite: bool) -> str:
         if not name:
             return message("Choose a run first.", "info")
         try:
-            page.desk.manager.resume_folder(page.desk.manager.studio.runs_folder() / name)
+            page.desk.manager.resume_run(name, overwrite=bool(overwrite))
         except PivotalError as error:
             return error_html(error)
         return ""
 
-    quiet(parts["resume_run"].click, resume, parts["resumable"], parts["feedback"]).then(
+    quiet(parts["resume_run"].click, resume, [parts["resumable"], parts["overwrite"]], parts["feedback"]).then(
         fn=None, _js="() => { document.querySelector('#pivotal_refresh')?.click(); }", queue=False
     )

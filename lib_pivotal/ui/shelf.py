@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from lib_pivotal.bundle import workshop
 from lib_pivotal.bundle.embedding_files import EmbeddingFormat, read_embedding
@@ -12,6 +12,7 @@ from lib_pivotal.bundle.listing import BundleSummary, list_bundle, list_folder
 from lib_pivotal.bundle.verify import verify
 from lib_pivotal.embeddings.names import NameIssue
 from lib_pivotal.errors import BundleError
+from lib_pivotal.file_names import checked_name
 from lib_pivotal.runs.naming import name_issues
 from lib_pivotal.runs.studio import Studio
 
@@ -38,9 +39,9 @@ class Shelf:
         Raises:
             BundleError: no file of the list has this name.
         """
-        folder = self._studio.lora_folder().resolve()
-        path = (folder / name).resolve()
-        if not name or not path.is_relative_to(folder) or not path.is_file():
+        given = PurePath(name)  # a link that the user has put into the folder is of the list
+        path = self._studio.lora_folder().absolute() / given
+        if not name or given.is_absolute() or given.drive or ".." in given.parts or "\0" in name or not path.is_file():
             raise BundleError(f"{name or 'no file'}: choose a file of the list")
         return path
 
@@ -86,7 +87,7 @@ class Shelf:
     def split(self, name: str, layout: EmbeddingFormat = "a1111") -> str:
         """Network and words as files of their own, in a folder where no list finds them by accident."""
         path = self.path(name)
-        folder = self._folder(path)
+        folder = _free(self._folder(path))
         written = workshop.split(path, folder, layout=layout)
         words = "are for HCP-Diffusion" if layout == "hcp" else "go into the embeddings folder"
         return f"{len(written)} files are in {folder}: embedding files {words}."
@@ -96,7 +97,7 @@ class Shelf:
         path = self.path(name)
         folder = self._folder(path)
         folder.mkdir(parents=True, exist_ok=True)
-        out = folder / f"{path.stem}-{layout}{'' if layout == 'peft' else '.safetensors'}"
+        out = _free(folder / f"{path.stem}-{layout}{'' if layout == 'peft' else '.safetensors'}")
         written = workshop.convert(path, out, layout=layout, shape=self._studio.unet_shape(path))
         return f"Written: {written}. It holds the network; its words come with Split."
 
@@ -106,11 +107,8 @@ class Shelf:
     def join(self, name: str, others: Sequence[str], out: str, weights: Sequence[float] | None = None) -> str:
         """Several bundles as one."""
         paths = [self.path(one) for one in dict.fromkeys([name, *others])]
-        if not out.strip():
-            raise BundleError("give the new file a name")
-        target = paths[0].with_name(f"{Path(out.strip()).name.removesuffix('.safetensors')}.safetensors")
-        if target.exists():
-            raise BundleError(f"{target.name}: there is a file of this name already")
+        name = checked_name(out.strip().removesuffix(".safetensors"), "the new file")
+        target = paths[0].with_name(f"{name}.safetensors")
         self._changed(workshop.join(paths, target, weights=weights))
         return f"Written: {target.name}, of {len(paths)} files."
 

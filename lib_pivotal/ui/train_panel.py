@@ -51,7 +51,11 @@ def build_top(page: Page) -> None:
         page.form.add("name", min_width=200, placeholder="my-first-bundle")
     with gr.Row(elem_classes=["pivotal-row", "pivotal-under"]):
         page.html("preset_help", note("info", PRESETS[0].help))
-        page.html("name_note", note("info", "What the prompt will call it: <lora:NAME:1>"))
+        with gr.Column(min_width=200):
+            page.html("name_note", note("info", "What the prompt will call it: <lora:NAME:1>"))
+            page.parts["overwrite"] = gr.Checkbox(
+                False, label="Replace files of this name", elem_id="pivotal_overwrite", container=False
+            )
 
 
 def build_settings(page: Page) -> None:
@@ -84,6 +88,9 @@ def _build_loading(page: Page) -> None:
     with gr.Row(elem_classes=["pivotal-row"]):
         parts["preset_name"] = gr.Textbox(
             label="Keep these settings as a preset called", elem_id="pivotal_preset_name", max_lines=1, scale=3
+        )
+        parts["preset_overwrite"] = gr.Checkbox(
+            False, label="Replace the one of this name", elem_id="pivotal_preset_overwrite", container=False, scale=1
         )
         parts["preset_save"] = gr.Button("Keep", scale=1, min_width=80, elem_id="pivotal_preset_save")
     with gr.Row(elem_classes=["pivotal-row"]):
@@ -211,17 +218,19 @@ def _bind_presets(page: Page) -> None:
         fn=None, _js=CHECK_JS, queue=False
     )
 
-    def keep(name: str, *values: Any) -> list[Any]:
+    def keep(name: str, overwrite: bool, *values: Any) -> list[Any]:
+        folder, run = page.desk.presets_folder(), page.read(values)[0]
         try:
-            path = save_preset(page.desk.presets_folder(), name or "", page.read(values)[0])
+            path = save_preset(folder, name or "", run, overwrite=bool(overwrite))
         except (PivotalError, OSError) as error:
-            return [message(str(error)), unchanged()]
+            return [message(str(error)), unchanged(), unchanged()]
         choices = [*keys, *page.desk.own_presets()]
-        return [message(f"Kept. It is called {path.stem} in the list of presets.", "ok"), gr.update(choices=choices)]
+        said = message(f"Kept. It is called {path.stem} in the list of presets.", "ok")
+        return [said, gr.update(choices=choices), False]
 
-    quiet(
-        parts["preset_save"].click, keep, [parts["preset_name"], *form.components], [parts["loaded"], parts["preset"]]
-    )
+    named = [parts["preset_name"], parts["preset_overwrite"]]
+    shown = [parts["loaded"], parts["preset"], parts["preset_overwrite"]]
+    quiet(parts["preset_save"].click, keep, [*named, *form.components], shown)
 
 
 def _bind_loading(page: Page) -> None:
@@ -257,7 +266,10 @@ def _bind_loading(page: Page) -> None:
                 message("Choose a file first.", "info"),
                 *(unchanged() for _ in DATA_PARTS),
             ]
-        return load(page.desk.manager.studio.lora_folder() / name)
+        try:
+            return load(page.shelf.path(name))
+        except PivotalError as error:
+            return [*(unchanged() for _ in form.components), error_html(error), *(unchanged() for _ in DATA_PARTS)]
 
     quiet(parts["load_bundle_now"].click, load_bundle, parts["load_bundle"], outputs)
     quiet(parts["upload"].upload, upload, [parts["upload"], *form.components], outputs).then(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from secrets import compare_digest
 from typing import Any
@@ -14,13 +15,16 @@ from modules import shared
 from pydantic import BaseModel, Field
 
 from lib_pivotal.config import Run, run_from_dict
-from lib_pivotal.errors import ConfigError, PivotalError
+from lib_pivotal.confinement import Confinement
+from lib_pivotal.errors import ConfigError, Fault, FolderError, PivotalError
+from lib_pivotal.files import sentence_of
 from lib_pivotal.importing.settings import import_file, import_text
 from lib_pivotal.runs import verbs
 from lib_pivotal.runs.circumstances import Circumstances, circumstances_of
 from lib_pivotal.runs.manager import RunManager
 from lib_pivotal.runs.scan_report import pictures_of, report_of
 from lib_pivotal.webui import bundle_routes
+from lib_pivotal.webui.folders import of_the_api
 from lib_pivotal.webui.jobs import run_manager
 
 PREFIX = "/pivotal/v1"
@@ -53,6 +57,12 @@ class LiveAnswer(BaseModel):
 
     on: bool
     name: str
+
+
+class ContinueRequest(BaseModel):
+    """`overwrite`: files of the run's name that are another run's may be replaced."""
+
+    overwrite: bool = False
 
 
 class ScanRequest(BaseModel):
@@ -158,9 +168,13 @@ class PreflightAnswer(BaseModel):
     remarks: list[str]
 
 
-def register(app: FastAPI, manager: Callable[[], RunManager] = run_manager) -> None:
+def register(
+    app: FastAPI,
+    manager: Callable[[], RunManager] = run_manager,
+    folders: Callable[[], Confinement] = of_the_api,
+) -> None:
     """Add the routes; for `on_app_started`, and only where the web UI's own API is on."""
-    routes = _Routes(manager)
+    routes = _Routes(manager, folders)
     add = _adder(app)
     add("POST", "/runs", routes.start, StartAnswer)
     add("POST", "/runs/preflight", routes.preflight, PreflightAnswer)
@@ -186,29 +200,48 @@ def register(app: FastAPI, manager: Callable[[], RunManager] = run_manager) -> N
 
 
 class _Routes:
-    """The verbs; each turns our errors into 4xx with their own sentence."""
+    """The verbs; each turns our errors into 4xx with their own sentence, and asks `folders` before following a path."""
 
-    def __init__(self, manager: Callable[[], RunManager]) -> None:
+    def __init__(self, manager: Callable[[], RunManager], folders: Callable[[], Confinement]) -> None:
         self._manager = manager
+        self._folders = folders
 
     def _circumstances(self) -> Circumstances:
         return circumstances_of(self._manager().studio)
 
+    def _checked(self, plain: dict[str, Any]) -> Run:
+        """A run whose every path may be followed."""
+        run = run_from_dict(plain)
+        self._folders().check_run(run)
+        return run
+
+    def _wanted(self, request: PlanRequest) -> Run | None:
+        """The run of a request and its folder, which stands for the run's own: both may be read."""
+        run = request.settings()
+        here = replace((run or Run()).data, folder=request.folder)
+        self._folders().check_run(replace(run or Run(), data=here))
+        return run
+
     def start(self, run: dict[str, Any]) -> StartAnswer:
+        """A run.json; beside its settings, `"overwrite": true` lets it replace files of its name."""
         with _told():
-            view = self._manager().start(run_from_dict(run))
+            settings = dict(run)
+            overwrite = settings.pop("overwrite", False)
+            if not isinstance(overwrite, bool):
+                raise ConfigError([Fault("overwrite", overwrite, "must be true or false")])
+            view = self._manager().start(self._checked(settings), overwrite=overwrite)
         return StartAnswer(id=view.run_id, folder=str(view.folder))
 
     def preflight(self, run: dict[str, Any]) -> PreflightAnswer:
         with _told():
-            found = self._manager().preflight(run_from_dict(run))
+            found = self._manager().preflight(self._checked(run))
         return PreflightAnswer(
             **{**found.__dict__, "faults": [_fault(fault) for fault in found.faults], "remarks": list(found.remarks)}
         )
 
     def class_pictures(self, run: dict[str, Any]) -> StartAnswer:
         with _told():
-            view = self._manager().make_class_pictures(run_from_dict(run))
+            view = self._manager().make_class_pictures(self._checked(run))
         return StartAnswer(id=view.run_id, folder=str(view.folder))
 
     def resumable(self) -> list[str]:
@@ -230,13 +263,12 @@ class _Routes:
         serve.__name__ = f"pivotal_{verb}_run"
         return serve
 
-    def go_on(self, run_id: str) -> StartAnswer:
+    def go_on(self, run_id: str, request: ContinueRequest | None = None) -> StartAnswer:
         manager = self._manager()
-        folder = next((path for path in manager.resumable() if path.name == run_id), None)
-        if folder is None:
+        if run_id not in (path.name for path in manager.resumable()):
             raise HTTPException(404, f"no interrupted run {run_id!r} with a saved state")
         with _told():
-            view = manager.resume_folder(folder)
+            view = manager.resume_run(run_id, overwrite=request is not None and request.overwrite)
         return StartAnswer(id=view.run_id, folder=str(view.folder))
 
     def load_checkpoint(self, run_id: str) -> dict[str, Any]:
@@ -253,19 +285,23 @@ class _Routes:
 
     def scan(self, request: ScanRequest) -> ScanAnswer:
         with _told():
+            self._folders().check_pictures(pictures_of(request.folder, request.settings))
             return ScanAnswer(**report_of(request.folder, request.settings, circumstances=self._circumstances()))
 
     def import_settings(self, request: ImportRequest) -> dict[str, Any]:
+        folders = self._folders()
         with _told():
             if request.file:
-                return import_file(Path(request.file)).to_plain()
-            return import_text(request.text.encode("utf-8", "replace"), request.name).to_plain()
+                folders.check(request.file)
+                sent = folders.folders is not None
+                return import_file(Path(request.file), uploaded=sent, may_read=folders.allows).to_plain()
+            content = request.text.encode("utf-8", "replace")
+            return import_text(content, request.name, may_read=folders.allows).to_plain()
 
     def plan(self, request: PlanRequest) -> dict[str, Any]:
         with _told():
-            return verbs.planned(
-                request.folder, request.settings(), mend=request.mend, circumstances=self._circumstances()
-            )[1]
+            run = self._wanted(request)
+            return verbs.planned(request.folder, run, mend=request.mend, circumstances=self._circumstances())[1]
 
     def remedy(self, request: RemedyRequest) -> dict[str, Any]:
         with _told():
@@ -273,14 +309,15 @@ class _Routes:
 
     def captions_preview(self, request: PlanRequest) -> dict[str, Any]:
         with _told():
-            return verbs.captions_preview(request.folder, request.settings(), circumstances=self._circumstances())
+            run = self._wanted(request)
+            return verbs.captions_preview(request.folder, run, circumstances=self._circumstances())
 
     def captions_write(self, request: WritingRequest) -> dict[str, Any]:
         home = self._manager().studio.runs_folder()
         with _told():
             return verbs.captions_written(
                 request.folder,
-                request.settings(),
+                self._wanted(request),
                 home=home,
                 digest=request.digest,
                 circumstances=self._circumstances(),
@@ -289,6 +326,7 @@ class _Routes:
     def captions_take_back(self, request: ScanRequest) -> dict[str, Any]:
         home = self._manager().studio.runs_folder()
         with _told():
+            self._folders().check(request.folder)
             return verbs.captions_taken_back(request.folder, home=home)
 
     def taggers(self) -> list[TaggerAnswer]:
@@ -298,6 +336,7 @@ class _Routes:
     def write_captions(self, request: CaptionsRequest) -> StartAnswer:
         with _told():
             data = pictures_of(request.folder, request.settings)
+            self._folders().check_pictures(data)
             view = self._manager().write_captions(data, request.tagger)
         return StartAnswer(id=view.run_id, folder=str(view.folder))
 
@@ -309,14 +348,23 @@ def _told(status: int = 400) -> Iterator[None]:
         yield
     except ConfigError as error:
         faults = [_fault(fault).dict() for fault in error.faults]
-        raise HTTPException(422, {"message": str(error), "faults": faults}) from error
+        raise HTTPException(422, {"message": _sayable(str(error)), "faults": faults}) from error
+    except FolderError as error:
+        raise HTTPException(403, _sayable(str(error))) from error
     except PivotalError as error:
-        raise HTTPException(status, str(error)) from error
+        raise HTTPException(status, _sayable(str(error))) from error
+    except OSError as error:
+        raise HTTPException(400, _sayable(sentence_of(error))) from error
+
+
+def _sayable(text: str) -> str:
+    """Text that JSON can carry: half a surrogate pair, which JSON can spell, has no UTF-8."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _fault(fault: Any) -> FaultAnswer:
-    value = fault.value if isinstance(fault.value, str | int | float | bool) else str(fault.value)
-    return FaultAnswer(field=fault.field, value=value, problem=fault.problem, remedy=fault.remedy)
+    value = fault.value if isinstance(fault.value, int | float | bool) else _sayable(str(fault.value))
+    return FaultAnswer(field=_sayable(fault.field), value=value, problem=fault.problem, remedy=fault.remedy)
 
 
 def _adder(app: FastAPI) -> Callable[[str, str, Any, Any], None]:

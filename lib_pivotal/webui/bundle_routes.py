@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI, HTTPException, Request, Response
 
 from lib_pivotal.errors import PivotalError
+from lib_pivotal.files import sentence_of
 from lib_pivotal.later import later
 from lib_pivotal.webui import catalog
 
@@ -18,6 +20,13 @@ else:
 
 PAGE = "/pivotal/internal/loras"
 """What javascript/pivotal_parts.js asks; like the web UI's own /sd_extra_networks/metadata it needs no --api."""
+
+FIELDS: Mapping[str, tuple[type, str]] = {
+    "renames": (dict, "pairs of text"),
+    **dict.fromkeys(("words", "names", "parts", "embeddings"), (list, "a list of text")),
+    "overwrite": (bool, "true or false"),
+}
+"""What a field of a request holds, where it is not one text."""
 
 
 def list_bundles() -> Response:
@@ -38,13 +47,16 @@ def work(verb: str, body: dict[str, Any]) -> dict[str, Any]:
         signature.bind(**body)
     except TypeError as error:
         raise HTTPException(422, f"{verb}: {error}; it takes {', '.join(signature.parameters)}") from error
-    odd = [key for key, value in body.items() if not _is_text(value)]
-    if odd:
-        raise HTTPException(422, f"{verb}: {', '.join(odd)} must be text, lists of text or pairs of text")
+    for key, value in body.items():
+        kind, what = FIELDS.get(key, (str, "text"))
+        if not (isinstance(value, kind) and _is_text(value)) and not (key == "new_name" and value is None):
+            raise HTTPException(422, f"{verb}: {key} must be {what}")
     try:
         result = function(**body)
     except PivotalError as error:
         raise HTTPException(400, str(error)) from error
+    except OSError as error:
+        raise HTTPException(400, sentence_of(error)) from error
     if verb == "verify":
         sound = not any(problem.severity == "error" for problem in result)
         return {"sound": sound, "problems": [str(problem) for problem in result]}
@@ -56,7 +68,7 @@ def _is_text(value: Any) -> bool:
         return all(isinstance(text, str) for pair in value.items() for text in pair)
     if isinstance(value, list):
         return all(isinstance(text, str) for text in value)
-    return value is None or isinstance(value, str)
+    return isinstance(value, str | bool)
 
 
 def register_page(app: FastAPI) -> None:

@@ -1,7 +1,7 @@
 """Work on LoRA files from inside the web UI: the workshop's verbs on files that it lists, and what its own loader says.
 
-Files are named as in tags; a new one lies beside the old. Whatever is written was read back before it took its place,
-and the web UI forgets its copies of it.
+Files are named as in tags; a new one lies beside the old, and takes no other's place unless `overwrite` says so.
+Whatever is written was read back before it took its place, and the web UI forgets its copies of it.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from lib_pivotal.bundle.format import Problem, family_of_widths
 from lib_pivotal.bundle.layer_names import UnetShape
 from lib_pivotal.bundle.verify import verify as verify_file
 from lib_pivotal.errors import BundleError
+from lib_pivotal.file_names import checked_name
 from lib_pivotal.webui import bundles, catalog, compat, freshness
 from lib_pivotal.webui.state import resolver
 
@@ -36,27 +37,31 @@ def path_of(name: str) -> Path:
 
 
 def beside(path: Path, new_name: str | None) -> Path:
-    """The file itself, or a new one of that name beside it. BundleError for a name that would leave the folder."""
-    if not new_name:
+    """The file itself, or a new one of that name beside it. FileNameError for a name that no file may have."""
+    if new_name is None:
         return path
-    if Path(new_name).name != new_name or new_name.startswith("."):
-        raise BundleError(f"{new_name!r} is not a file's name: give one without folders")
-    return path.with_name(f"{new_name.removesuffix('.safetensors')}.safetensors")
+    name = checked_name(new_name.removesuffix(".safetensors"), "the new file")
+    return path.with_name(f"{name}.safetensors")
 
 
-def rename(name: str, renames: Mapping[str, str], *, new_name: str | None = None) -> Path:
+def _out(path: Path, new_name: str | None, *, overwrite: bool) -> dict[str, Any]:
+    """`out` and `overwrite` of the workshop's verbs: without a new name the file itself is changed."""
+    return {"out": None if new_name is None else beside(path, new_name), "overwrite": overwrite}
+
+
+def rename(name: str, renames: Mapping[str, str], *, new_name: str | None = None, overwrite: bool = False) -> Path:
     """Give words other names."""
     path = path_of(name)
-    return _written(workshop.rename_words(path, renames, out=beside(path, new_name)))
+    return _written(workshop.rename_words(path, renames, **_out(path, new_name, overwrite=overwrite)))
 
 
-def delete(name: str, words: Sequence[str], *, new_name: str | None = None) -> Path:
+def delete(name: str, words: Sequence[str], *, new_name: str | None = None, overwrite: bool = False) -> Path:
     """Take words away."""
     path = path_of(name)
-    return _written(workshop.delete_words(path, words, out=beside(path, new_name)))
+    return _written(workshop.delete_words(path, words, **_out(path, new_name, overwrite=overwrite)))
 
 
-def add(name: str, embeddings: Sequence[str], *, new_name: str | None = None) -> Path:
+def add(name: str, embeddings: Sequence[str], *, new_name: str | None = None, overwrite: bool = False) -> Path:
     """Add words from files of the embeddings folder, each under its file's name."""
     from modules import shared
 
@@ -64,36 +69,38 @@ def add(name: str, embeddings: Sequence[str], *, new_name: str | None = None) ->
     read = [read_embedding(_inside(folder, embedding)) for embedding in embeddings]
     path = path_of(name)
     words = {embedding.name.lower(): embedding.vectors for embedding in read}
-    return _written(workshop.add_words(path, words, out=beside(path, new_name)))
+    return _written(workshop.add_words(path, words, **_out(path, new_name, overwrite=overwrite)))
 
 
-def join(names: Sequence[str], new_name: str) -> Path:
+def join(names: Sequence[str], new_name: str, *, overwrite: bool = False) -> Path:
     """Several files into one, words and networks."""
     files = [path_of(name) for name in names]
     if not files:
         raise BundleError("join: name at least two files")
-    return _written(workshop.join(files, beside(files[0], new_name)))
+    return _written(workshop.join(files, beside(files[0], new_name), overwrite=overwrite))
 
 
-def strip(name: str, parts: Sequence[Any], *, new_name: str | None = None) -> Path:
+def strip(name: str, parts: Sequence[Any], *, new_name: str | None = None, overwrite: bool = False) -> Path:
     """Take U-Net, text encoder, words or metadata away."""
     path = path_of(name)
-    return _written(workshop.strip(path, parts, out=beside(path, new_name)))
+    return _written(workshop.strip(path, parts, **_out(path, new_name, overwrite=overwrite)))
 
 
-def split(name: str, layout: EmbeddingFormat = "a1111") -> list[Path]:
+def split(name: str, layout: EmbeddingFormat = "a1111", *, overwrite: bool = False) -> list[Path]:
     """A LoRA without words and one embedding file a word, in the folder of exports."""
     path = path_of(name)
-    return workshop.split(path, _exports(path), layout=layout)
+    return workshop.split(path, _exports(path), layout=layout, overwrite=overwrite)
 
 
-def convert(name: str, layout: Any) -> Path:
+def convert(name: str, layout: Any, *, overwrite: bool = False) -> Path:
     """Another layout, in the folder of exports."""
     path = path_of(name)
+    if layout not in workshop.LAYOUTS:  # it becomes a part of the file's name
+        raise BundleError(f"there is no layout {layout!r}; choose from {', '.join(workshop.LAYOUTS)}")
     folder = _exports(path)
     folder.mkdir(parents=True, exist_ok=True)
     out = folder / f"{path.stem}-{layout}{'' if layout == 'peft' else '.safetensors'}"
-    return workshop.convert(path, out, layout=layout, shape=unet_shape(path))
+    return workshop.convert(path, out, layout=layout, shape=unet_shape(path), overwrite=overwrite)
 
 
 def unet_shape(path: Path) -> UnetShape | None:

@@ -24,6 +24,9 @@ class Option:
     choices: tuple[str, ...] = ()
     minimum: int = 0
     maximum: int = 0
+    lines: int = 1
+    guarded: bool = False
+    """The API may not change it."""
 
 
 OPTIONS = (
@@ -39,6 +42,15 @@ OPTIONS = (
         "pivotal_runs",
         "Folder of runs",
         "settings, events, states, pictures and plots of each run; relative to the web UI's data folder",
+        guarded=True,
+    ),
+    Option(
+        "pivotal_api_folders",
+        "",
+        "Folders that the API may use without a login, one a line",
+        "besides the web UI's own; only where it was started with --api and without --api-auth",
+        lines=3,
+        guarded=True,
     ),
     Option(
         "pivotal_precision",
@@ -85,10 +97,13 @@ def value(key: str) -> Any:
 def register() -> None:
     """Make the section; for `on_ui_settings`."""
     for option in OPTIONS:
-        component, arguments = setting_component(option.choices, minimum=option.minimum, maximum=option.maximum)
+        component, arguments = setting_component(
+            option.choices, minimum=option.minimum, maximum=option.maximum, lines=option.lines
+        )
         info = shared.OptionInfo(option.default, option.label, component, arguments, section=SECTION)
         if option.info:
             info = info.info(option.info)
+        info.restrict_api = option.guarded
         if option.key == "pivotal_log_level":
             info.onchange = apply_log_level
         shared.opts.add_option(option.key, info)

@@ -15,6 +15,7 @@ from modules import call_queue, paths, sd_hijack, sd_models, shared
 
 from lib_pivotal.config import DataConfig, Run
 from lib_pivotal.errors import HostError
+from lib_pivotal.file_names import LIVE_NAME
 from lib_pivotal.later import later
 from lib_pivotal.prompts import COMMA_BACKTRACK, IdsAsTokenizer, PromptReading, PromptRules, RememberingTokenizer
 from lib_pivotal.webui import bundles, catalog, compat, families, freshness, settings
@@ -36,7 +37,6 @@ else:
 
 logger = logging.getLogger(__name__)
 
-LIVE_NAME = "pivotal-live"
 EMBEDDINGS = "embeddings folder"
 HANDOVER_S = 2.0
 """So long at most until the job that waited first has taken the lock that was released for it."""

@@ -19,7 +19,7 @@ from lib_pivotal.bundle.reader import read_bundle
 from lib_pivotal.bundle.verify import verify
 from lib_pivotal.bundle.workshop import add_words, convert, delete_words, join, rename_words, split, strip
 from lib_pivotal.bundle.writer import write_bundle
-from lib_pivotal.errors import BundleError
+from lib_pivotal.errors import BundleError, FileNameError
 
 Words = dict[str, tuple[Tensor, ...]]
 legal_names = st.from_regex(r"[a-z]([a-z0-9_-]{0,20}[a-z])?", fullmatch=True)
@@ -52,7 +52,7 @@ def same(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
 @given(name=legal_names.filter(lambda name: name != "ink-style"))
 def test_renaming_changes_the_name_alone_bit_for_bit(bundle: Path, name: str) -> None:
     before = read_bundle(bundle)
-    out = rename_words(bundle, {"kira": name}, out=bundle.with_name("renamed.safetensors"))
+    out = rename_words(bundle, {"kira": name}, out=bundle.with_name("renamed.safetensors"), overwrite=True)
     after = read_bundle(out)
     assert set(after.words) == {name, "ink-style"}
     assert torch.equal(after.words[name][0], before.words["kira"][0])
@@ -225,3 +225,55 @@ def test_keys_that_nobody_knows_are_carried_through(save: Callable[..., Path], t
         strip(path, ["te"], out=tmp_path / "s.safetensors"),
     ):
         assert same(read_bundle(out).network, strange)
+
+
+def test_another_file_is_only_replaced_when_told(bundle: Path, tmp_path: Path) -> None:
+    target, folder = tmp_path / "t.safetensors", tmp_path / "parts"
+    target.write_bytes(b"another's")
+    split(bundle, folder)
+    peft = convert(bundle, tmp_path / "peft", layout="peft")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    works: list[Callable[..., object]] = [
+        lambda **more: rename_words(bundle, {"kira": "mira"}, out=target, **more),
+        lambda **more: delete_words(bundle, ["kira"], out=target, **more),
+        lambda **more: add_words(bundle, {"sky": (torch.ones(1, 768),)}, out=target, **more),
+        lambda **more: strip(bundle, ["metadata"], out=target, **more),
+        lambda **more: convert(bundle, target, layout="kohya", **more),
+        lambda **more: convert(bundle, peft, layout="peft", **more),
+        lambda **more: split(bundle, folder, **more),
+    ]
+    for work in works:
+        with pytest.raises(FileNameError, match="there is a file of this name already"):
+            work()
+        assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+    for work in works:
+        work(overwrite=True)
+    assert target.read_bytes() != b"another's"
+
+
+def test_the_file_itself_may_be_named_as_the_target(bundle: Path) -> None:
+    assert rename_words(bundle, {"kira": "mira"}, out=bundle.parent / "." / bundle.name)
+    assert "mira" in read_bundle(bundle).words
+
+
+def test_layouts_that_there_are_not(bundle: Path, tmp_path: Path) -> None:
+    """A layout may become a part of a name: it is checked before anything is written."""
+    for work in (convert, split):
+        with pytest.raises(BundleError, match=r"there is no layout '\.\./x'; choose from"):
+            work(bundle, tmp_path / "new", layout="../x")  # type: ignore[operator]
+    assert not (tmp_path / "new").exists()
+
+
+def test_two_words_are_never_one_file(tmp_path: Path) -> None:
+    path = tmp_path / "w.safetensors"
+    tensors = {f"bundle_emb.{name}.string_to_param.*": torch.ones(1, 768) for name in ("<a>", "_a_")}
+    safetensors.torch.save_file(tensors, path)
+    with pytest.raises(BundleError, match=r"two of its parts would be one file, _a_\.safetensors"):
+        split(path, tmp_path / "parts")
+    assert not (tmp_path / "parts").exists()
+
+
+def test_words_alone_are_no_network_for_peft(tmp_path: Path, words: Words) -> None:
+    path = write_bundle(tmp_path / "w.safetensors", network={}, words=words, metadata={})
+    with pytest.raises(BundleError, match="holds no network"):
+        convert(path, tmp_path / "peft", layout="peft")

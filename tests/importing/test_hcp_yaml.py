@@ -90,3 +90,28 @@ def test_growth_is_limited():
 
 def test_merge_replaces_lists_and_values():
     assert merge({"a": [1, 2], "b": {"c": 1}}, {"a": [3], "b": None}) == {"a": [3], "b": None}
+
+
+def test_only_below(tmp_path):
+    """Bases of a file that was sent: from its own folder and below, whatever their names say."""
+    place = tmp_path / "sent"
+    (place / "dataset").mkdir(parents=True)
+    outside = tmp_path / "outside.yaml"
+    outside.write_text("secret: 1\n", encoding="utf-8")
+    (place / "link.yaml").symlink_to(outside)
+    (place / "chain.yaml").write_text("_base_: [../outside.yaml]\na: 1\n", encoding="utf-8")
+    (place / "dataset" / "base.yaml").write_text("_base_: [chain.yaml]\nb: 2\n", encoding="utf-8")
+    for name in ("outside.yaml", "../outside.yaml", str(outside), "link.yaml", f"x/../../{outside.name}"):
+        merged = resolve({"_base_": [name]}, place, {}, only_below=True)
+        assert (merged.plain, merged.missing) == ({}, [name])
+    merged = resolve({"_base_": ["chain.yaml"]}, place, {}, only_below=True)
+    assert (merged.plain, merged.missing) == ({"a": 1}, ["../outside.yaml"])
+    # as HCP names them, from where it is started; that of the base lies above the base, but below the whole
+    merged = resolve({"_base_": ["cfgs/train/dataset/base.yaml"]}, place, {}, only_below=True)
+    assert merged.plain == {"a": 1, "b": 2}
+    assert resolve({"_base_": ["outside.yaml"]}, place, {}).plain == {"secret": 1}, "of a file of one's own, all are"
+
+
+def test_a_base_that_cannot_be_a_path(tmp_path):
+    for name in ("a\x00.yaml", "n" * 300 + ".yaml", "x/" * 3000 + "y.yaml", "\ud800.yaml"):
+        assert resolve({"_base_": [name]}, tmp_path, {}).missing == [name]

@@ -505,11 +505,16 @@ def add_probe(data: Path) -> None:
 
 
 def lay_out_data(data: Path, checkpoint: Path) -> None:
-    """The folders of a `--data-dir`, with the checkpoint, its yaml and the text folder that the yaml names."""
+    """The folders of a `--data-dir`, with the checkpoint, its yaml and the text folder that the yaml names.
+
+    Pictures of tests lie beside it: the API, which asks for no login here, may use the folder of all of them.
+    """
     models = data / "models" / "Stable-diffusion"
     for folder in (models, data / "models" / "Lora", data / "embeddings", data / "extensions"):
         folder.mkdir(parents=True)
     shutil.copyfile(checkpoint, models / checkpoint.name)
+    options = {"pivotal_api_folders": str(data.parents[1])}
+    (data / "config.json").write_text(json.dumps(options), encoding="utf-8")
     yaml = checkpoint.with_suffix(".yaml").read_text(encoding="utf-8")
     version = re.search(r"^( *version: *)(.+?) *$", yaml, flags=re.MULTILINE)
     if version is not None:

@@ -70,7 +70,7 @@ def test_made_and_trained_with(installation: Installation, checkpoint: Path, tmp
         own = webui.txt2img(PROMPTS[1], seed=run.seed + 1, steps=28, cfg_scale=7, width=size, height=size)
         with Image.open(files[1]) as made:
             assert same(made.convert("RGB"), own.image)
-        webui.call("/pivotal/v1/runs", run_to_dict(run))
+        webui.call("/pivotal/v1/runs", {**run_to_dict(run), "overwrite": True})
         told = ended(webui)
         assert told["status"] == "finished", told
         assert webui.call("/probe/model") == before
@@ -104,7 +104,7 @@ def test_uneven_sizes_and_every_way_to_show_a_picture(pivotal: Situation, run: R
     wanted = replace(run, name="uneven", words=(word,), data=data, memory=memory, regularisation=kept)
     wanted = replace(wanted, saving=replace(run.saving, separation_every_steps=0, preview_every_steps=0))
     before = pivotal_webui.txt2img("a red hat, smile")
-    pivotal_webui.call("/pivotal/v1/runs", run_to_dict(wanted))
+    pivotal_webui.call("/pivotal/v1/runs", {**run_to_dict(wanted), "overwrite": True})
     told = ended(pivotal_webui)
     assert told["status"] == "finished" and len(told["loss"]["values"]) == wanted.schedule.max_steps, told
     said = [notice["message"] for notice in told["notices"]]

@@ -48,4 +48,4 @@ def test_medvram_and_fp8(
         webui.use("sd2")
         webui.use("sdxl")
         with pytest.raises(RequestFailedError, match=r"400 .*fp8.*Disable"):
-            webui.call("/pivotal/v1/runs", run_to_dict(run))
+            webui.call("/pivotal/v1/runs", {**run_to_dict(run), "overwrite": True})

@@ -30,7 +30,7 @@ PREFIX = {"te": "lora_te1_", "te2": "lora_te2_"}
 
 def split_word(s: Situation, file: str, word: str, layout: str) -> Path:
     """The file that `split` writes for a word."""
-    written = [Path(path) for path in work(s, "split", name=file, layout=layout)["written"]]
+    written = [Path(path) for path in work(s, "split", name=file, layout=layout, overwrite=True)["written"]]
     return next(path for path in written if path.stem == word)
 
 

@@ -99,7 +99,7 @@ def run(setup: experiment.Setup, pictures: Path) -> Run:
 
 
 def start(webui: WebUI, run: Run) -> str:
-    return str(webui.call("/pivotal/v1/runs", run_to_dict(run))["id"])
+    return str(webui.call("/pivotal/v1/runs", {**run_to_dict(run), "overwrite": True})["id"])
 
 
 def wait(webui: WebUI, run_id: str, *, step: int = 10**9, timeout_s: float = 300) -> dict[str, Any]:

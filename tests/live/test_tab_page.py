@@ -191,7 +191,7 @@ def test_reload_ui_during_a_run(webui: WebUI, browser: Any, pictures: Path, setu
     run = experiment.make_run(replace(setup, steps=150), pictures, "reloaded")
     from lib_pivotal.config import run_to_dict
 
-    run_id = webui.call("/pivotal/v1/runs", run_to_dict(run))["id"]
+    run_id = webui.call("/pivotal/v1/runs", {**run_to_dict(run), "overwrite": True})["id"]
     wait(webui, run_id, step=5)
     visitor = Visitor(browser, webui.url)
     visitor.page.locator("#footer a", has_text="Reload UI").click()

@@ -64,7 +64,7 @@ def test_medvram_gives_back_and_lowvram_is_refused(placed_webui: tuple[WebUI, st
     webui.use(family.checkpoint.stem)
     if how == "--lowvram":
         with pytest.raises(RequestFailedError, match=r"400 .*--medvram"):
-            webui.call("/pivotal/v1/runs", run_to_dict(run))
+            webui.call("/pivotal/v1/runs", {**run_to_dict(run), "overwrite": True})
         return
     picture = webui.txt2img(PROMPT)
     before = webui.call("/probe/model")

@@ -197,7 +197,7 @@ def test_pause_stop_and_go_on_equal_an_undisturbed_run(manager, studio, run):
     manager.start(run)
     assert manager.join(120)
     undisturbed = load_file(studio.saved[-1])
-    view = manager.start(run)
+    view = manager.start(run, overwrite=True)
     wait_for(lambda: view.step >= 3)
     manager.pause()
     wait_for(lambda: view.snapshot()["status"] == "paused")
@@ -380,7 +380,7 @@ def test_a_folder_without_states_is_not_started_over(manager, run):
     assert contents(folder) == before
 
 
-@pytest.mark.parametrize("place", ["farewell", "exclusive", "lora_folder"])
+@pytest.mark.parametrize("place", ["farewell", "exclusive", "aside"])
 def test_whatever_fails_around_a_run_it_ends_by_an_event(place, manager, studio, run, monkeypatch):
     def failing(*arguments):
         raise ValueError("a fault for the test")

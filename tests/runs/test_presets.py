@@ -87,7 +87,7 @@ def test_an_unknown_preset_is_named():
 
 
 def test_own_presets_are_kept_without_words_and_pictures(tmp_path):
-    path = save_preset(tmp_path / "presets", "  my / best:1 ", apply_preset("style", RUN, ROWS))
+    path = save_preset(tmp_path / "presets", "  my best 1 ", apply_preset("style", RUN, ROWS))
     plain = json.loads(path.read_text())
     assert plain["words"] == [] and plain["name"] == "" and plain["data"]["folder"] == ""
     assert saved_presets(tmp_path / "presets") == {path.stem: path}

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from lib_pivotal.config import run_from_dict, run_to_dict
-from lib_pivotal.errors import StateError
+from lib_pivotal.errors import FileNameError, StateError
 from lib_pivotal.training.continuation import _old_fingerprint
 from lib_pivotal.training.events import Commands, RunStarted, StepDone
 from lib_pivotal.training.prepare import prepare_pictures
@@ -115,6 +115,21 @@ def test_a_run_can_be_made_longer(tiny_host, two_words_folder, tmp_path):
     whole = train(longer, tiny_host, output_folder=tmp_path / "whole", listener=Recorder())
     assert_same(tensors_of(whole.bundle), tensors_of(ended.bundle))
     assert json.loads((out / "two.run.json").read_text())["schedule"]["max_steps"] == 8
+
+
+def test_a_file_of_its_name_that_is_anothers_is_not_written_over(tiny_host, two_words_folder, tmp_path):
+    run = stopped_run(tiny_host, two_words_folder, tmp_path / "out")
+    other = dataclasses.replace(run, seed=9)
+    train(other, tiny_host, output_folder=tmp_path / "other", listener=Recorder())
+    (tmp_path / "other" / "two.safetensors").replace(tmp_path / "out" / "two.safetensors")
+    before = contents(tmp_path / "out")
+    with pytest.raises(FileNameError, match="there is a file of this name"):
+        train(run, tiny_host, output_folder=tmp_path / "out", listener=Recorder(), resume=True)
+    assert contents(tmp_path / "out") == before
+    ended = train(
+        run, tiny_host, output_folder=tmp_path / "out", listener=Recorder(), resume=True, overwrite=True
+    )
+    assert ended.reason == "finished"
 
 
 def test_fewer_steps_than_were_done_are_refused(tiny_host, two_words_folder, tmp_path):

@@ -127,6 +127,23 @@ def test_a_result_is_published_from_the_runs_folder(tiny_host, two_words_folder,
         assert (loras / name).read_bytes() == (log / name).read_bytes()
 
 
+def test_a_foreign_file_that_appears_under_the_name_stays(tiny_host, two_words_folder, tmp_path):
+    loras = tmp_path / "loras"
+
+    def another(event):
+        if isinstance(event, StepDone) and event.step == 4:
+            (loras / "two.safetensors").write_bytes(b"somebody else's")
+
+    recorder = Recorder(another)
+    folders = {"output_folder": loras, "log_folder": tmp_path / "log"}
+    ended = train(make_run(two_words_folder), tiny_host, listener=recorder, **folders)
+    assert ended.reason == "finished" and ended.bundle == tmp_path / "log" / "two.safetensors"
+    assert (loras / "two.safetensors").read_bytes() == b"somebody else's"
+    assert any("not this run's" in told for told in recorder.told)
+    ended = train(make_run(two_words_folder), tiny_host, listener=Recorder(), overwrite=True, **folders)
+    assert ended.bundle == loras / "two.safetensors" and require(read_bundle(ended.bundle))
+
+
 def test_a_place_that_is_gone_leaves_the_result_in_the_runs_folder(tiny_host, two_words_folder, tmp_path):
     """A share that was lost while the run went on: no folder can be made below a file, by root neither."""
     (tmp_path / "share").write_text("no folder any more")

@@ -84,7 +84,7 @@ def read_hcp(plain: Any, path: Path) -> Reading:
 def _with_bases(plain: Any, path: Path, notes: Notes) -> Mapping[str, Any]:
     """The file over the files that it rests on, references filled in."""
     try:
-        merged = resolve(mapping(plain), path.absolute().parent, {})
+        merged = resolve(mapping(plain), path.absolute().parent, {}, only_below=True)
     except ConfigError as error:
         raise DataError(f"{path}: {error.faults[0].field} {error.faults[0].problem}.") from error
     for name in merged.missing:

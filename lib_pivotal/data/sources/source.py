@@ -45,6 +45,11 @@ class Source:
     prefix: str = ""
     suffix: str = ""
 
+    def places(self) -> tuple[Path, ...]:
+        """Every file and folder that is read for it."""
+        found = (self.root, self.table, self.captions_folder, self.masks_folder)
+        return tuple(place for place in found if place is not None)
+
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
         return {"folder": str(self.root), "label": self.label, "concept": self.concept, "repeats": self.repeats}
