@@ -12,7 +12,9 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from lib_pivotal.bundle.dtypes import holding_both, same_values, side_by_side
 from lib_pivotal.bundle.network_layouts import exactly, group_layers, is_kohya, lora_scale
+from lib_pivotal.errors import NetworkError
 
 _LORA = frozenset({"lora_down.weight", "lora_up.weight"})
 _JOINABLE = _LORA | {"alpha", "lora_mid.weight"}
@@ -86,8 +88,8 @@ def _join_layer(one: Mapping[str, Tensor], two: Mapping[str, Tensor]) -> dict[st
     rank = downs[0].shape[0] + downs[1].shape[0]
     joined = {
         "alpha": exactly(torch.tensor(common * rank, dtype=torch.float64), ups[0].dtype),
-        "lora_down.weight": torch.cat(downs, dim=0),
-        "lora_up.weight": torch.cat(ups, dim=1),
+        "lora_down.weight": side_by_side(downs, dim=0),
+        "lora_up.weight": side_by_side(ups, dim=1),
     }
     if "lora_mid.weight" in one:
         joined["lora_mid.weight"] = _block_diagonal(*_alike(one["lora_mid.weight"], two["lora_mid.weight"]))
@@ -96,16 +98,20 @@ def _join_layer(one: Mapping[str, Tensor], two: Mapping[str, Tensor]) -> dict[st
 
 def _alike(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
     """Both in one dtype that holds either, and with equally many dimensions (1x1 convolutions are also kept as 2-D)."""
-    dtype = torch.promote_types(first.dtype, second.dtype)
+    dtype = holding_both(first.dtype, second.dtype)
     dims = max(first.dim(), second.dim())
-    first, second = (t.reshape(*t.shape, *[1] * (dims - t.dim())).to(dtype) for t in (first, second))
+    first, second = (t.reshape(_shape_of(t, dims)).to(dtype) for t in (first, second))
     return first, second
+
+
+def _shape_of(tensor: Tensor, dims: int) -> tuple[int, ...]:
+    return (*tensor.shape, *[1] * (dims - tensor.dim()))
 
 
 def _block_diagonal(first: Tensor, second: Tensor) -> Tensor:
     """Two Tucker cores `(r, r, k, k)` as one, without a crossing between them."""
     (n1, m1), (n2, m2) = first.shape[:2], second.shape[:2]
-    core = first.new_zeros(n1 + n2, m1 + m2, *first.shape[2:])
+    core = torch.zeros(n1 + n2, m1 + m2, *first.shape[2:], dtype=first.dtype)
     core[:n1, :m1] = first
     core[n1:, m1:] = second
     return core
@@ -116,13 +122,16 @@ def _shape_conflict(one: Mapping[str, Tensor], two: Mapping[str, Tensor]) -> str
         first, second = one[suffix], two[suffix]
         if min(first.dim(), second.dim()) < 2 or first.shape[dim] != second.shape[dim]:
             return f"{suffix} {list(first.shape)} and {list(second.shape)} belong to different models"
-        a, b = _alike(first, second)
-        if a.shape[2:] != b.shape[2:]:
+        dims = max(first.dim(), second.dim())
+        if _shape_of(first, dims)[2:] != _shape_of(second, dims)[2:]:
             return f"{suffix} {list(first.shape)} and {list(second.shape)} have different kernels"
+    for suffix in sorted(set(one) & set(two)):
+        try:
+            holding_both(one[suffix].dtype, two[suffix].dtype)
+        except NetworkError as error:
+            return f"{suffix} {error}"
     return None
 
 
 def _same(one: Mapping[str, Tensor], two: Mapping[str, Tensor]) -> bool:
-    return set(one) == set(two) and all(
-        one[key].dtype == two[key].dtype and torch.equal(one[key], two[key]) for key in one
-    )
+    return set(one) == set(two) and all(same_values(one[key], two[key]) for key in one)

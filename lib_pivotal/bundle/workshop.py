@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
+from lib_pivotal.bundle.dtypes import same_values
 from lib_pivotal.bundle.embedding_files import EmbeddingFormat, file_name, write_embedding
 from lib_pivotal.bundle.format import META_WORDS, WordTensors
 from lib_pivotal.bundle.joining import join_conflicts, join_networks, weighted
@@ -226,7 +227,7 @@ def _word_conflicts(words: Mapping[str, WordTensors], others: Mapping[str, WordT
         if twin is None:
             continue
         same = len(vectors) == len(words[twin]) and all(
-            a.shape == b.shape and bool((a == b).all()) for a, b in zip(vectors, words[twin], strict=True)
+            same_values(a, b) for a, b in zip(vectors, words[twin], strict=True)
         )
         if twin != name or not same:
             conflicts.append(f"word {name!r} is there already with other vectors; rename one of them")
