@@ -16,7 +16,7 @@ from typing import Any
 from lib_pivotal.bundle.format import BUNDLE_PREFIX, Family, Problem, family_of_widths, parse_word_key
 from lib_pivotal.bundle.listing import WordSummary
 from lib_pivotal.bundle.reader import name_problems
-from lib_pivotal.bundle.safetensors_file import MAX_HEADER_BYTES, is_shape
+from lib_pivotal.bundle.safetensors_file import MAX_HEADER_BYTES, is_shape, unusable
 from lib_pivotal.bundle.spellings import Seen, WordPlan, plan_word
 from lib_pivotal.errors import BundleError
 from lib_pivotal.ports import Part
@@ -82,7 +82,7 @@ def _header_bytes(path: Path) -> bytes:
     except OSError as error:
         raise BundleError(f"{path}: cannot be opened: {error.strerror or error}") from error
     if not raw.startswith(b"{") or len(raw) < length:
-        raise BundleError(f"{path}: not a usable safetensors file: it has no header. Download or save it again.")
+        raise unusable(path, "it has no header")
     return raw
 
 

@@ -18,6 +18,7 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor
 
+from lib_pivotal.bundle.file_kinds import alien
 from lib_pivotal.bundle.pickle_machine import BrokenError, Builder, UnsafeError, no_persistent, play
 from lib_pivotal.bundle.plain_builders import STORAGES, Storage, builders
 from lib_pivotal.errors import BundleError
@@ -51,6 +52,9 @@ def load_plain(path: str | Path) -> Any:
             "If you trust it, open it once in the program that made it and save it as .safetensors."
         ) from None
     except BrokenError as error:
+        instead = alien(path)
+        if instead is not None:
+            raise BundleError(f"{path}: {instead}.") from None
         raise BundleError(f"{path}: not a torch file ({error}). Download or save it again.") from None
 
 

@@ -88,6 +88,18 @@ def plan_word(name: str, tensors: Mapping[str, Seen]) -> tuple[WordPlan | None, 
         return None, problems
 
 
+def is_single_embedding(tensors: Mapping[str, Seen]) -> bool:
+    """Whether a file's tensors are those of one embedding, by their names (or one small tensor under a bare name)."""
+    known = {key for pair in _PAIRS for key in pair} | set(_SINGLES)
+    bases = {key.removesuffix("_out") for key in tensors}
+    if bases and all(base in known or base.split(".")[0] == "string_to_param" for base in bases):
+        return True
+    if len(tensors) != 1:
+        return False
+    ((key, seen),) = tensors.items()
+    return "." not in key and ":" not in key and seen.is_floating and len(seen.shape) in (1, 2)
+
+
 def carry_out(plan: WordPlan, fetch: Callable[[str], Tensor]) -> WordTensors:
     """The word's tensors `(vectors, width)`, contiguous, in the dtype in which they are stored."""
     return tuple(
