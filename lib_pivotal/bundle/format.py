@@ -41,6 +41,8 @@ META_WORDS = "pivotal.words"
 META_RUN = "pivotal.run"
 META_RECOMMENDED = "pivotal.recommended"
 META_SOFTWARE = "pivotal.software"
+META_PART = "pivotal.part"
+META_ALPHA_DTYPE = "pivotal.alpha_dtype"
 FORMAT_VERSION = "1"
 
 _NAME = re.compile(r"[a-z](?:[a-z0-9_-]*[a-z])?")

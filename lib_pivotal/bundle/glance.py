@@ -14,21 +14,20 @@ from pathlib import Path
 from typing import Any
 
 from lib_pivotal.bundle.format import BUNDLE_PREFIX, Family, Problem, family_of_widths, parse_word_key
+from lib_pivotal.bundle.layer_names import PART_PREFIXES
 from lib_pivotal.bundle.listing import WordSummary
 from lib_pivotal.bundle.reader import name_problems
 from lib_pivotal.bundle.safetensors_file import MAX_HEADER_BYTES, is_shape, unusable
 from lib_pivotal.bundle.spellings import Seen, WordPlan, plan_word
 from lib_pivotal.errors import BundleError
-from lib_pivotal.ports import Part
+from lib_pivotal.ports import PARTS, Part
 
 _WORD = re.compile(rb'"((?:[^"\\]|\\.)*)"\s*:\s*(\{[^{}]*\})')
 """A key and its entry; matched only where `_KEY` was found, since a header may be a megabyte."""
 _KEY = b'"' + BUNDLE_PREFIX.encode()
 _METADATA = b'"__metadata__"'
-_PARTS: tuple[tuple[Part, tuple[bytes, ...]], ...] = (
-    ("unet", (b'"lora_unet_', b'"unet', b'"oft_unet_')),
-    ("te", (b'"lora_te_', b'"lora_te1_', b'"text_encoder.', b'"text_encoder:')),
-    ("te2", (b'"lora_te2_', b'"text_encoder_2.')),
+_PARTS: tuple[tuple[Part, tuple[bytes, ...]], ...] = tuple(
+    (part, tuple(b'"' + prefix.encode() for prefix, of in PART_PREFIXES.items() if of == part)) for part in PARTS
 )
 _PEFT = b'"base_model.model.'
 

@@ -22,6 +22,8 @@ _JOINABLE = _LORA | {"alpha", "lora_mid.weight"}
 
 def join_conflicts(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> list[str]:
     """Why these two networks cannot be joined, layer by layer; empty when they can."""
+    if not first or not second:
+        return []
     if not is_kohya(first) or not is_kohya(second):
         return ["a network is not in kohya's layout; convert it first"]
     conflicts = []

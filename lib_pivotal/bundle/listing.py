@@ -34,6 +34,7 @@ _ALGORITHMS = (
     ("a1.weight", "glora"),
     ("oft_blocks", "oft"),
     ("oft_diag", "oft"),
+    ("oft_R.weight", "oft"),
     ("on_input", "ia3"),
     ("diff", "full"),
     ("w_norm", "norm"),
@@ -104,8 +105,7 @@ def list_bundle(path: str | Path) -> BundleSummary:
     network_bytes = sum(entry.size_bytes for entry in network.values())
     shapes = {key: entry.shape for key, entry in network.items()}
     ranks = Counter(rank for key, shape in shapes.items() if (rank := _rank(key, shape)) is not None)
-    heads = {key.removeprefix("base_model.model.").partition(".")[0] for key in network}
-    found_parts = {part_of(f"{head}.") for head in heads}
+    found_parts = {part_of(f"{head}.") for head in {_head(key) for key in network}}
     return BundleSummary(
         path=path,
         words=tuple(WordSummary(plan.name, plan.vectors, plan.widths, plan.spelling) for plan in plans),
@@ -155,6 +155,12 @@ def list_folder(folder: str | Path, *, recursive: bool = True) -> list[BundleSum
         except BundleError as error:
             summaries.append(BundleSummary(path, problems=(Problem("error", str(error)),)))
     return summaries
+
+
+def _head(key: str) -> str:
+    """What of a key tells the part: few different ones among thousands of keys."""
+    head, _, rest = key.removeprefix("base_model.model.").partition(".")
+    return f"{head}.{rest.partition('.')[0]}" if head == "text_encoders" else head
 
 
 def network_rank(shapes: Mapping[str, tuple[int, ...]]) -> int | None:

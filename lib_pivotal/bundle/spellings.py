@@ -27,6 +27,8 @@ from lib_pivotal.bundle.safetensors_file import dtype_name
 _FOREIGN_TOWERS = frozenset({"t5", "t5xxl", "llama", "gemma", "gemma2", "qwen", "clip_h"})
 _PAIRS = (("clip_l", "clip_g"), ("text_encoders_0", "text_encoders_1"))
 _SINGLES = ("emb_params", "emp_params")
+_NARROWEST = 16
+"""Width below which a lone tensor without a known name is not taken for an embedding."""
 _CONCATENATED = {2048: (768, 1280)}
 
 
@@ -97,7 +99,8 @@ def is_single_embedding(tensors: Mapping[str, Seen]) -> bool:
     if len(tensors) != 1:
         return False
     ((key, seen),) = tensors.items()
-    return "." not in key and ":" not in key and seen.is_floating and len(seen.shape) in (1, 2)
+    bare = "." not in key and ":" not in key
+    return bare and seen.is_floating and len(seen.shape) in (1, 2) and seen.shape[-1] >= _NARROWEST
 
 
 def carry_out(plan: WordPlan, fetch: Callable[[str], Tensor]) -> WordTensors:
