@@ -18,6 +18,8 @@ from lib_pivotal.errors import NetworkError
 
 _LORA = frozenset({"lora_down.weight", "lora_up.weight"})
 _JOINABLE = _LORA | {"alpha", "lora_mid.weight"}
+_DOUBLED = frozenset({"hada_w1_a", "lokr_w1", "lokr_w1_a", "diff", "diff_b", "w_norm", "b_norm"})
+"""Of layers whose effect is linear in these tensors: twice the tensor is twice the effect, the sum of two alike."""
 
 
 def join_conflicts(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> list[str]:
@@ -30,7 +32,7 @@ def join_conflicts(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) ->
     layers, others = group_layers(first), group_layers(second)
     for name in sorted(set(layers) & set(others)):
         one, two = layers[name], others[name]
-        if _same(one, two) and not set(one) >= _LORA:
+        if _same(one, two) and set(one) & _DOUBLED and "dora_scale" not in one:
             continue
         odd = sorted((set(one) | set(two)) - _JOINABLE)
         if odd or not set(one) >= _LORA or not set(two) >= _LORA:
@@ -50,8 +52,12 @@ def join_networks(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> 
     for name in [*layers, *(name for name in others if name not in layers)]:
         if name not in others:
             layer: Mapping[str, Tensor] = layers[name]
-        elif name not in layers or (_same(layers[name], others[name]) and not set(others[name]) >= _LORA):
+        elif name not in layers:
             layer = others[name]
+        elif not set(others[name]) >= _LORA:
+            layer = {
+                suffix: _twice(tensor) if suffix in _DOUBLED else tensor for suffix, tensor in others[name].items()
+            }
         else:
             layer = _join_layer(layers[name], others[name])
         joined |= {f"{name}.{suffix}" if suffix else name: tensor for suffix, tensor in layer.items()}
@@ -96,6 +102,10 @@ def _join_layer(one: Mapping[str, Tensor], two: Mapping[str, Tensor]) -> dict[st
     if "lora_mid.weight" in one:
         joined["lora_mid.weight"] = _block_diagonal(*_alike(one["lora_mid.weight"], two["lora_mid.weight"]))
     return joined
+
+
+def _twice(tensor: Tensor) -> Tensor:
+    return exactly(tensor.double() * 2, tensor.dtype)
 
 
 def _alike(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:

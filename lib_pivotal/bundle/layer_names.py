@@ -260,7 +260,10 @@ def canonical_name(name: str, shape: UnetShape | None = None) -> str:
     if part != "unet" or not is_compvis_path(path):
         return name
     if shape is None:
-        raise NetworkError(f"layer {name!r} is numbered as in compvis; its place depends on the U-Net: give its shape")
+        raise NetworkError(
+            f"layer {name!r} is numbered as in compvis; its place depends on the U-Net: give its shape "
+            "(--checkpoint FILE, a checkpoint of that kind)"
+        )
     return kohya_name(diffusers_path(path, shape), "unet")
 
 

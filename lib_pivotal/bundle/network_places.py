@@ -207,6 +207,8 @@ def _dotted_place(stem: str, suffix: str) -> Place | None:
     for head, part, layout in _HEADS:
         if bare.startswith(head):
             path = _path(bare.removeprefix(head), part)
+            if layout == "comfyui" and _bare_part(path) != ("unet" if part == "unet" else "te"):
+                return None  # of another kind of model
             if layout == "diffusers" and bare != stem:
                 layout = "peft"
             elif layout == "diffusers" and suffix not in _OF_DIFFUSERS:

@@ -103,7 +103,14 @@ def _check_hashes(path: Path, bundle: Bundle) -> list[Problem]:
     remedy = "Write the file again (rename, strip or convert do) to correct it."
     stated, legacy = bundle.metadata.get(META_MODEL_HASH), bundle.metadata.get(META_LEGACY_HASH)
     actual = data_hash(path)
-    if stated is not None and stated != actual:
+    if stated is not None and stated.startswith("0x") and stated != f"0x{actual}":
+        # LyCORIS hashes one tensor after the other in the order of its modules, which no file keeps:
+        # KohakuBlueleaf/LyCORIS f49d30d, lycoris/utils/__init__.py:33-41
+        what = (
+            f"{META_MODEL_HASH} says {stated[:14]}…, as LyCORIS counts it: whether the file was changed since is open"
+        )
+        return [Problem("warning", what)]
+    if stated is not None and stated.removeprefix("0x") != actual:
         what = f"{META_MODEL_HASH} says {stated[:12]}…, the data gives {actual[:12]}…: changed after saving, or damaged"
         return [Problem("error", what, remedy)]
     tensors = dict(read_tensors(path, read_header(path)))

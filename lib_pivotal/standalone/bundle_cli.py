@@ -46,6 +46,12 @@ def add_bundle_commands(commands: Any) -> None:
     convert.add_argument("file", type=Path)
     convert.add_argument("--layout", required=True, help="kohya, diffusers or peft")
     convert.add_argument("--out", type=Path, required=True)
+    convert.add_argument(
+        "--checkpoint",
+        type=Path,
+        help="a checkpoint that the bundle is for (.safetensors, or a folder of diffusers): tells the blocks of its "
+        "U-Net, where they are other than those of SD1, SD2 and SDXL",
+    )
 
 
 def run_list(parsed: argparse.Namespace) -> int:
@@ -132,9 +138,11 @@ def run_strip(parsed: argparse.Namespace) -> int:
 
 def run_convert(parsed: argparse.Namespace) -> int:
     """Another layout."""
+    from lib_pivotal.bundle.checkpoint_shape import checkpoint_shape
     from lib_pivotal.bundle.workshop import convert
 
-    return _done(parsed, [convert(parsed.file, parsed.out, layout=parsed.layout)])
+    shape = None if parsed.checkpoint is None else checkpoint_shape(parsed.checkpoint)
+    return _done(parsed, [convert(parsed.file, parsed.out, layout=parsed.layout, shape=shape)])
 
 
 def _pair(text: str) -> tuple[str, str]:
