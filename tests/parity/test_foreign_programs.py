@@ -332,7 +332,8 @@ def lycoris_file(unet: nn.Module, path: Path, algo: str) -> Path:
     """By LyCORIS' own network and saver, as kohya's scripts call them (lycoris/kohya.py, create_network)."""
     kohya = pytest.importorskip("lycoris.kohya", reason="lycoris-lora is not installed")
     torch.manual_seed(0)
-    network = kohya.create_network(1.0, 4, 2.0, None, [], copy.deepcopy(unet), algo=algo, conv_dim=4, conv_alpha=1)
+    sizes = {"conv_dim": 4, "conv_alpha": 1, "preset": "attn-mlp"}
+    network = kohya.create_network(1.0, 4, 2.0, None, [], copy.deepcopy(unet), algo=algo, **sizes)
     network.apply_to([], copy.deepcopy(unet), False, True)
     for parameter in network.parameters():
         nn.init.normal_(parameter, std=0.1)
