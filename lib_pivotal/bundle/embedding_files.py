@@ -5,6 +5,7 @@ a1111_pt    .pt {string_to_token, string_to_param: {"*": [n, w]}, name, step, ..
 diffusers   .safetensors {clip_l} / {clip_l, clip_g}                     advanced training scripts
 kohya       .safetensors {emb_params} / {clip_l, clip_g}
 hcp         .pt {string_to_param: {"*": [n, w]}, name}; SDXL with both towers side by side, [n, 2048]
+onetrainer  .safetensors {emp_params} / {clip_l, clip_g}                 OneTrainer, which reads no other name of SD1's
 
 v1.10.1 of the web UI (modules/textual_inversion/textual_inversion.py, `create_embedding_from_data`) reads all of them
 but HCP's of SDXL: it lets the width through, 768 + 1280, and fails when it puts the 2048 numbers into one encoder.
@@ -33,15 +34,17 @@ from lib_pivotal.bundle.spellings import carry_out, plan_word, seen_of
 from lib_pivotal.errors import BundleError
 from lib_pivotal.files import replacing
 
-EmbeddingFormat = Literal["a1111", "a1111_pt", "diffusers", "kohya", "hcp"]
+EmbeddingFormat = Literal["a1111", "a1111_pt", "diffusers", "kohya", "hcp", "onetrainer"]
 SUFFIXES: dict[EmbeddingFormat, str] = {
     "a1111": ".safetensors",
     "a1111_pt": ".pt",
     "diffusers": ".safetensors",
     "kohya": ".safetensors",
     "hcp": ".pt",
+    "onetrainer": ".safetensors",
 }
 _LET_IN = re.compile(r"[^/]+/(data/\d+|version|byteorder|data\.pkl)")
+_SINGLE_KEYS: dict[EmbeddingFormat, str] = {"diffusers": "clip_l", "onetrainer": "emp_params"}
 _STAR_TOKEN = 265
 """Id of `*` in CLIP's vocabulary: what the web UI writes as string_to_token."""
 
@@ -116,7 +119,7 @@ def file_name(name: str, layout: EmbeddingFormat) -> str:
 def _flat(vectors: WordTensors, *, layout: EmbeddingFormat) -> dict[str, Tensor]:
     if len(vectors) == 2:
         return {"clip_l": vectors[0], "clip_g": vectors[1]}
-    return {"clip_l" if layout == "diffusers" else "emb_params": vectors[0]}
+    return {_SINGLE_KEYS.get(layout, "emb_params"): vectors[0]}
 
 
 def _pickled(vectors: WordTensors, *, name: str, layout: EmbeddingFormat, facts: Mapping[str, Any]) -> dict[str, Any]:

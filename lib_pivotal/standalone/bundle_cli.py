@@ -37,7 +37,7 @@ def add_bundle_commands(commands: Any) -> None:
     split = verb("split", "a LoRA without words and one embedding file a word", run_split)
     split.add_argument("file", type=Path)
     split.add_argument("--out", type=Path, required=True, metavar="FOLDER")
-    split.add_argument("--format", default="a1111", help="a1111, a1111_pt, diffusers, kohya or hcp")
+    split.add_argument("--format", default="a1111", help="a1111, a1111_pt, diffusers, kohya, hcp or onetrainer")
     strip = verb("strip", "take parts away", run_strip)
     strip.add_argument("file", type=Path)
     strip.add_argument("parts", nargs="+", help="unet, te, te2 (SDXL's second text encoder), words, metadata")
