@@ -14,7 +14,8 @@ from typing import Any
 
 import torch
 
-from lib_pivotal.errors import StateError
+from lib_pivotal.bundle.pickles import load_plain
+from lib_pivotal.errors import BundleError, StateError
 from lib_pivotal.files import TEMPORARY_SUFFIX, replacing
 
 logger = logging.getLogger(__name__)
@@ -57,14 +58,14 @@ def save_state(folder: Path, step: int, content: Mapping[str, Any], *, keep: int
 
 
 def load_state(path: Path) -> dict[str, Any]:
-    """Read one state; pickled code is never executed (`weights_only`).
+    """Read one state; pickled code is never executed.
 
     Raises:
         StateError: unreadable, or written by a newer version.
     """
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises a dozen types for a damaged archive
+        content = load_plain(path)
+    except BundleError as error:
         raise StateError(f"cannot read the state {path}: {error}. Delete it to resume from the one before") from error
     if not isinstance(content, dict) or content.get("format_version") != FORMAT_VERSION:
         found = content.get("format_version") if isinstance(content, dict) else type(content).__name__
