@@ -352,3 +352,10 @@ def test_no_other_reader_of_pickles_is_in_the_library() -> None:
         if READERS_OF_PICKLES.search(line.partition("#")[0]) and "`" not in line
     }
     assert not found
+
+
+def test_files_of_big_endian_machines_are_turned_round(tmp_path: Path) -> None:
+    path, tensor = tmp_path / "x.pt", torch.arange(6.0).view(2, 3)
+    swapped = b"".join(tensor.numpy().tobytes()[at : at + 4][::-1] for at in range(0, 24, 4))
+    path.write_bytes(rezipped(stored({"a": tensor}), **{"byteorder": b"big", "data/0": swapped}))
+    assert torch.equal(load_plain(path)["a"], tensor)
