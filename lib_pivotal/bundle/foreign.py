@@ -7,13 +7,14 @@ layer of the file has its place in it.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from lib_pivotal.bundle.adapter_config import ADAPTER_METADATA, configs_of
+from lib_pivotal.bundle.adapter_config import ADAPTER_METADATA, CONFIG_FILE, configs_of
 from lib_pivotal.bundle.format import META_ALPHA_DTYPE, META_PART, Family
 from lib_pivotal.bundle.layer_names import (
     SD1_SHAPE,
@@ -30,6 +31,7 @@ from lib_pivotal.bundle.reader import Bundle
 from lib_pivotal.errors import BundleError, NetworkError
 from lib_pivotal.ports import Part
 
+logger = logging.getLogger(__name__)
 _SHAPES: dict[Family, UnetShape] = {"sd1": SD1_SHAPE, "sd2": SD1_SHAPE, "sdxl": SDXL_SHAPE}
 _NUMBERED = ("down_blocks.", "up_blocks.", "input_blocks.", "output_blocks.")
 _NO_ALPHA = "none"
@@ -43,9 +45,14 @@ def kohya_network(bundle: Bundle, family: Family, *, shape: UnetShape | None = N
     if is_kohya(bundle.network):
         return bundle.network
     try:
+        configs = configs_of(bundle.path, bundle.metadata)
+        if not configs and "peft" in recognise(bundle.network).layouts:
+            logger.warning(
+                "%s: no %s beside it, which has the strength: taken for lora_alpha = r", bundle.path, CONFIG_FILE
+            )
         network = to_kohya(
             bundle.network,
-            configs=configs_of(bundle.path, bundle.metadata),
+            configs=configs,
             text_part=_text_part(bundle),
             towers=2 if family == "sdxl" else None,
         )

@@ -61,7 +61,7 @@ def _check_words(bundle: Bundle) -> list[Problem]:
 def _check_network(network: Mapping[str, Tensor]) -> list[Problem]:
     seen = recognise(network)
     what = "belongs to no known part of the model, or is no tensor of a LoRA"
-    unknown = [Problem("warning", what, key=key) for key in seen.unknown]
+    unknown = [] if seen.instead else [Problem("warning", what, key=key) for key in seen.unknown]
     return [*_check_layout(seen), *_check_layers(network), *unknown]
 
 

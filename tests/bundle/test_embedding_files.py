@@ -146,7 +146,7 @@ def test_a_pt_holds_nothing_that_the_web_ui_refuses(tmp_path, layout, towers):
 
 
 def test_onetrainer_reads_its_own_name_alone(tmp_path: Path) -> None:
-    """OneTrainer 23df383, modules/modelSaver/stableDiffusion/StableDiffusionEmbeddingSaver.py:29 (`emp_params`, sic)."""
+    """OneTrainer 23df383, modelSaver/stableDiffusion/StableDiffusionEmbeddingSaver.py:29 (`emp_params`, sic)."""
     one = write_embedding(tmp_path / "one.safetensors", (L,), name="x", layout="onetrainer")
     two = write_embedding(tmp_path / "two.safetensors", (L, G), name="x", layout="onetrainer")
     assert set(safetensors.torch.load_file(one)) == {"emp_params"}

@@ -134,3 +134,10 @@ def test_a_file_of_both_numberings_needs_its_checkpoint(tmp_path: Path) -> None:
 )
 def test_which_layers_fit_a_shape(path: str, shape: UnetShape, expected: bool) -> None:
     assert fits(path, shape) == expected
+
+
+def test_a_peft_file_without_its_config_says_what_is_taken(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "adapter_model.safetensors"
+    safetensors.torch.save_file(READ["peft"], path)
+    convert(path, tmp_path / "k.safetensors", layout="kohya")
+    assert "no adapter_config.json beside it" in caplog.text
