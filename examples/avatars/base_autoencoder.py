@@ -13,6 +13,7 @@ from torch import Tensor
 
 from examples.avatars import base_data, base_models
 from examples.avatars.base_optim import Average, Clock, Optimizers, average_gradients, join_workers, save_state
+from lib_pivotal.bundle.pickles import load_plain
 
 BATCH = 8
 """Pictures a step and process."""
@@ -41,7 +42,7 @@ def train(phase: str, cache: Path, minutes: float) -> None:
         vae.quant_conv.bias[4:] -= 4.0  # little noise at first
     state_path = cache / f"{phase}.pt"
     if phase == "decoder":
-        whole = torch.load(cache / "ae.pt", weights_only=True)
+        whole = load_plain(cache / "ae.pt")
         vae.load_state_dict(whole["average"]["weights"])
         vae.encoder.requires_grad_(False)
         vae.quant_conv.requires_grad_(False)
@@ -50,7 +51,7 @@ def train(phase: str, cache: Path, minutes: float) -> None:
     average = Average(vae, 0.995)
     step, used_s = 0, 0.0
     if state_path.exists():
-        state = torch.load(state_path, weights_only=True)
+        state = load_plain(state_path)
         vae.load_state_dict(state["vae"])
         optimizers.load_state_dict(state["optimizers"])
         average.load_state_dict(state["average"])
@@ -102,14 +103,14 @@ def moments(name: str, cache: Path) -> Tensor:
         vae, pictures = trained(cache), base_data.pictures(name, cache)
         rows = [vae.encode(as_floats(pictures[i : i + 50])).latent_dist.parameters for i in range(0, len(pictures), 50)]
         torch.save(torch.cat(rows), path)
-    return torch.load(path, weights_only=True)
+    return load_plain(path)
 
 
 def trained(cache: Path) -> AutoencoderKL:
     """The best autoencoder so far: the averaged weights of the decoder's phase, else of the first."""
     vae = base_models.autoencoder()
     path = cache / "decoder.pt"
-    state = torch.load(path if path.exists() else cache / "ae.pt", weights_only=True)
+    state = load_plain(path if path.exists() else cache / "ae.pt")
     vae.load_state_dict(state["average"]["weights"])
     return vae.eval().requires_grad_(False)
 

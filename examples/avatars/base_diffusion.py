@@ -15,6 +15,7 @@ from examples.avatars import base_data, base_models, world
 from examples.avatars.base_autoencoder import moments
 from examples.avatars.base_captions import END, TAGS, UNSPECIFIED, Captioner
 from examples.avatars.base_optim import Average, Clock, Optimizers, average_gradients, join_workers, save_state
+from lib_pivotal.bundle.pickles import load_plain
 
 TEXT_BATCH = 64
 UNET_BATCH = 48
@@ -97,9 +98,9 @@ def train_unet(cache: Path, minutes: float, *, style: str = "base") -> None:
     torch.manual_seed(21)
     trainee = Trainee()
     if style == "base":
-        trainee.text.load_state_dict(torch.load(cache / "text.pt", weights_only=True)["text"])
+        trainee.text.load_state_dict(load_plain(cache / "text.pt")["text"])
     else:
-        trainee.load_state_dict(torch.load(cache / "unet.pt", weights_only=True)["average"]["weights"], strict=False)
+        trainee.load_state_dict(load_plain(cache / "unet.pt")["average"]["weights"], strict=False)
     rates = (0.02, 2e-3) if style == "base" else (0.01, 1e-3)
     text_joins = TEXT_JOINS if style == "base" else 0.0
     optimizers = Optimizers([(trainee.unet, 1.0), (trainee.text, TEXT_RATE)], muon_lr=rates[0], adam_lr=rates[1])
@@ -107,7 +108,7 @@ def train_unet(cache: Path, minutes: float, *, style: str = "base") -> None:
     path = cache / ("unet.pt" if style == "base" else f"{style}.pt")
     step, used_s = 0, 0.0
     if path.exists():
-        state = torch.load(path, weights_only=True)
+        state = load_plain(path)
         trainee.load_state_dict(state["trainee"])
         optimizers.load_state_dict(state["optimizers"])
         average.load_state_dict(state["average"])
@@ -144,6 +145,6 @@ def train_unet(cache: Path, minutes: float, *, style: str = "base") -> None:
 def trained(cache: Path, style: str = "base") -> Trainee:
     """U-Net and text model of a checkpoint so far, averaged."""
     trainee = Trainee()
-    state = torch.load(cache / ("unet.pt" if style == "base" else f"{style}.pt"), weights_only=True)
+    state = load_plain(cache / ("unet.pt" if style == "base" else f"{style}.pt"))
     trainee.load_state_dict(state["average"]["weights"], strict=False)
     return trainee.eval().requires_grad_(False)

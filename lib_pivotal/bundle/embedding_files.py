@@ -5,6 +5,7 @@ a1111_pt    .pt {string_to_token, string_to_param: {"*": [n, w]}, name, step, ..
 diffusers   .safetensors {clip_l} / {clip_l, clip_g}                     advanced training scripts
 kohya       .safetensors {emb_params} / {clip_l, clip_g}
 hcp         .pt {string_to_param: {"*": [n, w]}, name}; SDXL with both towers side by side, [n, 2048]
+onetrainer  .safetensors {emp_params} / {clip_l, clip_g}                 OneTrainer, which reads no other name of SD1's
 
 v1.10.1 of the web UI (modules/textual_inversion/textual_inversion.py, `create_embedding_from_data`) reads all of them
 but HCP's of SDXL: it lets the width through, 768 + 1280, and fails when it puts the 2048 numbers into one encoder.
@@ -24,24 +25,27 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from lib_pivotal.bundle.file_kinds import kind_of
 from lib_pivotal.bundle.format import Problem, WordTensors, check_vectors, check_widths
 from lib_pivotal.bundle.pickles import load_plain
-from lib_pivotal.bundle.reader import PICKLE_SUFFIXES, is_finite
+from lib_pivotal.bundle.reader import is_finite, is_torch_file
 from lib_pivotal.bundle.safetensors_file import read_header, read_tensors
 from lib_pivotal.bundle.spellings import carry_out, plan_word, seen_of
 from lib_pivotal.errors import BundleError
 from lib_pivotal.file_names import name_reasons
 from lib_pivotal.files import replacing
 
-EmbeddingFormat = Literal["a1111", "a1111_pt", "diffusers", "kohya", "hcp"]
+EmbeddingFormat = Literal["a1111", "a1111_pt", "diffusers", "kohya", "hcp", "onetrainer"]
 SUFFIXES: dict[EmbeddingFormat, str] = {
     "a1111": ".safetensors",
     "a1111_pt": ".pt",
     "diffusers": ".safetensors",
     "kohya": ".safetensors",
     "hcp": ".pt",
+    "onetrainer": ".safetensors",
 }
 _LET_IN = re.compile(r"[^/]+/(data/\d+|version|byteorder|data\.pkl)")
+_SINGLE_KEYS: dict[EmbeddingFormat, str] = {"diffusers": "clip_l", "onetrainer": "emp_params"}
 _STAR_TOKEN = 265
 """Id of `*` in CLIP's vocabulary: what the web UI writes as string_to_token."""
 
@@ -59,7 +63,7 @@ class EmbeddingFile:
 def read_embedding(path: str | Path) -> EmbeddingFile:
     """Read a single embedding in any known spelling; `.pt` and `.bin` without executing their pickle."""
     path = Path(path)
-    tensors, facts = _read(path)
+    tensors, facts = read_flat(path)
     stem = path.stem
     plan, problems = plan_word(stem, {key: seen_of(tensor) for key, tensor in tensors.items()})
     if plan is None:
@@ -100,7 +104,7 @@ def write_embedding(
                 _save_pickled(_pickled(stored, name=name, layout=layout, facts=facts or {}), temporary)
             else:
                 safetensors.torch.save_file(_flat(stored, layout=layout), temporary)
-            _check_back(temporary, stored, suffix=path.suffix)
+            _check_back(temporary, stored)
     except OSError as error:
         raise BundleError(f"{path}: cannot be written: {error.strerror or error}") from error
     return path
@@ -118,7 +122,7 @@ def file_name(name: str, layout: EmbeddingFormat) -> str:
 def _flat(vectors: WordTensors, *, layout: EmbeddingFormat) -> dict[str, Tensor]:
     if len(vectors) == 2:
         return {"clip_l": vectors[0], "clip_g": vectors[1]}
-    return {"clip_l" if layout == "diffusers" else "emb_params": vectors[0]}
+    return {_SINGLE_KEYS.get(layout, "emb_params"): vectors[0]}
 
 
 def _pickled(vectors: WordTensors, *, name: str, layout: EmbeddingFormat, facts: Mapping[str, Any]) -> dict[str, Any]:
@@ -149,20 +153,19 @@ def _save_pickled(content: Mapping[str, Any], path: Path) -> None:
                 kept.writestr(member.filename, made.read(member))
 
 
-def _check_back(path: Path, vectors: WordTensors, *, suffix: str) -> None:
-    tensors, _ = _read(path, suffix=suffix)
+def _check_back(path: Path, vectors: WordTensors) -> None:
+    tensors, _ = read_flat(path)
     plan, _ = plan_word("word", {key: seen_of(tensor) for key, tensor in tensors.items()})
     back = () if plan is None else carry_out(plan, tensors.__getitem__)
     if len(back) != len(vectors) or not all(torch.equal(a, b) for a, b in zip(back, vectors, strict=True)):
         raise BundleError(f"{path}: reading it back gave something else. The disk may be full or failing.")
 
 
-def _read(path: Path, *, suffix: str = "") -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Flat tensors by their inner names, and the plain facts beside them."""
-    suffix = (suffix or path.suffix).lower()
-    if suffix in PICKLE_SUFFIXES:
+def read_flat(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Flat tensors of an embedding file by their inner names, and the plain facts beside them."""
+    if is_torch_file(path):
         return _flatten(load_plain(path), path)
-    if suffix != ".safetensors":
+    if path.suffix.lower() != ".safetensors" and kind_of(path) == "other":
         raise BundleError(f"{path}: embeddings are .safetensors, .pt or .bin files")
     header = read_header(path)
     tensors = {key: tensor for key, tensor in read_tensors(path, header) if tensor is not None}

@@ -35,12 +35,16 @@ _KNOWN_WIDTHS = frozenset({768, 1024, 1280, 2048})
 
 META_MODEL_HASH = "sshs_model_hash"
 META_LEGACY_HASH = "sshs_legacy_hash"
+META_SPEC_HASH = "modelspec.hash_sha256"
+"""ModelSpec: `0x` and the SHA-256 of the data part."""
 META_TRAINING_PREFIX = "ss_"
 META_FORMAT = "pivotal.format"
 META_WORDS = "pivotal.words"
 META_RUN = "pivotal.run"
 META_RECOMMENDED = "pivotal.recommended"
 META_SOFTWARE = "pivotal.software"
+META_PART = "pivotal.part"
+META_ALPHA_DTYPE = "pivotal.alpha_dtype"
 FORMAT_VERSION = "1"
 
 _NAME = re.compile(r"[a-z](?:[a-z0-9_-]*[a-z])?")

@@ -14,22 +14,35 @@ from pathlib import Path
 from typing import Any
 
 from lib_pivotal.bundle.format import BUNDLE_PREFIX, Family, Problem, family_of_widths, parse_word_key
+from lib_pivotal.bundle.layer_names import PART_PREFIXES
 from lib_pivotal.bundle.listing import WordSummary
 from lib_pivotal.bundle.reader import name_problems
-from lib_pivotal.bundle.safetensors_file import MAX_HEADER_BYTES, is_shape
+from lib_pivotal.bundle.safetensors_file import MAX_HEADER_BYTES, is_shape, unusable
 from lib_pivotal.bundle.spellings import Seen, WordPlan, plan_word
 from lib_pivotal.errors import BundleError
-from lib_pivotal.ports import Part
+from lib_pivotal.ports import PARTS, Part
 
 _WORD = re.compile(rb'"((?:[^"\\]|\\.)*)"\s*:\s*(\{[^{}]*\})')
 """A key and its entry; matched only where `_KEY` was found, since a header may be a megabyte."""
 _KEY = b'"' + BUNDLE_PREFIX.encode()
 _METADATA = b'"__metadata__"'
 _PARTS: tuple[tuple[Part, tuple[bytes, ...]], ...] = (
-    ("unet", (b'"lora_unet_', b'"unet', b'"oft_unet_')),
+    ("unet", (b'"lora_unet_', b'"unet.', b'"unet:', b'"oft_unet_')),
     ("te", (b'"lora_te_', b'"lora_te1_', b'"text_encoder.', b'"text_encoder:')),
     ("te2", (b'"lora_te2_', b'"text_encoder_2.')),
 )
+_OTHER_PARTS = tuple(
+    (
+        part,
+        tuple(
+            b'"' + prefix.encode()
+            for prefix, of in PART_PREFIXES.items()
+            if of == part and not any(b'"' + prefix.encode() in known for _, known in _PARTS)
+        ),
+    )
+    for part in PARTS
+)
+"""Beginnings of layouts that are seldom: looked for where none of the usual ones occurs, since a header may be long."""
 _PEFT = b'"base_model.model.'
 
 
@@ -82,14 +95,23 @@ def _header_bytes(path: Path) -> bytes:
     except OSError as error:
         raise BundleError(f"{path}: cannot be opened: {error.strerror or error}") from error
     if not raw.startswith(b"{") or len(raw) < length:
-        raise BundleError(f"{path}: not a usable safetensors file: it has no header. Download or save it again.")
+        raise unusable(path, "it has no header")
     return raw
 
 
 def _parts(raw: bytes) -> tuple[Part, ...]:
     plain = raw.replace(_PEFT, b'"') if _PEFT in raw else raw
     known = _PARTS[:2] if b'"lora_te_' in plain else _PARTS  # kohya's SD1 and SD2 have one text encoder
-    return tuple(part for part, beginnings in known if any(beginning in plain for beginning in beginnings))
+    found = tuple(part for part, beginnings in known if any(_is_key(beginning, plain) for beginning in beginnings))
+    return found or tuple(part for part, begin in _OTHER_PARTS if any(_is_key(beginning, plain) for beginning in begin))
+
+
+def _is_key(beginning: bytes, raw: bytes) -> bool:
+    """Whether it stands there, and not behind a backslash: as text of the metadata."""
+    at = raw.find(beginning)
+    while at > 0 and raw[at - 1 : at] == b"\\":
+        at = raw.find(beginning, at + 1)
+    return at >= 0
 
 
 def _word_entries(raw: bytes) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -12,21 +12,27 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from lib_pivotal.bundle.dtypes import holding_both, same_values, side_by_side
 from lib_pivotal.bundle.network_layouts import exactly, group_layers, is_kohya, lora_scale
+from lib_pivotal.errors import NetworkError
 
 _LORA = frozenset({"lora_down.weight", "lora_up.weight"})
 _JOINABLE = _LORA | {"alpha", "lora_mid.weight"}
+_DOUBLED = frozenset({"hada_w1_a", "lokr_w1", "lokr_w1_a", "diff", "diff_b", "w_norm", "b_norm"})
+"""Of layers whose effect is linear in these tensors: twice the tensor is twice the effect, the sum of two alike."""
 
 
 def join_conflicts(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> list[str]:
     """Why these two networks cannot be joined, layer by layer; empty when they can."""
+    if not first or not second:
+        return []
     if not is_kohya(first) or not is_kohya(second):
         return ["a network is not in kohya's layout; convert it first"]
     conflicts = []
     layers, others = group_layers(first), group_layers(second)
     for name in sorted(set(layers) & set(others)):
         one, two = layers[name], others[name]
-        if _same(one, two) and not set(one) >= _LORA:
+        if _same(one, two) and set(one) & _DOUBLED and "dora_scale" not in one:
             continue
         odd = sorted((set(one) | set(two)) - _JOINABLE)
         if odd or not set(one) >= _LORA or not set(two) >= _LORA:
@@ -46,8 +52,12 @@ def join_networks(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> 
     for name in [*layers, *(name for name in others if name not in layers)]:
         if name not in others:
             layer: Mapping[str, Tensor] = layers[name]
-        elif name not in layers or (_same(layers[name], others[name]) and not set(others[name]) >= _LORA):
+        elif name not in layers:
             layer = others[name]
+        elif not set(others[name]) >= _LORA:
+            layer = {
+                suffix: _twice(tensor) if suffix in _DOUBLED else tensor for suffix, tensor in others[name].items()
+            }
         else:
             layer = _join_layer(layers[name], others[name])
         joined |= {f"{name}.{suffix}" if suffix else name: tensor for suffix, tensor in layer.items()}
@@ -86,26 +96,34 @@ def _join_layer(one: Mapping[str, Tensor], two: Mapping[str, Tensor]) -> dict[st
     rank = downs[0].shape[0] + downs[1].shape[0]
     joined = {
         "alpha": exactly(torch.tensor(common * rank, dtype=torch.float64), ups[0].dtype),
-        "lora_down.weight": torch.cat(downs, dim=0),
-        "lora_up.weight": torch.cat(ups, dim=1),
+        "lora_down.weight": side_by_side(downs, dim=0),
+        "lora_up.weight": side_by_side(ups, dim=1),
     }
     if "lora_mid.weight" in one:
         joined["lora_mid.weight"] = _block_diagonal(*_alike(one["lora_mid.weight"], two["lora_mid.weight"]))
     return joined
 
 
+def _twice(tensor: Tensor) -> Tensor:
+    return exactly(tensor.double() * 2, tensor.dtype)
+
+
 def _alike(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
     """Both in one dtype that holds either, and with equally many dimensions (1x1 convolutions are also kept as 2-D)."""
-    dtype = torch.promote_types(first.dtype, second.dtype)
+    dtype = holding_both(first.dtype, second.dtype)
     dims = max(first.dim(), second.dim())
-    first, second = (t.reshape(*t.shape, *[1] * (dims - t.dim())).to(dtype) for t in (first, second))
+    first, second = (t.reshape(_shape_of(t, dims)).to(dtype) for t in (first, second))
     return first, second
+
+
+def _shape_of(tensor: Tensor, dims: int) -> tuple[int, ...]:
+    return (*tensor.shape, *[1] * (dims - tensor.dim()))
 
 
 def _block_diagonal(first: Tensor, second: Tensor) -> Tensor:
     """Two Tucker cores `(r, r, k, k)` as one, without a crossing between them."""
     (n1, m1), (n2, m2) = first.shape[:2], second.shape[:2]
-    core = first.new_zeros(n1 + n2, m1 + m2, *first.shape[2:])
+    core = torch.zeros(n1 + n2, m1 + m2, *first.shape[2:], dtype=first.dtype)
     core[:n1, :m1] = first
     core[n1:, m1:] = second
     return core
@@ -116,13 +134,16 @@ def _shape_conflict(one: Mapping[str, Tensor], two: Mapping[str, Tensor]) -> str
         first, second = one[suffix], two[suffix]
         if min(first.dim(), second.dim()) < 2 or first.shape[dim] != second.shape[dim]:
             return f"{suffix} {list(first.shape)} and {list(second.shape)} belong to different models"
-        a, b = _alike(first, second)
-        if a.shape[2:] != b.shape[2:]:
+        dims = max(first.dim(), second.dim())
+        if _shape_of(first, dims)[2:] != _shape_of(second, dims)[2:]:
             return f"{suffix} {list(first.shape)} and {list(second.shape)} have different kernels"
+    for suffix in sorted(set(one) & set(two)):
+        try:
+            holding_both(one[suffix].dtype, two[suffix].dtype)
+        except NetworkError as error:
+            return f"{suffix} {error}"
     return None
 
 
 def _same(one: Mapping[str, Tensor], two: Mapping[str, Tensor]) -> bool:
-    return set(one) == set(two) and all(
-        one[key].dtype == two[key].dtype and torch.equal(one[key], two[key]) for key in one
-    )
+    return set(one) == set(two) and all(same_values(one[key], two[key]) for key in one)

@@ -20,19 +20,39 @@ from typing import Any
 from lib_pivotal.errors import NetworkError
 from lib_pivotal.ports import Part
 
+BARE_BEGINNINGS: dict[str, Part] = {
+    **dict.fromkeys(
+        (
+            "down_blocks.", "mid_block.", "up_blocks.", "conv_in.", "conv_norm_out.", "conv_out.", "time_embedding.",
+            "add_embedding.", "input_blocks.", "middle_block.", "output_blocks.", "time_embed.", "label_emb.", "out.",
+        ),
+        "unet",
+    ),
+    "text_model.": "te",
+}  # fmt: skip
+"""How a path begins where the key names no model -> its part. Either text encoder of SDXL has `text_model.`."""
+
 PART_PREFIXES: dict[str, Part] = {
     "lora_unet_": "unet",
     "lora_te_": "te",
     "lora_te1_": "te",
     "lora_te2_": "te2",
     "oft_unet_": "unet",
+    "oft_te_": "te",
+    "oft_te1_": "te",
+    "oft_te2_": "te2",
     "unet.": "unet",
     "text_encoder.": "te",
     "text_encoder_2.": "te2",
     "unet:": "unet",
     "text_encoder:": "te",
+    "diffusion_model.": "unet",
+    "text_encoders.clip_l.": "te",
+    "text_encoders.clip_h.": "te",
+    "text_encoders.clip_g.": "te2",
+    **BARE_BEGINNINGS,
 }
-"""How a network key begins -> its part: kohya, LyCORIS, diffusers, cloneofsimo."""
+"""How a network key begins -> its part: kohya, LyCORIS, diffusers, cloneofsimo, ComfyUI, bare paths."""
 
 _COMPOUNDS = frozenset(
     """
@@ -240,7 +260,10 @@ def canonical_name(name: str, shape: UnetShape | None = None) -> str:
     if part != "unet" or not is_compvis_path(path):
         return name
     if shape is None:
-        raise NetworkError(f"layer {name!r} is numbered as in compvis; its place depends on the U-Net: give its shape")
+        raise NetworkError(
+            f"layer {name!r} is numbered as in compvis; its place depends on the U-Net: give its shape "
+            "(--checkpoint FILE, a checkpoint of that kind)"
+        )
     return kohya_name(diffusers_path(path, shape), "unet")
 
 
@@ -257,6 +280,25 @@ def name_for_webui(path: str, shape: UnetShape) -> str:
     assumed = UnetShape(2, (*(True,) * (shape.levels - 1), False))
     actual = compvis_path(path, shape)
     return kohya_name(path if compvis_path(path, assumed) == actual else actual, "unet")
+
+
+def fits(path: str, shape: UnetShape) -> bool:
+    """Whether a U-Net of this shape can have a layer at this path, diffusers' or compvis'."""
+    try:
+        path = diffusers_path(path, shape) if is_compvis_path(path) else path
+    except NetworkError:
+        return False
+    match = re.match(r"(down|up)_blocks\.(\d+)\.(resnets|attentions|downsamplers|upsamplers)\.(\d+)(?:\.|$)", path)
+    if not match:
+        return f"{path}.".startswith(("mid_block.", *(f"{name}." for name in _TOP_TO_COMPVIS)))
+    direction, level, kind, index = match[1], int(match[2]), match[3], int(match[4])
+    if level >= shape.levels:
+        return False
+    if kind in ("downsamplers", "upsamplers"):
+        return index == 0 and level < shape.levels - 1 and (kind == "downsamplers") == (direction == "down")
+    full = level if direction == "down" else shape.levels - 1 - level
+    blocks = shape.blocks_per_level + (direction == "up")
+    return index < blocks and (kind == "resnets" or shape.attention[full])
 
 
 def is_compvis_path(path: str) -> bool:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from lib_pivotal.bundle.embedding_files import read_flat
 from lib_pivotal.bundle.format import (
     META_LEGACY_HASH,
     META_MODEL_HASH,
@@ -16,9 +17,9 @@ from lib_pivotal.bundle.format import (
     family_of_widths,
 )
 from lib_pivotal.bundle.layer_names import part_of
-from lib_pivotal.bundle.reader import plan_words
-from lib_pivotal.bundle.safetensors_file import Header, TensorEntry, read_header
-from lib_pivotal.bundle.spellings import WordPlan
+from lib_pivotal.bundle.reader import is_torch_file, plan_words
+from lib_pivotal.bundle.safetensors_file import Header, TensorEntry, dtype_name, read_header
+from lib_pivotal.bundle.spellings import Seen, WordPlan, is_single_embedding, plan_word
 from lib_pivotal.errors import BundleError
 from lib_pivotal.ports import PARTS, Part
 
@@ -33,6 +34,7 @@ _ALGORITHMS = (
     ("a1.weight", "glora"),
     ("oft_blocks", "oft"),
     ("oft_diag", "oft"),
+    ("oft_R.weight", "oft"),
     ("on_input", "ia3"),
     ("diff", "full"),
     ("w_norm", "norm"),
@@ -93,17 +95,17 @@ class BundleSummary:
 def list_bundle(path: str | Path) -> BundleSummary:
     """Words, parts, family, rank, sizes, hashes and problems of one file; reads the header, no tensor data.
 
-    BundleError where the file is no usable safetensors file.
+    A single embedding is listed as the word that it holds. Of a torch file (.pt, .bin) the whole is read, without
+    executing its pickle. BundleError where the file cannot be read.
     """
     path = Path(path)
-    header = read_header(path)
-    plans, network_keys, problems = plan_words(header)
+    header = _header_of_torch(path) if is_torch_file(path) else read_header(path)
+    plans, network_keys, problems = _planned(path, header)
     network = {key: header.tensors[key] for key in network_keys}
     network_bytes = sum(entry.size_bytes for entry in network.values())
     shapes = {key: entry.shape for key, entry in network.items()}
     ranks = Counter(rank for key, shape in shapes.items() if (rank := _rank(key, shape)) is not None)
-    heads = {key.removeprefix("base_model.model.").partition(".")[0] for key in network}
-    found_parts = {part_of(f"{head}.") for head in heads}
+    found_parts = {part_of(f"{head}.") for head in {_head(key) for key in network}}
     return BundleSummary(
         path=path,
         words=tuple(WordSummary(plan.name, plan.vectors, plan.widths, plan.spelling) for plan in plans),
@@ -122,6 +124,27 @@ def list_bundle(path: str | Path) -> BundleSummary:
     )
 
 
+def _planned(path: Path, header: Header) -> tuple[list[WordPlan], list[str], list[Problem]]:
+    """The words of a bundle, or the one of an embedding file; the keys of the network; problems."""
+    seen = {key: Seen(entry.dtype, entry.shape) for key, entry in header.tensors.items()}
+    if not is_single_embedding(seen) or any(header.metadata.get(key) == "<embed>" for key in seen):
+        return plan_words(header)
+    plan, problems = plan_word(path.stem, seen)
+    return ([] if plan is None else [plan]), [], problems
+
+
+def _header_of_torch(path: Path) -> Header:
+    """What a safetensors header would say of a torch file."""
+    tensors, _ = read_flat(path)
+    entries, at = {}, 0
+    for key, tensor in tensors.items():
+        entries[key] = TensorEntry(
+            dtype_name(tensor.dtype), tuple(tensor.shape), at, at + tensor.numel() * tensor.element_size()
+        )
+        at = entries[key].end
+    return Header(entries, {}, data_start=path.stat().st_size - at, data_bytes=at)
+
+
 def list_folder(folder: str | Path, *, recursive: bool = True) -> list[BundleSummary]:
     """Every `.safetensors` file of a folder, by path; an unreadable file appears with its problem."""
     pattern = "**/*.safetensors" if recursive else "*.safetensors"
@@ -132,6 +155,12 @@ def list_folder(folder: str | Path, *, recursive: bool = True) -> list[BundleSum
         except BundleError as error:
             summaries.append(BundleSummary(path, problems=(Problem("error", str(error)),)))
     return summaries
+
+
+def _head(key: str) -> str:
+    """What of a key tells the part: few different ones among thousands of keys."""
+    head, _, rest = key.removeprefix("base_model.model.").partition(".")
+    return f"{head}.{rest.partition('.')[0]}" if head == "text_encoders" else head
 
 
 def network_rank(shapes: Mapping[str, tuple[int, ...]]) -> int | None:

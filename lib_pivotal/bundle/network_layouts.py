@@ -13,10 +13,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from lib_pivotal.bundle.adapter_config import AdapterConfig
+from lib_pivotal.bundle.dtypes import side_by_side
 from lib_pivotal.bundle.layer_names import (
     UnetShape,
     canonical_name,
@@ -25,24 +28,24 @@ from lib_pivotal.bundle.layer_names import (
     part_of,
     split_kohya_name,
 )
+from lib_pivotal.bundle.network_places import MAGNITUDE, Place, parts_of, place_of, recognise
 from lib_pivotal.errors import NetworkError
 from lib_pivotal.ports import Part
+
+
+@dataclass(frozen=True)
+class PeftModel:
+    """One model's adapter: tensors under the keys of peft without `base_model.model.`, rank and alpha by path."""
+
+    tensors: dict[str, Tensor]
+    ranks: dict[str, int]
+    alphas: dict[str, float]
+
 
 DIFFUSERS_PREFIXES: dict[Part, str] = {"unet": "unet", "te": "text_encoder", "te2": "text_encoder_2"}
 
 _PLAIN = frozenset({"lora_down.weight", "lora_up.weight", "alpha"})
 _DORA = _PLAIN | {"dora_scale"}
-
-_FOREIGN_SUFFIXES = (
-    (re.compile(r"(.+)\.lora_A(?:\.default)?\.weight"), "lora_down.weight"),
-    (re.compile(r"(.+)\.lora_B(?:\.default)?\.weight"), "lora_up.weight"),
-    (re.compile(r"(.+)\.lora(?:_linear_layer)?\.down\.weight"), "lora_down.weight"),
-    (re.compile(r"(.+)\.lora(?:_linear_layer)?\.up\.weight"), "lora_up.weight"),
-    (re.compile(r"(.+)_lora\.down\.weight"), "lora_down.weight"),
-    (re.compile(r"(.+)_lora\.up\.weight"), "lora_up.weight"),
-    (re.compile(r"(.+)\.lora_magnitude_vector(?:\.default)?(?:\.weight)?"), "dora_scale"),
-    (re.compile(r"(.+)\.alpha"), "alpha"),
-)
 
 
 def group_layers(network: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
@@ -56,7 +59,7 @@ def group_layers(network: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
 
 def is_kohya(network: Mapping[str, Tensor]) -> bool:
     """Whether these keys are laid out as kohya's (and so as the web UI wants them)."""
-    return all("." not in key.partition(".")[0] and key.startswith("lora_") for key in network)
+    return all(place is not None and place.layout == "kohya" for place in map(place_of, network))
 
 
 def for_webui(network: Mapping[str, Tensor], shape: UnetShape) -> dict[str, Tensor]:
@@ -107,24 +110,23 @@ def with_whole_attention(network: Mapping[str, Tensor], family: str) -> dict[str
 def _webui_name(name: str, shape: UnetShape) -> str:
     if not name.startswith("lora_unet_"):
         return name
-    path = split_kohya_name(canonical_name(name, shape))[1]
     try:
-        return name_for_webui(path, shape)
+        return name_for_webui(split_kohya_name(canonical_name(name, shape))[1], shape)
     except NetworkError:  # a layer of no known place keeps its name
         return name
 
 
 def _renamed(network: Mapping[str, Tensor], names: Mapping[str, str]) -> dict[str, Tensor]:
-    renamed = {}
+    renamed: dict[str, Tensor] = {}
     for key, tensor in network.items():
         name, dot, suffix = key.partition(".")
-        renamed[names.get(name, name) + dot + suffix] = tensor
+        new = names.get(name, name) + dot + suffix
+        if new in renamed:
+            raise NetworkError(
+                f"layer {name!r}: the file has it twice, under this name and as {names.get(name, name)!r}"
+            )
+        renamed[new] = tensor
     return renamed
-
-
-def is_diffusers(network: Mapping[str, Tensor]) -> bool:
-    """Whether these keys are laid out as diffusers' or peft's."""
-    return any(key.startswith(("unet.", "text_encoder.", "text_encoder_2.", "base_model.")) for key in network)
 
 
 def lora_scale(layer: Mapping[str, Tensor]) -> float:
@@ -145,41 +147,64 @@ def to_diffusers(network: Mapping[str, Tensor], *, shape: UnetShape | None = Non
     NetworkError lists every layer that cannot be expressed there.
     """
     converted: dict[str, Tensor] = {}
-    refused: list[str] = []
     ranks = common_ranks(network)
-    for name, layer in group_layers(network).items():
-        try:
-            part, path = split_kohya_name(canonical_name(name, shape))
-            converted |= {
-                f"{DIFFUSERS_PREFIXES[part]}.{path}.{key}": value for key, value in _peft(layer, ranks[part]).items()
-            }
-        except NetworkError as error:
-            refused.append(f"{name}: {error}")
-    if refused:
-        lines = "\n".join(f"  - {reason}" for reason in refused)
-        raise NetworkError(f"{len(refused)} layer(s) cannot be written in diffusers' layout:\n{lines}")
+    for part, path, layer in _placed(network, shape):
+        up = layer["lora_up.weight"]
+        folded = {**layer, "lora_up.weight": exactly(up.double() * lora_scale(layer), up.dtype)}
+        for key, tensor in _peft(folded).items():
+            dim = {"lora_A.weight": 0, "lora_B.weight": 1}.get(key)
+            stored = tensor if dim is None else _padded(tensor, ranks[part], dim=dim)
+            converted[f"{DIFFUSERS_PREFIXES[part]}.{path}.{key}"] = stored
     return converted
 
 
-def to_kohya(network: Mapping[str, Tensor], *, part: Part = "unet") -> dict[str, Tensor]:
-    """A network in diffusers' or peft's layout as kohya's. `part` says what a peft file without prefixes belongs to."""
+def to_kohya(
+    network: Mapping[str, Tensor],
+    *,
+    configs: Mapping[str, AdapterConfig] | None = None,
+    text_part: Part = "te",
+    towers: int | None = None,
+) -> dict[str, Tensor]:
+    """A network in any layout that is recognised as kohya's; what is kohya's already keeps its keys and its bits.
+
+    `configs`: ranks and alphas that a file keeps beside its tensors, by model. `text_part` says which text encoder the
+    layers of a file belong to that names none, `towers` how many its model has (None: as many as the file shows).
+    NetworkError where a key is of no layout that is known.
+    """
+    seen = recognise(network)
+    if seen.refusal:
+        raise NetworkError(seen.refusal)
+    shown = parts_of(seen.places.values()) | ({text_part} if any(not p.sure for p in seen.places.values()) else set())
+    towers = towers or (2 if "te2" in shown else 1)
     layers: dict[str, dict[str, Tensor]] = {}
-    towers = 2 if any(part_of(key) == "te2" for key in network) else 1
-    refused = []
-    for key, tensor in network.items():
-        bare = key.removeprefix("base_model.model.")
-        own = part_of(bare) or part
-        bare = bare.removeprefix(f"{DIFFUSERS_PREFIXES[own]}.")
-        found = next(((m[1], kind) for rule, kind in _FOREIGN_SUFFIXES if (m := rule.fullmatch(bare))), None)
-        if found is None:
-            refused.append(key)
-            continue
-        path = re.sub(r"\.processor\.(to_[qkv])$", r".\1", found[0])
-        path = re.sub(r"(?:\.processor)?\.to_out$", ".to_out.0", path)
-        layers.setdefault(kohya_name(path, own, towers=towers), {})[found[1]] = tensor
-    if refused:
-        raise NetworkError(f"{len(refused)} key(s) are no LoRA in diffusers' layout: {', '.join(refused[:5])}")
-    return {f"{name}.{key}": value for name, layer in layers.items() for key, value in _kohya(layer).items()}
+    of: dict[str, Place] = {}
+    for key, place in seen.places.items():
+        part = place.part if place.sure else text_part
+        name = place.name or kohya_name(place.path, part, towers=towers)
+        layer = layers.setdefault(name, {})
+        if place.suffix in layer:
+            raise NetworkError(f"{key}: the file has {place.suffix} of layer {name!r} twice, in two layouts")
+        layer[place.suffix] = network[key]
+        if of.setdefault(name, place).layout == "kohya":
+            of[name] = place
+    converted: dict[str, Tensor] = {}
+    for name, layer in layers.items():
+        scale = None
+        if of[name].layout != "kohya":
+            config = _config_of(configs or {}, of[name].part if of[name].sure else text_part)
+            scale = None if config is None else config.scale(of[name].path, _rank(layer))
+            layer = _kohya(layer, scale)
+        converted |= {f"{name}.{suffix}": tensor for suffix, tensor in layer.items()}
+    return converted
+
+
+def _config_of(configs: Mapping[str, AdapterConfig], part: Part) -> AdapterConfig | None:
+    return configs.get(DIFFUSERS_PREFIXES[part]) or configs.get("")
+
+
+def _rank(layer: Mapping[str, Tensor]) -> int:
+    down = layer.get("lora_down.weight")
+    return down.shape[0] if down is not None and down.dim() else 1
 
 
 def common_ranks(network: Mapping[str, Tensor]) -> dict[Part, int]:
@@ -192,19 +217,46 @@ def common_ranks(network: Mapping[str, Tensor]) -> dict[Part, int]:
     return ranks
 
 
-def _peft(layer: Mapping[str, Tensor], rank: int) -> dict[str, Tensor]:
+def to_peft(network: Mapping[str, Tensor], *, shape: UnetShape | None = None) -> dict[Part, PeftModel]:
+    """A kohya network as peft's, a model each: the same tensors, bit for bit; alphas and ranks for the config."""
+    made: dict[Part, PeftModel] = {}
+    for part, path, layer in _placed(network, shape):
+        model = made.setdefault(part, PeftModel({}, {}, {}))
+        model.tensors.update({f"{path}.{key}": tensor for key, tensor in _peft(layer).items()})
+        model.ranks[path] = layer["lora_down.weight"].shape[0]
+        model.alphas[path] = lora_scale(layer) * model.ranks[path]
+    return made
+
+
+def _placed(network: Mapping[str, Tensor], shape: UnetShape | None) -> list[tuple[Part, str, Mapping[str, Tensor]]]:
+    """Part, diffusers path and tensors of each layer; NetworkError lists every one that has no counterpart there."""
+    placed: list[tuple[Part, str, Mapping[str, Tensor]]] = []
+    refused: list[str] = []
+    for name, layer in group_layers(network).items():
+        try:
+            part, path = split_kohya_name(canonical_name(name, shape))
+            _peft(layer)
+            placed.append((part, path, layer))
+        except NetworkError as error:
+            refused.append(f"{name}: {error}")
+    if refused:
+        lines = "\n".join(f"  - {reason}" for reason in refused)
+        raise NetworkError(f"{len(refused)} layer(s) cannot be written in diffusers' layout:\n{lines}")
+    return placed
+
+
+def _peft(layer: Mapping[str, Tensor]) -> dict[str, Tensor]:
     if not {"lora_down.weight", "lora_up.weight"} <= set(layer) <= _DORA:
         raise NetworkError(f"holds {', '.join(sorted(layer))}, only LoRA and DoRA have a counterpart")
     up, down = layer["lora_up.weight"], layer["lora_down.weight"]
-    tensors = {
-        "lora_A.weight": _padded(down, rank, dim=0),
-        "lora_B.weight": _padded(exactly(up.double() * lora_scale(layer), up.dtype), rank, dim=1),
-    }
+    tensors = {"lora_A.weight": down.contiguous(), "lora_B.weight": up.contiguous()}
     if "dora_scale" in layer:
         scale = layer["dora_scale"]
         if scale.shape[0] != up.shape[0] or scale.numel() != up.shape[0]:
             raise NetworkError(f"DoRA a column (dora_scale {list(scale.shape)}); peft knows only DoRA a row")
-        tensors["lora_magnitude_vector"] = scale.reshape(-1).contiguous()
+        # peft has a convolution's magnitudes as a picture's channels: tuners/lora/dora.py, DoraConv2dLayer
+        shape = (-1,) if down.dim() == 2 else (1, -1, *[1] * (down.dim() - 2))
+        tensors["lora_magnitude_vector"] = scale.reshape(shape).contiguous()
     return tensors
 
 
@@ -214,15 +266,20 @@ def _padded(tensor: Tensor, rank: int, *, dim: int) -> Tensor:
     if missing == 0:
         return tensor.contiguous()
     shape = [missing if at == dim else size for at, size in enumerate(tensor.shape)]
-    return torch.cat([tensor, tensor.new_zeros(shape)], dim=dim)
+    return side_by_side([tensor, torch.zeros(shape, dtype=tensor.dtype)], dim=dim)
 
 
-def _kohya(layer: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    down = layer.get("lora_down.weight")
-    if down is None or "lora_up.weight" not in layer:
-        return dict(layer)
-    alpha = layer.get("alpha", torch.tensor(float(down.shape[0]), dtype=down.dtype))
-    tensors = {"alpha": alpha, "lora_down.weight": down, "lora_up.weight": layer["lora_up.weight"]}
-    if "dora_scale" in layer:
-        tensors["dora_scale"] = layer["dora_scale"].reshape(-1, *[1] * (down.dim() - 1))
-    return tensors
+def _kohya(layer: Mapping[str, Tensor], scale: float | None) -> dict[str, Tensor]:
+    """One layer with kohya's endings. Without an alpha it has its rank for one, or what `scale` makes of it."""
+    tensors = dict(layer)
+    down = tensors.get("lora_down.weight")
+    if MAGNITUDE in tensors:
+        magnitude = tensors.pop(MAGNITUDE)
+        tensors["dora_scale"] = magnitude.reshape(-1, *[1] * (1 if down is None else down.dim() - 1))
+    if down is None or "lora_up.weight" not in tensors:
+        return tensors
+    if "alpha" not in tensors:
+        rank = float(_rank(tensors))
+        alpha = torch.tensor(rank if scale is None else scale * rank, dtype=torch.float64)
+        tensors["alpha"] = exactly(alpha, down.dtype)
+    return {"alpha": tensors.pop("alpha"), **tensors}

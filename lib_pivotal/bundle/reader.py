@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from lib_pivotal.bundle.file_kinds import kind_of
 from lib_pivotal.bundle.format import Problem, WordTensors, check_word_name, is_word_key, parse_word_key
 from lib_pivotal.bundle.pickles import load_tensors
 from lib_pivotal.bundle.safetensors_file import Header, read_header, read_tensors
@@ -45,7 +46,7 @@ def read_bundle(path: str | Path) -> Bundle:
     Tensors keep the dtype in which they are stored. A `.pt` file is read without executing its pickle.
     """
     path = Path(path)
-    if path.suffix.lower() in PICKLE_SUFFIXES:
+    if is_torch_file(path):
         tensors, metadata, problems = load_tensors(path), dict[str, str](), list[Problem]()
     else:
         header = read_header(path)
@@ -59,6 +60,15 @@ def read_bundle(path: str | Path) -> Bundle:
         if not is_finite(tensor)
     ]
     return Bundle(network, words, metadata, tuple(problems), path)
+
+
+def is_torch_file(path: Path) -> bool:
+    """Whether a file is read as torch's: by its first bytes, and by its name where they tell nothing."""
+    try:
+        kind = kind_of(path)
+    except OSError as error:
+        raise BundleError(f"{path}: cannot be opened: {error.strerror or error}") from error
+    return kind == "torch" or (kind == "other" and path.suffix.lower() in PICKLE_SUFFIXES)
 
 
 def take_words(
@@ -83,7 +93,7 @@ def take_words(
 def read_words(path: str | Path) -> tuple[dict[str, WordTensors], tuple[Problem, ...]]:
     """Only the words of a file: of a safetensors file, nothing but their tensors is read. Raises as `read_bundle`."""
     path = Path(path)
-    if path.suffix.lower() in PICKLE_SUFFIXES:
+    if is_torch_file(path):
         bundle = read_bundle(path)
         return bundle.words, tuple(problem for problem in bundle.problems if not problem.key or problem.word)
     header = read_header(path)

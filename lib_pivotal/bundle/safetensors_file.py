@@ -18,6 +18,7 @@ from typing import Any, BinaryIO, TypeGuard
 import torch
 from torch import Tensor
 
+from lib_pivotal.bundle.file_kinds import alien, kind_of
 from lib_pivotal.errors import BundleError
 
 MAX_HEADER_BYTES = 100_000_000
@@ -93,7 +94,17 @@ def read_header(path: str | Path) -> Header:
     except OSError as error:
         raise BundleError(f"{path}: cannot be opened: {error.strerror or error}") from error
     except _MalformedError as error:
-        raise BundleError(f"{path}: not a usable safetensors file: {error}. Download or save it again.") from None
+        raise unusable(path, str(error)) from None
+
+
+def unusable(path: Path, reason: str) -> BundleError:
+    """The error for a file that is no safetensors file: what it is instead, if its first bytes tell, else `reason`."""
+    instead = alien(path)
+    if instead is not None:
+        return BundleError(f"{path}: {instead}.")
+    if kind_of(path) == "torch":
+        return BundleError(f"{path}: is a torch file (a pickle) under another name. Name it .pt, or save it again.")
+    return BundleError(f"{path}: not a usable safetensors file: {reason}. Download or save it again.")
 
 
 def read_tensors(path: str | Path, header: Header) -> Iterator[tuple[str, Tensor | None]]:

@@ -27,6 +27,8 @@ from lib_pivotal.bundle.safetensors_file import dtype_name
 _FOREIGN_TOWERS = frozenset({"t5", "t5xxl", "llama", "gemma", "gemma2", "qwen", "clip_h"})
 _PAIRS = (("clip_l", "clip_g"), ("text_encoders_0", "text_encoders_1"))
 _SINGLES = ("emb_params", "emp_params")
+_NARROWEST = 16
+"""Width below which a lone tensor without a known name is not taken for an embedding."""
 _CONCATENATED = {2048: (768, 1280)}
 
 
@@ -86,6 +88,19 @@ def plan_word(name: str, tensors: Mapping[str, Seen]) -> tuple[WordPlan | None, 
     except _UnusableError as reason:
         problems.append(Problem("error", f"skipped: {reason}", word=name))
         return None, problems
+
+
+def is_single_embedding(tensors: Mapping[str, Seen]) -> bool:
+    """Whether a file's tensors are those of one embedding, by their names (or one small tensor under a bare name)."""
+    known = {key for pair in _PAIRS for key in pair} | set(_SINGLES)
+    bases = {key.removesuffix("_out") for key in tensors}
+    if bases and all(base in known or base.split(".")[0] == "string_to_param" for base in bases):
+        return True
+    if len(tensors) != 1:
+        return False
+    ((key, seen),) = tensors.items()
+    bare = "." not in key and ":" not in key
+    return bare and seen.is_floating and len(seen.shape) in (1, 2) and seen.shape[-1] >= _NARROWEST
 
 
 def carry_out(plan: WordPlan, fetch: Callable[[str], Tensor]) -> WordTensors:

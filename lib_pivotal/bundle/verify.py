@@ -19,9 +19,9 @@ from lib_pivotal.bundle.format import (
     warn_word_name,
 )
 from lib_pivotal.bundle.hashes import data_hash, kohya_hashes
-from lib_pivotal.bundle.layer_names import part_of
 from lib_pivotal.bundle.metadata import word_facts
-from lib_pivotal.bundle.network_layouts import group_layers, is_kohya
+from lib_pivotal.bundle.network_layouts import group_layers
+from lib_pivotal.bundle.network_places import Recognition, place_of, recognise
 from lib_pivotal.bundle.reader import Bundle, read_bundle
 from lib_pivotal.bundle.safetensors_file import read_header, read_tensors
 from lib_pivotal.errors import BundleError
@@ -59,14 +59,31 @@ def _check_words(bundle: Bundle) -> list[Problem]:
 
 
 def _check_network(network: Mapping[str, Tensor]) -> list[Problem]:
-    if not network or not is_kohya(network):
-        what = "the network is not in kohya's layout; the web UI finds layers by kohya's names"
-        return [Problem("warning", what, "Convert it.")] if network else []
+    seen = recognise(network)
+    what = "belongs to no known part of the model, or is no tensor of a LoRA"
+    unknown = [] if seen.instead else [Problem("warning", what, key=key) for key in seen.unknown]
+    return [*_check_layout(seen), *_check_layers(network), *unknown]
+
+
+def _check_layout(seen: Recognition) -> list[Problem]:
+    """Whether the web UI finds the layers by their names, and if not, whether `convert` can help."""
+    if seen.instead:
+        return [Problem("error", f"no LoRA that the web UI can use: {seen.refusal}")]
+    if seen.unknown and not seen.places:
+        return [Problem("error", f"no layer of the network can be found: {seen.refusal}")]
+    if all(layout == "kohya" for layout in seen.layouts):
+        return []
+    what = f"the network is not in kohya's layout but in {seen.title}; the web UI finds layers by kohya's names"
+    if seen.unknown:
+        return [Problem("warning", what, "It cannot be converted while it has keys of no known layout.")]
+    return [Problem("warning", what, "Convert it to kohya's.")]
+
+
+def _check_layers(network: Mapping[str, Tensor]) -> list[Problem]:
     problems = []
-    for name, layer in group_layers(network).items():
+    known = {key: tensor for key, tensor in network.items() if (place := place_of(key)) and place.layout == "kohya"}
+    for name, layer in group_layers(known).items():
         up, down, alpha = (layer.get(suffix) for suffix in ("lora_up.weight", "lora_down.weight", "alpha"))
-        if part_of(name) is None:
-            problems.append(Problem("warning", "belongs to no known part of the model", key=name))
         if (up is None) != (down is None):
             missing = "lora_up.weight" if up is None else "lora_down.weight"
             problems.append(Problem("error", f"has no {missing}", key=name))
@@ -86,7 +103,14 @@ def _check_hashes(path: Path, bundle: Bundle) -> list[Problem]:
     remedy = "Write the file again (rename, strip or convert do) to correct it."
     stated, legacy = bundle.metadata.get(META_MODEL_HASH), bundle.metadata.get(META_LEGACY_HASH)
     actual = data_hash(path)
-    if stated is not None and stated != actual:
+    if stated is not None and stated.startswith("0x") and stated != f"0x{actual}":
+        # LyCORIS hashes one tensor after the other in the order of its modules, which no file keeps:
+        # KohakuBlueleaf/LyCORIS f49d30d, lycoris/utils/__init__.py:33-41
+        what = (
+            f"{META_MODEL_HASH} says {stated[:14]}…, as LyCORIS counts it: whether the file was changed since is open"
+        )
+        return [Problem("warning", what)]
+    if stated is not None and stated.removeprefix("0x") != actual:
         what = f"{META_MODEL_HASH} says {stated[:12]}…, the data gives {actual[:12]}…: changed after saving, or damaged"
         return [Problem("error", what, remedy)]
     tensors = dict(read_tensors(path, read_header(path)))

@@ -15,25 +15,23 @@ from typing import Any, Literal
 
 from torch import Tensor
 
+from lib_pivotal.bundle.adapter_config import without_parts
+from lib_pivotal.bundle.dtypes import same_values
 from lib_pivotal.bundle.embedding_files import SUFFIXES, EmbeddingFormat, file_name, write_embedding
+from lib_pivotal.bundle.foreign import for_kohya, kohya_network, parts_by_key, standard_shape
 from lib_pivotal.bundle.format import META_WORDS, WordTensors
 from lib_pivotal.bundle.joining import join_conflicts, join_networks, weighted
-from lib_pivotal.bundle.layer_names import SDXL_SHAPE, UnetShape, canonical_name, part_of
+from lib_pivotal.bundle.layer_names import UnetShape
 from lib_pivotal.bundle.listing import list_bundle, network_rank
 from lib_pivotal.bundle.metadata import read_json, with_word_facts, word_facts
-from lib_pivotal.bundle.network_layouts import (
-    DIFFUSERS_PREFIXES,
-    common_ranks,
-    for_webui,
-    group_layers,
-    is_diffusers,
-    to_diffusers,
-    to_kohya,
-)
+from lib_pivotal.bundle.network_layouts import DIFFUSERS_PREFIXES, for_webui, is_kohya, to_diffusers
+from lib_pivotal.bundle.network_places import recognise
+from lib_pivotal.bundle.peft_folder import write_peft
 from lib_pivotal.bundle.reader import Bundle, read_bundle, require
 from lib_pivotal.bundle.writer import write_bundle
 from lib_pivotal.errors import BundleError
 from lib_pivotal.file_names import refuse_taken
+from lib_pivotal.ports import PARTS
 
 Strippable = Literal["unet", "te", "te2", "words", "metadata"]
 STRIPPABLE: tuple[Strippable, ...] = ("unet", "te", "te2", "words", "metadata")
@@ -117,9 +115,13 @@ def strip(
     if unknown := sorted(gone - set(STRIPPABLE)):
         raise BundleError(f"cannot strip {', '.join(unknown)}; choose from {', '.join(STRIPPABLE)}")
     bundle = _read(path, drop_broken=drop_broken)
-    network = {key: tensor for key, tensor in bundle.network.items() if part_of(key) not in gone}
+    of = parts_by_key(bundle)
+    if bundle.network and gone & set(PARTS) and not any(of.values()):
+        raise BundleError(f"{path}: nothing can be stripped: {recognise(bundle.network).refusal}")
+    network = {key: tensor for key, tensor in bundle.network.items() if of[key] not in gone}
     words = {} if "words" in gone else bundle.words
-    metadata = _facts_of(bundle.metadata, words)
+    models = frozenset(DIFFUSERS_PREFIXES[part] for part in PARTS if part in gone)
+    metadata = without_parts(_facts_of(bundle.metadata, words), models)
     if "metadata" in gone:
         metadata = {key: value for key, value in metadata.items() if key in _MINIMUM}
     return _write(target, bundle, network=network, words=words, metadata=metadata)
@@ -171,12 +173,13 @@ def join(
     if len(strengths) != len(paths):
         raise BundleError(f"{len(paths)} files but {len(strengths)} weights; give one weight a file")
     bundles = [_read(path, drop_broken=drop_broken) for path in paths]
+    networks = [kohya_network(bundle, list_bundle(bundle.path or "").family) for bundle in bundles]
     conflicts: list[str] = []
-    network, stuck = weighted(bundles[0].network, strengths[0])
+    network, stuck = weighted(networks[0], strengths[0])
     conflicts += stuck
     words = dict(bundles[0].words)
-    for bundle, strength in zip(bundles[1:], strengths[1:], strict=True):
-        other, stuck = weighted(bundle.network, strength)
+    for bundle, own, strength in zip(bundles[1:], networks[1:], strengths[1:], strict=True):
+        other, stuck = weighted(own, strength)
         found = [*stuck, *_word_conflicts(words, bundle.words), *join_conflicts(network, other)]
         conflicts += [f"{bundle.path}: {conflict}" for conflict in found]
         if not conflicts:
@@ -209,22 +212,19 @@ def convert(
     files = [Path(out)] if layout != "peft" else _peft_files(Path(out))
     refuse_taken(files, overwrite=overwrite)
     bundle = _read(path, drop_broken=drop_broken)
-    network = to_kohya(bundle.network) if is_diffusers(bundle.network) else bundle.network
-    metadata = _facts_of(bundle.metadata, {})
-    if shape is None and layout != "kohya" and list_bundle(path).family == "sdxl":
-        shape = SDXL_SHAPE
+    family = list_bundle(path).family
+    was_kohya = is_kohya(bundle.network)
+    network = kohya_network(bundle, family, shape=shape)
+    metadata = for_kohya(_facts_of(bundle.metadata, {}))
     if layout == "kohya":
-        if shape is not None:
-            named = {
-                f"{canonical_name(name, shape)}.{suffix}": tensor
-                for name, layer in group_layers(network).items()
-                for suffix, tensor in layer.items()
-            }
-            network = for_webui(named, shape)
+        named = shape or (standard_shape(network, family) if family == "sdxl" else None)
+        if was_kohya and named is not None:
+            network = for_webui(network, named)
         return _write(out, bundle, network=network, words={}, metadata=metadata)
+    shape = shape or standard_shape(network, family)
     if layout == "diffusers":
         return _write(out, bundle, network=to_diffusers(network, shape=shape), words={}, metadata=metadata)
-    return _write_peft(Path(out), bundle, network, shape=shape, metadata=metadata)
+    return write_peft(Path(out), network, shape=shape, metadata=metadata)
 
 
 def _target(path: str | Path, out: str | Path | None, *, overwrite: bool) -> Path:
@@ -283,7 +283,7 @@ def _word_conflicts(words: Mapping[str, WordTensors], others: Mapping[str, WordT
         if twin is None:
             continue
         same = len(vectors) == len(words[twin]) and all(
-            a.shape == b.shape and bool((a == b).all()) for a, b in zip(vectors, words[twin], strict=True)
+            same_values(a, b) for a, b in zip(vectors, words[twin], strict=True)
         )
         if twin != name or not same:
             conflicts.append(f"word {name!r} is there already with other vectors; rename one of them")
@@ -292,7 +292,7 @@ def _word_conflicts(words: Mapping[str, WordTensors], others: Mapping[str, WordT
 
 def _joined_metadata(bundles: Sequence[Bundle], network: Mapping[str, Tensor], *, name: str) -> dict[str, str]:
     """The first file's metadata; tables of all files merged; rank and name as they are now."""
-    metadata = dict(bundles[0].metadata)
+    metadata = for_kohya(bundles[0].metadata)
     for key in ("ss_tag_frequency", "ss_dataset_dirs", META_WORDS):
         merged = {inner: value for bundle in bundles for inner, value in read_json(bundle.metadata, key).items()}
         if merged:
@@ -305,33 +305,3 @@ def _joined_metadata(bundles: Sequence[Bundle], network: Mapping[str, Tensor], *
         metadata["ss_network_dim"] = str(rank)
         metadata["ss_network_alpha"] = str(max(set(alphas), key=alphas.count) if alphas else rank)
     return with_word_facts(metadata, word_facts(metadata))
-
-
-def _write_peft(
-    folder: Path, bundle: Bundle, network: Mapping[str, Tensor], *, shape: UnetShape | None, metadata: Mapping[str, str]
-) -> Path:
-    """One folder a model: adapter_model.safetensors and adapter_config.json."""
-    flat = to_diffusers(network, shape=shape)
-    if not flat:
-        raise BundleError(f"{bundle.path}: holds no network, so there is nothing to convert")
-    ranks = common_ranks(network)
-    for part, prefix in DIFFUSERS_PREFIXES.items():
-        own = {key.removeprefix(f"{prefix}."): value for key, value in flat.items() if key.startswith(f"{prefix}.")}
-        if not own:
-            continue
-        target = folder / prefix
-        target.mkdir(parents=True, exist_ok=True)
-        tensors = {f"base_model.model.{key}": tensor for key, tensor in own.items()}
-        _write(target / "adapter_model.safetensors", bundle, network=tensors, words={}, metadata=metadata)
-        modules = sorted({key.rpartition(".lora_")[0] for key in own})
-        config = {
-            "peft_type": "LORA",
-            "r": ranks[part],
-            "lora_alpha": ranks[part],
-            "target_modules": modules,
-            "use_dora": any(key.endswith("lora_magnitude_vector") for key in own),
-            "bias": "none",
-            "inference_mode": True,
-        }
-        (target / "adapter_config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-    return folder

@@ -16,6 +16,7 @@ from torch import Tensor
 from lib_pivotal.bundle.format import (
     META_LEGACY_HASH,
     META_MODEL_HASH,
+    META_SPEC_HASH,
     WordTensors,
     check_vectors,
     check_widths,
@@ -144,7 +145,10 @@ def _replace(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]
     """Write beside the target, read back, compare; only then does it take the target's place."""
     metadata = {key: value for key, value in metadata.items() if key not in (META_MODEL_HASH, META_LEGACY_HASH)}
     blob = memoryview(serialize_for_hash(tensors, metadata))
-    metadata |= hashes_of_blob(blob).as_metadata()
+    hashes = hashes_of_blob(blob)
+    metadata |= hashes.as_metadata()
+    if META_SPEC_HASH in metadata:  # it was true of the tensors that the file had before
+        metadata[META_SPEC_HASH] = f"0x{hashes.model}"
     data_start = 8 + int.from_bytes(blob[:8], "little")
     header = _header(json.loads(bytes(blob[8:data_start])), metadata)
     try:

@@ -115,6 +115,15 @@ def _beside(name: str, ids: list[int], other: str, source: str, token_ids: Token
                 "Choose a name that has no other in it.",
             )
         ]
+    if name.lower() in other.lower() or other.lower() in name.lower():  # SD.Next replaces letters, not tokens
+        short, long = sorted((name, other), key=len)
+        return [
+            NameIssue(
+                "info",
+                f"the letters of {short!r} are inside {long!r}: SD.Next garbles a prompt that has both",
+                "Choose names of which none is inside another.",
+            )
+        ]
     return []
 
 

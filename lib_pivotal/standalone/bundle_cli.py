@@ -42,7 +42,7 @@ def add_bundle_commands(commands: Any) -> None:
     split = writing("split", "a LoRA without words and one embedding file a word", run_split)
     split.add_argument("file", type=Path)
     split.add_argument("--out", type=Path, required=True, metavar="FOLDER")
-    split.add_argument("--format", default="a1111", help="a1111, a1111_pt, diffusers, kohya or hcp")
+    split.add_argument("--format", default="a1111", help="a1111, a1111_pt, diffusers, kohya, hcp or onetrainer")
     strip = writing("strip", "take parts away", run_strip)
     strip.add_argument("file", type=Path)
     strip.add_argument("parts", nargs="+", help="unet, te, te2 (SDXL's second text encoder), words, metadata")
@@ -51,6 +51,12 @@ def add_bundle_commands(commands: Any) -> None:
     convert.add_argument("file", type=Path)
     convert.add_argument("--layout", required=True, help="kohya, diffusers or peft")
     convert.add_argument("--out", type=Path, required=True)
+    convert.add_argument(
+        "--checkpoint",
+        type=Path,
+        help="a checkpoint that the bundle is for (.safetensors, or a folder of diffusers): tells the blocks of its "
+        "U-Net, where they are other than those of SD1, SD2 and SDXL",
+    )
 
 
 def run_list(parsed: argparse.Namespace) -> int:
@@ -137,9 +143,12 @@ def run_strip(parsed: argparse.Namespace) -> int:
 
 def run_convert(parsed: argparse.Namespace) -> int:
     """Another layout."""
+    from lib_pivotal.bundle.checkpoint_shape import checkpoint_shape
     from lib_pivotal.bundle.workshop import convert
 
-    return _done(parsed, [convert(parsed.file, parsed.out, layout=parsed.layout, overwrite=parsed.overwrite)])
+    shape = None if parsed.checkpoint is None else checkpoint_shape(parsed.checkpoint)
+    done = convert(parsed.file, parsed.out, layout=parsed.layout, shape=shape, overwrite=parsed.overwrite)
+    return _done(parsed, [done])
 
 
 def _pair(text: str) -> tuple[str, str]:

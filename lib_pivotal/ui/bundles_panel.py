@@ -28,6 +28,7 @@ WORDS_AS: dict[str, EmbeddingFormat] = {
     "diffusers and InvokeAI": "diffusers",
     "kohya's scripts": "kohya",
     "HCP-Diffusion": "hcp",
+    "OneTrainer": "onetrainer",
 }
 NETWORK_AS: dict[str, Layout] = {
     "diffusers and InvokeAI (.safetensors)": "diffusers",

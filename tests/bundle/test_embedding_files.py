@@ -143,3 +143,12 @@ def test_a_pt_holds_nothing_that_the_web_ui_refuses(tmp_path, layout, towers):
     with zipfile.ZipFile(path) as archive:
         assert all(allowed.match(name) for name in archive.namelist())
     assert torch.equal(read_embedding(path).vectors[0], L)
+
+
+def test_onetrainer_reads_its_own_name_alone(tmp_path: Path) -> None:
+    """OneTrainer 23df383, modelSaver/stableDiffusion/StableDiffusionEmbeddingSaver.py:29 (`emp_params`, sic)."""
+    one = write_embedding(tmp_path / "one.safetensors", (L,), name="x", layout="onetrainer")
+    two = write_embedding(tmp_path / "two.safetensors", (L, G), name="x", layout="onetrainer")
+    assert set(safetensors.torch.load_file(one)) == {"emp_params"}
+    assert set(safetensors.torch.load_file(two)) == {"clip_l", "clip_g"}
+    assert torch.equal(read_embedding(one).vectors[0], L)

@@ -44,6 +44,27 @@ def test_it_sees_what_the_listing_sees(tmp_path):
     assert set(map(str, seen.problems)) == set(map(str, listed.problems))
 
 
+@pytest.mark.parametrize(
+    "keys",
+    [
+        ["diffusion_model.middle_block.1.proj_in.lora_up.weight"],
+        ["text_encoders.clip_l.transformer.text_model.x.lora_up.weight", "diffusion_model.out.2.lora_up.weight"],
+        ["text_encoders.clip_g.transformer.text_model.x.lora_up.weight"],
+        ["base_model.model.mid_block.attentions.0.proj_in.lora_A.weight"],
+        ["base_model.model.text_model.encoder.layers.0.mlp.fc1.lora_A.weight"],
+        ["down_blocks.1.attentions.0.transformer_blocks.0.attn1.processor.to_q_lora.down.weight"],
+        ["unet:0:up", "text_encoder:0:up"],
+        ["oft_unet_mid_block_attentions_0_proj_in.oft_blocks"],
+        ["0.attn1.to_q.lora_down.weight"],
+    ],
+)
+def test_parts_of_other_layouts_are_those_of_the_listing(keys, tmp_path):
+    path = tmp_path / "x.safetensors"
+    save_file({key: torch.ones(2, 2) for key in keys}, str(path), {"note": '{"out.": 1, "unet.": 2, "text_model.": 3}'})
+    assert glance(path).parts == list_bundle(path).parts
+    assert glance(path).parts or keys[0].startswith("0.")
+
+
 @pytest.mark.parametrize("content", [b"", b"12", b"\xff" * 20, struct.pack("<Q", 5) + b"hello", b"\0" * 100])
 def test_what_is_no_file_of_the_kind(tmp_path, content):
     path = tmp_path / "x.safetensors"

@@ -106,3 +106,36 @@ def test_equal_layers_of_other_kinds_are_no_conflict() -> None:
     assert join_conflicts(same, dict(same)) == []
     assert set(join_networks(same, dict(same))) == set(same)
     assert join_conflicts(same, {"lora_unet_x.hada_w1_a": torch.zeros(1)})
+
+
+def test_a_network_joined_with_itself_has_twice_the_effect_whatever_its_kind() -> None:
+    """A LoRA's ranks are put side by side; of other kinds one factor is doubled, exactly."""
+    g = torch.Generator().manual_seed(0)
+    loha = {f"lora_unet_x.hada_w{i}_{x}": torch.randn(4, 4, generator=g).half() for i in (1, 2) for x in "ab"}
+    lokr = {f"lora_unet_x.lokr_{w}": torch.randn(3, 3, generator=g) for w in ("w1", "w2")}
+    full = {"lora_unet_x.diff": torch.randn(5, 6, generator=g), "lora_unet_x.diff_b": torch.randn(5, generator=g)}
+
+    def loha_effect(n: Layer) -> Tensor:
+        one, two = (n[f"lora_unet_x.hada_w{i}_a"].double() @ n[f"lora_unet_x.hada_w{i}_b"].double() for i in (1, 2))
+        return one * two
+
+    effects = (
+        (layer(2, 1.0), delta),
+        (loha, loha_effect),
+        (lokr, lambda n: torch.kron(n["lora_unet_x.lokr_w1"], n["lora_unet_x.lokr_w2"])),
+        (full, lambda n: torch.cat([n["lora_unet_x.diff"].flatten(), n["lora_unet_x.diff_b"]])),
+    )
+    for network, effect in effects:
+        assert join_conflicts(network, dict(network)) == []
+        joined = join_networks(network, dict(network))
+        assert torch.allclose(effect(joined), 2 * effect(network), rtol=1e-6)
+        assert {key: tensor.dtype for key, tensor in joined.items()} == {k: t.dtype for k, t in network.items()}
+
+
+@pytest.mark.parametrize("suffix", ["oft_blocks", "oft_R.weight", "a1.weight", "weight"])
+def test_what_has_no_sum_is_refused_also_with_itself(suffix: str) -> None:
+    network = {f"lora_unet_x.{suffix}": torch.ones(2, 2)}
+    (conflict,) = join_conflicts(network, dict(network))
+    assert "lora_unet_x" in conflict and suffix in conflict
+    other = {f"lora_unet_y.{suffix}": torch.ones(2, 2)}
+    assert set(join_networks(network, other)) == {*network, *other}

@@ -211,15 +211,20 @@ def test_all_layers_that_have_no_counterpart_are_named() -> None:
     assert all(name in str(caught.value) for name in ("lora_unet_a", "lora_unet_b", "strange", "DoRA a column"))
 
 
-def test_dora_a_row_has_a_counterpart() -> None:
+@pytest.mark.parametrize("kernel", [(), (1, 1), (3, 3)])
+def test_dora_a_row_has_a_counterpart(kernel: tuple[int, ...]) -> None:
+    """peft has a convolution's magnitudes as [1, out, 1, 1], a linear layer's as [out] (tuners/lora/dora.py)."""
+    ones = [1] * len(kernel)
     network = {
-        "lora_unet_conv_in.lora_down.weight": torch.ones(1, 2),
-        "lora_unet_conv_in.lora_up.weight": torch.ones(3, 1),
-        "lora_unet_conv_in.dora_scale": torch.arange(3.0).reshape(3, 1),
+        "lora_unet_conv_in.lora_down.weight": torch.ones(1, 2, *kernel),
+        "lora_unet_conv_in.lora_up.weight": torch.ones(3, 1, *ones),
+        "lora_unet_conv_in.dora_scale": torch.arange(3.0).reshape(3, 1, *ones),
     }
     found = to_diffusers(network)
-    assert torch.equal(found["unet.conv_in.lora_magnitude_vector"], torch.arange(3.0))
-    assert torch.equal(to_kohya(found)["lora_unet_conv_in.dora_scale"], network["lora_unet_conv_in.dora_scale"])
+    expected = torch.arange(3.0).reshape((1, 3, *ones) if kernel else (3,))
+    assert torch.equal(found["unet.conv_in.lora_magnitude_vector"], expected)
+    back = to_kohya(found)["lora_unet_conv_in.dora_scale"]
+    assert torch.equal(back, network["lora_unet_conv_in.dora_scale"])
 
 
 @pytest.mark.parametrize(

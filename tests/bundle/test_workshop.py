@@ -217,14 +217,16 @@ def test_convert_to_a_plain_kohya_lora(bundle: Path, tmp_path: Path) -> None:
 
 
 def test_keys_that_nobody_knows_are_carried_through(save: Callable[..., Path], tmp_path: Path) -> None:
+    """Where the network stays as it is; another layout for them would be a guess."""
     strange = {"oft_unet_x.oft_blocks": torch.ones(2, 2), "some.thing": torch.arange(3), "lone": torch.ones(1)}
     path = save({**strange, "bundle_emb.dog.clip_l": torch.ones(1, 768)})
     for out in (
         rename_words(path, {"dog": "fox"}, out=tmp_path / "r.safetensors"),
-        convert(path, tmp_path / "k.safetensors", layout="kohya"),
         strip(path, ["te"], out=tmp_path / "s.safetensors"),
     ):
         assert same(read_bundle(out).network, strange)
+    with pytest.raises(BundleError, match=r"2 key\(s\) .*some\.thing, lone"):
+        convert(path, tmp_path / "k.safetensors", layout="kohya")
 
 
 def test_another_file_is_only_replaced_when_told(bundle: Path, tmp_path: Path) -> None:

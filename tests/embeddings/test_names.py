@@ -53,3 +53,11 @@ def test_sizes():
     assert any(issue.level == "error" for issue in check("zqaoi", vectors=76))
     assert any("never share a chunk" in issue.reason for issue in check("zqaoi", vectors=40))
     assert any("tokens long" in issue.reason for issue in check("zq-xv-qj-wz-kx-vb", vectors=4))
+
+
+def test_letters_inside_another_name():
+    """No token of one is one of the other's, but SD.Next compares letters."""
+    for name, other in (("kirazq", "bakirazqo"), ("bakirazqo", "kirazq")):
+        issues = check(name, {other: "this run"})
+        assert [issue.level for issue in issues if "SD.Next" in issue.reason] == ["info"]
+    assert not [issue for issue in check("kirazq", {"aoizq": "this run"}) if "SD.Next" in issue.reason]

@@ -36,7 +36,7 @@ def bundle_of(run: Run, path: Path) -> Path:
 
 def test_an_empty_or_absent_folder_is_free(run: Run, tmp_path: Path) -> None:
     refuse_taken_results(run, tmp_path)
-    refuse_taken_results(run, tmp_path / "absent", state_folder=tmp_path / "two.state")
+    refuse_taken_results(run, tmp_path / "absent")
 
 
 @pytest.mark.parametrize("taken", ["two.safetensors", "two-000500.safetensors", "two-10000000.safetensors"])
