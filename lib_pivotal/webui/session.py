@@ -23,7 +23,15 @@ from modules import devices, lowvram, sd_hijack, sd_hijack_optimizations, sd_mod
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from lib_pivotal.borrowing import Parking, flags_restored, frozen, types_restored, widened
+from lib_pivotal.borrowing import (
+    Parking,
+    flags_restored,
+    frozen,
+    gradient_flags,
+    types_restored,
+    widened,
+    with_gradient_flags,
+)
 from lib_pivotal.errors import HostError
 from lib_pivotal.ports import ModelInfo, SessionRequest
 from lib_pivotal.webui import compat, families
@@ -78,6 +86,7 @@ class Borrowing:
         self._request: SessionRequest | None = None
         self._stack: ExitStack | None = None
         self._bytes_before = 0
+        self._gradients_before: list[tuple[nn.Parameter, bool]] = []
         self._split: dict[nn.Module, SplitAttention] = {}
         self.parking = Parking()
         """Of the autoencoder."""
@@ -134,13 +143,15 @@ class Borrowing:
 
     @contextmanager
     def generating(self) -> Iterator[None]:
-        """Inside the session, for pictures: attention as the user has it, and the checkpoint stays the one it is."""
+        """Inside the session, for pictures: attention and gradient flags as the web UI has them, so that its products
+        have the same shapes; and the checkpoint stays the one it is."""
         if self._stack is None:
             raise HostError("pictures of a run need its model, which is not lent now")
         with ExitStack() as stack:
             stack.enter_context(self.parking.here())
             stack.enter_context(_option("sd_model_checkpoint", self._checkpoint.title))
             stack.enter_context(_attention(self._attention_before))
+            stack.enter_context(with_gradient_flags(self._gradients_before))
             for name in ("skipped", "interrupted", "stopping_generation"):
                 if hasattr(shared.state, name):  # the last one came with 1.9
                     stack.enter_context(attribute(shared.state, name, False))
@@ -171,6 +182,7 @@ class Borrowing:
         model = self.model
         unet, text = model.model.diffusion_model, model.cond_stage_model
         self._attention_before = [cls.forward for cls in _ATTENTIONS]
+        self._gradients_before = gradient_flags(model)
         # scaled dot product attention has a gradient and is as quick as any; the autoencoder keeps its own
         differentiable = sd_hijack_optimizations.scaled_dot_product_attention_forward
         with ExitStack() as stack:
@@ -205,6 +217,7 @@ class Borrowing:
         if self._stack is not None:
             stack, self._stack = self._stack, None
             stack.close()
+        self._gradients_before = []  # they would keep the model
         gc.collect()
         devices.torch_gc()
 
