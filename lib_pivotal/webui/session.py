@@ -8,10 +8,9 @@ by `text.registered` only.
 
 from __future__ import annotations
 
-import functools
 import gc
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -21,7 +20,6 @@ import sgm.modules.attention
 import torch
 from modules import devices, lowvram, sd_hijack, sd_hijack_optimizations, sd_models, sd_unet, shared
 from torch import nn
-from torch.utils.checkpoint import checkpoint
 
 from lib_pivotal.borrowing import (
     Parking,
@@ -35,12 +33,12 @@ from lib_pivotal.borrowing import (
 from lib_pivotal.errors import HostError
 from lib_pivotal.ports import ModelInfo, SessionRequest
 from lib_pivotal.webui import compat, families
+from lib_pivotal.webui.checkpointing import checkpointed, without_own_checkpointing
 from lib_pivotal.webui.split_attention import SplitAttention, split
 
 logger = logging.getLogger(__name__)
 
 MIB = 1024 * 1024
-_CHECKPOINTED = ("BasicTransformerBlock", "ResBlock", "CLIPEncoderLayer", "ResidualAttentionBlock")
 _ATTENTIONS = (ldm.modules.attention.CrossAttention, sgm.modules.attention.CrossAttention)
 
 
@@ -193,7 +191,7 @@ class Borrowing:
             stack.enter_context(_without_tiling())
             stack.enter_context(_without_token_merging(model))
             stack.enter_context(_attention([differentiable] * len(_ATTENTIONS)))
-            stack.enter_context(_without_own_checkpointing(unet))
+            stack.enter_context(without_own_checkpointing(unet))
             stack.enter_context(flags_restored(model))
             stack.enter_context(frozen(model))
             # --upcast-sampling widens modules of the U-Net as they are used (sd_hijack_unet.py:131-132)
@@ -210,7 +208,7 @@ class Borrowing:
                 stack.enter_context(attribute(devices, "dtype_vae", torch.float32))
             stack.enter_context(split(map(self.split_attention, _fused_attentions(text))))
             if request.gradient_checkpointing:
-                stack.enter_context(_checkpointed([unet, text]))
+                stack.enter_context(checkpointed([unet, text]))
             self._stack = stack.pop_all()
 
     def _leave(self) -> None:
@@ -360,43 +358,6 @@ def _attention(forwards: Sequence[Any]) -> Iterator[None]:
         for cls, forward in zip(_ATTENTIONS, forwards, strict=True):
             stack.enter_context(attribute(cls, "forward", forward))
         yield
-
-
-@contextmanager
-def _without_own_checkpointing(unet: nn.Module) -> Iterator[None]:
-    """ldm's checkpointing takes gradients of frozen weights and knows nothing of hooks: it must be off."""
-    changed = []
-    try:
-        for module in unet.modules():
-            for name in ("checkpoint", "use_checkpoint"):
-                if module.__dict__.get(name) is True:
-                    changed.append((module, name))
-                    setattr(module, name, False)
-        yield
-    finally:
-        for module, name in changed:
-            setattr(module, name, True)
-
-
-@contextmanager
-def _checkpointed(models: Sequence[nn.Module]) -> Iterator[None]:
-    """Blocks keep only their input and compute again in the backward pass (torch's non-reentrant kind)."""
-    blocks = [m for model in models for m in model.modules() if type(m).__name__ in _CHECKPOINTED]
-    try:
-        for block in blocks:
-            block.forward = _again(block.forward)
-        yield
-    finally:
-        for block in blocks:
-            block.__dict__.pop("forward", None)
-
-
-def _again(forward: Callable[..., Any]) -> Callable[..., Any]:
-    @functools.wraps(forward)
-    def run(*args: Any, **kwargs: Any) -> Any:
-        return checkpoint(forward, *args, use_reentrant=False, **kwargs)
-
-    return run
 
 
 @contextmanager
