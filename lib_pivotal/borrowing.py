@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -40,6 +40,30 @@ def frozen(model: nn.Module) -> Iterator[None]:
         for parameter, wanted, grad in before:
             parameter.requires_grad_(wanted)
             parameter.grad = grad
+
+
+def gradient_flags(model: nn.Module) -> list[tuple[nn.Parameter, bool]]:
+    """Each parameter of the model, and whether it asks for a gradient now."""
+    return [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+
+
+@contextlib.contextmanager
+def with_gradient_flags(flags: Iterable[tuple[nn.Parameter, bool]]) -> Iterator[None]:
+    """Inside, parameters ask for a gradient as `flags` say; after it, as before.
+
+    It matters to pictures, too: with a weight that asks, `torch.matmul` folds a batch of strided inputs into one
+    product, and without it makes a product each (`should_fold` in ATen's LinearAlgebra.cpp), which rounds otherwise on
+    some processors, also under `no_grad`.
+    """
+    flags = list(flags)
+    before = [(parameter, parameter.requires_grad) for parameter, _ in flags]
+    try:
+        for parameter, wanted in flags:
+            parameter.requires_grad_(wanted)
+        yield
+    finally:
+        for parameter, wanted in before:
+            parameter.requires_grad_(wanted)
 
 
 @contextlib.contextmanager

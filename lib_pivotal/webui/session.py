@@ -8,10 +8,9 @@ by `text.registered` only.
 
 from __future__ import annotations
 
-import functools
 import gc
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -21,18 +20,25 @@ import sgm.modules.attention
 import torch
 from modules import devices, lowvram, sd_hijack, sd_hijack_optimizations, sd_models, sd_unet, shared
 from torch import nn
-from torch.utils.checkpoint import checkpoint
 
-from lib_pivotal.borrowing import Parking, flags_restored, frozen, types_restored, widened
+from lib_pivotal.borrowing import (
+    Parking,
+    flags_restored,
+    frozen,
+    gradient_flags,
+    types_restored,
+    widened,
+    with_gradient_flags,
+)
 from lib_pivotal.errors import HostError
 from lib_pivotal.ports import ModelInfo, SessionRequest
 from lib_pivotal.webui import compat, families
+from lib_pivotal.webui.checkpointing import checkpointed, without_own_checkpointing
 from lib_pivotal.webui.split_attention import SplitAttention, split
 
 logger = logging.getLogger(__name__)
 
 MIB = 1024 * 1024
-_CHECKPOINTED = ("BasicTransformerBlock", "ResBlock", "CLIPEncoderLayer", "ResidualAttentionBlock")
 _ATTENTIONS = (ldm.modules.attention.CrossAttention, sgm.modules.attention.CrossAttention)
 
 
@@ -78,6 +84,7 @@ class Borrowing:
         self._request: SessionRequest | None = None
         self._stack: ExitStack | None = None
         self._bytes_before = 0
+        self._gradients_before: list[tuple[nn.Parameter, bool]] = []
         self._split: dict[nn.Module, SplitAttention] = {}
         self.parking = Parking()
         """Of the autoencoder."""
@@ -134,13 +141,15 @@ class Borrowing:
 
     @contextmanager
     def generating(self) -> Iterator[None]:
-        """Inside the session, for pictures: attention as the user has it, and the checkpoint stays the one it is."""
+        """Inside the session, for pictures: attention and gradient flags as the web UI has them, so that its products
+        have the same shapes; and the checkpoint stays the one it is."""
         if self._stack is None:
             raise HostError("pictures of a run need its model, which is not lent now")
         with ExitStack() as stack:
             stack.enter_context(self.parking.here())
             stack.enter_context(_option("sd_model_checkpoint", self._checkpoint.title))
             stack.enter_context(_attention(self._attention_before))
+            stack.enter_context(with_gradient_flags(self._gradients_before))
             for name in ("skipped", "interrupted", "stopping_generation"):
                 if hasattr(shared.state, name):  # the last one came with 1.9
                     stack.enter_context(attribute(shared.state, name, False))
@@ -171,6 +180,7 @@ class Borrowing:
         model = self.model
         unet, text = model.model.diffusion_model, model.cond_stage_model
         self._attention_before = [cls.forward for cls in _ATTENTIONS]
+        self._gradients_before = gradient_flags(model)
         # scaled dot product attention has a gradient and is as quick as any; the autoencoder keeps its own
         differentiable = sd_hijack_optimizations.scaled_dot_product_attention_forward
         with ExitStack() as stack:
@@ -181,7 +191,7 @@ class Borrowing:
             stack.enter_context(_without_tiling())
             stack.enter_context(_without_token_merging(model))
             stack.enter_context(_attention([differentiable] * len(_ATTENTIONS)))
-            stack.enter_context(_without_own_checkpointing(unet))
+            stack.enter_context(without_own_checkpointing(unet))
             stack.enter_context(flags_restored(model))
             stack.enter_context(frozen(model))
             # --upcast-sampling widens modules of the U-Net as they are used (sd_hijack_unet.py:131-132)
@@ -198,13 +208,14 @@ class Borrowing:
                 stack.enter_context(attribute(devices, "dtype_vae", torch.float32))
             stack.enter_context(split(map(self.split_attention, _fused_attentions(text))))
             if request.gradient_checkpointing:
-                stack.enter_context(_checkpointed([unet, text]))
+                stack.enter_context(checkpointed([unet, text]))
             self._stack = stack.pop_all()
 
     def _leave(self) -> None:
         if self._stack is not None:
             stack, self._stack = self._stack, None
             stack.close()
+        self._gradients_before = []  # they would keep the model
         gc.collect()
         devices.torch_gc()
 
@@ -347,43 +358,6 @@ def _attention(forwards: Sequence[Any]) -> Iterator[None]:
         for cls, forward in zip(_ATTENTIONS, forwards, strict=True):
             stack.enter_context(attribute(cls, "forward", forward))
         yield
-
-
-@contextmanager
-def _without_own_checkpointing(unet: nn.Module) -> Iterator[None]:
-    """ldm's checkpointing takes gradients of frozen weights and knows nothing of hooks: it must be off."""
-    changed = []
-    try:
-        for module in unet.modules():
-            for name in ("checkpoint", "use_checkpoint"):
-                if module.__dict__.get(name) is True:
-                    changed.append((module, name))
-                    setattr(module, name, False)
-        yield
-    finally:
-        for module, name in changed:
-            setattr(module, name, True)
-
-
-@contextmanager
-def _checkpointed(models: Sequence[nn.Module]) -> Iterator[None]:
-    """Blocks keep only their input and compute again in the backward pass (torch's non-reentrant kind)."""
-    blocks = [m for model in models for m in model.modules() if type(m).__name__ in _CHECKPOINTED]
-    try:
-        for block in blocks:
-            block.forward = _again(block.forward)
-        yield
-    finally:
-        for block in blocks:
-            block.__dict__.pop("forward", None)
-
-
-def _again(forward: Callable[..., Any]) -> Callable[..., Any]:
-    @functools.wraps(forward)
-    def run(*args: Any, **kwargs: Any) -> Any:
-        return checkpoint(forward, *args, use_reentrant=False, **kwargs)
-
-    return run
 
 
 @contextmanager

@@ -3,8 +3,10 @@
 Prompts go through each encoder's `tokenize_line`, and token vectors through its `EmbeddingsWithFixes` splice
 (modules/sd_hijack_clip.py, sd_hijack_open_clip.py and sd_hijack.py of v1.10.1), exactly as in txt2img. Words are
 `Embedding` objects whose `vec` is the leaf tensor, or for SDXL both of them by the web UI's names. txt2img encodes each
-prompt by itself; here the chunks of a batch run through the transformer together, and emphasis, which looks at a whole
-batch's mean, is applied to each prompt's chunk alone: the same numbers.
+prompt by itself, one chunk at a time; here the first chunks of a batch's prompts run through the transformer together,
+then their second ones. So a batch of one prompt takes the shapes that txt2img takes, and gives the same bits; larger
+batches give the same numbers to rounding. Emphasis, which looks at a whole batch's mean, is applied to each prompt's
+chunk alone.
 
 Not as in txt2img: SDXL's negative prompt, where empty, is all zeros there (sd_models_xl.py:32). A caption is no
 negative prompt.
@@ -31,7 +33,7 @@ TOWER_KEYS = ("clip_l", "clip_g")
 """How the web UI calls the two tensors of an SDXL word (`EmbeddingsWithFixes.textual_inversion_key`)."""
 
 _Encoded = tuple[Tensor, Tensor | None]
-"""`(chunks, 77, width)`, and of encoders that have one the pooled output `(chunks, width)`."""
+"""`(prompts, 77·chunks, width)`, and of encoders that have one the pooled output `(prompts, width)`."""
 
 
 class WebUITextEncoder:
@@ -84,14 +86,9 @@ class WebUITextEncoder:
         unique = list(dict.fromkeys(prompts))
         lines = [self._tokenised(tower, unique, words) for tower in self._towers]
         chunks = max(len(line) for tower_lines in lines for line in tower_lines)
-        encoded = [
-            _encode(tower, [line[i] if i < len(line) else tower.empty_chunk() for line in mine for i in range(chunks)])
-            for tower, mine in zip(self._towers, lines, strict=True)
-        ]
+        encoded = [_encode(tower, mine, chunks) for tower, mine in zip(self._towers, lines, strict=True)]
         context = torch.cat([hidden for hidden, _ in encoded], dim=-1) if len(encoded) > 1 else encoded[0][0]
-        context = context.reshape(len(unique), chunks * context.shape[1], -1)
-        # the web UI takes the first chunk's (sd_hijack_clip.py:254)
-        pooled = next((pooled[::chunks] for _, pooled in encoded if pooled is not None), None)
+        pooled = next((pooled for _, pooled in encoded if pooled is not None), None)
         if len(unique) < len(prompts):
             order = {prompt: index for index, prompt in enumerate(unique)}
             places = torch.tensor([order[prompt] for prompt in prompts], device=context.device)
@@ -138,8 +135,19 @@ def transformer_blocks(tower: Any) -> Any:
     return wrapped.model.transformer.resblocks
 
 
-def _encode(tower: Any, rows: Sequence[Any]) -> _Encoded:
-    """`PromptChunk`s through one tower: what its `process_tokens` gives for each of them alone."""
+def _encode(tower: Any, lines: Sequence[Sequence[Any]], count: int) -> _Encoded:
+    """The first `PromptChunk` of every prompt through one tower, then the second of every prompt, and so on to `count`.
+
+    That is the web UI's own order (sd_hijack_clip.py:216-228), which makes a prompt's chunks rows of their own: a
+    product of three rows can round otherwise than one of a single row. The pooled output is the first chunk's, too.
+    """
+    columns = ([line[i] if i < len(line) else tower.empty_chunk() for line in lines] for i in range(count))
+    encoded = [_encode_chunks(tower, rows) for rows in columns]
+    return torch.hstack([hidden for hidden, _ in encoded]), encoded[0][1]
+
+
+def _encode_chunks(tower: Any, rows: Sequence[Any]) -> _Encoded:
+    """`PromptChunk`s, one a prompt, through one tower: what its `process_tokens` gives for each of them alone."""
     plain = [row for row in rows if all(multiplier == 1.0 for multiplier in row.multipliers)]
     together = _plain(tower, plain) if plain else ()
     by_row = {id(row): each for row, each in zip(plain, together, strict=True)}

@@ -3,13 +3,18 @@
 `tests/live/conftest.py` puts this file into the scripts folder of an extension; it is not imported by tests.
 """
 
+import collections
+import gc
+import itertools
 import sys
 import time
 
-from modules import extra_networks, script_callbacks, scripts, sd_hijack, shared
+from modules import extra_networks, processing, script_callbacks, scripts, sd_hijack, shared
 from modules.textual_inversion import textual_inversion
 
 TRICKS = {"te": None, "block_weight": False}
+NUMBERS = itertools.count(1000)
+"""Of pictures: four digits, so that each prompt has as many tokens."""
 
 
 class Probe(scripts.Script):
@@ -61,6 +66,62 @@ def median_ms(function, times=100):
     return sorted(took)[len(took) // 2] * 1000
 
 
+def picture(number):
+    """One without any LoRA; each number's prompt is new: a cached conditioning would favour one side."""
+    p = processing.StableDiffusionProcessingTxt2Img(
+        sd_model=shared.sd_model, prompt=f"a face {number}", width=64, height=64, steps=12, cfg_scale=4, seed=1
+    )
+    p.sampler_name, p.do_not_save_samples, p.do_not_save_grid = "Euler", True, True
+    processing.process_images(p)
+
+
+def seconds(function):
+    """What this thread computes for it: requests that come meanwhile, and a busy machine's other work, do not count."""
+    start = time.thread_time()
+    function()
+    return time.thread_time() - start
+
+
+def calls_of(function):
+    """How many functions are called, all the way down, in this thread."""
+    counted = collections.Counter()
+
+    def count(frame, event, argument):
+        counted[event] += 1
+
+    gc.disable()  # finalizers would be counted where they happen to run
+    sys.setprofile(count)
+    try:
+        function()
+    finally:
+        sys.setprofile(None)
+        gc.enable()
+    return counted["call"] + counted["c_call"]
+
+
+def measured(pairs, measure):
+    """`measure(number)` in turns with our patches and without, after one turn that counts for nothing."""
+    from modules import call_queue
+
+    from lib_pivotal.webui import bundles, conditionings
+
+    found = {True: [], False: []}
+    with call_queue.queue_lock:
+        try:
+            for pair in range(pairs + 1):
+                # now the one first, now the other: what drifts favours neither
+                for patched in (True, False) if pair % 2 else (False, True):
+                    for part in (bundles, conditionings):
+                        (part.register if patched else part.unregister)()
+                    value = measure(next(NUMBERS))
+                    if pair:
+                        found[patched].append(value)
+        finally:
+            for part in (bundles, conditionings):
+                part.register()
+    return found
+
+
 def add_routes(_, app):
     @app.get("/probe/trick/{name}/{value}")
     def trick(name: str, value: str):
@@ -87,32 +148,16 @@ def add_routes(_, app):
 
     @app.get("/probe/overhead")
     def overhead(pairs: int):
-        """Computing time of pictures without any LoRA, in turns with our patches and without, in seconds."""
-        from modules import call_queue, processing
+        """Pictures without any LoRA in turns: `[with our patches, without]`, this thread's seconds."""
+        found = measured(pairs, lambda number: seconds(lambda: picture(number)))
+        return [[found[True][number], found[False][number]] for number in range(pairs)]
 
-        from lib_pivotal.webui import bundles, conditionings
-
-        def picture(number):
-            p = processing.StableDiffusionProcessingTxt2Img(
-                sd_model=shared.sd_model, prompt=f"a face {number}", width=64, height=64, steps=12, cfg_scale=4, seed=1
-            )
-            p.sampler_name, p.do_not_save_samples, p.do_not_save_grid = "Euler", True, True
-            start = time.process_time()
-            processing.process_images(p)
-            return time.process_time() - start
-
-        took = {True: [], False: []}
-        with call_queue.queue_lock:
-            for number in range(2 * pairs + 2):
-                patched = number % 2 == 0
-                for part in (bundles, conditionings):
-                    (part.register if patched else part.unregister)()
-                seconds = picture(number)  # each prompt is new: a cached conditioning would favour one side
-                if number > 1:
-                    took[patched].append(seconds)
-            for part in (bundles, conditionings):
-                part.register()
-        return {"with": sorted(took[True]), "without": sorted(took[False])}
+    @app.get("/probe/calls")
+    def calls():
+        """Calls of Python's and C's functions for a picture without any LoRA: the least of three, and their spread."""
+        found = measured(3, lambda number: calls_of(lambda: picture(number)))
+        named = {"with": found[True], "without": found[False]}
+        return {key: {"least": min(counts), "spread": max(counts) - min(counts)} for key, counts in named.items()}
 
     @app.get("/probe/patched")
     def patched():

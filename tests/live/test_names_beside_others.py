@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import urllib.parse
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ from tests.live.situations import Situation
 
 pytestmark = [pytest.mark.webui, pytest.mark.slow]
 WORDS = 16
+PAIRS, MOST_PAIRS = 15, 60
 
 
 @pytest.fixture(scope="module", params=[True, False], ids=["with", "stock"])
@@ -93,15 +95,42 @@ def test_resolving_takes_under_two_milliseconds(probed: Situation) -> None:
     assert found["first_ms"] + max(0.0, spotted) < 2
 
 
+def test_pictures_without_a_bundle_make_no_more_calls(probed: Situation) -> None:
+    """Within 1 %, of Python's and C's functions: the same on every machine, however busy."""
+    if not probed.ours:
+        pytest.skip("there is nothing to count")
+    found = probed.webui.call("/probe/calls")
+    more = found["with"]["least"] / found["without"]["least"] - 1
+    print(f"{found}: {more:+.2%}")
+    assert found["without"]["least"] > 10_000, "a whole picture was counted"
+    assert more < 0.01
+
+
 def test_pictures_without_a_bundle_take_no_longer(probed: Situation) -> None:
-    """Within 1 %, by the computing time of the middle picture of many, made in turns."""
+    """Within 1 %, by the computing time of pairs of pictures: as many as the 99.9 % interval of the middle ratio needs.
+
+    A call that is long (a file that is read, say) is not seen in the number of calls. Where the machine is too busy to
+    tell 1 % in `MOST_PAIRS`, the test asks for what can be told: that it is not proven to be more.
+    """
     if not probed.ours:
         pytest.skip("there is nothing to measure")
-    took = probed.webui.call("/probe/overhead?pairs=25")
-    middle = {key: times[len(times) // 2] for key, times in took.items()}
-    least = {key: times[0] for key, times in took.items()}
-    print(f"middle {middle['with'] / middle['without'] - 1:+.2%}, least {least['with'] / least['without'] - 1:+.2%}")
-    assert min(middle["with"] / middle["without"], least["with"] / least["without"]) < 1.01
+    ratios: list[float] = []
+    while len(ratios) < MOST_PAIRS:
+        ratios += [ours / theirs for ours, theirs in probed.webui.call(f"/probe/overhead?pairs={PAIRS}")]
+        low, high = interval_of_median(ratios)
+        if high < 1.01 or low > 1.01:
+            break
+    print(f"{len(ratios)} pairs: between {low - 1:+.2%} and {high - 1:+.2%}")
+    assert low < 1.01
+    assert high < 1.1, "too noisy to see even a long call"
+
+
+def interval_of_median(values: list[float], normal: float = 3.29) -> tuple[float, float]:
+    """Where the median lies, with the certainty of so many standard deviations: order statistics, no distribution."""
+    ordered = sorted(values)
+    reach = normal * len(ordered) ** 0.5 / 2
+    first = max(0, math.floor(len(ordered) / 2 - reach))
+    return ordered[first], ordered[-1 - first]
 
 
 def test_everything_is_taken_back(probed: Situation) -> None:

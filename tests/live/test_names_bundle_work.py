@@ -93,11 +93,10 @@ def test_converted_there_and_back_makes_the_same_picture(s: Situation) -> None:
     """diffusers' layout and kohya's again; words stay behind, as those loaders know none."""
     word = s.fresh()
     file = s.bundle({word: s.vectors(9)}, parts=("unet", "te"))
-    back = s.fresh("back")
+    named, back = s.fresh("diffusers"), s.fresh("back")
     there = Path(work(s, "convert", name=file, layout="diffusers")["written"][0])
-    (s.webui.lora_folder / f"{s.fresh('diffusers')}.safetensors").write_bytes(there.read_bytes())
+    (s.webui.lora_folder / f"{named}.safetensors").write_bytes(there.read_bytes())
     s.webui.call("/sdapi/v1/refresh-loras", {})
-    named = next(path.stem for path in s.webui.lora_folder.glob("diffusers*.safetensors"))
     again = Path(work(s, "convert", name=named, layout="kohya")["written"][0])
     (s.webui.lora_folder / f"{back}.safetensors").write_bytes(again.read_bytes())
     s.webui.call("/sdapi/v1/refresh-loras", {})

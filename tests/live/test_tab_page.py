@@ -1,6 +1,6 @@
 """The user's way through the page, in a browser on a real web UI: scan, train, watch, and make a picture with it.
 
-Needs `pip install playwright` in this environment and a chromium (`$PIVOTAL_CHROMIUM`, else /usr/bin/chromium).
+Needs a Chromium (`$PIVOTAL_CHROMIUM`, else /usr/bin/chromium).
 Screenshots go to out/live/.
 """
 
@@ -166,7 +166,8 @@ def _compare(visitor: Visitor, webui: WebUI) -> None:
     page.wait_for_selector("#pivotal_compare_sheet img", timeout=120_000)
     page.wait_for_timeout(1500)
     visitor.shot("6_compare")
-    sheet = Image.open(next(webui.data.glob("pivotal_runs/compare/browsed-*.png")))
+    [path] = webui.data.glob("pivotal_runs/compare/browsed-*.png")
+    sheet = Image.open(path)
     assert "Seed: 0" in sheet.info["parameters"]
     assert sheet.height > 5 * 128, "the four rows, and one at half the weight"
     assert webui.call("/probe/model") == before

@@ -2,10 +2,12 @@
 
 import base64
 import io
+from contextlib import contextmanager
 
 import torch
 from fastapi import Body
-from modules import call_queue, devices, prompt_parser, script_callbacks, sd_models, shared
+from modules import call_queue, devices, processing, prompt_parser, script_callbacks, sd_models, shared
+from torch.utils._python_dispatch import TorchDispatchMode
 
 
 def tolerance(ours, theirs):
@@ -33,6 +35,27 @@ def web_ui_conditioning(prompt, words, width, height):
     return (found["crossattn"], found["vector"]) if isinstance(found, dict) else (found, None)
 
 
+@contextmanager
+def recorded_rows():
+    """Inside, a list that fills: of each call of a text encoder's transformer the encoder's number and the rows."""
+    from lib_pivotal.webui.families import text_towers
+
+    found = []
+    towers = text_towers(shared.sd_model)
+    for number, tower in enumerate(towers):
+
+        def counted(tokens, *, number=number, original=tower.encode_with_transformers):
+            found.append([number, len(tokens)])
+            return original(tokens)
+
+        tower.encode_with_transformers = counted
+    try:
+        yield found
+    finally:
+        for tower in towers:
+            del tower.encode_with_transformers
+
+
 def conditioning(prompts: list = Body(...), names: list = Body(...)):  # noqa: B008
     """By prompt: ours against the web UI's, alone and in a batch; and which words got a gradient, and by which way."""
     from dataclasses import replace
@@ -46,17 +69,22 @@ def conditioning(prompts: list = Body(...), names: list = Body(...)):  # noqa: B
     sizes = torch.tensor([[height, width, shared.opts.sdxl_crop_top, shared.opts.sdxl_crop_left, height, width]])
     answer = {"prompts": {}, "widths": host.text.widths}
     with call_queue.queue_lock:
-        theirs = {prompt: web_ui_conditioning(prompt, words, width, height) for prompt in prompts}
+        theirs = {}
+        for prompt in prompts:
+            with recorded_rows() as rows:
+                theirs[prompt] = (*web_ui_conditioning(prompt, words, width, height), rows)
         with host.session(SessionRequest()):
             batch = host.text.encode(prompts, words)
             for number, prompt in enumerate(prompts):
-                ours = replace(host.text.encode([prompt], words), sizes=sizes.float())
-                context, vector = theirs[prompt]
+                with recorded_rows() as rows:
+                    ours = replace(host.text.encode([prompt], words), sizes=sizes.float())
+                context, vector, their_rows = theirs[prompt]
                 length = context.shape[1]
                 found = {
                     "alone": tolerance(ours.context, context),
                     "batch": tolerance(batch.context[number : number + 1, :length], context),
                     "gradients": gradients(ours.context, words),
+                    "rows": {"ours": rows, "theirs": their_rows},
                 }
                 if vector is not None:
                     found["vector"] = tolerance(_vector(shared.sd_model, ours), vector)
@@ -97,6 +125,53 @@ def pictures(path: str = Body(...), prompt: str = Body(...)):
             "layers": len(network.layer_names),
             "unmatched": list(network.unmatched),
         }
+
+
+class Products(TorchDispatchMode):
+    """Inside, every product and convolution, in order: the operation and the shapes of what it is given."""
+
+    KINDS = ("mm", "addmm", "bmm", "baddbmm", "mv", "addmv", "convolution", "_scaled_dot_product")
+
+    def __init__(self):
+        super().__init__()
+        self.found = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = func.__name__.split(".")[0]
+        if name.startswith(self.KINDS):
+            self.found.append(f"{name} {[tuple(arg.shape) for arg in args if isinstance(arg, torch.Tensor)]}")
+        return func(*args, **(kwargs or {}))
+
+
+def products(path: str = Body(...), name: str = Body(...), prompt: str = Body(...)):
+    """What a picture with a bundle is computed by, by the host of a run and by txt2img: see `Products`."""
+    from pathlib import Path
+
+    from lib_pivotal.bundle.reader import read_bundle, require
+    from lib_pivotal.evaluation.loading import load_on_host
+    from lib_pivotal.ports import SampleRequest, SessionRequest
+    from lib_pivotal.webui.model import WebUIHost
+
+    def txt2img():
+        text, size = f"<lora:{name}:1>{prompt}", {"width": 64, "height": 64}
+        p = processing.StableDiffusionProcessingTxt2Img(
+            sd_model=shared.sd_model, prompt=text, steps=2, cfg_scale=4, seed=0, **size
+        )
+        p.sampler_name, p.do_not_save_samples, p.do_not_save_grid = "Euler", True, True
+        p.cached_c, p.cached_uc = [None, None], [None, None]
+        processing.process_images(p)
+
+    host = WebUIHost()
+    request = SampleRequest(prompt, width_px=64, height_px=64, steps=2, cfg_scale=4.0, seed=0)
+    with call_queue.queue_lock:
+        with host.session(SessionRequest()):
+            words, network = load_on_host(host, require(read_bundle(Path(path))))
+            with network.merged(), Products() as ours:
+                host.sample([request], words)
+        txt2img()  # now the network is merged into the weights
+        with Products() as theirs:
+            txt2img()
+    return {"ours": ours.found, "theirs": theirs.found}
 
 
 def encoded(picture):
@@ -177,8 +252,8 @@ def overflow(power: int):
 
 
 def add_routes(demo, app):
-    for name, function in (("conditioning", conditioning), ("pictures", pictures), ("denoised", denoised)):
-        app.add_api_route(f"/probe/{name}", function, methods=["POST"])
+    for function in (conditioning, pictures, products, denoised):
+        app.add_api_route(f"/probe/{function.__name__}", function, methods=["POST"])
     app.add_api_route("/probe/overflow/{power}", overflow, methods=["GET"])
     app.add_api_route("/probe/codec", codec, methods=["GET"])
     app.add_api_route("/probe/facts", facts, methods=["GET"])
