@@ -13,9 +13,11 @@ the file that it came from; `drop_stale` compares it before each activation, and
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 import threading
+from collections import OrderedDict
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -34,26 +36,40 @@ STAMP = "pivotal_stamp"
 """Attribute of a loaded network: the stamp of its file when it was read."""
 
 LAYERS = "pivotal_layers"
-"""Attribute of a loaded network: which checkpoint's layers its modules belong to."""
+"""Attribute of a loaded network: which checkpoint's layers its modules belong to; of a checkpoint: what stands for
+its layers there."""
+
+FORGOTTEN_KEPT = 4096
 
 
-class _Forgotten:
-    """Files that were declared changed, whatever their stamp says; a number for each that only grows."""
+class Forgotten:
+    """Files that were declared changed, whatever their stamp says: a number for each that only grows.
 
-    def __init__(self) -> None:
+    Of the `most` that were declared last each has its own; all others count as declared with the newest of the rest.
+    """
+
+    def __init__(self, most: int = FORGOTTEN_KEPT) -> None:
         self._lock = threading.Lock()
-        self._times: dict[str, int] = {}
+        self._most = most
+        self._count = itertools.count(1)
+        self._last: OrderedDict[str, int] = OrderedDict()
+        self._rest = 0
 
     def add(self, path: str) -> None:
+        """This file is another from now on."""
         with self._lock:
-            self._times[path] = self._times.get(path, 0) + 1
+            self._last[path] = next(self._count)
+            self._last.move_to_end(path)
+            while len(self._last) > self._most:
+                self._rest = self._last.popitem(last=False)[1]
 
-    def times(self, path: str) -> int:
+    def number(self, path: str) -> int:
+        """Another one after each `add` of this path, and never one that it had before."""
         with self._lock:
-            return self._times.get(path, 0)
+            return self._last.get(path, self._rest)
 
 
-_forgotten = _Forgotten()
+_forgotten = Forgotten()
 
 
 def stamp_of(path: str | Path) -> Stamp | None:
@@ -66,8 +82,8 @@ def stamp_of(path: str | Path) -> Stamp | None:
 
 
 def full_stamp(path: str | Path) -> tuple[Stamp | None, int]:
-    """The stamp, and how often the file was declared changed by `forget_lora_file`."""
-    return stamp_of(path), _forgotten.times(_key(path))
+    """The stamp, and a number that is another one after each `forget_lora_file`."""
+    return stamp_of(path), _forgotten.number(_key(path))
 
 
 def forget_lora_file(path: str | Path) -> None:
@@ -133,7 +149,8 @@ def drop_stale() -> list[str]:
 
 def is_stale(net: Any) -> bool:
     """Whether a loaded network no longer stands for its file, or not for this checkpoint."""
-    return _file_changed(net) or getattr(net, LAYERS, None) not in (None, _layers())
+    layers = getattr(net, LAYERS, None)
+    return _file_changed(net) or (layers is not None and layers is not _layers())
 
 
 def unmerge(names: Iterable[str]) -> int:
@@ -169,9 +186,21 @@ def _file_changed(net: Any) -> bool:
     return stamp is not None and stamp != full_stamp(net.network_on_disk.filename)
 
 
-def _layers() -> int | None:
-    mapping = getattr(compat.loaded_model(), "network_layer_mapping", None)
-    return None if mapping is None else id(mapping)
+def _layers() -> object | None:
+    """An object that stands for the loaded checkpoint's mapping of layers, and is another one for another mapping.
+
+    It lies on the checkpoint beside the mapping: an id would come again once the mapping is gone, and the mapping
+    itself, kept by a network, would keep all layers of a checkpoint in memory.
+    """
+    model = compat.loaded_model()
+    mapping = getattr(model, "network_layer_mapping", None)
+    if mapping is None:
+        return None
+    known = getattr(model, LAYERS, None)
+    if known is None or known[0] is not mapping:
+        known = (mapping, object())
+        setattr(model, LAYERS, known)
+    return known[1]
 
 
 def _key(path: str | Path) -> str:

@@ -12,7 +12,7 @@ negative prompt.
 
 from __future__ import annotations
 
-from collections import OrderedDict
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -22,10 +22,15 @@ from modules import devices, sd_hijack, shared
 from modules.textual_inversion.textual_inversion import Embedding
 from torch import Tensor
 
+from lib_pivotal.byte_cache import ByteCache
 from lib_pivotal.ports import Conditioning, VocabularyStats, WordVectors
 from lib_pivotal.webui.families import text_towers
+from lib_pivotal.webui.state import resolver
 
-REMEMBERED_PROMPTS = 10_000
+LINES_BYTES = 64 * 2**20
+"""So much is kept of captions taken apart: about 16,000 of one chunk."""
+CHUNK_BYTES = 4_000
+"""A chunk takes about so much: 77 token ids and multipliers in lists."""
 
 TOWER_KEYS = ("clip_l", "clip_g")
 """How the web UI calls the two tensors of an SDXL word (`EmbeddingsWithFixes.textual_inversion_key`)."""
@@ -40,7 +45,7 @@ class WebUITextEncoder:
     def __init__(self, model: Callable[[], Any]) -> None:
         self._model = model
         self._embeddings: dict[str, Any] = {}
-        self._lines: OrderedDict[tuple[Any, ...], list[Any]] = OrderedDict()
+        self._lines: ByteCache[tuple[Any, ...], list[Any]] = ByteCache(LINES_BYTES)
         self._stats: tuple[VocabularyStats, ...] | None = None
 
     @property
@@ -104,14 +109,18 @@ class WebUITextEncoder:
         sizes = tuple((name, towers[0].shape[0]) for name, towers in words.items())
         options = (getattr(shared.opts, "emphasis", "Original"), shared.opts.comma_padding_backtrack)
         keys = [(type(tower), prompt, sizes, options) for prompt in prompts]
-        if missing := [key for key in keys if key not in self._lines]:
-            with registered(self._model(), {name: self._embeddings[name] for name in words}):
+        found: dict[tuple[Any, ...], list[Any]] = {}
+        for key in keys:
+            line = self._lines.get(key)
+            if line is not None:
+                found[key] = line
+        if missing := [key for key in dict.fromkeys(keys) if key not in found]:
+            # nothing of the embeddings folder: what a run learns must not hang on what else lies on this machine
+            with registered(self._model(), {name: self._embeddings[name] for name in words}, alone=True):
                 for key in missing:
-                    self._lines[key] = tower.tokenize_line(key[1])[0]
-        found = [self._lines[key] for key in keys]
-        while len(self._lines) > REMEMBERED_PROMPTS:
-            self._lines.popitem(last=False)
-        return found
+                    found[key] = tower.tokenize_line(key[1])[0]
+                    self._lines.put(key, found[key], size_bytes=len(key[1]) + CHUNK_BYTES * len(found[key]))
+        return [found[key] for key in keys]
 
     def _take(self, words: WordVectors) -> None:
         for name, towers in words.items():
@@ -190,21 +199,62 @@ def make_embedding(name: str, towers: Sequence[Tensor]) -> Any:
     return embedding
 
 
+class OwnNames:
+    """Finds a run's own embeddings by the ids of their names, before any other embedding that stands there.
+
+    The web UI's rule among them: the longest name. `others` finds the rest, and only where none of ours begins before
+    it would end; without it nothing else is found.
+    """
+
+    def __init__(self, ids: Mapping[str, Sequence[int]], embeddings: Mapping[str, Any], others: Any = None) -> None:
+        self._by_first: dict[int, list[tuple[list[int], Any]]] = {}
+        self._others = others
+        for name in sorted(embeddings, key=lambda name: -len(ids[name])):
+            if len(ids[name]):
+                self._by_first.setdefault(ids[name][0], []).append((list(ids[name]), embeddings[name]))
+
+    def find(self, tokens: Sequence[int], offset: int) -> tuple[Any, int | None]:
+        """As `find_embedding_at_position`: the embedding that begins here and how many ids it takes, or None twice."""
+        own = self._own(tokens, offset)
+        if own is not None or self._others is None:
+            return own or (None, None)
+        embedding, length = self._others(tokens, offset)
+        if embedding is None or any(self._own(tokens, place) for place in range(offset + 1, offset + length)):
+            return None, None
+        return embedding, length
+
+    def _own(self, tokens: Sequence[int], offset: int) -> tuple[Any, int] | None:
+        for ids, embedding in self._by_first.get(tokens[offset], ()):
+            if list(tokens[offset : offset + len(ids)]) == ids:
+                return embedding, len(ids)
+        return None
+
+
 @contextmanager
-def registered(model: Any, embeddings: Mapping[str, Any]) -> Iterator[None]:
-    """Inside, names stand for `embeddings` in prompts, before any other of that name; the registry comes back after."""
+def registered(model: Any, embeddings: Mapping[str, Any], *, alone: bool = False) -> Iterator[None]:
+    """Inside, in this thread, names stand for `embeddings` in prompts, before all others.
+
+    `alone`: no other name stands for anything. No bundle's name holds inside, whatever a prompt activated before. The
+    registry is not touched: the page may read the embeddings folder anew at any time. The place where the web UI asks
+    is covered on the database itself, which holds also while our patches are taken back ("Reload UI" during a run).
+    """
     database = sd_hijack.model_hijack.embedding_db
-    ids_lookup = {first: list(entries) for first, entries in database.ids_lookup.items()}
-    word_embeddings = dict(database.word_embeddings)
-    lowered = {name.lower() for name in embeddings}
-    try:
-        for name in [known for known in word_embeddings if known.lower() in lowered]:
-            database.register_embedding_by_name(None, model, name)
-        for name, embedding in embeddings.items():
-            database.register_embedding_by_name(embedding, model, name)
-        yield
-    finally:
-        database.ids_lookup.clear()
-        database.ids_lookup.update(ids_lookup)
-        database.word_embeddings.clear()
-        database.word_embeddings.update(word_embeddings)
+    names = list(embeddings)
+    ids = dict(zip(names, model.cond_stage_model.tokenize(names) if names else [], strict=True))
+    before = vars(database).get("find_embedding_at_position")
+    others = database.find_embedding_at_position
+    own, thread = OwnNames(ids, embeddings, None if alone else others), threading.get_ident()
+
+    def find(tokens: Sequence[int], offset: int) -> tuple[Any, int | None]:
+        answer: tuple[Any, int | None] = (own.find if threading.get_ident() == thread else others)(tokens, offset)
+        return answer
+
+    with resolver.generating(closed=True):
+        database.find_embedding_at_position = find
+        try:
+            yield
+        finally:
+            if before is None:
+                del database.find_embedding_at_position
+            else:
+                database.find_embedding_at_position = before
