@@ -33,6 +33,7 @@ from lib_pivotal.training.events import (
     RunStarted,
     StepDone,
 )
+from lib_pivotal.training.gradient_watch import GradientWatch
 from lib_pivotal.training.phases import Phase, PhasePlan
 from lib_pivotal.training.recovery import Guard, is_out_of_memory, release_memory
 from lib_pivotal.training.seeds import derive_seed
@@ -110,6 +111,7 @@ class Trainer:
         self.images_seen: Counter[str] = Counter()
         self.splits = 1
         self._guard: Guard | None = None
+        self._watch = GradientWatch()
         self._step_seconds: list[float] = []
 
     def run(self, *, resume: bool = False) -> RunEnded:
@@ -159,6 +161,9 @@ class Trainer:
             self._notice("warning", f"step {self.step + 1}: {self._guard.bad_step()}")
         else:
             self._guard.good_step()
+            trained = self._trainable.trained_words(phase)
+            for message in self._watch.after_step(batches, update.gradient_norms, trained=trained):
+                self._notice("error", f"step {self.step + 1}: {message}")
         for batch in batches:
             for names in batch.words:
                 self.images_seen.update(names)

@@ -5,7 +5,7 @@ at the next activation (285-290). From this come lost folder embeddings, results
 broken Textual Inversion page, and whole LoRAs dropped for one odd word. Here the words never enter the registry:
 
     networks.load_network       the network is read without its words; these by our tolerant reader
-    processing.process_images_inner     a generation, with everything in it, is what names hold for (`state`)
+    processing.process_images_inner     a generation, with everything in it, is what names hold for (`generations`)
     networks.load_networks      stale copies are dropped first; afterwards it is settled what each name means
     extra_networks.activate     tags that would cost all LoRAs are mended; `<words:file>` is read
     extra_networks.deactivate   ends what was activated outside of a generation
@@ -37,7 +37,8 @@ from modules.textual_inversion import textual_inversion
 
 from lib_pivotal.byte_cache import ByteCache
 from lib_pivotal.webui import catalog, compat, freshness, loading, prompting, settings, tags
-from lib_pivotal.webui.state import WORDS, Generation, LoadedWords, resolver, say
+from lib_pivotal.webui.generations import Generation, LoadedWords
+from lib_pivotal.webui.state import WORDS, resolver, say
 from lib_pivotal.webui.words import Ids, Source, WordTable, build_table
 
 logger = logging.getLogger(__name__)

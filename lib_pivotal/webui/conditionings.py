@@ -9,49 +9,18 @@ bundle's word by the LoRA's name and SDXL writes each twice (modules/sd_hijack_c
 from __future__ import annotations
 
 import contextlib
-import weakref
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 from modules import extra_networks, processing, sd_hijack, shared
-from torch import Tensor
 
 from lib_pivotal.webui import bundles, catalog, compat, freshness
+from lib_pivotal.webui.cond_facts import Facts, FactsOf
 from lib_pivotal.webui.patches import Patches
 from lib_pivotal.webui.state import resolver
 
 TI_HASHES = "TI hashes"
-
-
-@dataclass(frozen=True)
-class _Facts:
-    """What was found while a conditioning was computed: lines of the infotext, names and hashes of words."""
-
-    parameters: dict[str, Any]
-    used: tuple[tuple[str, str], ...]
-
-
-class FactsOf:
-    """Facts of conditionings, each as long as the web UI keeps the conditioning, which is not kept for them."""
-
-    def __init__(self) -> None:
-        self._held: list[tuple[weakref.ref[Tensor], _Facts]] = []
-
-    def __len__(self) -> int:
-        return len(self._held)
-
-    def put(self, conditioning: Any, facts: _Facts) -> None:
-        """Remember; what belongs to conditionings that are gone is forgotten."""
-        anchor = first_tensor(conditioning)
-        if anchor is not None:
-            self._held = [(known, old) for known, old in self._held if known() is not None and known() is not anchor]
-            self._held.append((weakref.ref(anchor), facts))
-
-    def get(self, conditioning: Any) -> _Facts | None:
-        """Of this very conditioning."""
-        anchor = first_tensor(conditioning)
-        return next((facts for known, facts in self._held if anchor is not None and known() is anchor), None)
 
 
 @dataclass
@@ -114,7 +83,7 @@ def _get_conds_with_caching(
         used = tuple((entry.word.replace(":", "").replace(",", ""), entry.digest) for entry in entries.values())
         if computed:
             found = {key: value for key, value in parameters.items() if before.get(key) != value or key == TI_HASHES}
-            _memory.facts.put(result, _Facts(found, used))
+            _memory.facts.put(result, Facts(found, used))
         elif (known := _memory.facts.get(result)) is not None:
             parameters.update(known.parameters)
             used = known.used
@@ -122,22 +91,6 @@ def _get_conds_with_caching(
         if hashes:
             parameters[TI_HASHES] = hashes
     return result
-
-
-def first_tensor(conditioning: Any) -> Tensor | None:
-    """Of what the web UI caches: a `MulticondLearnedConditioning`, or lists of `ScheduledPromptConditioning`, whose
-    conditioning is a tensor or, for SDXL, several by name."""
-    if isinstance(conditioning, Tensor):
-        return conditioning
-    inner: Any = getattr(conditioning, "batch", None)
-    if inner is None:
-        inner = getattr(conditioning, "schedules", None)
-    if inner is None:
-        inner = getattr(conditioning, "cond", conditioning)
-    if isinstance(inner, Tensor):
-        return inner
-    pieces = inner.values() if isinstance(inner, Mapping) else inner if isinstance(inner, list | tuple) else ()
-    return next((found for piece in pieces if (found := first_tensor(piece)) is not None), None)
 
 
 def _hashes_of(used: tuple[tuple[str, str], ...]) -> str:

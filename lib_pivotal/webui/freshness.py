@@ -13,11 +13,8 @@ the file that it came from; `drop_stale` compares it before each activation, and
 
 from __future__ import annotations
 
-import itertools
 import logging
 import os
-import threading
-from collections import OrderedDict
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -25,7 +22,8 @@ from typing import Any, TypeAlias
 import torch
 from modules import cache
 
-from lib_pivotal.webui import compat
+from lib_pivotal.webui import compat, identities
+from lib_pivotal.webui.identities import Forgotten
 
 logger = logging.getLogger(__name__)
 
@@ -36,38 +34,7 @@ STAMP = "pivotal_stamp"
 """Attribute of a loaded network: the stamp of its file when it was read."""
 
 LAYERS = "pivotal_layers"
-"""Attribute of a loaded network: which checkpoint's layers its modules belong to; of a checkpoint: what stands for
-its layers there."""
-
-FORGOTTEN_KEPT = 4096
-
-
-class Forgotten:
-    """Files that were declared changed, whatever their stamp says: a number for each that only grows.
-
-    Of the `most` that were declared last each has its own; all others count as declared with the newest of the rest.
-    """
-
-    def __init__(self, most: int = FORGOTTEN_KEPT) -> None:
-        self._lock = threading.Lock()
-        self._most = most
-        self._count = itertools.count(1)
-        self._last: OrderedDict[str, int] = OrderedDict()
-        self._rest = 0
-
-    def add(self, path: str) -> None:
-        """This file is another from now on."""
-        with self._lock:
-            self._last[path] = next(self._count)
-            self._last.move_to_end(path)
-            while len(self._last) > self._most:
-                self._rest = self._last.popitem(last=False)[1]
-
-    def number(self, path: str) -> int:
-        """Another one after each `add` of this path, and never one that it had before."""
-        with self._lock:
-            return self._last.get(path, self._rest)
-
+"""Attribute of a loaded network: what stands for the layers of the checkpoint that its modules belong to."""
 
 _forgotten = Forgotten()
 
@@ -187,20 +154,8 @@ def _file_changed(net: Any) -> bool:
 
 
 def _layers() -> object | None:
-    """An object that stands for the loaded checkpoint's mapping of layers, and is another one for another mapping.
-
-    It lies on the checkpoint beside the mapping: an id would come again once the mapping is gone, and the mapping
-    itself, kept by a network, would keep all layers of a checkpoint in memory.
-    """
-    model = compat.loaded_model()
-    mapping = getattr(model, "network_layer_mapping", None)
-    if mapping is None:
-        return None
-    known = getattr(model, LAYERS, None)
-    if known is None or known[0] is not mapping:
-        known = (mapping, object())
-        setattr(model, LAYERS, known)
-    return known[1]
+    """What stands for the loaded checkpoint's layers."""
+    return identities.mark_of_layers(compat.loaded_model())
 
 
 def _key(path: str | Path) -> str:

@@ -20,7 +20,8 @@ from lib_pivotal.bundle.format import Problem, WordTensors, is_word_key
 from lib_pivotal.errors import BundleError
 from lib_pivotal.later import later
 from lib_pivotal.webui import freshness
-from lib_pivotal.webui.state import WORDS, Generation, LoadedWords, ReadWords, resolver, say
+from lib_pivotal.webui.generations import Generation, LoadedWords, ReadWords
+from lib_pivotal.webui.state import WORDS, resolver, say
 
 if TYPE_CHECKING:
     from lib_pivotal.bundle import reader

@@ -25,6 +25,7 @@ from torch import Tensor
 from lib_pivotal.byte_cache import ByteCache
 from lib_pivotal.ports import Conditioning, VocabularyStats, WordVectors
 from lib_pivotal.webui.families import text_towers
+from lib_pivotal.webui.own_names import OwnNames
 from lib_pivotal.webui.state import resolver
 
 LINES_BYTES = 64 * 2**20
@@ -197,37 +198,6 @@ def make_embedding(name: str, towers: Sequence[Tensor]) -> Any:
     embedding.shape = sum(tower.shape[-1] for tower in towers)
     embedding.shorthash = None
     return embedding
-
-
-class OwnNames:
-    """Finds a run's own embeddings by the ids of their names, before any other embedding that stands there.
-
-    The web UI's rule among them: the longest name. `others` finds the rest, and only where none of ours begins before
-    it would end; without it nothing else is found.
-    """
-
-    def __init__(self, ids: Mapping[str, Sequence[int]], embeddings: Mapping[str, Any], others: Any = None) -> None:
-        self._by_first: dict[int, list[tuple[list[int], Any]]] = {}
-        self._others = others
-        for name in sorted(embeddings, key=lambda name: -len(ids[name])):
-            if len(ids[name]):
-                self._by_first.setdefault(ids[name][0], []).append((list(ids[name]), embeddings[name]))
-
-    def find(self, tokens: Sequence[int], offset: int) -> tuple[Any, int | None]:
-        """As `find_embedding_at_position`: the embedding that begins here and how many ids it takes, or None twice."""
-        own = self._own(tokens, offset)
-        if own is not None or self._others is None:
-            return own or (None, None)
-        embedding, length = self._others(tokens, offset)
-        if embedding is None or any(self._own(tokens, place) for place in range(offset + 1, offset + length)):
-            return None, None
-        return embedding, length
-
-    def _own(self, tokens: Sequence[int], offset: int) -> tuple[Any, int] | None:
-        for ids, embedding in self._by_first.get(tokens[offset], ()):
-            if list(tokens[offset : offset + len(ids)]) == ids:
-                return embedding, len(ids)
-        return None
 
 
 @contextmanager
