@@ -85,7 +85,7 @@ def _process_images(original: Callable[..., Any], p: Any, *arguments: Any, **nam
     txt2img, img2img, the API, scripts with one picture after another; both passes and all batches stay within it, and
     interrupts and errors leave it.
     """
-    with resolver.generating(inherits=bool(p.disable_extra_networks)):
+    with resolver.generating(inherits=bool(getattr(p, "disable_extra_networks", False))):
         return original(p, *arguments, **named)
 
 
