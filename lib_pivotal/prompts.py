@@ -47,6 +47,8 @@ _SYMBOL = re.compile(
 )
 PLAIN = re.compile(r"[ \t\n!-%'-;=-~]*")
 """Printable ASCII without `&` and `<`: neither entities nor special tokens."""
+REMEMBERED_LETTERS = 100
+"""Pieces longer than this are no words of captions, and are not remembered."""
 _BREAK = re.compile(r"\s*\bBREAK\b\s*")
 
 
@@ -126,6 +128,8 @@ class RememberingTokenizer:
         if not PLAIN.fullmatch(text):
             return self._ask([text])[0]
         pieces = text.split()
+        if pieces and len(max(pieces, key=len)) > REMEMBERED_LETTERS:  # so that what is kept has a bound in bytes, too
+            return self._ask([text])[0]
         new = [piece for piece in dict.fromkeys(pieces) if piece not in self._ids]
         if new:
             if len(self._ids) + len(new) > self._capacity:

@@ -122,6 +122,13 @@ def test_remembered_ids_are_the_tokenizers(texts):
         assert tokenize(remembering, texts) == [tokenize(tokenizer, [text])[0] for text in texts]
 
 
+def test_pieces_without_end_are_not_remembered(tokenizer):
+    remembering = RememberingTokenizer(tokenizer)
+    texts = ["red " + "x" * 101, "y" * 5000, "", "z" * 100]
+    assert tokenize(remembering, texts) == [tokenize(tokenizer, [text])[0] for text in texts]
+    assert list(remembering._ids) == ["z" * 100]
+
+
 def test_remembered_ids_of_golden_prompts(tokenizer):
     remembering = RememberingTokenizer(tokenizer)
     texts = [piece for record in GOLDEN["prompts"] for piece, _ in record["parsed"]]

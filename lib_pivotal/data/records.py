@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -88,6 +89,11 @@ class Dataset:
     title: str = ""
     sources: tuple[Mapping[str, Any], ...] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
+
+    @cached_property
+    def mark(self) -> str:
+        """Tells this scan from every other, also from those that are gone; equal scans differ in it."""
+        return uuid.uuid4().hex
 
     @cached_property
     def _by_key(self) -> Mapping[str, Picture]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
 
+from lib_pivotal.byte_cache import ByteCache
 from lib_pivotal.data.captions import WordFinder, single_tags
 from lib_pivotal.errors import DataError
 
@@ -100,11 +101,18 @@ def tag_counts(captions: Iterable[str], *, separator: str = ",") -> Counter[str]
     return counts
 
 
-@lru_cache(maxsize=16384)
+_forms_known: ByteCache[tuple[str, str], tuple[tuple[str, str], ...]] = ByteCache(64 * 2**20)
+
+
 def _forms(caption: str, separator: str) -> tuple[tuple[str, str], ...]:
     """The tags of a caption, each once: by `same_tag`, and without weight. The same captions are counted many times."""
-    found = {same_tag(tag): tag for tag in reversed(single_tags(caption, separator=separator))}
-    return tuple((form, _without_weight(tag)) for form, tag in found.items() if form)
+    known = _forms_known.get((caption, separator))
+    if known is None:
+        found = {same_tag(tag): tag for tag in reversed(single_tags(caption, separator=separator))}
+        known = tuple((form, _without_weight(tag)) for form, tag in found.items() if form)
+        # the caption, and of each tag a tuple: most of their texts are the same in many captions
+        _forms_known.put((caption, separator), known, size_bytes=300 + len(caption) + 80 * len(known))
+    return known
 
 
 def tag_shares(captions: Sequence[str], *, separator: str = ",") -> list[TagShare]:

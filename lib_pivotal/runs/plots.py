@@ -11,6 +11,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw
 
 from lib_pivotal.evaluation.parts_grid import label_font
+from lib_pivotal.runs.view import Curve
 from lib_pivotal.training.events import Event, RunEnded, SeparationMeasured, StepDone
 
 logger = logging.getLogger(__name__)
@@ -29,25 +30,25 @@ class PlotsAtEnd:
         self._folder = folder
         self._name = name
         self._loss: Points = []
-        self._norms: dict[str, Points] = {}
-        self._shares: dict[str, Points] = {}
+        self._norms: dict[str, Curve] = {}  # thinned: hundreds of embeddings over a long run are millions of points
+        self._shares: dict[str, Curve] = {}
 
     def __call__(self, event: Event) -> None:
         """Take one event."""
         if isinstance(event, StepDone):
             self._loss.append((event.step, event.losses["loss"]))
             for word, norm in event.word_norms.items():
-                self._norms.setdefault(word, []).append((event.step, norm))
+                self._norms.setdefault(word, Curve()).add(event.step, norm)
         elif isinstance(event, SeparationMeasured):
             for word, share in event.shares.items():
-                self._shares.setdefault(word, []).append((event.step, share))
+                self._shares.setdefault(word, Curve()).add(event.step, share)
         elif isinstance(event, RunEnded):
             self._write()
 
     def _write(self) -> None:
         loss = {"each step": self._loss, "smoothed": smoothed(self._loss)} if self._loss else {}
-        sheets = {"loss": ("Loss", loss), "norms": ("Length of the words' vectors", self._norms)}
-        sheets["shares"] = ("Share that the words carry", self._shares)
+        sheets = {"loss": ("Loss", loss), "norms": ("Length of the words' vectors", _points(self._norms))}
+        sheets["shares"] = ("Share that the words carry", _points(self._shares))
         for key, (title, curves) in sheets.items():
             if not curves:
                 continue
@@ -55,6 +56,10 @@ class PlotsAtEnd:
                 plot(title, curves).save(self._folder / f"{self._name}.{key}.png")
             except OSError as error:
                 logger.warning("the plot of %s could not be written: %s", key, error)
+
+
+def _points(curves: Mapping[str, Curve]) -> dict[str, Points]:
+    return {name: list(zip(curve.steps, curve.values, strict=True)) for name, curve in curves.items()}
 
 
 def smoothed(points: Points, over: int = SMOOTHED_OVER) -> Points:

@@ -27,6 +27,7 @@ CURVE_POINTS = 2000
 """So many points of a curve are kept: of two neighbours one is dropped when there are more."""
 
 NOTICES = 200
+"""So many are kept: of more, the oldest that is no error goes first."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,7 @@ class RunView:
         self._rates: dict[str, float] = {}
         self._images_seen: dict[str, int] = {}
         self._shares: dict[str, Curve] = {}
-        self._notices: deque[dict[str, Any]] = deque(maxlen=NOTICES)
+        self._notices: list[dict[str, Any]] = []
         self._files: list[dict[str, Any]] = []
         self._pictures: list[PictureStep] = []
         self._ended: dict[str, Any] | None = None
@@ -137,6 +138,9 @@ class RunView:
             self._take_step(event)
         elif isinstance(event, Notice):
             self._notices.append({"level": event.level, "step": event.step, "message": event.message})
+            if len(self._notices) > NOTICES:
+                harmless = (place for place, notice in enumerate(self._notices) if notice["level"] != "error")
+                del self._notices[next(harmless, 0)]
         elif isinstance(event, FileSaved):
             self._files.append({"step": event.step, "kind": event.kind, "path": str(event.path)})
         elif isinstance(event, PicturesMade):

@@ -33,6 +33,7 @@ from lib_pivotal.training.events import (
     RunStarted,
     StepDone,
 )
+from lib_pivotal.training.gradient_watch import GradientWatch
 from lib_pivotal.training.keeping import Keeper, Outputs, Progress, log_details, reason_of
 from lib_pivotal.training.phases import Phase, PhasePlan
 from lib_pivotal.training.recovery import Guard
@@ -112,6 +113,7 @@ class Trainer:
             writes=self._world.writes,
         )
         self._guard: Guard | None = None
+        self._watch = GradientWatch()
         self._step_seconds: list[float] = []
 
     @property
@@ -175,6 +177,9 @@ class Trainer:
             self._notice("warning", f"step {self.step + 1}: {self._guard.bad_step()}")
         else:
             self._guard.good_step()
+            trained = self._trainable.trained_words(phase)
+            for message in self._watch.after_step(batches, update.gradient_norms, trained=trained):
+                self._notice("error", f"step {self.step + 1}: {message}")
         for batch in batches:
             for names in batch.words:
                 self.progress.images_seen.update(names)

@@ -99,6 +99,10 @@ class Trainable:
         """Bytes of the optimiser's state so far."""
         return state_bytes(self.optimizer)
 
+    def trained_words(self, phase: Phase) -> list[str]:
+        """Names of the embeddings that a step of this phase moves."""
+        return [name for name in self.words.names() if phase.words > 0 and name not in self.words.frozen]
+
     def prepare(self, phase: Phase) -> None:
         """Before a step: gradients cleared; what the phase does not train takes part without gradient."""
         factors = _kind_factors(phase)

@@ -28,8 +28,8 @@ def summary(dataset: Dataset, words: int, findings: int) -> str:
     layout = f" · read as {escape(dataset.title)}" if dataset.title else ""
     layout += f": {counts}" if layout and counts else ""
     told = f"<b>{pictures}</b> · <b>{count}</b> · {things}{layout}"
-    # another scan is another object: `pivotal_findings.js` draws anew what hangs on it
-    return f'<div class="pivotal-summary" data-scan="{id(dataset):x}">{told}</div>'
+    # another scan has another mark: `pivotal_findings.js` draws anew what hangs on it
+    return f'<div class="pivotal-summary" data-scan="{dataset.mark}">{told}</div>'
 
 
 def filters(facets: Facets, parts: Sequence[Part], groups: Sequence[FindingGroup], *, shown: int, total: int) -> str:

@@ -22,6 +22,7 @@ Snapshot = Mapping[str, Any]
 ACTIVE = ("preparing", "training", "paused", "waiting")
 CELL_PX = 160
 SHOWN_STEPS = 24
+NOTICES_SHOWN = 12
 WORDS_OF_STATUS = {
     "idle": "No run yet",
     "preparing": "Getting ready",
@@ -193,12 +194,14 @@ def picked_step(snapshot: Snapshot, step: int) -> str:
 
 
 def notices(snapshot: Snapshot | None) -> str:
-    """What the run said, the newest first."""
+    """What the run said, the newest first: the last few lines, and errors however old."""
     if not snapshot or not snapshot["notices"]:
         return ""
+    said, last = snapshot["notices"], len(snapshot["notices"]) - NOTICES_SHOWN
+    shown = [item for place, item in enumerate(said) if place >= last or item["level"] == "error"]
     items = "".join(
         f'<li class="{escape(item["level"])}"><span>step {item["step"]}</span>{escape(item["message"])}</li>'
-        for item in reversed(snapshot["notices"][-12:])
+        for item in reversed(shown)
     )
     return f'<ul class="pivotal-notices">{items}</ul>'
 

@@ -3,36 +3,41 @@
 from __future__ import annotations
 
 import base64
-import functools
 import io
-import threading
-from collections import OrderedDict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from PIL import Image, ImageOps
 
+from lib_pivotal.byte_cache import ByteCache
 from lib_pivotal.data.pictures import open_picture
 from lib_pivotal.errors import DataError
 
 JPEG_QUALITY = 85
 UNREADABLE = (OSError, ValueError, SyntaxError, DataError)
 """Pillow raises SyntaxError for some broken PNGs."""
+ENTRY_BYTES = 300
+"""About what an entry takes beside its text: also those count that are empty, of pictures that cannot be read."""
+SINGLE_BYTES = 32 * 2**20
+_singles: ByteCache[tuple[str, int, int], str] = ByteCache(SINGLE_BYTES)
 
 
 def thumbnail(path: Path | str, side_px: int) -> str:
-    """A data URI of the picture, at most `side_px` a side, never enlarged. Empty where it cannot be read."""
+    """A data URI of the picture, at most `side_px` a side, never enlarged. Empty where it cannot be read.
+
+    Those used last are kept for all pages, `SINGLE_BYTES` of them.
+    """
     file = Path(path)
     try:
-        return _made(str(file), file.stat().st_mtime_ns, side_px)
+        key = str(file), file.stat().st_mtime_ns, side_px
+        uri = _singles.get(key)
+        if uri is None:
+            uri = data_uri(file, side_px)
+            _singles.put(key, uri, size_bytes=len(uri) + ENTRY_BYTES)
+        return uri
     except UNREADABLE:
         return ""
-
-
-@functools.lru_cache(maxsize=500)
-def _made(path: str, modified_ns: int, side_px: int) -> str:
-    return data_uri(Path(path), side_px)
 
 
 def data_uri(path: Path, side_px: int) -> str:
@@ -58,15 +63,12 @@ def data_uri(path: Path, side_px: int) -> str:
 class Thumbs:
     """Thumbnails of one size, made by several threads, each once as long as its file is the same; thread-safe.
 
-    The newest `most_bytes` of them are kept.
+    Those used last are kept, `most_bytes` of them.
     """
 
     def __init__(self, side_px: int, *, workers: int = 4, most_bytes: int = 96 * 2**20) -> None:
         self.side_px = side_px
-        self._most_bytes = most_bytes
-        self._made: OrderedDict[tuple[str, int], str] = OrderedDict()
-        self._held_bytes = 0
-        self._lock = threading.Lock()
+        self._made: ByteCache[tuple[str, int], str] = ByteCache(most_bytes)
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="pivotal-thumbs")
 
     def of(self, paths: Sequence[Path]) -> list[str]:
@@ -83,20 +85,14 @@ class Thumbs:
             key = (str(path), path.stat().st_mtime_ns)
         except OSError:
             return ""
-        with self._lock:
-            if key in self._made:
-                self._made.move_to_end(key)
-                return self._made[key]
+        known = self._made.get(key)
+        if known is not None:
+            return known
         try:
             uri = data_uri(path, self.side_px)
         except UNREADABLE:
             uri = ""
-        with self._lock:
-            if key not in self._made:
-                self._made[key] = uri
-                self._held_bytes += len(uri)
-            while self._held_bytes > self._most_bytes and len(self._made) > 1:
-                self._held_bytes -= len(self._made.popitem(last=False)[1])
+        self._made.put(key, uri, size_bytes=len(uri) + ENTRY_BYTES)
         return uri
 
 

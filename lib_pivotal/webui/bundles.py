@@ -5,8 +5,10 @@ at the next activation (285-290). From this come lost folder embeddings, results
 broken Textual Inversion page, and whole LoRAs dropped for one odd word. Here the words never enter the registry:
 
     networks.load_network       the network is read without its words; these by our tolerant reader
+    processing.process_images_inner     a generation, with everything in it, is what names hold for (`generations`)
     networks.load_networks      stale copies are dropped first; afterwards it is settled what each name means
     extra_networks.activate     tags that would cost all LoRAs are mended; `<words:file>` is read
+    extra_networks.deactivate   ends what was activated outside of a generation
     TextConditionalModel.tokenize_line, *.tokenize      names are found in the text, as written (`spotting`)
     EmbeddingDatabase.find_embedding_at_position        and handed over where the web UI asks for embeddings
 
@@ -16,20 +18,35 @@ All of this is passed through untouched while no bundle is in the prompt.
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
+from weakref import ref
 
-from modules import extra_networks, sd_hijack, sd_hijack_clip, sd_hijack_open_clip, sd_hijack_xlmr, sd_models, shared
+from modules import (
+    extra_networks,
+    processing,
+    sd_hijack,
+    sd_hijack_clip,
+    sd_hijack_open_clip,
+    sd_hijack_xlmr,
+    sd_models,
+    shared,
+)
 from modules.textual_inversion import textual_inversion
 
+from lib_pivotal.byte_cache import ByteCache
 from lib_pivotal.webui import catalog, compat, freshness, loading, prompting, settings, tags
-from lib_pivotal.webui.state import WORDS, LoadedWords, resolver, say
+from lib_pivotal.webui.generations import Generation, LoadedWords
+from lib_pivotal.webui.state import WORDS, resolver, say
 from lib_pivotal.webui.words import Ids, Source, WordTable, build_table
 
 logger = logging.getLogger(__name__)
 
 PRIORITY = "pivotal_name_priority"
 FOLDER_FIRST = "the embeddings folder"
+IDS_BYTES = 2 * 2**20
+"""So much is kept of what names are taken apart into, by text encoder."""
 
 
 def register() -> None:
@@ -43,7 +60,9 @@ def register() -> None:
     wrap(networks, "load_network", loading.load_network)
     wrap(networks, "load_networks", _load_networks)
     wrap(sd_models, "read_state_dict", loading.read_state_dict)
+    wrap(processing, "process_images_inner", _process_images)
     wrap(extra_networks, "activate", _activate)
+    wrap(extra_networks, "deactivate", _deactivate)
     wrap(textual_inversion.EmbeddingDatabase, "find_embedding_at_position", prompting.find_embedding_at_position)
     wrap(compat.text_model_base(), "tokenize_line", prompting.tokenize_line)
     for owner in (
@@ -57,14 +76,24 @@ def register() -> None:
 def unregister() -> None:
     """Take every patch back and let no name hold."""
     resolver.patches.undo()
-    resolver.table, resolver.data, resolver.built_from = WordTable(), None, None
+    resolver.forget()
+
+
+def _process_images(original: Callable[..., Any], p: Any, *arguments: Any, **named: Any) -> Any:
+    """`processing.process_images_inner`: every way to make pictures comes through it.
+
+    txt2img, img2img, the API, scripts with one picture after another; both passes and all batches stay within it, and
+    interrupts and errors leave it.
+    """
+    with resolver.generating(inherits=bool(getattr(p, "disable_extra_networks", False))):
+        return original(p, *arguments, **named)
 
 
 def _activate(original: Callable[..., Any], p: Any, extra_network_data: Any) -> Any:
     """`extra_networks.activate`: mend tags, let the web UI activate, then settle the names."""
-    resolver.texts = _texts_of(p)
-    resolver.data = extra_network_data
-    resolver.comment = getattr(p, "comment", None)
+    generation = resolver.generation or resolver.activated_alone()
+    generation.texts, generation.data = _texts_of(p), extra_network_data
+    generation.comment = getattr(p, "comment", None)
     try:
         given = extra_network_data
         if given and any(kind in given for kind in tags.LORA_KINDS):
@@ -73,8 +102,14 @@ def _activate(original: Callable[..., Any], p: Any, extra_network_data: Any) -> 
         resolve()
         _note_hashes(p, extra_network_data)
     finally:
-        resolver.comment = None
+        generation.comment = None
     return answer
+
+
+def _deactivate(original: Callable[..., Any], p: Any, extra_network_data: Any) -> Any:
+    """`extra_networks.deactivate`: the web UI's own comes at the end of a generation, which ends by itself."""
+    resolver.end_alone()
+    return original(p, extra_network_data)
 
 
 def _note_hashes(p: Any, extra_network_data: Any) -> None:
@@ -101,32 +136,49 @@ def _load_networks(original: Callable[..., Any], names: Sequence[str], *argument
 
 
 def resolve() -> WordTable:
-    """Settle which names hold for the networks that are loaded now, and say what the user should know."""
-    sources = _sources()
+    """Settle which names hold for the networks that are loaded now, and say what the user should know.
+
+    Outside of a generation none holds: a run loads and unloads networks, too.
+    """
+    generation = resolver.generation
+    if generation is None or generation.closed:
+        return WordTable()
+    sources = _sources(generation)
     if not sources:
-        resolver.table, resolver.built_from = WordTable(), None
-        return resolver.table
+        generation.table = WordTable()
+        return generation.table
+    generation.table = _table_of(sources)
+    written = generation.table.spotter.names_in(generation.texts)
+    for collision in generation.table.collisions:
+        if not generation.texts or {collision.name, collision.reachable} & written:
+            say(str(collision))
+    for word in generation.table.unnamed:
+        say(f"the word {word!r} has no token, so no prompt can name it: rename it")
+    return generation.table
+
+
+def _table_of(sources: Sequence[Source]) -> WordTable:
+    """The table of these sources, the last one again where it is of the same."""
     folder_wins = settings.value(PRIORITY) == FOLDER_FIRST
     folder = sd_hijack.model_hijack.embedding_db.word_embeddings
-    registered = tuple((name, id(embedding)) for name, embedding in folder.items())
-    embeddings = tuple(id(embedding) for source in sources for embedding in source.words.values())
-    labels = tuple((source.labels, source.stamp) for source in sources)
-    made_from = (labels, embeddings, registered, folder_wins, id(shared.sd_model.cond_stage_model))
-    if resolver.built_from != made_from:
-        resolver.table = build_table(sources, ids_of=ids_of, folder=folder_entries(), folder_wins=folder_wins)
-        resolver.built_from = made_from
-    written = resolver.table.spotter.names_in(resolver.texts)
-    for collision in resolver.table.collisions:
-        if not resolver.texts or {collision.name, collision.reachable} & written:
-            say(str(collision))
-    for word in resolver.table.unnamed:
-        say(f"the word {word!r} has no token, so no prompt can name it: rename it")
-    return resolver.table
+    made_from = (
+        tuple((source.labels, source.stamp) for source in sources),
+        # references and not ids: another object may come to lie where one was
+        tuple(ref(embedding) for source in sources for embedding in source.words.values()),
+        tuple((name, ref(embedding)) for name, embedding in folder.items()),
+        folder_wins,
+        ref(shared.sd_model.cond_stage_model),
+    )
+    built = resolver.built
+    if built is None or built[0] != made_from:
+        table = build_table(sources, ids_of=ids_of, folder=folder_entries(), folder_wins=folder_wins)
+        built = resolver.built = made_from, table
+    return built[1]
 
 
-def _sources() -> list[Source]:
+def _sources(generation: Generation) -> list[Source]:
     networks = compat.find_lora_networks()
-    data = resolver.data or {}
+    data = generation.data or {}
     wanted = {tag.name: tag.words for kind in tags.LORA_KINDS for tag in map(_tag, data.get(kind, ()))}
     sources: dict[str, Source] = {}
     for net in networks.loaded_networks:
@@ -139,7 +191,7 @@ def _sources() -> list[Source]:
         if entry is None:
             say(f"no LoRA file named {tag.name!r} for <words:{tag.name}>")
             continue
-        loaded = loading.words_of_file(entry.filename)
+        loaded = loading.words_of_file(entry.filename, generation)
         if not loaded.embeddings and not loaded.problems:
             say(f"{tag.name} has no words")
         _add_source(sources, (tag.name, entry.name, entry.alias), entry, loaded)
@@ -230,10 +282,14 @@ def folder_entries() -> dict[Ids, Any]:
 def ids_of(name: str) -> Ids:
     """The token ids of a name, as the loaded checkpoint's text encoder takes it apart."""
     encoder = shared.sd_model.cond_stage_model
-    known = resolver.ids.setdefault(encoder, {})
-    if name not in known:
-        known[name] = tuple(int(token) for token in encoder.tokenize([name])[0])
-    return known[name]
+    known = resolver.ids.get(encoder)
+    if known is None:
+        known = resolver.ids[encoder] = ByteCache(IDS_BYTES)
+    ids = known.get(name)
+    if ids is None:
+        ids = tuple(int(token) for token in encoder.tokenize([name])[0])
+        known.put(name, ids, size_bytes=sys.getsizeof(name) + 40 * len(ids) + 100)
+    return ids
 
 
 def model_widths() -> tuple[int, ...]:

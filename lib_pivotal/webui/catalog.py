@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import os
 import threading
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from modules import extra_networks, shared
 
+from lib_pivotal.bundle.format import META_RECOMMENDED
 from lib_pivotal.errors import BundleError
 from lib_pivotal.later import later
 from lib_pivotal.webui import compat, freshness, tags
@@ -29,7 +30,7 @@ TE_WEIGHT, UNET_WEIGHT, PART = "pivotal te weight", "pivotal unet weight", "pivo
 
 @dataclass
 class Catalog:
-    """Glances at files, kept until the file changes."""
+    """Glances at files, kept until the file changes or is listed no more; of metadata what is asked for here."""
 
     known: dict[str, tuple[object, Glance | str]] = field(default_factory=dict)
     told: dict[str, tuple[object, str]] = field(default_factory=dict)
@@ -46,6 +47,12 @@ class Catalog:
                 self.known[key] = known
         return known[1]
 
+    def keep_only(self, paths: Collection[str]) -> None:
+        """Forget all files but these: the ones that the web UI lists."""
+        with self.lock:
+            self.known = {path: known for path, known in self.known.items() if path in paths}
+            self.told = {path: told for path, told in self.told.items() if path in paths}
+
 
 catalog = Catalog()
 
@@ -54,9 +61,12 @@ def _look(path: Path) -> Glance | str:
     if path.suffix.lower() != ".safetensors":
         return f"{path.name} is a pickle: what it holds is seen when it is used"
     try:
-        return glance.glance(path)
+        seen = glance.glance(path)
     except BundleError as error:
         return str(error)
+    # tag frequencies of thousands of files would be hundreds of megabytes
+    kept = {key: value for key, value in seen.metadata.items() if key == META_RECOMMENDED}
+    return replace(seen, metadata=kept)
 
 
 def find_on_disk(name: str) -> Any:
@@ -145,14 +155,17 @@ def words_by_name() -> dict[str, str]:
 
 def everything() -> list[dict[str, Any]]:
     """Every LoRA file that the web UI lists, by name."""
-    return [describe(entry) for entry in _entries()]
+    entries = _entries()
+    catalog.keep_only({str(entry.filename) for entry in entries})
+    return [describe(entry) for entry in entries]
 
 
 def everything_as_json() -> str:
     """The same as JSON; what did not change since the last time is neither read nor written out again."""
     pieces = []
     folders: dict[str, set[str]] = {}
-    for entry in _entries():
+    entries = _entries()
+    for entry in entries:
         folder, file = os.path.split(entry.filename)
         if folder not in folders:
             folders[folder] = set(os.listdir(folder)) if Path(folder).is_dir() else set()
@@ -169,6 +182,7 @@ def everything_as_json() -> str:
             known = (made_from, json.dumps(describe(entry), ensure_ascii=False))
             catalog.told[entry.filename] = known
         pieces.append(known[1])
+    catalog.keep_only({str(entry.filename) for entry in entries})
     return f"[{', '.join(pieces)}]"
 
 

@@ -16,28 +16,17 @@ from typing import Any
 from modules import extra_networks, processing, sd_hijack, shared
 
 from lib_pivotal.webui import bundles, catalog, compat, freshness
+from lib_pivotal.webui.cond_facts import Facts, FactsOf
 from lib_pivotal.webui.patches import Patches
 from lib_pivotal.webui.state import resolver
-from lib_pivotal.webui.words import Entry
 
 TI_HASHES = "TI hashes"
-KEPT = 16
-"""Conditionings whose facts are remembered: the web UI keeps four."""
-
-
-@dataclass
-class _Facts:
-    """What was found while a conditioning was computed."""
-
-    result: Any
-    parameters: dict[str, Any]
-    used: dict[str, Entry]
 
 
 @dataclass
 class _Memory:
     patches: Patches = field(default_factory=Patches)
-    facts: list[_Facts] = field(default_factory=list)
+    facts: FactsOf = field(default_factory=FactsOf)
 
 
 _memory = _Memory()
@@ -55,12 +44,12 @@ def register() -> None:
 def unregister() -> None:
     """Take them back."""
     _memory.patches.undo()
-    _memory.facts.clear()
+    _memory.facts = FactsOf()
 
 
 def _cached_params(original: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
     """The web UI's key, and what acts now: files by their content, names by what they stand for."""
-    state = freshness.network_state(), resolver.table.fingerprint
+    state = freshness.network_state(), resolver.in_force().fingerprint
     key = original(*arguments, **named)
     return (*key, state) if any(state) else key
 
@@ -90,30 +79,27 @@ def _get_conds_with_caching(
         try:
             result = original(p, counted, required_prompts, steps, caches, extra_network_data, *arguments, **named)
         finally:
-            used, resolver.local.used = resolver.local.used, None
+            entries, resolver.local.used = resolver.local.used, None
+        used = tuple((entry.word.replace(":", "").replace(",", ""), entry.digest) for entry in entries.values())
         if computed:
             found = {key: value for key, value in parameters.items() if before.get(key) != value or key == TI_HASHES}
-            _memory.facts = [fact for fact in _memory.facts if fact.result is not result][-KEPT:]
-            _memory.facts.append(_Facts(result, found, used))
-        else:
-            fact = next((fact for fact in _memory.facts if fact.result is result), None)
-            if fact is not None:
-                parameters.update(fact.parameters)
-                used = fact.used
+            _memory.facts.put(result, Facts(found, used))
+        elif (known := _memory.facts.get(result)) is not None:
+            parameters.update(known.parameters)
+            used = known.used
         hashes = joined_hashes(before.get(TI_HASHES), _hashes_of(used), parameters.get(TI_HASHES))
         if hashes:
             parameters[TI_HASHES] = hashes
     return result
 
 
-def _hashes_of(used: dict[str, Entry]) -> str:
+def _hashes_of(used: tuple[tuple[str, str], ...]) -> str:
     """The words that were used, each with the hash of its file."""
     if not shared.opts.textual_inversion_add_hashes_to_infotext:
         return ""
     if not getattr(shared.opts, "lora_bundled_ti_to_infotext", True):
         return ""
-    named = [(entry.word.replace(":", "").replace(",", ""), entry.digest) for entry in used.values()]
-    return ", ".join(f"{word}: {digest}" for word, digest in named if digest)
+    return ", ".join(f"{word}: {digest}" for word, digest in used if digest)
 
 
 def joined_hashes(*lists: str | None) -> str:
@@ -130,7 +116,9 @@ def _activated(p: Any, extra_network_data: Any) -> Iterator[None]:
     networks (modules/processing.py:1524-1527); these are put back afterwards. And a refiner that has to be loaded
     anew drops every network (modules/sd_samplers_common.py:195-199, sd_models.py:722-725).
     """
-    if p.disable_extra_networks or resolver.data == extra_network_data or not _has_words(extra_network_data):
+    generation = resolver.generation
+    active = None if generation is None else generation.data
+    if p.disable_extra_networks or active == extra_network_data or not _has_words(extra_network_data):
         yield
         return
     early = extra_network_data is getattr(p, "hr_extra_network_data", None) and not p.is_hr_pass

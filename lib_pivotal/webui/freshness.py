@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import logging
 import os
-import threading
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -23,7 +22,8 @@ from typing import Any, TypeAlias
 import torch
 from modules import cache
 
-from lib_pivotal.webui import compat
+from lib_pivotal.webui import compat, identities
+from lib_pivotal.webui.identities import Forgotten
 
 logger = logging.getLogger(__name__)
 
@@ -34,26 +34,9 @@ STAMP = "pivotal_stamp"
 """Attribute of a loaded network: the stamp of its file when it was read."""
 
 LAYERS = "pivotal_layers"
-"""Attribute of a loaded network: which checkpoint's layers its modules belong to."""
+"""Attribute of a loaded network: what stands for the layers of the checkpoint that its modules belong to."""
 
-
-class _Forgotten:
-    """Files that were declared changed, whatever their stamp says; a number for each that only grows."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._times: dict[str, int] = {}
-
-    def add(self, path: str) -> None:
-        with self._lock:
-            self._times[path] = self._times.get(path, 0) + 1
-
-    def times(self, path: str) -> int:
-        with self._lock:
-            return self._times.get(path, 0)
-
-
-_forgotten = _Forgotten()
+_forgotten = Forgotten()
 
 
 def stamp_of(path: str | Path) -> Stamp | None:
@@ -66,8 +49,8 @@ def stamp_of(path: str | Path) -> Stamp | None:
 
 
 def full_stamp(path: str | Path) -> tuple[Stamp | None, int]:
-    """The stamp, and how often the file was declared changed by `forget_lora_file`."""
-    return stamp_of(path), _forgotten.times(_key(path))
+    """The stamp, and a number that is another one after each `forget_lora_file`."""
+    return stamp_of(path), _forgotten.number(_key(path))
 
 
 def forget_lora_file(path: str | Path) -> None:
@@ -133,7 +116,8 @@ def drop_stale() -> list[str]:
 
 def is_stale(net: Any) -> bool:
     """Whether a loaded network no longer stands for its file, or not for this checkpoint."""
-    return _file_changed(net) or getattr(net, LAYERS, None) not in (None, _layers())
+    layers = getattr(net, LAYERS, None)
+    return _file_changed(net) or (layers is not None and layers is not _layers())
 
 
 def unmerge(names: Iterable[str]) -> int:
@@ -169,9 +153,9 @@ def _file_changed(net: Any) -> bool:
     return stamp is not None and stamp != full_stamp(net.network_on_disk.filename)
 
 
-def _layers() -> int | None:
-    mapping = getattr(compat.loaded_model(), "network_layer_mapping", None)
-    return None if mapping is None else id(mapping)
+def _layers() -> object | None:
+    """What stands for the loaded checkpoint's layers."""
+    return identities.mark_of_layers(compat.loaded_model())
 
 
 def _key(path: str | Path) -> str:

@@ -20,7 +20,8 @@ from lib_pivotal.bundle.format import Problem, WordTensors, is_word_key
 from lib_pivotal.errors import BundleError
 from lib_pivotal.later import later
 from lib_pivotal.webui import freshness
-from lib_pivotal.webui.state import WORDS, LoadedWords, resolver, say
+from lib_pivotal.webui.generations import Generation, LoadedWords, ReadWords
+from lib_pivotal.webui.state import WORDS, resolver, say
 
 if TYPE_CHECKING:
     from lib_pivotal.bundle import reader
@@ -28,6 +29,9 @@ else:
     reader = later("lib_pivotal.bundle.reader")
 
 logger = logging.getLogger(__name__)
+
+ENTRY_BYTES = 1000
+"""About what an entry takes beside its tensors."""
 
 
 def read_state_dict(original: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
@@ -99,16 +103,27 @@ def make_embeddings(words: Mapping[str, WordTensors], path: str) -> dict[str, An
     return made
 
 
-def words_of_file(path: str) -> LoadedWords:
-    """The words of a file without its network; read once, and again when the file changes. Never raises."""
+def words_of_file(path: str, generation: Generation) -> LoadedWords:
+    """The words of a file without its network, made for a generation and gone with it. Never raises."""
+    read = read_words_of(path)
+    known = generation.made.get(path)
+    if known is None or known[0] != read.stamp:
+        known = generation.made[path] = read.stamp, LoadedWords(make_embeddings(read.words, path), read.problems)
+    return known[1]
+
+
+def read_words_of(path: str) -> ReadWords:
+    """What a file's words are, read once as long as the file is the same and there is room; in main memory."""
     stamp = freshness.full_stamp(path)
     known = resolver.files.get(path)
-    if known is not None and known[0] == stamp:
-        return known[1]
+    if known is not None and known.stamp == stamp:
+        return known
     try:
         words, problems = reader.read_words(path)
-        loaded = LoadedWords(make_embeddings(words, path), problems)
+        held = {name: tuple(tower.detach().to("cpu", copy=True) for tower in word) for name, word in words.items()}
+        read = ReadWords(stamp, held, problems)
     except BundleError as error:
-        loaded = LoadedWords({}, (Problem("error", str(error)),))
-    resolver.files[path] = (stamp, loaded)
-    return loaded
+        read = ReadWords(stamp, {}, (Problem("error", str(error)),))
+    tensors = (tower for word in read.words.values() for tower in word)
+    resolver.files.put(path, read, size_bytes=ENTRY_BYTES + sum(tower.nbytes for tower in tensors))
+    return read

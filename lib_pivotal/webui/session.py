@@ -2,8 +2,8 @@
 
 Line numbers are of v1.10.1. What is touched: LoRAs merged into the weights, hypernetworks, tiling, token merging,
 the forward of cross attention and of OpenCLIP's attention, ldm's own checkpointing, gradients and modes, types,
-placement under --medvram and of the autoencoder, clip skip, and `shared.state`. The registry of embeddings is touched
-by `text.registered` only.
+placement under --medvram and of the autoencoder, clip skip, and `shared.state`. The registry of embeddings is not: how
+a run's own are found instead is told in `text.registered`.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ negative prompt.
 
 from __future__ import annotations
 
-from collections import OrderedDict
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -24,10 +24,16 @@ from modules import devices, sd_hijack, shared
 from modules.textual_inversion.textual_inversion import Embedding
 from torch import Tensor
 
+from lib_pivotal.byte_cache import ByteCache
 from lib_pivotal.ports import Conditioning, VocabularyStats, WordVectors
 from lib_pivotal.webui.families import text_towers
+from lib_pivotal.webui.own_names import OwnNames
+from lib_pivotal.webui.state import resolver
 
-REMEMBERED_PROMPTS = 10_000
+LINES_BYTES = 64 * 2**20
+"""So much is kept of captions taken apart: about 16,000 of one chunk."""
+CHUNK_BYTES = 4_000
+"""A chunk takes about so much: 77 token ids and multipliers in lists."""
 
 TOWER_KEYS = ("clip_l", "clip_g")
 """How the web UI calls the two tensors of an SDXL word (`EmbeddingsWithFixes.textual_inversion_key`)."""
@@ -42,7 +48,7 @@ class WebUITextEncoder:
     def __init__(self, model: Callable[[], Any]) -> None:
         self._model = model
         self._embeddings: dict[str, Any] = {}
-        self._lines: OrderedDict[tuple[Any, ...], list[Any]] = OrderedDict()
+        self._lines: ByteCache[tuple[Any, ...], list[Any]] = ByteCache(LINES_BYTES)
         self._stats: tuple[VocabularyStats, ...] | None = None
 
     @property
@@ -101,14 +107,18 @@ class WebUITextEncoder:
         sizes = tuple((name, towers[0].shape[0]) for name, towers in words.items())
         options = (getattr(shared.opts, "emphasis", "Original"), shared.opts.comma_padding_backtrack)
         keys = [(type(tower), prompt, sizes, options) for prompt in prompts]
-        if missing := [key for key in keys if key not in self._lines]:
-            with registered(self._model(), {name: self._embeddings[name] for name in words}):
+        found: dict[tuple[Any, ...], list[Any]] = {}
+        for key in keys:
+            line = self._lines.get(key)
+            if line is not None:
+                found[key] = line
+        if missing := [key for key in dict.fromkeys(keys) if key not in found]:
+            # nothing of the embeddings folder: what a run learns must not hang on what else lies on this machine
+            with registered(self._model(), {name: self._embeddings[name] for name in words}, alone=True):
                 for key in missing:
-                    self._lines[key] = tower.tokenize_line(key[1])[0]
-        found = [self._lines[key] for key in keys]
-        while len(self._lines) > REMEMBERED_PROMPTS:
-            self._lines.popitem(last=False)
-        return found
+                    found[key] = tower.tokenize_line(key[1])[0]
+                    self._lines.put(key, found[key], size_bytes=len(key[1]) + CHUNK_BYTES * len(found[key]))
+        return [found[key] for key in keys]
 
     def _take(self, words: WordVectors) -> None:
         for name, towers in words.items():
@@ -199,20 +209,30 @@ def make_embedding(name: str, towers: Sequence[Tensor]) -> Any:
 
 
 @contextmanager
-def registered(model: Any, embeddings: Mapping[str, Any]) -> Iterator[None]:
-    """Inside, names stand for `embeddings` in prompts, before any other of that name; the registry comes back after."""
+def registered(model: Any, embeddings: Mapping[str, Any], *, alone: bool = False) -> Iterator[None]:
+    """Inside, in this thread, names stand for `embeddings` in prompts, before all others.
+
+    `alone`: no other name stands for anything. No bundle's name holds inside, whatever a prompt activated before. The
+    registry is not touched: the page may read the embeddings folder anew at any time. The place where the web UI asks
+    is covered on the database itself, which holds also while our patches are taken back ("Reload UI" during a run).
+    """
     database = sd_hijack.model_hijack.embedding_db
-    ids_lookup = {first: list(entries) for first, entries in database.ids_lookup.items()}
-    word_embeddings = dict(database.word_embeddings)
-    lowered = {name.lower() for name in embeddings}
-    try:
-        for name in [known for known in word_embeddings if known.lower() in lowered]:
-            database.register_embedding_by_name(None, model, name)
-        for name, embedding in embeddings.items():
-            database.register_embedding_by_name(embedding, model, name)
-        yield
-    finally:
-        database.ids_lookup.clear()
-        database.ids_lookup.update(ids_lookup)
-        database.word_embeddings.clear()
-        database.word_embeddings.update(word_embeddings)
+    names = list(embeddings)
+    ids = dict(zip(names, model.cond_stage_model.tokenize(names) if names else [], strict=True))
+    before = vars(database).get("find_embedding_at_position")
+    others = database.find_embedding_at_position
+    own, thread = OwnNames(ids, embeddings, None if alone else others), threading.get_ident()
+
+    def find(tokens: Sequence[int], offset: int) -> tuple[Any, int | None]:
+        answer: tuple[Any, int | None] = (own.find if threading.get_ident() == thread else others)(tokens, offset)
+        return answer
+
+    with resolver.generating(closed=True):
+        database.find_embedding_at_position = find
+        try:
+            yield
+        finally:
+            if before is None:
+                del database.find_embedding_at_position
+            else:
+                database.find_embedding_at_position = before

@@ -21,3 +21,16 @@ def test_problem_and_dataset_as_plain_data(tmp_path: Path) -> None:
     assert problem.as_dict() == {"level": "info", "code": "x", "message": "m", "keys": ["a"]}
     dataset = Dataset(folder=tmp_path, pictures=(), concepts={}, problems=(problem,))
     assert dataset.summary()["problems"] == [problem.as_dict()]
+
+
+def test_every_scan_has_a_mark_of_its_own(tmp_path: Path) -> None:
+    """Also one that comes to lie where another was: the page takes the mark for the scan."""
+    marks = set()
+    for _ in range(100):
+        scan = Dataset(folder=tmp_path, pictures=(), concepts={}, problems=())
+        assert scan.mark == scan.mark
+        marks.add(scan.mark)
+        del scan
+    assert len(marks) == 100
+    one, other = (Dataset(folder=tmp_path, pictures=(), concepts={}, problems=()) for _ in range(2))
+    assert one.mark != other.mark and one == other

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lib_pivotal.byte_cache import ByteCache
+from lib_pivotal.data import tags
 from lib_pivotal.data.tags import (
     CoreRule,
     TagShare,
@@ -140,3 +144,20 @@ def test_the_lower_bound_solves_its_equation(count: int, share: float) -> None:
     p = lower_bound(share, count)
     assert -1e-9 <= p <= share + 1e-9
     assert abs(share - p) == pytest.approx(1.2816 * max(p * (1 - p), 0.0) ** 0.5 / count**0.5, abs=1e-6)
+
+
+def test_what_is_kept_of_captions_is_bounded_by_bytes(monkeypatch):
+    """16,384 long captions took hundreds of megabytes."""
+    kept = ByteCache(400_000)
+    monkeypatch.setattr(tags, "_forms_known", kept)
+    captions = [", ".join(f"tag {number} {place}" for place in range(30)) for number in range(200)]
+    tags.tag_counts(captions)  # what else remembers tags is filled
+    kept.clear()
+    tracemalloc.start()
+    try:
+        first = tags.tag_counts(captions)
+        assert 0 < kept.held_bytes <= 400_000 and len(kept) < len(captions)
+        del first
+        assert tracemalloc.get_traced_memory()[0] < 2 * kept.held_bytes, "an entry takes about what it is counted as"
+    finally:
+        tracemalloc.stop()

@@ -133,18 +133,49 @@ def add_routes(_, app):
         from lib_pivotal.webui import bundles
 
         def anew():
-            bundles.resolver.built_from = None
+            bundles.resolver.built = None
             bundles.resolve()
 
-        names = len(bundles.resolve().spotter)
-        return {"names": names, "first_ms": median_ms(anew), "ms": median_ms(bundles.resolve)}
+        with bundles.resolver.generating():  # of the networks that the last picture left loaded
+            names = len(bundles.resolve().spotter)
+            return {"names": names, "first_ms": median_ms(anew), "ms": median_ms(bundles.resolve)}
+
+    @app.get("/probe/kept")
+    def kept(most_bytes: int = 0):
+        """What outlives the last picture: words of files, facts of conditionings, names. `most_bytes` sets a bound."""
+        import gc
+
+        from lib_pivotal.webui import bundles, conditionings
+
+        files = bundles.resolver.files
+        if most_bytes:
+            files.most_bytes = most_bytes
+        gc.collect()
+        tensors = [tower for read in files.values() for word in read.words.values() for tower in word]
+        return {
+            "files": len(files),
+            "bytes": files.held_bytes,
+            "tensor_bytes": sum(tower.untyped_storage().nbytes() for tower in tensors),
+            "kinds": sorted({f"{tower.device.type} {tower.dtype}" for tower in tensors}),
+            "facts": len(conditionings._memory.facts),
+            "embeddings": sum(isinstance(one, textual_inversion.Embedding) for one in gc.get_objects()),
+        }
 
     @app.get("/probe/tokenize")
     def tokenize(text: str):
         """By every text encoder: SDXL's conditioner holds two, and others that read no text."""
         clip = sd_hijack.model_hijack.clip
         encoders = [one for one in getattr(clip, "embedders", [clip]) if hasattr(one, "tokenize_line")]
-        return {"ms": median_ms(lambda: [one.tokenize_line(text) for one in encoders]), "encoders": len(encoders)}
+
+        def tokenize():
+            return [one.tokenize_line(text) for one in encoders]
+
+        bundles = sys.modules.get("lib_pivotal.webui.bundles")
+        if bundles is None:
+            return {"ms": median_ms(tokenize), "encoders": len(encoders)}
+        with bundles.resolver.generating():
+            bundles.resolve()
+            return {"ms": median_ms(tokenize), "encoders": len(encoders)}
 
     @app.get("/probe/overhead")
     def overhead(pairs: int):

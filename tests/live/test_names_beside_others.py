@@ -133,6 +133,33 @@ def interval_of_median(values: list[float], normal: float = 3.29) -> tuple[float
     return ordered[first], ordered[-1 - first]
 
 
+def test_what_is_kept_of_files_has_a_bound(probed: Situation) -> None:
+    """As the files have it, in main memory, the least recently used first; on the device only for the picture."""
+    if not probed.ours:
+        pytest.skip("nothing is kept there")
+    before = probed.webui.call("/probe/kept")
+    count = 12
+    words = [(probed.fresh(), probed.vectors(100 + number, rows=3)) for number in range(count)]
+    size = sum(tower.nbytes for tower in words[0][1])
+    files = [probed.bundle({name: towers}) for name, towers in words]
+    bound = 4 * (size + 1000)
+    probed.webui.call(f"/probe/kept?most_bytes={bound}")
+    try:
+        for (name, _), file in zip(words, files, strict=True):
+            probed.pixels(f"<words:{file}> a {name} face", steps=1)
+        found = probed.webui.call("/probe/kept")
+        assert 0 < found["files"] <= 4 and found["tensor_bytes"] <= found["bytes"] <= bound, found
+        assert found["kinds"] == ["cpu torch.float16"], "neither wider than in the file nor on the GPU"
+        assert found["facts"] <= 4, "those of the conditionings that the web UI itself keeps"
+        assert found["embeddings"] - before["embeddings"] <= 2, "those of the last picture"
+        name, towers = words[0]
+        reference = probed.embedding(towers)
+        again = probed.pixels(f"<words:{files[0]}> a {name} face")
+        assert again == probed.pixels(f"a {reference} face"), "what was dropped is read again"
+    finally:
+        probed.webui.call(f"/probe/kept?most_bytes={64 * 2**20}")
+
+
 def test_everything_is_taken_back(probed: Situation) -> None:
     """After "unload" (Reload UI, an extension switched off) the web UI is the stock one, until we are loaded again."""
     if not probed.ours:

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from lib_pivotal.runs.plots import BOTTOM, COLOURS, HEIGHT, LEFT, RIGHT, TOP, WIDTH, PlotsAtEnd, plot, smoothed
+from lib_pivotal.runs.view import CURVE_POINTS
 from lib_pivotal.training.events import RunEnded, SeparationMeasured, StepDone
 
 
@@ -34,6 +35,16 @@ def test_each_curve_is_written_when_the_run_has_ended(tmp_path: Path) -> None:
     ]  # fmt: skip
     for path in tmp_path.iterdir():
         assert Image.open(path).size == (WIDTH, HEIGHT)
+
+
+def test_curves_of_a_long_run_are_thinned_and_reach_its_end(tmp_path: Path) -> None:
+    listen = PlotsAtEnd(tmp_path, "long")
+    for step in range(1, 5 * CURVE_POINTS):
+        listen(done(step, 1.0, step / 1000))
+    held = listen._norms["aoi"]
+    assert len(held.steps) <= CURVE_POINTS and held.steps[-1] > 4.9 * CURVE_POINTS
+    listen(RunEnded("finished", step, 1.0, None))
+    assert (tmp_path / "long.norms.png").exists()
 
 
 def test_a_run_without_a_step_leaves_no_plot(tmp_path: Path) -> None:

@@ -2,8 +2,8 @@
 
 import json
 
-from lib_pivotal.runs.view import CURVE_POINTS, Curve, RunView
-from lib_pivotal.training.events import Preparing, RunEnded, RunStarted, SeparationMeasured, StepDone
+from lib_pivotal.runs.view import CURVE_POINTS, NOTICES, Curve, RunView
+from lib_pivotal.training.events import Notice, Preparing, RunEnded, RunStarted, SeparationMeasured, StepDone
 
 
 def step(number, loss=0.5):
@@ -37,3 +37,18 @@ def test_snapshot_follows_the_events_and_is_json(tmp_path):
     shown = json.loads(json.dumps(view.snapshot(), allow_nan=False))
     assert shown["status"] == "finished" and shown["shares"]["aoi"]["values"] == [0.6]
     assert view.ended
+
+
+def test_an_error_stays_however_much_is_said_after_it(tmp_path):
+    view = RunView("a", "two", max_steps=10, folder=tmp_path)
+    view.listen(Notice("info", 1, "first"))
+    view.listen(Notice("error", 2, "does not learn"))
+    for number in range(2 * NOTICES):
+        view.listen(Notice("info", 3, str(number)))
+    said = view.snapshot()["notices"]
+    assert len(said) == NOTICES
+    assert said[0] == {"level": "error", "step": 2, "message": "does not learn"}
+    assert said[-1]["message"] == str(2 * NOTICES - 1)
+    for number in range(2 * NOTICES):
+        view.listen(Notice("error", 4, str(number)))
+    assert len(view.snapshot()["notices"]) == NOTICES, "errors without end are bounded, too"

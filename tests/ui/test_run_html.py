@@ -89,6 +89,13 @@ def test_notices_come_newest_first_and_escaped(snapshot_of_run):
     assert html.index("&lt;b&gt;") < html.index(">a<")
 
 
+def test_an_old_error_is_shown_below_the_last_lines(snapshot_of_run):
+    said = [{"level": "error", "step": 1, "message": "fault"}]
+    said += [{"level": "info", "step": n, "message": f"line {n}"} for n in range(2, 40)]
+    html = run_html.notices(snapshot_of_run(notices=said))
+    assert html.index("line 39") < html.index("line 28") < html.index("fault") and "line 27" not in html
+
+
 @pytest.mark.parametrize(("seconds", "text"), [(7, "0:07"), (160, "2:40"), (3723, "1:02:03"), (59.6, "1:00")])
 def test_clock(seconds, text):
     assert run_html.clock(seconds) == text

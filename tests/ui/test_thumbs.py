@@ -8,6 +8,7 @@ import io
 import numpy as np
 from PIL import Image
 
+from lib_pivotal.byte_cache import ByteCache
 from lib_pivotal.ui import thumbs
 from lib_pivotal.ui.thumbs import Thumbs, data_uri
 
@@ -55,3 +56,28 @@ def test_only_so_much_is_held(tmp_path) -> None:
     small = Thumbs(16, most_bytes=1500)
     small.of(paths)
     assert sum(map(len, small._made.values())) <= 1500 and small._made
+
+
+def test_single_thumbnails_are_kept_by_bytes_and_made_once(tmp_path, monkeypatch) -> None:
+    """Large ones, as the caption editor shows: 500 of them would be hundreds of megabytes."""
+    kept = ByteCache(3000)
+    made = []
+    monkeypatch.setattr(thumbs, "_singles", kept)
+    monkeypatch.setattr(thumbs, "data_uri", lambda path, side: made.append(path.name) or "x" * 900)
+    paths = [tmp_path / f"{n}.png" for n in range(5)]
+    for path in paths:
+        path.write_bytes(b"")
+        assert thumbs.thumbnail(path, 16) == thumbs.thumbnail(path, 16) == "x" * 900
+    assert made == [path.name for path in paths]
+    assert 0 < kept.held_bytes <= 3000 and len(kept) == 2
+    thumbs.thumbnail(paths[-1], 32)
+    assert len(made) == 6, "another size is another thumbnail"
+    assert thumbs.thumbnail(tmp_path / "none.png", 16) == ""
+
+
+def test_pictures_that_cannot_be_read_take_room_too(tmp_path) -> None:
+    small = Thumbs(16, most_bytes=3 * thumbs.ENTRY_BYTES)
+    for number in range(8):
+        (tmp_path / f"{number}.png").write_text("no picture")
+    assert small.of(sorted(tmp_path.glob("*.png"))) == [""] * 8
+    assert len(small._made) == 3
