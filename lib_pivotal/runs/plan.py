@@ -23,6 +23,7 @@ from lib_pivotal.later import later
 from lib_pivotal.prompts import PromptReading
 from lib_pivotal.runs import linting
 from lib_pivotal.training.epochs import settled
+from lib_pivotal.training.scanning import cut_as
 from lib_pivotal.training.wording import (
     draw_rates,
     draws_as_folders_say,
@@ -177,6 +178,7 @@ def make_plan(
         ConfigError: what must fit into the run's length does not fit into the length that its epochs give.
     """
     run = settled(run, dataset.pictures)
+    dataset = cut_as(run.data, dataset)
     wording = wording or make_wording(run, dataset)
     trained, held = hold_out(run, wording.captions())
     pictures = [*trained, *held]

@@ -25,7 +25,7 @@ PICTURES_PER_RUN = 8
 
 KEPT_OF_DATA = (
     *("folder", "layout", "captions_from", "caption_lines", "missing_caption", "duplicates", "least_px"),
-    *("name_words", "name_join"),
+    *("name_words", "name_join", "keep_separator", "parts"),
     *("resolution_px", "templates", "cache_folder", "masks", "transparency", "bucket_step_px"),
     *("prefix", "suffix", "word_lists", "wildcards", "wildcard_folder", "caption_fields", "emphasis", "max_tokens"),
     *("prune_mode", "core_rule", "core_threshold", "core_feature_threshold", "drop_difficulty"),

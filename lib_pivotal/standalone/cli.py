@@ -67,6 +67,7 @@ def make_parser() -> argparse.ArgumentParser:
     scan.add_argument("--layout", default="auto", help="what the folder is, if it is not found out rightly")
     scan.add_argument("--duplicates", default="keep", help="keep, skip (equal files), skip_near (those alike)")
     scan.add_argument("--captions-from", default="auto", help="auto, files, metadata or name")
+    scan.add_argument("--keep-separator", metavar="MARK", help="what divides kept from free tags (default: |||)")
     scan.add_argument("--json", action="store_true", help="print JSON")
     scan.set_defaults(run=run_scan)
 
@@ -137,6 +138,8 @@ def run_scan(parsed: argparse.Namespace) -> int:
     from lib_pivotal.standalone.plan_cli import findings_text
 
     settings = {"layout": parsed.layout, "duplicates": parsed.duplicates, "captions_from": parsed.captions_from}
+    if parsed.keep_separator is not None:
+        settings["keep_separator"] = parsed.keep_separator
     summary = report_of(str(parsed.dataset), settings)
     if parsed.json:
         _print(json.dumps(summary, indent=2, ensure_ascii=False))

@@ -14,7 +14,7 @@ from lib_pivotal.data.finding_groups import grouped
 from lib_pivotal.errors import ConfigError, Fault
 
 if TYPE_CHECKING:
-    from lib_pivotal.config import Run
+    from lib_pivotal.config import DataConfig, Run
     from lib_pivotal.data.findings import Finding
     from lib_pivotal.runs.circumstances import Circumstances
     from lib_pivotal.runs.plan import Plan
@@ -66,6 +66,12 @@ def add_plan_commands(commands: Any) -> None:
         "--home", type=Path, help=f"folder in which the way back is kept (default: {HOME} in the dataset)"
     )
     captions.add_argument("--json", action="store_true", help="print JSON")
+    for verb in (plan, captions):
+        verb.add_argument(
+            "--keep-separator",
+            metavar="MARK",
+            help="what divides kept from free tags in captions, where no RUN.json says it (default: |||)",
+        )
     captions.set_defaults(run=run_captions)
 
 
@@ -75,7 +81,11 @@ def run_plan(parsed: argparse.Namespace) -> int:
     from lib_pivotal.runs.verbs import planned
 
     plan, plain = planned(
-        parsed.dataset, _settings(parsed.run_file), mend=parsed.mend, circumstances=_circumstances(parsed)
+        parsed.dataset,
+        _settings(parsed.run_file),
+        mend=parsed.mend,
+        circumstances=_circumstances(parsed),
+        reading=_reading(parsed),
     )
     if parsed.save is not None:
         write_run(parsed.save, run_from_dict(plain["run"]))
@@ -95,9 +105,9 @@ def run_captions(parsed: argparse.Namespace) -> int:
     if parsed.take_back:
         done = verbs.captions_taken_back(parsed.dataset, home=home)
     elif parsed.write:
-        done = verbs.captions_written(parsed.dataset, _settings(parsed.run_file), home=home)
+        done = verbs.captions_written(parsed.dataset, _settings(parsed.run_file), home=home, reading=_reading(parsed))
     else:
-        done = verbs.captions_preview(parsed.dataset, _settings(parsed.run_file))
+        done = verbs.captions_preview(parsed.dataset, _settings(parsed.run_file), reading=_reading(parsed))
     if parsed.json:
         _print_json(done)
     else:
@@ -138,6 +148,18 @@ def _circumstances(parsed: argparse.Namespace) -> Circumstances:
         family, predicts_v = FAMILIES[parsed.family or "sd1"]
         model = ModelInfo(parsed.family or "sd1", family, v_prediction=predicts_v)
     return Circumstances(parsed.size or native_px(model), clip_reading())
+
+
+def _reading(parsed: argparse.Namespace) -> DataConfig | None:
+    """How captions are read where no run says it."""
+    from lib_pivotal.config import DataConfig
+
+    if parsed.keep_separator is None:
+        return None
+    if parsed.run_file is not None:
+        remedy = "Write it into the file: data.keep_separator."
+        raise ConfigError([Fault("--keep-separator", parsed.keep_separator, "a RUN.json says it", remedy)])
+    return DataConfig(keep_separator=parsed.keep_separator)
 
 
 def _settings(file: Path | None) -> Run | None:

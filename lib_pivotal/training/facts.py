@@ -120,7 +120,7 @@ def _folders(prepared: Prepared, root: Path) -> dict[str, FolderFacts]:
     by_concept: dict[str, list[str]] = {}
     repeats: dict[str, int] = {}
     for picture in prepared.pictures:
-        by_concept.setdefault(picture.concept, []).append(picture.caption)
+        by_concept.setdefault(picture.concept, []).append(picture.flat)
         repeats[picture.concept] = max(1, round(picture.repeats))
     return {
         f"{repeats[concept]}_{concept}": FolderFacts(

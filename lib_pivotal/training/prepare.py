@@ -69,6 +69,7 @@ def prepare_pictures(run: Run) -> Prepared:
     }
     rates = draw_rates(run, pictures, [wording.words_of[picture.key] for picture in pictures])
     trained, held_out = hold_out(run, pictures)
+    held_out = [replace(picture, caption=picture.cut.plain(picture.caption)) for picture in held_out]
     kept, told = prepare_regularisation(run)
     return Prepared(
         tuple(trained),

@@ -98,7 +98,7 @@ class Desk:
             before = self._scans.get(folder.strip(), (None, None))[0]
             if before is not None and before == dataset:
                 dataset = before  # nothing changed: what was made of it holds
-            self._scans[folder.strip()] = dataset, scanning.scan_settings(data)
+            self._scans[folder.strip()] = dataset, scanning.hangs_on(data)
             self._scans.move_to_end(folder.strip())
             self._names = None, ()
             while len(self._scans) > SCANS_KEPT:
@@ -118,7 +118,7 @@ class Desk:
         """
         with self._lock:
             settings = self._scans.get(run.data.folder.strip(), (None, None))[1]
-        if settings is not None and settings != scanning.scan_settings(run.data):
+        if settings is not None and settings != scanning.hangs_on(run.data):
             self.scan(run.data.folder, run.data)
 
     def recaption(self, folder: str, key: str, captions: Sequence[str]) -> None:

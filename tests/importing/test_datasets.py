@@ -208,7 +208,8 @@ OT_EPOCHS = {
         ("gui.json", json.dumps({**GUI_EPOCHS, "lr_warmup_steps": 30}), 30, 14),
         ("ot.json", json.dumps(OT_EPOCHS), 0.25, 20),
         ("ot.json", json.dumps({**OT_EPOCHS, "learning_rate_warmup_steps": 40}), 40, 20),
-    ],    ids=["kohya", "folder gone", "gui", "gui, all of it", "gui, steps", "onetrainer", "onetrainer, steps"],
+    ],
+    ids=["kohya", "folder gone", "gui", "gui, all of it", "gui, steps", "onetrainer", "onetrainer, steps"],
 )
 def test_a_fraction_stays_one_until_the_length_is_known(
     name: str, text: str, warmup: float, epochs: int, folders: Path
