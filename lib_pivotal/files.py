@@ -12,11 +12,12 @@ TEMPORARY_SUFFIX = ".tmp"
 
 
 @contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, *, folder_too: bool = True) -> Iterator[Path]:
     """Yield a file beside `path` to write (and to check); on leaving it is flushed to the disk and becomes `path`.
 
     Where the body raises, `path` stays as it was and the temporary file is removed. OSError passes through: the caller
-    knows what the file was for. Temporary files are hidden: `.<name>.<random>.tmp`.
+    knows what the file was for. Temporary files are hidden: `.<name>.<random>.tmp`. Who writes many files of one folder
+    leaves it out (`folder_too=False`) and calls `sync_folder` behind the last one.
     """
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}{TEMPORARY_SUFFIX}")
     os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
@@ -25,14 +26,15 @@ def replacing(path: Path) -> Iterator[Path]:
         with temporary.open("r+b") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
-        _sync_folder(path.parent)
+        if folder_too:
+            sync_folder(path.parent)
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
 
 
-def _sync_folder(folder: Path) -> None:
-    """Make the rename itself durable; Windows has no handle for a folder."""
+def sync_folder(folder: Path) -> None:
+    """Make renames in a folder durable; Windows has no handle for a folder."""
     if os.name == "nt":
         return
     descriptor = os.open(folder, os.O_RDONLY)
