@@ -26,7 +26,12 @@ DEFAULT_RATE = 2e-6
 
 def import_kohya(plain: Mapping[str, Any], origin: Origin) -> Sheet:
     """A TOML of the scripts: tables are only for the eye, all keys are flags."""
-    return _import(Flags(Sheet(expanded(_flat(plain))), origin, gui=False))
+    return import_flags(_flat(plain), origin)
+
+
+def import_flags(flat: Mapping[str, Any], origin: Origin) -> Sheet:
+    """The scripts' flags by their names."""
+    return _import(Flags(Sheet(expanded(flat)), origin, gui=False))
 
 
 def import_kohya_gui(plain: Mapping[str, Any], origin: Origin) -> Sheet:
