@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import unquote
 
 TEMPORARY_SUFFIX = ".tmp"
+_QUOTES = (('"', '"'), ("'", "'"), ("`", "`"), ("\u201c", "\u201d"), ("\u2018", "\u2019"), ("\u00ab", "\u00bb"))
+_FILE_ADDRESS = re.compile(r"file:(?://localhost(?=/)|//(?=/)|(?=/))", re.IGNORECASE)
+_DRIVE = re.compile(r"/[A-Za-z]:[\\/]")
 
 
 @contextlib.contextmanager
@@ -42,6 +47,24 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def typed_path(text: str | Path) -> Path:
+    """A path as people type or paste it: without blanks and quotes around it, `file://` taken off, `~` filled in.
+
+    What is there under just this name is meant as it is.
+    """
+    plain = str(text)
+    with contextlib.suppress(OSError, ValueError):
+        if Path(plain).exists():
+            return Path(plain)
+    plain = plain.strip()
+    while len(plain) > 1 and any(plain[0] == opening and plain[-1] == closing for opening, closing in _QUOTES):
+        plain = plain[1:-1].strip()
+    if match := _FILE_ADDRESS.match(plain):
+        plain = unquote(plain[match.end() :])
+        plain = plain[1:] if _DRIVE.match(plain) else plain
+    return Path(plain).expanduser()
 
 
 def cache_home() -> Path:

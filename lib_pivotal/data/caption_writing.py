@@ -19,7 +19,7 @@ from lib_pivotal.data.caption_files import CaptionPlaces
 from lib_pivotal.data.pruning import Wording
 from lib_pivotal.data.records import Dataset
 from lib_pivotal.errors import DataError
-from lib_pivotal.files import replacing, sync_folder
+from lib_pivotal.files import replacing, sync_folder, typed_path
 
 RECORD_VERSION = 1
 
@@ -71,7 +71,7 @@ class Outcome:
 
 def records_place(home: Path, folder: Path | str) -> Path:
     """Where below `home` the ways back of a folder's captions are kept: not among the pictures."""
-    whole = str(Path(str(folder).strip()).expanduser().resolve())
+    whole = str(typed_path(folder).resolve())
     return home / "captions" / hashlib.sha256(whole.encode()).hexdigest()[:16]
 
 

@@ -12,6 +12,7 @@ KEEP_MARK = "|||"
 
 _ESCAPED = re.compile(r"\\[()\[\]]")
 _GROUP = re.compile(r"([(\[]+)(.*?)((?::\s*[\d.]+)?(?<!\\)[)\]]+)", re.DOTALL)
+_WIDE_COMMA = re.compile("[ \t]*[\uff0c\u3001\uff64\ufe50\ufe51\u060c][ \t\u3000]*")
 _LEADING_NUMBER = re.compile(r"^[-\d]+\s*")
 _KANA = re.compile("[\u3041-\u30ff]")
 _CAMERA_NAME = re.compile(r"^(img|dsc|dscn|image|screenshot|photo|pic|untitled)?[\W_\d]*$", re.IGNORECASE)
@@ -23,6 +24,7 @@ def read_captions(path: Path, lines: str = "join") -> tuple[tuple[str, ...], str
     `lines`: what several lines are: `join` one caption with commas between, `draw` one each, `first` the first alone.
     """
     text, remark = read_text(path)
+    text = with_commas(text)
     found = tuple(stripped for line in text.splitlines() if (stripped := line.strip().strip(",").strip()))
     if lines == "join" and found:
         found = (", ".join(found),)
@@ -35,6 +37,11 @@ def read_text(path: Path) -> tuple[str, str]:
     """Read a text file of unknown making: its text, and a remark ("" if all was well)."""
     with path.open("rb", buffering=0) as file:  # thousands of small files: a buffer each takes half of the time
         return decode(file.read())
+
+
+def with_commas(text: str) -> str:
+    """A caption in which commas of Japanese, Chinese and Arabic writing are plain ones: they part tags, too."""
+    return _WIDE_COMMA.sub(", ", text)
 
 
 def decode(data: bytes) -> tuple[str, str]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from lib_pivotal.data.finding_groups import grouped
 from lib_pivotal.errors import ConfigError, Fault
+from lib_pivotal.files import typed_path
 
 if TYPE_CHECKING:
     from lib_pivotal.config import DataConfig, Run
@@ -35,9 +36,9 @@ def add_plan_commands(commands: Any) -> None:
     plan = commands.add_parser(
         "plan", help="draws, sizes, captions and what is wrong, of a folder and a run", description=run_plan.__doc__
     )
-    plan.add_argument("dataset", type=Path)
+    plan.add_argument("dataset", type=typed_path)
     plan.add_argument(
-        "run_file", type=Path, nargs="?", metavar="RUN.json", help="settings (default: fitted to the folder)"
+        "run_file", type=typed_path, nargs="?", metavar="RUN.json", help="settings (default: fitted to the folder)"
     )
     plan.add_argument("--json", action="store_true", help="print JSON, with every picture")
     plan.add_argument("--save", type=Path, metavar="RUN.json", help="write the run that was planned")
@@ -55,9 +56,9 @@ def add_plan_commands(commands: Any) -> None:
     captions = commands.add_parser(
         "captions", help="captions as they are trained: show, write into the files, take back"
     )
-    captions.add_argument("dataset", type=Path)
+    captions.add_argument("dataset", type=typed_path)
     captions.add_argument(
-        "run_file", type=Path, nargs="?", metavar="RUN.json", help="settings (default: fitted to the folder)"
+        "run_file", type=typed_path, nargs="?", metavar="RUN.json", help="settings (default: fitted to the folder)"
     )
     doing = captions.add_mutually_exclusive_group()
     doing.add_argument("--write", action="store_true", help="change the files (default: only show what would change)")
