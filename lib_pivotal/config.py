@@ -167,6 +167,11 @@ class LossConfig:
     snr_gamma: float = setting(5.0, "Gamma of min-SNR.", minimum=0.0, above_minimum=True, maximum=100.0)
 
 
+def steps_of(wanted: float, steps: int) -> int:
+    """A number of steps as it is set: below 1 it is a fraction of `steps`, as in kohya."""
+    return int(wanted * steps + 1e-9) if wanted < 1 else int(wanted)
+
+
 @dataclass(frozen=True)
 class ScheduleConfig:
     """Length, optimiser and who trains when."""
@@ -192,7 +197,9 @@ class ScheduleConfig:
         "How the learning rates move.",
         choices=("constant", "linear", "cosine", "cosine_restarts", "polynomial", "one_cycle"),
     )
-    warmup_steps: int = setting(0, "Steps of linear warm-up.", unit="steps", minimum=0)
+    warmup_steps: float = setting(
+        0.0, "Steps of linear warm-up; below 1 a fraction of the run, whatever its length becomes.", minimum=0.0
+    )
     final_factor: float = setting(0.0, "Rate at the end, as a fraction.", minimum=0.0, maximum=1.0)
     clip_words: float = setting(0.0, "Largest gradient norm of the words; 0 = no limit.", minimum=0.0)
     clip_network: float = setting(1.0, "Largest gradient norm of the network; 0 = no limit.", minimum=0.0)
@@ -206,6 +213,10 @@ class ScheduleConfig:
     )
     te_stop: float = setting(1.0, "Fraction after which the text encoder's network stops.", minimum=0.0, maximum=1.0)
     ema_decay: float = setting(0.0, "EMA of words and network, e.g. 0.999; 0 = off.", minimum=0.0, maximum=0.99999)
+
+    def warmup_of(self, steps: int) -> int:
+        """Steps of warm-up in a course of the rates that is `steps` long: fewer than it has."""
+        return min(steps_of(self.warmup_steps, steps), steps - 1)
 
 
 @dataclass(frozen=True)
@@ -223,17 +234,26 @@ class MemoryConfig:
     )
 
 
+def _in_epochs(name: str) -> Any:
+    """An interval as other trainers give it, beside the one in steps that it becomes."""
+    text = f"The interval in epochs: at Scan or at the start it becomes {name}; 0 = {name} counts."
+    return setting(0, text, unit="epochs", minimum=0, maximum=100_000)
+
+
 @dataclass(frozen=True)
 class SavingConfig:
     """Files and pictures."""
 
     folder: str = setting("", "Where files go.", unit="path")
     every_steps: int = setting(0, "Save a bundle every so many steps; 0 = only at the end.", unit="steps", minimum=0)
+    every_epochs: int = _in_epochs("every_steps")
     state_every_steps: int = setting(500, "Save the resumable state every so many steps; 0 = off.", minimum=0)
+    state_every_epochs: int = _in_epochs("state_every_steps")
     keep_states: int = setting(2, "How many states are kept.", minimum=1, maximum=1000)
     dtype: str = setting("fp16", "Precision of the file.", choices=("fp16", "fp32", "bf16"))
     embedding_files: bool = setting(False, "Also write each word as a file of its own (Forge, ComfyUI, Invoke).")
     preview_every_steps: int = setting(0, "Draw the four rows every so many steps; 0 = off.", minimum=0)
+    preview_every_epochs: int = _in_epochs("preview_every_steps")
     preview_prompts: tuple[str, ...] = setting((), "Prompts of the pictures; `{word}` stands for each word.")
     preview_words: tuple[str, ...] = setting((), "Words that are drawn, each four times a prompt; empty = all.")
     keep_previewed: bool = setting(

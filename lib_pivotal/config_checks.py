@@ -10,7 +10,7 @@ from lib_pivotal.errors import Fault
 from lib_pivotal.file_names import REMEDY, name_reasons
 
 if TYPE_CHECKING:
-    from lib_pivotal.config import DataConfig, Run
+    from lib_pivotal.config import DataConfig, Run, ScheduleConfig
 
 VARIED_CROPS = ("random", "face")
 """Cuts of which a picture has several that differ."""
@@ -28,16 +28,24 @@ def check_consistency(run: Run) -> list[Fault]:
         faults.append(
             Fault("noise.timestep_min", noise.timestep_min, f"must be below noise.timestep_max ({noise.timestep_max})")
         )
-    if schedule.warmup_steps >= schedule.max_steps and schedule.warmup_steps > 0:
-        faults.append(
-            Fault("schedule.warmup_steps", schedule.warmup_steps, f"must be below max_steps ({schedule.max_steps})")
-        )
+    if not schedule.epochs:  # else the length is known when the pictures are
+        faults += check_length(schedule)
     faults += _check_pictures(run.data)
     kept = run.regularisation
     if (kept.folder or kept.preservation) and not trains_unet and not trains_te:
         field = "regularisation.folder" if kept.folder else "regularisation.preservation"
         problem = "needs a network: pictures without the words teach words nothing"
         faults.append(Fault(field, kept.folder or kept.preservation, problem, "Choose a network, or leave it out."))
+    return faults + _check_lines(run)
+
+
+def check_length(schedule: ScheduleConfig) -> list[Fault]:
+    """Faults of what must fit into `max_steps`."""
+    faults = []
+    if schedule.warmup_steps >= max(schedule.max_steps, 1) and schedule.warmup_steps >= 1:
+        faults.append(
+            Fault("schedule.warmup_steps", schedule.warmup_steps, f"must be below max_steps ({schedule.max_steps})")
+        )
     if schedule.phases == "two_phase" and not 0 < schedule.words_steps < schedule.max_steps:
         faults.append(
             Fault(
@@ -46,7 +54,7 @@ def check_consistency(run: Run) -> list[Fault]:
                 f"two-phase needs it between 1 and max_steps - 1 ({schedule.max_steps - 1})",
             )
         )
-    return faults + _check_lines(run)
+    return faults
 
 
 def name_faults(name: str) -> list[Fault]:

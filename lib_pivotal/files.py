@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import unquote
 
 TEMPORARY_SUFFIX = ".tmp"
+_QUOTES = (('"', '"'), ("'", "'"), ("`", "`"), ("\u201c", "\u201d"), ("\u2018", "\u2019"), ("\u00ab", "\u00bb"))
+_FILE_ADDRESS = re.compile(r"file:(?://localhost(?=/)|//(?=/)|(?=/))", re.IGNORECASE)
+_DRIVE = re.compile(r"/[A-Za-z]:[\\/]")
 
 
 @contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, *, folder_too: bool = True) -> Iterator[Path]:
     """Yield a file beside `path` to write (and to check); on leaving it is flushed to the disk and becomes `path`.
 
     Where the body raises, `path` stays as it was and the temporary file is removed. OSError passes through, and names
-    `path`: the caller knows what the file was for. Temporary files are hidden: `.<name>.<random>.tmp`.
+    `path`: the caller knows what the file was for. Temporary files are hidden: `.<name>.<random>.tmp`. Who writes many
+    files of one folder leaves it out (`folder_too=False`) and calls `sync_folder` behind the last one.
     """
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}{TEMPORARY_SUFFIX}")
     try:
@@ -26,7 +32,8 @@ def replacing(path: Path) -> Iterator[Path]:
         with temporary.open("r+b") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
-        _sync_folder(path.parent)
+        if folder_too:
+            sync_folder(path.parent)
     except OSError as error:
         if error.filename in (None, str(temporary), temporary):
             error.filename, error.filename2 = str(path), None
@@ -63,8 +70,8 @@ def sentence_of(error: OSError, place: Path | str = "") -> str:
     return f"{where}cannot be read or written: {what}. Check the path, its rights and the space on its disk."
 
 
-def _sync_folder(folder: Path) -> None:
-    """Make the rename itself durable; Windows has no handle for a folder."""
+def sync_folder(folder: Path) -> None:
+    """Make renames in a folder durable; Windows has no handle for a folder."""
     if os.name == "nt":
         return
     descriptor = os.open(folder, os.O_RDONLY)
@@ -72,6 +79,24 @@ def _sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def typed_path(text: str | Path) -> Path:
+    """A path as people type or paste it: without blanks and quotes around it, `file://` taken off, `~` filled in.
+
+    What is there under just this name is meant as it is.
+    """
+    plain = str(text)
+    with contextlib.suppress(OSError, ValueError):
+        if Path(plain).exists():
+            return Path(plain)
+    plain = plain.strip()
+    while len(plain) > 1 and any(plain[0] == opening and plain[-1] == closing for opening, closing in _QUOTES):
+        plain = plain[1:-1].strip()
+    if match := _FILE_ADDRESS.match(plain):
+        plain = unquote(plain[match.end() :])
+        plain = plain[1:] if _DRIVE.match(plain) else plain
+    return Path(plain).expanduser()
 
 
 def cache_home() -> Path:

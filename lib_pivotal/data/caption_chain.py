@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Literal, Protocol
 
-from lib_pivotal.data.captions import WordFinder, split_tags
+from lib_pivotal.data.captions import KEEP_MARK, Cut, WordFinder, split_tags
 from lib_pivotal.data.records import Picture
 from lib_pivotal.data.tags import TAG_CLASSES, tag_class
 from lib_pivotal.errors import DataError
@@ -49,7 +49,7 @@ class CaptionSettings:
     templates: tuple[str, ...] = ()
     shuffle: bool = False
     keep_first: int = 0
-    keep_separator: str = "|||"
+    keep_separator: str = KEEP_MARK
     separator: str = ","
     tag_dropout: float = 0.0
     tag_classes: tuple[tuple[str, float], ...] = ()
@@ -154,6 +154,7 @@ class CaptionPipeline:
         self._protected = WordFinder([*protected, *self._words.values()])
         self._shorten = shorten
         separator = self.settings.separator
+        self._cut = Cut(self.settings.keep_separator, separator)
         self._joint = separator if separator.endswith(" ") else f"{separator} "
         self._patterns = {
             name: re.compile(name[1:-1], re.IGNORECASE)
@@ -196,7 +197,7 @@ class CaptionPipeline:
                 words = [tag for tag in tags if self._protected(tag)] if settings.shuffle else []
                 room = max(0, settings.max_tags - len(head) - len(tail))
                 tags = [*words, *free[:room]] if settings.shuffle else self._first(tags, room)
-            if settings.max_tags or (settings.keep_separator and settings.keep_separator in caption):
+            if settings.max_tags or self._cut.has_mark(caption):
                 caption = self._joint.join([*head, *tags, *tail])
             texts = [
                 self._fill_template(template, caption=caption, word=word, choose=longer)
@@ -272,7 +273,7 @@ class CaptionPipeline:
         warming = moment.step < settings.warmup_steps
         drops = settings.tag_dropout > 0.0 or bool(settings.tag_classes)
         if not (settings.shuffle or drops or warming or settings.max_tags):
-            if settings.keep_separator and settings.keep_separator in caption:
+            if self._cut.has_mark(caption):
                 return self._joint.join(tag for part in self._divide(caption) for tag in part)
             return caption.strip()
         head, tags, tail = self._divide(caption)
@@ -317,14 +318,7 @@ class CaptionPipeline:
 
     def _divide(self, caption: str) -> tuple[list[str], list[str], list[str]]:
         """Kept in front, free, kept at the end: `a ||| b, c ||| d`, else the first n are kept in front."""
-        separator, mark = self.settings.separator, self.settings.keep_separator
-        if mark and mark in caption:
-            head, _, rest = caption.partition(mark)
-            middle, _, tail = rest.partition(mark)
-            parts = [split_tags(part.replace(mark, separator), separator=separator) for part in (head, middle, tail)]
-            return parts[0], parts[1], parts[2]
-        tags = split_tags(caption, separator=separator)
-        return tags[: self.settings.keep_first], tags[self.settings.keep_first :], []
+        return self._cut.divide(caption, self.settings.keep_first)
 
     def _fill_template(self, template: str, *, caption: str, word: str, choose: Choose) -> str:
         """Fill a template's placeholders; a comma left over by an empty one goes too."""

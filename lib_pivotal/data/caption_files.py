@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,14 +15,36 @@ EXTENSIONS = (".txt", ".caption")
 """As a scan takes them: the first that is there."""
 
 
+class CaptionPlaces:
+    """The caption files of many pictures: each folder is listed once, so that this takes as long as there are files.
+
+    What comes into a folder later is not seen: make a new one for each piece of work.
+    """
+
+    def __init__(self, extensions: Sequence[str] = EXTENSIONS) -> None:
+        self._extensions = tuple(extensions)
+        self._listings: dict[Path, dict[str, str]] = {}
+
+    def __call__(self, picture: Path) -> Path:
+        """The caption file of a picture; where there is none, the one to write: `NAME.txt` beside it."""
+        listing = self._listing(picture.parent)
+        for extension in self._extensions:
+            for name in (f"{picture.stem}{extension}", f"{picture.name}{extension}"):
+                if (found := listing.get(name.lower())) is not None:
+                    return picture.with_name(found)
+        return picture.with_name(picture.stem + self._extensions[0])
+
+    def _listing(self, folder: Path) -> dict[str, str]:
+        """The caption files of a folder, by their names in lower case."""
+        if folder not in self._listings:
+            names = (name for name in os.listdir(folder) if name.lower().endswith(self._extensions))
+            self._listings[folder] = {name.lower(): name for name in sorted(names, reverse=True)}
+        return self._listings[folder]
+
+
 def caption_place(picture: Path, extensions: Sequence[str] = EXTENSIONS) -> Path:
-    """The caption file of a picture; where there is none, the one to write: `NAME.txt` beside it."""
-    listing = {path.name.lower(): path for path in sorted(picture.parent.iterdir(), reverse=True)}
-    for extension in extensions:
-        for name in (f"{picture.stem}{extension}", f"{picture.name}{extension}"):
-            if (found := listing.get(name.lower())) is not None:
-                return found
-    return picture.with_name(picture.stem + extensions[0])
+    """The same of one picture, as its folder is now."""
+    return CaptionPlaces(extensions)(picture)
 
 
 def file_text(picture: Path) -> str:

@@ -7,6 +7,7 @@ write where there is none.
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import json
 from collections.abc import Sequence
@@ -14,11 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lib_pivotal.data.caption_files import caption_place
+from lib_pivotal.data.caption_files import CaptionPlaces
 from lib_pivotal.data.pruning import Wording
 from lib_pivotal.data.records import Dataset
 from lib_pivotal.errors import DataError
-from lib_pivotal.files import replacing
+from lib_pivotal.files import replacing, sync_folder, typed_path
 
 RECORD_VERSION = 1
 
@@ -70,7 +71,7 @@ class Outcome:
 
 def records_place(home: Path, folder: Path | str) -> Path:
     """Where below `home` the ways back of a folder's captions are kept: not among the pictures."""
-    whole = str(Path(str(folder).strip()).expanduser().resolve())
+    whole = str(typed_path(folder).resolve())
     return home / "captions" / hashlib.sha256(whole.encode()).hexdigest()[:16]
 
 
@@ -82,13 +83,14 @@ def caption_changes(dataset: Dataset, wording: Wording) -> Changes:
     """
     found: list[Change] = []
     several: list[str] = []
+    places = CaptionPlaces()
     for original, trained in zip(dataset.pictures, wording.captions(), strict=True):
         if trained.caption == original.caption:
             continue
         if original.alternatives:
             several.append(original.key)
             continue
-        place = original.text_place or caption_place(original.path)
+        place = original.text_place or places(original.path)
         found.append(Change(original.key, place, _bytes(place), f"{trained.caption.strip()}\n".encode()))
     return Changes(tuple(found), tuple(several))
 
@@ -131,6 +133,7 @@ def take_back(record: Path) -> Outcome:
 def _exchange(files: Sequence[tuple[Path, bytes | None, bytes | None]]) -> Outcome:
     """Replace each file's expected content by another one; None: no file."""
     written, left = 0, []
+    folders: set[Path] = set()
     for place, expected, content in files:
         try:
             now = _bytes(place)
@@ -142,12 +145,16 @@ def _exchange(files: Sequence[tuple[Path, bytes | None, bytes | None]]) -> Outco
             if content is None:
                 place.unlink()
             else:
-                with replacing(place) as temporary:
+                with replacing(place, folder_too=False) as temporary:
                     temporary.write_bytes(content)
+            folders.add(place.parent)
             written += 1
         except (OSError, DataError) as error:
             reason = error.strerror if isinstance(error, OSError) else str(error)
             left.append(f"{place.name}: {reason}")
+    for folder in folders:  # once for all of its files: it takes longer than writing one
+        with contextlib.suppress(OSError):
+            sync_folder(folder)
     return Outcome(written, tuple(left))
 
 

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+
+KEEP_MARK = "|||"
+"""What divides kept from free tags where nothing else is set, as in kohya's examples."""
 
 _ESCAPED = re.compile(r"\\[()\[\]]")
 _GROUP = re.compile(r"([(\[]+)(.*?)((?::\s*[\d.]+)?(?<!\\)[)\]]+)", re.DOTALL)
+_WIDE_COMMA = re.compile("[ \t]*[\uff0c\u3001\uff64\ufe50\ufe51\u060c][ \t\u3000]*")
 _LEADING_NUMBER = re.compile(r"^[-\d]+\s*")
 _KANA = re.compile("[\u3041-\u30ff]")
 _CAMERA_NAME = re.compile(r"^(img|dsc|dscn|image|screenshot|photo|pic|untitled)?[\W_\d]*$", re.IGNORECASE)
@@ -19,6 +24,7 @@ def read_captions(path: Path, lines: str = "join") -> tuple[tuple[str, ...], str
     `lines`: what several lines are: `join` one caption with commas between, `draw` one each, `first` the first alone.
     """
     text, remark = read_text(path)
+    text = with_commas(text)
     found = tuple(stripped for line in text.splitlines() if (stripped := line.strip().strip(",").strip()))
     if lines == "join" and found:
         found = (", ".join(found),)
@@ -31,6 +37,11 @@ def read_text(path: Path) -> tuple[str, str]:
     """Read a text file of unknown making: its text, and a remark ("" if all was well)."""
     with path.open("rb", buffering=0) as file:  # thousands of small files: a buffer each takes half of the time
         return decode(file.read())
+
+
+def with_commas(text: str) -> str:
+    """A caption in which commas of Japanese, Chinese and Arabic writing are plain ones: they part tags, too."""
+    return _WIDE_COMMA.sub(", ", text)
 
 
 def decode(data: bytes) -> tuple[str, str]:
@@ -123,6 +134,56 @@ def single_tags(caption: str, *, separator: str = ",") -> list[str]:
         group = split_group(tag, separator=separator)
         found += [tag] if group is None else single_tags(separator.join(group[1]), separator=separator)
     return found
+
+
+@dataclass(frozen=True)
+class Cut:
+    """How a caption is cut into tags: the one place that knows. Whoever counts, prunes, shows, draws or writes asks it.
+
+    `mark` is what stands between tags that are kept in front, free ones, and those kept at the end
+    (`a ||| b, c ||| d`); it parts tags as `separator` does. Empty: there is no such mark.
+    """
+
+    mark: str = KEEP_MARK
+    separator: str = ","
+
+    def has_mark(self, caption: str) -> bool:
+        """Whether the mark is in a caption."""
+        return bool(self.mark) and self.mark in caption
+
+    def flat(self, caption: str) -> str:
+        """A caption whose marks are separators."""
+        return caption.replace(self.mark, self.separator) if self.has_mark(caption) else caption
+
+    def parts(self, caption: str) -> list[list[str]]:
+        """The tags by the parts that marks make."""
+        parts = caption.split(self.mark) if self.mark else [caption]
+        return [split_tags(part, separator=self.separator) for part in parts]
+
+    def join(self, parts: Sequence[Sequence[str]]) -> str:
+        """The opposite of `parts`."""
+        return f" {self.mark} ".join(f"{self.separator} ".join(tags) for tags in parts)
+
+    def tags(self, caption: str) -> list[str]:
+        """All tags, in order; brackets hold together (`split_tags`)."""
+        return split_tags(self.flat(caption), separator=self.separator)
+
+    def single(self, caption: str) -> list[str]:
+        """The same with those that brackets hold together one by one: for counting and comparing."""
+        return single_tags(self.flat(caption), separator=self.separator)
+
+    def divide(self, caption: str, keep_first: int = 0) -> tuple[list[str], list[str], list[str]]:
+        """Kept in front, free, kept at the end; without a mark the first `keep_first` are kept in front."""
+        if self.has_mark(caption):
+            head, _, rest = caption.partition(self.mark)
+            middle, _, tail = rest.partition(self.mark)
+            return self.tags(head), self.tags(middle), self.tags(tail)
+        tags = self.tags(caption)
+        return tags[:keep_first], tags[keep_first:], []
+
+    def plain(self, caption: str) -> str:
+        """A caption as a text encoder is to see it where nothing varies it: without marks."""
+        return f"{self.separator} ".join(self.tags(caption)) if self.has_mark(caption) else caption
 
 
 def _joined_in_brackets(parts: list[str], separator: str) -> list[str]:

@@ -17,7 +17,7 @@ from lib_pivotal.data.sources.layout import TITLES, read_layout
 from lib_pivotal.data.sources.source import CaptionsFrom, Lines, Reading, Source, Tree
 from lib_pivotal.data.sources.trees import MULTIPLY, Place, place_of, read_multiply, tree_of, whole
 from lib_pivotal.errors import DataError
-from lib_pivotal.files import cache_home
+from lib_pivotal.files import cache_home, typed_path
 
 __all__ = ["Dataset", "Picture", "Problem", "scan"]
 
@@ -53,7 +53,7 @@ def scan(
     Raises:
         DataError: there is no such folder, or it is not of that layout.
     """
-    reading = read_layout(Path(folder).expanduser(), layout, cache=cache)
+    reading = read_layout(typed_path(folder), layout, cache=cache)
     problems = ProblemList(list(reading.problems))
     captioner = Captioner(
         problems,

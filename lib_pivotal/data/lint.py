@@ -10,9 +10,9 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from glob import escape
 
-from lib_pivotal.data.captions import legal_name, single_tags
+from lib_pivotal.data.captions import legal_name
 from lib_pivotal.data.findings import Finding, Remedy, count_of, listed
-from lib_pivotal.data.pruning import KEEP_SEPARATOR, TagFate, Wording
+from lib_pivotal.data.pruning import TagFate, Wording
 from lib_pivotal.data.records import Picture
 from lib_pivotal.data.tags import NOT_CORE, same_tag, tag_class
 
@@ -166,7 +166,7 @@ def _differ(wording: Wording, first: Sequence[Picture], second: Sequence[Picture
 def _tag_counts(wording: Wording, pictures: Sequence[Picture]) -> Counter[str]:
     counts: Counter[str] = Counter()
     for picture in pictures:
-        tags = {same_tag(tag) for tag in _tags(picture) if not wording.find(tag)}
+        tags = {same_tag(tag) for tag in picture.tags if not wording.find(tag)}
         counts.update(tags)
     return counts
 
@@ -249,12 +249,8 @@ def _keys_with(wording: Wording, name: str, tags: Sequence[TagFate]) -> tuple[st
     return tuple(
         picture.key
         for picture in wording.named
-        if picture.key in mine and any(same_tag(tag) in forms for tag in _tags(picture))
+        if picture.key in mine and any(same_tag(tag) in forms for tag in picture.tags)
     )
-
-
-def _tags(picture: Picture) -> list[str]:
-    return single_tags(picture.caption.replace(KEEP_SEPARATOR, ","))
 
 
 def _apply(name: str, concept: str) -> Remedy:

@@ -13,6 +13,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from lib_pivotal.data.captions import with_commas
+
 LONGEST_CAPTION = 20_000
 """Letters; what is longer is no caption."""
 MOST_ALTERNATIVES = 100
@@ -70,7 +72,7 @@ def clean(text: str) -> str:
     """A caption in one line; empty if it is too long to be one."""
     if len(text) > LONGEST_CAPTION:
         return ""
-    lines = (line.strip().strip(",").strip() for line in text.replace("\0", "").splitlines())
+    lines = (line.strip().strip(",").strip() for line in with_commas(text.replace("\0", "")).splitlines())
     return ", ".join(line for line in lines if line).encode("utf-8", "replace").decode("utf-8")
 
 

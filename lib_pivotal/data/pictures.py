@@ -6,15 +6,17 @@ import hashlib
 import importlib
 import io
 import random
+import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, cast
+from typing import Literal, TypeVar, cast
 
 import numpy as np
 from PIL import Image, ImageFile, ImageOps
 
 from lib_pivotal.data.fingerprints import fingerprint, rows_of_top, top_fingerprint, top_of
-from lib_pivotal.data.png_files import PngChunks, first_rows, read_chunks
+from lib_pivotal.data.png_files import PngChunks, first_rows, read_chunks, without_burdens
 from lib_pivotal.errors import DataError
 
 Transparency = Literal["white", "grey", "random", "mask"]
@@ -27,8 +29,9 @@ EXTENSIONS = frozenset(
 )
 """File name endings that mean a picture; whether Pillow can open one is found by opening it."""
 
-MOST_PIXELS = 2**28
-"""More than this (16384 x 16384 px) is no picture to train on; small files can claim it to fill the memory."""
+MOST_PIXELS = 2**27
+"""More than this (11585 x 11585 px) is no picture to train on; small files can claim it to fill the memory. Below the
+limit at which Pillow itself refuses pictures (178 956 970 pixels), whose sentence helps nobody."""
 
 PLUGINS = {
     ".avif": ("AVIF", "pillow_avif", "pillow-avif-plugin"),
@@ -42,6 +45,8 @@ _DRAFT_PX = 144
 """JPEG is decoded at a half, quarter or eighth as long as that is larger: nine pixels a cell of a fingerprint."""
 _ORIENTATION = 0x0112
 _TAIL_BYTES = 65_536
+_LONGER_SIDE_PX = 4096
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -74,15 +79,14 @@ def inspect(path: Path, *, full: bool = False) -> PictureFacts:
     Raises DataError for a file that is empty, no picture, or damaged.
     """
     _refuse_empty(path)
-    try:
-        with _opened(path) as image:
-            chunks = read_chunks(path.read_bytes()) if image.format == "PNG" else None
-            facts, cut_off = _facts(image, path, chunks)
-            if full or cut_off:
-                image.load()
-    except Exception as error:  # a damaged file makes Pillow raise almost anything
-        raise DataError(_unreadable(path, error)) from error
-    return facts
+
+    def facts_of(image: Image.Image, data: bytes) -> PictureFacts:
+        facts, cut_off = _facts(image, path, read_chunks(data) if data else None)
+        if full or cut_off:
+            image.load()
+        return facts
+
+    return _read(path, facts_of)
 
 
 def look(path: Path) -> Look:
@@ -94,21 +98,19 @@ def look(path: Path) -> Look:
     Raises DataError for a file that is empty, no picture, or damaged.
     """
     _refuse_empty(path)
-    try:
-        with _opened(path) as image:
-            data = path.read_bytes() if image.format == "PNG" else b""
-            chunks = read_chunks(data) if data else None
-            facts, _ = _facts(image, path, chunks)
-            if chunks is not None and chunks.sound and not (chunks.turned or chunks.animated):
-                rows = first_rows(data, rows_of_top(image.height))
-                if rows is not None:
-                    with Image.open(io.BytesIO(rows), formats=("PNG",)) as first:
-                        top = top_fingerprint(_over_white(first), height_px=image.height)
-                        return Look(facts, top)
-            made = fingerprint(_over_white(image))
-            return Look(facts, top_of(made), made)
-    except Exception as error:
-        raise DataError(_unreadable(path, error)) from error
+
+    def look_of(image: Image.Image, data: bytes) -> Look:
+        chunks = read_chunks(data) if data else None
+        facts, _ = _facts(image, path, chunks)
+        if chunks is not None and chunks.sound and not (chunks.turned or chunks.animated):
+            rows = first_rows(data, rows_of_top(image.height))
+            if rows is not None:
+                with Image.open(io.BytesIO(rows), formats=("PNG",)) as first:
+                    return Look(facts, top_fingerprint(_over_white(first), height_px=image.height))
+        made = fingerprint(_over_white(image))
+        return Look(facts, top_of(made), made)
+
+    return _read(path, look_of)
 
 
 def whole_print(path: Path) -> bytes:
@@ -116,21 +118,17 @@ def whole_print(path: Path) -> bytes:
 
     Raises DataError where that fails.
     """
-    try:
-        with _opened(path) as image:
-            return fingerprint(_over_white(image))
-    except Exception as error:
-        raise DataError(_unreadable(path, error)) from error
+    return _read(path, lambda image, _: fingerprint(_over_white(image)))
 
 
 def open_rgba(path: Path) -> tuple[Image.Image, Image.Image | None]:
     """Open the first frame, upright: an RGB picture and its alpha channel (None where every pixel is opaque)."""
-    try:
-        with _opened(path) as image:
-            image.load()
-            return _upright(image)
-    except Exception as error:
-        raise DataError(_unreadable(path, error)) from error
+
+    def rgba_of(image: Image.Image, _: bytes) -> tuple[Image.Image, Image.Image | None]:
+        image.load()
+        return _upright(image)
+
+    return _read(path, rgba_of)
 
 
 def open_picture(path: Path, *, background: Colour = (255, 255, 255)) -> Image.Image:
@@ -166,6 +164,43 @@ def file_sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
+class _TooLargeError(DataError):
+    """A picture of more pixels than are read."""
+
+
+def _read(path: Path, work: Callable[[Image.Image, bytes], _T]) -> _T:
+    """What `work` makes of an opened picture and, of a PNG, its file's bytes.
+
+    What Pillow's limits for texts and colour profiles are in the way of is read without these.
+
+    Raises DataError where anything of it fails.
+    """
+    try:
+        try:
+            with _opened(path) as image:
+                return work(image, path.read_bytes() if image.format == "PNG" else b"")
+        except ValueError:
+            if (lighter := without_burdens(path.read_bytes())) is None:
+                raise
+        with Image.open(io.BytesIO(lighter), formats=("PNG",)) as image:
+            _refuse_huge(image)
+            return work(image, lighter)
+    except Exception as error:  # a damaged file makes Pillow raise almost anything
+        raise DataError(_unreadable(path, error)) from error
+
+
+def _refuse_huge(image: Image.Image) -> None:
+    if image.width * image.height > MOST_PIXELS:
+        raise _TooLargeError(_too_large(image.width * image.height, MOST_PIXELS, f"{image.width}x{image.height} px, "))
+
+
+def _too_large(pixels: int, most: int, size: str = "") -> str:
+    return (
+        f"{size}{pixels / 1e6:.0f} megapixels, are more than the {most / 1e6:.3g} that are read here. Scale it down, "
+        f"to {_LONGER_SIDE_PX} px on its longer side or so: it is trained at a fraction of that"
+    )
+
+
 def _opened(path: Path) -> Image.Image:
     """Open a file; where Pillow alone cannot, with the plugin for its kind, if that is installed."""
     plugin = PLUGINS.get(path.suffix.lower())
@@ -177,10 +212,17 @@ def _opened(path: Path) -> Image.Image:
             raise DataError(f"{name} needs the Python package {package}, which is not installed") from error
         if module == "pillow_heif":
             brought.register_heif_opener()
-    image = Image.open(path)
-    if image.width * image.height > MOST_PIXELS:
+    try:
+        image = Image.open(path)
+    except Image.DecompressionBombError as error:  # beyond ours; or the process around has set another limit
+        found = re.search(r"\d+", str(error))
+        most = min(MOST_PIXELS, 2 * (Image.MAX_IMAGE_PIXELS or MOST_PIXELS))
+        raise _TooLargeError(_too_large(int(found.group()) if found else most, most)) from error
+    try:
+        _refuse_huge(image)
+    except _TooLargeError:
         image.close()
-        raise DataError(f"{image.width}x{image.height} px are more than a picture has; scale it down")
+        raise
     return image
 
 
@@ -195,6 +237,8 @@ def _refuse_empty(path: Path) -> None:
 
 
 def _unreadable(path: Path, error: Exception) -> str:
+    if isinstance(error, _TooLargeError):
+        return f"{path.name}: {error}."
     reason = str(error).replace(str(path), path.name) or type(error).__name__
     return f"{path.name}: cannot be read as a picture ({reason}). Open it in an image editor and save it anew."
 

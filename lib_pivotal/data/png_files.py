@@ -14,6 +14,9 @@ SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _HEADER_END = 33
 """Signature, then IHDR's length, type, 13 bytes and checksum."""
 _HEIGHT, _INTERLACED = slice(20, 24), 28
+_BURDENS = (b"tEXt", b"zTXt", b"iTXt", b"iCCP")
+MOST_TEXT_BYTES = 2**20
+"""Pillow's limit for what one of them unpacks to (PngImagePlugin.MAX_TEXT_CHUNK)."""
 _ORIENTATION = (b"eXIf", b"tEXtRaw profile type ", b"zTXtRaw profile type ", b"iTXtXML:com.adobe.xmp")
 
 
@@ -47,6 +50,45 @@ def read_chunks(data: bytes) -> PngChunks:
             complete = kind == b"IEND"
         position = end
     return PngChunks(complete, complete and sound, turned, animated)
+
+
+def without_burdens(data: bytes, *, most: int = MOST_TEXT_BYTES) -> bytes | None:
+    """The same file without texts and colour profiles that would unpack to more than `most` bytes together or alone,
+    which Pillow refuses the whole picture for; None where there are none, or it is no PNG. Pixels stay as they are."""
+    if not data.startswith(SIGNATURE):
+        return None
+    view = memoryview(data)
+    kept: list[bytes | memoryview] = [view[: len(SIGNATURE)]]
+    position, total, dropped = len(SIGNATURE), 0, False
+    while position + 12 <= len(data):
+        end = position + 12 + int.from_bytes(view[position : position + 4], "big")
+        kind = data[position + 4 : position + 8]
+        if kind in _BURDENS and end <= len(data):
+            size = _unpacked_size(data[position + 8 : end - 4], kind, most)
+            if total + size > most:
+                position, dropped = end, True
+                continue
+            total += size
+        kept.append(view[position:end])
+        position = end
+    return b"".join(kept) if dropped else None
+
+
+def _unpacked_size(content: bytes, kind: bytes, most: int) -> int:
+    """How many bytes a text or profile takes, as far as `most` and one more."""
+    _, _, rest = content.partition(b"\0")
+    if kind == b"tEXt":
+        return len(content)
+    if kind == b"iTXt":
+        if rest[:1] != b"\1":
+            return len(content)
+        rest = rest[2:].split(b"\0", 2)[-1]
+    else:
+        rest = rest[1:]
+    try:
+        return len(zlib.decompressobj().decompress(rest, most + 1))
+    except zlib.error:
+        return 0
 
 
 def first_rows(data: bytes, rows: int) -> bytes | None:

@@ -15,8 +15,8 @@ from fnmatch import fnmatchcase
 from functools import lru_cache
 from typing import Any, Literal, TypeVar
 
-from lib_pivotal.data.captions import WordFinder, legal_name, single_tags, split_group, split_tags
-from lib_pivotal.data.records import Picture
+from lib_pivotal.data.captions import Cut, WordFinder, legal_name, single_tags, split_group
+from lib_pivotal.data.records import COMMON_CUT, Picture
 from lib_pivotal.data.tags import (
     NARUGO_FEATURE_THRESHOLD,
     NOT_CORE,
@@ -34,7 +34,6 @@ from lib_pivotal.data.tags import (
 PruneMode = Literal["none", "minimal", "character", "character_core"]
 Fate = Literal["absorbed", "init", "kept"]
 Made = TypeVar("Made")
-KEEP_SEPARATOR = "|||"
 META_TAGS = frozenset(
     "alternate costume|alternate hairstyle|alternate hair color|alternate eye color|alternate breast size|cosplay|"
     "adapted costume|official alternate costume|casual|contemporary|parody|crossdressing|genderswap|aged up|"
@@ -128,21 +127,16 @@ def applies(patterns: Iterable[str], picture: Picture) -> bool:
     return False
 
 
-def split_caption(text: str) -> list[list[str]]:
-    """The tags of a caption by the parts that keep separators make of it."""
-    return [split_tags(part) for part in text.split(KEEP_SEPARATOR)]
-
-
-def name_word(text: str, word: str, find: WordFinder) -> str:
+def name_word(text: str, word: str, find: WordFinder, cut: Cut = COMMON_CUT) -> str:
     """A caption that names `word`: a tag that says the same in other letters is replaced, else it goes in front."""
     if find(text):
         return text
-    parts = split_caption(text)
+    parts = cut.parts(text)
     for tags in parts:
         for index, tag in enumerate(tags):
             if legal_name(same_tag(tag)).replace("_", "-") == word.replace("_", "-"):
                 tags[index] = word
-                return _joined(parts)
+                return cut.join(parts)
     return f"{word}, {text}" if text.strip() else word
 
 
@@ -172,7 +166,7 @@ class Wording:
         self.words_of: dict[str, tuple[str, ...]] = {}
         for picture in self.named:
             self.words_of[picture.key] = self._words_in(picture)
-        self._overall = _shares_by_form([_flat(picture.caption) for picture in self.named])
+        self._overall = _shares_by_form([picture.flat for picture in self.named])
         by_word: dict[str, list[Picture]] = {use.name: [] for use in uses}
         for picture in self.named:
             for word in self.words_of[picture.key]:
@@ -245,11 +239,15 @@ class Wording:
         tidy = self.rules.mode == "minimal" or (self.rules.mode != "none" and bool(pruning))
         if not forms and not tidy:
             return picture
+
+        def prune(text: str) -> str:
+            return self._prune_text(text, forms, picture.cut, tidy=tidy)
+
         return replace(
             picture,
-            caption=self._prune_text(picture.caption, forms, tidy=tidy),
-            alternatives=tuple(self._prune_text(text, forms, tidy=tidy) for text in picture.alternatives),
-            fields=tuple((key, self._prune_text(text, forms, tidy=tidy)) for key, text in picture.fields),
+            caption=prune(picture.caption),
+            alternatives=tuple(prune(text) for text in picture.alternatives),
+            fields=tuple((key, prune(text)) for key, text in picture.fields),
         )
 
     def _named(self, picture: Picture) -> Picture:
@@ -259,8 +257,8 @@ class Wording:
         caption, alternatives = picture.caption, picture.alternatives
         for word in reversed(given):  # so that the first word of the run stands first
             find = self._finders[word]
-            caption = name_word(caption, word, find)
-            alternatives = tuple(name_word(text, word, find) for text in alternatives)
+            caption = name_word(caption, word, find, picture.cut)
+            alternatives = tuple(name_word(text, word, find, picture.cut) for text in alternatives)
         return replace(picture, caption=caption, alternatives=alternatives)
 
     def _find_styles(self) -> set[str]:
@@ -300,7 +298,7 @@ class Wording:
                 found[use.name] = {}
                 continue
             lone = [p for p in mine if len(find_people(p.caption)) <= 1] or mine
-            found[use.name] = self._core_of([_flat(p.caption) for p in lone])
+            found[use.name] = self._core_of([p.flat for p in lone])
         for use in self.uses:
             forms = [other.name for other in self.uses if other.form_of == use.name and self._pictures_of[other.name]]
             if forms:  # kgrid: of several forms of one character, what all have in common
@@ -327,7 +325,7 @@ class Wording:
 
     def _describe(self, use: WordUse) -> WordTags:
         mine = self._pictures_of[use.name]
-        captions = [_flat(picture.caption) for picture in mine]
+        captions = [picture.flat for picture in mine]
         counts = tag_counts(captions)
         core = self._cores[use.name]
         absorb, keep = {same_tag(tag) for tag in use.absorb}, {same_tag(tag) for tag in use.keep}
@@ -366,8 +364,8 @@ class Wording:
             return difficulty(tag) < min(self.rules.dropped_below, 2) and NOT_CORE.isdisjoint(same_tag(tag).split())
         return core and difficulty(tag) < self.rules.dropped_below
 
-    def _prune_text(self, text: str, forms: Collection[str], *, tidy: bool) -> str:
-        parts = split_caption(text)
+    def _prune_text(self, text: str, forms: Collection[str], cut: Cut, *, tidy: bool) -> str:
+        parts = cut.parts(text)
         kept = [_those(tags, lambda tag: same_tag(tag) not in forms or self._holds_word(tag)) for tags in parts]
         if tidy:
             single = [TagShare(tag, 1.0) for tags in kept for tag in single_tags(",".join(tags))]
@@ -376,7 +374,7 @@ class Wording:
                 _those(tags, lambda t: self._holds_word(t) or (t in shown and same_tag(t) not in META_TAGS))
                 for tags in kept
             ]
-        return text if kept == parts else _joined(kept)
+        return text if kept == parts else cut.join(kept)
 
 
 def _those(tags: Sequence[str], stays: Callable[[str], bool]) -> list[str]:
@@ -400,15 +398,6 @@ def _identity(use: WordUse) -> tuple[object, ...]:
 
 def _taken(word: WordTags) -> set[str]:
     return {same_tag(tag.tag) for tag in word.tags if tag.fate != "kept"}
-
-
-def _flat(caption: str) -> str:
-    """A caption whose keep separators are commas."""
-    return caption.replace(KEEP_SEPARATOR, ",")
-
-
-def _joined(parts: Sequence[Sequence[str]]) -> str:
-    return f" {KEEP_SEPARATOR} ".join(", ".join(tags) for tags in parts)
 
 
 def _shares_by_form(captions: Sequence[str]) -> Mapping[str, float]:

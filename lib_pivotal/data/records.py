@@ -10,10 +10,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
+from lib_pivotal.data.captions import Cut
 from lib_pivotal.data.pictures import file_sha256
 from lib_pivotal.errors import DataError
 
 Level = Literal["error", "warning", "info"]
+COMMON_CUT = Cut()
 
 
 @dataclass(frozen=True)
@@ -24,7 +26,8 @@ class Picture:
     `alternatives` are further captions of the same picture: at each draw one of all is taken. `image_type` is what
     the layout says of it (`screenshots`, `fanart`), else empty. `fields` are parts of a caption by kind where
     metadata keeps them apart, as waifuc does: `(("characters", "aoi"), ("tags", "hat, smile"))`. `text_place` is where
-    its layout looks for its caption file, where that is not `NAME.txt` (or `.caption`) beside it.
+    its layout looks for its caption file, where that is not `NAME.txt` (or `.caption`) beside it. `cut` is how its
+    captions are cut into tags under the run's settings.
     """
 
     key: str
@@ -41,6 +44,17 @@ class Picture:
     image_type: str = ""
     fields: tuple[tuple[str, str], ...] = ()
     text_place: Path | None = None
+    cut: Cut = COMMON_CUT
+
+    @property
+    def flat(self) -> str:
+        """Its caption with separators alone, as tags are counted in it."""
+        return self.cut.flat(self.caption)
+
+    @property
+    def tags(self) -> list[str]:
+        """The single tags of its caption, in order."""
+        return self.cut.single(self.caption)
 
     @cached_property
     def sha256(self) -> str:

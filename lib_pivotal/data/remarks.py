@@ -33,7 +33,7 @@ def mirror_remarks(pictures: Sequence[Picture], *, words: Sequence[str], keys: C
     for picture in pictures:
         if picture.key in keys:
             for name in find(picture.caption):
-                told.setdefault(name, []).append((picture.key, picture.caption))
+                told.setdefault(name, []).append((picture.key, picture.flat))
     return mirror_warnings(told)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from lib_pivotal.data.captions import read_text
 from lib_pivotal.errors import DataError
+from lib_pivotal.files import typed_path
 
 
 def parse_lists(lines: Sequence[str]) -> dict[str, tuple[str, ...]]:
@@ -28,7 +29,7 @@ def read_lists(folder: Path | str) -> dict[str, tuple[str, ...]]:
     Raises:
         DataError: there is no such folder.
     """
-    root = Path(folder).expanduser()
+    root = typed_path(folder)
     if not root.is_dir():
         raise DataError(f"{root}: is no folder. Give one with lists, `name.txt`, a choice a line.")
     found: dict[str, tuple[str, ...]] = {}

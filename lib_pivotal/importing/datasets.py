@@ -13,6 +13,9 @@ from lib_pivotal.data.sources.source import Reading, Source
 from lib_pivotal.errors import DataError
 from lib_pivotal.importing.sheet import Sheet
 
+MOST_SHARE = 0.9999
+"""Of a run that only warms up."""
+AT_THE_START = "becomes steps at Scan or at the start, with the pictures that are there then"
 AT_SCAN = "computed at Scan: pictures × repeats ÷ (batch × accumulation), rounded up, × epochs"
 
 
@@ -43,6 +46,25 @@ def draws_an_epoch(reading: Reading) -> int:
     return sum(math.floor(_count(one) * one.repeats + 1e-2) for one in reading.sources)
 
 
+def take_interval(sheet: Sheet, key: str, epochs: int, path: str) -> None:
+    """An interval in epochs, which stays one until the pictures are known; `path` is that in steps (`..._steps`)."""
+    sheet.translated(key, f"{path.removesuffix('_steps')}_epochs", epochs, AT_THE_START)
+
+
+def share_of_epochs(sheet: Sheet, epochs: int) -> float | None:
+    """What share of the run so many epochs are; None where its length in epochs is not given."""
+    return min(1.0, epochs / sheet.epochs) if sheet.epochs else None
+
+
+def take_warmup(sheet: Sheet, key: str, share: float, why: str) -> None:
+    """A warm-up as a share of the run: steps where the file gives the run's length in steps, else it stays a share."""
+    share = min(share, MOST_SHARE)
+    steps = int(sheet.read("schedule.max_steps"))
+    value = share if sheet.epochs else int(share * steps + 1e-9)
+    told = f"{why}; it stays one until the length is known" if sheet.epochs else why
+    sheet.translated(key, "schedule.warmup_steps", value, told)
+
+
 def _count(source: Source) -> int:
     return len(Folder(source.root, below=source.below).pictures())
 
@@ -50,6 +72,7 @@ def _count(source: Source) -> int:
 def take_epochs(sheet: Sheet, key: str, epochs: int, draws: int) -> int:
     """Epochs as steps where the pictures are here, else as epochs that a scan turns into steps; returns steps of one
     epoch, 0 where they are not known. Batch and accumulation must be in the sheet already."""
+    sheet.epochs = epochs
     pictures = int(sheet.read("schedule.batch_size")) * int(sheet.read("schedule.accumulation"))
     if not draws:
         sheet.translated(key, "schedule.epochs", epochs, AT_SCAN)

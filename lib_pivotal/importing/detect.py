@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lib_pivotal.errors import ConfigError
-from lib_pivotal.importing import hcp, kgrid, kohya, onetrainer
+from lib_pivotal.importing import hcp, kgrid, kohya, kohya_easy, onetrainer
 from lib_pivotal.importing.common import Origin
 from lib_pivotal.importing.reading import refuse
 from lib_pivotal.importing.sheet import Sheet
@@ -72,6 +72,7 @@ def _script(plain: Mapping[str, Any]) -> bool:
 
 
 PEERS: tuple[Peer, ...] = (
+    Peer("kohya-easy", kohya_easy.TITLE, kohya_easy.is_easy, kohya_easy.import_easy),
     Peer("kgrid", kgrid.TITLE, lambda plain: kgrid.is_kgrid(plain) and _hcp(plain), kgrid.import_kgrid),
     Peer("hcp", hcp.TITLE, _hcp, hcp.import_hcp),
     Peer("onetrainer", onetrainer.TITLE, _onetrainer, onetrainer.import_onetrainer),
@@ -103,7 +104,7 @@ def _nobodys(name: str, what: str) -> ConfigError:
 def _guess(plain: Mapping[str, Any]) -> str:
     keys = _flat(plain)
     if {"datasets", "general"} & plain.keys() or {"subsets", "image_dir"} & keys:
-        return "it looks like kohya's description of a dataset; give its folder on the Data page"
+        return "it looks like kohya's description of a dataset; give the file itself as data.folder (scan FILE)"
     if {"bs", "pretrained_model", "new_components", "infer_args", "merge"} & plain.keys():
         return "it looks like HCP's settings for making pictures"
     if "pipeline_type" in keys or "image_type" in keys:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from lib_pivotal.importing.common import Origin, new_word, set_precision, take_name
+from lib_pivotal.importing.datasets import take_interval
 from lib_pivotal.importing.kohya_flags import Flags, take_flag
 from lib_pivotal.importing.kohya_names import expanded, gui_flags
 from lib_pivotal.importing.kohya_network import take_network
@@ -25,7 +26,12 @@ DEFAULT_RATE = 2e-6
 
 def import_kohya(plain: Mapping[str, Any], origin: Origin) -> Sheet:
     """A TOML of the scripts: tables are only for the eye, all keys are flags."""
-    return _import(Flags(Sheet(expanded(_flat(plain))), origin, gui=False))
+    return import_flags(_flat(plain), origin)
+
+
+def import_flags(flat: Mapping[str, Any], origin: Origin) -> Sheet:
+    """The scripts' flags by their names."""
+    return _import(Flags(Sheet(expanded(flat)), origin, gui=False))
 
 
 def import_kohya_gui(plain: Mapping[str, Any], origin: Origin) -> Sheet:
@@ -90,11 +96,12 @@ def _take_saving(flags: Flags) -> None:
 
 
 def _take_interval(flags: Flags, steps_name: str, epochs_name: str, path: str) -> None:
-    """An interval in steps, or in epochs where their length is known."""
+    """An interval in steps or in epochs."""
     sheet = flags.sheet
     steps, epochs = whole(flags.get(steps_name)) or 0, whole(flags.get(epochs_name)) or 0
     epoch_steps = flags.epoch_steps
     total = sheet.read("schedule.max_steps")
+    beyond = epochs >= sheet.epochs if sheet.epochs else epoch_steps and epochs * epoch_steps >= total
     if steps > 0:
         sheet.taken(flags.key(steps_name), path, steps)
     else:
@@ -104,12 +111,12 @@ def _take_interval(flags: Flags, steps_name: str, epochs_name: str, path: str) -
         sheet.honoured(key)
     elif steps > 0:
         sheet.honoured(key, "the interval in steps counts")
-    elif epoch_steps and epochs * epoch_steps >= total:
+    elif beyond:
         sheet.honoured(key, "beyond the run's end; at the end a file is saved anyway")
     elif epoch_steps:
         sheet.translated(key, path, epochs * epoch_steps, f"{epoch_steps} steps an epoch with the pictures here")
     else:
-        sheet.refused(key, f"how long an epoch is is not known here; set {path}")
+        take_interval(sheet, key, epochs, path)
 
 
 def _take_prompts(flags: Flags) -> None:

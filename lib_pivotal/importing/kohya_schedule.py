@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from lib_pivotal.importing.common import count_draws, set_optimizer, set_rate
-from lib_pivotal.importing.datasets import draws_an_epoch, take_epochs
+from lib_pivotal.importing.datasets import draws_an_epoch, take_epochs, take_warmup
 from lib_pivotal.importing.kohya_flags import Flags, take_flag
 from lib_pivotal.importing.reading import flag, number, whole
 from lib_pivotal.importing.sheet import missing
@@ -112,7 +112,6 @@ def take_course(flags: Flags) -> None:
         set_rate(sheet, flags.key("lr_scheduler"), name)
     else:
         sheet.default("lr_scheduler", "schedule.rate", "constant", "kohya's own default")
-    steps = int(sheet.read("schedule.max_steps"))
     warmup = flags.number("lr_warmup_steps") or 0.0
     per_cent = number(sheet.get("lr_warmup")) if flags.gui else None
     plain = str(name or "constant").lower()
@@ -120,18 +119,14 @@ def take_course(flags: Flags) -> None:
         for key in (flags.key("lr_warmup_steps"), "lr_warmup"):
             sheet.honoured(key, "this course has no warm-up")
     elif per_cent and not warmup:
-        sheet.translated(
-            "lr_warmup", "schedule.warmup_steps", int(steps * per_cent / 100), "per cent of the run's steps"
-        )
+        take_warmup(sheet, "lr_warmup", per_cent / 100, "per cent of the run's steps")
         sheet.honoured(flags.key("lr_warmup_steps"), "the per cent count")
     else:
-        share = 0 < warmup < 1
-        value = int(warmup * steps) if share else int(warmup)
         key = flags.key("lr_warmup_steps")
-        if share:
-            sheet.translated(key, "schedule.warmup_steps", value, "a fraction of the run's steps")
+        if 0 < warmup < 1:
+            take_warmup(sheet, key, warmup, "a fraction of the run's steps")
         else:
-            sheet.taken(key, "schedule.warmup_steps", value)
+            sheet.taken(key, "schedule.warmup_steps", int(warmup))
         sheet.honoured("lr_warmup")
     lowest = flags.number("lr_scheduler_min_lr_ratio")
     if lowest:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from lib_pivotal.importing.common import Origin, new_word, set_optimizer, set_rate
-from lib_pivotal.importing.datasets import draws_an_epoch, take_epochs
+from lib_pivotal.importing.datasets import draws_an_epoch, share_of_epochs, take_epochs, take_warmup
 from lib_pivotal.importing.onetrainer_network import DEFAULT_RATE, no_network, take_network
 from lib_pivotal.importing.onetrainer_pictures import concepts_of, take_masks, take_noise, take_pictures, take_samples
 from lib_pivotal.importing.onetrainer_rules import PREFIXES, RULES
@@ -147,16 +147,15 @@ def _take_course(sheet: Sheet) -> None:
         sheet.default("learning_rate_scheduler", "schedule.rate", "constant", "OneTrainer's own default")
     warmup = sheet.number("learning_rate_warmup_steps", 200.0)
     accumulation = int(sheet.read("schedule.accumulation"))
-    steps = int(sheet.read("schedule.max_steps"))
-    value = int(warmup * steps) if 0 < warmup <= 1 else int(max(warmup, 0) / accumulation)
-    if not sheet.has("learning_rate_warmup_steps"):
+    value = int(max(warmup, 0) / accumulation)
+    if 0 < warmup <= 1 and sheet.has("learning_rate_warmup_steps"):
+        take_warmup(sheet, "learning_rate_warmup_steps", warmup, "a fraction of the run")
+    elif not sheet.has("learning_rate_warmup_steps"):
         sheet.default("learning_rate_warmup_steps", "schedule.warmup_steps", value, "OneTrainer's own default")
     elif value == warmup:
         sheet.taken("learning_rate_warmup_steps", "schedule.warmup_steps", value)
     else:
-        sheet.translated(
-            "learning_rate_warmup_steps", "schedule.warmup_steps", value, "a fraction of the run, or micro-batches"
-        )
+        sheet.translated("learning_rate_warmup_steps", "schedule.warmup_steps", value, "micro-batches there")
     lowest = sheet.number("learning_rate_min_factor", 0.0)
     sheet.taken("learning_rate_min_factor", "schedule.final_factor", lowest)
     cycles = number(sheet.get("learning_rate_cycles", 1.0))
@@ -240,7 +239,7 @@ def _word(
 
 
 def _freeze(sheet: Sheet, key: str, entry: Mapping[str, Any], word: dict[str, Any], index: int) -> None:
-    """Where a word stops training: steps, or epochs where their length is known."""
+    """Where a word stops training: steps, or epochs, of which the run's length says what share of it they are."""
     after, unit = whole(entry.get("stop_training_after")), str(entry.get("stop_training_after_unit", "NEVER"))
     keys = (f"{key}.stop_training_after", f"{key}.stop_training_after_unit")
     if unit == "STEP" and after:
@@ -255,6 +254,10 @@ def _freeze(sheet: Sheet, key: str, entry: Mapping[str, Any], word: dict[str, An
         for one in keys:
             why = f"{sheet.epoch_steps} steps an epoch with the pictures here"
             sheet.note(one, "translated", why, f"words.{index}.freeze_step = {word['freeze_step']}")
+    elif unit == "EPOCH" and (share := share_of_epochs(sheet, after)) is not None:
+        word["freeze_at"] = share
+        for one in keys:
+            sheet.note(one, "translated", "a fraction of the run", f"words.{index}.freeze_at = {share:g}")
     else:
         for one in keys:
             sheet.refused(one, f"{after} {unit.lower()}: only steps are known here; set words.{index}.freeze_step")

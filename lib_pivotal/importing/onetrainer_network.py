@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from lib_pivotal.importing.datasets import share_of_epochs
 from lib_pivotal.importing.reading import number, whole
 from lib_pivotal.importing.sheet import Sheet, choices
 
@@ -59,10 +60,18 @@ def take_network(sheet: Sheet, scale: float) -> None:
     dropout = number(sheet.get("dropout_probability"))
     if sheet.has("dropout_probability"):
         sheet.taken("dropout_probability", "network.dropout", dropout or 0.0)
-    stop = sheet.get("text_encoder.stop_training_after_unit", "NEVER")
-    for key in ("text_encoder.stop_training_after", "text_encoder.stop_training_after_unit"):
-        if stop in ("NEVER", None):
+    _take_stop(sheet)
+
+
+def _take_stop(sheet: Sheet) -> None:
+    """Where the text encoder's network stops: epochs as their share of the run."""
+    after, unit = whole(sheet.get("text_encoder.stop_training_after")), "text_encoder.stop_training_after_unit"
+    share = share_of_epochs(sheet, after) if after and sheet.get(unit) == "EPOCH" else None
+    for key in ("text_encoder.stop_training_after", unit):
+        if sheet.get(unit, "NEVER") in ("NEVER", None):
             sheet.honoured(key, "never")
+        elif share is not None:
+            sheet.translated(key, "schedule.te_stop", share, "a fraction of the run")
         else:
             sheet.refused(key, "give it as a fraction of the run: schedule.te_stop")
 

@@ -10,7 +10,7 @@ from typing import Any
 from lib_pivotal.data.sources.source import Reading
 from lib_pivotal.errors import ConfigError
 from lib_pivotal.importing.common import Origin, common_folder, place_of, resolution_of
-from lib_pivotal.importing.datasets import read_described, take_described
+from lib_pivotal.importing.datasets import read_described, take_described, take_interval
 from lib_pivotal.importing.onetrainer_network import own_or_default
 from lib_pivotal.importing.reading import children, parse_text, read_bytes, whole
 from lib_pivotal.importing.sheet import Sheet, choices
@@ -168,7 +168,7 @@ def _take_common_folder(sheet: Sheet, plain: Mapping[str, Any], origin: Origin) 
 
 
 def take_samples(sheet: Sheet, plain: Mapping[str, Any], origin: Origin) -> None:
-    """Prompts of samples, in the file or in one beside it; intervals where they are steps."""
+    """Prompts of samples, in the file or in one beside it; intervals where they are steps or epochs."""
     samples = plain.get("samples")
     path = origin.find(sheet.get("sample_definition_file_name")) if not samples else None
     if path is not None:
@@ -199,6 +199,9 @@ def take_samples(sheet: Sheet, plain: Mapping[str, Any], origin: Origin) -> None
             why = f"{sheet.epoch_steps} steps an epoch with the pictures here"
             sheet.translated(what, path_of, steps * sheet.epoch_steps, why)
             sheet.honoured(unit_key, "epochs, as steps")
+        elif unit == "EPOCH" and steps > 0:
+            take_interval(sheet, what, steps, path_of)
+            sheet.honoured(unit_key, "epochs")
         elif unit == "NEVER" or not steps:
             sheet.honoured(what, "never")
             sheet.honoured(unit_key, "never")

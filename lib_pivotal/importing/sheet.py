@@ -26,6 +26,8 @@ class Sheet:
         self.set_paths: dict[str, Any] = {}
         self.epoch_steps = 0
         """Steps of an epoch, where the pictures are here."""
+        self.epochs = 0
+        """The run's length in epochs, where the file gives it so."""
         self._lines: dict[str, Line] = {}
         self._added: list[Line] = []
 

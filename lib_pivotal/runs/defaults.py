@@ -56,10 +56,16 @@ def fitted_run(
     run = replace(run, name=run.name or legal_name(dataset.folder.resolve().name), data=data)
     rows = proposal.rows if merged.words == proposed else describe_words(dataset, run)
     key = fitting_preset(rows)
-    epochs = run.schedule.epochs
-    run = circumstances.adjusted(apply_preset(key, run, rows))
-    run = replace(run, schedule=replace(run.schedule, epochs=epochs))  # a length that was asked for stays
-    run = with_settings(run, dataset.settings)  # over what presets say of tags and sizes
+    asked = run
+
+    def made(steps: int = 0) -> Run:
+        chosen = circumstances.adjusted(apply_preset(key, asked, rows, steps=steps))
+        chosen = replace(chosen, schedule=replace(chosen.schedule, epochs=asked.schedule.epochs))
+        return with_epoch_steps(with_settings(chosen, dataset.settings), dataset.pictures)  # over what presets say
+
+    run = made()
+    if asked.schedule.epochs:  # a length that was asked for stays, and what hangs on it follows
+        run = made(run.schedule.max_steps)
     by_hand = {word.name: word for word in merged.words if word.name in merged.kept}
     run = replace(run, words=tuple(by_hand.get(word.name, word) for word in run.words))
-    return Fitted(with_epoch_steps(run, dataset.pictures), key, remarks, proposed)
+    return Fitted(run, key, remarks, proposed)

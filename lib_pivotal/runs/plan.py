@@ -22,6 +22,8 @@ from lib_pivotal.data.views import PHRASES
 from lib_pivotal.later import later
 from lib_pivotal.prompts import PromptReading
 from lib_pivotal.runs import linting
+from lib_pivotal.training.epochs import settled
+from lib_pivotal.training.scanning import cut_as
 from lib_pivotal.training.wording import (
     draw_rates,
     draws_as_folders_say,
@@ -170,8 +172,13 @@ def make_plan(
 
     `wording` is that of just this run, where the caller has it already; `prompts` how the checkpoint reads captions,
     else their lengths are estimated. A run without words, or with words that no picture has, has a plan too: findings
-    say so.
+    say so. Its steps are those that are trained, also where the run's length is in epochs.
+
+    Raises:
+        ConfigError: what must fit into the run's length does not fit into the length that its epochs give.
     """
+    run = settled(run, dataset.pictures)
+    dataset = cut_as(run.data, dataset)
     wording = wording or make_wording(run, dataset)
     trained, held = hold_out(run, wording.captions())
     pictures = [*trained, *held]

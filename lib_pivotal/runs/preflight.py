@@ -14,6 +14,7 @@ from lib_pivotal.data.dataset import Picture
 from lib_pivotal.errors import Fault, HostError
 from lib_pivotal.ports import Host
 from lib_pivotal.runs.starvation import starvation, word_draws
+from lib_pivotal.training.epochs import with_epoch_steps
 from lib_pivotal.training.events import Commands, Event, StepDone
 
 if TYPE_CHECKING:
@@ -59,6 +60,7 @@ def measure(run: Run, host: Host) -> Preflight:
     from lib_pivotal.training.prepare import picture_remarks, prepare_pictures
 
     prepared = prepare_pictures(run)
+    run = with_epoch_steps(run, prepared.dataset.pictures)  # the run that is trained
     pictures, held_out = _drawn(prepared)
     memory = fitting.judge(run, host, prepared)
     on_gpu = host.device.type == "cuda"

@@ -25,7 +25,7 @@ PICTURES_PER_RUN = 8
 
 KEPT_OF_DATA = (
     *("folder", "layout", "captions_from", "caption_lines", "missing_caption", "duplicates", "least_px"),
-    *("name_words", "name_join"),
+    *("name_words", "name_join", "keep_separator", "parts"),
     *("resolution_px", "templates", "cache_folder", "masks", "transparency", "bucket_step_px"),
     *("prefix", "suffix", "word_lists", "wildcards", "wildcard_folder", "caption_fields", "emphasis", "max_tokens"),
     *("prune_mode", "core_rule", "core_threshold", "core_feature_threshold", "drop_difficulty"),
@@ -151,17 +151,18 @@ def fitting_preset(rows: Sequence[WordRow]) -> str:
     return "character" if characters or not rows else "style"
 
 
-def apply_preset(key: str, run: Run, rows: Sequence[WordRow] = ()) -> Run:
+def apply_preset(key: str, run: Run, rows: Sequence[WordRow] = (), *, steps: int = 0) -> Run:
     """`run` with the preset's settings; what names it and its pictures (name, folder, words, size, seed) stays.
 
-    Steps follow from how often each word shall be drawn, preview and saving intervals from the steps.
+    Steps follow from how often each word shall be drawn, unless `steps` says the length; warm-up, preview and saving
+    intervals from the steps.
     """
     chosen = preset(key)
     plain = run_to_dict(replace(Run(), name=run.name, seed=run.seed, clip_skip=run.clip_skip, words=run.words))
     for path, value in chosen.settings.items():
         _set(plain, path, value)
     batch = plain["schedule"]["batch_size"]
-    steps = proposal.steps_for_draws(rows, chosen.draws, batch=batch) if rows else 1500
+    steps = steps or (proposal.steps_for_draws(rows, chosen.draws, batch=batch) if rows else 1500)
     plain["schedule"]["max_steps"] = steps
     plain["schedule"]["warmup_steps"] = min(plain["schedule"]["warmup_steps"], steps // 10)
     if plain["schedule"]["phases"] == "two_phase":

@@ -11,7 +11,6 @@ from functools import cache
 from lib_pivotal.bundle.format import check_word_name
 from lib_pivotal.config import Run, WordConfig
 from lib_pivotal.data.captions import legal_name as legal_name
-from lib_pivotal.data.captions import split_tags
 from lib_pivotal.data.kgrid_files import KgridFiles, read_kgrid_files
 from lib_pivotal.data.pruning import TagFate, Wording
 from lib_pivotal.data.records import Dataset
@@ -20,6 +19,7 @@ from lib_pivotal.data.tokens import estimated_ids, estimated_tokens
 from lib_pivotal.prompts import PromptReading
 from lib_pivotal.runs.folders import words_of_folders
 from lib_pivotal.runs.starvation import ADVISED_DRAWS as ADVISED_DRAWS
+from lib_pivotal.training.scanning import cut_as
 from lib_pivotal.training.wording import draw_rates, make_wording, word_use
 
 MOST_WORDS = 60
@@ -86,6 +86,7 @@ def propose(
     size that the checkpoint draws best; `prompts` counts how many vectors an init text takes, else it is estimated.
     """
     run = run or Run()
+    dataset = cut_as(run.data, dataset)
     files = read_kgrid_files(dataset.folder)
     named = [WordConfig(name=name, vectors=VECTORS) for name in words_in_captions(dataset)]
     words, remarks = words_of_folders(dataset, named, files=files, limit=MOST_WORDS)
@@ -108,8 +109,7 @@ def words_in_captions(dataset: Dataset) -> list[str]:
     leading: Counter[str] = Counter()
     may_be_word = cache(_may_be_word)
     for picture in dataset.pictures:
-        tags = [tag.strip() for tag in split_tags(picture.caption)]
-        for position, tag in enumerate(dict.fromkeys(tags)):
+        for position, tag in enumerate(dict.fromkeys(picture.cut.tags(picture.caption))):
             if may_be_word(tag):
                 counts[tag.lower()] += 1
                 leading[tag.lower()] += position < LEAD_TAGS

@@ -68,7 +68,8 @@ def _set(run: Run, arguments: Mapping[str, Any]) -> Run:
     if path not in SETTABLE:
         raise DataError(f"path = {path!r}: a remedy can set {', '.join(sorted(SETTABLE))}.")
     section, name = path.split(".")
-    return replace(run, **{section: replace(getattr(run, section), **{name: value})})
+    run = replace(run, **{section: replace(getattr(run, section), **{name: value})})
+    return replace(run, schedule=replace(run.schedule, epochs=0)) if path == "schedule.max_steps" else run
 
 
 def _remove_word(run: Run, arguments: Mapping[str, Any]) -> Run:

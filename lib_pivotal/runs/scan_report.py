@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from lib_pivotal.config import DataConfig
+from lib_pivotal.config import DataConfig, Run
 from lib_pivotal.config_schema import parse
 from lib_pivotal.data.records import Dataset
 from lib_pivotal.data.tags import tag_shares
 from lib_pivotal.errors import ConfigError
 from lib_pivotal.runs.circumstances import Circumstances
-from lib_pivotal.training.scanning import scan_pictures
+from lib_pivotal.training.scanning import cut_as, scan_pictures, with_settings
 
 TAGS_TOLD = 40
 
@@ -26,7 +26,10 @@ def report_of(
         DataError: there is no such folder, or it is not of that layout.
     """
     data = pictures_of(folder, settings)
-    return scan_report(scan_pictures(data if circumstances is None else circumstances.scanned_as(data)))
+    data = data if circumstances is None else circumstances.scanned_as(data)
+    dataset = scan_pictures(data)
+    asked = with_settings(Run(data=data), dataset.settings).data  # what the folder's own file says of captions
+    return scan_report(dataset if "keep_separator" in settings else cut_as(asked, dataset))
 
 
 def pictures_of(folder: str, settings: Mapping[str, Any]) -> DataConfig:
@@ -46,5 +49,6 @@ def scan_report(dataset: Dataset) -> dict[str, Any]:
     report = dataset.summary()
     for name, keys in dataset.concepts.items():
         report["concepts"][name]["keys"] = list(keys)
-    report["tags"] = {item.tag: round(item.share, 4) for item in tag_shares(dataset.captions())[:TAGS_TOLD]}
+    flat = [picture.flat for picture in dataset.pictures]
+    report["tags"] = {item.tag: round(item.share, 4) for item in tag_shares(flat)[:TAGS_TOLD]}
     return report

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from lib_pivotal.config import Run, check_run, run_to_dict
+from lib_pivotal.config import DataConfig, Run, check_run, run_to_dict
 from lib_pivotal.data.caption_writing import Outcome, caption_changes, records_place, take_back, write_changes
 from lib_pivotal.data.dataset import Dataset
 from lib_pivotal.data.findings import Remedy
@@ -22,17 +22,22 @@ from lib_pivotal.training.wording import make_wording
 
 
 def planned(
-    folder: Path | str, run: Run | None = None, *, mend: bool = False, circumstances: Circumstances | None = None
+    folder: Path | str,
+    run: Run | None = None,
+    *,
+    mend: bool = False,
+    circumstances: Circumstances | None = None,
+    reading: DataConfig | None = None,
 ) -> tuple[Plan, dict[str, Any]]:
     """The plan of a folder, and it as plain data: `Plan.as_dict()` with `run`, what was planned, and `mended`.
 
-    Without `run` one is fitted to the folder and to the checkpoint of `circumstances`; `mend` applies the first remedy
-    of each warning and error before, whose labels `mended` has.
+    Without `run` one is fitted to the folder and to the checkpoint of `circumstances`, its captions read as `reading`
+    says; `mend` applies the first remedy of each warning and error before, whose labels `mended` has.
 
     Raises:
         DataError: there is no such folder.
     """
-    dataset, run = _with_folder(folder, run, circumstances)
+    dataset, run = _with_folder(folder, run, circumstances, reading)
     prompts = circumstances.prompts if circumstances is not None else None
     applied: list[str] = []
     if mend:
@@ -65,10 +70,14 @@ def settings(plain: Any) -> Run:
 
 
 def captions_preview(
-    folder: Path | str, run: Run | None = None, *, circumstances: Circumstances | None = None
+    folder: Path | str,
+    run: Run | None = None,
+    *,
+    circumstances: Circumstances | None = None,
+    reading: DataConfig | None = None,
 ) -> dict[str, Any]:
     """What writing captions as they are trained would change: file, before and after of each; nothing is written."""
-    dataset, run = _with_folder(folder, run, circumstances)
+    dataset, run = _with_folder(folder, run, circumstances, reading)
     found = caption_changes(dataset, make_wording(run, dataset))
     changes = [
         {
@@ -89,13 +98,14 @@ def captions_written(
     home: Path,
     digest: str = "",
     circumstances: Circumstances | None = None,
+    reading: DataConfig | None = None,
 ) -> dict[str, Any]:
     """Write them; the way back is kept below `home`. With a preview's `digest` only if nothing has changed since.
 
     Raises:
         DataError: the digest is another one, or nothing could be recorded: nothing was written then.
     """
-    dataset, run = _with_folder(folder, run, circumstances)
+    dataset, run = _with_folder(folder, run, circumstances, reading)
     found = caption_changes(dataset, make_wording(run, dataset))
     if digest and digest != found.digest:
         raise DataError("settings, words or files are others than at the preview, so nothing was written. Look again.")
@@ -118,9 +128,12 @@ def captions_taken_back(folder: Path | str, *, home: Path) -> dict[str, Any]:
 
 
 def _with_folder(
-    folder: Path | str, run: Run | None, circumstances: Circumstances | None = None
+    folder: Path | str,
+    run: Run | None,
+    circumstances: Circumstances | None = None,
+    reading: DataConfig | None = None,
 ) -> tuple[Dataset, Run]:
-    settings_of = run or Run()
+    settings_of = run or Run(data=reading or DataConfig())
     data = replace(settings_of.data, folder=str(folder))
     run_here = replace(settings_of, data=circumstances.scanned_as(data) if circumstances is not None else data)
     dataset = scan_pictures(run_here.data)

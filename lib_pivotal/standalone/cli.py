@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from lib_pivotal.errors import ConfigError, PivotalError
+from lib_pivotal.files import typed_path
 from lib_pivotal.standalone.bundle_cli import add_bundle_commands
 from lib_pivotal.standalone.exits import exit_status
 from lib_pivotal.standalone.import_cli import add_import_command
@@ -40,7 +41,7 @@ def make_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     train = commands.add_parser("train", help="train a run.json")
-    train.add_argument("run_file", type=Path, metavar="RUN.json")
+    train.add_argument("run_file", type=typed_path, metavar="RUN.json")
     train.add_argument("--checkpoint", type=Path, required=True, help="a .safetensors file or a diffusers folder")
     train.add_argument("--out", type=Path, help="folder for the files (default: saving.folder, else beside RUN.json)")
     train.add_argument("--resume", action="store_true", help="go on from the newest saved state")
@@ -49,16 +50,17 @@ def make_parser() -> argparse.ArgumentParser:
     train.set_defaults(run=run_train)
 
     kept = commands.add_parser("class-pictures", help="make the class pictures that a run.json asks for")
-    kept.add_argument("run_file", type=Path, metavar="RUN.json")
+    kept.add_argument("run_file", type=typed_path, metavar="RUN.json")
     kept.add_argument("--checkpoint", type=Path, required=True)
     kept.add_argument("--device", default="")
     kept.set_defaults(run=run_class_pictures)
 
     scan = commands.add_parser("scan", help="what is in a folder of pictures")
-    scan.add_argument("dataset", type=Path)
+    scan.add_argument("dataset", type=typed_path)
     scan.add_argument("--layout", default="auto", help="what the folder is, if it is not found out rightly")
     scan.add_argument("--duplicates", default="keep", help="keep, skip (equal files), skip_near (those alike)")
     scan.add_argument("--captions-from", default="auto", help="auto, files, metadata or name")
+    scan.add_argument("--keep-separator", metavar="MARK", help="what divides kept from free tags (default: |||)")
     scan.add_argument("--json", action="store_true", help="print JSON")
     scan.set_defaults(run=run_scan)
 
@@ -157,6 +159,8 @@ def run_scan(parsed: argparse.Namespace) -> int:
     from lib_pivotal.standalone.plan_cli import findings_text
 
     settings = {"layout": parsed.layout, "duplicates": parsed.duplicates, "captions_from": parsed.captions_from}
+    if parsed.keep_separator is not None:
+        settings["keep_separator"] = parsed.keep_separator
     summary = report_of(str(parsed.dataset), settings)
     if parsed.json:
         _print(json.dumps(summary, indent=2, ensure_ascii=False))

@@ -9,13 +9,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from lib_pivotal.files import typed_path
+
 
 def add_import_command(commands: Any) -> None:
     """Add the verb to a parser's commands."""
     command = commands.add_parser(
         "import", help="settings of HCP, kgrid, kohya, its GUI or OneTrainer as run.json", description=__doc__
     )
-    command.add_argument("file", type=Path, help=".yaml, .toml or .json of another trainer")
+    command.add_argument("file", type=typed_path, help=".yaml, .toml or .json of another trainer")
     command.add_argument("-o", "--out", type=Path, metavar="RUN.json", help="write the settings here")
     command.add_argument("--json", action="store_true", help="print run and report as JSON")
     command.set_defaults(run=run_import)

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from lib_pivotal.data.finding_groups import grouped
 from lib_pivotal.errors import ConfigError, Fault
+from lib_pivotal.files import typed_path
 
 if TYPE_CHECKING:
-    from lib_pivotal.config import Run
+    from lib_pivotal.config import DataConfig, Run
     from lib_pivotal.data.findings import Finding
     from lib_pivotal.runs.circumstances import Circumstances
     from lib_pivotal.runs.plan import Plan
@@ -35,9 +36,9 @@ def add_plan_commands(commands: Any) -> None:
     plan = commands.add_parser(
         "plan", help="draws, sizes, captions and what is wrong, of a folder and a run", description=run_plan.__doc__
     )
-    plan.add_argument("dataset", type=Path)
+    plan.add_argument("dataset", type=typed_path)
     plan.add_argument(
-        "run_file", type=Path, nargs="?", metavar="RUN.json", help="settings (default: fitted to the folder)"
+        "run_file", type=typed_path, nargs="?", metavar="RUN.json", help="settings (default: fitted to the folder)"
     )
     plan.add_argument("--json", action="store_true", help="print JSON, with every picture")
     plan.add_argument("--save", type=Path, metavar="RUN.json", help="write the run that was planned")
@@ -55,9 +56,9 @@ def add_plan_commands(commands: Any) -> None:
     captions = commands.add_parser(
         "captions", help="captions as they are trained: show, write into the files, take back"
     )
-    captions.add_argument("dataset", type=Path)
+    captions.add_argument("dataset", type=typed_path)
     captions.add_argument(
-        "run_file", type=Path, nargs="?", metavar="RUN.json", help="settings (default: fitted to the folder)"
+        "run_file", type=typed_path, nargs="?", metavar="RUN.json", help="settings (default: fitted to the folder)"
     )
     doing = captions.add_mutually_exclusive_group()
     doing.add_argument("--write", action="store_true", help="change the files (default: only show what would change)")
@@ -66,6 +67,12 @@ def add_plan_commands(commands: Any) -> None:
         "--home", type=Path, help=f"folder in which the way back is kept (default: {HOME} in the dataset)"
     )
     captions.add_argument("--json", action="store_true", help="print JSON")
+    for verb in (plan, captions):
+        verb.add_argument(
+            "--keep-separator",
+            metavar="MARK",
+            help="what divides kept from free tags in captions, where no RUN.json says it (default: |||)",
+        )
     captions.set_defaults(run=run_captions)
 
 
@@ -75,7 +82,11 @@ def run_plan(parsed: argparse.Namespace) -> int:
     from lib_pivotal.runs.verbs import planned
 
     plan, plain = planned(
-        parsed.dataset, _settings(parsed.run_file), mend=parsed.mend, circumstances=_circumstances(parsed)
+        parsed.dataset,
+        _settings(parsed.run_file),
+        mend=parsed.mend,
+        circumstances=_circumstances(parsed),
+        reading=_reading(parsed),
     )
     if parsed.save is not None:
         write_run(parsed.save, run_from_dict(plain["run"]))
@@ -95,9 +106,9 @@ def run_captions(parsed: argparse.Namespace) -> int:
     if parsed.take_back:
         done = verbs.captions_taken_back(parsed.dataset, home=home)
     elif parsed.write:
-        done = verbs.captions_written(parsed.dataset, _settings(parsed.run_file), home=home)
+        done = verbs.captions_written(parsed.dataset, _settings(parsed.run_file), home=home, reading=_reading(parsed))
     else:
-        done = verbs.captions_preview(parsed.dataset, _settings(parsed.run_file))
+        done = verbs.captions_preview(parsed.dataset, _settings(parsed.run_file), reading=_reading(parsed))
     if parsed.json:
         _print_json(done)
     else:
@@ -138,6 +149,18 @@ def _circumstances(parsed: argparse.Namespace) -> Circumstances:
         family, predicts_v = FAMILIES[parsed.family or "sd1"]
         model = ModelInfo(parsed.family or "sd1", family, v_prediction=predicts_v)
     return Circumstances(parsed.size or native_px(model), clip_reading())
+
+
+def _reading(parsed: argparse.Namespace) -> DataConfig | None:
+    """How captions are read where no run says it."""
+    from lib_pivotal.config import DataConfig
+
+    if parsed.keep_separator is None:
+        return None
+    if parsed.run_file is not None:
+        remedy = "Write it into the file: data.keep_separator."
+        raise ConfigError([Fault("--keep-separator", parsed.keep_separator, "a RUN.json says it", remedy)])
+    return DataConfig(keep_separator=parsed.keep_separator)
 
 
 def _settings(file: Path | None) -> Run | None:

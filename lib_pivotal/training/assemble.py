@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from lib_pivotal.bundle.embedding_files import read_embedding
-from lib_pivotal.config import LossConfig, MemoryConfig, NetworkConfig, NoiseConfig, Run, ScheduleConfig
+from lib_pivotal.config import LossConfig, MemoryConfig, NetworkConfig, NoiseConfig, Run, ScheduleConfig, steps_of
 from lib_pivotal.config_checks import number_lines
 from lib_pivotal.data.batches import BatchSource
 from lib_pivotal.data.buckets import Buckets
@@ -197,7 +197,7 @@ def make_rate_factor(settings: ScheduleConfig, plan: PhasePlan) -> Callable[[int
             settings.rate,
             position,
             max_steps=steps,
-            warmup_steps=min(settings.warmup_steps, steps - 1),
+            warmup_steps=settings.warmup_of(steps),
             final_factor=settings.final_factor,
         )
 
@@ -285,7 +285,7 @@ def _make_chain(
         drop_mode=data.tag_dropout_mode,  # type: ignore[arg-type]
         caption_dropout=data.caption_dropout,
         dropout_epochs=data.caption_dropout_epochs,
-        warmup_steps=warmup_steps(data.caption_warmup_steps, schedule.max_steps),
+        warmup_steps=steps_of(data.caption_warmup_steps, schedule.max_steps),
         warmup_tags=data.caption_warmup_tags,
         max_tags=data.max_tags,
         wildcards=data.wildcards,
@@ -309,11 +309,6 @@ def _lists(run: Run) -> dict[str, tuple[str, ...]]:
     """What wildcards and templates draw from."""
     data = run.data
     return {**(read_lists(data.wildcard_folder) if data.wildcard_folder else {}), **parse_lists(data.word_lists)}
-
-
-def warmup_steps(wanted: float, max_steps: int) -> int:
-    """Steps of a caption's warm-up; below 1 it is a fraction of the run, as in kohya."""
-    return int(wanted * max_steps) if wanted < 1 else int(wanted)
 
 
 def make_class_captions(run: Run) -> CaptionPipeline:

@@ -62,7 +62,7 @@ def training_facts(
         unet_lr=network.unet_lr if trains_unet else None,
         text_encoder_lr=te_lr,
         lr_scheduler=schedule.rate,
-        warmup_steps=schedule.warmup_steps,
+        warmup_steps=schedule.warmup_of(schedule.max_steps),
         optimizer=schedule.optimizer,
         max_grad_norm=schedule.clip_network or None,
         mixed_precision=run.memory.precision if run.memory.precision in ("fp16", "bf16") else "no",
@@ -120,7 +120,7 @@ def _folders(prepared: Prepared, root: Path) -> dict[str, FolderFacts]:
     by_concept: dict[str, list[str]] = {}
     repeats: dict[str, int] = {}
     for picture in prepared.pictures:
-        by_concept.setdefault(picture.concept, []).append(picture.caption)
+        by_concept.setdefault(picture.concept, []).append(picture.flat)
         repeats[picture.concept] = max(1, round(picture.repeats))
     return {
         f"{repeats[concept]}_{concept}": FolderFacts(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from lib_pivotal.config import DataConfig
+from lib_pivotal.data.captions import Cut
 from lib_pivotal.data.pruning import applies
 from lib_pivotal.data.records import Picture
 
@@ -21,6 +23,15 @@ class PictureParts:
     def settings_of(self, picture: Picture) -> DataConfig:
         """One object for all pictures of a part."""
         return next((own for pattern, own, _ in self._own if applies([pattern], picture)), self._data)
+
+    def cut(self, pictures: Sequence[Picture]) -> tuple[Picture, ...]:
+        """The pictures with their captions cut as these settings say."""
+        marks = {data.keep_separator: Cut(data.keep_separator) for data in self.all}
+        if len(marks) == 1:
+            (common,) = marks.values()
+            return tuple(one if one.cut == common else replace(one, cut=common) for one in pictures)
+        own = ((one, marks[self.settings_of(one).keep_separator]) for one in pictures)
+        return tuple(one if one.cut == cut else replace(one, cut=cut) for one, cut in own)
 
     def differing(self, pictures: Sequence[Picture]) -> dict[str, DataConfig]:
         """Settings by key of the pictures that belong to a part."""

@@ -19,6 +19,7 @@ from lib_pivotal.data.tags import init_text
 from lib_pivotal.errors import ConfigError, DataError, Fault
 from lib_pivotal.ports import Host
 from lib_pivotal.training import assemble
+from lib_pivotal.training.epochs import settled
 from lib_pivotal.training.picture_parts import PictureParts
 from lib_pivotal.training.scanning import scan_pictures
 from lib_pivotal.training.wording import draw_rates, hold_out, make_wording
@@ -48,7 +49,7 @@ def prepare_pictures(run: Run) -> Prepared:
     """Scan the folder, prune the captions of words that ask for it, and hold pictures out if a score needs them.
 
     Raises:
-        ConfigError: no folder, or no picture mentions a word.
+        ConfigError: no folder, no picture mentions a word, or a length in epochs is too short for what is to fit in.
         DataError: nothing in the folder can be used.
     """
     if not run.data.folder:
@@ -57,6 +58,7 @@ def prepare_pictures(run: Run) -> Prepared:
     if not dataset.pictures:
         reasons = "; ".join(problem.message for problem in dataset.problems[:3])
         raise DataError(f"{run.data.folder}: no picture can be used. {reasons}")
+    settled(run, dataset.pictures)
     wording = make_wording(run, dataset)
     _check_words_occur(run.words, wording)
     words, pictures = begun_words(run, wording), wording.captions()
@@ -67,6 +69,7 @@ def prepare_pictures(run: Run) -> Prepared:
     }
     rates = draw_rates(run, pictures, [wording.words_of[picture.key] for picture in pictures])
     trained, held_out = hold_out(run, pictures)
+    held_out = [replace(picture, caption=picture.cut.plain(picture.caption)) for picture in held_out]
     kept, told = prepare_regularisation(run)
     return Prepared(
         tuple(trained),

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from operator import is_
 from typing import Any
 
 from lib_pivotal.config import Run, check_run, run_to_dict
 from lib_pivotal.config_pictures import DataConfig
 from lib_pivotal.config_schema import to_plain
 from lib_pivotal.data.dataset import Dataset, scan
+from lib_pivotal.training.picture_parts import PictureParts
 
 
 def scan_pictures(data: DataConfig, folder: str = "") -> Dataset:
@@ -19,7 +21,20 @@ def scan_pictures(data: DataConfig, folder: str = "") -> Dataset:
         DataError: there is no such folder, or it is not of that layout.
     """
     settings = scan_settings(data)
-    return scan(folder or data.folder, **{**settings, "layout": "auto" if folder else data.layout})
+    found = scan(folder or data.folder, **{**settings, "layout": "auto" if folder else data.layout})
+    return cut_as(data, found)
+
+
+def cut_as(data: DataConfig, dataset: Dataset) -> Dataset:
+    """A dataset whose captions are cut into tags as the settings say."""
+    pictures = PictureParts(data).cut(dataset.pictures)
+    return dataset if all(map(is_, pictures, dataset.pictures)) else replace(dataset, pictures=pictures)
+
+
+def hangs_on(data: DataConfig) -> dict[str, Any]:
+    """All of a run's settings that a scanned dataset hangs on: of a scan, and of how captions are cut."""
+    parts = [(part.applies_to, part.keep_separator) for part in data.parts]
+    return {**scan_settings(data), "keep_separator": (data.keep_separator, parts)}
 
 
 def scan_settings(data: DataConfig) -> dict[str, Any]:

@@ -44,9 +44,12 @@ def word_use(word: WordConfig) -> WordUse:
 
 
 def make_wording(run: Run, dataset: Dataset) -> Wording:
-    """The captions of a dataset with the run's words."""
+    """The captions of a dataset with the run's words, cut as the run says."""
     return Wording(
-        dataset.pictures, [word_use(word) for word in run.words], tag_rules(run), extra=_written(run, dataset)
+        PictureParts(run.data).cut(dataset.pictures),
+        [word_use(word) for word in run.words],
+        tag_rules(run),
+        extra=_written(run, dataset),
     )
 
 

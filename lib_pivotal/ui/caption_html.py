@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from html import escape
 
-from lib_pivotal.data.captions import WordFinder, split_tags
-from lib_pivotal.data.pruning import KEEP_SEPARATOR, Fate
+from lib_pivotal.data.captions import WordFinder
+from lib_pivotal.data.pruning import Fate
 from lib_pivotal.data.records import Picture
 from lib_pivotal.data.tags import same_tag
 from lib_pivotal.ui.charts import COLOURS
@@ -36,14 +36,14 @@ class CaptionHtml:
 
         `written` is the file's own: a word that is not in it is marked as put in front.
         """
-        left = {same_tag(tag) for tag in _tags(trained.caption)}
+        left = {same_tag(tag) for tag in trained.cut.tags(trained.caption)}
         own = self._find(written) if written is not None else self._find(named.caption)
-        parts = [self._tag(tag, left, fates, own) for tag in _tags(named.caption)]
+        parts = [self._tag(tag, left, fates, own) for tag in named.cut.tags(named.caption)]
         return ", ".join(parts) or "<em>no caption</em>"
 
     def after(self, trained: Picture) -> str:
         """The caption as it is trained."""
-        return ", ".join(self._plain(tag) for tag in _tags(trained.caption)) or "<em>nothing</em>"
+        return ", ".join(self._plain(tag) for tag in trained.cut.tags(trained.caption)) or "<em>nothing</em>"
 
     def _tag(self, tag: str, left: set[str], fates: Mapping[str, Fate], own: Sequence[str]) -> str:
         words = self._find(tag)
@@ -62,7 +62,3 @@ class CaptionHtml:
         if not words:
             return escape(tag)
         return f'<b class="pivotal-word" style="--word:{self.colour(words[0])}">{escape(tag)}</b>'
-
-
-def _tags(text: str) -> list[str]:
-    return split_tags(text.replace(KEEP_SEPARATOR, ","))

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from lib_pivotal.runs.defaults import Fitted
     from lib_pivotal.runs.plan import Plan
     from lib_pivotal.runs.proposal import WordRow
-    from lib_pivotal.training import scanning
+    from lib_pivotal.training import epochs, scanning
     from lib_pivotal.ui import survey as surveying
     from lib_pivotal.ui.survey import Survey, Surveys
 else:
@@ -48,6 +48,7 @@ else:
     safetensors_file = later("lib_pivotal.bundle.safetensors_file")
     finding = later("lib_pivotal.data.findings")
     tokens = later("lib_pivotal.data.tokens")
+    epochs = later("lib_pivotal.training.epochs")
     reading = later("lib_pivotal.importing.reading")
     import_settings = later("lib_pivotal.importing.settings")
     circumstances = later("lib_pivotal.runs.circumstances")
@@ -98,7 +99,7 @@ class Desk:
             before = self._scans.get(folder.strip(), (None, None))[0]
             if before is not None and before == dataset:
                 dataset = before  # nothing changed: what was made of it holds
-            self._scans[folder.strip()] = dataset, scanning.scan_settings(data)
+            self._scans[folder.strip()] = dataset, scanning.hangs_on(data)
             self._scans.move_to_end(folder.strip())
             self._names = None, ()
             while len(self._scans) > SCANS_KEPT:
@@ -118,7 +119,7 @@ class Desk:
         """
         with self._lock:
             settings = self._scans.get(run.data.folder.strip(), (None, None))[1]
-        if settings is not None and settings != scanning.scan_settings(run.data):
+        if settings is not None and settings != scanning.hangs_on(run.data):
             self.scan(run.data.folder, run.data)
 
     def recaption(self, folder: str, key: str, captions: Sequence[str]) -> None:
@@ -221,6 +222,7 @@ class Desk:
         if note[0] == "error" and not any(fault.field == "name" for fault in found):
             found.append(Fault("name", run.name, note[1]))
         idle = idle_settings(self.manager.studio.model_info())
+        run = self.settled(run)
         return Checked(run, tuple(found), self.draws(run), note, self.remarks(run), idle)
 
     def remarks(self, run: Run) -> tuple[str, ...]:
@@ -228,6 +230,11 @@ class Desk:
         model, dataset = self.manager.studio.model_info(), self.dataset(run.data.folder)
         fitting = None if dataset is None else proposal.fitting_resolution(dataset, largest_px=native_px(model))
         return suitability_remarks(run, model, fitting_px=fitting)
+
+    def settled(self, run: Run) -> Run:
+        """The run with the steps that its epochs are, where its folder is scanned."""
+        dataset = self.dataset(run.data.folder)
+        return run if dataset is None else epochs.with_epoch_steps(run, dataset.pictures)
 
     def draws(self, run: Run) -> dict[str, float]:
         """How often each word is drawn in the run, on average; 0 where nothing is scanned."""

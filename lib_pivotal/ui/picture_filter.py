@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal
 
-from lib_pivotal.data.captions import single_tags
 from lib_pivotal.data.records import Picture
 from lib_pivotal.data.tags import same_tag
 
@@ -60,15 +59,12 @@ class TagIndex:
         self.forms: list[tuple[str, ...]] = []
         self.by_form: dict[str, set[int]] = {}
         for place, picture in enumerate(pictures):
-            tags = {same_tag(tag): tag for text in (picture.caption, *picture.alternatives) for tag in _tags(text)}
+            texts = (picture.caption, *picture.alternatives)
+            tags = {form: tag for text in texts for tag in picture.cut.single(text) if (form := same_tag(tag))}
             self.forms.append(tuple(tags))
             for form, tag in tags.items():
                 self.spelling.setdefault(form, tag)
                 self.by_form.setdefault(form, set()).add(place)
-
-
-def _tags(text: str) -> list[str]:
-    return [tag for tag in single_tags(text.replace("|||", ",")) if same_tag(tag)]
 
 
 @dataclass(frozen=True)

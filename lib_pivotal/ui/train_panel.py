@@ -139,7 +139,8 @@ def check_outputs(page: Page, run: Run, faults: list[Fault]) -> list[str]:
     """Feedback, facts for `pivotal.js`, and the remark under the name."""
     checked = page.desk.check(run, faults)
     level, text = checked.name_note
-    feedback = faults_list([f for f in checked.faults if f.field != "data.folder"]) or estimate(run, checked.draws)
+    faulty = faults_list([f for f in checked.faults if f.field != "data.folder"])
+    feedback = faulty or estimate(checked.run, checked.draws)
     feedback += "".join(message(remark, "info") for remark in checked.remarks)
     return [feedback, facts_of(checked), note(level, text)]
 
@@ -148,6 +149,8 @@ def estimate(run: Run, draws: dict[str, float]) -> str:
     """What can be said without the model."""
     count = run.schedule.max_steps * run.schedule.batch_size * run.schedule.accumulation
     parts = [f"{run.schedule.max_steps} steps, {count} draws of pictures"]
+    if run.schedule.epochs:
+        parts = [f"{run.schedule.epochs} epochs: Scan counts their steps"]
     if draws:
         least = min(draws, key=lambda name: draws[name])
         parts.append(

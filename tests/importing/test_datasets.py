@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -161,3 +162,92 @@ def test_a_scan_turns_epochs_into_steps(folders: Path) -> None:
     fitted = fitted_run(dataset, run).run.schedule
     assert (fitted.max_steps, fitted.epochs) == (7 * -(-5 // (fitted.batch_size * fitted.accumulation)), 0)
     assert with_epoch_steps(run, ()) == run
+
+
+KOHYA_EPOCHS = """
+network_module = "networks.lora"
+network_dim = 4
+unet_lr = 1e-4
+max_train_epochs = 10
+lr_scheduler = "cosine"
+lr_warmup_steps = 0.1
+train_batch_size = 2
+save_every_n_epochs = 2
+sample_every_n_epochs = 5
+"""
+GUI_EPOCHS = {"LoRA_type": "Standard", "epoch": 14, "lr_warmup": 10, "lr_scheduler": "cosine", "max_train_steps": ""}
+GUI_EPOCHS |= {"train_batch_size": 2, "max_resolution": "512,512", "network_dim": 8, "unet_lr": 3e-4}
+OT_EPOCHS = {
+    "__version": 10,
+    "training_method": "LORA",
+    "model_type": "STABLE_DIFFUSION_15",
+    "learning_rate_scheduler": "COSINE",
+    "learning_rate_warmup_steps": 0.25,
+    "epochs": 20,
+    "batch_size": 4,
+    "peft_type": "LORA",
+    "lora_rank": 8,
+    "save_every": 5,
+    "save_every_unit": "EPOCH",
+    "sample_after": 1,
+    "sample_after_unit": "EPOCH",
+    "text_encoder": {"stop_training_after": 5, "stop_training_after_unit": "EPOCH"},
+    "additional_embeddings": [
+        {"placeholder": "aoi", "stop_training_after": 10, "stop_training_after_unit": "EPOCH"},
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "warmup", "epochs"),
+    [
+        ("a.toml", KOHYA_EPOCHS, 0.1, 10),
+        ("a.toml", KOHYA_EPOCHS.replace("0.1", "0.05") + 'train_data_dir = "Z:/gone"\n', 0.05, 10),
+        ("gui.json", json.dumps(GUI_EPOCHS), 0.1, 14),
+        ("gui.json", json.dumps({**GUI_EPOCHS, "lr_warmup": 100}), 0.9999, 14),
+        ("gui.json", json.dumps({**GUI_EPOCHS, "lr_warmup_steps": 30}), 30, 14),
+        ("ot.json", json.dumps(OT_EPOCHS), 0.25, 20),
+        ("ot.json", json.dumps({**OT_EPOCHS, "learning_rate_warmup_steps": 40}), 40, 20),
+    ],
+    ids=["kohya", "folder gone", "gui", "gui, all of it", "gui, steps", "onetrainer", "onetrainer, steps"],
+)
+def test_a_fraction_stays_one_until_the_length_is_known(
+    name: str, text: str, warmup: float, epochs: int, folders: Path
+) -> None:
+    (folders / name).write_text(text)
+    found = import_file(folders / name)
+    assert (found.run.schedule.warmup_steps, found.run.schedule.epochs) == (warmup, epochs)
+    data = {"folder": str(folders), "resolution_px": 64}
+    run = with_epoch_steps(replace(found.run, data=run_from_dict({"data": data}).data), scan(folders).pictures)
+    steps = epochs * -(-5 // run.schedule.batch_size)
+    expected = min(int(warmup), steps - 1) if warmup >= 1 else int(warmup * steps)
+    assert (run.schedule.max_steps, run.schedule.warmup_of(steps)) == (steps, expected)
+
+
+def test_a_fraction_stays_one_where_pictures_were_counted(folders: Path) -> None:
+    """The run may get another batch or other pictures than those that an import has seen."""
+    (folders / "3_red").mkdir()
+    for path in (folders / "red").iterdir():
+        path.rename(folders / "3_red" / path.name)
+    (folders / "a.toml").write_text(f'{KOHYA_EPOCHS}train_data_dir = "."\n')
+    found = import_file(folders / "a.toml")
+    assert found.run.schedule.max_steps == 10 * 6  # 3 × 3 + 2 pictures by 2
+    assert found.run.schedule.warmup_steps == 0.1
+    assert (found.run.saving.every_steps, found.run.saving.preview_every_steps) == (12, 30)
+
+
+def test_intervals_and_ends_in_epochs_wait_for_the_pictures(folders: Path) -> None:
+    (folders / "a.toml").write_text(KOHYA_EPOCHS)
+    saving = import_file(folders / "a.toml").run.saving
+    assert (saving.every_epochs, saving.preview_every_epochs) == (2, 5)
+    (folders / "b.toml").write_text(KOHYA_EPOCHS.replace("max_train_epochs = 10", "max_train_steps = 300"))
+    by_steps = import_file(folders / "b.toml").run
+    assert (by_steps.schedule.max_steps, by_steps.schedule.warmup_steps, by_steps.saving.every_epochs) == (300, 30, 2)
+    (folders / "ot.json").write_text(json.dumps(OT_EPOCHS))
+    found = import_file(folders / "ot.json")
+    run, told = found.run, lines(found)
+    assert (run.saving.every_epochs, run.saving.preview_every_epochs) == (5, 1)
+    assert (run.words[0].freeze_at, run.schedule.te_stop) == (0.5, 0.25)
+    assert told["save_every"] == ("translated", "saving.every_epochs = 5")
+    settled = with_epoch_steps(run, scan(folders).pictures)  # 5 pictures by 4
+    assert (settled.schedule.max_steps, settled.saving.every_steps, settled.saving.every_epochs) == (40, 10, 0)

@@ -105,6 +105,14 @@ VALUES = st.recursive(
     max_leaves=6,
 )
 KEYS = {
+    "kohya-easy": [
+        *(f"general_args.args.{key}" for key in kohya_rules.RULES),
+        *"""
+        subsets train_mode train_mode.train_mode general_args general_args.args network_args.args.network_args
+        network_args.args.network_dim optimizer_args.args.warmup_ratio general_args.dataset_args.batch_size
+        optimizer_args.args.lr_scheduler general_args.args.max_train_epochs bucket_args.dataset_args
+        """.split(),
+    ],
     "hcp": [
         *hcp.RULES,
         *"""

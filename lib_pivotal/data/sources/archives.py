@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import lzma
 import os
+import re
 import shutil
 import stat
 import struct
@@ -35,6 +36,9 @@ MOST_TIMES = 200
 """How many times larger than the archive its content may be: pictures hardly shrink, captions tenfold."""
 MOST_DEPTH = 16
 ARCHIVES_KEPT = 8
+_IS_UTF8 = 0x800
+_FRAMES = re.compile("[\u2500-\u259f]")
+_KANA = re.compile("[\u3041-\u30ff]")
 
 _Member = tuple[str, int, IO[bytes]]
 _DAMAGE = (
@@ -118,7 +122,7 @@ def _members(path: Path, left_out: list[str]) -> Iterator[_Member]:
                     left_out.append(_shown(info.filename))
                     continue
                 with archive.open(info) as file:
-                    yield info.filename, info.file_size, file
+                    yield _name(info), info.file_size, file
         return
     with tarfile.open(path, "r:*") as archive:
         for member in archive:
@@ -128,6 +132,25 @@ def _members(path: Path, left_out: list[str]) -> Iterator[_Member]:
                     yield member.name, member.size, content
             elif not member.isdir():
                 left_out.append(_shown(member.name))
+
+
+def _name(info: zipfile.ZipInfo) -> str:
+    """A member's name. One without the mark of UTF-8 is in its maker's code page, for which zipfile takes cp437: right
+    for western names; Japanese has kana, and Chinese comes as frames and shades, which no name has."""
+    name = info.filename
+    if info.flag_bits & _IS_UTF8 or name.isascii():
+        return name
+    with contextlib.suppress(UnicodeEncodeError):
+        raw = name.encode("cp437")
+        with contextlib.suppress(UnicodeDecodeError):
+            return raw.decode("utf-8")
+        with contextlib.suppress(UnicodeDecodeError):
+            if _KANA.search(found := raw.decode("cp932")):
+                return found
+        with contextlib.suppress(UnicodeDecodeError):
+            if _FRAMES.search(name):
+                return raw.decode("gbk")
+    return name
 
 
 def _shown(name: str) -> str:

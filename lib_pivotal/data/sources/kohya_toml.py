@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from lib_pivotal.data.folders import concept_of
+from lib_pivotal.data.sources import easy_toml
 from lib_pivotal.data.sources.notes import Notes
 from lib_pivotal.data.sources.plain_files import labels, mapping, number, place
 from lib_pivotal.data.sources.source import Reading, Source
@@ -56,7 +57,8 @@ USUAL: Mapping[str, Any] = {
 RANDOM_CROPS = 8
 """Cuts that are kept of a picture where kohya makes a new one at each draw."""
 _OF_SOURCE = frozenset(
-    "image_dir num_repeats caption_extension class_tokens caption_prefix caption_suffix is_reg metadata_file".split()
+    "name image_dir num_repeats caption_extension class_tokens caption_prefix caption_suffix is_reg "
+    "metadata_file".split()
 )
 _OFF: Mapping[str, tuple[Any, ...]] = {
     "caption_separator": (",",),
@@ -68,8 +70,14 @@ _OFF: Mapping[str, tuple[Any, ...]] = {
 
 
 def is_kohya(plain: Any) -> bool:
-    """Whether it is kohya's dataset file."""
-    return isinstance(plain, Mapping) and isinstance(plain.get("datasets"), list)
+    """Whether it is kohya's dataset file, or a file of settings with such folders in it."""
+    if not isinstance(plain, Mapping):
+        return False
+    return isinstance(plain.get("datasets"), list) or _is_subsets(plain.get("subsets"))
+
+
+def _is_subsets(plain: Any) -> bool:
+    return isinstance(plain, list) and any(isinstance(one, Mapping) and "image_dir" in one for one in plain)
 
 
 def read_kohya(plain: Any, path: Path) -> Reading:
@@ -78,6 +86,8 @@ def read_kohya(plain: Any, path: Path) -> Reading:
     Raises:
         DataError: none of its folders is there.
     """
+    if not isinstance(plain.get("datasets"), list):
+        plain = easy_toml.as_dataset(plain)
     notes = Notes(path.name, USUAL)
     sources: list[Source] = []
     regular: list[Path] = []

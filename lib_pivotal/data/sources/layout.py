@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from lib_pivotal.data.pictures import EXTENSIONS
 from lib_pivotal.data.records import Problem
 from lib_pivotal.data.sources import archives, hcp_dataset, kohya_toml, onetrainer
 from lib_pivotal.data.sources.plain_files import labels, read_plain
+from lib_pivotal.data.sources.projects import project_of
 from lib_pivotal.data.sources.source import Reading, Source
 from lib_pivotal.data.sources.templates import read_templates
 from lib_pivotal.errors import DataError
@@ -55,7 +57,9 @@ def read_layout(path: Path, layout: str = "auto", *, cache: Path | None = None) 
     if found is None:
         what = f"is not {TITLES[layout]}" if layout != "auto" else "is a file, not a folder"
         kinds = "a dataset file of kohya (.toml), HCP-Diffusion (.yaml) or OneTrainer (.json), a zip or a tar"
-        raise DataError(f"{path}: {what}. Give the folder that holds the pictures, or {kinds}.")
+        described = path.suffix.lower() in {suffix for suffixes, _, _ in _FILES.values() for suffix in suffixes}
+        more = " Settings of a trainer are read by `import` and on the Train page (Load)." if described else ""
+        raise DataError(f"{path}: {what}. Give the folder that holds the pictures, or {kinds}.{more}")
     return found
 
 
@@ -70,51 +74,93 @@ def _of_file(path: Path, layout: str) -> Reading | None:
 
 def _of_folder(path: Path, layout: str, cache: Path | None) -> Reading:
     files = sorted(one for one in path.iterdir() if one.is_file() and not one.name.startswith("."))
-    if layout not in TREES and (found := _described(path, files, layout)):
+    lost: list[Problem] = []
+    if layout not in TREES and (found := _described(path, files, layout, lost)):
         return found
     packed = [one for one in files if archives.is_archive(one)]
     if layout == "archive" or (layout == "auto" and packed and not _has_pictures(path)):
         if not packed:
             raise DataError(f"{path}: there is no zip or tar file in it. Set the layout to auto.")
-        return _of_archives(packed, layout, path, cache)
+        found = _of_archives(packed, layout, path, cache)
+        return replace(found, problems=(*lost, *found.problems))
     root = _inside(path) if layout in ("auto", "kgrid") else path
     templates = read_templates([*path.glob("*.txt"), *path.glob("textual_inversion_templates/*.txt")])
     settings: dict[str, Any] = {"data.templates": templates} if templates else {}
     if (wildcards := root / "wildcard.txt").is_file() and (lines := _lines(wildcards)):
         settings["data.word_lists"] = (f"wildcard = {' | '.join(lines)}",)
-    source = Source(root=root, tree=layout)  # type: ignore[arg-type]
-    return Reading(layout, TITLES.get(layout, ""), root, (source,), settings)
+    source, more, told = _of_tree(root, layout)
+    return Reading(layout, TITLES.get(layout, ""), root, (source,), {**settings, **more}, (*lost, *told))
 
 
-def _described(path: Path, files: list[Path], layout: str) -> Reading | None:
-    """By a dataset file that lies in the folder. Files of other kinds, also broken ones, are none, unless asked for."""
+def _of_tree(root: Path, tree: str, label: str = "") -> tuple[Source, dict[str, Any], list[Problem]]:
+    """A folder of pictures, or of a whole project the part that holds them, with settings that the other parts are."""
+    project = project_of(root) if tree in ("auto", "kohya") else None
+    if project is None:
+        return Source(root=root, tree=tree, label=label), {}, []  # type: ignore[arg-type]
+    plain = not any(one.is_dir() for one in project.pictures.iterdir())
+    concept = root.resolve().name if plain else ""  # pictures without folders are not of a concept `img`
+    source = Source(root=project.pictures, tree=tree, label=label, concept=concept)  # type: ignore[arg-type]
+    settings = {} if project.class_pictures is None else {"regularisation.folder": str(project.class_pictures)}
+    return source, settings, [Problem("info", "project", project.told(), project.with_pictures)]
+
+
+def _described(path: Path, files: list[Path], layout: str, lost: list[Problem]) -> Reading | None:
+    """By a dataset file that lies in the folder; of one that cannot be read as such `lost` tells. Files of other kinds
+    are none, unless asked for."""
     for name, (suffixes, fits, read) in _FILES.items():
         if layout not in ("auto", name):
             continue
         for one in [one for one in files if one.suffix.lower() in suffixes][:_MOST_TRIED]:
+            plain: Any = None
             try:
                 plain = read_plain(one)
                 if fits(plain):
                     return read(plain, one)
-            except DataError:
+            except DataError as error:
                 if layout == name:
                     raise
+                if plain is not None or suffixes != (".json",):  # a broken json is told with the captions
+                    lost.append(_lost(one, error, plain))
         if layout == name:
             raise DataError(f"{path}: there is no {TITLES[name].partition(' (')[0]} in it. Set the layout to auto.")
     return None
 
 
+def _lost(path: Path, error: DataError, plain: Any) -> Problem:
+    """A dataset file of which nothing came, and what was lost with it."""
+    keys = [key for key in dict.fromkeys(_keys(plain)) if not isinstance(key, int)]
+    settings = f" What it says of them does not count: {', '.join(keys[:12])}." if keys else ""
+    reason = str(error).replace(str(path), path.name)
+    text = f"{reason}{settings} The folder is read as if {path.name} were not there."
+    return Problem("warning", "dataset_file_lost", text, (path.name,))
+
+
+def _keys(plain: Any) -> Iterator[str]:
+    """The innermost keys of a structure."""
+    for key, value in plain.items() if isinstance(plain, Mapping) else ():
+        if isinstance(value, Mapping | list):
+            yield from _keys(value)
+        else:
+            yield str(key)
+    for value in plain if isinstance(plain, list) else ():
+        yield from _keys(value)
+
+
 def _of_archives(paths: list[Path], layout: str, folder: Path, cache: Path | None) -> Reading:
     sources: list[Source] = []
     problems: list[Problem] = []
+    settings: dict[str, Any] = {}
     tree = layout if layout in TREES else "auto"
     for path, label in zip(paths, labels([path.with_suffix("") for path in paths]), strict=True):
         target, told = archives.unpacked(path, cache)
         problems += told
-        sources.append(Source(root=target, tree=tree, label=label))  # type: ignore[arg-type]
+        source, more, said = _of_tree(target, tree, label)
+        sources.append(source)
+        settings |= more
+        problems += said
     title = paths[0].name if len(paths) == 1 else f"{len(paths)} archives"
     place = sources[0].root if len(sources) == 1 else folder
-    return Reading("archive", f"{title}, unpacked into the cache", place, tuple(sources), {}, tuple(problems))
+    return Reading("archive", f"{title}, unpacked into the cache", place, tuple(sources), settings, tuple(problems))
 
 
 def _has_pictures(path: Path) -> bool:

@@ -27,13 +27,17 @@ def read_plain(path: Path) -> Any:
 def place(written: Any, base: Path) -> Path | None:
     """A folder or file as a dataset file names it: as it is, or from the file's own folder or one above; None if gone.
 
-    A whole dataset that was moved is found too: the last part of a path that is gone, beside the file.
+    A whole dataset that was moved is found too, by the last parts of a path that is gone: the more of them, the better,
+    beside the file, or two or more of them beside its folder.
     """
     if not isinstance(written, str) or not written.strip() or "\0" in written:
         return None
     path = Path(written.strip().replace("\\", "/")).expanduser()
     tries = [path] if path.is_absolute() else [folder / path for folder in (base, *base.parents)]
-    tries.append(base / path.name)
+    last = [part for part in path.parts if part != path.anchor and not part.endswith(":")]
+    if ".." not in last:
+        ends = [Path(*last[start:]) for start in range(len(last))]
+        tries += [base / end for end in ends] + [base.parent / end for end in ends if len(end.parts) > 1]
     try:
         return next((found for found in tries if path.name not in ("", "..") and found.exists()), None)
     except OSError:

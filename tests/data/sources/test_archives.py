@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from lib_pivotal.data.dataset import scan
 from lib_pivotal.data.sources import archives
@@ -152,3 +153,25 @@ def test_damaged_archives(tmp_path: Path, data: st.DataObject) -> None:
     except DataError:
         return
     assert all((tmp_path / "cache") in path.resolve().parents for path in folder.rglob("*"))
+
+
+@pytest.mark.parametrize(
+    ("name", "encoding"),
+    [("あおい", "cp932"), ("Jürgen", "cp437"), ("Bär", "utf-8"), ("蒼イ", "cp932"), ("小蓝", "gbk")],
+)
+def test_names_in_the_code_page_of_their_maker(name: str, encoding: str, tmp_path: Path) -> None:
+    """Old programs write names without the mark of UTF-8."""
+    picture = io.BytesIO()
+    Image.new("RGB", (64, 64)).save(picture, "PNG")
+    mangled = name.encode(encoding).decode("cp437")
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        for ending, content in ((".png", picture.getvalue()), (".txt", b"aoi, hat")):
+            info = zipfile.ZipInfo("x" * len(name.encode(encoding)) + f"/1{ending}")
+            archive.writestr(info, content)
+    data = (tmp_path / "a.zip").read_bytes()
+    raw = name.encode(encoding)
+    (tmp_path / "a.zip").write_bytes(data.replace(b"x" * len(raw) + b"/", raw + b"/"))
+    with zipfile.ZipFile(tmp_path / "a.zip") as archive:
+        assert archive.namelist()[0] == f"{mangled}/1.png"
+    found = scan(tmp_path / "a.zip", cache=tmp_path / "cache")
+    assert list(found.concepts) == [name] and found.pictures[0].caption == "aoi, hat"
