@@ -115,10 +115,9 @@ def resolve() -> WordTable:
     if resolver.built_from != made_from:
         resolver.table = build_table(sources, ids_of=ids_of, folder=folder_entries(), folder_wins=folder_wins)
         resolver.built_from = made_from
-    written = resolver.table.spotter.names_in(resolver.texts)
-    for collision in resolver.table.collisions:
-        if not resolver.texts or {collision.name, collision.reachable} & written:
-            say(str(collision))
+    table = resolver.table
+    for collision in table.collisions_in(resolver.texts) if resolver.texts else table.collisions:
+        say(str(collision))
     for word in resolver.table.unnamed:
         say(f"the word {word!r} has no token, so no prompt can name it: rename it")
     return resolver.table

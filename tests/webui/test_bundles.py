@@ -93,9 +93,9 @@ def test_a_word_gives_the_picture_of_its_vectors(fake_webui: FakeWebUI, request:
     kind = request.node.callspec.params["fake_webui"]
     write_lora(fake_webui, "one", {"hana": word(kind, seed=3)}, kind=kind)
     stock = fake_webui.pixels("<lora:one:1> a hana face")
+    fake_webui.networks.load_networks([])
     expected = plainly(fake_webui, "hana", word(kind, seed=3), "a hana face")
     assert stock == expected, "the stock web UI enters simple names into its registry"
-    fake_webui.networks.load_networks([])
     bundles.register()
     assert fake_webui.pixels("<lora:one:1> a hana face") == expected
     assert fake_webui.pixels("<words:one> a HANA face") == expected
