@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import save_file
+from torch import nn
 
 from lib_pivotal.standalone.tokenizer import clip_tokenizer
 
@@ -34,6 +35,10 @@ def build_checkpoint(kind: str) -> Any:
     with torch.random.fork_rng():
         torch.manual_seed(sum(map(ord, kind)))
         model = _build_sdxl(kind) if plain in ("sdxl", "refiner") else _build_ldm(kind)
+        for module in model.modules():
+            if isinstance(module, nn.LayerNorm | nn.GroupNorm):  # else every mean is nothing, by which emphasis divides
+                nn.init.normal_(module.weight, 1.0, 0.1)
+                nn.init.normal_(module.bias, 0.2, 0.1)
     for name in ("sd1", "sd2", "sdxl", "sd3", "ssd"):
         setattr(model, f"is_{name}", name == ("sdxl" if plain == "refiner" else plain))
     return model

@@ -53,7 +53,7 @@ def setup_for_low_vram(sd_model: Any, use_medvram: bool) -> None:
         send_me_to_gpu(stage, None)
         return decode(z)
 
-    text = sd_model.cond_stage_model
+    text = getattr(sd_model, "cond_stage_model", None)  # SDXL's comes with the hijack, which is later
     if hasattr(sd_model, "conditioner"):
         sd_model.conditioner.register_forward_pre_hook(send_me_to_gpu)
     elif hasattr(text, "model"):
