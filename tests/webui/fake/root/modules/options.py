@@ -17,6 +17,7 @@ class OptionInfo:
         component_args: Any = None,
         onchange: Callable[[], None] | None = None,
         section: tuple[str, str] | None = None,
+        restrict_api: bool = False,
     ) -> None:
         self.default = default
         self.label = label
@@ -24,6 +25,7 @@ class OptionInfo:
         self.component_args = component_args
         self.onchange = onchange
         self.section = section
+        self.restrict_api = restrict_api
         self.comment_after = ""
         self.do_not_save = False
 
@@ -62,6 +64,8 @@ class Options:
         if before == value:
             return False
         option = self.data_labels[key]
+        if option.do_not_save or (is_api and option.restrict_api):
+            return False
         setattr(self, key, value)
         if run_callbacks and option.onchange is not None:
             try:
