@@ -89,7 +89,9 @@ def activate(p: Any, extra_network_data: Mapping[str, list[Any]]) -> None:
 
 
 def deactivate(p: Any, extra_network_data: Mapping[str, list[Any]]) -> None:
-    for network in extra_network_registry.values():
+    """Those that were named, then all others."""
+    named = list(lookup_extra_networks(extra_network_data))
+    for network in [*named, *(each for each in extra_network_registry.values() if each not in named)]:
         try:
             network.deactivate(p)
         except Exception as error:
