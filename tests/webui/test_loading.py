@@ -72,7 +72,7 @@ def test_a_type_that_the_official_reader_does_not_know(ours: FakeWebUI) -> None:
     length = struct.unpack("<Q", content[:8])[0]
     header = json.loads(content[8 : 8 + length])
     end = len(content) - 8 - length
-    header["extra.weight"] = {"dtype": "F8_E5M2", "shape": [4], "data_offsets": [end, end + 4]}
+    header["extra.weight"] = {"dtype": "F8_E8M0", "shape": [4], "data_offsets": [end, end + 4]}
     text = json.dumps(header).encode()
     path.write_bytes(struct.pack("<Q", len(text)) + text + content[8 + length :] + b"\0" * 4)
     assert ours.pixels("<lora:one:1>hana") == ours.pixels("<lora:sound:1>hana")

@@ -139,7 +139,7 @@ def test_every_layer_is_found_by_the_web_ui_under_its_name(fake_webui: FakeWebUI
     assert fake_webui.networks.extra_network_lora.errors == {}
     with torch.no_grad():
         for name, module in fake_webui.model.named_modules():
-            if name.endswith("attn.out_proj"):
+            if name.endswith(".attn.out_proj"):
                 continue  # never called by itself: its attention brings it up to date
             if isinstance(module, torch.nn.Linear | torch.nn.Conv2d | torch.nn.MultiheadAttention):
                 fake_webui.networks.network_apply_weights(module)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 
+import gradio as gr
+
 from tests.webui.fake.install import FakeWebUI
 
 
@@ -26,7 +28,9 @@ def test_the_section(fake_webui: FakeWebUI) -> None:
         info = labels[option.key]
         assert info.section == ("pivotal", "Pivotal tuning")
         assert info.default == option.default
-        component = info.component(**(info.component_args or {}), label=info.label, value=option.default)
+        component = (info.component or gr.Textbox)(
+            **(info.component_args or {}), label=info.label, value=option.default
+        )
         assert component.get_config()["label"] == option.label
         if option.choices:
             assert [value for _, value in component.choices] == list(option.choices)
