@@ -84,7 +84,7 @@ def demo(rest: list[str]) -> int:
 
 
 def test(rest: list[str]) -> int:
-    """All tests that need no web UI; with line coverage of the core."""
+    """All tests that need no web UI; with line coverage of everything, webui/ too (on a fake web UI)."""
     if rest:
         return run("-m", "pytest", *rest)
     return run("-m", "pytest", "--cov=lib_pivotal", "--cov-report=term:skip-covered", "--durations=10", "-rs")

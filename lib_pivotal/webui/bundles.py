@@ -148,10 +148,9 @@ def resolve() -> WordTable:
         generation.table = WordTable()
         return generation.table
     generation.table = _table_of(sources)
-    written = generation.table.spotter.names_in(generation.texts)
-    for collision in generation.table.collisions:
-        if not generation.texts or {collision.name, collision.reachable} & written:
-            say(str(collision))
+    table = generation.table
+    for collision in table.collisions_in(generation.texts) if generation.texts else table.collisions:
+        say(str(collision))
     for word in generation.table.unnamed:
         say(f"the word {word!r} has no token, so no prompt can name it: rename it")
     return generation.table

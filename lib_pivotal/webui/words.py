@@ -68,6 +68,12 @@ class WordTable:
     def __bool__(self) -> bool:
         return len(self.spotter) > 0
 
+    def collisions_in(self, texts: Sequence[str]) -> tuple[Collision, ...]:
+        """Those that the texts are about: the name itself, which may be the embeddings folder's, or the loser's."""
+        names = {name: None for each in self.collisions for name in (each.name, each.reachable) if name}
+        written = {folded(name) for name in Spotter(names).names_in(texts)}
+        return tuple(each for each in self.collisions if {folded(each.name), folded(each.reachable)} & written)
+
     def find(self, tokens: Sequence[int], offset: int) -> tuple[Entry, int] | None:
         """The longest name whose ids stand at `offset`: the web UI's own rule, for callers that know no text."""
         first = tokens[offset]

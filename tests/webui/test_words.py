@@ -41,6 +41,16 @@ def test_the_folder_loses_or_wins_by_setting():
     assert folder_first.collisions[0].winner == "embeddings"
 
 
+def test_a_collision_is_told_of_the_prompts_that_it_concerns():
+    sources = [Source(("one",), {"hana": 1, "kira": 2})]
+    for folder_wins in (False, True):
+        found = table(sources, {"hana": "F", "kira": "F"}, folder_wins=folder_wins)
+        loser = "hana@one" if folder_wins else "hana@embeddings"
+        for text in ("a Hana face", f"a {loser} face"):
+            assert [each.name for each in found.collisions_in([text])] == ["hana"], (text, folder_wins)
+        assert found.collisions_in(["a hanako face"]) == ()
+
+
 def test_two_names_of_one_file_that_differ_in_case():
     found = table([Source(("one",), {"Foo": 1, "foo": 2})])
     assert meaning(found, "foo") == 1

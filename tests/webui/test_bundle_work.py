@@ -1,0 +1,106 @@
+"""The workshop's verbs on files that the web UI lists, and what its own loader says."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from lib_pivotal.bundle.listing import list_bundle
+from lib_pivotal.bundle.reader import read_bundle, require
+from lib_pivotal.errors import PivotalError
+from tests.webui.fake.install import FakeWebUI
+from tests.webui.files import material, write_embedding, write_lora
+
+
+@pytest.fixture
+def work(fake_webui: FakeWebUI) -> Any:
+    from lib_pivotal.webui import bundle_work, bundles, conditionings
+
+    bundles.register()
+    conditionings.register()
+    assert fake_webui.model is not None
+    return bundle_work
+
+
+def words(path: Any) -> set[str]:
+    return set(require(read_bundle(path)).words)
+
+
+def test_a_file_is_named_as_in_tags(fake_webui: FakeWebUI, work: Any) -> None:
+    path = write_lora(fake_webui, "one", {"hana": 1}, metadata={"ss_output_name": "Alias"})
+    assert work.path_of("one") == work.path_of("Alias") == path
+    with pytest.raises(PivotalError, match="no LoRA file named 'nobody'"):
+        work.path_of("nobody")
+
+
+def test_words_are_renamed_and_the_next_picture_knows(fake_webui: FakeWebUI, work: Any) -> None:
+    path = write_lora(fake_webui, "one", {"hana": 1}, parts=("unet",))
+    expected = fake_webui.pixels("<lora:one:1>hana")
+    assert work.rename("one", {"hana": "kira"}) == path
+    assert words(path) == {"kira"}
+    assert fake_webui.pixels("<lora:one:1>kira") == expected
+
+
+def test_a_new_file_lies_beside_and_is_listed(fake_webui: FakeWebUI, work: Any) -> None:
+    path = write_lora(fake_webui, "one", {"hana": 1, "kira": 2}, parts=("unet",))
+    new = work.delete("one", ["kira"], new_name="two")
+    assert new == path.with_name("two.safetensors")
+    assert (words(path), words(new)) == ({"hana", "kira"}, {"hana"})
+    assert "two" in fake_webui.networks.available_networks
+    for name in ("../x", "a/b", ".hidden"):
+        with pytest.raises(PivotalError):
+            work.delete("one", ["kira"], new_name=name)
+
+
+def test_embeddings_of_the_folder_are_added(fake_webui: FakeWebUI, work: Any) -> None:
+    write_lora(fake_webui, "one", {"hana": 1}, parts=("unet",))
+    write_embedding(fake_webui, "Kira", seed=2)
+    assert words(work.add("one", ["Kira"], new_name="two")) == {"hana", "kira"}
+    with pytest.raises(PivotalError, match="no embedding named 'nobody'"):
+        work.add("one", ["nobody"])
+
+
+def test_join_strip_split_convert(fake_webui: FakeWebUI, work: Any) -> None:
+    write_lora(fake_webui, "one", {"hana": 1}, parts=("unet",))
+    write_lora(fake_webui, "two", {"kira": 2}, parts=("unet", "te"))
+    assert words(work.join(["one", "two"], "both")) == {"hana", "kira"}
+    with pytest.raises(PivotalError, match="at least two"):
+        work.join([], "both")
+    assert list_bundle(work.strip("two", ["te"], new_name="bare")).parts == ("unet",)
+    written = work.split("two")
+    exports = fake_webui.data / "pivotal_exports" / "two"
+    assert {path.parent for path in written} == {exports} and len(written) == 2
+    converted = work.convert("two", "kohya")
+    assert converted.exists() and converted.parent == exports
+
+
+def test_the_shape_of_the_loaded_checkpoint(fake_webui: FakeWebUI, work: Any) -> None:
+    path = write_lora(fake_webui, "one", {"hana": 1}, parts=("unet",))
+    shape = work.unet_shape(path)
+    assert shape.blocks == 2 if hasattr(shape, "blocks") else shape is not None
+    torch.save({}, fake_webui.lora_folder / "old.pt")
+    assert work.unet_shape(fake_webui.lora_folder / "old.pt") is None
+    fake_webui.sd_models.model_data.sd_model = None
+    assert work.unet_shape(path) is None
+
+
+def test_what_the_stock_loader_says(fake_webui: FakeWebUI, work: Any) -> None:
+    write_lora(fake_webui, "sound", {"hana": 1}, parts=("unet", "te"))
+    assert work.stock_loader_says("sound") == []
+    write_lora(fake_webui, "dotted", {"ha.na": 1}, parts=("unet",))
+    assert "other names" in str(work.stock_loader_says("dotted")[0]) or "refuses" in str(
+        work.stock_loader_says("dotted")[0]
+    )
+    layer = next(iter(material("sd1").unet_layers))
+    write_lora(fake_webui, "odd", {"hana": 1}, extra={f"{layer}.nonsense": torch.zeros(2)})
+    assert "refuses the whole file" in str(work.stock_loader_says("odd")[0])
+    fits = {
+        "lora_unet_nowhere.lora_up.weight": torch.zeros(4, 2),
+        "lora_unet_nowhere.lora_down.weight": torch.zeros(2, 4),
+    }
+    write_lora(fake_webui, "foreign", extra=fits)
+    assert "no layer of its network fits" in str(work.stock_loader_says("foreign")[-1])
+    assert work.stock_loader_says("nobody") == []
+    assert work.verify("sound") == [] or all(problem.severity != "error" for problem in work.verify("sound"))

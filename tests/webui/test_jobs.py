@@ -1,0 +1,17 @@
+"""One run manager a process."""
+
+from __future__ import annotations
+
+from tests.webui.fake.install import FakeWebUI
+
+
+def test_always_the_same_also_after_reload_ui(fake_webui: FakeWebUI) -> None:
+    fake_webui.load_extension()
+    from lib_pivotal.webui.jobs import run_manager
+    from lib_pivotal.webui.studio import WebUIStudio
+
+    first = run_manager()
+    assert isinstance(first.studio, WebUIStudio)
+    fake_webui.reload_ui()
+    fake_webui.load_extension()
+    assert run_manager() is first
