@@ -78,7 +78,7 @@ def wait_for_end(webui: WebUI, run_id: str, timeout_s: float = 600) -> dict[str,
 
 
 def start(webui: WebUI, run: Run) -> str:
-    return str(webui.call("/pivotal/v1/runs", run_to_dict(run))["id"])
+    return str(webui.call("/pivotal/v1/runs", {**run_to_dict(run), "overwrite": True})["id"])
 
 
 def test_killed_at_any_moment_it_ends_the_same(
