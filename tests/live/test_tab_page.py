@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from PIL import Image
+from safetensors.torch import load_file
 
 from examples import experiment
 from examples.avatars import make
@@ -207,6 +209,36 @@ def test_reload_ui_during_a_run(webui: WebUI, browser: Any, pictures: Path, setu
     view = wait(webui, run_id)
     assert view["status"] == "finished", view["ended"]
     assert webui.call("/probe/model") == before
+
+
+def test_a_stopped_run_is_continued_on_the_page_after_reload_ui(
+    webui: WebUI, browser: Any, pictures: Path, setup: experiment.Setup
+) -> None:
+    """Press *Continue*: the file is that of the run that was never stopped."""
+    from lib_pivotal.config import run_to_dict
+
+    run = experiment.make_run(replace(setup, steps=40), pictures, "whole")
+    run = replace(run, saving=replace(run.saving, dtype="fp32"))
+    whole = wait(webui, webui.call("/pivotal/v1/runs", {**run_to_dict(run), "overwrite": True})["id"])
+    run_id = webui.call("/pivotal/v1/runs", {**run_to_dict(replace(run, name="parts")), "overwrite": True})["id"]
+    wait(webui, run_id, step=5)
+    webui.call(f"/pivotal/v1/runs/{run_id}/stop", {})
+    stopped = wait(webui, run_id)
+    assert stopped["status"] == "stopped" and stopped["step"] < 40
+    visitor = Visitor(browser, webui.url)
+    visitor.page.locator("#footer a", has_text="Reload UI").click()
+    visitor.page.wait_for_timeout(3000)
+    _wait_for_page(webui)
+    visitor = Visitor(browser, webui.url)
+    visitor.open_tab("Train")
+    visitor.choose("pivotal_resumable", run_id)
+    visitor.page.click("#pivotal_resume_run")
+    visitor.page.wait_for_timeout(2000)
+    visitor.shot("7_continued")
+    view = wait(webui, run_id)
+    assert view["status"] == "finished" and view["loss"]["steps"][0] == stopped["step"] + 1, view["ended"]
+    first, second = load_file(whole["ended"]["bundle"]), load_file(view["ended"]["bundle"])
+    assert first.keys() == second.keys() and all(torch.equal(first[key], second[key]) for key in first)
 
 
 def _wait_for_page(webui: WebUI) -> None:
