@@ -108,7 +108,7 @@ class Session(Situation):
     files: tuple[str, ...] = ()
 
     def start(self, run: Run) -> str:
-        return str(self.webui.call("/pivotal/v1/runs", run_to_dict(run))["id"])
+        return str(self.webui.call("/pivotal/v1/runs", {**run_to_dict(run), "overwrite": True})["id"])
 
     def wait(self, run_id: str, ready: Callable[[dict[str, Any]], bool] = lambda view: False) -> dict[str, Any]:
         """Until the run has ended, or is `ready`."""

@@ -141,7 +141,7 @@ def test_what_cannot_be_continued_is_refused_and_untouched(
         webui.call(f"/pivotal/v1/runs/{run_id}/stop", {})
         view = wait_for_end(webui, run_id)
         folder = Path(view["folder"])
-        before = contents(folder)
+        before = settled(folder)
 
         second = webui.second_checkpoint(family.checkpoint.stem)
         change_checkpoint(webui, Path(webui.data) / "models" / "Stable-diffusion" / second)
@@ -162,6 +162,15 @@ def test_what_cannot_be_continued_is_refused_and_untouched(
         webui.call(f"/pivotal/v1/runs/{run_id}/continue", {})
         again = wait_for_end(webui, run_id)
         assert again["status"] == "finished" and again["loss"]["steps"][0] == view["step"] + 1
+
+
+def settled(folder: Path) -> dict[Path, tuple[int, str]]:
+    """A run whose end was told may draw its plots still."""
+    before: dict[Path, tuple[int, str]] = {}
+    while (now := contents(folder)) != before:
+        before = now
+        time.sleep(1)
+    return before
 
 
 def change_checkpoint(webui: WebUI, path: Path) -> None:
