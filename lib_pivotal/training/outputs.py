@@ -24,8 +24,8 @@ from lib_pivotal.files import publish
 from lib_pivotal.ports import Host, SampleRequest, TrainingBatch, WordVectors
 from lib_pivotal.training.events import Event, FileSaved, Notice, PicturesMade, SeparationMeasured
 from lib_pivotal.training.facts import training_facts
-from lib_pivotal.training.keeping import Progress
 from lib_pivotal.training.prepare import Prepared
+from lib_pivotal.training.progress import Progress
 from lib_pivotal.training.results import is_of
 from lib_pivotal.training.step import MicroStep
 from lib_pivotal.training.trainable import Trainable

@@ -26,7 +26,6 @@ from lib_pivotal.training.continuation import check_continuation, describe_basis
 from lib_pivotal.training.distributed import World
 from lib_pivotal.training.epochs import with_epoch_steps
 from lib_pivotal.training.events import Commands, Listener, Notice, Preparing, RunEnded
-from lib_pivotal.training.keeping import Progress
 from lib_pivotal.training.logs import fan_out
 from lib_pivotal.training.loop import LoopSettings, Trainer
 from lib_pivotal.training.outputs import RunOutputs
@@ -38,6 +37,7 @@ from lib_pivotal.training.prepare import (
     picture_remarks,
     prepare_pictures,
 )
+from lib_pivotal.training.progress import Progress
 from lib_pivotal.training.results import refuse_taken_results
 from lib_pivotal.training.seeds import derive_seed
 from lib_pivotal.training.state import SavedState, load_latest_state

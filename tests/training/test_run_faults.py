@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from lib_pivotal.bundle.reader import read_bundle, require
 from lib_pivotal.data.latent_files import LatentFiles
 from lib_pivotal.errors import HostError
 from lib_pivotal.training import keeping, loop, outputs, state
-from lib_pivotal.training.events import Commands, FileSaved, Notice, PicturesMade, RunEnded, StepDone
+from lib_pivotal.training.events import Commands, FileSaved, Notice, PicturesMade, RunEnded, RunStarted, StepDone
 from lib_pivotal.training.run import train
 from lib_pivotal.training.step import MicroStep
 from lib_pivotal.training.trainable import Trainable
@@ -294,3 +295,85 @@ def test_a_latent_cache_that_the_disk_does_not_take_stays_in_memory(
     assert ended.reason == "finished" and sum("stay in memory" in told for told in recorder.told) == 1
     assert_same(whole_run(tiny_host, two_words_folder, tmp_path / "whole"), tensors_of(ended.bundle))
     assert not contents(tmp_path / "cache")
+
+
+def tear_update(patched, at_step, fault):
+    """The optimiser moves the first groups only, then fails: what lack of memory in the midst of it leaves behind."""
+    original, calls = Trainable.update, []
+
+    def update(trainable, *arguments, **rest):
+        calls.append(1)
+        if len(calls) != at_step:
+            return original(trainable, *arguments, **rest)
+        groups, step = trainable.optimizer.param_groups, trainable.optimizer.step
+
+        def torn_step():
+            trainable.optimizer.param_groups = groups[:2]
+            step()
+            trainable.optimizer.param_groups = groups
+            raise fault
+
+        trainable.optimizer.step = torn_step
+        return original(trainable, *arguments, **rest)
+
+    patched.setattr(Trainable, "update", update)
+
+
+@pytest.mark.parametrize("fault", [MemoryError(), KeyboardInterrupt()])
+@pytest.mark.parametrize(("at_step", "goes_on_from"), [(1, None), (2, None), (4, 2), (6, 4), (8, 6)])
+def test_a_torn_step_is_in_the_file_and_the_state_is_the_one_before(
+    tiny_host, two_words_folder, tmp_path, monkeypatch, at_step, goes_on_from, fault
+):
+    run, out = make_run(two_words_folder, saving={"state_every_steps": 2}), tmp_path / "out"
+    with monkeypatch.context() as patched:
+        tear_update(patched, at_step, fault)
+        ended = train(run, tiny_host, output_folder=out, listener=Recorder())
+    assert ended.reason == ("failed" if isinstance(fault, MemoryError) else "stopped") and ended.step == at_step - 1
+    assert (ended.bundle is not None) == (at_step > 1)
+    if goes_on_from is None:
+        assert not list(out.rglob("state-*"))
+        return
+    assert f"continued from step {goes_on_from}" in ended.message
+    recorder = Recorder()
+    again = train(run, tiny_host, output_folder=out, listener=recorder, resume=True)
+    assert again.reason == "finished" and recorder.of(RunStarted)[0].first_step == goes_on_from
+    assert_same(whole_run(tiny_host, two_words_folder, tmp_path / "whole"), tensors_of(again.bundle))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("averaged", [False, True])
+@pytest.mark.parametrize("at_step", [4, 7, 8])
+def test_what_is_not_finite_is_never_saved(
+    tiny_host, two_words_folder, tmp_path, monkeypatch, at_step, value, averaged
+):
+    """The optimiser's step itself may go beyond all numbers, with finite losses and gradients, right before a state or
+    the last file is due: what was good until then is neither lost nor overwritten."""
+    original, calls = Trainable.update, []
+
+    def update(trainable, *arguments, **rest):
+        calls.append(1)
+        done = original(trainable, *arguments, **rest)
+        if len(calls) == at_step:
+            place = trainable.ema.averages if averaged else trainable.parameters
+            with torch.no_grad():
+                place[-1].view(-1)[0] = value
+        return done
+
+    schedule = {"ema_decay": 0.9} if averaged else {}
+    run, out = make_run(two_words_folder, saving={"state_every_steps": 2}, **schedule), tmp_path / "out"
+    recorder = Recorder()
+    with monkeypatch.context() as patched:
+        patched.setattr(Trainable, "update", update)
+        ended = train(run, tiny_host, output_folder=out, listener=recorder)
+    for path in (ended.bundle, *out.rglob("state-*")):
+        assert all(bool(tensor.isfinite().all()) for tensor in load_file(path).values()), path
+    assert recorder.events[-1] is ended
+    if at_step == 4 and not averaged:  # the next losses tell, and there is time to go back
+        assert ended.reason == "finished" and any("back to the last good state" in told for told in recorder.told)
+        return
+    assert ended.step == (2 if at_step == 4 else 6)
+    assert ended.reason == "failed" and "last good state" in ended.message
+    again = train(run, tiny_host, output_folder=out, listener=Recorder(), resume=True)
+    assert again.reason == "finished"
+    whole = train(run, tiny_host, output_folder=tmp_path / "whole", listener=Recorder())
+    assert_same(tensors_of(whole.bundle), tensors_of(again.bundle))
