@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -19,6 +20,7 @@ from lib_pivotal.data.latents import LatentCache
 from lib_pivotal.data.mixing import Mixture
 from lib_pivotal.errors import ConfigError, HostError, StateError
 from lib_pivotal.networks.network import Network
+from lib_pivotal.oom import made_or
 from lib_pivotal.ports import Host, TrainingBatch
 from lib_pivotal.training import assemble
 from lib_pivotal.training.aside import Aside
@@ -46,6 +48,10 @@ from lib_pivotal.training.trainable import Trainable
 from lib_pivotal.training.wording import draws_as_folders_say, word_of_concepts
 
 logger = logging.getLogger(__name__)
+_NO_MEMORY = (
+    "memory does not suffice to begin: not for encoding one picture, or not for the network beside the checkpoint. "
+    "Lower data.resolution_px or the network's rank, or close other programs"
+)
 
 
 def train(
@@ -123,16 +129,11 @@ def train_prepared(
                 level = "info" if problem.level == "info" else "warning"
                 listener(Notice(level, 0, problem.message))  # type: ignore[arg-type]
         states = states_folder(log_folder, run.name)
-        trainer, network = _build(
-            run,
-            host,
-            prepared,
-            (output_folder, log_folder, _folder_of_states(states, saved, world)),
-            listener,
-            commands=commands,
-            overwrite=overwrite,
-            world=world,
-            aside=aside,
+        folders = (output_folder, log_folder, _folder_of_states(states, saved, world))
+        build = partial(_build, commands=commands, overwrite=overwrite, world=world, aside=aside)
+        trainer, network = made_or(
+            lambda: build(run, host, prepared, folders, listener),
+            HostError(_NO_MEMORY),
         )
         with nullcontext() if network is None else network.attach():
             ended = trainer.run(resume_from=saved)

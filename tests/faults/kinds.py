@@ -24,7 +24,7 @@ from lib_pivotal.training.events import Commands, Event, RunStarted, StepDone
 from lib_pivotal.training.step import MicroStep
 from lib_pivotal.training.trainable import Trainable
 from tests.faults import kernel
-from tests.faults.material import CAPTIONS, NAME, STEPS, Folders
+from tests.faults.material import CAPTIONS, NAME, STEPS, Folders, same_size
 from tests.faults.moments import COMPUTING, PLACES, Moment, Passing
 
 Settings = dict[str, Any]
@@ -586,17 +586,6 @@ class PictureChanged(Kind):
     def _file(folders: Folders, settings: Settings) -> Path:
         ending = ".txt" if settings["way"].startswith("caption") else ".png"
         return folders.pictures / f"{sorted(CAPTIONS)[int(settings['which'] * len(CAPTIONS))]}{ending}"
-
-
-def same_size(path: Path) -> None:
-    """Another picture of the same dimensions in a file of the same length."""
-    length = path.stat().st_size
-    with Image.open(path) as opened:
-        picture = opened.convert("RGB")
-    Image.new("RGB", picture.size, (200, 10, 60)).save(path)
-    content = path.read_bytes()
-    assert len(content) <= length
-    path.write_bytes(content + bytes(length - len(content)))
 
 
 class LoraOverwritten(Kind):

@@ -377,3 +377,24 @@ def test_what_is_not_finite_is_never_saved(
     assert again.reason == "finished"
     whole = train(run, tiny_host, output_folder=tmp_path / "whole", listener=Recorder())
     assert_same(tensors_of(whole.bundle), tensors_of(again.bundle))
+
+
+@pytest.mark.parametrize("first", [1, 2])
+def test_no_memory_for_one_picture_is_told_in_a_sentence(tiny_host, two_words_folder, tmp_path, monkeypatch, first):
+    """Raised outside the handler: the failed attempt's tensors are free by then."""
+    original, calls, held = tiny_host.codec.encode, [], []
+
+    def encode(pixels):
+        calls.append(1)
+        if len(calls) < first:
+            return original(pixels)
+        held.append(weakref.ref(pixels))
+        return torch.empty(2**50, dtype=torch.uint8)  # the allocator's own words
+
+    monkeypatch.setattr(tiny_host.codec, "encode", encode)
+    with pytest.raises(HostError, match="memory does not suffice to begin") as caught:
+        train(make_run(two_words_folder), tiny_host, output_folder=tmp_path, listener=Recorder())
+    assert caught.value.__context__ is None and held and all(reference() is None for reference in held)
+    monkeypatch.undo()
+    ended = train(make_run(two_words_folder), tiny_host, output_folder=tmp_path, listener=Recorder())
+    assert ended.reason == "finished"
