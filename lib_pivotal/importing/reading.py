@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import importlib
-import json
 import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from lib_pivotal.errors import ConfigError, Fault
+from lib_pivotal.plain_json import parse_json
 
 LARGEST_BYTES = 2**20
 """Settings are a few kilobytes; what is larger is something else."""
@@ -52,7 +52,7 @@ def parse_text(content: bytes, name: str) -> Any:
         raise refuse(name, f"is larger than {LARGEST_BYTES // 1024} KB", "Settings are much smaller.")
     suffix = Path(name).suffix.lower()
     parsers: dict[str, Callable[[str], Any]] = {
-        ".json": json.loads,
+        ".json": parse_json,
         ".yaml": _yaml,
         ".yml": _yaml,
         ".toml": _toml_parser() if suffix == ".toml" else _yaml,

@@ -158,7 +158,11 @@ class Trainer:
                 reason = "failed" if reason == "finished" else reason
                 message = f"{message}. {broken}" if message else broken
             step = self.step
-            bundle, fault = self._keeper.save_at_end(reason, self._guard, torn=self._torn)
+            try:
+                bundle, fault = self._keeper.save_at_end(reason, self._guard, torn=self._torn)
+            except KeyboardInterrupt:  # whoever asks twice does not want to wait for the disk
+                bundle, fault = None, ""
+                reason, message = "stopped", f"interrupted while the result of step {step} was saved"
             if self._torn and step:
                 message += f". That step was torn: the file holds it, the run is continued from step {self.step}"
         if fault:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from lib_pivotal.bundle.safetensors_file import read_header
 from lib_pivotal.config import Run, run_to_dict
 from lib_pivotal.errors import BundleError
 from lib_pivotal.file_names import refuse_taken
+from lib_pivotal.plain_json import parse_json
 
 NAMELESS = "pivotal"
 """What a run without a name is called."""
@@ -52,7 +52,7 @@ def files_there(run: Run, folder: Path) -> list[Path]:
 def is_of(run: Run, path: Path) -> bool:
     """Whether a bundle is of this run: it carries a run of the same name, seed, words and network."""
     try:
-        plain = json.loads(read_header(path).metadata.get(META_RUN, ""))
+        plain = parse_json(read_header(path).metadata.get(META_RUN, ""))
         return _identity(plain) == _identity(run_to_dict(run))
     except (BundleError, OSError, ValueError, RecursionError):
         return False

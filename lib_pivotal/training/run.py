@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -21,6 +20,7 @@ from lib_pivotal.data.mixing import Mixture
 from lib_pivotal.errors import ConfigError, HostError, StateError
 from lib_pivotal.networks.network import Network
 from lib_pivotal.oom import made_or
+from lib_pivotal.plain_json import parse_json
 from lib_pivotal.ports import Host, TrainingBatch
 from lib_pivotal.training import assemble
 from lib_pivotal.training.aside import Aside
@@ -156,7 +156,7 @@ def _state_to_continue(log_folder: Path, name: str) -> SavedState:
 def _check_state(saved: SavedState, run: Run, host: Host, prepared: Prepared, log_folder: Path) -> list[str]:
     record = _record_path(log_folder, run)
     try:
-        recorded = json.loads(record.read_text(encoding="utf-8"))
+        recorded = parse_json(record.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         recorded = None
     return check_continuation(

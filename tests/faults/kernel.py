@@ -1,8 +1,8 @@
 """Refusals that are the operating system's own: full files, full disks, failing disks, folders without permission.
 
 Linux only; what a system cannot do says so through `can_*`, and the campaign leaves those kinds out and says it.
-Filters and capabilities belong to the thread that asks for them, which cannot take them back: a trial trains in a thread
-of its own and looks around in another.
+Filters and capabilities belong to the thread that asks for them, which cannot take them back: a trial trains in a
+thread of its own and looks around in another.
 """
 
 from __future__ import annotations

@@ -385,6 +385,7 @@ class DamagedBundle(_Damage):
             before = trial.tensors(chosen)
             damage(chosen, trial.settings["way"], trial.settings["at"], first=start)
             trial.demand_that_damage_is_told(chosen, before)
+            trial.let_overwrite()
 
 
 # ---- numbers ----
@@ -630,6 +631,7 @@ class LoraOverwritten(Kind):
         for path in trial.folders.loras.glob(f"{NAME}*.safetensors"):
             if path.is_dir():
                 path.rmdir()
+        trial.let_overwrite()
 
 
 def _later(seconds: float, strike: Callable[[], None]) -> None:

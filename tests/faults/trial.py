@@ -52,6 +52,8 @@ from tests.faults.material import (
 )
 from tests.faults.moments import Passing
 
+OWN_NAMES = (NAME, "aoi", "hana")
+"""The run's, and its embeddings'."""
 LONGEST_S = 90.0
 """A process that takes longer hangs; an undisturbed one takes about a second on a processor of its own."""
 
@@ -114,6 +116,7 @@ class Trial:
         self.notes = root / "notes"
         self.notes.mkdir()
         self._lost: StateFile | None = None
+        self._overwrite = False
         self._saved_step = 0
         self._processes = 0
 
@@ -167,7 +170,7 @@ class Trial:
         pid = os.fork()
         if pid == 0:
             child = Child(self, note, shared)
-            child.live(resume=resume, plant=plant, own_thread=own_thread)
+            child.live(resume=resume, plant=plant, own_thread=own_thread, overwrite=self._overwrite)
         return pid, note, shared
 
     def finish(self, started: tuple[int, Path, mmap.mmap]) -> dict[str, Any]:
@@ -208,6 +211,15 @@ class Trial:
         with contextlib.suppress(PivotalError):
             return tensors_of(path)
         return None
+
+    def let_overwrite(self) -> None:
+        """A file of the run is another's now: going on over it is refused until the user says so, who then does."""
+        if self.states():
+            note = self.process(resume=True)
+            told = note.get("refused", "")
+            if note.get("reason") != "finished":
+                self.demand("kept", "of this name already" in told, f"refused otherwise: {told or note.get('message')}")
+        self._overwrite = True
 
     def loses(self, state: StateFile) -> None:
         """The harm has taken a state: the run may go on from the one before."""
@@ -281,6 +293,7 @@ class Trial:
             return note
         self.demand("kept", self._saved_step == 0 or self._lost is not None, "a state was saved and is gone")
         self.demand_refusal("cannot")
+        self._overwrite = True  # a stopped run's file may be there
         return self.process()
 
     @staticmethod
@@ -328,17 +341,15 @@ def _told_start(note: dict[str, Any]) -> str:
 def _is_own(name: str, told: str, *, litter: bool) -> bool:
     """Whether a new file belongs to the run: its name in its folders, its cache, or a place that it told of."""
     folder, _, rest = name.partition("/")
-    if folder == "log":
-        return rest.lstrip(".").startswith(NAME) or rest.startswith(("steps/", "pictures/"))
-    if folder == "loras":
-        return rest.lstrip(".").startswith((NAME, "aoi", "hana"))
+    if folder in ("log", "loras"):
+        return rest.lstrip(".").startswith(OWN_NAMES) or (folder == "log" and rest.startswith(("steps/", "pictures/")))
     if folder == "temporary":
         return litter or rest.split("/")[0] in told
     return folder == "cache"
 
 
 def listing(root: Path) -> dict[str, str]:
-    """Every file below a folder by its path, with a hash of what is in it; but for what is known of scanned pictures."""
+    """Every file below a folder by its path, with a hash of what is in it; not what is known of scanned pictures."""
     return {
         str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in sorted(root.rglob("*"))
@@ -366,10 +377,12 @@ class Child:
         self._material, self._folders, self._result = trial.material, trial.folders, trial.result
         self._note_path, self._shared = note, shared
         self._note: dict[str, Any] = {"told": []}
+        self._overwrite = False
         self._last: Event | None = None
 
-    def live(self, *, resume: bool, plant: Callable[[Act], None] | None, own_thread: bool) -> None:
+    def live(self, *, resume: bool, plant: Callable[[Act], None] | None, own_thread: bool, overwrite: bool) -> None:
         """Never returns."""
+        self._overwrite = overwrite
         status = 1
         try:
             with self._quietly():
@@ -433,10 +446,14 @@ class Child:
                 listener=hear_all,
                 commands=act.commands,
                 resume=resume,
+                overwrite=self._overwrite,
             )
         except PivotalError as error:
             self._note["refused"] = str(error)
-        except (Exception, KeyboardInterrupt) as error:
+        except KeyboardInterrupt:
+            key = "crash" if "first_step" in self._note else "refused"
+            self._note[key] = "interrupted"
+        except Exception as error:
             self._note["crash"] = f"{type(error).__name__}: {error}\n{traceback.format_exc()[-1500:]}"
         else:
             if self._last is not ended:
