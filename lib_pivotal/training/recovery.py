@@ -35,8 +35,7 @@ class Guard:
         """After a step with finite loss and gradients, once it is counted."""
         self._skips = 0
         self._steps += 1
-        if self._steps % self._every_steps == 0 and self._trainable.is_finite():
-            self._take()
+        if self._steps % self._every_steps == 0 and self._take():
             self._rollbacks = 0
 
     def bad_step(self) -> str:
@@ -80,17 +79,20 @@ class Guard:
         Raises:
             TrainingError: it is not finite; the snapshot stays the one before.
         """
-        if not self._trainable.is_finite():
+        if not self._take():
             raise TrainingError(
                 f"what is trained is not finite after step {self._progress.step}: no state of it is saved, the last "
                 "good one is kept"
             )
-        self._take()
         return self._snapshot
 
-    def _take(self) -> None:
-        self._snapshot = self._trainable.state_dict()
-        self._reached = (self._progress.step, Counter(self._progress.images_seen))
+    def _take(self) -> bool:
+        """A new snapshot; not where what is trained is not finite. Looked at behind the copy, not before it."""
+        copy = self._trainable.state_dict()
+        if not self._trainable.is_finite():
+            return False
+        self._snapshot, self._reached = copy, (self._progress.step, Counter(self._progress.images_seen))
+        return True
 
     def state_dict(self) -> dict[str, int]:
         """The counters; the snapshot is what was trained when `keep` was called."""
