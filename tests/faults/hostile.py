@@ -1,9 +1,8 @@
 """Hostile files through the project's own readers: an answer or an error of ours, nothing else.
 
-No crash, no code that is executed, no file outside, no hang.
-
-Files are read in forked processes, some hundred in each, under a limit on memory and on time, so that a reader that dies
-or hangs costs one file. An audit hook sees every file that is written and every program that is started.
+No crash, no code that is executed, no file outside, no hang. Files are read in forked processes, some hundred in each,
+under a limit on memory and on time, so that a reader that dies or hangs costs one file. An audit hook sees every file
+that is written and every program that is started.
 """
 
 from __future__ import annotations

@@ -53,7 +53,8 @@ KOHYA_GUI = {
 }  # fmt: skip
 ONETRAINER = {
     "training_method": "LORA", "model_type": "STABLE_DIFFUSION_15", "batch_size": 4,
-    "learning_rate": 1e-4, "epochs": 10, "embedding_learning_rate": 2e-3, "learning_rate_scheduler": "COSINE", "learning_rate_warmup_steps": 40,
+    "learning_rate": 1e-4, "epochs": 10, "embedding_learning_rate": 2e-3, "learning_rate_scheduler": "COSINE",
+    "learning_rate_warmup_steps": 40,
     "lora_rank": 8, "lora_alpha": 4.0, "resolution": "768", "loss_weight_fn": "MIN_SNR_GAMMA",
     "min_noising_strength": 0.1,
     "optimizer": {"optimizer": "ADAMW_8BIT", "weight_decay": 0.02, "beta1": 0.9, "fused": True},
