@@ -64,7 +64,7 @@ def kohya_network(bundle: Bundle, family: Family, *, shape: UnetShape | None = N
 
 
 def _fitting(network: dict[str, Tensor], bundle: Bundle) -> dict[str, Tensor]:
-    """The network itself. Raises BundleError where tensors of a layer do not fit together: nothing can be made of it."""
+    """The network itself. Raises BundleError where tensors of a layer do not fit together."""
     reasons = [f"{name}: {reason}" for name, layer in group_layers(network).items() for reason in misfits(layer)]
     if reasons:
         raise BundleError(f"{bundle.path}: {len(reasons)} layer(s) are broken: {'; '.join(reasons[:4])}")

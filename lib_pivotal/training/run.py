@@ -198,7 +198,7 @@ def _folder_of_states(states: Path, saved: SavedState | None, world: World) -> P
         return states
     try:
         return new_run_folder(states)
-    except OSError:  # told with the first state that cannot be written
+    except (OSError, StateError):  # told with the first state that cannot be written
         return states / "run-0001"
 
 

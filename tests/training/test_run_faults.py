@@ -13,13 +13,14 @@ from safetensors.torch import load_file
 
 from lib_pivotal.bundle.reader import read_bundle, require
 from lib_pivotal.data.latent_files import LatentFiles
-from lib_pivotal.errors import HostError
+from lib_pivotal.errors import HostError, StateError
 from lib_pivotal.training import keeping, loop, outputs, state
 from lib_pivotal.training.events import Commands, FileSaved, Notice, PicturesMade, RunEnded, RunStarted, StepDone
 from lib_pivotal.training.run import train
+from lib_pivotal.training.state_files import has_states
 from lib_pivotal.training.step import MicroStep
 from lib_pivotal.training.trainable import Trainable
-from tests.disk import small_files_only
+from tests.disk import small_files_only, without_privileges
 from tests.training.runs import Recorder, assert_same, contents, make_run, tensors_of
 
 TOO_SMALL = 8000
@@ -398,3 +399,44 @@ def test_no_memory_for_one_picture_is_told_in_a_sentence(tiny_host, two_words_fo
     monkeypatch.undo()
     ended = train(make_run(two_words_folder), tiny_host, output_folder=tmp_path, listener=Recorder())
     assert ended.reason == "finished"
+
+
+@pytest.mark.parametrize("mode", [0o000, 0o555])
+@pytest.mark.parametrize("at_step", [0, 5])
+@pytest.mark.parametrize("place", ["loras", "states"])
+def test_a_folder_without_permission_loses_nothing(tiny_host, two_words_folder, tmp_path, place, at_step, mode):
+    """Neither writing there nor looking what is there ends the run."""
+    loras, log = tmp_path / "loras", tmp_path / "log"
+    closed = {"loras": loras, "states": log / "two.state" / "run-0001"}[place]
+    closed.mkdir(parents=True)
+    recorder = Recorder(lambda event: closed.chmod(mode) if isinstance(event, StepDone) and event.step == 5 else None)
+    run = make_run(two_words_folder, saving={"state_every_steps": 2, "every_steps": 3})
+    if at_step == 0:
+        closed.chmod(mode)
+    try:
+        ended = without_privileges(
+            lambda: train(run, tiny_host, output_folder=loras, log_folder=log, listener=recorder)
+        )
+    finally:
+        closed.chmod(0o755)
+    assert ended.reason == "finished" and recorder.events[-1] is ended
+    assert_same(whole_run(tiny_host, two_words_folder, tmp_path / "whole"), tensors_of(ended.bundle))
+    assert (place == "loras") == any("cannot be written" in told and str(loras) in told for told in recorder.told)
+
+
+@pytest.mark.parametrize("folder", ["two.state", "two.state/run-0001"])
+def test_states_that_may_not_be_looked_at_are_a_refusal(tiny_host, two_words_folder, tmp_path, folder):
+    commands = Commands()
+    stop = Recorder(lambda event: commands.stop() if isinstance(event, StepDone) and event.step == 3 else None)
+    run, out = make_run(two_words_folder), tmp_path / "out"
+    train(run, tiny_host, output_folder=out, listener=stop, commands=commands)
+    (out / folder).chmod(0o000)
+    try:
+        with pytest.raises(StateError, match="cannot be looked at"):
+            without_privileges(
+                lambda: train(run, tiny_host, output_folder=out, listener=Recorder(), resume=True)
+            )
+        assert not without_privileges(lambda: has_states(out / "two.state"))
+    finally:
+        (out / folder).chmod(0o755)
+    assert train(run, tiny_host, output_folder=out, listener=Recorder(), resume=True).reason == "finished"
