@@ -440,3 +440,17 @@ def test_states_that_may_not_be_looked_at_are_a_refusal(tiny_host, two_words_fol
     finally:
         (out / folder).chmod(0o755)
     assert train(run, tiny_host, output_folder=out, listener=Recorder(), resume=True).reason == "finished"
+
+
+def test_an_interrupt_while_the_result_is_saved_is_a_stop(tiny_host, two_words_folder, tmp_path, monkeypatch):
+    def interrupted(path, **content):
+        raise KeyboardInterrupt
+
+    run, out, recorder = make_run(two_words_folder, saving={"state_every_steps": 2}), tmp_path / "out", Recorder()
+    with monkeypatch.context() as patched:
+        patched.setattr(outputs, "write_bundle", interrupted)
+        ended = train(run, tiny_host, output_folder=out, listener=recorder)
+    assert ended.reason == "stopped" and ended.bundle is None and "was saved" in ended.message
+    assert recorder.events[-1] is ended
+    again = train(run, tiny_host, output_folder=out, listener=Recorder(), resume=True)
+    assert_same(whole_run(tiny_host, two_words_folder, tmp_path / "whole"), tensors_of(again.bundle))
