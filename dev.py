@@ -1,4 +1,4 @@
-"""Everything that one runs: `python dev.py demo`, `test`, `lint`, `bench`, `evidence`, `page`, `live`.
+"""Everything that one runs: `python dev.py demo`, `test`, `lint`, `bench`, `evidence`, `faults`, `page`, `live`.
 
 Needs nothing but Python 3.10 or 3.11. The first call makes `.venv` beside this file and installs what is needed;
 later calls find it ready. Standard library only.
@@ -103,6 +103,11 @@ def evidence(rest: list[str]) -> int:
     return run("-m", "examples.evidence", *rest)
 
 
+def faults(rest: list[str]) -> int:
+    """Runs that are killed, starved and lied to, and hostile files: a table of what held."""
+    return run("-m", "tests.faults", *rest)
+
+
 def page(rest: list[str]) -> int:
     return run("-m", "lib_pivotal.standalone.page", *rest)
 
@@ -128,6 +133,7 @@ COMMANDS = {
     "lint": (lint, "ruff and mypy"),
     "bench": (bench, "speed and memory against the floor and against peers"),
     "evidence": (evidence, "measure the claims of pivotal tuning"),
+    "faults": (faults, "a campaign of faults: faults [--count N] [--seed S]"),
     "page": (page, "the training page without the web UI"),
     "live": (live, "tests in a real web UI: live [tab|names|parts|families]"),
 }

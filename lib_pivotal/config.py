@@ -18,6 +18,7 @@ from lib_pivotal.config_pictures import RegularisationConfig as RegularisationCo
 from lib_pivotal.config_schema import parse, setting, to_plain
 from lib_pivotal.errors import ConfigError, Fault
 from lib_pivotal.files import replacing
+from lib_pivotal.plain_json import parse_json
 
 VERSION = 1
 
@@ -324,8 +325,8 @@ def read_run(path: Path) -> Run:
         ConfigError: the file is no JSON, or its settings have faults.
     """
     try:
-        plain = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        plain = parse_json(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
         raise ConfigError([Fault(str(path), "", f"cannot be read as JSON: {error}")]) from error
     return run_from_dict(plain)
 

@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from lib_pivotal.errors import FileNameError
+from lib_pivotal.files import is_taken
 
 MOST_BYTES = 200
 """File systems take 255 bytes. A run puts at most 39 around its name, `.NAME-10000000.safetensors.<random>.tmp`; the
@@ -77,7 +78,7 @@ def refuse_taken(paths: Iterable[Path], *, overwrite: bool, remedy: str = "") ->
     Raises:
         FileNameError: which files, and what to do.
     """
-    taken = [] if overwrite else [path for path in paths if path.exists() or path.is_symlink()]
+    taken = [] if overwrite else [path for path in paths if is_taken(path)]
     if taken:
         more = f" (and {len(taken) - 1} more)" if len(taken) > 1 else ""
         told = remedy or "Choose another name, or say that it may be replaced (overwrite)."

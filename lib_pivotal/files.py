@@ -99,6 +99,11 @@ def typed_path(text: str | Path) -> Path:
     return Path(plain).expanduser()
 
 
+def is_taken(path: Path) -> bool:
+    """Whether there is anything at `path`, also a link that leads nowhere; False where nobody may look."""
+    return os.path.lexists(path)
+
+
 def cache_home() -> Path:
     """The folder for what can be made again (facts about pictures, unpacked archives); it may not exist yet.
 

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import gc
+from collections.abc import Callable
+from typing import TypeVar
 
 import torch
 
+from lib_pivotal.errors import PivotalError
+
+Made = TypeVar("Made")
 _SIGNS = ("out of memory", "can't allocate memory", "not enough memory", "cublas_status_alloc_failed")
 
 
@@ -26,3 +31,14 @@ def release_memory() -> None:
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
+
+
+def made_or(make: Callable[[], Made], otherwise: PivotalError) -> Made:
+    """What `make` gives; where memory does not suffice, `otherwise` is raised, with what the attempt had made freed."""
+    try:
+        return make()
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+    release_memory()
+    raise otherwise

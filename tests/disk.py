@@ -2,6 +2,9 @@
 
 import contextlib
 import resource
+from concurrent.futures import ThreadPoolExecutor
+
+from tests.faults.kernel import obey_permissions
 
 
 @contextlib.contextmanager
@@ -13,3 +16,9 @@ def small_files_only(limit_bytes):
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def without_privileges(call):
+    """What `call` gives in a thread that may do no more than the permissions of files say, also where we are root."""
+    with ThreadPoolExecutor(1, initializer=obey_permissions) as pool:
+        return pool.submit(call).result()

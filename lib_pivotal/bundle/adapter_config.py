@@ -18,6 +18,7 @@ from typing import Any
 
 from lib_pivotal.bundle.metadata import finite_number
 from lib_pivotal.errors import BundleError
+from lib_pivotal.plain_json import parse_json
 
 ADAPTER_METADATA = "lora_adapter_metadata"
 CONFIG_FILE = "adapter_config.json"
@@ -135,7 +136,7 @@ def _of(pattern: Mapping[str, float], path: str, otherwise: float | None) -> flo
 
 def _table(text: str, where: str) -> dict[str, Any]:
     try:
-        plain = json.loads(text)
+        plain = parse_json(text)
     except (ValueError, RecursionError) as error:
         raise BundleError(f"{where}: is not JSON ({error}), so the strength of the layers is not known") from None
     if not isinstance(plain, dict):

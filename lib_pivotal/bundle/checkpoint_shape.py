@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from lib_pivotal.bundle.layer_names import UnetShape
 from lib_pivotal.bundle.safetensors_file import read_header
 from lib_pivotal.errors import BundleError, NetworkError
+from lib_pivotal.plain_json import parse_json
 
 _UNET = "model.diffusion_model."
 
@@ -34,7 +34,7 @@ def _config(folder: Path) -> dict[str, object]:
     for file in (folder / "unet" / "config.json", folder / "config.json"):
         if file.is_file():
             try:
-                found = json.loads(file.read_text(encoding="utf-8"))
+                found = parse_json(file.read_text(encoding="utf-8"))
             except (OSError, ValueError) as error:
                 raise BundleError(f"{file}: cannot be read as JSON ({error})") from None
             if isinstance(found, dict):

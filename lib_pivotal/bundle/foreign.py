@@ -25,7 +25,7 @@ from lib_pivotal.bundle.layer_names import (
     part_of,
     split_kohya_name,
 )
-from lib_pivotal.bundle.network_layouts import exactly, for_webui, group_layers, is_kohya, to_kohya
+from lib_pivotal.bundle.network_layouts import exactly, for_webui, group_layers, is_kohya, misfits, to_kohya
 from lib_pivotal.bundle.network_places import place_of, recognise
 from lib_pivotal.bundle.reader import Bundle
 from lib_pivotal.errors import BundleError, NetworkError
@@ -43,7 +43,7 @@ def kohya_network(bundle: Bundle, family: Family, *, shape: UnetShape | None = N
     BundleError names the layout, or the keys that are of none, where it cannot be read.
     """
     if is_kohya(bundle.network):
-        return bundle.network
+        return _fitting(bundle.network, bundle)
     try:
         configs = configs_of(bundle.path, bundle.metadata)
         if not configs and "peft" in recognise(bundle.network).layouts:
@@ -58,9 +58,17 @@ def kohya_network(bundle: Bundle, family: Family, *, shape: UnetShape | None = N
         )
         network = _with_own_alphas(network, bundle.metadata)
         shape = shape or standard_shape(network, family)
-        return network if shape is None else for_webui(network, shape)
+        return _fitting(network if shape is None else for_webui(network, shape), bundle)
     except (BundleError, NetworkError) as error:
         raise BundleError(f"{bundle.path}: its network cannot be read as kohya's: {error}") from None
+
+
+def _fitting(network: dict[str, Tensor], bundle: Bundle) -> dict[str, Tensor]:
+    """The network itself. Raises BundleError where tensors of a layer do not fit together."""
+    reasons = [f"{name}: {reason}" for name, layer in group_layers(network).items() for reason in misfits(layer)]
+    if reasons:
+        raise BundleError(f"{bundle.path}: {len(reasons)} layer(s) are broken: {'; '.join(reasons[:4])}")
+    return network
 
 
 def standard_shape(network: Mapping[str, Tensor], family: Family) -> UnetShape | None:

@@ -20,6 +20,7 @@ from lib_pivotal.bundle.reader import name_problems
 from lib_pivotal.bundle.safetensors_file import MAX_HEADER_BYTES, is_shape, unusable
 from lib_pivotal.bundle.spellings import Seen, WordPlan, plan_word
 from lib_pivotal.errors import BundleError
+from lib_pivotal.plain_json import parse_json
 from lib_pivotal.ports import PARTS, Part
 
 _WORD = re.compile(rb'"((?:[^"\\]|\\.)*)"\s*:\s*(\{[^{}]*\})')
@@ -146,7 +147,7 @@ def _is_text(text: str) -> bool:
 
 def _decoded(match: re.Match[bytes]) -> tuple[str, dict[str, Any]]:
     try:
-        key, entry = json.loads(f'["{match.group(1).decode()}", {match.group(2).decode()}]')
+        key, entry = parse_json(f'["{match.group(1).decode()}", {match.group(2).decode()}]')
     except (ValueError, RecursionError):
         return "", {}
     return (key, entry) if _is_text(f"{key}{entry.get('dtype')}") else ("", {})

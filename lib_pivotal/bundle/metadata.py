@@ -25,6 +25,7 @@ from lib_pivotal.bundle.format import (
     Family,
 )
 from lib_pivotal.errors import BundleError
+from lib_pivotal.plain_json import parse_json
 
 _BASE_VERSIONS: dict[tuple[Family, bool], str] = {
     ("sd1", False): "sd_v1",
@@ -168,7 +169,7 @@ def word_facts(metadata: Mapping[str, str]) -> dict[str, dict[str, Any]]:
 def read_json(metadata: Mapping[str, str], key: str) -> dict[str, Any]:
     """A JSON table out of metadata; empty where it is missing or broken."""
     try:
-        found = json.loads(metadata.get(key, "{}"))
+        found = parse_json(metadata.get(key, "{}"))
     except (ValueError, RecursionError):  # also a number of thousands of digits
         return {}
     return found if isinstance(found, dict) else {}

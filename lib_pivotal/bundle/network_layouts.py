@@ -129,6 +129,25 @@ def _renamed(network: Mapping[str, Tensor], names: Mapping[str, str]) -> dict[st
     return renamed
 
 
+def misfits(layer: Mapping[str, Tensor]) -> list[str]:
+    """Why the tensors of one of kohya's layers cannot belong together; other algorithms' own tensors are not judged."""
+    reasons = []
+    up, down, alpha = (layer.get(suffix) for suffix in ("lora_up.weight", "lora_down.weight", "alpha"))
+    if (up is None) != (down is None):
+        reasons.append(f"has no {'lora_up.weight' if up is None else 'lora_down.weight'}")
+    elif up is not None and down is not None and not _ranks_fit(layer, up, down):
+        reasons.append(f"lora_up {list(up.shape)} and lora_down {list(down.shape)} do not fit together")
+    if alpha is not None and alpha.numel() != 1:
+        reasons.append(f"alpha has {alpha.numel()} values, one is needed")
+    return reasons
+
+
+def _ranks_fit(layer: Mapping[str, Tensor], up: Tensor, down: Tensor) -> bool:
+    if up.dim() < 2 or down.dim() < 2 or down.shape[0] == 0:
+        return False
+    return "lora_mid.weight" in layer or up.shape[1] == down.shape[0]
+
+
 def lora_scale(layer: Mapping[str, Tensor]) -> float:
     """alpha / rank of a LoRA layer; 1 where there is no alpha."""
     alpha = layer.get("alpha")

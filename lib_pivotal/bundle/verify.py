@@ -20,7 +20,7 @@ from lib_pivotal.bundle.format import (
 )
 from lib_pivotal.bundle.hashes import data_hash, kohya_hashes
 from lib_pivotal.bundle.metadata import word_facts
-from lib_pivotal.bundle.network_layouts import group_layers
+from lib_pivotal.bundle.network_layouts import group_layers, misfits
 from lib_pivotal.bundle.network_places import Recognition, place_of, recognise
 from lib_pivotal.bundle.reader import Bundle, read_bundle
 from lib_pivotal.bundle.safetensors_file import read_header, read_tensors
@@ -83,20 +83,8 @@ def _check_layers(network: Mapping[str, Tensor]) -> list[Problem]:
     problems = []
     known = {key: tensor for key, tensor in network.items() if (place := place_of(key)) and place.layout == "kohya"}
     for name, layer in group_layers(known).items():
-        up, down, alpha = (layer.get(suffix) for suffix in ("lora_up.weight", "lora_down.weight", "alpha"))
-        if (up is None) != (down is None):
-            missing = "lora_up.weight" if up is None else "lora_down.weight"
-            problems.append(Problem("error", f"has no {missing}", key=name))
-        elif up is not None and down is not None and not _ranks_fit(layer, up, down):
-            what = f"lora_up {list(up.shape)} and lora_down {list(down.shape)} do not fit together"
-            problems.append(Problem("error", what, key=name))
-        if alpha is not None and alpha.numel() != 1:
-            problems.append(Problem("error", f"alpha has {alpha.numel()} values, one is needed", key=name))
+        problems += [Problem("error", reason, key=name) for reason in misfits(layer)]
     return problems
-
-
-def _ranks_fit(layer: Mapping[str, Tensor], up: Tensor, down: Tensor) -> bool:
-    return "lora_mid.weight" in layer or (up.dim() > 1 and down.dim() > 1 and up.shape[1] == down.shape[0])
 
 
 def _check_hashes(path: Path, bundle: Bundle) -> list[Problem]:

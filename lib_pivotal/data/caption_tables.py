@@ -10,7 +10,6 @@ from __future__ import annotations
 import csv
 import importlib
 import io
-import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -19,6 +18,7 @@ from lib_pivotal.data.captions import read_text
 from lib_pivotal.data.metadata import NOTHING, Entry, entry_of
 from lib_pivotal.data.pictures import EXTENSIONS
 from lib_pivotal.errors import DataError
+from lib_pivotal.plain_json import parse_json
 
 SUFFIXES = (".jsonl", ".json", ".csv", ".yaml", ".yml")
 LARGEST_BYTES = 2**27
@@ -68,10 +68,10 @@ def read_table(path: Path, *, root: Path) -> CaptionTable:
 
 def _rows(suffix: str, text: str) -> Iterable[tuple[str, Entry]]:
     if suffix == ".jsonl":
-        return _named(json.loads(line) for line in text.splitlines() if line.strip())
+        return _named(parse_json(line) for line in text.splitlines() if line.strip())
     if suffix == ".csv":
         return _of_csv(text)
-    plain = _yaml(text) if suffix in (".yaml", ".yml") else json.loads(text)
+    plain = _yaml(text) if suffix in (".yaml", ".yml") else parse_json(text)
     if isinstance(plain, list):
         return _named(plain)
     if not isinstance(plain, dict):

@@ -20,6 +20,7 @@ from lib_pivotal.data.pruning import Wording
 from lib_pivotal.data.records import Dataset
 from lib_pivotal.errors import DataError
 from lib_pivotal.files import replacing, sync_folder, typed_path
+from lib_pivotal.plain_json import parse_json
 
 RECORD_VERSION = 1
 
@@ -173,7 +174,7 @@ def _text(content: bytes | None) -> str | None:
 
 def _entries(record: Path) -> list[tuple[Path, bytes | None, bytes]]:
     try:
-        plain: Any = json.loads(record.read_text(encoding="utf-8"))
+        plain: Any = parse_json(record.read_text(encoding="utf-8"))
         if plain["version"] != RECORD_VERSION:
             raise DataError(f"{record.name}: version {plain['version']} is not known here.")
         return [

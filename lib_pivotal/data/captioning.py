@@ -16,6 +16,7 @@ from lib_pivotal.data.records import ProblemList
 from lib_pivotal.data.sources.source import CaptionsFrom, Lines, Source
 from lib_pivotal.data.sources.trees import Place
 from lib_pivotal.errors import DataError
+from lib_pivotal.plain_json import parse_json
 
 MissingCaption = Literal["auto", "name", "concept", "empty"]
 """What a picture without a caption gets: its file's name (in kohya's folders theirs), one of both, or none."""
@@ -139,7 +140,7 @@ class Captioner:
         try:
             if found.stat().st_size > LARGEST_META_BYTES:
                 raise ValueError("it is far too large")
-            plain = json.loads(read_text(found)[0])
+            plain = parse_json(read_text(found)[0])
         except (OSError, ValueError, RecursionError) as error:
             message = f"{found.name}: the metadata cannot be read ({error}). Mend the file, or take it away."
             self._problems.say("warning", "metadata_unreadable", message, [shown])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import replace
@@ -10,6 +9,7 @@ from typing import Any
 
 from lib_pivotal.data.buckets import Box
 from lib_pivotal.data.records import Picture
+from lib_pivotal.plain_json import parse_json
 
 KEYS = ("face", "faces", "focus", "box")
 """Under these a JSON file has one box or several: [left, top, right, bottom] in px, or as shares of the sides."""
@@ -27,7 +27,7 @@ def find_focus(picture: Picture) -> Box | None:
     """The box of a picture's (largest) face; None where nothing tells it, or what tells it cannot be read."""
     for path in (picture.path.with_suffix(".json"), picture.path.with_name(picture.path.name + ".json")):
         try:
-            told = json.loads(path.read_text(encoding="utf-8"))
+            told = parse_json(path.read_text(encoding="utf-8"))
         except (OSError, ValueError):
             continue
         if isinstance(told, dict):

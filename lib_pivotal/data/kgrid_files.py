@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
 from lib_pivotal.data.captions import legal_name, read_text
+from lib_pivotal.plain_json import parse_json
 
 T = TypeVar("T")
 PLACES = ("", "training")
@@ -77,7 +77,7 @@ def _core_of_json(text: str) -> dict[str, CoreTags]:
 
 
 def _object(text: str) -> dict[str, Any]:
-    plain = json.loads(text)
+    plain = parse_json(text)
     if not isinstance(plain, dict):
         raise ValueError("it is no JSON object of names")
     return plain

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from lib_pivotal.errors import DataError
 from lib_pivotal.files import TEMPORARY_SUFFIX, replacing
+from lib_pivotal.plain_json import parse_json
 
 _log = logging.getLogger(__name__)
 _VERSION = 1
@@ -72,7 +73,7 @@ class LatentFiles:
             return None
         try:
             start = 8 + int.from_bytes(data[:8], "little")
-            metadata = json.loads(data[8:start]).get("__metadata__", {})
+            metadata = parse_json(data[8:start]).get("__metadata__", {})
             if metadata.get("name") != name or metadata.get("sha256") != hashlib.sha256(data[start:]).hexdigest():
                 raise ValueError("checksum differs")
             return load(data)

@@ -26,6 +26,7 @@ import numpy as np
 from lib_pivotal.data.fingerprints import SIZE_BYTES, TOP_BYTES
 from lib_pivotal.data.pictures import Look, PictureFacts
 from lib_pivotal.files import replacing
+from lib_pivotal.plain_json import parse_json
 
 FOLDERS_KEPT = 64
 FRESH_NS = 2_000_000_000
@@ -149,7 +150,7 @@ def _unpacked(data: bytes) -> dict[str, _Entry]:
     if zlib.crc32(memoryview(data)[start:]) != int.from_bytes(data[start - 8 : start - 4], "little"):
         raise ValueError("its checksum is wrong")
     end = start + int.from_bytes(data[start - 4 : start], "little")
-    plain: dict[str, Any] = json.loads(data[start:end])
+    plain: dict[str, Any] = parse_json(data[start:end])
     paths, modes, formats = plain["paths"], plain["modes"], plain["formats"]
     rows = np.frombuffer(data, dtype=_ROW, count=len(paths), offset=end)
     tops = end + rows.nbytes

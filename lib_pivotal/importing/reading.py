@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import importlib
-import json
 import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from lib_pivotal.errors import ConfigError, Fault
+from lib_pivotal.plain_json import parse_json
 
 LARGEST_BYTES = 2**20
 """Settings are a few kilobytes; what is larger is something else."""
 MOST_LEAVES = 20_000
 DEEPEST = 40
+LARGEST_BITS = 4096
 SUFFIXES = (".json", ".yaml", ".yml", ".toml")
 
 TOML_PACKAGES = ("tomllib", "tomli", "pip._vendor.tomli")
@@ -52,7 +53,7 @@ def parse_text(content: bytes, name: str) -> Any:
         raise refuse(name, f"is larger than {LARGEST_BYTES // 1024} KB", "Settings are much smaller.")
     suffix = Path(name).suffix.lower()
     parsers: dict[str, Callable[[str], Any]] = {
-        ".json": json.loads,
+        ".json": parse_json,
         ".yaml": _yaml,
         ".yml": _yaml,
         ".toml": _toml_parser() if suffix == ".toml" else _yaml,
@@ -113,14 +114,18 @@ def _package(kind: str, names: tuple[str, ...], install: str) -> Any:
 
 
 def check_size(plain: Any, name: str) -> None:
-    """Refuse what holds too many values or is nested too deep; also a structure that holds itself.
+    """Refuse what holds too many values, is nested too deep, or has a whole number that no setting ever has (Python
+    does not even make text of one with some thousand digits); also a structure that holds itself.
 
     Raises:
-        ConfigError: with which of both it is.
+        ConfigError: with which of these it is.
     """
     left = MOST_LEAVES
     level = [plain]
     for _ in range(DEEPEST):
+        keys = [key for item in level if isinstance(item, dict) for key in item]
+        if any(isinstance(item, int) and item.bit_length() > LARGEST_BITS for item in (*level, *keys)):
+            raise refuse(name, f"holds a whole number of more than {LARGEST_BITS} bits", "That is no setting.")
         level = [child for item in level for child in children(item)]
         left -= len(level)
         if left < 0:

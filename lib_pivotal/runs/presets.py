@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +12,7 @@ from lib_pivotal.config import Run, check_run, run_to_dict, write_run
 from lib_pivotal.errors import ConfigError, Fault
 from lib_pivotal.file_names import REMEDY, name_reasons, refuse_taken
 from lib_pivotal.later import later
+from lib_pivotal.plain_json import parse_json
 
 if TYPE_CHECKING:
     from lib_pivotal.runs import proposal
@@ -254,8 +254,8 @@ def read_run_settings(path: Path) -> Run:
         ConfigError: the file is no JSON, or a setting in it has a fault.
     """
     try:
-        plain = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        plain = parse_json(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
         raise ConfigError([Fault(str(path), "", f"cannot be read as JSON: {error}")]) from error
     run, faults = check_run(plain)
     faults = [fault for fault in faults if fault.field != "words"]

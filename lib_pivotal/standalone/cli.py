@@ -128,6 +128,12 @@ def run_train(parsed: argparse.Namespace) -> int:
             world.leave(str(error))
             listener(RunEnded("failed", 0, 0.0, None, str(error)))
             return 2
+        except BaseException as error:  # the logs say how it ended, whatever it was
+            interrupted = isinstance(error, KeyboardInterrupt)
+            message = "interrupted" if interrupted else f"{type(error).__name__}: {error}"
+            world.leave(message)
+            listener(RunEnded("stopped" if interrupted else "failed", 0, 0.0, None, message))
+            raise
         world.close()
     return status[ended.reason]
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from lib_pivotal.bundle.safetensors_file import read_header
 from lib_pivotal.errors import BundleError, HostError
+from lib_pivotal.plain_json import parse_json
 from lib_pivotal.ports import ModelInfo
 from lib_pivotal.standalone.families import INPAINTING_CHANNELS, V_MARKER, Family, family_of, renamed, renaming
 from lib_pivotal.standalone.shapes import params_of, read_yaml
@@ -68,7 +68,7 @@ def _of_folder(path: Path) -> ModelInfo:
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = parse_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from lib_pivotal.bundle.safetensors_file import read_header
 from lib_pivotal.errors import BundleError, HostError
+from lib_pivotal.plain_json import parse_json
 from lib_pivotal.standalone import compvis, openclip, shapes
 from lib_pivotal.standalone.families import (
     INPAINTING_CHANNELS,
@@ -179,7 +180,7 @@ def _load_file(path: Path) -> Checkpoint:
     try:
         unet = UNet2DConditionModel(**shapes.unet_config(unet_weights, settings, family))
         vae = AutoencoderKL(**shapes.vae_config(vae_weights, settings, family))
-        stored = json.loads(header.metadata[TEXT_METADATA]) if TEXT_METADATA in header.metadata else None
+        stored = _table(header.metadata[TEXT_METADATA], path) if TEXT_METADATA in header.metadata else None
         text_models = _text_models(tensors, family, path, stored)
     except KeyError as error:
         lacking = f"no tensor {error}, which {TITLES[family]} always has"
@@ -209,6 +210,17 @@ def _stored_alphas(tensors: Mapping[str, Tensor], family: Family, timesteps: int
     was halved as a whole has a rounded schedule. sgm computes SDXL's anew."""
     found = tensors.get(STORED_ALPHAS)
     return found if family != "sdxl" and found is not None and tuple(found.shape) == (timesteps,) else None
+
+
+def _table(text: str | bytes, path: Path) -> dict[str, Any]:
+    """A JSON object that stands in `path`."""
+    try:
+        found = parse_json(text)
+    except ValueError as error:
+        raise HostError(f"{path}: what it says of itself is no JSON ({error}); save or download it again") from None
+    if not isinstance(found, dict):
+        raise HostError(f"{path}: what it says of itself is no JSON object; save or download it again")
+    return found
 
 
 def _text_models(
@@ -303,7 +315,7 @@ def _load_folder(path: Path) -> Checkpoint:
             f"{path}: this is SDXL's refiner, which only finishes pictures. Choose the base checkpoint to train."
         )
     schedule_path = path / "scheduler" / "scheduler_config.json"
-    schedule = json.loads(schedule_path.read_text(encoding="utf-8")) if schedule_path.is_file() else {}
+    schedule = _table(schedule_path.read_bytes(), schedule_path) if schedule_path.is_file() else {}
     vae = load("vae", AutoencoderKL.from_pretrained)
     text_model = load("text_encoder", CLIPTextModel.from_pretrained)
     unet = load("unet", UNet2DConditionModel.from_pretrained)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from lib_pivotal.config import Run, check_run, run_to_dict
+from lib_pivotal.data.pictures import file_sha256
 from lib_pivotal.errors import StateError
 from lib_pivotal.ports import Host
 from lib_pivotal.training.prepare import Prepared
@@ -145,15 +146,17 @@ def _pictures(prepared: Prepared) -> list[tuple[str, Any]]:
 
 
 def _digest(picture: Any) -> str:
+    """Of everything that a picture gives to a run; of the files themselves, so that no change of them goes unseen."""
     facts = [picture.caption, picture.alternatives, picture.repeats, picture.width_px, picture.height_px]
-    return hashlib.blake2b(json.dumps([*facts, _size_bytes(picture.path)]).encode(), digest_size=8).hexdigest()
+    contents = [_content(picture.path), picture.mask_path and _content(picture.mask_path)]
+    return hashlib.blake2b(json.dumps([*facts, *contents]).encode(), digest_size=8).hexdigest()
 
 
-def _size_bytes(path: Path) -> int:
+def _content(path: Path) -> str:
     try:
-        return path.stat().st_size
+        return file_sha256(path)
     except OSError:  # encoding it will say so
-        return -1
+        return ""
 
 
 # ---- states of version 0.1 hold one hash of everything ----

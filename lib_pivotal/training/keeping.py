@@ -7,9 +7,7 @@ the end the bundle comes first, and then, unless the run is finished, the state.
 from __future__ import annotations
 
 import logging
-from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,6 +16,7 @@ import torch
 from lib_pivotal.errors import PivotalError
 from lib_pivotal.oom import is_out_of_memory, release_memory
 from lib_pivotal.training.events import Event, FileSaved, Listener, Notice, Reason
+from lib_pivotal.training.progress import Progress
 from lib_pivotal.training.recovery import Guard
 from lib_pivotal.training.state import save_state
 from lib_pivotal.training.trainable import Trainable
@@ -33,16 +32,6 @@ class Outputs(Protocol):
     def make_pictures(self, step: int) -> list[Event]: ...
     def measure_separation(self, step: int) -> list[Event]: ...
     def write_copy(self, path: Path) -> Path: ...
-
-
-@dataclass
-class Progress:
-    """How far a run is; the loop moves it."""
-
-    step: int = 0
-    images_seen: Counter[str] = field(default_factory=Counter)
-    splits: int = 1
-    """In so many parts micro-batches are split for lack of memory."""
 
 
 class Keeper:
@@ -117,8 +106,11 @@ class Keeper:
         self._emit(FileSaved(step, "state", path))
         return path
 
-    def save_at_end(self, reason: Reason, guard: Guard | None) -> tuple[Path | None, str]:
+    def save_at_end(self, reason: Reason, guard: Guard | None, *, torn: bool = False) -> tuple[Path | None, str]:
         """The bundle first, then the state; a run that ended before its first step writes nothing.
+
+        Where the last step is `torn` (begun, not counted), nothing could be continued from it exactly: the bundle holds
+        it, the state is that of the last snapshot.
 
         Returns the bundle's place, and a sentence where what was trained could not be written anywhere.
         """
@@ -131,7 +123,9 @@ class Keeper:
             log_details(error, "the bundle could not be saved")
             fault = f"the bundle could not be saved anywhere: {reason_of(error)}"
         if (reason != "finished" or fault) and guard is not None:
-            kept = self.save_state(guard)
+            if torn:
+                guard.go_back()
+            kept = self.save_state(guard) if self._progress.step else None
             if fault and kept is not None:
                 fault += f". What was trained is in the state {kept}: make room and continue the run"
         if fault:

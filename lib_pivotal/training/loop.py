@@ -34,8 +34,9 @@ from lib_pivotal.training.events import (
     StepDone,
 )
 from lib_pivotal.training.gradient_watch import GradientWatch
-from lib_pivotal.training.keeping import Keeper, Outputs, Progress, log_details, reason_of
+from lib_pivotal.training.keeping import Keeper, Outputs, log_details, reason_of
 from lib_pivotal.training.phases import Phase, PhasePlan
+from lib_pivotal.training.progress import Progress
 from lib_pivotal.training.recovery import Guard
 from lib_pivotal.training.seeds import derive_seed
 from lib_pivotal.training.state import SavedState
@@ -114,6 +115,8 @@ class Trainer:
         )
         self._guard: Guard | None = None
         self._watch = GradientWatch()
+        self._torn = False
+        """What is trained belongs to no step: one has begun to move it, and is not counted yet."""
         self._step_seconds: list[float] = []
 
     @property
@@ -134,7 +137,7 @@ class Trainer:
             try:
                 if resume_from is not None:
                     self._take_over(resume_from)
-                self._guard = self._guard or Guard(self._trainable)
+                self._guard = self._guard or Guard(self._trainable, self.progress)
                 self._emit(self._run_started())
                 while self.step < self._settings.max_steps and not self._told_to_stop():
                     self._one_step()
@@ -150,11 +153,21 @@ class Trainer:
                 self._world.leave(message)
             if reason == "failed":
                 release_memory()  # here: the traceback, gone by now, held what the failed step had made
-                self._repair()
-            bundle, fault = self._keeper.save_at_end(reason, self._guard)
+            broken = self._repair()
+            if broken:
+                reason = "failed" if reason == "finished" else reason
+                message = f"{message}. {broken}" if message else broken
+            step = self.step
+            try:
+                bundle, fault = self._keeper.save_at_end(reason, self._guard, torn=self._torn)
+            except KeyboardInterrupt:  # whoever asks twice does not want to wait for the disk
+                bundle, fault = None, ""
+                reason, message = "stopped", f"interrupted while the result of step {step} was saved"
+            if self._torn and step:
+                message += f". That step was torn: the file holds it, the run is continued from step {self.step}"
         if fault:
             reason, message = "failed", f"{message}. {fault}" if message else fault
-        ended = RunEnded(reason, self.step, time.perf_counter() - started, bundle, message)
+        ended = RunEnded(reason, step, time.perf_counter() - started, bundle, message)
         self._emit(ended)
         return ended
 
@@ -169,14 +182,15 @@ class Trainer:
         phase = self._plan.at(self.step)
         batches = [self._source.batch(self.step, micro) for micro in range(self._settings.accumulation)]
         losses, finite = self._forward_backward(batches, phase)
+        self._torn = finite
         update = self._trainable.update(phase, rate_factor=self._rate_factor(self.step)) if finite else None
         assert self._guard is not None
         if update is None or not update.applied:
+            self._torn = False
             if update is None:
                 self._trainable.scaler.update(overflowed=True)
             self._notice("warning", f"step {self.step + 1}: {self._guard.bad_step()}")
         else:
-            self._guard.good_step()
             trained = self._trainable.trained_words(phase)
             for message in self._watch.after_step(batches, update.gradient_norms, trained=trained):
                 self._notice("error", f"step {self.step + 1}: {message}")
@@ -184,6 +198,9 @@ class Trainer:
             for names in batch.words:
                 self.progress.images_seen.update(names)
         self.progress.step += 1
+        self._torn = False
+        if update is not None and update.applied:
+            self._guard.good_step()
         for name in self._trainable.words.advance(self.step, max_steps=self._settings.max_steps):
             self._notice("info", f"step {self.step}: the word {name!r} is frozen from here on")
         self._emit(self._step_done(phase, losses, update, time.perf_counter() - started))
@@ -308,11 +325,17 @@ class Trainer:
             time.sleep(PAUSED_LOOK_S)
             paused, stopping = self._world.agree(self._commands.paused, self._commands.stopping)
 
-    def _repair(self) -> None:
-        """After a failure: if what was trained is not finite, return to the last good snapshot."""
-        finite = all(bool(torch.isfinite(parameter).all()) for parameter in self._trainable.parameters)
-        if not finite and self._guard is not None:
-            self._guard.restore()
+    def _repair(self) -> str:
+        """Before the end: if what was trained is not finite, return to the last good snapshot. Says so."""
+        if self._guard is None or self._trainable.is_finite():
+            return ""
+        after = self.step
+        self._guard.go_back()
+        self._torn = False
+        return (
+            f"what was trained is not finite after step {after}: what is saved is the last good state, that of step "
+            f"{self.step}. Lower the learning rates if it happens again"
+        )
 
     def _take_over(self, saved: SavedState) -> None:
         """Go on from a state that was found to belong to this run."""
@@ -323,7 +346,7 @@ class Trainer:
         self.progress.images_seen = Counter(content["images_seen"])
         self.progress.splits = content["splits"]
         self.progress.step = content["step"]
-        self._guard = Guard(self._trainable)
+        self._guard = Guard(self._trainable, self.progress)
         if "guard" in content:  # states of version 0.1 have none
             self._guard.load_state_dict(content["guard"])
 

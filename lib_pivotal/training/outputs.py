@@ -20,12 +20,12 @@ from lib_pivotal.errors import BundleError
 from lib_pivotal.evaluation.loading import host_shape, load_on_host
 from lib_pivotal.evaluation.parts_grid import draw_grid, parts_pictures, word_requests
 from lib_pivotal.evaluation.separation import separation
-from lib_pivotal.files import publish
+from lib_pivotal.files import is_taken, publish
 from lib_pivotal.ports import Host, SampleRequest, TrainingBatch, WordVectors
 from lib_pivotal.training.events import Event, FileSaved, Notice, PicturesMade, SeparationMeasured
 from lib_pivotal.training.facts import training_facts
-from lib_pivotal.training.keeping import Progress
 from lib_pivotal.training.prepare import Prepared
+from lib_pivotal.training.progress import Progress
 from lib_pivotal.training.results import is_of
 from lib_pivotal.training.step import MicroStep
 from lib_pivotal.training.trainable import Trainable
@@ -115,7 +115,7 @@ class RunOutputs:
         target = self._folder / written.name
         if target == written:
             return target
-        if target.exists() and not self._overwrite and not is_of(self._run, target):
+        if is_taken(target) and not self._overwrite and not is_of(self._run, target):
             text = f"{target}: there is a file of this name that is not this run's. It stays; this run's is {written}"
             events.append(Notice("error", step, text))
             return written

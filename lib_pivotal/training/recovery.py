@@ -5,10 +5,12 @@ The step is skipped; if it goes on, everything returns to the last good snapshot
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
 from lib_pivotal.errors import TrainingError
+from lib_pivotal.training.progress import Progress
 from lib_pivotal.training.trainable import Trainable
 
 SKIPS_BEFORE_ROLLBACK = 3
@@ -17,22 +19,23 @@ RATE_FACTOR = 0.5
 
 
 class Guard:
-    """Keeps a snapshot of the last good state in memory and counts what went wrong."""
+    """Keeps a snapshot of the last good state in memory, with how far the run was, and counts what went wrong."""
 
-    def __init__(self, trainable: Trainable, *, every_steps: int = 100) -> None:
+    def __init__(self, trainable: Trainable, progress: Progress, *, every_steps: int = 100) -> None:
         self._trainable = trainable
+        self._progress = progress
         self._every_steps = every_steps
         self._snapshot: dict[str, Any] = trainable.state_dict()
+        self._reached = (progress.step, Counter(progress.images_seen))
         self._skips = 0
         self._rollbacks = 0
         self._steps = 0
 
     def good_step(self) -> None:
-        """After a step with finite loss and gradients."""
+        """After a step with finite loss and gradients, once it is counted."""
         self._skips = 0
         self._steps += 1
-        if self._steps % self._every_steps == 0:
-            self._snapshot = self._trainable.state_dict()
+        if self._steps % self._every_steps == 0 and self._take():
             self._rollbacks = 0
 
     def bad_step(self) -> str:
@@ -61,14 +64,35 @@ class Guard:
         return f"not finite {SKIPS_BEFORE_ROLLBACK} times in a row: back to the last good state, rates times {scale:g}"
 
     def restore(self) -> None:
-        """Return to the snapshot."""
+        """Return to the snapshot; the run's steps count on."""
         self._trainable.load_state_dict(self._snapshot)
+
+    def go_back(self) -> None:
+        """Return to the snapshot and to the step that it was taken after, so that a state of it can be saved."""
+        self.restore()
+        self._progress.step, self._progress.images_seen = self._reached[0], Counter(self._reached[1])
 
     def keep(self) -> dict[str, Any]:
         """What is trained becomes the snapshot, and is returned: a state that is saved now and read back later leaves
-        a resumed run and an undisturbed one with the same snapshot."""
-        self._snapshot = self._trainable.state_dict()
+        a resumed run and an undisturbed one with the same snapshot.
+
+        Raises:
+            TrainingError: it is not finite; the snapshot stays the one before.
+        """
+        if not self._take():
+            raise TrainingError(
+                f"what is trained is not finite after step {self._progress.step}: no state of it is saved, the last "
+                "good one is kept"
+            )
         return self._snapshot
+
+    def _take(self) -> bool:
+        """A new snapshot; not where what is trained is not finite. Looked at behind the copy, not before it."""
+        copy = self._trainable.state_dict()
+        if not self._trainable.is_finite():
+            return False
+        self._snapshot, self._reached = copy, (self._progress.step, Counter(self._progress.images_seen))
+        return True
 
     def state_dict(self) -> dict[str, int]:
         """The counters; the snapshot is what was trained when `keep` was called."""

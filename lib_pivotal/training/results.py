@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,8 @@ from lib_pivotal.bundle.safetensors_file import read_header
 from lib_pivotal.config import Run, run_to_dict
 from lib_pivotal.errors import BundleError
 from lib_pivotal.file_names import refuse_taken
+from lib_pivotal.files import is_taken
+from lib_pivotal.plain_json import parse_json
 
 NAMELESS = "pivotal"
 """What a run without a name is called."""
@@ -35,24 +36,29 @@ def refuse_taken_results(run: Run, folder: Path, *, resume: bool = False, overwr
 
 
 def files_there(run: Run, folder: Path) -> list[Path]:
-    """Files in `folder` that a run of this name writes or may write: the last one, those of steps, and words' own."""
+    """Files in `folder` that a run of this name writes or may write: the last one, those of steps, and words' own.
+
+    None where there is no folder, or nobody may look into it: nothing can be written over there either.
+    """
     name = run.name or NAMELESS
-    if not folder.is_dir():
+    try:
+        entries = list(folder.iterdir())
+    except OSError:
         return []
     of_steps = re.compile(re.escape(name) + r"-\d{6,8}\.safetensors")
     found = [folder / f"{name}.safetensors"]
-    found += sorted(path for path in folder.iterdir() if of_steps.fullmatch(path.name))
+    found += sorted(path for path in entries if of_steps.fullmatch(path.name))
     if run.saving.embedding_files:
         words = [word.name for word in run.words]
         found += [folder / f"{word}.safetensors" for word in words if word != name]
         found += [folder / f"{word}-word.safetensors" for word in words if word == name]
-    return [path for path in dict.fromkeys(found) if path.exists() or path.is_symlink()]
+    return [path for path in dict.fromkeys(found) if is_taken(path)]
 
 
 def is_of(run: Run, path: Path) -> bool:
     """Whether a bundle is of this run: it carries a run of the same name, seed, words and network."""
     try:
-        plain = json.loads(read_header(path).metadata.get(META_RUN, ""))
+        plain = parse_json(read_header(path).metadata.get(META_RUN, ""))
         return _identity(plain) == _identity(run_to_dict(run))
     except (BundleError, OSError, ValueError, RecursionError):
         return False

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -19,6 +19,8 @@ from lib_pivotal.data.latents import LatentCache
 from lib_pivotal.data.mixing import Mixture
 from lib_pivotal.errors import ConfigError, HostError, StateError
 from lib_pivotal.networks.network import Network
+from lib_pivotal.oom import made_or
+from lib_pivotal.plain_json import parse_json
 from lib_pivotal.ports import Host, TrainingBatch
 from lib_pivotal.training import assemble
 from lib_pivotal.training.aside import Aside
@@ -26,7 +28,6 @@ from lib_pivotal.training.continuation import check_continuation, describe_basis
 from lib_pivotal.training.distributed import World
 from lib_pivotal.training.epochs import with_epoch_steps
 from lib_pivotal.training.events import Commands, Listener, Notice, Preparing, RunEnded
-from lib_pivotal.training.keeping import Progress
 from lib_pivotal.training.logs import fan_out
 from lib_pivotal.training.loop import LoopSettings, Trainer
 from lib_pivotal.training.outputs import RunOutputs
@@ -38,6 +39,7 @@ from lib_pivotal.training.prepare import (
     picture_remarks,
     prepare_pictures,
 )
+from lib_pivotal.training.progress import Progress
 from lib_pivotal.training.results import refuse_taken_results
 from lib_pivotal.training.seeds import derive_seed
 from lib_pivotal.training.state import SavedState, load_latest_state
@@ -46,6 +48,10 @@ from lib_pivotal.training.trainable import Trainable
 from lib_pivotal.training.wording import draws_as_folders_say, word_of_concepts
 
 logger = logging.getLogger(__name__)
+_NO_MEMORY = (
+    "memory does not suffice to begin: not for encoding one picture, or not for the network beside the checkpoint. "
+    "Lower data.resolution_px or the network's rank, or close other programs"
+)
 
 
 def train(
@@ -123,16 +129,11 @@ def train_prepared(
                 level = "info" if problem.level == "info" else "warning"
                 listener(Notice(level, 0, problem.message))  # type: ignore[arg-type]
         states = states_folder(log_folder, run.name)
-        trainer, network = _build(
-            run,
-            host,
-            prepared,
-            (output_folder, log_folder, _folder_of_states(states, saved, world)),
-            listener,
-            commands=commands,
-            overwrite=overwrite,
-            world=world,
-            aside=aside,
+        folders = (output_folder, log_folder, _folder_of_states(states, saved, world))
+        build = partial(_build, commands=commands, overwrite=overwrite, world=world, aside=aside)
+        trainer, network = made_or(
+            lambda: build(run, host, prepared, folders, listener),
+            HostError(_NO_MEMORY),
         )
         with nullcontext() if network is None else network.attach():
             ended = trainer.run(resume_from=saved)
@@ -155,7 +156,7 @@ def _state_to_continue(log_folder: Path, name: str) -> SavedState:
 def _check_state(saved: SavedState, run: Run, host: Host, prepared: Prepared, log_folder: Path) -> list[str]:
     record = _record_path(log_folder, run)
     try:
-        recorded = json.loads(record.read_text(encoding="utf-8"))
+        recorded = parse_json(record.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         recorded = None
     return check_continuation(
@@ -197,7 +198,7 @@ def _folder_of_states(states: Path, saved: SavedState | None, world: World) -> P
         return states
     try:
         return new_run_folder(states)
-    except OSError:  # told with the first state that cannot be written
+    except (OSError, StateError):  # told with the first state that cannot be written
         return states / "run-0001"
 
 

@@ -28,6 +28,7 @@ from lib_pivotal.bundle.pickles import load_plain
 from lib_pivotal.bundle.safetensors_file import read_header, read_tensors
 from lib_pivotal.errors import BundleError, StateError
 from lib_pivotal.files import TEMPORARY_SUFFIX, replacing
+from lib_pivotal.plain_json import parse_json
 from lib_pivotal.training.state_files import StateFile, list_states, next_state
 
 logger = logging.getLogger(__name__)
@@ -124,7 +125,7 @@ def _read(path: Path) -> Any:
         raise ValueError("it has tensors of a type that this version of torch does not know")
     if _checksum(tree, known) != header.metadata.get(META_CHECKSUM):
         raise ValueError("its checksum is wrong, it was damaged after it was written")
-    return _decoded(json.loads(tree), known)
+    return _decoded(parse_json(tree), known)
 
 
 def _plain_words(error: Exception) -> str:

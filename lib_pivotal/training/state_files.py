@@ -12,6 +12,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from lib_pivotal.errors import StateError
+
 SUFFIX = ".safetensors"
 _STATE = re.compile(r"state-(\d{8,})-(\d{4,})\.safetensors")
 _OLD_STATE = re.compile(r"state-(\d{8,})\.pt")
@@ -79,9 +81,12 @@ def latest_run_folder(states: Path) -> Path | None:
 
 
 def has_states(states: Path) -> bool:
-    """Whether the run that began last can be continued."""
-    folder = latest_run_folder(states)
-    return folder is not None and bool(list_states(folder))
+    """Whether the run that began last can be continued; not where its folder cannot be read."""
+    try:
+        folder = latest_run_folder(states)
+        return folder is not None and bool(list_states(folder))
+    except StateError:
+        return False
 
 
 def _latest_number(states: Path) -> int:
@@ -90,4 +95,8 @@ def _latest_number(states: Path) -> int:
 
 
 def _entries(folder: Path) -> list[Path]:
-    return list(folder.iterdir()) if folder.is_dir() else []
+    """What is in a folder, nothing where there is none. Raises StateError where it cannot be read."""
+    try:
+        return list(folder.iterdir()) if folder.is_dir() else []
+    except OSError as error:
+        raise StateError(f"{folder}: the saved states cannot be looked at ({error.strerror or error})") from error

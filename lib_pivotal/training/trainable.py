@@ -145,6 +145,11 @@ class Trainable:
             self.ema.update()
         return Update(True, rates, norms)
 
+    def is_finite(self) -> bool:
+        """Whether everything that is trained, and its averages, are numbers."""
+        averages = () if self.ema is None else self.ema.averages
+        return all(bool(torch.isfinite(tensor).all()) for tensor in (*self.parameters, *averages))
+
     @contextlib.contextmanager
     def evaluated(self) -> Iterator[None]:
         """Inside, words and network hold what a file would hold: averages where an EMA or the optimiser keeps them."""

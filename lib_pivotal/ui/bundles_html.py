@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from html import escape
 
 from lib_pivotal.bundle.format import META_RUN, META_WORDS, Problem
 from lib_pivotal.bundle.listing import BundleSummary
+from lib_pivotal.plain_json import parse_json
 
 PARTS = {"unet": "U-Net", "te": "text encoder", "te2": "text encoder 2"}
 FAMILIES = {"sd1": "SD1", "sd2": "SD2", "sdxl": "SDXL", "unknown": ""}
@@ -103,7 +103,7 @@ def problem_list(problems: Sequence[Problem]) -> str:
 
 def _json(text: str) -> dict[str, object]:
     try:
-        found = json.loads(text or "{}")
-    except json.JSONDecodeError:
+        found = parse_json(text or "{}")
+    except ValueError:
         return {}
     return found if isinstance(found, dict) else {}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Mapping, Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any
@@ -13,6 +12,7 @@ import gradio as gr
 from lib_pivotal.config import Run
 from lib_pivotal.errors import DataError, PivotalError
 from lib_pivotal.later import later
+from lib_pivotal.plain_json import parse_json
 from lib_pivotal.ui.page import Page
 
 if TYPE_CHECKING:
@@ -75,8 +75,8 @@ def changed(page: Page, run: Run, asked: str, changes: Changes) -> tuple[Run, Ch
         PivotalError: it is none of these, or it does not fit the run any more.
     """
     try:
-        plain = json.loads(asked or "{}")
-    except json.JSONDecodeError:
+        plain = parse_json(asked or "{}")
+    except ValueError:
         plain = None
     if isinstance(plain, dict) and "undo" in plain:
         if plain.get("of", len(changes)) != len(changes):

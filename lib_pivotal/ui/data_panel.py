@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +12,7 @@ import gradio as gr
 from lib_pivotal.config import Run, WordConfig, check_run
 from lib_pivotal.errors import PivotalError
 from lib_pivotal.later import later
+from lib_pivotal.plain_json import parse_json
 from lib_pivotal.runs.presets import preset
 from lib_pivotal.ui.changes_panel import (
     CHANGES_PARTS,
@@ -147,7 +147,7 @@ def _scanned(page: Page, run: Run, proposed: Sequence[str], *, label: str, befor
     folder, words = proposed
     known = bool(folder) and folder == run.data.folder
     try:
-        old = check_run({"words": json.loads(words)})[0].words
+        old = check_run({"words": parse_json(words)})[0].words
         found = page.desk.propose(run, before=old, known=known)
     except PivotalError as error:
         left = count + 2 + len(DATA_PARTS) + len(CHANGES_PARTS) - 1

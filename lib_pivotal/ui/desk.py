@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import filecmp
 import functools
-import json
 import shutil
 import tempfile
 import threading
@@ -22,6 +21,7 @@ from lib_pivotal.errors import BundleError, ConfigError, Fault, HostError, Pivot
 from lib_pivotal.file_names import legal_file_name, refuse_taken
 from lib_pivotal.files import replacing
 from lib_pivotal.later import later
+from lib_pivotal.plain_json import parse_json
 from lib_pivotal.runs.manager import RunManager
 from lib_pivotal.runs.presets import apply_preset, read_run_settings, saved_presets
 from lib_pivotal.runs.suitability import idle_settings, native_px, suitability_remarks
@@ -371,7 +371,11 @@ class Desk:
         text = safetensors_file.read_header(file).metadata.get(META_RUN, "")
         if not text:
             raise BundleError(f"{file.name}: carries no settings; it was not made here.")
-        run, faults = check_run(json.loads(text))
+        try:
+            plain = parse_json(text)
+        except ValueError as error:
+            raise BundleError(f"{file.name}: its settings cannot be read ({error}). Use its run.json.") from None
+        run, faults = check_run(plain)
         if faults and not run.words and not run.name:
             raise ConfigError(faults)
         return run

@@ -13,6 +13,7 @@ import gradio as gr
 from lib_pivotal.config import DataConfig, LayerGroup, PartConfig, Run, WordConfig, check_run, run_to_dict
 from lib_pivotal.config_schema import Setting, describe, walk
 from lib_pivotal.errors import Fault
+from lib_pivotal.plain_json import parse_json
 
 Kind = Literal["number", "text", "flag", "choice", "lines", "words", "groups", "parts"]
 PREFIX = "pivotal_"
@@ -305,8 +306,8 @@ def from_widget(path: str, value: Any) -> Any:
     kind = kind_of(path)
     if kind == "words":
         try:
-            return json.loads(value or "[]")
-        except json.JSONDecodeError as error:
+            return parse_json(value or "[]")
+        except ValueError as error:
             raise ValueError(f"is no list of words: {error}") from error
     if kind == "lines":
         return [line.strip() for line in (value or "").splitlines() if line.strip()]
@@ -343,8 +344,8 @@ def _part(line: str) -> dict[str, Any]:
     for pair in pairs:
         name, _, value = (piece.strip() for piece in pair.partition("="))
         try:
-            found[name] = json.loads(value)
-        except json.JSONDecodeError:
+            found[name] = parse_json(value)
+        except ValueError:
             found[name] = value  # text without quotes
     return found
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +9,7 @@ import gradio as gr
 
 from lib_pivotal.config import Run
 from lib_pivotal.later import later
+from lib_pivotal.plain_json import parse_json
 from lib_pivotal.ui.page import Page, answer, payload, quiet
 
 if TYPE_CHECKING:
@@ -63,8 +63,8 @@ def bind_gallery_panel(page: Page) -> None:
     def thumbs(wanted: str, folder: str) -> str:
         dataset = page.desk.dataset(folder or "")
         try:
-            keys = [key for key in json.loads(wanted or "[]") if isinstance(key, str)][:MOST_THUMBS]
-        except json.JSONDecodeError:
+            keys = [key for key in parse_json(wanted or "[]") if isinstance(key, str)][:MOST_THUMBS]
+        except ValueError:
             keys = []
         if dataset is None:
             return payload({key: "" for key in keys})

@@ -11,6 +11,7 @@ from typing import Any
 import gradio as gr
 
 from lib_pivotal.errors import PivotalError
+from lib_pivotal.plain_json import parse_json
 from lib_pivotal.ui import run_html
 from lib_pivotal.ui.page import Page, error_html, facts_of, message, payload, quiet, unchanged
 from lib_pivotal.ui.train_panel import estimate
@@ -185,8 +186,8 @@ def _if_new(record: dict[str, str], name: str, key: str, value: Any) -> Any:
 
 def _chosen(pick: str) -> dict[str, Any]:
     try:
-        found = json.loads(pick or "{}")
-    except json.JSONDecodeError:
+        found = parse_json(pick or "{}")
+    except ValueError:
         return {}
     return found if isinstance(found, dict) else {}
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +10,7 @@ import gradio as gr
 from lib_pivotal.config import Run
 from lib_pivotal.errors import DataError, PivotalError
 from lib_pivotal.later import later
+from lib_pivotal.plain_json import parse_json
 from lib_pivotal.ui.changes_panel import CHANGES_PARTS, Changes, changes_outputs, with_change
 from lib_pivotal.ui.page import Page, answer, error_html, quiet, unchanged
 
@@ -57,7 +57,7 @@ def bind_tags_panel(page: Page) -> None:
     def move(asked: str, changes: Changes, view: str, *values: Any) -> list[Any]:
         before = page.read(values)[0]
         try:
-            wanted = json.loads(asked or "{}")
+            wanted = parse_json(asked or "{}")
             run = moved(page, before, wanted)
         except PivotalError as error:
             return [*(unchanged() for _ in outputs[:-2]), error_html(error), answer()]
@@ -106,8 +106,8 @@ def tags_outputs(page: Page, run: Run, view: str = "{}") -> list[Any]:
     if survey is None or not names:
         return [gr.update(visible=False), ""]
     try:
-        wanted = json.loads(view or "{}")
-    except json.JSONDecodeError:
+        wanted = parse_json(view or "{}")
+    except ValueError:
         wanted = {}
     chosen = wanted.get("word") if wanted.get("word") in names else _first_that_takes(survey.rows, names)
     word, writer = survey.wording.words[chosen], caption_html.CaptionHtml(names)

@@ -279,3 +279,34 @@ def test_words_alone_are_no_network_for_peft(tmp_path: Path, words: Words) -> No
     path = write_bundle(tmp_path / "w.safetensors", network={}, words=words, metadata={})
     with pytest.raises(BundleError, match="holds no network"):
         convert(path, tmp_path / "peft", layout="peft")
+
+
+LAYER = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q"
+
+
+@pytest.mark.parametrize(
+    ("tensors", "reason"),
+    [
+        ({"alpha": torch.ones(3)}, "alpha has 3 values"),
+        ({"alpha": torch.ones(0)}, "alpha has 0 values"),
+        ({"lora_down.weight": torch.ones(4, 6)}, "do not fit together"),
+        ({"lora_down.weight": torch.ones(())}, "do not fit together"),
+        ({"lora_down.weight": torch.ones(0, 6), "lora_up.weight": torch.ones(6, 0)}, "do not fit together"),
+        ({"lora_up.weight": torch.ones(2)}, "do not fit together"),
+        ({"lora_up.weight": torch.ones(6, 1)}, "do not fit together"),
+        ({"lora_up.weight": None}, "has no lora_up.weight"),
+    ],
+)
+def test_nothing_is_made_of_a_layer_whose_tensors_do_not_fit(
+    save: Callable[..., Path], tmp_path: Path, tensors: dict[str, Tensor | None], reason: str
+) -> None:
+    good = {"lora_up.weight": torch.ones(6, 2), "lora_down.weight": torch.ones(2, 6), "alpha": torch.tensor(1.0)}
+    content = {f"{LAYER}.{suffix}": tensor for suffix, tensor in {**good, **tensors}.items() if tensor is not None}
+    path = save(content)
+    for layout in ("kohya", "diffusers", "peft"):
+        with pytest.raises(BundleError, match=reason):
+            convert(path, tmp_path / layout / "x.safetensors", layout=layout)  # type: ignore[arg-type]
+    with pytest.raises(BundleError, match=reason):
+        join([path, path], tmp_path / "joined.safetensors")
+    assert any(reason in problem.what for problem in verify(path))
+    assert not list(tmp_path.glob("joined*")) and not list(tmp_path.glob("*/x*"))

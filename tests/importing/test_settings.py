@@ -78,6 +78,10 @@ def test_our_own_run_json_is_told_apart():
         (b"x", "x.exe"),
         (b" " * (LARGEST_BYTES + 1), "x.json"),
         (b"2024-99-99: 1", "x.yaml"),
+        (b"lr_scheduler = 0x" + b"f" * 5000, "x.toml"),
+        (b"a: 0x" + b"f" * 5000, "x.yaml"),
+        (b"0x" + b"f" * 5000 + b": 1", "x.yaml"),
+        (b'{"a": [1' + b"0" * 6000 + b"]}", "x.json"),
     ],
 )  # fmt: skip
 def test_files_that_cannot_be_read(content, name):

@@ -37,6 +37,27 @@ def test_train_writes_bundle_and_logs(bundle, capsys):
     assert {"two.safetensors", "two.run.json", "two.events.jsonl", "two.steps.csv"} <= names
 
 
+@pytest.mark.parametrize(
+    ("fault", "status"), [(MemoryError(), 2), (KeyboardInterrupt(), 130), (ValueError("a fault of ours"), None)]
+)
+def test_the_logs_end_by_the_end_of_the_run(run_file, checkpoint, tmp_path, monkeypatch, fault, status):
+    """Whatever happens before the first step."""
+    from lib_pivotal.training import run
+
+    def failing(*arguments, **rest):
+        raise fault
+
+    monkeypatch.setattr(run, "make_latents", failing)
+    arguments = ["train", str(run_file), "--checkpoint", str(checkpoint), "--out", str(tmp_path / "out")]
+    if status is None:
+        with pytest.raises(ValueError, match="a fault of ours"):
+            main(arguments)
+    else:
+        assert main(arguments) == status
+    last = json.loads((tmp_path / "out" / "two.events.jsonl").read_text().splitlines()[-1])
+    assert last["reason"] == ("stopped" if status == 130 else "failed") and last["message"]
+
+
 def test_class_pictures(checkpoint, tmp_path, capsys):
     run = {
         "words": [{"name": "aoi"}],

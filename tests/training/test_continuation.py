@@ -2,9 +2,11 @@
 
 import dataclasses
 import json
+import os
 
 import pytest
 import torch
+from PIL import Image
 
 from lib_pivotal.config import run_from_dict, run_to_dict
 from lib_pivotal.errors import FileNameError, StateError
@@ -14,6 +16,7 @@ from lib_pivotal.training.prepare import prepare_pictures
 from lib_pivotal.training.run import train
 from lib_pivotal.training.state import load_latest_state, save_state
 from lib_pivotal.training.state_files import latest_run_folder, list_states
+from tests.faults.material import same_size
 from tests.training.runs import Recorder, assert_same, contents, make_run, plain_run, stopping_at, tensors_of
 
 
@@ -63,6 +66,30 @@ def test_other_captions_and_pictures_are_named(tiny_host, two_words_folder, tmp_
     refused(run, tiny_host, tmp_path / "out", rf"1 pictures or captions differ \({caption.stem}")
     caption.write_text(old)
     assert train(run, tiny_host, output_folder=tmp_path / "out", listener=Recorder(), resume=True).reason == "finished"
+
+
+def test_a_picture_that_was_painted_over_is_named_whatever_its_size(tiny_host, two_words_folder, tmp_path):
+    """As long as before, as wide and as high: a picture is told by what is in it."""
+    run = stopped_run(tiny_host, two_words_folder, tmp_path / "out")
+    picture = sorted(two_words_folder.glob("*.png"))[0]
+    old, times = picture.read_bytes(), (picture.stat().st_atime, picture.stat().st_mtime)
+    same_size(picture)
+    os.utime(picture, times)
+    assert picture.stat().st_size == len(old)
+    refused(run, tiny_host, tmp_path / "out", rf"1 pictures or captions differ \({picture.stem}")
+    picture.write_bytes(old)
+    assert train(run, tiny_host, output_folder=tmp_path / "out", listener=Recorder(), resume=True).reason == "finished"
+
+
+def test_a_mask_that_was_painted_over_is_named(tiny_host, two_words_folder, tmp_path):
+    mask = two_words_folder / "masks" / "aoi_1.png"
+    mask.parent.mkdir()
+    Image.new("L", (64, 64), 255).save(mask)
+    run = stopped_run(tiny_host, two_words_folder, tmp_path / "out")
+    if not any(picture.mask_path for picture in prepare_pictures(run).pictures):
+        pytest.fail("the mask is not read: the test would show nothing")
+    Image.new("L", (64, 64), 100).save(mask)
+    refused(run, tiny_host, tmp_path / "out", "1 pictures or captions differ")
 
 
 def test_another_checkpoint_is_named(tiny_host, two_words_folder, tmp_path):

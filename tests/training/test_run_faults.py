@@ -9,16 +9,18 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from lib_pivotal.bundle.reader import read_bundle, require
 from lib_pivotal.data.latent_files import LatentFiles
-from lib_pivotal.errors import HostError
+from lib_pivotal.errors import HostError, StateError
 from lib_pivotal.training import keeping, loop, outputs, state
-from lib_pivotal.training.events import Commands, FileSaved, Notice, PicturesMade, RunEnded, StepDone
+from lib_pivotal.training.events import Commands, FileSaved, Notice, PicturesMade, RunEnded, RunStarted, StepDone
 from lib_pivotal.training.run import train
+from lib_pivotal.training.state_files import has_states
 from lib_pivotal.training.step import MicroStep
 from lib_pivotal.training.trainable import Trainable
-from tests.disk import small_files_only
+from tests.disk import small_files_only, without_privileges
 from tests.training.runs import Recorder, assert_same, contents, make_run, tensors_of
 
 TOO_SMALL = 8000
@@ -294,3 +296,161 @@ def test_a_latent_cache_that_the_disk_does_not_take_stays_in_memory(
     assert ended.reason == "finished" and sum("stay in memory" in told for told in recorder.told) == 1
     assert_same(whole_run(tiny_host, two_words_folder, tmp_path / "whole"), tensors_of(ended.bundle))
     assert not contents(tmp_path / "cache")
+
+
+def tear_update(patched, at_step, fault):
+    """The optimiser moves the first groups only, then fails: what lack of memory in the midst of it leaves behind."""
+    original, calls = Trainable.update, []
+
+    def update(trainable, *arguments, **rest):
+        calls.append(1)
+        if len(calls) != at_step:
+            return original(trainable, *arguments, **rest)
+        groups, step = trainable.optimizer.param_groups, trainable.optimizer.step
+
+        def torn_step():
+            trainable.optimizer.param_groups = groups[:2]
+            step()
+            trainable.optimizer.param_groups = groups
+            raise fault
+
+        trainable.optimizer.step = torn_step
+        return original(trainable, *arguments, **rest)
+
+    patched.setattr(Trainable, "update", update)
+
+
+@pytest.mark.parametrize("fault", [MemoryError(), KeyboardInterrupt()])
+@pytest.mark.parametrize(("at_step", "goes_on_from"), [(1, None), (2, None), (4, 2), (6, 4), (8, 6)])
+def test_a_torn_step_is_in_the_file_and_the_state_is_the_one_before(
+    tiny_host, two_words_folder, tmp_path, monkeypatch, at_step, goes_on_from, fault
+):
+    run, out = make_run(two_words_folder, saving={"state_every_steps": 2}), tmp_path / "out"
+    with monkeypatch.context() as patched:
+        tear_update(patched, at_step, fault)
+        ended = train(run, tiny_host, output_folder=out, listener=Recorder())
+    assert ended.reason == ("failed" if isinstance(fault, MemoryError) else "stopped") and ended.step == at_step - 1
+    assert (ended.bundle is not None) == (at_step > 1)
+    if goes_on_from is None:
+        assert not list(out.rglob("state-*"))
+        return
+    assert f"continued from step {goes_on_from}" in ended.message
+    recorder = Recorder()
+    again = train(run, tiny_host, output_folder=out, listener=recorder, resume=True)
+    assert again.reason == "finished" and recorder.of(RunStarted)[0].first_step == goes_on_from
+    assert_same(whole_run(tiny_host, two_words_folder, tmp_path / "whole"), tensors_of(again.bundle))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("averaged", [False, True])
+@pytest.mark.parametrize("at_step", [4, 7, 8])
+def test_what_is_not_finite_is_never_saved(
+    tiny_host, two_words_folder, tmp_path, monkeypatch, at_step, value, averaged
+):
+    """The optimiser's step itself may go beyond all numbers, with finite losses and gradients, right before a state or
+    the last file is due: what was good until then is neither lost nor overwritten."""
+    original, calls = Trainable.update, []
+
+    def update(trainable, *arguments, **rest):
+        calls.append(1)
+        done = original(trainable, *arguments, **rest)
+        if len(calls) == at_step:
+            place = trainable.ema.averages if averaged else trainable.parameters
+            with torch.no_grad():
+                place[-1].view(-1)[0] = value
+        return done
+
+    schedule = {"ema_decay": 0.9} if averaged else {}
+    run, out = make_run(two_words_folder, saving={"state_every_steps": 2}, **schedule), tmp_path / "out"
+    recorder = Recorder()
+    with monkeypatch.context() as patched:
+        patched.setattr(Trainable, "update", update)
+        ended = train(run, tiny_host, output_folder=out, listener=recorder)
+    for path in (ended.bundle, *out.rglob("state-*")):
+        assert all(bool(tensor.isfinite().all()) for tensor in load_file(path).values()), path
+    assert recorder.events[-1] is ended
+    if at_step == 4 and not averaged:  # the next losses tell, and there is time to go back
+        assert ended.reason == "finished" and any("back to the last good state" in told for told in recorder.told)
+        return
+    assert ended.step == (2 if at_step == 4 else 6)
+    assert ended.reason == "failed" and "last good state" in ended.message
+    again = train(run, tiny_host, output_folder=out, listener=Recorder(), resume=True)
+    assert again.reason == "finished"
+    whole = train(run, tiny_host, output_folder=tmp_path / "whole", listener=Recorder())
+    assert_same(tensors_of(whole.bundle), tensors_of(again.bundle))
+
+
+@pytest.mark.parametrize("first", [1, 2])
+def test_no_memory_for_one_picture_is_told_in_a_sentence(tiny_host, two_words_folder, tmp_path, monkeypatch, first):
+    """Raised outside the handler: the failed attempt's tensors are free by then."""
+    original, calls, held = tiny_host.codec.encode, [], []
+
+    def encode(pixels):
+        calls.append(1)
+        if len(calls) < first:
+            return original(pixels)
+        held.append(weakref.ref(pixels))
+        return torch.empty(2**50, dtype=torch.uint8)  # the allocator's own words
+
+    monkeypatch.setattr(tiny_host.codec, "encode", encode)
+    with pytest.raises(HostError, match="memory does not suffice to begin") as caught:
+        train(make_run(two_words_folder), tiny_host, output_folder=tmp_path, listener=Recorder())
+    assert caught.value.__context__ is None and held and all(reference() is None for reference in held)
+    monkeypatch.undo()
+    ended = train(make_run(two_words_folder), tiny_host, output_folder=tmp_path, listener=Recorder())
+    assert ended.reason == "finished"
+
+
+@pytest.mark.parametrize("mode", [0o000, 0o555])
+@pytest.mark.parametrize("at_step", [0, 5])
+@pytest.mark.parametrize("place", ["loras", "states"])
+def test_a_folder_without_permission_loses_nothing(tiny_host, two_words_folder, tmp_path, place, at_step, mode):
+    """Neither writing there nor looking what is there ends the run."""
+    loras, log = tmp_path / "loras", tmp_path / "log"
+    closed = {"loras": loras, "states": log / "two.state" / "run-0001"}[place]
+    closed.mkdir(parents=True)
+    recorder = Recorder(lambda event: closed.chmod(mode) if isinstance(event, StepDone) and event.step == 5 else None)
+    run = make_run(two_words_folder, saving={"state_every_steps": 2, "every_steps": 3})
+    if at_step == 0:
+        closed.chmod(mode)
+    try:
+        ended = without_privileges(
+            lambda: train(run, tiny_host, output_folder=loras, log_folder=log, listener=recorder)
+        )
+    finally:
+        closed.chmod(0o755)
+    assert ended.reason == "finished" and recorder.events[-1] is ended
+    assert_same(whole_run(tiny_host, two_words_folder, tmp_path / "whole"), tensors_of(ended.bundle))
+    assert (place == "loras") == any("cannot be written" in told and str(loras) in told for told in recorder.told)
+
+
+@pytest.mark.parametrize("folder", ["two.state", "two.state/run-0001"])
+def test_states_that_may_not_be_looked_at_are_a_refusal(tiny_host, two_words_folder, tmp_path, folder):
+    commands = Commands()
+    stop = Recorder(lambda event: commands.stop() if isinstance(event, StepDone) and event.step == 3 else None)
+    run, out = make_run(two_words_folder), tmp_path / "out"
+    train(run, tiny_host, output_folder=out, listener=stop, commands=commands)
+    (out / folder).chmod(0o000)
+    try:
+        with pytest.raises(StateError, match="cannot be looked at"):
+            without_privileges(
+                lambda: train(run, tiny_host, output_folder=out, listener=Recorder(), resume=True)
+            )
+        assert not without_privileges(lambda: has_states(out / "two.state"))
+    finally:
+        (out / folder).chmod(0o755)
+    assert train(run, tiny_host, output_folder=out, listener=Recorder(), resume=True).reason == "finished"
+
+
+def test_an_interrupt_while_the_result_is_saved_is_a_stop(tiny_host, two_words_folder, tmp_path, monkeypatch):
+    def interrupted(path, **content):
+        raise KeyboardInterrupt
+
+    run, out, recorder = make_run(two_words_folder, saving={"state_every_steps": 2}), tmp_path / "out", Recorder()
+    with monkeypatch.context() as patched:
+        patched.setattr(outputs, "write_bundle", interrupted)
+        ended = train(run, tiny_host, output_folder=out, listener=recorder)
+    assert ended.reason == "stopped" and ended.bundle is None and "was saved" in ended.message
+    assert recorder.events[-1] is ended
+    again = train(run, tiny_host, output_folder=out, listener=Recorder(), resume=True)
+    assert_same(whole_run(tiny_host, two_words_folder, tmp_path / "whole"), tensors_of(again.bundle))

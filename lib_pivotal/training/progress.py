@@ -1,0 +1,16 @@
+"""How far a run is: what its loop moves, and what is written with every state."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+
+@dataclass
+class Progress:
+    """How far a run is; the loop moves it."""
+
+    step: int = 0
+    images_seen: Counter[str] = field(default_factory=Counter)
+    splits: int = 1
+    """In so many parts micro-batches are split for lack of memory."""
