@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any
 
 import torch
-from modules import devices, processing, sd_hijack, shared
+from modules import devices, processing, sd_hijack, sd_hijack_optimizations, shared
 from PIL import Image
 from sgm.models.autoencoder import AutoencoderKL
+from sgm.modules.diffusionmodules.model import AttnBlock
 from torch import Tensor, nn
 
 from lib_pivotal.borrowing import widened
@@ -133,8 +134,22 @@ def _posterior(model: Any, pixels: Tensor) -> Any:
         return model.encode_first_stage(pixels)
     stage = model.first_stage_model
     summon(stage)  # --medvram: `encode` would have moved it, too
-    with torch.autocast("cuda", enabled=not model.disable_first_stage_autocast):
+    with torch.autocast("cuda", enabled=not model.disable_first_stage_autocast), _one_attention():
         return AutoencoderKL.encode(stage, pixels)
+
+
+def _one_attention() -> AbstractContextManager[None]:
+    """Inside, SDXL's autoencoder attends in its own way, or by the optimisation that is in force; never in SD1's.
+
+    v1.10.1 leaves SD1's `AttnBlock.forward` in SDXL's place after the first checkpoint (sd_hijack.py:110) and SDXL's
+    own after a later one (sd_hijack_optimizations.py:48). They round differently: pictures that were encoded anew after
+    a restart made another run than those encoded after a change of checkpoint.
+    """
+    sd1 = getattr(sd_hijack, "diffusionmodules_model_AttnBlock_forward", None)
+    own = getattr(sd_hijack_optimizations, "sgm_diffusionmodules_model_AttnBlock_forward", None)
+    if own is None or AttnBlock.forward is not sd1:
+        return nullcontext()
+    return attribute(AttnBlock, "forward", own)
 
 
 class WebUIHost:

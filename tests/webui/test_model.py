@@ -86,6 +86,34 @@ def test_the_autoencoder_is_the_web_uis(fake_webui: FakeWebUI, host: Any) -> Non
     assert WebUIHost().codec.fingerprint != first
 
 
+@pytest.mark.parametrize("fake_webui", ["sdxl"], indirect=True)
+def test_pictures_are_encoded_alike_whatever_attention_the_web_ui_left_there(
+    fake_webui: FakeWebUI, host: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """v1.10.1: SD1's after the first checkpoint, SDXL's own after a later one, an optimisation where one is chosen."""
+    from modules import sd_hijack, sd_hijack_optimizations
+    from sgm.models.autoencoder import AutoencoderKL
+    from sgm.modules.diffusionmodules.model import AttnBlock
+
+    original, used = AutoencoderKL.encode, []
+
+    def encode(stage: Any, pixels: torch.Tensor) -> Any:
+        used.append(AttnBlock.forward)
+        return original(stage, pixels)
+
+    def chosen(block: Any, x: torch.Tensor) -> torch.Tensor:
+        return x
+
+    monkeypatch.setattr(AutoencoderKL, "encode", encode)
+    own = sd_hijack_optimizations.sgm_diffusionmodules_model_AttnBlock_forward
+    for left in (sd_hijack.diffusionmodules_model_AttnBlock_forward, own, chosen):
+        monkeypatch.setattr(AttnBlock, "forward", left)
+        with host.session(SessionRequest()):
+            host.codec.encode(torch.zeros(1, 3, 16, 16))
+        assert AttnBlock.forward is left
+    assert used == [own, own, chosen]
+
+
 def test_an_autoencoder_that_overflows_is_asked_again_in_fp32(fake_webui: FakeWebUI, host: Any) -> None:
     stage = fake_webui.model.first_stage_model
     pixels = torch.rand(1, 3, 16, 16) * 2 - 1

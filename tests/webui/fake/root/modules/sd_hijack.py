@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import ldm.modules.attention
+import ldm.modules.diffusionmodules.model
 import ldm.modules.encoders.modules as encoders
 import sgm.modules.attention
+import sgm.modules.diffusionmodules.model
 import torch
 from modules import devices, sd_hijack_optimizations, shared
 from torch import Tensor, nn
@@ -16,9 +18,13 @@ _own_attention = {
 }
 
 
+diffusionmodules_model_AttnBlock_forward = ldm.modules.diffusionmodules.model.AttnBlock.forward  # noqa: N816
+
+
 def undo_optimizations() -> None:
     for cls, forward in _own_attention.items():
         cls.forward = forward
+    sgm.modules.diffusionmodules.model.AttnBlock.forward = diffusionmodules_model_AttnBlock_forward
 
 
 class StableDiffusionModelHijack:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import sgm.modules.diffusionmodules.model
 import torch
 from torch import Tensor
+
+sgm_diffusionmodules_model_AttnBlock_forward = sgm.modules.diffusionmodules.model.AttnBlock.forward  # noqa: N816
 
 
 def scaled_dot_product_attention_forward(
