@@ -136,6 +136,17 @@ def test_pruned_and_written_captions_keep_their_faces(tmp_path: Path, capsys: py
     ]  # fmt: skip
 
 
+def test_tidied_captions_keep_brackets_on_both_sides_of_a_mark(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = write_pictures(tmp_path / "set", {"1": "aoi, (hat ||| bow), long hair, very long hair"})
+    run = {"words": [{"name": "aoi"}], "data": {"prune_mode": "minimal"}}
+    (tmp_path / "run.json").write_text(json.dumps(run))
+    assert main(["captions", str(root), str(tmp_path / "run.json"), "--write"]) == 0
+    capsys.readouterr()
+    assert (root / "1.txt").read_text().strip() == "aoi, (hat ||| bow), very long hair"
+
+
 def test_the_longest_caption_is_measured_with_its_letters() -> None:
     pipeline = CaptionPipeline(CaptionSettings())
     picture = Picture("1.png", Path("1.png"), "aoi, :(, hat", 8, 8, "")
