@@ -1,7 +1,8 @@
 """How a setting is described, checked, written to JSON and read back.
 
 `setting()` puts help, unit and limits into a dataclass field's metadata; `parse()` turns plain JSON values into the
-dataclass and gathers every fault instead of stopping at the first. The settings themselves stand in `config.py`.
+dataclass and gathers every fault instead of stopping at the first; paths (unit "path") lose what was pasted around
+them. The settings themselves stand in `config.py`.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar
 
 from lib_pivotal.errors import Fault
+from lib_pivotal.files import typed_text
 
 T = TypeVar("T")
 
@@ -95,6 +97,8 @@ def parse(section: type[T], plain: Any, *, path: str = "") -> tuple[T, list[Faul
         if field.name not in plain:
             continue
         value, found = _parse_value(hints[field.name], plain[field.name], f"{path}{field.name}")
+        if isinstance(value, str) and "setting" in field.metadata and describe(field).unit == "path":
+            value = typed_text(value)  # the one place: whoever checks or opens it sees the same path
         if not found and "setting" in field.metadata:
             found = check_limits(describe(field), value, f"{path}{field.name}")
             value = None if found else value

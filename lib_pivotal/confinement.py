@@ -7,7 +7,6 @@ may understand it (quotes or blanks around it, `~`, a `file:` address).
 from __future__ import annotations
 
 import dataclasses
-import urllib.parse
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from lib_pivotal.config import DataConfig, Run
 from lib_pivotal.config_schema import describe
 from lib_pivotal.data.sources.layout import read_layout
 from lib_pivotal.errors import DataError, FolderError
+from lib_pivotal.files import typed_meanings, typed_path
 
 NOT_READ = ("saving.folder",)
 """Paths in a run's settings that only the command line follows."""
@@ -31,7 +31,7 @@ class Confinement:
     @classmethod
     def to(cls, folders: Iterable[Path | str], remedy: str) -> Confinement:
         """Those of `folders` that can be understood, links followed."""
-        found = (resolved for folder in folders if (resolved := _resolved(Path(folder).expanduser())) is not None)
+        found = (resolved for folder in folders if (resolved := _resolved(typed_path(folder))) is not None)
         return cls(tuple(dict.fromkeys(found)), remedy)
 
     def allows(self, path: Path | str) -> bool:
@@ -59,7 +59,7 @@ class Confinement:
         if self.folders is None or not str(folder).strip():
             return
         try:
-            reading = read_layout(Path(folder).expanduser(), layout)
+            reading = read_layout(typed_path(folder), layout)
         except (DataError, OSError, ValueError, RuntimeError):
             return  # whoever reads it says what is wrong with it
         if reading.layout == "archive":  # unpacked into our own cache, where no member leads out of it
@@ -112,19 +112,9 @@ def paths_in(section: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
 
 def _meanings(text: str) -> list[Path]:
     """Every path that a text may be taken for."""
-    bare = text.strip().strip("\"'").strip()
-    texts = [text, bare, bare.replace("\\", "/")]
-    if bare.lower().startswith("file:"):
-        texts.append(urllib.parse.unquote(urllib.parse.urlsplit(bare).path))
-    paths = [Path(one) for one in dict.fromkeys(texts) if one]
-    return [*paths, *(found for path in paths if (found := _home(path)) != path)]
-
-
-def _home(path: Path) -> Path:
-    try:
-        return path.expanduser()
-    except RuntimeError:  # ~nobody
-        return path
+    found = typed_meanings(text)
+    slashed = (meaning for path in found for meaning in typed_meanings(str(path).replace("\\", "/")))
+    return list(dict.fromkeys([*found, *slashed]))
 
 
 def _resolved(path: Path) -> Path | None:

@@ -85,6 +85,19 @@ def refuse_taken(paths: Iterable[Path], *, overwrite: bool, remedy: str = "") ->
         raise FileNameError(f"{taken[0]}{more}: there is a file of this name already. {told}")
 
 
+def refuse_output(path: Path, *, overwrite: bool) -> None:
+    """Say before the work that a file could not be written: it is there already, or its folder is not.
+
+    Raises:
+        FileNameError: what to do.
+    """
+    refuse_taken([path], overwrite=overwrite)
+    if not path.parent.is_dir():
+        raise FileNameError(
+            f"{path.parent}: there is no such folder to write {path.name} into. Make it, or name another."
+        )
+
+
 def _cut(name: str) -> str:
     return name.encode("utf-8")[:MOST_BYTES].decode("utf-8", "ignore").strip(" .")
 

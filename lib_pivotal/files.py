@@ -87,16 +87,46 @@ def typed_path(text: str | Path) -> Path:
     What is there under just this name is meant as it is.
     """
     plain = str(text)
+    meant = Path(_bare(plain))
+    with contextlib.suppress(RuntimeError):  # ~nobody
+        meant = meant.expanduser()
     with contextlib.suppress(OSError, ValueError):
-        if Path(plain).exists():
+        if str(meant) != plain and Path(plain).exists():
             return Path(plain)
-    plain = plain.strip()
+    return meant
+
+
+def typed_text(text: str) -> str:
+    """The same as text, for settings: nothing is nothing, and a path that needs no mending stays as it is written."""
+    if not text.strip():
+        return ""
+    path = typed_path(text)
+    return text if path == Path(text) else str(path)
+
+
+def typed_meanings(text: str | Path) -> tuple[Path, ...]:
+    """Every path that `typed_path` may take a text for, whatever is there: for who has to judge a path beforehand, and
+    for one that is read more than once on its way."""
+    found: dict[Path, None] = {}
+    texts = [str(text)]
+    for one in texts:
+        for path in (Path(one), Path(_bare(one))):
+            found[path] = None
+            with contextlib.suppress(RuntimeError):
+                found[path.expanduser()] = None
+        texts += [meant for meant in map(str, found) if meant not in texts]  # `"/a"/` is `"/a"`, and then `/a`
+    return tuple(found)
+
+
+def _bare(text: str) -> str:
+    """A path's text without what stands around it."""
+    plain = text.strip()
     while len(plain) > 1 and any(plain[0] == opening and plain[-1] == closing for opening, closing in _QUOTES):
         plain = plain[1:-1].strip()
     if match := _FILE_ADDRESS.match(plain):
         plain = unquote(plain[match.end() :])
         plain = plain[1:] if _DRIVE.match(plain) else plain
-    return Path(plain).expanduser()
+    return plain
 
 
 def is_taken(path: Path) -> bool:
@@ -110,7 +140,7 @@ def cache_home() -> Path:
     `PIVOTAL_CACHE` if it is set, else `pivotal-tuning` in the user's cache folder.
     """
     if given := os.environ.get("PIVOTAL_CACHE"):
-        return Path(given).expanduser()
+        return typed_path(given)
     if os.name == "nt":
         return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData/Local") / "pivotal-tuning"
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pivotal-tuning"

@@ -34,7 +34,7 @@ SQUARE_FACTOR = 1 / 1.1
 BREAK_TEXT = "BREAK"
 BREAK_WEIGHT = -1.0
 
-_SYMBOL = re.compile(
+SYMBOL = re.compile(
     r"""
     (?P<escaped> \\ [()\[\]\\]? )
     | (?P<open> [(\[] )
@@ -45,6 +45,7 @@ _SYMBOL = re.compile(
     """,
     re.VERBOSE,
 )
+"""What stands in a prompt: escapes, brackets (a weight with its closing one), and the text between them."""
 PLAIN = re.compile(r"[ \t\n!-%'-;=-~]*")
 """Printable ASCII without `&` and `<`: neither entities nor special tokens."""
 REMEMBERED_LETTERS = 100
@@ -157,7 +158,7 @@ def parse_emphasis(text: str) -> list[tuple[str, float]]:
         for index in range(start, len(weights)):
             weights[index] *= factor
 
-    for match in _SYMBOL.finditer(text):
+    for match in SYMBOL.finditer(text):
         symbol = match.group(0)
         if match.group("escaped") is not None:
             pieces.append(symbol[1:])

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Literal, Protocol
 
+from lib_pivotal.data.brackets import as_letters, with_pairs_alone
 from lib_pivotal.data.captions import KEEP_MARK, Cut, WordFinder, split_tags
 from lib_pivotal.data.records import Picture
 from lib_pivotal.data.tags import TAG_CLASSES, tag_class
@@ -22,7 +23,6 @@ _PLACEHOLDER = re.compile(r"\{([A-Za-z0-9_-]+)\}|\[(filewords|name)\]")
 _CAPTION, _WORD = ("caption", "filewords"), ("word", "name")
 _WILDCARD = re.compile(r"\{([^{}]*\|[^{}]*)\}")
 _LIST = re.compile(r"__([A-Za-z0-9_/-]+?)__")
-_BRACKET = re.compile(r"(?<!\\)([()\[\]])")
 _MOST_EXPANSIONS = 100
 
 Choose = Callable[[Sequence[str]], str]
@@ -129,10 +129,11 @@ class CaptionPipeline:
 
     In kohya's order (https://github.com/kohya-ss/sd-scripts/blob/48d368fa/library/train_util.py, `process_caption`):
     prefix and suffix, caption dropout, one of the picture's captions, wildcards `{a|b}`, keep separator or keep first
-    n, warm-up, shuffle, tag dropout; then templates, as the web UI's textual inversion has them, emphasis, and the
-    limit of tokens. Differs from kohya: prefix and suffix are tags of their own and go to whichever caption is drawn;
-    tags that hold a `protected` word are never dropped, cut or warmed up. Where a picture has fields and the settings
-    name some, its caption is made of them first, each with its chance, a keep separator before `tags`.
+    n, warm-up, shuffle, tag dropout; then templates, as the web UI's textual inversion has them, emphasis (of brackets
+    in pairs; those of faces such as `:(` are letters), and the limit of tokens. Differs from kohya: prefix and suffix
+    are tags of their own and go to whichever caption is drawn; tags that hold a `protected` word are never dropped,
+    cut or warmed up. Where a picture has fields and the settings name some, its caption is made of them first, each
+    with its chance, a keep separator before `tags`.
 
     Placeholders of templates: `{caption}` or `{filewords}`; `{word}` or `{name}` (the word of the picture's concept);
     `[filewords]` and `[name]` as in the web UI; `{any}` a choice of the list `any`, as HCP's templates have them.
@@ -198,13 +199,13 @@ class CaptionPipeline:
                 room = max(0, settings.max_tags - len(head) - len(tail))
                 tags = [*words, *free[:room]] if settings.shuffle else self._first(tags, room)
             if settings.max_tags or self._cut.has_mark(caption):
-                caption = self._joint.join([*head, *tags, *tail])
+                caption = self._joined([*head, *tags, *tail])
             texts = [
                 self._fill_template(template, caption=caption, word=word, choose=longer)
                 for template in settings.templates
             ]
             found += texts or [caption]
-        found = found if settings.emphasis else [as_letters(text) for text in found]
+        found = [self._as_meant(text) for text in found]
         return longer(found) if len(found) > 1 else found[0]
 
     def __call__(self, caption: str, *, concept: str, rng: random.Random, moment: Moment = START) -> str:
@@ -232,9 +233,13 @@ class CaptionPipeline:
             caption = self._fill_template(template, caption=caption, word=word, choose=choose)
         if opening is not None and caption:
             caption = opening(rng) + caption
-        if not settings.emphasis:
-            caption = as_letters(caption)  # before it is measured: letters take places
+        caption = self._as_meant(caption)  # before it is measured: letters take places
         return caption if self._shorten is None else self._shorten(caption)
+
+    def _as_meant(self, caption: str) -> str:
+        """With what is a letter in it written as one for those who read prompts."""
+        settings = self.settings
+        return with_pairs_alone(caption, separator=settings.separator) if settings.emphasis else as_letters(caption)
 
     def _before_tags(self, caption: str, word: str, choose: Choose) -> str:
         """With word, prefix and suffix, and its wildcards filled."""
@@ -274,7 +279,7 @@ class CaptionPipeline:
         drops = settings.tag_dropout > 0.0 or bool(settings.tag_classes)
         if not (settings.shuffle or drops or warming or settings.max_tags):
             if self._cut.has_mark(caption):
-                return self._joint.join(tag for part in self._divide(caption) for tag in part)
+                return self._joined([tag for part in self._divide(caption) for tag in part])
             return caption.strip()
         head, tags, tail = self._divide(caption)
         if warming:
@@ -287,7 +292,11 @@ class CaptionPipeline:
             tags = self._drop(tags, rng)
         if settings.max_tags:
             tags = self._first(tags, max(0, settings.max_tags - len(head) - len(tail)))
-        return self._joint.join([*head, *tags, *tail])
+        return self._joined([*head, *tags, *tail])
+
+    def _joined(self, tags: Sequence[str]) -> str:
+        """A caption of these tags. In another order brackets of two tags may look like a pair: they are letters."""
+        return self._joint.join(map(self._as_meant, tags) if self.settings.emphasis else tags)
 
     def _drop(self, tags: list[str], rng: random.Random) -> list[str]:
         """The tags that stay. A chance is drawn for protected tags too, so that protecting a word does not shift the
@@ -334,11 +343,6 @@ class CaptionPipeline:
 
         filled = _PLACEHOLDER.sub(value, template)
         return filled.strip() if caption and word else ", ".join(split_tags(filled))
-
-
-def as_letters(caption: str) -> str:
-    """The caption with its brackets as letters: `saber \\(fate\\)`."""
-    return _BRACKET.sub(r"\\\1", caption)
 
 
 def fill_wildcards(caption: str, choose: Choose, lists: Mapping[str, Sequence[str]] | None = None) -> str:

@@ -7,11 +7,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from lib_pivotal.data.brackets import groups, peeled
+
 KEEP_MARK = "|||"
 """What divides kept from free tags where nothing else is set, as in kohya's examples."""
 
-_ESCAPED = re.compile(r"\\[()\[\]]")
-_GROUP = re.compile(r"([(\[]+)(.*?)((?::\s*[\d.]+)?(?<!\\)[)\]]+)", re.DOTALL)
 _WIDE_COMMA = re.compile("[ \t]*[\uff0c\u3001\uff64\ufe50\ufe51\u060c][ \t\u3000]*")
 _LEADING_NUMBER = re.compile(r"^[-\d]+\s*")
 _KANA = re.compile("[\u3041-\u30ff]")
@@ -113,18 +113,20 @@ def split_tags(caption: str, *, separator: str = ",") -> list[str]:
     """The tags of a caption, in order, stripped, empty ones left out.
 
     Brackets hold together: `(red hair, smile:1.2), hat` is two tags, so that shuffling does not tear the weight off.
-    Where brackets do not match, as in `:(, hat`, they are letters.
+    Brackets without a partner, and those of faces (`:(, hat`), are letters.
     """
     parts = caption.split(separator)
-    if "(" in caption or "[" in caption:
-        parts = _joined_in_brackets(parts, separator)
+    if len(parts) > 1 and ("(" in caption or "[" in caption):
+        parts = _joined_in_brackets(caption, parts, separator)
     return [tag for part in parts if (tag := part.strip())]
 
 
 def split_group(tag: str, *, separator: str = ",") -> tuple[str, list[str], str] | None:
     """A tag that holds several, `(red hair, smile:1.2)`, as bracket, tags, and weight with bracket; else None."""
-    match = _GROUP.fullmatch(tag.strip()) if separator in tag else None
-    return None if match is None else (match[1], split_tags(match[2], separator=separator), match[3])
+    if separator not in tag:
+        return None
+    opening, inside, closing = peeled(tag.strip(), separator=separator)
+    return (opening, split_tags(inside, separator=separator), closing) if opening else None
 
 
 def single_tags(caption: str, *, separator: str = ",") -> list[str]:
@@ -132,7 +134,11 @@ def single_tags(caption: str, *, separator: str = ",") -> list[str]:
     found: list[str] = []
     for tag in split_tags(caption, separator=separator):
         group = split_group(tag, separator=separator)
-        found += [tag] if group is None else single_tags(separator.join(group[1]), separator=separator)
+        if group is None:
+            found.append(tag)
+        else:
+            for inner in group[1]:
+                found += single_tags(inner, separator=separator)
     return found
 
 
@@ -186,21 +192,21 @@ class Cut:
         return f"{self.separator} ".join(self.tags(caption)) if self.has_mark(caption) else caption
 
 
-def _joined_in_brackets(parts: list[str], separator: str) -> list[str]:
-    """Parts of one bracket joined again; as they were where a bracket is never closed."""
+def _joined_in_brackets(caption: str, parts: list[str], separator: str) -> list[str]:
+    """Parts of one bracket joined again."""
+    held = groups(caption, separator=separator)
     joined: list[str] = []
-    depth = 0
+    place, first = 0, 0
     for part in parts:
-        bare = _ESCAPED.sub("", part)
-        change = sum(bare.count(mark) for mark in "([") - sum(bare.count(mark) for mark in ")]")
-        if depth > 0:
+        while first < len(held) and held[first][1] <= place:
+            first += 1
+        before = place - len(separator)  # where the separator in front of this part begins
+        if joined and first < len(held) and held[first][0] <= before:
             joined[-1] += separator + part
         else:
             joined.append(part)
-        depth += change
-        if depth < 0 or bare.rstrip().endswith(("(", "[")):  # a face, not a bracket
-            return parts
-    return joined if depth == 0 else parts
+        place += len(part) + len(separator)
+    return joined
 
 
 def legal_name(text: str) -> str:

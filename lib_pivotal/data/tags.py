@@ -11,6 +11,7 @@ from functools import lru_cache
 from typing import Literal
 
 from lib_pivotal.byte_cache import ByteCache
+from lib_pivotal.data.brackets import peeled, without_escapes
 from lib_pivotal.data.captions import WordFinder, single_tags
 from lib_pivotal.errors import DataError
 
@@ -74,21 +75,21 @@ class TagShare:
     share: float
 
 
-_EMPHASIS = re.compile(r"[(\[]+(.+?)(?::\s*[\d.]+)?(?<!\\)[)\]]+")
-
-
 @lru_cache(maxsize=65536)
 def _without_weight(tag: str) -> str:
     """`(red hair:1.2)` -> `red hair`; faces such as `:)` stay."""
-    match = _EMPHASIS.fullmatch(tag.strip())
-    return tag if match is None else match[1].strip()
+    opening, inside, _ = peeled(tag.strip())
+    return inside.strip() if opening and inside.strip() else tag
 
 
 @lru_cache(maxsize=65536)
 def same_tag(tag: str) -> str:
-    """The form in which tags are compared: lower case, `_` a space, no emphasis or escapes: `(Long_Hair:1.2)`."""
-    text = re.sub(r"^[(\[]+|(?::[\d.]+)?(?<!\\)[)\]]+$", "", tag.strip())
-    return re.sub(r"\s+", " ", text.replace("\\", "").replace("_", " ")).strip().casefold()
+    """The form in which tags are compared: lower case, `_` a space, no emphasis or escapes: `(Long_Hair:1.2)`.
+
+    Only brackets around the whole tag are emphasis: `:)`, `:]` and `\\o/` are three tags.
+    """
+    text = without_escapes(_without_weight(tag))
+    return re.sub(r"\s+", " ", text.replace("_", " ")).strip().casefold() or tag.strip()
 
 
 def tag_counts(captions: Iterable[str], *, separator: str = ",") -> Counter[str]:

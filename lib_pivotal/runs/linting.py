@@ -13,6 +13,7 @@ from lib_pivotal.data.lint import word_findings
 from lib_pivotal.data.lint_pictures import Length, overruns, too_small
 from lib_pivotal.data.pruning import Wording
 from lib_pivotal.data.records import Dataset, Picture, Problem
+from lib_pivotal.data.separators import UNNAMED_MARK, told, unnamed_mark
 from lib_pivotal.later import later
 from lib_pivotal.runs.starvation import starvation
 
@@ -39,6 +40,7 @@ def findings(
     """Every finding; `placed` and `lengths` by key, `trained` without pictures that are held out."""
     vectors = {word.name: word.vectors for word in run.words}
     found = [_of_file(run, problem) for problem in dataset.problems]
+    found += _of_marks(dataset)
     found += wording.once("findings", None, lambda: word_findings(wording))
     drawn = {picture.key for picture in trained}
     held_out = {picture.key for picture in wording.named} - drawn
@@ -68,6 +70,15 @@ def _of_file(run: Run, problem: Problem) -> Finding:
         return replace(finding, severity="info")
     remedy = Remedy("set", "Draw one of them", {"path": "data.duplicates", "value": enough[0]})
     return replace(finding, remedies=(remedy,))
+
+
+def _of_marks(dataset: Dataset) -> list[Finding]:
+    """What looks like a mark between kept and free tags, which only the user can know."""
+    mark = unnamed_mark(dataset.pictures)
+    if not mark:
+        return []
+    remedy = Remedy("set", f"Take {mark} for that mark", {"path": "data.keep_separator", "value": mark})
+    return [Finding(UNNAMED_MARK, "info", f"{told(mark)}.", (), (), (remedy,))]
 
 
 def _of_training(run: Run, dataset: Dataset) -> list[Finding]:

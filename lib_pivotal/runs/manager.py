@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from lib_pivotal.config import DataConfig, Run, check_consistency, read_run
 from lib_pivotal.errors import ConfigError, DataError, HostError, PivotalError
+from lib_pivotal.files import typed_path
 from lib_pivotal.later import later
 from lib_pivotal.runs.studio import Studio
 
@@ -142,7 +143,7 @@ class RunManager:
         """
         using = tagging.chosen(self.studio.taggers(), tagger)
         data = self.studio.scanned_as(data)
-        folder, missing = Path(data.folder).expanduser(), tagging.without_caption(scanning.scan_pictures(data))
+        folder, missing = typed_path(data.folder), tagging.without_caption(scanning.scan_pictures(data))
 
         def job(view: RunView, commands: Commands, listen: Listener) -> RunEnded:
             started = time.perf_counter()

@@ -13,7 +13,8 @@ from lib_pivotal.data.tags import same_tag
 from lib_pivotal.errors import ConfigError, DataError, Fault
 
 SETTABLE = frozenset(
-    "data.duplicates data.upscale data.resolution_px data.max_tokens data.balance data.flip schedule.max_steps".split()
+    "data.duplicates data.upscale data.resolution_px data.max_tokens data.balance data.flip data.keep_separator "
+    "schedule.max_steps".split()
 )
 """What the remedy `set` may change."""
 

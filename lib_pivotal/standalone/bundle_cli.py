@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lib_pivotal.errors import PivotalError
+from lib_pivotal.files import typed_path
 
 
 def add_bundle_commands(commands: Any) -> None:
@@ -27,33 +28,33 @@ def add_bundle_commands(commands: Any) -> None:
         parser.add_argument("-f", "--overwrite", action="store_true", help="replace files that are there already")
         return parser
 
-    verb("list", "words and parts of every file in folders", run_list).add_argument("paths", nargs="+", type=Path)
-    verb("show", "everything about one file", run_show).add_argument("file", type=Path)
+    verb("list", "words and parts of every file in folders", run_list).add_argument("paths", nargs="+", type=typed_path)
+    verb("show", "everything about one file", run_show).add_argument("file", type=typed_path)
     verb("verify", "check files; exit status 1 if one has errors", run_verify).add_argument(
-        "files", nargs="+", type=Path
+        "files", nargs="+", type=typed_path
     )
     rename = writing("rename", "give words other names", run_rename)
-    rename.add_argument("file", type=Path)
+    rename.add_argument("file", type=typed_path)
     rename.add_argument("renames", nargs="+", metavar="OLD=NEW")
-    rename.add_argument("--out", type=Path, help="write here instead of over the file")
+    rename.add_argument("--out", type=typed_path, help="write here instead of over the file")
     join = writing("join", "several bundles into one: words and networks", run_join)
-    join.add_argument("files", nargs="+", type=Path)
-    join.add_argument("--out", type=Path, required=True)
+    join.add_argument("files", nargs="+", type=typed_path)
+    join.add_argument("--out", type=typed_path, required=True)
     split = writing("split", "a LoRA without words and one embedding file a word", run_split)
-    split.add_argument("file", type=Path)
-    split.add_argument("--out", type=Path, required=True, metavar="FOLDER")
+    split.add_argument("file", type=typed_path)
+    split.add_argument("--out", type=typed_path, required=True, metavar="FOLDER")
     split.add_argument("--format", default="a1111", help="a1111, a1111_pt, diffusers, kohya, hcp or onetrainer")
     strip = writing("strip", "take parts away", run_strip)
-    strip.add_argument("file", type=Path)
+    strip.add_argument("file", type=typed_path)
     strip.add_argument("parts", nargs="+", help="unet, te, te2 (SDXL's second text encoder), words, metadata")
-    strip.add_argument("--out", type=Path)
+    strip.add_argument("--out", type=typed_path)
     convert = writing("convert", "another layout for other programs", run_convert)
-    convert.add_argument("file", type=Path)
+    convert.add_argument("file", type=typed_path)
     convert.add_argument("--layout", required=True, help="kohya, diffusers or peft")
-    convert.add_argument("--out", type=Path, required=True)
+    convert.add_argument("--out", type=typed_path, required=True)
     convert.add_argument(
         "--checkpoint",
-        type=Path,
+        type=typed_path,
         help="a checkpoint that the bundle is for (.safetensors, or a folder of diffusers): tells the blocks of its "
         "U-Net, where they are other than those of SD1, SD2 and SDXL",
     )

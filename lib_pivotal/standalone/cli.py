@@ -42,8 +42,10 @@ def make_parser() -> argparse.ArgumentParser:
 
     train = commands.add_parser("train", help="train a run.json")
     train.add_argument("run_file", type=typed_path, metavar="RUN.json")
-    train.add_argument("--checkpoint", type=Path, required=True, help="a .safetensors file or a diffusers folder")
-    train.add_argument("--out", type=Path, help="folder for the files (default: saving.folder, else beside RUN.json)")
+    train.add_argument("--checkpoint", type=typed_path, required=True, help="a .safetensors file or a diffusers folder")
+    train.add_argument(
+        "--out", type=typed_path, help="folder for the files (default: saving.folder, else beside RUN.json)"
+    )
     train.add_argument("--resume", action="store_true", help="go on from the newest saved state")
     train.add_argument("-f", "--overwrite", action="store_true", help="replace files of its name that are there")
     train.add_argument("--device", default="", help="cpu, cuda, cuda:1 ... (default: a GPU if there is one)")
@@ -51,7 +53,7 @@ def make_parser() -> argparse.ArgumentParser:
 
     kept = commands.add_parser("class-pictures", help="make the class pictures that a run.json asks for")
     kept.add_argument("run_file", type=typed_path, metavar="RUN.json")
-    kept.add_argument("--checkpoint", type=Path, required=True)
+    kept.add_argument("--checkpoint", type=typed_path, required=True)
     kept.add_argument("--device", default="")
     kept.set_defaults(run=run_class_pictures)
 
@@ -69,8 +71,8 @@ def make_parser() -> argparse.ArgumentParser:
     add_bundle_commands(commands)
 
     grid = commands.add_parser("grid", help="draw the four rows of a bundle")
-    grid.add_argument("file", type=Path)
-    grid.add_argument("--checkpoint", type=Path, required=True)
+    grid.add_argument("file", type=typed_path)
+    grid.add_argument("--checkpoint", type=typed_path, required=True)
     grid.add_argument("--words", required=True, help="comma-separated names")
     grid.add_argument("--prompt", action="append", default=[], help="may be given several times; {word} = the word")
     grid.add_argument("--negative", default="")
@@ -79,7 +81,8 @@ def make_parser() -> argparse.ArgumentParser:
     grid.add_argument("--cfg", type=float, default=7.0)
     grid.add_argument("--seed", type=int, default=0)
     grid.add_argument("--device", default="")
-    grid.add_argument("--out", type=Path, required=True, metavar="PNG")
+    grid.add_argument("--out", type=typed_path, required=True, metavar="PNG")
+    grid.add_argument("-f", "--overwrite", action="store_true", help="replace a file that is there already")
     grid.set_defaults(run=run_grid)
     return parser
 
@@ -187,6 +190,7 @@ def run_grid(parsed: argparse.Namespace) -> int:
     from lib_pivotal.bundle.reader import read_bundle
     from lib_pivotal.evaluation.loading import load_on_host
     from lib_pivotal.evaluation.parts_grid import draw_grid, parts_pictures, word_requests
+    from lib_pivotal.file_names import refuse_taken
     from lib_pivotal.ports import SampleRequest
 
     bundle = read_bundle(parsed.file)
@@ -196,12 +200,13 @@ def run_grid(parsed: argparse.Namespace) -> int:
         raise PivotalError(
             f"{parsed.file}: has no word {', '.join(missing)}; it has {', '.join(bundle.words) or 'none'}"
         )
+    refuse_taken([parsed.out], overwrite=parsed.overwrite)
+    parsed.out.parent.mkdir(parents=True, exist_ok=True)  # before minutes are spent on the checkpoint
     host = _load_host(parsed.checkpoint, _device(parsed.device))
     words, network = load_on_host(host, bundle)
     template = SampleRequest("", parsed.negative, parsed.size, parsed.size, parsed.steps, parsed.cfg)
     asked = word_requests(names, parsed.prompt or ["{word}"], template, first_seed=parsed.seed)
     rows = parts_pictures(host, asked, words=words, network=network)
-    parsed.out.parent.mkdir(parents=True, exist_ok=True)
     draw_grid(rows, [request.prompt for request in asked], title=parsed.file.name).save(parsed.out)
     _print(str(parsed.out))
     return 0

@@ -6,7 +6,6 @@ import argparse
 import json
 import shutil
 import sys
-from pathlib import Path
 from typing import Any
 
 from lib_pivotal.files import typed_path
@@ -18,7 +17,8 @@ def add_import_command(commands: Any) -> None:
         "import", help="settings of HCP, kgrid, kohya, its GUI or OneTrainer as run.json", description=__doc__
     )
     command.add_argument("file", type=typed_path, help=".yaml, .toml or .json of another trainer")
-    command.add_argument("-o", "--out", type=Path, metavar="RUN.json", help="write the settings here")
+    command.add_argument("-o", "--out", type=typed_path, metavar="RUN.json", help="write the settings here")
+    command.add_argument("-f", "--overwrite", action="store_true", help="replace a file that is there already")
     command.add_argument("--json", action="store_true", help="print run and report as JSON")
     command.set_defaults(run=run_import)
 
@@ -26,12 +26,14 @@ def add_import_command(commands: Any) -> None:
 def run_import(parsed: argparse.Namespace) -> int:
     """Print the report; write run.json where it is wanted."""
     from lib_pivotal.config import write_run
+    from lib_pivotal.file_names import refuse_output
     from lib_pivotal.importing.report import table
     from lib_pivotal.importing.settings import import_file
 
+    if parsed.out:
+        refuse_output(parsed.out, overwrite=parsed.overwrite)
     found = import_file(parsed.file)
     if parsed.out:
-        parsed.out.parent.mkdir(parents=True, exist_ok=True)
         write_run(parsed.out, found.run)
     if parsed.json:
         _print(json.dumps(found.to_plain(), indent=2, ensure_ascii=False))

@@ -41,12 +41,13 @@ def add_plan_commands(commands: Any) -> None:
         "run_file", type=typed_path, nargs="?", metavar="RUN.json", help="settings (default: fitted to the folder)"
     )
     plan.add_argument("--json", action="store_true", help="print JSON, with every picture")
-    plan.add_argument("--save", type=Path, metavar="RUN.json", help="write the run that was planned")
+    plan.add_argument("--save", type=typed_path, metavar="RUN.json", help="write the run that was planned")
+    plan.add_argument("-f", "--overwrite", action="store_true", help="let --save replace a file that is there")
     plan.add_argument(
         "--mend", action="store_true", help="apply the first remedy of each warning and error before planning"
     )
     kind = plan.add_mutually_exclusive_group()
-    kind.add_argument("--checkpoint", type=Path, help="what it is planned for; only the file's header is read")
+    kind.add_argument("--checkpoint", type=typed_path, help="what it is planned for; only the file's header is read")
     kind.add_argument("--family", choices=tuple(FAMILIES), help="the same without a file (default: sd1)")
     plan.add_argument(
         "--size", type=int, metavar="PX", help="largest training size that is proposed (default: the checkpoint's own)"
@@ -64,7 +65,7 @@ def add_plan_commands(commands: Any) -> None:
     doing.add_argument("--write", action="store_true", help="change the files (default: only show what would change)")
     doing.add_argument("--take-back", action="store_true", help="undo the last time that they were written")
     captions.add_argument(
-        "--home", type=Path, help=f"folder in which the way back is kept (default: {HOME} in the dataset)"
+        "--home", type=typed_path, help=f"folder in which the way back is kept (default: {HOME} in the dataset)"
     )
     captions.add_argument("--json", action="store_true", help="print JSON")
     for verb in (plan, captions):
@@ -79,8 +80,13 @@ def add_plan_commands(commands: Any) -> None:
 def run_plan(parsed: argparse.Namespace) -> int:
     """Print the plan; 1 if it has an error, which training would refuse."""
     from lib_pivotal.config import run_from_dict, write_run
+    from lib_pivotal.file_names import refuse_output
     from lib_pivotal.runs.verbs import planned
 
+    if parsed.save is not None:
+        # as with bundles: a file that is named as the input, too, is meant to be written over
+        same = parsed.run_file is not None and parsed.save.resolve() == parsed.run_file.resolve()
+        refuse_output(parsed.save, overwrite=parsed.overwrite or same)
     plan, plain = planned(
         parsed.dataset,
         _settings(parsed.run_file),

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 from secrets import compare_digest
 from typing import Any
 
@@ -17,7 +16,7 @@ from pydantic import BaseModel, Field
 from lib_pivotal.config import Run, run_from_dict
 from lib_pivotal.confinement import Confinement
 from lib_pivotal.errors import ConfigError, Fault, FolderError, PivotalError
-from lib_pivotal.files import sentence_of
+from lib_pivotal.files import sentence_of, typed_path
 from lib_pivotal.importing.settings import import_file, import_text
 from lib_pivotal.runs import verbs
 from lib_pivotal.runs.circumstances import Circumstances, circumstances_of
@@ -294,7 +293,7 @@ class _Routes:
             if request.file:
                 folders.check(request.file)
                 sent = folders.folders is not None
-                return import_file(Path(request.file), uploaded=sent, may_read=folders.allows).to_plain()
+                return import_file(typed_path(request.file), uploaded=sent, may_read=folders.allows).to_plain()
             content = request.text.encode("utf-8", "replace")
             return import_text(content, request.name, may_read=folders.allows).to_plain()
 

@@ -190,6 +190,7 @@ def _sources(generation: Generation) -> list[Source]:
         if entry is None:
             say(f"no LoRA file named {tag.name!r} for <words:{tag.name}>")
             continue
+        entry.read_hash()  # as `networks.load_networks` does for the files that it loads
         loaded = loading.words_of_file(entry.filename, generation)
         if not loaded.embeddings and not loaded.problems:
             say(f"{tag.name} has no words")

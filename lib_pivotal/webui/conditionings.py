@@ -2,8 +2,9 @@
 
 v1.10.1 reuses a conditioning when prompt and tags are the same (modules/processing.py:440-491). What the tags *stand
 for* is not compared, so the picture stays as it was when a file or a collision changes; and what was found while the
-prompt was read ("TI hashes", "Emphasis") is missing from the infotext of every reused one. Its "TI hashes" name a
-bundle's word by the LoRA's name and SDXL writes each twice (modules/sd_hijack_clip.py:237-248).
+prompt was read ("TI hashes", "Emphasis") is missing from the infotext of every reused one, and what was found for the
+second pass from every infotext (:968, before it). Its "TI hashes" name a bundle's word by the LoRA's name and SDXL
+writes each twice (modules/sd_hijack_clip.py:237-248).
 """
 
 from __future__ import annotations
@@ -90,6 +91,8 @@ def _get_conds_with_caching(
         hashes = joined_hashes(before.get(TI_HASHES), _hashes_of(used), parameters.get(TI_HASHES))
         if hashes:
             parameters[TI_HASHES] = hashes
+        if getattr(p, "is_hr_pass", False):  # the web UI does it behind the first pass alone
+            p.extra_generation_params.update(parameters)
     return result
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from modules import paths, shared
 
 from lib_pivotal.confinement import Confinement
+from lib_pivotal.files import typed_path
 from lib_pivotal.webui import settings
 
 OF_OPTIONS = ("ckpt_dir", "vae_dir", "lora_dir", "lyco_dir_backcompat", "embeddings_dir", "hypernetwork_dir")
@@ -31,10 +32,10 @@ def _folders() -> Iterator[Path]:
     data = Path(paths.data_path)
     yield data
     yield Path(paths.models_path)
-    yield data / str(settings.value("pivotal_runs_folder"))
+    yield data / typed_path(str(settings.value("pivotal_runs_folder")))
     for name in (*OF_OPTIONS, OF_TEMPLATES):
         if folder := getattr(shared.cmd_opts, name, None):
             yield Path(folder)
     for line in str(settings.value(SETTING)).splitlines():
         if line.strip():
-            yield data / Path(line.strip()).expanduser()
+            yield data / typed_path(line)

@@ -16,6 +16,7 @@ from modules import call_queue, paths, sd_hijack, sd_models, shared
 from lib_pivotal.config import DataConfig, Run
 from lib_pivotal.errors import HostError
 from lib_pivotal.file_names import LIVE_NAME
+from lib_pivotal.files import typed_path
 from lib_pivotal.later import later
 from lib_pivotal.prompts import COMMA_BACKTRACK, IdsAsTokenizer, PromptReading, PromptRules, RememberingTokenizer
 from lib_pivotal.webui import bundles, catalog, compat, families, freshness, settings
@@ -68,7 +69,7 @@ class WebUIStudio:
 
     def runs_folder(self) -> Path:
         """From the settings; relative ones count from the data folder."""
-        return Path(paths.data_path) / settings.value("pivotal_runs_folder")
+        return Path(paths.data_path) / typed_path(settings.value("pivotal_runs_folder"))
 
     def taken_names(self) -> dict[str, str]:
         """Words of all LoRA files, embedding files' names, and those that are registered now."""

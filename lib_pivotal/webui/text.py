@@ -8,12 +8,14 @@ then their second ones. So a batch of one prompt takes the shapes that txt2img t
 batches give the same numbers to rounding. Emphasis, which looks at a whole batch's mean, is applied to each prompt's
 chunk alone.
 
-Not as in txt2img: SDXL's negative prompt, where empty, is all zeros there (sd_models_xl.py:32). A caption is no
-negative prompt.
+Not as in txt2img: backslashes before brackets, where the setting for emphasis is "None" and the web UI takes them as
+they are: captions that come here say by them what is a letter (`data/brackets.py`). And SDXL's negative prompt, where
+empty, is all zeros there (sd_models_xl.py:32). A caption is no negative prompt.
 """
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -37,6 +39,8 @@ CHUNK_BYTES = 4_000
 
 TOWER_KEYS = ("clip_l", "clip_g")
 """How the web UI calls the two tensors of an SDXL word (`EmbeddingsWithFixes.textual_inversion_key`)."""
+
+_ESCAPED = re.compile(r"\\([()\[\]\\])")
 
 _Encoded = tuple[Tensor, Tensor | None]
 """`(prompts, 77·chunks, width)`, and of encoders that have one the pooled output `(prompts, width)`."""
@@ -116,7 +120,7 @@ class WebUITextEncoder:
             # nothing of the embeddings folder: what a run learns must not hang on what else lies on this machine
             with registered(self._model(), {name: self._embeddings[name] for name in words}, alone=True):
                 for key in missing:
-                    found[key] = tower.tokenize_line(key[1])[0]
+                    found[key] = tower.tokenize_line(_as_letters_are_read(key[1]))[0]
                     self._lines.put(key, found[key], size_bytes=len(key[1]) + CHUNK_BYTES * len(found[key]))
         return [found[key] for key in keys]
 
@@ -176,6 +180,11 @@ def _plain(tower: Any, rows: Sequence[Any]) -> list[_Encoded]:
         hidden = tower.encode_with_transformers(tokens.to(devices.device))
     pooled = getattr(hidden, "pooled", None)
     return [(row, None if pooled is None else pooled[place]) for place, row in enumerate(hidden)]
+
+
+def _as_letters_are_read(caption: str) -> str:
+    """With "None" every bracket is a letter, and one that is escaped would be two."""
+    return _ESCAPED.sub(r"\1", caption) if getattr(shared.opts, "emphasis", "") == "None" else caption
 
 
 def _emphasised(tower: Any, row: Any) -> _Encoded:

@@ -305,6 +305,19 @@ def b15_infotext(s: Situation) -> None:
         assert infotext.split("TI hashes")[1].count(f"{name}: {digest[:12]}") == 1
 
 
+def b15_infotext_of_the_second_pass(s: Situation) -> None:
+    """What only the second pass' prompt names stands in the infotext with its hash, as what the first one's does."""
+    name = s.fresh()
+    reference, digest = s.embedding(s.vectors(26)), "0123456789abcdef" * 4
+    file = s.bundle({name: s.vectors(25)}, metadata={"sshs_model_hash": digest})
+    settings = {"enable_hr": True, "hr_scale": 2, "hr_upscaler": "Latent", "denoising_strength": 0.8}
+    prompt = f"<lora:{file}:1> a {name} face, {reference}"
+    for seed in (1, 2):
+        told = s.webui.txt2img("a face", seed=seed, hr_prompt=prompt, **settings).infotext.split("TI hashes")[1]
+        assert told.count(f"{name}: {digest[:12]}") == 1
+        assert told.count(f"{reference}: ") == 1
+
+
 def b18_a_batch_with_different_tags(s: Situation) -> None:
     """Prompts of one batch that name different LoRAs: each picture gets its own."""
     name = s.fresh()

@@ -91,6 +91,10 @@ def test_grid(bundle, checkpoint, tmp_path, capsys):
     arguments = ["grid", str(bundle), "--checkpoint", str(checkpoint), "--words", "aoi,hana", "--size", "64"]
     assert main([*arguments, "--steps", "2", "--out", str(png)]) == 0
     assert png.read_bytes().startswith(b"\x89PNG")
+    written = png.read_bytes()
+    assert main([*arguments, "--steps", "1", "--out", str(png)]) == 2 and png.read_bytes() == written
+    assert "there is a file of this name already" in capsys.readouterr().err
+    assert main([*arguments, "--steps", "1", "--out", f'"{png}"', "-f"]) == 0 and png.read_bytes() != written
     assert main(["grid", str(bundle), "--checkpoint", str(checkpoint), "--words", "kaze", "--out", str(png)]) == 2
     assert "has no word kaze" in capsys.readouterr().err
 

@@ -18,7 +18,7 @@ def file(tmp_path):
 
 
 def test_the_report_is_a_table_and_run_json_is_written(file, tmp_path, capsys):
-    out = tmp_path / "new" / "run.json"
+    out = tmp_path / "run.json"
     assert main(["import", str(file), "-o", str(out)]) == 0
     shown = capsys.readouterr().out
     assert "TAKEN (" in shown

@@ -106,7 +106,7 @@ def test_emphasis_is_told_again(ours: FakeWebUI) -> None:
 
 
 @pytest.mark.parametrize("early", [False, True])
-def test_the_second_pass_has_its_own_words(ours: FakeWebUI, early: bool) -> None:
+def test_the_second_pass_has_its_own_words(ours: FakeWebUI, early: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """With "use first pass conds" the web UI reads the second pass' prompt with the first pass' networks."""
     write_lora(ours, "one", {"hana": 1})
     write_lora(ours, "two", {"hana": 2})
@@ -119,14 +119,53 @@ def test_the_second_pass_has_its_own_words(ours: FakeWebUI, early: bool) -> None
             made["first"] = expected(p.c)
             made["second"] = expected(p.hr_c) if p.hr_c is not None else None
 
+    sample = ours.processing.StableDiffusionProcessingTxt2Img.sample
+
+    def sampled(p: Any, noise: Any) -> Any:
+        made["early"] = p.hr_c is not None
+        made["networks"] = [net.name for net in ours.networks.loaded_networks]
+        return sample(p, noise)
+
+    monkeypatch.setattr(ours.processing.StableDiffusionProcessingTxt2Img, "sample", sampled)
     ours.txt2img("<lora:two:1>hana", scripts=[Watching()])
     two = made["first"]
     ours.txt2img("<lora:one:1>hana", enable_hr=True, hr_prompt="<lora:two:1>hana", scripts=[Watching()])
     assert not made["first"].equal(two)
-    assert (made["second"] is not None) is early
-    if early:
-        assert made["second"].equal(two)
-        assert [net.name for net in ours.networks.loaded_networks] == ["one"], "the first pass' are back"
+    assert made["early"] is early
+    assert made["second"].equal(two)
+    assert made["networks"] == ["one"], "the first pass' are back"
+    assert [net.name for net in ours.networks.loaded_networks] == ["two"]
+
+
+@pytest.mark.parametrize("early", [False, True])
+@pytest.mark.parametrize("kind", ["embedding", "bundle", "negative", "words"])
+def test_hashes_of_the_second_pass_stand_in_the_infotext(ours: FakeWebUI, kind: str, early: bool) -> None:
+    """Of an embedding that only the second pass' prompt has; and again, where the conditioning is reused."""
+    write_lora(ours, "one", {"hana": 1})
+    write_embedding(ours, "kira", seed=3)
+    ours.opts.data["hires_fix_use_firstpass_conds"] = early
+    digest = ours.networks.available_networks["one"].shorthash
+    settings = {
+        "embedding": {"hr_prompt": "kira"},
+        "bundle": {"hr_prompt": "<lora:one:1>hana"},
+        "negative": {"hr_prompt": "<lora:one:1>face", "hr_negative_prompt": "hana"},
+        "words": {"hr_prompt": "<words:one>hana"},
+    }[kind]
+    for prompt in ("face", "face", "a face"):
+        text = ours.txt2img(prompt, enable_hr=True, **settings).infotexts[0].replace('"', "")
+        told = text.partition("TI hashes: ")[2]
+        assert told.startswith("kira: " if kind == "embedding" else f"hana: {digest}")
+        assert told.count("kira: " if kind == "embedding" else "hana: ") == 1
+        assert (f"Lora hashes: one: {digest}" in text) is (kind != "embedding")
+    assert "hashes" not in ours.txt2img("face").infotexts[0]
+
+
+def test_hashes_of_both_passes_stand_together(ours: FakeWebUI) -> None:
+    write_lora(ours, "one", {"hana": 1})
+    write_embedding(ours, "kira", seed=3)
+    text = ours.txt2img("kira", enable_hr=True, hr_prompt="<lora:one:1>hana kira").infotexts[0].replace('"', "")
+    told = text.partition("TI hashes: ")[2]
+    assert told.count("kira: ") == told.count("hana: ") == 1
 
 
 def test_lists_of_hashes_are_joined(fake_webui: FakeWebUI) -> None:

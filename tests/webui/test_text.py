@@ -106,6 +106,23 @@ def test_words_that_moved_are_read_anew_and_prompts_are_remembered(fake_webui: F
 
 
 @FAMILIES
+def test_letters_of_captions_are_letters_with_and_without_emphasis(fake_webui: FakeWebUI) -> None:
+    from lib_pivotal.data.brackets import as_letters, with_pairs_alone
+    from lib_pivotal.ports import SessionRequest
+    from lib_pivotal.webui.model import WebUIHost
+
+    host, caption = WebUIHost(), r"face, :(, saber \(fate\), hat"
+    literal = "face, :(, saber (fate), hat"
+    fake_webui.opts.data["emphasis"] = "None"
+    wanted = theirs(fake_webui, literal, {})[0]
+    with host.session(SessionRequest(clip_skip=1)):
+        for setting in ("None", "No norm", "Original"):
+            fake_webui.opts.data["emphasis"] = setting
+            for written in (with_pairs_alone(caption), as_letters(caption)):
+                found = host.text.encode([written], {}).context
+                torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-5)
+
+
 def test_facts_of_the_encoder(fake_webui: FakeWebUI) -> None:
     from lib_pivotal.webui.model import WebUIHost
 

@@ -1027,6 +1027,8 @@ def infotexts(_: Path) -> Any:
         for prompt in ("ha:na q1", "ha:na q1", "q2"):
             done, _p_ = _Picture.make(prompt, do_not_reload_embeddings=True)
             found.append("TI hashes: hana: 0123456789ab" in done.infotexts[0].replace('"', ""))
+        done, _p_ = _Picture.make("q4", do_not_reload_embeddings=True, enable_hr=True, hr_prompt="ha:na q5")
+        found.append("TI hashes" in done.infotexts[0])
         with _Options(emphasis="No norm"):
             for _again in range(2):
                 done, _p_ = _Picture.make("(q3:1.2)", do_not_reload_embeddings=True)

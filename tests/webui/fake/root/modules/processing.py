@@ -262,7 +262,19 @@ class StableDiffusionProcessingTxt2Img(StableDiffusionProcessing):
             found = [_denoised(model, x, scaled, at, sigma, each) for each in (uncond, cond)]
             denoised = found[0] + self.cfg_scale * (found[1] - found[0])
             x = x + (x - denoised) / sigma * (following - sigma)
+        if self.enable_hr:
+            self.sample_hr_pass()
         return x
+
+    def sample_hr_pass(self) -> None:
+        """What stands before its sampling."""
+        self.is_hr_pass = True
+        if not self.disable_extra_networks:
+            extra_networks.activate(self, self.hr_extra_network_data)
+        self.calculate_hr_conds()
+        if self.scripts is not None:
+            self.scripts.before_hr(self)
+        self.is_hr_pass = False
 
 
 def _denoised(model: Any, x: Tensor, scaled: Tensor, at: Tensor, sigma: Tensor, cond: Any) -> Tensor:
