@@ -185,7 +185,7 @@ class Trainer:
                 self.progress.images_seen.update(names)
         self.progress.step += 1
         for name in self._trainable.words.advance(self.step, max_steps=self._settings.max_steps):
-            self._notice("info", f"step {self.step}: the word {name!r} is frozen from here on")
+            self._notice("info", f"step {self.step}: the embedding {name!r} is frozen from here on")
         self._emit(self._step_done(phase, losses, update, time.perf_counter() - started))
 
     def _forward_backward(self, batches: list[TrainingBatch], phase: Phase) -> tuple[dict[str, float], bool]:

@@ -71,7 +71,7 @@ def test_grid(bundle, checkpoint, tmp_path, capsys):
     assert main([*arguments, "--steps", "2", "--out", str(png)]) == 0
     assert png.read_bytes().startswith(b"\x89PNG")
     assert main(["grid", str(bundle), "--checkpoint", str(checkpoint), "--words", "kaze", "--out", str(png)]) == 2
-    assert "has no word kaze" in capsys.readouterr().err
+    assert "has no embedding kaze" in capsys.readouterr().err
 
 
 def test_bundle_verbs(bundle, tmp_path, capsys):
