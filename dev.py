@@ -66,7 +66,7 @@ def show_pip(command: list[str]) -> None:
             if line.startswith(("Collecting", "Installing", "Successfully")):
                 print("  " + line.strip()[:110], flush=True)
     if process.returncode:
-        sys.exit("".join(kept[-25:]) + "\npip failed: see above. Run the command again when the cause is mended.")
+        sys.exit("".join(kept[-25:]) + "\npip failed: see above. Run the command again when the cause is fixed.")
 
 
 def run(*command: str, **extra_environment: str) -> int:
@@ -128,7 +128,7 @@ def live(rest: list[str]) -> int:
 
 
 COMMANDS = {
-    "demo": (demo, "train words and a network on the avatars and draw the four rows"),
+    "demo": (demo, "train embeddings and a network on the avatars and make the parts grid"),
     "test": (test, "run the tests"),
     "lint": (lint, "ruff and mypy"),
     "bench": (bench, "speed and memory against the floor and against peers"),

@@ -91,8 +91,8 @@ def run_demo(out: Path, *, minutes: float, steps: int, seed: int) -> int:
     write_html(out / "report.html", "Pivotal tuning on the avatars", report, pictures=["rows.png"])
     scores = report["identity"]["pivotal"]
     print(
-        f"identity: whole {scores['whole']:.2f}, U-Net only {scores['unet']:.2f}, text encoder only "
-        f"{scores['te']:.2f}, words only {scores['words']:.2f}, without all {report['identity']['base']:.2f}"
+        f"identity: full {scores['whole']:.2f}, U-Net only {scores['unet']:.2f}, text encoder only "
+        f"{scores['te']:.2f}, embeddings only {scores['words']:.2f}, without all {report['identity']['base']:.2f}"
     )
     print(f"look at {out / 'rows.png'} and {out / 'report.html'} ({clock(report['seconds'])})")
     return 130 if ended.reason == "stopped" and commands.stopping is False else 0
@@ -151,8 +151,8 @@ def look(host: StandaloneHost, scorer: object, setup: experiment.Setup, bundle_p
         "whole": experiment.columns(result, "whole", setup.names, **pick),
         "U-Net only": experiment.columns(result, "unet", setup.names, **pick),
         "text encoder only": experiment.columns(result, "te", setup.names, **pick),
-        "words only": experiment.columns(result, "words", setup.names, **pick),
-        "traits as prompt, no word": experiment.columns(base, "base", setup.names, **pick),
+        "embeddings only": experiment.columns(result, "words", setup.names, **pick),
+        "traits as prompt, no embedding": experiment.columns(base, "base", setup.names, **pick),
     }
     labels = [name if number == 0 else "" for name in setup.names for number in range(SHOWN_EACH)]
     draw_grid(rows, labels, title="the same prompts and seeds; parts switched on and off").save(out / "rows.png")

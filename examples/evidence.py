@@ -103,10 +103,10 @@ def score_job(scorer: Scorer, folder: Path, job: str, seed: int) -> None:
 def figure(out: Path) -> Image.Image:
     """The article's figure, twice: pivotal tuning above, the LoRA alone below; and both on the second checkpoint."""
     labels = {
-        "whole": "whole",
+        "whole": "full",
         "unet": "U-Net only",
         "te": "text encoder only",
-        "words": "words only",
+        "words": "embeddings only",
         "base": "traits as prompt",
         "half": "half of the U-Net's",
     }

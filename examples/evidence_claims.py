@@ -31,9 +31,9 @@ def claims(evidence: Mapping[str, Any]) -> list[Claim]:
     drift = evidence["drift"]
     exact = evidence["renaming_is_exact"]
     return [
-        Claim("1", "pivotal: U-Net only keeps at least 0.9 of whole", f"{kept:.2f}", kept >= 0.9),
-        Claim("2", "LoRA alone: U-Net only keeps at most 0.6 of whole", f"{lora_kept:.2f}", lora_kept <= 0.6),
-        Claim("3", "words only is above base by at least 0.1", f"{gain:+.2f}", gain >= 0.1),
+        Claim("1", "pivotal: U-Net only keeps at least 0.9 of full", f"{kept:.2f}", kept >= 0.9),
+        Claim("2", "LoRA alone: U-Net only keeps at most 0.6 of full", f"{lora_kept:.2f}", lora_kept <= 0.6),
+        Claim("3", "embeddings only is above base by at least 0.1", f"{gain:+.2f}", gain >= 0.1),
         *(
             Claim(
                 "4",
@@ -41,9 +41,9 @@ def claims(evidence: Mapping[str, Any]) -> list[Claim]:
                 f"{there['pivotal'][row]:.2f} to {other:.2f}",
                 there["pivotal"][row] > other,
             )
-            for row, label in (("words", "words only"), ("half", "words with half of the U-Net's weights"))
+            for row, label in (("words", "embeddings only"), ("half", "embeddings with half of the U-Net's weights"))
         ),
-        Claim("5", "renaming a word changes nothing, bit for bit", "the same" if exact else "different", exact),
+        Claim("5", "renaming an embedding changes nothing, bit for bit", "the same" if exact else "different", exact),
         _faster(evidence, "0.5", "an init text helps: fewer steps to an identity of 0.5"),
         _faster(evidence, "describable", "an init text helps: fewer steps to half of the describable traits"),
         Claim(
@@ -68,7 +68,7 @@ def _faster(evidence: Mapping[str, Any], key: str, text: str) -> Claim:
 
 
 def _sixteen(evidence: Mapping[str, Any]) -> Claim:
-    text, words = "16 words in one run are within 0.05 of runs with one word", evidence["sixteen_words"]
+    text, words = "16 embeddings in one run are within 0.05 of runs with one embedding", evidence["sixteen_words"]
     if words is None:
         return Claim("7", text, "–", None)
     gain = words["same_words"] - words["one_word_each"]

@@ -1,4 +1,4 @@
-"""The words around the figures: docs/evidence.md is written from evidence.json, so that they cannot differ."""
+"""The sentences around the figures: docs/evidence.md is written from evidence.json, so that they cannot differ."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ from examples.evidence_claims import claims
 from examples.evidence_losses import share
 
 ROWS = (
-    ("whole", "whole network"),
+    ("whole", "full network"),
     ("unet", "U-Net only"),
     ("te", "text encoder only"),
-    ("words", "words only"),
-    ("half", "words, half of the U-Net's weights"),
+    ("words", "embeddings only"),
+    ("half", "embeddings, half of the U-Net's weights"),
 )
 RETRO_ROWS = (
-    ("whole", "whole network"),
+    ("whole", "full network"),
     ("half", "half of the U-Net's weights"),
-    ("words", "words only"),
+    ("words", "embeddings only"),
 )
 TRIED = (
-    ("whole", "whole"),
+    ("whole", "full"),
     ("unet", "U-Net only"),
-    ("words", "words only"),
-    ("words_describable", "words: describable"),
-    ("words_loss", "words: loss"),
-    ("retro_whole", "2nd: whole"),
+    ("words", "embeddings only"),
+    ("words_describable", "embeddings: describable"),
+    ("words_loss", "embeddings: loss"),
+    ("retro_whole", "2nd: full"),
     ("retro_half", "2nd: half"),
-    ("retro_words", "2nd: words"),
+    ("retro_words", "2nd: embeddings"),
 )
 
 
@@ -47,15 +47,15 @@ def _head(evidence: Mapping[str, Any]) -> str:
 Made by `python dev.py evidence --docs`; {seeds} seeds, means with the smallest and largest in brackets. Four
 characters of [examples/avatars](../examples/avatars), 32 pictures each. Identity is a number from 0 to 1 by a
 classifier that is independent of the diffusion model; true renders through the checkpoint's autoencoder get {renders}.
-{each} pictures a word and row, 16 steps, guidance 2, the same prompts and noise in every row of a seed.
+{each} pictures an embedding and row, 16 steps, guidance 2, the same prompts and noise in every row of a seed.
 
-*Pivotal tuning* here: 16 vectors a word, its describable traits as init text, 640 steps of 8 in two phases: 400 of the
-words alone (rate 1e-2, norms free), then 240 of the network (r16 on all layers of the U-Net at 2e-3, r4 on the text
-encoder at 2e-4) with the words as they are. *LoRA alone*: the same network for all 640 steps, both parts at 2e-3, a
-plain trigger word in the captions. *Base*: the describable traits (hair colour and style, eyes, skin) as prompt,
-without word and network.
+*Pivotal tuning* here: 16 vectors an embedding, its describable traits as init text, 640 steps of 8 in two phases: 400
+of the embeddings alone (LR 1e-2, norms free), then 240 of the network (r16 on all layers of the U-Net at 2e-3, r4 on
+the text encoder at 2e-4) with the embeddings as they are. *LoRA alone*: the same network for all 640 steps, both
+parts at 2e-3, a plain trigger word in the captions. *Base*: the describable traits (hair colour and style, eyes,
+skin) as prompt, without embedding and network.
 
-![whole, U-Net only, text encoder only, words only, base; then the second checkpoint](evidence.png)
+![full, U-Net only, text encoder only, embeddings only, base; then the second checkpoint](evidence.png)
 """
     )
 
@@ -95,18 +95,19 @@ def _strong(evidence: Mapping[str, Any]) -> str:
     rows = [
         f"| {label} | {_number(found['pivotal'].get(row))} | {_number(found['lora_only'].get(row))} |"
         for row, label in (
-            ("whole", "whole network"),
+            ("whole", "full network"),
             ("unet", "U-Net only"),
-            ("words", "words only"),
-            ("retro_whole", "2nd checkpoint, whole network"),
-            ("retro_half", "2nd checkpoint, words and half of the U-Net's weights"),
-            ("retro_words", "2nd checkpoint, words only"),
+            ("words", "embeddings only"),
+            ("retro_whole", "2nd checkpoint, full network"),
+            ("retro_half", "2nd checkpoint, embeddings and half of the U-Net's weights"),
+            ("retro_words", "2nd checkpoint, embeddings only"),
         )
     ]
     seeds = found["seeds"]
     text = f"""
-Guidance 2 suits the words, 4 suits the LoRA alone. The same files, 8 pictures a word; seeds: {seeds["pivotal"]} of
-pivotal tuning, {seeds["lora_only"]} of the LoRA alone. Claim 4 is judged by the LoRA's better figure of the two.
+Guidance 2 suits the embeddings, 4 suits the LoRA alone. The same files, 8 pictures an embedding; seeds:
+{seeds["pivotal"]} of pivotal tuning, {seeds["lora_only"]} of the LoRA alone. Claim 4 is judged by the LoRA's better
+figure of the two.
 """
     return "## At guidance 4\n\n" + _say(text) + "\n" + _table("parts on | pivotal tuning | LoRA alone", rows)
 
@@ -120,7 +121,7 @@ def _traits(evidence: Mapping[str, Any]) -> str:
         for row, label in ROWS
     ]
     rows.append(f"| traits as prompt (base) | {traits['base']:.2f} | | | {there['base']:.2f} | |")
-    rows.append(f"| neither word nor traits | {traits['nothing']:.2f} | | | {there['nothing']:.2f} | |")
+    rows.append(f"| neither embedding nor traits | {traits['nothing']:.2f} | | | {there['nothing']:.2f} | |")
     return f"""## Describable traits
 
 How many of hair colour, hair style, eyes and skin the attribute network sees as they should be. It knows only the base
@@ -137,9 +138,9 @@ def _losses(evidence: Mapping[str, Any]) -> str:
     base, nothing, words, whole = (losses[row] for row in ("base", "nothing", "words", "whole"))
     return "## Without sampling: loss on pictures that no run has seen\n\n" + _say(
         f"""
-Fixed noise, five timesteps, word in the prompt: {shown}. Describable traits as prompt instead of the word {base:.3f},
-neither {nothing:.3f}. Share of the words, (base - words) / (base - whole): {share(losses, "words"):.2f}; measured from
-the prompt with neither: {(nothing - words) / (nothing - whole):.2f}.
+Fixed noise, five timesteps, embedding in the prompt: {shown}. Describable traits as prompt instead of the embedding
+{base:.3f}, neither {nothing:.3f}. Share of the embeddings, (base - embeddings) / (base - full): {share(losses,
+"words"):.2f}; measured from the prompt with neither: {(nothing - words) / (nothing - whole):.2f}.
 """
     )
 
@@ -171,7 +172,8 @@ def _drift(evidence: Mapping[str, Any]) -> str:
     return "## The text encoder's drift\n\n" + _say(
         f"""
 1 - cosine of its outputs for 1,000 common captions: pivotal {mine:.5f}, LoRA alone {other:.5f}. In the pivotal run its
-rate is ten times lower and its steps are fewer, as the words do its work; that is the reason, not another method.
+learning rate is ten times lower and its steps are fewer, as the embeddings do its work; that is the reason, not
+another method.
 """
     )
 
@@ -179,13 +181,13 @@ rate is ten times lower and its steps are fewer, as the words do its work; that 
 def _together(evidence: Mapping[str, Any]) -> str:
     words = evidence["sixteen_words"]
     if words is None:
-        return "## Sixteen words in one run\n\nNot measured.\n"
+        return "## Sixteen embeddings in one run\n\nNot measured.\n"
     rows = [f"| {name} | {pair[0]:.2f} | {pair[1]:.2f} |" for name, pair in words["by_word"].items()]
     text = f"""
-One seed; 120 steps a word in either case (1,920 steps for 16 words), in two phases as above; whole network. All 16
-words: mean {words["whole"]:.2f}, least {words["least"]:.2f}.
+One seed; 120 steps an embedding in either case (1,920 steps for 16 embeddings), in two phases as above; full network.
+All 16 embeddings: mean {words["whole"]:.2f}, least {words["least"]:.2f}.
 """
-    return "## Sixteen words in one run\n\n" + _say(text) + "\n" + _table("word | one of 16 | alone", rows)
+    return "## Sixteen embeddings in one run\n\n" + _say(text) + "\n" + _table("embedding | one of 16 | alone", rows)
 
 
 def _tried(evidence: Mapping[str, Any]) -> str:
@@ -203,32 +205,32 @@ Some of them again, with the present classifier and guidance (`--trials` runs th
 TRIED_FIRST = """Seed 0, 640 steps of 8 unless it says otherwise; norms free unless "pulled" towards the vocabulary's
 median. Identity by the classifier of that time, which took the blotches of the lines with a star for characters.
 
-| set-up | guidance | whole | words only | words: describable | 2nd: whole | 2nd: half | 2nd: words |
+| set-up | guidance | full | embeddings only | embeddings: describable | 2nd: full | 2nd: half | 2nd: embeddings |
 |---|---|---|---|---|---|---|---|
-| joint, 4 vectors, rate 5e-3, norms pulled, 800 steps | 4 | 0.88 | 0.00 | – | 0.57 | 0.04 | 0.00 |
-| joint, 8 vectors, rate 1e-3 | 4 | 0.90 | 0.01 | 0.86 | 0.57 | 0.05 | 0.01 |
-| joint, 8 vectors, rate 5e-3 | 4 | 0.87 | 0.03 | 0.81 | 0.57 | 0.18 | 0.06 |
-| words alone, 16 vectors, rate 2e-2 | 4 | – | 0.35* | 0.52 | – | – | 0.40* |
-| words alone, 16 vectors, rate 5e-3 | 4 | – | 0.38* | 0.50 | – | – | 0.36* |
+| joint, 4 vectors, LR 5e-3, norms pulled, 800 steps | 4 | 0.88 | 0.00 | – | 0.57 | 0.04 | 0.00 |
+| joint, 8 vectors, LR 1e-3 | 4 | 0.90 | 0.01 | 0.86 | 0.57 | 0.05 | 0.01 |
+| joint, 8 vectors, LR 5e-3 | 4 | 0.87 | 0.03 | 0.81 | 0.57 | 0.18 | 0.06 |
+| embeddings alone, 16 vectors, LR 2e-2 | 4 | – | 0.35* | 0.52 | – | – | 0.40* |
+| embeddings alone, 16 vectors, LR 5e-3 | 4 | – | 0.38* | 0.50 | – | – | 0.36* |
 | the same file | 2 | – | 0.33 | 0.66 | – | – | – |
-| two phases, half the steps each, 16 vectors, rate 1e-2 | 2 | 0.94 | 0.21 | 0.59 | 0.73 | 0.35 | 0.22 |
+| two phases, half the steps each, 16 vectors, LR 1e-2 | 2 | 0.94 | 0.21 | 0.59 | 0.73 | 0.35 | 0.22 |
 """
 LEARNT = """
-- Few vectors and pulled norms (the first set-up of this page) leave nothing in the words: four vectors cut the init
-text after hair colour and style, and the vocabulary's median norm (0.16) is that of rows that this small text encoder
-never trained; its trained words have 0.25. The network then learns it all.
-- With 16 free vectors the words alone draw traits that the base world never shows, two-tone hair and capes, best for
-corrixa. Two of four characters stay half-formed: see the picture.
-- Words only is above base by 0.1 in the mean; single seeds lie on both sides of it (range above). One of four
-characters, corrixa, gives most of it. On the second checkpoint words only do not pass the LoRA's better figure.
-- Claim 7 compares short runs (120 steps a word; alone that is little for the network), so it shows that many words
-share a network to their gain, not how full-length runs compare.
+- Few vectors and pulled norms (the first set-up of this page) leave nothing in the embeddings: four vectors cut the
+init text after hair colour and style, and the vocabulary's median norm (0.16) is that of rows that this small text
+encoder never trained; its trained embeddings have 0.25. The network then learns it all.
+- With 16 free vectors the embeddings alone show traits that the base world never shows, two-tone hair and capes, best
+for corrixa. Two of four characters stay half-formed: see the picture.
+- Embeddings only is above base by 0.1 in the mean; single seeds lie on both sides of it (range above). One of four
+characters, corrixa, gives most of it. On the second checkpoint embeddings only do not pass the LoRA's better figure.
+- Claim 7 compares short runs (120 steps an embedding; alone that is little for the network), so it shows that many
+embeddings share a network to their gain, not how full-length runs compare.
 - The difference in steps to an identity of 0.5 lies within the spread of the seeds; that in describable traits is
 larger, and early.
-- Guidance 4, which the demo uses, drives such words into bright blotches (norms of 0.7 instead of 0.25); guidance 2
-does so less. The classifier is now taught what shows nobody.
-- Words that are trained first and then kept carry more than words of a joint run, where the network takes over; the
-describable traits stay in the words either way once the init text fits in.
+- Guidance 4, which the demo uses, drives such embeddings into bright blotches (norms of 0.7 instead of 0.25);
+guidance 2 does so less. The classifier is now taught what shows nobody.
+- Embeddings that are trained first and then kept carry more than embeddings of a joint run, where the network takes
+over; the describable traits stay in the embeddings either way once the init text fits in.
 """
 
 
@@ -237,7 +239,7 @@ def _again(evidence: Mapping[str, Any]) -> str:
     return "## How to measure again\n\n" + _say(
         f"""
 `python dev.py evidence --docs` (with `--trials` also the table above): {minutes:.0f} minutes of training and about as
-much for the pictures, on one core. Jobs that are done are kept, and scores are taken anew from the stored pictures
+much for the pictures, on one core. Jobs that are done are kept, and scores are taken again from the stored pictures
 (`--gather`).
 """
     )

@@ -17,7 +17,7 @@ td:first-child, th:first-child { text-align: left; }
 .bar { display: inline-block; height: .8rem; background: #ff7c00; border-radius: 2px; vertical-align: middle; }
 @media (prefers-color-scheme: dark) { body { background: #111; color: #ddd; } img, td, th { border-color: #444; } }
 """
-ROWS = (("whole", "whole"), ("unet", "U-Net only"), ("te", "text encoder only"), ("words", "words only"))
+ROWS = (("whole", "full"), ("unet", "U-Net only"), ("te", "text encoder only"), ("words", "embeddings only"))
 
 
 def write_html(path: Path, title: str, report: Mapping[str, Any], *, pictures: Sequence[str]) -> None:
@@ -25,11 +25,11 @@ def write_html(path: Path, title: str, report: Mapping[str, Any], *, pictures: S
     shown = "".join(_picture(path.parent / name) for name in pictures)
     identity = report["identity"]
     lines = "".join(_line(label, identity["pivotal"][key]) for key, label in ROWS)
-    lines += _line("traits as prompt, no word", identity["base"])
+    lines += _line("traits as prompt, no embedding", identity["base"])
     path.write_text(
         f"<!doctype html><html lang='en'><meta charset='utf-8'><meta name='viewport' content='width=device-width'>"
         f"<title>{html.escape(title)}</title><style>{STYLE}</style><h1>{html.escape(title)}</h1>"
-        f"<p>Words: {html.escape(', '.join(report['words']))}. {report['steps']} steps in {report['seconds']:.0f} "
+        f"<p>Embeddings: {html.escape(', '.join(report['words']))}. {report['steps']} steps in {report['seconds']:.0f} "
         f"seconds.</p>{shown}<h2>Identity</h2><p>How surely a classifier that has never seen the diffusion model "
         f"recognises each character and style, from 0 to 1.</p><table><tr><th>on</th><th>score</th><th></th></tr>"
         f"{lines}</table></html>\n",

@@ -1,4 +1,4 @@
-// The page "Pivotal tuning": tooltips, faults beside their fields, the table of words, and a pulse while a run goes on.
+// The page "Pivotal tuning": tooltips, faults beside their fields, the table of embeddings, and a pulse while a run is in progress.
 // Works in the web UI (which loads this file) and on the page that stands alone. Touches nothing outside #pivotal_tab.
 (function() {
     "use strict";

@@ -13,10 +13,10 @@
     const LOOK_MS = 300;
     const CHIPS = 8;
     const PARTS = [
-        ["whole", "whole", "U-Net and text encoder"],
-        ["unet", "U-Net only", "text encoder at 0; the words stay"],
-        ["te", "TE only", "U-Net at 0; the words stay"],
-        ["words", "words only", "both at 0: nothing but the words acts"],
+        ["whole", "full", "U-Net and text encoder"],
+        ["unet", "U-Net only", "text encoder at 0; the embeddings stay"],
+        ["te", "TE only", "U-Net at 0; the embeddings stay"],
+        ["words", "embeddings only", "both at 0: only the embeddings act"],
     ];
 
     const files = {byName: new Map(), asked: 0, missing: new Set()};
@@ -104,7 +104,7 @@
                 });
                 dressCards();
             })
-            .catch((error) => console.warn("pivotal: the list of LoRA files did not come", error));
+            .catch((error) => console.warn("pivotal: the list of LoRA files did not load", error));
     }
 
     function fileOf(name) {
@@ -278,14 +278,14 @@
         line.append(row.odd, row.weights);
         const words = element("span", "pivotal-lora-words");
         if (file && file.words.length === 0) {
-            words.append(element("span", "pivotal-lora-absent", "no words"));
+            words.append(element("span", "pivotal-lora-absent", "no embeddings"));
         } else {
             const on = element("input");
             on.type = "checkbox";
-            on.title = "whether the names of this file's words hold";
+            on.title = "whether this file's embeddings can be used";
             on.addEventListener("change", () => change(tab, row, {words: on.checked}));
             const name = element("label", "pivotal-lora-check");
-            name.append(on, document.createTextNode(" words"));
+            name.append(on, document.createTextNode(" embeddings"));
             words.append(name);
             row.words = on;
             if (file) words.append(chips(file, (word) => insertWord(promptOf(tab), word)));
@@ -301,8 +301,8 @@
         if (file.parts.includes("unet")) held.push("U-Net");
         if (file.parts.includes("te")) held.push("text encoder");
         if (file.parts.includes("te2")) held.push("second text encoder");
-        if (file.words.length > 0) held.push(file.words.length + " words");
-        return file.name + ": " + (held.join(", ") || "nothing that is known") + " · " + file.family.toUpperCase();
+        if (file.words.length > 0) held.push(file.words.length + (file.words.length === 1 ? " embedding" : " embeddings"));
+        return file.name + ": " + (held.join(", ") || "nothing known") + " · " + file.family.toUpperCase();
     }
 
     function showRow(tab, row, tag) {
@@ -388,7 +388,7 @@
     function label(tab, tags) {
         const span = gradioApp().querySelector("#pivotal_parts_" + tab + " .label-wrap > span:first-of-type");
         if (!span) return;
-        const names = {whole: "whole", unet: "U-Net only", te: "TE only", words: "words only", "": "off"};
+        const names = {whole: "full", unet: "U-Net only", te: "TE only", words: "embeddings only", "": "off"};
         const told = tags.filter((tag) => partOf(tag) !== "whole").map((tag) => tag.name + ": " + names[partOf(tag)]);
         const count = tags.length === 1 ? "1 LoRA" : tags.length + " LoRAs";
         const text = tags.length === 0 ? "LoRA parts" : ["LoRA parts", count, ...told].join(" · ");
@@ -407,7 +407,7 @@
         };
         file.words.slice(0, CHIPS).forEach((word) => box.append(make(word)));
         if (file.words.length > CHIPS) {
-            const more = button("+" + (file.words.length - CHIPS), "show all words", () => {
+            const more = button("+" + (file.words.length - CHIPS), "show all embeddings", () => {
                 more.replaceWith(...file.words.slice(CHIPS).map(make));
             }, "pivotal-lora-chip");
             box.append(more);

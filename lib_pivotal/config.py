@@ -27,57 +27,64 @@ VERSION = 1
 class WordConfig:
     """One word to train."""
 
-    name: str = setting("", "What is written in prompts. Lower case; begins and ends with a letter; a-z 0-9 _ -.")
+    name: str = setting(
+        "",
+        "Name of the embedding, as it is written in prompts. Lower case; begins and ends "
+        "with a letter; a-z 0-9 _ -.",
+    )
     init_text: str = setting(
         "", "Where the vectors start: tags, `*[std,n]` for n random rows, `random`, `zero`, or empty for `random`."
     )
     init_file: str = setting("", "An embedding file to start from instead of init text.", unit="path")
-    vectors: int = setting(
-        4, "How many token vectors the word has.", unit="vectors", minimum=1, maximum=75, good_range="2-8"
-    )
-    lr_factor: float = setting(1.0, "Multiplies the words' learning rate for this word.", minimum=0.0, maximum=100.0)
-    weight_decay: float = setting(0.0, "Weight decay of this word.", minimum=0.0, maximum=1.0)
+    vectors: int = setting(4, "Number of token vectors.", unit="vectors", minimum=1, maximum=75, good_range="2-8")
+    lr_factor: float = setting(1.0, "Multiplies the embedding LR for this embedding.", minimum=0.0, maximum=100.0)
+    weight_decay: float = setting(0.0, "Weight decay of this embedding.", minimum=0.0, maximum=1.0)
     freeze_at: float = setting(
-        1.0, "Fraction of the run after which this word is frozen; 1 = never.", minimum=0.0, maximum=1.0
+        1.0, "Fraction of the run after which this embedding is frozen; 1 = never.", minimum=0.0, maximum=1.0
     )
-    freeze_step: int = setting(0, "Step after which this word is frozen; 0 = never.", unit="steps", minimum=0)
+    freeze_step: int = setting(0, "Step after which this embedding is frozen; 0 = never.", unit="steps", minimum=0)
     freeze_norm: float = setting(
-        0.0, "Mean norm at which this word is frozen for good (Mix-of-Show uses 0.55); 0 = never.", minimum=0.0
+        0.0, "Mean norm at which this embedding is frozen for good (Mix-of-Show uses 0.55); 0 = never.", minimum=0.0
     )
-    prune: bool = setting(False, "Drop the tags that the word should absorb from its captions.")
+    prune: bool = setting(False, "Prune from its captions the tags that the embedding should learn.")
     mirror: bool = setting(
         True, "Its pictures may be mirrored, where mirroring is on; off for a character whose sides differ."
     )
-    absorb: tuple[str, ...] = setting((), "Tags that this word absorbs though the rule leaves them in the captions.")
-    keep: tuple[str, ...] = setting((), "Tags that stay in the captions though the rule would have them absorbed.")
+    absorb: tuple[str, ...] = setting((), "Tags that are pruned though the rule keeps them in the captions.")
+    keep: tuple[str, ...] = setting((), "Tags that stay in the captions though the rule prunes them.")
     applies_to: tuple[str, ...] = setting(
         (),
-        "Pictures that show this word though their captions do not name it: `concept:NAME`, `type:IMAGE TYPE`, or a "
-        "pattern of paths such as `fanart/*`. The word is put in front of their captions.",
+        "Pictures that belong to this embedding though their captions do not name it: `concept:NAME`, "
+        "`type:IMAGE TYPE`, or a "
+        "pattern of paths such as `fanart/*`. The name is put in front of their captions.",
     )
     form_of: str = setting(
-        "", "The word of which this one is a form or an outfit: it absorbs only what that one lacks."
+        "", "The embedding of which this one is a form or an outfit: only tags that the other lacks are pruned."
     )
     draw_weight: float = setting(
-        1.0, "Multiplies how often this word's pictures are drawn.", minimum=0.0, maximum=100.0, above_minimum=True
+        1.0,
+        "Multiplies how often this embedding's pictures are sampled.",
+        minimum=0.0,
+        maximum=100.0,
+        above_minimum=True,
     )
 
 
 @dataclass(frozen=True)
 class WordsConfig:
-    """What holds for all words."""
+    """What holds for all embeddings."""
 
     lr: float = setting(
-        5e-3, "Learning rate of the words.", minimum=0.0, maximum=1.0, good_range="1e-3 to 1e-2 with AdamW"
+        5e-3, "Learning rate of the embeddings.", minimum=0.0, maximum=1.0, good_range="1e-3 to 1e-2 with AdamW"
     )
-    weight_decay: float = setting(0.0, "Added to each word's own weight decay.", minimum=0.0, maximum=1.0)
+    weight_decay: float = setting(0.0, "Added to each embedding's own weight decay.", minimum=0.0, maximum=1.0)
     control: str = setting(
         "clip_ti_decay",
-        "Keeps the vectors in the range of real words: a pull of the norm, of the spread, or a fixed norm.",
+        "Keeps the vectors in the range of CLIP's own token embeddings: decays the norm, the std, or fixes the norm.",
         choices=("none", "clip_ti_decay", "std", "preserve_norm"),
     )
     initial_std: float = setting(
-        0.0, "Spread of random vectors; 0 = as the checkpoint's own words.", minimum=0.0, maximum=1.0
+        0.0, "Std of random vectors; 0 = as the checkpoint's own token embeddings.", minimum=0.0, maximum=1.0
     )
     keep_commas: bool = setting(False, "The commas of an init text take a vector each, as they do in HCP.")
 
@@ -124,7 +131,7 @@ class NetworkConfig:
     rank_dropout: float = setting(0.0, "Dropout of whole ranks.", minimum=0.0, maximum=0.99)
     max_norm: float = setting(0.0, "Scale a layer's change down to this norm (kohya's max-norm); 0 = off.", minimum=0.0)
     weight_decay: float = setting(0.01, "Weight decay of the network.", minimum=0.0, maximum=1.0)
-    groups: tuple[LayerGroup, ...] = setting((), "Groups of layers with their own rank and rate.")
+    groups: tuple[LayerGroup, ...] = setting((), "Groups of layers with their own rank and LR factor.")
 
     def targets_of(self, part: str) -> str:
         """The name of the set of layers of `unet`, `te` or `te2`, of which the last may follow `te`."""
@@ -151,8 +158,8 @@ class NoiseConfig:
     multires_iterations: int = setting(0, "Multi-resolution noise: number of scales; 0 = off.", minimum=0, maximum=10)
     multires_discount: float = setting(0.3, "How much weaker each coarser scale is.", minimum=0.0, maximum=1.0)
     perturbation: float = setting(0.0, "Input perturbation gamma.", minimum=0.0, maximum=1.0, good_range="0-0.1")
-    timestep_min: int = setting(0, "Lowest timestep drawn.", minimum=0, maximum=999)
-    timestep_max: int = setting(1000, "Timesteps are drawn below this.", minimum=1, maximum=1000)
+    timestep_min: int = setting(0, "Lowest timestep sampled.", minimum=0, maximum=999)
+    timestep_max: int = setting(1000, "Timesteps are sampled below this.", minimum=1, maximum=1000)
     zero_terminal_snr: bool = setting(False, "Rescale the schedule to end in pure noise (needs v-prediction).")
 
 
@@ -195,25 +202,27 @@ class ScheduleConfig:
     )
     rate: str = setting(
         "cosine",
-        "How the learning rates move.",
+        "LR scheduler: how the learning rates change over the run.",
         choices=("constant", "linear", "cosine", "cosine_restarts", "polynomial", "one_cycle"),
     )
     warmup_steps: float = setting(
         0.0, "Steps of linear warm-up; below 1 a fraction of the run, whatever its length becomes.", minimum=0.0
     )
-    final_factor: float = setting(0.0, "Rate at the end, as a fraction.", minimum=0.0, maximum=1.0)
-    clip_words: float = setting(0.0, "Largest gradient norm of the words; 0 = no limit.", minimum=0.0)
+    final_factor: float = setting(0.0, "Learning rate at the end, as a fraction.", minimum=0.0, maximum=1.0)
+    clip_words: float = setting(0.0, "Largest gradient norm of the embeddings; 0 = no limit.", minimum=0.0)
     clip_network: float = setting(1.0, "Largest gradient norm of the network; 0 = no limit.", minimum=0.0)
-    phases: str = setting("joint", "joint, or words first and the network after.", choices=("joint", "two_phase"))
-    words_steps: int = setting(0, "Two-phase: steps of the words alone.", unit="steps", minimum=0)
+    phases: str = setting(
+        "joint", "joint, or the embeddings first and the network after.", choices=("joint", "two_phase")
+    )
+    words_steps: int = setting(0, "Two-phase: steps of the embeddings only.", unit="steps", minimum=0)
     continued_words_factor: float = setting(
-        0.0, "Two-phase: factor of the words' rate in the second phase; 0 = frozen.", minimum=0.0, maximum=10.0
+        0.0, "Two-phase: factor of the embedding LR in the second phase; 0 = frozen.", minimum=0.0, maximum=10.0
     )
     network_start: float = setting(
         0.0, "Joint: fraction of the run at which the network starts.", minimum=0.0, maximum=1.0
     )
     te_stop: float = setting(1.0, "Fraction after which the text encoder's network stops.", minimum=0.0, maximum=1.0)
-    ema_decay: float = setting(0.0, "EMA of words and network, e.g. 0.999; 0 = off.", minimum=0.0, maximum=0.99999)
+    ema_decay: float = setting(0.0, "EMA of embeddings and network, e.g. 0.999; 0 = off.", minimum=0.0, maximum=0.99999)
 
     def warmup_of(self, steps: int) -> int:
         """Steps of warm-up in a course of the rates that is `steps` long: fewer than it has."""
@@ -228,7 +237,7 @@ class MemoryConfig:
     gradient_checkpointing: bool = setting(False, "Less memory, about 1.3 to 1.5 times the time.")
     latents_mb: int = setting(
         4096,
-        "Latents kept in memory at most; what is beyond is read from disk at each draw. 0 = all in memory.",
+        "Latents kept in memory at most; the rest is read from disk whenever it is sampled. 0 = all in memory.",
         unit="MB",
         minimum=0,
         maximum=1_000_000,
@@ -243,24 +252,26 @@ def _in_epochs(name: str) -> Any:
 
 @dataclass(frozen=True)
 class SavingConfig:
-    """Files and pictures."""
+    """Files and samples."""
 
     folder: str = setting("", "Where files go.", unit="path")
-    every_steps: int = setting(0, "Save a bundle every so many steps; 0 = only at the end.", unit="steps", minimum=0)
+    every_steps: int = setting(0, "Save a bundle every N steps; 0 = only at the end.", unit="steps", minimum=0)
     every_epochs: int = _in_epochs("every_steps")
-    state_every_steps: int = setting(500, "Save the resumable state every so many steps; 0 = off.", minimum=0)
+    state_every_steps: int = setting(500, "Save the resumable state every N steps; 0 = off.", minimum=0)
     state_every_epochs: int = _in_epochs("state_every_steps")
     keep_states: int = setting(2, "How many states are kept.", minimum=1, maximum=1000)
     dtype: str = setting("fp16", "Precision of the file.", choices=("fp16", "fp32", "bf16"))
-    embedding_files: bool = setting(False, "Also write each word as a file of its own (Forge, ComfyUI, Invoke).")
-    preview_every_steps: int = setting(0, "Draw the four rows every so many steps; 0 = off.", minimum=0)
+    embedding_files: bool = setting(False, "Also write each embedding as its own file (Forge, ComfyUI, Invoke).")
+    preview_every_steps: int = setting(0, "Generate samples (the parts grid) every N steps; 0 = off.", minimum=0)
     preview_every_epochs: int = _in_epochs("preview_every_steps")
-    preview_prompts: tuple[str, ...] = setting((), "Prompts of the pictures; `{word}` stands for each word.")
-    preview_words: tuple[str, ...] = setting((), "Words that are drawn, each four times a prompt; empty = all.")
-    keep_previewed: bool = setting(
-        True, "Keep the file behind each set of pictures in the run's folder, so that its step can be chosen later."
+    preview_prompts: tuple[str, ...] = setting((), "Prompts of the samples; `{word}` stands for each embedding.")
+    preview_words: tuple[str, ...] = setting(
+        (), "Embeddings that are sampled, each with four pictures per prompt; empty = all."
     )
-    separation_every_steps: int = setting(0, "Measure the separation score every so many steps; 0 = off.", minimum=0)
+    keep_previewed: bool = setting(
+        True, "Keep the file behind each set of samples in the run's folder, so that its step can be chosen later."
+    )
+    separation_every_steps: int = setting(0, "Measure the separation score every N steps; 0 = off.", minimum=0)
 
 
 @dataclass(frozen=True)
@@ -270,8 +281,8 @@ class Run:
     name: str = setting("", "Name of the bundle file, without ending.")
     seed: int = setting(0, "Seed of everything random in the run.", minimum=0, maximum=2**31 - 1)
     clip_skip: int = setting(1, "As the web UI's Clip skip.", minimum=1, maximum=12)
-    words: tuple[WordConfig, ...] = setting((), "The words to train.")
-    words_common: WordsConfig = setting(WordsConfig, "What holds for all words.")
+    words: tuple[WordConfig, ...] = setting((), "The embeddings to train.")
+    words_common: WordsConfig = setting(WordsConfig, "What holds for all embeddings.")
     network: NetworkConfig = setting(NetworkConfig, "The network.")
     data: DataConfig = setting(DataConfig, "Pictures and captions.")
     regularisation: RegularisationConfig = setting(RegularisationConfig, "Pictures that keep the model as it was.")
@@ -279,7 +290,7 @@ class Run:
     loss: LossConfig = setting(LossConfig, "The loss.")
     schedule: ScheduleConfig = setting(ScheduleConfig, "Length, optimiser, phases.")
     memory: MemoryConfig = setting(MemoryConfig, "Precision and memory.")
-    saving: SavingConfig = setting(SavingConfig, "Files and pictures.")
+    saving: SavingConfig = setting(SavingConfig, "Files and samples.")
 
 
 MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}

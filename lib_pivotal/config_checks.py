@@ -23,7 +23,7 @@ def check_consistency(run: Run) -> list[Fault]:
     trains_unet = network.trains("unet")
     trains_te = network.trains("te") or network.trains("te2")
     if not run.words and not trains_unet and not trains_te:
-        faults.append(Fault("words", [], "nothing is trained", "Add a word or choose layers for the network."))
+        faults.append(Fault("words", [], "nothing is trained", "Add an embedding or choose layers for the network."))
     if noise.timestep_min >= noise.timestep_max:
         faults.append(
             Fault("noise.timestep_min", noise.timestep_min, f"must be below noise.timestep_max ({noise.timestep_max})")
@@ -34,7 +34,7 @@ def check_consistency(run: Run) -> list[Fault]:
     kept = run.regularisation
     if (kept.folder or kept.preservation) and not trains_unet and not trains_te:
         field = "regularisation.folder" if kept.folder else "regularisation.preservation"
-        problem = "needs a network: pictures without the words teach words nothing"
+        problem = "needs a network: pictures without the embeddings teach them nothing"
         faults.append(Fault(field, kept.folder or kept.preservation, problem, "Choose a network, or leave it out."))
     return faults + _check_lines(run)
 
@@ -82,14 +82,14 @@ def _check_parts(data: DataConfig) -> list[Fault]:
         field = f"data.parts.{index}"
         if not part.applies_to.strip():
             remedy = "Write `concept:NAME`, `type:IMAGE TYPE`, or a pattern of paths."
-            faults.append(Fault(f"{field}.applies_to", part.applies_to, "says no pictures", remedy))
+            faults.append(Fault(f"{field}.applies_to", part.applies_to, "names no pictures", remedy))
         faults += _number_faults(f"{field}.tag_dropout_classes", part.tag_dropout_classes or (), highest=1.0)
     return faults
 
 
 def _number_faults(field: str, lines: Sequence[str], *, highest: float) -> list[Fault]:
     reasons = ((line, number_line_fault(line, highest=highest)) for line in lines)
-    remedy = "Write `name = number`, one a line."
+    remedy = "Write `name = number`, one per line."
     return [Fault(field, line, reason, remedy) for line, reason in reasons if reason is not None]
 
 
@@ -100,7 +100,7 @@ def _check_lines(run: Run) -> list[Fault]:
     try:
         re.compile(data.name_words)
     except re.error as error:
-        faults.append(Fault("data.name_words", data.name_words, f"is no regular expression: {error}"))
+        faults.append(Fault("data.name_words", data.name_words, f"is not a regular expression: {error}"))
     for field, lines, highest in (
         ("tag_dropout_classes", data.tag_dropout_classes, 1.0),
         ("caption_fields", data.caption_fields, 1.0),
@@ -133,7 +133,7 @@ def number_line_fault(line: str, *, highest: float) -> str | None:
         try:
             re.compile(name.strip()[1:-1])
         except re.error as error:
-            return f"is no regular expression: {error}"
+            return f"is not a regular expression: {error}"
     return None if 0 <= number <= highest else f"its number must be from 0 to {highest:g}"
 
 
@@ -155,5 +155,7 @@ def _check_words(run: Run) -> list[Fault]:
         parent = word.form_of.lower()
         if parent and (parent not in seen or parent == word.name.lower()):
             field = f"words.{index}.form_of"
-            faults.append(Fault(field, word.form_of, "is not another word of this run", "Name one of them, or none."))
+            faults.append(
+                Fault(field, word.form_of, "is not another embedding of this run", "Name one of them, or none.")
+            )
     return faults

@@ -27,7 +27,8 @@ class DataConfig:
     )
     caption_lines: str = setting(
         "join",
-        "Several lines in a caption file: one caption, alternatives of which one is drawn (then also those of a second "
+        "Several lines in a caption file: one caption, alternatives of which one is sampled (then also those of "
+        "a second "
         "file, .caption beside .txt), or the first line only.",
         choices=("join", "draw", "first"),
     )
@@ -71,7 +72,7 @@ class DataConfig:
     )
     crops: int = setting(
         1,
-        "How many cuts of each picture are kept and drawn from, where they differ (`random`, `face`, far and near).",
+        "How many cuts of each picture are kept and sampled from, where they differ (`random`, `face`, far and near).",
         minimum=1,
         maximum=64,
     )
@@ -81,9 +82,9 @@ class DataConfig:
         "around a far one does not count. Needs several cuts a picture.",
     )
     flip: bool = setting(
-        False, "Mirror half of the draws; each word has a switch of its own against it, for characters with two sides."
+        False, "Mirror half of the samples; each embedding can opt out, for characters whose sides differ."
     )
-    random_latent: bool = setting(True, "Draw latents from the autoencoder's distribution instead of its mean.")
+    random_latent: bool = setting(True, "Sample latents from the autoencoder's distribution instead of using its mean.")
     cache_folder: str = setting("", "Keep latents on disk here; empty = in memory only.", unit="path")
     transparency: str = setting(
         "white", "What stands behind transparent pixels.", choices=("white", "grey", "random", "mask")
@@ -97,13 +98,13 @@ class DataConfig:
     mask_normalise: bool = setting(True, "Scale each mask to a mean of 1 (linear and hcp).")
     mask_minimum: float = setting(
         0.0,
-        "What is masked away still counts so much (linear and hcp; OneTrainer's unmasked weight).",
+        "Weight of what is masked away (linear and hcp; OneTrainer's unmasked weight).",
         minimum=0.0,
         maximum=1.0,
     )
     mask_off: float = setting(
         0.0,
-        "Chance that a draw is trained without its mask (OneTrainer's unmasked probability).",
+        "Chance that a sample is trained without its mask (OneTrainer's unmasked probability).",
         minimum=0.0,
         maximum=1.0,
     )
@@ -118,50 +119,53 @@ class DataConfig:
     mask_temperature: float = setting(
         1.0, "Power of cloneofsimo's masks: above 1 sharper, below 1 softer.", minimum=0.0, maximum=100.0
     )
-    shuffle_tags: bool = setting(True, "Shuffle the tags of a caption at each draw.")
+    shuffle_tags: bool = setting(True, "Shuffle the tags of a caption for each sample.")
     keep_first: int = setting(0, "This many first tags stay in front.", unit="tags", minimum=0, maximum=100)
     keep_separator: str = setting("|||", "What stands before it in a caption stays in front, behind a second one last.")
-    tag_dropout: float = setting(0.0, "Chance that a tag is left out; words never are.", minimum=0.0, maximum=1.0)
+    tag_dropout: float = setting(
+        0.0, "Chance that a tag is left out; names of embeddings never are.", minimum=0.0, maximum=1.0
+    )
     tag_dropout_classes: tuple[str, ...] = setting(
         (),
-        "Chances of their own, one a line: `clothes = 0.3`. Classes: people, character, clothes, expression, "
+        "Chances of their own, one per line: `clothes = 0.3`. Classes: people, character, clothes, expression, "
         "background, quality, other; or a regular expression, `/hat$/ = 0.5`. The first that fits counts.",
     )
     tag_dropout_mode: str = setting(
         "each",
         "each: every tag by itself; all: all tags that are not kept in front go together; rising: later tags more "
-        "often, the last one with the whole chance (OneTrainer's FULL and RANDOM WEIGHTED).",
+        "often, the last one with the full chance (OneTrainer's FULL and RANDOM WEIGHTED).",
         choices=("each", "all", "rising"),
     )
     caption_dropout: float = setting(0.0, "Chance that the whole caption is left out.", minimum=0.0, maximum=1.0)
     caption_dropout_epochs: int = setting(
-        0, "Every so many epochs, one passes without captions; 0 = never.", unit="epochs", minimum=0, maximum=1000
+        0, "Every N epochs, one passes without captions; 0 = never.", unit="epochs", minimum=0, maximum=1000
     )
     caption_warmup_steps: float = setting(
-        0.0, "Tags come in one by one over so many steps; below 1 a fraction of the run; 0 = off.", minimum=0.0
+        0.0, "Tags come in one by one over N steps; below 1 a fraction of the run; 0 = off.", minimum=0.0
     )
     caption_warmup_tags: int = setting(1, "Tags that are there from the first step.", unit="tags", minimum=1)
-    max_tags: int = setting(0, "At most so many tags a caption, the first ones; 0 = all.", unit="tags", minimum=0)
+    max_tags: int = setting(0, "At most N tags per caption, the first ones; 0 = all.", unit="tags", minimum=0)
     max_tokens: int = setting(
-        0, "Longer captions lose their last tags, words never; 0 = chunks of 75, as many as needed.", minimum=0
+        0, "Longer captions lose their last tags, never an embedding; 0 = chunks of 75, as many as needed.", minimum=0
     )
     emphasis: bool = setting(True, "`(x:1.2)` weighs; off = brackets are letters, as in `saber (fate)`.")
     prefix: str = setting("", "Put before every caption.")
     suffix: str = setting("", "Put after every caption.")
-    templates: tuple[str, ...] = setting((), "Templates, e.g. `a photo of {word}, {caption}`; one is drawn each time.")
+    templates: tuple[str, ...] = setting((), "Templates, e.g. `a photo of {word}, {caption}`; one is chosen each time.")
     word_lists: tuple[str, ...] = setting(
-        (), "Lists for templates and captions, one a line: `who = girl | woman` fills `{who}` and `__who__`."
+        (), "Lists for templates and captions, one per line: `who = girl | woman` fills `{who}` and `__who__`."
     )
-    wildcards: bool = setting(False, "`{a|b}` in captions: one is drawn each time; `__name__` draws from a list.")
-    wildcard_folder: str = setting("", "Folder of lists for `__name__`: `name.txt`, a choice a line.", unit="path")
+    wildcards: bool = setting(False, "`{a|b}` in captions: one is chosen each time; `__name__` chooses from a list.")
+    wildcard_folder: str = setting("", "Folder of lists for `__name__`: `name.txt`, one choice per line.", unit="path")
     caption_fields: tuple[str, ...] = setting(
         (),
-        "Captions made of their metadata's fields, one a line in their order, with a chance: `characters = 1`. "
+        "Captions made of their metadata's fields, one per line in their order, with a chance: `characters = 1`. "
         "Fields: npeople, characters, copyright, type, artist, rating, crop, tags. Empty = captions as they are.",
     )
     prune_mode: str = setting(
         "character_core",
-        "What leaves the captions of words that absorb: nothing, overlapping tags, every tag of looks, or core tags.",
+        "What is pruned from captions of embeddings with Prune tags: nothing, overlapping tags, every tag of "
+        "looks, or core tags.",
         choices=("none", "minimal", "character", "character_core"),
     )
     core_rule: str = setting(
@@ -177,22 +181,25 @@ class DataConfig:
     )
     drop_difficulty: int = setting(
         0,
-        "Only tags below this difficulty leave the captions: 1 hair and eyes, 2 also ears, horns, marks, 3 all; "
+        "Only tags below this difficulty are pruned: 1 hair and eyes, 2 also ears, horns, marks, 3 all; "
         "0 = the rule's own (narugo 3, kgrid 2).",
         minimum=0,
         maximum=3,
     )
     balance: str = setting(
         "repeats",
-        "How often pictures are drawn: as folders say; all ways of the folders' tree alike (kgrid); all words alike.",
+        "How often pictures are sampled: by the folders' repeats; all branches of the folder tree alike (kgrid); "
+        "all embeddings alike.",
         choices=("repeats", "tree", "words"),
     )
     balance_weights: tuple[str, ...] = setting(
-        (), "Tree: weights of folders, one a line: `fanart = 2` or a pattern, `*/2_characters = 0.5`; others are 1."
+        (),
+        "Tree: sampling weights of folders, one per line: `fanart = 2` or a pattern, `*/2_characters = 0.5`; "
+        "others are 1.",
     )
     parts: tuple[PartConfig, ...] = setting(
         (),
-        "Settings of a part of the pictures, one part a line: which pictures, then what they have of their own, "
+        "Settings of a part of the pictures, one part per line: which pictures, then what they have of their own, "
         "`red/* | shuffle_tags = false | keep_first = 2`. The first that fits counts.",
     )
 
@@ -239,7 +246,9 @@ class RegularisationConfig:
     """Pictures that keep the model as it was, trained in the same steps."""
 
     folder: str = setting(
-        "", "Folder of pictures of what the words are kinds of (`1girl`), with captions without the words.", unit="path"
+        "",
+        "Folder of pictures of the class of the embeddings (`1girl`), with captions that do not name them.",
+        unit="path",
     )
     weight: float = setting(1.0, "Weight of their mean loss.", minimum=0.0, maximum=100.0, good_range="0.1-1")
     batch_size: int = setting(
@@ -255,7 +264,7 @@ class RegularisationConfig:
     )
     preservation: float = setting(
         0.0,
-        "Weight of a second look at the run's own pictures, words replaced by the class: there the network should "
+        "Weight of a second loss on the run's own pictures, embeddings replaced by the class: there the network should "
         "change nothing. No folder needed; each step takes about twice as long. 0 = off.",
         minimum=0.0,
         maximum=100.0,
@@ -264,7 +273,7 @@ class RegularisationConfig:
     class_text: str = setting(
         "",
         "The class in the model's own words, e.g. `1girl`, which is also the caption of class pictures that have none; "
-        "empty = the tags that each word begins with.",
+        "empty = the tags of each embedding's init text.",
     )
     prompts: tuple[str, ...] = setting(
         (), "Prompts by which the loaded checkpoint makes class pictures into the folder, in turn."

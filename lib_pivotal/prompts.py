@@ -194,9 +194,11 @@ class WordTable:
         names = list(sizes)
         for name, ids in zip(names, tokenize(tokenizer, names) if names else [], strict=True):
             if not ids:
-                raise WordError(f"word {name!r} has no tokens, so no prompt can name it; choose a name of letters")
+                raise WordError(f"embedding {name!r} has no tokens, so no prompt can name it; choose a name of letters")
             if not 1 <= sizes[name] <= CHUNK_LENGTH:
-                raise WordError(f"word {name!r} has {sizes[name]} vectors; a chunk has room for 1 to {CHUNK_LENGTH}")
+                raise WordError(
+                    f"embedding {name!r} has {sizes[name]} vectors; a chunk has room for 1 to {CHUNK_LENGTH}"
+                )
             self._by_first.setdefault(ids[0], []).append((ids, name))
         for candidates in self._by_first.values():
             candidates.sort(key=lambda candidate: len(candidate[0]), reverse=True)

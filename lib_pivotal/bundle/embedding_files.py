@@ -96,7 +96,7 @@ def write_embedding(
         or (None if all(is_finite(tower) for tower in vectors) else "holds values that are not finite")
     )
     if reason:
-        raise BundleError(f"{path}: word {name!r}: {reason}")
+        raise BundleError(f"{path}: embedding {name!r}: {reason}")
     stored = tuple(tower.detach().cpu().to(dtype or tower.dtype).contiguous().clone() for tower in vectors)
     try:
         with replacing(path) as temporary:
@@ -115,7 +115,9 @@ def file_name(name: str, layout: EmbeddingFormat) -> str:
     stem = re.sub(r"[<>]", "_", name)
     if reasons := name_reasons(stem):
         told = "; it ".join(reasons)
-        raise BundleError(f"word {name!r}: no file can safely have this name: it {told}. Rename the word first.")
+        raise BundleError(
+            f"embedding {name!r}: no file can safely have this name: it {told}. Rename the embedding first."
+        )
     return stem + SUFFIXES[layout]
 
 

@@ -67,7 +67,7 @@ class Problem:
     key: str = ""
 
     def __str__(self) -> str:
-        where = f"word {self.word!r}: " if self.word else f"{self.key}: " if self.key else ""
+        where = f"embedding {self.word!r}: " if self.word else f"{self.key}: " if self.key else ""
         text = f"{self.severity}: {where}{self.what}"
         return f"{text}. {self.remedy}" if self.remedy else text
 

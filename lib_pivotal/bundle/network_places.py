@@ -155,14 +155,14 @@ def what_else(network: Mapping[str, Tensor]) -> str:
     if is_single_embedding({key: seen_of(tensor) for key, tensor in network.items()}):
         return "it is a single embedding, no LoRA: put it into embeddings/, or add it to a bundle"
     if any(key.startswith(_CHECKPOINT) for key in network):
-        return "it is a checkpoint (a whole model), no LoRA"
+        return "it is a checkpoint (a full model), not a LoRA"
     for pattern, title in _NUMBERED:
         if any(pattern.match(key) for key in network):
             return title
     if any(key.startswith(_OTHER_MODELS) for key in network):
         return "it is a LoRA for another kind of model than SD1, SD2 and SDXL"
     if any(re.fullmatch(r"(down_blocks|mid_block|up_blocks|text_model)\..+\.(weight|bias)", key) for key in network):
-        return "it holds whole weights of a model in diffusers' or transformers' layout, no LoRA"
+        return "it holds full weights of a model in diffusers' or transformers' layout, no LoRA"
     return ""
 
 

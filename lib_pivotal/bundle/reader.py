@@ -119,7 +119,7 @@ def group_words(
         elif (parsed := parse_word_key(key)) is not None:
             words.setdefault(parsed.name, {})[parsed.tensor] = key
         else:
-            what = "skipped: a word's key needs a name and a tensor, bundle_emb.<name>.<tensor>"
+            what = "skipped: the key of an embedding needs a name and a tensor, bundle_emb.<name>.<tensor>"
             problems.append(Problem("error", what, key=key))
     return words, network, problems
 

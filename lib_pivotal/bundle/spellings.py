@@ -161,7 +161,7 @@ def _groups(left: Mapping[str, Seen], warn: Callable[..., None]) -> list[tuple[s
     vectors = [key for key in rest if left[key].is_floating and len(left[key].shape) in (1, 2)]
     for key in rest:
         if key not in vectors or groups:
-            warn(f"{key} ignored: {left[key].dtype} {list(left[key].shape)} is no part of the word")
+            warn(f"{key} ignored: {left[key].dtype} {list(left[key].shape)} is no part of the embedding")
     if not groups and len(vectors) > 1:
         raise _UnusableError(f"has several terms: {', '.join(sorted(vectors))}")
     if not groups and vectors:

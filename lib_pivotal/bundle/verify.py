@@ -50,10 +50,13 @@ def _check_words(bundle: Bundle) -> list[Problem]:
     widths = {tuple(tower.shape[1] for tower in towers) for towers in bundle.words.values()}
     if len(widths) > 1:
         told = ", ".join(sorted("+".join(map(str, pair)) for pair in widths))
-        problems.append(Problem("error", f"words of different models in one file (widths {told})"))
+        problems.append(Problem("error", f"embeddings of different models in one file (widths {told})"))
     count = sum(len(towers) for towers in bundle.words.values())
     if count > _FORGE_LIMIT:
-        what = f"{count} word tensors; Forge refuses a LoRA with more than {_FORGE_LIMIT} keys that it does not know"
+        what = (
+            f"{count} embedding tensors; Forge refuses a LoRA with more than {_FORGE_LIMIT} keys that it does "
+            "not know"
+        )
         problems.append(Problem("warning", what, "For Forge, split the bundle."))
     return problems
 
@@ -121,7 +124,7 @@ def _check_stock_reader(path: Path) -> list[Problem]:
             words.setdefault(cut, set()).add("string_to_param" if tensor.startswith("string_to_param.") else tensor)
             whole = parse_word_key(key)
             names.setdefault(cut, {})[cut if whole is None else whole.name] = None
-    what = "the stock web UI refuses the whole file because of this word (tensors {})"
+    what = "the stock web UI refuses the whole file because of this embedding (tensors {})"
     return [
         Problem(
             "warning",
@@ -143,5 +146,5 @@ def _check_metadata(bundle: Bundle) -> list[Problem]:
     told = set(word_facts(bundle.metadata))
     if META_WORDS in bundle.metadata and told != set(bundle.words):
         odd = ", ".join(sorted(told ^ set(bundle.words)))
-        problems.append(Problem("warning", f"{META_WORDS} and the words in the file differ: {odd}"))
+        problems.append(Problem("warning", f"{META_WORDS} and the embeddings in the file differ: {odd}"))
     return problems

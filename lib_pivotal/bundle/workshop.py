@@ -57,7 +57,7 @@ def rename_words(
     names = [renames.get(name, name) for name in bundle.words]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise BundleError(f"{path}: two words would have the same name: {', '.join(twice)}. Choose another.")
+        raise BundleError(f"{path}: two embeddings would have the same name: {', '.join(twice)}. Choose another.")
     words = dict(zip(names, bundle.words.values(), strict=True))
     facts = {renames.get(name, name): value for name, value in word_facts(bundle.metadata).items()}
     return _write(target, bundle, words=words, metadata=with_word_facts(bundle.metadata, facts))
@@ -142,7 +142,7 @@ def split(
     network = [f"{Path(path).stem}-lora.safetensors"] if bundle.network else []
     lower = [name.lower() for name in (*network, *names.values())]
     if twice := sorted({name for name in lower if lower.count(name) > 1}):
-        raise BundleError(f"{path}: two of its parts would be one file, {', '.join(twice)}. Rename a word first.")
+        raise BundleError(f"{path}: two of its parts would be one file, {', '.join(twice)}. Rename an embedding first.")
     refuse_taken([folder / name for name in (*network, *names.values())], overwrite=overwrite)
     folder.mkdir(parents=True, exist_ok=True)
     written = []
@@ -266,7 +266,7 @@ def _demand(bundle: Bundle, names: Iterable[str]) -> None:
     missing = sorted(set(names) - set(bundle.words))
     if missing:
         there = ", ".join(bundle.words) or "none"
-        raise BundleError(f"{bundle.path}: has no word {', '.join(map(repr, missing))}; its words: {there}")
+        raise BundleError(f"{bundle.path}: has no embedding {', '.join(map(repr, missing))}; its embeddings: {there}")
 
 
 def _facts_of(metadata: Mapping[str, str], words: Mapping[str, WordTensors]) -> dict[str, str]:
@@ -286,7 +286,7 @@ def _word_conflicts(words: Mapping[str, WordTensors], others: Mapping[str, WordT
             same_values(a, b) for a, b in zip(vectors, words[twin], strict=True)
         )
         if twin != name or not same:
-            conflicts.append(f"word {name!r} is there already with other vectors; rename one of them")
+            conflicts.append(f"embedding {name!r} is there already with other vectors; rename one of them")
     return conflicts
 
 

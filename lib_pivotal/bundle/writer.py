@@ -64,7 +64,7 @@ def write_bundle(
         raise BundleError(f"{path}: not written, {len(reasons)} reason(s):\n{lines}")
     for name in words:
         for warning in warn_word_name(name):
-            logger.warning("%s: word %r %s", path.name, name, warning)
+            logger.warning("%s: embedding %r %s", path.name, name, warning)
     _replace(path, tensors, {str(key): value for key, value in metadata.items()})
     return path
 
@@ -74,7 +74,7 @@ def check_content(
 ) -> list[str]:
     """Every reason why this content may not be written, but for values that are not finite."""
     reasons = [
-        f"network key {key!r}: belongs to a word; give the word in `words`" for key in network if is_word_key(key)
+        f"network key {key!r}: belongs to an embedding; give it in `words`" for key in network if is_word_key(key)
     ]
     reasons += [
         f"metadata {key!r}: the value must be text, is {type(value).__name__}"
@@ -88,14 +88,14 @@ def check_content(
         if twin != name:
             found.append(f"differs from {twin!r} only in case")
         found += _check_towers(towers)
-        reasons += [f"word {name!r}: {reason}" for reason in found]
+        reasons += [f"embedding {name!r}: {reason}" for reason in found]
     widths = {tuple(int(tower.shape[-1]) for tower in towers if tower.dim()) for towers in words.values()}
     widths.discard(())
     if len(widths) > 1:
         told = ", ".join(sorted("+".join(map(str, pair)) for pair in widths))
-        reasons.append(f"words of different models in one file (widths {told})")
+        reasons.append(f"embeddings of different models in one file (widths {told})")
     if not network and not words:
-        reasons.append("there is neither a network nor a word")
+        reasons.append("there is neither a network nor an embedding")
     return reasons
 
 

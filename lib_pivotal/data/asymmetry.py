@@ -87,7 +87,8 @@ def mirror_warnings(pictures: Mapping[str, Sequence[tuple[str, str]]]) -> list[P
                 Problem(
                     "warning",
                     "mirrored",
-                    f"{word}: its pictures are mirrored, but have {shown}{more}. Turn mirroring off for this word.",
+                    f"{word}: its pictures are mirrored, but have {shown}{more}. Turn mirroring off for this "
+                    "embedding.",
                     tuple(dict.fromkeys(key for tag in telling for key in keys[tag])),
                 )
             )

@@ -85,4 +85,4 @@ def save_caption(picture: Path, text: str, *, before: str, backup: bool = False)
 
 
 def _told(place: Path, what: str, error: OSError) -> DataError:
-    return DataError(f"{place}: the caption cannot be {what} ({error.strerror}). Mend its permissions.")
+    return DataError(f"{place}: the caption cannot be {what} ({error.strerror}). Fix its permissions.")

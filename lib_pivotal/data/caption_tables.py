@@ -62,7 +62,7 @@ def read_table(path: Path, *, root: Path) -> CaptionTable:
         rows = dict(_rows(path.suffix.lower(), text))
     except (OSError, ValueError, TypeError, KeyError, ArithmeticError, RecursionError, csv.Error) as error:
         what = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-        raise DataError(f"{path.name}: cannot be read as captions ({what}). Mend the file, or take it away.") from error
+        raise DataError(f"{path.name}: cannot be read as captions ({what}). Fix the file, or take it away.") from error
     return CaptionTable({name: entry for name, entry in rows.items() if entry}, root=root)
 
 

@@ -113,7 +113,7 @@ def write_changes(changes: Sequence[Change], record: Path) -> Outcome:
             temporary.write_text(json.dumps({"version": RECORD_VERSION, "files": entries}), encoding="utf-8")
     except OSError as error:
         raise DataError(
-            f"{record}: cannot be written ({error.strerror}), so no caption was changed. Mend the folder's permissions."
+            f"{record}: cannot be written ({error.strerror}), so no caption was changed. Fix the folder's permissions."
         ) from error
     return _exchange([(change.place, change.before, change.after) for change in changes])
 
@@ -165,7 +165,7 @@ def _bytes(place: Path) -> bytes | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise DataError(f"{place}: the caption cannot be read ({error.strerror}). Mend its permissions.") from error
+        raise DataError(f"{place}: the caption cannot be read ({error.strerror}). Fix its permissions.") from error
 
 
 def _text(content: bytes | None) -> str | None:

@@ -126,7 +126,7 @@ class Captioner:
         try:
             captions, remark = read_captions(found, self._lines)
         except OSError as error:
-            message = f"{found.name}: the caption cannot be read ({error.strerror}). Mend its permissions."
+            message = f"{found.name}: the caption cannot be read ({error.strerror}). Fix its permissions."
             self._problems.say("error", "caption_unreadable", message, [shown])
             return ()
         if remark:
@@ -142,7 +142,7 @@ class Captioner:
                 raise ValueError("it is far too large")
             plain = parse_json(read_text(found)[0])
         except (OSError, ValueError, RecursionError) as error:
-            message = f"{found.name}: the metadata cannot be read ({error}). Mend the file, or take it away."
+            message = f"{found.name}: the metadata cannot be read ({error}). Fix the file, or take it away."
             self._problems.say("warning", "metadata_unreadable", message, [shown])
             return NOTHING
         return entry_of(plain) if isinstance(plain, dict | str) else NOTHING

@@ -150,7 +150,7 @@ class _Scanner:
             text = f"{len(names)} file(s) or folder(s) have names that are no text here: {', '.join(names[:3])}."
             say("error", "name_unreadable", f"{text} They are left out; rename them.", [])
         for error in self.folder.unreadable:
-            text = f"{error.filename}: the folder cannot be read ({error.strerror}). Mend its permissions."
+            text = f"{error.filename}: the folder cannot be read ({error.strerror}). Fix its permissions."
             say("error", "folder_unreadable", text, [])
 
     def _picture(self, seen: Seen) -> Picture | None:

@@ -37,8 +37,8 @@ def find_doubles(
     maybe = [picture for picture in maybe if picture.key in prints]
     for near in near_groups([prints[p.key] for p in maybe], [(p.width_px, p.height_px) for p in maybe]):
         keys = [maybe[index].key for index in near]
-        what = "only the largest is used" if choice == "skip_near" else "each is drawn"
-        text = f"{keys[0]}: {len(keys)} pictures look the same (other sizes, or saved anew); {what}."
+        what = "only the largest is used" if choice == "skip_near" else "each is sampled"
+        text = f"{keys[0]}: {len(keys)} pictures look the same (other sizes, or saved again); {what}."
         problems.say("warning", "near_double", f"{text} Keep the best one, or leave near doubles out.", keys)
         if choice == "skip_near":
             left.update(keys[1:])
@@ -61,7 +61,7 @@ def _equal(
     for group in groups.values():
         if len(group) > 1:
             keys = [picture.key for picture in group]
-            what = "each is drawn, so that it counts more than others" if choice == "keep" else "only the first is used"
+            what = "each is sampled, so it counts more than others" if choice == "keep" else "only the first is used"
             text = f"{keys[0]}: {len(keys)} files are the same picture; {what}. Delete the copies, or use repeats."
             problems.say("warning", "duplicate", text, keys)
             copies.update(keys[1:])

@@ -18,27 +18,27 @@ TITLES: Mapping[str, str] = MappingProxyType(
         "caption_unreadable": "{n} captions that cannot be read",
         "captions_unreadable": "{n} files of captions that cannot be read",
         "duplicate": "{n} pictures are there more than once, byte for byte ({pictures})",
-        "few_draws": "Words that are drawn seldom",
+        "few_draws": "Embeddings with few samples",
         "folder_missing": "{n} folders are not here",
         "folder_unreadable": "{n} folders cannot be read",
         "masks_missing": "{n} folders of masks are not here",
         "metadata_unreadable": "{n} files of metadata that cannot be read",
-        "mirrored": "{n} words have sides, but are mirrored",
-        "name": "{n} remarks on names of words",
+        "mirrored": "{n} embeddings have sides, but are mirrored",
+        "name": "{n} warnings about names of embeddings",
         "name_unreadable": "{n} folders have files whose names are no text",
         "near_double": "{n} groups of pictures look the same ({pictures})",
-        "no_repeats": "{n} pictures are never drawn, as their folder says",
-        "no_word": "Captions lack words in {n} places ({pictures})",
+        "no_repeats": "{n} pictures are never sampled, as their folder says",
+        "no_word": "Captions name no embedding in {n} places ({pictures})",
         "repeats_unreadable": "{n} files of repeats that cannot be read",
         "setting_unreadable": "{n} settings of a dataset file that cannot be read",
-        "tags_describe_word": "{n} words have captions that say what the word should be",
+        "tags_describe_word": "{n} embeddings have captions that describe what they should learn",
         "template_missing": "{n} templates are not here",
         "too_small": "{n} pictures are too small and left out",
         "unreadable": "{n} pictures cannot be read and are left out",
-        "word_always": "{n} words are in every caption",
-        "word_explained": "{n} words are explained by others",
-        "word_never": "{n} words are in no caption",
-        "words_never_apart": "{n} sets of words never appear apart",
+        "word_always": "{n} embeddings are in every caption",
+        "word_explained": "{n} embeddings are explained by others",
+        "word_never": "{n} embeddings are in no caption",
+        "words_never_apart": "{n} sets of embeddings never appear apart",
     }
 )
 """What several findings of a kind are called together; other kinds get a plain count."""
@@ -60,7 +60,7 @@ class FindingGroup:
         """Of a single finding its own; of several what they have in common."""
         if len(self.findings) == 1:
             return self.findings[0][1].text
-        title = TITLES.get(self.kind, "{n} things of the kind `" + self.kind.replace("_", " ") + "`")
+        title = TITLES.get(self.kind, "{n} warnings of the kind `" + self.kind.replace("_", " ") + "`")
         return title.format(n=len(self.findings), pictures=count_of(len(self.keys), "picture")) + "."
 
     @property
@@ -114,4 +114,4 @@ def grouped(findings: Iterable[Finding]) -> tuple[FindingGroup, ...]:
 def remedy_of_all(remedies: Sequence[Remedy]) -> Remedy:
     """One remedy that makes several, in turn."""
     plain = [remedy.as_dict() for remedy in remedies]
-    return Remedy("all", f"Mend all {len(remedies)}", {"remedies": plain})
+    return Remedy("all", f"Fix all {len(remedies)}", {"remedies": plain})

@@ -364,7 +364,7 @@ _WIDENED = Problem(
     "warning",
     "autoencoder",
     "The autoencoder gave numbers that are not finite in half precision (SDXL's is known for it); those pictures were "
-    "encoded in fp32 instead. In the web UI, --no-half-vae keeps it so, for pictures that are drawn, too.",
+    "encoded in fp32 instead. In the web UI, --no-half-vae keeps it so, for generated pictures, too.",
 )
 
 

@@ -46,11 +46,11 @@ def never_present(wording: Wording) -> list[Finding]:
     for name, word in wording.words.items():
         if word.keys:
             continue
-        text = f"{name}: no caption has this word, so it would learn nothing."
-        remedies = [Remedy("remove_word", f"Take {name} out", {"word": name})]
+        text = f"{name}: no caption names this embedding, so it would learn nothing."
+        remedies = [Remedy("remove_word", f"Remove {name}", {"word": name})]
         concept = concepts.get(legal_name(name))
         if concept is not None:
-            text += " There is a folder of this name: give its pictures the word."
+            text += " There is a folder of this name: add the name to its captions."
             remedies.insert(0, _apply(name, concept))
         found.append(Finding("word_never", "error", text, (), (name,), tuple(remedies)))
     return found
@@ -67,16 +67,17 @@ def always_present(wording: Wording) -> list[Finding]:
             continue
         if alone:
             text = (
-                f"{name} is in every caption. Fine for a single word; class pictures or preservation (Regularisation) "
+                f"{name} is in every caption. Fine for a single embedding; class pictures or preservation "
+                "(Regularisation) "
                 "keep the rest of the model from becoming it."
             )
             found.append(Finding("word_always", "info", text, (), (name,)))
             continue
         text = (
             f"{name} is in every caption: what it should learn goes into the network just as well, and appears without "
-            "the word. Add pictures that do not have it, or take it out."
+            "the embedding. Add pictures that do not have it, or remove it."
         )
-        remedy = Remedy("remove_word", f"Take {name} out", {"word": name})
+        remedy = Remedy("remove_word", f"Remove {name}", {"word": name})
         found.append(Finding("word_always", "warning", text, (), (name,), (remedy,)))
     return found
 
@@ -93,11 +94,11 @@ def never_apart(wording: Wording) -> list[Finding]:
             continue
         text = (
             f"{' and '.join(names)} never appear apart ({count_of(len(keys), 'picture')}): the run cannot tell which "
-            "is which. Add pictures of each without the other, or keep one word."
+            "is which. Add pictures of each without the other, or keep one embedding."
         )
         kept = next((name for name in names if not wording.words[name].use.form_of), names[0])
         remedies = (
-            Remedy("remove_word", f"Keep {kept}, take {other} out", {"word": other}) for other in names if other != kept
+            Remedy("remove_word", f"Keep {kept}, remove {other}", {"word": other}) for other in names if other != kept
         )
         found.append(Finding("words_never_apart", "warning", text, keys, tuple(names), tuple(remedies)))
     return found
@@ -119,11 +120,12 @@ def explained(wording: Wording) -> list[Finding]:
         strangers = [other for other in inside if wording.words[other].use.form_of != name]
         if strangers and set().union(*(keys[other] for other in inside)) == mine:
             text = (
-                f"{name}: all of its pictures have {listed(inside)}, and those words are never without it. What is "
-                f"{name} and what is theirs cannot be told apart. Add pictures of them without {name}, or of {name} "
+                f"{name}: all of its pictures have {listed(inside)}, and those embeddings never appear without "
+                "it. What is "
+                f"{name} and what is theirs cannot be separated. Add pictures of them without {name}, or of {name} "
                 "without them."
             )
-            remedy = Remedy("remove_word", f"Take {name} out", {"word": name})
+            remedy = Remedy("remove_word", f"Remove {name}", {"word": name})
             found.append(Finding("word_explained", "warning", text, tuple(sorted(mine)), (name, *inside), (remedy,)))
             continue
         found += _nothing_of_its_own(wording, name, keys)
@@ -144,7 +146,7 @@ def _nothing_of_its_own(wording: Wording, name: str, keys: Mapping[str, set[str]
             f"{name}: all of its pictures are {other}'s, and their captions say nothing that those of {other} without "
             f"it do not say, too. Make sure that one can see what {name} is; else it learns nothing of its own."
         )
-        remedy = Remedy("remove_word", f"Take {name} out", {"word": name})
+        remedy = Remedy("remove_word", f"Remove {name}", {"word": name})
         return [Finding("word_explained", "info", text, tuple(sorted(mine)), (name, other), (remedy,))]
     return []
 
@@ -192,12 +194,12 @@ def without_word(wording: Wording) -> list[Finding]:
             continue
         name = commonest[0][0]
         text = (
-            f"{concept}: {count_of(len(keys), 'caption')} of {sizes[concept]} lack the word {name} that the others "
-            "have; they teach the network alone."
+            f"{concept}: {count_of(len(keys), 'caption')} of {sizes[concept]} lack {name}, which the others name; they "
+            "train the network only."
         )
         found.append(Finding("no_word", "warning", text, tuple(keys), (name,), (_apply(name, concept),)))
     if rest:
-        text = f"{count_of(len(rest), 'picture')} have none of the words: they teach the network, but no word."
+        text = f"{count_of(len(rest), 'picture')} name none of the embeddings: they train the network only."
         found.append(Finding("no_word", "info", text, tuple(rest)))
     return found
 
@@ -212,10 +214,10 @@ def to_absorb(wording: Wording) -> list[Finding]:
         if core:
             tags = listed(f"{tag.tag} ({tag.share:.0%})" for tag in core)
             text = (
-                f"{name}: its captions also say {tags}. What a caption says the word need not learn: let it absorb "
-                "these tags."
+                f"{name}: its captions also say {tags}. What a caption says, the embedding need not learn: prune these "
+                "tags."
             )
-            remedy = Remedy("absorb", f"Let {name} absorb them", {"word": name, "tags": []})
+            remedy = Remedy("absorb", f"Prune them from {name}", {"word": name, "tags": []})
             found.append(
                 Finding("tags_describe_word", "warning", text, _keys_with(wording, name, core), (name,), (remedy,))
             )
@@ -223,10 +225,10 @@ def to_absorb(wording: Wording) -> list[Finding]:
         if always and word.use.prune and wording.rules.mode == "character_core":
             tags = listed(f"{tag.tag} ({tag.share:.0%})" for tag in always)
             text = (
-                f"{name}: nearly all of its captions say {tags}, which stays in the captions by the rule. Let the word "
-                "absorb it if it belongs to it."
+                f"{name}: nearly all of its captions say {tags}, which stays in the captions by the rule. Prune it if "
+                "it belongs to the embedding."
             )
-            remedy = Remedy("absorb", f"Let {name} absorb it", {"word": name, "tags": [t.tag for t in always]})
+            remedy = Remedy("absorb", f"Prune it from {name}", {"word": name, "tags": [t.tag for t in always]})
             found.append(
                 Finding("tags_describe_word", "info", text, _keys_with(wording, name, always), (name,), (remedy,))
             )

@@ -76,7 +76,7 @@ def overruns(
     if not over:
         return found
     worst = max(over, key=lambda length: length.places)
-    tail = listed((f"`{tag}`" for tag in worst.behind), most=6) or "its words"
+    tail = listed((f"`{tag}`" for tag in worst.behind), most=6) or "its embeddings"
     many = f"{count_of(len(over), 'caption')} {'takes' if len(over) == 1 else 'take'} more than"
     if max_tokens:
         text = (
@@ -90,7 +90,7 @@ def overruns(
     order = " (tags are shuffled: as written)" if shuffled else ""
     text = (
         f"{many} 75 places, {worst.places} at most. Nothing is lost, but what is behind stands in a chunk of its own, "
-        f"which sees nothing of the words before: of {worst.key}{order} {tail}."
+        f"which sees nothing of the text before it: of {worst.key}{order} {tail}."
     )
     fewer = _fewer(over, words_of, vectors, limit=CHUNK)
     found.append(Finding("tokens", "info", text, tuple(length.key for length in over), (), fewer))
@@ -107,8 +107,8 @@ def _vectors_alone(words_of: Mapping[str, Sequence[str]], vectors: Mapping[str, 
     names = [name for name in words_of[worst] if name in vectors]
     parts = " + ".join(f"{name} {vectors[name]}" for name in names)
     text = (
-        f"The vectors of the words alone take {over[worst]} of {limit} places in {count_of(len(over), 'caption')} "
-        f"({parts}): a word stands in another chunk than the other, or is cut. Give them fewer vectors."
+        f"The vectors of the embeddings alone take {over[worst]} of {limit} places in {count_of(len(over), 'caption')} "
+        f"({parts}): an embedding ends up in another chunk than the others, or is cut. Give them fewer vectors."
     )
     remedy = _cut_vectors(names, vectors, room=max(limit - ROOM_FOR_TAGS, len(names) * LEAST_VECTORS))
     return [Finding("vectors_overrun", "warning", text, tuple(over), tuple(names), remedy)]

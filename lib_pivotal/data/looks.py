@@ -60,7 +60,7 @@ def _look(path: Path, key: str, cache: ScanCache) -> Seen:
     except DataError as error:
         return Seen(path, str(error), 0, key, cache)
     except OSError as error:
-        remedy = "It may be a link to what is gone." if error.errno == errno.ENOENT else "Mend its permissions."
+        remedy = "It may be a link to what is gone." if error.errno == errno.ENOENT else "Fix its permissions."
         text = f"{path.name}: cannot be opened ({error.strerror}). {remedy}"
         return Seen(path, text, 0, key, cache)
 

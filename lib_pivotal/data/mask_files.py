@@ -33,7 +33,7 @@ def save_mask(picture: Path, painted: Image.Image) -> Path:
     if abs(shape / wanted - 1.0) > SHAPE_TOLERANCE:
         raise DataError(
             f"{picture.name}: a mask of {painted.width}x{painted.height} px does not fit a picture of "
-            f"{facts.width_px}x{facts.height_px} px. Paint over the whole picture."
+            f"{facts.width_px}x{facts.height_px} px. Paint over the full picture."
         )
     rgba = painted.convert("RGBA")
     grey = flatten(rgba.convert("RGB"), rgba.getchannel("A"), background=(0, 0, 0)).convert("L")
@@ -44,7 +44,7 @@ def save_mask(picture: Path, painted: Image.Image) -> Path:
             grey.save(temporary, format="PNG")
     except OSError as error:
         raise DataError(
-            f"{place}: the mask cannot be written ({error.strerror}). Mend the folder's permissions."
+            f"{place}: the mask cannot be written ({error.strerror}). Fix the folder's permissions."
         ) from error
     return place
 

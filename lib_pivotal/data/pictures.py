@@ -240,7 +240,7 @@ def _unreadable(path: Path, error: Exception) -> str:
     if isinstance(error, _TooLargeError):
         return f"{path.name}: {error}."
     reason = str(error).replace(str(path), path.name) or type(error).__name__
-    return f"{path.name}: cannot be read as a picture ({reason}). Open it in an image editor and save it anew."
+    return f"{path.name}: cannot be read as a picture ({reason}). Open it in an image editor and save it again."
 
 
 def _facts(image: Image.Image, path: Path, chunks: PngChunks | None) -> tuple[PictureFacts, bool]:

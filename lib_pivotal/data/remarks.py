@@ -20,7 +20,10 @@ def cut_remarks(pictures: Sequence[Picture], buckets: Buckets) -> list[Problem]:
     if report["upscaled"]:
         parts.append(f"{report['upscaled']} {_are(report['upscaled'])} enlarged")
     if report["bordered"]:
-        text = f"{report['bordered']} {_are(report['bordered'])} shown whole with a border: cutting would take too much"
+        text = (
+            f"{report['bordered']} {_are(report['bordered'])} shown in full with a border: cutting would take "
+            "too much"
+        )
         parts.append(text)
     keys = tuple(picture.key for picture, placement in placed if placement.upscaled or not placement.covers)
     return [Problem("info", "buckets", "; ".join(parts) + ".", keys)] if len(parts) > 1 else []

@@ -67,11 +67,13 @@ class Sampler:
 
     def __init__(self, buckets: Sequence[str], rates: Sequence[float], *, batch_size: int, seed: int) -> None:
         if len(buckets) != len(rates):
-            raise DataError(f"{len(buckets)} buckets but {len(rates)} rates: give one of each per picture.")
+            raise DataError(f"{len(buckets)} buckets but {len(rates)} sampling weights: give one of each per picture.")
         if batch_size < 1:
             raise DataError(f"batch_size = {batch_size}: a batch holds at least one picture.")
         if any(not np.isfinite(rate) or rate < 0 for rate in rates) or not sum(rates) > 0:
-            raise DataError("rates of pictures must be finite, 0 or more, and not all 0. Check repeats and weights.")
+            raise DataError(
+                "sampling weights of pictures must be finite, 0 or more, and not all 0. Check repeats and weights."
+            )
         self._batch_size, self._seed = batch_size, seed
         self.draws_per_epoch = float(sum(rates))
         self._streams: list[Stream] = []

@@ -31,7 +31,7 @@ def read_lists(folder: Path | str) -> dict[str, tuple[str, ...]]:
     """
     root = typed_path(folder)
     if not root.is_dir():
-        raise DataError(f"{root}: is no folder. Give one with lists, `name.txt`, a choice a line.")
+        raise DataError(f"{root}: is not a folder. Give one with lists, `name.txt`, one choice per line.")
     found: dict[str, tuple[str, ...]] = {}
     for path in sorted(root.rglob("*.txt")):
         lines = (line.strip() for line in read_text(path)[0].splitlines())

@@ -143,12 +143,17 @@ def _scale_rows(vectors: Tensor, wanted: Tensor, norms: Tensor) -> None:
 
 def _of_tower(targets: Sequence[float], tower: int, name: str) -> float:
     if tower >= len(targets):
-        raise WordError(f"word {name!r} has a tower {tower}, but the vocabulary of only {len(targets)} was measured")
+        raise WordError(
+            f"embedding {name!r} has a tower {tower}, but the vocabulary of only {len(targets)} was measured"
+        )
     return targets[tower]
 
 
 def _rate(rates: Mapping[str, float], name: str) -> float:
     rate = rates.get(f"word {name}", rates.get(name))
     if rate is None:
-        raise WordError(f"word {name!r}: no learning rate among {sorted(rates)}; give the rate of every updated word")
+        raise WordError(
+            f"embedding {name!r}: no learning rate among {sorted(rates)}; give the learning rate of "
+            "every updated embedding"
+        )
     return rate

@@ -136,7 +136,7 @@ def _rows(text: str, encoder: TextEncoder, *, generator: torch.Generator, keep_c
         else:
             _append(towers, encoder.embed_text(piece.text))
     if sum(tensor.shape[0] for tensor in towers[0]) == 0:
-        raise WordError(f"init text {text!r} has no tokens; write a word, `*[std,n]`, `random` or `zero`")
+        raise WordError(f"init text {text!r} has no tokens; write a tag, `*[std,n]`, `random` or `zero`")
     return [torch.cat(tower) for tower in towers]
 
 

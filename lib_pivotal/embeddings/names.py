@@ -69,7 +69,7 @@ def _as_ordinary_text(name: str, ids: list[int], token_ids: TokenIds) -> list[Na
             NameIssue(
                 "warning",
                 f"{name!r} is a single token of the vocabulary, an ordinary word: while the bundle is in a prompt, "
-                "every use of that word becomes yours",
+                "every use of that word becomes your embedding",
                 remedy,
             )
         ]
@@ -103,7 +103,7 @@ def _beside(name: str, ids: list[int], other: str, source: str, token_ids: Token
         return [
             NameIssue(
                 "warning",
-                f"{name!r} is a part of {where}: where that word is not loaded, its name is heard as yours",
+                f"{name!r} is a part of {where}: where that embedding is not loaded, its name is read as yours",
                 "Choose a name that is no part of another.",
             )
         ]
@@ -111,7 +111,8 @@ def _beside(name: str, ids: list[int], other: str, source: str, token_ids: Token
         return [
             NameIssue(
                 "warning",
-                f"{where} is a part of {name!r}: without your bundle in the prompt, your name is heard as that word",
+                f"{where} is a part of {name!r}: without your bundle in the prompt, your name is read as that "
+                "embedding",
                 "Choose a name that has no other in it.",
             )
         ]
@@ -137,7 +138,7 @@ def _size(name: str, ids: Sequence[int], vectors: int) -> list[NameIssue]:
         issues.append(
             NameIssue(
                 "warning",
-                f"{name!r} takes {vectors} of {MAX_VECTORS} places: two such words never share a chunk",
+                f"{name!r} takes {vectors} of {MAX_VECTORS} places: two such embeddings never share a chunk",
                 "2 to 8 vectors are usual.",
             )
         )

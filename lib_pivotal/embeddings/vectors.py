@@ -63,7 +63,9 @@ class Words(nn.Module):
         settings = dict(settings or {})
         unknown = sorted(set(settings) - set(vectors))
         if unknown:
-            raise WordError(f"settings for {', '.join(map(repr, unknown))}: no such word; give its vectors as well")
+            raise WordError(
+                f"settings for {', '.join(map(repr, unknown))}: no such embedding; give its vectors as well"
+            )
         self._names = tuple(vectors)
         self._settings = {name: settings.get(name, WordSettings()) for name in self._names}
         self._frozen: set[str] = set()
@@ -181,7 +183,7 @@ class Words(nn.Module):
         names = [new_names.get(name, name) for name in self._names]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
-            raise WordError(f"renaming would give two words the name {twice[0]!r}; choose another one")
+            raise WordError(f"renaming would give two embeddings the name {twice[0]!r}; choose another one")
         pairs = list(zip(self._names, names, strict=True))
         copy = Words(
             {new: self.parameters_of(old) for old, new in pairs}, {new: self._settings[old] for old, new in pairs}
@@ -203,8 +205,8 @@ class Words(nn.Module):
         names = list(state["names"])
         if names != list(self._names):
             raise WordError(
-                f"saved words {names} are not the words of this run {list(self._names)}; "
-                "resume with the words that the state was saved with"
+                f"saved embeddings {names} are not those of this run {list(self._names)}; resume "
+                "with the embeddings that the state was saved with"
             )
         self._released = set(state["released"])
         frozen = set(state["frozen"])
@@ -215,7 +217,7 @@ class Words(nn.Module):
         try:
             return self._names.index(name)
         except ValueError:
-            raise WordError(f"no word {name!r} here; there are {', '.join(self._names) or 'none'}") from None
+            raise WordError(f"no embedding {name!r} here; there are {', '.join(self._names) or 'none'}") from None
 
 
 def _check_towers(vectors: WordVectors) -> None:
@@ -223,11 +225,11 @@ def _check_towers(vectors: WordVectors) -> None:
     widths: dict[str, tuple[int, ...]] = {}
     for name, towers in vectors.items():
         if not name:
-            raise WordError("a word has an empty name; give it one")
+            raise WordError("an embedding has an empty name; give it one")
         if not towers:
-            raise WordError(f"word {name!r}: no vectors; give one tensor a text tower")
+            raise WordError(f"embedding {name!r}: no vectors; give one tensor per text encoder")
         for tower, tensor in enumerate(towers):
-            where = f"word {name!r}, tower {tower}"
+            where = f"embedding {name!r}, tower {tower}"
             if tensor.ndim != 2:
                 raise WordError(f"{where}: shape {tuple(tensor.shape)}, but (vectors, width) is needed")
             if not 1 <= tensor.shape[0] <= MAX_VECTORS:
@@ -239,4 +241,4 @@ def _check_towers(vectors: WordVectors) -> None:
         widths[name] = tuple(tensor.shape[1] for tensor in towers)
     if len(set(widths.values())) > 1:
         shown = ", ".join(f"{name!r}: {width}" for name, width in widths.items())
-        raise WordError(f"words of different widths cannot belong to one checkpoint: {shown}")
+        raise WordError(f"embeddings of different widths cannot belong to one checkpoint: {shown}")

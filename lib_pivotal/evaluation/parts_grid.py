@@ -1,4 +1,4 @@
-"""The four rows: whole network, U-Net only, text encoder only, words only - side by side, same seeds.
+"""The parts grid: full, U-Net only, text encoder only, embeddings only - side by side, same seeds.
 
 This is the picture that shows where a trained character sits. Rows use the host's own sampler.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from PIL import Image, ImageDraw, ImageFont
@@ -20,11 +21,16 @@ if TYPE_CHECKING:  # pages import this module for its rows: they need no network
 
 @dataclass(frozen=True)
 class Row:
-    """A row of the grid: its label and the weights of the two parts."""
+    """A row of the grid and the weights of the two parts; `label` is its key in events and API answers."""
 
     label: str
     unet: float
     te: float
+
+    @property
+    def title(self) -> str:
+        """What people read."""
+        return row_title(self.label)
 
 
 ROWS = (
@@ -33,7 +39,18 @@ ROWS = (
     Row("text encoder only", 0.0, 1.0),
     Row("words only", 0.0, 0.0),
 )
+TITLES: Mapping[str, str] = MappingProxyType({"whole": "full", "words only": "embeddings only"})
+"""What people read where the key of a row is an older term."""
 MARGIN_PX = 6
+
+
+def row_title(label: str) -> str:
+    """The title of a row by its key.
+
+    >>> row_title("whole"), row_title("U-Net only")
+    ('full', 'U-Net only')
+    """
+    return TITLES.get(label, label)
 
 
 def parts_pictures(
@@ -83,7 +100,7 @@ def draw_grid(
         if len(pictures) != len(columns):
             raise PivotalError(f"row {label!r} has {len(pictures)} pictures for {len(columns)} columns")
     font = label_font(max(11, cell_px // 9))
-    left = max((_text_width(font, label) for label in rows), default=0) + 2 * MARGIN_PX
+    left = max((_text_width(font, row_title(label)) for label in rows), default=0) + 2 * MARGIN_PX
     line = _text_height(font) + MARGIN_PX
     top = line * (2 if title else 1) + MARGIN_PX
     step = cell_px + MARGIN_PX
@@ -96,7 +113,7 @@ def draw_grid(
         draw.text((left + number * step, top - line), text, fill="black", font=font)
     for number, (label, pictures) in enumerate(rows.items()):
         y = top + number * step
-        draw.text((MARGIN_PX, y + (cell_px - line) // 2), label, fill="black", font=font)
+        draw.text((MARGIN_PX, y + (cell_px - line) // 2), row_title(label), fill="black", font=font)
         for column_number, picture in enumerate(pictures):
             cell = picture.convert("RGB").resize((cell_px, cell_px), Image.Resampling.LANCZOS)
             grid.paste(cell, (left + column_number * step, y))

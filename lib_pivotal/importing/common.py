@@ -117,8 +117,8 @@ def set_optimizer(sheet: Sheet, key: str, value: Any) -> str:
             sheet.translated(key, "schedule.optimizer", ours, why or f"{value} is called {ours} here")
             if ours == "adamw" and ADAPTIVE.match(name):
                 sheet.remark(
-                    f"{value} finds its own step size, AdamW does not: rates of about 1 must be lowered "
-                    "(words 5e-3, U-Net 2e-4, text encoder 2e-5), or choose prodigy."
+                    f"{value} finds its own step size, AdamW does not: learning rates of about 1 must be "
+                    "lowered (embeddings 5e-3, U-Net 2e-4, text encoder 2e-5), or choose prodigy."
                 )
             return ours
     sheet.put("schedule.optimizer", "adamw")
@@ -129,7 +129,7 @@ def set_optimizer(sheet: Sheet, key: str, value: Any) -> str:
 def set_rate(sheet: Sheet, key: str, value: Any) -> str:
     """The course of the learning rates by its name; returns ours."""
     name = str(value).partition(":")[0].strip().lower()
-    ours, why = RATES.get(name, ("constant", "there is no such course here; constant instead"))
+    ours, why = RATES.get(name, ("constant", "there is no such LR scheduler here; constant instead"))
     if why:
         sheet.put("schedule.rate", ours)
         sheet.refused(key, why, f"schedule.rate = {ours}")

@@ -74,7 +74,7 @@ KNOWN_BASES: Mapping[str, Mapping[str, Any]] = MappingProxyType(
 )
 """What HCP's own base files hold and a file that rests on them needs; used where they are not on this computer."""
 
-_LOG = aside("logs and pictures of the other trainer")
+_LOG = aside("logs and samples of the other trainer")
 _SPEED = aside("speed or memory; the web UI's own settings hold here")
 _PART = missing("the checkpoint is used as the web UI has loaded it")
 RULES: Mapping[str, Rule] = MappingProxyType(
@@ -89,9 +89,11 @@ RULES: Mapping[str, Rule] = MappingProxyType(
         "train.workers": aside("pictures are read as they are needed"),
         "train.set_grads_to_none": _SPEED,
         "train.max_grad_norm": to(
-            "schedule.clip_network", number, "limits the network's gradients; HCP never the words'"
+            "schedule.clip_network", number, "limits the network's gradients; HCP never those of embeddings"
         ),
-        "train.resume": missing("going on from HCP's files is not possible; convert them and load them as words"),
+        "train.resume": missing(
+            "continuing from HCP's files is not possible; convert them and load them as embeddings"
+        ),
         "train.scale_lr": lambda sheet, key, value: None,
         "train.loss.criterion.reduction": aside("here each sample has its own loss, always"),
         "model.revision": aside("the checkpoint is the one that the web UI has loaded"),
@@ -105,7 +107,7 @@ RULES: Mapping[str, Rule] = MappingProxyType(
         "model.unet": _PART,
         "model.text_encoder": _PART,
         "model.vae": _PART,
-        "tokenizer_pt.replace": aside("files of words are written new, none is replaced"),
+        "tokenizer_pt.replace": aside("embedding files are written new, none is replaced"),
     }
 )
 
@@ -147,9 +149,9 @@ def import_hcp(
     for key in sheet.keys_under("data"):
         if key.endswith(".cond_root"):
             sheet.refused(key, "pictures of ControlNet have no use here")
-    sheet.default("words_common.control", "words_common.control", "none", "HCP does not hold words in range")
+    sheet.default("words_common.control", "words_common.control", "none", "HCP does not control embedding norms")
     sheet.default("words_common.keep_commas", "words_common.keep_commas", True, "in HCP commas of init texts count")
-    sheet.default("schedule.clip_words", "schedule.clip_words", 0.0, "HCP never limits the words' gradients")
+    sheet.default("schedule.clip_words", "schedule.clip_words", 0.0, "HCP never limits the gradients of embeddings")
     return sheet
 
 
@@ -180,18 +182,19 @@ def _scale_factors(sheet: Sheet, plain: Mapping[str, Any]) -> tuple[float, float
     accumulation = max(whole(sheet.get("train.gradient_accumulation_steps")) or 1, 1)
     pictures = (sum(batches) or 1) * accumulation
     factors = []
-    for key, what in (("train.scale_lr", "the network's"), ("train.scale_lr_pt", "the words'")):
+    for key, what in (("train.scale_lr", "the network's"), ("train.scale_lr_pt", "the embedding")):
         on = sheet.flag(key, default=False)
         factors.append(float(pictures) if on else 1.0)
         if on:
             sheet.note(
                 key,
                 "translated",
-                f"HCP multiplies {what} rates by {pictures} = pictures a step of all datasets ({sum(batches) or 1}) × "
-                f"accumulation ({accumulation}), for one GPU; here rates are written as they act",
+                f"HCP multiplies {what} learning rates by {pictures} = pictures a step of all datasets "
+                f"({sum(batches) or 1}) × "
+                f"accumulation ({accumulation}), for one GPU; here learning rates are written as they act",
             )
         else:
-            sheet.honoured(key, "rates act as they are written, as here")
+            sheet.honoured(key, "learning rates act as they are written, as here")
     return factors[0], factors[1]
 
 
@@ -233,16 +236,17 @@ def _take_rates(sheet: Sheet, accumulation: int) -> None:
     if used:
         sheet.taken("train.scheduler.num_warmup_steps", "schedule.warmup_steps", warmup)
     else:
-        sheet.honoured("train.scheduler.num_warmup_steps", "this course has no warm-up")
+        sheet.honoured("train.scheduler.num_warmup_steps", "this scheduler has no warm-up")
     length = whole(sheet.get("train.scheduler.num_training_steps"))
     steps = whole(sheet.get("train.train_steps"))
     if length is not None and length == steps:
-        sheet.honoured("train.scheduler.num_training_steps", "the rate's course is as long as the run, as here")
+        sheet.honoured("train.scheduler.num_training_steps", "the LR scheduler is as long as the run, as here")
     elif str(name).startswith("constant"):
-        sheet.honoured("train.scheduler.num_training_steps", "of no effect on a constant rate")
+        sheet.honoured("train.scheduler.num_training_steps", "of no effect on a constant learning rate")
     else:
         sheet.refused(
-            "train.scheduler.num_training_steps", f"here the course is always as long as the run ({shown(steps)} steps)"
+            "train.scheduler.num_training_steps",
+            f"here the LR scheduler is always as long as the run ({shown(steps)} steps)",
         )
     _take_scheduler_options(sheet)
     if accumulation > 1 and warmup and used:
@@ -258,15 +262,15 @@ def _take_rates(sheet: Sheet, accumulation: int) -> None:
         if same or sheet.get(key) in (None, "${.scheduler}"):
             sheet.honoured(key, "as the network's")
         else:
-            sheet.refused(key, "words and network share one course here, the network's was taken")
+            sheet.refused(key, "embeddings and network share one LR scheduler here, the network's was taken")
 
 
 def _take_scheduler_options(sheet: Sheet) -> None:
     for key in sheet.keys_under("train.scheduler.scheduler_kwargs"):
-        missing("options of a course are not read")(sheet, key, sheet.get(key))
+        missing("options of a scheduler are not read")(sheet, key, sheet.get(key))
     for key in sheet.keys_under("train.scheduler"):
         if not sheet.claimed(key):
-            sheet.refused(key, "a course built by class cannot be read; set schedule.rate")
+            sheet.refused(key, "an LR scheduler built by class cannot be read; set schedule.rate")
 
 
 def _take_optimizers(sheet: Sheet) -> None:
@@ -278,7 +282,7 @@ def _take_optimizers(sheet: Sheet) -> None:
         sheet.honoured("train.optimizer_pt._target_", "as the network's")
     else:
         sheet.refused(
-            "train.optimizer_pt._target_", "words and network share one optimiser here, the network's was taken"
+            "train.optimizer_pt._target_", "embeddings and network share one optimiser here, the network's was taken"
         )
     for part, path in (("optimizer", "network.weight_decay"), ("optimizer_pt", "words_common.weight_decay")):
         decay = number(sheet.get(f"train.{part}.weight_decay"))
@@ -334,7 +338,7 @@ def _take_loss(sheet: Sheet) -> None:
     if scale in ("1", "1.0", "None"):
         sheet.honoured("train.cfg_scale")
     else:
-        sheet.refused("train.cfg_scale", "DreamArtist's training with a negative word is not here")
+        sheet.refused("train.cfg_scale", "DreamArtist's training with a negative embedding is not supported")
 
 
 def _take_model(sheet: Sheet) -> None:
@@ -361,7 +365,7 @@ def _take_model(sheet: Sheet) -> None:
             "model.tokenizer_repeats",
             "data.max_tokens",
             75 * repeats,
-            "HCP cuts captions after so many times 75 tokens",
+            "HCP cuts captions after this many times 75 tokens",
         )
     decay = number(sheet.get("model.ema.decay_max"))
     for key in ("model.ema_unet", "model.ema_text_encoder"):

@@ -94,7 +94,7 @@ def _beside(sheet: Sheet, key: str, dataset: Mapping[str, Any], origin: Origin) 
             if inner.startswith(f"{key}.bucket"):
                 sheet.honoured(inner, "brought to the same sizes as the run's own pictures")
             elif inner.endswith((".prompt_template", ".caption_file", ".path")) or ".word_names" in inner:
-                sheet.note(inner, "translated", "their captions lie beside the pictures, without the words")
+                sheet.note(inner, "translated", "their captions lie beside the pictures, without the embeddings")
     _plumbing(sheet, key)
     for inner in sheet.keys_under(key):
         if not sheet.claimed(inner):
@@ -154,7 +154,7 @@ def _bucket(sheet: Sheet, key: str, bucket: Any) -> None:
     told = {
         "num_bucket": "as many buckets as the pictures' shapes need",
         "ratio_max": "as far as the pictures' shapes go",
-        "pre_build_bucket": "buckets are found anew for each run",
+        "pre_build_bucket": "buckets are found again for each run",
     }
     for inner in sheet.keys_under(key):
         if not sheet.claimed(inner):
@@ -208,7 +208,9 @@ def _repeat(sheet: Sheet, key: str, root: str) -> None:
     elif _file_says(Path(root) / "multiply.txt", repeat):
         sheet.honoured(key, "the folder's multiply.txt says the same, and is read here")
     else:
-        sheet.refused(key, f"repeats stand in the folder: write {repeat} into multiply.txt there, or balance by words")
+        sheet.refused(
+            key, f"repeats stand in the folder: write {repeat} into multiply.txt there, or balance by embeddings"
+        )
 
 
 def _file_says(path: Path, repeat: int | None) -> bool:
@@ -236,7 +238,7 @@ def _source(sheet: Sheet, key: str, source: Mapping[str, Any], origin: Origin, *
             why = "captions are found beside the pictures: .txt, .caption, .json, or one .json for the folder"
             sheet.note(inner, "translated", why)
         elif name.startswith("word_names"):
-            sheet.note(inner, "translated", "words stand in the captions, or in templates as {word}")
+            sheet.note(inner, "translated", "names stand in the captions, or in templates as {word}")
         elif name in ("_target_",) or name.endswith(("._target_", "._partial_")):
             sheet.honoured(inner, _HOW_MADE)
         elif not first and name.startswith(("text_transforms", "tag_transforms", "prompt_template", "att_mask")):
@@ -261,7 +263,7 @@ def _transforms(sheet: Sheet, key: str, transforms: Any) -> None:
             path = "data.tag_dropout" if name == "TagDropout" else "data.caption_dropout"
             fault = sheet.put(path, chance)
             fate = f"{path} = {chance:g}"
-            sheet.note(f"{inner}._target_", "translated", fault or "words are never dropped here", fate)
+            sheet.note(f"{inner}._target_", "translated", fault or "embeddings are never dropped here", fate)
             sheet.note(f"{inner}.p", "not supported" if fault else "taken", fault, fate)
         elif name == "TemplateFill":
             sheet.honoured(f"{inner}._target_", "templates are filled")
@@ -269,7 +271,7 @@ def _transforms(sheet: Sheet, key: str, transforms: Any) -> None:
             for one in sheet.keys_under(inner):
                 sheet.refused(one, f"{name or 'this step'} is not here")
         for one in sheet.keys_under(f"{inner}.word_names"):
-            sheet.note(one, "translated", "words stand in the captions, or in templates as {word}")
+            sheet.note(one, "translated", "names stand in the captions, or in templates as {word}")
 
 
 def _template(sheet: Sheet, key: str, source: Mapping[str, Any], origin: Origin) -> None:
@@ -280,7 +282,7 @@ def _template(sheet: Sheet, key: str, source: Mapping[str, Any], origin: Origin)
         return
     path = origin.find(written)
     if path is None or path.suffix.lower() != ".txt":
-        sheet.refused(inner, "this file is not here; write its lines into data.templates, the word as {word}")
+        sheet.refused(inner, "this file is not here; write its lines into data.templates, the embedding as {word}")
         return
     try:
         lines = read_bytes(path).decode("utf-8").splitlines()
@@ -294,7 +296,7 @@ def _template(sheet: Sheet, key: str, source: Mapping[str, Any], origin: Origin)
     if templates in ([], ["{caption}"]):
         sheet.note(inner, "translated", "the caption alone, as without templates")
     else:
-        sheet.translated(inner, "data.templates", templates, "its lines, with {word} for the trained word")
+        sheet.translated(inner, "data.templates", templates, "its lines, with {word} for the trained embedding")
 
 
 def _our_template(line: str, names: Mapping[str, Any]) -> str:

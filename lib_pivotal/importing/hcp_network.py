@@ -58,7 +58,7 @@ def take_network(sheet: Sheet, plain: Mapping[str, Any], factor: float) -> None:
         sheet.put("network.unet_targets", whole)
         sheet.remark(
             "These settings train layers of the checkpoint itself. That is not what this is for: a network on "
-            f"{whole} with our own rank and rate was set instead."
+            f"{whole} with our own rank and LR was set instead."
         )
 
 
@@ -142,7 +142,7 @@ def _item(sheet: Sheet, part: str, key: str, entry: Mapping[str, Any], factor: f
         sheet.refused(f"{key}.layers", problem)
         for inner in sheet.keys_under(key):
             if inner != f"{key}.layers":
-                sheet.refused(inner, "its layers could not be told")
+                sheet.refused(inner, "its layers could not be identified")
         return None
     rank = number(entry.get(rank_name))
     # a whole number in the file is a rank, a fraction a share; YAML and JSON tell 1 from 1.0, as HCP does

@@ -20,19 +20,19 @@ def take_words(sheet: Sheet, plain: Mapping[str, Any], origin: Origin, factor: f
     folder = origin.find(sheet.get("tokenizer_pt.emb_dir")) if items else None
     sheet.note("tokenizer_pt.emb_dir", "ignored" if folder is None else "taken", _folder_told(folder, items))
     if not items:
-        sheet.honoured("tokenizer_pt.train", "no words are trained")
+        sheet.honoured("tokenizer_pt.train", "no embeddings are trained")
         return
     rates = [number(item.get("lr")) or 0.0 for item in items]
     common = max(rates) * factor
     if sheet.put("words_common.lr", common):
-        sheet.remark(f"The words' rate {common:g} is out of range; it stays {sheet.read('words_common.lr'):g}.")
+        sheet.remark(f"The embedding LR {common:g} is out of range; it stays {sheet.read('words_common.lr'):g}.")
     negative = _negative_words(plain)
     words: list[dict[str, Any]] = []
     for place, (item, rate) in enumerate(zip(items, rates, strict=True)):
         index, key = len(words), f"tokenizer_pt.train.{place}"
         if str(item.get("name")) in negative:
             for inner in sheet.keys_under(key):
-                sheet.refused(inner, "the negative word of DreamArtist has no use here")
+                sheet.refused(inner, "the negative embedding of DreamArtist has no use here")
             continue
         word, told = new_word(item.get("name", ""), [known["name"] for known in words])
         words.append(word)
@@ -60,17 +60,21 @@ def _negative_words(plain: Mapping[str, Any]) -> set[str]:
 
 def _folder_told(folder: Path | None, items: list[Any]) -> str:
     if not items:
-        return "no words are trained"
-    return f"words are looked for in {folder.name}" if folder else "this folder is not here; words begin anew"
+        return "no embeddings are trained"
+    return (
+        f"embeddings are looked for in {folder.name}"
+        if folder
+        else ("this folder is not here; embeddings start from their init text")
+    )
 
 
 def _start_of_word(word: dict[str, Any], name: str, folder: Path | None) -> str:
     """Begin with the file that HCP would begin with, where it is here; returns what was done."""
     path = folder / f"{name}.pt" if folder and re.fullmatch(r"[\w. -]{1,80}", name) else None
     if path is None or not path.is_file():
-        return f"its file is not here; set what it begins with and how many vectors it has ({word['vectors']} now)"
+        return f"its file is not here; set its init text and number of vectors ({word['vectors']} now)"
     count = vectors_of(path)
     if not count:
-        return f"{path.name} cannot be read as an embedding; set what the word begins with"
+        return f"{path.name} cannot be read as an embedding; set its init text"
     word["init_file"], word["vectors"] = str(path), count
     return f"begins with {path.name}, {count} vectors"

@@ -87,7 +87,8 @@ def _begin_words(sheet: Sheet) -> None:
             word["vectors"] = VECTORS
     sheet.put("words", words)
     sheet.remark(
-        f"Words begin as kgrid's script makes them: {'the tags of emb_init, then ' if found else ''}{RANDOM_ROWS}, cut "
+        "Embeddings start as kgrid's script makes them: "
+        f"{'the tags of emb_init, then ' if found else ''}{RANDOM_ROWS}, cut "
         f"to {VECTORS} vectors."
     )
 

@@ -61,9 +61,13 @@ def _import(flags: Flags) -> Sheet:
         _take_word(flags)
     else:
         take_network(flags)
-        sheet.remark("kohya trains no words beside a network: choose them on the Data page, or keep the network alone.")
+        sheet.remark(
+            "kohya trains no embeddings beside a network: choose them on the Data page, or keep the network alone."
+        )
     if optimizer == "prodigy":
-        sheet.remark("Prodigy needs one rate for all parts: set words, U-Net and text encoder alike, to 1.")
+        sheet.remark(
+            "Prodigy needs one learning rate for all parts: set embeddings, U-Net and text encoder alike, to 1."
+        )
     apply_rules(sheet, {flags.key(name): rule for name, rule in RULES.items()})
     apply_rules(sheet, RULES)
     for prefix, rule in PREFIXES:
@@ -173,4 +177,6 @@ def _take_word(flags: Flags) -> None:
         if value in (None, "", False, "caption"):
             sheet.honoured(name, "captions are used")
         else:
-            sheet.refused(name, "write templates into data.templates, the word as {word}; captions are used until then")
+            sheet.refused(
+                name, "write templates into data.templates, the embedding as {word}; captions are used until then"
+            )

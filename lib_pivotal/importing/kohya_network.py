@@ -97,7 +97,7 @@ def _whole_checkpoint(flags: Flags) -> None:
         "learning_rate_te1",
         "learning_rate_te2",
     ):
-        flags.sheet.refused(name, "a rate for whole weights does not fit a network; ours stays")
+        flags.sheet.refused(name, "a learning rate for full fine-tuning does not fit a network; ours stays")
 
 
 def _kind(flags: Flags) -> tuple[str, bool]:
@@ -166,7 +166,7 @@ def _rates(flags: Flags) -> tuple[bool, bool]:
         else:
             sheet.taken(key, path, value)
     if not sheet.claimed("learning_rate"):
-        sheet.honoured("learning_rate", "each part has a rate of its own")
+        sheet.honoured("learning_rate", "each part has its own learning rate")
     sheet.honoured("network_train_unet_only", "taken into account")
     sheet.honoured("network_train_text_encoder_only", "taken into account")
     return train_unet, train_text

@@ -93,7 +93,7 @@ def take_optimizer(flags: Flags, *, words: bool) -> str:
         if sheet.claimed(inner):
             continue
         if name in _MADE_SO and flag(sheet.get(inner)) is False and ours == "adafactor":
-            sheet.honoured(inner, "Adafactor with rates of its own, as here")
+            sheet.honoured(inner, "Adafactor with its own learning rates, as here")
         elif inner == "optimizer_args":
             missing("options of the optimiser keep their defaults")(sheet, inner, sheet.get(inner))
         else:
@@ -117,7 +117,7 @@ def take_course(flags: Flags) -> None:
     plain = str(name or "constant").lower()
     if plain in ("constant", "adafactor"):
         for key in (flags.key("lr_warmup_steps"), "lr_warmup"):
-            sheet.honoured(key, "this course has no warm-up")
+            sheet.honoured(key, "this scheduler has no warm-up")
     elif per_cent and not warmup:
         take_warmup(sheet, "lr_warmup", per_cent / 100, "per cent of the run's steps")
         sheet.honoured(flags.key("lr_warmup_steps"), "the per cent count")
@@ -135,12 +135,14 @@ def take_course(flags: Flags) -> None:
     restarts = plain == "cosine_with_restarts"
     if cycles in (None, 1.0) or not restarts:
         sheet.honoured(
-            flags.key("lr_scheduler_num_cycles"), "of no effect on this course" if not restarts else "one, as here"
+            flags.key("lr_scheduler_num_cycles"), "of no effect on this scheduler" if not restarts else "one, as here"
         )
     else:
         sheet.refused(flags.key("lr_scheduler_num_cycles"), "restarts keep their own number here")
     power = flags.number("lr_scheduler_power")
     if power in (None, 1.0) or plain != "polynomial":
-        sheet.honoured(flags.key("lr_scheduler_power"), "of no effect on this course" if plain != "polynomial" else "")
+        sheet.honoured(
+            flags.key("lr_scheduler_power"), "of no effect on this scheduler" if plain != "polynomial" else ""
+        )
     else:
         sheet.refused(flags.key("lr_scheduler_power"), "the power is 1 here, a straight line")

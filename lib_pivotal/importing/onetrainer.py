@@ -59,9 +59,9 @@ def _take_model(sheet: Sheet, method: str) -> None:
     else:
         sheet.refused("model_type", "only SD1, SD2 and SDXL train here; what fits them was taken")
     if method in ("LORA", "EMBEDDING"):
-        sheet.honoured("training_method", "a network and words" if method == "LORA" else "words alone")
+        sheet.honoured("training_method", "a network and embeddings" if method == "LORA" else "embeddings only")
     else:
-        sheet.refused("training_method", "a checkpoint's own weights are not trained; choose a network or words")
+        sheet.refused("training_method", "a checkpoint's own weights are not trained; choose a network or embeddings")
 
 
 # ---- rates, length, optimiser ----
@@ -74,12 +74,12 @@ def _rate_scale(sheet: Sheet) -> float:
     scaler = str(sheet.get("learning_rate_scaler", "NONE")).removeprefix("GLOBAL_")
     factor = {"BATCH": batch, "GRADIENT_ACCUMULATION": accumulation, "BOTH": batch * accumulation}.get(scaler, 1)
     if scaler == "NONE":
-        sheet.honoured("learning_rate_scaler", "rates act as they are written, as here")
+        sheet.honoured("learning_rate_scaler", "learning rates act as they are written, as here")
         return 1.0
     sheet.note(
         "learning_rate_scaler",
         "translated",
-        f"rates are multiplied by √{factor} there; here they are written as they act",
+        f"learning rates are multiplied by √{factor} there; here they are written as they act",
     )
     return float(factor) ** 0.5
 
@@ -118,7 +118,9 @@ def _take_optimizer(sheet: Sheet, *, words_only: bool) -> None:
     norm = number(sheet.get("clip_grad_norm", 1.0))
     for path in ("schedule.clip_network", "schedule.clip_words"):
         if sheet.has("clip_grad_norm"):
-            sheet.taken("clip_grad_norm", path, 0.0 if norm is None else norm, "one limit for words and network there")
+            sheet.taken(
+                "clip_grad_norm", path, 0.0 if norm is None else norm, "one limit for embeddings and network there"
+            )
         else:
             sheet.default("clip_grad_norm", path, 1.0, "OneTrainer's own default")
     _take_average(sheet)
@@ -160,7 +162,7 @@ def _take_course(sheet: Sheet) -> None:
     sheet.taken("learning_rate_min_factor", "schedule.final_factor", lowest)
     cycles = number(sheet.get("learning_rate_cycles", 1.0))
     if cycles == 1.0 or "RESTARTS" not in name:
-        sheet.honoured("learning_rate_cycles", "one, or of no effect on this course")
+        sheet.honoured("learning_rate_cycles", "one, or of no effect on this scheduler")
     else:
         sheet.refused("learning_rate_cycles", "restarts keep their own number here")
 
@@ -187,12 +189,12 @@ def _take_words(sheet: Sheet, plain: Mapping[str, Any], method: str, scale: floa
     for key, entry in found:
         if entry.get("train") is False:
             for inner in sheet.keys_under(key):
-                sheet.refused(inner, "a word that is not trained; load its file in prompts instead")
+                sheet.refused(inner, "an embedding that is not trained; load its file in prompts instead")
             continue
         words.append(_word(sheet, key, entry, len(words), [word["name"] for word in words], origin))
-    sheet.honoured("additional_embeddings", "no words are trained")
+    sheet.honoured("additional_embeddings", "no embeddings are trained")
     if words and (fault := sheet.put("words", words)):
-        sheet.remark(f"The words could not be taken over: {fault}.")
+        sheet.remark(f"The embeddings could not be imported: {fault}.")
     _word_rate(sheet, scale, any_words=bool(words))
     keep = flag(sheet.get("preserve_embedding_norm"))
     if keep:
@@ -200,7 +202,10 @@ def _take_words(sheet: Sheet, plain: Mapping[str, Any], method: str, scale: floa
     else:
         sheet.honoured("preserve_embedding_norm", "words_common.control = none")
         sheet.default(
-            "preserve_embedding_norm", "words_common.control", "none", "OneTrainer holds words in range on request only"
+            "preserve_embedding_norm",
+            "words_common.control",
+            "none",
+            "OneTrainer controls embedding norms on request only",
         )
 
 
@@ -231,7 +236,7 @@ def _word(
     _freeze(sheet, key, entry, word, index)
     sheet.honoured(f"{key}.train", "trained")
     if flag(entry.get("is_output_embedding")):
-        sheet.refused(f"{key}.is_output_embedding", "words are put in before the text encoder")
+        sheet.refused(f"{key}.is_output_embedding", "embeddings are put in before the text encoder")
     else:
         sheet.honoured(f"{key}.is_output_embedding")
     sheet.ignored(f"{key}.uuid", "a mark of the other trainer")
@@ -267,11 +272,11 @@ def _word_rate(sheet: Sheet, scale: float, *, any_words: bool) -> None:
     own, common = number(sheet.get("embedding_learning_rate")), sheet.number("learning_rate", DEFAULT_RATE)
     rate = (common if own is None else own) * scale
     if not any_words:
-        sheet.honoured("embedding_learning_rate", "no words are trained")
+        sheet.honoured("embedding_learning_rate", "no embeddings are trained")
         return
     why = f"× {scale:g} by learning_rate_scaler" if scale != 1 else ""
     if own is None:
-        sheet.default("embedding_learning_rate", "words_common.lr", rate, "learning_rate holds for words too")
+        sheet.default("embedding_learning_rate", "words_common.lr", rate, "learning_rate holds for embeddings too")
         sheet.honoured("embedding_learning_rate", "learning_rate holds", f"words_common.lr = {rate:g}")
     elif why:
         sheet.translated("embedding_learning_rate", "words_common.lr", rate, why)

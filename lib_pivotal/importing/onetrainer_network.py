@@ -19,9 +19,9 @@ def no_network(sheet: Sheet, method: str) -> None:
     """Keys of a network in a run that trains none."""
     if method == "EMBEDDING":
         sheet.put("network.algorithm", "none")
-        sheet.honoured("learning_rate", "the words' rate")
+        sheet.honoured("learning_rate", "the embedding LR")
     else:
-        sheet.refused("learning_rate", "a rate for whole weights does not fit a network; ours stays")
+        sheet.refused("learning_rate", "a learning rate for full fine-tuning does not fit a network; ours stays")
     for key in ("lora_rank", "lora_alpha", "lora_decompose", "peft_type", "dropout_probability", *LAYER_KEYS):
         sheet.honoured(key, "used in LORA runs only")
 
@@ -55,7 +55,7 @@ def take_network(sheet: Sheet, scale: float) -> None:
         "learning_rate",
         "translated" if scale != 1 else "taken",
         f"× {scale:g}" if scale != 1 else "",
-        "the parts' rates",
+        "the learning rates of the parts",
     )
     dropout = number(sheet.get("dropout_probability"))
     if sheet.has("dropout_probability"):

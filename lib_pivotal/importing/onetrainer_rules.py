@@ -39,7 +39,7 @@ def _clip_skip(sheet: Sheet, key: str, value: Any) -> None:
 def _caption_dropout(sheet: Sheet, key: str, value: Any) -> None:
     chance = number(value) or 0.0
     if chance:
-        sheet.translated(key, "data.caption_dropout", chance, "the whole caption is left out so often")
+        sheet.translated(key, "data.caption_dropout", chance, "chance that the full caption is left out")
     else:
         sheet.honoured(key)
 
@@ -60,34 +60,34 @@ _PLAIN: dict[str, Rule] = {
     "rescale_noise_scheduler_to_zero_terminal_snr": to("noise.zero_terminal_snr", flag),
     "force_v_prediction": missing("what the checkpoint predicts is found out from it"),
     "force_epsilon_prediction": missing("what the checkpoint predicts is found out from it"),
-    "timestep_distribution": missing("timesteps are drawn evenly", (None, "", "UNIFORM")),
-    "noising_weight": missing("timesteps are drawn evenly"),
-    "noising_bias": missing("timesteps are drawn evenly"),
-    "timestep_shift": missing("timesteps are drawn evenly", (None, 1, 1.0)),
-    "dynamic_timestep_shifting": missing("timesteps are drawn evenly"),
-    "loss_scaler": missing("the loss is a mean over pictures; change the rates instead", (None, "", "NONE")),
+    "timestep_distribution": missing("timesteps are sampled evenly", (None, "", "UNIFORM")),
+    "noising_weight": missing("timesteps are sampled evenly"),
+    "noising_bias": missing("timesteps are sampled evenly"),
+    "timestep_shift": missing("timesteps are sampled evenly", (None, 1, 1.0)),
+    "dynamic_timestep_shifting": missing("timesteps are sampled evenly"),
+    "loss_scaler": missing("the loss is a mean over pictures; change the learning rates instead", (None, "", "NONE")),
     "masked_prior_preservation_weight": to("data.mask_prior", number),
     "custom_conditioning_image": missing("this is not here"),
     "text_encoder_layer_skip": _clip_skip,
     "text_encoder_2_layer_skip": missing("SDXL's own layer is used"),
     "text_encoder.dropout_probability": _caption_dropout,
     "text_encoder_2.dropout_probability": missing("captions are left out for both encoders at once"),
-    "text_encoder.train_embedding": missing("a word is trained in all encoders", (None, True)),
-    "text_encoder_2.train_embedding": missing("a word is trained in all encoders", (None, True)),
+    "text_encoder.train_embedding": missing("an embedding is trained in all encoders", (None, True)),
+    "text_encoder_2.train_embedding": missing("an embedding is trained in all encoders", (None, True)),
     "unet.stop_training_after": missing("the U-Net trains to the end"),
     "unet.stop_training_after_unit": missing("the U-Net trains to the end", (None, "", "NEVER")),
     "text_encoder_2.stop_training_after": missing("see schedule.te_stop"),
     "text_encoder_2.stop_training_after_unit": missing("see schedule.te_stop", (None, "", "NEVER")),
     "unet.learning_rate": missing("used in LORA runs only"),
-    "lora_model_name": missing("a run begins with a new network; go on from a saved state instead"),
+    "lora_model_name": missing("a run starts with a new network; continue from a saved state instead"),
     "lora_decompose_norm_epsilon": aside("a guard against dividing by zero; here always on"),
     "lora_decompose_output_axis": missing("DoRA's norms are taken as in the web UI"),
-    "bundle_additional_embeddings": missing("words always go into the file", (None, True)),
+    "bundle_additional_embeddings": missing("embeddings always go into the file", (None, True)),
     "continue_last_backup": _continue,
     "validation": missing("there is no validation set; the separation score measures instead"),
     "vb_loss_strength": aside("for checkpoints that predict a variance"),
-    "custom_learning_rate_scheduler": missing("a course built by class cannot be read; set schedule.rate"),
-    "scheduler_params": missing("options of a course are not read"),
+    "custom_learning_rate_scheduler": missing("an LR scheduler built by class cannot be read; set schedule.rate"),
+    "scheduler_params": missing("options of a scheduler are not read"),
     "only_cache": missing("training always follows"),
     "force_circular_padding": missing("pictures that tile are not trained apart"),
     "gradient_checkpointing": to(

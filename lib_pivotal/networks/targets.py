@@ -179,7 +179,7 @@ def _block_rules(
         return []
     count = len(lists[0])
     if any(len(values) != count for values in lists):
-        raise NetworkError(f"block ranks and block rates differ in length: {[len(values) for values in lists]}.")
+        raise NetworkError(f"block ranks and block LR factors differ in number: {[len(values) for values in lists]}.")
     rules = []
     for i, pattern in enumerate(block_patterns(part, count)):
         for end in ends:

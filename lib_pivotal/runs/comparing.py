@@ -37,7 +37,7 @@ class Comparison:
 
     def rows(self) -> list[Row]:
         """The four rows, then the whole at each further weight."""
-        further = [Row(f"whole at {weight:g}", weight, weight) for weight in self.weights if weight != 1.0]
+        further = [Row(f"full at {weight:g}", weight, weight) for weight in self.weights if weight != 1.0]
         return [*ROWS, *further]
 
 
@@ -52,18 +52,18 @@ def compare(studio: Studio, wanted: Comparison) -> Path:
     names = wanted.words or tuple(bundle.words)
     missing = [name for name in names if name not in bundle.words]
     if missing:
-        raise BundleError(f"{wanted.file.name} has no word {', '.join(missing)}")
+        raise BundleError(f"{wanted.file.name} has no embedding {', '.join(missing)}")
     template = SampleRequest(
         "", wanted.negative, wanted.size_px, wanted.size_px, wanted.steps, wanted.cfg_scale, wanted.seed
     )
     requests = word_requests(names, wanted.prompts or ("{word}",), template, first_seed=wanted.seed)
     rows = wanted.rows()
     if not requests:
-        raise BundleError(f"{wanted.file.name} has no words, so there is nothing to draw here")
+        raise BundleError(f"{wanted.file.name} has no embeddings, so there is nothing to compare")
     if len(requests) * len(rows) > MOST_PICTURES:
         count = len(requests) * len(rows)
         raise BundleError(
-            f"that makes {count} pictures, at most {MOST_PICTURES} are drawn: choose fewer words or prompts"
+            f"that makes {count} pictures, the limit is {MOST_PICTURES}: choose fewer embeddings or prompts"
         )
     studio.check_ready()
     clip_skip = studio.clip_skip()

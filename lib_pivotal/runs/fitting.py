@@ -88,7 +88,7 @@ def room(host: Host) -> tuple[int | None, int | None]:
     return total, min(total, available + own)
 
 
-CALM = "no pictures drawn while it trains"
+CALM = "no samples while it trains"
 
 
 def advice(run: Run, needed: int, count: Callable[[Run], int], free: int) -> Iterator[str]:

@@ -39,7 +39,7 @@ def words_of_folders(
     given = {name: WordConfig(name=name, applies_to=(f"concept:{escape(c)}",)) for name, c in concepts.items()}
     if given and not words:
         remarks.append(
-            "No caption names a word of your own: folders' names are proposed, and put in front of their pictures' "
+            "No caption names an embedding: folder names are proposed, and put in front of their pictures' "
             "captions. Rename them as you like."
         )
     words |= {name: word for name, word in given.items() if name not in words}
@@ -48,7 +48,7 @@ def words_of_folders(
     words = _with_forms(dataset, words)
     found = list(words.values())
     if len(found) > limit:
-        remarks.append(f"{len(found)} words could be made of this folder; the first {limit} are proposed.")
+        remarks.append(f"{len(found)} embeddings could be made from this folder; the first {limit} are proposed.")
     return found[:limit], remarks
 
 

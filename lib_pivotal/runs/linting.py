@@ -68,7 +68,7 @@ def _of_file(run: Run, problem: Problem) -> Finding:
     enough = ENOUGH_AGAINST[problem.code]
     if run.data.duplicates in enough:
         return replace(finding, severity="info")
-    remedy = Remedy("set", "Draw one of them", {"path": "data.duplicates", "value": enough[0]})
+    remedy = Remedy("set", "Keep one", {"path": "data.duplicates", "value": enough[0]})
     return replace(finding, remedies=(remedy,))
 
 

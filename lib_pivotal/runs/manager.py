@@ -165,7 +165,7 @@ class RunManager:
         """One job at a time, in a thread of its own; `logs_of` gives what writes its events into the folder."""
         with self._lock:
             if self.running:
-                raise HostError("a run is going on already: stop it first")
+                raise HostError("a run is in progress already: stop it first")
             try:
                 folder.mkdir(parents=True, exist_ok=True)
             except OSError as error:
@@ -191,7 +191,7 @@ class RunManager:
         if faults:
             return preflight.Preflight(faults=faults)
         if self.running:
-            raise HostError("a run is going on: what another one costs can be measured when it has ended")
+            raise HostError("a run is in progress: estimate another one when it has finished")
         self.studio.check_ready()
         run = replace(run, data=self.studio.scanned_as(run.data))
         try:
@@ -272,7 +272,7 @@ class RunManager:
             if line := self.studio.farewell():
                 listen(events.Notice("info", view.step, line))
         except Exception:  # only a line of text
-            logger.exception("the end of %s could not be told in full", name)
+            logger.exception("the end of %s could not be reported in full", name)
         listen(ended)
 
     def _train(

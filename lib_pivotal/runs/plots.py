@@ -47,8 +47,8 @@ class PlotsAtEnd:
 
     def _write(self) -> None:
         loss = {"each step": self._loss, "smoothed": smoothed(self._loss)} if self._loss else {}
-        sheets = {"loss": ("Loss", loss), "norms": ("Length of the words' vectors", _points(self._norms))}
-        sheets["shares"] = ("Share that the words carry", _points(self._shares))
+        sheets = {"loss": ("Loss", loss), "norms": ("Embedding norm", _points(self._norms))}
+        sheets["shares"] = ("Separation: share in the embeddings", _points(self._shares))
         for key, (title, curves) in sheets.items():
             if not curves:
                 continue

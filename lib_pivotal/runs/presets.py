@@ -58,14 +58,14 @@ PRESETS: tuple[Preset, ...] = (
     Preset(
         "character",
         "Character",
-        "One character (or thing). The word takes over what is always there; the rest stays with the caption.",
+        "One character (or thing). The embedding learns what is always there; the rest stays in the captions.",
         _settings(network__unet_rank=16, network__unet_alpha=8.0, schedule__batch_size=4, data__keep_first=1),
         draws=3000,
     ),
     Preset(
         "several",
         "Several characters + style",
-        "Many words at once, and what they share goes into the network. Steps grow with the number of words.",
+        "Many embeddings at once; what they share goes into the network. Steps grow with their number.",
         _settings(
             network__unet_rank=32,
             network__unet_alpha=16.0,
@@ -78,7 +78,7 @@ PRESETS: tuple[Preset, ...] = (
     Preset(
         "style",
         "Style",
-        "How things are drawn, not who is drawn: captions keep everything, the network takes the rest.",
+        "How things look, not who is shown: captions keep everything, the network learns the rest.",
         _settings(
             words_common__lr=2e-3,
             network__unet_rank=32,
@@ -95,7 +95,7 @@ PRESETS: tuple[Preset, ...] = (
     Preset(
         "quick",
         "Quick look",
-        "A short, rough run to see whether words and captions work, before a long one.",
+        "A short, rough run to check embeddings and captions before a long one.",
         _settings(
             network__unet_rank=8,
             network__unet_alpha=8.0,
@@ -109,7 +109,7 @@ PRESETS: tuple[Preset, ...] = (
     Preset(
         "two_phase",
         "Two-phase (cloneofsimo)",
-        "First the words alone, then the network with the words held fast: the original pivotal tuning.",
+        "First the embeddings only, then the network with the embeddings frozen: the original pivotal tuning.",
         _settings(
             words_common__lr=5e-4,
             network__unet_rank=4,

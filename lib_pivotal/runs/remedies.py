@@ -31,7 +31,7 @@ def apply_remedy(run: Run, remedy: Remedy) -> Run:
         changed = change(run, remedy.arguments)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         given = dict(remedy.arguments)
-        raise DataError(f"remedy {remedy.id}: its arguments {given!r} are not those of a plan ({error!r}).") from error
+        raise DataError(f"fix {remedy.id}: its arguments {given!r} are not those of a plan ({error!r}).") from error
     before = {fault.field for fault in check_run(run_to_dict(run))[1]}
     checked, faults = check_run(run_to_dict(changed))
     faults = [fault for fault in faults if fault.field not in before]  # a run that is half filled in may be mended, too
@@ -67,7 +67,7 @@ def _change_of(remedy: Remedy) -> Callable[[Run, Mapping[str, Any]], Run]:
 def _set(run: Run, arguments: Mapping[str, Any]) -> Run:
     path, value = arguments["path"], arguments["value"]
     if path not in SETTABLE:
-        raise DataError(f"path = {path!r}: a remedy can set {', '.join(sorted(SETTABLE))}.")
+        raise DataError(f"path = {path!r}: a fix can set {', '.join(sorted(SETTABLE))}.")
     section, name = path.split(".")
     run = replace(run, **{section: replace(getattr(run, section), **{name: value})})
     return replace(run, schedule=replace(run.schedule, epochs=0)) if path == "schedule.max_steps" else run
@@ -135,7 +135,7 @@ def _no_mirror(run: Run, arguments: Mapping[str, Any]) -> Run:
 def _with_word(run: Run, name: Any, change: Callable[[WordConfig], WordConfig]) -> Run:
     if name not in [word.name for word in run.words]:
         known = ", ".join(word.name for word in run.words) or "none"
-        raise ConfigError([Fault("words", name, "is no word of the run", f"Its words are: {known}.")])
+        raise ConfigError([Fault("words", name, "is not an embedding of the run", f"Its embeddings are: {known}.")])
     return replace(run, words=tuple(change(word) if word.name == name else word for word in run.words))
 
 
@@ -145,7 +145,7 @@ def _all(run: Run, arguments: Mapping[str, Any]) -> Run:
     for plain in arguments["remedies"]:
         remedy = Remedy.from_dict(plain)
         if remedy.id == "all":
-            raise DataError("remedy all: holds another one of its kind; it takes single remedies.")
+            raise DataError("fix all: holds another one of its kind; it takes single fixes.")
         word = remedy.arguments.get("word")
         if word in names and word not in [one.name for one in run.words]:
             continue

@@ -24,10 +24,10 @@ class Merged:
         if self.kept:
             found.append(f"Kept as they were changed by hand: {', '.join(self.kept)}.")
             if self.added:
-                found.append(f"New words of this scan: {', '.join(self.added)}.")
+                found.append(f"New embeddings in this scan: {', '.join(self.added)}.")
         if self.left_out:
             found.append(f"Not proposed again, as you removed them: {', '.join(self.left_out)}.")
-        return (*found, "Press Propose anew to drop what was changed by hand.") if found else ()
+        return (*found, "Press Reset from captions to drop manual changes.") if found else ()
 
 
 def merged_words(now: Sequence[WordConfig], before: Sequence[WordConfig], proposed: Sequence[WordConfig]) -> Merged:

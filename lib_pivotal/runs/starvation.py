@@ -62,14 +62,14 @@ def starvation(
     few = {name: count for name, count in draws.items() if ADVISED_DRAWS / 2 <= count < 0.995 * ADVISED_DRAWS}
     remedies = _remedies(run, pictures, words_of, draws, held_out) if starved or few else ()
     found = []
-    for words, severity, end in ((starved, "warning", "a word seldom learns from so few"), (few, "info", "")):
+    for words, severity, end in ((starved, "warning", "an embedding rarely learns from so few"), (few, "info", "")):
         if not words:
             continue
         least = min(words.values())
         shown = listed(f"{name} {count:.0f}" for name, count in sorted(words.items(), key=lambda item: item[1]))
-        text = f"{shown}: draws in this run; {ADVISED_DRAWS} are advised" + (f", {end}." if end else ".")
+        text = f"{shown}: samples in this run; {ADVISED_DRAWS} are advised" + (f", {end}." if end else ".")
         if len(words) > 1:
-            text = f"{len(words)} words, {least:.0f} draws for the rarest. {text}"
+            text = f"{len(words)} embeddings, {least:.0f} samples for the rarest. {text}"
         keys = tuple(p.key for p in pictures if any(name in words for name in words_of[p.key]))
         found.append(Finding("few_draws", severity, text, keys, tuple(words), remedies))  # type: ignore[arg-type]
     return found
@@ -88,12 +88,12 @@ def _remedies(
         even = replace(run, data=replace(run.data, balance="words"))
         evened = word_draws(even, pictures, words_of, held_out=held_out)
         if min(evened[name] for name in draws) >= ADVISED_DRAWS:
-            remedy = Remedy("set", "Draw all words alike", {"path": "data.balance", "value": "words"})
+            remedy = Remedy("set", "Balance by embeddings", {"path": "data.balance", "value": "words"})
             found.append(remedy)
     weights = _weights(run, pictures, words_of, draws, held_out)
     if weights:
         shown = listed(f"{name} ×{weight:g}" for name, weight in weights.items())
-        found.append(Remedy("draw_weights", f"Draw them more often: {shown}", {"weights": weights}))
+        found.append(Remedy("draw_weights", f"Sample them more often: {shown}", {"weights": weights}))
     steps = math.ceil(run.schedule.max_steps * ADVISED_DRAWS / min(draws.values()) / 50) * 50
     if steps <= MOST_STEPS:
         found.append(Remedy("set", f"Train {steps} steps", {"path": "schedule.max_steps", "value": max(steps, 1)}))

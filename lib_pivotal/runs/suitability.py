@@ -40,10 +40,13 @@ def suitability_remarks(run: Run, model: ModelInfo | None, *, fitting_px: int | 
     title, native = TITLES[model.family], native_px(model)
     size, found = run.data.resolution_px, []
     if size > TOO_LARGE * native:
-        found.append(f"Size (px): {size}, but {model.name} ({title}) draws {native}: what is larger it draws twice.")
+        found.append(
+            f"Size (px): {size}, but {model.name} ({title}) is made for {native}: larger pictures repeat "
+            "their content."
+        )
     elif fitting_px is not None and size < fitting_px:
         found.append(
-            f"Size (px): {size}, but {model.name} ({title}) draws {native}, and the pictures allow {fitting_px}."
+            f"Size (px): {size}, but {model.name} ({title}) is made for {native}, and the pictures allow {fitting_px}."
         )
     if run.clip_skip > 1 and model.family != "sd1":
         found.append(f"Clip skip: {run.clip_skip} has no effect on {title}, unless the web UI's settings say so.")

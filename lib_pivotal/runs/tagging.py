@@ -98,8 +98,6 @@ def write_captions(
             with replacing(target) as temporary:
                 temporary.write_text(caption, encoding="utf-8")
         except OSError as error:
-            raise DataError(
-                f"{target}: cannot be written ({error.strerror}). Mend the folder's permissions."
-            ) from error
+            raise DataError(f"{target}: cannot be written ({error.strerror}). Fix the folder's permissions.") from error
         written += 1
     return written, len(pictures)

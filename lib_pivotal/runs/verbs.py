@@ -108,7 +108,9 @@ def captions_written(
     dataset, run = _with_folder(folder, run, circumstances, reading)
     found = caption_changes(dataset, make_wording(run, dataset))
     if digest and digest != found.digest:
-        raise DataError("settings, words or files are others than at the preview, so nothing was written. Look again.")
+        raise DataError(
+            "settings, embeddings or files have changed since the preview, so nothing was written. Preview again."
+        )
     if not found.changes:
         return _outcome(Outcome(0))
     record = records_place(home, folder) / f"{time.strftime('%Y%m%d-%H%M%S')}-{found.digest[:6]}.json"

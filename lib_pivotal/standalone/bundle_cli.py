@@ -14,7 +14,7 @@ from lib_pivotal.files import typed_path
 
 def add_bundle_commands(commands: Any) -> None:
     """Add the verb `bundle` with its own verbs to an argument parser's sub-commands."""
-    bundle = commands.add_parser("bundle", help="look into bundles and mend them")
+    bundle = commands.add_parser("bundle", help="inspect and edit bundles")
     verbs = bundle.add_subparsers(required=True, metavar="VERB")
 
     def verb(name: str, help_text: str, run: Any) -> argparse.ArgumentParser:
@@ -25,28 +25,31 @@ def add_bundle_commands(commands: Any) -> None:
 
     def writing(name: str, help_text: str, run: Any) -> argparse.ArgumentParser:
         parser = verb(name, help_text, run)
-        parser.add_argument("-f", "--overwrite", action="store_true", help="replace files that are there already")
+        parser.add_argument("-f", "--overwrite", action="store_true", help="replace existing files")
         return parser
 
-    verb("list", "words and parts of every file in folders", run_list).add_argument("paths", nargs="+", type=typed_path)
+    listing = verb("list", "embeddings and parts of every file in folders", run_list)
+    listing.add_argument("paths", nargs="+", type=typed_path)
     verb("show", "everything about one file", run_show).add_argument("file", type=typed_path)
     verb("verify", "check files; exit status 1 if one has errors", run_verify).add_argument(
         "files", nargs="+", type=typed_path
     )
-    rename = writing("rename", "give words other names", run_rename)
+    rename = writing("rename", "rename embeddings", run_rename)
     rename.add_argument("file", type=typed_path)
     rename.add_argument("renames", nargs="+", metavar="OLD=NEW")
     rename.add_argument("--out", type=typed_path, help="write here instead of over the file")
-    join = writing("join", "several bundles into one: words and networks", run_join)
+    join = writing("join", "several bundles into one: embeddings and networks", run_join)
     join.add_argument("files", nargs="+", type=typed_path)
     join.add_argument("--out", type=typed_path, required=True)
-    split = writing("split", "a LoRA without words and one embedding file a word", run_split)
+    split = writing("split", "a LoRA without embeddings, and one file per embedding", run_split)
     split.add_argument("file", type=typed_path)
     split.add_argument("--out", type=typed_path, required=True, metavar="FOLDER")
     split.add_argument("--format", default="a1111", help="a1111, a1111_pt, diffusers, kohya, hcp or onetrainer")
-    strip = writing("strip", "take parts away", run_strip)
+    strip = writing("strip", "remove parts", run_strip)
     strip.add_argument("file", type=typed_path)
-    strip.add_argument("parts", nargs="+", help="unet, te, te2 (SDXL's second text encoder), words, metadata")
+    strip.add_argument(
+        "parts", nargs="+", help="unet, te, te2 (SDXL's second text encoder), words (the embeddings), metadata"
+    )
     strip.add_argument("--out", type=typed_path)
     convert = writing("convert", "another layout for other programs", run_convert)
     convert.add_argument("file", type=typed_path)
@@ -70,7 +73,7 @@ def run_list(parsed: argparse.Namespace) -> int:
     if parsed.json:
         return _json([summary.as_dict() for summary in found])
     for summary in found:
-        words = ", ".join(f"{word.name} ({word.vectors})" for word in summary.words) or "no words"
+        words = ", ".join(f"{word.name} ({word.vectors})" for word in summary.words) or "no embeddings"
         parts = ", ".join(summary.parts) or "no network"
         _print(f"{summary.path.name}: {words} · {parts} · {summary.family} · {summary.file_bytes / 1e6:.1f} MB")
         for problem in summary.problems:

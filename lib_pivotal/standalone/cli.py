@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def make_parser() -> argparse.ArgumentParser:
     """The whole command line."""
     parser = argparse.ArgumentParser(
-        prog="python -m lib_pivotal", description="Pivotal tuning without the web UI: train, look, and mend bundles."
+        prog="python -m lib_pivotal", description="Pivotal tuning without the web UI: train, inspect and edit bundles."
     )
     parser.add_argument("--verbose", action="store_true", help="show details and tracebacks")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
@@ -46,8 +46,8 @@ def make_parser() -> argparse.ArgumentParser:
     train.add_argument(
         "--out", type=typed_path, help="folder for the files (default: saving.folder, else beside RUN.json)"
     )
-    train.add_argument("--resume", action="store_true", help="go on from the newest saved state")
-    train.add_argument("-f", "--overwrite", action="store_true", help="replace files of its name that are there")
+    train.add_argument("--resume", action="store_true", help="continue from the newest saved state")
+    train.add_argument("-f", "--overwrite", action="store_true", help="replace existing files of its name")
     train.add_argument("--device", default="", help="cpu, cuda, cuda:1 ... (default: a GPU if there is one)")
     train.set_defaults(run=run_train)
 
@@ -59,7 +59,7 @@ def make_parser() -> argparse.ArgumentParser:
 
     scan = commands.add_parser("scan", help="what is in a folder of pictures")
     scan.add_argument("dataset", type=typed_path)
-    scan.add_argument("--layout", default="auto", help="what the folder is, if it is not found out rightly")
+    scan.add_argument("--layout", default="auto", help="layout of the folder, if it is not detected correctly")
     scan.add_argument("--duplicates", default="keep", help="keep, skip (equal files), skip_near (those alike)")
     scan.add_argument("--captions-from", default="auto", help="auto, files, metadata or name")
     scan.add_argument("--keep-separator", metavar="MARK", help="what divides kept from free tags (default: |||)")
@@ -70,11 +70,13 @@ def make_parser() -> argparse.ArgumentParser:
     add_import_command(commands)
     add_bundle_commands(commands)
 
-    grid = commands.add_parser("grid", help="draw the four rows of a bundle")
+    grid = commands.add_parser("grid", help="generate the parts grid of a bundle")
     grid.add_argument("file", type=typed_path)
     grid.add_argument("--checkpoint", type=typed_path, required=True)
-    grid.add_argument("--words", required=True, help="comma-separated names")
-    grid.add_argument("--prompt", action="append", default=[], help="may be given several times; {word} = the word")
+    grid.add_argument("--words", required=True, help="comma-separated names of embeddings")
+    grid.add_argument(
+        "--prompt", action="append", default=[], help="may be given several times; {word} = the embedding"
+    )
     grid.add_argument("--negative", default="")
     grid.add_argument("--size", type=int, default=512, metavar="PX")
     grid.add_argument("--steps", type=int, default=20)
@@ -174,10 +176,10 @@ def run_scan(parsed: argparse.Namespace) -> int:
     if parsed.json:
         _print(json.dumps(summary, indent=2, ensure_ascii=False))
         return 0
-    _print(f"{summary['pictures']} pictures in {summary['folder']}, {summary['draws_per_epoch']} draws an epoch")
+    _print(f"{summary['pictures']} pictures in {summary['folder']}, {summary['draws_per_epoch']} samples per epoch")
     _print(f"read as {summary['read_as']}")
     for name, facts in summary["concepts"].items():
-        _print(f"  {name}: {facts['pictures']} pictures, {facts['draws_per_epoch']} draws")
+        _print(f"  {name}: {facts['pictures']} pictures, {facts['draws_per_epoch']} samples")
     _print("tags: " + ", ".join(f"{tag} {share:.0%}" for tag, share in list(summary["tags"].items())[:20]))
     problems = [Finding(one["code"], one["level"], one["message"], tuple(one["keys"])) for one in summary["problems"]]
     for line in findings_text(problems):
@@ -186,7 +188,7 @@ def run_scan(parsed: argparse.Namespace) -> int:
 
 
 def run_grid(parsed: argparse.Namespace) -> int:
-    """Whole, U-Net only, text encoder only, words only."""
+    """Full, U-Net only, text encoder only, embeddings only."""
     from lib_pivotal.bundle.reader import read_bundle
     from lib_pivotal.evaluation.loading import load_on_host
     from lib_pivotal.evaluation.parts_grid import draw_grid, parts_pictures, word_requests
@@ -198,7 +200,7 @@ def run_grid(parsed: argparse.Namespace) -> int:
     missing = [name for name in names if name not in bundle.words]
     if missing:
         raise PivotalError(
-            f"{parsed.file}: has no word {', '.join(missing)}; it has {', '.join(bundle.words) or 'none'}"
+            f"{parsed.file}: has no embedding {', '.join(missing)}; it has {', '.join(bundle.words) or 'none'}"
         )
     refuse_taken([parsed.out], overwrite=parsed.overwrite)
     parsed.out.parent.mkdir(parents=True, exist_ok=True)  # before minutes are spent on the checkpoint

@@ -34,17 +34,17 @@ class ConsoleListener:
         if isinstance(event, StepDone):
             self._step(event)
         elif isinstance(event, RunStarted):
-            words = ", ".join(event.words) or "no words"
+            words = ", ".join(event.words) or "no embeddings"
             self._line(f"training {event.name}: {words}; {event.trained_parameters:,} parameters")
         elif isinstance(event, Notice):
             self._line(f"{event.level}: {event.message}")
         elif isinstance(event, FileSaved) and event.kind != "state":
             self._line(f"saved {event.path}")
         elif isinstance(event, PicturesMade) and event.path is not None:
-            self._line(f"pictures {event.path}")
+            self._line(f"samples {event.path}")
         elif isinstance(event, SeparationMeasured):
             shares = ", ".join(f"{name} {share:.0%}" for name, share in event.shares.items())
-            self._line(f"share of the words: {shares}")
+            self._line(f"separation, share in the embeddings: {shares}")
         elif isinstance(event, RunEnded):
             self._line(f"{event.message or event.reason} ({clock(event.seconds)})")
 

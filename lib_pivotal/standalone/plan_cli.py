@@ -34,7 +34,7 @@ HOME = ".pivotal"
 def add_plan_commands(commands: Any) -> None:
     """Add the verbs to a parser's commands."""
     plan = commands.add_parser(
-        "plan", help="draws, sizes, captions and what is wrong, of a folder and a run", description=run_plan.__doc__
+        "plan", help="samples, sizes, captions and warnings of a folder and a run", description=run_plan.__doc__
     )
     plan.add_argument("dataset", type=typed_path)
     plan.add_argument(
@@ -44,7 +44,11 @@ def add_plan_commands(commands: Any) -> None:
     plan.add_argument("--save", type=typed_path, metavar="RUN.json", help="write the run that was planned")
     plan.add_argument("-f", "--overwrite", action="store_true", help="let --save replace a file that is there")
     plan.add_argument(
-        "--mend", action="store_true", help="apply the first remedy of each warning and error before planning"
+        "--fix",
+        "--mend",
+        dest="mend",
+        action="store_true",
+        help="apply the first fix of each warning and error before planning",
     )
     kind = plan.add_mutually_exclusive_group()
     kind.add_argument("--checkpoint", type=typed_path, help="what it is planned for; only the file's header is read")
@@ -54,18 +58,16 @@ def add_plan_commands(commands: Any) -> None:
     )
     plan.set_defaults(run=run_plan)
 
-    captions = commands.add_parser(
-        "captions", help="captions as they are trained: show, write into the files, take back"
-    )
+    captions = commands.add_parser("captions", help="captions as they are trained: show, write into the files, undo")
     captions.add_argument("dataset", type=typed_path)
     captions.add_argument(
         "run_file", type=typed_path, nargs="?", metavar="RUN.json", help="settings (default: fitted to the folder)"
     )
     doing = captions.add_mutually_exclusive_group()
     doing.add_argument("--write", action="store_true", help="change the files (default: only show what would change)")
-    doing.add_argument("--take-back", action="store_true", help="undo the last time that they were written")
+    doing.add_argument("--take-back", action="store_true", help="undo the last write")
     captions.add_argument(
-        "--home", type=typed_path, help=f"folder in which the way back is kept (default: {HOME} in the dataset)"
+        "--home", type=typed_path, help=f"folder of the undo records (default: {HOME} in the dataset)"
     )
     captions.add_argument("--json", action="store_true", help="print JSON")
     for verb in (plan, captions):
@@ -99,7 +101,7 @@ def run_plan(parsed: argparse.Namespace) -> int:
     if parsed.json:
         _print_json(plain)
     else:
-        sys.stdout.writelines(f"mended: {label}\n" for label in plain["mended"])
+        sys.stdout.writelines(f"fixed: {label}\n" for label in plain["mended"])
         sys.stdout.write(plan_text(plan))
     return 1 if plan.at_least("error") else 0
 
@@ -127,7 +129,7 @@ def captions_text(done: dict[str, Any]) -> str:
     if "changes" not in done:
         lines = [f"{done['written']} caption files written"]
         lines += [f"left: {reason}" for reason in done["left"]]
-        lines += [f"the way back: {done['record']}"] if "record" in done else []
+        lines += [f"undo record: {done['record']}"] if "record" in done else []
         return "\n".join(lines) + "\n"
     lines = []
     for change in done["changes"]:
@@ -186,7 +188,7 @@ def plan_text(plan: Plan) -> str:
         f"{len(plan.pictures)} pictures in {plan.folder}",
         f"{plan.steps} steps of {plan.batch_size}"
         + (f" x {plan.accumulation}" if plan.accumulation > 1 else "")
-        + f" pictures: {plan.draws} draws, {plan.epochs:.1f} epochs of {plan.steps_per_epoch:.0f} steps",
+        + f" pictures: {plan.draws} samples, {plan.epochs:.1f} epochs of {plan.steps_per_epoch:.0f} steps",
         "",
     ]
     rows = [
@@ -201,7 +203,7 @@ def plan_text(plan: Plan) -> str:
         )
         for word in plan.words
     ]
-    lines += _table(("word", "pictures", "draws", "share", "vectors", "", "absorbs"), rows)
+    lines += _table(("embedding", "pictures", "samples", "share", "vectors", "", "pruned"), rows)
     lines.append("")
     sizes = [
         (
@@ -213,12 +215,12 @@ def plan_text(plan: Plan) -> str:
         )
         for bucket in plan.buckets[:SHOWN_SIZES]
     ]
-    lines += _table(("size", "pictures", "draws", "cut off", "at most"), sizes)
+    lines += _table(("size", "pictures", "samples", "cut off", "at most"), sizes)
     if len(plan.buckets) > SHOWN_SIZES:
         lines.append(f"... and {len(plan.buckets) - SHOWN_SIZES} more sizes")
     how = "" if plan.tokens_counted else " (estimated)"
-    lines += ["", f"longest caption: {plan.tokens_most} of 75 places{how}", ""]
-    lines += findings_text(plan.findings) or ["nothing to look at"]
+    lines += ["", f"longest caption: {plan.tokens_most} of 75 tokens{how}", ""]
+    lines += findings_text(plan.findings) or ["no warnings"]
     return "\n".join(lines) + "\n"
 
 

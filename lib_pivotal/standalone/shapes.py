@@ -180,7 +180,7 @@ def infer_text_config(weights: Mapping[str, Tensor], path: Path) -> dict[str, An
     if table is None:
         raise HostError(
             f"{path}: no text encoder that is known (no text_model.embeddings.token_embedding.weight); "
-            "choose a whole SD1, SD2 or SDXL checkpoint"
+            "choose a full SD1, SD2 or SDXL checkpoint"
         )
     layers = 0
     while f"text_model.encoder.layers.{layers}.mlp.fc1.weight" in weights:

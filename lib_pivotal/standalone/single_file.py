@@ -184,7 +184,7 @@ def _load_file(path: Path) -> Checkpoint:
         text_models = _text_models(tensors, family, path, stored)
     except KeyError as error:
         lacking = f"no tensor {error}, which {TITLES[family]} always has"
-        raise HostError(f"{path}: {lacking}; choose a whole {TITLES[family]} checkpoint") from error
+        raise HostError(f"{path}: {lacking}; choose a full {TITLES[family]} checkpoint") from error
     _fill(unet, unet_weights, shapes.unet_names(unet.config), compvis.UNET, path)
     _fill(vae, vae_weights, shapes.vae_names(vae.config), compvis.VAE, path)
     return Checkpoint(
@@ -268,7 +268,7 @@ def _predicts_v(tensors: Mapping[str, Tensor], settings: Mapping[str, Any], fami
 def _part(tensors: Mapping[str, Tensor], prefix: str, path: Path) -> dict[str, Tensor]:
     part = {name[len(prefix) :]: tensor for name, tensor in tensors.items() if name.startswith(prefix)}
     if not part:
-        raise HostError(f"{path}: no tensor begins with {prefix}; choose a whole checkpoint (SD1, SD2 or SDXL)")
+        raise HostError(f"{path}: no tensor begins with {prefix}; choose a full checkpoint (SD1, SD2 or SDXL)")
     return part
 
 

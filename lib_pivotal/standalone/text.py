@@ -124,7 +124,7 @@ class StandaloneTextEncoder:
         for name, vectors in words.items():
             if len(vectors) != len(self.towers):
                 raise WordError(
-                    f"word {name!r} has {len(vectors)} tensor(s), but this checkpoint has {len(self.towers)} text "
+                    f"embedding {name!r} has {len(vectors)} tensor(s), but this checkpoint has {len(self.towers)} text "
                     "encoder(s); it was made for another family of models"
                 )
         return list(zip(*(tower.plan_all(prompts, words) for tower in self.towers), strict=True))

@@ -282,7 +282,7 @@ class _Positions:
         width = embedded.shape[-1]
         if self.vectors.shape[-1] != width:
             raise WordError(
-                f"words have width {self.vectors.shape[-1]}, but this text encoder has {width}; "
+                f"embeddings have width {self.vectors.shape[-1]}, but this text encoder has {width}; "
                 "they were made for another family of models"
             )
         values = F.embedding(self.rows, self.vectors).to(embedded.dtype)

@@ -70,7 +70,7 @@ class EMA:
         if shapes != wanted:
             raise StateError(
                 f"saved EMA of {len(saved)} tensors {_few(shapes)} does not fit the {len(wanted)} {_few(wanted)} that "
-                "are trained now: resume with the words and network of the saved run"
+                "are trained now: resume with the embeddings and network of the saved run"
             )
         self.updates = int(state["updates"])
         for average, value in zip(self.averages, saved, strict=True):

@@ -70,7 +70,7 @@ class Liveness:
             try:
                 if self._store.check([f"left/{other}"]):
                     why = self._store.get(f"left/{other}").decode(errors="replace")
-                    return f"process {other} of this run has ended: {why}"
+                    return f"process {other} of this run has exited: {why}"
                 beat = self._store.get(f"beat/{other}") if self._store.check([f"beat/{other}"]) else b""
             except RuntimeError as error:  # the store lives in one of the processes, or in torchrun
                 return f"the other processes of this run cannot be reached any more ({str(error).splitlines()[0]})"
@@ -87,7 +87,7 @@ class Liveness:
         try:
             self._store.set(f"left/{self._rank}", reason or "no reason given")
         except RuntimeError:
-            logger.debug("the others cannot be told", exc_info=True)
+            logger.debug("the others cannot be informed", exc_info=True)
 
     def close(self) -> None:
         """No more signs of life."""

@@ -202,7 +202,7 @@ class Trainer:
         if update is not None and update.applied:
             self._guard.good_step()
         for name in self._trainable.words.advance(self.step, max_steps=self._settings.max_steps):
-            self._notice("info", f"step {self.step}: the word {name!r} is frozen from here on")
+            self._notice("info", f"step {self.step}: the embedding {name!r} is frozen from here on")
         self._emit(self._step_done(phase, losses, update, time.perf_counter() - started))
 
     def _forward_backward(self, batches: list[TrainingBatch], phase: Phase) -> tuple[dict[str, float], bool]:

@@ -140,7 +140,7 @@ class _Counter:
         ]
         if self._run.saving.preview_every_steps:
             drawing = self._parts({**lasting, **self._drawn_with(lasting, network)}, self._drawing(), with_vae=True)
-            moments.append(Moment("drawing pictures", drawing))
+            moments.append(Moment("sampling", drawing))
         return MemoryCount(tuple(moments))
 
     # ---- what lasts ----

@@ -171,8 +171,8 @@ def _prodigy(records: list[dict[str, Any]], arguments: dict[str, Any]) -> Optimi
     rates = {record["lr"] for record in records if record["lr"]}
     if len(rates) > 1:
         raise TrainingError(
-            f"Prodigy finds one step size for all groups, but they have the rates {sorted(rates)}: "
-            "give every group the same rate (1.0), or 0 to freeze it"
+            "Prodigy finds one step size for all groups, but they have the learning rates "
+            "{sorted(rates)}: give every group the same (1.0), or 0 to freeze it"
         )
     return importlib.import_module("prodigyopt").Prodigy(records, **arguments)
 

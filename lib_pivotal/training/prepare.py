@@ -104,7 +104,7 @@ def prepare_regularisation(run: Run) -> tuple[tuple[Picture, ...], tuple[Problem
     silent = {"no_caption"} if text else set()
     told = [problem for problem in dataset.problems if problem.level != "info" and problem.code not in silent]
     if keys and settings.target == "picture":
-        message = f"{len(keys)} class picture(s) have a trained word in their caption, and would train it, too."
+        message = f"{len(keys)} class picture(s) name a trained embedding in their caption, and would train it, too."
         told.append(Problem("warning", "word_in_class", f"{message} Take it out.", keys))
     return pictures, tuple(told)
 
@@ -246,7 +246,7 @@ def _check_words_occur(words: Sequence[WordConfig], wording: Wording) -> None:
         Fault(
             f"words.{index}.name",
             word.name,
-            "no caption mentions this word, so it would learn nothing",
+            "no caption mentions this embedding, so it would learn nothing",
             "Write it into the captions, say which pictures it applies to, or use a template with {word}.",
         )
         for index, word in enumerate(words)

@@ -113,12 +113,12 @@ def parse_stepwise(text: str) -> StepwiseRates:
             rate = float(rate_text)
             end = int(end_text) if colon else None
         except ValueError:
-            raise _stepwise_error(text, f"{piece!r} is not a rate or rate:step") from None
+            raise _stepwise_error(text, f"{piece!r} is not LR or LR:step") from None
         if not (math.isfinite(rate) and rate >= 0):
-            raise _stepwise_error(text, f"the rate {rate_text} is not a number of 0 or more")
+            raise _stepwise_error(text, f"the learning rate {rate_text} is not a number of 0 or more")
         end = None if end == -1 else end
         if pieces and pieces[-1][1] is None:
-            raise _stepwise_error(text, f"{piece!r} comes after a rate that holds to the end")
+            raise _stepwise_error(text, f"{piece!r} comes after a learning rate that holds to the end")
         before = pieces[-1][1] if pieces else 0
         if end is not None and before is not None and end <= before:
             raise _stepwise_error(text, f"{piece!r} ends at or before step {before}")
@@ -130,7 +130,7 @@ def parse_stepwise(text: str) -> StepwiseRates:
 
 def _stepwise_error(text: str, problem: str) -> TrainingError:
     return TrainingError(
-        f"learning rate {text!r}: {problem}. Write a number, or rates with the step each holds until, "
+        f"learning rate {text!r}: {problem}. Write a number, or values with the step each holds until, "
         'such as "0.005:100, 1e-3:1000, 1e-5"'
     )
 

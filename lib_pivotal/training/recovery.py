@@ -61,7 +61,10 @@ class Guard:
         self.restore()
         self._trainable.rate_scale = scale
         self._snapshot["rate_scale"] = scale
-        return f"not finite {SKIPS_BEFORE_ROLLBACK} times in a row: back to the last good state, rates times {scale:g}"
+        return (
+            f"not finite {SKIPS_BEFORE_ROLLBACK} times in a row: back to the last good state, learning rates × "
+            f"{scale:g}"
+        )
 
     def restore(self) -> None:
         """Return to the snapshot; the run's steps count on."""

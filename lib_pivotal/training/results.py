@@ -32,7 +32,7 @@ def refuse_taken_results(run: Run, folder: Path, *, resume: bool = False, overwr
     if resume:
         there = _not_its_own(run, there)
     remedy = "Give the run another name, or say that it may be replaced (overwrite)"
-    refuse_taken(there, overwrite=False, remedy=remedy + ("." if resume else ", or go on with that run (resume)."))
+    refuse_taken(there, overwrite=False, remedy=remedy + ("." if resume else ", or continue that run (resume)."))
 
 
 def files_there(run: Run, folder: Path) -> list[Path]:

@@ -16,7 +16,7 @@ FAMILIES = {"sd1": "SD1", "sd2": "SD2", "sdxl": "SDXL", "unknown": ""}
 def describe(summary: BundleSummary) -> str:
     """One phrase: words, parts, family, size."""
     count = len(summary.words)
-    facts = [f"{count} word{'s' if count != 1 else ''}"] if count else []
+    facts = [f"{count} embedding{'s' if count != 1 else ''}"] if count else []
     facts.append(", ".join(PARTS[part] for part in summary.parts) or "no network")
     facts.append(FAMILIES[summary.family])
     facts.append(f"{summary.file_bytes / 1e6:.1f} MB")
@@ -32,7 +32,7 @@ def bundle_list(summaries: Sequence[BundleSummary], names: Sequence[str], *, que
         if not all(part in text for part in wanted):
             continue
         kind = " chosen" if name == chosen else ""
-        sign = '<i class="pivotal-alert" title="Something is wrong with it.">!</i>' if summary.problems else ""
+        sign = '<i class="pivotal-alert" title="This file has problems.">!</i>' if summary.problems else ""
         words = "".join(f'<span class="pivotal-tag">{escape(word.name)}</span>' for word in summary.words[:12])
         more = f"<small>and {len(summary.words) - 12} more</small>" if len(summary.words) > 12 else ""
         lines.append(
@@ -41,7 +41,7 @@ def bundle_list(summaries: Sequence[BundleSummary], names: Sequence[str], *, que
             f"<span>{words}{more}</span></button>"
         )
     if not lines:
-        text = "No file matches." if names else "No LoRA file yet: what a run makes appears here."
+        text = "No file matches." if names else "No LoRA file yet. The files of your runs appear here."
         return f'<div class="pivotal-empty">{text}</div>'
     return f'<div class="pivotal-bundle-list">{"".join(lines)}</div>'
 
@@ -51,10 +51,10 @@ def bundle_card(summary: BundleSummary, name: str) -> str:
     facts = _json(summary.metadata.get(META_WORDS, ""))
     rows = "".join(_word_row(word.name, word.vectors, facts.get(word.name)) for word in summary.words)
     table = (
-        '<table class="pivotal-words plain"><thead><tr><th>Word</th><th>Vectors</th><th>Began as</th>'
+        '<table class="pivotal-words plain"><thead><tr><th>Embedding</th><th>Vectors</th><th>Init text</th>'
         f"<th>Pictures seen</th></tr></thead><tbody>{rows}</tbody></table>"
         if rows
-        else "<p>No words: a plain LoRA.</p>"
+        else "<p>No embeddings: a plain LoRA.</p>"
     )
     rank = f" · rank {summary.rank}" if summary.rank else ""
     return (
@@ -79,8 +79,8 @@ def _made_with(summary: BundleSummary) -> str:
     steps = summary.metadata.get("ss_steps") or schedule.get("max_steps")
     facts = [
         f"{steps} steps",
-        f"words' lr {words.get('lr')}",
-        f"U-Net lr {network.get('unet_lr')}",
+        f"embedding LR {words.get('lr')}",
+        f"U-Net LR {network.get('unet_lr')}",
         f"batch {schedule.get('batch_size')}",
     ]
     return f"<p><small>Made with: {escape(' · '.join(facts))}. Load all of it on the Train page.</small></p>"

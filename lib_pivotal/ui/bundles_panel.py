@@ -47,11 +47,11 @@ def build_bundles_panel(page: Page) -> None:
         with gr.Column(scale=4, min_width=300):
             with gr.Row(elem_classes=["pivotal-tools"]):
                 parts["bundle_filter"] = gr.Textbox(
-                    placeholder="Filter by file or word", show_label=False, container=False, max_lines=1,
+                    placeholder="Filter by file or embedding", show_label=False, container=False, max_lines=1,
                     label="Filter of bundles", elem_id="pivotal_bundle_filter", scale=4,
                 )  # fmt: skip
                 parts["bundle_reload"] = gr.Button(
-                    "Look again", size="sm", scale=1, min_width=90, elem_id="pivotal_bundle_reload"
+                    "Refresh", size="sm", scale=1, min_width=90, elem_id="pivotal_bundle_reload"
                 )
             page.html("bundle_list")
         with gr.Column(scale=6, min_width=320):
@@ -66,16 +66,16 @@ def build_bundles_panel(page: Page) -> None:
 def _build_words(page: Page) -> None:
     parts = page.parts
     with gr.Row(elem_classes=["pivotal-row"]):
-        parts["bundle_word"] = gr.Dropdown([], label="Word", elem_id="pivotal_bundle_word", min_width=120, scale=2)
+        parts["bundle_word"] = gr.Dropdown([], label="Embedding", elem_id="pivotal_bundle_word", min_width=120, scale=2)
         parts["bundle_new"] = gr.Textbox(
             label="New name", elem_id="pivotal_bundle_new", max_lines=1, min_width=120, scale=2
         )
         parts["bundle_rename"] = gr.Button("Rename", elem_id="pivotal_bundle_rename", min_width=90, scale=1)
-        parts["bundle_delete"] = gr.Button("Take out", elem_id="pivotal_bundle_delete", min_width=90, scale=1)
+        parts["bundle_delete"] = gr.Button("Remove", elem_id="pivotal_bundle_delete", min_width=90, scale=1)
     page.html("bundle_name_note")
     with gr.Row(elem_classes=["pivotal-row"]):
         parts["bundle_add"] = gr.UploadButton(
-            "Put a word in (embedding file)",
+            "Add an embedding (file)",
             file_types=[".pt", ".bin", ".safetensors"],
             size="sm",
             elem_id="pivotal_bundle_add",
@@ -85,10 +85,10 @@ def _build_words(page: Page) -> None:
 
 def _build_whole(page: Page) -> None:
     parts = page.parts
-    with gr.Accordion("Write another file from it", open=False, elem_id="pivotal_bundle_more"):
+    with gr.Accordion("Write another file from this one", open=False, elem_id="pivotal_bundle_more"):
         with gr.Row(elem_classes=["pivotal-row"]):
             parts["bundle_words_as"] = gr.Dropdown(
-                list(WORDS_AS), value=next(iter(WORDS_AS)), label="Each word as a file for",
+                list(WORDS_AS), value=next(iter(WORDS_AS)), label="Each embedding as a file for",
                 elem_id="pivotal_bundle_words_as", scale=4,
             )  # fmt: skip
             parts["bundle_split"] = gr.Button("Split", elem_id="pivotal_bundle_split", min_width=90, scale=1)
@@ -186,7 +186,7 @@ def _name_note(shelf: Shelf, pick: str, word: str, new: str) -> str:
 
 
 def _verdict(problems: list[str]) -> str:
-    return "Every tensor was read, every hash compared: nothing is wrong." if not problems else " ".join(problems)
+    return "Every tensor was read and every hash compared: no problems." if not problems else " ".join(problems)
 
 
 def shown(shelf: Shelf, pick: str, query: str, said: str) -> list[Any]:

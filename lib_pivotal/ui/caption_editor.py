@@ -37,8 +37,8 @@ NOTHING = ["", "", ""]
 """What is open: the picture's key, what its file held, and where the picture is."""
 PICTURE_PX = 900
 LEGEND = (
-    '<div class="pivotal-legend"><span><b class="pivotal-word">word</b></span><span>stays</span>'
-    '<span><s class="absorbed">taken over by the word</s></span><span><s class="init">its vectors begin so</s></span>'
+    '<div class="pivotal-legend"><span><b class="pivotal-word">embedding</b></span><span>stays</span>'
+    '<span><s class="absorbed">pruned</s></span><span><s class="init">pruned, part of the init text</s></span>'
     '<span><s class="dropped">left out</s></span></div>'
 )
 
@@ -202,7 +202,7 @@ def _bind_save(page: Page, typed: list[Any]) -> None:
         rows = page.desk.rows(run)
         return [
             [picture.key, caption_files.file_text(picture.path), str(picture.path)],
-            message(f"Saved as {place}. Remarks on files are renewed by the next scan.", "ok"),
+            message(f"Saved as {place}. The next scan updates its warnings.", "ok"),
             words_html.words_table(rows, page.desk.draws(run)),
             *tags_outputs(page, run, view),
             *gallery_outputs(page, run, query, number),

@@ -12,8 +12,8 @@ from lib_pivotal.data.tags import same_tag
 from lib_pivotal.ui.charts import COLOURS
 
 TITLES = {
-    "init": "taken over by the word; its vectors begin with it",
-    "absorbed": "taken over by the word",
+    "init": "pruned; part of the init text",
+    "absorbed": "pruned: the embedding learns it",
     "dropped": "said by another tag already, or about other pictures: left out",
     "kept": "stays in the caption",
 }
@@ -49,7 +49,9 @@ class CaptionHtml:
         words = self._find(tag)
         if words:
             added = words[0] not in own
-            kind, title = ("pivotal-word added", "put in front by the run") if added else ("pivotal-word", "a word")
+            kind, title = (
+                ("pivotal-word added", "put in front by the run") if added else ("pivotal-word", "an embedding")
+            )
             return f'<b class="{kind}" style="--word:{self.colour(words[0])}" title="{title}">{escape(tag)}</b>'
         form = same_tag(tag)
         if form in left:

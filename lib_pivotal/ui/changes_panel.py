@@ -85,7 +85,7 @@ def changed(page: Page, run: Run, asked: str, changes: Changes) -> tuple[Run, Ch
     if isinstance(plain, dict) and plain.get("mend") is True:
         after, done = mended(page, run)
         if not done:
-            raise DataError("nothing is left that one click mends. Look at what stands below")
+            raise DataError("no warning is left that one click can fix. Read those that remain")
         names = list(dict.fromkeys(done))
         label = names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
         return after, with_change(changes, label, run, after), f"Done: {'; '.join(names)}."

@@ -20,8 +20,8 @@ else:
 
 FIRST_WORDS = 4
 INTRO = (
-    '<div class="pivotal-empty">Whole, U-Net only, text encoder only and words only, with the same seeds; '
-    "on the checkpoint that is loaded.</div>"
+    '<div class="pivotal-empty">Full, U-Net only, text encoder only and embeddings only, with the same seeds, '
+    "on the loaded checkpoint.</div>"
 )
 FIELDS = ("file", "words", "prompts", "negative", "weights", "size", "steps", "cfg", "seed")
 
@@ -32,10 +32,12 @@ def build_compare_panel(page: Page) -> None:
     with gr.Row(elem_id="pivotal_compare_body"):
         with gr.Column(scale=4, min_width=300):
             parts["compare_file"] = gr.Dropdown([], label="File", elem_id="pivotal_compare_file")
-            parts["compare_words"] = gr.Dropdown([], label="Words", multiselect=True, elem_id="pivotal_compare_words")
+            parts["compare_words"] = gr.Dropdown(
+                [], label="Embeddings", multiselect=True, elem_id="pivotal_compare_words"
+            )
             parts["compare_prompts"] = gr.Textbox(
                 "{word}",
-                label="Prompts, one a line; {word} stands for each word",
+                label="Prompts, one per line; {word} stands for each embedding",
                 lines=2,
                 elem_id="pivotal_compare_prompts",
             )
@@ -44,7 +46,7 @@ def build_compare_panel(page: Page) -> None:
             )
             with gr.Row(elem_classes=["pivotal-row"]):
                 _numbers(page)
-            parts["compare_draw"] = gr.Button("Draw the sheet", variant="primary", elem_id="pivotal_compare_draw")
+            parts["compare_draw"] = gr.Button("Generate grid", variant="primary", elem_id="pivotal_compare_draw")
         with gr.Column(scale=6, min_width=320):
             page.html("compare_said", INTRO)
             parts["compare_sheet"] = gr.Image(
@@ -96,7 +98,7 @@ def bind_compare_panel(page: Page) -> None:
     def draw(*values: Any) -> list[Any]:
         try:
             if page.desk.running():
-                raise HostError("a run is going on: its own rows show how it is; compare when it has ended")
+                raise HostError("a run is in progress: its own samples show how it does; compare when it has finished")
             path = comparing.compare(
                 page.desk.manager.studio, _wanted(page.shelf, dict(zip(FIELDS, values, strict=True)))
             )
@@ -138,7 +140,7 @@ def _wanted(shelf: Shelf, values: dict[str, Any]) -> Comparison:
             float(part) for part in str(values["weights"] or "1").replace(";", ",").split(",") if part.strip()
         )
     except ValueError as error:
-        raise BundleError(f"weights: {values['weights']!r} are no numbers; write 1, 0.7, 0.4") from error
+        raise BundleError(f"weights: {values['weights']!r} are not numbers; write 1, 0.7, 0.4") from error
     limits = {"size": (64, 2048), "steps": (1, 150), "cfg": (1, 30), "seed": (0, 2**31 - 1)}
     for name, (low, high) in limits.items():
         value = values[name]

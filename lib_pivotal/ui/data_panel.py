@@ -43,8 +43,8 @@ EMPTY = (
 
 BAR = (
     '<div class="pivotal-find" hidden><input type="search" data-narrows="#pivotal_findings" '
-    'placeholder="Find in what there is to look at" aria-label="Find in what there is to look at" '
-    "title=\"Only lines that hold this text; a file's or a word's name finds its lines too\"><small></small></div>"
+    'placeholder="Find in the warnings" aria-label="Find in the warnings" '
+    'title="Only lines with this text; the name of a file or an embedding finds its lines too"><small></small></div>'
 )
 """Outside of the list, which is drawn anew with every check; shown by `pivotal_findings.js` where the list is long."""
 
@@ -70,13 +70,15 @@ def build_data_panel(page: Page) -> None:
     build_changes(page)
     page.html("findings")
     with gr.Column(elem_classes=["pivotal-section", "pivotal-group"]):
-        gr.HTML("<h3>Words</h3>", elem_classes=["pivotal-html"])
+        gr.HTML("<h3>Embeddings</h3>", elem_classes=["pivotal-html"])
         page.html("words_table", NO_WORDS)
         with gr.Row(elem_classes=["pivotal-tools"]):
             page.parts["add_word"] = gr.Button(
-                "Add a word", size="sm", elem_id="pivotal_add_word", min_width=120, scale=0
+                "Add an embedding", size="sm", elem_id="pivotal_add_word", min_width=120, scale=0
             )
-            page.parts["anew"] = gr.Button("Propose anew", size="sm", elem_id="pivotal_anew", min_width=120, scale=0)
+            page.parts["anew"] = gr.Button(
+                "Reset from captions", size="sm", elem_id="pivotal_anew", min_width=120, scale=0
+            )
             gr.HTML('<div class="pivotal-help"></div>', elem_classes=["pivotal-html"])
         page.form.add("words", elem_classes=["pivotal-hidden"], show_label=False)
     page.parts["proposed"] = gr.State(NOTHING_PROPOSED)
@@ -97,7 +99,7 @@ def bind_data_panel(page: Page) -> None:
     def anew(changes: Changes, *values: Any) -> list[Any]:
         run = page.read(values)[0]
         emptied = replace(run, words=())
-        return _scanned(page, emptied, NOTHING_PROPOSED, label="Propose anew", before=run, changes=changes)
+        return _scanned(page, emptied, NOTHING_PROPOSED, label="Reset from captions", before=run, changes=changes)
 
     inputs = [parts["changes"], parts["proposed"], *form.components]
     for event, act, given in (
@@ -152,7 +154,7 @@ def _scanned(page: Page, run: Run, proposed: Sequence[str], *, label: str, befor
     except PivotalError as error:
         left = count + 2 + len(DATA_PARTS) + len(CHANGES_PARTS) - 1
         return [*(unchanged() for _ in range(left)), error_html(error)]
-    chosen = [unchanged(), note("info", "Scanned again: settings stay as they are.")]
+    chosen = [unchanged(), note("info", "Scanned again; settings are unchanged.")]
     if found.preset:
         chosen = [gr.update(value=preset(found.preset).label), note("info", preset(found.preset).help)]
     state = [run.data.folder, words_html.words_json(found.proposed)]

@@ -20,9 +20,9 @@ HINT = "Click: only these. Once more: all again. With Alt or Ctrl: all but these
 
 def summary(dataset: Dataset, words: int, findings: int) -> str:
     """One line: how much there is."""
-    things = "nothing to look at" if not findings else f"{findings} thing{'s' if findings != 1 else ''} to look at"
+    things = "no warnings" if not findings else f"{findings} warning{'s' if findings != 1 else ''}"
     pictures = f"{len(dataset):,} picture{'s' if len(dataset) != 1 else ''}".replace(",", " ")
-    count = f"{words} word{'s' if words != 1 else ''}"
+    count = f"{words} embedding{'s' if words != 1 else ''}"
     parts = [(len(dataset.concepts), "concept"), (len({p.image_type for p in dataset.pictures} - {""}), "image type")]
     counts = ", ".join(f"{number} {name}{'s' if number != 1 else ''}" for number, name in parts if number > 1)
     layout = f" · read as {escape(dataset.title)}" if dataset.title else ""
@@ -37,7 +37,7 @@ def filters(facets: Facets, parts: Sequence[Part], groups: Sequence[FindingGroup
     chosen = {str(part.__class__(part.kind, part.value)): part for part in parts}
     words = {f"word:{name}": (name, count) for name, count in facets.words.items() if name != NO_WORD}
     if facets.words.get(NO_WORD) or f"word:{NO_WORD}" in chosen:
-        words[f"word:{NO_WORD}"] = ("no word", facets.words.get(NO_WORD, 0))
+        words[f"word:{NO_WORD}"] = ("no embedding", facets.words.get(NO_WORD, 0))
     tags = {f"tag:{tag.lower()}": (tag, count) for tag, count in facets.tags.items()}
     here = {f"tag:{part.value}": (part.value, shown) for part in parts if part.kind == "tag"}
     problems = {
@@ -45,7 +45,7 @@ def filters(facets: Facets, parts: Sequence[Part], groups: Sequence[FindingGroup
         for name, severity, text in _named(groups)
         if name in facets.problems and (f"problem:{name}" in chosen or (facets.problems[name] and not name.isdigit()))
     }
-    rows = [("words", words), ("tags", {**here, **tags}), ("to look at", problems)]
+    rows = [("words", words), ("tags", {**here, **tags}), ("warnings", problems)]
     body = "".join(_filter_row(title, items, chosen) for title, items in rows if items)
     everything = (
         '<button type="button" class="pivotal-mini" data-filter="" title="Show all pictures">show all</button>'

@@ -38,15 +38,15 @@ def findings_html(findings: Sequence[Finding], dataset: Dataset) -> str:
 
 
 def _mend_all(groups: Sequence[FindingGroup]) -> str:
-    """A button for the first remedy of every warning and error, where there are several."""
+    """A button for applies the first fix of every warning and error, where there are several."""
     firsts = [finding.remedy for group in groups if group.severity != "info" for _, finding in group.findings]
     labels = dict.fromkeys(remedy.label for remedy in firsts if remedy is not None)
     if len(labels) < 2:
         return ""
     return (
         '<div class="pivotal-mend"><button type="button" class="pivotal-mini remedy" data-mend="1" '
-        f'title="The first remedy of each: {escape("; ".join(labels))}. Changes settings only; can be undone.">'
-        f"Mend all {len(labels)}</button><small>the first remedy of every warning</small></div>"
+        f'title="The first fix of each: {escape("; ".join(labels))}. Changes settings only; can be undone.">'
+        f"Fix all {len(labels)}</button><small>applies the first fix of every warning</small></div>"
     )
 
 

@@ -38,8 +38,8 @@ SPACES_COUNT = frozenset({"data.name_join"})
 
 GROUPS: dict[str, str] = {
     "data": "Data",
-    "main": "What matters most",
-    "words": "Words",
+    "main": "Main settings",
+    "words": "Embeddings",
     "network": "Network",
     "loss": "Loss and noise",
     "schedule": "Schedule and optimiser",
@@ -47,48 +47,48 @@ GROUPS: dict[str, str] = {
     "pictures": "Pictures and masks",
     "regularisation": "Regularisation",
     "memory": "Memory and precision",
-    "saving": "Saving and previews",
+    "saving": "Saving and samples",
 }
 """Key -> title. `data` stands on the Data page, `main` open on the Train page, the others folded below it."""
 
 TABLE: tuple[Entry, ...] = (
     Entry("data.folder", "Folder of pictures", "data"),
-    Entry("words", "Words", "data"),
+    Entry("words", "Embeddings", "data"),
     Entry("name", "Name of the file", "main"),
-    Entry("words_common.lr", "Words' lr", "main"),
-    Entry("network.unet_lr", "U-Net lr", "main"),
+    Entry("words_common.lr", "Embedding LR", "main"),
+    Entry("network.unet_lr", "U-Net LR", "main"),
     Entry("network.te_targets", "Text encoder", "main"),
-    Entry("network.te_lr", "Text encoder lr", "main"),
+    Entry("network.te_lr", "Text encoder LR", "main"),
     Entry("network.unet_rank", "Rank", "main"),
     Entry("schedule.batch_size", "Batch", "main"),
     Entry("data.resolution_px", "Size (px)", "main"),
     Entry("schedule.max_steps", "Steps", "main"),
-    Entry("words_common.control", "Keep vectors in range", "words"),
-    Entry("words_common.weight_decay", "Weight decay of words", "words"),
-    Entry("words_common.initial_std", "Spread of random vectors", "words"),
-    Entry("words_common.keep_commas", "Commas of init texts count", "words"),
-    Entry("data.prune_mode", "What words take from captions", "words"),
+    Entry("words_common.control", "Embedding norm control", "words"),
+    Entry("words_common.weight_decay", "Embedding weight decay", "words"),
+    Entry("words_common.initial_std", "Std of random vectors", "words"),
+    Entry("words_common.keep_commas", "Commas of the init text take a vector", "words"),
+    Entry("data.prune_mode", "Tag pruning", "words"),
     Entry("data.core_rule", "Rule for core tags", "words"),
     Entry("data.core_threshold", "Core tags: share", "words"),
     Entry("data.core_feature_threshold", "Core tags: share of looks", "words"),
-    Entry("data.drop_difficulty", "Drop below difficulty", "words"),
-    Entry("data.balance", "Draw pictures", "words"),
-    Entry("data.balance_weights", "Weights of folders, one a line", "words"),
-    Entry("network.algorithm", "Kind of network", "network"),
+    Entry("data.drop_difficulty", "Prune below difficulty", "words"),
+    Entry("data.balance", "Balance by", "words"),
+    Entry("data.balance_weights", "Sampling weights of folders, one per line", "words"),
+    Entry("network.algorithm", "Network type", "network"),
     Entry("network.unet_targets", "U-Net layers", "network"),
     Entry("network.unet_alpha", "U-Net alpha", "network"),
     Entry("network.te2_targets", "Second text encoder (SDXL)", "network"),
-    Entry("network.te2_lr", "Second text encoder lr (SDXL)", "network"),
+    Entry("network.te2_lr", "Second text encoder LR (SDXL)", "network"),
     Entry("network.te_rank", "Text encoder rank", "network"),
     Entry("network.te_alpha", "Text encoder alpha", "network"),
     Entry("network.dropout", "Dropout", "network"),
     Entry("network.rank_dropout", "Rank dropout", "network"),
-    Entry("network.max_norm", "Largest norm of a layer", "network"),
-    Entry("network.weight_decay", "Weight decay of network", "network"),
+    Entry("network.max_norm", "Max norm of a layer", "network"),
+    Entry("network.weight_decay", "Network weight decay", "network"),
     Entry("network.groups", "Groups of layers", "network"),
     Entry("loss.kind", "Loss", "loss"),
     Entry("loss.huber_delta", "Huber delta", "loss"),
-    Entry("loss.weighting", "Weight by timestep", "loss"),
+    Entry("loss.weighting", "Timestep weighting", "loss"),
     Entry("loss.snr_gamma", "SNR gamma", "loss"),
     Entry("noise.offset", "Noise offset", "loss"),
     Entry("noise.multires_iterations", "Multi-resolution scales", "loss"),
@@ -97,19 +97,19 @@ TABLE: tuple[Entry, ...] = (
     Entry("noise.timestep_min", "Lowest timestep", "loss"),
     Entry("noise.timestep_max", "Timesteps below", "loss"),
     Entry("noise.zero_terminal_snr", "Zero terminal SNR", "loss"),
-    Entry("schedule.epochs", "Epochs in place of steps", "schedule"),
+    Entry("schedule.epochs", "Epochs instead of steps", "schedule"),
     Entry("schedule.optimizer", "Optimiser", "schedule"),
-    Entry("schedule.rate", "Course of learning rates", "schedule"),
-    Entry("schedule.warmup_steps", "Warm-up (steps, below 1 a fraction)", "schedule"),
-    Entry("schedule.final_factor", "Rate at the end (fraction)", "schedule"),
-    Entry("schedule.accumulation", "Micro-batches a step", "schedule"),
+    Entry("schedule.rate", "LR scheduler", "schedule"),
+    Entry("schedule.warmup_steps", "LR warm-up (steps, below 1 a fraction)", "schedule"),
+    Entry("schedule.final_factor", "Final LR factor", "schedule"),
+    Entry("schedule.accumulation", "Gradient accumulation", "schedule"),
     Entry("schedule.phases", "Phases", "schedule"),
-    Entry("schedule.words_steps", "Steps of words alone", "schedule"),
-    Entry("schedule.continued_words_factor", "Words' rate after that", "schedule"),
+    Entry("schedule.words_steps", "Steps of embeddings only", "schedule"),
+    Entry("schedule.continued_words_factor", "Embedding LR factor after that", "schedule"),
     Entry("schedule.network_start", "Network starts at (fraction)", "schedule"),
     Entry("schedule.te_stop", "Text encoder stops at (fraction)", "schedule"),
-    Entry("schedule.clip_words", "Gradient limit, words", "schedule"),
-    Entry("schedule.clip_network", "Gradient limit, network", "schedule"),
+    Entry("schedule.clip_words", "Max grad norm, embeddings", "schedule"),
+    Entry("schedule.clip_network", "Max grad norm, network", "schedule"),
     Entry("schedule.ema_decay", "EMA", "schedule"),
     Entry("seed", "Seed", "schedule"),
     Entry("data.captions_from", "Captions from", "captions"),
@@ -121,8 +121,8 @@ TABLE: tuple[Entry, ...] = (
     Entry("data.keep_first", "Keep first tags in front", "captions"),
     Entry("data.keep_separator", "Mark between kept and free", "captions"),
     Entry("data.tag_dropout", "Tag dropout", "captions"),
-    Entry("data.tag_dropout_mode", "How tags drop", "captions"),
-    Entry("data.tag_dropout_classes", "Tag dropout by class, one a line", "captions"),
+    Entry("data.tag_dropout_mode", "Tag dropout mode", "captions"),
+    Entry("data.tag_dropout_classes", "Tag dropout by class, one per line", "captions"),
     Entry("data.caption_dropout", "Caption dropout", "captions"),
     Entry("data.caption_dropout_epochs", "Without captions every … epochs", "captions"),
     Entry("data.caption_warmup_steps", "Caption warm-up (steps)", "captions"),
@@ -130,15 +130,15 @@ TABLE: tuple[Entry, ...] = (
     Entry("data.max_tags", "At most tags", "captions"),
     Entry("data.max_tokens", "At most tokens", "captions"),
     Entry("data.emphasis", "Weights such as (x:1.2)", "captions"),
-    Entry("data.prefix", "Before every caption", "captions"),
-    Entry("data.suffix", "After every caption", "captions"),
-    Entry("data.templates", "Templates, one a line", "captions"),
-    Entry("data.word_lists", "Word lists, one a line", "captions"),
+    Entry("data.prefix", "Caption prefix", "captions"),
+    Entry("data.suffix", "Caption suffix", "captions"),
+    Entry("data.templates", "Templates, one per line", "captions"),
+    Entry("data.word_lists", "Word lists, one per line", "captions"),
     Entry("data.wildcards", "Wildcards", "captions"),
     Entry("data.wildcard_folder", "Folder of wildcard lists", "captions"),
-    Entry("data.caption_fields", "Caption fields, one a line", "captions"),
+    Entry("data.caption_fields", "Caption fields, one per line", "captions"),
     Entry("clip_skip", "Clip skip", "captions"),
-    Entry("data.parts", "Parts with settings of their own, one a line", "captions"),
+    Entry("data.parts", "Parts with their own settings, one per line", "captions"),
     Entry("data.layout", "The folder is", "pictures"),
     Entry("data.duplicates", "Double pictures", "pictures"),
     Entry("data.least_px", "Shorter side at least (px)", "pictures"),
@@ -149,8 +149,8 @@ TABLE: tuple[Entry, ...] = (
     Entry("data.crop", "What a cut keeps", "pictures"),
     Entry("data.crops", "Cuts a picture", "pictures"),
     Entry("data.scale_augmentation", "Far and near cuts", "pictures"),
-    Entry("data.flip", "Mirror half of the draws", "pictures"),
-    Entry("data.random_latent", "Draw latents at random", "pictures"),
+    Entry("data.flip", "Mirror half of the samples", "pictures"),
+    Entry("data.random_latent", "Sample latents at random", "pictures"),
     Entry("data.transparency", "Behind transparent pixels", "pictures"),
     Entry("data.masks", "Masks", "pictures"),
     Entry("data.mask_normalise", "Masks to a mean of 1", "pictures"),
@@ -160,30 +160,30 @@ TABLE: tuple[Entry, ...] = (
     Entry("data.mask_temperature", "Temperature of masks", "pictures"),
     Entry("regularisation.folder", "Folder of class pictures", "regularisation"),
     Entry("regularisation.weight", "Weight of class pictures", "regularisation"),
-    Entry("regularisation.batch_size", "Class pictures a batch", "regularisation"),
+    Entry("regularisation.batch_size", "Class pictures per batch", "regularisation"),
     Entry("regularisation.target", "Class pictures train towards", "regularisation"),
     Entry("regularisation.preservation", "Preservation (weight)", "regularisation"),
     Entry("regularisation.class_text", "Class in the model's words", "regularisation"),
-    Entry("regularisation.prompts", "Prompts of class pictures, one a line", "regularisation"),
+    Entry("regularisation.prompts", "Prompts of class pictures, one per line", "regularisation"),
     Entry("regularisation.negative_prompt", "Negative prompt of class pictures", "regularisation"),
     Entry("regularisation.count", "Class pictures to make", "regularisation"),
     Entry("memory.precision", "Precision", "memory"),
     Entry("memory.gradient_checkpointing", "Gradient checkpointing", "memory"),
     Entry("data.cache_folder", "Keep latents in folder", "memory"),
     Entry("memory.latents_mb", "Latents in memory (MB)", "memory"),
-    Entry("saving.preview_every_steps", "Pictures every … steps", "saving"),
-    Entry("saving.preview_prompts", "Prompts of the pictures, one a line", "saving"),
-    Entry("saving.preview_words", "Words of the pictures, one a line", "saving"),
-    Entry("saving.keep_previewed", "Keep the file of each set of pictures", "saving"),
-    Entry("saving.separation_every_steps", "Share of the words every … steps", "saving"),
+    Entry("saving.preview_every_steps", "Samples every … steps", "saving"),
+    Entry("saving.preview_prompts", "Sample prompts, one per line", "saving"),
+    Entry("saving.preview_words", "Sampled embeddings, one per line", "saving"),
+    Entry("saving.keep_previewed", "Keep the file of each set of samples", "saving"),
+    Entry("saving.separation_every_steps", "Separation every … steps", "saving"),
     Entry("saving.every_steps", "Save the file every … steps", "saving"),
     Entry("saving.state_every_steps", "Save the state every … steps", "saving"),
-    Entry("saving.preview_every_epochs", "Pictures every … epochs", "saving"),
+    Entry("saving.preview_every_epochs", "Samples every … epochs", "saving"),
     Entry("saving.every_epochs", "Save the file every … epochs", "saving"),
     Entry("saving.state_every_epochs", "Save the state every … epochs", "saving"),
     Entry("saving.keep_states", "States kept", "saving"),
     Entry("saving.dtype", "Precision of the file", "saving"),
-    Entry("saving.embedding_files", "Also one file a word", "saving"),
+    Entry("saving.embedding_files", "Also one file per embedding", "saving"),
     Entry("saving.folder", "Folder of the file (command line)", "saving"),
 )
 
@@ -308,7 +308,7 @@ def from_widget(path: str, value: Any) -> Any:
         try:
             return parse_json(value or "[]")
         except ValueError as error:
-            raise ValueError(f"is no list of words: {error}") from error
+            raise ValueError(f"is no list of embeddings: {error}") from error
     if kind == "lines":
         return [line.strip() for line in (value or "").splitlines() if line.strip()]
     if kind == "groups":
@@ -327,7 +327,7 @@ def _group(line: str) -> dict[str, Any]:
         pattern, rank, alpha, factor = parts
         return {"pattern": pattern, "rank": int(rank), "alpha": float(alpha), "lr_factor": float(factor)}
     except ValueError as error:
-        raise ValueError(f"cannot read {line!r}: write pattern | rank | alpha | factor of the rate") from error
+        raise ValueError(f"cannot read {line!r}: write pattern | rank | alpha | LR factor") from error
 
 
 def _part_line(part: dict[str, Any]) -> str:
@@ -364,9 +364,7 @@ def _component(entry: Entry, value: Any, options: dict[str, Any]) -> Any:
     if kind == "parts":
         common.setdefault("placeholder", "red/* | shuffle_tags = false | keep_first = 2")
     if kind == "groups":
-        common.setdefault(
-            "placeholder", "down_blocks_[12] | 8 | 4 | 0.5   (pattern | rank | alpha | factor of the rate)"
-        )
+        common.setdefault("placeholder", "down_blocks_[12] | 8 | 4 | 0.5   (pattern | rank | alpha | LR factor)")
     return gr.Textbox(**{"lines": lines, "max_lines": 8 if lines > 1 else 1, "min_width": 120, **common})
 
 

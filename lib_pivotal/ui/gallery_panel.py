@@ -32,7 +32,8 @@ def build_gallery_panel(page: Page) -> None:
     with gr.Column(elem_classes=["pivotal-section"], visible=False, elem_id="pivotal_pictures") as pictures:
         gr.HTML("<h3>Pictures</h3>", elem_classes=["pivotal-html"])
         page.parts["filter"] = gr.Textbox(
-            placeholder="Filter: text, word:NAME, tag:TAG, problem:KIND; several by commas; a minus in front: without",
+            placeholder="Filter: text, word:NAME, tag:TAG, problem:KIND; separate with commas; a minus in front "
+            "excludes",
             show_label=False,
             container=False,
             label="Filter of pictures",

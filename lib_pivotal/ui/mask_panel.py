@@ -69,7 +69,7 @@ def build_mask_panel(page: Page) -> None:
         with gr.Row(elem_classes=["pivotal-tools"]):
             for name, text in (
                 ("save", "Add to the mask"),
-                ("new", "Begin the mask anew with this"),
+                ("new", "Replace the mask with this"),
                 ("gone", "Remove it"),
             ):
                 parts[f"mask_{name}"] = gr.Button(text, size="sm", elem_id=f"pivotal_mask_{name}")

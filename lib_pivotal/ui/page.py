@@ -31,7 +31,7 @@ else:
 
 
 NO_WORDS = (
-    '<div class="pivotal-empty">No words yet. Scan a folder: words that its captions use are proposed here. '
+    '<div class="pivotal-empty">No embeddings yet. Scan a folder: names that its captions use are proposed here. '
     "Or add one by hand.</div>"
 )
 
@@ -118,7 +118,9 @@ def label_of(path: str) -> str:
     """What a field is called on the page; of a word, its number and the setting."""
     if path.startswith("words."):
         _, number, *rest = path.split(".")
-        return f"word {int(number) + 1}, {rest[0].replace('_', ' ')}" if number.isdigit() and rest else "Words"
+        return (
+            f"embedding {int(number) + 1}, {rest[0].replace('_', ' ')}" if number.isdigit() and rest else "Embeddings"
+        )
     return next((entry.label for entry in TABLE if entry.path == path), path)
 
 

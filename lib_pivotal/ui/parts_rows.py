@@ -20,13 +20,13 @@ def accordion(tab: str) -> gr.Accordion:
 def four_rows_form(elem_id: Callable[[str], str]) -> tuple[Any, Any, Any]:
     """Words, prompts and margin of the script "Four rows"."""
     words = gr.Textbox(
-        label="Words, one a column",
-        info="separated by commas; left empty: every word of the bundles in the prompt",
+        label="Embeddings, one per column",
+        info="separated by commas; empty: every embedding of the bundles in the prompt",
         elem_id=elem_id("words"),
     )
     prompts = gr.Textbox(
-        label="Prompts, one a line",
-        info="{word} stands for the word, which otherwise goes in front; left empty: the prompt above",
+        label="Prompts, one per line",
+        info="{word} stands for the embedding, which otherwise goes in front; empty: the prompt above",
         lines=2,
         elem_id=elem_id("prompts"),
     )

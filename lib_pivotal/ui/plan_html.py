@@ -31,7 +31,7 @@ def _line(plan: Plan) -> str:
     each += f" × {plan.accumulation}" if plan.accumulation != 1 else ""
     rounds = f"{plan.epochs:.1f} rounds" if plan.epochs < 20 else f"{plan.epochs:.0f} rounds"
     return (
-        f'<div class="pivotal-summary">{each} = <b>{_number(plan.draws)} draws</b> of '
+        f'<div class="pivotal-summary">{each} = <b>{_number(plan.draws)} samples</b> of '
         f"{_number(len(plan.pictures))} pictures · {rounds}</div>"
     )
 
@@ -44,21 +44,21 @@ def _draws(plan: Plan) -> str:
     writer = CaptionHtml([word.name for word in plan.words])
     top = max([ADVISED_DRAWS * 1.25, *(word.draws for word in plan.words)])
     rows = "".join(_draws_row(word, top, writer.colour(word.name)) for word in plan.words)
-    rows = rows or "<p>No words yet.</p>"
+    rows = rows or "<p>No embeddings yet.</p>"
     advised = (
         f'<div class="axis"><i style="left:{ADVISED_DRAWS / top:.2%}"><span>{ADVISED_DRAWS} advised</span></i></div>'
         if plan.words
         else ""
     )
-    title = "How often each word is drawn in the whole run, on average"
-    return f'<div class="draws"><h4 title="{title}">Draws of each word</h4><div>{advised}{rows}</div></div>'
+    title = "How many times each embedding's pictures are trained on in the run, on average"
+    return f'<div class="draws"><h4 title="{title}">Samples per embedding</h4><div>{advised}{rows}</div></div>'
 
 
 def _draws_row(word: WordPlan, top: float, colour: str) -> str:
     kind = "none" if not word.pictures else "low" if word.draws < ADVISED_DRAWS / 2 else "ok"
     name = escape(word.name)
     title = (
-        f"{name}: {word.draws:.0f} draws, {word.share:.0%} of all; {word.pictures} pictures, "
+        f"{name}: {word.draws:.0f} samples, {word.share:.0%} of all; {word.pictures} pictures, "
         f"{word.vectors} vectors{'; a style' if word.style else ''}"
     )
     return (
@@ -78,7 +78,10 @@ def _sizes(plan: Plan) -> str:
     if rest:
         count = sum(bucket.pictures for bucket in rest)
         cells += f'<div class="size"><small>{len(rest)} more sizes, {count} pictures</small></div>'
-    title = "Each picture is trained at the size nearest to its shape; below it its pictures and what is cut off"
+    title = (
+        "Each picture is trained in the bucket nearest to its aspect ratio; below: its pictures and how much "
+        "is cropped"
+    )
     return f'<div class="sizes"><h4 title="{title}">Training sizes</h4><div>{cells}</div></div>'
 
 
@@ -87,7 +90,7 @@ def _size(bucket: BucketPlan, longest: int, most: int) -> str:
     share = bucket.pictures / most
     cut = f"{bucket.mean_cropped:.0%} cut" if bucket.mean_cropped >= 0.005 else "uncut"
     title = (
-        f"{bucket.width_px}×{bucket.height_px} px: {bucket.pictures} pictures, {bucket.draws:.0f} draws; "
+        f"{bucket.width_px}×{bucket.height_px} px: {bucket.pictures} pictures, {bucket.draws:.0f} samples; "
         f"{bucket.mean_cropped:.1%} is cut off on average, {bucket.most_cropped:.1%} at most"
     )
     heavy = " heavy" if bucket.mean_cropped >= 0.1 else ""
@@ -107,7 +110,7 @@ def _tokens(plan: Plan, *, limit: int) -> str:
     over = sum(length > limit for length in lengths)
     word = f"{over} over {limit}" if over else f"all within {limit}"
     how = "" if plan.tokens_counted else " (estimated)"
-    title = "Places that the longest caption of each picture takes in the prompt, words with their vectors"
+    title = "Tokens of the longest caption of each picture, with the vectors of its embeddings"
     return (
         f'<div class="tokens"><h4 title="{title}">Length of captions</h4><div class="bars">{bars}</div>'
         f"<p>longest {plan.tokens_most} tokens{how}, {word}</p></div>"

@@ -91,7 +91,7 @@ def _facts(snapshot: Snapshot) -> list[str]:
 
 def phase_name(phase: str) -> str:
     """What trains in a phase, in words."""
-    return {"joint": "words and network", "words": "words only", "network": "network only"}.get(
+    return {"joint": "embeddings and network", "words": "embeddings only", "network": "network only"}.get(
         phase, f"phase: {phase}"
     )
 
@@ -111,11 +111,9 @@ def curves(snapshot: Snapshot | None) -> str:
     last = snapshot["max_steps"]
     drawn = [charts.loss_chart(snapshot["loss"]["steps"], snapshot["loss"]["values"], last_step=last)]
     if snapshot["word_norms"] or not snapshot["step"]:  # room is kept for it from the start
-        drawn.append(
-            charts.lines_chart("Length of the words' vectors", _short_names(snapshot["word_norms"]), last_step=last)
-        )
+        drawn.append(charts.lines_chart("Embedding norm", _short_names(snapshot["word_norms"]), last_step=last))
     if snapshot["shares"]:
-        title = "Share that the words carry"
+        title = "Separation: share in the embeddings"
         drawn.append(charts.lines_chart(title, snapshot["shares"], last_step=last, percent=True))
     return f'<div class="pivotal-charts">{"".join(drawn)}</div>'
 
@@ -128,8 +126,8 @@ def rows(snapshot: Snapshot | None, *, column: str = "", picked: int | None = No
     """The four rows for one prompt, a column a step; chips choose the prompt, a column's button the step."""
     pictures = list(snapshot["pictures"]) if snapshot else []
     if not pictures:
-        when = "The first pictures come soon" if is_active(snapshot) else "Pictures grow here while it trains"
-        text = f"{when}: whole, U-Net only, text encoder only and words only, side by side."
+        when = "The first samples come soon" if is_active(snapshot) else "Samples appear here while it trains"
+        text = f"{when}: full, U-Net only, text encoder only and embeddings only, side by side."
         return f'<div class="pivotal-empty">{text}</div>'
     columns = pictures[-1]["columns"]
     index = columns.index(column) if column in columns else 0
@@ -138,7 +136,7 @@ def rows(snapshot: Snapshot | None, *, column: str = "", picked: int | None = No
     )
     shown = thinned(pictures)
     header = "".join(_step_button(item["step"], chosen=item["step"] == picked) for item in shown)
-    body = "".join(_row(row.label, shown, index) for row in parts_grid.ROWS)
+    body = "".join(_row(row, shown, index) for row in parts_grid.ROWS)
     return (
         f'<div class="pivotal-chips">{chips}</div><div class="pivotal-rows-scroll"><table class="pivotal-rows">'
         f"<thead><tr><th>step</th>{header}</tr></thead><tbody>{body}</tbody></table></div>"
@@ -160,18 +158,18 @@ def _chip(name: str, *, chosen: bool) -> str:
 
 def _step_button(step: int, *, chosen: bool) -> str:
     kind = " chosen" if chosen else ""
-    attributes = f'class="pivotal-step{kind}" data-step="{step}" title="Look closer, and keep this step"'
+    attributes = f'class="pivotal-step{kind}" data-step="{step}" title="Show it large, and keep this step"'
     return f'<th><button type="button" {attributes}>{step}</button></th>'
 
 
-def _row(label: str, shown: Sequence[Any], index: int) -> str:
+def _row(row: parts_grid.Row, shown: Sequence[Any], index: int) -> str:
     cells = []
     for item in shown:
-        files = item["rows"].get(label, ())
+        files = item["rows"].get(row.label, ())
         uri = thumbs.thumbnail(files[index], CELL_PX) if index < len(files) else ""
-        alt = escape(f"{label}, step {item['step']}")
+        alt = escape(f"{row.title}, step {item['step']}")
         cells.append(f'<td><img src="{uri}" alt="{alt}" data-zoom="1"></td>' if uri else "<td><i></i></td>")
-    return f"<tr><th>{escape(label)}</th>{''.join(cells)}</tr>"
+    return f"<tr><th>{escape(row.title)}</th>{''.join(cells)}</tr>"
 
 
 def picked_step(snapshot: Snapshot, step: int) -> str:
@@ -184,10 +182,10 @@ def picked_step(snapshot: Snapshot, step: int) -> str:
     for row in parts_grid.ROWS:
         files = item["rows"].get(row.label, ())
         cells = "".join(
-            f'<td><img src="{thumbs.thumbnail(file, 256)}" alt="{escape(row.label)}" data-zoom="1"></td>'
+            f'<td><img src="{thumbs.thumbnail(file, 256)}" alt="{escape(row.title)}" data-zoom="1"></td>'
             for file in files
         )
-        lines.append(f"<tr><th>{escape(row.label)}</th>{cells}</tr>")
+        lines.append(f"<tr><th>{escape(row.title)}</th>{cells}</tr>")
     head_ = f"<thead><tr><th>step {step}</th>{heads}</tr></thead>"
     table = f'<table class="pivotal-rows large">{head_}<tbody>{"".join(lines)}</tbody></table>'
     return f'<div class="pivotal-rows-scroll">{table}</div>'
@@ -221,7 +219,7 @@ def outcome(snapshot: Snapshot | None) -> str:
         parts.append(_prompts(Path(ended["bundle"]).stem, snapshot["facts"].get("words", [])))
     elif ended["reason"] != "failed":
         told = ended["message"] if ended["reason"] == "finished" else ""
-        parts.append(f"<p>{_lines(told) or 'It ended before the first step, so no file was written.'}</p>")
+        parts.append(f"<p>{_lines(told) or 'It stopped before the first step, so no file was written.'}</p>")
     else:
         parts.append(_saved_before(snapshot))
     kind = "bad" if ended["reason"] == "failed" else "good"
@@ -240,7 +238,7 @@ def _saved_before(snapshot: Snapshot) -> str:
 def _file_line(path: Path, snapshot: Snapshot) -> str:
     words = snapshot["facts"].get("words", [])
     size = f"{path.stat().st_size / 1e6:.1f} MB" if path.is_file() else "moved since"
-    count = f"{len(words)} word{'s' if len(words) != 1 else ''}"
+    count = f"{len(words)} embedding{'s' if len(words) != 1 else ''}"
     folder = "/".join(path.parent.parts[-2:])
     shown = f'<span title="{escape(str(path.parent))}">{size} · {count} · in {escape(folder)}</span>'
     return f"<p><b>{escape(path.name)}</b> {shown}</p>"

@@ -25,14 +25,14 @@ def build_buttons(page: Page) -> None:
     parts = page.parts
     with gr.Column(elem_id="pivotal_start_box", elem_classes=["pivotal-buttons"]) as start:
         parts["train"] = gr.Button("Train", variant="primary", elem_id="pivotal_train", size="lg")
-        parts["preflight"] = gr.Button("Measure time and memory first", elem_id="pivotal_preflight", size="sm")
+        parts["preflight"] = gr.Button("Estimate time and VRAM", elem_id="pivotal_preflight", size="sm")
     with gr.Column(elem_id="pivotal_run_box", elem_classes=["pivotal-buttons"], visible=False) as run:
         with gr.Row(elem_classes=["pivotal-row"]):
             parts["stop"] = gr.Button("Stop and save", variant="stop", elem_id="pivotal_stop", min_width=100)
             parts["pause"] = gr.Button("Pause", elem_id="pivotal_pause", min_width=100)
         with gr.Row(elem_classes=["pivotal-row"]):
             parts["save_now"] = gr.Button("Save now", elem_id="pivotal_save_now", size="sm", min_width=100)
-            parts["sample_now"] = gr.Button("Picture now", elem_id="pivotal_sample_now", size="sm", min_width=100)
+            parts["sample_now"] = gr.Button("Sample now", elem_id="pivotal_sample_now", size="sm", min_width=100)
         parts["checkpoint"] = gr.Button(
             "Load this run's checkpoint", variant="primary", elem_id="pivotal_checkpoint", visible=False
         )
@@ -99,7 +99,7 @@ def bind_run_panel(page: Page) -> None:
         run, _ = page.read(values)
         try:
             manager.make_class_pictures(manager.studio.adjusted(run))
-            feedback = message("Class pictures are being made; Stop ends it, and another click goes on.", "info")
+            feedback = message("Class pictures are being made. Stop ends it; another click continues.", "info")
         except PivotalError as error:
             feedback = error_html(error)
         return [feedback, *_refreshed(page, pick, known)]
@@ -156,7 +156,7 @@ def _refreshed(page: Page, pick: str, known: dict[str, str] | None) -> list[Any]
     boxes: dict[str, Any] = {
         "start_box": {"visible": not active},
         "run_box": {"visible": active},
-        "pause": {"value": "Go on" if paused else "Pause"},
+        "pause": {"value": "Resume" if paused else "Pause"},
         "checkpoint": {"visible": bool(snapshot and snapshot["needs_checkpoint"])},
         "picked_box": {"visible": bool(pieces["picked"])},
         "keep": {"value": f"Keep step {step}" if step is not None else "Keep this step"},

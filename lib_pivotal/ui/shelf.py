@@ -42,7 +42,7 @@ class Shelf:
         given = PurePath(name)  # a link that the user has put into the folder is of the list
         path = self._studio.lora_folder().absolute() / given
         if not name or given.is_absolute() or given.drive or ".." in given.parts or "\0" in name or not path.is_file():
-            raise BundleError(f"{name or 'no file'}: choose a file of the list")
+            raise BundleError(f"{name or 'no file'}: choose a file from the list")
         return path
 
     def verify(self, name: str) -> list[str]:
@@ -62,24 +62,24 @@ class Shelf:
         if reasons := check_word_name(new):
             raise BundleError(f"{new!r} {'; '.join(reasons)}")
         self._changed(workshop.rename_words(self.path(name), {self._word(word): new}))
-        return f"{word} is called {new} now."
+        return f"{word} is now called {new}."
 
     def delete_word(self, name: str, word: str) -> str:
         """Take a word out."""
         self._changed(workshop.delete_words(self.path(name), [self._word(word)]))
-        return f"{word} was taken out."
+        return f"{word} was removed."
 
     def add_word(self, name: str, file: Path) -> str:
         """Put an embedding file's word into a bundle."""
         found = read_embedding(file)
         self._changed(workshop.add_words(self.path(name), {found.name: found.vectors}))
-        return f"{found.name} was put in."
+        return f"{found.name} was added."
 
     def strip(self, name: str, parts: Sequence[str]) -> str:
         """Take parts away, into a file of its own beside the old one."""
         path = self.path(name)
         if not parts:
-            raise BundleError("choose what to take away")
+            raise BundleError("choose what to remove")
         out = _free(path.with_name(f"{path.stem}-without-{'-'.join(sorted(parts))}.safetensors"))
         self._changed(workshop.strip(path, parts, out=out))  # type: ignore[arg-type]
         return f"Written: {out.name}. The old file stays as it was."
@@ -99,7 +99,7 @@ class Shelf:
         folder.mkdir(parents=True, exist_ok=True)
         out = _free(folder / f"{path.stem}-{layout}{'' if layout == 'peft' else '.safetensors'}")
         written = workshop.convert(path, out, layout=layout, shape=self._studio.unet_shape(path))
-        return f"Written: {written}. It holds the network; its words come with Split."
+        return f"Written: {written}. It holds the network; Split writes its embeddings."
 
     def _folder(self, path: Path) -> Path:
         return self._studio.runs_folder() / "split" / path.stem
@@ -114,7 +114,7 @@ class Shelf:
 
     def _word(self, word: str) -> str:
         if not word:
-            raise BundleError("choose a word")
+            raise BundleError("choose an embedding")
         return word
 
     def _changed(self, path: Path) -> None:

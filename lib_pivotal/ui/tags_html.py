@@ -14,9 +14,9 @@ ROWS = 16
 """Tags that are shown at first."""
 EXAMPLES = 6
 FATES: tuple[tuple[Fate, str, str], ...] = (
-    ("kept", "kept", "Stays in the captions: the word need not learn it."),
-    ("absorbed", "absorbed", "Leaves the captions of this word: the word learns it."),
-    ("init", "begins", "Absorbed, and the word's vectors begin with it."),
+    ("kept", "kept", "Stays in the captions: the embedding need not learn it."),
+    ("absorbed", "pruned", "Pruned from this embedding's captions: the embedding learns it."),
+    ("init", "init text", "Pruned, and part of the init text."),
 )
 
 
@@ -38,10 +38,10 @@ def tag_table(word: WordTags, *, everything: bool) -> str:
     tags = word.tags if everything else _first(word.tags)
     heads = (
         ("Tag", ""),
-        ("Pictures", "How many of the word's pictures have it."),
-        ("Share", "P(tag | word): the part of the word's captions that have it."),
-        ("Lift", "P(tag | word) / P(tag): how much more frequent it is with this word than in all captions."),
-        ("What happens", "Click to move it."),
+        ("Pictures", "How many of the embedding's pictures have it."),
+        ("Share", "P(tag | embedding): share of its captions that have it."),
+        ("Lift", "P(tag | embedding) / P(tag): how much more frequent it is with this embedding than in all captions."),
+        ("Kept or pruned", "Click to change it."),
     )
     head = "".join(f'<th title="{title}">{label}</th>' for label, title in heads)
     body = "".join(_tag_row(tag, prune=word.use.prune) for tag in tags)
@@ -67,9 +67,9 @@ def _more(rest: int, *, everything: bool) -> str:
 def _state(word: WordTags) -> str:
     """Whether the word absorbs at all."""
     if word.style:
-        text = "A style: it stands beside other words, so no tag is taken for its own by the rule."
+        text = "A style: it appears beside other embeddings, so the rule prunes none of its tags."
     elif not word.use.prune:
-        text = "It absorbs nothing now (Absorbs tags is off); marked is what it would. A click on absorbed turns it on."
+        text = "Nothing is pruned now (Prune tags is off); marked is what would be. A click on pruned turns it on."
     else:
         return ""
     return f'<div class="pivotal-note info">{text}</div>'
@@ -80,7 +80,7 @@ def _tag_row(tag: TagFate, *, prune: bool) -> str:
     buttons = "".join(_fate_button(fate, label, title, now=now) for fate, label, title in FATES)
     hand = (
         '<button type="button" class="pivotal-mini pivotal-hand" data-fate="rule" '
-        'title="Moved by hand. Click: as the rule says">↺</button>'
+        'title="Moved by hand. Click: back to the rule">↺</button>'
         if tag.by_hand
         else ""
     )

@@ -34,7 +34,7 @@ AFTER_MOVE_JS = """() => {
 def build_tags_panel(page: Page) -> None:
     """Hidden until a folder with words is scanned."""
     with gr.Column(elem_classes=["pivotal-section"], visible=False, elem_id="pivotal_tags_box") as box:
-        gr.HTML("<h3>What becomes of tags</h3>", elem_classes=["pivotal-html"])
+        gr.HTML("<h3>Tags: kept or pruned</h3>", elem_classes=["pivotal-html"])
         page.html("tags")
     page.parts["tags_box"] = box
     page.hidden_text("tags_view", "{}")
@@ -74,7 +74,7 @@ def bind_tags_panel(page: Page) -> None:
 
 def move_label(asked: dict[str, Any]) -> str:
     """What a move is called where it can be taken back."""
-    what = {"kept": "kept", "absorbed": "absorbed", "init": "begins it", "rule": "as the rule says"}
+    what = {"kept": "kept", "absorbed": "pruned", "init": "init text", "rule": "as the rule says"}
     return f"{asked.get('word')}: {asked.get('tag')} {what.get(str(asked.get('to')), '')}".strip()
 
 
@@ -83,10 +83,10 @@ def moved(page: Page, run: Run, asked: dict[str, Any]) -> Run:
     survey = page.desk.survey(run)
     name, to = str(asked.get("word")), str(asked.get("to"))
     if survey is None or name not in survey.wording.words:
-        raise DataError(f"{name}: no such word in the scanned folder. Scan it again")
+        raise DataError(f"{name}: no such embedding in the scanned folder. Scan it again")
     tag = next((one for one in survey.wording.words[name].tags if one.tag == asked.get("tag")), None)
     if tag is None or to not in ("kept", "absorbed", "init", "rule"):
-        raise DataError(f"{asked.get('tag')}: no such tag beside {name} any more. Choose the word again")
+        raise DataError(f"{asked.get('tag')}: no such tag beside {name} any more. Choose the embedding again")
     fate: Any = to
     words = tuple(
         word

@@ -52,7 +52,7 @@ def build_top(page: Page) -> None:
     with gr.Row(elem_classes=["pivotal-row", "pivotal-under"]):
         page.html("preset_help", note("info", PRESETS[0].help))
         with gr.Column(min_width=200):
-            page.html("name_note", note("info", "What the prompt will call it: <lora:NAME:1>"))
+            page.html("name_note", note("info", "In prompts: <lora:NAME:1>"))
             page.parts["overwrite"] = gr.Checkbox(
                 False, label="Replace files of this name", elem_id="pivotal_overwrite", container=False
             )
@@ -82,25 +82,25 @@ def _build_loading(page: Page) -> None:
     parts = page.parts
     with gr.Row(elem_classes=["pivotal-row"]):
         parts["load_bundle"] = gr.Dropdown(
-            [], label="Settings that a file in the LoRA folder carries", elem_id="pivotal_load_bundle", scale=3
+            [], label="Settings of a file in the LoRA folder", elem_id="pivotal_load_bundle", scale=3
         )
         parts["load_bundle_now"] = gr.Button("Load", scale=1, min_width=80, elem_id="pivotal_load_bundle_now")
     with gr.Row(elem_classes=["pivotal-row"]):
         parts["preset_name"] = gr.Textbox(
-            label="Keep these settings as a preset called", elem_id="pivotal_preset_name", max_lines=1, scale=3
+            label="Save these settings as a preset", elem_id="pivotal_preset_name", max_lines=1, scale=3
         )
         parts["preset_overwrite"] = gr.Checkbox(
-            False, label="Replace the one of this name", elem_id="pivotal_preset_overwrite", container=False, scale=1
+            False, label="Replace an existing preset", elem_id="pivotal_preset_overwrite", container=False, scale=1
         )
-        parts["preset_save"] = gr.Button("Keep", scale=1, min_width=80, elem_id="pivotal_preset_save")
+        parts["preset_save"] = gr.Button("Save", scale=1, min_width=80, elem_id="pivotal_preset_save")
     with gr.Row(elem_classes=["pivotal-row"]):
         parts["upload"] = gr.UploadButton(
-            "Load settings: run.json, or of HCP, kgrid, kohya, OneTrainer",
+            "Load settings: run.json, HCP, kgrid, kohya, OneTrainer",
             file_types=list(SUFFIXES),
             elem_id="pivotal_upload",
             size="sm",
         )
-        parts["download_make"] = gr.Button("Make a run.json to download", size="sm", elem_id="pivotal_download_make")
+        parts["download_make"] = gr.Button("Download run.json", size="sm", elem_id="pivotal_download_make")
     parts["download"] = gr.File(label="run.json", visible=False, elem_id="pivotal_download")
     page.html("loaded")
 
@@ -148,13 +148,15 @@ def check_outputs(page: Page, run: Run, faults: list[Fault]) -> list[str]:
 def estimate(run: Run, draws: dict[str, float]) -> str:
     """What can be said without the model."""
     count = run.schedule.max_steps * run.schedule.batch_size * run.schedule.accumulation
-    parts = [f"{run.schedule.max_steps} steps, {count} draws of pictures"]
+    parts = [f"{run.schedule.max_steps} steps, {count} samples"]
     if run.schedule.epochs:
-        parts = [f"{run.schedule.epochs} epochs: Scan counts their steps"]
+        parts = [f"{run.schedule.epochs} epochs: Scan converts them to steps"]
     if draws:
         least = min(draws, key=lambda name: draws[name])
         parts.append(
-            f"every word at least {draws[least]:.0f} times" if len(draws) > 1 else f"{least} {draws[least]:.0f} times"
+            f"at least {draws[least]:.0f} samples per embedding"
+            if len(draws) > 1
+            else f"{draws[least]:.0f} samples of {least}"
         )
     return f'<div class="pivotal-before"><b>Before it starts</b> {" · ".join(parts)}</div>'
 
@@ -163,11 +165,11 @@ def preflight_html(found: Any) -> str:
     """The dry step's result in one line, and its remarks."""
     if found.faults:
         return faults_list(found.faults)
-    parts = [f"one step takes {found.step_s:.2f} s", f"all of them {clock(found.total_s)}"] if found.step_s else []
+    parts = [f"one step takes {found.step_s:.2f} s", f"the run takes {clock(found.total_s)}"] if found.step_s else []
     if found.memory_bytes is not None:
         parts.append(f"needs {in_gb(found.memory_bytes)} of memory{_fits(found)}")
     if found.draws:
-        parts.append(f"every word is drawn at least {min(found.draws.values()):.0f} times")
+        parts.append(f"at least {min(found.draws.values()):.0f} samples per embedding")
     remarks = "".join(message(remark, "info") for remark in found.remarks)
     return f'<div class="pivotal-before"><b>Before it starts</b> {" · ".join(parts)}</div>{memory_html(found)}{remarks}'
 
@@ -183,7 +185,7 @@ def memory_html(found: Any) -> str:
         for name, size in found.memory_parts.items()
     )
     total = in_gb(sum(found.memory_parts.values()))
-    caption = f"Counted for the moment that needs most, {html.escape(found.memory_moment)}: {total}"
+    caption = f"Counted at the peak, {html.escape(found.memory_moment)}: {total}"
     return f'<table class="pivotal-memory"><caption>{caption}</caption>{rows}</table>'
 
 
@@ -196,7 +198,7 @@ def _fits(found: Any) -> str:
     if found.memory_free_bytes is None or found.memory_fits is None:
         return ""
     free = in_gb(found.memory_free_bytes)
-    return f", fits: {free} can be had" if found.memory_fits else f", <b>does not fit</b>: {free} can be had"
+    return f", fits: {free} available" if found.memory_fits else f", <b>does not fit</b>: {free} available"
 
 
 def _bind_presets(page: Page) -> None:
@@ -228,7 +230,7 @@ def _bind_presets(page: Page) -> None:
         except (PivotalError, OSError) as error:
             return [message(str(error)), unchanged(), unchanged()]
         choices = [*keys, *page.desk.own_presets()]
-        said = message(f"Kept. It is called {path.stem} in the list of presets.", "ok")
+        said = message(f"Saved. It is listed as {path.stem} among the presets.", "ok")
         return [said, gr.update(choices=choices), False]
 
     named = [parts["preset_name"], parts["preset_overwrite"]]

@@ -14,24 +14,24 @@ from lib_pivotal.ui.form import word_help
 from lib_pivotal.ui.page import NO_WORDS
 
 COLUMNS = (
-    ("name", "Word"),
-    ("init_text", "Begins as"),
+    ("name", "Name"),
+    ("init_text", "Init text"),
     ("vectors", "Vectors"),
-    ("lr_factor", "Rate ×"),
-    ("prune", "Absorbs tags"),
+    ("lr_factor", "LR factor"),
+    ("prune", "Prune tags"),
 )
 MORE = (
-    ("init_file", "Begin from a file"),
+    ("init_file", "Init file"),
     ("weight_decay", "Weight decay"),
     ("freeze_at", "Freeze at (fraction)"),
     ("freeze_step", "Freeze at step"),
-    ("freeze_norm", "Freeze at length"),
+    ("freeze_norm", "Freeze at norm"),
     ("mirror", "May be mirrored"),
-    ("absorb", "Absorbs also"),
-    ("keep", "Leaves in captions"),
-    ("applies_to", "Is in pictures"),
-    ("form_of", "Is a form of"),
-    ("draw_weight", "Drawn ×"),
+    ("absorb", "Also prune"),
+    ("keep", "Keep in captions"),
+    ("applies_to", "Applies to"),
+    ("form_of", "Form of"),
+    ("draw_weight", "Sampling weight"),
 )
 """Settings of a word that few need: behind the arrow of its line."""
 
@@ -44,9 +44,9 @@ def words_table(rows: Sequence[WordRow], draws: Mapping[str, float]) -> str:
         return NO_WORDS
     hints = word_help()
     heads = "".join(f'<th title="{escape(hints[key])}" class="c-{key}">{label}</th>' for key, label in COLUMNS)
-    heads += '<th class="c-pictures" title="Pictures whose captions have the word.">Pictures</th>'
-    hint = f"How often the word is drawn in the run; {ADVISED_DRAWS} or more are advised."
-    heads += f'<th class="c-draws" title="{hint}">Draws in the run</th><th></th>'
+    heads += '<th class="c-pictures" title="Pictures whose captions name the embedding.">Pictures</th>'
+    hint = f"How many times its pictures are trained on in the run; {ADVISED_DRAWS} or more are advised."
+    heads += f'<th class="c-draws" title="{hint}">Samples</th><th></th>'
     body = "".join(_row(number, row, draws.get(row.word.name, 0.0)) for number, row in enumerate(rows))
     return f'<table class="pivotal-words"><thead><tr>{heads}</tr></thead>{body}</table>'
 
@@ -58,22 +58,22 @@ def _row(number: int, row: WordRow, draws: float) -> str:
     )
     more = "".join(f"<label>{label}{_input(key, values[key], label)}</label>" for key, label in MORE)
     style = (
-        '<span class="pivotal-tag" title="It stands beside other words: probably a style.">style</span>'
+        '<span class="pivotal-tag" title="It appears beside other embeddings: probably a style.">style</span>'
         if row.style
         else ""
     )
     tools = (
         f'<button type="button" class="pivotal-mini" data-tags="{escape(row.word.name)}" data-scroll="1" '
-        'title="What becomes of its tags">tags</button>'
-        '<button type="button" class="pivotal-mini" data-more="1" title="More settings of this word">⋯</button>'
-        '<button type="button" class="pivotal-mini" data-remove="1" title="Remove this word">✕</button>'
+        'title="Which of its tags are pruned">tags</button>'
+        '<button type="button" class="pivotal-mini" data-more="1" title="More settings of this embedding">⋯</button>'
+        '<button type="button" class="pivotal-mini" data-remove="1" title="Remove this embedding">✕</button>'
     )
     shown = {key for key, _ in (*COLUMNS, *MORE)}  # what has no input of its own must survive an edit of the others
     rest = escape(json.dumps({key: value for key, value in values.items() if key not in shown}))
     cells += f'<td class="c-pictures" data-label="Pictures">{row.pictures}{style}</td>'
     return (
         f'<tbody data-word="{number}" data-rest="{rest}"><tr>{cells}'
-        f'<td class="c-draws" data-label="Draws">{draws_bar(draws)}</td><td class="c-tools">{tools}</td></tr>'
+        f'<td class="c-draws" data-label="Samples">{draws_bar(draws)}</td><td class="c-tools">{tools}</td></tr>'
         f'<tr class="pivotal-more" hidden><td colspan="8"><div>{more}</div></td></tr></tbody>'
     )
 
@@ -85,7 +85,7 @@ def _input(key: str, value: Any, label: str) -> str:
         return f'<input type="checkbox" {common}{" checked" if value else ""}>'
     if isinstance(value, tuple | list):
         text = escape(", ".join(value))
-        return f'<input type="text" {common} data-list="1" placeholder="several by commas" value="{text}">'
+        return f'<input type="text" {common} data-list="1" placeholder="separate with commas" value="{text}">'
     if key in NUMBERS:
         return f'<input type="number" step="any" {common} value="{value:g}">'
     place = ' placeholder="random"' if key == "init_text" else ""

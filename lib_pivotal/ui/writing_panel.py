@@ -25,8 +25,9 @@ else:
 SHOWN = 8
 """Changes that the preview shows."""
 WHAT = (
-    "Training needs no changed files: captions are pruned on the way. Write them for other programs, or to go on from "
-    "there by hand. Words that were proposed stay as they are afterwards, though their tags are gone from the files."
+    "Training does not need this: captions are pruned on the fly. Write them for other programs, or to continue "
+    "by hand. "
+    "Proposed embeddings keep their settings, though their tags are gone from the files."
 )
 
 
@@ -40,7 +41,7 @@ def build_writing_panel(page: Page) -> None:
                 "Show what would change", size="sm", elem_id="pivotal_writing_look", min_width=230, scale=0
             )
             parts["writing_back"] = gr.Button(
-                "Take the last writing back", size="sm", elem_id="pivotal_writing_back", min_width=230, scale=0
+                "Undo the last write", size="sm", elem_id="pivotal_writing_back", min_width=230, scale=0
             )
         page.html("writing_shown")
         with gr.Row(visible=False, elem_classes=["pivotal-tools"], elem_id="pivotal_writing_box") as box:
@@ -85,7 +86,7 @@ def bind_writing_panel(page: Page) -> None:
             found = changes_of(page, run)
             if not digest or found.digest != digest:
                 raise DataError(
-                    "settings, words or files are others than at the preview. Press Show what would change again"
+                    "settings, embeddings or files have changed since the preview. Press Show what would change again"
                 )
             record = records_folder(page, run) / f"{time.strftime('%Y%m%d-%H%M%S')}-{digest[:6]}.json"
             outcome = caption_writing.write_changes(found.changes, record)
@@ -135,7 +136,7 @@ def preview(found: Changes) -> str:
         else ""
     )
     if not found.changes:
-        return f'<div class="pivotal-empty">Every file holds its caption as it is trained already.{several}</div>'
+        return f'<div class="pivotal-empty">Every file already holds its caption as trained.{several}</div>'
     rows = "".join(
         f'<div><span title="{escape(change.key)}">{escape(change.place.name)}</span>'
         f"<p>{escape(change.text_before) or '<em>no file yet</em>'}</p><p>{escape(change.text_after)}</p></div>"

@@ -23,7 +23,9 @@ def register() -> None:
         return
     known = {option.label for option in grid.axis_options}
     rows = (
-        grid.AxisOption(PART, str, _apply_part, confirm=_confirm_parts, choices=lambda: list(tags.PARTS)),
+        grid.AxisOption(
+            PART, str, _apply_part, confirm=_confirm_parts, choices=lambda: list(tags.PART_TITLES.values())
+        ),
         grid.AxisOption(UNET, float, _apply_unet),
         grid.AxisOption(TE, float, _apply_te),
     )
@@ -56,12 +58,12 @@ def _apply_unet(p: Any, value: float, _: Any) -> None:
 def _confirm_parts(_: Any, values: list[str]) -> None:
     for value in values:
         if _split(value)[1] not in tags.PARTS:
-            raise RuntimeError(f"{PART}: {value!r} is none of {', '.join(tags.PARTS)} (or file=part)")
+            raise RuntimeError(f"{PART}: {value!r} is none of {', '.join(tags.PART_TITLES.values())} (or file=part)")
 
 
 def _split(value: str) -> tuple[str, str]:
     """`U-Net`, or `gekidol=U-Net` for one file."""
     name, equals, part = value.rpartition("=")
-    by_case = {known.lower(): known for known in tags.PARTS}
+    by_case = {name.lower(): part for part, title in tags.PART_TITLES.items() for name in (part, title)}
     part = part.strip()
     return (name.strip() if equals else "", by_case.get(part.lower(), part))

@@ -132,7 +132,7 @@ def stock_loader_says(name: str) -> list[Problem]:
         except Exception as error:
             what = f"a web UI without this extension refuses the whole file: {error or type(error).__name__}"
             dotted = ", ".join(sorted(name for name in ours if "." in name))
-            mend = f"rename {dotted} without a dot" if dotted else "mend it"
+            mend = f"rename {dotted} without a dot" if dotted else "fix it"
             return [Problem("warning", what, f"With it, the file works; for others {mend}.")]
     odd = sorted(ours ^ set(net.bundle_embeddings))
     problems = []

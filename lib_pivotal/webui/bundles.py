@@ -54,7 +54,7 @@ def register() -> None:
     networks = compat.find_lora_networks()
     unregister()
     if networks is None:
-        logger.warning("the built-in Lora extension is switched off: words in bundles cannot be used")
+        logger.warning("the built-in Lora extension is switched off: embeddings in bundles cannot be used")
         return
     wrap = resolver.patches.wrap
     wrap(networks, "load_network", loading.load_network)
@@ -152,7 +152,7 @@ def resolve() -> WordTable:
     for collision in table.collisions_in(generation.texts) if generation.texts else table.collisions:
         say(str(collision))
     for word in generation.table.unnamed:
-        say(f"the word {word!r} has no token, so no prompt can name it: rename it")
+        say(f"the embedding {word!r} has no token, so no prompt can name it: rename it")
     return generation.table
 
 
@@ -193,7 +193,7 @@ def _sources(generation: Generation) -> list[Source]:
         entry.read_hash()  # as `networks.load_networks` does for the files that it loads
         loaded = loading.words_of_file(entry.filename, generation)
         if not loaded.embeddings and not loaded.problems:
-            say(f"{tag.name} has no words")
+            say(f"{tag.name} has no embeddings")
         _add_source(sources, (tag.name, entry.name, entry.alias), entry, loaded)
     return list(sources.values())
 
@@ -205,15 +205,21 @@ def _add_source(sources: dict[str, Source], labels: tuple[str, ...], entry: Any,
     fitting = {name: word for name, word in loaded.embeddings.items() if fits(word.pivotal_widths, widths)}
     for problem in loaded.problems:
         if problem.severity == "error":
-            say(f"{labels[0]}: " + (f"the word {problem.word!r} was {problem.what}" if problem.word else problem.what))
+            say(
+                f"{labels[0]}: "
+                + (f"the embedding {problem.word!r} was {problem.what}" if problem.word else problem.what)
+            )
     for name in fitting:
         if extra_networks.re_extra_net.search(name):
-            say(f"{labels[0]}: the word {name!r} looks like a tag, and the web UI takes it out of prompts: rename it")
+            say(
+                f"{labels[0]}: the embedding {name!r} looks like a tag, and the web UI takes it out of prompts: "
+                "rename it"
+            )
     odd = [name for name in loaded.embeddings if name not in fitting]
     if odd:
         there = "+".join(str(width) for width in loaded.embeddings[odd[0]].pivotal_widths)
         need = "+".join(str(width) for width in widths) or "no such vectors"
-        say(f"{labels[0]}: its words do not fit this checkpoint ({there} wide, it has {need}): {', '.join(odd)}")
+        say(f"{labels[0]}: its embeddings do not fit this checkpoint ({there} wide, it has {need}): {', '.join(odd)}")
     if fitting:
         stamp = freshness.full_stamp(entry.filename)
         sources[entry.filename] = Source(labels, fitting, (entry.filename, stamp), entry.shorthash or "")

@@ -68,7 +68,7 @@ def _create_item(original: Callable[..., Any], page: Any, name: str, *arguments:
 
 def _create_fields(original: Callable[..., Any], editor: Any) -> Any:
     answer = original(editor)
-    setattr(editor, FIELDS, card_editor.part_fields(tags.PARTS))
+    setattr(editor, FIELDS, card_editor.part_fields(tags.PART_TITLES))
     return answer
 
 
@@ -114,6 +114,6 @@ def _get_metadata_table(original: Callable[..., Any], editor: Any, name: str) ->
     parts = {"unet": "U-Net", "te": "text encoder", "te2": "second text encoder"}
     rows = [("Parts:", ", ".join(parts[part] for part in facts["parts"]))]
     words = [f"{word['name']} ({word['vectors']})" for word in facts["words"]]
-    rows.append(("Words (vectors):", html.escape(", ".join(words))))
-    rows += [("To mind:", html.escape(problem)) for problem in facts["problems"]]
+    rows.append(("Embeddings (vectors):", html.escape(", ".join(words))))
+    rows += [("Warnings:", html.escape(problem)) for problem in facts["problems"]]
     return table + [(label, value) for label, value in rows if value]

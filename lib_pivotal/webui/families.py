@@ -107,7 +107,8 @@ def check_kind(model: Any) -> None:
     if not predicts_v(model) and "v_pred" in markers(model):
         raise HostError(
             f"{name} says by its tensor `v_pred` that it predicts v, but the web UI has loaded it as predicting noise, "
-            f"and draws it wrongly. Put a {Path(model.sd_checkpoint_info.filename).stem}.yaml with VScaling beside it "
+            f"and samples it wrongly. Put a {Path(model.sd_checkpoint_info.filename).stem}.yaml with VScaling "
+            "beside it "
             "(docs/training-tab.md has the lines), and load it again."
         )
 

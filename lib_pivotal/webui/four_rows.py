@@ -1,4 +1,4 @@
-"""The script "Four rows": the same words and seeds with the whole bundle, U-Net only, text encoder only, words only."""
+"""The script "Four rows", the parts grid in the web UI: full, U-Net only, text encoder only, embeddings only."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from lib_pivotal.ui import parts_rows
 from lib_pivotal.webui import catalog, parts, tags
 
 TITLE = "Four rows"
-ROWS = (("whole", "whole"), ("U-Net only", "U-Net"), ("text encoder only", "TE"), ("words only", "words"))
+"""The nickname of the parts grid; programs and infotexts call the script by it."""
+ROWS = (("full", "whole"), ("U-Net only", "U-Net"), ("text encoder only", "TE"), ("embeddings only", "words"))
 
 
 class FourRows(scripts.Script):  # type: ignore[misc]
@@ -33,7 +34,9 @@ class FourRows(scripts.Script):  # type: ignore[misc]
         base = parts.with_added_network(base)
         columns = columns_of(base, words, prompts)
         if not columns:
-            raise ValueError("Four rows: no word and no prompt to show. Name some, or put a bundle into the prompt.")
+            raise ValueError(
+                "Four rows: no embedding and no prompt to show. Name some, or put a bundle into the prompt."
+            )
         seed = int(p.seed)
         p.batch_size, p.n_iter = 1, len(columns)
         p.do_not_save_grid = True

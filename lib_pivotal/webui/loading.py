@@ -69,8 +69,10 @@ def load_network(original: Callable[..., Any], name: str, network_on_disk: Any) 
     except Exception as error:
         if not aside.words:
             raise
-        logger.warning("%s: the network cannot be used here, its words can", network_on_disk.filename, exc_info=True)
-        say(f"{name}: its network cannot be used with this checkpoint ({error}); its words can")
+        logger.warning(
+            "%s: the network cannot be used here, its embeddings can", network_on_disk.filename, exc_info=True
+        )
+        say(f"{name}: its network cannot be used with this checkpoint ({error}); its embeddings can")
         net = _bare_network(name, network_on_disk)
     finally:
         resolver.local.aside = None

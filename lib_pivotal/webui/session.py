@@ -144,7 +144,7 @@ class Borrowing:
         """Inside the session, for pictures: attention and gradient flags as the web UI has them, so that its products
         have the same shapes; and the checkpoint stays the one it is."""
         if self._stack is None:
-            raise HostError("pictures of a run need its model, which is not lent now")
+            raise HostError("samples of a run need its model, which is not available now")
         with ExitStack() as stack:
             stack.enter_context(self.parking.here())
             stack.enter_context(_option("sd_model_checkpoint", self._checkpoint.title))

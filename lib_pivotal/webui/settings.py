@@ -33,8 +33,8 @@ OPTIONS = (
     Option(
         "pivotal_name_priority",
         "the bundle in the prompt",
-        "A word that stands in a bundle and in the embeddings folder is taken from",
-        "the other one is reached by its qualified name: word@file, word@embeddings",
+        "An embedding that is both in a bundle and in the embeddings folder is taken from",
+        "the other one is reached by its qualified name: name@file, name@embeddings",
         ("the bundle in the prompt", "the embeddings folder"),
     ),
     Option(
@@ -47,7 +47,7 @@ OPTIONS = (
     Option(
         "pivotal_api_folders",
         "",
-        "Folders that the API may use without a login, one a line",
+        "Folders that the API may use without a login, one per line",
         "besides the web UI's own; only where it was started with --api and without --api-auth",
         lines=3,
         guarded=True,
@@ -62,7 +62,7 @@ OPTIONS = (
     Option(
         "pivotal_state_every_steps",
         0,
-        "Save a resumable state every so many steps",
+        "Save a resumable state every N steps",
         "0 = as the preset says",
         (),
         0,
@@ -71,13 +71,13 @@ OPTIONS = (
     Option(
         "pivotal_preview_every_steps",
         0,
-        "Draw the four rows every so many steps",
+        "Generate samples every N steps",
         "0 = as the preset says",
         (),
         0,
         5000,
     ),
-    Option("pivotal_keep_states", 2, "So many states are kept", "older ones are deleted", (), 1, 20),
+    Option("pivotal_keep_states", 2, "States to keep", "older ones are deleted", (), 1, 20),
     Option(
         "pivotal_log_level",
         "INFO",

@@ -131,7 +131,9 @@ class WebUIStudio:
         try:
             re.compile(words)
         except re.error:
-            logger.warning("the web UI's setting Filename word regex is no regular expression and not used: %s", words)
+            logger.warning(
+                "the web UI's setting Filename word regex is not a regular expression and not used: %s", words
+            )
             return data
         return replace(data, name_words=words, name_join=str(shared.opts.dataset_filename_join_string or ""))
 
@@ -236,7 +238,7 @@ class _LockAside:
             while not borrowing.is_loaded() and not interlude.stopping():
                 if not told:
                     needed = borrowing.checkpoint_title
-                    interlude.say(f"another checkpoint is loaded now; the run goes on when {needed} is back")
+                    interlude.say(f"another checkpoint is loaded now; the run continues when {needed} is back")
                     told = True
                 _hand_over(lambda: time.sleep(0.5))
 

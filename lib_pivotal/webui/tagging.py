@@ -116,7 +116,7 @@ def _loading(name: str) -> Iterator[None]:
         if name == "DeepDanbooru":
             deepbooru.model.model = None  # an empty one would count as loaded
         text = f"{name}'s model cannot be loaded ({type(error).__name__}: {error}). The web UI's log says why; "
-        raise HostError(f"{text}a damaged or unsafe file is the usual reason: download it anew.") from error
+        raise HostError(f"{text}a damaged or unsafe file is the usual reason: download it again.") from error
 
 
 @contextmanager

@@ -8,8 +8,9 @@ tag means, what it cannot mean, and how to write it so that every web UI means t
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 TAG = re.compile(r"<(lora|lyco|words):([^>]+)>")
 """A tag that can bring words; the web UI's own pattern (modules/extra_networks.py:173) with the kinds named."""
@@ -96,6 +97,11 @@ def untrapped(prompt: str, *, applies: frozenset[str] | None = None) -> tuple[st
 
 PARTS = ("whole", "U-Net", "TE", "words", "none")
 """What can be left of a LoRA: everything, one part of the network (and its words), its words alone, nothing."""
+
+PART_TITLES: Mapping[str, str] = MappingProxyType(
+    {part: part for part in PARTS} | {"whole": "full", "words": "embeddings"}
+)
+"""What people read for a part; what is stored and asked for stays as in `PARTS`, and both are understood."""
 
 
 def part_switched(prompt: str, part: str, *, only: str = "") -> str:

@@ -65,7 +65,7 @@ def test_the_same_layer_out_of_every_layout(name: str, tmp_path: Path) -> None:
     assert torch.equal(found[f"{KOHYA}.lora_down.weight"], down) and torch.equal(found[f"{KOHYA}.lora_up.weight"], up)
     assert float(found[f"{KOHYA}.alpha"]) == 4.0 and is_kohya(found)
     assert not [problem for problem in verify(out) if "layout" in problem.what]
-    with pytest.raises(BundleError, match="neither a network nor a word"):
+    with pytest.raises(BundleError, match="neither a network nor an embedding"):
         strip(path, ["unet"], out=tmp_path / "s.safetensors")
 
 

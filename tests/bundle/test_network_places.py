@@ -92,7 +92,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "a diffusers concept": ({"<cat-toy>": (768,)}, "single embedding"),
     "a checkpoint": ({"model.diffusion_model.input_blocks.0.0.weight": (4, 4, 3, 3)}, "checkpoint"),
     "a checkpoint's encoder": ({"cond_stage_model.transformer.text_model.final_layer_norm.bias": (4,)}, "checkpoint"),
-    "a whole U-Net": ({"down_blocks.0.resnets.0.conv1.weight": (4, 4, 3, 3)}, "whole weights"),
+    "a whole U-Net": ({"down_blocks.0.resnets.0.conv1.weight": (4, 4, 3, 3)}, "full weights"),
     "Flux": ({"transformer.transformer_blocks.0.attn.to_q.lora_A.weight": (2, 4)}, "another kind of model"),
     "SD3": ({"diffusion_model.joint_blocks.0.x_block.attn.qkv.lora_A.weight": (2, 4)}, "another kind of model"),
     "an ending that nobody has": ({"lora_unet_mid_block_attentions_0_proj_in.new_kind": (2,)}, "no LoRA in diffusers'"),

@@ -83,7 +83,7 @@ def test_renaming_there_and_back_gives_the_same_file(bundle: Path) -> None:
 @pytest.mark.parametrize(
     ("renames", "reason"),
     [
-        ({"nobody": "x"}, "has no word 'nobody'; its words: "),
+        ({"nobody": "x"}, "has no embedding 'nobody'; its embeddings: "),
         ({"kira": "ink-style"}, "same name"),
         ({"kira": "Kira.2"}, "upper-case"),
     ],

@@ -108,7 +108,7 @@ def test_old_hashes_are_replaced(tmp_path: Path, words: Words) -> None:
         ({"dog": (torch.full((1, 768), 1e6),)}, "too large"),
         ({"dog": (torch.ones(1, 768),), "cat": (torch.ones(1, 1024),)}, "different models"),
         ({"dog": (torch.ones(1, 768),), "DOG": (torch.ones(1, 768),)}, "only in case"),
-        ({}, "neither a network nor a word"),
+        ({}, "neither a network nor an embedding"),
     ],
 )
 def test_bad_words_are_refused_with_the_reason(tmp_path: Path, words: Words, reason: str) -> None:
@@ -126,7 +126,8 @@ def test_all_reasons_at_once(tmp_path: Path) -> None:
             metadata={"ss_seed": 1},  # type: ignore[dict-item]
         )
     text = str(caught.value)
-    for reason in ("belongs to a word", "not finite", "begins with '2'", "upper-case", "80 vectors", "is int", "x.pt"):
+    reasons = ("belongs to an embedding", "not finite", "begins with '2'", "upper-case", "80 vectors", "is int", "x.pt")
+    for reason in reasons:
         assert reason in text
 
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from lib_pivotal.data.finding_groups import TITLES, grouped
 from lib_pivotal.data.findings import Finding, Remedy, worst_first
 
-ONE = Remedy("set", "Draw one of them", {"path": "data.duplicates", "value": "skip_near"})
+ONE = Remedy("set", "Keep one", {"path": "data.duplicates", "value": "skip_near"})
 
 
 def _doubles(count: int) -> list[Finding]:
@@ -40,7 +40,7 @@ def test_a_single_one_stands_as_it_is() -> None:
 def test_remedies_of_one_sort_are_made_together_others_one_by_one() -> None:
     (never,) = grouped(_take_out("word_never", "aoi", "hana"))
     (remedy,) = never.remedies
-    assert remedy.label == "Mend all 2"
+    assert remedy.label == "Fix all 2"
     assert [one["arguments"]["word"] for one in remedy.arguments["remedies"]] == ["aoi", "hana"]
     (apart,) = grouped(_take_out("word_explained", "aoi", "hana"))
     assert apart.remedies == (), "one word that goes may mend the other finding"
@@ -56,7 +56,7 @@ def test_a_kind_of_two_severities_is_two_groups_with_names_of_their_own() -> Non
         ("few_draws-info", "info"),
         ("odd_kind", "info"),
     ]
-    assert groups[2].text == "2 things of the kind `odd kind`."
+    assert groups[2].text == "2 warnings of the kind `odd kind`."
 
 
 @given(st.lists(st.tuples(st.sampled_from(sorted(TITLES)), st.sampled_from(["error", "warning", "info"])), max_size=30))

@@ -60,7 +60,7 @@ def test_a_huge_picture_is_refused_by_our_limit_with_a_remedy_that_helps(
     (root / "big.png").write_bytes(claiming(*size))
     assert main(["scan", str(root)]) == 0
     line = next(line for line in capsys.readouterr().out.splitlines() if "big.png" in line)
-    assert "megapixels" in line and "Scale it down" in line and "bomb" not in line and "save it anew" not in line
+    assert "megapixels" in line and "Scale it down" in line and "bomb" not in line and "save it again" not in line
     for function in (inspect, look, whole_print, open_picture):
         with pytest.raises(DataError, match="Scale it down"):
             function(root / "big.png")

@@ -28,7 +28,8 @@ def test_one_line_of_all() -> None:
     (remark,) = cut_remarks(pictures, Buckets(512, most_cropped=0.4))
     assert remark.level == "info" and remark.keys == ("b", "d")
     assert remark.message == (
-        "4 pictures in 3 sizes; 8% is cut off on average, 33% at most; 2 are enlarged; 1 is shown whole with a border: "
+        "4 pictures in 3 sizes; 8% is cut off on average, 33% at most; 2 are enlarged; 1 is shown in full with a "
+        "border: "
         "cutting would take too much."
     )
 

@@ -127,7 +127,7 @@ def test_items_of_rate_zero_never_come() -> None:
 @pytest.mark.parametrize(
     ("buckets", "rates", "batch_size", "message"),
     [
-        (["a"], [1.0, 2.0], 1, "1 buckets but 2 rates"),
+        (["a"], [1.0, 2.0], 1, "1 buckets but 2 sampling weights"),
         (["a"], [1.0], 0, "batch_size = 0"),
         (["a"], [0.0], 1, "not all 0"),
         (["a"], [-1.0], 1, "0 or more"),

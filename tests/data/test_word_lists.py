@@ -21,5 +21,5 @@ def test_files(tmp_path: Path) -> None:
     (tmp_path / "hair" / "colour.txt").write_text("# colours\nred\n\n blue \n", encoding="utf-8")
     (tmp_path / "empty.txt").write_text("", encoding="utf-8")
     assert read_lists(tmp_path) == {"hair/colour": ("red", "blue")}
-    with pytest.raises(DataError, match="is no folder"):
+    with pytest.raises(DataError, match="is not a folder"):
         read_lists(tmp_path / "none")

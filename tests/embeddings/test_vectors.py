@@ -111,7 +111,7 @@ def test_state_is_exact(tmp_path):
 
 
 def test_state_of_other_words_is_refused():
-    with pytest.raises(WordError, match="not the words of this run"):
+    with pytest.raises(WordError, match="not those of this run"):
         Words(tensors(aoi=3)).load_state_dict(Words(tensors(ren=3)).state_dict())
 
 
@@ -124,9 +124,9 @@ def test_renaming():
     assert torch.equal(renamed.parameters_of("mei")[0], words.parameters_of("aoi")[0])
     assert renamed.parameters_of("mei")[0] is not words.parameters_of("aoi")[0]
     assert words.renamed({"aoi": "ren", "ren": "aoi"}).names() == ["ren", "aoi"]
-    with pytest.raises(WordError, match="two words the name 'ren'"):
+    with pytest.raises(WordError, match="two embeddings the name 'ren'"):
         words.renamed({"aoi": "ren"})
-    with pytest.raises(WordError, match="no word 'x'"):
+    with pytest.raises(WordError, match="no embedding 'x'"):
         words.renamed({"x": "y"})
 
 
@@ -148,5 +148,5 @@ def test_refusals(vectors, message):
 
 
 def test_settings_of_no_word():
-    with pytest.raises(WordError, match="no such word"):
+    with pytest.raises(WordError, match="no such embedding"):
         Words(tensors(aoi=1), {"ren": WordSettings()})

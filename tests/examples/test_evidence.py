@@ -93,7 +93,7 @@ def test_the_page_says_which_claims_hold(tmp_path: Path) -> None:
         ("7", None),
     ]
     page = markdown(evidence)
-    assert "| whole network | 0.85 [0.80, 0.90] |" in page
+    assert "| full network | 0.85 [0.80, 0.90] |" in page
     assert max(len(line) for line in page.splitlines() if not line.startswith("|")) <= 120
 
 

@@ -138,7 +138,7 @@ def test_lines_say_what_was_done(hcp, line_of):
     found = hcp()
     line = line_of(found, "train.scale_lr")
     assert line.fate == "translated"
-    assert "multiplies the network's rates by 5" in line.why
+    assert "multiplies the network's learning rates by 5" in line.why
     assert line_of(found, "lora_unet.0.lr").became == "network.unet_lr = 0.0005"
     assert line_of(found, "train.scheduler.num_warmup_steps").fate == "taken"
 

@@ -108,7 +108,7 @@ def test_uneven_sizes_and_every_way_to_show_a_picture(pivotal: Situation, run: R
     told = ended(pivotal_webui)
     assert told["status"] == "finished" and len(told["loss"]["values"]) == wanted.schedule.max_steps, told
     said = [notice["message"] for notice in told["notices"]]
-    assert any("shown whole with a border" in text for text in said)
+    assert any("shown in full with a border" in text for text in said)
     assert any(text.startswith("aoi: its pictures are mirrored, but have eyepatch") for text in said)
     assert not list(Path(told["folder"]).glob("*.latents"))
     assert same(pivotal_webui.txt2img("a red hat, smile").image, before.image)

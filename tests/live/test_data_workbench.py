@@ -150,7 +150,7 @@ def test_everything_follows_settings(browser: Any, webui: WebUI, folder: Path) -
     struck = "() => document.querySelectorAll('#pivotal_gallery s').length"
     assert page.evaluate(struck) > 0
     table.locator("[data-key=prune]").uncheck()
-    page.wait_for_selector("#pivotal_tags >> text=It absorbs nothing now", timeout=30_000)
+    page.wait_for_selector("#pivotal_tags >> text=Nothing is pruned now", timeout=30_000)
     visitor.open_tab("Train")
     page.locator("#pivotal_group_pictures .label-wrap").click()
     visitor.choose("pivotal_data_duplicates", "skip_near")

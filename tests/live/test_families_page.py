@@ -69,7 +69,7 @@ def test_size_and_settings_follow_the_checkpoint(webui: WebUI, browser: Any, pic
         visitor.choose("pivotal_network_te_targets", "attention")
         page.wait_for_timeout(2500)
         told = page.locator("#pivotal_tab").first.inner_text()
-        assert f"draws {size}, and the pictures allow {size}" in told
+        assert f"is made for {size}, and the pictures allow {size}" in told
         assert ("lora_te2_" in told) == (name == "sdxl")
         second = page.locator("#pivotal_network_te2_lr").first
         assert ("pivotal-idle" in (second.get_attribute("class") or "")) == (name != "sdxl"), "dimmed, with a sentence"

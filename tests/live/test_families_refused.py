@@ -85,7 +85,8 @@ def test_words_in_their_prompts_are_said_and_left_out(webui: WebUI, name: str) -
         plain, before = webui.txt2img(f"a {word} face", steps=2).image, len(webui.log_text())
         with_tag = webui.txt2img(f"<lora:{file}:1> a {word} face", steps=2).image
         said = webui.log_text()[before:]
-        assert f"{file}: its words do not fit this checkpoint ({width} wide, it has no such vectors): {word}" in said
+        assert (f"{file}: its embeddings do not fit this checkpoint ({width} wide, it has no such vectors): "
+               f"{word}") in said
         assert "Traceback" not in said
         assert same(with_tag, plain)
     webui.use("sd1")
@@ -131,7 +132,7 @@ def test_a_failed_load_during_a_run_holds_it_up_until_the_model_is_whole(webui: 
     webui.use("broken")
     broken.unlink()
     deadline = time.monotonic() + 60
-    while not any("goes on when" in said["message"] for said in webui.call(f"/pivotal/v1/runs/{run_id}")["notices"]):
+    while not any("continues when" in said["message"] for said in webui.call(f"/pivotal/v1/runs/{run_id}")["notices"]):
         assert time.monotonic() < deadline
         time.sleep(0.5)
     step = webui.call(f"/pivotal/v1/runs/{run_id}")["step"]

@@ -135,7 +135,7 @@ def test_rows_follow_typing(page: Page) -> None:
     page.write("<lora:gekidol:0.7> aoi, <lora:style-x:1>")
     assert page.numbers("gekidol") == [0.7, 0.7]
     assert "no text encoder weights" in page.row("style-x").inner_text()
-    assert "no words" in page.row("style-x").inner_text()
+    assert "no embeddings" in page.row("style-x").inner_text()
     page.write("<lora:gekidol:0.7:0.2> aoi, <lora:style-x:1>")
     assert page.numbers("gekidol") == [0.2, 0.7]
     page.shot("parts_rows")

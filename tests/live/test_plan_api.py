@@ -66,7 +66,7 @@ def test_captions_are_written_only_when_asked(pivotal_webui: WebUI, pictures: Pa
     body = {"folder": str(pictures), "run": {"words": [{"name": "aoi", "prune": True}]}}
     shown = pivotal_webui.call("/pivotal/v1/captions/preview", body)
     assert len(shown["changes"]) == 4 and {path: path.read_bytes() for path in before} == before
-    with pytest.raises(RequestFailedError, match="others than at the preview"):
+    with pytest.raises(RequestFailedError, match="changed since the preview"):
         pivotal_webui.call("/pivotal/v1/captions/write", {**body, "digest": "0" * 64})
     done = pivotal_webui.call("/pivotal/v1/captions/write", {**body, "digest": shown["digest"]})
     assert done["written"] == 4 and (pictures / "0.txt").read_text(encoding="utf-8") == "aoi, park\n"

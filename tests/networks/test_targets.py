@@ -138,7 +138,7 @@ def test_faults_are_told():
         part_rules("unet", "everything", rank=1, alpha=1.0)
     with pytest.raises(NetworkError, match="a list of 17 values"):
         block_patterns("unet", 17)
-    with pytest.raises(NetworkError, match="differ in length"):
+    with pytest.raises(NetworkError, match="differ in number"):
         part_rules("unet", "all", rank=1, alpha=1.0, block_ranks=[1] * 25, block_lr_factors=[1.0] * 23)
     with pytest.raises(NetworkError, match="not a regular expression"):
         LayerRule("(", rank=1, alpha=1.0)

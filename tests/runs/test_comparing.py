@@ -37,14 +37,14 @@ def test_a_sheet_is_drawn_and_carries_its_settings(studio, file):
 
 def test_the_rows_are_the_parts_and_the_weights():
     labels = [row.label for row in Comparison("x", weights=(1.0, 0.7)).rows()]
-    assert labels == ["whole", "U-Net only", "text encoder only", "words only", "whole at 0.7"]
+    assert labels == ["whole", "U-Net only", "text encoder only", "words only", "full at 0.7"]
 
 
 def test_what_makes_no_sheet_is_said(studio, file):
-    with pytest.raises(BundleError, match="has no word kaze"):
+    with pytest.raises(BundleError, match="has no embedding kaze"):
         compare(studio, Comparison(file, words=("kaze",), **SMALL))
     many = tuple(f"{{word}}, {number}" for number in range(MOST_PICTURES))
-    with pytest.raises(BundleError, match="fewer words"):
+    with pytest.raises(BundleError, match="fewer embeddings"):
         compare(studio, Comparison(file, prompts=many, **SMALL))
 
 

@@ -42,11 +42,11 @@ def test_pictures_are_given_up_first_and_with_all_else_last(run):
         return max(need(other), 800 * MIB if other.saving.preview_every_steps else 0)
 
     _, told = advice(drawing, 900 * MIB, need_with_pictures, 900 * MIB)
-    assert told.startswith("It fits with no pictures drawn while it trains: 0.9 GB")
+    assert told.startswith("It fits with no samples while it trains: 0.9 GB")
     _, told = advice(drawing, 900 * MIB, need_with_pictures, 820 * MIB)
     assert told.startswith("It fits with gradient checkpointing (about")
     _, told = advice(drawing, 900 * MIB, need_with_pictures, 520 * MIB)
-    assert "gradient checkpointing" in told and "no pictures drawn" in told
+    assert "gradient checkpointing" in told and "no samples" in told
 
 
 @pytest.mark.parametrize(

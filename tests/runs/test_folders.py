@@ -84,5 +84,5 @@ def test_too_many_words_are_cut_and_told() -> None:
     data = dataset(*((f"girl{'abcdefgh'[n]}", "", "1girl") for n in range(8)))
     found, remarks = words_of_folders(data, [], files=KgridFiles(faults=("emb_init.json cannot be read",)), limit=5)
     assert len(found) == 5 and remarks[0] == "emb_init.json cannot be read"
-    assert any("8 words could be made" in remark for remark in remarks)
-    assert any("folders' names are proposed" in remark for remark in remarks)
+    assert any("8 embeddings could be made" in remark for remark in remarks)
+    assert any("folder names are proposed" in remark for remark in remarks)

@@ -161,9 +161,9 @@ def test_run_from_start_to_file(manager, studio, run):
 
 def test_one_run_at_a_time(manager, run):
     manager.start(endless(run))
-    with pytest.raises(HostError, match="going on already"):
+    with pytest.raises(HostError, match="in progress already"):
         manager.start(run)
-    with pytest.raises(HostError, match="going on"):
+    with pytest.raises(HostError, match="run is in progress"):
         manager.preflight(run)
 
 
@@ -272,7 +272,7 @@ def test_class_pictures_are_made_beside_whoever_wants_the_model(manager, studio,
     visits = []
     studio.visitor = lambda: visits.append(manager.running)
     view = manager.make_class_pictures(wanted)
-    with pytest.raises(HostError, match="a run is going on"):
+    with pytest.raises(HostError, match="a run is in progress"):
         manager.start(run)
     assert manager.join(60) and visits == [True] and studio.visits == 1
     told = view.snapshot()

@@ -92,13 +92,13 @@ def test_what_is_no_remedy() -> None:
     run = run_of("aoi")
     with pytest.raises(DataError, match="'dance': is unknown. There are: set, remove_word"):
         apply_remedy(run, Remedy("dance", ""))
-    with pytest.raises(DataError, match="a remedy can set"):
+    with pytest.raises(DataError, match="a fix can set"):
         apply_remedy(run, Remedy("set", "", {"path": "saving.folder", "value": "/"}))
     with pytest.raises(DataError, match="not those of a plan"):
         apply_remedy(run, Remedy("absorb", "", {"word": "aoi", "tags": "blue hair"}))
     with pytest.raises(DataError, match="not those of a plan"):
         apply_remedy(run, Remedy("set", "", {}))
-    with pytest.raises(ConfigError, match="is no word of the run"):
+    with pytest.raises(ConfigError, match="is not an embedding of the run"):
         apply_remedy(run, Remedy("absorb", "", {"word": "hana"}))
     with pytest.raises(ConfigError, match="resolution_px"):
         apply_remedy(run, Remedy("set", "", {"path": "data.resolution_px", "value": 3}))
@@ -151,5 +151,5 @@ def test_several_at_once_are_those_one_by_one() -> None:
         apply_remedy(run, Remedy("all", "", {"remedies": [together.as_dict()]}))
     with pytest.raises(DataError, match="not those of a plan"):
         apply_remedy(run, Remedy("all", "", {"remedies": 3}))
-    with pytest.raises(ConfigError, match="is no word of the run"):
+    with pytest.raises(ConfigError, match="is not an embedding of the run"):
         apply_remedy(run, Remedy("all", "", {"remedies": [{"id": "absorb", "arguments": {"word": "unheard"}}]}))

@@ -32,7 +32,7 @@ def test_a_size_too_small_or_too_large_is_said_with_the_right_one():
     assert "512" in small and "SDXL" in small and "1024" in small
     assert suitability_remarks(run_of(512), SDXL, fitting_px=512) == (), "the pictures hold no more"
     (large,) = suitability_remarks(run_of(1024), SD1, fitting_px=512)
-    assert "draws 512" in large
+    assert "made for 512" in large
 
 
 def test_clip_skip_and_both_text_encoders_are_explained():

@@ -96,7 +96,7 @@ def test_grid(bundle, checkpoint, tmp_path, capsys):
     assert "there is a file of this name already" in capsys.readouterr().err
     assert main([*arguments, "--steps", "1", "--out", f'"{png}"', "-f"]) == 0 and png.read_bytes() != written
     assert main(["grid", str(bundle), "--checkpoint", str(checkpoint), "--words", "kaze", "--out", str(png)]) == 2
-    assert "has no word kaze" in capsys.readouterr().err
+    assert "has no embedding kaze" in capsys.readouterr().err
 
 
 def test_bundle_verbs(bundle, tmp_path, capsys):

@@ -38,7 +38,7 @@ def test_terminal_line_moves_and_messages_stay():
     listener(RunEnded("stopped", 1, 65.0, None, "stopped after 1 of 100 steps"))
     text = stream.getvalue()
     assert "warning: out of memory\n" in text and "saved x.safetensors\n" in text and "state.pt" not in text
-    assert "share of the words: aoi 50%" in text and "stopped after 1 of 100 steps (1:05)" in text
+    assert "separation, share in the embeddings: aoi 50%" in text and "stopped after 1 of 100 steps (1:05)" in text
     assert text.count("\r") >= 5
 
 

@@ -117,7 +117,7 @@ LAYOUTS: dict[str, tuple[Callable[[Path], Path], str, float]] = {
     "zip": (_zip, "archive", 6),
     "tar": (_tar, "archive", 6),
 }
-"""Name -> who makes it, what it is read as, draws an epoch."""
+"""Name -> who makes it, what it is read as, samples per epoch."""
 
 
 @pytest.mark.parametrize("name", LAYOUTS)

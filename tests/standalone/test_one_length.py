@@ -105,7 +105,7 @@ def test_more_steps_mend_a_run_in_epochs(tmp_path: Path, capsys: pytest.CaptureF
     file = run_file(tmp_path, pictures, [AOI], {"schedule": {"epochs": 3, "batch_size": 2}})
     assert main(["plan", str(pictures), str(file), "--mend", "--save", str(file)]) == 0
     text = capsys.readouterr().out
-    assert "mended: Train 400 steps" in text and "\n400 steps of 2 pictures" in text
+    assert "fixed: Train 400 steps" in text and "\n400 steps of 2 pictures" in text
     assert (read_run(file).schedule.max_steps, read_run(file).schedule.epochs) == (400, 0)
 
 

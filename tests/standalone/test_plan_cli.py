@@ -30,17 +30,18 @@ def test_plan_as_json_and_saved(two_words_folder: Path, tmp_path: Path, capsys: 
     assert plain["run"]["schedule"]["max_steps"] == plain["steps"] == read_run(saved).schedule.max_steps
 
 
-def test_a_run_with_an_error_is_status_1_and_mend_helps(
-    two_words_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("option", ["--fix", "--mend"])
+def test_a_run_with_an_error_is_status_1_and_a_fix_helps(
+    two_words_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], option: str
 ) -> None:
     run = tmp_path / "run.json"
     words = [{"name": "aoi"}, {"name": "kaze"}]
     run.write_text(json.dumps({"words": words, "data": {"resolution_px": 64}, "schedule": {"max_steps": 2}}))
     assert main(["plan", str(two_words_folder), str(run)]) == 1
     text = capsys.readouterr().out
-    assert "error kaze: no caption has this word" in text and "-> Take kaze out" in text
-    assert main(["plan", str(two_words_folder), str(run), "--mend", "--save", str(run)]) == 0
-    assert "mended: Take kaze out" in capsys.readouterr().out
+    assert "error kaze: no caption names this embedding" in text and "-> Remove kaze" in text
+    assert main(["plan", str(two_words_folder), str(run), option, "--save", str(run)]) == 0
+    assert "fixed: Remove kaze" in capsys.readouterr().out
     assert [word.name for word in read_run(run).words] == ["aoi"]
 
 

@@ -48,6 +48,6 @@ def test_one_that_never_came_is_noticed(store):
 def test_one_that_leaves_says_why(store):
     first, second = life(store, 0, patience_s=60), life(store, 1)
     threading.Timer(0.3, second.leave, ["OSError: no such picture"]).start()
-    with pytest.raises(TrainingError, match="process 1 of this run has ended: OSError: no such picture"):
+    with pytest.raises(TrainingError, match="process 1 of this run has exited: OSError: no such picture"):
         first.wait(lambda: False)
     first.close(), second.close()

@@ -209,19 +209,19 @@ def test_an_autoencoder_that_comes_for_the_count_keeps_its_numbers(two_words_fol
     before = weights(host)
     count = count_memory(run, host, prepare_pictures(run))
     assert weights(host) == before
-    assert passing(count.moment("encoding pictures")) > 0 < passing(count.moment("drawing pictures"))
+    assert passing(count.moment("encoding pictures")) > 0 < passing(count.moment("sampling"))
 
 
 def test_previews_and_class_pictures_count(two_words_folder):
     host, run = make_host("sd1"), make_run(two_words_folder)
     run = replace(run, saving=replace(run.saving, preview_every_steps=1))
     count = count_memory(run, host, prepare_pictures(run))
-    step, drawing = (count.moment(name).parts for name in ("a step", "drawing pictures"))
+    step, drawing = (count.moment(name).parts for name in ("a step", "sampling"))
     adapted = {layer.name: layer.module.weight for layer in host.layers() if layer.part == "te"}
     unet = [layer.module.weight for layer in host.layers() if "attn" in layer.name or "_ff_" in layer.name]
     assert drawing["network"] == 2 * step["network"], "as it is trained, and read from the file"
     assert drawing["aside"] == tensor_bytes([*adapted.values(), *unet])
-    assert "aside" not in count_memory(run, host, prepare_pictures(run), as_gpu=True).moment("drawing pictures").parts
+    assert "aside" not in count_memory(run, host, prepare_pictures(run), as_gpu=True).moment("sampling").parts
     assert count.largest.total_bytes == count.total_bytes == max(moment.total_bytes for moment in count.moments)
     assert all(set(moment.parts) <= set(PARTS) and "vae" in moment.parts for moment in count.moments)
 
@@ -234,7 +234,7 @@ def test_sdxls_autoencoder_in_half_precision_is_counted_as_overflowing(two_words
     halved = count_memory(run, host, prepare_pictures(run), as_gpu=True)
     host.codec.vae.float()
     full = count_memory(run, host, prepare_pictures(run), as_gpu=True)
-    for name in ("encoding pictures", "drawing pictures"):
+    for name in ("encoding pictures", "sampling"):
         again, plain = halved.moment(name).parts, full.moment(name).parts
         assert again["vae"] == plain["vae"] / 2
         expected = plain["working"] + again["vae"]

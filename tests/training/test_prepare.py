@@ -62,7 +62,7 @@ def test_cuts_are_told_before_the_run(tmp_path, tiny_host):
     assert ended.reason == "finished" and isinstance(events[-1], RunEnded)
     told = [event.message for event in events if isinstance(event, Notice) and " in 2 sizes" in event.message]
     assert told == [
-        "3 pictures in 2 sizes; 2 are enlarged; 1 is shown whole with a border: cutting would take too much."
+        "3 pictures in 2 sizes; 2 are enlarged; 1 is shown in full with a border: cutting would take too much."
     ]
 
 

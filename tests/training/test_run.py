@@ -439,7 +439,7 @@ def test_one_picture_is_overfitted(tiny_host, tmp_path):
 def test_word_without_captions_is_refused_before_anything_starts(tiny_host, two_words_folder, tmp_path):
     plain = plain_run(two_words_folder)
     plain["words"].append({"name": "kaze"})
-    with pytest.raises(ConfigError, match="no caption mentions this word"):
+    with pytest.raises(ConfigError, match="no caption mentions this embedding"):
         train(run_from_dict(plain), tiny_host, output_folder=tmp_path / "out", listener=Recorder())
     assert not (tmp_path / "out").exists()
 

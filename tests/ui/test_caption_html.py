@@ -23,7 +23,8 @@ def _html(caption: str = CAPTION) -> tuple[str, str]:
 def test_words_and_fates_are_marked() -> None:
     before, after = _html()
     assert '<b class="pivotal-word added"' in before and ">style</b>" in before
-    assert '<s class="init"' in before and '<s class="absorbed" title="taken over by the word">red eyes</s>' in before
+    assert '<s class="init"' in before and ('<s class="absorbed" title="pruned: the embedding learns it">red '
+                                           'eyes</s>') in before
     assert "blue hair" not in after and "red eyes" not in after and "hat" in after
 
 

@@ -48,12 +48,12 @@ def test_moves_and_remedies_are_one_list_and_go_back_to_any_of_them(browser):
     _move(browser, "hana", "sea", "absorbed")
     runs.append(browser.run())
     shown = _change(browser, {"id": "set", "label": "Longer", "arguments": {"path": "schedule.max_steps", "value": 77}})
-    assert _labels(shown) == ["Longer", "hana: sea absorbed", "aoi: park absorbed"]
+    assert _labels(shown) == ["Longer", "hana: sea pruned", "aoi: park pruned"]
     browser.set("pivotal_schedule_batch_size", 3)
     shown = _change(browser, {"undo": 2, "of": 3})
     assert browser.run().words == runs[1].words and browser.run().schedule.max_steps == runs[1].schedule.max_steps
     assert browser.run().schedule.batch_size == 3, "what was changed by hand stays"
-    assert _labels(shown) == ["aoi: park absorbed"]
+    assert _labels(shown) == ["aoi: park pruned"]
     _change(browser, {"undo": 1, "of": 1})
     assert browser.run().words == runs[0].words
 
@@ -63,7 +63,7 @@ def test_an_undo_that_comes_twice_is_done_once(browser):
     _move(browser, "aoi", "sea", "absorbed")
     for _ in range(2):
         shown = _change(browser, {"undo": 1, "of": 2})
-    assert _labels(shown) == ["aoi: park absorbed"] and browser.run().words[0].absorb == ("park",)
+    assert _labels(shown) == ["aoi: park pruned"] and browser.run().words[0].absorb == ("park",)
     assert "no such change" in _change(browser, {"undo": 5, "of": 1})["pivotal_told"]
 
 
@@ -102,7 +102,7 @@ def test_mending_all_leaves_no_warning_that_has_a_remedy(browser, pictures):
     shown = _change(browser, {"undo": 1, "of": 1})
     assert browser.run() == before and "11 pictures" in shown["pivotal_summary"]
     _change(browser, {"mend": True})
-    assert "nothing is left" in _change(browser, {"mend": True})["pivotal_told"]
+    assert "no warning is left" in _change(browser, {"mend": True})["pivotal_told"]
 
 
 def test_a_setting_that_asks_for_another_scan_gets_one(browser, pictures):

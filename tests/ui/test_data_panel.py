@@ -28,8 +28,8 @@ def test_a_second_scan_keeps_words_and_settings_of_ones_own(browser, pictures):
     assert [word.name for word in after.words] == ["aoi", "hana", "kaze"] and after.words[0].vectors == 9
     assert after.schedule.max_steps == 777
     assert "Kept as they were changed by hand: aoi" in shown["pivotal_told"]
-    assert "New words of this scan: kaze" in shown["pivotal_told"]
-    assert "settings stay" in shown["pivotal_preset_help"]
+    assert "New embeddings in this scan: kaze" in shown["pivotal_told"]
+    assert "settings are unchanged" in shown["pivotal_preset_help"]
 
 
 def test_a_removed_word_stays_away_until_words_are_proposed_anew(browser):

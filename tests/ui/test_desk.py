@@ -44,7 +44,7 @@ def test_the_checkpoints_kind_decides_the_size_and_is_explained(desk, pictures):
     desk.manager.studio.model = ModelInfo("big", "sdxl")
     assert desk.propose(Run(data=DataConfig(folder=str(pictures)))).run.data.resolution_px == 1024
     (remark,) = desk.check(run_of(pictures), []).remarks
-    assert "512" in remark and "big (SDXL) draws 1024" in remark
+    assert "512" in remark and "big (SDXL) is made for 1024" in remark
 
 
 def test_fields_of_a_second_text_encoder_are_dimmed_where_there_is_none(desk, pictures):

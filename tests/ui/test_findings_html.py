@@ -9,7 +9,7 @@ from lib_pivotal.data.findings import Finding, Remedy
 from lib_pivotal.data.records import Dataset, Picture
 from lib_pivotal.ui.findings_html import FIRST, MOST_ITEMS, THUMBS, findings_html
 
-ONE = Remedy("set", "Draw one of them", {"path": "data.duplicates", "value": "skip_near"})
+ONE = Remedy("set", "Keep one", {"path": "data.duplicates", "value": "skip_near"})
 
 
 def _dataset(*keys: str) -> Dataset:
@@ -53,7 +53,7 @@ def test_mend_all_is_offered_for_several_remedies_of_warnings_only() -> None:
     other = Remedy("set", "Train 900 steps", {"path": "schedule.max_steps", "value": 900})
     few = Finding("few_draws", "warning", "few", (), (), (other,))
     assert "data-mend" not in findings_html([*_doubles(3)], _dataset())
-    assert "Mend all 2" in findings_html([*_doubles(3), few], _dataset())
+    assert "Fix all 2" in findings_html([*_doubles(3), few], _dataset())
     told = Finding("few_draws", "info", "few", (), (), (other,))
     assert "data-mend" not in findings_html([*_doubles(3), told], _dataset())
 

@@ -29,7 +29,7 @@ def test_a_table_a_fate_and_nothing_of_the_file_is_markup():
 
 def test_remarks_stand_first():
     html = report_html(import_text(TOML, "config.toml"))
-    assert html.index("<li>kohya trains no words") < html.index("<details")
+    assert html.index("<li>kohya trains no embeddings") < html.index("<details")
 
 
 def test_a_long_report_has_a_field_to_find_in():

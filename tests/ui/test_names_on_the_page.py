@@ -62,14 +62,14 @@ def test_a_hostile_preset(studio: Any, tmp_path: Path, name: str) -> None:
 
 def test_a_preset_is_replaced_when_told(browser: Any, studio: Any) -> None:
     browser.set("pivotal_preset_name", "mine")
-    assert "Kept" in browser.press("pivotal_preset_save")["pivotal_loaded"]
+    assert "Saved" in browser.press("pivotal_preset_save")["pivotal_loaded"]
     path = saved_presets(studio.runs_folder() / "presets")["mine"]
     before = path.read_bytes()
     browser.set("pivotal_network_unet_rank", 3)
     assert "there is a file of this name" in browser.press("pivotal_preset_save")["pivotal_loaded"]
     assert path.read_bytes() == before
     browser.set("pivotal_preset_overwrite", True)
-    assert "Kept" in browser.press("pivotal_preset_save")["pivotal_loaded"]
+    assert "Saved" in browser.press("pivotal_preset_save")["pivotal_loaded"]
     assert path.read_bytes() != before
     browser.set("pivotal_preset_name", "Character")
     assert "always there" in browser.press("pivotal_preset_save")["pivotal_loaded"]
@@ -106,7 +106,7 @@ def test_settings_are_loaded_from_files_of_the_list(browser: Any, studio: Any, n
     bundle(studio.lora_folder() / "one.safetensors", "aoi")
     bundle(studio.runs_folder() / "x.safetensors", "aoi")
     browser.set("pivotal_load_bundle", name)
-    assert "choose a file of the list" in browser.press("pivotal_load_bundle_now")["pivotal_loaded"]
+    assert "choose a file from the list" in browser.press("pivotal_load_bundle_now")["pivotal_loaded"]
     browser.set("pivotal_load_bundle", "one.safetensors")
     assert "carries no settings" in browser.press("pivotal_load_bundle_now")["pivotal_loaded"]
 

@@ -44,5 +44,5 @@ def test_lengths_over_the_limit_are_counted() -> None:
 
 
 def test_nothing_and_nonsense() -> None:
-    assert "No words yet" in plan_html(_plan(tokens=()), max_tokens=0)
+    assert "No embeddings yet" in plan_html(_plan(tokens=()), max_tokens=0)
     assert "<script>" not in plan_html(_plan([_word("<script>", 5)]), max_tokens=0)

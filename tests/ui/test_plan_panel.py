@@ -25,10 +25,10 @@ def test_the_plan_follows_steps_batch_and_words(browser):
     browser.set("pivotal_schedule_max_steps", 300)
     shown = browser.press("pivotal_check")
     batch = browser.run().schedule.batch_size
-    assert f"<b>{300 * batch:,} draws</b>".replace(",", " ") in shown["pivotal_plan"]
+    assert f"<b>{300 * batch:,} samples</b>".replace(",", " ") in shown["pivotal_plan"]
     browser.set("pivotal_schedule_batch_size", 1)
     plan = browser.press("pivotal_check")["pivotal_plan"]
-    assert "<b>300 draws</b>" in plan and 'class="row low"' in plan and "64×64" in plan
+    assert "<b>300 samples</b>" in plan and 'class="row low"' in plan and "64×64" in plan
     words = [{"name": word.name, "vectors": 40} for word in browser.run().words]
     before = re.search(r"longest (\d+) tokens", plan)[1]
     browser.set("pivotal_words", json.dumps(words))
@@ -59,7 +59,7 @@ def test_settings_that_give_no_plan_are_said(browser):
     browser.set("pivotal_data_bucket_step_px", 128)
     assert "No plan" in browser.press("pivotal_check")["pivotal_plan"]
     browser.set("pivotal_data_bucket_step_px", 64)
-    assert "draws" in browser.press("pivotal_check")["pivotal_plan"]
+    assert "samples" in browser.press("pivotal_check")["pivotal_plan"]
 
 
 def test_without_a_scan_there_is_no_plan(manager):

@@ -39,7 +39,8 @@ def test_every_status_has_words(snapshot_of_run, status):
 
 def test_progress_says_step_rate_time_and_phase(snapshot_of_run):
     text = run_html.progress(snapshot_of_run())
-    assert all(part in text for part in ("step 30 of 120", "0:22 left", "4.0 steps/s", "words and network", "25.00%"))
+    facts = ("step 30 of 120", "0:22 left", "4.0 steps/s", "embeddings and network", "25.00%")
+    assert all(part in text for part in facts)
 
 
 def test_slow_steps_are_told_in_seconds(snapshot_of_run):
@@ -80,7 +81,7 @@ def test_the_end_offers_prompts(snapshot_of_run, tmp_path):
     path.write_bytes(b"x" * 2_000_000)
     ended = {"reason": "finished", "step": 120, "seconds": 60.0, "bundle": str(path), "message": ""}
     html = run_html.outcome(snapshot_of_run(status="finished", ended=ended))
-    assert "2.0 MB · 2 words" in html and 'data-copy="&lt;lora:gekidol:1&gt; aoi"' in html
+    assert "2.0 MB · 2 embeddings" in html and 'data-copy="&lt;lora:gekidol:1&gt; aoi"' in html
 
 
 def test_notices_come_newest_first_and_escaped(snapshot_of_run):

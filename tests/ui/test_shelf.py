@@ -40,7 +40,7 @@ def test_the_list_is_filtered_by_file_and_word(shelf):
     assert names == ["gekidol.safetensors", "ink.safetensors"]
     assert bundle_list(summaries, names, query="", chosen="").count("data-bundle") == 2
     only = bundle_list(summaries, names, query="hana", chosen="gekidol.safetensors")
-    assert only.count("data-bundle") == 1 and "chosen" in only and "2 words · U-Net" in only
+    assert only.count("data-bundle") == 1 and "chosen" in only and "2 embeddings · U-Net" in only
     assert "No file matches" in bundle_list(summaries, names, query="nobody", chosen="")
 
 
@@ -76,7 +76,7 @@ def test_a_copy_without_parts_leaves_the_old_file(shelf, studio):
     assert names >= {"gekidol-without-words-2.safetensors", "gekidol-without-words.safetensors"}
     assert words(studio, "gekidol-without-words.safetensors") == []
     assert sorted(words(studio, "gekidol.safetensors")) == ["aoi", "hana"]
-    with pytest.raises(BundleError, match="what to take away"):
+    with pytest.raises(BundleError, match="choose what to remove"):
         shelf.strip("gekidol.safetensors", [])
 
 

@@ -147,7 +147,7 @@ def test_presets_words_and_commands_answer(browser, pictures, studio):
     browser.press("pivotal_add_word")
     assert len(browser.run().words) == 3
     browser.set("pivotal_preset_name", "mine")
-    assert "Kept" in browser.press("pivotal_preset_save")["pivotal_loaded"]
+    assert "Saved" in browser.press("pivotal_preset_save")["pivotal_loaded"]
     browser.set("pivotal_preset", "mine")
     browser.press("pivotal_preset", "input")
     for name in ("stop", "pause", "save_now", "sample_now", "keep", "gallery_show", "lists", "resume_run"):
@@ -246,6 +246,6 @@ def test_memory_is_told_in_peoples_words():
         remarks=("It fits with gradient checkpointing: 1.5 GB.",),
     )
     shown = preflight_html(found)
-    for text in ("needs 3.0 GB", "does not fit", "2.0 GB can be had", "U-Net", "30.0 MB", "a step: 2.0 GB", "1.5 GB."):
+    for text in ("needs 3.0 GB", "does not fit", "2.0 GB available", "U-Net", "30.0 MB", "a step: 2.0 GB", "1.5 GB."):
         assert text in shown
     assert "one step takes" not in preflight_html(Preflight(memory_parts=parts, memory_moment="a step"))

@@ -45,7 +45,7 @@ def test_one_click_moves_a_tag_and_the_captions_follow(browser):
 def test_what_cannot_be_moved_is_said_and_changes_nothing(browser):
     words = browser.run().words
     assert "no such tag" in _move(browser, "unheard", "kept")["pivotal_tags"]
-    assert "no such word" in _move(browser, "park", "kept", word="nobody")["pivotal_tags"]
+    assert "no such embedding" in _move(browser, "park", "kept", word="nobody")["pivotal_tags"]
     assert "no such tag" in _move(browser, "park", "eaten")["pivotal_tags"]
     assert browser.run().words == words
 

@@ -49,7 +49,7 @@ def test_axes_are_added_once(plot: Any) -> None:
         axes.register()
     labels = [option.label for option in plot.axis_options]
     assert labels == ["Nothing", "LoRA part", "LoRA U-Net weight", "LoRA TE weight"]
-    assert axis(plot, "LoRA part").choices() == ["whole", "U-Net", "TE", "words", "none"]
+    assert axis(plot, "LoRA part").choices() == ["full", "U-Net", "TE", "embeddings", "none"]
 
 
 def test_without_a_plot_nothing_happens(fake_webui: FakeWebUI) -> None:
@@ -98,6 +98,6 @@ def test_unknown_parts_are_refused_before_the_plot(plot: Any) -> None:
     from lib_pivotal.webui import axes
 
     axes.register()
-    axis(plot, "LoRA part").confirm(None, ["whole", "x=TE"])
-    with pytest.raises(RuntimeError, match="'half' is none of whole"):
+    axis(plot, "LoRA part").confirm(None, ["whole", "full", "x=TE", "words", "x=embeddings"])
+    with pytest.raises(RuntimeError, match="'half' is none of full"):
         axis(plot, "LoRA part").confirm(None, ["whole", "half"])

@@ -177,7 +177,7 @@ def test_what_is_said_under_the_picture(fake_webui: FakeWebUI, bundles: Any) -> 
         ("<lora:one:1><lora:one:0.5> hana", "twice"),
         ("<words:wide> kira", "do not fit this checkpoint (20 wide, it has 16)"),
         ("<words:nobody> kira", "no LoRA file named 'nobody'"),
-        ("<words:bare> kira", "bare has no words"),
+        ("<words:bare> kira", "bare has no embeddings"),
     ):
         comments = fake_webui.txt2img(prompt).comments
         assert said in comments, prompt

@@ -122,7 +122,7 @@ def test_the_table_tells_parts_and_words(fake_webui: FakeWebUI, page: Any) -> No
     editor = page.create_user_metadata_editor(None, "txt2img")
     table = dict(editor.get_metadata_table("one"))
     assert table["Parts:"] == "U-Net, text encoder"
-    assert table["Words (vectors):"] == "hana (2)"
+    assert table["Embeddings (vectors):"] == "hana (2)"
     assert table["Filename: "] == "one.safetensors"
     page.items["two"] = {"filename": "two.safetensors"}
     assert "Parts:" not in dict(editor.get_metadata_table("two"))

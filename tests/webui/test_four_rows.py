@@ -79,7 +79,7 @@ def test_prompts_and_words_make_columns(fake_webui: FakeWebUI, script: Any) -> N
 
 
 def test_nothing_to_show_is_said(fake_webui: FakeWebUI, script: Any) -> None:
-    with pytest.raises(ValueError, match="no word and no prompt"):
+    with pytest.raises(ValueError, match="no embedding and no prompt"):
         script.run(processing(fake_webui, "a face"), "", "", 0)
 
 

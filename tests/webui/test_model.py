@@ -221,7 +221,7 @@ def test_a_sample_that_is_interrupted_is_no_sample(fake_webui: FakeWebUI, host: 
 
 
 def test_pictures_need_the_session(host: Any) -> None:
-    with pytest.raises(HostError, match="not lent now"):
+    with pytest.raises(HostError, match="not available now"):
         host.sample([SMALL], {})
 
 

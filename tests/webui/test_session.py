@@ -153,7 +153,7 @@ def test_pictures_in_the_middle_have_the_users_attention(fake_webui: FakeWebUI) 
             assert not fake_webui.shared.state.interrupted
         assert fake_webui.shared.state.interrupted
         assert ldm.modules.attention.CrossAttention.forward is ours
-    with pytest.raises(HostError, match="not lent now"), host.borrowing.generating():
+    with pytest.raises(HostError, match="not available now"), host.borrowing.generating():
         raise AssertionError("not reached")
 
 
@@ -180,7 +180,7 @@ def test_another_checkpoint_meanwhile(fake_webui: FakeWebUI) -> None:
             for other in ("sd1-second", "sd2"):
                 fake_webui.choose(other)
                 assert not lent.is_loaded()
-        with pytest.raises(HostError, match="not lent now"), lent.generating():
+        with pytest.raises(HostError, match="not available now"), lent.generating():
             raise AssertionError("not reached")
         with lent.suspended():
             fake_webui.choose("sd1.safetensors")

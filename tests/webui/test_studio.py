@@ -126,7 +126,7 @@ def test_file_names_are_read_by_the_web_uis_setting(
     fake_webui.opts.data["dataset_filename_word_regex"] = "["
     with caplog.at_level(logging.WARNING):
         assert studio.scanned_as(data) == data
-    assert "no regular expression" in caplog.text
+    assert "not a regular expression" in caplog.text
 
 
 def test_a_run_from_start_to_a_file_that_draws(fake_webui: FakeWebUI, manager: RunManager, run: Run) -> None:

@@ -61,7 +61,7 @@ def read_hcp(plain: Any, path: Path) -> Reading:
                     dataset_keys(mapping(dataset), notes)
                     source_keys(merged, path.parent, notes)
     if not sources:
-        raise DataError(f"{path}: none of its folders with pictures is here. Mend the paths in `img_root`.")
+        raise DataError(f"{path}: none of its folders with pictures is here. Fix the paths in `img_root`.")
     if len(regular) == 1:
         notes.whole("regularisation.folder", str(regular[0]), "img_root of the class pictures")
     elif regular:

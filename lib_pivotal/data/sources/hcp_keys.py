@@ -103,7 +103,7 @@ def source_keys(merged: Mapping[str, Any], base: Path, notes: Notes) -> None:
         if key == "bg_color":
             _background(value, notes)
         elif key == "word_names" and names:
-            notes.translated("source.word_names", "filled into the templates; one word is the concept's name")
+            notes.translated("source.word_names", "filled into the templates; one of them is the concept's name")
         elif key in _HELD or value in (None, {}) or (key == "prompt_template" and not templates):
             notes.taken(f"source.{key}")
         elif key not in ("prompt_template", "text_transforms", "tag_transforms", "att_mask"):

@@ -107,7 +107,7 @@ def read_kohya(plain: Any, path: Path) -> Reading:
                 sources.append(_source(merged, root, path, notes))
                 _wishes(merged, notes)
     if not sources:
-        raise DataError(f"{path}: none of its folders with pictures is here. Mend the paths in `image_dir`.")
+        raise DataError(f"{path}: none of its folders with pictures is here. Fix the paths in `image_dir`.")
     if len(regular) == 1:
         notes.whole("regularisation.folder", str(regular[0]), "is_reg")
     elif regular:

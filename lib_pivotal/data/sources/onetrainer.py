@@ -78,7 +78,7 @@ def read_onetrainer(plain: Any, path: Path) -> Reading:
             sources.append(_source(concept, root, path, notes))
             _wishes(concept, path.parent, notes)
     if not sources:
-        raise DataError(f"{path}: none of its folders with pictures is here. Mend the paths of its concepts.")
+        raise DataError(f"{path}: none of its folders with pictures is here. Fix the paths of its concepts.")
     if len(prior) == 1:
         notes.whole("regularisation.folder", str(prior[0]), "type PRIOR_PREDICTION")
         notes.whole("regularisation.target", "prior", "type PRIOR_PREDICTION")
@@ -138,7 +138,7 @@ def _wishes(concept: Mapping[str, Any], base: Path, notes: Notes) -> None:
         elif key == "image_variations":
             notes.translated(key, "as many cuts of a picture, data.crops")
         elif key == "text_variations":
-            notes.translated(key, "each draw has a caption of its own")
+            notes.translated(key, "each sample has its own caption")
         elif key not in ("image", "text", "loss_weight"):
             notes.untaken(key)
 

@@ -47,7 +47,7 @@ class Project:
 
     def told(self) -> str:
         """In a sentence."""
-        text = f"Read as a whole project: its pictures are those in {self.pictures.name}"
+        text = f"Read as a project: its pictures are those in {self.pictures.name}"
         if self.class_pictures is not None:
             text += f"; {self.class_pictures.name} holds the class pictures (regularisation.folder)"
         if self.passed:

@@ -55,7 +55,7 @@ def test_the_set_is_read_and_the_rest_told(
     assert found.summary()["draws_per_epoch"] == draws
     assert found.settings.get("regularisation.folder", "") == (str(root / kept) if kept else "")
     told = next(problem.message for problem in found.problems if problem.code == "project")
-    assert "Read as a whole project" in told and "log" in told and (kept in told)
+    assert "Read as a project" in told and "log" in told and (kept in told)
     run = fitted_run(found, Run(data=DataConfig(folder=str(root)))).run
     assert run.regularisation.folder == (str(root / kept) if kept else "")
     assert {word.name for word in run.words}.isdisjoint({"woman", "model", "img", "images", "train", "log", "reg"})
