@@ -228,7 +228,7 @@ def test_class_pictures_that_cannot_be_used(tiny_host, two_words_folder, class_f
     (class_folder / "c.txt").write_text("aoi, hat", encoding="utf-8")
     recorder = Recorder()
     train(kept_run(two_words_folder, class_folder), tiny_host, output_folder=tmp_path, listener=recorder)
-    assert any("1 class picture(s) have a trained word" in notice.message for notice in recorder.of(Notice))
+    assert any("1 class picture(s) name a trained embedding" in notice.message for notice in recorder.of(Notice))
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
@@ -278,7 +278,7 @@ def test_non_finite_loss_is_skipped_then_rolled_back_and_never_saved(
     ended = train(make_run(two_words_folder), tiny_host, output_folder=tmp_path, listener=recorder)
     messages = [event.message for event in recorder.of(Notice)]
     assert sum("skipped" in message for message in messages) == 2
-    assert any("rates times 0.5" in message for message in messages)
+    assert any("learning rates × 0.5" in message for message in messages)
     assert ended.reason == "finished"
     assert all(torch.isfinite(tensor).all() for tensor in tensors_of(ended.bundle).values())
     assert recorder.of(StepDone)[6].rates["word aoi"] < recorder.of(StepDone)[1].rates["word aoi"] / 1.5

@@ -149,7 +149,7 @@ def test_one_that_has_no_memory_at_all_ends_all_with_advice(run_two):
 def test_a_nan_in_one_rolls_all_back(run_two):
     ends = run_two("nan", 1)
     assert [(end["reason"], end["step"]) for end in ends] == [("finished", 8)] * 2
-    assert any("rates times 0.5" in told for told in ends[0]["told"])
+    assert any("learning rates × 0.5" in told for told in ends[0]["told"])
 
 
 def test_an_error_in_one_is_told_by_the_other(run_two):
