@@ -58,15 +58,13 @@ class Faults:
 
         self.mend()
         if kind == "disk":
-            original = outputs.write_bundle
+            original = outputs.publish
 
-            def full(path, **rest):
-                if "Lora" in str(path):
-                    raise OSError(errno.ENOSPC, "No space left on device")
-                return original(path, **rest)
+            def full(source, target):
+                raise OSError(errno.ENOSPC, "No space left on device", str(target))
 
-            self.undo = (outputs, "write_bundle", original)
-            outputs.write_bundle = full
+            self.undo = (outputs, "publish", original)
+            outputs.publish = full
             return
         original = MicroStep.losses
 
