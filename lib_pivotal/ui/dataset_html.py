@@ -45,7 +45,7 @@ def filters(facets: Facets, parts: Sequence[Part], groups: Sequence[FindingGroup
         for name, severity, text in _named(groups)
         if name in facets.problems and (f"problem:{name}" in chosen or (facets.problems[name] and not name.isdigit()))
     }
-    rows = [("words", words), ("tags", {**here, **tags}), ("warnings", problems)]
+    rows = [("embeddings", words), ("tags", {**here, **tags}), ("warnings", problems)]
     body = "".join(_filter_row(title, items, chosen) for title, items in rows if items)
     everything = (
         '<button type="button" class="pivotal-mini" data-filter="" title="Show all pictures">show all</button>'
