@@ -47,6 +47,7 @@ class Keeper:
         state_folder: Path | None,
         keep_states: int,
         basis: Mapping[str, Any],
+        state_when_finished: bool = False,
         writes: bool = True,
     ) -> None:
         self._outputs = outputs
@@ -56,6 +57,7 @@ class Keeper:
         self._state_folder = state_folder
         self._keep_states = keep_states
         self._basis = basis
+        self._state_when_finished = state_when_finished
         self._writes = writes
 
     def make_pictures(self) -> None:
@@ -109,6 +111,9 @@ class Keeper:
     def save_at_end(self, reason: Reason, guard: Guard | None, *, torn: bool = False) -> tuple[Path | None, str]:
         """The bundle first, then the state; a run that ended before its first step writes nothing.
 
+        A finished run leaves its state, too, where states are kept: continued, it goes on from its end, and a stop then
+        never puts an earlier step in the place of the finished file.
+
         Where the last step is `torn` (begun, not counted), nothing could be continued from it exactly: the bundle holds
         it, the state is that of the last snapshot.
 
@@ -122,7 +127,7 @@ class Keeper:
         except Exception as error:  # reported: the state below may still be saved
             log_details(error, "the bundle could not be saved")
             fault = f"the bundle could not be saved anywhere: {reason_of(error)}"
-        if (reason != "finished" or fault) and guard is not None:
+        if (reason != "finished" or fault or self._state_when_finished) and guard is not None:
             if torn:
                 guard.go_back()
             kept = self.save_state(guard) if self._progress.step else None

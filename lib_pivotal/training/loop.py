@@ -111,6 +111,7 @@ class Trainer:
             state_folder=settings.state_folder,
             keep_states=settings.keep_states,
             basis=settings.basis,
+            state_when_finished=settings.state_every_steps > 0,
             writes=self._world.writes,
         )
         self._guard: Guard | None = None

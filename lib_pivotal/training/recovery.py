@@ -32,10 +32,16 @@ class Guard:
         self._steps = 0
 
     def good_step(self) -> None:
-        """After a step with finite loss and gradients, once it is counted."""
+        """After a step with finite loss and gradients, once it is counted.
+
+        A snapshot is taken every so many of them, and at first after 1, 2, 4, 8, ...: so that a young run that goes bad
+        has lost half of its steps at most.
+        """
         self._skips = 0
         self._steps += 1
-        if self._steps % self._every_steps == 0 and self._take():
+        regular = self._steps % self._every_steps == 0
+        early = self._steps < self._every_steps and self._steps.bit_count() == 1
+        if (regular or early) and self._take() and regular:
             self._rollbacks = 0
 
     def bad_step(self) -> str:

@@ -137,11 +137,23 @@ def test_a_run_can_be_made_longer(tiny_host, two_words_folder, tmp_path):
     longer = dataclasses.replace(short, schedule=dataclasses.replace(short.schedule, max_steps=8))
     rest = Recorder()
     ended = train(longer, tiny_host, output_folder=out, listener=rest, resume=True)
-    assert rest.of(RunStarted)[0].first_step == 2 and ended.step == 8
+    assert rest.of(RunStarted)[0].first_step == 4 and ended.step == 8
     assert any("from 4 to 8 steps" in told for told in rest.told)
     whole = train(longer, tiny_host, output_folder=tmp_path / "whole", listener=Recorder())
     assert_same(tensors_of(whole.bundle), tensors_of(ended.bundle))
     assert json.loads((out / "two.run.json").read_text())["schedule"]["max_steps"] == 8
+
+
+def test_a_finished_run_that_is_continued_and_stopped_keeps_its_file(tiny_host, two_words_folder, tmp_path):
+    """It went on from its last state, and the stop put that earlier step in the place of the finished file."""
+    run = make_run(two_words_folder, saving={"state_every_steps": 3})
+    ended = train(run, tiny_host, output_folder=tmp_path, listener=Recorder())
+    finished = tensors_of(ended.bundle)
+    commands = Commands()
+    at_once = Recorder(lambda event: commands.stop() if isinstance(event, RunStarted) else None)
+    again = train(run, tiny_host, output_folder=tmp_path, listener=at_once, resume=True, commands=commands)
+    assert again.step == 8
+    assert_same(finished, tensors_of(again.bundle))
 
 
 def test_a_file_of_its_name_that_is_anothers_is_not_written_over(tiny_host, two_words_folder, tmp_path):
