@@ -77,6 +77,17 @@ def wait_for_end(webui: WebUI, run_id: str, timeout_s: float = 600) -> dict[str,
     raise AssertionError(f"the run does not end: {view}")
 
 
+def wait_for_step(webui: WebUI, run_id: str, *, steps: int, timeout_s: float = 300) -> dict[str, Any]:
+    """Until it has done so many steps since it was started or continued, or has ended; 0: at once."""
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        view: dict[str, Any] = webui.call(f"/pivotal/v1/runs/{run_id}")
+        if view["ended"] or len(view["loss"]["steps"]) >= steps:
+            return view
+        time.sleep(0.02)
+    raise AssertionError(f"the run does not get there: {view}")
+
+
 def start(webui: WebUI, run: Run) -> str:
     return str(webui.call("/pivotal/v1/runs", {**run_to_dict(run), "overwrite": True})["id"])
 
@@ -99,7 +110,8 @@ def test_killed_at_any_moment_it_ends_the_same(
                 webui.call(f"/pivotal/v1/runs/{run_id}/continue", {})
             else:
                 run_id = start(webui, run)
-            time.sleep(rng.uniform(0.2, STEPS * typical_s / 3))
+            wait_for_step(webui, run_id, steps=rng.randint(0, STEPS // 4))
+            time.sleep(rng.uniform(0, 3 * typical_s))
             view = webui.call(f"/pivotal/v1/runs/{run_id}")
             if run_id in resumable and view["step"]:
                 continued.append(view["step"])
