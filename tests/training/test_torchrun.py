@@ -156,7 +156,7 @@ def test_an_error_in_one_is_told_by_the_other(run_two):
     ends = run_two("raise", 1, torchrun=False)
     assert [end["reason"] for end in ends] == ["failed"] * 2
     assert "a fault for the test" in ends[0]["message"] + ends[1]["message"]
-    assert re.search("process 1 of this run has ended|is gone", ends[0]["message"])
+    assert re.search("process 1 of this run has exited|is gone", ends[0]["message"])
     require(read_bundle(run_two.out / "two.safetensors"))
 
 
