@@ -45,14 +45,21 @@ def describe_basis(run: Run, host: Host, prepared: Prepared) -> dict[str, Any]:
 
 
 def check_continuation(
-    saved: SavedState, run: Run, host: Host, prepared: Prepared, *, recorded: Mapping[str, Any] | None
+    saved: SavedState,
+    run: Run,
+    host: Host,
+    prepared: Prepared,
+    *,
+    now: Mapping[str, Any],
+    recorded: Mapping[str, Any] | None,
 ) -> list[str]:
-    """Remarks on a state that `run` can be continued from; `recorded` is the run.json beside it, for old states.
+    """Remarks on a state that `run` can be continued from.
+
+    `now` is the run's own basis (`describe_basis`), `recorded` the run.json beside the state, for old states.
 
     Raises:
         StateError: it belongs to another run. The sentence names what differs, with both values.
     """
-    now = describe_basis(run, host, prepared)
     then, remarks = saved.content.get("basis"), [*saved.passed_over]
     if then is None:
         then, remark = _old_basis(saved, run, host, prepared, now=now, recorded=recorded)

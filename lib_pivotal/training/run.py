@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -117,9 +118,9 @@ def train_prepared(
     listener = fan_out([listener])  # one that fails must not end a run
     saved = _state_to_continue(log_folder, run.name) if resume else None
     with host.session(assemble.session_request(run)):
-        remarks = []
+        remarks, basis = [], describe_basis(run, host, prepared)  # reads every picture's file: once
         if saved is not None:
-            remarks = _check_state(saved, run, host, prepared, log_folder)
+            remarks = _check_state(saved, run, host, prepared, log_folder, basis)
             refuse_taken_results(run, output_folder, resume=True, overwrite=overwrite)
         if world.writes:
             _record(run, output_folder, log_folder, listener)
@@ -130,7 +131,7 @@ def train_prepared(
                 listener(Notice(level, 0, problem.message))  # type: ignore[arg-type]
         states = states_folder(log_folder, run.name)
         folders = (output_folder, log_folder, _folder_of_states(states, saved, world))
-        build = partial(_build, commands=commands, overwrite=overwrite, world=world, aside=aside)
+        build = partial(_build, basis=basis, commands=commands, overwrite=overwrite, world=world, aside=aside)
         trainer, network = made_or(
             lambda: build(run, host, prepared, folders, listener),
             HostError(_NO_MEMORY),
@@ -153,14 +154,16 @@ def _state_to_continue(log_folder: Path, name: str) -> SavedState:
     return load_latest_state(folder)
 
 
-def _check_state(saved: SavedState, run: Run, host: Host, prepared: Prepared, log_folder: Path) -> list[str]:
+def _check_state(
+    saved: SavedState, run: Run, host: Host, prepared: Prepared, log_folder: Path, basis: Mapping[str, Any]
+) -> list[str]:
     record = _record_path(log_folder, run)
     try:
         recorded = parse_json(record.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         recorded = None
     return check_continuation(
-        saved, run, host, prepared, recorded=recorded if isinstance(recorded, dict) else None
+        saved, run, host, prepared, now=basis, recorded=recorded if isinstance(recorded, dict) else None
     )
 
 
@@ -209,6 +212,7 @@ def _build(
     folders: tuple[Path, Path, Path],
     listener: Listener,
     *,
+    basis: Mapping[str, Any],
     commands: Commands,
     overwrite: bool,
     world: World,
@@ -261,7 +265,7 @@ def _build(
             sample_every_steps=run.saving.preview_every_steps,
             separation_every_steps=run.saving.separation_every_steps,
             state_folder=state_folder,
-            basis=describe_basis(run, host, prepared),
+            basis=basis,
         ),
         trainable=trainable,
         micro_step=micro_step,
