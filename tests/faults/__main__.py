@@ -17,6 +17,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENT = ROOT / "docs" / "reliability.md"
 HOSTILE_PER_FAULT = 10
+PLACES = {"standalone": "faults", "web UI": "faults-webui"}
+"""Of the tables in the document."""
 
 
 def main() -> int:
@@ -27,6 +29,12 @@ def main() -> int:
     parser.add_argument("--first", type=int, default=0, help="number of the first trial, to go on with a campaign")
     parser.add_argument("--only", type=int, metavar="NUMBER", help="repeat one trial, and keep its folder")
     parser.add_argument("--kind", default="", help="only kinds whose name holds this")
+    parser.add_argument(
+        "--backend",
+        choices=("auto", "standalone", "webui"),
+        default="auto",
+        help="auto (default): a real web UI ($PIVOTAL_WEBUI or ~/stable-diffusion-webui) where there is one",
+    )
     parser.add_argument("--hostile", type=int, metavar="COUNT", help="so many hostile files; 0 for none")
     parser.add_argument("--jobs", type=int, default=1, help="trials at once")
     parser.add_argument("--every", type=int, default=1, help=argparse.SUPPRESS)
@@ -35,6 +43,9 @@ def main() -> int:
     parsed = parser.parse_args()
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):  # before torch: a forked process has no threads to lose
         os.environ[name] = "1"
+    from tests.faults.campaign import find_backend
+
+    parsed.backend = find_backend(parsed.backend)
     good = run_trials(parsed)
     hostile = HOSTILE_PER_FAULT * parsed.count if parsed.hostile is None else parsed.hostile
     if hostile and parsed.only is None and parsed.every == 1:
@@ -53,7 +64,7 @@ def run_trials(parsed: argparse.Namespace) -> bool:
             _share_out(parsed, results)
         else:
             _one_after_the_other(parsed, results)
-        rows = read_lines(results)
+        rows = [row for row in read_lines(results) if row["backend"] == parsed.backend]
     bad = [row for row in rows if row["why"]]
     if not rows or parsed.every > 1:
         return not bad
@@ -63,7 +74,7 @@ def run_trials(parsed: argparse.Namespace) -> bool:
           f" {time.monotonic() - started:.0f} s now")  # fmt: skip
     if parsed.docs:
         text = f"{len(rows):,} faults from seed {parsed.seed}, {len(bad)} with something that did not hold."
-        put(DOCUMENT, "faults", f"{text}\n\n{table}")
+        put(DOCUMENT, PLACES[parsed.backend], f"{text}\n\n{table}")
     return not bad
 
 
@@ -80,13 +91,28 @@ def _one_after_the_other(parsed: argparse.Namespace, results: Path) -> None:
             print(f"{result.number + 1} trials", flush=True)
 
     numbers = range(parsed.first, parsed.first + parsed.count, parsed.every)
-    chosen = [parsed.only] if parsed.only is not None else [n for n in numbers if kinds_like(parsed.kind, n)]
-    run_campaign(chosen, seed=parsed.seed, told=told, keep=parsed.only is not None)
+    chosen = (
+        [parsed.only]
+        if parsed.only is not None
+        else [number for number in numbers if kinds_like(parsed.kind, number, backend=parsed.backend)]
+    )
+    run_campaign(chosen, seed=parsed.seed, told=told, keep=parsed.only is not None, backend=parsed.backend)
 
 
 def _share_out(parsed: argparse.Namespace, results: Path) -> None:
     """One process a job, each with its own checkpoint, taking turns."""
-    command = [sys.executable, "-m", "tests.faults", "--seed", str(parsed.seed), "--kind", parsed.kind]
+    backend = "standalone" if parsed.backend == "standalone" else "webui"
+    command = [
+        sys.executable,
+        "-m",
+        "tests.faults",
+        "--backend",
+        backend,
+        "--seed",
+        str(parsed.seed),
+        "--kind",
+        parsed.kind,
+    ]
     command += ["--results", str(results), "--every", str(parsed.jobs), "--hostile", "0"]
     processes = [
         subprocess.Popen([*command, "--first", str(parsed.first + job), "--count", str(parsed.count - job)])

@@ -8,14 +8,19 @@ import shutil
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from tests.faults.kinds import KINDS
 from tests.faults.material import VARIANTS, Expected, Material
 from tests.faults.trial import Result, try_one, undisturbed
 
+BACKENDS = ("standalone", "web UI")
+
 
 class Campaign:
     """Trials on the standalone host; the checkpoint is made once, and each variant run once undisturbed."""
+
+    kinds = KINDS
 
     def __init__(self, seed: int, folder: Path) -> None:
         self._seed = seed
@@ -34,18 +39,44 @@ class Campaign:
         settings = kind.draw(rng, expected.moments)
         return try_one(self._material, expected, kind, Result(number, kind.name, variant, settings))
 
+    def close(self) -> None:
+        """Nothing is left running."""
 
-def kinds_like(text: str, number: int) -> bool:
+
+def find_backend(asked: str) -> str:
+    """Of `BACKENDS`, the one asked for; for "auto" a web UI where there is one.
+
+    Raises:
+        SystemExit: there is no web UI, and one was asked for.
+    """
+    from tests.live.conftest import find_installation
+
+    found = find_installation()
+    if asked == "webui" and isinstance(found, str):
+        raise SystemExit(found)
+    return "standalone" if asked == "standalone" or isinstance(found, str) else "web UI"
+
+
+def kinds_like(text: str, number: int, *, backend: str) -> bool:
     """Whether the kind of the trial of this number has `text` in its name."""
-    return text.lower() in KINDS[number % len(KINDS)].name.lower()
+    kinds = _campaign_class(backend).kinds
+    return text.lower() in kinds[number % len(kinds)].name.lower()
+
+
+def _campaign_class(backend: str) -> Any:
+    if backend == "standalone":
+        return Campaign
+    from tests.faults.webui.trial import WebUICampaign
+
+    return WebUICampaign
 
 
 def run_campaign(
-    numbers: Sequence[int], *, seed: int, told: Callable[[Result], None], keep: bool = False
+    numbers: Sequence[int], *, seed: int, told: Callable[[Result], None], keep: bool = False, backend: str
 ) -> list[Result]:
     """Try these numbers; each result is told at once. With `keep`, the folders of bad trials stay."""
     place = Path(tempfile.mkdtemp(prefix="faults-"))
-    campaign, results = Campaign(seed, place), list[Result]()
+    campaign, results = _campaign_class(backend)(seed, place), list[Result]()
     try:
         for number in numbers:
             result = campaign.trial(number)
@@ -53,6 +84,7 @@ def run_campaign(
                 results.append(result)
                 told(result)
     finally:
+        campaign.close()
         if keep and any(result.why for result in results):
             print(f"kept: {place}")
         else:

@@ -41,6 +41,8 @@ class Act:
     host: Any
     passing: Passing
     on_event: list[Callable[[Event], None]] = field(default_factory=list)
+    call: Callable[[], None] = lambda: None
+    """In a web UI: tells the one outside that the moment has come, and waits until he has begun."""
 
     def at(self, moment: Moment, strike: Callable[[], None], *, times: int = 1) -> None:
         """Call `strike` at the moment, and at the same place again until it was called `times` times."""
@@ -210,7 +212,6 @@ class FullFileSystem(_Disk):
     """ENOSPC, second form: the file system of the run's folders is filled by another program."""
 
     name = "disk full: ENOSPC"
-    size_bytes = 4 * 2**20
 
     def available(self) -> bool:
         return kernel.can_mount() or kernel.can_filter()
@@ -224,19 +225,19 @@ class FullFileSystem(_Disk):
 
     def prepare(self, folders: Folders, settings: Settings) -> None:
         if kernel.can_mount():
-            for folder in self._places(folders):
-                kernel.mount_small(folder, size_bytes=self.size_bytes)
+            for folder in folders.disks:
+                kernel.mount_small(folder, size_bytes=folders.disk_bytes)
                 (folder / "another's.safetensors").write_bytes(b"not ours")
 
     def strike(self, act: Act) -> None:
         if not kernel.can_mount():
             kernel.fail_calls(["write"], 28)
             return
-        for folder in self._places(act.folders):
+        for folder in act.folders.disks:
             kernel.fill(folder, leave_bytes=act.settings["leave_bytes"])
 
     def lift(self, folders: Folders) -> None:
-        for folder in self._places(folders):
+        for folder in folders.disks:
             (folder / kernel.BALLAST).unlink(missing_ok=True)
 
     def between(self, trial: Any) -> None:
@@ -244,15 +245,11 @@ class FullFileSystem(_Disk):
 
     def clear(self, folders: Folders) -> None:
         if kernel.can_mount():
-            for folder in self._places(folders):
+            for folder in folders.disks:
                 kernel.unmount(folder)
 
     def leaves_no_place(self, settings: Settings) -> bool:
         return not kernel.can_mount()
-
-    @staticmethod
-    def _places(folders: Folders) -> tuple[Path, ...]:
-        return folders.log, folders.loras, folders.cache
 
 
 class InputOutputError(Kind):
@@ -319,7 +316,7 @@ class NoPermission(_Disk):
     @staticmethod
     def _places(folders: Folders, settings: Settings) -> list[Path]:
         named = {"states": folders.states / "run-0001"}
-        found = [named.get(name, folders.root / name) for name in settings["folders"]]
+        found = [named.get(name) or getattr(folders, name) for name in settings["folders"]]
         return [folder for folder in found if folder.is_dir()]
 
 

@@ -9,7 +9,7 @@ import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from PIL import Image
@@ -19,9 +19,10 @@ from torch import Tensor
 from lib_pivotal.bundle.reader import read_bundle, require
 from lib_pivotal.config import Run, run_from_dict
 from lib_pivotal.ports import SampleRequest
-from lib_pivotal.standalone.model import StandaloneHost
-from tests.conftest import make_tiny_models, write_pictures
 from tests.training.runs import plain_run
+
+if TYPE_CHECKING:
+    from lib_pivotal.standalone.model import StandaloneHost
 
 NAME = "two"
 CACHE_HOME = "home/cache"
@@ -42,11 +43,13 @@ VARIANTS = ("plain", "averaged", "cached", "class")
 Tensors = dict[str, Tensor]
 
 
-@dataclass(frozen=True)
+@dataclass
 class Folders:
     """A trial's own place; everything that may appear is below it."""
 
     root: Path
+    disk_bytes: int = field(default=4 * 2**20, kw_only=True)
+    """The size of `disks` where they are file systems of their own."""
 
     def __post_init__(self) -> None:
         for name in ("pictures", "class", "loras", "log", "cache", "temporary", "home", "beside"):
@@ -77,6 +80,11 @@ class Folders:
         return self.log / f"{NAME}.state"
 
     @property
+    def disks(self) -> tuple[Path, ...]:
+        """What another program may fill."""
+        return self.log, self.loras, self.cache
+
+    @property
     def bundle(self) -> Path:
         return self.loras / f"{NAME}.safetensors"
 
@@ -93,6 +101,9 @@ class Material:
     """A host whose checkpoint is a file, and what its weights and its picture of a seed are before any run."""
 
     def __init__(self, folder: Path) -> None:
+        from lib_pivotal.standalone.model import StandaloneHost as Host  # here and below: a web UI, which has neither
+        from tests.conftest import make_tiny_models  # diffusers nor pytest, reads this file, too
+
         self.folder = folder
         models = make_tiny_models()
         self.checkpoint = folder / "checkpoint" / "tiny.safetensors"
@@ -103,18 +114,26 @@ class Material:
             for name, tensor in models[part].state_dict().items()
         }
         save_file(weights, self.checkpoint)
-        self.host = StandaloneHost(**models, scale_factor=1.0, name="tiny", file=self.checkpoint)
-        assert self.host.info.sha256 and self.host.codec.fingerprint  # read once, here
+        self.host = Host(**models, scale_factor=1.0, name="tiny", file=self.checkpoint)
+        self.sha256 = self.host.info.sha256
+        assert self.sha256 and self.host.codec.fingerprint  # read once, here
         self.host.text.vocabulary_stats()
         self.weights = weights_hash(self.host)
         self.picture = picture_hash(self.host)
 
     def lay_out(self, folders: Folders) -> None:
-        """A trial's pictures, and files of others that no run may touch."""
-        write_pictures(folders.pictures, CAPTIONS)
-        write_pictures(folders.root / "class", CLASS_CAPTIONS)
-        for place in (folders.loras, folders.log, folders.root / "home", folders.root / "beside"):
-            (place / "another's.safetensors").write_bytes(b"not ours")
+        """See the function."""
+        lay_out(folders)
+
+
+def lay_out(folders: Folders) -> None:
+    """A trial's pictures, and files of others that no run may touch."""
+    from tests.conftest import write_pictures
+
+    write_pictures(folders.pictures, CAPTIONS)
+    write_pictures(folders.root / "class", CLASS_CAPTIONS)
+    for place in (folders.loras, folders.log, folders.root / "home", folders.root / "beside"):
+        (place / "another's.safetensors").write_bytes(b"not ours")
 
 
 def settings_of(variant: str, folders: Folders) -> Run:

@@ -12,14 +12,17 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
-from lib_pivotal.standalone.model import StandaloneHost
 from lib_pivotal.training import keeping, outputs, trainable
 from lib_pivotal.training.events import Event, StepDone
+
+if TYPE_CHECKING:
+    from lib_pivotal.standalone.model import StandaloneHost
 
 FILE_EVENTS = ("os.rename", "os.remove", "os.mkdir", "os.link", "os.rmdir", "os.truncate", "shutil.copyfile")
 COMPUTING = ("encode", "text", "unet", "backward", "optimiser")
@@ -52,17 +55,25 @@ class Passing:
 
     def install(self, host: StandaloneHost) -> None:
         """Wrap the places of `host` and of the modules that train and write."""
+        self.install_places(host)
+        host.text.models[0].register_forward_pre_hook(lambda *_: self.by("text"))
+        self.watch_unet(host.denoiser.unet)
+        sys.addaudithook(self.audit)
+
+    def install_places(self, host: Any) -> None:
+        """Those that every host has."""
         self._wrap(host.codec, "encode", "encode")
         self._wrap(host, "sample", "sample")
         self._wrap(torch.Tensor, "backward", "backward")
         self._wrap(outputs, "write_bundle", "bundle")
         self._wrap(keeping, "save_state", "state")
         self._wrap(trainable, "_to_cpu", "copy", nested=False)
-        host.text.models[0].register_forward_pre_hook(lambda *_: self.by("text"))
-        host.denoiser.unet.register_forward_pre_hook(lambda *_: self.by("unet"))
-        host.denoiser.unet.register_forward_hook(self._keep_prediction)
         register_optimizer_step_pre_hook(lambda *_: self.by("optimiser"))
-        sys.addaudithook(self._audit)
+
+    def watch_unet(self, unet: nn.Module) -> list[Any]:
+        """A place, and whose last prediction is kept. Returns the hooks."""
+        before = unet.register_forward_pre_hook(lambda *_: self.by("unet"))
+        return [before, unet.register_forward_hook(self._keep_prediction)]
 
     def listener(self, event: Event) -> None:
         """Steps are moments, too."""
@@ -96,10 +107,11 @@ class Passing:
         setattr(owner, name, passing)
 
     def _keep_prediction(self, module: Any, arguments: Any, output: Any) -> None:
-        prediction = output[0]
+        prediction = output if isinstance(output, torch.Tensor) else output[0]
         self.last_prediction = prediction if prediction.requires_grad else None
 
-    def _audit(self, event: str, arguments: tuple[Any, ...]) -> None:
+    def audit(self, event: str, arguments: tuple[Any, ...]) -> None:
+        """For `sys.addaudithook`: files below the root that are written, moved or removed are moments."""
         writes = event in FILE_EVENTS or (event == "open" and _for_writing(arguments))
         if writes and any(isinstance(one, str) and one.startswith(self._root) for one in map(_text, arguments)):
             self.by("file")

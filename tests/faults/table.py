@@ -16,6 +16,7 @@ COLUMNS = {
     "weights": "checkpoint as before",
     "picture": "seed's picture as before",
     "inside": "no file outside",
+    "answers": "web UI answers",
 }
 """What is demanded, and how a column is called."""
 
@@ -25,13 +26,17 @@ def faults_table(rows: Iterable[Mapping[str, Any]]) -> str:
     by_kind: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
     for row in rows:
         by_kind.setdefault((row["backend"], row["kind"]), []).append(row)
+    asked = {
+        key for found in by_kind.values() for row in found for key, held in row["held"].items() if held is not None
+    }
+    columns = {key: title for key, title in COLUMNS.items() if key in asked or key != "answers"}
     several = len({backend for backend, _ in by_kind}) > 1
-    lines = [["fault", "trials", *COLUMNS.values()]]
+    lines = [["fault", "trials", *columns.values()]]
     for (backend, kind), found in by_kind.items():
         name = f"{kind} ({backend})" if several else kind
-        lines.append([name, str(len(found)), *(_held([row["held"][key] for row in found]) for key in COLUMNS)])
+        lines.append([name, str(len(found)), *(_held([row["held"].get(key) for row in found]) for key in columns)])
     every = [row for found in by_kind.values() for row in found]
-    lines.append(["**all**", str(len(every)), *(_held([row["held"][key] for row in every]) for key in COLUMNS)])
+    lines.append(["**all**", str(len(every)), *(_held([row["held"].get(key) for row in every]) for key in columns)])
     return _markdown(lines)
 
 

@@ -29,6 +29,7 @@ def test_a_fault_of_each_kind(tmp_path):
     """In a process of its own: a forked one must have no threads to lose, and this one may have some."""
     results = tmp_path / "results.jsonl"
     command = [sys.executable, "-m", "tests.faults", "--count", str(len(KINDS)), "--seed", "2", "--hostile", "0"]
+    command += ["--backend", "standalone"]
     done = subprocess.run([*command, "--results", str(results)], cwd=ROOT, capture_output=True, text=True, timeout=600)
     rows = read_lines(results)
     assert done.returncode == 0 and not [row for row in rows if row["why"]], done.stdout[-4000:] + done.stderr[-2000:]

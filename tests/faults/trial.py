@@ -74,6 +74,8 @@ class Held:
     """The picture of a seed as before."""
     inside: bool | None = None
     """No file outside the run's own, none of another's changed."""
+    answers: bool | None = None
+    """The web UI answers, and turns no client away."""
 
     def add(self, name: str, good: bool) -> None:
         """One more look at a demand: it holds if every look was good."""
@@ -109,6 +111,9 @@ def _plain(value: Any) -> Any:
 class Trial:
     """The parent's side: starts processes, does harm in between, and judges."""
 
+    nothing_to_continue = "cannot"
+    """Of the sentence that refuses a run without a state."""
+
     def __init__(self, material: Material, expected: Expected, kind: Kind, result: Result, root: Path) -> None:
         self.material, self.expected, self.kind, self.result = material, expected, kind, result
         self.settings, self.held = result.settings, result.held
@@ -128,14 +133,14 @@ class Trial:
         material.lay_out(folders)
         self.kind.prepare(folders, self.settings)
         try:
-            others = listing(folders.root)
+            others = self.files()
             first = self._first()
             self.kind.between(self)
             self._look_at_the_end(first)
             self._look_outside(others, first)
         finally:
             self.kind.clear(folders)
-        same_file = hashlib.sha256(material.checkpoint.read_bytes()).hexdigest() == material.host.info.sha256
+        same_file = hashlib.sha256(material.checkpoint.read_bytes()).hexdigest() == material.sha256
         self.demand("weights", same_file, "the checkpoint's file has changed")
 
     def demand(self, name: str, good: bool, otherwise: str) -> bool:
@@ -239,11 +244,11 @@ class Trial:
 
     def demand_refusal(self, words: str) -> None:
         """Going on is refused with these words, and nothing is touched."""
-        before = listing(self.folders.root)
+        before = self.files()
         note = self.process(resume=True)
         told = note.get("refused", "")
         self.demand("kept", words in told, f"not refused with {words!r}: {told or note.get('reason')}")
-        self.demand("inside", listing(self.folders.root) == before, "a refused run has touched files")
+        self.demand("inside", self.files() == before, "a refused run has touched files")
 
     def demand_that_damage_is_told(self, path: Path, before: Tensors | None) -> None:
         """A damaged bundle is told from a good one, unless its tensors are the same."""
@@ -292,7 +297,7 @@ class Trial:
             self.demand("kept", note.get("first_step", -1) >= wanted, f"went on {_told_start(note)}, saved at {wanted}")
             return note
         self.demand("kept", self._saved_step == 0 or self._lost is not None, "a state was saved and is gone")
-        self.demand_refusal("cannot")
+        self.demand_refusal(self.nothing_to_continue)
         self._overwrite = True  # a stopped run's file may be there
         return self.process()
 
@@ -317,13 +322,28 @@ class Trial:
 
     def _look_outside(self, others: dict[str, str], first: dict[str, Any]) -> None:
         """Only the run's own files are new; those of others are as they were."""
-        now = listing(self.folders.root)
+        now = self.files()
         told = " ".join((*first.get("told", ()), str(first.get("bundle"))))
         litter = first["killed"] or self.kind.leaves_litter(self.settings)
-        odd = [name for name in now if name not in others and not _is_own(name, told, litter=litter)]
+        odd = [name for name in now if name not in others and not self.is_own(name, told, litter=litter)]
         self.demand("inside", not odd, f"files outside: {odd[:5]}")
         changed = [name for name, content in others.items() if now.get(name) != content]
         self.demand("inside", not [one for one in changed if not self._may_change(one)], f"changed: {changed[:5]}")
+
+    def files(self) -> dict[str, str]:
+        """What lies in the trial's place."""
+        return listing(self.folders.root)
+
+    @staticmethod
+    def is_own(name: str, told: str, *, litter: bool) -> bool:
+        """Whether a new file belongs to the run: its name in its folders, its cache, or a place that it told of."""
+        folder, _, rest = name.partition("/")
+        if folder in ("log", "loras"):
+            own = rest.lstrip(".").startswith(OWN_NAMES)
+            return own or (folder == "log" and rest.startswith(("steps/", "pictures/")))
+        if folder == "temporary":
+            return litter or rest.split("/")[0] in told
+        return folder == "cache"
 
     def _may_change(self, name: str) -> bool:
         return name.startswith("pictures/") and self.kind.name.startswith("picture")
@@ -336,16 +356,6 @@ def _second(act: Act) -> Act:
 
 def _told_start(note: dict[str, Any]) -> str:
     return f"from step {note['first_step']}" if "first_step" in note else f"not at all ({note.get('refused')})"
-
-
-def _is_own(name: str, told: str, *, litter: bool) -> bool:
-    """Whether a new file belongs to the run: its name in its folders, its cache, or a place that it told of."""
-    folder, _, rest = name.partition("/")
-    if folder in ("log", "loras"):
-        return rest.lstrip(".").startswith(OWN_NAMES) or (folder == "log" and rest.startswith(("steps/", "pictures/")))
-    if folder == "temporary":
-        return litter or rest.split("/")[0] in told
-    return folder == "cache"
 
 
 def listing(root: Path) -> dict[str, str]:
