@@ -111,8 +111,8 @@ def _plain(value: Any) -> Any:
 class Trial:
     """The parent's side: starts processes, does harm in between, and judges."""
 
-    nothing_to_continue = "cannot"
-    """Of the sentence that refuses a run without a state."""
+    nothing_to_continue: tuple[str, ...] = ("cannot",)
+    """Of the sentences that refuse a run without a usable state."""
 
     def __init__(self, material: Material, expected: Expected, kind: Kind, result: Result, root: Path) -> None:
         self.material, self.expected, self.kind, self.result = material, expected, kind, result
@@ -242,12 +242,12 @@ class Trial:
         if self.states():
             self.process(resume=True, plant=plant)
 
-    def demand_refusal(self, words: str) -> None:
-        """Going on is refused with these words, and nothing is touched."""
+    def demand_refusal(self, *words: str) -> None:
+        """Going on is refused with one of these words, and nothing is touched."""
         before = self.files()
         note = self.process(resume=True)
         told = note.get("refused", "")
-        self.demand("kept", words in told, f"not refused with {words!r}: {told or note.get('reason')}")
+        self.demand("kept", any(word in told for word in words), f"not refused with {words!r}: {told or note.get('reason')}")
         self.demand("inside", self.files() == before, "a refused run has touched files")
 
     def demand_that_damage_is_told(self, path: Path, before: Tensors | None) -> None:
@@ -297,7 +297,7 @@ class Trial:
             self.demand("kept", note.get("first_step", -1) >= wanted, f"went on {_told_start(note)}, saved at {wanted}")
             return note
         self.demand("kept", self._saved_step == 0 or self._lost is not None, "a state was saved and is gone")
-        self.demand_refusal(self.nothing_to_continue)
+        self.demand_refusal(*self.nothing_to_continue)
         self._overwrite = True  # a stopped run's file may be there
         return self.process()
 

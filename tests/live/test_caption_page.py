@@ -37,14 +37,14 @@ def test_typed_text_is_kept_and_saved(webui: WebUI, tmp_path: Path) -> None:
         visitor.open_tab("Data")
         visitor.fill("pivotal_data_folder", folder)
         page.click("#pivotal_scan")
-        page.click('[data-caption="a.png"]', timeout=30_000)
+        page.click('figure [data-caption="a.png"]', timeout=30_000)  # thumbnails of warnings are folded
         box = page.locator("#pivotal_caption_text textarea")
         box.wait_for(state="visible", timeout=30_000)
         page.wait_for_timeout(1000)
         box.press("End")
         box.type(", rain", delay=20)
         page.wait_for_selector("#pivotal_caption_shown >> text=rain", timeout=30_000)
-        page.click('[data-caption="b.png"]')
+        page.click('figure [data-caption="b.png"]')
         page.wait_for_selector("#pivotal_caption_note >> text=not saved", timeout=30_000)
         assert box.input_value() == "aoi, hat, rain" and (folder / "a.txt").read_text() == "aoi, hat"
         visitor.shot("caption")

@@ -24,6 +24,7 @@ from lib_pivotal.runs.view import RunView
 from lib_pivotal.training import keeping, outputs, trainable
 from lib_pivotal.training.events import Event, FileSaved, RunStarted, StepDone
 from lib_pivotal.training.step import MicroStep
+from lib_pivotal.webui.identities import MARK
 from lib_pivotal.webui.jobs import run_manager
 from tests.faults import kernel
 from tests.faults.kinds import Act, Kind
@@ -80,6 +81,7 @@ class Agent:
         self._order: tuple[Kind, dict[str, Any], bool] | None = None
         self._act: Act | None = None
         self.counts: dict[str, int] = {}
+        self.first_facts: dict[str, str] = {}
         manager = run_manager()
         self._exclusive = manager.studio.exclusive
         manager.studio.exclusive = self.exclusive
@@ -179,18 +181,18 @@ def agent() -> Agent:
     return Agent()
 
 
-def weights_hash() -> str:
-    """Of every parameter and buffer of the loaded checkpoint, and of what a run may leave behind on it."""
+def facts_of_model() -> dict[str, str]:
+    """Every parameter and buffer of the loaded checkpoint, and what a run may leave behind on its modules."""
     from modules import shared
 
-    digest = hashlib.blake2b()
+    found = {}
     for name, tensor in (*shared.sd_model.named_parameters(), *shared.sd_model.named_buffers()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} {tensor.grad is None}".encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        digest = hashlib.blake2b(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        found[name] = f"{tensor.dtype} {tuple(tensor.shape)} {tensor.grad is None} {digest.hexdigest()}"
     for name, module in shared.sd_model.named_modules():
-        left = [key for key in vars(module) if "pivotal" in key]
-        digest.update(f"{name} {type(module).__name__} {left} {len(module._forward_pre_hooks)}".encode())
-    return digest.hexdigest()
+        left = [key for key in vars(module) if "pivotal" in key and key != MARK]
+        found[f"module {name}"] = f"{type(module).__name__} {left} {len(module._forward_pre_hooks)}"
+    return found
 
 
 def add_routes(demo: Any, app: Any) -> None:
@@ -205,7 +207,13 @@ def add_routes(demo: Any, app: Any) -> None:
 
     def look() -> dict[str, Any]:
         with call_queue.queue_lock:
-            return {"weights": weights_hash(), "counts": agent().counts, "threads": threading.active_count()}
+            found = facts_of_model()
+        first = agent().first_facts
+        if not first:
+            first.update(found)
+        odd = [name for name in {**first, **found} if first.get(name) != found.get(name)]
+        digest = hashlib.blake2b(repr(found).encode()).hexdigest()
+        return {"weights": digest, "changed": odd[:8], "counts": agent().counts}
 
     def reload() -> str:
         shared.state.request_restart()

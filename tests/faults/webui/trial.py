@@ -109,16 +109,16 @@ class Backend:
             self._wait_until_it_answers()
             no_live_previews(self._webui)
             self._webui.use(self.checkpoint)
-            picture, weights = self.look()
+            picture, model = self.look()
             if not self.picture:
-                self.picture, self.weights = picture, weights
+                self.picture, self.weights = picture, model["weights"]
         return self._webui
 
-    def look(self) -> tuple[str, str]:
-        """Hashes of the seed's picture, and of the weights (in this order: a picture without a LoRA takes it out)."""
+    def look(self) -> tuple[str, dict[str, Any]]:
+        """The seed's picture as a hash, and the model (in this order: a picture without a LoRA takes it out)."""
         assert self._webui is not None
         picture = self._webui.txt2img("1girl, red hair, smile", steps=3, seed=7).image.tobytes()
-        return hashlib.sha256(picture).hexdigest(), self._webui.call("/faults/look")["weights"]
+        return hashlib.sha256(picture).hexdigest(), self._webui.call("/faults/look")
 
     def reload_page(self) -> None:
         """As the button "Reload UI" does; returns when it answers again."""
@@ -163,7 +163,7 @@ class Backend:
 class WebUITrial(Trial):
     """The same judge; runs are those of the web UI."""
 
-    nothing_to_continue = "with a saved state"
+    nothing_to_continue = ("with a saved state", "cannot continue")
 
     def __init__(self, backend: Backend, expected: Expected, kind: Kind, result: Result, root: Path) -> None:
         self.backend = backend
@@ -339,13 +339,14 @@ class WebUITrial(Trial):
     def _look_at_the_model(self) -> None:
         backend = self.backend
         try:
-            picture, weights = backend.look()
+            picture, model = backend.look()
         except (RequestFailedError, *GONE) as error:
             self.demand("answers", False, f"no picture can be made: {error}\n{backend.log_tail()}")
             backend.close()
             return
         self.demand("answers", True, "")
-        same = self.demand("weights", weights == backend.weights, "the checkpoint's parameters have changed")
+        told = f"the checkpoint's parameters have changed: {model['changed']}"
+        same = self.demand("weights", model["weights"] == backend.weights, told)
         same &= self.demand("picture", picture == backend.picture, "the picture of a seed has changed")
         if not same:
             backend.close()
