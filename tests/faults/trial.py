@@ -247,7 +247,8 @@ class Trial:
         before = self.files()
         note = self.process(resume=True)
         told = note.get("refused", "")
-        self.demand("kept", any(word in told for word in words), f"not refused with {words!r}: {told or note.get('reason')}")
+        refused = any(word in told for word in words)
+        self.demand("kept", refused, f"not refused with {words}: {told or note.get('reason')}")
         self.demand("inside", self.files() == before, "a refused run has touched files")
 
     def demand_that_damage_is_told(self, path: Path, before: Tensors | None) -> None:
