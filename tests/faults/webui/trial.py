@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import http.client
 import random
 import shutil
 import tempfile
@@ -43,7 +44,7 @@ LONGEST_S = 300.0
 """A run that takes longer hangs; an undisturbed one takes a few seconds."""
 ITS_OWN = ("cache/", "tmp/", "config.json", "ui-config.json", "params.txt", "webui.log", "temporary/gradio/")
 """Files that the web UI itself writes into its data folder."""
-GONE = (urllib.error.URLError, ConnectionError, TimeoutError)
+GONE = (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError)
 SCRIPT = f"""\
 import sys
 
