@@ -87,6 +87,17 @@ class RunManager:
         found = {path.parent for path in folder.glob("*/*.state") if state_files.has_states(path)}
         return sorted(found, key=lambda path: path.stat().st_mtime, reverse=True)
 
+    def resumable_folder(self, run_id: str) -> Path:
+        """The folder of one of `resumable` by its name, which comes from outside.
+
+        Raises:
+            HostError: there is no such run.
+        """
+        folder = next((path for path in self.resumable() if path.name == run_id), None)
+        if folder is None:
+            raise HostError(f"no interrupted run {run_id!r} with a saved state")
+        return folder
+
     # ---- steering ----
 
     def start(self, run: Run, *, resume_folder: Path | None = None, overwrite: bool = False) -> RunView:
@@ -206,10 +217,7 @@ class RunManager:
         Raises:
             HostError: there is no such run, or another one is going on.
         """
-        folder = next((path for path in self.resumable() if path.name == run_id), None)
-        if folder is None:
-            raise HostError(f"no interrupted run {run_id!r} with a saved state")
-        return self.resume_folder(folder, overwrite=overwrite)
+        return self.resume_folder(self.resumable_folder(run_id), overwrite=overwrite)
 
     def resume_folder(self, folder: Path, *, overwrite: bool = False) -> RunView:
         """Go on with the run whose folder this is, from its newest state."""

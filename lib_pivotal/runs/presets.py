@@ -257,6 +257,15 @@ def read_run_settings(path: Path) -> Run:
         plain = parse_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ConfigError([Fault(str(path), "", f"cannot be read as JSON: {error}")]) from error
+    return run_settings(plain)
+
+
+def run_settings(plain: Any) -> Run:
+    """Plain data as settings: words and pictures may be missing.
+
+    Raises:
+        ConfigError: another setting has a fault.
+    """
     run, faults = check_run(plain)
     faults = [fault for fault in faults if fault.field != "words"]
     if faults:

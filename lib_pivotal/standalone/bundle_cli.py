@@ -1,15 +1,17 @@
-"""`python -m lib_pivotal bundle list|show|rename|join|split|strip|convert|verify FILE ... [--json] [-f]`."""
+"""`python -m lib_pivotal bundle list|show|rename|delete|add|join|split|strip|convert|verify FILE ... [--json] [-f]`."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import sys
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lib_pivotal.errors import PivotalError
 from lib_pivotal.files import typed_path
+
+if TYPE_CHECKING:
+    from lib_pivotal.commands.bundles import Written
 
 
 def add_bundle_commands(commands: Any) -> None:
@@ -38,9 +40,18 @@ def add_bundle_commands(commands: Any) -> None:
     rename.add_argument("file", type=typed_path)
     rename.add_argument("renames", nargs="+", metavar="OLD=NEW")
     rename.add_argument("--out", type=typed_path, help="write here instead of over the file")
+    delete = writing("delete", "remove embeddings", run_delete)
+    delete.add_argument("file", type=typed_path)
+    delete.add_argument("names", nargs="+", metavar="NAME")
+    delete.add_argument("--out", type=typed_path, help="write here instead of over the file")
+    add = writing("add", "put embedding files in, each under its file's name", run_add)
+    add.add_argument("file", type=typed_path)
+    add.add_argument("embeddings", nargs="+", type=typed_path, metavar="EMBEDDING")
+    add.add_argument("--out", type=typed_path, help="write here instead of over the file")
     join = writing("join", "several bundles into one: embeddings and networks", run_join)
     join.add_argument("files", nargs="+", type=typed_path)
     join.add_argument("--out", type=typed_path, required=True)
+    join.add_argument("--weights", nargs="+", type=float, metavar="W", help="how much of each file (default: 1)")
     split = writing("split", "a LoRA without embeddings, and one file per embedding", run_split)
     split.add_argument("file", type=typed_path)
     split.add_argument("--out", type=typed_path, required=True, metavar="FOLDER")
@@ -64,12 +75,10 @@ def add_bundle_commands(commands: Any) -> None:
 
 
 def run_list(parsed: argparse.Namespace) -> int:
-    """Words and parts of every file."""
-    from lib_pivotal.bundle.listing import list_bundle, list_folder
+    """Embeddings and parts of every file."""
+    from lib_pivotal.commands import bundles
 
-    found = [
-        summary for path in parsed.paths for summary in (list_folder(path) if path.is_dir() else [list_bundle(path)])
-    ]
+    found = bundles.listed(parsed.paths)
     if parsed.json:
         return _json([summary.as_dict() for summary in found])
     for summary in found:
@@ -83,10 +92,9 @@ def run_list(parsed: argparse.Namespace) -> int:
 
 def run_show(parsed: argparse.Namespace) -> int:
     """Everything that a file's header tells."""
-    from lib_pivotal.bundle.listing import list_bundle
+    from lib_pivotal.commands import bundles
 
-    summary = list_bundle(parsed.file)
-    plain = {**summary.as_dict(), "metadata": dict(summary.metadata)}
+    plain = bundles.show(parsed.file).as_dict()
     if parsed.json:
         return _json(plain)
     for key, value in plain.items():
@@ -102,57 +110,71 @@ def run_show(parsed: argparse.Namespace) -> int:
 
 def run_verify(parsed: argparse.Namespace) -> int:
     """Every problem of every file; 1 where one is an error."""
-    from lib_pivotal.bundle.verify import verify
+    from lib_pivotal.commands import bundles
 
-    found = {str(path): verify(path) for path in parsed.files}
-    failed = any(problem.severity == "error" for problems in found.values() for problem in problems)
+    found = [bundles.verify(path) for path in parsed.files]
     if parsed.json:
-        _json({path: [str(problem) for problem in problems] for path, problems in found.items()})
-        return int(failed)
-    for path, problems in found.items():
-        _print(f"{path}: {'sound' if not problems else ''}")
-        for problem in problems:
-            _print(f"  {problem}")
-    return int(failed)
+        _json({str(verdict.file): verdict.as_dict()["problems"] for verdict in found})
+    else:
+        for verdict in found:
+            _print(f"{verdict.file}: {'sound' if verdict.sound else ''}")
+            for problem in verdict.problems:
+                _print(f"  {problem}")
+    return int(not all(verdict.sound for verdict in found))
 
 
 def run_rename(parsed: argparse.Namespace) -> int:
-    """Other names for words."""
-    from lib_pivotal.bundle.workshop import rename_words
+    """Other names for embeddings."""
+    from lib_pivotal.commands import bundles
 
     renames = dict(_pair(text) for text in parsed.renames)
-    return _done(parsed, [rename_words(parsed.file, renames, out=parsed.out, overwrite=parsed.overwrite)])
+    return _done(parsed, bundles.rename(bundles.Rename(parsed.file, renames, parsed.out, parsed.overwrite)))
+
+
+def run_delete(parsed: argparse.Namespace) -> int:
+    """Embeddings taken out."""
+    from lib_pivotal.commands import bundles
+
+    return _done(parsed, bundles.delete(bundles.Delete(parsed.file, parsed.names, parsed.out, parsed.overwrite)))
+
+
+def run_add(parsed: argparse.Namespace) -> int:
+    """Embedding files put in."""
+    from lib_pivotal.commands import bundles
+
+    return _done(parsed, bundles.add(bundles.Add(parsed.file, parsed.embeddings, parsed.out, parsed.overwrite)))
 
 
 def run_join(parsed: argparse.Namespace) -> int:
     """Several bundles into one."""
-    from lib_pivotal.bundle.workshop import join
+    from lib_pivotal.commands import bundles
 
-    return _done(parsed, [join(parsed.files, parsed.out, overwrite=parsed.overwrite)])
+    return _done(parsed, bundles.join(bundles.Join(parsed.files, parsed.out, parsed.weights, parsed.overwrite)))
 
 
 def run_split(parsed: argparse.Namespace) -> int:
     """A LoRA and embedding files."""
-    from lib_pivotal.bundle.workshop import split
+    from lib_pivotal.commands import bundles
 
-    return _done(parsed, split(parsed.file, parsed.out, layout=parsed.format, overwrite=parsed.overwrite))
+    return _done(parsed, bundles.split(bundles.Split(parsed.file, parsed.out, parsed.format, parsed.overwrite)))
 
 
 def run_strip(parsed: argparse.Namespace) -> int:
     """Parts taken away."""
-    from lib_pivotal.bundle.workshop import strip
+    from lib_pivotal.commands import bundles
 
-    return _done(parsed, [strip(parsed.file, parsed.parts, out=parsed.out, overwrite=parsed.overwrite)])
+    return _done(parsed, bundles.strip(bundles.Strip(parsed.file, parsed.parts, parsed.out, parsed.overwrite)))
 
 
 def run_convert(parsed: argparse.Namespace) -> int:
     """Another layout."""
     from lib_pivotal.bundle.checkpoint_shape import checkpoint_shape
-    from lib_pivotal.bundle.workshop import convert
+    from lib_pivotal.commands import bundles
 
-    shape = None if parsed.checkpoint is None else checkpoint_shape(parsed.checkpoint)
-    done = convert(parsed.file, parsed.out, layout=parsed.layout, shape=shape, overwrite=parsed.overwrite)
-    return _done(parsed, [done])
+    host = bundles.NoHost(None if parsed.checkpoint is None else checkpoint_shape(parsed.checkpoint))
+    return _done(
+        parsed, bundles.convert(bundles.Convert(parsed.file, parsed.out, parsed.layout, parsed.overwrite), host)
+    )
 
 
 def _pair(text: str) -> tuple[str, str]:
@@ -162,10 +184,10 @@ def _pair(text: str) -> tuple[str, str]:
     return old, new
 
 
-def _done(parsed: argparse.Namespace, paths: list[Path]) -> int:
+def _done(parsed: argparse.Namespace, done: Written) -> int:
     if parsed.json:
-        return _json({"written": [str(path) for path in paths]})
-    for path in paths:
+        return _json(done.as_dict())
+    for path in done.files:
         _print(f"wrote {path}")
     return 0
 

@@ -16,9 +16,12 @@ from lib_pivotal.plain_json import parse_json
 from lib_pivotal.ui.page import Page
 
 if TYPE_CHECKING:
+    from lib_pivotal.commands import datasets
     from lib_pivotal.data import findings
+    from lib_pivotal.data.findings import Finding
     from lib_pivotal.runs import remedies, undo
 else:
+    datasets = later("lib_pivotal.commands.datasets")
     findings = later("lib_pivotal.data.findings")
     remedies = later("lib_pivotal.runs.remedies")
     undo = later("lib_pivotal.runs.undo")
@@ -96,16 +99,12 @@ def changed(page: Page, run: Run, asked: str, changes: Changes) -> tuple[Run, Ch
 
 
 def mended(page: Page, run: Run) -> tuple[Run, list[str]]:
-    """The run after the first remedy of each warning and error, and what was done.
+    """The run after the first remedy of each warning and error, and what was done."""
 
-    Twice, as a remedy may change what a scan finds.
-    """
-    done: list[str] = []
-    for _ in range(2):
-        run, labels = remedies.mended(run, lambda one: [f for f in page.desk.findings(one) if f.severity != "info"])
-        done += labels
-        follow(page, run)
-    return run, done
+    def warnings(one: Run) -> list[Finding]:
+        return [found for found in page.desk.findings(one) if found.severity != "info"]
+
+    return datasets.fix_all(run, warnings, scan_again=lambda one: follow(page, one))
 
 
 def follow(page: Page, run: Run) -> None:

@@ -6,15 +6,21 @@ import hashlib
 import itertools
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
 from lib_pivotal.errors import PivotalError
+from lib_pivotal.later import later
 from lib_pivotal.plain_json import parse_json
 from lib_pivotal.ui import run_html
 from lib_pivotal.ui.page import Page, error_html, facts_of, message, payload, quiet, unchanged
 from lib_pivotal.ui.train_panel import estimate
+
+if TYPE_CHECKING:
+    from lib_pivotal.commands import runs
+else:
+    runs = later("lib_pivotal.commands.runs")
 
 PIECES = ("head", "progress", "curves", "rows", "picked", "notices", "outcome")
 """Pieces of HTML that a pulse may change, each sent only when it did."""
@@ -98,7 +104,7 @@ def bind_run_panel(page: Page) -> None:
     def draw_class(pick: str, known: dict[str, str] | None, *values: Any) -> list[Any]:
         run, _ = page.read(values)
         try:
-            manager.make_class_pictures(manager.studio.adjusted(run))
+            runs.class_pictures(manager, runs.StartRequest(run))
             feedback = message("Class pictures are being made. Stop ends it; another click continues.", "info")
         except PivotalError as error:
             feedback = error_html(error)
@@ -234,7 +240,7 @@ def _bind_resume(page: Page) -> None:
         if not name:
             return message("Choose a run first.", "info")
         try:
-            page.desk.manager.resume_run(name, overwrite=bool(overwrite))
+            runs.continue_run(page.desk.manager, name, overwrite=bool(overwrite))
         except PivotalError as error:
             return error_html(error)
         return ""

@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from lib_pivotal.commands import captions
+from lib_pivotal.commands.datasets import FolderRequest
 from lib_pivotal.config import run_from_dict
 from lib_pivotal.data import caption_writing
 from lib_pivotal.data.caption_writing import caption_changes, take_back, write_changes
@@ -20,7 +22,6 @@ from lib_pivotal.data.dataset import scan
 from lib_pivotal.data.pruning import TagRules, Wording, WordUse
 from lib_pivotal.data.records import Dataset
 from lib_pivotal.errors import DataError
-from lib_pivotal.runs import verbs
 
 CAPTIONS = ["aoi, red hair, hat\r\n", "aoi,red hair, park", "hana, red hair", "aoi, red hair\nsecond line, hat"]
 
@@ -163,12 +164,13 @@ def test_a_folder_is_listed_once_however_many_pictures_it_has(tmp_path: Path, mo
     )
     monkeypatch.setattr(os, "listdir", counted(listdir))
     monkeypatch.setattr(os, "scandir", counted(scandir))
-    found = verbs.captions_preview(tmp_path, run)
+    request = FolderRequest(tmp_path, run)
+    found = captions.preview_as_dict(captions.preview(request))
     assert len(found["changes"]) == count
     assert sum(looked_at.values()) <= 12, looked_at
     places = {Path(change["file"]).name for change in found["changes"]}
     assert {"0.txt", "1.TXT", "2.caption"} <= places
     looked_at.clear()
-    assert verbs.captions_written(tmp_path, run, home=tmp_path / ".home")["written"] == count
-    assert verbs.captions_taken_back(tmp_path, home=tmp_path / ".home")["written"] == count
+    assert captions.write(captions.preview(request), tmp_path, home=tmp_path / ".home").written == count
+    assert captions.take_back(tmp_path, home=tmp_path / ".home").written == count
     assert sum(looked_at.values()) <= 24, looked_at

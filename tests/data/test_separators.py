@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
+from lib_pivotal.commands import datasets
 from lib_pivotal.data.captions import Cut
 from lib_pivotal.data.records import Picture
 from lib_pivotal.data.separators import UNNAMED_MARK, unnamed_mark
-from lib_pivotal.runs import verbs
 from lib_pivotal.standalone.cli import main
 from tests.conftest import write_pictures
 
@@ -84,7 +84,7 @@ def test_scan_and_plan_say_it_and_the_remedy_makes_it_as_with_commas(
     (finding,) = [one for one in plain["findings"] if one["kind"] == UNNAMED_MARK]
     assert finding["severity"] == "info" and plain["run"]["data"]["keep_separator"] == "|||", "nothing is guessed"
     assert _plan([str(root), str(file), "--mend"], capsys)["run"]["data"]["keep_separator"] == "|||"
-    mended = verbs.remedied(plain["run"], finding["remedies"][0])
+    mended = datasets.fix(plain["run"], finding["remedies"][0])
     file.write_text(json.dumps(mended.get("run", mended)))
     after = _plan([str(root), str(file)], capsys)
     file.write_text(json.dumps(run | {"data": {"folder": str(commas)}}))

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from lib_pivotal.bundle.reader import read_bundle, require
-from lib_pivotal.runs.scan_report import report_of
+from lib_pivotal.commands.datasets import ScanRequest, scan
 from lib_pivotal.standalone.cli import main
 
 
@@ -79,7 +79,7 @@ def test_scan_as_text_and_json(two_words_folder, capsys):
     assert main(["scan", str(two_words_folder), "--json"]) == 0
     summary = json.loads(capsys.readouterr().out)
     assert summary["pictures"] == 6 and summary["tags"]["red hair"] == 0.5
-    assert summary == report_of(str(two_words_folder), {})  # what the web API answers
+    assert summary == scan(ScanRequest(str(two_words_folder)))  # what the web API answers
     assert main(["scan", str(two_words_folder), "--layout", "concepts"]) == 0
     assert "read as a folder for each concept" in capsys.readouterr().out
     assert main(["scan", str(two_words_folder), "--layout", "heap"]) == 2

@@ -7,14 +7,20 @@ import torch
 from PIL import Image
 
 from lib_pivotal.bundle.writer import write_bundle
+from lib_pivotal.commands.pictures import MOST_PICTURES, Comparison, compare
 from lib_pivotal.errors import BundleError
-from lib_pivotal.runs.comparing import MOST_PICTURES, Comparison, compare
+from lib_pivotal.runs.manager import RunManager
 from tests.runs.test_manager import TinyStudio
 
 
 @pytest.fixture
 def studio(tiny_host, tmp_path):
     return TinyStudio(tiny_host, tmp_path)
+
+
+@pytest.fixture
+def manager(studio):
+    return RunManager(studio)
 
 
 @pytest.fixture
@@ -27,8 +33,8 @@ def file(tiny_host, tmp_path):
 SMALL = {"size_px": 64, "steps": 2}
 
 
-def test_a_sheet_is_drawn_and_carries_its_settings(studio, file):
-    path = compare(studio, Comparison(file, weights=(1.0, 0.5), prompts=("{word}, smile",), seed=7, **SMALL))
+def test_a_sheet_is_drawn_and_carries_its_settings(manager, studio, file):
+    path = compare(manager, Comparison(file, weights=(1.0, 0.5), prompts=("{word}, smile",), seed=7, **SMALL))
     with Image.open(path) as sheet:
         assert sheet.width > 2 * 128 and sheet.height > 5 * 128
         assert "{word}, smile" in sheet.text["parameters"] and "Seed: 7" in sheet.text["parameters"]
@@ -40,17 +46,17 @@ def test_the_rows_are_the_parts_and_the_weights():
     assert labels == ["whole", "U-Net only", "text encoder only", "words only", "full at 0.7"]
 
 
-def test_what_makes_no_sheet_is_said(studio, file):
+def test_what_makes_no_sheet_is_said(manager, file):
     with pytest.raises(BundleError, match="has no embedding kaze"):
-        compare(studio, Comparison(file, words=("kaze",), **SMALL))
+        compare(manager, Comparison(file, words=("kaze",), **SMALL))
     many = tuple(f"{{word}}, {number}" for number in range(MOST_PICTURES))
     with pytest.raises(BundleError, match="fewer embeddings"):
-        compare(studio, Comparison(file, prompts=many, **SMALL))
+        compare(manager, Comparison(file, prompts=many, **SMALL))
 
 
-def test_a_seed_gives_the_same_sheet(studio, file):
+def test_a_seed_gives_the_same_sheet(manager, file):
     wanted = Comparison(file, words=("aoi",), seed=3, **SMALL)
     first, again, other = (
-        Image.open(compare(studio, one)).tobytes() for one in (wanted, wanted, replace(wanted, seed=4))
+        Image.open(compare(manager, one)).tobytes() for one in (wanted, wanted, replace(wanted, seed=4))
     )
     assert first == again and first != other
