@@ -194,18 +194,28 @@ def keep(manager: RunManager, run_id: str, step: int) -> Kept:
 # ---- without a manager ----
 
 
+def run_of(file: Path) -> Run:
+    """The run of a run.json, named as the file where it says no name.
+
+    Raises:
+        ConfigError: with every fault by field.
+    """
+    run = read_run(file)
+    run = run if run.name else replace(run, name=file.stem)
+    if faults := name_faults(run.name):  # of the file's own name; any other was checked as it was read
+        raise ConfigError(faults)
+    given_folder(run.data.folder)
+    return run
+
+
 def training_of(request: TrainRequest) -> tuple[Run, Path]:
-    """The run of a run.json, named as the file where it says no name, and the folder for what it writes.
+    """The run of a run.json, and the folder for what it writes.
 
     Raises:
         ConfigError: with every fault by field.
         FileNameError: there are files of its name; one that is continued is known by its state.
     """
-    run = read_run(request.file)
-    run = run if run.name else replace(run, name=request.file.stem)
-    if faults := name_faults(run.name):  # of the file's own name; any other was checked as it was read
-        raise ConfigError(faults)
-    given_folder(run.data.folder)
+    run = run_of(request.file)
     folder = request.out or (Path(run.saving.folder) if run.saving.folder else request.file.parent)
     if not request.resume:
         refuse_taken_results(run, folder, overwrite=request.overwrite)

@@ -1,4 +1,4 @@
-"""`python -m lib_pivotal train|class-pictures|scan|plan|import|bundle|grid`: the same verbs as the web API's.
+"""`python -m lib_pivotal train|preflight|class-pictures|scan|plan|import|bundle|grid`: the same verbs as the web API's.
 
 Exit status: 0 done, 1 a run that failed or a file with errors, 2 wrong use or unusable input, 130 interrupted.
 """
@@ -11,8 +11,9 @@ import json
 import logging
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lib_pivotal.errors import PivotalError
 from lib_pivotal.files import typed_path
@@ -20,6 +21,9 @@ from lib_pivotal.standalone.bundle_cli import add_bundle_commands
 from lib_pivotal.standalone.exits import exit_status
 from lib_pivotal.standalone.import_cli import add_import_command
 from lib_pivotal.standalone.plan_cli import add_plan_commands, dataset_folder
+
+if TYPE_CHECKING:
+    from lib_pivotal.runs.preflight import Preflight
 
 logger = logging.getLogger(__name__)
 
@@ -50,6 +54,13 @@ def make_parser() -> argparse.ArgumentParser:
     train.add_argument("-f", "--overwrite", action="store_true", help="replace existing files of its name")
     train.add_argument("--device", default="", help="cpu, cuda, cuda:1 ... (default: a GPU if there is one)")
     train.set_defaults(run=run_train)
+
+    preflight = commands.add_parser("preflight", help="time and memory of a run.json, from a few real steps")
+    preflight.add_argument("run_file", type=typed_path, metavar="RUN.json")
+    preflight.add_argument("--checkpoint", type=typed_path, required=True)
+    preflight.add_argument("--device", default="")
+    preflight.add_argument("--json", action="store_true", help="print JSON")
+    preflight.set_defaults(run=run_preflight)
 
     kept = commands.add_parser("class-pictures", help="make the class pictures that a run.json asks for")
     kept.add_argument("run_file", type=typed_path, metavar="RUN.json")
@@ -135,6 +146,25 @@ def run_train(parsed: argparse.Namespace) -> int:
     return status[ended.reason]
 
 
+def run_preflight(parsed: argparse.Namespace) -> int:
+    """Say what a run will cost; nothing is kept."""
+    from lib_pivotal.commands.runs import run_of
+    from lib_pivotal.runs.preflight import measure
+    from lib_pivotal.standalone.console import clock
+
+    found = measure(run_of(parsed.run_file), _load_host(parsed.checkpoint, _device(parsed.device)))
+    if parsed.json:
+        _print(json.dumps(asdict(found), indent=2, ensure_ascii=False))
+        return 0
+    if found.step_s:
+        _print(f"one step takes {found.step_s:.2f} s, the run takes {clock(found.total_s)}")
+    if found.memory_bytes is not None:
+        _print(f"needs {found.memory_bytes / 2**30:.1f} GB of memory{_fits(found)}")
+    for remark in found.remarks:
+        _print(remark)
+    return 0
+
+
 def run_class_pictures(parsed: argparse.Namespace) -> int:
     """Make what is missing; Ctrl-C may end it, and a second call goes on."""
     from lib_pivotal.config import read_run
@@ -202,6 +232,12 @@ def run_grid(parsed: argparse.Namespace) -> int:
     )
     _print(str(path))
     return 0
+
+
+def _fits(found: Preflight) -> str:
+    if found.memory_free_bytes is None or found.memory_fits is None:
+        return ""
+    return f", {'fits' if found.memory_fits else 'does not fit'}: {found.memory_free_bytes / 2**30:.1f} GB available"
 
 
 def _load_host(checkpoint: Path, device: str) -> Any:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from lib_pivotal.commands import datasets
 from lib_pivotal.commands.datasets import FolderRequest
 from lib_pivotal.config import Run
+from lib_pivotal.data.findings import Finding, Remedy
 from lib_pivotal.errors import ConfigError
 from lib_pivotal.runs.presets import run_settings
 
@@ -52,3 +54,20 @@ def test_doubles_are_left_out_by_their_remedy(two_words_folder: Path) -> None:
     better = fixed.plan
     assert "Keep one" in fixed.as_dict()["mended"] and len(better.pictures) < len(plan.pictures)
     assert "duplicate" not in {f.kind for f in better.at_least("warning")}
+
+
+def test_fixes_are_applied_again_after_the_scan_that_they_ask_for() -> None:
+    """As the page's Fix all: the first fix shows what the second is for."""
+    scans: list[int] = []
+
+    def finding(path: str, value: Any) -> Finding:
+        remedy = Remedy("set", f"Set {path}", {"path": path, "value": value})
+        return Finding(path, "warning", "", (), (), (remedy,))
+
+    def warnings(run: Run) -> list[Finding]:
+        found = [finding("data.flip", True)] if not run.data.flip else []
+        return found + ([finding("data.max_tokens", 75)] if scans and not run.data.max_tokens else [])
+
+    run, done = datasets.fix_all(Run(), warnings, scan_again=lambda run: scans.append(1))
+    assert done == ["Set data.flip", "Set data.max_tokens"] and run.data.flip and run.data.max_tokens == 75
+    assert len(scans) == 2
