@@ -97,10 +97,9 @@ def given_folder(folder: Path | str) -> str:
     Raises:
         ConfigError: none was: what is empty would else be the folder that the process runs in.
     """
-    text = str(folder).strip()
-    if not text:
+    if not str(folder).strip():
         raise ConfigError([Fault("data.folder", "", "is empty", "Give the folder that holds the pictures.")])
-    return text
+    return str(folder)
 
 
 def scan(request: ScanRequest) -> dict[str, Any]:

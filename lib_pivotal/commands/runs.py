@@ -1,4 +1,4 @@
-"""Runs: what is said before one begins; start, continue, steer, and keep a step; and training from a run.json."""
+"""Runs: start, continue, steer, and keep a step; and what a run.json trains without a manager."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ from lib_pivotal.file_names import refuse_taken
 from lib_pivotal.files import replacing
 from lib_pivotal.runs.manager import RunManager
 from lib_pivotal.runs.preflight import Preflight
-from lib_pivotal.runs.studio import Studio
 from lib_pivotal.runs.view import RunView
 from lib_pivotal.training.results import refuse_taken_results
 
@@ -77,21 +76,6 @@ class Kept:
 
 
 # ---- before a run ----
-
-
-def name_note(studio: Studio, name: str) -> tuple[str, str]:
-    """Of a run's name, which is its file's: a level (`ok`, `warning`, `error`) and what to know."""
-    if not name:
-        return "warning", "empty: the file will be called pivotal"
-    for fault in name_faults(name):
-        return "error", f"{fault.problem}. {fault.remedy}"
-    try:
-        exists = (studio.lora_folder() / f"{name}.safetensors").exists()
-    except HostError as error:
-        return "warning", str(error)
-    if exists:
-        return "warning", "there is a file of this name: choose another, or tick below that it may be replaced"
-    return "ok", f"<lora:{name}:1> is free"
 
 
 def start(manager: RunManager, request: StartRequest) -> RunView:

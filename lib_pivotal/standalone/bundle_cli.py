@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 from lib_pivotal.errors import PivotalError
 from lib_pivotal.files import typed_path
 
-if TYPE_CHECKING:
-    from lib_pivotal.commands.bundles import Written
+_Work = Callable[[Any, argparse.Namespace], Any]
+"""`commands.bundles`, which is imported when it is needed, and the arguments."""
 
 
 def add_bundle_commands(commands: Any) -> None:
@@ -25,9 +26,13 @@ def add_bundle_commands(commands: Any) -> None:
         parser.set_defaults(run=run)
         return parser
 
-    def writing(name: str, help_text: str, run: Any) -> argparse.ArgumentParser:
-        parser = verb(name, help_text, run)
+    def writing(name: str, help_text: str, work: _Work, *, out: str | None = None) -> argparse.ArgumentParser:
+        """`work` makes the request of the arguments and does it; `out` None: `--out` may be left out."""
+        parser = verb(name, help_text, run_work)
+        parser.set_defaults(work=work)
         parser.add_argument("-f", "--overwrite", action="store_true", help="replace existing files")
+        needed, told = out is not None, "write here instead of over the file"
+        parser.add_argument("--out", type=typed_path, required=needed, metavar=out, help=None if needed else told)
         return parser
 
     listing = verb("list", "embeddings and parts of every file in folders", run_list)
@@ -36,36 +41,55 @@ def add_bundle_commands(commands: Any) -> None:
     verb("verify", "check files; exit status 1 if one has errors", run_verify).add_argument(
         "files", nargs="+", type=typed_path
     )
-    rename = writing("rename", "rename embeddings", run_rename)
+    rename = writing(
+        "rename",
+        "rename embeddings",
+        lambda do, given: do.rename(do.Rename(given.file, dict(map(_pair, given.renames)), given.out, given.overwrite)),
+    )
     rename.add_argument("file", type=typed_path)
     rename.add_argument("renames", nargs="+", metavar="OLD=NEW")
-    rename.add_argument("--out", type=typed_path, help="write here instead of over the file")
-    delete = writing("delete", "remove embeddings", run_delete)
+    delete = writing(
+        "delete",
+        "remove embeddings",
+        lambda do, given: do.delete(do.Delete(given.file, given.names, given.out, given.overwrite)),
+    )
     delete.add_argument("file", type=typed_path)
     delete.add_argument("names", nargs="+", metavar="NAME")
-    delete.add_argument("--out", type=typed_path, help="write here instead of over the file")
-    add = writing("add", "put embedding files in, each under its file's name", run_add)
+    add = writing(
+        "add",
+        "put embedding files in, each under its file's name",
+        lambda do, given: do.add(do.Add(given.file, given.embeddings, given.out, given.overwrite)),
+    )
     add.add_argument("file", type=typed_path)
     add.add_argument("embeddings", nargs="+", type=typed_path, metavar="EMBEDDING")
-    add.add_argument("--out", type=typed_path, help="write here instead of over the file")
-    join = writing("join", "several bundles into one: embeddings and networks", run_join)
+    join = writing(
+        "join",
+        "several bundles into one: embeddings and networks",
+        lambda do, given: do.join(do.Join(given.files, given.out, given.weights, given.overwrite)),
+        out="OUT",
+    )
     join.add_argument("files", nargs="+", type=typed_path)
-    join.add_argument("--out", type=typed_path, required=True)
     join.add_argument("--weights", nargs="+", type=float, metavar="W", help="how much of each file (default: 1)")
-    split = writing("split", "a LoRA without embeddings, and one file per embedding", run_split)
+    split = writing(
+        "split",
+        "a LoRA without embeddings, and one file per embedding",
+        lambda do, given: do.split(do.Split(given.file, given.out, given.format, given.overwrite)),
+        out="FOLDER",
+    )
     split.add_argument("file", type=typed_path)
-    split.add_argument("--out", type=typed_path, required=True, metavar="FOLDER")
     split.add_argument("--format", default="a1111", help="a1111, a1111_pt, diffusers, kohya, hcp or onetrainer")
-    strip = writing("strip", "remove parts", run_strip)
+    strip = writing(
+        "strip",
+        "remove parts",
+        lambda do, given: do.strip(do.Strip(given.file, given.parts, given.out, given.overwrite)),
+    )
     strip.add_argument("file", type=typed_path)
     strip.add_argument(
         "parts", nargs="+", help="unet, te, te2 (SDXL's second text encoder), words (the embeddings), metadata"
     )
-    strip.add_argument("--out", type=typed_path)
-    convert = writing("convert", "another layout for other programs", run_convert)
+    convert = writing("convert", "another layout for other programs", _convert, out="OUT")
     convert.add_argument("file", type=typed_path)
     convert.add_argument("--layout", required=True, help="kohya, diffusers or peft")
-    convert.add_argument("--out", type=typed_path, required=True)
     convert.add_argument(
         "--checkpoint",
         type=typed_path,
@@ -123,58 +147,23 @@ def run_verify(parsed: argparse.Namespace) -> int:
     return int(not all(verdict.sound for verdict in found))
 
 
-def run_rename(parsed: argparse.Namespace) -> int:
-    """Other names for embeddings."""
+def run_work(parsed: argparse.Namespace) -> int:
+    """What a sub-command writes, and where it is."""
     from lib_pivotal.commands import bundles
 
-    renames = dict(_pair(text) for text in parsed.renames)
-    return _done(parsed, bundles.rename(bundles.Rename(parsed.file, renames, parsed.out, parsed.overwrite)))
+    done: bundles.Written = parsed.work(bundles, parsed)
+    if parsed.json:
+        return _json(done.as_dict())
+    for path in done.files:
+        _print(f"wrote {path}")
+    return 0
 
 
-def run_delete(parsed: argparse.Namespace) -> int:
-    """Embeddings taken out."""
-    from lib_pivotal.commands import bundles
-
-    return _done(parsed, bundles.delete(bundles.Delete(parsed.file, parsed.names, parsed.out, parsed.overwrite)))
-
-
-def run_add(parsed: argparse.Namespace) -> int:
-    """Embedding files put in."""
-    from lib_pivotal.commands import bundles
-
-    return _done(parsed, bundles.add(bundles.Add(parsed.file, parsed.embeddings, parsed.out, parsed.overwrite)))
-
-
-def run_join(parsed: argparse.Namespace) -> int:
-    """Several bundles into one."""
-    from lib_pivotal.commands import bundles
-
-    return _done(parsed, bundles.join(bundles.Join(parsed.files, parsed.out, parsed.weights, parsed.overwrite)))
-
-
-def run_split(parsed: argparse.Namespace) -> int:
-    """A LoRA and embedding files."""
-    from lib_pivotal.commands import bundles
-
-    return _done(parsed, bundles.split(bundles.Split(parsed.file, parsed.out, parsed.format, parsed.overwrite)))
-
-
-def run_strip(parsed: argparse.Namespace) -> int:
-    """Parts taken away."""
-    from lib_pivotal.commands import bundles
-
-    return _done(parsed, bundles.strip(bundles.Strip(parsed.file, parsed.parts, parsed.out, parsed.overwrite)))
-
-
-def run_convert(parsed: argparse.Namespace) -> int:
-    """Another layout."""
+def _convert(do: Any, given: argparse.Namespace) -> Any:
     from lib_pivotal.bundle.checkpoint_shape import checkpoint_shape
-    from lib_pivotal.commands import bundles
 
-    host = bundles.NoHost(None if parsed.checkpoint is None else checkpoint_shape(parsed.checkpoint))
-    return _done(
-        parsed, bundles.convert(bundles.Convert(parsed.file, parsed.out, parsed.layout, parsed.overwrite), host)
-    )
+    host = do.NoHost(None if given.checkpoint is None else checkpoint_shape(given.checkpoint))
+    return do.convert(do.Convert(given.file, given.out, given.layout, given.overwrite), host)
 
 
 def _pair(text: str) -> tuple[str, str]:
@@ -182,14 +171,6 @@ def _pair(text: str) -> tuple[str, str]:
     if not equals or not old or not new:
         raise PivotalError(f"{text!r}: write OLD=NEW, for example aoi=aoi-new")
     return old, new
-
-
-def _done(parsed: argparse.Namespace, done: Written) -> int:
-    if parsed.json:
-        return _json(done.as_dict())
-    for path in done.files:
-        _print(f"wrote {path}")
-    return 0
 
 
 def _json(value: Any) -> int:

@@ -89,7 +89,7 @@ def dataset_folder(text: str) -> Path:
 def run_plan(parsed: argparse.Namespace) -> int:
     """Print the plan; 1 if it has an error, which training would refuse."""
     from lib_pivotal.commands.datasets import FolderRequest, plan
-    from lib_pivotal.config import write_run
+    from lib_pivotal.config import run_from_dict, run_to_dict, write_run
     from lib_pivotal.file_names import refuse_output
 
     if parsed.save is not None:
@@ -99,7 +99,7 @@ def run_plan(parsed: argparse.Namespace) -> int:
     asked = FolderRequest(parsed.dataset, _settings(parsed.run_file), _reading(parsed), _circumstances(parsed))
     done = plan(asked, fix=parsed.mend)
     if parsed.save is not None:
-        write_run(parsed.save, done.run)
+        write_run(parsed.save, run_from_dict(run_to_dict(done.run)))  # refused where it could not be trained
     if parsed.json:
         _print_json(done.as_dict())
     else:
@@ -114,13 +114,14 @@ def run_captions(parsed: argparse.Namespace) -> int:
     from lib_pivotal.commands.datasets import FolderRequest
 
     home = parsed.home or parsed.dataset / HOME
-    asked = FolderRequest(parsed.dataset, _settings(parsed.run_file), _reading(parsed))
     if parsed.take_back:
         done = captions.take_back(parsed.dataset, home=home).as_dict()
-    elif parsed.write:
-        done = captions.write(captions.preview(asked), parsed.dataset, home=home).as_dict()
     else:
-        done = captions.preview_as_dict(captions.preview(asked))
+        found = captions.preview(FolderRequest(parsed.dataset, _settings(parsed.run_file), _reading(parsed)))
+        if parsed.write:
+            done = captions.write(found, parsed.dataset, home=home).as_dict()
+        else:
+            done = captions.preview_as_dict(found)
     if parsed.json:
         _print_json(done)
     else:

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lib_pivotal.config import DataConfig, Run, WordConfig, write_run
-from lib_pivotal.errors import ConfigError, Fault, PivotalError
+from lib_pivotal.config_checks import name_faults
+from lib_pivotal.errors import ConfigError, Fault, HostError, PivotalError
 from lib_pivotal.file_names import legal_file_name
 from lib_pivotal.later import later
 from lib_pivotal.runs.manager import RunManager
@@ -83,7 +84,7 @@ class Desk:
             DataError: there is no such folder.
             ConfigError: no folder is given.
         """
-        folder = datasets.given_folder(folder)
+        folder = datasets.given_folder(folder).strip()
         data = replace(data or DataConfig(), folder=folder)
         dataset = scanning.scan_pictures(data)
         with self._lock:
@@ -237,7 +238,17 @@ class Desk:
 
     def name_note(self, name: str) -> tuple[str, str]:
         """Of the file's name: a level (`ok`, `warning`, `error`) and what to know."""
-        return runs.name_note(self.manager.studio, name)
+        if not name:
+            return "warning", "empty: the file will be called pivotal"
+        for fault in name_faults(name):
+            return "error", f"{fault.problem}. {fault.remedy}"
+        try:
+            exists = (self.manager.studio.lora_folder() / f"{name}.safetensors").exists()
+        except HostError as error:
+            return "warning", str(error)
+        if exists:
+            return "warning", "there is a file of this name: choose another, or tick below that it may be replaced"
+        return "ok", f"<lora:{name}:1> is free"
 
     def start(self, run: Run, faults: Sequence[Fault], *, overwrite: bool = False) -> None:
         """Begin the run; with `overwrite` it may replace files of its name.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -10,6 +11,10 @@ from lib_pivotal.commands import captions
 from lib_pivotal.commands.datasets import FolderRequest
 from lib_pivotal.errors import DataError
 from lib_pivotal.runs.presets import run_settings
+from lib_pivotal.ui.tab import build_tab
+from tests.commands.fronts import detail
+from tests.ui.browser import Browser
+from tests.webui.test_api_paths import Site
 
 
 def _texts(folder: Path) -> dict[str, bytes]:
@@ -39,3 +44,17 @@ def test_captions_are_shown_written_and_taken_back(two_words_folder: Path, tmp_p
     assert _texts(two_words_folder) == before
     with pytest.raises(DataError, match="nothing to take back"):
         captions.take_back(two_words_folder, home=home)
+
+
+def test_captions_are_written_as_they_were_shown(site: Site, line: Any) -> None:
+    told = "have changed since the preview, so nothing was written. Show what would change again"
+    browser = Browser(build_tab(site.manager))
+    browser.set("pivotal_data_folder", str(site.pictures))
+    browser.press("pivotal_scan")
+    assert told in browser.press("pivotal_writing_write")["pivotal_writing_note"]
+    body = {"folder": str(site.pictures), "digest": "0" * 64}
+    assert told in detail(site, "/captions/write", body)
+    told = "no captions of this folder were written from here, so there is nothing to take back"
+    assert told in browser.press("pivotal_writing_back")["pivotal_writing_note"]
+    assert told in detail(site, "/captions/take_back", {"folder": str(site.pictures)})
+    assert told in line("captions", site.pictures, "--take-back")

@@ -10,10 +10,13 @@ import pytest
 
 from lib_pivotal.commands import datasets
 from lib_pivotal.commands.datasets import FolderRequest
-from lib_pivotal.config import Run
+from lib_pivotal.config import DataConfig, Run
 from lib_pivotal.data.findings import Finding, Remedy
 from lib_pivotal.errors import ConfigError
 from lib_pivotal.runs.presets import run_settings
+from lib_pivotal.ui.desk import Desk
+from tests.commands.fronts import detail, refusal
+from tests.webui.test_api_paths import Site
 
 
 def test_a_plan_and_its_remedy_go_through_json(two_words_folder: Path) -> None:
@@ -71,3 +74,19 @@ def test_fixes_are_applied_again_after_the_scan_that_they_ask_for() -> None:
     run, done = datasets.fix_all(Run(), warnings, scan_again=lambda run: scans.append(1))
     assert done == ["Set data.flip", "Set data.max_tokens"] and run.data.flip and run.data.max_tokens == 75
     assert len(scans) == 2
+
+
+def test_no_folder_is_not_the_one_that_the_process_runs_in(site: Site, desk: Desk, line: Any) -> None:
+    told = "Give the folder that holds the pictures"
+    assert told in refusal(lambda: desk.scan(" "))
+    for path in ("/scan", "/plan", "/captions", "/captions/preview", "/captions/write", "/captions/take_back"):
+        assert told in detail(site, path, {"folder": " "}), path
+    for verb in ("scan", "plan", "captions"):
+        assert told in line(verb, ""), verb
+
+
+def test_what_is_planned_is_the_same(site: Site, line: Any) -> None:
+    plain = site.post("/plan", {"folder": str(site.pictures), "mend": True}).json()
+    own = json.loads(line("plan", site.pictures, "--fix", "--json"))
+    assert plain["mended"] == own["mended"] and plain["draws"] == own["draws"]
+    assert plain["run"]["data"]["folder"] == own["run"]["data"]["folder"] != DataConfig().folder
