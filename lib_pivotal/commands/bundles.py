@@ -8,7 +8,7 @@ the host forgets its copies of a file that was changed.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -65,6 +65,7 @@ class Rename:
 
     file: Path
     renames: Mapping[str, str]
+    _: KW_ONLY
     out: Path | None = None
     overwrite: bool = False
 
@@ -75,6 +76,7 @@ class Delete:
 
     file: Path
     embeddings: Sequence[str]
+    _: KW_ONLY
     out: Path | None = None
     overwrite: bool = False
 
@@ -85,6 +87,7 @@ class Add:
 
     file: Path
     embeddings: Sequence[Path]
+    _: KW_ONLY
     out: Path | None = None
     overwrite: bool = False
 
@@ -95,6 +98,7 @@ class Strip:
 
     file: Path
     parts: Sequence[str]
+    _: KW_ONLY
     out: Path | None = None
     overwrite: bool = False
 
@@ -105,6 +109,7 @@ class Join:
 
     files: Sequence[Path]
     out: Path
+    _: KW_ONLY
     weights: Sequence[float] | None = None
     overwrite: bool = False
 
@@ -115,6 +120,7 @@ class Split:
 
     file: Path
     folder: Path
+    _: KW_ONLY
     layout: str = "a1111"
     overwrite: bool = False
 
@@ -125,6 +131,7 @@ class Convert:
 
     file: Path
     out: Path
+    _: KW_ONLY
     layout: str
     overwrite: bool = False
 

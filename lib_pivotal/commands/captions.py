@@ -91,7 +91,7 @@ def take_back(folder: Path | str, *, home: Path, folders: Confinement | None = N
     return _written(take_back_record(records[-1]))
 
 
-def fill(manager: RunManager, request: ScanRequest, tagger: str) -> RunView:
+def fill(manager: RunManager, request: ScanRequest, *, tagger: str) -> RunView:
     """Begin to write captions for pictures that have none; watched and stopped as a run.
 
     Raises:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import KW_ONLY, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ class ScanRequest:
 
     folder: Path | str
     settings: Mapping[str, Any] = field(default_factory=dict)
+    _: KW_ONLY
     circumstances: Circumstances = field(default_factory=Circumstances)
     folders: Confinement = field(default_factory=Confinement)
 
@@ -56,6 +57,7 @@ class FolderRequest:
 
     folder: Path | str
     run: Run | None = None
+    _: KW_ONLY
     reading: DataConfig = field(default_factory=DataConfig)
     circumstances: Circumstances = field(default_factory=Circumstances)
     folders: Confinement = field(default_factory=Confinement)

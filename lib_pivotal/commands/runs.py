@@ -5,7 +5,7 @@ from __future__ import annotations
 import filecmp
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import KW_ONLY, dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 
@@ -39,6 +39,7 @@ class StartRequest:
     """A run; with `overwrite` it may replace files of its name. `folders` says what may be read and written."""
 
     run: Run
+    _: KW_ONLY
     overwrite: bool = False
     folders: Confinement = field(default_factory=Confinement)
 
@@ -58,6 +59,7 @@ class TrainRequest:
     """A run.json to train in this process; `out` is the folder for its files, None: where the run or its file says."""
 
     file: Path
+    _: KW_ONLY
     out: Path | None = None
     resume: bool = False
     overwrite: bool = False
@@ -132,7 +134,7 @@ def continue_run(manager: RunManager, run_id: str, *, overwrite: bool = False) -
     return manager.resume_run(run_id, overwrite=overwrite)
 
 
-def steer(manager: RunManager, run_id: str, verb: str) -> RunView:
+def steer(manager: RunManager, run_id: str, *, verb: str) -> RunView:
     """Ask something of `STEERING` of the run that is going on; nothing happens where it has ended.
 
     Raises:
@@ -154,7 +156,7 @@ def load_checkpoint(manager: RunManager, run_id: str) -> RunView:
     return view
 
 
-def keep(manager: RunManager, run_id: str, step: int) -> Kept:
+def keep(manager: RunManager, run_id: str, *, step: int) -> Kept:
     """Copy the bundle that belongs to a step's samples into the LoRA folder.
 
     Raises:

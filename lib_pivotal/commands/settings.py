@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 
 from lib_pivotal.bundle.format import META_RUN
@@ -25,6 +25,7 @@ class ImportRequest:
     """
 
     file: str = ""
+    _: KW_ONLY
     name: str = ""
     text: str = ""
     uploaded: bool = False

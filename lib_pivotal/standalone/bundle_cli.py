@@ -44,28 +44,30 @@ def add_bundle_commands(commands: Any) -> None:
     rename = writing(
         "rename",
         "rename embeddings",
-        lambda do, given: do.rename(do.Rename(given.file, dict(map(_pair, given.renames)), given.out, given.overwrite)),
+        lambda do, given: do.rename(
+            do.Rename(given.file, dict(map(_pair, given.renames)), out=given.out, overwrite=given.overwrite)
+        ),
     )
     rename.add_argument("file", type=typed_path)
     rename.add_argument("renames", nargs="+", metavar="OLD=NEW")
     delete = writing(
         "delete",
         "remove embeddings",
-        lambda do, given: do.delete(do.Delete(given.file, given.names, given.out, given.overwrite)),
+        lambda do, given: do.delete(do.Delete(given.file, given.names, out=given.out, overwrite=given.overwrite)),
     )
     delete.add_argument("file", type=typed_path)
     delete.add_argument("names", nargs="+", metavar="NAME")
     add = writing(
         "add",
         "put embedding files in, each under its file's name",
-        lambda do, given: do.add(do.Add(given.file, given.embeddings, given.out, given.overwrite)),
+        lambda do, given: do.add(do.Add(given.file, given.embeddings, out=given.out, overwrite=given.overwrite)),
     )
     add.add_argument("file", type=typed_path)
     add.add_argument("embeddings", nargs="+", type=typed_path, metavar="EMBEDDING")
     join = writing(
         "join",
         "several bundles into one: embeddings and networks",
-        lambda do, given: do.join(do.Join(given.files, given.out, given.weights, given.overwrite)),
+        lambda do, given: do.join(do.Join(given.files, given.out, weights=given.weights, overwrite=given.overwrite)),
         out="OUT",
     )
     join.add_argument("files", nargs="+", type=typed_path)
@@ -73,7 +75,7 @@ def add_bundle_commands(commands: Any) -> None:
     split = writing(
         "split",
         "a LoRA without embeddings, and one file per embedding",
-        lambda do, given: do.split(do.Split(given.file, given.out, given.format, given.overwrite)),
+        lambda do, given: do.split(do.Split(given.file, given.out, layout=given.format, overwrite=given.overwrite)),
         out="FOLDER",
     )
     split.add_argument("file", type=typed_path)
@@ -81,7 +83,7 @@ def add_bundle_commands(commands: Any) -> None:
     strip = writing(
         "strip",
         "remove parts",
-        lambda do, given: do.strip(do.Strip(given.file, given.parts, given.out, given.overwrite)),
+        lambda do, given: do.strip(do.Strip(given.file, given.parts, out=given.out, overwrite=given.overwrite)),
     )
     strip.add_argument("file", type=typed_path)
     strip.add_argument(
@@ -163,7 +165,7 @@ def _convert(do: Any, given: argparse.Namespace) -> Any:
     from lib_pivotal.bundle.checkpoint_shape import checkpoint_shape
 
     host = do.NoHost(None if given.checkpoint is None else checkpoint_shape(given.checkpoint))
-    return do.convert(do.Convert(given.file, given.out, given.layout, given.overwrite), host)
+    return do.convert(do.Convert(given.file, given.out, layout=given.layout, overwrite=given.overwrite), host)
 
 
 def _pair(text: str) -> tuple[str, str]:

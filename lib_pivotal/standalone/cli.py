@@ -111,7 +111,9 @@ def run_train(parsed: argparse.Namespace) -> int:
     from lib_pivotal.training.logs import after_start, default_logs, fan_out
     from lib_pivotal.training.run import train
 
-    run, folder = training_of(TrainRequest(parsed.run_file, parsed.out, parsed.resume, parsed.overwrite))
+    run, folder = training_of(
+        TrainRequest(parsed.run_file, out=parsed.out, resume=parsed.resume, overwrite=parsed.overwrite)
+    )
     commands = Commands()
     with stopping_on_signals(commands):
         world = World.from_environment()

@@ -96,7 +96,9 @@ def run_plan(parsed: argparse.Namespace) -> int:
         # as with bundles: a file that is named as the input, too, is meant to be written over
         same = parsed.run_file is not None and parsed.save.resolve() == parsed.run_file.resolve()
         refuse_output(parsed.save, overwrite=parsed.overwrite or same)
-    asked = FolderRequest(parsed.dataset, _settings(parsed.run_file), _reading(parsed), _circumstances(parsed))
+    asked = FolderRequest(
+        parsed.dataset, _settings(parsed.run_file), reading=_reading(parsed), circumstances=_circumstances(parsed)
+    )
     done = plan(asked, fix=parsed.mend)
     if parsed.save is not None:
         write_run(parsed.save, run_from_dict(run_to_dict(done.run)))  # refused where it could not be trained
@@ -117,7 +119,7 @@ def run_captions(parsed: argparse.Namespace) -> int:
     if parsed.take_back:
         done = captions.take_back(parsed.dataset, home=home).as_dict()
     else:
-        found = captions.preview(FolderRequest(parsed.dataset, _settings(parsed.run_file), _reading(parsed)))
+        found = captions.preview(FolderRequest(parsed.dataset, _settings(parsed.run_file), reading=_reading(parsed)))
         if parsed.write:
             done = captions.write(found, parsed.dataset, home=home).as_dict()
         else:

@@ -277,7 +277,7 @@ class Desk:
             HostError: that step has no file.
             FileNameError: there is another file of its name in the folder.
         """
-        return runs.keep(self.manager, "current", step).said
+        return runs.keep(self.manager, "current", step=step).said
 
     # ---- settings of before ----
 

@@ -74,13 +74,13 @@ class Shelf:
     def split(self, name: str, layout: EmbeddingFormat = "a1111") -> str:
         """Network and embeddings as files of their own, in a folder where no list finds them by accident."""
         path = self.path(name)
-        return bundles.split(bundles.Split(path, bundles.free(self._folder(path)), layout)).said
+        return bundles.split(bundles.Split(path, bundles.free(self._folder(path)), layout=layout)).said
 
     def convert(self, name: str, layout: Layout) -> str:
         """The network without its embeddings in another program's layout, in the same folder."""
         path = self.path(name)
         out = bundles.free(bundles.converted(path, layout, folder=self._folder(path)))
-        return bundles.convert(bundles.Convert(path, out, layout), self._studio).said
+        return bundles.convert(bundles.Convert(path, out, layout=layout), self._studio).said
 
     def join(self, name: str, others: Sequence[str], out: str) -> str:
         """Several bundles as one, in a new file beside the first."""

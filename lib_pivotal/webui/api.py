@@ -225,10 +225,11 @@ class _Routes:
         self._folders = folders
 
     def _run(self, plain: dict[str, Any], *, overwrite: bool = False) -> runs.StartRequest:
-        return runs.StartRequest(run_from_dict(plain), overwrite, self._folders())
+        return runs.StartRequest(run_from_dict(plain), overwrite=overwrite, folders=self._folders())
 
     def _scan(self, folder: str, settings: dict[str, Any]) -> datasets.ScanRequest:
-        return datasets.ScanRequest(folder, settings, circumstances_of(self._manager().studio), self._folders())
+        around = circumstances_of(self._manager().studio)
+        return datasets.ScanRequest(folder, settings, circumstances=around, folders=self._folders())
 
     def _folder(self, request: PlanRequest) -> datasets.FolderRequest:
         return datasets.FolderRequest(
@@ -268,7 +269,7 @@ class _Routes:
     def command(self, verb: str) -> Callable[[str], dict[str, Any]]:
         def serve(run_id: str) -> dict[str, Any]:
             with _told(404):
-                return runs.steer(self._manager(), run_id, verb).snapshot()
+                return runs.steer(self._manager(), run_id, verb=verb).snapshot()
 
         serve.__name__ = f"pivotal_{verb}_run"
         return serve
@@ -286,7 +287,7 @@ class _Routes:
         with _told(404):
             manager.view(run_id)
         with _told():
-            return FileAnswer(file=str(runs.keep(manager, run_id, request.step).file))
+            return FileAnswer(file=str(runs.keep(manager, run_id, step=request.step).file))
 
     def load_checkpoint(self, run_id: str) -> dict[str, Any]:
         with _told(404):
@@ -311,7 +312,7 @@ class _Routes:
 
     def import_settings(self, request: ImportRequest) -> dict[str, Any]:
         with _told():
-            asked = settings.ImportRequest(request.file, request.name, request.text, folders=self._folders())
+            asked = settings.ImportRequest(request.file, name=request.name, text=request.text, folders=self._folders())
             return settings.import_settings(asked).to_plain()
 
     def plan(self, request: PlanRequest) -> dict[str, Any]:
@@ -344,7 +345,7 @@ class _Routes:
     def write_captions(self, request: CaptionsRequest) -> StartAnswer:
         with _told():
             asked = self._scan(request.folder, request.settings)
-            return _started(captions.fill(self._manager(), asked, request.tagger))
+            return _started(captions.fill(self._manager(), asked, tagger=request.tagger))
 
 
 def _started(view: RunView) -> StartAnswer:

@@ -53,13 +53,13 @@ def path_of(name: str) -> Path:
 def rename(name: str, renames: Mapping[str, str], *, new_name: str | None = None, overwrite: bool = False) -> Written:
     """Give embeddings other names."""
     path = path_of(name)
-    return work.rename(work.Rename(path, renames, _out(path, new_name), overwrite), HOST)
+    return work.rename(work.Rename(path, renames, out=_out(path, new_name), overwrite=overwrite), HOST)
 
 
 def delete(name: str, words: Sequence[str], *, new_name: str | None = None, overwrite: bool = False) -> Written:
     """Take embeddings out."""
     path = path_of(name)
-    return work.delete(work.Delete(path, words, _out(path, new_name), overwrite), HOST)
+    return work.delete(work.Delete(path, words, out=_out(path, new_name), overwrite=overwrite), HOST)
 
 
 def add(name: str, embeddings: Sequence[str], *, new_name: str | None = None, overwrite: bool = False) -> Written:
@@ -69,7 +69,7 @@ def add(name: str, embeddings: Sequence[str], *, new_name: str | None = None, ov
     folder = Path(shared.cmd_opts.embeddings_dir)
     files = [_inside(folder, embedding) for embedding in embeddings]
     path = path_of(name)
-    return work.add(work.Add(path, files, _out(path, new_name), overwrite), HOST)
+    return work.add(work.Add(path, files, out=_out(path, new_name), overwrite=overwrite), HOST)
 
 
 def join(
@@ -79,26 +79,26 @@ def join(
     files = [path_of(name) for name in names]
     if not files:
         raise BundleError("join: name at least two files")
-    return work.join(work.Join(files, work.beside(files[0], new_name), weights, overwrite), HOST)
+    return work.join(work.Join(files, work.beside(files[0], new_name), weights=weights, overwrite=overwrite), HOST)
 
 
 def strip(name: str, parts: Sequence[str], *, new_name: str | None = None, overwrite: bool = False) -> Written:
     """Take U-Net, text encoder, embeddings or metadata away."""
     path = path_of(name)
-    return work.strip(work.Strip(path, parts, _out(path, new_name), overwrite), HOST)
+    return work.strip(work.Strip(path, parts, out=_out(path, new_name), overwrite=overwrite), HOST)
 
 
 def split(name: str, layout: str = "a1111", *, overwrite: bool = False) -> Written:
     """A LoRA without embeddings and one file for each embedding, in the folder of exports."""
     path = path_of(name)
-    return work.split(work.Split(path, _exports(path), layout, overwrite))
+    return work.split(work.Split(path, _exports(path), layout=layout, overwrite=overwrite))
 
 
 def convert(name: str, layout: str, *, overwrite: bool = False) -> Written:
     """The network in another layout, in the folder of exports."""
     path = path_of(name)
     out = work.converted(path, layout, folder=_exports(path))
-    return work.convert(work.Convert(path, out, layout, overwrite), HOST)
+    return work.convert(work.Convert(path, out, layout=layout, overwrite=overwrite), HOST)
 
 
 def show(name: str) -> Shown:
