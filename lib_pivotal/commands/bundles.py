@@ -292,7 +292,7 @@ def convert(request: Convert, host: BundleHost | None = None) -> Written:
     """The network without its embeddings in another program's layout."""
     layout = checked_layout(request.layout)
     shape = (host or NoHost()).unet_shape(request.file)
-    out = _legal(request.out)
+    out = request.out if layout == "peft" else _legal(request.out)  # peft's is a folder, which no prompt names
     path = workshop.convert(request.file, out, layout=layout, shape=shape, overwrite=request.overwrite)
     return Written((path,), f"Written: {path}. It holds the network; Split writes its embeddings.")
 

@@ -112,3 +112,12 @@ def test_a_file_is_shown_alike(site: Site, line: Any) -> None:
     shown = site.post("/bundles/show", {"name": "one"}).json()
     assert shown["words"][0]["name"] == "aoi" and "metadata" in shown
     assert json.loads(line("bundle", "show", site.lora("one"), "--json")) == shown
+
+
+def test_an_adapter_of_peft_goes_into_any_folder(site: Site, line: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    layer = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q"
+    network = {f"{layer}.lora_down.weight": torch.ones(2, 8), f"{layer}.lora_up.weight": torch.ones(8, 2)}
+    save_file({**network, f"{layer}.alpha": torch.tensor(2.0)}, site.lora("net"))
+    monkeypatch.chdir(site.data)
+    assert line("bundle", "convert", site.lora("net"), "--layout", "peft", "--out", ".") == "wrote .\n"
+    assert list(site.data.rglob("adapter_model.safetensors"))
