@@ -9,17 +9,13 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 
 from lib_pivotal.errors import PivotalError
-from lib_pivotal.later import later
-from lib_pivotal.ui.desk import sentence
-from lib_pivotal.ui.page import Page, message, quiet, unchanged
+from lib_pivotal.ui import bundles_html
+from lib_pivotal.ui.page import Page, message, quiet, sentence, unchanged
 
 if TYPE_CHECKING:
     from lib_pivotal.bundle.embedding_files import EmbeddingFormat
     from lib_pivotal.bundle.workshop import Layout
-    from lib_pivotal.ui import bundles_html
     from lib_pivotal.ui.shelf import Shelf
-else:
-    bundles_html = later("lib_pivotal.ui.bundles_html")
 
 STRIPPED = {"U-Net": "unet", "text encoder": "te", "text encoder 2": "te2", "words": "words", "metadata": "metadata"}
 WORDS_AS: dict[str, EmbeddingFormat] = {

@@ -9,19 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
-from lib_pivotal.config import Run
+from lib_pivotal.data import findings
 from lib_pivotal.errors import DataError, PivotalError
-from lib_pivotal.later import later
 from lib_pivotal.plain_json import parse_json
-from lib_pivotal.ui.page import Page
+from lib_pivotal.runs import remedies, undo
 
 if TYPE_CHECKING:
-    from lib_pivotal.data import findings
-    from lib_pivotal.runs import remedies, undo
-else:
-    findings = later("lib_pivotal.data.findings")
-    remedies = later("lib_pivotal.runs.remedies")
-    undo = later("lib_pivotal.runs.undo")
+    from lib_pivotal.config import Run
+    from lib_pivotal.ui.page import Page, Shown
 
 Changes = list[dict[str, Any]]
 
@@ -36,9 +31,9 @@ def build_changes(page: Page) -> None:
     page.html("told")
 
 
-def changes_outputs(changes: Sequence[Mapping[str, Any]], told: str = "") -> list[Any]:
-    """In the order of CHANGES_PARTS; `told` is HTML."""
-    return [list(changes), changes_html([str(one["label"]) for one in changes]), told]
+def changes_shown(page: Page, changes: Sequence[Mapping[str, Any]], told: str = "") -> Shown:
+    """What can be taken back now; `told` is HTML."""
+    return page.shown(changes=list(changes), undo=changes_html([str(one["label"]) for one in changes]), told=told)
 
 
 def with_change(changes: Changes, label: str, before: Run, after: Run) -> Changes:

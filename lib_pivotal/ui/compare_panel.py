@@ -7,16 +7,12 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 
 from lib_pivotal.errors import BundleError, HostError, PivotalError
-from lib_pivotal.later import later
-from lib_pivotal.ui.desk import sentence
-from lib_pivotal.ui.page import Page, message, quiet, unchanged
+from lib_pivotal.runs import comparing
+from lib_pivotal.ui.page import Page, Shown, message, quiet, sentence, unchanged
 
 if TYPE_CHECKING:
-    from lib_pivotal.runs import comparing
     from lib_pivotal.runs.comparing import Comparison
     from lib_pivotal.ui.shelf import Shelf
-else:
-    comparing = later("lib_pivotal.runs.comparing")
 
 FIRST_WORDS = 4
 INTRO = (
@@ -78,14 +74,16 @@ def bind_compare_panel(page: Page) -> None:
     parts = page.parts
     choices = [parts["compare_file"], parts["compare_words"]]
 
-    def lists(chosen: str | None) -> list[Any]:
+    def lists(chosen: str | None) -> Shown:
         try:
             summaries, names = page.shelf.listing()
         except (PivotalError, OSError):
-            return [unchanged(), unchanged()]
+            return page.shown(compare_file=unchanged())
         with_words = [name for name, summary in zip(names, summaries, strict=True) if summary.words]
         file = chosen if chosen in with_words else (with_words[0] if with_words else None)
-        return [gr.update(choices=with_words, value=file), _words_of(page.shelf, file)]
+        return page.shown(
+            compare_file=gr.update(choices=with_words, value=file), compare_words=_words_of(page.shelf, file)
+        )
 
     quiet(page.hidden_button("compare_lists").click, lists, parts["compare_file"], choices)
     quiet(
@@ -95,19 +93,17 @@ def bind_compare_panel(page: Page) -> None:
         parts["compare_words"],
     )
 
-    def draw(*values: Any) -> list[Any]:
+    def draw(*values: Any) -> Shown:
         try:
             if page.desk.running():
                 raise HostError("a run is in progress: its own samples show how it does; compare when it has finished")
-            path = comparing.compare(
-                page.desk.manager.studio, _wanted(page.shelf, dict(zip(FIELDS, values, strict=True)))
-            )
+            path = comparing.compare(page.manager.studio, _wanted(page.shelf, dict(zip(FIELDS, values, strict=True))))
         except (PivotalError, OSError) as error:
-            return [message(sentence(error)), unchanged()]
-        return [
-            message(f"Saved as {path.name} in the runs' folder, under compare.", "ok"),
-            gr.update(value=str(path), visible=True),
-        ]
+            return page.shown(compare_said=message(sentence(error)))
+        return page.shown(
+            compare_said=message(f"Saved as {path.name} in the runs' folder, under compare.", "ok"),
+            compare_sheet=gr.update(value=str(path), visible=True),
+        )
 
     parts["compare_draw"].click(
         fn=draw,

@@ -12,50 +12,34 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from lib_pivotal.bundle import safetensors_file
 from lib_pivotal.bundle.format import META_RUN
 from lib_pivotal.config import DataConfig, Run, WordConfig, check_run, write_run
 from lib_pivotal.config_checks import name_faults
+from lib_pivotal.data import findings as finding
+from lib_pivotal.data import tokens
+from lib_pivotal.data.findings import Finding
+from lib_pivotal.data.records import Dataset
 from lib_pivotal.errors import BundleError, ConfigError, Fault, HostError, PivotalError
 from lib_pivotal.file_names import legal_file_name, refuse_taken
 from lib_pivotal.files import replacing
-from lib_pivotal.later import later
+from lib_pivotal.importing import reading
+from lib_pivotal.importing import settings as import_settings
+from lib_pivotal.importing.settings import Imported
 from lib_pivotal.plain_json import parse_json
+from lib_pivotal.runs import circumstances, defaults, naming, proposal
+from lib_pivotal.runs.defaults import Fitted
 from lib_pivotal.runs.manager import RunManager
+from lib_pivotal.runs.plan import Plan
 from lib_pivotal.runs.presets import apply_preset, read_run_settings, saved_presets
+from lib_pivotal.runs.proposal import WordRow
 from lib_pivotal.runs.suitability import idle_settings, native_px, suitability_remarks
+from lib_pivotal.training import epochs, scanning
+from lib_pivotal.ui import survey as surveying
 from lib_pivotal.ui.run_html import is_active
-
-if TYPE_CHECKING:
-    from lib_pivotal.bundle import safetensors_file
-    from lib_pivotal.data import findings as finding
-    from lib_pivotal.data import tokens
-    from lib_pivotal.data.findings import Finding
-    from lib_pivotal.data.records import Dataset
-    from lib_pivotal.importing import reading
-    from lib_pivotal.importing import settings as import_settings
-    from lib_pivotal.importing.settings import Imported
-    from lib_pivotal.runs import circumstances, defaults, naming, proposal
-    from lib_pivotal.runs.defaults import Fitted
-    from lib_pivotal.runs.plan import Plan
-    from lib_pivotal.runs.proposal import WordRow
-    from lib_pivotal.training import epochs, scanning
-    from lib_pivotal.ui import survey as surveying
-    from lib_pivotal.ui.survey import Survey, Surveys
-else:
-    scanning = later("lib_pivotal.training.scanning")
-    safetensors_file = later("lib_pivotal.bundle.safetensors_file")
-    finding = later("lib_pivotal.data.findings")
-    tokens = later("lib_pivotal.data.tokens")
-    epochs = later("lib_pivotal.training.epochs")
-    reading = later("lib_pivotal.importing.reading")
-    import_settings = later("lib_pivotal.importing.settings")
-    circumstances = later("lib_pivotal.runs.circumstances")
-    defaults = later("lib_pivotal.runs.defaults")
-    naming = later("lib_pivotal.runs.naming")
-    proposal = later("lib_pivotal.runs.proposal")
-    surveying = later("lib_pivotal.ui.survey")
+from lib_pivotal.ui.survey import Survey, Surveys
 
 SCANS_KEPT = 4
 
@@ -390,8 +374,3 @@ def _is_finished(folder: Path) -> bool:
         if lines and b'"RunEnded"' in lines[-1] and b'"finished"' in lines[-1]:
             return True
     return False
-
-
-def sentence(error: Exception) -> str:
-    """What to tell the user of an error."""
-    return str(error) if isinstance(error, PivotalError) else f"{type(error).__name__}: {error}"

@@ -10,17 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
-from lib_pivotal.config import Run
+from lib_pivotal.data import caption_writing
 from lib_pivotal.errors import DataError, PivotalError
-from lib_pivotal.later import later
-from lib_pivotal.ui.data_panel import DATA_PARTS, data_outputs
+from lib_pivotal.ui.data_panel import DATA_PARTS, data_shown
 from lib_pivotal.ui.page import CHECK_JS, Page, error_html, message, quiet, unchanged
 
 if TYPE_CHECKING:
-    from lib_pivotal.data import caption_writing
+    from lib_pivotal.config import Run
     from lib_pivotal.data.caption_writing import Changes, Outcome
-else:
-    caption_writing = later("lib_pivotal.data.caption_writing")
 
 SHOWN = 8
 """Changes that the preview shows."""
@@ -125,7 +122,7 @@ def changes_of(page: Page, run: Run) -> Changes:
 
 def records_folder(page: Page, run: Run) -> Path:
     """Where the ways back of a folder's captions are kept: beside the runs, not among the pictures."""
-    return caption_writing.records_place(page.desk.manager.studio.runs_folder(), run.data.folder)
+    return caption_writing.records_place(page.manager.studio.runs_folder(), run.data.folder)
 
 
 def preview(found: Changes) -> str:
@@ -165,7 +162,8 @@ def _listed(texts: Sequence[str], most: int = 5) -> str:
 def _drawn_again(page: Page, run: Run) -> list[Any]:
     """The folder looked at anew; its words count as the user's own from now on, since their tags may be gone."""
     page.desk.scan(run.data.folder, run.data)
-    return data_outputs(page, run)
+    shown = data_shown(page, run)
+    return [shown[page.parts[name]] for name in DATA_PARTS]
 
 
 def _refused(error: PivotalError) -> list[Any]:
