@@ -12,9 +12,8 @@ from typing import Any
 
 from lib_pivotal.config import Run
 from lib_pivotal.data.buckets import Placement
-from lib_pivotal.data.finding_groups import grouped
-from lib_pivotal.data.findings import RANK, Finding, worst_first
-from lib_pivotal.data.lint_pictures import Length, caption_length
+from lib_pivotal.data.findings import RANK, Finding, grouped, worst_first
+from lib_pivotal.data.lint import Length, caption_length
 from lib_pivotal.data.pruning import Wording
 from lib_pivotal.data.records import Dataset, Level, Picture
 from lib_pivotal.data.tokens import CHUNK, TokenCounter

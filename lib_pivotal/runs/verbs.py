@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lib_pivotal.config import DataConfig, Run, check_run, run_to_dict
-from lib_pivotal.data.caption_writing import Outcome, caption_changes, records_place, take_back, write_changes
+from lib_pivotal.data.caption_files import Outcome, caption_changes, records_place, take_back, write_changes
 from lib_pivotal.data.dataset import Dataset
 from lib_pivotal.data.findings import Remedy
 from lib_pivotal.errors import ConfigError, DataError

@@ -15,8 +15,7 @@ import torch
 from lib_pivotal.config import Run, check_consistency, write_run
 from lib_pivotal.data.batches import BatchSource
 from lib_pivotal.data.captions import WordFinder
-from lib_pivotal.data.latent_files import remove_entries
-from lib_pivotal.data.latents import LatentCache
+from lib_pivotal.data.latents import LatentCache, remove_entries
 from lib_pivotal.data.mixing import Mixture
 from lib_pivotal.errors import ConfigError, HostError, StateError
 from lib_pivotal.networks.network import Network

@@ -12,7 +12,7 @@ from lib_pivotal.ui.picture_filter import NO_WORD, Facets, Part
 from lib_pivotal.ui.thumbs import stamp
 
 if TYPE_CHECKING:
-    from lib_pivotal.data.finding_groups import FindingGroup
+    from lib_pivotal.data.findings import FindingGroup
     from lib_pivotal.data.records import Dataset, Level, Picture
     from lib_pivotal.ui.survey import Survey
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import TYPE_CHECKING
 
-from lib_pivotal.data.finding_groups import FindingGroup, grouped
+from lib_pivotal.data.findings import FindingGroup, grouped
 from lib_pivotal.ui.thumbs import stamp
 
 if TYPE_CHECKING:

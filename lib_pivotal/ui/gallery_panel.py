@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
-from lib_pivotal.data import finding_groups
+from lib_pivotal.data import findings
 from lib_pivotal.plain_json import parse_json
 from lib_pivotal.ui import dataset_html, picture_filter
 from lib_pivotal.ui.page import Page, Shown, answer, payload, quiet
 
 if TYPE_CHECKING:
     from lib_pivotal.config import Run
-    from lib_pivotal.data.finding_groups import FindingGroup
+    from lib_pivotal.data.findings import FindingGroup
     from lib_pivotal.ui.survey import Survey
 
 GALLERY_PARTS = ("filters", "gallery")
@@ -77,7 +77,7 @@ def gallery_shown(page: Page, run: Run, query: str = "", number: str = "0") -> S
     survey = page.desk.survey(run)
     if survey is None:
         return page.shown(filters="", gallery="")
-    groups = finding_groups.grouped(page.desk.findings(run))
+    groups = findings.grouped(page.desk.findings(run))
     problems = keys_by_name(groups)
     parts, places = places_of(survey, query, problems)
     size = dataset_html.PAGE

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 from PIL import Image
 
-from lib_pivotal.data import mask_files, masks
+from lib_pivotal.data import masks
 from lib_pivotal.data import pictures as files
 from lib_pivotal.errors import DataError, PivotalError
 from lib_pivotal.ui.page import Page, Shown, error_html, message, quiet
@@ -104,8 +104,8 @@ def bind_mask_panel(page: Page) -> None:
                 current = None if anew else _current(picture)
                 now = None if current is None else masks.read_mask(current)
                 size = (picture.width_px, picture.height_px)
-                made = mask_files.paint(now, strokes, weight=float(weight), rest=float(rest), size=size)
-                place = mask_files.save_mask(picture.path, made)
+                made = masks.paint(now, strokes, weight=float(weight), rest=float(rest), size=size)
+                place = masks.save_mask(picture.path, made)
             except PivotalError as error:
                 return page.shown(mask_note=error_html(error))
             said = message(f"Saved as {place}. Scan again to see it in the list.", "info")
@@ -121,7 +121,7 @@ def bind_mask_panel(page: Page) -> None:
     def remove(key: str, *values: Any) -> Shown:
         try:
             picture = _picture(page, page.read(values)[0], key)
-            gone = mask_files.remove_mask(picture.path)
+            gone = masks.remove_mask(picture.path)
         except (PivotalError, OSError) as error:
             said = error_html(error if isinstance(error, PivotalError) else DataError(str(error)))
             return page.shown(mask_note=said)
@@ -149,7 +149,7 @@ def _strokes(painted: Any) -> Image.Image:
 
 def _current(picture: Picture) -> Path | None:
     """The mask that the next scan finds."""
-    for path in (mask_files.mask_place(picture.path), picture.mask_path):
+    for path in (masks.mask_place(picture.path), picture.mask_path):
         if path is not None and path.exists():
             return path
     return None
@@ -162,4 +162,4 @@ def _shown(picture: Picture) -> Image.Image | None:
         return None
     shown = files.open_picture(picture.path)
     shown.thumbnail((EDITOR_PX, EDITOR_PX))
-    return mask_files.heat_map(shown, masks.read_mask(current))
+    return masks.heat_map(shown, masks.read_mask(current))

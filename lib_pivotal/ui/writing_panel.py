@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
-from lib_pivotal.data import caption_writing
+from lib_pivotal.data import caption_files
 from lib_pivotal.errors import DataError, PivotalError
 from lib_pivotal.ui.data_panel import DATA_PARTS, data_shown
 from lib_pivotal.ui.page import CHECK_JS, Page, error_html, message, quiet, unchanged
 
 if TYPE_CHECKING:
     from lib_pivotal.config import Run
-    from lib_pivotal.data.caption_writing import Changes, Outcome
+    from lib_pivotal.data.caption_files import Changes, Outcome
 
 SHOWN = 8
 """Changes that the preview shows."""
@@ -86,7 +86,7 @@ def bind_writing_panel(page: Page) -> None:
                     "settings, embeddings or files have changed since the preview. Press Show what would change again"
                 )
             record = records_folder(page, run) / f"{time.strftime('%Y%m%d-%H%M%S')}-{digest[:6]}.json"
-            outcome = caption_writing.write_changes(found.changes, record)
+            outcome = caption_files.write_changes(found.changes, record)
             return [*_done(outcome, "written"), *_drawn_again(page, run)]
         except PivotalError as error:
             return _refused(error)
@@ -100,7 +100,7 @@ def bind_writing_panel(page: Page) -> None:
             records = sorted(records_folder(page, run).glob("*.json"))
             if not records:
                 raise DataError("no captions of this folder were written from here, so there is nothing to take back")
-            outcome = caption_writing.take_back(records[-1])
+            outcome = caption_files.take_back(records[-1])
             return [*_done(outcome, "as before"), *_drawn_again(page, run)]
         except PivotalError as error:
             return _refused(error)
@@ -117,12 +117,12 @@ def changes_of(page: Page, run: Run) -> Changes:
     survey = page.desk.survey(run)
     if survey is None:
         raise DataError("the folder is not scanned. Press Scan first")
-    return caption_writing.caption_changes(survey.dataset, survey.wording)
+    return caption_files.caption_changes(survey.dataset, survey.wording)
 
 
 def records_folder(page: Page, run: Run) -> Path:
     """Where the ways back of a folder's captions are kept: beside the runs, not among the pictures."""
-    return caption_writing.records_place(page.manager.studio.runs_folder(), run.data.folder)
+    return caption_files.records_place(page.manager.studio.runs_folder(), run.data.folder)
 
 
 def preview(found: Changes) -> str:

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from lib_pivotal.bundle.reader import read_bundle, require
-from lib_pivotal.data.latent_files import LatentFiles
+from lib_pivotal.data.latents import LatentFiles
 from lib_pivotal.errors import HostError, StateError
 from lib_pivotal.training import keeping, loop, outputs, state
 from lib_pivotal.training.events import Commands, FileSaved, Notice, PicturesMade, RunEnded, RunStarted, StepDone
