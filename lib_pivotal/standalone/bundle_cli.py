@@ -147,7 +147,7 @@ def run_strip(parsed: argparse.Namespace) -> int:
 
 def run_convert(parsed: argparse.Namespace) -> int:
     """Another layout."""
-    from lib_pivotal.bundle.checkpoint_shape import checkpoint_shape
+    from lib_pivotal.bundle.layer_names import checkpoint_shape
     from lib_pivotal.bundle.workshop import convert
 
     shape = None if parsed.checkpoint is None else checkpoint_shape(parsed.checkpoint)
