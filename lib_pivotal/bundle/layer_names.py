@@ -27,7 +27,7 @@ from typing import Any
 from lib_pivotal.bundle.safetensors_file import read_header
 from lib_pivotal.errors import BundleError, NetworkError
 from lib_pivotal.plain_json import parse_json
-from lib_pivotal.ports import Part
+from lib_pivotal.ports import Host, Part
 
 BARE_BEGINNINGS: dict[str, Part] = {
     **dict.fromkeys(
@@ -409,3 +409,8 @@ def _config(folder: Path) -> dict[str, object]:
             if isinstance(found, dict):
                 return found
     raise BundleError(f"{folder}: has no unet/config.json; give a .safetensors file or a folder that diffusers saved")
+
+
+def host_shape(host: Host) -> UnetShape:
+    """The block structure of the host's U-Net, which decides under which names the stock web UI finds its layers."""
+    return UnetShape.from_kohya_names(layer.name for layer in host.layers())

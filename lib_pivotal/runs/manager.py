@@ -271,6 +271,7 @@ class RunManager:
     ) -> RunEnded:
         """The run itself. Its last event is kept back: whoever hears it may count on the model being back."""
 
+        from lib_pivotal.evaluation.in_run import RunEvaluation
         from lib_pivotal.training.run import train  # here: a page that only starts needs none of training
 
         def during(event: Event) -> None:
@@ -291,6 +292,7 @@ class RunManager:
                 resume=resume,
                 overwrite=overwrite,
                 aside=_ViewedAside(self.studio.aside(), view, commands),
+                evaluation=RunEvaluation(),
             )
 
     def _draw_class(

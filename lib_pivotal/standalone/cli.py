@@ -93,6 +93,7 @@ def run_train(parsed: argparse.Namespace) -> int:
     """Train; Ctrl-C and SIGTERM save what there is. Whatever happens, the last event in the logs is a `RunEnded`."""
     from lib_pivotal.config import read_run
     from lib_pivotal.config_checks import name_faults
+    from lib_pivotal.evaluation.in_run import RunEvaluation
     from lib_pivotal.standalone.console import ConsoleListener
     from lib_pivotal.standalone.signals import stopping_on_signals
     from lib_pivotal.training.distributed import World
@@ -128,6 +129,7 @@ def run_train(parsed: argparse.Namespace) -> int:
                 resume=parsed.resume,
                 overwrite=parsed.overwrite,
                 world=world,
+                evaluation=RunEvaluation(),
             )
         except PivotalError as error:
             world.leave(str(error))
