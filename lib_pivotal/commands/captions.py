@@ -9,8 +9,8 @@ from typing import Any
 
 from lib_pivotal.commands.datasets import FolderRequest, ScanRequest, given_folder
 from lib_pivotal.confinement import Confinement
-from lib_pivotal.data.caption_writing import Changes, Outcome, caption_changes, records_place, write_changes
-from lib_pivotal.data.caption_writing import take_back as take_back_record
+from lib_pivotal.data.caption_files import Changes, Outcome, caption_changes, records_place, write_changes
+from lib_pivotal.data.caption_files import take_back as take_back_record
 from lib_pivotal.errors import DataError
 from lib_pivotal.runs.manager import RunManager
 from lib_pivotal.runs.view import RunView

@@ -11,8 +11,8 @@ from lib_pivotal.config import DataConfig, Run, run_to_dict
 from lib_pivotal.config_schema import parse
 from lib_pivotal.confinement import Confinement
 from lib_pivotal.data.findings import Finding, Remedy
+from lib_pivotal.data.lint import UNNAMED_MARK, mark_told, unnamed_mark
 from lib_pivotal.data.records import Dataset, Problem
-from lib_pivotal.data.separators import UNNAMED_MARK, told, unnamed_mark
 from lib_pivotal.data.tags import tag_shares
 from lib_pivotal.errors import ConfigError, Fault
 from lib_pivotal.runs.circumstances import Circumstances
@@ -126,7 +126,7 @@ def scan_report(dataset: Dataset) -> dict[str, Any]:
         report["concepts"][name]["keys"] = list(keys)
     flat = [picture.flat for picture in dataset.pictures]
     if mark := unnamed_mark(dataset.pictures):
-        problem = Problem("info", UNNAMED_MARK, f'{told(mark)} (here: --keep-separator "{mark}").')
+        problem = Problem("info", UNNAMED_MARK, f'{mark_told(mark)} (here: --keep-separator "{mark}").')
         report["problems"].append(problem.as_dict())
     report["tags"] = {item.tag: round(item.share, 4) for item in tag_shares(flat)[:TAGS_TOLD]}
     return report

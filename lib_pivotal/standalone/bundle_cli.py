@@ -162,7 +162,7 @@ def run_work(parsed: argparse.Namespace) -> int:
 
 
 def _convert(do: Any, given: argparse.Namespace) -> Any:
-    from lib_pivotal.bundle.checkpoint_shape import checkpoint_shape
+    from lib_pivotal.bundle.layer_names import checkpoint_shape
 
     host = do.NoHost(None if given.checkpoint is None else checkpoint_shape(given.checkpoint))
     return do.convert(do.Convert(given.file, given.out, layout=given.layout, overwrite=given.overwrite), host)

@@ -104,6 +104,7 @@ def make_parser() -> argparse.ArgumentParser:
 def run_train(parsed: argparse.Namespace) -> int:
     """Train; Ctrl-C and SIGTERM save what there is. Whatever happens, the last event in the logs is a `RunEnded`."""
     from lib_pivotal.commands.runs import TrainRequest, training_of
+    from lib_pivotal.evaluation.in_run import RunEvaluation
     from lib_pivotal.standalone.console import ConsoleListener
     from lib_pivotal.standalone.signals import stopping_on_signals
     from lib_pivotal.training.distributed import World
@@ -133,6 +134,7 @@ def run_train(parsed: argparse.Namespace) -> int:
                 resume=parsed.resume,
                 overwrite=parsed.overwrite,
                 world=world,
+                evaluation=RunEvaluation(),
             )
         except PivotalError as error:
             world.leave(str(error))

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
-from lib_pivotal.data.finding_groups import grouped
+from lib_pivotal.data.findings import grouped
 from lib_pivotal.errors import ConfigError, Fault
 from lib_pivotal.files import typed_path
 

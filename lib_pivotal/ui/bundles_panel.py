@@ -10,17 +10,13 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 
 from lib_pivotal.errors import PivotalError
-from lib_pivotal.later import later
-from lib_pivotal.ui.desk import sentence
-from lib_pivotal.ui.page import Page, message, quiet
+from lib_pivotal.ui import bundles_html
+from lib_pivotal.ui.page import Page, Shown, message, quiet, sentence
 
 if TYPE_CHECKING:
     from lib_pivotal.bundle.embedding_files import EmbeddingFormat
     from lib_pivotal.bundle.workshop import Layout
-    from lib_pivotal.ui import bundles_html
     from lib_pivotal.ui.shelf import Shelf
-else:
-    bundles_html = later("lib_pivotal.ui.bundles_html")
 
 STRIPPED = {"U-Net": "unet", "text encoder": "te", "text encoder 2": "te2", "words": "words", "metadata": "metadata"}
 WORDS_AS: dict[str, EmbeddingFormat] = {
@@ -119,10 +115,10 @@ def _build_whole(page: Page) -> None:
 def bind_bundles_panel(page: Page) -> None:
     """Choose, filter, and work; each work shows what it did and what the file is now."""
     parts = page.parts
-    outputs = [parts[name] for name in SHOWN_PARTS]
+    outputs = page.named(*SHOWN_PARTS)
     base = [parts["bundle_pick"], parts["bundle_filter"]]
 
-    def show(pick: str, query: str) -> dict[Any, Any]:
+    def show(pick: str, query: str) -> Shown:
         return _shown(page, pick, query)
 
     quiet(parts["bundle_show"].click, show, base, outputs)
@@ -135,7 +131,7 @@ def bind_bundles_panel(page: Page) -> None:
     )
 
     def bind(name: str, act: Callable[..., str], *inputs: str, event: str = "click") -> None:
-        def work(pick: str, query: str, *values: Any) -> dict[Any, Any]:
+        def work(pick: str, query: str, *values: Any) -> Shown:
             try:
                 said = message(act(pick, *values), "ok")
             except (PivotalError, OSError) as error:
@@ -187,9 +183,9 @@ def _name_note(shelf: Shelf, pick: str, word: str, new: str) -> str:
     return "".join([*good, *told])
 
 
-def _shown(page: Page, pick: str, query: str, said: str = "") -> dict[Any, Any]:
+def _shown(page: Page, pick: str, query: str, said: str = "") -> Shown:
     found = shown(page.shelf, pick, query) | {"bundle_said": said}
-    return {page.parts[name]: value for name, value in found.items()}
+    return page.shown(**found)
 
 
 def shown(shelf: Shelf, pick: str, query: str) -> dict[str, Any]:

@@ -10,45 +10,29 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from lib_pivotal.commands import datasets, runs, settings
 from lib_pivotal.config import DataConfig, Run, WordConfig, write_run
 from lib_pivotal.config_checks import name_faults
+from lib_pivotal.data import findings as finding
+from lib_pivotal.data import tokens
+from lib_pivotal.data.findings import Finding
+from lib_pivotal.data.records import Dataset
 from lib_pivotal.errors import ConfigError, Fault, HostError, PivotalError
 from lib_pivotal.file_names import legal_file_name
-from lib_pivotal.later import later
+from lib_pivotal.importing.settings import Imported
+from lib_pivotal.runs import circumstances, defaults, naming, proposal
+from lib_pivotal.runs.defaults import Fitted
 from lib_pivotal.runs.manager import RunManager
+from lib_pivotal.runs.plan import Plan
 from lib_pivotal.runs.presets import apply_preset, read_run_settings, saved_presets
+from lib_pivotal.runs.proposal import WordRow
 from lib_pivotal.runs.suitability import idle_settings, native_px, suitability_remarks
+from lib_pivotal.training import epochs, scanning
+from lib_pivotal.ui import survey as surveying
 from lib_pivotal.ui.run_html import is_active
-
-if TYPE_CHECKING:
-    from lib_pivotal.commands import datasets, runs, settings
-    from lib_pivotal.data import findings as finding
-    from lib_pivotal.data import tokens
-    from lib_pivotal.data.findings import Finding
-    from lib_pivotal.data.records import Dataset
-    from lib_pivotal.importing.settings import Imported
-    from lib_pivotal.runs import circumstances, defaults, naming, proposal
-    from lib_pivotal.runs.defaults import Fitted
-    from lib_pivotal.runs.plan import Plan
-    from lib_pivotal.runs.proposal import WordRow
-    from lib_pivotal.training import epochs, scanning
-    from lib_pivotal.ui import survey as surveying
-    from lib_pivotal.ui.survey import Survey, Surveys
-else:
-    scanning = later("lib_pivotal.training.scanning")
-    datasets = later("lib_pivotal.commands.datasets")
-    runs = later("lib_pivotal.commands.runs")
-    settings = later("lib_pivotal.commands.settings")
-    finding = later("lib_pivotal.data.findings")
-    tokens = later("lib_pivotal.data.tokens")
-    epochs = later("lib_pivotal.training.epochs")
-    circumstances = later("lib_pivotal.runs.circumstances")
-    defaults = later("lib_pivotal.runs.defaults")
-    naming = later("lib_pivotal.runs.naming")
-    proposal = later("lib_pivotal.runs.proposal")
-    surveying = later("lib_pivotal.ui.survey")
+from lib_pivotal.ui.survey import Survey, Surveys
 
 SCANS_KEPT = 4
 
@@ -343,8 +327,3 @@ class Desk:
             PivotalError: it carries none, or one that cannot be read.
         """
         return settings.settings_of(file)
-
-
-def sentence(error: Exception) -> str:
-    """What to tell the user of an error."""
-    return str(error) if isinstance(error, PivotalError) else f"{type(error).__name__}: {error}"

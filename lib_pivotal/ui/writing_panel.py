@@ -8,20 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
-from lib_pivotal.config import Run
+from lib_pivotal.data import caption_files
 from lib_pivotal.errors import DataError, PivotalError
-from lib_pivotal.later import later
-from lib_pivotal.ui.data_panel import DATA_PARTS, data_outputs
-from lib_pivotal.ui.page import CHECK_JS, Page, error_html, message, quiet
+from lib_pivotal.ui.data_panel import DATA_PARTS, data_shown
+from lib_pivotal.ui.page import CHECK_JS, Page, Shown, error_html, message, quiet
 
 if TYPE_CHECKING:
-    from lib_pivotal.commands import captions
     from lib_pivotal.commands.captions import Written
-    from lib_pivotal.data import caption_writing
-    from lib_pivotal.data.caption_writing import Changes
-else:
-    captions = later("lib_pivotal.commands.captions")
-    caption_writing = later("lib_pivotal.data.caption_writing")
+    from lib_pivotal.config import Run
+    from lib_pivotal.data.caption_files import Changes
 
 SHOWN = 8
 """Changes that the preview shows."""
@@ -68,7 +63,7 @@ def bind_writing_panel(page: Page) -> None:
     shown = [parts[f"writing_{name}"] for name in ("shown", "box", "write", "note", "digest")]
     drawn = [*shown, *(parts[name] for name in DATA_PARTS)]
 
-    def closed(note: str) -> dict[Any, Any]:
+    def closed(note: str) -> Shown:
         """The preview goes: what it showed is written, or is out of date."""
         return {
             parts["writing_shown"]: "",
@@ -77,12 +72,12 @@ def bind_writing_panel(page: Page) -> None:
             parts["writing_digest"]: "",
         }
 
-    def drawn_again(run: Run) -> dict[Any, Any]:
+    def drawn_again(run: Run) -> Shown:
         """The folder scanned anew; its words count as the user's own from now on, since their tags may be gone."""
         page.desk.scan(run.data.folder, run.data)
-        return dict(zip((parts[name] for name in DATA_PARTS), data_outputs(page, run), strict=True))
+        return data_shown(page, run)
 
-    def look(*values: Any) -> dict[Any, Any]:
+    def look(*values: Any) -> Shown:
         try:
             found = changes_of(page, page.read(values)[0])
         except PivotalError as error:
@@ -99,8 +94,8 @@ def bind_writing_panel(page: Page) -> None:
     quiet(parts["writing_look"].click, look, form.components, shown)
     quiet(parts["writing_cancel"].click, lambda: closed(""), None, shown)
 
-    def work(act: Callable[..., Written], what: str) -> Callable[..., dict[Any, Any]]:
-        def done(digest: str, *values: Any) -> dict[Any, Any]:
+    def work(act: Callable[..., Written], what: str) -> Callable[..., Shown]:
+        def done(digest: str, *values: Any) -> Shown:
             run = page.read(values)[0]
             try:
                 return closed(_done(act(run, digest), what)) | drawn_again(run)
@@ -110,11 +105,15 @@ def bind_writing_panel(page: Page) -> None:
         return done
 
     def write(run: Run, digest: str) -> Written:
-        home = page.desk.manager.studio.runs_folder()
+        from lib_pivotal.commands import captions  # here: only a click needs it
+
+        home = page.manager.studio.runs_folder()
         return captions.write(changes_of(page, run), run.data.folder, home=home, digest=digest)
 
     def back(run: Run, digest: str) -> Written:
-        return captions.take_back(run.data.folder, home=page.desk.manager.studio.runs_folder())
+        from lib_pivotal.commands import captions  # here: only a click needs it
+
+        return captions.take_back(run.data.folder, home=page.manager.studio.runs_folder())
 
     inputs = [parts["writing_digest"], *form.components]
     for name, act, what in (("write", write, "written"), ("back", back, "as before")):
@@ -131,7 +130,7 @@ def changes_of(page: Page, run: Run) -> Changes:
     survey = page.desk.survey(run)
     if survey is None:
         raise DataError("the folder is not scanned. Press Scan first")
-    return caption_writing.caption_changes(survey.dataset, survey.wording)
+    return caption_files.caption_changes(survey.dataset, survey.wording)
 
 
 def preview(found: Changes) -> str:

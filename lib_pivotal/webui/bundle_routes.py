@@ -5,19 +5,13 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fastapi import FastAPI, HTTPException, Request, Response
 
 from lib_pivotal.errors import PivotalError
 from lib_pivotal.files import sentence_of
-from lib_pivotal.later import later
 from lib_pivotal.webui import catalog
-
-if TYPE_CHECKING:
-    from lib_pivotal.webui import bundle_work
-else:
-    bundle_work = later("lib_pivotal.webui.bundle_work")
 
 PAGE = "/pivotal/internal/loras"
 """What javascript/pivotal_parts.js asks; like the web UI's own /sd_extra_networks/metadata it needs no --api."""
@@ -61,6 +55,8 @@ def work(verb: str, body: dict[str, Any]) -> dict[str, Any]:
 
     Answers `{"written": [paths]}`; `verify` `{"sound": ..., "problems": [...]}`; `show` what the file's header tells.
     """
+    from lib_pivotal.webui import bundle_work  # here: to start, no file is worked on
+
     function = bundle_work.VERBS.get(verb)
     if function is None:
         raise HTTPException(404, f"no such work: {verb}; there are {', '.join(bundle_work.VERBS)}")
