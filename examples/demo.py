@@ -23,6 +23,7 @@ from examples.avatars.scores import load_scorer
 from examples.report import write_html
 from lib_pivotal.bundle.reader import read_bundle, require
 from lib_pivotal.errors import PivotalError
+from lib_pivotal.evaluation.in_run import RunEvaluation
 from lib_pivotal.evaluation.loading import load_on_host
 from lib_pivotal.evaluation.parts_grid import draw_grid
 from lib_pivotal.standalone.console import ConsoleListener, clock
@@ -104,7 +105,9 @@ def train_setup(
     """The run itself, on the terminal and in logs."""
     run = experiment.make_run(setup, dataset, "bundle")
     listeners = [ConsoleListener(), Deadline(commands, seconds=seconds), *default_logs(out, "bundle")]
-    return train(run, host, output_folder=out, listener=fan_out(listeners), commands=commands)
+    return train(
+        run, host, output_folder=out, listener=fan_out(listeners), commands=commands, evaluation=RunEvaluation()
+    )
 
 
 def fitting_steps(host: StandaloneHost, setup: experiment.Setup, *, minutes: float) -> int:

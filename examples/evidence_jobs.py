@@ -26,6 +26,7 @@ from examples.evidence_losses import held_out_losses
 from examples.evidence_sheets import save_sheet
 from lib_pivotal.bundle.reader import Bundle, read_bundle, require
 from lib_pivotal.bundle.workshop import rename_words
+from lib_pivotal.evaluation.in_run import RunEvaluation
 from lib_pivotal.evaluation.loading import load_on_host
 from lib_pivotal.evaluation.parts_grid import Row
 from lib_pivotal.standalone.model import StandaloneHost
@@ -169,7 +170,9 @@ class Work:
         dataset = experiment.write_dataset(self.setup, self.folder / "pictures")
         run = experiment.make_run(self.setup, dataset, "bundle")
         saving = replace(run.saving, every_steps=SAVE_EVERY if self.job.over_steps else 0)
-        ended: RunEnded = train(replace(run, saving=saving), self.host, output_folder=self.folder, listener=log)
+        ended: RunEnded = train(
+            replace(run, saving=saving), self.host, output_folder=self.folder, listener=log, evaluation=RunEvaluation()
+        )
         if ended.reason != "finished":
             raise RuntimeError(f"the run ended: {ended.message}")
         return round(time.monotonic() - started, 1)

@@ -30,6 +30,7 @@ from examples.avatars.world import ATTRIBUTES, Avatar, caption, random_avatar
 from lib_pivotal.bundle.reader import read_bundle, require
 from lib_pivotal.config import Run, write_run
 from lib_pivotal.data.dataset import scan
+from lib_pivotal.evaluation.in_run import RunEvaluation
 from lib_pivotal.evaluation.loading import load_on_host
 from lib_pivotal.evaluation.parts_grid import ROWS, draw_grid
 from lib_pivotal.runs.circumstances import Circumstances
@@ -143,7 +144,7 @@ def train_and_measure(run: Run, out: Path, *, steps: int, each: int, device: str
 
     started = time.monotonic()
     listeners = fan_out([ConsoleListener(), listen, *default_logs(out, "bundle")])
-    ended: RunEnded = train(run, host, output_folder=out, listener=listeners)
+    ended: RunEnded = train(run, host, output_folder=out, listener=listeners, evaluation=RunEvaluation())
     if ended.bundle is None:
         print(ended.message or "nothing was trained", file=sys.stderr)
         return 1

@@ -8,6 +8,12 @@ Inner names of a block, diffusers = compvis:
     resnets:    norm1 = in_layers.0, conv1 = in_layers.2, time_emb_proj = emb_layers.1, norm2 = out_layers.0,
                 conv2 = out_layers.3, conv_shortcut = skip_connection
     attentions: the same in both
+
+Text encoder layers are also named as in OpenCLIP (SD2, and SDXL's second encoder in the web UI). It keeps q, k and v of
+self-attention in one matrix `attn.in_proj_weight`, rows in this order; LoRA files name them as three layers, as
+transformers does:
+    text_model.encoder.layers.3.self_attn.k_proj  ->  transformer.resblocks.3.attn, rows 1/3 to 2/3 of in_proj_weight
+    text_model.encoder.layers.3.mlp.fc1           ->  transformer.resblocks.3.mlp.c_fc
 """
 
 from __future__ import annotations
@@ -15,10 +21,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from lib_pivotal.errors import NetworkError
-from lib_pivotal.ports import Part
+from lib_pivotal.bundle.safetensors_file import read_header
+from lib_pivotal.errors import BundleError, NetworkError
+from lib_pivotal.plain_json import parse_json
+from lib_pivotal.ports import Host, Part
 
 BARE_BEGINNINGS: dict[str, Part] = {
     **dict.fromkeys(
@@ -323,3 +332,85 @@ def _outer(inner: int, index: int, rest: str) -> str:
         if rest == f".{compvis}" or rest.startswith(f".{compvis}."):
             return f"resnets.{index}.{diffusers}{rest[len(compvis) + 1 :]}"
     return f"resnets.{index}{rest}"
+
+
+_TO_OPENCLIP = {
+    "self_attn.out_proj": "attn.out_proj",
+    "mlp.fc1": "mlp.c_fc",
+    "mlp.fc2": "mlp.c_proj",
+    "layer_norm1": "ln_1",
+    "layer_norm2": "ln_2",
+}
+_TO_TRANSFORMERS = {openclip: transformers for transformers, openclip in _TO_OPENCLIP.items()}
+_FUSED = ("q_proj", "k_proj", "v_proj")
+
+
+@dataclass(frozen=True)
+class OpenClipLayer:
+    """A layer in OpenCLIP: the module's path, and for q, k and v which third of `in_proj_weight` (0, 1, 2)."""
+
+    path: str
+    third: int | None = None
+
+
+def to_openclip(path: str) -> OpenClipLayer:
+    """transformers path (`text_model.encoder.layers.N...`) -> OpenCLIP layer."""
+    match = re.fullmatch(r"text_model\.encoder\.layers\.(\d+)\.(.+)", path)
+    if match:
+        block = f"transformer.resblocks.{match[1]}"
+        for third, fused in enumerate(_FUSED):
+            if match[2] == f"self_attn.{fused}":
+                return OpenClipLayer(f"{block}.attn", third)
+        if match[2] in _TO_OPENCLIP:
+            return OpenClipLayer(f"{block}.{_TO_OPENCLIP[match[2]]}")
+    raise NetworkError(f"layer {path!r}: no OpenCLIP counterpart is known")
+
+
+def to_transformers(layer: OpenClipLayer) -> str:
+    """OpenCLIP layer -> transformers path."""
+    match = re.fullmatch(r"transformer\.resblocks\.(\d+)\.(.+)", layer.path)
+    if match:
+        block = f"text_model.encoder.layers.{match[1]}"
+        if layer.third is not None and match[2] == "attn":
+            return f"{block}.self_attn.{_FUSED[layer.third]}"
+        if layer.third is None and match[2] in _TO_TRANSFORMERS:
+            return f"{block}.{_TO_TRANSFORMERS[match[2]]}"
+    raise NetworkError(f"layer {layer.path!r}: no transformers counterpart is known")
+
+
+_UNET = "model.diffusion_model."
+
+
+def checkpoint_shape(path: str | Path) -> UnetShape:
+    """Of a checkpoint (.safetensors), of a U-Net in diffusers' layout, or of a folder that diffusers saved.
+
+    BundleError where there is no U-Net in it.
+    """
+    path = Path(path)
+    try:
+        if path.is_dir():
+            return UnetShape.from_diffusers_config(_config(path))
+        names = read_header(path).tensors
+        compvis = [name.removeprefix(_UNET) for name in names if name.startswith(_UNET)]
+        if compvis:
+            return UnetShape.from_compvis_paths(compvis)
+        return UnetShape.from_diffusers_paths(name.removeprefix("unet.") for name in names)
+    except (NetworkError, KeyError, TypeError) as error:
+        raise BundleError(f"{path}: no U-Net of SD1, SD2 or SDXL in it ({error}). Give the checkpoint.") from None
+
+
+def _config(folder: Path) -> dict[str, object]:
+    for file in (folder / "unet" / "config.json", folder / "config.json"):
+        if file.is_file():
+            try:
+                found = parse_json(file.read_text(encoding="utf-8"))
+            except (OSError, ValueError) as error:
+                raise BundleError(f"{file}: cannot be read as JSON ({error})") from None
+            if isinstance(found, dict):
+                return found
+    raise BundleError(f"{folder}: has no unet/config.json; give a .safetensors file or a folder that diffusers saved")
+
+
+def host_shape(host: Host) -> UnetShape:
+    """The block structure of the host's U-Net, which decides under which names the stock web UI finds its layers."""
+    return UnetShape.from_kohya_names(layer.name for layer in host.layers())

@@ -19,8 +19,16 @@ import torch
 from torch import Tensor
 
 from lib_pivotal.bundle.file_kinds import alien
-from lib_pivotal.bundle.pickle_machine import BrokenError, Builder, UnsafeError, no_persistent, play
-from lib_pivotal.bundle.plain_builders import STORAGES, Storage, builders
+from lib_pivotal.bundle.pickle_machine import (
+    STORAGES,
+    BrokenError,
+    Builder,
+    Storage,
+    UnsafeError,
+    builders,
+    no_persistent,
+    play,
+)
 from lib_pivotal.errors import BundleError
 
 MAX_UNPACKED_BYTES = 1 << 30

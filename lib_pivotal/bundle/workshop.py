@@ -4,6 +4,11 @@ Every function reads a file, makes a new content and writes it with `write_bundl
 metadata is kept, hashes are computed anew. `out=None` replaces the file itself, in one step; another file that is there
 already is only replaced with `overwrite`. A file of which a part cannot be read is refused (the part would be lost)
 unless `drop_broken` says that this is wanted.
+
+A network as peft keeps it is a folder a model, with `adapter_model.safetensors` and `adapter_config.json`. The tensors
+are the same, bit for bit; ranks and alphas go into the config, layer by layer where they differ. What the config has no
+place for (which text encoder, the dtype of the alphas) is noted in the metadata, so that the way back gives the same
+file.
 """
 
 from __future__ import annotations
@@ -15,22 +20,22 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from lib_pivotal.bundle.adapter_config import without_parts
+from lib_pivotal.bundle.adapter_config import CONFIG_FILE, config_for, without_parts
 from lib_pivotal.bundle.dtypes import same_values
 from lib_pivotal.bundle.embedding_files import SUFFIXES, EmbeddingFormat, file_name, write_embedding
-from lib_pivotal.bundle.foreign import for_kohya, kohya_network, parts_by_key, standard_shape
-from lib_pivotal.bundle.format import META_WORDS, WordTensors
+from lib_pivotal.bundle.foreign import alpha_dtype, for_kohya, kohya_network, parts_by_key, standard_shape
+from lib_pivotal.bundle.format import META_ALPHA_DTYPE, META_PART, META_WORDS, WordTensors
 from lib_pivotal.bundle.joining import join_conflicts, join_networks, weighted
 from lib_pivotal.bundle.layer_names import UnetShape
 from lib_pivotal.bundle.listing import list_bundle, network_rank
 from lib_pivotal.bundle.metadata import read_json, with_word_facts, word_facts
-from lib_pivotal.bundle.network_layouts import DIFFUSERS_PREFIXES, for_webui, is_kohya, to_diffusers
+from lib_pivotal.bundle.network_layouts import DIFFUSERS_PREFIXES, for_webui, is_kohya, to_diffusers, to_peft
 from lib_pivotal.bundle.network_places import recognise
-from lib_pivotal.bundle.peft_folder import write_peft
 from lib_pivotal.bundle.reader import Bundle, read_bundle, require
 from lib_pivotal.bundle.writer import write_bundle
 from lib_pivotal.errors import BundleError
 from lib_pivotal.file_names import refuse_taken
+from lib_pivotal.files import replacing
 from lib_pivotal.ports import PARTS
 
 Strippable = Literal["unet", "te", "te2", "words", "metadata"]
@@ -305,3 +310,29 @@ def _joined_metadata(bundles: Sequence[Bundle], network: Mapping[str, Tensor], *
         metadata["ss_network_dim"] = str(rank)
         metadata["ss_network_alpha"] = str(max(set(alphas), key=alphas.count) if alphas else rank)
     return with_word_facts(metadata, word_facts(metadata))
+
+
+MODEL_FILE = "adapter_model.safetensors"
+
+
+def write_peft(
+    folder: Path, network: Mapping[str, Tensor], *, shape: UnetShape | None, metadata: Mapping[str, str]
+) -> Path:
+    """Write a kohya network below `folder`: `unet/`, `text_encoder/`, `text_encoder_2/`, those that it has."""
+    noted, models = alpha_dtype(network), to_peft(network, shape=shape)
+    if not models:
+        raise BundleError(f"{folder}: the file holds no network, so there is nothing to convert")
+    for part, model in models.items():
+        target = folder / DIFFUSERS_PREFIXES[part]
+        tensors = {f"base_model.model.{key}": tensor for key, tensor in model.tensors.items()}
+        told = {**metadata, META_PART: part, **({META_ALPHA_DTYPE: noted} if noted else {})}
+        dora = any(key.endswith("lora_magnitude_vector") for key in tensors)
+        config = json.dumps(config_for(model.ranks, model.alphas, dora=dora), indent=2)
+        try:
+            target.mkdir(parents=True, exist_ok=True)
+            write_bundle(target / MODEL_FILE, network=tensors, words={}, metadata=told, dtype=None)
+            with replacing(target / CONFIG_FILE) as temporary:
+                temporary.write_text(config + "\n", encoding="utf-8")
+        except OSError as error:
+            raise BundleError(f"{target}: cannot be written: {error.strerror or error}") from error
+    return folder

@@ -1,4 +1,4 @@
-"""A caption as it is trained at one draw: kohya's chain, with kgrid's fields before it and templates behind."""
+"""A caption as it is trained at one draw: kohya's chain, kgrid's fields before it, templates and word lists behind."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Literal, Protocol
 
-from lib_pivotal.data.brackets import as_letters, with_pairs_alone
-from lib_pivotal.data.captions import KEEP_MARK, Cut, WordFinder, split_tags
+from lib_pivotal.data.captions import KEEP_MARK, Cut, WordFinder, as_letters, read_text, split_tags, with_pairs_alone
 from lib_pivotal.data.records import Picture
 from lib_pivotal.data.tags import TAG_CLASSES, tag_class
 from lib_pivotal.errors import DataError
+from lib_pivotal.files import typed_path
 
 FIELDS = ("npeople", "characters", "copyright", "type", "artist", "rating", "crop", "tags")
 """What kgrid's captions are made of, in its order (anime2sd/captioning/captioning.py, `default_ordering`)."""
@@ -366,3 +367,34 @@ def fill_wildcards(caption: str, choose: Choose, lists: Mapping[str, Sequence[st
             break
         caption = filled
     return caption.replace(opening, "{").replace(closing, "}")
+
+
+def parse_lists(lines: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """`who = girl | woman` lines by name; an empty choice is a choice."""
+    found: dict[str, tuple[str, ...]] = {}
+    for line in lines:
+        name, equals, choices = line.partition("=")
+        if not (name.strip() and equals):
+            raise DataError(f"word list {line!r}: write `name = first | second`.")
+        found[name.strip()] = tuple(choice.strip() for choice in choices.split("|"))
+    return found
+
+
+def read_lists(folder: Path | str) -> dict[str, tuple[str, ...]]:
+    """Wildcard files as sd-dynamic-prompts has them: `hair/colour.txt` is the list `hair/colour`, a choice a line.
+
+    Empty lines and lines that begin with `#` are no choices.
+
+    Raises:
+        DataError: there is no such folder.
+    """
+    root = typed_path(folder)
+    if not root.is_dir():
+        raise DataError(f"{root}: is not a folder. Give one with lists, `name.txt`, one choice per line.")
+    found: dict[str, tuple[str, ...]] = {}
+    for path in sorted(root.rglob("*.txt")):
+        lines = (line.strip() for line in read_text(path)[0].splitlines())
+        choices = tuple(line for line in lines if line and not line.startswith("#"))
+        if choices:
+            found[path.relative_to(root).with_suffix("").as_posix()] = choices
+    return found

@@ -8,9 +8,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from lib_pivotal.data.captioning import Captioner, MissingCaption
-from lib_pivotal.data.doubles import Duplicates, find_doubles
 from lib_pivotal.data.folders import Folder, natural_order
-from lib_pivotal.data.looks import Seen, look_at
+from lib_pivotal.data.looks import Duplicates, Seen, find_doubles, look_at
 from lib_pivotal.data.records import Dataset, Picture, Problem, ProblemList
 from lib_pivotal.data.scan_cache import ScanCache
 from lib_pivotal.data.sources.layout import TITLES, read_layout

@@ -1,20 +1,27 @@
-"""What is wrong between words and captions: words that nothing tells apart, and captions that say too much or nothing.
+"""What is worth a look before training, in four parts.
 
-All of it is read from a `Wording`: captions with their words, before anything is pruned.
+Words and captions: words that nothing tells apart, captions that say too much or nothing; read from a `Wording`, before
+anything is pruned. A mark between tags that no setting names (`aoi ## hat, smile` in nearly every caption). Words with
+a side that are mirrored all the same. Pictures and captions against the settings: sizes, what is cut off, how long.
 """
 
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
 from glob import escape
 
-from lib_pivotal.data.captions import legal_name
+from lib_pivotal.data.buckets import Buckets, Placement, crop_report
+from lib_pivotal.data.captions import WordFinder, legal_name, single_tags
 from lib_pivotal.data.findings import Finding, Remedy, count_of, listed
 from lib_pivotal.data.pruning import TagFate, Wording
-from lib_pivotal.data.records import Picture
+from lib_pivotal.data.records import Picture, Problem
 from lib_pivotal.data.tags import NOT_CORE, same_tag, tag_class
+from lib_pivotal.data.tokens import CHUNK, TokenCounter
 
 OWN_CONCEPT = 0.5
 """A folder is a word's own if so many of its pictures have it."""
@@ -258,3 +265,295 @@ def _keys_with(wording: Wording, name: str, tags: Sequence[TagFate]) -> tuple[st
 def _apply(name: str, concept: str) -> Remedy:
     arguments = {"word": name, "pattern": f"concept:{escape(concept)}"}
     return Remedy("apply_to", f"Put {name} before the captions of {concept}", arguments)
+
+
+UNNAMED_MARK = "unnamed_mark"
+"""The kind of the finding."""
+NEARLY_EVERY = 0.9
+"""The share of captions that must have the mark."""
+FEWEST = 3
+"""With fewer captions it may be chance."""
+MOST_OF_ONE = 2
+"""`a ## b ## c`: kept in front, free, kept at the end."""
+
+_MARK = re.compile(r"(?<!\S)[^\w\s,.()\[\]{}\"'\\]{2,}(?!\S)")
+_FACE = re.compile(r"(?![-=~]+>|<[-=~]+).*[:;=].*|><")
+"""Other than one sign again and again (`::`), and other than arrows."""
+
+
+def unnamed_mark(pictures: Iterable[Picture]) -> str:
+    """Two signs or more between blanks that stand in nearly every caption, and nowhere within a tag; "" if none does.
+
+    What the pictures' own cut knows as a mark is none that is not named. Faces (`:-|`) are tags.
+    """
+    captions = [(caption, picture.cut.mark) for picture in pictures if (caption := picture.caption.strip())]
+    if len(captions) < FEWEST:
+        return ""
+    counts = [Counter(mark for mark in _MARK.findall(caption) if mark != known) for caption, known in captions]
+    shared = Counter(mark for count in counts for mark in count if _may_be_one(mark))
+    for mark, number in shared.most_common():
+        if number < NEARLY_EVERY * len(captions):
+            break
+        alone = all(caption.count(mark) == count[mark] for (caption, _), count in zip(captions, counts, strict=True))
+        if alone and max(count[mark] for count in counts) <= MOST_OF_ONE:
+            return mark
+    return ""
+
+
+def mark_told(mark: str) -> str:
+    """What to say of it."""
+    return (
+        f'Nearly every caption has " {mark} " between tags, and it is read as part of one. If it divides tags that '
+        f"stay in front from those that are shuffled, say so: data.keep_separator = {mark}"
+    )
+
+
+def _may_be_one(mark: str) -> bool:
+    return len(set(mark)) == 1 or not _FACE.fullmatch(mark)
+
+
+SIDE = "belongs to one side"
+LETTERS = "letters would be mirrored"
+SAYS_SIDE = "the caption names a side"
+
+_SIDE_TAGS = (
+    # eyes and face
+    "heterochromia, eyepatch, medical eyepatch, monocle, hair over one eye, one eye covered, scar across eye, "
+    "scar on face, scar on cheek, scar on forehead, mole under eye, mole under mouth, mole on cheek, mole on breast, "
+    "teardrop tattoo, star facial mark, "
+    # hair
+    "side ponytail, side braid, one side up, single side bun, single hair ring, single braid, asymmetrical hair, "
+    "asymmetrical bangs, asymmetrical sidelocks, split-color hair, swept bangs, hair over shoulder, "
+    # body
+    "single horn, single wing, asymmetrical wings, asymmetrical horns, broken horn, torn ear, single mechanical arm, "
+    "prosthetic arm, prosthetic leg, mechanical arm, missing limb, amputee, arm tattoo, shoulder tattoo, leg tattoo, "
+    # clothes
+    "asymmetrical clothes, asymmetrical legwear, asymmetrical sleeves, asymmetrical gloves, asymmetrical footwear, "
+    "mismatched legwear, mismatched gloves, uneven legwear, uneven sleeves, single thighhigh, single sock, single "
+    "kneehigh, single pantsleg, single glove, single elbow glove, single gauntlet, single sleeve, single detached "
+    "sleeve, single bare shoulder, single off shoulder, one-shoulder dress, single strap, single shoe, single boot, "
+    "single earring, single pauldron, single epaulette, single shoulder pad, side cape, aiguillette, "
+    "split theme"
+)
+ASYMMETRIC: Mapping[str, str] = {
+    **{tag.strip(): SIDE for tag in _SIDE_TAGS.split(",")},
+    **dict.fromkeys(
+        "text, english text, japanese text, chinese text, korean text, german text, speech bubble, thought bubble, "
+        "signature, artist name, character name, copyright name, dated, logo, name tag, number, clothes writing, "
+        "text on clothes, jersey number, body writing, watermark, sign, comic".split(", "),
+        LETTERS,
+    ),
+}
+"""Tag -> why a mirrored picture would be wrong."""
+
+TRAIT_SHARE = 0.2
+"""A trait of one side counts when this share of a word's captions has it: fewer are taken for chance."""
+
+_LEFT_RIGHT = re.compile(r"\b(left|right)\b", re.IGNORECASE)
+
+
+def reasons(caption: str) -> dict[str, str]:
+    """Tag -> reason, of every tag of a caption that speaks against mirroring its picture."""
+    return {tag: reason for tag in single_tags(caption) if (reason := _reason(tag))}
+
+
+@lru_cache(maxsize=65_536)
+def _reason(tag: str) -> str:
+    """Kept, as few tags make up most of thousands of captions."""
+    form = same_tag(tag)
+    return ASYMMETRIC.get(form) or (SAYS_SIDE if _LEFT_RIGHT.search(form) else "")
+
+
+def mirror_warnings(pictures: Mapping[str, Sequence[tuple[str, str]]]) -> list[Problem]:
+    """One warning a word whose pictures should not be mirrored; `pictures`: word -> key and caption of each.
+
+    Captions as they are on disk: what a word absorbs is just what may belong to one side.
+    """
+    problems = []
+    for word, told in pictures.items():
+        counts: Counter[str] = Counter()
+        why: dict[str, str] = {}
+        keys: dict[str, list[str]] = {}
+        for key, caption in told:
+            for tag, reason in reasons(caption).items():
+                form = same_tag(tag)
+                counts[form] += 1
+                why[form] = reason
+                keys.setdefault(form, []).append(key)
+        telling = [tag for tag, count in counts.most_common() if why[tag] != SIDE or count >= TRAIT_SHARE * len(told)]
+        if telling:
+            shown = "; ".join(f"{tag} ({counts[tag]} of {len(told)}: {why[tag]})" for tag in telling[:4])
+            more = f", and {len(telling) - 4} more" if len(telling) > 4 else ""
+            problems.append(
+                Problem(
+                    "warning",
+                    "mirrored",
+                    f"{word}: its pictures are mirrored, but have {shown}{more}. Turn mirroring off for this "
+                    "embedding.",
+                    tuple(dict.fromkeys(key for tag in telling for key in keys[tag])),
+                )
+            )
+    return problems
+
+
+def cut_remarks(pictures: Sequence[Picture], buckets: Buckets) -> list[Problem]:
+    """One line on sizes, cuts, enlarged and bordered pictures; none where every picture fits as it is."""
+    placed = [(picture, buckets.assign(picture.width_px, picture.height_px)) for picture in pictures]
+    report = crop_report([placement for _, placement in placed])
+    parts = [f"{_count(report['pictures'], 'picture')} in {_count(report['buckets'], 'size')}"]
+    if report["most_cropped"] >= 0.005:  # which would read as 0 %
+        parts.append(f"{report['mean_cropped']:.0%} is cut off on average, {report['most_cropped']:.0%} at most")
+    if report["upscaled"]:
+        parts.append(f"{report['upscaled']} {_are(report['upscaled'])} enlarged")
+    if report["bordered"]:
+        text = (
+            f"{report['bordered']} {_are(report['bordered'])} shown in full with a border: cutting would take "
+            "too much"
+        )
+        parts.append(text)
+    keys = tuple(picture.key for picture, placement in placed if placement.upscaled or not placement.covers)
+    return [Problem("info", "buckets", "; ".join(parts) + ".", keys)] if len(parts) > 1 else []
+
+
+def mirror_remarks(pictures: Sequence[Picture], *, words: Sequence[str], keys: Collection[str]) -> list[Problem]:
+    """A warning for each word whose pictures (those of `keys`) are mirrored but should not be."""
+    find = WordFinder(words)
+    told: dict[str, list[tuple[str, str]]] = {}
+    for picture in pictures:
+        if picture.key in keys:
+            for name in find(picture.caption):
+                told.setdefault(name, []).append((picture.key, picture.flat))
+    return mirror_warnings(told)
+
+
+def _count(number: float, name: str) -> str:
+    return f"{number:g} {name}{'' if number == 1 else 's'}"
+
+
+def _are(number: float) -> str:
+    return "is" if number == 1 else "are"
+
+
+ENLARGED = 1.25
+"""A picture that grows by more than this in length looks soft, and the run learns to draw softly."""
+ROOM_FOR_TAGS = 25
+"""Places that a caption's tags want beside its words, when vectors are cut to fit."""
+LEAST_VECTORS = 2
+
+
+def too_small(placed: Sequence[tuple[Picture, Placement]], *, fitting_px: int, target_px: int) -> list[Finding]:
+    """Pictures that are enlarged for their size; `fitting_px` is the training size that most pictures have."""
+    grown = [
+        (picture, placement.resized_px[0] / picture.width_px) for picture, placement in placed if placement.upscaled
+    ]
+    if not grown:
+        return []
+    most = max(factor for _, factor in grown)
+    many = count_of(len(grown), "picture")
+    text = f"{many} {_are(len(grown))} smaller than the training size and enlarged, {most:.2g} times at most."
+    remedies = [Remedy("set", "Train them at their own size", {"path": "data.upscale", "value": False})]
+    if fitting_px < target_px:
+        small = Remedy("set", f"Train all at {fitting_px} px", {"path": "data.resolution_px", "value": fitting_px})
+        remedies.insert(0 if len(grown) > 0.5 * len(placed) else 1, small)
+    severity = "warning" if most > ENLARGED else "info"
+    keys = tuple(picture.key for picture, _ in grown)
+    return [Finding("small_pictures", severity, text, keys, (), tuple(remedies))]  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True, eq=False)
+class Length:
+    """How long a picture's longest caption is; `max_tokens` as in the run, 0: chunks of 75, as many as needed."""
+
+    key: str
+    text: str = field(repr=False)
+    places: int
+    counter: TokenCounter = field(repr=False)
+    max_tokens: int = 0
+
+    @cached_property
+    def behind(self) -> tuple[str, ...]:
+        """What is cut off, or without a limit, what is behind the first chunk; found out when it is asked for."""
+        if self.places <= (self.max_tokens or CHUNK):
+            return ()
+        if self.max_tokens:
+            return tuple(self.counter.divide(self.text, self.max_tokens)[1])
+        return tuple(self.counter.behind(self.text))
+
+
+def caption_length(key: str, text: str, counter: TokenCounter, *, max_tokens: int) -> Length:
+    """Counted now."""
+    return Length(key, text, counter(text), counter, max_tokens)
+
+
+def overruns(
+    lengths: Sequence[Length],
+    words_of: Mapping[str, Sequence[str]],
+    vectors: Mapping[str, int],
+    *,
+    max_tokens: int,
+    shuffled: bool,
+) -> list[Finding]:
+    """Captions whose words and tags take more places than a chunk (or than the limit) has: what is lost is named."""
+    found = _vectors_alone(words_of, vectors, limit=max_tokens or CHUNK)
+    over = [length for length in lengths if length.places > (max_tokens or CHUNK)]
+    if not over:
+        return found
+    worst = max(over, key=lambda length: length.places)
+    tail = listed((f"`{tag}`" for tag in worst.behind), most=6) or "its embeddings"
+    many = f"{count_of(len(over), 'caption')} {'takes' if len(over) == 1 else 'take'} more than"
+    if max_tokens:
+        text = (
+            f"{many} the limit of {max_tokens} places, {worst.places} at most; the last tags are cut off. Of "
+            f"{worst.key} this loses {tail}."
+        )
+        remedy = Remedy("set", "Keep all, in chunks of 75", {"path": "data.max_tokens", "value": 0})
+        remedies = [remedy, *_fewer(over, words_of, vectors, limit=max_tokens)]
+        found.append(Finding("tokens", "warning", text, tuple(length.key for length in over), (), tuple(remedies)))
+        return found
+    order = " (tags are shuffled: as written)" if shuffled else ""
+    text = (
+        f"{many} 75 places, {worst.places} at most. Nothing is lost, but what is behind stands in a chunk of its own, "
+        f"which sees nothing of the text before it: of {worst.key}{order} {tail}."
+    )
+    fewer = _fewer(over, words_of, vectors, limit=CHUNK)
+    found.append(Finding("tokens", "info", text, tuple(length.key for length in over), (), fewer))
+    return found
+
+
+def _vectors_alone(words_of: Mapping[str, Sequence[str]], vectors: Mapping[str, int], *, limit: int) -> list[Finding]:
+    """Pictures whose words alone are too long."""
+    sums = {key: sum(vectors.get(name, 0) for name in names) for key, names in words_of.items()}
+    over = {key: places for key, places in sums.items() if places > limit}
+    if not over:
+        return []
+    worst = max(over, key=lambda key: over[key])
+    names = [name for name in words_of[worst] if name in vectors]
+    parts = " + ".join(f"{name} {vectors[name]}" for name in names)
+    text = (
+        f"The vectors of the embeddings alone take {over[worst]} of {limit} places in {count_of(len(over), 'caption')} "
+        f"({parts}): an embedding ends up in another chunk than the others, or is cut. Give them fewer vectors."
+    )
+    remedy = _cut_vectors(names, vectors, room=max(limit - ROOM_FOR_TAGS, len(names) * LEAST_VECTORS))
+    return [Finding("vectors_overrun", "warning", text, tuple(over), tuple(names), remedy)]
+
+
+def _fewer(
+    over: Sequence[Length], words_of: Mapping[str, Sequence[str]], vectors: Mapping[str, int], *, limit: int
+) -> tuple[Remedy, ...]:
+    """Fewer vectors, where these alone can bring the longest caption under the limit."""
+    worst = max(over, key=lambda length: length.places)
+    names = [name for name in words_of.get(worst.key, ()) if name in vectors]
+    taken = sum(vectors[name] for name in names)
+    room = taken - (worst.places - limit)
+    if taken > limit or room < len(names) * LEAST_VECTORS * 2:  # a word of very few vectors holds little
+        return ()
+    return _cut_vectors(names, vectors, room=room)
+
+
+def _cut_vectors(names: Sequence[str], vectors: Mapping[str, int], *, room: int) -> tuple[Remedy, ...]:
+    taken = sum(vectors[name] for name in names)
+    if taken <= room:
+        return ()
+    fitting = {name: max(LEAST_VECTORS, vectors[name] * room // taken) for name in names}
+    shown = ", ".join(f"{name} {number}" for name, number in fitting.items())
+    return (Remedy("vectors", f"Fewer vectors: {shown}", {"vectors": fitting}),)

@@ -11,8 +11,7 @@ from functools import lru_cache
 from typing import Literal
 
 from lib_pivotal.byte_cache import ByteCache
-from lib_pivotal.data.brackets import peeled, without_escapes
-from lib_pivotal.data.captions import WordFinder, single_tags
+from lib_pivotal.data.captions import WordFinder, peeled, single_tags, without_escapes
 from lib_pivotal.errors import DataError
 
 CoreRule = Literal["narugo", "kgrid"]

@@ -5,16 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lib_pivotal.bundle.layer_names import UnetShape
+from lib_pivotal.bundle.layer_names import host_shape
 from lib_pivotal.bundle.network_layouts import from_webui
 from lib_pivotal.bundle.reader import Bundle
 from lib_pivotal.networks.network import Network
 from lib_pivotal.ports import Host
-
-
-def host_shape(host: Host) -> UnetShape:
-    """The block structure of the host's U-Net, which decides under which names the stock web UI finds its layers."""
-    return UnetShape.from_kohya_names(layer.name for layer in host.layers())
 
 
 def load_on_host(host: Host, bundle: Bundle) -> tuple[dict[str, tuple[Tensor, ...]], Network | None]:

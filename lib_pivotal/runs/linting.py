@@ -4,25 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from lib_pivotal.config import Run
 from lib_pivotal.data.buckets import Placement
 from lib_pivotal.data.findings import Finding, Remedy, of_problem
-from lib_pivotal.data.lint import word_findings
-from lib_pivotal.data.lint_pictures import Length, overruns, too_small
+from lib_pivotal.data.lint import UNNAMED_MARK, Length, mark_told, overruns, too_small, unnamed_mark, word_findings
 from lib_pivotal.data.pruning import Wording
 from lib_pivotal.data.records import Dataset, Picture, Problem
-from lib_pivotal.data.separators import UNNAMED_MARK, told, unnamed_mark
-from lib_pivotal.later import later
+from lib_pivotal.runs import proposal
 from lib_pivotal.runs.starvation import starvation
-
-if TYPE_CHECKING:
-    from lib_pivotal.runs import proposal
-    from lib_pivotal.training import prepare as preparing
-else:
-    proposal = later("lib_pivotal.runs.proposal")
-    preparing = later("lib_pivotal.training.prepare")
+from lib_pivotal.training import prepare as preparing
 
 ENOUGH_AGAINST = {"duplicate": ("skip", "skip_near"), "near_double": ("skip_near",)}
 """Values of `data.duplicates` that leave all but one of such pictures out."""
@@ -78,7 +69,7 @@ def _of_marks(dataset: Dataset) -> list[Finding]:
     if not mark:
         return []
     remedy = Remedy("set", f"Take {mark} for that mark", {"path": "data.keep_separator", "value": mark})
-    return [Finding(UNNAMED_MARK, "info", f"{told(mark)}.", (), (), (remedy,))]
+    return [Finding(UNNAMED_MARK, "info", f"{mark_told(mark)}.", (), (), (remedy,))]
 
 
 def _of_training(run: Run, dataset: Dataset) -> list[Finding]:

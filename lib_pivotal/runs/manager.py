@@ -11,35 +11,21 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lib_pivotal import ports
 from lib_pivotal.config import DataConfig, Run, check_consistency, read_run
 from lib_pivotal.errors import ConfigError, DataError, HostError, PivotalError
 from lib_pivotal.files import typed_path
-from lib_pivotal.later import later
-from lib_pivotal.runs.studio import Studio
+from lib_pivotal.runs.view import RunView
+from lib_pivotal.training import aside, events, logs, results, state_files
+from lib_pivotal.training.events import Commands, Event, Listener, Reason, RunEnded
 
 if TYPE_CHECKING:
-    from lib_pivotal import ports
-    from lib_pivotal.runs import preflight, tagging
-    from lib_pivotal.runs import view as views
     from lib_pivotal.runs.preflight import Preflight
-    from lib_pivotal.runs.view import RunView
-    from lib_pivotal.training import aside, events, logs, results, scanning, state_files
+    from lib_pivotal.runs.studio import Studio
     from lib_pivotal.training.aside import Aside, Interlude
-    from lib_pivotal.training.events import Commands, Event, Listener, Reason, RunEnded
 
-    _Job = Callable[[RunView, Commands, Listener], RunEnded]
-    _LogsOf = Callable[[RunView], list[Listener]]
-else:
-    ports = later("lib_pivotal.ports")
-    preflight = later("lib_pivotal.runs.preflight")
-    scanning = later("lib_pivotal.training.scanning")
-    tagging = later("lib_pivotal.runs.tagging")
-    views = later("lib_pivotal.runs.view")
-    aside = later("lib_pivotal.training.aside")
-    events = later("lib_pivotal.training.events")
-    logs = later("lib_pivotal.training.logs")
-    results = later("lib_pivotal.training.results")
-    state_files = later("lib_pivotal.training.state_files")
+_Job = Callable[[RunView, Commands, Listener], RunEnded]
+_LogsOf = Callable[[RunView], list[Listener]]
 
 logger = logging.getLogger(__name__)
 
@@ -86,6 +72,17 @@ class RunManager:
         folder = self.studio.runs_folder()
         found = {path.parent for path in folder.glob("*/*.state") if state_files.has_states(path)}
         return sorted(found, key=lambda path: path.stat().st_mtime, reverse=True)
+
+    def resumable_folder(self, run_id: str) -> Path:
+        """The folder of one of `resumable` by its name, which comes from outside.
+
+        Raises:
+            HostError: there is no such run.
+        """
+        folder = next((path for path in self.resumable() if path.name == run_id), None)
+        if folder is None:
+            raise HostError(f"no interrupted run {run_id!r} with a saved state")
+        return folder
 
     # ---- steering ----
 
@@ -141,9 +138,12 @@ class RunManager:
             HostError: the tagger is not there (says what to do), or a run is going on.
             DataError: no such folder.
         """
+        from lib_pivotal.runs import tagging  # here: as in _train
+        from lib_pivotal.training.scanning import scan_pictures
+
         using = tagging.chosen(self.studio.taggers(), tagger)
         data = self.studio.scanned_as(data)
-        folder, missing = typed_path(data.folder), tagging.without_caption(scanning.scan_pictures(data))
+        folder, missing = typed_path(data.folder), tagging.without_caption(scan_pictures(data))
 
         def job(view: RunView, commands: Commands, listen: Listener) -> RunEnded:
             started = time.perf_counter()
@@ -170,7 +170,7 @@ class RunManager:
                 folder.mkdir(parents=True, exist_ok=True)
             except OSError as error:
                 raise HostError(f"{folder}: cannot be made ({error.strerror}). Choose another folder.") from error
-            self._view = views.RunView(folder.name, name, max_steps=length, folder=folder)
+            self._view = RunView(folder.name, name, max_steps=length, folder=folder)
             self._commands = events.Commands()
             self._thread = threading.Thread(
                 target=self._work,
@@ -187,18 +187,20 @@ class RunManager:
         Raises:
             HostError: a run is going on, or the loaded model cannot be trained.
         """
+        from lib_pivotal.runs.preflight import Preflight, measure  # here: as in _train
+
         faults = tuple(check_consistency(run))
         if faults:
-            return preflight.Preflight(faults=faults)
+            return Preflight(faults=faults)
         if self.running:
             raise HostError("a run is in progress: estimate another one when it has finished")
         self.studio.check_ready()
         run = replace(run, data=self.studio.scanned_as(run.data))
         try:
             with self.studio.exclusive(run) as host:
-                return preflight.measure(run, host)
+                return measure(run, host)
         except ConfigError as error:
-            return preflight.Preflight(faults=error.faults)
+            return Preflight(faults=error.faults)
 
     def resume_run(self, run_id: str, *, overwrite: bool = False) -> RunView:
         """Go on with an interrupted run by its id, which comes from outside: only those of `resumable` are found.
@@ -206,10 +208,7 @@ class RunManager:
         Raises:
             HostError: there is no such run, or another one is going on.
         """
-        folder = next((path for path in self.resumable() if path.name == run_id), None)
-        if folder is None:
-            raise HostError(f"no interrupted run {run_id!r} with a saved state")
-        return self.resume_folder(folder, overwrite=overwrite)
+        return self.resume_folder(self.resumable_folder(run_id), overwrite=overwrite)
 
     def resume_folder(self, folder: Path, *, overwrite: bool = False) -> RunView:
         """Go on with the run whose folder this is, from its newest state."""
@@ -280,6 +279,7 @@ class RunManager:
     ) -> RunEnded:
         """The run itself. Its last event is kept back: whoever hears it may count on the model being back."""
 
+        from lib_pivotal.evaluation.in_run import RunEvaluation
         from lib_pivotal.training.run import train  # here: a page that only starts needs none of training
 
         def during(event: Event) -> None:
@@ -300,6 +300,7 @@ class RunManager:
                 resume=resume,
                 overwrite=overwrite,
                 aside=_ViewedAside(self.studio.aside(), view, commands),
+                evaluation=RunEvaluation(),
             )
 
     def _draw_class(

@@ -8,20 +8,19 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lib_pivotal.config import Run
 from lib_pivotal.data.buckets import Placement
-from lib_pivotal.data.finding_groups import grouped
-from lib_pivotal.data.findings import RANK, Finding, worst_first
-from lib_pivotal.data.lint_pictures import Length, caption_length
+from lib_pivotal.data.findings import RANK, Finding, grouped, worst_first
+from lib_pivotal.data.lint import Length, caption_length
 from lib_pivotal.data.pruning import Wording
 from lib_pivotal.data.records import Dataset, Level, Picture
 from lib_pivotal.data.tokens import CHUNK, TokenCounter
 from lib_pivotal.data.views import PHRASES
-from lib_pivotal.later import later
 from lib_pivotal.prompts import PromptReading
 from lib_pivotal.runs import linting
+from lib_pivotal.training import assemble
 from lib_pivotal.training.epochs import settled
 from lib_pivotal.training.scanning import cut_as
 from lib_pivotal.training.wording import (
@@ -31,11 +30,6 @@ from lib_pivotal.training.wording import (
     make_wording,
     word_of_concepts,
 )
-
-if TYPE_CHECKING:
-    from lib_pivotal.training import assemble
-else:
-    assemble = later("lib_pivotal.training.assemble")
 
 
 @dataclass(frozen=True)

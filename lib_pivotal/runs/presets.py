@@ -11,15 +11,13 @@ from typing import TYPE_CHECKING, Any
 from lib_pivotal.config import Run, check_run, run_to_dict, write_run
 from lib_pivotal.errors import ConfigError, Fault
 from lib_pivotal.file_names import REMEDY, name_reasons, refuse_taken
-from lib_pivotal.later import later
 from lib_pivotal.plain_json import parse_json
 
 if TYPE_CHECKING:
-    from lib_pivotal.runs import proposal
     from lib_pivotal.runs.proposal import WordRow
-else:
-    proposal = later("lib_pivotal.runs.proposal")
 
+ADVISED_DRAWS = 800
+"""So often a word wants to be drawn in a run (kgrid's rule of thumb)."""
 PICTURES_PER_RUN = 8
 """Presets draw the four rows about so often."""
 
@@ -45,7 +43,7 @@ class Preset:
     label: str
     help: str
     settings: Mapping[str, Any]
-    draws: int = 800
+    draws: int = ADVISED_DRAWS
     prune: bool = True
 
 
@@ -157,12 +155,14 @@ def apply_preset(key: str, run: Run, rows: Sequence[WordRow] = (), *, steps: int
     Steps follow from how often each word shall be drawn, unless `steps` says the length; warm-up, preview and saving
     intervals from the steps.
     """
+    from lib_pivotal.runs.proposal import steps_for_draws  # here: the page that lists presets is built at start-up
+
     chosen = preset(key)
     plain = run_to_dict(replace(Run(), name=run.name, seed=run.seed, clip_skip=run.clip_skip, words=run.words))
     for path, value in chosen.settings.items():
         _set(plain, path, value)
     batch = plain["schedule"]["batch_size"]
-    steps = steps or (proposal.steps_for_draws(rows, chosen.draws, batch=batch) if rows else 1500)
+    steps = steps or (steps_for_draws(rows, chosen.draws, batch=batch) if rows else 1500)
     plain["schedule"]["max_steps"] = steps
     plain["schedule"]["warmup_steps"] = min(plain["schedule"]["warmup_steps"], steps // 10)
     if plain["schedule"]["phases"] == "two_phase":
@@ -257,6 +257,15 @@ def read_run_settings(path: Path) -> Run:
         plain = parse_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ConfigError([Fault(str(path), "", f"cannot be read as JSON: {error}")]) from error
+    return run_settings(plain)
+
+
+def run_settings(plain: Any) -> Run:
+    """Plain data as settings: words and pictures may be missing.
+
+    Raises:
+        ConfigError: another setting has a fault.
+    """
     run, faults = check_run(plain)
     faults = [fault for fault in faults if fault.field != "words"]
     if faults:

@@ -18,7 +18,6 @@ from lib_pivotal.data.tags import CLOTHES, NARUGO_FEATURES, NOT_CORE, TagShare, 
 from lib_pivotal.data.tokens import estimated_ids, estimated_tokens
 from lib_pivotal.prompts import PromptReading
 from lib_pivotal.runs.folders import words_of_folders
-from lib_pivotal.runs.starvation import ADVISED_DRAWS as ADVISED_DRAWS
 from lib_pivotal.training.scanning import cut_as
 from lib_pivotal.training.wording import draw_rates, make_wording, word_use
 

@@ -10,10 +10,9 @@ from lib_pivotal.config import Run
 from lib_pivotal.data.balance import with_word_weights
 from lib_pivotal.data.findings import Finding, Remedy, listed
 from lib_pivotal.data.records import Picture
+from lib_pivotal.runs.presets import ADVISED_DRAWS
 from lib_pivotal.training.wording import draw_rates
 
-ADVISED_DRAWS = 800
-"""So often a word wants to be drawn in a run (kgrid's rule of thumb)."""
 MOST_STEPS = 100_000
 MOST_WEIGHT = 100.0
 _ROUNDS = 40

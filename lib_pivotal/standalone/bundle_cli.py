@@ -1,15 +1,18 @@
-"""`python -m lib_pivotal bundle list|show|rename|join|split|strip|convert|verify FILE ... [--json] [-f]`."""
+"""`python -m lib_pivotal bundle list|show|rename|delete|add|join|split|strip|convert|verify FILE ... [--json] [-f]`."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import sys
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 from lib_pivotal.errors import PivotalError
 from lib_pivotal.files import typed_path
+
+_Work = Callable[[Any, argparse.Namespace], Any]
+"""`commands.bundles`, which is imported when it is needed, and the arguments."""
 
 
 def add_bundle_commands(commands: Any) -> None:
@@ -23,9 +26,13 @@ def add_bundle_commands(commands: Any) -> None:
         parser.set_defaults(run=run)
         return parser
 
-    def writing(name: str, help_text: str, run: Any) -> argparse.ArgumentParser:
-        parser = verb(name, help_text, run)
+    def writing(name: str, help_text: str, work: _Work, *, out: str | None = None) -> argparse.ArgumentParser:
+        """`work` makes the request of the arguments and does it; `out` None: `--out` may be left out."""
+        parser = verb(name, help_text, run_work)
+        parser.set_defaults(work=work)
         parser.add_argument("-f", "--overwrite", action="store_true", help="replace existing files")
+        needed, told = out is not None, "write here instead of over the file"
+        parser.add_argument("--out", type=typed_path, required=needed, metavar=out, help=None if needed else told)
         return parser
 
     listing = verb("list", "embeddings and parts of every file in folders", run_list)
@@ -34,27 +41,57 @@ def add_bundle_commands(commands: Any) -> None:
     verb("verify", "check files; exit status 1 if one has errors", run_verify).add_argument(
         "files", nargs="+", type=typed_path
     )
-    rename = writing("rename", "rename embeddings", run_rename)
+    rename = writing(
+        "rename",
+        "rename embeddings",
+        lambda do, given: do.rename(
+            do.Rename(given.file, dict(map(_pair, given.renames)), out=given.out, overwrite=given.overwrite)
+        ),
+    )
     rename.add_argument("file", type=typed_path)
     rename.add_argument("renames", nargs="+", metavar="OLD=NEW")
-    rename.add_argument("--out", type=typed_path, help="write here instead of over the file")
-    join = writing("join", "several bundles into one: embeddings and networks", run_join)
+    delete = writing(
+        "delete",
+        "remove embeddings",
+        lambda do, given: do.delete(do.Delete(given.file, given.names, out=given.out, overwrite=given.overwrite)),
+    )
+    delete.add_argument("file", type=typed_path)
+    delete.add_argument("names", nargs="+", metavar="NAME")
+    add = writing(
+        "add",
+        "put embedding files in, each under its file's name",
+        lambda do, given: do.add(do.Add(given.file, given.embeddings, out=given.out, overwrite=given.overwrite)),
+    )
+    add.add_argument("file", type=typed_path)
+    add.add_argument("embeddings", nargs="+", type=typed_path, metavar="EMBEDDING")
+    join = writing(
+        "join",
+        "several bundles into one: embeddings and networks",
+        lambda do, given: do.join(do.Join(given.files, given.out, weights=given.weights, overwrite=given.overwrite)),
+        out="OUT",
+    )
     join.add_argument("files", nargs="+", type=typed_path)
-    join.add_argument("--out", type=typed_path, required=True)
-    split = writing("split", "a LoRA without embeddings, and one file per embedding", run_split)
+    join.add_argument("--weights", nargs="+", type=float, metavar="W", help="how much of each file (default: 1)")
+    split = writing(
+        "split",
+        "a LoRA without embeddings, and one file per embedding",
+        lambda do, given: do.split(do.Split(given.file, given.out, layout=given.format, overwrite=given.overwrite)),
+        out="FOLDER",
+    )
     split.add_argument("file", type=typed_path)
-    split.add_argument("--out", type=typed_path, required=True, metavar="FOLDER")
     split.add_argument("--format", default="a1111", help="a1111, a1111_pt, diffusers, kohya, hcp or onetrainer")
-    strip = writing("strip", "remove parts", run_strip)
+    strip = writing(
+        "strip",
+        "remove parts",
+        lambda do, given: do.strip(do.Strip(given.file, given.parts, out=given.out, overwrite=given.overwrite)),
+    )
     strip.add_argument("file", type=typed_path)
     strip.add_argument(
         "parts", nargs="+", help="unet, te, te2 (SDXL's second text encoder), words (the embeddings), metadata"
     )
-    strip.add_argument("--out", type=typed_path)
-    convert = writing("convert", "another layout for other programs", run_convert)
+    convert = writing("convert", "another layout for other programs", _convert, out="OUT")
     convert.add_argument("file", type=typed_path)
     convert.add_argument("--layout", required=True, help="kohya, diffusers or peft")
-    convert.add_argument("--out", type=typed_path, required=True)
     convert.add_argument(
         "--checkpoint",
         type=typed_path,
@@ -64,12 +101,10 @@ def add_bundle_commands(commands: Any) -> None:
 
 
 def run_list(parsed: argparse.Namespace) -> int:
-    """Words and parts of every file."""
-    from lib_pivotal.bundle.listing import list_bundle, list_folder
+    """Embeddings and parts of every file."""
+    from lib_pivotal.commands import bundles
 
-    found = [
-        summary for path in parsed.paths for summary in (list_folder(path) if path.is_dir() else [list_bundle(path)])
-    ]
+    found = bundles.listed(parsed.paths)
     if parsed.json:
         return _json([summary.as_dict() for summary in found])
     for summary in found:
@@ -83,10 +118,9 @@ def run_list(parsed: argparse.Namespace) -> int:
 
 def run_show(parsed: argparse.Namespace) -> int:
     """Everything that a file's header tells."""
-    from lib_pivotal.bundle.listing import list_bundle
+    from lib_pivotal.commands import bundles
 
-    summary = list_bundle(parsed.file)
-    plain = {**summary.as_dict(), "metadata": dict(summary.metadata)}
+    plain = bundles.show(parsed.file).as_dict()
     if parsed.json:
         return _json(plain)
     for key, value in plain.items():
@@ -102,57 +136,36 @@ def run_show(parsed: argparse.Namespace) -> int:
 
 def run_verify(parsed: argparse.Namespace) -> int:
     """Every problem of every file; 1 where one is an error."""
-    from lib_pivotal.bundle.verify import verify
+    from lib_pivotal.commands import bundles
 
-    found = {str(path): verify(path) for path in parsed.files}
-    failed = any(problem.severity == "error" for problems in found.values() for problem in problems)
+    found = [bundles.verify(path) for path in parsed.files]
     if parsed.json:
-        _json({path: [str(problem) for problem in problems] for path, problems in found.items()})
-        return int(failed)
-    for path, problems in found.items():
-        _print(f"{path}: {'sound' if not problems else ''}")
-        for problem in problems:
-            _print(f"  {problem}")
-    return int(failed)
+        _json({str(verdict.file): verdict.as_dict()["problems"] for verdict in found})
+    else:
+        for verdict in found:
+            _print(f"{verdict.file}: {'sound' if verdict.sound else ''}")
+            for problem in verdict.problems:
+                _print(f"  {problem}")
+    return int(not all(verdict.sound for verdict in found))
 
 
-def run_rename(parsed: argparse.Namespace) -> int:
-    """Other names for words."""
-    from lib_pivotal.bundle.workshop import rename_words
+def run_work(parsed: argparse.Namespace) -> int:
+    """What a sub-command writes, and where it is."""
+    from lib_pivotal.commands import bundles
 
-    renames = dict(_pair(text) for text in parsed.renames)
-    return _done(parsed, [rename_words(parsed.file, renames, out=parsed.out, overwrite=parsed.overwrite)])
-
-
-def run_join(parsed: argparse.Namespace) -> int:
-    """Several bundles into one."""
-    from lib_pivotal.bundle.workshop import join
-
-    return _done(parsed, [join(parsed.files, parsed.out, overwrite=parsed.overwrite)])
+    done: bundles.Written = parsed.work(bundles, parsed)
+    if parsed.json:
+        return _json(done.as_dict())
+    for path in done.files:
+        _print(f"wrote {path}")
+    return 0
 
 
-def run_split(parsed: argparse.Namespace) -> int:
-    """A LoRA and embedding files."""
-    from lib_pivotal.bundle.workshop import split
+def _convert(do: Any, given: argparse.Namespace) -> Any:
+    from lib_pivotal.bundle.layer_names import checkpoint_shape
 
-    return _done(parsed, split(parsed.file, parsed.out, layout=parsed.format, overwrite=parsed.overwrite))
-
-
-def run_strip(parsed: argparse.Namespace) -> int:
-    """Parts taken away."""
-    from lib_pivotal.bundle.workshop import strip
-
-    return _done(parsed, [strip(parsed.file, parsed.parts, out=parsed.out, overwrite=parsed.overwrite)])
-
-
-def run_convert(parsed: argparse.Namespace) -> int:
-    """Another layout."""
-    from lib_pivotal.bundle.checkpoint_shape import checkpoint_shape
-    from lib_pivotal.bundle.workshop import convert
-
-    shape = None if parsed.checkpoint is None else checkpoint_shape(parsed.checkpoint)
-    done = convert(parsed.file, parsed.out, layout=parsed.layout, shape=shape, overwrite=parsed.overwrite)
-    return _done(parsed, [done])
+    host = do.NoHost(None if given.checkpoint is None else checkpoint_shape(given.checkpoint))
+    return do.convert(do.Convert(given.file, given.out, layout=given.layout, overwrite=given.overwrite), host)
 
 
 def _pair(text: str) -> tuple[str, str]:
@@ -160,14 +173,6 @@ def _pair(text: str) -> tuple[str, str]:
     if not equals or not old or not new:
         raise PivotalError(f"{text!r}: write OLD=NEW, for example aoi=aoi-new")
     return old, new
-
-
-def _done(parsed: argparse.Namespace, paths: list[Path]) -> int:
-    if parsed.json:
-        return _json({"written": [str(path) for path in paths]})
-    for path in paths:
-        _print(f"wrote {path}")
-    return 0
 
 
 def _json(value: Any) -> int:

@@ -1,4 +1,4 @@
-"""`python -m lib_pivotal train|class-pictures|scan|plan|import|bundle|grid`: the same verbs as the web API's.
+"""`python -m lib_pivotal train|preflight|class-pictures|scan|plan|import|bundle|grid`: the same verbs as the web API's.
 
 Exit status: 0 done, 1 a run that failed or a file with errors, 2 wrong use or unusable input, 130 interrupted.
 """
@@ -6,20 +6,24 @@ Exit status: 0 done, 1 a run that failed or a file with errors, 2 wrong use or u
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import logging
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from lib_pivotal.errors import ConfigError, PivotalError
+from lib_pivotal.errors import PivotalError
 from lib_pivotal.files import typed_path
 from lib_pivotal.standalone.bundle_cli import add_bundle_commands
 from lib_pivotal.standalone.exits import exit_status
 from lib_pivotal.standalone.import_cli import add_import_command
-from lib_pivotal.standalone.plan_cli import add_plan_commands
+from lib_pivotal.standalone.plan_cli import add_plan_commands, dataset_folder
+
+if TYPE_CHECKING:
+    from lib_pivotal.runs.preflight import Preflight
 
 logger = logging.getLogger(__name__)
 
@@ -51,6 +55,13 @@ def make_parser() -> argparse.ArgumentParser:
     train.add_argument("--device", default="", help="cpu, cuda, cuda:1 ... (default: a GPU if there is one)")
     train.set_defaults(run=run_train)
 
+    preflight = commands.add_parser("preflight", help="time and memory of a run.json, from a few real steps")
+    preflight.add_argument("run_file", type=typed_path, metavar="RUN.json")
+    preflight.add_argument("--checkpoint", type=typed_path, required=True)
+    preflight.add_argument("--device", default="")
+    preflight.add_argument("--json", action="store_true", help="print JSON")
+    preflight.set_defaults(run=run_preflight)
+
     kept = commands.add_parser("class-pictures", help="make the class pictures that a run.json asks for")
     kept.add_argument("run_file", type=typed_path, metavar="RUN.json")
     kept.add_argument("--checkpoint", type=typed_path, required=True)
@@ -58,7 +69,7 @@ def make_parser() -> argparse.ArgumentParser:
     kept.set_defaults(run=run_class_pictures)
 
     scan = commands.add_parser("scan", help="what is in a folder of pictures")
-    scan.add_argument("dataset", type=typed_path)
+    scan.add_argument("dataset", type=dataset_folder)
     scan.add_argument("--layout", default="auto", help="layout of the folder, if it is not detected correctly")
     scan.add_argument("--duplicates", default="keep", help="keep, skip (equal files), skip_near (those alike)")
     scan.add_argument("--captions-from", default="auto", help="auto, files, metadata or name")
@@ -73,10 +84,11 @@ def make_parser() -> argparse.ArgumentParser:
     grid = commands.add_parser("grid", help="generate the parts grid of a bundle")
     grid.add_argument("file", type=typed_path)
     grid.add_argument("--checkpoint", type=typed_path, required=True)
-    grid.add_argument("--words", required=True, help="comma-separated names of embeddings")
+    grid.add_argument("--words", default="", help="comma-separated names of embeddings (default: all of the file)")
     grid.add_argument(
         "--prompt", action="append", default=[], help="may be given several times; {word} = the embedding"
     )
+    grid.add_argument("--weights", default="", metavar="1,W,...", help="rows of the whole bundle at further weights")
     grid.add_argument("--negative", default="")
     grid.add_argument("--size", type=int, default=512, metavar="PX")
     grid.add_argument("--steps", type=int, default=20)
@@ -91,24 +103,18 @@ def make_parser() -> argparse.ArgumentParser:
 
 def run_train(parsed: argparse.Namespace) -> int:
     """Train; Ctrl-C and SIGTERM save what there is. Whatever happens, the last event in the logs is a `RunEnded`."""
-    from lib_pivotal.config import read_run
-    from lib_pivotal.config_checks import name_faults
+    from lib_pivotal.commands.runs import TrainRequest, training_of
+    from lib_pivotal.evaluation.in_run import RunEvaluation
     from lib_pivotal.standalone.console import ConsoleListener
     from lib_pivotal.standalone.signals import stopping_on_signals
     from lib_pivotal.training.distributed import World
     from lib_pivotal.training.events import Commands, RunEnded
     from lib_pivotal.training.logs import after_start, default_logs, fan_out
-    from lib_pivotal.training.results import refuse_taken_results
     from lib_pivotal.training.run import train
 
-    run = read_run(parsed.run_file)
-    run = run if run.name else replace(run, name=parsed.run_file.stem)
-    if faults := name_faults(run.name):  # of the file's own name; any other was checked as it was read
-        raise ConfigError(faults)
-    folder = parsed.out or (Path(run.saving.folder) if run.saving.folder else parsed.run_file.parent)
-    if not parsed.resume:  # one that is continued is known by its state
-        refuse_taken_results(run, folder, overwrite=parsed.overwrite)
-        folder.mkdir(parents=True, exist_ok=True)  # before minutes are spent on the checkpoint
+    run, folder = training_of(
+        TrainRequest(parsed.run_file, out=parsed.out, resume=parsed.resume, overwrite=parsed.overwrite)
+    )
     commands = Commands()
     with stopping_on_signals(commands):
         world = World.from_environment()
@@ -128,6 +134,7 @@ def run_train(parsed: argparse.Namespace) -> int:
                 resume=parsed.resume,
                 overwrite=parsed.overwrite,
                 world=world,
+                evaluation=RunEvaluation(),
             )
         except PivotalError as error:
             world.leave(str(error))
@@ -141,6 +148,25 @@ def run_train(parsed: argparse.Namespace) -> int:
             raise
         world.close()
     return status[ended.reason]
+
+
+def run_preflight(parsed: argparse.Namespace) -> int:
+    """Say what a run will cost; nothing is kept."""
+    from lib_pivotal.commands.runs import run_of
+    from lib_pivotal.runs.preflight import measure
+    from lib_pivotal.standalone.console import clock
+
+    found = measure(run_of(parsed.run_file), _load_host(parsed.checkpoint, _device(parsed.device)))
+    if parsed.json:
+        _print(json.dumps(asdict(found), indent=2, ensure_ascii=False))
+        return 0
+    if found.step_s:
+        _print(f"one step takes {found.step_s:.2f} s, the run takes {clock(found.total_s)}")
+    if found.memory_bytes is not None:
+        _print(f"needs {found.memory_bytes / 2**30:.1f} GB of memory{_fits(found)}")
+    for remark in found.remarks:
+        _print(remark)
+    return 0
 
 
 def run_class_pictures(parsed: argparse.Namespace) -> int:
@@ -165,14 +191,14 @@ def run_class_pictures(parsed: argparse.Namespace) -> int:
 
 def run_scan(parsed: argparse.Namespace) -> int:
     """Say what is in a folder."""
+    from lib_pivotal.commands.datasets import ScanRequest, scan
     from lib_pivotal.data.findings import Finding
-    from lib_pivotal.runs.scan_report import report_of
     from lib_pivotal.standalone.plan_cli import findings_text
 
     settings = {"layout": parsed.layout, "duplicates": parsed.duplicates, "captions_from": parsed.captions_from}
     if parsed.keep_separator is not None:
         settings["keep_separator"] = parsed.keep_separator
-    summary = report_of(str(parsed.dataset), settings)
+    summary = scan(ScanRequest(parsed.dataset, settings))
     if parsed.json:
         _print(json.dumps(summary, indent=2, ensure_ascii=False))
         return 0
@@ -188,30 +214,34 @@ def run_scan(parsed: argparse.Namespace) -> int:
 
 
 def run_grid(parsed: argparse.Namespace) -> int:
-    """Full, U-Net only, text encoder only, embeddings only."""
-    from lib_pivotal.bundle.reader import read_bundle
-    from lib_pivotal.evaluation.loading import load_on_host
-    from lib_pivotal.evaluation.parts_grid import draw_grid, parts_pictures, word_requests
-    from lib_pivotal.file_names import refuse_taken
-    from lib_pivotal.ports import SampleRequest
+    """Full, U-Net only, text encoder only, embeddings only; the whole at further weights."""
+    from lib_pivotal.commands.pictures import comparison, grid
 
-    bundle = read_bundle(parsed.file)
-    names = [name.strip() for name in parsed.words.split(",") if name.strip()]
-    missing = [name for name in names if name not in bundle.words]
-    if missing:
-        raise PivotalError(
-            f"{parsed.file}: has no embedding {', '.join(missing)}; it has {', '.join(bundle.words) or 'none'}"
-        )
-    refuse_taken([parsed.out], overwrite=parsed.overwrite)
-    parsed.out.parent.mkdir(parents=True, exist_ok=True)  # before minutes are spent on the checkpoint
-    host = _load_host(parsed.checkpoint, _device(parsed.device))
-    words, network = load_on_host(host, bundle)
-    template = SampleRequest("", parsed.negative, parsed.size, parsed.size, parsed.steps, parsed.cfg)
-    asked = word_requests(names, parsed.prompt or ["{word}"], template, first_seed=parsed.seed)
-    rows = parts_pictures(host, asked, words=words, network=network)
-    draw_grid(rows, [request.prompt for request in asked], title=parsed.file.name).save(parsed.out)
-    _print(str(parsed.out))
+    wanted = comparison(
+        parsed.file,
+        words=[name.strip() for name in parsed.words.split(",") if name.strip()],
+        prompts=parsed.prompt,
+        weights=parsed.weights,
+        negative=parsed.negative,
+        size=parsed.size,
+        steps=parsed.steps,
+        cfg=parsed.cfg,
+        seed=parsed.seed,
+    )
+    path = grid(
+        wanted,
+        parsed.out,
+        lend=lambda: contextlib.nullcontext(_load_host(parsed.checkpoint, _device(parsed.device))),
+        overwrite=parsed.overwrite,
+    )
+    _print(str(path))
     return 0
+
+
+def _fits(found: Preflight) -> str:
+    if found.memory_free_bytes is None or found.memory_fits is None:
+        return ""
+    return f", {'fits' if found.memory_fits else 'does not fit'}: {found.memory_free_bytes / 2**30:.1f} GB available"
 
 
 def _load_host(checkpoint: Path, device: str) -> Any:

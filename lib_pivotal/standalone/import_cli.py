@@ -25,14 +25,14 @@ def add_import_command(commands: Any) -> None:
 
 def run_import(parsed: argparse.Namespace) -> int:
     """Print the report; write run.json where it is wanted."""
+    from lib_pivotal.commands.settings import ImportRequest, import_settings
     from lib_pivotal.config import write_run
     from lib_pivotal.file_names import refuse_output
     from lib_pivotal.importing.report import table
-    from lib_pivotal.importing.settings import import_file
 
     if parsed.out:
         refuse_output(parsed.out, overwrite=parsed.overwrite)
-    found = import_file(parsed.file)
+    found = import_settings(ImportRequest(str(parsed.file)))
     if parsed.out:
         write_run(parsed.out, found.run)
     if parsed.json:

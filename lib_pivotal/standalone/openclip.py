@@ -1,7 +1,7 @@
 """OpenCLIP's text encoder under transformers' names, and back.
 
 The same numbers in another arrangement: q, k and v of self-attention are one matrix `in_proj_weight` there, and the
-projection of the pooled output multiplies from the other side. Layers' names are those of `bundle.text_layer_names`.
+projection of the pooled output multiplies from the other side. Layers' names are those of `bundle.layer_names`.
 https://github.com/mlfoundations/open_clip/blob/v2.20.0/src/open_clip/transformer.py
 """
 
@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lib_pivotal.bundle.text_layer_names import OpenClipLayer, to_openclip, to_transformers
+from lib_pivotal.bundle.layer_names import OpenClipLayer, to_openclip, to_transformers
 from lib_pivotal.errors import NetworkError
 
 HEAD_WIDTH = 64

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
-from lib_pivotal.data.finding_groups import grouped
+from lib_pivotal.data.findings import grouped
 from lib_pivotal.errors import ConfigError, Fault
 from lib_pivotal.files import typed_path
 
@@ -36,7 +36,7 @@ def add_plan_commands(commands: Any) -> None:
     plan = commands.add_parser(
         "plan", help="samples, sizes, captions and warnings of a folder and a run", description=run_plan.__doc__
     )
-    plan.add_argument("dataset", type=typed_path)
+    plan.add_argument("dataset", type=dataset_folder)
     plan.add_argument(
         "run_file", type=typed_path, nargs="?", metavar="RUN.json", help="settings (default: fitted to the folder)"
     )
@@ -59,7 +59,7 @@ def add_plan_commands(commands: Any) -> None:
     plan.set_defaults(run=run_plan)
 
     captions = commands.add_parser("captions", help="captions as they are trained: show, write into the files, undo")
-    captions.add_argument("dataset", type=typed_path)
+    captions.add_argument("dataset", type=dataset_folder)
     captions.add_argument(
         "run_file", type=typed_path, nargs="?", metavar="RUN.json", help="settings (default: fitted to the folder)"
     )
@@ -79,44 +79,51 @@ def add_plan_commands(commands: Any) -> None:
     captions.set_defaults(run=run_captions)
 
 
+def dataset_folder(text: str) -> Path:
+    """A folder of pictures as it is typed; an empty one would be the folder that the process runs in."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError("is empty. Give the folder that holds the pictures.")
+    return typed_path(text)
+
+
 def run_plan(parsed: argparse.Namespace) -> int:
     """Print the plan; 1 if it has an error, which training would refuse."""
-    from lib_pivotal.config import run_from_dict, write_run
+    from lib_pivotal.commands.datasets import FolderRequest, plan
+    from lib_pivotal.config import run_from_dict, run_to_dict, write_run
     from lib_pivotal.file_names import refuse_output
-    from lib_pivotal.runs.verbs import planned
 
     if parsed.save is not None:
         # as with bundles: a file that is named as the input, too, is meant to be written over
         same = parsed.run_file is not None and parsed.save.resolve() == parsed.run_file.resolve()
         refuse_output(parsed.save, overwrite=parsed.overwrite or same)
-    plan, plain = planned(
-        parsed.dataset,
-        _settings(parsed.run_file),
-        mend=parsed.mend,
-        circumstances=_circumstances(parsed),
-        reading=_reading(parsed),
+    asked = FolderRequest(
+        parsed.dataset, _settings(parsed.run_file), reading=_reading(parsed), circumstances=_circumstances(parsed)
     )
+    done = plan(asked, fix=parsed.mend)
     if parsed.save is not None:
-        write_run(parsed.save, run_from_dict(plain["run"]))
+        write_run(parsed.save, run_from_dict(run_to_dict(done.run)))  # refused where it could not be trained
     if parsed.json:
-        _print_json(plain)
+        _print_json(done.as_dict())
     else:
-        sys.stdout.writelines(f"fixed: {label}\n" for label in plain["mended"])
-        sys.stdout.write(plan_text(plan))
-    return 1 if plan.at_least("error") else 0
+        sys.stdout.writelines(f"fixed: {label}\n" for label in done.fixed)
+        sys.stdout.write(plan_text(done.plan))
+    return 1 if done.plan.at_least("error") else 0
 
 
 def run_captions(parsed: argparse.Namespace) -> int:
     """Show, write or take back; 1 if a file was left because something else has changed it."""
-    from lib_pivotal.runs import verbs
+    from lib_pivotal.commands import captions
+    from lib_pivotal.commands.datasets import FolderRequest
 
     home = parsed.home or parsed.dataset / HOME
     if parsed.take_back:
-        done = verbs.captions_taken_back(parsed.dataset, home=home)
-    elif parsed.write:
-        done = verbs.captions_written(parsed.dataset, _settings(parsed.run_file), home=home, reading=_reading(parsed))
+        done = captions.take_back(parsed.dataset, home=home).as_dict()
     else:
-        done = verbs.captions_preview(parsed.dataset, _settings(parsed.run_file), reading=_reading(parsed))
+        found = captions.preview(FolderRequest(parsed.dataset, _settings(parsed.run_file), reading=_reading(parsed)))
+        if parsed.write:
+            done = captions.write(found, parsed.dataset, home=home).as_dict()
+        else:
+            done = captions.preview_as_dict(found)
     if parsed.json:
         _print_json(done)
     else:
@@ -159,12 +166,12 @@ def _circumstances(parsed: argparse.Namespace) -> Circumstances:
     return Circumstances(parsed.size or native_px(model), clip_reading())
 
 
-def _reading(parsed: argparse.Namespace) -> DataConfig | None:
+def _reading(parsed: argparse.Namespace) -> DataConfig:
     """How captions are read where no run says it."""
     from lib_pivotal.config import DataConfig
 
     if parsed.keep_separator is None:
-        return None
+        return DataConfig()
     if parsed.run_file is not None:
         remedy = "Write it into the file: data.keep_separator."
         raise ConfigError([Fault("--keep-separator", parsed.keep_separator, "a RUN.json says it", remedy)])

@@ -15,11 +15,17 @@ from lib_pivotal.config import LossConfig, MemoryConfig, NetworkConfig, NoiseCon
 from lib_pivotal.config_checks import number_lines
 from lib_pivotal.data.batches import BatchSource
 from lib_pivotal.data.buckets import Buckets
-from lib_pivotal.data.caption_chain import CaptionPipeline, Captions, CaptionsByPart, CaptionSettings
+from lib_pivotal.data.caption_chain import (
+    CaptionPipeline,
+    Captions,
+    CaptionsByPart,
+    CaptionSettings,
+    parse_lists,
+    read_lists,
+)
 from lib_pivotal.data.mixing import Mixture, Side, class_text, narugo_batch
 from lib_pivotal.data.records import Picture
 from lib_pivotal.data.tokens import TokenCounter
-from lib_pivotal.data.word_lists import parse_lists, read_lists
 from lib_pivotal.embeddings.control import NormControl, make_control
 from lib_pivotal.embeddings.initial import initial_vectors, vectors_from_tensors
 from lib_pivotal.embeddings.vectors import Words, WordSettings

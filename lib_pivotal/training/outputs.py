@@ -5,23 +5,25 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from PIL import Image
 
 from lib_pivotal.bundle.embedding_files import write_embedding
+from lib_pivotal.bundle.layer_names import host_shape
 from lib_pivotal.bundle.metadata import build_metadata
 from lib_pivotal.bundle.network_layouts import for_webui, with_whole_attention
-from lib_pivotal.bundle.reader import read_bundle, require
+from lib_pivotal.bundle.reader import Bundle, read_bundle, require
 from lib_pivotal.bundle.writer import write_bundle
 from lib_pivotal.config import Run
 from lib_pivotal.errors import BundleError
-from lib_pivotal.evaluation.loading import host_shape, load_on_host
-from lib_pivotal.evaluation.parts_grid import draw_grid, parts_pictures, word_requests
-from lib_pivotal.evaluation.separation import separation
 from lib_pivotal.files import is_taken, publish
-from lib_pivotal.ports import Host, SampleRequest, TrainingBatch, WordVectors
+from lib_pivotal.networks.network import Network
+from lib_pivotal.ports import Host, TrainingBatch, WordVectors
 from lib_pivotal.training.events import Event, FileSaved, Notice, PicturesMade, SeparationMeasured
 from lib_pivotal.training.facts import training_facts
 from lib_pivotal.training.prepare import Prepared
@@ -31,6 +33,37 @@ from lib_pivotal.training.step import MicroStep
 from lib_pivotal.training.trainable import Trainable
 
 DTYPES = {"fp16": torch.float16, "fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class PartsGrid:
+    """Samples of a file with parts of it off: pictures by row, one a column (a prompt), and all of them as one."""
+
+    columns: tuple[str, ...]
+    rows: Mapping[str, Sequence[Image.Image]]
+    picture: Image.Image
+
+
+class Evaluation(Protocol):
+    """How a run is looked at while it trains. It uses training's step, so whoever starts a run hands it in."""
+
+    def parts_grid(
+        self, host: Host, bundle: Bundle, names: Sequence[str], *, prompts: Sequence[str], size_px: int, title: str
+    ) -> PartsGrid:
+        """Samples of the embeddings `names`, through the saved file."""
+        ...
+
+    def separation(
+        self,
+        micro_step: MicroStep,
+        held_out: Mapping[str, Sequence[TrainingBatch]],
+        *,
+        words: WordVectors,
+        initial_words: WordVectors,
+        network: Network | None,
+    ) -> tuple[dict[str, dict[str, float]], dict[str, float]]:
+        """By embedding: held-out losses with parts off, and the share of the embedding."""
+        ...
 
 
 class RunOutputs:
@@ -50,6 +83,7 @@ class RunOutputs:
         progress: Progress,
         overwrite: bool,
         held_out: Mapping[str, Sequence[TrainingBatch]],
+        evaluation: Evaluation | None,
     ) -> None:
         self._run = run
         self._host = host
@@ -60,6 +94,7 @@ class RunOutputs:
         self._micro_step = micro_step
         self._initial_words = initial_words
         self._held_out = held_out
+        self._evaluation = evaluation
         self._started = time.time()
         self._progress = progress
         self._overwrite = overwrite
@@ -145,31 +180,28 @@ class RunOutputs:
 
     def make_pictures(self, step: int) -> list[Event]:
         """The four rows, drawn through a file written now and read back: what one sees is what one gets."""
+        if self._evaluation is None:
+            return []
         saving = self._run.saving
         names = [word.name for word in self._run.words]
         names = [name for name in names if name in saving.preview_words] or names
-        size = self._run.data.resolution_px
-        requests = word_requests(
-            names,
-            saving.preview_prompts or ("{word}",),
-            SampleRequest("", width_px=size, height_px=size),
-        )
         kept = self._keep_previewed(step)
         with tempfile.TemporaryDirectory() as folder:
             file = kept or self._write(Path(folder) / "preview.safetensors", step)
             bundle = require(read_bundle(file))
-        words, saved = load_on_host(self._host, bundle)
         live = self._trainable.network
-        if live is None:
-            rows = parts_pictures(self._host, requests, words=words, network=saved)
-        else:
-            with live.with_multipliers(unet=0.0, te=0.0):
-                rows = parts_pictures(self._host, requests, words=words, network=saved)
-        columns = [request.prompt for request in requests]
-        grid = draw_grid(rows, columns, title=f"{self._run.name}, step {step}")
+        with nullcontext() if live is None else live.with_multipliers(unet=0.0, te=0.0):
+            grid = self._evaluation.parts_grid(
+                self._host,
+                bundle,
+                names,
+                prompts=saving.preview_prompts or ("{word}",),
+                size_px=self._run.data.resolution_px,
+                title=f"{self._run.name}, step {step}",
+            )
         path = self._log_folder / f"{self._run.name}-{step:06d}.png"
-        grid.save(path)
-        return [PicturesMade(step, grid, path, tuple(columns), self._save_cells(rows, step), kept)]
+        grid.picture.save(path)
+        return [PicturesMade(step, grid.picture, path, grid.columns, self._save_cells(grid.rows, step), kept)]
 
     def _keep_previewed(self, step: int) -> Path | None:
         """The bundle at this step in the run's folder; None where that is not wanted, or the disk is full."""
@@ -200,20 +232,16 @@ class RunOutputs:
 
     def measure_separation(self, step: int) -> list[Event]:
         """Held-out losses with parts off; nothing where no picture was held out."""
-        if not self._held_out:
+        if self._evaluation is None or not self._held_out:
             return []
-        scores = separation(
+        losses, shares = self._evaluation.separation(
             self._micro_step,
             self._held_out,
             words=self._trainable.words.as_mapping(),
             initial_words=self._initial_words,
             network=self._trainable.network,
         )
-        losses = {
-            name: {"whole": s.whole, "unet": s.unet, "te": s.te, "words": s.words, "base": s.base}
-            for name, s in scores.items()
-        }
-        return [SeparationMeasured(step, losses, {name: s.share_of_words for name, s in scores.items()})]
+        return [SeparationMeasured(step, losses, shares)]
 
     def _write(self, path: Path, step: int) -> Path:
         network = {} if self._trainable.network is None else self._trainable.network.kohya_tensors()

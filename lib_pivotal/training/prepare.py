@@ -7,15 +7,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from lib_pivotal.config import Run, WordConfig
-from lib_pivotal.data import remarks
+from lib_pivotal.data import lint
 from lib_pivotal.data.captions import WordFinder
 from lib_pivotal.data.dataset import Dataset, Picture
-from lib_pivotal.data.focus import with_focus
 from lib_pivotal.data.latents import LatentCache, Showing
 from lib_pivotal.data.masks import MaskScale
 from lib_pivotal.data.pruning import Wording
 from lib_pivotal.data.records import Problem
 from lib_pivotal.data.tags import init_text
+from lib_pivotal.data.views import with_focus
 from lib_pivotal.errors import ConfigError, DataError, Fault
 from lib_pivotal.ports import Host
 from lib_pivotal.training import assemble
@@ -118,7 +118,7 @@ def picture_remarks(run: Run, prepared: Prepared) -> list[Problem]:
 
 def dataset_remarks(run: Run, pictures: Sequence[Picture]) -> list[Problem]:
     """The same of pictures with their captions as they are on disk: what a word absorbs may belong to one side."""
-    return remarks.cut_remarks(pictures, assemble.make_buckets(run)) + remarks.mirror_remarks(
+    return lint.cut_remarks(pictures, assemble.make_buckets(run)) + lint.mirror_remarks(
         pictures, words=[word.name for word in run.words], keys=mirrored(run, pictures)
     )
 

@@ -15,8 +15,7 @@ import torch
 from lib_pivotal.config import Run, check_consistency, write_run
 from lib_pivotal.data.batches import BatchSource
 from lib_pivotal.data.captions import WordFinder
-from lib_pivotal.data.latent_files import remove_entries
-from lib_pivotal.data.latents import LatentCache
+from lib_pivotal.data.latents import LatentCache, remove_entries
 from lib_pivotal.data.mixing import Mixture
 from lib_pivotal.errors import ConfigError, HostError, StateError
 from lib_pivotal.networks.network import Network
@@ -31,7 +30,7 @@ from lib_pivotal.training.epochs import with_epoch_steps
 from lib_pivotal.training.events import Commands, Listener, Notice, Preparing, RunEnded
 from lib_pivotal.training.logs import fan_out
 from lib_pivotal.training.loop import LoopSettings, Trainer
-from lib_pivotal.training.outputs import RunOutputs
+from lib_pivotal.training.outputs import Evaluation, RunOutputs
 from lib_pivotal.training.picture_parts import PictureParts
 from lib_pivotal.training.prepare import (
     Prepared,
@@ -67,12 +66,14 @@ def train(
     overwrite: bool = False,
     world: World | None = None,
     aside: Aside | None = None,
+    evaluation: Evaluation | None = None,
 ) -> RunEnded:
     """Train `run` on `host` and write `<output_folder>/<name>.safetensors`.
 
     run.json, states and pictures go to `log_folder` (default: `output_folder`). `aside` lets others have the model
-    between two steps. With `resume` the run is continued from the newest state that its name has in `log_folder`. A
-    file of another run that has its name in `output_folder` is replaced with `overwrite` only.
+    between two steps; `evaluation` draws samples and measures separation: without one there are none. With `resume` the
+    run is continued from the newest state that its name has in `log_folder`. A file of another run that has its name in
+    `output_folder` is replaced with `overwrite` only.
 
     Raises before anything starts, and before anything is written, where settings or pictures cannot work (ConfigError,
     DataError) or where the run cannot be continued (StateError): it never starts over by itself. Whatever goes wrong
@@ -95,6 +96,7 @@ def train(
         overwrite=overwrite,
         world=world,
         aside=aside,
+        evaluation=evaluation,
     )
 
 
@@ -111,6 +113,7 @@ def train_prepared(
     world: World,
     aside: Aside | None,
     overwrite: bool = False,
+    evaluation: Evaluation | None = None,
 ) -> RunEnded:
     """`train` with pictures and words that are ready, as `prepare_pictures` gives them."""
     run = with_epoch_steps(replace(run, words=prepared.words), prepared.dataset.pictures)
@@ -131,7 +134,15 @@ def train_prepared(
                 listener(Notice(level, 0, problem.message))  # type: ignore[arg-type]
         states = states_folder(log_folder, run.name)
         folders = (output_folder, log_folder, _folder_of_states(states, saved, world))
-        build = partial(_build, basis=basis, commands=commands, overwrite=overwrite, world=world, aside=aside)
+        build = partial(
+            _build,
+            basis=basis,
+            commands=commands,
+            overwrite=overwrite,
+            world=world,
+            aside=aside,
+            evaluation=evaluation,
+        )
         trainer, network = made_or(
             lambda: build(run, host, prepared, folders, listener),
             HostError(_NO_MEMORY),
@@ -217,6 +228,7 @@ def _build(
     overwrite: bool,
     world: World,
     aside: Aside | None,
+    evaluation: Evaluation | None,
 ) -> tuple[Trainer, Network | None]:
     """Everything that a trainer needs, on a host whose session is open."""
     output_folder, log_folder, state_folder = folders
@@ -251,6 +263,7 @@ def _build(
         progress=progress,
         overwrite=overwrite,
         held_out=_held_out_batches(run, prepared, cache),
+        evaluation=evaluation,
     )
     plan = assemble.make_phase_plan(run.schedule)
     trainer = Trainer(

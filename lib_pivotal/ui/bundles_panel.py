@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
 from lib_pivotal.errors import PivotalError
-from lib_pivotal.later import later
-from lib_pivotal.ui.desk import sentence
-from lib_pivotal.ui.page import Page, message, quiet, unchanged
+from lib_pivotal.ui import bundles_html
+from lib_pivotal.ui.page import Page, Shown, message, quiet, sentence
 
 if TYPE_CHECKING:
     from lib_pivotal.bundle.embedding_files import EmbeddingFormat
     from lib_pivotal.bundle.workshop import Layout
-    from lib_pivotal.ui import bundles_html
     from lib_pivotal.ui.shelf import Shelf
-else:
-    bundles_html = later("lib_pivotal.ui.bundles_html")
 
 STRIPPED = {"U-Net": "unet", "text encoder": "te", "text encoder 2": "te2", "words": "words", "metadata": "metadata"}
 WORDS_AS: dict[str, EmbeddingFormat] = {
@@ -36,6 +33,8 @@ NETWORK_AS: dict[str, Layout] = {
     "kohya's scripts, web UI, Forge, ComfyUI": "kohya",
 }
 CHOOSE = '<div class="pivotal-empty">Choose a file on the left.</div>'
+NONE_CHOSEN: Mapping[str, Any] = MappingProxyType({"bundle_card": CHOOSE, "bundle_work": gr.update(visible=False)})
+SHOWN_PARTS = ("bundle_list", "bundle_card", "bundle_work", "bundle_word", "bundle_others", "bundle_said")
 
 
 def build_bundles_panel(page: Page) -> None:
@@ -116,29 +115,28 @@ def _build_whole(page: Page) -> None:
 def bind_bundles_panel(page: Page) -> None:
     """Choose, filter, and work; each work shows what it did and what the file is now."""
     parts = page.parts
-    names = ("bundle_list", "bundle_card", "bundle_work", "bundle_word", "bundle_others", "bundle_said")
-    outputs = [parts[name] for name in names]
+    outputs = page.named(*SHOWN_PARTS)
     base = [parts["bundle_pick"], parts["bundle_filter"]]
 
-    def show(pick: str, query: str) -> list[Any]:
-        return shown(page.shelf, pick, query, "")
+    def show(pick: str, query: str) -> Shown:
+        return _shown(page, pick, query)
 
     quiet(parts["bundle_show"].click, show, base, outputs)
     quiet(parts["bundle_reload"].click, show, base, outputs)
     quiet(
         parts["bundle_filter"].change,
-        lambda pick, query: shown(page.shelf, pick, query, "")[0],
+        lambda pick, query: shown(page.shelf, pick, query)["bundle_list"],
         base,
         parts["bundle_list"],
     )
 
     def bind(name: str, act: Callable[..., str], *inputs: str, event: str = "click") -> None:
-        def work(pick: str, query: str, *values: Any) -> list[Any]:
+        def work(pick: str, query: str, *values: Any) -> Shown:
             try:
                 said = message(act(pick, *values), "ok")
             except (PivotalError, OSError) as error:
                 said = message(sentence(error))
-            return shown(page.shelf, pick, query, said)
+            return _shown(page, pick, query, said)
 
         quiet(getattr(parts[name], event), work, [*base, *(parts[other] for other in inputs)], outputs)
 
@@ -169,7 +167,7 @@ def bind_bundles_panel(page: Page) -> None:
         "bundle_others",
         "bundle_joined",
     )
-    bind("bundle_verify", lambda pick: _verdict(page.shelf.verify(pick)))
+    bind("bundle_verify", lambda pick: page.shelf.verify(pick).said)
 
 
 def _name_note(shelf: Shelf, pick: str, word: str, new: str) -> str:
@@ -185,28 +183,28 @@ def _name_note(shelf: Shelf, pick: str, word: str, new: str) -> str:
     return "".join([*good, *told])
 
 
-def _verdict(problems: list[str]) -> str:
-    return "Every tensor was read and every hash compared: no problems." if not problems else " ".join(problems)
+def _shown(page: Page, pick: str, query: str, said: str = "") -> Shown:
+    found = shown(page.shelf, pick, query) | {"bundle_said": said}
+    return page.shown(**found)
 
 
-def shown(shelf: Shelf, pick: str, query: str, said: str) -> list[Any]:
-    """The page for a chosen file (or none)."""
+def shown(shelf: Shelf, pick: str, query: str) -> dict[str, Any]:
+    """New values of the page's parts for a chosen file (or none), by name."""
     try:
         summaries, names = shelf.listing()
     except (PivotalError, OSError) as error:
-        return [message(sentence(error)), CHOOSE, gr.update(visible=False), unchanged(), unchanged(), said]
+        return {"bundle_list": message(sentence(error)), **NONE_CHOSEN}
     chosen = pick if pick in names else ""
     files = bundles_html.bundle_list(summaries, names, query=query or "", chosen=chosen)
     if not chosen:
-        return [files, CHOOSE, gr.update(visible=False), unchanged(), unchanged(), said]
+        return {"bundle_list": files, **NONE_CHOSEN}
     summary = summaries[names.index(chosen)]
     words = [word.name for word in summary.words]
     others = [name for name in names if name != chosen]
-    return [
-        files,
-        bundles_html.bundle_card(summary, chosen),
-        gr.update(visible=True),
-        gr.update(choices=words, value=words[0] if words else None),
-        gr.update(choices=others, value=[]),
-        said,
-    ]
+    return {
+        "bundle_list": files,
+        "bundle_card": bundles_html.bundle_card(summary, chosen),
+        "bundle_work": gr.update(visible=True),
+        "bundle_word": gr.update(choices=words, value=words[0] if words else None),
+        "bundle_others": gr.update(choices=others, value=[]),
+    }

@@ -12,26 +12,16 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
-from lib_pivotal.config import Run
+from lib_pivotal.data import caption_files, captions, findings
 from lib_pivotal.errors import DataError, PivotalError
-from lib_pivotal.later import later
-from lib_pivotal.ui.gallery_panel import GALLERY_PARTS, gallery_outputs, keys_by_name, places_of
-from lib_pivotal.ui.page import CHECK_JS, Page, error_html, message, quiet, unchanged
-from lib_pivotal.ui.tags_panel import TAGS_PARTS, tags_outputs
+from lib_pivotal.ui import caption_html, thumbs
+from lib_pivotal.ui.gallery_panel import GALLERY_PARTS, gallery_shown, keys_by_name, places_of
+from lib_pivotal.ui.page import CHECK_JS, Page, Shown, error_html, message, quiet
+from lib_pivotal.ui.tags_panel import TAGS_PARTS, tags_shown
 
 if TYPE_CHECKING:
-    from lib_pivotal.data import caption_files, captions, finding_groups
+    from lib_pivotal.config import Run
     from lib_pivotal.data.records import Picture
-    from lib_pivotal.runs import proposal
-    from lib_pivotal.ui import caption_html, thumbs, words_html
-else:
-    caption_files = later("lib_pivotal.data.caption_files")
-    captions = later("lib_pivotal.data.captions")
-    finding_groups = later("lib_pivotal.data.finding_groups")
-    caption_html = later("lib_pivotal.ui.caption_html")
-    proposal = later("lib_pivotal.runs.proposal")
-    thumbs = later("lib_pivotal.ui.thumbs")
-    words_html = later("lib_pivotal.ui.words_html")
 
 NOTHING = ["", "", ""]
 """What is open: the picture's key, what its file held, and where the picture is."""
@@ -77,15 +67,15 @@ def bind_caption_editor(page: Page) -> None:
     shown = [parts[f"caption_{name}"] for name in ("box", "title", "picture", "text", "shown", "opened", "note")]
     typed = [parts["caption_text"], parts["caption_opened"]]
 
-    def failed(error: PivotalError) -> list[Any]:
-        return [*(unchanged() for _ in shown[1:]), error_html(error)]
+    def failed(error: PivotalError) -> Shown:
+        return page.shown(caption_note=error_html(error))
 
-    def open_picture(key: str, text: str, before: list[str], query: str, *values: Any) -> list[Any]:
+    def open_picture(key: str, text: str, before: list[str], query: str, *values: Any) -> Shown:
         try:
             if before[0] and before[0] != key:
                 _refuse_unsaved(text, before)
             elif before[0] and _is_changed(text, before):  # the same picture again: go on typing
-                return [gr.update(visible=True), *(unchanged() for _ in shown[1:])]
+                return page.shown(caption_box=gr.update(visible=True))
             return _opened(page, page.read(values)[0], key, query)
         except PivotalError as error:
             return failed(error)
@@ -94,7 +84,7 @@ def bind_caption_editor(page: Page) -> None:
     quiet(parts["caption_open"].click, open_picture, [parts["caption_key"], *inputs], shown)
 
     def beside(step: int) -> Any:
-        def go(text: str, before: list[str], query: str, *values: Any) -> list[Any]:
+        def go(text: str, before: list[str], query: str, *values: Any) -> Shown:
             try:
                 _refuse_unsaved(text, before)
                 run = page.read(values)[0]
@@ -109,7 +99,7 @@ def bind_caption_editor(page: Page) -> None:
     quiet(parts["caption_previous"].click, beside(-1), inputs, shown)
     quiet(parts["caption_next"].click, beside(1), inputs, shown)
 
-    def undo(before: list[str], query: str, *values: Any) -> list[Any]:
+    def undo(before: list[str], query: str, *values: Any) -> Shown:
         try:
             return _opened(page, page.read(values)[0], before[0], query)
         except PivotalError as error:
@@ -117,15 +107,14 @@ def bind_caption_editor(page: Page) -> None:
 
     quiet(parts["caption_undo"].click, undo, inputs[1:], shown)
 
-    def close(text: str, before: list[str]) -> list[Any]:
+    def close(text: str, before: list[str]) -> Shown:
         try:
             _refuse_unsaved(text, before)
         except PivotalError as error:
-            return [unchanged(), unchanged(), error_html(error)]
-        return [gr.update(visible=False), NOTHING, ""]
+            return failed(error)
+        return page.shown(caption_box=gr.update(visible=False), caption_opened=NOTHING, caption_note="")
 
-    outputs = [parts["caption_box"], parts["caption_opened"], parts["caption_note"]]
-    quiet(parts["caption_close"].click, close, typed, outputs)
+    quiet(parts["caption_close"].click, close, typed, page.named("caption_box", "caption_opened", "caption_note"))
 
     def type_on(text: str, before: list[str], *values: Any) -> str:
         try:
@@ -138,19 +127,19 @@ def bind_caption_editor(page: Page) -> None:
     _bind_save(page, typed)
 
 
-def _opened(page: Page, run: Run, key: str, query: str) -> list[Any]:
+def _opened(page: Page, run: Run, key: str, query: str) -> Shown:
     """What the drawer shows of a picture."""
     picture = _picture(page, run, key)
     text = caption_files.file_text(picture.path)
-    return [
-        gr.update(visible=True),
-        _title(picture, _order(page, run, query)),
-        _shown(picture),
-        text,
-        side_by_side(page, run, picture, text),
-        [picture.key, text, str(picture.path)],
-        "",
-    ]
+    return page.shown(
+        caption_box=gr.update(visible=True),
+        caption_title=_title(picture, _order(page, run, query)),
+        caption_picture=_shown(picture),
+        caption_text=text,
+        caption_shown=side_by_side(page, run, picture, text),
+        caption_opened=[picture.key, text, str(picture.path)],
+        caption_note="",
+    )
 
 
 def _title(picture: Picture, order: Sequence[str]) -> str:
@@ -176,16 +165,15 @@ def _order(page: Page, run: Run, query: str) -> list[str]:
     survey = page.desk.survey(run)
     if survey is None:
         return []
-    problems = keys_by_name(finding_groups.grouped(page.desk.findings(run)))
+    problems = keys_by_name(findings.grouped(page.desk.findings(run)))
     return [survey.dataset.pictures[place].key for place in places_of(survey, query, problems)[1]]
 
 
 def _bind_save(page: Page, typed: list[Any]) -> None:
     parts, form = page.parts, page.form
-    names = ("caption_opened", "caption_note", "words_table", *TAGS_PARTS, *GALLERY_PARTS)
-    outputs = [parts[name] for name in names]
+    outputs = page.named("caption_opened", "caption_note", "words_table", *TAGS_PARTS, *GALLERY_PARTS)
 
-    def save(text: str, before: list[str], backup: bool, *more: Any) -> list[Any]:
+    def save(text: str, before: list[str], backup: bool, *more: Any) -> Shown:
         view, query, number, *values = more
         run = page.read(values)[0]
         try:
@@ -198,21 +186,18 @@ def _bind_save(page: Page, typed: list[Any]) -> None:
             found = captions.read_captions(place, run.data.caption_lines)[0]
             page.desk.recaption(run.data.folder, picture.key, found)
         except PivotalError as error:
-            return [unchanged(), error_html(error), *(unchanged() for _ in outputs[2:])]
-        rows = page.desk.rows(run)
-        return [
-            [picture.key, caption_files.file_text(picture.path), str(picture.path)],
-            message(f"Saved as {place}. The next scan updates its warnings.", "ok"),
-            words_html.words_table(rows, page.desk.draws(run)),
-            *tags_outputs(page, run, view),
-            *gallery_outputs(page, run, query, number),
-        ]
+            return page.shown(caption_note=error_html(error))
+        return {
+            **page.shown(
+                caption_opened=[picture.key, caption_files.file_text(picture.path), str(picture.path)],
+                caption_note=message(f"Saved as {place}. The next scan updates its warnings.", "ok"),
+                words_table=page.words_table(run),
+            ),
+            **tags_shown(page, run, view),
+            **gallery_shown(page, run, query, number),
+        }
 
-    inputs = [
-        *typed,
-        *(parts[name] for name in ("caption_backup", "tags_view", "filter", "gallery_page")),
-        *form.components,
-    ]
+    inputs = [*typed, *page.named("caption_backup", "tags_view", "filter", "gallery_page"), *form.components]
     event = quiet(parts["caption_save"].click, save, inputs, outputs)
     event.then(fn=None, _js=CHECK_JS, queue=False)
 

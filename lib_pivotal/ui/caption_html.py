@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from html import escape
+from typing import TYPE_CHECKING
 
 from lib_pivotal.data.captions import WordFinder
-from lib_pivotal.data.pruning import Fate
-from lib_pivotal.data.records import Picture
 from lib_pivotal.data.tags import same_tag
 from lib_pivotal.ui.charts import COLOURS
+
+if TYPE_CHECKING:
+    from lib_pivotal.data.pruning import Fate
+    from lib_pivotal.data.records import Picture
 
 TITLES = {
     "init": "pruned; part of the init text",

@@ -17,7 +17,7 @@ STARTED = (
 
 def build_captions_panel(page: Page) -> None:
     """A choice and a button, folded; nothing where nothing can write captions."""
-    taggers = page.desk.manager.studio.taggers()
+    taggers = page.manager.studio.taggers()
     titles = [tagger.title for tagger in taggers]
     with (
         gr.Accordion("Pictures without captions", open=False, elem_id="pivotal_captions", visible=bool(taggers)),
@@ -39,7 +39,7 @@ def build_captions_panel(page: Page) -> None:
 
 def bind_captions_panel(page: Page) -> None:
     """A click begins it, or says why it cannot."""
-    manager, form = page.desk.manager, page.form
+    manager, form = page.manager, page.form
 
     def write(title: str, *values: Any) -> str:
         data = page.read(values)[0].data

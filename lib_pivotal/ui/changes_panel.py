@@ -9,19 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
-from lib_pivotal.config import Run
+from lib_pivotal.data import findings
 from lib_pivotal.errors import DataError, PivotalError
-from lib_pivotal.later import later
 from lib_pivotal.plain_json import parse_json
-from lib_pivotal.ui.page import Page
+from lib_pivotal.runs import remedies, undo
 
 if TYPE_CHECKING:
-    from lib_pivotal.data import findings
-    from lib_pivotal.runs import remedies, undo
-else:
-    findings = later("lib_pivotal.data.findings")
-    remedies = later("lib_pivotal.runs.remedies")
-    undo = later("lib_pivotal.runs.undo")
+    from lib_pivotal.config import Run
+    from lib_pivotal.data.findings import Finding
+    from lib_pivotal.ui.page import Page, Shown
 
 Changes = list[dict[str, Any]]
 
@@ -36,9 +32,9 @@ def build_changes(page: Page) -> None:
     page.html("told")
 
 
-def changes_outputs(changes: Sequence[Mapping[str, Any]], told: str = "") -> list[Any]:
-    """In the order of CHANGES_PARTS; `told` is HTML."""
-    return [list(changes), changes_html([str(one["label"]) for one in changes]), told]
+def changes_shown(page: Page, changes: Sequence[Mapping[str, Any]], told: str = "") -> Shown:
+    """What can be taken back now; `told` is HTML."""
+    return page.shown(changes=list(changes), undo=changes_html([str(one["label"]) for one in changes]), told=told)
 
 
 def with_change(changes: Changes, label: str, before: Run, after: Run) -> Changes:
@@ -96,16 +92,13 @@ def changed(page: Page, run: Run, asked: str, changes: Changes) -> tuple[Run, Ch
 
 
 def mended(page: Page, run: Run) -> tuple[Run, list[str]]:
-    """The run after the first remedy of each warning and error, and what was done.
+    """The run after the first remedy of each warning and error, and what was done."""
+    from lib_pivotal.commands import datasets  # here: only a click needs it
 
-    Twice, as a remedy may change what a scan finds.
-    """
-    done: list[str] = []
-    for _ in range(2):
-        run, labels = remedies.mended(run, lambda one: [f for f in page.desk.findings(one) if f.severity != "info"])
-        done += labels
-        follow(page, run)
-    return run, done
+    def warnings(one: Run) -> list[Finding]:
+        return [found for found in page.desk.findings(one) if found.severity != "info"]
+
+    return datasets.fix_all(run, warnings, scan_again=lambda one: follow(page, one))
 
 
 def follow(page: Page, run: Run) -> None:

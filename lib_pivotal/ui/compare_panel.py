@@ -6,17 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
-from lib_pivotal.errors import BundleError, HostError, PivotalError
-from lib_pivotal.later import later
-from lib_pivotal.ui.desk import sentence
-from lib_pivotal.ui.page import Page, message, quiet, unchanged
+from lib_pivotal.errors import PivotalError
+from lib_pivotal.ui.page import Page, Shown, message, quiet, sentence, unchanged
 
 if TYPE_CHECKING:
-    from lib_pivotal.runs import comparing
-    from lib_pivotal.runs.comparing import Comparison
+    from lib_pivotal.commands.pictures import Comparison
     from lib_pivotal.ui.shelf import Shelf
-else:
-    comparing = later("lib_pivotal.runs.comparing")
 
 FIRST_WORDS = 4
 INTRO = (
@@ -78,14 +73,16 @@ def bind_compare_panel(page: Page) -> None:
     parts = page.parts
     choices = [parts["compare_file"], parts["compare_words"]]
 
-    def lists(chosen: str | None) -> list[Any]:
+    def lists(chosen: str | None) -> Shown:
         try:
             summaries, names = page.shelf.listing()
         except (PivotalError, OSError):
-            return [unchanged(), unchanged()]
+            return page.shown(compare_file=unchanged())
         with_words = [name for name, summary in zip(names, summaries, strict=True) if summary.words]
         file = chosen if chosen in with_words else (with_words[0] if with_words else None)
-        return [gr.update(choices=with_words, value=file), _words_of(page.shelf, file)]
+        return page.shown(
+            compare_file=gr.update(choices=with_words, value=file), compare_words=_words_of(page.shelf, file)
+        )
 
     quiet(page.hidden_button("compare_lists").click, lists, parts["compare_file"], choices)
     quiet(
@@ -95,19 +92,17 @@ def bind_compare_panel(page: Page) -> None:
         parts["compare_words"],
     )
 
-    def draw(*values: Any) -> list[Any]:
+    def draw(*values: Any) -> Shown:
         try:
-            if page.desk.running():
-                raise HostError("a run is in progress: its own samples show how it does; compare when it has finished")
-            path = comparing.compare(
-                page.desk.manager.studio, _wanted(page.shelf, dict(zip(FIELDS, values, strict=True)))
-            )
+            from lib_pivotal.commands import pictures  # here: only a click needs it
+
+            path = pictures.compare(page.manager, _wanted(page.shelf, dict(zip(FIELDS, values, strict=True))))
         except (PivotalError, OSError) as error:
-            return [message(sentence(error)), unchanged()]
-        return [
-            message(f"Saved as {path.name} in the runs' folder, under compare.", "ok"),
-            gr.update(value=str(path), visible=True),
-        ]
+            return page.shown(compare_said=message(sentence(error)))
+        return page.shown(
+            compare_said=message(f"Saved as {path.name} in the runs' folder, under compare.", "ok"),
+            compare_sheet=gr.update(value=str(path), visible=True),
+        )
 
     parts["compare_draw"].click(
         fn=draw,
@@ -135,26 +130,13 @@ def _wanted(shelf: Shelf, values: dict[str, Any]) -> Comparison:
     Raises:
         BundleError: a value makes no sense; says which.
     """
-    try:
-        weights = tuple(
-            float(part) for part in str(values["weights"] or "1").replace(";", ",").split(",") if part.strip()
-        )
-    except ValueError as error:
-        raise BundleError(f"weights: {values['weights']!r} are not numbers; write 1, 0.7, 0.4") from error
-    limits = {"size": (64, 2048), "steps": (1, 150), "cfg": (1, 30), "seed": (0, 2**31 - 1)}
-    for name, (low, high) in limits.items():
-        value = values[name]
-        if value is None or not low <= value <= high:
-            raise BundleError(f"{name} must be from {low} to {high}")
-    lines = tuple(line.strip() for line in (values["prompts"] or "").splitlines() if line.strip())
-    return comparing.Comparison(
-        file=shelf.path(values["file"] or ""),
-        words=tuple(values["words"] or ()),
-        prompts=lines or ("{word}",),
-        weights=weights or (1.0,),
+    from lib_pivotal.commands.pictures import comparison  # here: only a click needs it
+
+    return comparison(
+        shelf.path(values["file"] or ""),
+        words=values["words"] or (),
+        prompts=(values["prompts"] or "").splitlines(),
+        weights=str(values["weights"] or ""),
         negative=values["negative"] or "",
-        size_px=int(values["size"]) // 8 * 8,
-        steps=int(values["steps"]),
-        cfg_scale=float(values["cfg"]),
-        seed=int(values["seed"]),
+        **{name: values[name] for name in ("size", "steps", "cfg", "seed")},
     )

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import gradio as gr
 
 from lib_pivotal.config import Run, WordConfig, check_run
 from lib_pivotal.errors import PivotalError
-from lib_pivotal.later import later
 from lib_pivotal.plain_json import parse_json
 from lib_pivotal.runs.presets import preset
 from lib_pivotal.ui.changes_panel import (
@@ -19,21 +18,14 @@ from lib_pivotal.ui.changes_panel import (
     Changes,
     build_changes,
     changed,
-    changes_outputs,
+    changes_shown,
     with_change,
 )
-from lib_pivotal.ui.gallery_panel import GALLERY_PARTS, gallery_outputs
-from lib_pivotal.ui.page import CHECK_JS, NO_WORDS, Page, answer, error_html, message, note, quiet, unchanged
-from lib_pivotal.ui.plan_panel import PLAN_PARTS, plan_outputs
-from lib_pivotal.ui.tags_panel import TAGS_PARTS, tags_outputs
-
-if TYPE_CHECKING:
-    from lib_pivotal.runs import proposal
-    from lib_pivotal.ui import dataset_html, words_html
-else:
-    proposal = later("lib_pivotal.runs.proposal")
-    dataset_html = later("lib_pivotal.ui.dataset_html")
-    words_html = later("lib_pivotal.ui.words_html")
+from lib_pivotal.ui.gallery_panel import GALLERY_PARTS, gallery_shown
+from lib_pivotal.ui.page import CHECK_JS, Page, Shown, answer, error_html, message, note, quiet
+from lib_pivotal.ui.plan_panel import PLAN_PARTS, plan_shown
+from lib_pivotal.ui.tags_panel import TAGS_PARTS, tags_shown
+from lib_pivotal.ui.words_html import NO_WORDS, words_json
 
 EMPTY = (
     '<div class="pivotal-empty">Give a folder of pictures. A caption is a text file of the same name; '
@@ -90,13 +82,13 @@ def bind_data_panel(page: Page) -> None:
     """Scan, propose anew, add a word."""
     parts, form = page.parts, page.form
     names = ("preset", "preset_help", *DATA_PARTS, *CHANGES_PARTS)
-    outputs = [*form.components, *(parts[name] for name in names)]
+    outputs = [*form.components, *page.named(*names)]
 
-    def scan(changes: Changes, proposed: Sequence[str], *values: Any) -> list[Any]:
+    def scan(changes: Changes, proposed: Sequence[str], *values: Any) -> Shown:
         run = page.read(values)[0]
         return _scanned(page, run, proposed, label="Scan", before=run, changes=changes)
 
-    def anew(changes: Changes, *values: Any) -> list[Any]:
+    def anew(changes: Changes, *values: Any) -> Shown:
         run = page.read(values)[0]
         emptied = replace(run, words=())
         return _scanned(page, emptied, NOTHING_PROPOSED, label="Reset from captions", before=run, changes=changes)
@@ -111,11 +103,10 @@ def bind_data_panel(page: Page) -> None:
             fn=None, _js=CHECK_JS, queue=False
         )
 
-    def add_word(*values: Any) -> list[Any]:
+    def add_word(*values: Any) -> Shown:
         run = page.read(values)[0]
         run = replace(run, words=(*run.words, WordConfig(name=_free_name(run))))
-        rows = page.desk.rows(run)
-        return [words_html.words_json(run.words), words_html.words_table(rows, page.desk.draws(run))]
+        return {form["words"]: words_json(run.words), **page.shown(words_table=page.words_table(run))}
 
     quiet(parts["add_word"].click, add_word, form.components, [form["words"], parts["words_table"]])
     _bind_changes(page)
@@ -125,59 +116,65 @@ def _bind_changes(page: Page) -> None:
     """A button of a finding, or Undo, changes the run and draws everything anew."""
     parts, form = page.parts, page.form
 
-    def change(asked: str, changes: Changes, proposed: list[str], *values: Any) -> list[Any]:
+    def change(asked: str, changes: Changes, proposed: list[str], *values: Any) -> Shown:
         try:
             run, changes, told = changed(page, page.read(values)[0], asked, changes)
         except PivotalError as error:
-            left = [unchanged() for _ in (*form.components, *CHANGES_PARTS[1:])]
-            return [*left, error_html(error), *(unchanged() for _ in DATA_PARTS), answer()]
-        done = changes_outputs(changes, message(told, "ok") if told else "")
-        return [*form.write(run), *done, *data_outputs(page, run)[:-1], proposed, answer()]
+            return page.shown(told=error_html(error), change_answered=answer())
+        return {
+            **form.fill(run),
+            **data_shown(page, run),
+            **changes_shown(page, changes, message(told, "ok") if told else ""),
+            **page.shown(proposed=proposed, change_answered=answer()),
+        }
 
-    names = (*CHANGES_PARTS, *DATA_PARTS)
-    outputs = [*form.components, *(parts[name] for name in names), page.answered("change")]
+    outputs = [*form.components, *page.named(*CHANGES_PARTS, *DATA_PARTS), page.answered("change")]
     inputs = [parts["change"], parts["changes"], parts["proposed"], *form.components]
     quiet(parts["change_now"].click, change, inputs, outputs).then(fn=None, _js=CHECK_JS, queue=False)
 
 
-def _scanned(page: Page, run: Run, proposed: Sequence[str], *, label: str, before: Run, changes: Changes) -> list[Any]:
-    """Values of all outputs after a scan; where it fails, only the reason changes.
+def _scanned(page: Page, run: Run, proposed: Sequence[str], *, label: str, before: Run, changes: Changes) -> Shown:
+    """What a scan shows; where it fails, only the reason.
 
     A first scan of a folder begins the list of changes anew; one that changes words or settings can be taken back.
     """
-    count = len(page.form.components)
     folder, words = proposed
     known = bool(folder) and folder == run.data.folder
     try:
         old = check_run({"words": parse_json(words)})[0].words
         found = page.desk.propose(run, before=old, known=known)
     except PivotalError as error:
-        left = count + 2 + len(DATA_PARTS) + len(CHANGES_PARTS) - 1
-        return [*(unchanged() for _ in range(left)), error_html(error)]
-    chosen = [unchanged(), note("info", "Scanned again; settings are unchanged.")]
+        return page.shown(told=error_html(error))
+    chosen = page.shown(preset_help=note("info", "Scanned again; settings are unchanged."))
     if found.preset:
-        chosen = [gr.update(value=preset(found.preset).label), note("info", preset(found.preset).help)]
-    state = [run.data.folder, words_html.words_json(found.proposed)]
+        taken = preset(found.preset)
+        chosen = page.shown(preset=gr.update(value=taken.label), preset_help=note("info", taken.help))
     again = known or label != "Scan"
     kept = with_change(changes, label, before, found.run) if again else []
     told = "".join(message(remark, "info") for remark in found.remarks)
-    drawn = [*data_outputs(page, found.run)[:-1], state, *changes_outputs(kept, told)]
-    return [*page.form.write(found.run), *chosen, *drawn]
+    return {
+        **page.form.fill(found.run),
+        **chosen,
+        **data_shown(page, found.run),
+        **page.shown(proposed=[run.data.folder, words_json(found.proposed)]),
+        **changes_shown(page, kept, told),
+    }
 
 
-def data_outputs(page: Page, run: Run) -> list[Any]:
-    """What stands below the folder for a run whose folder was scanned (or was not); in the order of DATA_PARTS."""
-    table = words_html.words_table(page.desk.rows(run), page.desk.draws(run))
+def data_shown(page: Page, run: Run) -> Shown:
+    """What stands below the folder, of a run whose folder was scanned (or was not): all of DATA_PARTS."""
     scanned = page.desk.dataset(run.data.folder) is not None
-    planned = plan_outputs(page, run)
-    return [
-        *(planned if scanned else [EMPTY, *planned[1:]]),
-        table,
-        *tags_outputs(page, run),
-        gr.update(visible=scanned),
-        *gallery_outputs(page, run),
-        [run.data.folder, "[]"] if scanned else NOTHING_PROPOSED,
-    ]
+    return {
+        **page.shown(
+            summary=EMPTY,  # of a scanned folder, the plan has a line for it
+            words_table=page.words_table(run),
+            pictures=gr.update(visible=scanned),
+            proposed=[run.data.folder, "[]"] if scanned else NOTHING_PROPOSED,
+        ),
+        **plan_shown(page, run),
+        **tags_shown(page, run),
+        **gallery_shown(page, run),
+    }
 
 
 def _free_name(run: Run) -> str:

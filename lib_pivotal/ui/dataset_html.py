@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from html import escape
+from typing import TYPE_CHECKING
 
-from lib_pivotal.data.finding_groups import FindingGroup
-from lib_pivotal.data.records import Dataset, Level, Picture
 from lib_pivotal.ui.caption_html import CaptionHtml
 from lib_pivotal.ui.findings_html import SIGNS
 from lib_pivotal.ui.picture_filter import NO_WORD, Facets, Part
-from lib_pivotal.ui.survey import Survey
 from lib_pivotal.ui.thumbs import stamp
+
+if TYPE_CHECKING:
+    from lib_pivotal.data.findings import FindingGroup
+    from lib_pivotal.data.records import Dataset, Level, Picture
+    from lib_pivotal.ui.survey import Survey
 
 PAGE = 48
 THUMB_PX = 208

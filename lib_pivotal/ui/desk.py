@@ -3,59 +3,36 @@
 from __future__ import annotations
 
 import contextlib
-import filecmp
 import functools
-import shutil
 import tempfile
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from lib_pivotal.bundle.format import META_RUN
-from lib_pivotal.config import DataConfig, Run, WordConfig, check_run, write_run
+from lib_pivotal.commands import datasets, runs, settings
+from lib_pivotal.config import DataConfig, Run, WordConfig, write_run
 from lib_pivotal.config_checks import name_faults
-from lib_pivotal.errors import BundleError, ConfigError, Fault, HostError, PivotalError
-from lib_pivotal.file_names import legal_file_name, refuse_taken
-from lib_pivotal.files import replacing
-from lib_pivotal.later import later
-from lib_pivotal.plain_json import parse_json
+from lib_pivotal.data import findings as finding
+from lib_pivotal.data import tokens
+from lib_pivotal.data.findings import Finding
+from lib_pivotal.data.records import Dataset
+from lib_pivotal.errors import ConfigError, Fault, HostError, PivotalError
+from lib_pivotal.file_names import legal_file_name
+from lib_pivotal.importing.settings import Imported
+from lib_pivotal.runs import circumstances, defaults, naming, proposal
+from lib_pivotal.runs.defaults import Fitted
 from lib_pivotal.runs.manager import RunManager
+from lib_pivotal.runs.plan import Plan
 from lib_pivotal.runs.presets import apply_preset, read_run_settings, saved_presets
+from lib_pivotal.runs.proposal import WordRow
 from lib_pivotal.runs.suitability import idle_settings, native_px, suitability_remarks
+from lib_pivotal.training import epochs, scanning
+from lib_pivotal.ui import survey as surveying
 from lib_pivotal.ui.run_html import is_active
-
-if TYPE_CHECKING:
-    from lib_pivotal.bundle import safetensors_file
-    from lib_pivotal.data import findings as finding
-    from lib_pivotal.data import tokens
-    from lib_pivotal.data.findings import Finding
-    from lib_pivotal.data.records import Dataset
-    from lib_pivotal.importing import reading
-    from lib_pivotal.importing import settings as import_settings
-    from lib_pivotal.importing.settings import Imported
-    from lib_pivotal.runs import circumstances, defaults, naming, proposal
-    from lib_pivotal.runs.defaults import Fitted
-    from lib_pivotal.runs.plan import Plan
-    from lib_pivotal.runs.proposal import WordRow
-    from lib_pivotal.training import epochs, scanning
-    from lib_pivotal.ui import survey as surveying
-    from lib_pivotal.ui.survey import Survey, Surveys
-else:
-    scanning = later("lib_pivotal.training.scanning")
-    safetensors_file = later("lib_pivotal.bundle.safetensors_file")
-    finding = later("lib_pivotal.data.findings")
-    tokens = later("lib_pivotal.data.tokens")
-    epochs = later("lib_pivotal.training.epochs")
-    reading = later("lib_pivotal.importing.reading")
-    import_settings = later("lib_pivotal.importing.settings")
-    circumstances = later("lib_pivotal.runs.circumstances")
-    defaults = later("lib_pivotal.runs.defaults")
-    naming = later("lib_pivotal.runs.naming")
-    proposal = later("lib_pivotal.runs.proposal")
-    surveying = later("lib_pivotal.ui.survey")
+from lib_pivotal.ui.survey import Survey, Surveys
 
 SCANS_KEPT = 4
 
@@ -91,16 +68,15 @@ class Desk:
             DataError: there is no such folder.
             ConfigError: no folder is given.
         """
-        if not folder.strip():
-            raise ConfigError([Fault("data.folder", "", "is empty", "Give the folder that holds the pictures.")])
-        data = replace(data or DataConfig(), folder=folder.strip())
+        folder = datasets.given_folder(folder).strip()
+        data = replace(data or DataConfig(), folder=folder)
         dataset = scanning.scan_pictures(data)
         with self._lock:
-            before = self._scans.get(folder.strip(), (None, None))[0]
+            before = self._scans.get(folder, (None, None))[0]
             if before is not None and before == dataset:
                 dataset = before  # nothing changed: what was made of it holds
-            self._scans[folder.strip()] = dataset, scanning.hangs_on(data)
-            self._scans.move_to_end(folder.strip())
+            self._scans[folder] = dataset, scanning.hangs_on(data)
+            self._scans.move_to_end(folder)
             self._names = None, ()
             while len(self._scans) > SCANS_KEPT:
                 self._scans.popitem(last=False)
@@ -269,7 +245,7 @@ class Desk:
         checked = self.check(run, faults)
         if checked.faults:
             raise ConfigError(checked.faults)
-        self.manager.start(run, overwrite=overwrite)
+        runs.start(self.manager, runs.StartRequest(run, overwrite=overwrite))
 
     # ---- a run ----
 
@@ -285,18 +261,7 @@ class Desk:
             HostError: that step has no file.
             FileNameError: there is another file of its name in the folder.
         """
-        snapshot = self.snapshot()
-        item = next((p for p in (snapshot or {}).get("pictures", ()) if p["step"] == step), None)
-        source = Path(item["bundle"]) if item and item.get("bundle") else None
-        if snapshot is None or source is None or not source.is_file():
-            raise HostError(f"step {step} has no file to keep: it was not saved, or it was cleared away")
-        target = self.manager.studio.lora_folder() / f"{snapshot['name']}-{step:06d}.safetensors"
-        if not (target.is_file() and filecmp.cmp(source, target, shallow=False)):
-            refuse_taken([target], overwrite=False, remedy="Move it away, or give it another name.")
-        with replacing(target) as temporary:
-            shutil.copyfile(source, temporary)
-        self.manager.studio.bundle_saved(target)
-        return f"Kept as {target.name}: use it as <lora:{target.stem}:1>."
+        return runs.keep(self.manager, "current", step=step).said
 
     # ---- settings of before ----
 
@@ -319,7 +284,7 @@ class Desk:
 
     def interrupted(self) -> list[str]:
         """Names of run folders that can be continued, the newest first."""
-        return [folder.name for folder in self.manager.resumable() if not _is_finished(folder)]
+        return runs.interrupted(self.manager)
 
     def running(self) -> bool:
         """Whether a run goes on."""
@@ -353,12 +318,7 @@ class Desk:
         Raises:
             ConfigError: it cannot be read, or is nobody's.
         """
-        if file.suffix.lower() not in reading.SUFFIXES:
-            return None
-        content = reading.read_bytes(file)
-        if not import_settings.looks_foreign(content, file.name):
-            return None
-        return import_settings.import_text(content, file.name, folder=file.absolute().parent, uploaded=True)
+        return settings.imported(file)
 
     def settings_of(self, file: Path) -> Run:
         """The run that a bundle, or a run.json, carries.
@@ -366,32 +326,4 @@ class Desk:
         Raises:
             PivotalError: it carries none, or one that cannot be read.
         """
-        if file.suffix == ".json":
-            return read_run_settings(file)
-        text = safetensors_file.read_header(file).metadata.get(META_RUN, "")
-        if not text:
-            raise BundleError(f"{file.name}: carries no settings; it was not made here.")
-        try:
-            plain = parse_json(text)
-        except ValueError as error:
-            raise BundleError(f"{file.name}: its settings cannot be read ({error}). Use its run.json.") from None
-        run, faults = check_run(plain)
-        if faults and not run.words and not run.name:
-            raise ConfigError(faults)
-        return run
-
-
-def _is_finished(folder: Path) -> bool:
-    """Whether the last thing that a run's log says is that it came to its end."""
-    for log in folder.glob("*.events.jsonl"):
-        with log.open("rb") as file:
-            file.seek(max(0, log.stat().st_size - 4096))
-            lines = file.read().splitlines()
-        if lines and b'"RunEnded"' in lines[-1] and b'"finished"' in lines[-1]:
-            return True
-    return False
-
-
-def sentence(error: Exception) -> str:
-    """What to tell the user of an error."""
-    return str(error) if isinstance(error, PivotalError) else f"{type(error).__name__}: {error}"
+        return settings.settings_of(file)

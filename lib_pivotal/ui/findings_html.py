@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from html import escape
+from typing import TYPE_CHECKING
 
-from lib_pivotal.data.finding_groups import FindingGroup, grouped
-from lib_pivotal.data.findings import Finding, Remedy
-from lib_pivotal.data.records import Dataset
+from lib_pivotal.data.findings import FindingGroup, grouped
 from lib_pivotal.ui.thumbs import stamp
+
+if TYPE_CHECKING:
+    from lib_pivotal.data.findings import Finding, Remedy
+    from lib_pivotal.data.records import Dataset
 
 SIGNS = {"error": "✕", "warning": "!", "info": "i"}
 NAMES = {"error": "Error", "warning": "Warning: the run may disappoint", "info": "Good to know"}

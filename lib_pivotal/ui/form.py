@@ -282,6 +282,10 @@ class Form:
         flat = _flat(run_to_dict(run))
         return [to_widget(entry.path, flat[entry.path]) for entry in TABLE]
 
+    def fill(self, run: Run) -> dict[Any, Any]:
+        """Component -> its value for a run: what an event answers that fills the form."""
+        return dict(zip(self.components, self.write(run), strict=True))
+
 
 def to_widget(path: str, value: Any) -> Any:
     """A plain JSON value as its component holds it."""

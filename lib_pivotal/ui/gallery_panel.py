@@ -7,20 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
-from lib_pivotal.config import Run
-from lib_pivotal.later import later
+from lib_pivotal.data import findings
 from lib_pivotal.plain_json import parse_json
-from lib_pivotal.ui.page import Page, answer, payload, quiet
+from lib_pivotal.ui import dataset_html, picture_filter
+from lib_pivotal.ui.page import Page, Shown, answer, payload, quiet
 
 if TYPE_CHECKING:
-    from lib_pivotal.data import finding_groups
-    from lib_pivotal.data.finding_groups import FindingGroup
-    from lib_pivotal.ui import dataset_html, picture_filter
+    from lib_pivotal.config import Run
+    from lib_pivotal.data.findings import FindingGroup
     from lib_pivotal.ui.survey import Survey
-else:
-    finding_groups = later("lib_pivotal.data.finding_groups")
-    dataset_html = later("lib_pivotal.ui.dataset_html")
-    picture_filter = later("lib_pivotal.ui.picture_filter")
 
 GALLERY_PARTS = ("filters", "gallery")
 MOST_THUMBS = 24
@@ -54,11 +49,12 @@ def bind_gallery_panel(page: Page) -> None:
     """Filter, turn pages, send thumbnails."""
     parts, form = page.parts, page.form
 
-    def show(query: str, number: str, *values: Any) -> list[str]:
-        return [*gallery_outputs(page, page.read(values)[0], query, number), answer()]
+    def show(query: str, number: str, *values: Any) -> Shown:
+        shown = gallery_shown(page, page.read(values)[0], query, number)
+        return {**shown, **page.shown(gallery_show_answered=answer())}
 
     inputs = [parts["filter"], parts["gallery_page"], *form.components]
-    outputs = [*(parts[name] for name in GALLERY_PARTS), page.answered("gallery_show")]
+    outputs = [*page.named(*GALLERY_PARTS), page.answered("gallery_show")]
     quiet(parts["gallery_show"].click, show, inputs, outputs)
 
     def thumbs(wanted: str, folder: str) -> str:
@@ -76,12 +72,12 @@ def bind_gallery_panel(page: Page) -> None:
     quiet(parts["thumbs_get"].click, thumbs, [parts["thumbs_wanted"], form["data.folder"]], parts["thumbs_given"])
 
 
-def gallery_outputs(page: Page, run: Run, query: str = "", number: str = "0") -> list[str]:
+def gallery_shown(page: Page, run: Run, query: str = "", number: str = "0") -> Shown:
     """Filters and a page of thumbnails; the page after it is made ready."""
     survey = page.desk.survey(run)
     if survey is None:
-        return ["", ""]
-    groups = finding_groups.grouped(page.desk.findings(run))
+        return page.shown(filters="", gallery="")
+    groups = findings.grouped(page.desk.findings(run))
     problems = keys_by_name(groups)
     parts, places = places_of(survey, query, problems)
     size = dataset_html.PAGE
@@ -91,10 +87,10 @@ def gallery_outputs(page: Page, run: Run, query: str = "", number: str = "0") ->
         [survey.dataset.pictures[place].path for place in places[(shown + 1) * size : (shown + 2) * size]]
     )
     facets = survey.index.facets(places, problems)
-    return [
-        dataset_html.filters(facets, parts, groups, shown=len(places), total=len(survey.dataset)),
-        dataset_html.gallery(survey, places, page=shown),
-    ]
+    return page.shown(
+        filters=dataset_html.filters(facets, parts, groups, shown=len(places), total=len(survey.dataset)),
+        gallery=dataset_html.gallery(survey, places, page=shown),
+    )
 
 
 def keys_by_name(groups: Sequence[FindingGroup]) -> dict[str, tuple[str, ...]]:

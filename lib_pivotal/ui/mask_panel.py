@@ -7,22 +7,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
+from PIL import Image
 
-from lib_pivotal.config import Run
+from lib_pivotal.data import masks
+from lib_pivotal.data import pictures as files
 from lib_pivotal.errors import DataError, PivotalError
-from lib_pivotal.later import later
-from lib_pivotal.ui.page import Page, error_html, message, quiet, unchanged
+from lib_pivotal.ui.page import Page, Shown, error_html, message, quiet
 
 if TYPE_CHECKING:
-    from PIL import Image
-
-    from lib_pivotal.data import mask_files, masks
-    from lib_pivotal.data import pictures as files
+    from lib_pivotal.config import Run
     from lib_pivotal.data.records import Picture
-else:
-    mask_files = later("lib_pivotal.data.mask_files")
-    masks = later("lib_pivotal.data.masks")
-    files = later("lib_pivotal.data.pictures")
 
 EDITOR_PX = 768
 """Pictures are painted on at this size at most; the mask is saved at the picture's own."""
@@ -81,50 +75,58 @@ def bind_mask_panel(page: Page) -> None:
     """Open, add, begin anew, remove."""
     parts, form = page.parts, page.form
 
-    def open_picture(key: str, *values: Any) -> list[Any]:
+    def open_picture(key: str, *values: Any) -> Shown:
         try:
             picture = _picture(page, page.read(values)[0], key)
             shown = files.open_picture(picture.path)
         except PivotalError as error:
-            return [gr.update(visible=False), "", unchanged(), unchanged(), error_html(error)]
+            return page.shown(mask_box=gr.update(visible=False), mask_title="", mask_note=error_html(error))
         shown.thumbnail((EDITOR_PX, EDITOR_PX))
         title = f"<h3>Mask of {escape(picture.key)}</h3><p>{WHAT}</p>"
-        return [gr.update(visible=True), title, shown, _shown(picture), ""]
+        return page.shown(
+            mask_box=gr.update(visible=True),
+            mask_title=title,
+            mask_editor=shown,
+            mask_shown=_shown(picture),
+            mask_note="",
+        )
 
     inputs = [parts["mask_key"], *form.components]
     names = ("mask_box", "mask_title", "mask_editor", "mask_shown", "mask_note")
-    event = quiet(parts["mask_open"].click, open_picture, inputs, [parts[name] for name in names])
+    event = quiet(parts["mask_open"].click, open_picture, inputs, page.named(*names))
     event.then(fn=None, _js=INTO_VIEW_JS, queue=False)
 
     def painting(anew: bool) -> Any:
-        def save(painted: Any, weight: float, rest: float, key: str, *values: Any) -> list[Any]:
+        def save(painted: Any, weight: float, rest: float, key: str, *values: Any) -> Shown:
             try:
                 picture = _picture(page, page.read(values)[0], key)
                 strokes = _strokes(painted)
                 current = None if anew else _current(picture)
                 now = None if current is None else masks.read_mask(current)
                 size = (picture.width_px, picture.height_px)
-                made = mask_files.paint(now, strokes, weight=float(weight), rest=float(rest), size=size)
-                place = mask_files.save_mask(picture.path, made)
+                made = masks.paint(now, strokes, weight=float(weight), rest=float(rest), size=size)
+                place = masks.save_mask(picture.path, made)
             except PivotalError as error:
-                return [unchanged(), error_html(error)]
-            return [_shown(picture), message(f"Saved as {place}. Scan again to see it in the list.", "info")]
+                return page.shown(mask_note=error_html(error))
+            said = message(f"Saved as {place}. Scan again to see it in the list.", "info")
+            return page.shown(mask_shown=_shown(picture), mask_note=said)
 
         return save
 
     inputs = [parts["mask_editor"], parts["mask_weight"], parts["mask_rest"], parts["mask_key"], *form.components]
-    outputs = [parts["mask_shown"], parts["mask_note"]]
+    outputs = page.named("mask_shown", "mask_note")
     quiet(parts["mask_save"].click, painting(False), inputs, outputs)
     quiet(parts["mask_new"].click, painting(True), inputs, outputs)
 
-    def remove(key: str, *values: Any) -> list[Any]:
+    def remove(key: str, *values: Any) -> Shown:
         try:
             picture = _picture(page, page.read(values)[0], key)
-            gone = mask_files.remove_mask(picture.path)
+            gone = masks.remove_mask(picture.path)
         except (PivotalError, OSError) as error:
-            return [unchanged(), error_html(error if isinstance(error, PivotalError) else DataError(str(error)))]
+            said = error_html(error if isinstance(error, PivotalError) else DataError(str(error)))
+            return page.shown(mask_note=said)
         text = "The mask is gone. Scan again to see it in the list." if gone else "There is no painted mask to remove."
-        return [_shown(picture), message(text, "info")]
+        return page.shown(mask_shown=_shown(picture), mask_note=message(text, "info"))
 
     quiet(parts["mask_gone"].click, remove, [parts["mask_key"], *form.components], outputs)
 
@@ -147,7 +149,7 @@ def _strokes(painted: Any) -> Image.Image:
 
 def _current(picture: Picture) -> Path | None:
     """The mask that the next scan finds."""
-    for path in (mask_files.mask_place(picture.path), picture.mask_path):
+    for path in (masks.mask_place(picture.path), picture.mask_path):
         if path is not None and path.exists():
             return path
     return None
@@ -160,4 +162,4 @@ def _shown(picture: Picture) -> Image.Image | None:
         return None
     shown = files.open_picture(picture.path)
     shown.thumbnail((EDITOR_PX, EDITOR_PX))
-    return mask_files.heat_map(shown, masks.read_mask(current))
+    return masks.heat_map(shown, masks.read_mask(current))

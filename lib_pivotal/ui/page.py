@@ -1,4 +1,9 @@
-"""What the panels of one page share: the desk, the form, what the host adds, and small builders of elements."""
+"""What the panels of one page share: the desk, the form, what the host adds, and small builders of elements.
+
+An event's handler answers `Shown`, component -> value; what it does not name stays on the page as it is. Only a handler
+of one output answers the bare value. Desk, shelf and thumbnails, and through them scanning, planning and importing, are
+imported by the first click that asks for them: the web UI builds the page each time it starts.
+"""
 
 from __future__ import annotations
 
@@ -12,29 +17,19 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
-from lib_pivotal.config import Run
-from lib_pivotal.errors import ConfigError, Fault
-from lib_pivotal.later import later
-from lib_pivotal.ui.desk import Checked, Desk, sentence
+from lib_pivotal.errors import ConfigError, Fault, PivotalError
 from lib_pivotal.ui.form import TABLE, Form
+from lib_pivotal.ui.words_html import draws_bar, words_table
 
 if TYPE_CHECKING:
-    from lib_pivotal.ui import dataset_html, thumbs, words_html
-    from lib_pivotal.ui import shelf as shelves
+    from lib_pivotal.config import Run
+    from lib_pivotal.runs.manager import RunManager
+    from lib_pivotal.ui.desk import Checked, Desk
     from lib_pivotal.ui.shelf import Shelf
     from lib_pivotal.ui.thumbs import Thumbs
-else:
-    dataset_html = later("lib_pivotal.ui.dataset_html")
-    thumbs = later("lib_pivotal.ui.thumbs")
-    shelves = later("lib_pivotal.ui.shelf")
-    words_html = later("lib_pivotal.ui.words_html")
 
-
-NO_WORDS = (
-    '<div class="pivotal-empty">No embeddings yet. Scan a folder: names that its captions use are proposed here. '
-    "Or add one by hand.</div>"
-)
-
+Shown = dict[Any, Any]
+"""What an event changes: component -> its value, or `gr.update(...)`."""
 
 CHECK_JS = "() => window.pivotalPage?.redraw('check')"
 """After an event: all that hangs on the settings is looked at again."""
@@ -56,20 +51,44 @@ class TabExtras:
 class Page:
     """One page while it is built; `parts` are elements that several panels speak of, by name."""
 
-    desk: Desk
+    manager: RunManager
     extras: TabExtras
     form: Form = field(default_factory=Form)
     parts: dict[str, Any] = field(default_factory=dict)
 
     @functools.cached_property
+    def desk(self) -> Desk:
+        """What is scanned, proposed, checked and found again."""
+        from lib_pivotal.ui.desk import Desk
+
+        return Desk(self.manager)
+
+    @functools.cached_property
     def shelf(self) -> Shelf:
         """Work on the files of the LoRA folder."""
-        return shelves.Shelf(self.desk.manager.studio)
+        from lib_pivotal.ui.shelf import Shelf
+
+        return Shelf(self.manager.studio)
 
     @functools.cached_property
     def thumbs(self) -> Thumbs:
         """Thumbnails of the Data page."""
-        return thumbs.Thumbs(dataset_html.THUMB_PX)
+        from lib_pivotal.ui.dataset_html import THUMB_PX
+        from lib_pivotal.ui.thumbs import Thumbs
+
+        return Thumbs(THUMB_PX)
+
+    def named(self, *names: str) -> list[Any]:
+        """Elements by name: the outputs of an event."""
+        return [self.parts[name] for name in names]
+
+    def shown(self, **values: Any) -> Shown:
+        """What an event shows, by the elements' names."""
+        return {self.parts[name]: value for name, value in values.items()}
+
+    def words_table(self, run: Run) -> str:
+        """The editor of a run's embeddings, with what the scanned pictures say of them."""
+        return words_table(self.desk.rows(run), self.desk.draws(run))
 
     def hidden_button(self, name: str) -> Any:
         """A button that only `pivotal.js` presses."""
@@ -148,8 +167,13 @@ def _link(path: str) -> str:
 def facts_of(checked: Checked) -> str:
     """For `pivotal.js`: marks on fields, fields that mean nothing here, and the draws of each word."""
     faults = [{"field": fault.field, "text": fault_text(fault)} for fault in checked.faults]
-    draws = {name: words_html.draws_bar(draws) for name, draws in checked.draws.items()}
+    draws = {name: draws_bar(draws) for name, draws in checked.draws.items()}
     return payload({"faults": faults, "idle": checked.idle, "draws": draws})
+
+
+def sentence(error: Exception) -> str:
+    """What to tell the user of an error."""
+    return str(error) if isinstance(error, PivotalError) else f"{type(error).__name__}: {error}"
 
 
 def message(text: str, level: str = "error") -> str:

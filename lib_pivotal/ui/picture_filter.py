@@ -6,10 +6,12 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from lib_pivotal.data.records import Picture
 from lib_pivotal.data.tags import same_tag
+
+if TYPE_CHECKING:
+    from lib_pivotal.data.records import Picture
 
 Kind = Literal["word", "tag", "problem", "text"]
 NO_WORD = "none"

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from html import escape
+from typing import TYPE_CHECKING
 
 from lib_pivotal.data.tokens import CHUNK
-from lib_pivotal.runs.plan import BucketPlan, Plan, WordPlan
-from lib_pivotal.runs.starvation import ADVISED_DRAWS
+from lib_pivotal.runs.presets import ADVISED_DRAWS
 from lib_pivotal.ui.caption_html import CaptionHtml
+
+if TYPE_CHECKING:
+    from lib_pivotal.runs.plan import BucketPlan, Plan, WordPlan
 
 RECTANGLE_PX = 46
 """The longest side of a size as it is drawn."""

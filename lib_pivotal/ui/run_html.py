@@ -5,17 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from lib_pivotal.later import later
-
-if TYPE_CHECKING:
-    from lib_pivotal.evaluation import parts_grid
-    from lib_pivotal.ui import charts, thumbs
-else:
-    parts_grid = later("lib_pivotal.evaluation.parts_grid")
-    charts = later("lib_pivotal.ui.charts")
-    thumbs = later("lib_pivotal.ui.thumbs")
+from lib_pivotal.evaluation import parts_grid
+from lib_pivotal.ui import charts, thumbs
 
 Snapshot = Mapping[str, Any]
 

@@ -13,7 +13,7 @@ import gradio as gr
 from lib_pivotal.errors import PivotalError
 from lib_pivotal.plain_json import parse_json
 from lib_pivotal.ui import run_html
-from lib_pivotal.ui.page import Page, error_html, facts_of, message, payload, quiet, unchanged
+from lib_pivotal.ui.page import Page, Shown, error_html, facts_of, message, payload, quiet
 from lib_pivotal.ui.train_panel import estimate
 
 PIECES = ("head", "progress", "curves", "rows", "picked", "notices", "outcome")
@@ -37,7 +37,7 @@ def build_buttons(page: Page) -> None:
             "Load this run's checkpoint", variant="primary", elem_id="pivotal_checkpoint", visible=False
         )
     parts["start_box"], parts["run_box"] = start, run
-    live = page.desk.manager.studio.live_name()
+    live = page.manager.studio.live_name()
     parts["live"] = gr.Checkbox(
         False, label=f"use it live as <lora:{live}:1>", elem_id="pivotal_live", visible=bool(live)
     )
@@ -72,43 +72,44 @@ def build_run_view(page: Page) -> None:
 
 def bind_run_panel(page: Page) -> None:
     """Buttons steer the manager; the pulse shows what became of it."""
-    parts, form, manager = page.parts, page.form, page.desk.manager
-    sent = gr.State({})
-    outputs = refresh_outputs(page, sent)
+    parts, form, manager = page.parts, page.form, page.manager
+    parts["sent"] = gr.State({})
+    told = page.named("pick", "sent")
+    outputs = refresh_outputs(page)
 
-    def refresh(pick: str, known: dict[str, str] | None) -> list[Any]:
+    def refresh(pick: str, known: dict[str, str] | None) -> Shown:
         return _refreshed(page, pick, known)
 
-    quiet(parts["refresh"].click, refresh, [parts["pick"], sent], outputs)
+    quiet(parts["refresh"].click, refresh, told, outputs)
 
-    def start(pick: str, known: dict[str, str] | None, overwrite: bool, *values: Any) -> list[Any]:
+    def start(pick: str, known: dict[str, str] | None, overwrite: bool, *values: Any) -> Shown:
         run, faults = page.read(values)
         checked = page.desk.check(run, faults)
-        tick: Any = unchanged()
         try:
             page.desk.start(run, faults, overwrite=bool(overwrite))
-            feedback, tick = estimate(run, checked.draws), False  # it was for this run
+            shown = page.shown(feedback=estimate(run, checked.draws), overwrite=False)  # the tick was for this run
         except PivotalError as error:
-            feedback = error_html(error)
-        return [feedback, facts_of(checked), tick, *_refreshed(page, pick, known)]
+            shown = page.shown(feedback=error_html(error))
+        return {**shown, **page.shown(facts=facts_of(checked)), **_refreshed(page, pick, known)}
 
-    shown = [parts["feedback"], parts["facts"], parts["overwrite"], *outputs]
-    quiet(parts["train"].click, start, [parts["pick"], sent, parts["overwrite"], *form.components], shown)
+    inputs = [*told, parts["overwrite"], *form.components]
+    quiet(parts["train"].click, start, inputs, [*page.named("feedback", "facts", "overwrite"), *outputs])
 
-    def draw_class(pick: str, known: dict[str, str] | None, *values: Any) -> list[Any]:
+    def draw_class(pick: str, known: dict[str, str] | None, *values: Any) -> Shown:
         run, _ = page.read(values)
         try:
-            manager.make_class_pictures(manager.studio.adjusted(run))
+            from lib_pivotal.commands import runs  # here: only a click needs it
+
+            runs.class_pictures(manager, runs.StartRequest(run))
             feedback = message("Class pictures are being made. Stop ends it; another click continues.", "info")
         except PivotalError as error:
             feedback = error_html(error)
-        return [feedback, *_refreshed(page, pick, known)]
+        return {**page.shown(feedback=feedback), **_refreshed(page, pick, known)}
 
-    told = [parts["feedback"], *outputs]
-    quiet(parts["class_pictures"].click, draw_class, [parts["pick"], sent, *form.components], told)
+    quiet(parts["class_pictures"].click, draw_class, [*told, *form.components], [parts["feedback"], *outputs])
 
     def command(act: Any) -> Any:
-        def run(pick: str, known: dict[str, str] | None) -> list[Any]:
+        def run(pick: str, known: dict[str, str] | None) -> Shown:
             act()
             return _refreshed(page, pick, known)
 
@@ -121,7 +122,7 @@ def bind_run_panel(page: Page) -> None:
 
     acts = {"stop": manager.stop, "pause": toggle_pause, "save_now": manager.save_now, "sample_now": manager.sample_now}
     for name, act in acts.items():
-        quiet(parts[name].click, command(act), [parts["pick"], sent], outputs)
+        quiet(parts[name].click, command(act), told, outputs)
     quiet(parts["checkpoint"].click, lambda: _load_checkpoint(page), None, parts["feedback"])
     quiet(parts["live"].input, lambda on: manager.studio.set_live(bool(on)), parts["live"])
     _bind_keep(page)
@@ -130,14 +131,14 @@ def bind_run_panel(page: Page) -> None:
         parts["send"].click(fn=None, _js=page.extras.send_to_txt2img_js, inputs=[parts["send_text"]])
 
 
-def refresh_outputs(page: Page, sent: Any) -> list[Any]:
+def refresh_outputs(page: Page) -> list[Any]:
     """Everything that a pulse may change."""
-    names = ("start_box", "run_box", "pause", "checkpoint", "picked_box", "keep", "beat")
+    names = ("sent", "start_box", "run_box", "pause", "checkpoint", "picked_box", "keep", "beat")
     more = ("send", "send_text") if page.extras.send_to_txt2img_js else ()
-    return [sent, *(page.parts[name] for name in (*PIECES, *names, *more))]
+    return page.named(*PIECES, *names, *more)
 
 
-def _refreshed(page: Page, pick: str, known: dict[str, str] | None) -> list[Any]:
+def _refreshed(page: Page, pick: str, known: dict[str, str] | None) -> Shown:
     """New values of what changed since the page was last told, and the new record of what it was told."""
     snapshot = page.desk.snapshot()
     chosen = _chosen(pick)
@@ -161,27 +162,19 @@ def _refreshed(page: Page, pick: str, known: dict[str, str] | None) -> list[Any]
         "picked_box": {"visible": bool(pieces["picked"])},
         "keep": {"value": f"Keep step {step}" if step is not None else "Keep this step"},
     }
-    record, values = dict(known or {}), []
-    for name, html in pieces.items():
-        values.append(_if_new(record, name, html, html))
-    for name, box in boxes.items():
-        values.append(_if_new(record, name, json.dumps(box), gr.update(**box)))
-    values.append(payload({"active": active, "count": next(_COUNT)}))
+    record: dict[str, str] = {}
+    shown = page.shown(sent=record, beat=payload({"active": active, "count": next(_COUNT)}))
+    for name, value in (pieces | boxes).items():
+        record[name] = hashlib.sha1(json.dumps(value).encode()).hexdigest()
+        if (known or {}).get(name) != record[name]:
+            shown[page.parts[name]] = gr.update(**value) if isinstance(value, dict) else value
     if page.extras.send_to_txt2img_js:
         prompt = _first_prompt(snapshot)
-        values += [gr.update(visible=bool(prompt)), prompt]
-    return [record, *values]
+        shown |= page.shown(send=gr.update(visible=bool(prompt)), send_text=prompt)
+    return shown
 
 
 _COUNT = itertools.count()
-
-
-def _if_new(record: dict[str, str], name: str, key: str, value: Any) -> Any:
-    digest = hashlib.sha1(key.encode()).hexdigest()
-    if record.get(name) == digest:
-        return unchanged()
-    record[name] = digest
-    return value
 
 
 def _chosen(pick: str) -> dict[str, Any]:
@@ -194,7 +187,7 @@ def _chosen(pick: str) -> dict[str, Any]:
 
 def _checkpoint(page: Page) -> str:
     try:
-        return page.desk.manager.studio.checkpoint()
+        return page.manager.studio.checkpoint()
     except PivotalError:
         return ""
 
@@ -221,7 +214,7 @@ def _bind_keep(page: Page) -> None:
 
 def _load_checkpoint(page: Page) -> str:
     try:
-        page.desk.manager.studio.load_checkpoint()
+        page.manager.studio.load_checkpoint()
     except PivotalError as error:
         return error_html(error)
     return ""
@@ -234,7 +227,9 @@ def _bind_resume(page: Page) -> None:
         if not name:
             return message("Choose a run first.", "info")
         try:
-            page.desk.manager.resume_run(name, overwrite=bool(overwrite))
+            from lib_pivotal.commands import runs  # here: only a click needs it
+
+            runs.continue_run(page.manager, name, overwrite=bool(overwrite))
         except PivotalError as error:
             return error_html(error)
         return ""

@@ -1,24 +1,22 @@
-"""Work on the files of the LoRA folder, as the page asks for it: each action says in a sentence what it did."""
+"""The files of the LoRA folder as the page names them: each action says in a sentence what it did."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path, PurePath
 
-from lib_pivotal.bundle import workshop
-from lib_pivotal.bundle.embedding_files import EmbeddingFormat, read_embedding
-from lib_pivotal.bundle.format import check_word_name
-from lib_pivotal.bundle.listing import BundleSummary, list_bundle, list_folder
-from lib_pivotal.bundle.verify import verify
+from lib_pivotal.bundle.embedding_files import EmbeddingFormat
+from lib_pivotal.bundle.listing import BundleSummary
+from lib_pivotal.bundle.workshop import Layout
+from lib_pivotal.commands import bundles
 from lib_pivotal.embeddings.names import NameIssue
 from lib_pivotal.errors import BundleError
-from lib_pivotal.file_names import checked_name
 from lib_pivotal.runs.naming import name_issues
 from lib_pivotal.runs.studio import Studio
 
 
 class Shelf:
-    """The LoRA folder of a studio; after each change the studio is told."""
+    """The LoRA folder of a studio: `commands.bundles` on files of its list."""
 
     def __init__(self, studio: Studio) -> None:
         self._studio = studio
@@ -26,12 +24,12 @@ class Shelf:
     def listing(self) -> tuple[list[BundleSummary], list[str]]:
         """Every file, and its name below the folder."""
         folder = self._studio.lora_folder()
-        summaries = [item for item in list_folder(folder) if not item.path.name.startswith(".")]
+        summaries = bundles.listed([folder])
         return summaries, [item.path.relative_to(folder).as_posix() for item in summaries]
 
     def summary(self, name: str) -> BundleSummary:
         """Of one file."""
-        return list_bundle(self.path(name))
+        return bundles.show(self.path(name)).summary
 
     def path(self, name: str) -> Path:
         """Where a file of the list lies.
@@ -45,10 +43,9 @@ class Shelf:
             raise BundleError(f"{name or 'no file'}: choose a file from the list")
         return path
 
-    def verify(self, name: str) -> list[str]:
+    def verify(self, name: str) -> bundles.Verdict:
         """All problems of a file, read in full, and read by the process's own loader where it has one."""
-        path = self.path(name)
-        return [str(problem) for problem in (*verify(path), *self._studio.loader_problems(path))]
+        return bundles.verify(self.path(name), self._studio)
 
     def name_issues(self, name: str, word: str, new: str) -> list[NameIssue]:
         """What is to be known of a word's new name."""
@@ -58,72 +55,37 @@ class Shelf:
         return name_issues(self._studio, new, vectors=vectors, file=summary.path.name, siblings=siblings)
 
     def rename_word(self, name: str, word: str, new: str) -> str:
-        """Give a word another name."""
-        if reasons := check_word_name(new):
-            raise BundleError(f"{new!r} {'; '.join(reasons)}")
-        self._changed(workshop.rename_words(self.path(name), {self._word(word): new}))
-        return f"{word} is now called {new}."
+        """Give an embedding another name."""
+        return bundles.rename(bundles.Rename(self.path(name), {word: new}), self._studio).said
 
     def delete_word(self, name: str, word: str) -> str:
-        """Take a word out."""
-        self._changed(workshop.delete_words(self.path(name), [self._word(word)]))
-        return f"{word} was removed."
+        """Take an embedding out."""
+        return bundles.delete(bundles.Delete(self.path(name), [word]), self._studio).said
 
     def add_word(self, name: str, file: Path) -> str:
-        """Put an embedding file's word into a bundle."""
-        found = read_embedding(file)
-        self._changed(workshop.add_words(self.path(name), {found.name: found.vectors}))
-        return f"{found.name} was added."
+        """Put an embedding file into a bundle."""
+        return bundles.add(bundles.Add(self.path(name), [file]), self._studio).said
 
     def strip(self, name: str, parts: Sequence[str]) -> str:
         """Take parts away, into a file of its own beside the old one."""
         path = self.path(name)
-        if not parts:
-            raise BundleError("choose what to remove")
-        out = _free(path.with_name(f"{path.stem}-without-{'-'.join(sorted(parts))}.safetensors"))
-        self._changed(workshop.strip(path, parts, out=out))  # type: ignore[arg-type]
-        return f"Written: {out.name}. The old file stays as it was."
+        return bundles.strip(bundles.Strip(path, parts, out=bundles.copy_without(path, parts)), self._studio).said
 
     def split(self, name: str, layout: EmbeddingFormat = "a1111") -> str:
-        """Network and words as files of their own, in a folder where no list finds them by accident."""
+        """Network and embeddings as files of their own, in a folder where no list finds them by accident."""
         path = self.path(name)
-        folder = _free(self._folder(path))
-        written = workshop.split(path, folder, layout=layout)
-        words = "are for HCP-Diffusion" if layout == "hcp" else "go into the embeddings folder"
-        return f"{len(written)} files are in {folder}: embedding files {words}."
+        return bundles.split(bundles.Split(path, bundles.free(self._folder(path)), layout=layout)).said
 
-    def convert(self, name: str, layout: workshop.Layout) -> str:
-        """The network without its words in another program's layout, in the same folder."""
+    def convert(self, name: str, layout: Layout) -> str:
+        """The network without its embeddings in another program's layout, in the same folder."""
         path = self.path(name)
-        folder = self._folder(path)
-        folder.mkdir(parents=True, exist_ok=True)
-        out = _free(folder / f"{path.stem}-{layout}{'' if layout == 'peft' else '.safetensors'}")
-        written = workshop.convert(path, out, layout=layout, shape=self._studio.unet_shape(path))
-        return f"Written: {written}. It holds the network; Split writes its embeddings."
+        out = bundles.free(bundles.converted(path, layout, folder=self._folder(path)))
+        return bundles.convert(bundles.Convert(path, out, layout=layout), self._studio).said
+
+    def join(self, name: str, others: Sequence[str], out: str) -> str:
+        """Several bundles as one, in a new file beside the first."""
+        paths = [self.path(one) for one in (name, *others)]
+        return bundles.join(bundles.Join(paths, bundles.beside(paths[0], out.strip())), self._studio).said
 
     def _folder(self, path: Path) -> Path:
         return self._studio.runs_folder() / "split" / path.stem
-
-    def join(self, name: str, others: Sequence[str], out: str, weights: Sequence[float] | None = None) -> str:
-        """Several bundles as one."""
-        paths = [self.path(one) for one in dict.fromkeys([name, *others])]
-        name = checked_name(out.strip().removesuffix(".safetensors"), "the new file")
-        target = paths[0].with_name(f"{name}.safetensors")
-        self._changed(workshop.join(paths, target, weights=weights))
-        return f"Written: {target.name}, of {len(paths)} files."
-
-    def _word(self, word: str) -> str:
-        if not word:
-            raise BundleError("choose an embedding")
-        return word
-
-    def _changed(self, path: Path) -> None:
-        self._studio.bundle_saved(path)
-
-
-def _free(path: Path) -> Path:
-    number, found = 1, path
-    while found.exists():
-        number += 1
-        found = path.with_name(f"{path.stem}-{number}{path.suffix}")
-    return found

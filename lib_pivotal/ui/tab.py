@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-from typing import Any
 
 import gradio as gr
 
@@ -16,12 +15,11 @@ from lib_pivotal.ui.bundles_panel import bind_bundles_panel, build_bundles_panel
 from lib_pivotal.ui.caption_editor import bind_caption_editor, build_caption_editor
 from lib_pivotal.ui.captions_panel import bind_captions_panel, build_captions_panel
 from lib_pivotal.ui.compare_panel import bind_compare_panel, build_compare_panel
-from lib_pivotal.ui.data_panel import DATA_PARTS, bind_data_panel, build_data_panel, data_outputs
-from lib_pivotal.ui.desk import Desk
+from lib_pivotal.ui.data_panel import DATA_PARTS, bind_data_panel, build_data_panel, data_shown
 from lib_pivotal.ui.form import TABLE, help_text
 from lib_pivotal.ui.gallery_panel import bind_gallery_panel, build_gallery_panel
 from lib_pivotal.ui.mask_panel import bind_mask_panel, build_mask_panel
-from lib_pivotal.ui.page import Page, TabExtras, note, payload, quiet, unchanged
+from lib_pivotal.ui.page import Page, Shown, TabExtras, note, payload, quiet
 from lib_pivotal.ui.plan_panel import build_plan_panel
 from lib_pivotal.ui.run_panel import bind_run_panel, build_buttons, build_run_view
 from lib_pivotal.ui.tags_panel import bind_tags_panel, build_tags_panel
@@ -41,7 +39,7 @@ __all__ = ["TabExtras", "build_tab"]
 
 def build_tab(manager: RunManager, *, extras: TabExtras | None = None) -> gr.Blocks:
     """The whole page as gradio Blocks; ids begin with `pivotal_`. Nothing of it is kept in the web UI's ui-config."""
-    page = Page(Desk(manager), extras or TabExtras())
+    page = Page(manager, extras or TabExtras())
     with gr.Blocks(analytics_enabled=False) as blocks, gr.Column(elem_id="pivotal_tab"):
         page.html("head", run_html.head(None, checkpoint=""))
         page.html("hints", payload({e.elem_id: help_text(e.path) for e in TABLE}), classes=["pivotal-hidden"])
@@ -101,31 +99,26 @@ def _bind_hello(page: Page) -> None:
     """A fresh page: shows the settings of the run that goes on or went before, its lists, and asks for the state."""
     parts, form = page.parts, page.form
 
-    def hello() -> list[Any]:
-        desk = page.desk
-        run = desk.remembered()
-        filled: list[Any] = [unchanged() for _ in form.components]
-        data: list[Any] = [unchanged() for _ in DATA_PARTS]
-        if run is not None:
-            filled, data = form.write(run), _data_of(page, run)
-        lists = _lists(page)
-        if run is not None:
-            lists[0] = {**lists[0], "value": None}
-        remark = unchanged() if run is None else note("info", "Settings of the last run. A preset replaces them.")
-        return [*filled, *data, *lists, remark]
+    def hello() -> Shown:
+        run, shown = page.desk.remembered(), _lists(page)
+        if run is None:
+            return shown
+        shown[parts["preset"]]["value"] = None
+        remark = note("info", "Settings of the last run. A preset replaces them.")
+        return {**shown, **form.fill(run), **_data_of(page, run), **page.shown(preset_help=remark)}
 
-    lists = [parts[name] for name in ("preset", "load_bundle", "resumable", "resumable_box")]
-    outputs = [*form.components, *(parts[name] for name in DATA_PARTS), *lists, parts["preset_help"]]
-    event = quiet(parts["hello"].click, hello, None, outputs)
-    quiet(page.hidden_button("lists").click, lambda: _lists(page), None, lists)
-    event.then(
-        fn=None,
-        _js=AFTER_HELLO,
-        queue=False,
+    def again() -> Shown:
+        return _lists(page)
+
+    lists = page.named("preset", "load_bundle", "resumable", "resumable_box")
+    event = quiet(
+        parts["hello"].click, hello, None, [*form.components, *page.named(*DATA_PARTS), *lists, parts["preset_help"]]
     )
+    quiet(page.hidden_button("lists").click, again, None, lists)
+    event.then(fn=None, _js=AFTER_HELLO, queue=False)
 
 
-def _lists(page: Page) -> list[Any]:
+def _lists(page: Page) -> Shown:
     """Presets, bundles, and interrupted runs, as they are now."""
     desk = page.desk
     try:
@@ -133,19 +126,19 @@ def _lists(page: Page) -> list[Any]:
         presets = [*(preset.label for preset in PRESETS), *desk.own_presets()]
     except PivotalError:
         resumable, presets = [], [preset.label for preset in PRESETS]
-    return [
-        gr.update(choices=presets),
-        gr.update(choices=_bundles(page)),
-        gr.update(choices=resumable, value=resumable[0] if resumable else None),
-        gr.update(visible=bool(resumable) and not desk.running()),
-    ]
+    return page.shown(
+        preset=gr.update(choices=presets),
+        load_bundle=gr.update(choices=_bundles(page)),
+        resumable=gr.update(choices=resumable, value=resumable[0] if resumable else None),
+        resumable_box=gr.update(visible=bool(resumable) and not desk.running()),
+    )
 
 
-def _data_of(page: Page, run: Run) -> list[Any]:
+def _data_of(page: Page, run: Run) -> Shown:
     if page.desk.dataset(run.data.folder) is None:
         with contextlib.suppress(PivotalError):  # the folder may be gone: its settings are shown all the same
             page.desk.scan(run.data.folder, run.data)
-    return data_outputs(page, run)
+    return data_shown(page, run)
 
 
 def _bundles(page: Page) -> list[str]:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from html import escape
+from typing import TYPE_CHECKING
 
-from lib_pivotal.data.pruning import Fate, TagFate, WordTags
-from lib_pivotal.ui.caption_html import CaptionHtml
-from lib_pivotal.ui.survey import Survey
 from lib_pivotal.ui.thumbs import stamp
+
+if TYPE_CHECKING:
+    from lib_pivotal.data.pruning import Fate, TagFate, WordTags
+    from lib_pivotal.ui.caption_html import CaptionHtml
+    from lib_pivotal.ui.survey import Survey
 
 ROWS = 16
 """Tags that are shown at first."""

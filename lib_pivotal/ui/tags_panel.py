@@ -7,22 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
-from lib_pivotal.config import Run
 from lib_pivotal.errors import DataError, PivotalError
-from lib_pivotal.later import later
 from lib_pivotal.plain_json import parse_json
-from lib_pivotal.ui.changes_panel import CHANGES_PARTS, Changes, changes_outputs, with_change
-from lib_pivotal.ui.page import Page, answer, error_html, quiet, unchanged
+from lib_pivotal.ui import caption_html, tags_html
+from lib_pivotal.ui.changes_panel import CHANGES_PARTS, Changes, changes_shown, with_change
+from lib_pivotal.ui.page import Page, Shown, answer, error_html, quiet
+from lib_pivotal.ui.words_html import words_json
 
 if TYPE_CHECKING:
-    from lib_pivotal.runs import proposal, tag_moves
-    from lib_pivotal.ui import caption_html, tags_html, words_html
-else:
-    caption_html = later("lib_pivotal.ui.caption_html")
-    proposal = later("lib_pivotal.runs.proposal")
-    tag_moves = later("lib_pivotal.runs.tag_moves")
-    tags_html = later("lib_pivotal.ui.tags_html")
-    words_html = later("lib_pivotal.ui.words_html")
+    from lib_pivotal.config import Run
 
 TAGS_PARTS = ("tags_box", "tags")
 AFTER_MOVE_JS = """() => {
@@ -47,27 +40,32 @@ def bind_tags_panel(page: Page) -> None:
     """Another word, more rows, other captions; a tag moved."""
     parts, form = page.parts, page.form
 
-    def show(view: str, *values: Any) -> list[Any]:
-        return [*tags_outputs(page, page.read(values)[0], view), answer()]
+    def show(view: str, *values: Any) -> Shown:
+        return {**tags_shown(page, page.read(values)[0], view), **page.shown(tags_show_answered=answer())}
 
     inputs = [parts["tags_view"], *form.components]
-    outputs = [*(parts[name] for name in TAGS_PARTS), page.answered("tags_show")]
+    outputs = [*page.named(*TAGS_PARTS), page.answered("tags_show")]
     quiet(parts["tags_show"].click, show, inputs, outputs)
 
-    def move(asked: str, changes: Changes, view: str, *values: Any) -> list[Any]:
+    def move(asked: str, changes: Changes, view: str, *values: Any) -> Shown:
         before = page.read(values)[0]
         try:
             wanted = parse_json(asked or "{}")
             run = moved(page, before, wanted)
         except PivotalError as error:
-            return [*(unchanged() for _ in outputs[:-2]), error_html(error), answer()]
-        kept = with_change(changes, move_label(wanted), before, run)
-        table = words_html.words_table(page.desk.rows(run), page.desk.draws(run))
-        words = [words_html.words_json(run.words), table]
-        return [*words, *changes_outputs(kept), *tags_outputs(page, run, view), answer()]
+            return page.shown(tags=error_html(error), tags_move_answered=answer())
+        return {
+            form["words"]: words_json(run.words),
+            **page.shown(words_table=page.words_table(run), tags_move_answered=answer()),
+            **changes_shown(page, with_change(changes, move_label(wanted), before, run)),
+            **tags_shown(page, run, view),
+        }
 
-    names = ("words_table", *CHANGES_PARTS, *TAGS_PARTS)
-    outputs = [form["words"], *(parts[name] for name in names), page.answered("tags_move")]
+    outputs = [
+        form["words"],
+        *page.named("words_table", *CHANGES_PARTS, *TAGS_PARTS),
+        page.answered("tags_move"),
+    ]
     event = quiet(parts["tags_move_now"].click, move, [parts["tags_move"], parts["changes"], *inputs], outputs)
     event.then(fn=None, _js=AFTER_MOVE_JS, queue=False)
 
@@ -80,6 +78,8 @@ def move_label(asked: dict[str, Any]) -> str:
 
 def moved(page: Page, run: Run, asked: dict[str, Any]) -> Run:
     """The run with a tag of a word moved; `asked` holds `word`, `tag` and `to` (a fate, or `rule`)."""
+    from lib_pivotal.runs import tag_moves  # here: the page is built at start-up, tags are moved later
+
     survey = page.desk.survey(run)
     name, to = str(asked.get("word")), str(asked.get("to"))
     if survey is None or name not in survey.wording.words:
@@ -99,12 +99,12 @@ def moved(page: Page, run: Run, asked: dict[str, Any]) -> Run:
     return replace(run, words=words)
 
 
-def tags_outputs(page: Page, run: Run, view: str = "{}") -> list[Any]:
+def tags_shown(page: Page, run: Run, view: str = "{}") -> Shown:
     """The box, and what is in it: `view` is JSON with `word`, `all`, `page`."""
     survey = page.desk.survey(run)
     names = [word.name for word in run.words]
     if survey is None or not names:
-        return [gr.update(visible=False), ""]
+        return page.shown(tags_box=gr.update(visible=False), tags="")
     try:
         wanted = parse_json(view or "{}")
     except ValueError:
@@ -115,7 +115,8 @@ def tags_outputs(page: Page, run: Run, view: str = "{}") -> list[Any]:
     table = tags_html.tag_table(word, everything=bool(wanted.get("all")))
     beside = tags_html.examples(survey, word, writer, page=number if isinstance(number, int) else 0)
     body = f'<div class="pivotal-tags"><div>{table}</div><div>{beside}</div></div>'
-    return [gr.update(visible=True), tags_html.word_chips(names, chosen, writer) + body]
+    chips = tags_html.word_chips(names, chosen, writer)
+    return page.shown(tags_box=gr.update(visible=True), tags=chips + body)
 
 
 def _first_that_takes(rows: Any, names: list[str]) -> str:

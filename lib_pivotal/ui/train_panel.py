@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
-from lib_pivotal.config import Run
 from lib_pivotal.errors import Fault, PivotalError
 from lib_pivotal.importing.reading import SUFFIXES
-from lib_pivotal.later import later
 from lib_pivotal.runs.presets import PRESETS, load_preset, save_preset
+from lib_pivotal.ui import import_html
 from lib_pivotal.ui.changes_panel import follow
-from lib_pivotal.ui.data_panel import DATA_PARTS, data_outputs
+from lib_pivotal.ui.data_panel import DATA_PARTS, data_shown
 from lib_pivotal.ui.form import GROUPS
 from lib_pivotal.ui.page import (
     CHECK_JS,
     Page,
+    Shown,
     answer,
     error_html,
     facts_of,
@@ -26,15 +26,12 @@ from lib_pivotal.ui.page import (
     message,
     note,
     quiet,
-    unchanged,
 )
-from lib_pivotal.ui.plan_panel import PLAN_PARTS, plan_outputs
+from lib_pivotal.ui.plan_panel import PLAN_PARTS, plan_shown
 from lib_pivotal.ui.run_html import clock
 
 if TYPE_CHECKING:
-    from lib_pivotal.ui import import_html
-else:
-    import_html = later("lib_pivotal.ui.import_html")
+    from lib_pivotal.config import Run
 
 FOLDED = [group for group in GROUPS if group not in ("data", "main")]
 HELP = '<div class="pivotal-help"></div>'
@@ -108,41 +105,45 @@ def _build_loading(page: Page) -> None:
 def bind_train_panel(page: Page) -> None:
     """Check as one types; presets; settings in and out; the dry step."""
     parts, form = page.parts, page.form
-    shown = [parts["feedback"], parts["facts"], parts["name_note"]]
 
-    def check(*values: Any) -> list[Any]:
+    def check(*values: Any) -> Shown:
         run, faults = page.read(values)
         follow(page, run)
-        return [*check_outputs(page, run, faults), *plan_outputs(page, run), answer()]
+        shown = {**check_shown(page, run, faults), **plan_shown(page, run)}
+        return {**shown, **page.shown(check_answered=answer())}
 
-    checked = [*shown, *(parts[name] for name in PLAN_PARTS), page.answered("check")]
-    quiet(page.hidden_button("check").click, check, form.components, checked)
+    outputs = [*page.named("feedback", "facts", "name_note", *PLAN_PARTS), page.answered("check")]
+    quiet(page.hidden_button("check").click, check, form.components, outputs)
     _bind_presets(page)
     _bind_loading(page)
 
-    def preflight(*values: Any) -> list[str]:
+    def preflight(*values: Any) -> Shown:
         run, faults = page.read(values)
         checked = page.desk.check(run, faults)
-        if checked.faults:
-            return [faults_list(checked.faults), facts_of(checked)]
         try:
-            return [preflight_html(page.desk.manager.preflight(run)), facts_of(checked)]
+            said = faults_list(checked.faults) or preflight_html(page.manager.preflight(run))
         except PivotalError as error:
-            return [error_html(error), facts_of(checked)]
+            said = error_html(error)
+        return page.shown(feedback=said, facts=facts_of(checked))
 
     parts["preflight"].click(
-        fn=preflight, inputs=form.components, outputs=shown[:2], show_progress="minimal", queue=False, api_name=False
+        fn=preflight,
+        inputs=form.components,
+        outputs=page.named("feedback", "facts"),
+        show_progress="minimal",
+        queue=False,
+        api_name=False,
     )
 
 
-def check_outputs(page: Page, run: Run, faults: list[Fault]) -> list[str]:
+def check_shown(page: Page, run: Run, faults: list[Fault]) -> Shown:
     """Feedback, facts for `pivotal.js`, and the remark under the name."""
     checked = page.desk.check(run, faults)
     level, text = checked.name_note
     faulty = faults_list([f for f in checked.faults if f.field != "data.folder"])
     feedback = faulty or estimate(checked.run, checked.draws)
     feedback += "".join(message(remark, "info") for remark in checked.remarks)
-    return [feedback, facts_of(checked), note(level, text)]
+    return page.shown(feedback=feedback, facts=facts_of(checked), name_note=note(level, text))
 
 
 def estimate(run: Run, draws: dict[str, float]) -> str:
@@ -205,7 +206,7 @@ def _bind_presets(page: Page) -> None:
     parts, form = page.parts, page.form
     keys = {preset.label: preset for preset in PRESETS}
 
-    def choose(label: str, *values: Any) -> list[Any]:
+    def choose(label: str, *values: Any) -> Shown:
         run = page.read(values)[0]
         try:
             if label in keys:
@@ -215,34 +216,34 @@ def _bind_presets(page: Page) -> None:
                 run = load_preset(page.desk.own_presets()[label], run)
                 remark = note("info", "A preset of your own.")
         except (PivotalError, KeyError) as error:
-            return [*(unchanged() for _ in form.components), unchanged(), note("error", str(error))]
-        return [*form.write(run), data_outputs(page, run)[DATA_PARTS.index("words_table")], remark]
+            return page.shown(preset_help=note("error", str(error)))
+        return {**form.fill(run), **page.shown(words_table=page.words_table(run), preset_help=remark)}
 
-    outputs = [*form.components, parts["words_table"], parts["preset_help"]]
+    outputs = [*form.components, *page.named("words_table", "preset_help")]
     quiet(parts["preset"].input, choose, [parts["preset"], *form.components], outputs).then(
         fn=None, _js=CHECK_JS, queue=False
     )
 
-    def keep(name: str, overwrite: bool, *values: Any) -> list[Any]:
+    def keep(name: str, overwrite: bool, *values: Any) -> Shown:
         folder, run = page.desk.presets_folder(), page.read(values)[0]
         try:
             path = save_preset(folder, name or "", run, overwrite=bool(overwrite))
         except (PivotalError, OSError) as error:
-            return [message(str(error)), unchanged(), unchanged()]
+            return page.shown(loaded=message(str(error)))
         choices = [*keys, *page.desk.own_presets()]
         said = message(f"Saved. It is listed as {path.stem} among the presets.", "ok")
-        return [said, gr.update(choices=choices), False]
+        return page.shown(loaded=said, preset=gr.update(choices=choices), preset_overwrite=False)
 
-    named = [parts["preset_name"], parts["preset_overwrite"]]
-    shown = [parts["loaded"], parts["preset"], parts["preset_overwrite"]]
-    quiet(parts["preset_save"].click, keep, [*named, *form.components], shown)
+    named = page.named("preset_name", "preset_overwrite")
+    outputs = page.named("loaded", "preset", "preset_overwrite")
+    quiet(parts["preset_save"].click, keep, [*named, *form.components], outputs)
 
 
 def _bind_loading(page: Page) -> None:
     parts, form = page.parts, page.form
-    outputs = [*form.components, parts["loaded"], *(parts[name] for name in DATA_PARTS)]
+    outputs = [*form.components, *page.named("loaded", *DATA_PARTS)]
 
-    def load(path: Path, now: Run | None = None) -> list[Any]:
+    def load(path: Path, now: Run | None = None) -> Shown:
         report = ""
         try:
             found = page.desk.imported(path) if now is not None else None
@@ -251,7 +252,7 @@ def _bind_loading(page: Page) -> None:
             else:
                 run = page.desk.settings_of(path)
         except (PivotalError, OSError) as error:
-            return [*(unchanged() for _ in form.components), error_html(error), *(unchanged() for _ in DATA_PARTS)]
+            return page.shown(loaded=error_html(error))
         try:
             text, level = f"Loaded from {path.name}. Give the folder of pictures on the Data page.", "ok"
             if run.data.folder:
@@ -259,22 +260,18 @@ def _bind_loading(page: Page) -> None:
                 text = f"Loaded from {path.name}."
         except PivotalError as error:
             text, level = f"Loaded from {path.name}; but its pictures are not here: {error}", "warning"
-        return [*form.write(run), message(text, level) + report, *data_outputs(page, run)]
+        return {**form.fill(run), **data_shown(page, run), **page.shown(loaded=message(text, level) + report)}
 
-    def upload(file: Any, *values: Any) -> list[Any]:
+    def upload(file: Any, *values: Any) -> Shown:
         return load(Path(file.name), page.read(values)[0])
 
-    def load_bundle(name: str | None) -> list[Any]:
+    def load_bundle(name: str | None) -> Shown:
         if not name:
-            return [
-                *(unchanged() for _ in form.components),
-                message("Choose a file first.", "info"),
-                *(unchanged() for _ in DATA_PARTS),
-            ]
+            return page.shown(loaded=message("Choose a file first.", "info"))
         try:
             return load(page.shelf.path(name))
         except PivotalError as error:
-            return [*(unchanged() for _ in form.components), error_html(error), *(unchanged() for _ in DATA_PARTS)]
+            return page.shown(loaded=error_html(error))
 
     quiet(parts["load_bundle_now"].click, load_bundle, parts["load_bundle"], outputs)
     quiet(parts["upload"].upload, upload, [parts["upload"], *form.components], outputs).then(

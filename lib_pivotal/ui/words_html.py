@@ -6,12 +6,19 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from html import escape
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from lib_pivotal.config import WordConfig
-from lib_pivotal.runs.proposal import ADVISED_DRAWS, WordRow
+from lib_pivotal.runs.presets import ADVISED_DRAWS
 from lib_pivotal.ui.form import word_help
-from lib_pivotal.ui.page import NO_WORDS
+
+if TYPE_CHECKING:
+    from lib_pivotal.config import WordConfig
+    from lib_pivotal.runs.proposal import WordRow
+
+NO_WORDS = (
+    '<div class="pivotal-empty">No embeddings yet. Scan a folder: names that its captions use are proposed here. '
+    "Or add one by hand.</div>"
+)
 
 COLUMNS = (
     ("name", "Name"),

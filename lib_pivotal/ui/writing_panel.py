@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from html import escape
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
-from lib_pivotal.config import Run
+from lib_pivotal.data import caption_files
 from lib_pivotal.errors import DataError, PivotalError
-from lib_pivotal.later import later
-from lib_pivotal.ui.data_panel import DATA_PARTS, data_outputs
-from lib_pivotal.ui.page import CHECK_JS, Page, error_html, message, quiet, unchanged
+from lib_pivotal.ui.data_panel import DATA_PARTS, data_shown
+from lib_pivotal.ui.page import CHECK_JS, Page, Shown, error_html, message, quiet
 
 if TYPE_CHECKING:
-    from lib_pivotal.data import caption_writing
-    from lib_pivotal.data.caption_writing import Changes, Outcome
-else:
-    caption_writing = later("lib_pivotal.data.caption_writing")
+    from lib_pivotal.commands.captions import Written
+    from lib_pivotal.config import Run
+    from lib_pivotal.data.caption_files import Changes
 
 SHOWN = 8
 """Changes that the preview shows."""
@@ -64,51 +60,65 @@ def build_writing_panel(page: Page) -> None:
 def bind_writing_panel(page: Page) -> None:
     """Look, write or leave, take back."""
     parts, form = page.parts, page.form
-    names = ("writing_shown", "writing_box", "writing_write", "writing_note", "writing_digest")
-    shown = [parts[name] for name in names]
+    shown = [parts[f"writing_{name}"] for name in ("shown", "box", "write", "note", "digest")]
+    drawn = [*shown, *(parts[name] for name in DATA_PARTS)]
 
-    def look(*values: Any) -> list[Any]:
+    def closed(note: str) -> Shown:
+        """The preview goes: what it showed is written, or is out of date."""
+        return {
+            parts["writing_shown"]: "",
+            parts["writing_box"]: gr.update(visible=False),
+            parts["writing_note"]: note,
+            parts["writing_digest"]: "",
+        }
+
+    def drawn_again(run: Run) -> Shown:
+        """The folder scanned anew; its words count as the user's own from now on, since their tags may be gone."""
+        page.desk.scan(run.data.folder, run.data)
+        return data_shown(page, run)
+
+    def look(*values: Any) -> Shown:
         try:
             found = changes_of(page, page.read(values)[0])
         except PivotalError as error:
-            return ["", gr.update(visible=False), unchanged(), error_html(error), ""]
+            return closed(error_html(error))
         count = len(found.changes)
-        label = f"Write {count} file{'s' if count != 1 else ''}"
-        return [preview(found), gr.update(visible=count > 0), gr.update(value=label), "", found.digest]
+        return {
+            parts["writing_shown"]: preview(found),
+            parts["writing_box"]: gr.update(visible=count > 0),
+            parts["writing_write"]: gr.update(value=f"Write {count} file{'s' if count != 1 else ''}"),
+            parts["writing_note"]: "",
+            parts["writing_digest"]: found.digest,
+        }
 
     quiet(parts["writing_look"].click, look, form.components, shown)
-    quiet(parts["writing_cancel"].click, lambda: ["", gr.update(visible=False), unchanged(), "", ""], None, shown)
-    drawn = [*shown, *(parts[name] for name in DATA_PARTS)]
+    quiet(parts["writing_cancel"].click, lambda: closed(""), None, shown)
 
-    def write(digest: str, *values: Any) -> list[Any]:
-        run = page.read(values)[0]
-        try:
-            found = changes_of(page, run)
-            if not digest or found.digest != digest:
-                raise DataError(
-                    "settings, embeddings or files have changed since the preview. Press Show what would change again"
-                )
-            record = records_folder(page, run) / f"{time.strftime('%Y%m%d-%H%M%S')}-{digest[:6]}.json"
-            outcome = caption_writing.write_changes(found.changes, record)
-            return [*_done(outcome, "written"), *_drawn_again(page, run)]
-        except PivotalError as error:
-            return _refused(error)
+    def work(act: Callable[..., Written], what: str) -> Callable[..., Shown]:
+        def done(digest: str, *values: Any) -> Shown:
+            run = page.read(values)[0]
+            try:
+                return closed(_done(act(run, digest), what)) | drawn_again(run)
+            except PivotalError as error:
+                return closed(error_html(error))
+
+        return done
+
+    def write(run: Run, digest: str) -> Written:
+        from lib_pivotal.commands import captions  # here: only a click needs it
+
+        home = page.manager.studio.runs_folder()
+        return captions.write(changes_of(page, run), run.data.folder, home=home, digest=digest)
+
+    def back(run: Run, digest: str) -> Written:
+        from lib_pivotal.commands import captions  # here: only a click needs it
+
+        return captions.take_back(run.data.folder, home=page.manager.studio.runs_folder())
 
     inputs = [parts["writing_digest"], *form.components]
-    quiet(parts["writing_write"].click, write, inputs, drawn).then(fn=None, _js=CHECK_JS, queue=False)
-
-    def back(*values: Any) -> list[Any]:
-        run = page.read(values)[0]
-        try:
-            records = sorted(records_folder(page, run).glob("*.json"))
-            if not records:
-                raise DataError("no captions of this folder were written from here, so there is nothing to take back")
-            outcome = caption_writing.take_back(records[-1])
-            return [*_done(outcome, "as before"), *_drawn_again(page, run)]
-        except PivotalError as error:
-            return _refused(error)
-
-    quiet(parts["writing_back"].click, back, form.components, drawn).then(fn=None, _js=CHECK_JS, queue=False)
+    for name, act, what in (("write", write, "written"), ("back", back, "as before")):
+        event = quiet(parts[f"writing_{name}"].click, work(act, what), inputs, drawn)
+        event.then(fn=None, _js=CHECK_JS, queue=False)
 
 
 def changes_of(page: Page, run: Run) -> Changes:
@@ -120,12 +130,7 @@ def changes_of(page: Page, run: Run) -> Changes:
     survey = page.desk.survey(run)
     if survey is None:
         raise DataError("the folder is not scanned. Press Scan first")
-    return caption_writing.caption_changes(survey.dataset, survey.wording)
-
-
-def records_folder(page: Page, run: Run) -> Path:
-    """Where the ways back of a folder's captions are kept: beside the runs, not among the pictures."""
-    return caption_writing.records_place(page.desk.manager.studio.runs_folder(), run.data.folder)
+    return caption_files.caption_changes(survey.dataset, survey.wording)
 
 
 def preview(found: Changes) -> str:
@@ -148,26 +153,12 @@ def preview(found: Changes) -> str:
     return f'<div class="pivotal-examples pivotal-files">{head}{rows}</div>{more}{several}'
 
 
-def _done(outcome: Outcome, what: str) -> list[Any]:
-    """What was done, in the order of the panel's outputs."""
-    text = f"{outcome.written} caption file{'s' if outcome.written != 1 else ''} {what}."
-    note = message(text, "ok" if not outcome.left else "warning")
-    if outcome.left:
-        note += message(f"Left alone: {_listed(outcome.left)}", "warning")
-    return ["", gr.update(visible=False), unchanged(), note, ""]
+def _done(done: Written, what: str) -> str:
+    text = f"{done.written} caption file{'s' if done.written != 1 else ''} {what}."
+    note = message(text, "ok" if not done.left else "warning")
+    return note + message(f"Left alone: {_listed(done.left)}", "warning") if done.left else note
 
 
 def _listed(texts: Sequence[str], most: int = 5) -> str:
     more = f" ... and {len(texts) - most} more" if len(texts) > most else ""
     return "; ".join(texts[:most]) + more
-
-
-def _drawn_again(page: Page, run: Run) -> list[Any]:
-    """The folder looked at anew; its words count as the user's own from now on, since their tags may be gone."""
-    page.desk.scan(run.data.folder, run.data)
-    return data_outputs(page, run)
-
-
-def _refused(error: PivotalError) -> list[Any]:
-    """Nothing was written: the preview goes, the rest of the page stays."""
-    return ["", gr.update(visible=False), unchanged(), error_html(error), "", *(unchanged() for _ in DATA_PARTS)]

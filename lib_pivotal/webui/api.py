@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from secrets import compare_digest
 from typing import Any
 
@@ -13,16 +12,16 @@ from fastapi.security import HTTPBasic, HTTPBasicCredentials
 from modules import shared
 from pydantic import BaseModel, Field
 
-from lib_pivotal.config import Run, run_from_dict
+from lib_pivotal.commands import captions, datasets, pictures, runs, settings
+from lib_pivotal.config import run_from_dict
 from lib_pivotal.confinement import Confinement
 from lib_pivotal.errors import ConfigError, Fault, FolderError, PivotalError
-from lib_pivotal.files import sentence_of, typed_path
-from lib_pivotal.importing.settings import import_file, import_text
-from lib_pivotal.runs import verbs
-from lib_pivotal.runs.circumstances import Circumstances, circumstances_of
+from lib_pivotal.files import sentence_of
+from lib_pivotal.runs.circumstances import circumstances_of
 from lib_pivotal.runs.manager import RunManager
-from lib_pivotal.runs.scan_report import pictures_of, report_of
-from lib_pivotal.webui import bundle_routes
+from lib_pivotal.runs.presets import run_settings
+from lib_pivotal.runs.view import RunView
+from lib_pivotal.webui import bundle_routes, bundle_work
 from lib_pivotal.webui.folders import of_the_api
 from lib_pivotal.webui.jobs import run_manager
 
@@ -77,14 +76,6 @@ class PlanRequest(BaseModel):
     folder: str
     run: dict[str, Any] | None = None
     mend: bool = False
-
-    def settings(self) -> Run | None:
-        """The run.
-
-        Raises:
-            ConfigError: with every fault.
-        """
-        return None if self.run is None else verbs.settings(self.run)
 
 
 class WritingRequest(PlanRequest):
@@ -143,6 +134,32 @@ class ImportRequest(BaseModel):
     text: str = ""
 
 
+class GridRequest(BaseModel):
+    """A parts grid: a LoRA by its name; without `words`, of all its embeddings."""
+
+    name: str
+    words: list[str] = []
+    prompts: list[str] = []
+    weights: list[float] = []
+    negative: str = ""
+    size: int = 512
+    steps: int = 20
+    cfg: float = 7.0
+    seed: int = 0
+
+
+class KeepRequest(BaseModel):
+    """A step whose bundle is to be kept."""
+
+    step: int
+
+
+class FileAnswer(BaseModel):
+    """A file that was written."""
+
+    file: str
+
+
 class TaggerAnswer(BaseModel):
     """Something that writes captions; `missing` says why it cannot be used, empty if it can."""
 
@@ -180,12 +197,14 @@ def register(
     add("POST", "/runs/class_pictures", routes.class_pictures, StartAnswer)
     add("GET", "/runs/resumable", routes.resumable, list[str])
     add("GET", "/runs/{run_id}", routes.show, dict[str, Any])
-    for verb in ("stop", "save", "sample", "pause", "resume"):
+    for verb in runs.STEERING:
         add("POST", f"/runs/{{run_id}}/{verb}", routes.command(verb), dict[str, Any])
     add("POST", "/runs/{run_id}/continue", routes.go_on, StartAnswer)
+    add("POST", "/runs/{run_id}/keep", routes.keep, FileAnswer)
     add("POST", "/runs/{run_id}/checkpoint", routes.load_checkpoint, dict[str, Any])
     add("POST", "/live", routes.live, LiveAnswer)
     add("POST", "/scan", routes.scan, ScanAnswer)
+    add("POST", "/grid", routes.grid, FileAnswer)
     add("POST", "/import", routes.import_settings, dict[str, Any])
     add("POST", "/plan", routes.plan, dict[str, Any])
     add("POST", "/plan/remedy", routes.remedy, dict[str, Any])
@@ -199,52 +218,49 @@ def register(
 
 
 class _Routes:
-    """The verbs; each turns our errors into 4xx with their own sentence, and asks `folders` before following a path."""
+    """The verbs; each turns our errors into 4xx with their own sentence, and gives `folders` to what follows a path."""
 
     def __init__(self, manager: Callable[[], RunManager], folders: Callable[[], Confinement]) -> None:
         self._manager = manager
         self._folders = folders
 
-    def _circumstances(self) -> Circumstances:
-        return circumstances_of(self._manager().studio)
+    def _run(self, plain: dict[str, Any], *, overwrite: bool = False) -> runs.StartRequest:
+        return runs.StartRequest(run_from_dict(plain), overwrite=overwrite, folders=self._folders())
 
-    def _checked(self, plain: dict[str, Any]) -> Run:
-        """A run whose every path may be followed."""
-        run = run_from_dict(plain)
-        self._folders().check_run(run)
-        return run
+    def _scan(self, folder: str, settings: dict[str, Any]) -> datasets.ScanRequest:
+        around = circumstances_of(self._manager().studio)
+        return datasets.ScanRequest(folder, settings, circumstances=around, folders=self._folders())
 
-    def _wanted(self, request: PlanRequest) -> Run | None:
-        """The run of a request and its folder, which stands for the run's own: both may be read."""
-        run = request.settings()
-        here = replace((run or Run()).data, folder=request.folder)
-        self._folders().check_run(replace(run or Run(), data=here))
-        return run
+    def _folder(self, request: PlanRequest) -> datasets.FolderRequest:
+        return datasets.FolderRequest(
+            request.folder,
+            None if request.run is None else run_settings(request.run),
+            circumstances=circumstances_of(self._manager().studio),
+            folders=self._folders(),
+        )
 
     def start(self, run: dict[str, Any]) -> StartAnswer:
         """A run.json; beside its settings, `"overwrite": true` lets it replace files of its name."""
         with _told():
-            settings = dict(run)
-            overwrite = settings.pop("overwrite", False)
+            plain = dict(run)
+            overwrite = plain.pop("overwrite", False)
             if not isinstance(overwrite, bool):
                 raise ConfigError([Fault("overwrite", overwrite, "must be true or false")])
-            view = self._manager().start(self._checked(settings), overwrite=overwrite)
-        return StartAnswer(id=view.run_id, folder=str(view.folder))
+            return _started(runs.start(self._manager(), self._run(plain, overwrite=overwrite)))
 
     def preflight(self, run: dict[str, Any]) -> PreflightAnswer:
         with _told():
-            found = self._manager().preflight(self._checked(run))
+            found = runs.preflight(self._manager(), self._run(run))
         return PreflightAnswer(
             **{**found.__dict__, "faults": [_fault(fault) for fault in found.faults], "remarks": list(found.remarks)}
         )
 
     def class_pictures(self, run: dict[str, Any]) -> StartAnswer:
         with _told():
-            view = self._manager().make_class_pictures(self._checked(run))
-        return StartAnswer(id=view.run_id, folder=str(view.folder))
+            return _started(runs.class_pictures(self._manager(), self._run(run)))
 
     def resumable(self) -> list[str]:
-        return [path.name for path in self._manager().resumable()]
+        return runs.interrupted(self._manager())
 
     def show(self, run_id: str) -> dict[str, Any]:
         with _told(404):
@@ -252,30 +268,30 @@ class _Routes:
 
     def command(self, verb: str) -> Callable[[str], dict[str, Any]]:
         def serve(run_id: str) -> dict[str, Any]:
-            manager = self._manager()
             with _told(404):
-                view = manager.view(run_id)
-            names = {"save": "save_now", "sample": "sample_now"}
-            getattr(manager, names.get(verb, verb))()
-            return view.snapshot()
+                return runs.steer(self._manager(), run_id, verb=verb).snapshot()
 
         serve.__name__ = f"pivotal_{verb}_run"
         return serve
 
     def go_on(self, run_id: str, request: ContinueRequest | None = None) -> StartAnswer:
         manager = self._manager()
-        if run_id not in (path.name for path in manager.resumable()):
-            raise HTTPException(404, f"no interrupted run {run_id!r} with a saved state")
+        with _told(404):
+            manager.resumable_folder(run_id)
         with _told():
-            view = manager.resume_run(run_id, overwrite=request is not None and request.overwrite)
-        return StartAnswer(id=view.run_id, folder=str(view.folder))
+            overwrite = request is not None and request.overwrite
+            return _started(runs.continue_run(manager, run_id, overwrite=overwrite))
 
-    def load_checkpoint(self, run_id: str) -> dict[str, Any]:
+    def keep(self, run_id: str, request: KeepRequest) -> FileAnswer:
         manager = self._manager()
         with _told(404):
-            view = manager.view(run_id)
-            manager.studio.load_checkpoint()
-        return view.snapshot()
+            manager.view(run_id)
+        with _told():
+            return FileAnswer(file=str(runs.keep(manager, run_id, step=request.step).file))
+
+    def load_checkpoint(self, run_id: str) -> dict[str, Any]:
+        with _told(404):
+            return runs.load_checkpoint(self._manager(), run_id).snapshot()
 
     def live(self, request: LiveRequest) -> LiveAnswer:
         studio = self._manager().studio
@@ -284,49 +300,43 @@ class _Routes:
 
     def scan(self, request: ScanRequest) -> ScanAnswer:
         with _told():
-            self._folders().check_pictures(pictures_of(request.folder, request.settings))
-            return ScanAnswer(**report_of(request.folder, request.settings, circumstances=self._circumstances()))
+            return ScanAnswer(**datasets.scan(self._scan(request.folder, request.settings)))
+
+    def grid(self, request: GridRequest) -> FileAnswer:
+        with _told():
+            wanted = pictures.comparison(
+                bundle_work.path_of(request.name),
+                **{**request.dict(exclude={"name"}), "weights": ", ".join(map(str, request.weights))},
+            )
+            return FileAnswer(file=str(pictures.compare(self._manager(), wanted)))
 
     def import_settings(self, request: ImportRequest) -> dict[str, Any]:
-        folders = self._folders()
         with _told():
-            if request.file:
-                folders.check(request.file)
-                sent = folders.folders is not None
-                return import_file(typed_path(request.file), uploaded=sent, may_read=folders.allows).to_plain()
-            content = request.text.encode("utf-8", "replace")
-            return import_text(content, request.name, may_read=folders.allows).to_plain()
+            asked = settings.ImportRequest(request.file, name=request.name, text=request.text, folders=self._folders())
+            return settings.import_settings(asked).to_plain()
 
     def plan(self, request: PlanRequest) -> dict[str, Any]:
         with _told():
-            run = self._wanted(request)
-            return verbs.planned(request.folder, run, mend=request.mend, circumstances=self._circumstances())[1]
+            return datasets.plan(self._folder(request), fix=request.mend).as_dict()
 
     def remedy(self, request: RemedyRequest) -> dict[str, Any]:
         with _told():
-            return verbs.remedied(request.run, request.remedy)
+            return datasets.fix(request.run, request.remedy)
 
     def captions_preview(self, request: PlanRequest) -> dict[str, Any]:
         with _told():
-            run = self._wanted(request)
-            return verbs.captions_preview(request.folder, run, circumstances=self._circumstances())
+            return captions.preview_as_dict(captions.preview(self._folder(request)))
 
     def captions_write(self, request: WritingRequest) -> dict[str, Any]:
         home = self._manager().studio.runs_folder()
         with _told():
-            return verbs.captions_written(
-                request.folder,
-                self._wanted(request),
-                home=home,
-                digest=request.digest,
-                circumstances=self._circumstances(),
-            )
+            found = captions.preview(self._folder(request))
+            return captions.write(found, request.folder, home=home, digest=request.digest or None).as_dict()
 
     def captions_take_back(self, request: ScanRequest) -> dict[str, Any]:
         home = self._manager().studio.runs_folder()
         with _told():
-            self._folders().check(request.folder)
-            return verbs.captions_taken_back(request.folder, home=home)
+            return captions.take_back(request.folder, home=home, folders=self._folders()).as_dict()
 
     def taggers(self) -> list[TaggerAnswer]:
         found = self._manager().studio.taggers()
@@ -334,10 +344,12 @@ class _Routes:
 
     def write_captions(self, request: CaptionsRequest) -> StartAnswer:
         with _told():
-            data = pictures_of(request.folder, request.settings)
-            self._folders().check_pictures(data)
-            view = self._manager().write_captions(data, request.tagger)
-        return StartAnswer(id=view.run_id, folder=str(view.folder))
+            asked = self._scan(request.folder, request.settings)
+            return _started(captions.fill(self._manager(), asked, tagger=request.tagger))
+
+
+def _started(view: RunView) -> StartAnswer:
+    return StartAnswer(id=view.run_id, folder=str(view.folder))
 
 
 @contextmanager

@@ -3,30 +3,46 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any
 
 from fastapi import FastAPI, HTTPException, Request, Response
 
 from lib_pivotal.errors import PivotalError
 from lib_pivotal.files import sentence_of
-from lib_pivotal.later import later
 from lib_pivotal.webui import catalog
-
-if TYPE_CHECKING:
-    from lib_pivotal.webui import bundle_work
-else:
-    bundle_work = later("lib_pivotal.webui.bundle_work")
 
 PAGE = "/pivotal/internal/loras"
 """What javascript/pivotal_parts.js asks; like the web UI's own /sd_extra_networks/metadata it needs no --api."""
 
-FIELDS: Mapping[str, tuple[type, str]] = {
-    "renames": (dict, "pairs of text"),
-    **dict.fromkeys(("words", "names", "parts", "embeddings"), (list, "a list of text")),
-    "overwrite": (bool, "true or false"),
-}
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _are_pairs(value: Any) -> bool:
+    return isinstance(value, dict) and all(_is_text(text) for pair in value.items() for text in pair)
+
+
+def _are_texts(value: Any) -> bool:
+    return isinstance(value, list) and all(map(_is_text, value))
+
+
+def _are_numbers(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(one, int | float) and not isinstance(one, bool) for one in value)
+
+
+FIELDS: Mapping[str, tuple[Callable[[Any], bool], str]] = MappingProxyType(
+    {
+        "renames": (_are_pairs, "pairs of text"),
+        **dict.fromkeys(("words", "names", "parts", "embeddings"), (_are_texts, "a list of text")),
+        "weights": (_are_numbers, "a list of numbers"),
+        "overwrite": (lambda value: isinstance(value, bool), "true or false"),
+    }
+)
 """What a field of a request holds, where it is not one text."""
+MAY_BE_NULL = ("new_name", "weights")
 
 
 def list_bundles() -> Response:
@@ -37,38 +53,28 @@ def list_bundles() -> Response:
 def work(verb: str, body: dict[str, Any]) -> dict[str, Any]:
     """Work on files: a verb of `bundle_work.VERBS`, whose arguments are the body's fields.
 
-    Answers `{"written": [paths]}`; `verify` with `{"name": ...}` answers `{"sound": ..., "problems": [...]}`.
+    Answers `{"written": [paths]}`; `verify` `{"sound": ..., "problems": [...]}`; `show` what the file's header tells.
     """
-    function = bundle_work.verify if verb == "verify" else bundle_work.VERBS.get(verb)
+    from lib_pivotal.webui import bundle_work  # here: to start, no file is worked on
+
+    function = bundle_work.VERBS.get(verb)
     if function is None:
-        raise HTTPException(404, f"no such work: {verb}; there are verify, {', '.join(bundle_work.VERBS)}")
+        raise HTTPException(404, f"no such work: {verb}; there are {', '.join(bundle_work.VERBS)}")
     signature = inspect.signature(function)
     try:
         signature.bind(**body)
     except TypeError as error:
         raise HTTPException(422, f"{verb}: {error}; it takes {', '.join(signature.parameters)}") from error
     for key, value in body.items():
-        kind, what = FIELDS.get(key, (str, "text"))
-        if not (isinstance(value, kind) and _is_text(value)) and not (key == "new_name" and value is None):
+        fits, what = FIELDS.get(key, (_is_text, "text"))
+        if not fits(value) and not (key in MAY_BE_NULL and value is None):
             raise HTTPException(422, f"{verb}: {key} must be {what}")
     try:
-        result = function(**body)
+        return function(**body).as_dict()
     except PivotalError as error:
         raise HTTPException(400, str(error)) from error
     except OSError as error:
         raise HTTPException(400, sentence_of(error)) from error
-    if verb == "verify":
-        sound = not any(problem.severity == "error" for problem in result)
-        return {"sound": sound, "problems": [str(problem) for problem in result]}
-    return {"written": [str(path) for path in (result if isinstance(result, list) else [result])]}
-
-
-def _is_text(value: Any) -> bool:
-    if isinstance(value, dict):
-        return all(isinstance(text, str) for pair in value.items() for text in pair)
-    if isinstance(value, list):
-        return all(isinstance(text, str) for text in value)
-    return isinstance(value, str | bool)
 
 
 def register_page(app: FastAPI) -> None:

@@ -1,31 +1,45 @@
-"""Work on LoRA files from inside the web UI: the workshop's verbs on files that it lists, and what its own loader says.
+"""`commands.bundles` on files that the web UI lists: which file a name means, and what its own loader says of it.
 
-Files are named as in tags; a new one lies beside the old, and takes no other's place unless `overwrite` says so.
-Whatever is written was read back before it took its place, and the web UI forgets its copies of it.
+Files are named as in tags; a new one lies beside the old. Whatever was written, the web UI forgets its copies of it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from types import MappingProxyType
 
 from modules import call_queue, paths
 
-from lib_pivotal.bundle import workshop
-from lib_pivotal.bundle.embedding_files import EmbeddingFormat, read_embedding
 from lib_pivotal.bundle.format import Problem, family_of_widths
 from lib_pivotal.bundle.layer_names import UnetShape
-from lib_pivotal.bundle.verify import verify as verify_file
+from lib_pivotal.commands import bundles as work
+from lib_pivotal.commands.bundles import Shown, Verdict, Written
 from lib_pivotal.errors import BundleError
-from lib_pivotal.file_names import checked_name
 from lib_pivotal.webui import bundles, catalog, compat, freshness
 from lib_pivotal.webui.state import resolver
 
 EXPORTS = "pivotal_exports"
 """Folder below the web UI's data folder for what `split` and `convert` write: no LoRA of it is listed."""
 
-T = TypeVar("T")
+
+class WebUIFiles:
+    """The web UI as `commands.bundles.BundleHost`."""
+
+    def unet_shape(self, path: Path) -> UnetShape | None:
+        """Of the loaded checkpoint, if the file is for its family."""
+        return unet_shape(path)
+
+    def loader_problems(self, path: Path) -> list[Problem]:
+        """What a web UI without this extension makes of the file with this checkpoint."""
+        return stock_loader_says(path.stem)
+
+    def bundle_saved(self, path: Path) -> None:
+        """Forget what was kept of an older file, and list the new one."""
+        freshness.forget_lora_file(path)
+
+
+HOST = WebUIFiles()
 
 
 def path_of(name: str) -> Path:
@@ -36,71 +50,65 @@ def path_of(name: str) -> Path:
     return Path(entry.filename)
 
 
-def beside(path: Path, new_name: str | None) -> Path:
-    """The file itself, or a new one of that name beside it. FileNameError for a name that no file may have."""
-    if new_name is None:
-        return path
-    name = checked_name(new_name.removesuffix(".safetensors"), "the new file")
-    return path.with_name(f"{name}.safetensors")
-
-
-def _out(path: Path, new_name: str | None, *, overwrite: bool) -> dict[str, Any]:
-    """`out` and `overwrite` of the workshop's verbs: without a new name the file itself is changed."""
-    return {"out": None if new_name is None else beside(path, new_name), "overwrite": overwrite}
-
-
-def rename(name: str, renames: Mapping[str, str], *, new_name: str | None = None, overwrite: bool = False) -> Path:
-    """Give words other names."""
+def rename(name: str, renames: Mapping[str, str], *, new_name: str | None = None, overwrite: bool = False) -> Written:
+    """Give embeddings other names."""
     path = path_of(name)
-    return _written(workshop.rename_words(path, renames, **_out(path, new_name, overwrite=overwrite)))
+    return work.rename(work.Rename(path, renames, out=_out(path, new_name), overwrite=overwrite), HOST)
 
 
-def delete(name: str, words: Sequence[str], *, new_name: str | None = None, overwrite: bool = False) -> Path:
-    """Take words away."""
+def delete(name: str, words: Sequence[str], *, new_name: str | None = None, overwrite: bool = False) -> Written:
+    """Take embeddings out."""
     path = path_of(name)
-    return _written(workshop.delete_words(path, words, **_out(path, new_name, overwrite=overwrite)))
+    return work.delete(work.Delete(path, words, out=_out(path, new_name), overwrite=overwrite), HOST)
 
 
-def add(name: str, embeddings: Sequence[str], *, new_name: str | None = None, overwrite: bool = False) -> Path:
-    """Add words from files of the embeddings folder, each under its file's name."""
+def add(name: str, embeddings: Sequence[str], *, new_name: str | None = None, overwrite: bool = False) -> Written:
+    """Put files of the embeddings folder in."""
     from modules import shared
 
     folder = Path(shared.cmd_opts.embeddings_dir)
-    read = [read_embedding(_inside(folder, embedding)) for embedding in embeddings]
+    files = [_inside(folder, embedding) for embedding in embeddings]
     path = path_of(name)
-    words = {embedding.name.lower(): embedding.vectors for embedding in read}
-    return _written(workshop.add_words(path, words, **_out(path, new_name, overwrite=overwrite)))
+    return work.add(work.Add(path, files, out=_out(path, new_name), overwrite=overwrite), HOST)
 
 
-def join(names: Sequence[str], new_name: str, *, overwrite: bool = False) -> Path:
-    """Several files into one, words and networks."""
+def join(
+    names: Sequence[str], new_name: str, *, weights: Sequence[float] | None = None, overwrite: bool = False
+) -> Written:
+    """Several files into one beside the first; `weights` one a file."""
     files = [path_of(name) for name in names]
     if not files:
         raise BundleError("join: name at least two files")
-    return _written(workshop.join(files, beside(files[0], new_name), overwrite=overwrite))
+    return work.join(work.Join(files, work.beside(files[0], new_name), weights=weights, overwrite=overwrite), HOST)
 
 
-def strip(name: str, parts: Sequence[Any], *, new_name: str | None = None, overwrite: bool = False) -> Path:
-    """Take U-Net, text encoder, words or metadata away."""
+def strip(name: str, parts: Sequence[str], *, new_name: str | None = None, overwrite: bool = False) -> Written:
+    """Take U-Net, text encoder, embeddings or metadata away."""
     path = path_of(name)
-    return _written(workshop.strip(path, parts, **_out(path, new_name, overwrite=overwrite)))
+    return work.strip(work.Strip(path, parts, out=_out(path, new_name), overwrite=overwrite), HOST)
 
 
-def split(name: str, layout: EmbeddingFormat = "a1111", *, overwrite: bool = False) -> list[Path]:
-    """A LoRA without words and one embedding file a word, in the folder of exports."""
+def split(name: str, layout: str = "a1111", *, overwrite: bool = False) -> Written:
+    """A LoRA without embeddings and one file for each embedding, in the folder of exports."""
     path = path_of(name)
-    return workshop.split(path, _exports(path), layout=layout, overwrite=overwrite)
+    return work.split(work.Split(path, _exports(path), layout=layout, overwrite=overwrite))
 
 
-def convert(name: str, layout: Any, *, overwrite: bool = False) -> Path:
-    """Another layout, in the folder of exports."""
+def convert(name: str, layout: str, *, overwrite: bool = False) -> Written:
+    """The network in another layout, in the folder of exports."""
     path = path_of(name)
-    if layout not in workshop.LAYOUTS:  # it becomes a part of the file's name
-        raise BundleError(f"there is no layout {layout!r}; choose from {', '.join(workshop.LAYOUTS)}")
-    folder = _exports(path)
-    folder.mkdir(parents=True, exist_ok=True)
-    out = folder / f"{path.stem}-{layout}{'' if layout == 'peft' else '.safetensors'}"
-    return workshop.convert(path, out, layout=layout, shape=unet_shape(path), overwrite=overwrite)
+    out = work.converted(path, layout, folder=_exports(path))
+    return work.convert(work.Convert(path, out, layout=layout, overwrite=overwrite), HOST)
+
+
+def show(name: str) -> Shown:
+    """Everything that a file's header tells."""
+    return work.show(path_of(name))
+
+
+def verify(name: str) -> Verdict:
+    """Every problem of a file, and what the web UI's own loader makes of it with this checkpoint."""
+    return work.verify(path_of(name), HOST)
 
 
 def unet_shape(path: Path) -> UnetShape | None:
@@ -111,11 +119,6 @@ def unet_shape(path: Path) -> UnetShape | None:
     if not widths or isinstance(seen, str) or seen.family not in ("unknown", family_of_widths(widths)):
         return None
     return UnetShape.from_compvis_paths(f"{name}." for name, _ in model.model.diffusion_model.named_modules())
-
-
-def verify(name: str) -> list[Problem]:
-    """Every problem of a file, and what the web UI's own loader makes of it with this checkpoint."""
-    return [*verify_file(path_of(name)), *stock_loader_says(name)]
 
 
 def stock_loader_says(name: str) -> list[Problem]:
@@ -146,6 +149,10 @@ def stock_loader_says(name: str) -> list[Problem]:
     return problems
 
 
+def _out(path: Path, new_name: str | None) -> Path | None:
+    return None if new_name is None else work.beside(path, new_name)
+
+
 def _exports(path: Path) -> Path:
     return Path(paths.data_path) / EXPORTS / path.stem
 
@@ -157,18 +164,17 @@ def _inside(folder: Path, name: str) -> Path:
     return found
 
 
-def _written(path: Path) -> Path:
-    freshness.forget_lora_file(path)
-    return path
-
-
-VERBS: Mapping[str, Callable[..., Any]] = {
-    "rename": rename,
-    "delete": delete,
-    "add": add,
-    "join": join,
-    "strip": strip,
-    "split": split,
-    "convert": convert,
-}
-"""What writes, by the name of its route; the arguments are the fields of the request."""
+VERBS: Mapping[str, Callable[..., Written | Verdict | Shown]] = MappingProxyType(
+    {
+        "rename": rename,
+        "delete": delete,
+        "add": add,
+        "join": join,
+        "strip": strip,
+        "split": split,
+        "convert": convert,
+        "show": show,
+        "verify": verify,
+    }
+)
+"""By the name of the route; the arguments are the fields of the request."""

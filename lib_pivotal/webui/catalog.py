@@ -12,17 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 from modules import extra_networks, shared
 
+from lib_pivotal.bundle import metadata as facts_of
 from lib_pivotal.bundle.format import META_RECOMMENDED
 from lib_pivotal.errors import BundleError
-from lib_pivotal.later import later
 from lib_pivotal.webui import compat, freshness, tags
 
 if TYPE_CHECKING:
-    from lib_pivotal.bundle import glance
-    from lib_pivotal.bundle import metadata as facts_of
     from lib_pivotal.bundle.glance import Glance
-else:
-    glance, facts_of = later("lib_pivotal.bundle.glance"), later("lib_pivotal.bundle.metadata")
 
 TE_WEIGHT, UNET_WEIGHT, PART = "pivotal te weight", "pivotal unet weight", "pivotal part"
 """Keys of the card's .json: the weights and the part that a click on the card writes."""
@@ -60,8 +56,10 @@ catalog = Catalog()
 def _look(path: Path) -> Glance | str:
     if path.suffix.lower() != ".safetensors":
         return f"{path.name} is a pickle: what it holds is seen when it is used"
+    from lib_pivotal.bundle.glance import glance  # here: to start, no file is looked at
+
     try:
-        seen = glance.glance(path)
+        seen = glance(path)
     except BundleError as error:
         return str(error)
     # tag frequencies of thousands of files would be hundreds of megabytes

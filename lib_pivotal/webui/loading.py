@@ -10,23 +10,18 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from modules import devices
 from modules.textual_inversion import textual_inversion
 
+from lib_pivotal.bundle import reader
 from lib_pivotal.bundle.format import Problem, WordTensors, is_word_key
 from lib_pivotal.errors import BundleError
-from lib_pivotal.later import later
 from lib_pivotal.webui import freshness
 from lib_pivotal.webui.generations import Generation, LoadedWords, ReadWords
 from lib_pivotal.webui.state import WORDS, resolver, say
-
-if TYPE_CHECKING:
-    from lib_pivotal.bundle import reader
-else:
-    reader = later("lib_pivotal.bundle.reader")
 
 logger = logging.getLogger(__name__)
 

@@ -9,32 +9,22 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from modules import call_queue, paths, sd_hijack, sd_models, shared
 
+from lib_pivotal.bundle.format import Problem
+from lib_pivotal.bundle.layer_names import UnetShape
 from lib_pivotal.config import DataConfig, Run
 from lib_pivotal.errors import HostError
 from lib_pivotal.file_names import LIVE_NAME
 from lib_pivotal.files import typed_path
-from lib_pivotal.later import later
+from lib_pivotal.ports import ModelInfo
 from lib_pivotal.prompts import COMMA_BACKTRACK, IdsAsTokenizer, PromptReading, PromptRules, RememberingTokenizer
-from lib_pivotal.webui import bundles, catalog, compat, families, freshness, settings
-
-if TYPE_CHECKING:
-    from lib_pivotal.bundle.format import Problem
-    from lib_pivotal.bundle.layer_names import UnetShape
-    from lib_pivotal.ports import ModelInfo
-    from lib_pivotal.runs.tagging import Tagger
-    from lib_pivotal.training.aside import Aside, Interlude
-    from lib_pivotal.webui import bundle_work, session, tagging
-    from lib_pivotal.webui import model as hosts
-    from lib_pivotal.webui.model import WebUIHost
-else:
-    bundle_work = later("lib_pivotal.webui.bundle_work")
-    hosts = later("lib_pivotal.webui.model")
-    session = later("lib_pivotal.webui.session")
-    tagging = later("lib_pivotal.webui.tagging")
+from lib_pivotal.runs.tagging import Tagger
+from lib_pivotal.training.aside import Aside, Interlude
+from lib_pivotal.webui import bundles, catalog, compat, families, freshness, session, settings, tagging
+from lib_pivotal.webui import model as hosts
+from lib_pivotal.webui.model import WebUIHost
 
 logger = logging.getLogger(__name__)
 
@@ -92,10 +82,14 @@ class WebUIStudio:
 
     def unet_shape(self, path: Path) -> UnetShape | None:
         """Of the loaded checkpoint, if the file is for its family."""
+        from lib_pivotal.webui import bundle_work  # here: to start, no file is worked on
+
         return bundle_work.unet_shape(path)
 
     def loader_problems(self, path: Path) -> list[Problem]:
         """What a web UI without this extension makes of the file with this checkpoint."""
+        from lib_pivotal.webui import bundle_work  # here: as in unet_shape
+
         return bundle_work.stock_loader_says(path.stem)
 
     def clip_skip(self) -> int:

@@ -9,7 +9,7 @@ batches give the same numbers to rounding. Emphasis, which looks at a whole batc
 chunk alone.
 
 Not as in txt2img: backslashes before brackets, where the setting for emphasis is "None" and the web UI takes them as
-they are: captions that come here say by them what is a letter (`data/brackets.py`). And SDXL's negative prompt, where
+they are: captions that come here say by them what is a letter (`data/captions.py`). And SDXL's negative prompt, where
 empty, is all zeros there (sd_models_xl.py:32). A caption is no negative prompt.
 """
 

@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 
-from lib_pivotal.bundle.pickle_machine import BrokenError, UnsafeError, no_persistent, play
-from lib_pivotal.bundle.plain_builders import builders
+from lib_pivotal.bundle.pickle_machine import BrokenError, UnsafeError, builders, no_persistent, play
 
 PLAIN: dict[str, Any] = {
     "text": "grüße",

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
+from lib_pivotal.commands import datasets
 from lib_pivotal.data.dataset import scan
 from lib_pivotal.files import typed_path
-from lib_pivotal.runs.scan_report import report_of
 from lib_pivotal.standalone.cli import main
 from tests.conftest import write_pictures
 
@@ -25,7 +25,7 @@ def test_a_pasted_path_is_read(pasted: str, tmp_path: Path, capsys: pytest.Captu
     root = write_pictures(tmp_path / "my set", {"1": "aoi, hat"})
     written = pasted.format(str(root).replace(" ", "%20") if "ile" in pasted.lower() else root)
     assert typed_path(written) == root
-    assert report_of(written, {})["pictures"] == 1
+    assert datasets.scan(datasets.ScanRequest(written))["pictures"] == 1
     for verb in ("scan", "plan"):
         assert main([verb, written, "--json"]) == 0
     capsys.readouterr()

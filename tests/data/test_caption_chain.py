@@ -11,7 +11,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lib_pivotal.data.caption_chain import CaptionPipeline, CaptionSettings, Moment, fill_wildcards
+from lib_pivotal.data.caption_chain import (
+    CaptionPipeline,
+    CaptionSettings,
+    Moment,
+    fill_wildcards,
+    parse_lists,
+    read_lists,
+)
 from lib_pivotal.data.captions import split_tags
 from lib_pivotal.data.records import Picture
 from lib_pivotal.errors import DataError
@@ -332,3 +339,18 @@ def test_the_same_draw_is_the_same_caption(tags: list[str], seed: int, step: int
 def test_wrong_new_settings_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(DataError, match=message):
         CaptionSettings(**options)
+
+
+def test_lines() -> None:
+    assert parse_lists(["who = girl | old woman", "none=|x"]) == {"who": ("girl", "old woman"), "none": ("", "x")}
+    with pytest.raises(DataError, match="name = first"):
+        parse_lists(["girl"])
+
+
+def test_files(tmp_path: Path) -> None:
+    (tmp_path / "hair").mkdir()
+    (tmp_path / "hair" / "colour.txt").write_text("# colours\nred\n\n blue \n", encoding="utf-8")
+    (tmp_path / "empty.txt").write_text("", encoding="utf-8")
+    assert read_lists(tmp_path) == {"hair/colour": ("red", "blue")}
+    with pytest.raises(DataError, match="is not a folder"):
+        read_lists(tmp_path / "none")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -12,7 +14,7 @@ from hypothesis import strategies as st
 
 from lib_pivotal.data.buckets import Bucket, Buckets
 from lib_pivotal.data.records import Picture
-from lib_pivotal.data.views import FAR_BELOW, PHRASES, View, Views, phrase
+from lib_pivotal.data.views import FAR_BELOW, PHRASES, View, Views, find_focus, phrase, with_focus
 from lib_pivotal.errors import DataError
 
 
@@ -104,3 +106,47 @@ def test_pictures_for_scores_are_shown_plainly() -> None:
 def test_wrong_settings() -> None:
     with pytest.raises(DataError, match="crops = 0"):
         Views(Buckets(64), crops=0)
+
+
+def _pictured(folder: Path, stem: str = "a", told: Any = None, name: str = "{stem}.json") -> Picture:
+    if told is not None:
+        text = told if isinstance(told, str) else json.dumps(told)
+        (folder / name.format(stem=stem)).write_text(text, encoding="utf-8")
+    return Picture(f"{stem}.png", folder / f"{stem}.png", "x", 200, 100, "x")
+
+
+@pytest.mark.parametrize(
+    ("told", "box"),
+    [
+        ({"face": [10, 20, 60, 70]}, (10, 20, 60, 70)),
+        ({"faces": [[10, 20, 20, 30], [50, 0, 110, 60]]}, (50, 0, 110, 60)),  # the largest
+        ({"faces": [{"box": [1, 2, 30, 40], "score": 0.9}]}, (1, 2, 30, 40)),
+        ({"face": {"bbox": [0, 0, 20, 20]}}, (0, 0, 20, 20)),
+        ({"focus": [0.5, 0.25, 1.0, 0.75]}, (100, 25, 200, 75)),  # shares of the sides
+        ({"box": [-5, -5, 900, 50]}, (0, 0, 200, 50)),  # cut to the picture
+        ({"face": [60, 20, 10, 70]}, None),
+        ({"face": [1, 2, 3]}, None),
+        ({"face": ["a", 2, 3, 4]}, None),
+        ({"face": [True, 0, 1, 1]}, None),
+        ({"face": []}, None),
+        ({"tags": "aoi"}, None),
+        ([1, 2, 3, 4], None),
+        ("not json", None),
+    ],
+)
+def test_json_beside_the_picture(tmp_path: Path, told: Any, box: tuple | None) -> None:
+    assert find_focus(_pictured(tmp_path, told=told)) == box
+
+
+def test_other_places(tmp_path: Path) -> None:
+    assert find_focus(_pictured(tmp_path, "b", {"face": [1, 2, 3, 4]}, "{stem}.png.json")) == (1, 2, 3, 4)
+    assert find_focus(_pictured(tmp_path, "c")) is None
+    kohya = find_focus(_pictured(tmp_path, "aoi_0100_0040_0020_0030"))
+    assert kohya == (90, 25, 110, 55)
+    assert find_focus(_pictured(tmp_path, "aoi_100_40_20_30")) is None
+
+
+def test_a_given_box_is_kept(tmp_path: Path) -> None:
+    plain = _pictured(tmp_path, told={"face": [10, 20, 60, 70]})
+    given = Picture("g.png", tmp_path / "g.png", "x", 200, 100, "x", focus_px=(0, 0, 5, 5))
+    assert [picture.focus_px for picture in with_focus([plain, given])] == [(10, 20, 60, 70), (0, 0, 5, 5)]

@@ -2,10 +2,11 @@
 
 import torch
 
+from lib_pivotal.bundle.layer_names import host_shape
 from lib_pivotal.bundle.network_layouts import for_webui
 from lib_pivotal.bundle.reader import read_bundle
 from lib_pivotal.bundle.writer import write_bundle
-from lib_pivotal.evaluation.loading import host_shape, load_on_host
+from lib_pivotal.evaluation.loading import load_on_host
 from lib_pivotal.networks.network import build_network
 from lib_pivotal.networks.targets import part_rules
 from lib_pivotal.ports import SampleRequest

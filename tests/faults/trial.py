@@ -29,7 +29,6 @@ from lib_pivotal.errors import PivotalError, StateError
 from lib_pivotal.standalone.signals import stopping_on_signals
 from lib_pivotal.training.events import Commands, Event, FileSaved, Notice, RunEnded, RunStarted, StepDone
 from lib_pivotal.training.logs import after_start, default_logs, fan_out
-from lib_pivotal.training.run import train
 from lib_pivotal.training.state_files import StateFile, latest_run_folder, list_states
 from tests.faults import kernel
 from tests.faults.kinds import Act, Kind, Settings
@@ -51,6 +50,7 @@ from tests.faults.material import (
     write_note,
 )
 from tests.faults.moments import Passing
+from tests.training.runs import train
 
 OWN_NAMES = (NAME, "aoi", "hana")
 """The run's, and its embeddings'."""

@@ -17,9 +17,9 @@ from examples.avatars import make
 from lib_pivotal.config import Run
 from lib_pivotal.standalone.model import StandaloneHost
 from lib_pivotal.training.events import Event, StepDone
-from lib_pivotal.training.run import train
 from tests.live.conftest import TRAINED, TinyCheckpoints, WebUI
 from tests.live.test_tab import trained
+from tests.training.runs import train
 
 pytestmark = [pytest.mark.webui, pytest.mark.slow]
 

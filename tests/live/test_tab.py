@@ -20,7 +20,6 @@ from examples.avatars import make
 from lib_pivotal.config import Run, run_from_dict, run_to_dict
 from lib_pivotal.standalone.model import StandaloneHost
 from lib_pivotal.training.events import Event, StepDone
-from lib_pivotal.training.run import train
 from tests.live.conftest import (
     ROOT,
     WEIGHTS,
@@ -33,6 +32,7 @@ from tests.live.conftest import (
     running,
 )
 from tests.live.situations import Situation
+from tests.training.runs import train
 
 pytestmark = [pytest.mark.webui, pytest.mark.slow]
 

@@ -14,8 +14,8 @@ from PIL import Image
 from lib_pivotal.config import run_from_dict
 from lib_pivotal.ports import Conditioning, SampleRequest
 from lib_pivotal.standalone.model import StandaloneHost
-from lib_pivotal.training.run import train
 from tests.standalone.tiny_families import FIRST, SECOND, make, write
+from tests.training.runs import train
 
 PICTURES = {"wide": (200, 100), "tall": (80, 120), "exact": (64, 64)}
 """Width and height in px."""

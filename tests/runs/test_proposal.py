@@ -7,8 +7,8 @@ import pytest
 from lib_pivotal.bundle.format import check_word_name
 from lib_pivotal.config import DataConfig, Run, WordConfig, check_consistency
 from lib_pivotal.data.records import Dataset, Picture
+from lib_pivotal.runs.presets import ADVISED_DRAWS
 from lib_pivotal.runs.proposal import (
-    ADVISED_DRAWS,
     describe_words,
     draws_of,
     fitting_resolution,

@@ -10,8 +10,9 @@ import pytest
 from lib_pivotal.config import Run, WordConfig
 from lib_pivotal.data.findings import Finding
 from lib_pivotal.data.records import Picture
+from lib_pivotal.runs.presets import ADVISED_DRAWS
 from lib_pivotal.runs.remedies import apply_remedy
-from lib_pivotal.runs.starvation import ADVISED_DRAWS, starvation, word_draws
+from lib_pivotal.runs.starvation import starvation, word_draws
 
 
 def _pictures(**counts: int) -> list[Picture]:

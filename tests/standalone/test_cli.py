@@ -3,9 +3,10 @@
 import json
 
 import pytest
+from PIL import Image
 
 from lib_pivotal.bundle.reader import read_bundle, require
-from lib_pivotal.runs.scan_report import report_of
+from lib_pivotal.commands.datasets import ScanRequest, scan
 from lib_pivotal.standalone.cli import main
 
 
@@ -79,7 +80,7 @@ def test_scan_as_text_and_json(two_words_folder, capsys):
     assert main(["scan", str(two_words_folder), "--json"]) == 0
     summary = json.loads(capsys.readouterr().out)
     assert summary["pictures"] == 6 and summary["tags"]["red hair"] == 0.5
-    assert summary == report_of(str(two_words_folder), {})  # what the web API answers
+    assert summary == scan(ScanRequest(str(two_words_folder)))  # what the web API answers
     assert main(["scan", str(two_words_folder), "--layout", "concepts"]) == 0
     assert "read as a folder for each concept" in capsys.readouterr().out
     assert main(["scan", str(two_words_folder), "--layout", "heap"]) == 2
@@ -145,3 +146,32 @@ def test_wrong_use_is_one_readable_text(arguments, message, bundle, tmp_path, ca
     assert main([argument.format(**names) for argument in arguments]) == 2
     captured = capsys.readouterr()
     assert message in captured.err and "Traceback" not in captured.err
+
+
+def test_preflight_says_time_and_keeps_nothing(run_file, checkpoint, tmp_path, capsys):
+    before = sorted(path for path in tmp_path.rglob("*") if "cache" not in path.parts)
+    assert main(["preflight", str(run_file), "--checkpoint", str(checkpoint)]) == 0
+    told = capsys.readouterr().out
+    assert "one step takes" in told and "of memory" in told
+    assert main(["preflight", str(run_file), "--checkpoint", str(checkpoint), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["step_s"] > 0
+    assert sorted(path for path in tmp_path.rglob("*") if "cache" not in path.parts) == before
+
+
+def test_a_grid_of_all_embeddings_with_weights(bundle, checkpoint, tmp_path, capsys):
+    few, more = tmp_path / "few.png", tmp_path / "more.png"
+    arguments = ["grid", str(bundle), "--checkpoint", str(checkpoint), "--size", "64", "--steps", "1"]
+    assert main([*arguments, "--words", "aoi", "--out", str(few)]) == 0
+    assert main([*arguments, "--weights", "1, 0.5", "--out", str(more)]) == 0
+    with Image.open(few) as one, Image.open(more) as two:
+        assert two.width > one.width and two.height > one.height
+        assert "Steps: 1" in one.text["parameters"]
+
+
+def test_embeddings_are_taken_out_and_put_in(bundle, tmp_path, capsys):
+    split, out = tmp_path / "split", tmp_path / "less.safetensors"
+    assert main(["bundle", "split", str(bundle), "--out", str(split)]) == 0
+    assert main(["bundle", "delete", str(bundle), "aoi", "--out", str(out)]) == 0
+    assert set(require(read_bundle(out)).words) == {"hana"}
+    assert main(["bundle", "add", str(out), str(split / "aoi.safetensors")]) == 0
+    assert set(require(read_bundle(out)).words) == {"aoi", "hana"}

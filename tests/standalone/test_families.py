@@ -15,9 +15,9 @@ from lib_pivotal.standalone.single_file import load_checkpoint
 from lib_pivotal.standalone.text import StandaloneTextEncoder
 from lib_pivotal.standalone.tokenizer import clip_tokenizer
 from lib_pivotal.training.events import Notice, PicturesMade, StepDone
-from lib_pivotal.training.run import train
 from lib_pivotal.training.schedule import rescale_zero_terminal_snr
 from tests.standalone.tiny_families import FIRST, SD2_WIDTH, SECOND, make, text_model, write
+from tests.training.runs import train
 
 KINDS = {"sd1": ("sd1", 4), "sd2": ("sd2", 4), "sdxl": ("sdxl", 4), "inpaint": ("sd1", 9), "sdxl-inpaint": ("sdxl", 9)}
 WIDTHS = {"sd1": (FIRST,), "sd2": (SD2_WIDTH,), "sdxl": (FIRST, SECOND)}

@@ -18,8 +18,8 @@ from lib_pivotal.ports import Conditioning, SampleRequest, SessionRequest
 from lib_pivotal.standalone.model import StandaloneHost
 from lib_pivotal.training import assemble
 from lib_pivotal.training.events import StepDone
-from lib_pivotal.training.run import train
 from tests.standalone.tiny_families import FIRST, SD2_WIDTH, SECOND, make, write
+from tests.training.runs import train
 
 KINDS = {
     "sd1": ("sd1", 4),

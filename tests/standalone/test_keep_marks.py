@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from lib_pivotal.bundle.reader import read_bundle
+from lib_pivotal.commands.datasets import ScanRequest, scan
 from lib_pivotal.config import DataConfig, Run, run_from_dict
 from lib_pivotal.data.captions import split_tags
 from lib_pivotal.runs.defaults import fitted_run
-from lib_pivotal.runs.scan_report import report_of
 from lib_pivotal.standalone.cli import main
 from lib_pivotal.training.prepare import prepare_pictures
 from lib_pivotal.training.scanning import scan_pictures
@@ -174,7 +174,7 @@ def test_a_mark_that_the_folders_own_file_names(tmp_path: Path) -> None:
         '[general]\nkeep_tokens_separator = "##"\nshuffle_caption = true\n[[datasets]]\nresolution = 64\n'
         f"[[datasets.subsets]]\nimage_dir = '{folder}'\n"
     )
-    tags = report_of(str(tmp_path / "dataset.toml"), {})["tags"]
+    tags = scan(ScanRequest(str(tmp_path / "dataset.toml")))["tags"]
     assert tags["aoi"] == pytest.approx(24 / 36, abs=1e-3) and not any("##" in tag for tag in tags)
     data = DataConfig(folder=str(tmp_path / "dataset.toml"))
     assert [word.name for word in fitted_run(scan_pictures(data), Run(data=data)).run.words] == ["aoi", "beni"]

@@ -1,5 +1,6 @@
 """What tests of whole runs share: small runs, a listener that keeps what it hears, files compared."""
 
+import functools
 import hashlib
 from pathlib import Path
 
@@ -7,7 +8,12 @@ import torch
 
 from lib_pivotal.bundle.reader import read_bundle, require
 from lib_pivotal.config import run_from_dict
+from lib_pivotal.evaluation.in_run import RunEvaluation
+from lib_pivotal.training import run as running
 from lib_pivotal.training.events import Notice, StepDone
+
+train = functools.partial(running.train, evaluation=RunEvaluation())
+"""As whoever starts a run calls it."""
 
 
 def plain_run(folder, **schedule):

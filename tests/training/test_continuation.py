@@ -13,11 +13,10 @@ from lib_pivotal.errors import FileNameError, StateError
 from lib_pivotal.training.continuation import _old_fingerprint
 from lib_pivotal.training.events import Commands, RunStarted, StepDone
 from lib_pivotal.training.prepare import prepare_pictures
-from lib_pivotal.training.run import train
 from lib_pivotal.training.state import load_latest_state, save_state
 from lib_pivotal.training.state_files import latest_run_folder, list_states
 from tests.faults.material import same_size
-from tests.training.runs import Recorder, assert_same, contents, make_run, plain_run, stopping_at, tensors_of
+from tests.training.runs import Recorder, assert_same, contents, make_run, plain_run, stopping_at, tensors_of, train
 
 
 def stopped_run(host, pictures, out, *, at=4, **schedule):

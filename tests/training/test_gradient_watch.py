@@ -8,8 +8,8 @@ from lib_pivotal.config import run_from_dict
 from lib_pivotal.ports import TrainingBatch
 from lib_pivotal.training.events import Notice, StepDone
 from lib_pivotal.training.gradient_watch import PATIENCE_PICTURES, GradientWatch
-from lib_pivotal.training.run import train
 from tests.conftest import write_pictures
+from tests.training.runs import train
 from tests.training.test_run import Recorder, plain_run, tensors_of
 
 SILENT = {"word aoi": 0.0, "word hana": 0.5, "unet": 1.0}

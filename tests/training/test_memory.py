@@ -16,10 +16,10 @@ from lib_pivotal.training import assemble
 from lib_pivotal.training.events import RunStarted, StepDone
 from lib_pivotal.training.memory import CONTEXT_BYTES, PARTS, count_memory, optimizer_bytes, tensor_bytes
 from lib_pivotal.training.prepare import prepare_pictures
-from lib_pivotal.training.run import train
 from lib_pivotal.training.tally import unfolds
 from lib_pivotal.training.trainable import Trainable
 from tests.standalone import tiny_families
+from tests.training.runs import train
 
 
 def make_run(folder, *, px=64, batch=2, rank=2, checkpointing=False, **schedule):

@@ -15,9 +15,10 @@ from lib_pivotal.training.distributed import World
 from lib_pivotal.training.events import StepDone
 from lib_pivotal.training.picture_parts import PictureParts
 from lib_pivotal.training.prepare import make_latents, mirrored, prepare_pictures, showings
-from lib_pivotal.training.run import batch_source, train
+from lib_pivotal.training.run import batch_source
 from lib_pivotal.training.wording import make_wording
 from tests.conftest import write_pictures
+from tests.training.runs import train
 
 CAPTION = "aoi, one, two, three, four, five"
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from lib_pivotal.config import run_from_dict
 from lib_pivotal.training.events import Notice, RunEnded
 from lib_pivotal.training.prepare import make_latents, mirrored, picture_remarks, prepare_pictures
-from lib_pivotal.training.run import spill_folder, train
+from lib_pivotal.training.run import spill_folder
 from tests.conftest import write_pictures
+from tests.training.runs import train
 
 
 def _run(folder, *, words=None, data=None, memory=None, **rest):

@@ -25,11 +25,10 @@ from lib_pivotal.training.events import (
     SeparationMeasured,
     StepDone,
 )
-from lib_pivotal.training.run import train
 from lib_pivotal.training.state_files import has_states, states_folder
 from lib_pivotal.training.step import MicroStep
 from tests.conftest import write_pictures
-from tests.training.runs import Recorder, assert_same, make_run, plain_run, tensors_of
+from tests.training.runs import Recorder, assert_same, make_run, plain_run, tensors_of, train
 
 
 def model_hash(models):

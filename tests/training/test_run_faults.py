@@ -12,16 +12,15 @@ import torch
 from safetensors.torch import load_file
 
 from lib_pivotal.bundle.reader import read_bundle, require
-from lib_pivotal.data.latent_files import LatentFiles
+from lib_pivotal.data.latents import LatentFiles
 from lib_pivotal.errors import HostError, StateError
 from lib_pivotal.training import keeping, loop, outputs, state
 from lib_pivotal.training.events import Commands, FileSaved, Notice, PicturesMade, RunEnded, RunStarted, StepDone
-from lib_pivotal.training.run import train
 from lib_pivotal.training.state_files import has_states
 from lib_pivotal.training.step import MicroStep
 from lib_pivotal.training.trainable import Trainable
 from tests.disk import small_files_only, without_privileges
-from tests.training.runs import Recorder, assert_same, contents, make_run, tensors_of
+from tests.training.runs import Recorder, assert_same, contents, make_run, tensors_of, train
 
 TOO_SMALL = 8000
 """Less than a bundle, a state or a picture of these runs; the logs and run.json fit."""

@@ -6,10 +6,9 @@ import torch
 from lib_pivotal.standalone.model import StandaloneHost
 from lib_pivotal.training import trainable
 from lib_pivotal.training.events import Notice, StepDone
-from lib_pivotal.training.run import train
 from lib_pivotal.training.scaler import LossScaler
 from tests.conftest import make_tiny_models
-from tests.training.runs import Recorder, assert_same, make_run, tensors_of
+from tests.training.runs import Recorder, assert_same, make_run, tensors_of, train
 
 
 def test_disabled_changes_nothing():

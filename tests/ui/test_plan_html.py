@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from lib_pivotal.data.lint_pictures import Length
+from lib_pivotal.data.lint import Length
 from lib_pivotal.data.tokens import TokenCounter
 from lib_pivotal.runs.plan import BucketPlan, PicturePlan, Plan, WordPlan
 from lib_pivotal.ui.plan_html import MOST_SIZES, plan_html

@@ -95,7 +95,7 @@ def test_parts_of_a_split_are_no_loras(shelf, studio):
 
 
 def test_a_sound_file_has_no_problem(shelf):
-    assert not [text for text in shelf.verify("ink.safetensors") if text.startswith("error")]
+    assert not [one for one in shelf.verify("ink.safetensors").problems if str(one).startswith("error")]
 
 
 @pytest.mark.parametrize("name", ["", "../runs", "nobody.safetensors", "/etc/hostname"])
@@ -105,9 +105,9 @@ def test_only_files_of_the_list_are_touched(shelf, name):
 
 
 def test_the_page_of_a_chosen_file(shelf):
-    assert shown(shelf, "", "", "")[1] == CHOOSE
-    files, card, work, word, others, said = shown(shelf, "ink.safetensors", "", "done")
-    assert "chosen" in files and "ink" in card and work["visible"] and said == "done"
+    assert shown(shelf, "", "")["bundle_card"] == CHOOSE
+    files, card, work, word, others = shown(shelf, "ink.safetensors", "").values()
+    assert "chosen" in files and "ink" in card and work["visible"]
     assert word["choices"] == ["ink"] and others["choices"] == ["gekidol.safetensors"]
 
 
@@ -154,8 +154,8 @@ def test_verify_asks_the_loader_of_the_process(shelf, studio, monkeypatch):
 
     problem = Problem("warning", "a web UI without this extension knows other names: none")
     monkeypatch.setattr(studio, "loader_problems", lambda path: [problem] if path.name == "ink.safetensors" else [])
-    assert str(problem) in shelf.verify("ink.safetensors")
-    assert str(problem) not in shelf.verify("gekidol.safetensors")
+    assert problem in shelf.verify("ink.safetensors").problems
+    assert problem not in shelf.verify("gekidol.safetensors").problems
 
 
 def test_words_and_network_go_out_in_other_programs_layouts(shelf, studio):

@@ -42,6 +42,16 @@ def test_no_event_blocks_the_queue_or_has_a_public_name(blocks):
         assert dependency["api_name"] in (False, None) or not dependency["backend_fn"]
 
 
+BY_POSITION = ("bundles_panel", "writing_panel")
+"""Panels whose handlers still answer lists; their work goes to `commands`."""
+
+
+def test_handlers_of_several_outputs_answer_by_component(blocks):
+    for dependency, block in zip(blocks.dependencies, blocks.fns, strict=True):
+        if len(dependency["outputs"]) > 1 and block.fn.__module__.rpartition(".")[2] not in BY_POSITION:
+            assert block.fn.__annotations__["return"] == "Shown", block.fn
+
+
 def test_scan_fills_the_form_and_shows_what_is_there(browser, pictures):
     browser.set("pivotal_data_folder", str(pictures))
     shown = browser.press("pivotal_scan")
@@ -170,10 +180,9 @@ def load(browser, path):
     dependency = next(d for d in browser.blocks.dependencies if target in d["targets"] and d["backend_fn"])
     function = browser.blocks.fns[browser.blocks.dependencies.index(dependency)].fn
     values = [browser.value(block) for block in dependency["inputs"][1:]]
-    answer = function(Upload(path), *values)
-    for block, value in zip(dependency["outputs"], answer, strict=True):
+    for block, value in function(Upload(path), *values).items():
         if not (isinstance(value, dict) and "__type__" in value):
-            browser.values[block] = value
+            browser.values[block._id] = value
     return browser.value(element(browser.blocks, "pivotal_loaded")._id)
 
 

@@ -11,9 +11,9 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
+from lib_pivotal.bundle.layer_names import host_shape
 from lib_pivotal.bundle.network_layouts import for_webui, with_whole_attention
 from lib_pivotal.errors import HostError
-from lib_pivotal.evaluation.loading import host_shape
 from lib_pivotal.networks.network import Network, build_network
 from lib_pivotal.networks.targets import LayerRule
 from lib_pivotal.ports import SampleRequest, SessionRequest

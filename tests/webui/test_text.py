@@ -107,7 +107,7 @@ def test_words_that_moved_are_read_anew_and_prompts_are_remembered(fake_webui: F
 
 @FAMILIES
 def test_letters_of_captions_are_letters_with_and_without_emphasis(fake_webui: FakeWebUI) -> None:
-    from lib_pivotal.data.brackets import as_letters, with_pairs_alone
+    from lib_pivotal.data.captions import as_letters, with_pairs_alone
     from lib_pivotal.ports import SessionRequest
     from lib_pivotal.webui.model import WebUIHost
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lib_pivotal.data.finding_groups import TITLES, grouped
-from lib_pivotal.data.findings import Finding, Remedy, worst_first
+from lib_pivotal.data.findings import TITLES, Finding, Remedy, grouped, worst_first
 
 ONE = Remedy("set", "Keep one", {"path": "data.duplicates", "value": "skip_near"})
 

@@ -1,0 +1,371 @@
+"""Work on bundle files: list, show, verify, rename, delete, add, join, strip, split and convert.
+
+A front says which file is meant, by a path, a name or a choice from a list. The rules are here: `out` is a new file
+with a legal name, another file is only replaced with `overwrite`, a request that names nothing to do is refused, and
+the host forgets its copies of a file that was changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from lib_pivotal.bundle import workshop
+from lib_pivotal.bundle.embedding_files import EmbeddingFormat, read_embedding
+from lib_pivotal.bundle.format import Problem, WordTensors, check_word_name
+from lib_pivotal.bundle.layer_names import UnetShape
+from lib_pivotal.bundle.listing import BundleSummary, list_bundle, list_folder
+from lib_pivotal.bundle.verify import verify as verify_file
+from lib_pivotal.bundle.workshop import LAYOUTS, Layout
+from lib_pivotal.errors import BundleError
+from lib_pivotal.file_names import checked_name
+
+SUFFIX = ".safetensors"
+
+
+class BundleHost(Protocol):
+    """What the process knows of bundle files beyond their content; a `runs.studio.Studio` is one."""
+
+    def unet_shape(self, path: Path) -> UnetShape | None:
+        """The blocks of the U-Net that a file was made for; None: not known."""
+        ...
+
+    def loader_problems(self, path: Path) -> Sequence[Problem]:
+        """What the process's own loader of LoRA files makes of a file."""
+        ...
+
+    def bundle_saved(self, path: Path) -> None:
+        """A file was written: forget older copies of it, and list it."""
+        ...
+
+
+@dataclass(frozen=True)
+class NoHost:
+    """A process that keeps nothing of bundles, such as a command line; `shape` is of a checkpoint that was named."""
+
+    shape: UnetShape | None = None
+
+    def unet_shape(self, path: Path) -> UnetShape | None:
+        """Of the checkpoint that was named."""
+        return self.shape
+
+    def loader_problems(self, path: Path) -> Sequence[Problem]:
+        """There is no loader but ours."""
+        return ()
+
+    def bundle_saved(self, path: Path) -> None:
+        """Nothing is kept."""
+
+
+@dataclass(frozen=True)
+class Rename:
+    """Embeddings' new names by their old ones; `out` is another file to write, None: the file itself is changed."""
+
+    file: Path
+    renames: Mapping[str, str]
+    _: KW_ONLY
+    out: Path | None = None
+    overwrite: bool = False
+
+
+@dataclass(frozen=True)
+class Delete:
+    """Embeddings to take out."""
+
+    file: Path
+    embeddings: Sequence[str]
+    _: KW_ONLY
+    out: Path | None = None
+    overwrite: bool = False
+
+
+@dataclass(frozen=True)
+class Add:
+    """Embedding files to put in, each under its own name in lower case."""
+
+    file: Path
+    embeddings: Sequence[Path]
+    _: KW_ONLY
+    out: Path | None = None
+    overwrite: bool = False
+
+
+@dataclass(frozen=True)
+class Strip:
+    """Parts to take away: those of `workshop.STRIPPABLE`."""
+
+    file: Path
+    parts: Sequence[str]
+    _: KW_ONLY
+    out: Path | None = None
+    overwrite: bool = False
+
+
+@dataclass(frozen=True)
+class Join:
+    """Files to put together into `out`; `weights` one a file, None: 1."""
+
+    files: Sequence[Path]
+    out: Path
+    _: KW_ONLY
+    weights: Sequence[float] | None = None
+    overwrite: bool = False
+
+
+@dataclass(frozen=True)
+class Split:
+    """A file to take apart in `folder`, its embeddings written as `layout` says."""
+
+    file: Path
+    folder: Path
+    _: KW_ONLY
+    layout: str = "a1111"
+    overwrite: bool = False
+
+
+@dataclass(frozen=True)
+class Convert:
+    """A file whose network is written in another layout, to `out`."""
+
+    file: Path
+    out: Path
+    _: KW_ONLY
+    layout: str
+    overwrite: bool = False
+
+
+@dataclass(frozen=True)
+class Written:
+    """What was written, and what to say of it."""
+
+    files: tuple[Path, ...]
+    said: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {"written": [str(path) for path in self.files]}
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Every problem of a file; it is sound where none is an error."""
+
+    file: Path
+    problems: tuple[Problem, ...]
+
+    @property
+    def sound(self) -> bool:
+        """Whether it can be used."""
+        return not any(problem.severity == "error" for problem in self.problems)
+
+    @property
+    def said(self) -> str:
+        """As a sentence or more."""
+        if not self.problems:
+            return "Every tensor was read and every hash compared: no problems."
+        return " ".join(map(str, self.problems))
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {"sound": self.sound, "problems": [str(problem) for problem in self.problems]}
+
+
+@dataclass(frozen=True)
+class Shown:
+    """Everything that a file's header tells."""
+
+    summary: BundleSummary
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON, with the metadata."""
+        return {**self.summary.as_dict(), "metadata": dict(self.summary.metadata)}
+
+
+# ---- looking ----
+
+
+def listed(paths: Iterable[Path]) -> list[BundleSummary]:
+    """Files, and those of folders by path; hidden files of a folder are left out.
+
+    Raises:
+        BundleError: a file that was named itself cannot be read.
+    """
+    found: list[BundleSummary] = []
+    for path in paths:
+        if path.is_dir():
+            found += [summary for summary in list_folder(path) if not summary.path.name.startswith(".")]
+        else:
+            found.append(list_bundle(path))
+    return found
+
+
+def show(file: Path) -> Shown:
+    """Everything that a file's header tells."""
+    return Shown(list_bundle(file))
+
+
+def verify(file: Path, host: BundleHost | None = None) -> Verdict:
+    """Every problem of a file, read in full, and read by the process's own loader where it has one."""
+    told = (host or NoHost()).loader_problems(file)
+    return Verdict(file, (*verify_file(file), *told))
+
+
+# ---- changing a file, or writing another one from it ----
+
+
+def rename(request: Rename, host: BundleHost | None = None) -> Written:
+    """Give embeddings other names.
+
+    Raises:
+        BundleError: a name that cannot be, that is taken, or that is not in the file.
+    """
+    _demand(request.renames, "choose an embedding")
+    for new in request.renames.values():
+        if reasons := check_word_name(new):
+            raise BundleError(f"{new!r} {'; '.join(reasons)}")
+    where = _where(request.file, request.out, overwrite=request.overwrite)
+    path = workshop.rename_words(request.file, request.renames, **where)
+    return _changed(host, path, " ".join(f"{old} is now called {new}." for old, new in request.renames.items()))
+
+
+def delete(request: Delete, host: BundleHost | None = None) -> Written:
+    """Take embeddings out."""
+    _demand(request.embeddings, "choose an embedding")
+    where = _where(request.file, request.out, overwrite=request.overwrite)
+    path = workshop.delete_words(request.file, request.embeddings, **where)
+    return _changed(host, path, f"{_names(request.embeddings)} removed.")
+
+
+def add(request: Add, host: BundleHost | None = None) -> Written:
+    """Put embeddings in.
+
+    Raises:
+        BundleError: a file holds no embedding, or two would have one name.
+    """
+    _demand(request.embeddings, "choose an embedding")
+    where = _where(request.file, request.out, overwrite=request.overwrite)
+    words: dict[str, WordTensors] = {}
+    for file in request.embeddings:
+        found = read_embedding(file)
+        name = found.name.lower()  # as prompts are compared; files of other programs often begin with a capital
+        if name in words:
+            raise BundleError(f"two embeddings would have the same name: {name}. Choose another.")
+        words[name] = found.vectors
+    path = workshop.add_words(request.file, words, **where)
+    return _changed(host, path, f"{_names(list(words))} added.")
+
+
+def strip(request: Strip, host: BundleHost | None = None) -> Written:
+    """Take parts away: the network of the U-Net or a text encoder, the embeddings, or the metadata."""
+    _demand(request.parts, "choose what to remove")
+    where = _where(request.file, request.out, overwrite=request.overwrite)
+    path = workshop.strip(request.file, request.parts, **where)  # type: ignore[arg-type]
+    left = " The old file stays as it was." if path != request.file else ""
+    return _changed(host, path, f"Written: {path.name}.{left}")
+
+
+def join(request: Join, host: BundleHost | None = None) -> Written:
+    """Several files into one, embeddings and networks.
+
+    Raises:
+        BundleError: fewer than two files, one that is named twice, or what does not go together.
+    """
+    files = list(request.files)
+    if twice := next((file for file in files if files.count(file) > 1), None):
+        raise BundleError(f"{twice}: is named twice. Name each file once; a weight says how much of it.")
+    out = _legal(request.out)
+    path = workshop.join(files, out, weights=request.weights, overwrite=request.overwrite)
+    return _changed(host, path, f"Written: {path.name}, of {len(files)} files.")
+
+
+def split(request: Split) -> Written:
+    """A LoRA without embeddings, and one file for each embedding: files for others, which the host does not list."""
+    layout: EmbeddingFormat = request.layout  # type: ignore[assignment]  # the workshop refuses others
+    written = workshop.split(request.file, request.folder, layout=layout, overwrite=request.overwrite)
+    words = "are for HCP-Diffusion" if layout == "hcp" else "go into the embeddings folder"
+    return Written(tuple(written), f"{len(written)} files are in {request.folder}: embedding files {words}.")
+
+
+def convert(request: Convert, host: BundleHost | None = None) -> Written:
+    """The network without its embeddings in another program's layout."""
+    layout = checked_layout(request.layout)
+    shape = (host or NoHost()).unet_shape(request.file)
+    out = request.out if layout == "peft" else _legal(request.out)  # peft's is a folder, which no prompt names
+    path = workshop.convert(request.file, out, layout=layout, shape=shape, overwrite=request.overwrite)
+    return Written((path,), f"Written: {path}. It holds the network; Split writes its embeddings.")
+
+
+# ---- names and places of new files ----
+
+
+def beside(file: Path, name: str) -> Path:
+    """The new file of that name beside `file`.
+
+    Raises:
+        FileNameError: no file may be called so.
+    """
+    return file.with_name(f"{checked_name(name.removesuffix(SUFFIX), 'the new file')}{SUFFIX}")
+
+
+def copy_without(file: Path, parts: Iterable[str]) -> Path:
+    """A free name for a copy without parts, beside `file`."""
+    return free(file.with_name(f"{file.stem}-without-{'-'.join(sorted(parts))}{SUFFIX}"))
+
+
+def converted(file: Path, layout: str, *, folder: Path) -> Path:
+    """Where `convert` writes into a folder, which is made.
+
+    Raises:
+        BundleError: there is no such layout.
+    """
+    ending = "" if checked_layout(layout) == "peft" else SUFFIX
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder / f"{file.stem}-{layout}{ending}"
+
+
+def checked_layout(layout: str) -> Layout:
+    """The layout of a network by its name, which becomes a part of a file's.
+
+    Raises:
+        BundleError: there is none of that name.
+    """
+    found = next((known for known in LAYOUTS if known == layout), None)
+    if found is None:
+        raise BundleError(f"there is no layout {layout!r}; choose from {', '.join(LAYOUTS)}")
+    return found
+
+
+def free(path: Path) -> Path:
+    """The path itself, or with a number behind its name, whichever is not there yet."""
+    number, found = 1, path
+    while found.exists():
+        number += 1
+        found = path.with_name(f"{path.stem}-{number}{path.suffix}")
+    return found
+
+
+def _where(file: Path, out: Path | None, *, overwrite: bool) -> dict[str, Any]:
+    """`out` and `overwrite` of the workshop's verbs."""
+    return {"out": None if out is None or out == file else _legal(out), "overwrite": overwrite}
+
+
+def _legal(out: Path) -> Path:
+    checked_name(out.name.removesuffix(SUFFIX), "the new file")
+    return out
+
+
+def _demand(chosen: Iterable[str | Path], told: str) -> None:
+    names = list(chosen)
+    if not names or "" in names:
+        raise BundleError(told)
+
+
+def _names(embeddings: Sequence[str]) -> str:
+    return f"{', '.join(embeddings)} {'was' if len(embeddings) == 1 else 'were'}"
+
+
+def _changed(host: BundleHost | None, path: Path, said: str) -> Written:
+    (host or NoHost()).bundle_saved(path)
+    return Written((path,), said)

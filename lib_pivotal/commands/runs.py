@@ -1,0 +1,220 @@
+"""Runs: start, continue, steer, and keep a step; and what a run.json trains without a manager."""
+
+from __future__ import annotations
+
+import filecmp
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import KW_ONLY, dataclass, field, replace
+from pathlib import Path
+from types import MappingProxyType
+
+from lib_pivotal.commands.datasets import given_folder
+from lib_pivotal.config import Run, read_run
+from lib_pivotal.config_checks import name_faults
+from lib_pivotal.confinement import Confinement
+from lib_pivotal.errors import ConfigError, HostError
+from lib_pivotal.file_names import refuse_taken
+from lib_pivotal.files import replacing
+from lib_pivotal.runs.manager import RunManager
+from lib_pivotal.runs.preflight import Preflight
+from lib_pivotal.runs.view import RunView
+from lib_pivotal.training.results import refuse_taken_results
+
+STEERING: Mapping[str, Callable[[RunManager], None]] = MappingProxyType(
+    {
+        "stop": RunManager.stop,
+        "save": RunManager.save_now,
+        "sample": RunManager.sample_now,
+        "pause": RunManager.pause,
+        "resume": RunManager.resume,
+    }
+)
+"""What can be asked of a run that is going on."""
+LOG_END_BYTES = 4096
+
+
+@dataclass(frozen=True)
+class StartRequest:
+    """A run; with `overwrite` it may replace files of its name. `folders` says what may be read and written."""
+
+    run: Run
+    _: KW_ONLY
+    overwrite: bool = False
+    folders: Confinement = field(default_factory=Confinement)
+
+    def check(self) -> None:
+        """What is said of a run before the model is asked for.
+
+        Raises:
+            ConfigError: no folder of pictures is given.
+            FolderError: a file or folder that the run names may not be used.
+        """
+        self.folders.check_run(self.run)
+        given_folder(self.run.data.folder)
+
+
+@dataclass(frozen=True)
+class TrainRequest:
+    """A run.json to train in this process; `out` is the folder for its files, None: where the run or its file says."""
+
+    file: Path
+    _: KW_ONLY
+    out: Path | None = None
+    resume: bool = False
+    overwrite: bool = False
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A bundle of a step that is in the LoRA folder now."""
+
+    file: Path
+
+    @property
+    def said(self) -> str:
+        """As a sentence."""
+        return f"Kept as {self.file.name}: use it as <lora:{self.file.stem}:1>."
+
+
+# ---- before a run ----
+
+
+def start(manager: RunManager, request: StartRequest) -> RunView:
+    """Begin a run.
+
+    Raises:
+        ConfigError: with every fault by field.
+        FolderError: a file or folder that it names may not be used.
+        FileNameError: there are files of its name.
+        HostError: another run goes on, or there is no model.
+    """
+    request.check()
+    return manager.start(request.run, overwrite=request.overwrite)
+
+
+def preflight(manager: RunManager, request: StartRequest) -> Preflight:
+    """What a run will cost: from a few real steps.
+
+    Raises:
+        ConfigError, FolderError: see `StartRequest.check`.
+        HostError: a run is going on, or the loaded model cannot be trained.
+    """
+    request.check()
+    return manager.preflight(request.run)
+
+
+def class_pictures(manager: RunManager, request: StartRequest) -> RunView:
+    """Begin to make a run's class pictures, with the run's own clip skip.
+
+    Raises:
+        ConfigError: no folder or no prompts.
+        FolderError: a file or folder that the run names may not be used.
+        HostError: a run is going on, or the loaded model cannot do it.
+    """
+    request.folders.check_run(request.run)
+    return manager.make_class_pictures(request.run)
+
+
+# ---- a run ----
+
+
+def interrupted(manager: RunManager) -> list[str]:
+    """Ids of runs that can be continued, the newest first: they have a saved state, and did not come to their end."""
+    return [folder.name for folder in manager.resumable() if not _is_finished(folder)]
+
+
+def continue_run(manager: RunManager, run_id: str, *, overwrite: bool = False) -> RunView:
+    """Continue a run that has a saved state, by its id.
+
+    Raises:
+        HostError: there is no such run, or another one is going on.
+        FileNameError: there are files of its name that are another run's.
+    """
+    return manager.resume_run(run_id, overwrite=overwrite)
+
+
+def steer(manager: RunManager, run_id: str, *, verb: str) -> RunView:
+    """Ask something of `STEERING` of the run that is going on; nothing happens where it has ended.
+
+    Raises:
+        HostError: no such run.
+    """
+    view = manager.view(run_id)
+    STEERING[verb](manager)
+    return view
+
+
+def load_checkpoint(manager: RunManager, run_id: str) -> RunView:
+    """Load the checkpoint that a waiting run needs.
+
+    Raises:
+        HostError: no such run, no run waits, or the checkpoint's file is gone.
+    """
+    view = manager.view(run_id)
+    manager.studio.load_checkpoint()
+    return view
+
+
+def keep(manager: RunManager, run_id: str, *, step: int) -> Kept:
+    """Copy the bundle that belongs to a step's samples into the LoRA folder.
+
+    Raises:
+        HostError: no such run, or that step has no file.
+        FileNameError: there is another file of its name in the folder.
+    """
+    snapshot = manager.view(run_id).snapshot()
+    item = next((made for made in snapshot["pictures"] if made["step"] == step), None)
+    source = Path(item["bundle"]) if item and item.get("bundle") else None
+    if source is None or not source.is_file():
+        raise HostError(f"step {step} has no file to keep: it was not saved, or it was cleared away")
+    target = manager.studio.lora_folder() / f"{snapshot['name']}-{step:06d}.safetensors"
+    if not (target.is_file() and filecmp.cmp(source, target, shallow=False)):
+        refuse_taken([target], overwrite=False, remedy="Move it away, or give it another name.")
+    with replacing(target) as temporary:
+        shutil.copyfile(source, temporary)
+    manager.studio.bundle_saved(target)
+    return Kept(target)
+
+
+# ---- without a manager ----
+
+
+def run_of(file: Path) -> Run:
+    """The run of a run.json, named as the file where it says no name.
+
+    Raises:
+        ConfigError: with every fault by field.
+    """
+    run = read_run(file)
+    run = run if run.name else replace(run, name=file.stem)
+    if faults := name_faults(run.name):  # of the file's own name; any other was checked as it was read
+        raise ConfigError(faults)
+    given_folder(run.data.folder)
+    return run
+
+
+def training_of(request: TrainRequest) -> tuple[Run, Path]:
+    """The run of a run.json, and the folder for what it writes.
+
+    Raises:
+        ConfigError: with every fault by field.
+        FileNameError: there are files of its name; one that is continued is known by its state.
+    """
+    run = run_of(request.file)
+    folder = request.out or (Path(run.saving.folder) if run.saving.folder else request.file.parent)
+    if not request.resume:
+        refuse_taken_results(run, folder, overwrite=request.overwrite)
+        folder.mkdir(parents=True, exist_ok=True)  # before minutes are spent on the checkpoint
+    return run, folder
+
+
+def _is_finished(folder: Path) -> bool:
+    """Whether the last thing that a run's log says is that it came to its end."""
+    for log in folder.glob("*.events.jsonl"):
+        with log.open("rb") as file:
+            file.seek(max(0, log.stat().st_size - LOG_END_BYTES))
+            lines = file.read().splitlines()
+        if lines and b'"RunEnded"' in lines[-1] and b'"finished"' in lines[-1]:
+            return True
+    return False

@@ -1,0 +1,123 @@
+"""Work on bundle files: one rule and one sentence on the page, in the API and on the command line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from lib_pivotal.bundle.embedding_files import write_embedding
+from lib_pivotal.bundle.listing import list_bundle
+from lib_pivotal.ui.shelf import Shelf
+from tests.commands.fronts import detail, refusal
+from tests.webui.test_api_paths import Site
+
+
+def names(path: Path) -> set[str]:
+    return {word.name for word in list_bundle(path).words}
+
+
+@pytest.mark.parametrize("new", ["Aoi", "a.b"])
+def test_a_name_that_no_embedding_may_have(site: Site, shelf: Shelf, line: Any, new: str) -> None:
+    told = refusal(lambda: shelf.rename_word("one.safetensors", "aoi", new))
+    assert repr(new) in told
+    assert detail(site, "/bundles/rename", {"name": "one", "renames": {"aoi": new}}) == told
+    assert told in line("bundle", "rename", site.lora("one"), f"aoi={new}")
+
+
+def test_nothing_is_not_written_anew(site: Site, shelf: Shelf) -> None:
+    before = site.tree()
+    told = refusal(lambda: shelf.strip("one.safetensors", []))
+    assert detail(site, "/bundles/strip", {"name": "one", "parts": []}) == told == "choose what to remove"
+    told = refusal(lambda: shelf.delete_word("one.safetensors", ""))
+    assert detail(site, "/bundles/delete", {"name": "one", "words": []}) == told
+    assert detail(site, "/bundles/rename", {"name": "one", "renames": {}}) == told
+    assert site.tree() == before
+
+
+def test_a_file_is_joined_once(site: Site, shelf: Shelf, line: Any) -> None:
+    one = site.lora("one")
+    told = "is named twice. Name each file once"
+    assert told in refusal(lambda: shelf.join("one.safetensors", ["one.safetensors"], "both"))
+    assert told in detail(site, "/bundles/join", {"names": ["one", "one"], "new_name": "both"})
+    assert told in line("bundle", "join", one, one, "--out", one.with_name("both.safetensors"))
+
+
+def test_weights_of_files_that_are_joined(site: Site, line: Any) -> None:
+    for stem, word in (("net1", "umi"), ("net2", "sora")):
+        layer = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q"
+        network = {f"{layer}.lora_down.weight": torch.ones(2, 8), f"{layer}.lora_up.weight": torch.ones(8, 2)}
+        words = {f"bundle_emb.{word}.string_to_param.*": torch.ones(2, 768)}
+        save_file({**network, **words, f"{layer}.alpha": torch.tensor(2.0)}, site.lora(stem))
+    body = {"names": ["net1", "net2"], "new_name": "both"}
+    assert "2 files but 1 weights" in detail(site, "/bundles/join", {**body, "weights": [0.5]})
+    assert site.post("/bundles/join", {**body, "weights": "0.5"}).status_code == 422
+    assert site.post("/bundles/join", {**body, "weights": [1, 0.5]}).is_success
+    files, out = (site.lora("net1"), site.lora("net2")), site.lora("both2")
+    line("bundle", "join", *files, "--out", out, "--weights", 1, 0.5)
+    assert names(out) == names(site.lora("both")) == {"umi", "sora"}
+    content = [path.read_bytes()[-64:] for path in (out, site.lora("both"))]
+    assert content[0] == content[1]
+
+
+def test_an_embedding_file_gives_a_name_in_lower_case(site: Site, shelf: Shelf, line: Any) -> None:
+    site.cmd_opts.embeddings_dir = str(site.data / "embeddings")
+    file = Path(site.cmd_opts.embeddings_dir) / "Kira.pt"
+    file.parent.mkdir()
+    write_embedding(file, (torch.ones(4, 768),), name="Kira", layout="a1111_pt")
+    assert shelf.add_word("one.safetensors", file) == "kira was added."
+    assert site.post("/bundles/add", {"name": "two", "embeddings": ["Kira"]}).is_success
+    third = site.lora("three")
+    line("bundle", "strip", site.lora("two"), "metadata", "--out", third)
+    line("bundle", "delete", third, "kira")
+    assert names(third) == {"hana"}
+    line("bundle", "add", third, file)
+    assert (names(site.lora("one")), names(site.lora("two")), names(third)) == (
+        {"aoi", "kira"}, {"hana", "kira"}, {"hana", "kira"},
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["a,b", "x#y"])
+def test_a_new_file_can_be_called_in_a_prompt(site: Site, shelf: Shelf, line: Any, name: str) -> None:
+    before, one, out = site.tree(), site.lora("one"), site.lora(name)
+    told = refusal(lambda: shelf.join("one.safetensors", ["two.safetensors"], name))
+    assert detail(site, "/bundles/join", {"names": ["one", "two"], "new_name": name}) == told
+    for arguments in (
+        ("join", one, site.lora("two")), ("rename", one, "aoi=kaze"), ("delete", one, "aoi"), ("strip", one, "words"),
+        ("convert", one, "--layout", "kohya"),
+    ):  # fmt: skip
+        assert told in line("bundle", *arguments, "--out", out), arguments
+    assert site.tree() == before
+
+
+def test_a_warning_leaves_a_file_sound(site: Site, shelf: Shelf, line: Any) -> None:
+    verdict = shelf.verify("one.safetensors")
+    assert verdict.sound and verdict.problems, "made by hand, it has no hashes"
+    answer = site.post("/bundles/verify", {"name": "one"}).json()
+    assert answer == verdict.as_dict()
+    assert f"{site.lora('one')}: sound" in line("bundle", "verify", site.lora("one"))
+
+
+def test_hidden_files_are_in_no_list(site: Site, shelf: Shelf, line: Any) -> None:
+    site.lora("one").rename(site.lora(".one"))
+    assert shelf.listing()[1] == ["two.safetensors"]
+    assert ".one" not in line("bundle", "list", site.studio.lora_folder())
+
+
+def test_a_file_is_shown_alike(site: Site, line: Any) -> None:
+    shown = site.post("/bundles/show", {"name": "one"}).json()
+    assert shown["words"][0]["name"] == "aoi" and "metadata" in shown
+    assert json.loads(line("bundle", "show", site.lora("one"), "--json")) == shown
+
+
+def test_an_adapter_of_peft_goes_into_any_folder(site: Site, line: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    layer = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q"
+    network = {f"{layer}.lora_down.weight": torch.ones(2, 8), f"{layer}.lora_up.weight": torch.ones(8, 2)}
+    save_file({**network, f"{layer}.alpha": torch.tensor(2.0)}, site.lora("net"))
+    monkeypatch.chdir(site.data)
+    assert line("bundle", "convert", site.lora("net"), "--layout", "peft", "--out", ".") == "wrote .\n"
+    assert list(site.data.rglob("adapter_model.safetensors"))

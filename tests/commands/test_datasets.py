@@ -1,0 +1,92 @@
+"""Folders of pictures: scanned, planned, and fixed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lib_pivotal.commands import datasets
+from lib_pivotal.commands.datasets import FolderRequest
+from lib_pivotal.config import DataConfig, Run
+from lib_pivotal.data.findings import Finding, Remedy
+from lib_pivotal.errors import ConfigError
+from lib_pivotal.runs.presets import run_settings
+from lib_pivotal.ui.desk import Desk
+from tests.commands.fronts import detail, refusal
+from tests.webui.test_api_paths import Site
+
+
+def test_a_plan_and_its_remedy_go_through_json(two_words_folder: Path) -> None:
+    plain = {
+        "words": [{"name": "aoi"}, {"name": "kaze"}],
+        "schedule": {"max_steps": 3000},
+        "data": {"resolution_px": 64},
+    }
+    request = FolderRequest(two_words_folder, run_settings(plain))
+    answer = json.loads(json.dumps(datasets.plan(request).as_dict()))
+    finding = next(found for found in answer["findings"] if found["kind"] == "word_never")
+    mended = datasets.fix(answer["run"], finding["remedies"][0])
+    assert [word["name"] for word in mended["words"]] == ["aoi"]
+    assert datasets.plan(request, fix=True).as_dict()["mended"][0] == "Remove kaze"
+
+
+def test_without_a_run_one_is_fitted(two_words_folder: Path) -> None:
+    planned = datasets.plan(FolderRequest(two_words_folder))
+    plan, answer = planned.plan, planned.as_dict()
+    assert [word["name"] for word in answer["run"]["words"]] == [word.name for word in plan.words] == ["aoi", "hana"]
+    assert answer["run"]["data"]["folder"] == str(two_words_folder)
+
+
+def test_settings_need_no_words_but_no_faults() -> None:
+    assert run_settings({}) == Run()
+    with pytest.raises(ConfigError, match="max_steps"):
+        run_settings({"schedule": {"max_steps": -1}})
+
+
+def test_doubles_are_left_out_by_their_remedy(two_words_folder: Path) -> None:
+    first = sorted(two_words_folder.rglob("*.png"))[0]
+    copy = first.with_name("copy.png")
+    copy.write_bytes(first.read_bytes())
+    copy.with_suffix(".txt").write_bytes(first.with_suffix(".txt").read_bytes())
+    plan = datasets.plan(FolderRequest(two_words_folder)).plan
+    assert "duplicate" in {f.kind for f in plan.at_least("warning")}
+    fixed = datasets.plan(FolderRequest(two_words_folder), fix=True)
+    better = fixed.plan
+    assert "Keep one" in fixed.as_dict()["mended"] and len(better.pictures) < len(plan.pictures)
+    assert "duplicate" not in {f.kind for f in better.at_least("warning")}
+
+
+def test_fixes_are_applied_again_after_the_scan_that_they_ask_for() -> None:
+    """As the page's Fix all: the first fix shows what the second is for."""
+    scans: list[int] = []
+
+    def finding(path: str, value: Any) -> Finding:
+        remedy = Remedy("set", f"Set {path}", {"path": path, "value": value})
+        return Finding(path, "warning", "", (), (), (remedy,))
+
+    def warnings(run: Run) -> list[Finding]:
+        found = [finding("data.flip", True)] if not run.data.flip else []
+        return found + ([finding("data.max_tokens", 75)] if scans and not run.data.max_tokens else [])
+
+    run, done = datasets.fix_all(Run(), warnings, scan_again=lambda run: scans.append(1))
+    assert done == ["Set data.flip", "Set data.max_tokens"] and run.data.flip and run.data.max_tokens == 75
+    assert len(scans) == 2
+
+
+def test_no_folder_is_not_the_one_that_the_process_runs_in(site: Site, desk: Desk, line: Any) -> None:
+    told = "Give the folder that holds the pictures"
+    assert told in refusal(lambda: desk.scan(" "))
+    for path in ("/scan", "/plan", "/captions", "/captions/preview", "/captions/write", "/captions/take_back"):
+        assert told in detail(site, path, {"folder": " "}), path
+    for verb in ("scan", "plan", "captions"):
+        assert told in line(verb, ""), verb
+
+
+def test_what_is_planned_is_the_same(site: Site, line: Any) -> None:
+    plain = site.post("/plan", {"folder": str(site.pictures), "mend": True}).json()
+    own = json.loads(line("plan", site.pictures, "--fix", "--json"))
+    assert plain["mended"] == own["mended"] and plain["draws"] == own["draws"]
+    assert plain["run"]["data"]["folder"] == own["run"]["data"]["folder"] != DataConfig().folder
