@@ -244,27 +244,6 @@ class Network(nn.Module):
             for suffix, tensor in entry.adapter.kohya_tensors().items()
         }
 
-    def load_kohya_tensors(self, tensors: Mapping[str, Tensor]) -> None:
-        """Take the weights of a file made for exactly these layers and ranks."""
-        found, unmatched = _by_layer(self._entries, tensors)
-        missing = [name for name in self._entries if name not in found]
-        if missing:
-            raise NetworkError(
-                f"{len(missing)} of {len(self._entries)} layers are not in the file, first {missing[0]!r}. "
-                "Build the network from the file instead (Network.from_kohya)."
-            )
-        for name, suffixes in found.items():
-            adapter = self._entries[name].adapter
-            wanted, given = set(adapter.kohya_tensors()) - {"alpha"}, set(suffixes) - {"alpha"}
-            if wanted != given:
-                raise NetworkError(
-                    f"{name}: the file holds {sorted(given)}, this network needs {sorted(wanted)}. "
-                    "It was made by another algorithm; build the network from the file (Network.from_kohya)."
-                )
-        for name, suffixes in found.items():
-            self._entries[name].adapter.load(suffixes)
-        self.unmatched = tuple(unmatched)
-
     @classmethod
     def from_kohya(cls, layers: Sequence[Layer], tensors: Mapping[str, Tensor], *, fuse: bool = True) -> Network:
         """The network that `tensors` hold: algorithm, rank and alpha by layer, as the file has them.

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from lib_pivotal.bundle.embedding_files import read_embedding
-from lib_pivotal.config import LossConfig, MemoryConfig, NetworkConfig, NoiseConfig, Run, ScheduleConfig, steps_of
+from lib_pivotal.config import MemoryConfig, NetworkConfig, NoiseConfig, Run, ScheduleConfig, steps_of
 from lib_pivotal.config_checks import number_lines
 from lib_pivotal.data.batches import BatchSource
 from lib_pivotal.data.buckets import Buckets
@@ -28,13 +28,12 @@ from lib_pivotal.networks.network import Network, build_network
 from lib_pivotal.networks.targets import LayerRule, part_rules
 from lib_pivotal.ports import PARTS, Denoiser, Host, Layer, Part, SessionRequest, TextEncoder
 from lib_pivotal.prompts import PromptReading
-from lib_pivotal.training.objective import Objective, build_objective
-from lib_pivotal.training.phases import PhasePlan
+from lib_pivotal.training.objective import NoiseSettings, Objective, build_objective
 from lib_pivotal.training.picture_parts import PictureParts
-from lib_pivotal.training.rates import rate_factor
+from lib_pivotal.training.rates import PhasePlan, rate_factor
 from lib_pivotal.training.schedule import NoiseSchedule
 from lib_pivotal.training.seeds import derived_generator
-from lib_pivotal.training.step import MicroStep, NoiseSettings
+from lib_pivotal.training.step import MicroStep
 from lib_pivotal.training.trainable import Kind, TrainedGroup
 
 
@@ -143,27 +142,29 @@ def trained_groups(run: Run, words: Words, network: Network | None) -> list[Trai
     return groups
 
 
-def make_objective(settings: LossConfig, *, normalise_mask: bool) -> Objective:
-    """Loss and weighting by name."""
-    gamma = settings.snr_gamma if settings.weighting.endswith("min_snr") else None
+def make_objective(run: Run) -> Objective:
+    """How the run's samples are made noisy, and how their errors count."""
+    loss, noise = run.loss, run.noise
     return build_objective(
-        settings.kind,
-        settings.weighting,
-        gamma=gamma,
-        huber_threshold=settings.huber_delta,
-        normalise_mask=normalise_mask,
-    )
-
-
-def make_noise_settings(settings: NoiseConfig) -> NoiseSettings:
-    """The flat settings of `MicroStep`."""
-    return NoiseSettings(
-        offset=settings.offset,
-        multires_iterations=settings.multires_iterations,
-        multires_discount=settings.multires_discount,
-        perturbation=settings.perturbation,
-        timestep_min=settings.timestep_min,
-        timestep_max=settings.timestep_max,
+        loss.kind,
+        loss.weighting,
+        gamma=loss.snr_gamma,
+        huber_threshold=loss.huber_delta,
+        huber_schedule=loss.huber_schedule,
+        noise=NoiseSettings(
+            offset=noise.offset,
+            adaptive_offset=noise.adaptive_offset,
+            random_offset=noise.random_offset,
+            multires_iterations=noise.multires_iterations,
+            multires_discount=noise.multires_discount,
+            perturbation=noise.perturbation,
+            random_perturbation=noise.random_perturbation,
+            timestep_min=noise.timestep_min,
+            timestep_max=noise.timestep_max,
+            timestep_distribution=noise.timestep_distribution,
+        ),
+        mask_prior=run.data.mask_prior,
+        scale_v_like_noise=loss.scale_v_like_noise,
     )
 
 
@@ -180,7 +181,7 @@ def make_phase_plan(settings: ScheduleConfig) -> PhasePlan:
     """Who trains when."""
     return PhasePlan(
         settings.max_steps,
-        kind=settings.phases,  # type: ignore[arg-type]
+        kind=settings.phases,
         words_steps=settings.words_steps,
         continued_words_factor=settings.continued_words_factor,
         network_start=settings.network_start,
@@ -199,6 +200,8 @@ def make_rate_factor(settings: ScheduleConfig, plan: PhasePlan) -> Callable[[int
             max_steps=steps,
             warmup_steps=settings.warmup_of(steps),
             final_factor=settings.final_factor,
+            cycles=settings.rate_cycles,
+            power=settings.rate_power,
         )
 
     return factor
@@ -233,12 +236,10 @@ def make_micro_step(
         text or host.text,
         denoiser or host.denoiser,
         schedule=make_noise_schedule(host, run.noise),
-        objective=make_objective(run.loss, normalise_mask=False),
-        noise=make_noise_settings(run.noise),
+        objective=make_objective(run),
         device=host.device,
         autocast_dtype=autocast_dtype(run.memory, host.layers()[0].module),
         network_off=nullcontext if network is None else lambda: network.with_multipliers(unet=0.0, te=0.0),
-        mask_prior=run.data.mask_prior,
     )
 
 

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
 from lib_pivotal.config import Run
+from lib_pivotal.config_checks import option_lines
 from lib_pivotal.embeddings.vectors import Words
 from lib_pivotal.hosting import pictures_at_once
 from lib_pivotal.networks.adapter import layer_weight
@@ -150,7 +151,9 @@ class _Counter:
         return {
             "network": 0 if network is None else tensor_bytes(network.parameters()),
             "words": tensor_bytes(words.parameters()),
-            "optimizer": optimizer_bytes(self._run.schedule.optimizer, parameters),
+            "optimizer": optimizer_bytes(
+                self._run.schedule.optimizer, parameters, options=option_lines(self._run.schedule.optimizer_options)
+            ),
             "ema": trained if self._run.schedule.ema_decay > 0 else 0,
         }
 
@@ -318,7 +321,7 @@ def tensor_bytes(tensors: Iterable[Tensor]) -> int:
     return sum(tensor.numel() * tensor.element_size() for tensor in {id(t): t for t in tensors}.values())
 
 
-def optimizer_bytes(name: str, parameters: Sequence[Tensor]) -> int:
+def optimizer_bytes(name: str, parameters: Sequence[Tensor], *, options: Mapping[str, Any] | None = None) -> int:
     """State that the optimiser will hold: measured by one step on one parameter of each shape."""
     shapes: dict[torch.Size, int] = {}
     for parameter in parameters:
@@ -328,7 +331,7 @@ def optimizer_bytes(name: str, parameters: Sequence[Tensor]) -> int:
     for shape, count in shapes.items():
         stand_in = nn.Parameter(torch.zeros(shape, device=device))
         stand_in.grad = torch.ones_like(stand_in)
-        optimizer = build_optimizer(name, [ParameterGroup("one", [stand_in], lr=1e-4)])
+        optimizer = build_optimizer(name, [ParameterGroup("one", [stand_in], lr=1e-4)], options=options)
         optimizer.step()
         total += count * state_bytes(optimizer)
     return total

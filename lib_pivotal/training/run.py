@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from lib_pivotal.config import Run, check_consistency, write_run
+from lib_pivotal.config_checks import option_lines
 from lib_pivotal.data.batches import BatchSource
 from lib_pivotal.data.captions import WordFinder
 from lib_pivotal.data.latent_files import remove_entries
@@ -232,6 +233,7 @@ def _build(
         network,
         assemble.trained_groups(run, words, network),
         optimizer=run.schedule.optimizer,
+        optimizer_options=option_lines(run.schedule.optimizer_options),
         control=assemble.make_word_control(run, host.text),
         max_norm=run.network.max_norm,
         ema_decay=run.schedule.ema_decay,

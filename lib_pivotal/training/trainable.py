@@ -8,7 +8,7 @@ normalisation.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -28,8 +28,7 @@ from lib_pivotal.training.optimizers import (
     state_bytes,
     training_mode,
 )
-from lib_pivotal.training.phases import Phase
-from lib_pivotal.training.rates import set_rates
+from lib_pivotal.training.rates import Phase, set_rates
 from lib_pivotal.training.scaler import LossScaler
 
 Kind = Literal["words", "unet", "te"]
@@ -67,6 +66,7 @@ class Trainable:
         groups: Sequence[TrainedGroup],
         *,
         optimizer: str,
+        optimizer_options: Mapping[str, Any] | None = None,
         control: NormControl | None = None,
         max_norm: float = 0.0,
         ema_decay: float = 0.0,
@@ -85,6 +85,7 @@ class Trainable:
         self.optimizer = build_optimizer(
             optimizer,
             [ParameterGroup(g.name, g.parameters, g.lr, g.lr_factor, g.weight_decay) for g in self.groups],
+            options=optimizer_options,
         )
         training_mode(self.optimizer)
         self.ema = EMA(self.parameters, decay=ema_decay) if ema_decay > 0 else None

@@ -1,6 +1,7 @@
 """Settings into parts."""
 
 import random
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 from lib_pivotal.config import run_from_dict
 from lib_pivotal.data.records import Picture
 from lib_pivotal.training import assemble
-from lib_pivotal.training.objective import Huber, MinSNR
+from lib_pivotal.training.objective import P2, Huber, MinSNR
 
 
 def run_with(**sections):
@@ -64,9 +65,38 @@ def test_word_from_an_embedding_file(tiny_host, tmp_path):
 
 def test_loss_and_weighting_by_name():
     objective = assemble.make_objective(
-        run_with(loss={"kind": "huber", "weighting": "min_snr", "snr_gamma": 3.0}).loss, normalise_mask=False
+        run_with(loss={"kind": "huber", "weighting": "min_snr", "snr_gamma": 3.0, "huber_schedule": "constant"})
     )
-    assert isinstance(objective.loss, Huber) and objective.weighting == MinSNR(3.0)
+    assert objective.loss == Huber(0.1, "constant") and objective.weighting == MinSNR(3.0)
+    other = assemble.make_objective(run_with(loss={"weighting": "p2", "snr_gamma": 1.0, "scale_v_like_noise": True}))
+    assert other.weighting == P2(1.0) and other.scale_v_like_noise
+
+
+def test_every_setting_of_the_noise_reaches_the_objective():
+    wanted = {
+        "offset": 0.1,
+        "adaptive_offset": -0.05,
+        "random_offset": True,
+        "multires_iterations": 6,
+        "multires_discount": 0.4,
+        "perturbation": 0.2,
+        "random_perturbation": True,
+        "timestep_min": 5,
+        "timestep_max": 900,
+        "timestep_distribution": "late",
+    }
+    assert asdict(assemble.make_objective(run_with(noise=wanted)).noise) == wanted
+
+
+def test_cycles_and_power_of_the_lr_scheduler():
+    def rates(**schedule):
+        settings = run_with(schedule={"max_steps": 20, **schedule}).schedule
+        factor = assemble.make_rate_factor(settings, assemble.make_phase_plan(settings))
+        return [factor(step) for step in range(20)]
+
+    restarts = rates(rate="cosine_restarts", rate_cycles=2)
+    assert restarts[0] == restarts[10] == 1.0 > restarts[9]
+    assert rates(rate="polynomial", rate_power=2.0)[10] == pytest.approx(0.25)
 
 
 def test_rates_of_both_phases():
