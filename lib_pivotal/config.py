@@ -6,7 +6,7 @@ Config objects stay outside the inner classes: builders (`training/assemble.py`)
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -378,6 +378,11 @@ def read_run(path: Path) -> Run:
 
 def write_run(path: Path, run: Run) -> None:
     """Write run.json, readable by people, in one step: a crash leaves the old content or the new."""
-    text = json.dumps(run_to_dict(run), indent=2, ensure_ascii=False) + "\n"
+    write_settings(path, run_to_dict(run))
+
+
+def write_settings(path: Path, plain: Mapping[str, Any]) -> None:
+    """`write_run` of settings that are plain values already."""
+    text = json.dumps(plain, indent=2, ensure_ascii=False) + "\n"
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from lib_pivotal.errors import WordError
+from lib_pivotal.parameter_groups import ParameterGroup
 from lib_pivotal.ports import WordVectors
 
 MAX_VECTORS = 75
@@ -33,16 +34,6 @@ class WordSettings:
     freeze_fraction: float = 1.0
     freeze_step: int = 0
     freeze_norm: float = 0.0
-
-
-@dataclass(frozen=True, eq=False)
-class WordGroup:
-    """What an optimiser needs to know of one word: `parameters` holds one tensor a tower."""
-
-    name: str
-    lr_factor: float
-    weight_decay: float
-    parameters: tuple[nn.Parameter, ...]
 
 
 class Words(nn.Module):
@@ -98,10 +89,15 @@ class Words(nn.Module):
         """One leaf a tower."""
         return tuple(self._values[self._index(name)])  # type: ignore[arg-type]
 
-    def parameter_groups(self) -> list[WordGroup]:
-        """One group a word, in order, frozen ones included."""
+    def parameter_groups(self) -> list[ParameterGroup]:
+        """One group a word, in order, frozen ones included; its parameters are one tensor a tower."""
         return [
-            WordGroup(name, self._settings[name].lr_factor, self._settings[name].weight_decay, self.parameters_of(name))
+            ParameterGroup(
+                f"word {name}",
+                self.parameters_of(name),
+                lr_factor=self._settings[name].lr_factor,
+                weight_decay=self._settings[name].weight_decay,
+            )
             for name in self._names
         ]
 

@@ -6,13 +6,14 @@ import hashlib
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from lib_pivotal.errors import NetworkError
+from lib_pivotal.parameter_groups import ParameterGroup
 from lib_pivotal.ports import PARTS, Layer, Part
 
 from .adapter import Adapter, AdapterSpec, Switch, layer_weight
@@ -22,16 +23,6 @@ from .registry import Algorithm, algorithm_named, algorithm_of
 from .targets import LayerRule
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, eq=False)
-class ParameterGroup:
-    """Parameters that share a learning rate: `lr_factor` times their part's. fp32 leaves."""
-
-    name: str
-    part: Part
-    lr_factor: float
-    parameters: list[nn.Parameter] = field(repr=False)
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,7 +90,7 @@ class Network(nn.Module):
             alike = sum(key[:2] == (part, group) for key in found)
             name = f"{part}/{group}" if group else part
             name = f"{name} ×{lr_factor:g}" if alike > 1 else name
-            groups.append(ParameterGroup(name=name, part=part, lr_factor=lr_factor, parameters=parameters))
+            groups.append(ParameterGroup(name, parameters, lr_factor=lr_factor, part=part))
         return groups
 
     def _entry(self, layer_name: str) -> _Entry:

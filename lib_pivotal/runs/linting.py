@@ -19,10 +19,10 @@ from lib_pivotal.runs.starvation import starvation
 
 if TYPE_CHECKING:
     from lib_pivotal.runs import proposal
-    from lib_pivotal.training import prepare as preparing
+    from lib_pivotal.training import assemble
 else:
     proposal = later("lib_pivotal.runs.proposal")
-    preparing = later("lib_pivotal.training.prepare")
+    assemble = later("lib_pivotal.training.assemble")
 
 ENOUGH_AGAINST = {"duplicate": ("skip", "skip_near"), "near_double": ("skip_near",)}
 """Values of `data.duplicates` that leave all but one of such pictures out."""
@@ -84,7 +84,7 @@ def _of_marks(dataset: Dataset) -> list[Finding]:
 def _of_training(run: Run, dataset: Dataset) -> list[Finding]:
     """How pictures are cut and mirrored; mirroring can be turned off for a word."""
     found = []
-    for problem in preparing.dataset_remarks(run, dataset.pictures):
+    for problem in assemble.dataset_remarks(run, dataset.pictures):
         finding = of_problem(problem)
         word = problem.message.partition(":")[0]
         if problem.code == "mirrored" and word in [one.name for one in run.words]:

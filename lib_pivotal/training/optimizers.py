@@ -14,17 +14,7 @@ from torch import Tensor
 from torch.optim import AdamW, Optimizer
 
 from lib_pivotal.errors import TrainingError
-
-
-@dataclass(frozen=True, eq=False)
-class ParameterGroup:
-    """Parameters that share a rate: `name` (`words`, `unet`, `te`, ... need not be unique) appears in logs."""
-
-    name: str
-    parameters: Sequence[Tensor]
-    lr: float
-    lr_factor: float = 1.0
-    weight_decay: float = 0.0
+from lib_pivotal.parameter_groups import ParameterGroup
 
 
 @dataclass(frozen=True)

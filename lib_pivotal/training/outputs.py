@@ -15,22 +15,18 @@ from lib_pivotal.bundle.metadata import build_metadata
 from lib_pivotal.bundle.network_layouts import for_webui, with_whole_attention
 from lib_pivotal.bundle.reader import read_bundle, require
 from lib_pivotal.bundle.writer import write_bundle
-from lib_pivotal.config import Run
 from lib_pivotal.errors import BundleError
 from lib_pivotal.evaluation.loading import host_shape, load_on_host
 from lib_pivotal.evaluation.parts_grid import draw_grid, parts_pictures, word_requests
 from lib_pivotal.evaluation.separation import separation
 from lib_pivotal.files import is_taken, publish
 from lib_pivotal.ports import Host, SampleRequest, TrainingBatch, WordVectors
+from lib_pivotal.training.assemble import Prepared
 from lib_pivotal.training.events import Event, FileSaved, Notice, PicturesMade, SeparationMeasured
 from lib_pivotal.training.facts import training_facts
-from lib_pivotal.training.prepare import Prepared
 from lib_pivotal.training.progress import Progress
-from lib_pivotal.training.results import is_of
 from lib_pivotal.training.step import MicroStep
 from lib_pivotal.training.trainable import Trainable
-
-DTYPES = {"fp16": torch.float16, "fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 class RunOutputs:
@@ -38,9 +34,8 @@ class RunOutputs:
 
     def __init__(
         self,
-        run: Run,
-        host: Host,
         prepared: Prepared,
+        host: Host,
         *,
         folder: Path,
         log_folder: Path,
@@ -51,9 +46,9 @@ class RunOutputs:
         overwrite: bool,
         held_out: Mapping[str, Sequence[TrainingBatch]],
     ) -> None:
-        self._run = run
-        self._host = host
         self._prepared = prepared
+        self._plan = prepared.outputs
+        self._host = host
         self._folder = folder
         self._log_folder = log_folder
         self._trainable = trainable
@@ -74,11 +69,11 @@ class RunOutputs:
         Raises:
             BundleError, OSError: it could not be written, the last one nowhere.
         """
-        name = self._run.name if final else f"{self._run.name}-{step:06d}"
+        name = self._prepared.name if final else f"{self._prepared.name}-{step:06d}"
         events: list[Event] = []
         path = self._write_somewhere(f"{name}.safetensors", step, events, last=final)
         events.append(FileSaved(step, "bundle", path))
-        if final and self._run.saving.embedding_files:
+        if final and self._plan.embedding_files:
             events += self._save_embeddings(path, step)
         return events
 
@@ -115,7 +110,7 @@ class RunOutputs:
         target = self._folder / written.name
         if target == written:
             return target
-        if is_taken(target) and not self._overwrite and not is_of(self._run, target):
+        if is_taken(target) and not self._overwrite and not self._prepared.results.has(target):
             text = f"{target}: there is a file of this name that is not this run's. It stays; this run's is {written}"
             events.append(Notice("error", step, text))
             return written
@@ -130,7 +125,7 @@ class RunOutputs:
     def _save_embeddings(self, bundle: Path, step: int) -> list[Event]:
         """One file each beside the bundle; one that cannot be written is told."""
         events: list[Event] = []
-        dtype = DTYPES[self._run.saving.dtype]
+        dtype = self._plan.dtype
         for word, vectors in self._word_tensors().items():
             target = bundle.parent / f"{word}.safetensors"
             if target == bundle:
@@ -145,15 +140,9 @@ class RunOutputs:
 
     def make_pictures(self, step: int) -> list[Event]:
         """The four rows, drawn through a file written now and read back: what one sees is what one gets."""
-        saving = self._run.saving
-        names = [word.name for word in self._run.words]
-        names = [name for name in names if name in saving.preview_words] or names
-        size = self._run.data.resolution_px
-        requests = word_requests(
-            names,
-            saving.preview_prompts or ("{word}",),
-            SampleRequest("", width_px=size, height_px=size),
-        )
+        plan = self._plan
+        template = SampleRequest("", width_px=plan.side_px, height_px=plan.side_px)
+        requests = word_requests(plan.sampled, plan.prompts, template)
         kept = self._keep_previewed(step)
         with tempfile.TemporaryDirectory() as folder:
             file = kept or self._write(Path(folder) / "preview.safetensors", step)
@@ -166,19 +155,19 @@ class RunOutputs:
             with live.with_multipliers(unet=0.0, te=0.0):
                 rows = parts_pictures(self._host, requests, words=words, network=saved)
         columns = [request.prompt for request in requests]
-        grid = draw_grid(rows, columns, title=f"{self._run.name}, step {step}")
-        path = self._log_folder / f"{self._run.name}-{step:06d}.png"
+        grid = draw_grid(rows, columns, title=f"{self._prepared.name}, step {step}")
+        path = self._log_folder / f"{self._prepared.name}-{step:06d}.png"
         grid.save(path)
         return [PicturesMade(step, grid, path, tuple(columns), self._save_cells(rows, step), kept)]
 
     def _keep_previewed(self, step: int) -> Path | None:
         """The bundle at this step in the run's folder; None where that is not wanted, or the disk is full."""
-        if not self._run.saving.keep_previewed:
+        if not self._plan.keep_previewed:
             return None
         folder = self._log_folder / "steps"
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            return self._write(folder / f"{self._run.name}-{step:06d}.safetensors", step)
+            return self._write(folder / f"{self._prepared.name}-{step:06d}.safetensors", step)
         except (OSError, BundleError):
             return None
 
@@ -225,7 +214,7 @@ class RunOutputs:
             network=network,
             words=self._word_tensors(),
             metadata=self._metadata(step),
-            dtype=DTYPES[self._run.saving.dtype],
+            dtype=self._plan.dtype,
         )
 
     def _word_tensors(self) -> dict[str, tuple[torch.Tensor, ...]]:
@@ -236,7 +225,5 @@ class RunOutputs:
 
     def _metadata(self, step: int) -> dict[str, str]:
         seen = self._progress.images_seen
-        facts = training_facts(
-            self._run, self._host.info, self._prepared, step=step, images_seen=seen, started_at=self._started
-        )
+        facts = training_facts(self._prepared, self._host.info, step=step, images_seen=seen, started_at=self._started)
         return build_metadata(facts)

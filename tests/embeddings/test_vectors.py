@@ -35,7 +35,7 @@ def test_start_values_are_copied_into_fp32():
 def test_groups():
     words = Words(two_towers(), {"aoi": WordSettings(lr_factor=0.5, weight_decay=0.1)})
     (group,) = words.parameter_groups()
-    assert (group.name, group.lr_factor, group.weight_decay) == ("aoi", 0.5, 0.1)
+    assert (group.name, group.lr_factor, group.weight_decay) == ("word aoi", 0.5, 0.1)
     assert [tuple(p.shape) for p in group.parameters] == [(2, 8), (2, 12)]
 
 

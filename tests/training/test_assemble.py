@@ -9,7 +9,7 @@ import torch
 
 from lib_pivotal.config import run_from_dict
 from lib_pivotal.data.records import Picture
-from lib_pivotal.training import assemble
+from lib_pivotal.training import assemble, build
 from lib_pivotal.training.objective import P2, Huber, MinSNR
 
 
@@ -27,9 +27,9 @@ def test_groups_of_words_and_network(tiny_host):
             "groups": [{"pattern": "attn2", "rank": 4, "lr_factor": 0.5}],
         }
     )
-    words = assemble.make_words(run, tiny_host.text, tiny_host.device)
-    network = assemble.make_network(run, tiny_host.layers(), tiny_host.device)
-    groups = {group.name: group for group in assemble.trained_groups(run, words, network)}
+    words = build.make_words(assemble.word_starts(run), tiny_host.text, tiny_host.device, seed=run.seed)
+    network = build.make_network(assemble.network_plan(run), tiny_host.layers(), tiny_host.device, seed=run.seed)
+    groups = {group.name: group for group in build.trained_groups(assemble.paces(run), words, network)}
     assert groups["word aoi"].lr_factor == 2.0 and groups["word aoi"].kind == "words"
     assert {group.kind for group in groups.values()} == {"words", "unet", "te"}
     assert any(group.lr_factor == 0.5 and group.kind == "unet" for group in groups.values())
@@ -42,13 +42,14 @@ def test_groups_of_words_and_network(tiny_host):
     [{"algorithm": "none"}, {"unet_targets": "none"}, {"unet_lr": 0.0}],
 )
 def test_words_alone_have_no_network(tiny_host, network):
-    assert assemble.make_network(run_with(network=network), tiny_host.layers(), torch.device("cpu")) is None
+    plan = assemble.network_plan(run_with(network=network))
+    assert build.make_network(plan, tiny_host.layers(), torch.device("cpu"), seed=0) is None
 
 
 def test_same_seed_same_words_and_every_word_its_own_chance(tiny_host):
     run = run_from_dict({"name": "x", "words": [{"name": "aoi", "vectors": 2}, {"name": "hana", "vectors": 2}]})
-    first = assemble.make_words(run, tiny_host.text, tiny_host.device).as_mapping()
-    second = assemble.make_words(run, tiny_host.text, tiny_host.device).as_mapping()
+    first = build.make_words(assemble.word_starts(run), tiny_host.text, tiny_host.device, seed=run.seed).as_mapping()
+    second = build.make_words(assemble.word_starts(run), tiny_host.text, tiny_host.device, seed=run.seed).as_mapping()
     assert torch.equal(first["aoi"][0], second["aoi"][0])
     assert not torch.equal(first["aoi"][0], first["hana"][0])
 
@@ -59,7 +60,7 @@ def test_word_from_an_embedding_file(tiny_host, tmp_path):
     tensor = torch.randn(3, 16)
     path = write_embedding(tmp_path / "old.safetensors", (tensor,), name="old")
     run = run_from_dict({"name": "x", "words": [{"name": "aoi", "vectors": 3, "init_file": str(path)}]})
-    words = assemble.make_words(run, tiny_host.text, tiny_host.device)
+    words = build.make_words(assemble.word_starts(run), tiny_host.text, tiny_host.device, seed=run.seed)
     torch.testing.assert_close(words.as_mapping()["aoi"][0].detach(), tensor)
 
 
@@ -116,8 +117,8 @@ def test_rates_of_both_phases():
     ],
 )
 def test_arithmetic(precision, weights, expected):
-    memory = run_with(memory={"precision": precision}).memory
-    assert assemble.autocast_dtype(memory, torch.nn.Linear(2, 2).to(weights)) is expected
+    session = assemble.session_request(run_with(memory={"precision": precision}))
+    assert build.autocast_dtype(session.precision, torch.nn.Linear(2, 2).to(weights)) is expected
 
 
 def test_captions_of_class_pictures_have_the_runs_lists_and_brackets():
@@ -133,6 +134,6 @@ def test_captions_of_class_pictures_have_the_runs_lists_and_brackets():
             },
         }
     )
-    captions = assemble.make_class_captions(run)
+    captions = assemble.class_caption_plan(run).chain()
     picture = Picture("a.png", Path("a.png"), "1girl, saber (fate), __place__", 64, 64, "")
     assert captions.draw(picture, rng=random.Random(0)) == r"1girl, saber \(fate\), park"

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from lib_pivotal.errors import TrainingError
+from lib_pivotal.parameter_groups import ParameterGroup
 from lib_pivotal.training import optimizers
 from lib_pivotal.training.optimizers import (
-    ParameterGroup,
     build_optimizer,
     clip_groups,
     evaluation_mode,

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from torch.optim import SGD, Optimizer, lr_scheduler
 
 from lib_pivotal.errors import TrainingError
-from lib_pivotal.training.optimizers import ParameterGroup, build_optimizer
+from lib_pivotal.parameter_groups import ParameterGroup
+from lib_pivotal.training.optimizers import build_optimizer
 from lib_pivotal.training.rates import Phase, PhasePlan, rate_factor, rate_names, set_rates
 
 STEPS = 60
