@@ -46,6 +46,7 @@ class BatchSource:
     def __init__(
         self,
         cache: LatentCache,
+        pictures: Sequence[Picture],
         captions: Captions,
         *,
         batch_size: int = 1,
@@ -59,9 +60,14 @@ class BatchSource:
         loss_weights: Mapping[str, float] | None = None,
         unmasked: float = 0.0,
     ) -> None:
-        """`words` are looked for in the final captions; `draw_weights` (by key, missing = 0) replace repeats;
-        `loss_weights` (by key, missing = 1) weigh the loss; `unmasked` is the chance that a draw's mask is left out."""
-        if not cache.pictures:
+        """`pictures` carry the captions; those whose latents are not in the cache are left out.
+
+        `words` are looked for in the final captions; `draw_weights` (by key, missing = 0) replace repeats;
+        `loss_weights` (by key, missing = 1) weigh the loss; `unmasked` is the chance that a draw's mask is left out.
+        """
+        ready = {picture.key for picture in cache.pictures}
+        self._pictures = [picture for picture in pictures if picture.key in ready]
+        if not self._pictures:
             raise DataError("no picture is ready for training. Build the latent cache first.")
         if batch_size < 1 or accumulation < 1:
             raise DataError(f"batch_size = {batch_size}, accumulation = {accumulation}: both are 1 or more.")
@@ -73,7 +79,6 @@ class BatchSource:
                 f"Use a multiple of {world_size}."
             )
         self._cache, self._captions = cache, captions
-        self._pictures = cache.pictures
         self._by_key = {picture.key: picture for picture in self._pictures}
         self._batch_size, self._accumulation = batch_size, accumulation
         self._rank, self._world_size = rank, world_size

@@ -154,8 +154,12 @@ class LatentPlan:
 
 @dataclass(frozen=True)
 class BatchPlan:
-    """What a set's batches are made of: see `data.batches.BatchSource`."""
+    """What a set's batches are made of: see `data.batches.BatchSource`.
 
+    `pictures` carry the captions, beside the latents, which know none; held-out ones are among them, at weight 0.
+    """
+
+    pictures: tuple[Picture, ...]
     captions: CaptionPlan
     batch_size: int
     accumulation: int
@@ -263,7 +267,7 @@ def compile_run(run: Run, pictures: PreparedPictures | None = None) -> Prepared:
         latents=latent_plan(run, found.pictures, held_out=found.held_out),
         class_latents=class_latent_plan(run, classes) if classes else None,
         batches=batch_plan(run, found),
-        class_batches=class_batch_plan(run) if classes else None,
+        class_batches=class_batch_plan(run, classes) if classes else None,
         sides=side_plan(run),
         loop=LoopSettings(
             name=run.name,
@@ -582,6 +586,7 @@ def batch_plan(run: Run, prepared: PreparedPictures) -> BatchPlan:
     """Batches of the run's own pictures: captions, weights and rates by its settings."""
     data, schedule = run.data, run.schedule
     return BatchPlan(
+        (*prepared.pictures, *prepared.held_out),
         caption_plan(run, word_of_concepts(run, prepared.dataset), prepared.pictures),
         schedule.batch_size,
         schedule.accumulation,
@@ -594,9 +599,10 @@ def batch_plan(run: Run, prepared: PreparedPictures) -> BatchPlan:
     )
 
 
-def class_batch_plan(run: Run) -> BatchPlan:
+def class_batch_plan(run: Run, pictures: tuple[Picture, ...]) -> BatchPlan:
     """Batches of the second folder."""
     return BatchPlan(
+        pictures,
         class_caption_plan(run),
         class_batch_size(run),
         run.schedule.accumulation,

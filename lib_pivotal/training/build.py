@@ -250,6 +250,7 @@ def batch_source(plan: BatchPlan, cache: LatentCache, world: World, token_ids: T
     """Batches of a set's pictures."""
     return BatchSource(
         cache,
+        plan.pictures,
         plan.captions.chain(token_ids),
         batch_size=plan.batch_size,
         accumulation=plan.accumulation,

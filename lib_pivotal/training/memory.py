@@ -60,7 +60,7 @@ PARTS = {
 
 
 @dataclass(frozen=True)
-class Moment:
+class MemoryPhase:
     """A kind of moment in a run: bytes by `PARTS`, when most is needed."""
 
     name: str
@@ -76,10 +76,10 @@ class Moment:
 class MemoryCount:
     """All moments of a run."""
 
-    moments: tuple[Moment, ...]
+    moments: tuple[MemoryPhase, ...]
 
     @property
-    def largest(self) -> Moment:
+    def largest(self) -> MemoryPhase:
         """The one that decides whether the run fits."""
         return max(self.moments, key=lambda moment: moment.total_bytes)
 
@@ -88,7 +88,7 @@ class MemoryCount:
         """What the run needs."""
         return self.largest.total_bytes
 
-    def moment(self, name: str) -> Moment:
+    def moment(self, name: str) -> MemoryPhase:
         """By name."""
         return next(moment for moment in self.moments if moment.name == name)
 
@@ -135,13 +135,13 @@ class _Counter:
         lasting = self._lasting(words, network, parameters)
         size_px = self._largest_px()
         moments = [
-            Moment("a step", self._parts(lasting, self._step(words, network, parameters, size_px))),
-            Moment("the optimiser's update", self._parts(lasting, self._update(parameters))),
-            Moment("encoding pictures", self._parts({}, self._encoding(size_px), with_vae=True)),
+            MemoryPhase("a step", self._parts(lasting, self._step(words, network, parameters, size_px))),
+            MemoryPhase("the optimiser's update", self._parts(lasting, self._update(parameters))),
+            MemoryPhase("encoding pictures", self._parts({}, self._encoding(size_px), with_vae=True)),
         ]
         if self._prepared.loop.sample_every_steps:
             drawing = self._parts({**lasting, **self._drawn_with(lasting, network)}, self._drawing(), with_vae=True)
-            moments.append(Moment("sampling", drawing))
+            moments.append(MemoryPhase("sampling", drawing))
         return MemoryCount(tuple(moments))
 
     # ---- what lasts ----

@@ -35,7 +35,7 @@ def cache(tmp_path: Path, add: Callable[..., Path], codec) -> LatentCache:
 def _source(cache: LatentCache, **options: object) -> BatchSource:
     captions = CaptionPipeline(CaptionSettings(shuffle=True, tag_dropout=0.3), protected=["hanako", "taro"])
     settings: dict = {"batch_size": 4, "words": ["hanako", "taro"], "seed": 7, **options}
-    return BatchSource(cache, captions, **settings)
+    return BatchSource(cache, cache.pictures, captions, **settings)
 
 
 def _equal(first: TrainingBatch, second: TrainingBatch) -> bool:
@@ -88,7 +88,7 @@ def test_sizes_follow_the_mirror(tmp_path: Path, add, codec) -> None:
         trained = columns[placement.left_px : placement.box_px[2]]
         trained, whole = (trained[::-1], columns[::-1]) if flip else (trained, columns)
         assert cache.sizes("a.png", flip=flip) == [100, 300, 0, whole.index(trained[0]), 64, 64]
-    source = BatchSource(cache, CaptionPipeline(), batch_size=1)
+    source = BatchSource(cache, cache.pictures, CaptionPipeline(), batch_size=1)
     for step in range(20):
         sizes = source.batch(step).sizes
         assert sizes is not None and sizes[0].tolist() == cache.sizes("a.png", flip=source.draws(step)[0].flip)
@@ -98,7 +98,7 @@ def test_inpainting_comes_with_the_batch(tmp_path: Path, add, codec) -> None:
     add("i/a.png", caption="x")
     cache = LatentCache(codec, Buckets(64), inpainting=True)
     cache.build(scan(tmp_path / "i").pictures)
-    batch = BatchSource(cache, CaptionPipeline(), batch_size=2).batch(0)
+    batch = BatchSource(cache, cache.pictures, CaptionPipeline(), batch_size=2).batch(0)
     assert batch.inpaint is not None and batch.inpaint.shape == (2, 5, 8, 8) and bool((batch.inpaint[:, 0] == 1).all())
     assert batch.mask is None
 
@@ -173,7 +173,11 @@ def test_views_are_drawn_evenly_and_said(tmp_path: Path, add, codec) -> None:
     cache = LatentCache(codec, Buckets(64), crops=6, scale=True)
     cache.build(scan(tmp_path / "v").pictures)
     source = BatchSource(
-        cache, CaptionPipeline(CaptionSettings(shuffle=True), protected=["aoi"]), batch_size=2, words=["aoi"]
+        cache,
+        cache.pictures,
+        CaptionPipeline(CaptionSettings(shuffle=True), protected=["aoi"]),
+        batch_size=2,
+        words=["aoi"],
     )
     count: Counter[int] = Counter()
     for step in range(300):
@@ -186,7 +190,7 @@ def test_views_are_drawn_evenly_and_said(tmp_path: Path, add, codec) -> None:
         assert batch.words == [("aoi",), ("aoi",)]
     views = len(cache.views("a.png"))
     assert set(count) == set(range(views)) and min(count.values()) > 0.7 * 600 / views
-    silent = BatchSource(cache, CaptionPipeline(CaptionSettings(caption_dropout=1.0)), batch_size=4)
+    silent = BatchSource(cache, cache.pictures, CaptionPipeline(CaptionSettings(caption_dropout=1.0)), batch_size=4)
     assert all(silent.batch(step).captions == [""] * 4 for step in range(10))
 
 
@@ -199,7 +203,7 @@ def test_masks_are_stacked_with_ones(tmp_path: Path, add, codec) -> None:
     half.save(tmp_path / "m/mask/a.png")
     cache = LatentCache(codec, Buckets(64), masks="linear")
     cache.build(scan(tmp_path / "m").pictures)
-    batch = BatchSource(cache, CaptionPipeline(), batch_size=2).batch(0)
+    batch = BatchSource(cache, cache.pictures, CaptionPipeline(), batch_size=2).batch(0)
     assert batch.mask is not None and batch.mask.shape == (2, 1, 8, 8)
     masks = dict(zip(batch.keys, batch.mask, strict=True))
     assert torch.equal(masks["b.png"], torch.ones(1, 8, 8)) and float(masks["a.png"].max()) == 2.0
@@ -214,7 +218,7 @@ def test_masks_left_out_by_chance(tmp_path: Path, add, codec) -> None:
     add("m/strip.png", (640, 64), caption="x")  # shown whole: its border never counts
     cache = LatentCache(codec, Buckets(64, most_cropped=0.1), masks="linear")
     cache.build(scan(tmp_path / "m").pictures)
-    source = BatchSource(cache, CaptionPipeline(), batch_size=1, unmasked=0.25)
+    source = BatchSource(cache, cache.pictures, CaptionPipeline(), batch_size=1, unmasked=0.25)
     drawn = [source.batch(step) for step in range(400)]
     assert all(_equal(source.batch(step), drawn[step]) for step in (3, 50))
     masked = [batch.mask is not None for batch in drawn if batch.keys == ["a.png"]]

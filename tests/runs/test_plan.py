@@ -70,6 +70,7 @@ def _source(run: Run) -> tuple[BatchSource, LatentCache]:
     assert not cache.build(list(prepared.pictures))
     source = BatchSource(
         cache,
+        prepared.pictures,
         CaptionPipeline(),
         batch_size=run.schedule.batch_size,
         accumulation=run.schedule.accumulation,
