@@ -28,7 +28,11 @@ from lib_pivotal.networks.network import Network, build_network
 from lib_pivotal.parameter_groups import ParameterGroup
 from lib_pivotal.ports import Denoiser, Host, Layer, TextEncoder, TrainingBatch
 from lib_pivotal.training.aside import Aside
-from lib_pivotal.training.assemble import (
+from lib_pivotal.training.distributed import World
+from lib_pivotal.training.events import Commands, Listener, Notice, Preparing
+from lib_pivotal.training.loop import Trainer
+from lib_pivotal.training.outputs import RunOutputs
+from lib_pivotal.training.prepared import (
     BatchPlan,
     LatentPlan,
     NetworkPlan,
@@ -38,10 +42,6 @@ from lib_pivotal.training.assemble import (
     TokenIds,
     WordStart,
 )
-from lib_pivotal.training.distributed import World
-from lib_pivotal.training.events import Commands, Listener, Notice, Preparing
-from lib_pivotal.training.loop import Trainer
-from lib_pivotal.training.outputs import RunOutputs
 from lib_pivotal.training.progress import Progress
 from lib_pivotal.training.schedule import NoiseSchedule
 from lib_pivotal.training.seeds import derived_generator

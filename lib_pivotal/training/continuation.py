@@ -17,7 +17,7 @@ from lib_pivotal.config import check_run, run_to_dict
 from lib_pivotal.data.pictures import file_sha256
 from lib_pivotal.errors import StateError
 from lib_pivotal.ports import Host
-from lib_pivotal.training.assemble import Prepared
+from lib_pivotal.training.prepared import Prepared
 from lib_pivotal.training.state import SavedState
 
 LENGTH = ("schedule.max_steps", "schedule.epochs")

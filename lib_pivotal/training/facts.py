@@ -16,8 +16,8 @@ from lib_pivotal.data.tags import tag_counts
 from lib_pivotal.ports import ModelInfo, Part
 
 if TYPE_CHECKING:
-    from lib_pivotal.training.assemble import Prepared
     from lib_pivotal.training.prepare import PreparedPictures
+    from lib_pivotal.training.prepared import Prepared
 
 
 def settings_facts(run: Run, prepared: PreparedPictures, buckets: Buckets) -> TrainingFacts:

@@ -28,8 +28,8 @@ from lib_pivotal.networks.network import Network
 from lib_pivotal.parameter_groups import ParameterGroup
 from lib_pivotal.ports import Conditioning, Host, TrainingBatch, WordVectors
 from lib_pivotal.training import build
-from lib_pivotal.training.assemble import Prepared
 from lib_pivotal.training.optimizers import build_optimizer, state_bytes
+from lib_pivotal.training.prepared import Prepared
 from lib_pivotal.training.tally import WORKING, Tally
 
 CONTEXT_BYTES = 450 * 2**20

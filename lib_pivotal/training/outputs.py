@@ -21,9 +21,9 @@ from lib_pivotal.evaluation.parts_grid import draw_grid, parts_pictures, word_re
 from lib_pivotal.evaluation.separation import separation
 from lib_pivotal.files import is_taken, publish
 from lib_pivotal.ports import Host, SampleRequest, TrainingBatch, WordVectors
-from lib_pivotal.training.assemble import Prepared
 from lib_pivotal.training.events import Event, FileSaved, Notice, PicturesMade, SeparationMeasured
 from lib_pivotal.training.facts import training_facts
+from lib_pivotal.training.prepared import Prepared
 from lib_pivotal.training.progress import Progress
 from lib_pivotal.training.step import MicroStep
 from lib_pivotal.training.trainable import Trainable

@@ -14,12 +14,13 @@ from lib_pivotal.oom import made_or
 from lib_pivotal.plain_json import parse_json
 from lib_pivotal.ports import Host
 from lib_pivotal.training.aside import Aside
-from lib_pivotal.training.assemble import Prepared, compile_run
+from lib_pivotal.training.assemble import compile_run
 from lib_pivotal.training.build import build_trainer, spill_folder
 from lib_pivotal.training.continuation import check_continuation, describe_basis
 from lib_pivotal.training.distributed import World
 from lib_pivotal.training.events import Commands, Listener, Notice, RunEnded
 from lib_pivotal.training.logs import fan_out
+from lib_pivotal.training.prepared import Prepared
 from lib_pivotal.training.state import SavedState, load_latest_state
 from lib_pivotal.training.state_files import latest_run_folder, list_states, new_run_folder, states_folder
 

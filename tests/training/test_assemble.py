@@ -137,3 +137,53 @@ def test_captions_of_class_pictures_have_the_runs_lists_and_brackets():
     captions = assemble.class_caption_plan(run).chain()
     picture = Picture("a.png", Path("a.png"), "1girl, saber (fate), __place__", 64, 64, "")
     assert captions.draw(picture, rng=random.Random(0)) == r"1girl, saber \(fate\), park"
+
+
+ASKS_SETTINGS = {
+    *(
+        "run",
+        "assemble",
+        "prepare",
+        "picture_parts",
+        "scanning",
+        "wording",
+        "epochs",
+        "facts",
+        "results",
+        "class_pictures",
+    ),
+    "continuation",  # reads the settings of older states
+}
+
+
+def test_nobody_asks_the_settings_of_a_compiled_run():
+    """`compile_run` is the last that meets a `Run`: what works on a host is told by `Prepared` alone."""
+    folder = Path(assemble.__file__).parent
+    asking = {path.stem for path in folder.glob("*.py") if "lib_pivotal.config" in path.read_text(encoding="utf-8")}
+    assert asking == ASKS_SETTINGS
+
+
+def test_a_compiled_run_is_resolved_for_its_pictures(two_words_folder):
+    run = run_from_dict(
+        {
+            "name": "",
+            "words": [{"name": "aoi", "prune": True}, {"name": "hana"}],
+            "data": {
+                "folder": str(two_words_folder),
+                "parts": [{"applies_to": "aoi*", "keep_first": 2, "crop": "top", "loss_weight": 0.5, "flip": True}],
+            },
+            "schedule": {"epochs": 2, "batch_size": 2},
+            "saving": {"preview_words": ["hana"]},
+        }
+    )
+    prepared = assemble.compile_run(run)
+    pictures = prepared.pictures.pictures
+    own = {picture.key for picture in pictures if picture.key.startswith("aoi")}
+    assert prepared.name == prepared.settings["name"] == "pivotal"
+    assert prepared.settings["schedule"]["epochs"] == 0 and prepared.loop.max_steps == len(pictures)
+    assert prepared.latents.pictures == prepared.batches.pictures == pictures
+    assert own == set(prepared.latents.own) == set(prepared.batches.captions.by_key) == prepared.latents.flip
+    assert prepared.batches.loss_weights == dict.fromkeys(own, 0.5)
+    assert {settings.keep_first for settings in prepared.batches.captions.by_key.values()} == {2}
+    assert prepared.words[0].init_text == prepared.pictures.words[0].init_text != ""
+    assert prepared.outputs.sampled == ("hana",)
