@@ -34,7 +34,7 @@ from lib_pivotal.ports import TrainingBatch
 from lib_pivotal.standalone.model import StandaloneHost, scaled_linear_alphas
 from lib_pivotal.training import build
 from lib_pivotal.training.assemble import compile_run
-from lib_pivotal.training.memory import PARTS, MemoryCount, count_memory
+from lib_pivotal.training.memory import PURPOSES, MemoryCount, count_memory
 
 MIB = 2**20
 PASSING = ("kept_unet", "kept_text", "working", "gradients")
@@ -179,7 +179,7 @@ def cards(folder: Path) -> str:
 
 def _card_table(counts: dict[str, MemoryCount], moment: str) -> str:
     lines = [f"| {moment}, MiB | " + " | ".join(counts) + " |", "|---" * (len(counts) + 1) + "|"]
-    for part, words in PARTS.items():
+    for part, words in PURPOSES.items():
         sizes = [count.moment(moment).parts.get(part, 0) / MIB for count in counts.values()]
         if any(sizes):
             lines.append(f"| {words} | " + " | ".join(f"{size:,.0f}" for size in sizes) + " |")

@@ -14,7 +14,7 @@ from lib_pivotal.config import Run
 from lib_pivotal.oom import is_out_of_memory
 from lib_pivotal.ports import Host
 from lib_pivotal.training.assemble import compile_run
-from lib_pivotal.training.memory import CONTEXT_BYTES, PARTS, MemoryCount, count_memory, weight_bytes
+from lib_pivotal.training.memory import CONTEXT_BYTES, PURPOSES, MemoryCount, count_memory, weight_bytes
 from lib_pivotal.training.prepare import PreparedPictures
 
 logger = logging.getLogger(__name__)
@@ -67,7 +67,7 @@ def judge(run: Run, host: Host, prepared: PreparedPictures) -> Verdict:
 
 def in_words(count: MemoryCount) -> dict[str, int]:
     """The largest moment's bytes by what they are for, in people's words and their order."""
-    return {PARTS[part]: size for part, size in count.largest.parts.items()}
+    return {PURPOSES[part]: size for part, size in count.largest.parts.items()}
 
 
 def room(host: Host) -> tuple[int | None, int | None]:

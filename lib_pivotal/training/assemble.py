@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -226,18 +227,19 @@ def make_phase_plan(settings: ScheduleConfig) -> PhasePlan:
 
 def make_rate_factor(settings: ScheduleConfig, plan: PhasePlan) -> Callable[[int], float]:
     """Factor of all rates by step; each phase of a two-phase run has its own curve."""
+    lengths = {plan.rate_position(step)[1] for step in (0, plan.max_steps - 1)}
+    warmups = {steps: settings.warmup_of(steps) for steps in lengths}
+    curve = partial(
+        rate_factor,
+        settings.rate,
+        final_factor=settings.final_factor,
+        cycles=settings.rate_cycles,
+        power=settings.rate_power,
+    )
 
     def factor(step: int) -> float:
         position, steps = plan.rate_position(step)
-        return rate_factor(
-            settings.rate,
-            position,
-            max_steps=steps,
-            warmup_steps=settings.warmup_of(steps),
-            final_factor=settings.final_factor,
-            cycles=settings.rate_cycles,
-            power=settings.rate_power,
-        )
+        return curve(position, max_steps=steps, warmup_steps=warmups[steps])
 
     return factor
 

@@ -41,7 +41,7 @@ CUBLAS_BYTES = 8_519_680
 ENCODED_TOGETHER = 4
 """Pictures that `data.latents` hands to the autoencoder at once."""
 
-PARTS = {
+PURPOSES = {
     "unet": "U-Net",
     "text": "text encoder",
     "vae": "autoencoder",
@@ -61,7 +61,7 @@ PARTS = {
 
 @dataclass(frozen=True)
 class MemoryPhase:
-    """A kind of moment in a run: bytes by `PARTS`, when most is needed."""
+    """A kind of moment in a run: bytes by `PURPOSES`, when most is needed."""
 
     name: str
     parts: Mapping[str, int]
@@ -168,7 +168,7 @@ class _Counter:
             found[part] = found.get(part, 0) + size
         if self._on_gpu:
             found[WORKING] = found.get(WORKING, 0) + CUBLAS_BYTES
-        return {part: found[part] for part in PARTS if found.get(part)}
+        return {part: found[part] for part in PURPOSES if found.get(part)}
 
     # ---- what passes ----
 

@@ -15,7 +15,7 @@ from lib_pivotal.standalone.model import StandaloneHost
 from lib_pivotal.training import build
 from lib_pivotal.training.assemble import compile_run
 from lib_pivotal.training.events import RunStarted, StepDone
-from lib_pivotal.training.memory import CONTEXT_BYTES, PARTS, count_memory, optimizer_bytes, tensor_bytes
+from lib_pivotal.training.memory import CONTEXT_BYTES, PURPOSES, count_memory, optimizer_bytes, tensor_bytes
 from lib_pivotal.training.run import train
 from lib_pivotal.training.tally import unfolds
 from lib_pivotal.training.trainable import Trainable
@@ -223,7 +223,7 @@ def test_previews_and_class_pictures_count(two_words_folder):
     assert drawing["aside"] == tensor_bytes([*adapted.values(), *unet])
     assert "aside" not in count_memory(compile_run(run), host, as_gpu=True).moment("sampling").parts
     assert count.largest.total_bytes == count.total_bytes == max(moment.total_bytes for moment in count.moments)
-    assert all(set(moment.parts) <= set(PARTS) and "vae" in moment.parts for moment in count.moments)
+    assert all(set(moment.parts) <= set(PURPOSES) and "vae" in moment.parts for moment in count.moments)
 
 
 def test_sdxls_autoencoder_in_half_precision_is_counted_as_overflowing(two_words_folder):
