@@ -65,7 +65,8 @@ def compile_run(run: Run, pictures: PreparedPictures | None = None) -> Prepared:
     run = with_epoch_steps(replace(with_name(run, NAMELESS), words=found.words), found.dataset.pictures)
     data, schedule, saving = run.data, run.schedule, run.saving
     names = tuple(word.name for word in run.words)
-    plan = make_phase_plan(schedule)
+    parts, buckets, plan = PictureParts(data), make_buckets(run), make_phase_plan(schedule)
+    own = parts.differing((*found.pictures, *found.held_out))
     classes = found.regularisation
     return Prepared(
         name=run.name,
@@ -83,9 +84,9 @@ def compile_run(run: Run, pictures: PreparedPictures | None = None) -> Prepared:
         objective=make_objective(run),
         phases=plan,
         rate_factor=make_rate_factor(schedule, plan),
-        latents=latent_plan(run, found.pictures, held_out=found.held_out),
-        class_latents=class_latent_plan(run, classes) if classes else None,
-        batches=batch_plan(run, found),
+        latents=latent_plan(run, found, buckets, own),
+        class_latents=class_latent_plan(run, classes, buckets) if classes else None,
+        batches=batch_plan(run, found, own, parts.loss_weights(found.pictures)),
         class_batches=class_batch_plan(run, classes) if classes else None,
         sides=side_plan(run),
         loop=LoopSettings(
@@ -107,7 +108,7 @@ def compile_run(run: Run, pictures: PreparedPictures | None = None) -> Prepared:
             side_px=data.resolution_px,
         ),
         results=Results.of(run),
-        facts=settings_facts(run, found, make_buckets(run)),
+        facts=settings_facts(run, found, buckets),
     )
 
 
@@ -257,10 +258,9 @@ def session_request(run: Run) -> SessionRequest:
     )
 
 
-def caption_plan(run: Run, word_of_concept: Mapping[str, str], pictures: Sequence[Picture] = ()) -> CaptionPlan:
-    """Captions of the run, and of those of `pictures` that have settings of their own."""
+def caption_plan(run: Run, word_of_concept: Mapping[str, str], differing: Mapping[str, DataConfig]) -> CaptionPlan:
+    """Captions of the run, and of the pictures that have settings of their own, by key."""
     data, schedule = run.data, run.schedule
-    differing = PictureParts(data).differing(pictures)
 
     def of(data: DataConfig) -> CaptionSettings:
         return CaptionSettings(
@@ -298,7 +298,7 @@ def make_captions(
     run: Run, word_of_concept: Mapping[str, str], token_ids: TokenIds | None = None, pictures: Sequence[Picture] = ()
 ) -> Captions:
     """`caption_plan`'s chain, for whoever looks at captions without training."""
-    return caption_plan(run, word_of_concept, pictures).chain(token_ids)
+    return caption_plan(run, word_of_concept, PictureParts(run.data).differing(pictures)).chain(token_ids)
 
 
 def class_caption_plan(run: Run) -> CaptionPlan:
@@ -347,8 +347,8 @@ def mirrored(run: Run, pictures: Sequence[Picture]) -> frozenset[str]:
     return frozenset(p.key for p in pictures if parts.settings_of(p).flip and not (against and find(p.caption)))
 
 
-def showings(run: Run, pictures: Sequence[Picture]) -> dict[str, Showing]:
-    """How pictures of a part with settings of its own are shown, by key."""
+def showings(own: Mapping[str, DataConfig]) -> dict[str, Showing]:
+    """How pictures with settings of their own are shown, by key."""
     return {
         key: Showing(
             crop=data.crop,  # type: ignore[arg-type]
@@ -356,39 +356,45 @@ def showings(run: Run, pictures: Sequence[Picture]) -> dict[str, Showing]:
             transparency=data.transparency,  # type: ignore[arg-type]
             masks=None if data.masks == "none" else data.masks,  # type: ignore[arg-type]
         )
-        for key, data in PictureParts(run.data).differing(pictures).items()
+        for key, data in own.items()
     }
 
 
-def latent_plan(run: Run, pictures: Sequence[Picture], *, held_out: Sequence[Picture] = ()) -> LatentPlan:
-    """How the run's own pictures become latents."""
+def latent_plan(run: Run, found: PreparedPictures, buckets: Buckets, own: Mapping[str, DataConfig]) -> LatentPlan:
+    """How the run's own pictures become latents, those with settings of their `own` in their way."""
     data = run.data
-    both = (*pictures, *held_out)
     return _latents(
         run,
-        both,
-        flip=mirrored(run, pictures),
+        (*found.pictures, *found.held_out),
+        buckets,
+        flip=mirrored(run, found.pictures),
         find_boxes="face" in (data.crop, *(part.crop for part in data.parts)),
         crops=data.crops,
         scale=data.scale_augmentation,
-        plain=frozenset(picture.key for picture in held_out),
-        own=showings(run, both),
+        plain=frozenset(picture.key for picture in found.held_out),
+        own=showings(own),
     )
 
 
-def class_latent_plan(run: Run, pictures: Sequence[Picture]) -> LatentPlan:
+def class_latent_plan(run: Run, pictures: tuple[Picture, ...], buckets: Buckets) -> LatentPlan:
     """The same for the second folder: one cut a picture."""
-    return _latents(run, tuple(pictures), flip=run.data.flip, find_boxes=run.data.crop == "face")
+    return _latents(run, pictures, buckets, flip=run.data.flip, find_boxes=run.data.crop == "face")
 
 
 def _latents(
-    run: Run, pictures: tuple[Picture, ...], *, flip: bool | frozenset[str], find_boxes: bool, **varied: Any
+    run: Run,
+    pictures: tuple[Picture, ...],
+    buckets: Buckets,
+    *,
+    flip: bool | frozenset[str],
+    find_boxes: bool,
+    **varied: Any,
 ) -> LatentPlan:
     data = run.data
     return LatentPlan(
         pictures,
         find_boxes,
-        make_buckets(run),
+        buckets,
         folder=Path(data.cache_folder) if data.cache_folder else None,
         memory_bytes=run.memory.latents_mb * 2**20 or None,
         flip=flip,
@@ -402,12 +408,14 @@ def _latents(
     )
 
 
-def batch_plan(run: Run, prepared: PreparedPictures) -> BatchPlan:
+def batch_plan(
+    run: Run, prepared: PreparedPictures, own: Mapping[str, DataConfig], loss_weights: Mapping[str, float]
+) -> BatchPlan:
     """Batches of the run's own pictures: captions, weights and rates by its settings."""
     data, schedule = run.data, run.schedule
     return BatchPlan(
         (*prepared.pictures, *prepared.held_out),
-        caption_plan(run, word_of_concepts(run, prepared.dataset), prepared.pictures),
+        caption_plan(run, word_of_concepts(run, prepared.dataset), own),
         schedule.batch_size,
         schedule.accumulation,
         tuple(word.name for word in run.words),
@@ -415,7 +423,7 @@ def batch_plan(run: Run, prepared: PreparedPictures) -> BatchPlan:
         data.random_latent,
         unmasked=data.mask_off,
         draw_weights=draw_weights(run, prepared),
-        loss_weights=PictureParts(data).loss_weights(prepared.pictures),
+        loss_weights=loss_weights,
     )
 
 

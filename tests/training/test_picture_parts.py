@@ -11,7 +11,7 @@ from PIL import Image
 
 from lib_pivotal.config import check_run, run_from_dict, run_to_dict
 from lib_pivotal.data.captions import split_tags
-from lib_pivotal.training.assemble import compile_run, latent_plan, mirrored, showings
+from lib_pivotal.training.assemble import compile_run
 from lib_pivotal.training.build import batch_source, make_latents
 from lib_pivotal.training.distributed import World
 from lib_pivotal.training.events import StepDone
@@ -96,10 +96,10 @@ def test_the_first_part_that_fits_counts(folder: Path, tiny_host) -> None:
 def test_pictures_of_a_part_are_shown_in_its_way(folder: Path, tiny_host) -> None:
     part = {"applies_to": "red/*", "crop": "random", "crops": 3, "flip": True, "transparency": "mask"}
     run = _run(folder, part)
-    pictures = prepare_pictures(run).pictures
-    assert mirrored(run, pictures) == {f"red/{n}.png" for n in range(3)}
-    assert set(showings(run, pictures)) == mirrored(run, pictures)
-    cache, problems = make_latents(latent_plan(run, pictures), tiny_host)
+    plan = compile_run(run).latents
+    assert plan.flip == {f"red/{n}.png" for n in range(3)}
+    assert set(plan.own) == plan.flip
+    cache, problems = make_latents(plan, tiny_host)
     assert problems == []
     for key in (picture.key for picture in cache.pictures):
         red = key.startswith("red")

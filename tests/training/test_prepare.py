@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lib_pivotal.config import run_from_dict
-from lib_pivotal.training.assemble import compile_run, latent_plan, mirrored, picture_remarks
+from lib_pivotal.training.assemble import compile_run, mirrored, picture_remarks
 from lib_pivotal.training.build import make_latents, spill_folder
 from lib_pivotal.training.events import Notice, RunEnded
 from lib_pivotal.training.prepare import prepare_pictures
@@ -34,7 +34,7 @@ def test_words_may_refuse_the_mirror(two_words_folder, tiny_host):
     assert len(mirrored(on, prepared.pictures)) == 6
     some = _run(two_words_folder, data={"flip": True}, words=[{"name": "aoi", "mirror": False}, {"name": "hana"}])
     assert mirrored(some, prepared.pictures) == {f"hana_{n}.png" for n in (1, 2, 3)}
-    cache, problems = make_latents(latent_plan(some, prepared.pictures), tiny_host)
+    cache, problems = make_latents(compile_run(some).latents, tiny_host)
     assert problems == [] and cache.encoded == 9
     assert [cache.flips(picture.key) for picture in cache.pictures] == [False] * 3 + [True] * 3
 
