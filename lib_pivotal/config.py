@@ -235,7 +235,7 @@ class ScheduleConfig:
         "LR scheduler: how the learning rates change over the run.",
         choices="training.rates:rate_names",
     )
-    rate_cycles: int = setting(1, "cosine_restarts: how often it begins at the full rate.", minimum=1, maximum=1000)
+    rate_cycles: int = setting(1, "cosine_restarts: how often it begins at the full LR.", minimum=1, maximum=1000)
     rate_power: float = setting(
         1.0, "polynomial: its power; 1 is a straight line.", minimum=0.0, above_minimum=True, maximum=10.0
     )
