@@ -24,7 +24,8 @@ from lib_pivotal.evaluation.parts_grid import Row
 from lib_pivotal.evaluation.separation import TIMESTEPS
 from lib_pivotal.networks.network import Network
 from lib_pivotal.ports import Host, TrainingBatch, WordVectors
-from lib_pivotal.training.assemble import make_noise_schedule, make_noise_settings, make_objective
+from lib_pivotal.training.assemble import make_objective
+from lib_pivotal.training.schedule import NoiseSchedule
 from lib_pivotal.training.step import MicroStep
 
 PICTURES = 8
@@ -41,9 +42,8 @@ def held_out_losses(
     step = MicroStep(
         host.text,
         host.denoiser,
-        schedule=make_noise_schedule(host, run.noise),
-        objective=make_objective(run.loss, normalise_mask=False),
-        noise=make_noise_settings(run.noise),
+        schedule=NoiseSchedule(host.alphas_cumprod, v_prediction=host.info.v_prediction),
+        objective=make_objective(run),
         device=host.device,
     )
     latents, captions = _pictures(host, names)

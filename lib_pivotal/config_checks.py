@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lib_pivotal.errors import Fault
 from lib_pivotal.file_names import REMEDY, name_reasons
+from lib_pivotal.plain_json import parse_json
 
 if TYPE_CHECKING:
     from lib_pivotal.config import DataConfig, Run, ScheduleConfig
@@ -107,10 +108,30 @@ def _check_lines(run: Run) -> list[Fault]:
         ("balance_weights", data.balance_weights, float("inf")),
     ):
         faults += _number_faults(f"data.{field}", lines, highest=highest)
+    faults += _option_faults("schedule.optimizer_options", run.schedule.optimizer_options)
     for line in data.word_lists:
         name, equals, values = line.partition("=")
         if not (name.strip() and equals and values.strip()):
             faults.append(Fault("data.word_lists", line, "cannot be read", "Write `name = first | second`."))
+    return faults
+
+
+def option_lines(lines: Sequence[str]) -> dict[str, Any]:
+    """`name = JSON value` lines that `check_run` found sound."""
+    pairs = (line.partition("=") for line in lines)
+    return {name.strip(): parse_json(value) for name, _, value in pairs}
+
+
+def _option_faults(field: str, lines: Sequence[str]) -> list[Fault]:
+    faults = []
+    for line in lines:
+        name, _, value = line.partition("=")
+        try:
+            parse_json(value)
+        except ValueError:
+            name = ""
+        if not name.strip().isidentifier():
+            faults.append(Fault(field, line, "cannot be read", "Write `name = value`, e.g. `betas = [0.9, 0.99]`."))
     return faults
 
 

@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import subprocess
+import sys
 
 import pytest
 from hypothesis import given
@@ -17,8 +19,12 @@ from lib_pivotal.config import (
     run_to_dict,
     write_run,
 )
+from lib_pivotal.config_checks import option_lines
 from lib_pivotal.config_schema import describe, walk
+from lib_pivotal.embeddings import control
 from lib_pivotal.errors import ConfigError
+from lib_pivotal.networks import registry, targets
+from lib_pivotal.training import objective, optimizers, rates, schedule
 
 
 def faults_of(plain):
@@ -107,6 +113,42 @@ def test_every_setting_has_help_and_sound_default():
         assert len(described.help) > 10, path
         if described.choices:
             assert field.default in described.choices, path
+
+
+REGISTRIES = {
+    "words_common.control": control.CONTROLS,
+    "network.algorithm": {"none": None, **registry.ALGORITHMS},
+    "network.unet_targets": {"none": None, **targets.PRESETS["unet"]},
+    "network.te_targets": {"none": None, **targets.PRESETS["te"]},
+    "network.te2_targets": {"same": None, "none": None, **targets.PRESETS["te2"]},
+    "noise.timestep_distribution": schedule.DISTRIBUTIONS,
+    "loss.kind": objective.LOSSES,
+    "loss.huber_schedule": objective.HUBER_SCHEDULES,
+    "loss.weighting": objective.WEIGHTINGS,
+    "schedule.optimizer": optimizers.OPTIMIZERS,
+    "schedule.rate": rates.RATES,
+    "schedule.phases": rates.PHASE_PLANS,
+}
+
+
+def test_choices_are_those_of_the_registries():
+    """Listed once, where they are implemented; what a registry gains, the setting offers."""
+    asked = {path: describe(field).choices for path, field, _ in walk(Run) if isinstance(describe(field).listed, str)}
+    assert asked == {path: tuple(names) for path, names in REGISTRIES.items()}
+
+
+def test_a_run_of_defaults_is_read_without_torch():
+    code = "import sys; from lib_pivotal.config import check_run; check_run({'network': {'algorithm': 'lora'}}); "
+    assert subprocess.run([sys.executable, "-c", f"{code}sys.exit('torch' in sys.modules)"]).returncode == 0
+
+
+def test_options_of_the_optimiser_are_lines():
+    lines = ["betas = [0.9, 0.98]", "eps=1e-6"]
+    assert not faults_of({"words": [{"name": "aoi"}], "schedule": {"optimizer_options": lines}})
+    assert option_lines(lines) == {"betas": [0.9, 0.98], "eps": 1e-6}
+    for line in ("betas", "betas = (0.9", "a b = 1"):
+        found = faults_of({"words": [{"name": "aoi"}], "schedule": {"optimizer_options": [line]}})
+        assert found["schedule.optimizer_options"].value == line
 
 
 def test_unknown_settings_never_pass_silently():

@@ -91,39 +91,24 @@ class PreserveNorm:
             _scale_rows(vectors, torch.full_like(norms, _of_tower(self._targets, tower, name)), norms)
 
 
-class NormGate:
-    """Freeze a word for good once the mean norm of its vectors reaches `threshold` (Mix-of-Show: 0.55).
-
-    For one threshold a word, use `WordSettings.freeze_norm` and `Words.advance`.
-    """
-
-    def __init__(self, threshold: float) -> None:
-        if threshold <= 0:
-            raise WordError(f"norm gate = {threshold}: must be above 0; leave the gate out to train on")
-        self._threshold = threshold
-
-    def __call__(self, words: Words, updated: Sequence[str], rates: Mapping[str, float]) -> None:
-        """Freeze those of `updated` that have passed the gate."""
-        if updated:
-            norms = words.mean_norms()
-            words.freeze(name for name in updated if norms[name] >= self._threshold)
-
-
-_CONTROLS: dict[str, Callable[[Sequence[VocabularyStats]], NormControl]] = {
+CONTROLS: dict[str, Callable[[Sequence[VocabularyStats]], NormControl]] = {
     "none": lambda stats: NoControl(),
     "clip_ti_decay": lambda stats: ClipTiDecay([tower.median_norm for tower in stats]),
     "std": lambda stats: StdRetraction([tower.std for tower in stats]),
     "preserve_norm": lambda stats: PreserveNorm([tower.median_norm for tower in stats]),
 }
-CONTROLS = tuple(_CONTROLS)
-"""Names of the choice list, as in `words_common.control`."""
+
+
+def control_names() -> tuple[str, ...]:
+    """Choices of `words_common.control`."""
+    return tuple(CONTROLS)
 
 
 def make_control(name: str, stats: Sequence[VocabularyStats]) -> NormControl:
     """The rule of that name, with targets from the checkpoint's own vocabulary (one record a tower)."""
-    if name not in _CONTROLS:
-        raise WordError(f"control = {name!r}: unknown; use one of {', '.join(CONTROLS)}")
-    return _CONTROLS[name](stats)
+    if name not in CONTROLS:
+        raise WordError(f"control = {name!r}: unknown; use one of {', '.join(control_names())}")
+    return CONTROLS[name](stats)
 
 
 def _moved(words: Words, updated: Sequence[str]) -> Iterator[tuple[str, int, Tensor]]:

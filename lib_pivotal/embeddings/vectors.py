@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from lib_pivotal.errors import WordError
+from lib_pivotal.parameter_groups import ParameterGroup
 from lib_pivotal.ports import WordVectors
 
 MAX_VECTORS = 75
@@ -33,16 +34,6 @@ class WordSettings:
     freeze_fraction: float = 1.0
     freeze_step: int = 0
     freeze_norm: float = 0.0
-
-
-@dataclass(frozen=True, eq=False)
-class WordGroup:
-    """What an optimiser needs to know of one word: `parameters` holds one tensor a tower."""
-
-    name: str
-    lr_factor: float
-    weight_decay: float
-    parameters: tuple[nn.Parameter, ...]
 
 
 class Words(nn.Module):
@@ -69,7 +60,6 @@ class Words(nn.Module):
         self._names = tuple(vectors)
         self._settings = {name: settings.get(name, WordSettings()) for name in self._names}
         self._frozen: set[str] = set()
-        self._released: set[str] = set()
         _check_towers(vectors)
         self._values = nn.ModuleList(
             nn.ParameterList(
@@ -99,19 +89,15 @@ class Words(nn.Module):
         """One leaf a tower."""
         return tuple(self._values[self._index(name)])  # type: ignore[arg-type]
 
-    def settings_of(self, name: str) -> WordSettings:
-        """How the word is trained."""
-        self._index(name)
-        return self._settings[name]
-
-    def vectors_of(self, name: str) -> int:
-        """How many vectors the word has."""
-        return self.parameters_of(name)[0].shape[0]
-
-    def parameter_groups(self) -> list[WordGroup]:
-        """One group a word, in order, frozen ones included (a word may be thawed later)."""
+    def parameter_groups(self) -> list[ParameterGroup]:
+        """One group a word, in order, frozen ones included; its parameters are one tensor a tower."""
         return [
-            WordGroup(name, self._settings[name].lr_factor, self._settings[name].weight_decay, self.parameters_of(name))
+            ParameterGroup(
+                f"word {name}",
+                self.parameters_of(name),
+                lr_factor=self._settings[name].lr_factor,
+                weight_decay=self._settings[name].weight_decay,
+            )
             for name in self._names
         ]
 
@@ -139,19 +125,13 @@ class Words(nn.Module):
         """Stop training these words; their values stay as they are."""
         self._set_frozen(names, frozen=True)
 
-    def unfreeze(self, names: Iterable[str]) -> None:
-        """Train these words again; from now on only `freeze` stops them, not their settings."""
-        names = list(names)
-        self._set_frozen(names, frozen=False)
-        self._released.update(names)
-
     def advance(self, step: int, *, max_steps: int) -> list[str]:
         """Freeze what is due after `step` finished optimiser steps of `max_steps`; returns the names newly frozen."""
         norms: dict[str, float] | None = None
         due = []
         for name in self._names:
             settings = self._settings[name]
-            if name in self._frozen or name in self._released:
+            if name in self._frozen:
                 continue
             reached = settings.freeze_fraction < 1 and step >= settings.freeze_fraction * max_steps
             reached = reached or (0 < settings.freeze_step <= step)
@@ -174,31 +154,11 @@ class Words(nn.Module):
             else:
                 self._frozen.discard(name)
 
-    # ---- renaming, saving ----
-
-    def renamed(self, new_names: Mapping[str, str]) -> Words:
-        """A copy in which each key of `new_names` is called by its value; values, settings and flags are unchanged."""
-        for name in new_names:
-            self._index(name)
-        names = [new_names.get(name, name) for name in self._names]
-        twice = sorted({name for name in names if names.count(name) > 1})
-        if twice:
-            raise WordError(f"renaming would give two embeddings the name {twice[0]!r}; choose another one")
-        pairs = list(zip(self._names, names, strict=True))
-        copy = Words(
-            {new: self.parameters_of(old) for old, new in pairs}, {new: self._settings[old] for old, new in pairs}
-        )
-        copy.freeze(new for old, new in pairs if old in self._frozen)
-        copy._released = {new for old, new in pairs if old in self._released}
-        return copy
+    # ---- saving ----
 
     def get_extra_state(self) -> dict[str, Any]:
         """Names and flags, saved with the values."""
-        return {
-            "names": list(self._names),
-            "frozen": sorted(self._frozen),
-            "released": sorted(self._released),
-        }
+        return {"names": list(self._names), "frozen": sorted(self._frozen)}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
         """Take over flags; refuses the state of other words."""
@@ -208,7 +168,6 @@ class Words(nn.Module):
                 f"saved embeddings {names} are not those of this run {list(self._names)}; resume "
                 "with the embeddings that the state was saved with"
             )
-        self._released = set(state["released"])
         frozen = set(state["frozen"])
         self._set_frozen((name for name in self._names if name not in frozen), frozen=False)
         self.freeze(frozen)

@@ -13,8 +13,9 @@ import torch
 from lib_pivotal.config import Run
 from lib_pivotal.oom import is_out_of_memory
 from lib_pivotal.ports import Host
-from lib_pivotal.training.memory import CONTEXT_BYTES, PARTS, MemoryCount, count_memory, weight_bytes
-from lib_pivotal.training.prepare import Prepared
+from lib_pivotal.training.assemble import compile_run
+from lib_pivotal.training.memory import CONTEXT_BYTES, PURPOSES, MemoryCount, count_memory, weight_bytes
+from lib_pivotal.training.prepare import PreparedPictures
 
 logger = logging.getLogger(__name__)
 
@@ -36,14 +37,14 @@ class Verdict:
     remarks: tuple[str, ...] = ()
 
 
-def judge(run: Run, host: Host, prepared: Prepared) -> Verdict:
+def judge(run: Run, host: Host, prepared: PreparedPictures) -> Verdict:
     """Count the run, compare it with the device, and where it does not fit, look for settings with which it does.
 
     A checkpoint that cannot be counted (modules that need numbers) does not stop anything: it is said.
     """
     total, free = room(host)
     try:
-        count = count_memory(run, host, prepared)
+        count = count_memory(compile_run(run, prepared), host)
     except Exception as error:  # any module of any extension may be in the model
         if is_out_of_memory(error):
             raise
@@ -54,7 +55,11 @@ def judge(run: Run, host: Host, prepared: Prepared) -> Verdict:
     fits = None if free is None else needed <= free
     remarks: tuple[str, ...] = ()
     if free is not None and not fits:
-        remarks = tuple(advice(run, needed, lambda other: count_memory(other, host, prepared).total_bytes, free))
+
+        def need(other: Run) -> int:
+            return count_memory(compile_run(other, prepared), host).total_bytes
+
+        remarks = tuple(advice(run, needed, need, free))
     elif free is not None and needed > CLOSE * free:
         remarks = (f"It fits closely: {needed / GB:.1f} of {free / GB:.1f} GB that are free. Close other programs.",)
     return Verdict(needed, free, total, in_words(count), count.largest.name, fits, remarks)
@@ -62,7 +67,7 @@ def judge(run: Run, host: Host, prepared: Prepared) -> Verdict:
 
 def in_words(count: MemoryCount) -> dict[str, int]:
     """The largest moment's bytes by what they are for, in people's words and their order."""
-    return {PARTS[part]: size for part, size in count.largest.parts.items()}
+    return {PURPOSES[part]: size for part, size in count.largest.parts.items()}
 
 
 def room(host: Host) -> tuple[int | None, int | None]:

@@ -13,7 +13,7 @@ from lib_pivotal.data.pruning import Wording
 from lib_pivotal.data.records import Dataset, Picture, Problem
 from lib_pivotal.runs import proposal
 from lib_pivotal.runs.starvation import starvation
-from lib_pivotal.training import prepare as preparing
+from lib_pivotal.training import assemble
 
 ENOUGH_AGAINST = {"duplicate": ("skip", "skip_near"), "near_double": ("skip_near",)}
 """Values of `data.duplicates` that leave all but one of such pictures out."""
@@ -75,7 +75,7 @@ def _of_marks(dataset: Dataset) -> list[Finding]:
 def _of_training(run: Run, dataset: Dataset) -> list[Finding]:
     """How pictures are cut and mirrored; mirroring can be turned off for a word."""
     found = []
-    for problem in preparing.dataset_remarks(run, dataset.pictures):
+    for problem in assemble.dataset_remarks(run, dataset.pictures):
         finding = of_problem(problem)
         word = problem.message.partition(":")[0]
         if problem.code == "mirrored" and word in [one.name for one in run.words]:

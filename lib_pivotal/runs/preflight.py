@@ -18,7 +18,7 @@ from lib_pivotal.training.epochs import with_epoch_steps
 from lib_pivotal.training.events import Commands, Event, StepDone
 
 if TYPE_CHECKING:
-    from lib_pivotal.training.prepare import Prepared
+    from lib_pivotal.training.prepare import PreparedPictures
 
 STEPS = 3
 """Steps that are measured; the first, which warms up, does not count."""
@@ -57,7 +57,8 @@ def measure(run: Run, host: Host) -> Preflight:
         HostError: the steps failed; says why.
     """
     from lib_pivotal.runs import fitting  # here: a page that only starts needs none of training
-    from lib_pivotal.training.prepare import picture_remarks, prepare_pictures
+    from lib_pivotal.training.assemble import picture_remarks
+    from lib_pivotal.training.prepare import prepare_pictures
 
     prepared = prepare_pictures(run)
     run = with_epoch_steps(run, prepared.dataset.pictures)  # the run that is trained
@@ -87,8 +88,9 @@ def measure(run: Run, host: Host) -> Preflight:
     )
 
 
-def _take_steps(run: Run, host: Host, few: Prepared) -> tuple[list[float], str]:
+def _take_steps(run: Run, host: Host, few: PreparedPictures) -> tuple[list[float], str]:
     """Seconds of each step, and what went wrong, if anything."""
+    from lib_pivotal.training.assemble import compile_run
     from lib_pivotal.training.distributed import World
     from lib_pivotal.training.run import train_prepared
 
@@ -100,9 +102,8 @@ def _take_steps(run: Run, host: Host, few: Prepared) -> tuple[list[float], str]:
 
     with tempfile.TemporaryDirectory() as folder:
         ended = train_prepared(
-            _short(run),
+            compile_run(_short(run), few),
             host,
-            few,
             output_folder=Path(folder),
             listener=listen,
             log_folder=None,
@@ -114,7 +115,7 @@ def _take_steps(run: Run, host: Host, few: Prepared) -> tuple[list[float], str]:
     return steps, ended.message if ended.reason == "failed" else ""
 
 
-def _drawn(prepared: Prepared) -> tuple[list[Picture], frozenset[str]]:
+def _drawn(prepared: PreparedPictures) -> tuple[list[Picture], frozenset[str]]:
     """All pictures, and the keys of those that are not drawn."""
     order = {picture.key: place for place, picture in enumerate(prepared.dataset.pictures)}
     both = sorted([*prepared.pictures, *prepared.held_out], key=lambda picture: order[picture.key])
@@ -140,7 +141,7 @@ def _short(run: Run) -> Run:
     return replace(run, name=run.name or "preflight", schedule=schedule, saving=saving, regularisation=kept)
 
 
-def _few(prepared: Prepared, run: Run) -> Prepared:
+def _few(prepared: PreparedPictures, run: Run) -> PreparedPictures:
     """As many pictures as a micro-batch holds, of the commonest bucket."""
     from lib_pivotal.training import assemble
 

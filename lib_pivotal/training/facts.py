@@ -1,50 +1,40 @@
-"""From a run's settings to the facts that its file tells: the `ss_*` metadata and ours."""
+"""The facts that a run's file tells, the `ss_*` metadata and ours: from its settings, and from what it has become."""
 
 from __future__ import annotations
 
 import time
 from collections import defaultdict
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lib_pivotal.bundle.metadata import BucketFacts, FolderFacts, TrainingFacts, WordFacts
-from lib_pivotal.config import NetworkConfig, Run, run_to_dict
-from lib_pivotal.data.buckets import Bucket
+from lib_pivotal.config import Run, run_to_dict
+from lib_pivotal.data.buckets import Bucket, Buckets
 from lib_pivotal.data.tags import tag_counts
-from lib_pivotal.ports import ModelInfo
-from lib_pivotal.training import assemble
-from lib_pivotal.training.prepare import Prepared
+from lib_pivotal.ports import ModelInfo, Part
+
+if TYPE_CHECKING:
+    from lib_pivotal.training.prepare import PreparedPictures
+    from lib_pivotal.training.prepared import Prepared
 
 
-def training_facts(
-    run: Run,
-    info: ModelInfo,
-    prepared: Prepared,
-    *,
-    step: int,
-    images_seen: Mapping[str, int],
-    started_at: float,
-) -> TrainingFacts:
-    """Facts of a run after `step` steps; `images_seen` by word."""
+def settings_facts(run: Run, prepared: PreparedPictures, buckets: Buckets) -> TrainingFacts:
+    """What the settings and the pictures say of a run, whichever checkpoint it is on and however far it is."""
     data, schedule, noise, network = run.data, run.schedule, run.noise, run.network
-    trains_unet, te_lr = network.trains("unet"), _text_encoder_lr(network, info)
-    trains_te = te_lr is not None
+    trains_unet = network.trains("unet")
     pictures = prepared.pictures
     draws = round(sum(picture.repeats for picture in pictures))
     per_step = schedule.batch_size * schedule.accumulation
     return TrainingFacts(
         output_name=run.name,
-        family=info.family,
-        v_prediction=info.v_prediction,
-        network_dim=network.unet_rank if trains_unet else network.te_rank if trains_te else None,
-        network_alpha=network.unet_alpha if trains_unet else network.te_alpha if trains_te else None,
+        network_dim=network.unet_rank if trains_unet else network.te_rank,
+        network_alpha=network.unet_alpha if trains_unet else network.te_alpha,
         network_dropout=network.dropout or None,
-        model_name=info.name,
-        model_hash=info.legacy_hash,
-        model_sha256=info.sha256,
         resolution=(data.resolution_px, data.resolution_px),
         folders=_folders(prepared, Path(data.folder)),
-        buckets=_buckets(run, prepared),
+        buckets=_buckets(buckets, prepared),
         num_reg_images=len(prepared.regularisation),
         prior_loss_weight=run.regularisation.weight if prepared.regularisation else 1.0,
         random_crop=data.crop == "random",
@@ -54,13 +44,11 @@ def training_facts(
         batches_per_epoch=-(-draws // schedule.batch_size),
         epochs=-(-schedule.max_steps * per_step // max(draws, 1)),
         max_steps=schedule.max_steps,
-        steps=step,
         batch_size=schedule.batch_size,
         accumulation=schedule.accumulation,
         gradient_checkpointing=run.memory.gradient_checkpointing,
         lr=run.words_common.lr,
         unet_lr=network.unet_lr if trains_unet else None,
-        text_encoder_lr=te_lr,
         lr_scheduler=schedule.rate,
         warmup_steps=schedule.warmup_of(schedule.max_steps),
         optimizer=schedule.optimizer,
@@ -82,13 +70,10 @@ def training_facts(
         shuffle_tags=data.shuffle_tags,
         keep_first=data.keep_first,
         flip=data.flip,
-        started_at=started_at,
-        finished_at=time.time(),
         words={
             word.name: WordFacts(
                 init_text=word.init_text,
                 vectors=word.vectors,
-                images_seen=images_seen.get(word.name, 0),
                 pruned_tags=prepared.pruned_tags.get(word.name, ()),
             )
             for word in run.words
@@ -97,25 +82,48 @@ def training_facts(
     )
 
 
-def _text_encoder_lr(network: NetworkConfig, info: ModelInfo) -> float | tuple[float, ...] | None:
+def training_facts(
+    prepared: Prepared, info: ModelInfo, *, step: int, images_seen: Mapping[str, int], started_at: float
+) -> TrainingFacts:
+    """The facts of a run on a checkpoint after `step` steps; `images_seen` by word."""
+    facts, te_lr = prepared.facts, _text_encoder_lr(prepared, info)
+    trained = facts.unet_lr is not None or te_lr is not None
+    words = {name: replace(word, images_seen=images_seen.get(name, 0)) for name, word in facts.words.items()}
+    return replace(
+        facts,
+        family=info.family,
+        v_prediction=info.v_prediction,
+        network_dim=facts.network_dim if trained else None,
+        network_alpha=facts.network_alpha if trained else None,
+        model_name=info.name,
+        model_hash=info.legacy_hash,
+        model_sha256=info.sha256,
+        text_encoder_lr=te_lr,
+        steps=step,
+        started_at=started_at,
+        finished_at=time.time(),
+        words=words,
+    )
+
+
+def _text_encoder_lr(prepared: Prepared, info: ModelInfo) -> float | tuple[float, ...] | None:
     """One rate for all text encoders of the checkpoint, or one each, 0 where one is not trained; None: none is."""
-    parts = ("te", "te2") if info.family == "sdxl" else ("te",)
-    rates = tuple(network.lr_of(part) if network.trains(part) else 0.0 for part in parts)
+    parts: tuple[Part, ...] = ("te", "te2") if info.family == "sdxl" else ("te",)
+    rates = tuple(prepared.paces[part].lr if part in prepared.network.parts else 0.0 for part in parts)
     if not any(rates):
         return None
     return rates[0] if len(set(rates)) == 1 else rates
 
 
-def _buckets(run: Run, prepared: Prepared) -> tuple[BucketFacts, ...]:
+def _buckets(buckets: Buckets, prepared: PreparedPictures) -> tuple[BucketFacts, ...]:
     """kohya's table of sizes: pictures, repeats counted, by bucket."""
-    buckets = assemble.make_buckets(run)
     counts: defaultdict[Bucket, float] = defaultdict(float)
     for picture in prepared.pictures:
         counts[buckets.bucket(picture.width_px, picture.height_px)] += picture.repeats
     return tuple(BucketFacts(size.width_px, size.height_px, round(counts[size])) for size in sorted(counts))
 
 
-def _folders(prepared: Prepared, root: Path) -> dict[str, FolderFacts]:
+def _folders(prepared: PreparedPictures, root: Path) -> dict[str, FolderFacts]:
     """kohya's tables by folder: repeats, pictures, and how often each tag occurs in the captions as trained."""
     by_concept: dict[str, list[str]] = {}
     repeats: dict[str, int] = {}

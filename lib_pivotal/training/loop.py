@@ -35,8 +35,8 @@ from lib_pivotal.training.events import (
 )
 from lib_pivotal.training.gradient_watch import GradientWatch
 from lib_pivotal.training.keeping import Keeper, Outputs, log_details, reason_of
-from lib_pivotal.training.phases import Phase, PhasePlan
 from lib_pivotal.training.progress import Progress
+from lib_pivotal.training.rates import Phase, PhasePlan
 from lib_pivotal.training.recovery import Guard
 from lib_pivotal.training.seeds import derive_seed
 from lib_pivotal.training.state import SavedState

@@ -19,20 +19,16 @@ from lib_pivotal.bundle.metadata import build_metadata
 from lib_pivotal.bundle.network_layouts import for_webui, with_whole_attention
 from lib_pivotal.bundle.reader import Bundle, read_bundle, require
 from lib_pivotal.bundle.writer import write_bundle
-from lib_pivotal.config import Run
 from lib_pivotal.errors import BundleError
 from lib_pivotal.files import is_taken, publish
 from lib_pivotal.networks.network import Network
 from lib_pivotal.ports import Host, TrainingBatch, WordVectors
 from lib_pivotal.training.events import Event, FileSaved, Notice, PicturesMade, SeparationMeasured
 from lib_pivotal.training.facts import training_facts
-from lib_pivotal.training.prepare import Prepared
+from lib_pivotal.training.prepared import Prepared
 from lib_pivotal.training.progress import Progress
-from lib_pivotal.training.results import is_of
 from lib_pivotal.training.step import MicroStep
 from lib_pivotal.training.trainable import Trainable
-
-DTYPES = {"fp16": torch.float16, "fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 @dataclass(frozen=True)
@@ -71,9 +67,8 @@ class RunOutputs:
 
     def __init__(
         self,
-        run: Run,
-        host: Host,
         prepared: Prepared,
+        host: Host,
         *,
         folder: Path,
         log_folder: Path,
@@ -85,9 +80,9 @@ class RunOutputs:
         held_out: Mapping[str, Sequence[TrainingBatch]],
         evaluation: Evaluation | None,
     ) -> None:
-        self._run = run
-        self._host = host
         self._prepared = prepared
+        self._plan = prepared.outputs
+        self._host = host
         self._folder = folder
         self._log_folder = log_folder
         self._trainable = trainable
@@ -109,11 +104,11 @@ class RunOutputs:
         Raises:
             BundleError, OSError: it could not be written, the last one nowhere.
         """
-        name = self._run.name if final else f"{self._run.name}-{step:06d}"
+        name = self._prepared.name if final else f"{self._prepared.name}-{step:06d}"
         events: list[Event] = []
         path = self._write_somewhere(f"{name}.safetensors", step, events, last=final)
         events.append(FileSaved(step, "bundle", path))
-        if final and self._run.saving.embedding_files:
+        if final and self._plan.embedding_files:
             events += self._save_embeddings(path, step)
         return events
 
@@ -150,7 +145,7 @@ class RunOutputs:
         target = self._folder / written.name
         if target == written:
             return target
-        if is_taken(target) and not self._overwrite and not is_of(self._run, target):
+        if is_taken(target) and not self._overwrite and not self._prepared.results.has(target):
             text = f"{target}: there is a file of this name that is not this run's. It stays; this run's is {written}"
             events.append(Notice("error", step, text))
             return written
@@ -165,7 +160,7 @@ class RunOutputs:
     def _save_embeddings(self, bundle: Path, step: int) -> list[Event]:
         """One file each beside the bundle; one that cannot be written is told."""
         events: list[Event] = []
-        dtype = DTYPES[self._run.saving.dtype]
+        dtype = self._plan.dtype
         for word, vectors in self._word_tensors().items():
             target = bundle.parent / f"{word}.safetensors"
             if target == bundle:
@@ -182,9 +177,7 @@ class RunOutputs:
         """The four rows, drawn through a file written now and read back: what one sees is what one gets."""
         if self._evaluation is None:
             return []
-        saving = self._run.saving
-        names = [word.name for word in self._run.words]
-        names = [name for name in names if name in saving.preview_words] or names
+        plan = self._plan
         kept = self._keep_previewed(step)
         with tempfile.TemporaryDirectory() as folder:
             file = kept or self._write(Path(folder) / "preview.safetensors", step)
@@ -194,23 +187,23 @@ class RunOutputs:
             grid = self._evaluation.parts_grid(
                 self._host,
                 bundle,
-                names,
-                prompts=saving.preview_prompts or ("{word}",),
-                size_px=self._run.data.resolution_px,
-                title=f"{self._run.name}, step {step}",
+                plan.sampled,
+                prompts=plan.prompts,
+                size_px=plan.side_px,
+                title=f"{self._prepared.name}, step {step}",
             )
-        path = self._log_folder / f"{self._run.name}-{step:06d}.png"
+        path = self._log_folder / f"{self._prepared.name}-{step:06d}.png"
         grid.picture.save(path)
         return [PicturesMade(step, grid.picture, path, grid.columns, self._save_cells(grid.rows, step), kept)]
 
     def _keep_previewed(self, step: int) -> Path | None:
         """The bundle at this step in the run's folder; None where that is not wanted, or the disk is full."""
-        if not self._run.saving.keep_previewed:
+        if not self._plan.keep_previewed:
             return None
         folder = self._log_folder / "steps"
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            return self._write(folder / f"{self._run.name}-{step:06d}.safetensors", step)
+            return self._write(folder / f"{self._prepared.name}-{step:06d}.safetensors", step)
         except (OSError, BundleError):
             return None
 
@@ -253,7 +246,7 @@ class RunOutputs:
             network=network,
             words=self._word_tensors(),
             metadata=self._metadata(step),
-            dtype=DTYPES[self._run.saving.dtype],
+            dtype=self._plan.dtype,
         )
 
     def _word_tensors(self) -> dict[str, tuple[torch.Tensor, ...]]:
@@ -264,7 +257,5 @@ class RunOutputs:
 
     def _metadata(self, step: int) -> dict[str, str]:
         seen = self._progress.images_seen
-        facts = training_facts(
-            self._run, self._host.info, self._prepared, step=step, images_seen=seen, started_at=self._started
-        )
+        facts = training_facts(self._prepared, self._host.info, step=step, images_seen=seen, started_at=self._started)
         return build_metadata(facts)

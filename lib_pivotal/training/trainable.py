@@ -8,9 +8,9 @@ normalisation.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,34 +18,18 @@ from torch import Tensor, nn
 from lib_pivotal.embeddings.control import NormControl
 from lib_pivotal.embeddings.vectors import Words
 from lib_pivotal.networks.network import Network
+from lib_pivotal.parameter_groups import Kind, ParameterGroup
 from lib_pivotal.training.distributed import World
 from lib_pivotal.training.ema import EMA
 from lib_pivotal.training.optimizers import (
-    ParameterGroup,
     build_optimizer,
     clip_groups,
     evaluation_mode,
     state_bytes,
     training_mode,
 )
-from lib_pivotal.training.phases import Phase
-from lib_pivotal.training.rates import set_rates
+from lib_pivotal.training.rates import Phase, set_rates
 from lib_pivotal.training.scaler import LossScaler
-
-Kind = Literal["words", "unet", "te"]
-
-
-@dataclass(frozen=True, eq=False)
-class TrainedGroup:
-    """Parameters with one rate; `name` is unique (`word aoi`, `unet`, `te`, `unet up_blocks`)."""
-
-    name: str
-    kind: Kind
-    parameters: tuple[nn.Parameter, ...]
-    lr: float
-    lr_factor: float = 1.0
-    weight_decay: float = 0.0
-    clip_norm: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -64,9 +48,10 @@ class Trainable:
         self,
         words: Words,
         network: Network | None,
-        groups: Sequence[TrainedGroup],
+        groups: Sequence[ParameterGroup],
         *,
         optimizer: str,
+        optimizer_options: Mapping[str, Any] | None = None,
         control: NormControl | None = None,
         max_norm: float = 0.0,
         ema_decay: float = 0.0,
@@ -82,15 +67,12 @@ class Trainable:
         self._max_norm = max_norm
         self._world = world or World()
         self._limits = {group.name: group.clip_norm for group in self.groups}
-        self.optimizer = build_optimizer(
-            optimizer,
-            [ParameterGroup(g.name, g.parameters, g.lr, g.lr_factor, g.weight_decay) for g in self.groups],
-        )
+        self.optimizer = build_optimizer(optimizer, self.groups, options=optimizer_options)
         training_mode(self.optimizer)
         self.ema = EMA(self.parameters, decay=ema_decay) if ema_decay > 0 else None
 
     @property
-    def parameters(self) -> list[nn.Parameter]:
+    def parameters(self) -> list[Tensor]:
         """Every trained parameter, in a fixed order."""
         return [parameter for group in self.groups for parameter in group.parameters]
 

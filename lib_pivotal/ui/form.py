@@ -88,18 +88,27 @@ TABLE: tuple[Entry, ...] = (
     Entry("network.groups", "Groups of layers", "network"),
     Entry("loss.kind", "Loss", "loss"),
     Entry("loss.huber_delta", "Huber delta", "loss"),
+    Entry("loss.huber_schedule", "Huber schedule", "loss"),
     Entry("loss.weighting", "Timestep weighting", "loss"),
     Entry("loss.snr_gamma", "SNR gamma", "loss"),
+    Entry("loss.scale_v_like_noise", "Scale v-prediction loss like noise", "loss"),
     Entry("noise.offset", "Noise offset", "loss"),
+    Entry("noise.random_offset", "Noise offset of random strength", "loss"),
+    Entry("noise.adaptive_offset", "Adaptive noise scale", "loss"),
     Entry("noise.multires_iterations", "Multi-resolution scales", "loss"),
     Entry("noise.multires_discount", "Multi-resolution discount", "loss"),
     Entry("noise.perturbation", "Input perturbation", "loss"),
+    Entry("noise.random_perturbation", "Input perturbation of random strength", "loss"),
     Entry("noise.timestep_min", "Lowest timestep", "loss"),
     Entry("noise.timestep_max", "Timesteps below", "loss"),
+    Entry("noise.timestep_distribution", "Timestep distribution", "loss"),
     Entry("noise.zero_terminal_snr", "Zero terminal SNR", "loss"),
     Entry("schedule.epochs", "Epochs instead of steps", "schedule"),
     Entry("schedule.optimizer", "Optimiser", "schedule"),
+    Entry("schedule.optimizer_options", "Optimiser options, one per line", "schedule"),
     Entry("schedule.rate", "LR scheduler", "schedule"),
+    Entry("schedule.rate_cycles", "LR scheduler cycles", "schedule"),
+    Entry("schedule.rate_power", "LR scheduler power", "schedule"),
     Entry("schedule.warmup_steps", "LR warm-up (steps, below 1 a fraction)", "schedule"),
     Entry("schedule.final_factor", "Final LR factor", "schedule"),
     Entry("schedule.accumulation", "Gradient accumulation", "schedule"),
@@ -198,7 +207,7 @@ def kind_of(path: str) -> Kind:
         item = typing.get_args(hint)[0]
         kinds: dict[Any, Kind] = {WordConfig: "words", LayerGroup: "groups", PartConfig: "parts"}
         return kinds.get(item, "lines")
-    if setting.choices:
+    if setting.listed:
         return "choice"
     if hint is bool:
         return "flag"

@@ -26,7 +26,7 @@ def make_source(tmp_path: Path, add: Callable[..., Path], codec) -> Callable[...
             add(f"{name}/{number}.png", caption=caption)
         cache = LatentCache(codec, Buckets(64))
         cache.build(scan(tmp_path / name).pictures)
-        return BatchSource(cache, CaptionPipeline(), words=["aoi", "hana"], **options)  # type: ignore[arg-type]
+        return BatchSource(cache, cache.pictures, CaptionPipeline(), words=["aoi", "hana"], **options)  # type: ignore[arg-type]
 
     return make
 

@@ -7,7 +7,6 @@ from lib_pivotal.embeddings.control import (
     CONTROLS,
     ClipTiDecay,
     NoControl,
-    NormGate,
     PreserveNorm,
     StdRetraction,
     make_control,
@@ -65,20 +64,6 @@ def test_preserve_norm():
     words = words_of_norm(0.9)
     PreserveNorm([0.25])(words, ["aoi"], {})
     torch.testing.assert_close(norms(words), torch.full((3,), 0.25))
-
-
-def test_norm_gate():
-    words = words_of_norm(0.5, names=("aoi", "ren"))
-    gate = NormGate(0.55)
-    gate(words, ["aoi", "ren"], {})
-    assert not words.frozen
-    with torch.no_grad():
-        words.parameters_of("aoi")[0].mul_(1.2)
-        words.parameters_of("ren")[0].mul_(1.2)
-    gate(words, ["aoi"], {})
-    assert words.frozen == {"aoi"}
-    with pytest.raises(WordError, match="above 0"):
-        NormGate(0)
 
 
 @pytest.mark.parametrize("name", CONTROLS)

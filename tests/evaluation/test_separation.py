@@ -11,7 +11,7 @@ from lib_pivotal.networks.targets import part_rules
 from lib_pivotal.ports import TrainingBatch
 from lib_pivotal.training.objective import Objective
 from lib_pivotal.training.schedule import NoiseSchedule
-from lib_pivotal.training.step import MicroStep, NoiseSettings
+from lib_pivotal.training.step import MicroStep
 
 
 def test_share_formula():
@@ -27,7 +27,6 @@ def test_parts_are_off_where_they_should_be(tiny_host):
         tiny_host.denoiser,
         schedule=NoiseSchedule(tiny_host.alphas_cumprod),
         objective=Objective(),
-        noise=NoiseSettings(),
         device=torch.device("cpu"),
     )
     network = build_network(tiny_host.layers(), part_rules("unet", "attention", rank=2, alpha=2), seed=1, device="cpu")

@@ -86,7 +86,7 @@ def test_stale_products_are_never_used(world, perturb):
             change()
             got = k(x)
         separate = world.network(fuse=False)
-        separate.load_kohya_tensors(network.kohya_tensors())
+        separate.load_state_dict(network.state_dict())
         separate.set_multipliers(unet=network.multipliers["unet"])
         torch.testing.assert_close(got, fresh(k))
     with network.attach():

@@ -20,8 +20,8 @@ from lib_pivotal.ports import LatentDistribution
 from lib_pivotal.runs.plan import Plan, make_plan
 from lib_pivotal.standalone.tokenizer import clip_reading
 from lib_pivotal.training import assemble
+from lib_pivotal.training.assemble import draw_weights
 from lib_pivotal.training.prepare import prepare_pictures
-from lib_pivotal.training.run import _draw_weights
 
 SIZES = ((64, 64), (96, 64), (64, 80), (40, 40))
 
@@ -70,10 +70,11 @@ def _source(run: Run) -> tuple[BatchSource, LatentCache]:
     assert not cache.build(list(prepared.pictures))
     source = BatchSource(
         cache,
+        prepared.pictures,
         CaptionPipeline(),
         batch_size=run.schedule.batch_size,
         accumulation=run.schedule.accumulation,
-        draw_weights=_draw_weights(run, prepared),
+        draw_weights=draw_weights(run, prepared),
         words=[word.name for word in run.words],
     )
     return source, cache
@@ -100,9 +101,10 @@ def test_draws_are_those_of_the_batch_source(folder: Path, changes: dict[str, ob
     run = _run(folder, **changes)
     plan, _ = _plan(run)
     source, cache = _source(run)
-    expected = source.expected_draws(run.schedule.max_steps)
+    scale = run.schedule.max_steps * source.pictures_per_step / source._sampler.draws_per_epoch
+    expected = {picture.key: rate * scale for picture, rate in zip(cache.pictures, source._rates, strict=True)}
     assert {p.key: p.draws for p in plan.pictures if not p.held_out} == pytest.approx(expected)
-    assert plan.steps_per_epoch == pytest.approx(source.steps_per_epoch)
+    assert plan.steps_per_epoch == pytest.approx(run.schedule.max_steps / scale)
     for picture in plan.pictures:
         if not picture.held_out:
             bucket = cache.placement(picture.key).bucket

@@ -43,12 +43,12 @@ def test_train_writes_bundle_and_logs(bundle, capsys):
 )
 def test_the_logs_end_by_the_end_of_the_run(run_file, checkpoint, tmp_path, monkeypatch, fault, status):
     """Whatever happens before the first step."""
-    from lib_pivotal.training import run
+    from lib_pivotal.training import build
 
     def failing(*arguments, **rest):
         raise fault
 
-    monkeypatch.setattr(run, "make_latents", failing)
+    monkeypatch.setattr(build, "make_latents", failing)
     arguments = ["train", str(run_file), "--checkpoint", str(checkpoint), "--out", str(tmp_path / "out")]
     if status is None:
         with pytest.raises(ValueError, match="a fault of ours"):

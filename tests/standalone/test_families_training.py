@@ -16,7 +16,7 @@ from lib_pivotal.errors import NetworkError
 from lib_pivotal.evaluation.loading import load_on_host
 from lib_pivotal.ports import Conditioning, SampleRequest, SessionRequest
 from lib_pivotal.standalone.model import StandaloneHost
-from lib_pivotal.training import assemble
+from lib_pivotal.training import assemble, build
 from lib_pivotal.training.events import StepDone
 from tests.standalone.tiny_families import FIRST, SD2_WIDTH, SECOND, make, write
 from tests.training.runs import train
@@ -129,9 +129,9 @@ def test_either_text_encoder_has_a_network(files, two_words_folder, tmp_path, ne
 def test_rates_of_the_text_encoders(files, two_words_folder):
     run = make_run(two_words_folder, network={"te2_lr": 4e-3})
     host = StandaloneHost.load(files["sdxl"])
-    words = assemble.make_words(run, host.text, host.device)
-    network = assemble.make_network(run, host.layers(), host.device)
-    groups = {group.name: group for group in assemble.trained_groups(run, words, network)}
+    words = build.make_words(assemble.word_starts(run), host.text, host.device, seed=run.seed)
+    network = build.make_network(assemble.network_plan(run), host.layers(), host.device, seed=run.seed)
+    groups = {group.name: group for group in build.trained_groups(assemble.paces(run), words, network)}
     assert {name: groups[name].lr for name in ("unet", "te", "te2")} == {"unet": 1e-2, "te": 1e-3, "te2": 4e-3}
     assert {groups[name].kind for name in ("te", "te2")} == {"te"}, "both begin and stop together"
 
@@ -146,7 +146,8 @@ def test_second_encoder_alone_is_refused_where_there_is_one(files, two_words_fol
 def test_gradient_through_the_pooled_output(files, two_words_folder):
     """It alone reaches OpenCLIP's last layer, which the prompt's own conditioning leaves out; CLIP-L takes no part."""
     host = StandaloneHost.load(files["sdxl"])
-    network = assemble.make_network(make_run(two_words_folder), host.layers(), host.device)
+    run = make_run(two_words_folder)
+    network = build.make_network(assemble.network_plan(run), host.layers(), host.device, seed=run.seed)
     latents = torch.linspace(-1, 1, 256).view(1, 4, 8, 8)
     sizes = torch.tensor([[64.0, 64, 0, 0, 64, 64]])
 
@@ -261,8 +262,8 @@ def test_the_file_gives_the_picture_of_the_live_network(files, tmp_path, two_wor
     """Hooked or merged into the weights: the same bits as from the file, and hooks and merging agree."""
     host = StandaloneHost.load(files[kind])
     run = make_run(two_words_folder)
-    words = assemble.make_words(run, host.text, host.device).as_mapping()
-    network = assemble.make_network(run, host.layers(), host.device)
+    words = build.make_words(assemble.word_starts(run), host.text, host.device, seed=run.seed).as_mapping()
+    network = build.make_network(assemble.network_plan(run), host.layers(), host.device, seed=run.seed)
     generator = torch.Generator().manual_seed(3)
     for name, parameter in network.named_parameters():
         if "up" in name:

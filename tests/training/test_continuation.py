@@ -10,6 +10,7 @@ from PIL import Image
 
 from lib_pivotal.config import run_from_dict, run_to_dict
 from lib_pivotal.errors import FileNameError, StateError
+from lib_pivotal.training.assemble import compile_run
 from lib_pivotal.training.continuation import _old_fingerprint
 from lib_pivotal.training.events import Commands, RunStarted, StepDone
 from lib_pivotal.training.prepare import prepare_pictures
@@ -164,9 +165,7 @@ def test_a_file_of_its_name_that_is_anothers_is_not_written_over(tiny_host, two_
     with pytest.raises(FileNameError, match="there is a file of this name"):
         train(run, tiny_host, output_folder=tmp_path / "out", listener=Recorder(), resume=True)
     assert contents(tmp_path / "out") == before
-    ended = train(
-        run, tiny_host, output_folder=tmp_path / "out", listener=Recorder(), resume=True, overwrite=True
-    )
+    ended = train(run, tiny_host, output_folder=tmp_path / "out", listener=Recorder(), resume=True, overwrite=True)
     assert ended.reason == "finished"
 
 
@@ -221,7 +220,7 @@ def old_state(host, run, out, *, fingerprint):
 
 def test_an_old_state_is_continued_and_equals_the_undisturbed_run(tiny_host, two_words_folder, tmp_path):
     run = stopped_run(tiny_host, two_words_folder, tmp_path / "out")
-    old_state(tiny_host, run, tmp_path / "out", fingerprint=_old_fingerprint(run, tiny_host, prepare_pictures(run)))
+    old_state(tiny_host, run, tmp_path / "out", fingerprint=_old_fingerprint(compile_run(run), tiny_host))
     rest = Recorder()
     ended = train(run, tiny_host, output_folder=tmp_path / "out", listener=rest, resume=True)
     assert rest.of(StepDone)[0].step == 5

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from lib_pivotal.config import run_from_dict
+from lib_pivotal.training.assemble import compile_run, mirrored, picture_remarks
+from lib_pivotal.training.build import make_latents, spill_folder
 from lib_pivotal.training.events import Notice, RunEnded
-from lib_pivotal.training.prepare import make_latents, mirrored, picture_remarks, prepare_pictures
-from lib_pivotal.training.run import spill_folder
+from lib_pivotal.training.prepare import prepare_pictures
 from tests.conftest import write_pictures
 from tests.training.runs import train
 
@@ -33,7 +34,7 @@ def test_words_may_refuse_the_mirror(two_words_folder, tiny_host):
     assert len(mirrored(on, prepared.pictures)) == 6
     some = _run(two_words_folder, data={"flip": True}, words=[{"name": "aoi", "mirror": False}, {"name": "hana"}])
     assert mirrored(some, prepared.pictures) == {f"hana_{n}.png" for n in (1, 2, 3)}
-    cache, problems = make_latents(some, tiny_host, prepared.pictures)
+    cache, problems = make_latents(compile_run(some).latents, tiny_host)
     assert problems == [] and cache.encoded == 9
     assert [cache.flips(picture.key) for picture in cache.pictures] == [False] * 3 + [True] * 3
 
@@ -98,7 +99,7 @@ def test_boxes_steer_the_cut(tmp_path, tiny_host):
     (folder / "a.txt").write_text("aoi, hat", encoding="utf-8")
     (folder / "a.json").write_text('{"face": [150, 10, 190, 50]}', encoding="utf-8")
     run = _run(folder, words=[{"name": "aoi"}], data={"crop": "face", "bucketing": False})
-    cache, problems = make_latents(run, tiny_host, prepare_pictures(run).pictures)
+    cache, problems = make_latents(compile_run(run).latents, tiny_host)
     assert problems == [] and cache.placement("a.png").left_px == 128
 
 

@@ -8,10 +8,10 @@ import torch
 from lib_pivotal.networks.network import build_network
 from lib_pivotal.networks.targets import LayerRule
 from lib_pivotal.ports import TrainingBatch
-from lib_pivotal.training.objective import Objective
+from lib_pivotal.training.objective import NoiseSettings, Objective
 from lib_pivotal.training.schedule import NoiseSchedule
 from lib_pivotal.training.seeds import derived_generator
-from lib_pivotal.training.step import MicroStep, NoiseSettings, sample_count, split_batch
+from lib_pivotal.training.step import MicroStep, sample_count, split_batch
 
 
 @pytest.fixture
@@ -37,8 +37,7 @@ def micro_step(host, **noise):
         host.text,
         host.denoiser,
         schedule=NoiseSchedule(host.alphas_cumprod),
-        objective=Objective(),
-        noise=NoiseSettings(**noise),
+        objective=Objective(noise=NoiseSettings(**noise)),
         device=torch.device("cpu"),
     )
 
@@ -98,7 +97,6 @@ def test_autocast_keeps_the_loss_in_fp32(tiny_host, batch, words):
         tiny_host.denoiser,
         schedule=NoiseSchedule(tiny_host.alphas_cumprod),
         objective=Objective(),
-        noise=NoiseSettings(),
         device=torch.device("cpu"),
         autocast_dtype=torch.bfloat16,
     )
@@ -124,18 +122,21 @@ def prior_step(host, network, mask_prior=0.0):
         host.text,
         host.denoiser,
         schedule=NoiseSchedule(host.alphas_cumprod),
-        objective=Objective(),
-        noise=NoiseSettings(),
+        objective=Objective(mask_prior=mask_prior),
         device=torch.device("cpu"),
         network_off=lambda: network.with_multipliers(unet=0.0, te=0.0),
-        mask_prior=mask_prior,
     )
+
+
+def drawn(step, latents):
+    generators = [derived_generator("noise", 3, 4, index) for index in range(len(latents))]
+    return step.objective.draw(latents, schedule=step.schedule, generators=generators)
 
 
 def test_a_prior_target_is_the_checkpoints_own_prediction(tiny_host, tiny_models, batch, words, network):
     """Against the bare U-Net and text encoder, with no network near them: the loss says how far the network moves."""
     batch = replace(batch, captions=["1girl, hat"] * 5, words=[()] * 5, mask=None, weights=torch.ones(5), prior=True)
-    noisy = prior_step(tiny_host, network).draw_noise(batch.latents, seeds=(3, 4), first_sample=0)
+    noisy = drawn(prior_step(tiny_host, network), batch.latents)
 
     def predicted():
         context = tiny_host.text.encode(batch.captions, {}).context
@@ -199,7 +200,7 @@ def test_a_masked_prior_by_hand(tiny_host, tiny_models, batch, words, network, s
         batch, captions=["1girl, hat"] * 5, words=[()] * 5, mask=mask * scale, weights=torch.tensor([1, 1, 2, 1, 1.0])
     )
     step = prior_step(tiny_host, network, mask_prior=0.3)
-    noisy = step.draw_noise(batch.latents, seeds=(3, 4), first_sample=0)
+    noisy = drawn(step, batch.latents)
 
     def predicted():
         context = tiny_host.text.encode(batch.captions, {}).context

@@ -68,7 +68,9 @@ def busy_run():
             ),
         ),
         saving=dataclasses.replace(run.saving, preview_prompts=("{word}, smile",), preview_words=("aoi",)),
-        schedule=dataclasses.replace(run.schedule, warmup_steps=3, max_steps=30, words_steps=10),
+        schedule=dataclasses.replace(
+            run.schedule, warmup_steps=3, max_steps=30, words_steps=10, optimizer_options=("betas = [0.9, 0.98]",)
+        ),
         noise=dataclasses.replace(run.noise, timestep_min=5, timestep_max=900),
     )
 
