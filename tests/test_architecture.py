@@ -56,6 +56,12 @@ def test_imports_point_down(path):
             assert top in ALLOWED_IN_CORE or top in sys.stdlib_module_names, f"{name}: not among the core's packages"
 
 
+@pytest.mark.parametrize("path", sorted((PACKAGE / "data").rglob("*.py")), ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_data_knows_no_other_trainer(path):
+    """Other tools' dataset files are handed to a scan as `DatasetFile`s; what reads them stands in `importing`."""
+    assert not [name for name in imported(path) if name.startswith("lib_pivotal.importing")]
+
+
 @pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
 def test_style_rules(path):
     tree = ast.parse(path.read_text(encoding="utf-8"))

@@ -5,12 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from lib_pivotal.config_schema import to_plain
 from lib_pivotal.data.folders import Folder
 from lib_pivotal.data.sources.layout import read_layout
-from lib_pivotal.data.sources.source import Reading, Source
-from lib_pivotal.errors import DataError
+from lib_pivotal.data.sources.source import DatasetFile, Reading, Source
+from lib_pivotal.errors import ConfigError, DataError
+from lib_pivotal.importing import hcp_dataset, kohya_dataset, onetrainer_dataset
+from lib_pivotal.importing.reading import parse_text, read_bytes
 from lib_pivotal.importing.sheet import Sheet
 
 MOST_SHARE = 0.9999
@@ -19,10 +22,52 @@ AT_THE_START = "becomes steps at Scan or at the start, with the pictures that ar
 AT_SCAN = "computed at Scan: pictures × repeats ÷ (batch × accumulation), rounded up, × epochs"
 
 
+def read_plain(path: Path) -> Any:
+    """The plain values in a json, yaml or toml file; nothing in it is executed.
+
+    Raises:
+        DataError: it cannot be read, or is far too large for what it should be.
+    """
+    try:
+        return parse_text(read_bytes(path), path.name)
+    except ConfigError as error:
+        told = "; ".join(f"{fault.problem}. {fault.remedy}".strip() for fault in error.faults)
+        raise DataError(f"{path.name}: {told}") from error
+
+
+DATASET_FILES: tuple[DatasetFile, ...] = tuple(
+    DatasetFile(layout, title, suffixes, read_plain, fits, read)
+    for layout, title, suffixes, fits, read in (
+        (
+            "kohya_toml",
+            "kohya's dataset file (.toml)",
+            (".toml",),
+            kohya_dataset.is_kohya,
+            kohya_dataset.read_kohya,
+        ),
+        (
+            "hcp",
+            "HCP-Diffusion's dataset file (.yaml)",
+            (".yaml", ".yml"),
+            hcp_dataset.is_hcp,
+            hcp_dataset.read_hcp,
+        ),
+        (
+            "onetrainer",
+            "OneTrainer's concepts (.json)",
+            (".json",),
+            onetrainer_dataset.is_onetrainer,
+            onetrainer_dataset.read_onetrainer,
+        ),
+    )
+)
+"""What a scan understands besides folders; hand it over as `files`."""
+
+
 def read_described(path: Path, layout: str, may_read: Callable[[Path], bool]) -> Reading | None:
     """What a dataset file describes; None where its folders are not on this computer, or may not be looked at."""
     try:
-        reading = read_layout(path, layout)
+        reading = read_layout(path, layout, files=DATASET_FILES)
     except DataError:
         return None
     return reading if all(may_read(place) for source in reading.sources for place in source.places()) else None

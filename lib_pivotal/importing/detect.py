@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lib_pivotal.errors import ConfigError
-from lib_pivotal.importing import hcp, kgrid, kohya, kohya_easy, onetrainer
+from lib_pivotal.importing import hcp, kgrid, kohya, kohya_dataset, kohya_easy, onetrainer
 from lib_pivotal.importing.common import Origin
 from lib_pivotal.importing.reading import refuse
 from lib_pivotal.importing.sheet import Sheet
@@ -72,7 +72,7 @@ def _script(plain: Mapping[str, Any]) -> bool:
 
 
 PEERS: tuple[Peer, ...] = (
-    Peer("kohya-easy", kohya_easy.TITLE, kohya_easy.is_easy, kohya_easy.import_easy),
+    Peer("kohya-easy", kohya_easy.TITLE, kohya_dataset.is_easy, kohya_easy.import_easy),
     Peer("kgrid", kgrid.TITLE, lambda plain: kgrid.is_kgrid(plain) and _hcp(plain), kgrid.import_kgrid),
     Peer("hcp", hcp.TITLE, _hcp, hcp.import_hcp),
     Peer("onetrainer", onetrainer.TITLE, _onetrainer, onetrainer.import_onetrainer),

@@ -11,9 +11,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from lib_pivotal.data.kgrid_files import read_kgrid_files
 from lib_pivotal.importing.common import Origin
 from lib_pivotal.importing.hcp import import_hcp
+from lib_pivotal.importing.kgrid_files import read_kgrid_files
 from lib_pivotal.importing.sheet import Sheet
 
 TITLE = "kgrid's HCP settings"

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
-from lib_pivotal.data.sources import easy_toml
 from lib_pivotal.importing.common import Origin
 from lib_pivotal.importing.kohya import import_flags
+from lib_pivotal.importing.kohya_dataset import easy_arguments
 from lib_pivotal.importing.sheet import Sheet
 
 TITLE = "LoRA_Easy_Training_Scripts settings"
@@ -19,15 +19,10 @@ OF_DATASET = frozenset({"resolution", "batch_size"})
 SHARED = ("enable_bucket", "bucket_no_upscale", "bucket_reso_steps", "min_bucket_reso", "max_bucket_reso")
 
 
-def is_easy(plain: Mapping[str, Any]) -> bool:
-    """Whether a file is such a one."""
-    return easy_toml.is_easy(plain)
-
-
 def import_easy(plain: Mapping[str, Any], origin: Origin) -> Sheet:
     """As kohya's flags; its `[[subsets]]` are read by a scan of the same file."""
-    flags = easy_toml.arguments(plain, "args")
-    described = easy_toml.arguments(plain, "dataset_args")
+    flags = easy_arguments(plain, "args")
+    described = easy_arguments(plain, "dataset_args")
     flags |= {key: value for key, value in described.items() if key in OF_DATASET or key in SHARED}
     found = {NAMES.get(key, key): value for key, value in flags.items() if key not in NAMES or value}
     if plain.get("subsets"):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from glob import escape
+from pathlib import Path
 from typing import Any
 
 from lib_pivotal.data.records import Problem
@@ -116,3 +118,40 @@ class Notes:
 def pattern(label: str) -> str:
     """A folder's name as it stands in a pattern of paths, and in a line of the page, which `|` would cut."""
     return escape(label).replace("|", "?")
+
+
+# ---- values and places ----
+
+
+def place(written: Any, base: Path) -> Path | None:
+    """A folder or file as a dataset file names it: as it is, or from the file's own folder or one above; None if gone.
+
+    A whole dataset that was moved is found too, by the last parts of a path that is gone: the more of them, the better,
+    beside the file, or two or more of them beside its folder.
+    """
+    if not isinstance(written, str) or not written.strip() or "\0" in written:
+        return None
+    path = Path(written.strip().replace("\\", "/")).expanduser()
+    tries = [path] if path.is_absolute() else [folder / path for folder in (base, *base.parents)]
+    last = [part for part in path.parts if part != path.anchor and not part.endswith(":")]
+    if ".." not in last:
+        ends = [Path(*last[start:]) for start in range(len(last))]
+        tries += [base / end for end in ends] + [base.parent / end for end in ends if len(end.parts) > 1]
+    try:
+        return next((found for found in tries if path.name not in ("", "..") and found.exists()), None)
+    except OSError:
+        return None
+
+
+def number(value: Any, otherwise: float = 1.0) -> float:
+    """A finite number of 0 or more, also as text; else `otherwise`."""
+    try:
+        found = float(value)
+    except (TypeError, ValueError, OverflowError):
+        return otherwise
+    return found if math.isfinite(found) and found >= 0 and not isinstance(value, bool) else otherwise
+
+
+def mapping(value: Any) -> Mapping[str, Any]:
+    """A mapping as it is, anything else as an empty one."""
+    return {str(key): item for key, item in value.items()} if isinstance(value, Mapping) else {}

@@ -14,10 +14,9 @@ from typing import Any
 
 from lib_pivotal.data.captions import read_text
 from lib_pivotal.data.folders import Folder
-from lib_pivotal.data.sources.notes import LOSS_WEIGHT, Notes
-from lib_pivotal.data.sources.plain_files import labels, mapping, number, place
-from lib_pivotal.data.sources.source import Reading, Source
+from lib_pivotal.data.sources.source import Reading, Source, labels
 from lib_pivotal.errors import DataError
+from lib_pivotal.importing.dataset_notes import LOSS_WEIGHT, Notes, mapping, number, place
 
 USUAL: Mapping[str, Any] = {
     "data.flip": False,
