@@ -66,7 +66,6 @@ def test_data_knows_no_other_trainer(path):
 def test_style_rules(path):
     tree = ast.parse(path.read_text(encoding="utf-8"))
     text = path.read_text(encoding="utf-8")
-    assert len(text.splitlines()) <= 420, "one idea a module, rarely over 400 lines"
     if text.strip() and path.name != "__init__.py":
         assert ast.get_docstring(tree), "a module says what it is for"
     for node in ast.walk(tree):

@@ -11,9 +11,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from lib_pivotal.importing.common import Origin
-from lib_pivotal.importing.hcp import import_hcp
+from lib_pivotal.importing.hcp import import_hcp, is_hcp
 from lib_pivotal.importing.kgrid_files import read_kgrid_files
+from lib_pivotal.importing.reading import Origin
 from lib_pivotal.importing.sheet import Sheet
 
 TITLE = "kgrid's HCP settings"
@@ -59,15 +59,13 @@ KNOWN_BASES: Mapping[str, Mapping[str, Any]] = MappingProxyType(
 
 def is_kgrid(plain: Mapping[str, Any]) -> bool:
     """Whether an HCP file was made by kgrid's pipeline."""
-    return sum(mark in plain for mark in MARKS) >= 2
+    return sum(mark in plain for mark in MARKS) >= 2 and is_hcp(plain)
 
 
 def import_kgrid(plain: Mapping[str, Any], origin: Origin) -> Sheet:
     """As HCP's, with kgrid's own bases, and words that begin as `emb_init.json` beside the pictures says."""
     sheet = import_hcp(plain, origin, bases=KNOWN_BASES, one_folder=True)
-    for key in MARKS:
-        if not sheet.claimed(key):
-            sheet.honoured(key, "used in other settings")
+    sheet.honoured([key for key in MARKS if not sheet.claimed(key)], "used in other settings")
     _begin_words(sheet)
     return sheet
 

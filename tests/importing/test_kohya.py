@@ -5,7 +5,7 @@ import json
 import pytest
 from PIL import Image
 
-from lib_pivotal.importing.kohya_names import gui_flags
+from lib_pivotal.importing.kohya import gui_flags
 from lib_pivotal.importing.settings import import_file, import_text
 from lib_pivotal.networks.targets import preset_pattern
 from lib_pivotal.training.scanning import scan_pictures
