@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ MOST_FILES = 200_000
 MOST_SHARE = 0.9999
 """Of a run that only warms up."""
 
+_NEAREST = "the nearest that is here"
 _BITS = "the same steps, with its state in fp32 instead of 8 bit"
 OPTIMIZERS: tuple[tuple[str, str, str], ...] = (
     (r"adamw$", "adamw", ""),
@@ -38,13 +39,12 @@ OPTIMIZERS: tuple[tuple[str, str, str], ...] = (
     (r"adamwschedulefree$|schedule_free_adamw$", "schedule_free", ""),
     (r"adafactor$", "adafactor", ""),
     (r"adam(_?8bit)?$", "adamw", "Adam with decay beside the gradient; the same where weight decay is 0"),
-    (r"dadapt\w*$|adamw\w*$|prodigy\w*$|\w*adam\w*$|came\w*$|adopt\w*$|muon\w*$", "adamw", "the nearest that is here"),
+    (r"dadapt\w*$|adamw\w*$|prodigy\w*$|\w*adam\w*$|came\w*$|adopt\w*$|muon\w*$", "adamw", _NEAREST),
 )
 """(pattern on the last part of its name in lower case, ours, what differs)."""
 WEIGHT_DECAY = {"adamw": 0.01, "schedule_free": 0.0, "lion": 0.0, "prodigy": 0.0, "adafactor": 0.0}
 """Our optimisers' own defaults, which are those of the packages that the trainers use."""
 
-_NEAREST = "the nearest that is here"
 RATES: dict[str, tuple[str, str]] = {
     **{name: (name, "") for name in ("constant", "linear", "cosine", "polynomial", "one_cycle")},
     "constant_with_warmup": ("constant", ""),
@@ -76,6 +76,8 @@ def set_optimizer(sheet: Sheet, key: str, value: Any) -> str:
     name = re.sub(r"\W+$", "", str(value)).rpartition(".")[2].lower()
     for pattern, ours, why in OPTIMIZERS:
         if re.match(pattern, name):
+            if why == _NEAREST and name in choices("schedule.optimizer"):
+                break
             sheet.translated(key, "schedule.optimizer", ours, why or f"{value} is called {ours} here")
             if ours == "adamw" and re.match("dadapt|prodigy", name):
                 sheet.remark(
@@ -83,6 +85,9 @@ def set_optimizer(sheet: Sheet, key: str, value: Any) -> str:
                     "lowered (embeddings 5e-3, U-Net 2e-4, text encoder 2e-5), or choose prodigy."
                 )
             return ours
+    if name in choices("schedule.optimizer"):
+        sheet.renamed(key, "schedule.optimizer", name, value)
+        return name
     sheet.put("schedule.optimizer", "adamw")
     sheet.refused(key, "there is no such optimiser here; AdamW instead", "schedule.optimizer = adamw")
     return "adamw"
@@ -92,6 +97,8 @@ def set_rate(sheet: Sheet, key: str, value: Any) -> str:
     """The LR scheduler by its name; returns ours."""
     name = str(value).partition(":")[0].strip().lower()
     ours, why = RATES.get(name, ("constant", "there is no such LR scheduler here; constant instead"))
+    if why and name in choices("schedule.rate"):
+        ours, why = name, ""
     if why:
         sheet.put("schedule.rate", ours)
         sheet.refused(key, why, f"schedule.rate = {ours}")
@@ -111,6 +118,13 @@ def precision(path: str) -> Callable[[Sheet, str, Any], None]:
             sheet.renamed(key, path, ours, value)
 
     return rule
+
+
+def kind_of(known: Mapping[str, str], written: str) -> str:
+    """Our name of a kind of network that another trainer writes so; one that is called alike needs no entry."""
+    name = written.lower()
+    alike = name if name in choices("network.algorithm") and name != "none" else ""
+    return known.get(written, "") or known.get(name, "") or alike
 
 
 def set_kind(sheet: Sheet, key: str, ours: str, why: str, refusal: str) -> None:

@@ -253,7 +253,9 @@ def _loss(sheet: Sheet) -> None:
     key = "train.loss.criterion._target_"
     name = str(sheet.get(key, "torch.nn.MSELoss")).rpartition(".")[2]
     ours = LOSSES.get(name, "")
-    if ours in choices("loss.weighting"):
+    if name == "L1Loss" and "l1" in choices("loss.kind"):
+        sheet.translated(key, "loss.kind", "l1", f"{name} is called l1 here")
+    elif ours in choices("loss.weighting"):
         sheet.translated(key, "loss.weighting", ours, f"{name} is called {ours} here, on the squared error")
     elif ours:
         sheet.put("loss.weighting", "soft_min_snr")
@@ -815,7 +817,7 @@ def _our_template(line: str, names: Mapping[str, Any]) -> str:
 def _background(sheet: Sheet, key: str) -> None:
     value = sheet.get(key)
     colour = tuple(whole(one) or 0 for one in value[:3]) if isinstance(value, list) else ()
-    if ours := BACKGROUNDS.get(colour):  # type: ignore[call-overload]
+    if ours := BACKGROUNDS.get(colour):
         sheet.translated(key, "data.transparency", ours, "what stands behind transparent pixels")
     else:
         sheet.refused(key, "behind transparent pixels there is white, grey or a random colour")
@@ -826,6 +828,7 @@ def _background(sheet: Sheet, key: str) -> None:
 _LOG = aside("logs and samples of the other trainer")
 _SPEED = aside("speed or memory; the web UI's own settings hold here")
 
+# fmt: off
 TABLE: Table = (
     # what several keys decide together
     ("train.scale_lr train.scale_lr_pt", _scaled),
@@ -837,21 +840,11 @@ TABLE: Table = (
     ("train.optimizer.* train.optimizer_pt.*", _optimizer_option),
     _loss,
     ("train.loss.criterion._partial_", holds("how the loss is made")),
-    (
-        "train.loss.type",
-        missing(
-            "the error of the predicted picture is not here; noise or v, as the checkpoint",
-            (None, "eps"),
-            told="what is predicted follows from the checkpoint",
-        ),
-    ),
-    (
-        "train.cfg_scale",
-        missing(
-            "DreamArtist's training with a negative embedding is not supported",
-            (None, 1, "1", "1.0", "None"),
-        ),
-    ),
+    ("train.loss.type",
+     missing("the error of the predicted picture is not here; noise or v, as the checkpoint",
+         (None, "eps"), told="what is predicted follows from the checkpoint")),
+    ("train.cfg_scale",
+     missing("DreamArtist's training with a negative embedding is not supported", (None, 1, "1", "1.0", "None"))),
     _model,
     ("model.ema._target_ model.ema._partial_", holds("how the average is made")),
     ("model.ema.*", missing("the average's warm-up has its own rule here")),
@@ -862,35 +855,24 @@ TABLE: Table = (
     # each for itself
     ("mixed_precision", common.precision("memory.precision")),
     ("seed", to("seed", whole)),
-    (
-        "train.max_grad_norm",
-        to("schedule.clip_network", number, "limits the network's gradients; HCP never those of embeddings"),
-    ),
+    ("train.max_grad_norm",
+     to("schedule.clip_network", number, "limits the network's gradients; HCP never those of embeddings")),
     ("model.gradient_checkpointing", to("memory.gradient_checkpointing", flag)),
     # what is not here
     ("previewer", missing("write the prompts of pictures into the settings")),
-    (
-        "train.resume",
-        missing("continuing from HCP's files is not possible; convert them and load them as embeddings"),
-    ),
-    (
-        "model.tokenizer model.unet model.text_encoder model.vae",
-        missing("the checkpoint is used as the web UI has loaded it"),
-    ),
+    ("train.resume", missing("continuing from HCP's files is not possible; convert them and load them as embeddings")),
+    ("model.tokenizer model.unet model.text_encoder model.vae",
+     missing("the checkpoint is used as the web UI has loaded it")),
     ("model.noise_scheduler", missing("noise has settings of its own here")),
     # what does not concern training
     ("exp_dir exp_dir_base", aside("files go to the folder of this extension's runs")),
-    (
-        "allow_tf32 train.set_grads_to_none model.enable_xformers model.force_cast_precision model.vae_dtype",
-        _SPEED,
-    ),
+    ("allow_tf32 train.set_grads_to_none model.enable_xformers model.force_cast_precision model.vae_dtype", _SPEED),
     ("ckpt_type", aside("a bundle is always a safetensors file")),
     ("train.workers", aside("pictures are read as they are needed")),
     ("train.loss.criterion.reduction", aside("here each sample has its own loss, always")),
-    (
-        "model.revision model.pretrained_model_name_or_path",
-        aside("the checkpoint is the one that the web UI has loaded"),
-    ),
+    ("model.revision model.pretrained_model_name_or_path",
+     aside("the checkpoint is the one that the web UI has loaded")),
     ("tokenizer_pt.replace", aside("embedding files are written new, none is replaced")),
     ("logger.* vis_info.* previewer.* infer.* trainer.*", _LOG),
 )
+# fmt: on

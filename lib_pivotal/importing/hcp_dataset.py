@@ -155,7 +155,11 @@ USUAL: Mapping[str, Any] = {
     "schedule.batch_size": 1,
 }
 """What a source has that does not say it where others do."""
-BACKGROUNDS = {(255, 255, 255): "white", (127, 127, 127): "grey", (128, 128, 128): "grey"}
+BACKGROUNDS: Mapping[tuple[int, ...], str] = {
+    (255, 255, 255): "white",
+    (127, 127, 127): "grey",
+    (128, 128, 128): "grey",
+}
 _AREA = re.compile(r"(\d{2,5})\s*\*\s*(\d{2,5})")
 _TRAINED = re.compile(r"pt\d*")
 _HELD = {
@@ -305,6 +309,6 @@ def _transforms(steps: list[Mapping[str, Any]], notes: Notes) -> None:
 def _background(value: Any, notes: Notes) -> None:
     colour = tuple(int(number(one, 0.0)) for one in value[:3]) if isinstance(value, list) else ()
     if colour in BACKGROUNDS:
-        notes.wish("data.transparency", BACKGROUNDS[colour], "bg_color")  # type: ignore[index]
+        notes.wish("data.transparency", BACKGROUNDS[colour], "bg_color")
     else:
         notes.untaken("bg_color (there is white, grey or a random colour)")

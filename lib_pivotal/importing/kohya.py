@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from lib_pivotal.errors import NetworkError
@@ -19,7 +19,21 @@ from lib_pivotal.importing import common
 from lib_pivotal.importing.kohya_dataset import easy_arguments, is_easy
 from lib_pivotal.importing.reading import Origin, flag, number, numbers, read_bytes, whole
 from lib_pivotal.importing.report import shown
-from lib_pivotal.importing.sheet import OFF, Rule, Sheet, Table, apply, aside, choices, holds, missing, refuse, to
+from lib_pivotal.importing.sheet import (
+    OFF,
+    Rule,
+    Sheet,
+    Table,
+    apply,
+    aside,
+    choices,
+    holds,
+    missing,
+    refuse,
+    to,
+    turned,
+    unless,
+)
 from lib_pivotal.networks.targets import SPATIAL_CONVOLUTION, block_patterns, preset_pattern
 
 __all__ = ["is_easy"]
@@ -364,16 +378,16 @@ def _kind(sheet: Sheet) -> tuple[str, bool]:
     module = str(_given(sheet, "network_module") or "networks.lora")
     key, lycoris = "network_module", "lycoris" in module
     if gui_type is not None:
-        key, wanted = "LoRA_type", GUI_KINDS.get(str(gui_type), "")
+        key, named = "LoRA_type", str(gui_type)
+        wanted = GUI_KINDS.get(named, "") or common.kind_of({}, named.rpartition("/")[2])
         lycoris = str(gui_type).startswith("LyCORIS")
         sheet.honoured("network_module", "follows from LoRA_type")
     elif lycoris:
         key = "network_args.algo" if sheet.has("network_args.algo") else key
-        wanted = KINDS.get(str(algo or "locon").lower(), "")
+        wanted = common.kind_of(KINDS, str(algo or "locon"))
         sheet.honoured("network_module", "LyCORIS")
     else:
-        module_kind = module.rpartition(".")[2]
-        wanted = module_kind if module_kind in ("lora", "loha", "lokr") else ""
+        wanted = common.kind_of({name: name for name in ("lora", "loha", "lokr")}, module.rpartition(".")[2])
     dora = _argument(sheet, "dora_wd")
     if str(dora).lower() in ("true", "1") and wanted == "lora":
         wanted = "dora"
@@ -475,7 +489,8 @@ def _blocks(sheet: Sheet, rank: int, alpha: float) -> list[dict[str, Any]]:
         rates = [1.0, *(down or [1.0] * 9), *(middle or [1.0] * 3), *(up or [1.0] * 9), 1.0]
     elif down or middle or up:
         rates = [*(down or [1.0] * 12), *(middle or [1.0]), *(up or [1.0] * 12)]
-    count, problem, patterns = len(dims) or len(rates), "", ()
+    count, problem = len(dims) or len(rates), ""
+    patterns: Sequence[str] = ()
     try:
         patterns = block_patterns("unet", count) if count else ()
     except NetworkError as error:
@@ -509,6 +524,14 @@ def _option(sheet: Sheet, key: str, value: Any) -> None:
     elif not isinstance(value, bool) and number(value) is not None:
         value = number(value)
     missing("this option of the network is not here", (None, "", False, 0, "0", "False", "0.0"))(sheet, key, value)
+
+
+def _other_kinds(sheet: Sheet) -> None:
+    """Options that a GUI's file always has."""
+    if sheet.dialect == "gui":
+        sheet.honoured(
+            ("unit", "factor", "constrain", "train_blocks"), "an option of kinds of network that are not here"
+        )
 
 
 # ---- embeddings ----
@@ -738,19 +761,9 @@ def _file_type(sheet: Sheet, key: str, value: Any) -> None:
         sheet.honoured(key, "fp16")
 
 
-def _either(holding: tuple[Any, ...], told: str, why: str) -> Rule:
-    """What holds here for these values, and not for others."""
-    return lambda sheet, key, value: sheet.honoured(key, told) if value in holding else sheet.refused(key, why)
-
-
 def _crop(which: str) -> Rule:
-    def rule(sheet: Sheet, key: str, value: Any) -> None:
-        if value in (None, "", False):
-            sheet.honoured(key)
-        else:
-            sheet.translated(key, "data.crop", which, "which part stays; for several cuts a picture see data.crops")
-
-    return rule
+    why = "which part stays; for several cuts a picture see data.crops"
+    return turned("data.crop", lambda value: None if value in (None, "", False) else which, why)
 
 
 def _seed(sheet: Sheet, key: str, value: Any) -> None:
@@ -759,13 +772,6 @@ def _seed(sheet: Sheet, key: str, value: Any) -> None:
         sheet.honoured(key, "by chance there; here it is a number")
     else:
         sheet.taken(key, "seed", found)
-
-
-def _family(sheet: Sheet, key: str, value: Any) -> None:
-    if flag(value):
-        sheet.refused(key, "only SD1, SD2 and SDXL train here; what fits them was taken")
-    else:
-        sheet.honoured(key)
 
 
 def _image_folder(sheet: Sheet, key: str, value: Any) -> None:
@@ -787,24 +793,22 @@ _USED = missing("used where an embedding is trained")
 BLOCKS: Table = ((" ".join(f"network_args.{name}" for name in BLOCK_ARGUMENTS[5:]), _ONE_RANK),)
 """What a network that has blocks may say of them besides ranks, alphas and rates."""
 
+# fmt: off
 NETWORK: Table = (
     ("network_dropout", to("network.dropout", _zero, off=OFF)),
     ("network_args.rank_dropout", to("network.rank_dropout", _zero, off=OFF)),
     ("scale_weight_norms", to("network.max_norm", _zero, off=OFF)),
     ("network_train_unet_only network_train_text_encoder_only", holds("taken into account")),
-    (
-        lambda sheet: sheet.honoured(
-            ("unit", "factor", "constrain", "train_blocks") if sheet.dialect == "gui" else (),
-            "an option of kinds of network that are not here",
-        )
-    ),
+    _other_kinds,
     ("network_args.preset network_args.LyCORIS_preset", _LAYER_SETS),
     (" ".join(f"network_args.{name}" for name in (*OPTIONS, "factor", "constrain", "unit")), _option),
     (" ".join(f"network_args.{name}" for name in BLOCK_ARGUMENTS), _NO_BLOCKS),
     ("network_args.*", _NO_OPTION),
 )
+# fmt: on
 """What a network may have besides its kind, layers, ranks and rates."""
 
+# fmt: off
 TABLE: Table = (
     # what several keys decide together
     _length,
@@ -829,10 +833,7 @@ TABLE: Table = (
     ("output_name", _named),
     ("save_precision", _file_type),
     _intervals,
-    (
-        "save_state save_state_on_train_end",
-        holds("the state is saved every saving.state_every_steps steps"),
-    ),
+    ("save_state save_state_on_train_end", holds("the state is saved every saving.state_every_steps steps")),
     ("sample_prompts", _prompts),
     _trained,
     _prodigy,
@@ -857,49 +858,33 @@ TABLE: Table = (
     ("random_crop", _crop("random")),
     ("face_crop_aug_range", _crop("face")),
     ("image_folder", _image_folder),
-    ("sd3_checkbox flux1_checkbox", _family),
-    (
-        "caption_separator",
-        _either((",", "", None), "tags are separated by commas, as here", "tags are separated by commas here"),
-    ),
-    (
-        "caption_extension caption_extention",
-        _either(
-            (".txt", ".caption", "", None),
-            "captions in .txt and .caption files are found",
+    ("sd3_checkbox flux1_checkbox", unless(flag, "only SD1, SD2 and SDXL train here; what fits them was taken")),
+    ("caption_separator",
+     unless(lambda value: value not in (",", "", None),
+            "tags are separated by commas here", "tags are separated by commas, as here")),
+    ("caption_extension caption_extention",
+     unless(lambda value: value not in (".txt", ".caption", "", None),
             "captions are found in .txt, .caption and .json files; rename them",
-        ),
-    ),
-    (
-        "dataset_config in_json",
-        _either(
-            (None, "", [], {}),
-            "none",
-            "this description of datasets is not here; give its file or its folder as data.folder",
-        ),
-    ),
+            "captions in .txt and .caption files are found")),
+    ("dataset_config in_json",
+     unless(lambda value: value not in (None, "", [], {}),
+            "this description of datasets is not here; give its file or its folder as data.folder", "none")),
     # what is not here
     ("dataset_class", missing("a dataset of your own code cannot be read")),
     ("vae", missing("the VAE is the one that the web UI has loaded")),
     ("noise_offset_random_strength", missing("noise offset has one strength here", at="noise.random_offset")),
-    (
-        "ip_noise_gamma_random_strength",
-        missing("input perturbation has one strength here", at="noise.random_perturbation"),
-    ),
+    ("ip_noise_gamma_random_strength",
+     missing("input perturbation has one strength here", at="noise.random_perturbation")),
     ("adaptive_noise_scale", missing("noise offset does not depend on the picture here", at="noise.adaptive_offset")),
-    (
-        "scale_v_pred_loss_like_noise_pred",
-        missing("choose a weighting; predictions of v are not scaled apart from it", at="loss.scale_v_like_noise"),
-    ),
+    ("scale_v_pred_loss_like_noise_pred",
+     missing("choose a weighting; predictions of v are not scaled apart from it", at="loss.scale_v_like_noise")),
     ("v_pred_like_loss", missing("there is no such addition to the loss")),
     ("color_aug", missing("colours are not changed")),
     ("secondary_separator", missing("tags are separated by commas alone")),
     ("full_fp16 full_bf16", missing("embeddings and network are fp32, the checkpoint as it is")),
     ("fp8_base fp8_base_unet", missing("a checkpoint in fp8 cannot be trained on")),
-    (
-        "network_weights script.network_weights",
-        missing("a run starts with a new network; continue from a saved state instead"),
-    ),
+    ("network_weights script.network_weights",
+     missing("a run starts with a new network; continue from a saved state instead")),
     ("dim_from_weights", missing("a run begins with a new network")),
     ("base_weights base_weights_multiplier", missing("merge it into the checkpoint first")),
     ("resume", missing("states of other trainers cannot be gone on from")),
@@ -909,10 +894,8 @@ TABLE: Table = (
     ("lr_decay_steps", missing("the LR scheduler has no separate phase at the end")),
     ("lr_scheduler_timescale", missing("this option of the scheduler is not supported")),
     ("lr_scheduler_min_lr_ratio", missing("this scheduler ends at 0")),
-    (
-        "stop_text_encoder_training stop_text_encoder_training_pct",
-        missing("kohya's LoRA script ignores it; see schedule.te_stop"),
-    ),
+    ("stop_text_encoder_training stop_text_encoder_training_pct",
+     missing("kohya's LoRA script ignores it; see schedule.te_stop")),
     ("validation_split", missing("there is no validation set; the separation score measures instead")),
     ("additional_parameters", missing("its flags are lines of their own", (None, ""))),
     ("use_8bit_adam use_lion_optimizer", missing("the optimiser that is named was taken")),
@@ -937,58 +920,40 @@ TABLE: Table = (
     # what does not concern training
     ("resize_interpolation", aside("pictures are resized by Lanczos")),
     ("max_bucket_reso min_bucket_reso", aside("as far as the pictures' shapes go")),
-    (
-        "xformers sdpa mem_eff_attn torch_compile dynamo_backend dynamo_mode dynamo_use_dynamic dynamo_use_fullgraph "
-        "lowram highvram lowvram no_half_vae sdxl_no_half_vae cache_latents cache_latents_to_disk vae_batch_size "
-        "skip_cache_check cache_info cache_text_encoder_outputs cache_text_encoder_outputs_to_disk "
-        "sdxl_cache_text_encoder_outputs text_encoder_batch_size disable_mmap_load_safetensors fused_backward_pass "
-        "max_data_loader_n_workers persistent_data_loader_workers cpu_offload_checkpointing deepspeed zero_stage "
-        "offload_optimizer_device offload_optimizer_nvme_path offload_param_device offload_param_nvme_path "
-        "zero3_init_flag zero3_save_16bit_model fp16_master_weights_and_gradients ddp_gradient_as_bucket_view "
-        "ddp_static_graph ddp_timeout mem_eff_save fused_optimizer_groups blockwise_fused_optimizers blocks_to_swap "
-        "use_safetensors split_attn",
-        _SPEED,
-    ),
-    (
-        "pretrained_model_name_or_path tokenizer_cache_dir model_list revision console_log_level console_log_file "
-        "console_log_simple debug_dataset",
-        aside("the checkpoint is used as the web UI has loaded it"),
-    ),
+    ("xformers sdpa mem_eff_attn torch_compile dynamo_backend dynamo_mode dynamo_use_dynamic dynamo_use_fullgraph "
+     "lowram highvram lowvram no_half_vae sdxl_no_half_vae cache_latents cache_latents_to_disk vae_batch_size "
+     "skip_cache_check cache_info cache_text_encoder_outputs cache_text_encoder_outputs_to_disk "
+     "sdxl_cache_text_encoder_outputs text_encoder_batch_size disable_mmap_load_safetensors fused_backward_pass "
+     "max_data_loader_n_workers persistent_data_loader_workers cpu_offload_checkpointing deepspeed zero_stage "
+     "offload_optimizer_device offload_optimizer_nvme_path offload_param_device offload_param_nvme_path "
+     "zero3_init_flag zero3_save_16bit_model fp16_master_weights_and_gradients ddp_gradient_as_bucket_view "
+     "ddp_static_graph ddp_timeout mem_eff_save fused_optimizer_groups blockwise_fused_optimizers blocks_to_swap "
+     "use_safetensors split_attn", _SPEED),
+    ("pretrained_model_name_or_path tokenizer_cache_dir model_list revision console_log_level console_log_file "
+     "console_log_simple debug_dataset", aside("the checkpoint is used as the web UI has loaded it")),
     ("v2 v_parameterization sdxl sdxl_checkbox", aside("what the checkpoint predicts is found out from it")),
-    (
-        "logging_dir log_with log_prefix log_tracker_name log_tracker_config wandb_run_name wandb_api_key log_config "
-        "use_wandb validation_seed validate_every_n_steps validate_every_n_epochs max_validation_steps",
-        aside("logs of the other trainer"),
-    ),
-    (
-        "huggingface_repo_id huggingface_repo_type huggingface_path_in_repo huggingface_token "
-        "huggingface_repo_visibility save_state_to_huggingface resume_from_huggingface async_upload",
-        aside("uploading is not part of training"),
-    ),
-    (
-        "num_machines num_cpu_threads_per_process multi_gpu gpu_ids main_process_port extra_accelerate_launch_args "
-        "config_file output_config num_processes headless print_only",
-        aside("how the other trainer's processes are started"),
-    ),
-    (
-        "output_dir save_model_as save_as_bool save_last_n_epochs save_last_n_epochs_state save_last_n_steps "
-        "save_last_n_steps_state save_n_epoch_ratio no_metadata sample_at_first sample_sampler",
-        aside("files have places and names of their own here"),
-    ),
+    ("logging_dir log_with log_prefix log_tracker_name log_tracker_config wandb_run_name wandb_api_key log_config "
+     "use_wandb validation_seed validate_every_n_steps validate_every_n_epochs max_validation_steps",
+     aside("logs of the other trainer")),
+    ("huggingface_repo_id huggingface_repo_type huggingface_path_in_repo huggingface_token huggingface_repo_visibility "
+     "save_state_to_huggingface resume_from_huggingface async_upload", aside("uploading is not part of training")),
+    ("num_machines num_cpu_threads_per_process multi_gpu gpu_ids main_process_port extra_accelerate_launch_args "
+     "config_file output_config num_processes headless print_only",
+     aside("how the other trainer's processes are started")),
+    ("output_dir save_model_as save_as_bool save_last_n_epochs save_last_n_epochs_state save_last_n_steps "
+     "save_last_n_steps_state save_n_epoch_ratio no_metadata sample_at_first sample_sampler",
+     aside("files have places and names of their own here")),
     ("training_comment metadata_*", _CARD),
-    (
-        "ae apply_t5_attn_mask clip_g clip_l discrete_flow_shift double_blocks_to_swap single_blocks_to_swap "
-        "guidance_scale logit_mean logit_std mode_scale weighting_scheme model_prediction_type t5xxl t5xxl_device "
-        "t5xxl_dtype t5xxl_lr t5xxl_max_token_length timestep_sampling save_clip save_t5xxl train_blocks unit "
-        "img_attn_dim img_mlp_dim img_mod_dim in_dims single_dim single_mod_dim txt_attn_dim txt_mlp_dim txt_mod_dim "
-        "train_double_block_indices train_single_block_indices batch_size clip_g_dropout_rate clip_l_dropout_rate "
-        "t5_dropout_rate t5_max_token_length model_type pos_emb_random_crop_rate train_lora_ggpo show_timesteps "
-        "show_timesteps_resolution enable_all_linear split_qkv train_t5xxl sigmoid_scale create_caption "
-        "create_buckets generate_caption_database generate_image_buckets caption_metadata_filename "
-        "latent_metadata_filename full_path train_dir use_latent_files learning_rate_te learning_rate_te1 "
-        "learning_rate_te2",
-        _OTHER,
-    ),
+    ("ae apply_t5_attn_mask clip_g clip_l discrete_flow_shift double_blocks_to_swap single_blocks_to_swap "
+     "guidance_scale logit_mean logit_std mode_scale weighting_scheme model_prediction_type t5xxl t5xxl_device "
+     "t5xxl_dtype t5xxl_lr t5xxl_max_token_length timestep_sampling save_clip save_t5xxl train_blocks unit "
+     "img_attn_dim img_mlp_dim img_mod_dim in_dims single_dim single_mod_dim txt_attn_dim txt_mlp_dim txt_mod_dim "
+     "train_double_block_indices train_single_block_indices batch_size clip_g_dropout_rate clip_l_dropout_rate "
+     "t5_dropout_rate t5_max_token_length model_type pos_emb_random_crop_rate train_lora_ggpo show_timesteps "
+     "show_timesteps_resolution enable_all_linear split_qkv train_t5xxl sigmoid_scale create_caption create_buckets "
+     "generate_caption_database generate_image_buckets caption_metadata_filename latent_metadata_filename full_path "
+     "train_dir use_latent_files learning_rate_te learning_rate_te1 learning_rate_te2", _OTHER),
     ("lr_scheduler_args.*", missing("options of a scheduler are not read")),
     ("anima_* hunyuan_* lumina_* flux1_* flux_* sd3_* chroma_* qwen_*", _OTHER),
 )
+# fmt: on

@@ -17,7 +17,7 @@ from lib_pivotal.file_names import legal_file_name
 from lib_pivotal.importing import common
 from lib_pivotal.importing.reading import Origin, children, flag, number, parse_text, read_bytes, whole
 from lib_pivotal.importing.report import shown
-from lib_pivotal.importing.sheet import Sheet, Table, apply, aside, choices, missing, to
+from lib_pivotal.importing.sheet import Rule, Sheet, Table, apply, aside, choices, missing, to, turned, unless
 
 TITLE = "OneTrainer settings"
 DEFAULT_EPOCHS = 100
@@ -61,13 +61,6 @@ def _method(sheet: Sheet) -> str:
 
 
 # ---- rates, length, optimiser ----
-
-
-def _model(sheet: Sheet, key: str, value: Any) -> None:
-    if str(value).startswith(MODELS) and "DEPTH" not in str(value):
-        sheet.honoured(key, "load such a checkpoint in the web UI")
-    else:
-        sheet.refused(key, "only SD1, SD2 and SDXL train here; what fits them was taken")
 
 
 def _training_method(sheet: Sheet, key: str, value: Any) -> None:
@@ -264,7 +257,7 @@ def _network(sheet: Sheet) -> None:
         _no_network(sheet)
         return
     peft = str(sheet.get("peft_type", "LORA"))
-    wanted = KINDS.get(peft, "")
+    wanted = common.kind_of(KINDS, peft)
     if wanted == "lora" and sheet.flag("lora_decompose"):
         wanted = "dora"
         sheet.translated("lora_decompose", "network.algorithm", "dora", "DoRA")
@@ -403,12 +396,22 @@ def _stop(sheet: Sheet) -> None:
 # ---- noise, loss, masks ----
 
 
-def _strength(path: str) -> Any:
-    def rule(sheet: Sheet, key: str, value: Any) -> None:
-        share = sheet.number(key, 1.0 if path.endswith("max") else 0.0)
-        sheet.translated(key, path, min(max(int(share * 1000), 0), 1000), "of 1000 timesteps")
+def _strength(path: str, default: float) -> Rule:
+    def timestep(value: Any) -> int:
+        share = number(value)
+        return min(max(int((default if share is None else share) * 1000), 0), 1000)
 
-    return rule
+    return turned(path, timestep, "of 1000 timesteps")
+
+
+def _distribution(sheet: Sheet, key: str, value: Any) -> None:
+    ours = str(value).lower()
+    if value in (None, "", "UNIFORM"):
+        sheet.honoured(key)
+    elif ours in choices("noise.timestep_distribution"):
+        sheet.renamed(key, "noise.timestep_distribution", ours, value)
+    else:
+        sheet.refused(key, _EVENLY)
 
 
 def _weighting(sheet: Sheet) -> None:
@@ -580,13 +583,6 @@ def _clip_skip(sheet: Sheet, key: str, value: Any) -> None:
         sheet.translated(key, "clip_skip", (whole(value) or 0) + 1, "OneTrainer counts from 0, the web UI from 1")
 
 
-def _caption_dropout(sheet: Sheet, key: str, value: Any) -> None:
-    if chance := number(value):
-        sheet.translated(key, "data.caption_dropout", chance, "chance that the full caption is left out")
-    else:
-        sheet.honoured(key)
-
-
 def _option(sheet: Sheet, key: str, value: Any) -> None:
     """An option of the optimiser, which keeps our default: told where it changes the steps."""
     name = key.rpartition(".")[2]
@@ -604,9 +600,12 @@ _NEVER = (None, "", "NEVER")
 _EVENLY = "timesteps are sampled evenly"
 _FOUND_OUT = "what the checkpoint predicts is found out from it"
 
+# fmt: off
 TABLE: Table = (
     # what several keys decide together, and what it rests on first
-    ("model_type", _model),
+    ("model_type",
+     unless(lambda value: not str(value).startswith(MODELS) or "DEPTH" in str(value),
+            "only SD1, SD2 and SDXL train here; what fits them was taken", "load such a checkpoint in the web UI")),
     ("training_method", _training_method),
     ("learning_rate_scaler", _scaler),
     _length,
@@ -616,8 +615,8 @@ TABLE: Table = (
     ("learning_rate_cycles", missing("restarts keep their own number here", (), at="schedule.rate_cycles")),
     _words,
     _network,
-    ("min_noising_strength", _strength("noise.timestep_min")),
-    ("max_noising_strength", _strength("noise.timestep_max")),
+    ("min_noising_strength", _strength("noise.timestep_min", 0.0)),
+    ("max_noising_strength", _strength("noise.timestep_max", 1.0)),
     _weighting,
     _loss,
     _masks,
@@ -632,34 +631,25 @@ TABLE: Table = (
     ("offset_noise_weight", to("noise.offset", number)),
     ("rescale_noise_scheduler_to_zero_terminal_snr", to("noise.zero_terminal_snr", flag)),
     ("masked_prior_preservation_weight", to("data.mask_prior", number)),
-    (
-        "gradient_checkpointing",
-        to("memory.gradient_checkpointing", lambda value: value not in ("OFF", "off", False, None), "on"),
-    ),
+    ("gradient_checkpointing",
+     to("memory.gradient_checkpointing", lambda value: value not in ("OFF", "off", False, None), "on")),
     ("text_encoder_layer_skip", _clip_skip),
-    ("text_encoder.dropout_probability", _caption_dropout),
+    ("text_encoder.dropout_probability",
+     turned("data.caption_dropout", lambda value: number(value) or None, "chance that the full caption is left out")),
     # what is not here
     ("save_filename_prefix", missing("the files of steps are called after the run")),
     ("generalized_offset_noise", missing("noise offset does not depend on the timestep here")),
-    (
-        "perturbation_noise_weight",
-        missing("OneTrainer adds it to the target too; see noise.perturbation for kohya's"),
-    ),
+    ("perturbation_noise_weight", missing("OneTrainer adds it to the target too; see noise.perturbation for kohya's")),
     ("force_v_prediction force_epsilon_prediction", missing(_FOUND_OUT)),
-    ("timestep_distribution", missing(_EVENLY, (None, "", "UNIFORM"))),
+    ("timestep_distribution", _distribution),
     ("noising_weight noising_bias dynamic_timestep_shifting", missing(_EVENLY)),
     ("timestep_shift", missing(_EVENLY, (None, 1, 1.0))),
-    (
-        "loss_scaler",
-        missing("the loss is a mean over pictures; change the learning rates instead", (None, "", "NONE")),
-    ),
+    ("loss_scaler", missing("the loss is a mean over pictures; change the learning rates instead", (None, "", "NONE"))),
     ("custom_conditioning_image", missing("this is not here")),
     ("text_encoder_2_layer_skip", missing("SDXL's own layer is used")),
     ("text_encoder_2.dropout_probability", missing("captions are left out for both encoders at once")),
-    (
-        "text_encoder.train_embedding text_encoder_2.train_embedding",
-        missing("an embedding is trained in all encoders", (None, True)),
-    ),
+    ("text_encoder.train_embedding text_encoder_2.train_embedding",
+     missing("an embedding is trained in all encoders", (None, True))),
     ("unet.stop_training_after", missing("the U-Net trains to the end")),
     ("unet.stop_training_after_unit", missing("the U-Net trains to the end", _NEVER)),
     ("text_encoder_2.stop_training_after", missing("see schedule.te_stop")),
@@ -672,57 +662,39 @@ TABLE: Table = (
     ("continue_last_backup", missing("states of other trainers cannot be gone on from")),
     ("validation", missing("there is no validation set; the separation score measures instead")),
     ("vb_loss_strength", aside("for checkpoints that predict a variance")),
-    (
-        "custom_learning_rate_scheduler",
-        missing("an LR scheduler built by class cannot be read; set schedule.rate"),
-    ),
+    ("custom_learning_rate_scheduler", missing("an LR scheduler built by class cannot be read; set schedule.rate")),
     ("scheduler_params", missing("options of a scheduler are not read")),
     ("only_cache", missing("training always follows")),
     ("force_circular_padding", missing("pictures that tile are not trained apart")),
     # what does not concern training
-    (
-        "latent_caching clear_cache_before_training dataloader_threads train_device temp_device fallback_train_dtype "
-        "enable_autocast_cache attention_mechanism async_offloading compile multi_gpu device_indexes "
-        "gradient_reduce_precision fused_gradient_reduce async_gradient_reduce async_gradient_reduce_buffer "
-        "embedding_weight_dtype lora_weight_dtype weight_dtype layer_offload_fraction enable_activation_offloading "
-        "enable_async_offloading align_prop quantization",
-        aside("speed or memory; the web UI's own settings hold here"),
-    ),
-    (
-        "debug_mode debug_dir tensorboard tensorboard_expose tensorboard_always_on tensorboard_port "
-        "samples_to_tensorboard validate_after validate_after_unit wandb",
-        aside("logs of the other trainer"),
-    ),
-    (
-        "workspace_dir cache_dir output_model_format include_train_config prevent_overwrites rolling_backup "
-        "rolling_backup_count backup_before_save save_skip_first save_after save_after_unit sample_skip_first "
-        "sample_image_format sample_video_format sample_audio_format non_ema_sampling",
-        aside("files have places and names of their own here"),
-    ),
-    (
-        "__version huggingface_cache_dir offline_mode secrets cloud optimizer_defaults embedding.uuid",
-        aside("how the other trainer is started or looks"),
-    ),
+    ("latent_caching clear_cache_before_training dataloader_threads train_device temp_device fallback_train_dtype "
+     "enable_autocast_cache attention_mechanism async_offloading compile multi_gpu device_indexes "
+     "gradient_reduce_precision fused_gradient_reduce async_gradient_reduce async_gradient_reduce_buffer "
+     "embedding_weight_dtype lora_weight_dtype weight_dtype layer_offload_fraction enable_activation_offloading "
+     "enable_async_offloading align_prop quantization", aside("speed or memory; the web UI's own settings hold here")),
+    ("debug_mode debug_dir tensorboard tensorboard_expose tensorboard_always_on tensorboard_port "
+     "samples_to_tensorboard validate_after validate_after_unit wandb", aside("logs of the other trainer")),
+    ("workspace_dir cache_dir output_model_format include_train_config prevent_overwrites rolling_backup "
+     "rolling_backup_count backup_before_save save_skip_first save_after save_after_unit sample_skip_first "
+     "sample_image_format sample_video_format sample_audio_format non_ema_sampling",
+     aside("files have places and names of their own here")),
+    ("__version huggingface_cache_dir offline_mode secrets cloud optimizer_defaults embedding.uuid",
+     aside("how the other trainer is started or looks")),
     ("base_model_name", _MODEL),
-    (
-        "frames text_encoder_sequence_length text_encoder_2_sequence_length",
-        aside("for other families of checkpoints or kinds of network"),
-    ),
+    ("frames text_encoder_sequence_length text_encoder_2_sequence_length",
+     aside("for other families of checkpoints or kinds of network")),
     # what is left below these
     ("optimizer_defaults.*", aside("settings of optimisers that are not chosen")),
     ("optimizer.*", _option),
-    (
-        "quantization.*",
-        missing("the checkpoint is used as the web UI has loaded it", (None, "", "NONE", "full", False, 16)),
-    ),
+    ("quantization.*",
+     missing("the checkpoint is used as the web UI has loaded it", (None, "", "NONE", "full", False, 16))),
     ("unet.* text_encoder.* text_encoder_2.* vae.*", _MODEL),
-    (
-        "prior.* transformer.* unconditional_transformer.* text_encoder_3.* text_encoder_4.* decoder.* "
-        "text_encoder_3_layer_skip text_encoder_4_layer_skip effnet_encoder.* decoder_text_encoder.* decoder_vqgan.* "
-        "oft_block_size oft_block_share oft_scaled lokr_dim lokr_decompose_both lokr_decompose_factor "
-        "lokr_use_tucker lokr_weight_decompose lokr_dora_on_output lokr_full_matrix lokr_vec_trick",
-        aside("for other families of checkpoints or kinds of network"),
-    ),
+    ("prior.* transformer.* unconditional_transformer.* text_encoder_3.* text_encoder_4.* decoder.* "
+     "text_encoder_3_layer_skip text_encoder_4_layer_skip effnet_encoder.* decoder_text_encoder.* decoder_vqgan.* "
+     "oft_block_size oft_block_share oft_scaled lokr_dim lokr_decompose_both lokr_decompose_factor lokr_use_tucker "
+     "lokr_weight_decompose lokr_dora_on_output lokr_full_matrix lokr_vec_trick",
+     aside("for other families of checkpoints or kinds of network")),
     ("cloud.*", aside("renting machines is not part of training")),
     ("secrets.*", aside("keys to other services are not part of training")),
 )
+# fmt: on

@@ -14,7 +14,7 @@ from typing import Any
 from lib_pivotal.config import Run, run_to_dict
 from lib_pivotal.config_schema import describe, parse, walk
 from lib_pivotal.data.sources.source import Reading
-from lib_pivotal.importing.reading import Origin, flag, leaves, number
+from lib_pivotal.importing.reading import Origin, flag, leaves, number, whole
 from lib_pivotal.importing.report import Fate, Line, Report, shown
 
 UNKNOWN = "this key is not known to the importer"
@@ -276,9 +276,34 @@ def missing(why: str, off: Sequence[Any] = NOTHING, *, at: str = "", told: str =
         if (not value) if isinstance(value, list | dict) else any(_same(value, item) for item in off):
             sheet.honoured(key, told)
         elif at and exists(at):
-            sheet.taken(key, at, value)
+            sheet.taken(key, at, _like(sheet.read(at), value))
         else:
             sheet.refused(key, why)
+
+    return rule
+
+
+def _like(ours: Any, value: Any) -> Any:
+    """A value, which may be written as text, as the kind of value that our setting holds."""
+    if isinstance(ours, bool):
+        return flag(value)
+    return value if isinstance(ours, str) else whole(value) if isinstance(ours, int) else number(value)
+
+
+def unless(matters: Callable[[Any], object], why: str, told: str = OFF) -> Rule:
+    """Not here, where its value matters; else it holds."""
+    return lambda sheet, key, value: sheet.refused(key, why) if matters(value) else sheet.honoured(key, told)
+
+
+def turned(path: str, convert: Callable[[Any], Any], why: str, *, off: str = OFF) -> Rule:
+    """The value means another value of `path`; None: it is off."""
+
+    def rule(sheet: Sheet, key: str, value: Any) -> None:
+        found = convert(value)
+        if found is None:
+            sheet.honoured(key, off)
+        else:
+            sheet.translated(key, path, found, why)
 
     return rule
 
