@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from glob import escape
 from pathlib import Path
 from typing import Any
 
 from lib_pivotal.data.records import Problem
+from lib_pivotal.data.sources.source import Reading, Source, labels
 
 OF_PARTS = frozenset(
     "loss_weight shuffle_tags keep_first keep_separator tag_dropout tag_dropout_classes tag_dropout_mode "
@@ -52,6 +54,13 @@ class Notes:
         self._wishes.setdefault(setting, {})[_WHOLE] = value
         self._keys[setting] = key
 
+    def regular(self, folders: Sequence[Path], key: str, many: str) -> None:
+        """Folders of class pictures, of which a run has one; `many` is said where there are more."""
+        if len(folders) == 1:
+            self.whole("regularisation.folder", str(folders[0]), key)
+        elif folders:
+            self.untaken(f"{len(folders)} {many}")
+
     def taken(self, key: str) -> None:
         """A key that holds as it is, without a setting: folders, repeats, captions."""
         self._taken[key] = None
@@ -63,11 +72,6 @@ class Notes:
     def untaken(self, key: str) -> None:
         """A key that has no counterpart."""
         self._untaken[key] = None
-
-    @property
-    def nothing_came_of(self) -> tuple[str, ...]:
-        """The keys without a counterpart, some with a reason in brackets."""
-        return tuple(self._untaken)
 
     def say(self, code: str, message: str) -> None:
         """Something that is wrong with the file."""
@@ -113,6 +117,13 @@ class Notes:
             Problem("info", code, f"{self._name}: {what}: {', '.join(keys)}.") for code, what, keys in lines if keys
         ]
         return (*self._problems, *told)
+
+    def reading(self, layout: str, title: str, folder: Path, sources: Sequence[Source]) -> Reading:
+        """All of it: the sources with labels where there are several, their settings, and what is to be said."""
+        named = labels([source.root for source in sources])
+        settings = self.settings(named)
+        labelled = tuple(replace(source, label=label) for source, label in zip(sources, named, strict=True))
+        return Reading(layout, title, folder, labelled, settings, self.problems(), tuple(self._untaken))
 
 
 def pattern(label: str) -> str:

@@ -31,23 +31,17 @@ ALGORITHMS = {"LohaBlock": "loha", "LokrBlock": "lokr", "DiagOFTBlock": "oft", "
 _PARTS = frozenset("tokenizer_pt lora_unet lora_text_encoder plugin_unet plugin_TE text_encoder unet".split())
 _ABOUT = frozenset("train model data _base_ logger exp_dir mixed_precision ckpt_type".split())
 
+# fmt: off
 _SCHEDULER = {"name": "one_cycle", "num_warmup_steps": 200, "num_training_steps": 1000, "scheduler_kwargs": {}}
-_SMALL_SET = {"batch_size": 1, "loss_weight": 1.0}
 KNOWN_BASES: Mapping[str, Mapping[str, Any]] = {
     "train_base.yaml": {
         "mixed_precision": "fp16",
         "seed": 114514,
         "train": {
-            "train_steps": 1000,
-            "gradient_accumulation_steps": 1,
-            "max_grad_norm": 1.0,
-            "save_step": 100,
+            "train_steps": 1000, "gradient_accumulation_steps": 1, "max_grad_norm": 1.0, "save_step": 100,
             "optimizer": {"_target_": "torch.optim.AdamW", "weight_decay": 1e-3},
             "optimizer_pt": {"_target_": "torch.optim.AdamW", "weight_decay": 5e-4},
-            "scale_lr": True,
-            "scale_lr_pt": True,
-            "scheduler": _SCHEDULER,
-            "scheduler_pt": "${.scheduler}",
+            "scale_lr": True, "scale_lr_pt": True, "scheduler": _SCHEDULER, "scheduler_pt": "${.scheduler}",
         },
         "model": {"tokenizer_repeats": 2, "gradient_checkpointing": True, "clip_skip": 0, "clip_final_norm": True},
     },
@@ -59,29 +53,18 @@ KNOWN_BASES: Mapping[str, Mapping[str, Any]] = {
         "lora_text_encoder": [{"lr": 1e-5, "rank": 4, "layers": [r"re:.*self_attn$", r"re:.*mlp$"]}],
     },
     "tuning_base.yaml": {"tokenizer_pt": {"emb_dir": "embs/", "train": []}},
-    "base_dataset.yaml": {
-        "data": {
-            "dataset1": {
-                **_SMALL_SET,
-                "batch_size": 4,
-                "bucket": {
-                    "_target_": "hcpdiff.data.bucket.RatioBucket.from_files",
-                    "target_area": 512 * 512,
-                    "num_bucket": 5,
-                },
-            }
-        }
-    },
-    "regularization_dataset.yaml": {
-        "_base_": ["base_dataset.yaml"],
-        "data": {
-            "dataset_class": {
-                **_SMALL_SET,
-                "bucket": {"_target_": "hcpdiff.data.bucket.FixedBucket", "target_size": [512, 512]},
-            }
+    "base_dataset.yaml": {"data": {"dataset1": {
+        "batch_size": 4, "loss_weight": 1.0,
+        "bucket": {
+            "_target_": "hcpdiff.data.bucket.RatioBucket.from_files", "target_area": 512 * 512, "num_bucket": 5,
         },
-    },
+    }}},
+    "regularization_dataset.yaml": {"_base_": ["base_dataset.yaml"], "data": {"dataset_class": {
+        "batch_size": 1, "loss_weight": 1.0,
+        "bucket": {"_target_": "hcpdiff.data.bucket.FixedBucket", "target_size": [512, 512]},
+    }}},
 }
+# fmt: on
 """What HCP's own base files hold and a file that rests on them needs; used where they are not on this computer."""
 
 

@@ -12,12 +12,11 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from lib_pivotal.data.captions import read_text
-from lib_pivotal.data.sources.source import Reading, Source, labels
+from lib_pivotal.data.sources.source import Reading, Source
 from lib_pivotal.errors import ConfigError, DataError
 from lib_pivotal.importing.dataset_notes import LOSS_WEIGHT, Notes, mapping, number, place
 from lib_pivotal.importing.hcp_yaml import resolve
@@ -63,23 +62,10 @@ def read_hcp(plain: Any, path: Path) -> Reading:
                     source_keys(merged, path.parent, notes)
     if not sources:
         raise DataError(f"{path}: none of its folders with pictures is here. Fix the paths in `img_root`.")
-    if len(regular) == 1:
-        notes.whole("regularisation.folder", str(regular[0]), "img_root of the class pictures")
-    elif regular:
-        notes.untaken(f"{len(regular)} folders of class pictures (a run here has one)")
+    notes.regular(regular, "img_root of the class pictures", "folders of class pictures (a run here has one)")
     if others := sorted(_OF_RUNS & whole.keys()):
         notes.translated(", ".join(others), "settings of a run: load this file on the Train page, or `import` it")
-    named = labels([source.root for source in sources])
-    settings = notes.settings(named)
-    return Reading(
-        "hcp",
-        f"HCP-Diffusion's dataset file {path.name}",
-        path.parent,
-        tuple(replace(source, label=label) for source, label in zip(sources, named, strict=True)),
-        settings,
-        notes.problems(),
-        notes.nothing_came_of,
-    )
+    return notes.reading("hcp", f"HCP-Diffusion's dataset file {path.name}", path.parent, sources)
 
 
 def _with_bases(plain: Any, path: Path, notes: Notes) -> Mapping[str, Any]:

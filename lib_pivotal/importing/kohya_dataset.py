@@ -12,12 +12,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from lib_pivotal.data.folders import concept_of
-from lib_pivotal.data.sources.source import Reading, Source, labels
+from lib_pivotal.data.sources.source import Reading, Source
 from lib_pivotal.errors import DataError
 from lib_pivotal.importing.dataset_notes import Notes, mapping, number, place
 
@@ -108,21 +107,8 @@ def read_kohya(plain: Any, path: Path) -> Reading:
                 _wishes(merged, notes)
     if not sources:
         raise DataError(f"{path}: none of its folders with pictures is here. Fix the paths in `image_dir`.")
-    if len(regular) == 1:
-        notes.whole("regularisation.folder", str(regular[0]), "is_reg")
-    elif regular:
-        notes.untaken(f"{len(regular)} folders with is_reg (a run here has one)")
-    named = labels([source.root for source in sources])
-    settings = notes.settings(named)
-    return Reading(
-        "kohya_toml",
-        f"kohya's dataset file {path.name}",
-        path.parent,
-        tuple(replace(source, label=label) for source, label in zip(sources, named, strict=True)),
-        settings,
-        notes.problems(),
-        notes.nothing_came_of,
-    )
+    notes.regular(regular, "is_reg", "folders with is_reg (a run here has one)")
+    return notes.reading("kohya_toml", f"kohya's dataset file {path.name}", path.parent, sources)
 
 
 def _source(merged: Mapping[str, Any], root: Path, path: Path, notes: Notes) -> Source:
