@@ -171,7 +171,6 @@ def _epochs(sheet: Sheet) -> None:
     draws = common.draws_an_epoch(sheet.described[0] if sheet.described else None)
     common.take_epochs(sheet, "train.train_epochs", epochs, draws)
     sheet.honoured("train.train_steps", "epochs come before steps")
-    sheet.epoch_steps = 0
 
 
 def _scheduler(sheet: Sheet) -> None:
@@ -183,13 +182,12 @@ def _scheduler(sheet: Sheet) -> None:
     key, warmup = f"{at}.num_warmup_steps", whole(sheet.get(f"{at}.num_warmup_steps")) or 0
     if str(name) in ("constant", "None"):
         sheet.honoured(key, "this scheduler has no warm-up")
+    elif accumulation > 1 and warmup:
+        sheet.translated(key, "schedule.warmup_steps", warmup // accumulation, "HCP counts micro-batches")
     else:
-        fits = sheet.taken(key, "schedule.warmup_steps", warmup)
-        if accumulation > 1 and warmup and fits is not None:
-            sheet.translated(key, "schedule.warmup_steps", warmup // accumulation, "HCP counts micro-batches")
-    key, length, steps = f"{at}.num_training_steps", whole(sheet.get(f"{at}.num_training_steps")), whole(
-        sheet.get("train.train_steps")
-    )  # fmt: skip
+        sheet.taken(key, "schedule.warmup_steps", warmup)
+    key = f"{at}.num_training_steps"
+    length, steps = whole(sheet.get(key)), whole(sheet.get("train.train_steps"))
     if length is not None and length == steps:
         sheet.honoured(key, "the LR scheduler is as long as the run, as here")
     elif str(name).startswith("constant"):

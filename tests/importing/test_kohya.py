@@ -189,6 +189,22 @@ def test_epochs_without_pictures_wait_for_the_scan(imported, line_of):
     assert (found.run.schedule.epochs, found.run.schedule.max_steps) == (4, 1600)
 
 
+@pytest.mark.parametrize(
+    ("written", "path"),
+    [
+        ("noise_offset_random_strength = true", "noise.random_offset"),
+        ("adaptive_noise_scale = 0.01", "noise.adaptive_offset"),
+        ("ip_noise_gamma_random_strength = true", "noise.random_perturbation"),
+        ("scale_v_pred_loss_like_noise_pred = true", "loss.scale_v_like_noise"),
+    ],
+)
+def test_what_a_run_has_a_setting_for_is_taken(imported, line_of, written, path):
+    from lib_pivotal.importing.sheet import exists
+
+    found = toml(imported, LORA, ("clip_skip = 2", written))
+    assert line_of(found, written.partition(" ")[0]).fate == ("taken" if exists(path) else "not supported")
+
+
 def test_loha_and_others(imported, line_of):
     from lib_pivotal.importing.sheet import choices
 
