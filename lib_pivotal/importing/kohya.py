@@ -121,21 +121,17 @@ def import_kohya(plain: Mapping[str, Any], origin: Origin) -> Sheet:
 
 
 def import_kohya_gui(plain: Mapping[str, Any], origin: Origin) -> Sheet:
-    """A JSON of the GUI, or the TOML of its own defaults."""
+    """A JSON of the GUI, or the TOML of its own defaults; its own names come before the scripts'."""
     found = gui_flags(flat(plain))
-    names = {script: gui for gui, script in list(GUI_NAMES.items())[:3] if gui in found}
-    arguments = found.get("network_args")
+    renamed = {gui: script for gui, script in GUI_NAMES.items() if gui in found}
+    renamed |= {script: f"script.{script}" for script in renamed.values() if script in found}
     if _has_network(found) and found.get("token_string") in (None, "", []):
-        inner = arguments if isinstance(arguments, dict) else {}
-        names |= {f"network_args.{name}": name for name in ARGUMENTS if name in found and name not in inner}
-    # where both are there, the GUI's own key is the one that counts
-    canonical = {theirs: script for script, theirs in names.items()} | {
-        script: f"script.{script}" for script in names if script in found
-    }
-    shown_as = {renamed: key for key, renamed in canonical.items()}
-    return _translate(
-        Sheet({canonical.get(key, key): value for key, value in found.items()}, origin, names=shown_as, dialect="gui")
-    )
+        listed = found.get("network_args")
+        inner = listed if isinstance(listed, dict) else {}
+        renamed |= {name: f"network_args.{name}" for name in ARGUMENTS if name in found and name not in inner}
+    flags = {renamed.get(key, key): value for key, value in found.items()}
+    names = {script: gui for gui, script in renamed.items()}
+    return _translate(Sheet(flags, origin, names=names, dialect="gui"))
 
 
 def import_easy(plain: Mapping[str, Any], origin: Origin) -> Sheet:
@@ -856,7 +852,7 @@ TABLE: Table = (
     ("prior_loss_weight", to("regularisation.weight", number)),
     ("bucket_reso_steps", to("data.bucket_step_px", whole)),
     ("random_crop", _crop("random")),
-    ("face_crop_aug_range", _crop("face")),
+    ("face_crop_aug_range", _crop("face")),  # the one that counts where both are on
     ("image_folder", _image_folder),
     ("sd3_checkbox flux1_checkbox", unless(flag, "only SD1, SD2 and SDXL train here; what fits them was taken")),
     ("caption_separator",
@@ -921,9 +917,10 @@ TABLE: Table = (
     ("resize_interpolation", aside("pictures are resized by Lanczos")),
     ("max_bucket_reso min_bucket_reso", aside("as far as the pictures' shapes go")),
     ("xformers sdpa mem_eff_attn torch_compile dynamo_backend dynamo_mode dynamo_use_dynamic dynamo_use_fullgraph "
-     "lowram highvram lowvram no_half_vae sdxl_no_half_vae cache_latents cache_latents_to_disk vae_batch_size "
+     "lowram highvram lowvram no_half_vae script.no_half_vae cache_latents cache_latents_to_disk vae_batch_size "
      "skip_cache_check cache_info cache_text_encoder_outputs cache_text_encoder_outputs_to_disk "
-     "sdxl_cache_text_encoder_outputs text_encoder_batch_size disable_mmap_load_safetensors fused_backward_pass "
+     "script.cache_text_encoder_outputs sdxl_cache_text_encoder_outputs "
+     "text_encoder_batch_size disable_mmap_load_safetensors fused_backward_pass "
      "max_data_loader_n_workers persistent_data_loader_workers cpu_offload_checkpointing deepspeed zero_stage "
      "offload_optimizer_device offload_optimizer_nvme_path offload_param_device offload_param_nvme_path "
      "zero3_init_flag zero3_save_16bit_model fp16_master_weights_and_gradients ddp_gradient_as_bucket_view "
