@@ -16,7 +16,7 @@ from typing import Any
 
 from lib_pivotal.errors import NetworkError
 from lib_pivotal.importing import common
-from lib_pivotal.importing.kohya_dataset import easy_arguments, is_easy
+from lib_pivotal.importing.kohya_dataset import easy_arguments
 from lib_pivotal.importing.reading import Origin, flag, number, numbers, read_bytes, whole
 from lib_pivotal.importing.report import shown
 from lib_pivotal.importing.sheet import (
@@ -35,8 +35,6 @@ from lib_pivotal.importing.sheet import (
     unless,
 )
 from lib_pivotal.networks.targets import SPATIAL_CONVOLUTION, block_patterns, preset_pattern
-
-__all__ = ["is_easy"]
 
 TITLE, GUI_TITLE, EASY_TITLE = "kohya settings", "kohya GUI settings", "LoRA_Easy_Training_Scripts settings"
 DEFAULT_STEPS = 1600

@@ -9,7 +9,7 @@ from typing import Any
 
 from lib_pivotal.config import VERSION, Run, check_run, run_to_dict
 from lib_pivotal.errors import ConfigError, Fault
-from lib_pivotal.importing import hcp, kgrid, kohya, onetrainer
+from lib_pivotal.importing import hcp, kgrid, kohya, kohya_dataset, onetrainer
 from lib_pivotal.importing.reading import Origin, parse_text, read_bytes, refuse
 from lib_pivotal.importing.report import Report
 from lib_pivotal.importing.sheet import Sheet
@@ -29,7 +29,7 @@ class Peer:
 
 
 PEERS: tuple[Peer, ...] = (
-    Peer("kohya-easy", kohya.EASY_TITLE, kohya.is_easy, kohya.import_easy),
+    Peer("kohya-easy", kohya.EASY_TITLE, kohya_dataset.is_easy, kohya.import_easy),
     Peer("kgrid", kgrid.TITLE, kgrid.is_kgrid, kgrid.import_kgrid),
     Peer("hcp", hcp.TITLE, hcp.is_hcp, hcp.import_hcp),
     Peer("onetrainer", onetrainer.TITLE, onetrainer.is_onetrainer, onetrainer.import_onetrainer),

@@ -231,11 +231,6 @@ def _named(sheet: Sheet, name: str) -> list[str]:
     return [name] if sheet.has(name) else []
 
 
-def keys_of(table: Table) -> list[str]:
-    """The keys that a table has rows for."""
-    return [name.rstrip("*").rstrip(".") for row in table if isinstance(row, tuple) for name in row[0].split()]
-
-
 def to(path: str, convert: Callable[[Any], Any] | None = None, why: str = "", *, off: str = "") -> Rule:
     """The value goes to `path`; with `convert` it is translated (None from it: it cannot be read). `off` is said where
     that is nothing, and `path` stays."""

@@ -14,7 +14,12 @@ from lib_pivotal.importing import hcp, kgrid, kohya, onetrainer
 from lib_pivotal.importing.reading import LARGEST_BYTES, Origin, parse_text
 from lib_pivotal.importing.report import FATES, Line, Report, table
 from lib_pivotal.importing.settings import PEERS, detect, import_file, import_text, looks_foreign
-from lib_pivotal.importing.sheet import keys_of
+
+
+def keys_of(table):
+    """The keys that a trainer's table has rows for."""
+    return [name.rstrip("*").rstrip(".") for row in table if isinstance(row, tuple) for name in row[0].split()]
+
 
 LAUGHS = b"".join(
     b"%c: &%c [%s]\n" % (65 + i, 65 + i, b",".join([b"*%c" % (64 + i) if i else b"1"] * 9)) for i in range(8)

@@ -9,7 +9,6 @@ from lib_pivotal.importing.sheet import (
     aside,
     choices,
     exists,
-    keys_of,
     missing,
     to,
     turned,
@@ -32,7 +31,6 @@ def test_rows_get_the_keys_that_are_there_and_open():
     assert sheet.read("seed") == 3 and told["a"].became == "seed = 3"
     assert [told[key].why for key in ("b.c", "b.d", "pre_x")] == ["by a step", *["not about training"] * 2]
     assert (told["new"].why, told["new"].known) == (UNKNOWN, False)
-    assert keys_of(table) == ["a", "gone", "b", "pre_"]
 
 
 def test_a_value_that_a_setting_cannot_have_is_told():
