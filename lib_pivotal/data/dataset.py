@@ -13,7 +13,7 @@ from lib_pivotal.data.looks import Duplicates, Seen, find_doubles, look_at
 from lib_pivotal.data.records import Dataset, Picture, Problem, ProblemList
 from lib_pivotal.data.scan_cache import ScanCache
 from lib_pivotal.data.sources.layout import TITLES, read_layout
-from lib_pivotal.data.sources.source import CaptionsFrom, Lines, Reading, Source, Tree
+from lib_pivotal.data.sources.source import CaptionsFrom, DatasetFile, Lines, Reading, Source, Tree
 from lib_pivotal.data.sources.trees import MULTIPLY, Place, place_of, read_multiply, tree_of, whole
 from lib_pivotal.errors import DataError
 from lib_pivotal.files import cache_home, typed_path
@@ -40,10 +40,12 @@ def scan(
     workers: int = 0,
     cache: Path | None = None,
     use_cache: bool = True,
+    files: Sequence[DatasetFile] = (),
 ) -> Dataset:
     """Look at every picture of `folder`; whatever cannot be used is named in `problems` and left out.
 
-    What the folder is, is found out, or said by `layout` (see `sources.layout`). Every picture is looked at
+    What the folder is, is found out, or said by `layout` (see `sources.layout`); of dataset files those of the kinds
+    `files` are understood (`importing.datasets` has those of other trainers). Every picture is looked at
     once, in `workers` threads (0: as many as the processor likes), and what was seen is kept in `cache` (None: the
     user's cache), so that the next scan looks only at files that changed.
 
@@ -52,7 +54,7 @@ def scan(
     Raises:
         DataError: there is no such folder, or it is not of that layout.
     """
-    reading = read_layout(typed_path(folder), layout, cache=cache)
+    reading = read_layout(typed_path(folder), layout, files=files, cache=cache)
     problems = ProblemList(list(reading.problems))
     captioner = Captioner(
         problems,

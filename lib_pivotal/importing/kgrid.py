@@ -8,12 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
-from lib_pivotal.data.kgrid_files import read_kgrid_files
-from lib_pivotal.importing.common import Origin
-from lib_pivotal.importing.hcp import import_hcp
+from lib_pivotal.importing.hcp import import_hcp, is_hcp
+from lib_pivotal.importing.kgrid_files import read_kgrid_files
+from lib_pivotal.importing.reading import Origin
 from lib_pivotal.importing.sheet import Sheet
 
 TITLE = "kgrid's HCP settings"
@@ -24,50 +23,37 @@ VECTORS = 8
 RANDOM_ROWS = "*[0.1,10]"
 """What prepare_hcp.py gives a word when nothing else is asked for: tags, then ten random rows, cut to eight."""
 
+# fmt: off
 _SCHEDULER = {"name": "constant_with_warmup", "num_warmup_steps": 1000, "num_training_steps": 50000}
-KNOWN_BASES: Mapping[str, Mapping[str, Any]] = MappingProxyType(
-    {
-        "train_base.yaml": {
-            "mixed_precision": "bf16",
-            "seed": 114514,
-            "train": {
-                "train_steps": 50000,
-                "gradient_accumulation_steps": 1,
-                "max_grad_norm": 1.0,
-                "save_step": 5000,
-                "optimizer": {"_target_": "bitsandbytes.optim.AdamW8bit", "weight_decay": 1e-3},
-                "optimizer_pt": {"_target_": "bitsandbytes.optim.AdamW8bit", "weight_decay": 5e-4},
-                "scale_lr": False,
-                "scheduler": _SCHEDULER,
-                "scale_lr_pt": False,
-                "scheduler_pt": "${.scheduler}",
-            },
-            "model": {"tokenizer_repeats": 2, "gradient_checkpointing": False, "clip_skip": 0, "clip_final_norm": True},
+KNOWN_BASES: Mapping[str, Mapping[str, Any]] = {
+    "train_base.yaml": {
+        "mixed_precision": "bf16",
+        "seed": 114514,
+        "train": {
+            "train_steps": 50000, "gradient_accumulation_steps": 1, "max_grad_norm": 1.0, "save_step": 5000,
+            "optimizer": {"_target_": "bitsandbytes.optim.AdamW8bit", "weight_decay": 1e-3},
+            "optimizer_pt": {"_target_": "bitsandbytes.optim.AdamW8bit", "weight_decay": 5e-4},
+            "scale_lr": False, "scheduler": _SCHEDULER, "scale_lr_pt": False, "scheduler_pt": "${.scheduler}",
         },
-        "dataset.yaml": {
-            "data": {
-                "dataset1": {
-                    "batch_size": 8,
-                    "bucket": {"_target_": "hcpdiff.data.bucket.RatioBucket.from_ratios", "target_area": 262144},
-                }
-            }
-        },
-    }
-)
+        "model": {"tokenizer_repeats": 2, "gradient_checkpointing": False, "clip_skip": 0, "clip_final_norm": True},
+    },
+    "dataset.yaml": {"data": {"dataset1": {
+        "batch_size": 8, "bucket": {"_target_": "hcpdiff.data.bucket.RatioBucket.from_ratios", "target_area": 262144},
+    }}},
+}
+# fmt: on
 """What the two files hold when nobody changed them; used where they do not lie beside the main file."""
 
 
 def is_kgrid(plain: Mapping[str, Any]) -> bool:
     """Whether an HCP file was made by kgrid's pipeline."""
-    return sum(mark in plain for mark in MARKS) >= 2
+    return sum(mark in plain for mark in MARKS) >= 2 and is_hcp(plain)
 
 
 def import_kgrid(plain: Mapping[str, Any], origin: Origin) -> Sheet:
     """As HCP's, with kgrid's own bases, and words that begin as `emb_init.json` beside the pictures says."""
     sheet = import_hcp(plain, origin, bases=KNOWN_BASES, one_folder=True)
-    for key in MARKS:
-        if not sheet.claimed(key):
-            sheet.honoured(key, "used in other settings")
+    sheet.honoured([key for key in MARKS if not sheet.claimed(key)], "used in other settings")
     _begin_words(sheet)
     return sheet
 

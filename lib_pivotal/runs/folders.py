@@ -11,8 +11,8 @@ from pathlib import PurePosixPath
 from lib_pivotal.bundle.format import check_word_name
 from lib_pivotal.config import WordConfig
 from lib_pivotal.data.captions import WordFinder, legal_name
-from lib_pivotal.data.kgrid_files import KgridFiles
 from lib_pivotal.data.records import Dataset
+from lib_pivotal.importing.kgrid_files import KgridFiles
 
 GENERAL = frozenset(
     "training train images image pictures picture data dataset others other misc various general default plain raw "

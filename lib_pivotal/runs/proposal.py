@@ -11,11 +11,11 @@ from functools import cache
 from lib_pivotal.bundle.format import check_word_name
 from lib_pivotal.config import Run, WordConfig
 from lib_pivotal.data.captions import legal_name as legal_name
-from lib_pivotal.data.kgrid_files import KgridFiles, read_kgrid_files
 from lib_pivotal.data.pruning import TagFate, Wording
 from lib_pivotal.data.records import Dataset
 from lib_pivotal.data.tags import CLOTHES, NARUGO_FEATURES, NOT_CORE, TagShare, difficulty, init_text, same_tag
 from lib_pivotal.data.tokens import estimated_ids, estimated_tokens
+from lib_pivotal.importing.kgrid_files import KgridFiles, read_kgrid_files
 from lib_pivotal.prompts import PromptReading
 from lib_pivotal.runs.folders import words_of_folders
 from lib_pivotal.training.scanning import cut_as

@@ -125,6 +125,11 @@ def test_everything_else_of_the_example(hcp):
     assert [word.name for word in run.words] == ["surtr", "other-word"]
 
 
+def test_a_loss_that_is_here_is_taken(hcp, line_of):
+    found = hcp(base=[("_target_: hcpdiff.loss.MinSNRLoss, gamma: 2.0", "_target_: torch.nn.L1Loss")])
+    assert (found.run.loss.kind, line_of(found, "train.loss.criterion._target_").fate) == ("l1", "translated")
+
+
 def test_every_key_has_a_line_and_none_is_unknown(hcp):
     found = hcp()
     assert found.report.unknown() == []

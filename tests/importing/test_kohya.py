@@ -5,7 +5,7 @@ import json
 import pytest
 from PIL import Image
 
-from lib_pivotal.importing.kohya_names import gui_flags
+from lib_pivotal.importing.kohya import gui_flags
 from lib_pivotal.importing.settings import import_file, import_text
 from lib_pivotal.networks.targets import preset_pattern
 from lib_pivotal.training.scanning import scan_pictures
@@ -187,6 +187,22 @@ def test_epochs_without_pictures_wait_for_the_scan(imported, line_of):
     line = line_of(found, "max_train_epochs")
     assert (line.fate, line.became) == ("translated", "schedule.epochs = 4") and "computed at Scan" in line.why
     assert (found.run.schedule.epochs, found.run.schedule.max_steps) == (4, 1600)
+
+
+@pytest.mark.parametrize(
+    ("written", "path"),
+    [
+        ("noise_offset_random_strength = true", "noise.random_offset"),
+        ("adaptive_noise_scale = 0.01", "noise.adaptive_offset"),
+        ("ip_noise_gamma_random_strength = true", "noise.random_perturbation"),
+        ("scale_v_pred_loss_like_noise_pred = true", "loss.scale_v_like_noise"),
+    ],
+)
+def test_what_a_run_has_a_setting_for_is_taken(imported, line_of, written, path):
+    from lib_pivotal.importing.sheet import exists
+
+    found = toml(imported, LORA, ("clip_skip = 2", written))
+    assert line_of(found, written.partition(" ")[0]).fate == ("taken" if exists(path) else "not supported")
 
 
 def test_loha_and_others(imported, line_of):

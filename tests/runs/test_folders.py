@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from lib_pivotal.config import WordConfig
-from lib_pivotal.data.kgrid_files import KgridFiles
 from lib_pivotal.data.records import Dataset, Picture
+from lib_pivotal.importing.kgrid_files import KgridFiles
 from lib_pivotal.runs.folders import words_of_folders
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,72 +10,67 @@ from typing import Any
 from lib_pivotal.data.captions import read_text
 from lib_pivotal.data.pictures import EXTENSIONS
 from lib_pivotal.data.records import Problem
-from lib_pivotal.data.sources import archives, hcp_dataset, kohya_toml, onetrainer
-from lib_pivotal.data.sources.plain_files import labels, read_plain
+from lib_pivotal.data.sources import archives
 from lib_pivotal.data.sources.projects import project_of
-from lib_pivotal.data.sources.source import Reading, Source
+from lib_pivotal.data.sources.source import DatasetFile, Reading, Source, labels
 from lib_pivotal.data.sources.templates import read_templates
 from lib_pivotal.errors import DataError
 
-TITLES = {
+TITLES: Mapping[str, str] = {
     "plain": "one folder of pictures",
     "concepts": "a folder for each concept",
     "kohya": "kohya's folders, repeats in front of the name (10_name)",
     "kgrid": "kgrid's tree (image type / number of characters / character)",
-    "kohya_toml": "kohya's dataset file (.toml)",
-    "hcp": "HCP-Diffusion's dataset file (.yaml)",
-    "onetrainer": "OneTrainer's concepts (.json)",
     "archive": "a zip or tar file of pictures",
 }
-"""Layouts by their names in the settings."""
+"""Layouts by their names in the settings; those of dataset files bring their own."""
 TREES = ("plain", "concepts", "kohya", "kgrid")
 
-_Reader = Callable[[Any, Path], Reading]
-_FILES: Mapping[str, tuple[tuple[str, ...], Callable[[Any], bool], _Reader]] = {
-    "kohya_toml": ((".toml",), kohya_toml.is_kohya, kohya_toml.read_kohya),
-    "hcp": ((".yaml", ".yml"), hcp_dataset.is_hcp, hcp_dataset.read_hcp),
-    "onetrainer": ((".json",), onetrainer.is_onetrainer, onetrainer.read_onetrainer),
-}
 _MOST_TRIED = 50
 
 
-def read_layout(path: Path, layout: str = "auto", *, cache: Path | None = None) -> Reading:
-    """What `path` is; `layout` says it where `auto` would guess wrong. Archives are unpacked into `cache`.
+def read_layout(
+    path: Path, layout: str = "auto", *, files: Sequence[DatasetFile] = (), cache: Path | None = None
+) -> Reading:
+    """What `path` is; `layout` says it where `auto` would guess wrong. Archives are unpacked into `cache`, and `files`
+    are the kinds of dataset files that are understood.
 
     Raises:
         DataError: there is nothing there, or it is not of that layout.
     """
-    if layout != "auto" and layout not in TITLES:
-        raise DataError(f"layout = {layout!r}: there is {', '.join(('auto', *TITLES))}.")
+    titles = {**TITLES, **{file.layout: file.title for file in files}}
+    if layout != "auto" and layout not in titles:
+        names = ("auto", *TREES, *(file.layout for file in files), "archive")
+        raise DataError(f"layout = {layout!r}: there is {', '.join(names)}.")
     if path.is_dir():
-        return _of_folder(path, layout, cache)
+        return _of_folder(path, layout, files, cache)
     if not path.exists():
         raise DataError(f"{path}: does not exist. Give the folder that holds the pictures.")
     if archives.is_archive(path) and layout in ("auto", "archive", *TREES):
         return _of_archives([path], layout, path.parent, cache)
-    found = _of_file(path, layout)
+    found = _of_file(path, layout, files)
     if found is None:
-        what = f"is not {TITLES[layout]}" if layout != "auto" else "is a file, not a folder"
+        what = f"is not {titles[layout]}" if layout != "auto" else "is a file, not a folder"
         kinds = "a dataset file of kohya (.toml), HCP-Diffusion (.yaml) or OneTrainer (.json), a zip or a tar"
-        described = path.suffix.lower() in {suffix for suffixes, _, _ in _FILES.values() for suffix in suffixes}
+        described = any(path.suffix.lower() in file.suffixes for file in files)
         more = " Settings of a trainer are read by `import` and on the Train page (Load)." if described else ""
         raise DataError(f"{path}: {what}. Give the folder that holds the pictures, or {kinds}.{more}")
     return found
 
 
-def _of_file(path: Path, layout: str) -> Reading | None:
-    for name, (suffixes, fits, read) in _FILES.items():
-        if layout in ("auto", name) and path.suffix.lower() in suffixes:
-            plain = read_plain(path)
-            if fits(plain):
-                return read(plain, path)
+def _of_file(path: Path, layout: str, files: Sequence[DatasetFile]) -> Reading | None:
+    for file in files:
+        if layout in ("auto", file.layout) and path.suffix.lower() in file.suffixes:
+            plain = file.parse(path)
+            if file.fits(plain):
+                return file.read(plain, path)
     return None
 
 
-def _of_folder(path: Path, layout: str, cache: Path | None) -> Reading:
+def _of_folder(path: Path, layout: str, kinds: Sequence[DatasetFile], cache: Path | None) -> Reading:
     files = sorted(one for one in path.iterdir() if one.is_file() and not one.name.startswith("."))
     lost: list[Problem] = []
-    if layout not in TREES and (found := _described(path, files, layout, lost)):
+    if layout not in TREES and (found := _described(path, files, layout, kinds, lost)):
         return found
     packed = [one for one in files if archives.is_archive(one)]
     if layout == "archive" or (layout == "auto" and packed and not _has_pictures(path)):
@@ -104,25 +99,27 @@ def _of_tree(root: Path, tree: str, label: str = "") -> tuple[Source, dict[str, 
     return source, settings, [Problem("info", "project", project.told(), project.with_pictures)]
 
 
-def _described(path: Path, files: list[Path], layout: str, lost: list[Problem]) -> Reading | None:
+def _described(
+    path: Path, files: list[Path], layout: str, kinds: Sequence[DatasetFile], lost: list[Problem]
+) -> Reading | None:
     """By a dataset file that lies in the folder; of one that cannot be read as such `lost` tells. Files of other kinds
     are none, unless asked for."""
-    for name, (suffixes, fits, read) in _FILES.items():
-        if layout not in ("auto", name):
+    for kind in kinds:
+        if layout not in ("auto", kind.layout):
             continue
-        for one in [one for one in files if one.suffix.lower() in suffixes][:_MOST_TRIED]:
+        for one in [one for one in files if one.suffix.lower() in kind.suffixes][:_MOST_TRIED]:
             plain: Any = None
             try:
-                plain = read_plain(one)
-                if fits(plain):
-                    return read(plain, one)
+                plain = kind.parse(one)
+                if kind.fits(plain):
+                    return kind.read(plain, one)
             except DataError as error:
-                if layout == name:
+                if layout == kind.layout:
                     raise
-                if plain is not None or suffixes != (".json",):  # a broken json is told with the captions
+                if plain is not None or kind.suffixes != (".json",):  # a broken json is told with the captions
                     lost.append(_lost(one, error, plain))
-        if layout == name:
-            raise DataError(f"{path}: there is no {TITLES[name].partition(' (')[0]} in it. Set the layout to auto.")
+        if layout == kind.layout:
+            raise DataError(f"{path}: there is no {kind.title.partition(' (')[0]} in it. Set the layout to auto.")
     return None
 
 

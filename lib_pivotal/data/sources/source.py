@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -70,3 +70,32 @@ class Reading:
     settings: Mapping[str, Any] = field(default_factory=dict)
     problems: tuple[Problem, ...] = ()
     untaken: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class DatasetFile:
+    """Another tool's file that describes a dataset, as `importing` reads it.
+
+    `parse` gives the file's plain values (DataError: it cannot be read), `fits` says whether they are such a
+    description, and `read` makes folders of pictures of them (DataError: none of them is there).
+    """
+
+    layout: str
+    title: str
+    suffixes: tuple[str, ...]
+    parse: Callable[[Path], Any]
+    fits: Callable[[Any], bool]
+    read: Callable[[Any, Path], Reading]
+
+
+def labels(roots: Sequence[Path]) -> list[str]:
+    """What stands in front of the keys of each folder's pictures: nothing for one alone, else names that differ."""
+    if len(roots) < 2:
+        return ["" for _ in roots]
+    names: list[str] = []
+    for root in roots:
+        name, count = root.name or "folder", 2
+        while name in names:
+            name, count = f"{root.name or 'folder'}-{count}", count + 1
+        names.append(name)
+    return names

@@ -4,22 +4,21 @@ Keys and what they mean: https://github.com/kohya-ss/sd-scripts/blob/48d368f/lib
 over an outer one) and library/train_util.py, `DreamBoothDataset`: folders are read without their sub-folders, of a
 caption file only the first line unless wildcards are on, and `class_tokens` is the caption of what has none, which is
 empty without them. A number in front of a folder's name counts in kohya's folders alone, not here.
+
+LoRA_Easy_Training_Scripts has the same keys in `[X.dataset_args]` and folders in `[[subsets]]`, beside its settings.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from lib_pivotal.data.folders import concept_of
-from lib_pivotal.data.sources import easy_toml
-from lib_pivotal.data.sources.notes import Notes
-from lib_pivotal.data.sources.plain_files import labels, mapping, number, place
 from lib_pivotal.data.sources.source import Reading, Source
 from lib_pivotal.errors import DataError
+from lib_pivotal.importing.dataset_notes import Notes, mapping, number, place
 
 _BOOLEANS = {"shuffle_caption": "data.shuffle_tags", "flip_aug": "data.flip", "enable_wildcard": "data.wildcards",
              "enable_bucket": "data.bucketing"}  # fmt: skip
@@ -87,7 +86,7 @@ def read_kohya(plain: Any, path: Path) -> Reading:
         DataError: none of its folders is there.
     """
     if not isinstance(plain.get("datasets"), list):
-        plain = easy_toml.as_dataset(plain)
+        plain = easy_as_dataset(plain)
     notes = Notes(path.name, USUAL)
     sources: list[Source] = []
     regular: list[Path] = []
@@ -108,21 +107,8 @@ def read_kohya(plain: Any, path: Path) -> Reading:
                 _wishes(merged, notes)
     if not sources:
         raise DataError(f"{path}: none of its folders with pictures is here. Fix the paths in `image_dir`.")
-    if len(regular) == 1:
-        notes.whole("regularisation.folder", str(regular[0]), "is_reg")
-    elif regular:
-        notes.untaken(f"{len(regular)} folders with is_reg (a run here has one)")
-    named = labels([source.root for source in sources])
-    settings = notes.settings(named)
-    return Reading(
-        "kohya_toml",
-        f"kohya's dataset file {path.name}",
-        path.parent,
-        tuple(replace(source, label=label) for source, label in zip(sources, named, strict=True)),
-        settings,
-        notes.problems(),
-        notes.nothing_came_of,
-    )
+    notes.regular(regular, "is_reg", "folders with is_reg (a run here has one)")
+    return notes.reading("kohya_toml", f"kohya's dataset file {path.name}", path.parent, sources)
 
 
 def _source(merged: Mapping[str, Any], root: Path, path: Path, notes: Notes) -> Source:
@@ -185,3 +171,33 @@ def _size(value: Any) -> int:
     if len(sides) not in (1, 2) or any(number(side, 0.0) < 64 for side in sides):
         return 0
     return round(math.sqrt(number(sides[0]) * number(sides[-1])))
+
+
+# ---- LoRA_Easy_Training_Scripts ----
+
+EASY_PARTS = ("args", "dataset_args")
+
+
+def is_easy(plain: Any) -> bool:
+    """Whether it is such a file: its own table of the mode, or two of its tables of arguments."""
+    if not isinstance(plain, Mapping):
+        return False
+    tables = sum(
+        str(key).endswith("_args") and isinstance(value, Mapping) and any(part in value for part in EASY_PARTS)
+        for key, value in plain.items()
+    )
+    return tables >= 2 or (tables >= 1 and ("train_mode" in plain or "subsets" in plain))
+
+
+def easy_arguments(plain: Mapping[str, Any], part: str) -> dict[str, Any]:
+    """All that its tables give the scripts as flags (`args`), or write into the dataset file (`dataset_args`)."""
+    found: dict[str, Any] = {}
+    for key, value in plain.items():
+        if str(key).endswith("_args"):
+            found |= mapping(mapping(value).get(part))
+    return found
+
+
+def easy_as_dataset(plain: Mapping[str, Any]) -> dict[str, Any]:
+    """Its subsets as kohya's dataset file has them."""
+    return {"general": easy_arguments(plain, "dataset_args"), "datasets": [{"subsets": plain.get("subsets") or []}]}

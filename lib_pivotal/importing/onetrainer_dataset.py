@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from lib_pivotal.data.captions import read_text
 from lib_pivotal.data.folders import Folder
-from lib_pivotal.data.sources.notes import LOSS_WEIGHT, Notes
-from lib_pivotal.data.sources.plain_files import labels, mapping, number, place
 from lib_pivotal.data.sources.source import Reading, Source
 from lib_pivotal.errors import DataError
+from lib_pivotal.importing.dataset_notes import LOSS_WEIGHT, Notes, mapping, number, place
 
 USUAL: Mapping[str, Any] = {
     "data.flip": False,
@@ -79,22 +77,11 @@ def read_onetrainer(plain: Any, path: Path) -> Reading:
             _wishes(concept, path.parent, notes)
     if not sources:
         raise DataError(f"{path}: none of its folders with pictures is here. Fix the paths of its concepts.")
+    key = "type PRIOR_PREDICTION"
+    notes.regular(prior, key, f"concepts of {key} (a run here has one such folder)")
     if len(prior) == 1:
-        notes.whole("regularisation.folder", str(prior[0]), "type PRIOR_PREDICTION")
-        notes.whole("regularisation.target", "prior", "type PRIOR_PREDICTION")
-    elif prior:
-        notes.untaken(f"{len(prior)} concepts of type PRIOR_PREDICTION (a run here has one such folder)")
-    named = labels([source.root for source in sources])
-    settings = notes.settings(named)
-    return Reading(
-        "onetrainer",
-        f"OneTrainer's concepts {path.name}",
-        path.parent,
-        tuple(replace(source, label=label) for source, label in zip(sources, named, strict=True)),
-        settings,
-        notes.problems(),
-        notes.nothing_came_of,
-    )
+        notes.whole("regularisation.target", "prior", key)
+    return notes.reading("onetrainer", f"OneTrainer's concepts {path.name}", path.parent, sources)
 
 
 def _source(concept: Mapping[str, Any], root: Path, path: Path, notes: Notes) -> Source:

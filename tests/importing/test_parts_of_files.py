@@ -7,6 +7,7 @@ import random
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,16 @@ import pytest
 
 from lib_pivotal.config import PartConfig, Run, run_from_dict
 from lib_pivotal.data.caption_chain import Moment
-from lib_pivotal.data.dataset import Dataset, scan
-from lib_pivotal.data.sources.notes import OF_PARTS, Notes, pattern
+from lib_pivotal.data.dataset import Dataset
+from lib_pivotal.data.dataset import scan as scan_with
+from lib_pivotal.importing.dataset_notes import OF_PARTS, Notes, pattern
+from lib_pivotal.importing.datasets import DATASET_FILES
 from lib_pivotal.runs.defaults import fitted_run
 from lib_pivotal.training.assemble import make_captions
 from lib_pivotal.training.picture_parts import PictureParts
 from lib_pivotal.training.scanning import with_settings
+
+scan = partial(scan_with, files=DATASET_FILES)
 
 Add = Callable[..., Path]
 

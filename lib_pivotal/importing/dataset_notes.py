@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from glob import escape
+from pathlib import Path
 from typing import Any
 
 from lib_pivotal.data.records import Problem
+from lib_pivotal.data.sources.source import Reading, Source, labels
 
 OF_PARTS = frozenset(
     "loss_weight shuffle_tags keep_first keep_separator tag_dropout tag_dropout_classes tag_dropout_mode "
@@ -50,6 +54,13 @@ class Notes:
         self._wishes.setdefault(setting, {})[_WHOLE] = value
         self._keys[setting] = key
 
+    def regular(self, folders: Sequence[Path], key: str, many: str) -> None:
+        """Folders of class pictures, of which a run has one; `many` is said where there are more."""
+        if len(folders) == 1:
+            self.whole("regularisation.folder", str(folders[0]), key)
+        elif folders:
+            self.untaken(f"{len(folders)} {many}")
+
     def taken(self, key: str) -> None:
         """A key that holds as it is, without a setting: folders, repeats, captions."""
         self._taken[key] = None
@@ -61,11 +72,6 @@ class Notes:
     def untaken(self, key: str) -> None:
         """A key that has no counterpart."""
         self._untaken[key] = None
-
-    @property
-    def nothing_came_of(self) -> tuple[str, ...]:
-        """The keys without a counterpart, some with a reason in brackets."""
-        return tuple(self._untaken)
 
     def say(self, code: str, message: str) -> None:
         """Something that is wrong with the file."""
@@ -112,7 +118,51 @@ class Notes:
         ]
         return (*self._problems, *told)
 
+    def reading(self, layout: str, title: str, folder: Path, sources: Sequence[Source]) -> Reading:
+        """All of it: the sources with labels where there are several, their settings, and what is to be said."""
+        named = labels([source.root for source in sources])
+        settings = self.settings(named)
+        labelled = tuple(replace(source, label=label) for source, label in zip(sources, named, strict=True))
+        return Reading(layout, title, folder, labelled, settings, self.problems(), tuple(self._untaken))
+
 
 def pattern(label: str) -> str:
     """A folder's name as it stands in a pattern of paths, and in a line of the page, which `|` would cut."""
     return escape(label).replace("|", "?")
+
+
+# ---- values and places ----
+
+
+def place(written: Any, base: Path) -> Path | None:
+    """A folder or file as a dataset file names it: as it is, or from the file's own folder or one above; None if gone.
+
+    A whole dataset that was moved is found too, by the last parts of a path that is gone: the more of them, the better,
+    beside the file, or two or more of them beside its folder.
+    """
+    if not isinstance(written, str) or not written.strip() or "\0" in written:
+        return None
+    path = Path(written.strip().replace("\\", "/")).expanduser()
+    tries = [path] if path.is_absolute() else [folder / path for folder in (base, *base.parents)]
+    last = [part for part in path.parts if part != path.anchor and not part.endswith(":")]
+    if ".." not in last:
+        ends = [Path(*last[start:]) for start in range(len(last))]
+        tries += [base / end for end in ends] + [base.parent / end for end in ends if len(end.parts) > 1]
+    try:
+        return next((found for found in tries if path.name not in ("", "..") and found.exists()), None)
+    except OSError:
+        return None
+
+
+def number(value: Any, otherwise: float = 1.0) -> float:
+    """A finite number of 0 or more, also as text; else `otherwise`."""
+    try:
+        found = float(value)
+    except (TypeError, ValueError, OverflowError):
+        return otherwise
+    return found if math.isfinite(found) and found >= 0 and not isinstance(value, bool) else otherwise
+
+
+def mapping(value: Any) -> Mapping[str, Any]:
+    """A mapping as it is, anything else as an empty one."""
+    return {str(key): item for key, item in value.items()} if isinstance(value, Mapping) else {}
