@@ -14,6 +14,8 @@ from lib_pivotal.byte_cache import ByteCache
 from lib_pivotal.data.pictures import open_picture
 from lib_pivotal.errors import DataError
 
+THUMB_PX = 208
+"""Longer side of a picture on the Data page."""
 JPEG_QUALITY = 85
 UNREADABLE = (OSError, ValueError, SyntaxError, DataError)
 """Pillow raises SyntaxError for some broken PNGs."""
