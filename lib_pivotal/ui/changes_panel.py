@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
-from lib_pivotal.data import findings
 from lib_pivotal.errors import DataError, PivotalError
 from lib_pivotal.plain_json import parse_json
-from lib_pivotal.runs import remedies, undo
+from lib_pivotal.runs import undo
 
 if TYPE_CHECKING:
     from lib_pivotal.config import Run
@@ -69,6 +68,9 @@ def changed(page: Page, run: Run, asked: str, changes: Changes) -> tuple[Run, Ch
     Raises:
         PivotalError: it is none of these, or it does not fit the run any more.
     """
+    from lib_pivotal.data.findings import Remedy  # here: the page is built at start-up
+    from lib_pivotal.runs.remedies import apply_remedy
+
     try:
         plain = parse_json(asked or "{}")
     except ValueError:
@@ -84,8 +86,8 @@ def changed(page: Page, run: Run, asked: str, changes: Changes) -> tuple[Run, Ch
         names = list(dict.fromkeys(done))
         label = names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
         return after, with_change(changes, label, run, after), f"Done: {'; '.join(names)}."
-    remedy = findings.Remedy.from_dict(plain)
-    after = remedies.apply_remedy(run, remedy)
+    remedy = Remedy.from_dict(plain)
+    after = apply_remedy(run, remedy)
     follow(page, after)
     return after, with_change(changes, remedy.label, run, after), f"Done: {remedy.label}."
 
@@ -95,6 +97,8 @@ def mended(page: Page, run: Run) -> tuple[Run, list[str]]:
 
     Twice, as a remedy may change what a scan finds.
     """
+    from lib_pivotal.runs import remedies  # here: as in `changed`
+
     done: list[str] = []
     for _ in range(2):
         run, labels = remedies.mended(run, lambda one: [f for f in page.desk.findings(one) if f.severity != "info"])

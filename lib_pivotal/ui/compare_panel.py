@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 
 from lib_pivotal.errors import BundleError, HostError, PivotalError
-from lib_pivotal.runs import comparing
 from lib_pivotal.ui.page import Page, Shown, message, quiet, sentence, unchanged
 
 if TYPE_CHECKING:
@@ -94,10 +93,12 @@ def bind_compare_panel(page: Page) -> None:
     )
 
     def draw(*values: Any) -> Shown:
+        from lib_pivotal.runs.comparing import compare  # here: the page is built at start-up
+
         try:
             if page.desk.running():
                 raise HostError("a run is in progress: its own samples show how it does; compare when it has finished")
-            path = comparing.compare(page.manager.studio, _wanted(page.shelf, dict(zip(FIELDS, values, strict=True))))
+            path = compare(page.manager.studio, _wanted(page.shelf, dict(zip(FIELDS, values, strict=True))))
         except (PivotalError, OSError) as error:
             return page.shown(compare_said=message(sentence(error)))
         return page.shown(
@@ -131,6 +132,8 @@ def _wanted(shelf: Shelf, values: dict[str, Any]) -> Comparison:
     Raises:
         BundleError: a value makes no sense; says which.
     """
+    from lib_pivotal.runs.comparing import Comparison  # here: as in draw
+
     try:
         weights = tuple(
             float(part) for part in str(values["weights"] or "1").replace(";", ",").split(",") if part.strip()
@@ -143,7 +146,7 @@ def _wanted(shelf: Shelf, values: dict[str, Any]) -> Comparison:
         if value is None or not low <= value <= high:
             raise BundleError(f"{name} must be from {low} to {high}")
     lines = tuple(line.strip() for line in (values["prompts"] or "").splitlines() if line.strip())
-    return comparing.Comparison(
+    return Comparison(
         file=shelf.path(values["file"] or ""),
         words=tuple(values["words"] or ()),
         prompts=lines or ("{word}",),

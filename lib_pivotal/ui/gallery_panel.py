@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
-from lib_pivotal.data import findings
 from lib_pivotal.plain_json import parse_json
 from lib_pivotal.ui import picture_filter
 from lib_pivotal.ui.caption_html import CaptionHtml
@@ -192,7 +191,7 @@ def gallery_shown(page: Page, run: Run, query: str = "", number: str = "0") -> S
     survey = page.desk.survey(run)
     if survey is None:
         return page.shown(filters="", gallery="")
-    groups = findings.grouped(page.desk.findings(run))
+    groups = groups_of(page, run)
     problems = keys_by_name(groups)
     parts, places = places_of(survey, query, problems)
     size = PAGE
@@ -206,6 +205,13 @@ def gallery_shown(page: Page, run: Run, query: str = "", number: str = "0") -> S
         filters=filters(facets, parts, groups, shown=len(places), total=len(survey.dataset)),
         gallery=gallery(survey, places, page=shown),
     )
+
+
+def groups_of(page: Page, run: Run) -> tuple[FindingGroup, ...]:
+    """The warnings of a run, those of a kind together."""
+    from lib_pivotal.data.findings import grouped  # here: the page is built at start-up
+
+    return grouped(page.desk.findings(run))
 
 
 def keys_by_name(groups: Sequence[FindingGroup]) -> dict[str, tuple[str, ...]]:

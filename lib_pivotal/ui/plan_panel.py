@@ -15,16 +15,15 @@ from typing import TYPE_CHECKING
 import gradio as gr
 
 from lib_pivotal.config import Run
-from lib_pivotal.data.findings import FindingGroup, grouped
-from lib_pivotal.data.tokens import CHUNK
 from lib_pivotal.errors import PivotalError
+from lib_pivotal.prompts import CHUNK_LENGTH
 from lib_pivotal.runs.presets import ADVISED_DRAWS
 from lib_pivotal.ui.caption_html import CaptionHtml
 from lib_pivotal.ui.page import Page, Shown, note
 from lib_pivotal.ui.thumbs import stamp
 
 if TYPE_CHECKING:
-    from lib_pivotal.data.findings import Finding, Remedy
+    from lib_pivotal.data.findings import Finding, FindingGroup, Remedy
     from lib_pivotal.data.records import Dataset
     from lib_pivotal.runs.plan import BucketPlan, Plan, WordPlan
 
@@ -38,7 +37,7 @@ BIN_TOKENS = 15
 
 def plan_html(plan: Plan, *, max_tokens: int) -> str:
     """The whole section."""
-    parts = [_draws(plan), _sizes(plan), _tokens(plan, limit=max_tokens or CHUNK)]
+    parts = [_draws(plan), _sizes(plan), _tokens(plan, limit=max_tokens or CHUNK_LENGTH)]
     tall = " tall" if len(plan.words) > TALL else ""
     return f'{_line(plan)}<div class="pivotal-plan{tall}">{"".join(parts)}</div>'
 
@@ -158,6 +157,8 @@ def findings_html(findings: Sequence[Finding], dataset: Dataset) -> str:
     """Each kind with what to do: a button that shows its pictures, and one for each remedy."""
     if not findings:
         return ""
+    from lib_pivotal.data.findings import grouped  # here: the page is built at start-up
+
     groups = grouped(findings)
     items = [_group(group, dataset) for group in groups]
     shown = _mend_all(groups) + f'<ul class="pivotal-problems">{"".join(items[:FIRST])}</ul>'

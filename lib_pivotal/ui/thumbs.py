@@ -11,7 +11,6 @@ from pathlib import Path
 from PIL import Image, ImageOps
 
 from lib_pivotal.byte_cache import ByteCache
-from lib_pivotal.data.pictures import open_picture
 from lib_pivotal.errors import DataError
 
 THUMB_PX = 208
@@ -50,6 +49,8 @@ def data_uri(path: Path, side_px: int) -> str:
             opened.draft("RGB", (side_px, side_px))
             picture = ImageOps.exif_transpose(opened).convert("RGB")
     if not plain:
+        from lib_pivotal.data.pictures import open_picture  # here: the page is built at start-up
+
         picture = open_picture(path)
     small = max(picture.size) <= side_px
     if not small:
