@@ -95,7 +95,7 @@ ORDER = (
     ("importing",),
     ("networks", "embeddings", "bundle", "data"),
     ("config",),
-    ("borrowing", "byte_cache", "file_names", "files", "hosting", "oom", "plain_json", "ports", "prompts"),
+    ("borrowing", "byte_cache", "file_names", "files", "hosting", "oom", "parameter_groups", "plain_json", "ports", "prompts"),
     ("errors",),
 )
 """Who may import whom: downwards, and within a line, but no two of them each other. Files outside of a folder count as

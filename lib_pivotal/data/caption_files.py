@@ -14,14 +14,16 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lib_pivotal.data.captions import read_text
-from lib_pivotal.data.pruning import Wording
-from lib_pivotal.data.records import Dataset
 from lib_pivotal.errors import DataError
 from lib_pivotal.files import replacing, sync_folder, typed_path
 from lib_pivotal.plain_json import parse_json
+
+if TYPE_CHECKING:
+    from lib_pivotal.data.pruning import Wording
+    from lib_pivotal.data.records import Dataset
 
 EXTENSIONS = (".txt", ".caption")
 """As a scan takes them: the first that is there."""

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
-from lib_pivotal.data import caption_files, captions, findings
+from lib_pivotal.data import caption_files, captions
 from lib_pivotal.errors import DataError, PivotalError
 from lib_pivotal.ui import caption_html, thumbs
-from lib_pivotal.ui.gallery_panel import GALLERY_PARTS, gallery_shown, keys_by_name, places_of
+from lib_pivotal.ui.gallery_panel import GALLERY_PARTS, gallery_shown, groups_of, keys_by_name, places_of
 from lib_pivotal.ui.page import CHECK_JS, Page, Shown, error_html, message, quiet
 from lib_pivotal.ui.tags_panel import TAGS_PARTS, tags_shown
 
@@ -165,7 +165,7 @@ def _order(page: Page, run: Run, query: str) -> list[str]:
     survey = page.desk.survey(run)
     if survey is None:
         return []
-    problems = keys_by_name(findings.grouped(page.desk.findings(run)))
+    problems = keys_by_name(groups_of(page, run))
     return [survey.dataset.pictures[place].key for place in places_of(survey, query, problems)[1]]
 
 

@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
-from lib_pivotal.data import findings
 from lib_pivotal.errors import DataError, PivotalError
 from lib_pivotal.plain_json import parse_json
-from lib_pivotal.runs import remedies, undo
+from lib_pivotal.runs import undo
 
 if TYPE_CHECKING:
     from lib_pivotal.config import Run
@@ -70,6 +69,9 @@ def changed(page: Page, run: Run, asked: str, changes: Changes) -> tuple[Run, Ch
     Raises:
         PivotalError: it is none of these, or it does not fit the run any more.
     """
+    from lib_pivotal.data.findings import Remedy  # here: the page is built at start-up
+    from lib_pivotal.runs.remedies import apply_remedy
+
     try:
         plain = parse_json(asked or "{}")
     except ValueError:
@@ -85,8 +87,8 @@ def changed(page: Page, run: Run, asked: str, changes: Changes) -> tuple[Run, Ch
         names = list(dict.fromkeys(done))
         label = names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
         return after, with_change(changes, label, run, after), f"Done: {'; '.join(names)}."
-    remedy = findings.Remedy.from_dict(plain)
-    after = remedies.apply_remedy(run, remedy)
+    remedy = Remedy.from_dict(plain)
+    after = apply_remedy(run, remedy)
     follow(page, after)
     return after, with_change(changes, remedy.label, run, after), f"Done: {remedy.label}."
 

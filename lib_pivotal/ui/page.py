@@ -73,8 +73,7 @@ class Page:
     @functools.cached_property
     def thumbs(self) -> Thumbs:
         """Thumbnails of the Data page."""
-        from lib_pivotal.ui.dataset_html import THUMB_PX
-        from lib_pivotal.ui.thumbs import Thumbs
+        from lib_pivotal.ui.thumbs import THUMB_PX, Thumbs
 
         return Thumbs(THUMB_PX)
 

@@ -16,7 +16,6 @@ import torch
 from modules import devices
 from modules.textual_inversion import textual_inversion
 
-from lib_pivotal.bundle import reader
 from lib_pivotal.bundle.format import Problem, WordTensors, is_word_key
 from lib_pivotal.errors import BundleError
 from lib_pivotal.webui import freshness
@@ -34,6 +33,8 @@ def read_state_dict(original: Callable[..., Any], *arguments: Any, **named: Any)
     aside = getattr(resolver.local, "aside", None)
     if aside is None:
         return original(*arguments, **named)
+    from lib_pivotal.bundle import reader  # here: to start, no file is read
+
     try:
         tensors = original(*arguments, **named)
     except Exception as error:  # the official reader refuses a file for a dtype that it does not know
@@ -116,7 +117,9 @@ def read_words_of(path: str) -> ReadWords:
     if known is not None and known.stamp == stamp:
         return known
     try:
-        words, problems = reader.read_words(path)
+        from lib_pivotal.bundle.reader import read_words  # here: as in read_state_dict
+
+        words, problems = read_words(path)
         held = {name: tuple(tower.detach().to("cpu", copy=True) for tower in word) for name, word in words.items()}
         read = ReadWords(stamp, held, problems)
     except BundleError as error:

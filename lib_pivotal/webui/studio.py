@@ -9,22 +9,24 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from modules import call_queue, paths, sd_hijack, sd_models, shared
 
 from lib_pivotal.bundle.format import Problem
-from lib_pivotal.bundle.layer_names import UnetShape
 from lib_pivotal.config import DataConfig, Run
 from lib_pivotal.errors import HostError
 from lib_pivotal.file_names import LIVE_NAME
 from lib_pivotal.files import typed_path
 from lib_pivotal.ports import ModelInfo
 from lib_pivotal.prompts import COMMA_BACKTRACK, IdsAsTokenizer, PromptReading, PromptRules, RememberingTokenizer
-from lib_pivotal.runs.tagging import Tagger
 from lib_pivotal.training.aside import Aside, Interlude
-from lib_pivotal.webui import bundles, catalog, compat, families, freshness, session, settings, tagging
-from lib_pivotal.webui import model as hosts
-from lib_pivotal.webui.model import WebUIHost
+from lib_pivotal.webui import bundles, catalog, compat, families, freshness, settings, tagging
+
+if TYPE_CHECKING:
+    from lib_pivotal.bundle.layer_names import UnetShape
+    from lib_pivotal.runs.tagging import Tagger
+    from lib_pivotal.webui.model import WebUIHost
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +53,11 @@ class WebUIStudio:
     def model_info(self) -> ModelInfo | None:
         """Of the loaded checkpoint, if it can be trained; nothing is loaded for it."""
         model = compat.loaded_model()
-        return None if model is None else session.trainable_info(model)
+        if model is None:
+            return None
+        from lib_pivotal.webui.session import trainable_info  # here: to start, no model is borrowed
+
+        return trainable_info(model)
 
     def lora_folder(self) -> Path:
         """models/Lora, or what --lora-dir says."""
@@ -135,15 +141,20 @@ class WebUIStudio:
         """What is loaded now; nothing is loaded for it."""
         model = compat.loaded_model()
         if model is not None:
-            session.check_trainable(model)
+            from lib_pivotal.webui.session import check_trainable  # here: as in model_info
+
+            check_trainable(model)
 
     @contextmanager
     def exclusive(self, run: Run) -> Iterator[WebUIHost]:
         """The queue lock, and the loaded checkpoint as a host."""
+        from lib_pivotal.webui.model import WebUIHost  # here: as in model_info
+        from lib_pivotal.webui.session import check_trainable
+
         call_queue.queue_lock.acquire()
         try:
-            session.check_trainable(shared.sd_model)
-            self._host = hosts.WebUIHost()
+            check_trainable(shared.sd_model)
+            self._host = WebUIHost()
             yield self._host
         finally:
             host, self._host = self._host, None

@@ -8,7 +8,7 @@ import re
 
 from PIL import Image
 
-from lib_pivotal.ui import dataset_html
+from lib_pivotal.ui import gallery_panel
 
 
 def _show(browser, query, page="0"):
@@ -49,7 +49,7 @@ def _is_about(browser, number, name):
 
 
 def test_pages(browser, monkeypatch):
-    monkeypatch.setattr(dataset_html, "PAGE", 4)
+    monkeypatch.setattr(gallery_panel, "PAGE", 4)
     first = _show(browser, "")["pivotal_gallery"]
     assert first.count("<figure") == 4 and "1-4 of 9" in first and 'data-page="2"' in first
     assert _show(browser, "", "2")["pivotal_gallery"].count("<figure") == 1

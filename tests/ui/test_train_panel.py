@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from lib_pivotal.importing.settings import import_text
-from lib_pivotal.ui.import_html import MANY, report_html
+from lib_pivotal.ui.train_panel import MANY, report_html
 
 TOML = b"""
 network_dim = 16
