@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from lib_pivotal.embedding_names import check_embedding_name
 from lib_pivotal.errors import Fault
 from lib_pivotal.file_names import REMEDY, name_reasons
 from lib_pivotal.plain_json import parse_json
@@ -159,13 +160,11 @@ def number_line_fault(line: str, *, highest: float) -> str | None:
 
 
 def _check_words(run: Run) -> list[Fault]:
-    from lib_pivotal.bundle.format import check_word_name  # here, so that reading a config needs no torch
-
     faults: list[Fault] = []
     seen: set[str] = set()
     for index, word in enumerate(run.words):
         field = f"words.{index}.name"
-        reasons = check_word_name(word.name)
+        reasons = check_embedding_name(word.name)
         if not reasons and run.saving.embedding_files:
             reasons = name_reasons(word.name)
         faults += [Fault(field, word.name, reason) for reason in reasons]

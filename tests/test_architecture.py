@@ -95,14 +95,13 @@ ORDER = (
     ("importing",),
     ("networks", "embeddings", "bundle", "data"),
     ("config",),
-    ("borrowing", "byte_cache", "file_names", "files", "hosting", "oom", "parameter_groups", "plain_json", "ports", "prompts"),
+    ("borrowing", "byte_cache", "embedding_names", "file_names", "files", "hosting", "oom", "parameter_groups"),
+    ("plain_json", "ports", "prompts"),
     ("errors",),
 )
 """Who may import whom: downwards, and within a line, but no two of them each other. Files outside of a folder count as
 folders; the last line but one are the small things that everybody uses."""
-STILL = {
-    ("config", "bundle"): "an embedding's name is checked by the rule of the file's format",
-}
+STILL: dict[tuple[str, str], str] = {}
 """What is not so yet, and why; to be emptied."""
 
 

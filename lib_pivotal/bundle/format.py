@@ -6,7 +6,6 @@ A bundle is a kohya LoRA file (safetensors) that also holds words. A word's tens
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeAlias
@@ -26,8 +25,6 @@ SDXL_TENSORS = ("clip_l", "clip_g")
 MAX_VECTORS = 75
 """A chunk of a prompt has 75 places; the web UI crashes on a word that is longer."""
 
-MAX_NAME_LENGTH = 100
-
 WIDTHS: dict[tuple[int, ...], Family] = {(768,): "sd1", (1024,): "sd2", (768, 1280): "sdxl"}
 """Token widths of the known families. Other widths (tiny test models) are legal and say nothing about the family."""
 
@@ -46,9 +43,6 @@ META_SOFTWARE = "pivotal.software"
 META_PART = "pivotal.part"
 META_ALPHA_DTYPE = "pivotal.alpha_dtype"
 FORMAT_VERSION = "1"
-
-_NAME = re.compile(r"[a-z](?:[a-z0-9_-]*[a-z])?")
-_TRAPS = ("alpha", "lora_up", "lora_down")
 
 _STRING_TO_PARAM = "string_to_param"
 
@@ -107,38 +101,6 @@ def word_keys(name: str, towers: int) -> tuple[str, ...]:
     """The keys that we write for a word: one for SD1 and SD2, two for SDXL."""
     tensors = (SD1_TENSOR,) if towers == 1 else SDXL_TENSORS
     return tuple(f"{BUNDLE_PREFIX}{name}.{tensor}" for tensor in tensors)
-
-
-def check_word_name(name: str) -> list[str]:
-    """Every reason why `name` must not be written into a bundle; empty when it is fine. Grammar only."""
-    if _NAME.fullmatch(name) and len(name) <= MAX_NAME_LENGTH:  # nearly always: folders of thousands are listed
-        return []
-    if not name:
-        return ["is empty"]
-    reasons = []
-    if len(name) > MAX_NAME_LENGTH:
-        reasons.append(f"has {len(name)} characters, at most {MAX_NAME_LENGTH} are allowed")
-    if name != name.lower():
-        reasons.append("has upper-case letters, but prompts are compared in lower case")
-    if "." in name:
-        reasons.append("has a dot, at which the web UI would cut the name off")
-    lower = name.lower()
-    foreign = sorted(set(re.sub(r"[a-z0-9_.-]", "", lower)))
-    if foreign:
-        shown = ", ".join(repr(character) for character in foreign)
-        reasons.append(f"has {shown}, but only a-z, 0-9, '_' and '-' are allowed")
-    if not re.match(r"[a-z]", lower):
-        reasons.append(f"begins with {name[0]!r}: it must begin with a letter, or it melts into what stands before it")
-    if len(name) > 1 and not re.search(r"[a-z]\Z", lower):
-        reasons.append(f"ends with {name[-1]!r}: it must end with a letter, or it melts into what comes after it")
-    if not reasons and not _NAME.fullmatch(name):
-        reasons.append("is not a name")
-    return reasons
-
-
-def warn_word_name(name: str) -> list[str]:
-    """What to mind about a legal name: it may be used, but some tool stumbles over it."""
-    return [f"contains {trap!r}, which kohya's merge script takes for a LoRA key" for trap in _TRAPS if trap in name]
 
 
 def check_widths(widths: Sequence[int]) -> str | None:

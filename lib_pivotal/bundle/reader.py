@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from lib_pivotal.bundle.file_kinds import kind_of
-from lib_pivotal.bundle.format import Problem, WordTensors, check_word_name, is_word_key, parse_word_key
+from lib_pivotal.bundle.format import Problem, WordTensors, is_word_key, parse_word_key
 from lib_pivotal.bundle.pickles import load_tensors
 from lib_pivotal.bundle.safetensors_file import Header, read_header, read_tensors
 from lib_pivotal.bundle.spellings import Seen, WordPlan, carry_out, plan_word, seen_of
+from lib_pivotal.embedding_names import check_embedding_name
 from lib_pivotal.errors import BundleError
 
 PICKLE_SUFFIXES = frozenset({".pt", ".bin", ".ckpt", ".pth"})
@@ -129,7 +130,7 @@ def name_problems(names: Iterable[str]) -> list[Problem]:
     problems: list[Problem] = []
     first_with: dict[str, str] = {}
     for name in names:
-        reasons = check_word_name(name)
+        reasons = check_embedding_name(name)
         if reasons:
             problems.append(Problem("warning", "its name " + "; ".join(reasons), "Rename it.", word=name))
         twin = first_with.setdefault(name.lower(), name)

@@ -16,7 +16,6 @@ from lib_pivotal.bundle.format import (
     SDXL_TENSORS,
     Problem,
     parse_word_key,
-    warn_word_name,
 )
 from lib_pivotal.bundle.hashes import data_hash, kohya_hashes
 from lib_pivotal.bundle.metadata import word_facts
@@ -24,6 +23,7 @@ from lib_pivotal.bundle.network_layouts import group_layers, misfits
 from lib_pivotal.bundle.network_places import Recognition, place_of, recognise
 from lib_pivotal.bundle.reader import Bundle, read_bundle
 from lib_pivotal.bundle.safetensors_file import read_header, read_tensors
+from lib_pivotal.embedding_names import warn_embedding_name
 from lib_pivotal.errors import BundleError
 
 _FORGE_LIMIT = 12
@@ -45,7 +45,7 @@ def _check_words(bundle: Bundle) -> list[Problem]:
     problems = [
         Problem("warning", f"its name {reason}", "Rename it.", word=name)
         for name in bundle.words
-        for reason in warn_word_name(name)
+        for reason in warn_embedding_name(name)
     ]
     widths = {tuple(tower.shape[1] for tower in towers) for towers in bundle.words.values()}
     if len(widths) > 1:

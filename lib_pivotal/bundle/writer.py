@@ -20,14 +20,13 @@ from lib_pivotal.bundle.format import (
     WordTensors,
     check_vectors,
     check_widths,
-    check_word_name,
     is_word_key,
-    warn_word_name,
     word_keys,
 )
 from lib_pivotal.bundle.hashes import hashes_of_blob, serialize_for_hash
 from lib_pivotal.bundle.reader import is_finite
 from lib_pivotal.bundle.safetensors_file import read_header, read_tensors
+from lib_pivotal.embedding_names import check_embedding_name, warn_embedding_name
 from lib_pivotal.errors import BundleError
 from lib_pivotal.files import replacing
 
@@ -63,7 +62,7 @@ def write_bundle(
         lines = "\n".join(f"  - {reason}" for reason in reasons)
         raise BundleError(f"{path}: not written, {len(reasons)} reason(s):\n{lines}")
     for name in words:
-        for warning in warn_word_name(name):
+        for warning in warn_embedding_name(name):
             logger.warning("%s: embedding %r %s", path.name, name, warning)
     _replace(path, tensors, {str(key): value for key, value in metadata.items()})
     return path
@@ -83,7 +82,7 @@ def check_content(
     ]
     first_with: dict[str, str] = {}
     for name, towers in words.items():
-        found = [f"the name {reason}" for reason in check_word_name(name)]
+        found = [f"the name {reason}" for reason in check_embedding_name(name)]
         twin = first_with.setdefault(name.lower(), name)
         if twin != name:
             found.append(f"differs from {twin!r} only in case")

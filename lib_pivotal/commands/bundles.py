@@ -14,11 +14,12 @@ from typing import Any, Protocol
 
 from lib_pivotal.bundle import workshop
 from lib_pivotal.bundle.embedding_files import EmbeddingFormat, read_embedding
-from lib_pivotal.bundle.format import Problem, WordTensors, check_word_name
+from lib_pivotal.bundle.format import Problem, WordTensors
 from lib_pivotal.bundle.layer_names import UnetShape
 from lib_pivotal.bundle.listing import BundleSummary, list_bundle, list_folder
 from lib_pivotal.bundle.verify import verify as verify_file
 from lib_pivotal.bundle.workshop import LAYOUTS, Layout
+from lib_pivotal.embedding_names import check_embedding_name
 from lib_pivotal.errors import BundleError
 from lib_pivotal.file_names import checked_name
 
@@ -223,7 +224,7 @@ def rename(request: Rename, host: BundleHost | None = None) -> Written:
     """
     _demand(request.renames, "choose an embedding")
     for new in request.renames.values():
-        if reasons := check_word_name(new):
+        if reasons := check_embedding_name(new):
             raise BundleError(f"{new!r} {'; '.join(reasons)}")
     where = _where(request.file, request.out, overwrite=request.overwrite)
     path = workshop.rename_words(request.file, request.renames, **where)

@@ -8,10 +8,10 @@ from dataclasses import replace
 from glob import escape
 from pathlib import PurePosixPath
 
-from lib_pivotal.bundle.format import check_word_name
 from lib_pivotal.config import WordConfig
 from lib_pivotal.data.captions import WordFinder, legal_name
 from lib_pivotal.data.records import Dataset
+from lib_pivotal.embedding_names import check_embedding_name
 from lib_pivotal.importing.kgrid_files import KgridFiles
 
 GENERAL = frozenset(
@@ -66,7 +66,7 @@ def _nameless_concepts(dataset: Dataset, named: Sequence[WordConfig]) -> dict[st
 def _types(dataset: Dataset, files: KgridFiles) -> dict[str, str]:
     """Words of image types: all where there are several kinds, else only those that kgrid's files name."""
     types = sorted({picture.image_type for picture in dataset.pictures if picture.image_type})
-    names = {legal_name(kind): kind for kind in types if not check_word_name(legal_name(kind))}
+    names = {legal_name(kind): kind for kind in types if not check_embedding_name(legal_name(kind))}
     if files.initial:
         return {name: kind for name, kind in names.items() if name in files.initial}
     return {name: kind for name, kind in names.items() if len(types) > 1 and not _is_general(kind)}
@@ -97,7 +97,7 @@ def _with_forms(dataset: Dataset, words: dict[str, WordConfig]) -> dict[str, Wor
         if parent not in words:
             continue
         for name, pattern in found.items():
-            if name != parent and not check_word_name(name):
+            if name != parent and not check_embedding_name(name):
                 words[name] = WordConfig(name=name, applies_to=(pattern,), form_of=parent)
     return words
 

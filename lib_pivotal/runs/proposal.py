@@ -8,13 +8,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 
-from lib_pivotal.bundle.format import check_word_name
 from lib_pivotal.config import Run, WordConfig
 from lib_pivotal.data.captions import legal_name as legal_name
 from lib_pivotal.data.pruning import TagFate, Wording
 from lib_pivotal.data.records import Dataset
 from lib_pivotal.data.tags import CLOTHES, NARUGO_FEATURES, NOT_CORE, TagShare, difficulty, init_text, same_tag
 from lib_pivotal.data.tokens import estimated_ids, estimated_tokens
+from lib_pivotal.embedding_names import check_embedding_name
 from lib_pivotal.importing.kgrid_files import KgridFiles, read_kgrid_files
 from lib_pivotal.prompts import PromptReading
 from lib_pivotal.runs.folders import words_of_folders
@@ -114,7 +114,7 @@ def words_in_captions(dataset: Dataset) -> list[str]:
                 leading[tag.lower()] += position < LEAD_TAGS
     for concept, keys in dataset.concepts.items():  # a folder's name that its captions hold anywhere
         name = concept.lower()
-        if not check_word_name(name) and counts[name] >= 0.5 * len(keys):
+        if not check_embedding_name(name) and counts[name] >= 0.5 * len(keys):
             leading[name] = counts[name]
     least = 1 if len(dataset) < 8 else 2
     found = [name for name, count in counts.items() if count >= least and leading[name] >= 0.8 * count]
@@ -125,7 +125,7 @@ def _may_be_word(tag: str) -> bool:
     name = tag.lower()
     parts = set(re.split(r"[_-]", name))
     ordinary = any(not parts.isdisjoint(known) for known in (NOT_CORE, CLOTHES, NARUGO_FEATURES, ORDINARY))
-    return len(name) > 2 and not ordinary and not check_word_name(name)
+    return len(name) > 2 and not ordinary and not check_embedding_name(name)
 
 
 def describe_words(dataset: Dataset, run: Run) -> tuple[WordRow, ...]:

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from lib_pivotal.bundle.format import check_word_name
 from lib_pivotal.config import DataConfig, Run, WordConfig, check_consistency
 from lib_pivotal.data.records import Dataset, Picture
+from lib_pivotal.embedding_names import check_embedding_name
 from lib_pivotal.runs.presets import ADVISED_DRAWS
 from lib_pivotal.runs.proposal import (
     describe_words,
@@ -103,7 +103,7 @@ def test_an_empty_folder_suggests_nothing():
 
 @pytest.mark.parametrize("text", ["My Girl 2", "10_aoi", "...", "日本", "v1.5-girl-", "a"])
 def test_legal_names_are_legal(text):
-    assert check_word_name(legal_name(text)) == []
+    assert check_embedding_name(legal_name(text)) == []
 
 
 @pytest.mark.parametrize(("side", "size"), [(64, 64), (100, 64), (130, 128), (512, 512), (3000, 512), (400, 384)])
