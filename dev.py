@@ -95,15 +95,18 @@ def demo(rest: list[str]) -> int:
 def test(rest: list[str]) -> int:
     """All tests that need no web UI; with line coverage of everything, webui/ too (on a fake web UI).
 
-    `test training` runs one room, `test tests/data -k mask` what pytest is told. Tests run in one process a core, with
-    one thread each: torch's threads of several processes on the same cores stand in each other's way.
+    `test training` runs one room; `test tests/data -k mask` is handed to pytest as it is. All and a room run in one
+    process a core, with one thread each: torch's threads of several processes would stand in each other's way.
     """
-    if rest and (ROOT / "tests" / rest[0]).is_dir():
-        rest = [f"tests/{rest[0]}", *rest[1:]]
-    workers = ["-n", str(min(os.cpu_count() or 1, MAX_WORKERS)), "--dist", "worksteal"]
-    whole = ["--cov=lib_pivotal", "--cov-report=term:skip-covered", "--durations=10", "-rs"]
     # modules of webui/ are imported afresh for each fake web UI: with their bytecode kept, a fifth of that is saved
-    return run("-m", "pytest", *workers, *(rest or whole), OMP_NUM_THREADS="1", PYTHONDONTWRITEBYTECODE="")
+    environment = {"OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": ""}
+    workers = ["-n", str(min(os.cpu_count() or 1, MAX_WORKERS)), "--dist", "worksteal"]
+    if not rest:
+        report = ["--cov=lib_pivotal", "--cov-report=term:skip-covered", "--durations=10", "-rs"]
+        return run("-m", "pytest", *workers, *report, **environment)
+    if (ROOT / "tests" / rest[0]).is_dir():
+        return run("-m", "pytest", *workers, f"tests/{rest[0]}", *rest[1:], **environment)
+    return run("-m", "pytest", *rest, **environment)
 
 
 def lint(rest: list[str]) -> int:
