@@ -54,6 +54,17 @@ def make_tiny_models(seed: int = 0) -> dict:
 
 
 @pytest.fixture(scope="session")
+def forks():
+    """Starts processes without importing torch in each of them: see tests/forked.py."""
+    from tests.forked import Forks
+
+    if not hasattr(os, "fork"):
+        pytest.skip("processes are forked here")
+    with Forks() as made:
+        yield made
+
+
+@pytest.fixture(scope="session")
 def tiny_models():
     """Shared: tests must leave the weights as they are (that is one of the promises)."""
     return make_tiny_models()

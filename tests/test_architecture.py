@@ -162,6 +162,8 @@ def test_top_level_is_as_agreed():
         "docs",
         "examples",
         "LICENSE",
+        "CHANGELOG.md",
+        "CONTRIBUTING.md",
         "requirements-dev.txt",
         "requirements-nodeps.txt",
         "out",

@@ -230,6 +230,7 @@ def test_class_pictures_that_cannot_be_used(tiny_host, two_words_folder, class_f
     assert any("1 class picture(s) name a trained embedding" in notice.message for notice in recorder.of(Notice))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_killed_at_any_moment_the_run_still_ends_the_same(tiny_host, two_words_folder, tmp_path):
     """`kill -9` 20 times at random moments while every step saves a state; the end equals the uninterrupted run."""
