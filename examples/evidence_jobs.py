@@ -24,8 +24,8 @@ from examples.avatars.characters import CHARACTERS
 from examples.avatars.world import caption, random_avatar
 from examples.evidence_losses import held_out_losses
 from examples.evidence_sheets import save_sheet
+from lib_pivotal.bundle.edits import rename_words
 from lib_pivotal.bundle.reader import Bundle, read_bundle, require
-from lib_pivotal.bundle.workshop import rename_words
 from lib_pivotal.evaluation.in_run import RunEvaluation
 from lib_pivotal.evaluation.loading import load_on_host
 from lib_pivotal.evaluation.parts_grid import Row

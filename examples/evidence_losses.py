@@ -23,7 +23,7 @@ from lib_pivotal.config import Run
 from lib_pivotal.evaluation.parts_grid import Row
 from lib_pivotal.evaluation.separation import TIMESTEPS
 from lib_pivotal.networks.network import Network
-from lib_pivotal.ports import Host, TrainingBatch, WordVectors
+from lib_pivotal.ports import EmbeddingVectors, Host, TrainingBatch
 from lib_pivotal.training.assemble import make_objective
 from lib_pivotal.training.schedule import NoiseSchedule
 from lib_pivotal.training.step import MicroStep
@@ -35,7 +35,7 @@ SEED = 4711
 
 @torch.no_grad()
 def held_out_losses(
-    host: Host, names: Sequence[str], words: WordVectors, network: Network | None, rows: Sequence[Row]
+    host: Host, names: Sequence[str], words: EmbeddingVectors, network: Network | None, rows: Sequence[Row]
 ) -> dict[str, float]:
     """Mean loss by row, and of the prompts without word: `base` (describable traits) and `nothing`."""
     run = Run()
@@ -79,7 +79,7 @@ def _pictures(host: Host, names: Sequence[str]) -> tuple[list[Tensor], dict[expe
     return latents, captions
 
 
-def _loss(step: MicroStep, latents: Sequence[Tensor], captions: Sequence[list[str]], words: WordVectors) -> float:
+def _loss(step: MicroStep, latents: Sequence[Tensor], captions: Sequence[list[str]], words: EmbeddingVectors) -> float:
     losses = []
     for pictures, texts in zip(latents, captions, strict=True):
         batch = TrainingBatch(pictures, texts, None, torch.ones(len(texts)), [str(i) for i in range(len(texts))])

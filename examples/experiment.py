@@ -23,7 +23,7 @@ from lib_pivotal.config import Run, check_run
 from lib_pivotal.errors import ConfigError
 from lib_pivotal.evaluation.parts_grid import ROWS, Row
 from lib_pivotal.networks.network import Network
-from lib_pivotal.ports import Host, SampleRequest, WordVectors
+from lib_pivotal.ports import EmbeddingVectors, Host, SampleRequest
 
 CHECKPOINT = Path(__file__).parent / "avatars" / "weights" / "avatars.safetensors"
 RETRO_CHECKPOINT = CHECKPOINT.with_name("avatars-retro.safetensors")
@@ -177,7 +177,7 @@ def score(
     scorer: Scorer,
     names: Sequence[str],
     *,
-    words: WordVectors,
+    words: EmbeddingVectors,
     network: Network | None,
     rows: Sequence[Row] = ROWS,
     pictures_per_word: int = 8,

@@ -33,9 +33,9 @@ from lib_pivotal.data.dataset import scan
 from lib_pivotal.evaluation.in_run import RunEvaluation
 from lib_pivotal.evaluation.loading import load_on_host
 from lib_pivotal.evaluation.parts_grid import ROWS, draw_grid
-from lib_pivotal.runs.circumstances import Circumstances
 from lib_pivotal.runs.defaults import fitted_run
-from lib_pivotal.runs.plan import Plan, make_plan
+from lib_pivotal.runs.host_defaults import HostDefaults
+from lib_pivotal.runs.plan import RunPlan, make_plan
 from lib_pivotal.standalone.console import ConsoleListener
 from lib_pivotal.standalone.model import StandaloneHost
 from lib_pivotal.standalone.plan_cli import plan_text
@@ -113,10 +113,10 @@ def distinct(planned: Sequence[make.Picture]) -> list[make.Picture]:
     return kept
 
 
-def plan_by_defaults(folder: Path) -> tuple[Run, Plan]:
+def plan_by_defaults(folder: Path) -> tuple[Run, RunPlan]:
     """What the page's Scan does: nothing is chosen here."""
     dataset = scan(folder)
-    around = Circumstances(prompts=clip_reading())
+    around = HostDefaults(prompts=clip_reading())
     run = fitted_run(dataset, circumstances=around).run
     return run, make_plan(dataset, run, prompts=around.prompts)
 

@@ -24,7 +24,7 @@ VERSION = 1
 
 
 @dataclass(frozen=True)
-class WordConfig:
+class EmbeddingConfig:
     """One word to train."""
 
     name: str = setting(
@@ -71,7 +71,7 @@ class WordConfig:
 
 
 @dataclass(frozen=True)
-class WordsConfig:
+class EmbeddingsConfig:
     """What holds for all embeddings."""
 
     lr: float = setting(
@@ -315,8 +315,8 @@ class Run:
     name: str = setting("", "Name of the bundle file, without ending.")
     seed: int = setting(0, "Seed of everything random in the run.", minimum=0, maximum=2**31 - 1)
     clip_skip: int = setting(1, "As the web UI's Clip skip.", minimum=1, maximum=12)
-    words: tuple[WordConfig, ...] = setting((), "The embeddings to train.")
-    words_common: WordsConfig = setting(WordsConfig, "What holds for all embeddings.")
+    words: tuple[EmbeddingConfig, ...] = setting((), "The embeddings to train.")
+    words_common: EmbeddingsConfig = setting(EmbeddingsConfig, "What holds for all embeddings.")
     network: NetworkConfig = setting(NetworkConfig, "The network.")
     data: DataConfig = setting(DataConfig, "Pictures and captions.")
     regularisation: RegularisationConfig = setting(RegularisationConfig, "Pictures that keep the model as it was.")

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from lib_pivotal.errors import WordError
+from lib_pivotal.errors import EmbeddingNameError
 
 TokenIds = Callable[[str], Sequence[int]]
 """Ids of a text without start, end and padding, as hosts give them."""
@@ -185,7 +185,7 @@ def parse_emphasis(text: str) -> list[tuple[str, float]]:
     return _joined(pieces, weights) or [("", 1.0)]
 
 
-class WordTable:
+class PromptNames:
     """Finds words in token ids: longest name first, then the one given first, case as the tokenizer treats it."""
 
     def __init__(self, sizes: Mapping[str, int], tokenizer: Tokenizer) -> None:
@@ -194,9 +194,11 @@ class WordTable:
         names = list(sizes)
         for name, ids in zip(names, tokenize(tokenizer, names) if names else [], strict=True):
             if not ids:
-                raise WordError(f"embedding {name!r} has no tokens, so no prompt can name it; choose a name of letters")
+                raise EmbeddingNameError(
+                    f"embedding {name!r} has no tokens, so no prompt can name it; choose a name of letters"
+                )
             if not 1 <= sizes[name] <= CHUNK_LENGTH:
-                raise WordError(
+                raise EmbeddingNameError(
                     f"embedding {name!r} has {sizes[name]} vectors; a chunk has room for 1 to {CHUNK_LENGTH}"
                 )
             self._by_first.setdefault(ids[0], []).append((ids, name))
@@ -242,7 +244,7 @@ class Layout:
 
 def lay_out(
     text: str,
-    words: WordTable,
+    words: PromptNames,
     *,
     tokenizer: Tokenizer,
     comma_id: int,
@@ -367,6 +369,6 @@ def _weight(number: str, text: str, position: int) -> float:
     try:
         return float(number)
     except ValueError:
-        raise WordError(
+        raise EmbeddingNameError(
             f"prompt {text!r}, character {position + 1}: {number!r} is not a weight; write a number such as 1.2"
         ) from None

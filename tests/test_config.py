@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from lib_pivotal.config import (
     VERSION,
+    EmbeddingConfig,
     Run,
-    WordConfig,
     check_run,
     read_run,
     run_from_dict,
@@ -33,7 +33,7 @@ def faults_of(plain):
 
 def test_defaults_with_one_word_are_a_sound_run():
     run = run_from_dict({"words": [{"name": "aoi"}]})
-    assert run.words == (WordConfig(name="aoi"),)
+    assert run.words == (EmbeddingConfig(name="aoi"),)
     assert run.schedule.optimizer == "adamw"
 
 
@@ -118,9 +118,9 @@ def test_every_setting_has_help_and_sound_default():
 REGISTRIES = {
     "words_common.control": control.CONTROLS,
     "network.algorithm": {"none": None, **registry.ALGORITHMS},
-    "network.unet_targets": {"none": None, **targets.PRESETS["unet"]},
-    "network.te_targets": {"none": None, **targets.PRESETS["te"]},
-    "network.te2_targets": {"same": None, "none": None, **targets.PRESETS["te2"]},
+    "network.unet_targets": {"none": None, **targets.LAYER_SETS["unet"]},
+    "network.te_targets": {"none": None, **targets.LAYER_SETS["te"]},
+    "network.te2_targets": {"same": None, "none": None, **targets.LAYER_SETS["te2"]},
     "noise.timestep_distribution": schedule.DISTRIBUTIONS,
     "loss.kind": objective.LOSSES,
     "loss.huber_schedule": objective.HUBER_SCHEDULES,
@@ -162,7 +162,7 @@ def test_unknown_settings_never_pass_silently():
 
 @given(
     st.builds(
-        WordConfig,
+        EmbeddingConfig,
         name=st.from_regex(r"[a-z][a-z0-9_-]{0,8}[a-z]", fullmatch=True),
         vectors=st.integers(1, 75),
         lr_factor=st.floats(0, 100),

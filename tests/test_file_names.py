@@ -107,5 +107,3 @@ def test_files_that_are_there_are_only_replaced_when_told(tmp_path: Path) -> Non
     for path in (there, link):
         with pytest.raises(FileNameError, match=f"{path.name}: there is a file of this name already"):
             refuse_taken([gone, path], overwrite=False)
-
-

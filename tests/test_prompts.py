@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lib_pivotal.errors import WordError
+from lib_pivotal.errors import EmbeddingNameError
 from lib_pivotal.prompts import (
+    PromptNames,
     RememberingTokenizer,
-    WordTable,
     chunks_needed,
     lay_out,
     parse_emphasis,
@@ -30,7 +30,7 @@ def tokenizer():
 
 @pytest.fixture(scope="module")
 def table(tokenizer):
-    return WordTable(GOLDEN["words"], tokenizer)
+    return PromptNames(GOLDEN["words"], tokenizer)
 
 
 def layout(prompt, table, tokenizer, **options):
@@ -71,14 +71,14 @@ def test_moving_words_differs_only_where_the_web_ui_loses_one(table, tokenizer):
 
 
 def test_longest_name_wins_then_the_first(tokenizer):
-    table = WordTable({"aoi": 1, "aoi-san": 2, "AOI": 3}, tokenizer)
+    table = PromptNames({"aoi": 1, "aoi-san": 2, "AOI": 3}, tokenizer)
     ids = tokenize(tokenizer, ["aoi-san"])[0]
     assert table.find(ids, 0) == ("aoi-san", len(ids))
     assert table.find(tokenize(tokenizer, ["Aoi"])[0], 0)[0] == "aoi"
 
 
 def test_word_of_one_existing_token(tokenizer):
-    table = WordTable({"cat": 3}, tokenizer)
+    table = PromptNames({"cat": 3}, tokenizer)
     assert len(tokenize(tokenizer, ["cat"])[0]) == 1
     (chunk,) = layout("a cat, cats", table, tokenizer).chunks
     assert chunk.words == [(2, "cat")]
@@ -88,9 +88,9 @@ def test_word_of_one_existing_token(tokenizer):
 
 def test_renaming_moves_nothing(tokenizer):
     text = "(x, {w} in a hat:1.2), {w}, " + "tag, " * 40
-    one = layout(text.replace("{w}", "aoi"), WordTable({"aoi": 6}, tokenizer), tokenizer)
+    one = layout(text.replace("{w}", "aoi"), PromptNames({"aoi": 6}, tokenizer), tokenizer)
     name = "quitelongername-of-mine"
-    other = layout(text.replace("{w}", name), WordTable({name: 6}, tokenizer), tokenizer)
+    other = layout(text.replace("{w}", name), PromptNames({name: 6}, tokenizer), tokenizer)
     assert [chunk.tokens for chunk in one.chunks] == [chunk.tokens for chunk in other.chunks]
     assert [[place for place, _ in chunk.words] for chunk in one.chunks] == [
         [place for place, _ in chunk.words] for chunk in other.chunks
@@ -99,18 +99,18 @@ def test_renaming_moves_nothing(tokenizer):
 
 def test_sixteen_words_in_one_prompt(tokenizer):
     sizes = {f"{letter}zq": 4 for letter in "abcdefghijklmnop"}
-    chunks = layout(", ".join(sizes), WordTable(sizes, tokenizer), tokenizer).chunks
+    chunks = layout(", ".join(sizes), PromptNames(sizes, tokenizer), tokenizer).chunks
     assert [name for chunk in chunks for _, name in chunk.words] == list(sizes)
     assert len(chunks) == 2
 
 
 def test_errors_say_where(tokenizer):
-    with pytest.raises(WordError, match=r"character 4: '1\.2\.3'"):
+    with pytest.raises(EmbeddingNameError, match=r"character 4: '1\.2\.3'"):
         parse_emphasis("(a:1.2.3)")
-    with pytest.raises(WordError, match="no tokens"):
-        WordTable({" ": 1}, tokenizer)
-    with pytest.raises(WordError, match="76 vectors"):
-        WordTable({"aoi": 76}, tokenizer)
+    with pytest.raises(EmbeddingNameError, match="no tokens"):
+        PromptNames({" ": 1}, tokenizer)
+    with pytest.raises(EmbeddingNameError, match="76 vectors"):
+        PromptNames({"aoi": 76}, tokenizer)
 
 
 @settings(max_examples=200, deadline=None)
@@ -148,7 +148,7 @@ PIECES = [*"()[]:,\\", "1.2", " ", "aoi", "ren", "BREAK", "cat", "1girl, ", "wor
 @given(st.lists(st.sampled_from(PIECES), max_size=40))
 def test_any_prompt_fills_whole_chunks(pieces):
     tokenizer = clip_tokenizer()
-    table = WordTable({"aoi": 4, "ren": 8}, tokenizer)
+    table = PromptNames({"aoi": 4, "ren": 8}, tokenizer)
     found = layout("".join(pieces), table, tokenizer)
     for chunk in found.chunks:
         assert len(chunk.tokens) == len(chunk.multipliers) == 77

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 if TYPE_CHECKING:  # the rules of names must be readable without torch
     from torch import Tensor
 
-WordTensors: TypeAlias = "tuple[Tensor, ...]"
+EmbeddingTensors: TypeAlias = "tuple[Tensor, ...]"
 """The vectors of one word: a tensor `(vectors, width)` a text tower. SD1, SD2: one; SDXL: CLIP-L, OpenCLIP-G."""
 
 Family = Literal["sd1", "sd2", "sdxl", "unknown"]
@@ -67,7 +67,7 @@ class Problem:
 
 
 @dataclass(frozen=True)
-class WordKey:
+class EmbeddingKey:
     """A key of a word, taken apart: `bundle_emb.<name>.<tensor>`."""
 
     name: str
@@ -79,7 +79,7 @@ def is_word_key(key: str) -> bool:
     return key.startswith(BUNDLE_PREFIX) or key == BUNDLE_PREFIX.rstrip(".")
 
 
-def parse_word_key(key: str) -> WordKey | None:
+def parse_word_key(key: str) -> EmbeddingKey | None:
     """Take a word's key apart, from the right, so that names with dots survive. None: no name or no tensor in it.
 
     >>> parse_word_key("bundle_emb.v1.5-girl.string_to_param.*")
@@ -90,11 +90,11 @@ def parse_word_key(key: str) -> WordKey | None:
     rest = key[len(BUNDLE_PREFIX) :]
     head, marker, tail = rest.rpartition(f".{_STRING_TO_PARAM}.")
     if marker:
-        return WordKey(head, f"{_STRING_TO_PARAM}.{tail}") if head else None
+        return EmbeddingKey(head, f"{_STRING_TO_PARAM}.{tail}") if head else None
     name, dot, last = rest.rpartition(".")
     if not dot or not name or not last:
         return None
-    return WordKey(name, last)
+    return EmbeddingKey(name, last)
 
 
 def word_keys(name: str, towers: int) -> tuple[str, ...]:

@@ -46,7 +46,7 @@ _ARCHITECTURES: dict[tuple[Family, bool], str] = {
 
 
 @dataclass(frozen=True)
-class WordFacts:
+class EmbeddingFacts:
     """What is worth knowing of a word: kept as JSON in `pivotal.words`."""
 
     init_text: str = ""
@@ -149,7 +149,7 @@ class TrainingFacts:
     comment: str = ""
     author: str = ""
     description: str = ""
-    words: Mapping[str, WordFacts] = field(default_factory=dict)
+    words: Mapping[str, EmbeddingFacts] = field(default_factory=dict)
     run: Mapping[str, Any] = field(default_factory=dict)
     recommended: Mapping[str, float] = field(default_factory=dict)
     extra: Mapping[str, Any] = field(default_factory=dict)

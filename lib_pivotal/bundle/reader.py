@@ -9,11 +9,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from lib_pivotal.bundle.embedding_key_formats import EmbeddingLayout, TensorHeader, carry_out, plan_word, seen_of
 from lib_pivotal.bundle.file_kinds import kind_of
-from lib_pivotal.bundle.format import Problem, WordTensors, is_word_key, parse_word_key
+from lib_pivotal.bundle.format import EmbeddingTensors, Problem, is_word_key, parse_word_key
 from lib_pivotal.bundle.pickles import load_tensors
 from lib_pivotal.bundle.safetensors_file import Header, read_header, read_tensors
-from lib_pivotal.bundle.spellings import Seen, WordPlan, carry_out, plan_word, seen_of
 from lib_pivotal.embedding_names import check_embedding_name
 from lib_pivotal.errors import BundleError
 
@@ -29,7 +29,7 @@ class Bundle:
     """
 
     network: dict[str, Tensor]
-    words: dict[str, WordTensors]
+    words: dict[str, EmbeddingTensors]
     metadata: dict[str, str]
     problems: tuple[Problem, ...] = ()
     path: Path | None = None
@@ -74,10 +74,10 @@ def is_torch_file(path: Path) -> bool:
 
 def take_words(
     tensors: Mapping[str, Tensor], metadata: Mapping[str, str]
-) -> tuple[dict[str, WordTensors], list[str], list[Problem]]:
+) -> tuple[dict[str, EmbeddingTensors], list[str], list[Problem]]:
     """The words among a file's tensors, the keys of its network, and what was skipped or is odd."""
     found, network_keys, problems = group_words({key: seen_of(tensor) for key, tensor in tensors.items()}, metadata)
-    words: dict[str, WordTensors] = {}
+    words: dict[str, EmbeddingTensors] = {}
     for name, keys in found.items():
         plan, plan_problems = plan_word(name, {tensor: seen_of(tensors[key]) for tensor, key in keys.items()})
         problems += plan_problems
@@ -91,7 +91,7 @@ def take_words(
     return words, network_keys, problems + name_problems(words)
 
 
-def read_words(path: str | Path) -> tuple[dict[str, WordTensors], tuple[Problem, ...]]:
+def read_words(path: str | Path) -> tuple[dict[str, EmbeddingTensors], tuple[Problem, ...]]:
     """Only the words of a file: of a safetensors file, nothing but their tensors is read. Raises as `read_bundle`."""
     path = Path(path)
     if is_torch_file(path):
@@ -106,7 +106,7 @@ def read_words(path: str | Path) -> tuple[dict[str, WordTensors], tuple[Problem,
 
 
 def group_words(
-    tensors: Mapping[str, Seen], metadata: Mapping[str, str]
+    tensors: Mapping[str, TensorHeader], metadata: Mapping[str, str]
 ) -> tuple[dict[str, dict[str, str]], list[str], list[Problem]]:
     """Sort keys into words (name -> inner tensor name -> key) and network (a list of keys)."""
     words: dict[str, dict[str, str]] = {}
@@ -140,9 +140,9 @@ def name_problems(names: Iterable[str]) -> list[Problem]:
     return problems
 
 
-def plan_words(header: Header) -> tuple[list[WordPlan], list[str], list[Problem]]:
+def plan_words(header: Header) -> tuple[list[EmbeddingLayout], list[str], list[Problem]]:
     """The words of a file from its header alone, the keys of its network, and the problems of both."""
-    seen = {key: Seen(entry.dtype, entry.shape) for key, entry in header.tensors.items()}
+    seen = {key: TensorHeader(entry.dtype, entry.shape) for key, entry in header.tensors.items()}
     words_found, network_keys, problems = group_words(seen, header.metadata)
     plans = []
     for name, keys in words_found.items():

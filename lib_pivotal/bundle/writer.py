@@ -17,7 +17,7 @@ from lib_pivotal.bundle.format import (
     META_LEGACY_HASH,
     META_MODEL_HASH,
     META_SPEC_HASH,
-    WordTensors,
+    EmbeddingTensors,
     check_vectors,
     check_widths,
     is_word_key,
@@ -37,7 +37,7 @@ def write_bundle(
     path: str | Path,
     *,
     network: Mapping[str, Tensor],
-    words: Mapping[str, WordTensors],
+    words: Mapping[str, EmbeddingTensors],
     metadata: Mapping[str, str],
     dtype: torch.dtype | None = torch.float16,
 ) -> Path:
@@ -69,7 +69,7 @@ def write_bundle(
 
 
 def check_content(
-    *, network: Mapping[str, Tensor], words: Mapping[str, WordTensors], metadata: Mapping[str, str]
+    *, network: Mapping[str, Tensor], words: Mapping[str, EmbeddingTensors], metadata: Mapping[str, str]
 ) -> list[str]:
     """Every reason why this content may not be written, but for values that are not finite."""
     reasons = [
@@ -98,7 +98,7 @@ def check_content(
     return reasons
 
 
-def _check_towers(towers: WordTensors) -> list[str]:
+def _check_towers(towers: EmbeddingTensors) -> list[str]:
     """Why these tensors are not the vectors of a word."""
     odd = [f"tensor of shape {list(tower.shape)}, needed [vectors, width]" for tower in towers if tower.dim() != 2]
     odd += [f"dtype {tower.dtype} is not floating point" for tower in towers if not tower.is_floating_point()]
@@ -111,7 +111,7 @@ def _check_towers(towers: WordTensors) -> list[str]:
     return odd + [reason for reason in checked if reason]
 
 
-def _source(key: str, network: Mapping[str, Tensor], words: Mapping[str, WordTensors]) -> Tensor:
+def _source(key: str, network: Mapping[str, Tensor], words: Mapping[str, EmbeddingTensors]) -> Tensor:
     if key in network:
         return network[key]
     return next(
@@ -123,7 +123,7 @@ def _source(key: str, network: Mapping[str, Tensor], words: Mapping[str, WordTen
 
 
 def _stored(
-    network: Mapping[str, Tensor], words: Mapping[str, WordTensors], *, dtype: torch.dtype | None
+    network: Mapping[str, Tensor], words: Mapping[str, EmbeddingTensors], *, dtype: torch.dtype | None
 ) -> dict[str, Tensor]:
     """All tensors under the keys of the file, as they are stored: own memory, contiguous, on the CPU."""
 

@@ -20,8 +20,8 @@ from lib_pivotal.evaluation.parts_grid import ROWS, Row, draw_grid, parts_pictur
 from lib_pivotal.file_names import refuse_taken
 from lib_pivotal.files import replacing
 from lib_pivotal.ports import Host, SampleRequest, SessionRequest
+from lib_pivotal.runs.backend import TrainerBackend
 from lib_pivotal.runs.manager import RunManager
-from lib_pivotal.runs.studio import Studio
 
 MOST_PICTURES = 200
 CELL_PX = 256
@@ -177,7 +177,7 @@ def _drawn(
 
 
 @contextlib.contextmanager
-def _lent(studio: Studio) -> Iterator[Host]:
+def _lent(studio: TrainerBackend) -> Iterator[Host]:
     clip_skip = studio.clip_skip()
     with studio.exclusive(Run(clip_skip=clip_skip)) as host, host.session(SessionRequest(clip_skip=clip_skip)):
         yield host

@@ -12,12 +12,12 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from lib_pivotal.data.caption_chain import Captions, Moment
-from lib_pivotal.data.captions import WordFinder
+from lib_pivotal.data.caption_chain import Captions, TrainingTime
+from lib_pivotal.data.captions import EmbeddingFinder
+from lib_pivotal.data.crops import phrase
 from lib_pivotal.data.latents import CachedLatents, LatentCache
 from lib_pivotal.data.records import Picture
 from lib_pivotal.data.sampler import Sampler
-from lib_pivotal.data.views import phrase
 from lib_pivotal.errors import DataError
 from lib_pivotal.ports import TrainingBatch
 
@@ -84,7 +84,7 @@ class BatchSource:
         self._rank, self._world_size = rank, world_size
         self._seed, self._latents = seed, latents
         self._loss_weights, self._unmasked = dict(loss_weights or {}), unmasked
-        self._find_words = WordFinder(words)
+        self._find_words = EmbeddingFinder(words)
         self._rates = self._rates_from(draw_weights)
         self._buckets = [_bucket_name(cache, picture.key) for picture in self._pictures]
         self._sampler = Sampler(self._buckets, self._rates, batch_size=batch_size, seed=seed)
@@ -154,7 +154,7 @@ class BatchSource:
     def _caption(self, picture: Picture, draw: Draw) -> str:
         """With a phrase in front where the picture was made small or large; one that was left out stays out."""
         rng = random.Random(f"{self._seed}/caption/{draw.index}")
-        moment = Moment(
+        moment = TrainingTime(
             step=draw.index // self.pictures_per_step, epoch=int(draw.index / self._sampler.draws_per_epoch)
         )
         distance = self._cache.views(draw.key)[draw.view].distance

@@ -11,7 +11,15 @@ from functools import partial
 from pathlib import Path
 from typing import Literal, Protocol
 
-from lib_pivotal.data.captions import KEEP_MARK, Cut, WordFinder, as_letters, read_text, split_tags, with_pairs_alone
+from lib_pivotal.data.captions import (
+    KEEP_MARK,
+    Cut,
+    EmbeddingFinder,
+    as_letters,
+    read_text,
+    split_tags,
+    with_pairs_alone,
+)
 from lib_pivotal.data.records import Picture
 from lib_pivotal.data.tags import TAG_CLASSES, tag_class
 from lib_pivotal.errors import DataError
@@ -85,21 +93,21 @@ class CaptionSettings:
 
 
 @dataclass(frozen=True)
-class Moment:
+class TrainingTime:
     """When a caption is drawn: finished optimiser steps and whole epochs, both from 0."""
 
     step: int = 0
     epoch: int = 0
 
 
-START = Moment()
+START = TrainingTime()
 
 
 class Captions(Protocol):
     """What makes the caption of a draw."""
 
     def draw(
-        self, picture: Picture, *, rng: random.Random, moment: Moment = START, opening: Opening | None = None
+        self, picture: Picture, *, rng: random.Random, moment: TrainingTime = START, opening: Opening | None = None
     ) -> str:
         """A picture's caption for this draw; deterministic given `rng` and the moment. It begins with what `opening`
         gives, unless it is left out; the limit of tokens counts that, too."""
@@ -115,7 +123,7 @@ class CaptionsByPart:
         self._common, self._own = common, dict(own)
 
     def draw(
-        self, picture: Picture, *, rng: random.Random, moment: Moment = START, opening: Opening | None = None
+        self, picture: Picture, *, rng: random.Random, moment: TrainingTime = START, opening: Opening | None = None
     ) -> str:
         """By the chain of this picture."""
         return self._own.get(picture.key, self._common).draw(picture, rng=rng, moment=moment, opening=opening)
@@ -152,8 +160,8 @@ class CaptionPipeline:
         """`words`: concept -> word for `{word}`; `lists`: name -> choices; `shorten` cuts what is over the limit."""
         self.settings = settings or CaptionSettings()
         self._words, self._lists = dict(words or {}), dict(lists or {})
-        self._finders = {word: WordFinder([word]) for word in self._words.values()}
-        self._protected = WordFinder([*protected, *self._words.values()])
+        self._finders = {word: EmbeddingFinder([word]) for word in self._words.values()}
+        self._protected = EmbeddingFinder([*protected, *self._words.values()])
         self._shorten = shorten
         separator = self.settings.separator
         self._cut = Cut(self.settings.keep_separator, separator)
@@ -165,7 +173,7 @@ class CaptionPipeline:
         }
 
     def draw(
-        self, picture: Picture, *, rng: random.Random, moment: Moment = START, opening: Opening | None = None
+        self, picture: Picture, *, rng: random.Random, moment: TrainingTime = START, opening: Opening | None = None
     ) -> str:
         """A picture's caption for this draw: one of its captions, or one made of its fields; then the chain."""
         settings = self.settings
@@ -209,18 +217,18 @@ class CaptionPipeline:
         found = [self._as_meant(text) for text in found]
         return longer(found) if len(found) > 1 else found[0]
 
-    def __call__(self, caption: str, *, concept: str, rng: random.Random, moment: Moment = START) -> str:
+    def __call__(self, caption: str, *, concept: str, rng: random.Random, moment: TrainingTime = START) -> str:
         """A text for this draw; "" when the whole caption is dropped."""
         return "" if self._left_out(rng, moment) else self._vary(caption, concept=concept, rng=rng, moment=moment)
 
-    def _left_out(self, rng: random.Random, moment: Moment) -> bool:
+    def _left_out(self, rng: random.Random, moment: TrainingTime) -> bool:
         settings = self.settings
         dropped = settings.caption_dropout > 0.0 and rng.random() < settings.caption_dropout
         # kohya counts epochs from 1
         return dropped or (settings.dropout_epochs > 0 and (moment.epoch + 1) % settings.dropout_epochs == 0)
 
     def _vary(
-        self, caption: str, *, concept: str, rng: random.Random, moment: Moment, opening: Opening | None = None
+        self, caption: str, *, concept: str, rng: random.Random, moment: TrainingTime, opening: Opening | None = None
     ) -> str:
         settings = self.settings
         word = self._words.get(concept, "")
@@ -274,7 +282,7 @@ class CaptionPipeline:
         stripped = (part.strip().strip(mark).strip() for part in parts)
         return self._joint.join(part for part in stripped if part)
 
-    def _vary_tags(self, caption: str, rng: random.Random, moment: Moment) -> str:
+    def _vary_tags(self, caption: str, rng: random.Random, moment: TrainingTime) -> str:
         settings = self.settings
         warming = moment.step < settings.warmup_steps
         drops = settings.tag_dropout > 0.0 or bool(settings.tag_classes)

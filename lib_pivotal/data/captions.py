@@ -337,7 +337,7 @@ def legal_name(text: str) -> str:
     return name or "myword"
 
 
-class WordFinder:
+class EmbeddingFinder:
     """Finds trained words in text as a text encoder does: ignoring case, the longest first, not inside longer words.
 
     A word ends where its letters end (`hanako` is in `hanako-chan` and `hanako2`, not in `hanakos`), since CLIP's

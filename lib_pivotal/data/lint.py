@@ -1,8 +1,8 @@
 """What is worth a look before training, in four parts.
 
-Words and captions: words that nothing tells apart, captions that say too much or nothing; read from a `Wording`, before
-anything is pruned. A mark between tags that no setting names (`aoi ## hat, smile` in nearly every caption). Words with
-a side that are mirrored all the same. Pictures and captions against the settings: sizes, what is cut off, how long.
+Embeddings and captions: embeddings that nothing tells apart, captions that say too much or nothing; read from a
+`PrunedCaptions`, before anything is pruned. A mark between tags that no setting names (`aoi ## hat, smile` in nearly
+every caption). Embeddings with a side that are mirrored all the same. Pictures and captions against the settings: sizes, what is cut off, how long.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from functools import cached_property, lru_cache
 from glob import escape
 
 from lib_pivotal.data.buckets import Buckets, Placement, crop_report
-from lib_pivotal.data.captions import WordFinder, legal_name, single_tags
-from lib_pivotal.data.findings import Finding, Remedy, count_of, listed
-from lib_pivotal.data.pruning import TagFate, Wording
-from lib_pivotal.data.records import Picture, Problem
+from lib_pivotal.data.captions import EmbeddingFinder, legal_name, single_tags
+from lib_pivotal.data.findings import Finding, Fix, count_of, listed
+from lib_pivotal.data.pruning import PrunedCaptions, TagDecision
+from lib_pivotal.data.records import DatasetProblem, Picture
 from lib_pivotal.data.tags import NOT_CORE, same_tag, tag_class
 from lib_pivotal.data.tokens import CHUNK, TokenCounter
 
@@ -34,7 +34,7 @@ DIFFERENCE, CERTAINTY = 0.25, 2.8
 _NOT_OF_A_WORD = frozenset(("people", "expression", "background", "quality"))
 
 
-def word_findings(wording: Wording) -> list[Finding]:
+def word_findings(wording: PrunedCaptions) -> list[Finding]:
     """All checks of this module."""
     return [
         *never_present(wording),
@@ -46,7 +46,7 @@ def word_findings(wording: Wording) -> list[Finding]:
     ]
 
 
-def never_present(wording: Wording) -> list[Finding]:
+def never_present(wording: PrunedCaptions) -> list[Finding]:
     """Words that no picture has: training refuses them."""
     concepts = {legal_name(picture.concept): picture.concept for picture in wording.named}
     found = []
@@ -54,7 +54,7 @@ def never_present(wording: Wording) -> list[Finding]:
         if word.keys:
             continue
         text = f"{name}: no caption names this embedding, so it would learn nothing."
-        remedies = [Remedy("remove_word", f"Remove {name}", {"word": name})]
+        remedies = [Fix("remove_word", f"Remove {name}", {"word": name})]
         concept = concepts.get(legal_name(name))
         if concept is not None:
             text += " There is a folder of this name: add the name to its captions."
@@ -63,7 +63,7 @@ def never_present(wording: Wording) -> list[Finding]:
     return found
 
 
-def always_present(wording: Wording) -> list[Finding]:
+def always_present(wording: PrunedCaptions) -> list[Finding]:
     """Words that every picture has: normal where there is one word, else a word that tells nothing apart."""
     if len(wording.named) < 2:
         return []
@@ -84,12 +84,12 @@ def always_present(wording: Wording) -> list[Finding]:
             f"{name} is in every caption: what it should learn goes into the network just as well, and appears without "
             "the embedding. Add pictures that do not have it, or remove it."
         )
-        remedy = Remedy("remove_word", f"Remove {name}", {"word": name})
+        remedy = Fix("remove_word", f"Remove {name}", {"word": name})
         found.append(Finding("word_always", "warning", text, (), (name,), (remedy,)))
     return found
 
 
-def never_apart(wording: Wording) -> list[Finding]:
+def never_apart(wording: PrunedCaptions) -> list[Finding]:
     """Words that have the same pictures: nothing can tell a run which is which."""
     groups: dict[tuple[str, ...], list[str]] = {}
     for name, word in wording.words.items():
@@ -105,13 +105,13 @@ def never_apart(wording: Wording) -> list[Finding]:
         )
         kept = next((name for name in names if not wording.words[name].use.form_of), names[0])
         remedies = (
-            Remedy("remove_word", f"Keep {kept}, remove {other}", {"word": other}) for other in names if other != kept
+            Fix("remove_word", f"Keep {kept}, remove {other}", {"word": other}) for other in names if other != kept
         )
         found.append(Finding("words_never_apart", "warning", text, keys, tuple(names), tuple(remedies)))
     return found
 
 
-def explained(wording: Wording) -> list[Finding]:
+def explained(wording: PrunedCaptions) -> list[Finding]:
     """Words that others explain: each of its pictures has one that only occurs with it, or nothing marks it there.
 
     The first is seen from the words alone: a style in which nobody is drawn but characters who are never drawn in
@@ -132,14 +132,14 @@ def explained(wording: Wording) -> list[Finding]:
                 f"{name} and what is theirs cannot be separated. Add pictures of them without {name}, or of {name} "
                 "without them."
             )
-            remedy = Remedy("remove_word", f"Remove {name}", {"word": name})
+            remedy = Fix("remove_word", f"Remove {name}", {"word": name})
             found.append(Finding("word_explained", "warning", text, tuple(sorted(mine)), (name, *inside), (remedy,)))
             continue
         found += _nothing_of_its_own(wording, name, keys)
     return found
 
 
-def _nothing_of_its_own(wording: Wording, name: str, keys: Mapping[str, set[str]]) -> list[Finding]:
+def _nothing_of_its_own(wording: PrunedCaptions, name: str, keys: Mapping[str, set[str]]) -> list[Finding]:
     mine = keys[name]
     captions = {picture.key: picture for picture in wording.named}
     for other, theirs in keys.items():
@@ -153,12 +153,12 @@ def _nothing_of_its_own(wording: Wording, name: str, keys: Mapping[str, set[str]
             f"{name}: all of its pictures are {other}'s, and their captions say nothing that those of {other} without "
             f"it do not say, too. Make sure that one can see what {name} is; else it learns nothing of its own."
         )
-        remedy = Remedy("remove_word", f"Remove {name}", {"word": name})
+        remedy = Fix("remove_word", f"Remove {name}", {"word": name})
         return [Finding("word_explained", "info", text, tuple(sorted(mine)), (name, other), (remedy,))]
     return []
 
 
-def _differ(wording: Wording, first: Sequence[Picture], second: Sequence[Picture]) -> bool:
+def _differ(wording: PrunedCaptions, first: Sequence[Picture], second: Sequence[Picture]) -> bool:
     """Whether some tag, not of a word, is clearly more frequent in one set (two proportions, pooled)."""
     counts = [_tag_counts(wording, pictures) for pictures in (first, second)]
     sizes = [len(first), len(second)]
@@ -172,7 +172,7 @@ def _differ(wording: Wording, first: Sequence[Picture], second: Sequence[Picture
     return False
 
 
-def _tag_counts(wording: Wording, pictures: Sequence[Picture]) -> Counter[str]:
+def _tag_counts(wording: PrunedCaptions, pictures: Sequence[Picture]) -> Counter[str]:
     counts: Counter[str] = Counter()
     for picture in pictures:
         tags = {same_tag(tag) for tag in picture.tags if not wording.find(tag)}
@@ -180,7 +180,7 @@ def _tag_counts(wording: Wording, pictures: Sequence[Picture]) -> Counter[str]:
     return counts
 
 
-def without_word(wording: Wording) -> list[Finding]:
+def without_word(wording: PrunedCaptions) -> list[Finding]:
     """Pictures of no word; where their folder is a word's own, it is a slip that can be mended."""
     if not wording.uses:
         return []
@@ -211,7 +211,7 @@ def without_word(wording: Wording) -> list[Finding]:
     return found
 
 
-def to_absorb(wording: Wording) -> list[Finding]:
+def to_absorb(wording: PrunedCaptions) -> list[Finding]:
     """Tags in captions that describe what the word should be."""
     found = []
     for name, word in wording.words.items():
@@ -224,7 +224,7 @@ def to_absorb(wording: Wording) -> list[Finding]:
                 f"{name}: its captions also say {tags}. What a caption says, the embedding need not learn: prune these "
                 "tags."
             )
-            remedy = Remedy("absorb", f"Prune them from {name}", {"word": name, "tags": []})
+            remedy = Fix("absorb", f"Prune them from {name}", {"word": name, "tags": []})
             found.append(
                 Finding("tags_describe_word", "warning", text, _keys_with(wording, name, core), (name,), (remedy,))
             )
@@ -235,14 +235,14 @@ def to_absorb(wording: Wording) -> list[Finding]:
                 f"{name}: nearly all of its captions say {tags}, which stays in the captions by the rule. Prune it if "
                 "it belongs to the embedding."
             )
-            remedy = Remedy("absorb", f"Prune it from {name}", {"word": name, "tags": [t.tag for t in always]})
+            remedy = Fix("absorb", f"Prune it from {name}", {"word": name, "tags": [t.tag for t in always]})
             found.append(
                 Finding("tags_describe_word", "info", text, _keys_with(wording, name, always), (name,), (remedy,))
             )
     return found
 
 
-def _always_there(wording: Wording, name: str, tag: TagFate) -> bool:
+def _always_there(wording: PrunedCaptions, name: str, tag: TagDecision) -> bool:
     if tag.belongs or tag.by_hand or tag.share < ALWAYS_SEEN or tag.count < 3:
         return False
     covers = len(wording.words[name].keys) > 0.9 * len(wording.named)
@@ -251,7 +251,7 @@ def _always_there(wording: Wording, name: str, tag: TagFate) -> bool:
     return tag_class(tag.tag) not in _NOT_OF_A_WORD and NOT_CORE.isdisjoint(same_tag(tag.tag).split())
 
 
-def _keys_with(wording: Wording, name: str, tags: Sequence[TagFate]) -> tuple[str, ...]:
+def _keys_with(wording: PrunedCaptions, name: str, tags: Sequence[TagDecision]) -> tuple[str, ...]:
     """The word's pictures whose captions have one of the tags."""
     forms = {same_tag(tag.tag) for tag in tags}
     mine = set(wording.words[name].keys)
@@ -262,9 +262,9 @@ def _keys_with(wording: Wording, name: str, tags: Sequence[TagFate]) -> tuple[st
     )
 
 
-def _apply(name: str, concept: str) -> Remedy:
+def _apply(name: str, concept: str) -> Fix:
     arguments = {"word": name, "pattern": f"concept:{escape(concept)}"}
-    return Remedy("apply_to", f"Put {name} before the captions of {concept}", arguments)
+    return Fix("apply_to", f"Put {name} before the captions of {concept}", arguments)
 
 
 UNNAMED_MARK = "unnamed_mark"
@@ -364,7 +364,7 @@ def _reason(tag: str) -> str:
     return ASYMMETRIC.get(form) or (SAYS_SIDE if _LEFT_RIGHT.search(form) else "")
 
 
-def mirror_warnings(pictures: Mapping[str, Sequence[tuple[str, str]]]) -> list[Problem]:
+def mirror_warnings(pictures: Mapping[str, Sequence[tuple[str, str]]]) -> list[DatasetProblem]:
     """One warning a word whose pictures should not be mirrored; `pictures`: word -> key and caption of each.
 
     Captions as they are on disk: what a word absorbs is just what may belong to one side.
@@ -385,7 +385,7 @@ def mirror_warnings(pictures: Mapping[str, Sequence[tuple[str, str]]]) -> list[P
             shown = "; ".join(f"{tag} ({counts[tag]} of {len(told)}: {why[tag]})" for tag in telling[:4])
             more = f", and {len(telling) - 4} more" if len(telling) > 4 else ""
             problems.append(
-                Problem(
+                DatasetProblem(
                     "warning",
                     "mirrored",
                     f"{word}: its pictures are mirrored, but have {shown}{more}. Turn mirroring off for this "
@@ -396,7 +396,7 @@ def mirror_warnings(pictures: Mapping[str, Sequence[tuple[str, str]]]) -> list[P
     return problems
 
 
-def cut_remarks(pictures: Sequence[Picture], buckets: Buckets) -> list[Problem]:
+def cut_remarks(pictures: Sequence[Picture], buckets: Buckets) -> list[DatasetProblem]:
     """One line on sizes, cuts, enlarged and bordered pictures; none where every picture fits as it is."""
     placed = [(picture, buckets.assign(picture.width_px, picture.height_px)) for picture in pictures]
     report = crop_report([placement for _, placement in placed])
@@ -412,12 +412,12 @@ def cut_remarks(pictures: Sequence[Picture], buckets: Buckets) -> list[Problem]:
         )
         parts.append(text)
     keys = tuple(picture.key for picture, placement in placed if placement.upscaled or not placement.covers)
-    return [Problem("info", "buckets", "; ".join(parts) + ".", keys)] if len(parts) > 1 else []
+    return [DatasetProblem("info", "buckets", "; ".join(parts) + ".", keys)] if len(parts) > 1 else []
 
 
-def mirror_remarks(pictures: Sequence[Picture], *, words: Sequence[str], keys: Collection[str]) -> list[Problem]:
+def mirror_remarks(pictures: Sequence[Picture], *, words: Sequence[str], keys: Collection[str]) -> list[DatasetProblem]:
     """A warning for each word whose pictures (those of `keys`) are mirrored but should not be."""
-    find = WordFinder(words)
+    find = EmbeddingFinder(words)
     told: dict[str, list[tuple[str, str]]] = {}
     for picture in pictures:
         if picture.key in keys:
@@ -451,9 +451,9 @@ def too_small(placed: Sequence[tuple[Picture, Placement]], *, fitting_px: int, t
     most = max(factor for _, factor in grown)
     many = count_of(len(grown), "picture")
     text = f"{many} {_are(len(grown))} smaller than the training size and enlarged, {most:.2g} times at most."
-    remedies = [Remedy("set", "Train them at their own size", {"path": "data.upscale", "value": False})]
+    remedies = [Fix("set", "Train them at their own size", {"path": "data.upscale", "value": False})]
     if fitting_px < target_px:
-        small = Remedy("set", f"Train all at {fitting_px} px", {"path": "data.resolution_px", "value": fitting_px})
+        small = Fix("set", f"Train all at {fitting_px} px", {"path": "data.resolution_px", "value": fitting_px})
         remedies.insert(0 if len(grown) > 0.5 * len(placed) else 1, small)
     severity = "warning" if most > ENLARGED else "info"
     keys = tuple(picture.key for picture, _ in grown)
@@ -506,7 +506,7 @@ def overruns(
             f"{many} the limit of {max_tokens} places, {worst.places} at most; the last tags are cut off. Of "
             f"{worst.key} this loses {tail}."
         )
-        remedy = Remedy("set", "Keep all, in chunks of 75", {"path": "data.max_tokens", "value": 0})
+        remedy = Fix("set", "Keep all, in chunks of 75", {"path": "data.max_tokens", "value": 0})
         remedies = [remedy, *_fewer(over, words_of, vectors, limit=max_tokens)]
         found.append(Finding("tokens", "warning", text, tuple(length.key for length in over), (), tuple(remedies)))
         return found
@@ -539,7 +539,7 @@ def _vectors_alone(words_of: Mapping[str, Sequence[str]], vectors: Mapping[str, 
 
 def _fewer(
     over: Sequence[Length], words_of: Mapping[str, Sequence[str]], vectors: Mapping[str, int], *, limit: int
-) -> tuple[Remedy, ...]:
+) -> tuple[Fix, ...]:
     """Fewer vectors, where these alone can bring the longest caption under the limit."""
     worst = max(over, key=lambda length: length.places)
     names = [name for name in words_of.get(worst.key, ()) if name in vectors]
@@ -550,10 +550,10 @@ def _fewer(
     return _cut_vectors(names, vectors, room=room)
 
 
-def _cut_vectors(names: Sequence[str], vectors: Mapping[str, int], *, room: int) -> tuple[Remedy, ...]:
+def _cut_vectors(names: Sequence[str], vectors: Mapping[str, int], *, room: int) -> tuple[Fix, ...]:
     taken = sum(vectors[name] for name in names)
     if taken <= room:
         return ()
     fitting = {name: max(LEAST_VECTORS, vectors[name] * room // taken) for name in names}
     shown = ", ".join(f"{name} {number}" for name, number in fitting.items())
-    return (Remedy("vectors", f"Fewer vectors: {shown}", {"vectors": fitting}),)
+    return (Fix("vectors", f"Fewer vectors: {shown}", {"vectors": fitting}),)

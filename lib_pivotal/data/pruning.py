@@ -15,7 +15,7 @@ from fnmatch import fnmatchcase
 from functools import lru_cache
 from typing import Any, Literal, TypeVar
 
-from lib_pivotal.data.captions import Cut, WordFinder, legal_name, single_tags, split_group
+from lib_pivotal.data.captions import Cut, EmbeddingFinder, legal_name, single_tags, split_group
 from lib_pivotal.data.records import COMMON_CUT, Picture
 from lib_pivotal.data.tags import (
     NARUGO_FEATURE_THRESHOLD,
@@ -32,7 +32,7 @@ from lib_pivotal.data.tags import (
 )
 
 PruneMode = Literal["none", "minimal", "character", "character_core"]
-Fate = Literal["absorbed", "init", "kept"]
+Decision = Literal["absorbed", "init", "kept"]
 Made = TypeVar("Made")
 META_TAGS = frozenset(
     "alternate costume|alternate hairstyle|alternate hair color|alternate eye color|alternate breast size|cosplay|"
@@ -64,7 +64,7 @@ class TagRules:
 
 
 @dataclass(frozen=True)
-class WordUse:
+class EmbeddingRules:
     """A word as captions meet it; the meaning of each field is that of `config.WordConfig`."""
 
     name: str
@@ -77,7 +77,7 @@ class WordUse:
 
 
 @dataclass(frozen=True)
-class TagFate:
+class TagDecision:
     """A tag beside a word: how often, how telling, and what happens to it.
 
     `share` is P(tag | word), `lift` P(tag | word) / P(tag); `init`: absorbed, and the word's vectors begin with it.
@@ -90,7 +90,7 @@ class TagFate:
     share: float
     lift: float
     difficulty: int
-    fate: Fate
+    fate: Decision
     core: bool = False
     by_hand: bool = False
     belongs: bool = False
@@ -98,13 +98,13 @@ class TagFate:
 
 
 @dataclass(frozen=True)
-class WordTags:
+class EmbeddingTags:
     """What the pictures say of one word: its pictures' keys, whether it is a style, and its tags."""
 
-    use: WordUse
+    use: EmbeddingRules
     keys: tuple[str, ...]
     style: bool
-    tags: tuple[TagFate, ...]
+    tags: tuple[TagDecision, ...]
 
     @property
     def belonging(self) -> tuple[TagShare, ...]:
@@ -127,7 +127,7 @@ def applies(patterns: Iterable[str], picture: Picture) -> bool:
     return False
 
 
-def name_word(text: str, word: str, find: WordFinder, cut: Cut = COMMON_CUT) -> str:
+def name_word(text: str, word: str, find: EmbeddingFinder, cut: Cut = COMMON_CUT) -> str:
     """A caption that names `word`: a tag that says the same in other letters is replaced, else it goes in front."""
     if find(text):
         return text
@@ -140,7 +140,7 @@ def name_word(text: str, word: str, find: WordFinder, cut: Cut = COMMON_CUT) -> 
     return f"{word}, {text}" if text.strip() else word
 
 
-class Wording:
+class PrunedCaptions:
     """The captions of a dataset with its words: who is in which picture, what each word takes, what is left.
 
     `extra(picture)` names words that templates or prefixes write into a picture's caption.
@@ -149,7 +149,7 @@ class Wording:
     def __init__(
         self,
         pictures: Sequence[Picture],
-        uses: Sequence[WordUse],
+        uses: Sequence[EmbeddingRules],
         rules: TagRules,
         *,
         extra: Callable[[Picture], Collection[str]] = lambda picture: (),
@@ -157,9 +157,9 @@ class Wording:
         self.rules, self.uses, self._extra = rules, tuple(uses), extra
         self._trained: tuple[Picture, ...] | None = None
         self._once: dict[str, tuple[object, Any]] = {}
-        self._before: Wording | None = None
-        self._finders = {use.name: WordFinder([use.name]) for use in uses}
-        self.find = find = WordFinder([use.name for use in uses])
+        self._before: PrunedCaptions | None = None
+        self._finders = {use.name: EmbeddingFinder([use.name]) for use in uses}
+        self.find = find = EmbeddingFinder([use.name for use in uses])
         self._holds_word = lru_cache(maxsize=2**16)(lambda tag: bool(find(tag)))  # tags are few, captions many
         self.named = tuple(self._named(picture) for picture in pictures)
         """The pictures with words that `applies_to` gives them in their captions, nothing pruned."""
@@ -177,7 +177,7 @@ class Wording:
         self.words = {use.name: self._describe(use) for use in uses}
         self._absorbed = {name: _taken(word) for name, word in self.words.items()}
 
-    def revised(self, uses: Sequence[WordUse]) -> Wording | None:
+    def revised(self, uses: Sequence[EmbeddingRules]) -> PrunedCaptions | None:
         """The same with other lists, init texts or switches of its words; only words that differ are described anew.
 
         None where names, `applies_to` or `form_of` differ: then nothing of this one holds, and a new one is needed.
@@ -276,7 +276,7 @@ class Wording:
                 return found
             found.add(name)
 
-    def _company(self, use: WordUse, styles: set[str]) -> int:
+    def _company(self, use: EmbeddingRules, styles: set[str]) -> int:
         """How many other words, styles aside, stand beside a word that is itself a style; else 0."""
         if use.form_of:
             return 0
@@ -291,7 +291,7 @@ class Wording:
         """Core tags of each word, by form of the tag: of what is shared by its forms, and of forms only what is new."""
         found: dict[str, dict[str, TagShare]] = {}
         people = [use.name for use in self.uses if use.name not in self._styles and not use.form_of]
-        find_people = WordFinder(people)
+        find_people = EmbeddingFinder(people)
         for use in self.uses:
             mine = self._pictures_of[use.name]
             if use.name in self._styles or not mine:
@@ -323,7 +323,7 @@ class Wording:
         )
         return {same_tag(item.tag): item for item in items}
 
-    def _describe(self, use: WordUse) -> WordTags:
+    def _describe(self, use: EmbeddingRules) -> EmbeddingTags:
         mine = self._pictures_of[use.name]
         captions = [picture.flat for picture in mine]
         counts = tag_counts(captions)
@@ -338,9 +338,9 @@ class Wording:
             is_core = form in core
             takes = self._takes(item.tag, core=is_core, style=use.name in self._styles)
             belongs = form in absorb or (takes and form not in keep)
-            fate: Fate = "kept" if not (use.prune and belongs) else "init" if form in begins else "absorbed"
+            fate: Decision = "kept" if not (use.prune and belongs) else "init" if form in begins else "absorbed"
             rows.append(
-                TagFate(
+                TagDecision(
                     tag=item.tag,
                     count=counts[item.tag],
                     share=item.share,
@@ -353,7 +353,7 @@ class Wording:
                     by_rule=takes,
                 )
             )
-        return WordTags(use, tuple(p.key for p in mine), use.name in self._styles, tuple(rows))
+        return EmbeddingTags(use, tuple(p.key for p in mine), use.name in self._styles, tuple(rows))
 
     def _takes(self, tag: str, *, core: bool, style: bool) -> bool:
         """Whether the mode takes a tag out of a word's captions."""
@@ -391,12 +391,12 @@ def _those(tags: Sequence[str], stays: Callable[[str], bool]) -> list[str]:
     return found
 
 
-def _identity(use: WordUse) -> tuple[object, ...]:
+def _identity(use: EmbeddingRules) -> tuple[object, ...]:
     """What decides which pictures a word has, and which tags are core."""
     return use.name, use.applies_to, use.form_of
 
 
-def _taken(word: WordTags) -> set[str]:
+def _taken(word: EmbeddingTags) -> set[str]:
     return {same_tag(tag.tag) for tag in word.tags if tag.fate != "kept"}
 
 

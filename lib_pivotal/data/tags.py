@@ -11,7 +11,7 @@ from functools import lru_cache
 from typing import Literal
 
 from lib_pivotal.byte_cache import ByteCache
-from lib_pivotal.data.captions import WordFinder, peeled, single_tags, without_escapes
+from lib_pivotal.data.captions import EmbeddingFinder, peeled, single_tags, without_escapes
 from lib_pivotal.errors import DataError
 
 CoreRule = Literal["narugo", "kgrid"]
@@ -148,7 +148,7 @@ def core_tags(
     """
     if rule not in ("narugo", "kgrid"):
         raise DataError(f"rule = {rule!r}: the rules for core tags are 'narugo' and 'kgrid'.")
-    find = WordFinder(words)
+    find = EmbeddingFinder(words)
     used = alone(captions, words=words) if rule == "kgrid" else captions
     least = threshold if threshold is not None else (NARUGO_THRESHOLD if rule == "narugo" else KGRID_THRESHOLD)
     refused = refused_parts(rule) if blacklist is None else blacklist
@@ -185,7 +185,7 @@ def alone(captions: Sequence[str], *, words: Collection[str] = ()) -> list[str]:
     solo = [caption for caption in captions if "solo" in map(same_tag, single_tags(caption))]
     if solo:
         return solo
-    find = WordFinder(words)
+    find = EmbeddingFinder(words)
     return [caption for caption in captions if len(find(caption)) <= 1] or list(captions)
 
 

@@ -13,15 +13,15 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from lib_pivotal.embeddings.vectors import Words
-from lib_pivotal.errors import WordError
+from lib_pivotal.embeddings.vectors import TrainedEmbeddings
+from lib_pivotal.errors import EmbeddingNameError
 from lib_pivotal.ports import VocabularyStats
 
 
 class NormControl(Protocol):
     """A rule applied after each optimiser step."""
 
-    def __call__(self, words: Words, updated: Sequence[str], rates: Mapping[str, float]) -> None:
+    def __call__(self, words: TrainedEmbeddings, updated: Sequence[str], rates: Mapping[str, float]) -> None:
         """Change the values of the words in `updated`; `rates` maps a word (or `word <name>`) to its rate."""
         ...
 
@@ -29,7 +29,7 @@ class NormControl(Protocol):
 class NoControl:
     """Vectors go where the optimiser takes them."""
 
-    def __call__(self, words: Words, updated: Sequence[str], rates: Mapping[str, float]) -> None:
+    def __call__(self, words: TrainedEmbeddings, updated: Sequence[str], rates: Mapping[str, float]) -> None:
         """Do nothing."""
 
 
@@ -47,7 +47,7 @@ class ClipTiDecay:
         self._strength = strength
 
     @torch.no_grad()
-    def __call__(self, words: Words, updated: Sequence[str], rates: Mapping[str, float]) -> None:
+    def __call__(self, words: TrainedEmbeddings, updated: Sequence[str], rates: Mapping[str, float]) -> None:
         """Pull the norms of the words in `updated`."""
         for name, tower, vectors in _moved(words, updated):
             pull = min(1.0, self._strength * _rate(rates, name))
@@ -69,7 +69,7 @@ class StdRetraction:
         self._exponent = exponent
 
     @torch.no_grad()
-    def __call__(self, words: Words, updated: Sequence[str], rates: Mapping[str, float]) -> None:
+    def __call__(self, words: TrainedEmbeddings, updated: Sequence[str], rates: Mapping[str, float]) -> None:
         """Pull the spread of the words in `updated`."""
         for name, tower, vectors in _moved(words, updated):
             std = vectors.std()
@@ -84,7 +84,7 @@ class PreserveNorm:
         self._targets = tuple(targets)
 
     @torch.no_grad()
-    def __call__(self, words: Words, updated: Sequence[str], rates: Mapping[str, float]) -> None:
+    def __call__(self, words: TrainedEmbeddings, updated: Sequence[str], rates: Mapping[str, float]) -> None:
         """Set the norms of the words in `updated`."""
         for name, tower, vectors in _moved(words, updated):
             norms = vectors.norm(dim=1, keepdim=True)
@@ -107,11 +107,11 @@ def control_names() -> tuple[str, ...]:
 def make_control(name: str, stats: Sequence[VocabularyStats]) -> NormControl:
     """The rule of that name, with targets from the checkpoint's own vocabulary (one record a tower)."""
     if name not in CONTROLS:
-        raise WordError(f"control = {name!r}: unknown; use one of {', '.join(control_names())}")
+        raise EmbeddingNameError(f"control = {name!r}: unknown; use one of {', '.join(control_names())}")
     return CONTROLS[name](stats)
 
 
-def _moved(words: Words, updated: Sequence[str]) -> Iterator[tuple[str, int, Tensor]]:
+def _moved(words: TrainedEmbeddings, updated: Sequence[str]) -> Iterator[tuple[str, int, Tensor]]:
     """(name, tower, vectors) of the words to control; frozen ones are passed over."""
     frozen = words.frozen
     for name in updated:
@@ -128,7 +128,7 @@ def _scale_rows(vectors: Tensor, wanted: Tensor, norms: Tensor) -> None:
 
 def _of_tower(targets: Sequence[float], tower: int, name: str) -> float:
     if tower >= len(targets):
-        raise WordError(
+        raise EmbeddingNameError(
             f"embedding {name!r} has a tower {tower}, but the vocabulary of only {len(targets)} was measured"
         )
     return targets[tower]
@@ -137,7 +137,7 @@ def _of_tower(targets: Sequence[float], tower: int, name: str) -> float:
 def _rate(rates: Mapping[str, float], name: str) -> float:
     rate = rates.get(f"word {name}", rates.get(name))
     if rate is None:
-        raise WordError(
+        raise EmbeddingNameError(
             f"embedding {name!r}: no learning rate among {sorted(rates)}; give the learning rate of "
             "every updated embedding"
         )

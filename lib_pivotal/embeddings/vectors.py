@@ -13,16 +13,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lib_pivotal.errors import WordError
+from lib_pivotal.errors import EmbeddingNameError
 from lib_pivotal.parameter_groups import ParameterGroup
-from lib_pivotal.ports import WordVectors
+from lib_pivotal.ports import EmbeddingVectors
 
 MAX_VECTORS = 75
 """A chunk of a prompt has 75 places."""
 
 
 @dataclass(frozen=True)
-class WordSettings:
+class EmbeddingSettings:
     """How one word is trained.
 
     `freeze_fraction` of the run (1 = never), `freeze_step` (0 = never) and `freeze_norm` (mean norm of the first
@@ -36,7 +36,7 @@ class WordSettings:
     freeze_norm: float = 0.0
 
 
-class Words(nn.Module):
+class TrainedEmbeddings(nn.Module):
     """Any number of words, each of 1 to 75 vectors a tower.
 
     `vectors` gives the start values (copied, kept in fp32); `settings` those words that differ from the default.
@@ -45,8 +45,8 @@ class Words(nn.Module):
 
     def __init__(
         self,
-        vectors: WordVectors,
-        settings: Mapping[str, WordSettings] | None = None,
+        vectors: EmbeddingVectors,
+        settings: Mapping[str, EmbeddingSettings] | None = None,
         *,
         device: torch.device | str | None = None,
     ) -> None:
@@ -54,11 +54,11 @@ class Words(nn.Module):
         settings = dict(settings or {})
         unknown = sorted(set(settings) - set(vectors))
         if unknown:
-            raise WordError(
+            raise EmbeddingNameError(
                 f"settings for {', '.join(map(repr, unknown))}: no such embedding; give its vectors as well"
             )
         self._names = tuple(vectors)
-        self._settings = {name: settings.get(name, WordSettings()) for name in self._names}
+        self._settings = {name: settings.get(name, EmbeddingSettings()) for name in self._names}
         self._frozen: set[str] = set()
         _check_towers(vectors)
         self._values = nn.ModuleList(
@@ -164,7 +164,7 @@ class Words(nn.Module):
         """Take over flags; refuses the state of other words."""
         names = list(state["names"])
         if names != list(self._names):
-            raise WordError(
+            raise EmbeddingNameError(
                 f"saved embeddings {names} are not those of this run {list(self._names)}; resume "
                 "with the embeddings that the state was saved with"
             )
@@ -176,28 +176,32 @@ class Words(nn.Module):
         try:
             return self._names.index(name)
         except ValueError:
-            raise WordError(f"no embedding {name!r} here; there are {', '.join(self._names) or 'none'}") from None
+            raise EmbeddingNameError(
+                f"no embedding {name!r} here; there are {', '.join(self._names) or 'none'}"
+            ) from None
 
 
-def _check_towers(vectors: WordVectors) -> None:
+def _check_towers(vectors: EmbeddingVectors) -> None:
     """Every word has the same number of towers with the same widths, and 1 to 75 vectors in each."""
     widths: dict[str, tuple[int, ...]] = {}
     for name, towers in vectors.items():
         if not name:
-            raise WordError("an embedding has an empty name; give it one")
+            raise EmbeddingNameError("an embedding has an empty name; give it one")
         if not towers:
-            raise WordError(f"embedding {name!r}: no vectors; give one tensor per text encoder")
+            raise EmbeddingNameError(f"embedding {name!r}: no vectors; give one tensor per text encoder")
         for tower, tensor in enumerate(towers):
             where = f"embedding {name!r}, tower {tower}"
             if tensor.ndim != 2:
-                raise WordError(f"{where}: shape {tuple(tensor.shape)}, but (vectors, width) is needed")
+                raise EmbeddingNameError(f"{where}: shape {tuple(tensor.shape)}, but (vectors, width) is needed")
             if not 1 <= tensor.shape[0] <= MAX_VECTORS:
-                raise WordError(f"{where}: {tensor.shape[0]} vectors; use 1 to {MAX_VECTORS}, a chunk holds no more")
+                raise EmbeddingNameError(
+                    f"{where}: {tensor.shape[0]} vectors; use 1 to {MAX_VECTORS}, a chunk holds no more"
+                )
             if tensor.shape[0] != towers[0].shape[0]:
-                raise WordError(
+                raise EmbeddingNameError(
                     f"{where}: {tensor.shape[0]} vectors, but tower 0 has {towers[0].shape[0]}; they must be equal"
                 )
         widths[name] = tuple(tensor.shape[1] for tensor in towers)
     if len(set(widths.values())) > 1:
         shown = ", ".join(f"{name!r}: {width}" for name, width in widths.items())
-        raise WordError(f"embeddings of different widths cannot belong to one checkpoint: {shown}")
+        raise EmbeddingNameError(f"embeddings of different widths cannot belong to one checkpoint: {shown}")

@@ -9,7 +9,7 @@ from lib_pivotal.evaluation.loading import load_on_host
 from lib_pivotal.evaluation.parts_grid import draw_grid, parts_pictures, word_requests
 from lib_pivotal.evaluation.separation import separation
 from lib_pivotal.networks.network import Network
-from lib_pivotal.ports import Host, SampleRequest, TrainingBatch, WordVectors
+from lib_pivotal.ports import EmbeddingVectors, Host, SampleRequest, TrainingBatch
 from lib_pivotal.training.outputs import PartsGrid
 from lib_pivotal.training.step import MicroStep
 
@@ -32,8 +32,8 @@ class RunEvaluation:
         micro_step: MicroStep,
         held_out: Mapping[str, Sequence[TrainingBatch]],
         *,
-        words: WordVectors,
-        initial_words: WordVectors,
+        words: EmbeddingVectors,
+        initial_words: EmbeddingVectors,
         network: Network | None,
     ) -> tuple[dict[str, dict[str, float]], dict[str, float]]:
         """By embedding: held-out losses with parts off, and the share of the embedding."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from PIL import Image, ImageDraw, ImageFont
 
 from lib_pivotal.errors import PivotalError
-from lib_pivotal.ports import Host, SampleRequest, WordVectors
+from lib_pivotal.ports import EmbeddingVectors, Host, SampleRequest
 
 if TYPE_CHECKING:  # pages import this module for its rows: they need no networks
     from lib_pivotal.networks.network import Network
@@ -57,7 +57,7 @@ def parts_pictures(
     host: Host,
     requests: Sequence[SampleRequest],
     *,
-    words: WordVectors,
+    words: EmbeddingVectors,
     network: Network | None,
     rows: Sequence[Row] = ROWS,
 ) -> dict[str, list[Image.Image]]:

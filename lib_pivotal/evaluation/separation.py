@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import torch
 
 from lib_pivotal.networks.network import Network
-from lib_pivotal.ports import TrainingBatch, WordVectors
+from lib_pivotal.ports import EmbeddingVectors, TrainingBatch
 from lib_pivotal.training.step import MicroStep
 
 TIMESTEPS = (100, 300, 500, 700, 900)
@@ -53,8 +53,8 @@ def separation(
     micro_step: MicroStep,
     held_out: Mapping[str, Sequence[TrainingBatch]],
     *,
-    words: WordVectors,
-    initial_words: WordVectors,
+    words: EmbeddingVectors,
+    initial_words: EmbeddingVectors,
     network: Network | None,
     timesteps: Sequence[int] = TIMESTEPS,
 ) -> dict[str, PartLosses]:
@@ -63,7 +63,7 @@ def separation(
     The network must be attached; its multipliers are put back afterwards.
     """
 
-    def mean_loss(batches: Sequence[TrainingBatch], vectors: WordVectors, unet: float, te: float) -> float:
+    def mean_loss(batches: Sequence[TrainingBatch], vectors: EmbeddingVectors, unet: float, te: float) -> float:
         total, count = 0.0, 0
         for batch in batches:
             size = batch.latents.shape[0]

@@ -10,18 +10,18 @@ from pathlib import Path
 from typing import Any
 
 from lib_pivotal.bundle.embedding_files import read_embedding
-from lib_pivotal.config import WordConfig
+from lib_pivotal.config import EmbeddingConfig
 from lib_pivotal.config_schema import to_plain
 from lib_pivotal.data.captions import legal_name
 from lib_pivotal.data.folders import Folder
 from lib_pivotal.data.sources.layout import read_layout
-from lib_pivotal.data.sources.source import Reading
+from lib_pivotal.data.sources.source import SourceReading
 from lib_pivotal.errors import DataError, PivotalError
 from lib_pivotal.file_names import legal_file_name
 from lib_pivotal.importing.datasets import DATASET_FILES
 from lib_pivotal.importing.reading import Origin
 from lib_pivotal.importing.report import shown
-from lib_pivotal.importing.sheet import Sheet, choices
+from lib_pivotal.importing.translation import ConfigTranslation, choices
 
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".avif", ".jxl", ".gif")
 MOST_FILES = 200_000
@@ -71,7 +71,7 @@ PRECISIONS = {
 # ---- choices by name ----
 
 
-def set_optimizer(sheet: Sheet, key: str, value: Any) -> str:
+def set_optimizer(sheet: ConfigTranslation, key: str, value: Any) -> str:
     """The optimiser by the last part of its name; returns ours."""
     name = re.sub(r"\W+$", "", str(value)).rpartition(".")[2].lower()
     for pattern, ours, why in OPTIMIZERS:
@@ -93,7 +93,7 @@ def set_optimizer(sheet: Sheet, key: str, value: Any) -> str:
     return "adamw"
 
 
-def set_rate(sheet: Sheet, key: str, value: Any) -> str:
+def set_rate(sheet: ConfigTranslation, key: str, value: Any) -> str:
     """The LR scheduler by its name; returns ours."""
     name = str(value).partition(":")[0].strip().lower()
     ours, why = RATES.get(name, ("constant", "there is no such LR scheduler here; constant instead"))
@@ -107,10 +107,10 @@ def set_rate(sheet: Sheet, key: str, value: Any) -> str:
     return ours
 
 
-def precision(path: str) -> Callable[[Sheet, str, Any], None]:
+def precision(path: str) -> Callable[[ConfigTranslation, str, Any], None]:
     """A rule: arithmetic or file type by its name."""
 
-    def rule(sheet: Sheet, key: str, value: Any) -> None:
+    def rule(sheet: ConfigTranslation, key: str, value: Any) -> None:
         ours = PRECISIONS.get(str(value).lower())
         if ours is None or ours not in choices(path):
             sheet.refused(key, f"{path} stays {sheet.read(path)}")
@@ -127,7 +127,7 @@ def kind_of(known: Mapping[str, str], written: str) -> str:
     return known.get(written, "") or known.get(name, "") or alike
 
 
-def set_kind(sheet: Sheet, key: str, ours: str, why: str, refusal: str) -> None:
+def set_kind(sheet: ConfigTranslation, key: str, ours: str, why: str, refusal: str) -> None:
     """The kind of network, where it is here; else a LoRA of the same rank."""
     if ours in choices("network.algorithm"):
         sheet.put("network.algorithm", ours)
@@ -139,7 +139,7 @@ def set_kind(sheet: Sheet, key: str, ours: str, why: str, refusal: str) -> None:
 # ---- names and embeddings ----
 
 
-def take_name(sheet: Sheet, key: str, written: str) -> None:
+def take_name(sheet: ConfigTranslation, key: str, written: str) -> None:
     """The run's name out of a name or path of a file."""
     name = legal_file_name(written)
     if not name:
@@ -157,17 +157,21 @@ def new_word(written: Any, taken_names: Iterable[str], **values: Any) -> tuple[d
     taken, ending = set(taken_names), iter("bcdefghijklmnopqrstuvwxyz")
     while name in taken:
         name = f"{base}-{next(ending, 'z' * (len(taken) + 1))}"
-    word = to_plain(WordConfig(name=name, **values))
+    word = to_plain(EmbeddingConfig(name=name, **values))
     return word, "" if name == text else f"{text!r} is no name that every program reads; it is called {name} here"
 
 
-def take_word(sheet: Sheet, index: int, word: dict[str, Any], name: str, value: Any, key: str, why: str = "") -> None:
+def take_word(
+    sheet: ConfigTranslation, index: int, word: dict[str, Any], name: str, value: Any, key: str, why: str = ""
+) -> None:
     """One value of an embedding, with the line of its key."""
     word[name] = value
     sheet.note(key, "taken", why, f"words.{index}.{name} = {value}")
 
 
-def take_start(sheet: Sheet, index: int, word: dict[str, Any], key: str, path: str, why: str, absent: str) -> None:
+def take_start(
+    sheet: ConfigTranslation, index: int, word: dict[str, Any], key: str, path: str, why: str, absent: str
+) -> None:
     """The file that an embedding begins with, where it is here; `absent` is said where it is not."""
     found = sheet.origin.find(sheet.get(key))
     if found is not None and found.is_file():
@@ -216,7 +220,7 @@ def resolution_of(value: Any) -> tuple[int | None, str]:
     return round((sides[0] * sides[1]) ** 0.5), "the side of a square of the same area; buckets give the shapes"
 
 
-def read_described(path: Path, layout: str, origin: Origin) -> Reading | None:
+def read_described(path: Path, layout: str, origin: Origin) -> SourceReading | None:
     """What a dataset file describes; None where its folders are not on this computer, or may not be looked at."""
     try:
         reading = read_layout(path, layout, files=DATASET_FILES)
@@ -225,7 +229,7 @@ def read_described(path: Path, layout: str, origin: Origin) -> Reading | None:
     return reading if all(origin.allows(place) for source in reading.sources for place in source.places()) else None
 
 
-def take_described(sheet: Sheet, reading: Reading, path: Path, key: str) -> None:
+def take_described(sheet: ConfigTranslation, reading: SourceReading, path: Path, key: str) -> None:
     """The run's pictures are those of this file, with the settings that its folders ask for; remarks for the rest.
 
     `key` is what led to the file.
@@ -241,7 +245,7 @@ def take_described(sheet: Sheet, reading: Reading, path: Path, key: str) -> None
 # ---- epochs ----
 
 
-def draws_an_epoch(reading: Reading | None) -> int:
+def draws_an_epoch(reading: SourceReading | None) -> int:
     """Pictures × repeats of all its folders, each rounded down, as the trainers count; 0 where nothing is read."""
     sources = () if reading is None else reading.sources
     return sum(math.floor(len(Folder(one.root, below=one.below).pictures()) * one.repeats + 1e-2) for one in sources)
@@ -261,12 +265,12 @@ def count_draws(folder: Path) -> int:
     return total
 
 
-def pictures_a_step(sheet: Sheet) -> int:
+def pictures_a_step(sheet: ConfigTranslation) -> int:
     """Batch × accumulation, as gathered so far."""
     return int(sheet.read("schedule.batch_size")) * int(sheet.read("schedule.accumulation"))
 
 
-def take_epochs(sheet: Sheet, key: str, epochs: int, draws: int) -> None:
+def take_epochs(sheet: ConfigTranslation, key: str, epochs: int, draws: int) -> None:
     """Epochs as steps where the pictures are here, else as epochs that a scan turns into steps. Batch and accumulation
     must be in the sheet already."""
     sheet.epochs = epochs
@@ -280,7 +284,7 @@ def take_epochs(sheet: Sheet, key: str, epochs: int, draws: int) -> None:
     sheet.translated(key, "schedule.max_steps", sheet.epoch_steps * epochs, why)
 
 
-def take_interval(sheet: Sheet, key: str, epochs: int, path: str) -> None:
+def take_interval(sheet: ConfigTranslation, key: str, epochs: int, path: str) -> None:
     """An interval in epochs, which stays one until the pictures are known; `path` is that in steps (`..._steps`)."""
     if sheet.epoch_steps:
         why = f"{sheet.epoch_steps} steps an epoch with the pictures here"
@@ -290,12 +294,12 @@ def take_interval(sheet: Sheet, key: str, epochs: int, path: str) -> None:
         sheet.translated(key, f"{path.removesuffix('_steps')}_epochs", epochs, why)
 
 
-def share_of_epochs(sheet: Sheet, epochs: int) -> float | None:
+def share_of_epochs(sheet: ConfigTranslation, epochs: int) -> float | None:
     """What share of the run so many epochs are; None where its length in epochs is not given."""
     return min(1.0, epochs / sheet.epochs) if sheet.epochs else None
 
 
-def take_warmup(sheet: Sheet, key: str, share: float, why: str) -> None:
+def take_warmup(sheet: ConfigTranslation, key: str, share: float, why: str) -> None:
     """A warm-up as a share of the run: steps where the file gives the run's length in steps, else it stays a share."""
     share = min(share, MOST_SHARE)
     value = share if sheet.epochs else int(share * int(sheet.read("schedule.max_steps")) + 1e-9)

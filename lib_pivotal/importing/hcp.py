@@ -21,7 +21,18 @@ from lib_pivotal.importing.hcp_layers import Leaf, by_rank, group_pattern, meant
 from lib_pivotal.importing.hcp_yaml import resolve
 from lib_pivotal.importing.reading import Origin, flag, leaves, number, read_bytes, whole
 from lib_pivotal.importing.report import shown
-from lib_pivotal.importing.sheet import OFF, Sheet, Table, apply, aside, choices, holds, missing, refuse, to
+from lib_pivotal.importing.translation import (
+    OFF,
+    ConfigTranslation,
+    Table,
+    apply,
+    aside,
+    choices,
+    holds,
+    missing,
+    refuse,
+    to,
+)
 
 TITLE = "HCP-Diffusion settings"
 MOST_TEMPLATES = 100
@@ -83,11 +94,11 @@ def import_hcp(
     *,
     bases: Mapping[str, Mapping[str, Any]] = KNOWN_BASES,
     one_folder: bool = False,
-) -> Sheet:
+) -> ConfigTranslation:
     """Translate one file, with its bases as far as they are here. `one_folder`: what lies around the sources is a tree
     that a scan reads as a whole."""
     merged = resolve(plain, origin.folder, bases, only_below=origin.uploaded)
-    sheet = Sheet(merged.plain, origin)
+    sheet = ConfigTranslation(merged.plain, origin)
     sheet.remarks += merged.remarks
     for name in merged.missing:
         sheet.remark(f"The base {name} is not on this computer: what stands in it is missing here.")
@@ -121,20 +132,20 @@ def _listed(written: Any) -> list[dict[str, Any]]:
 # ---- rates and steps ----
 
 
-def _accumulation(sheet: Sheet) -> int:
+def _accumulation(sheet: ConfigTranslation) -> int:
     return max(whole(sheet.get("train.gradient_accumulation_steps")) or 1, 1)
 
 
-def _factor(sheet: Sheet, key: str) -> float:
+def _factor(sheet: ConfigTranslation, key: str) -> float:
     """By what HCP multiplies rates: pictures a step over all datasets."""
     return float(_pictures(sheet) * _accumulation(sheet)) if sheet.flag(key) else 1.0
 
 
-def _pictures(sheet: Sheet) -> int:
+def _pictures(sheet: ConfigTranslation) -> int:
     return sum(whole(one.get("batch_size")) or 1 for one in _dicts(sheet.plain.get("data")).values()) or 1
 
 
-def _scaled(sheet: Sheet, key: str, value: Any) -> None:
+def _scaled(sheet: ConfigTranslation, key: str, value: Any) -> None:
     if not sheet.flag(key):
         sheet.honoured(key, "learning rates act as they are written, as here")
         return
@@ -147,7 +158,7 @@ def _scaled(sheet: Sheet, key: str, value: Any) -> None:
     sheet.note(key, "translated", why)
 
 
-def _steps(sheet: Sheet) -> None:
+def _steps(sheet: ConfigTranslation) -> None:
     """HCP counts micro-batches as steps; here a step is an update."""
     accumulation = _accumulation(sheet)
     why = f"HCP counts each of the {accumulation} micro-batches of an update as a step"
@@ -162,7 +173,7 @@ def _steps(sheet: Sheet) -> None:
             sheet.taken(key, path, steps)
 
 
-def _epochs(sheet: Sheet) -> None:
+def _epochs(sheet: ConfigTranslation) -> None:
     """Epochs come before steps in HCP (train_ac.py: epochs × batches of the first set); known only after the data."""
     epochs = whole(sheet.get("train.train_epochs"))
     if not epochs or epochs < 1:
@@ -173,7 +184,7 @@ def _epochs(sheet: Sheet) -> None:
     sheet.honoured("train.train_steps", "epochs come before steps")
 
 
-def _scheduler(sheet: Sheet) -> None:
+def _scheduler(sheet: ConfigTranslation) -> None:
     at, accumulation = "train.scheduler", _accumulation(sheet)
     name = sheet.get(f"{at}.name")
     if name is not None and common.set_rate(sheet, f"{at}.name", name) == "one_cycle":
@@ -203,7 +214,7 @@ def _scheduler(sheet: Sheet) -> None:
             sheet.refused(key, "embeddings and network share one LR scheduler here, the network's was taken")
 
 
-def _optimizers(sheet: Sheet) -> None:
+def _optimizers(sheet: ConfigTranslation) -> None:
     key, key_pt = "train.optimizer._target_", "train.optimizer_pt._target_"
     kind, of_words = sheet.get(key), sheet.get(key_pt)
     if kind is not None:
@@ -220,7 +231,7 @@ def _optimizers(sheet: Sheet) -> None:
             sheet.default(f"train.{part}.weight_decay", path, 0.01, "AdamW's own default")
 
 
-def _optimizer_option(sheet: Sheet, key: str, value: Any) -> None:
+def _optimizer_option(sheet: ConfigTranslation, key: str, value: Any) -> None:
     if key.endswith(("._partial_", ".relative_step", ".warmup_init", ".scale_parameter", ".type")):
         sheet.honoured(key, "how the optimiser is made; here too")
     else:
@@ -230,7 +241,7 @@ def _optimizer_option(sheet: Sheet, key: str, value: Any) -> None:
 # ---- loss and model ----
 
 
-def _loss(sheet: Sheet) -> None:
+def _loss(sheet: ConfigTranslation) -> None:
     key = "train.loss.criterion._target_"
     name = str(sheet.get(key, "torch.nn.MSELoss")).rpartition(".")[2]
     ours = LOSSES.get(name, "")
@@ -251,7 +262,7 @@ def _loss(sheet: Sheet) -> None:
         sheet.default("train.loss.criterion.gamma", "loss.snr_gamma", 1.0, "HCP's own default")
 
 
-def _model(sheet: Sheet) -> None:
+def _model(sheet: ConfigTranslation) -> None:
     xl = "xl" in str(sheet.get("model.pretrained_model_name_or_path", "")).lower()
     key, skip = "model.clip_skip", whole(sheet.get("model.clip_skip"))
     if skip is not None and xl:
@@ -276,7 +287,7 @@ def _model(sheet: Sheet) -> None:
 # ---- embeddings ----
 
 
-def _words(sheet: Sheet) -> None:
+def _words(sheet: ConfigTranslation) -> None:
     """Embeddings with their rates, and what they begin with."""
     tokenizer = sheet.plain.get("tokenizer_pt")
     items = _listed(tokenizer.get("train") if isinstance(tokenizer, dict) else None)
@@ -346,7 +357,7 @@ class Item:
     lr: float
 
 
-def _network(sheet: Sheet) -> None:
+def _network(sheet: ConfigTranslation) -> None:
     """Both parts: settings from the entry that one of our targets means exactly, groups from the others."""
     groups: list[dict[str, Any]] = []
     whole_layers, trained = _whole_layers(sheet), False
@@ -366,7 +377,7 @@ def _network(sheet: Sheet) -> None:
         )
 
 
-def _whole_layers(sheet: Sheet) -> str:
+def _whole_layers(sheet: ConfigTranslation) -> str:
     """Layers of the U-Net that HCP would train as they are, as a target of ours; "" if there are none."""
     why = "training the checkpoint's own weights is not what this is for; a network instead"
     apply(sheet, [("unet.* text_encoder.*", missing(why, (None,)))])
@@ -378,7 +389,7 @@ def _whole_layers(sheet: Sheet) -> str:
         return "attention+ff"
 
 
-def _items(sheet: Sheet, part: str, name: str) -> list[Item]:
+def _items(sheet: ConfigTranslation, part: str, name: str) -> list[Item]:
     written = sheet.plain.get(name)
     if not isinstance(written, list) or not written:
         sheet.honoured(sheet.keys_under(name), "no network in this part")
@@ -388,7 +399,7 @@ def _items(sheet: Sheet, part: str, name: str) -> list[Item]:
     return [item for item in found if item]
 
 
-def _plugins(sheet: Sheet, part: str, name: str) -> list[Item]:
+def _plugins(sheet: ConfigTranslation, part: str, name: str) -> list[Item]:
     """LyCORIS blocks: `{loha: {_target_: lycoris.hcp.LohaBlock.wrap_model, dim, alpha, lr, layers}}`."""
     written = sheet.plain.get(name)
     if not isinstance(written, dict) or not written:
@@ -406,7 +417,7 @@ def _plugins(sheet: Sheet, part: str, name: str) -> list[Item]:
     return [item for item in found if item]
 
 
-def _item(sheet: Sheet, part: str, key: str, entry: Mapping[str, Any], rank_name: str) -> Item | None:
+def _item(sheet: ConfigTranslation, part: str, key: str, entry: Mapping[str, Any], rank_name: str) -> Item | None:
     """One entry with its lines; None where it cannot be translated."""
     if entry.get("branch") == "n":
         sheet.refused(sheet.keys_under(key), "the negative branch of DreamArtist++ is not here")
@@ -451,7 +462,7 @@ def _found(part: str, entries: tuple[str, ...]) -> list[Leaf]:
     ]
 
 
-def _options(sheet: Sheet, key: str, rank_name: str) -> None:
+def _options(sheet: ConfigTranslation, key: str, rank_name: str) -> None:
     """Lines of what an entry may hold besides its layers, rank, alpha and rate."""
     for inner in sheet.keys_under(key):
         name = inner.removeprefix(f"{key}.")
@@ -467,7 +478,7 @@ def _options(sheet: Sheet, key: str, rank_name: str) -> None:
             sheet.refused(inner, f"this option of {'the network' if name == 'factor' else 'a layer'} is not here")
 
 
-def _settle(sheet: Sheet, part: str, items: list[Item], groups: list[dict[str, Any]]) -> None:
+def _settle(sheet: ConfigTranslation, part: str, items: list[Item], groups: list[dict[str, Any]]) -> None:
     if not items:
         sheet.put(f"network.{part}_targets", "none")
         if part == "te":
@@ -509,7 +520,15 @@ def _settle(sheet: Sheet, part: str, items: list[Item], groups: list[dict[str, A
 
 
 def _tell(
-    sheet: Sheet, part: str, item: Item, preset: str, factor: float, head_lr: float, fault: str, *, named: bool
+    sheet: ConfigTranslation,
+    part: str,
+    item: Item,
+    preset: str,
+    factor: float,
+    head_lr: float,
+    fault: str,
+    *,
+    named: bool,
 ) -> None:
     """The lines of one entry's layers, rank, alpha and rate; `preset` is empty for a group."""
     key, grouped = item.key, not preset
@@ -558,7 +577,7 @@ _HELD = {
 """Keys of a dataset that say how it is built or cached."""
 
 
-def _data(sheet: Sheet) -> None:
+def _data(sheet: ConfigTranslation) -> None:
     """The first dataset is the run's; one that is called after class or regularisation is the set beside. Where its
     folders are here, the file is read as a scan reads it: every source of every set."""
     sets = _dicts(sheet.plain.get("data"))
@@ -580,7 +599,7 @@ def _data(sheet: Sheet) -> None:
             sheet.refused(sheet.keys_under(f"data.{name}"), why)
 
 
-def _lines_as_read(sheet: Sheet, key: str) -> None:
+def _lines_as_read(sheet: ConfigTranslation, key: str) -> None:
     """A line for each key of a set that a scan reads itself: what it does not take is not supported."""
     assert sheet.described is not None
     reading, path = sheet.described
@@ -595,7 +614,7 @@ def _lines_as_read(sheet: Sheet, key: str) -> None:
             sheet.note(inner, "taken", "a scan reads HCP's file itself, source by source", became)
 
 
-def _own(sheet: Sheet, key: str, dataset: Mapping[str, Any]) -> None:
+def _own(sheet: ConfigTranslation, key: str, dataset: Mapping[str, Any]) -> None:
     _take_number(sheet, f"{key}.batch_size", "schedule.batch_size", 1)
     if number(dataset.get("loss_weight")) in (None, 1.0):
         sheet.honoured(f"{key}.loss_weight", "the run's own pictures count once, as here")
@@ -617,7 +636,7 @@ def _own(sheet: Sheet, key: str, dataset: Mapping[str, Any]) -> None:
         _source(sheet, inner, source, first=index == 0)
 
 
-def _beside(sheet: Sheet, key: str, dataset: Mapping[str, Any]) -> None:
+def _beside(sheet: ConfigTranslation, key: str, dataset: Mapping[str, Any]) -> None:
     """A set with its own weight in the same step: our regularisation set."""
     _take_number(sheet, f"{key}.batch_size", "regularisation.batch_size", 1)
     _take_number(sheet, f"{key}.loss_weight", "regularisation.weight", 1.0)
@@ -638,7 +657,7 @@ def _beside(sheet: Sheet, key: str, dataset: Mapping[str, Any]) -> None:
     sheet.honoured(sheet.open_under(key), "as for the run's own pictures")
 
 
-def _take_number(sheet: Sheet, key: str, path: str, default: float) -> None:
+def _take_number(sheet: ConfigTranslation, key: str, path: str, default: float) -> None:
     value = number(sheet.get(key))
     if value is None:
         sheet.put(path, default)
@@ -647,7 +666,7 @@ def _take_number(sheet: Sheet, key: str, path: str, default: float) -> None:
         sheet.taken(key, path, int(value) if path.endswith("batch_size") and value.is_integer() else value)
 
 
-def _plumbing(sheet: Sheet, key: str) -> None:
+def _plumbing(sheet: ConfigTranslation, key: str) -> None:
     for inner in sheet.open_under(key):
         name = inner.rpartition(".")[2]
         if name == "att_mask_encode" and sheet.flag(inner):
@@ -656,7 +675,7 @@ def _plumbing(sheet: Sheet, key: str) -> None:
             sheet.honoured(inner, _HELD.get(name, _HOW_MADE))
 
 
-def _bucket(sheet: Sheet, key: str, bucket: Any) -> None:
+def _bucket(sheet: ConfigTranslation, key: str, bucket: Any) -> None:
     """Buckets of about an area, or pictures of one fixed size."""
     if not isinstance(bucket, dict):
         return
@@ -682,7 +701,7 @@ def _bucket(sheet: Sheet, key: str, bucket: Any) -> None:
             sheet.honoured(inner, _HOW_MADE)
 
 
-def _fixed_size(sheet: Sheet, key: str, size: Any) -> None:
+def _fixed_size(sheet: ConfigTranslation, key: str, size: Any) -> None:
     sides = [whole(one) or 0 for one in (size if isinstance(size, list) else [size, size])][:2]
     if len(sides) < 2 or min(sides) < 1:
         sheet.refused(f"{key}.target_size", f"{shown(size)} is no size")
@@ -696,7 +715,7 @@ def _fixed_size(sheet: Sheet, key: str, size: Any) -> None:
     sheet.honoured(f"{key}._target_", "one size for all pictures")
 
 
-def _repeat(sheet: Sheet, key: str, root: str) -> None:
+def _repeat(sheet: ConfigTranslation, key: str, root: str) -> None:
     repeat, path = whole(sheet.get(key)), Path(root) / "multiply.txt"
     try:
         said = number((path.read_text(encoding="utf-8")[:40] if path.is_file() else "").split("\n")[0].strip())
@@ -711,7 +730,7 @@ def _repeat(sheet: Sheet, key: str, root: str) -> None:
         sheet.refused(key, why)
 
 
-def _source(sheet: Sheet, key: str, source: Mapping[str, Any], *, first: bool) -> None:
+def _source(sheet: ConfigTranslation, key: str, source: Mapping[str, Any], *, first: bool) -> None:
     """Captions, masks and background of one source; the run has one set of these, the first source's."""
     if first:
         _transforms(sheet, key, source.get("text_transforms", source.get("tag_transforms")))
@@ -738,7 +757,7 @@ def _source(sheet: Sheet, key: str, source: Mapping[str, Any], *, first: bool) -
             sheet.refused(inner, "changes of the picture are not read; see data.flip and data.crop")
 
 
-def _transforms(sheet: Sheet, key: str, transforms: Any) -> None:
+def _transforms(sheet: ConfigTranslation, key: str, transforms: Any) -> None:
     base = next((one for one in ("text_transforms", "tag_transforms") if sheet.keys_under(f"{key}.{one}")), "")
     steps = _listed(transforms.get("transforms") if isinstance(transforms, dict) else None)
     names = [str(one.get("_target_", "")).rpartition(".")[2] for one in steps]
@@ -760,7 +779,7 @@ def _transforms(sheet: Sheet, key: str, transforms: Any) -> None:
         sheet.note(sheet.keys_under(f"{inner}.word_names"), "translated", _NAMES)
 
 
-def _template(sheet: Sheet, key: str, source: Mapping[str, Any]) -> None:
+def _template(sheet: ConfigTranslation, key: str, source: Mapping[str, Any]) -> None:
     """The lines of the template file, with HCP's names for embeddings as ours."""
     inner, path = f"{key}.prompt_template", sheet.origin.find(source.get("prompt_template"))
     if path is None or path.suffix.lower() != ".txt":
@@ -795,7 +814,7 @@ def _our_template(line: str, names: Mapping[str, Any]) -> str:
     return " ".join(re.sub(r"\{(\w*)\}", one, line).split()).replace(" ,", ",")
 
 
-def _background(sheet: Sheet, key: str) -> None:
+def _background(sheet: ConfigTranslation, key: str) -> None:
     value = sheet.get(key)
     colour = tuple(whole(one) or 0 for one in value[:3]) if isinstance(value, list) else ()
     if ours := BACKGROUNDS.get(colour):

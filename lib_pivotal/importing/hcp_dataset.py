@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from lib_pivotal.data.captions import read_text
-from lib_pivotal.data.sources.source import Reading, Source
+from lib_pivotal.data.sources.source import PictureSource, SourceReading
 from lib_pivotal.errors import ConfigError, DataError
-from lib_pivotal.importing.dataset_notes import LOSS_WEIGHT, Notes, mapping, number, place
 from lib_pivotal.importing.hcp_yaml import resolve
+from lib_pivotal.importing.import_log import LOSS_WEIGHT, ImportLog, mapping, number, place
 
 REGULAR = re.compile(r"class|reg", re.IGNORECASE)
 """A dataset of such a name is the set beside the run's own."""
@@ -36,15 +36,15 @@ def is_hcp(plain: Any) -> bool:
     return "_base_" in plain or any(mapping(one).get("source") for one in mapping(plain.get("data")).values())
 
 
-def read_hcp(plain: Any, path: Path) -> Reading:
+def read_hcp(plain: Any, path: Path) -> SourceReading:
     """The sources of all its datasets, with what maps to a run's settings.
 
     Raises:
         DataError: none of its folders is there, or its bases cannot be read.
     """
-    notes = Notes(path.name, USUAL)
+    notes = ImportLog(path.name, USUAL)
     whole = _with_bases(plain, path, notes)
-    sources: list[Source] = []
+    sources: list[PictureSource] = []
     regular: list[Path] = []
     for name, dataset in mapping(whole.get("data")).items():
         for source in mapping(mapping(dataset).get("source")).values():
@@ -68,7 +68,7 @@ def read_hcp(plain: Any, path: Path) -> Reading:
     return notes.reading("hcp", f"HCP-Diffusion's dataset file {path.name}", path.parent, sources)
 
 
-def _with_bases(plain: Any, path: Path, notes: Notes) -> Mapping[str, Any]:
+def _with_bases(plain: Any, path: Path, notes: ImportLog) -> Mapping[str, Any]:
     """The file over the files that it rests on, references filled in."""
     try:
         merged = resolve(mapping(plain), path.absolute().parent, {}, only_below=True)
@@ -81,7 +81,7 @@ def _with_bases(plain: Any, path: Path, notes: Notes) -> Mapping[str, Any]:
     return mapping(merged.plain)
 
 
-def _sources(merged: Mapping[str, Any], root: Path, path: Path, notes: Notes) -> list[Source]:
+def _sources(merged: Mapping[str, Any], root: Path, path: Path, notes: ImportLog) -> list[PictureSource]:
     """One folder, or with T2IFolderClassSource each of its sub-folders with its own repeats."""
     if not str(merged.get("_target_", "")).endswith("T2IFolderClassSource"):
         return [_source(merged, root, path, number(merged.get("repeat")), notes)]
@@ -95,7 +95,7 @@ def _sources(merged: Mapping[str, Any], root: Path, path: Path, notes: Notes) ->
     return found
 
 
-def _source(merged: Mapping[str, Any], root: Path, path: Path, repeats: float, notes: Notes) -> Source:
+def _source(merged: Mapping[str, Any], root: Path, path: Path, repeats: float, notes: ImportLog) -> PictureSource:
     written = merged.get("caption_file")
     loader = mapping(written)
     found = place(loader.get("path") if loader else written, path.parent)
@@ -112,7 +112,7 @@ def _source(merged: Mapping[str, Any], root: Path, path: Path, repeats: float, n
     masks = place(merged.get("att_mask"), path.parent)
     if merged.get("att_mask") and (masks is None or not masks.is_dir()):
         notes.say("masks_missing", f"att_mask {str(merged['att_mask'])[:80]!r} is no folder here.")
-    return Source(
+    return PictureSource(
         root=root,
         concept=trained_word(word_names(merged)),
         tree="plain" if str(merged.get("_target_", "")).endswith("T2IFolderClassSource") else "concepts",
@@ -163,7 +163,7 @@ _HELD = {
 }
 
 
-def dataset_keys(dataset: Mapping[str, Any], notes: Notes) -> None:
+def dataset_keys(dataset: Mapping[str, Any], notes: ImportLog) -> None:
     """Batch, weight and sizes of a dataset, for one of its sources."""
     for key, value in dataset.items():
         if key == "batch_size" and number(value, 0.0) >= 1:
@@ -177,7 +177,7 @@ def dataset_keys(dataset: Mapping[str, Any], notes: Notes) -> None:
     _bucket(mapping(dataset.get("bucket")), notes)
 
 
-def _bucket(bucket: Mapping[str, Any], notes: Notes) -> None:
+def _bucket(bucket: Mapping[str, Any], notes: ImportLog) -> None:
     for key, value in bucket.items():
         name = f"bucket.{key}"
         if key == "target_area" and (side := _side(value)):
@@ -208,7 +208,7 @@ def _square(size: Any) -> int:
     return int(number(sides[0], 0.0)) if same else 0
 
 
-def source_keys(merged: Mapping[str, Any], base: Path, notes: Notes) -> None:
+def source_keys(merged: Mapping[str, Any], base: Path, notes: ImportLog) -> None:
     """Templates, masks, background and changes of the caption of one source."""
     names = word_names(merged)
     templates = _templates(merged.get("prompt_template"), names, base, notes)
@@ -250,7 +250,7 @@ def trained_word(names: Mapping[str, str]) -> str:
     return found.pop() if len(found) == 1 else ""
 
 
-def _templates(written: Any, names: Mapping[str, str], base: Path, notes: Notes) -> tuple[str, ...]:
+def _templates(written: Any, names: Mapping[str, str], base: Path, notes: ImportLog) -> tuple[str, ...]:
     """The lines of a file of templates, names of words filled in; none where a line is the caption alone."""
     if not written:
         return ()
@@ -276,7 +276,7 @@ def filled(line: str, names: Mapping[str, str]) -> str:
     return re.sub(r"\{(\w*)\}", one, line)
 
 
-def _transforms(steps: list[Mapping[str, Any]], notes: Notes) -> None:
+def _transforms(steps: list[Mapping[str, Any]], notes: ImportLog) -> None:
     names = [str(step.get("_target_", "")).rpartition(".")[2] for step in steps]
     behind = names.index("TemplateFill") if "TemplateFill" in names else len(names)
     notes.wish("data.shuffle_tags", "TagShuffle" in names, "TagShuffle")
@@ -292,7 +292,7 @@ def _transforms(steps: list[Mapping[str, Any]], notes: Notes) -> None:
             notes.translated(name, "there on the filled template, here on the caption before it")
 
 
-def _background(value: Any, notes: Notes) -> None:
+def _background(value: Any, notes: ImportLog) -> None:
     colour = tuple(int(number(one, 0.0)) for one in value[:3]) if isinstance(value, list) else ()
     if colour in BACKGROUNDS:
         notes.wish("data.transparency", BACKGROUNDS[colour], "bg_color")

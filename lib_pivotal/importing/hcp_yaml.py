@@ -42,7 +42,7 @@ _OPERATIONS: dict[type[ast.AST], Callable[[Any, Any], Any]] = {
 
 
 @dataclass
-class Merged:
+class MergedYaml:
     """A file with all its bases merged in and all references filled in.
 
     `used` are dotted keys that others refer to; `missing` are bases that are not on this computer.
@@ -61,14 +61,14 @@ def resolve(
     known_bases: Mapping[str, Mapping[str, Any]],
     *,
     only_below: bool = False,
-) -> Merged:
+) -> MergedYaml:
     """Merge bases and fill references. `place` is the file's folder; None: bases are not looked for on disk.
 
     `known_bases` stands in, by file name, for bases that are not there; `only_below`: none is read that lies outside
     of `place`.
     Raises ConfigError for bases in a circle or a file of absurd size.
     """
-    merged = Merged({})
+    merged = MergedYaml({})
     bases = _Bases(known_bases, place if only_below else None, merged)
     whole = bases.below(copy.deepcopy(dict(plain)), place)
     if merged.missing and UNDER_ALL in known_bases:
@@ -91,7 +91,7 @@ class _Bases:
 
     known: Mapping[str, Mapping[str, Any]]
     root: Path | None
-    merged: Merged
+    merged: MergedYaml
 
     def below(self, plain: dict[str, Any], folder: Path | None, depth: int = 0) -> dict[str, Any]:
         """`plain` over its bases; those are looked for from `folder`, that of the file that names them."""
@@ -157,7 +157,7 @@ def _without_removed(item: Any) -> Any:
 # ---- references ----
 
 
-def _fill_references(whole: dict[str, Any], merged: Merged) -> None:
+def _fill_references(whole: dict[str, Any], merged: MergedYaml) -> None:
     """Round after round, innermost first, until nothing changes; a circle ends with the last round."""
     for _ in range(MOST_ROUNDS):
         if not _fill_round(whole, whole, (), merged):
@@ -165,7 +165,7 @@ def _fill_references(whole: dict[str, Any], merged: Merged) -> None:
         check_size(whole, "the merged settings")
 
 
-def _fill_round(item: Any, whole: dict[str, Any], path: tuple[str, ...], merged: Merged) -> bool:
+def _fill_round(item: Any, whole: dict[str, Any], path: tuple[str, ...], merged: MergedYaml) -> bool:
     """Replace references in `item`, in place; whether any was."""
     changed = False
     pairs = list(item.items()) if isinstance(item, dict) else list(enumerate(item))
@@ -180,7 +180,7 @@ def _fill_round(item: Any, whole: dict[str, Any], path: tuple[str, ...], merged:
     return changed
 
 
-def _filled(text: str, whole: dict[str, Any], path: tuple[str, ...], merged: Merged) -> Any:
+def _filled(text: str, whole: dict[str, Any], path: tuple[str, ...], merged: MergedYaml) -> Any:
     """One value with its innermost references filled; a value that is one reference gets what it refers to as it is."""
     alone = _REFERENCE.fullmatch(text)
     if alone:
@@ -197,14 +197,14 @@ def _filled(text: str, whole: dict[str, Any], path: tuple[str, ...], merged: Mer
 def _filled_text(text: str, whole: dict[str, Any]) -> str:
     """A text whose references are to plain values of the same file, as base paths are."""
     for _ in range(4):
-        filled = _filled(text, whole, (), Merged({}))
+        filled = _filled(text, whole, (), MergedYaml({}))
         if filled == text or not isinstance(filled, str):
             break
         text = filled
     return text
 
 
-def _value_of(inside: str, written: str, whole: dict[str, Any], path: tuple[str, ...], merged: Merged) -> Any:
+def _value_of(inside: str, written: str, whole: dict[str, Any], path: tuple[str, ...], merged: MergedYaml) -> Any:
     """What `${inside}` stands for; `written` where it stands for nothing here."""
     name, colon, argument = inside.partition(":")
     if colon:

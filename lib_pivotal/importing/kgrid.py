@@ -13,7 +13,7 @@ from typing import Any
 from lib_pivotal.importing.hcp import import_hcp, is_hcp
 from lib_pivotal.importing.kgrid_files import read_kgrid_files
 from lib_pivotal.importing.reading import Origin
-from lib_pivotal.importing.sheet import Sheet
+from lib_pivotal.importing.translation import ConfigTranslation
 
 TITLE = "kgrid's HCP settings"
 MARKS = ("exp_dir_base", "config_dir", "emb_dir", "emb_lr")
@@ -50,7 +50,7 @@ def is_kgrid(plain: Mapping[str, Any]) -> bool:
     return sum(mark in plain for mark in MARKS) >= 2 and is_hcp(plain)
 
 
-def import_kgrid(plain: Mapping[str, Any], origin: Origin) -> Sheet:
+def import_kgrid(plain: Mapping[str, Any], origin: Origin) -> ConfigTranslation:
     """As HCP's, with kgrid's own bases, and words that begin as `emb_init.json` beside the pictures says."""
     sheet = import_hcp(plain, origin, bases=KNOWN_BASES, one_folder=True)
     sheet.honoured([key for key in MARKS if not sheet.claimed(key)], "used in other settings")
@@ -58,7 +58,7 @@ def import_kgrid(plain: Mapping[str, Any], origin: Origin) -> Sheet:
     return sheet
 
 
-def _begin_words(sheet: Sheet) -> None:
+def _begin_words(sheet: ConfigTranslation) -> None:
     """Init text for words whose file is not here: kgrid's tags and random rows."""
     words = [dict(word) for word in sheet.read("words")]
     folder = str(sheet.read("data.folder"))

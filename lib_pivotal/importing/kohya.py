@@ -19,10 +19,10 @@ from lib_pivotal.importing import common
 from lib_pivotal.importing.kohya_dataset import easy_arguments
 from lib_pivotal.importing.reading import Origin, flag, number, numbers, read_bytes, whole
 from lib_pivotal.importing.report import shown
-from lib_pivotal.importing.sheet import (
+from lib_pivotal.importing.translation import (
     OFF,
+    ConfigTranslation,
     Rule,
-    Sheet,
     Table,
     apply,
     aside,
@@ -113,12 +113,12 @@ def flat(plain: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def import_kohya(plain: Mapping[str, Any], origin: Origin) -> Sheet:
+def import_kohya(plain: Mapping[str, Any], origin: Origin) -> ConfigTranslation:
     """A TOML of the scripts."""
-    return _translate(Sheet(expanded(flat(plain)), origin))
+    return _translate(ConfigTranslation(expanded(flat(plain)), origin))
 
 
-def import_kohya_gui(plain: Mapping[str, Any], origin: Origin) -> Sheet:
+def import_kohya_gui(plain: Mapping[str, Any], origin: Origin) -> ConfigTranslation:
     """A JSON of the GUI, or the TOML of its own defaults; its own names come before the scripts'."""
     found = gui_flags(flat(plain))
     renamed = {gui: script for gui, script in GUI_NAMES.items() if gui in found}
@@ -129,17 +129,17 @@ def import_kohya_gui(plain: Mapping[str, Any], origin: Origin) -> Sheet:
         renamed |= {name: f"network_args.{name}" for name in ARGUMENTS if name in found and name not in inner}
     flags = {renamed.get(key, key): value for key, value in found.items()}
     names = {script: gui for gui, script in renamed.items()}
-    return _translate(Sheet(flags, origin, names=names, dialect="gui"))
+    return _translate(ConfigTranslation(flags, origin, names=names, dialect="gui"))
 
 
-def import_easy(plain: Mapping[str, Any], origin: Origin) -> Sheet:
+def import_easy(plain: Mapping[str, Any], origin: Origin) -> ConfigTranslation:
     """As the scripts' flags; its `[[subsets]]` are read by a scan of the same file."""
     flags = easy_arguments(plain, "args")
     flags |= {key: value for key, value in easy_arguments(plain, "dataset_args").items() if key in EASY_SHARED}
     found = {EASY_NAMES.get(key, key): value for key, value in flags.items() if key not in EASY_NAMES or value}
     if plain.get("subsets"):
         found["dataset_config"] = origin.name
-    sheet = _translate(Sheet(expanded(found), origin))
+    sheet = _translate(ConfigTranslation(expanded(found), origin))
     table = plain.get("train_mode")
     mode = str(table.get("train_mode", "lora") if isinstance(table, dict) else table or "lora")
     if mode.lower() not in ("lora", "textual_inversion"):
@@ -147,7 +147,7 @@ def import_easy(plain: Mapping[str, Any], origin: Origin) -> Sheet:
     return sheet
 
 
-def _translate(sheet: Sheet) -> Sheet:
+def _translate(sheet: ConfigTranslation) -> ConfigTranslation:
     path = sheet.origin.find(sheet.get("dataset_config"))
     reading = None if path is None else common.read_described(path, "kohya_toml", sheet.origin)
     sheet.described = None if path is None or reading is None else (reading, path)
@@ -190,17 +190,17 @@ def _command_line(text: str) -> dict[str, Any]:
     return found
 
 
-def _given(sheet: Sheet, name: str) -> Any:
+def _given(sheet: ConfigTranslation, name: str) -> Any:
     """The flag's value; None where it is missing or empty."""
     value = sheet.get(name)
     return None if value in ("", []) else value
 
 
-def _number(sheet: Sheet, name: str) -> float | None:
+def _number(sheet: ConfigTranslation, name: str) -> float | None:
     return number(_given(sheet, name))
 
 
-def _argument(sheet: Sheet, name: str) -> Any:
+def _argument(sheet: ConfigTranslation, name: str) -> Any:
     return sheet.get(f"network_args.{name}")
 
 
@@ -208,7 +208,7 @@ def _has_network(found: Mapping[str, Any]) -> bool:
     return any(key in found for key in ("network_module", "network_dim", "LoRA_type", "network_args"))
 
 
-def _take_flag(sheet: Sheet, key: str, path: str, value: Any, default: Any) -> None:
+def _take_flag(sheet: ConfigTranslation, key: str, path: str, value: Any, default: Any) -> None:
     """A flag as it is, or kohya's default where the file has none."""
     if _given(sheet, key) is not None:
         sheet.taken(key, path, value)
@@ -220,7 +220,7 @@ def _take_flag(sheet: Sheet, key: str, path: str, value: Any, default: Any) -> N
 # ---- length, optimiser, LR scheduler ----
 
 
-def _length(sheet: Sheet) -> None:
+def _length(sheet: ConfigTranslation) -> None:
     """Batch, steps, and epochs where the pictures can be counted."""
     batch, accumulation, processes = (
         max(whole(_given(sheet, key)) or 1, 1)
@@ -257,7 +257,7 @@ def _length(sheet: Sheet) -> None:
     sheet.epoch_steps = sheet.epoch_steps or math.ceil(draws / common.pictures_a_step(sheet))
 
 
-def _optimizer(sheet: Sheet) -> None:
+def _optimizer(sheet: ConfigTranslation) -> None:
     """Optimiser, its decay and the limit of gradients."""
     words = _given(sheet, "token_string") is not None
     key = "optimizer_type"
@@ -284,7 +284,7 @@ def _optimizer(sheet: Sheet) -> None:
         _take_flag(sheet, "max_grad_norm", limit, norm, 1.0)
 
 
-def _course(sheet: Sheet) -> None:
+def _course(sheet: ConfigTranslation) -> None:
     """The LR scheduler and its warm-up, which may be steps, a fraction of the run, or in the GUI per cent."""
     name = _given(sheet, "lr_scheduler")
     if name:
@@ -322,7 +322,7 @@ def _course(sheet: Sheet) -> None:
 # ---- network ----
 
 
-def _network(sheet: Sheet) -> None:
+def _network(sheet: ConfigTranslation) -> None:
     """Kind, layers, ranks, alphas and rates."""
     if not _has_network(sheet.plain):
         _whole_checkpoint(sheet)
@@ -356,7 +356,7 @@ def _network(sheet: Sheet) -> None:
     apply(sheet, NETWORK)
 
 
-def _whole_checkpoint(sheet: Sheet) -> None:
+def _whole_checkpoint(sheet: ConfigTranslation) -> None:
     """DreamBooth and fine-tuning."""
     sheet.remark(
         "These settings train the checkpoint's own weights. That is not what this is for: a network of the usual size "
@@ -366,7 +366,7 @@ def _whole_checkpoint(sheet: Sheet) -> None:
     sheet.refused(keys, "a learning rate for full fine-tuning does not fit a network; ours stays")
 
 
-def _kind(sheet: Sheet) -> tuple[str, bool]:
+def _kind(sheet: ConfigTranslation) -> tuple[str, bool]:
     """(kind of network, whether LyCORIS makes it)."""
     gui_type, algo = _given(sheet, "LoRA_type"), _argument(sheet, "algo")
     module = str(_given(sheet, "network_module") or "networks.lora")
@@ -392,7 +392,7 @@ def _kind(sheet: Sheet) -> tuple[str, bool]:
     return ("lora" if wanted in ("lora", "dora", "") else wanted), lycoris
 
 
-def _rates(sheet: Sheet) -> tuple[bool, bool]:
+def _rates(sheet: ConfigTranslation) -> tuple[bool, bool]:
     """Rates of U-Net and text encoder; returns whether each is trained."""
     common_rate, unet = _number(sheet, "learning_rate"), _number(sheet, "unet_lr")
     text = next(iter(_text_rates(sheet)), None)
@@ -423,13 +423,13 @@ def _rates(sheet: Sheet) -> tuple[bool, bool]:
     return trained[0], trained[1]
 
 
-def _text_rates(sheet: Sheet) -> list[float]:
+def _text_rates(sheet: ConfigTranslation) -> list[float]:
     """One for all text encoders, or one each."""
     written = _given(sheet, "text_encoder_lr")
     return [] if written is None else numbers(written)
 
 
-def _second_encoder(sheet: Sheet, *, first: bool) -> None:
+def _second_encoder(sheet: ConfigTranslation, *, first: bool) -> None:
     """SDXL's second text encoder, where `text_encoder_lr` is a list of both rates (sd-scripts 48d368f)."""
     texts = _text_rates(sheet)
     if len(texts) < 2 or texts[0] == texts[1] or sheet.flag("network_train_unet_only"):
@@ -445,7 +445,7 @@ def _second_encoder(sheet: Sheet, *, first: bool) -> None:
     sheet.note("text_encoder_lr", "translated", "of SDXL's first and second text encoder", own)
 
 
-def _spatial(sheet: Sheet, rank: int, alpha: float, *, lycoris: bool) -> list[dict[str, Any]]:
+def _spatial(sheet: ConfigTranslation, rank: int, alpha: float, *, lycoris: bool) -> list[dict[str, Any]]:
     """Which layers: the transformers' own, or with a `conv_dim` (or LyCORIS) resnets too, their 3×3 with own rank."""
     keys = ("network_args.conv_dim", "network_args.conv_alpha")
     of_type = str(_given(sheet, "LoRA_type") or "").startswith(("LyCORIS", "Kohya LoCon"))
@@ -464,7 +464,7 @@ def _spatial(sheet: Sheet, rank: int, alpha: float, *, lycoris: bool) -> list[di
     return [] if conv == rank and conv_alpha == alpha else [group]
 
 
-def _transformers(sheet: Sheet, rank: int, alpha: float) -> list[dict[str, Any]]:
+def _transformers(sheet: ConfigTranslation, rank: int, alpha: float) -> list[dict[str, Any]]:
     """kohya's plain LoRA: all linear layers of the transformers, their `proj_in` and `proj_out` too."""
     if "kohya" in choices("network.unet_targets"):
         sheet.default("layers", "network.unet_targets", "kohya", "kohya's own layers")
@@ -473,7 +473,7 @@ def _transformers(sheet: Sheet, rank: int, alpha: float) -> list[dict[str, Any]]
     return [{"pattern": r"^lora_unet_.*(?:_proj_(in|out)$)", "rank": rank, "alpha": alpha, "lr_factor": 1.0}]
 
 
-def _blocks(sheet: Sheet, rank: int, alpha: float) -> list[dict[str, Any]]:
+def _blocks(sheet: ConfigTranslation, rank: int, alpha: float) -> list[dict[str, Any]]:
     """`block_dims`, `block_alphas` and rates of blocks, as groups."""
     names = ("block_dims", "block_alphas", "down_lr_weight", "mid_lr_weight", "up_lr_weight")
     lists = [numbers(written) if (written := _argument(sheet, name)) not in (None, "") else [] for name in names]
@@ -511,7 +511,7 @@ def _blocks(sheet: Sheet, rank: int, alpha: float) -> list[dict[str, Any]]:
     ]
 
 
-def _option(sheet: Sheet, key: str, value: Any) -> None:
+def _option(sheet: ConfigTranslation, key: str, value: Any) -> None:
     """An argument that we do not have; values in lists of arguments are text."""
     if isinstance(value, str) and value.lower() in ("true", "false"):
         value = value.lower() == "true"
@@ -520,7 +520,7 @@ def _option(sheet: Sheet, key: str, value: Any) -> None:
     missing("this option of the network is not here", (None, "", False, 0, "0", "False", "0.0"))(sheet, key, value)
 
 
-def _other_kinds(sheet: Sheet) -> None:
+def _other_kinds(sheet: ConfigTranslation) -> None:
     """Options that a GUI's file always has."""
     if sheet.dialect == "gui":
         sheet.honoured(
@@ -531,7 +531,7 @@ def _other_kinds(sheet: Sheet) -> None:
 # ---- embeddings ----
 
 
-def _word(sheet: Sheet) -> None:
+def _word(sheet: ConfigTranslation) -> None:
     """train_textual_inversion.py: one embedding, no network."""
     sheet.put("network.algorithm", "none")
     sheet.put("words_common.control", "none")
@@ -549,7 +549,7 @@ def _word(sheet: Sheet) -> None:
     apply(sheet, [("template use_object_template use_style_template", template)])
 
 
-def _trained(sheet: Sheet) -> None:
+def _trained(sheet: ConfigTranslation) -> None:
     """What is trained: one embedding, or a network."""
     if _given(sheet, "token_string") is not None:
         _word(sheet)
@@ -560,7 +560,7 @@ def _trained(sheet: Sheet) -> None:
     )
 
 
-def _prodigy(sheet: Sheet) -> None:
+def _prodigy(sheet: ConfigTranslation) -> None:
     if sheet.read("schedule.optimizer") == "prodigy":
         sheet.remark(
             "Prodigy needs one learning rate for all parts: set embeddings, U-Net and text encoder alike, to 1."
@@ -570,7 +570,7 @@ def _prodigy(sheet: Sheet) -> None:
 # ---- noise and loss ----
 
 
-def _noise(sheet: Sheet) -> None:
+def _noise(sheet: ConfigTranslation) -> None:
     """Noise offset or pyramid (the GUI has a switch between them), min-SNR, loss."""
     kind = str(sheet.get("noise_offset_type", "")).lower() if sheet.dialect == "gui" else ""
     for key, wanted in (
@@ -588,7 +588,7 @@ def _noise(sheet: Sheet) -> None:
         sheet.translated("debiased_estimation_loss", "loss.weighting", "debiased", "a weighting here")
 
 
-def _loss(sheet: Sheet) -> None:
+def _loss(sheet: ConfigTranslation) -> None:
     written = str(_given(sheet, "loss_type") or "l2").lower()
     ours = LOSSES.get(written)
     if ours is None:
@@ -613,7 +613,7 @@ def _loss(sheet: Sheet) -> None:
 # ---- pictures and captions ----
 
 
-def _pictures(sheet: Sheet) -> None:
+def _pictures(sheet: ConfigTranslation) -> None:
     """Folders, size, buckets, flips and masks."""
     if folder := _given(sheet, "train_data_dir"):
         place = common.place_of(sheet.origin, folder)
@@ -650,7 +650,7 @@ def _pictures(sheet: Sheet) -> None:
         sheet.translated("masked_loss", "data.masks", "linear", why)
 
 
-def _captions(sheet: Sheet) -> None:
+def _captions(sheet: ConfigTranslation) -> None:
     """Shuffling and length."""
     for key, path in (
         ("shuffle_caption", "data.shuffle_tags"),
@@ -668,7 +668,7 @@ def _captions(sheet: Sheet) -> None:
         sheet.default(key, "data.max_tokens", 75, "kohya's own default: longer captions lose their end")
 
 
-def _described(sheet: Sheet) -> None:
+def _described(sheet: ConfigTranslation) -> None:
     """kohya's own dataset file, whose tables come before the flags: last of all."""
     path = sheet.origin.find(sheet.get("dataset_config"))
     if path is not None:
@@ -681,7 +681,7 @@ def _described(sheet: Sheet) -> None:
 # ---- saving ----
 
 
-def _intervals(sheet: Sheet) -> None:
+def _intervals(sheet: ConfigTranslation) -> None:
     """Intervals in steps or in epochs."""
     for what, path in (("save", "saving.every_steps"), ("sample", "saving.preview_every_steps")):
         key, epochs_key = f"{what}_every_n_steps", f"{what}_every_n_epochs"
@@ -703,7 +703,7 @@ def _intervals(sheet: Sheet) -> None:
             common.take_interval(sheet, epochs_key, epochs, path)
 
 
-def _prompts(sheet: Sheet, key: str, written: Any) -> None:
+def _prompts(sheet: ConfigTranslation, key: str, written: Any) -> None:
     """Prompts from a file, or in the GUI as text; `--w 512` and the like behind them are left away."""
     path = sheet.origin.find(written) if "\n" not in str(written) else None
     if written in ("", []) or not written:
@@ -741,14 +741,14 @@ def _or_none(convert: Callable[[Any], Any]) -> Callable[[Any], Any]:
     return lambda value: None if value in ("", []) else convert(value)
 
 
-def _named(sheet: Sheet, key: str, value: Any) -> None:
+def _named(sheet: ConfigTranslation, key: str, value: Any) -> None:
     if value and value != []:
         common.take_name(sheet, key, str(value))
     else:
         sheet.honoured(key, "give the file a name")
 
 
-def _file_type(sheet: Sheet, key: str, value: Any) -> None:
+def _file_type(sheet: ConfigTranslation, key: str, value: Any) -> None:
     if value and value != []:
         common.precision("saving.dtype")(sheet, key, value)
     else:
@@ -760,7 +760,7 @@ def _crop(which: str) -> Rule:
     return turned("data.crop", lambda value: None if value in (None, "", False) else which, why)
 
 
-def _seed(sheet: Sheet, key: str, value: Any) -> None:
+def _seed(sheet: ConfigTranslation, key: str, value: Any) -> None:
     found = whole(value)
     if found is None or found < 0:
         sheet.honoured(key, "by chance there; here it is a number")
@@ -768,7 +768,7 @@ def _seed(sheet: Sheet, key: str, value: Any) -> None:
         sheet.taken(key, "seed", found)
 
 
-def _image_folder(sheet: Sheet, key: str, value: Any) -> None:
+def _image_folder(sheet: ConfigTranslation, key: str, value: Any) -> None:
     if value and not sheet.read("data.folder"):
         sheet.taken(key, "data.folder", str(value))
     else:

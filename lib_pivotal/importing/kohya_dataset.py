@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from lib_pivotal.data.folders import concept_of
-from lib_pivotal.data.sources.source import Reading, Source
+from lib_pivotal.data.sources.source import PictureSource, SourceReading
 from lib_pivotal.errors import DataError
-from lib_pivotal.importing.dataset_notes import Notes, mapping, number, place
+from lib_pivotal.importing.import_log import ImportLog, mapping, number, place
 
 _BOOLEANS = {"shuffle_caption": "data.shuffle_tags", "flip_aug": "data.flip", "enable_wildcard": "data.wildcards",
              "enable_bucket": "data.bucketing"}  # fmt: skip
@@ -79,7 +79,7 @@ def _is_subsets(plain: Any) -> bool:
     return isinstance(plain, list) and any(isinstance(one, Mapping) and "image_dir" in one for one in plain)
 
 
-def read_kohya(plain: Any, path: Path) -> Reading:
+def read_kohya(plain: Any, path: Path) -> SourceReading:
     """The folders of the file, with what maps to a run's settings.
 
     Raises:
@@ -87,8 +87,8 @@ def read_kohya(plain: Any, path: Path) -> Reading:
     """
     if not isinstance(plain.get("datasets"), list):
         plain = easy_as_dataset(plain)
-    notes = Notes(path.name, USUAL)
-    sources: list[Source] = []
+    notes = ImportLog(path.name, USUAL)
+    sources: list[PictureSource] = []
     regular: list[Path] = []
     for dataset in plain["datasets"]:
         outer = {**mapping(plain.get("general")), **mapping(dataset)}
@@ -111,14 +111,14 @@ def read_kohya(plain: Any, path: Path) -> Reading:
     return notes.reading("kohya_toml", f"kohya's dataset file {path.name}", path.parent, sources)
 
 
-def _source(merged: Mapping[str, Any], root: Path, path: Path, notes: Notes) -> Source:
+def _source(merged: Mapping[str, Any], root: Path, path: Path, notes: ImportLog) -> PictureSource:
     extension, tokens = merged.get("caption_extension"), merged.get("class_tokens")
     table = merged.get("metadata_file")
     found = place(table, path.parent)
     if table and found is None:
         notes.say("captions_unreadable", f"metadata_file {table!r} is not here.")
     prefix, suffix = merged.get("caption_prefix"), merged.get("caption_suffix")
-    return Source(
+    return PictureSource(
         root=root,
         tree="plain",
         concept=tokens.strip() if isinstance(tokens, str) else concept_of([root.name], root_name="")[0],
@@ -134,7 +134,7 @@ def _source(merged: Mapping[str, Any], root: Path, path: Path, notes: Notes) -> 
     )
 
 
-def _wishes(merged: Mapping[str, Any], notes: Notes) -> None:
+def _wishes(merged: Mapping[str, Any], notes: ImportLog) -> None:
     for key, value in merged.items():
         if key == "subsets":
             continue

@@ -17,7 +17,18 @@ from lib_pivotal.file_names import legal_file_name
 from lib_pivotal.importing import common
 from lib_pivotal.importing.reading import Origin, children, flag, number, parse_text, read_bytes, whole
 from lib_pivotal.importing.report import shown
-from lib_pivotal.importing.sheet import Rule, Sheet, Table, apply, aside, choices, missing, to, turned, unless
+from lib_pivotal.importing.translation import (
+    ConfigTranslation,
+    Rule,
+    Table,
+    apply,
+    aside,
+    choices,
+    missing,
+    to,
+    turned,
+    unless,
+)
 
 TITLE = "OneTrainer settings"
 DEFAULT_EPOCHS = 100
@@ -44,9 +55,9 @@ def is_onetrainer(plain: Mapping[str, Any]) -> bool:
     return len(marks & plain.keys()) >= 2
 
 
-def import_onetrainer(plain: Mapping[str, Any], origin: Origin) -> Sheet:
+def import_onetrainer(plain: Mapping[str, Any], origin: Origin) -> ConfigTranslation:
     """Translate one file; concepts and samples in files of their own are read where they are here."""
-    sheet = Sheet(plain, origin)
+    sheet = ConfigTranslation(plain, origin)
     path = origin.find(sheet.get("concept_file_name"))
     if plain.get("concepts"):
         path = origin.folder / origin.name if origin.folder is not None else None
@@ -56,21 +67,21 @@ def import_onetrainer(plain: Mapping[str, Any], origin: Origin) -> Sheet:
     return apply(sheet, TABLE)
 
 
-def _method(sheet: Sheet) -> str:
+def _method(sheet: ConfigTranslation) -> str:
     return str(sheet.get("training_method", "FINE_TUNE"))
 
 
 # ---- rates, length, optimiser ----
 
 
-def _training_method(sheet: Sheet, key: str, value: Any) -> None:
+def _training_method(sheet: ConfigTranslation, key: str, value: Any) -> None:
     if str(value) in ("LORA", "EMBEDDING"):
         sheet.honoured(key, "a network and embeddings" if str(value) == "LORA" else "embeddings only")
     else:
         sheet.refused(key, "a checkpoint's own weights are not trained; choose a network or embeddings")
 
 
-def _scale(sheet: Sheet) -> float:
+def _scale(sheet: ConfigTranslation) -> float:
     """OneTrainer multiplies rates by the square root of batch, accumulation or both (NamedParameterGroup.py)."""
     batch, accumulation = (
         max(whole(sheet.get(key, 1)) or 1, 1) for key in ("batch_size", "gradient_accumulation_steps")
@@ -80,7 +91,7 @@ def _scale(sheet: Sheet) -> float:
     return float(factors.get(scaler, 1)) ** 0.5
 
 
-def _scaler(sheet: Sheet, key: str, value: Any) -> None:
+def _scaler(sheet: ConfigTranslation, key: str, value: Any) -> None:
     if str(value) in ("NONE", "GLOBAL_NONE"):
         sheet.honoured(key, "learning rates act as they are written, as here")
     else:
@@ -89,7 +100,7 @@ def _scaler(sheet: Sheet, key: str, value: Any) -> None:
         sheet.note(key, "translated", why)
 
 
-def _length(sheet: Sheet) -> None:
+def _length(sheet: ConfigTranslation) -> None:
     """Batch, accumulation, and epochs as steps where the pictures are here."""
     for key, path in (("batch_size", "schedule.batch_size"), ("gradient_accumulation_steps", "schedule.accumulation")):
         sheet.own(key, path, whole(sheet.get(key, 1)), _OWN)
@@ -103,7 +114,7 @@ def _length(sheet: Sheet) -> None:
         sheet.remark(f"OneTrainer trains {DEFAULT_EPOCHS} epochs where nothing is written; so it is here.")
 
 
-def _optimizer(sheet: Sheet) -> None:
+def _optimizer(sheet: ConfigTranslation) -> None:
     """The optimiser is an object with its options, in old files a name."""
     key = "optimizer.optimizer" if sheet.has("optimizer.optimizer") else "optimizer"
     ours = "adamw"
@@ -126,7 +137,7 @@ def _optimizer(sheet: Sheet) -> None:
         sheet.own("clip_grad_norm", path, norm, _OWN, "one limit for embeddings and network there")
 
 
-def _average(sheet: Sheet) -> None:
+def _average(sheet: ConfigTranslation) -> None:
     keys = ("ema", "ema_decay", "ema_update_step_interval")
     if str(sheet.get("ema", "OFF")) in ("OFF", "False", "None"):
         sheet.honoured(keys)
@@ -139,7 +150,7 @@ def _average(sheet: Sheet) -> None:
     sheet.note(keys, "translated", why, "schedule.ema_decay")
 
 
-def _course(sheet: Sheet) -> None:
+def _course(sheet: ConfigTranslation) -> None:
     name = str(sheet.get("learning_rate_scheduler", "CONSTANT"))
     if sheet.has("learning_rate_scheduler"):
         common.set_rate(sheet, "learning_rate_scheduler", name)
@@ -162,7 +173,7 @@ def _course(sheet: Sheet) -> None:
 # ---- embeddings ----
 
 
-def _words(sheet: Sheet) -> None:
+def _words(sheet: ConfigTranslation) -> None:
     """`embedding` of an EMBEDDING run, `additional_embeddings` of any."""
     found: list[tuple[str, Mapping[str, Any]]] = []
     own, more = sheet.plain.get("embedding"), sheet.plain.get("additional_embeddings")
@@ -191,7 +202,7 @@ def _words(sheet: Sheet) -> None:
         sheet.default("preserve_embedding_norm", "words_common.control", "none", why)
 
 
-def _word(sheet: Sheet, key: str, entry: Mapping[str, Any], words: list[dict[str, Any]]) -> dict[str, Any]:
+def _word(sheet: ConfigTranslation, key: str, entry: Mapping[str, Any], words: list[dict[str, Any]]) -> dict[str, Any]:
     index, written = len(words), entry.get("placeholder", "<embedding>")
     word, told = common.new_word(written, [known["name"] for known in words])
     became = f"words.{index}.name = {word['name']}"
@@ -215,7 +226,7 @@ def _word(sheet: Sheet, key: str, entry: Mapping[str, Any], words: list[dict[str
     return word
 
 
-def _freeze(sheet: Sheet, key: str, entry: Mapping[str, Any], word: dict[str, Any], index: int) -> None:
+def _freeze(sheet: ConfigTranslation, key: str, entry: Mapping[str, Any], word: dict[str, Any], index: int) -> None:
     """Where an embedding stops training: steps, or epochs, of which the run's length says what share they are."""
     after, unit = whole(entry.get("stop_training_after")), str(entry.get("stop_training_after_unit", "NEVER"))
     keys = (f"{key}.stop_training_after", f"{key}.stop_training_after_unit")
@@ -236,7 +247,7 @@ def _freeze(sheet: Sheet, key: str, entry: Mapping[str, Any], word: dict[str, An
         sheet.refused(keys, why)
 
 
-def _word_rate(sheet: Sheet, *, any_words: bool) -> None:
+def _word_rate(sheet: ConfigTranslation, *, any_words: bool) -> None:
     key, path, scale = "embedding_learning_rate", "words_common.lr", _scale(sheet)
     own, rate = _rate_of(sheet, key)
     if not any_words:
@@ -251,7 +262,7 @@ def _word_rate(sheet: Sheet, *, any_words: bool) -> None:
 # ---- network ----
 
 
-def _network(sheet: Sheet) -> None:
+def _network(sheet: ConfigTranslation) -> None:
     """Kind, rank, alpha, layers, and each part's rate."""
     if _method(sheet) != "LORA":
         _no_network(sheet)
@@ -284,7 +295,7 @@ def _network(sheet: Sheet) -> None:
     _stop(sheet)
 
 
-def _no_network(sheet: Sheet) -> None:
+def _no_network(sheet: ConfigTranslation) -> None:
     if _method(sheet) == "EMBEDDING":
         sheet.put("network.algorithm", "none")
         sheet.honoured("learning_rate", "the embedding LR")
@@ -295,7 +306,7 @@ def _no_network(sheet: Sheet) -> None:
     sheet.honoured(keys, "used in LORA runs only")
 
 
-def _layers(sheet: Sheet, rank: int, alpha: float) -> None:
+def _layers(sheet: ConfigTranslation, rank: int, alpha: float) -> None:
     """Sets of layers by name; a filter of one's own is text that must be in a layer's name."""
     ours = LAYERS.get(str(sheet.get("layer_filter_preset", "full")), "")
     filters = [part.strip() for part in str(sheet.get("layer_filter") or "").split(",") if part.strip()]
@@ -323,20 +334,20 @@ def _layers(sheet: Sheet, rank: int, alpha: float) -> None:
     sheet.honoured("layer_filter_regex", "the preset's")
 
 
-def _rate_of(sheet: Sheet, key: str) -> tuple[float | None, float]:
+def _rate_of(sheet: ConfigTranslation, key: str) -> tuple[float | None, float]:
     """(what is written, what acts): a rate that is null is the common one."""
     own = number(sheet.get(key))
     return own, (sheet.number("learning_rate", DEFAULT_RATE) if own is None else own) * _scale(sheet)
 
 
-def _take_rate(sheet: Sheet, key: str, path: str, rate: float, scale: float) -> None:
+def _take_rate(sheet: ConfigTranslation, key: str, path: str, rate: float, scale: float) -> None:
     if scale != 1:
         sheet.translated(key, path, rate, f"× {scale:g} by learning_rate_scaler")
     else:
         sheet.taken(key, path, rate)
 
 
-def _part(sheet: Sheet, part: str, ours: str) -> None:
+def _part(sheet: ConfigTranslation, part: str, ours: str) -> None:
     """One part's switch and rate."""
     targets, path = f"network.{ours}_targets", f"network.{ours}_lr"
     train, key = f"{part}.train", f"{part}.learning_rate"
@@ -356,7 +367,7 @@ def _part(sheet: Sheet, part: str, ours: str) -> None:
         _take_rate(sheet, key, path, rate, _scale(sheet))
 
 
-def _second_encoder(sheet: Sheet) -> None:
+def _second_encoder(sheet: ConfigTranslation) -> None:
     """SDXL's second text encoder: a switch and a rate of its own."""
     if not str(sheet.get("model_type", "")).startswith("STABLE_DIFFUSION_XL"):
         return
@@ -379,7 +390,7 @@ def _second_encoder(sheet: Sheet) -> None:
             _take_rate(sheet, keys[1], "network.te2_lr", rate, _scale(sheet))
 
 
-def _stop(sheet: Sheet) -> None:
+def _stop(sheet: ConfigTranslation) -> None:
     """Where the text encoder's network stops: epochs as their share of the run."""
     key, unit = "text_encoder.stop_training_after", "text_encoder.stop_training_after_unit"
     after = whole(sheet.get(key))
@@ -404,7 +415,7 @@ def _strength(path: str, default: float) -> Rule:
     return turned(path, timestep, "of 1000 timesteps")
 
 
-def _distribution(sheet: Sheet, key: str, value: Any) -> None:
+def _distribution(sheet: ConfigTranslation, key: str, value: Any) -> None:
     ours = str(value).lower()
     if value in (None, "", "UNIFORM"):
         sheet.honoured(key)
@@ -414,7 +425,7 @@ def _distribution(sheet: Sheet, key: str, value: Any) -> None:
         sheet.refused(key, _EVENLY)
 
 
-def _weighting(sheet: Sheet) -> None:
+def _weighting(sheet: ConfigTranslation) -> None:
     weighting = str(sheet.get("loss_weight_fn", "CONSTANT"))
     ours = WEIGHTINGS.get(weighting, "")
     if ours in choices("loss.weighting"):
@@ -427,7 +438,7 @@ def _weighting(sheet: Sheet) -> None:
         sheet.honoured("loss_weight_strength", "of no effect on this weighting")
 
 
-def _loss(sheet: Sheet) -> None:
+def _loss(sheet: ConfigTranslation) -> None:
     """OneTrainer adds losses by strength; here there is one."""
     on = {key: sheet.number(key, default) for key, (_, default) in LOSSES.items()}
     strongest = max(on, key=lambda key: on[key])
@@ -448,7 +459,7 @@ def _loss(sheet: Sheet) -> None:
         sheet.honoured("huber_delta", "of no effect on this loss")
 
 
-def _masks(sheet: Sheet) -> None:
+def _masks(sheet: ConfigTranslation) -> None:
     """Masked training: its weight and chance outside the mask."""
     if not sheet.flag("masked_training"):
         sheet.honoured(("masked_training", "unmasked_probability", "unmasked_weight"))
@@ -465,7 +476,7 @@ def _masks(sheet: Sheet) -> None:
 # ---- pictures and samples ----
 
 
-def _resolution(sheet: Sheet, key: str, value: Any) -> None:
+def _resolution(sheet: ConfigTranslation, key: str, value: Any) -> None:
     side, _ = common.resolution_of(value)
     if side is None:
         return
@@ -477,7 +488,7 @@ def _resolution(sheet: Sheet, key: str, value: Any) -> None:
         sheet.taken(key, "data.resolution_px", first)
 
 
-def _pictures(sheet: Sheet) -> None:
+def _pictures(sheet: ConfigTranslation) -> None:
     """Folders from the concepts, in the file or in one beside it, with a line for each key of each concept."""
     read_so = "a scan reads OneTrainer's concepts itself"
     if sheet.described is None:
@@ -494,7 +505,7 @@ def _pictures(sheet: Sheet) -> None:
             sheet.honoured(inner, read_so)
 
 
-def _folder_around(sheet: Sheet, read_so: str) -> None:
+def _folder_around(sheet: ConfigTranslation, read_so: str) -> None:
     """Concepts that cannot be read here: the folder around them, as the file writes it."""
     concepts = sheet.plain.get("concepts")
     path = sheet.origin.find(sheet.get("concept_file_name")) if not concepts else None
@@ -520,7 +531,7 @@ def _folder_around(sheet: Sheet, read_so: str) -> None:
             sheet.refused(inner, "what concerns single concepts is read by a scan of the concepts' file")
 
 
-def _samples(sheet: Sheet) -> None:
+def _samples(sheet: ConfigTranslation) -> None:
     """Prompts of samples, in the file or in one beside it; intervals where they are steps or epochs."""
     key, samples = "sample_definition_file_name", sheet.plain.get("samples")
     path = sheet.origin.find(sheet.get(key)) if not samples else None
@@ -542,7 +553,7 @@ def _samples(sheet: Sheet) -> None:
     _interval(sheet, "backup_after", "saving.state_every_steps", "MINUTE")
 
 
-def _interval(sheet: Sheet, key: str, path: str, default_unit: str) -> None:
+def _interval(sheet: ConfigTranslation, key: str, path: str, default_unit: str) -> None:
     unit, steps = str(sheet.get(f"{key}_unit", default_unit)), whole(sheet.get(key)) or 0
     if unit == "STEP" and steps > 0:
         sheet.taken(key, path, steps)
@@ -556,7 +567,7 @@ def _interval(sheet: Sheet, key: str, path: str, default_unit: str) -> None:
         sheet.refused((key, f"{key}_unit"), f"intervals are steps here; set {path}")
 
 
-def _beside(sheet: Sheet, path: Path, what: str) -> Any:
+def _beside(sheet: ConfigTranslation, path: Path, what: str) -> Any:
     """What a file beside the settings holds; None, and a remark, where it cannot be read."""
     try:
         return parse_text(read_bytes(path), path.name)
@@ -568,7 +579,7 @@ def _beside(sheet: Sheet, path: Path, what: str) -> Any:
 # ---- keys that stand alone ----
 
 
-def _name(sheet: Sheet, key: str, value: Any) -> None:
+def _name(sheet: ConfigTranslation, key: str, value: Any) -> None:
     name = legal_file_name(PurePosixPath(str(value).replace("\\", "/")).stem)
     if name:
         sheet.translated(key, "name", name, "the file's name; it goes to the LoRA folder")
@@ -576,14 +587,14 @@ def _name(sheet: Sheet, key: str, value: Any) -> None:
         sheet.refused(key, "no file can be called so here; give it a name")
 
 
-def _clip_skip(sheet: Sheet, key: str, value: Any) -> None:
+def _clip_skip(sheet: ConfigTranslation, key: str, value: Any) -> None:
     if str(sheet.get("model_type", "")).startswith("STABLE_DIFFUSION_XL"):
         missing("SDXL's own layer is used")(sheet, key, value)
     else:
         sheet.translated(key, "clip_skip", (whole(value) or 0) + 1, "OneTrainer counts from 0, the web UI from 1")
 
 
-def _option(sheet: Sheet, key: str, value: Any) -> None:
+def _option(sheet: ConfigTranslation, key: str, value: Any) -> None:
     """An option of the optimiser, which keeps our default: told where it changes the steps."""
     name = key.rpartition(".")[2]
     usual = {"beta1": (0.9, None), "beta2": (0.999, None), "eps": (1e-8, None), "stochastic_rounding": (True, False)}

@@ -13,9 +13,9 @@ from typing import Any
 
 from lib_pivotal.data.captions import read_text
 from lib_pivotal.data.folders import Folder
-from lib_pivotal.data.sources.source import Reading, Source
+from lib_pivotal.data.sources.source import PictureSource, SourceReading
 from lib_pivotal.errors import DataError
-from lib_pivotal.importing.dataset_notes import LOSS_WEIGHT, Notes, mapping, number, place
+from lib_pivotal.importing.import_log import LOSS_WEIGHT, ImportLog, mapping, number, place
 
 USUAL: Mapping[str, Any] = {
     "data.flip": False,
@@ -51,14 +51,14 @@ def is_onetrainer(plain: Any) -> bool:
     )
 
 
-def read_onetrainer(plain: Any, path: Path) -> Reading:
+def read_onetrainer(plain: Any, path: Path) -> SourceReading:
     """The folders of its concepts, with what maps to a run's settings.
 
     Raises:
         DataError: none of its folders is there.
     """
-    notes = Notes(path.name, USUAL)
-    sources: list[Source] = []
+    notes = ImportLog(path.name, USUAL)
+    sources: list[PictureSource] = []
     prior: list[Path] = []
     for concept in plain["concepts"] if isinstance(plain, Mapping) else plain:
         kind = str(concept.get("type") or ("VALIDATION" if concept.get("validation_concept") else "STANDARD"))
@@ -84,7 +84,7 @@ def read_onetrainer(plain: Any, path: Path) -> Reading:
     return notes.reading("onetrainer", f"OneTrainer's concepts {path.name}", path.parent, sources)
 
 
-def _source(concept: Mapping[str, Any], root: Path, path: Path, notes: Notes) -> Source:
+def _source(concept: Mapping[str, Any], root: Path, path: Path, notes: ImportLog) -> PictureSource:
     text = mapping(concept.get("text"))
     chosen = text.get("prompt_source", "sample")
     texts: tuple[str, ...] = ()
@@ -99,7 +99,7 @@ def _source(concept: Mapping[str, Any], root: Path, path: Path, notes: Notes) ->
     if concept.get("balancing_strategy") == "SAMPLES":
         repeats = round(repeats / max(1, len(Folder(root, below=below).pictures())), 3)
     name = concept.get("name")
-    return Source(
+    return PictureSource(
         root=root,
         tree="plain",
         concept=name.strip() if isinstance(name, str) and name.strip() else root.name,
@@ -113,7 +113,7 @@ def _source(concept: Mapping[str, Any], root: Path, path: Path, notes: Notes) ->
     )
 
 
-def _wishes(concept: Mapping[str, Any], base: Path, notes: Notes) -> None:
+def _wishes(concept: Mapping[str, Any], base: Path, notes: ImportLog) -> None:
     image, text = mapping(concept.get("image")), mapping(concept.get("text"))
     _image_keys(image, max(1, int(number(concept.get("image_variations")))), notes)
     _text_keys(text, notes)
@@ -130,7 +130,7 @@ def _wishes(concept: Mapping[str, Any], base: Path, notes: Notes) -> None:
             notes.untaken(key)
 
 
-def _image_keys(image: Mapping[str, Any], variations: int, notes: Notes) -> None:
+def _image_keys(image: Mapping[str, Any], variations: int, notes: ImportLog) -> None:
     """Mirroring and cuts; what else changes pictures is not here."""
     jitter = image.get("enable_crop_jitter", True) is not False
     notes.wish("data.crop", "random" if jitter else "centre", "image.enable_crop_jitter")
@@ -145,7 +145,7 @@ def _image_keys(image: Mapping[str, Any], variations: int, notes: Notes) -> None
             notes.taken("image (what is off)")
 
 
-def _text_keys(text: Mapping[str, Any], notes: Notes) -> None:
+def _text_keys(text: Mapping[str, Any], notes: ImportLog) -> None:
     shuffled, drops = text.get("enable_tag_shuffling") is True, text.get("tag_dropout_enable") is True
     notes.wish("data.shuffle_tags", shuffled, "text.enable_tag_shuffling")
     if shuffled or drops:
@@ -160,7 +160,7 @@ def _text_keys(text: Mapping[str, Any], notes: Notes) -> None:
             notes.untaken(f"text.{key}")
 
 
-def _dropout(text: Mapping[str, Any], base: Path, notes: Notes) -> None:
+def _dropout(text: Mapping[str, Any], base: Path, notes: ImportLog) -> None:
     """OneTrainer's dropout of tags, of which some are special: kept for certain, or the only ones that drop."""
     chance = min(1.0, number(text.get("tag_dropout_probability"), 0.0))
     if text.get("tag_dropout_enable") is not True or chance == 0:
@@ -179,7 +179,7 @@ def _dropout(text: Mapping[str, Any], base: Path, notes: Notes) -> None:
 _SPECIAL = "tag_dropout_special_tags"
 
 
-def _special_tags(text: Mapping[str, Any], base: Path, notes: Notes) -> str:
+def _special_tags(text: Mapping[str, Any], base: Path, notes: ImportLog) -> str:
     """A regular expression for them; "" where there is none."""
     written = str(text.get(_SPECIAL, ""))
     if written.endswith((".txt", ".csv")):

@@ -12,7 +12,7 @@ from lib_pivotal.errors import ConfigError, Fault
 from lib_pivotal.importing import hcp, kgrid, kohya, kohya_dataset, onetrainer
 from lib_pivotal.importing.reading import Origin, parse_text, read_bytes, refuse
 from lib_pivotal.importing.report import Report
-from lib_pivotal.importing.sheet import Sheet
+from lib_pivotal.importing.translation import ConfigTranslation
 
 MayRead = Callable[[Path], bool]
 OUR_KEYS = {"words", "words_common", "network", "schedule", "data", "saving", "loss", "noise"}
@@ -25,7 +25,7 @@ class Peer:
     name: str
     title: str
     fits: Callable[[Mapping[str, Any]], bool]
-    translate: Callable[[Mapping[str, Any], Origin], Sheet]
+    translate: Callable[[Mapping[str, Any], Origin], ConfigTranslation]
 
 
 PEERS: tuple[Peer, ...] = (

@@ -2,6 +2,6 @@
 
 from .network import Network, build_network
 from .registry import ALGORITHMS
-from .targets import PRESETS, LayerRule, part_rules
+from .targets import LAYER_SETS, LayerRule, part_rules
 
-__all__ = ["ALGORITHMS", "PRESETS", "LayerRule", "Network", "build_network", "part_rules"]
+__all__ = ["ALGORITHMS", "LAYER_SETS", "LayerRule", "Network", "build_network", "part_rules"]

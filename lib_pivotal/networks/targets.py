@@ -52,7 +52,7 @@ _TRANSFORMER = r"_proj_(in|out)$"
 _CONVOLUTION = r"_(attentions|resnets|downsamplers|upsamplers)_|_(input_blocks_[1-9]\d*|middle_block|output_blocks)_"
 _TE_ATTENTION = r"_self_attn_(q|k|v|out)_proj$"
 
-PRESETS: dict[Part, dict[str, str]] = {
+LAYER_SETS: dict[Part, dict[str, str]] = {
     "unet": {
         "cross-kv": r"_attn2_to_[kv]$",
         "attention": _ATTENTION,
@@ -114,17 +114,17 @@ def block_patterns(part: Part, count: int) -> tuple[str, ...]:
 
 def unet_target_names() -> tuple[str, ...]:
     """Choices of `network.unet_targets`."""
-    return ("none", *PRESETS["unet"])
+    return ("none", *LAYER_SETS["unet"])
 
 
 def te_target_names() -> tuple[str, ...]:
     """Choices of `network.te_targets`."""
-    return ("none", *PRESETS["te"])
+    return ("none", *LAYER_SETS["te"])
 
 
 def te2_target_names() -> tuple[str, ...]:
     """Choices of `network.te2_targets`; same is as `network.te_targets`."""
-    return ("same", "none", *PRESETS["te2"])
+    return ("same", "none", *LAYER_SETS["te2"])
 
 
 def part_rules(
@@ -159,9 +159,9 @@ def preset_pattern(part: Part, preset: str) -> str:
     """The regular expression of a preset, without the part's prefix; "none" matches nothing."""
     if preset == "none":
         return r"(?!)"
-    if preset not in PRESETS[part]:
-        raise NetworkError(f"targets = {preset!r} for {part}: choose one of none, {', '.join(PRESETS[part])}.")
-    return PRESETS[part][preset]
+    if preset not in LAYER_SETS[part]:
+        raise NetworkError(f"targets = {preset!r} for {part}: choose one of none, {', '.join(LAYER_SETS[part])}.")
+    return LAYER_SETS[part][preset]
 
 
 def _within(part: Part, pattern: str) -> str:

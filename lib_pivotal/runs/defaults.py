@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from lib_pivotal.config import Run, WordConfig
+from lib_pivotal.config import EmbeddingConfig, Run
 from lib_pivotal.data.records import Dataset
-from lib_pivotal.runs.circumstances import Circumstances
+from lib_pivotal.runs.host_defaults import HostDefaults
 from lib_pivotal.runs.presets import apply_preset, fitting_preset
 from lib_pivotal.runs.proposal import describe_words, legal_name, propose
 from lib_pivotal.runs.rescan import merged_words
@@ -23,23 +23,23 @@ class Fitted:
     run: Run
     preset: str
     remarks: tuple[str, ...]
-    proposed: tuple[WordConfig, ...]
+    proposed: tuple[EmbeddingConfig, ...]
 
 
 def fitted_run(
     dataset: Dataset,
     run: Run | None = None,
     *,
-    before: Sequence[WordConfig] = (),
+    before: Sequence[EmbeddingConfig] = (),
     words_only: bool = False,
-    circumstances: Circumstances | None = None,
+    circumstances: HostDefaults | None = None,
 ) -> Fitted:
     """Words, training size, balance, name, and the preset that fits them, with its steps.
 
     Of `run` the name, the rules for tags and captions, and the folder of latents stay; and words that differ from those
     `before`, which the last fitting proposed: they were changed by hand. With `words_only` all other settings stay.
     """
-    circumstances = circumstances or Circumstances()
+    circumstances = circumstances or HostDefaults()
     run = run or Run()
     if not words_only:
         run = with_settings(run, dataset.settings)

@@ -8,8 +8,8 @@ from dataclasses import replace
 from glob import escape
 from pathlib import PurePosixPath
 
-from lib_pivotal.config import WordConfig
-from lib_pivotal.data.captions import WordFinder, legal_name
+from lib_pivotal.config import EmbeddingConfig
+from lib_pivotal.data.captions import EmbeddingFinder, legal_name
 from lib_pivotal.data.records import Dataset
 from lib_pivotal.embedding_names import check_embedding_name
 from lib_pivotal.importing.kgrid_files import KgridFiles
@@ -27,8 +27,8 @@ SHORTEST_NAME = 3
 
 
 def words_of_folders(
-    dataset: Dataset, named: Sequence[WordConfig], *, files: KgridFiles, limit: int
-) -> tuple[list[WordConfig], list[str]]:
+    dataset: Dataset, named: Sequence[EmbeddingConfig], *, files: KgridFiles, limit: int
+) -> tuple[list[EmbeddingConfig], list[str]]:
     """The words that captions name, with those that only folders and kgrid's files know; and remarks."""
     words = {word.name: word for word in named}
     remarks = list(files.faults)
@@ -36,7 +36,7 @@ def words_of_folders(
     if files.initial:  # kgrid has said which words there are
         words = {name: word for name, word in words.items() if name in files.initial}
         concepts = {name: concept for name, concept in concepts.items() if name in files.initial}
-    given = {name: WordConfig(name=name, applies_to=(f"concept:{escape(c)}",)) for name, c in concepts.items()}
+    given = {name: EmbeddingConfig(name=name, applies_to=(f"concept:{escape(c)}",)) for name, c in concepts.items()}
     if given and not words:
         remarks.append(
             "No caption names an embedding: folder names are proposed, and put in front of their pictures' "
@@ -44,7 +44,7 @@ def words_of_folders(
         )
     words |= {name: word for name, word in given.items() if name not in words}
     for name, image_type in _types(dataset, files).items():
-        words.setdefault(name, WordConfig(name=name, applies_to=(f"type:{image_type}",)))
+        words.setdefault(name, EmbeddingConfig(name=name, applies_to=(f"type:{image_type}",)))
     words = _with_forms(dataset, words)
     found = list(words.values())
     if len(found) > limit:
@@ -52,9 +52,9 @@ def words_of_folders(
     return found[:limit], remarks
 
 
-def _nameless_concepts(dataset: Dataset, named: Sequence[WordConfig]) -> dict[str, str]:
+def _nameless_concepts(dataset: Dataset, named: Sequence[EmbeddingConfig]) -> dict[str, str]:
     """Name -> concept, for concepts of which no caption names a word."""
-    find = WordFinder([word.name for word in named])
+    find = EmbeddingFinder([word.name for word in named])
     found: dict[str, str] = {}
     for concept, keys in dataset.concepts.items():
         if (named and _is_general(concept)) or any(find(dataset[key].caption) for key in keys):
@@ -72,7 +72,7 @@ def _types(dataset: Dataset, files: KgridFiles) -> dict[str, str]:
     return {name: kind for name, kind in names.items() if len(types) > 1 and not _is_general(kind)}
 
 
-def _with_forms(dataset: Dataset, words: dict[str, WordConfig]) -> dict[str, WordConfig]:
+def _with_forms(dataset: Dataset, words: dict[str, EmbeddingConfig]) -> dict[str, EmbeddingConfig]:
     """With a word for each form or outfit: `Aoi Winter` beside `Aoi`, or sub-folders of a concept's folder."""
     forms: dict[str, dict[str, str]] = defaultdict(dict)
     parents: dict[str, set[str]] = defaultdict(set)
@@ -92,13 +92,13 @@ def _with_forms(dataset: Dataset, words: dict[str, WordConfig]) -> dict[str, Wor
             forms[legal_name(concept)][name] = f"{escape(folder)}/*"
     for parent, found in forms.items():
         if parents[parent]:
-            old = words.get(parent, WordConfig(name=parent))
+            old = words.get(parent, EmbeddingConfig(name=parent))
             words[parent] = replace(old, applies_to=tuple(sorted(parents[parent])))
         if parent not in words:
             continue
         for name, pattern in found.items():
             if name != parent and not check_embedding_name(name):
-                words[name] = WordConfig(name=name, applies_to=(pattern,), form_of=parent)
+                words[name] = EmbeddingConfig(name=name, applies_to=(pattern,), form_of=parent)
     return words
 
 

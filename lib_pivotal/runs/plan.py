@@ -1,6 +1,6 @@
 """The plan of a run: what is drawn how often, at which size, how long captions are, and what is wrong, before it runs.
 
-Needs pictures and settings, no model. The command line, the web API and the page show the same `Plan.as_dict()`.
+Needs pictures and settings, no model. The command line, the web API and the page show the same `RunPlan.as_dict()`.
 """
 
 from __future__ import annotations
@@ -12,28 +12,28 @@ from typing import Any
 
 from lib_pivotal.config import Run
 from lib_pivotal.data.buckets import Placement
+from lib_pivotal.data.crops import PHRASES
 from lib_pivotal.data.findings import RANK, Finding, grouped, worst_first
 from lib_pivotal.data.lint import Length, caption_length
-from lib_pivotal.data.pruning import Wording
+from lib_pivotal.data.pruning import PrunedCaptions
 from lib_pivotal.data.records import Dataset, Level, Picture
 from lib_pivotal.data.tokens import CHUNK, TokenCounter
-from lib_pivotal.data.views import PHRASES
 from lib_pivotal.prompts import PromptReading
 from lib_pivotal.runs import linting
 from lib_pivotal.training import assemble
 from lib_pivotal.training.epochs import settled
-from lib_pivotal.training.scanning import cut_as
-from lib_pivotal.training.wording import (
+from lib_pivotal.training.pruned_captions import (
     draw_rates,
     draws_as_folders_say,
     hold_out,
-    make_wording,
+    make_pruned_captions,
     word_of_concepts,
 )
+from lib_pivotal.training.scanning import cut_as
 
 
 @dataclass(frozen=True)
-class WordPlan:
+class EmbeddingPlan:
     """One word in the run: `draws` and `share` of all draws are expected values; `absorbed` tags leave its captions."""
 
     name: str
@@ -96,7 +96,7 @@ class BucketPlan:
 
 
 @dataclass(frozen=True)
-class Plan:
+class RunPlan:
     """What a run will do with a dataset. Draws are pictures shown, of all steps, micro-batches and processes."""
 
     folder: str
@@ -105,7 +105,7 @@ class Plan:
     accumulation: int
     draws: int
     draws_per_epoch: float
-    words: tuple[WordPlan, ...]
+    words: tuple[EmbeddingPlan, ...]
     pictures: tuple[PicturePlan, ...]
     buckets: tuple[BucketPlan, ...]
     findings: tuple[Finding, ...]
@@ -159,9 +159,9 @@ def make_plan(
     dataset: Dataset,
     run: Run,
     *,
-    wording: Wording | None = None,
+    wording: PrunedCaptions | None = None,
     prompts: PromptReading | None = None,
-) -> Plan:
+) -> RunPlan:
     """The plan of `run` on a scanned dataset.
 
     `wording` is that of just this run, where the caller has it already; `prompts` how the checkpoint reads captions,
@@ -173,7 +173,7 @@ def make_plan(
     """
     run = settled(run, dataset.pictures)
     dataset = cut_as(run.data, dataset)
-    wording = wording or make_wording(run, dataset)
+    wording = wording or make_pruned_captions(run, dataset)
     trained, held = hold_out(run, wording.captions())
     pictures = [*trained, *held]
     draws_per_epoch, rates = _rates(run, trained, wording, held_out=bool(held))
@@ -190,7 +190,7 @@ def make_plan(
         for picture in pictures
     ]
     order = {picture.key: place for place, picture in enumerate(dataset.pictures)}
-    return Plan(
+    return RunPlan(
         folder=str(dataset.folder),
         steps=schedule.max_steps,
         batch_size=schedule.batch_size,
@@ -205,7 +205,9 @@ def make_plan(
     )
 
 
-def _rates(run: Run, trained: Sequence[Picture], wording: Wording, *, held_out: bool) -> tuple[float, dict[str, float]]:
+def _rates(
+    run: Run, trained: Sequence[Picture], wording: PrunedCaptions, *, held_out: bool
+) -> tuple[float, dict[str, float]]:
     """Draws an epoch of all and of each, as `BatchSource` has them: weights make it as long as there are pictures."""
     words = [wording.words_of[picture.key] for picture in wording.named]
     all_rates = draw_rates(run, wording.named, words)
@@ -262,7 +264,7 @@ def _lengths(
 
 
 def _picture(
-    picture: Picture, placement: Placement, length: Length, wording: Wording, draws: float | None
+    picture: Picture, placement: Placement, length: Length, wording: PrunedCaptions, draws: float | None
 ) -> PicturePlan:
     return PicturePlan(
         key=picture.key,
@@ -279,13 +281,13 @@ def _picture(
     )
 
 
-def _words(run: Run, wording: Wording, drawn: Mapping[str, float], total: int) -> tuple[WordPlan, ...]:
+def _words(run: Run, wording: PrunedCaptions, drawn: Mapping[str, float], total: int) -> tuple[EmbeddingPlan, ...]:
     found = []
     for word in run.words:
         tags = wording.words[word.name]
         draws = sum(drawn.get(key, 0.0) for key in tags.keys)
         found.append(
-            WordPlan(
+            EmbeddingPlan(
                 name=word.name,
                 pictures=len(tags.keys),
                 draws=draws,

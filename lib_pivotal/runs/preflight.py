@@ -13,7 +13,7 @@ from lib_pivotal.config import Run
 from lib_pivotal.data.dataset import Picture
 from lib_pivotal.errors import Fault, HostError
 from lib_pivotal.ports import Host
-from lib_pivotal.runs.starvation import starvation, word_draws
+from lib_pivotal.runs.under_sampled import starvation, word_draws
 from lib_pivotal.training.epochs import with_epoch_steps
 from lib_pivotal.training.events import Commands, Event, StepDone
 
@@ -91,7 +91,7 @@ def measure(run: Run, host: Host) -> Preflight:
 def _take_steps(run: Run, host: Host, few: PreparedPictures) -> tuple[list[float], str]:
     """Seconds of each step, and what went wrong, if anything."""
     from lib_pivotal.training.assemble import compile_run
-    from lib_pivotal.training.distributed import World
+    from lib_pivotal.training.distributed import ProcessGroup
     from lib_pivotal.training.run import train_prepared
 
     steps: list[float] = []
@@ -109,7 +109,7 @@ def _take_steps(run: Run, host: Host, few: PreparedPictures) -> tuple[list[float
             log_folder=None,
             commands=Commands(),
             resume=False,
-            world=World(),
+            world=ProcessGroup(),
             aside=None,
         )
     return steps, ended.message if ended.reason == "failed" else ""

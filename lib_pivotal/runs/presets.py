@@ -14,7 +14,7 @@ from lib_pivotal.file_names import REMEDY, name_reasons, refuse_taken
 from lib_pivotal.plain_json import parse_json
 
 if TYPE_CHECKING:
-    from lib_pivotal.runs.proposal import WordRow
+    from lib_pivotal.runs.proposal import EmbeddingRow
 
 ADVISED_DRAWS = 800
 """So often a word wants to be drawn in a run (kgrid's rule of thumb)."""
@@ -141,7 +141,7 @@ def preset(key: str) -> Preset:
     raise ConfigError([Fault("preset", key, "is not a preset", f"Use one of: {known}.")])
 
 
-def fitting_preset(rows: Sequence[WordRow]) -> str:
+def fitting_preset(rows: Sequence[EmbeddingRow]) -> str:
     """Which preset a folder's words suggest."""
     characters = [row for row in rows if not row.style]
     if len(rows) > 1:
@@ -149,7 +149,7 @@ def fitting_preset(rows: Sequence[WordRow]) -> str:
     return "character" if characters or not rows else "style"
 
 
-def apply_preset(key: str, run: Run, rows: Sequence[WordRow] = (), *, steps: int = 0) -> Run:
+def apply_preset(key: str, run: Run, rows: Sequence[EmbeddingRow] = (), *, steps: int = 0) -> Run:
     """`run` with the preset's settings; what names it and its pictures (name, folder, words, size, seed) stays.
 
     Steps follow from how often each word shall be drawn, unless `steps` says the length; warm-up, preview and saving
@@ -180,7 +180,7 @@ def apply_preset(key: str, run: Run, rows: Sequence[WordRow] = (), *, steps: int
     return check_run(plain)[0]
 
 
-def _drawn(run: Run, rows: Sequence[WordRow]) -> list[str]:
+def _drawn(run: Run, rows: Sequence[EmbeddingRow]) -> list[str]:
     """With many words, the few that are drawn: the most frequent and the rarest tell most."""
     names = [word.name for word in run.words]
     if len(names) <= DRAWN_WORDS:
@@ -198,7 +198,7 @@ def preview_interval(steps: int) -> int:
     return min(sizes, key=lambda size: abs(size - wanted))
 
 
-def _rows_of(run: Run, rows: Sequence[WordRow]) -> list[WordRow | None]:
+def _rows_of(run: Run, rows: Sequence[EmbeddingRow]) -> list[EmbeddingRow | None]:
     by_name = {row.word.name: row for row in rows}
     return [by_name.get(word.name) for word in run.words]
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from lib_pivotal.config import WordConfig
+from lib_pivotal.config import EmbeddingConfig
 
 
 @dataclass(frozen=True)
-class Merged:
+class RescannedRun:
     """Words after a scan, and by name what became of them."""
 
-    words: tuple[WordConfig, ...]
+    words: tuple[EmbeddingConfig, ...]
     kept: tuple[str, ...] = ()
     added: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
@@ -30,7 +30,9 @@ class Merged:
         return (*found, "Press Reset from captions to drop manual changes.") if found else ()
 
 
-def merged_words(now: Sequence[WordConfig], before: Sequence[WordConfig], proposed: Sequence[WordConfig]) -> Merged:
+def merged_words(
+    now: Sequence[EmbeddingConfig], before: Sequence[EmbeddingConfig], proposed: Sequence[EmbeddingConfig]
+) -> RescannedRun:
     """Words on the page now, those that the last scan proposed, and those that this one proposes.
 
     A word that differs from what was proposed (or never was) is the user's and stays; so is the lack of one that was
@@ -51,4 +53,4 @@ def merged_words(now: Sequence[WordConfig], before: Sequence[WordConfig], propos
                 kept.append(word.name)
     removed = tuple(name for name in new if name in old and name not in present)
     added = [word for word in proposed if word.name not in present and word.name not in removed]
-    return Merged((*words, *added), tuple(kept), tuple(word.name for word in added), removed)
+    return RescannedRun((*words, *added), tuple(kept), tuple(word.name for word in added), removed)

@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from lib_pivotal.config import WordConfig
-from lib_pivotal.data.pruning import Fate, TagFate
+from lib_pivotal.config import EmbeddingConfig
+from lib_pivotal.data.pruning import Decision, TagDecision
 from lib_pivotal.data.tags import same_tag
 from lib_pivotal.data.tokens import estimated_tokens
 
 MOST_VECTORS = 75
 
 
-def moved(word: WordConfig, tag: TagFate, to: Fate, *, count: Callable[[str], int] = estimated_tokens) -> WordConfig:
+def moved(
+    word: EmbeddingConfig, tag: TagDecision, to: Decision, *, count: Callable[[str], int] = estimated_tokens
+) -> EmbeddingConfig:
     """The word with `tag` moved; its lists say only what the rule does not say already.
 
     A tag that becomes the beginning brings the vectors that it takes, so many as `count` says that it has tokens; one
@@ -32,7 +34,7 @@ def moved(word: WordConfig, tag: TagFate, to: Fate, *, count: Callable[[str], in
     )
 
 
-def as_the_rule_says(word: WordConfig, tag: TagFate) -> WordConfig:
+def as_the_rule_says(word: EmbeddingConfig, tag: TagDecision) -> EmbeddingConfig:
     """The word without what its lists say of `tag`."""
     form = same_tag(tag.tag)
     return replace(word, absorb=_without(word.absorb, form), keep=_without(word.keep, form))
@@ -42,7 +44,7 @@ def _without(tags: Sequence[str], form: str) -> tuple[str, ...]:
     return tuple(tag for tag in tags if same_tag(tag) != form)
 
 
-def _pieces(word: WordConfig) -> list[str]:
+def _pieces(word: EmbeddingConfig) -> list[str]:
     """Of the init text; `*[std,n]` holds a comma and is one."""
     text = word.init_text.replace("*[", "\0")
     pieces: list[str] = []
@@ -54,7 +56,7 @@ def _pieces(word: WordConfig) -> list[str]:
     return [piece.strip().replace("\0", "*[") for piece in pieces if piece.strip()]
 
 
-def _beginning_with(word: WordConfig, form: str, tokens: int) -> WordConfig:
+def _beginning_with(word: EmbeddingConfig, form: str, tokens: int) -> EmbeddingConfig:
     pieces = _pieces(word)
     if any(same_tag(piece) == form for piece in pieces):
         return word
@@ -66,7 +68,7 @@ def _beginning_with(word: WordConfig, form: str, tokens: int) -> WordConfig:
     return replace(word, init_text=", ".join(pieces), vectors=min(MOST_VECTORS, vectors))
 
 
-def _init_without(word: WordConfig, form: str) -> str:
+def _init_without(word: EmbeddingConfig, form: str) -> str:
     pieces = _pieces(word)
     left = [piece for piece in pieces if same_tag(piece) != form]
     return word.init_text if left == pieces else ", ".join(left)

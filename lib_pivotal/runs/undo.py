@@ -14,7 +14,7 @@ WORD_KEY = "name"
 
 
 @dataclass(frozen=True)
-class Change:
+class UndoStep:
     """One change of a run, in words, and only what differed: settings by dotted path, words by name."""
 
     label: str
@@ -25,7 +25,7 @@ class Change:
     words_after: Sequence[Mapping[str, Any]] = ()
 
     @classmethod
-    def between(cls, label: str, before: Run, after: Run) -> Change | None:
+    def between(cls, label: str, before: Run, after: Run) -> UndoStep | None:
         """What was changed; None where both are the same."""
         old, new = run_to_dict(before), run_to_dict(after)
         words, words_after = old.pop("words"), new.pop("words")
@@ -42,12 +42,12 @@ class Change:
         return {"label": self.label, "settings": dict(self.settings), "words": words, "after": list(self.words_after)}
 
     @classmethod
-    def from_dict(cls, plain: Mapping[str, Any]) -> Change:
+    def from_dict(cls, plain: Mapping[str, Any]) -> UndoStep:
         """From `as_dict`."""
         return cls(plain["label"], plain["settings"], plain["words"], plain["after"])
 
 
-def taken_back(run: Run, change: Change) -> Run:
+def taken_back(run: Run, change: UndoStep) -> Run:
     """The run without a change.
 
     Right after the change that is the run of before, exactly. Later every setting and every field of a word that the
@@ -63,7 +63,7 @@ def taken_back(run: Run, change: Change) -> Run:
     return check_run(plain)[0]
 
 
-def remembered(changes: Sequence[Mapping[str, Any]], change: Change | None) -> list[dict[str, Any]]:
+def remembered(changes: Sequence[Mapping[str, Any]], change: UndoStep | None) -> list[dict[str, Any]]:
     """The list with one more change at its end, the last `KEPT` of them."""
     kept = [dict(one) for one in changes]
     if change is not None:

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from lib_pivotal.errors import HostError, WordError
-from lib_pivotal.ports import Conditioning, VocabularyStats, WordVectors
+from lib_pivotal.errors import EmbeddingNameError, HostError
+from lib_pivotal.ports import Conditioning, EmbeddingVectors, VocabularyStats
 from lib_pivotal.prompts import COMMA_BACKTRACK, Layout, Tokenizer
 from lib_pivotal.standalone.families import Family
 from lib_pivotal.standalone.tokenizer import OpenClipTokenizer
@@ -94,17 +94,17 @@ class StandaloneTextEncoder:
         """Rows of the token tables, `(tokens, width)` fp32, copies."""
         return tuple(tower.embed_text(text) for tower in self.towers)
 
-    def layout(self, prompt: str, words: WordVectors) -> Layout:
+    def layout(self, prompt: str, words: EmbeddingVectors) -> Layout:
         """The prompt in chunks, by the (first) tokenizer; what the web UI's counter would show."""
         return self.towers[0].layout(prompt, words)
 
     # ---- encoding ----
 
-    def encode(self, prompts: Sequence[str], words: WordVectors) -> Conditioning:
+    def encode(self, prompts: Sequence[str], words: EmbeddingVectors) -> Conditioning:
         """`context` `(batch, 77·chunks, width)`, chunks = those of the longest prompt; SDXL: and `pooled`."""
         return self._encode(prompts, self._plan_all(prompts, words), words)
 
-    def encode_each(self, prompts: Sequence[str], words: WordVectors) -> list[Conditioning]:
+    def encode_each(self, prompts: Sequence[str], words: EmbeddingVectors) -> list[Conditioning]:
         """Each prompt as a batch of one, `(1, 77·chunks, width)`, none filled up: what the web UI's sampler gets."""
         plans = self._plan_all(prompts, words)
         lengths = [max(plan.chunks for plan in of_prompt) for of_prompt in plans]
@@ -117,19 +117,21 @@ class StandaloneTextEncoder:
                 found[index] = Conditioning(together.context[place : place + 1], pooled)
         return [found[index] for index in range(len(plans))]
 
-    def _plan_all(self, prompts: Sequence[str], words: WordVectors) -> list[tuple[Plan, ...]]:
+    def _plan_all(self, prompts: Sequence[str], words: EmbeddingVectors) -> list[tuple[Plan, ...]]:
         """One plan a tower, for each prompt."""
         if not prompts:
             raise HostError("no prompts to encode; give at least one")
         for name, vectors in words.items():
             if len(vectors) != len(self.towers):
-                raise WordError(
+                raise EmbeddingNameError(
                     f"embedding {name!r} has {len(vectors)} tensor(s), but this checkpoint has {len(self.towers)} text "
                     "encoder(s); it was made for another family of models"
                 )
         return list(zip(*(tower.plan_all(prompts, words) for tower in self.towers), strict=True))
 
-    def _encode(self, prompts: Sequence[str], plans: Sequence[tuple[Plan, ...]], words: WordVectors) -> Conditioning:
+    def _encode(
+        self, prompts: Sequence[str], plans: Sequence[tuple[Plan, ...]], words: EmbeddingVectors
+    ) -> Conditioning:
         """Equal prompts are encoded once."""
         unique = dict(zip(prompts, plans, strict=True))
         chunks = max(plan.chunks for of_prompt in unique.values() for plan in of_prompt)

@@ -23,9 +23,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lib_pivotal.errors import HostError, WordError
-from lib_pivotal.ports import VocabularyStats, WordVectors
-from lib_pivotal.prompts import Layout, RememberingTokenizer, Tokenizer, WordTable, lay_out, tokenize
+from lib_pivotal.errors import EmbeddingNameError, HostError
+from lib_pivotal.ports import EmbeddingVectors, VocabularyStats
+from lib_pivotal.prompts import Layout, PromptNames, RememberingTokenizer, Tokenizer, lay_out, tokenize
 from lib_pivotal.standalone.families import Family
 
 PLACES = 77
@@ -102,8 +102,8 @@ class Tower:
         self._words_move = words_move
         comma = self.token_ids(",")
         self._comma_id = comma[0] if comma else -1
-        self._tables: OrderedDict[tuple[tuple[str, int], ...], WordTable] = OrderedDict()
-        self._plans: OrderedDict[tuple[WordTable, str], Plan] = OrderedDict()
+        self._tables: OrderedDict[tuple[tuple[str, int], ...], PromptNames] = OrderedDict()
+        self._plans: OrderedDict[tuple[PromptNames, str], Plan] = OrderedDict()
 
     # ---- facts ----
 
@@ -135,7 +135,7 @@ class Tower:
         ids = torch.tensor(self.token_ids(text), dtype=torch.long, device=self.token_table.weight.device)
         return self.token_table.weight.detach()[ids].float()
 
-    def layout(self, prompt: str, words: WordVectors) -> Layout:
+    def layout(self, prompt: str, words: EmbeddingVectors) -> Layout:
         """The prompt in chunks: ids, weights, places of words; what the web UI's counter would show."""
         return lay_out(
             prompt,
@@ -148,22 +148,22 @@ class Tower:
 
     # ---- prompts as tensors ----
 
-    def plan_all(self, prompts: Sequence[str], words: WordVectors) -> list[Plan]:
+    def plan_all(self, prompts: Sequence[str], words: EmbeddingVectors) -> list[Plan]:
         """One a prompt, from memory where it was seen before with words of these names and sizes."""
         table = self._table(words)
         return [self._plan(prompt, table, words) for prompt in prompts]
 
-    def _table(self, words: WordVectors) -> WordTable:
+    def _table(self, words: EmbeddingVectors) -> PromptNames:
         """How these words are found; made once for these names and sizes."""
         key = tuple((name, towers[0].shape[0]) for name, towers in words.items())
         table = self._tables.get(key)
         if table is None:
-            table = self._tables[key] = WordTable(dict(key), self.tokenizer)
+            table = self._tables[key] = PromptNames(dict(key), self.tokenizer)
             if len(self._tables) > REMEMBERED_TABLES:
                 self._tables.popitem(last=False)
         return table
 
-    def _plan(self, prompt: str, table: WordTable, words: WordVectors) -> Plan:
+    def _plan(self, prompt: str, table: PromptNames, words: EmbeddingVectors) -> Plan:
         plan = self._plans.get((table, prompt))
         if plan is None:
             plan = _make_plan(self.layout(prompt, words), table)
@@ -187,7 +187,7 @@ class Tower:
     # ---- encoding ----
 
     def encode(
-        self, plans: Sequence[Plan], *, chunks: int, skip: int, words: WordVectors
+        self, plans: Sequence[Plan], *, chunks: int, skip: int, words: EmbeddingVectors
     ) -> tuple[Tensor, Tensor | None]:
         """`(prompts, 77·chunks, width)`, and the pooled output `(prompts, width)` of each first chunk where it is read.
 
@@ -260,7 +260,7 @@ class _Positions:
 
     @classmethod
     def of(
-        cls, plans: Sequence[Plan], chunks: int, words: WordVectors, *, tower: int, device: torch.device
+        cls, plans: Sequence[Plan], chunks: int, words: EmbeddingVectors, *, tower: int, device: torch.device
     ) -> _Positions | None:
         """Of the words that occur; others take no part in the graph, so they get no gradient at all."""
         first_row: dict[str, int] = {}
@@ -281,7 +281,7 @@ class _Positions:
         """`embedded` `(chunks, 77, width)` with the vectors at their places; the table's output is left alone."""
         width = embedded.shape[-1]
         if self.vectors.shape[-1] != width:
-            raise WordError(
+            raise EmbeddingNameError(
                 f"embeddings have width {self.vectors.shape[-1]}, but this text encoder has {width}; "
                 "they were made for another family of models"
             )
@@ -289,7 +289,7 @@ class _Positions:
         return embedded.reshape(-1, width).index_copy(0, self.places, values).reshape(embedded.shape)
 
 
-def _make_plan(layout: Layout, table: WordTable) -> Plan:
+def _make_plan(layout: Layout, table: PromptNames) -> Plan:
     """Later words win where places overlap (which only the web UI's own wrapping can bring about)."""
     owner: dict[int, tuple[str, int]] = {}
     for index, chunk in enumerate(layout.chunks):

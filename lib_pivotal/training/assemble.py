@@ -19,15 +19,14 @@ from lib_pivotal.config_checks import number_lines, option_lines
 from lib_pivotal.data import lint
 from lib_pivotal.data.buckets import Buckets
 from lib_pivotal.data.caption_chain import Captions, CaptionSettings, parse_lists, read_lists
-from lib_pivotal.data.captions import WordFinder
-from lib_pivotal.data.latents import Showing
+from lib_pivotal.data.captions import EmbeddingFinder
+from lib_pivotal.data.latents import ViewSettings
 from lib_pivotal.data.mixing import class_text, narugo_batch
-from lib_pivotal.data.records import Picture, Problem
-from lib_pivotal.embeddings.vectors import WordSettings
+from lib_pivotal.data.records import DatasetProblem, Picture
+from lib_pivotal.embeddings.vectors import EmbeddingSettings
 from lib_pivotal.networks.targets import LayerRule, part_rules
 from lib_pivotal.ports import PARTS, Part, SessionRequest
 from lib_pivotal.training.epochs import with_epoch_steps
-from lib_pivotal.training.facts import settings_facts
 from lib_pivotal.training.loop import LoopSettings
 from lib_pivotal.training.objective import NoiseSettings, Objective, build_objective
 from lib_pivotal.training.picture_parts import PictureParts
@@ -35,6 +34,7 @@ from lib_pivotal.training.prepare import PreparedPictures, prepare_pictures
 from lib_pivotal.training.prepared import (
     BatchPlan,
     CaptionPlan,
+    EmbeddingStart,
     LatentPlan,
     NetworkPlan,
     OptimizerPlan,
@@ -43,12 +43,12 @@ from lib_pivotal.training.prepared import (
     Prepared,
     SidePlan,
     TokenIds,
-    WordStart,
 )
+from lib_pivotal.training.pruned_captions import draws_as_folders_say, word_of_concepts
 from lib_pivotal.training.rates import PhasePlan, rate_factor
 from lib_pivotal.training.results import NAMELESS, Results
 from lib_pivotal.training.seeds import derive_seed
-from lib_pivotal.training.wording import draws_as_folders_say, word_of_concepts
+from lib_pivotal.training.training_metadata import settings_facts
 
 DTYPES = {"fp16": torch.float16, "fp32": torch.float32, "bf16": torch.bfloat16}
 """`saving.dtype`."""
@@ -111,18 +111,18 @@ def compile_run(run: Run, pictures: PreparedPictures | None = None) -> Prepared:
     )
 
 
-def word_starts(run: Run) -> tuple[WordStart, ...]:
+def word_starts(run: Run) -> tuple[EmbeddingStart, ...]:
     """The run's embeddings, in its order."""
     common = run.words_common
     return tuple(
-        WordStart(
+        EmbeddingStart(
             word.name,
             word.vectors,
             word.init_text or "random",
             word.init_file,
             common.initial_std,
             common.keep_commas,
-            WordSettings(
+            EmbeddingSettings(
                 lr_factor=word.lr_factor,
                 weight_decay=word.weight_decay,
                 freeze_fraction=word.freeze_at,
@@ -325,14 +325,14 @@ def _lists(run: Run) -> dict[str, tuple[str, ...]]:
     return {**(read_lists(data.wildcard_folder) if data.wildcard_folder else {}), **parse_lists(data.word_lists)}
 
 
-def picture_remarks(run: Run, prepared: PreparedPictures) -> list[Problem]:
+def picture_remarks(run: Run, prepared: PreparedPictures) -> list[DatasetProblem]:
     """What is to be known of how the pictures are trained: what is cut off, and what should not be mirrored."""
     keys = {picture.key for picture in (*prepared.pictures, *prepared.held_out)}
     originals = [picture for picture in prepared.dataset.pictures if picture.key in keys]
     return dataset_remarks(run, originals)
 
 
-def dataset_remarks(run: Run, pictures: Sequence[Picture]) -> list[Problem]:
+def dataset_remarks(run: Run, pictures: Sequence[Picture]) -> list[DatasetProblem]:
     """The same of pictures with their captions as they are on disk: what a word absorbs may belong to one side."""
     return lint.cut_remarks(pictures, make_buckets(run)) + lint.mirror_remarks(
         pictures, words=[word.name for word in run.words], keys=mirrored(run, pictures)
@@ -342,14 +342,14 @@ def dataset_remarks(run: Run, pictures: Sequence[Picture]) -> list[Problem]:
 def mirrored(run: Run, pictures: Sequence[Picture]) -> frozenset[str]:
     """Keys of the pictures that are mirrored half of the time: those of no word that is against it."""
     against = [word.name for word in run.words if not word.mirror]
-    find, parts = WordFinder(against), PictureParts(run.data)
+    find, parts = EmbeddingFinder(against), PictureParts(run.data)
     return frozenset(p.key for p in pictures if parts.settings_of(p).flip and not (against and find(p.caption)))
 
 
-def showings(own: Mapping[str, DataConfig]) -> dict[str, Showing]:
+def showings(own: Mapping[str, DataConfig]) -> dict[str, ViewSettings]:
     """How pictures with settings of their own are shown, by key."""
     return {
-        key: Showing(
+        key: ViewSettings(
             crop=data.crop,  # type: ignore[arg-type]
             crops=data.crops,
             transparency=data.transparency,  # type: ignore[arg-type]

@@ -16,31 +16,31 @@ from torch import nn
 
 from lib_pivotal.bundle.embedding_files import read_embedding
 from lib_pivotal.data.batches import BatchSource
-from lib_pivotal.data.captions import WordFinder
+from lib_pivotal.data.captions import EmbeddingFinder
+from lib_pivotal.data.crops import with_focus
 from lib_pivotal.data.latents import LatentCache
-from lib_pivotal.data.mixing import Mixture, Side
-from lib_pivotal.data.views import with_focus
+from lib_pivotal.data.mixing import MixedBatchSource, PriorSet
 from lib_pivotal.embeddings.control import make_control
 from lib_pivotal.embeddings.initial import initial_vectors, vectors_from_tensors
-from lib_pivotal.embeddings.vectors import Words
+from lib_pivotal.embeddings.vectors import TrainedEmbeddings
 from lib_pivotal.errors import NetworkError
 from lib_pivotal.networks.network import Network, build_network
 from lib_pivotal.parameter_groups import ParameterGroup
 from lib_pivotal.ports import Denoiser, Host, Layer, TextEncoder, TrainingBatch
-from lib_pivotal.training.aside import Aside
-from lib_pivotal.training.distributed import World
+from lib_pivotal.training.distributed import ProcessGroup
 from lib_pivotal.training.events import Commands, Listener, Notice, Preparing
 from lib_pivotal.training.loop import Trainer
+from lib_pivotal.training.model_yield import ModelYield
 from lib_pivotal.training.outputs import Evaluation, RunOutputs
 from lib_pivotal.training.prepared import (
     BatchPlan,
+    EmbeddingStart,
     LatentPlan,
     NetworkPlan,
     Pace,
     Prepared,
     SidePlan,
     TokenIds,
-    WordStart,
 )
 from lib_pivotal.training.progress import Progress
 from lib_pivotal.training.schedule import NoiseSchedule
@@ -60,8 +60,8 @@ def build_trainer(
     listener: Listener,
     commands: Commands,
     overwrite: bool,
-    world: World,
-    aside: Aside | None,
+    world: ProcessGroup,
+    aside: ModelYield | None,
     evaluation: Evaluation | None,
 ) -> tuple[Trainer, Network | None]:
     """Everything that a trainer needs, on a host whose session is open."""
@@ -120,7 +120,9 @@ def build_trainer(
 # ---- what is trained ----
 
 
-def make_words(starts: Sequence[WordStart], text: TextEncoder, device: torch.device, *, seed: int) -> Words:
+def make_words(
+    starts: Sequence[EmbeddingStart], text: TextEncoder, device: torch.device, *, seed: int
+) -> TrainedEmbeddings:
     """The words at their start: from an embedding file, from init text, or by chance; each from its own seed."""
     vectors = {}
     for index, word in enumerate(starts):
@@ -137,7 +139,7 @@ def make_words(starts: Sequence[WordStart], text: TextEncoder, device: torch.dev
                 std=word.initial_std,
                 keep_commas=word.keep_commas,
             )
-    return Words(vectors, {word.name: word.settings for word in starts}, device=device)
+    return TrainedEmbeddings(vectors, {word.name: word.settings for word in starts}, device=device)
 
 
 def make_network(plan: NetworkPlan, layers: Sequence[Layer], device: torch.device, *, seed: int) -> Network | None:
@@ -152,7 +154,9 @@ def make_network(plan: NetworkPlan, layers: Sequence[Layer], device: torch.devic
     return build_network(layers, plan.rules, algorithm=plan.algorithm, seed=seed, device=device)
 
 
-def trained_groups(paces: Mapping[str, Pace], words: Words, network: Network | None) -> list[ParameterGroup]:
+def trained_groups(
+    paces: Mapping[str, Pace], words: TrainedEmbeddings, network: Network | None
+) -> list[ParameterGroup]:
     """One group a word, and the network's groups by part, each with the pace of its part."""
     groups = [*words.parameter_groups(), *(network.parameter_groups() if network is not None else ())]
     return [_paced(group, paces[group.part]) for group in groups]
@@ -248,7 +252,7 @@ def make_latents(
     return cache, [problem.message for problem in problems]
 
 
-def batch_source(plan: BatchPlan, cache: LatentCache, world: World, token_ids: TokenIds) -> BatchSource:
+def batch_source(plan: BatchPlan, cache: LatentCache, world: ProcessGroup, token_ids: TokenIds) -> BatchSource:
     """Batches of a set's pictures."""
     return BatchSource(
         cache,
@@ -268,8 +272,8 @@ def batch_source(plan: BatchPlan, cache: LatentCache, world: World, token_ids: T
 
 
 def _sources(
-    prepared: Prepared, host: Host, log_folder: Path, listener: Listener, *, commands: Commands, world: World
-) -> tuple[LatentCache, Mixture]:
+    prepared: Prepared, host: Host, log_folder: Path, listener: Listener, *, commands: Commands, world: ProcessGroup
+) -> tuple[LatentCache, MixedBatchSource]:
     """The run's own latents, and the batches of all sets."""
 
     def encoded(plan: LatentPlan, activity: str, used_bytes: int = 0) -> LatentCache:
@@ -298,20 +302,20 @@ def _sources(
     return cache, make_mixture(prepared.sides, own, class_source)
 
 
-def make_mixture(plan: SidePlan, own: BatchSource, class_source: BatchSource | None) -> Mixture:
+def make_mixture(plan: SidePlan, own: BatchSource, class_source: BatchSource | None) -> MixedBatchSource:
     """All sets of a step."""
     sides = []
     if class_source is not None:
         texts = plan.texts if plan.class_prior else {}
-        sides.append(Side("class pictures", class_source, plan.class_weight, texts, plan.class_prior))
+        sides.append(PriorSet("class pictures", class_source, plan.class_weight, texts, plan.class_prior))
     if plan.preservation > 0:
-        sides.append(Side("preservation", own, plan.preservation, plan.texts, prior=True))
-    return Mixture(own, sides)
+        sides.append(PriorSet("preservation", own, plan.preservation, plan.texts, prior=True))
+    return MixedBatchSource(own, sides)
 
 
 def _held_out_batches(prepared: Prepared, cache: LatentCache) -> dict[str, list[TrainingBatch]]:
     """Held-out pictures by word, one a batch, with their captions as they are (no shuffling, no dropout)."""
-    find = WordFinder(prepared.word_names)
+    find = EmbeddingFinder(prepared.word_names)
     found: dict[str, list[TrainingBatch]] = {}
     ready = {picture.key for picture in cache.pictures}
     for picture in prepared.pictures.held_out:

@@ -21,16 +21,16 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
-from lib_pivotal.embeddings.vectors import Words
+from lib_pivotal.embeddings.vectors import TrainedEmbeddings
 from lib_pivotal.hosting import pictures_at_once
 from lib_pivotal.networks.adapter import layer_weight
 from lib_pivotal.networks.network import Network
 from lib_pivotal.parameter_groups import ParameterGroup
-from lib_pivotal.ports import Conditioning, Host, TrainingBatch, WordVectors
+from lib_pivotal.ports import Conditioning, EmbeddingVectors, Host, TrainingBatch
 from lib_pivotal.training import build
+from lib_pivotal.training.memory_tracker import WORKING, MemoryTracker
 from lib_pivotal.training.optimizers import build_optimizer, state_bytes
 from lib_pivotal.training.prepared import Prepared
-from lib_pivotal.training.tally import WORKING, Tally
 
 CONTEXT_BYTES = 450 * 2**20
 """CUDA's context with its libraries' kernels, which torch's allocator does not know: 300 to 550 MB."""
@@ -121,7 +121,7 @@ class _Counter:
 
     def count(self) -> MemoryCount:
         with self._numberless():
-            words = Words(
+            words = TrainedEmbeddings(
                 {
                     w.name: tuple(torch.zeros(w.vectors, width) for width in self._host.text.widths)
                     for w in self._prepared.words
@@ -146,7 +146,9 @@ class _Counter:
 
     # ---- what lasts ----
 
-    def _lasting(self, words: Words, network: Network | None, parameters: Sequence[nn.Parameter]) -> dict[str, int]:
+    def _lasting(
+        self, words: TrainedEmbeddings, network: Network | None, parameters: Sequence[nn.Parameter]
+    ) -> dict[str, int]:
         trained, optimizer = tensor_bytes(parameters), self._prepared.optimizer
         return {
             "network": 0 if network is None else tensor_bytes(network.parameters()),
@@ -173,14 +175,18 @@ class _Counter:
     # ---- what passes ----
 
     def _step(
-        self, words: Words, network: Network | None, parameters: Sequence[nn.Parameter], size_px: tuple[int, int]
+        self,
+        words: TrainedEmbeddings,
+        network: Network | None,
+        parameters: Sequence[nn.Parameter],
+        size_px: tuple[int, int],
     ) -> dict[str, int]:
         """Forward and backward of the largest micro-batch.
 
         The text encoder's part is done in earnest where its weights are real: hosts remember what they made of a
         prompt, and must not remember tensors without numbers.
         """
-        tally, batch = Tally(as_gpu=self._on_gpu), self._batch(size_px)
+        tally, batch = MemoryTracker(as_gpu=self._on_gpu), self._batch(size_px)
         text: Any = _Encoded()
         step = build.make_micro_step(
             self._prepared, self._host, network, text=text, denoiser=_Counted(self._host, tally)
@@ -213,7 +219,7 @@ class _Counter:
         """A group of pictures through the autoencoder."""
         width, height = size_px
         count = min(ENCODED_TOGETHER, len(self._prepared.pictures.pictures))
-        tally = Tally(as_gpu=self._on_gpu)
+        tally = MemoryTracker(as_gpu=self._on_gpu)
         with torch.no_grad(), self._host.codec.placed(), self._numberless(), tally:  # placed with its numbers
             pixels = torch.zeros(count, 3, height, width, device=self._host.device)
             self._host.codec.encode(pixels)
@@ -232,7 +238,7 @@ class _Counter:
         samples = self._prepared.outputs
         side = samples.side_px
         count = min(pictures_at_once(side, side), len(samples.sampled) * len(samples.prompts))
-        tally = Tally(as_gpu=self._on_gpu)
+        tally = MemoryTracker(as_gpu=self._on_gpu)
         with torch.no_grad(), self._host.codec.placed(), self._numberless(), tally:  # placed with its numbers
             latents = torch.zeros(count, 4, side // 8, side // 8, device=self._host.device)
             self._host.codec.decode(latents)
@@ -289,7 +295,7 @@ class _Encoded:
     def __init__(self) -> None:
         self.conditioning: Conditioning | None = None
 
-    def encode(self, prompts: Sequence[str], words: WordVectors) -> Conditioning:
+    def encode(self, prompts: Sequence[str], words: EmbeddingVectors) -> Conditioning:
         assert self.conditioning is not None
         return self.conditioning
 
@@ -297,7 +303,7 @@ class _Encoded:
 class _Counted:
     """The host's U-Net, whose tensors are counted as its own."""
 
-    def __init__(self, host: Host, tally: Tally) -> None:
+    def __init__(self, host: Host, tally: MemoryTracker) -> None:
         self._inner, self._tally = host.denoiser, tally
 
     def __call__(self, latents: Tensor, timesteps: Tensor, conditioning: Conditioning) -> Tensor:

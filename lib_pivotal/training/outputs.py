@@ -22,13 +22,13 @@ from lib_pivotal.bundle.writer import write_bundle
 from lib_pivotal.errors import BundleError
 from lib_pivotal.files import is_taken, publish
 from lib_pivotal.networks.network import Network
-from lib_pivotal.ports import Host, TrainingBatch, WordVectors
+from lib_pivotal.ports import EmbeddingVectors, Host, TrainingBatch
 from lib_pivotal.training.events import Event, FileSaved, Notice, PicturesMade, SeparationMeasured
-from lib_pivotal.training.facts import training_facts
 from lib_pivotal.training.prepared import Prepared
 from lib_pivotal.training.progress import Progress
 from lib_pivotal.training.step import MicroStep
 from lib_pivotal.training.trainable import Trainable
+from lib_pivotal.training.training_metadata import training_facts
 
 
 @dataclass(frozen=True)
@@ -54,8 +54,8 @@ class Evaluation(Protocol):
         micro_step: MicroStep,
         held_out: Mapping[str, Sequence[TrainingBatch]],
         *,
-        words: WordVectors,
-        initial_words: WordVectors,
+        words: EmbeddingVectors,
+        initial_words: EmbeddingVectors,
         network: Network | None,
     ) -> tuple[dict[str, dict[str, float]], dict[str, float]]:
         """By embedding: held-out losses with parts off, and the share of the embedding."""
@@ -74,7 +74,7 @@ class RunOutputs:
         log_folder: Path,
         trainable: Trainable,
         micro_step: MicroStep,
-        initial_words: WordVectors,
+        initial_words: EmbeddingVectors,
         progress: Progress,
         overwrite: bool,
         held_out: Mapping[str, Sequence[TrainingBatch]],

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from lib_pivotal.config import Run, WordConfig
-from lib_pivotal.data.captions import WordFinder
+from lib_pivotal.config import EmbeddingConfig, Run
+from lib_pivotal.data.captions import EmbeddingFinder
 from lib_pivotal.data.dataset import Dataset, Picture
-from lib_pivotal.data.pruning import Wording
-from lib_pivotal.data.records import Problem
+from lib_pivotal.data.pruning import PrunedCaptions
+from lib_pivotal.data.records import DatasetProblem
 from lib_pivotal.data.tags import init_text
 from lib_pivotal.errors import ConfigError, DataError, Fault
 from lib_pivotal.training.epochs import settled
+from lib_pivotal.training.pruned_captions import draw_rates, hold_out, make_pruned_captions
 from lib_pivotal.training.scanning import scan_pictures
-from lib_pivotal.training.wording import draw_rates, hold_out, make_wording
 
 
 @dataclass(frozen=True)
@@ -26,11 +26,11 @@ class PreparedPictures:
 
     pictures: tuple[Picture, ...]
     held_out: tuple[Picture, ...]
-    words: tuple[WordConfig, ...]
+    words: tuple[EmbeddingConfig, ...]
     pruned_tags: dict[str, tuple[str, ...]]
     dataset: Dataset
     regularisation: tuple[Picture, ...] = ()
-    remarks: tuple[Problem, ...] = ()
+    remarks: tuple[DatasetProblem, ...] = ()
     draw_rates: Mapping[str, float] = field(default_factory=dict)
     """Draws an epoch by key, of held-out pictures too; empty: as repeats say."""
     words_of: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -51,7 +51,7 @@ def prepare_pictures(run: Run) -> PreparedPictures:
         reasons = "; ".join(problem.message for problem in dataset.problems[:3])
         raise DataError(f"{run.data.folder}: no picture can be used. {reasons}")
     settled(run, dataset.pictures)
-    wording = make_wording(run, dataset)
+    wording = make_pruned_captions(run, dataset)
     _check_words_occur(run.words, wording)
     words, pictures = begun_words(run, wording), wording.captions()
     pruned = {
@@ -76,7 +76,7 @@ def prepare_pictures(run: Run) -> PreparedPictures:
     )
 
 
-def prepare_regularisation(run: Run) -> tuple[tuple[Picture, ...], tuple[Problem, ...]]:
+def prepare_regularisation(run: Run) -> tuple[tuple[Picture, ...], tuple[DatasetProblem, ...]]:
     """The pictures of the second folder, and what is to be known of them; none where no folder is set.
 
     Raises:
@@ -91,17 +91,17 @@ def prepare_regularisation(run: Run) -> tuple[tuple[Picture, ...], tuple[Problem
         reasons = "; ".join(problem.message for problem in dataset.problems[:3])
         raise DataError(f"{settings.folder}: no class picture can be used. {reasons}")
     pictures = tuple(one if one.caption or not text else replace(one, caption=text) for one in dataset.pictures)
-    find = WordFinder([word.name for word in run.words])
+    find = EmbeddingFinder([word.name for word in run.words])
     keys = tuple(picture.key for picture in pictures if find(picture.caption))
     silent = {"no_caption"} if text else set()
     told = [problem for problem in dataset.problems if problem.level != "info" and problem.code not in silent]
     if keys and settings.target == "picture":
         message = f"{len(keys)} class picture(s) name a trained embedding in their caption, and would train it, too."
-        told.append(Problem("warning", "word_in_class", f"{message} Take it out.", keys))
+        told.append(DatasetProblem("warning", "word_in_class", f"{message} Take it out.", keys))
     return pictures, tuple(told)
 
 
-def begun_words(run: Run, wording: Wording) -> tuple[WordConfig, ...]:
+def begun_words(run: Run, wording: PrunedCaptions) -> tuple[EmbeddingConfig, ...]:
     """The run's words; one that absorbs tags and has no init text begins with them."""
     words = []
     for word in run.words:
@@ -113,7 +113,7 @@ def begun_words(run: Run, wording: Wording) -> tuple[WordConfig, ...]:
     return tuple(words)
 
 
-def _check_words_occur(words: Sequence[WordConfig], wording: Wording) -> None:
+def _check_words_occur(words: Sequence[EmbeddingConfig], wording: PrunedCaptions) -> None:
     """A word that no caption mentions, and no template writes, would learn nothing, silently."""
     faults = [
         Fault(

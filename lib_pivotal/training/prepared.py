@@ -16,12 +16,12 @@ import torch
 from lib_pivotal.bundle.metadata import TrainingFacts
 from lib_pivotal.data.buckets import Buckets
 from lib_pivotal.data.caption_chain import CaptionPipeline, Captions, CaptionsByPart, CaptionSettings
-from lib_pivotal.data.latents import Showing
+from lib_pivotal.data.latents import ViewSettings
 from lib_pivotal.data.masks import MaskScale
 from lib_pivotal.data.pictures import Transparency
-from lib_pivotal.data.records import Picture, Problem
+from lib_pivotal.data.records import DatasetProblem, Picture
 from lib_pivotal.data.tokens import TokenCounter
-from lib_pivotal.embeddings.vectors import WordSettings
+from lib_pivotal.embeddings.vectors import EmbeddingSettings
 from lib_pivotal.networks.targets import LayerRule
 from lib_pivotal.ports import Part, SessionRequest
 from lib_pivotal.prompts import PromptReading
@@ -35,7 +35,7 @@ TokenIds = Callable[[str], list[int]]
 
 
 @dataclass(frozen=True)
-class WordStart:
+class EmbeddingStart:
     """One embedding: where its vectors begin and how it is trained. `init_file` wins over `init_text`."""
 
     name: str
@@ -44,7 +44,7 @@ class WordStart:
     init_file: str
     initial_std: float
     keep_commas: bool
-    settings: WordSettings
+    settings: EmbeddingSettings
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,7 @@ class LatentPlan:
     crops: int = 1
     scale: bool = False
     plain: frozenset[str] = frozenset()
-    own: Mapping[str, Showing] = field(default_factory=dict)
+    own: Mapping[str, ViewSettings] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -188,10 +188,10 @@ class Prepared:
     seed: int
     settings: Mapping[str, Any]
     pictures: PreparedPictures
-    notices: tuple[Problem, ...]
+    notices: tuple[DatasetProblem, ...]
     session: SessionRequest
     zero_terminal_snr: bool
-    words: tuple[WordStart, ...]
+    words: tuple[EmbeddingStart, ...]
     control: str
     network: NetworkPlan
     paces: Mapping[str, Pace]

@@ -13,13 +13,13 @@ from lib_pivotal.errors import ConfigError, HostError, StateError
 from lib_pivotal.oom import made_or
 from lib_pivotal.plain_json import parse_json
 from lib_pivotal.ports import Host
-from lib_pivotal.training.aside import Aside
 from lib_pivotal.training.assemble import compile_run
 from lib_pivotal.training.build import build_trainer, spill_folder
 from lib_pivotal.training.continuation import check_continuation, describe_basis
-from lib_pivotal.training.distributed import World
+from lib_pivotal.training.distributed import ProcessGroup
 from lib_pivotal.training.events import Commands, Listener, Notice, RunEnded
 from lib_pivotal.training.logs import fan_out
+from lib_pivotal.training.model_yield import ModelYield
 from lib_pivotal.training.outputs import Evaluation
 from lib_pivotal.training.prepared import Prepared
 from lib_pivotal.training.state import SavedState, load_latest_state
@@ -42,8 +42,8 @@ def train(
     commands: Commands | None = None,
     resume: bool = False,
     overwrite: bool = False,
-    world: World | None = None,
-    aside: Aside | None = None,
+    world: ProcessGroup | None = None,
+    aside: ModelYield | None = None,
     evaluation: Evaluation | None = None,
 ) -> RunEnded:
     """Train `run` on `host` and write `<output_folder>/<name>.safetensors`.
@@ -60,7 +60,7 @@ def train(
     faults = check_consistency(run)
     if faults:
         raise ConfigError(faults)
-    world = world or World()
+    world = world or ProcessGroup()
     world.check_size(run.schedule.batch_size)
     prepared = compile_run(run)
     return train_prepared(
@@ -87,8 +87,8 @@ def train_prepared(
     log_folder: Path | None,
     commands: Commands,
     resume: bool,
-    world: World,
-    aside: Aside | None,
+    world: ProcessGroup,
+    aside: ModelYield | None,
     overwrite: bool = False,
     evaluation: Evaluation | None = None,
 ) -> RunEnded:
@@ -180,7 +180,7 @@ def _record(prepared: Prepared, output_folder: Path, log_folder: Path, listener:
         listener(Notice("error", 0, f"{path}: the settings cannot be written ({error.strerror or error})"))
 
 
-def _folder_of_states(states: Path, saved: SavedState | None, world: World) -> Path:
+def _folder_of_states(states: Path, saved: SavedState | None, world: ProcessGroup) -> Path:
     """Where this run's states go: a continued run's lie together, a new run has a folder of its own."""
     if saved is not None and saved.path.parent != states:
         return saved.path.parent

@@ -15,7 +15,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from lib_pivotal.ports import Denoiser, TextEncoder, TrainingBatch, WordVectors
+from lib_pivotal.ports import Denoiser, EmbeddingVectors, TextEncoder, TrainingBatch
 from lib_pivotal.training.objective import Objective
 from lib_pivotal.training.schedule import NoiseSchedule
 from lib_pivotal.training.seeds import derived_generator
@@ -50,7 +50,7 @@ class MicroStep:
     def losses(
         self,
         batch: TrainingBatch,
-        words: WordVectors,
+        words: EmbeddingVectors,
         *,
         seeds: tuple[int, int],
         first_sample: int = 0,
@@ -75,7 +75,7 @@ class MicroStep:
             timesteps=None if timesteps is None else timesteps.to(self._device),
         )
 
-    def _predict(self, batch: TrainingBatch, words: WordVectors, noisy: Tensor, timesteps: Tensor) -> Tensor:
+    def _predict(self, batch: TrainingBatch, words: EmbeddingVectors, noisy: Tensor, timesteps: Tensor) -> Tensor:
         with self.autocast():
             conditioning = self._text.encode(batch.captions, words)
             if batch.sizes is not None:

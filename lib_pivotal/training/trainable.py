@@ -16,10 +16,10 @@ import torch
 from torch import Tensor, nn
 
 from lib_pivotal.embeddings.control import NormControl
-from lib_pivotal.embeddings.vectors import Words
+from lib_pivotal.embeddings.vectors import TrainedEmbeddings
 from lib_pivotal.networks.network import Network
 from lib_pivotal.parameter_groups import Kind, ParameterGroup
-from lib_pivotal.training.distributed import World
+from lib_pivotal.training.distributed import ProcessGroup
 from lib_pivotal.training.ema import EMA
 from lib_pivotal.training.optimizers import (
     build_optimizer,
@@ -46,7 +46,7 @@ class Trainable:
 
     def __init__(
         self,
-        words: Words,
+        words: TrainedEmbeddings,
         network: Network | None,
         groups: Sequence[ParameterGroup],
         *,
@@ -56,7 +56,7 @@ class Trainable:
         max_norm: float = 0.0,
         ema_decay: float = 0.0,
         loss_scaling: bool = False,
-        world: World | None = None,
+        world: ProcessGroup | None = None,
     ) -> None:
         self.words = words
         self.network = network
@@ -65,7 +65,7 @@ class Trainable:
         self.rate_scale = 1.0
         self._control = control
         self._max_norm = max_norm
-        self._world = world or World()
+        self._world = world or ProcessGroup()
         self._limits = {group.name: group.clip_norm for group in self.groups}
         self.optimizer = build_optimizer(optimizer, self.groups, options=optimizer_options)
         training_mode(self.optimizer)

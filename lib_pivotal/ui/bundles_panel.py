@@ -14,9 +14,9 @@ from lib_pivotal.ui import bundles_html
 from lib_pivotal.ui.page import Page, Shown, message, quiet, sentence
 
 if TYPE_CHECKING:
+    from lib_pivotal.bundle.edits import Layout
     from lib_pivotal.bundle.embedding_files import EmbeddingFormat
-    from lib_pivotal.bundle.workshop import Layout
-    from lib_pivotal.ui.shelf import Shelf
+    from lib_pivotal.ui.bundle_controller import BundleController
 
 STRIPPED = {"U-Net": "unet", "text encoder": "te", "text encoder 2": "te2", "words": "words", "metadata": "metadata"}
 WORDS_AS: dict[str, EmbeddingFormat] = {
@@ -170,7 +170,7 @@ def bind_bundles_panel(page: Page) -> None:
     bind("bundle_verify", lambda pick: page.shelf.verify(pick).said)
 
 
-def _name_note(shelf: Shelf, pick: str, word: str, new: str) -> str:
+def _name_note(shelf: BundleController, pick: str, word: str, new: str) -> str:
     """What the checker says of a new name, while it is typed."""
     if not new or not pick:
         return ""
@@ -188,7 +188,7 @@ def _shown(page: Page, pick: str, query: str, said: str = "") -> Shown:
     return page.shown(**found)
 
 
-def shown(shelf: Shelf, pick: str, query: str) -> dict[str, Any]:
+def shown(shelf: BundleController, pick: str, query: str) -> dict[str, Any]:
     """New values of the page's parts for a chosen file (or none), by name."""
     try:
         summaries, names = shelf.listing()

@@ -11,7 +11,7 @@ from lib_pivotal.ui.page import Page, Shown, message, quiet, sentence, unchanged
 
 if TYPE_CHECKING:
     from lib_pivotal.commands.pictures import Comparison
-    from lib_pivotal.ui.shelf import Shelf
+    from lib_pivotal.ui.bundle_controller import BundleController
 
 FIRST_WORDS = 4
 INTRO = (
@@ -114,7 +114,7 @@ def bind_compare_panel(page: Page) -> None:
     )
 
 
-def _words_of(shelf: Shelf, file: str | None) -> Any:
+def _words_of(shelf: BundleController, file: str | None) -> Any:
     if not file:
         return gr.update(choices=[], value=[])
     try:
@@ -124,7 +124,7 @@ def _words_of(shelf: Shelf, file: str | None) -> Any:
     return gr.update(choices=words, value=words[:FIRST_WORDS])
 
 
-def _wanted(shelf: Shelf, values: dict[str, Any]) -> Comparison:
+def _wanted(shelf: BundleController, values: dict[str, Any]) -> Comparison:
     """From the page's values.
 
     Raises:

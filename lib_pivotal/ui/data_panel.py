@@ -9,7 +9,7 @@ from typing import Any
 
 import gradio as gr
 
-from lib_pivotal.config import Run, WordConfig, check_run
+from lib_pivotal.config import EmbeddingConfig, Run, check_run
 from lib_pivotal.errors import PivotalError
 from lib_pivotal.plain_json import parse_json
 from lib_pivotal.runs.presets import preset
@@ -105,7 +105,7 @@ def bind_data_panel(page: Page) -> None:
 
     def add_word(*values: Any) -> Shown:
         run = page.read(values)[0]
-        run = replace(run, words=(*run.words, WordConfig(name=_free_name(run))))
+        run = replace(run, words=(*run.words, EmbeddingConfig(name=_free_name(run))))
         return {form["words"]: words_json(run.words), **page.shown(words_table=page.words_table(run))}
 
     quiet(parts["add_word"].click, add_word, form.components, [form["words"], parts["words_table"]])

@@ -12,7 +12,7 @@ from lib_pivotal.plain_json import parse_json
 from lib_pivotal.ui import picture_filter
 from lib_pivotal.ui.caption_html import CaptionHtml
 from lib_pivotal.ui.page import Page, Shown, answer, payload, quiet
-from lib_pivotal.ui.picture_filter import NO_WORD, Facets, Part
+from lib_pivotal.ui.picture_filter import NO_WORD, Facets, FilterPart
 from lib_pivotal.ui.plan_panel import SIGNS
 from lib_pivotal.ui.thumbs import stamp
 
@@ -20,13 +20,15 @@ if TYPE_CHECKING:
     from lib_pivotal.config import Run
     from lib_pivotal.data.findings import FindingGroup
     from lib_pivotal.data.records import Level, Picture
-    from lib_pivotal.ui.survey import Survey
+    from lib_pivotal.ui.dataset_analysis import DatasetAnalysis
 
 PAGE = 48
 HINT = "Click: only these. Once more: all again. With Alt or Ctrl: all but these."
 
 
-def filters(facets: Facets, parts: Sequence[Part], groups: Sequence[FindingGroup], *, shown: int, total: int) -> str:
+def filters(
+    facets: Facets, parts: Sequence[FilterPart], groups: Sequence[FindingGroup], *, shown: int, total: int
+) -> str:
     """Rows of buttons: what the filter holds now, and what it can be narrowed by, each with its number of pictures."""
     chosen = {str(part.__class__(part.kind, part.value)): part for part in parts}
     words = {f"word:{name}": (name, count) for name, count in facets.words.items() if name != NO_WORD}
@@ -50,7 +52,7 @@ def filters(facets: Facets, parts: Sequence[Part], groups: Sequence[FindingGroup
     return f'<div class="pivotal-filters">{body}<div><span></span><div>{count} {everything}</div></div></div>'
 
 
-def _filter_row(title: str, items: Mapping[str, tuple[str, int]], chosen: Mapping[str, Part]) -> str:
+def _filter_row(title: str, items: Mapping[str, tuple[str, int]], chosen: Mapping[str, FilterPart]) -> str:
     chips = []
     for text, (label, count) in items.items():
         part = chosen.get(text)
@@ -74,7 +76,7 @@ def _short(text: str, most: int = 42) -> str:
     return text if len(text) <= most else text[: most - 1].rstrip() + "…"
 
 
-def gallery(survey: Survey, places: Sequence[int], *, page: int) -> str:
+def gallery(survey: DatasetAnalysis, places: Sequence[int], *, page: int) -> str:
     """One page of thumbnails; `places` are the pictures of the filter. The images themselves come by `data-thumb`."""
     if not places:
         return '<div class="pivotal-empty">No picture matches.</div>'
@@ -86,7 +88,7 @@ def gallery(survey: Survey, places: Sequence[int], *, page: int) -> str:
     return f'<div class="pivotal-gallery">{cells}</div>{_pager(page, last, len(places))}'
 
 
-def _cell(picture: Picture, survey: Survey, writer: CaptionHtml) -> str:
+def _cell(picture: Picture, survey: DatasetAnalysis, writer: CaptionHtml) -> str:
     key, name = escape(picture.key), escape(picture.path.name)
     image = (
         f'<img data-thumb="{key}" data-stamp="{stamp(picture.path)}" data-caption="{key}" alt="{key}" tabindex="0" '
@@ -103,7 +105,7 @@ def _cell(picture: Picture, survey: Survey, writer: CaptionHtml) -> str:
     )
 
 
-def caption_of(survey: Survey, picture: Picture, writer: CaptionHtml) -> str:
+def caption_of(survey: DatasetAnalysis, picture: Picture, writer: CaptionHtml) -> str:
     """A picture's caption with words in colour; what is not trained struck out."""
     named, trained = survey.pair(picture.key)
     return writer.before(named, trained, survey.fates(survey.wording.words_of[picture.key]), written=picture.caption)
@@ -221,7 +223,7 @@ def keys_by_name(groups: Sequence[FindingGroup]) -> dict[str, tuple[str, ...]]:
     return found
 
 
-def places_of(survey: Survey, query: str, problems: Mapping[str, Sequence[str]]) -> tuple[Any, list[int]]:
+def places_of(survey: DatasetAnalysis, query: str, problems: Mapping[str, Sequence[str]]) -> tuple[Any, list[int]]:
     """The parts of a filter, and the places of its pictures."""
     parts = picture_filter.parse(query or "")
     return parts, survey.index.matching(parts, problems)

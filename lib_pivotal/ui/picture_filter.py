@@ -21,7 +21,7 @@ NO_PROBLEMS: Mapping[str, Sequence[str]] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
-class Part:
+class FilterPart:
     """One condition; `without` turns it round."""
 
     kind: Kind
@@ -34,7 +34,7 @@ class Part:
         return f"{'-' if self.without else ''}{kind}{self.value}"
 
 
-def parse(query: str) -> tuple[Part, ...]:
+def parse(query: str) -> tuple[FilterPart, ...]:
     """The parts of a filter; what has no kind is text of the caption or the file's name."""
     parts = []
     for piece in query.split(","):
@@ -44,9 +44,9 @@ def parse(query: str) -> tuple[Part, ...]:
         kind, colon, value = text.partition(":")
         if colon and kind.strip().lower() in ("word", "tag", "problem") and value.strip():
             found: Kind = kind.strip().lower()  # type: ignore[assignment]
-            parts.append(Part(found, value.strip().lower(), without))
+            parts.append(FilterPart(found, value.strip().lower(), without))
         elif text:
-            parts.append(Part("text", text.lower(), without))
+            parts.append(FilterPart("text", text.lower(), without))
     return tuple(dict.fromkeys(parts))
 
 
@@ -88,7 +88,7 @@ class PictureIndex:
             for word in words or (NO_WORD,):
                 self._words.setdefault(word, set()).add(tags.places[key])
 
-    def matching(self, parts: Sequence[Part], problems: Mapping[str, Sequence[str]] = NO_PROBLEMS) -> list[int]:
+    def matching(self, parts: Sequence[FilterPart], problems: Mapping[str, Sequence[str]] = NO_PROBLEMS) -> list[int]:
         """Places of the pictures for which all parts hold; `problems` are keys by name (a kind, or a number)."""
         found = set(range(len(self._tags.keys)))
         for part in parts:
@@ -112,7 +112,7 @@ class PictureIndex:
         seen = {name: len(chosen & self._known(keys)) for name, keys in problems.items() if keys}
         return Facets(words, tags, seen)
 
-    def _of(self, part: Part, among: set[int], problems: Mapping[str, Sequence[str]]) -> set[int]:
+    def _of(self, part: FilterPart, among: set[int], problems: Mapping[str, Sequence[str]]) -> set[int]:
         if part.kind == "word":
             return self._words.get(part.value, set())
         if part.kind == "tag":

@@ -23,9 +23,9 @@ from lib_pivotal.ui.page import Page, Shown, note
 from lib_pivotal.ui.thumbs import stamp
 
 if TYPE_CHECKING:
-    from lib_pivotal.data.findings import Finding, FindingGroup, Remedy
+    from lib_pivotal.data.findings import Finding, FindingGroup, Fix
     from lib_pivotal.data.records import Dataset
-    from lib_pivotal.runs.plan import BucketPlan, Plan, WordPlan
+    from lib_pivotal.runs.plan import BucketPlan, EmbeddingPlan, RunPlan
 
 RECTANGLE_PX = 46
 """The longest side of a size as it is drawn."""
@@ -35,14 +35,14 @@ MOST_SIZES = 18
 BIN_TOKENS = 15
 
 
-def plan_html(plan: Plan, *, max_tokens: int) -> str:
+def plan_html(plan: RunPlan, *, max_tokens: int) -> str:
     """The whole section."""
     parts = [_draws(plan), _sizes(plan), _tokens(plan, limit=max_tokens or CHUNK_LENGTH)]
     tall = " tall" if len(plan.words) > TALL else ""
     return f'{_line(plan)}<div class="pivotal-plan{tall}">{"".join(parts)}</div>'
 
 
-def _line(plan: Plan) -> str:
+def _line(plan: RunPlan) -> str:
     """What the run amounts to, in one line."""
     each = f"{plan.steps} steps × {plan.batch_size}"
     each += f" × {plan.accumulation}" if plan.accumulation != 1 else ""
@@ -57,7 +57,7 @@ def _number(count: float) -> str:
     return f"{count:,.0f}".replace(",", " ")
 
 
-def _draws(plan: Plan) -> str:
+def _draws(plan: RunPlan) -> str:
     writer = CaptionHtml([word.name for word in plan.words])
     top = max([ADVISED_DRAWS * 1.25, *(word.draws for word in plan.words)])
     rows = "".join(_draws_row(word, top, writer.colour(word.name)) for word in plan.words)
@@ -71,7 +71,7 @@ def _draws(plan: Plan) -> str:
     return f'<div class="draws"><h4 title="{title}">Samples per embedding</h4><div>{advised}{rows}</div></div>'
 
 
-def _draws_row(word: WordPlan, top: float, colour: str) -> str:
+def _draws_row(word: EmbeddingPlan, top: float, colour: str) -> str:
     kind = "none" if not word.pictures else "low" if word.draws < ADVISED_DRAWS / 2 else "ok"
     name = escape(word.name)
     title = (
@@ -86,7 +86,7 @@ def _draws_row(word: WordPlan, top: float, colour: str) -> str:
     )
 
 
-def _sizes(plan: Plan) -> str:
+def _sizes(plan: RunPlan) -> str:
     shown = plan.buckets[:MOST_SIZES]
     longest = max((max(b.width_px, b.height_px) for b in plan.buckets), default=1)
     most = max((b.pictures for b in plan.buckets), default=1)
@@ -118,7 +118,7 @@ def _size(bucket: BucketPlan, longest: int, most: int) -> str:
     )
 
 
-def _tokens(plan: Plan, *, limit: int) -> str:
+def _tokens(plan: RunPlan, *, limit: int) -> str:
     lengths = [picture.tokens for picture in plan.pictures]
     bins = Counter(length // BIN_TOKENS for length in lengths)
     last = max([limit // BIN_TOKENS, *bins])
@@ -215,7 +215,7 @@ def _members(group: FindingGroup, dataset: Dataset) -> str:
     return f"<ul>{rows}{more}</ul>"
 
 
-def _tools(name: str, keys: Sequence[str], remedies: Sequence[Remedy], dataset: Dataset) -> str:
+def _tools(name: str, keys: Sequence[str], remedies: Sequence[Fix], dataset: Dataset) -> str:
     found = "".join(_remedy(remedy) for remedy in remedies)
     here = sum(key in dataset for key in keys)
     if here:
@@ -239,7 +239,7 @@ def _thumbs(keys: Sequence[str], dataset: Dataset) -> str:
     return f'<span class="pivotal-strip">{cells}{f"<small>+{rest}</small>" if rest > 0 else ""}</span>'
 
 
-def _remedy(remedy: Remedy) -> str:
+def _remedy(remedy: Fix) -> str:
     asked = escape(json.dumps(remedy.as_dict(), ensure_ascii=False))
     inside = remedy.arguments.get("remedies", ()) if remedy.id == "all" else ()
     what = "; ".join(dict.fromkeys(str(one.get("label", "")) for one in inside if isinstance(one, Mapping)))

@@ -19,13 +19,13 @@ from lib_pivotal.ui.words_html import words_json
 
 if TYPE_CHECKING:
     from lib_pivotal.config import Run
-    from lib_pivotal.data.pruning import Fate, TagFate, WordTags
-    from lib_pivotal.ui.survey import Survey
+    from lib_pivotal.data.pruning import Decision, EmbeddingTags, TagDecision
+    from lib_pivotal.ui.dataset_analysis import DatasetAnalysis
 
 ROWS = 16
 """Tags that are shown at first."""
 EXAMPLES = 6
-FATES: tuple[tuple[Fate, str, str], ...] = (
+FATES: tuple[tuple[Decision, str, str], ...] = (
     ("kept", "kept", "Stays in the captions: the embedding need not learn it."),
     ("absorbed", "pruned", "Pruned from this embedding's captions: the embedding learns it."),
     ("init", "init text", "Pruned, and part of the init text."),
@@ -42,7 +42,7 @@ def word_chips(names: Sequence[str], chosen: str, writer: CaptionHtml) -> str:
     return f'<div class="pivotal-chips pivotal-pick">{chips}</div>'
 
 
-def tag_table(word: WordTags, *, everything: bool) -> str:
+def tag_table(word: EmbeddingTags, *, everything: bool) -> str:
     """Tags with frequency, share and lift, and what happens to each; the most frequent first."""
     name = escape(word.use.name)
     if not word.keys:
@@ -65,7 +65,7 @@ def tag_table(word: WordTags, *, everything: bool) -> str:
     )
 
 
-def _first(tags: Sequence[TagFate]) -> Sequence[TagFate]:
+def _first(tags: Sequence[TagDecision]) -> Sequence[TagDecision]:
     """The most frequent, and all of which something was decided."""
     rest = [tag for tag in tags[ROWS:] if tag.by_hand or tag.belongs]
     return [*tags[:ROWS], *rest]
@@ -76,7 +76,7 @@ def _more(rest: int, *, everything: bool) -> str:
     return f'<button type="button" class="pivotal-mini" data-tags-all="{int(not everything)}">{text}</button>'
 
 
-def _state(word: WordTags) -> str:
+def _state(word: EmbeddingTags) -> str:
     """Whether the word absorbs at all."""
     if word.style:
         text = "A style: it appears beside other embeddings, so the rule prunes none of its tags."
@@ -87,8 +87,8 @@ def _state(word: WordTags) -> str:
     return f'<div class="pivotal-note info">{text}</div>'
 
 
-def _tag_row(tag: TagFate, *, prune: bool) -> str:
-    now: Fate = tag.fate if prune else ("absorbed" if tag.belongs else "kept")
+def _tag_row(tag: TagDecision, *, prune: bool) -> str:
+    now: Decision = tag.fate if prune else ("absorbed" if tag.belongs else "kept")
     buttons = "".join(_fate_button(fate, label, title, now=now) for fate, label, title in FATES)
     hand = (
         '<button type="button" class="pivotal-mini pivotal-hand" data-fate="rule" '
@@ -106,12 +106,12 @@ def _tag_row(tag: TagFate, *, prune: bool) -> str:
     )
 
 
-def _fate_button(fate: Fate, label: str, title: str, *, now: Fate) -> str:
+def _fate_button(fate: Decision, label: str, title: str, *, now: Decision) -> str:
     state = ' class="on" aria-pressed="true"' if fate == now else ""
     return f'<button type="button" data-fate="{fate}" title="{title}"{state}>{label}</button>'
 
 
-def examples(survey: Survey, word: WordTags, writer: CaptionHtml, *, page: int) -> str:
+def examples(survey: DatasetAnalysis, word: EmbeddingTags, writer: CaptionHtml, *, page: int) -> str:
     """Captions of the word's pictures, as they are and as they are trained, side by side."""
     if not word.keys:
         return ""
@@ -133,7 +133,7 @@ def _turn(label: str, page: int, *, disabled: bool) -> str:
     return f'<button type="button" class="pivotal-mini" data-tags-page="{page}" title="{title}"{state}>{label}</button>'
 
 
-def _example(survey: Survey, key: str, writer: CaptionHtml) -> str:
+def _example(survey: DatasetAnalysis, key: str, writer: CaptionHtml) -> str:
     named, trained = survey.pair(key)
     before = writer.before(
         named, trained, survey.fates(survey.wording.words_of[key]), written=survey.dataset[key].caption

@@ -31,7 +31,7 @@ from lib_pivotal.ui.run_html import clock
 
 if TYPE_CHECKING:
     from lib_pivotal.config import Run
-    from lib_pivotal.importing.report import Fate, Line
+    from lib_pivotal.importing.report import KeyFate, KeyReport
     from lib_pivotal.importing.settings import Imported
 
 FOLDED = [group for group in GROUPS if group not in ("data", "main")]
@@ -286,15 +286,15 @@ def _bind_loading(page: Page) -> None:
     quiet(parts["download_make"].click, make, form.components, parts["download"])
 
 
-OPEN: tuple[Fate, ...] = ("not supported", "translated")
-ORDER: tuple[Fate, ...] = ("not supported", "translated", "taken", "ignored")
+OPEN: tuple[KeyFate, ...] = ("not supported", "translated")
+ORDER: tuple[KeyFate, ...] = ("not supported", "translated", "taken", "ignored")
 MANY = 12
 """From so many lines on there is a field that finds among them."""
 FIND = (
     '<div class="pivotal-find"><input type="search" data-narrows="#pivotal_import_report" placeholder="Find a key" '
     'aria-label="Find a key" title="Only lines that hold this text"><small></small></div>'
 )
-TOLD: dict[Fate, str] = {
+TOLD: dict[KeyFate, str] = {
     "taken": "the same here",
     "translated": "means the same, written otherwise",
     "not supported": "left out, or something else instead",
@@ -320,7 +320,7 @@ def report_html(found: Imported) -> str:
     return f'<div class="pivotal-import" id="pivotal_import_report">{"".join(parts)}</div>'
 
 
-def _table(fate: Fate, lines: list[Line]) -> str:
+def _table(fate: KeyFate, lines: list[KeyReport]) -> str:
     rows = "".join(_row(line) for line in lines)
     state = " open" if fate in OPEN else ""
     head = f"<summary>{fate} ({len(lines)}) <span>{TOLD[fate]}</span></summary>"
@@ -329,12 +329,12 @@ def _table(fate: Fate, lines: list[Line]) -> str:
     return f'<details class="{_class(fate)}"{state}>{head}{table}</details>'
 
 
-def _row(line: Line) -> str:
+def _row(line: KeyReport) -> str:
     became = f"<code>{escape(line.became)}</code> " if line.became else ""
     mark = ' data-narrow="1"' if line.known else ' data-narrow="1" class="unknown"'
     value = f"<i>{escape(line.shown_value())}</i>" if line.added else escape(line.shown_value())
     return f"<tr{mark}><td>{escape(line.key)}</td><td>{value}</td><td>{became}{escape(line.why)}</td></tr>"
 
 
-def _class(fate: Fate) -> str:
+def _class(fate: KeyFate) -> str:
     return fate.replace(" ", "-")

@@ -12,8 +12,8 @@ from lib_pivotal.runs.presets import ADVISED_DRAWS
 from lib_pivotal.ui.form import word_help
 
 if TYPE_CHECKING:
-    from lib_pivotal.config import WordConfig
-    from lib_pivotal.runs.proposal import WordRow
+    from lib_pivotal.config import EmbeddingConfig
+    from lib_pivotal.runs.proposal import EmbeddingRow
 
 NO_WORDS = (
     '<div class="pivotal-empty">No embeddings yet. Scan a folder: names that its captions use are proposed here. '
@@ -45,7 +45,7 @@ MORE = (
 NUMBERS = ("draw_weight", "vectors", "lr_factor", "weight_decay", "freeze_at", "freeze_step", "freeze_norm")
 
 
-def words_table(rows: Sequence[WordRow], draws: Mapping[str, float]) -> str:
+def words_table(rows: Sequence[EmbeddingRow], draws: Mapping[str, float]) -> str:
     """The editor of all words; `draws` a word in the run as it is set now."""
     if not rows:
         return NO_WORDS
@@ -58,7 +58,7 @@ def words_table(rows: Sequence[WordRow], draws: Mapping[str, float]) -> str:
     return f'<table class="pivotal-words"><thead><tr>{heads}</tr></thead>{body}</table>'
 
 
-def _row(number: int, row: WordRow, draws: float) -> str:
+def _row(number: int, row: EmbeddingRow, draws: float) -> str:
     values = asdict(row.word)
     cells = "".join(
         f'<td class="c-{key}" data-label="{label}">{_input(key, values[key], label)}</td>' for key, label in COLUMNS
@@ -106,6 +106,6 @@ def draws_bar(draws: float) -> str:
     return f'<span class="pivotal-draws {kind}"><i><b style="width:{share:.0%}"></b></i><span>{draws:.0f}</span></span>'
 
 
-def words_json(words: Sequence[WordConfig]) -> str:
+def words_json(words: Sequence[EmbeddingConfig]) -> str:
     """Words as the form's field holds them."""
     return json.dumps([asdict(word) for word in words], ensure_ascii=False)

@@ -14,7 +14,7 @@ from typing import Any
 from modules.ui_extra_networks import quote_js
 
 from lib_pivotal.ui import parts_rows
-from lib_pivotal.webui import catalog, compat, tags
+from lib_pivotal.webui import catalog, compat, prompt_tags
 from lib_pivotal.webui.patches import Patches
 
 FIELDS = "pivotal_fields"
@@ -68,7 +68,7 @@ def _create_item(original: Callable[..., Any], page: Any, name: str, *arguments:
 
 def _create_fields(original: Callable[..., Any], editor: Any) -> Any:
     answer = original(editor)
-    setattr(editor, FIELDS, parts_rows.part_fields(tags.PART_TITLES))
+    setattr(editor, FIELDS, parts_rows.part_fields(prompt_tags.PART_TITLES))
     return answer
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from modules import images, processing, scripts, shared
 
 from lib_pivotal.ui import parts_rows
-from lib_pivotal.webui import catalog, parts, tags
+from lib_pivotal.webui import catalog, parts, prompt_tags
 
 TITLE = "Four rows"
 """The nickname of the parts grid; programs and infotexts call the script by it."""
@@ -49,7 +49,7 @@ class FourRows(scripts.Script):  # type: ignore[misc]
         pictures: list[Any] = []
         infotexts: list[str] = []
         for label, part in ROWS:
-            p.prompt = [tags.part_switched(prompt, part) for _, prompt in columns]
+            p.prompt = [prompt_tags.part_switched(prompt, part) for _, prompt in columns]
             p.negative_prompt, p.seed = negative, [seed] * len(columns)
             shared.state.job = label
             row = processing.process_images(p)
@@ -86,22 +86,22 @@ def columns_of(prompt: str, words: str, prompts: str) -> list[tuple[str, str]]:
     """
     lines = [line.strip() for line in prompts.replace(" | ", "\n").splitlines() if line.strip()]
     named = [word.strip() for word in words.replace("\n", ",").split(",") if word.strip()]
-    here = "".join(match.group() for match in tags.TAG.finditer(prompt))
-    full = [line if tags.TAG.search(line) else here + line for line in lines] or [prompt]
+    here = "".join(match.group() for match in prompt_tags.TAG.finditer(prompt))
+    full = [line if prompt_tags.TAG.search(line) else here + line for line in lines] or [prompt]
     if not named and not (lines and not any("{word}" in line for line in lines)):
         named = words_of(prompt)
     if not named:
-        return [(tags.TAG.sub("", text).strip() or text, text) for text in (full if lines else [])]
+        return [(prompt_tags.TAG.sub("", text).strip() or text, text) for text in (full if lines else [])]
     if len(full) == 1:
         return [(word, put(full[0], word)) for word in named]
-    plain = [tags.TAG.sub("", text).replace("{word}", "").strip(" ,") for text in full]
+    plain = [prompt_tags.TAG.sub("", text).replace("{word}", "").strip(" ,") for text in full]
     return [(f"{word}: {label}", put(text, word)) for word in named for label, text in zip(plain, full, strict=True)]
 
 
 def words_of(prompt: str) -> list[str]:
     """The words of every bundle in the prompt, in its order."""
     found: list[str] = []
-    for _, tag in tags.tags_in(prompt):
+    for _, tag in prompt_tags.tags_in(prompt):
         entry = catalog.find_on_disk(tag.name)
         found += [word["name"] for word in catalog.describe(entry)["words"]] if entry is not None else []
     return list(dict.fromkeys(found))
@@ -111,8 +111,8 @@ def put(prompt: str, word: str) -> str:
     """The prompt with the word in its place, or in front (behind the tags that stand there)."""
     if "{word}" in prompt:
         return prompt.replace("{word}", word)
-    tagged = "".join(match.group() for match in tags.TAG.finditer(prompt))
-    rest = tags.TAG.sub("", prompt).strip(" ,")
+    tagged = "".join(match.group() for match in prompt_tags.TAG.finditer(prompt))
+    rest = prompt_tags.TAG.sub("", prompt).strip(" ,")
     return f"{tagged}{word}, {rest}".rstrip(" ,")
 
 

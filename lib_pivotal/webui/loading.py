@@ -16,11 +16,11 @@ import torch
 from modules import devices
 from modules.textual_inversion import textual_inversion
 
-from lib_pivotal.bundle.format import Problem, WordTensors, is_word_key
+from lib_pivotal.bundle.format import EmbeddingTensors, Problem, is_word_key
 from lib_pivotal.errors import BundleError
-from lib_pivotal.webui import freshness
-from lib_pivotal.webui.generations import Generation, LoadedWords, ReadWords
-from lib_pivotal.webui.state import WORDS, resolver, say
+from lib_pivotal.webui import file_invalidation
+from lib_pivotal.webui.generations import Generation, LoadedEmbeddings, ReadEmbeddings
+from lib_pivotal.webui.resolution import WORDS, resolver, say
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +53,7 @@ def read_state_dict(original: Callable[..., Any], *arguments: Any, **named: Any)
 @dataclass
 class _Aside:
     metadata: Mapping[str, Any]
-    words: dict[str, WordTensors] = field(default_factory=dict)
+    words: dict[str, EmbeddingTensors] = field(default_factory=dict)
     problems: tuple[Problem, ...] = ()
 
 
@@ -73,8 +73,8 @@ def load_network(original: Callable[..., Any], name: str, network_on_disk: Any) 
     finally:
         resolver.local.aside = None
     path = network_on_disk.filename
-    setattr(net, WORDS, LoadedWords(make_embeddings(aside.words, path), aside.problems))
-    freshness.remember(net)
+    setattr(net, WORDS, LoadedEmbeddings(make_embeddings(aside.words, path), aside.problems))
+    file_invalidation.remember(net)
     return net
 
 
@@ -86,7 +86,7 @@ def _bare_network(name: str, network_on_disk: Any) -> Any:
     return net
 
 
-def make_embeddings(words: Mapping[str, WordTensors], path: str) -> dict[str, Any]:
+def make_embeddings(words: Mapping[str, EmbeddingTensors], path: str) -> dict[str, Any]:
     """The web UI's own `Embedding` for each word, as `create_embedding_from_data` makes them: fp32 on its device."""
     made = {}
     for name, towers in words.items():
@@ -101,18 +101,18 @@ def make_embeddings(words: Mapping[str, WordTensors], path: str) -> dict[str, An
     return made
 
 
-def words_of_file(path: str, generation: Generation) -> LoadedWords:
+def words_of_file(path: str, generation: Generation) -> LoadedEmbeddings:
     """The words of a file without its network, made for a generation and gone with it. Never raises."""
     read = read_words_of(path)
     known = generation.made.get(path)
     if known is None or known[0] != read.stamp:
-        known = generation.made[path] = read.stamp, LoadedWords(make_embeddings(read.words, path), read.problems)
+        known = generation.made[path] = read.stamp, LoadedEmbeddings(make_embeddings(read.words, path), read.problems)
     return known[1]
 
 
-def read_words_of(path: str) -> ReadWords:
+def read_words_of(path: str) -> ReadEmbeddings:
     """What a file's words are, read once as long as the file is the same and there is room; in main memory."""
-    stamp = freshness.full_stamp(path)
+    stamp = file_invalidation.full_stamp(path)
     known = resolver.files.get(path)
     if known is not None and known.stamp == stamp:
         return known
@@ -121,9 +121,9 @@ def read_words_of(path: str) -> ReadWords:
 
         words, problems = read_words(path)
         held = {name: tuple(tower.detach().to("cpu", copy=True) for tower in word) for name, word in words.items()}
-        read = ReadWords(stamp, held, problems)
+        read = ReadEmbeddings(stamp, held, problems)
     except BundleError as error:
-        read = ReadWords(stamp, {}, (Problem("error", str(error)),))
+        read = ReadEmbeddings(stamp, {}, (Problem("error", str(error)),))
     tensors = (tower for word in read.words.values() for tower in word)
     resolver.files.put(path, read, size_bytes=ENTRY_BYTES + sum(tower.nbytes for tower in tensors))
     return read

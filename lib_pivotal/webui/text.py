@@ -27,10 +27,10 @@ from modules.textual_inversion.textual_inversion import Embedding
 from torch import Tensor
 
 from lib_pivotal.byte_cache import ByteCache
-from lib_pivotal.ports import Conditioning, VocabularyStats, WordVectors
+from lib_pivotal.ports import Conditioning, EmbeddingVectors, VocabularyStats
 from lib_pivotal.webui.families import text_towers
 from lib_pivotal.webui.own_names import OwnNames
-from lib_pivotal.webui.state import resolver
+from lib_pivotal.webui.resolution import resolver
 
 LINES_BYTES = 64 * 2**20
 """So much is kept of captions taken apart: about 16,000 of one chunk."""
@@ -88,7 +88,7 @@ class WebUITextEncoder:
             found.append(weight.detach()[ids].float())
         return tuple(found)
 
-    def encode(self, prompts: Sequence[str], words: WordVectors) -> Conditioning:
+    def encode(self, prompts: Sequence[str], words: EmbeddingVectors) -> Conditioning:
         """`context` `(batch, 77·chunks, width)`, SDXL's towers side by side, and its `pooled` `(batch, 1280)`.
 
         Chunks = those of the longest prompt. Equal prompts are encoded once.
@@ -105,7 +105,7 @@ class WebUITextEncoder:
             context, pooled = context[places], None if pooled is None else pooled[places]
         return Conditioning(context, pooled)
 
-    def _tokenised(self, tower: Any, prompts: Sequence[str], words: WordVectors) -> list[list[Any]]:
+    def _tokenised(self, tower: Any, prompts: Sequence[str], words: EmbeddingVectors) -> list[list[Any]]:
         """Chunks by prompt, remembered: a fix points at the word's `Embedding`, whose `vec` is set anew each time."""
         self._take(words)
         sizes = tuple((name, towers[0].shape[0]) for name, towers in words.items())
@@ -124,7 +124,7 @@ class WebUITextEncoder:
                     self._lines.put(key, found[key], size_bytes=len(key[1]) + CHUNK_BYTES * len(found[key]))
         return [found[key] for key in keys]
 
-    def _take(self, words: WordVectors) -> None:
+    def _take(self, words: EmbeddingVectors) -> None:
         for name, towers in words.items():
             known = self._embeddings.get(name)
             if known is None or known.vectors != towers[0].shape[0]:

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from lib_pivotal.bundle.dtypes import holding_both, same_values, side_by_side
+from lib_pivotal.bundle.edits import join
 from lib_pivotal.bundle.network_layouts import group_layers, lora_scale
 from lib_pivotal.bundle.reader import read_bundle
-from lib_pivotal.bundle.workshop import join
 from lib_pivotal.bundle.writer import write_bundle
 from lib_pivotal.errors import NetworkError
 

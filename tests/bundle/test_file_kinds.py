@@ -12,8 +12,8 @@ import torch
 
 from lib_pivotal.bundle.embedding_files import read_embedding
 from lib_pivotal.bundle.file_kinds import alien, kind_of
-from lib_pivotal.bundle.glance import glance
 from lib_pivotal.bundle.listing import list_bundle, list_folder
+from lib_pivotal.bundle.quick_header import glance
 from lib_pivotal.bundle.reader import read_bundle, read_words
 from lib_pivotal.bundle.safetensors_file import read_header
 from lib_pivotal.bundle.verify import verify

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from lib_pivotal.bundle.glance import glance
+from lib_pivotal.bundle.quick_header import glance
 from lib_pivotal.bundle.reader import read_bundle
 from tests.golden.make_foreign import WORDS, vectors
 

@@ -9,11 +9,11 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from lib_pivotal.bundle.edits import convert, join, strip
 from lib_pivotal.bundle.layer_names import SD1_SHAPE, SDXL_SHAPE, UnetShape, fits
 from lib_pivotal.bundle.network_layouts import is_kohya
 from lib_pivotal.bundle.reader import read_bundle
 from lib_pivotal.bundle.verify import verify
-from lib_pivotal.bundle.workshop import convert, join, strip
 from lib_pivotal.bundle.writer import write_bundle
 from lib_pivotal.errors import BundleError, PivotalError
 from lib_pivotal.standalone.cli import main

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lib_pivotal.bundle.format import (
-    WordKey,
+    EmbeddingKey,
     check_vectors,
     check_widths,
     family_of_widths,
@@ -45,7 +45,7 @@ unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow]
     ],
 )
 def test_keys_are_read_from_the_right(key: str, name: str, tensor: str) -> None:
-    assert parse_word_key(key) == WordKey(name, tensor)
+    assert parse_word_key(key) == EmbeddingKey(name, tensor)
 
 
 @pytest.mark.parametrize(

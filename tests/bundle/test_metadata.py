@@ -8,9 +8,9 @@ import pytest
 
 from lib_pivotal.bundle.metadata import (
     BucketFacts,
+    EmbeddingFacts,
     FolderFacts,
     TrainingFacts,
-    WordFacts,
     build_metadata,
     read_json,
     recommended_weights,
@@ -34,7 +34,7 @@ FACTS = TrainingFacts(
     min_snr_gamma=5.0,
     started_at=1_700_000_000.0,
     finished_at=1_700_000_100.0,
-    words={"kira": WordFacts(init_text="red hair girl", vectors=4, images_seen=900, pruned_tags=("red hair",))},
+    words={"kira": EmbeddingFacts(init_text="red hair girl", vectors=4, images_seen=900, pruned_tags=("red hair",))},
     run={"seed": 3},
     recommended={"unet": 1.0, "te": 1.0},
     extra={"ss_lowram": True},

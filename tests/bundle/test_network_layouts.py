@@ -10,6 +10,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from lib_pivotal.bundle.edits import convert
 from lib_pivotal.bundle.layer_names import UnetShape, compvis_path, kohya_name
 from lib_pivotal.bundle.network_layouts import (
     for_webui,
@@ -21,7 +22,6 @@ from lib_pivotal.bundle.network_layouts import (
     to_kohya,
     with_whole_attention,
 )
-from lib_pivotal.bundle.workshop import convert
 from lib_pivotal.bundle.writer import write_bundle
 from lib_pivotal.errors import NetworkError
 

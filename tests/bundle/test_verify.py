@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from lib_pivotal.bundle.metadata import TrainingFacts, WordFacts, build_metadata
+from lib_pivotal.bundle.metadata import EmbeddingFacts, TrainingFacts, build_metadata
 from lib_pivotal.bundle.verify import verify
 from lib_pivotal.bundle.writer import write_bundle
 
@@ -18,7 +18,7 @@ Words = dict[str, tuple[Tensor, ...]]
 
 @pytest.fixture
 def bundle(tmp_path: Path, network: dict[str, Tensor], words: Words) -> Path:
-    facts = TrainingFacts("x", words={name: WordFacts(vectors=len(v[0])) for name, v in words.items()})
+    facts = TrainingFacts("x", words={name: EmbeddingFacts(vectors=len(v[0])) for name, v in words.items()})
     return write_bundle(tmp_path / "b.safetensors", network=network, words=words, metadata=build_metadata(facts))
 
 

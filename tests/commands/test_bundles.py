@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 
 from lib_pivotal.bundle.embedding_files import write_embedding
 from lib_pivotal.bundle.listing import list_bundle
-from lib_pivotal.ui.shelf import Shelf
+from lib_pivotal.ui.bundle_controller import BundleController
 from tests.commands.fronts import detail, refusal
 from tests.webui.test_api_paths import Site
 
@@ -22,14 +22,14 @@ def names(path: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("new", ["Aoi", "a.b"])
-def test_a_name_that_no_embedding_may_have(site: Site, shelf: Shelf, line: Any, new: str) -> None:
+def test_a_name_that_no_embedding_may_have(site: Site, shelf: BundleController, line: Any, new: str) -> None:
     told = refusal(lambda: shelf.rename_word("one.safetensors", "aoi", new))
     assert repr(new) in told
     assert detail(site, "/bundles/rename", {"name": "one", "renames": {"aoi": new}}) == told
     assert told in line("bundle", "rename", site.lora("one"), f"aoi={new}")
 
 
-def test_nothing_is_not_written_anew(site: Site, shelf: Shelf) -> None:
+def test_nothing_is_not_written_anew(site: Site, shelf: BundleController) -> None:
     before = site.tree()
     told = refusal(lambda: shelf.strip("one.safetensors", []))
     assert detail(site, "/bundles/strip", {"name": "one", "parts": []}) == told == "choose what to remove"
@@ -39,7 +39,7 @@ def test_nothing_is_not_written_anew(site: Site, shelf: Shelf) -> None:
     assert site.tree() == before
 
 
-def test_a_file_is_joined_once(site: Site, shelf: Shelf, line: Any) -> None:
+def test_a_file_is_joined_once(site: Site, shelf: BundleController, line: Any) -> None:
     one = site.lora("one")
     told = "is named twice. Name each file once"
     assert told in refusal(lambda: shelf.join("one.safetensors", ["one.safetensors"], "both"))
@@ -64,7 +64,7 @@ def test_weights_of_files_that_are_joined(site: Site, line: Any) -> None:
     assert content[0] == content[1]
 
 
-def test_an_embedding_file_gives_a_name_in_lower_case(site: Site, shelf: Shelf, line: Any) -> None:
+def test_an_embedding_file_gives_a_name_in_lower_case(site: Site, shelf: BundleController, line: Any) -> None:
     site.cmd_opts.embeddings_dir = str(site.data / "embeddings")
     file = Path(site.cmd_opts.embeddings_dir) / "Kira.pt"
     file.parent.mkdir()
@@ -82,7 +82,7 @@ def test_an_embedding_file_gives_a_name_in_lower_case(site: Site, shelf: Shelf, 
 
 
 @pytest.mark.parametrize("name", ["a,b", "x#y"])
-def test_a_new_file_can_be_called_in_a_prompt(site: Site, shelf: Shelf, line: Any, name: str) -> None:
+def test_a_new_file_can_be_called_in_a_prompt(site: Site, shelf: BundleController, line: Any, name: str) -> None:
     before, one, out = site.tree(), site.lora("one"), site.lora(name)
     told = refusal(lambda: shelf.join("one.safetensors", ["two.safetensors"], name))
     assert detail(site, "/bundles/join", {"names": ["one", "two"], "new_name": name}) == told
@@ -94,7 +94,7 @@ def test_a_new_file_can_be_called_in_a_prompt(site: Site, shelf: Shelf, line: An
     assert site.tree() == before
 
 
-def test_a_warning_leaves_a_file_sound(site: Site, shelf: Shelf, line: Any) -> None:
+def test_a_warning_leaves_a_file_sound(site: Site, shelf: BundleController, line: Any) -> None:
     verdict = shelf.verify("one.safetensors")
     assert verdict.sound and verdict.problems, "made by hand, it has no hashes"
     answer = site.post("/bundles/verify", {"name": "one"}).json()
@@ -102,7 +102,7 @@ def test_a_warning_leaves_a_file_sound(site: Site, shelf: Shelf, line: Any) -> N
     assert f"{site.lora('one')}: sound" in line("bundle", "verify", site.lora("one"))
 
 
-def test_hidden_files_are_in_no_list(site: Site, shelf: Shelf, line: Any) -> None:
+def test_hidden_files_are_in_no_list(site: Site, shelf: BundleController, line: Any) -> None:
     site.lora("one").rename(site.lora(".one"))
     assert shelf.listing()[1] == ["two.safetensors"]
     assert ".one" not in line("bundle", "list", site.studio.lora_folder())

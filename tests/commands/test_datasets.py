@@ -11,10 +11,10 @@ import pytest
 from lib_pivotal.commands import datasets
 from lib_pivotal.commands.datasets import FolderRequest
 from lib_pivotal.config import DataConfig, Run
-from lib_pivotal.data.findings import Finding, Remedy
+from lib_pivotal.data.findings import Finding, Fix
 from lib_pivotal.errors import ConfigError
 from lib_pivotal.runs.presets import run_settings
-from lib_pivotal.ui.desk import Desk
+from lib_pivotal.ui.page_controller import PageController
 from tests.commands.fronts import detail, refusal
 from tests.webui.test_api_paths import Site
 
@@ -64,7 +64,7 @@ def test_fixes_are_applied_again_after_the_scan_that_they_ask_for() -> None:
     scans: list[int] = []
 
     def finding(path: str, value: Any) -> Finding:
-        remedy = Remedy("set", f"Set {path}", {"path": path, "value": value})
+        remedy = Fix("set", f"Set {path}", {"path": path, "value": value})
         return Finding(path, "warning", "", (), (), (remedy,))
 
     def warnings(run: Run) -> list[Finding]:
@@ -76,7 +76,7 @@ def test_fixes_are_applied_again_after_the_scan_that_they_ask_for() -> None:
     assert len(scans) == 2
 
 
-def test_no_folder_is_not_the_one_that_the_process_runs_in(site: Site, desk: Desk, line: Any) -> None:
+def test_no_folder_is_not_the_one_that_the_process_runs_in(site: Site, desk: PageController, line: Any) -> None:
     told = "Give the folder that holds the pictures"
     assert told in refusal(lambda: desk.scan(" "))
     for path in ("/scan", "/plan", "/captions", "/captions/preview", "/captions/write", "/captions/take_back"):

@@ -14,9 +14,9 @@ from PIL import Image
 from lib_pivotal.data.batches import BatchSource, seed_of
 from lib_pivotal.data.buckets import Buckets
 from lib_pivotal.data.caption_chain import CaptionPipeline, CaptionSettings
+from lib_pivotal.data.crops import PHRASES
 from lib_pivotal.data.dataset import scan
 from lib_pivotal.data.latents import LatentCache
-from lib_pivotal.data.views import PHRASES
 from lib_pivotal.errors import DataError
 from lib_pivotal.ports import TrainingBatch
 

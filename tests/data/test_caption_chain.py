@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from lib_pivotal.data.caption_chain import (
     CaptionPipeline,
     CaptionSettings,
-    Moment,
+    TrainingTime,
     fill_wildcards,
     parse_lists,
     read_lists,
@@ -38,7 +38,7 @@ def _pipe(prefix: str = "", suffix: str = "", **options: Any) -> CaptionPipeline
 
 
 def _run(pipeline: CaptionPipeline, caption: str, *, concept: str = "", seed: int = 0, **moment: int) -> str:
-    return pipeline(caption, concept=concept, rng=random.Random(seed), moment=Moment(**moment))
+    return pipeline(caption, concept=concept, rng=random.Random(seed), moment=TrainingTime(**moment))
 
 
 def _picture(caption: str, **more: Any) -> Picture:

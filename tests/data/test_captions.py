@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from lib_pivotal.data.caption_chain import CaptionPipeline, CaptionSettings
 from lib_pivotal.data.captions import (
     Cut,
-    WordFinder,
+    EmbeddingFinder,
     as_letters,
     caption_from_name,
     decode,
@@ -150,11 +150,11 @@ def test_caption_from_name_by_the_web_uis_filename_word_regex(words: str, join: 
     ],
 )
 def test_words_are_found_as_the_tokenizer_would(text: str, found: tuple[str, ...]) -> None:
-    assert WordFinder(["hanako", "hanako_summer", "taro"])(text) == found
+    assert EmbeddingFinder(["hanako", "hanako_summer", "taro"])(text) == found
 
 
 def test_no_words() -> None:
-    assert WordFinder([])("anything") == ()
+    assert EmbeddingFinder([])("anything") == ()
 
 
 # -- tags

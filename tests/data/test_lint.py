@@ -28,7 +28,7 @@ from lib_pivotal.data.lint import (
     unnamed_mark,
     word_findings,
 )
-from lib_pivotal.data.pruning import TagRules, Wording, WordUse
+from lib_pivotal.data.pruning import EmbeddingRules, PrunedCaptions, TagRules
 from lib_pivotal.data.records import Picture
 from lib_pivotal.data.tags import same_tag
 from lib_pivotal.data.tokens import TokenCounter
@@ -45,11 +45,13 @@ def pictures(*captions: str | tuple[str, str]) -> list[Picture]:
     return [Picture(f"{c}/{n}.png", Path("x"), text, 64, 64, c) for n, (c, text) in enumerate(pairs)]
 
 
-def lint(captions: list[Picture], *uses: WordUse | str, rules: TagRules | None = None) -> dict[str, list[Finding]]:
+def lint(
+    captions: list[Picture], *uses: EmbeddingRules | str, rules: TagRules | None = None
+) -> dict[str, list[Finding]]:
     """Findings by kind."""
-    words = [WordUse(use) if isinstance(use, str) else use for use in uses]
+    words = [EmbeddingRules(use) if isinstance(use, str) else use for use in uses]
     found: dict[str, list[Finding]] = {}
-    for finding in word_findings(Wording(captions, words, rules or TagRules())):
+    for finding in word_findings(PrunedCaptions(captions, words, rules or TagRules())):
         found.setdefault(finding.kind, []).append(finding)
     return found
 
@@ -117,7 +119,7 @@ def test_forms_explain_their_character_and_that_is_meant() -> None:
     captions = [
         c.replace("aoi-red,", "aoi-red, red coat,").replace("aoi-blue,", "aoi-blue, blue coat,") for c in captions
     ]
-    uses = (WordUse("aoi"), WordUse("aoi-red", form_of="aoi"), WordUse("aoi-blue", form_of="aoi"))
+    uses = (EmbeddingRules("aoi"), EmbeddingRules("aoi-red", form_of="aoi"), EmbeddingRules("aoi-blue", form_of="aoi"))
     assert "word_explained" not in lint(pictures(*captions, *(f"hana, {t}" for t in PLACES)), *uses, "hana")
 
 
@@ -155,7 +157,9 @@ def test_captions_of_nobody_are_only_told() -> None:
 
 
 def test_a_word_that_a_template_writes_is_there() -> None:
-    wording = Wording(pictures("park", "sky"), [WordUse("aoi")], TagRules(), extra=lambda picture: ("aoi",))
+    wording = PrunedCaptions(
+        pictures("park", "sky"), [EmbeddingRules("aoi")], TagRules(), extra=lambda picture: ("aoi",)
+    )
     assert {finding.kind for finding in word_findings(wording)} == {"word_always"}
 
 
@@ -164,27 +168,27 @@ def test_a_word_that_a_template_writes_is_there() -> None:
 
 def test_tags_that_describe_the_word() -> None:
     captions = [f"aoi, blue hair, {tag}" for tag in PLACES] + [f"hana, green hair, {tag}" for tag in PLACES]
-    found = lint(pictures(*captions), "aoi", WordUse("hana", prune=True))["tags_describe_word"]
+    found = lint(pictures(*captions), "aoi", EmbeddingRules("hana", prune=True))["tags_describe_word"]
     assert [(f.severity, f.words) for f in found] == [("warning", ("aoi",))]
     assert "blue hair (100%)" in found[0].text and len(found[0].keys) == 4
     assert found[0].remedy is not None and found[0].remedy.arguments == {"word": "aoi", "tags": []}
-    absorbing = (WordUse("aoi", prune=True), WordUse("hana", prune=True))
+    absorbing = (EmbeddingRules("aoi", prune=True), EmbeddingRules("hana", prune=True))
     assert "tags_describe_word" not in lint(pictures(*captions), *absorbing)
 
 
 def test_what_a_word_always_wears_may_belong_to_it() -> None:
     captions = [f"aoi, red kimono, {tag}" for tag in PLACES] + [f"hana, {tag}" for tag in PLACES]
-    found = lint(pictures(*captions), WordUse("aoi", prune=True), "hana")["tags_describe_word"]
+    found = lint(pictures(*captions), EmbeddingRules("aoi", prune=True), "hana")["tags_describe_word"]
     assert [(f.severity, f.words) for f in found] == [("info", ("aoi",))]
     assert found[0].remedy is not None and found[0].remedy.arguments == {"word": "aoi", "tags": ["red kimono"]}
-    kept = WordUse("aoi", prune=True, keep=("red kimono",))
+    kept = EmbeddingRules("aoi", prune=True, keep=("red kimono",))
     assert "tags_describe_word" not in lint(pictures(*captions), kept, "hana")
 
 
 @pytest.mark.parametrize("tag", ["smile", "white background", "1girl", "masterpiece", "looking at viewer"])
 def test_what_is_of_the_picture_is_never_the_words(tag: str) -> None:
     captions = [f"aoi, {tag}, {place}" for place in PLACES] + [f"hana, {place}" for place in PLACES]
-    assert "tags_describe_word" not in lint(pictures(*captions), WordUse("aoi", prune=True), "hana")
+    assert "tags_describe_word" not in lint(pictures(*captions), EmbeddingRules("aoi", prune=True), "hana")
 
 
 def test_a_style_absorbs_nothing() -> None:

@@ -11,15 +11,15 @@ from lib_pivotal.embeddings.control import (
     StdRetraction,
     make_control,
 )
-from lib_pivotal.embeddings.vectors import Words
-from lib_pivotal.errors import WordError
+from lib_pivotal.embeddings.vectors import TrainedEmbeddings
+from lib_pivotal.errors import EmbeddingNameError
 from lib_pivotal.ports import VocabularyStats
 
 
 def words_of_norm(norm, *, vectors=3, width=16, names=("aoi",)):
     generator = torch.Generator().manual_seed(0)
     rows = torch.randn(vectors, width, generator=generator)
-    return Words({name: (rows / rows.norm(dim=1, keepdim=True) * norm,) for name in names})
+    return TrainedEmbeddings({name: (rows / rows.norm(dim=1, keepdim=True) * norm,) for name in names})
 
 
 def norms(words, name="aoi", tower=0):
@@ -81,7 +81,7 @@ def test_frozen_and_unmoved_words_are_left_alone(name):
 
 @pytest.mark.parametrize("name", CONTROLS)
 def test_zero_vectors_stay_finite(name):
-    words = Words({"aoi": (torch.zeros(2, 8),)})
+    words = TrainedEmbeddings({"aoi": (torch.zeros(2, 8),)})
     make_control(name, [VocabularyStats(0.4, 0.014)])(words, ["aoi"], {"aoi": 1e-3})
     assert torch.equal(words.parameters_of("aoi")[0], torch.zeros(2, 8))
 
@@ -93,16 +93,16 @@ def test_one_vector_of_one_row_has_a_spread():
 
 
 def test_each_tower_has_its_own_target():
-    words = Words({"aoi": (torch.ones(2, 8), torch.ones(2, 12))})
+    words = TrainedEmbeddings({"aoi": (torch.ones(2, 8), torch.ones(2, 12))})
     make_control("preserve_norm", [VocabularyStats(0.4, 0.1), VocabularyStats(1.5, 0.2)])(words, ["aoi"], {})
     assert norms(words, tower=0).mean() == pytest.approx(0.4) and norms(words, tower=1).mean() == pytest.approx(1.5)
-    with pytest.raises(WordError, match="tower 1"):
+    with pytest.raises(EmbeddingNameError, match="tower 1"):
         PreserveNorm([0.4])(words, ["aoi"], {})
 
 
 def test_errors():
-    with pytest.raises(WordError, match="use one of none, clip_ti_decay, std, preserve_norm"):
+    with pytest.raises(EmbeddingNameError, match="use one of none, clip_ti_decay, std, preserve_norm"):
         make_control("clip", [])
-    with pytest.raises(WordError, match="no learning rate"):
+    with pytest.raises(EmbeddingNameError, match="no learning rate"):
         ClipTiDecay([0.4])(words_of_norm(0.9), ["aoi"], {"ren": 1.0})
     assert isinstance(make_control("none", []), NoControl)

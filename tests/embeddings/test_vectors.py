@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from lib_pivotal.embeddings.vectors import Words, WordSettings
-from lib_pivotal.errors import WordError
+from lib_pivotal.embeddings.vectors import EmbeddingSettings, TrainedEmbeddings
+from lib_pivotal.errors import EmbeddingNameError
 
 
 def tensors(seed=0, **sizes):
@@ -17,7 +17,7 @@ def two_towers(count=2):
 
 
 def test_leaves_by_name():
-    words = Words(tensors(aoi=1, ren=75))
+    words = TrainedEmbeddings(tensors(aoi=1, ren=75))
     assert words.names() == ["aoi", "ren"] and len(words) == 2 and "aoi" in words and "x" not in words
     mapping = words.as_mapping()
     assert mapping["ren"][0].shape == (75, 8)
@@ -27,27 +27,27 @@ def test_leaves_by_name():
 
 def test_start_values_are_copied_into_fp32():
     given = {"aoi": (torch.ones(2, 8, dtype=torch.float16),)}
-    words = Words(given)
+    words = TrainedEmbeddings(given)
     given["aoi"][0].zero_()
     assert torch.equal(words.as_mapping()["aoi"][0], torch.ones(2, 8))
 
 
 def test_groups():
-    words = Words(two_towers(), {"aoi": WordSettings(lr_factor=0.5, weight_decay=0.1)})
+    words = TrainedEmbeddings(two_towers(), {"aoi": EmbeddingSettings(lr_factor=0.5, weight_decay=0.1)})
     (group,) = words.parameter_groups()
     assert (group.name, group.lr_factor, group.weight_decay) == ("word aoi", 0.5, 0.1)
     assert [tuple(p.shape) for p in group.parameters] == [(2, 8), (2, 12)]
 
 
 def test_norms_of_the_first_tower():
-    words = Words({"aoi": (torch.tensor([[3.0, 4.0], [0.0, 1.0]]),), "ren": (torch.tensor([[0.0, 2.0]]),)})
+    words = TrainedEmbeddings({"aoi": (torch.tensor([[3.0, 4.0], [0.0, 1.0]]),), "ren": (torch.tensor([[0.0, 2.0]]),)})
     assert words.mean_norms() == {"aoi": pytest.approx(3.0), "ren": pytest.approx(2.0)}
-    assert Words(two_towers()).mean_norms()["aoi"] == pytest.approx(8**0.5)
-    assert Words({}).mean_norms() == {}
+    assert TrainedEmbeddings(two_towers()).mean_norms()["aoi"] == pytest.approx(8**0.5)
+    assert TrainedEmbeddings({}).mean_norms() == {}
 
 
 def test_frozen_words_get_no_update():
-    words = Words(tensors(aoi=2, ren=2))
+    words = TrainedEmbeddings(tensors(aoi=2, ren=2))
     optimizer = torch.optim.AdamW(words.parameters(), lr=0.1, weight_decay=0.1)
     sum(t.square().sum() for (t,) in words.as_mapping().values()).backward()
     optimizer.step()
@@ -62,12 +62,12 @@ def test_frozen_words_get_no_update():
 
 
 def test_freezing_by_fraction_step_and_norm():
-    words = Words(
+    words = TrainedEmbeddings(
         {name: (torch.full((2, 4), 0.1),) for name in ("fraction", "step", "norm", "never")},
         {
-            "fraction": WordSettings(freeze_fraction=0.5),
-            "step": WordSettings(freeze_step=3),
-            "norm": WordSettings(freeze_norm=0.55),
+            "fraction": EmbeddingSettings(freeze_fraction=0.5),
+            "step": EmbeddingSettings(freeze_step=3),
+            "norm": EmbeddingSettings(freeze_norm=0.55),
         },
     )
     assert [words.advance(step, max_steps=8) for step in range(1, 6)] == [[], [], ["step"], ["fraction"], []]
@@ -80,15 +80,15 @@ def test_freezing_by_fraction_step_and_norm():
 
 
 def test_fraction_zero_freezes_at_once():
-    words = Words(tensors(aoi=2), {"aoi": WordSettings(freeze_fraction=0.0)})
+    words = TrainedEmbeddings(tensors(aoi=2), {"aoi": EmbeddingSettings(freeze_fraction=0.0)})
     assert words.advance(0, max_steps=5) == ["aoi"]
 
 
 def test_state_is_exact(tmp_path):
-    words = Words(tensors(aoi=3, ren=2), {"aoi": WordSettings(freeze_step=1)})
+    words = TrainedEmbeddings(tensors(aoi=3, ren=2), {"aoi": EmbeddingSettings(freeze_step=1)})
     words.freeze(["ren"])
     torch.save(words.state_dict(), tmp_path / "w.pt")
-    other = Words(tensors(1, aoi=3, ren=2), {"aoi": WordSettings(freeze_step=6)})
+    other = TrainedEmbeddings(tensors(1, aoi=3, ren=2), {"aoi": EmbeddingSettings(freeze_step=6)})
     other.freeze(["aoi"])
     other.load_state_dict(torch.load(tmp_path / "w.pt", weights_only=True))
     for name in words.names():
@@ -98,8 +98,8 @@ def test_state_is_exact(tmp_path):
 
 
 def test_state_of_other_words_is_refused():
-    with pytest.raises(WordError, match="not those of this run"):
-        Words(tensors(aoi=3)).load_state_dict(Words(tensors(ren=3)).state_dict())
+    with pytest.raises(EmbeddingNameError, match="not those of this run"):
+        TrainedEmbeddings(tensors(aoi=3)).load_state_dict(TrainedEmbeddings(tensors(ren=3)).state_dict())
 
 
 @pytest.mark.parametrize(
@@ -115,10 +115,10 @@ def test_state_of_other_words_is_refused():
     ],
 )
 def test_refusals(vectors, message):
-    with pytest.raises(WordError, match=message):
-        Words(vectors)
+    with pytest.raises(EmbeddingNameError, match=message):
+        TrainedEmbeddings(vectors)
 
 
 def test_settings_of_no_word():
-    with pytest.raises(WordError, match="no such embedding"):
-        Words(tensors(aoi=1), {"ren": WordSettings()})
+    with pytest.raises(EmbeddingNameError, match="no such embedding"):
+        TrainedEmbeddings(tensors(aoi=1), {"ren": EmbeddingSettings()})

@@ -26,12 +26,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from lib_pivotal.bundle.edits import convert, join, rename_words, split, strip
 from lib_pivotal.bundle.embedding_files import read_embedding, write_embedding
-from lib_pivotal.bundle.glance import glance
 from lib_pivotal.bundle.listing import list_bundle
+from lib_pivotal.bundle.quick_header import glance
 from lib_pivotal.bundle.reader import read_bundle, read_words
 from lib_pivotal.bundle.verify import verify
-from lib_pivotal.bundle.workshop import convert, join, rename_words, split, strip
 from lib_pivotal.config import Run, read_run, write_run
 from lib_pivotal.errors import PivotalError
 from lib_pivotal.importing.settings import import_file, import_text, looks_foreign

@@ -82,7 +82,7 @@ def test_repeats_that_the_folder_says_too_are_kept(kgrid, line_of, tmp_path):
 
 
 def test_loha_is_told_where_it_is_not_here(kgrid, line_of):
-    from lib_pivotal.importing.sheet import choices
+    from lib_pivotal.importing.translation import choices
 
     found = kgrid(LOHA)
     here = "loha" in choices("network.algorithm")

@@ -199,14 +199,14 @@ def test_epochs_without_pictures_wait_for_the_scan(imported, line_of):
     ],
 )
 def test_what_a_run_has_a_setting_for_is_taken(imported, line_of, written, path):
-    from lib_pivotal.importing.sheet import exists
+    from lib_pivotal.importing.translation import exists
 
     found = toml(imported, LORA, ("clip_skip = 2", written))
     assert line_of(found, written.partition(" ")[0]).fate == ("taken" if exists(path) else "not supported")
 
 
 def test_loha_and_others(imported, line_of):
-    from lib_pivotal.importing.sheet import choices
+    from lib_pivotal.importing.translation import choices
 
     lycoris = ('"networks.lora"', '"lycoris.kohya"')
     found = toml(imported, LORA, lycoris, ('["rank_dropout=0.1"]', '["algo=loha", "conv_dim=4"]'))

@@ -164,7 +164,7 @@ def test_concepts_and_samples_in_files_of_their_own(tmp_path):
 
 def test_dora_and_other_kinds(line_of):
     assert lora(lora_decompose=True).run.network.algorithm == "dora"
-    from lib_pivotal.importing.sheet import choices
+    from lib_pivotal.importing.translation import choices
 
     found = lora(peft_type="LOKR")
     assert line_of(found, "peft_type").fate == ("taken" if "lokr" in choices("network.algorithm") else "not supported")

@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 
 from lib_pivotal.config import PartConfig, Run, run_from_dict
-from lib_pivotal.data.caption_chain import Moment
+from lib_pivotal.data.caption_chain import TrainingTime
 from lib_pivotal.data.dataset import Dataset
 from lib_pivotal.data.dataset import scan as scan_with
-from lib_pivotal.importing.dataset_notes import OF_PARTS, Notes, pattern
 from lib_pivotal.importing.datasets import DATASET_FILES
+from lib_pivotal.importing.import_log import OF_PARTS, ImportLog, pattern
 from lib_pivotal.runs.defaults import fitted_run
 from lib_pivotal.training.assemble import make_captions
 from lib_pivotal.training.picture_parts import PictureParts
@@ -231,7 +231,7 @@ def test_hcps_classes_by_folder(tmp_path: Path, add: Add) -> None:
 
 def test_a_folders_name_is_no_pattern(three: Path) -> None:
     assert pattern("a[b]|c") == "a[[]b]?c"
-    notes = Notes("x")
+    notes = ImportLog("x")
     for value in (0.5, 0.5):
         notes.source()
         notes.wish("data.tag_dropout", value)
@@ -256,7 +256,7 @@ def drawn(dataset: Dataset, key: str, draws: int = 2000) -> dict[str, float]:
     run = run_from_dict({"words": [{"name": "zuko"}], "data": {"shuffle_tags": False, "keep_separator": ""}})
     run = with_settings(run, dataset.settings)
     chain, rng = make_captions(run, {}, None, dataset.pictures), random.Random(3)
-    counts = Counter(chain.draw(dataset[key], rng=rng, moment=Moment(step=1)) for _ in range(draws))
+    counts = Counter(chain.draw(dataset[key], rng=rng, moment=TrainingTime(step=1)) for _ in range(draws))
     return {caption: count / draws for caption, count in counts.items()}
 
 

@@ -12,7 +12,7 @@ from lib_pivotal.config import check_run
 from lib_pivotal.errors import ConfigError
 from lib_pivotal.importing import hcp, kgrid, kohya, onetrainer
 from lib_pivotal.importing.reading import LARGEST_BYTES, Origin, parse_text
-from lib_pivotal.importing.report import FATES, Line, Report, table
+from lib_pivotal.importing.report import FATES, KeyReport, Report, table
 from lib_pivotal.importing.settings import PEERS, detect, import_file, import_text, looks_foreign
 
 
@@ -221,8 +221,10 @@ def test_any_values(plain, name):
 
 
 def test_the_table_folds_and_counts():
-    lines = [Line(f"key{i}", i, fate, "became", "why " * 40) for i, fate in enumerate(FATES)]
-    text = table(Report("x", "title", (*lines, Line("d", None, "taken", "a = 1", added=True)), ("a remark",)), width=90)
+    lines = [KeyReport(f"key{i}", i, fate, "became", "why " * 40) for i, fate in enumerate(FATES)]
+    text = table(
+        Report("x", "title", (*lines, KeyReport("d", None, "taken", "a = 1", added=True)), ("a remark",)), width=90
+    )
     assert "title: 2 taken, 1 translated, 1 not supported, 1 ignored." in text
     assert "(not in the file)" in text
     assert all(len(line) <= 90 for line in text.splitlines()), text

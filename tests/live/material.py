@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from lib_pivotal.bundle.layer_names import UnetShape, diffusers_path, kohya_name, name_for_webui
-from lib_pivotal.bundle.metadata import TrainingFacts, WordFacts, build_metadata
+from lib_pivotal.bundle.metadata import EmbeddingFacts, TrainingFacts, build_metadata
 from lib_pivotal.ports import Part
 
 Towers: TypeAlias = tuple[Tensor, ...]
@@ -163,5 +163,5 @@ class Material:
 
 
 def metadata_of(name: str) -> dict[str, str]:
-    facts = {word: WordFacts(vectors=count) for word, count in WORDS.items()}
+    facts = {word: EmbeddingFacts(vectors=count) for word, count in WORDS.items()}
     return build_metadata(TrainingFacts(output_name=name, network_dim=RANK, network_alpha=RANK, words=facts))

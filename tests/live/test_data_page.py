@@ -13,7 +13,7 @@ from PIL import Image
 
 from lib_pivotal.runs.manager import RunManager
 from lib_pivotal.standalone.page import StandaloneStudio
-from lib_pivotal.ui.alone import serve
+from lib_pivotal.ui.standalone_page import serve
 from tests.live.conftest import CHROMIUM, ROOT, Installation, WebUI, running
 from tests.live.test_tab_page import Visitor
 

@@ -85,8 +85,9 @@ def test_words_in_their_prompts_are_said_and_left_out(webui: WebUI, name: str) -
         plain, before = webui.txt2img(f"a {word} face", steps=2).image, len(webui.log_text())
         with_tag = webui.txt2img(f"<lora:{file}:1> a {word} face", steps=2).image
         said = webui.log_text()[before:]
-        assert (f"{file}: its embeddings do not fit this checkpoint ({width} wide, it has no such vectors): "
-               f"{word}") in said
+        assert (
+            f"{file}: its embeddings do not fit this checkpoint ({width} wide, it has no such vectors): {word}"
+        ) in said
         assert "Traceback" not in said
         assert same(with_tag, plain)
     webui.use("sd1")

@@ -10,7 +10,7 @@ from PIL import Image
 
 from lib_pivotal.commands.datasets import FolderRequest, plan
 from lib_pivotal.data.tokens import TokenCounter
-from lib_pivotal.runs.circumstances import Circumstances
+from lib_pivotal.runs.host_defaults import HostDefaults
 from lib_pivotal.standalone.tokenizer import clip_reading
 from tests.live.conftest import RequestFailedError, WebUI
 
@@ -30,7 +30,7 @@ def pictures(tmp_path: Path) -> Path:
 def test_the_plan_is_the_command_lines(pivotal_webui: WebUI, pictures: Path) -> None:
     answer = pivotal_webui.call("/pivotal/v1/plan", {"folder": str(pictures)})
     own = json.loads(
-        json.dumps(plan(FolderRequest(pictures, circumstances=Circumstances(prompts=clip_reading()))).as_dict())
+        json.dumps(plan(FolderRequest(pictures, circumstances=HostDefaults(prompts=clip_reading()))).as_dict())
     )
     own["run"]["saving"], own["run"]["clip_skip"] = answer["run"]["saving"], answer["run"]["clip_skip"]  # its settings
     assert answer == own and answer["tokens"]["counted"]

@@ -41,8 +41,12 @@ STEPS = 40
 def run(family: Family, tmp_path_factory: pytest.TempPathFactory) -> Run:
     characters, styles = make.choose_words(2)
     setup = replace(
-        experiment.Setup(tuple(characters[:2]), tuple(styles), seed=0), steps=STEPS, preview_every=0, pictures=8,
-        batch_size=2, vectors=2,
+        experiment.Setup(tuple(characters[:2]), tuple(styles), seed=0),
+        steps=STEPS,
+        preview_every=0,
+        pictures=8,
+        batch_size=2,
+        vectors=2,
     )
     pictures = experiment.write_dataset(setup, tmp_path_factory.mktemp("resume") / "pictures")
     made = experiment.make_run(setup, pictures, "killed")

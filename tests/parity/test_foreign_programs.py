@@ -14,13 +14,13 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from lib_pivotal.bundle.edits import convert, join, rename_words, strip
 from lib_pivotal.bundle.hashes import data_hash
 from lib_pivotal.bundle.layer_names import SDXL_SHAPE, UnetShape, compvis_path, kohya_name
 from lib_pivotal.bundle.listing import list_bundle
 from lib_pivotal.bundle.network_layouts import group_layers, lora_scale
 from lib_pivotal.bundle.reader import read_bundle
 from lib_pivotal.bundle.verify import verify
-from lib_pivotal.bundle.workshop import convert, join, rename_words, strip
 from lib_pivotal.bundle.writer import write_bundle
 
 diffusers = pytest.importorskip("diffusers")

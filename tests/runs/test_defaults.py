@@ -7,8 +7,8 @@ from pathlib import Path
 
 from lib_pivotal.config import DataConfig, Run
 from lib_pivotal.data.records import Dataset, Picture
-from lib_pivotal.runs.circumstances import Circumstances
 from lib_pivotal.runs.defaults import fitted_run
+from lib_pivotal.runs.host_defaults import HostDefaults
 from lib_pivotal.runs.plan import make_plan
 
 PLACES = ("park", "sky", "sea", "city")
@@ -40,7 +40,7 @@ def test_the_checkpoints_size_and_choices_for_all_runs_count() -> None:
     data = _dataset({"aoi": 12})
     data = replace(data, pictures=tuple(replace(p, width_px=1100, height_px=1000) for p in data.pictures))
     assert fitted_run(data).run.data.resolution_px == 512
-    around = Circumstances(1024, adjusted=lambda run: replace(run, clip_skip=2))
+    around = HostDefaults(1024, adjusted=lambda run: replace(run, clip_skip=2))
     run = fitted_run(data, circumstances=around).run
     assert (run.data.resolution_px, run.clip_skip) == (1024, 2)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lib_pivotal.config import WordConfig
+from lib_pivotal.config import EmbeddingConfig
 from lib_pivotal.data.records import Dataset, Picture
 from lib_pivotal.importing.kgrid_files import KgridFiles
 from lib_pivotal.runs.folders import words_of_folders
@@ -20,8 +20,8 @@ def dataset(*pictures: tuple[str, str, str]) -> Dataset:
     return Dataset(Path("d"), tuple(made), concepts, ())
 
 
-def words(data: Dataset, *named: str, files: KgridFiles | None = None, limit: int = 60) -> dict[str, WordConfig]:
-    found, _ = words_of_folders(data, [WordConfig(n) for n in named], files=files or KgridFiles(), limit=limit)
+def words(data: Dataset, *named: str, files: KgridFiles | None = None, limit: int = 60) -> dict[str, EmbeddingConfig]:
+    found, _ = words_of_folders(data, [EmbeddingConfig(n) for n in named], files=files or KgridFiles(), limit=limit)
     return {word.name: word for word in found}
 
 

@@ -17,7 +17,7 @@ from lib_pivotal.data.dataset import scan
 from lib_pivotal.data.latents import LatentCache
 from lib_pivotal.data.records import Dataset
 from lib_pivotal.ports import LatentDistribution
-from lib_pivotal.runs.plan import Plan, make_plan
+from lib_pivotal.runs.plan import RunPlan, make_plan
 from lib_pivotal.standalone.tokenizer import clip_reading
 from lib_pivotal.training import assemble
 from lib_pivotal.training.assemble import draw_weights
@@ -80,7 +80,7 @@ def _source(run: Run) -> tuple[BatchSource, LatentCache]:
     return source, cache
 
 
-def _plan(run: Run) -> tuple[Plan, Dataset]:
+def _plan(run: Run) -> tuple[RunPlan, Dataset]:
     dataset = scan(run.data.folder, minimum_px=32)
     return make_plan(dataset, run), dataset
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from lib_pivotal.config import DataConfig, Run, WordConfig, check_consistency, check_run, run_to_dict
+from lib_pivotal.config import DataConfig, EmbeddingConfig, Run, check_consistency, check_run, run_to_dict
 from lib_pivotal.config_schema import walk
 from lib_pivotal.data.tags import TagShare
 from lib_pivotal.errors import ConfigError
@@ -19,11 +19,11 @@ from lib_pivotal.runs.presets import (
     save_preset,
     saved_presets,
 )
-from lib_pivotal.runs.proposal import WordRow
+from lib_pivotal.runs.proposal import EmbeddingRow
 
 ROWS = (
-    WordRow(WordConfig("aoi", "blue hair", vectors=6), 20, 0.5, absorbed=(TagShare("blue hair", 1.0),)),
-    WordRow(WordConfig("ink"), 40, 1.0, style=True),
+    EmbeddingRow(EmbeddingConfig("aoi", "blue hair", vectors=6), 20, 0.5, absorbed=(TagShare("blue hair", 1.0),)),
+    EmbeddingRow(EmbeddingConfig("ink"), 40, 1.0, style=True),
 )
 RUN = Run(
     name="gekidol",

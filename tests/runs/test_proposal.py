@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from lib_pivotal.config import DataConfig, Run, WordConfig, check_consistency
+from lib_pivotal.config import DataConfig, EmbeddingConfig, Run, check_consistency
 from lib_pivotal.data.records import Dataset, Picture
 from lib_pivotal.embedding_names import check_embedding_name
 from lib_pivotal.runs.presets import ADVISED_DRAWS
@@ -40,7 +40,7 @@ def dataset(captions, *, side=64, concept="pictures", repeats=1):
 
 
 def words_run(*names):
-    return Run(words=tuple(WordConfig(name) for name in names))
+    return Run(words=tuple(EmbeddingConfig(name) for name in names))
 
 
 AOI = "aoi, 1girl, blue hair, smile, park"

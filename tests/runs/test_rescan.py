@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from lib_pivotal.config import WordConfig
+from lib_pivotal.config import EmbeddingConfig
 from lib_pivotal.runs.rescan import merged_words
 
-AOI, HANA, KAZE = (WordConfig(name=name, init_text="1girl", vectors=6) for name in ("aoi", "hana", "kaze"))
+AOI, HANA, KAZE = (EmbeddingConfig(name=name, init_text="1girl", vectors=6) for name in ("aoi", "hana", "kaze"))
 
 
 def test_what_was_changed_by_hand_stays_and_what_is_new_is_added() -> None:
@@ -24,7 +24,7 @@ def test_untouched_words_follow_the_folder_and_say_nothing() -> None:
 
 
 def test_words_of_ones_own_stay_and_removed_ones_stay_away() -> None:
-    own = WordConfig(name="own")
+    own = EmbeddingConfig(name="own")
     merged = merged_words([own], before=[AOI], proposed=[AOI, HANA])
     assert merged.words == (own, HANA) and merged.left_out == ("aoi",)
     assert any("removed" in remark for remark in merged.remarks)

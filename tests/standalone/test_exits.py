@@ -47,9 +47,7 @@ def test_a_status_is_passed_on() -> None:
         (OSError(), "out/r: cannot be read or written: OSError"),
     ],
 )
-def test_errors_are_one_sentence_with_the_path(
-    error: Exception, says: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_errors_are_one_sentence_with_the_path(error: Exception, says: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert told(fails(error), out=Path("out/r")) == 2
     captured = capsys.readouterr().err
     assert captured.startswith(says) and captured.count("\n") == 1 and "Traceback" not in captured

@@ -7,7 +7,7 @@ from safetensors.torch import load_file, save_file
 
 from lib_pivotal.bundle.reader import read_bundle, require
 from lib_pivotal.config import run_from_dict
-from lib_pivotal.errors import HostError, WordError
+from lib_pivotal.errors import EmbeddingNameError, HostError
 from lib_pivotal.evaluation.loading import load_on_host
 from lib_pivotal.ports import Conditioning, SampleRequest, SessionRequest
 from lib_pivotal.standalone.model import StandaloneHost
@@ -236,7 +236,7 @@ def test_gradients_of_both_towers_and_pooled_against_finite_differences():
 
 def test_words_of_another_family_are_refused(files):
     encoder = StandaloneHost.load(files["sdxl"][1]).text
-    with pytest.raises(WordError, match=r"'aoi' has 1 tensor\(s\).*2 text"):
+    with pytest.raises(EmbeddingNameError, match=r"'aoi' has 1 tensor\(s\).*2 text"):
         encoder.encode(["aoi"], {"aoi": (torch.zeros(1, FIRST),)})
 
 

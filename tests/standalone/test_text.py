@@ -7,8 +7,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from lib_pivotal.embeddings.vectors import Words
-from lib_pivotal.errors import HostError, WordError
+from lib_pivotal.embeddings.vectors import TrainedEmbeddings
+from lib_pivotal.errors import EmbeddingNameError, HostError
 from lib_pivotal.standalone.text import StandaloneTextEncoder
 from lib_pivotal.standalone.tokenizer import clip_tokenizer
 from tests.golden.tiny_text import WIDTH, tiny_text_model, tiny_words
@@ -70,7 +70,7 @@ def test_renaming_changes_no_bit(encoder):
 
 
 def test_gradients_reach_the_words_in_the_prompts_only(encoder, model):
-    words = Words(tiny_words({"aoi": 2, "cat": 1, "ren": 3}))
+    words = TrainedEmbeddings(tiny_words({"aoi": 2, "cat": 1, "ren": 3}))
     encoder.encode(["aoi and a (cat:1.2)"], words.as_mapping()).context.square().sum().backward()
     mapping = words.as_mapping()
     assert mapping["aoi"][0].grad.abs().sum() > 0 and mapping["cat"][0].grad.abs().sum() > 0
@@ -94,7 +94,7 @@ def test_emphasis_without_a_mean_is_finite():
     model = tiny_text_model().requires_grad_(False)
     torch.nn.init.ones_(model.text_model.final_layer_norm.weight)
     torch.nn.init.zeros_(model.text_model.final_layer_norm.bias)
-    words = Words(tiny_words({"aoi": 2}))
+    words = TrainedEmbeddings(tiny_words({"aoi": 2}))
     context = StandaloneTextEncoder(model, clip_tokenizer()).encode(["(aoi:1.2), x"], words.as_mapping()).context
     context.square().sum().backward()
     assert context.abs().max() < 10 and torch.isfinite(words.parameters_of("aoi")[0].grad).all()
@@ -107,7 +107,7 @@ def test_a_vector_of_an_existing_token_is_that_token(encoder, model):
 
 
 def test_sixteen_words_in_one_prompt(encoder):
-    words = Words(tiny_words({f"{letter}zq": 4 for letter in "abcdefghijklmnop"}))
+    words = TrainedEmbeddings(tiny_words({f"{letter}zq": 4 for letter in "abcdefghijklmnop"}))
     context = encoder.encode([", ".join(words.names())], words.as_mapping()).context
     context.square().sum().backward()
     assert context.shape[1] == 154
@@ -115,7 +115,7 @@ def test_sixteen_words_in_one_prompt(encoder):
 
 
 def test_changed_vectors_are_seen_although_prompts_are_remembered(encoder):
-    words = Words(tiny_words({"aoi": 2}))
+    words = TrainedEmbeddings(tiny_words({"aoi": 2}))
     before = encoder.encode(["aoi"], words.as_mapping()).context
     with torch.no_grad():
         words.as_mapping()["aoi"][0].add_(1)
@@ -132,7 +132,7 @@ def test_number_of_vectors_may_change(encoder):
 def test_table_is_untouched_and_no_hook_is_left(encoder, model, words):
     before = model.get_input_embeddings().weight.clone()
     encoder.encode(["aoi"], words)
-    with pytest.raises(WordError, match="width 5"):
+    with pytest.raises(EmbeddingNameError, match="width 5"):
         encoder.encode(["aoi"], {"aoi": (torch.zeros(2, 5),)})
     assert torch.equal(before, model.get_input_embeddings().weight)
     assert not model.get_input_embeddings()._forward_hooks

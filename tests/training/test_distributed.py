@@ -12,7 +12,7 @@ import torch
 from lib_pivotal.bundle.reader import read_bundle, require
 from lib_pivotal.config import write_run
 from lib_pivotal.errors import TrainingError
-from lib_pivotal.training.distributed import World
+from lib_pivotal.training.distributed import ProcessGroup
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = """
@@ -84,7 +84,7 @@ def test_two_processes_equal_one(two_words_folder, tmp_path):
 
 
 def test_alone_everything_is_free():
-    world = World()
+    world = ProcessGroup()
     parameter = torch.zeros(2, requires_grad=True)
     parameter.grad = torch.ones(2)
     world.average([parameter])
@@ -95,5 +95,5 @@ def test_alone_everything_is_free():
 
 def test_uneven_share_is_refused():
     with pytest.raises(TrainingError, match="multiple of 2"):
-        World(rank=0, size=2).check_size(3)
-    World(rank=0, size=2).check_size(4)
+        ProcessGroup(rank=0, size=2).check_size(3)
+    ProcessGroup(rank=0, size=2).check_size(4)

@@ -9,14 +9,14 @@ import pytest
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from lib_pivotal.borrowing import Parking
+from lib_pivotal.borrowing import OffloadedModel
 from lib_pivotal.config import run_from_dict
 from lib_pivotal.standalone.model import StandaloneHost
 from lib_pivotal.training import build
 from lib_pivotal.training.assemble import compile_run
 from lib_pivotal.training.events import RunStarted, StepDone
 from lib_pivotal.training.memory import CONTEXT_BYTES, PURPOSES, count_memory, optimizer_bytes, tensor_bytes
-from lib_pivotal.training.tally import unfolds
+from lib_pivotal.training.memory_tracker import unfolds
 from lib_pivotal.training.trainable import Trainable
 from tests.standalone import tiny_families
 from tests.training.runs import train
@@ -179,7 +179,7 @@ def test_checkpointing_needs_less(two_words_folder):
     assert passing(checkpointed) < 0.6 * passing(plain)
 
 
-class FarAway(Parking):
+class FarAway(OffloadedModel):
     """Being away is being of another type, since a CPU has no other device to move to."""
 
     @contextlib.contextmanager

@@ -13,11 +13,11 @@ from lib_pivotal.config import check_run, run_from_dict, run_to_dict
 from lib_pivotal.data.captions import split_tags
 from lib_pivotal.training.assemble import compile_run
 from lib_pivotal.training.build import batch_source, make_latents
-from lib_pivotal.training.distributed import World
+from lib_pivotal.training.distributed import ProcessGroup
 from lib_pivotal.training.events import StepDone
 from lib_pivotal.training.picture_parts import PictureParts
 from lib_pivotal.training.prepare import prepare_pictures
-from lib_pivotal.training.wording import make_wording
+from lib_pivotal.training.pruned_captions import make_pruned_captions
 from tests.conftest import write_pictures
 from tests.training.runs import train
 
@@ -61,7 +61,7 @@ def _drawn(run, host, steps: int = 40) -> dict[str, list[tuple[str, float]]]:
     found = defaultdict(list)
     prepared = compile_run(run)
     cache, _ = make_latents(prepared.latents, host)
-    source = batch_source(prepared.batches, cache, World(), host.text.token_ids)
+    source = batch_source(prepared.batches, cache, ProcessGroup(), host.text.token_ids)
     for step in range(steps):
         batch = source.batch(step)
         for key, caption, weight in zip(batch.keys, batch.captions, batch.weights.tolist(), strict=True):
@@ -124,7 +124,7 @@ def test_a_template_of_a_part_may_write_the_word(folder: Path) -> None:
     for path in folder.rglob("*.txt"):
         path.write_text("one, two", encoding="utf-8")
     run = _run(folder, {"applies_to": "red/*", "templates": ["{word}, {caption}"]})
-    wording = make_wording(run, prepare_pictures(run).dataset)
+    wording = make_pruned_captions(run, prepare_pictures(run).dataset)
     assert sorted(wording.words["aoi"].keys) == [f"red/{n}.png" for n in range(3)]
 
 

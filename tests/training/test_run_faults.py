@@ -258,9 +258,7 @@ def test_the_memory_of_a_run_that_failed_is_free_at_its_end(tiny_host, two_words
     assert ended.reason == "failed" and "gradient checkpointing" in ended.message and set(alive) == {0}
 
 
-def test_a_roll_back_after_a_resume_is_that_of_the_undisturbed_run(
-    tiny_host, two_words_folder, tmp_path, monkeypatch
-):
+def test_a_roll_back_after_a_resume_is_that_of_the_undisturbed_run(tiny_host, two_words_folder, tmp_path, monkeypatch):
     """The snapshot that a roll-back returns to is part of what a resume brings back."""
     original = MicroStep.losses
 
@@ -278,9 +276,7 @@ def test_a_roll_back_after_a_resume_is_that_of_the_undisturbed_run(
     assert_same(tensors_of(whole.bundle), tensors_of(resumed.bundle))
 
 
-def test_a_latent_cache_that_the_disk_does_not_take_stays_in_memory(
-    tiny_host, two_words_folder, tmp_path, monkeypatch
-):
+def test_a_latent_cache_that_the_disk_does_not_take_stays_in_memory(tiny_host, two_words_folder, tmp_path, monkeypatch):
     run = make_run(two_words_folder)
     run = dataclasses.replace(run, data=dataclasses.replace(run.data, cache_folder=str(tmp_path / "cache")))
     write = LatentFiles.write
@@ -432,9 +428,7 @@ def test_states_that_may_not_be_looked_at_are_a_refusal(tiny_host, two_words_fol
     (out / folder).chmod(0o000)
     try:
         with pytest.raises(StateError, match="cannot be looked at"):
-            without_privileges(
-                lambda: train(run, tiny_host, output_folder=out, listener=Recorder(), resume=True)
-            )
+            without_privileges(lambda: train(run, tiny_host, output_folder=out, listener=Recorder(), resume=True))
         assert not without_privileges(lambda: has_states(out / "two.state"))
     finally:
         (out / folder).chmod(0o755)

@@ -14,7 +14,7 @@ from pathlib import Path
 from lib_pivotal.config import read_run
 from lib_pivotal.standalone.model import StandaloneHost
 from lib_pivotal.standalone.signals import stopping_on_signals
-from lib_pivotal.training.distributed import World
+from lib_pivotal.training.distributed import ProcessGroup
 from lib_pivotal.training.events import Commands, Notice, StepDone
 from lib_pivotal.training.run import train
 from lib_pivotal.training.step import MicroStep
@@ -24,7 +24,7 @@ from tests.conftest import make_tiny_models
 def main(arguments):
     run_file, out, fault, rank_at_fault, *resume = arguments
     out = Path(out)
-    world = World.from_environment()
+    world = ProcessGroup.from_environment()
     commands = Commands()
     if world.rank == int(rank_at_fault):
         put_fault(fault, commands)

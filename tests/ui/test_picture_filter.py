@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lib_pivotal.data.records import Picture
-from lib_pivotal.ui.picture_filter import Part, PictureIndex, TagIndex, parse
+from lib_pivotal.ui.picture_filter import FilterPart, PictureIndex, TagIndex, parse
 
 CAPTIONS = [
     "aoi, blue hair, smile, park",
@@ -80,7 +80,12 @@ def test_each_count_is_what_a_click_shows(chip: str, without: bool) -> None:
 
 
 def test_a_part_is_written_as_it_is_read() -> None:
-    for part in (Part("word", "aoi"), Part("tag", "blue hair", True), Part("text", "x:y"), Part("problem", "3")):
+    for part in (
+        FilterPart("word", "aoi"),
+        FilterPart("tag", "blue hair", True),
+        FilterPart("text", "x:y"),
+        FilterPart("problem", "3"),
+    ):
         assert parse(str(part)) == (part,)
 
 

@@ -11,11 +11,11 @@ import pytest
 
 from examples.avatars.make import make_dataset
 from lib_pivotal.data.dataset import scan
-from lib_pivotal.data.findings import Finding, Remedy
+from lib_pivotal.data.findings import Finding, Fix
 from lib_pivotal.data.lint import Length
 from lib_pivotal.data.records import Dataset, Picture
 from lib_pivotal.data.tokens import TokenCounter
-from lib_pivotal.runs.plan import BucketPlan, PicturePlan, Plan, WordPlan
+from lib_pivotal.runs.plan import BucketPlan, EmbeddingPlan, PicturePlan, RunPlan
 from lib_pivotal.ui.plan_panel import FIRST, MOST_ITEMS, MOST_SIZES, THUMBS, findings_html, plan_html, summary
 from lib_pivotal.ui.tab import build_tab
 from tests.ui.browser import Browser
@@ -76,7 +76,7 @@ def test_without_a_scan_there_is_no_plan(manager):
     assert shown["pivotal_plan"] == "" and shown["pivotal_plan_box"]["visible"] is False
 
 
-ONE = Remedy("set", "Keep one", {"path": "data.duplicates", "value": "skip_near"})
+ONE = Fix("set", "Keep one", {"path": "data.duplicates", "value": "skip_near"})
 
 
 def _dataset(*keys: str) -> Dataset:
@@ -117,7 +117,7 @@ def test_so_many_of_a_kind_are_listed_and_no_more() -> None:
 
 
 def test_mend_all_is_offered_for_several_remedies_of_warnings_only() -> None:
-    other = Remedy("set", "Train 900 steps", {"path": "schedule.max_steps", "value": 900})
+    other = Fix("set", "Train 900 steps", {"path": "schedule.max_steps", "value": 900})
     few = Finding("few_draws", "warning", "few", (), (), (other,))
     assert "data-mend" not in findings_html([*_doubles(3)], _dataset())
     assert "Fix all 2" in findings_html([*_doubles(3), few], _dataset())
@@ -127,19 +127,19 @@ def test_mend_all_is_offered_for_several_remedies_of_warnings_only() -> None:
 
 def test_texts_cannot_leave_their_places() -> None:
     evil = '"><script>x</script>'
-    finding = Finding("tokens", "info", evil, (evil,), (), (Remedy("set", evil, {"path": evil}),))
+    finding = Finding("tokens", "info", evil, (evil,), (), (Fix("set", evil, {"path": evil}),))
     shown = findings_html([finding, finding], _dataset(evil))
     assert "<script" not in shown and not re.search(r'data-remedy="[^"]*">(?!&quot;)<', shown)
 
 
-def _plan(words=(), buckets=(), tokens=(10, 80)) -> Plan:
+def _plan(words=(), buckets=(), tokens=(10, 80)) -> RunPlan:
     lengths = [Length(f"{n}.png", "", count, TokenCounter({})) for n, count in enumerate(tokens)]
     pictures = tuple(PicturePlan(one.key, 1.0, (), 64, 64, 0.0, False, False, one, "") for one in lengths)
-    return Plan("f", 1000, 4, 2, 8000, 2.0, tuple(words), pictures, tuple(buckets), (), False)
+    return RunPlan("f", 1000, 4, 2, 8000, 2.0, tuple(words), pictures, tuple(buckets), (), False)
 
 
-def _word(name: str, draws: float, pictures: int = 3) -> WordPlan:
-    return WordPlan(name, pictures, draws, 0.5, False, 4, "", ())
+def _word(name: str, draws: float, pictures: int = 3) -> EmbeddingPlan:
+    return EmbeddingPlan(name, pictures, draws, 0.5, False, 4, "", ())
 
 
 def test_bars_are_in_proportion_and_the_advised_line_is_in_sight() -> None:

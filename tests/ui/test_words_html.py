@@ -5,11 +5,11 @@ from __future__ import annotations
 import dataclasses
 from html.parser import HTMLParser
 
-from lib_pivotal.config import Run, WordConfig, check_run, run_to_dict
-from lib_pivotal.runs.proposal import WordRow
+from lib_pivotal.config import EmbeddingConfig, Run, check_run, run_to_dict
+from lib_pivotal.runs.proposal import EmbeddingRow
 from lib_pivotal.ui.words_html import words_table
 
-BUSY = WordConfig(
+BUSY = EmbeddingConfig(
     name="aoi",
     init_text="1girl, *[0.1,2]",
     init_file="start.pt",
@@ -50,13 +50,13 @@ class Inputs(HTMLParser):
 
 
 def test_the_busy_word_has_no_default() -> None:
-    plain = WordConfig()
+    plain = EmbeddingConfig()
     assert [f.name for f in dataclasses.fields(BUSY) if getattr(BUSY, f.name) == getattr(plain, f.name)] == []
 
 
 def test_no_setting_of_a_word_is_lost_by_the_table() -> None:
     inputs = Inputs()
-    inputs.feed(words_table([WordRow(BUSY, 3, 0.5)], {}))
+    inputs.feed(words_table([EmbeddingRow(BUSY, 3, 0.5)], {}))
     run, faults = check_run({"words": [inputs.word, {"name": "aoi-b"}]})
     assert not faults
     assert run_to_dict(run)["words"][0] == run_to_dict(Run(words=(BUSY,)))["words"][0]

@@ -16,10 +16,10 @@ from tests.webui.files import material, write_embedding, write_lora
 
 @pytest.fixture
 def work(fake_webui: FakeWebUI) -> Any:
-    from lib_pivotal.webui import bundle_work, bundles, conditionings
+    from lib_pivotal.webui import bundle_work, cond_cache_patch, resolution_patch
 
-    bundles.register()
-    conditionings.register()
+    resolution_patch.register()
+    cond_cache_patch.register()
     assert fake_webui.model is not None
     return bundle_work
 

@@ -16,10 +16,10 @@ from tests.webui.files import material, word, write_lora
 
 @pytest.fixture
 def ours(fake_webui: FakeWebUI) -> FakeWebUI:
-    from lib_pivotal.webui import bundles, conditionings
+    from lib_pivotal.webui import cond_cache_patch, resolution_patch
 
-    bundles.register()
-    conditionings.register()
+    resolution_patch.register()
+    cond_cache_patch.register()
     return fake_webui
 
 
@@ -30,15 +30,15 @@ def odd_lora(webui: FakeWebUI) -> Path:
 
 
 def test_one_odd_word_costs_that_word(fake_webui: FakeWebUI) -> None:
-    from lib_pivotal.webui import bundles, conditionings
+    from lib_pivotal.webui import cond_cache_patch, resolution_patch
 
     write_lora(fake_webui, "sound", {"hana": 1}, parts=("unet",))
     odd_lora(fake_webui)
     plain = fake_webui.pixels("hana")
     assert fake_webui.pixels("<lora:one:1>hana") == plain, "the stock web UI drops the whole file"
     assert fake_webui.errors.exception_records
-    bundles.register()
-    conditionings.register()
+    resolution_patch.register()
+    cond_cache_patch.register()
     fake_webui.errors.exception_records.clear()
     assert fake_webui.pixels("<lora:one:1>hana") == fake_webui.pixels("<lora:sound:1>hana") != plain
     assert fake_webui.errors.exception_records == []

@@ -13,10 +13,10 @@ from tests.webui.files import write_lora
 
 @pytest.fixture
 def script(fake_webui: FakeWebUI) -> Any:
-    from lib_pivotal.webui import bundles, conditionings, parts
+    from lib_pivotal.webui import cond_cache_patch, parts, resolution_patch
 
-    bundles.register()
-    conditionings.register()
+    resolution_patch.register()
+    cond_cache_patch.register()
     return parts.LoraParts()
 
 

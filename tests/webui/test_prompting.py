@@ -15,10 +15,10 @@ FULL = "dog " * 60
 
 @pytest.fixture
 def ours(fake_webui: FakeWebUI) -> FakeWebUI:
-    from lib_pivotal.webui import bundles, conditionings
+    from lib_pivotal.webui import cond_cache_patch, resolution_patch
 
-    bundles.register()
-    conditionings.register()
+    resolution_patch.register()
+    cond_cache_patch.register()
     return fake_webui
 
 
@@ -68,7 +68,7 @@ def test_a_longer_name_of_the_folder_goes_first(ours: FakeWebUI) -> None:
 @pytest.mark.parametrize("room", range(8, 16))
 def test_vectors_move_with_what_follows_the_comma(ours: FakeWebUI, room: int) -> None:
     """v1.10.1 moves ids and not embeddings: the stock web UI's picture differs from ours there, and only there."""
-    from lib_pivotal.webui import bundles
+    from lib_pivotal.webui import resolution_patch
 
     text = f"{FULL}, {'cat ' * (room - 6)}hana {'sky ' * 6}"
     write_lora(ours, "one", {"hana": 1})
@@ -77,7 +77,7 @@ def test_vectors_move_with_what_follows_the_comma(ours: FakeWebUI, room: int) ->
     for tokens, offsets in chunks:
         for offset in offsets:
             assert tokens[1:][offset : offset + 2] == [0, 0], "vectors stand where their place was kept"
-    bundles.unregister()
+    resolution_patch.unregister()
 
 
 def places(webui: FakeWebUI, prompt: str) -> list[tuple[list[int], list[int]]]:

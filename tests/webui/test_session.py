@@ -52,9 +52,9 @@ def state_of(webui: FakeWebUI) -> dict[str, Any]:
 
 
 def borrowing(webui: FakeWebUI) -> Any:
-    from lib_pivotal.webui.session import Borrowing
+    from lib_pivotal.webui.session import ModelSession
 
-    return Borrowing(webui.model)
+    return ModelSession(webui.model)
 
 
 REQUESTS = [

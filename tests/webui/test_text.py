@@ -160,12 +160,12 @@ def test_the_registry_is_as_before(fake_webui: FakeWebUI) -> None:
 def test_a_run_whose_word_a_bundle_had_still_gets_its_own(fake_webui: FakeWebUI) -> None:
     """A run's own embedding wins in its captions, whatever a prompt said before."""
     from lib_pivotal.ports import SessionRequest
-    from lib_pivotal.webui import bundles, conditionings
+    from lib_pivotal.webui import cond_cache_patch, resolution_patch
     from lib_pivotal.webui.model import WebUIHost
     from tests.webui.files import write_lora
 
-    bundles.register()
-    conditionings.register()
+    resolution_patch.register()
+    cond_cache_patch.register()
     write_lora(fake_webui, "one", {"hana": 1})
     words = leaves("sd1", "hana")
     for prompt in ("hana", "<lora:one:1>hana", "<words:one>hana"):

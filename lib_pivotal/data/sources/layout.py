@@ -9,10 +9,10 @@ from typing import Any
 
 from lib_pivotal.data.captions import read_text
 from lib_pivotal.data.pictures import EXTENSIONS
-from lib_pivotal.data.records import Problem
+from lib_pivotal.data.records import DatasetProblem
 from lib_pivotal.data.sources import archives
 from lib_pivotal.data.sources.projects import project_of
-from lib_pivotal.data.sources.source import DatasetFile, Reading, Source, labels
+from lib_pivotal.data.sources.source import DatasetFile, PictureSource, SourceReading, labels
 from lib_pivotal.data.sources.templates import read_templates
 from lib_pivotal.errors import DataError
 
@@ -31,7 +31,7 @@ _MOST_TRIED = 50
 
 def read_layout(
     path: Path, layout: str = "auto", *, files: Sequence[DatasetFile] = (), cache: Path | None = None
-) -> Reading:
+) -> SourceReading:
     """What `path` is; `layout` says it where `auto` would guess wrong. Archives are unpacked into `cache`, and `files`
     are the kinds of dataset files that are understood.
 
@@ -58,7 +58,7 @@ def read_layout(
     return found
 
 
-def _of_file(path: Path, layout: str, files: Sequence[DatasetFile]) -> Reading | None:
+def _of_file(path: Path, layout: str, files: Sequence[DatasetFile]) -> SourceReading | None:
     for file in files:
         if layout in ("auto", file.layout) and path.suffix.lower() in file.suffixes:
             plain = file.parse(path)
@@ -67,9 +67,9 @@ def _of_file(path: Path, layout: str, files: Sequence[DatasetFile]) -> Reading |
     return None
 
 
-def _of_folder(path: Path, layout: str, kinds: Sequence[DatasetFile], cache: Path | None) -> Reading:
+def _of_folder(path: Path, layout: str, kinds: Sequence[DatasetFile], cache: Path | None) -> SourceReading:
     files = sorted(one for one in path.iterdir() if one.is_file() and not one.name.startswith("."))
-    lost: list[Problem] = []
+    lost: list[DatasetProblem] = []
     if layout not in TREES and (found := _described(path, files, layout, kinds, lost)):
         return found
     packed = [one for one in files if archives.is_archive(one)]
@@ -84,24 +84,24 @@ def _of_folder(path: Path, layout: str, kinds: Sequence[DatasetFile], cache: Pat
     if (wildcards := root / "wildcard.txt").is_file() and (lines := _lines(wildcards)):
         settings["data.word_lists"] = (f"wildcard = {' | '.join(lines)}",)
     source, more, told = _of_tree(root, layout)
-    return Reading(layout, TITLES.get(layout, ""), root, (source,), {**settings, **more}, (*lost, *told))
+    return SourceReading(layout, TITLES.get(layout, ""), root, (source,), {**settings, **more}, (*lost, *told))
 
 
-def _of_tree(root: Path, tree: str, label: str = "") -> tuple[Source, dict[str, Any], list[Problem]]:
+def _of_tree(root: Path, tree: str, label: str = "") -> tuple[PictureSource, dict[str, Any], list[DatasetProblem]]:
     """A folder of pictures, or of a whole project the part that holds them, with settings that the other parts are."""
     project = project_of(root) if tree in ("auto", "kohya") else None
     if project is None:
-        return Source(root=root, tree=tree, label=label), {}, []  # type: ignore[arg-type]
+        return PictureSource(root=root, tree=tree, label=label), {}, []  # type: ignore[arg-type]
     plain = not any(one.is_dir() for one in project.pictures.iterdir())
     concept = root.resolve().name if plain else ""  # pictures without folders are not of a concept `img`
-    source = Source(root=project.pictures, tree=tree, label=label, concept=concept)  # type: ignore[arg-type]
+    source = PictureSource(root=project.pictures, tree=tree, label=label, concept=concept)  # type: ignore[arg-type]
     settings = {} if project.class_pictures is None else {"regularisation.folder": str(project.class_pictures)}
-    return source, settings, [Problem("info", "project", project.told(), project.with_pictures)]
+    return source, settings, [DatasetProblem("info", "project", project.told(), project.with_pictures)]
 
 
 def _described(
-    path: Path, files: list[Path], layout: str, kinds: Sequence[DatasetFile], lost: list[Problem]
-) -> Reading | None:
+    path: Path, files: list[Path], layout: str, kinds: Sequence[DatasetFile], lost: list[DatasetProblem]
+) -> SourceReading | None:
     """By a dataset file that lies in the folder; of one that cannot be read as such `lost` tells. Files of other kinds
     are none, unless asked for."""
     for kind in kinds:
@@ -123,13 +123,13 @@ def _described(
     return None
 
 
-def _lost(path: Path, error: DataError, plain: Any) -> Problem:
+def _lost(path: Path, error: DataError, plain: Any) -> DatasetProblem:
     """A dataset file of which nothing came, and what was lost with it."""
     keys = [key for key in dict.fromkeys(_keys(plain)) if not isinstance(key, int)]
     settings = f" What it says of them does not count: {', '.join(keys[:12])}." if keys else ""
     reason = str(error).replace(str(path), path.name)
     text = f"{reason}{settings} The folder is read as if {path.name} were not there."
-    return Problem("warning", "dataset_file_lost", text, (path.name,))
+    return DatasetProblem("warning", "dataset_file_lost", text, (path.name,))
 
 
 def _keys(plain: Any) -> Iterator[str]:
@@ -143,9 +143,9 @@ def _keys(plain: Any) -> Iterator[str]:
         yield from _keys(value)
 
 
-def _of_archives(paths: list[Path], layout: str, folder: Path, cache: Path | None) -> Reading:
-    sources: list[Source] = []
-    problems: list[Problem] = []
+def _of_archives(paths: list[Path], layout: str, folder: Path, cache: Path | None) -> SourceReading:
+    sources: list[PictureSource] = []
+    problems: list[DatasetProblem] = []
     settings: dict[str, Any] = {}
     tree = layout if layout in TREES else "auto"
     for path, label in zip(paths, labels([path.with_suffix("") for path in paths]), strict=True):
@@ -157,7 +157,9 @@ def _of_archives(paths: list[Path], layout: str, folder: Path, cache: Path | Non
         problems += said
     title = paths[0].name if len(paths) == 1 else f"{len(paths)} archives"
     place = sources[0].root if len(sources) == 1 else folder
-    return Reading("archive", f"{title}, unpacked into the cache", place, tuple(sources), settings, tuple(problems))
+    return SourceReading(
+        "archive", f"{title}, unpacked into the cache", place, tuple(sources), settings, tuple(problems)
+    )
 
 
 def _has_pictures(path: Path) -> bool:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from lib_pivotal.data.records import Problem
+from lib_pivotal.data.records import DatasetProblem
 
 Tree = Literal["auto", "plain", "concepts", "kohya", "kgrid"]
 """How names of folders are understood; `auto` finds out which of the others it is."""
@@ -19,7 +19,7 @@ Lines = Literal["join", "draw", "first"]
 
 
 @dataclass(frozen=True)
-class Source:
+class PictureSource:
     """One folder of pictures.
 
     `label` stands in front of its pictures' keys where there are several; `concept` and `repeats` are for all of its
@@ -56,7 +56,7 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Reading:
+class SourceReading:
     """A folder or file as it was understood.
 
     `layout` is its name in the settings, `title` a sentence for people, `folder` where what belongs to the whole lies.
@@ -66,9 +66,9 @@ class Reading:
     layout: str
     title: str
     folder: Path
-    sources: tuple[Source, ...]
+    sources: tuple[PictureSource, ...]
     settings: Mapping[str, Any] = field(default_factory=dict)
-    problems: tuple[Problem, ...] = ()
+    problems: tuple[DatasetProblem, ...] = ()
     untaken: tuple[str, ...] = ()
 
 
@@ -85,7 +85,7 @@ class DatasetFile:
     suffixes: tuple[str, ...]
     parse: Callable[[Path], Any]
     fits: Callable[[Any], bool]
-    read: Callable[[Any, Path], Reading]
+    read: Callable[[Any, Path], SourceReading]
 
 
 def labels(roots: Sequence[Path]) -> list[str]:

@@ -18,8 +18,8 @@ from lib_pivotal.data.dataset import scan as scan_with
 from lib_pivotal.data.sources.layout import read_layout as read_layout_with
 from lib_pivotal.data.sources.source import labels
 from lib_pivotal.errors import DataError
-from lib_pivotal.importing.dataset_notes import place
 from lib_pivotal.importing.datasets import DATASET_FILES
+from lib_pivotal.importing.import_log import place
 from lib_pivotal.training.scanning import with_settings
 
 scan = partial(scan_with, files=DATASET_FILES)
