@@ -2,7 +2,8 @@
 
 Embeddings and captions: embeddings that nothing tells apart, captions that say too much or nothing; read from a
 `PrunedCaptions`, before anything is pruned. A mark between tags that no setting names (`aoi ## hat, smile` in nearly
-every caption). Embeddings with a side that are mirrored all the same. Pictures and captions against the settings: sizes, what is cut off, how long.
+every caption). Embeddings with a side that are mirrored all the same. Pictures and captions against the settings: sizes,
+what is cut off, how long.
 """
 
 from __future__ import annotations
