@@ -179,10 +179,10 @@ def cards(folder: Path) -> str:
 
 def _card_table(counts: dict[str, MemoryCount], moment: str) -> str:
     lines = [f"| {moment}, MiB | " + " | ".join(counts) + " |", "|---" * (len(counts) + 1) + "|"]
-    for part, words in PURPOSES.items():
+    for part, embeddings in PURPOSES.items():
         sizes = [count.moment(moment).parts.get(part, 0) / MIB for count in counts.values()]
         if any(sizes):
-            lines.append(f"| {words} | " + " | ".join(f"{size:,.0f}" for size in sizes) + " |")
+            lines.append(f"| {embeddings} | " + " | ".join(f"{size:,.0f}" for size in sizes) + " |")
     totals = [count.moment(moment).total_bytes / MIB for count in counts.values()]
     return "\n".join([*lines, "| **all** | " + " | ".join(f"**{total:,.0f}**" for total in totals) + " |"])
 
@@ -228,7 +228,7 @@ def measure_step(run: Run, host: StandaloneHost) -> int:
         sizes=torch.ones(count, 6),
     )
     prepared = compile_run(run)
-    words = build.make_words(prepared.words, host.text, host.device, seed=prepared.seed)
+    embeddings = build.make_embeddings(prepared.embeddings, host.text, host.device, seed=prepared.seed)
     with host.session(prepared.session):
         network = build.make_network(prepared.network, host.layers(), host.device, seed=prepared.seed)
         assert network is not None
@@ -236,7 +236,7 @@ def measure_step(run: Run, host: StandaloneHost) -> int:
         with network.attach():
             gc.collect()
             with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as records:
-                step.losses(batch, words.as_mapping(), seeds=(0, 0)).sum().backward()
+                step.losses(batch, embeddings.as_mapping(), seeds=(0, 0)).sum().backward()
     live = most = 0
     events = [event for event in records.profiler.kineto_results.events() if event.name() == "[memory]"]
     for event in sorted(events, key=lambda event: event.start_ns()):

@@ -118,7 +118,7 @@ def figure(out: Path) -> Image.Image:
         ("lora_only", "retro-", "LoRA alone, on the second checkpoint", ("whole", "half")),
     ):
         folder = folder_of(job, 0, out) / SHEETS
-        made = {labels[row]: shown(folder, prefix + row, words=len(NAMES), each=2) for row in rows}
+        made = {labels[row]: shown(folder, prefix + row, embeddings=len(NAMES), each=2) for row in rows}
         blocks.append(draw_grid(made, [n if i == 0 else "" for n in NAMES for i in range(2)], title=title, cell_px=64))
     sheet = Image.new("RGB", (max(b.width for b in blocks), sum(b.height + 12 for b in blocks)), "white")
     top = 0

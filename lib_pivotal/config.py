@@ -243,13 +243,13 @@ class ScheduleConfig:
         0.0, "Steps of linear warm-up; below 1 a fraction of the run, whatever its length becomes.", minimum=0.0
     )
     final_factor: float = setting(0.0, "Learning rate at the end, as a fraction.", minimum=0.0, maximum=1.0)
-    clip_words: float = setting(0.0, "Largest gradient norm of the embeddings; 0 = no limit.", minimum=0.0)
+    clip_embeddings: float = setting(0.0, "Largest gradient norm of the embeddings; 0 = no limit.", minimum=0.0)
     clip_network: float = setting(1.0, "Largest gradient norm of the network; 0 = no limit.", minimum=0.0)
     phases: str = setting(
         "joint", "joint, or the embeddings first and the network after.", choices="training.rates:phase_plan_names"
     )
-    words_steps: int = setting(0, "Two-phase: steps of the embeddings only.", unit="steps", minimum=0)
-    continued_words_factor: float = setting(
+    embeddings_steps: int = setting(0, "Two-phase: steps of the embeddings only.", unit="steps", minimum=0)
+    continued_embeddings_factor: float = setting(
         0.0, "Two-phase: factor of the embedding LR in the second phase; 0 = frozen.", minimum=0.0, maximum=10.0
     )
     network_start: float = setting(
@@ -299,7 +299,7 @@ class SavingConfig:
     preview_every_steps: int = setting(0, "Generate samples (the parts grid) every N steps; 0 = off.", minimum=0)
     preview_every_epochs: int = _in_epochs("preview_every_steps")
     preview_prompts: tuple[str, ...] = setting((), "Prompts of the samples; `{word}` stands for each embedding.")
-    preview_words: tuple[str, ...] = setting(
+    preview_embeddings: tuple[str, ...] = setting(
         (), "Embeddings that are sampled, each with four pictures per prompt; empty = all."
     )
     keep_previewed: bool = setting(
@@ -315,8 +315,8 @@ class Run:
     name: str = setting("", "Name of the bundle file, without ending.")
     seed: int = setting(0, "Seed of everything random in the run.", minimum=0, maximum=2**31 - 1)
     clip_skip: int = setting(1, "As the web UI's Clip skip.", minimum=1, maximum=12)
-    words: tuple[EmbeddingConfig, ...] = setting((), "The embeddings to train.")
-    words_common: EmbeddingsConfig = setting(EmbeddingsConfig, "What holds for all embeddings.")
+    embeddings: tuple[EmbeddingConfig, ...] = setting((), "The embeddings to train.")
+    embeddings_common: EmbeddingsConfig = setting(EmbeddingsConfig, "What holds for all embeddings.")
     network: NetworkConfig = setting(NetworkConfig, "The network.")
     data: DataConfig = setting(DataConfig, "Pictures and captions.")
     regularisation: RegularisationConfig = setting(RegularisationConfig, "Pictures that keep the model as it was.")

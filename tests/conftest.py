@@ -91,7 +91,7 @@ def write_pictures(folder: Path, captions: dict[str, str], size_px: int = 64) ->
 
 
 @pytest.fixture
-def two_words_folder(tmp_path):
+def two_embeddings_folder(tmp_path):
     """Six pictures of two words."""
     return write_pictures(
         tmp_path / "pictures",

@@ -180,5 +180,5 @@ def test_no_path_of_a_machine_in_the_project():
         for path in (ROOT / folder).rglob("*"):
             if path.suffix in (".py", ".md", ".toml", ".json", ".yaml") and path.resolve() != here:
                 text = path.read_text(encoding="utf-8", errors="replace")
-                for word in suspicious:
-                    assert word not in text, f"{path.relative_to(ROOT)}: {word}"
+                for embedding in suspicious:
+                    assert embedding not in text, f"{path.relative_to(ROOT)}: {embedding}"

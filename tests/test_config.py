@@ -31,9 +31,9 @@ def faults_of(plain):
     return {fault.field: fault for fault in check_run(plain)[1]}
 
 
-def test_defaults_with_one_word_are_a_sound_run():
+def test_defaults_with_one_embedding_are_a_sound_run():
     run = run_from_dict({"words": [{"name": "aoi"}]})
-    assert run.words == (EmbeddingConfig(name="aoi"),)
+    assert run.embeddings == (EmbeddingConfig(name="aoi"),)
     assert run.schedule.optimizer == "adamw"
 
 
@@ -168,8 +168,8 @@ def test_unknown_settings_never_pass_silently():
         lr_factor=st.floats(0, 100),
     )
 )
-def test_round_trip_of_any_legal_word(word):
-    run = dataclasses.replace(Run(), words=(word,))
+def test_round_trip_of_any_legal_embedding(embedding):
+    run = dataclasses.replace(Run(), embeddings=(embedding,))
     plain = json.loads(json.dumps(run_to_dict(run)))
     again, faults = check_run(plain)
     assert again == run

@@ -37,7 +37,7 @@ def test_the_version_stands_once():
     assert lib_pivotal.__version__ in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
 
 
-def test_a_run_as_the_readme_shows(tiny_host, two_words_folder, tmp_path):
-    run = run_from_dict(plain_run(two_words_folder, max_steps=1))
+def test_a_run_as_the_readme_shows(tiny_host, two_embeddings_folder, tmp_path):
+    run = run_from_dict(plain_run(two_embeddings_folder, max_steps=1))
     ended = train(run, tiny_host, output_folder=tmp_path / "out", listener=lambda event: None)
-    assert isinstance(run, Run) and set(read_bundle(ended.bundle).words) == {"aoi", "hana"}
+    assert isinstance(run, Run) and set(read_bundle(ended.bundle).embeddings) == {"aoi", "hana"}

@@ -24,11 +24,11 @@ from lib_pivotal.bundle.adapter_config import CONFIG_FILE, config_for, without_p
 from lib_pivotal.bundle.dtypes import same_values
 from lib_pivotal.bundle.embedding_files import SUFFIXES, EmbeddingFormat, file_name, write_embedding
 from lib_pivotal.bundle.foreign import alpha_dtype, for_kohya, kohya_network, parts_by_key, standard_shape
-from lib_pivotal.bundle.format import META_ALPHA_DTYPE, META_PART, META_WORDS, EmbeddingTensors
+from lib_pivotal.bundle.format import META_ALPHA_DTYPE, META_EMBEDDINGS, META_PART, EmbeddingTensors
 from lib_pivotal.bundle.joining import join_conflicts, join_networks, weighted
 from lib_pivotal.bundle.layer_names import UnetShape
 from lib_pivotal.bundle.listing import list_bundle, network_rank
-from lib_pivotal.bundle.metadata import read_json, with_word_facts, word_facts
+from lib_pivotal.bundle.metadata import embedding_facts, read_json, with_embedding_facts
 from lib_pivotal.bundle.network_layouts import DIFFUSERS_PREFIXES, for_webui, is_kohya, to_diffusers, to_peft
 from lib_pivotal.bundle.network_places import recognise
 from lib_pivotal.bundle.reader import Bundle, read_bundle, require
@@ -47,7 +47,7 @@ _MINIMUM = ("ss_v2", "ss_base_model_version", "ss_network_module", "ss_network_d
 """What kohya keeps even without metadata: readers need it to tell the model's family."""
 
 
-def rename_words(
+def rename_embeddings(
     path: str | Path,
     renames: Mapping[str, str],
     *,
@@ -59,16 +59,16 @@ def rename_words(
     target = _target(path, out, overwrite=overwrite)
     bundle = _read(path, drop_broken=drop_broken)
     _demand(bundle, renames)
-    names = [renames.get(name, name) for name in bundle.words]
+    names = [renames.get(name, name) for name in bundle.embeddings]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise BundleError(f"{path}: two embeddings would have the same name: {', '.join(twice)}. Choose another.")
-    words = dict(zip(names, bundle.words.values(), strict=True))
-    facts = {renames.get(name, name): value for name, value in word_facts(bundle.metadata).items()}
-    return _write(target, bundle, words=words, metadata=with_word_facts(bundle.metadata, facts))
+    embeddings = dict(zip(names, bundle.embeddings.values(), strict=True))
+    facts = {renames.get(name, name): value for name, value in embedding_facts(bundle.metadata).items()}
+    return _write(target, bundle, embeddings=embeddings, metadata=with_embedding_facts(bundle.metadata, facts))
 
 
-def delete_words(
+def delete_embeddings(
     path: str | Path,
     names: Iterable[str],
     *,
@@ -80,13 +80,13 @@ def delete_words(
     target = _target(path, out, overwrite=overwrite)
     bundle, gone = _read(path, drop_broken=drop_broken), set(names)
     _demand(bundle, gone)
-    words = {name: vectors for name, vectors in bundle.words.items() if name not in gone}
-    return _write(target, bundle, words=words, metadata=_facts_of(bundle.metadata, words))
+    embeddings = {name: vectors for name, vectors in bundle.embeddings.items() if name not in gone}
+    return _write(target, bundle, embeddings=embeddings, metadata=_facts_of(bundle.metadata, embeddings))
 
 
-def add_words(
+def add_embeddings(
     path: str | Path,
-    words: Mapping[str, EmbeddingTensors],
+    embeddings: Mapping[str, EmbeddingTensors],
     *,
     facts: Mapping[str, Mapping[str, Any]] | None = None,
     out: str | Path | None = None,
@@ -97,13 +97,13 @@ def add_words(
     """Put words into a bundle (or a plain LoRA). `replace` allows names that are there already."""
     target = _target(path, out, overwrite=overwrite)
     bundle = _read(path, drop_broken=drop_broken)
-    taken = sorted(set(words) & set(bundle.words))
+    taken = sorted(set(embeddings) & set(bundle.embeddings))
     if taken and not replace:
         raise BundleError(f"{path}: already holds {', '.join(taken)}. Rename them, or replace them on purpose.")
-    merged = {**bundle.words, **words}
-    known = {**word_facts(bundle.metadata), **(facts or {})}
+    merged = {**bundle.embeddings, **embeddings}
+    known = {**embedding_facts(bundle.metadata), **(facts or {})}
     told = {name: known.get(name, {"vectors": int(vectors[0].shape[0])}) for name, vectors in merged.items()}
-    return _write(target, bundle, words=merged, metadata=with_word_facts(bundle.metadata, told))
+    return _write(target, bundle, embeddings=merged, metadata=with_embedding_facts(bundle.metadata, told))
 
 
 def strip(
@@ -124,12 +124,12 @@ def strip(
     if bundle.network and gone & set(PARTS) and not any(of.values()):
         raise BundleError(f"{path}: nothing can be stripped: {recognise(bundle.network).refusal}")
     network = {key: tensor for key, tensor in bundle.network.items() if of[key] not in gone}
-    words = {} if "words" in gone else bundle.words
+    embeddings = {} if "words" in gone else bundle.embeddings
     models = frozenset(DIFFUSERS_PREFIXES[part] for part in PARTS if part in gone)
-    metadata = without_parts(_facts_of(bundle.metadata, words), models)
+    metadata = without_parts(_facts_of(bundle.metadata, embeddings), models)
     if "metadata" in gone:
         metadata = {key: value for key, value in metadata.items() if key in _MINIMUM}
-    return _write(target, bundle, network=network, words=words, metadata=metadata)
+    return _write(target, bundle, network=network, embeddings=embeddings, metadata=metadata)
 
 
 def split(
@@ -143,7 +143,9 @@ def split(
     """Take a bundle apart: `<stem>-lora.safetensors` without words, and one embedding file a word."""
     _demand_layout(layout, tuple(SUFFIXES))
     bundle, folder = _read(path, drop_broken=drop_broken), Path(folder)
-    names = {name: file_name(name, layout) for name in bundle.words}  # every name is checked before anything is written
+    names = {
+        name: file_name(name, layout) for name in bundle.embeddings
+    }  # every name is checked before anything is written
     network = [f"{Path(path).stem}-lora.safetensors"] if bundle.network else []
     lower = [name.lower() for name in (*network, *names.values())]
     if twice := sorted({name for name in lower if lower.count(name) > 1}):
@@ -152,8 +154,8 @@ def split(
     folder.mkdir(parents=True, exist_ok=True)
     written = []
     for name in network:
-        written.append(_write(folder / name, bundle, words={}, metadata=_facts_of(bundle.metadata, {})))
-    for name, vectors in bundle.words.items():
+        written.append(_write(folder / name, bundle, embeddings={}, metadata=_facts_of(bundle.metadata, {})))
+    for name, vectors in bundle.embeddings.items():
         written.append(write_embedding(folder / names[name], vectors, name=name, layout=layout))
     return written
 
@@ -182,19 +184,19 @@ def join(
     conflicts: list[str] = []
     network, stuck = weighted(networks[0], strengths[0])
     conflicts += stuck
-    words = dict(bundles[0].words)
+    embeddings = dict(bundles[0].embeddings)
     for bundle, own, strength in zip(bundles[1:], networks[1:], strengths[1:], strict=True):
         other, stuck = weighted(own, strength)
-        found = [*stuck, *_word_conflicts(words, bundle.words), *join_conflicts(network, other)]
+        found = [*stuck, *_embedding_conflicts(embeddings, bundle.embeddings), *join_conflicts(network, other)]
         conflicts += [f"{bundle.path}: {conflict}" for conflict in found]
         if not conflicts:
             network = join_networks(network, other)
-            words |= bundle.words
+            embeddings |= bundle.embeddings
     if conflicts:
         lines = "\n".join(f"  - {conflict}" for conflict in conflicts)
         raise BundleError(f"the bundles cannot be joined, {len(conflicts)} conflict(s):\n{lines}")
     metadata = _joined_metadata(bundles, network, name=Path(out).stem)
-    return write_bundle(out, network=network, words=words, metadata=metadata, dtype=None)
+    return write_bundle(out, network=network, embeddings=embeddings, metadata=metadata, dtype=None)
 
 
 def convert(
@@ -225,10 +227,10 @@ def convert(
         named = shape or (standard_shape(network, family) if family == "sdxl" else None)
         if was_kohya and named is not None:
             network = for_webui(network, named)
-        return _write(out, bundle, network=network, words={}, metadata=metadata)
+        return _write(out, bundle, network=network, embeddings={}, metadata=metadata)
     shape = shape or standard_shape(network, family)
     if layout == "diffusers":
-        return _write(out, bundle, network=to_diffusers(network, shape=shape), words={}, metadata=metadata)
+        return _write(out, bundle, network=to_diffusers(network, shape=shape), embeddings={}, metadata=metadata)
     return write_peft(Path(out), network, shape=shape, metadata=metadata)
 
 
@@ -259,36 +261,38 @@ def _write(
     out: str | Path,
     bundle: Bundle,
     *,
-    words: Mapping[str, EmbeddingTensors],
+    embeddings: Mapping[str, EmbeddingTensors],
     metadata: Mapping[str, str],
     network: Mapping[str, Tensor] | None = None,
 ) -> Path:
     kept = bundle.network if network is None else network
-    return write_bundle(out, network=kept, words=words, metadata=metadata, dtype=None)
+    return write_bundle(out, network=kept, embeddings=embeddings, metadata=metadata, dtype=None)
 
 
 def _demand(bundle: Bundle, names: Iterable[str]) -> None:
-    missing = sorted(set(names) - set(bundle.words))
+    missing = sorted(set(names) - set(bundle.embeddings))
     if missing:
-        there = ", ".join(bundle.words) or "none"
+        there = ", ".join(bundle.embeddings) or "none"
         raise BundleError(f"{bundle.path}: has no embedding {', '.join(map(repr, missing))}; its embeddings: {there}")
 
 
-def _facts_of(metadata: Mapping[str, str], words: Mapping[str, EmbeddingTensors]) -> dict[str, str]:
+def _facts_of(metadata: Mapping[str, str], embeddings: Mapping[str, EmbeddingTensors]) -> dict[str, str]:
     """The metadata, with `pivotal.words` cut down to these words."""
-    facts = {name: value for name, value in word_facts(metadata).items() if name in words}
-    return with_word_facts(metadata, facts) if META_WORDS in metadata else dict(metadata)
+    facts = {name: value for name, value in embedding_facts(metadata).items() if name in embeddings}
+    return with_embedding_facts(metadata, facts) if META_EMBEDDINGS in metadata else dict(metadata)
 
 
-def _word_conflicts(words: Mapping[str, EmbeddingTensors], others: Mapping[str, EmbeddingTensors]) -> list[str]:
+def _embedding_conflicts(
+    embeddings: Mapping[str, EmbeddingTensors], others: Mapping[str, EmbeddingTensors]
+) -> list[str]:
     conflicts = []
-    by_case = {name.lower(): name for name in words}
+    by_case = {name.lower(): name for name in embeddings}
     for name, vectors in others.items():
         twin = by_case.get(name.lower())
         if twin is None:
             continue
-        same = len(vectors) == len(words[twin]) and all(
-            same_values(a, b) for a, b in zip(vectors, words[twin], strict=True)
+        same = len(vectors) == len(embeddings[twin]) and all(
+            same_values(a, b) for a, b in zip(vectors, embeddings[twin], strict=True)
         )
         if twin != name or not same:
             conflicts.append(f"embedding {name!r} is there already with other vectors; rename one of them")
@@ -298,7 +302,7 @@ def _word_conflicts(words: Mapping[str, EmbeddingTensors], others: Mapping[str, 
 def _joined_metadata(bundles: Sequence[Bundle], network: Mapping[str, Tensor], *, name: str) -> dict[str, str]:
     """The first file's metadata; tables of all files merged; rank and name as they are now."""
     metadata = for_kohya(bundles[0].metadata)
-    for key in ("ss_tag_frequency", "ss_dataset_dirs", META_WORDS):
+    for key in ("ss_tag_frequency", "ss_dataset_dirs", META_EMBEDDINGS):
         merged = {inner: value for bundle in bundles for inner, value in read_json(bundle.metadata, key).items()}
         if merged:
             metadata[key] = json.dumps(merged, ensure_ascii=False)
@@ -309,7 +313,7 @@ def _joined_metadata(bundles: Sequence[Bundle], network: Mapping[str, Tensor], *
         alphas = [float(tensor) for key, tensor in network.items() if key.endswith(".alpha")]
         metadata["ss_network_dim"] = str(rank)
         metadata["ss_network_alpha"] = str(max(set(alphas), key=alphas.count) if alphas else rank)
-    return with_word_facts(metadata, word_facts(metadata))
+    return with_embedding_facts(metadata, embedding_facts(metadata))
 
 
 MODEL_FILE = "adapter_model.safetensors"
@@ -330,7 +334,7 @@ def write_peft(
         config = json.dumps(config_for(model.ranks, model.alphas, dora=dora), indent=2)
         try:
             target.mkdir(parents=True, exist_ok=True)
-            write_bundle(target / MODEL_FILE, network=tensors, words={}, metadata=told, dtype=None)
+            write_bundle(target / MODEL_FILE, network=tensors, embeddings={}, metadata=told, dtype=None)
             with replacing(target / CONFIG_FILE) as temporary:
                 temporary.write_text(config + "\n", encoding="utf-8")
         except OSError as error:

@@ -25,7 +25,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from lib_pivotal.bundle.embedding_key_formats import carry_out, plan_word, seen_of
+from lib_pivotal.bundle.embedding_key_formats import carry_out, plan_embedding, seen_of
 from lib_pivotal.bundle.file_kinds import kind_of
 from lib_pivotal.bundle.format import EmbeddingTensors, Problem, check_vectors, check_widths
 from lib_pivotal.bundle.pickles import load_plain
@@ -65,7 +65,7 @@ def read_embedding(path: str | Path) -> EmbeddingFile:
     path = Path(path)
     tensors, facts = read_flat(path)
     stem = path.stem
-    plan, problems = plan_word(stem, {key: seen_of(tensor) for key, tensor in tensors.items()})
+    plan, problems = plan_embedding(stem, {key: seen_of(tensor) for key, tensor in tensors.items()})
     if plan is None:
         raise BundleError(f"{path}: no embedding: " + "; ".join(problem.what for problem in problems))
     vectors = carry_out(plan, tensors.__getitem__)
@@ -159,7 +159,7 @@ def _save_pickled(content: Mapping[str, Any], path: Path) -> None:
 
 def _check_back(path: Path, vectors: EmbeddingTensors) -> None:
     tensors, _ = read_flat(path)
-    plan, _ = plan_word("word", {key: seen_of(tensor) for key, tensor in tensors.items()})
+    plan, _ = plan_embedding("word", {key: seen_of(tensor) for key, tensor in tensors.items()})
     back = () if plan is None else carry_out(plan, tensors.__getitem__)
     if len(back) != len(vectors) or not all(torch.equal(a, b) for a, b in zip(back, vectors, strict=True)):
         raise BundleError(f"{path}: reading it back gave something else. The disk may be full or failing.")

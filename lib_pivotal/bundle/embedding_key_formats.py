@@ -76,17 +76,17 @@ def seen_of(tensor: Tensor) -> TensorHeader:
     return TensorHeader(dtype_name(tensor.dtype), tuple(tensor.shape))
 
 
-def plan_word(name: str, tensors: Mapping[str, TensorHeader]) -> tuple[EmbeddingLayout | None, list[Problem]]:
+def plan_embedding(name: str, tensors: Mapping[str, TensorHeader]) -> tuple[EmbeddingLayout | None, list[Problem]]:
     """Find the vectors of a word among its tensors. No plan means that a Problem of severity `error` says why."""
     problems: list[Problem] = []
 
     def warn(what: str, remedy: str = "") -> None:
-        problems.append(Problem("warning", what, remedy, word=name))
+        problems.append(Problem("warning", what, remedy, embedding=name))
 
     try:
         return _plan(name, tensors, warn), problems
     except _UnusableError as reason:
-        problems.append(Problem("error", f"skipped: {reason}", word=name))
+        problems.append(Problem("error", f"skipped: {reason}", embedding=name))
         return None, problems
 
 

@@ -36,7 +36,7 @@ META_SPEC_HASH = "modelspec.hash_sha256"
 """ModelSpec: `0x` and the SHA-256 of the data part."""
 META_TRAINING_PREFIX = "ss_"
 META_FORMAT = "pivotal.format"
-META_WORDS = "pivotal.words"
+META_EMBEDDINGS = "pivotal.words"
 META_RUN = "pivotal.run"
 META_RECOMMENDED = "pivotal.recommended"
 META_SOFTWARE = "pivotal.software"
@@ -57,11 +57,11 @@ class Problem:
     severity: Literal["error", "warning"]
     what: str
     remedy: str = ""
-    word: str = ""
+    embedding: str = ""
     key: str = ""
 
     def __str__(self) -> str:
-        where = f"embedding {self.word!r}: " if self.word else f"{self.key}: " if self.key else ""
+        where = f"embedding {self.embedding!r}: " if self.embedding else f"{self.key}: " if self.key else ""
         text = f"{self.severity}: {where}{self.what}"
         return f"{text}. {self.remedy}" if self.remedy else text
 
@@ -74,12 +74,12 @@ class EmbeddingKey:
     tensor: str
 
 
-def is_word_key(key: str) -> bool:
+def is_embedding_key(key: str) -> bool:
     """Whether a tensor's key belongs to a word."""
     return key.startswith(BUNDLE_PREFIX) or key == BUNDLE_PREFIX.rstrip(".")
 
 
-def parse_word_key(key: str) -> EmbeddingKey | None:
+def parse_embedding_key(key: str) -> EmbeddingKey | None:
     """Take a word's key apart, from the right, so that names with dots survive. None: no name or no tensor in it.
 
     >>> parse_word_key("bundle_emb.v1.5-girl.string_to_param.*")
@@ -97,7 +97,7 @@ def parse_word_key(key: str) -> EmbeddingKey | None:
     return EmbeddingKey(name, last)
 
 
-def word_keys(name: str, towers: int) -> tuple[str, ...]:
+def embedding_keys(name: str, towers: int) -> tuple[str, ...]:
     """The keys that we write for a word: one for SD1 and SD2, two for SDXL."""
     tensors = (SD1_TENSOR,) if towers == 1 else SDXL_TENSORS
     return tuple(f"{BUNDLE_PREFIX}{name}.{tensor}" for tensor in tensors)

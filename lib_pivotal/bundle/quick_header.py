@@ -13,8 +13,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from lib_pivotal.bundle.embedding_key_formats import EmbeddingLayout, TensorHeader, plan_word
-from lib_pivotal.bundle.format import BUNDLE_PREFIX, Family, Problem, family_of_widths, parse_word_key
+from lib_pivotal.bundle.embedding_key_formats import EmbeddingLayout, TensorHeader, plan_embedding
+from lib_pivotal.bundle.format import BUNDLE_PREFIX, Family, Problem, family_of_widths, parse_embedding_key
 from lib_pivotal.bundle.layer_names import PART_PREFIXES
 from lib_pivotal.bundle.listing import EmbeddingSummary
 from lib_pivotal.bundle.reader import name_problems
@@ -23,7 +23,7 @@ from lib_pivotal.errors import BundleError
 from lib_pivotal.plain_json import parse_json
 from lib_pivotal.ports import PARTS, Part
 
-_WORD = re.compile(rb'"((?:[^"\\]|\\.)*)"\s*:\s*(\{[^{}]*\})')
+_EMBEDDING = re.compile(rb'"((?:[^"\\]|\\.)*)"\s*:\s*(\{[^{}]*\})')
 """A key and its entry; matched only where `_KEY` was found, since a header may be a megabyte."""
 _KEY = b'"' + BUNDLE_PREFIX.encode()
 _METADATA = b'"__metadata__"'
@@ -52,7 +52,7 @@ class QuickHeader:
     """Words, parts and metadata of a file; `problems` are those of its words."""
 
     path: Path
-    words: tuple[EmbeddingSummary, ...] = ()
+    embeddings: tuple[EmbeddingSummary, ...] = ()
     parts: tuple[Part, ...] = ()
     family: Family = "unknown"
     metadata: Mapping[str, str] = field(default_factory=dict)
@@ -65,29 +65,29 @@ def glance(path: str | Path) -> QuickHeader:
     raw = _header_bytes(path)
     metadata = _metadata(raw)
     found: dict[str, dict[str, TensorHeader]] = {}
-    for key, entry in _word_entries(raw):
-        parsed = parse_word_key(key)
+    for key, entry in _embedding_entries(raw):
+        parsed = parse_embedding_key(key)
         if parsed is not None and is_shape(entry.get("shape")):
             found.setdefault(parsed.name, {})[parsed.tensor] = TensorHeader(
                 str(entry.get("dtype")), tuple(entry["shape"])
             )
-    words: list[EmbeddingSummary] = []
+    embeddings: list[EmbeddingSummary] = []
     problems: list[Problem] = []
     planned: dict[tuple[tuple[str, TensorHeader], ...], tuple[EmbeddingLayout | None, list[Problem]]] = {}
     for name, tensors in found.items():
         alike = tuple(sorted(tensors.items(), key=lambda item: item[0]))
         if alike not in planned:  # the words of a file are mostly spelled alike
-            planned[alike] = plan_word(name, tensors)
+            planned[alike] = plan_embedding(name, tensors)
         plan, plan_problems = planned[alike]
-        problems += [replace(problem, word=name) for problem in plan_problems]
+        problems += [replace(problem, embedding=name) for problem in plan_problems]
         if plan is not None:
-            words.append(EmbeddingSummary(name, plan.vectors, plan.widths, plan.spelling))
+            embeddings.append(EmbeddingSummary(name, plan.vectors, plan.widths, plan.spelling))
     parts = _parts(raw)
-    family = family_of_widths(words[0].widths) if words else "unknown"
+    family = family_of_widths(embeddings[0].widths) if embeddings else "unknown"
     if family == "unknown":
         family = _family(metadata, parts)
-    problems += name_problems(word.name for word in words)
-    return QuickHeader(path, tuple(words), parts, family, metadata, tuple(problems))
+    problems += name_problems(embedding.name for embedding in embeddings)
+    return QuickHeader(path, tuple(embeddings), parts, family, metadata, tuple(problems))
 
 
 def _header_bytes(path: Path) -> bytes:
@@ -117,10 +117,10 @@ def _is_key(beginning: bytes, raw: bytes) -> bool:
     return at >= 0
 
 
-def _word_entries(raw: bytes) -> Iterator[tuple[str, dict[str, Any]]]:
+def _embedding_entries(raw: bytes) -> Iterator[tuple[str, dict[str, Any]]]:
     at = raw.find(_KEY)
     while at >= 0:
-        match = _WORD.match(raw, at)
+        match = _EMBEDDING.match(raw, at)
         if match is not None and raw[at - 1 : at] != b"\\":
             yield _decoded(match)
         at = raw.find(_KEY, at + 1)

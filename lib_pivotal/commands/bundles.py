@@ -227,7 +227,7 @@ def rename(request: Rename, host: BundleHost | None = None) -> Written:
         if reasons := check_embedding_name(new):
             raise BundleError(f"{new!r} {'; '.join(reasons)}")
     where = _where(request.file, request.out, overwrite=request.overwrite)
-    path = edits.rename_words(request.file, request.renames, **where)
+    path = edits.rename_embeddings(request.file, request.renames, **where)
     return _changed(host, path, " ".join(f"{old} is now called {new}." for old, new in request.renames.items()))
 
 
@@ -235,7 +235,7 @@ def delete(request: Delete, host: BundleHost | None = None) -> Written:
     """Take embeddings out."""
     _demand(request.embeddings, "choose an embedding")
     where = _where(request.file, request.out, overwrite=request.overwrite)
-    path = edits.delete_words(request.file, request.embeddings, **where)
+    path = edits.delete_embeddings(request.file, request.embeddings, **where)
     return _changed(host, path, f"{_names(request.embeddings)} removed.")
 
 
@@ -247,15 +247,15 @@ def add(request: Add, host: BundleHost | None = None) -> Written:
     """
     _demand(request.embeddings, "choose an embedding")
     where = _where(request.file, request.out, overwrite=request.overwrite)
-    words: dict[str, EmbeddingTensors] = {}
+    embeddings: dict[str, EmbeddingTensors] = {}
     for file in request.embeddings:
         found = read_embedding(file)
         name = found.name.lower()  # as prompts are compared; files of other programs often begin with a capital
-        if name in words:
+        if name in embeddings:
             raise BundleError(f"two embeddings would have the same name: {name}. Choose another.")
-        words[name] = found.vectors
-    path = edits.add_words(request.file, words, **where)
-    return _changed(host, path, f"{_names(list(words))} added.")
+        embeddings[name] = found.vectors
+    path = edits.add_embeddings(request.file, embeddings, **where)
+    return _changed(host, path, f"{_names(list(embeddings))} added.")
 
 
 def strip(request: Strip, host: BundleHost | None = None) -> Written:
@@ -285,8 +285,8 @@ def split(request: Split) -> Written:
     """A LoRA without embeddings, and one file for each embedding: files for others, which the host does not list."""
     layout: EmbeddingFormat = request.layout  # type: ignore[assignment]  # the workshop refuses others
     written = edits.split(request.file, request.folder, layout=layout, overwrite=request.overwrite)
-    words = "are for HCP-Diffusion" if layout == "hcp" else "go into the embeddings folder"
-    return Written(tuple(written), f"{len(written)} files are in {request.folder}: embedding files {words}.")
+    embeddings = "are for HCP-Diffusion" if layout == "hcp" else "go into the embeddings folder"
+    return Written(tuple(written), f"{len(written)} files are in {request.folder}: embedding files {embeddings}.")
 
 
 def convert(request: Convert, host: BundleHost | None = None) -> Written:

@@ -51,7 +51,7 @@ class BatchSource:
         *,
         batch_size: int = 1,
         accumulation: int = 1,
-        words: Collection[str] = (),
+        embeddings: Collection[str] = (),
         seed: int = 0,
         rank: int = 0,
         world_size: int = 1,
@@ -84,7 +84,7 @@ class BatchSource:
         self._rank, self._world_size = rank, world_size
         self._seed, self._latents = seed, latents
         self._loss_weights, self._unmasked = dict(loss_weights or {}), unmasked
-        self._find_words = EmbeddingFinder(words)
+        self._find_embeddings = EmbeddingFinder(embeddings)
         self._rates = self._rates_from(draw_weights)
         self._buckets = [_bucket_name(cache, picture.key) for picture in self._pictures]
         self._sampler = Sampler(self._buckets, self._rates, batch_size=batch_size, seed=seed)
@@ -129,7 +129,7 @@ class BatchSource:
             mask=_stack_masks([self._mask(entry, draw) for entry, draw in zip(entries, draws, strict=True)], entries),
             weights=torch.tensor([self._loss_weights.get(draw.key, 1.0) for draw in draws]),
             keys=[draw.key for draw in draws],
-            words=[self._find_words(caption) for caption in captions],
+            embeddings=[self._find_embeddings(caption) for caption in captions],
             sizes=torch.tensor([self._cache.sizes(draw.key, view=draw.view, flip=draw.flip) for draw in draws]),
             inpaint=_stack(entry.inpaint for entry in entries),
         )

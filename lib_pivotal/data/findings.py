@@ -55,7 +55,7 @@ class Finding:
     severity: Level
     text: str
     keys: tuple[str, ...] = ()
-    words: tuple[str, ...] = ()
+    embeddings: tuple[str, ...] = ()
     remedies: tuple[Fix, ...] = ()
 
     @property
@@ -70,7 +70,7 @@ class Finding:
             "severity": self.severity,
             "text": self.text,
             "keys": list(self.keys),
-            "words": list(self.words),
+            "words": list(self.embeddings),
             "remedies": [remedy.as_dict() for remedy in self.remedies],
         }
 

@@ -2,8 +2,8 @@
 
 Embeddings and captions: embeddings that nothing tells apart, captions that say too much or nothing; read from a
 `PrunedCaptions`, before anything is pruned. A mark between tags that no setting names (`aoi ## hat, smile` in nearly
-every caption). Embeddings with a side that are mirrored all the same. Pictures and captions against the settings: sizes,
-what is cut off, how long.
+every caption). Embeddings with a side that are mirrored all the same. Pictures and captions against the settings:
+sizes, what is cut off, how long.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ DIFFERENCE, CERTAINTY = 0.25, 2.8
 _NOT_OF_A_WORD = frozenset(("people", "expression", "background", "quality"))
 
 
-def word_findings(wording: PrunedCaptions) -> list[Finding]:
+def embedding_findings(wording: PrunedCaptions) -> list[Finding]:
     """All checks of this module."""
     return [
         *never_present(wording),
         *always_present(wording),
         *never_apart(wording),
         *explained(wording),
-        *without_word(wording),
+        *without_embedding(wording),
         *to_absorb(wording),
     ]
 
@@ -51,8 +51,8 @@ def never_present(wording: PrunedCaptions) -> list[Finding]:
     """Words that no picture has: training refuses them."""
     concepts = {legal_name(picture.concept): picture.concept for picture in wording.named}
     found = []
-    for name, word in wording.words.items():
-        if word.keys:
+    for name, embedding in wording.embeddings.items():
+        if embedding.keys:
             continue
         text = f"{name}: no caption names this embedding, so it would learn nothing."
         remedies = [Fix("remove_word", f"Remove {name}", {"word": name})]
@@ -70,8 +70,8 @@ def always_present(wording: PrunedCaptions) -> list[Finding]:
         return []
     alone = len(wording.uses) == 1
     found = []
-    for name, word in wording.words.items():
-        if len(word.keys) < len(wording.named):
+    for name, embedding in wording.embeddings.items():
+        if len(embedding.keys) < len(wording.named):
             continue
         if alone:
             text = (
@@ -93,9 +93,9 @@ def always_present(wording: PrunedCaptions) -> list[Finding]:
 def never_apart(wording: PrunedCaptions) -> list[Finding]:
     """Words that have the same pictures: nothing can tell a run which is which."""
     groups: dict[tuple[str, ...], list[str]] = {}
-    for name, word in wording.words.items():
-        if word.keys:
-            groups.setdefault(tuple(sorted(word.keys)), []).append(name)
+    for name, embedding in wording.embeddings.items():
+        if embedding.keys:
+            groups.setdefault(tuple(sorted(embedding.keys)), []).append(name)
     found = []
     for keys, names in groups.items():
         if len(names) < 2:
@@ -104,7 +104,7 @@ def never_apart(wording: PrunedCaptions) -> list[Finding]:
             f"{' and '.join(names)} never appear apart ({count_of(len(keys), 'picture')}): the run cannot tell which "
             "is which. Add pictures of each without the other, or keep one embedding."
         )
-        kept = next((name for name in names if not wording.words[name].use.form_of), names[0])
+        kept = next((name for name in names if not wording.embeddings[name].use.form_of), names[0])
         remedies = (
             Fix("remove_word", f"Keep {kept}, remove {other}", {"word": other}) for other in names if other != kept
         )
@@ -119,13 +119,13 @@ def explained(wording: PrunedCaptions) -> list[Finding]:
     another. The second from tags: a word whose pictures are all another word's, and whose captions say the same as
     that word's others. Pictures of words that never meet it are no comparison: those words tell them apart.
     """
-    keys = {name: set(word.keys) for name, word in wording.words.items() if word.keys}
+    keys = {name: set(embedding.keys) for name, embedding in wording.embeddings.items() if embedding.keys}
     found = []
     for name, mine in keys.items():
         if len(mine) == len(wording.named):
             continue  # said by always_present
         inside = [other for other, theirs in keys.items() if other != name and theirs < mine]
-        strangers = [other for other in inside if wording.words[other].use.form_of != name]
+        strangers = [other for other in inside if wording.embeddings[other].use.form_of != name]
         if strangers and set().union(*(keys[other] for other in inside)) == mine:
             text = (
                 f"{name}: all of its pictures have {listed(inside)}, and those embeddings never appear without "
@@ -146,8 +146,8 @@ def _nothing_of_its_own(wording: PrunedCaptions, name: str, keys: Mapping[str, s
     for other, theirs in keys.items():
         if not mine < theirs:
             continue
-        rivals = [word for word in keys if word != other and not keys[word] & mine]
-        rest = theirs - mine - set().union(*(keys[word] for word in rivals)) if rivals else theirs - mine
+        rivals = [embedding for embedding in keys if embedding != other and not keys[embedding] & mine]
+        rest = theirs - mine - set().union(*(keys[embedding] for embedding in rivals)) if rivals else theirs - mine
         if not rest or _differ(wording, [captions[key] for key in mine], [captions[key] for key in rest]):
             continue
         text = (
@@ -181,22 +181,22 @@ def _tag_counts(wording: PrunedCaptions, pictures: Sequence[Picture]) -> Counter
     return counts
 
 
-def without_word(wording: PrunedCaptions) -> list[Finding]:
+def without_embedding(wording: PrunedCaptions) -> list[Finding]:
     """Pictures of no word; where their folder is a word's own, it is a slip that can be mended."""
     if not wording.uses:
         return []
     unnamed: dict[str, list[str]] = {}
-    words: dict[str, Counter[str]] = {}
+    embeddings: dict[str, Counter[str]] = {}
     sizes: Counter[str] = Counter()
     for picture in wording.named:
         sizes[picture.concept] += 1
-        mine = [name for name in wording.words_of[picture.key] if name in wording.words]
-        words.setdefault(picture.concept, Counter()).update(mine)
+        mine = [name for name in wording.embeddings_of[picture.key] if name in wording.embeddings]
+        embeddings.setdefault(picture.concept, Counter()).update(mine)
         if not mine:
             unnamed.setdefault(picture.concept, []).append(picture.key)
     found, rest = [], []
     for concept, keys in unnamed.items():
-        commonest = words[concept].most_common(1)
+        commonest = embeddings[concept].most_common(1)
         if len(sizes) < 2 or not commonest or commonest[0][1] < OWN_CONCEPT * sizes[concept]:
             rest += keys
             continue
@@ -215,10 +215,10 @@ def without_word(wording: PrunedCaptions) -> list[Finding]:
 def to_absorb(wording: PrunedCaptions) -> list[Finding]:
     """Tags in captions that describe what the word should be."""
     found = []
-    for name, word in wording.words.items():
-        if word.style or not word.keys:
+    for name, embedding in wording.embeddings.items():
+        if embedding.style or not embedding.keys:
             continue
-        core = [tag for tag in word.tags if tag.belongs and tag.fate == "kept"]
+        core = [tag for tag in embedding.tags if tag.belongs and tag.fate == "kept"]
         if core:
             tags = listed(f"{tag.tag} ({tag.share:.0%})" for tag in core)
             text = (
@@ -229,8 +229,8 @@ def to_absorb(wording: PrunedCaptions) -> list[Finding]:
             found.append(
                 Finding("tags_describe_word", "warning", text, _keys_with(wording, name, core), (name,), (remedy,))
             )
-        always = [tag for tag in word.tags if _always_there(wording, name, tag)]
-        if always and word.use.prune and wording.rules.mode == "character_core":
+        always = [tag for tag in embedding.tags if _always_there(wording, name, tag)]
+        if always and embedding.use.prune and wording.rules.mode == "character_core":
             tags = listed(f"{tag.tag} ({tag.share:.0%})" for tag in always)
             text = (
                 f"{name}: nearly all of its captions say {tags}, which stays in the captions by the rule. Prune it if "
@@ -246,7 +246,7 @@ def to_absorb(wording: PrunedCaptions) -> list[Finding]:
 def _always_there(wording: PrunedCaptions, name: str, tag: TagDecision) -> bool:
     if tag.belongs or tag.by_hand or tag.share < ALWAYS_SEEN or tag.count < 3:
         return False
-    covers = len(wording.words[name].keys) > 0.9 * len(wording.named)
+    covers = len(wording.embeddings[name].keys) > 0.9 * len(wording.named)
     if not covers and tag.lift < TELLING:
         return False
     return tag_class(tag.tag) not in _NOT_OF_A_WORD and NOT_CORE.isdisjoint(same_tag(tag.tag).split())
@@ -255,7 +255,7 @@ def _always_there(wording: PrunedCaptions, name: str, tag: TagDecision) -> bool:
 def _keys_with(wording: PrunedCaptions, name: str, tags: Sequence[TagDecision]) -> tuple[str, ...]:
     """The word's pictures whose captions have one of the tags."""
     forms = {same_tag(tag.tag) for tag in tags}
-    mine = set(wording.words[name].keys)
+    mine = set(wording.embeddings[name].keys)
     return tuple(
         picture.key
         for picture in wording.named
@@ -371,7 +371,7 @@ def mirror_warnings(pictures: Mapping[str, Sequence[tuple[str, str]]]) -> list[D
     Captions as they are on disk: what a word absorbs is just what may belong to one side.
     """
     problems = []
-    for word, told in pictures.items():
+    for embedding, told in pictures.items():
         counts: Counter[str] = Counter()
         why: dict[str, str] = {}
         keys: dict[str, list[str]] = {}
@@ -389,7 +389,7 @@ def mirror_warnings(pictures: Mapping[str, Sequence[tuple[str, str]]]) -> list[D
                 DatasetProblem(
                     "warning",
                     "mirrored",
-                    f"{word}: its pictures are mirrored, but have {shown}{more}. Turn mirroring off for this "
+                    f"{embedding}: its pictures are mirrored, but have {shown}{more}. Turn mirroring off for this "
                     "embedding.",
                     tuple(dict.fromkeys(key for tag in telling for key in keys[tag])),
                 )
@@ -416,9 +416,11 @@ def cut_remarks(pictures: Sequence[Picture], buckets: Buckets) -> list[DatasetPr
     return [DatasetProblem("info", "buckets", "; ".join(parts) + ".", keys)] if len(parts) > 1 else []
 
 
-def mirror_remarks(pictures: Sequence[Picture], *, words: Sequence[str], keys: Collection[str]) -> list[DatasetProblem]:
+def mirror_remarks(
+    pictures: Sequence[Picture], *, embeddings: Sequence[str], keys: Collection[str]
+) -> list[DatasetProblem]:
     """A warning for each word whose pictures (those of `keys`) are mirrored but should not be."""
-    find = EmbeddingFinder(words)
+    find = EmbeddingFinder(embeddings)
     told: dict[str, list[tuple[str, str]]] = {}
     for picture in pictures:
         if picture.key in keys:
@@ -488,14 +490,14 @@ def caption_length(key: str, text: str, counter: TokenCounter, *, max_tokens: in
 
 def overruns(
     lengths: Sequence[Length],
-    words_of: Mapping[str, Sequence[str]],
+    embeddings_of: Mapping[str, Sequence[str]],
     vectors: Mapping[str, int],
     *,
     max_tokens: int,
     shuffled: bool,
 ) -> list[Finding]:
     """Captions whose words and tags take more places than a chunk (or than the limit) has: what is lost is named."""
-    found = _vectors_alone(words_of, vectors, limit=max_tokens or CHUNK)
+    found = _vectors_alone(embeddings_of, vectors, limit=max_tokens or CHUNK)
     over = [length for length in lengths if length.places > (max_tokens or CHUNK)]
     if not over:
         return found
@@ -508,7 +510,7 @@ def overruns(
             f"{worst.key} this loses {tail}."
         )
         remedy = Fix("set", "Keep all, in chunks of 75", {"path": "data.max_tokens", "value": 0})
-        remedies = [remedy, *_fewer(over, words_of, vectors, limit=max_tokens)]
+        remedies = [remedy, *_fewer(over, embeddings_of, vectors, limit=max_tokens)]
         found.append(Finding("tokens", "warning", text, tuple(length.key for length in over), (), tuple(remedies)))
         return found
     order = " (tags are shuffled: as written)" if shuffled else ""
@@ -516,19 +518,21 @@ def overruns(
         f"{many} 75 places, {worst.places} at most. Nothing is lost, but what is behind stands in a chunk of its own, "
         f"which sees nothing of the text before it: of {worst.key}{order} {tail}."
     )
-    fewer = _fewer(over, words_of, vectors, limit=CHUNK)
+    fewer = _fewer(over, embeddings_of, vectors, limit=CHUNK)
     found.append(Finding("tokens", "info", text, tuple(length.key for length in over), (), fewer))
     return found
 
 
-def _vectors_alone(words_of: Mapping[str, Sequence[str]], vectors: Mapping[str, int], *, limit: int) -> list[Finding]:
+def _vectors_alone(
+    embeddings_of: Mapping[str, Sequence[str]], vectors: Mapping[str, int], *, limit: int
+) -> list[Finding]:
     """Pictures whose words alone are too long."""
-    sums = {key: sum(vectors.get(name, 0) for name in names) for key, names in words_of.items()}
+    sums = {key: sum(vectors.get(name, 0) for name in names) for key, names in embeddings_of.items()}
     over = {key: places for key, places in sums.items() if places > limit}
     if not over:
         return []
     worst = max(over, key=lambda key: over[key])
-    names = [name for name in words_of[worst] if name in vectors]
+    names = [name for name in embeddings_of[worst] if name in vectors]
     parts = " + ".join(f"{name} {vectors[name]}" for name in names)
     text = (
         f"The vectors of the embeddings alone take {over[worst]} of {limit} places in {count_of(len(over), 'caption')} "
@@ -539,11 +543,11 @@ def _vectors_alone(words_of: Mapping[str, Sequence[str]], vectors: Mapping[str, 
 
 
 def _fewer(
-    over: Sequence[Length], words_of: Mapping[str, Sequence[str]], vectors: Mapping[str, int], *, limit: int
+    over: Sequence[Length], embeddings_of: Mapping[str, Sequence[str]], vectors: Mapping[str, int], *, limit: int
 ) -> tuple[Fix, ...]:
     """Fewer vectors, where these alone can bring the longest caption under the limit."""
     worst = max(over, key=lambda length: length.places)
-    names = [name for name in words_of.get(worst.key, ()) if name in vectors]
+    names = [name for name in embeddings_of.get(worst.key, ()) if name in vectors]
     taken = sum(vectors[name] for name in names)
     room = taken - (worst.places - limit)
     if taken > limit or room < len(names) * LEAST_VECTORS * 2:  # a word of very few vectors holds little

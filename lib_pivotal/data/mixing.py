@@ -59,11 +59,17 @@ class MixedBatchSource:
         batch = side.source.batch(step, inner)
         share = side.weight * self._total / side.source.pictures_per_step
         captions = [in_other_words(caption, side.texts) for caption in batch.captions]
-        words: list[tuple[str, ...]] = [() for _ in captions] if side.texts else batch.words
+        embeddings: list[tuple[str, ...]] = [() for _ in captions] if side.texts else batch.embeddings
         weights = batch.weights * share
         again = inner if side.source is self._own else None
         return replace(
-            batch, captions=captions, words=words, weights=weights, name=side.name, again=again, prior=side.prior
+            batch,
+            captions=captions,
+            embeddings=embeddings,
+            weights=weights,
+            name=side.name,
+            again=again,
+            prior=side.prior,
         )
 
 

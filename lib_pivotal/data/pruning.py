@@ -127,17 +127,17 @@ def applies(patterns: Iterable[str], picture: Picture) -> bool:
     return False
 
 
-def name_word(text: str, word: str, find: EmbeddingFinder, cut: Cut = COMMON_CUT) -> str:
+def name_embedding(text: str, embedding: str, find: EmbeddingFinder, cut: Cut = COMMON_CUT) -> str:
     """A caption that names `word`: a tag that says the same in other letters is replaced, else it goes in front."""
     if find(text):
         return text
     parts = cut.parts(text)
     for tags in parts:
         for index, tag in enumerate(tags):
-            if legal_name(same_tag(tag)).replace("_", "-") == word.replace("_", "-"):
-                tags[index] = word
+            if legal_name(same_tag(tag)).replace("_", "-") == embedding.replace("_", "-"):
+                tags[index] = embedding
                 return cut.join(parts)
-    return f"{word}, {text}" if text.strip() else word
+    return f"{embedding}, {text}" if text.strip() else embedding
 
 
 class PrunedCaptions:
@@ -160,22 +160,22 @@ class PrunedCaptions:
         self._before: PrunedCaptions | None = None
         self._finders = {use.name: EmbeddingFinder([use.name]) for use in uses}
         self.find = find = EmbeddingFinder([use.name for use in uses])
-        self._holds_word = lru_cache(maxsize=2**16)(lambda tag: bool(find(tag)))  # tags are few, captions many
+        self._holds_embedding = lru_cache(maxsize=2**16)(lambda tag: bool(find(tag)))  # tags are few, captions many
         self.named = tuple(self._named(picture) for picture in pictures)
         """The pictures with words that `applies_to` gives them in their captions, nothing pruned."""
-        self.words_of: dict[str, tuple[str, ...]] = {}
+        self.embeddings_of: dict[str, tuple[str, ...]] = {}
         for picture in self.named:
-            self.words_of[picture.key] = self._words_in(picture)
+            self.embeddings_of[picture.key] = self._embeddings_in(picture)
         self._overall = _shares_by_form([picture.flat for picture in self.named])
-        by_word: dict[str, list[Picture]] = {use.name: [] for use in uses}
+        by_embedding: dict[str, list[Picture]] = {use.name: [] for use in uses}
         for picture in self.named:
-            for word in self.words_of[picture.key]:
-                by_word.setdefault(word, []).append(picture)
-        self._pictures_of = by_word
+            for embedding in self.embeddings_of[picture.key]:
+                by_embedding.setdefault(embedding, []).append(picture)
+        self._pictures_of = by_embedding
         self._styles = self._find_styles()
         self._cores = self._find_cores()
-        self.words = {use.name: self._describe(use) for use in uses}
-        self._absorbed = {name: _taken(word) for name, word in self.words.items()}
+        self.embeddings = {use.name: self._describe(use) for use in uses}
+        self._absorbed = {name: _taken(embedding) for name, embedding in self.embeddings.items()}
 
     def revised(self, uses: Sequence[EmbeddingRules]) -> PrunedCaptions | None:
         """The same with other lists, init texts or switches of its words; only words that differ are described anew.
@@ -189,18 +189,18 @@ class PrunedCaptions:
         other._before = self if self._trained is not None else None
         changed = [new for new, old in zip(uses, self.uses, strict=True) if new != old]
         found = {use.name: self._describe(use) for use in changed}
-        other.words = {**self.words, **found}
-        other._absorbed = {**self._absorbed, **{name: _taken(word) for name, word in found.items()}}
+        other.embeddings = {**self.embeddings, **found}
+        other._absorbed = {**self._absorbed, **{name: _taken(embedding) for name, embedding in found.items()}}
         return other
 
     def of_caption(self, picture: Picture) -> tuple[Picture, Picture]:
         """A picture with a caption of its own, such as one that is being typed: with its words, and as trained."""
         named = self._named(picture)
-        return named, self._without(named, self._words_in(named))
+        return named, self._without(named, self._embeddings_in(named))
 
     def pruned(self, picture: Picture) -> Picture:
         """A picture of `named` as it is trained: captions (and fields of tags) without what its words absorb."""
-        return self._without(picture, self.words_of[picture.key])
+        return self._without(picture, self.embeddings_of[picture.key])
 
     def captions(self) -> tuple[Picture, ...]:
         """All pictures as they are trained; read once."""
@@ -210,9 +210,9 @@ class PrunedCaptions:
             if before is None or old is None:
                 self._trained = tuple(self.pruned(picture) for picture in self.named)
             else:  # only pictures of words that changed
-                moved = {name for name in self.words if self.words[name] is not before.words[name]}
+                moved = {name for name in self.embeddings if self.embeddings[name] is not before.embeddings[name]}
                 self._trained = tuple(
-                    trained if moved.isdisjoint(self.words_of[picture.key]) else self.pruned(picture)
+                    trained if moved.isdisjoint(self.embeddings_of[picture.key]) else self.pruned(picture)
                     for picture, trained in zip(self.named, old, strict=True)
                 )
         return self._trained
@@ -227,15 +227,15 @@ class PrunedCaptions:
 
     # -- parts
 
-    def _words_in(self, picture: Picture) -> tuple[str, ...]:
-        found = [word for text in (picture.caption, *picture.alternatives) for word in self.find(text)]
+    def _embeddings_in(self, picture: Picture) -> tuple[str, ...]:
+        found = [embedding for text in (picture.caption, *picture.alternatives) for embedding in self.find(text)]
         return tuple(dict.fromkeys([*found, *self._extra(picture)]))
 
-    def _without(self, picture: Picture, words_of: Sequence[str]) -> Picture:
+    def _without(self, picture: Picture, embeddings_of: Sequence[str]) -> Picture:
         """A picture without what those words absorb."""
-        words = [word for word in words_of if word in self._absorbed]
-        pruning = [word for word in words if self.words[word].use.prune]
-        forms = set().union(*(self._absorbed[word] for word in pruning)) if pruning else set()
+        embeddings = [embedding for embedding in embeddings_of if embedding in self._absorbed]
+        pruning = [embedding for embedding in embeddings if self.embeddings[embedding].use.prune]
+        forms = set().union(*(self._absorbed[embedding] for embedding in pruning)) if pruning else set()
         tidy = self.rules.mode == "minimal" or (self.rules.mode != "none" and bool(pruning))
         if not forms and not tidy:
             return picture
@@ -255,10 +255,10 @@ class PrunedCaptions:
         if not given:
             return picture
         caption, alternatives = picture.caption, picture.alternatives
-        for word in reversed(given):  # so that the first word of the run stands first
-            find = self._finders[word]
-            caption = name_word(caption, word, find, picture.cut)
-            alternatives = tuple(name_word(text, word, find, picture.cut) for text in alternatives)
+        for embedding in reversed(given):  # so that the first word of the run stands first
+            find = self._finders[embedding]
+            caption = name_embedding(caption, embedding, find, picture.cut)
+            alternatives = tuple(name_embedding(text, embedding, find, picture.cut) for text in alternatives)
         return replace(picture, caption=caption, alternatives=alternatives)
 
     def _find_styles(self) -> set[str]:
@@ -282,8 +282,10 @@ class PrunedCaptions:
             return 0
         mine = self._pictures_of[use.name]
         left = {use.name, *styles, *(other.name for other in self.uses if other.form_of == use.name)}
-        company = Counter(word for picture in mine for word in self.words_of[picture.key] if word not in left)
-        beside = sum(any(word not in left for word in self.words_of[picture.key]) for picture in mine)
+        company = Counter(
+            embedding for picture in mine for embedding in self.embeddings_of[picture.key] if embedding not in left
+        )
+        beside = sum(any(embedding not in left for embedding in self.embeddings_of[picture.key]) for picture in mine)
         is_style = len(company) > 2 and beside >= 0.5 * len(mine) and max(company.values()) < 0.9 * len(mine)
         return len(company) if is_style else 0
 
@@ -317,7 +319,7 @@ class PrunedCaptions:
         items = core_tags(
             captions,
             rule=rules.rule,
-            words=[use.name for use in self.uses],
+            embeddings=[use.name for use in self.uses],
             threshold=rules.threshold,
             feature_threshold=rules.feature_threshold,
         )
@@ -333,7 +335,7 @@ class PrunedCaptions:
         rows = []
         for item in shares_of(counts, len(captions)):
             form = same_tag(item.tag)
-            if self._holds_word(item.tag) or not form:
+            if self._holds_embedding(item.tag) or not form:
                 continue
             is_core = form in core
             takes = self._takes(item.tag, core=is_core, style=use.name in self._styles)
@@ -366,12 +368,12 @@ class PrunedCaptions:
 
     def _prune_text(self, text: str, forms: Collection[str], cut: Cut, *, tidy: bool) -> str:
         parts = cut.parts(text)
-        kept = [_those(tags, lambda tag: same_tag(tag) not in forms or self._holds_word(tag)) for tags in parts]
+        kept = [_those(tags, lambda tag: same_tag(tag) not in forms or self._holds_embedding(tag)) for tags in parts]
         if tidy:
             single = [TagShare(tag, 1.0) for tags in kept for tag in single_tags(",".join(tags))]
             shown = {item.tag for item in without_overlaps(single)}
             kept = [
-                _those(tags, lambda t: self._holds_word(t) or (t in shown and same_tag(t) not in META_TAGS))
+                _those(tags, lambda t: self._holds_embedding(t) or (t in shown and same_tag(t) not in META_TAGS))
                 for tags in kept
             ]
         return text if kept == parts else cut.join(kept)
@@ -396,8 +398,8 @@ def _identity(use: EmbeddingRules) -> tuple[object, ...]:
     return use.name, use.applies_to, use.form_of
 
 
-def _taken(word: EmbeddingTags) -> set[str]:
-    return {same_tag(tag.tag) for tag in word.tags if tag.fate != "kept"}
+def _taken(embedding: EmbeddingTags) -> set[str]:
+    return {same_tag(tag.tag) for tag in embedding.tags if tag.fate != "kept"}
 
 
 def _shares_by_form(captions: Sequence[str]) -> Mapping[str, float]:

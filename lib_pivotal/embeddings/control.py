@@ -21,7 +21,7 @@ from lib_pivotal.ports import VocabularyStats
 class NormControl(Protocol):
     """A rule applied after each optimiser step."""
 
-    def __call__(self, words: TrainedEmbeddings, updated: Sequence[str], rates: Mapping[str, float]) -> None:
+    def __call__(self, embeddings: TrainedEmbeddings, updated: Sequence[str], rates: Mapping[str, float]) -> None:
         """Change the values of the words in `updated`; `rates` maps a word (or `word <name>`) to its rate."""
         ...
 
@@ -29,7 +29,7 @@ class NormControl(Protocol):
 class NoControl:
     """Vectors go where the optimiser takes them."""
 
-    def __call__(self, words: TrainedEmbeddings, updated: Sequence[str], rates: Mapping[str, float]) -> None:
+    def __call__(self, embeddings: TrainedEmbeddings, updated: Sequence[str], rates: Mapping[str, float]) -> None:
         """Do nothing."""
 
 
@@ -47,9 +47,9 @@ class ClipTiDecay:
         self._strength = strength
 
     @torch.no_grad()
-    def __call__(self, words: TrainedEmbeddings, updated: Sequence[str], rates: Mapping[str, float]) -> None:
+    def __call__(self, embeddings: TrainedEmbeddings, updated: Sequence[str], rates: Mapping[str, float]) -> None:
         """Pull the norms of the words in `updated`."""
-        for name, tower, vectors in _moved(words, updated):
+        for name, tower, vectors in _moved(embeddings, updated):
             pull = min(1.0, self._strength * _rate(rates, name))
             norms = vectors.norm(dim=1, keepdim=True)
             _scale_rows(vectors, norms + pull * (_of_tower(self._targets, tower, name) - norms), norms)
@@ -69,9 +69,9 @@ class StdRetraction:
         self._exponent = exponent
 
     @torch.no_grad()
-    def __call__(self, words: TrainedEmbeddings, updated: Sequence[str], rates: Mapping[str, float]) -> None:
+    def __call__(self, embeddings: TrainedEmbeddings, updated: Sequence[str], rates: Mapping[str, float]) -> None:
         """Pull the spread of the words in `updated`."""
-        for name, tower, vectors in _moved(words, updated):
+        for name, tower, vectors in _moved(embeddings, updated):
             std = vectors.std()
             factor = (_of_tower(self._targets, tower, name) / std) ** self._exponent
             vectors.mul_(torch.where(std > 0, factor, torch.ones_like(factor)))
@@ -84,9 +84,9 @@ class PreserveNorm:
         self._targets = tuple(targets)
 
     @torch.no_grad()
-    def __call__(self, words: TrainedEmbeddings, updated: Sequence[str], rates: Mapping[str, float]) -> None:
+    def __call__(self, embeddings: TrainedEmbeddings, updated: Sequence[str], rates: Mapping[str, float]) -> None:
         """Set the norms of the words in `updated`."""
-        for name, tower, vectors in _moved(words, updated):
+        for name, tower, vectors in _moved(embeddings, updated):
             norms = vectors.norm(dim=1, keepdim=True)
             _scale_rows(vectors, torch.full_like(norms, _of_tower(self._targets, tower, name)), norms)
 
@@ -111,12 +111,12 @@ def make_control(name: str, stats: Sequence[VocabularyStats]) -> NormControl:
     return CONTROLS[name](stats)
 
 
-def _moved(words: TrainedEmbeddings, updated: Sequence[str]) -> Iterator[tuple[str, int, Tensor]]:
+def _moved(embeddings: TrainedEmbeddings, updated: Sequence[str]) -> Iterator[tuple[str, int, Tensor]]:
     """(name, tower, vectors) of the words to control; frozen ones are passed over."""
-    frozen = words.frozen
+    frozen = embeddings.frozen
     for name in updated:
         if name not in frozen:
-            for tower, vectors in enumerate(words.parameters_of(name)):
+            for tower, vectors in enumerate(embeddings.parameters_of(name)):
                 yield name, tower, vectors
 
 

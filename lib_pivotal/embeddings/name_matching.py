@@ -30,9 +30,9 @@ class NameMatch(Generic[W]):
     value: W
 
 
-def qualified(word: str, file: str) -> str:
+def qualified(embedding: str, file: str) -> str:
     """The name by which a word of a certain file can always be reached: `hana@gekidol`."""
-    return f"{word}{QUALIFIER}{file}"
+    return f"{embedding}{QUALIFIER}{file}"
 
 
 def folded(name: str) -> str:

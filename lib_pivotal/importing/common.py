@@ -150,32 +150,32 @@ def take_name(sheet: ConfigTranslation, key: str, written: str) -> None:
         sheet.translated(key, "name", name, f"{shown(written)} cannot be called by a prompt or be a file here")
 
 
-def new_word(written: Any, taken_names: Iterable[str], **values: Any) -> tuple[dict[str, Any], str]:
+def new_embedding(written: Any, taken_names: Iterable[str], **values: Any) -> tuple[dict[str, Any], str]:
     """An embedding of the run, and what was done to its name ("" if nothing)."""
     text = str(written)
     name = base = legal_name(text[:64])
     taken, ending = set(taken_names), iter("bcdefghijklmnopqrstuvwxyz")
     while name in taken:
         name = f"{base}-{next(ending, 'z' * (len(taken) + 1))}"
-    word = to_plain(EmbeddingConfig(name=name, **values))
-    return word, "" if name == text else f"{text!r} is no name that every program reads; it is called {name} here"
+    embedding = to_plain(EmbeddingConfig(name=name, **values))
+    return embedding, "" if name == text else f"{text!r} is no name that every program reads; it is called {name} here"
 
 
-def take_word(
-    sheet: ConfigTranslation, index: int, word: dict[str, Any], name: str, value: Any, key: str, why: str = ""
+def take_embedding(
+    sheet: ConfigTranslation, index: int, embedding: dict[str, Any], name: str, value: Any, key: str, why: str = ""
 ) -> None:
     """One value of an embedding, with the line of its key."""
-    word[name] = value
+    embedding[name] = value
     sheet.note(key, "taken", why, f"words.{index}.{name} = {value}")
 
 
 def take_start(
-    sheet: ConfigTranslation, index: int, word: dict[str, Any], key: str, path: str, why: str, absent: str
+    sheet: ConfigTranslation, index: int, embedding: dict[str, Any], key: str, path: str, why: str, absent: str
 ) -> None:
     """The file that an embedding begins with, where it is here; `absent` is said where it is not."""
     found = sheet.origin.find(sheet.get(key))
     if found is not None and found.is_file():
-        word["init_file"] = str(found)
+        embedding["init_file"] = str(found)
         sheet.note(key, "taken", why, f"words.{index}.init_file")
     elif sheet.get(key):
         sheet.refused(key, absent)

@@ -205,9 +205,9 @@ def _scheduler(sheet: ConfigTranslation) -> None:
         sheet.honoured(key, "of no effect on a constant learning rate")
     else:
         sheet.refused(key, f"here the LR scheduler is always as long as the run ({shown(steps)} steps)")
-    of_words = sheet.keys_under("train.scheduler_pt")
-    same = all(sheet.get(key) == sheet.get(key.replace("scheduler_pt", "scheduler")) for key in of_words)
-    for key in of_words:
+    of_embeddings = sheet.keys_under("train.scheduler_pt")
+    same = all(sheet.get(key) == sheet.get(key.replace("scheduler_pt", "scheduler")) for key in of_embeddings)
+    for key in of_embeddings:
         if same or sheet.get(key) in (None, "${.scheduler}"):
             sheet.honoured(key, "as the network's")
         else:
@@ -216,10 +216,10 @@ def _scheduler(sheet: ConfigTranslation) -> None:
 
 def _optimizers(sheet: ConfigTranslation) -> None:
     key, key_pt = "train.optimizer._target_", "train.optimizer_pt._target_"
-    kind, of_words = sheet.get(key), sheet.get(key_pt)
+    kind, of_embeddings = sheet.get(key), sheet.get(key_pt)
     if kind is not None:
         common.set_optimizer(sheet, key, kind)
-    if of_words is not None and of_words == kind:
+    if of_embeddings is not None and of_embeddings == kind:
         sheet.honoured(key_pt, "as the network's")
     else:
         sheet.refused(key_pt, "embeddings and network share one optimiser here, the network's was taken")
@@ -287,7 +287,7 @@ def _model(sheet: ConfigTranslation) -> None:
 # ---- embeddings ----
 
 
-def _words(sheet: ConfigTranslation) -> None:
+def _embeddings(sheet: ConfigTranslation) -> None:
     """Embeddings with their rates, and what they begin with."""
     tokenizer = sheet.plain.get("tokenizer_pt")
     items = _listed(tokenizer.get("train") if isinstance(tokenizer, dict) else None)
@@ -307,37 +307,37 @@ def _words(sheet: ConfigTranslation) -> None:
         sheet.remark(f"The embedding LR {highest * factor:g} is out of range; it stays {stays}.")
     pairs = (value for key, value in leaves(sheet.plain.get("data", {})) if ".word_names." in key)
     negative = {str(pair[1]) for pair in pairs if isinstance(pair, list) and len(pair) == 2 and pair[1]}
-    words: list[dict[str, Any]] = []
+    embeddings: list[dict[str, Any]] = []
     for place, (item, rate) in enumerate(zip(items, rates, strict=True)):
-        index, key, name = len(words), f"tokenizer_pt.train.{place}", str(item.get("name", ""))
+        index, key, name = len(embeddings), f"tokenizer_pt.train.{place}", str(item.get("name", ""))
         if str(item.get("name")) in negative:
             why = "the negative embedding of DreamArtist has no use here"
             sheet.refused(sheet.keys_under(key), why)
             continue
-        word, told = common.new_word(name, [known["name"] for known in words])
-        words.append(word)
-        start = _start(word, name, folder)
-        word["lr_factor"] = rate / highest if highest else 1.0
+        embedding, told = common.new_embedding(name, [known["name"] for known in embeddings])
+        embeddings.append(embedding)
+        start = _start(embedding, name, folder)
+        embedding["lr_factor"] = rate / highest if highest else 1.0
         if told:
-            sheet.remark(f"Captions must say {word['name']} where they said {item.get('name')}.")
-        fate, became = "translated" if told or start else "taken", f"words.{index}.name = {word['name']}"
+            sheet.remark(f"Captions must say {embedding['name']} where they said {item.get('name')}.")
+        fate, became = "translated" if told or start else "taken", f"words.{index}.name = {embedding['name']}"
         sheet.note(f"{key}.name", fate, "; ".join(filter(None, [told, start])), became)  # type: ignore[arg-type]
         why = f"× {factor:g} by scale_lr_pt" if factor != 1 else ""
-        share = f", words.{index}.lr_factor = {word['lr_factor']:g}" if word["lr_factor"] != 1 else ""
+        share = f", words.{index}.lr_factor = {embedding['lr_factor']:g}" if embedding["lr_factor"] != 1 else ""
         became = f"words_common.lr = {highest * factor:g}{share}"
         sheet.note(f"{key}.lr", "translated" if why else "taken", why, became)
-    sheet.put("words", words)
+    sheet.put("words", embeddings)
 
 
-def _start(word: dict[str, Any], name: str, folder: Path | None) -> str:
+def _start(embedding: dict[str, Any], name: str, folder: Path | None) -> str:
     """Begin with the file that HCP would begin with, where it is here; returns what was done."""
     path = folder / f"{name}.pt" if folder and re.fullmatch(r"[\w. -]{1,80}", name) else None
     if path is None or not path.is_file():
-        return f"its file is not here; set its init text and number of vectors ({word['vectors']} now)"
+        return f"its file is not here; set its init text and number of vectors ({embedding['vectors']} now)"
     count = common.vectors_of(path)
     if not count:
         return f"{path.name} cannot be read as an embedding; set its init text"
-    word["init_file"], word["vectors"] = str(path), count
+    embedding["init_file"], embedding["vectors"] = str(path), count
     return f"begins with {path.name}, {count} vectors"
 
 
@@ -848,7 +848,7 @@ TABLE: Table = (
     _model,
     ("model.ema._target_ model.ema._partial_", holds("how the average is made")),
     ("model.ema.*", missing("the average's warm-up has its own rule here")),
-    _words,
+    _embeddings,
     _network,
     _data,
     _epochs,

@@ -114,7 +114,7 @@ def _source(merged: Mapping[str, Any], root: Path, path: Path, repeats: float, n
         notes.say("masks_missing", f"att_mask {str(merged['att_mask'])[:80]!r} is no folder here.")
     return PictureSource(
         root=root,
-        concept=trained_word(word_names(merged)),
+        concept=trained_embedding(word_names(merged)),
         tree="plain" if str(merged.get("_target_", "")).endswith("T2IFolderClassSource") else "concepts",
         repeats=int(repeats),
         below=False,
@@ -244,7 +244,7 @@ def word_names(merged: Mapping[str, Any]) -> dict[str, str]:
     return {key: value for key, value in firsts if isinstance(value, str)}
 
 
-def trained_word(names: Mapping[str, str]) -> str:
+def trained_embedding(names: Mapping[str, str]) -> str:
     """The trained word of a source, where its names have one alone: `pt`, `pt1`, ..."""
     found = {value for key, value in names.items() if _TRAINED.fullmatch(key) and value}
     return found.pop() if len(found) == 1 else ""
@@ -265,13 +265,13 @@ def _templates(written: Any, names: Mapping[str, str], base: Path, notes: Import
 
 def filled(line: str, names: Mapping[str, str]) -> str:
     """A template with the names of words in it, `{word}` for the trained one; a name that nobody gave is empty."""
-    word = trained_word(names)
+    embedding = trained_embedding(names)
 
     def one(match: re.Match[str]) -> str:
         name = match.group(1)
         if name == "caption" and not names.get(name):
             return "{caption}"
-        return "{word}" if word and _TRAINED.fullmatch(name) and names.get(name) else names.get(name, "")
+        return "{word}" if embedding and _TRAINED.fullmatch(name) and names.get(name) else names.get(name, "")
 
     return re.sub(r"\{(\w*)\}", one, line)
 

@@ -54,24 +54,24 @@ def import_kgrid(plain: Mapping[str, Any], origin: Origin) -> ConfigTranslation:
     """As HCP's, with kgrid's own bases, and words that begin as `emb_init.json` beside the pictures says."""
     sheet = import_hcp(plain, origin, bases=KNOWN_BASES, one_folder=True)
     sheet.honoured([key for key in MARKS if not sheet.claimed(key)], "used in other settings")
-    _begin_words(sheet)
+    _begin_embeddings(sheet)
     return sheet
 
 
-def _begin_words(sheet: ConfigTranslation) -> None:
+def _begin_embeddings(sheet: ConfigTranslation) -> None:
     """Init text for words whose file is not here: kgrid's tags and random rows."""
-    words = [dict(word) for word in sheet.read("words")]
+    embeddings = [dict(embedding) for embedding in sheet.read("words")]
     folder = str(sheet.read("data.folder"))
-    if not words or all(word["init_file"] for word in words):
+    if not embeddings or all(embedding["init_file"] for embedding in embeddings):
         return
     found: Mapping[str, tuple[str, ...]] = {}
     for place in (Path(folder), Path(folder).parent) if folder else ():
         found = found or _initial(place)
-    for word in words:
-        if not word["init_file"]:
-            word["init_text"] = ", ".join([*found.get(word["name"], ()), RANDOM_ROWS])
-            word["vectors"] = VECTORS
-    sheet.put("words", words)
+    for embedding in embeddings:
+        if not embedding["init_file"]:
+            embedding["init_text"] = ", ".join([*found.get(embedding["name"], ()), RANDOM_ROWS])
+            embedding["vectors"] = VECTORS
+    sheet.put("words", embeddings)
     sheet.remark(
         "Embeddings start as kgrid's script makes them: "
         f"{'the tags of emb_init, then ' if found else ''}{RANDOM_ROWS}, cut "

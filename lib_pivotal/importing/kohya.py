@@ -259,7 +259,7 @@ def _length(sheet: ConfigTranslation) -> None:
 
 def _optimizer(sheet: ConfigTranslation) -> None:
     """Optimiser, its decay and the limit of gradients."""
-    words = _given(sheet, "token_string") is not None
+    embeddings = _given(sheet, "token_string") is not None
     key = "optimizer_type"
     written = _given(sheet, key)
     if not written and (other := next((one for one in ("use_8bit_adam", "use_lion_optimizer") if sheet.flag(one)), "")):
@@ -270,7 +270,7 @@ def _optimizer(sheet: ConfigTranslation) -> None:
         ours = "adamw"
         sheet.default(key, "schedule.optimizer", ours, _OWN)
         sheet.honoured(key, "kohya's own default: AdamW")
-    path, key = "words_common.weight_decay" if words else "network.weight_decay", "optimizer_args.weight_decay"
+    path, key = "words_common.weight_decay" if embeddings else "network.weight_decay", "optimizer_args.weight_decay"
     decay = number(sheet.get(key))
     if decay is not None:
         sheet.taken(key, path, decay)
@@ -280,7 +280,7 @@ def _optimizer(sheet: ConfigTranslation) -> None:
         if flag(sheet.get(f"optimizer_args.{name}")) is False:
             sheet.honoured(f"optimizer_args.{name}", "Adafactor with its own learning rates, as here")
     norm = _number(sheet, "max_grad_norm")
-    for limit in ("schedule.clip_network", *(("schedule.clip_words",) if words else ())):
+    for limit in ("schedule.clip_network", *(("schedule.clip_words",) if embeddings else ())):
         _take_flag(sheet, "max_grad_norm", limit, norm, 1.0)
 
 
@@ -531,18 +531,18 @@ def _other_kinds(sheet: ConfigTranslation) -> None:
 # ---- embeddings ----
 
 
-def _word(sheet: ConfigTranslation) -> None:
+def _embedding(sheet: ConfigTranslation) -> None:
     """train_textual_inversion.py: one embedding, no network."""
     sheet.put("network.algorithm", "none")
     sheet.put("words_common.control", "none")
-    word, told = common.new_word(_given(sheet, "token_string"), ())
-    sheet.note("token_string", "translated" if told else "taken", told, f"words.0.name = {word['name']}")
+    embedding, told = common.new_embedding(_given(sheet, "token_string"), ())
+    sheet.note("token_string", "translated" if told else "taken", told, f"words.0.name = {embedding['name']}")
     vectors = min(max(whole(_given(sheet, "num_vectors_per_token")) or 1, 1), 75)
-    common.take_word(sheet, 0, word, "vectors", vectors, "num_vectors_per_token")
-    common.take_word(sheet, 0, word, "init_text", str(_given(sheet, "init_word") or "")[:400], "init_word")
+    common.take_embedding(sheet, 0, embedding, "vectors", vectors, "num_vectors_per_token")
+    common.take_embedding(sheet, 0, embedding, "init_text", str(_given(sheet, "init_word") or "")[:400], "init_word")
     absent = "this file is not here; set words.0.init_file"
-    common.take_start(sheet, 0, word, "weights", "words.0.init_file", "", absent)
-    sheet.put("words", [word])
+    common.take_start(sheet, 0, embedding, "weights", "words.0.init_file", "", absent)
+    sheet.put("words", [embedding])
     _take_flag(sheet, "learning_rate", "words_common.lr", _number(sheet, "learning_rate"), DEFAULT_RATE)
     why = "write templates into data.templates, the embedding as {word}; captions are used until then"
     template = missing(why, (None, "", False, "caption"), told="captions are used")
@@ -552,7 +552,7 @@ def _word(sheet: ConfigTranslation) -> None:
 def _trained(sheet: ConfigTranslation) -> None:
     """What is trained: one embedding, or a network."""
     if _given(sheet, "token_string") is not None:
-        _word(sheet)
+        _embedding(sheet)
         return
     _network(sheet)
     sheet.remark(

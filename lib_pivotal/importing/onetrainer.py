@@ -173,7 +173,7 @@ def _course(sheet: ConfigTranslation) -> None:
 # ---- embeddings ----
 
 
-def _words(sheet: ConfigTranslation) -> None:
+def _embeddings(sheet: ConfigTranslation) -> None:
     """`embedding` of an EMBEDDING run, `additional_embeddings` of any."""
     found: list[tuple[str, Mapping[str, Any]]] = []
     own, more = sheet.plain.get("embedding"), sheet.plain.get("additional_embeddings")
@@ -183,17 +183,17 @@ def _words(sheet: ConfigTranslation) -> None:
         sheet.honoured(sheet.keys_under("embedding"), "used in EMBEDDING runs only")
     for index, one in enumerate(more if isinstance(more, list) else []):
         found += [(f"additional_embeddings.{index}", one)] if isinstance(one, dict) else []
-    words: list[dict[str, Any]] = []
+    embeddings: list[dict[str, Any]] = []
     for key, entry in found:
         if entry.get("train") is False:
             why = "an embedding that is not trained; load its file in prompts instead"
             sheet.refused(sheet.keys_under(key), why)
         else:
-            words.append(_word(sheet, key, entry, words))
+            embeddings.append(_embedding(sheet, key, entry, embeddings))
     sheet.honoured("additional_embeddings", "no embeddings are trained")
-    if words and (fault := sheet.put("words", words)):
+    if embeddings and (fault := sheet.put("words", embeddings)):
         sheet.remark(f"The embeddings could not be imported: {fault}.")
-    _word_rate(sheet, any_words=bool(words))
+    _embedding_rate(sheet, any_words=bool(embeddings))
     if flag(sheet.get("preserve_embedding_norm")):
         sheet.translated("preserve_embedding_norm", "words_common.control", "preserve_norm", "the same rule")
     else:
@@ -202,52 +202,58 @@ def _words(sheet: ConfigTranslation) -> None:
         sheet.default("preserve_embedding_norm", "words_common.control", "none", why)
 
 
-def _word(sheet: ConfigTranslation, key: str, entry: Mapping[str, Any], words: list[dict[str, Any]]) -> dict[str, Any]:
-    index, written = len(words), entry.get("placeholder", "<embedding>")
-    word, told = common.new_word(written, [known["name"] for known in words])
-    became = f"words.{index}.name = {word['name']}"
+def _embedding(
+    sheet: ConfigTranslation, key: str, entry: Mapping[str, Any], embeddings: list[dict[str, Any]]
+) -> dict[str, Any]:
+    index, written = len(embeddings), entry.get("placeholder", "<embedding>")
+    embedding, told = common.new_embedding(written, [known["name"] for known in embeddings])
+    became = f"words.{index}.name = {embedding['name']}"
     sheet.note(f"{key}.placeholder", "translated" if told else "taken", told, became)
     if told:
-        sheet.remark(f"Captions must say {word['name']} where they said {shown(written)}.")
+        sheet.remark(f"Captions must say {embedding['name']} where they said {shown(written)}.")
     count = whole(entry.get("token_count", 1))
     vectors = min(max(count or 1, 1), 75)
-    common.take_word(sheet, index, word, "vectors", vectors, f"{key}.token_count", "" if count else "as the text has")
+    common.take_embedding(
+        sheet, index, embedding, "vectors", vectors, f"{key}.token_count", "" if count else "as the text has"
+    )
     text = str(entry.get("initial_embedding_text", "*"))[:400]
-    common.take_word(sheet, index, word, "init_text", text, f"{key}.initial_embedding_text")
+    common.take_embedding(sheet, index, embedding, "init_text", text, f"{key}.initial_embedding_text")
     absent = "this file is not here; set words.init_file"
-    common.take_start(sheet, index, word, f"{key}.model_name", "words.init_file", "begins with this file", absent)
-    _freeze(sheet, key, entry, word, index)
+    common.take_start(sheet, index, embedding, f"{key}.model_name", "words.init_file", "begins with this file", absent)
+    _freeze(sheet, key, entry, embedding, index)
     sheet.honoured(f"{key}.train", "trained")
     if flag(entry.get("is_output_embedding")):
         sheet.refused(f"{key}.is_output_embedding", "embeddings are put in before the text encoder")
     else:
         sheet.honoured(f"{key}.is_output_embedding")
     sheet.ignored(f"{key}.uuid", "a mark of the other trainer")
-    return word
+    return embedding
 
 
-def _freeze(sheet: ConfigTranslation, key: str, entry: Mapping[str, Any], word: dict[str, Any], index: int) -> None:
+def _freeze(
+    sheet: ConfigTranslation, key: str, entry: Mapping[str, Any], embedding: dict[str, Any], index: int
+) -> None:
     """Where an embedding stops training: steps, or epochs, of which the run's length says what share they are."""
     after, unit = whole(entry.get("stop_training_after")), str(entry.get("stop_training_after_unit", "NEVER"))
     keys = (f"{key}.stop_training_after", f"{key}.stop_training_after_unit")
     if unit == "NEVER" or not after:
         sheet.honoured(keys, "never")
     elif unit == "STEP":
-        word["freeze_step"] = after
+        embedding["freeze_step"] = after
         sheet.note(keys, "taken", "", f"words.{index}.freeze_step = {after}")
     elif unit == "EPOCH" and sheet.epoch_steps:
-        word["freeze_step"] = after * sheet.epoch_steps
+        embedding["freeze_step"] = after * sheet.epoch_steps
         why = f"{sheet.epoch_steps} steps an epoch with the pictures here"
-        sheet.note(keys, "translated", why, f"words.{index}.freeze_step = {word['freeze_step']}")
+        sheet.note(keys, "translated", why, f"words.{index}.freeze_step = {embedding['freeze_step']}")
     elif unit == "EPOCH" and (share := common.share_of_epochs(sheet, after)) is not None:
-        word["freeze_at"] = share
+        embedding["freeze_at"] = share
         sheet.note(keys, "translated", "a fraction of the run", f"words.{index}.freeze_at = {share:g}")
     else:
         why = f"{after} {unit.lower()}: only steps are known here; set words.{index}.freeze_step"
         sheet.refused(keys, why)
 
 
-def _word_rate(sheet: ConfigTranslation, *, any_words: bool) -> None:
+def _embedding_rate(sheet: ConfigTranslation, *, any_words: bool) -> None:
     key, path, scale = "embedding_learning_rate", "words_common.lr", _scale(sheet)
     own, rate = _rate_of(sheet, key)
     if not any_words:
@@ -624,7 +630,7 @@ TABLE: Table = (
     _average,
     _course,
     ("learning_rate_cycles", missing("restarts keep their own number here", (), at="schedule.rate_cycles")),
-    _words,
+    _embeddings,
     _network,
     ("min_noising_strength", _strength("noise.timestep_min", 0.0)),
     ("max_noising_strength", _strength("noise.timestep_max", 1.0)),

@@ -124,9 +124,9 @@ def _rows(lines: Sequence[KeyReport], width: int) -> list[str]:
 def _folded(text: str, room: int) -> list[str]:
     """`text` in pieces of at most `room` characters, cut at spaces."""
     pieces: list[str] = []
-    for word in text.split():
-        if pieces and len(pieces[-1]) + 1 + len(word) <= room:
-            pieces[-1] += f" {word}"
+    for embedding in text.split():
+        if pieces and len(pieces[-1]) + 1 + len(embedding) <= room:
+            pieces[-1] += f" {embedding}"
         else:
-            pieces.append(word)
+            pieces.append(embedding)
     return pieces

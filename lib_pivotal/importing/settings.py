@@ -50,8 +50,8 @@ class Imported:
     def over(self, now: Run) -> Run:
         """The imported run, where what it does not say of its name, words and pictures stays as it is `now`."""
         data = self.run.data if self.run.data.folder else replace(self.run.data, folder=now.data.folder)
-        words = self.run.words or now.words
-        return replace(self.run, name=self.run.name or now.name, words=words, data=data)
+        embeddings = self.run.embeddings or now.embeddings
+        return replace(self.run, name=self.run.name or now.name, embeddings=embeddings, data=data)
 
     def to_plain(self) -> dict[str, Any]:
         """For JSON: the contents of run.json, the report, and what still needs a person."""

@@ -62,10 +62,10 @@ def judge(run: Run, host: Host, prepared: PreparedPictures) -> Verdict:
         remarks = tuple(advice(run, needed, need, free))
     elif free is not None and needed > CLOSE * free:
         remarks = (f"It fits closely: {needed / GB:.1f} of {free / GB:.1f} GB that are free. Close other programs.",)
-    return Verdict(needed, free, total, in_words(count), count.largest.name, fits, remarks)
+    return Verdict(needed, free, total, in_embeddings(count), count.largest.name, fits, remarks)
 
 
-def in_words(count: MemoryCount) -> dict[str, int]:
+def in_embeddings(count: MemoryCount) -> dict[str, int]:
     """The largest moment's bytes by what they are for, in people's words and their order."""
     return {PURPOSES[part]: size for part, size in count.largest.parts.items()}
 
@@ -100,10 +100,10 @@ def advice(run: Run, needed: int, count: Callable[[Run], int], free: int) -> Ite
     """What is wrong, then the first change of settings with which the run fits, or that none does; in bytes."""
     yield f"It does not fit: {needed / GB:.1f} GB are needed, {free / GB:.1f} GB are free."
     least = needed
-    for words, other in changes(run):
+    for embeddings, other in changes(run):
         least = min(least, size := count(other))
         if size <= free:
-            yield f"It fits with {words}: {size / GB:.1f} GB."
+            yield f"It fits with {embeddings}: {size / GB:.1f} GB."
             return
     yield (
         f"Even one picture at a time with gradient checkpointing needs {least / GB:.1f} GB. Lower data.resolution_px, "
@@ -119,8 +119,8 @@ def changes(run: Run) -> Iterator[tuple[str, Run]]:
         return
     yield CALM, calm
     yield from _lighter(run)
-    for words, other in _lighter(calm):
-        yield f"{words}, {CALM}", other
+    for embeddings, other in _lighter(calm):
+        yield f"{embeddings}, {CALM}", other
 
 
 def _lighter(run: Run) -> Iterator[tuple[str, Run]]:

@@ -48,11 +48,11 @@ def mended(run: Run, lint: Callable[[Run], Sequence[Finding]]) -> tuple[Run, lis
     applied: list[str] = []
     tried: set[tuple[str, tuple[str, ...]]] = set()
     while True:
-        open_ones = (f for f in lint(run) if f.remedy is not None and (f.kind, f.words) not in tried)
+        open_ones = (f for f in lint(run) if f.remedy is not None and (f.kind, f.embeddings) not in tried)
         finding = next(open_ones, None)
         if finding is None or finding.remedy is None:
             return run, applied
-        tried.add((finding.kind, finding.words))
+        tried.add((finding.kind, finding.embeddings))
         run = apply_remedy(run, finding.remedy)
         applied.append(finding.remedy.label)
 
@@ -73,40 +73,44 @@ def _set(run: Run, arguments: Mapping[str, Any]) -> Run:
     return replace(run, schedule=replace(run.schedule, epochs=0)) if path == "schedule.max_steps" else run
 
 
-def _remove_word(run: Run, arguments: Mapping[str, Any]) -> Run:
+def _remove_embedding(run: Run, arguments: Mapping[str, Any]) -> Run:
     name = str(arguments["word"])
-    kept = (replace(word, form_of="") if word.form_of == name else word for word in run.words if word.name != name)
-    shown = tuple(word for word in run.saving.preview_words if word != name)
-    return replace(run, words=tuple(kept), saving=replace(run.saving, preview_words=shown))
+    kept = (
+        replace(embedding, form_of="") if embedding.form_of == name else embedding
+        for embedding in run.embeddings
+        if embedding.name != name
+    )
+    shown = tuple(embedding for embedding in run.saving.preview_embeddings if embedding != name)
+    return replace(run, embeddings=tuple(kept), saving=replace(run.saving, preview_embeddings=shown))
 
 
 def _apply_to(run: Run, arguments: Mapping[str, Any]) -> Run:
     pattern = str(arguments["pattern"])
 
-    def change(word: EmbeddingConfig) -> EmbeddingConfig:
-        return replace(word, applies_to=tuple(dict.fromkeys((*word.applies_to, pattern))))
+    def change(embedding: EmbeddingConfig) -> EmbeddingConfig:
+        return replace(embedding, applies_to=tuple(dict.fromkeys((*embedding.applies_to, pattern))))
 
-    return _with_word(run, arguments["word"], change)
+    return _with_embedding(run, arguments["word"], change)
 
 
 def _absorb(run: Run, arguments: Mapping[str, Any]) -> Run:
     """The word absorbs what the rule says, and `tags` beside that."""
 
-    def change(word: EmbeddingConfig) -> EmbeddingConfig:
-        absorb, keep = _moved(_tags(arguments), word.absorb, word.keep)
-        return replace(word, prune=True, absorb=absorb, keep=keep)
+    def change(embedding: EmbeddingConfig) -> EmbeddingConfig:
+        absorb, keep = _moved(_tags(arguments), embedding.absorb, embedding.keep)
+        return replace(embedding, prune=True, absorb=absorb, keep=keep)
 
-    return _with_word(run, arguments["word"], change)
+    return _with_embedding(run, arguments["word"], change)
 
 
 def _keep(run: Run, arguments: Mapping[str, Any]) -> Run:
     """`tags` stay in the word's captions."""
 
-    def change(word: EmbeddingConfig) -> EmbeddingConfig:
-        keep, absorb = _moved(_tags(arguments), word.keep, word.absorb)
-        return replace(word, keep=keep, absorb=absorb)
+    def change(embedding: EmbeddingConfig) -> EmbeddingConfig:
+        keep, absorb = _moved(_tags(arguments), embedding.keep, embedding.absorb)
+        return replace(embedding, keep=keep, absorb=absorb)
 
-    return _with_word(run, arguments["word"], change)
+    return _with_embedding(run, arguments["word"], change)
 
 
 def _moved(tags: Sequence[str], to: tuple[str, ...], away: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -118,36 +122,39 @@ def _moved(tags: Sequence[str], to: tuple[str, ...], away: tuple[str, ...]) -> t
 
 def _vectors(run: Run, arguments: Mapping[str, Any]) -> Run:
     for name, number in dict(arguments["vectors"]).items():
-        run = _with_word(run, name, lambda word, number=number: replace(word, vectors=int(number)))  # type: ignore[misc]
+        run = _with_embedding(run, name, lambda embedding, number=number: replace(embedding, vectors=int(number)))  # type: ignore[misc]
     return run
 
 
 def _draw_weights(run: Run, arguments: Mapping[str, Any]) -> Run:
     for name, weight in dict(arguments["weights"]).items():
-        run = _with_word(run, name, lambda word, weight=weight: replace(word, draw_weight=float(weight)))  # type: ignore[misc]
+        run = _with_embedding(run, name, lambda embedding, weight=weight: replace(embedding, draw_weight=float(weight)))  # type: ignore[misc]
     return run
 
 
 def _no_mirror(run: Run, arguments: Mapping[str, Any]) -> Run:
-    return _with_word(run, arguments["word"], lambda word: replace(word, mirror=False))
+    return _with_embedding(run, arguments["word"], lambda embedding: replace(embedding, mirror=False))
 
 
-def _with_word(run: Run, name: Any, change: Callable[[EmbeddingConfig], EmbeddingConfig]) -> Run:
-    if name not in [word.name for word in run.words]:
-        known = ", ".join(word.name for word in run.words) or "none"
+def _with_embedding(run: Run, name: Any, change: Callable[[EmbeddingConfig], EmbeddingConfig]) -> Run:
+    if name not in [embedding.name for embedding in run.embeddings]:
+        known = ", ".join(embedding.name for embedding in run.embeddings) or "none"
         raise ConfigError([Fault("words", name, "is not an embedding of the run", f"Its embeddings are: {known}.")])
-    return replace(run, words=tuple(change(word) if word.name == name else word for word in run.words))
+    return replace(
+        run,
+        embeddings=tuple(change(embedding) if embedding.name == name else embedding for embedding in run.embeddings),
+    )
 
 
 def _all(run: Run, arguments: Mapping[str, Any]) -> Run:
     """Several remedies in turn; that of a word which one before has taken out is passed over."""
-    names = {word.name for word in run.words}
+    names = {embedding.name for embedding in run.embeddings}
     for plain in arguments["remedies"]:
         remedy = Fix.from_dict(plain)
         if remedy.id == "all":
             raise DataError("fix all: holds another one of its kind; it takes single fixes.")
-        word = remedy.arguments.get("word")
-        if word in names and word not in [one.name for one in run.words]:
+        embedding = remedy.arguments.get("word")
+        if embedding in names and embedding not in [one.name for one in run.embeddings]:
             continue
         run = _change_of(remedy)(run, remedy.arguments)
     return run
@@ -163,7 +170,7 @@ def _tags(arguments: Mapping[str, Any]) -> tuple[str, ...]:
 _CHANGES: Mapping[str, Callable[[Run, Mapping[str, Any]], Run]] = MappingProxyType(
     {
         "set": _set,
-        "remove_word": _remove_word,
+        "remove_word": _remove_embedding,
         "apply_to": _apply_to,
         "absorb": _absorb,
         "keep": _keep,

@@ -26,27 +26,27 @@ LEAST_OF_FORM = 3
 SHORTEST_NAME = 3
 
 
-def words_of_folders(
+def embeddings_of_folders(
     dataset: Dataset, named: Sequence[EmbeddingConfig], *, files: KgridFiles, limit: int
 ) -> tuple[list[EmbeddingConfig], list[str]]:
     """The words that captions name, with those that only folders and kgrid's files know; and remarks."""
-    words = {word.name: word for word in named}
+    embeddings = {embedding.name: embedding for embedding in named}
     remarks = list(files.faults)
     concepts = _nameless_concepts(dataset, named)
     if files.initial:  # kgrid has said which words there are
-        words = {name: word for name, word in words.items() if name in files.initial}
+        embeddings = {name: embedding for name, embedding in embeddings.items() if name in files.initial}
         concepts = {name: concept for name, concept in concepts.items() if name in files.initial}
     given = {name: EmbeddingConfig(name=name, applies_to=(f"concept:{escape(c)}",)) for name, c in concepts.items()}
-    if given and not words:
+    if given and not embeddings:
         remarks.append(
             "No caption names an embedding: folder names are proposed, and put in front of their pictures' "
             "captions. Rename them as you like."
         )
-    words |= {name: word for name, word in given.items() if name not in words}
+    embeddings |= {name: embedding for name, embedding in given.items() if name not in embeddings}
     for name, image_type in _types(dataset, files).items():
-        words.setdefault(name, EmbeddingConfig(name=name, applies_to=(f"type:{image_type}",)))
-    words = _with_forms(dataset, words)
-    found = list(words.values())
+        embeddings.setdefault(name, EmbeddingConfig(name=name, applies_to=(f"type:{image_type}",)))
+    embeddings = _with_forms(dataset, embeddings)
+    found = list(embeddings.values())
     if len(found) > limit:
         remarks.append(f"{len(found)} embeddings could be made from this folder; the first {limit} are proposed.")
     return found[:limit], remarks
@@ -54,7 +54,7 @@ def words_of_folders(
 
 def _nameless_concepts(dataset: Dataset, named: Sequence[EmbeddingConfig]) -> dict[str, str]:
     """Name -> concept, for concepts of which no caption names a word."""
-    find = EmbeddingFinder([word.name for word in named])
+    find = EmbeddingFinder([embedding.name for embedding in named])
     found: dict[str, str] = {}
     for concept, keys in dataset.concepts.items():
         if (named and _is_general(concept)) or any(find(dataset[key].caption) for key in keys):
@@ -72,7 +72,7 @@ def _types(dataset: Dataset, files: KgridFiles) -> dict[str, str]:
     return {name: kind for name, kind in names.items() if len(types) > 1 and not _is_general(kind)}
 
 
-def _with_forms(dataset: Dataset, words: dict[str, EmbeddingConfig]) -> dict[str, EmbeddingConfig]:
+def _with_forms(dataset: Dataset, embeddings: dict[str, EmbeddingConfig]) -> dict[str, EmbeddingConfig]:
     """With a word for each form or outfit: `Aoi Winter` beside `Aoi`, or sub-folders of a concept's folder."""
     forms: dict[str, dict[str, str]] = defaultdict(dict)
     parents: dict[str, set[str]] = defaultdict(set)
@@ -92,14 +92,14 @@ def _with_forms(dataset: Dataset, words: dict[str, EmbeddingConfig]) -> dict[str
             forms[legal_name(concept)][name] = f"{escape(folder)}/*"
     for parent, found in forms.items():
         if parents[parent]:
-            old = words.get(parent, EmbeddingConfig(name=parent))
-            words[parent] = replace(old, applies_to=tuple(sorted(parents[parent])))
-        if parent not in words:
+            old = embeddings.get(parent, EmbeddingConfig(name=parent))
+            embeddings[parent] = replace(old, applies_to=tuple(sorted(parents[parent])))
+        if parent not in embeddings:
             continue
         for name, pattern in found.items():
             if name != parent and not check_embedding_name(name):
-                words[name] = EmbeddingConfig(name=name, applies_to=(pattern,), form_of=parent)
-    return words
+                embeddings[name] = EmbeddingConfig(name=name, applies_to=(pattern,), form_of=parent)
+    return embeddings
 
 
 def _sub_folders(concept: str, keys: Sequence[str]) -> list[str]:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from lib_pivotal.config import Run
 from lib_pivotal.data.buckets import Placement
 from lib_pivotal.data.findings import Finding, Fix, of_problem
-from lib_pivotal.data.lint import UNNAMED_MARK, Length, mark_told, overruns, too_small, unnamed_mark, word_findings
+from lib_pivotal.data.lint import UNNAMED_MARK, Length, embedding_findings, mark_told, overruns, too_small, unnamed_mark
 from lib_pivotal.data.pruning import PrunedCaptions
 from lib_pivotal.data.records import Dataset, DatasetProblem, Picture
 from lib_pivotal.runs import proposal
@@ -29,13 +29,13 @@ def findings(
     lengths: Mapping[str, Length],
 ) -> list[Finding]:
     """Every finding; `placed` and `lengths` by key, `trained` without pictures that are held out."""
-    vectors = {word.name: word.vectors for word in run.words}
+    vectors = {embedding.name: embedding.vectors for embedding in run.embeddings}
     found = [_of_file(run, problem) for problem in dataset.problems]
     found += _of_marks(dataset)
-    found += wording.once("findings", None, lambda: word_findings(wording))
+    found += wording.once("findings", None, lambda: embedding_findings(wording))
     drawn = {picture.key for picture in trained}
     held_out = {picture.key for picture in wording.named} - drawn
-    found += starvation(run, wording.named, wording.words_of, held_out=held_out)
+    found += starvation(run, wording.named, wording.embeddings_of, held_out=held_out)
     found += too_small(
         [(dataset[key], placement) for key, placement in placed.items()],
         fitting_px=proposal.fitting_resolution(dataset, largest_px=run.data.resolution_px),
@@ -43,7 +43,7 @@ def findings(
     )
     found += overruns(
         list(lengths.values()),
-        wording.words_of,
+        wording.embeddings_of,
         vectors,
         max_tokens=run.data.max_tokens,
         shuffled=run.data.shuffle_tags,
@@ -77,9 +77,9 @@ def _of_training(run: Run, dataset: Dataset) -> list[Finding]:
     found = []
     for problem in assemble.dataset_remarks(run, dataset.pictures):
         finding = of_problem(problem)
-        word = problem.message.partition(":")[0]
-        if problem.code == "mirrored" and word in [one.name for one in run.words]:
-            remedy = Fix("no_mirror", f"Never mirror {word}", {"word": word})
-            finding = Finding(finding.kind, finding.severity, finding.text, finding.keys, (word,), (remedy,))
+        embedding = problem.message.partition(":")[0]
+        if problem.code == "mirrored" and embedding in [one.name for one in run.embeddings]:
+            remedy = Fix("no_mirror", f"Never mirror {embedding}", {"word": embedding})
+            finding = Finding(finding.kind, finding.severity, finding.text, finding.keys, (embedding,), (remedy,))
         found.append(finding)
     return found

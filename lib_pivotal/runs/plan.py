@@ -25,9 +25,9 @@ from lib_pivotal.training.epochs import settled
 from lib_pivotal.training.pruned_captions import (
     draw_rates,
     draws_as_folders_say,
+    embedding_of_concepts,
     hold_out,
     make_pruned_captions,
-    word_of_concepts,
 )
 from lib_pivotal.training.scanning import cut_as
 
@@ -57,7 +57,7 @@ class PicturePlan:
 
     key: str
     draws: float
-    words: tuple[str, ...]
+    embeddings: tuple[str, ...]
     width_px: int
     height_px: int
     cropped: float
@@ -105,7 +105,7 @@ class RunPlan:
     accumulation: int
     draws: int
     draws_per_epoch: float
-    words: tuple[EmbeddingPlan, ...]
+    embeddings: tuple[EmbeddingPlan, ...]
     pictures: tuple[PicturePlan, ...]
     buckets: tuple[BucketPlan, ...]
     findings: tuple[Finding, ...]
@@ -142,7 +142,7 @@ class RunPlan:
             "draws_per_epoch": round(self.draws_per_epoch, 3),
             "epochs": round(self.epochs, 3),
             "steps_per_epoch": round(self.steps_per_epoch, 3),
-            "words": [_rounded(asdict(word)) for word in self.words],
+            "words": [_rounded(asdict(embedding)) for embedding in self.embeddings],
             "buckets": [_rounded(asdict(bucket)) for bucket in self.buckets],
             "tokens": {
                 "most": self.tokens_most,
@@ -197,7 +197,7 @@ def make_plan(
         accumulation=schedule.accumulation,
         draws=total,
         draws_per_epoch=draws_per_epoch,
-        words=_words(run, wording, drawn, total),
+        embeddings=_embeddings(run, wording, drawn, total),
         pictures=tuple(sorted(of_picture, key=lambda picture: order[picture.key])),
         buckets=_buckets(of_picture),
         findings=worst_first(found),
@@ -209,8 +209,8 @@ def _rates(
     run: Run, trained: Sequence[Picture], wording: PrunedCaptions, *, held_out: bool
 ) -> tuple[float, dict[str, float]]:
     """Draws an epoch of all and of each, as `BatchSource` has them: weights make it as long as there are pictures."""
-    words = [wording.words_of[picture.key] for picture in wording.named]
-    all_rates = draw_rates(run, wording.named, words)
+    embeddings = [wording.embeddings_of[picture.key] for picture in wording.named]
+    all_rates = draw_rates(run, wording.named, embeddings)
     by_key = {picture.key: rate for picture, rate in zip(wording.named, all_rates, strict=True)}
     rates = {picture.key: by_key[picture.key] for picture in trained}
     total = sum(rates.values())
@@ -234,7 +234,7 @@ def _placements(run: Run, pictures: Sequence[Picture]) -> dict[str, Placement]:
 def _of_lengths(run: Run, prompts: PromptReading | None) -> tuple[object, ...]:
     """What decides how long captions are, beside the wording."""
     data = run.data
-    vectors = tuple((word.name, word.vectors) for word in run.words)
+    vectors = tuple((embedding.name, embedding.vectors) for embedding in run.embeddings)
     texts = (data.prefix, data.suffix, data.templates, data.keep_separator, data.keep_first, data.caption_fields)
     drawn = (data.wildcards, data.word_lists, data.wildcard_folder, data.scale_augmentation)
     return vectors, texts, drawn, data.parts, data.max_tags, data.max_tokens, data.emphasis, prompts
@@ -244,8 +244,8 @@ def _lengths(
     run: Run, dataset: Dataset, pictures: Sequence[Picture], prompts: PromptReading | None
 ) -> dict[str, Length]:
     """Of the longest caption that each picture can get; dropout shortens it."""
-    counter = TokenCounter({word.name: word.vectors for word in run.words}, prompts)
-    chains = assemble.make_captions(run, word_of_concepts(run, dataset), pictures=pictures)
+    counter = TokenCounter({embedding.name: embedding.vectors for embedding in run.embeddings}, prompts)
+    chains = assemble.make_captions(run, embedding_of_concepts(run, dataset), pictures=pictures)
     counted: dict[str, int] = {}
 
     def places(text: str) -> int:
@@ -269,7 +269,7 @@ def _picture(
     return PicturePlan(
         key=picture.key,
         draws=draws or 0.0,
-        words=tuple(name for name in wording.words_of[picture.key] if name in wording.words),
+        embeddings=tuple(name for name in wording.embeddings_of[picture.key] if name in wording.embeddings),
         width_px=placement.bucket.width_px,
         height_px=placement.bucket.height_px,
         cropped=placement.cropped,
@@ -281,22 +281,22 @@ def _picture(
     )
 
 
-def _words(run: Run, wording: PrunedCaptions, drawn: Mapping[str, float], total: int) -> tuple[EmbeddingPlan, ...]:
+def _embeddings(run: Run, wording: PrunedCaptions, drawn: Mapping[str, float], total: int) -> tuple[EmbeddingPlan, ...]:
     found = []
-    for word in run.words:
-        tags = wording.words[word.name]
+    for embedding in run.embeddings:
+        tags = wording.embeddings[embedding.name]
         draws = sum(drawn.get(key, 0.0) for key in tags.keys)
         found.append(
             EmbeddingPlan(
-                name=word.name,
+                name=embedding.name,
                 pictures=len(tags.keys),
                 draws=draws,
                 share=draws / total if total else 0.0,
                 style=tags.style,
-                vectors=word.vectors,
-                init_text=word.init_text,
+                vectors=embedding.vectors,
+                init_text=embedding.init_text,
                 absorbed=tuple(tag.tag for tag in tags.tags if tag.fate != "kept"),
-                form_of=word.form_of,
+                form_of=embedding.form_of,
             )
         )
     return tuple(found)

@@ -13,7 +13,7 @@ from lib_pivotal.config import Run
 from lib_pivotal.data.dataset import Picture
 from lib_pivotal.errors import Fault, HostError
 from lib_pivotal.ports import Host
-from lib_pivotal.runs.under_sampled import starvation, word_draws
+from lib_pivotal.runs.under_sampled import embedding_draws, starvation
 from lib_pivotal.training.epochs import with_epoch_steps
 from lib_pivotal.training.events import Commands, Event, StepDone
 
@@ -81,10 +81,10 @@ def measure(run: Run, host: Host) -> Preflight:
         memory_parts=memory.parts,
         memory_moment=memory.moment,
         memory_fits=memory.fits,
-        draws=word_draws(run, pictures, prepared.words_of, held_out=held_out),
+        draws=embedding_draws(run, pictures, prepared.embeddings_of, held_out=held_out),
         remarks=memory.remarks
         + tuple(problem.message for problem in picture_remarks(run, prepared))
-        + tuple(found.text for found in starvation(run, pictures, prepared.words_of, held_out=held_out)),
+        + tuple(found.text for found in starvation(run, pictures, prepared.embeddings_of, held_out=held_out)),
     )
 
 
@@ -125,7 +125,13 @@ def _drawn(prepared: PreparedPictures) -> tuple[list[Picture], frozenset[str]]:
 def _short(run: Run) -> Run:
     """The costliest kind of step, a few times, with nothing saved or drawn on the way."""
     schedule = replace(
-        run.schedule, max_steps=STEPS, warmup_steps=0, phases="joint", words_steps=0, network_start=0.0, te_stop=1.0
+        run.schedule,
+        max_steps=STEPS,
+        warmup_steps=0,
+        phases="joint",
+        embeddings_steps=0,
+        network_start=0.0,
+        te_stop=1.0,
     )
     saving = replace(
         run.saving,

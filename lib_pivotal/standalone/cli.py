@@ -219,7 +219,7 @@ def run_grid(parsed: argparse.Namespace) -> int:
 
     wanted = comparison(
         parsed.file,
-        words=[name.strip() for name in parsed.words.split(",") if name.strip()],
+        embeddings=[name.strip() for name in parsed.embeddings.split(",") if name.strip()],
         prompts=parsed.prompt,
         weights=parsed.weights,
         negative=parsed.negative,

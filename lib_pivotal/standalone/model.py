@@ -285,28 +285,28 @@ class StandaloneHost:
             self._borrowed = False
 
     @torch.no_grad()
-    def sample(self, requests: Sequence[SampleRequest], words: EmbeddingVectors) -> list[Image.Image]:
+    def sample(self, requests: Sequence[SampleRequest], embeddings: EmbeddingVectors) -> list[Image.Image]:
         """Pictures in the order asked for; requests of one size, step count and prompt length run together."""
         requests = list(requests)
         for request in requests:
             _check_request(request)
         pictures: dict[int, Image.Image] = {}
         with evaluating(*self.models()):
-            encoded = self._encode_pairs(requests, words) if requests else []
+            encoded = self._encode_pairs(requests, embeddings) if requests else []
             for group in _groups(requests, encoded):
                 latents = self._sample_group([requests[i] for i in group], [encoded[i] for i in group])
                 pictures.update(zip(group, _to_images(self.codec.decode(latents)), strict=True))
         return [pictures[index] for index in range(len(requests))]
 
     def _encode_pairs(
-        self, requests: Sequence[SampleRequest], words: EmbeddingVectors
+        self, requests: Sequence[SampleRequest], embeddings: EmbeddingVectors
     ) -> list[tuple[Conditioning, Conditioning]]:
         """(positive, negative) of each request, each a batch of one, none filled up to the other's length.
 
         SDXL's negative conditioning is all zeros where the prompt is empty (the web UI's sd_models_xl.py:32).
         """
         prompts = [request.prompt for request in requests] + [request.negative_prompt for request in requests]
-        each = self.text.encode_each(prompts, words)
+        each = self.text.encode_each(prompts, embeddings)
         negatives = each[len(requests) :]
         if self._family == "sdxl":
             negatives = [

@@ -67,7 +67,7 @@ class StandaloneStudio:
     def taken_names(self) -> dict[str, str]:
         """Words of the bundles that are there."""
         summaries = list_folder(self.lora_folder())
-        return {word.name.lower(): summary.path.name for summary in summaries for word in summary.words}
+        return {embedding.name.lower(): summary.path.name for summary in summaries for embedding in summary.embeddings}
 
     def token_ids(self, text: str) -> list[int]:
         """By CLIP's own tokenizer."""

@@ -200,15 +200,15 @@ def plan_text(plan: RunPlan) -> str:
     ]
     rows = [
         (
-            word.name,
-            str(word.pictures),
-            f"{word.draws:.0f}",
-            f"{word.share:.1%}",
-            str(word.vectors),
-            "style" if word.style else f"form of {word.form_of}" if word.form_of else "",
-            ", ".join(word.absorbed) or "-",
+            embedding.name,
+            str(embedding.pictures),
+            f"{embedding.draws:.0f}",
+            f"{embedding.share:.1%}",
+            str(embedding.vectors),
+            "style" if embedding.style else f"form of {embedding.form_of}" if embedding.form_of else "",
+            ", ".join(embedding.absorbed) or "-",
         )
-        for word in plan.words
+        for embedding in plan.embeddings
     ]
     lines += _table(("embedding", "pictures", "samples", "share", "vectors", "", "pruned"), rows)
     lines.append("")

@@ -33,7 +33,7 @@ class StandaloneTextEncoder:
         family: Family = "sd1",
         clip_skip: int = 1,
         comma_backtrack: int = COMMA_BACKTRACK,
-        words_move: bool = True,
+        embeddings_move: bool = True,
     ) -> None:
         models = [model] if second is None else [model, second]
         readings = READINGS[family]
@@ -46,7 +46,7 @@ class StandaloneTextEncoder:
                 reading,
                 index=index,
                 comma_backtrack=comma_backtrack,
-                words_move=words_move,
+                embeddings_move=embeddings_move,
             )
             for index, (each, reading) in enumerate(zip(models, readings, strict=True))
         )
@@ -94,49 +94,49 @@ class StandaloneTextEncoder:
         """Rows of the token tables, `(tokens, width)` fp32, copies."""
         return tuple(tower.embed_text(text) for tower in self.towers)
 
-    def layout(self, prompt: str, words: EmbeddingVectors) -> Layout:
+    def layout(self, prompt: str, embeddings: EmbeddingVectors) -> Layout:
         """The prompt in chunks, by the (first) tokenizer; what the web UI's counter would show."""
-        return self.towers[0].layout(prompt, words)
+        return self.towers[0].layout(prompt, embeddings)
 
     # ---- encoding ----
 
-    def encode(self, prompts: Sequence[str], words: EmbeddingVectors) -> Conditioning:
+    def encode(self, prompts: Sequence[str], embeddings: EmbeddingVectors) -> Conditioning:
         """`context` `(batch, 77·chunks, width)`, chunks = those of the longest prompt; SDXL: and `pooled`."""
-        return self._encode(prompts, self._plan_all(prompts, words), words)
+        return self._encode(prompts, self._plan_all(prompts, embeddings), embeddings)
 
-    def encode_each(self, prompts: Sequence[str], words: EmbeddingVectors) -> list[Conditioning]:
+    def encode_each(self, prompts: Sequence[str], embeddings: EmbeddingVectors) -> list[Conditioning]:
         """Each prompt as a batch of one, `(1, 77·chunks, width)`, none filled up: what the web UI's sampler gets."""
-        plans = self._plan_all(prompts, words)
+        plans = self._plan_all(prompts, embeddings)
         lengths = [max(plan.chunks for plan in of_prompt) for of_prompt in plans]
         found: dict[int, Conditioning] = {}
         for chunks in sorted(set(lengths)):
             members = [index for index, length in enumerate(lengths) if length == chunks]
-            together = self._encode([prompts[i] for i in members], [plans[i] for i in members], words)
+            together = self._encode([prompts[i] for i in members], [plans[i] for i in members], embeddings)
             for place, index in enumerate(members):
                 pooled = None if together.pooled is None else together.pooled[place : place + 1]
                 found[index] = Conditioning(together.context[place : place + 1], pooled)
         return [found[index] for index in range(len(plans))]
 
-    def _plan_all(self, prompts: Sequence[str], words: EmbeddingVectors) -> list[tuple[Plan, ...]]:
+    def _plan_all(self, prompts: Sequence[str], embeddings: EmbeddingVectors) -> list[tuple[Plan, ...]]:
         """One plan a tower, for each prompt."""
         if not prompts:
             raise HostError("no prompts to encode; give at least one")
-        for name, vectors in words.items():
+        for name, vectors in embeddings.items():
             if len(vectors) != len(self.towers):
                 raise EmbeddingNameError(
                     f"embedding {name!r} has {len(vectors)} tensor(s), but this checkpoint has {len(self.towers)} text "
                     "encoder(s); it was made for another family of models"
                 )
-        return list(zip(*(tower.plan_all(prompts, words) for tower in self.towers), strict=True))
+        return list(zip(*(tower.plan_all(prompts, embeddings) for tower in self.towers), strict=True))
 
     def _encode(
-        self, prompts: Sequence[str], plans: Sequence[tuple[Plan, ...]], words: EmbeddingVectors
+        self, prompts: Sequence[str], plans: Sequence[tuple[Plan, ...]], embeddings: EmbeddingVectors
     ) -> Conditioning:
         """Equal prompts are encoded once."""
         unique = dict(zip(prompts, plans, strict=True))
         chunks = max(plan.chunks for of_prompt in unique.values() for plan in of_prompt)
         encoded = [
-            tower.encode(mine, chunks=chunks, skip=self.clip_skip, words=words)
+            tower.encode(mine, chunks=chunks, skip=self.clip_skip, embeddings=embeddings)
             for tower, mine in zip(self.towers, zip(*unique.values(), strict=True), strict=True)
         ]
         context = encoded[0][0] if len(encoded) == 1 else torch.cat([hidden for hidden, _ in encoded], dim=-1)

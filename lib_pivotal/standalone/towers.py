@@ -91,7 +91,7 @@ class Tower:
         *,
         index: int = 0,
         comma_backtrack: int,
-        words_move: bool,
+        embeddings_move: bool,
     ) -> None:
         self.model = model
         self.tokenizer = RememberingTokenizer(tokenizer)
@@ -99,7 +99,7 @@ class Tower:
         self.index = index
         self.input_requires_grad = False
         self._comma_backtrack = comma_backtrack
-        self._words_move = words_move
+        self._embeddings_move = embeddings_move
         comma = self.token_ids(",")
         self._comma_id = comma[0] if comma else -1
         self._tables: OrderedDict[tuple[tuple[str, int], ...], PromptNames] = OrderedDict()
@@ -135,27 +135,27 @@ class Tower:
         ids = torch.tensor(self.token_ids(text), dtype=torch.long, device=self.token_table.weight.device)
         return self.token_table.weight.detach()[ids].float()
 
-    def layout(self, prompt: str, words: EmbeddingVectors) -> Layout:
+    def layout(self, prompt: str, embeddings: EmbeddingVectors) -> Layout:
         """The prompt in chunks: ids, weights, places of words; what the web UI's counter would show."""
         return lay_out(
             prompt,
-            self._table(words),
+            self._table(embeddings),
             tokenizer=self.tokenizer,
             comma_id=self._comma_id,
             comma_backtrack=self._comma_backtrack,
-            words_move=self._words_move,
+            embeddings_move=self._embeddings_move,
         )
 
     # ---- prompts as tensors ----
 
-    def plan_all(self, prompts: Sequence[str], words: EmbeddingVectors) -> list[Plan]:
+    def plan_all(self, prompts: Sequence[str], embeddings: EmbeddingVectors) -> list[Plan]:
         """One a prompt, from memory where it was seen before with words of these names and sizes."""
-        table = self._table(words)
-        return [self._plan(prompt, table, words) for prompt in prompts]
+        table = self._table(embeddings)
+        return [self._plan(prompt, table, embeddings) for prompt in prompts]
 
-    def _table(self, words: EmbeddingVectors) -> PromptNames:
+    def _table(self, embeddings: EmbeddingVectors) -> PromptNames:
         """How these words are found; made once for these names and sizes."""
-        key = tuple((name, towers[0].shape[0]) for name, towers in words.items())
+        key = tuple((name, towers[0].shape[0]) for name, towers in embeddings.items())
         table = self._tables.get(key)
         if table is None:
             table = self._tables[key] = PromptNames(dict(key), self.tokenizer)
@@ -163,10 +163,10 @@ class Tower:
                 self._tables.popitem(last=False)
         return table
 
-    def _plan(self, prompt: str, table: PromptNames, words: EmbeddingVectors) -> Plan:
+    def _plan(self, prompt: str, table: PromptNames, embeddings: EmbeddingVectors) -> Plan:
         plan = self._plans.get((table, prompt))
         if plan is None:
-            plan = _make_plan(self.layout(prompt, words), table)
+            plan = _make_plan(self.layout(prompt, embeddings), table)
             plan = self._plans[(table, prompt)] = replace(plan, ids=self._padded(plan.ids))
             if len(self._plans) > REMEMBERED_PROMPTS:
                 self._plans.popitem(last=False)
@@ -187,7 +187,7 @@ class Tower:
     # ---- encoding ----
 
     def encode(
-        self, plans: Sequence[Plan], *, chunks: int, skip: int, words: EmbeddingVectors
+        self, plans: Sequence[Plan], *, chunks: int, skip: int, embeddings: EmbeddingVectors
     ) -> tuple[Tensor, Tensor | None]:
         """`(prompts, 77·chunks, width)`, and the pooled output `(prompts, width)` of each first chunk where it is read.
 
@@ -201,7 +201,7 @@ class Tower:
             if empty is not None and plan.chunks < chunks:
                 rows.append(empty.expand(chunks - plan.chunks, -1))
         ids = torch.cat(rows).to(device, non_blocking=True)
-        with self._spliced(_Positions.of(plans, chunks, words, tower=self.index, device=device)):
+        with self._spliced(_Positions.of(plans, chunks, embeddings, tower=self.index, device=device)):
             hidden, pooled = self._run(ids, skip if self.reading.skip is None else self.reading.skip)
         hidden = hidden.reshape(len(plans), chunks, PLACES, -1)
         if any(plan.multipliers is not None for plan in plans):
@@ -260,7 +260,7 @@ class _Positions:
 
     @classmethod
     def of(
-        cls, plans: Sequence[Plan], chunks: int, words: EmbeddingVectors, *, tower: int, device: torch.device
+        cls, plans: Sequence[Plan], chunks: int, embeddings: EmbeddingVectors, *, tower: int, device: torch.device
     ) -> _Positions | None:
         """Of the words that occur; others take no part in the graph, so they get no gradient at all."""
         first_row: dict[str, int] = {}
@@ -269,12 +269,12 @@ class _Positions:
             for splice in plan.splices:
                 if splice.name not in first_row:
                     first_row[splice.name] = total
-                    total += words[splice.name][tower].shape[0]
+                    total += embeddings[splice.name][tower].shape[0]
                 places.append(splice.places + index * chunks * PLACES)
                 rows.append(splice.rows + first_row[splice.name])
         if not places:
             return None
-        vectors = torch.cat([words[name][tower].to(device) for name in first_row])
+        vectors = torch.cat([embeddings[name][tower].to(device) for name in first_row])
         return cls(torch.cat(places).to(device), torch.cat(rows).to(device), vectors)
 
     def into(self, embedded: Tensor) -> Tensor:
@@ -293,7 +293,7 @@ def _make_plan(layout: Layout, table: PromptNames) -> Plan:
     """Later words win where places overlap (which only the web UI's own wrapping can bring about)."""
     owner: dict[int, tuple[str, int]] = {}
     for index, chunk in enumerate(layout.chunks):
-        for place, name in chunk.words:
+        for place, name in chunk.embeddings:
             for row in range(min(table.sizes[name], PLACES - place)):
                 owner[index * PLACES + place + row] = (name, row)
     places: dict[str, list[int]] = {}

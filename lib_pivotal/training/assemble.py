@@ -44,7 +44,7 @@ from lib_pivotal.training.prepared import (
     SidePlan,
     TokenIds,
 )
-from lib_pivotal.training.pruned_captions import draws_as_folders_say, word_of_concepts
+from lib_pivotal.training.pruned_captions import draws_as_folders_say, embedding_of_concepts
 from lib_pivotal.training.rates import PhasePlan, rate_factor
 from lib_pivotal.training.results import NAMELESS, Results
 from lib_pivotal.training.seeds import derive_seed
@@ -61,9 +61,9 @@ def compile_run(run: Run, pictures: PreparedPictures | None = None) -> Prepared:
         As `prepare_pictures`; DataError also where a list of words cannot be read.
     """
     found = pictures or prepare_pictures(run)
-    run = with_epoch_steps(replace(with_name(run, NAMELESS), words=found.words), found.dataset.pictures)
+    run = with_epoch_steps(replace(with_name(run, NAMELESS), embeddings=found.embeddings), found.dataset.pictures)
     data, schedule, saving = run.data, run.schedule, run.saving
-    names = tuple(word.name for word in run.words)
+    names = tuple(embedding.name for embedding in run.embeddings)
     parts, buckets, plan = PictureParts(data), make_buckets(run), make_phase_plan(schedule)
     own = parts.differing((*found.pictures, *found.held_out))
     classes = found.regularisation
@@ -75,8 +75,8 @@ def compile_run(run: Run, pictures: PreparedPictures | None = None) -> Prepared:
         notices=(*found.dataset.problems, *picture_remarks(run, found), *found.remarks),
         session=session_request(run),
         zero_terminal_snr=run.noise.zero_terminal_snr,
-        words=word_starts(run),
-        control=run.words_common.control,
+        embeddings=embedding_starts(run),
+        control=run.embeddings_common.control,
         network=network_plan(run),
         paces=paces(run),
         optimizer=OptimizerPlan(schedule.optimizer, option_lines(schedule.optimizer_options), schedule.ema_decay),
@@ -102,7 +102,7 @@ def compile_run(run: Run, pictures: PreparedPictures | None = None) -> Prepared:
             dtype=DTYPES[saving.dtype],
             embedding_files=saving.embedding_files,
             keep_previewed=saving.keep_previewed,
-            sampled=tuple(name for name in names if name in saving.preview_words) or names,
+            sampled=tuple(name for name in names if name in saving.preview_embeddings) or names,
             prompts=saving.preview_prompts or ("{word}",),
             side_px=data.resolution_px,
         ),
@@ -111,26 +111,26 @@ def compile_run(run: Run, pictures: PreparedPictures | None = None) -> Prepared:
     )
 
 
-def word_starts(run: Run) -> tuple[EmbeddingStart, ...]:
+def embedding_starts(run: Run) -> tuple[EmbeddingStart, ...]:
     """The run's embeddings, in its order."""
-    common = run.words_common
+    common = run.embeddings_common
     return tuple(
         EmbeddingStart(
-            word.name,
-            word.vectors,
-            word.init_text or "random",
-            word.init_file,
+            embedding.name,
+            embedding.vectors,
+            embedding.init_text or "random",
+            embedding.init_file,
             common.initial_std,
             common.keep_commas,
             EmbeddingSettings(
-                lr_factor=word.lr_factor,
-                weight_decay=word.weight_decay,
-                freeze_fraction=word.freeze_at,
-                freeze_step=word.freeze_step,
-                freeze_norm=word.freeze_norm,
+                lr_factor=embedding.lr_factor,
+                weight_decay=embedding.weight_decay,
+                freeze_fraction=embedding.freeze_at,
+                freeze_step=embedding.freeze_step,
+                freeze_norm=embedding.freeze_norm,
             ),
         )
-        for word in run.words
+        for embedding in run.embeddings
     )
 
 
@@ -177,8 +177,8 @@ def network_rules(settings: NetworkConfig, part: Part) -> list[LayerRule]:
 
 def paces(run: Run) -> dict[str, Pace]:
     """How embeddings (`words`) and each part of the network move."""
-    network, schedule, common = run.network, run.schedule, run.words_common
-    found = {"words": Pace(common.lr, common.weight_decay, schedule.clip_words)}
+    network, schedule, common = run.network, run.schedule, run.embeddings_common
+    found = {"words": Pace(common.lr, common.weight_decay, schedule.clip_embeddings)}
     for part in PARTS:
         found[part] = Pace(network.lr_of(part), network.weight_decay, schedule.clip_network)
     return found
@@ -218,8 +218,8 @@ def make_phase_plan(settings: ScheduleConfig) -> PhasePlan:
     return PhasePlan(
         settings.max_steps,
         kind=settings.phases,
-        words_steps=settings.words_steps,
-        continued_words_factor=settings.continued_words_factor,
+        embeddings_steps=settings.embeddings_steps,
+        continued_embeddings_factor=settings.continued_embeddings_factor,
         network_start=settings.network_start,
         te_stop=settings.te_stop,
     )
@@ -257,7 +257,7 @@ def session_request(run: Run) -> SessionRequest:
     )
 
 
-def caption_plan(run: Run, word_of_concept: Mapping[str, str], differing: Mapping[str, DataConfig]) -> CaptionPlan:
+def caption_plan(run: Run, embedding_of_concept: Mapping[str, str], differing: Mapping[str, DataConfig]) -> CaptionPlan:
     """Captions of the run, and of the pictures that have settings of their own, by key."""
     data, schedule = run.data, run.schedule
 
@@ -286,18 +286,21 @@ def caption_plan(run: Run, word_of_concept: Mapping[str, str], differing: Mappin
     return CaptionPlan(
         of(data),
         {key: settings[id(own)] for key, own in differing.items()},
-        word_of_concept,
-        {word.name: word.vectors for word in run.words},
+        embedding_of_concept,
+        {embedding.name: embedding.vectors for embedding in run.embeddings},
         _lists(run),
         data.max_tokens,
     )
 
 
 def make_captions(
-    run: Run, word_of_concept: Mapping[str, str], token_ids: TokenIds | None = None, pictures: Sequence[Picture] = ()
+    run: Run,
+    embedding_of_concept: Mapping[str, str],
+    token_ids: TokenIds | None = None,
+    pictures: Sequence[Picture] = (),
 ) -> Captions:
     """`caption_plan`'s chain, for whoever looks at captions without training."""
-    return caption_plan(run, word_of_concept, PictureParts(run.data).differing(pictures)).chain(token_ids)
+    return caption_plan(run, embedding_of_concept, PictureParts(run.data).differing(pictures)).chain(token_ids)
 
 
 def class_caption_plan(run: Run) -> CaptionPlan:
@@ -335,13 +338,13 @@ def picture_remarks(run: Run, prepared: PreparedPictures) -> list[DatasetProblem
 def dataset_remarks(run: Run, pictures: Sequence[Picture]) -> list[DatasetProblem]:
     """The same of pictures with their captions as they are on disk: what a word absorbs may belong to one side."""
     return lint.cut_remarks(pictures, make_buckets(run)) + lint.mirror_remarks(
-        pictures, words=[word.name for word in run.words], keys=mirrored(run, pictures)
+        pictures, embeddings=[embedding.name for embedding in run.embeddings], keys=mirrored(run, pictures)
     )
 
 
 def mirrored(run: Run, pictures: Sequence[Picture]) -> frozenset[str]:
     """Keys of the pictures that are mirrored half of the time: those of no word that is against it."""
-    against = [word.name for word in run.words if not word.mirror]
+    against = [embedding.name for embedding in run.embeddings if not embedding.mirror]
     find, parts = EmbeddingFinder(against), PictureParts(run.data)
     return frozenset(p.key for p in pictures if parts.settings_of(p).flip and not (against and find(p.caption)))
 
@@ -414,10 +417,10 @@ def batch_plan(
     data, schedule = run.data, run.schedule
     return BatchPlan(
         (*prepared.pictures, *prepared.held_out),
-        caption_plan(run, word_of_concepts(run, prepared.dataset), own),
+        caption_plan(run, embedding_of_concepts(run, prepared.dataset), own),
         schedule.batch_size,
         schedule.accumulation,
-        tuple(word.name for word in run.words),
+        tuple(embedding.name for embedding in run.embeddings),
         run.seed,
         data.random_latent,
         unmasked=data.mask_off,
@@ -433,7 +436,7 @@ def class_batch_plan(run: Run, pictures: tuple[Picture, ...]) -> BatchPlan:
         class_caption_plan(run),
         class_batch_size(run),
         run.schedule.accumulation,
-        tuple(word.name for word in run.words),
+        tuple(embedding.name for embedding in run.embeddings),
         derive_seed("class pictures", run.seed),
         run.data.random_latent,
     )
@@ -469,7 +472,7 @@ def class_batch_size(run: Run) -> int:
 def side_plan(run: Run) -> SidePlan:
     """The run's further sets."""
     kept = run.regularisation
-    texts = {word.name: class_text(word.init_text, kept.class_text) for word in run.words}
+    texts = {embedding.name: class_text(embedding.init_text, kept.class_text) for embedding in run.embeddings}
     return SidePlan(kept.weight, kept.target == "prior", kept.preservation, texts)
 
 

@@ -68,15 +68,15 @@ def build_trainer(
     with host.codec.placed():
         cache, source = _sources(prepared, host, log_folder, listener, commands=commands, world=world)
     layers = host.layers()
-    words = make_words(prepared.words, host.text, host.device, seed=prepared.seed)
-    initial = {name: tuple(t.detach().clone() for t in towers) for name, towers in words.as_mapping().items()}
+    embeddings = make_embeddings(prepared.embeddings, host.text, host.device, seed=prepared.seed)
+    initial = {name: tuple(t.detach().clone() for t in towers) for name, towers in embeddings.as_mapping().items()}
     network = make_network(prepared.network, layers, host.device, seed=prepared.seed)
     micro_step = make_micro_step(prepared, host, network)
     optimizer = prepared.optimizer
     trainable = Trainable(
-        words,
+        embeddings,
         network,
-        trained_groups(prepared.paces, words, network),
+        trained_groups(prepared.paces, embeddings, network),
         optimizer=optimizer.name,
         optimizer_options=optimizer.options,
         control=make_control(prepared.control, host.text.vocabulary_stats()),
@@ -93,7 +93,7 @@ def build_trainer(
         log_folder=log_folder,
         trainable=trainable,
         micro_step=micro_step,
-        initial_words=initial,
+        initial_embeddings=initial,
         progress=progress,
         overwrite=overwrite,
         held_out=_held_out_batches(prepared, cache),
@@ -120,26 +120,28 @@ def build_trainer(
 # ---- what is trained ----
 
 
-def make_words(
+def make_embeddings(
     starts: Sequence[EmbeddingStart], text: TextEncoder, device: torch.device, *, seed: int
 ) -> TrainedEmbeddings:
     """The words at their start: from an embedding file, from init text, or by chance; each from its own seed."""
     vectors = {}
-    for index, word in enumerate(starts):
+    for index, embedding in enumerate(starts):
         generator = derived_generator("word", seed, index)
-        if word.init_file:
-            tensors = read_embedding(word.init_file).vectors
-            vectors[word.name] = vectors_from_tensors(tensors, word.vectors, encoder=text, generator=generator)
+        if embedding.init_file:
+            tensors = read_embedding(embedding.init_file).vectors
+            vectors[embedding.name] = vectors_from_tensors(
+                tensors, embedding.vectors, encoder=text, generator=generator
+            )
         else:
-            vectors[word.name] = initial_vectors(
-                word.init_text,
-                word.vectors,
+            vectors[embedding.name] = initial_vectors(
+                embedding.init_text,
+                embedding.vectors,
                 encoder=text,
                 generator=generator,
-                std=word.initial_std,
-                keep_commas=word.keep_commas,
+                std=embedding.initial_std,
+                keep_commas=embedding.keep_commas,
             )
-    return TrainedEmbeddings(vectors, {word.name: word.settings for word in starts}, device=device)
+    return TrainedEmbeddings(vectors, {embedding.name: embedding.settings for embedding in starts}, device=device)
 
 
 def make_network(plan: NetworkPlan, layers: Sequence[Layer], device: torch.device, *, seed: int) -> Network | None:
@@ -155,10 +157,10 @@ def make_network(plan: NetworkPlan, layers: Sequence[Layer], device: torch.devic
 
 
 def trained_groups(
-    paces: Mapping[str, Pace], words: TrainedEmbeddings, network: Network | None
+    paces: Mapping[str, Pace], embeddings: TrainedEmbeddings, network: Network | None
 ) -> list[ParameterGroup]:
     """One group a word, and the network's groups by part, each with the pace of its part."""
-    groups = [*words.parameter_groups(), *(network.parameter_groups() if network is not None else ())]
+    groups = [*embeddings.parameter_groups(), *(network.parameter_groups() if network is not None else ())]
     return [_paced(group, paces[group.part]) for group in groups]
 
 
@@ -260,7 +262,7 @@ def batch_source(plan: BatchPlan, cache: LatentCache, world: ProcessGroup, token
         plan.captions.chain(token_ids),
         batch_size=plan.batch_size,
         accumulation=plan.accumulation,
-        words=plan.words,
+        embeddings=plan.embeddings,
         seed=plan.seed,
         rank=world.rank,
         world_size=world.size,
@@ -329,7 +331,7 @@ def _held_out_batches(prepared: Prepared, cache: LatentCache) -> dict[str, list[
             mask=None,
             weights=torch.ones(1),
             keys=[picture.key],
-            words=[names],
+            embeddings=[names],
             sizes=torch.tensor([cache.sizes(picture.key)]),
             inpaint=None if entry.inpaint is None else entry.inpaint[None],
         )

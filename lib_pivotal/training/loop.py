@@ -192,17 +192,17 @@ class Trainer:
                 self._trainable.scaler.update(overflowed=True)
             self._notice("warning", f"step {self.step + 1}: {self._guard.bad_step()}")
         else:
-            trained = self._trainable.trained_words(phase)
+            trained = self._trainable.trained_embeddings(phase)
             for message in self._watch.after_step(batches, update.gradient_norms, trained=trained):
                 self._notice("error", f"step {self.step + 1}: {message}")
         for batch in batches:
-            for names in batch.words:
+            for names in batch.embeddings:
                 self.progress.images_seen.update(names)
         self.progress.step += 1
         self._torn = False
         if update is not None and update.applied:
             self._guard.good_step()
-        for name in self._trainable.words.advance(self.step, max_steps=self._settings.max_steps):
+        for name in self._trainable.embeddings.advance(self.step, max_steps=self._settings.max_steps):
             self._notice("info", f"step {self.step}: the embedding {name!r} is frozen from here on")
         self._emit(self._step_done(phase, losses, update, time.perf_counter() - started))
 
@@ -251,7 +251,7 @@ class Trainer:
         )
 
     def _accumulate(self, batches: list[TrainingBatch], *, network_moves: bool) -> dict[str, float]:
-        words = self._trainable.words.as_mapping()
+        embeddings = self._trainable.embeddings.as_mapping()
         count = sample_count(batches) * self._world.size
         totals: dict[str, float] = dict.fromkeys((batch.name for batch in batches), 0.0)
         before, starts = 0, list[int]()
@@ -262,7 +262,7 @@ class Trainer:
             starts.append(index)
             if batch.again is not None:
                 index = starts[batch.again]
-            if batch.name != OWN_LOSS and not network_moves and not any(batch.words):
+            if batch.name != OWN_LOSS and not network_moves and not any(batch.embeddings):
                 continue  # nothing that it could move is trained now
             for piece_number, piece in enumerate(split_batch(batch, self.progress.splits)):
                 # dropout and the like draw from the global generator: make them depend on the position alone
@@ -270,7 +270,7 @@ class Trainer:
                     derive_seed("step", self._settings.seed, self.step, micro, piece_number, self._world.rank)
                 )
                 losses = self._micro_step.losses(
-                    piece, words, seeds=(self._settings.seed, self.step), first_sample=index
+                    piece, embeddings, seeds=(self._settings.seed, self.step), first_sample=index
                 )
                 loss = losses.sum() / count
                 if loss.requires_grad:
@@ -358,7 +358,7 @@ class Trainer:
             name=self._settings.name,
             first_step=self.step,
             max_steps=self._settings.max_steps,
-            words=tuple(self._trainable.words.names()),
+            embeddings=tuple(self._trainable.embeddings.names()),
             trained_parameters=sum(parameter.numel() for parameter in self._trainable.parameters),
             optimizer_bytes=self._trainable.optimizer_bytes,
         )
@@ -373,7 +373,7 @@ class Trainer:
             losses=losses,
             rates={} if update is None else update.rates,
             gradient_norms={} if update is None else update.gradient_norms,
-            word_norms=self._trainable.words.mean_norms(),
+            embedding_norms=self._trainable.embeddings.mean_norms(),
             images_seen=dict(self.progress.images_seen),
             seconds=seconds,
             eta_seconds=typical * (self._settings.max_steps - self.step),

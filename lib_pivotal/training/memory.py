@@ -121,21 +121,21 @@ class _Counter:
 
     def count(self) -> MemoryCount:
         with self._numberless():
-            words = TrainedEmbeddings(
+            embeddings = TrainedEmbeddings(
                 {
                     w.name: tuple(torch.zeros(w.vectors, width) for width in self._host.text.widths)
-                    for w in self._prepared.words
+                    for w in self._prepared.embeddings
                 },
                 device=self._host.device,
             )
             network = build.make_network(
                 self._prepared.network, self._host.layers(), self._host.device, seed=self._prepared.seed
             )
-        parameters = [*words.parameters(), *(network.parameters() if network is not None else ())]
-        lasting = self._lasting(words, network, parameters)
+        parameters = [*embeddings.parameters(), *(network.parameters() if network is not None else ())]
+        lasting = self._lasting(embeddings, network, parameters)
         size_px = self._largest_px()
         moments = [
-            MemoryPhase("a step", self._parts(lasting, self._step(words, network, parameters, size_px))),
+            MemoryPhase("a step", self._parts(lasting, self._step(embeddings, network, parameters, size_px))),
             MemoryPhase("the optimiser's update", self._parts(lasting, self._update(parameters))),
             MemoryPhase("encoding pictures", self._parts({}, self._encoding(size_px), with_vae=True)),
         ]
@@ -147,12 +147,12 @@ class _Counter:
     # ---- what lasts ----
 
     def _lasting(
-        self, words: TrainedEmbeddings, network: Network | None, parameters: Sequence[nn.Parameter]
+        self, embeddings: TrainedEmbeddings, network: Network | None, parameters: Sequence[nn.Parameter]
     ) -> dict[str, int]:
         trained, optimizer = tensor_bytes(parameters), self._prepared.optimizer
         return {
             "network": 0 if network is None else tensor_bytes(network.parameters()),
-            "words": tensor_bytes(words.parameters()),
+            "words": tensor_bytes(embeddings.parameters()),
             "optimizer": optimizer_bytes(optimizer.name, parameters, options=optimizer.options),
             "ema": trained if optimizer.ema_decay > 0 else 0,
         }
@@ -176,7 +176,7 @@ class _Counter:
 
     def _step(
         self,
-        words: TrainedEmbeddings,
+        embeddings: TrainedEmbeddings,
         network: Network | None,
         parameters: Sequence[nn.Parameter],
         size_px: tuple[int, int],
@@ -195,7 +195,7 @@ class _Counter:
         try:
             with attached:
                 with self._earnest(), tally, tally.counting("kept_text"), step.autocast():
-                    encoded = self._host.text.encode(batch.captions, words.as_mapping())
+                    encoded = self._host.text.encode(batch.captions, embeddings.as_mapping())
                 with self._numberless(), tally:
                     text.conditioning = _map(encoded, lambda tensor: self._numbers_off(tensor).requires_grad_())
                     step.losses(batch, {}, seeds=(self._prepared.seed, 0)).sum().backward()
@@ -295,7 +295,7 @@ class _Encoded:
     def __init__(self) -> None:
         self.conditioning: Conditioning | None = None
 
-    def encode(self, prompts: Sequence[str], words: EmbeddingVectors) -> Conditioning:
+    def encode(self, prompts: Sequence[str], embeddings: EmbeddingVectors) -> Conditioning:
         assert self.conditioning is not None
         return self.conditioning
 

@@ -54,8 +54,8 @@ class Evaluation(Protocol):
         micro_step: MicroStep,
         held_out: Mapping[str, Sequence[TrainingBatch]],
         *,
-        words: EmbeddingVectors,
-        initial_words: EmbeddingVectors,
+        embeddings: EmbeddingVectors,
+        initial_embeddings: EmbeddingVectors,
         network: Network | None,
     ) -> tuple[dict[str, dict[str, float]], dict[str, float]]:
         """By embedding: held-out losses with parts off, and the share of the embedding."""
@@ -74,7 +74,7 @@ class RunOutputs:
         log_folder: Path,
         trainable: Trainable,
         micro_step: MicroStep,
-        initial_words: EmbeddingVectors,
+        initial_embeddings: EmbeddingVectors,
         progress: Progress,
         overwrite: bool,
         held_out: Mapping[str, Sequence[TrainingBatch]],
@@ -87,7 +87,7 @@ class RunOutputs:
         self._log_folder = log_folder
         self._trainable = trainable
         self._micro_step = micro_step
-        self._initial_words = initial_words
+        self._initial_embeddings = initial_embeddings
         self._held_out = held_out
         self._evaluation = evaluation
         self._started = time.time()
@@ -161,14 +161,14 @@ class RunOutputs:
         """One file each beside the bundle; one that cannot be written is told."""
         events: list[Event] = []
         dtype = self._plan.dtype
-        for word, vectors in self._word_tensors().items():
-            target = bundle.parent / f"{word}.safetensors"
+        for embedding, vectors in self._embedding_tensors().items():
+            target = bundle.parent / f"{embedding}.safetensors"
             if target == bundle:
-                target = bundle.parent / f"{word}-word.safetensors"
+                target = bundle.parent / f"{embedding}-word.safetensors"
             try:
-                write_embedding(target, vectors, name=word, dtype=dtype)
+                write_embedding(target, vectors, name=embedding, dtype=dtype)
             except (OSError, BundleError) as error:
-                events.append(Notice("error", step, f"the embedding {word!r} has no file of its own: {error}"))
+                events.append(Notice("error", step, f"the embedding {embedding!r} has no file of its own: {error}"))
             else:
                 events.append(FileSaved(step, "embedding", target))
         return events
@@ -230,8 +230,8 @@ class RunOutputs:
         losses, shares = self._evaluation.separation(
             self._micro_step,
             self._held_out,
-            words=self._trainable.words.as_mapping(),
-            initial_words=self._initial_words,
+            embeddings=self._trainable.embeddings.as_mapping(),
+            initial_embeddings=self._initial_embeddings,
             network=self._trainable.network,
         )
         return [SeparationMeasured(step, losses, shares)]
@@ -244,15 +244,15 @@ class RunOutputs:
         return write_bundle(
             path,
             network=network,
-            words=self._word_tensors(),
+            embeddings=self._embedding_tensors(),
             metadata=self._metadata(step),
             dtype=self._plan.dtype,
         )
 
-    def _word_tensors(self) -> dict[str, tuple[torch.Tensor, ...]]:
+    def _embedding_tensors(self) -> dict[str, tuple[torch.Tensor, ...]]:
         return {
             name: tuple(tensor.detach().cpu() for tensor in towers)
-            for name, towers in self._trainable.words.as_mapping().items()
+            for name, towers in self._trainable.embeddings.as_mapping().items()
         }
 
     def _metadata(self, step: int) -> dict[str, str]:

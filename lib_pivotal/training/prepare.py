@@ -26,14 +26,14 @@ class PreparedPictures:
 
     pictures: tuple[Picture, ...]
     held_out: tuple[Picture, ...]
-    words: tuple[EmbeddingConfig, ...]
+    embeddings: tuple[EmbeddingConfig, ...]
     pruned_tags: dict[str, tuple[str, ...]]
     dataset: Dataset
     regularisation: tuple[Picture, ...] = ()
     remarks: tuple[DatasetProblem, ...] = ()
     draw_rates: Mapping[str, float] = field(default_factory=dict)
     """Draws an epoch by key, of held-out pictures too; empty: as repeats say."""
-    words_of: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    embeddings_of: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """The words of each picture by key, of held-out ones too."""
 
 
@@ -52,25 +52,25 @@ def prepare_pictures(run: Run) -> PreparedPictures:
         raise DataError(f"{run.data.folder}: no picture can be used. {reasons}")
     settled(run, dataset.pictures)
     wording = make_pruned_captions(run, dataset)
-    _check_words_occur(run.words, wording)
-    words, pictures = begun_words(run, wording), wording.captions()
+    _check_embeddings_occur(run.embeddings, wording)
+    embeddings, pictures = begun_embeddings(run, wording), wording.captions()
     pruned = {
-        name: tuple(tag.tag for tag in word.tags if tag.fate != "kept")
-        for name, word in wording.words.items()
-        if word.use.prune
+        name: tuple(tag.tag for tag in embedding.tags if tag.fate != "kept")
+        for name, embedding in wording.embeddings.items()
+        if embedding.use.prune
     }
-    rates = draw_rates(run, pictures, [wording.words_of[picture.key] for picture in pictures])
+    rates = draw_rates(run, pictures, [wording.embeddings_of[picture.key] for picture in pictures])
     trained, held_out = hold_out(run, pictures)
     held_out = [replace(picture, caption=picture.cut.plain(picture.caption)) for picture in held_out]
     kept, told = prepare_regularisation(run)
     return PreparedPictures(
         tuple(trained),
         tuple(held_out),
-        words,
+        embeddings,
         pruned,
         dataset,
         draw_rates={picture.key: rate for picture, rate in zip(pictures, rates, strict=True)},
-        words_of=wording.words_of,
+        embeddings_of=wording.embeddings_of,
         regularisation=kept,
         remarks=told,
     )
@@ -91,7 +91,7 @@ def prepare_regularisation(run: Run) -> tuple[tuple[Picture, ...], tuple[Dataset
         reasons = "; ".join(problem.message for problem in dataset.problems[:3])
         raise DataError(f"{settings.folder}: no class picture can be used. {reasons}")
     pictures = tuple(one if one.caption or not text else replace(one, caption=text) for one in dataset.pictures)
-    find = EmbeddingFinder([word.name for word in run.words])
+    find = EmbeddingFinder([embedding.name for embedding in run.embeddings])
     keys = tuple(picture.key for picture in pictures if find(picture.caption))
     silent = {"no_caption"} if text else set()
     told = [problem for problem in dataset.problems if problem.level != "info" and problem.code not in silent]
@@ -101,29 +101,29 @@ def prepare_regularisation(run: Run) -> tuple[tuple[Picture, ...], tuple[Dataset
     return pictures, tuple(told)
 
 
-def begun_words(run: Run, wording: PrunedCaptions) -> tuple[EmbeddingConfig, ...]:
+def begun_embeddings(run: Run, wording: PrunedCaptions) -> tuple[EmbeddingConfig, ...]:
     """The run's words; one that absorbs tags and has no init text begins with them."""
-    words = []
-    for word in run.words:
-        if word.prune and not word.init_text and not word.init_file:
-            std = run.words_common.initial_std or 0.1
-            core = wording.words[word.name].belonging
-            word = replace(word, init_text=init_text(core, std=std, random_vectors=word.vectors))
-        words.append(word)
-    return tuple(words)
+    embeddings = []
+    for embedding in run.embeddings:
+        if embedding.prune and not embedding.init_text and not embedding.init_file:
+            std = run.embeddings_common.initial_std or 0.1
+            core = wording.embeddings[embedding.name].belonging
+            embedding = replace(embedding, init_text=init_text(core, std=std, random_vectors=embedding.vectors))
+        embeddings.append(embedding)
+    return tuple(embeddings)
 
 
-def _check_words_occur(words: Sequence[EmbeddingConfig], wording: PrunedCaptions) -> None:
+def _check_embeddings_occur(embeddings: Sequence[EmbeddingConfig], wording: PrunedCaptions) -> None:
     """A word that no caption mentions, and no template writes, would learn nothing, silently."""
     faults = [
         Fault(
             f"words.{index}.name",
-            word.name,
+            embedding.name,
             "no caption mentions this embedding, so it would learn nothing",
             "Write it into the captions, say which pictures it applies to, or use a template with {word}.",
         )
-        for index, word in enumerate(words)
-        if not wording.words[word.name].keys
+        for index, embedding in enumerate(embeddings)
+        if not wording.embeddings[embedding.name].keys
     ]
     if faults:
         raise ConfigError(faults)

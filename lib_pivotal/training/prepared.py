@@ -85,7 +85,7 @@ class CaptionPlan:
 
     common: CaptionSettings
     by_key: Mapping[str, CaptionSettings] = field(default_factory=dict)
-    words: Mapping[str, str] = field(default_factory=dict)
+    embeddings: Mapping[str, str] = field(default_factory=dict)
     vectors: Mapping[str, int] = field(default_factory=dict)
     lists: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     max_tokens: int = 0
@@ -99,7 +99,7 @@ class CaptionPlan:
 
         def made(settings: CaptionSettings) -> CaptionPipeline:
             return CaptionPipeline(
-                settings, words=self.words, protected=list(self.vectors), lists=self.lists, shorten=shorten
+                settings, embeddings=self.embeddings, protected=list(self.vectors), lists=self.lists, shorten=shorten
             )
 
         common = made(self.common)
@@ -145,7 +145,7 @@ class BatchPlan:
     captions: CaptionPlan
     batch_size: int
     accumulation: int
-    words: tuple[str, ...]
+    embeddings: tuple[str, ...]
     seed: int
     random_latent: bool
     unmasked: float = 0.0
@@ -191,7 +191,7 @@ class Prepared:
     notices: tuple[DatasetProblem, ...]
     session: SessionRequest
     zero_terminal_snr: bool
-    words: tuple[EmbeddingStart, ...]
+    embeddings: tuple[EmbeddingStart, ...]
     control: str
     network: NetworkPlan
     paces: Mapping[str, Pace]
@@ -212,4 +212,4 @@ class Prepared:
     @property
     def word_names(self) -> tuple[str, ...]:
         """The run's embeddings, in its order."""
-        return tuple(word.name for word in self.words)
+        return tuple(embedding.name for embedding in self.embeddings)

@@ -7,13 +7,13 @@ from collections.abc import Callable, Sequence
 
 from lib_pivotal.config import DataConfig, EmbeddingConfig, Run
 from lib_pivotal.config_checks import number_lines
-from lib_pivotal.data.balance import even_rates, tree_rates, with_word_weights
+from lib_pivotal.data.balance import even_rates, tree_rates, with_embedding_weights
 from lib_pivotal.data.captions import EmbeddingFinder, legal_name
 from lib_pivotal.data.pruning import EmbeddingRules, PrunedCaptions, TagRules, applies
 from lib_pivotal.data.records import Dataset, Picture
 from lib_pivotal.training.picture_parts import PictureParts
 
-WORD_PLACEHOLDERS = ("{word}", "{name}", "[name]")
+EMBEDDING_PLACEHOLDERS = ("{word}", "{name}", "[name]")
 HELD_OUT_SHARE = 0.1
 HELD_OUT_MOST = 4
 
@@ -30,16 +30,16 @@ def tag_rules(run: Run) -> TagRules:
     )
 
 
-def word_use(word: EmbeddingConfig) -> EmbeddingRules:
+def embedding_use(embedding: EmbeddingConfig) -> EmbeddingRules:
     """A word as captions meet it."""
     return EmbeddingRules(
-        word.name,
-        init_text=word.init_text,
-        prune=word.prune,
-        absorb=word.absorb,
-        keep=word.keep,
-        applies_to=word.applies_to,
-        form_of=word.form_of,
+        embedding.name,
+        init_text=embedding.init_text,
+        prune=embedding.prune,
+        absorb=embedding.absorb,
+        keep=embedding.keep,
+        applies_to=embedding.applies_to,
+        form_of=embedding.form_of,
     )
 
 
@@ -47,27 +47,27 @@ def make_pruned_captions(run: Run, dataset: Dataset) -> PrunedCaptions:
     """The captions of a dataset with the run's words, cut as the run says."""
     return PrunedCaptions(
         PictureParts(run.data).cut(dataset.pictures),
-        [word_use(word) for word in run.words],
+        [embedding_use(embedding) for embedding in run.embeddings],
         tag_rules(run),
         extra=_written(run, dataset),
     )
 
 
-def word_of_concepts(run: Run, dataset: Dataset) -> dict[str, str]:
+def embedding_of_concepts(run: Run, dataset: Dataset) -> dict[str, str]:
     """Which word `{word}` is in a concept's templates: one that applies to it, one of its name, or the only one."""
-    names = {word.name.lower(): word.name for word in run.words}
-    only = run.words[0].name if len(run.words) == 1 else None
+    names = {embedding.name.lower(): embedding.name for embedding in run.embeddings}
+    only = run.embeddings[0].name if len(run.embeddings) == 1 else None
     found: dict[str, str] = {}
     for concept, keys in dataset.concepts.items():
-        given = (w.name for w in run.words if keys and w.applies_to and applies(w.applies_to, dataset[keys[0]]))
+        given = (w.name for w in run.embeddings if keys and w.applies_to and applies(w.applies_to, dataset[keys[0]]))
         by_name = names.get(concept.lower()) or names.get(legal_name(concept))
-        word = next(given, None) or by_name or only
-        if word is not None:
-            found[concept] = word
+        embedding = next(given, None) or by_name or only
+        if embedding is not None:
+            found[concept] = embedding
     return found
 
 
-def draw_rates(run: Run, pictures: Sequence[Picture], words: Sequence[Sequence[str]]) -> list[float]:
+def draw_rates(run: Run, pictures: Sequence[Picture], embeddings: Sequence[Sequence[str]]) -> list[float]:
     """Draws an epoch of each picture by the run's balance and its words' weights; `words` names each picture's."""
     data = run.data
     if data.balance == "tree":
@@ -75,28 +75,28 @@ def draw_rates(run: Run, pictures: Sequence[Picture], words: Sequence[Sequence[s
     else:
         rates = [float(picture.repeats) for picture in pictures]
         if data.balance == "words":
-            rates = even_rates(rates, words)
-    weights = {word.name: word.draw_weight for word in run.words if word.draw_weight != 1.0}
-    return with_word_weights(rates, words, weights) if weights else rates
+            rates = even_rates(rates, embeddings)
+    weights = {embedding.name: embedding.draw_weight for embedding in run.embeddings if embedding.draw_weight != 1.0}
+    return with_embedding_weights(rates, embeddings, weights) if weights else rates
 
 
 def draws_as_folders_say(run: Run) -> bool:
     """Whether repeats alone decide how often a picture comes."""
-    return run.data.balance == "repeats" and all(word.draw_weight == 1.0 for word in run.words)
+    return run.data.balance == "repeats" and all(embedding.draw_weight == 1.0 for embedding in run.embeddings)
 
 
 def hold_out(run: Run, pictures: Sequence[Picture]) -> tuple[list[Picture], list[Picture]]:
     """Every tenth picture of a word, at most four a word, when the separation score is on."""
     if run.saving.separation_every_steps == 0:
         return list(pictures), []
-    find = EmbeddingFinder([word.name for word in run.words])
-    by_word: dict[str, list[Picture]] = {}
+    find = EmbeddingFinder([embedding.name for embedding in run.embeddings])
+    by_embedding: dict[str, list[Picture]] = {}
     for picture in pictures:
         for name in find(picture.caption)[:1]:
-            by_word.setdefault(name, []).append(picture)
+            by_embedding.setdefault(name, []).append(picture)
     held = {
         picture.key
-        for mine in by_word.values()
+        for mine in by_embedding.values()
         for picture in mine[:: math.ceil(1 / HELD_OUT_SHARE)][: HELD_OUT_MOST if len(mine) > HELD_OUT_MOST else 0]
     }
     return [p for p in pictures if p.key not in held], [p for p in pictures if p.key in held]
@@ -105,17 +105,19 @@ def hold_out(run: Run, pictures: Sequence[Picture]) -> tuple[list[Picture], list
 def _written(run: Run, dataset: Dataset) -> Callable[[Picture], tuple[str, ...]]:
     """The words that prefix, suffix and templates write into a picture's caption."""
     parts = PictureParts(run.data)
-    find = EmbeddingFinder([word.name for word in run.words])
+    find = EmbeddingFinder([embedding.name for embedding in run.embeddings])
     literal = {id(data): _literal(data, find) for data in parts.all}
-    placed = {id(data) for data in parts.all if any(m in text for text in data.templates for m in WORD_PLACEHOLDERS)}
-    by_concept = word_of_concepts(run, dataset) if placed else {}
+    placed = {
+        id(data) for data in parts.all if any(m in text for text in data.templates for m in EMBEDDING_PLACEHOLDERS)
+    }
+    by_concept = embedding_of_concepts(run, dataset) if placed else {}
 
-    def words(picture: Picture) -> tuple[str, ...]:
+    def embeddings(picture: Picture) -> tuple[str, ...]:
         case = id(parts.settings_of(picture))
         named = by_concept.get(picture.concept) if case in placed else None
         return (*literal[case], named) if named else literal[case]
 
-    return words
+    return embeddings
 
 
 def _literal(data: DataConfig, find: EmbeddingFinder) -> tuple[str, ...]:

@@ -45,7 +45,7 @@ class Phase:
     """Factors of the learning rates at one step; 0 means that the part is not trained at all."""
 
     name: str
-    words: float
+    embeddings: float
     unet: float
     te: float
 
@@ -56,17 +56,17 @@ class PhasePlan:
 
     max_steps: int
     kind: str = "joint"
-    words_steps: int = 0
-    continued_words_factor: float = 0.0
+    embeddings_steps: int = 0
+    continued_embeddings_factor: float = 0.0
     network_start: float = 0.0
     te_stop: float = 1.0
 
     def __post_init__(self) -> None:
         if self.kind not in PHASE_PLANS:
             raise TrainingError(f"phases = {self.kind!r}: unknown; use {' or '.join(PHASE_PLANS)}")
-        if self.kind == "two_phase" and not 0 < self.words_steps < self.max_steps:
+        if self.kind == "two_phase" and not 0 < self.embeddings_steps < self.max_steps:
             raise TrainingError(
-                f"words_steps = {self.words_steps}: a two-phase run of {self.max_steps} steps needs 1 to "
+                f"words_steps = {self.embeddings_steps}: a two-phase run of {self.max_steps} steps needs 1 to "
                 f"{self.max_steps - 1}"
             )
 
@@ -74,9 +74,9 @@ class PhasePlan:
         """The phase that holds while step `step` (from 0) is computed."""
         te = 1.0 if step < self.te_stop * self.max_steps else 0.0
         if self.kind == "two_phase":
-            if step < self.words_steps:
+            if step < self.embeddings_steps:
                 return Phase("words", 1.0, 0.0, 0.0)
-            return Phase("network", self.continued_words_factor, 1.0, te)
+            return Phase("network", self.continued_embeddings_factor, 1.0, te)
         if step < self.network_start * self.max_steps:
             return Phase("words", 1.0, 0.0, 0.0)
         return Phase("joint", 1.0, 1.0, te)
@@ -84,9 +84,9 @@ class PhasePlan:
     def rate_position(self, step: int) -> tuple[int, int]:
         """(step, steps) within the schedule of rates: each phase of a two-phase run has a schedule of its own."""
         if self.kind == "two_phase":
-            if step < self.words_steps:
-                return step, self.words_steps
-            return step - self.words_steps, self.max_steps - self.words_steps
+            if step < self.embeddings_steps:
+                return step, self.embeddings_steps
+            return step - self.embeddings_steps, self.max_steps - self.embeddings_steps
         return step, self.max_steps
 
 

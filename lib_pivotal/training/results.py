@@ -25,15 +25,15 @@ class Results:
     or its words pruned."""
 
     name: str
-    words: tuple[str, ...]
+    embeddings: tuple[str, ...]
     embedding_files: bool
     identity: Any
 
     @classmethod
     def of(cls, run: Run) -> Results:
         """Those of a run."""
-        words = tuple(word.name for word in run.words)
-        return cls(run.name or NAMELESS, words, run.saving.embedding_files, _identity(run_to_dict(run)))
+        embeddings = tuple(embedding.name for embedding in run.embeddings)
+        return cls(run.name or NAMELESS, embeddings, run.saving.embedding_files, _identity(run_to_dict(run)))
 
     def refuse_taken(self, folder: Path, *, resume: bool = False, overwrite: bool = False) -> None:
         """Refuse a run that would write over files in `folder` that it was not told to replace.
@@ -66,8 +66,8 @@ class Results:
         found = [folder / f"{name}.safetensors"]
         found += sorted(path for path in entries if of_steps.fullmatch(path.name))
         if self.embedding_files:
-            found += [folder / f"{word}.safetensors" for word in self.words if word != name]
-            found += [folder / f"{word}-word.safetensors" for word in self.words if word == name]
+            found += [folder / f"{embedding}.safetensors" for embedding in self.embeddings if embedding != name]
+            found += [folder / f"{embedding}-word.safetensors" for embedding in self.embeddings if embedding == name]
         return [path for path in dict.fromkeys(found) if is_taken(path)]
 
     def has(self, path: Path) -> bool:
@@ -80,8 +80,8 @@ class Results:
     def _not_its_own(self, there: list[Path]) -> list[Path]:
         """Files of words carry no settings: they were written with the last file."""
         ended = any(path.stem == self.name and self.has(path) for path in there)
-        of_words = {*self.words, *(f"{word}-word" for word in self.words)} - {self.name}
-        return [path for path in there if not (self.has(path) or (ended and path.stem in of_words))]
+        of_embeddings = {*self.embeddings, *(f"{embedding}-word" for embedding in self.embeddings)} - {self.name}
+        return [path for path in there if not (self.has(path) or (ended and path.stem in of_embeddings))]
 
 
 def refuse_taken_results(run: Run, folder: Path, *, resume: bool = False, overwrite: bool = False) -> None:
@@ -92,6 +92,10 @@ def refuse_taken_results(run: Run, folder: Path, *, resume: bool = False, overwr
 def _identity(plain: Any) -> Any:
     if not isinstance(plain, dict):
         return None
-    words = plain.get("words")
-    names = [word.get("name") for word in words if isinstance(word, dict)] if isinstance(words, list) else None
+    embeddings = plain.get("words")
+    names = (
+        [embedding.get("name") for embedding in embeddings if isinstance(embedding, dict)]
+        if isinstance(embeddings, list)
+        else None
+    )
     return [plain.get("name") or NAMELESS, plain.get("seed"), names, plain.get("network")]

@@ -50,7 +50,7 @@ class MicroStep:
     def losses(
         self,
         batch: TrainingBatch,
-        words: EmbeddingVectors,
+        embeddings: EmbeddingVectors,
         *,
         seeds: tuple[int, int],
         first_sample: int = 0,
@@ -64,7 +64,7 @@ class MicroStep:
         """
         latents = batch.latents.to(self._device, torch.float32)
         return self.objective.losses(
-            partial(self._predict, batch, words),
+            partial(self._predict, batch, embeddings),
             latents,
             schedule=self.schedule,
             generators=[derived_generator("noise", *seeds, first_sample + i) for i in range(latents.shape[0])],
@@ -75,9 +75,9 @@ class MicroStep:
             timesteps=None if timesteps is None else timesteps.to(self._device),
         )
 
-    def _predict(self, batch: TrainingBatch, words: EmbeddingVectors, noisy: Tensor, timesteps: Tensor) -> Tensor:
+    def _predict(self, batch: TrainingBatch, embeddings: EmbeddingVectors, noisy: Tensor, timesteps: Tensor) -> Tensor:
         with self.autocast():
-            conditioning = self._text.encode(batch.captions, words)
+            conditioning = self._text.encode(batch.captions, embeddings)
             if batch.sizes is not None:
                 conditioning = replace(conditioning, sizes=batch.sizes.to(self._device))
             if batch.inpaint is not None:
@@ -115,7 +115,7 @@ def _slice(batch: TrainingBatch, part: slice) -> TrainingBatch:
         mask=None if batch.mask is None else batch.mask[part],
         weights=batch.weights[part],
         keys=batch.keys[part],
-        words=batch.words[part],
+        embeddings=batch.embeddings[part],
         sizes=None if batch.sizes is None else batch.sizes[part],
         inpaint=None if batch.inpaint is None else batch.inpaint[part],
         name=batch.name,

@@ -46,7 +46,7 @@ class Trainable:
 
     def __init__(
         self,
-        words: TrainedEmbeddings,
+        embeddings: TrainedEmbeddings,
         network: Network | None,
         groups: Sequence[ParameterGroup],
         *,
@@ -58,7 +58,7 @@ class Trainable:
         loss_scaling: bool = False,
         world: ProcessGroup | None = None,
     ) -> None:
-        self.words = words
+        self.embeddings = embeddings
         self.network = network
         self.groups = tuple(groups)
         self.scaler = LossScaler(enabled=loss_scaling)
@@ -81,14 +81,14 @@ class Trainable:
         """Bytes of the optimiser's state so far."""
         return state_bytes(self.optimizer)
 
-    def trained_words(self, phase: Phase) -> list[str]:
+    def trained_embeddings(self, phase: Phase) -> list[str]:
         """Names of the embeddings that a step of this phase moves."""
-        return [name for name in self.words.names() if phase.words > 0 and name not in self.words.frozen]
+        return [name for name in self.embeddings.names() if phase.embeddings > 0 and name not in self.embeddings.frozen]
 
     def prepare(self, phase: Phase) -> None:
         """Before a step: gradients cleared; what the phase does not train takes part without gradient."""
         factors = _kind_factors(phase)
-        frozen = self.words.frozen
+        frozen = self.embeddings.frozen
         for group in self.groups:
             active = factors[group.kind] > 0
             if group.kind == "words" and group.name.removeprefix("word ") in frozen:
@@ -120,7 +120,7 @@ class Trainable:
         ]
         self.optimizer.step()
         if self._control is not None:
-            self._control(self.words, updated, rates)
+            self._control(self.embeddings, updated, rates)
         if self.network is not None and self._max_norm > 0:
             self.network.apply_max_norm(self._max_norm)
         if self.ema is not None:
@@ -147,7 +147,7 @@ class Trainable:
         """Everything that a resumed run needs, as copies on the CPU."""
         return _to_cpu(
             {
-                "words": self.words.state_dict(),
+                "words": self.embeddings.state_dict(),
                 "network": {} if self.network is None else self.network.state_dict(),
                 "optimizer": self.optimizer.state_dict(),
                 "scaler": self.scaler.state_dict(),
@@ -158,7 +158,7 @@ class Trainable:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over a `state_dict()`; the parameters keep their identity."""
-        self.words.load_state_dict(state["words"])
+        self.embeddings.load_state_dict(state["words"])
         if self.network is not None:
             self.network.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
@@ -172,7 +172,7 @@ class Trainable:
 
 
 def _kind_factors(phase: Phase) -> dict[Kind, float]:
-    return {"words": phase.words, "unet": phase.unet, "te": phase.te}
+    return {"words": phase.embeddings, "unet": phase.unet, "te": phase.te}
 
 
 def _to_cpu(value: Any) -> Any:

@@ -47,7 +47,7 @@ def settings_facts(run: Run, prepared: PreparedPictures, buckets: Buckets) -> Tr
         batch_size=schedule.batch_size,
         accumulation=schedule.accumulation,
         gradient_checkpointing=run.memory.gradient_checkpointing,
-        lr=run.words_common.lr,
+        lr=run.embeddings_common.lr,
         unet_lr=network.unet_lr if trains_unet else None,
         lr_scheduler=schedule.rate,
         warmup_steps=schedule.warmup_of(schedule.max_steps),
@@ -70,13 +70,13 @@ def settings_facts(run: Run, prepared: PreparedPictures, buckets: Buckets) -> Tr
         shuffle_tags=data.shuffle_tags,
         keep_first=data.keep_first,
         flip=data.flip,
-        words={
-            word.name: EmbeddingFacts(
-                init_text=word.init_text,
-                vectors=word.vectors,
-                pruned_tags=prepared.pruned_tags.get(word.name, ()),
+        embeddings={
+            embedding.name: EmbeddingFacts(
+                init_text=embedding.init_text,
+                vectors=embedding.vectors,
+                pruned_tags=prepared.pruned_tags.get(embedding.name, ()),
             )
-            for word in run.words
+            for embedding in run.embeddings
         },
         run=run_to_dict(run),
     )
@@ -88,7 +88,9 @@ def training_facts(
     """The facts of a run on a checkpoint after `step` steps; `images_seen` by word."""
     facts, te_lr = prepared.facts, _text_encoder_lr(prepared, info)
     trained = facts.unet_lr is not None or te_lr is not None
-    words = {name: replace(word, images_seen=images_seen.get(name, 0)) for name, word in facts.words.items()}
+    embeddings = {
+        name: replace(embedding, images_seen=images_seen.get(name, 0)) for name, embedding in facts.embeddings.items()
+    }
     return replace(
         facts,
         family=info.family,
@@ -102,7 +104,7 @@ def training_facts(
         steps=step,
         started_at=started_at,
         finished_at=time.time(),
-        words=words,
+        embeddings=embeddings,
     )
 
 

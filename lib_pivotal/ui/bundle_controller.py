@@ -47,20 +47,20 @@ class BundleController:
         """All problems of a file, read in full, and read by the process's own loader where it has one."""
         return bundles.verify(self.path(name), self._studio)
 
-    def name_issues(self, name: str, word: str, new: str) -> list[NameIssue]:
+    def name_issues(self, name: str, embedding: str, new: str) -> list[NameIssue]:
         """What is to be known of a word's new name."""
         summary = self.summary(name)
-        vectors = next((one.vectors for one in summary.words if one.name == word), 0)
-        siblings = {one.name: "this file" for one in summary.words if one.name != word}
+        vectors = next((one.vectors for one in summary.embeddings if one.name == embedding), 0)
+        siblings = {one.name: "this file" for one in summary.embeddings if one.name != embedding}
         return name_issues(self._studio, new, vectors=vectors, file=summary.path.name, siblings=siblings)
 
-    def rename_word(self, name: str, word: str, new: str) -> str:
+    def rename_embedding(self, name: str, embedding: str, new: str) -> str:
         """Give an embedding another name."""
-        return bundles.rename(bundles.Rename(self.path(name), {word: new}), self._studio).said
+        return bundles.rename(bundles.Rename(self.path(name), {embedding: new}), self._studio).said
 
-    def delete_word(self, name: str, word: str) -> str:
+    def delete_embedding(self, name: str, embedding: str) -> str:
         """Take an embedding out."""
-        return bundles.delete(bundles.Delete(self.path(name), [word]), self._studio).said
+        return bundles.delete(bundles.Delete(self.path(name), [embedding]), self._studio).said
 
     def add_word(self, name: str, file: Path) -> str:
         """Put an embedding file into a bundle."""

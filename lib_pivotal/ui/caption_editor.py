@@ -209,7 +209,7 @@ def side_by_side(page: Page, run: Run, picture: Picture, text: str) -> str:
         return ""
     joined = ", ".join(part for line in (text or "").splitlines() if (part := line.strip().strip(",").strip()))
     named, trained = survey.wording.of_caption(replace(picture, caption=joined, alternatives=()))
-    writer = caption_html.CaptionHtml([word.name for word in run.words])
+    writer = caption_html.CaptionHtml([embedding.name for embedding in run.embeddings])
     before = writer.before(named, trained, survey.fates(survey.wording.find(named.caption)), written=joined)
     return (
         f'<div class="pivotal-beside"><div><small>as written</small><p>{before}</p></div>'

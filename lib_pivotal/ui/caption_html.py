@@ -30,9 +30,9 @@ class CaptionHtml:
         self._find = EmbeddingFinder(names)
         self._colours = {name: COLOURS[place % len(COLOURS)] for place, name in enumerate(names)}
 
-    def colour(self, word: str) -> str:
+    def colour(self, embedding: str) -> str:
         """The colour of a word."""
-        return self._colours[word]
+        return self._colours[embedding]
 
     def before(
         self, named: Picture, trained: Picture, fates: Mapping[str, Decision], *, written: str | None = None
@@ -51,13 +51,13 @@ class CaptionHtml:
         return ", ".join(self._plain(tag) for tag in trained.cut.tags(trained.caption)) or "<em>nothing</em>"
 
     def _tag(self, tag: str, left: set[str], fates: Mapping[str, Decision], own: Sequence[str]) -> str:
-        words = self._find(tag)
-        if words:
-            added = words[0] not in own
+        embeddings = self._find(tag)
+        if embeddings:
+            added = embeddings[0] not in own
             kind, title = (
                 ("pivotal-word added", "put in front by the run") if added else ("pivotal-word", "an embedding")
             )
-            return f'<b class="{kind}" style="--word:{self.colour(words[0])}" title="{title}">{escape(tag)}</b>'
+            return f'<b class="{kind}" style="--word:{self.colour(embeddings[0])}" title="{title}">{escape(tag)}</b>'
         form = same_tag(tag)
         if form in left:
             return escape(tag)
@@ -65,7 +65,7 @@ class CaptionHtml:
         return f'<s class="{fate}" title="{TITLES[fate]}">{escape(tag)}</s>'
 
     def _plain(self, tag: str) -> str:
-        words = self._find(tag)
-        if not words:
+        embeddings = self._find(tag)
+        if not embeddings:
             return escape(tag)
-        return f'<b class="pivotal-word" style="--word:{self.colour(words[0])}">{escape(tag)}</b>'
+        return f'<b class="pivotal-word" style="--word:{self.colour(embeddings[0])}">{escape(tag)}</b>'

@@ -13,7 +13,7 @@ from lib_pivotal.data.tags import same_tag
 from lib_pivotal.prompts import PromptReading
 from lib_pivotal.runs.plan import RunPlan, make_plan
 from lib_pivotal.runs.proposal import EmbeddingRow, rows_of
-from lib_pivotal.training.pruned_captions import make_pruned_captions, tag_rules, word_use
+from lib_pivotal.training.pruned_captions import embedding_use, make_pruned_captions, tag_rules
 from lib_pivotal.ui.picture_filter import PictureIndex, TagIndex
 
 KEPT = 4
@@ -33,7 +33,7 @@ class DatasetAnalysis:
             other.__dict__["wording"] = wording
             if wording is self.wording:
                 self._hand_over(other, "index", "places")
-            if self.run.words == run.words and self.run.data == run.data:
+            if self.run.embeddings == run.embeddings and self.run.data == run.data:
                 self._hand_over(other, "rows")
         return other
 
@@ -64,7 +64,7 @@ class DatasetAnalysis:
     @cached_property
     def index(self) -> PictureIndex:
         """For filters."""
-        return PictureIndex(self.tags, self.wording.words_of)
+        return PictureIndex(self.tags, self.wording.embeddings_of)
 
     @cached_property
     def places(self) -> Mapping[str, int]:
@@ -80,11 +80,11 @@ class DatasetAnalysis:
         named = self.named(key)
         return named, self.wording.pruned(named)
 
-    def fates(self, words: Sequence[str]) -> dict[str, Decision]:
+    def fates(self, embeddings: Sequence[str]) -> dict[str, Decision]:
         """What these words make of tags, by form: those that any of them takes."""
         found: dict[str, Decision] = {}
-        for word in words:
-            for tag in self.wording.words[word].tags if word in self.wording.words else ():
+        for embedding in embeddings:
+            for tag in self.wording.embeddings[embedding].tags if embedding in self.wording.embeddings else ():
                 if tag.fate != "kept":
                     found[same_tag(tag.tag)] = tag.fate
         return found
@@ -99,7 +99,7 @@ class DatasetAnalysis:
             or _written(run) != _written(self.run)
         ):
             return None
-        uses = [word_use(word) for word in run.words]
+        uses = [embedding_use(embedding) for embedding in run.embeddings]
         return self.wording if tuple(uses) == self.wording.uses else self.wording.revised(uses)
 
     def _hand_over(self, other: DatasetAnalysis, *names: str) -> None:

@@ -219,7 +219,7 @@ def help_text(path: str) -> str:
     return _sentence(_SETTINGS[path])
 
 
-def word_help() -> dict[str, str]:
+def embedding_help() -> dict[str, str]:
     """The same for the settings of a single word, by name."""
     return {field.name: _sentence(describe(field)) for field in fields(EmbeddingConfig)}
 

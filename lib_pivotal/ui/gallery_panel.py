@@ -12,7 +12,7 @@ from lib_pivotal.plain_json import parse_json
 from lib_pivotal.ui import picture_filter
 from lib_pivotal.ui.caption_html import CaptionHtml
 from lib_pivotal.ui.page import Page, Shown, answer, payload, quiet
-from lib_pivotal.ui.picture_filter import NO_WORD, Facets, FilterPart
+from lib_pivotal.ui.picture_filter import NO_EMBEDDING, Facets, FilterPart
 from lib_pivotal.ui.plan_panel import SIGNS
 from lib_pivotal.ui.thumbs import stamp
 
@@ -31,9 +31,9 @@ def filters(
 ) -> str:
     """Rows of buttons: what the filter holds now, and what it can be narrowed by, each with its number of pictures."""
     chosen = {str(part.__class__(part.kind, part.value)): part for part in parts}
-    words = {f"word:{name}": (name, count) for name, count in facets.words.items() if name != NO_WORD}
-    if facets.words.get(NO_WORD) or f"word:{NO_WORD}" in chosen:
-        words[f"word:{NO_WORD}"] = ("no embedding", facets.words.get(NO_WORD, 0))
+    embeddings = {f"word:{name}": (name, count) for name, count in facets.embeddings.items() if name != NO_EMBEDDING}
+    if facets.embeddings.get(NO_EMBEDDING) or f"word:{NO_EMBEDDING}" in chosen:
+        embeddings[f"word:{NO_EMBEDDING}"] = ("no embedding", facets.embeddings.get(NO_EMBEDDING, 0))
     tags = {f"tag:{tag.lower()}": (tag, count) for tag, count in facets.tags.items()}
     here = {f"tag:{part.value}": (part.value, shown) for part in parts if part.kind == "tag"}
     problems = {
@@ -41,7 +41,7 @@ def filters(
         for name, severity, text in _named(groups)
         if name in facets.problems and (f"problem:{name}" in chosen or (facets.problems[name] and not name.isdigit()))
     }
-    rows = [("embeddings", words), ("tags", {**here, **tags}), ("warnings", problems)]
+    rows = [("embeddings", embeddings), ("tags", {**here, **tags}), ("warnings", problems)]
     body = "".join(_filter_row(title, items, chosen) for title, items in rows if items)
     everything = (
         '<button type="button" class="pivotal-mini" data-filter="" title="Show all pictures">show all</button>'
@@ -81,7 +81,7 @@ def gallery(survey: DatasetAnalysis, places: Sequence[int], *, page: int) -> str
     if not places:
         return '<div class="pivotal-empty">No picture matches.</div>'
     pictures = survey.dataset.pictures
-    writer = CaptionHtml([word.name for word in survey.run.words])
+    writer = CaptionHtml([embedding.name for embedding in survey.run.embeddings])
     shown = [pictures[place] for place in places[page * PAGE : (page + 1) * PAGE]]
     cells = "".join(_cell(picture, survey, writer) for picture in shown)
     last = (len(places) - 1) // PAGE
@@ -108,7 +108,9 @@ def _cell(picture: Picture, survey: DatasetAnalysis, writer: CaptionHtml) -> str
 def caption_of(survey: DatasetAnalysis, picture: Picture, writer: CaptionHtml) -> str:
     """A picture's caption with words in colour; what is not trained struck out."""
     named, trained = survey.pair(picture.key)
-    return writer.before(named, trained, survey.fates(survey.wording.words_of[picture.key]), written=picture.caption)
+    return writer.before(
+        named, trained, survey.fates(survey.wording.embeddings_of[picture.key]), written=picture.caption
+    )
 
 
 def _pager(page: int, last: int, count: int) -> str:

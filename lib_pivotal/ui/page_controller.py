@@ -119,7 +119,7 @@ class PageController:
         run = replace(run, data=self.manager.studio.scanned_as(run.data))
         dataset = self.scan(run.data.folder, run.data)
         around = host_defaults.host_defaults_of(self.manager.studio)
-        return defaults.fitted_run(dataset, run, before=before, words_only=known, circumstances=around)
+        return defaults.fitted_run(dataset, run, before=before, embeddings_only=known, circumstances=around)
 
     def with_preset(self, key: str, run: Run, rows: Sequence[EmbeddingRow]) -> Run:
         """The run with a preset's settings, and over them those that the user has chosen for all runs."""
@@ -128,7 +128,11 @@ class PageController:
     def rows(self, run: Run) -> tuple[EmbeddingRow, ...]:
         """The run's words with what the scanned pictures say of them."""
         survey = self.survey(run)
-        return tuple(proposal.EmbeddingRow(word, 0, 0.0) for word in run.words) if survey is None else survey.rows
+        return (
+            tuple(proposal.EmbeddingRow(embedding, 0, 0.0) for embedding in run.embeddings)
+            if survey is None
+            else survey.rows
+        )
 
     def survey(self, run: Run) -> DatasetAnalysis | None:
         """The scanned folder under these settings; None where it is not scanned."""
@@ -167,20 +171,24 @@ class PageController:
 
     def _about_names(self, run: Run) -> list[Finding]:
         """What the checker of names has against the run's words; faults of spelling stand in the table already."""
-        key = (run.name, tuple((word.name, word.vectors) for word in run.words))
+        key = (run.name, tuple((embedding.name, embedding.vectors) for embedding in run.embeddings))
         with self._lock:
             known, found = self._names
         if known == key:  # files are looked at for each word
             return list(found)
         issues: list[Finding] = []
-        for word in run.words:
-            siblings = {other.name: "this run" for other in run.words if other is not word}
+        for embedding in run.embeddings:
+            siblings = {other.name: "this run" for other in run.embeddings if other is not embedding}
             for issue in naming.name_issues(
-                self.manager.studio, word.name, vectors=word.vectors, file=f"{run.name}.safetensors", siblings=siblings
+                self.manager.studio,
+                embedding.name,
+                vectors=embedding.vectors,
+                file=f"{run.name}.safetensors",
+                siblings=siblings,
             ):
                 if issue.level != "info":
                     text = f"{issue.reason}. {issue.remedy}".strip()
-                    issues.append(finding.Finding("name", "warning", text, (), (word.name,)))
+                    issues.append(finding.Finding("name", "warning", text, (), (embedding.name,)))
         with self._lock:
             self._names = key, tuple(issues)
         return issues
@@ -217,7 +225,7 @@ class PageController:
         with contextlib.suppress(PivotalError):
             plan = self.plan(run)
             if plan is not None:
-                return {word.name: word.draws for word in plan.words}
+                return {embedding.name: embedding.draws for embedding in plan.embeddings}
         return proposal.draws_of(run, self.rows(run))
 
     def name_note(self, name: str) -> tuple[str, str]:

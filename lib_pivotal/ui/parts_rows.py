@@ -20,7 +20,7 @@ def accordion(tab: str) -> gr.Accordion:
 
 def four_rows_form(elem_id: Callable[[str], str]) -> tuple[Any, Any, Any]:
     """Words, prompts and margin of the script "Four rows"."""
-    words = gr.Textbox(
+    embeddings = gr.Textbox(
         label="Embeddings, one per column",
         info="separated by commas; empty: every embedding of the bundles in the prompt",
         elem_id=elem_id("words"),
@@ -32,7 +32,7 @@ def four_rows_form(elem_id: Callable[[str], str]) -> tuple[Any, Any, Any]:
         elem_id=elem_id("prompts"),
     )
     margin = gr.Slider(label="Grid margins (px)", minimum=0, maximum=100, value=4, step=2, elem_id=elem_id("margin"))
-    return words, prompts, margin
+    return embeddings, prompts, margin
 
 
 def part_fields(parts: Mapping[str, str]) -> tuple[Any, Any, Any]:

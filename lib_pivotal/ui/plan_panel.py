@@ -38,7 +38,7 @@ BIN_TOKENS = 15
 def plan_html(plan: RunPlan, *, max_tokens: int) -> str:
     """The whole section."""
     parts = [_draws(plan), _sizes(plan), _tokens(plan, limit=max_tokens or CHUNK_LENGTH)]
-    tall = " tall" if len(plan.words) > TALL else ""
+    tall = " tall" if len(plan.embeddings) > TALL else ""
     return f'{_line(plan)}<div class="pivotal-plan{tall}">{"".join(parts)}</div>'
 
 
@@ -58,31 +58,31 @@ def _number(count: float) -> str:
 
 
 def _draws(plan: RunPlan) -> str:
-    writer = CaptionHtml([word.name for word in plan.words])
-    top = max([ADVISED_DRAWS * 1.25, *(word.draws for word in plan.words)])
-    rows = "".join(_draws_row(word, top, writer.colour(word.name)) for word in plan.words)
+    writer = CaptionHtml([embedding.name for embedding in plan.embeddings])
+    top = max([ADVISED_DRAWS * 1.25, *(embedding.draws for embedding in plan.embeddings)])
+    rows = "".join(_draws_row(embedding, top, writer.colour(embedding.name)) for embedding in plan.embeddings)
     rows = rows or "<p>No embeddings yet.</p>"
     advised = (
         f'<div class="axis"><i style="left:{ADVISED_DRAWS / top:.2%}"><span>{ADVISED_DRAWS} advised</span></i></div>'
-        if plan.words
+        if plan.embeddings
         else ""
     )
     title = "How many times each embedding's pictures are trained on in the run, on average"
     return f'<div class="draws"><h4 title="{title}">Samples per embedding</h4><div>{advised}{rows}</div></div>'
 
 
-def _draws_row(word: EmbeddingPlan, top: float, colour: str) -> str:
-    kind = "none" if not word.pictures else "low" if word.draws < ADVISED_DRAWS / 2 else "ok"
-    name = escape(word.name)
+def _draws_row(embedding: EmbeddingPlan, top: float, colour: str) -> str:
+    kind = "none" if not embedding.pictures else "low" if embedding.draws < ADVISED_DRAWS / 2 else "ok"
+    name = escape(embedding.name)
     title = (
-        f"{name}: {word.draws:.0f} samples, {word.share:.0%} of all; {word.pictures} pictures, "
-        f"{word.vectors} vectors{'; a style' if word.style else ''}"
+        f"{name}: {embedding.draws:.0f} samples, {embedding.share:.0%} of all; {embedding.pictures} pictures, "
+        f"{embedding.vectors} vectors{'; a style' if embedding.style else ''}"
     )
     return (
         f'<div class="row {kind}" title="{title}"><button type="button" class="pivotal-link" data-filter="word:{name}">'
         f"{name}</button>"
-        f'<i><b style="width:{word.draws / top:.2%};background:{colour}"></b>'
-        f'<u style="left:{ADVISED_DRAWS / top:.2%}"></u></i><span>{_number(word.draws)}</span></div>'
+        f'<i><b style="width:{embedding.draws / top:.2%};background:{colour}"></b>'
+        f'<u style="left:{ADVISED_DRAWS / top:.2%}"></u></i><span>{_number(embedding.draws)}</span></div>'
     )
 
 
@@ -125,12 +125,12 @@ def _tokens(plan: RunPlan, *, limit: int) -> str:
     most = max(bins.values(), default=1)
     bars = "".join(_bar(number, bins[number], most, limit) for number in range(last + 1))
     over = sum(length > limit for length in lengths)
-    word = f"{over} over {limit}" if over else f"all within {limit}"
+    embedding = f"{over} over {limit}" if over else f"all within {limit}"
     how = "" if plan.tokens_counted else " (estimated)"
     title = "Tokens of the longest caption of each picture, with the vectors of its embeddings"
     return (
         f'<div class="tokens"><h4 title="{title}">Length of captions</h4><div class="bars">{bars}</div>'
-        f"<p>longest {plan.tokens_most} tokens{how}, {word}</p></div>"
+        f"<p>longest {plan.tokens_most} tokens{how}, {embedding}</p></div>"
     )
 
 
@@ -254,11 +254,11 @@ def _remedy(remedy: Fix) -> str:
 PLAN_PARTS = ("summary", "findings", "plan_box", "plan")
 
 
-def summary(dataset: Dataset, words: int, findings: int) -> str:
+def summary(dataset: Dataset, embeddings: int, findings: int) -> str:
     """One line: how much there is."""
     things = "no warnings" if not findings else f"{findings} warning{'s' if findings != 1 else ''}"
     pictures = f"{len(dataset):,} picture{'s' if len(dataset) != 1 else ''}".replace(",", " ")
-    count = f"{words} embedding{'s' if words != 1 else ''}"
+    count = f"{embeddings} embedding{'s' if embeddings != 1 else ''}"
     parts = [(len(dataset.concepts), "concept"), (len({p.image_type for p in dataset.pictures} - {""}), "image type")]
     counts = ", ".join(f"{number} {name}{'s' if number != 1 else ''}" for number, name in parts if number > 1)
     layout = f" · read as {escape(dataset.title)}" if dataset.title else ""
@@ -288,7 +288,7 @@ def plan_shown(page: Page, run: Run) -> Shown:
         drawn = note("warning", f"No plan with these settings: {error}")
     found = page.desk.findings(run)
     return page.shown(
-        summary=summary(dataset, len(run.words), len(found)),
+        summary=summary(dataset, len(run.embeddings), len(found)),
         findings=findings_html(found, dataset),
         plan_box=gr.update(visible=True),
         plan=drawn,

@@ -15,7 +15,7 @@ from lib_pivotal.ui.caption_html import CaptionHtml
 from lib_pivotal.ui.changes_panel import CHANGES_PARTS, Changes, changes_shown, with_change
 from lib_pivotal.ui.page import Page, Shown, answer, error_html, quiet
 from lib_pivotal.ui.thumbs import stamp
-from lib_pivotal.ui.words_html import words_json
+from lib_pivotal.ui.words_html import embeddings_json
 
 if TYPE_CHECKING:
     from lib_pivotal.config import Run
@@ -32,7 +32,7 @@ FATES: tuple[tuple[Decision, str, str], ...] = (
 )
 
 
-def word_chips(names: Sequence[str], chosen: str, writer: CaptionHtml) -> str:
+def embedding_chips(names: Sequence[str], chosen: str, writer: CaptionHtml) -> str:
     """One button a word."""
     chips = "".join(
         f'<button type="button" class="pivotal-chip{" chosen" if name == chosen else ""}" data-tags="{escape(name)}" '
@@ -42,12 +42,12 @@ def word_chips(names: Sequence[str], chosen: str, writer: CaptionHtml) -> str:
     return f'<div class="pivotal-chips pivotal-pick">{chips}</div>'
 
 
-def tag_table(word: EmbeddingTags, *, everything: bool) -> str:
+def tag_table(embedding: EmbeddingTags, *, everything: bool) -> str:
     """Tags with frequency, share and lift, and what happens to each; the most frequent first."""
-    name = escape(word.use.name)
-    if not word.keys:
+    name = escape(embedding.use.name)
+    if not embedding.keys:
         return f'<div class="pivotal-empty">No picture has {name}.</div>'
-    tags = word.tags if everything else _first(word.tags)
+    tags = embedding.tags if everything else _first(embedding.tags)
     heads = (
         ("Tag", ""),
         ("Pictures", "How many of the embedding's pictures have it."),
@@ -56,11 +56,11 @@ def tag_table(word: EmbeddingTags, *, everything: bool) -> str:
         ("Kept or pruned", "Click to change it."),
     )
     head = "".join(f'<th title="{title}">{label}</th>' for label, title in heads)
-    body = "".join(_tag_row(tag, prune=word.use.prune) for tag in tags)
-    rest = len(word.tags) - len(tags)
-    more = _more(rest, everything=everything) if rest or (everything and len(word.tags) > ROWS) else ""
+    body = "".join(_tag_row(tag, prune=embedding.use.prune) for tag in tags)
+    rest = len(embedding.tags) - len(tags)
+    more = _more(rest, everything=everything) if rest or (everything and len(embedding.tags) > ROWS) else ""
     return (
-        f'{_state(word)}<table class="pivotal-tagtable" data-word-name="{name}"><thead><tr>{head}</tr></thead>'
+        f'{_state(embedding)}<table class="pivotal-tagtable" data-word-name="{name}"><thead><tr>{head}</tr></thead>'
         f"<tbody>{body}</tbody></table>{more}"
     )
 
@@ -76,11 +76,11 @@ def _more(rest: int, *, everything: bool) -> str:
     return f'<button type="button" class="pivotal-mini" data-tags-all="{int(not everything)}">{text}</button>'
 
 
-def _state(word: EmbeddingTags) -> str:
+def _state(embedding: EmbeddingTags) -> str:
     """Whether the word absorbs at all."""
-    if word.style:
+    if embedding.style:
         text = "A style: it appears beside other embeddings, so the rule prunes none of its tags."
-    elif not word.use.prune:
+    elif not embedding.use.prune:
         text = "Nothing is pruned now (Prune tags is off); marked is what would be. A click on pruned turns it on."
     else:
         return ""
@@ -111,19 +111,19 @@ def _fate_button(fate: Decision, label: str, title: str, *, now: Decision) -> st
     return f'<button type="button" data-fate="{fate}" title="{title}"{state}>{label}</button>'
 
 
-def examples(survey: DatasetAnalysis, word: EmbeddingTags, writer: CaptionHtml, *, page: int) -> str:
+def examples(survey: DatasetAnalysis, embedding: EmbeddingTags, writer: CaptionHtml, *, page: int) -> str:
     """Captions of the word's pictures, as they are and as they are trained, side by side."""
-    if not word.keys:
+    if not embedding.keys:
         return ""
-    last = (len(word.keys) - 1) // EXAMPLES
+    last = (len(embedding.keys) - 1) // EXAMPLES
     page = min(max(page, 0), last)
-    keys = word.keys[page * EXAMPLES : (page + 1) * EXAMPLES]
+    keys = embedding.keys[page * EXAMPLES : (page + 1) * EXAMPLES]
     rows = "".join(_example(survey, key, writer) for key in keys)
     first, end = page * EXAMPLES + 1, page * EXAMPLES + len(keys)
     tools = _turn("‹", page - 1, disabled=page == 0) + _turn("›", page + 1, disabled=page == last)
     return (
         f'<div class="pivotal-examples"><div class="head"><span></span><span>as written</span><span>as trained</span>'
-        f'</div>{rows}<div class="pivotal-pager">{tools}<span>{first}-{end} of {len(word.keys)}</span></div></div>'
+        f'</div>{rows}<div class="pivotal-pager">{tools}<span>{first}-{end} of {len(embedding.keys)}</span></div></div>'
     )
 
 
@@ -136,7 +136,7 @@ def _turn(label: str, page: int, *, disabled: bool) -> str:
 def _example(survey: DatasetAnalysis, key: str, writer: CaptionHtml) -> str:
     named, trained = survey.pair(key)
     before = writer.before(
-        named, trained, survey.fates(survey.wording.words_of[key]), written=survey.dataset[key].caption
+        named, trained, survey.fates(survey.wording.embeddings_of[key]), written=survey.dataset[key].caption
     )
     name = escape(key)
     image = (
@@ -184,7 +184,7 @@ def bind_tags_panel(page: Page) -> None:
         except PivotalError as error:
             return page.shown(tags=error_html(error), tags_move_answered=answer())
         return {
-            form["words"]: words_json(run.words),
+            form["words"]: embeddings_json(run.embeddings),
             **page.shown(words_table=page.words_table(run), tags_move_answered=answer()),
             **changes_shown(page, with_change(changes, move_label(wanted), before, run)),
             **tags_shown(page, run, view),
@@ -211,27 +211,27 @@ def moved(page: Page, run: Run, asked: dict[str, Any]) -> Run:
 
     survey = page.desk.survey(run)
     name, to = str(asked.get("word")), str(asked.get("to"))
-    if survey is None or name not in survey.wording.words:
+    if survey is None or name not in survey.wording.embeddings:
         raise DataError(f"{name}: no such embedding in the scanned folder. Scan it again")
-    tag = next((one for one in survey.wording.words[name].tags if one.tag == asked.get("tag")), None)
+    tag = next((one for one in survey.wording.embeddings[name].tags if one.tag == asked.get("tag")), None)
     if tag is None or to not in ("kept", "absorbed", "init", "rule"):
         raise DataError(f"{asked.get('tag')}: no such tag beside {name} any more. Choose the embedding again")
     fate: Any = to
-    words = tuple(
-        word
-        if word.name != name
-        else tag_moves.as_the_rule_says(word, tag)
+    embeddings = tuple(
+        embedding
+        if embedding.name != name
+        else tag_moves.as_the_rule_says(embedding, tag)
         if to == "rule"
-        else tag_moves.moved(word, tag, fate, count=page.desk.tokens)
-        for word in run.words
+        else tag_moves.moved(embedding, tag, fate, count=page.desk.tokens)
+        for embedding in run.embeddings
     )
-    return replace(run, words=words)
+    return replace(run, embeddings=embeddings)
 
 
 def tags_shown(page: Page, run: Run, view: str = "{}") -> Shown:
     """The box, and what is in it: `view` is JSON with `word`, `all`, `page`."""
     survey = page.desk.survey(run)
-    names = [word.name for word in run.words]
+    names = [embedding.name for embedding in run.embeddings]
     if survey is None or not names:
         return page.shown(tags_box=gr.update(visible=False), tags="")
     try:
@@ -239,15 +239,15 @@ def tags_shown(page: Page, run: Run, view: str = "{}") -> Shown:
     except ValueError:
         wanted = {}
     chosen = wanted.get("word") if wanted.get("word") in names else _first_that_takes(survey.rows, names)
-    word, writer = survey.wording.words[chosen], CaptionHtml(names)
+    embedding, writer = survey.wording.embeddings[chosen], CaptionHtml(names)
     number = wanted.get("page", 0)
-    table = tag_table(word, everything=bool(wanted.get("all")))
-    beside = examples(survey, word, writer, page=number if isinstance(number, int) else 0)
+    table = tag_table(embedding, everything=bool(wanted.get("all")))
+    beside = examples(survey, embedding, writer, page=number if isinstance(number, int) else 0)
     body = f'<div class="pivotal-tags"><div>{table}</div><div>{beside}</div></div>'
-    chips = word_chips(names, chosen, writer)
+    chips = embedding_chips(names, chosen, writer)
     return page.shown(tags_box=gr.update(visible=True), tags=chips + body)
 
 
 def _first_that_takes(rows: Any, names: list[str]) -> str:
     """The word to begin with: one that has tags to speak of."""
-    return next((row.word.name for row in rows if row.absorbed), names[0])
+    return next((row.embedding.name for row in rows if row.absorbed), names[0])

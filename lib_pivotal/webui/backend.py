@@ -69,7 +69,7 @@ class WebUIBackend:
 
     def taken_names(self) -> dict[str, str]:
         """Words of all LoRA files, embedding files' names, and those that are registered now."""
-        names = catalog.words_by_name()
+        names = catalog.embeddings_by_name()
         names |= {name.lower(): EMBEDDINGS for name in sd_hijack.model_hijack.embedding_db.word_embeddings}
         folder = Path(shared.cmd_opts.embeddings_dir)
         return names | {path.stem.lower(): EMBEDDINGS for path in folder.rglob("*.*") if path.is_file()}
@@ -125,17 +125,17 @@ class WebUIBackend:
 
     def scanned_as(self, data: DataConfig) -> DataConfig:
         """Its "Filename word regex" and "Filename join string" (section "Training"), unless the run has its own."""
-        words = str(getattr(shared.opts, "dataset_filename_word_regex", "") or "")
-        if data.name_words or not words:
+        embeddings = str(getattr(shared.opts, "dataset_filename_word_regex", "") or "")
+        if data.name_words or not embeddings:
             return data
         try:
-            re.compile(words)
+            re.compile(embeddings)
         except re.error:
             logger.warning(
-                "the web UI's setting Filename word regex is not a regular expression and not used: %s", words
+                "the web UI's setting Filename word regex is not a regular expression and not used: %s", embeddings
             )
             return data
-        return replace(data, name_words=words, name_join=str(shared.opts.dataset_filename_join_string or ""))
+        return replace(data, name_words=embeddings, name_join=str(shared.opts.dataset_filename_join_string or ""))
 
     def check_ready(self) -> None:
         """What is loaded now; nothing is loaded for it."""

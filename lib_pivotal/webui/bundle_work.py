@@ -56,10 +56,10 @@ def rename(name: str, renames: Mapping[str, str], *, new_name: str | None = None
     return work.rename(work.Rename(path, renames, out=_out(path, new_name), overwrite=overwrite), HOST)
 
 
-def delete(name: str, words: Sequence[str], *, new_name: str | None = None, overwrite: bool = False) -> Written:
+def delete(name: str, embeddings: Sequence[str], *, new_name: str | None = None, overwrite: bool = False) -> Written:
     """Take embeddings out."""
     path = path_of(name)
-    return work.delete(work.Delete(path, words, out=_out(path, new_name), overwrite=overwrite), HOST)
+    return work.delete(work.Delete(path, embeddings, out=_out(path, new_name), overwrite=overwrite), HOST)
 
 
 def add(name: str, embeddings: Sequence[str], *, new_name: str | None = None, overwrite: bool = False) -> Written:
@@ -128,7 +128,7 @@ def stock_loader_says(name: str) -> list[Problem]:
     if entry is None or original is None:
         return []
     described = catalog.describe(entry)
-    ours = {word["name"] for word in described["words"]}
+    ours = {embedding["name"] for embedding in described["words"]}
     with call_queue.queue_lock:
         try:
             net = original(entry.name, entry)

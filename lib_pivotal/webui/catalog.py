@@ -80,11 +80,11 @@ def find_on_disk(name: str) -> Any:
     return None
 
 
-def brings_words(name: str) -> bool:
+def brings_embeddings(name: str) -> bool:
     """Whether the file that a tag names has words."""
     entry = find_on_disk(name)
     seen = None if entry is None else catalog.look(entry.filename)
-    return seen is not None and not isinstance(seen, str) and bool(seen.words)
+    return seen is not None and not isinstance(seen, str) and bool(seen.embeddings)
 
 
 def describe(entry: Any) -> dict[str, Any]:
@@ -96,7 +96,10 @@ def describe(entry: Any) -> dict[str, Any]:
         return {**facts, "words": [], "parts": [], "family": "unknown", "problems": [seen], "recommended": {}}
     return {
         **facts,
-        "words": [{"name": word.name, "vectors": word.vectors, "widths": list(word.widths)} for word in seen.words],
+        "words": [
+            {"name": embedding.name, "vectors": embedding.vectors, "widths": list(embedding.widths)}
+            for embedding in seen.embeddings
+        ],
         "parts": list(seen.parts),
         "family": seen.family,
         "problems": [str(problem) for problem in seen.problems],
@@ -106,12 +109,12 @@ def describe(entry: Any) -> dict[str, Any]:
 
 def tag_of(entry: Any, user: Mapping[str, Any] | None = None) -> str:
     """The tag that a click writes: with the file's own weights where the user, or else the bundle, prefers some."""
-    te, unet, words = preferred(entry, user_metadata(entry) if user is None else user)
+    te, unet, embeddings = preferred(entry, user_metadata(entry) if user is None else user)
     if te is None and unet is None:
         weights = f"{shared.opts.extra_networks_default_multiplier:g}"
     else:
         weights = f"{1 if te is None else te:g}:{1 if unet is None else unet:g}"
-    return f"<lora:{entry.get_alias()}:{weights}{'' if words else ':words=0'}>"
+    return f"<lora:{entry.get_alias()}:{weights}{'' if embeddings else ':words=0'}>"
 
 
 def preferred(entry: Any, user: Mapping[str, Any]) -> tuple[float | None, float | None, bool]:
@@ -141,13 +144,13 @@ def user_metadata(entry: Any) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def words_by_name() -> dict[str, str]:
+def embeddings_by_name() -> dict[str, str]:
     """Every word of every LoRA file, lower case, and the file's name."""
     found: dict[str, str] = {}
     for entry in _entries():
         seen = catalog.look(entry.filename)
         if not isinstance(seen, str):
-            found |= {word.name.lower(): Path(entry.filename).name for word in seen.words}
+            found |= {embedding.name.lower(): Path(entry.filename).name for embedding in seen.embeddings}
     return found
 
 

@@ -81,7 +81,7 @@ def _get_conds_with_caching(
             result = original(p, counted, required_prompts, steps, caches, extra_network_data, *arguments, **named)
         finally:
             entries, resolver.local.used = resolver.local.used, None
-        used = tuple((entry.word.replace(":", "").replace(",", ""), entry.digest) for entry in entries.values())
+        used = tuple((entry.name.replace(":", "").replace(",", ""), entry.digest) for entry in entries.values())
         if computed:
             found = {key: value for key, value in parameters.items() if before.get(key) != value or key == TI_HASHES}
             _memory.facts.put(result, Facts(found, used))
@@ -102,7 +102,7 @@ def _hashes_of(used: tuple[tuple[str, str], ...]) -> str:
         return ""
     if not getattr(shared.opts, "lora_bundled_ti_to_infotext", True):
         return ""
-    return ", ".join(f"{word}: {digest}" for word, digest in used if digest)
+    return ", ".join(f"{embedding}: {digest}" for embedding, digest in used if digest)
 
 
 def joined_hashes(*lists: str | None) -> str:
@@ -121,7 +121,7 @@ def _activated(p: Any, extra_network_data: Any) -> Iterator[None]:
     """
     generation = resolver.generation
     active = None if generation is None else generation.data
-    if p.disable_extra_networks or active == extra_network_data or not _has_words(extra_network_data):
+    if p.disable_extra_networks or active == extra_network_data or not _has_embeddings(extra_network_data):
         yield
         return
     early = extra_network_data is getattr(p, "hr_extra_network_data", None) and not p.is_hr_pass
@@ -133,5 +133,5 @@ def _activated(p: Any, extra_network_data: Any) -> Iterator[None]:
             extra_networks.activate(p, p.extra_network_data)
 
 
-def _has_words(extra_network_data: Any) -> bool:
-    return any(catalog.brings_words(name) for name in resolution_patch.names_of(extra_network_data))
+def _has_embeddings(extra_network_data: Any) -> bool:
+    return any(catalog.brings_embeddings(name) for name in resolution_patch.names_of(extra_network_data))

@@ -34,7 +34,7 @@ class ReadEmbeddings:
     """The words of one file as they were read, and what was wrong with them; `stamp` tells the file's content."""
 
     stamp: object
-    words: Mapping[str, EmbeddingTensors]
+    embeddings: Mapping[str, EmbeddingTensors]
     problems: tuple[Problem, ...] = ()
 
 

@@ -16,11 +16,11 @@ import torch
 from modules import devices
 from modules.textual_inversion import textual_inversion
 
-from lib_pivotal.bundle.format import EmbeddingTensors, Problem, is_word_key
+from lib_pivotal.bundle.format import EmbeddingTensors, Problem, is_embedding_key
 from lib_pivotal.errors import BundleError
 from lib_pivotal.webui import file_invalidation
 from lib_pivotal.webui.generations import Generation, LoadedEmbeddings, ReadEmbeddings
-from lib_pivotal.webui.resolution import WORDS, resolver, say
+from lib_pivotal.webui.resolution import EMBEDDINGS, resolver, say
 
 logger = logging.getLogger(__name__)
 
@@ -40,20 +40,20 @@ def read_state_dict(original: Callable[..., Any], *arguments: Any, **named: Any)
     except Exception as error:  # the official reader refuses a file for a dtype that it does not know
         bundle = reader.read_bundle(arguments[0])
         logger.warning("%s: read with care, since: %s", arguments[0], error)
-        aside.words, aside.problems = dict(bundle.words), bundle.problems
+        aside.embeddings, aside.problems = dict(bundle.embeddings), bundle.problems
         return bundle.network
     marked = {key for key, value in aside.metadata.items() if value == "<embed>"}
-    words = {key: value for key, value in tensors.items() if is_word_key(str(key)) or key in marked}
-    if words:
-        found, _, problems = reader.take_words(words, {key: "<embed>" for key in marked})
-        aside.words, aside.problems = found, tuple(problems)
-    return {key: value for key, value in tensors.items() if key not in words}
+    embeddings = {key: value for key, value in tensors.items() if is_embedding_key(str(key)) or key in marked}
+    if embeddings:
+        found, _, problems = reader.take_embeddings(embeddings, {key: "<embed>" for key in marked})
+        aside.embeddings, aside.problems = found, tuple(problems)
+    return {key: value for key, value in tensors.items() if key not in embeddings}
 
 
 @dataclass
 class _Aside:
     metadata: Mapping[str, Any]
-    words: dict[str, EmbeddingTensors] = field(default_factory=dict)
+    embeddings: dict[str, EmbeddingTensors] = field(default_factory=dict)
     problems: tuple[Problem, ...] = ()
 
 
@@ -63,7 +63,7 @@ def load_network(original: Callable[..., Any], name: str, network_on_disk: Any) 
     try:
         net = original(name, network_on_disk)
     except Exception as error:
-        if not aside.words:
+        if not aside.embeddings:
             raise
         logger.warning(
             "%s: the network cannot be used here, its embeddings can", network_on_disk.filename, exc_info=True
@@ -73,7 +73,7 @@ def load_network(original: Callable[..., Any], name: str, network_on_disk: Any) 
     finally:
         resolver.local.aside = None
     path = network_on_disk.filename
-    setattr(net, WORDS, LoadedEmbeddings(make_embeddings(aside.words, path), aside.problems))
+    setattr(net, EMBEDDINGS, LoadedEmbeddings(make_embeddings(aside.embeddings, path), aside.problems))
     file_invalidation.remember(net)
     return net
 
@@ -86,10 +86,10 @@ def _bare_network(name: str, network_on_disk: Any) -> Any:
     return net
 
 
-def make_embeddings(words: Mapping[str, EmbeddingTensors], path: str) -> dict[str, Any]:
+def make_embeddings(embeddings: Mapping[str, EmbeddingTensors], path: str) -> dict[str, Any]:
     """The web UI's own `Embedding` for each word, as `create_embedding_from_data` makes them: fp32 on its device."""
     made = {}
-    for name, towers in words.items():
+    for name, towers in embeddings.items():
         vectors = [tower.detach().to(devices.device, dtype=torch.float32) for tower in towers]
         vec = vectors[0] if len(vectors) == 1 else {"clip_l": vectors[0], "clip_g": vectors[1]}
         embedding = textual_inversion.Embedding(vec, name)
@@ -101,29 +101,35 @@ def make_embeddings(words: Mapping[str, EmbeddingTensors], path: str) -> dict[st
     return made
 
 
-def words_of_file(path: str, generation: Generation) -> LoadedEmbeddings:
+def embeddings_of_file(path: str, generation: Generation) -> LoadedEmbeddings:
     """The words of a file without its network, made for a generation and gone with it. Never raises."""
-    read = read_words_of(path)
+    read = read_embeddings_of(path)
     known = generation.made.get(path)
     if known is None or known[0] != read.stamp:
-        known = generation.made[path] = read.stamp, LoadedEmbeddings(make_embeddings(read.words, path), read.problems)
+        known = generation.made[path] = (
+            read.stamp,
+            LoadedEmbeddings(make_embeddings(read.embeddings, path), read.problems),
+        )
     return known[1]
 
 
-def read_words_of(path: str) -> ReadEmbeddings:
+def read_embeddings_of(path: str) -> ReadEmbeddings:
     """What a file's words are, read once as long as the file is the same and there is room; in main memory."""
     stamp = file_invalidation.full_stamp(path)
     known = resolver.files.get(path)
     if known is not None and known.stamp == stamp:
         return known
     try:
-        from lib_pivotal.bundle.reader import read_words  # here: as in read_state_dict
+        from lib_pivotal.bundle.reader import read_embeddings  # here: as in read_state_dict
 
-        words, problems = read_words(path)
-        held = {name: tuple(tower.detach().to("cpu", copy=True) for tower in word) for name, word in words.items()}
+        embeddings, problems = read_embeddings(path)
+        held = {
+            name: tuple(tower.detach().to("cpu", copy=True) for tower in embedding)
+            for name, embedding in embeddings.items()
+        }
         read = ReadEmbeddings(stamp, held, problems)
     except BundleError as error:
         read = ReadEmbeddings(stamp, {}, (Problem("error", str(error)),))
-    tensors = (tower for word in read.words.values() for tower in word)
+    tensors = (tower for embedding in read.embeddings.values() for tower in embedding)
     resolver.files.put(path, read, size_bytes=ENTRY_BYTES + sum(tower.nbytes for tower in tensors))
     return read

@@ -243,11 +243,11 @@ class WebUIHost:
             yield
 
     @torch.no_grad()
-    def sample(self, requests: Sequence[SampleRequest], words: EmbeddingVectors) -> list[Image.Image]:
+    def sample(self, requests: Sequence[SampleRequest], embeddings: EmbeddingVectors) -> list[Image.Image]:
         """Pictures by txt2img's own code, in the order asked for; those of one kind share batches."""
         pictures: dict[int, Image.Image] = {}
-        embeddings = {name: make_embedding(name, towers) for name, towers in words.items()}
-        with self._borrowing.generating(), registered(self._loaded(), embeddings):
+        known = {name: make_embedding(name, towers) for name, towers in embeddings.items()}
+        with self._borrowing.generating(), registered(self._loaded(), known):
             for group in _groups(requests):
                 made = _process([requests[index] for index in group])
                 pictures.update(zip(group, made, strict=True))

@@ -24,17 +24,17 @@ class EmbeddingOrigin:
     """The words of one file: `labels` are all names by which a tag may call it, the one in the prompt first."""
 
     labels: tuple[str, ...]
-    words: Mapping[str, Any]
+    embeddings: Mapping[str, Any]
     stamp: object = None
     digest: str = ""
 
 
 @dataclass(frozen=True, eq=False)
 class NamedEmbedding:
-    """What a name stands for: the embedding, the word's own name, and the hash of the file that it is from."""
+    """What a name stands for: the embedding, its own name, and the hash of the file that it is from."""
 
     embedding: Any
-    word: str
+    name: str
     digest: str = ""
 
 
@@ -109,30 +109,30 @@ def build_table(
 
     for source in sources:
         own: set[Ids] = set()
-        for word, embedding in source.words.items():
-            ids = ids_of(word)
+        for name, embedding in source.embeddings.items():
+            ids = ids_of(name)
             if not ids:
-                unnamed.append(word)
+                unnamed.append(name)
                 continue
-            entry = NamedEmbedding(embedding, word, source.digest)
+            entry = NamedEmbedding(embedding, name, source.digest)
             twin = ids in own
             own.add(ids)
             for label in () if twin else _distinct(source.labels):
-                name = qualified(word, label)
-                enter(name, entry, ids_of(name))
-            reachable = "" if twin else qualified(word, source.labels[0])
+                spelled = qualified(name, label)
+                enter(spelled, entry, ids_of(spelled))
+            reachable = "" if twin else qualified(name, source.labels[0])
             if twin or ids in owners:
-                collisions.append(Collision(word, owners.get(ids, source.labels[0]), source.labels[0], reachable))
+                collisions.append(Collision(name, owners.get(ids, source.labels[0]), source.labels[0], reachable))
             elif folder_wins and ids in folder:
                 owners[ids] = FOLDER
-                collisions.append(Collision(word, FOLDER, source.labels[0], reachable))
+                collisions.append(Collision(name, FOLDER, source.labels[0], reachable))
             else:
                 owners[ids] = source.labels[0]
-                enter(word, entry, ids)
+                enter(name, entry, ids)
                 if ids in folder:
-                    name = qualified(word, FOLDER)
-                    enter(name, NamedEmbedding(folder[ids], word), ids_of(name))
-                    collisions.append(Collision(word, source.labels[0], FOLDER, name))
+                    spelled = qualified(name, FOLDER)
+                    enter(spelled, NamedEmbedding(folder[ids], name), ids_of(spelled))
+                    collisions.append(Collision(name, source.labels[0], FOLDER, spelled))
     return NameTable(
         spotter=NameMatcher(entries),
         by_ids=by_ids,
@@ -143,7 +143,7 @@ def build_table(
 
 
 def _stamps(sources: Iterable[EmbeddingOrigin], entry: NamedEmbedding) -> tuple[object, ...]:
-    return tuple(source.stamp for source in sources if source.words.get(entry.word) is entry.embedding)
+    return tuple(source.stamp for source in sources if source.embeddings.get(entry.name) is entry.embedding)
 
 
 def _distinct(labels: Iterable[str]) -> list[str]:

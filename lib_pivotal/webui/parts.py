@@ -61,7 +61,7 @@ def one_by_one(p: Any) -> None:
     names = {
         prompt_tags.understand(text.split(":")).name for batch in differing for tagged in batch for _, text in tagged
     }
-    if any(catalog.brings_words(name) for name in sorted(names)):
+    if any(catalog.brings_embeddings(name) for name in sorted(names)):
         p.batch_size, p.n_iter = 1, len(p.all_prompts)
         say("the prompts of a batch name different LoRAs, of which only the first's would act: made one by one")
 
@@ -81,7 +81,7 @@ def write_out_traps(p: Any, batch_number: int) -> None:
     }
     if not trapped:
         return
-    ours = frozenset(name for name in trapped if catalog.brings_words(name))
+    ours = frozenset(name for name in trapped if catalog.brings_embeddings(name))
     for name in sorted(trapped - ours):
         say(f"{name}: te=… alone sets the U-Net's weight too; write <lora:{name}:text encoder:U-Net>")
     texts: list[str]

@@ -16,7 +16,7 @@ TAG = re.compile(r"<(lora|lyco|words):([^>]+)>")
 """A tag that can bring words; the web UI's own pattern (modules/extra_networks.py:173) with the kinds named."""
 
 LORA_KINDS = ("lora", "lyco")
-WORDS_KIND = "words"
+EMBEDDINGS_KIND = "words"
 OFF = frozenset({"0", "off", "no", "false"})
 
 
@@ -32,7 +32,7 @@ class Tag:
     name: str
     te: float | None = 1.0
     unet: float | None = 1.0
-    words: bool = True
+    embeddings: bool = True
     te_alone: bool = False
     odd: str = ""
 
@@ -51,7 +51,7 @@ def understand(items: Sequence[str]) -> Tag:
         name=name,
         te=te,
         unet=unet,
-        words=named.get("words", "1").strip().lower() not in OFF,
+        embeddings=named.get("words", "1").strip().lower() not in OFF,
         te_alone="te" in named and "unet" not in named and second is None and te != _number(first),
         odd=odd,
     )

@@ -76,7 +76,7 @@ def find_embedding_at_position(original: Callable[..., Any], database: Any, toke
         return embedding, taken
     used = getattr(resolver.local, "used", None)
     if used is not None:
-        used[entry.word] = entry
+        used[entry.name] = entry
     return entry.embedding, length
 
 

@@ -10,7 +10,7 @@ from lib_pivotal.webui.generations import EmbeddingResolution
 
 logger = logging.getLogger(__name__)
 
-WORDS = "pivotal_words"
+EMBEDDINGS = "pivotal_words"
 """Attribute of a loaded network: its `LoadedWords`."""
 
 resolver = EmbeddingResolution()

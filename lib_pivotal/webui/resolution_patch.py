@@ -39,7 +39,7 @@ from lib_pivotal.byte_cache import ByteCache
 from lib_pivotal.webui import catalog, compat, file_invalidation, loading, prompt_tags, prompting, settings
 from lib_pivotal.webui.generations import Generation, LoadedEmbeddings
 from lib_pivotal.webui.name_table import EmbeddingOrigin, Ids, NameTable, build_table
-from lib_pivotal.webui.resolution import WORDS, resolver, say
+from lib_pivotal.webui.resolution import EMBEDDINGS, resolver, say
 
 logger = logging.getLogger(__name__)
 
@@ -114,7 +114,7 @@ def _deactivate(original: Callable[..., Any], p: Any, extra_network_data: Any) -
 
 def _note_hashes(p: Any, extra_network_data: Any) -> None:
     """ "Lora hashes" in the infotext for `<words:file>` too, as Lora/extra_networks_lora.py:47-56 writes them."""
-    params = (extra_network_data or {}).get(prompt_tags.WORDS_KIND, ())
+    params = (extra_network_data or {}).get(prompt_tags.EMBEDDINGS_KIND, ())
     if not params or not shared.opts.lora_add_hashes_to_infotext:
         return
     known = dict(getattr(p, "lora_hashes", None) or {})
@@ -151,8 +151,8 @@ def resolve() -> NameTable:
     table = generation.table
     for collision in table.collisions_in(generation.texts) if generation.texts else table.collisions:
         say(str(collision))
-    for word in generation.table.unnamed:
-        say(f"the embedding {word!r} has no token, so no prompt can name it: rename it")
+    for embedding in generation.table.unnamed:
+        say(f"the embedding {embedding!r} has no token, so no prompt can name it: rename it")
     return generation.table
 
 
@@ -163,7 +163,7 @@ def _table_of(sources: Sequence[EmbeddingOrigin]) -> NameTable:
     made_from = (
         tuple((source.labels, source.stamp) for source in sources),
         # references and not ids: another object may come to lie where one was
-        tuple(ref(embedding) for source in sources for embedding in source.words.values()),
+        tuple(ref(embedding) for source in sources for embedding in source.embeddings.values()),
         tuple((name, ref(embedding)) for name, embedding in folder.items()),
         folder_wins,
         ref(shared.sd_model.cond_stage_model),
@@ -178,20 +178,20 @@ def _table_of(sources: Sequence[EmbeddingOrigin]) -> NameTable:
 def _sources(generation: Generation) -> list[EmbeddingOrigin]:
     networks = compat.find_lora_networks()
     data = generation.data or {}
-    wanted = {tag.name: tag.words for kind in prompt_tags.LORA_KINDS for tag in map(_tag, data.get(kind, ()))}
+    wanted = {tag.name: tag.embeddings for kind in prompt_tags.LORA_KINDS for tag in map(_tag, data.get(kind, ()))}
     sources: dict[str, EmbeddingOrigin] = {}
     for net in networks.loaded_networks:
-        loaded, entry = getattr(net, WORDS, None), net.network_on_disk
+        loaded, entry = getattr(net, EMBEDDINGS, None), net.network_on_disk
         if loaded is None or not wanted.get(net.name, True):
             continue
         _add_source(sources, (net.name, entry.name, entry.alias), entry, loaded)
-    for tag in map(_tag, data.get(prompt_tags.WORDS_KIND, ())):
+    for tag in map(_tag, data.get(prompt_tags.EMBEDDINGS_KIND, ())):
         entry = catalog.find_on_disk(tag.name)
         if entry is None:
             say(f"no LoRA file named {tag.name!r} for <words:{tag.name}>")
             continue
         entry.read_hash()  # as `networks.load_networks` does for the files that it loads
-        loaded = loading.words_of_file(entry.filename, generation)
+        loaded = loading.embeddings_of_file(entry.filename, generation)
         if not loaded.embeddings and not loaded.problems:
             say(f"{tag.name} has no embeddings")
         _add_source(sources, (tag.name, entry.name, entry.alias), entry, loaded)
@@ -204,12 +204,14 @@ def _add_source(
     if entry.filename in sources:
         return
     widths = model_widths()
-    fitting = {name: word for name, word in loaded.embeddings.items() if fits(word.pivotal_widths, widths)}
+    fitting = {
+        name: embedding for name, embedding in loaded.embeddings.items() if fits(embedding.pivotal_widths, widths)
+    }
     for problem in loaded.problems:
         if problem.severity == "error":
             say(
                 f"{labels[0]}: "
-                + (f"the embedding {problem.word!r} was {problem.what}" if problem.word else problem.what)
+                + (f"the embedding {problem.embedding!r} was {problem.what}" if problem.embedding else problem.what)
             )
     for name in fitting:
         if extra_networks.re_extra_net.search(name):
@@ -263,7 +265,7 @@ def _readable(param: Any) -> bool:
 
 def names_of(extra_network_data: Any) -> list[str]:
     """The files that the tags of a prompt name, whatever the kind of tag."""
-    kinds = (*prompt_tags.LORA_KINDS, prompt_tags.WORDS_KIND)
+    kinds = (*prompt_tags.LORA_KINDS, prompt_tags.EMBEDDINGS_KIND)
     return [_tag(param).name for kind in kinds for param in (extra_network_data or {}).get(kind, ())]
 
 
@@ -316,6 +318,6 @@ def model_widths() -> tuple[int, ...]:
     return resolver.widths[encoder]
 
 
-def fits(word: tuple[int, ...], model: tuple[int, ...]) -> bool:
+def fits(embedding: tuple[int, ...], model: tuple[int, ...]) -> bool:
     """Whether a word of these widths can be used: SDXL's refiner has only the second tower."""
-    return word == model or (len(word) == 2 and model == word[1:])
+    return embedding == model or (len(embedding) == 2 and model == embedding[1:])

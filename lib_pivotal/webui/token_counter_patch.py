@@ -76,15 +76,15 @@ def table_for(prompt: str) -> NameTable:
     widths = resolution_patch.model_widths()
     sources: dict[str, EmbeddingOrigin] = {}
     for _, tag in prompt_tags.tags_in(prompt):
-        entry = catalog.find_on_disk(tag.name) if tag.words else None
+        entry = catalog.find_on_disk(tag.name) if tag.embeddings else None
         if entry is None or entry.filename in sources:
             continue
-        words = {
-            word["name"]: SimpleNamespace(vectors=word["vectors"], name=word["name"])
-            for word in catalog.describe(entry)["words"]
-            if resolution_patch.fits(tuple(word["widths"]), widths)
+        embeddings = {
+            embedding["name"]: SimpleNamespace(vectors=embedding["vectors"], name=embedding["name"])
+            for embedding in catalog.describe(entry)["words"]
+            if resolution_patch.fits(tuple(embedding["widths"]), widths)
         }
-        sources[entry.filename] = EmbeddingOrigin((tag.name, entry.name, entry.alias), words)
+        sources[entry.filename] = EmbeddingOrigin((tag.name, entry.name, entry.alias), embeddings)
     return build_table(
         list(sources.values()),
         ids_of=resolution_patch.ids_of,

@@ -13,31 +13,35 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from lib_pivotal.bundle.edits import add_words, convert, delete_words, join, rename_words, split, strip
+from lib_pivotal.bundle.edits import add_embeddings, convert, delete_embeddings, join, rename_embeddings, split, strip
 from lib_pivotal.bundle.embedding_files import read_embedding
-from lib_pivotal.bundle.metadata import EmbeddingFacts, FolderFacts, TrainingFacts, build_metadata, word_facts
+from lib_pivotal.bundle.metadata import EmbeddingFacts, FolderFacts, TrainingFacts, build_metadata, embedding_facts
 from lib_pivotal.bundle.reader import read_bundle
 from lib_pivotal.bundle.verify import verify
 from lib_pivotal.bundle.writer import write_bundle
 from lib_pivotal.errors import BundleError, FileNameError
 
-Words = dict[str, tuple[Tensor, ...]]
+Embeddings = dict[str, tuple[Tensor, ...]]
 legal_names = st.from_regex(r"[a-z]([a-z0-9_-]{0,20}[a-z])?", fullmatch=True)
 
 
-def facts_for(words: Words, title: str = "avatars") -> dict[str, str]:
+def facts_for(embeddings: Embeddings, title: str = "avatars") -> dict[str, str]:
     return build_metadata(
         TrainingFacts(
             title,
             folders={f"1_{title}": FolderFacts(images=3, tags={"hat": 2})},
-            words={name: EmbeddingFacts(init_text=f"init {name}", vectors=len(v[0])) for name, v in words.items()},
+            embeddings={
+                name: EmbeddingFacts(init_text=f"init {name}", vectors=len(v[0])) for name, v in embeddings.items()
+            },
         )
     )
 
 
 @pytest.fixture
-def bundle(tmp_path: Path, network: dict[str, Tensor], words: Words) -> Path:
-    return write_bundle(tmp_path / "b.safetensors", network=network, words=words, metadata=facts_for(words))
+def bundle(tmp_path: Path, network: dict[str, Tensor], embeddings: Embeddings) -> Path:
+    return write_bundle(
+        tmp_path / "b.safetensors", network=network, embeddings=embeddings, metadata=facts_for(embeddings)
+    )
 
 
 def same(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
@@ -52,21 +56,21 @@ def same(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
 @given(name=legal_names.filter(lambda name: name != "ink-style"))
 def test_renaming_changes_the_name_alone_bit_for_bit(bundle: Path, name: str) -> None:
     before = read_bundle(bundle)
-    out = rename_words(bundle, {"kira": name}, out=bundle.with_name("renamed.safetensors"), overwrite=True)
+    out = rename_embeddings(bundle, {"kira": name}, out=bundle.with_name("renamed.safetensors"), overwrite=True)
     after = read_bundle(out)
-    assert set(after.words) == {name, "ink-style"}
-    assert torch.equal(after.words[name][0], before.words["kira"][0])
+    assert set(after.embeddings) == {name, "ink-style"}
+    assert torch.equal(after.embeddings[name][0], before.embeddings["kira"][0])
     assert same(after.network, before.network)
-    assert word_facts(after.metadata)[name]["init_text"] == "init kira"
+    assert embedding_facts(after.metadata)[name]["init_text"] == "init kira"
     kept = {k: v for k, v in before.metadata.items() if k.startswith("ss_")}
     assert {k: v for k, v in after.metadata.items() if k.startswith("ss_")} == kept
     assert [p for p in verify(out) if p.severity == "error"] == []
 
 
 def test_two_names_can_be_swapped_in_place(bundle: Path) -> None:
-    before = read_bundle(bundle).words
-    assert rename_words(bundle, {"kira": "ink-style", "ink-style": "kira"}) == bundle
-    after = read_bundle(bundle).words
+    before = read_bundle(bundle).embeddings
+    assert rename_embeddings(bundle, {"kira": "ink-style", "ink-style": "kira"}) == bundle
+    after = read_bundle(bundle).embeddings
     assert torch.equal(after["kira"][0], before["ink-style"][0]) and torch.equal(
         after["ink-style"][0], before["kira"][0]
     )
@@ -74,9 +78,9 @@ def test_two_names_can_be_swapped_in_place(bundle: Path) -> None:
 
 def test_renaming_there_and_back_gives_the_same_file(bundle: Path) -> None:
     before = bundle.read_bytes()
-    rename_words(bundle, {"kira": "mira"})
+    rename_embeddings(bundle, {"kira": "mira"})
     assert bundle.read_bytes() != before
-    rename_words(bundle, {"mira": "kira"})
+    rename_embeddings(bundle, {"mira": "kira"})
     assert bundle.read_bytes() == before
 
 
@@ -91,7 +95,7 @@ def test_renaming_there_and_back_gives_the_same_file(bundle: Path) -> None:
 def test_bad_renames_leave_the_file_alone(bundle: Path, renames: dict[str, str], reason: str) -> None:
     before = bundle.read_bytes()
     with pytest.raises(BundleError, match=reason):
-        rename_words(bundle, renames)
+        rename_embeddings(bundle, renames)
     assert bundle.read_bytes() == before
 
 
@@ -99,31 +103,31 @@ def test_foreign_names_are_put_right_by_renaming(save: Callable[..., Path]) -> N
     vectors = torch.randn(1, 768)
     path = save({"bundle_emb.<embedding>.clip_l": vectors, "bundle_emb.v1.5-Girl.clip_l": vectors + 1})
     with pytest.raises(BundleError, match="<embedding>"):
-        rename_words(path, {"v1.5-Girl": "girl"})
-    rename_words(path, {"v1.5-Girl": "girl", "<embedding>": "mira"})
+        rename_embeddings(path, {"v1.5-Girl": "girl"})
+    rename_embeddings(path, {"v1.5-Girl": "girl", "<embedding>": "mira"})
     assert set(safetensors.torch.load_file(path)) == {
         "bundle_emb.girl.string_to_param.*",
         "bundle_emb.mira.string_to_param.*",
     }
 
 
-def test_broken_words_are_not_lost_silently(save: Callable[..., Path]) -> None:
+def test_broken_embeddings_are_not_lost_silently(save: Callable[..., Path]) -> None:
     path = save({"bundle_emb.dog.clip_l": torch.ones(1, 768), "bundle_emb.cat.clip_g": torch.ones(1, 1280)})
     with pytest.raises(BundleError, match="'cat': skipped"):
-        rename_words(path, {"dog": "fox"})
-    rename_words(path, {"dog": "fox"}, drop_broken=True)
-    assert set(read_bundle(path).words) == {"fox"}
+        rename_embeddings(path, {"dog": "fox"})
+    rename_embeddings(path, {"dog": "fox"}, drop_broken=True)
+    assert set(read_bundle(path).embeddings) == {"fox"}
 
 
-def test_delete_and_add(bundle: Path, words: Words) -> None:
-    delete_words(bundle, ["kira"])
-    assert set(read_bundle(bundle).words) == set(word_facts(read_bundle(bundle).metadata)) == {"ink-style"}
+def test_delete_and_add(bundle: Path, embeddings: Embeddings) -> None:
+    delete_embeddings(bundle, ["kira"])
+    assert set(read_bundle(bundle).embeddings) == set(embedding_facts(read_bundle(bundle).metadata)) == {"ink-style"}
     with pytest.raises(BundleError, match="already holds ink-style"):
-        add_words(bundle, {"ink-style": words["kira"]})
-    add_words(bundle, {"kira": words["kira"]}, facts={"kira": {"init_text": "again", "vectors": 3}})
-    assert word_facts(read_bundle(bundle).metadata)["kira"]["init_text"] == "again"
-    add_words(bundle, {"ink-style": words["kira"]}, replace=True)
-    assert len(read_bundle(bundle).words["ink-style"][0]) == 3
+        add_embeddings(bundle, {"ink-style": embeddings["kira"]})
+    add_embeddings(bundle, {"kira": embeddings["kira"]}, facts={"kira": {"init_text": "again", "vectors": 3}})
+    assert embedding_facts(read_bundle(bundle).metadata)["kira"]["init_text"] == "again"
+    add_embeddings(bundle, {"ink-style": embeddings["kira"]}, replace=True)
+    assert len(read_bundle(bundle).embeddings["ink-style"][0]) == 3
     assert verify(bundle) == []
 
 
@@ -136,8 +140,8 @@ def test_strip(bundle: Path, parts: list[str], left: tuple[str, ...]) -> None:
     after = read_bundle(strip(bundle, parts, out=bundle.with_name("s.safetensors")))  # type: ignore[arg-type]
     assert {key.split("_")[1] for key in after.network} == set(left)
     assert all(torch.equal(after.network[key], before.network[key]) for key in after.network)
-    assert set(after.words) == (set() if "words" in parts else set(before.words))
-    assert set(word_facts(after.metadata)) == set(after.words)
+    assert set(after.embeddings) == (set() if "words" in parts else set(before.embeddings))
+    assert set(embedding_facts(after.metadata)) == set(after.embeddings)
 
 
 def test_strip_metadata_keeps_what_readers_need(bundle: Path) -> None:
@@ -156,10 +160,10 @@ def test_split_and_put_together_again(bundle: Path, tmp_path: Path, layout: str)
     files = split(bundle, tmp_path / "parts", layout=layout)  # type: ignore[arg-type]
     assert len(files) == 3
     assert same(safetensors.torch.load_file(files[0]), before.network)
-    words = {path.stem: read_embedding(path).vectors for path in files[1:]}
-    again = read_bundle(add_words(files[0], words, out=tmp_path / "again.safetensors"))
+    embeddings = {path.stem: read_embedding(path).vectors for path in files[1:]}
+    again = read_bundle(add_embeddings(files[0], embeddings, out=tmp_path / "again.safetensors"))
     assert same(again.network, before.network)
-    assert all(torch.equal(again.words[name][0], vectors[0]) for name, vectors in before.words.items())
+    assert all(torch.equal(again.embeddings[name][0], vectors[0]) for name, vectors in before.embeddings.items())
 
 
 def test_split_refuses_names_that_leave_the_folder_before_writing_anything(
@@ -173,9 +177,11 @@ def test_split_refuses_names_that_leave_the_folder_before_writing_anything(
 
 def test_join(bundle: Path, tmp_path: Path, network: dict[str, Tensor]) -> None:
     mira = {"mira": (torch.randn(2, 768).half(),)}
-    other = write_bundle(tmp_path / "o.safetensors", network=network, words=mira, metadata=facts_for(mira, "other"))
+    other = write_bundle(
+        tmp_path / "o.safetensors", network=network, embeddings=mira, metadata=facts_for(mira, "other")
+    )
     joined = read_bundle(join([bundle, other], tmp_path / "j.safetensors"))
-    assert set(joined.words) == set(word_facts(joined.metadata)) == {"kira", "ink-style", "mira"}
+    assert set(joined.embeddings) == set(embedding_facts(joined.metadata)) == {"kira", "ink-style", "mira"}
     down = next(key for key in network if key.endswith("lora_down.weight"))
     assert joined.network[down].shape[0] == 2 * network[down].shape[0]
     assert joined.metadata["ss_network_dim"] == "8" and joined.metadata["ss_output_name"] == "j"
@@ -185,10 +191,10 @@ def test_join(bundle: Path, tmp_path: Path, network: dict[str, Tensor]) -> None:
 
 
 def test_join_tells_every_conflict(bundle: Path, tmp_path: Path) -> None:
-    words = {"kira": (torch.ones(1, 768),)}
+    embeddings = {"kira": (torch.ones(1, 768),)}
     layer = "lora_te_text_model_encoder_layers_0_self_attn_q_proj"
     loha = {f"{layer}.hada_w1_a": torch.ones(1)}
-    other = write_bundle(tmp_path / "o.safetensors", network=loha, words=words, metadata={})
+    other = write_bundle(tmp_path / "o.safetensors", network=loha, embeddings=embeddings, metadata={})
     with pytest.raises(BundleError) as caught:
         join([bundle, other], tmp_path / "j.safetensors")
     assert "2 conflict(s)" in str(caught.value) and "'kira'" in str(caught.value) and layer in str(caught.value)
@@ -199,8 +205,8 @@ def test_join_tells_every_conflict(bundle: Path, tmp_path: Path) -> None:
         join([bundle, other], tmp_path / "j.safetensors", weights=[1.0])
 
 
-def test_joining_words_of_two_families_is_refused(bundle: Path, tmp_path: Path) -> None:
-    other = write_bundle(tmp_path / "o.safetensors", network={}, words={"x": (torch.ones(1, 1024),)}, metadata={})
+def test_joining_embeddings_of_two_families_is_refused(bundle: Path, tmp_path: Path) -> None:
+    other = write_bundle(tmp_path / "o.safetensors", network={}, embeddings={"x": (torch.ones(1, 1024),)}, metadata={})
     with pytest.raises(BundleError, match="different models"):
         join([bundle, other], tmp_path / "j.safetensors")
 
@@ -221,7 +227,7 @@ def test_keys_that_nobody_knows_are_carried_through(save: Callable[..., Path], t
     strange = {"oft_unet_x.oft_blocks": torch.ones(2, 2), "some.thing": torch.arange(3), "lone": torch.ones(1)}
     path = save({**strange, "bundle_emb.dog.clip_l": torch.ones(1, 768)})
     for out in (
-        rename_words(path, {"dog": "fox"}, out=tmp_path / "r.safetensors"),
+        rename_embeddings(path, {"dog": "fox"}, out=tmp_path / "r.safetensors"),
         strip(path, ["te"], out=tmp_path / "s.safetensors"),
     ):
         assert same(read_bundle(out).network, strange)
@@ -236,9 +242,9 @@ def test_another_file_is_only_replaced_when_told(bundle: Path, tmp_path: Path) -
     peft = convert(bundle, tmp_path / "peft", layout="peft")
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     works: list[Callable[..., object]] = [
-        lambda **more: rename_words(bundle, {"kira": "mira"}, out=target, **more),
-        lambda **more: delete_words(bundle, ["kira"], out=target, **more),
-        lambda **more: add_words(bundle, {"sky": (torch.ones(1, 768),)}, out=target, **more),
+        lambda **more: rename_embeddings(bundle, {"kira": "mira"}, out=target, **more),
+        lambda **more: delete_embeddings(bundle, ["kira"], out=target, **more),
+        lambda **more: add_embeddings(bundle, {"sky": (torch.ones(1, 768),)}, out=target, **more),
         lambda **more: strip(bundle, ["metadata"], out=target, **more),
         lambda **more: convert(bundle, target, layout="kohya", **more),
         lambda **more: convert(bundle, peft, layout="peft", **more),
@@ -254,8 +260,8 @@ def test_another_file_is_only_replaced_when_told(bundle: Path, tmp_path: Path) -
 
 
 def test_the_file_itself_may_be_named_as_the_target(bundle: Path) -> None:
-    assert rename_words(bundle, {"kira": "mira"}, out=bundle.parent / "." / bundle.name)
-    assert "mira" in read_bundle(bundle).words
+    assert rename_embeddings(bundle, {"kira": "mira"}, out=bundle.parent / "." / bundle.name)
+    assert "mira" in read_bundle(bundle).embeddings
 
 
 def test_layouts_that_there_are_not(bundle: Path, tmp_path: Path) -> None:
@@ -266,7 +272,7 @@ def test_layouts_that_there_are_not(bundle: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "new").exists()
 
 
-def test_two_words_are_never_one_file(tmp_path: Path) -> None:
+def test_two_embeddings_are_never_one_file(tmp_path: Path) -> None:
     path = tmp_path / "w.safetensors"
     tensors = {f"bundle_emb.{name}.string_to_param.*": torch.ones(1, 768) for name in ("<a>", "_a_")}
     safetensors.torch.save_file(tensors, path)
@@ -275,8 +281,8 @@ def test_two_words_are_never_one_file(tmp_path: Path) -> None:
     assert not (tmp_path / "parts").exists()
 
 
-def test_words_alone_are_no_network_for_peft(tmp_path: Path, words: Words) -> None:
-    path = write_bundle(tmp_path / "w.safetensors", network={}, words=words, metadata={})
+def test_embeddings_alone_are_no_network_for_peft(tmp_path: Path, embeddings: Embeddings) -> None:
+    path = write_bundle(tmp_path / "w.safetensors", network={}, embeddings=embeddings, metadata={})
     with pytest.raises(BundleError, match="holds no network"):
         convert(path, tmp_path / "peft", layout="peft")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from lib_pivotal.bundle.embedding_key_formats import TensorHeader, carry_out, plan_word, seen_of
+from lib_pivotal.bundle.embedding_key_formats import TensorHeader, carry_out, plan_embedding, seen_of
 
 V3 = TensorHeader("F32", (3, 768))
 G3 = TensorHeader("F32", (3, 1280))
@@ -41,7 +41,7 @@ G3 = TensorHeader("F32", (3, 1280))
 def test_spellings(
     tensors: dict[str, TensorHeader], spelling: str, widths: tuple[int, ...], vectors: int, warnings: int
 ) -> None:
-    plan, problems = plan_word("dog", tensors)
+    plan, problems = plan_embedding("dog", tensors)
     assert plan is not None
     assert (plan.spelling, plan.widths, plan.vectors) == (spelling, widths, vectors)
     assert [problem.severity for problem in problems] == ["warning"] * warnings
@@ -67,15 +67,15 @@ def test_spellings(
         ({"emb_params": G3}, "width 1280 alone"),
     ],
 )
-def test_unusable_words_say_why(tensors: dict[str, TensorHeader], reason: str) -> None:
-    plan, problems = plan_word("dog", tensors)
+def test_unusable_embeddings_say_why(tensors: dict[str, TensorHeader], reason: str) -> None:
+    plan, problems = plan_embedding("dog", tensors)
     assert plan is None
-    assert [p for p in problems if p.severity == "error" and reason in p.what and p.word == "dog"]
+    assert [p for p in problems if p.severity == "error" and reason in p.what and p.embedding == "dog"]
 
 
 def test_concatenated_towers_are_split_by_columns() -> None:
     both = torch.randn(3, 2048)
-    plan, _ = plan_word("dog", {"string_to_param.*": seen_of(both)})
+    plan, _ = plan_embedding("dog", {"string_to_param.*": seen_of(both)})
     assert plan is not None
     first, second = carry_out(plan, {"string_to_param.*": both}.__getitem__)
     assert torch.equal(first, both[:, :768]) and torch.equal(second, both[:, 768:])
@@ -84,7 +84,7 @@ def test_concatenated_towers_are_split_by_columns() -> None:
 
 def test_a_single_dimension_becomes_one_vector() -> None:
     flat = torch.randn(768)
-    plan, _ = plan_word("dog", {"x": seen_of(flat)})
+    plan, _ = plan_embedding("dog", {"x": seen_of(flat)})
     assert plan is not None
     (tower,) = carry_out(plan, {"x": flat}.__getitem__)
     assert tower.shape == (1, 768) and torch.equal(tower[0], flat)

@@ -15,10 +15,10 @@ from lib_pivotal.bundle.format import (
     EmbeddingKey,
     check_vectors,
     check_widths,
+    embedding_keys,
     family_of_widths,
-    is_word_key,
-    parse_word_key,
-    word_keys,
+    is_embedding_key,
+    parse_embedding_key,
 )
 
 LEGAL = re.compile(r"[a-z]([a-z0-9_-]*[a-z])?")
@@ -45,29 +45,29 @@ unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow]
     ],
 )
 def test_keys_are_read_from_the_right(key: str, name: str, tensor: str) -> None:
-    assert parse_word_key(key) == EmbeddingKey(name, tensor)
+    assert parse_embedding_key(key) == EmbeddingKey(name, tensor)
 
 
 @pytest.mark.parametrize(
     "key", ["bundle_emb.", "bundle_emb.dog", "bundle_emb..clip_l", "bundle_emb.dog.", "bundle_emb"]
 )
 def test_keys_without_name_or_tensor(key: str) -> None:
-    assert parse_word_key(key) is None
-    assert is_word_key(key)
+    assert parse_embedding_key(key) is None
+    assert is_embedding_key(key)
 
 
-def test_other_keys_are_not_words() -> None:
-    assert not is_word_key("lora_unet_x.alpha")
-    assert not is_word_key("bundle_embx.dog.clip_l")
-    assert parse_word_key("lora_unet_x.alpha") is None
+def test_other_keys_are_not_embeddings() -> None:
+    assert not is_embedding_key("lora_unet_x.alpha")
+    assert not is_embedding_key("bundle_embx.dog.clip_l")
+    assert parse_embedding_key("lora_unet_x.alpha") is None
 
 
 @unhurried
 @given(legal_names, st.sampled_from([1, 2]))
 def test_written_keys_are_read_back(name: str, towers: int) -> None:
-    keys = word_keys(name, towers)
+    keys = embedding_keys(name, towers)
     assert len(keys) == towers
-    assert [parse_word_key(key).name for key in keys] == [name] * towers  # type: ignore[union-attr]
+    assert [parse_embedding_key(key).name for key in keys] == [name] * towers  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize("widths", [(768,), (1024,), (768, 1280), (64,), (64, 96)])

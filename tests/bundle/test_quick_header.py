@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from lib_pivotal.bundle.embedding_files import read_embedding
 from lib_pivotal.bundle.listing import list_bundle
 from lib_pivotal.bundle.quick_header import glance
-from lib_pivotal.bundle.reader import read_bundle, read_words
+from lib_pivotal.bundle.reader import read_bundle, read_embeddings
 from lib_pivotal.errors import BundleError
 
 
@@ -39,7 +39,7 @@ def test_it_sees_what_the_listing_sees(tmp_path):
     path = tmp_path / "x.safetensors"
     save_file(tensors(), str(path), METADATA)
     seen, listed = glance(path), list_bundle(path)
-    assert sorted(seen.words, key=lambda w: w.name) == sorted(listed.words, key=lambda w: w.name)
+    assert sorted(seen.embeddings, key=lambda w: w.name) == sorted(listed.embeddings, key=lambda w: w.name)
     assert (seen.parts, seen.family, seen.metadata) == (listed.parts, listed.family, listed.metadata)
     assert set(map(str, seen.problems)) == set(map(str, listed.problems))
 
@@ -73,18 +73,20 @@ def test_what_is_no_file_of_the_kind(tmp_path, content):
         glance(path)
 
 
-WORD = "bundle_emb.a.string_to_param.*"
+EMBEDDING = "bundle_emb.a.string_to_param.*"
 DIGITS, DEEP = "1" * 5000, "[" * 100_000
 ODD_HEADERS = {
     "a number of thousands of digits": f'{{"a": {DIGITS}}}',
-    "such a number in a shape": f'{{"{WORD}": {{"dtype": "F16", "shape": [{DIGITS}], "data_offsets": [0, 0]}}}}',
+    "such a number in a shape": f'{{"{EMBEDDING}": {{"dtype": "F16", "shape": [{DIGITS}], "data_offsets": [0, 0]}}}}',
     "such a number among the metadata": f'{{"__metadata__": {{"x": {DIGITS}}}}}',
-    "lists in lists": f'{{"{WORD}": {{"dtype": "F16", "shape": {DEEP}{DEEP.replace("[", "]")}}}}}',
-    "a list in a shape": f'{{"{WORD}": {{"dtype": "F16", "shape": [[1], 768], "data_offsets": [0, 0]}}}}',
-    "half a number": f'{{"{WORD}": {{"dtype": "F16", "shape": [1.5, 768.0], "data_offsets": [0, 0]}}}}',
-    "more numbers than can be": f'{{"{WORD}": {{"dtype": "F16", "shape": [0, {2**62}, 4], "data_offsets": [0, 0]}}}}',
+    "lists in lists": f'{{"{EMBEDDING}": {{"dtype": "F16", "shape": {DEEP}{DEEP.replace("[", "]")}}}}}',
+    "a list in a shape": f'{{"{EMBEDDING}": {{"dtype": "F16", "shape": [[1], 768], "data_offsets": [0, 0]}}}}',
+    "half a number": f'{{"{EMBEDDING}": {{"dtype": "F16", "shape": [1.5, 768.0], "data_offsets": [0, 0]}}}}',
+    "more numbers than can be": (
+        f'{{"{EMBEDDING}": {{"dtype": "F16", "shape": [0, {2**62}, 4], "data_offsets": [0, 0]}}}}'
+    ),
     "more dimensions than torch has": f'{{"x.alpha": {{"dtype": "F16", "shape": {[0] * 65}, "data_offsets": [0, 0]}}}}',
-    "half of a letter in a name": WORD.join(
+    "half of a letter in a name": EMBEDDING.join(
         ('{"', '": {"dtype": "F16", "shape": [0, 8], "data_offsets": [0, 0]}}')
     ).replace(".a.", ".\\ud800."),
     "half of a letter among the metadata": '{"__metadata__": {"x": "\\uDFFF"}}',
@@ -98,9 +100,9 @@ def test_headers_that_only_malice_writes(tmp_path, header):
     path = tmp_path / "odd.safetensors"
     path.write_bytes(struct.pack("<Q", len(raw)) + raw)
     seen = glance(path)
-    assert seen.words == ()
+    assert seen.embeddings == ()
     json.dumps([dict(seen.metadata), [str(problem) for problem in seen.problems]], ensure_ascii=False).encode()
-    for read in (list_bundle, read_bundle, read_words, read_embedding):
+    for read in (list_bundle, read_bundle, read_embeddings, read_embedding):
         with pytest.raises(BundleError, match=r"odd\.safetensors") as refused:
             read(path)
         assert len(str(refused.value)) < 600
@@ -114,8 +116,8 @@ def test_a_letter_that_is_spelled_as_a_pair_is_one(tmp_path):
     raw = json.dumps(json.loads(content[8 : 8 + length])).encode()
     assert b"\\ud83d" in raw
     path.write_bytes(struct.pack("<Q", len(raw)) + raw + content[8 + length :])
-    assert [word.name for word in glance(path).words] == ["\N{CAT FACE}"]
-    assert list(read_bundle(path).words) == ["\N{CAT FACE}"]
+    assert [embedding.name for embedding in glance(path).embeddings] == ["\N{CAT FACE}"]
+    assert list(read_bundle(path).embeddings) == ["\N{CAT FACE}"]
 
 
 @pytest.fixture(scope="module")
@@ -149,7 +151,7 @@ def test_mutated_files_never_break_the_readers(original, tmp_path, data):
             break
     path = tmp_path / "mutated.safetensors"
     path.write_bytes(bytes(content))
-    for read in (glance, list_bundle, read_bundle, read_words):
+    for read in (glance, list_bundle, read_bundle, read_embeddings):
         try:
             read(path)
         except BundleError as error:
@@ -187,7 +189,7 @@ def test_headers_of_any_shape_never_break_the_readers(tmp_path, header, metadata
     raw = json.dumps({"__metadata__": metadata, **header}).encode()
     path = tmp_path / "made.safetensors"
     path.write_bytes(struct.pack("<Q", len(raw)) + raw + rest)
-    for read in (glance, list_bundle, read_bundle, read_words):
+    for read in (glance, list_bundle, read_bundle, read_embeddings):
         try:
             read(path)
         except BundleError as error:

@@ -18,12 +18,12 @@ from tests.webui.test_api_paths import Site
 
 
 def names(path: Path) -> set[str]:
-    return {word.name for word in list_bundle(path).words}
+    return {embedding.name for embedding in list_bundle(path).embeddings}
 
 
 @pytest.mark.parametrize("new", ["Aoi", "a.b"])
 def test_a_name_that_no_embedding_may_have(site: Site, shelf: BundleController, line: Any, new: str) -> None:
-    told = refusal(lambda: shelf.rename_word("one.safetensors", "aoi", new))
+    told = refusal(lambda: shelf.rename_embedding("one.safetensors", "aoi", new))
     assert repr(new) in told
     assert detail(site, "/bundles/rename", {"name": "one", "renames": {"aoi": new}}) == told
     assert told in line("bundle", "rename", site.lora("one"), f"aoi={new}")
@@ -33,7 +33,7 @@ def test_nothing_is_not_written_anew(site: Site, shelf: BundleController) -> Non
     before = site.tree()
     told = refusal(lambda: shelf.strip("one.safetensors", []))
     assert detail(site, "/bundles/strip", {"name": "one", "parts": []}) == told == "choose what to remove"
-    told = refusal(lambda: shelf.delete_word("one.safetensors", ""))
+    told = refusal(lambda: shelf.delete_embedding("one.safetensors", ""))
     assert detail(site, "/bundles/delete", {"name": "one", "words": []}) == told
     assert detail(site, "/bundles/rename", {"name": "one", "renames": {}}) == told
     assert site.tree() == before
@@ -48,11 +48,11 @@ def test_a_file_is_joined_once(site: Site, shelf: BundleController, line: Any) -
 
 
 def test_weights_of_files_that_are_joined(site: Site, line: Any) -> None:
-    for stem, word in (("net1", "umi"), ("net2", "sora")):
+    for stem, embedding in (("net1", "umi"), ("net2", "sora")):
         layer = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q"
         network = {f"{layer}.lora_down.weight": torch.ones(2, 8), f"{layer}.lora_up.weight": torch.ones(8, 2)}
-        words = {f"bundle_emb.{word}.string_to_param.*": torch.ones(2, 768)}
-        save_file({**network, **words, f"{layer}.alpha": torch.tensor(2.0)}, site.lora(stem))
+        embeddings = {f"bundle_emb.{embedding}.string_to_param.*": torch.ones(2, 768)}
+        save_file({**network, **embeddings, f"{layer}.alpha": torch.tensor(2.0)}, site.lora(stem))
     body = {"names": ["net1", "net2"], "new_name": "both"}
     assert "2 files but 1 weights" in detail(site, "/bundles/join", {**body, "weights": [0.5]})
     assert site.post("/bundles/join", {**body, "weights": "0.5"}).status_code == 422

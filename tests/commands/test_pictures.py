@@ -37,8 +37,8 @@ def manager(studio):
 @pytest.fixture
 def file(tiny_host, tmp_path):
     width = tiny_host.text.widths[0]
-    words = {"aoi": (torch.zeros(2, width),), "hana": (torch.ones(1, width) * 0.01,)}
-    return write_bundle(tmp_path / "gekidol.safetensors", network={}, words=words, metadata={})
+    embeddings = {"aoi": (torch.zeros(2, width),), "hana": (torch.ones(1, width) * 0.01,)}
+    return write_bundle(tmp_path / "gekidol.safetensors", network={}, embeddings=embeddings, metadata={})
 
 
 SMALL = {"size_px": 64, "steps": 2}
@@ -59,14 +59,14 @@ def test_the_rows_are_the_parts_and_the_weights():
 
 def test_what_makes_no_sheet_is_said(manager, file):
     with pytest.raises(BundleError, match="has no embedding kaze"):
-        compare(manager, Comparison(file, words=("kaze",), **SMALL))
+        compare(manager, Comparison(file, embeddings=("kaze",), **SMALL))
     many = tuple(f"{{word}}, {number}" for number in range(MOST_PICTURES))
     with pytest.raises(BundleError, match="fewer embeddings"):
         compare(manager, Comparison(file, prompts=many, **SMALL))
 
 
 def test_a_seed_gives_the_same_sheet(manager, file):
-    wanted = Comparison(file, words=("aoi",), seed=3, **SMALL)
+    wanted = Comparison(file, embeddings=("aoi",), seed=3, **SMALL)
     first, again, other = (
         Image.open(compare(manager, one)).tobytes() for one in (wanted, wanted, replace(wanted, seed=4))
     )

@@ -44,7 +44,7 @@ def test_a_folder_that_may_not_be_read(file: Path, tmp_path: Path) -> None:
 
 def test_what_is_ours_is_not_imported(tmp_path: Path) -> None:
     path = tmp_path / "a.run.json"
-    write_run(path, Run(name="a", words=(EmbeddingConfig("aoi"),)))
+    write_run(path, Run(name="a", embeddings=(EmbeddingConfig("aoi"),)))
     assert imported(path) is None and imported(tmp_path / "a.safetensors") is None
     assert settings_of(path).name == "a"
     with pytest.raises(ConfigError, match="Load it as it is"):

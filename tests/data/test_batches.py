@@ -41,7 +41,7 @@ def _source(cache: LatentCache, **options: object) -> BatchSource:
 def _equal(first: TrainingBatch, second: TrainingBatch) -> bool:
     return (
         torch.equal(first.latents, second.latents)
-        and (first.captions, first.keys, first.words) == (second.captions, second.keys, second.words)
+        and (first.captions, first.keys, first.embeddings) == (second.captions, second.keys, second.embeddings)
         and torch.equal(first.weights, second.weights)
     )
 
@@ -53,7 +53,7 @@ def _joined(batches: list[TrainingBatch]) -> TrainingBatch:
         mask=None,
         weights=torch.cat([batch.weights for batch in batches]),
         keys=[key for batch in batches for key in batch.keys],
-        words=[words for batch in batches for words in batch.words],
+        embeddings=[embeddings for batch in batches for embeddings in batch.embeddings],
     )
 
 
@@ -62,8 +62,10 @@ def test_a_batch(cache: LatentCache) -> None:
     batch = _source(cache, loss_weights=halved).batch(0)
     assert batch.latents.shape[:2] == (4, 4) and batch.latents.dtype == torch.float32
     assert batch.mask is None and batch.sizes is not None and batch.sizes.shape == (4, 6)
-    for key, caption, words, weight in zip(batch.keys, batch.captions, batch.words, batch.weights, strict=True):
-        assert words == (("hanako",) if "hanako" in key else ("taro", "hanako"))
+    for key, caption, embeddings, weight in zip(
+        batch.keys, batch.captions, batch.embeddings, batch.weights, strict=True
+    ):
+        assert embeddings == (("hanako",) if "hanako" in key else ("taro", "hanako"))
         assert "hanako" in caption
         assert float(weight) == (0.5 if "taro" in key else 1.0)
 
@@ -127,9 +129,9 @@ def test_draws_by_weights(cache: LatentCache) -> None:
         _source(cache, draw_weights={"unknown": 1.0})
 
 
-def test_words_are_never_lost_from_captions(cache: LatentCache) -> None:
+def test_embeddings_are_never_lost_from_captions(cache: LatentCache) -> None:
     source = _source(cache)
-    assert all("hanako" in words for step in range(60) for words in source.batch(step).words)
+    assert all("hanako" in embeddings for step in range(60) for embeddings in source.batch(step).embeddings)
 
 
 @pytest.mark.parametrize("world_size", [2, 4])
@@ -177,7 +179,7 @@ def test_views_are_drawn_evenly_and_said(tmp_path: Path, add, codec) -> None:
         cache.pictures,
         CaptionPipeline(CaptionSettings(shuffle=True), protected=["aoi"]),
         batch_size=2,
-        words=["aoi"],
+        embeddings=["aoi"],
     )
     count: Counter[int] = Counter()
     for step in range(300):
@@ -187,7 +189,7 @@ def test_views_are_drawn_evenly_and_said(tmp_path: Path, add, codec) -> None:
             distance = cache.views("a.png")[draw.view].distance
             assert any(caption == said + tags for said in PHRASES[distance] for tags in ("aoi, hat", "hat, aoi"))
             assert sizes.tolist() == cache.sizes("a.png", view=draw.view)
-        assert batch.words == [("aoi",), ("aoi",)]
+        assert batch.embeddings == [("aoi",), ("aoi",)]
     views = len(cache.views("a.png"))
     assert set(count) == set(range(views)) and min(count.values()) > 0.7 * 600 / views
     silent = BatchSource(cache, cache.pictures, CaptionPipeline(CaptionSettings(caption_dropout=1.0)), batch_size=4)

@@ -26,7 +26,7 @@ def make_source(tmp_path: Path, add: Callable[..., Path], codec) -> Callable[...
             add(f"{name}/{number}.png", caption=caption)
         cache = LatentCache(codec, Buckets(64))
         cache.build(scan(tmp_path / name).pictures)
-        return BatchSource(cache, cache.pictures, CaptionPipeline(), words=["aoi", "hana"], **options)  # type: ignore[arg-type]
+        return BatchSource(cache, cache.pictures, CaptionPipeline(), embeddings=["aoi", "hana"], **options)  # type: ignore[arg-type]
 
     return make
 
@@ -50,12 +50,12 @@ def test_the_loops_mean_is_the_sum_of_means(make_source, accumulation: int, weig
     assert total == pytest.approx(means[0] + weight * means[1] + 0.5 * means[2])
 
 
-def test_the_same_pictures_without_their_words(make_source) -> None:
+def test_the_same_pictures_without_their_embeddings(make_source) -> None:
     own = make_source("own", ["aoi, hat", "hana, coat"], batch_size=2)
     mixture = MixedBatchSource(own, [PriorSet("preservation", own, 1.0, {"aoi": "1girl, red hair", "hana": ""}, True)])
     first, second = mixture.batch(0, 0), mixture.batch(0, 1)
     assert first.keys == second.keys and torch.equal(first.latents, second.latents)
-    assert sorted(second.captions) == ["1girl, red hair, hat", "coat"] and second.words == [(), ()]
+    assert sorted(second.captions) == ["1girl, red hair, hat", "coat"] and second.embeddings == [(), ()]
     assert sorted(first.captions) == ["aoi, hat", "hana, coat"]
     assert torch.equal(mixture.batch(0, 1).weights, torch.full((2,), 2.0))
 
@@ -71,7 +71,7 @@ def test_one_set_is_as_it_was(make_source) -> None:
         MixedBatchSource(own, [PriorSet("x", other, 1.0, {})])
 
 
-def test_in_other_words() -> None:
+def test_in_other_embeddings() -> None:
     texts = {"aoi": "1girl", "hana": ""}
     assert in_other_words("Aoi, smile, hana, hat", texts) == "1girl, smile, hat"
     assert in_other_words("photo of aoi with hana, hat", texts) == "photo of 1girl with, hat"

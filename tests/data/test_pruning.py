@@ -42,7 +42,7 @@ def test_modes_and_rules(rules: TagRules, first: str) -> None:
     assert after[0] == first and after[6:] == HANA
 
 
-def test_a_word_that_does_not_absorb_changes_nothing() -> None:
+def test_a_embedding_that_does_not_absorb_changes_nothing() -> None:
     assert _after(EmbeddingRules("aoi"), TagRules()) == AOI + HANA
 
 
@@ -54,14 +54,14 @@ def test_minimal_drops_overlaps_and_tags_of_other_pictures() -> None:
 def test_tags_move_by_hand() -> None:
     use = EmbeddingRules("aoi", prune=True, absorb=("hat",), keep=("horns",), init_text="red hair, *[0.1,2]")
     wording = PrunedCaptions(_pictures(*AOI, *HANA), [use, EmbeddingRules("hana")], TagRules())
-    fates = {tag.tag: tag.fate for tag in wording.words["aoi"].tags}
+    fates = {tag.tag: tag.fate for tag in wording.embeddings["aoi"].tags}
     assert (fates["red hair"], fates["horns"], fates["hat"], fates["smile"]) == ("init", "kept", "absorbed", "kept")
-    lift = {tag.tag: tag.lift for tag in wording.words["aoi"].tags}
+    lift = {tag.tag: tag.lift for tag in wording.embeddings["aoi"].tags}
     assert lift["red hair"] == pytest.approx(2.0) and lift["hat"] == pytest.approx(0.5 / 0.75)
     assert wording.captions()[0].caption == "aoi, 1girl, horns, smile"
 
 
-def test_a_word_reaches_the_pictures_it_applies_to() -> None:
+def test_a_embedding_reaches_the_pictures_it_applies_to() -> None:
     pictures = _pictures("1girl, hat", "Aoi_Chan, hat", alternatives=("a girl",))
     wording = PrunedCaptions(pictures, [EmbeddingRules("aoi-chan", applies_to=("concept:aoi",))], TagRules())
     assert [p.caption for p in wording.captions()] == ["aoi-chan, 1girl, hat", "aoi-chan, hat"]
@@ -98,7 +98,7 @@ def test_tags_that_a_weight_holds_together_are_pruned_one_by_one() -> None:
     use = EmbeddingRules("aoi", prune=True, absorb=("blue hair", "blue eyes"))
     assert _after(use, TagRules(), captions) == ["aoi, (smile:1.2)", "aoi, hat", "aoi", ":), aoi, (x:2)"]
     wording = PrunedCaptions(_pictures(*captions), [use], TagRules())
-    assert {tag.tag: tag.count for tag in wording.words["aoi"].tags} == {
+    assert {tag.tag: tag.count for tag in wording.embeddings["aoi"].tags} == {
         "blue hair": 3,
         "blue eyes": 1,
         "smile": 1,
@@ -120,7 +120,7 @@ def test_tags_that_a_weight_holds_together_are_pruned_one_by_one() -> None:
     ),
     mode=st.sampled_from(["none", "minimal", "character", "character_core"]),
 )
-def test_pruning_again_changes_nothing_and_words_stay(captions: list[str], mode: str) -> None:
+def test_pruning_again_changes_nothing_and_embeddings_stay(captions: list[str], mode: str) -> None:
     use, rules = EmbeddingRules("aoi", prune=True, absorb=("horns",)), TagRules(mode=mode)  # type: ignore[arg-type]
     wording = PrunedCaptions(_pictures(*captions), [use], rules)
     once = wording.captions()
@@ -145,18 +145,18 @@ def test_a_revised_wording_is_a_new_one(absorb: list[str], keep: list[str], prun
     ]
     revised, new = old.revised(uses), PrunedCaptions(pictures, uses, TagRules())
     assert revised is not None
-    assert revised.words == new.words and revised.captions() == new.captions()
+    assert revised.embeddings == new.embeddings and revised.captions() == new.captions()
     assert old.captions()[0].caption == "aoi, 1girl, hat, smile"
 
 
-def test_other_words_or_other_pictures_of_words_need_a_new_wording() -> None:
+def test_other_embeddings_or_other_pictures_of_embeddings_need_a_new_wording() -> None:
     wording = PrunedCaptions(_pictures(*AOI, *HANA), [EmbeddingRules("aoi"), EmbeddingRules("hana")], TagRules())
     assert wording.revised([EmbeddingRules("aoi")]) is None
     assert wording.revised([EmbeddingRules("aoi"), EmbeddingRules("hana", form_of="aoi")]) is None
     assert wording.revised([EmbeddingRules("aoi", applies_to=("concept:aoi",)), EmbeddingRules("hana")]) is None
 
 
-def test_a_typed_caption_is_pruned_by_the_words_that_it_names() -> None:
+def test_a_typed_caption_is_pruned_by_the_embeddings_that_it_names() -> None:
     pictures = _pictures(*AOI, *HANA)
     wording = PrunedCaptions(
         pictures, [EmbeddingRules("aoi", prune=True), EmbeddingRules("hana", prune=True)], TagRules()
@@ -169,7 +169,7 @@ def test_a_typed_caption_is_pruned_by_the_words_that_it_names() -> None:
 
 def test_the_rule_is_told_beside_what_lists_say() -> None:
     use = EmbeddingRules("aoi", prune=True, absorb=("hat",), keep=("horns",))
-    tags = {tag.tag: tag for tag in PrunedCaptions(_pictures(*AOI, *HANA), [use], TagRules()).words["aoi"].tags}
+    tags = {tag.tag: tag for tag in PrunedCaptions(_pictures(*AOI, *HANA), [use], TagRules()).embeddings["aoi"].tags}
     assert tags["horns"].by_rule and not tags["horns"].belongs
     assert tags["hat"].belongs and not tags["hat"].by_rule
 
@@ -205,8 +205,8 @@ def test_a_character_who_is_half_the_time_in_a_style_or_in_company_is_no_style()
         captions += [f"{name}, 1girl"] * 4 + [f"{name}, ink, 1girl"] * 3
         captions += [f"{name}, {people[place - 1]}, 2girls"] * 2  # beside two others, with those of the next one
     uses = [EmbeddingRules(name, prune=True) for name in ("ink", *people)]
-    words = PrunedCaptions(_pictures(*captions, "ink, sky", "ink, sea"), uses, TagRules()).words
-    assert {name for name, word in words.items() if word.style} == {"ink"}
+    embeddings = PrunedCaptions(_pictures(*captions, "ink, sky", "ink, sea"), uses, TagRules()).embeddings
+    assert {name for name, embedding in embeddings.items() if embedding.style} == {"ink"}
     mine = [caption for caption in captions if "aoi" in caption]
     others = [caption for caption in mine if any(name in caption for name in ("ink", *people[1:]))]
     assert len(others) > 0.5 * len(mine), "else the case says nothing"

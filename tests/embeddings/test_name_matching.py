@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from lib_pivotal.embeddings.name_matching import NameMatcher, folded, qualified
 
 
-def names(text, *words):
-    return [spot.name for spot in NameMatcher({word: word for word in words}).spots(text)]
+def names(text, *embeddings):
+    return [spot.name for spot in NameMatcher({embedding: embedding for embedding in embeddings}).spots(text)]
 
 
 @pytest.mark.parametrize(
@@ -35,8 +35,8 @@ def names(text, *words):
     ],
 )
 def test_where_a_name_counts(text, expected):
-    words = ("<embedding>", "mychar-v1", "my_char", "hana", "hana blue", qualified("hana", "gekidol"), "花子")
-    assert names(text, *words) == expected
+    embeddings = ("<embedding>", "mychar-v1", "my_char", "hana", "hana blue", qualified("hana", "gekidol"), "花子")
+    assert names(text, *embeddings) == expected
 
 
 def test_nothing_to_find():
@@ -50,9 +50,9 @@ def test_one_name_in_two_cases_is_one():
 
 
 @given(st.text(max_size=30), st.lists(st.text(min_size=1, max_size=6), max_size=5))
-def test_spots_never_overlap_and_are_what_they_say(text, words):
+def test_spots_never_overlap_and_are_what_they_say(text, embeddings):
     reached = 0
-    for spot in NameMatcher({word: word for word in words}).spots(text):
+    for spot in NameMatcher({embedding: embedding for embedding in embeddings}).spots(text):
         assert spot.start >= reached
         assert folded(text[spot.start : spot.stop]) == folded(spot.name)
         reached = spot.stop

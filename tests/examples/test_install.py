@@ -45,5 +45,5 @@ def test_no_folder(tmp_path, capsys):
 def test_the_first_run_names_what_make_writes(tmp_path):
     run = read_run(install.WEIGHTS.parent / "first_run.json")
     write(plan(["akavell"], [], pictures=2, captions="pruned"), tmp_path / "pictures", layout="plain")
-    assert [word.name for word in run.words] == ["akavell"] and run.data.folder == "out/first/pictures"
+    assert [embedding.name for embedding in run.embeddings] == ["akavell"] and run.data.folder == "out/first/pictures"
     assert all(path.read_text().startswith("akavell, 1girl") for path in (tmp_path / "pictures").glob("*.txt"))

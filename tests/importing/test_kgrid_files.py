@@ -19,7 +19,7 @@ def test_a_folder_without_them_is_normal(tmp_path: Path) -> None:
 
 
 def test_what_the_avatars_write(tmp_path: Path) -> None:
-    make.make_dataset(tmp_path / "d", layout="kgrid", words=5, pictures=2)
+    make.make_dataset(tmp_path / "d", layout="kgrid", embeddings=5, pictures=2)
     found = read_kgrid_files(tmp_path / "d")  # the files lie in training/
     assert found.initial["akavell"] == tuple(make.core_tags("akavell")) and found.initial["inkurro"] == ()
     assert found.core["akavell"] == CoreTags(dropped=tuple(make.core_tags("akavell")))
@@ -27,7 +27,7 @@ def test_what_the_avatars_write(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("place", [".", "training"])
-def test_tables_of_initial_words(tmp_path: Path, place: str) -> None:
+def test_tables_of_initial_embeddings(tmp_path: Path, place: str) -> None:
     (tmp_path / place).mkdir(exist_ok=True)
     table = 'Screenshots,anime screencap\n\n"Aoi Hino","blue hair, horns"\nkaze,tail,wings\nnone\n'
     (tmp_path / place / "emb_init.csv").write_text(table, encoding="utf-8")

@@ -236,9 +236,9 @@ def test_textual_inversion(imported):
         resolution = 512
     """
     run = imported(text, "ti.toml").run
-    (word,) = run.words
-    assert (word.name, word.init_text, word.vectors) == ("zxc", "girl", 6)
-    assert (run.network.algorithm, run.words_common.lr, run.words_common.control) == ("none", 5e-4, "none")
+    (embedding,) = run.embeddings
+    assert (embedding.name, embedding.init_text, embedding.vectors) == ("zxc", "girl", 6)
+    assert (run.network.algorithm, run.embeddings_common.lr, run.embeddings_common.control) == ("none", 5e-4, "none")
 
 
 GUI = {
@@ -302,7 +302,7 @@ def test_more_gpus_are_more_micro_batches():
     assert gui(num_processes=4, gradient_accumulation_steps=2).run.schedule.accumulation == 8
 
 
-def test_dreambooth_becomes_a_network_with_a_word_about_it():
+def test_dreambooth_becomes_a_network_with_a_embedding_about_it():
     plain = {key: value for key, value in GUI.items() if key not in ("LoRA_type", "network_dim", "network_alpha")}
     found = import_text(json.dumps(plain).encode(), "db.json")
     assert any("checkpoint's own weights" in remark for remark in found.report.remarks)

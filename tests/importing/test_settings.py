@@ -162,7 +162,7 @@ GROUP = st.fixed_dictionaries(
     {"layers": LAYERS},
     optional=dict.fromkeys(("lr", "rank", "alpha", "branch", "dropout", "dim", "_target_", "alpha_auto_scale"), VALUES),
 )
-WORD = st.fixed_dictionaries(
+EMBEDDING = st.fixed_dictionaries(
     {}, optional=dict.fromkeys(("name", "lr", "placeholder", "token_count", "train", "path", "prompt"), VALUES)
 )
 
@@ -187,7 +187,7 @@ def nested(pairs):
 def test_garbage_raises_nothing_but_our_error(peer, data):
     keys = st.sampled_from(KEYS[peer.name]) | st.text(max_size=8)
     grouped = st.dictionaries(st.text(max_size=4), GROUP, max_size=2)
-    values = VALUES | st.lists(GROUP | WORD, max_size=2) | grouped
+    values = VALUES | st.lists(GROUP | EMBEDDING, max_size=2) | grouped
     plain = nested(data.draw(st.lists(st.tuples(keys, values), max_size=8)))
     plain = parse_text(json.dumps(plain).encode(), "x.json")
     try:

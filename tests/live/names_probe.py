@@ -151,7 +151,7 @@ def add_routes(_, app):
         if most_bytes:
             files.most_bytes = most_bytes
         gc.collect()
-        tensors = [tower for read in files.values() for word in read.words.values() for tower in word]
+        tensors = [tower for read in files.values() for embedding in read.embeddings.values() for tower in embedding]
         return {
             "files": len(files),
             "bytes": files.held_bytes,

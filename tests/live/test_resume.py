@@ -39,7 +39,7 @@ STEPS = 40
 
 @pytest.fixture(scope="module")
 def run(family: Family, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    characters, styles = make.choose_words(2)
+    characters, styles = make.choose_embeddings(2)
     setup = replace(
         experiment.Setup(tuple(characters[:2]), tuple(styles), seed=0),
         steps=STEPS,

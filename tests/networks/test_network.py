@@ -126,9 +126,9 @@ def test_checkpointed_equals_plain(world, perturb, algorithm, reentrant, dropout
     def gradients(checkpointed):
         for parameter in network.parameters():
             parameter.grad = None
-        words = world.words.clone().requires_grad_()
+        embeddings = world.embeddings.clone().requires_grad_()
         torch.manual_seed(3)
-        context = model.encode(words)
+        context = model.encode(embeddings)
         x = torch.tanh(model.conv_in(world.pixels)).flatten(2).transpose(1, 2)
         for _ in range(2):
             x = (
@@ -139,7 +139,7 @@ def test_checkpointed_equals_plain(world, perturb, algorithm, reentrant, dropout
         loss = x.square().sum()
         loss.backward()
         used = [parameter.grad.clone() for parameter in network.parameters() if parameter.grad is not None]
-        return [loss.detach(), words.grad.clone(), *used]
+        return [loss.detach(), embeddings.grad.clone(), *used]
 
     with network.attach():
         plain, checkpointed = gradients(False), gradients(True)
@@ -216,7 +216,7 @@ def test_hooks_come_off_after_an_exception(world, perturb, algorithm):
     network = perturb(world.network(algorithm))
     bare = world.run()
     with pytest.raises(RuntimeError), network.attach(), network.with_multipliers(unet=0.5):
-        world.model(torch.randn(1, 7, 6, 6), world.words)
+        world.model(torch.randn(1, 7, 6, 6), world.embeddings)
     assert hooks(world) == 0
     assert network.multipliers == {"unet": 1.0, "te": 1.0, "te2": 1.0}
     with pytest.raises(ZeroDivisionError), network.merged():

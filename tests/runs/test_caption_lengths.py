@@ -18,7 +18,7 @@ from lib_pivotal.data.tokens import TokenCounter
 from lib_pivotal.runs.plan import make_plan
 from lib_pivotal.standalone.tokenizer import clip_reading
 from lib_pivotal.training import assemble
-from lib_pivotal.training.pruned_captions import make_pruned_captions, word_of_concepts
+from lib_pivotal.training.pruned_captions import embedding_of_concepts, make_pruned_captions
 
 CAPTIONS = (
     "aoi, 1girl, blue hair, {red hat|very large straw hat|}, smile",
@@ -62,7 +62,7 @@ def test_no_caption_is_longer_than_foretold_and_one_is_as_long(data: dict[str, A
     run, dataset = _run(**data), _dataset()
     plan = make_plan(dataset, run, prompts=clip_reading())
     pictures = make_pruned_captions(run, dataset).captions()
-    chain = assemble.make_captions(run, word_of_concepts(run, dataset), pictures=pictures)
+    chain = assemble.make_captions(run, embedding_of_concepts(run, dataset), pictures=pictures)
     counter = TokenCounter({"aoi": 6}, clip_reading())
     for picture, foretold in zip(pictures, plan.pictures, strict=True):
         drawn = {chain.draw(picture, rng=random.Random(seed), moment=TrainingTime()) for seed in range(400)}

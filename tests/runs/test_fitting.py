@@ -21,8 +21,8 @@ def need(run):
 
 
 @pytest.fixture
-def run(two_words_folder):
-    return make_run(two_words_folder, batch=4)
+def run(two_embeddings_folder):
+    return make_run(two_embeddings_folder, batch=4)
 
 
 def test_checkpointing_comes_first_then_the_batch(run):

@@ -29,9 +29,9 @@ def told(data: Dataset, code: str) -> Dataset:
     return replace(data, problems=(DatasetProblem("warning", code, "the same", keys),))
 
 
-def run_of(*words: EmbeddingConfig | str, steps: int = 2000, **data: object) -> Run:
-    made = tuple(EmbeddingConfig(word) if isinstance(word, str) else word for word in words)
-    return Run(words=made, data=DataConfig(folder="d", **data), schedule=ScheduleConfig(max_steps=steps))  # type: ignore[arg-type]
+def run_of(*embeddings: EmbeddingConfig | str, steps: int = 2000, **data: object) -> Run:
+    made = tuple(EmbeddingConfig(embedding) if isinstance(embedding, str) else embedding for embedding in embeddings)
+    return Run(embeddings=made, data=DataConfig(folder="d", **data), schedule=ScheduleConfig(max_steps=steps))  # type: ignore[arg-type]
 
 
 AOI = [("aoi", f"aoi, {tag}") for tag in PLACES]
@@ -85,7 +85,9 @@ def test_each_remedy_of_a_finding_ends_it(kind: str, data: Dataset, run: Run) ->
         changed = apply_remedy(run, again)
         assert changed != run and apply_remedy(changed, again) == changed
         left = _of_kind(data, changed, kind)
-        assert not [f for f in left if f.words == found[0].words and f.severity == found[0].severity], remedy.label
+        assert not [
+            f for f in left if f.embeddings == found[0].embeddings and f.severity == found[0].severity
+        ], remedy.label
 
 
 def test_what_is_no_remedy() -> None:
@@ -109,21 +111,21 @@ def test_what_is_no_remedy() -> None:
 
 def test_a_half_filled_run_can_be_mended() -> None:
     run = run_of("aoi", "")
-    assert apply_remedy(run, Fix("absorb", "", {"word": "aoi"})).words[0].prune
+    assert apply_remedy(run, Fix("absorb", "", {"word": "aoi"})).embeddings[0].prune
 
 
 def test_absorb_and_keep_move_tags() -> None:
     run = run_of(EmbeddingConfig("aoi", keep=("Blue_Hair", "hat")))
     absorbed = apply_remedy(run, Fix("absorb", "", {"word": "aoi", "tags": ["blue hair"]}))
-    assert (absorbed.words[0].absorb, absorbed.words[0].keep) == (("blue hair",), ("hat",))
+    assert (absorbed.embeddings[0].absorb, absorbed.embeddings[0].keep) == (("blue hair",), ("hat",))
     kept = apply_remedy(absorbed, Fix("keep", "", {"word": "aoi", "tags": ["blue hair"]}))
-    assert (kept.words[0].absorb, kept.words[0].keep) == ((), ("hat", "blue hair"))
+    assert (kept.embeddings[0].absorb, kept.embeddings[0].keep) == ((), ("hat", "blue hair"))
 
 
-def test_a_word_that_goes_leaves_nothing_behind() -> None:
+def test_a_embedding_that_goes_leaves_nothing_behind() -> None:
     run = run_of("aoi", EmbeddingConfig("aoi-red", form_of="aoi"))
     left = apply_remedy(run, Fix("remove_word", "", {"word": "aoi"}))
-    assert [(word.name, word.form_of) for word in left.words] == [("aoi-red", "")]
+    assert [(embedding.name, embedding.form_of) for embedding in left.embeddings] == [("aoi-red", "")]
 
 
 def test_mending_all() -> None:

@@ -16,7 +16,7 @@ from lib_pivotal.runs.undo import KEPT, UndoStep, remembered, taken_back
 
 RUN = Run(
     name="x",
-    words=(
+    embeddings=(
         EmbeddingConfig("aoi", keep=("hat",)),
         EmbeddingConfig("hana", vectors=7),
         EmbeddingConfig("hana-red", form_of="hana"),
@@ -52,9 +52,9 @@ def test_each_remedy_is_taken_back_exactly(remedy: Fix) -> None:
 def test_several_are_taken_back_one_by_one(asked: list[Fix]) -> None:
     runs, changes = [RUN], []
     for remedy in asked:
-        if remedy.arguments.get("word") not in (None, *(word.name for word in runs[-1].words)):
+        if remedy.arguments.get("word") not in (None, *(embedding.name for embedding in runs[-1].embeddings)):
             continue
-        if remedy.id in ("vectors", "draw_weights") and len(runs[-1].words) < 3:
+        if remedy.id in ("vectors", "draw_weights") and len(runs[-1].embeddings) < 3:
             continue
         after = apply_remedy(runs[-1], remedy)
         if (change := UndoStep.between("it", runs[-1], after)) is not None:
@@ -69,25 +69,35 @@ def test_several_are_taken_back_one_by_one(asked: list[Fix]) -> None:
 def test_what_was_changed_by_hand_since_stays() -> None:
     after = apply_remedy(RUN, Fix("remove_word", "", {"word": "hana"}))
     change = _change(RUN, after)
-    words = (replace(after.words[0], vectors=11), *after.words[1:], EmbeddingConfig("umi"))
-    later = replace(after, words=words, schedule=replace(after.schedule, max_steps=55))
+    embeddings = (replace(after.embeddings[0], vectors=11), *after.embeddings[1:], EmbeddingConfig("umi"))
+    later = replace(after, embeddings=embeddings, schedule=replace(after.schedule, max_steps=55))
     back = taken_back(later, change)
-    assert [word.name for word in back.words] == ["aoi", "hana", "hana-red", "umi"]
-    assert back.words[0].vectors == 11 and back.words[1] == RUN.words[1] and back.words[2].form_of == "hana"
+    assert [embedding.name for embedding in back.embeddings] == ["aoi", "hana", "hana-red", "umi"]
+    assert (
+        back.embeddings[0].vectors == 11
+        and back.embeddings[1] == RUN.embeddings[1]
+        and back.embeddings[2].form_of == "hana"
+    )
     assert back.schedule.max_steps == 55
 
 
-def test_a_word_that_somebody_added_again_is_left_alone() -> None:
+def test_a_embedding_that_somebody_added_again_is_left_alone() -> None:
     after = apply_remedy(RUN, Fix("remove_word", "", {"word": "hana"}))
-    later = replace(after, words=(*after.words, EmbeddingConfig("hana", vectors=2)))
+    later = replace(after, embeddings=(*after.embeddings, EmbeddingConfig("hana", vectors=2)))
     back = taken_back(later, _change(RUN, after))
-    assert [(word.name, word.vectors) for word in back.words if word.name == "hana"] == [("hana", 2)]
+    assert [(embedding.name, embedding.vectors) for embedding in back.embeddings if embedding.name == "hana"] == [
+        ("hana", 2)
+    ]
 
 
-def test_words_that_a_change_brought_go_again() -> None:
-    after = replace(RUN, words=(*RUN.words, EmbeddingConfig("umi")))
-    later = replace(after, words=(replace(after.words[0], vectors=9), *after.words[1:]))
-    assert [word.name for word in taken_back(later, _change(RUN, after)).words] == ["aoi", "hana", "hana-red"]
+def test_embeddings_that_a_change_brought_go_again() -> None:
+    after = replace(RUN, embeddings=(*RUN.embeddings, EmbeddingConfig("umi")))
+    later = replace(after, embeddings=(replace(after.embeddings[0], vectors=9), *after.embeddings[1:]))
+    assert [embedding.name for embedding in taken_back(later, _change(RUN, after)).embeddings] == [
+        "aoi",
+        "hana",
+        "hana-red",
+    ]
 
 
 def test_no_difference_is_no_change_and_only_the_last_are_kept() -> None:

@@ -27,13 +27,13 @@ def ended(process):
 
 
 @pytest.mark.slow
-def test_killed_at_random_moments_the_file_is_the_same(forks, checkpoint, two_words_folder, tmp_path):
+def test_killed_at_random_moments_the_file_is_the_same(forks, checkpoint, two_embeddings_folder, tmp_path):
     def command(out, *more):
         arguments = arguments_of(run_file, checkpoint, out, *more)
         return forks.start("lib_pivotal.standalone.cli:main", arguments, output=tmp_path / "told.txt")
 
     run_file = tmp_path / "run.json"
-    write_run(run_file, make_run(two_words_folder, max_steps=60, saving={"state_every_steps": 1}))
+    write_run(run_file, make_run(two_embeddings_folder, max_steps=60, saving={"state_every_steps": 1}))
     status, told = ended(command(tmp_path / "whole"))
     assert status == 0, told
     out, rng, kills = tmp_path / "out", random.Random(1), 0
@@ -60,9 +60,9 @@ def _states(out):
     return {path.name for path in out.glob("two.state/run-*/state-*")}
 
 
-def test_a_run_that_cannot_be_continued_says_so_and_touches_nothing(checkpoint, two_words_folder, tmp_path):
+def test_a_run_that_cannot_be_continued_says_so_and_touches_nothing(checkpoint, two_embeddings_folder, tmp_path):
     run_file = tmp_path / "run.json"
-    write_run(run_file, make_run(two_words_folder, max_steps=3))
+    write_run(run_file, make_run(two_embeddings_folder, max_steps=3))
     out = tmp_path / "out"
     command = [sys.executable, "-m", "lib_pivotal", *arguments_of(run_file, checkpoint, out, "--resume")]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}

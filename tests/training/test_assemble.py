@@ -17,7 +17,7 @@ def run_with(**sections):
     return run_from_dict({"name": "x", "words": [{"name": "aoi", "vectors": 3, "lr_factor": 2.0}], **sections})
 
 
-def test_groups_of_words_and_network(tiny_host):
+def test_groups_of_embeddings_and_network(tiny_host):
     run = run_with(
         network={
             "unet_rank": 2,
@@ -27,9 +27,9 @@ def test_groups_of_words_and_network(tiny_host):
             "groups": [{"pattern": "attn2", "rank": 4, "lr_factor": 0.5}],
         }
     )
-    words = build.make_words(assemble.word_starts(run), tiny_host.text, tiny_host.device, seed=run.seed)
+    embeddings = build.make_embeddings(assemble.embedding_starts(run), tiny_host.text, tiny_host.device, seed=run.seed)
     network = build.make_network(assemble.network_plan(run), tiny_host.layers(), tiny_host.device, seed=run.seed)
-    groups = {group.name: group for group in build.trained_groups(assemble.paces(run), words, network)}
+    groups = {group.name: group for group in build.trained_groups(assemble.paces(run), embeddings, network)}
     assert groups["word aoi"].lr_factor == 2.0 and groups["word aoi"].kind == "words"
     assert {group.kind for group in groups.values()} == {"words", "unet", "te"}
     assert any(group.lr_factor == 0.5 and group.kind == "unet" for group in groups.values())
@@ -41,27 +41,31 @@ def test_groups_of_words_and_network(tiny_host):
     "network",
     [{"algorithm": "none"}, {"unet_targets": "none"}, {"unet_lr": 0.0}],
 )
-def test_words_alone_have_no_network(tiny_host, network):
+def test_embeddings_alone_have_no_network(tiny_host, network):
     plan = assemble.network_plan(run_with(network=network))
     assert build.make_network(plan, tiny_host.layers(), torch.device("cpu"), seed=0) is None
 
 
-def test_same_seed_same_words_and_every_word_its_own_chance(tiny_host):
+def test_same_seed_same_embeddings_and_every_embedding_its_own_chance(tiny_host):
     run = run_from_dict({"name": "x", "words": [{"name": "aoi", "vectors": 2}, {"name": "hana", "vectors": 2}]})
-    first = build.make_words(assemble.word_starts(run), tiny_host.text, tiny_host.device, seed=run.seed).as_mapping()
-    second = build.make_words(assemble.word_starts(run), tiny_host.text, tiny_host.device, seed=run.seed).as_mapping()
+    first = build.make_embeddings(
+        assemble.embedding_starts(run), tiny_host.text, tiny_host.device, seed=run.seed
+    ).as_mapping()
+    second = build.make_embeddings(
+        assemble.embedding_starts(run), tiny_host.text, tiny_host.device, seed=run.seed
+    ).as_mapping()
     assert torch.equal(first["aoi"][0], second["aoi"][0])
     assert not torch.equal(first["aoi"][0], first["hana"][0])
 
 
-def test_word_from_an_embedding_file(tiny_host, tmp_path):
+def test_embedding_from_an_embedding_file(tiny_host, tmp_path):
     from lib_pivotal.bundle.embedding_files import write_embedding
 
     tensor = torch.randn(3, 16)
     path = write_embedding(tmp_path / "old.safetensors", (tensor,), name="old")
     run = run_from_dict({"name": "x", "words": [{"name": "aoi", "vectors": 3, "init_file": str(path)}]})
-    words = build.make_words(assemble.word_starts(run), tiny_host.text, tiny_host.device, seed=run.seed)
-    torch.testing.assert_close(words.as_mapping()["aoi"][0].detach(), tensor)
+    embeddings = build.make_embeddings(assemble.embedding_starts(run), tiny_host.text, tiny_host.device, seed=run.seed)
+    torch.testing.assert_close(embeddings.as_mapping()["aoi"][0].detach(), tensor)
 
 
 def test_loss_and_weighting_by_name():
@@ -163,13 +167,13 @@ def test_nobody_asks_the_settings_of_a_compiled_run():
     assert asking == ASKS_SETTINGS
 
 
-def test_a_compiled_run_is_resolved_for_its_pictures(two_words_folder):
+def test_a_compiled_run_is_resolved_for_its_pictures(two_embeddings_folder):
     run = run_from_dict(
         {
             "name": "",
             "words": [{"name": "aoi", "prune": True}, {"name": "hana"}],
             "data": {
-                "folder": str(two_words_folder),
+                "folder": str(two_embeddings_folder),
                 "parts": [{"applies_to": "aoi*", "keep_first": 2, "crop": "top", "loss_weight": 0.5, "flip": True}],
             },
             "schedule": {"epochs": 2, "batch_size": 2},
@@ -185,5 +189,5 @@ def test_a_compiled_run_is_resolved_for_its_pictures(two_words_folder):
     assert own == set(prepared.latents.own) == set(prepared.batches.captions.by_key) == prepared.latents.flip
     assert prepared.batches.loss_weights == dict.fromkeys(own, 0.5)
     assert {settings.keep_first for settings in prepared.batches.captions.by_key.values()} == {2}
-    assert prepared.words[0].init_text == prepared.pictures.words[0].init_text != ""
+    assert prepared.embeddings[0].init_text == prepared.pictures.embeddings[0].init_text != ""
     assert prepared.outputs.sampled == ("hana",)

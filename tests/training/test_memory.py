@@ -84,18 +84,18 @@ def passing(moment):
         ("sd1", torch.float16, {"batch": 1}),
     ],
 )
-def test_within_a_tenth_of_what_real_steps_allocate(two_words_folder, family, dtype, settings):
-    host, run = make_host(family, dtype), make_run(two_words_folder, **settings)
+def test_within_a_tenth_of_what_real_steps_allocate(two_embeddings_folder, family, dtype, settings):
+    host, run = make_host(family, dtype), make_run(two_embeddings_folder, **settings)
     prepared = compile_run(run)
     count = count_memory(prepared, host)
     with host.session(prepared.session):
-        words = build.make_words(prepared.words, host.text, host.device, seed=prepared.seed)
+        embeddings = build.make_embeddings(prepared.embeddings, host.text, host.device, seed=prepared.seed)
         network = build.make_network(prepared.network, host.layers(), host.device, seed=prepared.seed)
         step = build.make_micro_step(prepared, host, network)
         batch = batch_of(run)
 
         def work():
-            step.losses(batch, words.as_mapping(), seeds=(0, 0)).sum().backward()
+            step.losses(batch, embeddings.as_mapping(), seeds=(0, 0)).sum().backward()
 
         with network.attach():
             measured = allocated(work)
@@ -120,9 +120,9 @@ def batch_of(run):
     )
 
 
-def test_nothing_of_the_host_is_changed(two_words_folder, tmp_path):
+def test_nothing_of_the_host_is_changed(two_embeddings_folder, tmp_path):
     """The count works on tensors without numbers: none may be left in what the host remembers."""
-    run = make_run(two_words_folder)
+    run = make_run(two_embeddings_folder)
     losses = []
     for counted in (False, True):
         host, events = make_host("sd1"), []
@@ -144,8 +144,8 @@ def weights(host):
     ]
 
 
-def test_what_lasts_is_exact(two_words_folder, tmp_path, monkeypatch):
-    run = make_run(two_words_folder, ema_decay=0.9)
+def test_what_lasts_is_exact(two_embeddings_folder, tmp_path, monkeypatch):
+    run = make_run(two_embeddings_folder, ema_decay=0.9)
     host, events, trained = make_host("sd1"), [], []
     init = Trainable.__init__
 
@@ -173,8 +173,8 @@ def test_optimizer_bytes(name, factor):
     assert optimizer_bytes(name, parameters) == pytest.approx(factor * tensor_bytes(parameters), abs=16)
 
 
-def test_checkpointing_needs_less(two_words_folder):
-    host, runs = make_host("sd1"), [make_run(two_words_folder, checkpointing=on) for on in (False, True)]
+def test_checkpointing_needs_less(two_embeddings_folder):
+    host, runs = make_host("sd1"), [make_run(two_embeddings_folder, checkpointing=on) for on in (False, True)]
     plain, checkpointed = (count_memory(compile_run(run), host).moment("a step") for run in runs)
     assert passing(checkpointed) < 0.6 * passing(plain)
 
@@ -201,9 +201,9 @@ class FarAway(OffloadedModel):
                 self.model.to(torch.float64)
 
 
-def test_an_autoencoder_that_comes_for_the_count_keeps_its_numbers(two_words_folder):
+def test_an_autoencoder_that_comes_for_the_count_keeps_its_numbers(two_embeddings_folder):
     """On a GPU it is away during a session: it must not be moved while tensors have no numbers."""
-    host, run = make_host("sd1"), make_run(two_words_folder)
+    host, run = make_host("sd1"), make_run(two_embeddings_folder)
     host.codec.parking = FarAway()
     run = replace(run, saving=replace(run.saving, preview_every_steps=1))
     before = weights(host)
@@ -212,8 +212,8 @@ def test_an_autoencoder_that_comes_for_the_count_keeps_its_numbers(two_words_fol
     assert passing(count.moment("encoding pictures")) > 0 < passing(count.moment("sampling"))
 
 
-def test_previews_and_class_pictures_count(two_words_folder):
-    host, run = make_host("sd1"), make_run(two_words_folder)
+def test_previews_and_class_pictures_count(two_embeddings_folder):
+    host, run = make_host("sd1"), make_run(two_embeddings_folder)
     run = replace(run, saving=replace(run.saving, preview_every_steps=1))
     count = count_memory(compile_run(run), host)
     step, drawing = (count.moment(name).parts for name in ("a step", "sampling"))
@@ -226,9 +226,9 @@ def test_previews_and_class_pictures_count(two_words_folder):
     assert all(set(moment.parts) <= set(PURPOSES) and "vae" in moment.parts for moment in count.moments)
 
 
-def test_sdxls_autoencoder_in_half_precision_is_counted_as_overflowing(two_words_folder):
+def test_sdxls_autoencoder_in_half_precision_is_counted_as_overflowing(two_embeddings_folder):
     """Encoding and drawing once more in fp32, beside its weights in both types."""
-    run = make_run(two_words_folder)
+    run = make_run(two_embeddings_folder)
     run = replace(run, saving=replace(run.saving, preview_every_steps=1))
     host = make_host("sdxl", torch.float16)
     halved = count_memory(compile_run(run), host, as_gpu=True)
@@ -241,8 +241,8 @@ def test_sdxls_autoencoder_in_half_precision_is_counted_as_overflowing(two_words
         assert again["working"] == pytest.approx(expected, rel=0.1), "twice half of fp32's"
 
 
-def test_as_on_a_gpu_the_autoencoder_is_away_from_steps_and_cuda_has_its_share(two_words_folder):
-    host, run = make_host("sdxl", torch.float16), make_run(two_words_folder)
+def test_as_on_a_gpu_the_autoencoder_is_away_from_steps_and_cuda_has_its_share(two_embeddings_folder):
+    host, run = make_host("sdxl", torch.float16), make_run(two_embeddings_folder)
     plain, gpu = (count_memory(compile_run(run), host, as_gpu=as_gpu) for as_gpu in (False, True))
     step, encoding = gpu.moment("a step").parts, gpu.moment("encoding pictures").parts
     assert "vae" not in step and encoding["vae"] == plain.moment("a step").parts["vae"]

@@ -120,12 +120,12 @@ def test_masks_of_a_part(folder: Path, tiny_host) -> None:
     assert torch.allclose(cache.get("blue/0.png").mask, torch.ones(1, 8, 8))
 
 
-def test_a_template_of_a_part_may_write_the_word(folder: Path) -> None:
+def test_a_template_of_a_part_may_write_the_embedding(folder: Path) -> None:
     for path in folder.rglob("*.txt"):
         path.write_text("one, two", encoding="utf-8")
     run = _run(folder, {"applies_to": "red/*", "templates": ["{word}, {caption}"]})
     wording = make_pruned_captions(run, prepare_pictures(run).dataset)
-    assert sorted(wording.words["aoi"].keys) == [f"red/{n}.png" for n in range(3)]
+    assert sorted(wording.embeddings["aoi"].keys) == [f"red/{n}.png" for n in range(3)]
 
 
 def test_a_weight_of_nothing_trains_nothing(folder: Path, tiny_host, tmp_path: Path) -> None:
@@ -152,10 +152,10 @@ def test_settings_survive_run_json_and_faults_are_told(folder: Path) -> None:
 
 
 def test_several_cuts_need_cuts_that_differ_in_some_part() -> None:
-    words = {"words": [{"name": "aoi"}]}
-    assert [f.field for f in check_run({**words, "data": {"crops": 4}})[1]] == ["data.crops"]
+    embeddings = {"words": [{"name": "aoi"}]}
+    assert [f.field for f in check_run({**embeddings, "data": {"crops": 4}})[1]] == ["data.crops"]
     varied = {"crops": 4, "parts": [{"applies_to": "red/*", "crop": "random"}]}
-    assert check_run({**words, "data": varied})[1] == []
+    assert check_run({**embeddings, "data": varied})[1] == []
 
 
 def test_without_parts_nothing_is_looked_at(folder: Path) -> None:

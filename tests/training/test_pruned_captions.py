@@ -11,10 +11,10 @@ from lib_pivotal.data.records import Dataset, Picture
 from lib_pivotal.training.pruned_captions import (
     draw_rates,
     draws_as_folders_say,
+    embedding_of_concepts,
     hold_out,
     make_pruned_captions,
     tag_rules,
-    word_of_concepts,
 )
 
 
@@ -26,9 +26,9 @@ def dataset(*pictures: tuple[str, str]) -> Dataset:
     return Dataset(Path("d"), made, {p.concept: tuple(q.key for q in made if q.concept == p.concept) for p in made}, ())
 
 
-def run_of(*words: EmbeddingConfig | str, **data: object) -> Run:
-    made = tuple(EmbeddingConfig(word) if isinstance(word, str) else word for word in words)
-    return Run(words=made, data=DataConfig(**data))  # type: ignore[arg-type]
+def run_of(*embeddings: EmbeddingConfig | str, **data: object) -> Run:
+    made = tuple(EmbeddingConfig(embedding) if isinstance(embedding, str) else embedding for embedding in embeddings)
+    return Run(embeddings=made, data=DataConfig(**data))  # type: ignore[arg-type]
 
 
 def test_zero_means_the_rules_own() -> None:
@@ -39,12 +39,12 @@ def test_zero_means_the_rules_own() -> None:
     assert tag_rules(run_of(drop_difficulty=1)).dropped_below == 1
 
 
-def test_which_word_a_concepts_templates_mean() -> None:
+def test_which_embedding_a_concepts_templates_mean() -> None:
     data = dataset(("Aoi Hino", "1girl"), ("hana", "1girl"), ("others", "1girl"))
     run = run_of(EmbeddingConfig("blue-one", applies_to=("concept:others",)), "aoi-hino", "hana")
-    assert word_of_concepts(run, data) == {"Aoi Hino": "aoi-hino", "hana": "hana", "others": "blue-one"}
-    assert word_of_concepts(run_of("kaze"), data) == dict.fromkeys(("Aoi Hino", "hana", "others"), "kaze")
-    assert word_of_concepts(run_of("kaze", "fumi"), data) == {}
+    assert embedding_of_concepts(run, data) == {"Aoi Hino": "aoi-hino", "hana": "hana", "others": "blue-one"}
+    assert embedding_of_concepts(run_of("kaze"), data) == dict.fromkeys(("Aoi Hino", "hana", "others"), "kaze")
+    assert embedding_of_concepts(run_of("kaze", "fumi"), data) == {}
 
 
 @pytest.mark.parametrize(
@@ -58,21 +58,23 @@ def test_which_word_a_concepts_templates_mean() -> None:
         ({"suffix": "by hana"}, ("hana",)),
     ],
 )
-def test_words_that_settings_write_are_in_the_pictures(settings: dict, words_of_first: tuple[str, ...]) -> None:
+def test_embeddings_that_settings_write_are_in_the_pictures(
+    settings: dict, embeddings_of_first: tuple[str, ...]
+) -> None:
     data = dataset(("aoi", "1girl"), ("hana", "1girl"))
     wording = make_pruned_captions(run_of("aoi", "hana", **settings), data)
-    assert wording.words_of["aoi/0.png"] == words_of_first
+    assert wording.embeddings_of["aoi/0.png"] == embeddings_of_first
 
 
 def test_rates() -> None:
     data = dataset(("aoi", "aoi"), ("aoi", "aoi"), ("hana", "hana"), ("hana", "hana"))
-    words = [(p.concept,) for p in data.pictures]
-    assert draw_rates(run_of("aoi", "hana"), data.pictures, words) == [1.0, 2.0, 3.0, 1.0]
-    even = draw_rates(run_of("aoi", "hana", balance="words"), data.pictures, words)
+    embeddings = [(p.concept,) for p in data.pictures]
+    assert draw_rates(run_of("aoi", "hana"), data.pictures, embeddings) == [1.0, 2.0, 3.0, 1.0]
+    even = draw_rates(run_of("aoi", "hana", balance="words"), data.pictures, embeddings)
     assert even[0] + even[1] == pytest.approx(even[2] + even[3], rel=0.01)
-    assert draw_rates(run_of("aoi", "hana", balance="tree"), data.pictures, words) == [1.0, 1.0, 1.0, 1.0]
+    assert draw_rates(run_of("aoi", "hana", balance="tree"), data.pictures, embeddings) == [1.0, 1.0, 1.0, 1.0]
     weighted = run_of(EmbeddingConfig("aoi", draw_weight=3.0), "hana", balance="tree", balance_weights=("hana = 2",))
-    assert draw_rates(weighted, data.pictures, words) == [3.0, 3.0, 2.0, 2.0]
+    assert draw_rates(weighted, data.pictures, embeddings) == [3.0, 3.0, 2.0, 2.0]
     assert draws_as_folders_say(run_of("aoi")) and not draws_as_folders_say(weighted)
 
 
@@ -80,7 +82,7 @@ def test_pictures_are_held_out_only_for_the_score() -> None:
     data = dataset(*[("aoi", "aoi")] * 45, *[("hana", "hana")] * 12, *[("kaze", "kaze")] * 4, ("others", "1girl"))
     run = run_of("aoi", "hana", "kaze")
     assert hold_out(run, data.pictures) == (list(data.pictures), [])
-    scored = Run(words=run.words, saving=SavingConfig(separation_every_steps=10))
+    scored = Run(embeddings=run.embeddings, saving=SavingConfig(separation_every_steps=10))
     trained, held = hold_out(scored, data.pictures)
     counts = {name: sum(p.concept == name for p in held) for name in ("aoi", "hana", "kaze", "others")}
     assert counts == {"aoi": 4, "hana": 2, "kaze": 0, "others": 0}

@@ -61,7 +61,7 @@ def test_names_with_signs_of_patterns_mean_themselves(run: Run, tmp_path: Path) 
     assert Results.of(replace(run, name="a[1]")).files_there(tmp_path) == [tmp_path / "a[1]-000500.safetensors"]
 
 
-def test_files_of_words_where_they_are_written(run: Run, tmp_path: Path) -> None:
+def test_files_of_embeddings_where_they_are_written(run: Run, tmp_path: Path) -> None:
     (tmp_path / "aoi.safetensors").write_bytes(b"")
     refuse_taken_results(run, tmp_path)
     with pytest.raises(FileNameError, match="aoi"):
@@ -75,7 +75,7 @@ def test_a_run_that_goes_on_replaces_its_own_files_only(run: Run, tmp_path: Path
     refuse_taken_results(longer, tmp_path, resume=True)
     moved = replace(run, data=replace(run.data, folder="b"))
     refuse_taken_results(moved, tmp_path, resume=True)
-    for other in (replace(run, seed=1), replace(run, words=run.words[:1])):
+    for other in (replace(run, seed=1), replace(run, embeddings=run.embeddings[:1])):
         bundle_of(other, tmp_path / "two.safetensors")
         assert not Results.of(run).has(tmp_path / "two.safetensors")
         with pytest.raises(FileNameError, match="two.safetensors: there is"):
@@ -94,7 +94,7 @@ def test_a_file_that_says_nothing_is_not_its_own(run: Run, tmp_path: Path, conte
         refuse_taken_results(run, tmp_path, resume=True)
 
 
-def test_words_files_are_its_own_where_the_last_file_is(run: Run, tmp_path: Path) -> None:
+def test_embeddings_files_are_its_own_where_the_last_file_is(run: Run, tmp_path: Path) -> None:
     run = replace(run, saving=replace(run.saving, embedding_files=True))
     (tmp_path / "aoi.safetensors").write_bytes(b"")
     with pytest.raises(FileNameError, match="aoi"):

@@ -21,8 +21,8 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
-def run_two(forks, two_words_folder, tmp_path):
-    run = make_run(two_words_folder, max_steps=8, batch_size=4, saving={"state_every_steps": 2})
+def run_two(forks, two_embeddings_folder, tmp_path):
+    run = make_run(two_embeddings_folder, max_steps=8, batch_size=4, saving={"state_every_steps": 2})
     write_run(tmp_path / "run.json", run)
 
     def start(fault, rank, *more, torchrun=False, out=tmp_path / "out"):
@@ -119,7 +119,7 @@ def test_a_death_of_one_ends_the_other_with_a_sentence(run_two, torchrun, tmp_pa
     assert ends[1] is None and ends[0]["reason"] == "failed" and ends[0]["step"] == 3
     assert "gone" in ends[0]["message"] or "no sign of life" in ends[0]["message"]
     assert ends[0]["at"] - started < 120  # with the start; the survivor's own wait is below 30 s (test_liveness)
-    assert set(require(read_bundle(run_two.out / "two.safetensors")).words) == {"aoi", "hana"}
+    assert set(require(read_bundle(run_two.out / "two.safetensors")).embeddings) == {"aoi", "hana"}
     again = run_two("none", 0, "resume")
     assert [(end["reason"], end["step"]) for end in again] == [("finished", 8)] * 2
     run_two("none", 0, out=tmp_path / "whole")
@@ -131,9 +131,9 @@ def test_a_death_of_the_one_that_writes_ends_the_other(run_two):
     assert ends[0] is None and ends[1]["reason"] == "failed" and ends[1]["message"]
 
 
-def test_sigterm_of_the_command_line_saves(forks, two_words_folder, tmp_path):
+def test_sigterm_of_the_command_line_saves(forks, two_embeddings_folder, tmp_path):
     """As torchrun and service managers end a process; Ctrl-C alike."""
-    write_run(tmp_path / "run.json", make_run(two_words_folder, max_steps=100_000))
+    write_run(tmp_path / "run.json", make_run(two_embeddings_folder, max_steps=100_000))
     for number in (signal.SIGTERM, signal.SIGINT):
         out = tmp_path / f"out{int(number)}"
         process = forks.start(

@@ -15,12 +15,12 @@ CAPTION = "aoi, blue hair, red eyes, very long hair, long hair, <b>hat</b> ||| p
 def _html(caption: str = CAPTION) -> tuple[str, str]:
     wording = PrunedCaptions([Picture("a.png", Path("a"), caption, 64, 64, "x")], USES, TagRules())
     named = wording.named[0]
-    fates = {t.tag: t.fate for word in wording.words.values() for t in word.tags if t.fate != "kept"}
+    fates = {t.tag: t.fate for embedding in wording.embeddings.values() for t in embedding.tags if t.fate != "kept"}
     writer = CaptionHtml(["aoi", "style"])
     return writer.before(named, wording.pruned(named), fates, written=caption), writer.after(wording.pruned(named))
 
 
-def test_words_and_fates_are_marked() -> None:
+def test_embeddings_and_fates_are_marked() -> None:
     before, after = _html()
     assert '<b class="pivotal-word added"' in before and ">style</b>" in before
     assert (

@@ -11,7 +11,7 @@ from lib_pivotal.data.dataset import scan
 from lib_pivotal.ui.dataset_analysis import AnalysisCache, DatasetAnalysis
 
 AOI = EmbeddingConfig("aoi", prune=True, init_text="blue hair")
-RUN = Run(words=(AOI, EmbeddingConfig("hana")))
+RUN = Run(embeddings=(AOI, EmbeddingConfig("hana")))
 PARTS = ("tags", "wording", "rows", "index", "places")
 
 
@@ -26,9 +26,9 @@ def _made(survey: DatasetAnalysis) -> DatasetAnalysis:
     [
         (replace(RUN, seed=7, schedule=replace(RUN.schedule, max_steps=9)), PARTS),
         (replace(RUN, data=replace(RUN.data, balance="words")), ("tags", "wording", "index", "places")),
-        (replace(RUN, words=(replace(AOI, vectors=9), RUN.words[1])), ("tags", "wording", "index", "places")),
-        (replace(RUN, words=(replace(AOI, keep=("blue hair",)), RUN.words[1])), ("tags",)),
-        (replace(RUN, words=(AOI,)), ("tags",)),
+        (replace(RUN, embeddings=(replace(AOI, vectors=9), RUN.embeddings[1])), ("tags", "wording", "index", "places")),
+        (replace(RUN, embeddings=(replace(AOI, keep=("blue hair",)), RUN.embeddings[1])), ("tags",)),
+        (replace(RUN, embeddings=(AOI,)), ("tags",)),
         (replace(RUN, data=replace(RUN.data, prefix="hana")), ("tags",)),
         (replace(RUN, data=replace(RUN.data, prune_mode="none")), ("tags",)),
     ],

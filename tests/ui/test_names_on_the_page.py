@@ -27,7 +27,7 @@ def tree(folder: Path) -> dict[str, bytes]:
 
 
 def bundle(path: Path, name: str, value: float = 1.0) -> Path:
-    return write_bundle(path, network={}, words={name: (torch.full((2, 768), value),)}, metadata={})
+    return write_bundle(path, network={}, embeddings={name: (torch.full((2, 768), value),)}, metadata={})
 
 
 @pytest.fixture
@@ -113,7 +113,7 @@ def test_settings_are_loaded_from_files_of_the_list(browser: Any, studio: Any, n
 
 def test_a_link_in_the_folder_is_a_file_of_the_list(shelf: BundleController, studio: Any, tmp_path: Path) -> None:
     (studio.lora_folder() / "link.safetensors").symlink_to(bundle(tmp_path / "elsewhere.safetensors", "umi"))
-    assert shelf.summary("link.safetensors").words[0].name == "umi"
+    assert shelf.summary("link.safetensors").embeddings[0].name == "umi"
 
 
 @pytest.mark.parametrize(("name", "reason"), HOSTILE)
@@ -128,7 +128,9 @@ def test_joined_under_a_hostile_name(shelf: BundleController, tmp_path: Path, na
 def test_joined_under_anothers_name(shelf: BundleController, studio: Any) -> None:
     with pytest.raises(BundleError, match="there is a file of this name"):
         shelf.join("one.safetensors", ["two.safetensors"], "two")
-    assert [word.name for word in list_bundle(studio.lora_folder() / "two.safetensors").words] == ["hana"]
+    assert [embedding.name for embedding in list_bundle(studio.lora_folder() / "two.safetensors").embeddings] == [
+        "hana"
+    ]
 
 
 def test_what_is_split_or_converted_again_gets_another_place(shelf: BundleController, studio: Any) -> None:

@@ -26,13 +26,13 @@ def desk(manager):
 
 
 def run_of(pictures, **changes):
-    return Run(name="gekidol", words=(EmbeddingConfig("aoi"),), data=DataConfig(folder=str(pictures)), **changes)
+    return Run(name="gekidol", embeddings=(EmbeddingConfig("aoi"),), data=DataConfig(folder=str(pictures)), **changes)
 
 
 def test_a_folder_proposes_a_run(desk, pictures):
     found = desk.propose(Run(data=DataConfig(folder=str(pictures))))
     run, key, remarks = found.run, found.preset, found.remarks
-    assert [word.name for word in run.words] == ["aoi", "hana"]
+    assert [embedding.name for embedding in run.embeddings] == ["aoi", "hana"]
     assert (run.name, run.data.resolution_px, key, remarks) == ("pictures", 64, "several", ())
     assert desk.check(run, []).faults == ()
 
@@ -79,7 +79,7 @@ def test_only_the_last_scans_are_kept(desk, pictures, tmp_path):
     assert desk.dataset(str(tmp_path / "0")) is None and desk.dataset(str(tmp_path / "1")) is not None
 
 
-def test_findings_speak_of_pictures_and_words(desk, pictures):
+def test_findings_speak_of_pictures_and_embeddings(desk, pictures):
     run = run_of(pictures)
     desk.scan(run.data.folder)
     found = desk.findings(run)
@@ -105,7 +105,7 @@ def test_a_plan_that_cannot_be_made_leaves_what_files_say(desk, pictures):
     run = run_of(pictures)
     desk.scan(run.data.folder)
     assert desk.plan(run).draws == 6000
-    bad = Run(words=run.words, data=DataConfig(folder=str(pictures), resolution_px=16, bucket_step_px=64))
+    bad = Run(embeddings=run.embeddings, data=DataConfig(folder=str(pictures), resolution_px=16, bucket_step_px=64))
     with pytest.raises(DataError):
         desk.plan(bad)
     assert desk.findings(bad) and desk.draws(bad)["aoi"] > 0
@@ -133,12 +133,12 @@ def test_a_file_that_is_there_is_told(desk, studio):
 
 def test_no_run_starts_with_a_fault(desk, pictures):
     with pytest.raises(ConfigError) as caught:
-        desk.start(Run(name="a:b", words=(EmbeddingConfig("aoi"),)), [])
+        desk.start(Run(name="a:b", embeddings=(EmbeddingConfig("aoi"),)), [])
     assert {fault.field for fault in caught.value.faults} == {"name", "data.folder"}
     assert desk.manager.current is None
 
 
-def test_a_run_without_a_model_fails_in_words(desk, pictures):
+def test_a_run_without_a_model_fails_in_embeddings(desk, pictures):
     desk.start(run_of(pictures), [])
     assert desk.manager.join(20)
     assert desk.snapshot()["status"] == "failed" and "no checkpoint is loaded" in desk.snapshot()["ended"]["message"]
@@ -172,11 +172,11 @@ def test_settings_of_a_run_json_and_of_a_bundle(desk, pictures, tmp_path):
     run = run_of(pictures)
     write_run(tmp_path / "a.run.json", run)
     assert desk.settings_of(tmp_path / "a.run.json") == run
-    words = {"aoi": (torch.zeros(2, 8),)}
+    embeddings = {"aoi": (torch.zeros(2, 8),)}
     metadata = {META_RUN: json.dumps(run_to_dict(run))}
-    path = write_bundle(tmp_path / "a.safetensors", network={}, words=words, metadata=metadata)
+    path = write_bundle(tmp_path / "a.safetensors", network={}, embeddings=embeddings, metadata=metadata)
     assert desk.settings_of(path) == run
-    bare = write_bundle(tmp_path / "b.safetensors", network={}, words=words, metadata={})
+    bare = write_bundle(tmp_path / "b.safetensors", network={}, embeddings=embeddings, metadata={})
     with pytest.raises(BundleError, match="carries no settings"):
         desk.settings_of(bare)
 
@@ -186,7 +186,7 @@ def test_the_last_runs_settings_are_remembered(desk, studio, pictures):
     for name in ("20260101-000000-a", "20260102-000000-b"):
         folder = studio.runs_folder() / name
         folder.mkdir()
-        write_run(folder / f"{name[-1]}.run.json", Run(name=name[-1], words=(EmbeddingConfig("aoi"),)))
+        write_run(folder / f"{name[-1]}.run.json", Run(name=name[-1], embeddings=(EmbeddingConfig("aoi"),)))
     assert desk.remembered().name == "b"
 
 

@@ -30,7 +30,7 @@ def _mend(browser, remedy):
     return browser.press("pivotal_change_now")
 
 
-def test_the_plan_follows_steps_batch_and_words(browser):
+def test_the_plan_follows_steps_batch_and_embeddings(browser):
     browser.set("pivotal_schedule_max_steps", 300)
     shown = browser.press("pivotal_check")
     batch = browser.run().schedule.batch_size
@@ -38,9 +38,9 @@ def test_the_plan_follows_steps_batch_and_words(browser):
     browser.set("pivotal_schedule_batch_size", 1)
     plan = browser.press("pivotal_check")["pivotal_plan"]
     assert "<b>300 samples</b>" in plan and 'class="row low"' in plan and "64×64" in plan
-    words = [{"name": word.name, "vectors": 40} for word in browser.run().words]
+    embeddings = [{"name": embedding.name, "vectors": 40} for embedding in browser.run().embeddings]
     before = re.search(r"longest (\d+) tokens", plan)[1]
-    browser.set("pivotal_words", json.dumps(words))
+    browser.set("pivotal_words", json.dumps(embeddings))
     after = re.search(r"longest (\d+) tokens", browser.press("pivotal_check")["pivotal_plan"])[1]
     assert int(after) > int(before) + 20
 
@@ -132,22 +132,22 @@ def test_texts_cannot_leave_their_places() -> None:
     assert "<script" not in shown and not re.search(r'data-remedy="[^"]*">(?!&quot;)<', shown)
 
 
-def _plan(words=(), buckets=(), tokens=(10, 80)) -> RunPlan:
+def _plan(embeddings=(), buckets=(), tokens=(10, 80)) -> RunPlan:
     lengths = [Length(f"{n}.png", "", count, TokenCounter({})) for n, count in enumerate(tokens)]
     pictures = tuple(PicturePlan(one.key, 1.0, (), 64, 64, 0.0, False, False, one, "") for one in lengths)
-    return RunPlan("f", 1000, 4, 2, 8000, 2.0, tuple(words), pictures, tuple(buckets), (), False)
+    return RunPlan("f", 1000, 4, 2, 8000, 2.0, tuple(embeddings), pictures, tuple(buckets), (), False)
 
 
-def _word(name: str, draws: float, pictures: int = 3) -> EmbeddingPlan:
+def _embedding(name: str, draws: float, pictures: int = 3) -> EmbeddingPlan:
     return EmbeddingPlan(name, pictures, draws, 0.5, False, 4, "", ())
 
 
 def test_bars_are_in_proportion_and_the_advised_line_is_in_sight() -> None:
-    shown = plan_html(_plan([_word("aoi", 2000), _word("hana", 200), _word("none", 0, 0)]), max_tokens=0)
+    shown = plan_html(_plan([_embedding("aoi", 2000), _embedding("hana", 200), _embedding("none", 0, 0)]), max_tokens=0)
     assert [float(w) for w in re.findall(r'<b style="width:([\d.]+)%', shown)] == [100.0, 10.0, 0.0]
     assert shown.count("left:40.00%") == 4  # three rows and the axis
     assert re.findall('class="row (\\w+)"', shown) == ["ok", "low", "none"]
-    few = plan_html(_plan([_word("aoi", 10)]), max_tokens=0)
+    few = plan_html(_plan([_embedding("aoi", 10)]), max_tokens=0)
     assert "left:80.00%" in few
 
 
@@ -167,10 +167,10 @@ def test_lengths_over_the_limit_are_counted() -> None:
 
 def test_nothing_and_nonsense() -> None:
     assert "No embeddings yet" in plan_html(_plan(tokens=()), max_tokens=0)
-    assert "<script>" not in plan_html(_plan([_word("<script>", 5)]), max_tokens=0)
+    assert "<script>" not in plan_html(_plan([_embedding("<script>", 5)]), max_tokens=0)
 
 
 def test_the_line_tells_the_layout_with_its_parts(tmp_path):
-    make_dataset(tmp_path / "kgrid", layout="kgrid", words=5, pictures=4)
+    make_dataset(tmp_path / "kgrid", layout="kgrid", embeddings=5, pictures=4)
     line = summary(scan(tmp_path / "kgrid"), 5, 0)
     assert "read as kgrid&#x27;s tree" in line and line.endswith(": 5 concepts, 2 image types</div>")

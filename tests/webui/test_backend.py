@@ -137,7 +137,7 @@ def test_a_run_from_start_to_a_file_that_draws(fake_webui: FakeWebUI, manager: R
     shown = view.snapshot()
     assert (shown["status"], shown["step"]) == ("finished", 3), shown["notices"]
     path = fake_webui.lora_folder / "two.safetensors"
-    assert set(require(read_bundle(path)).words) == {"aoi"}
+    assert set(require(read_bundle(path)).embeddings) == {"aoi"}
     assert all(tensor.equal(weights[name]) for name, tensor in fake_webui.model.state_dict().items())
     assert "two" in fake_webui.networks.available_networks
     assert fake_webui.pixels("<lora:two:1>aoi") != before == fake_webui.pixels("aoi")

@@ -74,7 +74,7 @@ def test_conditionings_are_reused_where_nothing_changed(ours: FakeWebUI) -> None
         type(encoder).process_tokens = original
 
 
-def test_hashes_of_words_stand_in_every_infotext(ours: FakeWebUI) -> None:
+def test_hashes_of_embeddings_stand_in_every_infotext(ours: FakeWebUI) -> None:
     write_lora(ours, "one", {"hana": 1, "kira": 2})
     texts = [ours.txt2img("<lora:one:1>hana, 0").infotexts[0] for _ in range(2)]
     digest = ours.networks.available_networks["one"].shorthash
@@ -92,7 +92,7 @@ def test_the_stock_web_ui_forgets_them(fake_webui: FakeWebUI) -> None:
     assert ["TI hashes" in text for text in texts] == [True, False]
 
 
-def test_negative_prompts_words_stand_beside_the_positive_ones(ours: FakeWebUI) -> None:
+def test_negative_prompts_embeddings_stand_beside_the_positive_ones(ours: FakeWebUI) -> None:
     write_lora(ours, "one", {"hana": 1, "kira": 2})
     for _ in range(2):
         text = ours.txt2img("<lora:one:1>hana", negative_prompt="kira").infotexts[0].replace('"', "")
@@ -106,7 +106,7 @@ def test_emphasis_is_told_again(ours: FakeWebUI) -> None:
 
 
 @pytest.mark.parametrize("early", [False, True])
-def test_the_second_pass_has_its_own_words(ours: FakeWebUI, early: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_second_pass_has_its_own_embeddings(ours: FakeWebUI, early: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """With "use first pass conds" the web UI reads the second pass' prompt with the first pass' networks."""
     write_lora(ours, "one", {"hana": 1})
     write_lora(ours, "two", {"hana": 2})

@@ -11,8 +11,8 @@ from lib_pivotal.webui.name_table import EmbeddingOrigin, NameTable, build_table
 
 
 def table(name: str) -> NameTable:
-    words = [EmbeddingOrigin(("file",), {name: object()})]
-    return build_table(words, ids_of=lambda text: tuple(map(ord, text)), folder={})
+    embeddings = [EmbeddingOrigin(("file",), {name: object()})]
+    return build_table(embeddings, ids_of=lambda text: tuple(map(ord, text)), folder={})
 
 
 def names(resolver: EmbeddingResolution) -> set[str]:

@@ -19,7 +19,7 @@ def meaning(found, name):
     return spots[0].value.embedding if spots and spots[0].stop == len(name) else None
 
 
-def test_every_word_has_a_name_and_a_qualified_one():
+def test_every_embedding_has_a_name_and_a_qualified_one():
     found = table([EmbeddingOrigin(("one", "one", "alias"), {"hana": "H"}, "stamp")])
     assert [meaning(found, name) for name in ("hana", "hana@one", "HANA@alias", "hana@two")] == ["H", "H", "H", None]
     assert found.collisions == ()
@@ -57,7 +57,7 @@ def test_two_names_of_one_file_that_differ_in_case():
     assert "rename" in str(found.collisions[0])
 
 
-def test_a_word_without_tokens_is_told():
+def test_a_embedding_without_tokens_is_told():
     found = build_table([EmbeddingOrigin(("one",), {"\u200b": 1})], ids_of=lambda name: (), folder={})
     assert found.unnamed == ("\u200b",)
     assert not found

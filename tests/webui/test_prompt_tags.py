@@ -23,9 +23,9 @@ from lib_pivotal.webui.prompt_tags import PARTS, part_switched, tags_in, underst
         ("x:off", None, None, True),
     ],
 )
-def test_a_tag_is_read_as_the_web_ui_reads_it(text, te, unet, words):
+def test_a_tag_is_read_as_the_web_ui_reads_it(text, te, unet, embeddings):
     tag = understand(text.split(":"))
-    assert (tag.name, tag.te, tag.unet, tag.words) == ("x", te, unet, words)
+    assert (tag.name, tag.te, tag.unet, tag.embeddings) == ("x", te, unet, embeddings)
 
 
 def test_the_trap_is_known():

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.webui.fake.install import FakeWebUI
-from tests.webui.files import word, write_embedding, write_lora
+from tests.webui.files import embedding, write_embedding, write_lora
 
 FULL = "dog " * 60
 """Sixty tokens: a comma after it, and a chunk's end comes soon."""
@@ -26,8 +26,8 @@ def like(webui: FakeWebUI, prompt: str, seed: int = 1, rows: int = 2) -> list[by
     """The picture of the prompt where `ref` is an embedding of the folder."""
     from lib_pivotal.webui.text import make_embedding
 
-    embedding = make_embedding("ref", word("sd1", rows, seed=seed))
-    webui.hijack.embedding_db.register_embedding(embedding, webui.model)
+    made = make_embedding("ref", embedding("sd1", rows, seed=seed))
+    webui.hijack.embedding_db.register_embedding(made, webui.model)
     try:
         return webui.pixels(prompt, do_not_reload_embeddings=True)
     finally:
@@ -43,7 +43,7 @@ def test_a_name_stands_for_its_vectors_wherever_it_is_written(ours: FakeWebUI, p
     assert ours.pixels(f"<lora:one:1>{prompt.replace('{}', 'hana')}") == like(ours, prompt.replace("{}", "ref"))
 
 
-def test_not_inside_another_word(ours: FakeWebUI) -> None:
+def test_not_inside_another_embedding(ours: FakeWebUI) -> None:
     write_lora(ours, "one", {"hana": 1})
     for prompt in ("hanako", "mihana"):
         assert ours.pixels(f"<lora:one:1>{prompt}") == ours.pixels(prompt), prompt

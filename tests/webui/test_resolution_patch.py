@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tests.webui.fake.install import FakeWebUI
-from tests.webui.files import word, write_embedding, write_lora
+from tests.webui.files import embedding, write_embedding, write_lora
 
 PATCHED = (
     ("networks", "load_network"),
@@ -88,14 +88,14 @@ def test_pictures_without_a_bundle_are_the_web_uis_own(fake_webui: FakeWebUI) ->
 
 
 @pytest.mark.parametrize("fake_webui", ["sd1", "sd2", "sdxl"], indirect=True)
-def test_a_word_gives_the_picture_of_its_vectors(fake_webui: FakeWebUI, request: pytest.FixtureRequest) -> None:
+def test_a_embedding_gives_the_picture_of_its_vectors(fake_webui: FakeWebUI, request: pytest.FixtureRequest) -> None:
     from lib_pivotal.webui import resolution_patch
 
     kind = request.node.callspec.params["fake_webui"]
-    write_lora(fake_webui, "one", {"hana": word(kind, seed=3)}, kind=kind)
+    write_lora(fake_webui, "one", {"hana": embedding(kind, seed=3)}, kind=kind)
     stock = fake_webui.pixels("<lora:one:1> a hana face")
     fake_webui.networks.load_networks([])
-    expected = plainly(fake_webui, "hana", word(kind, seed=3), "a hana face")
+    expected = plainly(fake_webui, "hana", embedding(kind, seed=3), "a hana face")
     assert stock == expected, "the stock web UI enters simple names into its registry"
     resolution_patch.register()
     assert fake_webui.pixels("<lora:one:1> a hana face") == expected
@@ -112,7 +112,7 @@ def test_names_hold_for_one_picture(fake_webui: FakeWebUI, resolution_patch: Any
     assert fake_webui.pixels("a hana face") == without
 
 
-def test_network_and_words_act_together_as_in_the_stock_web_ui(fake_webui: FakeWebUI) -> None:
+def test_network_and_embeddings_act_together_as_in_the_stock_web_ui(fake_webui: FakeWebUI) -> None:
     from lib_pivotal.webui import resolution_patch
 
     write_lora(fake_webui, "one", {"hana": 1}, parts=("unet", "te"))
@@ -184,7 +184,7 @@ def test_what_is_said_under_the_picture(fake_webui: FakeWebUI, resolution_patch:
         assert said in comments, prompt
 
 
-def test_hashes_of_words_tags_stand_in_the_infotext(fake_webui: FakeWebUI, resolution_patch: Any) -> None:
+def test_hashes_of_embeddings_tags_stand_in_the_infotext(fake_webui: FakeWebUI, resolution_patch: Any) -> None:
     write_lora(fake_webui, "one", {"hana": 1})
     text = fake_webui.txt2img("<words:one> hana").infotexts[0]
     digest = fake_webui.networks.available_networks["one"].shorthash
@@ -207,7 +207,7 @@ def test_without_the_lora_extension_nothing_is_touched(tmp_path: Any, caplog: py
 
 
 @pytest.mark.parametrize("fake_webui", ["refiner"], indirect=True)
-def test_the_refiner_takes_the_second_towers_words(fake_webui: FakeWebUI, resolution_patch: Any) -> None:
+def test_the_refiner_takes_the_second_towers_embeddings(fake_webui: FakeWebUI, resolution_patch: Any) -> None:
     assert resolution_patch.model_widths() == (24,)
     assert resolution_patch.fits((16, 24), (24,)) and not resolution_patch.fits((16,), (24,))
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.webui.fake.install import FakeWebUI
-from tests.webui.files import word, write_embedding, write_lora
+from tests.webui.files import embedding, write_embedding, write_lora
 
 
 @pytest.fixture
@@ -38,8 +38,8 @@ def test_patched_and_taken_back(fake_webui: FakeWebUI) -> None:
     assert owner.get_prompt_lengths is before
 
 
-def test_a_word_counts_as_its_vectors_as_soon_as_its_tag_stands_there(ours: FakeWebUI) -> None:
-    write_lora(ours, "one", {"mirelle-quill": word("sd1", 5)})
+def test_a_embedding_counts_as_its_vectors_as_soon_as_its_tag_stands_there(ours: FakeWebUI) -> None:
+    write_lora(ours, "one", {"mirelle-quill": embedding("sd1", 5)})
     assert count(ours, "a mirelle-quill face") == 2 + len(ours.model.cond_stage_model.tokenize(["mirelle-quill"])[0])
     assert count(ours, "<lora:one:1>a mirelle-quill face") == 7
     assert count(ours, "<words:one>a mirelle-quill face") == 7
@@ -49,14 +49,14 @@ def test_a_word_counts_as_its_vectors_as_soon_as_its_tag_stands_there(ours: Fake
 
 
 def test_after_a_picture_it_is_still_the_prompt_that_counts(ours: FakeWebUI) -> None:
-    write_lora(ours, "one", {"mirelle": word("sd1", 5)})
+    write_lora(ours, "one", {"mirelle": embedding("sd1", 5)})
     ours.pixels("<lora:one:1>mirelle")
     assert count(ours, "<lora:one:1>mirelle") == 5
     assert count(ours, "mirelle") == len(ours.model.cond_stage_model.tokenize(["mirelle"])[0])
 
 
 def test_the_negative_prompt_has_the_positive_ones_tags(ours: FakeWebUI) -> None:
-    write_lora(ours, "one", {"mirelle": word("sd1", 5)})
+    write_lora(ours, "one", {"mirelle": embedding("sd1", 5)})
     count(ours, "<lora:one:1>a face")
     assert count(ours, "mirelle", is_positive=False) == 5
     count(ours, "a face")
@@ -64,17 +64,17 @@ def test_the_negative_prompt_has_the_positive_ones_tags(ours: FakeWebUI) -> None
 
 
 def test_tags_of_styles_and_of_the_setting_count(ours: FakeWebUI) -> None:
-    write_lora(ours, "one", {"mirelle": word("sd1", 5)})
+    write_lora(ours, "one", {"mirelle": embedding("sd1", 5)})
     ours.shared.prompt_styles.styles["mine"] = ours.styles.PromptStyle("mine", "<lora:one:1>", "")
     assert count(ours, "mirelle", styles=["mine"]) >= 5
     ours.opts.data["sd_lora"] = "one"
     assert count(ours, "mirelle") == 5
 
 
-def test_the_folders_word_where_it_goes_first(ours: FakeWebUI) -> None:
+def test_the_folders_embedding_where_it_goes_first(ours: FakeWebUI) -> None:
     from lib_pivotal.webui import resolution_patch
 
-    write_lora(ours, "one", {"mirelle": word("sd1", 5)})
+    write_lora(ours, "one", {"mirelle": embedding("sd1", 5)})
     write_embedding(ours, "mirelle")
     ours.pixels("x")
     assert count(ours, "<lora:one:1>mirelle") == 5
@@ -82,7 +82,7 @@ def test_the_folders_word_where_it_goes_first(ours: FakeWebUI) -> None:
     assert count(ours, "<lora:one:1>mirelle") == 2
 
 
-def test_words_that_do_not_fit_the_checkpoint_do_not_count(ours: FakeWebUI) -> None:
+def test_embeddings_that_do_not_fit_the_checkpoint_do_not_count(ours: FakeWebUI) -> None:
     import torch
 
     write_lora(ours, "one", {"mirelle": (torch.randn(5, 20),)})
@@ -112,7 +112,7 @@ def test_an_older_web_ui_is_counted_by_its_function(fake_webui: FakeWebUI, monke
 
     monkeypatch.setattr(fake_webui.ui, "update_token_counter", older)
     assert fake_webui.model is not None
-    write_lora(fake_webui, "one", {"mirelle": word("sd1", 5)})
+    write_lora(fake_webui, "one", {"mirelle": embedding("sd1", 5)})
     resolution_patch.register()
     token_counter_patch.register()
     assert fake_webui.ui.update_token_counter("<lora:one:1>mirelle", 20) == (5, 75)
