@@ -97,7 +97,7 @@ def make_run(setup: Setup, dataset: Path, name: str) -> Run:
             "name": name,
             "seed": setup.seed,
             "words": embeddings if setup.pivotal else [],
-            "words_common": {"lr": setup.embeddings_lr, "control": setup.control},
+            "embeddings_common": {"lr": setup.embeddings_lr, "control": setup.control},
             "network": {
                 "unet_targets": setup.unet_targets,
                 "unet_rank": setup.unet_rank,

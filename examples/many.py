@@ -134,7 +134,7 @@ def train_and_measure(run: Run, out: Path, *, steps: int, each: int, device: str
     """Train the plan, then look: through the saved file, as the web UI would."""
     steps = steps or run.schedule.max_steps
     schedule = replace(run.schedule, max_steps=steps, warmup_steps=min(run.schedule.warmup_steps, steps // 10))
-    saving = replace(run.saving, preview_every_steps=0, state_every_steps=0, separation_every_steps=steps)
+    saving = replace(run.saving, sample_every_steps=0, state_every_steps=0, separation_every_steps=steps)
     run = replace(run, name="bundle", schedule=schedule, saving=saving)
     write_run(out / "run.json", run)
     host = StandaloneHost.load(experiment.CHECKPOINT, device=device)

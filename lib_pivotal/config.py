@@ -6,7 +6,7 @@ Config objects stay outside the inner classes: builders (`training/assemble.py`)
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,11 +16,11 @@ from lib_pivotal.config_pictures import DataConfig as DataConfig
 from lib_pivotal.config_pictures import PartConfig as PartConfig
 from lib_pivotal.config_pictures import RegularisationConfig as RegularisationConfig
 from lib_pivotal.config_schema import parse, setting, to_plain
+from lib_pivotal.config_versions import VERSION as VERSION
+from lib_pivotal.config_versions import upgraded as upgraded
 from lib_pivotal.errors import ConfigError, Fault
 from lib_pivotal.files import replacing
 from lib_pivotal.plain_json import parse_json
-
-VERSION = 1
 
 
 @dataclass(frozen=True)
@@ -47,11 +47,11 @@ class EmbeddingConfig:
         0.0, "Mean norm at which this embedding is frozen for good (Mix-of-Show uses 0.55); 0 = never.", minimum=0.0
     )
     prune: bool = setting(False, "Prune from its captions the tags that the embedding should learn.")
-    mirror: bool = setting(
+    flip: bool = setting(
         True, "Its pictures may be mirrored, where mirroring is on; off for a character whose sides differ."
     )
-    absorb: tuple[str, ...] = setting((), "Tags that are pruned though the rule keeps them in the captions.")
-    keep: tuple[str, ...] = setting((), "Tags that stay in the captions though the rule prunes them.")
+    prune_tags: tuple[str, ...] = setting((), "Tags that are pruned though the rule keeps them in the captions.")
+    keep_tags: tuple[str, ...] = setting((), "Tags that stay in the captions though the rule prunes them.")
     applies_to: tuple[str, ...] = setting(
         (),
         "Pictures that belong to this embedding though their captions do not name it: `concept:NAME`, "
@@ -61,7 +61,7 @@ class EmbeddingConfig:
     form_of: str = setting(
         "", "The embedding of which this one is a form or an outfit: only tags that the other lacks are pruned."
     )
-    draw_weight: float = setting(
+    sampling_weight: float = setting(
         1.0,
         "Multiplies how often this embedding's pictures are sampled.",
         minimum=0.0,
@@ -230,13 +230,15 @@ class ScheduleConfig:
     optimizer_options: tuple[str, ...] = setting(
         (), "Further options of the optimiser, one per line: `betas = [0.9, 0.99]`, `d_coef = 2`. By its own names."
     )
-    rate: str = setting(
+    lr_scheduler: str = setting(
         "cosine",
         "LR scheduler: how the learning rates change over the run.",
         choices="training.rates:rate_names",
     )
-    rate_cycles: int = setting(1, "cosine_restarts: how often it begins at the full LR.", minimum=1, maximum=1000)
-    rate_power: float = setting(
+    lr_scheduler_cycles: int = setting(
+        1, "cosine_restarts: how often it begins at the full LR.", minimum=1, maximum=1000
+    )
+    lr_scheduler_power: float = setting(
         1.0, "polynomial: its power; 1 is a straight line.", minimum=0.0, above_minimum=True, maximum=10.0
     )
     warmup_steps: float = setting(
@@ -249,7 +251,7 @@ class ScheduleConfig:
         "joint", "joint, or the embeddings first and the network after.", choices="training.rates:phase_plan_names"
     )
     embeddings_steps: int = setting(0, "Two-phase: steps of the embeddings only.", unit="steps", minimum=0)
-    continued_embeddings_factor: float = setting(
+    continued_embedding_lr_factor: float = setting(
         0.0, "Two-phase: factor of the embedding LR in the second phase; 0 = frozen.", minimum=0.0, maximum=10.0
     )
     network_start: float = setting(
@@ -296,13 +298,13 @@ class SavingConfig:
     keep_states: int = setting(2, "How many states are kept.", minimum=1, maximum=1000)
     dtype: str = setting("fp16", "Precision of the file.", choices=("fp16", "fp32", "bf16"))
     embedding_files: bool = setting(False, "Also write each embedding as its own file (Forge, ComfyUI, Invoke).")
-    preview_every_steps: int = setting(0, "Generate samples (the parts grid) every N steps; 0 = off.", minimum=0)
-    preview_every_epochs: int = _in_epochs("preview_every_steps")
-    preview_prompts: tuple[str, ...] = setting((), "Prompts of the samples; `{word}` stands for each embedding.")
-    preview_embeddings: tuple[str, ...] = setting(
+    sample_every_steps: int = setting(0, "Generate samples (the parts grid) every N steps; 0 = off.", minimum=0)
+    sample_every_epochs: int = _in_epochs("sample_every_steps")
+    sample_prompts: tuple[str, ...] = setting((), "Prompts of the samples; `{word}` stands for each embedding.")
+    sample_embeddings: tuple[str, ...] = setting(
         (), "Embeddings that are sampled, each with four pictures per prompt; empty = all."
     )
-    keep_previewed: bool = setting(
+    keep_sampled: bool = setting(
         True, "Keep the file behind each set of samples in the run's folder, so that its step can be chosen later."
     )
     separation_every_steps: int = setting(0, "Measure the separation score every N steps; 0 = off.", minimum=0)
@@ -325,10 +327,6 @@ class Run:
     schedule: ScheduleConfig = setting(ScheduleConfig, "Length, optimiser, phases.")
     memory: MemoryConfig = setting(MemoryConfig, "Precision and memory.")
     saving: SavingConfig = setting(SavingConfig, "Files and samples.")
-
-
-MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
-"""Version n -> a function that turns a run of version n into one of version n + 1."""
 
 
 def run_to_dict(run: Run) -> dict[str, Any]:
@@ -354,12 +352,10 @@ def check_run(plain: Any) -> tuple[Run, list[Fault]]:
     if not isinstance(plain, dict):
         return Run(), [Fault("run", plain, "must be a JSON object")]
     plain = dict(plain)
-    version = plain.pop("version", VERSION)
+    version = plain.pop("version", 1)  # a body without a version may use old names
     if not isinstance(version, int) or not 1 <= version <= VERSION:
         return Run(), [Fault("version", version, f"must be 1 to {VERSION}", "Update this extension.")]
-    for step in range(version, VERSION):
-        plain = MIGRATIONS[step](plain)
-    run, faults = parse(Run, plain)
+    run, faults = parse(Run, upgraded(plain, version))
     return run, faults + check_consistency(run)
 
 

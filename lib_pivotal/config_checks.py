@@ -25,7 +25,9 @@ def check_consistency(run: Run) -> list[Fault]:
     trains_unet = network.trains("unet")
     trains_te = network.trains("te") or network.trains("te2")
     if not run.embeddings and not trains_unet and not trains_te:
-        faults.append(Fault("words", [], "nothing is trained", "Add an embedding or choose layers for the network."))
+        faults.append(
+            Fault("embeddings", [], "nothing is trained", "Add an embedding or choose layers for the network.")
+        )
     if noise.timestep_min >= noise.timestep_max:
         faults.append(
             Fault("noise.timestep_min", noise.timestep_min, f"must be below noise.timestep_max ({noise.timestep_max})")
@@ -51,7 +53,7 @@ def check_length(schedule: ScheduleConfig) -> list[Fault]:
     if schedule.phases == "two_phase" and not 0 < schedule.embeddings_steps < schedule.max_steps:
         faults.append(
             Fault(
-                "schedule.words_steps",
+                "schedule.embeddings_steps",
                 schedule.embeddings_steps,
                 f"two-phase needs it between 1 and max_steps - 1 ({schedule.max_steps - 1})",
             )
@@ -163,7 +165,7 @@ def _check_embeddings(run: Run) -> list[Fault]:
     faults: list[Fault] = []
     seen: set[str] = set()
     for index, embedding in enumerate(run.embeddings):
-        field = f"words.{index}.name"
+        field = f"embeddings.{index}.name"
         reasons = check_embedding_name(embedding.name)
         if not reasons and run.saving.embedding_files:
             reasons = name_reasons(embedding.name)
@@ -174,7 +176,7 @@ def _check_embeddings(run: Run) -> list[Fault]:
     for index, embedding in enumerate(run.embeddings):
         parent = embedding.form_of.lower()
         if parent and (parent not in seen or parent == embedding.name.lower()):
-            field = f"words.{index}.form_of"
+            field = f"embeddings.{index}.form_of"
             faults.append(
                 Fault(field, embedding.form_of, "is not another embedding of this run", "Name one of them, or none.")
             )

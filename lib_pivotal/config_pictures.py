@@ -30,7 +30,7 @@ class DataConfig:
         "Several lines in a caption file: one caption, alternatives of which one is sampled (then also those of "
         "a second "
         "file, .caption beside .txt), or the first line only.",
-        choices=("join", "draw", "first"),
+        choices=("join", "random", "first"),
     )
     missing_caption: str = setting(
         "auto",
@@ -190,7 +190,7 @@ class DataConfig:
         "repeats",
         "How often pictures are sampled: by the folders' repeats; all branches of the folder tree alike (kgrid); "
         "all embeddings alike.",
-        choices=("repeats", "tree", "words"),
+        choices=("repeats", "tree", "embeddings"),
     )
     balance_weights: tuple[str, ...] = setting(
         (),

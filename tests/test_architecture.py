@@ -84,7 +84,7 @@ def test_public_things_are_documented(path):
             assert ast.get_docstring(node), f"{node.name} has no docstring"
 
 
-CONFIG = ("config", "config_checks", "config_pictures", "config_schema")
+CONFIG = ("config", "config_checks", "config_pictures", "config_schema", "config_versions")
 ORDER = (
     ("webui", "standalone"),
     ("ui",),

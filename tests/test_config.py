@@ -47,29 +47,29 @@ def test_every_fault_is_listed_at_once():
         }
     )
     assert set(found) >= {
-        "words.0.name",
-        "words.0.vectors",
-        "words.1.vectors",
+        "embeddings.0.name",
+        "embeddings.0.vectors",
+        "embeddings.1.vectors",
         "schedule.max_steps",
-        "schedule.rate",
+        "schedule.lr_scheduler",
         "network.unet_rnak",
         "noise.timestep_min",
     }
     assert "unet_rank" in found["network.unet_rnak"].remedy
-    assert found["words.0.vectors"].value == 76
+    assert found["embeddings.0.vectors"].value == 76
 
 
 @pytest.mark.parametrize(
     ("plain", "field"),
     [
         ({"words": []}, None),
-        ({"words": [], "network": {"unet_lr": 0.0}}, "words"),
-        ({"words": [{"name": "aoi"}, {"name": "aoi"}]}, "words.1.name"),
-        ({"words": [{"name": "aoi"}], "schedule": {"phases": "two_phase"}}, "schedule.words_steps"),
+        ({"words": [], "network": {"unet_lr": 0.0}}, "embeddings"),
+        ({"words": [{"name": "aoi"}, {"name": "aoi"}]}, "embeddings.1.name"),
+        ({"words": [{"name": "aoi"}], "schedule": {"phases": "two_phase"}}, "schedule.embeddings_steps"),
         ({"words": [{"name": "aoi"}], "schedule": {"warmup_steps": 1500}}, "schedule.warmup_steps"),
         ({"words": [{"name": "aoi"}], "version": VERSION + 1}, "version"),
-        ({"words": [{"name": "aoi"}], "words_common": {"lr": float("nan")}}, "words_common.lr"),
-        ({"words": "aoi"}, "words"),
+        ({"words": [{"name": "aoi"}], "embeddings_common": {"lr": float("nan")}}, "embeddings_common.lr"),
+        ({"words": "aoi"}, "embeddings"),
         ({"schedule": {"max_steps": True}, "words": [{"name": "aoi"}]}, "schedule.max_steps"),
     ],
 )
@@ -79,7 +79,7 @@ def test_fault_is_found(plain, field):
 
 
 def test_error_text_names_field_value_and_remedy():
-    with pytest.raises(ConfigError, match=r"schedule\.rate = 'zigzag'.*Use one of: constant"):
+    with pytest.raises(ConfigError, match=r"schedule\.lr_scheduler = 'zigzag'.*Use one of: constant"):
         run_from_dict({"words": [{"name": "aoi"}], "schedule": {"rate": "zigzag"}})
 
 
@@ -116,7 +116,7 @@ def test_every_setting_has_help_and_sound_default():
 
 
 REGISTRIES = {
-    "words_common.control": control.CONTROLS,
+    "embeddings_common.control": control.CONTROLS,
     "network.algorithm": {"none": None, **registry.ALGORITHMS},
     "network.unet_targets": {"none": None, **targets.LAYER_SETS["unet"]},
     "network.te_targets": {"none": None, **targets.LAYER_SETS["te"]},
@@ -126,7 +126,7 @@ REGISTRIES = {
     "loss.huber_schedule": objective.HUBER_SCHEDULES,
     "loss.weighting": objective.WEIGHTINGS,
     "schedule.optimizer": optimizers.OPTIMIZERS,
-    "schedule.rate": rates.RATES,
+    "schedule.lr_scheduler": rates.RATES,
     "schedule.phases": rates.PHASE_PLANS,
 }
 

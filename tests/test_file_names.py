@@ -48,7 +48,7 @@ def test_no_name_stands_for_the_usual_one() -> None:
     assert check_run({"words": [{"name": "aoi"}]})[1] == []
 
 
-def test_a_embedding_that_becomes_a_file_is_asked_for_more() -> None:
+def test_an_embedding_that_becomes_a_file_is_asked_for_more() -> None:
     plain = {"name": "x", "words": [{"name": "con"}]}
     assert check_run(plain)[1] == []
     faults = check_run({**plain, "saving": {"embedding_files": True}})[1]

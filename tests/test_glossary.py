@@ -163,7 +163,7 @@ def test_no_page_of_the_docs_has_a_retired_term(path):
         ("Absorbs tags", ["Absorbs"]),
         ("the rates of words", ["rates", "words"]),
         ("the learning rates", []),
-        ("`words_common.lr`, words.0.name and <words:FILE>", []),
+        ("`embeddings_common.lr`, words.0.name and <words:FILE>", []),
         ("so many things to look at", ["so many", "to look at"]),
         ("<b title='x'>Mend all</b>", ["Mend"]),
     ],

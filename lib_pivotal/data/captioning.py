@@ -352,7 +352,7 @@ class Captioner:
 
     def _of_file(self, path: Path, shown: str) -> tuple[str, ...] | None:
         """The captions in a caption file, or in all of them where one is drawn; None if there is no such file."""
-        endings = [[ending] for ending in self._extensions] if self._lines == "draw" else [list(self._extensions)]
+        endings = [[ending] for ending in self._extensions] if self._lines == "random" else [list(self._extensions)]
         found = [file for some in endings if (file := self._caption_file(path, some)) is not None]
         if not found:
             return None

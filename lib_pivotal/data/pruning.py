@@ -70,8 +70,8 @@ class EmbeddingRules:
     name: str
     init_text: str = ""
     prune: bool = False
-    absorb: tuple[str, ...] = ()
-    keep: tuple[str, ...] = ()
+    prune_tags: tuple[str, ...] = ()
+    keep_tags: tuple[str, ...] = ()
     applies_to: tuple[str, ...] = ()
     form_of: str = ""
 
@@ -330,7 +330,7 @@ class PrunedCaptions:
         captions = [picture.flat for picture in mine]
         counts = tag_counts(captions)
         core = self._cores[use.name]
-        absorb, keep = {same_tag(tag) for tag in use.absorb}, {same_tag(tag) for tag in use.keep}
+        prune_tags, keep_tags = {same_tag(tag) for tag in use.prune_tags}, {same_tag(tag) for tag in use.keep_tags}
         begins = {same_tag(piece) for piece in use.init_text.split(",")}
         rows = []
         for item in shares_of(counts, len(captions)):
@@ -339,7 +339,7 @@ class PrunedCaptions:
                 continue
             is_core = form in core
             takes = self._takes(item.tag, core=is_core, style=use.name in self._styles)
-            belongs = form in absorb or (takes and form not in keep)
+            belongs = form in prune_tags or (takes and form not in keep_tags)
             fate: Decision = "kept" if not (use.prune and belongs) else "init" if form in begins else "absorbed"
             rows.append(
                 TagDecision(
@@ -350,7 +350,7 @@ class PrunedCaptions:
                     difficulty=difficulty(item.tag),
                     fate=fate,
                     core=is_core,
-                    by_hand=form in absorb or form in keep,
+                    by_hand=form in prune_tags or form in keep_tags,
                     belongs=belongs,
                     by_rule=takes,
                 )

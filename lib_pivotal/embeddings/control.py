@@ -100,7 +100,7 @@ CONTROLS: dict[str, Callable[[Sequence[VocabularyStats]], NormControl]] = {
 
 
 def control_names() -> tuple[str, ...]:
-    """Choices of `words_common.control`."""
+    """Choices of `embeddings_common.control`."""
     return tuple(CONTROLS)
 
 

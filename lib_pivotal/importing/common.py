@@ -97,13 +97,13 @@ def set_rate(sheet: ConfigTranslation, key: str, value: Any) -> str:
     """The LR scheduler by its name; returns ours."""
     name = str(value).partition(":")[0].strip().lower()
     ours, why = RATES.get(name, ("constant", "there is no such LR scheduler here; constant instead"))
-    if why and name in choices("schedule.rate"):
+    if why and name in choices("schedule.lr_scheduler"):
         ours, why = name, ""
     if why:
-        sheet.put("schedule.rate", ours)
-        sheet.refused(key, why, f"schedule.rate = {ours}")
+        sheet.put("schedule.lr_scheduler", ours)
+        sheet.refused(key, why, f"schedule.lr_scheduler = {ours}")
     else:
-        sheet.renamed(key, "schedule.rate", ours, name)
+        sheet.renamed(key, "schedule.lr_scheduler", ours, name)
     return ours
 
 
@@ -166,7 +166,7 @@ def take_embedding(
 ) -> None:
     """One value of an embedding, with the line of its key."""
     embedding[name] = value
-    sheet.note(key, "taken", why, f"words.{index}.{name} = {value}")
+    sheet.note(key, "taken", why, f"embeddings.{index}.{name} = {value}")
 
 
 def take_start(
@@ -176,7 +176,7 @@ def take_start(
     found = sheet.origin.find(sheet.get(key))
     if found is not None and found.is_file():
         embedding["init_file"] = str(found)
-        sheet.note(key, "taken", why, f"words.{index}.init_file")
+        sheet.note(key, "taken", why, f"embeddings.{index}.init_file")
     elif sheet.get(key):
         sheet.refused(key, absent)
     else:

@@ -114,9 +114,15 @@ def import_hcp(
             sheet.honoured(key, _HOW_MADE)
         if key.startswith("data.") and key.endswith(".cond_root"):
             sheet.refused(key, "pictures of ControlNet have no use here")
-    sheet.default("words_common.control", "words_common.control", "none", "HCP does not control embedding norms")
-    sheet.default("words_common.keep_commas", "words_common.keep_commas", True, "in HCP commas of init texts count")
-    sheet.default("schedule.clip_words", "schedule.clip_words", 0.0, "HCP never limits the gradients of embeddings")
+    sheet.default(
+        "embeddings_common.control", "embeddings_common.control", "none", "HCP does not control embedding norms"
+    )
+    sheet.default(
+        "embeddings_common.keep_commas", "embeddings_common.keep_commas", True, "in HCP commas of init texts count"
+    )
+    sheet.default(
+        "schedule.clip_embeddings", "schedule.clip_embeddings", 0.0, "HCP never limits the gradients of embeddings"
+    )
     return sheet
 
 
@@ -223,7 +229,7 @@ def _optimizers(sheet: ConfigTranslation) -> None:
         sheet.honoured(key_pt, "as the network's")
     else:
         sheet.refused(key_pt, "embeddings and network share one optimiser here, the network's was taken")
-    for part, path in (("optimizer", "network.weight_decay"), ("optimizer_pt", "words_common.weight_decay")):
+    for part, path in (("optimizer", "network.weight_decay"), ("optimizer_pt", "embeddings_common.weight_decay")):
         decay = number(sheet.get(f"train.{part}.weight_decay"))
         if decay is not None:
             sheet.taken(f"train.{part}.weight_decay", path, decay)
@@ -302,8 +308,8 @@ def _embeddings(sheet: ConfigTranslation) -> None:
     factor = _factor(sheet, "train.scale_lr_pt")
     rates = [number(item.get("lr")) or 0.0 for item in items]
     highest = max(rates)
-    if sheet.put("words_common.lr", highest * factor):
-        stays = f"{sheet.read('words_common.lr'):g}"
+    if sheet.put("embeddings_common.lr", highest * factor):
+        stays = f"{sheet.read('embeddings_common.lr'):g}"
         sheet.remark(f"The embedding LR {highest * factor:g} is out of range; it stays {stays}.")
     pairs = (value for key, value in leaves(sheet.plain.get("data", {})) if ".word_names." in key)
     negative = {str(pair[1]) for pair in pairs if isinstance(pair, list) and len(pair) == 2 and pair[1]}
@@ -320,13 +326,13 @@ def _embeddings(sheet: ConfigTranslation) -> None:
         embedding["lr_factor"] = rate / highest if highest else 1.0
         if told:
             sheet.remark(f"Captions must say {embedding['name']} where they said {item.get('name')}.")
-        fate, became = "translated" if told or start else "taken", f"words.{index}.name = {embedding['name']}"
+        fate, became = "translated" if told or start else "taken", f"embeddings.{index}.name = {embedding['name']}"
         sheet.note(f"{key}.name", fate, "; ".join(filter(None, [told, start])), became)  # type: ignore[arg-type]
         why = f"× {factor:g} by scale_lr_pt" if factor != 1 else ""
-        share = f", words.{index}.lr_factor = {embedding['lr_factor']:g}" if embedding["lr_factor"] != 1 else ""
-        became = f"words_common.lr = {highest * factor:g}{share}"
+        share = f", embeddings.{index}.lr_factor = {embedding['lr_factor']:g}" if embedding["lr_factor"] != 1 else ""
+        became = f"embeddings_common.lr = {highest * factor:g}{share}"
         sheet.note(f"{key}.lr", "translated" if why else "taken", why, became)
-    sheet.put("words", embeddings)
+    sheet.put("embeddings", embeddings)
 
 
 def _start(embedding: dict[str, Any], name: str, folder: Path | None) -> str:
@@ -835,7 +841,7 @@ TABLE: Table = (
     _steps,
     _scheduler,
     ("train.scheduler.scheduler_kwargs.*", missing("options of a scheduler are not read")),
-    ("train.scheduler.*", refuse("an LR scheduler built by class cannot be read; set schedule.rate")),
+    ("train.scheduler.*", refuse("an LR scheduler built by class cannot be read; set schedule.lr_scheduler")),
     _optimizers,
     ("train.optimizer.* train.optimizer_pt.*", _optimizer_option),
     _loss,

@@ -60,7 +60,7 @@ def import_kgrid(plain: Mapping[str, Any], origin: Origin) -> ConfigTranslation:
 
 def _begin_embeddings(sheet: ConfigTranslation) -> None:
     """Init text for words whose file is not here: kgrid's tags and random rows."""
-    embeddings = [dict(embedding) for embedding in sheet.read("words")]
+    embeddings = [dict(embedding) for embedding in sheet.read("embeddings")]
     folder = str(sheet.read("data.folder"))
     if not embeddings or all(embedding["init_file"] for embedding in embeddings):
         return
@@ -71,7 +71,7 @@ def _begin_embeddings(sheet: ConfigTranslation) -> None:
         if not embedding["init_file"]:
             embedding["init_text"] = ", ".join([*found.get(embedding["name"], ()), RANDOM_ROWS])
             embedding["vectors"] = VECTORS
-    sheet.put("words", embeddings)
+    sheet.put("embeddings", embeddings)
     sheet.remark(
         "Embeddings start as kgrid's script makes them: "
         f"{'the tags of emb_init, then ' if found else ''}{RANDOM_ROWS}, cut "

@@ -270,7 +270,10 @@ def _optimizer(sheet: ConfigTranslation) -> None:
         ours = "adamw"
         sheet.default(key, "schedule.optimizer", ours, _OWN)
         sheet.honoured(key, "kohya's own default: AdamW")
-    path, key = "words_common.weight_decay" if embeddings else "network.weight_decay", "optimizer_args.weight_decay"
+    path, key = (
+        "embeddings_common.weight_decay" if embeddings else "network.weight_decay",
+        "optimizer_args.weight_decay",
+    )
     decay = number(sheet.get(key))
     if decay is not None:
         sheet.taken(key, path, decay)
@@ -280,7 +283,7 @@ def _optimizer(sheet: ConfigTranslation) -> None:
         if flag(sheet.get(f"optimizer_args.{name}")) is False:
             sheet.honoured(f"optimizer_args.{name}", "Adafactor with its own learning rates, as here")
     norm = _number(sheet, "max_grad_norm")
-    for limit in ("schedule.clip_network", *(("schedule.clip_words",) if embeddings else ())):
+    for limit in ("schedule.clip_network", *(("schedule.clip_embeddings",) if embeddings else ())):
         _take_flag(sheet, "max_grad_norm", limit, norm, 1.0)
 
 
@@ -290,7 +293,7 @@ def _course(sheet: ConfigTranslation) -> None:
     if name:
         common.set_rate(sheet, "lr_scheduler", name)
     else:
-        sheet.default("lr_scheduler", "schedule.rate", "constant", _OWN)
+        sheet.default("lr_scheduler", "schedule.lr_scheduler", "constant", _OWN)
     key, warmup = "lr_warmup_steps", _number(sheet, "lr_warmup_steps") or 0.0
     per_cent = number(sheet.get("lr_warmup")) if sheet.dialect == "gui" else None
     plain = str(name or "constant").lower()
@@ -308,9 +311,9 @@ def _course(sheet: ConfigTranslation) -> None:
     if lowest := _number(sheet, "lr_scheduler_min_lr_ratio"):
         sheet.taken("lr_scheduler_min_lr_ratio", "schedule.final_factor", lowest)
     for key, scheduler, one, where, why in (
-        ("lr_scheduler_num_cycles", "cosine_with_restarts", "one, as here", "schedule.rate_cycles",
+        ("lr_scheduler_num_cycles", "cosine_with_restarts", "one, as here", "schedule.lr_scheduler_cycles",
          "restarts keep their own number here"),
-        ("lr_scheduler_power", "polynomial", "", "schedule.rate_power", "the power is 1 here, a straight line"),
+        ("lr_scheduler_power", "polynomial", "", "schedule.lr_scheduler_power", "the power is 1 here, a straight line"),
     ):  # fmt: skip
         value = _number(sheet, key)
         if plain != scheduler:
@@ -534,16 +537,16 @@ def _other_kinds(sheet: ConfigTranslation) -> None:
 def _embedding(sheet: ConfigTranslation) -> None:
     """train_textual_inversion.py: one embedding, no network."""
     sheet.put("network.algorithm", "none")
-    sheet.put("words_common.control", "none")
+    sheet.put("embeddings_common.control", "none")
     embedding, told = common.new_embedding(_given(sheet, "token_string"), ())
-    sheet.note("token_string", "translated" if told else "taken", told, f"words.0.name = {embedding['name']}")
+    sheet.note("token_string", "translated" if told else "taken", told, f"embeddings.0.name = {embedding['name']}")
     vectors = min(max(whole(_given(sheet, "num_vectors_per_token")) or 1, 1), 75)
     common.take_embedding(sheet, 0, embedding, "vectors", vectors, "num_vectors_per_token")
     common.take_embedding(sheet, 0, embedding, "init_text", str(_given(sheet, "init_word") or "")[:400], "init_word")
-    absent = "this file is not here; set words.0.init_file"
-    common.take_start(sheet, 0, embedding, "weights", "words.0.init_file", "", absent)
-    sheet.put("words", [embedding])
-    _take_flag(sheet, "learning_rate", "words_common.lr", _number(sheet, "learning_rate"), DEFAULT_RATE)
+    absent = "this file is not here; set embeddings.0.init_file"
+    common.take_start(sheet, 0, embedding, "weights", "embeddings.0.init_file", "", absent)
+    sheet.put("embeddings", [embedding])
+    _take_flag(sheet, "learning_rate", "embeddings_common.lr", _number(sheet, "learning_rate"), DEFAULT_RATE)
     why = "write templates into data.templates, the embedding as {word}; captions are used until then"
     template = missing(why, (None, "", False, "caption"), told="captions are used")
     apply(sheet, [("template use_object_template use_style_template", template)])
@@ -683,7 +686,7 @@ def _described(sheet: ConfigTranslation) -> None:
 
 def _intervals(sheet: ConfigTranslation) -> None:
     """Intervals in steps or in epochs."""
-    for what, path in (("save", "saving.every_steps"), ("sample", "saving.preview_every_steps")):
+    for what, path in (("save", "saving.every_steps"), ("sample", "saving.sample_every_steps")):
         key, epochs_key = f"{what}_every_n_steps", f"{what}_every_n_epochs"
         steps, epochs = whole(_given(sheet, key)) or 0, whole(_given(sheet, epochs_key)) or 0
         total = sheet.read("schedule.max_steps")
@@ -714,11 +717,11 @@ def _prompts(sheet: ConfigTranslation, key: str, written: Any) -> None:
     elif sheet.dialect == "gui":
         text = str(written)
     else:
-        sheet.refused(key, "this file is not here; write the prompts into saving.preview_prompts")
+        sheet.refused(key, "this file is not here; write the prompts into saving.sample_prompts")
         return
     lines = (re.split(r"\s--[a-z]\b", line)[0].strip() for line in text.splitlines()[:50])
     prompts = [line for line in lines if line and not line.startswith("#")]
-    sheet.translated(key, "saving.preview_prompts", prompts, "sizes, seeds and negatives are the page's own")
+    sheet.translated(key, "saving.sample_prompts", prompts, "sizes, seeds and negatives are the page's own")
 
 
 # ---- keys that stand alone ----
@@ -883,7 +886,7 @@ TABLE: Table = (
     ("base_weights base_weights_multiplier", missing("merge it into the checkpoint first")),
     ("resume", missing("states of other trainers cannot be gone on from")),
     ("initial_epoch initial_step skip_until_initial_step", missing("a run begins at its start")),
-    ("lr_scheduler_type", missing("an LR scheduler built by class cannot be read; set schedule.rate")),
+    ("lr_scheduler_type", missing("an LR scheduler built by class cannot be read; set schedule.lr_scheduler")),
     ("lr_scheduler_args", missing("options of a scheduler are not read")),
     ("lr_decay_steps", missing("the LR scheduler has no separate phase at the end")),
     ("lr_scheduler_timescale", missing("this option of the scheduler is not supported")),

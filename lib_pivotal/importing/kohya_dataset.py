@@ -126,7 +126,7 @@ def _source(merged: Mapping[str, Any], root: Path, path: Path, notes: ImportLog)
         below=False,
         extensions=(extension.lower(),) if isinstance(extension, str) and extension.startswith(".") else None,
         captions_from="metadata" if found else None,
-        lines="draw" if merged.get("enable_wildcard") is True else "first",
+        lines="random" if merged.get("enable_wildcard") is True else "first",
         table=found,
         missing=tokens.strip() if isinstance(tokens, str) else "",
         prefix=f"{prefix} " if isinstance(prefix, str) and prefix else "",

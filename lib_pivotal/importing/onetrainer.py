@@ -123,8 +123,8 @@ def _optimizer(sheet: ConfigTranslation) -> None:
     else:
         sheet.default("optimizer", "schedule.optimizer", "adamw", _OWN)
     decay = number(sheet.get("optimizer.weight_decay"))
-    for path in ("words_common.weight_decay",) if _method(sheet) == "EMBEDDING" else (
-        "network.weight_decay", "words_common.weight_decay"
+    for path in ("embeddings_common.weight_decay",) if _method(sheet) == "EMBEDDING" else (
+        "network.weight_decay", "embeddings_common.weight_decay"
     ):  # fmt: skip
         if decay is not None:
             sheet.taken("optimizer.weight_decay", path, decay)
@@ -133,7 +133,7 @@ def _optimizer(sheet: ConfigTranslation) -> None:
             sheet.default("optimizer.weight_decay", path, default, "the optimiser's own default")
             sheet.honoured("optimizer.weight_decay", "the optimiser's own default")
     norm = number(sheet.get("clip_grad_norm", 1.0)) or 0.0
-    for path in ("schedule.clip_network", "schedule.clip_words"):
+    for path in ("schedule.clip_network", "schedule.clip_embeddings"):
         sheet.own("clip_grad_norm", path, norm, _OWN, "one limit for embeddings and network there")
 
 
@@ -155,7 +155,7 @@ def _course(sheet: ConfigTranslation) -> None:
     if sheet.has("learning_rate_scheduler"):
         common.set_rate(sheet, "learning_rate_scheduler", name)
     else:
-        sheet.default("learning_rate_scheduler", "schedule.rate", "constant", _OWN)
+        sheet.default("learning_rate_scheduler", "schedule.lr_scheduler", "constant", _OWN)
     key, path = "learning_rate_warmup_steps", "schedule.warmup_steps"
     warmup = sheet.number(key, 200.0)
     value = int(max(warmup, 0) / int(sheet.read("schedule.accumulation")))
@@ -191,15 +191,15 @@ def _embeddings(sheet: ConfigTranslation) -> None:
         else:
             embeddings.append(_embedding(sheet, key, entry, embeddings))
     sheet.honoured("additional_embeddings", "no embeddings are trained")
-    if embeddings and (fault := sheet.put("words", embeddings)):
+    if embeddings and (fault := sheet.put("embeddings", embeddings)):
         sheet.remark(f"The embeddings could not be imported: {fault}.")
     _embedding_rate(sheet, any_words=bool(embeddings))
     if flag(sheet.get("preserve_embedding_norm")):
-        sheet.translated("preserve_embedding_norm", "words_common.control", "preserve_norm", "the same rule")
+        sheet.translated("preserve_embedding_norm", "embeddings_common.control", "preserve_norm", "the same rule")
     else:
-        sheet.honoured("preserve_embedding_norm", "words_common.control = none")
+        sheet.honoured("preserve_embedding_norm", "embeddings_common.control = none")
         why = "OneTrainer controls embedding norms on request only"
-        sheet.default("preserve_embedding_norm", "words_common.control", "none", why)
+        sheet.default("preserve_embedding_norm", "embeddings_common.control", "none", why)
 
 
 def _embedding(
@@ -207,7 +207,7 @@ def _embedding(
 ) -> dict[str, Any]:
     index, written = len(embeddings), entry.get("placeholder", "<embedding>")
     embedding, told = common.new_embedding(written, [known["name"] for known in embeddings])
-    became = f"words.{index}.name = {embedding['name']}"
+    became = f"embeddings.{index}.name = {embedding['name']}"
     sheet.note(f"{key}.placeholder", "translated" if told else "taken", told, became)
     if told:
         sheet.remark(f"Captions must say {embedding['name']} where they said {shown(written)}.")
@@ -218,8 +218,9 @@ def _embedding(
     )
     text = str(entry.get("initial_embedding_text", "*"))[:400]
     common.take_embedding(sheet, index, embedding, "init_text", text, f"{key}.initial_embedding_text")
-    absent = "this file is not here; set words.init_file"
-    common.take_start(sheet, index, embedding, f"{key}.model_name", "words.init_file", "begins with this file", absent)
+    absent = "this file is not here; set embeddings.init_file"
+    begins = "begins with this file"
+    common.take_start(sheet, index, embedding, f"{key}.model_name", "embeddings.init_file", begins, absent)
     _freeze(sheet, key, entry, embedding, index)
     sheet.honoured(f"{key}.train", "trained")
     if flag(entry.get("is_output_embedding")):
@@ -240,21 +241,21 @@ def _freeze(
         sheet.honoured(keys, "never")
     elif unit == "STEP":
         embedding["freeze_step"] = after
-        sheet.note(keys, "taken", "", f"words.{index}.freeze_step = {after}")
+        sheet.note(keys, "taken", "", f"embeddings.{index}.freeze_step = {after}")
     elif unit == "EPOCH" and sheet.epoch_steps:
         embedding["freeze_step"] = after * sheet.epoch_steps
         why = f"{sheet.epoch_steps} steps an epoch with the pictures here"
-        sheet.note(keys, "translated", why, f"words.{index}.freeze_step = {embedding['freeze_step']}")
+        sheet.note(keys, "translated", why, f"embeddings.{index}.freeze_step = {embedding['freeze_step']}")
     elif unit == "EPOCH" and (share := common.share_of_epochs(sheet, after)) is not None:
         embedding["freeze_at"] = share
-        sheet.note(keys, "translated", "a fraction of the run", f"words.{index}.freeze_at = {share:g}")
+        sheet.note(keys, "translated", "a fraction of the run", f"embeddings.{index}.freeze_at = {share:g}")
     else:
-        why = f"{after} {unit.lower()}: only steps are known here; set words.{index}.freeze_step"
+        why = f"{after} {unit.lower()}: only steps are known here; set embeddings.{index}.freeze_step"
         sheet.refused(keys, why)
 
 
 def _embedding_rate(sheet: ConfigTranslation, *, any_words: bool) -> None:
-    key, path, scale = "embedding_learning_rate", "words_common.lr", _scale(sheet)
+    key, path, scale = "embedding_learning_rate", "embeddings_common.lr", _scale(sheet)
     own, rate = _rate_of(sheet, key)
     if not any_words:
         sheet.honoured(key, "no embeddings are trained")
@@ -546,15 +547,15 @@ def _samples(sheet: ConfigTranslation) -> None:
     prompts = [str(one.get("prompt", ""))[:1000] for one in children(samples) if isinstance(one, dict)][:50]
     prompts = [prompt for prompt in prompts if prompt.strip()]
     if prompts:
-        sheet.put("saving.preview_prompts", prompts)
+        sheet.put("saving.sample_prompts", prompts)
     for one in (key, *sheet.keys_under("samples")):
         if prompts:
-            sheet.note(one, "translated", "its prompts", "saving.preview_prompts")
+            sheet.note(one, "translated", "its prompts", "saving.sample_prompts")
         elif sheet.get(one) in (None, "", []):
             sheet.honoured(one, "none")
         else:
-            sheet.refused(one, "no prompts are here; write them into saving.preview_prompts")
-    _interval(sheet, "sample_after", "saving.preview_every_steps", "MINUTE")
+            sheet.refused(one, "no prompts are here; write them into saving.sample_prompts")
+    _interval(sheet, "sample_after", "saving.sample_every_steps", "MINUTE")
     _interval(sheet, "save_every", "saving.every_steps", "NEVER")
     _interval(sheet, "backup_after", "saving.state_every_steps", "MINUTE")
 
@@ -629,7 +630,7 @@ TABLE: Table = (
     _optimizer,
     _average,
     _course,
-    ("learning_rate_cycles", missing("restarts keep their own number here", (), at="schedule.rate_cycles")),
+    ("learning_rate_cycles", missing("restarts keep their own number here", (), at="schedule.lr_scheduler_cycles")),
     _embeddings,
     _network,
     ("min_noising_strength", _strength("noise.timestep_min", 0.0)),
@@ -679,7 +680,10 @@ TABLE: Table = (
     ("continue_last_backup", missing("states of other trainers cannot be gone on from")),
     ("validation", missing("there is no validation set; the separation score measures instead")),
     ("vb_loss_strength", aside("for checkpoints that predict a variance")),
-    ("custom_learning_rate_scheduler", missing("an LR scheduler built by class cannot be read; set schedule.rate")),
+    (
+        "custom_learning_rate_scheduler",
+        missing("an LR scheduler built by class cannot be read; set schedule.lr_scheduler"),
+    ),
     ("scheduler_params", missing("options of a scheduler are not read")),
     ("only_cache", missing("training always follows")),
     ("force_circular_padding", missing("pictures that tile are not trained apart")),

@@ -107,7 +107,7 @@ def _source(concept: Mapping[str, Any], root: Path, path: Path, notes: ImportLog
         below=below,
         extensions=(".txt",),
         captions_from="stem" if chosen == "filename" else "files",
-        lines="draw",
+        lines="random",
         texts=texts,
         missing="",
     )

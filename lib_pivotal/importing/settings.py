@@ -15,7 +15,18 @@ from lib_pivotal.importing.report import Report
 from lib_pivotal.importing.translation import ConfigTranslation
 
 MayRead = Callable[[Path], bool]
-OUR_KEYS = {"words", "words_common", "network", "schedule", "data", "saving", "loss", "noise"}
+OUR_KEYS = {
+    "words",
+    "words_common",
+    "embeddings",
+    "embeddings_common",
+    "network",
+    "schedule",
+    "data",
+    "saving",
+    "loss",
+    "noise",
+}
 
 
 @dataclass(frozen=True)
@@ -111,7 +122,11 @@ def looks_foreign(content: bytes, name: str) -> bool:
 
 def is_ours(plain: Any) -> bool:
     """Whether it is a run.json of our own."""
-    return isinstance(plain, dict) and len(OUR_KEYS & plain.keys()) >= 2 and isinstance(plain.get("words", []), list)
+    return (
+        isinstance(plain, dict)
+        and len(OUR_KEYS & plain.keys()) >= 2
+        and isinstance(plain.get("embeddings", plain.get("words", [])), list)
+    )
 
 
 def detect(plain: Any, name: str) -> Peer:

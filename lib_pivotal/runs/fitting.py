@@ -113,7 +113,7 @@ def advice(run: Run, needed: int, count: Callable[[Run], int], free: int) -> Ite
 
 def changes(run: Run) -> Iterator[tuple[str, Run]]:
     """Settings that need less, the ones that cost least first. The effective batch stays the same."""
-    calm = replace(run, saving=replace(run.saving, preview_every_steps=0))
+    calm = replace(run, saving=replace(run.saving, sample_every_steps=0))
     if calm == run:
         yield from _lighter(run)
         return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from types import MappingProxyType
 from typing import Any
 
@@ -80,8 +81,8 @@ def _remove_embedding(run: Run, arguments: Mapping[str, Any]) -> Run:
         for embedding in run.embeddings
         if embedding.name != name
     )
-    shown = tuple(embedding for embedding in run.saving.preview_embeddings if embedding != name)
-    return replace(run, embeddings=tuple(kept), saving=replace(run.saving, preview_embeddings=shown))
+    shown = tuple(embedding for embedding in run.saving.sample_embeddings if embedding != name)
+    return replace(run, embeddings=tuple(kept), saving=replace(run.saving, sample_embeddings=shown))
 
 
 def _apply_to(run: Run, arguments: Mapping[str, Any]) -> Run:
@@ -97,8 +98,8 @@ def _absorb(run: Run, arguments: Mapping[str, Any]) -> Run:
     """The word absorbs what the rule says, and `tags` beside that."""
 
     def change(embedding: EmbeddingConfig) -> EmbeddingConfig:
-        absorb, keep = _moved(_tags(arguments), embedding.absorb, embedding.keep)
-        return replace(embedding, prune=True, absorb=absorb, keep=keep)
+        prune_tags, keep_tags = _moved(_tags(arguments), embedding.prune_tags, embedding.keep_tags)
+        return replace(embedding, prune=True, prune_tags=prune_tags, keep_tags=keep_tags)
 
     return _with_embedding(run, arguments["word"], change)
 
@@ -107,8 +108,8 @@ def _keep(run: Run, arguments: Mapping[str, Any]) -> Run:
     """`tags` stay in the word's captions."""
 
     def change(embedding: EmbeddingConfig) -> EmbeddingConfig:
-        keep, absorb = _moved(_tags(arguments), embedding.keep, embedding.absorb)
-        return replace(embedding, keep=keep, absorb=absorb)
+        keep_tags, prune_tags = _moved(_tags(arguments), embedding.keep_tags, embedding.prune_tags)
+        return replace(embedding, keep_tags=keep_tags, prune_tags=prune_tags)
 
     return _with_embedding(run, arguments["word"], change)
 
@@ -128,18 +129,20 @@ def _vectors(run: Run, arguments: Mapping[str, Any]) -> Run:
 
 def _draw_weights(run: Run, arguments: Mapping[str, Any]) -> Run:
     for name, weight in dict(arguments["weights"]).items():
-        run = _with_embedding(run, name, lambda embedding, weight=weight: replace(embedding, draw_weight=float(weight)))  # type: ignore[misc]
+        run = _with_embedding(run, name, partial(replace, sampling_weight=float(weight)))
     return run
 
 
 def _no_mirror(run: Run, arguments: Mapping[str, Any]) -> Run:
-    return _with_embedding(run, arguments["word"], lambda embedding: replace(embedding, mirror=False))
+    return _with_embedding(run, arguments["word"], lambda embedding: replace(embedding, flip=False))
 
 
 def _with_embedding(run: Run, name: Any, change: Callable[[EmbeddingConfig], EmbeddingConfig]) -> Run:
     if name not in [embedding.name for embedding in run.embeddings]:
         known = ", ".join(embedding.name for embedding in run.embeddings) or "none"
-        raise ConfigError([Fault("words", name, "is not an embedding of the run", f"Its embeddings are: {known}.")])
+        raise ConfigError(
+            [Fault("embeddings", name, "is not an embedding of the run", f"Its embeddings are: {known}.")]
+        )
     return replace(
         run,
         embeddings=tuple(change(embedding) if embedding.name == name else embedding for embedding in run.embeddings),

@@ -137,7 +137,7 @@ def _short(run: Run) -> Run:
         run.saving,
         every_steps=0,
         state_every_steps=0,
-        preview_every_steps=0,
+        sample_every_steps=0,
         separation_every_steps=0,
         embedding_files=False,
     )

@@ -119,7 +119,7 @@ PRESETS: tuple[Preset, ...] = (
             network__te_lr=1e-5,
             network__weight_decay=0.001,
             schedule__phases="two_phase",
-            schedule__rate="linear",
+            schedule__lr_scheduler="linear",
             schedule__batch_size=4,
         ),
         draws=4000,
@@ -168,16 +168,16 @@ def apply_preset(key: str, run: Run, rows: Sequence[EmbeddingRow] = (), *, steps
     plain["schedule"]["max_steps"] = steps
     plain["schedule"]["warmup_steps"] = min(plain["schedule"]["warmup_steps"], steps // 10)
     if plain["schedule"]["phases"] == "two_phase":
-        plain["schedule"]["words_steps"] = steps // 2
+        plain["schedule"]["embeddings_steps"] = steps // 2
     every = preview_interval(steps)
-    plain["saving"]["preview_every_steps"] = every
+    plain["saving"]["sample_every_steps"] = every
     plain["saving"]["state_every_steps"] = min(500, max(every, 50))
     for path in KEPT_OF_DATA:
         plain["data"][path] = run_to_dict(run)["data"][path]
-    plain["saving"]["preview_prompts"] = list(run.saving.preview_prompts)
-    plain["saving"]["preview_words"] = _drawn(run, rows)
+    plain["saving"]["sample_prompts"] = list(run.saving.sample_prompts)
+    plain["saving"]["sample_embeddings"] = _drawn(run, rows)
     plain["saving"]["folder"] = run.saving.folder
-    for embedding, row in zip(plain["words"], _rows_of(run, rows), strict=True):
+    for embedding, row in zip(plain["embeddings"], _rows_of(run, rows), strict=True):
         embedding["prune"] = chosen.prune and row is not None and bool(row.absorbed)
     return check_run(plain)[0]
 
@@ -269,7 +269,7 @@ def run_settings(plain: Any) -> Run:
         ConfigError: another setting has a fault.
     """
     run, faults = check_run(plain)
-    faults = [fault for fault in faults if fault.field != "words"]
+    faults = [fault for fault in faults if fault.field != "embeddings"]
     if faults:
         raise ConfigError(faults)
     return run

@@ -171,10 +171,10 @@ def _with_start(row: EmbeddingRow, run: Run, files: KgridFiles, count: Callable[
         dropped, kept = (tuple(same_tag(tag) for tag in tags) for tags in (given.dropped, given.kept))
         embedding = replace(
             embedding,
-            absorb=tuple(tag for tag in dropped if tag not in core),
-            keep=tuple(tag for tag in kept if tag in core),
+            prune_tags=tuple(tag for tag in dropped if tag not in core),
+            keep_tags=tuple(tag for tag in kept if tag in core),
         )
-        core = (core | set(dropped)) - set(embedding.keep)
+        core = (core | set(dropped)) - set(embedding.keep_tags)
     begins = files.initial.get(embedding.name)
     if begins is None:
         least = 1 if run.data.core_rule == "kgrid" else 0
@@ -207,7 +207,7 @@ def fitting_balance(dataset: Dataset, rows: Sequence[EmbeddingRow]) -> str:
     """Folders that say how often they count are taken at their word; else uneven words are drawn alike."""
     shares = [row.draws_share for row in rows if row.draws_share > 0 and not row.style]
     plain = all(picture.repeats == 1 for picture in dataset.pictures)
-    return "words" if plain and shares and max(shares) > UNEVEN * min(shares) else "repeats"
+    return "embeddings" if plain and shares and max(shares) > UNEVEN * min(shares) else "repeats"
 
 
 def fitting_resolution(dataset: Dataset, *, largest_px: int = 512) -> int:

@@ -23,12 +23,12 @@ def moved(
     A word that takes a tag absorbs from then on.
     """
     form = same_tag(tag.tag)
-    absorb, keep = _without(embedding.absorb, form), _without(embedding.keep, form)
+    prune_tags, keep_tags = _without(embedding.prune_tags, form), _without(embedding.keep_tags, form)
     if to == "kept" and tag.by_rule:
-        keep = (*keep, form)
+        keep_tags = (*keep_tags, form)
     elif to != "kept" and not tag.by_rule:
-        absorb = (*absorb, form)
-    embedding = replace(embedding, absorb=absorb, keep=keep, prune=embedding.prune or to != "kept")
+        prune_tags = (*prune_tags, form)
+    embedding = replace(embedding, prune_tags=prune_tags, keep_tags=keep_tags, prune=embedding.prune or to != "kept")
     return (
         _beginning_with(embedding, form, count(form))
         if to == "init"
@@ -39,7 +39,9 @@ def moved(
 def as_the_rule_says(embedding: EmbeddingConfig, tag: TagDecision) -> EmbeddingConfig:
     """The word without what its lists say of `tag`."""
     form = same_tag(tag.tag)
-    return replace(embedding, absorb=_without(embedding.absorb, form), keep=_without(embedding.keep, form))
+    return replace(
+        embedding, prune_tags=_without(embedding.prune_tags, form), keep_tags=_without(embedding.keep_tags, form)
+    )
 
 
 def _without(tags: Sequence[str], form: str) -> tuple[str, ...]:

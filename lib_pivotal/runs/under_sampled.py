@@ -86,11 +86,11 @@ def _remedies(
 ) -> tuple[Fix, ...]:
     """What brings every word to the advised draws comes first, the cheapest before others."""
     found: list[Fix] = []
-    if run.data.balance != "words" and len(draws) > 1:
-        even = replace(run, data=replace(run.data, balance="words"))
+    if run.data.balance != "embeddings" and len(draws) > 1:
+        even = replace(run, data=replace(run.data, balance="embeddings"))
         evened = embedding_draws(even, pictures, embeddings_of, held_out=held_out)
         if min(evened[name] for name in draws) >= ADVISED_DRAWS:
-            remedy = Fix("set", "Balance by embeddings", {"path": "data.balance", "value": "words"})
+            remedy = Fix("set", "Balance by embeddings", {"path": "data.balance", "value": "embeddings"})
             found.append(remedy)
     weights = _weights(run, pictures, embeddings_of, draws, held_out)
     if weights:
@@ -111,11 +111,11 @@ def _weights(
 ) -> dict[str, float]:
     """Draw weights that bring the starved words to the advised draws without starving another; empty if none do."""
     embeddings = [embeddings_of[picture.key] for picture in pictures]
-    plain = replace(run, embeddings=tuple(replace(embedding, draw_weight=1.0) for embedding in run.embeddings))
+    plain = replace(run, embeddings=tuple(replace(embedding, sampling_weight=1.0) for embedding in run.embeddings))
     base: dict[tuple[str, ...], float] = {}  # pictures of the same words are one: weights move them together
     for rate, names in zip(_rates(plain, pictures, embeddings, held_out), embeddings, strict=True):
         base[tuple(names)] = base.get(tuple(names), 0.0) + rate
-    weights = {embedding.name: embedding.draw_weight for embedding in run.embeddings}
+    weights = {embedding.name: embedding.sampling_weight for embedding in run.embeddings}
     changed = {name for name, count in draws.items() if count < ADVISED_DRAWS}
     for _ in range(_ROUNDS):
         now = _draws(run, with_embedding_weights(list(base.values()), list(base), weights), list(base))
@@ -127,6 +127,6 @@ def _weights(
     rounded = {name: math.ceil(weights[name] * 10) / 10 for name in sorted(changed)}
     if not rounded or max(rounded.values()) > MOST_WEIGHT:
         return {}
-    tried = {embedding.name: rounded.get(embedding.name, embedding.draw_weight) for embedding in run.embeddings}
+    tried = {embedding.name: rounded.get(embedding.name, embedding.sampling_weight) for embedding in run.embeddings}
     after = _draws(run, with_embedding_weights(list(base.values()), list(base), tried), list(base))
     return rounded if all(after[name] >= 0.99 * ADVISED_DRAWS for name in draws) else {}

@@ -28,7 +28,7 @@ class UndoStep:
     def between(cls, label: str, before: Run, after: Run) -> UndoStep | None:
         """What was changed; None where both are the same."""
         old, new = run_to_dict(before), run_to_dict(after)
-        embeddings, embeddings_after = old.pop("words"), new.pop("words")
+        embeddings, embeddings_after = old.pop("embeddings"), new.pop("embeddings")
         flat_old, flat_new = _flat(old), _flat(new)
         settings = {path: value for path, value in flat_old.items() if flat_new.get(path) != value}
         same = embeddings == embeddings_after
@@ -64,7 +64,7 @@ def taken_back(run: Run, change: UndoStep) -> Run:
         section, key = _place(plain, path)
         section[key] = value
     if change.embeddings is not None:
-        plain["words"] = _embeddings_back(plain["words"], change.embeddings, change.embeddings_after)
+        plain["embeddings"] = _embeddings_back(plain["embeddings"], change.embeddings, change.embeddings_after)
     return check_run(plain)[0]
 
 

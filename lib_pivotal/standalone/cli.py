@@ -84,7 +84,9 @@ def make_parser() -> argparse.ArgumentParser:
     grid = commands.add_parser("grid", help="generate the parts grid of a bundle")
     grid.add_argument("file", type=typed_path)
     grid.add_argument("--checkpoint", type=typed_path, required=True)
-    grid.add_argument("--words", default="", help="comma-separated names of embeddings (default: all of the file)")
+    grid.add_argument(
+        "--embeddings", "--words", default="", help="comma-separated names of embeddings (default: all of the file)"
+    )
     grid.add_argument(
         "--prompt", action="append", default=[], help="may be given several times; {word} = the embedding"
     )

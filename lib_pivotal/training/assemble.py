@@ -95,15 +95,15 @@ def compile_run(run: Run, pictures: PreparedPictures | None = None) -> Prepared:
             save_every_steps=saving.every_steps,
             state_every_steps=saving.state_every_steps,
             keep_states=saving.keep_states,
-            sample_every_steps=saving.preview_every_steps,
+            sample_every_steps=saving.sample_every_steps,
             separation_every_steps=saving.separation_every_steps,
         ),
         outputs=OutputPlan(
             dtype=DTYPES[saving.dtype],
             embedding_files=saving.embedding_files,
-            keep_previewed=saving.keep_previewed,
-            sampled=tuple(name for name in names if name in saving.preview_embeddings) or names,
-            prompts=saving.preview_prompts or ("{word}",),
+            keep_sampled=saving.keep_sampled,
+            sampled=tuple(name for name in names if name in saving.sample_embeddings) or names,
+            prompts=saving.sample_prompts or ("{word}",),
             side_px=data.resolution_px,
         ),
         results=Results.of(run),
@@ -219,7 +219,7 @@ def make_phase_plan(settings: ScheduleConfig) -> PhasePlan:
         settings.max_steps,
         kind=settings.phases,
         embeddings_steps=settings.embeddings_steps,
-        continued_embeddings_factor=settings.continued_embeddings_factor,
+        continued_embedding_lr_factor=settings.continued_embedding_lr_factor,
         network_start=settings.network_start,
         te_stop=settings.te_stop,
     )
@@ -231,10 +231,10 @@ def make_rate_factor(settings: ScheduleConfig, plan: PhasePlan) -> Callable[[int
     warmups = {steps: settings.warmup_of(steps) for steps in lengths}
     curve = partial(
         rate_factor,
-        settings.rate,
+        settings.lr_scheduler,
         final_factor=settings.final_factor,
-        cycles=settings.rate_cycles,
-        power=settings.rate_power,
+        cycles=settings.lr_scheduler_cycles,
+        power=settings.lr_scheduler_power,
     )
 
     def factor(step: int) -> float:
@@ -344,7 +344,7 @@ def dataset_remarks(run: Run, pictures: Sequence[Picture]) -> list[DatasetProble
 
 def mirrored(run: Run, pictures: Sequence[Picture]) -> frozenset[str]:
     """Keys of the pictures that are mirrored half of the time: those of no word that is against it."""
-    against = [embedding.name for embedding in run.embeddings if not embedding.mirror]
+    against = [embedding.name for embedding in run.embeddings if not embedding.flip]
     find, parts = EmbeddingFinder(against), PictureParts(run.data)
     return frozenset(p.key for p in pictures if parts.settings_of(p).flip and not (against and find(p.caption)))
 

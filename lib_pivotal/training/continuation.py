@@ -143,7 +143,7 @@ def _length_remarks(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str
     before, after = flat_settings(then)["schedule.max_steps"], now["schedule"]["max_steps"]
     if before == after:
         return []
-    rate = now["schedule"]["rate"]
+    rate = now["schedule"]["lr_scheduler"]
     stretched = "" if rate == "constant" else f"; the LR scheduler {rate} follows the new one"
     return [f"the length of the run changes from {before} to {after} steps{stretched}"]
 

@@ -12,7 +12,7 @@ from lib_pivotal.data.records import Picture
 from lib_pivotal.errors import ConfigError
 
 MOST_STEPS = 10_000_000
-INTERVALS = ("every", "state_every", "preview_every")
+INTERVALS = ("every", "state_every", "sample_every")
 """Settings of `saving` that are `NAME_steps`, or `NAME_epochs` until the pictures are known."""
 
 

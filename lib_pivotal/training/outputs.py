@@ -178,7 +178,7 @@ class RunOutputs:
         if self._evaluation is None:
             return []
         plan = self._plan
-        kept = self._keep_previewed(step)
+        kept = self._keep_sampled(step)
         with tempfile.TemporaryDirectory() as folder:
             file = kept or self._write(Path(folder) / "preview.safetensors", step)
             bundle = require(read_bundle(file))
@@ -196,9 +196,9 @@ class RunOutputs:
         grid.picture.save(path)
         return [PicturesMade(step, grid.picture, path, grid.columns, self._save_cells(grid.rows, step), kept)]
 
-    def _keep_previewed(self, step: int) -> Path | None:
+    def _keep_sampled(self, step: int) -> Path | None:
         """The bundle at this step in the run's folder; None where that is not wanted, or the disk is full."""
-        if not self._plan.keep_previewed:
+        if not self._plan.keep_sampled:
             return None
         folder = self._log_folder / "steps"
         try:

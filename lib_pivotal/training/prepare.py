@@ -117,7 +117,7 @@ def _check_embeddings_occur(embeddings: Sequence[EmbeddingConfig], wording: Prun
     """A word that no caption mentions, and no template writes, would learn nothing, silently."""
     faults = [
         Fault(
-            f"words.{index}.name",
+            f"embeddings.{index}.name",
             embedding.name,
             "no caption mentions this embedding, so it would learn nothing",
             "Write it into the captions, say which pictures it applies to, or use a template with {word}.",

@@ -159,7 +159,7 @@ class OutputPlan:
 
     dtype: torch.dtype
     embedding_files: bool
-    keep_previewed: bool
+    keep_sampled: bool
     sampled: tuple[str, ...]
     prompts: tuple[str, ...]
     side_px: int

@@ -36,8 +36,8 @@ def embedding_use(embedding: EmbeddingConfig) -> EmbeddingRules:
         embedding.name,
         init_text=embedding.init_text,
         prune=embedding.prune,
-        absorb=embedding.absorb,
-        keep=embedding.keep,
+        prune_tags=embedding.prune_tags,
+        keep_tags=embedding.keep_tags,
         applies_to=embedding.applies_to,
         form_of=embedding.form_of,
     )
@@ -74,15 +74,17 @@ def draw_rates(run: Run, pictures: Sequence[Picture], embeddings: Sequence[Seque
         rates = tree_rates([picture.key for picture in pictures], number_lines(data.balance_weights))
     else:
         rates = [float(picture.repeats) for picture in pictures]
-        if data.balance == "words":
+        if data.balance == "embeddings":
             rates = even_rates(rates, embeddings)
-    weights = {embedding.name: embedding.draw_weight for embedding in run.embeddings if embedding.draw_weight != 1.0}
+    weights = {
+        embedding.name: embedding.sampling_weight for embedding in run.embeddings if embedding.sampling_weight != 1.0
+    }
     return with_embedding_weights(rates, embeddings, weights) if weights else rates
 
 
 def draws_as_folders_say(run: Run) -> bool:
     """Whether repeats alone decide how often a picture comes."""
-    return run.data.balance == "repeats" and all(embedding.draw_weight == 1.0 for embedding in run.embeddings)
+    return run.data.balance == "repeats" and all(embedding.sampling_weight == 1.0 for embedding in run.embeddings)
 
 
 def hold_out(run: Run, pictures: Sequence[Picture]) -> tuple[list[Picture], list[Picture]]:

@@ -28,7 +28,7 @@ ONE_CYCLE_START = 0.04
 
 
 def rate_names() -> tuple[str, ...]:
-    """Choices of `schedule.rate`."""
+    """Choices of `schedule.lr_scheduler`."""
     return RATES
 
 
@@ -57,7 +57,7 @@ class PhasePlan:
     max_steps: int
     kind: str = "joint"
     embeddings_steps: int = 0
-    continued_embeddings_factor: float = 0.0
+    continued_embedding_lr_factor: float = 0.0
     network_start: float = 0.0
     te_stop: float = 1.0
 
@@ -76,7 +76,7 @@ class PhasePlan:
         if self.kind == "two_phase":
             if step < self.embeddings_steps:
                 return Phase("words", 1.0, 0.0, 0.0)
-            return Phase("network", self.continued_embeddings_factor, 1.0, te)
+            return Phase("network", self.continued_embedding_lr_factor, 1.0, te)
         if step < self.network_start * self.max_steps:
             return Phase("words", 1.0, 0.0, 0.0)
         return Phase("joint", 1.0, 1.0, te)

@@ -9,7 +9,7 @@ from typing import Any
 
 from lib_pivotal.bundle.format import META_RUN
 from lib_pivotal.bundle.safetensors_file import read_header
-from lib_pivotal.config import Run, run_to_dict
+from lib_pivotal.config import Run, run_to_dict, upgraded
 from lib_pivotal.errors import BundleError
 from lib_pivotal.file_names import refuse_taken
 from lib_pivotal.files import is_taken
@@ -92,7 +92,8 @@ def refuse_taken_results(run: Run, folder: Path, *, resume: bool = False, overwr
 def _identity(plain: Any) -> Any:
     if not isinstance(plain, dict):
         return None
-    embeddings = plain.get("words")
+    plain = upgraded(plain, 1)  # a file of an older version is a run's own, too
+    embeddings = plain.get("embeddings")
     names = (
         [embedding.get("name") for embedding in embeddings if isinstance(embedding, dict)]
         if isinstance(embeddings, list)

@@ -49,7 +49,7 @@ def settings_facts(run: Run, prepared: PreparedPictures, buckets: Buckets) -> Tr
         gradient_checkpointing=run.memory.gradient_checkpointing,
         lr=run.embeddings_common.lr,
         unet_lr=network.unet_lr if trains_unet else None,
-        lr_scheduler=schedule.rate,
+        lr_scheduler=schedule.lr_scheduler,
         warmup_steps=schedule.warmup_of(schedule.max_steps),
         optimizer=schedule.optimizer,
         max_grad_norm=schedule.clip_network or None,

@@ -10,7 +10,8 @@ from lib_pivotal.bundle.format import META_EMBEDDINGS, META_RUN, Problem
 from lib_pivotal.plain_json import parse_json
 
 if TYPE_CHECKING:
-    from lib_pivotal.bundle.listing import BundleSummary
+    from lib_pivotal.config_versions import upgraded
+from lib_pivotal.bundle.listing import BundleSummary
 
 PARTS = {"unet": "U-Net", "te": "text encoder", "te2": "text encoder 2"}
 FAMILIES = {"sd1": "SD1", "sd2": "SD2", "sdxl": "SDXL", "unknown": ""}
@@ -82,7 +83,8 @@ def _made_with(summary: BundleSummary) -> str:
     run = _json(summary.metadata.get(META_RUN, ""))
     if not run:
         return ""
-    network, schedule, embeddings = (_part(run, key) for key in ("network", "schedule", "words_common"))
+    run = upgraded(run, 1)
+    network, schedule, embeddings = (_part(run, key) for key in ("network", "schedule", "embeddings_common"))
     steps = summary.metadata.get("ss_steps") or schedule.get("max_steps")
     facts = [
         f"{steps} steps",

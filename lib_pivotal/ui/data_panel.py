@@ -72,7 +72,7 @@ def build_data_panel(page: Page) -> None:
                 "Reset from captions", size="sm", elem_id="pivotal_anew", min_width=120, scale=0
             )
             gr.HTML('<div class="pivotal-help"></div>', elem_classes=["pivotal-html"])
-        page.form.add("words", elem_classes=["pivotal-hidden"], show_label=False)
+        page.form.add("embeddings", elem_classes=["pivotal-hidden"], show_label=False)
     page.parts["proposed"] = gr.State(NOTHING_PROPOSED)
     page.hidden_text("change", "{}")
     page.hidden_button("change_now")
@@ -106,9 +106,9 @@ def bind_data_panel(page: Page) -> None:
     def add_word(*values: Any) -> Shown:
         run = page.read(values)[0]
         run = replace(run, embeddings=(*run.embeddings, EmbeddingConfig(name=_free_name(run))))
-        return {form["words"]: embeddings_json(run.embeddings), **page.shown(words_table=page.words_table(run))}
+        return {form["embeddings"]: embeddings_json(run.embeddings), **page.shown(words_table=page.words_table(run))}
 
-    quiet(parts["add_word"].click, add_word, form.components, [form["words"], parts["words_table"]])
+    quiet(parts["add_word"].click, add_word, form.components, [form["embeddings"], parts["words_table"]])
     _bind_changes(page)
 
 
@@ -141,7 +141,7 @@ def _scanned(page: Page, run: Run, proposed: Sequence[str], *, label: str, befor
     folder, embeddings = proposed
     known = bool(folder) and folder == run.data.folder
     try:
-        old = check_run({"words": parse_json(embeddings)})[0].embeddings
+        old = check_run({"embeddings": parse_json(embeddings)})[0].embeddings
         found = page.desk.propose(run, before=old, known=known)
     except PivotalError as error:
         return page.shown(told=error_html(error))

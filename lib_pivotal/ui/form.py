@@ -12,6 +12,7 @@ import gradio as gr
 
 from lib_pivotal.config import DataConfig, EmbeddingConfig, LayerGroup, PartConfig, Run, check_run, run_to_dict
 from lib_pivotal.config_schema import Setting, describe, walk
+from lib_pivotal.config_versions import path_in_1
 from lib_pivotal.errors import Fault
 from lib_pivotal.plain_json import parse_json
 
@@ -29,8 +30,8 @@ class FormRow:
 
     @property
     def elem_id(self) -> str:
-        """The id of its element: `network.unet_lr` is `pivotal_network_unet_lr`."""
-        return PREFIX + self.path.replace(".", "_")
+        """The id of its element: `network.unet_lr` is `pivotal_network_unet_lr`. Ids stay what they once were."""
+        return PREFIX + path_in_1(self.path).replace(".", "_")
 
 
 SPACES_COUNT = frozenset({"data.name_join"})
@@ -53,9 +54,9 @@ GROUPS: dict[str, str] = {
 
 TABLE: tuple[FormRow, ...] = (
     FormRow("data.folder", "Folder of pictures", "data"),
-    FormRow("words", "Embeddings", "data"),
+    FormRow("embeddings", "Embeddings", "data"),
     FormRow("name", "Name of the file", "main"),
-    FormRow("words_common.lr", "Embedding LR", "main"),
+    FormRow("embeddings_common.lr", "Embedding LR", "main"),
     FormRow("network.unet_lr", "U-Net LR", "main"),
     FormRow("network.te_targets", "Text encoder", "main"),
     FormRow("network.te_lr", "Text encoder LR", "main"),
@@ -63,10 +64,10 @@ TABLE: tuple[FormRow, ...] = (
     FormRow("schedule.batch_size", "Batch", "main"),
     FormRow("data.resolution_px", "Size (px)", "main"),
     FormRow("schedule.max_steps", "Steps", "main"),
-    FormRow("words_common.control", "Embedding norm control", "words"),
-    FormRow("words_common.weight_decay", "Embedding weight decay", "words"),
-    FormRow("words_common.initial_std", "Std of random vectors", "words"),
-    FormRow("words_common.keep_commas", "Commas of the init text take a vector", "words"),
+    FormRow("embeddings_common.control", "Embedding norm control", "words"),
+    FormRow("embeddings_common.weight_decay", "Embedding weight decay", "words"),
+    FormRow("embeddings_common.initial_std", "Std of random vectors", "words"),
+    FormRow("embeddings_common.keep_commas", "Commas of the init text take a vector", "words"),
     FormRow("data.prune_mode", "Tag pruning", "words"),
     FormRow("data.core_rule", "Rule for core tags", "words"),
     FormRow("data.core_threshold", "Core tags: share", "words"),
@@ -106,18 +107,18 @@ TABLE: tuple[FormRow, ...] = (
     FormRow("schedule.epochs", "Epochs instead of steps", "schedule"),
     FormRow("schedule.optimizer", "Optimiser", "schedule"),
     FormRow("schedule.optimizer_options", "Optimiser options, one per line", "schedule"),
-    FormRow("schedule.rate", "LR scheduler", "schedule"),
-    FormRow("schedule.rate_cycles", "LR scheduler cycles", "schedule"),
-    FormRow("schedule.rate_power", "LR scheduler power", "schedule"),
+    FormRow("schedule.lr_scheduler", "LR scheduler", "schedule"),
+    FormRow("schedule.lr_scheduler_cycles", "LR scheduler cycles", "schedule"),
+    FormRow("schedule.lr_scheduler_power", "LR scheduler power", "schedule"),
     FormRow("schedule.warmup_steps", "LR warm-up (steps, below 1 a fraction)", "schedule"),
     FormRow("schedule.final_factor", "Final LR factor", "schedule"),
     FormRow("schedule.accumulation", "Gradient accumulation", "schedule"),
     FormRow("schedule.phases", "Phases", "schedule"),
-    FormRow("schedule.words_steps", "Steps of embeddings only", "schedule"),
-    FormRow("schedule.continued_words_factor", "Embedding LR factor after that", "schedule"),
+    FormRow("schedule.embeddings_steps", "Steps of embeddings only", "schedule"),
+    FormRow("schedule.continued_embedding_lr_factor", "Embedding LR factor after that", "schedule"),
     FormRow("schedule.network_start", "Network starts at (fraction)", "schedule"),
     FormRow("schedule.te_stop", "Text encoder stops at (fraction)", "schedule"),
-    FormRow("schedule.clip_words", "Max grad norm, embeddings", "schedule"),
+    FormRow("schedule.clip_embeddings", "Max grad norm, embeddings", "schedule"),
     FormRow("schedule.clip_network", "Max grad norm, network", "schedule"),
     FormRow("schedule.ema_decay", "EMA", "schedule"),
     FormRow("seed", "Seed", "schedule"),
@@ -180,14 +181,14 @@ TABLE: tuple[FormRow, ...] = (
     FormRow("memory.gradient_checkpointing", "Gradient checkpointing", "memory"),
     FormRow("data.cache_folder", "Keep latents in folder", "memory"),
     FormRow("memory.latents_mb", "Latents in memory (MB)", "memory"),
-    FormRow("saving.preview_every_steps", "Samples every … steps", "saving"),
-    FormRow("saving.preview_prompts", "Sample prompts, one per line", "saving"),
-    FormRow("saving.preview_words", "Sampled embeddings, one per line", "saving"),
-    FormRow("saving.keep_previewed", "Keep the file of each set of samples", "saving"),
+    FormRow("saving.sample_every_steps", "Samples every … steps", "saving"),
+    FormRow("saving.sample_prompts", "Sample prompts, one per line", "saving"),
+    FormRow("saving.sample_embeddings", "Sampled embeddings, one per line", "saving"),
+    FormRow("saving.keep_sampled", "Keep the file of each set of samples", "saving"),
     FormRow("saving.separation_every_steps", "Separation every … steps", "saving"),
     FormRow("saving.every_steps", "Save the file every … steps", "saving"),
     FormRow("saving.state_every_steps", "Save the state every … steps", "saving"),
-    FormRow("saving.preview_every_epochs", "Samples every … epochs", "saving"),
+    FormRow("saving.sample_every_epochs", "Samples every … epochs", "saving"),
     FormRow("saving.every_epochs", "Save the file every … epochs", "saving"),
     FormRow("saving.state_every_epochs", "Save the state every … epochs", "saving"),
     FormRow("saving.keep_states", "States kept", "saving"),

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
+from lib_pivotal.config_versions import path_in_1
 from lib_pivotal.errors import ConfigError, Fault, PivotalError
 from lib_pivotal.ui.form import TABLE, Form
 from lib_pivotal.ui.words_html import draws_bar, words_table
@@ -133,8 +134,8 @@ def quiet(
 
 
 def label_of(path: str) -> str:
-    """What a field is called on the page; of a word, its number and the setting."""
-    if path.startswith("words."):
+    """What a field is called on the page; of an embedding, its number and the setting."""
+    if path.startswith("embeddings."):
         _, number, *rest = path.split(".")
         return (
             f"embedding {int(number) + 1}, {rest[0].replace('_', ' ')}" if number.isdigit() and rest else "Embeddings"
@@ -160,14 +161,14 @@ def faults_list(faults: Sequence[Fault]) -> str:
 
 def _link(path: str) -> str:
     name = escape(label_of(path))
-    return f'<button type="button" class="pivotal-link" data-field="{escape(path)}">{name}</button>'
+    return f'<button type="button" class="pivotal-link" data-field="{escape(path_in_1(path))}">{name}</button>'
 
 
 def facts_of(checked: Checked) -> str:
     """For `pivotal.js`: marks on fields, fields that mean nothing here, and the draws of each word."""
-    faults = [{"field": fault.field, "text": fault_text(fault)} for fault in checked.faults]
+    faults = [{"field": path_in_1(fault.field), "text": fault_text(fault)} for fault in checked.faults]
     draws = {name: draws_bar(draws) for name, draws in checked.draws.items()}
-    return payload({"faults": faults, "idle": checked.idle, "draws": draws})
+    return payload({"faults": faults, "idle": [path_in_1(path) for path in checked.idle], "draws": draws})
 
 
 def sentence(error: Exception) -> str:

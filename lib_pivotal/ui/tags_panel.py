@@ -184,14 +184,14 @@ def bind_tags_panel(page: Page) -> None:
         except PivotalError as error:
             return page.shown(tags=error_html(error), tags_move_answered=answer())
         return {
-            form["words"]: embeddings_json(run.embeddings),
+            form["embeddings"]: embeddings_json(run.embeddings),
             **page.shown(words_table=page.words_table(run), tags_move_answered=answer()),
             **changes_shown(page, with_change(changes, move_label(wanted), before, run)),
             **tags_shown(page, run, view),
         }
 
     outputs = [
-        form["words"],
+        form["embeddings"],
         *page.named("words_table", *CHANGES_PARTS, *TAGS_PARTS),
         page.answered("tags_move"),
     ]

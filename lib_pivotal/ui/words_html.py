@@ -33,16 +33,16 @@ MORE = (
     ("freeze_at", "Freeze at (fraction)"),
     ("freeze_step", "Freeze at step"),
     ("freeze_norm", "Freeze at norm"),
-    ("mirror", "May be mirrored"),
-    ("absorb", "Also prune"),
-    ("keep", "Keep in captions"),
+    ("flip", "May be mirrored"),
+    ("prune_tags", "Also prune"),
+    ("keep_tags", "Keep in captions"),
     ("applies_to", "Applies to"),
     ("form_of", "Form of"),
-    ("draw_weight", "Sampling weight"),
+    ("sampling_weight", "Sampling weight"),
 )
 """Settings of a word that few need: behind the arrow of its line."""
 
-NUMBERS = ("draw_weight", "vectors", "lr_factor", "weight_decay", "freeze_at", "freeze_step", "freeze_norm")
+NUMBERS = ("sampling_weight", "vectors", "lr_factor", "weight_decay", "freeze_at", "freeze_step", "freeze_norm")
 
 
 def words_table(rows: Sequence[EmbeddingRow], draws: Mapping[str, float]) -> str:

@@ -135,10 +135,11 @@ class ImportRequest(BaseModel):
 
 
 class GridRequest(BaseModel):
-    """A parts grid: a LoRA by its name; without `words`, of all its embeddings."""
+    """A parts grid: a LoRA by its name; without `embeddings`, of all of its own."""
 
     name: str
-    words: list[str] = []
+    embeddings: list[str] = []
+    words: list[str] = Field([], description="`embeddings`, as it was called in the first version")
     prompts: list[str] = []
     weights: list[float] = []
     negative: str = ""
@@ -306,7 +307,11 @@ class _Routes:
         with _told():
             wanted = pictures.comparison(
                 bundle_work.path_of(request.name),
-                **{**request.dict(exclude={"name"}), "weights": ", ".join(map(str, request.weights))},
+                **{
+                    **request.dict(exclude={"name", "words"}),
+                    "embeddings": request.embeddings or request.words,
+                    "weights": ", ".join(map(str, request.weights)),
+                },
             )
             return FileAnswer(file=str(pictures.compare(self._manager(), wanted)))
 

@@ -119,7 +119,7 @@ class WebUIBackend:
             dtype=str(settings.value("pivotal_precision")),
             keep_states=int(settings.value("pivotal_keep_states")),
             state_every_steps=int(settings.value("pivotal_state_every_steps")) or run.saving.state_every_steps,
-            preview_every_steps=int(settings.value("pivotal_preview_every_steps")) or run.saving.preview_every_steps,
+            sample_every_steps=int(settings.value("pivotal_preview_every_steps")) or run.saving.sample_every_steps,
         )
         return replace(run, saving=saving, clip_skip=self.clip_skip())
 

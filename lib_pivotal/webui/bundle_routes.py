@@ -36,7 +36,7 @@ def _are_numbers(value: Any) -> bool:
 FIELDS: Mapping[str, tuple[Callable[[Any], bool], str]] = MappingProxyType(
     {
         "renames": (_are_pairs, "pairs of text"),
-        **dict.fromkeys(("words", "names", "parts", "embeddings"), (_are_texts, "a list of text")),
+        **dict.fromkeys(("names", "parts", "embeddings"), (_are_texts, "a list of text")),
         "weights": (_are_numbers, "a list of numbers"),
         "overwrite": (lambda value: isinstance(value, bool), "true or false"),
     }
@@ -61,6 +61,8 @@ def work(verb: str, body: dict[str, Any]) -> dict[str, Any]:
     if function is None:
         raise HTTPException(404, f"no such work: {verb}; there are {', '.join(bundle_work.VERBS)}")
     signature = inspect.signature(function)
+    if "embeddings" not in body:  # as it was called in the first version
+        body = {"embeddings" if key == "words" else key: value for key, value in body.items()}
     try:
         signature.bind(**body)
     except TypeError as error:

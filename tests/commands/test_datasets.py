@@ -29,7 +29,7 @@ def test_a_plan_and_its_remedy_go_through_json(two_embeddings_folder: Path) -> N
     answer = json.loads(json.dumps(datasets.plan(request).as_dict()))
     finding = next(found for found in answer["findings"] if found["kind"] == "word_never")
     mended = datasets.fix(answer["run"], finding["remedies"][0])
-    assert [embedding["name"] for embedding in mended["words"]] == ["aoi"]
+    assert [embedding["name"] for embedding in mended["embeddings"]] == ["aoi"]
     assert datasets.plan(request, fix=True).as_dict()["mended"][0] == "Remove kaze"
 
 
@@ -37,7 +37,7 @@ def test_without_a_run_one_is_fitted(two_embeddings_folder: Path) -> None:
     planned = datasets.plan(FolderRequest(two_embeddings_folder))
     plan, answer = planned.plan, planned.as_dict()
     assert (
-        [embedding["name"] for embedding in answer["run"]["words"]]
+        [embedding["name"] for embedding in answer["run"]["embeddings"]]
         == [embedding.name for embedding in plan.embeddings]
         == ["aoi", "hana"]
     )

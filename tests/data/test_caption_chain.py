@@ -159,7 +159,7 @@ def test_protected_embeddings_are_never_lost(tags: list[str], dropout: float, se
 
 
 @given(tags=TAGS, seed=st.integers(0, 2**32))
-def test_protecting_a_embedding_does_not_change_the_other_draws(tags: list[str], seed: int) -> None:
+def test_protecting_an_embedding_does_not_change_the_other_draws(tags: list[str], seed: int) -> None:
     plain = split_tags(_run(_pipe(tag_dropout=0.5), ", ".join(["zuko", *tags]), seed=seed))
     kept = split_tags(_run(_pipe(tag_dropout=0.5, protected=["zuko"]), ", ".join(["zuko", *tags]), seed=seed))
     assert kept == ["zuko", *[tag for tag in plain if tag != "zuko"]]
@@ -211,7 +211,7 @@ def test_fields_come_in_the_settings_order_each_with_its_chance() -> None:
     assert 140 < sum(count for caption, count in seen.items() if caption.startswith("fanart")) < 260
 
 
-def test_fields_never_lose_a_embedding() -> None:
+def test_fields_never_lose_an_embedding() -> None:
     pipeline = _pipe(fields=(("characters", 0.0), ("tags", 1.0)), protected=["zuko"])
     assert pipeline.draw(_picture("zuko, hat", fields=FIELDS), rng=random.Random(0)) == "zuko, hat, smile"
 

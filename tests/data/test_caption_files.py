@@ -121,7 +121,7 @@ def test_written_captions_are_those_that_are_trained_and_come_back_byte_for_byte
     assert not record.exists()
 
 
-def test_a_embedding_that_folders_give_gets_a_file_and_loses_it_again(folder: Path, tmp_path: Path) -> None:
+def test_an_embedding_that_folders_give_gets_a_file_and_loses_it_again(folder: Path, tmp_path: Path) -> None:
     (folder / "2.txt").unlink()
     dataset = scan(folder)
     uses = [EmbeddingRules("style", applies_to=("2.png",))]

@@ -66,21 +66,21 @@ def test_a_sound_set_has_no_finding() -> None:
 # -- never, always
 
 
-def test_a_embedding_that_no_caption_has() -> None:
+def test_an_embedding_that_no_caption_has() -> None:
     found = lint(pictures(*SOUND), "aoi", "hana", "kaze")["word_never"]
     assert [(f.severity, f.embeddings, [r.id for r in f.remedies]) for f in found] == [
         ("error", ("kaze",), ["remove_word"]),
     ]
 
 
-def test_a_embedding_that_no_caption_has_but_a_folder_is_called_so() -> None:
+def test_an_embedding_that_no_caption_has_but_a_folder_is_called_so() -> None:
     mixed = pictures(*(("Kaze Hino", f"1girl, {tag}") for tag in PLACES), *(("b", f"aoi, {tag}") for tag in PLACES))
     remedy = lint(mixed, "aoi", "kaze-hino")["word_never"][0].remedy
     assert remedy is not None
     assert (remedy.id, remedy.arguments) == ("apply_to", {"word": "kaze-hino", "pattern": "concept:Kaze Hino"})
 
 
-def test_a_embedding_that_every_caption_has() -> None:
+def test_an_embedding_that_every_caption_has() -> None:
     everywhere = pictures(*(f"ink, {caption}" for caption in SOUND))
     found = lint(everywhere, "aoi", "hana", "ink")["word_always"]
     assert [(f.severity, f.embeddings) for f in found] == [("warning", ("ink",))] and found[0].remedy is not None
@@ -124,14 +124,14 @@ def test_forms_explain_their_character_and_that_is_meant() -> None:
 
 
 @pytest.mark.parametrize(("tag", "told"), [("", True), (", red coat", False)])
-def test_a_embedding_that_nothing_marks_among_anothers_pictures(tag: str, told: bool) -> None:
+def test_an_embedding_that_nothing_marks_among_anothers_pictures(tag: str, told: bool) -> None:
     winter = [f"aoi, aoi-winter{tag}, {place}" for place in PLACES * 2]
     captions = [*winter, *(f"aoi, {place}" for place in PLACES * 2), *(f"hana, {place}" for place in PLACES)]
     found = lint(pictures(*captions), "aoi", "aoi-winter", "hana").get("word_explained", [])
     assert [(f.severity, f.embeddings) for f in found] == ([("info", ("aoi-winter", "aoi"))] if told else [])
 
 
-def test_other_embeddings_tell_a_embedding_apart_in_a_style() -> None:
+def test_other_embeddings_tell_an_embedding_apart_in_a_style() -> None:
     """All of aoi's pictures are in ink, and ink's others are hana's: the words say which is which."""
     captions = [f"{name}, ink, {tag}" for name in ("aoi", "hana") for tag in PLACES] + [f"hana, {t}" for t in PLACES]
     assert "word_explained" not in lint(pictures(*captions), "aoi", "hana", "ink")
@@ -156,7 +156,7 @@ def test_captions_of_nobody_are_only_told() -> None:
     assert "no_word" not in lint(pictures(*SOUND), "aoi", "hana")
 
 
-def test_a_embedding_that_a_template_writes_is_there() -> None:
+def test_an_embedding_that_a_template_writes_is_there() -> None:
     wording = PrunedCaptions(
         pictures("park", "sky"), [EmbeddingRules("aoi")], TagRules(), extra=lambda picture: ("aoi",)
     )
@@ -176,12 +176,12 @@ def test_tags_that_describe_the_embedding() -> None:
     assert "tags_describe_word" not in lint(pictures(*captions), *absorbing)
 
 
-def test_what_a_embedding_always_wears_may_belong_to_it() -> None:
+def test_what_an_embedding_always_wears_may_belong_to_it() -> None:
     captions = [f"aoi, red kimono, {tag}" for tag in PLACES] + [f"hana, {tag}" for tag in PLACES]
     found = lint(pictures(*captions), EmbeddingRules("aoi", prune=True), "hana")["tags_describe_word"]
     assert [(f.severity, f.embeddings) for f in found] == [("info", ("aoi",))]
     assert found[0].remedy is not None and found[0].remedy.arguments == {"word": "aoi", "tags": ["red kimono"]}
-    kept = EmbeddingRules("aoi", prune=True, keep=("red kimono",))
+    kept = EmbeddingRules("aoi", prune=True, keep_tags=("red kimono",))
     assert "tags_describe_word" not in lint(pictures(*captions), kept, "hana")
 
 

@@ -42,7 +42,7 @@ def test_modes_and_rules(rules: TagRules, first: str) -> None:
     assert after[0] == first and after[6:] == HANA
 
 
-def test_a_embedding_that_does_not_absorb_changes_nothing() -> None:
+def test_an_embedding_that_does_not_absorb_changes_nothing() -> None:
     assert _after(EmbeddingRules("aoi"), TagRules()) == AOI + HANA
 
 
@@ -52,7 +52,7 @@ def test_minimal_drops_overlaps_and_tags_of_other_pictures() -> None:
 
 
 def test_tags_move_by_hand() -> None:
-    use = EmbeddingRules("aoi", prune=True, absorb=("hat",), keep=("horns",), init_text="red hair, *[0.1,2]")
+    use = EmbeddingRules("aoi", prune=True, prune_tags=("hat",), keep_tags=("horns",), init_text="red hair, *[0.1,2]")
     wording = PrunedCaptions(_pictures(*AOI, *HANA), [use, EmbeddingRules("hana")], TagRules())
     fates = {tag.tag: tag.fate for tag in wording.embeddings["aoi"].tags}
     assert (fates["red hair"], fates["horns"], fates["hat"], fates["smile"]) == ("init", "kept", "absorbed", "kept")
@@ -61,7 +61,7 @@ def test_tags_move_by_hand() -> None:
     assert wording.captions()[0].caption == "aoi, 1girl, horns, smile"
 
 
-def test_a_embedding_reaches_the_pictures_it_applies_to() -> None:
+def test_an_embedding_reaches_the_pictures_it_applies_to() -> None:
     pictures = _pictures("1girl, hat", "Aoi_Chan, hat", alternatives=("a girl",))
     wording = PrunedCaptions(pictures, [EmbeddingRules("aoi-chan", applies_to=("concept:aoi",))], TagRules())
     assert [p.caption for p in wording.captions()] == ["aoi-chan, 1girl, hat", "aoi-chan, hat"]
@@ -95,7 +95,7 @@ def test_tags_that_a_weight_holds_together_are_pruned_one_by_one() -> None:
         "aoi, [blue hair]",
         ":), aoi, (x:2)",
     ]
-    use = EmbeddingRules("aoi", prune=True, absorb=("blue hair", "blue eyes"))
+    use = EmbeddingRules("aoi", prune=True, prune_tags=("blue hair", "blue eyes"))
     assert _after(use, TagRules(), captions) == ["aoi, (smile:1.2)", "aoi, hat", "aoi", ":), aoi, (x:2)"]
     wording = PrunedCaptions(_pictures(*captions), [use], TagRules())
     assert {tag.tag: tag.count for tag in wording.embeddings["aoi"].tags} == {
@@ -121,7 +121,7 @@ def test_tags_that_a_weight_holds_together_are_pruned_one_by_one() -> None:
     mode=st.sampled_from(["none", "minimal", "character", "character_core"]),
 )
 def test_pruning_again_changes_nothing_and_embeddings_stay(captions: list[str], mode: str) -> None:
-    use, rules = EmbeddingRules("aoi", prune=True, absorb=("horns",)), TagRules(mode=mode)  # type: ignore[arg-type]
+    use, rules = EmbeddingRules("aoi", prune=True, prune_tags=("horns",)), TagRules(mode=mode)  # type: ignore[arg-type]
     wording = PrunedCaptions(_pictures(*captions), [use], rules)
     once = wording.captions()
     assert [wording.pruned(picture) for picture in once] == list(once)
@@ -131,16 +131,16 @@ def test_pruning_again_changes_nothing_and_embeddings_stay(captions: list[str], 
 
 
 @given(
-    absorb=st.lists(st.sampled_from(["hat", "smile", "coat"])),
-    keep=st.lists(st.sampled_from(["horns", "red hair"])),
+    prune_tags=st.lists(st.sampled_from(["hat", "smile", "coat"])),
+    keep_tags=st.lists(st.sampled_from(["horns", "red hair"])),
     prune=st.booleans(),
     init=st.sampled_from(["", "horns", "red hair, *[0.1,2]"]),
 )
-def test_a_revised_wording_is_a_new_one(absorb: list[str], keep: list[str], prune: bool, init: str) -> None:
+def test_a_revised_wording_is_a_new_one(prune_tags: list[str], keep_tags: list[str], prune: bool, init: str) -> None:
     pictures = _pictures(*AOI, *HANA)
     old = PrunedCaptions(pictures, [EmbeddingRules("aoi", prune=True), EmbeddingRules("hana")], TagRules())
     uses = [
-        EmbeddingRules("aoi", init, prune=prune, absorb=tuple(absorb), keep=tuple(keep)),
+        EmbeddingRules("aoi", init, prune=prune, prune_tags=tuple(prune_tags), keep_tags=tuple(keep_tags)),
         EmbeddingRules("hana", prune=True),
     ]
     revised, new = old.revised(uses), PrunedCaptions(pictures, uses, TagRules())
@@ -168,7 +168,7 @@ def test_a_typed_caption_is_pruned_by_the_embeddings_that_it_names() -> None:
 
 
 def test_the_rule_is_told_beside_what_lists_say() -> None:
-    use = EmbeddingRules("aoi", prune=True, absorb=("hat",), keep=("horns",))
+    use = EmbeddingRules("aoi", prune=True, prune_tags=("hat",), keep_tags=("horns",))
     tags = {tag.tag: tag for tag in PrunedCaptions(_pictures(*AOI, *HANA), [use], TagRules()).embeddings["aoi"].tags}
     assert tags["horns"].by_rule and not tags["horns"].belongs
     assert tags["hat"].belongs and not tags["hat"].by_rule
@@ -178,7 +178,7 @@ def test_captions_after_a_moved_tag_are_those_of_a_new_wording() -> None:
     pictures = _pictures(*AOI, *HANA)
     old = PrunedCaptions(pictures, [EmbeddingRules("aoi", prune=True), EmbeddingRules("hana", prune=True)], TagRules())
     first = old.captions()
-    uses = [EmbeddingRules("aoi", prune=True, keep=("horns",)), EmbeddingRules("hana", prune=True)]
+    uses = [EmbeddingRules("aoi", prune=True, keep_tags=("horns",)), EmbeddingRules("hana", prune=True)]
     revised = old.revised(uses)
     assert revised is not None
     assert revised.captions() == PrunedCaptions(pictures, uses, TagRules()).captions() != first

@@ -142,9 +142,9 @@ def settings_of(variant: str, folders: Folders) -> Run:
     plain["saving"].update(
         state_every_steps=STATE_EVERY,
         every_steps=3,
-        preview_every_steps=4,
-        preview_embeddings=["aoi"],
-        keep_previewed=variant == "plain",
+        sample_every_steps=4,
+        sample_embeddings=["aoi"],
+        keep_sampled=variant == "plain",
         embedding_files=variant == "averaged",
     )
     if variant == "averaged":

@@ -237,20 +237,20 @@ def test_a_fraction_stays_one_where_pictures_were_counted(folders: Path) -> None
     found = import_file(folders / "a.toml")
     assert found.run.schedule.max_steps == 10 * 6  # 3 × 3 + 2 pictures by 2
     assert found.run.schedule.warmup_steps == 0.1
-    assert (found.run.saving.every_steps, found.run.saving.preview_every_steps) == (12, 30)
+    assert (found.run.saving.every_steps, found.run.saving.sample_every_steps) == (12, 30)
 
 
 def test_intervals_and_ends_in_epochs_wait_for_the_pictures(folders: Path) -> None:
     (folders / "a.toml").write_text(KOHYA_EPOCHS)
     saving = import_file(folders / "a.toml").run.saving
-    assert (saving.every_epochs, saving.preview_every_epochs) == (2, 5)
+    assert (saving.every_epochs, saving.sample_every_epochs) == (2, 5)
     (folders / "b.toml").write_text(KOHYA_EPOCHS.replace("max_train_epochs = 10", "max_train_steps = 300"))
     by_steps = import_file(folders / "b.toml").run
     assert (by_steps.schedule.max_steps, by_steps.schedule.warmup_steps, by_steps.saving.every_epochs) == (300, 30, 2)
     (folders / "ot.json").write_text(json.dumps(OT_EPOCHS))
     found = import_file(folders / "ot.json")
     run, told = found.run, lines(found)
-    assert (run.saving.every_epochs, run.saving.preview_every_epochs) == (5, 1)
+    assert (run.saving.every_epochs, run.saving.sample_every_epochs) == (5, 1)
     assert (run.embeddings[0].freeze_at, run.schedule.te_stop) == (0.5, 0.25)
     assert told["save_every"] == ("translated", "saving.every_epochs = 5")
     settled = with_epoch_steps(run, scan(folders).pictures)  # 5 pictures by 4

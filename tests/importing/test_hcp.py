@@ -117,7 +117,7 @@ def test_alpha_without_automatic_scaling_is_the_whole_factor(hcp):
 def test_everything_else_of_the_example(hcp):
     run = hcp().run
     assert (run.network.unet_targets, run.network.te_targets) == ("attention+ff", "attention+mlp")
-    assert (run.schedule.rate, run.schedule.warmup_steps, run.schedule.clip_network) == ("constant", 40, 0.5)
+    assert (run.schedule.lr_scheduler, run.schedule.warmup_steps, run.schedule.clip_network) == ("constant", 40, 0.5)
     assert (run.loss.weighting, run.loss.snr_gamma) == ("min_snr", 2.0)
     assert (run.clip_skip, run.data.max_tokens, run.data.resolution_px, run.data.bucket_step_px) == (2, 225, 512, 8)
     assert (run.data.shuffle_tags, run.data.tag_dropout, run.data.caption_dropout) == (True, 0.25, 0.05)
@@ -219,7 +219,7 @@ def test_an_example_of_hcp_loaded_without_the_others(imported):
     """
     run = imported(text, "x.yaml").run
     assert (run.network.unet_lr, run.embeddings_common.lr) == (pytest.approx(4e-4), pytest.approx(0.012))
-    assert (run.network.unet_rank, run.schedule.rate, run.schedule.warmup_steps) == (8, "constant", 50)
+    assert (run.network.unet_rank, run.schedule.lr_scheduler, run.schedule.warmup_steps) == (8, "constant", 50)
 
 
 def test_templates_come_from_their_file(hcp, tmp_path):

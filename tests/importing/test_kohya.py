@@ -51,7 +51,7 @@ def test_flags_become_settings(imported):
     run = toml(imported).run
     assert (run.network.unet_rank, run.network.te_rank, run.network.rank_dropout) == (16, 16, 0.1)
     assert (run.network.unet_lr, run.network.te_lr, run.network.te_targets) == (1e-4, 5e-5, "attention+mlp")
-    assert (run.schedule.batch_size, run.schedule.max_steps, run.schedule.rate) == (2, 800, "cosine")
+    assert (run.schedule.batch_size, run.schedule.max_steps, run.schedule.lr_scheduler) == (2, 800, "cosine")
     assert (run.schedule.warmup_steps, run.schedule.optimizer, run.network.weight_decay) == (80, "adamw", 0.05)
     assert (run.loss.weighting, run.loss.snr_gamma, run.noise.offset) == ("min_snr", 5.0, 0.05)
     assert (run.data.resolution_px, run.data.bucketing, run.data.upscale) == (627, True, False)
@@ -288,7 +288,7 @@ def test_a_gui_file(line_of):
     assert (run.noise.offset, run.noise.multires_iterations) == (0.0, 6)
     assert (run.loss.weighting, run.noise.timestep_max, run.data.resolution_px) == ("none", 1000, 768)
     assert (run.schedule.clip_network, run.data.tag_dropout, run.network.weight_decay) == (0.0, 0.2, 0.3)
-    assert run.saving.preview_prompts == ("a cat", "a dog")
+    assert run.saving.sample_prompts == ("a cat", "a dog")
     assert line_of(found, "conv_dim").why == "not used by this LoRA_type"
 
 
@@ -302,7 +302,7 @@ def test_more_gpus_are_more_micro_batches():
     assert gui(num_processes=4, gradient_accumulation_steps=2).run.schedule.accumulation == 8
 
 
-def test_dreambooth_becomes_a_network_with_a_embedding_about_it():
+def test_dreambooth_becomes_a_network_with_an_embedding_about_it():
     plain = {key: value for key, value in GUI.items() if key not in ("LoRA_type", "network_dim", "network_alpha")}
     found = import_text(json.dumps(plain).encode(), "db.json")
     assert any("checkpoint's own weights" in remark for remark in found.report.remarks)

@@ -61,7 +61,7 @@ def test_settings(line_of):
     assert found.faults == ()
     assert (run.network.unet_rank, run.network.unet_alpha, run.network.unet_targets) == (8, 4.0, "attention")
     assert (run.network.unet_lr, run.network.te_lr, run.embeddings_common.lr) == (1e-4, 2e-5, 2e-3)
-    assert (run.schedule.rate, run.schedule.final_factor, run.schedule.optimizer) == ("cosine", 0.1, "adamw")
+    assert (run.schedule.lr_scheduler, run.schedule.final_factor, run.schedule.optimizer) == ("cosine", 0.1, "adamw")
     assert run.schedule.warmup_steps == 10, "40 micro-batches in fours"
     assert (run.loss.weighting, run.loss.snr_gamma, run.noise.offset) == ("min_snr", 3.0, 0.05)
     assert (run.noise.timestep_min, run.noise.timestep_max) == (100, 800)
@@ -102,7 +102,7 @@ def test_its_defaults_are_told(line_of):
     bare = import_text(b'{"training_method": "LORA", "model_type": "STABLE_DIFFUSION_15"}', "ot.json")
     run = bare.run
     assert (run.network.unet_rank, run.network.unet_alpha, run.network.unet_targets) == (16, 1.0, "all")
-    assert (run.network.unet_lr, run.schedule.batch_size, run.schedule.rate) == (3e-6, 1, "constant")
+    assert (run.network.unet_lr, run.schedule.batch_size, run.schedule.lr_scheduler) == (3e-6, 1, "constant")
     assert line_of(bare, "lora_alpha").added
 
 
@@ -159,7 +159,7 @@ def test_concepts_and_samples_in_files_of_their_own(tmp_path):
     path.write_text(json.dumps({**LORA, **names}), encoding="utf-8")
     run = import_file(path).run
     assert run.data.folder == str(tmp_path / "concepts.json")
-    assert run.saving.preview_prompts == ("a cat",)
+    assert run.saving.sample_prompts == ("a cat",)
 
 
 def test_dora_and_other_kinds(line_of):

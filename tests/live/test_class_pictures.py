@@ -102,7 +102,7 @@ def test_uneven_sizes_and_every_way_to_show_a_picture(pivotal: Situation, run: R
     embedding = replace(run.embeddings[0], name="aoi", init_text="random", prune=False)
     kept = replace(run.regularisation, folder="", preservation=0.3, class_text="a hat")
     wanted = replace(run, name="uneven", embeddings=(embedding,), data=data, memory=memory, regularisation=kept)
-    wanted = replace(wanted, saving=replace(run.saving, separation_every_steps=0, preview_every_steps=0))
+    wanted = replace(wanted, saving=replace(run.saving, separation_every_steps=0, sample_every_steps=0))
     before = pivotal_webui.txt2img("a red hat, smile")
     pivotal_webui.call("/pivotal/v1/runs", {**run_to_dict(wanted), "overwrite": True})
     told = ended(pivotal_webui)

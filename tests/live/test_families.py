@@ -59,7 +59,7 @@ def embedding(s: Situation, towers: tuple[Tensor, ...], name: str = "") -> str:
 
 
 @pytest.mark.parametrize("family", ["sd2", "sdxl"])
-def test_a_embedding_is_the_same_as_from_the_folder(s: Situation, family: str) -> None:
+def test_an_embedding_is_the_same_as_from_the_folder(s: Situation, family: str) -> None:
     use(s, family)
     name, towers = s.fresh(), vectors(family, 1)
     reference = embedding(s, towers)

@@ -35,7 +35,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     setup = experiment.Setup(tuple(characters), (), seed=0)
     setup = replace(setup, steps=2, pictures=1, batch_size=1, vectors=2, init="random")
     made = experiment.make_run(setup, experiment.write_dataset(setup, tmp_path_factory.mktemp("a") / "pictures"), "p")
-    return replace(made, saving=replace(made.saving, preview_every_steps=0, separation_every_steps=0))
+    return replace(made, saving=replace(made.saving, sample_every_steps=0, separation_every_steps=0))
 
 
 @pytest.fixture(

@@ -27,7 +27,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     setup = replace(experiment.Setup(tuple(characters), (), seed=0), steps=3, pictures=4, batch_size=2, vectors=2)
     setup = replace(setup, init="random")
     made = experiment.make_run(setup, experiment.write_dataset(setup, tmp_path_factory.mktemp("a") / "pictures"), "p")
-    return replace(made, saving=replace(made.saving, preview_every_steps=0, separation_every_steps=0))
+    return replace(made, saving=replace(made.saving, sample_every_steps=0, separation_every_steps=0))
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +70,7 @@ def test_every_part_is_where_it_computes(webui: WebUI, run: Run, family: str) ->
     assert webui.call("/probe/model") == before
 
     webui.call("/placement/watching")
-    trained(webui, replace(run, name=f"drawn-{family}", saving=replace(run.saving, preview_every_steps=3)))
+    trained(webui, replace(run, name=f"drawn-{family}", saving=replace(run.saving, sample_every_steps=3)))
     assert not webui.call("/placement/told")["astray"]
     assert webui.call("/probe/model") == before
     assert same(webui.txt2img("a face", steps=4).image, picture.image)

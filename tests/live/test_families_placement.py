@@ -40,7 +40,7 @@ def test_medvram_and_fp8(
         picture = webui.txt2img("a face")
         before = webui.call("/probe/model")
         assert before["hooks"], "--medvram-sdxl has put no hooks on the model: nothing is tested"
-        trained(webui, replace(run, saving=replace(run.saving, preview_every_steps=4)))
+        trained(webui, replace(run, saving=replace(run.saving, sample_every_steps=4)))
         assert webui.call("/probe/model") == before
         assert same(webui.txt2img("a face").image, picture.image)
 

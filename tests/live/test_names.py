@@ -64,7 +64,7 @@ PLACES = {
 
 
 @pytest.mark.parametrize("place", PLACES)
-def test_a_embedding_works_everywhere(pivotal: Situation, family: Family, place: str) -> None:
+def test_an_embedding_works_everywhere(pivotal: Situation, family: Family, place: str) -> None:
     if place == "old emphasis" and family.name != "sd1":
         pytest.skip("the web UI has no old emphasis for OpenCLIP")
     prompt, settings = PLACES[place]
@@ -85,7 +85,7 @@ def test_a_embedding_works_everywhere(pivotal: Situation, family: Family, place:
     assert with_bundle != pivotal.pixels(prompt.replace("{}", "nothing"), **nothing)
 
 
-def test_a_embedding_works_in_img2img(pivotal: Situation) -> None:
+def test_an_embedding_works_in_img2img(pivotal: Situation) -> None:
     name, vectors = pivotal.fresh(), pivotal.vectors(41, rows=3)
     reference, file = pivotal.embedding(vectors), pivotal.bundle({name: vectors})
     start = pivotal.webui.txt2img("a face").encoded()

@@ -195,7 +195,7 @@ def test_the_network_that_a_setting_adds_has_a_row(page: Page) -> None:
         page.page.evaluate("opts.sd_lora = 'None'")
 
 
-def test_a_click_on_a_embedding_inserts_it(page: Page) -> None:
+def test_a_click_on_an_embedding_inserts_it(page: Page) -> None:
     page.write("a face, <lora:gekidol:1>")
     page.row("gekidol").locator(".pivotal-lora-chip").nth(1).click()
     assert "hana" in page.prompt

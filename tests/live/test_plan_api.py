@@ -54,7 +54,7 @@ def test_a_finding_is_mended_by_its_remedy(pivotal_webui: WebUI, pictures: Path)
     finding = next(found for found in answer["findings"] if found["kind"] == "word_never")
     body = {"run": answer["run"], "remedy": finding["remedies"][0]}
     mended = pivotal_webui.call("/pivotal/v1/plan/remedy", body)
-    assert [embedding["name"] for embedding in mended["words"]] == ["aoi", "hana"]
+    assert [embedding["name"] for embedding in mended["embeddings"]] == ["aoi", "hana"]
     with pytest.raises(RequestFailedError, match="is unknown"):
         pivotal_webui.call("/pivotal/v1/plan/remedy", {"run": run, "remedy": {"id": "dance"}})
     with pytest.raises(RequestFailedError, match="422"):

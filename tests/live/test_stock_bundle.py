@@ -100,7 +100,7 @@ def test_the_four_rows_differ(gallery):
     assert not same
 
 
-def test_a_embedding_in_the_bundle_is_the_embedding_as_a_file(gallery):
+def test_an_embedding_in_the_bundle_is_the_embedding_as_a_file(gallery):
     embeddings_only = gallery.pixels("<lora:bundle:0:0> mirelle")
     assert gallery.pixels("elsewhere") == embeddings_only
     assert gallery.pixels("<lora:no-words:1:1> elsewhere") == gallery.pixels("<lora:bundle:1:1> mirelle")

@@ -69,6 +69,6 @@ def test_medvram_gives_back_and_lowvram_is_refused(placed_webui: tuple[WebUI, st
     picture = webui.txt2img(PROMPT)
     before = webui.call("/probe/model")
     assert before["hooks"], "--medvram has put no hooks on the model: nothing is tested"
-    trained(webui, replace(run, saving=replace(run.saving, preview_every_steps=6)))
+    trained(webui, replace(run, saving=replace(run.saving, sample_every_steps=6)))
     assert webui.call("/probe/model") == before
     assert same(webui.txt2img(PROMPT).image, picture.image)

@@ -25,7 +25,7 @@ def _dataset(names: dict[str, int]) -> Dataset:
 def test_a_folder_becomes_a_run_without_a_fault() -> None:
     data = _dataset({"aoi": 12, "hana": 4})
     fitted = fitted_run(data)
-    assert (fitted.run.name, fitted.preset, fitted.run.data.balance) == ("my-set", "several", "words")
+    assert (fitted.run.name, fitted.preset, fitted.run.data.balance) == ("my-set", "several", "embeddings")
     assert [embedding.name for embedding in fitted.run.embeddings] == [
         "aoi",
         "hana",

@@ -36,10 +36,10 @@ def test_checkpointing_comes_first_then_the_batch(run):
 
 
 def test_pictures_are_given_up_first_and_with_all_else_last(run):
-    drawing = replace(run, saving=replace(run.saving, preview_every_steps=10))
+    drawing = replace(run, saving=replace(run.saving, sample_every_steps=10))
 
     def need_with_pictures(other):
-        return max(need(other), 800 * MIB if other.saving.preview_every_steps else 0)
+        return max(need(other), 800 * MIB if other.saving.sample_every_steps else 0)
 
     _, told = advice(drawing, 900 * MIB, need_with_pictures, 900 * MIB)
     assert told.startswith("It fits with no samples while it trains: 0.9 GB")

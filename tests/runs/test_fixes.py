@@ -76,7 +76,7 @@ def _of_kind(data: Dataset, run: Run, kind: str) -> list[Finding]:
 @pytest.mark.parametrize(("kind", "data", "run"), CASES, ids=[f"{kind}-{n}" for n, (kind, _, _) in enumerate(CASES)])
 def test_each_remedy_of_a_finding_ends_it(kind: str, data: Dataset, run: Run) -> None:
     found = _of_kind(data, run, kind)
-    if "upscale" in repr(run) and kind == "few_draws" and run.data.balance == "words":
+    if "upscale" in repr(run) and kind == "few_draws" and run.data.balance == "embeddings":
         assert found == []  # drawn alike, nobody starves
         return
     assert found and found[0].remedy is not None
@@ -115,14 +115,14 @@ def test_a_half_filled_run_can_be_mended() -> None:
 
 
 def test_absorb_and_keep_move_tags() -> None:
-    run = run_of(EmbeddingConfig("aoi", keep=("Blue_Hair", "hat")))
+    run = run_of(EmbeddingConfig("aoi", keep_tags=("Blue_Hair", "hat")))
     absorbed = apply_remedy(run, Fix("absorb", "", {"word": "aoi", "tags": ["blue hair"]}))
-    assert (absorbed.embeddings[0].absorb, absorbed.embeddings[0].keep) == (("blue hair",), ("hat",))
+    assert (absorbed.embeddings[0].prune_tags, absorbed.embeddings[0].keep_tags) == (("blue hair",), ("hat",))
     kept = apply_remedy(absorbed, Fix("keep", "", {"word": "aoi", "tags": ["blue hair"]}))
-    assert (kept.embeddings[0].absorb, kept.embeddings[0].keep) == ((), ("hat", "blue hair"))
+    assert (kept.embeddings[0].prune_tags, kept.embeddings[0].keep_tags) == ((), ("hat", "blue hair"))
 
 
-def test_a_embedding_that_goes_leaves_nothing_behind() -> None:
+def test_an_embedding_that_goes_leaves_nothing_behind() -> None:
     run = run_of("aoi", EmbeddingConfig("aoi-red", form_of="aoi"))
     left = apply_remedy(run, Fix("remove_word", "", {"word": "aoi"}))
     assert [(embedding.name, embedding.form_of) for embedding in left.embeddings] == [("aoi-red", "")]

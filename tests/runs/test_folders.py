@@ -29,7 +29,7 @@ def embeddings(
     return {embedding.name: embedding for embedding in found}
 
 
-def test_a_folder_that_captions_do_not_name_is_a_embedding_of_its_pictures() -> None:
+def test_a_folder_that_captions_do_not_name_is_an_embedding_of_its_pictures() -> None:
     data = dataset(*[("My Girl", "", "1girl, hat")] * 3, *[("hana", "", "hana, hat")] * 3)
     found = embeddings(data, "hana")
     assert found["my-girl"].applies_to == ("concept:My Girl",) and found["hana"].applies_to == ()

@@ -164,7 +164,7 @@ def test_every_sort_of_finding_is_gathered(folder: Path) -> None:
     assert {f.severity for f in plan.at_least("warning")} == {"error", "warning"}
 
 
-def test_mirroring_can_be_turned_off_for_a_embedding(folder: Path) -> None:
+def test_mirroring_can_be_turned_off_for_an_embedding(folder: Path) -> None:
     for file in (folder / "2_aoi").glob("*.txt"):
         file.write_text(file.read_text(encoding="utf-8") + ", eyepatch", encoding="utf-8")
     (finding,) = [f for f in _plan(_run(folder, data__flip=True))[0].findings if f.kind == "mirrored"]

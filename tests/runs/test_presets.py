@@ -39,7 +39,7 @@ def test_a_preset_makes_a_sound_run(key):
     run = apply_preset(key, RUN, ROWS)
     assert check_consistency(run) == []
     assert check_run(run_to_dict(run)) == (run, [])
-    assert run.schedule.max_steps >= 100 and run.saving.preview_every_steps > 0
+    assert run.schedule.max_steps >= 100 and run.saving.sample_every_steps > 0
 
 
 @pytest.mark.parametrize("key", [one.key for one in PRESETS])
@@ -89,7 +89,7 @@ def test_an_unknown_preset_is_named():
 def test_own_presets_are_kept_without_embeddings_and_pictures(tmp_path):
     path = save_preset(tmp_path / "presets", "  my best 1 ", apply_preset("style", RUN, ROWS))
     plain = json.loads(path.read_text())
-    assert plain["words"] == [] and plain["name"] == "" and plain["data"]["folder"] == ""
+    assert plain["embeddings"] == [] and plain["name"] == "" and plain["data"]["folder"] == ""
     assert saved_presets(tmp_path / "presets") == {path.stem: path}
     run = load_preset(path, RUN)
     assert run.embeddings == RUN.embeddings and run.name == "gekidol" and run.data.folder == "pictures"

@@ -59,7 +59,7 @@ def test_ordinary_tags_in_front_are_no_embeddings():
     )
 
 
-def test_a_embedding_that_is_seldom_in_front_is_a_tag():
+def test_an_embedding_that_is_seldom_in_front_is_a_tag():
     captions = [AOI] * 6 + ["1girl, blue hair, aoi, forest"] * 6
     assert embeddings_in_captions(dataset(captions)) == []
 
@@ -69,7 +69,7 @@ def test_a_folders_name_counts_anywhere_in_the_caption():
     assert embeddings_in_captions(dataset(captions, concept="kaze")) == ["kaze"]
 
 
-def test_a_style_is_a_embedding_beside_changing_others():
+def test_a_style_is_an_embedding_beside_changing_others():
     captions = [
         f"{name}, ink, 1girl, {tag}" for name in ("aoi", "hana", "kaze") for tag in ("park", "sky", "sea", "city")
     ]
@@ -155,14 +155,14 @@ def test_kgrids_files_say_how_embeddings_begin_and_what_they_absorb(tmp_path):
     plain = dataset([AOI] * 6 + [HANA] * 4)
     rows = {r.embedding.name: r for r in propose(Dataset(tmp_path, plain.pictures, plain.concepts, ())).rows}
     assert rows["aoi"].embedding.init_text == "horns, *[0.017,4]"
-    assert rows["aoi"].embedding.absorb == ("smile", "horns") and rows["aoi"].embedding.keep == ("blue hair",)
+    assert rows["aoi"].embedding.prune_tags == ("smile", "horns") and rows["aoi"].embedding.keep_tags == ("blue hair",)
     assert {tag.tag for tag in rows["aoi"].absorbed} >= {"smile"}
     assert "blue hair" not in {tag.tag for tag in rows["aoi"].absorbed}
 
 
 def test_uneven_embeddings_are_drawn_alike():
     proposal = propose(dataset([AOI] * 12 + [HANA] * 4))
-    assert proposal.balance == "words"
-    run = Run(embeddings=tuple(row.embedding for row in proposal.rows), data=DataConfig(balance="words"))
+    assert proposal.balance == "embeddings"
+    run = Run(embeddings=tuple(row.embedding for row in proposal.rows), data=DataConfig(balance="embeddings"))
     shares = [row.draws_share for row in describe_embeddings(dataset([AOI] * 12 + [HANA] * 4), run)]
     assert shares == pytest.approx([0.5, 0.5], abs=0.01)

@@ -34,7 +34,9 @@ def test_the_last_move_decides(moves: list[tuple[str, Decision]]) -> None:
     for tag, to in last.items():
         found = _tag(embedding, tag)
         assert found.fate == to or (to == "kept" and not embedding.prune)
-        assert not (tag in embedding.absorb and found.by_rule) and not (tag in embedding.keep and not found.by_rule)
+        assert not (tag in embedding.prune_tags and found.by_rule) and not (
+            tag in embedding.keep_tags and not found.by_rule
+        )
     assert embedding.init_text.endswith("*[0.1,2]")
     assert not check_run(run_to_dict(Run(embeddings=(embedding,))))[1]
 
@@ -61,7 +63,7 @@ def test_a_beginning_brings_as_many_vectors_as_the_tokenizer_says() -> None:
 
 
 def test_a_tag_moved_by_hand_goes_back_to_the_rule() -> None:
-    embedding = EmbeddingConfig("aoi", prune=True, absorb=("Hat",), keep=("red_hair",))
-    assert as_the_rule_says(embedding, _tag(embedding, "hat")).absorb == ()
+    embedding = EmbeddingConfig("aoi", prune=True, prune_tags=("Hat",), keep_tags=("red_hair",))
+    assert as_the_rule_says(embedding, _tag(embedding, "hat")).prune_tags == ()
     back = as_the_rule_says(embedding, _tag(embedding, "red hair"))
-    assert back.keep == () and _tag(back, "red hair").fate == "absorbed"
+    assert back.keep_tags == () and _tag(back, "red hair").fate == "absorbed"

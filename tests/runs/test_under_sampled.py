@@ -37,7 +37,7 @@ def test_half_of_what_is_advised_is_the_bar(draws: int, severity: str) -> None:
     assert all(f"{draws}" in finding.text and f"{ADVISED_DRAWS} are advised" in finding.text for finding in found)
 
 
-def test_a_embedding_without_pictures_is_not_meant() -> None:
+def test_an_embedding_without_pictures_is_not_meant() -> None:
     assert _found(_run("aoi", "nobody", steps=1000), _pictures(aoi=8)) == []
 
 

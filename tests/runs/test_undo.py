@@ -17,7 +17,7 @@ from lib_pivotal.runs.undo import KEPT, UndoStep, remembered, taken_back
 RUN = Run(
     name="x",
     embeddings=(
-        EmbeddingConfig("aoi", keep=("hat",)),
+        EmbeddingConfig("aoi", keep_tags=("hat",)),
         EmbeddingConfig("hana", vectors=7),
         EmbeddingConfig("hana-red", form_of="hana"),
     ),
@@ -81,7 +81,7 @@ def test_what_was_changed_by_hand_since_stays() -> None:
     assert back.schedule.max_steps == 55
 
 
-def test_a_embedding_that_somebody_added_again_is_left_alone() -> None:
+def test_an_embedding_that_somebody_added_again_is_left_alone() -> None:
     after = apply_remedy(RUN, Fix("remove_word", "", {"word": "hana"}))
     later = replace(after, embeddings=(*after.embeddings, EmbeddingConfig("hana", vectors=2)))
     back = taken_back(later, _change(RUN, after))

@@ -287,7 +287,7 @@ def plain_run(folder, *, preview=0, **memory):
         {
             "name": "two",
             "words": [{"name": "aoi", "init_text": "red hair", "vectors": 2}, {"name": "hana", "vectors": 1}],
-            "words_common": {"control": "clip_ti_decay"},
+            "embeddings_common": {"control": "clip_ti_decay"},
             "network": {"unet_rank": 2, "te_rank": 2, "te_targets": "attention+mlp", "te_lr": 1e-3, "unet_lr": 1e-2},
             "data": {"folder": str(folder), "resolution_px": 64},
             "schedule": {"max_steps": 4, "batch_size": 2},

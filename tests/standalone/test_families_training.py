@@ -73,7 +73,7 @@ def make_run(folder, *, name="x", steps=3, network=None, embeddings=None, **sect
     plain = {
         "name": name,
         "words": [{"name": "aoi", "vectors": 2}, {"name": "hana", "vectors": 1}],
-        "words_common": {"control": "none", **(embeddings or {})},
+        "embeddings_common": {"control": "none", **(embeddings or {})},
         "network": {
             "unet_rank": 2,
             "unet_lr": 1e-2,

@@ -184,7 +184,7 @@ def test_embeddings_and_attached_layers_change_pictures(tiny_host):
     assert (make("aoi", "", {}) == plain).all()
 
 
-def test_renaming_a_embedding_changes_no_pixel(tiny_host):
+def test_renaming_an_embedding_changes_no_pixel(tiny_host):
     one = pixels(tiny_host.sample([request("aoi, hat", "(aoi:0.5)")], embeddings()))[0]
     other = pixels(tiny_host.sample([request("zq-vk, hat", "(zq-vk:0.5)")], {"zq-vk": embeddings()["aoi"]}))[0]
     assert (one == other).all()

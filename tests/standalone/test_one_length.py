@@ -122,7 +122,7 @@ def test_epochs_too_short_for_what_must_fit_are_told_before_anything_starts(
     }
     assert main(arguments[verb]) == 2
     told = capsys.readouterr().err
-    assert "schedule.words_steps = 100" in told and "max_steps - 1 (1)" in told
+    assert "schedule.embeddings_steps = 100" in told and "max_steps - 1 (1)" in told
     assert not list(tmp_path.glob("out/*.safetensors"))
 
 

@@ -99,9 +99,9 @@ def test_cycles_and_power_of_the_lr_scheduler():
         factor = assemble.make_rate_factor(settings, assemble.make_phase_plan(settings))
         return [factor(step) for step in range(20)]
 
-    restarts = rates(rate="cosine_restarts", rate_cycles=2)
+    restarts = rates(rate="cosine_restarts", lr_scheduler_cycles=2)
     assert restarts[0] == restarts[10] == 1.0 > restarts[9]
-    assert rates(rate="polynomial", rate_power=2.0)[10] == pytest.approx(0.25)
+    assert rates(rate="polynomial", lr_scheduler_power=2.0)[10] == pytest.approx(0.25)
 
 
 def test_rates_of_both_phases():

@@ -205,7 +205,7 @@ def test_an_autoencoder_that_comes_for_the_count_keeps_its_numbers(two_embedding
     """On a GPU it is away during a session: it must not be moved while tensors have no numbers."""
     host, run = make_host("sd1"), make_run(two_embeddings_folder)
     host.codec.parking = FarAway()
-    run = replace(run, saving=replace(run.saving, preview_every_steps=1))
+    run = replace(run, saving=replace(run.saving, sample_every_steps=1))
     before = weights(host)
     count = count_memory(compile_run(run), host)
     assert weights(host) == before
@@ -214,7 +214,7 @@ def test_an_autoencoder_that_comes_for_the_count_keeps_its_numbers(two_embedding
 
 def test_previews_and_class_pictures_count(two_embeddings_folder):
     host, run = make_host("sd1"), make_run(two_embeddings_folder)
-    run = replace(run, saving=replace(run.saving, preview_every_steps=1))
+    run = replace(run, saving=replace(run.saving, sample_every_steps=1))
     count = count_memory(compile_run(run), host)
     step, drawing = (count.moment(name).parts for name in ("a step", "sampling"))
     adapted = {layer.name: layer.module.weight for layer in host.layers() if layer.part == "te"}
@@ -229,7 +229,7 @@ def test_previews_and_class_pictures_count(two_embeddings_folder):
 def test_sdxls_autoencoder_in_half_precision_is_counted_as_overflowing(two_embeddings_folder):
     """Encoding and drawing once more in fp32, beside its weights in both types."""
     run = make_run(two_embeddings_folder)
-    run = replace(run, saving=replace(run.saving, preview_every_steps=1))
+    run = replace(run, saving=replace(run.saving, sample_every_steps=1))
     host = make_host("sdxl", torch.float16)
     halved = count_memory(compile_run(run), host, as_gpu=True)
     host.codec.vae.float()

@@ -73,7 +73,9 @@ def test_rates() -> None:
     even = draw_rates(run_of("aoi", "hana", balance="words"), data.pictures, embeddings)
     assert even[0] + even[1] == pytest.approx(even[2] + even[3], rel=0.01)
     assert draw_rates(run_of("aoi", "hana", balance="tree"), data.pictures, embeddings) == [1.0, 1.0, 1.0, 1.0]
-    weighted = run_of(EmbeddingConfig("aoi", draw_weight=3.0), "hana", balance="tree", balance_weights=("hana = 2",))
+    weighted = run_of(
+        EmbeddingConfig("aoi", sampling_weight=3.0), "hana", balance="tree", balance_weights=("hana = 2",)
+    )
     assert draw_rates(weighted, data.pictures, embeddings) == [3.0, 3.0, 2.0, 2.0]
     assert draws_as_folders_say(run_of("aoi")) and not draws_as_folders_say(weighted)
 

@@ -142,7 +142,7 @@ def test_two_phase_freezes_or_continues_the_embeddings():
     assert [plan.at(step).embeddings for step in (0, 9, 10, 29)] == [1.0, 1.0, 0.0, 0.0]
     assert [plan.at(step).unet for step in (0, 9, 10, 29)] == [0.0, 0.0, 1.0, 1.0]
     assert (
-        PhasePlan(30, kind="two_phase", embeddings_steps=10, continued_embeddings_factor=0.2).at(15).embeddings == 0.2
+        PhasePlan(30, kind="two_phase", embeddings_steps=10, continued_embedding_lr_factor=0.2).at(15).embeddings == 0.2
     )
 
 

@@ -435,7 +435,7 @@ def test_one_picture_is_overfitted(tiny_host, tmp_path):
         {
             "name": "fit",
             "words": [{"name": "aoi", "vectors": 4}],
-            "words_common": {"lr": 0.02},
+            "embeddings_common": {"lr": 0.02},
             "network": {"unet_targets": "all", "unet_rank": 8, "unet_alpha": 8.0, "unet_lr": 0.02},
             "data": {"folder": str(folder), "resolution_px": 64, "random_latent": False},
             "noise": {"timestep_min": 600, "timestep_max": 1000},

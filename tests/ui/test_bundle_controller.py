@@ -49,7 +49,7 @@ def test_a_card_tells_what_is_known_and_escapes_it(shelf):
     assert "blue &lt;hair&gt;" in card and ">40<" in card and "unknown" in card
 
 
-def test_a_embedding_is_renamed_and_taken_out(shelf, studio):
+def test_an_embedding_is_renamed_and_taken_out(shelf, studio):
     assert "kaze" in shelf.rename_embedding("gekidol.safetensors", "aoi", "kaze")
     shelf.delete_embedding("gekidol.safetensors", "hana")
     assert embeddings(studio, "gekidol.safetensors") == ["kaze"]
@@ -63,7 +63,7 @@ def test_a_bad_name_changes_nothing(shelf, studio, new):
     assert sorted(embeddings(studio, "gekidol.safetensors")) == ["aoi", "hana"]
 
 
-def test_a_embedding_is_put_in(shelf, studio, tmp_path):
+def test_an_embedding_is_put_in(shelf, studio, tmp_path):
     file = write_embedding(tmp_path / "kaze.pt", (torch.ones(4, 768),), name="kaze", layout="a1111_pt")
     shelf.add_word("ink.safetensors", file)
     assert sorted(embeddings(studio, "ink.safetensors")) == ["ink", "kaze"]

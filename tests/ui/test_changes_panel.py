@@ -66,7 +66,7 @@ def test_an_undo_that_comes_twice_is_done_once(browser):
     _move(browser, "aoi", "sea", "absorbed")
     for _ in range(2):
         shown = _change(browser, {"undo": 1, "of": 2})
-    assert _labels(shown) == ["aoi: park pruned"] and browser.run().embeddings[0].absorb == ("park",)
+    assert _labels(shown) == ["aoi: park pruned"] and browser.run().embeddings[0].prune_tags == ("park",)
     assert "no such change" in _change(browser, {"undo": 5, "of": 1})["pivotal_told"]
 
 

@@ -25,9 +25,9 @@ def _made(survey: DatasetAnalysis) -> DatasetAnalysis:
     ("run", "kept"),
     [
         (replace(RUN, seed=7, schedule=replace(RUN.schedule, max_steps=9)), PARTS),
-        (replace(RUN, data=replace(RUN.data, balance="words")), ("tags", "wording", "index", "places")),
+        (replace(RUN, data=replace(RUN.data, balance="embeddings")), ("tags", "wording", "index", "places")),
         (replace(RUN, embeddings=(replace(AOI, vectors=9), RUN.embeddings[1])), ("tags", "wording", "index", "places")),
-        (replace(RUN, embeddings=(replace(AOI, keep=("blue hair",)), RUN.embeddings[1])), ("tags",)),
+        (replace(RUN, embeddings=(replace(AOI, keep_tags=("blue hair",)), RUN.embeddings[1])), ("tags",)),
         (replace(RUN, embeddings=(AOI,)), ("tags",)),
         (replace(RUN, data=replace(RUN.data, prefix="hana")), ("tags",)),
         (replace(RUN, data=replace(RUN.data, prune_mode="none")), ("tags",)),

@@ -70,7 +70,7 @@ def busy_run():
                 PartConfig("concept:aoi", crop="random", tag_dropout_classes=("hat = 0.5", "/x|y/ = 1"), crops=4),
             ),
         ),
-        saving=dataclasses.replace(run.saving, preview_prompts=("{word}, smile",), preview_embeddings=("aoi",)),
+        saving=dataclasses.replace(run.saving, sample_prompts=("{word}, smile",), sample_embeddings=("aoi",)),
         schedule=dataclasses.replace(
             run.schedule, warmup_steps=3, max_steps=30, embeddings_steps=10, optimizer_options=("betas = [0.9, 0.98]",)
         ),
@@ -94,7 +94,7 @@ def test_every_setting_explains_itself(path):
     assert len(text) > 8 and text.rstrip()[-1] in ".)`"
 
 
-def test_every_setting_of_a_embedding_explains_itself():
+def test_every_setting_of_an_embedding_explains_itself():
     assert set(embedding_help()) == {field.name for field in dataclasses.fields(EmbeddingConfig)}
 
 
@@ -147,7 +147,7 @@ def test_a_pattern_may_hold_a_bar():
 
 
 def test_kinds():
-    assert kind_of("words") == "words" and kind_of("data.flip") == "flag" and kind_of("loss.kind") == "choice"
+    assert kind_of("embeddings") == "words" and kind_of("data.flip") == "flag" and kind_of("loss.kind") == "choice"
 
 
 @pytest.mark.parametrize(

@@ -20,12 +20,12 @@ BUSY = EmbeddingConfig(
     freeze_step=70,
     freeze_norm=0.55,
     prune=True,
-    mirror=False,
-    absorb=("blue hair", "<odd> & tag"),
-    keep=("hat",),
+    flip=False,
+    prune_tags=("blue hair", "<odd> & tag"),
+    keep_tags=("hat",),
     applies_to=("concept:aoi",),
     form_of="aoi-b",
-    draw_weight=2.5,
+    sampling_weight=2.5,
 )
 
 
@@ -54,9 +54,9 @@ def test_the_busy_embedding_has_no_default() -> None:
     assert [f.name for f in dataclasses.fields(BUSY) if getattr(BUSY, f.name) == getattr(plain, f.name)] == []
 
 
-def test_no_setting_of_a_embedding_is_lost_by_the_table() -> None:
+def test_no_setting_of_an_embedding_is_lost_by_the_table() -> None:
     inputs = Inputs()
     inputs.feed(words_table([EmbeddingRow(BUSY, 3, 0.5)], {}))
     run, faults = check_run({"words": [inputs.embedding, {"name": "aoi-b"}]})
     assert not faults
-    assert run_to_dict(run)["words"][0] == run_to_dict(Run(embeddings=(BUSY,)))["words"][0]
+    assert run_to_dict(run)["embeddings"][0] == run_to_dict(Run(embeddings=(BUSY,)))["embeddings"][0]

@@ -27,7 +27,7 @@ from tests.conftest import write_pictures
 from tests.hostile_names import EMPTY, HOSTILE
 from tests.ui.conftest import EmptyStudio
 
-STOOD_IN = ("bundles", "catalog", "compat", "freshness", "state", "jobs")
+STOOD_IN = ("resolution_patch", "catalog", "compat", "file_invalidation", "resolution", "jobs")
 """Modules of webui/ that need a whole web UI and have no part in this."""
 TESTED = ("api", "bundle_routes", "bundle_work", "folders", "settings")
 
@@ -88,10 +88,10 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
         monkeypatch.setitem(sys.modules, stand_in.__name__, stand_in)
         monkeypatch.setattr(package, name, stand_in, raising=False)
     package.catalog.find_on_disk = made.find_on_disk
-    package.freshness.forget_lora_file = lambda path: None
+    package.file_invalidation.forget_lora_file = lambda path: None
     package.compat.loaded_model = lambda: None
     package.catalog.catalog = SimpleNamespace(look=lambda path: "")
-    package.state.resolver = SimpleNamespace(patches=SimpleNamespace(applied=()))
+    package.resolution.resolver = SimpleNamespace(patches=SimpleNamespace(applied=()))
     package.jobs.run_manager = lambda: made.manager
     with served(made):
         yield made
@@ -307,7 +307,7 @@ def test_behind_a_login_every_folder_may_be_used(site: Site, settings_file: None
         assert site.post(route, body).status_code not in (401, 403)
 
 
-def test_a_embedding_that_begins_with_a_file_outside(site: Site) -> None:
+def test_an_embedding_that_begins_with_a_file_outside(site: Site) -> None:
     embeddings = [{"name": "aoi", "init_file": str(site.outside / "secret.pt")}]
     assert site.post("/runs", site.run(embeddings=embeddings)).status_code == 403
 

@@ -111,7 +111,7 @@ def test_choices_for_all_runs(fake_webui: FakeWebUI, studio: Any, run: Run) -> N
         "CLIP_stop_at_last_layers": 2,
     }
     adjusted = studio.adjusted(run)
-    assert (adjusted.saving.dtype, adjusted.saving.preview_every_steps, adjusted.clip_skip) == ("bf16", 50, 2)
+    assert (adjusted.saving.dtype, adjusted.saving.sample_every_steps, adjusted.clip_skip) == ("bf16", 50, 2)
 
 
 def test_file_names_are_read_by_the_web_uis_setting(

@@ -57,7 +57,7 @@ def test_two_names_of_one_file_that_differ_in_case():
     assert "rename" in str(found.collisions[0])
 
 
-def test_a_embedding_without_tokens_is_told():
+def test_an_embedding_without_tokens_is_told():
     found = build_table([EmbeddingOrigin(("one",), {"\u200b": 1})], ids_of=lambda name: (), folder={})
     assert found.unnamed == ("\u200b",)
     assert not found

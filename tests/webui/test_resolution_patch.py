@@ -88,7 +88,7 @@ def test_pictures_without_a_bundle_are_the_web_uis_own(fake_webui: FakeWebUI) ->
 
 
 @pytest.mark.parametrize("fake_webui", ["sd1", "sd2", "sdxl"], indirect=True)
-def test_a_embedding_gives_the_picture_of_its_vectors(fake_webui: FakeWebUI, request: pytest.FixtureRequest) -> None:
+def test_an_embedding_gives_the_picture_of_its_vectors(fake_webui: FakeWebUI, request: pytest.FixtureRequest) -> None:
     from lib_pivotal.webui import resolution_patch
 
     kind = request.node.callspec.params["fake_webui"]

@@ -38,7 +38,7 @@ def test_patched_and_taken_back(fake_webui: FakeWebUI) -> None:
     assert owner.get_prompt_lengths is before
 
 
-def test_a_embedding_counts_as_its_vectors_as_soon_as_its_tag_stands_there(ours: FakeWebUI) -> None:
+def test_an_embedding_counts_as_its_vectors_as_soon_as_its_tag_stands_there(ours: FakeWebUI) -> None:
     write_lora(ours, "one", {"mirelle-quill": embedding("sd1", 5)})
     assert count(ours, "a mirelle-quill face") == 2 + len(ours.model.cond_stage_model.tokenize(["mirelle-quill"])[0])
     assert count(ours, "<lora:one:1>a mirelle-quill face") == 7

@@ -14,7 +14,7 @@ Tree = Literal["auto", "plain", "concepts", "kohya", "kgrid"]
 CaptionsFrom = Literal["auto", "files", "metadata", "name", "stem", "none"]
 """`auto`: a caption file, else metadata, else the name; `stem`: the name as it is, without ending; `none`: what stands
 for a missing one."""
-Lines = Literal["join", "draw", "first"]
+Lines = Literal["join", "random", "first"]
 """Several lines in a caption file: one caption, alternatives of which one is drawn, or only the first."""
 
 

@@ -1,0 +1,99 @@
+"""Versions of run.json: what was called otherwise once, and how it is read today.
+
+Version 2 names settings by the field's terms. Files, presets, states and API bodies of version 1 are read for good; a
+body without a version may use either.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+VERSION = 2
+
+RENAMED_IN_2: Mapping[str, Mapping[str, str]] = {
+    "": {"words": "embeddings", "words_common": "embeddings_common"},
+    "embeddings": {
+        "absorb": "prune_tags",
+        "keep": "keep_tags",
+        "draw_weight": "sampling_weight",
+        "mirror": "flip",
+    },
+    "schedule": {
+        "rate": "lr_scheduler",
+        "clip_words": "clip_embeddings",
+        "words_steps": "embeddings_steps",
+        "continued_words_factor": "continued_embedding_lr_factor",
+    },
+    "saving": {
+        "preview_every_steps": "sample_every_steps",
+        "preview_every_epochs": "sample_every_epochs",
+        "preview_prompts": "sample_prompts",
+        "preview_words": "sample_embeddings",
+        "keep_previewed": "keep_sampled",
+    },
+}
+"""Section (of version 2; "" is the run itself) -> name in version 1 -> name in version 2."""
+
+VALUES_IN_2: Mapping[str, Mapping[str, Mapping[str, str]]] = {
+    "data": {"caption_lines": {"draw": "random"}, "balance": {"words": "embeddings"}},
+}
+"""Section -> setting -> value in version 1 -> value in version 2."""
+
+
+def upgraded(plain: Mapping[str, Any], version: int) -> dict[str, Any]:
+    """A run of that version as one of `VERSION`."""
+    found = dict(plain)
+    for step in range(version, VERSION):
+        found = _STEPS[step](found)
+    return found
+
+
+def path_in_1(path: str) -> str:
+    """What a setting's path was in version 1, such as `words_common.lr`: element ids of the page keep it."""
+    section, dot, rest = path.partition(".")
+    head = next((old for old, new in RENAMED_IN_2[""].items() if new == section), section)
+    tail = next((old for old, new in RENAMED_IN_2.get(section, {}).items() if new == rest), rest)
+    return f"{head}{dot}{tail}"
+
+
+def path_in_2(path: str) -> str:
+    """The path of today for one of version 1; others as they are."""
+    section, dot, rest = path.partition(".")
+    section = RENAMED_IN_2[""].get(section, section)
+    return f"{section}{dot}{RENAMED_IN_2.get(section, {}).get(rest, rest)}"
+
+
+def _to_2(plain: dict[str, Any]) -> dict[str, Any]:
+    found = _renamed(plain, RENAMED_IN_2[""])
+    for section, names in RENAMED_IN_2.items():
+        if section:
+            found = _changed(found, section, functools.partial(_renamed, names=names))
+    for section, settings in VALUES_IN_2.items():
+        for name, values in settings.items():
+            found = _changed(found, section, functools.partial(_with_value, name=name, values=values))
+    return found
+
+
+def _with_value(plain: dict[str, Any], name: str, values: Mapping[str, str]) -> dict[str, Any]:
+    value = plain.get(name)
+    return {**plain, name: values[value]} if isinstance(value, str) and value in values else plain
+
+
+def _changed(plain: dict[str, Any], section: str, change: Callable[[dict[str, Any]], dict[str, Any]]) -> dict[str, Any]:
+    """A section changed, or each entry of a list; what is neither is left for the check to complain of."""
+    value = plain.get(section)
+    if isinstance(value, dict):
+        return {**plain, section: change(value)}
+    if isinstance(value, list):
+        return {**plain, section: [change(one) if isinstance(one, dict) else one for one in value]}
+    return plain
+
+
+def _renamed(plain: dict[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
+    """In the same order; where both names are given, the newer one counts and the older stays, to be complained of."""
+    return {names[key] if key in names and names[key] not in plain else key: value for key, value in plain.items()}
+
+
+_STEPS: Mapping[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _to_2}
