@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from examples.avatars import base_autoencoder, base_diffusion
-from lib_pivotal.standalone.single_file import Checkpoint, save_checkpoint
+from examples.avatars.checkpoint_file import save_checkpoint
+from lib_pivotal.standalone.single_file import Checkpoint
 from lib_pivotal.standalone.tokenizer import clip_tokenizer
 
 WEIGHTS = Path(__file__).parent / "weights"
