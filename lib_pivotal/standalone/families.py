@@ -29,7 +29,6 @@ PLAIN_CHANNELS, INPAINTING_CHANNELS = 4, 9
 V_MARKER, ZERO_SNR_MARKER = "v_pred", "ztsnr"
 """Tensors by which SDXL checkpoints say that they predict v, and on a schedule of zero terminal SNR."""
 
-
 UNET, VAE = "model.diffusion_model.", "first_stage_model."
 """How the names of the U-Net's and the autoencoder's tensors begin in a single file."""
 

@@ -145,42 +145,31 @@ def clip_config(weights: Mapping[str, Tensor], path: Path) -> dict[str, Any]:
             f"{path}: no text encoder that is known (no text_model.embeddings.token_embedding.weight); "
             "choose a full SD1, SD2 or SDXL checkpoint"
         )
-    return {
-        **_text_config(
-            table,
-            places=weights["text_model.embeddings.position_embedding.weight"],
-            widening=_each(weights, "text_model.encoder.layers.{}.mlp.fc1.weight"),
-        ),
-        "pad_token_id": table.shape[0] - 1,
-    }
+    places = weights["text_model.embeddings.position_embedding.weight"]
+    layers = _each(weights, "text_model.encoder.layers.{}.mlp.fc1.weight")
+    return {**_text_config(table, places, layers), "pad_token_id": table.shape[0] - 1}
 
 
 def openclip_config(weights: Mapping[str, Tensor], *, layers_left_out: int = 0) -> dict[str, Any]:
     """Arguments of CLIPTextConfig for OpenCLIP's weights, without their last layers."""
-    config = _text_config(
-        weights["token_embedding.weight"],
-        places=weights["positional_embedding"],
-        widening=_each(weights, "transformer.resblocks.{}.mlp.c_fc.weight"),
-    )
-    projection = weights.get("text_projection")
-    return {
-        **config,
-        "projection_dim": config["hidden_size"] if projection is None else projection.shape[1],
-        "num_hidden_layers": config["num_hidden_layers"] - layers_left_out,
-        "hidden_act": "gelu",
-        "pad_token_id": 1,
-    }
+    table, places = weights["token_embedding.weight"], weights["positional_embedding"]
+    layers = _each(weights, "transformer.resblocks.{}.mlp.c_fc.weight")
+    config = _text_config(table, places, layers)
+    config["num_hidden_layers"] -= layers_left_out
+    if "text_projection" in weights:
+        config["projection_dim"] = weights["text_projection"].shape[1]
+    return {**config, "hidden_act": "gelu", "pad_token_id": 1}
 
 
-def _text_config(table: Tensor, *, places: Tensor, widening: Sequence[Tensor]) -> dict[str, Any]:
-    """What both kinds of text encoder have; `widening` is the first matrix of each layer's feed-forward network."""
+def _text_config(table: Tensor, places: Tensor, layers: Sequence[Tensor]) -> dict[str, Any]:
+    """What both kinds of text encoder have; `layers` are the first matrices of their feed-forward networks."""
     vocabulary, width = table.shape
     return {
         "vocab_size": vocabulary,
         "hidden_size": width,
         "projection_dim": width,
-        "intermediate_size": widening[0].shape[0],
-        "num_hidden_layers": len(widening),
+        "intermediate_size": layers[0].shape[0],
+        "num_hidden_layers": len(layers),
         "num_attention_heads": max(1, width // HEAD_WIDTH),
         "max_position_embeddings": places.shape[0],
         "bos_token_id": vocabulary - 2,

@@ -55,9 +55,19 @@ TEXT_METADATA = "pivotal.text_model"
 """Metadata key of the text model's `config.json`; files without it have CLIP ViT-L/14's proportions (64 a head)."""
 STORED_ALPHAS = "alphas_cumprod"
 """ldm's name of ᾱ among the tensors of an SD1 or SD2 file."""
+LINEAR_START, LINEAR_END, TIMESTEPS = 0.00085, 0.012, 1000
+"""The noise schedule of SD1, SD2 and SDXL."""
 _POSITION_IDS = "text_model.embeddings.position_ids"
 _LAYER = re.compile(r"transformer\.resblocks\.(\d+)\.")
 """Of OpenCLIP."""
+
+
+def scaled_linear_alphas(
+    linear_start: float = LINEAR_START, linear_end: float = LINEAR_END, *, timesteps: int = TIMESTEPS
+) -> Tensor:
+    """SD's ᾱ `(timesteps,)` fp32: √β evenly spaced from √linear_start to √linear_end, computed in fp64 as ldm does."""
+    betas = torch.linspace(linear_start**0.5, linear_end**0.5, timesteps, dtype=torch.float64) ** 2
+    return torch.cumprod(1 - betas, dim=0).float()
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,9 +81,9 @@ class Checkpoint:
     scale_factor: float = SCALE_FACTORS["sd1"]
     prediction_type: str = "epsilon"
     """`epsilon` or `v_prediction`."""
-    linear_start: float = 0.00085
-    linear_end: float = 0.012
-    timesteps: int = 1000
+    linear_start: float = LINEAR_START
+    linear_end: float = LINEAR_END
+    timesteps: int = TIMESTEPS
     name: str = ""
     family: Family = "sd1"
     text_model_2: Any = None
@@ -81,27 +91,17 @@ class Checkpoint:
     stored_alphas: Tensor | None = None
     """ᾱ as the file has it, in place of the one that the other numbers give."""
 
-    @property
-    def inpainting(self) -> bool:
-        """Whether the U-Net takes the hole and the holed picture beside the noise."""
-        return bool(self.unet.config.in_channels == INPAINTING_CHANNELS)
-
     def models(self) -> list[nn.Module]:
         """Text models, U-Net, autoencoder."""
         return [model for model in (self.text_model, self.text_model_2, self.unet, self.vae) if model is not None]
 
     @property
     def alphas_cumprod(self) -> Tensor:
-        """ᾱ `(timesteps,)` fp32: the file's; else √β runs evenly from √linear_start to √linear_end (fp64, as ldm).
-
-        Rescaled where the checkpoint is of zero terminal SNR.
-        """
+        """ᾱ `(timesteps,)` fp32: the file's, else the computed one; rescaled where it is of zero terminal SNR."""
         if self.stored_alphas is not None:
             alphas = self.stored_alphas.float()
         else:
-            start, end = self.linear_start**0.5, self.linear_end**0.5
-            betas = torch.linspace(start, end, self.timesteps, dtype=torch.float64) ** 2
-            alphas = torch.cumprod(1 - betas, 0).float()
+            alphas = scaled_linear_alphas(self.linear_start, self.linear_end, timesteps=self.timesteps)
         return rescale_zero_terminal_snr(alphas) if self.zero_terminal_snr else alphas
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Checkpoint:
@@ -159,14 +159,14 @@ def _load_file(path: Path) -> Checkpoint:
         clip_tokenizer(),
         scale_factor=float(settings.get("scale_factor", SCALE_FACTORS[family])),
         prediction_type="v_prediction" if predicts_v else "epsilon",
-        linear_start=float(settings.get("linear_start", 0.00085)),
-        linear_end=float(settings.get("linear_end", 0.012)),
-        timesteps=int(settings.get("timesteps", 1000)),
+        linear_start=float(settings.get("linear_start", LINEAR_START)),
+        linear_end=float(settings.get("linear_end", LINEAR_END)),
+        timesteps=int(settings.get("timesteps", TIMESTEPS)),
         name=path.stem,
         family=family,
         text_model_2=text_models[1] if len(text_models) > 1 else None,
         zero_terminal_snr=ZERO_SNR_MARKER in tensors,
-        stored_alphas=_stored_alphas(tensors, family, int(settings.get("timesteps", 1000))),
+        stored_alphas=_stored_alphas(tensors, family, int(settings.get("timesteps", TIMESTEPS))),
     )
 
 
@@ -327,9 +327,9 @@ def _load_folder(path: Path) -> Checkpoint:
         load("tokenizer", CLIPTokenizer.from_pretrained) if (path / "tokenizer").is_dir() else clip_tokenizer(),
         scale_factor=float(vae.config.scaling_factor),
         prediction_type=schedule.get("prediction_type", "epsilon"),
-        linear_start=float(schedule.get("beta_start", 0.00085)),
-        linear_end=float(schedule.get("beta_end", 0.012)),
-        timesteps=int(schedule.get("num_train_timesteps", 1000)),
+        linear_start=float(schedule.get("beta_start", LINEAR_START)),
+        linear_end=float(schedule.get("beta_end", LINEAR_END)),
+        timesteps=int(schedule.get("num_train_timesteps", TIMESTEPS)),
         name=path.name,
         family=family,
         text_model_2=load("text_encoder_2", CLIPTextModelWithProjection.from_pretrained) if family == "sdxl" else None,
