@@ -1,4 +1,4 @@
-"""Everything that one runs: `python dev.py demo`, `test`, `lint`, `bench`, `evidence`, `faults`, `page`, `live`.
+"""Everything that one runs; `python dev.py` lists the commands.
 
 Needs nothing but Python 3.10 or 3.11. The first call makes `.venv` beside this file and installs what is needed;
 later calls find it ready. Standard library only.
@@ -20,6 +20,8 @@ VENV = ROOT / ".venv"
 PYTHON = VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 REQUIREMENTS = (ROOT / "requirements-dev.txt", ROOT / "requirements-nodeps.txt")
 STAMP = VENV / "pivotal-ready"
+MAX_WORKERS = 8
+"""Processes that run tests; each holds torch, up to 1.5 GB."""
 
 
 def main() -> int:
@@ -79,15 +81,32 @@ def run(*command: str, **extra_environment: str) -> int:
         return 130
 
 
+def setup(rest: list[str]) -> int:
+    """The environment is ready by now: say how to use it by hand."""
+    script = f"{VENV.name}\\Scripts\\activate" if os.name == "nt" else f"source {VENV.name}/bin/activate"
+    print(f"Ready. To use it by hand: {script}")
+    return 0
+
+
 def demo(rest: list[str]) -> int:
     return run("-m", "examples.demo", *rest)
 
 
 def test(rest: list[str]) -> int:
-    """All tests that need no web UI; with line coverage of everything, webui/ too (on a fake web UI)."""
-    if rest:
-        return run("-m", "pytest", *rest)
-    return run("-m", "pytest", "--cov=lib_pivotal", "--cov-report=term:skip-covered", "--durations=10", "-rs")
+    """All tests that need no web UI; with line coverage of everything, webui/ too (on a fake web UI).
+
+    `test training` runs one room; `test tests/data -k mask` is handed to pytest as it is. All and a room run in one
+    process a core, with one thread each: torch's threads of several processes would stand in each other's way.
+    """
+    # modules of webui/ are imported afresh for each fake web UI: with their bytecode kept, a fifth of that is saved
+    environment = {"OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": ""}
+    workers = ["-n", str(min(os.cpu_count() or 1, MAX_WORKERS)), "--dist", "worksteal"]
+    if not rest:
+        report = ["--cov=lib_pivotal", "--cov-report=term:skip-covered", "--durations=10", "-rs"]
+        return run("-m", "pytest", *workers, *report, **environment)
+    if (ROOT / "tests" / rest[0]).is_dir():
+        return run("-m", "pytest", *workers, f"tests/{rest[0]}", *rest[1:], **environment)
+    return run("-m", "pytest", *rest, **environment)
 
 
 def lint(rest: list[str]) -> int:
@@ -112,6 +131,10 @@ def page(rest: list[str]) -> int:
     return run("-m", "lib_pivotal.standalone.page", *rest)
 
 
+def checkpoint(rest: list[str]) -> int:
+    return run("-m", "examples.avatars.install", *rest)
+
+
 LIVE_SUITES = {"tab": "test_tab", "names": "test_names", "parts": "test_parts", "families": "test_families"}
 
 
@@ -128,13 +151,15 @@ def live(rest: list[str]) -> int:
 
 
 COMMANDS = {
+    "setup": (setup, "make the environment, or find it ready"),
     "demo": (demo, "train embeddings and a network on the avatars and make the parts grid"),
-    "test": (test, "run the tests"),
+    "test": (test, "run the tests: test [ROOM | what pytest takes]"),
     "lint": (lint, "ruff and mypy"),
     "bench": (bench, "speed and memory against the floor and against peers"),
     "evidence": (evidence, "measure the claims of pivotal tuning"),
     "faults": (faults, "a campaign of faults: faults [--count N] [--seed S]"),
     "page": (page, "the training page without the web UI"),
+    "checkpoint": (checkpoint, "copy the avatars checkpoint into a web UI: checkpoint FOLDER"),
     "live": (live, "tests in a real web UI: live [tab|names|parts|families]"),
 }
 

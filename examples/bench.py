@@ -102,15 +102,15 @@ class Model:
     noise: Tensor
     layers: list[Layer] = field(default_factory=list)
 
-    def forward(self, word: Tensor) -> Tensor:
+    def forward(self, embedding: Tensor) -> Tensor:
         """The loss of one step; `word` `(vectors, width)` stands from token position 1 on. Batch = `latents`' batch."""
 
         def splice(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
-            rows = word.expand(output.shape[0], -1, -1)
-            return torch.cat([output[:, :1], rows, output[:, 1 + word.shape[0] :]], dim=1)
+            rows = embedding.expand(output.shape[0], -1, -1)
+            return torch.cat([output[:, :1], rows, output[:, 1 + embedding.shape[0] :]], dim=1)
 
-        embedding: nn.Module = self.text.text_model.embeddings.token_embedding
-        handle = embedding.register_forward_hook(splice)
+        table: nn.Module = self.text.text_model.embeddings.token_embedding
+        handle = table.register_forward_hook(splice)
         try:
             context = self.text(self.ids.expand(self.latents.shape[0], -1))[0]
         finally:
@@ -353,10 +353,10 @@ def resident_peak_mib() -> float:
     return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")) / 1024
 
 
-def take_step(model: Model, variant: Variant, word: nn.Parameter) -> None:
+def take_step(model: Model, variant: Variant, embedding: nn.Parameter) -> None:
     """Forward, backward; gradients stay in `.grad`."""
     with torch.set_grad_enabled(variant.grad):
-        loss = model.forward(word)
+        loss = model.forward(embedding)
     if variant.grad:
         loss.backward()
 
@@ -368,8 +368,8 @@ def clear(parameters: Sequence[nn.Parameter]) -> None:
 
 def measure_time(model: Model, variant: Variant, result: Result) -> None:
     """One timed step and, where something is trained, one timed AdamW step (its state made before)."""
-    word = nn.Parameter(torch.randn(variant.vectors, model.size.text_width) * 0.01)
-    trained = [word, *variant.parameters]
+    embedding = nn.Parameter(torch.randn(variant.vectors, model.size.text_width) * 0.01)
+    trained = [embedding, *variant.parameters]
     with ExitStack() as stack:
         stack.enter_context(model.batch(variant.batch))
         stack.enter_context(variant.active())
@@ -377,7 +377,7 @@ def measure_time(model: Model, variant: Variant, result: Result) -> None:
         gc.disable()
         try:
             wall, cpu = time.perf_counter(), time.process_time()
-            take_step(model, variant, word)
+            take_step(model, variant, embedding)
             result.cpu_s.append(time.process_time() - cpu)
             result.wall_s.append(time.perf_counter() - wall)
         finally:
@@ -396,18 +396,18 @@ def measure_time(model: Model, variant: Variant, result: Result) -> None:
 def measure_memory(model: Model, variant: Variant, result: Result) -> None:
     """Largest sum of live tensors that the step itself allocated, from the profiler's allocation records; then the
     process's own peak in a second step, from a trimmed heap."""
-    word = nn.Parameter(torch.randn(variant.vectors, model.size.text_width) * 0.01)
-    trained = [word, *variant.parameters]
+    embedding = nn.Parameter(torch.randn(variant.vectors, model.size.text_width) * 0.01)
+    trained = [embedding, *variant.parameters]
     with ExitStack() as stack:
         stack.enter_context(model.batch(variant.batch))
         stack.enter_context(variant.active())
         if reset_resident_peak():
-            take_step(model, variant, word)
+            take_step(model, variant, embedding)
             result.resident_mib = resident_peak_mib() + result.weights_mib
             clear(trained)
         activities = [torch.profiler.ProfilerActivity.CPU]
         with torch.profiler.profile(activities=activities, profile_memory=True) as profile:
-            take_step(model, variant, word)
+            take_step(model, variant, embedding)
     live = peak = 0
     records = [event for event in profile.profiler.kineto_results.events() if event.name() == "[memory]"]
     for event in sorted(records, key=lambda event: event.start_ns()):

@@ -33,9 +33,9 @@ from lib_pivotal.config import Run, run_from_dict
 from lib_pivotal.ports import TrainingBatch
 from lib_pivotal.standalone.model import StandaloneHost
 from lib_pivotal.standalone.single_file import scaled_linear_alphas
-from lib_pivotal.training import assemble
-from lib_pivotal.training.memory import PARTS, MemoryCount, count_memory
-from lib_pivotal.training.prepare import prepare_pictures
+from lib_pivotal.training import build
+from lib_pivotal.training.assemble import compile_run
+from lib_pivotal.training.memory import PURPOSES, MemoryCount, count_memory
 
 MIB = 2**20
 PASSING = ("kept_unet", "kept_text", "working", "gradients")
@@ -173,17 +173,17 @@ def cards(folder: Path) -> str:
             host = make_host(family, torch.float16)
         host.alphas_cumprod = scaled_linear_alphas()
         with norms_as_on_a_gpu():
-            counts[title] = count_memory(run, host, prepare_pictures(run), as_gpu=True)
+            counts[title] = count_memory(compile_run(run), host, as_gpu=True)
         print(title, counts[title].largest, file=sys.stderr, flush=True)
     return "\n\n".join(_card_table(counts, moment) for moment in ("a step", "encoding pictures"))
 
 
 def _card_table(counts: dict[str, MemoryCount], moment: str) -> str:
     lines = [f"| {moment}, MiB | " + " | ".join(counts) + " |", "|---" * (len(counts) + 1) + "|"]
-    for part, words in PARTS.items():
+    for part, embeddings in PURPOSES.items():
         sizes = [count.moment(moment).parts.get(part, 0) / MIB for count in counts.values()]
         if any(sizes):
-            lines.append(f"| {words} | " + " | ".join(f"{size:,.0f}" for size in sizes) + " |")
+            lines.append(f"| {embeddings} | " + " | ".join(f"{size:,.0f}" for size in sizes) + " |")
     totals = [count.moment(moment).total_bytes / MIB for count in counts.values()]
     return "\n".join([*lines, "| **all** | " + " | ".join(f"**{total:,.0f}**" for total in totals) + " |"])
 
@@ -206,7 +206,7 @@ def check(folder: Path, sizes: Sequence[int], family: str, dtype: torch.dtype, c
             run = make_run(
                 write_pictures(folder / str(px), px), px=px, batch=batch, rank=rank, checkpointing=checkpointing
             )
-            count = count_memory(run, host, prepare_pictures(run)).moment("a step")
+            count = count_memory(compile_run(run), host).moment("a step")
             counted = sum(count.parts.get(part, 0) for part in PASSING) / MIB
             measured = measure_step(run, host) / MIB
             title = f"{px} px, batch {batch}, rank {rank}{', checkpointed' if checkpointing else ''}"
@@ -228,15 +228,16 @@ def measure_step(run: Run, host: StandaloneHost) -> int:
         keys=[str(index) for index in range(count)],
         sizes=torch.ones(count, 6),
     )
-    words = assemble.make_words(run, host.text, host.device)
-    with host.session(assemble.session_request(run)):
-        network = assemble.make_network(run, host.layers(), host.device)
+    prepared = compile_run(run)
+    embeddings = build.make_embeddings(prepared.embeddings, host.text, host.device, seed=prepared.seed)
+    with host.session(prepared.session):
+        network = build.make_network(prepared.network, host.layers(), host.device, seed=prepared.seed)
         assert network is not None
-        step = assemble.make_micro_step(run, host, network)
+        step = build.make_micro_step(prepared, host, network)
         with network.attach():
             gc.collect()
             with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as records:
-                step.losses(batch, words.as_mapping(), seeds=(0, 0)).sum().backward()
+                step.losses(batch, embeddings.as_mapping(), seeds=(0, 0)).sum().backward()
     live = most = 0
     events = [event for event in records.profiler.kineto_results.events() if event.name() == "[memory]"]
     for event in sorted(events, key=lambda event: event.start_ns()):

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from examples.bench_pictures import WORDS, write_pictures
+from examples.bench_pictures import EMBEDDINGS, write_pictures
 from lib_pivotal.data.dataset import scan
 from lib_pivotal.runs.manager import RunManager
 from lib_pivotal.standalone.page import StandaloneStudio
@@ -107,22 +107,22 @@ def measure(visitor: Visitor) -> dict[str, Cost]:
     found["batch changed"] = median(lambda n: pressed("check", schedule_batch_size=2 + n))
     found["size changed"] = median(lambda n: pressed("check", data_resolution_px=512 + 64 * n))
     found["balance changed"] = median(lambda n: pressed("check", data_balance=("tree", "words", "repeats")[n]), 3)
-    words = json.loads(visitor.get("words"))
+    embeddings = json.loads(visitor.get("words"))
 
     def vectors(number: int) -> Cost:
-        words[0]["vectors"] = 5 + number
-        return pressed("check", words=json.dumps(words))
+        embeddings[0]["vectors"] = 5 + number
+        return pressed("check", embeddings=json.dumps(embeddings))
 
     found["vectors of a word changed"] = median(vectors)
     moves = ("hat", "park", "sky", "city", "sea")
     found["a tag moved: table and captions"] = median(
         lambda n: pressed(
-            "tags_move_now", tags_move=json.dumps({"word": words[0]["name"], "tag": moves[n], "to": "absorbed"})
+            "tags_move_now", tags_move=json.dumps({"word": embeddings[0]["name"], "tag": moves[n], "to": "absorbed"})
         )
     )
     found["plan after a moved tag"] = visitor.press("check")
     found["tags of another word"] = median(
-        lambda n: pressed("tags_show", tags_view=json.dumps({"word": words[n + 1]["name"]}))
+        lambda n: pressed("tags_show", tags_view=json.dumps({"word": embeddings[n + 1]["name"]}))
     )
     return found
 
@@ -156,7 +156,7 @@ def main() -> int:
         folder = parsed.folder or Path(temporary) / "pictures"
         write_pictures(folder, parsed.pictures)
         size_bytes = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-        print(f"{parsed.pictures} pictures, {size_bytes / 1e9:.2f} GB, {len(WORDS)} words, {os.cpu_count()} cores")
+        print(f"{parsed.pictures} pictures, {size_bytes / 1e9:.2f} GB, {len(EMBEDDINGS)} words, {os.cpu_count()} cores")
         time.sleep(2.5)  # files that have just been written are not kept in the cache
         studio = StandaloneStudio(root / "examples/avatars/weights/avatars.safetensors", Path(temporary) / "out")
         visitor = Visitor(build_tab(RunManager(studio)))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from PIL import Image, ImageChops, ImageDraw, ImageFilter
 
-WORDS = tuple("aoiko hanako kazeko umiko yukiko sorako rinko meiko taroko jiroko sumiko noriko".split())
+EMBEDDINGS = tuple("aoiko hanako kazeko umiko yukiko sorako rinko meiko taroko jiroko sumiko noriko".split())
 COLOURS = ("blue", "green", "red", "brown", "black", "blonde", "white", "pink", "purple", "orange", "silver", "grey")
 TAGS = (
     "smile,frown,hat,park,sky,city,sea,night,school uniform,dress,looking at viewer,open mouth,standing,sitting,"
@@ -34,8 +34,8 @@ def _write_some(folder: Path, count: int, step: int, start: int) -> None:
     grains = [Image.effect_noise((_GRAIN_PX, _GRAIN_PX), sigma) for sigma in (1.0, 2.0, 4.0, 6.0)]
     for number in range(start, count, step):
         rng = random.Random(number)
-        place = min(len(WORDS) - 1, int(rng.random() ** 1.7 * len(WORDS)))
-        file = folder / WORDS[place] / f"{number:05d}.{'png' if number % 2 else 'jpg'}"
+        place = min(len(EMBEDDINGS) - 1, int(rng.random() ** 1.7 * len(EMBEDDINGS)))
+        file = folder / EMBEDDINGS[place] / f"{number:05d}.{'png' if number % 2 else 'jpg'}"
         if file.exists():
             continue
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -89,6 +89,6 @@ def _colour(rng: random.Random) -> tuple[int, int, int]:
 
 
 def _caption(rng: random.Random, place: int) -> str:
-    tags = [WORDS[place], "1girl", f"{COLOURS[place]} hair", f"{COLOURS[(place * 5 + 3) % 12]} eyes", "long hair"]
+    tags = [EMBEDDINGS[place], "1girl", f"{COLOURS[place]} hair", f"{COLOURS[(place * 5 + 3) % 12]} eyes", "long hair"]
     tags = tags[:2] + [tag for tag in tags[2:] if rng.random() < 0.95] + rng.sample(TAGS, 8)
     return ", ".join(tags + [f"thing {rng.randrange(600)}" for _ in range(3)])

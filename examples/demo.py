@@ -32,7 +32,7 @@ from lib_pivotal.training.events import Commands, Event, RunEnded, StepDone
 from lib_pivotal.training.logs import default_logs, fan_out
 from lib_pivotal.training.run import train
 
-WORDS = 5
+EMBEDDINGS = 5
 SHARE_FOR_PICTURES = 0.12
 SHOWN_EACH = 2
 SECONDS_FOR_THE_REST = 25
@@ -69,7 +69,7 @@ def run_demo(out: Path, *, minutes: float, steps: int, seed: int) -> int:
     """Train, save, look, report."""
     started = time.monotonic()
     out.mkdir(parents=True, exist_ok=True)
-    characters, styles = make.choose_words(WORDS)
+    characters, styles = make.choose_embeddings(EMBEDDINGS)
     setup = experiment.Setup(tuple(characters), tuple(styles), seed=seed)
     host = StandaloneHost.load(experiment.CHECKPOINT)
     scorer = load_scorer()
@@ -87,7 +87,7 @@ def run_demo(out: Path, *, minutes: float, steps: int, seed: int) -> int:
         ended.bundle.replace(bundle_path)
     print(f"saved {bundle_path}; now the pictures", flush=True)
     report = look(host, scorer, setup, bundle_path, out)
-    report.update(steps=ended.step, seconds=round(time.monotonic() - started, 1), words=list(setup.names))
+    report.update(steps=ended.step, seconds=round(time.monotonic() - started, 1), embeddings=list(setup.names))
     (out / "report.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     write_html(out / "report.html", "Pivotal tuning on the avatars", report, pictures=["rows.png"])
     scores = report["identity"]["pivotal"]
@@ -144,12 +144,14 @@ def typical_step_seconds(host: StandaloneHost, setup: experiment.Setup) -> float
 def look(host: StandaloneHost, scorer: object, setup: experiment.Setup, bundle_path: Path, out: Path) -> dict:
     """Identity with parts on and off, and the sheet of rows, both through the saved file."""
     bundle = require(read_bundle(bundle_path))
-    words, network = load_on_host(host, bundle)
-    per_word = 8
+    embeddings, network = load_on_host(host, bundle)
+    per_embedding = 8
     with torch.no_grad():
-        result = experiment.score(host, scorer, setup.names, words=words, network=network, pictures_per_word=per_word)
-        base = experiment.score_base(host, scorer, setup.names, pictures_per_word=per_word)
-    pick = {"each": SHOWN_EACH, "pictures_per_word": per_word}
+        result = experiment.score(
+            host, scorer, setup.names, embeddings=embeddings, network=network, pictures_per_embedding=per_embedding
+        )
+        base = experiment.score_base(host, scorer, setup.names, pictures_per_embedding=per_embedding)
+    pick = {"each": SHOWN_EACH, "pictures_per_word": per_embedding}
     rows = {
         "whole": experiment.columns(result, "whole", setup.names, **pick),
         "U-Net only": experiment.columns(result, "unet", setup.names, **pick),
@@ -162,7 +164,7 @@ def look(host: StandaloneHost, scorer: object, setup: experiment.Setup, bundle_p
     rounded = {row: round(value, 4) for row, value in result.identity.items()}
     return {
         "identity": {"pivotal": rounded, "base": round(base.identity["base"], 4)},
-        "by_word": {row: {n: round(v, 4) for n, v in scores.items()} for row, scores in result.by_word.items()},
+        "by_word": {row: {n: round(v, 4) for n, v in scores.items()} for row, scores in result.by_embedding.items()},
     }
 
 

@@ -59,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for folder in (parsed.out, *([DOCS] if parsed.docs else [])):
         (folder / "evidence.json").write_text(json.dumps(evidence, indent=2) + "\n", encoding="utf-8")
         (folder / "evidence.md").write_text(text, encoding="utf-8")
-        picture.save(folder / "evidence.png")
+        picture.quantize(128, kmeans=2, dither=Image.Dither.NONE).save(folder / "evidence.png", optimize=True)
     print(text)
     return 0
 
@@ -118,8 +118,8 @@ def figure(out: Path) -> Image.Image:
         ("lora_only", "retro-", "LoRA alone, on the second checkpoint", ("whole", "half")),
     ):
         folder = folder_of(job, 0, out) / SHEETS
-        made = {labels[row]: shown(folder, prefix + row, words=len(NAMES), each=2) for row in rows}
-        blocks.append(draw_grid(made, [n if i == 0 else "" for n in NAMES for i in range(2)], title=title, cell_px=96))
+        made = {labels[row]: shown(folder, prefix + row, embeddings=len(NAMES), each=2) for row in rows}
+        blocks.append(draw_grid(made, [n if i == 0 else "" for n in NAMES for i in range(2)], title=title, cell_px=64))
     sheet = Image.new("RGB", (max(b.width for b in blocks), sum(b.height + 12 for b in blocks)), "white")
     top = 0
     for block in blocks:

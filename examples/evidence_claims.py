@@ -68,8 +68,8 @@ def _faster(evidence: Mapping[str, Any], key: str, text: str) -> Claim:
 
 
 def _sixteen(evidence: Mapping[str, Any]) -> Claim:
-    text, words = "16 embeddings in one run are within 0.05 of runs with one embedding", evidence["sixteen_words"]
-    if words is None:
+    text, embeddings = "16 embeddings in one run are within 0.05 of runs with one embedding", evidence["sixteen_words"]
+    if embeddings is None:
         return Claim("7", text, "–", None)
-    gain = words["same_words"] - words["one_word_each"]
-    return Claim("7", text, f"{words['same_words']:.2f} to {words['one_word_each']:.2f}", gain >= -0.05)
+    gain = embeddings["same_words"] - embeddings["one_word_each"]
+    return Claim("7", text, f"{embeddings['same_words']:.2f} to {embeddings['one_word_each']:.2f}", gain >= -0.05)

@@ -14,8 +14,8 @@ from examples.evidence_jobs import (
     CHARACTERS_OF_FIGURE,
     LOOK_AT,
     MAIN_STEPS,
-    PICTURES_PER_WORD,
-    SINGLE_WORDS,
+    PICTURES_PER_EMBEDDING,
+    SINGLE_EMBEDDINGS,
     TRIALS,
     folder_of,
 )
@@ -47,7 +47,7 @@ def gather(out: Path, *, seeds: int, renders: Mapping[str, Any]) -> Record:
         },
         "seeds": len(pivotal),
         "seconds_of_training": round(sum(run["seconds"] for job in runs.values() for run in job)),
-        "pictures_per_word": PICTURES_PER_WORD,
+        "pictures_per_word": PICTURES_PER_EMBEDDING,
     }
     evidence["spread"] = {
         "pivotal": ranges(pivotal, "identity", ROWS),
@@ -152,17 +152,19 @@ def steps_to(points: Mapping[str, float], mark: float) -> float | None:
 
 def together(out: Path, sixteen: Sequence[Record]) -> Record | None:
     """Claim 7, from the seed that was run."""
-    alone = {name: result(out, f"one_word_{index}", 0) for index, name in enumerate(list(CHARACTERS)[:SINGLE_WORDS])}
+    alone = {
+        name: result(out, f"one_word_{index}", 0) for index, name in enumerate(list(CHARACTERS)[:SINGLE_EMBEDDINGS])
+    }
     singles = {name: run["rows"]["whole"]["identity"] for name, run in alone.items() if run}
     if not sixteen or not singles:
         return None
-    by_word = sixteen[0]["rows"]["whole"]["by_word"]
+    by_embedding = sixteen[0]["rows"]["whole"]["by_word"]
     return {
-        "whole": mean(by_word.values()),
-        "least": min(by_word.values()),
-        "same_words": mean(by_word[name] for name in singles),
+        "whole": mean(by_embedding.values()),
+        "least": min(by_embedding.values()),
+        "same_words": mean(by_embedding[name] for name in singles),
         "one_word_each": mean(singles.values()),
-        "by_word": {name: [by_word[name], score] for name, score in singles.items()},
+        "by_word": {name: [by_embedding[name], score] for name, score in singles.items()},
     }
 
 

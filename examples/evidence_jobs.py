@@ -24,8 +24,8 @@ from examples.avatars.characters import CHARACTERS
 from examples.avatars.world import caption, random_avatar
 from examples.evidence_losses import held_out_losses
 from examples.evidence_sheets import save_sheet
+from lib_pivotal.bundle.edits import rename_embeddings
 from lib_pivotal.bundle.reader import Bundle, read_bundle, require
-from lib_pivotal.bundle.workshop import rename_words
 from lib_pivotal.evaluation.in_run import RunEvaluation
 from lib_pivotal.evaluation.loading import load_on_host
 from lib_pivotal.evaluation.parts_grid import Row
@@ -35,12 +35,12 @@ from lib_pivotal.training.run import train
 
 CHARACTERS_OF_FIGURE = 4
 MAIN_STEPS = 640
-STEPS_A_WORD = 120
-SINGLE_WORDS = 4
+STEPS_A_EMBEDDING = 120
+SINGLE_EMBEDDINGS = 4
 SAVE_EVERY = 40
 LOOK_AT = (40, 120, 200, 320, 400, 480)
 """Steps whose bundles are looked at on the way."""
-PICTURES_PER_WORD = 12
+PICTURES_PER_EMBEDDING = 12
 PICTURES_ON_THE_WAY = 8
 """A word, also at the strong guidance."""
 GUIDANCE = 2.0
@@ -49,7 +49,7 @@ STRONG_GUIDANCE = 4.0
 DRIFT_CAPTIONS = 1000
 SHEETS = "sheets"
 WHOLE, UNET, TE = Row("whole", 1.0, 1.0), Row("unet", 1.0, 0.0), Row("te", 0.0, 1.0)
-HALF, WORDS = Row("half", 0.5, 0.0), Row("words", 0.0, 0.0)
+HALF, EMBEDDINGS = Row("half", 0.5, 0.0), Row("words", 0.0, 0.0)
 
 
 def main_setup(seed: int, **changes: Any) -> experiment.Setup:
@@ -59,9 +59,9 @@ def main_setup(seed: int, **changes: Any) -> experiment.Setup:
         steps=MAIN_STEPS,
         seed=seed,
         vectors=16,
-        words_lr=1e-2,
+        embeddings_lr=1e-2,
         control="none",
-        words_first=0.625,
+        embeddings_first=0.625,
     )
     return replace(setup, **changes)
 
@@ -85,19 +85,19 @@ class Job:
     with_renaming: bool = False
 
 
-def _one_word(index: int) -> Job:
+def _one_embedding(index: int) -> Job:
     name = list(CHARACTERS)[index]
-    return Job(lambda seed: main_setup(seed, characters=(name,), steps=STEPS_A_WORD), (WHOLE,))
+    return Job(lambda seed: main_setup(seed, characters=(name,), steps=STEPS_A_EMBEDDING), (WHOLE,))
 
 
 _SIXTEEN = tuple(CHARACTERS)
 CLAIMS: dict[str, Job] = {
     "pivotal": Job(
         main_setup,
-        (WHOLE, UNET, TE, WORDS, HALF),
-        (WHOLE, HALF, WORDS),
-        strong_rows=(WHOLE, UNET, WORDS),
-        strong_retro_rows=(WHOLE, HALF, WORDS),
+        (WHOLE, UNET, TE, EMBEDDINGS, HALF),
+        (WHOLE, HALF, EMBEDDINGS),
+        strong_rows=(WHOLE, UNET, EMBEDDINGS),
+        strong_retro_rows=(WHOLE, HALF, EMBEDDINGS),
         with_base=True,
         over_steps=True,
         with_losses=True,
@@ -105,24 +105,26 @@ CLAIMS: dict[str, Job] = {
         with_renaming=True,
     ),
     "lora_only": Job(
-        lambda seed: experiment.without_words(main_setup(seed)),
+        lambda seed: experiment.without_embeddings(main_setup(seed)),
         (WHOLE, UNET, TE, HALF),
         (WHOLE, HALF),
         strong_rows=(WHOLE, UNET),
         strong_retro_rows=(WHOLE,),
         with_drift=True,
     ),
-    "random_init": Job(lambda seed: main_setup(seed, init="random"), (WHOLE, WORDS), over_steps=True),
+    "random_init": Job(lambda seed: main_setup(seed, init="random"), (WHOLE, EMBEDDINGS), over_steps=True),
     "sixteen_words": Job(
-        lambda seed: main_setup(seed, characters=_SIXTEEN, steps=STEPS_A_WORD * len(_SIXTEEN)), (WHOLE,)
+        lambda seed: main_setup(seed, characters=_SIXTEEN, steps=STEPS_A_EMBEDDING * len(_SIXTEEN)), (WHOLE,)
     ),
-    **{f"one_word_{index}": _one_word(index) for index in range(SINGLE_WORDS)},
+    **{f"one_word_{index}": _one_embedding(index) for index in range(SINGLE_EMBEDDINGS)},
 }
 """Claims 1 to 6: words and network; the same without words; words from a random start. Claim 7: many words, or one."""
 
 
 def _trial(**changes: Any) -> Job:
-    return Job(lambda seed: main_setup(seed, **changes), (WHOLE, UNET, WORDS), (WHOLE, HALF, WORDS), with_losses=True)
+    return Job(
+        lambda seed: main_setup(seed, **changes), (WHOLE, UNET, EMBEDDINGS), (WHOLE, HALF, EMBEDDINGS), with_losses=True
+    )
 
 
 _JOINT: dict[str, Any] = {"words_first": 0.0, "words_lr": 5e-3}
@@ -131,11 +133,11 @@ TRIALS: dict[str, Job] = {
     "joint, 4 vectors, rate 5e-3, norms pulled, 800 steps": _trial(
         **_JOINT, vectors=4, control="clip_ti_decay", steps=800
     ),
-    "joint, 8 vectors, rate 1e-3": _trial(words_first=0.0, vectors=8, words_lr=1e-3),
+    "joint, 8 vectors, rate 1e-3": _trial(embeddings_first=0.0, vectors=8, embeddings_lr=1e-3),
     "joint, 8 vectors, rate 5e-3": _trial(**_JOINT, vectors=8),
-    "words alone, 16 vectors, rate 5e-3": _trial(**_ALONE, words_lr=5e-3),
-    "words alone, 16 vectors, rate 2e-2": _trial(**_ALONE, words_lr=2e-2),
-    "two phases, half the steps each, 16 vectors, rate 1e-2": _trial(words_first=0.5),
+    "words alone, 16 vectors, rate 5e-3": _trial(**_ALONE, embeddings_lr=5e-3),
+    "words alone, 16 vectors, rate 2e-2": _trial(**_ALONE, embeddings_lr=2e-2),
+    "two phases, half the steps each, 16 vectors, rate 1e-2": _trial(embeddings_first=0.5),
 }
 """What was tried for claims 3, 4 and 6, one seed each; norms are free unless it says that they are pulled."""
 
@@ -206,26 +208,26 @@ class Work:
         few: bool = False,
         guidance: float = GUIDANCE,
     ) -> None:
-        words, network = load_on_host(host, bundle)
-        count = PICTURES_ON_THE_WAY if few else PICTURES_PER_WORD
+        embeddings, network = load_on_host(host, bundle)
+        count = PICTURES_ON_THE_WAY if few else PICTURES_PER_EMBEDDING
         asked = experiment.requests(self._prompts("word", count), cfg_scale=guidance)
         for row in rows:
             path = self.folder / SHEETS / f"{prefix}{row.label}.png"
-            if path.exists() or (network is None and row != WORDS):
+            if path.exists() or (network is None and row != EMBEDDINGS):
                 continue
             if network is None:
-                made = host.sample(asked, words)
+                made = host.sample(asked, embeddings)
             else:
                 with network.attach(), network.with_multipliers(unet=row.unet, te=row.te):
-                    made = host.sample(asked, words)
+                    made = host.sample(asked, embeddings)
             save_sheet(made, path, per_line=count)
 
     def _bare(self, host: StandaloneHost, prefix: str) -> None:
         for by, row in (("traits", "base"), ("nothing", "nothing")):
             path = self.folder / SHEETS / f"{prefix}{row}.png"
             if not path.exists():
-                asked = experiment.requests(self._prompts(by, PICTURES_PER_WORD), cfg_scale=GUIDANCE)
-                save_sheet(host.sample(asked, {}), path, per_line=PICTURES_PER_WORD)
+                asked = experiment.requests(self._prompts(by, PICTURES_PER_EMBEDDING), cfg_scale=GUIDANCE)
+                save_sheet(host.sample(asked, {}), path, per_line=PICTURES_PER_EMBEDDING)
 
     def _prompts(self, by: experiment.Asking, count: int) -> list[str]:
         return [
@@ -239,9 +241,9 @@ class Work:
         bundle = require(read_bundle(self.path))
         found: dict[str, Any] = {}
         if self.job.with_losses:
-            words, network = load_on_host(self.host, bundle)
-            rows = [row for row in self.job.rows if network or row == WORDS]
-            found["losses"] = held_out_losses(self.host, self.setup.names, words, network, rows)
+            embeddings, network = load_on_host(self.host, bundle)
+            rows = [row for row in self.job.rows if network or row == EMBEDDINGS]
+            found["losses"] = held_out_losses(self.host, self.setup.names, embeddings, network, rows)
         if self.job.with_drift:
             found["drift"] = drift(self.host, bundle)
         if self.job.with_renaming:
@@ -276,17 +278,17 @@ def renaming_is_exact(host: StandaloneHost, bundle: Bundle, path: Path, setup: e
     """Claim 5: the same pictures, bit for bit, under another name."""
     old = setup.names[0]
     renamed_path = path.with_name("renamed.safetensors")
-    rename_words(path, {old: "qwertz-name"}, out=renamed_path, overwrite=True)
+    rename_embeddings(path, {old: "qwertz-name"}, out=renamed_path, overwrite=True)
     renamed = require(read_bundle(renamed_path))
     prompts = experiment.identity_prompts(old, 4, seed=0, by="word")
-    words, network = load_on_host(host, bundle)
+    embeddings, network = load_on_host(host, bundle)
     assert network is not None
     with network.attach():
-        first = host.sample(experiment.requests(prompts), words)
-    words, network = load_on_host(host, renamed)
+        first = host.sample(experiment.requests(prompts), embeddings)
+    embeddings, network = load_on_host(host, renamed)
     assert network is not None
     with network.attach():
-        second = host.sample(experiment.requests([p.replace(old, "qwertz-name") for p in prompts]), words)
+        second = host.sample(experiment.requests([p.replace(old, "qwertz-name") for p in prompts]), embeddings)
     return all(a.tobytes() == b.tobytes() for a, b in zip(first, second, strict=True))
 
 

@@ -23,8 +23,9 @@ from lib_pivotal.config import Run
 from lib_pivotal.evaluation.parts_grid import Row
 from lib_pivotal.evaluation.separation import TIMESTEPS
 from lib_pivotal.networks.network import Network
-from lib_pivotal.ports import Host, TrainingBatch, WordVectors
-from lib_pivotal.training.assemble import make_noise_schedule, make_noise_settings, make_objective
+from lib_pivotal.ports import EmbeddingVectors, Host, TrainingBatch
+from lib_pivotal.training.assemble import make_objective
+from lib_pivotal.training.schedule import NoiseSchedule
 from lib_pivotal.training.step import MicroStep
 
 PICTURES = 8
@@ -34,16 +35,15 @@ SEED = 4711
 
 @torch.no_grad()
 def held_out_losses(
-    host: Host, names: Sequence[str], words: WordVectors, network: Network | None, rows: Sequence[Row]
+    host: Host, names: Sequence[str], embeddings: EmbeddingVectors, network: Network | None, rows: Sequence[Row]
 ) -> dict[str, float]:
     """Mean loss by row, and of the prompts without word: `base` (describable traits) and `nothing`."""
     run = Run()
     step = MicroStep(
         host.text,
         host.denoiser,
-        schedule=make_noise_schedule(host, run.noise),
-        objective=make_objective(run.loss, normalise_mask=False),
-        noise=make_noise_settings(run.noise),
+        schedule=NoiseSchedule(host.alphas_cumprod, v_prediction=host.info.v_prediction),
+        objective=make_objective(run),
         device=host.device,
     )
     latents, captions = _pictures(host, names)
@@ -55,7 +55,7 @@ def held_out_losses(
             if network is not None:
                 attached.enter_context(network.attach())
                 attached.enter_context(network.with_multipliers(unet=row.unet, te=row.te))
-            found[row.label] = _loss(step, latents, captions["word"], words)
+            found[row.label] = _loss(step, latents, captions["word"], embeddings)
     return found
 
 
@@ -79,11 +79,13 @@ def _pictures(host: Host, names: Sequence[str]) -> tuple[list[Tensor], dict[expe
     return latents, captions
 
 
-def _loss(step: MicroStep, latents: Sequence[Tensor], captions: Sequence[list[str]], words: WordVectors) -> float:
+def _loss(
+    step: MicroStep, latents: Sequence[Tensor], captions: Sequence[list[str]], embeddings: EmbeddingVectors
+) -> float:
     losses = []
     for pictures, texts in zip(latents, captions, strict=True):
         batch = TrainingBatch(pictures, texts, None, torch.ones(len(texts)), [str(i) for i in range(len(texts))])
         for timestep in TIMESTEPS:
             fixed = torch.full((len(texts),), timestep)
-            losses.append(float(step.losses(batch, words, seeds=(SEED, 0), timesteps=fixed).mean()))
+            losses.append(float(step.losses(batch, embeddings, seeds=(SEED, 0), timesteps=fixed).mean()))
     return mean(losses)

@@ -19,7 +19,7 @@ from examples.avatars.scores_data import make_renders
 from examples.avatars.scores_train import load_roundtrip
 from examples.evidence_sheets import load_sheet
 
-RENDERS_PER_WORD = 32
+RENDERS_PER_EMBEDDING = 32
 
 
 def score_sheets(scorer: Scorer, folder: Path, names: Sequence[str]) -> dict[str, dict[str, Any]]:
@@ -29,13 +29,13 @@ def score_sheets(scorer: Scorer, folder: Path, names: Sequence[str]) -> dict[str
 
 def score_lines(scorer: Scorer, lines: Sequence[Pictures], names: Sequence[str]) -> dict[str, Any]:
     """`identity` and `describable` (mean over words), `all_four` (see `describable_traits`), `by_word` (identity)."""
-    by_word = {name: scorer.identity(line, name) for name, line in zip(names, lines, strict=True)}
+    by_embedding = {name: scorer.identity(line, name) for name, line in zip(names, lines, strict=True)}
     traits = [describable_traits(scorer, line, name) for name, line in zip(names, lines, strict=True)]
     return {
-        "identity": mean(by_word.values()),
+        "identity": mean(by_embedding.values()),
         "describable": mean(trait[0] for trait in traits),
         "all_four": mean(trait[1] for trait in traits),
-        "by_word": by_word,
+        "by_word": by_embedding,
     }
 
 
@@ -54,11 +54,11 @@ def score_renders(scorer: Scorer, names: Sequence[str], *, seed: int = 31) -> di
     roundtrip = load_roundtrip(CHECKPOINT)
     lines = []
     for name in names:
-        renders = make_renders([(character_avatar(name, rng), "plain") for _ in range(RENDERS_PER_WORD)])
+        renders = make_renders([(character_avatar(name, rng), "plain") for _ in range(RENDERS_PER_EMBEDDING)])
         lines.append(renders.through(roundtrip).float() / 127.5 - 1)
     return score_lines(scorer, lines, names)
 
 
-def shown(folder: Path, row: str, *, words: int, each: int) -> list[Image.Image]:
+def shown(folder: Path, row: str, *, embeddings: int, each: int) -> list[Image.Image]:
     """The first `each` pictures of the first `words` words of a row, for a figure."""
-    return [picture for line in load_sheet(folder / f"{row}.png")[:words] for picture in line[:each]]
+    return [picture for line in load_sheet(folder / f"{row}.png")[:embeddings] for picture in line[:each]]

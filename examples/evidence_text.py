@@ -135,12 +135,12 @@ world: of true renders of these characters, whose hair is of two colours, it see
 def _losses(evidence: Mapping[str, Any]) -> str:
     losses = evidence["losses"]
     shown = ", ".join(f"{label} {losses[row]:.3f}" for row, label in ROWS if row in losses)
-    base, nothing, words, whole = (losses[row] for row in ("base", "nothing", "words", "whole"))
+    base, nothing, embeddings, whole = (losses[row] for row in ("base", "nothing", "words", "whole"))
     return "## Without sampling: loss on pictures that no run has seen\n\n" + _say(
         f"""
 Fixed noise, five timesteps, embedding in the prompt: {shown}. Describable traits as prompt instead of the embedding
 {base:.3f}, neither {nothing:.3f}. Share of the embeddings, (base - embeddings) / (base - full): {share(losses,
-"words"):.2f}; measured from the prompt with neither: {(nothing - words) / (nothing - whole):.2f}.
+"words"):.2f}; measured from the prompt with neither: {(nothing - embeddings) / (nothing - whole):.2f}.
 """
     )
 
@@ -179,13 +179,13 @@ another method.
 
 
 def _together(evidence: Mapping[str, Any]) -> str:
-    words = evidence["sixteen_words"]
-    if words is None:
+    embeddings = evidence["sixteen_words"]
+    if embeddings is None:
         return "## Sixteen embeddings in one run\n\nNot measured.\n"
-    rows = [f"| {name} | {pair[0]:.2f} | {pair[1]:.2f} |" for name, pair in words["by_word"].items()]
+    rows = [f"| {name} | {pair[0]:.2f} | {pair[1]:.2f} |" for name, pair in embeddings["by_word"].items()]
     text = f"""
 One seed; 120 steps an embedding in either case (1,920 steps for 16 embeddings), in two phases as above; full network.
-All 16 embeddings: mean {words["whole"]:.2f}, least {words["least"]:.2f}.
+All 16 embeddings: mean {embeddings["whole"]:.2f}, least {embeddings["least"]:.2f}.
 """
     return "## Sixteen embeddings in one run\n\n" + _say(text) + "\n" + _table("embedding | one of 16 | alone", rows)
 
@@ -256,7 +256,7 @@ def _say(text: str) -> str:
                 joined = f"- {joined}"
             after = "  " if block.startswith("- ") else ""
             wrapped.append(
-                textwrap.fill(joined, 116, subsequent_indent=after, break_long_words=False, break_on_hyphens=False)
+                textwrap.fill(joined, 116, subsequent_indent=after, break_long_embeddings=False, break_on_hyphens=False)
             )
         wrapped.append("")
     return "\n".join(wrapped)

@@ -23,7 +23,7 @@ from lib_pivotal.config import Run, check_run
 from lib_pivotal.errors import ConfigError
 from lib_pivotal.evaluation.parts_grid import ROWS, Row
 from lib_pivotal.networks.network import Network
-from lib_pivotal.ports import Host, SampleRequest, WordVectors
+from lib_pivotal.ports import EmbeddingVectors, Host, SampleRequest
 
 CHECKPOINT = Path(__file__).parent / "avatars" / "weights" / "avatars.safetensors"
 RETRO_CHECKPOINT = CHECKPOINT.with_name("avatars-retro.safetensors")
@@ -44,7 +44,7 @@ class Setup:
     seed: int = 0
     vectors: int = 4
     init: str = "text"
-    words_lr: float = 5e-3
+    embeddings_lr: float = 5e-3
     unet_lr: float = 2e-3
     te_lr: float = 2e-4
     unet_targets: str = "all"
@@ -52,7 +52,7 @@ class Setup:
     te_rank: int = 4
     control: str = "clip_ti_decay"
     network_start: float = 0.0
-    words_first: float = 0.0
+    embeddings_first: float = 0.0
     """Two phases: in this share of the steps the words alone are trained, and then stay as they are; 0 = joint."""
     rank_dropout: float = 0.0
     preview_every: int = 0
@@ -88,13 +88,16 @@ def make_run(setup: Setup, dataset: Path, name: str) -> Run:
     Raises:
         ConfigError: the set-up makes no sound run.
     """
-    words = [{"name": word, "init_text": init_text(setup, word), "vectors": setup.vectors} for word in setup.names]
+    embeddings = [
+        {"name": embedding, "init_text": init_text(setup, embedding), "vectors": setup.vectors}
+        for embedding in setup.names
+    ]
     run, faults = check_run(
         {
             "name": name,
             "seed": setup.seed,
-            "words": words if setup.pivotal else [],
-            "words_common": {"lr": setup.words_lr, "control": setup.control},
+            "words": embeddings if setup.pivotal else [],
+            "words_common": {"lr": setup.embeddings_lr, "control": setup.control},
             "network": {
                 "unet_targets": setup.unet_targets,
                 "unet_rank": setup.unet_rank,
@@ -111,8 +114,8 @@ def make_run(setup: Setup, dataset: Path, name: str) -> Run:
                 "max_steps": setup.steps,
                 "batch_size": setup.batch_size,
                 "network_start": setup.network_start,
-                "phases": "two_phase" if setup.words_first else "joint",
-                "words_steps": round(setup.words_first * setup.steps),
+                "phases": "two_phase" if setup.embeddings_first else "joint",
+                "words_steps": round(setup.embeddings_first * setup.steps),
                 "warmup_steps": min(50, setup.steps // 10),
             },
             "saving": {
@@ -168,7 +171,7 @@ class Result:
     """Mean identity by row, identity by row and word, and the pictures by row, word by word."""
 
     identity: dict[str, float]
-    by_word: dict[str, dict[str, float]]
+    by_embedding: dict[str, dict[str, float]]
     pictures: dict[str, list[Image.Image]]
 
 
@@ -177,53 +180,55 @@ def score(
     scorer: Scorer,
     names: Sequence[str],
     *,
-    words: WordVectors,
+    embeddings: EmbeddingVectors,
     network: Network | None,
     rows: Sequence[Row] = ROWS,
-    pictures_per_word: int = 8,
+    pictures_per_embedding: int = 8,
     seed: int = 0,
     labels: Mapping[str, str] = ROW_KEYS,
 ) -> Result:
     """Identity with parts on and off, for prompts that hold each name."""
-    prompts = [p for name in names for p in identity_prompts(name, pictures_per_word, seed=seed, by="word")]
+    prompts = [p for name in names for p in identity_prompts(name, pictures_per_embedding, seed=seed, by="word")]
     asked = requests(prompts)
     pictures: dict[str, list[Image.Image]] = {}
     for row in rows:
         if network is None:
-            pictures[labels[row.label]] = host.sample(asked, words)
+            pictures[labels[row.label]] = host.sample(asked, embeddings)
             continue
         with network.attach(), network.with_multipliers(unet=row.unet, te=row.te):
-            pictures[labels[row.label]] = host.sample(asked, words)
-    return _result(scorer, names, pictures, pictures_per_word)
+            pictures[labels[row.label]] = host.sample(asked, embeddings)
+    return _result(scorer, names, pictures, pictures_per_embedding)
 
 
 def score_base(
-    host: Host, scorer: Scorer, names: Sequence[str], *, pictures_per_word: int = 8, seed: int = 0
+    host: Host, scorer: Scorer, names: Sequence[str], *, pictures_per_embedding: int = 8, seed: int = 0
 ) -> Result:
     """What the checkpoint gives for the describable traits alone: no word, no network."""
-    prompts = [p for name in names for p in identity_prompts(name, pictures_per_word, seed=seed, by="traits")]
-    return _result(scorer, names, {"base": host.sample(requests(prompts), {})}, pictures_per_word)
+    prompts = [p for name in names for p in identity_prompts(name, pictures_per_embedding, seed=seed, by="traits")]
+    return _result(scorer, names, {"base": host.sample(requests(prompts), {})}, pictures_per_embedding)
 
 
 def _result(
-    scorer: Scorer, names: Sequence[str], pictures: Mapping[str, list[Image.Image]], pictures_per_word: int
+    scorer: Scorer, names: Sequence[str], pictures: Mapping[str, list[Image.Image]], pictures_per_embedding: int
 ) -> Result:
-    by_word: dict[str, dict[str, float]] = {}
+    by_embedding: dict[str, dict[str, float]] = {}
     for row, made in pictures.items():
-        by_word[row] = {
-            name: scorer.identity(made[number * pictures_per_word : (number + 1) * pictures_per_word], name)
+        by_embedding[row] = {
+            name: scorer.identity(made[number * pictures_per_embedding : (number + 1) * pictures_per_embedding], name)
             for number, name in enumerate(names)
         }
-    identity = {row: sum(scores.values()) / len(scores) for row, scores in by_word.items()}
-    return Result(identity, by_word, dict(pictures))
+    identity = {row: sum(scores.values()) / len(scores) for row, scores in by_embedding.items()}
+    return Result(identity, by_embedding, dict(pictures))
 
 
-def columns(result: Result, row: str, names: Sequence[str], *, each: int, pictures_per_word: int) -> list[Image.Image]:
+def columns(
+    result: Result, row: str, names: Sequence[str], *, each: int, pictures_per_embedding: int
+) -> list[Image.Image]:
     """The first `each` pictures of every word in a row, for a grid."""
     made = result.pictures[row]
-    return [made[number * pictures_per_word + i] for number in range(len(names)) for i in range(each)]
+    return [made[number * pictures_per_embedding + i] for number in range(len(names)) for i in range(each)]
 
 
-def without_words(setup: Setup) -> Setup:
+def without_embeddings(setup: Setup) -> Setup:
     """The plain LoRA to compare with: words off, rates as people use them for a LoRA alone."""
-    return replace(setup, pivotal=False, te_lr=setup.unet_lr, words_first=0.0, network_start=0.0)
+    return replace(setup, pivotal=False, te_lr=setup.unet_lr, embeddings_first=0.0, network_start=0.0)

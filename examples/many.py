@@ -33,9 +33,9 @@ from lib_pivotal.data.dataset import scan
 from lib_pivotal.evaluation.in_run import RunEvaluation
 from lib_pivotal.evaluation.loading import load_on_host
 from lib_pivotal.evaluation.parts_grid import ROWS, draw_grid
-from lib_pivotal.runs.circumstances import Circumstances
 from lib_pivotal.runs.defaults import fitted_run
-from lib_pivotal.runs.plan import Plan, make_plan
+from lib_pivotal.runs.host_defaults import HostDefaults
+from lib_pivotal.runs.plan import RunPlan, make_plan
 from lib_pivotal.standalone.console import ConsoleListener
 from lib_pivotal.standalone.model import StandaloneHost
 from lib_pivotal.standalone.plan_cli import plan_text
@@ -44,16 +44,16 @@ from lib_pivotal.training.events import Event, RunEnded, SeparationMeasured
 from lib_pivotal.training.logs import default_logs, fan_out
 from lib_pivotal.training.run import train
 
-WORDS, STYLE_WORDS = 16, 1
+EMBEDDINGS, STYLE_EMBEDDINGS = 16, 1
 PICTURES = 24
 PAIRS = 4
 THUMB_PX, ALIKE = 9, 8.0
 """Pictures of one folder are alike if their thumbnails differ by less, of 255 on average."""
 MORE = 3
 """Halves: so many more pictures are thought of as wanted, since some are alike."""
-PICTURES_PER_WORD = 12
+PICTURES_PER_EMBEDDING = 12
 SHOWN_EACH = 2
-WORDS_A_BAND = 8
+EMBEDDINGS_A_BAND = 8
 GUIDANCE = 4.0
 
 
@@ -63,7 +63,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--steps", type=int, default=None, help="train: so many steps, 0 = as planned")
     parser.add_argument("--pictures", type=int, default=PICTURES, help="of each word")
     parser.add_argument("--pairs", type=int, default=PAIRS, help="of each character beside the next one")
-    parser.add_argument("--each", type=int, default=PICTURES_PER_WORD, help="pictures that are scored, of each word")
+    parser.add_argument(
+        "--each", type=int, default=PICTURES_PER_EMBEDDING, help="pictures that are scored, of each word"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--anyway", action="store_true", help="train although the plan has warnings")
@@ -93,7 +95,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def write_pictures(folder: Path, *, pictures: int, pairs: int, seed: int) -> Path:
     """The folder as a person would have it from the pipeline, captions by a tagger; what is there stays."""
     if not folder.exists():
-        characters, styles = make.choose_words(WORDS, styles=STYLE_WORDS)
+        characters, styles = make.choose_embeddings(EMBEDDINGS, styles=STYLE_EMBEDDINGS)
         planned = make.plan(characters, styles, pictures=pictures * MORE // 2, pairs=pairs * MORE // 2, seed=seed)
         make.write(distinct(planned), folder, layout="kgrid")
     return folder
@@ -113,10 +115,10 @@ def distinct(planned: Sequence[make.Picture]) -> list[make.Picture]:
     return kept
 
 
-def plan_by_defaults(folder: Path) -> tuple[Run, Plan]:
+def plan_by_defaults(folder: Path) -> tuple[Run, RunPlan]:
     """What the page's Scan does: nothing is chosen here."""
     dataset = scan(folder)
-    around = Circumstances(prompts=clip_reading())
+    around = HostDefaults(prompts=clip_reading())
     run = fitted_run(dataset, circumstances=around).run
     return run, make_plan(dataset, run, prompts=around.prompts)
 
@@ -125,7 +127,7 @@ def with_rates_of_avatars(run: Run) -> Run:
     """The same plan at the learning rates of the demo."""
     setup = experiment.Setup(())
     network = replace(run.network, unet_lr=setup.unet_lr, unet_targets=setup.unet_targets)
-    return replace(run, words_common=replace(run.words_common, lr=setup.words_lr), network=network)
+    return replace(run, embeddings_common=replace(run.embeddings_common, lr=setup.embeddings_lr), network=network)
 
 
 def train_and_measure(run: Run, out: Path, *, steps: int, each: int, device: str) -> int:
@@ -149,7 +151,7 @@ def train_and_measure(run: Run, out: Path, *, steps: int, each: int, device: str
         print(ended.message or "nothing was trained", file=sys.stderr)
         return 1
     report = {"steps": ended.step, "seconds": round(time.monotonic() - started, 1)}
-    names = [word.name for word in run.words]
+    names = [embedding.name for embedding in run.embeddings]
     report |= look(host, load_scorer(), names, ended.bundle, out, each=each)
     report["share_of_words"] = separation[-1].shares if separation else {}
     report["losses"] = separation[-1].losses if separation else {}
@@ -163,18 +165,18 @@ def look(
     host: StandaloneHost, scorer: Scorer, names: Sequence[str], bundle_path: Path, out: Path, *, each: int
 ) -> dict[str, Any]:
     """Identity and attribute accuracy by row and word, parts switched off in turn; and the sheet."""
-    words, network = load_on_host(host, require(read_bundle(bundle_path)))
+    embeddings, network = load_on_host(host, require(read_bundle(bundle_path)))
     asked = {name: prompts(name, each) for name in names}
     texts = [text for name in names for text, _ in asked[name]]
     requests = experiment.requests(texts, cfg_scale=GUIDANCE)
     made = {}
     for row in ROWS:
         if network is None:
-            made[row.label] = host.sample(requests, words)
+            made[row.label] = host.sample(requests, embeddings)
             continue
         with network.attach(), network.with_multipliers(unet=row.unet, te=row.te):
-            made[row.label] = host.sample(requests, words)
-    bare = [text for name in names for text, _ in prompts(name, each, by_word=False)]
+            made[row.label] = host.sample(requests, embeddings)
+    bare = [text for name in names for text, _ in prompts(name, each, by_embedding=False)]
     made["base"] = host.sample(experiment.requests(bare, cfg_scale=GUIDANCE), {})
     found: dict[str, Any] = {}
     for label, pictures in made.items():
@@ -188,7 +190,7 @@ def look(
             "identity_by_word": identity,
             "attributes_by_word": attributes,
         }
-    bands = [rows_picture(made, names, each, some) for some in chunks(range(len(names)), WORDS_A_BAND)]
+    bands = [rows_picture(made, names, each, some) for some in chunks(range(len(names)), EMBEDDINGS_A_BAND)]
     stacked(bands).save(out / "rows.png")
     return {"rows": found, "words": list(names)}
 
@@ -218,14 +220,14 @@ def stacked(pictures: Sequence[Image.Image]) -> Image.Image:
     return sheet
 
 
-def prompts(name: str, count: int, *, by_word: bool = True) -> list[tuple[str, Avatar]]:
+def prompts(name: str, count: int, *, by_embedding: bool = True) -> list[tuple[str, Avatar]]:
     """Prompts with what they ask for. By word: it stands for the looks; else these are asked for in tags."""
     rng = random.Random(f"{name}/many")
     found = []
     for _ in range(count):
         avatar = random_avatar(rng) if name in STYLES else character_avatar(name, rng)
         tags = caption(avatar, rng).split(", ")
-        if by_word:
+        if by_embedding:
             own = set() if name in STYLES else set(make.core_tags(avatar))
             tags = [name, *(tag for tag in tags if tag not in own)]
         found.append((", ".join(tags), avatar))

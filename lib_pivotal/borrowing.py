@@ -95,7 +95,7 @@ def widened(model: nn.Module) -> Iterator[None]:
             _retype(tensor, dtype)
 
 
-class Parking:
+class OffloadedModel:
     """A model that leaves its device while nobody needs it, and comes back for whoever does."""
 
     def __init__(self) -> None:

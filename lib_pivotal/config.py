@@ -6,7 +6,7 @@ Config objects stay outside the inner classes: builders (`training/assemble.py`)
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ VERSION = 1
 
 
 @dataclass(frozen=True)
-class WordConfig:
+class EmbeddingConfig:
     """One word to train."""
 
     name: str = setting(
@@ -71,7 +71,7 @@ class WordConfig:
 
 
 @dataclass(frozen=True)
-class WordsConfig:
+class EmbeddingsConfig:
     """What holds for all embeddings."""
 
     lr: float = setting(
@@ -81,7 +81,7 @@ class WordsConfig:
     control: str = setting(
         "clip_ti_decay",
         "Keeps the vectors in the range of CLIP's own token embeddings: decays the norm, the std, or fixes the norm.",
-        choices=("none", "clip_ti_decay", "std", "preserve_norm"),
+        choices="embeddings.control:control_names",
     )
     initial_std: float = setting(
         0.0, "Std of random vectors; 0 = as the checkpoint's own token embeddings.", minimum=0.0, maximum=1.0
@@ -103,17 +103,17 @@ class LayerGroup:
 class NetworkConfig:
     """The network that is trained beside the words."""
 
-    algorithm: str = setting("lora", "Kind of network.", choices=("none", "lora", "dora"))
+    algorithm: str = setting("lora", "Kind of network.", choices="networks.registry:algorithm_names")
     unet_targets: str = setting(
         "attention+ff",
         "Layers of the U-Net that get an adapter.",
-        choices=("none", "attention", "attention+ff", "all", "cross-kv", "diffusers"),
+        choices="networks.targets:unet_target_names",
     )
     unet_rank: int = setting(16, "Rank in the U-Net.", minimum=1, maximum=1024, good_range="4-32")
     unet_alpha: float = setting(8.0, "Alpha in the U-Net; the change is scaled by alpha / rank.", minimum=0.0)
     unet_lr: float = setting(2e-4, "Learning rate of the U-Net's network.", minimum=0.0, maximum=1.0)
     te_targets: str = setting(
-        "none", "Layers of the text encoder that get an adapter.", choices=("none", "attention", "attention+mlp")
+        "none", "Layers of the text encoder that get an adapter.", choices="networks.targets:te_target_names"
     )
     te_rank: int = setting(8, "Rank in the text encoder.", minimum=1, maximum=1024)
     te_alpha: float = setting(4.0, "Alpha in the text encoder.", minimum=0.0)
@@ -122,7 +122,7 @@ class NetworkConfig:
         "same",
         "SDXL: layers of the second text encoder (OpenCLIP-G, `te2`) that get an adapter; same = as the first (CLIP-L, "
         "`te1`). With none in one of them the other is trained alone.",
-        choices=("same", "none", "attention", "attention+mlp"),
+        choices="networks.targets:te2_target_names",
     )
     te2_lr: float = setting(
         0.0, "SDXL: learning rate of the second text encoder's network; 0 = as the first's.", minimum=0.0, maximum=1.0
@@ -155,11 +155,26 @@ class NoiseConfig:
     """Noise and timesteps."""
 
     offset: float = setting(0.0, "Noise offset: lets brightness move.", minimum=0.0, maximum=1.0, good_range="0-0.1")
+    adaptive_offset: float = setting(
+        0.0,
+        "Adaptive noise scale (kohya): this times the mean of a picture's latents is added to the noise offset.",
+        minimum=-1.0,
+        maximum=1.0,
+    )
+    random_offset: bool = setting(False, "Noise offset of a random strength up to the one given, for each sample.")
     multires_iterations: int = setting(0, "Multi-resolution noise: number of scales; 0 = off.", minimum=0, maximum=10)
     multires_discount: float = setting(0.3, "How much weaker each coarser scale is.", minimum=0.0, maximum=1.0)
     perturbation: float = setting(0.0, "Input perturbation gamma.", minimum=0.0, maximum=1.0, good_range="0-0.1")
+    random_perturbation: bool = setting(
+        False, "Input perturbation of a random strength up to the one given, for each sample."
+    )
     timestep_min: int = setting(0, "Lowest timestep sampled.", minimum=0, maximum=999)
     timestep_max: int = setting(1000, "Timesteps are sampled below this.", minimum=1, maximum=1000)
+    timestep_distribution: str = setting(
+        "uniform",
+        "How timesteps are sampled: evenly, mostly in the middle (logit_normal), or mostly late (noisy) or early ones.",
+        choices="training.schedule:distribution_names",
+    )
     zero_terminal_snr: bool = setting(False, "Rescale the schedule to end in pure noise (needs v-prediction).")
 
 
@@ -167,12 +182,24 @@ class NoiseConfig:
 class LossConfig:
     """The loss."""
 
-    kind: str = setting("mse", "Distance of prediction and target.", choices=("mse", "huber", "smooth_l1", "l1"))
+    kind: str = setting("mse", "Distance of prediction and target.", choices="training.objective:loss_names")
     huber_delta: float = setting(0.1, "Where Huber turns from square to straight.", minimum=0.0, above_minimum=True)
-    weighting: str = setting(
-        "none", "Weight of each timestep.", choices=("none", "min_snr", "soft_min_snr", "debiased")
+    huber_schedule: str = setting(
+        "snr",
+        "How Huber's delta falls over the timesteps, from 1 at clean ones: by snr, exponentially, or not at all.",
+        choices="training.objective:huber_schedule_names",
     )
-    snr_gamma: float = setting(5.0, "Gamma of min-SNR.", minimum=0.0, above_minimum=True, maximum=100.0)
+    weighting: str = setting("none", "Weight of each timestep.", choices="training.objective:weighting_names")
+    snr_gamma: float = setting(
+        5.0,
+        "Gamma of the weighting: 5 is usual for min-SNR, 2 for soft_min_snr_cubed, 1 for p2.",
+        minimum=0.0,
+        above_minimum=True,
+        maximum=100.0,
+    )
+    scale_v_like_noise: bool = setting(
+        False, "v-prediction: the loss is weighed as that of the noise would be (kohya's scale_v_pred_loss)."
+    )
 
 
 def steps_of(wanted: float, steps: int) -> int:
@@ -198,24 +225,31 @@ class ScheduleConfig:
     optimizer: str = setting(
         "adamw",
         "Optimiser; those that need a package say so.",
-        choices=("adamw", "adamw8bit", "lion", "prodigy", "schedule_free", "adafactor"),
+        choices="training.optimizers:optimizer_names",
+    )
+    optimizer_options: tuple[str, ...] = setting(
+        (), "Further options of the optimiser, one per line: `betas = [0.9, 0.99]`, `d_coef = 2`. By its own names."
     )
     rate: str = setting(
         "cosine",
         "LR scheduler: how the learning rates change over the run.",
-        choices=("constant", "linear", "cosine", "cosine_restarts", "polynomial", "one_cycle"),
+        choices="training.rates:rate_names",
+    )
+    rate_cycles: int = setting(1, "cosine_restarts: how often it begins at the full LR.", minimum=1, maximum=1000)
+    rate_power: float = setting(
+        1.0, "polynomial: its power; 1 is a straight line.", minimum=0.0, above_minimum=True, maximum=10.0
     )
     warmup_steps: float = setting(
         0.0, "Steps of linear warm-up; below 1 a fraction of the run, whatever its length becomes.", minimum=0.0
     )
     final_factor: float = setting(0.0, "Learning rate at the end, as a fraction.", minimum=0.0, maximum=1.0)
-    clip_words: float = setting(0.0, "Largest gradient norm of the embeddings; 0 = no limit.", minimum=0.0)
+    clip_embeddings: float = setting(0.0, "Largest gradient norm of the embeddings; 0 = no limit.", minimum=0.0)
     clip_network: float = setting(1.0, "Largest gradient norm of the network; 0 = no limit.", minimum=0.0)
     phases: str = setting(
-        "joint", "joint, or the embeddings first and the network after.", choices=("joint", "two_phase")
+        "joint", "joint, or the embeddings first and the network after.", choices="training.rates:phase_plan_names"
     )
-    words_steps: int = setting(0, "Two-phase: steps of the embeddings only.", unit="steps", minimum=0)
-    continued_words_factor: float = setting(
+    embeddings_steps: int = setting(0, "Two-phase: steps of the embeddings only.", unit="steps", minimum=0)
+    continued_embeddings_factor: float = setting(
         0.0, "Two-phase: factor of the embedding LR in the second phase; 0 = frozen.", minimum=0.0, maximum=10.0
     )
     network_start: float = setting(
@@ -265,7 +299,7 @@ class SavingConfig:
     preview_every_steps: int = setting(0, "Generate samples (the parts grid) every N steps; 0 = off.", minimum=0)
     preview_every_epochs: int = _in_epochs("preview_every_steps")
     preview_prompts: tuple[str, ...] = setting((), "Prompts of the samples; `{word}` stands for each embedding.")
-    preview_words: tuple[str, ...] = setting(
+    preview_embeddings: tuple[str, ...] = setting(
         (), "Embeddings that are sampled, each with four pictures per prompt; empty = all."
     )
     keep_previewed: bool = setting(
@@ -281,8 +315,8 @@ class Run:
     name: str = setting("", "Name of the bundle file, without ending.")
     seed: int = setting(0, "Seed of everything random in the run.", minimum=0, maximum=2**31 - 1)
     clip_skip: int = setting(1, "As the web UI's Clip skip.", minimum=1, maximum=12)
-    words: tuple[WordConfig, ...] = setting((), "The embeddings to train.")
-    words_common: WordsConfig = setting(WordsConfig, "What holds for all embeddings.")
+    embeddings: tuple[EmbeddingConfig, ...] = setting((), "The embeddings to train.")
+    embeddings_common: EmbeddingsConfig = setting(EmbeddingsConfig, "What holds for all embeddings.")
     network: NetworkConfig = setting(NetworkConfig, "The network.")
     data: DataConfig = setting(DataConfig, "Pictures and captions.")
     regularisation: RegularisationConfig = setting(RegularisationConfig, "Pictures that keep the model as it was.")
@@ -344,6 +378,11 @@ def read_run(path: Path) -> Run:
 
 def write_run(path: Path, run: Run) -> None:
     """Write run.json, readable by people, in one step: a crash leaves the old content or the new."""
-    text = json.dumps(run_to_dict(run), indent=2, ensure_ascii=False) + "\n"
+    write_settings(path, run_to_dict(run))
+
+
+def write_settings(path: Path, plain: Mapping[str, Any]) -> None:
+    """`write_run` of settings that are plain values already."""
+    text = json.dumps(plain, indent=2, ensure_ascii=False) + "\n"
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from lib_pivotal.embedding_names import check_embedding_name
 from lib_pivotal.errors import Fault
 from lib_pivotal.file_names import REMEDY, name_reasons
+from lib_pivotal.plain_json import parse_json
 
 if TYPE_CHECKING:
     from lib_pivotal.config import DataConfig, Run, ScheduleConfig
@@ -18,11 +20,11 @@ VARIED_CROPS = ("random", "face")
 
 def check_consistency(run: Run) -> list[Fault]:
     """Faults that concern more than one setting."""
-    faults = [*name_faults(run.name), *_check_words(run)]
+    faults = [*name_faults(run.name), *_check_embeddings(run)]
     network, schedule, noise = run.network, run.schedule, run.noise
     trains_unet = network.trains("unet")
     trains_te = network.trains("te") or network.trains("te2")
-    if not run.words and not trains_unet and not trains_te:
+    if not run.embeddings and not trains_unet and not trains_te:
         faults.append(Fault("words", [], "nothing is trained", "Add an embedding or choose layers for the network."))
     if noise.timestep_min >= noise.timestep_max:
         faults.append(
@@ -46,11 +48,11 @@ def check_length(schedule: ScheduleConfig) -> list[Fault]:
         faults.append(
             Fault("schedule.warmup_steps", schedule.warmup_steps, f"must be below max_steps ({schedule.max_steps})")
         )
-    if schedule.phases == "two_phase" and not 0 < schedule.words_steps < schedule.max_steps:
+    if schedule.phases == "two_phase" and not 0 < schedule.embeddings_steps < schedule.max_steps:
         faults.append(
             Fault(
                 "schedule.words_steps",
-                schedule.words_steps,
+                schedule.embeddings_steps,
                 f"two-phase needs it between 1 and max_steps - 1 ({schedule.max_steps - 1})",
             )
         )
@@ -107,10 +109,30 @@ def _check_lines(run: Run) -> list[Fault]:
         ("balance_weights", data.balance_weights, float("inf")),
     ):
         faults += _number_faults(f"data.{field}", lines, highest=highest)
+    faults += _option_faults("schedule.optimizer_options", run.schedule.optimizer_options)
     for line in data.word_lists:
         name, equals, values = line.partition("=")
         if not (name.strip() and equals and values.strip()):
             faults.append(Fault("data.word_lists", line, "cannot be read", "Write `name = first | second`."))
+    return faults
+
+
+def option_lines(lines: Sequence[str]) -> dict[str, Any]:
+    """`name = JSON value` lines that `check_run` found sound."""
+    pairs = (line.partition("=") for line in lines)
+    return {name.strip(): parse_json(value) for name, _, value in pairs}
+
+
+def _option_faults(field: str, lines: Sequence[str]) -> list[Fault]:
+    faults = []
+    for line in lines:
+        name, _, value = line.partition("=")
+        try:
+            parse_json(value)
+        except ValueError:
+            name = ""
+        if not name.strip().isidentifier():
+            faults.append(Fault(field, line, "cannot be read", "Write `name = value`, e.g. `betas = [0.9, 0.99]`."))
     return faults
 
 
@@ -137,25 +159,23 @@ def number_line_fault(line: str, *, highest: float) -> str | None:
     return None if 0 <= number <= highest else f"its number must be from 0 to {highest:g}"
 
 
-def _check_words(run: Run) -> list[Fault]:
-    from lib_pivotal.bundle.format import check_word_name  # here, so that reading a config needs no torch
-
+def _check_embeddings(run: Run) -> list[Fault]:
     faults: list[Fault] = []
     seen: set[str] = set()
-    for index, word in enumerate(run.words):
+    for index, embedding in enumerate(run.embeddings):
         field = f"words.{index}.name"
-        reasons = check_word_name(word.name)
+        reasons = check_embedding_name(embedding.name)
         if not reasons and run.saving.embedding_files:
-            reasons = name_reasons(word.name)
-        faults += [Fault(field, word.name, reason) for reason in reasons]
-        if word.name.lower() in seen:
-            faults.append(Fault(field, word.name, "is used twice", "Names must differ by more than case."))
-        seen.add(word.name.lower())
-    for index, word in enumerate(run.words):
-        parent = word.form_of.lower()
-        if parent and (parent not in seen or parent == word.name.lower()):
+            reasons = name_reasons(embedding.name)
+        faults += [Fault(field, embedding.name, reason) for reason in reasons]
+        if embedding.name.lower() in seen:
+            faults.append(Fault(field, embedding.name, "is used twice", "Names must differ by more than case."))
+        seen.add(embedding.name.lower())
+    for index, embedding in enumerate(run.embeddings):
+        parent = embedding.form_of.lower()
+        if parent and (parent not in seen or parent == embedding.name.lower()):
             field = f"words.{index}.form_of"
             faults.append(
-                Fault(field, word.form_of, "is not another embedding of this run", "Name one of them, or none.")
+                Fault(field, embedding.form_of, "is not another embedding of this run", "Name one of them, or none.")
             )
     return faults

@@ -3,12 +3,17 @@
 `setting()` puts help, unit and limits into a dataclass field's metadata; `parse()` turns plain JSON values into the
 dataclass and gathers every fault instead of stopping at the first; paths (unit "path") lose what was pasted around
 them. The settings themselves stand in `config.py`.
+
+Choices that a room above implements (losses, optimisers, ...) are listed there and nowhere else. A setting names the
+function that lists them, `choices="training.objective:loss_names"`: as text, since config imports no room, and asked
+when a value is looked at, so that reading a run of defaults needs no torch.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import difflib
+import importlib
 import math
 import types
 import typing
@@ -29,9 +34,19 @@ class Setting:
     unit: str = ""
     minimum: float | None = None
     maximum: float | None = None
-    choices: tuple[Any, ...] = ()
+    listed: tuple[Any, ...] | str = ()
+    """The choices, or where they are listed: `ROOM.MODULE:FUNCTION`."""
     above_minimum: bool = False
     good_range: str = ""
+
+    @property
+    def choices(self) -> tuple[Any, ...]:
+        """What the setting offers; empty where it is free."""
+        if not isinstance(self.listed, str):
+            return self.listed
+        module, _, function = self.listed.partition(":")
+        names: tuple[str, ...] = getattr(importlib.import_module(f"lib_pivotal.{module}"), function)()
+        return names
 
 
 def setting(
@@ -41,12 +56,14 @@ def setting(
     unit: str = "",
     minimum: float | None = None,
     maximum: float | None = None,
-    choices: Sequence[Any] = (),
+    choices: Sequence[Any] | str = (),
     above_minimum: bool = False,
     good_range: str = "",
 ) -> Any:
-    """Declare a dataclass field; `above_minimum` excludes the minimum itself."""
-    described = Setting(help, unit, minimum, maximum, tuple(choices), above_minimum, good_range)
+    """Declare a dataclass field; `choices` are the values or the registry that lists them (see above);
+    `above_minimum` excludes the minimum itself."""
+    listed = choices if isinstance(choices, str) else tuple(choices)
+    described = Setting(help, unit, minimum, maximum, listed, above_minimum, good_range)
     if callable(default):
         return dataclasses.field(default_factory=default, metadata={"setting": described})
     return dataclasses.field(default=default, metadata={"setting": described})
@@ -99,7 +116,7 @@ def parse(section: type[T], plain: Any, *, path: str = "") -> tuple[T, list[Faul
         value, found = _parse_value(hints[field.name], plain[field.name], f"{path}{field.name}")
         if isinstance(value, str) and "setting" in field.metadata and describe(field).unit == "path":
             value = typed_text(value)  # the one place: whoever checks or opens it sees the same path
-        if not found and "setting" in field.metadata:
+        if not found and "setting" in field.metadata and value != getattr(defaults, field.name):
             found = check_limits(describe(field), value, f"{path}{field.name}")
             value = None if found else value
         faults += found
@@ -109,8 +126,9 @@ def parse(section: type[T], plain: Any, *, path: str = "") -> tuple[T, list[Faul
 
 def check_limits(described: Setting, value: Any, path: str) -> list[Fault]:
     """Faults of one value against its choices, minimum and maximum."""
-    if described.choices and value is not None and not isinstance(value, tuple) and value not in described.choices:
-        allowed = ", ".join(str(choice) for choice in described.choices)
+    choices = described.choices
+    if choices and value is not None and not isinstance(value, tuple) and value not in choices:
+        allowed = ", ".join(str(choice) for choice in choices)
         return [Fault(path, value, "is not one of the choices", f"Use one of: {allowed}.")]
     if isinstance(value, bool) or not isinstance(value, int | float):
         return []

@@ -16,6 +16,7 @@ from lib_pivotal.config_schema import describe
 from lib_pivotal.data.sources.layout import read_layout
 from lib_pivotal.errors import DataError, FolderError
 from lib_pivotal.files import typed_meanings, typed_path
+from lib_pivotal.importing.datasets import DATASET_FILES
 
 NOT_READ = ("saving.folder",)
 """Paths in a run's settings that only the command line follows."""
@@ -59,7 +60,7 @@ class Confinement:
         if self.folders is None or not str(folder).strip():
             return
         try:
-            reading = read_layout(typed_path(folder), layout)
+            reading = read_layout(typed_path(folder), layout, files=DATASET_FILES)
         except (DataError, OSError, ValueError, RuntimeError):
             return  # whoever reads it says what is wrong with it
         if reading.layout == "archive":  # unpacked into our own cache, where no member leads out of it

@@ -42,7 +42,7 @@ class DataError(PivotalError):
     """A dataset, picture, caption or mask that cannot be used."""
 
 
-class WordError(PivotalError):
+class EmbeddingNameError(PivotalError):
     """A word (embedding) that cannot be made, found or spliced into a prompt."""
 
 

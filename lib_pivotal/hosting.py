@@ -23,7 +23,7 @@ def pictures_at_once(height_px: int, width_px: int) -> int:
 
 def is_adaptable(path: str) -> bool:
     """Whether the U-Net layer at this diffusers path can get an adapter: those inside the blocks."""
-    return any(word in path for word in _BLOCK_WORDS)
+    return any(embedding in path for embedding in _BLOCK_WORDS)
 
 
 def check_clip_skip(clip_skip: int, *, layer_count: int, name: str) -> None:

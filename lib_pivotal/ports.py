@@ -19,7 +19,7 @@ from torch import Tensor, nn
 Part = Literal["unet", "te", "te2"]
 PARTS: tuple[Part, ...] = ("unet", "te", "te2")
 
-WordVectors = Mapping[str, tuple[Tensor, ...]]
+EmbeddingVectors = Mapping[str, tuple[Tensor, ...]]
 """Word name -> one tensor `(vectors, width)` a text tower: one for SD1 and SD2, two (CLIP-L, OpenCLIP-G) for SDXL."""
 
 
@@ -73,7 +73,7 @@ class TextEncoder(Protocol):
         """Width of a token vector, one a tower: `(768,)`, `(1024,)`, `(768, 1280)`."""
         ...
 
-    def encode(self, prompts: Sequence[str], words: WordVectors) -> Conditioning:
+    def encode(self, prompts: Sequence[str], embeddings: EmbeddingVectors) -> Conditioning:
         """Encode `prompts`; every name in `words` stands for its vectors. Differentiable in `words`."""
         ...
 
@@ -197,7 +197,7 @@ class Host(Protocol):
         """Exclusive use of the model: everything frozen and placed for training; all put back on exit."""
         ...
 
-    def sample(self, requests: Sequence[SampleRequest], words: WordVectors) -> list[Image.Image]:
+    def sample(self, requests: Sequence[SampleRequest], embeddings: EmbeddingVectors) -> list[Image.Image]:
         """Pictures through the host's normal sampler, with whatever is attached to its layers now."""
         ...
 
@@ -228,7 +228,7 @@ class TrainingBatch:
     mask: Tensor | None
     weights: Tensor
     keys: list[str]
-    words: list[tuple[str, ...]] = field(default_factory=list)
+    embeddings: list[tuple[str, ...]] = field(default_factory=list)
     sizes: Tensor | None = None
     inpaint: Tensor | None = None
     name: str = OWN_LOSS

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from lib_pivotal.errors import WordError
+from lib_pivotal.errors import EmbeddingNameError
 
 TokenIds = Callable[[str], Sequence[int]]
 """Ids of a text without start, end and padding, as hosts give them."""
@@ -185,7 +185,7 @@ def parse_emphasis(text: str) -> list[tuple[str, float]]:
     return _joined(pieces, weights) or [("", 1.0)]
 
 
-class WordTable:
+class PromptNames:
     """Finds words in token ids: longest name first, then the one given first, case as the tokenizer treats it."""
 
     def __init__(self, sizes: Mapping[str, int], tokenizer: Tokenizer) -> None:
@@ -194,9 +194,11 @@ class WordTable:
         names = list(sizes)
         for name, ids in zip(names, tokenize(tokenizer, names) if names else [], strict=True):
             if not ids:
-                raise WordError(f"embedding {name!r} has no tokens, so no prompt can name it; choose a name of letters")
+                raise EmbeddingNameError(
+                    f"embedding {name!r} has no tokens, so no prompt can name it; choose a name of letters"
+                )
             if not 1 <= sizes[name] <= CHUNK_LENGTH:
-                raise WordError(
+                raise EmbeddingNameError(
                     f"embedding {name!r} has {sizes[name]} vectors; a chunk has room for 1 to {CHUNK_LENGTH}"
                 )
             self._by_first.setdefault(ids[0], []).append((ids, name))
@@ -228,7 +230,7 @@ class Chunk:
 
     tokens: list[int] = field(default_factory=list)
     multipliers: list[float] = field(default_factory=list)
-    words: list[tuple[int, str]] = field(default_factory=list)
+    embeddings: list[tuple[int, str]] = field(default_factory=list)
     origins: list[int] = field(default_factory=list)
 
 
@@ -242,19 +244,19 @@ class Layout:
 
 def lay_out(
     text: str,
-    words: WordTable,
+    embeddings: PromptNames,
     *,
     tokenizer: Tokenizer,
     comma_id: int,
     comma_backtrack: int = COMMA_BACKTRACK,
-    words_move: bool = True,
+    embeddings_move: bool = True,
     emphasis: bool = True,
 ) -> Layout:
     """A prompt as chunks of token ids and weights, with the places of its words (whose ids there are 0)."""
     parsed = parse_emphasis(text) if emphasis else [(text, 1.0)]
     origin = 0
     builder = _Builder(
-        tokenizer.bos_token_id, tokenizer.eos_token_id, comma_backtrack=comma_backtrack, words_move=words_move
+        tokenizer.bos_token_id, tokenizer.eos_token_id, comma_backtrack=comma_backtrack, embeddings_move=embeddings_move
     )
     for ids, (piece, weight) in zip(tokenize(tokenizer, [piece for piece, _ in parsed]), parsed, strict=True):
         if piece == BREAK_TEXT and weight == BREAK_WEIGHT:
@@ -267,13 +269,13 @@ def lay_out(
             else:
                 builder.wrap_at_comma()
             builder.make_room(1)
-            found = words.find(ids, position)
+            found = embeddings.find(ids, position)
             if found is None:
                 builder.add_token(ids[position], weight, origin + position)
                 position += 1
             else:
                 name, length = found
-                builder.add_word(name, words.sizes[name], weight, origin + position)
+                builder.add_word(name, embeddings.sizes[name], weight, origin + position)
                 position += length
         origin += len(ids)
     return builder.finish()
@@ -282,11 +284,11 @@ def lay_out(
 class _Builder:
     """Fills chunks, one token or word at a time."""
 
-    def __init__(self, start_id: int, end_id: int, *, comma_backtrack: int, words_move: bool) -> None:
+    def __init__(self, start_id: int, end_id: int, *, comma_backtrack: int, embeddings_move: bool) -> None:
         self._start_id = start_id
         self._end_id = end_id
         self._comma_backtrack = comma_backtrack
-        self._words_move = words_move
+        self._embeddings_move = embeddings_move
         self._chunks: list[Chunk] = []
         self._chunk = Chunk()
         self._count = 0
@@ -306,9 +308,9 @@ class _Builder:
         cut = self._comma + 1
         tail = Chunk(old.tokens[cut:], old.multipliers[cut:], origins=old.origins[cut:])
         del old.tokens[cut:], old.multipliers[cut:], old.origins[cut:]
-        if self._words_move:
-            tail.words = [(place - cut, name) for place, name in old.words if place > cut]
-            old.words = [(place, name) for place, name in old.words if place <= cut]
+        if self._embeddings_move:
+            tail.embeddings = [(place - cut, name) for place, name in old.embeddings if place > cut]
+            old.embeddings = [(place, name) for place, name in old.embeddings if place <= cut]
         self.close()
         self._chunk = tail
 
@@ -324,7 +326,7 @@ class _Builder:
 
     def add_word(self, name: str, vectors: int, weight: float, origin: int) -> None:
         self.make_room(vectors)
-        self._chunk.words.append((len(self._chunk.tokens) + 1, name))
+        self._chunk.embeddings.append((len(self._chunk.tokens) + 1, name))
         self._chunk.tokens += [0] * vectors
         self._chunk.multipliers += [weight] * vectors
         self._chunk.origins += [origin] * vectors
@@ -367,6 +369,6 @@ def _weight(number: str, text: str, position: int) -> float:
     try:
         return float(number)
     except ValueError:
-        raise WordError(
+        raise EmbeddingNameError(
             f"prompt {text!r}, character {position + 1}: {number!r} is not a weight; write a number such as 1.2"
         ) from None

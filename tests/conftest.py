@@ -54,6 +54,17 @@ def make_tiny_models(seed: int = 0) -> dict:
 
 
 @pytest.fixture(scope="session")
+def forks():
+    """Starts processes without importing torch in each of them: see tests/forked.py."""
+    from tests.forked import Forks
+
+    if not hasattr(os, "fork"):
+        pytest.skip("processes are forked here")
+    with Forks() as made:
+        yield made
+
+
+@pytest.fixture(scope="session")
 def tiny_models():
     """Shared: tests must leave the weights as they are (that is one of the promises)."""
     return make_tiny_models()
@@ -80,7 +91,7 @@ def write_pictures(folder: Path, captions: dict[str, str], size_px: int = 64) ->
 
 
 @pytest.fixture
-def two_words_folder(tmp_path):
+def two_embeddings_folder(tmp_path):
     """Six pictures of two words."""
     return write_pictures(
         tmp_path / "pictures",

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from lib_pivotal.borrowing import Parking, frozen, gradient_flags, types_restored, with_gradient_flags
+from lib_pivotal.borrowing import OffloadedModel, frozen, gradient_flags, types_restored, with_gradient_flags
 
 
 class Movable(nn.Linear):
@@ -25,7 +25,7 @@ def device(model):
 
 
 def test_away_but_for_those_who_need_it(on_gpu):
-    parking = Parking()
+    parking = OffloadedModel()
     with parking.away(on_gpu):
         assert device(on_gpu) == "cpu"
         with parking.here():
@@ -40,7 +40,7 @@ def test_away_but_for_those_who_need_it(on_gpu):
 
 
 def test_it_comes_back_whatever_happens(on_gpu):
-    parking = Parking()
+    parking = OffloadedModel()
     with pytest.raises(RuntimeError, match="inside"), parking.away(on_gpu), parking.here():
         raise RuntimeError("inside")
     assert device(on_gpu) == "meta"
@@ -49,7 +49,7 @@ def test_it_comes_back_whatever_happens(on_gpu):
 
 
 def test_what_is_in_the_machines_memory_stays_there():
-    model, parking = nn.Linear(2, 2), Parking()
+    model, parking = nn.Linear(2, 2), OffloadedModel()
     pointer = model.weight.data_ptr()
     with parking.away(model), parking.here():
         assert model.weight.data_ptr() == pointer

@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import subprocess
+import sys
 
 import pytest
 from hypothesis import given
@@ -9,25 +11,29 @@ from hypothesis import strategies as st
 
 from lib_pivotal.config import (
     VERSION,
+    EmbeddingConfig,
     Run,
-    WordConfig,
     check_run,
     read_run,
     run_from_dict,
     run_to_dict,
     write_run,
 )
+from lib_pivotal.config_checks import option_lines
 from lib_pivotal.config_schema import describe, walk
+from lib_pivotal.embeddings import control
 from lib_pivotal.errors import ConfigError
+from lib_pivotal.networks import registry, targets
+from lib_pivotal.training import objective, optimizers, rates, schedule
 
 
 def faults_of(plain):
     return {fault.field: fault for fault in check_run(plain)[1]}
 
 
-def test_defaults_with_one_word_are_a_sound_run():
+def test_defaults_with_one_embedding_are_a_sound_run():
     run = run_from_dict({"words": [{"name": "aoi"}]})
-    assert run.words == (WordConfig(name="aoi"),)
+    assert run.embeddings == (EmbeddingConfig(name="aoi"),)
     assert run.schedule.optimizer == "adamw"
 
 
@@ -109,6 +115,42 @@ def test_every_setting_has_help_and_sound_default():
             assert field.default in described.choices, path
 
 
+REGISTRIES = {
+    "words_common.control": control.CONTROLS,
+    "network.algorithm": {"none": None, **registry.ALGORITHMS},
+    "network.unet_targets": {"none": None, **targets.LAYER_SETS["unet"]},
+    "network.te_targets": {"none": None, **targets.LAYER_SETS["te"]},
+    "network.te2_targets": {"same": None, "none": None, **targets.LAYER_SETS["te2"]},
+    "noise.timestep_distribution": schedule.DISTRIBUTIONS,
+    "loss.kind": objective.LOSSES,
+    "loss.huber_schedule": objective.HUBER_SCHEDULES,
+    "loss.weighting": objective.WEIGHTINGS,
+    "schedule.optimizer": optimizers.OPTIMIZERS,
+    "schedule.rate": rates.RATES,
+    "schedule.phases": rates.PHASE_PLANS,
+}
+
+
+def test_choices_are_those_of_the_registries():
+    """Listed once, where they are implemented; what a registry gains, the setting offers."""
+    asked = {path: describe(field).choices for path, field, _ in walk(Run) if isinstance(describe(field).listed, str)}
+    assert asked == {path: tuple(names) for path, names in REGISTRIES.items()}
+
+
+def test_a_run_of_defaults_is_read_without_torch():
+    code = "import sys; from lib_pivotal.config import check_run; check_run({'network': {'algorithm': 'lora'}}); "
+    assert subprocess.run([sys.executable, "-c", f"{code}sys.exit('torch' in sys.modules)"]).returncode == 0
+
+
+def test_options_of_the_optimiser_are_lines():
+    lines = ["betas = [0.9, 0.98]", "eps=1e-6"]
+    assert not faults_of({"words": [{"name": "aoi"}], "schedule": {"optimizer_options": lines}})
+    assert option_lines(lines) == {"betas": [0.9, 0.98], "eps": 1e-6}
+    for line in ("betas", "betas = (0.9", "a b = 1"):
+        found = faults_of({"words": [{"name": "aoi"}], "schedule": {"optimizer_options": [line]}})
+        assert found["schedule.optimizer_options"].value == line
+
+
 def test_unknown_settings_never_pass_silently():
     for path, field, _ in walk(Run):
         section = path.rpartition(".")[0]
@@ -120,14 +162,14 @@ def test_unknown_settings_never_pass_silently():
 
 @given(
     st.builds(
-        WordConfig,
+        EmbeddingConfig,
         name=st.from_regex(r"[a-z][a-z0-9_-]{0,8}[a-z]", fullmatch=True),
         vectors=st.integers(1, 75),
         lr_factor=st.floats(0, 100),
     )
 )
-def test_round_trip_of_any_legal_word(word):
-    run = dataclasses.replace(Run(), words=(word,))
+def test_round_trip_of_any_legal_embedding(embedding):
+    run = dataclasses.replace(Run(), embeddings=(embedding,))
     plain = json.loads(json.dumps(run_to_dict(run)))
     again, faults = check_run(plain)
     assert again == run

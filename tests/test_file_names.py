@@ -48,7 +48,7 @@ def test_no_name_stands_for_the_usual_one() -> None:
     assert check_run({"words": [{"name": "aoi"}]})[1] == []
 
 
-def test_a_word_that_becomes_a_file_is_asked_for_more() -> None:
+def test_a_embedding_that_becomes_a_file_is_asked_for_more() -> None:
     plain = {"name": "x", "words": [{"name": "con"}]}
     assert check_run(plain)[1] == []
     faults = check_run({**plain, "saving": {"embedding_files": True}})[1]
@@ -107,5 +107,3 @@ def test_files_that_are_there_are_only_replaced_when_told(tmp_path: Path) -> Non
     for path in (there, link):
         with pytest.raises(FileNameError, match=f"{path.name}: there is a file of this name already"):
             refuse_taken([gone, path], overwrite=False)
-
-

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from lib_pivotal.config import WordConfig
+from lib_pivotal.config import EmbeddingConfig
 from lib_pivotal.runs.manager import RunManager
-from lib_pivotal.runs.proposal import WordRow
+from lib_pivotal.runs.proposal import EmbeddingRow
 from lib_pivotal.ui.tab import build_tab
 from lib_pivotal.ui.words_html import words_table
 from tests.ui.conftest import EmptyStudio
@@ -120,7 +120,7 @@ def test_no_tooltip_has_a_retired_term(page):
 
 
 def test_no_column_of_the_table_has_a_retired_term():
-    html = words_table([WordRow(WordConfig("aoi"), pictures=3, draws_share=1.0, style=True)], {"aoi": 20.0})
+    html = words_table([EmbeddingRow(EmbeddingConfig("aoi"), pictures=3, draws_share=1.0, style=True)], {"aoi": 20.0})
     shown = re.sub(r'<[^>]*?(?:title|aria-label|placeholder|data-label)="([^"]*)"', r" \1 <", html)
     assert "Init text" in shown and "LR factor" in shown and not retired_in(shown)
 

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lib_pivotal.errors import WordError
+from lib_pivotal.errors import EmbeddingNameError
 from lib_pivotal.prompts import (
+    PromptNames,
     RememberingTokenizer,
-    WordTable,
     chunks_needed,
     lay_out,
     parse_emphasis,
@@ -30,7 +30,7 @@ def tokenizer():
 
 @pytest.fixture(scope="module")
 def table(tokenizer):
-    return WordTable(GOLDEN["words"], tokenizer)
+    return PromptNames(GOLDEN["words"], tokenizer)
 
 
 def layout(prompt, table, tokenizer, **options):
@@ -40,30 +40,30 @@ def layout(prompt, table, tokenizer, **options):
 @pytest.mark.parametrize("record", GOLDEN["prompts"], ids=lambda record: record["prompt"][:30])
 def test_same_as_web_ui(record, table, tokenizer):
     assert [list(piece) for piece in parse_emphasis(record["prompt"])] == record["parsed"]
-    found = layout(record["prompt"], table, tokenizer, words_move=False)
+    found = layout(record["prompt"], table, tokenizer, embeddings_move=False)
     assert found.token_count == record["token_count"]
     assert len(found.chunks) == len(record["chunks"])
     for ours, theirs in zip(found.chunks, record["chunks"], strict=True):
         assert ours.tokens == theirs["tokens"]
         assert ours.multipliers == theirs["multipliers"]
-        assert [list(word) for word in ours.words] == theirs["words"]
+        assert [list(embedding) for embedding in ours.embeddings] == theirs["words"]
 
 
-def test_moving_words_differs_only_where_the_web_ui_loses_one(table, tokenizer):
+def test_moving_embeddings_differs_only_where_the_web_ui_loses_one(table, tokenizer):
     different = []
     for record in GOLDEN["prompts"]:
         ours = layout(record["prompt"], table, tokenizer)
-        host = layout(record["prompt"], table, tokenizer, words_move=False)
+        host = layout(record["prompt"], table, tokenizer, embeddings_move=False)
         assert [chunk.tokens for chunk in ours.chunks] == [chunk.tokens for chunk in host.chunks]
         for chunk in ours.chunks:
-            for place, name in chunk.words:  # every word stands on the places that were kept for it
+            for place, name in chunk.embeddings:  # every word stands on the places that were kept for it
                 assert chunk.tokens[place : place + GOLDEN["words"][name]] == [0] * GOLDEN["words"][name]
         if ours != host:
             different.append(record["prompt"])
             lost = [
                 name
                 for chunk in host.chunks
-                for place, name in chunk.words
+                for place, name in chunk.embeddings
                 if chunk.tokens[place : place + GOLDEN["words"][name]] != [0] * GOLDEN["words"][name]
             ]
             assert lost, "differs without need"
@@ -71,46 +71,46 @@ def test_moving_words_differs_only_where_the_web_ui_loses_one(table, tokenizer):
 
 
 def test_longest_name_wins_then_the_first(tokenizer):
-    table = WordTable({"aoi": 1, "aoi-san": 2, "AOI": 3}, tokenizer)
+    table = PromptNames({"aoi": 1, "aoi-san": 2, "AOI": 3}, tokenizer)
     ids = tokenize(tokenizer, ["aoi-san"])[0]
     assert table.find(ids, 0) == ("aoi-san", len(ids))
     assert table.find(tokenize(tokenizer, ["Aoi"])[0], 0)[0] == "aoi"
 
 
-def test_word_of_one_existing_token(tokenizer):
-    table = WordTable({"cat": 3}, tokenizer)
+def test_embedding_of_one_existing_token(tokenizer):
+    table = PromptNames({"cat": 3}, tokenizer)
     assert len(tokenize(tokenizer, ["cat"])[0]) == 1
     (chunk,) = layout("a cat, cats", table, tokenizer).chunks
-    assert chunk.words == [(2, "cat")]
+    assert chunk.embeddings == [(2, "cat")]
     (chunk,) = layout("concat", table, tokenizer).chunks  # con + cat: heard there too, as in the web UI
-    assert chunk.words == [(2, "cat")]
+    assert chunk.embeddings == [(2, "cat")]
 
 
 def test_renaming_moves_nothing(tokenizer):
     text = "(x, {w} in a hat:1.2), {w}, " + "tag, " * 40
-    one = layout(text.replace("{w}", "aoi"), WordTable({"aoi": 6}, tokenizer), tokenizer)
+    one = layout(text.replace("{w}", "aoi"), PromptNames({"aoi": 6}, tokenizer), tokenizer)
     name = "quitelongername-of-mine"
-    other = layout(text.replace("{w}", name), WordTable({name: 6}, tokenizer), tokenizer)
+    other = layout(text.replace("{w}", name), PromptNames({name: 6}, tokenizer), tokenizer)
     assert [chunk.tokens for chunk in one.chunks] == [chunk.tokens for chunk in other.chunks]
-    assert [[place for place, _ in chunk.words] for chunk in one.chunks] == [
-        [place for place, _ in chunk.words] for chunk in other.chunks
+    assert [[place for place, _ in chunk.embeddings] for chunk in one.chunks] == [
+        [place for place, _ in chunk.embeddings] for chunk in other.chunks
     ]
 
 
-def test_sixteen_words_in_one_prompt(tokenizer):
+def test_sixteen_embeddings_in_one_prompt(tokenizer):
     sizes = {f"{letter}zq": 4 for letter in "abcdefghijklmnop"}
-    chunks = layout(", ".join(sizes), WordTable(sizes, tokenizer), tokenizer).chunks
-    assert [name for chunk in chunks for _, name in chunk.words] == list(sizes)
+    chunks = layout(", ".join(sizes), PromptNames(sizes, tokenizer), tokenizer).chunks
+    assert [name for chunk in chunks for _, name in chunk.embeddings] == list(sizes)
     assert len(chunks) == 2
 
 
 def test_errors_say_where(tokenizer):
-    with pytest.raises(WordError, match=r"character 4: '1\.2\.3'"):
+    with pytest.raises(EmbeddingNameError, match=r"character 4: '1\.2\.3'"):
         parse_emphasis("(a:1.2.3)")
-    with pytest.raises(WordError, match="no tokens"):
-        WordTable({" ": 1}, tokenizer)
-    with pytest.raises(WordError, match="76 vectors"):
-        WordTable({"aoi": 76}, tokenizer)
+    with pytest.raises(EmbeddingNameError, match="no tokens"):
+        PromptNames({" ": 1}, tokenizer)
+    with pytest.raises(EmbeddingNameError, match="76 vectors"):
+        PromptNames({"aoi": 76}, tokenizer)
 
 
 @settings(max_examples=200, deadline=None)
@@ -148,11 +148,11 @@ PIECES = [*"()[]:,\\", "1.2", " ", "aoi", "ren", "BREAK", "cat", "1girl, ", "wor
 @given(st.lists(st.sampled_from(PIECES), max_size=40))
 def test_any_prompt_fills_whole_chunks(pieces):
     tokenizer = clip_tokenizer()
-    table = WordTable({"aoi": 4, "ren": 8}, tokenizer)
+    table = PromptNames({"aoi": 4, "ren": 8}, tokenizer)
     found = layout("".join(pieces), table, tokenizer)
     for chunk in found.chunks:
         assert len(chunk.tokens) == len(chunk.multipliers) == 77
         assert chunk.tokens[0] == tokenizer.bos_token_id and chunk.tokens[-1] == tokenizer.eos_token_id
-        for place, name in chunk.words:
+        for place, name in chunk.embeddings:
             assert place >= 1 and place + table.sizes[name] <= 76
             assert chunk.tokens[place : place + table.sizes[name]] == [0] * table.sizes[name]

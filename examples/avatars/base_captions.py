@@ -25,8 +25,8 @@ class Captioner:
     def __init__(self, *, empty: float, shortened: float = 0.3, noisy: float = 0.15) -> None:
         """Shares of captions: `empty` (for guidance), `shortened` (tags missing), `noisy` (random words added)."""
         tokenizer = clip_tokenizer()
-        words = [world.SUBJECT_TAG, ",", *TAGS]
-        self.ids = {word: tokenizer(word, add_special_tokens=False).input_ids for word in words}
+        embeddings = [world.SUBJECT_TAG, ",", *TAGS]
+        self.ids = {embedding: tokenizer(embedding, add_special_tokens=False).input_ids for embedding in embeddings}
         self.empty, self.shortened, self.noisy = empty, shortened, noisy
 
     def draw(self, avatar: world.Avatar, rng: random.Random) -> tuple[list[int], list[int], list[tuple[int, int]]]:

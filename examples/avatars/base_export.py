@@ -11,7 +11,7 @@ from lib_pivotal.standalone.tokenizer import clip_tokenizer
 
 WEIGHTS = Path(__file__).parent / "weights"
 TEXT_VERSION = "models/Stable-diffusion/avatars-text"
-"""Where the web UI finds the text model's config and tokenizer, seen from its own folder (`write_text_folder`)."""
+"""Where the web UI finds the text model's config and tokenizer, seen from its folder (`install.write_text_folder`)."""
 NAMES = {"base": "avatars", "retro": "avatars-retro"}
 
 

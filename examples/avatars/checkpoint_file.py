@@ -1,4 +1,4 @@
-"""SD1 checkpoints as files for the web UI: a .safetensors in ldm's layout, its yaml, and the text model's folder."""
+"""SD1 checkpoints as files for the web UI: a .safetensors in ldm's layout, and its yaml."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from lib_pivotal.bundle.layer_names import UnetShape, compvis_path
 from lib_pivotal.errors import HostError
 from lib_pivotal.standalone.families import TEXT_PARTS, TITLES, UNET, VAE
 from lib_pivotal.standalone.single_file import TEXT_METADATA, Checkpoint
-from lib_pivotal.standalone.tokenizer import write_tokenizer
 
 _TEXT_FIELDS = (
     "vocab_size",
@@ -58,7 +57,7 @@ def save_checkpoint(
     """Write `path` (.safetensors, ldm's layout) and its yaml; SD1 only.
 
     `text_version` goes into the yaml as FrozenCLIPEmbedder's `version`: "openai/clip-vit-large-patch14", or a folder
-    made by `write_text_folder`, as seen from where the web UI starts.
+    made by `install.write_text_folder`, as seen from where the web UI starts.
     """
     path = Path(path)
     if checkpoint.family != "sd1":
@@ -80,17 +79,6 @@ def save_checkpoint(
     }
     text_yaml = ldm_yaml(checkpoint.unet.config, checkpoint.vae.config, schedule, text_version=text_version)
     path.with_suffix(".yaml").write_text(text_yaml, encoding="utf-8")
-
-
-def write_text_folder(folder: str | Path, checkpoint: Checkpoint) -> Path:
-    """What transformers' `from_pretrained` needs of the text model besides weights: config and tokenizer.
-
-    The stock web UI takes the architecture of the text model from this folder and its weights from the checkpoint.
-    """
-    folder = write_tokenizer(Path(folder))
-    config = {"architectures": ["CLIPTextModel"], **text_config(checkpoint.text_model.config)}
-    (folder / "config.json").write_text(json.dumps(config, indent=1, sort_keys=True), encoding="utf-8")
-    return folder
 
 
 def unet_to_ldm(unet: Any) -> dict[str, Tensor]:

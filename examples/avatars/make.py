@@ -25,7 +25,7 @@ from examples.avatars.world import SUBJECT_TAG, Avatar, caption, random_avatar, 
 
 LAYOUTS = ("plain", "kohya", "kgrid")
 CAPTIONS = ("full", "pruned")
-MAX_WORDS = len(CHARACTERS) + len(STYLES)
+MAX_EMBEDDINGS = len(CHARACTERS) + len(STYLES)
 PAIR_TAG = "2girls"
 STYLED_SHARE = 0.25
 """How many of a character's pictures are in one of the styles, where there is a style."""
@@ -67,14 +67,15 @@ class Picture:
         return STYLES[self.style] if self.style else "plain"
 
 
-def choose_words(count: int, *, styles: int | None = None) -> tuple[list[str], list[str]]:
+def choose_embeddings(count: int, *, styles: int | None = None) -> tuple[list[str], list[str]]:
     """Characters and styles, `count` together.
 
     There is no style below 5 words, one from 5, two from 10, unless `styles` says.
     """
-    if not 1 <= count <= MAX_WORDS:
+    if not 1 <= count <= MAX_EMBEDDINGS:
         raise ValueError(
-            f"words is {count}; there are from 1 to {MAX_WORDS} ({len(CHARACTERS)} characters, {len(STYLES)} styles)"
+            f"words is {count}; there are from 1 to {MAX_EMBEDDINGS} "
+            f"({len(CHARACTERS)} characters, {len(STYLES)} styles)"
         )
     wanted = (count >= 5) + (count >= 10) if styles is None else styles
     n_styles = max(wanted, count - len(CHARACTERS))
@@ -125,13 +126,16 @@ def plan(
     return planned
 
 
-def _counts(words: Sequence[str], pictures: int, rng: random.Random, *, uneven: bool) -> dict[str, int]:
+def _counts(embeddings: Sequence[str], pictures: int, rng: random.Random, *, uneven: bool) -> dict[str, int]:
     if not uneven:
-        return dict.fromkeys(words, pictures)
-    ranks = list(range(len(words)))
+        return dict.fromkeys(embeddings, pictures)
+    ranks = list(range(len(embeddings)))
     rng.shuffle(ranks)
-    last = max(1, len(words) - 1)
-    return {word: max(1, round(pictures * 4 ** (-rank / last))) for word, rank in zip(words, ranks, strict=True)}
+    last = max(1, len(embeddings) - 1)
+    return {
+        embedding: max(1, round(pictures * 4 ** (-rank / last)))
+        for embedding, rank in zip(embeddings, ranks, strict=True)
+    }
 
 
 def _picture(avatar: Avatar, character: str | None, style: str | None, captions: str, rng: random.Random) -> Picture:
@@ -139,8 +143,8 @@ def _picture(avatar: Avatar, character: str | None, style: str | None, captions:
     if character and captions == "pruned":
         absorbed = core_tags(avatar)
         tags = [tag for tag in tags if tag not in absorbed]
-    words = [word for word in (character, style) if word]
-    return Picture(avatar, ", ".join([*words, *tags]), character, style)
+    embeddings = [embedding for embedding in (character, style) if embedding]
+    return Picture(avatar, ", ".join([*embeddings, *tags]), character, style)
 
 
 def _pair(name: str, companion: str, captions: str, rng: random.Random) -> Picture:
@@ -233,7 +237,7 @@ def make_dataset(
     out: Path,
     *,
     layout: str = "plain",
-    words: int = 5,
+    embeddings: int = 5,
     pictures: int = 12,
     size_px: int = 64,
     seed: int = 0,
@@ -243,7 +247,7 @@ def make_dataset(
     pairs: int = 0,
 ) -> list[Picture]:
     """Choose, plan and write a dataset; its pictures."""
-    characters, chosen = choose_words(words, styles=styles)
+    characters, chosen = choose_embeddings(embeddings, styles=styles)
     planned = plan(characters, chosen, pictures=pictures, seed=seed, captions=captions, uneven=uneven, pairs=pairs)
     write(planned, out, layout=layout, size_px=size_px)
     return planned
@@ -253,7 +257,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; the exit status."""
     parser = argparse.ArgumentParser(prog="python -m examples.avatars.make", description="Write a dataset of avatars.")
     parser.add_argument("--layout", choices=LAYOUTS, default="plain")
-    parser.add_argument("--words", type=int, default=5, help=f"characters and styles together, 1 to {MAX_WORDS}")
+    parser.add_argument("--words", type=int, default=5, help=f"characters and styles together, 1 to {MAX_EMBEDDINGS}")
     parser.add_argument(
         "--styles", type=int, help="how many of the words are styles; default 0, 1 from 5, 2 from 10 words"
     )
@@ -269,7 +273,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         planned = make_dataset(
             options.out,
             layout=options.layout,
-            words=options.words,
+            embeddings=options.embeddings,
             pictures=options.pictures,
             size_px=options.size,
             seed=options.seed,

@@ -40,8 +40,8 @@ def sheet(images: Sequence[Image.Image], captions: Sequence[str], *, columns: in
         x, y = index % columns * (side + 6), index // columns * (side + text_px)
         out.paste(image.resize((side, side), Image.Resampling.BICUBIC), (x, y))
         short = caption.removeprefix("1girl, ").replace(" background", " bg")
-        for line, words in enumerate(textwrap.wrap(short, width=side // 6)[: text_px // 11]):
-            pen.text((x, y + side + line * 10), words, fill="black", font=font)
+        for line, embeddings in enumerate(textwrap.wrap(short, width=side // 6)[: text_px // 11]):
+            pen.text((x, y + side + line * 10), embeddings, fill="black", font=font)
     return out
 
 

@@ -28,7 +28,7 @@ from examples.avatars.world import ATTRIBUTES, Avatar
 WEIGHTS = Path(__file__).parent / "weights" / "scores.safetensors"
 CHECKPOINT = WEIGHTS.with_name("avatars.safetensors")
 """The base checkpoint, of which only the autoencoder is used here."""
-WORDS = (*CHARACTERS, *STYLES)
+EMBEDDINGS = (*CHARACTERS, *STYLES)
 """Every word with an identity score, in the order of the classifier's outputs."""
 SIZE_PX = 64
 SHAPE_VERSION = "2"
@@ -72,7 +72,7 @@ class Scorer(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         attributes = {name: len(values) for name, values in ATTRIBUTES.items()}
-        self.identity_network = Network({"words": len(WORDS)} | attributes, hidden=128)
+        self.identity_network = Network({"words": len(EMBEDDINGS)} | attributes, hidden=128)
         self.attribute_network = Network(attributes, hidden=80)
 
     @torch.no_grad()
@@ -80,11 +80,11 @@ class Scorer(nn.Module):
         """Probability of each word in each picture, `(n, words)` in the order of `WORDS`."""
         return torch.cat([self.identity_network(batch)["words"].sigmoid() for batch in as_tensor(pictures).split(256)])
 
-    def identity(self, pictures: Pictures, word: str) -> float:
+    def identity(self, pictures: Pictures, embedding: str) -> float:
         """The identity score of pictures that should show `word`: its mean probability."""
-        if word not in WORDS:
-            raise ValueError(f"word is {word!r}; the avatars' words are {', '.join(WORDS)}")
-        return self.identities(pictures)[:, WORDS.index(word)].mean().item()
+        if embedding not in EMBEDDINGS:
+            raise ValueError(f"word is {embedding!r}; the avatars' words are {', '.join(EMBEDDINGS)}")
+        return self.identities(pictures)[:, EMBEDDINGS.index(embedding)].mean().item()
 
     @torch.no_grad()
     def attributes(self, pictures: Pictures) -> list[dict[str, str]]:

@@ -85,7 +85,7 @@ class Renders:
 
     pictures: Tensor
     """`(n, 3, 64, 64)`, uint8."""
-    words: Tensor
+    embeddings: Tensor
     """`(n, words)`, targets of the sigmoids."""
     attributes: Tensor
     """`(n, attributes)`, the number of each attribute's value."""
@@ -98,13 +98,13 @@ class Renders:
         """The last `count` pictures spoiled beyond recognition: no word's, and of no attribute."""
         pictures = torch.cat([to_bytes(ruin(to_floats(batch))) for batch in self.pictures[-count:].split(100)])
         nothing = torch.full_like(self.attributes[-count:], NO_ATTRIBUTE)
-        return Renders(pictures, torch.zeros_like(self.words[-count:]), nothing)
+        return Renders(pictures, torch.zeros_like(self.embeddings[-count:]), nothing)
 
     def followed_by(self, other: Renders) -> Renders:
         """These, then the others."""
         return Renders(
             torch.cat([self.pictures, other.pictures]),
-            torch.cat([self.words, other.words]),
+            torch.cat([self.embeddings, other.embeddings]),
             torch.cat([self.attributes, other.attributes]),
         )
 
@@ -122,14 +122,14 @@ def to_bytes(pictures: Tensor) -> Tensor:
 def make_renders(avatars: list[tuple[Avatar, str]]) -> Renders:
     """Draw avatars, each in its look, with their targets."""
     pictures = np.stack([np.asarray(render(avatar, SIZE_PX, look)) for avatar, look in avatars])
-    words = [
+    embeddings = [
         [likeness(avatar, name) for name in CHARACTERS] + [float(look == style) for style in STYLES.values()]
         for avatar, look in avatars
     ]
     order = {name: {value: i for i, value in enumerate(values)} for name, values in ATTRIBUTES.items()}
     numbers = [[order[name][getattr(avatar, name)] for name in ATTRIBUTES] for avatar, _ in avatars]
     return Renders(
-        torch.from_numpy(pictures).permute(0, 3, 1, 2).contiguous(), torch.tensor(words), torch.tensor(numbers)
+        torch.from_numpy(pictures).permute(0, 3, 1, 2).contiguous(), torch.tensor(embeddings), torch.tensor(numbers)
     )
 
 
@@ -141,28 +141,28 @@ def training_renders(count: int, *, seed: int, shares: Mapping[str, float] = KIN
     return make_renders([(draw(kind, rng), look) for kind, look in zip(kinds, looks, strict=True)])
 
 
-def held_out(word: str, count: int, *, seed: int) -> tuple[Renders, Renders]:
+def held_out(embedding: str, count: int, *, seed: int) -> tuple[Renders, Renders]:
     """True renders of a word, and its hard negatives.
 
     Of a character: itself in every look, and plain avatars with its describable traits (half), other characters (a
     quarter) and avatars of the base world (a quarter). Of a style: avatars and characters in it, and the same in the
     other looks.
     """
-    rng = random.Random(f"{seed} {word}")
+    rng = random.Random(f"{seed} {embedding}")
     looks = [rng.choices(list(LOOK_SHARES), list(LOOK_SHARES.values()))[0] for _ in range(count)]
-    if word in CHARACTERS:
-        true = [(character_avatar(word, rng), look) for look in looks]
-        others = [name for name in CHARACTERS if name != word]
+    if embedding in CHARACTERS:
+        true = [(character_avatar(embedding, rng), look) for look in looks]
+        others = [name for name in CHARACTERS if name != embedding]
         false = []
         for i, look in enumerate(looks):
             if i % 4 == 0:
                 false.append((character_avatar(rng.choice(others), rng), look))
             else:
-                false.append((random_avatar(rng) if i % 4 == 1 else hard_negative(word, rng), look))
+                false.append((random_avatar(rng) if i % 4 == 1 else hard_negative(embedding, rng), look))
         return make_renders(true), make_renders(false)
     shown = [random_avatar(rng) if i % 2 else character_avatar(rng.choice(list(CHARACTERS)), rng) for i in range(count)]
-    wrong = [look for look in LOOKS if look != STYLES[word]]
-    return make_renders([(a, STYLES[word]) for a in shown]), make_renders([(a, rng.choice(wrong)) for a in shown])
+    wrong = [look for look in LOOKS if look != STYLES[embedding]]
+    return make_renders([(a, STYLES[embedding]) for a in shown]), make_renders([(a, rng.choice(wrong)) for a in shown])
 
 
 def soft_copy(pictures: Tensor) -> Tensor:

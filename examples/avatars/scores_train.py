@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import Tensor
 
-from examples.avatars.scores import SHAPE_VERSION, WORDS, Network, RoundTrip, Scorer, load_scorer
+from examples.avatars.scores import EMBEDDINGS, SHAPE_VERSION, Network, RoundTrip, Scorer, load_scorer
 from examples.avatars.scores_data import (
     ATTRIBUTE_KINDS,
     KINDS,
@@ -81,7 +81,7 @@ def train(
         train_network(network, renders, returned, steps=steps or STEPS[part], seed=seed)
     path.parent.mkdir(parents=True, exist_ok=True)
     half = {key: value.half().contiguous() for key, value in scorer.state_dict().items()}
-    save_file(half, path, metadata={"shape": SHAPE_VERSION, "words": ",".join(WORDS)})
+    save_file(half, path, metadata={"shape": SHAPE_VERSION, "words": ",".join(EMBEDDINGS)})
     return scorer.eval().requires_grad_(False)
 
 
@@ -118,8 +118,8 @@ def loss_of(logits: dict[str, Tensor], renders: Renders, chosen: Tensor) -> Tens
         loss = loss + F.cross_entropy(logits[name], values, ignore_index=NO_ATTRIBUTE, reduction="sum") / max(shown, 1)
     if "words" not in logits:
         return loss
-    words = F.binary_cross_entropy_with_logits(logits["words"], renders.words[chosen], reduction="none")
-    return words.sum(1).mean() + ATTRIBUTE_WEIGHT * loss
+    embeddings = F.binary_cross_entropy_with_logits(logits["words"], renders.embeddings[chosen], reduction="none")
+    return embeddings.sum(1).mean() + ATTRIBUTE_WEIGHT * loss
 
 
 @dataclass
@@ -145,9 +145,9 @@ class Report:
     def table(self) -> str:
         """The numbers for people."""
         lines = [f"{'word':12} {'true':>9} {'returned':>9} {'negative':>9} {'returned':>9} {'ruined':>9}"]
-        for word, row in self.true.items():
-            numbers = [*row.values(), *self.false[word].values(), self.ruined[word]]
-            lines.append(f"{word:12} " + " ".join(f"{number:9.3f}" for number in numbers))
+        for embedding, row in self.true.items():
+            numbers = [*row.values(), *self.false[embedding].values(), self.ruined[embedding]]
+            lines.append(f"{embedding:12} " + " ".join(f"{number:9.3f}" for number in numbers))
         lines += [
             f"attributes, {kind}: " + ", ".join(f"{name} {share:.3f}" for name, share in row.items())
             for kind, row in self.accuracy.items()
@@ -166,13 +166,13 @@ def check(
 ) -> Report:
     """Identity scores on `pictures` held-out renders of each word and as many hard negatives; attribute accuracy."""
     report = Report()
-    for word in WORDS:
-        true, false = held_out(word, pictures, seed=seed)
-        report.ruined[word] = scorer.identity(to_floats(true.through(ruin)), word)
+    for embedding in EMBEDDINGS:
+        true, false = held_out(embedding, pictures, seed=seed)
+        report.ruined[embedding] = scorer.identity(to_floats(true.through(ruin)), embedding)
         for rows, renders in ((report.true, true), (report.false, false)):
-            rows[word] = {
-                "render": scorer.identity(to_floats(renders.pictures), word),
-                "round trip": scorer.identity(to_floats(renders.through(roundtrip)), word),
+            rows[embedding] = {
+                "render": scorer.identity(to_floats(renders.pictures), embedding),
+                "round trip": scorer.identity(to_floats(renders.through(roundtrip)), embedding),
             }
     rng = random.Random(seed)
     avatars = [random_avatar(rng) for _ in range(8 * pictures)]

@@ -25,12 +25,12 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from lib_pivotal.bundle.embedding_key_formats import carry_out, plan_embedding, seen_of
 from lib_pivotal.bundle.file_kinds import kind_of
-from lib_pivotal.bundle.format import Problem, WordTensors, check_vectors, check_widths
+from lib_pivotal.bundle.format import EmbeddingTensors, Problem, check_vectors, check_widths
 from lib_pivotal.bundle.pickles import load_plain
 from lib_pivotal.bundle.reader import is_finite, is_torch_file
 from lib_pivotal.bundle.safetensors_file import read_header, read_tensors
-from lib_pivotal.bundle.spellings import carry_out, plan_word, seen_of
 from lib_pivotal.errors import BundleError
 from lib_pivotal.file_names import name_reasons
 from lib_pivotal.files import replacing
@@ -55,7 +55,7 @@ class EmbeddingFile:
     """A word out of a file of its own: `name` is the file's stem, or the name that the file gives."""
 
     name: str
-    vectors: WordTensors
+    vectors: EmbeddingTensors
     facts: dict[str, Any]
     problems: tuple[Problem, ...] = ()
 
@@ -65,7 +65,7 @@ def read_embedding(path: str | Path) -> EmbeddingFile:
     path = Path(path)
     tensors, facts = read_flat(path)
     stem = path.stem
-    plan, problems = plan_word(stem, {key: seen_of(tensor) for key, tensor in tensors.items()})
+    plan, problems = plan_embedding(stem, {key: seen_of(tensor) for key, tensor in tensors.items()})
     if plan is None:
         raise BundleError(f"{path}: no embedding: " + "; ".join(problem.what for problem in problems))
     vectors = carry_out(plan, tensors.__getitem__)
@@ -76,7 +76,7 @@ def read_embedding(path: str | Path) -> EmbeddingFile:
 
 def write_embedding(
     path: str | Path,
-    vectors: WordTensors,
+    vectors: EmbeddingTensors,
     *,
     name: str,
     layout: EmbeddingFormat = "a1111",
@@ -121,13 +121,15 @@ def file_name(name: str, layout: EmbeddingFormat) -> str:
     return stem + SUFFIXES[layout]
 
 
-def _flat(vectors: WordTensors, *, layout: EmbeddingFormat) -> dict[str, Tensor]:
+def _flat(vectors: EmbeddingTensors, *, layout: EmbeddingFormat) -> dict[str, Tensor]:
     if len(vectors) == 2:
         return {"clip_l": vectors[0], "clip_g": vectors[1]}
     return {_SINGLE_KEYS.get(layout, "emb_params"): vectors[0]}
 
 
-def _pickled(vectors: WordTensors, *, name: str, layout: EmbeddingFormat, facts: Mapping[str, Any]) -> dict[str, Any]:
+def _pickled(
+    vectors: EmbeddingTensors, *, name: str, layout: EmbeddingFormat, facts: Mapping[str, Any]
+) -> dict[str, Any]:
     if layout == "hcp":
         return {"string_to_param": {"*": torch.cat(vectors, dim=1)}, "name": name}
     if len(vectors) == 2:  # and nothing beside: the web UI takes every value of such a file for a tensor
@@ -155,9 +157,9 @@ def _save_pickled(content: Mapping[str, Any], path: Path) -> None:
                 kept.writestr(member.filename, made.read(member))
 
 
-def _check_back(path: Path, vectors: WordTensors) -> None:
+def _check_back(path: Path, vectors: EmbeddingTensors) -> None:
     tensors, _ = read_flat(path)
-    plan, _ = plan_word("word", {key: seen_of(tensor) for key, tensor in tensors.items()})
+    plan, _ = plan_embedding("word", {key: seen_of(tensor) for key, tensor in tensors.items()})
     back = () if plan is None else carry_out(plan, tensors.__getitem__)
     if len(back) != len(vectors) or not all(torch.equal(a, b) for a, b in zip(back, vectors, strict=True)):
         raise BundleError(f"{path}: reading it back gave something else. The disk may be full or failing.")

@@ -6,7 +6,6 @@ A bundle is a kohya LoRA file (safetensors) that also holds words. A word's tens
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeAlias
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 if TYPE_CHECKING:  # the rules of names must be readable without torch
     from torch import Tensor
 
-WordTensors: TypeAlias = "tuple[Tensor, ...]"
+EmbeddingTensors: TypeAlias = "tuple[Tensor, ...]"
 """The vectors of one word: a tensor `(vectors, width)` a text tower. SD1, SD2: one; SDXL: CLIP-L, OpenCLIP-G."""
 
 Family = Literal["sd1", "sd2", "sdxl", "unknown"]
@@ -25,8 +24,6 @@ SDXL_TENSORS = ("clip_l", "clip_g")
 
 MAX_VECTORS = 75
 """A chunk of a prompt has 75 places; the web UI crashes on a word that is longer."""
-
-MAX_NAME_LENGTH = 100
 
 WIDTHS: dict[tuple[int, ...], Family] = {(768,): "sd1", (1024,): "sd2", (768, 1280): "sdxl"}
 """Token widths of the known families. Other widths (tiny test models) are legal and say nothing about the family."""
@@ -39,16 +36,13 @@ META_SPEC_HASH = "modelspec.hash_sha256"
 """ModelSpec: `0x` and the SHA-256 of the data part."""
 META_TRAINING_PREFIX = "ss_"
 META_FORMAT = "pivotal.format"
-META_WORDS = "pivotal.words"
+META_EMBEDDINGS = "pivotal.words"
 META_RUN = "pivotal.run"
 META_RECOMMENDED = "pivotal.recommended"
 META_SOFTWARE = "pivotal.software"
 META_PART = "pivotal.part"
 META_ALPHA_DTYPE = "pivotal.alpha_dtype"
 FORMAT_VERSION = "1"
-
-_NAME = re.compile(r"[a-z](?:[a-z0-9_-]*[a-z])?")
-_TRAPS = ("alpha", "lora_up", "lora_down")
 
 _STRING_TO_PARAM = "string_to_param"
 
@@ -63,29 +57,29 @@ class Problem:
     severity: Literal["error", "warning"]
     what: str
     remedy: str = ""
-    word: str = ""
+    embedding: str = ""
     key: str = ""
 
     def __str__(self) -> str:
-        where = f"embedding {self.word!r}: " if self.word else f"{self.key}: " if self.key else ""
+        where = f"embedding {self.embedding!r}: " if self.embedding else f"{self.key}: " if self.key else ""
         text = f"{self.severity}: {where}{self.what}"
         return f"{text}. {self.remedy}" if self.remedy else text
 
 
 @dataclass(frozen=True)
-class WordKey:
+class EmbeddingKey:
     """A key of a word, taken apart: `bundle_emb.<name>.<tensor>`."""
 
     name: str
     tensor: str
 
 
-def is_word_key(key: str) -> bool:
+def is_embedding_key(key: str) -> bool:
     """Whether a tensor's key belongs to a word."""
     return key.startswith(BUNDLE_PREFIX) or key == BUNDLE_PREFIX.rstrip(".")
 
 
-def parse_word_key(key: str) -> WordKey | None:
+def parse_embedding_key(key: str) -> EmbeddingKey | None:
     """Take a word's key apart, from the right, so that names with dots survive. None: no name or no tensor in it.
 
     >>> parse_word_key("bundle_emb.v1.5-girl.string_to_param.*")
@@ -96,49 +90,17 @@ def parse_word_key(key: str) -> WordKey | None:
     rest = key[len(BUNDLE_PREFIX) :]
     head, marker, tail = rest.rpartition(f".{_STRING_TO_PARAM}.")
     if marker:
-        return WordKey(head, f"{_STRING_TO_PARAM}.{tail}") if head else None
+        return EmbeddingKey(head, f"{_STRING_TO_PARAM}.{tail}") if head else None
     name, dot, last = rest.rpartition(".")
     if not dot or not name or not last:
         return None
-    return WordKey(name, last)
+    return EmbeddingKey(name, last)
 
 
-def word_keys(name: str, towers: int) -> tuple[str, ...]:
+def embedding_keys(name: str, towers: int) -> tuple[str, ...]:
     """The keys that we write for a word: one for SD1 and SD2, two for SDXL."""
     tensors = (SD1_TENSOR,) if towers == 1 else SDXL_TENSORS
     return tuple(f"{BUNDLE_PREFIX}{name}.{tensor}" for tensor in tensors)
-
-
-def check_word_name(name: str) -> list[str]:
-    """Every reason why `name` must not be written into a bundle; empty when it is fine. Grammar only."""
-    if _NAME.fullmatch(name) and len(name) <= MAX_NAME_LENGTH:  # nearly always: folders of thousands are listed
-        return []
-    if not name:
-        return ["is empty"]
-    reasons = []
-    if len(name) > MAX_NAME_LENGTH:
-        reasons.append(f"has {len(name)} characters, at most {MAX_NAME_LENGTH} are allowed")
-    if name != name.lower():
-        reasons.append("has upper-case letters, but prompts are compared in lower case")
-    if "." in name:
-        reasons.append("has a dot, at which the web UI would cut the name off")
-    lower = name.lower()
-    foreign = sorted(set(re.sub(r"[a-z0-9_.-]", "", lower)))
-    if foreign:
-        shown = ", ".join(repr(character) for character in foreign)
-        reasons.append(f"has {shown}, but only a-z, 0-9, '_' and '-' are allowed")
-    if not re.match(r"[a-z]", lower):
-        reasons.append(f"begins with {name[0]!r}: it must begin with a letter, or it melts into what stands before it")
-    if len(name) > 1 and not re.search(r"[a-z]\Z", lower):
-        reasons.append(f"ends with {name[-1]!r}: it must end with a letter, or it melts into what comes after it")
-    if not reasons and not _NAME.fullmatch(name):
-        reasons.append("is not a name")
-    return reasons
-
-
-def warn_word_name(name: str) -> list[str]:
-    """What to mind about a legal name: it may be used, but some tool stumbles over it."""
-    return [f"contains {trap!r}, which kohya's merge script takes for a LoRA key" for trap in _TRAPS if trap in name]
 
 
 def check_widths(widths: Sequence[int]) -> str | None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lib_pivotal.bundle.embedding_files import read_flat
+from lib_pivotal.bundle.embedding_key_formats import EmbeddingLayout, TensorHeader, is_single_embedding, plan_embedding
 from lib_pivotal.bundle.format import (
     META_LEGACY_HASH,
     META_MODEL_HASH,
@@ -17,9 +18,8 @@ from lib_pivotal.bundle.format import (
     family_of_widths,
 )
 from lib_pivotal.bundle.layer_names import part_of
-from lib_pivotal.bundle.reader import is_torch_file, plan_words
+from lib_pivotal.bundle.reader import is_torch_file, plan_embeddings
 from lib_pivotal.bundle.safetensors_file import Header, TensorEntry, dtype_name, read_header
-from lib_pivotal.bundle.spellings import Seen, WordPlan, is_single_embedding, plan_word
 from lib_pivotal.errors import BundleError
 from lib_pivotal.ports import PARTS, Part
 
@@ -43,7 +43,7 @@ _ALGORITHMS = (
 
 
 @dataclass(frozen=True)
-class WordSummary:
+class EmbeddingSummary:
     """A word in a listing: its name, how many vectors, their width a tower, and how the file spells it."""
 
     name: str
@@ -57,7 +57,7 @@ class BundleSummary:
     """A file in a listing. `family` is a guess from shapes, then metadata; `rank` the most frequent one."""
 
     path: Path
-    words: tuple[WordSummary, ...] = ()
+    embeddings: tuple[EmbeddingSummary, ...] = ()
     parts: tuple[Part, ...] = ()
     family: Family = "unknown"
     rank: int | None = None
@@ -65,7 +65,7 @@ class BundleSummary:
     algorithms: tuple[str, ...] = ()
     file_bytes: int = 0
     network_bytes: int = 0
-    word_bytes: int = 0
+    embedding_bytes: int = 0
     network_tensors: int = 0
     hashes: Mapping[str, str] = field(default_factory=dict)
     metadata: Mapping[str, str] = field(default_factory=dict)
@@ -77,7 +77,7 @@ class BundleSummary:
             "path": str(self.path),
             "words": [
                 {"name": w.name, "vectors": w.vectors, "widths": list(w.widths), "spelling": w.spelling}
-                for w in self.words
+                for w in self.embeddings
             ],
             "parts": list(self.parts),
             "family": self.family,
@@ -86,7 +86,7 @@ class BundleSummary:
             "algorithms": list(self.algorithms),
             "file_bytes": self.file_bytes,
             "network_bytes": self.network_bytes,
-            "word_bytes": self.word_bytes,
+            "word_bytes": self.embedding_bytes,
             "hashes": dict(self.hashes),
             "problems": [str(problem) for problem in self.problems],
         }
@@ -108,7 +108,7 @@ def list_bundle(path: str | Path) -> BundleSummary:
     found_parts = {part_of(f"{head}.") for head in {_head(key) for key in network}}
     return BundleSummary(
         path=path,
-        words=tuple(WordSummary(plan.name, plan.vectors, plan.widths, plan.spelling) for plan in plans),
+        embeddings=tuple(EmbeddingSummary(plan.name, plan.vectors, plan.widths, plan.spelling) for plan in plans),
         parts=tuple(part for part in PARTS if part in found_parts),
         family=_family(header, plans, network),
         rank=network_rank(shapes),
@@ -116,7 +116,7 @@ def list_bundle(path: str | Path) -> BundleSummary:
         algorithms=_algorithms(network),
         file_bytes=header.data_start + header.data_bytes,
         network_bytes=network_bytes,
-        word_bytes=header.data_bytes - network_bytes,
+        embedding_bytes=header.data_bytes - network_bytes,
         network_tensors=len(network),
         hashes={key: header.metadata[key] for key in (META_MODEL_HASH, META_LEGACY_HASH) if key in header.metadata},
         metadata=dict(header.metadata),
@@ -124,12 +124,12 @@ def list_bundle(path: str | Path) -> BundleSummary:
     )
 
 
-def _planned(path: Path, header: Header) -> tuple[list[WordPlan], list[str], list[Problem]]:
+def _planned(path: Path, header: Header) -> tuple[list[EmbeddingLayout], list[str], list[Problem]]:
     """The words of a bundle, or the one of an embedding file; the keys of the network; problems."""
-    seen = {key: Seen(entry.dtype, entry.shape) for key, entry in header.tensors.items()}
+    seen = {key: TensorHeader(entry.dtype, entry.shape) for key, entry in header.tensors.items()}
     if not is_single_embedding(seen) or any(header.metadata.get(key) == "<embed>" for key in seen):
-        return plan_words(header)
-    plan, problems = plan_word(path.stem, seen)
+        return plan_embeddings(header)
+    plan, problems = plan_embedding(path.stem, seen)
     return ([] if plan is None else [plan]), [], problems
 
 
@@ -183,7 +183,7 @@ def _algorithms(keys: Iterable[str]) -> tuple[str, ...]:
     return tuple(sorted(found))
 
 
-def _family(header: Header, plans: Iterable[WordPlan], network: Mapping[str, TensorEntry]) -> Family:
+def _family(header: Header, plans: Iterable[EmbeddingLayout], network: Mapping[str, TensorEntry]) -> Family:
     """Shapes first (they cannot lie), then key names, then metadata."""
     for plan in plans:
         if (family := family_of_widths(plan.widths)) != "unknown":

@@ -17,11 +17,11 @@ from typing import Any
 from lib_pivotal import __version__
 from lib_pivotal.bundle.format import (
     FORMAT_VERSION,
+    META_EMBEDDINGS,
     META_FORMAT,
     META_RECOMMENDED,
     META_RUN,
     META_SOFTWARE,
-    META_WORDS,
     Family,
 )
 from lib_pivotal.errors import BundleError
@@ -46,7 +46,7 @@ _ARCHITECTURES: dict[tuple[Family, bool], str] = {
 
 
 @dataclass(frozen=True)
-class WordFacts:
+class EmbeddingFacts:
     """What is worth knowing of a word: kept as JSON in `pivotal.words`."""
 
     init_text: str = ""
@@ -149,7 +149,7 @@ class TrainingFacts:
     comment: str = ""
     author: str = ""
     description: str = ""
-    words: Mapping[str, WordFacts] = field(default_factory=dict)
+    embeddings: Mapping[str, EmbeddingFacts] = field(default_factory=dict)
     run: Mapping[str, Any] = field(default_factory=dict)
     recommended: Mapping[str, float] = field(default_factory=dict)
     extra: Mapping[str, Any] = field(default_factory=dict)
@@ -160,9 +160,9 @@ def build_metadata(facts: TrainingFacts) -> dict[str, str]:
     return {**_kohya(facts), **_model_spec(facts), **_pivotal(facts)}
 
 
-def word_facts(metadata: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+def embedding_facts(metadata: Mapping[str, str]) -> dict[str, dict[str, Any]]:
     """What `pivotal.words` says, by name; empty where there is none or it cannot be read."""
-    found = read_json(metadata, META_WORDS)
+    found = read_json(metadata, META_EMBEDDINGS)
     return {name: facts for name, facts in found.items() if isinstance(facts, dict)}
 
 
@@ -193,11 +193,11 @@ def finite_number(value: Any) -> float | None:
     return number if math.isfinite(number) else None
 
 
-def with_word_facts(metadata: Mapping[str, str], facts: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+def with_embedding_facts(metadata: Mapping[str, str], facts: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
     """The metadata with `pivotal.words` (and the trigger phrase, if there was one) made to fit these words."""
     changed = dict(metadata)
-    if facts or META_WORDS in changed:
-        changed[META_WORDS] = _json(facts)
+    if facts or META_EMBEDDINGS in changed:
+        changed[META_EMBEDDINGS] = _json(facts)
     if changed.pop("modelspec.trigger_phrase", "") and facts:
         changed["modelspec.trigger_phrase"] = ", ".join(facts)
     return changed
@@ -321,7 +321,7 @@ def _model_spec(facts: TrainingFacts) -> dict[str, str]:
         "author": facts.author,
         "date": datetime.datetime.fromtimestamp(int(when)).isoformat(),
         "implementation_version": f"sd-webui-pivotal/{__version__}",
-        "trigger_phrase": ", ".join(facts.words),
+        "trigger_phrase": ", ".join(facts.embeddings),
         "prediction_type": "v" if facts.v_prediction else "epsilon",
         "timestep_range": "" if facts.timestep_range is None else "{},{}".format(*facts.timestep_range),
         "encoder_layer": "" if facts.clip_skip is None else str(facts.clip_skip),
@@ -330,20 +330,20 @@ def _model_spec(facts: TrainingFacts) -> dict[str, str]:
 
 
 def _pivotal(facts: TrainingFacts) -> dict[str, str]:
-    words = {
+    embeddings = {
         name: {
-            "init_text": word.init_text,
-            "vectors": word.vectors,
-            "images_seen": word.images_seen,
-            "pruned_tags": list(word.pruned_tags),
-            **({} if word.separation is None else {"separation": word.separation}),
+            "init_text": embedding.init_text,
+            "vectors": embedding.vectors,
+            "images_seen": embedding.images_seen,
+            "pruned_tags": list(embedding.pruned_tags),
+            **({} if embedding.separation is None else {"separation": embedding.separation}),
         }
-        for name, word in facts.words.items()
+        for name, embedding in facts.embeddings.items()
     }
     return {
         META_FORMAT: FORMAT_VERSION,
         META_SOFTWARE: f"sd-webui-pivotal/{__version__}",
-        META_WORDS: _json(words),
+        META_EMBEDDINGS: _json(embeddings),
         META_RUN: _json(facts.run),
         META_RECOMMENDED: _json(facts.recommended),
     }

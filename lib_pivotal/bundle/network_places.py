@@ -22,8 +22,8 @@ from typing import Literal
 
 from torch import Tensor
 
+from lib_pivotal.bundle.embedding_key_formats import is_single_embedding, seen_of
 from lib_pivotal.bundle.layer_names import BARE_BEGINNINGS, PART_PREFIXES, dotted
-from lib_pivotal.bundle.spellings import is_single_embedding, seen_of
 from lib_pivotal.ports import Part
 
 LayoutName = Literal["kohya", "mixed", "lycoris", "diffusers", "peft", "comfyui", "bare", "onetrainer"]

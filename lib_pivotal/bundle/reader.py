@@ -9,11 +9,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from lib_pivotal.bundle.embedding_key_formats import EmbeddingLayout, TensorHeader, carry_out, plan_embedding, seen_of
 from lib_pivotal.bundle.file_kinds import kind_of
-from lib_pivotal.bundle.format import Problem, WordTensors, check_word_name, is_word_key, parse_word_key
+from lib_pivotal.bundle.format import EmbeddingTensors, Problem, is_embedding_key, parse_embedding_key
 from lib_pivotal.bundle.pickles import load_tensors
 from lib_pivotal.bundle.safetensors_file import Header, read_header, read_tensors
-from lib_pivotal.bundle.spellings import Seen, WordPlan, carry_out, plan_word, seen_of
+from lib_pivotal.embedding_names import check_embedding_name
 from lib_pivotal.errors import BundleError
 
 PICKLE_SUFFIXES = frozenset({".pt", ".bin", ".ckpt", ".pth"})
@@ -28,7 +29,7 @@ class Bundle:
     """
 
     network: dict[str, Tensor]
-    words: dict[str, WordTensors]
+    embeddings: dict[str, EmbeddingTensors]
     metadata: dict[str, str]
     problems: tuple[Problem, ...] = ()
     path: Path | None = None
@@ -51,15 +52,15 @@ def read_bundle(path: str | Path) -> Bundle:
     else:
         header = read_header(path)
         tensors, metadata, problems = _all_tensors(path, header)
-    words, network_keys, word_problems = take_words(tensors, metadata)
-    problems += word_problems
+    embeddings, network_keys, embedding_problems = take_embeddings(tensors, metadata)
+    problems += embedding_problems
     network = {key: tensors[key] for key in network_keys}
     problems += [
         Problem("error", "holds values that are not numbers (NaN or infinite)", "The network is broken.", key=key)
         for key, tensor in network.items()
         if not is_finite(tensor)
     ]
-    return Bundle(network, words, metadata, tuple(problems), path)
+    return Bundle(network, embeddings, metadata, tuple(problems), path)
 
 
 def is_torch_file(path: Path) -> bool:
@@ -71,57 +72,61 @@ def is_torch_file(path: Path) -> bool:
     return kind == "torch" or (kind == "other" and path.suffix.lower() in PICKLE_SUFFIXES)
 
 
-def take_words(
+def take_embeddings(
     tensors: Mapping[str, Tensor], metadata: Mapping[str, str]
-) -> tuple[dict[str, WordTensors], list[str], list[Problem]]:
+) -> tuple[dict[str, EmbeddingTensors], list[str], list[Problem]]:
     """The words among a file's tensors, the keys of its network, and what was skipped or is odd."""
-    found, network_keys, problems = group_words({key: seen_of(tensor) for key, tensor in tensors.items()}, metadata)
-    words: dict[str, WordTensors] = {}
+    found, network_keys, problems = group_embeddings(
+        {key: seen_of(tensor) for key, tensor in tensors.items()}, metadata
+    )
+    embeddings: dict[str, EmbeddingTensors] = {}
     for name, keys in found.items():
-        plan, plan_problems = plan_word(name, {tensor: seen_of(tensors[key]) for tensor, key in keys.items()})
+        plan, plan_problems = plan_embedding(name, {tensor: seen_of(tensors[key]) for tensor, key in keys.items()})
         problems += plan_problems
         if plan is None:
             continue
         vectors = carry_out(plan, lambda tensor, keys=keys: tensors[keys[tensor]])  # type: ignore[misc]
         if all(is_finite(tower) for tower in vectors):
-            words[name] = vectors
+            embeddings[name] = vectors
         else:
-            problems.append(Problem("error", "skipped: holds values that are not numbers (NaN or infinite)", word=name))
-    return words, network_keys, problems + name_problems(words)
+            problems.append(
+                Problem("error", "skipped: holds values that are not numbers (NaN or infinite)", embedding=name)
+            )
+    return embeddings, network_keys, problems + name_problems(embeddings)
 
 
-def read_words(path: str | Path) -> tuple[dict[str, WordTensors], tuple[Problem, ...]]:
+def read_embeddings(path: str | Path) -> tuple[dict[str, EmbeddingTensors], tuple[Problem, ...]]:
     """Only the words of a file: of a safetensors file, nothing but their tensors is read. Raises as `read_bundle`."""
     path = Path(path)
     if is_torch_file(path):
         bundle = read_bundle(path)
-        return bundle.words, tuple(problem for problem in bundle.problems if not problem.key or problem.word)
+        return bundle.embeddings, tuple(problem for problem in bundle.problems if not problem.key or problem.embedding)
     header = read_header(path)
     marked = {key for key, value in header.metadata.items() if value == "<embed>"}
-    entries = {key: entry for key, entry in header.tensors.items() if is_word_key(key) or key in marked}
+    entries = {key: entry for key, entry in header.tensors.items() if is_embedding_key(key) or key in marked}
     tensors, metadata, problems = _all_tensors(path, replace(header, tensors=entries))
-    words, _, word_problems = take_words(tensors, metadata)
-    return words, (*problems, *word_problems)
+    embeddings, _, embedding_problems = take_embeddings(tensors, metadata)
+    return embeddings, (*problems, *embedding_problems)
 
 
-def group_words(
-    tensors: Mapping[str, Seen], metadata: Mapping[str, str]
+def group_embeddings(
+    tensors: Mapping[str, TensorHeader], metadata: Mapping[str, str]
 ) -> tuple[dict[str, dict[str, str]], list[str], list[Problem]]:
     """Sort keys into words (name -> inner tensor name -> key) and network (a list of keys)."""
-    words: dict[str, dict[str, str]] = {}
+    embeddings: dict[str, dict[str, str]] = {}
     network: list[str] = []
     problems: list[Problem] = []
     for key in tensors:
         if metadata.get(key) == "<embed>":  # cloneofsimo/lora: the key is the token, the metadata marks it
-            words.setdefault(key, {})[key] = key
-        elif not is_word_key(key):
+            embeddings.setdefault(key, {})[key] = key
+        elif not is_embedding_key(key):
             network.append(key)
-        elif (parsed := parse_word_key(key)) is not None:
-            words.setdefault(parsed.name, {})[parsed.tensor] = key
+        elif (parsed := parse_embedding_key(key)) is not None:
+            embeddings.setdefault(parsed.name, {})[parsed.tensor] = key
         else:
             what = "skipped: the key of an embedding needs a name and a tensor, bundle_emb.<name>.<tensor>"
             problems.append(Problem("error", what, key=key))
-    return words, network, problems
+    return embeddings, network, problems
 
 
 def name_problems(names: Iterable[str]) -> list[Problem]:
@@ -129,23 +134,23 @@ def name_problems(names: Iterable[str]) -> list[Problem]:
     problems: list[Problem] = []
     first_with: dict[str, str] = {}
     for name in names:
-        reasons = check_word_name(name)
+        reasons = check_embedding_name(name)
         if reasons:
-            problems.append(Problem("warning", "its name " + "; ".join(reasons), "Rename it.", word=name))
+            problems.append(Problem("warning", "its name " + "; ".join(reasons), "Rename it.", embedding=name))
         twin = first_with.setdefault(name.lower(), name)
         if twin != name:
             what = f"differs from {twin!r} only in case, which no prompt can tell apart"
-            problems.append(Problem("warning", what, f"Rename it; {twin!r} wins.", word=name))
+            problems.append(Problem("warning", what, f"Rename it; {twin!r} wins.", embedding=name))
     return problems
 
 
-def plan_words(header: Header) -> tuple[list[WordPlan], list[str], list[Problem]]:
+def plan_embeddings(header: Header) -> tuple[list[EmbeddingLayout], list[str], list[Problem]]:
     """The words of a file from its header alone, the keys of its network, and the problems of both."""
-    seen = {key: Seen(entry.dtype, entry.shape) for key, entry in header.tensors.items()}
-    words_found, network_keys, problems = group_words(seen, header.metadata)
+    seen = {key: TensorHeader(entry.dtype, entry.shape) for key, entry in header.tensors.items()}
+    embeddings_found, network_keys, problems = group_embeddings(seen, header.metadata)
     plans = []
-    for name, keys in words_found.items():
-        plan, plan_problems = plan_word(name, {tensor: seen[key] for tensor, key in keys.items()})
+    for name, keys in embeddings_found.items():
+        plan, plan_problems = plan_embedding(name, {tensor: seen[key] for tensor, key in keys.items()})
         problems += plan_problems
         if plan is not None:
             plans.append(plan)

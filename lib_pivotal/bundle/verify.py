@@ -9,21 +9,21 @@ from torch import Tensor
 
 from lib_pivotal.bundle.format import (
     BUNDLE_PREFIX,
+    META_EMBEDDINGS,
     META_LEGACY_HASH,
     META_MODEL_HASH,
     META_TRAINING_PREFIX,
-    META_WORDS,
     SDXL_TENSORS,
     Problem,
-    parse_word_key,
-    warn_word_name,
+    parse_embedding_key,
 )
 from lib_pivotal.bundle.hashes import data_hash, kohya_hashes
-from lib_pivotal.bundle.metadata import word_facts
+from lib_pivotal.bundle.metadata import embedding_facts
 from lib_pivotal.bundle.network_layouts import group_layers, misfits
 from lib_pivotal.bundle.network_places import Recognition, place_of, recognise
 from lib_pivotal.bundle.reader import Bundle, read_bundle
 from lib_pivotal.bundle.safetensors_file import read_header, read_tensors
+from lib_pivotal.embedding_names import warn_embedding_name
 from lib_pivotal.errors import BundleError
 
 _FORGE_LIMIT = 12
@@ -33,7 +33,7 @@ def verify(path: str | Path) -> list[Problem]:
     """Every problem of a bundle file, worst first; empty when all is well. Never raises for a bad file."""
     try:
         bundle = read_bundle(path)
-        problems = [*bundle.problems, *_check_words(bundle), *_check_network(bundle.network)]
+        problems = [*bundle.problems, *_check_embeddings(bundle), *_check_network(bundle.network)]
         if Path(path).suffix == ".safetensors":
             problems += [*_check_hashes(Path(path), bundle), *_check_stock_reader(Path(path)), *_check_metadata(bundle)]
     except BundleError as error:
@@ -41,17 +41,17 @@ def verify(path: str | Path) -> list[Problem]:
     return sorted(problems, key=lambda problem: problem.severity)
 
 
-def _check_words(bundle: Bundle) -> list[Problem]:
+def _check_embeddings(bundle: Bundle) -> list[Problem]:
     problems = [
-        Problem("warning", f"its name {reason}", "Rename it.", word=name)
-        for name in bundle.words
-        for reason in warn_word_name(name)
+        Problem("warning", f"its name {reason}", "Rename it.", embedding=name)
+        for name in bundle.embeddings
+        for reason in warn_embedding_name(name)
     ]
-    widths = {tuple(tower.shape[1] for tower in towers) for towers in bundle.words.values()}
+    widths = {tuple(tower.shape[1] for tower in towers) for towers in bundle.embeddings.values()}
     if len(widths) > 1:
         told = ", ".join(sorted("+".join(map(str, pair)) for pair in widths))
         problems.append(Problem("error", f"embeddings of different models in one file (widths {told})"))
-    count = sum(len(towers) for towers in bundle.words.values())
+    count = sum(len(towers) for towers in bundle.embeddings.values())
     if count > _FORGE_LIMIT:
         what = (
             f"{count} embedding tensors; Forge refuses a LoRA with more than {_FORGE_LIMIT} keys that it does "
@@ -116,24 +116,28 @@ def _check_hashes(path: Path, bundle: Bundle) -> list[Problem]:
 
 def _check_stock_reader(path: Path) -> list[Problem]:
     """What the stock web UI (1.7 to 1.10) would do with the words: it cuts names at the first dot."""
-    words: dict[str, set[str]] = {}
+    embeddings: dict[str, set[str]] = {}
     names: dict[str, dict[str, None]] = {}
     for key in read_header(path).tensors:
         if key.startswith(BUNDLE_PREFIX):
             cut, _, tensor = key[len(BUNDLE_PREFIX) :].partition(".")
-            words.setdefault(cut, set()).add("string_to_param" if tensor.startswith("string_to_param.") else tensor)
-            whole = parse_word_key(key)
+            embeddings.setdefault(cut, set()).add(
+                "string_to_param" if tensor.startswith("string_to_param.") else tensor
+            )
+            whole = parse_embedding_key(key)
             names.setdefault(cut, {})[cut if whole is None else whole.name] = None
     what = "the stock web UI refuses the whole file because of this embedding (tensors {})"
     return [
         Problem(
             "warning",
-            what.format(", ".join(sorted(words[cut]))),
+            what.format(", ".join(sorted(embeddings[cut]))),
             "Rename it without a dot." if "." in name else "Write the file again.",
-            word=name,
+            embedding=name,
         )
-        for cut in words
-        if len(words[cut]) > 1 and "string_to_param" not in words[cut] and not set(SDXL_TENSORS) <= words[cut]
+        for cut in embeddings
+        if len(embeddings[cut]) > 1
+        and "string_to_param" not in embeddings[cut]
+        and not set(SDXL_TENSORS) <= embeddings[cut]
         for name in names[cut]
     ]
 
@@ -143,8 +147,8 @@ def _check_metadata(bundle: Bundle) -> list[Problem]:
     if not any(key.startswith(META_TRAINING_PREFIX) for key in bundle.metadata):
         what = "no ss_ metadata: the web UI cannot tell which model it was made for"
         problems.append(Problem("warning", what))
-    told = set(word_facts(bundle.metadata))
-    if META_WORDS in bundle.metadata and told != set(bundle.words):
-        odd = ", ".join(sorted(told ^ set(bundle.words)))
-        problems.append(Problem("warning", f"{META_WORDS} and the embeddings in the file differ: {odd}"))
+    told = set(embedding_facts(bundle.metadata))
+    if META_EMBEDDINGS in bundle.metadata and told != set(bundle.embeddings):
+        odd = ", ".join(sorted(told ^ set(bundle.embeddings)))
+        problems.append(Problem("warning", f"{META_EMBEDDINGS} and the embeddings in the file differ: {odd}"))
     return problems

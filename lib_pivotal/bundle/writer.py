@@ -17,17 +17,16 @@ from lib_pivotal.bundle.format import (
     META_LEGACY_HASH,
     META_MODEL_HASH,
     META_SPEC_HASH,
-    WordTensors,
+    EmbeddingTensors,
     check_vectors,
     check_widths,
-    check_word_name,
-    is_word_key,
-    warn_word_name,
-    word_keys,
+    embedding_keys,
+    is_embedding_key,
 )
 from lib_pivotal.bundle.hashes import hashes_of_blob, serialize_for_hash
 from lib_pivotal.bundle.reader import is_finite
 from lib_pivotal.bundle.safetensors_file import read_header, read_tensors
+from lib_pivotal.embedding_names import check_embedding_name, warn_embedding_name
 from lib_pivotal.errors import BundleError
 from lib_pivotal.files import replacing
 
@@ -38,7 +37,7 @@ def write_bundle(
     path: str | Path,
     *,
     network: Mapping[str, Tensor],
-    words: Mapping[str, WordTensors],
+    embeddings: Mapping[str, EmbeddingTensors],
     metadata: Mapping[str, str],
     dtype: torch.dtype | None = torch.float16,
 ) -> Path:
@@ -49,32 +48,36 @@ def write_bundle(
     lists every reason why the content may not be written.
     """
     path = Path(path)
-    reasons = check_content(network=network, words=words, metadata=metadata)
+    reasons = check_content(network=network, embeddings=embeddings, metadata=metadata)
     if path.suffix != ".safetensors":
         reasons.append(f"file name {path.name!r}: a bundle ends in .safetensors")
-    tensors = _stored(network, words, dtype=dtype)
+    tensors = _stored(network, embeddings, dtype=dtype)
     reasons += [
         f"{key}: holds values that are not finite"
-        + ("" if dtype is None or not is_finite(_source(key, network, words)) else f" as {dtype}: too large for it")
+        + (
+            ""
+            if dtype is None or not is_finite(_source(key, network, embeddings))
+            else f" as {dtype}: too large for it"
+        )
         for key, tensor in tensors.items()
         if not is_finite(tensor)
     ]
     if reasons:
         lines = "\n".join(f"  - {reason}" for reason in reasons)
         raise BundleError(f"{path}: not written, {len(reasons)} reason(s):\n{lines}")
-    for name in words:
-        for warning in warn_word_name(name):
+    for name in embeddings:
+        for warning in warn_embedding_name(name):
             logger.warning("%s: embedding %r %s", path.name, name, warning)
     _replace(path, tensors, {str(key): value for key, value in metadata.items()})
     return path
 
 
 def check_content(
-    *, network: Mapping[str, Tensor], words: Mapping[str, WordTensors], metadata: Mapping[str, str]
+    *, network: Mapping[str, Tensor], embeddings: Mapping[str, EmbeddingTensors], metadata: Mapping[str, str]
 ) -> list[str]:
     """Every reason why this content may not be written, but for values that are not finite."""
     reasons = [
-        f"network key {key!r}: belongs to an embedding; give it in `words`" for key in network if is_word_key(key)
+        f"network key {key!r}: belongs to an embedding; give it in `words`" for key in network if is_embedding_key(key)
     ]
     reasons += [
         f"metadata {key!r}: the value must be text, is {type(value).__name__}"
@@ -82,24 +85,24 @@ def check_content(
         if not isinstance(value, str)
     ]
     first_with: dict[str, str] = {}
-    for name, towers in words.items():
-        found = [f"the name {reason}" for reason in check_word_name(name)]
+    for name, towers in embeddings.items():
+        found = [f"the name {reason}" for reason in check_embedding_name(name)]
         twin = first_with.setdefault(name.lower(), name)
         if twin != name:
             found.append(f"differs from {twin!r} only in case")
         found += _check_towers(towers)
         reasons += [f"embedding {name!r}: {reason}" for reason in found]
-    widths = {tuple(int(tower.shape[-1]) for tower in towers if tower.dim()) for towers in words.values()}
+    widths = {tuple(int(tower.shape[-1]) for tower in towers if tower.dim()) for towers in embeddings.values()}
     widths.discard(())
     if len(widths) > 1:
         told = ", ".join(sorted("+".join(map(str, pair)) for pair in widths))
         reasons.append(f"embeddings of different models in one file (widths {told})")
-    if not network and not words:
+    if not network and not embeddings:
         reasons.append("there is neither a network nor an embedding")
     return reasons
 
 
-def _check_towers(towers: WordTensors) -> list[str]:
+def _check_towers(towers: EmbeddingTensors) -> list[str]:
     """Why these tensors are not the vectors of a word."""
     odd = [f"tensor of shape {list(tower.shape)}, needed [vectors, width]" for tower in towers if tower.dim() != 2]
     odd += [f"dtype {tower.dtype} is not floating point" for tower in towers if not tower.is_floating_point()]
@@ -112,19 +115,19 @@ def _check_towers(towers: WordTensors) -> list[str]:
     return odd + [reason for reason in checked if reason]
 
 
-def _source(key: str, network: Mapping[str, Tensor], words: Mapping[str, WordTensors]) -> Tensor:
+def _source(key: str, network: Mapping[str, Tensor], embeddings: Mapping[str, EmbeddingTensors]) -> Tensor:
     if key in network:
         return network[key]
     return next(
         tower
-        for name, towers in words.items()
-        for word_key, tower in zip(word_keys(name, len(towers)), towers, strict=True)
-        if word_key == key
+        for name, towers in embeddings.items()
+        for embedding_key, tower in zip(embedding_keys(name, len(towers)), towers, strict=True)
+        if embedding_key == key
     )
 
 
 def _stored(
-    network: Mapping[str, Tensor], words: Mapping[str, WordTensors], *, dtype: torch.dtype | None
+    network: Mapping[str, Tensor], embeddings: Mapping[str, EmbeddingTensors], *, dtype: torch.dtype | None
 ) -> dict[str, Tensor]:
     """All tensors under the keys of the file, as they are stored: own memory, contiguous, on the CPU."""
 
@@ -135,9 +138,9 @@ def _stored(
         return tensor.contiguous()
 
     tensors = {key: stored(tensor) for key, tensor in network.items()}
-    for name, towers in words.items():
+    for name, towers in embeddings.items():
         if 1 <= len(towers) <= 2:
-            tensors |= zip(word_keys(name, len(towers)), map(stored, towers), strict=True)
+            tensors |= zip(embedding_keys(name, len(towers)), map(stored, towers), strict=True)
     return tensors
 
 

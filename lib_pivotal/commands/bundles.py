@@ -12,13 +12,14 @@ from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from lib_pivotal.bundle import workshop
+from lib_pivotal.bundle import edits
+from lib_pivotal.bundle.edits import LAYOUTS, Layout
 from lib_pivotal.bundle.embedding_files import EmbeddingFormat, read_embedding
-from lib_pivotal.bundle.format import Problem, WordTensors, check_word_name
+from lib_pivotal.bundle.format import EmbeddingTensors, Problem
 from lib_pivotal.bundle.layer_names import UnetShape
 from lib_pivotal.bundle.listing import BundleSummary, list_bundle, list_folder
 from lib_pivotal.bundle.verify import verify as verify_file
-from lib_pivotal.bundle.workshop import LAYOUTS, Layout
+from lib_pivotal.embedding_names import check_embedding_name
 from lib_pivotal.errors import BundleError
 from lib_pivotal.file_names import checked_name
 
@@ -223,10 +224,10 @@ def rename(request: Rename, host: BundleHost | None = None) -> Written:
     """
     _demand(request.renames, "choose an embedding")
     for new in request.renames.values():
-        if reasons := check_word_name(new):
+        if reasons := check_embedding_name(new):
             raise BundleError(f"{new!r} {'; '.join(reasons)}")
     where = _where(request.file, request.out, overwrite=request.overwrite)
-    path = workshop.rename_words(request.file, request.renames, **where)
+    path = edits.rename_embeddings(request.file, request.renames, **where)
     return _changed(host, path, " ".join(f"{old} is now called {new}." for old, new in request.renames.items()))
 
 
@@ -234,7 +235,7 @@ def delete(request: Delete, host: BundleHost | None = None) -> Written:
     """Take embeddings out."""
     _demand(request.embeddings, "choose an embedding")
     where = _where(request.file, request.out, overwrite=request.overwrite)
-    path = workshop.delete_words(request.file, request.embeddings, **where)
+    path = edits.delete_embeddings(request.file, request.embeddings, **where)
     return _changed(host, path, f"{_names(request.embeddings)} removed.")
 
 
@@ -246,22 +247,22 @@ def add(request: Add, host: BundleHost | None = None) -> Written:
     """
     _demand(request.embeddings, "choose an embedding")
     where = _where(request.file, request.out, overwrite=request.overwrite)
-    words: dict[str, WordTensors] = {}
+    embeddings: dict[str, EmbeddingTensors] = {}
     for file in request.embeddings:
         found = read_embedding(file)
         name = found.name.lower()  # as prompts are compared; files of other programs often begin with a capital
-        if name in words:
+        if name in embeddings:
             raise BundleError(f"two embeddings would have the same name: {name}. Choose another.")
-        words[name] = found.vectors
-    path = workshop.add_words(request.file, words, **where)
-    return _changed(host, path, f"{_names(list(words))} added.")
+        embeddings[name] = found.vectors
+    path = edits.add_embeddings(request.file, embeddings, **where)
+    return _changed(host, path, f"{_names(list(embeddings))} added.")
 
 
 def strip(request: Strip, host: BundleHost | None = None) -> Written:
     """Take parts away: the network of the U-Net or a text encoder, the embeddings, or the metadata."""
     _demand(request.parts, "choose what to remove")
     where = _where(request.file, request.out, overwrite=request.overwrite)
-    path = workshop.strip(request.file, request.parts, **where)  # type: ignore[arg-type]
+    path = edits.strip(request.file, request.parts, **where)  # type: ignore[arg-type]
     left = " The old file stays as it was." if path != request.file else ""
     return _changed(host, path, f"Written: {path.name}.{left}")
 
@@ -276,16 +277,16 @@ def join(request: Join, host: BundleHost | None = None) -> Written:
     if twice := next((file for file in files if files.count(file) > 1), None):
         raise BundleError(f"{twice}: is named twice. Name each file once; a weight says how much of it.")
     out = _legal(request.out)
-    path = workshop.join(files, out, weights=request.weights, overwrite=request.overwrite)
+    path = edits.join(files, out, weights=request.weights, overwrite=request.overwrite)
     return _changed(host, path, f"Written: {path.name}, of {len(files)} files.")
 
 
 def split(request: Split) -> Written:
     """A LoRA without embeddings, and one file for each embedding: files for others, which the host does not list."""
     layout: EmbeddingFormat = request.layout  # type: ignore[assignment]  # the workshop refuses others
-    written = workshop.split(request.file, request.folder, layout=layout, overwrite=request.overwrite)
-    words = "are for HCP-Diffusion" if layout == "hcp" else "go into the embeddings folder"
-    return Written(tuple(written), f"{len(written)} files are in {request.folder}: embedding files {words}.")
+    written = edits.split(request.file, request.folder, layout=layout, overwrite=request.overwrite)
+    embeddings = "are for HCP-Diffusion" if layout == "hcp" else "go into the embeddings folder"
+    return Written(tuple(written), f"{len(written)} files are in {request.folder}: embedding files {embeddings}.")
 
 
 def convert(request: Convert, host: BundleHost | None = None) -> Written:
@@ -293,7 +294,7 @@ def convert(request: Convert, host: BundleHost | None = None) -> Written:
     layout = checked_layout(request.layout)
     shape = (host or NoHost()).unet_shape(request.file)
     out = request.out if layout == "peft" else _legal(request.out)  # peft's is a folder, which no prompt names
-    path = workshop.convert(request.file, out, layout=layout, shape=shape, overwrite=request.overwrite)
+    path = edits.convert(request.file, out, layout=layout, shape=shape, overwrite=request.overwrite)
     return Written((path,), f"Written: {path}. It holds the network; Split writes its embeddings.")
 
 

@@ -14,7 +14,7 @@ from lib_pivotal.data.caption_files import take_back as take_back_record
 from lib_pivotal.errors import DataError
 from lib_pivotal.runs.manager import RunManager
 from lib_pivotal.runs.view import RunView
-from lib_pivotal.training.wording import make_wording
+from lib_pivotal.training.pruned_captions import make_pruned_captions
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ def preview(request: FolderRequest) -> Changes:
         ConfigError, FolderError, DataError: see `FolderRequest.open`.
     """
     dataset, run = request.open()
-    return caption_changes(dataset, make_wording(run, dataset))
+    return caption_changes(dataset, make_pruned_captions(run, dataset))
 
 
 def preview_as_dict(found: Changes) -> dict[str, Any]:

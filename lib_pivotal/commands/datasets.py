@@ -10,16 +10,16 @@ from typing import Any
 from lib_pivotal.config import DataConfig, Run, run_to_dict
 from lib_pivotal.config_schema import parse
 from lib_pivotal.confinement import Confinement
-from lib_pivotal.data.findings import Finding, Remedy
+from lib_pivotal.data.findings import Finding, Fix
 from lib_pivotal.data.lint import UNNAMED_MARK, mark_told, unnamed_mark
-from lib_pivotal.data.records import Dataset, Problem
+from lib_pivotal.data.records import Dataset, DatasetProblem
 from lib_pivotal.data.tags import tag_shares
 from lib_pivotal.errors import ConfigError, Fault
-from lib_pivotal.runs.circumstances import Circumstances
 from lib_pivotal.runs.defaults import fitted_run
-from lib_pivotal.runs.plan import Plan, make_plan
+from lib_pivotal.runs.fixes import apply_remedy, mended
+from lib_pivotal.runs.host_defaults import HostDefaults
+from lib_pivotal.runs.plan import RunPlan, make_plan
 from lib_pivotal.runs.presets import run_settings
-from lib_pivotal.runs.remedies import apply_remedy, mended
 from lib_pivotal.training.scanning import cut_as, scan_pictures, with_settings
 
 TAGS_TOLD = 40
@@ -34,7 +34,7 @@ class ScanRequest:
     folder: Path | str
     settings: Mapping[str, Any] = field(default_factory=dict)
     _: KW_ONLY
-    circumstances: Circumstances = field(default_factory=Circumstances)
+    circumstances: HostDefaults = field(default_factory=HostDefaults)
     folders: Confinement = field(default_factory=Confinement)
 
     def data(self) -> DataConfig:
@@ -59,7 +59,7 @@ class FolderRequest:
     run: Run | None = None
     _: KW_ONLY
     reading: DataConfig = field(default_factory=DataConfig)
-    circumstances: Circumstances = field(default_factory=Circumstances)
+    circumstances: HostDefaults = field(default_factory=HostDefaults)
     folders: Confinement = field(default_factory=Confinement)
 
     def open(self) -> tuple[Dataset, Run]:
@@ -84,12 +84,12 @@ class FolderRequest:
 class Planned:
     """A plan, the run that was planned, and the labels of the fixes that were applied before."""
 
-    plan: Plan
+    plan: RunPlan
     run: Run
     fixed: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON: `Plan.as_dict()` with `run` and `mended`."""
+        """For JSON: `RunPlan.as_dict()` with `run` and `mended`."""
         return {**self.plan.as_dict(), "run": run_to_dict(self.run), "mended": list(self.fixed)}
 
 
@@ -126,7 +126,7 @@ def scan_report(dataset: Dataset) -> dict[str, Any]:
         report["concepts"][name]["keys"] = list(keys)
     flat = [picture.flat for picture in dataset.pictures]
     if mark := unnamed_mark(dataset.pictures):
-        problem = Problem("info", UNNAMED_MARK, f'{mark_told(mark)} (here: --keep-separator "{mark}").')
+        problem = DatasetProblem("info", UNNAMED_MARK, f'{mark_told(mark)} (here: --keep-separator "{mark}").')
         report["problems"].append(problem.as_dict())
     report["tags"] = {item.tag: round(item.share, 4) for item in tag_shares(flat)[:TAGS_TOLD]}
     return report
@@ -174,4 +174,4 @@ def fix(run: Mapping[str, Any], remedy: Any) -> dict[str, Any]:
     Raises:
         ConfigError, DataError: what is given is no run or no fix, or they do not fit.
     """
-    return run_to_dict(apply_remedy(run_settings(dict(run)), Remedy.from_dict(remedy)))
+    return run_to_dict(apply_remedy(run_settings(dict(run)), Fix.from_dict(remedy)))

@@ -16,12 +16,12 @@ from PIL.PngImagePlugin import PngInfo
 from lib_pivotal.bundle.reader import Bundle, read_bundle, require
 from lib_pivotal.config import Run
 from lib_pivotal.errors import BundleError, HostError
-from lib_pivotal.evaluation.parts_grid import ROWS, Row, draw_grid, parts_pictures, word_requests
+from lib_pivotal.evaluation.parts_grid import ROWS, Row, draw_grid, embedding_requests, parts_pictures
 from lib_pivotal.file_names import refuse_taken
 from lib_pivotal.files import replacing
 from lib_pivotal.ports import Host, SampleRequest, SessionRequest
+from lib_pivotal.runs.backend import TrainerBackend
 from lib_pivotal.runs.manager import RunManager
-from lib_pivotal.runs.studio import Studio
 
 MOST_PICTURES = 200
 CELL_PX = 256
@@ -37,7 +37,7 @@ class Comparison:
     the whole bundle at that weight."""
 
     file: Path
-    words: tuple[str, ...] = ()
+    embeddings: tuple[str, ...] = ()
     prompts: tuple[str, ...] = ("{word}",)
     weights: tuple[float, ...] = (1.0,)
     negative: str = ""
@@ -55,7 +55,7 @@ class Comparison:
 def comparison(
     file: Path,
     *,
-    words: Sequence[str] = (),
+    embeddings: Sequence[str] = (),
     prompts: Sequence[str] = (),
     weights: str = "",
     negative: str = "",
@@ -75,7 +75,7 @@ def comparison(
             raise BundleError(f"{name} must be from {low} to {high}")
     return Comparison(
         file=file,
-        words=tuple(words),
+        embeddings=tuple(embeddings),
         prompts=tuple(line.strip() for line in prompts if line.strip()) or ("{word}",),
         weights=weights_of(weights),
         negative=negative,
@@ -139,15 +139,15 @@ def grid(
 def _asked(wanted: Comparison) -> tuple[Bundle, list[SampleRequest]]:
     """The bundle, and a request for each embedding and prompt."""
     bundle = require(read_bundle(wanted.file))
-    names = wanted.words or tuple(bundle.words)
-    missing = [name for name in names if name not in bundle.words]
+    names = wanted.embeddings or tuple(bundle.embeddings)
+    missing = [name for name in names if name not in bundle.embeddings]
     if missing:
-        there = ", ".join(bundle.words) or "none"
+        there = ", ".join(bundle.embeddings) or "none"
         raise BundleError(f"{wanted.file.name} has no embedding {', '.join(missing)}; it has {there}")
     template = SampleRequest(
         "", wanted.negative, wanted.size_px, wanted.size_px, wanted.steps, wanted.cfg_scale, wanted.seed
     )
-    requests = word_requests(names, wanted.prompts or ("{word}",), template, first_seed=wanted.seed)
+    requests = embedding_requests(names, wanted.prompts or ("{word}",), template, first_seed=wanted.seed)
     if not requests:
         raise BundleError(f"{wanted.file.name} has no embeddings, so there is nothing to compare")
     count = len(requests) * len(wanted.rows())
@@ -168,8 +168,8 @@ def _drawn(
     from lib_pivotal.evaluation.loading import load_on_host  # here: a page that only starts needs no networks
 
     with lend() as host:
-        words, network = load_on_host(host, bundle)
-        pictures = parts_pictures(host, requests, words=words, network=network, rows=wanted.rows())
+        embeddings, network = load_on_host(host, bundle)
+        pictures = parts_pictures(host, requests, embeddings=embeddings, network=network, rows=wanted.rows())
         checkpoint = host.info.name
     title = f"{wanted.file.stem} on {checkpoint}"
     cell_px = min(CELL_PX, max(128, wanted.size_px))
@@ -177,7 +177,7 @@ def _drawn(
 
 
 @contextlib.contextmanager
-def _lent(studio: Studio) -> Iterator[Host]:
+def _lent(studio: TrainerBackend) -> Iterator[Host]:
     clip_skip = studio.clip_skip()
     with studio.exclusive(Run(clip_skip=clip_skip)) as host, host.session(SessionRequest(clip_skip=clip_skip)):
         yield host

@@ -74,6 +74,6 @@ def settings_of(file: Path) -> Run:
     except ValueError as error:
         raise BundleError(f"{file.name}: its settings cannot be read ({error}). Use its run.json.") from None
     run, faults = check_run(plain)
-    if faults and not run.words and not run.name:
+    if faults and not run.embeddings and not run.name:
         raise ConfigError(faults)
     return run

@@ -60,7 +60,7 @@ def _weight(folder: str, weights: Sequence[tuple[str, float]]) -> float:
 
 
 def even_rates(
-    base: Sequence[float], words: Sequence[Sequence[str]], *, cap: float = MOST_REPEATS, rounds: int = EVEN_ROUNDS
+    base: Sequence[float], embeddings: Sequence[Sequence[str]], *, cap: float = MOST_REPEATS, rounds: int = EVEN_ROUNDS
 ) -> list[float]:
     """Rates at which every word comes about equally often, as near to `base` as may be; the mean stays 1 a picture.
 
@@ -70,7 +70,7 @@ def even_rates(
     """
     rates = [float(rate) for rate in base]
     pictures: dict[str, list[int]] = defaultdict(list)
-    for index, names in enumerate(words):
+    for index, names in enumerate(embeddings):
         for name in dict.fromkeys(names):
             pictures[name].append(index)
     alive = {name: mine for name, mine in pictures.items() if sum(rates[i] for i in mine) > 0}
@@ -89,12 +89,12 @@ def even_rates(
     return [rate * scale for rate in rates]
 
 
-def with_word_weights(
-    rates: Sequence[float], words: Sequence[Sequence[str]], weights: Mapping[str, float]
+def with_embedding_weights(
+    rates: Sequence[float], embeddings: Sequence[Sequence[str]], weights: Mapping[str, float]
 ) -> list[float]:
     """Rates times the product of the weights of each picture's words."""
     result = []
-    for rate, names in zip(rates, words, strict=True):
+    for rate, names in zip(rates, embeddings, strict=True):
         for name in names:
             rate *= weights.get(name, 1.0)
         result.append(rate)

@@ -3,27 +3,26 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import random
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from lib_pivotal.data.caption_chain import Captions, Moment
-from lib_pivotal.data.captions import WordFinder
+from lib_pivotal.data.caption_chain import Captions, TrainingTime
+from lib_pivotal.data.captions import EmbeddingFinder
+from lib_pivotal.data.crops import phrase
 from lib_pivotal.data.latents import CachedLatents, LatentCache
 from lib_pivotal.data.records import Picture
 from lib_pivotal.data.sampler import Sampler
-from lib_pivotal.data.views import phrase
-from lib_pivotal.errors import DataError, StateError
+from lib_pivotal.errors import DataError
 from lib_pivotal.ports import TrainingBatch
 
-LatentChoice = Literal["draw", "mean", "fixed"]
-"""`draw`: mean + std·noise, new at each draw; `mean`; `fixed`: one drawing a picture, always the same."""
+LatentChoice = Literal["draw", "mean"]
+"""`draw`: mean + std·noise, new at each draw; `mean`."""
 
 
 @dataclass(frozen=True)
@@ -38,21 +37,21 @@ class Draw:
 
 
 class BatchSource:
-    """Training batches by random access, `batch(step, micro)`, or one after another by iteration.
+    """Training batches by random access, `batch(step, micro)`: there is no position to save.
 
     A step has `accumulation` groups of `batch_size` pictures, each group of one bucket. `batch_size` is that of all
-    processes together: process `rank` of `world_size` gets its own slice of each group. `split` cuts every slice
-    further (out of memory) without changing which pictures make a step.
+    processes together: process `rank` of `world_size` gets its own slice of each group.
     """
 
     def __init__(
         self,
         cache: LatentCache,
+        pictures: Sequence[Picture],
         captions: Captions,
         *,
         batch_size: int = 1,
         accumulation: int = 1,
-        words: Collection[str] = (),
+        embeddings: Collection[str] = (),
         seed: int = 0,
         rank: int = 0,
         world_size: int = 1,
@@ -61,9 +60,14 @@ class BatchSource:
         loss_weights: Mapping[str, float] | None = None,
         unmasked: float = 0.0,
     ) -> None:
-        """`words` are looked for in the final captions; `draw_weights` (by key, missing = 0) replace repeats;
-        `loss_weights` (by key, missing = 1) weigh the loss; `unmasked` is the chance that a draw's mask is left out."""
-        if not cache.pictures:
+        """`pictures` carry the captions; those whose latents are not in the cache are left out.
+
+        `words` are looked for in the final captions; `draw_weights` (by key, missing = 0) replace repeats;
+        `loss_weights` (by key, missing = 1) weigh the loss; `unmasked` is the chance that a draw's mask is left out.
+        """
+        ready = {picture.key for picture in cache.pictures}
+        self._pictures = [picture for picture in pictures if picture.key in ready]
+        if not self._pictures:
             raise DataError("no picture is ready for training. Build the latent cache first.")
         if batch_size < 1 or accumulation < 1:
             raise DataError(f"batch_size = {batch_size}, accumulation = {accumulation}: both are 1 or more.")
@@ -75,48 +79,27 @@ class BatchSource:
                 f"Use a multiple of {world_size}."
             )
         self._cache, self._captions = cache, captions
-        self._pictures = cache.pictures
         self._by_key = {picture.key: picture for picture in self._pictures}
         self._batch_size, self._accumulation = batch_size, accumulation
-        self._rank, self._world_size, self._splits = rank, world_size, 1
+        self._rank, self._world_size = rank, world_size
         self._seed, self._latents = seed, latents
         self._loss_weights, self._unmasked = dict(loss_weights or {}), unmasked
-        self._find_words = WordFinder(words)
+        self._find_embeddings = EmbeddingFinder(embeddings)
         self._rates = self._rates_from(draw_weights)
         self._buckets = [_bucket_name(cache, picture.key) for picture in self._pictures]
         self._sampler = Sampler(self._buckets, self._rates, batch_size=batch_size, seed=seed)
-        self._step, self._micro = 0, 0
 
     # -- how long things are
 
     @property
     def micro_batches(self) -> int:
         """Micro-batches a step."""
-        return self._accumulation * self._splits
+        return self._accumulation
 
     @property
     def pictures_per_step(self) -> int:
         """Pictures in a step, of all processes together."""
         return self._batch_size * self._accumulation
-
-    @property
-    def steps_per_epoch(self) -> float:
-        """Steps in which every picture comes as often as its repeats say (on average, with weights)."""
-        return self._sampler.draws_per_epoch / self.pictures_per_step
-
-    def expected_draws(self, steps: int) -> dict[str, float]:
-        """How often each picture will have come after so many steps."""
-        scale = steps * self.pictures_per_step / self._sampler.draws_per_epoch
-        return {picture.key: rate * scale for picture, rate in zip(self._pictures, self._rates, strict=True)}
-
-    def split(self, splits: int) -> None:
-        """Cut each micro-batch into so many, from the next step on."""
-        most = self._batch_size // self._world_size
-        if not 1 <= splits <= most:
-            raise DataError(f"splits = {splits}: a micro-batch of {most} can be cut into 1 to {most}.")
-        if self._micro and splits != self._splits:
-            self._micro = 0  # the step under way begins again
-        self._splits = splits
 
     # -- batches
 
@@ -126,14 +109,12 @@ class BatchSource:
             raise DataError(
                 f"step {step}, micro-batch {micro}: steps count from 0, micro-batches to {self.micro_batches - 1}."
             )
-        group = step * self._accumulation + micro // self._splits
+        group = step * self._accumulation + micro
         share = self._batch_size // self._world_size
-        piece = micro % self._splits
-        first = self._rank * share + piece * share // self._splits
-        last = self._rank * share + (piece + 1) * share // self._splits
         items = self._sampler.group(group)
         return [
-            self._draw(group * self._batch_size + slot, self._pictures[items[slot]].key) for slot in range(first, last)
+            self._draw(group * self._batch_size + slot, self._pictures[items[slot]].key)
+            for slot in range(self._rank * share, (self._rank + 1) * share)
         ]
 
     def batch(self, step: int, micro: int = 0) -> TrainingBatch:
@@ -148,48 +129,10 @@ class BatchSource:
             mask=_stack_masks([self._mask(entry, draw) for entry, draw in zip(entries, draws, strict=True)], entries),
             weights=torch.tensor([self._loss_weights.get(draw.key, 1.0) for draw in draws]),
             keys=[draw.key for draw in draws],
-            words=[self._find_words(caption) for caption in captions],
+            embeddings=[self._find_embeddings(caption) for caption in captions],
             sizes=torch.tensor([self._cache.sizes(draw.key, view=draw.view, flip=draw.flip) for draw in draws]),
             inpaint=_stack(entry.inpaint for entry in entries),
         )
-
-    def __iter__(self) -> Iterator[TrainingBatch]:
-        return self
-
-    def __next__(self) -> TrainingBatch:
-        """The next micro-batch; there is always one."""
-        batch = self.batch(self._step, self._micro)
-        self._micro += 1
-        if self._micro == self.micro_batches:
-            self._step, self._micro = self._step + 1, 0
-        return batch
-
-    # -- resuming
-
-    def state_dict(self) -> dict[str, Any]:
-        """The position, and what the order depends on."""
-        return {"step": self._step, "micro": self._micro, "splits": self._splits, "order": self._order()}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on at a saved position; refuses if pictures, repeats, sizes, batch or seed have changed since."""
-        if state.get("order") != self._order():
-            raise StateError(
-                "the saved position belongs to other pictures, repeats, sizes, batch size or seed "
-                "than this run's. Put the dataset and settings back, or start a new run."
-            )
-        self._step, self._micro, self._splits = int(state["step"]), int(state["micro"]), int(state["splits"])
-
-    def seek(self, step: int) -> None:
-        """Go to the start of a step."""
-        self._step, self._micro = step, 0
-
-    def _order(self) -> str:
-        facts = [
-            [[p.key, rate, bucket] for p, rate, bucket in zip(self._pictures, self._rates, self._buckets, strict=True)],
-            [self._batch_size, self._accumulation, self._seed, self._latents],
-            [[self._cache.flips(p.key), len(self._cache.views(p.key))] for p in self._pictures],
-        ]
-        return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
     # -- parts of a batch
 
@@ -211,7 +154,7 @@ class BatchSource:
     def _caption(self, picture: Picture, draw: Draw) -> str:
         """With a phrase in front where the picture was made small or large; one that was left out stays out."""
         rng = random.Random(f"{self._seed}/caption/{draw.index}")
-        moment = Moment(
+        moment = TrainingTime(
             step=draw.index // self.pictures_per_step, epoch=int(draw.index / self._sampler.draws_per_epoch)
         )
         distance = self._cache.views(draw.key)[draw.view].distance
@@ -229,8 +172,8 @@ class BatchSource:
         mean = entry.mean.float()
         if self._latents == "mean":
             return mean
-        name = f"{self._seed}/latent/{draw.index if self._latents == 'draw' else draw.key}"
-        noise = torch.randn(mean.shape, generator=torch.Generator().manual_seed(seed_of(name)))
+        generator = torch.Generator().manual_seed(seed_of(f"{self._seed}/latent/{draw.index}"))
+        noise = torch.randn(mean.shape, generator=generator)
         return mean + entry.std.float() * noise
 
 

@@ -11,7 +11,7 @@ from typing import Literal
 
 from lib_pivotal.errors import DataError
 
-Crop = Literal["centre", "top", "random", "face"]
+CropMode = Literal["centre", "top", "random", "face"]
 """What stays of a picture that is longer than its bucket. `random` and `face` are for `views.py`, which knows the
 picture: without its help they are `centre`."""
 
@@ -83,7 +83,7 @@ class Buckets:
         maximum_px: int | None = None,
         upscale: bool = True,
         bucketing: bool = True,
-        crop: Crop = "centre",
+        crop: CropMode = "centre",
         most_cropped: float = 1.0,
     ) -> None:
         if step_px < 8 or step_px % 8:
@@ -94,7 +94,7 @@ class Buckets:
             raise DataError(f"most_cropped = {most_cropped}: a share of the picture's area, from 0 to 1.")
         self.target_px, self.step_px, self.upscale, self.crop = target_px, step_px, upscale, crop
         self.most_cropped = most_cropped
-        self._assigned: dict[tuple[int, int, Crop], Placement] = {}
+        self._assigned: dict[tuple[int, int, CropMode], Placement] = {}
         self.minimum_px = _floor(minimum_px if minimum_px is not None else target_px // 2, step_px)
         self.maximum_px = _floor(maximum_px if maximum_px is not None else target_px * 2, step_px)
         if self.maximum_px < self.minimum_px:
@@ -111,14 +111,14 @@ class Buckets:
         self._shapes = [shape for shape, _, _ in by_shape]
         self._by_shape = [size for _, _, size in by_shape]
 
-    def assign(self, width_px: int, height_px: int, *, crop: Crop | None = None) -> Placement:
+    def assign(self, width_px: int, height_px: int, *, crop: CropMode | None = None) -> Placement:
         """The bucket of a picture of this size, and how it is resized and cut to fit; `crop` in place of the run's."""
         case = (width_px, height_px, crop or self.crop)
         if case not in self._assigned:  # many pictures have the same size
             self._assigned[case] = self._assign(*case)
         return self._assigned[case]
 
-    def _assign(self, width_px: int, height_px: int, crop: Crop) -> Placement:
+    def _assign(self, width_px: int, height_px: int, crop: CropMode) -> Placement:
         bucket = self.bucket(width_px, height_px)
         placement = place(width_px, height_px, bucket=bucket, at=(0.5, 0.0) if crop == "top" else (0.5, 0.5))
         if placement.cropped > self.most_cropped:

@@ -11,7 +11,15 @@ from functools import partial
 from pathlib import Path
 from typing import Literal, Protocol
 
-from lib_pivotal.data.captions import KEEP_MARK, Cut, WordFinder, as_letters, read_text, split_tags, with_pairs_alone
+from lib_pivotal.data.captions import (
+    KEEP_MARK,
+    Cut,
+    EmbeddingFinder,
+    as_letters,
+    read_text,
+    split_tags,
+    with_pairs_alone,
+)
 from lib_pivotal.data.records import Picture
 from lib_pivotal.data.tags import TAG_CLASSES, tag_class
 from lib_pivotal.errors import DataError
@@ -21,7 +29,7 @@ FIELDS = ("npeople", "characters", "copyright", "type", "artist", "rating", "cro
 """What kgrid's captions are made of, in its order (anime2sd/captioning/captioning.py, `default_ordering`)."""
 
 _PLACEHOLDER = re.compile(r"\{([A-Za-z0-9_-]+)\}|\[(filewords|name)\]")
-_CAPTION, _WORD = ("caption", "filewords"), ("word", "name")
+_CAPTION, _EMBEDDING = ("caption", "filewords"), ("word", "name")
 _WILDCARD = re.compile(r"\{([^{}]*\|[^{}]*)\}")
 _LIST = re.compile(r"__([A-Za-z0-9_/-]+?)__")
 _MOST_EXPANSIONS = 100
@@ -63,7 +71,7 @@ class CaptionSettings:
     wildcards: bool = False
     emphasis: bool = True
     fields: tuple[tuple[str, float], ...] = ()
-    add_missing_word: bool = False
+    add_missing_embedding: bool = False
 
     def __post_init__(self) -> None:
         chances = [("tag_dropout", self.tag_dropout), ("caption_dropout", self.caption_dropout)]
@@ -85,21 +93,21 @@ class CaptionSettings:
 
 
 @dataclass(frozen=True)
-class Moment:
+class TrainingTime:
     """When a caption is drawn: finished optimiser steps and whole epochs, both from 0."""
 
     step: int = 0
     epoch: int = 0
 
 
-START = Moment()
+START = TrainingTime()
 
 
 class Captions(Protocol):
     """What makes the caption of a draw."""
 
     def draw(
-        self, picture: Picture, *, rng: random.Random, moment: Moment = START, opening: Opening | None = None
+        self, picture: Picture, *, rng: random.Random, moment: TrainingTime = START, opening: Opening | None = None
     ) -> str:
         """A picture's caption for this draw; deterministic given `rng` and the moment. It begins with what `opening`
         gives, unless it is left out; the limit of tokens counts that, too."""
@@ -115,7 +123,7 @@ class CaptionsByPart:
         self._common, self._own = common, dict(own)
 
     def draw(
-        self, picture: Picture, *, rng: random.Random, moment: Moment = START, opening: Opening | None = None
+        self, picture: Picture, *, rng: random.Random, moment: TrainingTime = START, opening: Opening | None = None
     ) -> str:
         """By the chain of this picture."""
         return self._own.get(picture.key, self._common).draw(picture, rng=rng, moment=moment, opening=opening)
@@ -144,16 +152,16 @@ class CaptionPipeline:
         self,
         settings: CaptionSettings | None = None,
         *,
-        words: Mapping[str, str] | None = None,
+        embeddings: Mapping[str, str] | None = None,
         protected: Collection[str] = (),
         lists: Mapping[str, Sequence[str]] | None = None,
         shorten: Callable[[str], str] | None = None,
     ) -> None:
         """`words`: concept -> word for `{word}`; `lists`: name -> choices; `shorten` cuts what is over the limit."""
         self.settings = settings or CaptionSettings()
-        self._words, self._lists = dict(words or {}), dict(lists or {})
-        self._finders = {word: WordFinder([word]) for word in self._words.values()}
-        self._protected = WordFinder([*protected, *self._words.values()])
+        self._embeddings, self._lists = dict(embeddings or {}), dict(lists or {})
+        self._finders = {embedding: EmbeddingFinder([embedding]) for embedding in self._embeddings.values()}
+        self._protected = EmbeddingFinder([*protected, *self._embeddings.values()])
         self._shorten = shorten
         separator = self.settings.separator
         self._cut = Cut(self.settings.keep_separator, separator)
@@ -165,7 +173,7 @@ class CaptionPipeline:
         }
 
     def draw(
-        self, picture: Picture, *, rng: random.Random, moment: Moment = START, opening: Opening | None = None
+        self, picture: Picture, *, rng: random.Random, moment: TrainingTime = START, opening: Opening | None = None
     ) -> str:
         """A picture's caption for this draw: one of its captions, or one made of its fields; then the chain."""
         settings = self.settings
@@ -190,48 +198,48 @@ class CaptionPipeline:
             captions = [self._made_of({name for name, chance in settings.fields if chance > 0}, picture)]
         else:
             captions = [picture.caption, *picture.alternatives]
-        word, found = self._words.get(picture.concept, ""), list[str]()
+        embedding, found = self._embeddings.get(picture.concept, ""), list[str]()
         for caption in captions:
-            caption = self._before_tags(caption, word, longer)
+            caption = self._before_tags(caption, embedding, longer)
             head, tags, tail = self._divide(caption)
             if settings.max_tags:
                 free = sorted((tag for tag in tags if not self._protected(tag)), key=places, reverse=True)
-                words = [tag for tag in tags if self._protected(tag)] if settings.shuffle else []
+                embeddings = [tag for tag in tags if self._protected(tag)] if settings.shuffle else []
                 room = max(0, settings.max_tags - len(head) - len(tail))
-                tags = [*words, *free[:room]] if settings.shuffle else self._first(tags, room)
+                tags = [*embeddings, *free[:room]] if settings.shuffle else self._first(tags, room)
             if settings.max_tags or self._cut.has_mark(caption):
                 caption = self._joined([*head, *tags, *tail])
             texts = [
-                self._fill_template(template, caption=caption, word=word, choose=longer)
+                self._fill_template(template, caption=caption, embedding=embedding, choose=longer)
                 for template in settings.templates
             ]
             found += texts or [caption]
         found = [self._as_meant(text) for text in found]
         return longer(found) if len(found) > 1 else found[0]
 
-    def __call__(self, caption: str, *, concept: str, rng: random.Random, moment: Moment = START) -> str:
+    def __call__(self, caption: str, *, concept: str, rng: random.Random, moment: TrainingTime = START) -> str:
         """A text for this draw; "" when the whole caption is dropped."""
         return "" if self._left_out(rng, moment) else self._vary(caption, concept=concept, rng=rng, moment=moment)
 
-    def _left_out(self, rng: random.Random, moment: Moment) -> bool:
+    def _left_out(self, rng: random.Random, moment: TrainingTime) -> bool:
         settings = self.settings
         dropped = settings.caption_dropout > 0.0 and rng.random() < settings.caption_dropout
         # kohya counts epochs from 1
         return dropped or (settings.dropout_epochs > 0 and (moment.epoch + 1) % settings.dropout_epochs == 0)
 
     def _vary(
-        self, caption: str, *, concept: str, rng: random.Random, moment: Moment, opening: Opening | None = None
+        self, caption: str, *, concept: str, rng: random.Random, moment: TrainingTime, opening: Opening | None = None
     ) -> str:
         settings = self.settings
-        word = self._words.get(concept, "")
+        embedding = self._embeddings.get(concept, "")
 
         def choose(options: Sequence[str]) -> str:
             return options[rng.randrange(len(options))]
 
-        caption = self._vary_tags(self._before_tags(caption, word, choose), rng, moment)
+        caption = self._vary_tags(self._before_tags(caption, embedding, choose), rng, moment)
         if settings.templates:
             template = settings.templates[rng.randrange(len(settings.templates))]
-            caption = self._fill_template(template, caption=caption, word=word, choose=choose)
+            caption = self._fill_template(template, caption=caption, embedding=embedding, choose=choose)
         if opening is not None and caption:
             caption = opening(rng) + caption
         caption = self._as_meant(caption)  # before it is measured: letters take places
@@ -242,11 +250,11 @@ class CaptionPipeline:
         settings = self.settings
         return with_pairs_alone(caption, separator=settings.separator) if settings.emphasis else as_letters(caption)
 
-    def _before_tags(self, caption: str, word: str, choose: Choose) -> str:
+    def _before_tags(self, caption: str, embedding: str, choose: Choose) -> str:
         """With word, prefix and suffix, and its wildcards filled."""
         settings = self.settings
-        if settings.add_missing_word and word and not self._finders[word](caption):
-            caption = self._join(word, caption)
+        if settings.add_missing_embedding and embedding and not self._finders[embedding](caption):
+            caption = self._join(embedding, caption)
         caption = self._join(settings.prefix, caption, settings.suffix)
         return fill_wildcards(caption, choose, self._lists) if settings.wildcards else caption
 
@@ -266,7 +274,9 @@ class CaptionPipeline:
                 f" {self.settings.keep_separator} " if name == "tags" and self.settings.keep_separator else self._joint
             )
             caption += (joint if caption else "") + texts[name]
-        missing = [word for word in self._protected(picture.caption) if word not in self._protected(caption)]
+        missing = [
+            embedding for embedding in self._protected(picture.caption) if embedding not in self._protected(caption)
+        ]
         return self._join(*missing, caption)
 
     def _join(self, *parts: str) -> str:
@@ -274,7 +284,7 @@ class CaptionPipeline:
         stripped = (part.strip().strip(mark).strip() for part in parts)
         return self._joint.join(part for part in stripped if part)
 
-    def _vary_tags(self, caption: str, rng: random.Random, moment: Moment) -> str:
+    def _vary_tags(self, caption: str, rng: random.Random, moment: TrainingTime) -> str:
         settings = self.settings
         warming = moment.step < settings.warmup_steps
         drops = settings.tag_dropout > 0.0 or bool(settings.tag_classes)
@@ -330,20 +340,20 @@ class CaptionPipeline:
         """Kept in front, free, kept at the end: `a ||| b, c ||| d`, else the first n are kept in front."""
         return self._cut.divide(caption, self.settings.keep_first)
 
-    def _fill_template(self, template: str, *, caption: str, word: str, choose: Choose) -> str:
+    def _fill_template(self, template: str, *, caption: str, embedding: str, choose: Choose) -> str:
         """Fill a template's placeholders; a comma left over by an empty one goes too."""
 
         def value(match: re.Match[str]) -> str:
             name = match.group(1) or match.group(2)
             if name in _CAPTION:
                 return caption
-            if name in _WORD:
-                return word
+            if name in _EMBEDDING:
+                return embedding
             choices = self._lists.get(name)
             return choose(choices) if choices else match.group(0)
 
         filled = _PLACEHOLDER.sub(value, template)
-        return filled.strip() if caption and word else ", ".join(split_tags(filled))
+        return filled.strip() if caption and embedding else ", ".join(split_tags(filled))
 
 
 def fill_wildcards(caption: str, choose: Choose, lists: Mapping[str, Sequence[str]] | None = None) -> str:

@@ -14,14 +14,16 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lib_pivotal.data.captions import read_text
-from lib_pivotal.data.pruning import Wording
-from lib_pivotal.data.records import Dataset
 from lib_pivotal.errors import DataError
 from lib_pivotal.files import replacing, sync_folder, typed_path
 from lib_pivotal.plain_json import parse_json
+
+if TYPE_CHECKING:
+    from lib_pivotal.data.pruning import PrunedCaptions
+    from lib_pivotal.data.records import Dataset
 
 EXTENSIONS = (".txt", ".caption")
 """As a scan takes them: the first that is there."""
@@ -104,7 +106,7 @@ RECORD_VERSION = 1
 
 
 @dataclass(frozen=True)
-class Change:
+class CaptionChange:
     """A caption file that would change: what it holds (None: there is none), and what it would hold."""
 
     key: str
@@ -127,7 +129,7 @@ class Change:
 class Changes:
     """All changes of a data set; `several` are pictures with several captions, whose files are left alone."""
 
-    changes: tuple[Change, ...]
+    changes: tuple[CaptionChange, ...]
     several: tuple[str, ...] = ()
 
     @property
@@ -154,13 +156,13 @@ def records_place(home: Path, folder: Path | str) -> Path:
     return home / "captions" / hashlib.sha256(whole.encode()).hexdigest()[:16]
 
 
-def caption_changes(dataset: Dataset, wording: Wording) -> Changes:
+def caption_changes(dataset: Dataset, wording: PrunedCaptions) -> Changes:
     """What would change if each caption were written as it is trained.
 
     Raises:
         DataError: a caption file cannot be read.
     """
-    found: list[Change] = []
+    found: list[CaptionChange] = []
     several: list[str] = []
     places = CaptionPlaces()
     for original, trained in zip(dataset.pictures, wording.captions(), strict=True):
@@ -170,11 +172,11 @@ def caption_changes(dataset: Dataset, wording: Wording) -> Changes:
             several.append(original.key)
             continue
         place = original.text_place or places(original.path)
-        found.append(Change(original.key, place, _bytes(place), f"{trained.caption.strip()}\n".encode()))
+        found.append(CaptionChange(original.key, place, _bytes(place), f"{trained.caption.strip()}\n".encode()))
     return Changes(tuple(found), tuple(several))
 
 
-def write_changes(changes: Sequence[Change], record: Path) -> Outcome:
+def write_changes(changes: Sequence[CaptionChange], record: Path) -> Outcome:
     """Write them; `record` is written first and holds all that is needed to take them back.
 
     A file that holds something else than at the preview is left alone. Each file is there whole or not at all.

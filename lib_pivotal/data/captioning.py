@@ -27,8 +27,8 @@ from lib_pivotal.data.captions import caption_from_name, read_captions, read_tex
 from lib_pivotal.data.folders import Folder
 from lib_pivotal.data.pictures import EXTENSIONS
 from lib_pivotal.data.records import ProblemList
-from lib_pivotal.data.sources.source import CaptionsFrom, Lines, Source
-from lib_pivotal.data.sources.trees import Place
+from lib_pivotal.data.sources.source import CaptionsFrom, Lines, PictureSource
+from lib_pivotal.data.sources.trees import FolderMeaning
 from lib_pivotal.errors import DataError
 from lib_pivotal.plain_json import parse_json
 
@@ -41,9 +41,9 @@ _NAME_KEYS = ("file_name", "filename", "image_path", "image", "file", "path", "n
 class CaptionTable:
     """Entries by file name. A name with folders is looked for first, then one without, each also without ending."""
 
-    def __init__(self, rows: Mapping[str, Entry], *, root: Path) -> None:
-        self._by_path: dict[str, Entry] = {}
-        self._by_name: dict[str, Entry | None] = {}
+    def __init__(self, rows: Mapping[str, CaptionRecord], *, root: Path) -> None:
+        self._by_path: dict[str, CaptionRecord] = {}
+        self._by_name: dict[str, CaptionRecord | None] = {}
         for written, entry in rows.items():
             path = _relative(written, root)
             self._by_path[_bare(path)] = entry
@@ -53,7 +53,7 @@ class CaptionTable:
     def __len__(self) -> int:
         return len(self._by_path)
 
-    def find(self, key: str) -> Entry:
+    def find(self, key: str) -> CaptionRecord:
         """The entry of a picture by its path below the root; a name that several folders have means nobody."""
         found = self._by_path.get(_bare(key))
         if found is None:
@@ -78,7 +78,7 @@ def read_table(path: Path, *, root: Path) -> CaptionTable:
     return CaptionTable({name: entry for name, entry in rows.items() if entry}, root=root)
 
 
-def _rows(suffix: str, text: str) -> Iterable[tuple[str, Entry]]:
+def _rows(suffix: str, text: str) -> Iterable[tuple[str, CaptionRecord]]:
     if suffix == ".jsonl":
         return _named(parse_json(line) for line in text.splitlines() if line.strip())
     if suffix == ".csv":
@@ -91,7 +91,7 @@ def _rows(suffix: str, text: str) -> Iterable[tuple[str, Entry]]:
     return [(str(name), entry_of(value)) for name, value in plain.items()]
 
 
-def _named(rows: Iterable[Any]) -> list[tuple[str, Entry]]:
+def _named(rows: Iterable[Any]) -> list[tuple[str, CaptionRecord]]:
     found = []
     for row in rows:
         if isinstance(row, dict):
@@ -101,7 +101,7 @@ def _named(rows: Iterable[Any]) -> list[tuple[str, Entry]]:
     return found
 
 
-def _of_csv(text: str) -> list[tuple[str, Entry]]:
+def _of_csv(text: str) -> list[tuple[str, CaptionRecord]]:
     """Rows with a heading (`file_name,text`), or without one: the name first, the text second."""
     sample = text[:10_000]
     separator = max(",;\t", key=lambda mark: sum(mark in line for line in sample.splitlines()))
@@ -152,7 +152,7 @@ _UNSAFE = re.compile(r"(?<!\\)([()\[\]])")
 
 
 @dataclass(frozen=True)
-class Entry:
+class CaptionRecord:
     """One picture's metadata; `captions` are alternatives, `fields` as in `records.Picture`."""
 
     captions: tuple[str, ...] = ()
@@ -163,15 +163,15 @@ class Entry:
         return bool(self.captions or self.fields or self.image_type)
 
 
-NOTHING = Entry()
+NOTHING = CaptionRecord()
 
 
-def entry_of(plain: Any) -> Entry:
+def entry_of(plain: Any) -> CaptionRecord:
     """What a value of metadata says; nothing where it is of no shape known. Raises nothing."""
     if isinstance(plain, str):
-        return Entry(_captions([plain]))
+        return CaptionRecord(_captions([plain]))
     if isinstance(plain, list | tuple):
-        return Entry(_captions(plain))
+        return CaptionRecord(_captions(plain))
     if not isinstance(plain, Mapping):
         return NOTHING
     given: list[Any] = []
@@ -186,7 +186,7 @@ def entry_of(plain: Any) -> Entry:
     elif text and isinstance(tags, str):  # kohya's: the sentence, and the tags behind it (train_util.py, 48d368f)
         captions = tuple(f"{caption}, {text}" for caption in captions)
     kind = plain.get("type")
-    return Entry(captions, _fields(plain, text), kind.strip() if isinstance(kind, str) else "")
+    return CaptionRecord(captions, _fields(plain, text), kind.strip() if isinstance(kind, str) else "")
 
 
 def _captions(items: Iterable[Any]) -> tuple[str, ...]:
@@ -287,7 +287,7 @@ class Captioner:
         self._empty: list[str] = []
         self._from_tables: dict[str, int] = {}
 
-    def begin(self, source: Source, folder: Folder, keys: Sequence[str]) -> None:
+    def begin(self, source: PictureSource, folder: Folder, keys: Sequence[str]) -> None:
         """Go on with a source; `keys` are its pictures' paths below its root."""
         extensions, captions_from, lines = self._common
         self._source, self._folder = source, folder
@@ -301,7 +301,7 @@ class Captioner:
         """Endings of caption files."""
         return tuple(self._extensions)
 
-    def caption(self, path: Path, *, key: str, shown: str, place: Place) -> Entry:
+    def caption(self, path: Path, *, key: str, shown: str, place: FolderMeaning) -> CaptionRecord:
         """A picture's captions (none: empty), with the fields and kind that metadata has."""
         entry, blank = self._entry(path, key, shown)
         if not entry.captions:
@@ -333,12 +333,12 @@ class Captioner:
 
     # -- the places where captions are
 
-    def _entry(self, path: Path, key: str, shown: str) -> tuple[Entry, bool]:
+    def _entry(self, path: Path, key: str, shown: str) -> tuple[CaptionRecord, bool]:
         """What is said of a picture, and whether an empty caption file says that it has none."""
         if self._source.texts:
-            return Entry(self._source.texts), False
+            return CaptionRecord(self._source.texts), False
         if self._from == "stem":
-            return Entry((path.stem,)), False
+            return CaptionRecord((path.stem,)), False
         if self._from in ("name", "none"):
             return NOTHING, False
         meta = self._of_meta(path, shown) if self._from != "files" else NOTHING
@@ -375,7 +375,7 @@ class Captioner:
             self._problems.say("warning", "caption_encoding", f"{found.name} {remark}.", [shown])
         return captions
 
-    def _of_meta(self, path: Path, shown: str) -> Entry:
+    def _of_meta(self, path: Path, shown: str) -> CaptionRecord:
         found = self._folder.meta_file(path)
         if found is None or found.name.lower() in NOT_CAPTIONS:
             return NOTHING
@@ -413,7 +413,7 @@ class Captioner:
                 self._from_tables[path.name] = self._from_tables.get(path.name, 0) + count
         return tables  # type: ignore[return-value]
 
-    def _fallback(self, path: Path, place: Place) -> str:
+    def _fallback(self, path: Path, place: FolderMeaning) -> str:
         """What stands for a caption that is not there."""
         if self._source.missing is not None:
             return clean(self._source.missing)
@@ -429,5 +429,5 @@ class _Below:
     def __init__(self, table: CaptionTable, start: str) -> None:
         self._table, self._start = table, start
 
-    def find(self, key: str) -> Entry:
+    def find(self, key: str) -> CaptionRecord:
         return self._table.find(key[len(self._start) :]) if key.startswith(self._start) else NOTHING

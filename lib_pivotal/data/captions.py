@@ -214,15 +214,15 @@ def _old_encoding(data: bytes) -> tuple[str, str]:
     return western or data.decode("cp1252", errors="replace"), "Windows-1252"
 
 
-def caption_from_name(stem: str, words: str = "", join: str = " ") -> str:
+def caption_from_name(stem: str, embeddings: str = "", join: str = " ") -> str:
     """A caption from a file's name, as the web UI does it: leading numbers gone, `_` a space; "" for `IMG_0001`.
 
     `words` is a regular expression: what it finds is joined by `join`, and nothing else changed (the web UI's
     modules/textual_inversion/dataset.py, `dataset_filename_word_regex`). One group in it is the word.
     """
     text = _LEADING_NUMBER.sub("", stem)
-    if words:
-        pattern = re.compile(words)
+    if embeddings:
+        pattern = re.compile(embeddings)
         group = 1 if pattern.groups else 0
         return join.join(match.group(group) or "" for match in pattern.finditer(text)).strip()
     if _CAMERA_NAME.match(text):
@@ -337,17 +337,17 @@ def legal_name(text: str) -> str:
     return name or "myword"
 
 
-class WordFinder:
+class EmbeddingFinder:
     """Finds trained words in text as a text encoder does: ignoring case, the longest first, not inside longer words.
 
     A word ends where its letters end (`hanako` is in `hanako-chan` and `hanako2`, not in `hanakos`), since CLIP's
     tokenizer cuts there too; https://github.com/openai/CLIP/blob/main/clip/simple_tokenizer.py, `self.pat`.
     """
 
-    def __init__(self, words: Iterable[str]) -> None:
-        self._names = {word.lower(): word for word in words if word}
-        longest_first = sorted(self._names, key=lambda word: (-len(word), word))
-        body = "|".join(re.escape(word) for word in longest_first)
+    def __init__(self, embeddings: Iterable[str]) -> None:
+        self._names = {embedding.lower(): embedding for embedding in embeddings if embedding}
+        longest_first = sorted(self._names, key=lambda embedding: (-len(embedding), embedding))
+        body = "|".join(re.escape(embedding) for embedding in longest_first)
         self._pattern = re.compile(rf"(?<![^\W\d_])(?:{body})(?![^\W\d_])", re.IGNORECASE) if body else None
 
     def __call__(self, text: str) -> tuple[str, ...]:
@@ -355,7 +355,7 @@ class WordFinder:
         if self._pattern is None:
             return ()
         found = (self._names.get(match.lower()) for match in self._pattern.findall(text))
-        return tuple(dict.fromkeys(word for word in found if word is not None))
+        return tuple(dict.fromkeys(embedding for embedding in found if embedding is not None))
 
     def replace(self, text: str, by: Mapping[str, str]) -> str:
         """The text with each word replaced by what `by` has for it."""

@@ -9,16 +9,16 @@ from pathlib import Path
 
 from lib_pivotal.data.captioning import Captioner, MissingCaption
 from lib_pivotal.data.folders import Folder, natural_order
-from lib_pivotal.data.looks import Duplicates, Seen, find_doubles, look_at
-from lib_pivotal.data.records import Dataset, Picture, Problem, ProblemList
+from lib_pivotal.data.image_probes import Duplicates, ProbedImage, find_doubles, look_at
+from lib_pivotal.data.records import Dataset, Picture, ProblemList
 from lib_pivotal.data.scan_cache import ScanCache
 from lib_pivotal.data.sources.layout import TITLES, read_layout
-from lib_pivotal.data.sources.source import CaptionsFrom, Lines, Reading, Source, Tree
-from lib_pivotal.data.sources.trees import MULTIPLY, Place, place_of, read_multiply, tree_of, whole
+from lib_pivotal.data.sources.source import CaptionsFrom, DatasetFile, Lines, PictureSource, SourceReading, Tree
+from lib_pivotal.data.sources.trees import MULTIPLY, FolderMeaning, place_of, read_multiply, tree_of, whole
 from lib_pivotal.errors import DataError
 from lib_pivotal.files import cache_home, typed_path
 
-__all__ = ["Dataset", "Picture", "Problem", "scan"]
+__all__ = ["Dataset", "Picture", "scan"]
 
 _SIDECARS = (".json", ".jsonl", ".csv", ".toml", ".yaml", ".yml", ".npz", ".npy", ".db", ".ini", ".md", ".safetensors")
 _OF_LAYOUTS = frozenset({MULTIPLY, "wildcard.txt"})
@@ -40,10 +40,12 @@ def scan(
     workers: int = 0,
     cache: Path | None = None,
     use_cache: bool = True,
+    files: Sequence[DatasetFile] = (),
 ) -> Dataset:
     """Look at every picture of `folder`; whatever cannot be used is named in `problems` and left out.
 
-    What the folder is, is found out, or said by `layout` (see `sources.layout`). Every picture is looked at
+    What the folder is, is found out, or said by `layout` (see `sources.layout`); of dataset files those of the kinds
+    `files` are understood (`importing.datasets` has those of other trainers). Every picture is looked at
     once, in `workers` threads (0: as many as the processor likes), and what was seen is kept in `cache` (None: the
     user's cache), so that the next scan looks only at files that changed.
 
@@ -52,7 +54,7 @@ def scan(
     Raises:
         DataError: there is no such folder, or it is not of that layout.
     """
-    reading = read_layout(typed_path(folder), layout, cache=cache)
+    reading = read_layout(typed_path(folder), layout, files=files, cache=cache)
     problems = ProblemList(list(reading.problems))
     captioner = Captioner(
         problems,
@@ -65,7 +67,7 @@ def scan(
     place = (cache or cache_home()) if use_cache else None
     count = workers or min(8, 2 + (os.cpu_count() or 1))
     pictures: list[Picture] = []
-    seen: dict[str, Seen] = {}
+    seen: dict[str, ProbedImage] = {}
     caches: list[ScanCache] = []
     trees: list[Tree] = []
     for source in reading.sources:
@@ -103,7 +105,7 @@ def scan(
     )
 
 
-def _named(reading: Reading, trees: Sequence[Tree]) -> tuple[str, str]:
+def _named(reading: SourceReading, trees: Sequence[Tree]) -> tuple[str, str]:
     """Layout and title; of a folder that was given without a layout those of its tree."""
     if reading.layout != "auto":
         return reading.layout, reading.title
@@ -113,7 +115,7 @@ def _named(reading: Reading, trees: Sequence[Tree]) -> tuple[str, str]:
 class _Scanner:
     """Makes pictures of one source's files."""
 
-    def __init__(self, source: Source, captioner: Captioner, problems: ProblemList, *, minimum_px: int) -> None:
+    def __init__(self, source: PictureSource, captioner: Captioner, problems: ProblemList, *, minimum_px: int) -> None:
         self.folder = Folder(source.root, below=source.below)
         self._source, self._captioner, self._problems = source, captioner, problems
         self._minimum_px = minimum_px
@@ -124,11 +126,11 @@ class _Scanner:
         self.tree: Tree = source.tree
         if source.tree == "auto":
             self.tree = tree_of(folders, root_name=self.folder.name, multiply=multiply)
-        self._places: dict[str, Place] = {}
+        self._places: dict[str, FolderMeaning] = {}
         self._masks = {} if source.masks_folder is None else Folder(source.masks_folder, below=False).by_stem()
         captioner.begin(source, self.folder, [self.folder.key(path) for path in self._files])
 
-    def pictures(self, cache: ScanCache, *, workers: int) -> Iterable[tuple[Picture, Seen]]:
+    def pictures(self, cache: ScanCache, *, workers: int) -> Iterable[tuple[Picture, ProbedImage]]:
         """Every usable picture with the look at it; the others become problems."""
         keys = [self.folder.key(path) for path in self._files]
         for seen in look_at(self._files, keys, cache, workers=workers):
@@ -152,7 +154,7 @@ class _Scanner:
             text = f"{error.filename}: the folder cannot be read ({error.strerror}). Fix its permissions."
             say("error", "folder_unreadable", text, [])
 
-    def _picture(self, seen: Seen) -> Picture | None:
+    def _picture(self, seen: ProbedImage) -> Picture | None:
         """A picture with its caption and mask, or None and a problem."""
         path, key = seen.path, seen.key
         shown, say = self._key(key), self._problems.say
@@ -194,14 +196,14 @@ class _Scanner:
     def _key(self, key: str) -> str:
         return f"{self._source.label}/{key}" if self._source.label else key
 
-    def _place(self, key: str) -> Place:
+    def _place(self, key: str) -> FolderMeaning:
         """What a picture's folder says, and what its source says over it."""
         below = key.rpartition("/")[0]
         if below not in self._places:
             folders = below.split("/") if below else []
             found = place_of(folders, root_name=self.folder.name, tree=self.tree)
             repeats = self._multiply.get(below, 1.0) if self.tree == "kgrid" else found.repeats
-            self._places[below] = Place(
+            self._places[below] = FolderMeaning(
                 self._source.concept or found.concept,
                 whole(repeats * self._source.repeats),
                 found.named,

@@ -10,14 +10,14 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
-from lib_pivotal.data.records import Level, Problem
+from lib_pivotal.data.records import DatasetProblem, Level
 from lib_pivotal.errors import DataError
 
 RANK: Mapping[Level, int] = {"error": 0, "warning": 1, "info": 2}
 
 
 @dataclass(frozen=True)
-class Remedy:
+class Fix:
     """A change of the run by its name and arguments; `runs.remedies` makes it. `label` is what a button says."""
 
     id: str
@@ -29,7 +29,7 @@ class Remedy:
         return {"id": self.id, "label": self.label, "arguments": dict(self.arguments)}
 
     @classmethod
-    def from_dict(cls, plain: Any) -> Remedy:
+    def from_dict(cls, plain: Any) -> Fix:
         """From JSON; the label may be missing.
 
         Raises:
@@ -55,11 +55,11 @@ class Finding:
     severity: Level
     text: str
     keys: tuple[str, ...] = ()
-    words: tuple[str, ...] = ()
-    remedies: tuple[Remedy, ...] = ()
+    embeddings: tuple[str, ...] = ()
+    remedies: tuple[Fix, ...] = ()
 
     @property
-    def remedy(self) -> Remedy | None:
+    def remedy(self) -> Fix | None:
         """The first remedy."""
         return self.remedies[0] if self.remedies else None
 
@@ -70,12 +70,12 @@ class Finding:
             "severity": self.severity,
             "text": self.text,
             "keys": list(self.keys),
-            "words": list(self.words),
+            "words": list(self.embeddings),
             "remedies": [remedy.as_dict() for remedy in self.remedies],
         }
 
 
-def of_problem(problem: Problem) -> Finding:
+def of_problem(problem: DatasetProblem) -> Finding:
     """What a scan says as a finding; its code is the kind."""
     return Finding(problem.code, problem.level, problem.message, problem.keys)
 
@@ -156,7 +156,7 @@ class FindingGroup:
         return tuple(dict.fromkeys(key for _, finding in self.findings for key in finding.keys))
 
     @property
-    def remedies(self) -> tuple[Remedy, ...]:
+    def remedies(self) -> tuple[Fix, ...]:
         """What mends all of them; empty where each wants a look of its own."""
         if len(self.findings) == 1:
             return self.findings[0][1].remedies
@@ -198,7 +198,7 @@ def grouped(findings: Iterable[Finding]) -> tuple[FindingGroup, ...]:
     return tuple(found)
 
 
-def remedy_of_all(remedies: Sequence[Remedy]) -> Remedy:
+def remedy_of_all(remedies: Sequence[Fix]) -> Fix:
     """One remedy that makes several, in turn."""
     plain = [remedy.as_dict() for remedy in remedies]
-    return Remedy("all", f"Fix all {len(remedies)}", {"remedies": plain})
+    return Fix("all", f"Fix all {len(remedies)}", {"remedies": plain})

@@ -20,12 +20,12 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
-from lib_pivotal.data.buckets import Buckets, Crop, Placement
-from lib_pivotal.data.frames import Frame, Framer
+from lib_pivotal.data.buckets import Buckets, CropMode, Placement
+from lib_pivotal.data.crops import Crop, Crops
 from lib_pivotal.data.masks import MaskScale
 from lib_pivotal.data.pictures import Transparency
-from lib_pivotal.data.records import Picture, Problem
-from lib_pivotal.data.views import View, Views
+from lib_pivotal.data.preprocessing import ImagePreprocessor, PreparedImage
+from lib_pivotal.data.records import DatasetProblem, Picture
 from lib_pivotal.errors import DataError
 from lib_pivotal.files import TEMPORARY_SUFFIX, replacing
 from lib_pivotal.oom import is_out_of_memory, release_memory
@@ -141,10 +141,10 @@ class CachedLatents:
 
 
 @dataclass(frozen=True)
-class Showing:
-    """How some pictures are shown that are not shown as all: see `views.Views` and `frames.Framer`."""
+class ViewSettings:
+    """How some pictures are shown that are not shown as all: see `views.Crops` and `frames.ImagePreprocessor`."""
 
-    crop: Crop
+    crop: CropMode
     crops: int
     transparency: Transparency
     masks: MaskScale | None
@@ -173,7 +173,7 @@ class LatentCache:
     """Latents of pictures at their buckets' sizes, in memory and, with a `folder`, on disk too.
 
     `flip`: True mirrors every picture also, or the names of the concepts, or keys of the pictures, to mirror. `crops`
-    and `scale`: see `views.Views`; pictures whose keys are in `plain` have one view, the plain one. `own`: by key, what
+    and `scale`: see `views.Crops`; pictures whose keys are in `plain` have one view, the plain one. `own`: by key, what
     is shown in a way of its own. `masks`: scale of the mask files, None ignores them (alpha weighs the loss with
     `transparency="mask"` whatever `masks` says).
     `in_memory=False` reads each entry from disk at each draw. `memory_bytes`: entries beyond it are on disk only, in
@@ -196,7 +196,7 @@ class LatentCache:
         crops: int = 1,
         scale: bool = False,
         plain: Collection[str] = (),
-        own: Mapping[str, Showing] | None = None,
+        own: Mapping[str, ViewSettings] | None = None,
         transparency: Transparency = "white",
         masks: MaskScale | None = None,
         mask_minimum: float = 0.0,
@@ -215,8 +215,8 @@ class LatentCache:
             raise DataError(f"batch_size = {batch_size}: at least one picture is encoded at a time.")
         self._codec, own = codec, own or {}
         cuts = {key: (one.crop, one.crops) for key, one in own.items()}
-        self._views = Views(buckets, crops=crops, scale=scale, plain=plain, own=cuts, seed=seed)
-        self._framer = Framer(
+        self._views = Crops(buckets, crops=crops, scale=scale, plain=plain, own=cuts, seed=seed)
+        self._framer = ImagePreprocessor(
             transparency=transparency,
             masks=masks,
             mask_minimum=mask_minimum,
@@ -231,7 +231,7 @@ class LatentCache:
         self._batch_size, self._device, self._dtype, self._workers = batch_size, device, dtype, workers
         self._entries: dict[_Entry, CachedLatents] = {}
         self._names: dict[_Entry, str] = {}
-        self._views_of: dict[str, tuple[View, ...]] = {}
+        self._views_of: dict[str, tuple[Crop, ...]] = {}
         self._pictures: list[Picture] = []
         self._by_key: dict[str, Picture] = {}
         self._widened = False
@@ -248,7 +248,7 @@ class LatentCache:
         """The pictures whose latents are ready, in the order given."""
         return tuple(self._pictures)
 
-    def views(self, key: str) -> tuple[View, ...]:
+    def views(self, key: str) -> tuple[Crop, ...]:
         """The ways in which a picture is shown."""
         return self._views_of[key]
 
@@ -293,14 +293,14 @@ class LatentCache:
         *,
         progress: Progress | None = None,
         should_stop: Callable[[], bool] | None = None,
-    ) -> list[Problem]:
+    ) -> list[DatasetProblem]:
         """Make everything ready for `pictures`; those that fail are named and left out, and it goes on.
 
         When `should_stop` says so it returns early with the pictures that are complete; with a folder, building again
         continues from there.
         Raises DataError when pictures were given and none is usable.
         """
-        problems: list[Problem] = []
+        problems: list[DatasetProblem] = []
         failed: set[str] = set()
         self._entries, self._names, self.encoded, self.size_bytes = {}, {}, 0, 0
         self._widened = False
@@ -346,7 +346,7 @@ class LatentCache:
         mirrored = self._flip if isinstance(self._flip, bool) else {picture.concept, key} & set(self._flip)
         return 2 if mirrored else 1
 
-    def _jobs(self, pictures: Sequence[Picture], problems: list[Problem], failed: set[str]) -> Iterator[_Job]:
+    def _jobs(self, pictures: Sequence[Picture], problems: list[DatasetProblem], failed: set[str]) -> Iterator[_Job]:
         """Every view, mirrored or not, bucket by bucket, with its entry's name."""
         ordered = sorted(pictures, key=lambda picture: self.placement(picture.key).bucket)  # stable within a bucket
         for picture in ordered:
@@ -366,12 +366,12 @@ class LatentCache:
                     yield _Job(picture, number, view.placement, flip, name)
 
     def _make_group(
-        self, group: Sequence[_Job], pool: ThreadPoolExecutor, problems: list[Problem], failed: set[str]
+        self, group: Sequence[_Job], pool: ThreadPoolExecutor, problems: list[DatasetProblem], failed: set[str]
     ) -> None:
         """Take a group's entries from disk, or encode the whole group if one is missing."""
         ready = {job: self._read(job.name) for job in group} if self._files is not None else {}
         if self._files is None or any(entry is None for entry in ready.values()):
-            opened: list[tuple[_Job, Frame]] = []
+            opened: list[tuple[_Job, PreparedImage]] = []
             for job, found in zip(group, pool.map(self._open, group), strict=True):
                 if isinstance(found, Exception):
                     _fail(job.picture.key, found, problems, failed)
@@ -388,7 +388,7 @@ class LatentCache:
                 self._names[job.entry] = job.name
                 self._keep(job, made)
 
-    def _write(self, job: _Job, made: CachedLatents, problems: list[Problem]) -> None:
+    def _write(self, job: _Job, made: CachedLatents, problems: list[DatasetProblem]) -> None:
         """To the disk, where there is a folder; what it does not take stays in memory, told once."""
         if self._files is None:
             return
@@ -397,7 +397,7 @@ class LatentCache:
         except DataError as error:
             if not self._unwritten:
                 text = f"{error} Until then such latents stay in memory, whatever data.cache_folder and memory say."
-                problems.append(Problem("warning", "latents-unwritten", text, (job.picture.key,)))
+                problems.append(DatasetProblem("warning", "latents-unwritten", text, (job.picture.key,)))
             self._unwritten.add(job.name)
 
     def _keep(self, job: _Job, made: CachedLatents) -> None:
@@ -408,7 +408,7 @@ class LatentCache:
             self._entries[job.entry] = made
             self.size_bytes += size
 
-    def _open(self, job: _Job) -> Frame | Exception:
+    def _open(self, job: _Job) -> PreparedImage | Exception:
         """The picture as it is trained, or what went wrong."""
         try:
             return self._framer.frame(job.picture, job.placement, flip=job.flip)
@@ -416,7 +416,7 @@ class LatentCache:
             return error
 
     def _encode(
-        self, opened: Sequence[tuple[_Job, Frame]], problems: list[Problem], failed: set[str]
+        self, opened: Sequence[tuple[_Job, PreparedImage]], problems: list[DatasetProblem], failed: set[str]
     ) -> dict[_Job, CachedLatents]:
         means, stds = self._through_codec(torch.stack([frame.pixels for _, frame in opened]))
         holed: list[Tensor | None] = [None] * len(opened)
@@ -462,7 +462,7 @@ class LatentCache:
         return CachedLatents(tensors["mean"], tensors["std"], tensors.get("mask"), tensors.get("inpaint"))
 
 
-_WIDENED = Problem(
+_WIDENED = DatasetProblem(
     "warning",
     "autoencoder",
     "The autoencoder gave numbers that are not finite in half precision (SDXL's is known for it); those pictures were "
@@ -487,9 +487,11 @@ def _tensors(entry: CachedLatents) -> dict[str, Tensor]:
     return {key: tensor for key, tensor in tensors.items() if tensor is not None}
 
 
-def _fail(key: str, error: Exception, problems: list[Problem], failed: set[str]) -> None:
+def _fail(key: str, error: Exception, problems: list[DatasetProblem], failed: set[str]) -> None:
     if key not in failed:
         text = str(error).rstrip(".") or type(error).__name__
         message = text if key.endswith(text.split(":")[0]) else f"{key}: {text}"
-        problems.append(Problem(level="error", code="not_encoded", message=f"{message}. It is left out.", keys=(key,)))
+        problems.append(
+            DatasetProblem(level="error", code="not_encoded", message=f"{message}. It is left out.", keys=(key,))
+        )
         failed.add(key)

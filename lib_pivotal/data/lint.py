@@ -1,8 +1,9 @@
 """What is worth a look before training, in four parts.
 
-Words and captions: words that nothing tells apart, captions that say too much or nothing; read from a `Wording`, before
-anything is pruned. A mark between tags that no setting names (`aoi ## hat, smile` in nearly every caption). Words with
-a side that are mirrored all the same. Pictures and captions against the settings: sizes, what is cut off, how long.
+Embeddings and captions: embeddings that nothing tells apart, captions that say too much or nothing; read from a
+`PrunedCaptions`, before anything is pruned. A mark between tags that no setting names (`aoi ## hat, smile` in nearly
+every caption). Embeddings with a side that are mirrored all the same. Pictures and captions against the settings:
+sizes, what is cut off, how long.
 """
 
 from __future__ import annotations
@@ -16,10 +17,10 @@ from functools import cached_property, lru_cache
 from glob import escape
 
 from lib_pivotal.data.buckets import Buckets, Placement, crop_report
-from lib_pivotal.data.captions import WordFinder, legal_name, single_tags
-from lib_pivotal.data.findings import Finding, Remedy, count_of, listed
-from lib_pivotal.data.pruning import TagFate, Wording
-from lib_pivotal.data.records import Picture, Problem
+from lib_pivotal.data.captions import EmbeddingFinder, legal_name, single_tags
+from lib_pivotal.data.findings import Finding, Fix, count_of, listed
+from lib_pivotal.data.pruning import PrunedCaptions, TagDecision
+from lib_pivotal.data.records import DatasetProblem, Picture
 from lib_pivotal.data.tags import NOT_CORE, same_tag, tag_class
 from lib_pivotal.data.tokens import CHUNK, TokenCounter
 
@@ -34,27 +35,27 @@ DIFFERENCE, CERTAINTY = 0.25, 2.8
 _NOT_OF_A_WORD = frozenset(("people", "expression", "background", "quality"))
 
 
-def word_findings(wording: Wording) -> list[Finding]:
+def embedding_findings(wording: PrunedCaptions) -> list[Finding]:
     """All checks of this module."""
     return [
         *never_present(wording),
         *always_present(wording),
         *never_apart(wording),
         *explained(wording),
-        *without_word(wording),
+        *without_embedding(wording),
         *to_absorb(wording),
     ]
 
 
-def never_present(wording: Wording) -> list[Finding]:
+def never_present(wording: PrunedCaptions) -> list[Finding]:
     """Words that no picture has: training refuses them."""
     concepts = {legal_name(picture.concept): picture.concept for picture in wording.named}
     found = []
-    for name, word in wording.words.items():
-        if word.keys:
+    for name, embedding in wording.embeddings.items():
+        if embedding.keys:
             continue
         text = f"{name}: no caption names this embedding, so it would learn nothing."
-        remedies = [Remedy("remove_word", f"Remove {name}", {"word": name})]
+        remedies = [Fix("remove_word", f"Remove {name}", {"word": name})]
         concept = concepts.get(legal_name(name))
         if concept is not None:
             text += " There is a folder of this name: add the name to its captions."
@@ -63,14 +64,14 @@ def never_present(wording: Wording) -> list[Finding]:
     return found
 
 
-def always_present(wording: Wording) -> list[Finding]:
+def always_present(wording: PrunedCaptions) -> list[Finding]:
     """Words that every picture has: normal where there is one word, else a word that tells nothing apart."""
     if len(wording.named) < 2:
         return []
     alone = len(wording.uses) == 1
     found = []
-    for name, word in wording.words.items():
-        if len(word.keys) < len(wording.named):
+    for name, embedding in wording.embeddings.items():
+        if len(embedding.keys) < len(wording.named):
             continue
         if alone:
             text = (
@@ -84,17 +85,17 @@ def always_present(wording: Wording) -> list[Finding]:
             f"{name} is in every caption: what it should learn goes into the network just as well, and appears without "
             "the embedding. Add pictures that do not have it, or remove it."
         )
-        remedy = Remedy("remove_word", f"Remove {name}", {"word": name})
+        remedy = Fix("remove_word", f"Remove {name}", {"word": name})
         found.append(Finding("word_always", "warning", text, (), (name,), (remedy,)))
     return found
 
 
-def never_apart(wording: Wording) -> list[Finding]:
+def never_apart(wording: PrunedCaptions) -> list[Finding]:
     """Words that have the same pictures: nothing can tell a run which is which."""
     groups: dict[tuple[str, ...], list[str]] = {}
-    for name, word in wording.words.items():
-        if word.keys:
-            groups.setdefault(tuple(sorted(word.keys)), []).append(name)
+    for name, embedding in wording.embeddings.items():
+        if embedding.keys:
+            groups.setdefault(tuple(sorted(embedding.keys)), []).append(name)
     found = []
     for keys, names in groups.items():
         if len(names) < 2:
@@ -103,28 +104,28 @@ def never_apart(wording: Wording) -> list[Finding]:
             f"{' and '.join(names)} never appear apart ({count_of(len(keys), 'picture')}): the run cannot tell which "
             "is which. Add pictures of each without the other, or keep one embedding."
         )
-        kept = next((name for name in names if not wording.words[name].use.form_of), names[0])
+        kept = next((name for name in names if not wording.embeddings[name].use.form_of), names[0])
         remedies = (
-            Remedy("remove_word", f"Keep {kept}, remove {other}", {"word": other}) for other in names if other != kept
+            Fix("remove_word", f"Keep {kept}, remove {other}", {"word": other}) for other in names if other != kept
         )
         found.append(Finding("words_never_apart", "warning", text, keys, tuple(names), tuple(remedies)))
     return found
 
 
-def explained(wording: Wording) -> list[Finding]:
+def explained(wording: PrunedCaptions) -> list[Finding]:
     """Words that others explain: each of its pictures has one that only occurs with it, or nothing marks it there.
 
     The first is seen from the words alone: a style in which nobody is drawn but characters who are never drawn in
     another. The second from tags: a word whose pictures are all another word's, and whose captions say the same as
     that word's others. Pictures of words that never meet it are no comparison: those words tell them apart.
     """
-    keys = {name: set(word.keys) for name, word in wording.words.items() if word.keys}
+    keys = {name: set(embedding.keys) for name, embedding in wording.embeddings.items() if embedding.keys}
     found = []
     for name, mine in keys.items():
         if len(mine) == len(wording.named):
             continue  # said by always_present
         inside = [other for other, theirs in keys.items() if other != name and theirs < mine]
-        strangers = [other for other in inside if wording.words[other].use.form_of != name]
+        strangers = [other for other in inside if wording.embeddings[other].use.form_of != name]
         if strangers and set().union(*(keys[other] for other in inside)) == mine:
             text = (
                 f"{name}: all of its pictures have {listed(inside)}, and those embeddings never appear without "
@@ -132,33 +133,33 @@ def explained(wording: Wording) -> list[Finding]:
                 f"{name} and what is theirs cannot be separated. Add pictures of them without {name}, or of {name} "
                 "without them."
             )
-            remedy = Remedy("remove_word", f"Remove {name}", {"word": name})
+            remedy = Fix("remove_word", f"Remove {name}", {"word": name})
             found.append(Finding("word_explained", "warning", text, tuple(sorted(mine)), (name, *inside), (remedy,)))
             continue
         found += _nothing_of_its_own(wording, name, keys)
     return found
 
 
-def _nothing_of_its_own(wording: Wording, name: str, keys: Mapping[str, set[str]]) -> list[Finding]:
+def _nothing_of_its_own(wording: PrunedCaptions, name: str, keys: Mapping[str, set[str]]) -> list[Finding]:
     mine = keys[name]
     captions = {picture.key: picture for picture in wording.named}
     for other, theirs in keys.items():
         if not mine < theirs:
             continue
-        rivals = [word for word in keys if word != other and not keys[word] & mine]
-        rest = theirs - mine - set().union(*(keys[word] for word in rivals)) if rivals else theirs - mine
+        rivals = [embedding for embedding in keys if embedding != other and not keys[embedding] & mine]
+        rest = theirs - mine - set().union(*(keys[embedding] for embedding in rivals)) if rivals else theirs - mine
         if not rest or _differ(wording, [captions[key] for key in mine], [captions[key] for key in rest]):
             continue
         text = (
             f"{name}: all of its pictures are {other}'s, and their captions say nothing that those of {other} without "
             f"it do not say, too. Make sure that one can see what {name} is; else it learns nothing of its own."
         )
-        remedy = Remedy("remove_word", f"Remove {name}", {"word": name})
+        remedy = Fix("remove_word", f"Remove {name}", {"word": name})
         return [Finding("word_explained", "info", text, tuple(sorted(mine)), (name, other), (remedy,))]
     return []
 
 
-def _differ(wording: Wording, first: Sequence[Picture], second: Sequence[Picture]) -> bool:
+def _differ(wording: PrunedCaptions, first: Sequence[Picture], second: Sequence[Picture]) -> bool:
     """Whether some tag, not of a word, is clearly more frequent in one set (two proportions, pooled)."""
     counts = [_tag_counts(wording, pictures) for pictures in (first, second)]
     sizes = [len(first), len(second)]
@@ -172,7 +173,7 @@ def _differ(wording: Wording, first: Sequence[Picture], second: Sequence[Picture
     return False
 
 
-def _tag_counts(wording: Wording, pictures: Sequence[Picture]) -> Counter[str]:
+def _tag_counts(wording: PrunedCaptions, pictures: Sequence[Picture]) -> Counter[str]:
     counts: Counter[str] = Counter()
     for picture in pictures:
         tags = {same_tag(tag) for tag in picture.tags if not wording.find(tag)}
@@ -180,22 +181,22 @@ def _tag_counts(wording: Wording, pictures: Sequence[Picture]) -> Counter[str]:
     return counts
 
 
-def without_word(wording: Wording) -> list[Finding]:
+def without_embedding(wording: PrunedCaptions) -> list[Finding]:
     """Pictures of no word; where their folder is a word's own, it is a slip that can be mended."""
     if not wording.uses:
         return []
     unnamed: dict[str, list[str]] = {}
-    words: dict[str, Counter[str]] = {}
+    embeddings: dict[str, Counter[str]] = {}
     sizes: Counter[str] = Counter()
     for picture in wording.named:
         sizes[picture.concept] += 1
-        mine = [name for name in wording.words_of[picture.key] if name in wording.words]
-        words.setdefault(picture.concept, Counter()).update(mine)
+        mine = [name for name in wording.embeddings_of[picture.key] if name in wording.embeddings]
+        embeddings.setdefault(picture.concept, Counter()).update(mine)
         if not mine:
             unnamed.setdefault(picture.concept, []).append(picture.key)
     found, rest = [], []
     for concept, keys in unnamed.items():
-        commonest = words[concept].most_common(1)
+        commonest = embeddings[concept].most_common(1)
         if len(sizes) < 2 or not commonest or commonest[0][1] < OWN_CONCEPT * sizes[concept]:
             rest += keys
             continue
@@ -211,50 +212,50 @@ def without_word(wording: Wording) -> list[Finding]:
     return found
 
 
-def to_absorb(wording: Wording) -> list[Finding]:
+def to_absorb(wording: PrunedCaptions) -> list[Finding]:
     """Tags in captions that describe what the word should be."""
     found = []
-    for name, word in wording.words.items():
-        if word.style or not word.keys:
+    for name, embedding in wording.embeddings.items():
+        if embedding.style or not embedding.keys:
             continue
-        core = [tag for tag in word.tags if tag.belongs and tag.fate == "kept"]
+        core = [tag for tag in embedding.tags if tag.belongs and tag.fate == "kept"]
         if core:
             tags = listed(f"{tag.tag} ({tag.share:.0%})" for tag in core)
             text = (
                 f"{name}: its captions also say {tags}. What a caption says, the embedding need not learn: prune these "
                 "tags."
             )
-            remedy = Remedy("absorb", f"Prune them from {name}", {"word": name, "tags": []})
+            remedy = Fix("absorb", f"Prune them from {name}", {"word": name, "tags": []})
             found.append(
                 Finding("tags_describe_word", "warning", text, _keys_with(wording, name, core), (name,), (remedy,))
             )
-        always = [tag for tag in word.tags if _always_there(wording, name, tag)]
-        if always and word.use.prune and wording.rules.mode == "character_core":
+        always = [tag for tag in embedding.tags if _always_there(wording, name, tag)]
+        if always and embedding.use.prune and wording.rules.mode == "character_core":
             tags = listed(f"{tag.tag} ({tag.share:.0%})" for tag in always)
             text = (
                 f"{name}: nearly all of its captions say {tags}, which stays in the captions by the rule. Prune it if "
                 "it belongs to the embedding."
             )
-            remedy = Remedy("absorb", f"Prune it from {name}", {"word": name, "tags": [t.tag for t in always]})
+            remedy = Fix("absorb", f"Prune it from {name}", {"word": name, "tags": [t.tag for t in always]})
             found.append(
                 Finding("tags_describe_word", "info", text, _keys_with(wording, name, always), (name,), (remedy,))
             )
     return found
 
 
-def _always_there(wording: Wording, name: str, tag: TagFate) -> bool:
+def _always_there(wording: PrunedCaptions, name: str, tag: TagDecision) -> bool:
     if tag.belongs or tag.by_hand or tag.share < ALWAYS_SEEN or tag.count < 3:
         return False
-    covers = len(wording.words[name].keys) > 0.9 * len(wording.named)
+    covers = len(wording.embeddings[name].keys) > 0.9 * len(wording.named)
     if not covers and tag.lift < TELLING:
         return False
     return tag_class(tag.tag) not in _NOT_OF_A_WORD and NOT_CORE.isdisjoint(same_tag(tag.tag).split())
 
 
-def _keys_with(wording: Wording, name: str, tags: Sequence[TagFate]) -> tuple[str, ...]:
+def _keys_with(wording: PrunedCaptions, name: str, tags: Sequence[TagDecision]) -> tuple[str, ...]:
     """The word's pictures whose captions have one of the tags."""
     forms = {same_tag(tag.tag) for tag in tags}
-    mine = set(wording.words[name].keys)
+    mine = set(wording.embeddings[name].keys)
     return tuple(
         picture.key
         for picture in wording.named
@@ -262,9 +263,9 @@ def _keys_with(wording: Wording, name: str, tags: Sequence[TagFate]) -> tuple[st
     )
 
 
-def _apply(name: str, concept: str) -> Remedy:
+def _apply(name: str, concept: str) -> Fix:
     arguments = {"word": name, "pattern": f"concept:{escape(concept)}"}
-    return Remedy("apply_to", f"Put {name} before the captions of {concept}", arguments)
+    return Fix("apply_to", f"Put {name} before the captions of {concept}", arguments)
 
 
 UNNAMED_MARK = "unnamed_mark"
@@ -364,13 +365,13 @@ def _reason(tag: str) -> str:
     return ASYMMETRIC.get(form) or (SAYS_SIDE if _LEFT_RIGHT.search(form) else "")
 
 
-def mirror_warnings(pictures: Mapping[str, Sequence[tuple[str, str]]]) -> list[Problem]:
+def mirror_warnings(pictures: Mapping[str, Sequence[tuple[str, str]]]) -> list[DatasetProblem]:
     """One warning a word whose pictures should not be mirrored; `pictures`: word -> key and caption of each.
 
     Captions as they are on disk: what a word absorbs is just what may belong to one side.
     """
     problems = []
-    for word, told in pictures.items():
+    for embedding, told in pictures.items():
         counts: Counter[str] = Counter()
         why: dict[str, str] = {}
         keys: dict[str, list[str]] = {}
@@ -385,10 +386,10 @@ def mirror_warnings(pictures: Mapping[str, Sequence[tuple[str, str]]]) -> list[P
             shown = "; ".join(f"{tag} ({counts[tag]} of {len(told)}: {why[tag]})" for tag in telling[:4])
             more = f", and {len(telling) - 4} more" if len(telling) > 4 else ""
             problems.append(
-                Problem(
+                DatasetProblem(
                     "warning",
                     "mirrored",
-                    f"{word}: its pictures are mirrored, but have {shown}{more}. Turn mirroring off for this "
+                    f"{embedding}: its pictures are mirrored, but have {shown}{more}. Turn mirroring off for this "
                     "embedding.",
                     tuple(dict.fromkeys(key for tag in telling for key in keys[tag])),
                 )
@@ -396,7 +397,7 @@ def mirror_warnings(pictures: Mapping[str, Sequence[tuple[str, str]]]) -> list[P
     return problems
 
 
-def cut_remarks(pictures: Sequence[Picture], buckets: Buckets) -> list[Problem]:
+def cut_remarks(pictures: Sequence[Picture], buckets: Buckets) -> list[DatasetProblem]:
     """One line on sizes, cuts, enlarged and bordered pictures; none where every picture fits as it is."""
     placed = [(picture, buckets.assign(picture.width_px, picture.height_px)) for picture in pictures]
     report = crop_report([placement for _, placement in placed])
@@ -412,12 +413,14 @@ def cut_remarks(pictures: Sequence[Picture], buckets: Buckets) -> list[Problem]:
         )
         parts.append(text)
     keys = tuple(picture.key for picture, placement in placed if placement.upscaled or not placement.covers)
-    return [Problem("info", "buckets", "; ".join(parts) + ".", keys)] if len(parts) > 1 else []
+    return [DatasetProblem("info", "buckets", "; ".join(parts) + ".", keys)] if len(parts) > 1 else []
 
 
-def mirror_remarks(pictures: Sequence[Picture], *, words: Sequence[str], keys: Collection[str]) -> list[Problem]:
+def mirror_remarks(
+    pictures: Sequence[Picture], *, embeddings: Sequence[str], keys: Collection[str]
+) -> list[DatasetProblem]:
     """A warning for each word whose pictures (those of `keys`) are mirrored but should not be."""
-    find = WordFinder(words)
+    find = EmbeddingFinder(embeddings)
     told: dict[str, list[tuple[str, str]]] = {}
     for picture in pictures:
         if picture.key in keys:
@@ -451,9 +454,9 @@ def too_small(placed: Sequence[tuple[Picture, Placement]], *, fitting_px: int, t
     most = max(factor for _, factor in grown)
     many = count_of(len(grown), "picture")
     text = f"{many} {_are(len(grown))} smaller than the training size and enlarged, {most:.2g} times at most."
-    remedies = [Remedy("set", "Train them at their own size", {"path": "data.upscale", "value": False})]
+    remedies = [Fix("set", "Train them at their own size", {"path": "data.upscale", "value": False})]
     if fitting_px < target_px:
-        small = Remedy("set", f"Train all at {fitting_px} px", {"path": "data.resolution_px", "value": fitting_px})
+        small = Fix("set", f"Train all at {fitting_px} px", {"path": "data.resolution_px", "value": fitting_px})
         remedies.insert(0 if len(grown) > 0.5 * len(placed) else 1, small)
     severity = "warning" if most > ENLARGED else "info"
     keys = tuple(picture.key for picture, _ in grown)
@@ -487,14 +490,14 @@ def caption_length(key: str, text: str, counter: TokenCounter, *, max_tokens: in
 
 def overruns(
     lengths: Sequence[Length],
-    words_of: Mapping[str, Sequence[str]],
+    embeddings_of: Mapping[str, Sequence[str]],
     vectors: Mapping[str, int],
     *,
     max_tokens: int,
     shuffled: bool,
 ) -> list[Finding]:
     """Captions whose words and tags take more places than a chunk (or than the limit) has: what is lost is named."""
-    found = _vectors_alone(words_of, vectors, limit=max_tokens or CHUNK)
+    found = _vectors_alone(embeddings_of, vectors, limit=max_tokens or CHUNK)
     over = [length for length in lengths if length.places > (max_tokens or CHUNK)]
     if not over:
         return found
@@ -506,8 +509,8 @@ def overruns(
             f"{many} the limit of {max_tokens} places, {worst.places} at most; the last tags are cut off. Of "
             f"{worst.key} this loses {tail}."
         )
-        remedy = Remedy("set", "Keep all, in chunks of 75", {"path": "data.max_tokens", "value": 0})
-        remedies = [remedy, *_fewer(over, words_of, vectors, limit=max_tokens)]
+        remedy = Fix("set", "Keep all, in chunks of 75", {"path": "data.max_tokens", "value": 0})
+        remedies = [remedy, *_fewer(over, embeddings_of, vectors, limit=max_tokens)]
         found.append(Finding("tokens", "warning", text, tuple(length.key for length in over), (), tuple(remedies)))
         return found
     order = " (tags are shuffled: as written)" if shuffled else ""
@@ -515,19 +518,21 @@ def overruns(
         f"{many} 75 places, {worst.places} at most. Nothing is lost, but what is behind stands in a chunk of its own, "
         f"which sees nothing of the text before it: of {worst.key}{order} {tail}."
     )
-    fewer = _fewer(over, words_of, vectors, limit=CHUNK)
+    fewer = _fewer(over, embeddings_of, vectors, limit=CHUNK)
     found.append(Finding("tokens", "info", text, tuple(length.key for length in over), (), fewer))
     return found
 
 
-def _vectors_alone(words_of: Mapping[str, Sequence[str]], vectors: Mapping[str, int], *, limit: int) -> list[Finding]:
+def _vectors_alone(
+    embeddings_of: Mapping[str, Sequence[str]], vectors: Mapping[str, int], *, limit: int
+) -> list[Finding]:
     """Pictures whose words alone are too long."""
-    sums = {key: sum(vectors.get(name, 0) for name in names) for key, names in words_of.items()}
+    sums = {key: sum(vectors.get(name, 0) for name in names) for key, names in embeddings_of.items()}
     over = {key: places for key, places in sums.items() if places > limit}
     if not over:
         return []
     worst = max(over, key=lambda key: over[key])
-    names = [name for name in words_of[worst] if name in vectors]
+    names = [name for name in embeddings_of[worst] if name in vectors]
     parts = " + ".join(f"{name} {vectors[name]}" for name in names)
     text = (
         f"The vectors of the embeddings alone take {over[worst]} of {limit} places in {count_of(len(over), 'caption')} "
@@ -538,11 +543,11 @@ def _vectors_alone(words_of: Mapping[str, Sequence[str]], vectors: Mapping[str, 
 
 
 def _fewer(
-    over: Sequence[Length], words_of: Mapping[str, Sequence[str]], vectors: Mapping[str, int], *, limit: int
-) -> tuple[Remedy, ...]:
+    over: Sequence[Length], embeddings_of: Mapping[str, Sequence[str]], vectors: Mapping[str, int], *, limit: int
+) -> tuple[Fix, ...]:
     """Fewer vectors, where these alone can bring the longest caption under the limit."""
     worst = max(over, key=lambda length: length.places)
-    names = [name for name in words_of.get(worst.key, ()) if name in vectors]
+    names = [name for name in embeddings_of.get(worst.key, ()) if name in vectors]
     taken = sum(vectors[name] for name in names)
     room = taken - (worst.places - limit)
     if taken > limit or room < len(names) * LEAST_VECTORS * 2:  # a word of very few vectors holds little
@@ -550,10 +555,10 @@ def _fewer(
     return _cut_vectors(names, vectors, room=room)
 
 
-def _cut_vectors(names: Sequence[str], vectors: Mapping[str, int], *, room: int) -> tuple[Remedy, ...]:
+def _cut_vectors(names: Sequence[str], vectors: Mapping[str, int], *, room: int) -> tuple[Fix, ...]:
     taken = sum(vectors[name] for name in names)
     if taken <= room:
         return ()
     fitting = {name: max(LEAST_VECTORS, vectors[name] * room // taken) for name in names}
     shown = ", ".join(f"{name} {number}" for name, number in fitting.items())
-    return (Remedy("vectors", f"Fewer vectors: {shown}", {"vectors": fitting}),)
+    return (Fix("vectors", f"Fewer vectors: {shown}", {"vectors": fitting}),)

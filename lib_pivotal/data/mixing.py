@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from lib_pivotal.data.batches import BatchSource
-from lib_pivotal.data.captions import WordFinder, split_tags
+from lib_pivotal.data.captions import EmbeddingFinder, split_tags
 from lib_pivotal.errors import DataError
 from lib_pivotal.ports import TrainingBatch
 
@@ -15,7 +15,7 @@ _RANDOM_ROWS = re.compile(r"\*\[[^\]]*\]?")
 
 
 @dataclass(frozen=True, eq=False)
-class Side:
+class PriorSet:
     """A set beside the run's own: its mean loss times `weight` is added to that of the run's own pictures.
 
     `name` is the name of its loss. A side over the run's own source looks at the same pictures again, at the same noise
@@ -30,7 +30,7 @@ class Side:
     prior: bool = False
 
 
-class Mixture:
+class MixedBatchSource:
     """Batches of all sets by position: first the micro-batches of the run's own set, then those of each side.
 
     The loop divides the sum of all losses of a step by the number of all pictures in it. The weights here turn that
@@ -38,7 +38,7 @@ class Mixture:
     prior loss. All sets have the same number of micro-batches a step.
     """
 
-    def __init__(self, own: BatchSource, sides: Sequence[Side] = ()) -> None:
+    def __init__(self, own: BatchSource, sides: Sequence[PriorSet] = ()) -> None:
         if any(side.source.micro_batches != own.micro_batches for side in sides):
             raise DataError("all sets of a step need the same number of micro-batches. Use the same accumulation.")
         self._own, self._sides = own, tuple(sides)
@@ -59,17 +59,23 @@ class Mixture:
         batch = side.source.batch(step, inner)
         share = side.weight * self._total / side.source.pictures_per_step
         captions = [in_other_words(caption, side.texts) for caption in batch.captions]
-        words: list[tuple[str, ...]] = [() for _ in captions] if side.texts else batch.words
+        embeddings: list[tuple[str, ...]] = [() for _ in captions] if side.texts else batch.embeddings
         weights = batch.weights * share
         again = inner if side.source is self._own else None
         return replace(
-            batch, captions=captions, words=words, weights=weights, name=side.name, again=again, prior=side.prior
+            batch,
+            captions=captions,
+            embeddings=embeddings,
+            weights=weights,
+            name=side.name,
+            again=again,
+            prior=side.prior,
         )
 
 
 def in_other_words(caption: str, texts: Mapping[str, str]) -> str:
     """The caption with each trained word replaced by its text; tags that become empty are left out."""
-    find = WordFinder(texts)
+    find = EmbeddingFinder(texts)
     if not find(caption):
         return caption
     replaced = find.replace(caption, texts)

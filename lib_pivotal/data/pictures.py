@@ -62,7 +62,7 @@ class PictureFacts:
 
 
 @dataclass(frozen=True)
-class Look:
+class ImageProbe:
     """What one look at a file gave: its facts, and by what it is known again (see fingerprints.py).
 
     `print` is empty where the look was at the picture's top alone.
@@ -89,7 +89,7 @@ def inspect(path: Path, *, full: bool = False) -> PictureFacts:
     return _read(path, facts_of)
 
 
-def look(path: Path) -> Look:
+def look(path: Path) -> ImageProbe:
     """Facts of a picture, and its fingerprint or that of its top.
 
     Of a PNG whose checksums are right only the top is unpacked, which is a quarter of the work; `whole_print` gives
@@ -99,16 +99,16 @@ def look(path: Path) -> Look:
     """
     _refuse_empty(path)
 
-    def look_of(image: Image.Image, data: bytes) -> Look:
+    def look_of(image: Image.Image, data: bytes) -> ImageProbe:
         chunks = read_chunks(data) if data else None
         facts, _ = _facts(image, path, chunks)
         if chunks is not None and chunks.sound and not (chunks.turned or chunks.animated):
             rows = first_rows(data, rows_of_top(image.height))
             if rows is not None:
                 with Image.open(io.BytesIO(rows), formats=("PNG",)) as first:
-                    return Look(facts, top_fingerprint(_over_white(first), height_px=image.height))
+                    return ImageProbe(facts, top_fingerprint(_over_white(first), height_px=image.height))
         made = fingerprint(_over_white(image))
-        return Look(facts, top_of(made), made)
+        return ImageProbe(facts, top_of(made), made)
 
     return _read(path, look_of)
 

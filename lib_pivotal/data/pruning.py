@@ -15,7 +15,7 @@ from fnmatch import fnmatchcase
 from functools import lru_cache
 from typing import Any, Literal, TypeVar
 
-from lib_pivotal.data.captions import Cut, WordFinder, legal_name, single_tags, split_group
+from lib_pivotal.data.captions import Cut, EmbeddingFinder, legal_name, single_tags, split_group
 from lib_pivotal.data.records import COMMON_CUT, Picture
 from lib_pivotal.data.tags import (
     NARUGO_FEATURE_THRESHOLD,
@@ -32,7 +32,7 @@ from lib_pivotal.data.tags import (
 )
 
 PruneMode = Literal["none", "minimal", "character", "character_core"]
-Fate = Literal["absorbed", "init", "kept"]
+Decision = Literal["absorbed", "init", "kept"]
 Made = TypeVar("Made")
 META_TAGS = frozenset(
     "alternate costume|alternate hairstyle|alternate hair color|alternate eye color|alternate breast size|cosplay|"
@@ -64,7 +64,7 @@ class TagRules:
 
 
 @dataclass(frozen=True)
-class WordUse:
+class EmbeddingRules:
     """A word as captions meet it; the meaning of each field is that of `config.WordConfig`."""
 
     name: str
@@ -77,7 +77,7 @@ class WordUse:
 
 
 @dataclass(frozen=True)
-class TagFate:
+class TagDecision:
     """A tag beside a word: how often, how telling, and what happens to it.
 
     `share` is P(tag | word), `lift` P(tag | word) / P(tag); `init`: absorbed, and the word's vectors begin with it.
@@ -90,7 +90,7 @@ class TagFate:
     share: float
     lift: float
     difficulty: int
-    fate: Fate
+    fate: Decision
     core: bool = False
     by_hand: bool = False
     belongs: bool = False
@@ -98,13 +98,13 @@ class TagFate:
 
 
 @dataclass(frozen=True)
-class WordTags:
+class EmbeddingTags:
     """What the pictures say of one word: its pictures' keys, whether it is a style, and its tags."""
 
-    use: WordUse
+    use: EmbeddingRules
     keys: tuple[str, ...]
     style: bool
-    tags: tuple[TagFate, ...]
+    tags: tuple[TagDecision, ...]
 
     @property
     def belonging(self) -> tuple[TagShare, ...]:
@@ -127,20 +127,20 @@ def applies(patterns: Iterable[str], picture: Picture) -> bool:
     return False
 
 
-def name_word(text: str, word: str, find: WordFinder, cut: Cut = COMMON_CUT) -> str:
+def name_embedding(text: str, embedding: str, find: EmbeddingFinder, cut: Cut = COMMON_CUT) -> str:
     """A caption that names `word`: a tag that says the same in other letters is replaced, else it goes in front."""
     if find(text):
         return text
     parts = cut.parts(text)
     for tags in parts:
         for index, tag in enumerate(tags):
-            if legal_name(same_tag(tag)).replace("_", "-") == word.replace("_", "-"):
-                tags[index] = word
+            if legal_name(same_tag(tag)).replace("_", "-") == embedding.replace("_", "-"):
+                tags[index] = embedding
                 return cut.join(parts)
-    return f"{word}, {text}" if text.strip() else word
+    return f"{embedding}, {text}" if text.strip() else embedding
 
 
-class Wording:
+class PrunedCaptions:
     """The captions of a dataset with its words: who is in which picture, what each word takes, what is left.
 
     `extra(picture)` names words that templates or prefixes write into a picture's caption.
@@ -149,7 +149,7 @@ class Wording:
     def __init__(
         self,
         pictures: Sequence[Picture],
-        uses: Sequence[WordUse],
+        uses: Sequence[EmbeddingRules],
         rules: TagRules,
         *,
         extra: Callable[[Picture], Collection[str]] = lambda picture: (),
@@ -157,27 +157,27 @@ class Wording:
         self.rules, self.uses, self._extra = rules, tuple(uses), extra
         self._trained: tuple[Picture, ...] | None = None
         self._once: dict[str, tuple[object, Any]] = {}
-        self._before: Wording | None = None
-        self._finders = {use.name: WordFinder([use.name]) for use in uses}
-        self.find = find = WordFinder([use.name for use in uses])
-        self._holds_word = lru_cache(maxsize=2**16)(lambda tag: bool(find(tag)))  # tags are few, captions many
+        self._before: PrunedCaptions | None = None
+        self._finders = {use.name: EmbeddingFinder([use.name]) for use in uses}
+        self.find = find = EmbeddingFinder([use.name for use in uses])
+        self._holds_embedding = lru_cache(maxsize=2**16)(lambda tag: bool(find(tag)))  # tags are few, captions many
         self.named = tuple(self._named(picture) for picture in pictures)
         """The pictures with words that `applies_to` gives them in their captions, nothing pruned."""
-        self.words_of: dict[str, tuple[str, ...]] = {}
+        self.embeddings_of: dict[str, tuple[str, ...]] = {}
         for picture in self.named:
-            self.words_of[picture.key] = self._words_in(picture)
+            self.embeddings_of[picture.key] = self._embeddings_in(picture)
         self._overall = _shares_by_form([picture.flat for picture in self.named])
-        by_word: dict[str, list[Picture]] = {use.name: [] for use in uses}
+        by_embedding: dict[str, list[Picture]] = {use.name: [] for use in uses}
         for picture in self.named:
-            for word in self.words_of[picture.key]:
-                by_word.setdefault(word, []).append(picture)
-        self._pictures_of = by_word
+            for embedding in self.embeddings_of[picture.key]:
+                by_embedding.setdefault(embedding, []).append(picture)
+        self._pictures_of = by_embedding
         self._styles = self._find_styles()
         self._cores = self._find_cores()
-        self.words = {use.name: self._describe(use) for use in uses}
-        self._absorbed = {name: _taken(word) for name, word in self.words.items()}
+        self.embeddings = {use.name: self._describe(use) for use in uses}
+        self._absorbed = {name: _taken(embedding) for name, embedding in self.embeddings.items()}
 
-    def revised(self, uses: Sequence[WordUse]) -> Wording | None:
+    def revised(self, uses: Sequence[EmbeddingRules]) -> PrunedCaptions | None:
         """The same with other lists, init texts or switches of its words; only words that differ are described anew.
 
         None where names, `applies_to` or `form_of` differ: then nothing of this one holds, and a new one is needed.
@@ -189,18 +189,18 @@ class Wording:
         other._before = self if self._trained is not None else None
         changed = [new for new, old in zip(uses, self.uses, strict=True) if new != old]
         found = {use.name: self._describe(use) for use in changed}
-        other.words = {**self.words, **found}
-        other._absorbed = {**self._absorbed, **{name: _taken(word) for name, word in found.items()}}
+        other.embeddings = {**self.embeddings, **found}
+        other._absorbed = {**self._absorbed, **{name: _taken(embedding) for name, embedding in found.items()}}
         return other
 
     def of_caption(self, picture: Picture) -> tuple[Picture, Picture]:
         """A picture with a caption of its own, such as one that is being typed: with its words, and as trained."""
         named = self._named(picture)
-        return named, self._without(named, self._words_in(named))
+        return named, self._without(named, self._embeddings_in(named))
 
     def pruned(self, picture: Picture) -> Picture:
         """A picture of `named` as it is trained: captions (and fields of tags) without what its words absorb."""
-        return self._without(picture, self.words_of[picture.key])
+        return self._without(picture, self.embeddings_of[picture.key])
 
     def captions(self) -> tuple[Picture, ...]:
         """All pictures as they are trained; read once."""
@@ -210,9 +210,9 @@ class Wording:
             if before is None or old is None:
                 self._trained = tuple(self.pruned(picture) for picture in self.named)
             else:  # only pictures of words that changed
-                moved = {name for name in self.words if self.words[name] is not before.words[name]}
+                moved = {name for name in self.embeddings if self.embeddings[name] is not before.embeddings[name]}
                 self._trained = tuple(
-                    trained if moved.isdisjoint(self.words_of[picture.key]) else self.pruned(picture)
+                    trained if moved.isdisjoint(self.embeddings_of[picture.key]) else self.pruned(picture)
                     for picture, trained in zip(self.named, old, strict=True)
                 )
         return self._trained
@@ -227,15 +227,15 @@ class Wording:
 
     # -- parts
 
-    def _words_in(self, picture: Picture) -> tuple[str, ...]:
-        found = [word for text in (picture.caption, *picture.alternatives) for word in self.find(text)]
+    def _embeddings_in(self, picture: Picture) -> tuple[str, ...]:
+        found = [embedding for text in (picture.caption, *picture.alternatives) for embedding in self.find(text)]
         return tuple(dict.fromkeys([*found, *self._extra(picture)]))
 
-    def _without(self, picture: Picture, words_of: Sequence[str]) -> Picture:
+    def _without(self, picture: Picture, embeddings_of: Sequence[str]) -> Picture:
         """A picture without what those words absorb."""
-        words = [word for word in words_of if word in self._absorbed]
-        pruning = [word for word in words if self.words[word].use.prune]
-        forms = set().union(*(self._absorbed[word] for word in pruning)) if pruning else set()
+        embeddings = [embedding for embedding in embeddings_of if embedding in self._absorbed]
+        pruning = [embedding for embedding in embeddings if self.embeddings[embedding].use.prune]
+        forms = set().union(*(self._absorbed[embedding] for embedding in pruning)) if pruning else set()
         tidy = self.rules.mode == "minimal" or (self.rules.mode != "none" and bool(pruning))
         if not forms and not tidy:
             return picture
@@ -255,10 +255,10 @@ class Wording:
         if not given:
             return picture
         caption, alternatives = picture.caption, picture.alternatives
-        for word in reversed(given):  # so that the first word of the run stands first
-            find = self._finders[word]
-            caption = name_word(caption, word, find, picture.cut)
-            alternatives = tuple(name_word(text, word, find, picture.cut) for text in alternatives)
+        for embedding in reversed(given):  # so that the first word of the run stands first
+            find = self._finders[embedding]
+            caption = name_embedding(caption, embedding, find, picture.cut)
+            alternatives = tuple(name_embedding(text, embedding, find, picture.cut) for text in alternatives)
         return replace(picture, caption=caption, alternatives=alternatives)
 
     def _find_styles(self) -> set[str]:
@@ -276,14 +276,16 @@ class Wording:
                 return found
             found.add(name)
 
-    def _company(self, use: WordUse, styles: set[str]) -> int:
+    def _company(self, use: EmbeddingRules, styles: set[str]) -> int:
         """How many other words, styles aside, stand beside a word that is itself a style; else 0."""
         if use.form_of:
             return 0
         mine = self._pictures_of[use.name]
         left = {use.name, *styles, *(other.name for other in self.uses if other.form_of == use.name)}
-        company = Counter(word for picture in mine for word in self.words_of[picture.key] if word not in left)
-        beside = sum(any(word not in left for word in self.words_of[picture.key]) for picture in mine)
+        company = Counter(
+            embedding for picture in mine for embedding in self.embeddings_of[picture.key] if embedding not in left
+        )
+        beside = sum(any(embedding not in left for embedding in self.embeddings_of[picture.key]) for picture in mine)
         is_style = len(company) > 2 and beside >= 0.5 * len(mine) and max(company.values()) < 0.9 * len(mine)
         return len(company) if is_style else 0
 
@@ -291,7 +293,7 @@ class Wording:
         """Core tags of each word, by form of the tag: of what is shared by its forms, and of forms only what is new."""
         found: dict[str, dict[str, TagShare]] = {}
         people = [use.name for use in self.uses if use.name not in self._styles and not use.form_of]
-        find_people = WordFinder(people)
+        find_people = EmbeddingFinder(people)
         for use in self.uses:
             mine = self._pictures_of[use.name]
             if use.name in self._styles or not mine:
@@ -317,13 +319,13 @@ class Wording:
         items = core_tags(
             captions,
             rule=rules.rule,
-            words=[use.name for use in self.uses],
+            embeddings=[use.name for use in self.uses],
             threshold=rules.threshold,
             feature_threshold=rules.feature_threshold,
         )
         return {same_tag(item.tag): item for item in items}
 
-    def _describe(self, use: WordUse) -> WordTags:
+    def _describe(self, use: EmbeddingRules) -> EmbeddingTags:
         mine = self._pictures_of[use.name]
         captions = [picture.flat for picture in mine]
         counts = tag_counts(captions)
@@ -333,14 +335,14 @@ class Wording:
         rows = []
         for item in shares_of(counts, len(captions)):
             form = same_tag(item.tag)
-            if self._holds_word(item.tag) or not form:
+            if self._holds_embedding(item.tag) or not form:
                 continue
             is_core = form in core
             takes = self._takes(item.tag, core=is_core, style=use.name in self._styles)
             belongs = form in absorb or (takes and form not in keep)
-            fate: Fate = "kept" if not (use.prune and belongs) else "init" if form in begins else "absorbed"
+            fate: Decision = "kept" if not (use.prune and belongs) else "init" if form in begins else "absorbed"
             rows.append(
-                TagFate(
+                TagDecision(
                     tag=item.tag,
                     count=counts[item.tag],
                     share=item.share,
@@ -353,7 +355,7 @@ class Wording:
                     by_rule=takes,
                 )
             )
-        return WordTags(use, tuple(p.key for p in mine), use.name in self._styles, tuple(rows))
+        return EmbeddingTags(use, tuple(p.key for p in mine), use.name in self._styles, tuple(rows))
 
     def _takes(self, tag: str, *, core: bool, style: bool) -> bool:
         """Whether the mode takes a tag out of a word's captions."""
@@ -366,12 +368,12 @@ class Wording:
 
     def _prune_text(self, text: str, forms: Collection[str], cut: Cut, *, tidy: bool) -> str:
         parts = cut.parts(text)
-        kept = [_those(tags, lambda tag: same_tag(tag) not in forms or self._holds_word(tag)) for tags in parts]
+        kept = [_those(tags, lambda tag: same_tag(tag) not in forms or self._holds_embedding(tag)) for tags in parts]
         if tidy:
             single = [TagShare(tag, 1.0) for tags in kept for tag in single_tags(",".join(tags))]
             shown = {item.tag for item in without_overlaps(single)}
             kept = [
-                _those(tags, lambda t: self._holds_word(t) or (t in shown and same_tag(t) not in META_TAGS))
+                _those(tags, lambda t: self._holds_embedding(t) or (t in shown and same_tag(t) not in META_TAGS))
                 for tags in kept
             ]
         return text if kept == parts else cut.join(kept)
@@ -391,13 +393,13 @@ def _those(tags: Sequence[str], stays: Callable[[str], bool]) -> list[str]:
     return found
 
 
-def _identity(use: WordUse) -> tuple[object, ...]:
+def _identity(use: EmbeddingRules) -> tuple[object, ...]:
     """What decides which pictures a word has, and which tags are core."""
     return use.name, use.applies_to, use.form_of
 
 
-def _taken(word: WordTags) -> set[str]:
-    return {same_tag(tag.tag) for tag in word.tags if tag.fate != "kept"}
+def _taken(embedding: EmbeddingTags) -> set[str]:
+    return {same_tag(tag.tag) for tag in embedding.tags if tag.fate != "kept"}
 
 
 def _shares_by_form(captions: Sequence[str]) -> Mapping[str, float]:

@@ -63,7 +63,7 @@ class Picture:
 
 
 @dataclass(frozen=True)
-class Problem:
+class DatasetProblem:
     """Something to know about a dataset: `message` says what and what to do, `keys` which pictures or files."""
 
     level: Level
@@ -80,11 +80,11 @@ class Problem:
 class ProblemList:
     """Problems as they are found."""
 
-    found: list[Problem]
+    found: list[DatasetProblem]
 
     def say(self, level: Level, code: str, message: str, keys: Sequence[str]) -> None:
         """Add one."""
-        self.found.append(Problem(level=level, code=code, message=message, keys=tuple(keys)))
+        self.found.append(DatasetProblem(level=level, code=code, message=message, keys=tuple(keys)))
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ class Dataset:
     folder: Path
     pictures: tuple[Picture, ...]
     concepts: Mapping[str, tuple[str, ...]]
-    problems: tuple[Problem, ...]
+    problems: tuple[DatasetProblem, ...]
     layout: str = "plain"
     title: str = ""
     sources: tuple[Mapping[str, Any], ...] = ()

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from lib_pivotal.data.fingerprints import SIZE_BYTES, TOP_BYTES
-from lib_pivotal.data.pictures import Look, PictureFacts
+from lib_pivotal.data.pictures import ImageProbe, PictureFacts
 from lib_pivotal.files import replacing
 from lib_pivotal.plain_json import parse_json
 
@@ -49,7 +49,7 @@ class _Entry:
 
     size_bytes: int
     changed_ns: int
-    look: Look
+    look: ImageProbe
 
 
 class ScanCache:
@@ -62,7 +62,7 @@ class ScanCache:
         self._kept: dict[str, _Entry] = {}
         self._changed = False
 
-    def get(self, key: str, stat: os.stat_result) -> Look | None:
+    def get(self, key: str, stat: os.stat_result) -> ImageProbe | None:
         """The look at a file of this size and time, if there was one."""
         entry = self._known.get(key)
         if entry is None or entry.size_bytes != stat.st_size or entry.changed_ns != stat.st_mtime_ns:
@@ -70,13 +70,13 @@ class ScanCache:
         self._kept[key] = entry
         return entry.look
 
-    def put(self, key: str, stat: os.stat_result, look: Look) -> None:
+    def put(self, key: str, stat: os.stat_result, look: ImageProbe) -> None:
         """Keep a look for the next time; `stat` was taken before it."""
         if time.time_ns() - stat.st_mtime_ns >= FRESH_NS:
             self._kept[key] = _Entry(stat.st_size, stat.st_mtime_ns, look)
             self._changed = True
 
-    def complete(self, key: str, look: Look) -> None:
+    def complete(self, key: str, look: ImageProbe) -> None:
         """Keep a fuller look at a file whose first one was kept."""
         if key in self._kept:
             self._kept[key] = replace(self._kept[key], look=look)
@@ -162,7 +162,7 @@ def _unpacked(data: bytes) -> dict[str, _Entry]:
         size, changed, width, height, frames, mode, format_name, alpha, whole = row
         facts = PictureFacts(width, height, modes[mode], formats[format_name], frames, bool(alpha))
         made = data[prints : prints + SIZE_BYTES] if whole else b""
-        found[path] = _Entry(size, changed, Look(facts, data[tops : tops + TOP_BYTES], made))
+        found[path] = _Entry(size, changed, ImageProbe(facts, data[tops : tops + TOP_BYTES], made))
         tops += TOP_BYTES
         prints += len(made)
     return found

@@ -11,7 +11,7 @@ from functools import lru_cache
 from typing import Literal
 
 from lib_pivotal.byte_cache import ByteCache
-from lib_pivotal.data.captions import WordFinder, peeled, single_tags, without_escapes
+from lib_pivotal.data.captions import EmbeddingFinder, peeled, single_tags, without_escapes
 from lib_pivotal.errors import DataError
 
 CoreRule = Literal["narugo", "kgrid"]
@@ -130,7 +130,7 @@ def core_tags(
     captions: Sequence[str],
     *,
     rule: CoreRule = "narugo",
-    words: Collection[str] = (),
+    embeddings: Collection[str] = (),
     threshold: float | None = None,
     feature_threshold: float = NARUGO_FEATURE_THRESHOLD,
     features: Collection[str] = NARUGO_FEATURES,
@@ -148,8 +148,8 @@ def core_tags(
     """
     if rule not in ("narugo", "kgrid"):
         raise DataError(f"rule = {rule!r}: the rules for core tags are 'narugo' and 'kgrid'.")
-    find = WordFinder(words)
-    used = alone(captions, words=words) if rule == "kgrid" else captions
+    find = EmbeddingFinder(embeddings)
+    used = alone(captions, embeddings=embeddings) if rule == "kgrid" else captions
     least = threshold if threshold is not None else (NARUGO_THRESHOLD if rule == "narugo" else KGRID_THRESHOLD)
     refused = refused_parts(rule) if blacklist is None else blacklist
     never: Collection[str] = NEVER_CORE if blacklist is None else ()
@@ -180,12 +180,12 @@ def refused_parts(rule: CoreRule) -> frozenset[str]:
     return NOT_CORE | CLOTHES if rule == "narugo" else NOT_CORE
 
 
-def alone(captions: Sequence[str], *, words: Collection[str] = ()) -> list[str]:
+def alone(captions: Sequence[str], *, embeddings: Collection[str] = ()) -> list[str]:
     """The captions of pictures with nobody else: those tagged `solo`; if none is, those with at most one of `words`."""
     solo = [caption for caption in captions if "solo" in map(same_tag, single_tags(caption))]
     if solo:
         return solo
-    find = WordFinder(words)
+    find = EmbeddingFinder(embeddings)
     return [caption for caption in captions if len(find(caption)) <= 1] or list(captions)
 
 

@@ -5,16 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from lib_pivotal.data.captions import WordFinder, split_tags
+from lib_pivotal.data.captions import EmbeddingFinder, split_tags
 from lib_pivotal.prompts import (
     BREAK_TEXT,
     BREAK_WEIGHT,
     CHUNK_LENGTH,
     PLAIN,
     IdsAsTokenizer,
+    PromptNames,
     PromptReading,
     RememberingTokenizer,
-    WordTable,
     lay_out,
     parse_emphasis,
     tokenize,
@@ -63,8 +63,8 @@ class TokenCounter:
         prompts = prompts or PromptReading(estimated_ids)
         self._tokenizer, self._rules = RememberingTokenizer(IdsAsTokenizer(prompts.token_ids)), prompts.rules
         named = {name: number for name, number in vectors.items() if 1 <= number <= CHUNK and self._ids(name)}
-        self._table = WordTable(named, self._tokenizer)
-        self._find = WordFinder(vectors)
+        self._table = PromptNames(named, self._tokenizer)
+        self._find = EmbeddingFinder(vectors)
         self._by_piece = all(name.isalpha() for name in named)  # else `hanako 2` may be the word `hanako2`
         self._places: dict[str, int] = {}
         self._lengths: dict[str, int] = {}

@@ -13,15 +13,15 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from lib_pivotal.embeddings.vectors import Words
-from lib_pivotal.errors import WordError
+from lib_pivotal.embeddings.vectors import TrainedEmbeddings
+from lib_pivotal.errors import EmbeddingNameError
 from lib_pivotal.ports import VocabularyStats
 
 
 class NormControl(Protocol):
     """A rule applied after each optimiser step."""
 
-    def __call__(self, words: Words, updated: Sequence[str], rates: Mapping[str, float]) -> None:
+    def __call__(self, embeddings: TrainedEmbeddings, updated: Sequence[str], rates: Mapping[str, float]) -> None:
         """Change the values of the words in `updated`; `rates` maps a word (or `word <name>`) to its rate."""
         ...
 
@@ -29,7 +29,7 @@ class NormControl(Protocol):
 class NoControl:
     """Vectors go where the optimiser takes them."""
 
-    def __call__(self, words: Words, updated: Sequence[str], rates: Mapping[str, float]) -> None:
+    def __call__(self, embeddings: TrainedEmbeddings, updated: Sequence[str], rates: Mapping[str, float]) -> None:
         """Do nothing."""
 
 
@@ -47,9 +47,9 @@ class ClipTiDecay:
         self._strength = strength
 
     @torch.no_grad()
-    def __call__(self, words: Words, updated: Sequence[str], rates: Mapping[str, float]) -> None:
+    def __call__(self, embeddings: TrainedEmbeddings, updated: Sequence[str], rates: Mapping[str, float]) -> None:
         """Pull the norms of the words in `updated`."""
-        for name, tower, vectors in _moved(words, updated):
+        for name, tower, vectors in _moved(embeddings, updated):
             pull = min(1.0, self._strength * _rate(rates, name))
             norms = vectors.norm(dim=1, keepdim=True)
             _scale_rows(vectors, norms + pull * (_of_tower(self._targets, tower, name) - norms), norms)
@@ -69,9 +69,9 @@ class StdRetraction:
         self._exponent = exponent
 
     @torch.no_grad()
-    def __call__(self, words: Words, updated: Sequence[str], rates: Mapping[str, float]) -> None:
+    def __call__(self, embeddings: TrainedEmbeddings, updated: Sequence[str], rates: Mapping[str, float]) -> None:
         """Pull the spread of the words in `updated`."""
-        for name, tower, vectors in _moved(words, updated):
+        for name, tower, vectors in _moved(embeddings, updated):
             std = vectors.std()
             factor = (_of_tower(self._targets, tower, name) / std) ** self._exponent
             vectors.mul_(torch.where(std > 0, factor, torch.ones_like(factor)))
@@ -84,54 +84,39 @@ class PreserveNorm:
         self._targets = tuple(targets)
 
     @torch.no_grad()
-    def __call__(self, words: Words, updated: Sequence[str], rates: Mapping[str, float]) -> None:
+    def __call__(self, embeddings: TrainedEmbeddings, updated: Sequence[str], rates: Mapping[str, float]) -> None:
         """Set the norms of the words in `updated`."""
-        for name, tower, vectors in _moved(words, updated):
+        for name, tower, vectors in _moved(embeddings, updated):
             norms = vectors.norm(dim=1, keepdim=True)
             _scale_rows(vectors, torch.full_like(norms, _of_tower(self._targets, tower, name)), norms)
 
 
-class NormGate:
-    """Freeze a word for good once the mean norm of its vectors reaches `threshold` (Mix-of-Show: 0.55).
-
-    For one threshold a word, use `WordSettings.freeze_norm` and `Words.advance`.
-    """
-
-    def __init__(self, threshold: float) -> None:
-        if threshold <= 0:
-            raise WordError(f"norm gate = {threshold}: must be above 0; leave the gate out to train on")
-        self._threshold = threshold
-
-    def __call__(self, words: Words, updated: Sequence[str], rates: Mapping[str, float]) -> None:
-        """Freeze those of `updated` that have passed the gate."""
-        if updated:
-            norms = words.mean_norms()
-            words.freeze(name for name in updated if norms[name] >= self._threshold)
-
-
-_CONTROLS: dict[str, Callable[[Sequence[VocabularyStats]], NormControl]] = {
+CONTROLS: dict[str, Callable[[Sequence[VocabularyStats]], NormControl]] = {
     "none": lambda stats: NoControl(),
     "clip_ti_decay": lambda stats: ClipTiDecay([tower.median_norm for tower in stats]),
     "std": lambda stats: StdRetraction([tower.std for tower in stats]),
     "preserve_norm": lambda stats: PreserveNorm([tower.median_norm for tower in stats]),
 }
-CONTROLS = tuple(_CONTROLS)
-"""Names of the choice list, as in `words_common.control`."""
+
+
+def control_names() -> tuple[str, ...]:
+    """Choices of `words_common.control`."""
+    return tuple(CONTROLS)
 
 
 def make_control(name: str, stats: Sequence[VocabularyStats]) -> NormControl:
     """The rule of that name, with targets from the checkpoint's own vocabulary (one record a tower)."""
-    if name not in _CONTROLS:
-        raise WordError(f"control = {name!r}: unknown; use one of {', '.join(CONTROLS)}")
-    return _CONTROLS[name](stats)
+    if name not in CONTROLS:
+        raise EmbeddingNameError(f"control = {name!r}: unknown; use one of {', '.join(control_names())}")
+    return CONTROLS[name](stats)
 
 
-def _moved(words: Words, updated: Sequence[str]) -> Iterator[tuple[str, int, Tensor]]:
+def _moved(embeddings: TrainedEmbeddings, updated: Sequence[str]) -> Iterator[tuple[str, int, Tensor]]:
     """(name, tower, vectors) of the words to control; frozen ones are passed over."""
-    frozen = words.frozen
+    frozen = embeddings.frozen
     for name in updated:
         if name not in frozen:
-            for tower, vectors in enumerate(words.parameters_of(name)):
+            for tower, vectors in enumerate(embeddings.parameters_of(name)):
                 yield name, tower, vectors
 
 
@@ -143,7 +128,7 @@ def _scale_rows(vectors: Tensor, wanted: Tensor, norms: Tensor) -> None:
 
 def _of_tower(targets: Sequence[float], tower: int, name: str) -> float:
     if tower >= len(targets):
-        raise WordError(
+        raise EmbeddingNameError(
             f"embedding {name!r} has a tower {tower}, but the vocabulary of only {len(targets)} was measured"
         )
     return targets[tower]
@@ -152,7 +137,7 @@ def _of_tower(targets: Sequence[float], tower: int, name: str) -> float:
 def _rate(rates: Mapping[str, float], name: str) -> float:
     rate = rates.get(f"word {name}", rates.get(name))
     if rate is None:
-        raise WordError(
+        raise EmbeddingNameError(
             f"embedding {name!r}: no learning rate among {sorted(rates)}; give the learning rate of "
             "every updated embedding"
         )

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from lib_pivotal.embeddings.vectors import MAX_VECTORS
-from lib_pivotal.errors import WordError
+from lib_pivotal.errors import EmbeddingNameError
 from lib_pivotal.ports import TextEncoder
 
 REPEAT_NOISE = 0.1
@@ -33,7 +33,7 @@ _RANDOM = re.compile(r"\*\[(?P<inside>[^\]]*)\]?")
 
 
 @dataclass(frozen=True)
-class Piece:
+class InitPiece:
     """One piece of an init text; `position` is where it begins, from 0."""
 
     kind: Literal["text", "random"]
@@ -43,13 +43,13 @@ class Piece:
     rows: int = 0
 
 
-def parse_init_text(text: str) -> list[Piece]:
+def parse_init_text(text: str) -> list[InitPiece]:
     """The pieces of an init text, in order; empty pieces are left out.
 
     Raises:
         WordError: a `*[std,n]` is malformed; says at which character.
     """
-    pieces: list[Piece] = []
+    pieces: list[InitPiece] = []
     start = 0
     while start <= len(text):
         body = text[start:]
@@ -64,7 +64,7 @@ def parse_init_text(text: str) -> list[Piece]:
             if inner >= 0:
                 raise _fault(text, inner, "`*[std,n]` must stand alone between commas")
             if text[begin:end].strip():
-                pieces.append(Piece("text", begin, text=text[begin:end].strip()))
+                pieces.append(InitPiece("text", begin, text=text[begin:end].strip()))
         start = end + 1
     return pieces
 
@@ -83,9 +83,9 @@ def initial_vectors(
     `text` is init text, `random` (or empty) or `zero`. `std` is the spread of `random`; 0 = the vocabulary's own.
     """
     if not 1 <= vectors <= MAX_VECTORS:
-        raise WordError(f"vectors = {vectors}: use 1 to {MAX_VECTORS}")
+        raise EmbeddingNameError(f"vectors = {vectors}: use 1 to {MAX_VECTORS}")
     if not (math.isfinite(std) and std >= 0):
-        raise WordError(f"std = {std}: must be 0 (the vocabulary's own) or above")
+        raise EmbeddingNameError(f"std = {std}: must be 0 (the vocabulary's own) or above")
     kind = text.strip().lower()
     if kind == "zero":
         return tuple(torch.zeros(vectors, width) for width in encoder.widths)
@@ -111,14 +111,14 @@ def vectors_from_tensors(
     """
     widths = tuple(tensor.shape[-1] for tensor in tensors)
     if widths != tuple(encoder.widths):
-        raise WordError(
+        raise EmbeddingNameError(
             f"the embedding has width {widths}, the checkpoint needs {tuple(encoder.widths)}; "
             "it was made for another family of models"
         )
     rows = [torch.atleast_2d(tensor.detach()).to("cpu", torch.float32) for tensor in tensors]
     for tower, tensor in enumerate(rows):
         if not torch.isfinite(tensor).all():
-            raise WordError(f"the embedding's tensor of tower {tower} is not finite; use another file")
+            raise EmbeddingNameError(f"the embedding's tensor of tower {tower} is not finite; use another file")
     return tuple(
         _fit(tensor, vectors or tensor.shape[0], noise_std=REPEAT_NOISE * stat.std, generator=generator)
         for tensor, stat in zip(rows, encoder.vocabulary_stats(), strict=True)
@@ -136,7 +136,7 @@ def _rows(text: str, encoder: TextEncoder, *, generator: torch.Generator, keep_c
         else:
             _append(towers, encoder.embed_text(piece.text))
     if sum(tensor.shape[0] for tensor in towers[0]) == 0:
-        raise WordError(f"init text {text!r} has no tokens; write a tag, `*[std,n]`, `random` or `zero`")
+        raise EmbeddingNameError(f"init text {text!r} has no tokens; write a tag, `*[std,n]`, `random` or `zero`")
     return [torch.cat(tower) for tower in towers]
 
 
@@ -148,7 +148,7 @@ def _append(towers: list[list[Tensor]], rows: Sequence[Tensor]) -> None:
 def _fit(rows: Tensor, count: int, *, noise_std: float, generator: torch.Generator) -> Tensor:
     """Exactly `count` rows: cut, or repeated from the start with noise on the repeats."""
     if rows.shape[0] == 0:
-        raise WordError("the embedding has no vectors; use another file")
+        raise EmbeddingNameError("the embedding has no vectors; use another file")
     have = rows.shape[0]
     if have >= count:
         return rows[:count].clone()
@@ -157,7 +157,7 @@ def _fit(rows: Tensor, count: int, *, noise_std: float, generator: torch.Generat
     return torch.cat([rows, repeated + noise])
 
 
-def _parse_random(text: str, begin: int) -> tuple[Piece, int]:
+def _parse_random(text: str, begin: int) -> tuple[InitPiece, int]:
     """A `*[std,n]` at `begin` and where its closing comma (or the end) is."""
     match = _RANDOM.match(text, begin)
     if match is None or not match.group(0).endswith("]"):
@@ -175,8 +175,10 @@ def _parse_random(text: str, begin: int) -> tuple[Piece, int]:
     rest = re.compile(r"\s*(,|\Z)").match(text, end)
     if rest is None:
         raise _fault(text, end, "a comma is needed after `*[std,n]`")
-    return Piece("random", begin, std=std, rows=rows), rest.end() - len(rest.group(1))
+    return InitPiece("random", begin, std=std, rows=rows), rest.end() - len(rest.group(1))
 
 
-def _fault(text: str, position: int, problem: str) -> WordError:
-    return WordError(f"init text {text!r}, character {position + 1} ({text[position : position + 12]!r}): {problem}")
+def _fault(text: str, position: int, problem: str) -> EmbeddingNameError:
+    return EmbeddingNameError(
+        f"init text {text!r}, character {position + 1} ({text[position : position + 12]!r}): {problem}"
+    )

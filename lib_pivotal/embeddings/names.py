@@ -11,7 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from lib_pivotal.bundle.format import check_vectors, check_word_name, warn_word_name
+from lib_pivotal.bundle.format import check_vectors
+from lib_pivotal.embedding_names import check_embedding_name, warn_embedding_name
 from lib_pivotal.embeddings.vectors import MAX_VECTORS
 
 TokenIds = Callable[[str], list[int]]
@@ -45,9 +46,11 @@ def check_name(
     """
     issues = [
         NameIssue("error", f"{name!r} {reason}", "Use a-z, 0-9, '_' and '-', with a letter first and last.")
-        for reason in check_word_name(name)
+        for reason in check_embedding_name(name)
     ]
-    issues += [NameIssue("warning", f"{name!r} {reason}", "Leave that part out.") for reason in warn_word_name(name)]
+    issues += [
+        NameIssue("warning", f"{name!r} {reason}", "Leave that part out.") for reason in warn_embedding_name(name)
+    ]
     ids = token_ids(name) if name else []
     if name and not ids:
         issues.append(NameIssue("error", f"{name!r} has no tokens, so no prompt can name it", "Use letters."))

@@ -13,15 +13,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lib_pivotal.errors import WordError
-from lib_pivotal.ports import WordVectors
+from lib_pivotal.errors import EmbeddingNameError
+from lib_pivotal.parameter_groups import ParameterGroup
+from lib_pivotal.ports import EmbeddingVectors
 
 MAX_VECTORS = 75
 """A chunk of a prompt has 75 places."""
 
 
 @dataclass(frozen=True)
-class WordSettings:
+class EmbeddingSettings:
     """How one word is trained.
 
     `freeze_fraction` of the run (1 = never), `freeze_step` (0 = never) and `freeze_norm` (mean norm of the first
@@ -35,17 +36,7 @@ class WordSettings:
     freeze_norm: float = 0.0
 
 
-@dataclass(frozen=True, eq=False)
-class WordGroup:
-    """What an optimiser needs to know of one word: `parameters` holds one tensor a tower."""
-
-    name: str
-    lr_factor: float
-    weight_decay: float
-    parameters: tuple[nn.Parameter, ...]
-
-
-class Words(nn.Module):
+class TrainedEmbeddings(nn.Module):
     """Any number of words, each of 1 to 75 vectors a tower.
 
     `vectors` gives the start values (copied, kept in fp32); `settings` those words that differ from the default.
@@ -54,8 +45,8 @@ class Words(nn.Module):
 
     def __init__(
         self,
-        vectors: WordVectors,
-        settings: Mapping[str, WordSettings] | None = None,
+        vectors: EmbeddingVectors,
+        settings: Mapping[str, EmbeddingSettings] | None = None,
         *,
         device: torch.device | str | None = None,
     ) -> None:
@@ -63,13 +54,12 @@ class Words(nn.Module):
         settings = dict(settings or {})
         unknown = sorted(set(settings) - set(vectors))
         if unknown:
-            raise WordError(
+            raise EmbeddingNameError(
                 f"settings for {', '.join(map(repr, unknown))}: no such embedding; give its vectors as well"
             )
         self._names = tuple(vectors)
-        self._settings = {name: settings.get(name, WordSettings()) for name in self._names}
+        self._settings = {name: settings.get(name, EmbeddingSettings()) for name in self._names}
         self._frozen: set[str] = set()
-        self._released: set[str] = set()
         _check_towers(vectors)
         self._values = nn.ModuleList(
             nn.ParameterList(
@@ -99,19 +89,15 @@ class Words(nn.Module):
         """One leaf a tower."""
         return tuple(self._values[self._index(name)])  # type: ignore[arg-type]
 
-    def settings_of(self, name: str) -> WordSettings:
-        """How the word is trained."""
-        self._index(name)
-        return self._settings[name]
-
-    def vectors_of(self, name: str) -> int:
-        """How many vectors the word has."""
-        return self.parameters_of(name)[0].shape[0]
-
-    def parameter_groups(self) -> list[WordGroup]:
-        """One group a word, in order, frozen ones included (a word may be thawed later)."""
+    def parameter_groups(self) -> list[ParameterGroup]:
+        """One group a word, in order, frozen ones included; its parameters are one tensor a tower."""
         return [
-            WordGroup(name, self._settings[name].lr_factor, self._settings[name].weight_decay, self.parameters_of(name))
+            ParameterGroup(
+                f"word {name}",
+                self.parameters_of(name),
+                lr_factor=self._settings[name].lr_factor,
+                weight_decay=self._settings[name].weight_decay,
+            )
             for name in self._names
         ]
 
@@ -139,19 +125,13 @@ class Words(nn.Module):
         """Stop training these words; their values stay as they are."""
         self._set_frozen(names, frozen=True)
 
-    def unfreeze(self, names: Iterable[str]) -> None:
-        """Train these words again; from now on only `freeze` stops them, not their settings."""
-        names = list(names)
-        self._set_frozen(names, frozen=False)
-        self._released.update(names)
-
     def advance(self, step: int, *, max_steps: int) -> list[str]:
         """Freeze what is due after `step` finished optimiser steps of `max_steps`; returns the names newly frozen."""
         norms: dict[str, float] | None = None
         due = []
         for name in self._names:
             settings = self._settings[name]
-            if name in self._frozen or name in self._released:
+            if name in self._frozen:
                 continue
             reached = settings.freeze_fraction < 1 and step >= settings.freeze_fraction * max_steps
             reached = reached or (0 < settings.freeze_step <= step)
@@ -174,41 +154,20 @@ class Words(nn.Module):
             else:
                 self._frozen.discard(name)
 
-    # ---- renaming, saving ----
-
-    def renamed(self, new_names: Mapping[str, str]) -> Words:
-        """A copy in which each key of `new_names` is called by its value; values, settings and flags are unchanged."""
-        for name in new_names:
-            self._index(name)
-        names = [new_names.get(name, name) for name in self._names]
-        twice = sorted({name for name in names if names.count(name) > 1})
-        if twice:
-            raise WordError(f"renaming would give two embeddings the name {twice[0]!r}; choose another one")
-        pairs = list(zip(self._names, names, strict=True))
-        copy = Words(
-            {new: self.parameters_of(old) for old, new in pairs}, {new: self._settings[old] for old, new in pairs}
-        )
-        copy.freeze(new for old, new in pairs if old in self._frozen)
-        copy._released = {new for old, new in pairs if old in self._released}
-        return copy
+    # ---- saving ----
 
     def get_extra_state(self) -> dict[str, Any]:
         """Names and flags, saved with the values."""
-        return {
-            "names": list(self._names),
-            "frozen": sorted(self._frozen),
-            "released": sorted(self._released),
-        }
+        return {"names": list(self._names), "frozen": sorted(self._frozen)}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
         """Take over flags; refuses the state of other words."""
         names = list(state["names"])
         if names != list(self._names):
-            raise WordError(
+            raise EmbeddingNameError(
                 f"saved embeddings {names} are not those of this run {list(self._names)}; resume "
                 "with the embeddings that the state was saved with"
             )
-        self._released = set(state["released"])
         frozen = set(state["frozen"])
         self._set_frozen((name for name in self._names if name not in frozen), frozen=False)
         self.freeze(frozen)
@@ -217,28 +176,32 @@ class Words(nn.Module):
         try:
             return self._names.index(name)
         except ValueError:
-            raise WordError(f"no embedding {name!r} here; there are {', '.join(self._names) or 'none'}") from None
+            raise EmbeddingNameError(
+                f"no embedding {name!r} here; there are {', '.join(self._names) or 'none'}"
+            ) from None
 
 
-def _check_towers(vectors: WordVectors) -> None:
+def _check_towers(vectors: EmbeddingVectors) -> None:
     """Every word has the same number of towers with the same widths, and 1 to 75 vectors in each."""
     widths: dict[str, tuple[int, ...]] = {}
     for name, towers in vectors.items():
         if not name:
-            raise WordError("an embedding has an empty name; give it one")
+            raise EmbeddingNameError("an embedding has an empty name; give it one")
         if not towers:
-            raise WordError(f"embedding {name!r}: no vectors; give one tensor per text encoder")
+            raise EmbeddingNameError(f"embedding {name!r}: no vectors; give one tensor per text encoder")
         for tower, tensor in enumerate(towers):
             where = f"embedding {name!r}, tower {tower}"
             if tensor.ndim != 2:
-                raise WordError(f"{where}: shape {tuple(tensor.shape)}, but (vectors, width) is needed")
+                raise EmbeddingNameError(f"{where}: shape {tuple(tensor.shape)}, but (vectors, width) is needed")
             if not 1 <= tensor.shape[0] <= MAX_VECTORS:
-                raise WordError(f"{where}: {tensor.shape[0]} vectors; use 1 to {MAX_VECTORS}, a chunk holds no more")
+                raise EmbeddingNameError(
+                    f"{where}: {tensor.shape[0]} vectors; use 1 to {MAX_VECTORS}, a chunk holds no more"
+                )
             if tensor.shape[0] != towers[0].shape[0]:
-                raise WordError(
+                raise EmbeddingNameError(
                     f"{where}: {tensor.shape[0]} vectors, but tower 0 has {towers[0].shape[0]}; they must be equal"
                 )
         widths[name] = tuple(tensor.shape[1] for tensor in towers)
     if len(set(widths.values())) > 1:
         shown = ", ".join(f"{name!r}: {width}" for name, width in widths.items())
-        raise WordError(f"embeddings of different widths cannot belong to one checkpoint: {shown}")
+        raise EmbeddingNameError(f"embeddings of different widths cannot belong to one checkpoint: {shown}")

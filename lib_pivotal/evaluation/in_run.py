@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 
 from lib_pivotal.bundle.reader import Bundle
 from lib_pivotal.evaluation.loading import load_on_host
-from lib_pivotal.evaluation.parts_grid import draw_grid, parts_pictures, word_requests
+from lib_pivotal.evaluation.parts_grid import draw_grid, embedding_requests, parts_pictures
 from lib_pivotal.evaluation.separation import separation
 from lib_pivotal.networks.network import Network
-from lib_pivotal.ports import Host, SampleRequest, TrainingBatch, WordVectors
+from lib_pivotal.ports import EmbeddingVectors, Host, SampleRequest, TrainingBatch
 from lib_pivotal.training.outputs import PartsGrid
 from lib_pivotal.training.step import MicroStep
 
@@ -21,9 +21,9 @@ class RunEvaluation:
         self, host: Host, bundle: Bundle, names: Sequence[str], *, prompts: Sequence[str], size_px: int, title: str
     ) -> PartsGrid:
         """Samples through the saved file: what one sees is what one gets."""
-        requests = word_requests(names, prompts, SampleRequest("", width_px=size_px, height_px=size_px))
-        words, network = load_on_host(host, bundle)
-        rows = parts_pictures(host, requests, words=words, network=network)
+        requests = embedding_requests(names, prompts, SampleRequest("", width_px=size_px, height_px=size_px))
+        embeddings, network = load_on_host(host, bundle)
+        rows = parts_pictures(host, requests, embeddings=embeddings, network=network)
         columns = tuple(request.prompt for request in requests)
         return PartsGrid(columns, rows, draw_grid(rows, columns, title=title))
 
@@ -32,14 +32,16 @@ class RunEvaluation:
         micro_step: MicroStep,
         held_out: Mapping[str, Sequence[TrainingBatch]],
         *,
-        words: WordVectors,
-        initial_words: WordVectors,
+        embeddings: EmbeddingVectors,
+        initial_embeddings: EmbeddingVectors,
         network: Network | None,
     ) -> tuple[dict[str, dict[str, float]], dict[str, float]]:
         """By embedding: held-out losses with parts off, and the share of the embedding."""
-        scores = separation(micro_step, held_out, words=words, initial_words=initial_words, network=network)
+        scores = separation(
+            micro_step, held_out, embeddings=embeddings, initial_embeddings=initial_embeddings, network=network
+        )
         losses = {
-            name: {"whole": s.whole, "unet": s.unet, "te": s.te, "words": s.words, "base": s.base}
+            name: {"whole": s.whole, "unet": s.unet, "te": s.te, "words": s.embeddings, "base": s.base}
             for name, s in scores.items()
         }
-        return losses, {name: s.share_of_words for name, s in scores.items()}
+        return losses, {name: s.share_of_embeddings for name, s in scores.items()}

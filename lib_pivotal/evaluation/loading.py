@@ -14,8 +14,10 @@ from lib_pivotal.ports import Host
 
 def load_on_host(host: Host, bundle: Bundle) -> tuple[dict[str, tuple[Tensor, ...]], Network | None]:
     """Words in fp32 on the host's device, and the network (None where the file has none), not attached yet."""
-    words = {name: tuple(t.to(host.device, torch.float32) for t in towers) for name, towers in bundle.words.items()}
+    embeddings = {
+        name: tuple(t.to(host.device, torch.float32) for t in towers) for name, towers in bundle.embeddings.items()
+    }
     if not bundle.network:
-        return words, None
+        return embeddings, None
     network = Network.from_kohya(host.layers(), from_webui(bundle.network, host_shape(host)))
-    return words, network.to(host.device)
+    return embeddings, network.to(host.device)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from PIL import Image, ImageDraw, ImageFont
 
 from lib_pivotal.errors import PivotalError
-from lib_pivotal.ports import Host, SampleRequest, WordVectors
+from lib_pivotal.ports import EmbeddingVectors, Host, SampleRequest
 
 if TYPE_CHECKING:  # pages import this module for its rows: they need no networks
     from lib_pivotal.networks.network import Network
@@ -57,7 +57,7 @@ def parts_pictures(
     host: Host,
     requests: Sequence[SampleRequest],
     *,
-    words: WordVectors,
+    embeddings: EmbeddingVectors,
     network: Network | None,
     rows: Sequence[Row] = ROWS,
 ) -> dict[str, list[Image.Image]]:
@@ -69,14 +69,14 @@ def parts_pictures(
     pictures: dict[str, list[Image.Image]] = {}
     for row in rows:
         if network is None:
-            pictures[row.label] = host.sample(requests, words)
+            pictures[row.label] = host.sample(requests, embeddings)
             continue
         with network.with_multipliers(unet=row.unet, te=row.te), network.merged():
-            pictures[row.label] = host.sample(requests, words)
+            pictures[row.label] = host.sample(requests, embeddings)
     return pictures
 
 
-def word_requests(
+def embedding_requests(
     names: Sequence[str], prompts: Sequence[str], template: SampleRequest, *, first_seed: int = 0
 ) -> list[SampleRequest]:
     """One request for each word and prompt; `{word}` in a prompt stands for the word, which else is put in front."""

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import torch
 
 from lib_pivotal.networks.network import Network
-from lib_pivotal.ports import TrainingBatch, WordVectors
+from lib_pivotal.ports import EmbeddingVectors, TrainingBatch
 from lib_pivotal.training.step import MicroStep
 
 TIMESTEPS = (100, 300, 500, 700, 900)
@@ -32,14 +32,14 @@ class PartLosses:
     whole: float
     unet: float
     te: float
-    words: float
+    embeddings: float
     base: float
 
     @property
-    def share_of_words(self) -> float:
+    def share_of_embeddings(self) -> float:
         """(base - words) / (base - whole); NaN while nothing was learnt."""
         gain = self.base - self.whole
-        return (self.base - self.words) / gain if gain > SMALLEST_GAIN else math.nan
+        return (self.base - self.embeddings) / gain if gain > SMALLEST_GAIN else math.nan
 
     @property
     def share_of_unet(self) -> float:
@@ -53,8 +53,8 @@ def separation(
     micro_step: MicroStep,
     held_out: Mapping[str, Sequence[TrainingBatch]],
     *,
-    words: WordVectors,
-    initial_words: WordVectors,
+    embeddings: EmbeddingVectors,
+    initial_embeddings: EmbeddingVectors,
     network: Network | None,
     timesteps: Sequence[int] = TIMESTEPS,
 ) -> dict[str, PartLosses]:
@@ -63,7 +63,7 @@ def separation(
     The network must be attached; its multipliers are put back afterwards.
     """
 
-    def mean_loss(batches: Sequence[TrainingBatch], vectors: WordVectors, unet: float, te: float) -> float:
+    def mean_loss(batches: Sequence[TrainingBatch], vectors: EmbeddingVectors, unet: float, te: float) -> float:
         total, count = 0.0, 0
         for batch in batches:
             size = batch.latents.shape[0]
@@ -80,11 +80,11 @@ def separation(
 
     return {
         name: PartLosses(
-            whole=mean_loss(batches, words, 1.0, 1.0),
-            unet=mean_loss(batches, words, 1.0, 0.0),
-            te=mean_loss(batches, words, 0.0, 1.0),
-            words=mean_loss(batches, words, 0.0, 0.0),
-            base=mean_loss(batches, initial_words, 0.0, 0.0),
+            whole=mean_loss(batches, embeddings, 1.0, 1.0),
+            unet=mean_loss(batches, embeddings, 1.0, 0.0),
+            te=mean_loss(batches, embeddings, 0.0, 1.0),
+            embeddings=mean_loss(batches, embeddings, 0.0, 0.0),
+            base=mean_loss(batches, initial_embeddings, 0.0, 0.0),
         )
         for name, batches in held_out.items()
     }

@@ -1,157 +1,145 @@
-"""What several trainers write alike: optimisers, courses of the rate, precisions, words, folders of pictures."""
+"""What several trainers write alike: optimisers, LR schedulers, precisions, embeddings, folders of pictures, epochs."""
 
 from __future__ import annotations
 
+import math
 import os
 import re
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from lib_pivotal.bundle.embedding_files import read_embedding
-from lib_pivotal.config import WordConfig
+from lib_pivotal.config import EmbeddingConfig
 from lib_pivotal.config_schema import to_plain
 from lib_pivotal.data.captions import legal_name
-from lib_pivotal.errors import PivotalError
+from lib_pivotal.data.folders import Folder
+from lib_pivotal.data.sources.layout import read_layout
+from lib_pivotal.data.sources.source import SourceReading
+from lib_pivotal.errors import DataError, PivotalError
 from lib_pivotal.file_names import legal_file_name
+from lib_pivotal.importing.datasets import DATASET_FILES
+from lib_pivotal.importing.reading import Origin
 from lib_pivotal.importing.report import shown
-from lib_pivotal.importing.sheet import Sheet, choices
+from lib_pivotal.importing.translation import ConfigTranslation, choices
 
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".avif", ".jxl", ".gif")
 MOST_FILES = 200_000
+MOST_SHARE = 0.9999
+"""Of a run that only warms up."""
 
+_NEAREST = "the nearest that is here"
+_BITS = "the same steps, with its state in fp32 instead of 8 bit"
 OPTIMIZERS: tuple[tuple[str, str, str], ...] = (
     (r"adamw$", "adamw", ""),
-    (r"pagedadamw(8bit|32bit)?$|adamw_?8bit$", "adamw", "the same steps, with its state in fp32 instead of 8 bit"),
+    (r"pagedadamw(8bit|32bit)?$|adamw_?8bit$", "adamw", _BITS),
     (r"lion$", "lion", ""),
-    (r"pagedlion8bit$|lion_?8bit$", "lion", "the same steps, with its state in fp32 instead of 8 bit"),
+    (r"pagedlion8bit$|lion_?8bit$", "lion", _BITS),
     (r"prodigy$", "prodigy", ""),
     (r"adamwschedulefree$|schedule_free_adamw$", "schedule_free", ""),
     (r"adafactor$", "adafactor", ""),
     (r"adam(_?8bit)?$", "adamw", "Adam with decay beside the gradient; the same where weight decay is 0"),
-    (r"dadapt\w*$|adamw\w*$|prodigy\w*$|\w*adam\w*$|came\w*$|adopt\w*$|muon\w*$", "adamw", "the nearest that is here"),
+    (r"dadapt\w*$|adamw\w*$|prodigy\w*$|\w*adam\w*$|came\w*$|adopt\w*$|muon\w*$", "adamw", _NEAREST),
 )
 """(pattern on the last part of its name in lower case, ours, what differs)."""
-
-ADAPTIVE = re.compile(r"dadapt|prodigy")
+WEIGHT_DECAY = {"adamw": 0.01, "schedule_free": 0.0, "lion": 0.0, "prodigy": 0.0, "adafactor": 0.0}
+"""Our optimisers' own defaults, which are those of the packages that the trainers use."""
 
 RATES: dict[str, tuple[str, str]] = {
-    "constant": ("constant", ""),
+    **{name: (name, "") for name in ("constant", "linear", "cosine", "polynomial", "one_cycle")},
     "constant_with_warmup": ("constant", ""),
-    "linear": ("linear", ""),
-    "cosine": ("cosine", ""),
     "cosine_with_restarts": ("cosine_restarts", ""),
     "cosine_with_hard_restarts": ("cosine_restarts", ""),
     "cosine_with_min_lr": ("cosine", ""),
-    "polynomial": ("polynomial", ""),
-    "one_cycle": ("one_cycle", ""),
-    "warmup_stable_decay": ("linear", "the nearest that is here: it falls from the end of the warm-up on"),
-    "inverse_sqrt": ("polynomial", "the nearest that is here"),
-    "piecewise_constant": ("constant", "the nearest that is here: it does not step down"),
-    "rex": ("cosine", "the nearest that is here"),
-    "adafactor": ("constant", "the nearest that is here"),
+    "warmup_stable_decay": ("linear", f"{_NEAREST}: it falls from the end of the warm-up on"),
+    "inverse_sqrt": ("polynomial", _NEAREST),
+    "piecewise_constant": ("constant", f"{_NEAREST}: it does not step down"),
+    "rex": ("cosine", _NEAREST),
+    "adafactor": ("constant", _NEAREST),
     "constant_with_restart": ("constant", "no trainer knows this name; constant is meant"),
 }
-"""A trainer's name of a course in lower case -> (ours, what differs)."""
+"""A trainer's name of an LR scheduler in lower case -> (ours, what differs)."""
 
 PRECISIONS = {
-    "no": "fp32",
-    "float": "fp32",
-    "fp32": "fp32",
-    "float_32": "fp32",
-    "tfloat_32": "fp32",
+    **dict.fromkeys(("no", "float", "fp32", "float_32", "tfloat_32"), "fp32"),
+    **dict.fromkeys(("fp16", "float_16"), "fp16"),
+    **dict.fromkeys(("bf16", "bfloat_16"), "bf16"),
     "amp": "model",
-    "fp16": "fp16",
-    "float_16": "fp16",
-    "bf16": "bf16",
-    "bfloat_16": "bf16",
 }
 
 
-def _anything(path: Path) -> bool:
-    return True
+# ---- choices by name ----
 
 
-@dataclass(frozen=True)
-class Origin:
-    """Where a settings file comes from: `folder` is None for text that came without a place on this computer.
-
-    The bases of an `uploaded` file are looked for in its folder and below. `may_read` says which of the files and
-    folders that it names may be looked at.
-    """
-
-    name: str
-    folder: Path | None = None
-    uploaded: bool = False
-    may_read: Callable[[Path], bool] = _anything
-
-    def find(self, written: Any) -> Path | None:
-        """A file or folder that the settings name, where it is here: as written, or from a folder above the file."""
-        text = str(written or "").strip()
-        if not text or "\0" in text or len(text) > 1000:
-            return None
-        path = Path(text)
-        if self.folder is None and not path.is_absolute():
-            return None
-        places = [path] if path.is_absolute() or self.folder is None else [
-            folder / path for folder in (self.folder, *self.folder.parents)
-        ]  # fmt: skip
-        try:
-            return next((place for place in places if self.may_read(place) and place.exists()), None)
-        except (OSError, ValueError):
-            return None
-
-
-def place_of(origin: Origin, written: Any) -> str:
-    """A folder as the run should name it: where it is on this computer, else as written."""
-    found = origin.find(written)
-    return str(written) if found is None else str(found)
-
-
-def set_optimizer(sheet: Sheet, key: str, value: Any) -> str:
+def set_optimizer(sheet: ConfigTranslation, key: str, value: Any) -> str:
     """The optimiser by the last part of its name; returns ours."""
     name = re.sub(r"\W+$", "", str(value)).rpartition(".")[2].lower()
     for pattern, ours, why in OPTIMIZERS:
         if re.match(pattern, name):
+            if why == _NEAREST and name in choices("schedule.optimizer"):
+                break
             sheet.translated(key, "schedule.optimizer", ours, why or f"{value} is called {ours} here")
-            if ours == "adamw" and ADAPTIVE.match(name):
+            if ours == "adamw" and re.match("dadapt|prodigy", name):
                 sheet.remark(
                     f"{value} finds its own step size, AdamW does not: learning rates of about 1 must be "
                     "lowered (embeddings 5e-3, U-Net 2e-4, text encoder 2e-5), or choose prodigy."
                 )
             return ours
+    if name in choices("schedule.optimizer"):
+        sheet.renamed(key, "schedule.optimizer", name, value)
+        return name
     sheet.put("schedule.optimizer", "adamw")
     sheet.refused(key, "there is no such optimiser here; AdamW instead", "schedule.optimizer = adamw")
     return "adamw"
 
 
-def set_rate(sheet: Sheet, key: str, value: Any) -> str:
-    """The course of the learning rates by its name; returns ours."""
+def set_rate(sheet: ConfigTranslation, key: str, value: Any) -> str:
+    """The LR scheduler by its name; returns ours."""
     name = str(value).partition(":")[0].strip().lower()
     ours, why = RATES.get(name, ("constant", "there is no such LR scheduler here; constant instead"))
+    if why and name in choices("schedule.rate"):
+        ours, why = name, ""
     if why:
         sheet.put("schedule.rate", ours)
         sheet.refused(key, why, f"schedule.rate = {ours}")
-    elif ours == name:
-        sheet.taken(key, "schedule.rate", ours)
     else:
-        sheet.translated(key, "schedule.rate", ours, f"{name} is called {ours} here")
+        sheet.renamed(key, "schedule.rate", ours, name)
     return ours
 
 
-def set_precision(sheet: Sheet, key: str, value: Any, path: str = "memory.precision") -> None:
-    """Arithmetic or file type by its name."""
-    ours = PRECISIONS.get(str(value).lower())
-    if ours is None or ours not in choices(path):
-        sheet.refused(key, f"{path} stays {sheet.read(path)}")
-    elif ours == value:
-        sheet.taken(key, path, ours)
+def precision(path: str) -> Callable[[ConfigTranslation, str, Any], None]:
+    """A rule: arithmetic or file type by its name."""
+
+    def rule(sheet: ConfigTranslation, key: str, value: Any) -> None:
+        ours = PRECISIONS.get(str(value).lower())
+        if ours is None or ours not in choices(path):
+            sheet.refused(key, f"{path} stays {sheet.read(path)}")
+        else:
+            sheet.renamed(key, path, ours, value)
+
+    return rule
+
+
+def kind_of(known: Mapping[str, str], written: str) -> str:
+    """Our name of a kind of network that another trainer writes so; one that is called alike needs no entry."""
+    name = written.lower()
+    alike = name if name in choices("network.algorithm") and name != "none" else ""
+    return known.get(written, "") or known.get(name, "") or alike
+
+
+def set_kind(sheet: ConfigTranslation, key: str, ours: str, why: str, refusal: str) -> None:
+    """The kind of network, where it is here; else a LoRA of the same rank."""
+    if ours in choices("network.algorithm"):
+        sheet.put("network.algorithm", ours)
+        sheet.translated(key, "network.algorithm", ours, why)
     else:
-        sheet.translated(key, path, ours, f"{value} is called {ours} here")
+        sheet.refused(key, f"{refusal} is not here; a LoRA of the same rank instead", "network.algorithm = lora")
 
 
-def take_name(sheet: Sheet, key: str, written: str) -> None:
+# ---- names and embeddings ----
+
+
+def take_name(sheet: ConfigTranslation, key: str, written: str) -> None:
     """The run's name out of a name or path of a file."""
     name = legal_file_name(written)
     if not name:
@@ -162,15 +150,37 @@ def take_name(sheet: Sheet, key: str, written: str) -> None:
         sheet.translated(key, "name", name, f"{shown(written)} cannot be called by a prompt or be a file here")
 
 
-def new_word(written: Any, taken_names: Iterable[str], **values: Any) -> tuple[dict[str, Any], str]:
-    """A word of the run, and what was done to its name ("" if nothing)."""
+def new_embedding(written: Any, taken_names: Iterable[str], **values: Any) -> tuple[dict[str, Any], str]:
+    """An embedding of the run, and what was done to its name ("" if nothing)."""
     text = str(written)
     name = base = legal_name(text[:64])
     taken, ending = set(taken_names), iter("bcdefghijklmnopqrstuvwxyz")
     while name in taken:
         name = f"{base}-{next(ending, 'z' * (len(taken) + 1))}"
-    word = to_plain(WordConfig(name=name, **values))
-    return word, "" if name == text else f"{text!r} is no name that every program reads; it is called {name} here"
+    embedding = to_plain(EmbeddingConfig(name=name, **values))
+    return embedding, "" if name == text else f"{text!r} is no name that every program reads; it is called {name} here"
+
+
+def take_embedding(
+    sheet: ConfigTranslation, index: int, embedding: dict[str, Any], name: str, value: Any, key: str, why: str = ""
+) -> None:
+    """One value of an embedding, with the line of its key."""
+    embedding[name] = value
+    sheet.note(key, "taken", why, f"words.{index}.{name} = {value}")
+
+
+def take_start(
+    sheet: ConfigTranslation, index: int, embedding: dict[str, Any], key: str, path: str, why: str, absent: str
+) -> None:
+    """The file that an embedding begins with, where it is here; `absent` is said where it is not."""
+    found = sheet.origin.find(sheet.get(key))
+    if found is not None and found.is_file():
+        embedding["init_file"] = str(found)
+        sheet.note(key, "taken", why, f"words.{index}.init_file")
+    elif sheet.get(key):
+        sheet.refused(key, absent)
+    else:
+        sheet.honoured(key, "none")
 
 
 def vectors_of(path: Path) -> int:
@@ -179,6 +189,66 @@ def vectors_of(path: Path) -> int:
         return min(int(tensor.shape[0]) if tensor.ndim > 1 else 1 for tensor in read_embedding(path).vectors)
     except (PivotalError, OSError, ValueError):
         return 0
+
+
+# ---- pictures ----
+
+
+def place_of(origin: Origin, written: Any) -> str:
+    """A folder as the run should name it: where it is on this computer, else as written."""
+    found = origin.find(written)
+    return str(written) if found is None else str(found)
+
+
+def common_folder(origin: Origin, folders: Iterable[str]) -> str:
+    """The folder around all of these, as the run should name it; "" if there is none besides the root."""
+    given = [folder for folder in folders if folder]
+    try:
+        found = given[0] if len(given) == 1 else os.path.commonpath(given)
+    except ValueError:
+        return ""
+    return "" if found in ("", "/", "\\") and len(given) != 1 else place_of(origin, found)
+
+
+def resolution_of(value: Any) -> tuple[int | None, str]:
+    """(side in px, what was done) of `512`, `512,768` or a list: the side of a square of that area."""
+    sides = [int(text) for text in re.findall(r"\d{2,5}", str(value))][:2]
+    if not sides:
+        return None, ""
+    if len(sides) == 1 or sides[0] == sides[1]:
+        return sides[0], ""
+    return round((sides[0] * sides[1]) ** 0.5), "the side of a square of the same area; buckets give the shapes"
+
+
+def read_described(path: Path, layout: str, origin: Origin) -> SourceReading | None:
+    """What a dataset file describes; None where its folders are not on this computer, or may not be looked at."""
+    try:
+        reading = read_layout(path, layout, files=DATASET_FILES)
+    except DataError:
+        return None
+    return reading if all(origin.allows(place) for source in reading.sources for place in source.places()) else None
+
+
+def take_described(sheet: ConfigTranslation, reading: SourceReading, path: Path, key: str) -> None:
+    """The run's pictures are those of this file, with the settings that its folders ask for; remarks for the rest.
+
+    `key` is what led to the file.
+    """
+    sheet.put("data.folder", str(path))
+    for setting, value in reading.settings.items():
+        sheet.default(f"{key}: {setting.partition('.')[2]}", setting, to_plain(value), f"{path.name} says so")
+    for problem in reading.problems:
+        if problem.level != "info" or problem.code in ("setting_translated", "setting_not_taken"):
+            sheet.remark(problem.message)
+
+
+# ---- epochs ----
+
+
+def draws_an_epoch(reading: SourceReading | None) -> int:
+    """Pictures × repeats of all its folders, each rounded down, as the trainers count; 0 where nothing is read."""
+    sources = () if reading is None else reading.sources
+    return sum(math.floor(len(Folder(one.root, below=one.below).pictures()) * one.repeats + 1e-2) for one in sources)
 
 
 def count_draws(folder: Path) -> int:
@@ -195,22 +265,43 @@ def count_draws(folder: Path) -> int:
     return total
 
 
-def common_folder(folders: list[str]) -> str:
-    """The folder around all of these; "" if there is none besides the root."""
-    if len(folders) == 1:
-        return folders[0]
-    try:
-        found = os.path.commonpath(folders)
-    except ValueError:
-        return ""
-    return "" if found in ("", "/", "\\") else found
+def pictures_a_step(sheet: ConfigTranslation) -> int:
+    """Batch × accumulation, as gathered so far."""
+    return int(sheet.read("schedule.batch_size")) * int(sheet.read("schedule.accumulation"))
 
 
-def resolution_of(value: Any) -> tuple[int | None, str]:
-    """(side in px, what was done) of `512`, `512,768` or a list: the side of a square of that area."""
-    sides = [int(text) for text in re.findall(r"\d{2,5}", str(value))][:2]
-    if not sides:
-        return None, ""
-    if len(sides) == 1 or sides[0] == sides[1]:
-        return sides[0], ""
-    return round((sides[0] * sides[1]) ** 0.5), "the side of a square of the same area; buckets give the shapes"
+def take_epochs(sheet: ConfigTranslation, key: str, epochs: int, draws: int) -> None:
+    """Epochs as steps where the pictures are here, else as epochs that a scan turns into steps. Batch and accumulation
+    must be in the sheet already."""
+    sheet.epochs = epochs
+    if not draws:
+        why = "computed at Scan: pictures × repeats ÷ (batch × accumulation), rounded up, × epochs"
+        sheet.translated(key, "schedule.epochs", epochs, why)
+        return
+    pictures = pictures_a_step(sheet)
+    sheet.epoch_steps = math.ceil(draws / pictures)
+    why = f"{draws} pictures an epoch with repeats ÷ {pictures} a step = {sheet.epoch_steps} steps an epoch"
+    sheet.translated(key, "schedule.max_steps", sheet.epoch_steps * epochs, why)
+
+
+def take_interval(sheet: ConfigTranslation, key: str, epochs: int, path: str) -> None:
+    """An interval in epochs, which stays one until the pictures are known; `path` is that in steps (`..._steps`)."""
+    if sheet.epoch_steps:
+        why = f"{sheet.epoch_steps} steps an epoch with the pictures here"
+        sheet.translated(key, path, epochs * sheet.epoch_steps, why)
+    else:
+        why = "becomes steps at Scan or at the start, with the pictures that are there then"
+        sheet.translated(key, f"{path.removesuffix('_steps')}_epochs", epochs, why)
+
+
+def share_of_epochs(sheet: ConfigTranslation, epochs: int) -> float | None:
+    """What share of the run so many epochs are; None where its length in epochs is not given."""
+    return min(1.0, epochs / sheet.epochs) if sheet.epochs else None
+
+
+def take_warmup(sheet: ConfigTranslation, key: str, share: float, why: str) -> None:
+    """A warm-up as a share of the run: steps where the file gives the run's length in steps, else it stays a share."""
+    share = min(share, MOST_SHARE)
+    value = share if sheet.epochs else int(share * int(sheet.read("schedule.max_steps")) + 1e-9)
+    told = f"{why}; it stays one until the length is known" if sheet.epochs else why
+    sheet.translated(key, "schedule.warmup_steps", value, told)

@@ -1,115 +1,91 @@
-"""HCP-Diffusion's training YAML. Meanings from its sources at 404f0e8: hcpdiff/train_ac.py, models/lora_base.py."""
+"""HCP-Diffusion's training YAML. Meanings from its sources at 404f0e8: hcpdiff/train_ac.py, models/lora_base.py.
+
+A layer's change is scaled by alpha / rank, with alpha 1 where none is written, or by alpha alone with
+`alpha_auto_scale: False`; a rank below 1 is a share of the layer's features out. Embeddings begin with the files in
+`emb_dir`. `hcp_yaml` reads a file with its bases, `hcp_dataset` its pictures as a scan does.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from types import MappingProxyType
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from lib_pivotal.data.sources.source import Reading
-from lib_pivotal.importing.common import Origin, set_optimizer, set_precision, set_rate
-from lib_pivotal.importing.datasets import draws_an_epoch, read_described, take_epochs
-from lib_pivotal.importing.hcp_data import take_data
-from lib_pivotal.importing.hcp_network import take_network
-from lib_pivotal.importing.hcp_words import take_words
+from lib_pivotal.errors import ConfigError
+from lib_pivotal.importing import common
+from lib_pivotal.importing.hcp_dataset import BACKGROUNDS
+from lib_pivotal.importing.hcp_layers import Leaf, by_rank, group_pattern, meant, preset_of, text_leaves, unet_leaves
 from lib_pivotal.importing.hcp_yaml import resolve
-from lib_pivotal.importing.reading import flag, number, whole
+from lib_pivotal.importing.reading import Origin, flag, leaves, number, read_bytes, whole
 from lib_pivotal.importing.report import shown
-from lib_pivotal.importing.sheet import Rule, Sheet, apply_rules, aside, choices, missing, to
+from lib_pivotal.importing.translation import (
+    OFF,
+    ConfigTranslation,
+    Table,
+    apply,
+    aside,
+    choices,
+    holds,
+    missing,
+    refuse,
+    to,
+)
 
 TITLE = "HCP-Diffusion settings"
+MOST_TEMPLATES = 100
+LOSSES = {"MSELoss": "none", "MinSNRLoss": "min_snr", "SoftMinSNRLoss": "soft_min_snr_cubed"}
+ALGORITHMS = {"LohaBlock": "loha", "LokrBlock": "lokr", "DiagOFTBlock": "oft", "LoconBlock": "lora"}
+"""LyCORIS' classes for HCP -> kinds of network."""
+_PARTS = frozenset("tokenizer_pt lora_unet lora_text_encoder plugin_unet plugin_TE text_encoder unet".split())
+_ABOUT = frozenset("train model data _base_ logger exp_dir mixed_precision ckpt_type".split())
 
+# fmt: off
 _SCHEDULER = {"name": "one_cycle", "num_warmup_steps": 200, "num_training_steps": 1000, "scheduler_kwargs": {}}
-KNOWN_BASES: Mapping[str, Mapping[str, Any]] = MappingProxyType(
-    {
-        "train_base.yaml": {
-            "mixed_precision": "fp16",
-            "seed": 114514,
-            "train": {
-                "train_steps": 1000,
-                "gradient_accumulation_steps": 1,
-                "max_grad_norm": 1.0,
-                "save_step": 100,
-                "optimizer": {"_target_": "torch.optim.AdamW", "weight_decay": 1e-3},
-                "optimizer_pt": {"_target_": "torch.optim.AdamW", "weight_decay": 5e-4},
-                "scale_lr": True,
-                "scale_lr_pt": True,
-                "scheduler": _SCHEDULER,
-                "scheduler_pt": "${.scheduler}",
-            },
-            "model": {"tokenizer_repeats": 2, "gradient_checkpointing": True, "clip_skip": 0, "clip_final_norm": True},
+KNOWN_BASES: Mapping[str, Mapping[str, Any]] = {
+    "train_base.yaml": {
+        "mixed_precision": "fp16",
+        "seed": 114514,
+        "train": {
+            "train_steps": 1000, "gradient_accumulation_steps": 1, "max_grad_norm": 1.0, "save_step": 100,
+            "optimizer": {"_target_": "torch.optim.AdamW", "weight_decay": 1e-3},
+            "optimizer_pt": {"_target_": "torch.optim.AdamW", "weight_decay": 5e-4},
+            "scale_lr": True, "scale_lr_pt": True, "scheduler": _SCHEDULER, "scheduler_pt": "${.scheduler}",
         },
-        "lora_conventional.yaml": {
-            "_base_": ["train_base.yaml", "tuning_base.yaml"],
-            "train": {"scheduler": {**_SCHEDULER, "name": "constant_with_warmup", "num_warmup_steps": 50}},
-            "model": {"tokenizer_repeats": 1},
-            "lora_unet": [{"lr": 1e-4, "rank": 8, "layers": [r"re:.*\.attn.?$", r"re:.*\.ff$"]}],
-            "lora_text_encoder": [{"lr": 1e-5, "rank": 4, "layers": [r"re:.*self_attn$", r"re:.*mlp$"]}],
+        "model": {"tokenizer_repeats": 2, "gradient_checkpointing": True, "clip_skip": 0, "clip_final_norm": True},
+    },
+    "lora_conventional.yaml": {
+        "_base_": ["train_base.yaml", "tuning_base.yaml"],
+        "train": {"scheduler": {**_SCHEDULER, "name": "constant_with_warmup", "num_warmup_steps": 50}},
+        "model": {"tokenizer_repeats": 1},
+        "lora_unet": [{"lr": 1e-4, "rank": 8, "layers": [r"re:.*\.attn.?$", r"re:.*\.ff$"]}],
+        "lora_text_encoder": [{"lr": 1e-5, "rank": 4, "layers": [r"re:.*self_attn$", r"re:.*mlp$"]}],
+    },
+    "tuning_base.yaml": {"tokenizer_pt": {"emb_dir": "embs/", "train": []}},
+    "base_dataset.yaml": {"data": {"dataset1": {
+        "batch_size": 4, "loss_weight": 1.0,
+        "bucket": {
+            "_target_": "hcpdiff.data.bucket.RatioBucket.from_files", "target_area": 512 * 512, "num_bucket": 5,
         },
-        "tuning_base.yaml": {"tokenizer_pt": {"emb_dir": "embs/", "train": []}},
-        "base_dataset.yaml": {
-            "data": {
-                "dataset1": {
-                    "batch_size": 4,
-                    "loss_weight": 1.0,
-                    "bucket": {
-                        "_target_": "hcpdiff.data.bucket.RatioBucket.from_files",
-                        "target_area": 512 * 512,
-                        "num_bucket": 5,
-                    },
-                }
-            }
-        },
-        "regularization_dataset.yaml": {
-            "_base_": ["base_dataset.yaml"],
-            "data": {
-                "dataset_class": {
-                    "batch_size": 1,
-                    "loss_weight": 1.0,
-                    "bucket": {"_target_": "hcpdiff.data.bucket.FixedBucket", "target_size": [512, 512]},
-                }
-            },
-        },
-    }
-)
+    }}},
+    "regularization_dataset.yaml": {"_base_": ["base_dataset.yaml"], "data": {"dataset_class": {
+        "batch_size": 1, "loss_weight": 1.0,
+        "bucket": {"_target_": "hcpdiff.data.bucket.FixedBucket", "target_size": [512, 512]},
+    }}},
+}
+# fmt: on
 """What HCP's own base files hold and a file that rests on them needs; used where they are not on this computer."""
 
-_LOG = aside("logs and samples of the other trainer")
-_SPEED = aside("speed or memory; the web UI's own settings hold here")
-_PART = missing("the checkpoint is used as the web UI has loaded it")
-RULES: Mapping[str, Rule] = MappingProxyType(
-    {
-        "exp_dir": aside("files go to the folder of this extension's runs"),
-        "exp_dir_base": aside("files go to the folder of this extension's runs"),
-        "mixed_precision": set_precision,
-        "allow_tf32": _SPEED,
-        "seed": to("seed", whole),
-        "ckpt_type": aside("a bundle is always a safetensors file"),
-        "previewer": missing("write the prompts of pictures into the settings"),
-        "train.workers": aside("pictures are read as they are needed"),
-        "train.set_grads_to_none": _SPEED,
-        "train.max_grad_norm": to(
-            "schedule.clip_network", number, "limits the network's gradients; HCP never those of embeddings"
-        ),
-        "train.resume": missing(
-            "continuing from HCP's files is not possible; convert them and load them as embeddings"
-        ),
-        "train.scale_lr": lambda sheet, key, value: None,
-        "train.loss.criterion.reduction": aside("here each sample has its own loss, always"),
-        "model.revision": aside("the checkpoint is the one that the web UI has loaded"),
-        "model.pretrained_model_name_or_path": aside("the checkpoint is the one that the web UI has loaded"),
-        "model.enable_xformers": _SPEED,
-        "model.gradient_checkpointing": to("memory.gradient_checkpointing", flag),
-        "model.force_cast_precision": _SPEED,
-        "model.vae_dtype": _SPEED,
-        "model.tokenizer": _PART,
-        "model.noise_scheduler": missing("noise has settings of its own here"),
-        "model.unet": _PART,
-        "model.text_encoder": _PART,
-        "model.vae": _PART,
-        "tokenizer_pt.replace": aside("embedding files are written new, none is replaced"),
-    }
-)
+
+def is_hcp(plain: Mapping[str, Any]) -> bool:
+    """Whether these are HCP's settings; files of OneTrainer, and HCP's own for making pictures, are not."""
+    if {"training_method", "model_type"} & plain.keys() or {"prompt", "infer_args"} <= plain.keys():
+        return False
+    if "_base_" in plain:
+        return bool((_PARTS | _ABOUT) & plain.keys() - {"_base_"})
+    return bool(_PARTS & plain.keys() and _ABOUT & plain.keys()) or {"train", "model"} <= plain.keys()
 
 
 def import_hcp(
@@ -118,36 +94,25 @@ def import_hcp(
     *,
     bases: Mapping[str, Mapping[str, Any]] = KNOWN_BASES,
     one_folder: bool = False,
-) -> Sheet:
+) -> ConfigTranslation:
     """Translate one file, with its bases as far as they are here. `one_folder`: what lies around the sources is a tree
     that a scan reads as a whole."""
     merged = resolve(plain, origin.folder, bases, only_below=origin.uploaded)
-    sheet = Sheet(merged.plain)
+    sheet = ConfigTranslation(merged.plain, origin)
     sheet.remarks += merged.remarks
     for name in merged.missing:
         sheet.remark(f"The base {name} is not on this computer: what stands in it is missing here.")
-    factor, rates_factor_words = _scale_factors(sheet, merged.plain)
-    accumulation = max(whole(sheet.get("train.gradient_accumulation_steps")) or 1, 1)
-    described = None
     if origin.folder is not None and not one_folder:
-        described = read_described(origin.folder / origin.name, "hcp", origin.may_read)
-    _take_steps(sheet, accumulation)
-    _take_rates(sheet, accumulation)
-    _take_optimizers(sheet)
-    _take_loss(sheet)
-    _take_model(sheet)
-    take_words(sheet, merged.plain, origin, rates_factor_words)
-    take_network(sheet, merged.plain, factor)
-    take_data(sheet, merged.plain, origin, described)
-    _take_epochs(sheet, described)
-    apply_rules(sheet, RULES)
-    for prefix in ("logger", "vis_info", "previewer", "infer", "trainer"):
-        for key in sheet.keys_under(prefix):
-            if not sheet.claimed(key):
-                _LOG(sheet, key, sheet.get(key))
-    _claim_plumbing(sheet, merged.used)
-    for key in sheet.keys_under("data"):
-        if key.endswith(".cond_root"):
+        path = origin.folder / origin.name
+        reading = common.read_described(path, "hcp", origin)
+        sheet.described = None if reading is None else (reading, path)
+    apply(sheet, TABLE)
+    for key in sheet.values:  # keys that exist to be referred to, and how objects are made
+        if not sheet.claimed(key) and any(key == one or key.startswith(f"{one}.") for one in merged.used):
+            sheet.honoured(key, "used in other settings")
+        elif not sheet.claimed(key) and key.rpartition(".")[2] in ("_partial_", "_recursive_", "_convert_"):
+            sheet.honoured(key, _HOW_MADE)
+        if key.startswith("data.") and key.endswith(".cond_root"):
             sheet.refused(key, "pictures of ControlNet have no use here")
     sheet.default("words_common.control", "words_common.control", "none", "HCP does not control embedding norms")
     sheet.default("words_common.keep_commas", "words_common.keep_commas", True, "in HCP commas of init texts count")
@@ -155,171 +120,139 @@ def import_hcp(
     return sheet
 
 
-def is_xl(plain: Mapping[str, Any]) -> bool:
-    """Whether the file is for SDXL, by its checkpoint's name or its kind of dataset."""
-    model = plain.get("model")
-    name = str(model.get("pretrained_model_name_or_path", "")) if isinstance(model, dict) else ""
-    data = plain.get("data")
-    kinds = (
-        [str(one.get("_target_", "")) for one in data.values() if isinstance(one, dict)]
-        if isinstance(data, dict)
-        else []
-    )
-    return "xl" in name.lower() or any("CropInfo" in kind for kind in kinds)
+def _dicts(mapping: Any) -> dict[str, dict[str, Any]]:
+    """Those values of a mapping that are mappings."""
+    return {key: one for key, one in mapping.items() if isinstance(one, dict)} if isinstance(mapping, dict) else {}
+
+
+def _listed(written: Any) -> list[dict[str, Any]]:
+    return [one for one in written if isinstance(one, dict)] if isinstance(written, list) else []
 
 
 # ---- rates and steps ----
 
 
-def _scale_factors(sheet: Sheet, plain: Mapping[str, Any]) -> tuple[float, float]:
-    """By what HCP multiplies the network's and the words' rates: pictures a step over all datasets."""
-    data = plain.get("data")
-    batches = (
-        [whole(one.get("batch_size")) or 1 for one in data.values() if isinstance(one, dict)]
-        if isinstance(data, dict)
-        else []
+def _accumulation(sheet: ConfigTranslation) -> int:
+    return max(whole(sheet.get("train.gradient_accumulation_steps")) or 1, 1)
+
+
+def _factor(sheet: ConfigTranslation, key: str) -> float:
+    """By what HCP multiplies rates: pictures a step over all datasets."""
+    return float(_pictures(sheet) * _accumulation(sheet)) if sheet.flag(key) else 1.0
+
+
+def _pictures(sheet: ConfigTranslation) -> int:
+    return sum(whole(one.get("batch_size")) or 1 for one in _dicts(sheet.plain.get("data")).values()) or 1
+
+
+def _scaled(sheet: ConfigTranslation, key: str, value: Any) -> None:
+    if not sheet.flag(key):
+        sheet.honoured(key, "learning rates act as they are written, as here")
+        return
+    what = "the network's" if key == "train.scale_lr" else "the embedding"
+    why = (
+        f"HCP multiplies {what} learning rates by {_factor(sheet, key):g} = pictures a step of all datasets "
+        f"({_pictures(sheet)}) × "
+        f"accumulation ({_accumulation(sheet)}), for one GPU; here learning rates are written as they act"
     )
-    accumulation = max(whole(sheet.get("train.gradient_accumulation_steps")) or 1, 1)
-    pictures = (sum(batches) or 1) * accumulation
-    factors = []
-    for key, what in (("train.scale_lr", "the network's"), ("train.scale_lr_pt", "the embedding")):
-        on = sheet.flag(key, default=False)
-        factors.append(float(pictures) if on else 1.0)
-        if on:
-            sheet.note(
-                key,
-                "translated",
-                f"HCP multiplies {what} learning rates by {pictures} = pictures a step of all datasets "
-                f"({sum(batches) or 1}) × "
-                f"accumulation ({accumulation}), for one GPU; here learning rates are written as they act",
-            )
-        else:
-            sheet.honoured(key, "learning rates act as they are written, as here")
-    return factors[0], factors[1]
+    sheet.note(key, "translated", why)
 
 
-def _take_steps(sheet: Sheet, accumulation: int) -> None:
+def _steps(sheet: ConfigTranslation) -> None:
     """HCP counts micro-batches as steps; here a step is an update."""
+    accumulation = _accumulation(sheet)
     why = f"HCP counts each of the {accumulation} micro-batches of an update as a step"
     sheet.taken("train.gradient_accumulation_steps", "schedule.accumulation", accumulation)
     for key, path in (("train.train_steps", "schedule.max_steps"), ("train.save_step", "saving.every_steps")):
         steps = whole(sheet.get(key))
         if steps is None:
-            if sheet.has(key):
-                sheet.honoured(key, "not given")
+            sheet.honoured(key, "not given")
         elif accumulation > 1:
             sheet.translated(key, path, max(steps // accumulation, 1), why)
         else:
             sheet.taken(key, path, steps)
 
 
-def _take_epochs(sheet: Sheet, described: Reading | None) -> None:
+def _epochs(sheet: ConfigTranslation) -> None:
     """Epochs come before steps in HCP (train_ac.py: epochs × batches of the first set); known only after the data."""
     epochs = whole(sheet.get("train.train_epochs"))
     if not epochs or epochs < 1:
         sheet.honoured("train.train_epochs", "not given; steps count")
         return
-    take_epochs(sheet, "train.train_epochs", epochs, draws_an_epoch(described) if described is not None else 0)
+    draws = common.draws_an_epoch(sheet.described[0] if sheet.described else None)
+    common.take_epochs(sheet, "train.train_epochs", epochs, draws)
     sheet.honoured("train.train_steps", "epochs come before steps")
 
 
-def _take_rates(sheet: Sheet, accumulation: int) -> None:
-    name = sheet.get("train.scheduler.name")
-    if name is not None:
-        ours = set_rate(sheet, "train.scheduler.name", name)
-        if ours == "one_cycle":
-            sheet.default(
-                "final_div_factor of one_cycle", "schedule.final_factor", 4e-06, "torch's OneCycleLR ends there"
-            )
-    warmup = whole(sheet.get("train.scheduler.num_warmup_steps")) or 0
-    used = str(name) not in ("constant", "None")
-    if used:
-        sheet.taken("train.scheduler.num_warmup_steps", "schedule.warmup_steps", warmup)
+def _scheduler(sheet: ConfigTranslation) -> None:
+    at, accumulation = "train.scheduler", _accumulation(sheet)
+    name = sheet.get(f"{at}.name")
+    if name is not None and common.set_rate(sheet, f"{at}.name", name) == "one_cycle":
+        why = "torch's OneCycleLR ends there"
+        sheet.default("final_div_factor of one_cycle", "schedule.final_factor", 4e-06, why)
+    key, warmup = f"{at}.num_warmup_steps", whole(sheet.get(f"{at}.num_warmup_steps")) or 0
+    if str(name) in ("constant", "None"):
+        sheet.honoured(key, "this scheduler has no warm-up")
+    elif accumulation > 1 and warmup:
+        sheet.translated(key, "schedule.warmup_steps", warmup // accumulation, "HCP counts micro-batches")
     else:
-        sheet.honoured("train.scheduler.num_warmup_steps", "this scheduler has no warm-up")
-    length = whole(sheet.get("train.scheduler.num_training_steps"))
-    steps = whole(sheet.get("train.train_steps"))
+        sheet.taken(key, "schedule.warmup_steps", warmup)
+    key = f"{at}.num_training_steps"
+    length, steps = whole(sheet.get(key)), whole(sheet.get("train.train_steps"))
     if length is not None and length == steps:
-        sheet.honoured("train.scheduler.num_training_steps", "the LR scheduler is as long as the run, as here")
+        sheet.honoured(key, "the LR scheduler is as long as the run, as here")
     elif str(name).startswith("constant"):
-        sheet.honoured("train.scheduler.num_training_steps", "of no effect on a constant learning rate")
+        sheet.honoured(key, "of no effect on a constant learning rate")
     else:
-        sheet.refused(
-            "train.scheduler.num_training_steps",
-            f"here the LR scheduler is always as long as the run ({shown(steps)} steps)",
-        )
-    _take_scheduler_options(sheet)
-    if accumulation > 1 and warmup and used:
-        sheet.translated(
-            "train.scheduler.num_warmup_steps", "schedule.warmup_steps", warmup // accumulation,
-            "HCP counts micro-batches",
-        )  # fmt: skip
-    same = all(
-        sheet.get(key) == sheet.get(key.replace("scheduler_pt", "scheduler"))
-        for key in sheet.keys_under("train.scheduler_pt")
-    )
-    for key in sheet.keys_under("train.scheduler_pt"):
+        sheet.refused(key, f"here the LR scheduler is always as long as the run ({shown(steps)} steps)")
+    of_embeddings = sheet.keys_under("train.scheduler_pt")
+    same = all(sheet.get(key) == sheet.get(key.replace("scheduler_pt", "scheduler")) for key in of_embeddings)
+    for key in of_embeddings:
         if same or sheet.get(key) in (None, "${.scheduler}"):
             sheet.honoured(key, "as the network's")
         else:
             sheet.refused(key, "embeddings and network share one LR scheduler here, the network's was taken")
 
 
-def _take_scheduler_options(sheet: Sheet) -> None:
-    for key in sheet.keys_under("train.scheduler.scheduler_kwargs"):
-        missing("options of a scheduler are not read")(sheet, key, sheet.get(key))
-    for key in sheet.keys_under("train.scheduler"):
-        if not sheet.claimed(key):
-            sheet.refused(key, "an LR scheduler built by class cannot be read; set schedule.rate")
-
-
-def _take_optimizers(sheet: Sheet) -> None:
-    kind = sheet.get("train.optimizer._target_")
+def _optimizers(sheet: ConfigTranslation) -> None:
+    key, key_pt = "train.optimizer._target_", "train.optimizer_pt._target_"
+    kind, of_embeddings = sheet.get(key), sheet.get(key_pt)
     if kind is not None:
-        set_optimizer(sheet, "train.optimizer._target_", kind)
-    of_words = sheet.get("train.optimizer_pt._target_")
-    if of_words is not None and of_words == kind:
-        sheet.honoured("train.optimizer_pt._target_", "as the network's")
+        common.set_optimizer(sheet, key, kind)
+    if of_embeddings is not None and of_embeddings == kind:
+        sheet.honoured(key_pt, "as the network's")
     else:
-        sheet.refused(
-            "train.optimizer_pt._target_", "embeddings and network share one optimiser here, the network's was taken"
-        )
+        sheet.refused(key_pt, "embeddings and network share one optimiser here, the network's was taken")
     for part, path in (("optimizer", "network.weight_decay"), ("optimizer_pt", "words_common.weight_decay")):
         decay = number(sheet.get(f"train.{part}.weight_decay"))
         if decay is not None:
             sheet.taken(f"train.{part}.weight_decay", path, decay)
         elif kind is not None:
             sheet.default(f"train.{part}.weight_decay", path, 0.01, "AdamW's own default")
-        for key in sheet.keys_under(f"train.{part}"):
-            if sheet.claimed(key):
-                continue
-            if key.endswith(("._partial_", ".relative_step", ".warmup_init", ".scale_parameter", ".type")):
-                sheet.honoured(key, "how the optimiser is made; here too")
-            else:
-                sheet.refused(key, "options of the optimiser keep their defaults")
+
+
+def _optimizer_option(sheet: ConfigTranslation, key: str, value: Any) -> None:
+    if key.endswith(("._partial_", ".relative_step", ".warmup_init", ".scale_parameter", ".type")):
+        sheet.honoured(key, "how the optimiser is made; here too")
+    else:
+        sheet.refused(key, "options of the optimiser keep their defaults")
 
 
 # ---- loss and model ----
 
-_LOSSES = {
-    "MSELoss": ("none", ""),
-    "MinSNRLoss": ("min_snr", ""),
-    "SoftMinSNRLoss": ("soft_min_snr_cubed", "γ³/(snr²+γ³)"),
-}
 
-
-def _take_loss(sheet: Sheet) -> None:
-    target = str(sheet.get("train.loss.criterion._target_", "torch.nn.MSELoss"))
-    name = target.rpartition(".")[2]
-    ours = _LOSSES.get(name, ("", ""))[0]
+def _loss(sheet: ConfigTranslation) -> None:
     key = "train.loss.criterion._target_"
-    if ours in choices("loss.weighting"):
+    name = str(sheet.get(key, "torch.nn.MSELoss")).rpartition(".")[2]
+    ours = LOSSES.get(name, "")
+    if name == "L1Loss" and "l1" in choices("loss.kind"):
+        sheet.translated(key, "loss.kind", "l1", f"{name} is called l1 here")
+    elif ours in choices("loss.weighting"):
         sheet.translated(key, "loss.weighting", ours, f"{name} is called {ours} here, on the squared error")
     elif ours:
         sheet.put("loss.weighting", "soft_min_snr")
-        sheet.refused(
-            key, f"{name} with {_LOSSES[name][1]} is not here; the nearest was taken", "loss.weighting = soft_min_snr"
-        )
+        why = f"{name} with γ³/(snr²+γ³) is not here; the nearest was taken"
+        sheet.refused(key, why, "loss.weighting = soft_min_snr")
     else:
         sheet.refused(key, "there is no such loss here; the plain squared error instead", "loss.weighting = none")
     gamma = number(sheet.get("train.loss.criterion.gamma"))
@@ -327,68 +260,619 @@ def _take_loss(sheet: Sheet) -> None:
         sheet.taken("train.loss.criterion.gamma", "loss.snr_gamma", gamma)
     elif name.endswith("SNRLoss"):
         sheet.default("train.loss.criterion.gamma", "loss.snr_gamma", 1.0, "HCP's own default")
-    sheet.honoured("train.loss.criterion._partial_", "how the loss is made")
-    if sheet.get("train.loss.type") in (None, "eps"):
-        sheet.honoured("train.loss.type", "what is predicted follows from the checkpoint")
-    else:
-        sheet.refused(
-            "train.loss.type", "the error of the predicted picture is not here; noise or v, as the checkpoint"
-        )
-    scale = str(sheet.get("train.cfg_scale", "1.0"))
-    if scale in ("1", "1.0", "None"):
-        sheet.honoured("train.cfg_scale")
-    else:
-        sheet.refused("train.cfg_scale", "DreamArtist's training with a negative embedding is not supported")
 
 
-def _take_model(sheet: Sheet) -> None:
+def _model(sheet: ConfigTranslation) -> None:
     xl = "xl" in str(sheet.get("model.pretrained_model_name_or_path", "")).lower()
-    skip = whole(sheet.get("model.clip_skip"))
+    key, skip = "model.clip_skip", whole(sheet.get("model.clip_skip"))
     if skip is not None and xl:
-        fits = skip == 1
         sheet.put("clip_skip", 1)
-        sheet.note(
-            "model.clip_skip",
-            "translated" if fits else "not supported",
-            "SDXL's own layer is the one before the last; that is Clip skip 1 of the web UI",
-            "clip_skip = 1",
-        )
+        why = "SDXL's own layer is the one before the last; that is Clip skip 1 of the web UI"
+        sheet.note(key, "translated" if skip == 1 else "not supported", why, "clip_skip = 1")
     elif skip is not None:
-        sheet.translated("model.clip_skip", "clip_skip", skip + 1, "HCP counts from 0, the web UI from 1")
+        sheet.translated(key, "clip_skip", skip + 1, "HCP counts from 0, the web UI from 1")
     if sheet.flag("model.clip_final_norm", default=True) != xl:
         sheet.honoured("model.clip_final_norm", "as the web UI does for this kind of checkpoint")
     else:
         sheet.refused("model.clip_final_norm", "the last norm is used where the web UI uses it")
-    repeats = whole(sheet.get("model.tokenizer_repeats"))
-    if repeats:
-        sheet.translated(
-            "model.tokenizer_repeats",
-            "data.max_tokens",
-            75 * repeats,
-            "HCP cuts captions after this many times 75 tokens",
-        )
-    decay = number(sheet.get("model.ema.decay_max"))
+    if repeats := whole(sheet.get("model.tokenizer_repeats")):
+        why = "HCP cuts captions after this many times 75 tokens"
+        sheet.translated("model.tokenizer_repeats", "data.max_tokens", 75 * repeats, why)
     for key in ("model.ema_unet", "model.ema_text_encoder"):
-        value = number(sheet.get(key))
-        if not value:
-            sheet.honoured(key)
-        else:
-            sheet.taken(key, "schedule.ema_decay", value)
-    if decay is not None:
+        to("schedule.ema_decay", lambda value: number(value) or 0, off=OFF)(sheet, key, sheet.get(key))
+    if (decay := number(sheet.get("model.ema.decay_max"))) is not None:
         sheet.taken("model.ema.decay_max", "schedule.ema_decay", decay)
-    for key in sheet.keys_under("model.ema"):
-        if not sheet.claimed(key):
-            missing("the average's warm-up has its own rule here")(sheet, key, sheet.get(key))
-        if key.endswith(("._target_", "._partial_")):
-            sheet.honoured(key, "how the average is made")
 
 
-def _claim_plumbing(sheet: Sheet, used: set[str]) -> None:
-    """Keys that exist to be referred to, and how objects are made."""
-    for key in sheet.values:
-        if sheet.claimed(key):
+# ---- embeddings ----
+
+
+def _embeddings(sheet: ConfigTranslation) -> None:
+    """Embeddings with their rates, and what they begin with."""
+    tokenizer = sheet.plain.get("tokenizer_pt")
+    items = _listed(tokenizer.get("train") if isinstance(tokenizer, dict) else None)
+    folder = sheet.origin.find(sheet.get("tokenizer_pt.emb_dir")) if items else None
+    told = f"embeddings are looked for in {folder.name}" if folder else (
+        "this folder is not here; embeddings start from their init text" if items else "no embeddings are trained"
+    )  # fmt: skip
+    sheet.note("tokenizer_pt.emb_dir", "taken" if folder else "ignored", told)
+    if not items:
+        sheet.honoured("tokenizer_pt.train", "no embeddings are trained")
+        return
+    factor = _factor(sheet, "train.scale_lr_pt")
+    rates = [number(item.get("lr")) or 0.0 for item in items]
+    highest = max(rates)
+    if sheet.put("words_common.lr", highest * factor):
+        stays = f"{sheet.read('words_common.lr'):g}"
+        sheet.remark(f"The embedding LR {highest * factor:g} is out of range; it stays {stays}.")
+    pairs = (value for key, value in leaves(sheet.plain.get("data", {})) if ".word_names." in key)
+    negative = {str(pair[1]) for pair in pairs if isinstance(pair, list) and len(pair) == 2 and pair[1]}
+    embeddings: list[dict[str, Any]] = []
+    for place, (item, rate) in enumerate(zip(items, rates, strict=True)):
+        index, key, name = len(embeddings), f"tokenizer_pt.train.{place}", str(item.get("name", ""))
+        if str(item.get("name")) in negative:
+            why = "the negative embedding of DreamArtist has no use here"
+            sheet.refused(sheet.keys_under(key), why)
             continue
-        if any(key == one or key.startswith(f"{one}.") for one in used):
-            sheet.honoured(key, "used in other settings")
-        elif key.rpartition(".")[2] in ("_partial_", "_recursive_", "_convert_"):
-            sheet.honoured(key, "how an object is made")
+        embedding, told = common.new_embedding(name, [known["name"] for known in embeddings])
+        embeddings.append(embedding)
+        start = _start(embedding, name, folder)
+        embedding["lr_factor"] = rate / highest if highest else 1.0
+        if told:
+            sheet.remark(f"Captions must say {embedding['name']} where they said {item.get('name')}.")
+        fate, became = "translated" if told or start else "taken", f"words.{index}.name = {embedding['name']}"
+        sheet.note(f"{key}.name", fate, "; ".join(filter(None, [told, start])), became)  # type: ignore[arg-type]
+        why = f"× {factor:g} by scale_lr_pt" if factor != 1 else ""
+        share = f", words.{index}.lr_factor = {embedding['lr_factor']:g}" if embedding["lr_factor"] != 1 else ""
+        became = f"words_common.lr = {highest * factor:g}{share}"
+        sheet.note(f"{key}.lr", "translated" if why else "taken", why, became)
+    sheet.put("words", embeddings)
+
+
+def _start(embedding: dict[str, Any], name: str, folder: Path | None) -> str:
+    """Begin with the file that HCP would begin with, where it is here; returns what was done."""
+    path = folder / f"{name}.pt" if folder and re.fullmatch(r"[\w. -]{1,80}", name) else None
+    if path is None or not path.is_file():
+        return f"its file is not here; set its init text and number of vectors ({embedding['vectors']} now)"
+    count = common.vectors_of(path)
+    if not count:
+        return f"{path.name} cannot be read as an embedding; set its init text"
+    embedding["init_file"], embedding["vectors"] = str(path), count
+    return f"begins with {path.name}, {count} vectors"
+
+
+# ---- network ----
+
+
+@dataclass(frozen=True)
+class Item:
+    """One entry of a list of layers: `key` in the file, layers found, and what they get. `share` is a rank below 1."""
+
+    key: str
+    entries: tuple[str, ...]
+    found: tuple[Leaf, ...]
+    rank: int
+    share: float
+    alpha: float
+    lr: float
+
+
+def _network(sheet: ConfigTranslation) -> None:
+    """Both parts: settings from the entry that one of our targets means exactly, groups from the others."""
+    groups: list[dict[str, Any]] = []
+    whole_layers, trained = _whole_layers(sheet), False
+    for part, name, plugin in (("unet", "lora_unet", "plugin_unet"), ("te", "lora_text_encoder", "plugin_TE")):
+        items = [*_items(sheet, part, name), *_plugins(sheet, part, plugin)]
+        _settle(sheet, part, items, groups)
+        trained |= bool(items)
+    if groups and (fault := sheet.put("network.groups", groups)):
+        sheet.remark(f"The groups of layers could not be taken over: network.groups {fault}.")
+    if not trained and not whole_layers:
+        sheet.put("network.algorithm", "none")
+    elif not trained:
+        sheet.put("network.unet_targets", whole_layers)
+        sheet.remark(
+            "These settings train layers of the checkpoint itself. That is not what this is for: a network on "
+            f"{whole_layers} with our own rank and LR was set instead."
+        )
+
+
+def _whole_layers(sheet: ConfigTranslation) -> str:
+    """Layers of the U-Net that HCP would train as they are, as a target of ours; "" if there are none."""
+    why = "training the checkpoint's own weights is not what this is for; a network instead"
+    apply(sheet, [("unet.* text_encoder.*", missing(why, (None,)))])
+    layers = [one.get("layers") for one in _listed(sheet.plain.get("unet"))]
+    entries = [str(layer) for one in layers if isinstance(one, list) for layer in one]
+    try:
+        return (preset_of("unet", meant(entries, unet_leaves())) or "attention+ff") if entries else ""
+    except ValueError:
+        return "attention+ff"
+
+
+def _items(sheet: ConfigTranslation, part: str, name: str) -> list[Item]:
+    written = sheet.plain.get(name)
+    if not isinstance(written, list) or not written:
+        sheet.honoured(sheet.keys_under(name), "no network in this part")
+        return []
+    entries = [(f"{name}.{index}", entry) for index, entry in enumerate(written) if isinstance(entry, dict)]
+    found = [_item(sheet, part, key, entry, "rank") for key, entry in entries]
+    return [item for item in found if item]
+
+
+def _plugins(sheet: ConfigTranslation, part: str, name: str) -> list[Item]:
+    """LyCORIS blocks: `{loha: {_target_: lycoris.hcp.LohaBlock.wrap_model, dim, alpha, lr, layers}}`."""
+    written = sheet.plain.get(name)
+    if not isinstance(written, dict) or not written:
+        sheet.honoured(sheet.keys_under(name), "no plugin in this part")
+        return []
+    found = []
+    for plugin, entry in written.items():
+        key, target = f"{name}.{plugin}", str(entry.get("_target_", "")) if isinstance(entry, dict) else ""
+        kind = next((ours for block, ours in ALGORITHMS.items() if block in target), "")
+        if not kind:
+            sheet.refused(sheet.keys_under(key), "this plugin is not here")
+            continue
+        common.set_kind(sheet, f"{key}._target_", kind, "the same kind of network", kind)
+        found.append(_item(sheet, part, key, entry, "dim"))
+    return [item for item in found if item]
+
+
+def _item(sheet: ConfigTranslation, part: str, key: str, entry: Mapping[str, Any], rank_name: str) -> Item | None:
+    """One entry with its lines; None where it cannot be translated."""
+    if entry.get("branch") == "n":
+        sheet.refused(sheet.keys_under(key), "the negative branch of DreamArtist++ is not here")
+        return None
+    written = entry.get("layers")
+    entries = tuple(map(str, written if isinstance(written, list) else [written] if written is not None else []))
+    try:
+        found = _found(part, entries)
+        problem = "" if found else "no layer of this name is known"
+    except ValueError as error:
+        found, problem = [], str(error)
+    if problem:
+        sheet.refused(sheet.keys_under(key), "its layers could not be identified")
+        sheet.refused(f"{key}.layers", problem)
+        return None
+    rank, alpha, lr = (number(entry.get(name)) for name in (rank_name, "alpha", "lr"))
+    # a whole number in the file is a rank, a fraction a share; YAML and JSON tell 1 from 1.0, as HCP does
+    is_share = isinstance(entry.get(rank_name), float) or (rank is not None and not rank.is_integer())
+    scaled = flag(entry.get("alpha_auto_scale", True)) is not False
+    size = 1 if rank is None or is_share else max(int(rank), 1)
+    _options(sheet, key, rank_name)
+    return Item(
+        key,
+        entries,
+        tuple(found),
+        size,
+        float(rank) if rank is not None and is_share else 0.0,
+        (1.0 if alpha is None else alpha) * (1 if scaled else size),
+        (1e-5 if lr is None else lr) * _factor(sheet, "train.scale_lr"),
+    )
+
+
+def _found(part: str, entries: tuple[str, ...]) -> list[Leaf]:
+    """The layers that entries mean; text encoders may be named as those of HCP's pair for SDXL."""
+    if part == "unet":
+        return meant(entries, unet_leaves())
+    pair = ("clip_B.", "clip_bigG.")
+    return meant(entries, text_leaves()) or [
+        leaf
+        for leaf in text_leaves()
+        if meant(entries, [Leaf(f"{prefix}{leaf.path}", leaf.features) for prefix in pair])
+    ]
+
+
+def _options(sheet: ConfigTranslation, key: str, rank_name: str) -> None:
+    """Lines of what an entry may hold besides its layers, rank, alpha and rate."""
+    for inner in sheet.keys_under(key):
+        name = inner.removeprefix(f"{key}.")
+        if name in ("layers", "lr", rank_name, "alpha", "_target_"):
+            continue
+        if name in ("_partial_", "alpha_auto_scale") or (name == "type" and sheet.get(inner) == "lora"):
+            sheet.honoured(inner, "taken into account")
+        elif name == "branch":
+            sheet.honoured(inner, "the positive branch is the whole network here")
+        elif name == "dropout":
+            sheet.taken(inner, "network.dropout", number(sheet.get(inner)) or 0.0)
+        else:
+            sheet.refused(inner, f"this option of {'the network' if name == 'factor' else 'a layer'} is not here")
+
+
+def _settle(sheet: ConfigTranslation, part: str, items: list[Item], groups: list[dict[str, Any]]) -> None:
+    if not items:
+        sheet.put(f"network.{part}_targets", "none")
+        if part == "te":
+            sheet.put("network.te_lr", 0.0)
+        return
+    presets = [preset_of(part, item.found) if not item.share else "" for item in items]
+    base = next((index for index, preset in enumerate(presets) if preset), None)
+    head = items[base or 0]
+    fault = sheet.put(f"network.{part}_lr", head.lr)
+    targets = presets[base] if base is not None else ("all" if part == "unet" else "attention+mlp")
+    sheet.put(f"network.{part}_targets", targets)
+    sheet.put(f"network.{part}_rank", head.rank)
+    sheet.put(f"network.{part}_alpha", head.alpha)
+    for index, item in enumerate(items):
+        factor = item.lr / head.lr if head.lr else 1.0
+        pairs: Sequence[tuple[int, str]] = ()
+        if index != base and item.share:
+            pairs = by_rank(part, item.found, item.share)
+        elif index != base:
+            pairs = [(item.rank, group_pattern(part, item.entries, item.found))]
+        pairs = [(rank, pattern) for rank, pattern in pairs if pattern]
+        _tell(sheet, part, item, "" if index != base else presets[index], factor, head.lr, fault, named=bool(pairs))
+        if index != base and item.share:
+            sheet.remark(
+                f"{item.key}: a rank of {item.share:g} of each layer's size became {len(pairs)} groups of layers, "
+                "by the names of SD1 and SD2."
+            )
+        groups += [
+            {"pattern": pattern, "rank": rank, "alpha": item.alpha, "lr_factor": factor} for rank, pattern in pairs
+        ]
+    if base is None:
+        groups.append({"pattern": rf"^lora_{part}\d?_", "rank": 0, "alpha": 0.0, "lr_factor": 1.0})
+    seen: set[str] = set()
+    for item in items:
+        names = {leaf.path for leaf in item.found}
+        if names & seen:
+            sheet.remark(f"{item.key}: some layers are in two entries; HCP would train two changes of them, here one.")
+        seen |= names
+
+
+def _tell(
+    sheet: ConfigTranslation,
+    part: str,
+    item: Item,
+    preset: str,
+    factor: float,
+    head_lr: float,
+    fault: str,
+    *,
+    named: bool,
+) -> None:
+    """The lines of one entry's layers, rank, alpha and rate; `preset` is empty for a group."""
+    key, grouped = item.key, not preset
+    where, glue = ("network.groups", " ") if grouped else (f"network.{part}", "_")
+    rank_key = f"{key}.rank" if sheet.has(f"{key}.rank") else f"{key}.dim"
+    count = f"{len(item.found)} layers of SD1"
+    if grouped and not item.share and not named:
+        sheet.refused(f"{key}.layers", "these layers cannot be named by one pattern; add a group by hand")
+    elif grouped:
+        sheet.note(f"{key}.layers", "translated", f"{count}, as a group", where)
+    else:
+        sheet.note(f"{key}.layers", "translated", count, f"{where}_targets = {preset}")
+    if item.share:
+        sheet.note(rank_key, "translated", "a share of each layer's size, as groups by rank", where)
+    else:
+        sheet.note(rank_key, "taken", "", f"{where}{glue}rank = {item.rank}")
+    if sheet.has(f"{key}.alpha"):
+        fate = "taken" if number(sheet.get(f"{key}.alpha")) == item.alpha else "translated"
+        sheet.note(f"{key}.alpha", fate, "", f"{where}{glue}alpha = {item.alpha:g}")  # type: ignore[arg-type]
+    elif not grouped:
+        sheet.default(f"{key}.alpha", f"network.{part}_alpha", item.alpha, "HCP's own default")
+        sheet.remark(f"{key}: no alpha is written; HCP's is 1, so the change is scaled by 1 / rank.")
+    written = number(sheet.get(f"{key}.lr"))
+    if fault:
+        sheet.refused(f"{key}.lr", f"network.{part}_lr {fault}")
+    elif written is not None:
+        why = f"× {item.lr / written:g} by scale_lr" if abs(item.lr - written) > 1e-12 and written else ""
+        became = f"network.{part}_lr = {head_lr:g}" + (f", {where} lr_factor = {factor:g}" if factor != 1 else "")
+        sheet.note(f"{key}.lr", "translated" if why or grouped else "taken", why, became)
+
+
+# ---- pictures ----
+
+
+_HOW_MADE = "how an object is made"
+_NAMES = "names stand in the captions, or in templates as {word}"
+_HELD = {
+    "cache_latents": "latents are always kept, in memory up to memory.latents_mb",
+    "cache_path": "set data.cache_folder to keep latents on disk; they are renewed when pictures change",
+    "att_mask_encode": "a mask counts for its pixels alone",
+    "encoder_attention_mask": "text is padded as the web UI does it",
+    "return_path": _HOW_MADE,
+    "_partial_": _HOW_MADE,
+    "_convert_": _HOW_MADE,
+}
+"""Keys of a dataset that say how it is built or cached."""
+
+
+def _data(sheet: ConfigTranslation) -> None:
+    """The first dataset is the run's; one that is called after class or regularisation is the set beside. Where its
+    folders are here, the file is read as a scan reads it: every source of every set."""
+    sets = _dicts(sheet.plain.get("data"))
+    beside = next((name for name in sets if re.search(r"class|reg", name, re.IGNORECASE)), "")
+    own = next((name for name in sets if name != beside), "")
+    if beside:
+        _beside(sheet, f"data.{beside}", sets[beside])
+    if sheet.described is not None:
+        common.take_described(sheet, *sheet.described, "data")
+        for name in sets:
+            if name != beside:
+                _lines_as_read(sheet, f"data.{name}")
+        return
+    if own:
+        _own(sheet, f"data.{own}", sets[own])
+    for name in sets:
+        if name not in (own, beside):
+            why = "a run has one set of pictures and one beside it; put the folders into one"
+            sheet.refused(sheet.keys_under(f"data.{name}"), why)
+
+
+def _lines_as_read(sheet: ConfigTranslation, key: str) -> None:
+    """A line for each key of a set that a scan reads itself: what it does not take is not supported."""
+    assert sheet.described is not None
+    reading, path = sheet.described
+    untaken = {one.partition(" (")[0] for one in reading.untaken}
+    _plumbing(sheet, key)
+    for inner in sheet.keys_under(key):
+        name = re.sub(r"^source\.[^.]+\.", "source.", inner.removeprefix(f"{key}."))
+        if {name, str(sheet.get(inner)).rpartition(".")[2]} & untaken:
+            sheet.refused(inner, "a scan has no such setting")
+        elif not sheet.claimed(inner):
+            became = f"data.folder = {path}" if inner.endswith(".img_root") else ""
+            sheet.note(inner, "taken", "a scan reads HCP's file itself, source by source", became)
+
+
+def _own(sheet: ConfigTranslation, key: str, dataset: Mapping[str, Any]) -> None:
+    _take_number(sheet, f"{key}.batch_size", "schedule.batch_size", 1)
+    if number(dataset.get("loss_weight")) in (None, 1.0):
+        sheet.honoured(f"{key}.loss_weight", "the run's own pictures count once, as here")
+    else:
+        sheet.refused(f"{key}.loss_weight", "the run's own pictures always count once; scale the other set's weight")
+    _plumbing(sheet, key)
+    _bucket(sheet, f"{key}.bucket", dataset.get("bucket"))
+    sources = _dicts(dataset.get("source"))
+    folder = common.common_folder(sheet.origin, [str(one.get("img_root", "")) for one in sources.values()])
+    for index, (name, source) in enumerate(sources.items()):
+        inner, root = f"{key}.source.{name}", str(source.get("img_root", ""))
+        if folder and root and len(sources) > 1:
+            sheet.translated(f"{inner}.img_root", "data.folder", folder, "the folder around all sources")
+        elif folder and root:
+            sheet.taken(f"{inner}.img_root", "data.folder", folder)
+        else:
+            sheet.refused(f"{inner}.img_root", "the sources' folders have none in common; put them into one")
+        _repeat(sheet, f"{inner}.repeat", root)
+        _source(sheet, inner, source, first=index == 0)
+
+
+def _beside(sheet: ConfigTranslation, key: str, dataset: Mapping[str, Any]) -> None:
+    """A set with its own weight in the same step: our regularisation set."""
+    _take_number(sheet, f"{key}.batch_size", "regularisation.batch_size", 1)
+    _take_number(sheet, f"{key}.loss_weight", "regularisation.weight", 1.0)
+    sources = _dicts(dataset.get("source"))
+    folder = common.common_folder(sheet.origin, [str(one.get("img_root", "")) for one in sources.values()])
+    for name in sources:
+        root = f"{key}.source.{name}.img_root"
+        if folder:
+            sheet.taken(root, "regularisation.folder", folder)
+        else:
+            sheet.refused(root, "these folders have none in common; put them into one")
+    for inner in sheet.open_under(key):
+        if inner.startswith(f"{key}.bucket"):
+            sheet.honoured(inner, "brought to the same sizes as the run's own pictures")
+        elif inner.endswith((".prompt_template", ".caption_file", ".path")) or ".word_names" in inner:
+            sheet.note(inner, "translated", "their captions lie beside the pictures, without the embeddings")
+    _plumbing(sheet, key)
+    sheet.honoured(sheet.open_under(key), "as for the run's own pictures")
+
+
+def _take_number(sheet: ConfigTranslation, key: str, path: str, default: float) -> None:
+    value = number(sheet.get(key))
+    if value is None:
+        sheet.put(path, default)
+        sheet.honoured(key, "HCP's default")
+    else:
+        sheet.taken(key, path, int(value) if path.endswith("batch_size") and value.is_integer() else value)
+
+
+def _plumbing(sheet: ConfigTranslation, key: str) -> None:
+    for inner in sheet.open_under(key):
+        name = inner.rpartition(".")[2]
+        if name == "att_mask_encode" and sheet.flag(inner):
+            sheet.refused(inner, _HELD[name])
+        elif name in _HELD or inner == f"{key}._target_":
+            sheet.honoured(inner, _HELD.get(name, _HOW_MADE))
+
+
+def _bucket(sheet: ConfigTranslation, key: str, bucket: Any) -> None:
+    """Buckets of about an area, or pictures of one fixed size."""
+    if not isinstance(bucket, dict):
+        return
+    kind, area = str(bucket.get("_target_", "")), number(bucket.get("target_area"))
+    if "FixedBucket" in kind:
+        _fixed_size(sheet, key, bucket.get("target_size", 512))
+    elif area and area > 0:
+        side, step = round(math.sqrt(area)), whole(bucket.get("step_size")) or 8
+        sheet.translated(f"{key}.target_area", "data.resolution_px", side, "the side of a square of this area")
+        sheet.put("data.bucketing", True)
+        sheet.own(f"{key}.step_size", "data.bucket_step_px", step, "HCP's own default")
+        sheet.honoured(f"{key}._target_", "aspect-ratio buckets", "data.bucketing = true")
+    elif "SizeBucket" in kind:
+        sheet.refused(f"{key}._target_", "pictures are brought to data.resolution_px; set it to their size")
+    for inner in sheet.open_under(key):
+        name = inner.removeprefix(f"{key}.")
+        if name == "pre_build_bucket":
+            sheet.ignored(inner, "buckets are found again for each run")
+        elif name in ("num_bucket", "ratio_max"):
+            needed = "as many buckets as the pictures' shapes need"
+            sheet.note(inner, "translated", needed if name == "num_bucket" else "as far as the pictures' shapes go")
+        elif name in ("_target_", "_partial_"):
+            sheet.honoured(inner, _HOW_MADE)
+
+
+def _fixed_size(sheet: ConfigTranslation, key: str, size: Any) -> None:
+    sides = [whole(one) or 0 for one in (size if isinstance(size, list) else [size, size])][:2]
+    if len(sides) < 2 or min(sides) < 1:
+        sheet.refused(f"{key}.target_size", f"{shown(size)} is no size")
+    elif sides[0] == sides[1]:
+        sheet.put("data.bucketing", False)
+        sheet.translated(f"{key}.target_size", "data.resolution_px", sides[0], "square pictures: buckets are off")
+    else:
+        side = round(math.sqrt(sides[0] * sides[1]))
+        sheet.refused(f"{key}.target_size", f"one size that is no square: buckets of {side} px were taken instead")
+        sheet.put("data.resolution_px", side)
+    sheet.honoured(f"{key}._target_", "one size for all pictures")
+
+
+def _repeat(sheet: ConfigTranslation, key: str, root: str) -> None:
+    repeat, path = whole(sheet.get(key)), Path(root) / "multiply.txt"
+    try:
+        said = number((path.read_text(encoding="utf-8")[:40] if path.is_file() else "").split("\n")[0].strip())
+    except (OSError, ValueError):
+        said = None
+    if repeat in (None, 1):
+        sheet.honoured(key, "once an epoch, as here")
+    elif said is not None and round(said) == repeat:
+        sheet.honoured(key, "the folder's multiply.txt says the same, and is read here")
+    else:
+        why = f"repeats stand in the folder: write {repeat} into multiply.txt there, or balance by embeddings"
+        sheet.refused(key, why)
+
+
+def _source(sheet: ConfigTranslation, key: str, source: Mapping[str, Any], *, first: bool) -> None:
+    """Captions, masks and background of one source; the run has one set of these, the first source's."""
+    if first:
+        _transforms(sheet, key, source.get("text_transforms", source.get("tag_transforms")))
+        _template(sheet, key, source)
+        if source.get("att_mask"):
+            why = "HCP's grey scale, never scaled; put the files into `mask/` beside the pictures"
+            sheet.translated(f"{key}.att_mask", "data.masks", "hcp_exact", why)
+        else:
+            sheet.honoured(f"{key}.att_mask", "no masks")
+    for inner in sheet.open_under(key):
+        name = inner.removeprefix(f"{key}.")
+        if name == "bg_color":
+            _background(sheet, inner)
+        elif name.startswith("caption_file"):
+            why = "captions are found beside the pictures: .txt, .caption, .json, or one .json for the folder"
+            sheet.note(inner, "translated", why)
+        elif name.startswith("word_names"):
+            sheet.note(inner, "translated", _NAMES)
+        elif name == "_target_" or name.endswith(("._target_", "._partial_")):
+            sheet.honoured(inner, _HOW_MADE)
+        elif not first and name.startswith(("text_transforms", "tag_transforms", "prompt_template", "att_mask")):
+            sheet.honoured(inner, "the first source's hold for all")
+        elif name.startswith("image_transforms"):
+            sheet.refused(inner, "changes of the picture are not read; see data.flip and data.crop")
+
+
+def _transforms(sheet: ConfigTranslation, key: str, transforms: Any) -> None:
+    base = next((one for one in ("text_transforms", "tag_transforms") if sheet.keys_under(f"{key}.{one}")), "")
+    steps = _listed(transforms.get("transforms") if isinstance(transforms, dict) else None)
+    names = [str(one.get("_target_", "")).rpartition(".")[2] for one in steps]
+    sheet.default(f"{key}: TagShuffle", "data.shuffle_tags", "TagShuffle" in names, "tags keep their order without it")
+    for index, (step, name) in enumerate(zip(steps, names, strict=True)):
+        inner = f"{key}.{base}.transforms.{index}"
+        if name == "TagShuffle":
+            sheet.translated(f"{inner}._target_", "data.shuffle_tags", True, "tags are shuffled")
+        elif name in ("TagDropout", "TagErase"):
+            chance = 0.1 if (written := number(step.get("p"))) is None else written
+            path = "data.tag_dropout" if name == "TagDropout" else "data.caption_dropout"
+            fault, became = sheet.put(path, chance), f"{path} = {chance:g}"
+            sheet.note(f"{inner}._target_", "translated", fault or "embeddings are never dropped here", became)
+            sheet.note(f"{inner}.p", "not supported" if fault else "taken", fault, became)
+        elif name == "TemplateFill":
+            sheet.honoured(f"{inner}._target_", "templates are filled")
+        else:
+            sheet.refused(sheet.keys_under(inner), f"{name or 'this step'} is not here")
+        sheet.note(sheet.keys_under(f"{inner}.word_names"), "translated", _NAMES)
+
+
+def _template(sheet: ConfigTranslation, key: str, source: Mapping[str, Any]) -> None:
+    """The lines of the template file, with HCP's names for embeddings as ours."""
+    inner, path = f"{key}.prompt_template", sheet.origin.find(source.get("prompt_template"))
+    if path is None or path.suffix.lower() != ".txt":
+        sheet.refused(inner, "this file is not here; write its lines into data.templates, the embedding as {word}")
+        return
+    try:
+        lines = read_bytes(path).decode("utf-8").splitlines()
+    except (ConfigError, UnicodeDecodeError):
+        sheet.refused(inner, "this file cannot be read; write its lines into data.templates")
+        return
+    names = source.get("word_names")
+    found = [_our_template(line, names if isinstance(names, dict) else {}) for line in lines if line.strip()]
+    templates = list(dict.fromkeys(line for line in found[:MOST_TEMPLATES] if line))
+    if templates in ([], ["{caption}"]):
+        sheet.note(inner, "translated", "the caption alone, as without templates")
+    else:
+        sheet.translated(inner, "data.templates", templates, "its lines, with {word} for the trained embedding")
+
+
+def _our_template(line: str, names: Mapping[str, Any]) -> str:
+    """`a photo of a {pt1} {class}, {caption}` -> `a photo of a {word} dog, {caption}`."""
+
+    def one(match: re.Match[str]) -> str:
+        name = match.group(1)
+        if name == "caption":
+            return "{caption}"
+        value = names.get(name)
+        if re.fullmatch(r"pt\d*", name):
+            return "{word}" if value or name not in names else ""
+        return str(value) if isinstance(value, str) else ""
+
+    return " ".join(re.sub(r"\{(\w*)\}", one, line).split()).replace(" ,", ",")
+
+
+def _background(sheet: ConfigTranslation, key: str) -> None:
+    value = sheet.get(key)
+    colour = tuple(whole(one) or 0 for one in value[:3]) if isinstance(value, list) else ()
+    if ours := BACKGROUNDS.get(colour):
+        sheet.translated(key, "data.transparency", ours, "what stands behind transparent pixels")
+    else:
+        sheet.refused(key, "behind transparent pixels there is white, grey or a random colour")
+
+
+# ---- the table ----
+
+_LOG = aside("logs and samples of the other trainer")
+_SPEED = aside("speed or memory; the web UI's own settings hold here")
+
+# fmt: off
+TABLE: Table = (
+    # what several keys decide together
+    ("train.scale_lr train.scale_lr_pt", _scaled),
+    _steps,
+    _scheduler,
+    ("train.scheduler.scheduler_kwargs.*", missing("options of a scheduler are not read")),
+    ("train.scheduler.*", refuse("an LR scheduler built by class cannot be read; set schedule.rate")),
+    _optimizers,
+    ("train.optimizer.* train.optimizer_pt.*", _optimizer_option),
+    _loss,
+    ("train.loss.criterion._partial_", holds("how the loss is made")),
+    ("train.loss.type",
+     missing("the error of the predicted picture is not here; noise or v, as the checkpoint",
+         (None, "eps"), told="what is predicted follows from the checkpoint")),
+    ("train.cfg_scale",
+     missing("DreamArtist's training with a negative embedding is not supported", (None, 1, "1", "1.0", "None"))),
+    _model,
+    ("model.ema._target_ model.ema._partial_", holds("how the average is made")),
+    ("model.ema.*", missing("the average's warm-up has its own rule here")),
+    _embeddings,
+    _network,
+    _data,
+    _epochs,
+    # each for itself
+    ("mixed_precision", common.precision("memory.precision")),
+    ("seed", to("seed", whole)),
+    ("train.max_grad_norm",
+     to("schedule.clip_network", number, "limits the network's gradients; HCP never those of embeddings")),
+    ("model.gradient_checkpointing", to("memory.gradient_checkpointing", flag)),
+    # what is not here
+    ("previewer", missing("write the prompts of pictures into the settings")),
+    ("train.resume", missing("continuing from HCP's files is not possible; convert them and load them as embeddings")),
+    ("model.tokenizer model.unet model.text_encoder model.vae",
+     missing("the checkpoint is used as the web UI has loaded it")),
+    ("model.noise_scheduler", missing("noise has settings of its own here")),
+    # what does not concern training
+    ("exp_dir exp_dir_base", aside("files go to the folder of this extension's runs")),
+    ("allow_tf32 train.set_grads_to_none model.enable_xformers model.force_cast_precision model.vae_dtype", _SPEED),
+    ("ckpt_type", aside("a bundle is always a safetensors file")),
+    ("train.workers", aside("pictures are read as they are needed")),
+    ("train.loss.criterion.reduction", aside("here each sample has its own loss, always")),
+    ("model.revision model.pretrained_model_name_or_path",
+     aside("the checkpoint is the one that the web UI has loaded")),
+    ("tokenizer_pt.replace", aside("embedding files are written new, none is replaced")),
+    ("logger.* vis_info.* previewer.* infer.* trainer.*", _LOG),
+)
+# fmt: on

@@ -26,7 +26,7 @@ MOST_OPEN_REPEATS = 3
 UNET_PRESETS = ("attention", "attention+ff", "cross-kv", "all")
 TEXT_PRESETS = ("attention", "attention+mlp")
 
-Part = str
+HcpPart = str
 """`unet` or `te`."""
 
 
@@ -142,7 +142,7 @@ def _compiled(pattern: str) -> re.Pattern[str]:
         raise ValueError(f"{pattern!r} is not a regular expression: {error}") from error
 
 
-def preset_of(part: Part, found: Sequence[Leaf]) -> str:
+def preset_of(part: HcpPart, found: Sequence[Leaf]) -> str:
     """The name of our target that means exactly these layers; "" if none does."""
     leaves = unet_leaves() if part == "unet" else text_leaves()
     wanted = {leaf.kohya for leaf in found}
@@ -153,7 +153,7 @@ def preset_of(part: Part, found: Sequence[Leaf]) -> str:
     return ""
 
 
-def group_pattern(part: Part, entries: Sequence[str], found: Sequence[Leaf]) -> str:
+def group_pattern(part: HcpPart, entries: Sequence[str], found: Sequence[Leaf]) -> str:
     """A pattern on names in files that means the same layers; "" if none was found.
 
     The entries are rewritten, which also fits other families with such names, and the result is checked on SD1's.
@@ -177,7 +177,7 @@ def _rewritten(entry: str) -> str:
     return (text[:-1] if ends else text) + (r"(?:_|$)" if ends else "")
 
 
-def by_rank(part: Part, found: Sequence[Leaf], share: float) -> list[tuple[int, str]]:
+def by_rank(part: HcpPart, found: Sequence[Leaf], share: float) -> list[tuple[int, str]]:
     """(rank, pattern) for a rank that is a share of each layer's features out: `max(round(features · share), 1)`.
 
     hcpdiff/models/lora_base.py, 404f0e8. Patterns name SD1's levels and layers, so they hold for SD1 and SD2.
@@ -203,7 +203,7 @@ def _width(leaf: Leaf) -> int:
     return CHANNELS[-1] if leaf.path.startswith("mid") else 0
 
 
-def _level_and_layer(part: Part, leaf: Leaf) -> tuple[str, str]:
+def _level_and_layer(part: HcpPart, leaf: Leaf) -> tuple[str, str]:
     """(`down_blocks_0`, `attn1_to_k`); text encoders have one level."""
     if part != "unet":
         return "text_model_encoder_layers", leaf.kohya.rpartition("layers_")[2].partition("_")[2]

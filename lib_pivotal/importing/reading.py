@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,38 @@ SUFFIXES = (".json", ".yaml", ".yml", ".toml")
 
 TOML_PACKAGES = ("tomllib", "tomli", "pip._vendor.tomli")
 """Python 3.11 brings the first; pip, which every web UI has, brings the last."""
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a settings file comes from: `folder` is None for text that came without a place on this computer.
+
+    The bases of an `uploaded` file are looked for in its folder and below. `may_read` says which of the files and
+    folders that it names may be looked at (None: all of them).
+    """
+
+    name: str
+    folder: Path | None = None
+    uploaded: bool = False
+    may_read: Callable[[Path], bool] | None = None
+
+    def allows(self, path: Path) -> bool:
+        """Whether a file or folder may be looked at."""
+        return self.may_read is None or self.may_read(path)
+
+    def find(self, written: Any) -> Path | None:
+        """A file or folder that the settings name, where it is here: as written, or from a folder above the file."""
+        text = str(written or "").strip()
+        if not text or "\0" in text or len(text) > 1000:
+            return None
+        path = Path(text)
+        places = [path] if path.is_absolute() else []
+        if not places and self.folder is not None:
+            places = [folder / path for folder in (self.folder, *self.folder.parents)]
+        try:
+            return next((place for place in places if self.allows(place) and place.exists()), None)
+        except (OSError, ValueError):
+            return None
 
 
 def refuse(name: str, problem: str, remedy: str = "") -> ConfigError:

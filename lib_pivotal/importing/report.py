@@ -7,15 +7,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
-Fate = Literal["taken", "translated", "not supported", "ignored"]
-FATES: tuple[Fate, ...] = get_args(Fate)
+KeyFate = Literal["taken", "translated", "not supported", "ignored"]
+FATES: tuple[KeyFate, ...] = get_args(KeyFate)
 """`ignored` is what does not concern training: paths of logs, hosts to upload to, how a program is started."""
 
 LONGEST_VALUE = 60
 
 
 @dataclass(frozen=True)
-class Line:
+class KeyReport:
     """One key of the file and its fate. `became` is `setting = value` of our run; `why` is a sentence for the user.
 
     `known` is False for a key that the importer has never heard of; those are `not supported`. `added` is True for a
@@ -24,7 +24,7 @@ class Line:
 
     key: str
     value: Any
-    fate: Fate
+    fate: KeyFate
     became: str = ""
     why: str = ""
     known: bool = True
@@ -43,18 +43,18 @@ class Report:
 
     peer: str
     title: str
-    lines: tuple[Line, ...]
+    lines: tuple[KeyReport, ...]
     remarks: tuple[str, ...] = field(default=())
 
-    def count(self, fate: Fate) -> int:
+    def count(self, fate: KeyFate) -> int:
         """How many keys had this fate."""
         return sum(line.fate == fate for line in self.lines)
 
-    def of(self, *fates: Fate) -> list[Line]:
+    def of(self, *fates: KeyFate) -> list[KeyReport]:
         """The lines of these fates, in order."""
         return [line for line in self.lines if line.fate in fates]
 
-    def unknown(self) -> list[Line]:
+    def unknown(self) -> list[KeyReport]:
         """Lines of keys that the importer has never heard of."""
         return [line for line in self.lines if not line.known]
 
@@ -105,7 +105,7 @@ def table(report: Report, *, width: int = 110) -> str:
     return "\n".join(parts)
 
 
-def _rows(lines: Sequence[Line], width: int) -> list[str]:
+def _rows(lines: Sequence[KeyReport], width: int) -> list[str]:
     key_width = min(44, max(len(line.key) for line in lines))
     value_width = min(30, max(len(line.shown_value()) for line in lines))
     rows = []
@@ -124,9 +124,9 @@ def _rows(lines: Sequence[Line], width: int) -> list[str]:
 def _folded(text: str, room: int) -> list[str]:
     """`text` in pieces of at most `room` characters, cut at spaces."""
     pieces: list[str] = []
-    for word in text.split():
-        if pieces and len(pieces[-1]) + 1 + len(word) <= room:
-            pieces[-1] += f" {word}"
+    for embedding in text.split():
+        if pieces and len(pieces[-1]) + 1 + len(embedding) <= room:
+            pieces[-1] += f" {embedding}"
         else:
-            pieces.append(word)
+            pieces.append(embedding)
     return pieces

@@ -6,13 +6,14 @@ import hashlib
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from lib_pivotal.errors import NetworkError
+from lib_pivotal.parameter_groups import ParameterGroup
 from lib_pivotal.ports import PARTS, Layer, Part
 
 from .adapter import Adapter, AdapterSpec, Switch, layer_weight
@@ -22,16 +23,6 @@ from .registry import Algorithm, algorithm_named, algorithm_of
 from .targets import LayerRule
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, eq=False)
-class ParameterGroup:
-    """Parameters that share a learning rate: `lr_factor` times their part's. fp32 leaves."""
-
-    name: str
-    part: Part
-    lr_factor: float
-    parameters: list[nn.Parameter] = field(repr=False)
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,7 +90,7 @@ class Network(nn.Module):
             alike = sum(key[:2] == (part, group) for key in found)
             name = f"{part}/{group}" if group else part
             name = f"{name} ×{lr_factor:g}" if alike > 1 else name
-            groups.append(ParameterGroup(name=name, part=part, lr_factor=lr_factor, parameters=parameters))
+            groups.append(ParameterGroup(name, parameters, lr_factor=lr_factor, part=part))
         return groups
 
     def _entry(self, layer_name: str) -> _Entry:
@@ -243,27 +234,6 @@ class Network(nn.Module):
             for name, entry in self._entries.items()
             for suffix, tensor in entry.adapter.kohya_tensors().items()
         }
-
-    def load_kohya_tensors(self, tensors: Mapping[str, Tensor]) -> None:
-        """Take the weights of a file made for exactly these layers and ranks."""
-        found, unmatched = _by_layer(self._entries, tensors)
-        missing = [name for name in self._entries if name not in found]
-        if missing:
-            raise NetworkError(
-                f"{len(missing)} of {len(self._entries)} layers are not in the file, first {missing[0]!r}. "
-                "Build the network from the file instead (Network.from_kohya)."
-            )
-        for name, suffixes in found.items():
-            adapter = self._entries[name].adapter
-            wanted, given = set(adapter.kohya_tensors()) - {"alpha"}, set(suffixes) - {"alpha"}
-            if wanted != given:
-                raise NetworkError(
-                    f"{name}: the file holds {sorted(given)}, this network needs {sorted(wanted)}. "
-                    "It was made by another algorithm; build the network from the file (Network.from_kohya)."
-                )
-        for name, suffixes in found.items():
-            self._entries[name].adapter.load(suffixes)
-        self.unmatched = tuple(unmatched)
 
     @classmethod
     def from_kohya(cls, layers: Sequence[Layer], tensors: Mapping[str, Tensor], *, fuse: bool = True) -> Network:

@@ -64,6 +64,11 @@ ALGORITHMS: dict[str, Algorithm] = {
 }
 
 
+def algorithm_names() -> tuple[str, ...]:
+    """Choices of `network.algorithm`; none trains embeddings alone."""
+    return ("none", *ALGORITHMS)
+
+
 def algorithm_named(name: str) -> Algorithm:
     """The algorithm called `name`."""
     if name not in ALGORITHMS:

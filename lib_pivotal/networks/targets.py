@@ -52,7 +52,7 @@ _TRANSFORMER = r"_proj_(in|out)$"
 _CONVOLUTION = r"_(attentions|resnets|downsamplers|upsamplers)_|_(input_blocks_[1-9]\d*|middle_block|output_blocks)_"
 _TE_ATTENTION = r"_self_attn_(q|k|v|out)_proj$"
 
-PRESETS: dict[Part, dict[str, str]] = {
+LAYER_SETS: dict[Part, dict[str, str]] = {
     "unet": {
         "cross-kv": r"_attn2_to_[kv]$",
         "attention": _ATTENTION,
@@ -112,97 +112,58 @@ def block_patterns(part: Part, count: int) -> tuple[str, ...]:
     )
 
 
+def unet_target_names() -> tuple[str, ...]:
+    """Choices of `network.unet_targets`."""
+    return ("none", *LAYER_SETS["unet"])
+
+
+def te_target_names() -> tuple[str, ...]:
+    """Choices of `network.te_targets`."""
+    return ("none", *LAYER_SETS["te"])
+
+
+def te2_target_names() -> tuple[str, ...]:
+    """Choices of `network.te2_targets`; same is as `network.te_targets`."""
+    return ("same", "none", *LAYER_SETS["te2"])
+
+
 def part_rules(
     part: Part,
     preset: str,
     *,
     rank: int,
     alpha: float,
-    lr_factor: float = 1.0,
     dropout: float = 0.0,
     rank_dropout: float = 0.0,
-    conv_rank: int | None = None,
-    conv_alpha: float | None = None,
     groups: Sequence[LayerRule] = (),
-    block_ranks: Sequence[int] | None = None,
-    block_lr_factors: Sequence[float] | None = None,
 ) -> list[LayerRule]:
-    """Rules of one part, most particular first: `groups`, then blocks, then 3×3 convolutions, then the preset.
+    """Rules of one part, most particular first: `groups`, then the preset.
 
     A group's pattern is searched within the part and may name layers outside the preset; its rank 0 leaves layers
-    out. Per-block lists have kohya's order; a block of rank 0 stays bare, and the blocks' alpha keeps the ratio
-    `alpha / rank` of the part. `preset` "none" gives only the groups' layers.
+    out. `preset` "none" gives only the groups' layers.
     """
-    base = LayerRule(
+    whole = LayerRule(
         pattern=_within(part, preset_pattern(part, preset)),
         rank=rank,
         alpha=alpha,
-        lr_factor=lr_factor,
         dropout=dropout,
         rank_dropout=rank_dropout,
     )
-    ends = [base]
-    if conv_rank is not None:
-        conv = replace(
-            base,
-            pattern=_both(base.pattern, SPATIAL_CONVOLUTION),
-            rank=conv_rank,
-            alpha=alpha if conv_alpha is None else conv_alpha,
-        )
-        ends = [conv, base]
-    blocks = _block_rules(part, ends, block_ranks=block_ranks, block_lr_factors=block_lr_factors)
     named = [
         replace(group, pattern=_within(part, group.pattern), group=group.group or group.pattern) for group in groups
     ]
-    return [*named, *blocks, *ends]
+    return [*named, whole]
 
 
 def preset_pattern(part: Part, preset: str) -> str:
     """The regular expression of a preset, without the part's prefix; "none" matches nothing."""
     if preset == "none":
         return r"(?!)"
-    if preset not in PRESETS[part]:
-        raise NetworkError(f"targets = {preset!r} for {part}: choose one of none, {', '.join(PRESETS[part])}.")
-    return PRESETS[part][preset]
-
-
-def _block_rules(
-    part: Part,
-    ends: Sequence[LayerRule],
-    *,
-    block_ranks: Sequence[int] | None,
-    block_lr_factors: Sequence[float] | None,
-) -> list[LayerRule]:
-    """One rule a block and end rule, named `block 00` and on; none without lists."""
-    lists = [values for values in (block_ranks, block_lr_factors) if values is not None]
-    if not lists:
-        return []
-    count = len(lists[0])
-    if any(len(values) != count for values in lists):
-        raise NetworkError(f"block ranks and block LR factors differ in number: {[len(values) for values in lists]}.")
-    rules = []
-    for i, pattern in enumerate(block_patterns(part, count)):
-        for end in ends:
-            rank = end.rank if block_ranks is None else block_ranks[i]
-            factor = 1.0 if block_lr_factors is None else block_lr_factors[i]
-            rules.append(
-                replace(
-                    end,
-                    pattern=_both(end.pattern, pattern),
-                    rank=rank,
-                    alpha=end.alpha * rank / end.rank if end.rank else end.alpha,
-                    lr_factor=end.lr_factor * factor,
-                    group=f"block {i:02d}",
-                )
-            )
-    return rules
+    if preset not in LAYER_SETS[part]:
+        raise NetworkError(f"targets = {preset!r} for {part}: choose one of none, {', '.join(LAYER_SETS[part])}.")
+    return LAYER_SETS[part][preset]
 
 
 def _within(part: Part, pattern: str) -> str:
     """`pattern`, searched only in names of `part`."""
-    return _both(PREFIXES[part], pattern)
-
-
-def _both(first: str, second: str) -> str:
-    """A pattern found where both are (each searched anywhere, anchors included)."""
-    return f"^(?=.*?(?:{first}))(?=.*?(?:{second}))"
+    return f"^(?=.*?(?:{PREFIXES[part]}))(?=.*?(?:{pattern}))"

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from lib_pivotal.config import Run, WordConfig
+from lib_pivotal.config import EmbeddingConfig, Run
 from lib_pivotal.data.records import Dataset
-from lib_pivotal.runs.circumstances import Circumstances
+from lib_pivotal.runs.host_defaults import HostDefaults
 from lib_pivotal.runs.presets import apply_preset, fitting_preset
-from lib_pivotal.runs.proposal import describe_words, legal_name, propose
-from lib_pivotal.runs.rescan import merged_words
+from lib_pivotal.runs.proposal import describe_embeddings, legal_name, propose
+from lib_pivotal.runs.rescan import merged_embeddings
 from lib_pivotal.training.epochs import with_epoch_steps
 from lib_pivotal.training.scanning import with_settings
 
@@ -23,38 +23,38 @@ class Fitted:
     run: Run
     preset: str
     remarks: tuple[str, ...]
-    proposed: tuple[WordConfig, ...]
+    proposed: tuple[EmbeddingConfig, ...]
 
 
 def fitted_run(
     dataset: Dataset,
     run: Run | None = None,
     *,
-    before: Sequence[WordConfig] = (),
-    words_only: bool = False,
-    circumstances: Circumstances | None = None,
+    before: Sequence[EmbeddingConfig] = (),
+    embeddings_only: bool = False,
+    circumstances: HostDefaults | None = None,
 ) -> Fitted:
     """Words, training size, balance, name, and the preset that fits them, with its steps.
 
     Of `run` the name, the rules for tags and captions, and the folder of latents stay; and words that differ from those
     `before`, which the last fitting proposed: they were changed by hand. With `words_only` all other settings stay.
     """
-    circumstances = circumstances or Circumstances()
+    circumstances = circumstances or HostDefaults()
     run = run or Run()
-    if not words_only:
+    if not embeddings_only:
         run = with_settings(run, dataset.settings)
     proposal = propose(dataset, run, largest_px=circumstances.native_px, prompts=circumstances.prompts)
-    proposed = tuple(row.word for row in proposal.rows)
-    merged = merged_words(run.words, before, proposed)
-    run = replace(run, words=merged.words)
+    proposed = tuple(row.embedding for row in proposal.rows)
+    merged = merged_embeddings(run.embeddings, before, proposed)
+    run = replace(run, embeddings=merged.embeddings)
     remarks = (*proposal.remarks, *merged.remarks)
-    if words_only:
+    if embeddings_only:
         run = with_epoch_steps(run, dataset.pictures)
         return Fitted(run, "", remarks, proposed)
     folder = run.data.folder or str(dataset.folder)  # what was given may be a file that names folders
     data = replace(run.data, folder=folder, resolution_px=proposal.resolution_px, balance=proposal.balance)
     run = replace(run, name=run.name or legal_name(dataset.folder.resolve().name), data=data)
-    rows = proposal.rows if merged.words == proposed else describe_words(dataset, run)
+    rows = proposal.rows if merged.embeddings == proposed else describe_embeddings(dataset, run)
     key = fitting_preset(rows)
     asked = run
 
@@ -66,6 +66,6 @@ def fitted_run(
     run = made()
     if asked.schedule.epochs:  # a length that was asked for stays, and what hangs on it follows
         run = made(run.schedule.max_steps)
-    by_hand = {word.name: word for word in merged.words if word.name in merged.kept}
-    run = replace(run, words=tuple(by_hand.get(word.name, word) for word in run.words))
+    by_hand = {embedding.name: embedding for embedding in merged.embeddings if embedding.name in merged.kept}
+    run = replace(run, embeddings=tuple(by_hand.get(embedding.name, embedding) for embedding in run.embeddings))
     return Fitted(run, key, remarks, proposed)

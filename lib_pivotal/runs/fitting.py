@@ -13,8 +13,9 @@ import torch
 from lib_pivotal.config import Run
 from lib_pivotal.oom import is_out_of_memory
 from lib_pivotal.ports import Host
-from lib_pivotal.training.memory import CONTEXT_BYTES, PARTS, MemoryCount, count_memory, weight_bytes
-from lib_pivotal.training.prepare import Prepared
+from lib_pivotal.training.assemble import compile_run
+from lib_pivotal.training.memory import CONTEXT_BYTES, PURPOSES, MemoryCount, count_memory, weight_bytes
+from lib_pivotal.training.prepare import PreparedPictures
 
 logger = logging.getLogger(__name__)
 
@@ -36,14 +37,14 @@ class Verdict:
     remarks: tuple[str, ...] = ()
 
 
-def judge(run: Run, host: Host, prepared: Prepared) -> Verdict:
+def judge(run: Run, host: Host, prepared: PreparedPictures) -> Verdict:
     """Count the run, compare it with the device, and where it does not fit, look for settings with which it does.
 
     A checkpoint that cannot be counted (modules that need numbers) does not stop anything: it is said.
     """
     total, free = room(host)
     try:
-        count = count_memory(run, host, prepared)
+        count = count_memory(compile_run(run, prepared), host)
     except Exception as error:  # any module of any extension may be in the model
         if is_out_of_memory(error):
             raise
@@ -54,15 +55,19 @@ def judge(run: Run, host: Host, prepared: Prepared) -> Verdict:
     fits = None if free is None else needed <= free
     remarks: tuple[str, ...] = ()
     if free is not None and not fits:
-        remarks = tuple(advice(run, needed, lambda other: count_memory(other, host, prepared).total_bytes, free))
+
+        def need(other: Run) -> int:
+            return count_memory(compile_run(other, prepared), host).total_bytes
+
+        remarks = tuple(advice(run, needed, need, free))
     elif free is not None and needed > CLOSE * free:
         remarks = (f"It fits closely: {needed / GB:.1f} of {free / GB:.1f} GB that are free. Close other programs.",)
-    return Verdict(needed, free, total, in_words(count), count.largest.name, fits, remarks)
+    return Verdict(needed, free, total, in_embeddings(count), count.largest.name, fits, remarks)
 
 
-def in_words(count: MemoryCount) -> dict[str, int]:
+def in_embeddings(count: MemoryCount) -> dict[str, int]:
     """The largest moment's bytes by what they are for, in people's words and their order."""
-    return {PARTS[part]: size for part, size in count.largest.parts.items()}
+    return {PURPOSES[part]: size for part, size in count.largest.parts.items()}
 
 
 def room(host: Host) -> tuple[int | None, int | None]:
@@ -95,10 +100,10 @@ def advice(run: Run, needed: int, count: Callable[[Run], int], free: int) -> Ite
     """What is wrong, then the first change of settings with which the run fits, or that none does; in bytes."""
     yield f"It does not fit: {needed / GB:.1f} GB are needed, {free / GB:.1f} GB are free."
     least = needed
-    for words, other in changes(run):
+    for embeddings, other in changes(run):
         least = min(least, size := count(other))
         if size <= free:
-            yield f"It fits with {words}: {size / GB:.1f} GB."
+            yield f"It fits with {embeddings}: {size / GB:.1f} GB."
             return
     yield (
         f"Even one picture at a time with gradient checkpointing needs {least / GB:.1f} GB. Lower data.resolution_px, "
@@ -114,8 +119,8 @@ def changes(run: Run) -> Iterator[tuple[str, Run]]:
         return
     yield CALM, calm
     yield from _lighter(run)
-    for words, other in _lighter(calm):
-        yield f"{words}, {CALM}", other
+    for embeddings, other in _lighter(calm):
+        yield f"{embeddings}, {CALM}", other
 
 
 def _lighter(run: Run) -> Iterator[tuple[str, Run]]:

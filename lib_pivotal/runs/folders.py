@@ -8,11 +8,11 @@ from dataclasses import replace
 from glob import escape
 from pathlib import PurePosixPath
 
-from lib_pivotal.bundle.format import check_word_name
-from lib_pivotal.config import WordConfig
-from lib_pivotal.data.captions import WordFinder, legal_name
-from lib_pivotal.data.kgrid_files import KgridFiles
+from lib_pivotal.config import EmbeddingConfig
+from lib_pivotal.data.captions import EmbeddingFinder, legal_name
 from lib_pivotal.data.records import Dataset
+from lib_pivotal.embedding_names import check_embedding_name
+from lib_pivotal.importing.kgrid_files import KgridFiles
 
 GENERAL = frozenset(
     "training train images image pictures picture data dataset others other misc various general default plain raw "
@@ -26,35 +26,35 @@ LEAST_OF_FORM = 3
 SHORTEST_NAME = 3
 
 
-def words_of_folders(
-    dataset: Dataset, named: Sequence[WordConfig], *, files: KgridFiles, limit: int
-) -> tuple[list[WordConfig], list[str]]:
+def embeddings_of_folders(
+    dataset: Dataset, named: Sequence[EmbeddingConfig], *, files: KgridFiles, limit: int
+) -> tuple[list[EmbeddingConfig], list[str]]:
     """The words that captions name, with those that only folders and kgrid's files know; and remarks."""
-    words = {word.name: word for word in named}
+    embeddings = {embedding.name: embedding for embedding in named}
     remarks = list(files.faults)
     concepts = _nameless_concepts(dataset, named)
     if files.initial:  # kgrid has said which words there are
-        words = {name: word for name, word in words.items() if name in files.initial}
+        embeddings = {name: embedding for name, embedding in embeddings.items() if name in files.initial}
         concepts = {name: concept for name, concept in concepts.items() if name in files.initial}
-    given = {name: WordConfig(name=name, applies_to=(f"concept:{escape(c)}",)) for name, c in concepts.items()}
-    if given and not words:
+    given = {name: EmbeddingConfig(name=name, applies_to=(f"concept:{escape(c)}",)) for name, c in concepts.items()}
+    if given and not embeddings:
         remarks.append(
             "No caption names an embedding: folder names are proposed, and put in front of their pictures' "
             "captions. Rename them as you like."
         )
-    words |= {name: word for name, word in given.items() if name not in words}
+    embeddings |= {name: embedding for name, embedding in given.items() if name not in embeddings}
     for name, image_type in _types(dataset, files).items():
-        words.setdefault(name, WordConfig(name=name, applies_to=(f"type:{image_type}",)))
-    words = _with_forms(dataset, words)
-    found = list(words.values())
+        embeddings.setdefault(name, EmbeddingConfig(name=name, applies_to=(f"type:{image_type}",)))
+    embeddings = _with_forms(dataset, embeddings)
+    found = list(embeddings.values())
     if len(found) > limit:
         remarks.append(f"{len(found)} embeddings could be made from this folder; the first {limit} are proposed.")
     return found[:limit], remarks
 
 
-def _nameless_concepts(dataset: Dataset, named: Sequence[WordConfig]) -> dict[str, str]:
+def _nameless_concepts(dataset: Dataset, named: Sequence[EmbeddingConfig]) -> dict[str, str]:
     """Name -> concept, for concepts of which no caption names a word."""
-    find = WordFinder([word.name for word in named])
+    find = EmbeddingFinder([embedding.name for embedding in named])
     found: dict[str, str] = {}
     for concept, keys in dataset.concepts.items():
         if (named and _is_general(concept)) or any(find(dataset[key].caption) for key in keys):
@@ -66,13 +66,13 @@ def _nameless_concepts(dataset: Dataset, named: Sequence[WordConfig]) -> dict[st
 def _types(dataset: Dataset, files: KgridFiles) -> dict[str, str]:
     """Words of image types: all where there are several kinds, else only those that kgrid's files name."""
     types = sorted({picture.image_type for picture in dataset.pictures if picture.image_type})
-    names = {legal_name(kind): kind for kind in types if not check_word_name(legal_name(kind))}
+    names = {legal_name(kind): kind for kind in types if not check_embedding_name(legal_name(kind))}
     if files.initial:
         return {name: kind for name, kind in names.items() if name in files.initial}
     return {name: kind for name, kind in names.items() if len(types) > 1 and not _is_general(kind)}
 
 
-def _with_forms(dataset: Dataset, words: dict[str, WordConfig]) -> dict[str, WordConfig]:
+def _with_forms(dataset: Dataset, embeddings: dict[str, EmbeddingConfig]) -> dict[str, EmbeddingConfig]:
     """With a word for each form or outfit: `Aoi Winter` beside `Aoi`, or sub-folders of a concept's folder."""
     forms: dict[str, dict[str, str]] = defaultdict(dict)
     parents: dict[str, set[str]] = defaultdict(set)
@@ -92,14 +92,14 @@ def _with_forms(dataset: Dataset, words: dict[str, WordConfig]) -> dict[str, Wor
             forms[legal_name(concept)][name] = f"{escape(folder)}/*"
     for parent, found in forms.items():
         if parents[parent]:
-            old = words.get(parent, WordConfig(name=parent))
-            words[parent] = replace(old, applies_to=tuple(sorted(parents[parent])))
-        if parent not in words:
+            old = embeddings.get(parent, EmbeddingConfig(name=parent))
+            embeddings[parent] = replace(old, applies_to=tuple(sorted(parents[parent])))
+        if parent not in embeddings:
             continue
         for name, pattern in found.items():
-            if name != parent and not check_word_name(name):
-                words[name] = WordConfig(name=name, applies_to=(pattern,), form_of=parent)
-    return words
+            if name != parent and not check_embedding_name(name):
+                embeddings[name] = EmbeddingConfig(name=name, applies_to=(pattern,), form_of=parent)
+    return embeddings
 
 
 def _sub_folders(concept: str, keys: Sequence[str]) -> list[str]:

@@ -7,13 +7,13 @@ from dataclasses import replace
 
 from lib_pivotal.config import Run
 from lib_pivotal.data.buckets import Placement
-from lib_pivotal.data.findings import Finding, Remedy, of_problem
-from lib_pivotal.data.lint import UNNAMED_MARK, Length, mark_told, overruns, too_small, unnamed_mark, word_findings
-from lib_pivotal.data.pruning import Wording
-from lib_pivotal.data.records import Dataset, Picture, Problem
+from lib_pivotal.data.findings import Finding, Fix, of_problem
+from lib_pivotal.data.lint import UNNAMED_MARK, Length, embedding_findings, mark_told, overruns, too_small, unnamed_mark
+from lib_pivotal.data.pruning import PrunedCaptions
+from lib_pivotal.data.records import Dataset, DatasetProblem, Picture
 from lib_pivotal.runs import proposal
-from lib_pivotal.runs.starvation import starvation
-from lib_pivotal.training import prepare as preparing
+from lib_pivotal.runs.under_sampled import starvation
+from lib_pivotal.training import assemble
 
 ENOUGH_AGAINST = {"duplicate": ("skip", "skip_near"), "near_double": ("skip_near",)}
 """Values of `data.duplicates` that leave all but one of such pictures out."""
@@ -22,20 +22,20 @@ ENOUGH_AGAINST = {"duplicate": ("skip", "skip_near"), "near_double": ("skip_near
 def findings(
     run: Run,
     dataset: Dataset,
-    wording: Wording,
+    wording: PrunedCaptions,
     *,
     trained: Sequence[Picture],
     placed: Mapping[str, Placement],
     lengths: Mapping[str, Length],
 ) -> list[Finding]:
     """Every finding; `placed` and `lengths` by key, `trained` without pictures that are held out."""
-    vectors = {word.name: word.vectors for word in run.words}
+    vectors = {embedding.name: embedding.vectors for embedding in run.embeddings}
     found = [_of_file(run, problem) for problem in dataset.problems]
     found += _of_marks(dataset)
-    found += wording.once("findings", None, lambda: word_findings(wording))
+    found += wording.once("findings", None, lambda: embedding_findings(wording))
     drawn = {picture.key for picture in trained}
     held_out = {picture.key for picture in wording.named} - drawn
-    found += starvation(run, wording.named, wording.words_of, held_out=held_out)
+    found += starvation(run, wording.named, wording.embeddings_of, held_out=held_out)
     found += too_small(
         [(dataset[key], placement) for key, placement in placed.items()],
         fitting_px=proposal.fitting_resolution(dataset, largest_px=run.data.resolution_px),
@@ -43,7 +43,7 @@ def findings(
     )
     found += overruns(
         list(lengths.values()),
-        wording.words_of,
+        wording.embeddings_of,
         vectors,
         max_tokens=run.data.max_tokens,
         shuffled=run.data.shuffle_tags,
@@ -51,7 +51,7 @@ def findings(
     return found + _of_training(run, dataset)
 
 
-def _of_file(run: Run, problem: Problem) -> Finding:
+def _of_file(run: Run, problem: DatasetProblem) -> Finding:
     """What the scan says; of pictures that are there twice only one need be drawn, from the next scan on."""
     finding = of_problem(problem)
     if problem.code not in ENOUGH_AGAINST:
@@ -59,7 +59,7 @@ def _of_file(run: Run, problem: Problem) -> Finding:
     enough = ENOUGH_AGAINST[problem.code]
     if run.data.duplicates in enough:
         return replace(finding, severity="info")
-    remedy = Remedy("set", "Keep one", {"path": "data.duplicates", "value": enough[0]})
+    remedy = Fix("set", "Keep one", {"path": "data.duplicates", "value": enough[0]})
     return replace(finding, remedies=(remedy,))
 
 
@@ -68,18 +68,18 @@ def _of_marks(dataset: Dataset) -> list[Finding]:
     mark = unnamed_mark(dataset.pictures)
     if not mark:
         return []
-    remedy = Remedy("set", f"Take {mark} for that mark", {"path": "data.keep_separator", "value": mark})
+    remedy = Fix("set", f"Take {mark} for that mark", {"path": "data.keep_separator", "value": mark})
     return [Finding(UNNAMED_MARK, "info", f"{mark_told(mark)}.", (), (), (remedy,))]
 
 
 def _of_training(run: Run, dataset: Dataset) -> list[Finding]:
     """How pictures are cut and mirrored; mirroring can be turned off for a word."""
     found = []
-    for problem in preparing.dataset_remarks(run, dataset.pictures):
+    for problem in assemble.dataset_remarks(run, dataset.pictures):
         finding = of_problem(problem)
-        word = problem.message.partition(":")[0]
-        if problem.code == "mirrored" and word in [one.name for one in run.words]:
-            remedy = Remedy("no_mirror", f"Never mirror {word}", {"word": word})
-            finding = Finding(finding.kind, finding.severity, finding.text, finding.keys, (word,), (remedy,))
+        embedding = problem.message.partition(":")[0]
+        if problem.code == "mirrored" and embedding in [one.name for one in run.embeddings]:
+            remedy = Fix("no_mirror", f"Never mirror {embedding}", {"word": embedding})
+            finding = Finding(finding.kind, finding.severity, finding.text, finding.keys, (embedding,), (remedy,))
         found.append(finding)
     return found

@@ -16,13 +16,13 @@ from lib_pivotal.config import DataConfig, Run, check_consistency, read_run
 from lib_pivotal.errors import ConfigError, DataError, HostError, PivotalError
 from lib_pivotal.files import typed_path
 from lib_pivotal.runs.view import RunView
-from lib_pivotal.training import aside, events, logs, results, state_files
+from lib_pivotal.training import events, logs, model_yield, results, state_files
 from lib_pivotal.training.events import Commands, Event, Listener, Reason, RunEnded
 
 if TYPE_CHECKING:
+    from lib_pivotal.runs.backend import TrainerBackend
     from lib_pivotal.runs.preflight import Preflight
-    from lib_pivotal.runs.studio import Studio
-    from lib_pivotal.training.aside import Aside, Interlude
+    from lib_pivotal.training.model_yield import ModelYield, YieldTerms
 
 _Job = Callable[[RunView, Commands, Listener], RunEnded]
 _LogsOf = Callable[[RunView], list[Listener]]
@@ -36,7 +36,7 @@ class RunManager:
     It outlives pages: a browser that comes back, or a second one, finds the run through `current`.
     """
 
-    def __init__(self, studio: Studio) -> None:
+    def __init__(self, studio: TrainerBackend) -> None:
         self.studio = studio
         self._lock = threading.Lock()
         self._view: RunView | None = None
@@ -299,7 +299,7 @@ class RunManager:
                 commands=commands,
                 resume=resume,
                 overwrite=overwrite,
-                aside=_ViewedAside(self.studio.aside(), view, commands),
+                aside=_ViewedYield(self.studio.aside(), view, commands),
                 evaluation=RunEvaluation(),
             )
 
@@ -310,13 +310,13 @@ class RunManager:
         from lib_pivotal.training.class_pictures import make_class_pictures
 
         started = time.perf_counter()
-        interlude = aside.Interlude(
+        interlude = model_yield.YieldTerms(
             _no_bundle, commands.wait_while_paused, lambda: commands.stopping, lambda message: None
         )
 
         session = ports.SessionRequest(clip_skip=run.clip_skip)
         with self.studio.exclusive(run) as host, host.session(session):
-            yielding = _ViewedAside(self.studio.aside(), view, commands)
+            yielding = _ViewedYield(self.studio.aside(), view, commands)
 
             def between() -> None:
                 if commands.paused or yielding.wanted():
@@ -340,10 +340,10 @@ class RunManager:
             self.studio.bundle_saved(event.path)
 
 
-class _ViewedAside:
-    """An `Aside` that shows in the view while it serves."""
+class _ViewedYield:
+    """An `ModelYield` that shows in the view while it serves."""
 
-    def __init__(self, inner: Aside, view: RunView, commands: Commands) -> None:
+    def __init__(self, inner: ModelYield, view: RunView, commands: Commands) -> None:
         self._inner = inner
         self._view = view
         self._commands = commands
@@ -351,7 +351,7 @@ class _ViewedAside:
     def wanted(self) -> bool:
         return self._inner.wanted()
 
-    def serve(self, interlude: Interlude) -> None:
+    def serve(self, interlude: YieldTerms) -> None:
         def tell(message: str) -> None:
             self._view.set_status("waiting", message, needs_checkpoint=True)
             interlude.say(message)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from lib_pivotal.embeddings.names import NameIssue, check_name
-from lib_pivotal.runs.studio import Studio
+from lib_pivotal.runs.backend import TrainerBackend
 
 
 def name_issues(
-    studio: Studio, name: str, *, vectors: int = 0, file: str = "", siblings: Mapping[str, str] | None = None
+    studio: TrainerBackend, name: str, *, vectors: int = 0, file: str = "", siblings: Mapping[str, str] | None = None
 ) -> list[NameIssue]:
     """Everything to know about `name` before one trains or renames, the worst first.
 

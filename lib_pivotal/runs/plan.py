@@ -1,6 +1,6 @@
 """The plan of a run: what is drawn how often, at which size, how long captions are, and what is wrong, before it runs.
 
-Needs pictures and settings, no model. The command line, the web API and the page show the same `Plan.as_dict()`.
+Needs pictures and settings, no model. The command line, the web API and the page show the same `RunPlan.as_dict()`.
 """
 
 from __future__ import annotations
@@ -12,28 +12,28 @@ from typing import Any
 
 from lib_pivotal.config import Run
 from lib_pivotal.data.buckets import Placement
+from lib_pivotal.data.crops import PHRASES
 from lib_pivotal.data.findings import RANK, Finding, grouped, worst_first
 from lib_pivotal.data.lint import Length, caption_length
-from lib_pivotal.data.pruning import Wording
+from lib_pivotal.data.pruning import PrunedCaptions
 from lib_pivotal.data.records import Dataset, Level, Picture
 from lib_pivotal.data.tokens import CHUNK, TokenCounter
-from lib_pivotal.data.views import PHRASES
 from lib_pivotal.prompts import PromptReading
 from lib_pivotal.runs import linting
 from lib_pivotal.training import assemble
 from lib_pivotal.training.epochs import settled
-from lib_pivotal.training.scanning import cut_as
-from lib_pivotal.training.wording import (
+from lib_pivotal.training.pruned_captions import (
     draw_rates,
     draws_as_folders_say,
+    embedding_of_concepts,
     hold_out,
-    make_wording,
-    word_of_concepts,
+    make_pruned_captions,
 )
+from lib_pivotal.training.scanning import cut_as
 
 
 @dataclass(frozen=True)
-class WordPlan:
+class EmbeddingPlan:
     """One word in the run: `draws` and `share` of all draws are expected values; `absorbed` tags leave its captions."""
 
     name: str
@@ -57,7 +57,7 @@ class PicturePlan:
 
     key: str
     draws: float
-    words: tuple[str, ...]
+    embeddings: tuple[str, ...]
     width_px: int
     height_px: int
     cropped: float
@@ -96,7 +96,7 @@ class BucketPlan:
 
 
 @dataclass(frozen=True)
-class Plan:
+class RunPlan:
     """What a run will do with a dataset. Draws are pictures shown, of all steps, micro-batches and processes."""
 
     folder: str
@@ -105,7 +105,7 @@ class Plan:
     accumulation: int
     draws: int
     draws_per_epoch: float
-    words: tuple[WordPlan, ...]
+    embeddings: tuple[EmbeddingPlan, ...]
     pictures: tuple[PicturePlan, ...]
     buckets: tuple[BucketPlan, ...]
     findings: tuple[Finding, ...]
@@ -142,7 +142,7 @@ class Plan:
             "draws_per_epoch": round(self.draws_per_epoch, 3),
             "epochs": round(self.epochs, 3),
             "steps_per_epoch": round(self.steps_per_epoch, 3),
-            "words": [_rounded(asdict(word)) for word in self.words],
+            "words": [_rounded(asdict(embedding)) for embedding in self.embeddings],
             "buckets": [_rounded(asdict(bucket)) for bucket in self.buckets],
             "tokens": {
                 "most": self.tokens_most,
@@ -159,9 +159,9 @@ def make_plan(
     dataset: Dataset,
     run: Run,
     *,
-    wording: Wording | None = None,
+    wording: PrunedCaptions | None = None,
     prompts: PromptReading | None = None,
-) -> Plan:
+) -> RunPlan:
     """The plan of `run` on a scanned dataset.
 
     `wording` is that of just this run, where the caller has it already; `prompts` how the checkpoint reads captions,
@@ -173,7 +173,7 @@ def make_plan(
     """
     run = settled(run, dataset.pictures)
     dataset = cut_as(run.data, dataset)
-    wording = wording or make_wording(run, dataset)
+    wording = wording or make_pruned_captions(run, dataset)
     trained, held = hold_out(run, wording.captions())
     pictures = [*trained, *held]
     draws_per_epoch, rates = _rates(run, trained, wording, held_out=bool(held))
@@ -190,14 +190,14 @@ def make_plan(
         for picture in pictures
     ]
     order = {picture.key: place for place, picture in enumerate(dataset.pictures)}
-    return Plan(
+    return RunPlan(
         folder=str(dataset.folder),
         steps=schedule.max_steps,
         batch_size=schedule.batch_size,
         accumulation=schedule.accumulation,
         draws=total,
         draws_per_epoch=draws_per_epoch,
-        words=_words(run, wording, drawn, total),
+        embeddings=_embeddings(run, wording, drawn, total),
         pictures=tuple(sorted(of_picture, key=lambda picture: order[picture.key])),
         buckets=_buckets(of_picture),
         findings=worst_first(found),
@@ -205,10 +205,12 @@ def make_plan(
     )
 
 
-def _rates(run: Run, trained: Sequence[Picture], wording: Wording, *, held_out: bool) -> tuple[float, dict[str, float]]:
+def _rates(
+    run: Run, trained: Sequence[Picture], wording: PrunedCaptions, *, held_out: bool
+) -> tuple[float, dict[str, float]]:
     """Draws an epoch of all and of each, as `BatchSource` has them: weights make it as long as there are pictures."""
-    words = [wording.words_of[picture.key] for picture in wording.named]
-    all_rates = draw_rates(run, wording.named, words)
+    embeddings = [wording.embeddings_of[picture.key] for picture in wording.named]
+    all_rates = draw_rates(run, wording.named, embeddings)
     by_key = {picture.key: rate for picture, rate in zip(wording.named, all_rates, strict=True)}
     rates = {picture.key: by_key[picture.key] for picture in trained}
     total = sum(rates.values())
@@ -232,7 +234,7 @@ def _placements(run: Run, pictures: Sequence[Picture]) -> dict[str, Placement]:
 def _of_lengths(run: Run, prompts: PromptReading | None) -> tuple[object, ...]:
     """What decides how long captions are, beside the wording."""
     data = run.data
-    vectors = tuple((word.name, word.vectors) for word in run.words)
+    vectors = tuple((embedding.name, embedding.vectors) for embedding in run.embeddings)
     texts = (data.prefix, data.suffix, data.templates, data.keep_separator, data.keep_first, data.caption_fields)
     drawn = (data.wildcards, data.word_lists, data.wildcard_folder, data.scale_augmentation)
     return vectors, texts, drawn, data.parts, data.max_tags, data.max_tokens, data.emphasis, prompts
@@ -242,8 +244,8 @@ def _lengths(
     run: Run, dataset: Dataset, pictures: Sequence[Picture], prompts: PromptReading | None
 ) -> dict[str, Length]:
     """Of the longest caption that each picture can get; dropout shortens it."""
-    counter = TokenCounter({word.name: word.vectors for word in run.words}, prompts)
-    chains = assemble.make_captions(run, word_of_concepts(run, dataset), pictures=pictures)
+    counter = TokenCounter({embedding.name: embedding.vectors for embedding in run.embeddings}, prompts)
+    chains = assemble.make_captions(run, embedding_of_concepts(run, dataset), pictures=pictures)
     counted: dict[str, int] = {}
 
     def places(text: str) -> int:
@@ -262,12 +264,12 @@ def _lengths(
 
 
 def _picture(
-    picture: Picture, placement: Placement, length: Length, wording: Wording, draws: float | None
+    picture: Picture, placement: Placement, length: Length, wording: PrunedCaptions, draws: float | None
 ) -> PicturePlan:
     return PicturePlan(
         key=picture.key,
         draws=draws or 0.0,
-        words=tuple(name for name in wording.words_of[picture.key] if name in wording.words),
+        embeddings=tuple(name for name in wording.embeddings_of[picture.key] if name in wording.embeddings),
         width_px=placement.bucket.width_px,
         height_px=placement.bucket.height_px,
         cropped=placement.cropped,
@@ -279,22 +281,22 @@ def _picture(
     )
 
 
-def _words(run: Run, wording: Wording, drawn: Mapping[str, float], total: int) -> tuple[WordPlan, ...]:
+def _embeddings(run: Run, wording: PrunedCaptions, drawn: Mapping[str, float], total: int) -> tuple[EmbeddingPlan, ...]:
     found = []
-    for word in run.words:
-        tags = wording.words[word.name]
+    for embedding in run.embeddings:
+        tags = wording.embeddings[embedding.name]
         draws = sum(drawn.get(key, 0.0) for key in tags.keys)
         found.append(
-            WordPlan(
-                name=word.name,
+            EmbeddingPlan(
+                name=embedding.name,
                 pictures=len(tags.keys),
                 draws=draws,
                 share=draws / total if total else 0.0,
                 style=tags.style,
-                vectors=word.vectors,
-                init_text=word.init_text,
+                vectors=embedding.vectors,
+                init_text=embedding.init_text,
                 absorbed=tuple(tag.tag for tag in tags.tags if tag.fate != "kept"),
-                form_of=word.form_of,
+                form_of=embedding.form_of,
             )
         )
     return tuple(found)

@@ -37,11 +37,11 @@ class PlotsAtEnd:
         """Take one event."""
         if isinstance(event, StepDone):
             self._loss.append((event.step, event.losses["loss"]))
-            for word, norm in event.word_norms.items():
-                self._norms.setdefault(word, Curve()).add(event.step, norm)
+            for embedding, norm in event.embedding_norms.items():
+                self._norms.setdefault(embedding, Curve()).add(event.step, norm)
         elif isinstance(event, SeparationMeasured):
-            for word, share in event.shares.items():
-                self._shares.setdefault(word, Curve()).add(event.step, share)
+            for embedding, share in event.shares.items():
+                self._shares.setdefault(embedding, Curve()).add(event.step, share)
         elif isinstance(event, RunEnded):
             self._write()
 

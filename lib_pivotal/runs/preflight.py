@@ -13,12 +13,12 @@ from lib_pivotal.config import Run
 from lib_pivotal.data.dataset import Picture
 from lib_pivotal.errors import Fault, HostError
 from lib_pivotal.ports import Host
-from lib_pivotal.runs.starvation import starvation, word_draws
+from lib_pivotal.runs.under_sampled import embedding_draws, starvation
 from lib_pivotal.training.epochs import with_epoch_steps
 from lib_pivotal.training.events import Commands, Event, StepDone
 
 if TYPE_CHECKING:
-    from lib_pivotal.training.prepare import Prepared
+    from lib_pivotal.training.prepare import PreparedPictures
 
 STEPS = 3
 """Steps that are measured; the first, which warms up, does not count."""
@@ -57,7 +57,8 @@ def measure(run: Run, host: Host) -> Preflight:
         HostError: the steps failed; says why.
     """
     from lib_pivotal.runs import fitting  # here: a page that only starts needs none of training
-    from lib_pivotal.training.prepare import picture_remarks, prepare_pictures
+    from lib_pivotal.training.assemble import picture_remarks
+    from lib_pivotal.training.prepare import prepare_pictures
 
     prepared = prepare_pictures(run)
     run = with_epoch_steps(run, prepared.dataset.pictures)  # the run that is trained
@@ -80,16 +81,17 @@ def measure(run: Run, host: Host) -> Preflight:
         memory_parts=memory.parts,
         memory_moment=memory.moment,
         memory_fits=memory.fits,
-        draws=word_draws(run, pictures, prepared.words_of, held_out=held_out),
+        draws=embedding_draws(run, pictures, prepared.embeddings_of, held_out=held_out),
         remarks=memory.remarks
         + tuple(problem.message for problem in picture_remarks(run, prepared))
-        + tuple(found.text for found in starvation(run, pictures, prepared.words_of, held_out=held_out)),
+        + tuple(found.text for found in starvation(run, pictures, prepared.embeddings_of, held_out=held_out)),
     )
 
 
-def _take_steps(run: Run, host: Host, few: Prepared) -> tuple[list[float], str]:
+def _take_steps(run: Run, host: Host, few: PreparedPictures) -> tuple[list[float], str]:
     """Seconds of each step, and what went wrong, if anything."""
-    from lib_pivotal.training.distributed import World
+    from lib_pivotal.training.assemble import compile_run
+    from lib_pivotal.training.distributed import ProcessGroup
     from lib_pivotal.training.run import train_prepared
 
     steps: list[float] = []
@@ -100,21 +102,20 @@ def _take_steps(run: Run, host: Host, few: Prepared) -> tuple[list[float], str]:
 
     with tempfile.TemporaryDirectory() as folder:
         ended = train_prepared(
-            _short(run),
+            compile_run(_short(run), few),
             host,
-            few,
             output_folder=Path(folder),
             listener=listen,
             log_folder=None,
             commands=Commands(),
             resume=False,
-            world=World(),
+            world=ProcessGroup(),
             aside=None,
         )
     return steps, ended.message if ended.reason == "failed" else ""
 
 
-def _drawn(prepared: Prepared) -> tuple[list[Picture], frozenset[str]]:
+def _drawn(prepared: PreparedPictures) -> tuple[list[Picture], frozenset[str]]:
     """All pictures, and the keys of those that are not drawn."""
     order = {picture.key: place for place, picture in enumerate(prepared.dataset.pictures)}
     both = sorted([*prepared.pictures, *prepared.held_out], key=lambda picture: order[picture.key])
@@ -124,7 +125,13 @@ def _drawn(prepared: Prepared) -> tuple[list[Picture], frozenset[str]]:
 def _short(run: Run) -> Run:
     """The costliest kind of step, a few times, with nothing saved or drawn on the way."""
     schedule = replace(
-        run.schedule, max_steps=STEPS, warmup_steps=0, phases="joint", words_steps=0, network_start=0.0, te_stop=1.0
+        run.schedule,
+        max_steps=STEPS,
+        warmup_steps=0,
+        phases="joint",
+        embeddings_steps=0,
+        network_start=0.0,
+        te_stop=1.0,
     )
     saving = replace(
         run.saving,
@@ -140,7 +147,7 @@ def _short(run: Run) -> Run:
     return replace(run, name=run.name or "preflight", schedule=schedule, saving=saving, regularisation=kept)
 
 
-def _few(prepared: Prepared, run: Run) -> Prepared:
+def _few(prepared: PreparedPictures, run: Run) -> PreparedPictures:
     """As many pictures as a micro-batch holds, of the commonest bucket."""
     from lib_pivotal.training import assemble
 

@@ -14,7 +14,7 @@ from lib_pivotal.file_names import REMEDY, name_reasons, refuse_taken
 from lib_pivotal.plain_json import parse_json
 
 if TYPE_CHECKING:
-    from lib_pivotal.runs.proposal import WordRow
+    from lib_pivotal.runs.proposal import EmbeddingRow
 
 ADVISED_DRAWS = 800
 """So often a word wants to be drawn in a run (kgrid's rule of thumb)."""
@@ -31,7 +31,7 @@ KEPT_OF_DATA = (
 )
 """What belongs to the pictures and captions, which a preset leaves alone."""
 
-DRAWN_WORDS = 6
+DRAWN_EMBEDDINGS = 6
 """With more words than these, presets choose so many for the rows: each costs four pictures every time."""
 
 
@@ -78,7 +78,7 @@ PRESETS: tuple[Preset, ...] = (
         "Style",
         "How things look, not who is shown: captions keep everything, the network learns the rest.",
         _settings(
-            words_common__lr=2e-3,
+            embeddings_common__lr=2e-3,
             network__unet_rank=32,
             network__unet_alpha=16.0,
             network__unet_lr=1e-4,
@@ -98,7 +98,7 @@ PRESETS: tuple[Preset, ...] = (
             network__unet_rank=8,
             network__unet_alpha=8.0,
             network__unet_lr=5e-4,
-            words_common__lr=1e-2,
+            embeddings_common__lr=1e-2,
             schedule__batch_size=2,
             data__keep_first=1,
         ),
@@ -109,7 +109,7 @@ PRESETS: tuple[Preset, ...] = (
         "Two-phase (cloneofsimo)",
         "First the embeddings only, then the network with the embeddings frozen: the original pivotal tuning.",
         _settings(
-            words_common__lr=5e-4,
+            embeddings_common__lr=5e-4,
             network__unet_rank=4,
             network__unet_alpha=4.0,
             network__unet_lr=1e-4,
@@ -141,7 +141,7 @@ def preset(key: str) -> Preset:
     raise ConfigError([Fault("preset", key, "is not a preset", f"Use one of: {known}.")])
 
 
-def fitting_preset(rows: Sequence[WordRow]) -> str:
+def fitting_preset(rows: Sequence[EmbeddingRow]) -> str:
     """Which preset a folder's words suggest."""
     characters = [row for row in rows if not row.style]
     if len(rows) > 1:
@@ -149,7 +149,7 @@ def fitting_preset(rows: Sequence[WordRow]) -> str:
     return "character" if characters or not rows else "style"
 
 
-def apply_preset(key: str, run: Run, rows: Sequence[WordRow] = (), *, steps: int = 0) -> Run:
+def apply_preset(key: str, run: Run, rows: Sequence[EmbeddingRow] = (), *, steps: int = 0) -> Run:
     """`run` with the preset's settings; what names it and its pictures (name, folder, words, size, seed) stays.
 
     Steps follow from how often each word shall be drawn, unless `steps` says the length; warm-up, preview and saving
@@ -158,7 +158,9 @@ def apply_preset(key: str, run: Run, rows: Sequence[WordRow] = (), *, steps: int
     from lib_pivotal.runs.proposal import steps_for_draws  # here: the page that lists presets is built at start-up
 
     chosen = preset(key)
-    plain = run_to_dict(replace(Run(), name=run.name, seed=run.seed, clip_skip=run.clip_skip, words=run.words))
+    plain = run_to_dict(
+        replace(Run(), name=run.name, seed=run.seed, clip_skip=run.clip_skip, embeddings=run.embeddings)
+    )
     for path, value in chosen.settings.items():
         _set(plain, path, value)
     batch = plain["schedule"]["batch_size"]
@@ -175,19 +177,19 @@ def apply_preset(key: str, run: Run, rows: Sequence[WordRow] = (), *, steps: int
     plain["saving"]["preview_prompts"] = list(run.saving.preview_prompts)
     plain["saving"]["preview_words"] = _drawn(run, rows)
     plain["saving"]["folder"] = run.saving.folder
-    for word, row in zip(plain["words"], _rows_of(run, rows), strict=True):
-        word["prune"] = chosen.prune and row is not None and bool(row.absorbed)
+    for embedding, row in zip(plain["words"], _rows_of(run, rows), strict=True):
+        embedding["prune"] = chosen.prune and row is not None and bool(row.absorbed)
     return check_run(plain)[0]
 
 
-def _drawn(run: Run, rows: Sequence[WordRow]) -> list[str]:
+def _drawn(run: Run, rows: Sequence[EmbeddingRow]) -> list[str]:
     """With many words, the few that are drawn: the most frequent and the rarest tell most."""
-    names = [word.name for word in run.words]
-    if len(names) <= DRAWN_WORDS:
+    names = [embedding.name for embedding in run.embeddings]
+    if len(names) <= DRAWN_EMBEDDINGS:
         return []
-    known = {row.word.name: row.draws_share for row in rows}
+    known = {row.embedding.name: row.draws_share for row in rows}
     ordered = sorted(names, key=lambda name: -known.get(name, 0.0))
-    half = DRAWN_WORDS // 2
+    half = DRAWN_EMBEDDINGS // 2
     return [*ordered[:half], *ordered[-half:]]
 
 
@@ -198,9 +200,9 @@ def preview_interval(steps: int) -> int:
     return min(sizes, key=lambda size: abs(size - wanted))
 
 
-def _rows_of(run: Run, rows: Sequence[WordRow]) -> list[WordRow | None]:
-    by_name = {row.word.name: row for row in rows}
-    return [by_name.get(word.name) for word in run.words]
+def _rows_of(run: Run, rows: Sequence[EmbeddingRow]) -> list[EmbeddingRow | None]:
+    by_name = {row.embedding.name: row for row in rows}
+    return [by_name.get(embedding.name) for embedding in run.embeddings]
 
 
 def _set(plain: dict[str, Any], path: str, value: Any) -> None:
@@ -234,7 +236,7 @@ def save_preset(folder: Path, name: str, run: Run, *, overwrite: bool = False) -
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.json"
     refuse_taken([path], overwrite=overwrite, remedy="Choose another name, or tick that it may be replaced.")
-    bare = replace(run, name="", words=(), data=replace(run.data, folder="", layout="auto", cache_folder=""))
+    bare = replace(run, name="", embeddings=(), data=replace(run.data, folder="", layout="auto", cache_folder=""))
     write_run(path, bare)
     return path
 
@@ -244,7 +246,7 @@ def load_preset(path: Path, run: Run) -> Run:
     found = read_run_settings(path)
     kept = run.data
     data = replace(found.data, folder=kept.folder, layout=kept.layout, cache_folder=kept.cache_folder)
-    return replace(found, name=run.name, words=run.words, data=data)
+    return replace(found, name=run.name, embeddings=run.embeddings, data=data)
 
 
 def read_run_settings(path: Path) -> Run:

@@ -8,20 +8,20 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 
-from lib_pivotal.bundle.format import check_word_name
-from lib_pivotal.config import Run, WordConfig
+from lib_pivotal.config import EmbeddingConfig, Run
 from lib_pivotal.data.captions import legal_name as legal_name
-from lib_pivotal.data.kgrid_files import KgridFiles, read_kgrid_files
-from lib_pivotal.data.pruning import TagFate, Wording
+from lib_pivotal.data.pruning import PrunedCaptions, TagDecision
 from lib_pivotal.data.records import Dataset
 from lib_pivotal.data.tags import CLOTHES, NARUGO_FEATURES, NOT_CORE, TagShare, difficulty, init_text, same_tag
 from lib_pivotal.data.tokens import estimated_ids, estimated_tokens
+from lib_pivotal.embedding_names import check_embedding_name
+from lib_pivotal.importing.kgrid_files import KgridFiles, read_kgrid_files
 from lib_pivotal.prompts import PromptReading
-from lib_pivotal.runs.folders import words_of_folders
+from lib_pivotal.runs.folders import embeddings_of_folders
+from lib_pivotal.training.pruned_captions import draw_rates, embedding_use, make_pruned_captions
 from lib_pivotal.training.scanning import cut_as
-from lib_pivotal.training.wording import draw_rates, make_wording, word_use
 
-MOST_WORDS = 60
+MOST_EMBEDDINGS = 60
 VECTORS = 4
 """Of a word of which nothing is known."""
 RANDOM_VECTORS = 4
@@ -46,7 +46,7 @@ SIZES_PX = (1024, 896, 768, 640, 512, 448, 384, 320, 256, 192, 128)
 
 
 @dataclass(frozen=True)
-class WordRow:
+class EmbeddingRow:
     """A word: its settings, and what the pictures say about it.
 
     `draws_share` is its part of all draws; `style` marks words that stand beside other words; `absorbed` are the tags
@@ -55,7 +55,7 @@ class WordRow:
     tags with what happens to each.
     """
 
-    word: WordConfig
+    embedding: EmbeddingConfig
     pictures: int
     draws_share: float
     style: bool = False
@@ -63,14 +63,14 @@ class WordRow:
     kept: tuple[TagShare, ...] = ()
     lift: Mapping[str, float] | None = None
     keys: tuple[str, ...] = field(default=(), repr=False)
-    tags: tuple[TagFate, ...] = field(default=(), repr=False)
+    tags: tuple[TagDecision, ...] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True)
 class Proposal:
     """What a folder suggests: words, a training size, and how to draw."""
 
-    rows: tuple[WordRow, ...]
+    rows: tuple[EmbeddingRow, ...]
     resolution_px: int
     balance: str = "repeats"
     remarks: tuple[str, ...] = ()
@@ -87,65 +87,65 @@ def propose(
     run = run or Run()
     dataset = cut_as(run.data, dataset)
     files = read_kgrid_files(dataset.folder)
-    named = [WordConfig(name=name, vectors=VECTORS) for name in words_in_captions(dataset)]
-    words, remarks = words_of_folders(dataset, named, files=files, limit=MOST_WORDS)
-    run = replace(run, words=tuple(words))
-    wording = make_wording(run, dataset)
+    named = [EmbeddingConfig(name=name, vectors=VECTORS) for name in embeddings_in_captions(dataset)]
+    embeddings, remarks = embeddings_of_folders(dataset, named, files=files, limit=MOST_EMBEDDINGS)
+    run = replace(run, embeddings=tuple(embeddings))
+    wording = make_pruned_captions(run, dataset)
     rows = rows_of(run, dataset, wording)
     ids = prompts.token_ids if prompts is not None else estimated_ids
     started = tuple(_with_start(row, run, files, lambda tag: len(ids(tag))) for row in rows)
-    run = replace(run, words=started)
-    wording = wording.revised([word_use(word) for word in started]) or make_wording(run, dataset)
+    run = replace(run, embeddings=started)
+    wording = wording.revised([embedding_use(embedding) for embedding in started]) or make_pruned_captions(run, dataset)
     rows = rows_of(run, dataset, wording)
     return Proposal(
         rows, fitting_resolution(dataset, largest_px=largest_px), fitting_balance(dataset, rows), tuple(remarks)
     )
 
 
-def words_in_captions(dataset: Dataset) -> list[str]:
+def embeddings_in_captions(dataset: Dataset) -> list[str]:
     """Tags that look like words of one's own: legal, made up, and in front in nearly all captions that have them."""
     counts: Counter[str] = Counter()
     leading: Counter[str] = Counter()
-    may_be_word = cache(_may_be_word)
+    may_be_embedding = cache(_may_be_embedding)
     for picture in dataset.pictures:
         for position, tag in enumerate(dict.fromkeys(picture.cut.tags(picture.caption))):
-            if may_be_word(tag):
+            if may_be_embedding(tag):
                 counts[tag.lower()] += 1
                 leading[tag.lower()] += position < LEAD_TAGS
     for concept, keys in dataset.concepts.items():  # a folder's name that its captions hold anywhere
         name = concept.lower()
-        if not check_word_name(name) and counts[name] >= 0.5 * len(keys):
+        if not check_embedding_name(name) and counts[name] >= 0.5 * len(keys):
             leading[name] = counts[name]
     least = 1 if len(dataset) < 8 else 2
     found = [name for name, count in counts.items() if count >= least and leading[name] >= 0.8 * count]
-    return sorted(found, key=lambda name: (-counts[name], name))[:MOST_WORDS]
+    return sorted(found, key=lambda name: (-counts[name], name))[:MOST_EMBEDDINGS]
 
 
-def _may_be_word(tag: str) -> bool:
+def _may_be_embedding(tag: str) -> bool:
     name = tag.lower()
     parts = set(re.split(r"[_-]", name))
     ordinary = any(not parts.isdisjoint(known) for known in (NOT_CORE, CLOTHES, NARUGO_FEATURES, ORDINARY))
-    return len(name) > 2 and not ordinary and not check_word_name(name)
+    return len(name) > 2 and not ordinary and not check_embedding_name(name)
 
 
-def describe_words(dataset: Dataset, run: Run) -> tuple[WordRow, ...]:
+def describe_embeddings(dataset: Dataset, run: Run) -> tuple[EmbeddingRow, ...]:
     """The run's words with what the pictures say of them."""
-    return rows_of(run, dataset, make_wording(run, dataset))
+    return rows_of(run, dataset, make_pruned_captions(run, dataset))
 
 
-def rows_of(run: Run, dataset: Dataset, wording: Wording) -> tuple[WordRow, ...]:
+def rows_of(run: Run, dataset: Dataset, wording: PrunedCaptions) -> tuple[EmbeddingRow, ...]:
     """The same from captions that are read already."""
-    words_of = wording.words_of
-    rates = draw_rates(run, dataset.pictures, [words_of[picture.key] for picture in dataset.pictures])
+    embeddings_of = wording.embeddings_of
+    rates = draw_rates(run, dataset.pictures, [embeddings_of[picture.key] for picture in dataset.pictures])
     by_key = {picture.key: rate for picture, rate in zip(dataset.pictures, rates, strict=True)}
     total = sum(rates)
     rows = []
-    for word in run.words:
-        found = wording.words[word.name]
+    for embedding in run.embeddings:
+        found = wording.embeddings[embedding.name]
         kept = [TagShare(tag.tag, tag.share) for tag in found.tags if not tag.belongs]
         rows.append(
-            WordRow(
-                word=word,
+            EmbeddingRow(
+                embedding=embedding,
                 pictures=len(found.keys),
                 draws_share=sum(by_key[key] for key in found.keys) / total if total else 0.0,
                 style=found.style,
@@ -159,28 +159,28 @@ def rows_of(run: Run, dataset: Dataset, wording: Wording) -> tuple[WordRow, ...]
     return tuple(rows)
 
 
-def _with_start(row: WordRow, run: Run, files: KgridFiles, count: Callable[[str], int]) -> WordConfig:
+def _with_start(row: EmbeddingRow, run: Run, files: KgridFiles, count: Callable[[str], int]) -> EmbeddingConfig:
     """With an init text of what it stands for and some random rows behind, and vectors enough to hold both.
 
     kgrid's own lists come before ours: `emb_init` begins the vectors, `core_tag` says what is absorbed.
     """
-    word = row.word
-    given = files.core.get(word.name)
+    embedding = row.embedding
+    given = files.core.get(embedding.name)
     core = {same_tag(item.tag) for item in row.absorbed}
     if given is not None and not row.style:
         dropped, kept = (tuple(same_tag(tag) for tag in tags) for tags in (given.dropped, given.kept))
-        word = replace(
-            word,
+        embedding = replace(
+            embedding,
             absorb=tuple(tag for tag in dropped if tag not in core),
             keep=tuple(tag for tag in kept if tag in core),
         )
-        core = (core | set(dropped)) - set(word.keep)
-    begins = files.initial.get(word.name)
+        core = (core | set(dropped)) - set(embedding.keep)
+    begins = files.initial.get(embedding.name)
     if begins is None:
         least = 1 if run.data.core_rule == "kgrid" else 0
         begins = tuple(same_tag(item.tag) for item in row.absorbed if difficulty(item.tag) >= least)
     text, vectors = begin(begins, count)
-    return replace(word, init_text=text, vectors=vectors if text else VECTORS, prune=bool(core) and not row.style)
+    return replace(embedding, init_text=text, vectors=vectors if text else VECTORS, prune=bool(core) and not row.style)
 
 
 def begin(tags: Sequence[str], count: Callable[[str], int] = estimated_tokens) -> tuple[str, int]:
@@ -203,7 +203,7 @@ def begin(tags: Sequence[str], count: Callable[[str], int] = estimated_tokens) -
     return text, max(VECTORS, taken + RANDOM_VECTORS)
 
 
-def fitting_balance(dataset: Dataset, rows: Sequence[WordRow]) -> str:
+def fitting_balance(dataset: Dataset, rows: Sequence[EmbeddingRow]) -> str:
     """Folders that say how often they count are taken at their word; else uneven words are drawn alike."""
     shares = [row.draws_share for row in rows if row.draws_share > 0 and not row.style]
     plain = all(picture.repeats == 1 for picture in dataset.pictures)
@@ -219,13 +219,13 @@ def fitting_resolution(dataset: Dataset, *, largest_px: int = 512) -> int:
     return next((size for size in SIZES_PX if typical >= size <= largest_px), 64)
 
 
-def draws_of(run: Run, rows: Sequence[WordRow]) -> dict[str, float]:
+def draws_of(run: Run, rows: Sequence[EmbeddingRow]) -> dict[str, float]:
     """How often each word is drawn in a run, on average."""
     pictures = run.schedule.max_steps * run.schedule.batch_size * run.schedule.accumulation
-    return {row.word.name: row.draws_share * pictures for row in rows}
+    return {row.embedding.name: row.draws_share * pictures for row in rows}
 
 
-def steps_for_draws(rows: Sequence[WordRow], draws: int, *, batch: int) -> int:
+def steps_for_draws(rows: Sequence[EmbeddingRow], draws: int, *, batch: int) -> int:
     """Steps after which the word in the middle was drawn so often; rounded to 50, between 100 and 20 000."""
     shares = sorted(row.draws_share for row in rows if row.draws_share > 0)
     share = shares[len(shares) // 2] if shares else 1.0

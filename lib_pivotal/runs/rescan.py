@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from lib_pivotal.config import WordConfig
+from lib_pivotal.config import EmbeddingConfig
 
 
 @dataclass(frozen=True)
-class Merged:
+class RescannedRun:
     """Words after a scan, and by name what became of them."""
 
-    words: tuple[WordConfig, ...]
+    embeddings: tuple[EmbeddingConfig, ...]
     kept: tuple[str, ...] = ()
     added: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
@@ -30,25 +30,27 @@ class Merged:
         return (*found, "Press Reset from captions to drop manual changes.") if found else ()
 
 
-def merged_words(now: Sequence[WordConfig], before: Sequence[WordConfig], proposed: Sequence[WordConfig]) -> Merged:
+def merged_embeddings(
+    now: Sequence[EmbeddingConfig], before: Sequence[EmbeddingConfig], proposed: Sequence[EmbeddingConfig]
+) -> RescannedRun:
     """Words on the page now, those that the last scan proposed, and those that this one proposes.
 
     A word that differs from what was proposed (or never was) is the user's and stays; so is the lack of one that was
     proposed. Whether a word absorbs is left as it is: presets set it too. Order: the words of now, then new ones.
     """
-    old = {word.name: word for word in before}
-    new = {word.name: word for word in proposed}
-    present = {word.name for word in now}
-    words, kept = [], []
-    for word in now:
-        proposal, known = new.get(word.name), old.get(word.name)
-        if known is not None and replace(known, prune=word.prune) == word:  # untouched
+    old = {embedding.name: embedding for embedding in before}
+    new = {embedding.name: embedding for embedding in proposed}
+    present = {embedding.name for embedding in now}
+    embeddings, kept = [], []
+    for embedding in now:
+        proposal, known = new.get(embedding.name), old.get(embedding.name)
+        if known is not None and replace(known, prune=embedding.prune) == embedding:  # untouched
             if proposal is not None:
-                words.append(replace(proposal, prune=word.prune))
+                embeddings.append(replace(proposal, prune=embedding.prune))
         else:
-            words.append(word)
-            if proposal is None or replace(proposal, prune=word.prune) != word:
-                kept.append(word.name)
+            embeddings.append(embedding)
+            if proposal is None or replace(proposal, prune=embedding.prune) != embedding:
+                kept.append(embedding.name)
     removed = tuple(name for name in new if name in old and name not in present)
-    added = [word for word in proposed if word.name not in present and word.name not in removed]
-    return Merged((*words, *added), tuple(kept), tuple(word.name for word in added), removed)
+    added = [embedding for embedding in proposed if embedding.name not in present and embedding.name not in removed]
+    return RescannedRun((*embeddings, *added), tuple(kept), tuple(embedding.name for embedding in added), removed)

@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from lib_pivotal.config import WordConfig
-from lib_pivotal.data.pruning import Fate, TagFate
+from lib_pivotal.config import EmbeddingConfig
+from lib_pivotal.data.pruning import Decision, TagDecision
 from lib_pivotal.data.tags import same_tag
 from lib_pivotal.data.tokens import estimated_tokens
 
 MOST_VECTORS = 75
 
 
-def moved(word: WordConfig, tag: TagFate, to: Fate, *, count: Callable[[str], int] = estimated_tokens) -> WordConfig:
+def moved(
+    embedding: EmbeddingConfig, tag: TagDecision, to: Decision, *, count: Callable[[str], int] = estimated_tokens
+) -> EmbeddingConfig:
     """The word with `tag` moved; its lists say only what the rule does not say already.
 
     A tag that becomes the beginning brings the vectors that it takes, so many as `count` says that it has tokens; one
@@ -21,30 +23,32 @@ def moved(word: WordConfig, tag: TagFate, to: Fate, *, count: Callable[[str], in
     A word that takes a tag absorbs from then on.
     """
     form = same_tag(tag.tag)
-    absorb, keep = _without(word.absorb, form), _without(word.keep, form)
+    absorb, keep = _without(embedding.absorb, form), _without(embedding.keep, form)
     if to == "kept" and tag.by_rule:
         keep = (*keep, form)
     elif to != "kept" and not tag.by_rule:
         absorb = (*absorb, form)
-    word = replace(word, absorb=absorb, keep=keep, prune=word.prune or to != "kept")
+    embedding = replace(embedding, absorb=absorb, keep=keep, prune=embedding.prune or to != "kept")
     return (
-        _beginning_with(word, form, count(form)) if to == "init" else replace(word, init_text=_init_without(word, form))
+        _beginning_with(embedding, form, count(form))
+        if to == "init"
+        else replace(embedding, init_text=_init_without(embedding, form))
     )
 
 
-def as_the_rule_says(word: WordConfig, tag: TagFate) -> WordConfig:
+def as_the_rule_says(embedding: EmbeddingConfig, tag: TagDecision) -> EmbeddingConfig:
     """The word without what its lists say of `tag`."""
     form = same_tag(tag.tag)
-    return replace(word, absorb=_without(word.absorb, form), keep=_without(word.keep, form))
+    return replace(embedding, absorb=_without(embedding.absorb, form), keep=_without(embedding.keep, form))
 
 
 def _without(tags: Sequence[str], form: str) -> tuple[str, ...]:
     return tuple(tag for tag in tags if same_tag(tag) != form)
 
 
-def _pieces(word: WordConfig) -> list[str]:
+def _pieces(embedding: EmbeddingConfig) -> list[str]:
     """Of the init text; `*[std,n]` holds a comma and is one."""
-    text = word.init_text.replace("*[", "\0")
+    text = embedding.init_text.replace("*[", "\0")
     pieces: list[str] = []
     for piece in text.split(","):
         if pieces and "\0" in pieces[-1] and "]" not in pieces[-1]:
@@ -54,19 +58,19 @@ def _pieces(word: WordConfig) -> list[str]:
     return [piece.strip().replace("\0", "*[") for piece in pieces if piece.strip()]
 
 
-def _beginning_with(word: WordConfig, form: str, tokens: int) -> WordConfig:
-    pieces = _pieces(word)
+def _beginning_with(embedding: EmbeddingConfig, form: str, tokens: int) -> EmbeddingConfig:
+    pieces = _pieces(embedding)
     if any(same_tag(piece) == form for piece in pieces):
-        return word
+        return embedding
     if pieces in (["random"], ["zero"]):
         pieces = []
     place = next((i for i, piece in enumerate(pieces) if piece.startswith("*[")), len(pieces))
     pieces.insert(place, form)
-    vectors = max(word.vectors + (tokens if word.init_text else 0), tokens)
-    return replace(word, init_text=", ".join(pieces), vectors=min(MOST_VECTORS, vectors))
+    vectors = max(embedding.vectors + (tokens if embedding.init_text else 0), tokens)
+    return replace(embedding, init_text=", ".join(pieces), vectors=min(MOST_VECTORS, vectors))
 
 
-def _init_without(word: WordConfig, form: str) -> str:
-    pieces = _pieces(word)
+def _init_without(embedding: EmbeddingConfig, form: str) -> str:
+    pieces = _pieces(embedding)
     left = [piece for piece in pieces if same_tag(piece) != form]
-    return word.init_text if left == pieces else ", ".join(left)
+    return embedding.init_text if left == pieces else ", ".join(left)

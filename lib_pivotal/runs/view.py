@@ -130,7 +130,7 @@ class RunView:
             self._status, self._activity = "training", ""
             self._step, self._max_steps = event.first_step, event.max_steps
             self._facts = {
-                "words": list(event.words),
+                "words": list(event.embeddings),
                 "trained_parameters": event.trained_parameters,
                 "optimizer_bytes": event.optimizer_bytes,
             }
@@ -148,8 +148,8 @@ class RunView:
             files = str(event.path or ""), str(event.bundle or "")
             self._pictures.append(PictureStep(event.step, tuple(event.columns), rows, *files))
         elif isinstance(event, SeparationMeasured):
-            for word, share in event.shares.items():
-                self._shares.setdefault(word, Curve()).add(event.step, share)
+            for embedding, share in event.shares.items():
+                self._shares.setdefault(embedding, Curve()).add(event.step, share)
         elif isinstance(event, RunEnded):
             self._status, self._activity, self._eta_s = event.reason, "", None
             self._step = event.step
@@ -163,8 +163,8 @@ class RunView:
         self._step_s.append(event.seconds)
         self._rates, self._images_seen = event.rates, event.images_seen
         self._loss.add(event.step, event.losses["loss"])
-        for word, norm in event.word_norms.items():
-            self._norms.setdefault(word, Curve()).add(event.step, norm)
+        for embedding, norm in event.embedding_norms.items():
+            self._norms.setdefault(embedding, Curve()).add(event.step, norm)
 
     def snapshot(self) -> dict[str, Any]:
         """Everything, as values that JSON can hold."""

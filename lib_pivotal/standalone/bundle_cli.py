@@ -108,9 +108,11 @@ def run_list(parsed: argparse.Namespace) -> int:
     if parsed.json:
         return _json([summary.as_dict() for summary in found])
     for summary in found:
-        words = ", ".join(f"{word.name} ({word.vectors})" for word in summary.words) or "no embeddings"
+        embeddings = (
+            ", ".join(f"{embedding.name} ({embedding.vectors})" for embedding in summary.embeddings) or "no embeddings"
+        )
         parts = ", ".join(summary.parts) or "no network"
-        _print(f"{summary.path.name}: {words} · {parts} · {summary.family} · {summary.file_bytes / 1e6:.1f} MB")
+        _print(f"{summary.path.name}: {embeddings} · {parts} · {summary.family} · {summary.file_bytes / 1e6:.1f} MB")
         for problem in summary.problems:
             _print(f"  {problem}")
     return 0

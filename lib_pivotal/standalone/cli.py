@@ -107,7 +107,7 @@ def run_train(parsed: argparse.Namespace) -> int:
     from lib_pivotal.evaluation.in_run import RunEvaluation
     from lib_pivotal.standalone.console import ConsoleListener
     from lib_pivotal.standalone.signals import stopping_on_signals
-    from lib_pivotal.training.distributed import World
+    from lib_pivotal.training.distributed import ProcessGroup
     from lib_pivotal.training.events import Commands, RunEnded
     from lib_pivotal.training.logs import after_start, default_logs, fan_out
     from lib_pivotal.training.run import train
@@ -117,7 +117,7 @@ def run_train(parsed: argparse.Namespace) -> int:
     )
     commands = Commands()
     with stopping_on_signals(commands):
-        world = World.from_environment()
+        world = ProcessGroup.from_environment()
         host = _load_host(parsed.checkpoint, _device(parsed.device))
         logs = default_logs(folder, run.name) if world.writes else []
         if parsed.resume:  # a run that is refused leaves its folder as it is
@@ -219,7 +219,7 @@ def run_grid(parsed: argparse.Namespace) -> int:
 
     wanted = comparison(
         parsed.file,
-        words=[name.strip() for name in parsed.words.split(",") if name.strip()],
+        embeddings=[name.strip() for name in parsed.embeddings.split(",") if name.strip()],
         prompts=parsed.prompt,
         weights=parsed.weights,
         negative=parsed.negative,

@@ -34,8 +34,8 @@ class ConsoleListener:
         if isinstance(event, StepDone):
             self._step(event)
         elif isinstance(event, RunStarted):
-            words = ", ".join(event.words) or "no embeddings"
-            self._line(f"training {event.name}: {words}; {event.trained_parameters:,} parameters")
+            embeddings = ", ".join(event.embeddings) or "no embeddings"
+            self._line(f"training {event.name}: {embeddings}; {event.trained_parameters:,} parameters")
         elif isinstance(event, Notice):
             self._line(f"{event.level}: {event.message}")
         elif isinstance(event, FileSaved) and event.kind != "state":

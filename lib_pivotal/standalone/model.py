@@ -15,20 +15,20 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from lib_pivotal.borrowing import Parking, widened
+from lib_pivotal.borrowing import OffloadedModel, widened
 from lib_pivotal.bundle.hashes import checkpoint_legacy_hash, checkpoint_sha256
 from lib_pivotal.bundle.layer_names import kohya_name
 from lib_pivotal.errors import HostError
 from lib_pivotal.hosting import all_finite, check_clip_skip, is_adaptable, pictures_at_once, weights_fingerprint
 from lib_pivotal.ports import (
     Conditioning,
+    EmbeddingVectors,
     LatentDistribution,
     Layer,
     ModelInfo,
     Part,
     SampleRequest,
     SessionRequest,
-    WordVectors,
 )
 from lib_pivotal.prompts import Tokenizer
 from lib_pivotal.standalone.families import INPAINTING_CHANNELS, Family
@@ -83,7 +83,7 @@ class StandaloneCodec:
     def __init__(self, vae: Any, *, scale_factor: float) -> None:
         self.vae = vae
         self.scale_factor = scale_factor
-        self.parking = Parking()
+        self.parking = OffloadedModel()
         self._fingerprint = ""
 
     @property
@@ -276,28 +276,28 @@ class StandaloneHost:
             self._borrowed = False
 
     @torch.no_grad()
-    def sample(self, requests: Sequence[SampleRequest], words: WordVectors) -> list[Image.Image]:
+    def sample(self, requests: Sequence[SampleRequest], embeddings: EmbeddingVectors) -> list[Image.Image]:
         """Pictures in the order asked for; requests of one size, step count and prompt length run together."""
         requests = list(requests)
         for request in requests:
             _check_request(request)
         pictures: dict[int, Image.Image] = {}
         with evaluating(*self.models()):
-            encoded = self._encode_pairs(requests, words) if requests else []
+            encoded = self._encode_pairs(requests, embeddings) if requests else []
             for group in _groups(requests, encoded):
                 latents = self._sample_group([requests[i] for i in group], [encoded[i] for i in group])
                 pictures.update(zip(group, _to_images(self.codec.decode(latents)), strict=True))
         return [pictures[index] for index in range(len(requests))]
 
     def _encode_pairs(
-        self, requests: Sequence[SampleRequest], words: WordVectors
+        self, requests: Sequence[SampleRequest], embeddings: EmbeddingVectors
     ) -> list[tuple[Conditioning, Conditioning]]:
         """(positive, negative) of each request, each a batch of one, none filled up to the other's length.
 
         SDXL's negative conditioning is all zeros where the prompt is empty (the web UI's sd_models_xl.py:32).
         """
         prompts = [request.prompt for request in requests] + [request.negative_prompt for request in requests]
-        each = self.text.encode_each(prompts, words)
+        each = self.text.encode_each(prompts, embeddings)
         negatives = each[len(requests) :]
         if self._family == "sdxl":
             negatives = [

@@ -22,7 +22,7 @@ from lib_pivotal.standalone.exits import exit_status
 from lib_pivotal.standalone.families import checkpoint_info
 from lib_pivotal.standalone.model import StandaloneHost
 from lib_pivotal.standalone.tokenizer import clip_reading
-from lib_pivotal.training.aside import Aside, Interlude
+from lib_pivotal.training.model_yield import ModelYield, YieldTerms
 
 if TYPE_CHECKING:
     from lib_pivotal.runs.tagging import Tagger
@@ -67,7 +67,7 @@ class StandaloneStudio:
     def taken_names(self) -> dict[str, str]:
         """Words of the bundles that are there."""
         summaries = list_folder(self.lora_folder())
-        return {word.name.lower(): summary.path.name for summary in summaries for word in summary.words}
+        return {embedding.name.lower(): summary.path.name for summary in summaries for embedding in summary.embeddings}
 
     def token_ids(self, text: str) -> list[int]:
         """By CLIP's own tokenizer."""
@@ -103,7 +103,7 @@ class StandaloneStudio:
                 self._host = StandaloneHost.load(self._checkpoint, device=self._device)
             yield self._host
 
-    def aside(self) -> Aside:
+    def aside(self) -> ModelYield:
         """Nobody else asks for the model; a pause just waits."""
         return _NobodyWaits()
 
@@ -134,12 +134,12 @@ class StandaloneStudio:
 
 
 class _NobodyWaits:
-    """An `Aside` of a process in which the run has the model for itself."""
+    """An `ModelYield` of a process in which the run has the model for itself."""
 
     def wanted(self) -> bool:
         return False
 
-    def serve(self, interlude: Interlude) -> None:
+    def serve(self, interlude: YieldTerms) -> None:
         interlude.wait()
 
 
@@ -158,7 +158,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _serve(parsed: argparse.Namespace) -> int:
     manager = RunManager(StandaloneStudio(parsed.checkpoint, parsed.out, device=parsed.device))
-    from lib_pivotal.ui.alone import serve  # here: tests of the studio need no gradio
+    from lib_pivotal.ui.standalone_page import serve  # here: tests of the studio need no gradio
 
     serve(manager, root=ROOT, port=parsed.port)
     return 0

@@ -17,8 +17,8 @@ from lib_pivotal.files import typed_path
 if TYPE_CHECKING:
     from lib_pivotal.config import DataConfig, Run
     from lib_pivotal.data.findings import Finding
-    from lib_pivotal.runs.circumstances import Circumstances
-    from lib_pivotal.runs.plan import Plan
+    from lib_pivotal.runs.host_defaults import HostDefaults
+    from lib_pivotal.runs.plan import RunPlan
 
 SIGNS = {"error": "error", "warning": "warn ", "info": "info "}
 SHOWN_SIZES = 12
@@ -147,11 +147,11 @@ def captions_text(done: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _circumstances(parsed: argparse.Namespace) -> Circumstances:
+def _circumstances(parsed: argparse.Namespace) -> HostDefaults:
     """The checkpoint that is planned for, as far as it was named."""
     from lib_pivotal.ports import ModelInfo
-    from lib_pivotal.runs.circumstances import Circumstances
-    from lib_pivotal.runs.suitability import native_px
+    from lib_pivotal.runs.checkpoint_advice import native_px
+    from lib_pivotal.runs.host_defaults import HostDefaults
     from lib_pivotal.standalone.tokenizer import clip_reading
 
     if parsed.size is not None and not LEAST_PX <= parsed.size <= MOST_PX:
@@ -163,7 +163,7 @@ def _circumstances(parsed: argparse.Namespace) -> Circumstances:
     else:
         family, predicts_v = FAMILIES[parsed.family or "sd1"]
         model = ModelInfo(parsed.family or "sd1", family, v_prediction=predicts_v)
-    return Circumstances(parsed.size or native_px(model), clip_reading())
+    return HostDefaults(parsed.size or native_px(model), clip_reading())
 
 
 def _reading(parsed: argparse.Namespace) -> DataConfig:
@@ -189,7 +189,7 @@ def _print_json(plain: dict[str, Any]) -> None:
     sys.stdout.write(json.dumps(plain, indent=2, ensure_ascii=False) + "\n")
 
 
-def plan_text(plan: Plan) -> str:
+def plan_text(plan: RunPlan) -> str:
     """A plan as people read it in a terminal."""
     lines = [
         f"{len(plan.pictures)} pictures in {plan.folder}",
@@ -200,15 +200,15 @@ def plan_text(plan: Plan) -> str:
     ]
     rows = [
         (
-            word.name,
-            str(word.pictures),
-            f"{word.draws:.0f}",
-            f"{word.share:.1%}",
-            str(word.vectors),
-            "style" if word.style else f"form of {word.form_of}" if word.form_of else "",
-            ", ".join(word.absorbed) or "-",
+            embedding.name,
+            str(embedding.pictures),
+            f"{embedding.draws:.0f}",
+            f"{embedding.share:.1%}",
+            str(embedding.vectors),
+            "style" if embedding.style else f"form of {embedding.form_of}" if embedding.form_of else "",
+            ", ".join(embedding.absorbed) or "-",
         )
-        for word in plan.words
+        for embedding in plan.embeddings
     ]
     lines += _table(("embedding", "pictures", "samples", "share", "vectors", "", "pruned"), rows)
     lines.append("")

@@ -23,9 +23,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lib_pivotal.errors import HostError, WordError
-from lib_pivotal.ports import Conditioning, VocabularyStats, WordVectors
-from lib_pivotal.prompts import Layout, RememberingTokenizer, Tokenizer, WordTable, lay_out, tokenize
+from lib_pivotal.errors import EmbeddingNameError, HostError
+from lib_pivotal.ports import Conditioning, EmbeddingVectors, VocabularyStats
+from lib_pivotal.prompts import Layout, PromptNames, RememberingTokenizer, Tokenizer, lay_out, tokenize
 from lib_pivotal.standalone.families import Family
 from lib_pivotal.standalone.tokenizer import OpenClipTokenizer
 
@@ -76,7 +76,7 @@ class StandaloneTextEncoder:
         second: nn.Module | None = None,
         family: Family = "sd1",
         clip_skip: int = 1,
-        words_move: bool = True,
+        embeddings_move: bool = True,
     ) -> None:
         models = [model] if second is None else [model, second]
         readings = READINGS[family]
@@ -88,7 +88,7 @@ class StandaloneTextEncoder:
                 tokenizer if reading.pad_id is None else OpenClipTokenizer(tokenizer),
                 reading,
                 index=index,
-                words_move=words_move,
+                embeddings_move=embeddings_move,
             )
             for index, (each, reading) in enumerate(zip(models, readings, strict=True))
         )
@@ -136,47 +136,49 @@ class StandaloneTextEncoder:
         """Rows of the token tables, `(tokens, width)` fp32, copies."""
         return tuple(tower.embed_text(text) for tower in self.towers)
 
-    def layout(self, prompt: str, words: WordVectors) -> Layout:
+    def layout(self, prompt: str, embeddings: EmbeddingVectors) -> Layout:
         """The prompt in chunks, by the (first) tokenizer; what the web UI's counter would show."""
-        return self.towers[0].layout(prompt, words)
+        return self.towers[0].layout(prompt, embeddings)
 
     # ---- encoding ----
 
-    def encode(self, prompts: Sequence[str], words: WordVectors) -> Conditioning:
+    def encode(self, prompts: Sequence[str], embeddings: EmbeddingVectors) -> Conditioning:
         """`context` `(batch, 77·chunks, width)`, chunks = those of the longest prompt; SDXL: and `pooled`."""
-        return self._encode(prompts, self._plan_all(prompts, words), words)
+        return self._encode(prompts, self._plan_all(prompts, embeddings), embeddings)
 
-    def encode_each(self, prompts: Sequence[str], words: WordVectors) -> list[Conditioning]:
+    def encode_each(self, prompts: Sequence[str], embeddings: EmbeddingVectors) -> list[Conditioning]:
         """Each prompt as a batch of one, `(1, 77·chunks, width)`, none filled up: what the web UI's sampler gets."""
-        plans = self._plan_all(prompts, words)
+        plans = self._plan_all(prompts, embeddings)
         lengths = [max(plan.chunks for plan in of_prompt) for of_prompt in plans]
         found: dict[int, Conditioning] = {}
         for chunks in sorted(set(lengths)):
             members = [index for index, length in enumerate(lengths) if length == chunks]
-            together = self._encode([prompts[i] for i in members], [plans[i] for i in members], words)
+            together = self._encode([prompts[i] for i in members], [plans[i] for i in members], embeddings)
             for place, index in enumerate(members):
                 pooled = None if together.pooled is None else together.pooled[place : place + 1]
                 found[index] = Conditioning(together.context[place : place + 1], pooled)
         return [found[index] for index in range(len(plans))]
 
-    def _plan_all(self, prompts: Sequence[str], words: WordVectors) -> list[tuple[Plan, ...]]:
+    def _plan_all(self, prompts: Sequence[str], embeddings: EmbeddingVectors) -> list[tuple[Plan, ...]]:
         """One plan a tower, for each prompt."""
         if not prompts:
             raise HostError("no prompts to encode; give at least one")
-        for name, vectors in words.items():
+        for name, vectors in embeddings.items():
             if len(vectors) != len(self.towers):
-                raise WordError(
+                raise EmbeddingNameError(
                     f"embedding {name!r} has {len(vectors)} tensor(s), but this checkpoint has {len(self.towers)} text "
                     "encoder(s); it was made for another family of models"
                 )
-        return list(zip(*(tower.plan_all(prompts, words) for tower in self.towers), strict=True))
+        return list(zip(*(tower.plan_all(prompts, embeddings) for tower in self.towers), strict=True))
 
-    def _encode(self, prompts: Sequence[str], plans: Sequence[tuple[Plan, ...]], words: WordVectors) -> Conditioning:
+    def _encode(
+        self, prompts: Sequence[str], plans: Sequence[tuple[Plan, ...]], embeddings: EmbeddingVectors
+    ) -> Conditioning:
         """Equal prompts are encoded once."""
         unique = dict(zip(prompts, plans, strict=True))
         chunks = max(plan.chunks for of_prompt in unique.values() for plan in of_prompt)
         encoded = [
-            tower.encode(mine, chunks=chunks, skip=self.clip_skip, words=words)
+            tower.encode(mine, chunks=chunks, skip=self.clip_skip, embeddings=embeddings)
             for tower, mine in zip(self.towers, zip(*unique.values(), strict=True), strict=True)
         ]
         context = encoded[0][0] if len(encoded) == 1 else torch.cat([hidden for hidden, _ in encoded], dim=-1)
@@ -220,18 +222,18 @@ class Tower:
         reading: Reading,
         *,
         index: int = 0,
-        words_move: bool,
+        embeddings_move: bool,
     ) -> None:
         self.model = model
         self.tokenizer = RememberingTokenizer(tokenizer)
         self.reading = reading
         self.index = index
         self.input_requires_grad = False
-        self._words_move = words_move
+        self._embeddings_move = embeddings_move
         comma = self.token_ids(",")
         self._comma_id = comma[0] if comma else -1
-        self._tables: OrderedDict[tuple[tuple[str, int], ...], WordTable] = OrderedDict()
-        self._plans: OrderedDict[tuple[WordTable, str], Plan] = OrderedDict()
+        self._tables: OrderedDict[tuple[tuple[str, int], ...], PromptNames] = OrderedDict()
+        self._plans: OrderedDict[tuple[PromptNames, str], Plan] = OrderedDict()
 
     # ---- facts ----
 
@@ -263,37 +265,37 @@ class Tower:
         ids = torch.tensor(self.token_ids(text), dtype=torch.long, device=self.token_table.weight.device)
         return self.token_table.weight.detach()[ids].float()
 
-    def layout(self, prompt: str, words: WordVectors) -> Layout:
+    def layout(self, prompt: str, embeddings: EmbeddingVectors) -> Layout:
         """The prompt in chunks: ids, weights, places of words; what the web UI's counter would show."""
         return lay_out(
             prompt,
-            self._table(words),
+            self._table(embeddings),
             tokenizer=self.tokenizer,
             comma_id=self._comma_id,
-            words_move=self._words_move,
+            embeddings_move=self._embeddings_move,
         )
 
     # ---- prompts as tensors ----
 
-    def plan_all(self, prompts: Sequence[str], words: WordVectors) -> list[Plan]:
+    def plan_all(self, prompts: Sequence[str], embeddings: EmbeddingVectors) -> list[Plan]:
         """One a prompt, from memory where it was seen before with words of these names and sizes."""
-        table = self._table(words)
-        return [self._plan(prompt, table, words) for prompt in prompts]
+        table = self._table(embeddings)
+        return [self._plan(prompt, table, embeddings) for prompt in prompts]
 
-    def _table(self, words: WordVectors) -> WordTable:
+    def _table(self, embeddings: EmbeddingVectors) -> PromptNames:
         """How these words are found; made once for these names and sizes."""
-        key = tuple((name, towers[0].shape[0]) for name, towers in words.items())
+        key = tuple((name, towers[0].shape[0]) for name, towers in embeddings.items())
         table = self._tables.get(key)
         if table is None:
-            table = self._tables[key] = WordTable(dict(key), self.tokenizer)
+            table = self._tables[key] = PromptNames(dict(key), self.tokenizer)
             if len(self._tables) > REMEMBERED_TABLES:
                 self._tables.popitem(last=False)
         return table
 
-    def _plan(self, prompt: str, table: WordTable, words: WordVectors) -> Plan:
+    def _plan(self, prompt: str, table: PromptNames, embeddings: EmbeddingVectors) -> Plan:
         plan = self._plans.get((table, prompt))
         if plan is None:
-            plan = _make_plan(self.layout(prompt, words), table)
+            plan = _make_plan(self.layout(prompt, embeddings), table)
             plan = self._plans[(table, prompt)] = replace(plan, ids=self._padded(plan.ids))
             if len(self._plans) > REMEMBERED_PROMPTS:
                 self._plans.popitem(last=False)
@@ -314,7 +316,7 @@ class Tower:
     # ---- encoding ----
 
     def encode(
-        self, plans: Sequence[Plan], *, chunks: int, skip: int, words: WordVectors
+        self, plans: Sequence[Plan], *, chunks: int, skip: int, embeddings: EmbeddingVectors
     ) -> tuple[Tensor, Tensor | None]:
         """`(prompts, 77·chunks, width)`, and the pooled output `(prompts, width)` of each first chunk where it is read.
 
@@ -328,7 +330,7 @@ class Tower:
             if empty is not None and plan.chunks < chunks:
                 rows.append(empty.expand(chunks - plan.chunks, -1))
         ids = torch.cat(rows).to(device, non_blocking=True)
-        with self._spliced(_Positions.of(plans, chunks, words, tower=self.index, device=device)):
+        with self._spliced(_Positions.of(plans, chunks, embeddings, tower=self.index, device=device)):
             hidden, pooled = self._run(ids, skip if self.reading.skip is None else self.reading.skip)
         hidden = hidden.reshape(len(plans), chunks, PLACES, -1)
         if any(plan.multipliers is not None for plan in plans):
@@ -387,7 +389,7 @@ class _Positions:
 
     @classmethod
     def of(
-        cls, plans: Sequence[Plan], chunks: int, words: WordVectors, *, tower: int, device: torch.device
+        cls, plans: Sequence[Plan], chunks: int, embeddings: EmbeddingVectors, *, tower: int, device: torch.device
     ) -> _Positions | None:
         """Of the words that occur; others take no part in the graph, so they get no gradient at all."""
         first_row: dict[str, int] = {}
@@ -396,19 +398,19 @@ class _Positions:
             for splice in plan.splices:
                 if splice.name not in first_row:
                     first_row[splice.name] = total
-                    total += words[splice.name][tower].shape[0]
+                    total += embeddings[splice.name][tower].shape[0]
                 places.append(splice.places + index * chunks * PLACES)
                 rows.append(splice.rows + first_row[splice.name])
         if not places:
             return None
-        vectors = torch.cat([words[name][tower].to(device) for name in first_row])
+        vectors = torch.cat([embeddings[name][tower].to(device) for name in first_row])
         return cls(torch.cat(places).to(device), torch.cat(rows).to(device), vectors)
 
     def into(self, embedded: Tensor) -> Tensor:
         """`embedded` `(chunks, 77, width)` with the vectors at their places; the table's output is left alone."""
         width = embedded.shape[-1]
         if self.vectors.shape[-1] != width:
-            raise WordError(
+            raise EmbeddingNameError(
                 f"embeddings have width {self.vectors.shape[-1]}, but this text encoder has {width}; "
                 "they were made for another family of models"
             )
@@ -416,11 +418,11 @@ class _Positions:
         return embedded.reshape(-1, width).index_copy(0, self.places, values).reshape(embedded.shape)
 
 
-def _make_plan(layout: Layout, table: WordTable) -> Plan:
+def _make_plan(layout: Layout, table: PromptNames) -> Plan:
     """Later words win where places overlap (which only the web UI's own wrapping can bring about)."""
     owner: dict[int, tuple[str, int]] = {}
     for index, chunk in enumerate(layout.chunks):
-        for place, name in chunk.words:
+        for place, name in chunk.embeddings:
             for row in range(min(table.sizes[name], PLACES - place)):
                 owner[index * PLACES + place + row] = (name, row)
     places: dict[str, list[int]] = {}

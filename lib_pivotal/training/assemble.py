@@ -1,47 +1,149 @@
-"""Settings into parts: the only place where config objects meet the classes that do the work."""
+"""A run is compiled once: its settings become flat parts, resolved for its pictures, whichever host they will meet.
+
+`compile_run` gives a `Prepared`, after which nobody asks `Run` again; `build` makes what works on a host of it. This is
+the only place where the sections of a run are read for training.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
+from typing import Any
 
 import torch
-from torch import nn
 
-from lib_pivotal.bundle.embedding_files import read_embedding
-from lib_pivotal.config import LossConfig, MemoryConfig, NetworkConfig, NoiseConfig, Run, ScheduleConfig, steps_of
-from lib_pivotal.config_checks import number_lines
-from lib_pivotal.data.batches import BatchSource
+from lib_pivotal.config import DataConfig, NetworkConfig, Run, ScheduleConfig, run_to_dict, steps_of
+from lib_pivotal.config_checks import number_lines, option_lines
+from lib_pivotal.data import lint
 from lib_pivotal.data.buckets import Buckets
-from lib_pivotal.data.caption_chain import (
-    CaptionPipeline,
-    Captions,
-    CaptionsByPart,
-    CaptionSettings,
-    parse_lists,
-    read_lists,
-)
-from lib_pivotal.data.mixing import Mixture, Side, class_text, narugo_batch
-from lib_pivotal.data.records import Picture
-from lib_pivotal.data.tokens import TokenCounter
-from lib_pivotal.embeddings.control import NormControl, make_control
-from lib_pivotal.embeddings.initial import initial_vectors, vectors_from_tensors
-from lib_pivotal.embeddings.vectors import Words, WordSettings
-from lib_pivotal.errors import NetworkError
-from lib_pivotal.networks.network import Network, build_network
+from lib_pivotal.data.caption_chain import Captions, CaptionSettings, parse_lists, read_lists
+from lib_pivotal.data.captions import EmbeddingFinder
+from lib_pivotal.data.latents import ViewSettings
+from lib_pivotal.data.mixing import class_text, narugo_batch
+from lib_pivotal.data.records import DatasetProblem, Picture
+from lib_pivotal.embeddings.vectors import EmbeddingSettings
 from lib_pivotal.networks.targets import LayerRule, part_rules
-from lib_pivotal.ports import PARTS, Denoiser, Host, Layer, Part, SessionRequest, TextEncoder
-from lib_pivotal.prompts import PromptReading
-from lib_pivotal.training.objective import Objective, build_objective
-from lib_pivotal.training.phases import PhasePlan
+from lib_pivotal.ports import PARTS, Part, SessionRequest
+from lib_pivotal.training.epochs import with_epoch_steps
+from lib_pivotal.training.loop import LoopSettings
+from lib_pivotal.training.objective import NoiseSettings, Objective, build_objective
 from lib_pivotal.training.picture_parts import PictureParts
-from lib_pivotal.training.rates import rate_factor
-from lib_pivotal.training.schedule import NoiseSchedule
-from lib_pivotal.training.seeds import derived_generator
-from lib_pivotal.training.step import MicroStep, NoiseSettings
-from lib_pivotal.training.trainable import Kind, TrainedGroup
+from lib_pivotal.training.prepare import PreparedPictures, prepare_pictures
+from lib_pivotal.training.prepared import (
+    BatchPlan,
+    CaptionPlan,
+    EmbeddingStart,
+    LatentPlan,
+    NetworkPlan,
+    OptimizerPlan,
+    OutputPlan,
+    Pace,
+    Prepared,
+    SidePlan,
+    TokenIds,
+)
+from lib_pivotal.training.pruned_captions import draws_as_folders_say, embedding_of_concepts
+from lib_pivotal.training.rates import PhasePlan, rate_factor
+from lib_pivotal.training.results import NAMELESS, Results
+from lib_pivotal.training.seeds import derive_seed
+from lib_pivotal.training.training_metadata import settings_facts
+
+DTYPES = {"fp16": torch.float16, "fp32": torch.float32, "bf16": torch.bfloat16}
+"""`saving.dtype`."""
+
+
+def compile_run(run: Run, pictures: PreparedPictures | None = None) -> Prepared:
+    """Resolve a run for its pictures, which `prepare_pictures` finds where they are not given.
+
+    Raises:
+        As `prepare_pictures`; DataError also where a list of words cannot be read.
+    """
+    found = pictures or prepare_pictures(run)
+    run = with_epoch_steps(replace(with_name(run, NAMELESS), embeddings=found.embeddings), found.dataset.pictures)
+    data, schedule, saving = run.data, run.schedule, run.saving
+    names = tuple(embedding.name for embedding in run.embeddings)
+    parts, buckets, plan = PictureParts(data), make_buckets(run), make_phase_plan(schedule)
+    own = parts.differing((*found.pictures, *found.held_out))
+    classes = found.regularisation
+    return Prepared(
+        name=run.name,
+        seed=run.seed,
+        settings=run_to_dict(run),
+        pictures=found,
+        notices=(*found.dataset.problems, *picture_remarks(run, found), *found.remarks),
+        session=session_request(run),
+        zero_terminal_snr=run.noise.zero_terminal_snr,
+        embeddings=embedding_starts(run),
+        control=run.embeddings_common.control,
+        network=network_plan(run),
+        paces=paces(run),
+        optimizer=OptimizerPlan(schedule.optimizer, option_lines(schedule.optimizer_options), schedule.ema_decay),
+        objective=make_objective(run),
+        phases=plan,
+        rate_factor=make_rate_factor(schedule, plan),
+        latents=latent_plan(run, found, buckets, own),
+        class_latents=class_latent_plan(run, classes, buckets) if classes else None,
+        batches=batch_plan(run, found, own, parts.loss_weights(found.pictures)),
+        class_batches=class_batch_plan(run, classes) if classes else None,
+        sides=side_plan(run),
+        loop=LoopSettings(
+            name=run.name,
+            seed=run.seed,
+            max_steps=schedule.max_steps,
+            save_every_steps=saving.every_steps,
+            state_every_steps=saving.state_every_steps,
+            keep_states=saving.keep_states,
+            sample_every_steps=saving.preview_every_steps,
+            separation_every_steps=saving.separation_every_steps,
+        ),
+        outputs=OutputPlan(
+            dtype=DTYPES[saving.dtype],
+            embedding_files=saving.embedding_files,
+            keep_previewed=saving.keep_previewed,
+            sampled=tuple(name for name in names if name in saving.preview_embeddings) or names,
+            prompts=saving.preview_prompts or ("{word}",),
+            side_px=data.resolution_px,
+        ),
+        results=Results.of(run),
+        facts=settings_facts(run, found, buckets),
+    )
+
+
+def embedding_starts(run: Run) -> tuple[EmbeddingStart, ...]:
+    """The run's embeddings, in its order."""
+    common = run.embeddings_common
+    return tuple(
+        EmbeddingStart(
+            embedding.name,
+            embedding.vectors,
+            embedding.init_text or "random",
+            embedding.init_file,
+            common.initial_std,
+            common.keep_commas,
+            EmbeddingSettings(
+                lr_factor=embedding.lr_factor,
+                weight_decay=embedding.weight_decay,
+                freeze_fraction=embedding.freeze_at,
+                freeze_step=embedding.freeze_step,
+                freeze_norm=embedding.freeze_norm,
+            ),
+        )
+        for embedding in run.embeddings
+    )
+
+
+def network_plan(run: Run) -> NetworkPlan:
+    """The run's network, of all its parts."""
+    network = run.network
+    return NetworkPlan(
+        network.algorithm,
+        tuple(rule for part in PARTS for rule in network_rules(network, part)),
+        frozenset(part for part in PARTS if network.trains(part)),
+        network.te2_targets,
+        network.max_norm,
+    )
 
 
 def network_rules(settings: NetworkConfig, part: Part) -> list[LayerRule]:
@@ -73,122 +175,51 @@ def network_rules(settings: NetworkConfig, part: Part) -> list[LayerRule]:
     )
 
 
-def make_network(run: Run, layers: Sequence[Layer], device: torch.device) -> Network | None:
-    """The network of a run, new; None where only words are trained."""
-    rules = [rule for part in PARTS for rule in network_rules(run.network, part)]
-    if not rules:
-        return None
-    if not any(run.network.trains(part) for part in {layer.part for layer in layers}):
-        raise NetworkError(
-            f"network.te2_targets = {run.network.te2_targets!r}: this checkpoint has no second text encoder, and "
-            "nothing else would get a network. Choose layers of the U-Net or the text encoder, or an SDXL checkpoint."
-        )
-    return build_network(layers, rules, algorithm=run.network.algorithm, seed=run.seed, device=device)
+def paces(run: Run) -> dict[str, Pace]:
+    """How embeddings (`words`) and each part of the network move."""
+    network, schedule, common = run.network, run.schedule, run.embeddings_common
+    found = {"words": Pace(common.lr, common.weight_decay, schedule.clip_embeddings)}
+    for part in PARTS:
+        found[part] = Pace(network.lr_of(part), network.weight_decay, schedule.clip_network)
+    return found
 
 
-def make_words(run: Run, text: TextEncoder, device: torch.device) -> Words:
-    """The words at their start: from an embedding file, from init text, or by chance; each from its own seed."""
-    vectors, settings = {}, {}
-    for index, word in enumerate(run.words):
-        generator = derived_generator("word", run.seed, index)
-        if word.init_file:
-            tensors = read_embedding(word.init_file).vectors
-            vectors[word.name] = vectors_from_tensors(tensors, word.vectors, encoder=text, generator=generator)
-        else:
-            vectors[word.name] = initial_vectors(
-                word.init_text or "random",
-                word.vectors,
-                encoder=text,
-                generator=generator,
-                std=run.words_common.initial_std,
-                keep_commas=run.words_common.keep_commas,
-            )
-        settings[word.name] = WordSettings(
-            lr_factor=word.lr_factor,
-            weight_decay=word.weight_decay,
-            freeze_fraction=word.freeze_at,
-            freeze_step=word.freeze_step,
-            freeze_norm=word.freeze_norm,
-        )
-    return Words(vectors, settings, device=device)
-
-
-def make_word_control(run: Run, text: TextEncoder) -> NormControl:
-    """What keeps the vectors in range after each step."""
-    return make_control(run.words_common.control, text.vocabulary_stats())
-
-
-def trained_groups(run: Run, words: Words, network: Network | None) -> list[TrainedGroup]:
-    """One group a word, and the network's groups by part."""
-    groups = []
-    for word in words.parameter_groups():
-        groups.append(
-            TrainedGroup(
-                name=f"word {word.name}",
-                kind="words",
-                parameters=tuple(word.parameters),
-                lr=run.words_common.lr,
-                lr_factor=word.lr_factor,
-                weight_decay=run.words_common.weight_decay + word.weight_decay,
-                clip_norm=run.schedule.clip_words,
-            )
-        )
-    for group in network.parameter_groups() if network is not None else []:
-        kind: Kind = "unet" if group.part == "unet" else "te"
-        groups.append(
-            TrainedGroup(
-                name=group.name,
-                kind=kind,
-                parameters=tuple(group.parameters),
-                lr=run.network.lr_of(group.part),
-                lr_factor=group.lr_factor,
-                weight_decay=run.network.weight_decay,
-                clip_norm=run.schedule.clip_network,
-            )
-        )
-    return groups
-
-
-def make_objective(settings: LossConfig, *, normalise_mask: bool) -> Objective:
-    """Loss and weighting by name."""
-    gamma = settings.snr_gamma if settings.weighting.endswith("min_snr") else None
+def make_objective(run: Run) -> Objective:
+    """How the run's samples are made noisy, and how their errors count."""
+    loss, noise = run.loss, run.noise
     return build_objective(
-        settings.kind,
-        settings.weighting,
-        gamma=gamma,
-        huber_threshold=settings.huber_delta,
-        normalise_mask=normalise_mask,
+        loss.kind,
+        loss.weighting,
+        gamma=loss.snr_gamma,
+        huber_threshold=loss.huber_delta,
+        huber_schedule=loss.huber_schedule,
+        noise=NoiseSettings(
+            offset=noise.offset,
+            adaptive_offset=noise.adaptive_offset,
+            random_offset=noise.random_offset,
+            multires_iterations=noise.multires_iterations,
+            multires_discount=noise.multires_discount,
+            perturbation=noise.perturbation,
+            random_perturbation=noise.random_perturbation,
+            timestep_min=noise.timestep_min,
+            timestep_max=noise.timestep_max,
+            timestep_distribution=noise.timestep_distribution,
+        ),
+        mask_prior=run.data.mask_prior,
+        scale_v_like_noise=loss.scale_v_like_noise,
     )
 
 
-def make_noise_settings(settings: NoiseConfig) -> NoiseSettings:
-    """The flat settings of `MicroStep`."""
-    return NoiseSettings(
-        offset=settings.offset,
-        multires_iterations=settings.multires_iterations,
-        multires_discount=settings.multires_discount,
-        perturbation=settings.perturbation,
-        timestep_min=settings.timestep_min,
-        timestep_max=settings.timestep_max,
-    )
-
-
-def make_noise_schedule(host: Host, settings: NoiseConfig) -> NoiseSchedule:
-    """The checkpoint's schedule, rescaled if wanted."""
-    return NoiseSchedule(
-        host.alphas_cumprod,
-        v_prediction=host.info.v_prediction,
-        zero_terminal_snr=settings.zero_terminal_snr,
-    )
+# ---- when and how fast ----
 
 
 def make_phase_plan(settings: ScheduleConfig) -> PhasePlan:
     """Who trains when."""
     return PhasePlan(
         settings.max_steps,
-        kind=settings.phases,  # type: ignore[arg-type]
-        words_steps=settings.words_steps,
-        continued_words_factor=settings.continued_words_factor,
+        kind=settings.phases,
+        embeddings_steps=settings.embeddings_steps,
+        continued_embeddings_factor=settings.continued_embeddings_factor,
         network_start=settings.network_start,
         te_stop=settings.te_stop,
     )
@@ -196,29 +227,24 @@ def make_phase_plan(settings: ScheduleConfig) -> PhasePlan:
 
 def make_rate_factor(settings: ScheduleConfig, plan: PhasePlan) -> Callable[[int], float]:
     """Factor of all rates by step; each phase of a two-phase run has its own curve."""
+    lengths = {plan.rate_position(step)[1] for step in (0, plan.max_steps - 1)}
+    warmups = {steps: settings.warmup_of(steps) for steps in lengths}
+    curve = partial(
+        rate_factor,
+        settings.rate,
+        final_factor=settings.final_factor,
+        cycles=settings.rate_cycles,
+        power=settings.rate_power,
+    )
 
     def factor(step: int) -> float:
         position, steps = plan.rate_position(step)
-        return rate_factor(
-            settings.rate,
-            position,
-            max_steps=steps,
-            warmup_steps=settings.warmup_of(steps),
-            final_factor=settings.final_factor,
-        )
+        return curve(position, max_steps=steps, warmup_steps=warmups[steps])
 
     return factor
 
 
-def autocast_dtype(settings: MemoryConfig, weights: nn.Module | None) -> torch.dtype | None:
-    """Arithmetic of the frozen model: None = as its weights are, where these are fp32."""
-    named = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": None}
-    if settings.precision in named:
-        return named[settings.precision]
-    if weights is None:
-        return None
-    dtype = next((parameter.dtype for parameter in weights.parameters()), torch.float32)
-    return dtype if dtype in (torch.float16, torch.bfloat16) else None
+# ---- the model ----
 
 
 def session_request(run: Run) -> SessionRequest:
@@ -231,96 +257,56 @@ def session_request(run: Run) -> SessionRequest:
     )
 
 
-def make_micro_step(
-    run: Run, host: Host, network: Network | None, *, text: TextEncoder | None = None, denoiser: Denoiser | None = None
-) -> MicroStep:
-    """The forward half of a step, on the host's own text encoder and U-Net or on what stands for them."""
-    return MicroStep(
-        text or host.text,
-        denoiser or host.denoiser,
-        schedule=make_noise_schedule(host, run.noise),
-        objective=make_objective(run.loss, normalise_mask=False),
-        noise=make_noise_settings(run.noise),
-        device=host.device,
-        autocast_dtype=autocast_dtype(run.memory, host.layers()[0].module),
-        network_off=nullcontext if network is None else lambda: network.with_multipliers(unet=0.0, te=0.0),
-        mask_prior=run.data.mask_prior,
-    )
+def caption_plan(run: Run, embedding_of_concept: Mapping[str, str], differing: Mapping[str, DataConfig]) -> CaptionPlan:
+    """Captions of the run, and of the pictures that have settings of their own, by key."""
+    data, schedule = run.data, run.schedule
 
+    def of(data: DataConfig) -> CaptionSettings:
+        return CaptionSettings(
+            prefix=data.prefix,
+            suffix=data.suffix,
+            templates=data.templates,
+            shuffle=data.shuffle_tags,
+            keep_first=data.keep_first,
+            keep_separator=data.keep_separator,
+            tag_dropout=data.tag_dropout,
+            tag_classes=number_lines(data.tag_dropout_classes),
+            drop_mode=data.tag_dropout_mode,  # type: ignore[arg-type]
+            caption_dropout=data.caption_dropout,
+            dropout_epochs=data.caption_dropout_epochs,
+            warmup_steps=steps_of(data.caption_warmup_steps, schedule.max_steps),
+            warmup_tags=data.caption_warmup_tags,
+            max_tags=data.max_tags,
+            wildcards=data.wildcards,
+            emphasis=data.emphasis,
+            fields=number_lines(data.caption_fields),
+        )
 
-def make_buckets(run: Run) -> Buckets:
-    """Sizes that pictures are brought to."""
-    data = run.data
-    return Buckets(
-        data.resolution_px,
-        data.bucket_step_px,
-        upscale=data.upscale,
-        bucketing=data.bucketing,
-        crop=data.crop,  # type: ignore[arg-type]
-        most_cropped=data.most_cropped if data.bucketing else 1.0,
+    settings = {id(own): of(own) for own in differing.values()}
+    return CaptionPlan(
+        of(data),
+        {key: settings[id(own)] for key, own in differing.items()},
+        embedding_of_concept,
+        {embedding.name: embedding.vectors for embedding in run.embeddings},
+        _lists(run),
+        data.max_tokens,
     )
 
 
 def make_captions(
     run: Run,
-    word_of_concept: dict[str, str],
-    token_ids: Callable[[str], list[int]] | None = None,
+    embedding_of_concept: Mapping[str, str],
+    token_ids: TokenIds | None = None,
     pictures: Sequence[Picture] = (),
 ) -> Captions:
-    """The chain that each caption goes through at each draw, and those of `pictures` that have settings of their own;
-    `token_ids` counts where captions have a limit."""
-    common = _make_chain(run, word_of_concept, token_ids)
-    differing = PictureParts(run.data).differing(pictures)
-    chains = {id(data): _make_chain(replace(run, data=data), word_of_concept, token_ids) for data in differing.values()}
-    return CaptionsByPart(common, {key: chains[id(data)] for key, data in differing.items()}) if chains else common
+    """`caption_plan`'s chain, for whoever looks at captions without training."""
+    return caption_plan(run, embedding_of_concept, PictureParts(run.data).differing(pictures)).chain(token_ids)
 
 
-def _make_chain(
-    run: Run, word_of_concept: dict[str, str], token_ids: Callable[[str], list[int]] | None
-) -> CaptionPipeline:
-    data, schedule = run.data, run.schedule
-    settings = CaptionSettings(
-        prefix=data.prefix,
-        suffix=data.suffix,
-        templates=data.templates,
-        shuffle=data.shuffle_tags,
-        keep_first=data.keep_first,
-        keep_separator=data.keep_separator,
-        tag_dropout=data.tag_dropout,
-        tag_classes=number_lines(data.tag_dropout_classes),
-        drop_mode=data.tag_dropout_mode,  # type: ignore[arg-type]
-        caption_dropout=data.caption_dropout,
-        dropout_epochs=data.caption_dropout_epochs,
-        warmup_steps=steps_of(data.caption_warmup_steps, schedule.max_steps),
-        warmup_tags=data.caption_warmup_tags,
-        max_tags=data.max_tags,
-        wildcards=data.wildcards,
-        emphasis=data.emphasis,
-        fields=number_lines(data.caption_fields),
-    )
-    shorten = None
-    if data.max_tokens and token_ids is not None:
-        counter = TokenCounter({word.name: word.vectors for word in run.words}, PromptReading(token_ids))
-        shorten = partial(counter.shorten, limit=data.max_tokens)
-    return CaptionPipeline(
-        settings,
-        words=word_of_concept,
-        protected=[word.name for word in run.words],
-        lists=_lists(run),
-        shorten=shorten,
-    )
-
-
-def _lists(run: Run) -> dict[str, tuple[str, ...]]:
-    """What wildcards and templates draw from."""
-    data = run.data
-    return {**(read_lists(data.wildcard_folder) if data.wildcard_folder else {}), **parse_lists(data.word_lists)}
-
-
-def make_class_captions(run: Run) -> CaptionPipeline:
+def class_caption_plan(run: Run) -> CaptionPlan:
     """The same for the second folder: what speaks of the run's own pictures (templates, prefix) is left out."""
     data = run.data
-    return CaptionPipeline(
+    return CaptionPlan(
         CaptionSettings(
             shuffle=data.shuffle_tags,
             keep_first=data.keep_first,
@@ -336,24 +322,158 @@ def make_class_captions(run: Run) -> CaptionPipeline:
     )
 
 
-def class_batch_size(run: Run, *, processes: int = 1) -> int:
-    """Pictures of the second folder in a micro-batch: as set or by narugo's rule, shared evenly by the processes."""
+def _lists(run: Run) -> dict[str, tuple[str, ...]]:
+    """What wildcards and templates draw from."""
+    data = run.data
+    return {**(read_lists(data.wildcard_folder) if data.wildcard_folder else {}), **parse_lists(data.word_lists)}
+
+
+def picture_remarks(run: Run, prepared: PreparedPictures) -> list[DatasetProblem]:
+    """What is to be known of how the pictures are trained: what is cut off, and what should not be mirrored."""
+    keys = {picture.key for picture in (*prepared.pictures, *prepared.held_out)}
+    originals = [picture for picture in prepared.dataset.pictures if picture.key in keys]
+    return dataset_remarks(run, originals)
+
+
+def dataset_remarks(run: Run, pictures: Sequence[Picture]) -> list[DatasetProblem]:
+    """The same of pictures with their captions as they are on disk: what a word absorbs may belong to one side."""
+    return lint.cut_remarks(pictures, make_buckets(run)) + lint.mirror_remarks(
+        pictures, embeddings=[embedding.name for embedding in run.embeddings], keys=mirrored(run, pictures)
+    )
+
+
+def mirrored(run: Run, pictures: Sequence[Picture]) -> frozenset[str]:
+    """Keys of the pictures that are mirrored half of the time: those of no word that is against it."""
+    against = [embedding.name for embedding in run.embeddings if not embedding.mirror]
+    find, parts = EmbeddingFinder(against), PictureParts(run.data)
+    return frozenset(p.key for p in pictures if parts.settings_of(p).flip and not (against and find(p.caption)))
+
+
+def showings(own: Mapping[str, DataConfig]) -> dict[str, ViewSettings]:
+    """How pictures with settings of their own are shown, by key."""
+    return {
+        key: ViewSettings(
+            crop=data.crop,  # type: ignore[arg-type]
+            crops=data.crops,
+            transparency=data.transparency,  # type: ignore[arg-type]
+            masks=None if data.masks == "none" else data.masks,  # type: ignore[arg-type]
+        )
+        for key, data in own.items()
+    }
+
+
+def latent_plan(run: Run, found: PreparedPictures, buckets: Buckets, own: Mapping[str, DataConfig]) -> LatentPlan:
+    """How the run's own pictures become latents, those with settings of their `own` in their way."""
+    data = run.data
+    return _latents(
+        run,
+        (*found.pictures, *found.held_out),
+        buckets,
+        flip=mirrored(run, found.pictures),
+        find_boxes="face" in (data.crop, *(part.crop for part in data.parts)),
+        crops=data.crops,
+        scale=data.scale_augmentation,
+        plain=frozenset(picture.key for picture in found.held_out),
+        own=showings(own),
+    )
+
+
+def class_latent_plan(run: Run, pictures: tuple[Picture, ...], buckets: Buckets) -> LatentPlan:
+    """The same for the second folder: one cut a picture."""
+    return _latents(run, pictures, buckets, flip=run.data.flip, find_boxes=run.data.crop == "face")
+
+
+def _latents(
+    run: Run,
+    pictures: tuple[Picture, ...],
+    buckets: Buckets,
+    *,
+    flip: bool | frozenset[str],
+    find_boxes: bool,
+    **varied: Any,
+) -> LatentPlan:
+    data = run.data
+    return LatentPlan(
+        pictures,
+        find_boxes,
+        buckets,
+        folder=Path(data.cache_folder) if data.cache_folder else None,
+        memory_bytes=run.memory.latents_mb * 2**20 or None,
+        flip=flip,
+        transparency=data.transparency,  # type: ignore[arg-type]
+        masks=None if data.masks == "none" else data.masks,  # type: ignore[arg-type]
+        mask_normalise=data.mask_normalise,
+        mask_minimum=data.mask_minimum,
+        mask_temperature=data.mask_temperature,
+        seed=run.seed,
+        **varied,
+    )
+
+
+def batch_plan(
+    run: Run, prepared: PreparedPictures, own: Mapping[str, DataConfig], loss_weights: Mapping[str, float]
+) -> BatchPlan:
+    """Batches of the run's own pictures: captions, weights and rates by its settings."""
+    data, schedule = run.data, run.schedule
+    return BatchPlan(
+        (*prepared.pictures, *prepared.held_out),
+        caption_plan(run, embedding_of_concepts(run, prepared.dataset), own),
+        schedule.batch_size,
+        schedule.accumulation,
+        tuple(embedding.name for embedding in run.embeddings),
+        run.seed,
+        data.random_latent,
+        unmasked=data.mask_off,
+        draw_weights=draw_weights(run, prepared),
+        loss_weights=loss_weights,
+    )
+
+
+def class_batch_plan(run: Run, pictures: tuple[Picture, ...]) -> BatchPlan:
+    """Batches of the second folder."""
+    return BatchPlan(
+        pictures,
+        class_caption_plan(run),
+        class_batch_size(run),
+        run.schedule.accumulation,
+        tuple(embedding.name for embedding in run.embeddings),
+        derive_seed("class pictures", run.seed),
+        run.data.random_latent,
+    )
+
+
+def draw_weights(run: Run, prepared: PreparedPictures) -> dict[str, float] | None:
+    """How often each trained picture comes, where repeats do not say it all."""
+    if draws_as_folders_say(run) and not prepared.held_out:
+        return None
+    rates = prepared.draw_rates
+    return {picture.key: rates.get(picture.key, float(picture.repeats)) for picture in prepared.pictures}
+
+
+def make_buckets(run: Run) -> Buckets:
+    """Sizes that pictures are brought to."""
+    data = run.data
+    return Buckets(
+        data.resolution_px,
+        data.bucket_step_px,
+        upscale=data.upscale,
+        bucketing=data.bucketing,
+        crop=data.crop,  # type: ignore[arg-type]
+        most_cropped=data.most_cropped if data.bucketing else 1.0,
+    )
+
+
+def class_batch_size(run: Run) -> int:
+    """Pictures of the second folder in a micro-batch: as set or by narugo's rule."""
     schedule = run.schedule
-    wanted = run.regularisation.batch_size or narugo_batch(schedule.batch_size, max_steps=schedule.max_steps)
-    return -(-wanted // processes) * processes
+    return run.regularisation.batch_size or narugo_batch(schedule.batch_size, max_steps=schedule.max_steps)
 
 
-def make_mixture(run: Run, own: BatchSource, class_source: BatchSource | None) -> Mixture:
-    """All sets of a step."""
-    settings = run.regularisation
-    texts = {word.name: class_text(word.init_text, settings.class_text) for word in run.words}
-    sides = []
-    if class_source is not None:
-        prior = settings.target == "prior"
-        sides.append(Side("class pictures", class_source, settings.weight, texts if prior else {}, prior))
-    if settings.preservation > 0:
-        sides.append(Side("preservation", own, settings.preservation, texts, prior=True))
-    return Mixture(own, sides)
+def side_plan(run: Run) -> SidePlan:
+    """The run's further sets."""
+    kept = run.regularisation
+    texts = {embedding.name: class_text(embedding.init_text, kept.class_text) for embedding in run.embeddings}
+    return SidePlan(kept.weight, kept.target == "prior", kept.preservation, texts)
 
 
 def with_name(run: Run, fallback: str) -> Run:

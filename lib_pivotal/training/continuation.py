@@ -9,14 +9,15 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
-from lib_pivotal.config import Run, check_run, run_to_dict
+from lib_pivotal.config import check_run, run_to_dict
 from lib_pivotal.data.pictures import file_sha256
 from lib_pivotal.errors import StateError
 from lib_pivotal.ports import Host
-from lib_pivotal.training.prepare import Prepared
+from lib_pivotal.training.prepared import Prepared
 from lib_pivotal.training.state import SavedState
 
 LENGTH = ("schedule.max_steps", "schedule.epochs")
@@ -37,23 +38,22 @@ MOST_NAMED = 8
 _GONE = "no such picture"
 
 
-def describe_basis(run: Run, host: Host, prepared: Prepared) -> dict[str, Any]:
+def describe_basis(prepared: Prepared, host: Host) -> dict[str, Any]:
     """What a state depends on, as plain values to keep with it: settings, checkpoint, pictures with their captions."""
     pictures = {f"{side}{picture.key}": _digest(picture) for side, picture in _pictures(prepared)}
     checkpoint = {"name": host.info.name, "sha256": host.info.sha256, "autoencoder": host.codec.fingerprint}
-    return {"settings": run_to_dict(run), "checkpoint": checkpoint, "pictures": pictures}
+    return {"settings": dict(prepared.settings), "checkpoint": checkpoint, "pictures": pictures}
 
 
 def check_continuation(
     saved: SavedState,
-    run: Run,
-    host: Host,
     prepared: Prepared,
+    host: Host,
     *,
     now: Mapping[str, Any],
     recorded: Mapping[str, Any] | None,
 ) -> list[str]:
-    """Remarks on a state that `run` can be continued from.
+    """Remarks on a state that the run can be continued from.
 
     `now` is the run's own basis (`describe_basis`), `recorded` the run.json beside the state, for old states.
 
@@ -62,7 +62,7 @@ def check_continuation(
     """
     then, remarks = saved.content.get("basis"), [*saved.passed_over]
     if then is None:
-        then, remark = _old_basis(saved, run, host, prepared, now=now, recorded=recorded)
+        then, remark = _old_basis(saved, prepared, host, now=now, recorded=recorded)
         remarks += [remark] if remark else []
     differing = differences(then, now)
     if differing:
@@ -72,12 +72,12 @@ def check_continuation(
             f"the state {saved.path} belongs to a run with other settings, pictures or checkpoint, so it cannot be "
             f"continued: {told}{more}. Restore these, or start a new run. Nothing was changed"
         )
-    if saved.step > run.schedule.max_steps:
+    if saved.step > prepared.loop.max_steps:
         raise StateError(
-            f"schedule.max_steps = {run.schedule.max_steps}, but the state {saved.path} is after step {saved.step} "
+            f"schedule.max_steps = {prepared.loop.max_steps}, but the state {saved.path} is after step {saved.step} "
             "already: ask for more steps. Nothing was changed"
         )
-    return remarks + _length_remarks(then["settings"], run)
+    return remarks + _length_remarks(then["settings"], now["settings"])
 
 
 def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
@@ -139,17 +139,18 @@ def _picture_differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> lis
     return [f"{len(changed)} pictures or captions differ ({named}{', ...' if len(changed) > 3 else ''})"]
 
 
-def _length_remarks(then: Mapping[str, Any], run: Run) -> list[str]:
-    before, after = flat_settings(then)["schedule.max_steps"], run.schedule.max_steps
+def _length_remarks(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    before, after = flat_settings(then)["schedule.max_steps"], now["schedule"]["max_steps"]
     if before == after:
         return []
-    stretched = "" if run.schedule.rate == "constant" else f"; the LR scheduler {run.schedule.rate} follows the new one"
+    rate = now["schedule"]["rate"]
+    stretched = "" if rate == "constant" else f"; the LR scheduler {rate} follows the new one"
     return [f"the length of the run changes from {before} to {after} steps{stretched}"]
 
 
 def _pictures(prepared: Prepared) -> list[tuple[str, Any]]:
-    own = [("", picture) for picture in prepared.pictures]
-    return own + [("class pictures: ", picture) for picture in prepared.regularisation]
+    own = [("", picture) for picture in prepared.pictures.pictures]
+    return own + [("class pictures: ", picture) for picture in prepared.pictures.regularisation]
 
 
 def _digest(picture: Any) -> str:
@@ -171,15 +172,14 @@ def _content(path: Path) -> str:
 
 def _old_basis(
     saved: SavedState,
-    run: Run,
-    host: Host,
     prepared: Prepared,
+    host: Host,
     *,
     now: Mapping[str, Any],
     recorded: Mapping[str, Any] | None,
 ) -> tuple[dict[str, Any], str]:
     """What an old state can be said to depend on, and a remark where that is less than everything."""
-    if saved.content.get("fingerprint") == _old_fingerprint(run, host, prepared):
+    if saved.content.get("fingerprint") == _old_fingerprint(prepared, host):
         return dict(now), ""
     if recorded is None:
         raise StateError(
@@ -192,12 +192,12 @@ def _old_basis(
     )
 
 
-def _old_fingerprint(run: Run, host: Host, prepared: Prepared) -> str:
-    settings = run_to_dict(run)
+def _old_fingerprint(prepared: Prepared, host: Host) -> str:
+    settings = deepcopy(dict(prepared.settings))
     del settings["saving"], settings["name"]
     settings["data"].pop("cache_folder")
     settings["memory"].pop("latents_mb")
-    trained: Sequence[Any] = (*prepared.pictures, *prepared.regularisation)
+    trained: Sequence[Any] = (*prepared.pictures.pictures, *prepared.pictures.regularisation)
     pictures = [[picture.key, picture.caption, picture.repeats] for picture in trained]
     facts = json.dumps([settings, host.info.name, host.info.sha256, host.codec.fingerprint, pictures], sort_keys=True)
     return hashlib.sha256(facts.encode()).hexdigest()

@@ -24,7 +24,7 @@ COLLECTIVE_TIMEOUT = timedelta(days=7)
 told by signs of life, not by time."""
 
 
-class World:
+class ProcessGroup:
     """This process among `size` processes; without `torchrun` it is alone and every call is free."""
 
     def __init__(self, *, rank: int = 0, size: int = 1, liveness: Liveness | None = None) -> None:
@@ -33,7 +33,7 @@ class World:
         self._liveness = liveness
 
     @classmethod
-    def from_environment(cls) -> World:
+    def from_environment(cls) -> ProcessGroup:
         """Join the group that `torchrun` describes (gloo on the CPU, nccl on GPUs); alone where there is none."""
         if int(os.environ.get("WORLD_SIZE", "1")) <= 1:
             return cls()

@@ -23,7 +23,7 @@ class RunStarted:
     name: str
     first_step: int
     max_steps: int
-    words: tuple[str, ...]
+    embeddings: tuple[str, ...]
     trained_parameters: int
     optimizer_bytes: int
 
@@ -51,7 +51,7 @@ class StepDone:
     losses: dict[str, float]
     rates: dict[str, float]
     gradient_norms: dict[str, float]
-    word_norms: dict[str, float]
+    embedding_norms: dict[str, float]
     images_seen: dict[str, int]
     seconds: float
     eta_seconds: float

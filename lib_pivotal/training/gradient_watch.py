@@ -53,7 +53,7 @@ def _pictures_of(batches: Iterable[TrainingBatch]) -> Counter[str]:
     found: Counter[str] = Counter()
     for batch in batches:
         weights: Sequence[float] = batch.weights.tolist()
-        for names, weight in zip(batch.words, weights, strict=False):
+        for names, weight in zip(batch.embeddings, weights, strict=False):
             if weight != 0:
                 found.update(set(names))
     return found

@@ -17,7 +17,7 @@ from lib_pivotal.errors import PivotalError
 from lib_pivotal.oom import is_out_of_memory, release_memory
 from lib_pivotal.training.events import Event, FileSaved, Listener, Notice, Reason
 from lib_pivotal.training.progress import Progress
-from lib_pivotal.training.recovery import Guard
+from lib_pivotal.training.recovery import RollbackGuard
 from lib_pivotal.training.state import save_state
 from lib_pivotal.training.trainable import Trainable
 
@@ -84,7 +84,7 @@ class Keeper:
             log_details(error, "the bundle of step %d could not be saved", step)
             self._tell(f"the bundle of step {step} was not saved: {reason_of(error)}. {_CONTINUES}")
 
-    def save_state(self, guard: Guard) -> Path | None:
+    def save_state(self, guard: RollbackGuard) -> Path | None:
         """The state of this step, also as the snapshot that a roll-back returns to; None where it was not written.
 
         The snapshot is taken in every process: all must return to the same.
@@ -108,7 +108,9 @@ class Keeper:
         self._emit(FileSaved(step, "state", path))
         return path
 
-    def save_at_end(self, reason: Reason, guard: Guard | None, *, torn: bool = False) -> tuple[Path | None, str]:
+    def save_at_end(
+        self, reason: Reason, guard: RollbackGuard | None, *, torn: bool = False
+    ) -> tuple[Path | None, str]:
         """The bundle first, then the state; a run that ended before its first step writes nothing.
 
         A finished run leaves its state, too, where states are kept: continued, it goes on from its end, and a stop then

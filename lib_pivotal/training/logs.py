@@ -98,7 +98,7 @@ class CsvLog:
         if not isinstance(event, StepDone):
             return
         row: dict[str, Any] = {"step": event.step, "phase": event.phase, "seconds": event.seconds, **event.losses}
-        for prefix, values in (("rate", event.rates), ("grad", event.gradient_norms), ("norm", event.word_norms)):
+        for prefix, values in (("rate", event.rates), ("grad", event.gradient_norms), ("norm", event.embedding_norms)):
             row.update({f"{prefix} {name}": value for name, value in values.items()})
         head = ""
         if not self._columns:
@@ -154,7 +154,12 @@ class TensorBoardLog:
 
     def __call__(self, event: Event) -> None:
         if isinstance(event, StepDone):
-            groups = {"loss": event.losses, "rate": event.rates, "grad": event.gradient_norms, "norm": event.word_norms}
+            groups = {
+                "loss": event.losses,
+                "rate": event.rates,
+                "grad": event.gradient_norms,
+                "norm": event.embedding_norms,
+            }
             for group, values in groups.items():
                 for name, value in values.items():
                     self._writer.add_scalar(f"{group}/{name}", value, event.step)

@@ -21,8 +21,7 @@ import torch
 from lib_pivotal.errors import TrainingError
 from lib_pivotal.oom import is_out_of_memory, release_memory
 from lib_pivotal.ports import OWN_LOSS, TrainingBatch
-from lib_pivotal.training.aside import Aside, Interlude
-from lib_pivotal.training.distributed import World
+from lib_pivotal.training.distributed import ProcessGroup
 from lib_pivotal.training.events import (
     Commands,
     Event,
@@ -35,9 +34,10 @@ from lib_pivotal.training.events import (
 )
 from lib_pivotal.training.gradient_watch import GradientWatch
 from lib_pivotal.training.keeping import Keeper, Outputs, log_details, reason_of
-from lib_pivotal.training.phases import Phase, PhasePlan
+from lib_pivotal.training.model_yield import ModelYield, YieldTerms
 from lib_pivotal.training.progress import Progress
-from lib_pivotal.training.recovery import Guard
+from lib_pivotal.training.rates import Phase, PhasePlan
+from lib_pivotal.training.recovery import RollbackGuard
 from lib_pivotal.training.seeds import derive_seed
 from lib_pivotal.training.state import SavedState
 from lib_pivotal.training.step import MicroStep, sample_count, split_batch
@@ -47,7 +47,7 @@ logger = logging.getLogger(__name__)
 PAUSED_LOOK_S = 0.2
 
 
-class Source(Protocol):
+class BatchProvider(Protocol):
     """Batches by position: the same position always gives the same batch."""
 
     def batch(self, step: int, micro: int) -> TrainingBatch: ...
@@ -80,15 +80,15 @@ class Trainer:
         *,
         trainable: Trainable,
         micro_step: MicroStep,
-        source: Source,
+        source: BatchProvider,
         plan: PhasePlan,
         rate_factor: Callable[[int], float],
         outputs: Outputs,
         progress: Progress,
         listener: Listener,
         commands: Commands | None = None,
-        world: World | None = None,
-        aside: Aside | None = None,
+        world: ProcessGroup | None = None,
+        aside: ModelYield | None = None,
         rebind: Callable[[], None] = lambda: None,
     ) -> None:
         self._settings = settings
@@ -99,7 +99,7 @@ class Trainer:
         self._rate_factor = rate_factor
         self._listener = listener
         self._commands = commands or Commands()
-        self._world = world or World()
+        self._world = world or ProcessGroup()
         self._aside = aside
         self._rebind = rebind
         self.progress = progress
@@ -114,7 +114,7 @@ class Trainer:
             state_when_finished=settings.state_every_steps > 0,
             writes=self._world.writes,
         )
-        self._guard: Guard | None = None
+        self._guard: RollbackGuard | None = None
         self._watch = GradientWatch()
         self._torn = False
         """What is trained belongs to no step: one has begun to move it, and is not counted yet."""
@@ -138,7 +138,7 @@ class Trainer:
             try:
                 if resume_from is not None:
                     self._take_over(resume_from)
-                self._guard = self._guard or Guard(self._trainable, self.progress)
+                self._guard = self._guard or RollbackGuard(self._trainable, self.progress)
                 self._emit(self._run_started())
                 while self.step < self._settings.max_steps and not self._told_to_stop():
                     self._one_step()
@@ -192,17 +192,17 @@ class Trainer:
                 self._trainable.scaler.update(overflowed=True)
             self._notice("warning", f"step {self.step + 1}: {self._guard.bad_step()}")
         else:
-            trained = self._trainable.trained_words(phase)
+            trained = self._trainable.trained_embeddings(phase)
             for message in self._watch.after_step(batches, update.gradient_norms, trained=trained):
                 self._notice("error", f"step {self.step + 1}: {message}")
         for batch in batches:
-            for names in batch.words:
+            for names in batch.embeddings:
                 self.progress.images_seen.update(names)
         self.progress.step += 1
         self._torn = False
         if update is not None and update.applied:
             self._guard.good_step()
-        for name in self._trainable.words.advance(self.step, max_steps=self._settings.max_steps):
+        for name in self._trainable.embeddings.advance(self.step, max_steps=self._settings.max_steps):
             self._notice("info", f"step {self.step}: the embedding {name!r} is frozen from here on")
         self._emit(self._step_done(phase, losses, update, time.perf_counter() - started))
 
@@ -251,7 +251,7 @@ class Trainer:
         )
 
     def _accumulate(self, batches: list[TrainingBatch], *, network_moves: bool) -> dict[str, float]:
-        words = self._trainable.words.as_mapping()
+        embeddings = self._trainable.embeddings.as_mapping()
         count = sample_count(batches) * self._world.size
         totals: dict[str, float] = dict.fromkeys((batch.name for batch in batches), 0.0)
         before, starts = 0, list[int]()
@@ -262,7 +262,7 @@ class Trainer:
             starts.append(index)
             if batch.again is not None:
                 index = starts[batch.again]
-            if batch.name != OWN_LOSS and not network_moves and not any(batch.words):
+            if batch.name != OWN_LOSS and not network_moves and not any(batch.embeddings):
                 continue  # nothing that it could move is trained now
             for piece_number, piece in enumerate(split_batch(batch, self.progress.splits)):
                 # dropout and the like draw from the global generator: make them depend on the position alone
@@ -270,7 +270,7 @@ class Trainer:
                     derive_seed("step", self._settings.seed, self.step, micro, piece_number, self._world.rank)
                 )
                 losses = self._micro_step.losses(
-                    piece, words, seeds=(self._settings.seed, self.step), first_sample=index
+                    piece, embeddings, seeds=(self._settings.seed, self.step), first_sample=index
                 )
                 loss = losses.sum() / count
                 if loss.requires_grad:
@@ -306,7 +306,7 @@ class Trainer:
         network = self._trainable.network
         with nullcontext() if network is None else network.with_multipliers(unet=0.0, te=0.0):
             self._aside.serve(
-                Interlude(
+                YieldTerms(
                     write_bundle=self._keeper.write_copy,
                     wait=self._commands.wait_while_paused,
                     stopping=lambda: self._commands.stopping,
@@ -347,7 +347,7 @@ class Trainer:
         self.progress.images_seen = Counter(content["images_seen"])
         self.progress.splits = content["splits"]
         self.progress.step = content["step"]
-        self._guard = Guard(self._trainable, self.progress)
+        self._guard = RollbackGuard(self._trainable, self.progress)
         if "guard" in content:  # states of version 0.1 have none
             self._guard.load_state_dict(content["guard"])
 
@@ -358,7 +358,7 @@ class Trainer:
             name=self._settings.name,
             first_step=self.step,
             max_steps=self._settings.max_steps,
-            words=tuple(self._trainable.words.names()),
+            embeddings=tuple(self._trainable.embeddings.names()),
             trained_parameters=sum(parameter.numel() for parameter in self._trainable.parameters),
             optimizer_bytes=self._trainable.optimizer_bytes,
         )
@@ -373,7 +373,7 @@ class Trainer:
             losses=losses,
             rates={} if update is None else update.rates,
             gradient_norms={} if update is None else update.gradient_norms,
-            word_norms=self._trainable.words.mean_norms(),
+            embedding_norms=self._trainable.embeddings.mean_norms(),
             images_seen=dict(self.progress.images_seen),
             seconds=seconds,
             eta_seconds=typical * (self._settings.max_steps - self.step),

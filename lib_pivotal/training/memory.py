@@ -21,16 +21,16 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
-from lib_pivotal.config import Run
-from lib_pivotal.embeddings.vectors import Words
+from lib_pivotal.embeddings.vectors import TrainedEmbeddings
 from lib_pivotal.hosting import pictures_at_once
 from lib_pivotal.networks.adapter import layer_weight
 from lib_pivotal.networks.network import Network
-from lib_pivotal.ports import Conditioning, Host, TrainingBatch, WordVectors
-from lib_pivotal.training import assemble
-from lib_pivotal.training.optimizers import ParameterGroup, build_optimizer, state_bytes
-from lib_pivotal.training.prepare import Prepared
-from lib_pivotal.training.tally import WORKING, Tally
+from lib_pivotal.parameter_groups import ParameterGroup
+from lib_pivotal.ports import Conditioning, EmbeddingVectors, Host, TrainingBatch
+from lib_pivotal.training import build
+from lib_pivotal.training.memory_tracker import WORKING, MemoryTracker
+from lib_pivotal.training.optimizers import build_optimizer, state_bytes
+from lib_pivotal.training.prepared import Prepared
 
 CONTEXT_BYTES = 450 * 2**20
 """CUDA's context with its libraries' kernels, which torch's allocator does not know: 300 to 550 MB."""
@@ -41,7 +41,7 @@ CUBLAS_BYTES = 8_519_680
 ENCODED_TOGETHER = 4
 """Pictures that `data.latents` hands to the autoencoder at once."""
 
-PARTS = {
+PURPOSES = {
     "unet": "U-Net",
     "text": "text encoder",
     "vae": "autoencoder",
@@ -60,8 +60,8 @@ PARTS = {
 
 
 @dataclass(frozen=True)
-class Moment:
-    """A kind of moment in a run: bytes by `PARTS`, when most is needed."""
+class MemoryPhase:
+    """A kind of moment in a run: bytes by `PURPOSES`, when most is needed."""
 
     name: str
     parts: Mapping[str, int]
@@ -76,10 +76,10 @@ class Moment:
 class MemoryCount:
     """All moments of a run."""
 
-    moments: tuple[Moment, ...]
+    moments: tuple[MemoryPhase, ...]
 
     @property
-    def largest(self) -> Moment:
+    def largest(self) -> MemoryPhase:
         """The one that decides whether the run fits."""
         return max(self.moments, key=lambda moment: moment.total_bytes)
 
@@ -88,28 +88,27 @@ class MemoryCount:
         """What the run needs."""
         return self.largest.total_bytes
 
-    def moment(self, name: str) -> Moment:
+    def moment(self, name: str) -> MemoryPhase:
         """By name."""
         return next(moment for moment in self.moments if moment.name == name)
 
 
-def count_memory(run: Run, host: Host, prepared: Prepared, *, as_gpu: bool = False) -> MemoryCount:
-    """Count `run` on `host`, for which the model is borrowed; nothing is changed.
+def count_memory(prepared: Prepared, host: Host, *, as_gpu: bool = False) -> MemoryCount:
+    """Count a compiled run on `host`, for which the model is borrowed; nothing is changed.
 
     `as_gpu` counts a host on the CPU as if it were on a GPU.
 
     Raises whatever the step raises, also where a module cannot work on tensors without numbers.
     """
-    run = replace(run, words=prepared.words)
-    with host.session(assemble.session_request(run)):
-        return _Counter(run, host, prepared, as_gpu=as_gpu).count()
+    with host.session(prepared.session):
+        return _Counter(prepared, host, as_gpu=as_gpu).count()
 
 
 class _Counter:
     """One run's count, inside its session."""
 
-    def __init__(self, run: Run, host: Host, prepared: Prepared, *, as_gpu: bool) -> None:
-        self._run, self._host, self._prepared = run, host, prepared
+    def __init__(self, prepared: Prepared, host: Host, *, as_gpu: bool) -> None:
+        self._host, self._prepared = host, prepared
         self._on_gpu = as_gpu or host.device.type == "cuda"
         modules = host.modules()
         self._weights = {part: weight_bytes(modules[part]) for part in ("unet", "text", "vae")}
@@ -122,36 +121,40 @@ class _Counter:
 
     def count(self) -> MemoryCount:
         with self._numberless():
-            words = Words(
+            embeddings = TrainedEmbeddings(
                 {
                     w.name: tuple(torch.zeros(w.vectors, width) for width in self._host.text.widths)
-                    for w in self._run.words
+                    for w in self._prepared.embeddings
                 },
                 device=self._host.device,
             )
-            network = assemble.make_network(self._run, self._host.layers(), self._host.device)
-        parameters = [*words.parameters(), *(network.parameters() if network is not None else ())]
-        lasting = self._lasting(words, network, parameters)
+            network = build.make_network(
+                self._prepared.network, self._host.layers(), self._host.device, seed=self._prepared.seed
+            )
+        parameters = [*embeddings.parameters(), *(network.parameters() if network is not None else ())]
+        lasting = self._lasting(embeddings, network, parameters)
         size_px = self._largest_px()
         moments = [
-            Moment("a step", self._parts(lasting, self._step(words, network, parameters, size_px))),
-            Moment("the optimiser's update", self._parts(lasting, self._update(parameters))),
-            Moment("encoding pictures", self._parts({}, self._encoding(size_px), with_vae=True)),
+            MemoryPhase("a step", self._parts(lasting, self._step(embeddings, network, parameters, size_px))),
+            MemoryPhase("the optimiser's update", self._parts(lasting, self._update(parameters))),
+            MemoryPhase("encoding pictures", self._parts({}, self._encoding(size_px), with_vae=True)),
         ]
-        if self._run.saving.preview_every_steps:
+        if self._prepared.loop.sample_every_steps:
             drawing = self._parts({**lasting, **self._drawn_with(lasting, network)}, self._drawing(), with_vae=True)
-            moments.append(Moment("sampling", drawing))
+            moments.append(MemoryPhase("sampling", drawing))
         return MemoryCount(tuple(moments))
 
     # ---- what lasts ----
 
-    def _lasting(self, words: Words, network: Network | None, parameters: Sequence[nn.Parameter]) -> dict[str, int]:
-        trained = tensor_bytes(parameters)
+    def _lasting(
+        self, embeddings: TrainedEmbeddings, network: Network | None, parameters: Sequence[nn.Parameter]
+    ) -> dict[str, int]:
+        trained, optimizer = tensor_bytes(parameters), self._prepared.optimizer
         return {
             "network": 0 if network is None else tensor_bytes(network.parameters()),
-            "words": tensor_bytes(words.parameters()),
-            "optimizer": optimizer_bytes(self._run.schedule.optimizer, parameters),
-            "ema": trained if self._run.schedule.ema_decay > 0 else 0,
+            "words": tensor_bytes(embeddings.parameters()),
+            "optimizer": optimizer_bytes(optimizer.name, parameters, options=optimizer.options),
+            "ema": trained if optimizer.ema_decay > 0 else 0,
         }
 
     def _parts(
@@ -167,29 +170,35 @@ class _Counter:
             found[part] = found.get(part, 0) + size
         if self._on_gpu:
             found[WORKING] = found.get(WORKING, 0) + CUBLAS_BYTES
-        return {part: found[part] for part in PARTS if found.get(part)}
+        return {part: found[part] for part in PURPOSES if found.get(part)}
 
     # ---- what passes ----
 
     def _step(
-        self, words: Words, network: Network | None, parameters: Sequence[nn.Parameter], size_px: tuple[int, int]
+        self,
+        embeddings: TrainedEmbeddings,
+        network: Network | None,
+        parameters: Sequence[nn.Parameter],
+        size_px: tuple[int, int],
     ) -> dict[str, int]:
         """Forward and backward of the largest micro-batch.
 
         The text encoder's part is done in earnest where its weights are real: hosts remember what they made of a
         prompt, and must not remember tensors without numbers.
         """
-        tally, batch = Tally(as_gpu=self._on_gpu), self._batch(size_px)
+        tally, batch = MemoryTracker(as_gpu=self._on_gpu), self._batch(size_px)
         text: Any = _Encoded()
-        step = assemble.make_micro_step(self._run, self._host, network, text=text, denoiser=_Counted(self._host, tally))
+        step = build.make_micro_step(
+            self._prepared, self._host, network, text=text, denoiser=_Counted(self._host, tally)
+        )
         attached = contextlib.nullcontext() if network is None else network.attach()
         try:
             with attached:
                 with self._earnest(), tally, tally.counting("kept_text"), step.autocast():
-                    encoded = self._host.text.encode(batch.captions, words.as_mapping())
+                    encoded = self._host.text.encode(batch.captions, embeddings.as_mapping())
                 with self._numberless(), tally:
                     text.conditioning = _map(encoded, lambda tensor: self._numbers_off(tensor).requires_grad_())
-                    step.losses(batch, {}, seeds=(self._run.seed, 0)).sum().backward()
+                    step.losses(batch, {}, seeds=(self._prepared.seed, 0)).sum().backward()
                     text.conditioning = None
                 with self._earnest(), tally:
                     given = [tensor for tensor in (encoded.context, encoded.pooled) if tensor is not None]
@@ -209,8 +218,8 @@ class _Counter:
     def _encoding(self, size_px: tuple[int, int]) -> dict[str, int]:
         """A group of pictures through the autoencoder."""
         width, height = size_px
-        count = min(ENCODED_TOGETHER, len(self._prepared.pictures))
-        tally = Tally(as_gpu=self._on_gpu)
+        count = min(ENCODED_TOGETHER, len(self._prepared.pictures.pictures))
+        tally = MemoryTracker(as_gpu=self._on_gpu)
         with torch.no_grad(), self._host.codec.placed(), self._numberless(), tally:  # placed with its numbers
             pixels = torch.zeros(count, 3, height, width, device=self._host.device)
             self._host.codec.encode(pixels)
@@ -226,10 +235,10 @@ class _Counter:
 
     def _drawing(self) -> dict[str, int]:
         """The pictures of one preview that are decoded together; the denoising before needs less than a step does."""
-        side, saving = self._run.data.resolution_px, self._run.saving
-        names = [word.name for word in self._run.words if word.name in saving.preview_words] or self._run.words
-        count = min(pictures_at_once(side, side), len(names) * max(1, len(saving.preview_prompts)))
-        tally = Tally(as_gpu=self._on_gpu)
+        samples = self._prepared.outputs
+        side = samples.side_px
+        count = min(pictures_at_once(side, side), len(samples.sampled) * len(samples.prompts))
+        tally = MemoryTracker(as_gpu=self._on_gpu)
         with torch.no_grad(), self._host.codec.placed(), self._numberless(), tally:  # placed with its numbers
             latents = torch.zeros(count, 4, side // 8, side // 8, device=self._host.device)
             self._host.codec.decode(latents)
@@ -257,17 +266,17 @@ class _Counter:
 
     def _largest_px(self) -> tuple[int, int]:
         """Width and height of the largest bucket that a picture of the run is in."""
-        buckets = assemble.make_buckets(self._run)
-        pictures = (*self._prepared.pictures, *self._prepared.regularisation)
+        buckets, sets = self._prepared.latents.buckets, self._prepared.pictures
+        pictures = (*sets.pictures, *sets.regularisation)
         found = {buckets.assign(picture.width_px, picture.height_px).bucket for picture in pictures}
         largest = max(found, key=lambda bucket: bucket.width_px * bucket.height_px)
         return largest.width_px, largest.height_px
 
     def _batch(self, size_px: tuple[int, int]) -> TrainingBatch:
         width, height = size_px[0] // 8, size_px[1] // 8
-        count = self._run.schedule.batch_size
-        if self._prepared.regularisation:
-            count = max(count, assemble.class_batch_size(self._run))
+        count = self._prepared.batches.batch_size
+        if self._prepared.class_batches is not None:
+            count = max(count, self._prepared.class_batches.batch_size)
         captions = _longest(self._prepared, count)
         return TrainingBatch(
             latents=torch.zeros(count, 4, height, width),
@@ -286,7 +295,7 @@ class _Encoded:
     def __init__(self) -> None:
         self.conditioning: Conditioning | None = None
 
-    def encode(self, prompts: Sequence[str], words: WordVectors) -> Conditioning:
+    def encode(self, prompts: Sequence[str], embeddings: EmbeddingVectors) -> Conditioning:
         assert self.conditioning is not None
         return self.conditioning
 
@@ -294,7 +303,7 @@ class _Encoded:
 class _Counted:
     """The host's U-Net, whose tensors are counted as its own."""
 
-    def __init__(self, host: Host, tally: Tally) -> None:
+    def __init__(self, host: Host, tally: MemoryTracker) -> None:
         self._inner, self._tally = host.denoiser, tally
 
     def __call__(self, latents: Tensor, timesteps: Tensor, conditioning: Conditioning) -> Tensor:
@@ -318,7 +327,7 @@ def tensor_bytes(tensors: Iterable[Tensor]) -> int:
     return sum(tensor.numel() * tensor.element_size() for tensor in {id(t): t for t in tensors}.values())
 
 
-def optimizer_bytes(name: str, parameters: Sequence[Tensor]) -> int:
+def optimizer_bytes(name: str, parameters: Sequence[Tensor], *, options: Mapping[str, Any] | None = None) -> int:
     """State that the optimiser will hold: measured by one step on one parameter of each shape."""
     shapes: dict[torch.Size, int] = {}
     for parameter in parameters:
@@ -328,7 +337,7 @@ def optimizer_bytes(name: str, parameters: Sequence[Tensor]) -> int:
     for shape, count in shapes.items():
         stand_in = nn.Parameter(torch.zeros(shape, device=device))
         stand_in.grad = torch.ones_like(stand_in)
-        optimizer = build_optimizer(name, [ParameterGroup("one", [stand_in], lr=1e-4)])
+        optimizer = build_optimizer(name, [ParameterGroup("one", [stand_in], lr=1e-4)], options=options)
         optimizer.step()
         total += count * state_bytes(optimizer)
     return total
@@ -336,5 +345,5 @@ def optimizer_bytes(name: str, parameters: Sequence[Tensor]) -> int:
 
 def _longest(prepared: Prepared, count: int) -> list[str]:
     """As many captions as a batch holds, the longest ones; all differ, since equal ones are encoded once."""
-    captions = sorted({picture.caption for picture in prepared.pictures}, key=len, reverse=True)[:count]
+    captions = sorted({picture.caption for picture in prepared.pictures.pictures}, key=len, reverse=True)[:count]
     return [captions[index % len(captions)] + "," * (index // len(captions)) for index in range(count)]

@@ -1,7 +1,9 @@
-"""What is minimised: an element-wise loss, weighted by noise level, mask and sample: one number a sample.
+"""The loss of a sample, whole: which noise is drawn, what the U-Net should answer to it, how its error is weighed.
 
-Nothing is averaged over the batch here, so that accumulation, prior preservation and logs by word compose outside
-(the shape of k-diffusion's `Denoiser.loss` and of EDM's `training/loss.py`).
+`Objective.losses` is the way through it, from latents to one number a sample (the shape of k-diffusion's
+`Denoiser.loss` and of EDM's `training/loss.py`); nothing is averaged over the batch here, so that accumulation, prior
+preservation and logs by embedding compose outside. What each step may be stands below it, by name: `LOSSES`,
+`WEIGHTINGS`, `HUBER_SCHEDULES`, with the noise. `schedule.py` has the coefficients and the distributions of timesteps.
 
 The weightings are written as factors on the squared error of ε. An error of ε̂ and one of v̂ are related by
 ‖ε̂-ε‖² = snr/(snr+1) · ‖v̂-v‖² (both are snr · ‖x̂₀-x₀‖² up to that factor), so w_v = w_ε · snr/(snr+1).
@@ -9,17 +11,21 @@ The weightings are written as factors on the squared error of ε. An error of ε
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Protocol, TypeVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from lib_pivotal.errors import TrainingError
-from lib_pivotal.training.schedule import NoiseSchedule, append_dims
+from lib_pivotal.training.schedule import Generators, NoiseSchedule, append_dims, generator_of
 
-HuberSchedule = Literal["constant", "exponential", "snr"]
+Predict = Callable[[Tensor, Tensor], Tensor]
+"""A model's answer: noisy latents `(batch, 4, h, w)` and timesteps `(batch,)` -> `(batch, 4, h, w)`."""
+
+T = TypeVar("T")
 
 
 class Loss(Protocol):
@@ -32,6 +38,183 @@ class Weighting(Protocol):
     """Weight of a noise level: `snr` `(batch,)` -> `(batch,)`."""
 
     def __call__(self, snr: Tensor, v_prediction: bool) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class NoiseSettings:
+    """How a sample is made noisy: see `make_noise`, `perturb_noise` and `NoiseSchedule.sample_timesteps`."""
+
+    offset: float = 0.0
+    adaptive_offset: float = 0.0
+    random_offset: bool = False
+    multires_iterations: int = 0
+    multires_discount: float = 0.3
+    perturbation: float = 0.0
+    random_perturbation: bool = False
+    timestep_min: int = 0
+    timestep_max: int = 1000
+    timestep_distribution: str = "uniform"
+
+
+@dataclass(frozen=True, eq=False)
+class NoisyBatch:
+    """`noisy`, `noise` `(batch, 4, h, w)` and `timesteps` `(batch,)`, on the device of the latents."""
+
+    noisy: Tensor
+    noise: Tensor
+    timesteps: Tensor
+
+
+# ---- the loss of a sample ----
+
+
+class Objective:
+    """What is minimised: `loss` of each element, averaged over a sample under its mask, times `weighting` of its noise
+    level.
+
+    `noise` says how samples are made noisy. `mask_prior` weighs a second loss outside the masks, towards what the
+    checkpoint itself predicts. `scale_v_like_noise` multiplies a v loss by snr/(snr+1), snr ≤ 1000, which makes
+    it the loss of ε (kohya's `scale_v_prediction_loss_like_noise_prediction`, 48d368f); no effect for ε.
+    """
+
+    def __init__(
+        self,
+        loss: Loss | None = None,
+        weighting: Weighting | None = None,
+        *,
+        noise: NoiseSettings | None = None,
+        mask_prior: float = 0.0,
+        scale_v_like_noise: bool = False,
+    ) -> None:
+        self.loss: Loss = MSE() if loss is None else loss
+        self.weighting: Weighting = Unweighted() if weighting is None else weighting
+        self.noise = noise or NoiseSettings()
+        self.mask_prior = mask_prior
+        self.scale_v_like_noise = scale_v_like_noise
+
+    def losses(
+        self,
+        predict: Predict,
+        latents: Tensor,
+        *,
+        schedule: NoiseSchedule,
+        generators: Generators,
+        prior: Predict,
+        towards_prior: bool = False,
+        mask: Tensor | None = None,
+        weights: Tensor | None = None,
+        timesteps: Tensor | None = None,
+    ) -> Tensor:
+        """Loss of each sample of `latents` `(batch, 4, h, w)`, `(batch,)` fp32, differentiable in `predict`.
+
+        `prior` is what the checkpoint itself predicts; with `towards_prior` it is the target. `timesteps` takes the
+        place of the drawn ones, and the noise is then not perturbed (scores compare at fixed timesteps).
+        """
+        drawn = self.draw(latents, schedule=schedule, generators=generators)
+        if timesteps is not None:
+            drawn = NoisyBatch(schedule.add_noise(latents, drawn.noise, timesteps), drawn.noise, timesteps)
+        rest = None if mask is None or towards_prior or self.mask_prior == 0 else outside(mask)
+        kept = None
+        if towards_prior or (rest is not None and bool(rest.any())):
+            kept = prior(drawn.noisy, drawn.timesteps)
+        prediction = predict(drawn.noisy, drawn.timesteps).float()
+        if kept is not None and towards_prior:
+            target = kept
+        else:
+            target = schedule.target(latents, drawn.noise, drawn.timesteps)
+        total = self(prediction, target, drawn.timesteps, schedule, mask, weights)
+        if rest is not None and kept is not None:
+            total = total + self.mask_prior * self(prediction, kept, drawn.timesteps, schedule, rest, weights)
+        return total
+
+    def draw(self, latents: Tensor, *, schedule: NoiseSchedule, generators: Generators) -> NoisyBatch:
+        """Timesteps, then noise, then its perturbation: all of a sample from its own generator."""
+        noise = self.noise
+        timesteps = schedule.sample_timesteps(
+            latents.shape[0],
+            minimum=noise.timestep_min,
+            maximum=noise.timestep_max,
+            distribution=noise.timestep_distribution,
+            generator=generators,
+        ).to(latents.device)
+        plain = make_noise(
+            latents,
+            generator=generators,
+            offset=noise.offset,
+            adaptive_offset=noise.adaptive_offset,
+            random_offset=noise.random_offset,
+            multires_iterations=noise.multires_iterations,
+            multires_discount=noise.multires_discount,
+        )
+        perturbed = perturb_noise(
+            plain, gamma=noise.perturbation, random_strength=noise.random_perturbation, generator=generators
+        )
+        return NoisyBatch(schedule.add_noise(latents, perturbed, timesteps), plain, timesteps)
+
+    def __call__(
+        self,
+        prediction: Tensor,
+        target: Tensor,
+        timesteps: Tensor,
+        schedule: NoiseSchedule,
+        mask: Tensor | None = None,
+        weights: Tensor | None = None,
+    ) -> Tensor:
+        """One number a sample, `(batch,)`, at least float32.
+
+        `prediction`, `target` `(batch, 4, h, w)`; `timesteps` `(batch,)`; `mask` `(batch, 1 or 4, h, w)`, any
+        weights ≥ 0; `weights` `(batch,)`.
+        """
+        if prediction.shape != target.shape:
+            raise TrainingError(
+                f"prediction {tuple(prediction.shape)} and target {tuple(target.shape)} differ in shape"
+            )
+        dtype = torch.promote_types(prediction.dtype, torch.float32)
+        timesteps = timesteps.to(prediction.device)
+        errors = self.loss(prediction.to(dtype), target.to(dtype), timesteps, schedule)
+        losses = _mean_under_mask(errors, mask)
+        losses = losses * self.weight(timesteps, schedule).to(dtype)
+        if weights is not None:
+            if weights.shape != losses.shape:
+                raise TrainingError(f"{tuple(weights.shape)} weights for a batch of {len(losses)}: give one a sample")
+            losses = losses * weights.to(losses)
+        return losses
+
+    def weight(self, timesteps: Tensor, schedule: NoiseSchedule) -> Tensor:
+        """The weight of the noise levels at `timesteps`, `(batch,)` float32."""
+        snr = schedule.snr(timesteps)
+        weight = self.weighting(snr, schedule.v_prediction)
+        if self.scale_v_like_noise and schedule.v_prediction:
+            limited = snr.clamp(max=1000)
+            weight = weight * limited / (limited + 1)
+        return weight
+
+
+def _mean_under_mask(errors: Tensor, mask: Tensor | None) -> Tensor:
+    """`(batch, channels, h, w)` -> `(batch,)`: mean(errors · mask), as kohya and HCP: a small mask trains less.
+
+    Masks that are scaled to a mean of 1 (`data.mask_normalise`) make it Σ(errors · mask)/Σ(mask), which is the mean of
+    Mix-of-Show and Custom Diffusion.
+    """
+    if mask is None:
+        return errors.flatten(1).mean(1)
+    batch, channels, *size = errors.shape
+    if tuple(mask.shape) not in {(batch, 1, *size), (batch, channels, *size)}:
+        raise TrainingError(
+            f"mask {tuple(mask.shape)} does not fit a loss of {tuple(errors.shape)}: "
+            f"it must be {(batch, 1, *size)}, scaled to the latents"
+        )
+    return (errors * mask.to(errors).expand_as(errors)).flatten(1).mean(1)
+
+
+def outside(mask: Tensor) -> Tensor:
+    """What `(batch, 1, h, w)` masks leave out, as parts of 1: 0 where a mask is highest, 1 where it is 0.
+
+    OneTrainer's `masked_losses_with_prior` (modules/util/loss/masked_loss.py, 23df383) takes 1 - mask; by the highest
+    value it is the same for masks with white in them, and masks scaled to a mean of 1 need no undoing.
+    """
+    highest = mask.flatten(1).amax(1).clamp(min=torch.finfo(mask.dtype).tiny)
+    return 1 - mask / append_dims(highest, mask.ndim)
 
 
 # ---- losses ----
@@ -63,8 +246,7 @@ class Huber:
     """
 
     threshold: float = 0.1
-    schedule: HuberSchedule = "snr"
-    scale: float = 1.0
+    schedule: str = "snr"
 
     def __call__(self, prediction: Tensor, target: Tensor, timesteps: Tensor, schedule: NoiseSchedule) -> Tensor:
         c = _threshold_like(prediction, self, timesteps, schedule)
@@ -76,8 +258,7 @@ class SmoothL1:
     """2·(√((p-t)² + c²) - c): `Huber` without its leading c; tends to 2·L1 as c falls. kohya, as above."""
 
     threshold: float = 0.1
-    schedule: HuberSchedule = "snr"
-    scale: float = 1.0
+    schedule: str = "snr"
 
     def __call__(self, prediction: Tensor, target: Tensor, timesteps: Tensor, schedule: NoiseSchedule) -> Tensor:
         c = _threshold_like(prediction, self, timesteps, schedule)
@@ -85,32 +266,34 @@ class SmoothL1:
 
 
 def threshold_at(
-    timesteps: Tensor,
-    noise_schedule: NoiseSchedule,
-    *,
-    threshold: float = 0.1,
-    schedule: HuberSchedule = "snr",
-    scale: float = 1.0,
+    timesteps: Tensor, noise_schedule: NoiseSchedule, *, threshold: float = 0.1, schedule: str = "snr"
 ) -> Tensor:
-    """The threshold c at `timesteps`, `(batch,)` float32.
+    """The threshold c at `timesteps`, `(batch,)` float32, by one of `huber_schedule_names()`.
 
-    constant: threshold·scale; exponential: threshold^(t/T)·scale (1 at t = 0); snr: (1-threshold)/(1+sigma)² +
-    threshold (near 1 at t = 0; `scale` has no part in it, as in kohya's `get_huber_threshold_if_needed`, 48d368f).
+    constant: threshold; exponential: threshold^(t/T) (1 at t = 0); snr: (1-threshold)/(1+sigma)² + threshold (near 1
+    at t = 0). kohya's `get_huber_threshold_if_needed`, 48d368f.
     """
-    if schedule == "constant":
-        return torch.full(timesteps.shape, threshold * scale, dtype=torch.float32, device=timesteps.device)
-    if schedule == "exponential":
-        share = timesteps.float() / len(noise_schedule)
-        return torch.full_like(share, threshold).pow(share) * scale
-    if schedule == "snr":
-        return (1 - threshold) / (1 + noise_schedule.sigma(timesteps)).square() + threshold
-    raise TrainingError(f"Huber schedule {schedule!r} is unknown: one of constant, exponential, snr")
+    curve = _named(HUBER_SCHEDULES, schedule, "Huber schedule")
+    return curve(timesteps, noise_schedule, threshold)
+
+
+def _constant(timesteps: Tensor, noise_schedule: NoiseSchedule, threshold: float) -> Tensor:
+    return torch.full(timesteps.shape, threshold, dtype=torch.float32, device=timesteps.device)
+
+
+def _exponential(timesteps: Tensor, noise_schedule: NoiseSchedule, threshold: float) -> Tensor:
+    share = timesteps.float() / len(noise_schedule)
+    return torch.full_like(share, threshold).pow(share)
+
+
+def _by_snr(timesteps: Tensor, noise_schedule: NoiseSchedule, threshold: float) -> Tensor:
+    return (1 - threshold) / (1 + noise_schedule.sigma(timesteps)).square() + threshold
 
 
 def _threshold_like(
     prediction: Tensor, loss: Huber | SmoothL1, timesteps: Tensor, noise_schedule: NoiseSchedule
 ) -> Tensor:
-    c = threshold_at(timesteps, noise_schedule, threshold=loss.threshold, schedule=loss.schedule, scale=loss.scale)
+    c = threshold_at(timesteps, noise_schedule, threshold=loss.threshold, schedule=loss.schedule)
     return append_dims(c.to(prediction), prediction.ndim)
 
 
@@ -153,7 +336,7 @@ class SoftMinSNR:
 
 @dataclass(frozen=True)
 class SoftMinSNRCubed:
-    """ε: γ³/(snr²+γ³), HCP-Diffusion's own soft form; v: that times snr/(snr+1)."""
+    """ε: γ³/(snr²+γ³), HCP-Diffusion's own soft form, γ = 2 or 1; v: that times snr/(snr+1)."""
 
     gamma: float = 2.0
 
@@ -193,90 +376,143 @@ def _from_noise_weight(weight: Tensor, snr: Tensor, v_prediction: bool) -> Tenso
     return weight * snr / (snr + 1) if v_prediction else weight
 
 
-# ---- composition ----
+# ---- noise ----
+#
+# All of it is drawn on the CPU, in float32, from explicit generators, sample after sample: a run is the same on every
+# device, and with one generator a sample the noise of a picture does not depend on its batch.
 
 
-class Objective:
-    """`loss` of each element, averaged over a sample under its mask, times `weighting` of its noise level.
+def make_noise(
+    latents: Tensor,
+    *,
+    generator: Generators,
+    offset: float = 0.0,
+    adaptive_offset: float = 0.0,
+    random_offset: bool = False,
+    multires_iterations: int = 0,
+    multires_discount: float = 0.3,
+) -> Tensor:
+    """Noise for `latents` `(batch, channels, h, w)`, of the same shape, dtype and device.
 
-    `normalise_mask`: False: mean(loss·mask) (kohya, HCP: a small mask trains less); True: Σ(loss·mask)/Σ(mask)
-    (Mix-of-Show, Custom Diffusion). `scale_v_like_noise` multiplies a v loss by snr/(snr+1), snr ≤ 1000, which makes
-    it the loss of ε (kohya's `scale_v_prediction_loss_like_noise_prediction`, 48d368f); no effect for ε.
+    1. ε ~ N(0, 1).
+    2. Offset: ε += s · n, one n ~ N(0, 1) a channel, so that the mean brightness is learnt too;
+       s = max(0, offset + adaptive_offset · |mean of the channel's latents|); with `random_offset`, offset is
+       multiplied by u ~ U(0, 1). crosslabs.org/blog/diffusion-with-offset-noise.
+    3. Multires ("pyramid"): for i < multires_iterations, noise of 1/rⁱ of the size (r ~ U(2, 4) each time) is scaled
+       up bilinearly and added with weight multires_discountⁱ; then ε is divided by its standard deviation.
+       Whitaker 2023, "Multi-Resolution Noise for Diffusion Model Training".
+
+    The order (offset, then multires) is kohya's (library/train_util.py, `get_noise_noisy_latents_and_timesteps`,
+    48d368f). Unlike kohya, r and the standard deviation belong to a sample and not to the batch, so that a picture's
+    noise does not depend on its neighbours.
     """
-
-    def __init__(
-        self,
-        loss: Loss | None = None,
-        weighting: Weighting | None = None,
-        *,
-        normalise_mask: bool = False,
-        scale_v_like_noise: bool = False,
-    ) -> None:
-        self.loss: Loss = MSE() if loss is None else loss
-        self.weighting: Weighting = Unweighted() if weighting is None else weighting
-        self.normalise_mask = normalise_mask
-        self.scale_v_like_noise = scale_v_like_noise
-
-    def __call__(
-        self,
-        prediction: Tensor,
-        target: Tensor,
-        timesteps: Tensor,
-        schedule: NoiseSchedule,
-        mask: Tensor | None = None,
-        weights: Tensor | None = None,
-    ) -> Tensor:
-        """One number a sample, `(batch,)`, at least float32.
-
-        `prediction`, `target` `(batch, 4, h, w)`; `timesteps` `(batch,)`; `mask` `(batch, 1 or 4, h, w)`, any
-        weights ≥ 0; `weights` `(batch,)`. A sample whose normalised mask is all zero counts 0.
-        """
-        if prediction.shape != target.shape:
-            raise TrainingError(
-                f"prediction {tuple(prediction.shape)} and target {tuple(target.shape)} differ in shape"
-            )
-        dtype = torch.promote_types(prediction.dtype, torch.float32)
-        timesteps = timesteps.to(prediction.device)
-        errors = self.loss(prediction.to(dtype), target.to(dtype), timesteps, schedule)
-        losses = _mean_under_mask(errors, mask, normalise=self.normalise_mask)
-        losses = losses * self.weight(timesteps, schedule).to(dtype)
-        if weights is not None:
-            if weights.shape != losses.shape:
-                raise TrainingError(f"{tuple(weights.shape)} weights for a batch of {len(losses)}: give one a sample")
-            losses = losses * weights.to(losses)
-        return losses
-
-    def weight(self, timesteps: Tensor, schedule: NoiseSchedule) -> Tensor:
-        """The weight of the noise levels at `timesteps`, `(batch,)` float32."""
-        snr = schedule.snr(timesteps)
-        weight = self.weighting(snr, schedule.v_prediction)
-        if self.scale_v_like_noise and schedule.v_prediction:
-            limited = snr.clamp(max=1000)
-            weight = weight * limited / (limited + 1)
-        return weight
+    _check(offset=offset, multires_iterations=multires_iterations, multires_discount=multires_discount)
+    if latents.ndim != 4:
+        raise TrainingError(f"latents of shape {tuple(latents.shape)}: (batch, channels, height, width) is needed")
+    count, shape = len(latents), tuple(latents.shape[1:])
+    use_offset = offset > 0 or adaptive_offset != 0
+    means = latents.detach().float().mean(dim=(2, 3)).abs().cpu() if adaptive_offset else None
+    samples = []
+    for index in range(count):
+        source = generator_of(generator, index, count)
+        noise = torch.randn(shape, generator=source)
+        if use_offset:
+            strength = torch.tensor(offset)
+            if random_offset:
+                strength = strength * torch.rand((), generator=source)
+            if means is not None:
+                strength = (strength + adaptive_offset * means[index]).clamp(min=0)[:, None, None]
+            noise = noise + strength * torch.randn((shape[0], 1, 1), generator=source)
+        if multires_iterations:
+            noise = _pyramid(noise, generator=source, iterations=multires_iterations, discount=multires_discount)
+        samples.append(noise)
+    if not samples:
+        return torch.zeros_like(latents)
+    return torch.stack(samples).to(latents.device, latents.dtype)
 
 
-def _mean_under_mask(errors: Tensor, mask: Tensor | None, *, normalise: bool) -> Tensor:
-    """`(batch, channels, h, w)` -> `(batch,)`."""
-    if mask is None:
-        return errors.flatten(1).mean(1)
-    batch, channels, *size = errors.shape
-    if tuple(mask.shape) not in {(batch, 1, *size), (batch, channels, *size)}:
-        raise TrainingError(
-            f"mask {tuple(mask.shape)} does not fit a loss of {tuple(errors.shape)}: "
-            f"it must be {(batch, 1, *size)}, scaled to the latents"
-        )
-    mask = mask.to(errors).expand_as(errors)
-    masked = (errors * mask).flatten(1)
-    if not normalise:
-        return masked.mean(1)
-    return masked.sum(1) / mask.flatten(1).sum(1).clamp(min=torch.finfo(errors.dtype).tiny)
+def perturb_noise(noise: Tensor, *, generator: Generators, gamma: float, random_strength: bool = False) -> Tensor:
+    """The noise that makes the U-Net's input: ε + γ·ξ, ξ ~ N(0, 1); the target keeps ε. Same shape as `noise`.
+
+    Training then resembles sampling, where the input carries the errors of earlier steps. Ning et al. 2023, "Input
+    Perturbation Reduces Exposure Bias in Diffusion Models", arXiv 2301.11706, algorithm 3; γ = 0.1 there. With
+    `random_strength`, γ is multiplied by u ~ U(0, 1) a sample. With γ = 0 nothing is drawn and `noise` is returned.
+    """
+    if gamma < 0:
+        raise TrainingError(f"input perturbation {gamma}: must be 0 (off) or more, 0.1 is usual")
+    if gamma == 0 or len(noise) == 0:
+        return noise
+    count, extra = len(noise), []
+    for index in range(count):
+        source = generator_of(generator, index, count)
+        strength = torch.rand((), generator=source) * gamma if random_strength else torch.tensor(gamma)
+        extra.append(strength * torch.randn(tuple(noise.shape[1:]), generator=source))
+    return noise + torch.stack(extra).to(noise.device, noise.dtype)
 
 
-# ---- by name ----
+def _pyramid(noise: Tensor, *, generator: torch.Generator, iterations: int, discount: float) -> Tensor:
+    """Multires noise of one sample, `(channels, h, w)` -> the same, with standard deviation 1."""
+    channels, height, width = noise.shape
+    for level in range(iterations):
+        ratio = float(torch.rand((), generator=generator)) * 2 + 2
+        small = (max(1, int(height / ratio**level)), max(1, int(width / ratio**level)))
+        coarse = torch.randn((1, channels, *small), generator=generator)
+        noise = noise + F.interpolate(coarse, size=(height, width), mode="bilinear")[0] * discount**level
+        if 1 in small:
+            break
+    return noise / noise.std()
 
-LOSSES = ("mse", "huber", "smooth_l1", "l1")
-WEIGHTINGS = ("none", "min_snr", "soft_min_snr", "soft_min_snr_cubed", "debiased", "p2")
+
+def _check(*, offset: float, multires_iterations: int, multires_discount: float) -> None:
+    if offset < 0:
+        raise TrainingError(f"noise offset {offset}: must be 0 (off) or more, 0.02 to 0.1 is usual")
+    if multires_iterations < 0:
+        raise TrainingError(f"multires noise with {multires_iterations} levels: must be 0 (off) or more, 6 is usual")
+    if not 0 <= multires_discount <= 1:
+        raise TrainingError(f"multires noise discount {multires_discount}: must be from 0 to 1, 0.3 is usual")
+
+
+# ---- by name: the only lists ----
+
+HUBER_SCHEDULES: Mapping[str, Callable[[Tensor, NoiseSchedule, float], Tensor]] = {
+    "snr": _by_snr,
+    "exponential": _exponential,
+    "constant": _constant,
+}
+"""How the threshold of Huber's losses moves over the timesteps; see `threshold_at`."""
+
+LOSSES: Mapping[str, Callable[[float, str], Loss]] = {
+    "mse": lambda threshold, schedule: MSE(),
+    "huber": Huber,
+    "smooth_l1": SmoothL1,
+    "l1": lambda threshold, schedule: L1(),
+}
+"""Each made from the threshold and its schedule, which only Huber's losses have."""
+
+WEIGHTINGS: Mapping[str, Callable[..., Weighting]] = {
+    "none": lambda gamma=None: Unweighted(),
+    "min_snr": MinSNR,
+    "soft_min_snr": SoftMinSNR,
+    "soft_min_snr_cubed": SoftMinSNRCubed,
+    "debiased": lambda gamma=None: Debiased(),
+    "p2": P2,
+}
+"""Each made from gamma, if it is given and the weighting has one."""
+
+
+def loss_names() -> tuple[str, ...]:
+    """Choices of `loss.kind`."""
+    return tuple(LOSSES)
+
+
+def weighting_names() -> tuple[str, ...]:
+    """Choices of `loss.weighting`."""
+    return tuple(WEIGHTINGS)
+
+
+def huber_schedule_names() -> tuple[str, ...]:
+    """Choices of `loss.huber_schedule`."""
+    return tuple(HUBER_SCHEDULES)
 
 
 def build_objective(
@@ -285,34 +521,28 @@ def build_objective(
     *,
     gamma: float | None = None,
     huber_threshold: float = 0.1,
-    huber_schedule: HuberSchedule = "snr",
-    huber_scale: float = 1.0,
-    normalise_mask: bool = False,
+    huber_schedule: str = "snr",
+    noise: NoiseSettings | None = None,
+    mask_prior: float = 0.0,
     scale_v_like_noise: bool = False,
 ) -> Objective:
-    """An `Objective` from the names in `LOSSES` and `WEIGHTINGS`; `gamma` None means the weighting's own default."""
+    """An `Objective` by names in `LOSSES`, `WEIGHTINGS` and `HUBER_SCHEDULES`; `gamma` None is the weighting's own."""
     if not huber_threshold > 0:
         raise TrainingError(f"Huber threshold {huber_threshold}: must be more than 0, 0.1 is usual")
     if gamma is not None and not gamma > 0:
         raise TrainingError(f"gamma {gamma} of the weighting {weighting!r}: must be more than 0, 5 is usual")
-    losses: dict[str, Callable[[], Loss]] = {
-        "mse": MSE,
-        "l1": L1,
-        "huber": lambda: Huber(threshold=huber_threshold, schedule=huber_schedule, scale=huber_scale),
-        "smooth_l1": lambda: SmoothL1(threshold=huber_threshold, schedule=huber_schedule, scale=huber_scale),
-    }
-    weightings: dict[str, Callable[[], Weighting]] = {
-        "none": Unweighted,
-        "min_snr": lambda: MinSNR() if gamma is None else MinSNR(gamma),
-        "soft_min_snr": lambda: SoftMinSNR() if gamma is None else SoftMinSNR(gamma),
-        "soft_min_snr_cubed": lambda: SoftMinSNRCubed() if gamma is None else SoftMinSNRCubed(gamma),
-        "debiased": Debiased,
-        "p2": lambda: P2() if gamma is None else P2(gamma),
-    }
-    if loss not in losses:
-        raise TrainingError(f"loss {loss!r} is unknown: one of {', '.join(LOSSES)}")
-    if weighting not in weightings:
-        raise TrainingError(f"loss weighting {weighting!r} is unknown: one of {', '.join(WEIGHTINGS)}")
+    _named(HUBER_SCHEDULES, huber_schedule, "Huber schedule")
+    weighs = _named(WEIGHTINGS, weighting, "loss weighting")
     return Objective(
-        losses[loss](), weightings[weighting](), normalise_mask=normalise_mask, scale_v_like_noise=scale_v_like_noise
+        _named(LOSSES, loss, "loss")(huber_threshold, huber_schedule),
+        weighs() if gamma is None else weighs(gamma),
+        noise=noise,
+        mask_prior=mask_prior,
+        scale_v_like_noise=scale_v_like_noise,
     )
+
+
+def _named(registry: Mapping[str, T], name: str, kind: str) -> T:
+    if name not in registry:
+        raise TrainingError(f"{kind} {name!r} is unknown: one of {', '.join(registry)}")
+    return registry[name]

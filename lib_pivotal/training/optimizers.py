@@ -14,17 +14,7 @@ from torch import Tensor
 from torch.optim import AdamW, Optimizer
 
 from lib_pivotal.errors import TrainingError
-
-
-@dataclass(frozen=True, eq=False)
-class ParameterGroup:
-    """Parameters that share a rate: `name` (`words`, `unet`, `te`, ... need not be unique) appears in logs."""
-
-    name: str
-    parameters: Sequence[Tensor]
-    lr: float
-    lr_factor: float = 1.0
-    weight_decay: float = 0.0
+from lib_pivotal.parameter_groups import ParameterGroup
 
 
 @dataclass(frozen=True)
@@ -80,28 +70,26 @@ class Lion(Optimizer):
 # ---- building ----
 
 
-def available_optimizers() -> dict[str, str]:
-    """Every name that `build_optimizer` knows, with "" or the reason why it cannot be used here. Imports nothing."""
-    return {name: _unavailable(kind) for name, kind in _KINDS.items()}
+def optimizer_names() -> tuple[str, ...]:
+    """Choices of `schedule.optimizer`, also of those whose package is not installed here."""
+    return tuple(OPTIMIZERS)
 
 
 def build_optimizer(
     name: str,
     groups: Sequence[ParameterGroup],
     *,
-    betas: tuple[float, float] | None = None,
-    eps: float | None = None,
     options: Mapping[str, Any] | None = None,
 ) -> Optimizer:
-    """The optimiser `name` (see `available_optimizers`) over `groups`, in training mode.
+    """The optimiser `name` (one of `optimizer_names()`) over `groups`, in training mode.
 
-    `betas` and `eps` None mean the optimiser's own defaults. `options` go to its constructor as they are. Every
-    group of the result carries `name`, `base_lr` and `lr_factor` beside torch's own keys; they are part of its
-    `state_dict`. The constructor is given lr · lr_factor.
+    `options` go to its constructor as they are, in place of its own defaults. Every group of the result carries `name`,
+    `base_lr` and `lr_factor` beside torch's own keys; they are part of its `state_dict`. The constructor is given
+    lr · lr_factor.
     """
-    kind = _KINDS.get(name)
+    kind = OPTIMIZERS.get(name)
     if kind is None:
-        raise TrainingError(f"optimiser {name!r} is unknown: one of {', '.join(_KINDS)}")
+        raise TrainingError(f"optimiser {name!r} is unknown: one of {', '.join(OPTIMIZERS)}")
     if reason := _unavailable(kind):
         raise TrainingError(reason)
     if not any(len(group.parameters) for group in groups):
@@ -120,11 +108,8 @@ def build_optimizer(
         }
         for group in groups
     ]
-    arguments: dict[str, Any] = {} if betas is None else {"betas": betas}
-    if eps is not None:
-        arguments["eps"] = eps
     try:
-        optimizer = kind.build(records, {**arguments, **(options or {})})
+        optimizer = kind.build(records, dict(options or {}))
     except (TypeError, ValueError) as error:
         raise TrainingError(f"{kind.title} refuses its settings ({error}): check the optimiser's options") from error
     training_mode(optimizer)
@@ -163,7 +148,6 @@ def _adamw_8bit(records: list[dict[str, Any]], arguments: dict[str, Any]) -> Opt
 
 
 def _lion(records: list[dict[str, Any]], arguments: dict[str, Any]) -> Optimizer:
-    arguments.pop("eps", None)  # Lion has none
     return Lion(records, **arguments)
 
 
@@ -172,7 +156,7 @@ def _prodigy(records: list[dict[str, Any]], arguments: dict[str, Any]) -> Optimi
     if len(rates) > 1:
         raise TrainingError(
             "Prodigy finds one step size for all groups, but they have the learning rates "
-            "{sorted(rates)}: give every group the same (1.0), or 0 to freeze it"
+            f"{sorted(rates)}: give every group the same (1.0), or 0 to freeze it"
         )
     return importlib.import_module("prodigyopt").Prodigy(records, **arguments)
 
@@ -182,15 +166,12 @@ def _schedule_free(records: list[dict[str, Any]], arguments: dict[str, Any]) -> 
 
 
 def _adafactor(records: list[dict[str, Any]], arguments: dict[str, Any]) -> Optimizer:
-    """With our own rates: no relative step, no scaling by the parameters' size. `betas` gives no momentum here."""
-    arguments.pop("betas", None)
-    if "eps" in arguments and not isinstance(arguments["eps"], tuple):
-        arguments.pop("eps")  # Adafactor's is a pair with another meaning
+    """With our own rates: no relative step, no scaling by the parameters' size."""
     fixed = {"relative_step": False, "scale_parameter": False, "warmup_init": False}
     return importlib.import_module("transformers.optimization").Adafactor(records, **{**fixed, **arguments})
 
 
-_KINDS: Mapping[str, _Kind] = {
+OPTIMIZERS: Mapping[str, _Kind] = {
     "adamw": _Kind("AdamW", _adamw),
     "adamw8bit": _Kind("AdamW8bit", _adamw_8bit, package="bitsandbytes", install="bitsandbytes", needs_cuda=True),
     "lion": _Kind("Lion", _lion),

@@ -19,20 +19,16 @@ from lib_pivotal.bundle.metadata import build_metadata
 from lib_pivotal.bundle.network_layouts import for_webui, with_whole_attention
 from lib_pivotal.bundle.reader import Bundle, read_bundle, require
 from lib_pivotal.bundle.writer import write_bundle
-from lib_pivotal.config import Run
 from lib_pivotal.errors import BundleError
 from lib_pivotal.files import is_taken, publish
 from lib_pivotal.networks.network import Network
-from lib_pivotal.ports import Host, TrainingBatch, WordVectors
+from lib_pivotal.ports import EmbeddingVectors, Host, TrainingBatch
 from lib_pivotal.training.events import Event, FileSaved, Notice, PicturesMade, SeparationMeasured
-from lib_pivotal.training.facts import training_facts
-from lib_pivotal.training.prepare import Prepared
+from lib_pivotal.training.prepared import Prepared
 from lib_pivotal.training.progress import Progress
-from lib_pivotal.training.results import is_of
 from lib_pivotal.training.step import MicroStep
 from lib_pivotal.training.trainable import Trainable
-
-DTYPES = {"fp16": torch.float16, "fp32": torch.float32, "bf16": torch.bfloat16}
+from lib_pivotal.training.training_metadata import training_facts
 
 
 @dataclass(frozen=True)
@@ -58,8 +54,8 @@ class Evaluation(Protocol):
         micro_step: MicroStep,
         held_out: Mapping[str, Sequence[TrainingBatch]],
         *,
-        words: WordVectors,
-        initial_words: WordVectors,
+        embeddings: EmbeddingVectors,
+        initial_embeddings: EmbeddingVectors,
         network: Network | None,
     ) -> tuple[dict[str, dict[str, float]], dict[str, float]]:
         """By embedding: held-out losses with parts off, and the share of the embedding."""
@@ -71,28 +67,27 @@ class RunOutputs:
 
     def __init__(
         self,
-        run: Run,
-        host: Host,
         prepared: Prepared,
+        host: Host,
         *,
         folder: Path,
         log_folder: Path,
         trainable: Trainable,
         micro_step: MicroStep,
-        initial_words: WordVectors,
+        initial_embeddings: EmbeddingVectors,
         progress: Progress,
         overwrite: bool,
         held_out: Mapping[str, Sequence[TrainingBatch]],
         evaluation: Evaluation | None,
     ) -> None:
-        self._run = run
-        self._host = host
         self._prepared = prepared
+        self._plan = prepared.outputs
+        self._host = host
         self._folder = folder
         self._log_folder = log_folder
         self._trainable = trainable
         self._micro_step = micro_step
-        self._initial_words = initial_words
+        self._initial_embeddings = initial_embeddings
         self._held_out = held_out
         self._evaluation = evaluation
         self._started = time.time()
@@ -109,11 +104,11 @@ class RunOutputs:
         Raises:
             BundleError, OSError: it could not be written, the last one nowhere.
         """
-        name = self._run.name if final else f"{self._run.name}-{step:06d}"
+        name = self._prepared.name if final else f"{self._prepared.name}-{step:06d}"
         events: list[Event] = []
         path = self._write_somewhere(f"{name}.safetensors", step, events, last=final)
         events.append(FileSaved(step, "bundle", path))
-        if final and self._run.saving.embedding_files:
+        if final and self._plan.embedding_files:
             events += self._save_embeddings(path, step)
         return events
 
@@ -150,7 +145,7 @@ class RunOutputs:
         target = self._folder / written.name
         if target == written:
             return target
-        if is_taken(target) and not self._overwrite and not is_of(self._run, target):
+        if is_taken(target) and not self._overwrite and not self._prepared.results.has(target):
             text = f"{target}: there is a file of this name that is not this run's. It stays; this run's is {written}"
             events.append(Notice("error", step, text))
             return written
@@ -165,15 +160,15 @@ class RunOutputs:
     def _save_embeddings(self, bundle: Path, step: int) -> list[Event]:
         """One file each beside the bundle; one that cannot be written is told."""
         events: list[Event] = []
-        dtype = DTYPES[self._run.saving.dtype]
-        for word, vectors in self._word_tensors().items():
-            target = bundle.parent / f"{word}.safetensors"
+        dtype = self._plan.dtype
+        for embedding, vectors in self._embedding_tensors().items():
+            target = bundle.parent / f"{embedding}.safetensors"
             if target == bundle:
-                target = bundle.parent / f"{word}-word.safetensors"
+                target = bundle.parent / f"{embedding}-word.safetensors"
             try:
-                write_embedding(target, vectors, name=word, dtype=dtype)
+                write_embedding(target, vectors, name=embedding, dtype=dtype)
             except (OSError, BundleError) as error:
-                events.append(Notice("error", step, f"the embedding {word!r} has no file of its own: {error}"))
+                events.append(Notice("error", step, f"the embedding {embedding!r} has no file of its own: {error}"))
             else:
                 events.append(FileSaved(step, "embedding", target))
         return events
@@ -182,9 +177,7 @@ class RunOutputs:
         """The four rows, drawn through a file written now and read back: what one sees is what one gets."""
         if self._evaluation is None:
             return []
-        saving = self._run.saving
-        names = [word.name for word in self._run.words]
-        names = [name for name in names if name in saving.preview_words] or names
+        plan = self._plan
         kept = self._keep_previewed(step)
         with tempfile.TemporaryDirectory() as folder:
             file = kept or self._write(Path(folder) / "preview.safetensors", step)
@@ -194,23 +187,23 @@ class RunOutputs:
             grid = self._evaluation.parts_grid(
                 self._host,
                 bundle,
-                names,
-                prompts=saving.preview_prompts or ("{word}",),
-                size_px=self._run.data.resolution_px,
-                title=f"{self._run.name}, step {step}",
+                plan.sampled,
+                prompts=plan.prompts,
+                size_px=plan.side_px,
+                title=f"{self._prepared.name}, step {step}",
             )
-        path = self._log_folder / f"{self._run.name}-{step:06d}.png"
+        path = self._log_folder / f"{self._prepared.name}-{step:06d}.png"
         grid.picture.save(path)
         return [PicturesMade(step, grid.picture, path, grid.columns, self._save_cells(grid.rows, step), kept)]
 
     def _keep_previewed(self, step: int) -> Path | None:
         """The bundle at this step in the run's folder; None where that is not wanted, or the disk is full."""
-        if not self._run.saving.keep_previewed:
+        if not self._plan.keep_previewed:
             return None
         folder = self._log_folder / "steps"
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            return self._write(folder / f"{self._run.name}-{step:06d}.safetensors", step)
+            return self._write(folder / f"{self._prepared.name}-{step:06d}.safetensors", step)
         except (OSError, BundleError):
             return None
 
@@ -237,8 +230,8 @@ class RunOutputs:
         losses, shares = self._evaluation.separation(
             self._micro_step,
             self._held_out,
-            words=self._trainable.words.as_mapping(),
-            initial_words=self._initial_words,
+            embeddings=self._trainable.embeddings.as_mapping(),
+            initial_embeddings=self._initial_embeddings,
             network=self._trainable.network,
         )
         return [SeparationMeasured(step, losses, shares)]
@@ -251,20 +244,18 @@ class RunOutputs:
         return write_bundle(
             path,
             network=network,
-            words=self._word_tensors(),
+            embeddings=self._embedding_tensors(),
             metadata=self._metadata(step),
-            dtype=DTYPES[self._run.saving.dtype],
+            dtype=self._plan.dtype,
         )
 
-    def _word_tensors(self) -> dict[str, tuple[torch.Tensor, ...]]:
+    def _embedding_tensors(self) -> dict[str, tuple[torch.Tensor, ...]]:
         return {
             name: tuple(tensor.detach().cpu() for tensor in towers)
-            for name, towers in self._trainable.words.as_mapping().items()
+            for name, towers in self._trainable.embeddings.as_mapping().items()
         }
 
     def _metadata(self, step: int) -> dict[str, str]:
         seen = self._progress.images_seen
-        facts = training_facts(
-            self._run, self._host.info, self._prepared, step=step, images_seen=seen, started_at=self._started
-        )
+        facts = training_facts(self._prepared, self._host.info, step=step, images_seen=seen, started_at=self._started)
         return build_metadata(facts)

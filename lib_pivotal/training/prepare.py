@@ -1,32 +1,24 @@
-"""Before a run's first step: pictures found and pruned, latents made, words begun."""
+"""Before a run's first step: pictures found and pruned, held out where a score needs them, and words begun."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
-from lib_pivotal.config import Run, WordConfig
-from lib_pivotal.data import lint
-from lib_pivotal.data.captions import WordFinder
+from lib_pivotal.config import EmbeddingConfig, Run
+from lib_pivotal.data.captions import EmbeddingFinder
 from lib_pivotal.data.dataset import Dataset, Picture
-from lib_pivotal.data.latents import LatentCache, Showing
-from lib_pivotal.data.masks import MaskScale
-from lib_pivotal.data.pruning import Wording
-from lib_pivotal.data.records import Problem
+from lib_pivotal.data.pruning import PrunedCaptions
+from lib_pivotal.data.records import DatasetProblem
 from lib_pivotal.data.tags import init_text
-from lib_pivotal.data.views import with_focus
 from lib_pivotal.errors import ConfigError, DataError, Fault
-from lib_pivotal.ports import Host
-from lib_pivotal.training import assemble
 from lib_pivotal.training.epochs import settled
-from lib_pivotal.training.picture_parts import PictureParts
+from lib_pivotal.training.pruned_captions import draw_rates, hold_out, make_pruned_captions
 from lib_pivotal.training.scanning import scan_pictures
-from lib_pivotal.training.wording import draw_rates, hold_out, make_wording
 
 
 @dataclass(frozen=True)
-class Prepared:
+class PreparedPictures:
     """Pictures to train on and to hold out, with captions as they will be trained; words with their init text.
 
     `regularisation` are those of the second folder; `remarks` is what is to be known of it.
@@ -34,18 +26,18 @@ class Prepared:
 
     pictures: tuple[Picture, ...]
     held_out: tuple[Picture, ...]
-    words: tuple[WordConfig, ...]
+    embeddings: tuple[EmbeddingConfig, ...]
     pruned_tags: dict[str, tuple[str, ...]]
     dataset: Dataset
     regularisation: tuple[Picture, ...] = ()
-    remarks: tuple[Problem, ...] = ()
+    remarks: tuple[DatasetProblem, ...] = ()
     draw_rates: Mapping[str, float] = field(default_factory=dict)
     """Draws an epoch by key, of held-out pictures too; empty: as repeats say."""
-    words_of: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    embeddings_of: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """The words of each picture by key, of held-out ones too."""
 
 
-def prepare_pictures(run: Run) -> Prepared:
+def prepare_pictures(run: Run) -> PreparedPictures:
     """Scan the folder, prune the captions of words that ask for it, and hold pictures out if a score needs them.
 
     Raises:
@@ -59,32 +51,32 @@ def prepare_pictures(run: Run) -> Prepared:
         reasons = "; ".join(problem.message for problem in dataset.problems[:3])
         raise DataError(f"{run.data.folder}: no picture can be used. {reasons}")
     settled(run, dataset.pictures)
-    wording = make_wording(run, dataset)
-    _check_words_occur(run.words, wording)
-    words, pictures = begun_words(run, wording), wording.captions()
+    wording = make_pruned_captions(run, dataset)
+    _check_embeddings_occur(run.embeddings, wording)
+    embeddings, pictures = begun_embeddings(run, wording), wording.captions()
     pruned = {
-        name: tuple(tag.tag for tag in word.tags if tag.fate != "kept")
-        for name, word in wording.words.items()
-        if word.use.prune
+        name: tuple(tag.tag for tag in embedding.tags if tag.fate != "kept")
+        for name, embedding in wording.embeddings.items()
+        if embedding.use.prune
     }
-    rates = draw_rates(run, pictures, [wording.words_of[picture.key] for picture in pictures])
+    rates = draw_rates(run, pictures, [wording.embeddings_of[picture.key] for picture in pictures])
     trained, held_out = hold_out(run, pictures)
     held_out = [replace(picture, caption=picture.cut.plain(picture.caption)) for picture in held_out]
     kept, told = prepare_regularisation(run)
-    return Prepared(
+    return PreparedPictures(
         tuple(trained),
         tuple(held_out),
-        words,
+        embeddings,
         pruned,
         dataset,
         draw_rates={picture.key: rate for picture, rate in zip(pictures, rates, strict=True)},
-        words_of=wording.words_of,
+        embeddings_of=wording.embeddings_of,
         regularisation=kept,
         remarks=told,
     )
 
 
-def prepare_regularisation(run: Run) -> tuple[tuple[Picture, ...], tuple[Problem, ...]]:
+def prepare_regularisation(run: Run) -> tuple[tuple[Picture, ...], tuple[DatasetProblem, ...]]:
     """The pictures of the second folder, and what is to be known of them; none where no folder is set.
 
     Raises:
@@ -99,158 +91,39 @@ def prepare_regularisation(run: Run) -> tuple[tuple[Picture, ...], tuple[Problem
         reasons = "; ".join(problem.message for problem in dataset.problems[:3])
         raise DataError(f"{settings.folder}: no class picture can be used. {reasons}")
     pictures = tuple(one if one.caption or not text else replace(one, caption=text) for one in dataset.pictures)
-    find = WordFinder([word.name for word in run.words])
+    find = EmbeddingFinder([embedding.name for embedding in run.embeddings])
     keys = tuple(picture.key for picture in pictures if find(picture.caption))
     silent = {"no_caption"} if text else set()
     told = [problem for problem in dataset.problems if problem.level != "info" and problem.code not in silent]
     if keys and settings.target == "picture":
         message = f"{len(keys)} class picture(s) name a trained embedding in their caption, and would train it, too."
-        told.append(Problem("warning", "word_in_class", f"{message} Take it out.", keys))
+        told.append(DatasetProblem("warning", "word_in_class", f"{message} Take it out.", keys))
     return pictures, tuple(told)
 
 
-def picture_remarks(run: Run, prepared: Prepared) -> list[Problem]:
-    """What is to be known of how the pictures are trained: what is cut off, and what should not be mirrored."""
-    keys = {picture.key for picture in (*prepared.pictures, *prepared.held_out)}
-    originals = [picture for picture in prepared.dataset.pictures if picture.key in keys]
-    return dataset_remarks(run, originals)
-
-
-def dataset_remarks(run: Run, pictures: Sequence[Picture]) -> list[Problem]:
-    """The same of pictures with their captions as they are on disk: what a word absorbs may belong to one side."""
-    return lint.cut_remarks(pictures, assemble.make_buckets(run)) + lint.mirror_remarks(
-        pictures, words=[word.name for word in run.words], keys=mirrored(run, pictures)
-    )
-
-
-def mirrored(run: Run, pictures: Sequence[Picture]) -> frozenset[str]:
-    """Keys of the pictures that are mirrored half of the time: those of no word that is against it."""
-    against = [word.name for word in run.words if not word.mirror]
-    find, parts = WordFinder(against), PictureParts(run.data)
-    return frozenset(p.key for p in pictures if parts.settings_of(p).flip and not (against and find(p.caption)))
-
-
-def showings(run: Run, pictures: Sequence[Picture]) -> dict[str, Showing]:
-    """How pictures of a part with settings of its own are shown, by key."""
-    return {
-        key: Showing(
-            crop=data.crop,  # type: ignore[arg-type]
-            crops=data.crops,
-            transparency=data.transparency,  # type: ignore[arg-type]
-            masks=None if data.masks == "none" else data.masks,  # type: ignore[arg-type]
-        )
-        for key, data in PictureParts(run.data).differing(pictures).items()
-    }
-
-
-def make_latents(
-    run: Run,
-    host: Host,
-    pictures: Sequence[Picture],
-    *,
-    held_out: Sequence[Picture] = (),
-    spill: Path | None = None,
-    progress: Callable[[int, int], None] | None = None,
-    should_stop: Callable[[], bool] | None = None,
-) -> tuple[LatentCache, list[str]]:
-    """Encode pictures once through the host's autoencoder; returns the cache and what went wrong, in words.
-
-    Those of `held_out` are shown plainly, so that scores do not depend on how the others are varied. What is beyond
-    the memory that latents may have goes to `spill`, if the run has no folder for latents.
-    """
-    data = run.data
-    both = [*pictures, *held_out]
-    cache = _cache(
-        run,
-        host,
-        flip=mirrored(run, pictures),
-        spill=spill,
-        crops=data.crops,
-        scale=data.scale_augmentation,
-        plain=frozenset(picture.key for picture in held_out),
-        own=showings(run, both),
-    )
-    found = with_focus(both) if "face" in (data.crop, *(part.crop for part in data.parts)) else both
-    problems = cache.build(found, progress=progress, should_stop=should_stop)
-    return cache, [problem.message for problem in problems]
-
-
-def make_class_latents(
-    run: Run,
-    host: Host,
-    pictures: Sequence[Picture],
-    *,
-    memory_used_bytes: int = 0,
-    spill: Path | None = None,
-    progress: Callable[[int, int], None] | None = None,
-    should_stop: Callable[[], bool] | None = None,
-) -> tuple[LatentCache, list[str]]:
-    """The same for the second folder: one cut a picture, in the memory that the run's own latents leave."""
-    cache = _cache(run, host, flip=run.data.flip, spill=spill, used_bytes=memory_used_bytes)
-    found = with_focus(pictures) if run.data.crop == "face" else list(pictures)
-    problems = cache.build(found, progress=progress, should_stop=should_stop)
-    return cache, [problem.message for problem in problems]
-
-
-def _cache(
-    run: Run,
-    host: Host,
-    *,
-    flip: bool | frozenset[str],
-    spill: Path | None,
-    used_bytes: int = 0,
-    crops: int = 1,
-    scale: bool = False,
-    plain: frozenset[str] = frozenset(),
-    own: Mapping[str, Showing] | None = None,
-) -> LatentCache:
-    data, limit = run.data, run.memory.latents_mb * 2**20
-    masks: MaskScale | None = None if data.masks == "none" else data.masks  # type: ignore[assignment]
-    return LatentCache(
-        host.codec,
-        assemble.make_buckets(run),
-        folder=Path(data.cache_folder) if data.cache_folder else None,
-        spill=spill,
-        memory_bytes=max(0, limit - used_bytes) if limit else None,
-        flip=flip,
-        crops=crops,
-        scale=scale,
-        plain=plain,
-        own=own,
-        transparency=data.transparency,  # type: ignore[arg-type]
-        masks=masks,
-        mask_normalise=data.mask_normalise,
-        mask_minimum=data.mask_minimum,
-        mask_temperature=data.mask_temperature,
-        inpainting=host.info.inpainting,
-        device=host.device,
-        seed=run.seed,
-    )
-
-
-def begun_words(run: Run, wording: Wording) -> tuple[WordConfig, ...]:
+def begun_embeddings(run: Run, wording: PrunedCaptions) -> tuple[EmbeddingConfig, ...]:
     """The run's words; one that absorbs tags and has no init text begins with them."""
-    words = []
-    for word in run.words:
-        if word.prune and not word.init_text and not word.init_file:
-            std = run.words_common.initial_std or 0.1
-            core = wording.words[word.name].belonging
-            word = replace(word, init_text=init_text(core, std=std, random_vectors=word.vectors))
-        words.append(word)
-    return tuple(words)
+    embeddings = []
+    for embedding in run.embeddings:
+        if embedding.prune and not embedding.init_text and not embedding.init_file:
+            std = run.embeddings_common.initial_std or 0.1
+            core = wording.embeddings[embedding.name].belonging
+            embedding = replace(embedding, init_text=init_text(core, std=std, random_vectors=embedding.vectors))
+        embeddings.append(embedding)
+    return tuple(embeddings)
 
 
-def _check_words_occur(words: Sequence[WordConfig], wording: Wording) -> None:
+def _check_embeddings_occur(embeddings: Sequence[EmbeddingConfig], wording: PrunedCaptions) -> None:
     """A word that no caption mentions, and no template writes, would learn nothing, silently."""
     faults = [
         Fault(
             f"words.{index}.name",
-            word.name,
+            embedding.name,
             "no caption mentions this embedding, so it would learn nothing",
             "Write it into the captions, say which pictures it applies to, or use a template with {word}.",
         )
-        for index, word in enumerate(words)
-        if not wording.words[word.name].keys
+        for index, embedding in enumerate(embeddings)
+        if not wording.embeddings[embedding.name].keys
     ]
     if faults:
         raise ConfigError(faults)

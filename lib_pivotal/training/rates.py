@@ -1,6 +1,11 @@
-"""Learning rates as pure functions of the step: nothing to save, so that a resumed run is exact by construction.
+"""How fast each part moves at a step: who trains when (the pivot), and the LR scheduler's curve.
 
-The rate of a group at a step is `base_lr · lr_factor · factor(step)`; `set_rates` writes it into the optimiser.
+*Joint* trains embeddings and network together; the network may start late, the text encoder's network may stop early.
+*Two-phase* (cloneofsimo/lora's PTI) trains the embeddings alone, then the network, the embeddings frozen or at another
+rate; each phase has a curve of its own.
+
+The rate of a group at a step is `base_lr · lr_factor · phase factor · curve`; `set_rates` writes it into the optimiser.
+All are pure functions of the step: nothing to save, so that a resumed run is exact by construction.
 """
 
 from __future__ import annotations
@@ -13,7 +18,79 @@ from torch.optim import Optimizer
 
 from lib_pivotal.errors import TrainingError
 
-RATE_KINDS = ("constant", "linear", "cosine", "cosine_restarts", "one_cycle", "polynomial")
+RATES = ("constant", "linear", "cosine", "cosine_restarts", "polynomial", "one_cycle")
+"""The curves of `rate_factor`."""
+
+PHASE_PLANS = ("joint", "two_phase")
+
+ONE_CYCLE_START = 0.04
+"""Where one_cycle begins: torch's `div_factor` of 25."""
+
+
+def rate_names() -> tuple[str, ...]:
+    """Choices of `schedule.rate`."""
+    return RATES
+
+
+def phase_plan_names() -> tuple[str, ...]:
+    """Choices of `schedule.phases`."""
+    return PHASE_PLANS
+
+
+# ---- who trains when ----
+
+
+@dataclass(frozen=True)
+class Phase:
+    """Factors of the learning rates at one step; 0 means that the part is not trained at all."""
+
+    name: str
+    embeddings: float
+    unet: float
+    te: float
+
+
+@dataclass(frozen=True)
+class PhasePlan:
+    """The plan of a run of `max_steps` steps; steps count from 0."""
+
+    max_steps: int
+    kind: str = "joint"
+    embeddings_steps: int = 0
+    continued_embeddings_factor: float = 0.0
+    network_start: float = 0.0
+    te_stop: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.kind not in PHASE_PLANS:
+            raise TrainingError(f"phases = {self.kind!r}: unknown; use {' or '.join(PHASE_PLANS)}")
+        if self.kind == "two_phase" and not 0 < self.embeddings_steps < self.max_steps:
+            raise TrainingError(
+                f"words_steps = {self.embeddings_steps}: a two-phase run of {self.max_steps} steps needs 1 to "
+                f"{self.max_steps - 1}"
+            )
+
+    def at(self, step: int) -> Phase:
+        """The phase that holds while step `step` (from 0) is computed."""
+        te = 1.0 if step < self.te_stop * self.max_steps else 0.0
+        if self.kind == "two_phase":
+            if step < self.embeddings_steps:
+                return Phase("words", 1.0, 0.0, 0.0)
+            return Phase("network", self.continued_embeddings_factor, 1.0, te)
+        if step < self.network_start * self.max_steps:
+            return Phase("words", 1.0, 0.0, 0.0)
+        return Phase("joint", 1.0, 1.0, te)
+
+    def rate_position(self, step: int) -> tuple[int, int]:
+        """(step, steps) within the schedule of rates: each phase of a two-phase run has a schedule of its own."""
+        if self.kind == "two_phase":
+            if step < self.embeddings_steps:
+                return step, self.embeddings_steps
+            return step - self.embeddings_steps, self.max_steps - self.embeddings_steps
+        return step, self.max_steps
+
+
+# ---- the curve ----
 
 
 def rate_factor(
@@ -25,7 +102,6 @@ def rate_factor(
     final_factor: float = 0.0,
     cycles: int = 1,
     power: float = 1.0,
-    start_factor: float = 0.04,
 ) -> float:
     """The factor of the learning rate in optimiser step `step`, which counts from 0 to `max_steps` - 1.
 
@@ -38,19 +114,19 @@ def rate_factor(
     - cosine: s = (1 + cos πp)/2 (Loshchilov & Hutter 2017, arXiv 1608.03983, eq. 5)
     - cosine_restarts: s = (1 + cos π(cycles·p mod 1))/2, restarted `cycles` - 1 times, 0 at the end
     - polynomial: s = (1 - p)^power
-    - one_cycle: a cosine from `start_factor` up to 1 and down to f at the last step (Smith & Topin 2017,
+    - one_cycle: a cosine from `ONE_CYCLE_START` up to 1 and down to f at the last step (Smith & Topin 2017,
       arXiv 1708.07120, as torch's OneCycleLR). The peak is at step `warmup_steps` - 1, or, with no warm-up given, at
       0.3·max_steps - 1.
     """
-    if kind not in RATE_KINDS:
-        raise TrainingError(f"learning rate schedule {kind!r} is unknown: one of {', '.join(RATE_KINDS)}")
+    if kind not in RATES:
+        raise TrainingError(f"learning rate schedule {kind!r} is unknown: one of {', '.join(RATES)}")
     if max_steps < 1 or step < 0 or not 0 <= warmup_steps <= max_steps:
         raise TrainingError(
             f"step {step} of {max_steps} with {warmup_steps} steps of warm-up: "
             "need step ≥ 0, at least 1 step, and a warm-up no longer than the run"
         )
     if kind == "one_cycle":
-        return _one_cycle(step, max_steps, warmup_steps, start_factor, final_factor)
+        return _one_cycle(step, max_steps, warmup_steps, final_factor)
     if step < warmup_steps:
         return (step + 1) / warmup_steps
     if kind == "constant":
@@ -67,72 +143,18 @@ def rate_factor(
     return final_factor + (1 - final_factor) * shape
 
 
-def _one_cycle(step: int, max_steps: int, warmup_steps: int, start: float, final: float) -> float:
+def _one_cycle(step: int, max_steps: int, warmup_steps: int, final: float) -> float:
     last = max(max_steps - 1, 1)
     peak = (warmup_steps if warmup_steps else 0.3 * max_steps) - 1
     peak = min(max(peak, 0.0), last)
     if step <= peak and peak > 0:
-        return _anneal(start, 1.0, step / peak)
+        return _anneal(ONE_CYCLE_START, 1.0, step / peak)
     return _anneal(1.0, final, min(1.0, (step - peak) / (last - peak)) if last > peak else 1.0)
 
 
 def _anneal(start: float, end: float, share: float) -> float:
     """Half a cosine from `start` (share 0) to `end` (share 1)."""
     return end + (start - end) * (1 + math.cos(math.pi * share)) / 2
-
-
-# ---- stepwise rates, as the web UI's textual inversion tab takes them ----
-
-
-@dataclass(frozen=True)
-class StepwiseRates:
-    """Rates with the step each holds until: `((0.005, 100), (0.001, 1000), (1e-5, None))`, None for the rest."""
-
-    pieces: tuple[tuple[float, int | None], ...]
-
-    def __call__(self, step: int) -> float:
-        """The learning rate itself in step `step`, counted from 0; after the last piece its rate is held."""
-        for rate, end in self.pieces:
-            if end is None or step < end:
-                return rate
-        return self.pieces[-1][0]
-
-
-def parse_stepwise(text: str) -> StepwiseRates:
-    """Read "0.005:100, 1e-3:1000, 1e-5": 0.005 until step 100, 1e-3 until 1000, then 1e-5; or a single number.
-
-    The web UI's syntax (modules/textual_inversion/learn_schedule.py, v1.10.1), where an end of -1 means the end of
-    the run. It silently ignores what follows a piece without an end; here that is an error.
-    """
-    pieces: list[tuple[float, int | None]] = []
-    for piece in (part.strip() for part in text.split(",")):
-        if not piece:
-            continue
-        rate_text, colon, end_text = (part.strip() for part in piece.partition(":"))
-        try:
-            rate = float(rate_text)
-            end = int(end_text) if colon else None
-        except ValueError:
-            raise _stepwise_error(text, f"{piece!r} is not LR or LR:step") from None
-        if not (math.isfinite(rate) and rate >= 0):
-            raise _stepwise_error(text, f"the learning rate {rate_text} is not a number of 0 or more")
-        end = None if end == -1 else end
-        if pieces and pieces[-1][1] is None:
-            raise _stepwise_error(text, f"{piece!r} comes after a learning rate that holds to the end")
-        before = pieces[-1][1] if pieces else 0
-        if end is not None and before is not None and end <= before:
-            raise _stepwise_error(text, f"{piece!r} ends at or before step {before}")
-        pieces.append((rate, end))
-    if not pieces:
-        raise _stepwise_error(text, "it is empty")
-    return StepwiseRates(tuple(pieces))
-
-
-def _stepwise_error(text: str, problem: str) -> TrainingError:
-    return TrainingError(
-        f"learning rate {text!r}: {problem}. Write a number, or values with the step each holds until, "
-        'such as "0.005:100, 1e-3:1000, 1e-5"'
-    )
 
 
 # ---- into the optimiser ----

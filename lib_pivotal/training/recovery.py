@@ -18,7 +18,7 @@ ROLLBACKS_BEFORE_FAILURE = 5
 RATE_FACTOR = 0.5
 
 
-class Guard:
+class RollbackGuard:
     """Keeps a snapshot of the last good state in memory, with how far the run was, and counts what went wrong."""
 
     def __init__(self, trainable: Trainable, progress: Progress, *, every_steps: int = 100) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,64 +19,83 @@ NAMELESS = "pivotal"
 """What a run without a name is called."""
 
 
+@dataclass(frozen=True)
+class Results:
+    """The files of a run, told by what stays the same when it is made longer, saved more often, its pictures are moved
+    or its words pruned."""
+
+    name: str
+    embeddings: tuple[str, ...]
+    embedding_files: bool
+    identity: Any
+
+    @classmethod
+    def of(cls, run: Run) -> Results:
+        """Those of a run."""
+        embeddings = tuple(embedding.name for embedding in run.embeddings)
+        return cls(run.name or NAMELESS, embeddings, run.saving.embedding_files, _identity(run_to_dict(run)))
+
+    def refuse_taken(self, folder: Path, *, resume: bool = False, overwrite: bool = False) -> None:
+        """Refuse a run that would write over files in `folder` that it was not told to replace.
+
+        A run that goes on may replace its own files. States are not asked for: each run has a folder of its own for
+        them.
+
+        Raises:
+            FileNameError: which files are there.
+        """
+        if overwrite:
+            return
+        there = self.files_there(folder)
+        if resume:
+            there = self._not_its_own(there)
+        remedy = "Give the run another name, or say that it may be replaced (overwrite)"
+        refuse_taken(there, overwrite=False, remedy=remedy + ("." if resume else ", or continue that run (resume)."))
+
+    def files_there(self, folder: Path) -> list[Path]:
+        """Files in `folder` that a run of this name writes or may write: the last one, those of steps, and words' own.
+
+        None where there is no folder, or nobody may look into it: nothing can be written over there either.
+        """
+        name = self.name
+        try:
+            entries = list(folder.iterdir())
+        except OSError:
+            return []
+        of_steps = re.compile(re.escape(name) + r"-\d{6,8}\.safetensors")
+        found = [folder / f"{name}.safetensors"]
+        found += sorted(path for path in entries if of_steps.fullmatch(path.name))
+        if self.embedding_files:
+            found += [folder / f"{embedding}.safetensors" for embedding in self.embeddings if embedding != name]
+            found += [folder / f"{embedding}-word.safetensors" for embedding in self.embeddings if embedding == name]
+        return [path for path in dict.fromkeys(found) if is_taken(path)]
+
+    def has(self, path: Path) -> bool:
+        """Whether a bundle is of this run: it carries a run of the same name, seed, words and network."""
+        try:
+            return bool(_identity(parse_json(read_header(path).metadata.get(META_RUN, ""))) == self.identity)
+        except (BundleError, OSError, ValueError, RecursionError):
+            return False
+
+    def _not_its_own(self, there: list[Path]) -> list[Path]:
+        """Files of words carry no settings: they were written with the last file."""
+        ended = any(path.stem == self.name and self.has(path) for path in there)
+        of_embeddings = {*self.embeddings, *(f"{embedding}-word" for embedding in self.embeddings)} - {self.name}
+        return [path for path in there if not (self.has(path) or (ended and path.stem in of_embeddings))]
+
+
 def refuse_taken_results(run: Run, folder: Path, *, resume: bool = False, overwrite: bool = False) -> None:
-    """Refuse a run that would write over files in `folder` that it was not told to replace.
-
-    A run that goes on may replace its own files. States are not asked for: each run has a folder of its own for them.
-
-    Raises:
-        FileNameError: which files are there.
-    """
-    if overwrite:
-        return
-    there = files_there(run, folder)
-    if resume:
-        there = _not_its_own(run, there)
-    remedy = "Give the run another name, or say that it may be replaced (overwrite)"
-    refuse_taken(there, overwrite=False, remedy=remedy + ("." if resume else ", or continue that run (resume)."))
-
-
-def files_there(run: Run, folder: Path) -> list[Path]:
-    """Files in `folder` that a run of this name writes or may write: the last one, those of steps, and words' own.
-
-    None where there is no folder, or nobody may look into it: nothing can be written over there either.
-    """
-    name = run.name or NAMELESS
-    try:
-        entries = list(folder.iterdir())
-    except OSError:
-        return []
-    of_steps = re.compile(re.escape(name) + r"-\d{6,8}\.safetensors")
-    found = [folder / f"{name}.safetensors"]
-    found += sorted(path for path in entries if of_steps.fullmatch(path.name))
-    if run.saving.embedding_files:
-        words = [word.name for word in run.words]
-        found += [folder / f"{word}.safetensors" for word in words if word != name]
-        found += [folder / f"{word}-word.safetensors" for word in words if word == name]
-    return [path for path in dict.fromkeys(found) if is_taken(path)]
-
-
-def is_of(run: Run, path: Path) -> bool:
-    """Whether a bundle is of this run: it carries a run of the same name, seed, words and network."""
-    try:
-        plain = parse_json(read_header(path).metadata.get(META_RUN, ""))
-        return _identity(plain) == _identity(run_to_dict(run))
-    except (BundleError, OSError, ValueError, RecursionError):
-        return False
+    """`Results.refuse_taken` of a run that is not compiled yet."""
+    Results.of(run).refuse_taken(folder, resume=resume, overwrite=overwrite)
 
 
 def _identity(plain: Any) -> Any:
-    """What stays the same when a run is made longer, saved more often, its pictures are moved or its words pruned."""
     if not isinstance(plain, dict):
         return None
-    words = plain.get("words")
-    names = [word.get("name") for word in words if isinstance(word, dict)] if isinstance(words, list) else None
+    embeddings = plain.get("words")
+    names = (
+        [embedding.get("name") for embedding in embeddings if isinstance(embedding, dict)]
+        if isinstance(embeddings, list)
+        else None
+    )
     return [plain.get("name") or NAMELESS, plain.get("seed"), names, plain.get("network")]
-
-
-def _not_its_own(run: Run, there: list[Path]) -> list[Path]:
-    """Files of words carry no settings: they were written with the last file."""
-    name = run.name or NAMELESS
-    ended = any(path.stem == name and is_of(run, path) for path in there)
-    of_words = {word.name for word in run.words} | {f"{word.name}-word" for word in run.words}
-    return [path for path in there if not (is_of(run, path) or (ended and path.stem in of_words - {name}))]

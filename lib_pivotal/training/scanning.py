@@ -11,6 +11,7 @@ from lib_pivotal.config import Run, check_run, run_to_dict
 from lib_pivotal.config_pictures import DataConfig
 from lib_pivotal.config_schema import to_plain
 from lib_pivotal.data.dataset import Dataset, scan
+from lib_pivotal.importing.datasets import DATASET_FILES
 from lib_pivotal.training.picture_parts import PictureParts
 
 
@@ -21,7 +22,8 @@ def scan_pictures(data: DataConfig, folder: str = "") -> Dataset:
         DataError: there is no such folder, or it is not of that layout.
     """
     settings = scan_settings(data)
-    found = scan(folder or data.folder, **{**settings, "layout": "auto" if folder else data.layout})
+    layout = "auto" if folder else data.layout
+    found = scan(folder or data.folder, **{**settings, "layout": layout}, files=DATASET_FILES)
     return cut_as(data, found)
 
 

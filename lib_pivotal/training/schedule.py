@@ -32,6 +32,11 @@ DISTRIBUTIONS = ("uniform", "logit_normal", "late", "early")
 """Ways to draw timesteps. `late` favours noisy ones (1 - u³), `early` clean ones (u³), `logit_normal` the middle."""
 
 
+def distribution_names() -> tuple[str, ...]:
+    """Choices of `noise.timestep_distribution`."""
+    return DISTRIBUTIONS
+
+
 def generator_of(generator: Generators, index: int, count: int) -> torch.Generator:
     """The generator that sample `index` of `count` draws from."""
     if isinstance(generator, torch.Generator):
@@ -123,20 +128,6 @@ class NoiseSchedule:
             return noise
         signal, spread = self._coefficients(latents, timesteps)
         return (signal * noise - spread * latents).to(latents.dtype)
-
-    def predicted_latents(self, prediction: Tensor, noisy: Tensor, timesteps: Tensor) -> Tensor:
-        """x̂₀ from the U-Net's answer: (x_t - √(1-a)·ε̂)/√a, or √a·x_t - √(1-a)·v̂. `(batch, 4, h, w)`."""
-        signal, spread = self._coefficients(noisy, timesteps)
-        if self.v_prediction:
-            return (signal * noisy - spread * prediction).to(noisy.dtype)
-        return ((noisy - spread * prediction) / signal.clamp(min=SMALLEST_ALPHA_CUMPROD**0.5)).to(noisy.dtype)
-
-    def predicted_noise(self, prediction: Tensor, noisy: Tensor, timesteps: Tensor) -> Tensor:
-        """ε̂ from the U-Net's answer: itself, or √a·v̂ + √(1-a)·x_t. `(batch, 4, h, w)`."""
-        if not self.v_prediction:
-            return prediction
-        signal, spread = self._coefficients(noisy, timesteps)
-        return (signal * prediction + spread * noisy).to(noisy.dtype)
 
     def sample_timesteps(
         self,

@@ -8,44 +8,28 @@ normalisation.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from lib_pivotal.embeddings.control import NormControl
-from lib_pivotal.embeddings.vectors import Words
+from lib_pivotal.embeddings.vectors import TrainedEmbeddings
 from lib_pivotal.networks.network import Network
-from lib_pivotal.training.distributed import World
+from lib_pivotal.parameter_groups import Kind, ParameterGroup
+from lib_pivotal.training.distributed import ProcessGroup
 from lib_pivotal.training.ema import EMA
 from lib_pivotal.training.optimizers import (
-    ParameterGroup,
     build_optimizer,
     clip_groups,
     evaluation_mode,
     state_bytes,
     training_mode,
 )
-from lib_pivotal.training.phases import Phase
-from lib_pivotal.training.rates import set_rates
+from lib_pivotal.training.rates import Phase, set_rates
 from lib_pivotal.training.scaler import LossScaler
-
-Kind = Literal["words", "unet", "te"]
-
-
-@dataclass(frozen=True, eq=False)
-class TrainedGroup:
-    """Parameters with one rate; `name` is unique (`word aoi`, `unet`, `te`, `unet up_blocks`)."""
-
-    name: str
-    kind: Kind
-    parameters: tuple[nn.Parameter, ...]
-    lr: float
-    lr_factor: float = 1.0
-    weight_decay: float = 0.0
-    clip_norm: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -62,35 +46,33 @@ class Trainable:
 
     def __init__(
         self,
-        words: Words,
+        embeddings: TrainedEmbeddings,
         network: Network | None,
-        groups: Sequence[TrainedGroup],
+        groups: Sequence[ParameterGroup],
         *,
         optimizer: str,
+        optimizer_options: Mapping[str, Any] | None = None,
         control: NormControl | None = None,
         max_norm: float = 0.0,
         ema_decay: float = 0.0,
         loss_scaling: bool = False,
-        world: World | None = None,
+        world: ProcessGroup | None = None,
     ) -> None:
-        self.words = words
+        self.embeddings = embeddings
         self.network = network
         self.groups = tuple(groups)
         self.scaler = LossScaler(enabled=loss_scaling)
         self.rate_scale = 1.0
         self._control = control
         self._max_norm = max_norm
-        self._world = world or World()
+        self._world = world or ProcessGroup()
         self._limits = {group.name: group.clip_norm for group in self.groups}
-        self.optimizer = build_optimizer(
-            optimizer,
-            [ParameterGroup(g.name, g.parameters, g.lr, g.lr_factor, g.weight_decay) for g in self.groups],
-        )
+        self.optimizer = build_optimizer(optimizer, self.groups, options=optimizer_options)
         training_mode(self.optimizer)
         self.ema = EMA(self.parameters, decay=ema_decay) if ema_decay > 0 else None
 
     @property
-    def parameters(self) -> list[nn.Parameter]:
+    def parameters(self) -> list[Tensor]:
         """Every trained parameter, in a fixed order."""
         return [parameter for group in self.groups for parameter in group.parameters]
 
@@ -99,14 +81,14 @@ class Trainable:
         """Bytes of the optimiser's state so far."""
         return state_bytes(self.optimizer)
 
-    def trained_words(self, phase: Phase) -> list[str]:
+    def trained_embeddings(self, phase: Phase) -> list[str]:
         """Names of the embeddings that a step of this phase moves."""
-        return [name for name in self.words.names() if phase.words > 0 and name not in self.words.frozen]
+        return [name for name in self.embeddings.names() if phase.embeddings > 0 and name not in self.embeddings.frozen]
 
     def prepare(self, phase: Phase) -> None:
         """Before a step: gradients cleared; what the phase does not train takes part without gradient."""
         factors = _kind_factors(phase)
-        frozen = self.words.frozen
+        frozen = self.embeddings.frozen
         for group in self.groups:
             active = factors[group.kind] > 0
             if group.kind == "words" and group.name.removeprefix("word ") in frozen:
@@ -138,7 +120,7 @@ class Trainable:
         ]
         self.optimizer.step()
         if self._control is not None:
-            self._control(self.words, updated, rates)
+            self._control(self.embeddings, updated, rates)
         if self.network is not None and self._max_norm > 0:
             self.network.apply_max_norm(self._max_norm)
         if self.ema is not None:
@@ -165,7 +147,7 @@ class Trainable:
         """Everything that a resumed run needs, as copies on the CPU."""
         return _to_cpu(
             {
-                "words": self.words.state_dict(),
+                "words": self.embeddings.state_dict(),
                 "network": {} if self.network is None else self.network.state_dict(),
                 "optimizer": self.optimizer.state_dict(),
                 "scaler": self.scaler.state_dict(),
@@ -176,7 +158,7 @@ class Trainable:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over a `state_dict()`; the parameters keep their identity."""
-        self.words.load_state_dict(state["words"])
+        self.embeddings.load_state_dict(state["words"])
         if self.network is not None:
             self.network.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
@@ -190,7 +172,7 @@ class Trainable:
 
 
 def _kind_factors(phase: Phase) -> dict[Kind, float]:
-    return {"words": phase.words, "unet": phase.unet, "te": phase.te}
+    return {"words": phase.embeddings, "unet": phase.unet, "te": phase.te}
 
 
 def _to_cpu(value: Any) -> Any:

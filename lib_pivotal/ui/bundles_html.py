@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from html import escape
 from typing import TYPE_CHECKING
 
-from lib_pivotal.bundle.format import META_RUN, META_WORDS, Problem
+from lib_pivotal.bundle.format import META_EMBEDDINGS, META_RUN, Problem
 from lib_pivotal.plain_json import parse_json
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ FAMILIES = {"sd1": "SD1", "sd2": "SD2", "sdxl": "SDXL", "unknown": ""}
 
 def describe(summary: BundleSummary) -> str:
     """One phrase: words, parts, family, size."""
-    count = len(summary.words)
+    count = len(summary.embeddings)
     facts = [f"{count} embedding{'s' if count != 1 else ''}"] if count else []
     facts.append(", ".join(PARTS[part] for part in summary.parts) or "no network")
     facts.append(FAMILIES[summary.family])
@@ -31,17 +31,19 @@ def bundle_list(summaries: Sequence[BundleSummary], names: Sequence[str], *, que
     wanted = [part.strip().lower() for part in query.split(",") if part.strip()]
     lines = []
     for summary, name in zip(summaries, names, strict=True):
-        text = f"{name} {' '.join(word.name for word in summary.words)}".lower()
+        text = f"{name} {' '.join(embedding.name for embedding in summary.embeddings)}".lower()
         if not all(part in text for part in wanted):
             continue
         kind = " chosen" if name == chosen else ""
         sign = '<i class="pivotal-alert" title="This file has problems.">!</i>' if summary.problems else ""
-        words = "".join(f'<span class="pivotal-tag">{escape(word.name)}</span>' for word in summary.words[:12])
-        more = f"<small>and {len(summary.words) - 12} more</small>" if len(summary.words) > 12 else ""
+        embeddings = "".join(
+            f'<span class="pivotal-tag">{escape(embedding.name)}</span>' for embedding in summary.embeddings[:12]
+        )
+        more = f"<small>and {len(summary.embeddings) - 12} more</small>" if len(summary.embeddings) > 12 else ""
         lines.append(
             f'<button type="button" class="pivotal-bundle{kind}" data-bundle="{escape(name)}">'
             f"<b>{escape(name.removesuffix('.safetensors'))}</b>{sign}<small>{describe(summary)}</small>"
-            f"<span>{words}{more}</span></button>"
+            f"<span>{embeddings}{more}</span></button>"
         )
     if not lines:
         text = "No file matches." if names else "No LoRA file yet. The files of your runs appear here."
@@ -51,8 +53,10 @@ def bundle_list(summaries: Sequence[BundleSummary], names: Sequence[str], *, que
 
 def bundle_card(summary: BundleSummary, name: str) -> str:
     """Words with what is known of them, what is wrong, and the run that made it."""
-    facts = _json(summary.metadata.get(META_WORDS, ""))
-    rows = "".join(_word_row(word.name, word.vectors, facts.get(word.name)) for word in summary.words)
+    facts = _json(summary.metadata.get(META_EMBEDDINGS, ""))
+    rows = "".join(
+        _embedding_row(embedding.name, embedding.vectors, facts.get(embedding.name)) for embedding in summary.embeddings
+    )
     table = (
         '<table class="pivotal-words plain"><thead><tr><th>Embedding</th><th>Vectors</th><th>Init text</th>'
         f"<th>Pictures seen</th></tr></thead><tbody>{rows}</tbody></table>"
@@ -67,7 +71,7 @@ def bundle_card(summary: BundleSummary, name: str) -> str:
     )
 
 
-def _word_row(name: str, vectors: int, facts: object) -> str:
+def _embedding_row(name: str, vectors: int, facts: object) -> str:
     known = facts if isinstance(facts, dict) else {}
     begun = escape(str(known.get("init_text") or "")) or f"<small>{'random' if known else 'unknown'}</small>"
     seen = escape(str(known.get("images_seen") or ""))
@@ -78,11 +82,11 @@ def _made_with(summary: BundleSummary) -> str:
     run = _json(summary.metadata.get(META_RUN, ""))
     if not run:
         return ""
-    network, schedule, words = (_part(run, key) for key in ("network", "schedule", "words_common"))
+    network, schedule, embeddings = (_part(run, key) for key in ("network", "schedule", "words_common"))
     steps = summary.metadata.get("ss_steps") or schedule.get("max_steps")
     facts = [
         f"{steps} steps",
-        f"embedding LR {words.get('lr')}",
+        f"embedding LR {embeddings.get('lr')}",
         f"U-Net LR {network.get('unet_lr')}",
         f"batch {schedule.get('batch_size')}",
     ]

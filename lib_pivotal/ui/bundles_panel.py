@@ -14,12 +14,12 @@ from lib_pivotal.ui import bundles_html
 from lib_pivotal.ui.page import Page, Shown, message, quiet, sentence
 
 if TYPE_CHECKING:
+    from lib_pivotal.bundle.edits import Layout
     from lib_pivotal.bundle.embedding_files import EmbeddingFormat
-    from lib_pivotal.bundle.workshop import Layout
-    from lib_pivotal.ui.shelf import Shelf
+    from lib_pivotal.ui.bundle_controller import BundleController
 
 STRIPPED = {"U-Net": "unet", "text encoder": "te", "text encoder 2": "te2", "words": "words", "metadata": "metadata"}
-WORDS_AS: dict[str, EmbeddingFormat] = {
+EMBEDDINGS_AS: dict[str, EmbeddingFormat] = {
     "web UI, Forge, ComfyUI (.safetensors)": "a1111",
     "web UI, as it wrote them itself (.pt)": "a1111_pt",
     "diffusers and InvokeAI": "diffusers",
@@ -57,12 +57,12 @@ def build_bundles_panel(page: Page) -> None:
             page.html("bundle_said")
             page.html("bundle_card", CHOOSE)
             with gr.Column(visible=False, elem_id="pivotal_bundle_work") as work:
-                _build_words(page)
+                _build_embeddings(page)
                 _build_whole(page)
             parts["bundle_work"] = work
 
 
-def _build_words(page: Page) -> None:
+def _build_embeddings(page: Page) -> None:
     parts = page.parts
     with gr.Row(elem_classes=["pivotal-row"]):
         parts["bundle_word"] = gr.Dropdown([], label="Embedding", elem_id="pivotal_bundle_word", min_width=120, scale=2)
@@ -87,7 +87,7 @@ def _build_whole(page: Page) -> None:
     with gr.Accordion("Write another file from this one", open=False, elem_id="pivotal_bundle_more"):
         with gr.Row(elem_classes=["pivotal-row"]):
             parts["bundle_words_as"] = gr.Dropdown(
-                list(WORDS_AS), value=next(iter(WORDS_AS)), label="Each embedding as a file for",
+                list(EMBEDDINGS_AS), value=next(iter(EMBEDDINGS_AS)), label="Each embedding as a file for",
                 elem_id="pivotal_bundle_words_as", scale=4,
             )  # fmt: skip
             parts["bundle_split"] = gr.Button("Split", elem_id="pivotal_bundle_split", min_width=90, scale=1)
@@ -142,19 +142,19 @@ def bind_bundles_panel(page: Page) -> None:
 
     bind(
         "bundle_rename",
-        lambda pick, word, new: page.shelf.rename_word(pick, word or "", (new or "").strip()),
+        lambda pick, embedding, new: page.shelf.rename_embedding(pick, embedding or "", (new or "").strip()),
         "bundle_word",
         "bundle_new",
     )
     quiet(
         parts["bundle_new"].change,
-        lambda pick, word, new: _name_note(page.shelf, pick, word or "", (new or "").strip()),
+        lambda pick, embedding, new: _name_note(page.shelf, pick, embedding or "", (new or "").strip()),
         [parts["bundle_pick"], parts["bundle_word"], parts["bundle_new"]],
         parts["bundle_name_note"],
     )
-    bind("bundle_delete", lambda pick, word: page.shelf.delete_word(pick, word or ""), "bundle_word")
+    bind("bundle_delete", lambda pick, embedding: page.shelf.delete_embedding(pick, embedding or ""), "bundle_word")
     bind("bundle_add", lambda pick, file: page.shelf.add_word(pick, Path(file.name)), "bundle_add", event="upload")
-    bind("bundle_split", lambda pick, form: page.shelf.split(pick, WORDS_AS[form]), "bundle_words_as")
+    bind("bundle_split", lambda pick, form: page.shelf.split(pick, EMBEDDINGS_AS[form]), "bundle_words_as")
     bind("bundle_convert", lambda pick, form: page.shelf.convert(pick, NETWORK_AS[form]), "bundle_network_as")
     bind(
         "bundle_strip",
@@ -170,12 +170,12 @@ def bind_bundles_panel(page: Page) -> None:
     bind("bundle_verify", lambda pick: page.shelf.verify(pick).said)
 
 
-def _name_note(shelf: Shelf, pick: str, word: str, new: str) -> str:
+def _name_note(shelf: BundleController, pick: str, embedding: str, new: str) -> str:
     """What the checker says of a new name, while it is typed."""
     if not new or not pick:
         return ""
     try:
-        issues = shelf.name_issues(pick, word, new)
+        issues = shelf.name_issues(pick, embedding, new)
     except (PivotalError, OSError) as error:
         return message(sentence(error))
     good = [] if any(issue.level != "info" for issue in issues) else [message(f"{new} is a good name", "ok")]
@@ -188,7 +188,7 @@ def _shown(page: Page, pick: str, query: str, said: str = "") -> Shown:
     return page.shown(**found)
 
 
-def shown(shelf: Shelf, pick: str, query: str) -> dict[str, Any]:
+def shown(shelf: BundleController, pick: str, query: str) -> dict[str, Any]:
     """New values of the page's parts for a chosen file (or none), by name."""
     try:
         summaries, names = shelf.listing()
@@ -199,12 +199,12 @@ def shown(shelf: Shelf, pick: str, query: str) -> dict[str, Any]:
     if not chosen:
         return {"bundle_list": files, **NONE_CHOSEN}
     summary = summaries[names.index(chosen)]
-    words = [word.name for word in summary.words]
+    embeddings = [embedding.name for embedding in summary.embeddings]
     others = [name for name in names if name != chosen]
     return {
         "bundle_list": files,
         "bundle_card": bundles_html.bundle_card(summary, chosen),
         "bundle_work": gr.update(visible=True),
-        "bundle_word": gr.update(choices=words, value=words[0] if words else None),
+        "bundle_word": gr.update(choices=embeddings, value=embeddings[0] if embeddings else None),
         "bundle_others": gr.update(choices=others, value=[]),
     }

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
-from lib_pivotal.data import caption_files, captions, findings
+from lib_pivotal.data import caption_files, captions
 from lib_pivotal.errors import DataError, PivotalError
 from lib_pivotal.ui import caption_html, thumbs
-from lib_pivotal.ui.gallery_panel import GALLERY_PARTS, gallery_shown, keys_by_name, places_of
+from lib_pivotal.ui.gallery_panel import GALLERY_PARTS, gallery_shown, groups_of, keys_by_name, places_of
 from lib_pivotal.ui.page import CHECK_JS, Page, Shown, error_html, message, quiet
 from lib_pivotal.ui.tags_panel import TAGS_PARTS, tags_shown
 
@@ -165,7 +165,7 @@ def _order(page: Page, run: Run, query: str) -> list[str]:
     survey = page.desk.survey(run)
     if survey is None:
         return []
-    problems = keys_by_name(findings.grouped(page.desk.findings(run)))
+    problems = keys_by_name(groups_of(page, run))
     return [survey.dataset.pictures[place].key for place in places_of(survey, query, problems)[1]]
 
 
@@ -209,7 +209,7 @@ def side_by_side(page: Page, run: Run, picture: Picture, text: str) -> str:
         return ""
     joined = ", ".join(part for line in (text or "").splitlines() if (part := line.strip().strip(",").strip()))
     named, trained = survey.wording.of_caption(replace(picture, caption=joined, alternatives=()))
-    writer = caption_html.CaptionHtml([word.name for word in run.words])
+    writer = caption_html.CaptionHtml([embedding.name for embedding in run.embeddings])
     before = writer.before(named, trained, survey.fates(survey.wording.find(named.caption)), written=joined)
     return (
         f'<div class="pivotal-beside"><div><small>as written</small><p>{before}</p></div>'

@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import TYPE_CHECKING
 
-from lib_pivotal.data.captions import WordFinder
+from lib_pivotal.data.captions import EmbeddingFinder
 from lib_pivotal.data.tags import same_tag
 from lib_pivotal.ui.charts import COLOURS
 
 if TYPE_CHECKING:
-    from lib_pivotal.data.pruning import Fate
+    from lib_pivotal.data.pruning import Decision
     from lib_pivotal.data.records import Picture
 
 TITLES = {
@@ -27,14 +27,16 @@ class CaptionHtml:
     """Writes captions of one run: each word has a colour, by its place."""
 
     def __init__(self, names: Sequence[str]) -> None:
-        self._find = WordFinder(names)
+        self._find = EmbeddingFinder(names)
         self._colours = {name: COLOURS[place % len(COLOURS)] for place, name in enumerate(names)}
 
-    def colour(self, word: str) -> str:
+    def colour(self, embedding: str) -> str:
         """The colour of a word."""
-        return self._colours[word]
+        return self._colours[embedding]
 
-    def before(self, named: Picture, trained: Picture, fates: Mapping[str, Fate], *, written: str | None = None) -> str:
+    def before(
+        self, named: Picture, trained: Picture, fates: Mapping[str, Decision], *, written: str | None = None
+    ) -> str:
         """The caption that a picture has; tags that are not trained are struck out.
 
         `written` is the file's own: a word that is not in it is marked as put in front.
@@ -48,14 +50,14 @@ class CaptionHtml:
         """The caption as it is trained."""
         return ", ".join(self._plain(tag) for tag in trained.cut.tags(trained.caption)) or "<em>nothing</em>"
 
-    def _tag(self, tag: str, left: set[str], fates: Mapping[str, Fate], own: Sequence[str]) -> str:
-        words = self._find(tag)
-        if words:
-            added = words[0] not in own
+    def _tag(self, tag: str, left: set[str], fates: Mapping[str, Decision], own: Sequence[str]) -> str:
+        embeddings = self._find(tag)
+        if embeddings:
+            added = embeddings[0] not in own
             kind, title = (
                 ("pivotal-word added", "put in front by the run") if added else ("pivotal-word", "an embedding")
             )
-            return f'<b class="{kind}" style="--word:{self.colour(words[0])}" title="{title}">{escape(tag)}</b>'
+            return f'<b class="{kind}" style="--word:{self.colour(embeddings[0])}" title="{title}">{escape(tag)}</b>'
         form = same_tag(tag)
         if form in left:
             return escape(tag)
@@ -63,7 +65,7 @@ class CaptionHtml:
         return f'<s class="{fate}" title="{TITLES[fate]}">{escape(tag)}</s>'
 
     def _plain(self, tag: str) -> str:
-        words = self._find(tag)
-        if not words:
+        embeddings = self._find(tag)
+        if not embeddings:
             return escape(tag)
-        return f'<b class="pivotal-word" style="--word:{self.colour(words[0])}">{escape(tag)}</b>'
+        return f'<b class="pivotal-word" style="--word:{self.colour(embeddings[0])}">{escape(tag)}</b>'

@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
-from lib_pivotal.data import findings
 from lib_pivotal.errors import DataError, PivotalError
 from lib_pivotal.plain_json import parse_json
-from lib_pivotal.runs import remedies, undo
+from lib_pivotal.runs import undo
 
 if TYPE_CHECKING:
     from lib_pivotal.config import Run
@@ -39,7 +38,7 @@ def changes_shown(page: Page, changes: Sequence[Mapping[str, Any]], told: str = 
 
 def with_change(changes: Changes, label: str, before: Run, after: Run) -> Changes:
     """The list with one more change, where there is a difference."""
-    return undo.remembered(changes, undo.Change.between(label, before, after))
+    return undo.remembered(changes, undo.UndoStep.between(label, before, after))
 
 
 def changes_html(labels: Sequence[str]) -> str:
@@ -70,6 +69,9 @@ def changed(page: Page, run: Run, asked: str, changes: Changes) -> tuple[Run, Ch
     Raises:
         PivotalError: it is none of these, or it does not fit the run any more.
     """
+    from lib_pivotal.data.findings import Fix  # here: the page is built at start-up
+    from lib_pivotal.runs.fixes import apply_remedy
+
     try:
         plain = parse_json(asked or "{}")
     except ValueError:
@@ -85,8 +87,8 @@ def changed(page: Page, run: Run, asked: str, changes: Changes) -> tuple[Run, Ch
         names = list(dict.fromkeys(done))
         label = names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
         return after, with_change(changes, label, run, after), f"Done: {'; '.join(names)}."
-    remedy = findings.Remedy.from_dict(plain)
-    after = remedies.apply_remedy(run, remedy)
+    remedy = Fix.from_dict(plain)
+    after = apply_remedy(run, remedy)
     follow(page, after)
     return after, with_change(changes, remedy.label, run, after), f"Done: {remedy.label}."
 
@@ -112,6 +114,6 @@ def _undone(page: Page, run: Run, changes: Changes, count: Any) -> tuple[Run, Ch
         raise DataError("there is no such change to take back any more")
     labels = [str(one["label"]) for one in changes[-count:]]
     for plain in reversed(changes[-count:]):
-        run = undo.taken_back(run, undo.Change.from_dict(plain))
+        run = undo.taken_back(run, undo.UndoStep.from_dict(plain))
     follow(page, run)
     return run, changes[:-count], f"Taken back: {'; '.join(reversed(labels))}."

@@ -16,7 +16,7 @@ COLOURS = ("#f97316", "#3b82f6", "#22a06b", "#a855f7", "#e11d48", "#0891b2", "#c
 
 
 @dataclass(frozen=True)
-class Line:
+class ChartLine:
     """A curve: steps, values, and how it looks (`thin` lies behind, without a place in the legend)."""
 
     name: str
@@ -31,7 +31,10 @@ def loss_chart(steps: Sequence[int], values: Sequence[float], *, last_step: int)
     good = [(s, v) for s, v in zip(steps, values, strict=True) if math.isfinite(v)]
     x, y = [s for s, _ in good], [v for _, v in good]
     smooth = smoothed(y)
-    lines = [Line("loss of a step", x, y, "var(--pivotal-raw)", thin=True), Line("loss", x, smooth, COLOURS[0])]
+    lines = [
+        ChartLine("loss of a step", x, y, "var(--pivotal-raw)", thin=True),
+        ChartLine("loss", x, smooth, COLOURS[0]),
+    ]
     now = f"{smooth[-1]:.4f}" if smooth else ""
     ceiling = percentile(y, 0.98)
     return chart("Loss", lines, last_step=last_step, figure=now, ceiling=ceiling)
@@ -42,7 +45,7 @@ def lines_chart(
 ) -> str:
     """One line a word; the legend carries its last value."""
     lines = [
-        Line(name, curve["steps"], curve["values"], COLOURS[number % len(COLOURS)])
+        ChartLine(name, curve["steps"], curve["values"], COLOURS[number % len(COLOURS)])
         for number, (name, curve) in enumerate(curves.items())
     ]
     return chart(title, lines, last_step=last_step, percent=percent, legend=True)
@@ -50,7 +53,7 @@ def lines_chart(
 
 def chart(
     title: str,
-    lines: Sequence[Line],
+    lines: Sequence[ChartLine],
     *,
     last_step: int,
     figure: str = "",
@@ -126,7 +129,7 @@ def _axes(scale: _Scale, *, percent: bool) -> str:
     return "".join(parts)
 
 
-def _path(line: Line, scale: _Scale) -> str:
+def _path(line: ChartLine, scale: _Scale) -> str:
     pairs = [(s, v) for s, v in zip(line.steps, line.values, strict=True) if math.isfinite(v)]
     every = max(1, math.ceil(len(pairs) / POINTS))
     pairs = [*pairs[::every], *(pairs[-1:] if (len(pairs) - 1) % every else [])]
@@ -144,7 +147,7 @@ def _path(line: Line, scale: _Scale) -> str:
     return f'<g class="pivotal-line {kind}">{title}<polyline points="{points}" stroke="{line.colour}"/>{dot}</g>'
 
 
-def _legend(lines: Sequence[Line], *, percent: bool) -> str:
+def _legend(lines: Sequence[ChartLine], *, percent: bool) -> str:
     items = []
     for line in lines:
         value = line.values[-1] if line.values else math.nan

@@ -11,9 +11,9 @@ from lib_pivotal.ui.page import Page, Shown, message, quiet, sentence, unchanged
 
 if TYPE_CHECKING:
     from lib_pivotal.commands.pictures import Comparison
-    from lib_pivotal.ui.shelf import Shelf
+    from lib_pivotal.ui.bundle_controller import BundleController
 
-FIRST_WORDS = 4
+FIRST_EMBEDDINGS = 4
 INTRO = (
     '<div class="pivotal-empty">Full, U-Net only, text encoder only and embeddings only, with the same seeds, '
     "on the loaded checkpoint.</div>"
@@ -78,16 +78,17 @@ def bind_compare_panel(page: Page) -> None:
             summaries, names = page.shelf.listing()
         except (PivotalError, OSError):
             return page.shown(compare_file=unchanged())
-        with_words = [name for name, summary in zip(names, summaries, strict=True) if summary.words]
-        file = chosen if chosen in with_words else (with_words[0] if with_words else None)
+        with_embeddings = [name for name, summary in zip(names, summaries, strict=True) if summary.embeddings]
+        file = chosen if chosen in with_embeddings else (with_embeddings[0] if with_embeddings else None)
         return page.shown(
-            compare_file=gr.update(choices=with_words, value=file), compare_words=_words_of(page.shelf, file)
+            compare_file=gr.update(choices=with_embeddings, value=file),
+            compare_embeddings=_embeddings_of(page.shelf, file),
         )
 
     quiet(page.hidden_button("compare_lists").click, lists, parts["compare_file"], choices)
     quiet(
         parts["compare_file"].input,
-        lambda file: _words_of(page.shelf, file),
+        lambda file: _embeddings_of(page.shelf, file),
         parts["compare_file"],
         parts["compare_words"],
     )
@@ -114,17 +115,17 @@ def bind_compare_panel(page: Page) -> None:
     )
 
 
-def _words_of(shelf: Shelf, file: str | None) -> Any:
+def _embeddings_of(shelf: BundleController, file: str | None) -> Any:
     if not file:
         return gr.update(choices=[], value=[])
     try:
-        words = [word.name for word in shelf.summary(file).words]
+        embeddings = [embedding.name for embedding in shelf.summary(file).embeddings]
     except PivotalError:
-        words = []
-    return gr.update(choices=words, value=words[:FIRST_WORDS])
+        embeddings = []
+    return gr.update(choices=embeddings, value=embeddings[:FIRST_EMBEDDINGS])
 
 
-def _wanted(shelf: Shelf, values: dict[str, Any]) -> Comparison:
+def _wanted(shelf: BundleController, values: dict[str, Any]) -> Comparison:
     """From the page's values.
 
     Raises:
@@ -134,7 +135,7 @@ def _wanted(shelf: Shelf, values: dict[str, Any]) -> Comparison:
 
     return comparison(
         shelf.path(values["file"] or ""),
-        words=values["words"] or (),
+        embeddings=values["words"] or (),
         prompts=(values["prompts"] or "").splitlines(),
         weights=str(values["weights"] or ""),
         negative=values["negative"] or "",

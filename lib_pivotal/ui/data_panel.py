@@ -9,7 +9,7 @@ from typing import Any
 
 import gradio as gr
 
-from lib_pivotal.config import Run, WordConfig, check_run
+from lib_pivotal.config import EmbeddingConfig, Run, check_run
 from lib_pivotal.errors import PivotalError
 from lib_pivotal.plain_json import parse_json
 from lib_pivotal.runs.presets import preset
@@ -25,7 +25,7 @@ from lib_pivotal.ui.gallery_panel import GALLERY_PARTS, gallery_shown
 from lib_pivotal.ui.page import CHECK_JS, Page, Shown, answer, error_html, message, note, quiet
 from lib_pivotal.ui.plan_panel import PLAN_PARTS, plan_shown
 from lib_pivotal.ui.tags_panel import TAGS_PARTS, tags_shown
-from lib_pivotal.ui.words_html import NO_WORDS, words_json
+from lib_pivotal.ui.words_html import NO_EMBEDDINGS, embeddings_json
 
 EMPTY = (
     '<div class="pivotal-empty">Give a folder of pictures. A caption is a text file of the same name; '
@@ -63,7 +63,7 @@ def build_data_panel(page: Page) -> None:
     page.html("findings")
     with gr.Column(elem_classes=["pivotal-section", "pivotal-group"]):
         gr.HTML("<h3>Embeddings</h3>", elem_classes=["pivotal-html"])
-        page.html("words_table", NO_WORDS)
+        page.html("words_table", NO_EMBEDDINGS)
         with gr.Row(elem_classes=["pivotal-tools"]):
             page.parts["add_word"] = gr.Button(
                 "Add an embedding", size="sm", elem_id="pivotal_add_word", min_width=120, scale=0
@@ -90,7 +90,7 @@ def bind_data_panel(page: Page) -> None:
 
     def anew(changes: Changes, *values: Any) -> Shown:
         run = page.read(values)[0]
-        emptied = replace(run, words=())
+        emptied = replace(run, embeddings=())
         return _scanned(page, emptied, NOTHING_PROPOSED, label="Reset from captions", before=run, changes=changes)
 
     inputs = [parts["changes"], parts["proposed"], *form.components]
@@ -105,8 +105,8 @@ def bind_data_panel(page: Page) -> None:
 
     def add_word(*values: Any) -> Shown:
         run = page.read(values)[0]
-        run = replace(run, words=(*run.words, WordConfig(name=_free_name(run))))
-        return {form["words"]: words_json(run.words), **page.shown(words_table=page.words_table(run))}
+        run = replace(run, embeddings=(*run.embeddings, EmbeddingConfig(name=_free_name(run))))
+        return {form["words"]: embeddings_json(run.embeddings), **page.shown(words_table=page.words_table(run))}
 
     quiet(parts["add_word"].click, add_word, form.components, [form["words"], parts["words_table"]])
     _bind_changes(page)
@@ -138,10 +138,10 @@ def _scanned(page: Page, run: Run, proposed: Sequence[str], *, label: str, befor
 
     A first scan of a folder begins the list of changes anew; one that changes words or settings can be taken back.
     """
-    folder, words = proposed
+    folder, embeddings = proposed
     known = bool(folder) and folder == run.data.folder
     try:
-        old = check_run({"words": parse_json(words)})[0].words
+        old = check_run({"words": parse_json(embeddings)})[0].embeddings
         found = page.desk.propose(run, before=old, known=known)
     except PivotalError as error:
         return page.shown(told=error_html(error))
@@ -156,7 +156,7 @@ def _scanned(page: Page, run: Run, proposed: Sequence[str], *, label: str, befor
         **page.form.fill(found.run),
         **chosen,
         **data_shown(page, found.run),
-        **page.shown(proposed=[run.data.folder, words_json(found.proposed)]),
+        **page.shown(proposed=[run.data.folder, embeddings_json(found.proposed)]),
         **changes_shown(page, kept, told),
     }
 
@@ -179,7 +179,7 @@ def data_shown(page: Page, run: Run) -> Shown:
 
 def _free_name(run: Run) -> str:
     base = Path(run.data.folder).name.lower() if run.data.folder else ""
-    taken = {word.name for word in run.words}
+    taken = {embedding.name for embedding in run.embeddings}
     letters = "".join(character for character in base if character.isalpha() and character.isascii()) or "myword"
     names = (letters + suffix for suffix in ("", "-b", "-c", "-d", "-e", "-f", "-g", "-h"))
     return next((name for name in names if name not in taken), "")

@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 from PIL import Image
 
-from lib_pivotal.data import masks
-from lib_pivotal.data import pictures as files
 from lib_pivotal.errors import DataError, PivotalError
 from lib_pivotal.ui.page import Page, Shown, error_html, message, quiet
 
@@ -78,10 +76,9 @@ def bind_mask_panel(page: Page) -> None:
     def open_picture(key: str, *values: Any) -> Shown:
         try:
             picture = _picture(page, page.read(values)[0], key)
-            shown = files.open_picture(picture.path)
+            shown = _small(picture)
         except PivotalError as error:
             return page.shown(mask_box=gr.update(visible=False), mask_title="", mask_note=error_html(error))
-        shown.thumbnail((EDITOR_PX, EDITOR_PX))
         title = f"<h3>Mask of {escape(picture.key)}</h3><p>{WHAT}</p>"
         return page.shown(
             mask_box=gr.update(visible=True),
@@ -98,6 +95,8 @@ def bind_mask_panel(page: Page) -> None:
 
     def painting(anew: bool) -> Any:
         def save(painted: Any, weight: float, rest: float, key: str, *values: Any) -> Shown:
+            from lib_pivotal.data import masks  # here and below: the page is built at start-up
+
             try:
                 picture = _picture(page, page.read(values)[0], key)
                 strokes = _strokes(painted)
@@ -119,9 +118,11 @@ def bind_mask_panel(page: Page) -> None:
     quiet(parts["mask_new"].click, painting(True), inputs, outputs)
 
     def remove(key: str, *values: Any) -> Shown:
+        from lib_pivotal.data.masks import remove_mask
+
         try:
             picture = _picture(page, page.read(values)[0], key)
-            gone = masks.remove_mask(picture.path)
+            gone = remove_mask(picture.path)
         except (PivotalError, OSError) as error:
             said = error_html(error if isinstance(error, PivotalError) else DataError(str(error)))
             return page.shown(mask_note=said)
@@ -149,7 +150,9 @@ def _strokes(painted: Any) -> Image.Image:
 
 def _current(picture: Picture) -> Path | None:
     """The mask that the next scan finds."""
-    for path in (masks.mask_place(picture.path), picture.mask_path):
+    from lib_pivotal.data.masks import mask_place
+
+    for path in (mask_place(picture.path), picture.mask_path):
         if path is not None and path.exists():
             return path
     return None
@@ -157,9 +160,16 @@ def _current(picture: Picture) -> Path | None:
 
 def _shown(picture: Picture) -> Image.Image | None:
     """The mask over its picture; nothing where there is none."""
+    from lib_pivotal.data.masks import heat_map, read_mask
+
     current = _current(picture)
-    if current is None:
-        return None
-    shown = files.open_picture(picture.path)
+    return None if current is None else heat_map(_small(picture), read_mask(current))
+
+
+def _small(picture: Picture) -> Image.Image:
+    """The picture as it is painted on."""
+    from lib_pivotal.data.pictures import open_picture
+
+    shown = open_picture(picture.path)
     shown.thumbnail((EDITOR_PX, EDITOR_PX))
-    return masks.heat_map(shown, masks.read_mask(current))
+    return shown

@@ -24,8 +24,8 @@ from lib_pivotal.ui.words_html import draws_bar, words_table
 if TYPE_CHECKING:
     from lib_pivotal.config import Run
     from lib_pivotal.runs.manager import RunManager
-    from lib_pivotal.ui.desk import Checked, Desk
-    from lib_pivotal.ui.shelf import Shelf
+    from lib_pivotal.ui.bundle_controller import BundleController
+    from lib_pivotal.ui.page_controller import Checked, PageController
     from lib_pivotal.ui.thumbs import Thumbs
 
 Shown = dict[Any, Any]
@@ -57,24 +57,23 @@ class Page:
     parts: dict[str, Any] = field(default_factory=dict)
 
     @functools.cached_property
-    def desk(self) -> Desk:
+    def desk(self) -> PageController:
         """What is scanned, proposed, checked and found again."""
-        from lib_pivotal.ui.desk import Desk
+        from lib_pivotal.ui.page_controller import PageController
 
-        return Desk(self.manager)
+        return PageController(self.manager)
 
     @functools.cached_property
-    def shelf(self) -> Shelf:
+    def shelf(self) -> BundleController:
         """Work on the files of the LoRA folder."""
-        from lib_pivotal.ui.shelf import Shelf
+        from lib_pivotal.ui.bundle_controller import BundleController
 
-        return Shelf(self.manager.studio)
+        return BundleController(self.manager.studio)
 
     @functools.cached_property
     def thumbs(self) -> Thumbs:
         """Thumbnails of the Data page."""
-        from lib_pivotal.ui.dataset_html import THUMB_PX
-        from lib_pivotal.ui.thumbs import Thumbs
+        from lib_pivotal.ui.thumbs import THUMB_PX, Thumbs
 
         return Thumbs(THUMB_PX)
 

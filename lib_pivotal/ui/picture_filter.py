@@ -14,14 +14,14 @@ if TYPE_CHECKING:
     from lib_pivotal.data.records import Picture
 
 Kind = Literal["word", "tag", "problem", "text"]
-NO_WORD = "none"
+NO_EMBEDDING = "none"
 """`word:none`: pictures without any word."""
 FACET_TAGS = 24
 NO_PROBLEMS: Mapping[str, Sequence[str]] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
-class Part:
+class FilterPart:
     """One condition; `without` turns it round."""
 
     kind: Kind
@@ -34,7 +34,7 @@ class Part:
         return f"{'-' if self.without else ''}{kind}{self.value}"
 
 
-def parse(query: str) -> tuple[Part, ...]:
+def parse(query: str) -> tuple[FilterPart, ...]:
     """The parts of a filter; what has no kind is text of the caption or the file's name."""
     parts = []
     for piece in query.split(","):
@@ -44,9 +44,9 @@ def parse(query: str) -> tuple[Part, ...]:
         kind, colon, value = text.partition(":")
         if colon and kind.strip().lower() in ("word", "tag", "problem") and value.strip():
             found: Kind = kind.strip().lower()  # type: ignore[assignment]
-            parts.append(Part(found, value.strip().lower(), without))
+            parts.append(FilterPart(found, value.strip().lower(), without))
         elif text:
-            parts.append(Part("text", text.lower(), without))
+            parts.append(FilterPart("text", text.lower(), without))
     return tuple(dict.fromkeys(parts))
 
 
@@ -73,7 +73,7 @@ class TagIndex:
 class Facets:
     """What a filter can be narrowed by: how many of its pictures each word, tag and problem has."""
 
-    words: Mapping[str, int]
+    embeddings: Mapping[str, int]
     tags: Mapping[str, int]
     problems: Mapping[str, int]
 
@@ -81,14 +81,14 @@ class Facets:
 class PictureIndex:
     """Finds pictures by words and tags."""
 
-    def __init__(self, tags: TagIndex, words_of: Mapping[str, Sequence[str]]) -> None:
+    def __init__(self, tags: TagIndex, embeddings_of: Mapping[str, Sequence[str]]) -> None:
         self._tags = tags
-        self._words: dict[str, set[int]] = {}
-        for key, words in words_of.items():
-            for word in words or (NO_WORD,):
-                self._words.setdefault(word, set()).add(tags.places[key])
+        self._embeddings: dict[str, set[int]] = {}
+        for key, embeddings in embeddings_of.items():
+            for embedding in embeddings or (NO_EMBEDDING,):
+                self._embeddings.setdefault(embedding, set()).add(tags.places[key])
 
-    def matching(self, parts: Sequence[Part], problems: Mapping[str, Sequence[str]] = NO_PROBLEMS) -> list[int]:
+    def matching(self, parts: Sequence[FilterPart], problems: Mapping[str, Sequence[str]] = NO_PROBLEMS) -> list[int]:
         """Places of the pictures for which all parts hold; `problems` are keys by name (a kind, or a number)."""
         found = set(range(len(self._tags.keys)))
         for part in parts:
@@ -99,22 +99,22 @@ class PictureIndex:
     def facets(self, places: Sequence[int], problems: Mapping[str, Sequence[str]] = NO_PROBLEMS) -> Facets:
         """Counts among these pictures; of tags the most frequent that not all of them have, words left out."""
         chosen = set(places)
-        words = {word: len(chosen & mine) for word, mine in self._words.items()}
+        embeddings = {embedding: len(chosen & mine) for embedding, mine in self._embeddings.items()}
         counts: Counter[str] = Counter()
         for place in places:
             counts.update(self._tags.forms[place])
         telling = {
             self._tags.spelling[form]: count
-            for form, count in counts.most_common(FACET_TAGS * 2 + len(words))
-            if count < len(places) and form not in self._words
+            for form, count in counts.most_common(FACET_TAGS * 2 + len(embeddings))
+            if count < len(places) and form not in self._embeddings
         }
         tags = dict(list(telling.items())[:FACET_TAGS])
         seen = {name: len(chosen & self._known(keys)) for name, keys in problems.items() if keys}
-        return Facets(words, tags, seen)
+        return Facets(embeddings, tags, seen)
 
-    def _of(self, part: Part, among: set[int], problems: Mapping[str, Sequence[str]]) -> set[int]:
+    def _of(self, part: FilterPart, among: set[int], problems: Mapping[str, Sequence[str]]) -> set[int]:
         if part.kind == "word":
-            return self._words.get(part.value, set())
+            return self._embeddings.get(part.value, set())
         if part.kind == "tag":
             return self._tags.by_form.get(same_tag(part.value), set())
         if part.kind == "problem":

@@ -229,17 +229,17 @@ def _saved_before(snapshot: Snapshot) -> str:
 
 
 def _file_line(path: Path, snapshot: Snapshot) -> str:
-    words = snapshot["facts"].get("words", [])
+    embeddings = snapshot["facts"].get("words", [])
     size = f"{path.stat().st_size / 1e6:.1f} MB" if path.is_file() else "moved since"
-    count = f"{len(words)} embedding{'s' if len(words) != 1 else ''}"
+    count = f"{len(embeddings)} embedding{'s' if len(embeddings) != 1 else ''}"
     folder = "/".join(path.parent.parts[-2:])
     shown = f'<span title="{escape(str(path.parent))}">{size} · {count} · in {escape(folder)}</span>'
     return f"<p><b>{escape(path.name)}</b> {shown}</p>"
 
 
-def _prompts(name: str, words: Sequence[str]) -> str:
+def _prompts(name: str, embeddings: Sequence[str]) -> str:
     """Ready to copy: each word with its file."""
-    texts = [f"<lora:{name}:1> {word}" for word in words[:6]] or [f"<lora:{name}:1>"]
+    texts = [f"<lora:{name}:1> {embedding}" for embedding in embeddings[:6]] or [f"<lora:{name}:1>"]
     items = "".join(
         f'<button type="button" class="pivotal-copy" data-copy="{escape(text)}" title="Copy">{escape(text)}</button>'
         for text in texts

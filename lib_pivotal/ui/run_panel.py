@@ -195,8 +195,8 @@ def _checkpoint(page: Page) -> str:
 def _first_prompt(snapshot: Any) -> str:
     if not snapshot or not snapshot["ended"] or not snapshot["ended"]["bundle"]:
         return ""
-    words = snapshot["facts"].get("words", [])
-    return f"<lora:{Path(snapshot['ended']['bundle']).stem}:1> {words[0] if words else ''}".strip()
+    embeddings = snapshot["facts"].get("words", [])
+    return f"<lora:{Path(snapshot['ended']['bundle']).stem}:1> {embeddings[0] if embeddings else ''}".strip()
 
 
 def _bind_keep(page: Page) -> None:

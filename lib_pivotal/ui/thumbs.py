@@ -11,9 +11,10 @@ from pathlib import Path
 from PIL import Image, ImageOps
 
 from lib_pivotal.byte_cache import ByteCache
-from lib_pivotal.data.pictures import open_picture
 from lib_pivotal.errors import DataError
 
+THUMB_PX = 208
+"""Longer side of a picture on the Data page."""
 JPEG_QUALITY = 85
 UNREADABLE = (OSError, ValueError, SyntaxError, DataError)
 """Pillow raises SyntaxError for some broken PNGs."""
@@ -48,6 +49,8 @@ def data_uri(path: Path, side_px: int) -> str:
             opened.draft("RGB", (side_px, side_px))
             picture = ImageOps.exif_transpose(opened).convert("RGB")
     if not plain:
+        from lib_pivotal.data.pictures import open_picture  # here: the page is built at start-up
+
         picture = open_picture(path)
     small = max(picture.size) <= side_px
     if not small:

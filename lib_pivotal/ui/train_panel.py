@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import html
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +11,6 @@ import gradio as gr
 from lib_pivotal.errors import Fault, PivotalError
 from lib_pivotal.importing.reading import SUFFIXES
 from lib_pivotal.runs.presets import PRESETS, load_preset, save_preset
-from lib_pivotal.ui import import_html
 from lib_pivotal.ui.changes_panel import follow
 from lib_pivotal.ui.data_panel import DATA_PARTS, data_shown
 from lib_pivotal.ui.form import GROUPS
@@ -32,6 +31,8 @@ from lib_pivotal.ui.run_html import clock
 
 if TYPE_CHECKING:
     from lib_pivotal.config import Run
+    from lib_pivotal.importing.report import KeyFate, KeyReport
+    from lib_pivotal.importing.settings import Imported
 
 FOLDED = [group for group in GROUPS if group not in ("data", "main")]
 HELP = '<div class="pivotal-help"></div>'
@@ -181,12 +182,12 @@ def memory_html(found: Any) -> str:
         return ""
     most = max(found.memory_parts.values())
     rows = "".join(
-        f"<tr><td>{html.escape(name)}</td><td>{in_gb(size)}</td>"
+        f"<tr><td>{escape(name)}</td><td>{in_gb(size)}</td>"
         f'<td class="pivotal-bar"><i style="width:{100 * size / most:.1f}%"></i></td></tr>'
         for name, size in found.memory_parts.items()
     )
     total = in_gb(sum(found.memory_parts.values()))
-    caption = f"Counted at the peak, {html.escape(found.memory_moment)}: {total}"
+    caption = f"Counted at the peak, {escape(found.memory_moment)}: {total}"
     return f'<table class="pivotal-memory"><caption>{caption}</caption>{rows}</table>'
 
 
@@ -248,7 +249,7 @@ def _bind_loading(page: Page) -> None:
         try:
             found = page.desk.imported(path) if now is not None else None
             if found is not None and now is not None:
-                run, report = found.over(now), import_html.report_html(found)
+                run, report = found.over(now), report_html(found)
             else:
                 run = page.desk.settings_of(path)
         except (PivotalError, OSError) as error:
@@ -283,3 +284,57 @@ def _bind_loading(page: Page) -> None:
         return gr.update(value=str(page.desk.run_file(run)), visible=True)
 
     quiet(parts["download_make"].click, make, form.components, parts["download"])
+
+
+OPEN: tuple[KeyFate, ...] = ("not supported", "translated")
+ORDER: tuple[KeyFate, ...] = ("not supported", "translated", "taken", "ignored")
+MANY = 12
+"""From so many lines on there is a field that finds among them."""
+FIND = (
+    '<div class="pivotal-find"><input type="search" data-narrows="#pivotal_import_report" placeholder="Find a key" '
+    'aria-label="Find a key" title="Only lines that hold this text"><small></small></div>'
+)
+TOLD: dict[KeyFate, str] = {
+    "taken": "the same here",
+    "translated": "means the same, written otherwise",
+    "not supported": "left out, or something else instead",
+    "ignored": "does not concern training",
+}
+
+
+def report_html(found: Imported) -> str:
+    """Counts, remarks, what is still to be set, and a table for each fate; not supported and translated stand open."""
+    from lib_pivotal.importing.report import FATES  # here: the page is built at start-up, settings are loaded later
+
+    report = found.report
+    counts = " · ".join(
+        f'<b class="{_class(fate)}">{report.count(fate)}</b> {fate}' for fate in FATES if report.count(fate)
+    )
+    remarks = "".join(f"<li>{escape(remark)}</li>" for remark in report.remarks)
+    parts = [f'<div class="head">{escape(report.title)}: {counts}</div>']
+    if remarks:
+        parts.append(f"<ul>{remarks}</ul>")
+    if len(report.lines) >= MANY:
+        parts.append(FIND)
+    parts += [_table(fate, lines) for fate in ORDER if (lines := report.of(fate))]
+    return f'<div class="pivotal-import" id="pivotal_import_report">{"".join(parts)}</div>'
+
+
+def _table(fate: KeyFate, lines: list[KeyReport]) -> str:
+    rows = "".join(_row(line) for line in lines)
+    state = " open" if fate in OPEN else ""
+    head = f"<summary>{fate} ({len(lines)}) <span>{TOLD[fate]}</span></summary>"
+    columns = "<tr><th>key</th><th>value</th><th>became</th></tr>"
+    table = f'<div class="scroll"><table><thead>{columns}</thead><tbody>{rows}</tbody></table></div>'
+    return f'<details class="{_class(fate)}"{state}>{head}{table}</details>'
+
+
+def _row(line: KeyReport) -> str:
+    became = f"<code>{escape(line.became)}</code> " if line.became else ""
+    mark = ' data-narrow="1"' if line.known else ' data-narrow="1" class="unknown"'
+    value = f"<i>{escape(line.shown_value())}</i>" if line.added else escape(line.shown_value())
+    return f"<tr{mark}><td>{escape(line.key)}</td><td>{value}</td><td>{became}{escape(line.why)}</td></tr>"
+
+
+def _class(fate: KeyFate) -> str:
+    return fate.replace(" ", "-")

@@ -9,13 +9,13 @@ from html import escape
 from typing import TYPE_CHECKING, Any
 
 from lib_pivotal.runs.presets import ADVISED_DRAWS
-from lib_pivotal.ui.form import word_help
+from lib_pivotal.ui.form import embedding_help
 
 if TYPE_CHECKING:
-    from lib_pivotal.config import WordConfig
-    from lib_pivotal.runs.proposal import WordRow
+    from lib_pivotal.config import EmbeddingConfig
+    from lib_pivotal.runs.proposal import EmbeddingRow
 
-NO_WORDS = (
+NO_EMBEDDINGS = (
     '<div class="pivotal-empty">No embeddings yet. Scan a folder: names that its captions use are proposed here. '
     "Or add one by hand.</div>"
 )
@@ -45,21 +45,21 @@ MORE = (
 NUMBERS = ("draw_weight", "vectors", "lr_factor", "weight_decay", "freeze_at", "freeze_step", "freeze_norm")
 
 
-def words_table(rows: Sequence[WordRow], draws: Mapping[str, float]) -> str:
+def words_table(rows: Sequence[EmbeddingRow], draws: Mapping[str, float]) -> str:
     """The editor of all words; `draws` a word in the run as it is set now."""
     if not rows:
-        return NO_WORDS
-    hints = word_help()
+        return NO_EMBEDDINGS
+    hints = embedding_help()
     heads = "".join(f'<th title="{escape(hints[key])}" class="c-{key}">{label}</th>' for key, label in COLUMNS)
     heads += '<th class="c-pictures" title="Pictures whose captions name the embedding.">Pictures</th>'
     hint = f"How many times its pictures are trained on in the run; {ADVISED_DRAWS} or more are advised."
     heads += f'<th class="c-draws" title="{hint}">Samples</th><th></th>'
-    body = "".join(_row(number, row, draws.get(row.word.name, 0.0)) for number, row in enumerate(rows))
+    body = "".join(_row(number, row, draws.get(row.embedding.name, 0.0)) for number, row in enumerate(rows))
     return f'<table class="pivotal-words"><thead><tr>{heads}</tr></thead>{body}</table>'
 
 
-def _row(number: int, row: WordRow, draws: float) -> str:
-    values = asdict(row.word)
+def _row(number: int, row: EmbeddingRow, draws: float) -> str:
+    values = asdict(row.embedding)
     cells = "".join(
         f'<td class="c-{key}" data-label="{label}">{_input(key, values[key], label)}</td>' for key, label in COLUMNS
     )
@@ -70,7 +70,7 @@ def _row(number: int, row: WordRow, draws: float) -> str:
         else ""
     )
     tools = (
-        f'<button type="button" class="pivotal-mini" data-tags="{escape(row.word.name)}" data-scroll="1" '
+        f'<button type="button" class="pivotal-mini" data-tags="{escape(row.embedding.name)}" data-scroll="1" '
         'title="Which of its tags are pruned">tags</button>'
         '<button type="button" class="pivotal-mini" data-more="1" title="More settings of this embedding">⋯</button>'
         '<button type="button" class="pivotal-mini" data-remove="1" title="Remove this embedding">✕</button>'
@@ -86,7 +86,7 @@ def _row(number: int, row: WordRow, draws: float) -> str:
 
 
 def _input(key: str, value: Any, label: str) -> str:
-    hint = escape(f"{label}: {word_help()[key]}")
+    hint = escape(f"{label}: {embedding_help()[key]}")
     common = f'data-key="{key}" title="{hint}" aria-label="{label}"'
     if isinstance(value, bool):
         return f'<input type="checkbox" {common}{" checked" if value else ""}>'
@@ -106,6 +106,6 @@ def draws_bar(draws: float) -> str:
     return f'<span class="pivotal-draws {kind}"><i><b style="width:{share:.0%}"></b></i><span>{draws:.0f}</span></span>'
 
 
-def words_json(words: Sequence[WordConfig]) -> str:
+def embeddings_json(embeddings: Sequence[EmbeddingConfig]) -> str:
     """Words as the form's field holds them."""
-    return json.dumps([asdict(word) for word in words], ensure_ascii=False)
+    return json.dumps([asdict(embedding) for embedding in embeddings], ensure_ascii=False)

@@ -17,7 +17,7 @@ from lib_pivotal.config import run_from_dict
 from lib_pivotal.confinement import Confinement
 from lib_pivotal.errors import ConfigError, Fault, FolderError, PivotalError
 from lib_pivotal.files import sentence_of
-from lib_pivotal.runs.circumstances import circumstances_of
+from lib_pivotal.runs.host_defaults import host_defaults_of
 from lib_pivotal.runs.manager import RunManager
 from lib_pivotal.runs.presets import run_settings
 from lib_pivotal.runs.view import RunView
@@ -228,14 +228,14 @@ class _Routes:
         return runs.StartRequest(run_from_dict(plain), overwrite=overwrite, folders=self._folders())
 
     def _scan(self, folder: str, settings: dict[str, Any]) -> datasets.ScanRequest:
-        around = circumstances_of(self._manager().studio)
+        around = host_defaults_of(self._manager().studio)
         return datasets.ScanRequest(folder, settings, circumstances=around, folders=self._folders())
 
     def _folder(self, request: PlanRequest) -> datasets.FolderRequest:
         return datasets.FolderRequest(
             request.folder,
             None if request.run is None else run_settings(request.run),
-            circumstances=circumstances_of(self._manager().studio),
+            circumstances=host_defaults_of(self._manager().studio),
             folders=self._folders(),
         )
 

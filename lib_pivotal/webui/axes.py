@@ -8,7 +8,7 @@ from typing import Any
 
 from modules import scripts
 
-from lib_pivotal.webui import parts, tags
+from lib_pivotal.webui import parts, prompt_tags
 
 logger = logging.getLogger(__name__)
 
@@ -24,7 +24,7 @@ def register() -> None:
     known = {option.label for option in grid.axis_options}
     rows = (
         grid.AxisOption(
-            PART, str, _apply_part, confirm=_confirm_parts, choices=lambda: list(tags.PART_TITLES.values())
+            PART, str, _apply_part, confirm=_confirm_parts, choices=lambda: list(prompt_tags.PART_TITLES.values())
         ),
         grid.AxisOption(UNET, float, _apply_unet),
         grid.AxisOption(TE, float, _apply_te),
@@ -44,26 +44,28 @@ def in_prompts(p: Any, change: Callable[[str], str]) -> None:
 
 def _apply_part(p: Any, value: str, _: Any) -> None:
     name, part = _split(value)
-    in_prompts(p, lambda text: tags.part_switched(text, part, only=name))
+    in_prompts(p, lambda text: prompt_tags.part_switched(text, part, only=name))
 
 
 def _apply_te(p: Any, value: float, _: Any) -> None:
-    in_prompts(p, lambda text: tags.weight_set(text, te=value))
+    in_prompts(p, lambda text: prompt_tags.weight_set(text, te=value))
 
 
 def _apply_unet(p: Any, value: float, _: Any) -> None:
-    in_prompts(p, lambda text: tags.weight_set(text, unet=value))
+    in_prompts(p, lambda text: prompt_tags.weight_set(text, unet=value))
 
 
 def _confirm_parts(_: Any, values: list[str]) -> None:
     for value in values:
-        if _split(value)[1] not in tags.PARTS:
-            raise RuntimeError(f"{PART}: {value!r} is none of {', '.join(tags.PART_TITLES.values())} (or file=part)")
+        if _split(value)[1] not in prompt_tags.PARTS:
+            raise RuntimeError(
+                f"{PART}: {value!r} is none of {', '.join(prompt_tags.PART_TITLES.values())} (or file=part)"
+            )
 
 
 def _split(value: str) -> tuple[str, str]:
     """`U-Net`, or `gekidol=U-Net` for one file."""
     name, equals, part = value.rpartition("=")
-    by_case = {name.lower(): part for part, title in tags.PART_TITLES.items() for name in (part, title)}
+    by_case = {name.lower(): part for part, title in prompt_tags.PART_TITLES.items() for name in (part, title)}
     part = part.strip()
     return (name.strip() if equals else "", by_case.get(part.lower(), part))

@@ -16,8 +16,8 @@ from lib_pivotal.bundle.layer_names import UnetShape
 from lib_pivotal.commands import bundles as work
 from lib_pivotal.commands.bundles import Shown, Verdict, Written
 from lib_pivotal.errors import BundleError
-from lib_pivotal.webui import bundles, catalog, compat, freshness
-from lib_pivotal.webui.state import resolver
+from lib_pivotal.webui import catalog, compat, file_invalidation, resolution_patch
+from lib_pivotal.webui.resolution import resolver
 
 EXPORTS = "pivotal_exports"
 """Folder below the web UI's data folder for what `split` and `convert` write: no LoRA of it is listed."""
@@ -36,7 +36,7 @@ class WebUIFiles:
 
     def bundle_saved(self, path: Path) -> None:
         """Forget what was kept of an older file, and list the new one."""
-        freshness.forget_lora_file(path)
+        file_invalidation.forget_lora_file(path)
 
 
 HOST = WebUIFiles()
@@ -56,10 +56,10 @@ def rename(name: str, renames: Mapping[str, str], *, new_name: str | None = None
     return work.rename(work.Rename(path, renames, out=_out(path, new_name), overwrite=overwrite), HOST)
 
 
-def delete(name: str, words: Sequence[str], *, new_name: str | None = None, overwrite: bool = False) -> Written:
+def delete(name: str, embeddings: Sequence[str], *, new_name: str | None = None, overwrite: bool = False) -> Written:
     """Take embeddings out."""
     path = path_of(name)
-    return work.delete(work.Delete(path, words, out=_out(path, new_name), overwrite=overwrite), HOST)
+    return work.delete(work.Delete(path, embeddings, out=_out(path, new_name), overwrite=overwrite), HOST)
 
 
 def add(name: str, embeddings: Sequence[str], *, new_name: str | None = None, overwrite: bool = False) -> Written:
@@ -115,7 +115,7 @@ def unet_shape(path: Path) -> UnetShape | None:
     """The blocks of the loaded checkpoint's U-Net, if the file is for its family; else None."""
     model = compat.loaded_model()
     seen = catalog.catalog.look(path)
-    widths = bundles.model_widths() if model is not None else ()
+    widths = resolution_patch.model_widths() if model is not None else ()
     if not widths or isinstance(seen, str) or seen.family not in ("unknown", family_of_widths(widths)):
         return None
     return UnetShape.from_compvis_paths(f"{name}." for name, _ in model.model.diffusion_model.named_modules())
@@ -128,7 +128,7 @@ def stock_loader_says(name: str) -> list[Problem]:
     if entry is None or original is None:
         return []
     described = catalog.describe(entry)
-    ours = {word["name"] for word in described["words"]}
+    ours = {embedding["name"] for embedding in described["words"]}
     with call_queue.queue_lock:
         try:
             net = original(entry.name, entry)

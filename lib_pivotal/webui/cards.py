@@ -13,8 +13,8 @@ from typing import Any
 
 from modules.ui_extra_networks import quote_js
 
-from lib_pivotal.ui import card_editor
-from lib_pivotal.webui import catalog, compat, tags
+from lib_pivotal.ui import parts_rows
+from lib_pivotal.webui import catalog, compat, prompt_tags
 from lib_pivotal.webui.patches import Patches
 
 FIELDS = "pivotal_fields"
@@ -55,11 +55,11 @@ def _create_item(original: Callable[..., Any], page: Any, name: str, *arguments:
     if item is None or entry is None:
         return item
     facts = catalog.describe(entry)
-    item["search_terms"] += [html.escape(word["name"]) for word in facts["words"]]
+    item["search_terms"] += [html.escape(embedding["name"]) for embedding in facts["words"]]
     user = item.get("user_metadata") or {}
-    te, unet, words = catalog.preferred(entry, user)
+    te, unet, embeddings = catalog.preferred(entry, user)
     one = user.get("preferred weight")
-    if (te is None and unet is None) or (te == unet and te == one and words):
+    if (te is None and unet is None) or (te == unet and te == one and embeddings):
         return item  # as the web UI does it
     text = user.get("activation text")
     item["prompt"] = quote_js(catalog.tag_of(entry, user)) + (f" + {quote_js(' ' + text)}" if text else "")
@@ -68,7 +68,7 @@ def _create_item(original: Callable[..., Any], page: Any, name: str, *arguments:
 
 def _create_fields(original: Callable[..., Any], editor: Any) -> Any:
     answer = original(editor)
-    setattr(editor, FIELDS, card_editor.part_fields(tags.PART_TITLES))
+    setattr(editor, FIELDS, parts_rows.part_fields(prompt_tags.PART_TITLES))
     return answer
 
 
@@ -113,7 +113,7 @@ def _get_metadata_table(original: Callable[..., Any], editor: Any, name: str) ->
     facts = catalog.describe(entry)
     parts = {"unet": "U-Net", "te": "text encoder", "te2": "second text encoder"}
     rows = [("Parts:", ", ".join(parts[part] for part in facts["parts"]))]
-    words = [f"{word['name']} ({word['vectors']})" for word in facts["words"]]
-    rows.append(("Embeddings (vectors):", html.escape(", ".join(words))))
+    embeddings = [f"{embedding['name']} ({embedding['vectors']})" for embedding in facts["words"]]
+    rows.append(("Embeddings (vectors):", html.escape(", ".join(embeddings))))
     rows += [("Warnings:", html.escape(problem)) for problem in facts["problems"]]
     return table + [(label, value) for label, value in rows if value]

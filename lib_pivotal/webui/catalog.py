@@ -15,10 +15,10 @@ from modules import extra_networks, shared
 from lib_pivotal.bundle import metadata as facts_of
 from lib_pivotal.bundle.format import META_RECOMMENDED
 from lib_pivotal.errors import BundleError
-from lib_pivotal.webui import compat, freshness, tags
+from lib_pivotal.webui import compat, file_invalidation, prompt_tags
 
 if TYPE_CHECKING:
-    from lib_pivotal.bundle.glance import Glance
+    from lib_pivotal.bundle.quick_header import QuickHeader
 
 TE_WEIGHT, UNET_WEIGHT, PART = "pivotal te weight", "pivotal unet weight", "pivotal part"
 """Keys of the card's .json: the weights and the part that a click on the card writes."""
@@ -28,14 +28,14 @@ TE_WEIGHT, UNET_WEIGHT, PART = "pivotal te weight", "pivotal unet weight", "pivo
 class Catalog:
     """Glances at files, kept until the file changes or is listed no more; of metadata what is asked for here."""
 
-    known: dict[str, tuple[object, Glance | str]] = field(default_factory=dict)
+    known: dict[str, tuple[object, QuickHeader | str]] = field(default_factory=dict)
     told: dict[str, tuple[object, str]] = field(default_factory=dict)
     """Descriptions as JSON, by file, with what they were made from."""
     lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def look(self, path: str | Path) -> Glance | str:
+    def look(self, path: str | Path) -> QuickHeader | str:
         """What a file offers, or the sentence why that cannot be said (a `.pt` file says nothing by its header)."""
-        key, stamp = str(path), freshness.stamp_of(path)
+        key, stamp = str(path), file_invalidation.stamp_of(path)
         known = self.known.get(key)
         if known is None or known[0] != stamp:
             known = (stamp, _look(Path(path)))
@@ -53,10 +53,10 @@ class Catalog:
 catalog = Catalog()
 
 
-def _look(path: Path) -> Glance | str:
+def _look(path: Path) -> QuickHeader | str:
     if path.suffix.lower() != ".safetensors":
         return f"{path.name} is a pickle: what it holds is seen when it is used"
-    from lib_pivotal.bundle.glance import glance  # here: to start, no file is looked at
+    from lib_pivotal.bundle.quick_header import glance  # here: to start, no file is looked at
 
     try:
         seen = glance(path)
@@ -80,11 +80,11 @@ def find_on_disk(name: str) -> Any:
     return None
 
 
-def brings_words(name: str) -> bool:
+def brings_embeddings(name: str) -> bool:
     """Whether the file that a tag names has words."""
     entry = find_on_disk(name)
     seen = None if entry is None else catalog.look(entry.filename)
-    return seen is not None and not isinstance(seen, str) and bool(seen.words)
+    return seen is not None and not isinstance(seen, str) and bool(seen.embeddings)
 
 
 def describe(entry: Any) -> dict[str, Any]:
@@ -96,7 +96,10 @@ def describe(entry: Any) -> dict[str, Any]:
         return {**facts, "words": [], "parts": [], "family": "unknown", "problems": [seen], "recommended": {}}
     return {
         **facts,
-        "words": [{"name": word.name, "vectors": word.vectors, "widths": list(word.widths)} for word in seen.words],
+        "words": [
+            {"name": embedding.name, "vectors": embedding.vectors, "widths": list(embedding.widths)}
+            for embedding in seen.embeddings
+        ],
         "parts": list(seen.parts),
         "family": seen.family,
         "problems": [str(problem) for problem in seen.problems],
@@ -106,12 +109,12 @@ def describe(entry: Any) -> dict[str, Any]:
 
 def tag_of(entry: Any, user: Mapping[str, Any] | None = None) -> str:
     """The tag that a click writes: with the file's own weights where the user, or else the bundle, prefers some."""
-    te, unet, words = preferred(entry, user_metadata(entry) if user is None else user)
+    te, unet, embeddings = preferred(entry, user_metadata(entry) if user is None else user)
     if te is None and unet is None:
         weights = f"{shared.opts.extra_networks_default_multiplier:g}"
     else:
         weights = f"{1 if te is None else te:g}:{1 if unet is None else unet:g}"
-    return f"<lora:{entry.get_alias()}:{weights}{'' if words else ':words=0'}>"
+    return f"<lora:{entry.get_alias()}:{weights}{'' if embeddings else ':words=0'}>"
 
 
 def preferred(entry: Any, user: Mapping[str, Any]) -> tuple[float | None, float | None, bool]:
@@ -129,7 +132,7 @@ def preferred(entry: Any, user: Mapping[str, Any]) -> tuple[float | None, float 
     elif one is not None:
         te, unet = one if te is None else te, one if unet is None else unet
     part = str(user.get(PART) or "")
-    if part in tags.PARTS and part != "whole":
+    if part in prompt_tags.PARTS and part != "whole":
         base_te, base_unet = (1.0 if weight is None else weight for weight in (te, unet))
         te, unet = base_te if part == "TE" else 0.0, base_unet if part == "U-Net" else 0.0
     return te, unet, part != "none"
@@ -141,13 +144,13 @@ def user_metadata(entry: Any) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def words_by_name() -> dict[str, str]:
+def embeddings_by_name() -> dict[str, str]:
     """Every word of every LoRA file, lower case, and the file's name."""
     found: dict[str, str] = {}
     for entry in _entries():
         seen = catalog.look(entry.filename)
         if not isinstance(seen, str):
-            found |= {word.name.lower(): Path(entry.filename).name for word in seen.words}
+            found |= {embedding.name.lower(): Path(entry.filename).name for embedding in seen.embeddings}
     return found
 
 
@@ -169,8 +172,8 @@ def everything_as_json() -> str:
             folders[folder] = set(os.listdir(folder)) if Path(folder).is_dir() else set()
         user = f"{os.path.splitext(file)[0]}.json"  # noqa: PTH122
         made_from = (
-            freshness.stamp_of(entry.filename),
-            freshness.stamp_of(f"{folder}/{user}") if user in folders[folder] else None,
+            file_invalidation.stamp_of(entry.filename),
+            file_invalidation.stamp_of(f"{folder}/{user}") if user in folders[folder] else None,
             entry.get_alias(),
             entry.shorthash,
             shared.opts.extra_networks_default_multiplier,

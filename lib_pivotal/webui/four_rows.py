@@ -7,7 +7,7 @@ from typing import Any
 from modules import images, processing, scripts, shared
 
 from lib_pivotal.ui import parts_rows
-from lib_pivotal.webui import catalog, parts, tags
+from lib_pivotal.webui import catalog, parts, prompt_tags
 
 TITLE = "Four rows"
 """The nickname of the parts grid; programs and infotexts call the script by it."""
@@ -23,16 +23,16 @@ class FourRows(scripts.Script):  # type: ignore[misc]
 
     def ui(self, is_img2img: bool) -> list[Any]:
         """Words and prompts for the columns."""
-        words, prompts, margin = parts_rows.four_rows_form(self.elem_id)
-        self.infotext_fields = [(words, "Four rows words"), (prompts, "Four rows prompts")]
-        return [words, prompts, margin]
+        embeddings, prompts, margin = parts_rows.four_rows_form(self.elem_id)
+        self.infotext_fields = [(embeddings, "Four rows words"), (prompts, "Four rows prompts")]
+        return [embeddings, prompts, margin]
 
-    def run(self, p: Any, words: str, prompts: str, margin_px: int) -> Any:
+    def run(self, p: Any, embeddings: str, prompts: str, margin_px: int) -> Any:
         """Make the pictures, row by row, and the grid in front of them."""
         processing.fix_seed(p)
         base = p.prompt[0] if isinstance(p.prompt, list) else p.prompt
         base = parts.with_added_network(base)
-        columns = columns_of(base, words, prompts)
+        columns = columns_of(base, embeddings, prompts)
         if not columns:
             raise ValueError(
                 "Four rows: no embedding and no prompt to show. Name some, or put a bundle into the prompt."
@@ -41,7 +41,7 @@ class FourRows(scripts.Script):  # type: ignore[misc]
         p.batch_size, p.n_iter = 1, len(columns)
         p.do_not_save_grid = True
         p.extra_generation_params["Script"] = TITLE
-        p.extra_generation_params["Four rows words"] = words or None
+        p.extra_generation_params["Four rows words"] = embeddings or None
         p.extra_generation_params["Four rows prompts"] = prompts.replace("\n", " | ") or None
         shared.state.job_count = len(columns) * len(ROWS)
         negative = p.negative_prompt
@@ -49,7 +49,7 @@ class FourRows(scripts.Script):  # type: ignore[misc]
         pictures: list[Any] = []
         infotexts: list[str] = []
         for label, part in ROWS:
-            p.prompt = [tags.part_switched(prompt, part) for _, prompt in columns]
+            p.prompt = [prompt_tags.part_switched(prompt, part) for _, prompt in columns]
             p.negative_prompt, p.seed = negative, [seed] * len(columns)
             shared.state.job = label
             row = processing.process_images(p)
@@ -78,42 +78,46 @@ class FourRows(scripts.Script):  # type: ignore[misc]
         return result
 
 
-def columns_of(prompt: str, words: str, prompts: str) -> list[tuple[str, str]]:
+def columns_of(prompt: str, embeddings: str, prompts: str) -> list[tuple[str, str]]:
     """Label and prompt of every column.
 
     `prompts`: one a line, each with the tags of `prompt` where it has none of its own. `{word}` stands for a word;
     without it the word goes in front. No words given: those of the bundles in the prompt.
     """
     lines = [line.strip() for line in prompts.replace(" | ", "\n").splitlines() if line.strip()]
-    named = [word.strip() for word in words.replace("\n", ",").split(",") if word.strip()]
-    here = "".join(match.group() for match in tags.TAG.finditer(prompt))
-    full = [line if tags.TAG.search(line) else here + line for line in lines] or [prompt]
+    named = [embedding.strip() for embedding in embeddings.replace("\n", ",").split(",") if embedding.strip()]
+    here = "".join(match.group() for match in prompt_tags.TAG.finditer(prompt))
+    full = [line if prompt_tags.TAG.search(line) else here + line for line in lines] or [prompt]
     if not named and not (lines and not any("{word}" in line for line in lines)):
-        named = words_of(prompt)
+        named = embeddings_of(prompt)
     if not named:
-        return [(tags.TAG.sub("", text).strip() or text, text) for text in (full if lines else [])]
+        return [(prompt_tags.TAG.sub("", text).strip() or text, text) for text in (full if lines else [])]
     if len(full) == 1:
-        return [(word, put(full[0], word)) for word in named]
-    plain = [tags.TAG.sub("", text).replace("{word}", "").strip(" ,") for text in full]
-    return [(f"{word}: {label}", put(text, word)) for word in named for label, text in zip(plain, full, strict=True)]
+        return [(embedding, put(full[0], embedding)) for embedding in named]
+    plain = [prompt_tags.TAG.sub("", text).replace("{word}", "").strip(" ,") for text in full]
+    return [
+        (f"{embedding}: {label}", put(text, embedding))
+        for embedding in named
+        for label, text in zip(plain, full, strict=True)
+    ]
 
 
-def words_of(prompt: str) -> list[str]:
+def embeddings_of(prompt: str) -> list[str]:
     """The words of every bundle in the prompt, in its order."""
     found: list[str] = []
-    for _, tag in tags.tags_in(prompt):
+    for _, tag in prompt_tags.tags_in(prompt):
         entry = catalog.find_on_disk(tag.name)
-        found += [word["name"] for word in catalog.describe(entry)["words"]] if entry is not None else []
+        found += [embedding["name"] for embedding in catalog.describe(entry)["words"]] if entry is not None else []
     return list(dict.fromkeys(found))
 
 
-def put(prompt: str, word: str) -> str:
+def put(prompt: str, embedding: str) -> str:
     """The prompt with the word in its place, or in front (behind the tags that stand there)."""
     if "{word}" in prompt:
-        return prompt.replace("{word}", word)
-    tagged = "".join(match.group() for match in tags.TAG.finditer(prompt))
-    rest = tags.TAG.sub("", prompt).strip(" ,")
-    return f"{tagged}{word}, {rest}".rstrip(" ,")
+        return prompt.replace("{word}", embedding)
+    tagged = "".join(match.group() for match in prompt_tags.TAG.finditer(prompt))
+    rest = prompt_tags.TAG.sub("", prompt).strip(" ,")
+    return f"{tagged}{embedding}, {rest}".rstrip(" ,")
 
 
 def labelled(pictures: list[Any], columns: list[str], *, margin_px: int) -> Any:

@@ -12,17 +12,17 @@ from dataclasses import dataclass, field
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from lib_pivotal.bundle.format import Problem, WordTensors
+from lib_pivotal.bundle.format import EmbeddingTensors, Problem
 from lib_pivotal.byte_cache import ByteCache
+from lib_pivotal.webui.name_table import Ids, NameTable
 from lib_pivotal.webui.patches import Patches
-from lib_pivotal.webui.words import Ids, WordTable
 
 FILES_BYTES = 64 * 2**20
 """So much of what `<words:file>` read is kept, in main memory and as the files have it."""
 
 
 @dataclass(frozen=True, eq=False)
-class LoadedWords:
+class LoadedEmbeddings:
     """The words of one file, ready for the text encoder, and what was wrong with them."""
 
     embeddings: Mapping[str, Any]
@@ -30,11 +30,11 @@ class LoadedWords:
 
 
 @dataclass(frozen=True, eq=False)
-class ReadWords:
+class ReadEmbeddings:
     """The words of one file as they were read, and what was wrong with them; `stamp` tells the file's content."""
 
     stamp: object
-    words: Mapping[str, WordTensors]
+    embeddings: Mapping[str, EmbeddingTensors]
     problems: tuple[Problem, ...] = ()
 
 
@@ -46,35 +46,35 @@ class Generation:
     """
 
     closed: bool = False
-    table: WordTable = field(default_factory=WordTable)
+    table: NameTable = field(default_factory=NameTable)
     data: Mapping[str, Any] | None = None
     """The extra networks whose words are in force: the argument of the last activation."""
     texts: tuple[str, ...] = ()
     comment: Callable[[str], None] | None = None
     """Puts a line under the picture that is being made."""
-    made: dict[str, tuple[object, LoadedWords]] = field(default_factory=dict)
+    made: dict[str, tuple[object, LoadedEmbeddings]] = field(default_factory=dict)
     """Words of files without their networks, on the device; by path, with the file's stamp."""
 
 
 @dataclass
-class Resolver:
+class EmbeddingResolution:
     """What is in force now, and the patches that put it in force."""
 
     patches: Patches = field(default_factory=Patches)
     local: threading.local = field(default_factory=threading.local)
-    built: tuple[object, WordTable] | None = None
+    built: tuple[object, NameTable] | None = None
     """The last table and what it was built from: the same again needs no new one."""
     ids: WeakKeyDictionary[Any, ByteCache[str, Ids]] = field(default_factory=WeakKeyDictionary)
     widths: WeakKeyDictionary[Any, tuple[int, ...]] = field(default_factory=WeakKeyDictionary)
-    files: ByteCache[str, ReadWords] = field(default_factory=lambda: ByteCache(FILES_BYTES))
+    files: ByteCache[str, ReadEmbeddings] = field(default_factory=lambda: ByteCache(FILES_BYTES))
 
-    def in_force(self) -> WordTable:
+    def in_force(self) -> NameTable:
         """The table that holds in this thread: the token counter has one of its own."""
-        own: WordTable | None = getattr(self.local, "table", None)
+        own: NameTable | None = getattr(self.local, "table", None)
         if own is not None:
             return own
         generation = self.generation
-        return WordTable() if generation is None else generation.table
+        return NameTable() if generation is None else generation.table
 
     @property
     def generation(self) -> Generation | None:

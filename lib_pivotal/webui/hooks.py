@@ -12,7 +12,17 @@ from typing import Any
 from modules import script_callbacks, shared
 
 from lib_pivotal.errors import PivotalError
-from lib_pivotal.webui import axes, bundle_routes, bundles, cards, compat, conditionings, counter, infotexts, settings
+from lib_pivotal.webui import (
+    axes,
+    bundle_routes,
+    cards,
+    compat,
+    cond_cache_patch,
+    infotexts,
+    resolution_patch,
+    settings,
+    token_counter_patch,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -24,14 +34,14 @@ def register() -> None:
     except PivotalError as error:
         logger.error("%s", error)
         return
-    bundles.register()
-    conditionings.register()
+    resolution_patch.register()
+    cond_cache_patch.register()
     cards.register()
     compat.in_fresh_thread(_add_callbacks)
 
 
 def _add_callbacks() -> None:
-    counter.register()
+    token_counter_patch.register()
     script_callbacks.on_infotext_pasted(infotexts.pasted)
     axes.register()  # with --nowebui the scripts' arguments are settled before on_before_ui
     script_callbacks.on_before_ui(axes.register)
@@ -43,10 +53,10 @@ def _add_callbacks() -> None:
 
 def unregister() -> None:
     """Undo every patch, before the scripts are loaded anew."""
-    counter.unregister()
+    token_counter_patch.unregister()
     cards.unregister()
-    conditionings.unregister()
-    bundles.unregister()
+    cond_cache_patch.unregister()
+    resolution_patch.unregister()
 
 
 def _build_tab() -> list[Any]:

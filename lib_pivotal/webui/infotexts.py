@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from lib_pivotal.webui import compat, tags
+from lib_pivotal.webui import compat, prompt_tags
 
 LORA_HASHES = "Lora hashes"
 FIELDS = ("Prompt", "Hires prompt")
@@ -49,7 +49,7 @@ def renamed(prompt: str, name_now: Callable[[str], str | None]) -> str:
         name, colon, rest = match.group(2).partition(":")
         return f"<{match.group(1)}:{name_now(name) or name}{colon}{rest}>"
 
-    return tags.TAG.sub(written, prompt)
+    return prompt_tags.TAG.sub(written, prompt)
 
 
 _REMOVED = str.maketrans("", "", ":,")

@@ -5,10 +5,10 @@ from __future__ import annotations
 import functools
 
 from lib_pivotal.runs.manager import RunManager
-from lib_pivotal.webui.studio import WebUIStudio
+from lib_pivotal.webui.backend import WebUIBackend
 
 
 @functools.lru_cache(maxsize=1)
 def run_manager() -> RunManager:
     """Made when first asked for; always the same."""
-    return RunManager(WebUIStudio())
+    return RunManager(WebUIBackend())

@@ -16,12 +16,11 @@ import torch
 from modules import devices
 from modules.textual_inversion import textual_inversion
 
-from lib_pivotal.bundle import reader
-from lib_pivotal.bundle.format import Problem, WordTensors, is_word_key
+from lib_pivotal.bundle.format import EmbeddingTensors, Problem, is_embedding_key
 from lib_pivotal.errors import BundleError
-from lib_pivotal.webui import freshness
-from lib_pivotal.webui.generations import Generation, LoadedWords, ReadWords
-from lib_pivotal.webui.state import WORDS, resolver, say
+from lib_pivotal.webui import file_invalidation
+from lib_pivotal.webui.generations import Generation, LoadedEmbeddings, ReadEmbeddings
+from lib_pivotal.webui.resolution import EMBEDDINGS, resolver, say
 
 logger = logging.getLogger(__name__)
 
@@ -34,25 +33,27 @@ def read_state_dict(original: Callable[..., Any], *arguments: Any, **named: Any)
     aside = getattr(resolver.local, "aside", None)
     if aside is None:
         return original(*arguments, **named)
+    from lib_pivotal.bundle import reader  # here: to start, no file is read
+
     try:
         tensors = original(*arguments, **named)
     except Exception as error:  # the official reader refuses a file for a dtype that it does not know
         bundle = reader.read_bundle(arguments[0])
         logger.warning("%s: read with care, since: %s", arguments[0], error)
-        aside.words, aside.problems = dict(bundle.words), bundle.problems
+        aside.embeddings, aside.problems = dict(bundle.embeddings), bundle.problems
         return bundle.network
     marked = {key for key, value in aside.metadata.items() if value == "<embed>"}
-    words = {key: value for key, value in tensors.items() if is_word_key(str(key)) or key in marked}
-    if words:
-        found, _, problems = reader.take_words(words, {key: "<embed>" for key in marked})
-        aside.words, aside.problems = found, tuple(problems)
-    return {key: value for key, value in tensors.items() if key not in words}
+    embeddings = {key: value for key, value in tensors.items() if is_embedding_key(str(key)) or key in marked}
+    if embeddings:
+        found, _, problems = reader.take_embeddings(embeddings, {key: "<embed>" for key in marked})
+        aside.embeddings, aside.problems = found, tuple(problems)
+    return {key: value for key, value in tensors.items() if key not in embeddings}
 
 
 @dataclass
 class _Aside:
     metadata: Mapping[str, Any]
-    words: dict[str, WordTensors] = field(default_factory=dict)
+    embeddings: dict[str, EmbeddingTensors] = field(default_factory=dict)
     problems: tuple[Problem, ...] = ()
 
 
@@ -62,7 +63,7 @@ def load_network(original: Callable[..., Any], name: str, network_on_disk: Any) 
     try:
         net = original(name, network_on_disk)
     except Exception as error:
-        if not aside.words:
+        if not aside.embeddings:
             raise
         logger.warning(
             "%s: the network cannot be used here, its embeddings can", network_on_disk.filename, exc_info=True
@@ -72,8 +73,8 @@ def load_network(original: Callable[..., Any], name: str, network_on_disk: Any) 
     finally:
         resolver.local.aside = None
     path = network_on_disk.filename
-    setattr(net, WORDS, LoadedWords(make_embeddings(aside.words, path), aside.problems))
-    freshness.remember(net)
+    setattr(net, EMBEDDINGS, LoadedEmbeddings(make_embeddings(aside.embeddings, path), aside.problems))
+    file_invalidation.remember(net)
     return net
 
 
@@ -85,10 +86,10 @@ def _bare_network(name: str, network_on_disk: Any) -> Any:
     return net
 
 
-def make_embeddings(words: Mapping[str, WordTensors], path: str) -> dict[str, Any]:
+def make_embeddings(embeddings: Mapping[str, EmbeddingTensors], path: str) -> dict[str, Any]:
     """The web UI's own `Embedding` for each word, as `create_embedding_from_data` makes them: fp32 on its device."""
     made = {}
-    for name, towers in words.items():
+    for name, towers in embeddings.items():
         vectors = [tower.detach().to(devices.device, dtype=torch.float32) for tower in towers]
         vec = vectors[0] if len(vectors) == 1 else {"clip_l": vectors[0], "clip_g": vectors[1]}
         embedding = textual_inversion.Embedding(vec, name)
@@ -100,27 +101,35 @@ def make_embeddings(words: Mapping[str, WordTensors], path: str) -> dict[str, An
     return made
 
 
-def words_of_file(path: str, generation: Generation) -> LoadedWords:
+def embeddings_of_file(path: str, generation: Generation) -> LoadedEmbeddings:
     """The words of a file without its network, made for a generation and gone with it. Never raises."""
-    read = read_words_of(path)
+    read = read_embeddings_of(path)
     known = generation.made.get(path)
     if known is None or known[0] != read.stamp:
-        known = generation.made[path] = read.stamp, LoadedWords(make_embeddings(read.words, path), read.problems)
+        known = generation.made[path] = (
+            read.stamp,
+            LoadedEmbeddings(make_embeddings(read.embeddings, path), read.problems),
+        )
     return known[1]
 
 
-def read_words_of(path: str) -> ReadWords:
+def read_embeddings_of(path: str) -> ReadEmbeddings:
     """What a file's words are, read once as long as the file is the same and there is room; in main memory."""
-    stamp = freshness.full_stamp(path)
+    stamp = file_invalidation.full_stamp(path)
     known = resolver.files.get(path)
     if known is not None and known.stamp == stamp:
         return known
     try:
-        words, problems = reader.read_words(path)
-        held = {name: tuple(tower.detach().to("cpu", copy=True) for tower in word) for name, word in words.items()}
-        read = ReadWords(stamp, held, problems)
+        from lib_pivotal.bundle.reader import read_embeddings  # here: as in read_state_dict
+
+        embeddings, problems = read_embeddings(path)
+        held = {
+            name: tuple(tower.detach().to("cpu", copy=True) for tower in embedding)
+            for name, embedding in embeddings.items()
+        }
+        read = ReadEmbeddings(stamp, held, problems)
     except BundleError as error:
-        read = ReadWords(stamp, {}, (Problem("error", str(error)),))
-    tensors = (tower for word in read.words.values() for tower in word)
+        read = ReadEmbeddings(stamp, {}, (Problem("error", str(error)),))
+    tensors = (tower for embedding in read.embeddings.values() for tower in embedding)
     resolver.files.put(path, read, size_bytes=ENTRY_BYTES + sum(tower.nbytes for tower in tensors))
     return read

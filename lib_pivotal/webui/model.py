@@ -21,17 +21,17 @@ from lib_pivotal.errors import HostError
 from lib_pivotal.hosting import all_finite, check_clip_skip, is_adaptable, pictures_at_once, weights_fingerprint
 from lib_pivotal.ports import (
     Conditioning,
+    EmbeddingVectors,
     LatentDistribution,
     Layer,
     ModelInfo,
     Part,
     SampleRequest,
     SessionRequest,
-    WordVectors,
 )
 from lib_pivotal.training.schedule import rescale_zero_terminal_snr
 from lib_pivotal.webui.families import family_of, is_inpainting, markers, predicts_v, text_towers
-from lib_pivotal.webui.session import Borrowing, attribute, summon
+from lib_pivotal.webui.session import ModelSession, attribute, summon
 from lib_pivotal.webui.text import WebUITextEncoder, make_embedding, registered, transformer_blocks
 
 SAMPLER = "Euler"
@@ -81,7 +81,7 @@ def _vector(model: Any, conditioning: Conditioning) -> Tensor:
 class WebUICodec:
     """`first_stage_model` as `ports.ImageCodec`."""
 
-    def __init__(self, borrowing: Borrowing) -> None:
+    def __init__(self, borrowing: ModelSession) -> None:
         self._borrowing = borrowing
 
     def _model(self) -> Any:
@@ -156,7 +156,7 @@ class WebUIHost:
     """`ports.Host` over the checkpoint that the web UI has loaded when the host is made."""
 
     def __init__(self) -> None:
-        self._borrowing = Borrowing(shared.sd_model)
+        self._borrowing = ModelSession(shared.sd_model)
         self.text = WebUITextEncoder(self._loaded)
         self.denoiser = WebUIDenoiser(self._loaded)
         self.codec = WebUICodec(self._borrowing)
@@ -165,7 +165,7 @@ class WebUIHost:
         return self._borrowing.model
 
     @property
-    def borrowing(self) -> Borrowing:
+    def borrowing(self) -> ModelSession:
         """How the model is lent; the studio gives it back for a while through this."""
         return self._borrowing
 
@@ -243,11 +243,11 @@ class WebUIHost:
             yield
 
     @torch.no_grad()
-    def sample(self, requests: Sequence[SampleRequest], words: WordVectors) -> list[Image.Image]:
+    def sample(self, requests: Sequence[SampleRequest], embeddings: EmbeddingVectors) -> list[Image.Image]:
         """Pictures by txt2img's own code, in the order asked for; those of one kind share batches."""
         pictures: dict[int, Image.Image] = {}
-        embeddings = {name: make_embedding(name, towers) for name, towers in words.items()}
-        with self._borrowing.generating(), registered(self._loaded(), embeddings):
+        known = {name: make_embedding(name, towers) for name, towers in embeddings.items()}
+        with self._borrowing.generating(), registered(self._loaded(), known):
             for group in _groups(requests):
                 made = _process([requests[index] for index in group])
                 pictures.update(zip(group, made, strict=True))

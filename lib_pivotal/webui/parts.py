@@ -8,8 +8,8 @@ from typing import Any
 from modules import scripts, shared
 
 from lib_pivotal.ui import parts_rows
-from lib_pivotal.webui import catalog, compat, tags
-from lib_pivotal.webui.state import say
+from lib_pivotal.webui import catalog, compat, prompt_tags
+from lib_pivotal.webui.resolution import say
 
 
 class LoraParts(scripts.Script):  # type: ignore[misc]
@@ -54,10 +54,14 @@ def one_by_one(p: Any) -> None:
     """
     if p.batch_size < 2 or p.disable_extra_networks or len(getattr(p, "init_images", None) or ()) > 1:
         return
-    found = [[tags.TAG.findall(prompt) for prompt in prompts] for prompts in batches(p.all_prompts, p.batch_size)]
+    found = [
+        [prompt_tags.TAG.findall(prompt) for prompt in prompts] for prompts in batches(p.all_prompts, p.batch_size)
+    ]
     differing = [batch for batch in found if any(other != batch[0] for other in batch)]
-    names = {tags.understand(text.split(":")).name for batch in differing for tagged in batch for _, text in tagged}
-    if any(catalog.brings_words(name) for name in sorted(names)):
+    names = {
+        prompt_tags.understand(text.split(":")).name for batch in differing for tagged in batch for _, text in tagged
+    }
+    if any(catalog.brings_embeddings(name) for name in sorted(names)):
         p.batch_size, p.n_iter = 1, len(p.all_prompts)
         say("the prompts of a batch name different LoRAs, of which only the first's would act: made one by one")
 
@@ -72,16 +76,18 @@ def write_out_traps(p: Any, batch_number: int) -> None:
     start = batch_number * p.batch_size
     written = [p.prompts, getattr(p, "all_hr_prompts", None) if getattr(p, "enable_hr", False) else None]
     prompts = [prompt for texts in written if texts for prompt in texts]
-    trapped = {tag.name for prompt in prompts for _, tag in tags.tags_in(prompt) if tag.te_alone and tag.te is not None}
+    trapped = {
+        tag.name for prompt in prompts for _, tag in prompt_tags.tags_in(prompt) if tag.te_alone and tag.te is not None
+    }
     if not trapped:
         return
-    ours = frozenset(name for name in trapped if catalog.brings_words(name))
+    ours = frozenset(name for name in trapped if catalog.brings_embeddings(name))
     for name in sorted(trapped - ours):
         say(f"{name}: te=… alone sets the U-Net's weight too; write <lora:{name}:text encoder:U-Net>")
     texts: list[str]
     for texts in (p.prompts, p.all_prompts, getattr(p, "all_hr_prompts", None) or []):
         for number, prompt in enumerate(texts):
-            texts[number], changed = tags.untrapped(prompt, applies=ours)
+            texts[number], changed = prompt_tags.untrapped(prompt, applies=ours)
             for name in changed if texts is p.prompts else ():
                 say(f"{name}: te=… was taken for the text encoder alone and written out")
     p.main_prompt = p.all_prompts[0]
@@ -94,6 +100,6 @@ def with_added_network(prompt: str) -> str:
     networks = compat.find_lora_networks()
     if added == "None" or networks is None or added not in networks.available_networks:
         return prompt
-    if any(tag.name == added for _, tag in tags.tags_in(prompt)):
+    if any(tag.name == added for _, tag in prompt_tags.tags_in(prompt)):
         return prompt
     return f"{prompt}<lora:{added}:{shared.opts.extra_networks_default_multiplier}>"

@@ -6,14 +6,14 @@ from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any
 
-from lib_pivotal.webui.state import resolver
-from lib_pivotal.webui.words import Entry, WordTable
+from lib_pivotal.webui.name_table import NamedEmbedding, NameTable
+from lib_pivotal.webui.resolution import resolver
 
 
-class Marked(int):
+class NamedTokenId(int):
     """A token id at which a name begins: what the name stands for, and how many ids it takes."""
 
-    entry: Entry
+    entry: NamedEmbedding
     length: int
 
 
@@ -32,14 +32,14 @@ def tokenize_line(original: Callable[..., Any], encoder: Any, line: str) -> Any:
 
 
 def tokenize(original: Callable[..., Any], encoder: Any, texts: Sequence[str]) -> Any:
-    """`tokenize` with a `Marked` id where a name begins."""
+    """`tokenize` with a `NamedTokenId` id where a name begins."""
     table = resolver.in_force()
     if not table or not getattr(resolver.local, "in_line", False):
         return original(encoder, texts)
     return [_tokens(original, encoder, text, table) for text in texts]
 
 
-def _tokens(original: Callable[..., Any], encoder: Any, text: str, table: WordTable) -> list[int]:
+def _tokens(original: Callable[..., Any], encoder: Any, text: str, table: NameTable) -> list[int]:
     spots = table.spotter.spots(text)
     if not spots:
         return list(original(encoder, [text])[0])
@@ -49,7 +49,7 @@ def _tokens(original: Callable[..., Any], encoder: Any, text: str, table: WordTa
         tokens += original(encoder, [text[reached : spot.start]])[0] if spot.start > reached else []
         ids = original(encoder, [text[spot.start : spot.stop]])[0]
         if ids:
-            mark = Marked(ids[0])
+            mark = NamedTokenId(ids[0])
             mark.entry, mark.length = spot.value, len(ids)
             tokens += [mark, *ids[1:]]
         reached = spot.stop
@@ -62,7 +62,7 @@ def find_embedding_at_position(original: Callable[..., Any], database: Any, toke
     if not table:
         return original(database, tokens, offset)
     token = tokens[offset]
-    if isinstance(token, Marked):
+    if isinstance(token, NamedTokenId):
         entry, length = token.entry, token.length
     elif getattr(resolver.local, "in_line", False):
         return original(database, tokens, offset)
@@ -76,7 +76,7 @@ def find_embedding_at_position(original: Callable[..., Any], database: Any, toke
         return embedding, taken
     used = getattr(resolver.local, "used", None)
     if used is not None:
-        used[entry.word] = entry
+        used[entry.name] = entry
     return entry.embedding, length
 
 

@@ -22,7 +22,7 @@ from modules import devices, lowvram, sd_hijack, sd_hijack_optimizations, sd_mod
 from torch import nn
 
 from lib_pivotal.borrowing import (
-    Parking,
+    OffloadedModel,
     flags_restored,
     frozen,
     gradient_flags,
@@ -75,7 +75,7 @@ def trainable_info(model: Any) -> ModelInfo | None:
     return families.plain_info(model)
 
 
-class Borrowing:
+class ModelSession:
     """The model of one run: lent, given back for a while, lent again."""
 
     def __init__(self, model: Any) -> None:
@@ -86,7 +86,7 @@ class Borrowing:
         self._bytes_before = 0
         self._gradients_before: list[tuple[nn.Parameter, bool]] = []
         self._split: dict[nn.Module, SplitAttention] = {}
-        self.parking = Parking()
+        self.parking = OffloadedModel()
         """Of the autoencoder."""
         self._autoencoder_users = 0
         self.memory_line = ""
@@ -108,7 +108,7 @@ class Borrowing:
         check_trainable(self.model)
         self._bytes_before = _allocated_bytes()
         self._request = request
-        merged = Merged.now(self.model)
+        merged = MergedNetworks.now(self.model)
         try:
             self._enter()
             yield
@@ -243,7 +243,7 @@ def restore_merged(model: Any) -> None:
 
 
 @dataclass(frozen=True, eq=False)
-class Merged:
+class MergedNetworks:
     """The LoRAs that are in the weights: name, multipliers, and what `load_networks` calls `dyn_dim`; and the modules
     that they are in (a layer that has not been run since has none yet)."""
 
@@ -251,7 +251,7 @@ class Merged:
     modules: tuple[nn.Module, ...]
 
     @classmethod
-    def now(cls, model: nn.Module) -> Merged:
+    def now(cls, model: nn.Module) -> MergedNetworks:
         """As it is now."""
         loaded = compat.lora_networks().loaded_networks
         return cls(

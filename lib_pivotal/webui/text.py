@@ -27,10 +27,10 @@ from modules.textual_inversion.textual_inversion import Embedding
 from torch import Tensor
 
 from lib_pivotal.byte_cache import ByteCache
-from lib_pivotal.ports import Conditioning, VocabularyStats, WordVectors
+from lib_pivotal.ports import Conditioning, EmbeddingVectors, VocabularyStats
 from lib_pivotal.webui.families import text_towers
 from lib_pivotal.webui.own_names import OwnNames
-from lib_pivotal.webui.state import resolver
+from lib_pivotal.webui.resolution import resolver
 
 LINES_BYTES = 64 * 2**20
 """So much is kept of captions taken apart: about 16,000 of one chunk."""
@@ -88,13 +88,13 @@ class WebUITextEncoder:
             found.append(weight.detach()[ids].float())
         return tuple(found)
 
-    def encode(self, prompts: Sequence[str], words: WordVectors) -> Conditioning:
+    def encode(self, prompts: Sequence[str], embeddings: EmbeddingVectors) -> Conditioning:
         """`context` `(batch, 77·chunks, width)`, SDXL's towers side by side, and its `pooled` `(batch, 1280)`.
 
         Chunks = those of the longest prompt. Equal prompts are encoded once.
         """
         unique = list(dict.fromkeys(prompts))
-        lines = [self._tokenised(tower, unique, words) for tower in self._towers]
+        lines = [self._tokenised(tower, unique, embeddings) for tower in self._towers]
         chunks = max(len(line) for tower_lines in lines for line in tower_lines)
         encoded = [_encode(tower, mine, chunks) for tower, mine in zip(self._towers, lines, strict=True)]
         context = torch.cat([hidden for hidden, _ in encoded], dim=-1) if len(encoded) > 1 else encoded[0][0]
@@ -105,10 +105,10 @@ class WebUITextEncoder:
             context, pooled = context[places], None if pooled is None else pooled[places]
         return Conditioning(context, pooled)
 
-    def _tokenised(self, tower: Any, prompts: Sequence[str], words: WordVectors) -> list[list[Any]]:
+    def _tokenised(self, tower: Any, prompts: Sequence[str], embeddings: EmbeddingVectors) -> list[list[Any]]:
         """Chunks by prompt, remembered: a fix points at the word's `Embedding`, whose `vec` is set anew each time."""
-        self._take(words)
-        sizes = tuple((name, towers[0].shape[0]) for name, towers in words.items())
+        self._take(embeddings)
+        sizes = tuple((name, towers[0].shape[0]) for name, towers in embeddings.items())
         options = (getattr(shared.opts, "emphasis", "Original"), shared.opts.comma_padding_backtrack)
         keys = [(type(tower), prompt, sizes, options) for prompt in prompts]
         found: dict[tuple[Any, ...], list[Any]] = {}
@@ -118,14 +118,14 @@ class WebUITextEncoder:
                 found[key] = line
         if missing := [key for key in dict.fromkeys(keys) if key not in found]:
             # nothing of the embeddings folder: what a run learns must not hang on what else lies on this machine
-            with registered(self._model(), {name: self._embeddings[name] for name in words}, alone=True):
+            with registered(self._model(), {name: self._embeddings[name] for name in embeddings}, alone=True):
                 for key in missing:
                     found[key] = tower.tokenize_line(_as_letters_are_read(key[1]))[0]
                     self._lines.put(key, found[key], size_bytes=len(key[1]) + CHUNK_BYTES * len(found[key]))
         return [found[key] for key in keys]
 
-    def _take(self, words: WordVectors) -> None:
-        for name, towers in words.items():
+    def _take(self, embeddings: EmbeddingVectors) -> None:
+        for name, towers in embeddings.items():
             known = self._embeddings.get(name)
             if known is None or known.vectors != towers[0].shape[0]:
                 known = self._embeddings[name] = make_embedding(name, towers)

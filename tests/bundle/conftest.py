@@ -29,7 +29,7 @@ def network() -> dict[str, Tensor]:
 
 
 @pytest.fixture
-def words() -> dict[str, tuple[Tensor, ...]]:
+def embeddings() -> dict[str, tuple[Tensor, ...]]:
     """Two SD1 words."""
     g = torch.Generator().manual_seed(1)
     return {"kira": (torch.randn(3, 768, generator=g),), "ink-style": (torch.randn(1, 768, generator=g),)}

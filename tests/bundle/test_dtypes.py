@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from lib_pivotal.bundle.dtypes import holding_both, same_values, side_by_side
+from lib_pivotal.bundle.edits import join
 from lib_pivotal.bundle.network_layouts import group_layers, lora_scale
 from lib_pivotal.bundle.reader import read_bundle
-from lib_pivotal.bundle.workshop import join
 from lib_pivotal.bundle.writer import write_bundle
 from lib_pivotal.errors import NetworkError
 
@@ -79,17 +79,17 @@ def effect(network: dict[str, Tensor]) -> Tensor:
 def test_files_of_any_two_dtypes_are_joined(first: torch.dtype, second: torch.dtype, tmp_path: Path) -> None:
     files, networks = [], [lora(first, 0), lora(second, 1)]
     for index, network in enumerate(networks):
-        words = {f"word-{'ab'[index]}": (torch.ones(1, 8).to((first, second)[index]),)}
+        embeddings = {f"word-{'ab'[index]}": (torch.ones(1, 8).to((first, second)[index]),)}
         path = tmp_path / f"{index}.safetensors"
-        files.append(write_bundle(path, network=network, words=words, metadata={}, dtype=None))
+        files.append(write_bundle(path, network=network, embeddings=embeddings, metadata={}, dtype=None))
     joined = read_bundle(join(files, tmp_path / "j.safetensors"))
     assert torch.allclose(effect(joined.network), effect(networks[0]) + effect(networks[1]), rtol=1e-6, atol=1e-6)
-    assert set(joined.words) == {"word-a", "word-b"}
+    assert set(joined.embeddings) == {"word-a", "word-b"}
 
 
 def test_the_same_embedding_in_a_small_dtype_is_no_conflict(tmp_path: Path) -> None:
-    words = {"kira": (torch.ones(1, 8).to(torch.float8_e4m3fn),)}
+    embeddings = {"kira": (torch.ones(1, 8).to(torch.float8_e4m3fn),)}
     paths = [tmp_path / f"{index}.safetensors" for index in range(2)]
     for index, path in enumerate(paths):
-        write_bundle(path, network=lora(torch.float16, index), words=words, metadata={}, dtype=None)
-    assert set(read_bundle(join(paths, tmp_path / "j.safetensors")).words) == {"kira"}
+        write_bundle(path, network=lora(torch.float16, index), embeddings=embeddings, metadata={}, dtype=None)
+    assert set(read_bundle(join(paths, tmp_path / "j.safetensors")).embeddings) == {"kira"}

@@ -12,9 +12,9 @@ import torch
 
 from lib_pivotal.bundle.embedding_files import read_embedding
 from lib_pivotal.bundle.file_kinds import alien, kind_of
-from lib_pivotal.bundle.glance import glance
 from lib_pivotal.bundle.listing import list_bundle, list_folder
-from lib_pivotal.bundle.reader import read_bundle, read_words
+from lib_pivotal.bundle.quick_header import glance
+from lib_pivotal.bundle.reader import read_bundle, read_embeddings
 from lib_pivotal.bundle.safetensors_file import read_header
 from lib_pivotal.bundle.verify import verify
 from lib_pivotal.errors import BundleError
@@ -42,7 +42,7 @@ READERS: dict[str, Callable[[Path], object]] = {
     "glance": glance,
     "list": list_bundle,
     "bundle": read_bundle,
-    "words": read_words,
+    "words": read_embeddings,
     "embedding": read_embedding,
 }
 
@@ -80,7 +80,7 @@ def test_a_file_is_read_by_its_content_whatever_its_name(tmp_path: Path) -> None
     (tmp_path / "b.safetensors").write_bytes(buffer.getvalue())
     for name in ("a.pt", "b.safetensors"):
         assert torch.equal(read_embedding(tmp_path / name).vectors[0], vectors)
-        assert [word.vectors for word in list_bundle(tmp_path / name).words] == [2]
+        assert [embedding.vectors for embedding in list_bundle(tmp_path / name).embeddings] == [2]
     with pytest.raises(BundleError, match=r"b\.safetensors: is a torch file"):
         read_header(tmp_path / "b.safetensors")
 
@@ -98,7 +98,7 @@ def test_a_good_pt_is_listed_as_the_embedding_that_it_holds(name: str, tmp_path:
     path = tmp_path / name
     torch.save(EMBEDDINGS[name], path)
     summary = list_bundle(path)
-    assert [word.name for word in summary.words] == [path.stem]
+    assert [embedding.name for embedding in summary.embeddings] == [path.stem]
     assert summary.family in ("sd1", "sd2") and not summary.parts
     assert not [problem for problem in summary.problems if problem.severity == "error"]
 
@@ -107,7 +107,9 @@ def test_an_embedding_of_two_encoders_is_listed_as_one(tmp_path: Path) -> None:
     tensors = {"clip_l": torch.zeros(4, 768), "clip_g": torch.zeros(4, 1280)}
     safetensors.torch.save_file(tensors, tmp_path / "xl.safetensors")
     (summary,) = list_folder(tmp_path)
-    assert [(word.name, word.vectors) for word in summary.words] == [("xl", 4)] and summary.family == "sdxl"
+    assert [(embedding.name, embedding.vectors) for embedding in summary.embeddings] == [
+        ("xl", 4)
+    ] and summary.family == "sdxl"
 
 
 def test_a_lora_saved_by_torch_is_listed_with_its_parts(tmp_path: Path) -> None:

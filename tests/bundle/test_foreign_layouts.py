@@ -9,11 +9,11 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from lib_pivotal.bundle.edits import convert, join, strip
 from lib_pivotal.bundle.layer_names import SD1_SHAPE, SDXL_SHAPE, UnetShape, fits
 from lib_pivotal.bundle.network_layouts import is_kohya
 from lib_pivotal.bundle.reader import read_bundle
 from lib_pivotal.bundle.verify import verify
-from lib_pivotal.bundle.workshop import convert, join, strip
 from lib_pivotal.bundle.writer import write_bundle
 from lib_pivotal.errors import BundleError, PivotalError
 from lib_pivotal.standalone.cli import main
@@ -104,7 +104,7 @@ def test_a_file_of_both_numberings_needs_its_checkpoint(tmp_path: Path) -> None:
         **pair("lora_unet_input_blocks_4_1_proj_in", "lora_down.weight", "lora_up.weight"),
     }
     meta = {"ss_base_model_version": "sd_v1"}
-    path = write_bundle(tmp_path / "b.safetensors", network=network, words={}, metadata=meta)
+    path = write_bundle(tmp_path / "b.safetensors", network=network, embeddings={}, metadata=meta)
     with pytest.raises(PivotalError, match="--checkpoint FILE"):
         convert(path, tmp_path / "d.safetensors", layout="diffusers")
     found = read_bundle(convert(path, tmp_path / "d.safetensors", layout="diffusers", shape=SD1_SHAPE)).network

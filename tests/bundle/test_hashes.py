@@ -43,11 +43,11 @@ def test_hashes_are_kohyas(tmp_path: Path, rows: int, dtype: torch.dtype) -> Non
 
 
 def test_written_files_carry_the_hashes_that_kohya_and_the_web_ui_compute(
-    tmp_path: Path, words: dict[str, tuple[Tensor, ...]]
+    tmp_path: Path, embeddings: dict[str, tuple[Tensor, ...]]
 ) -> None:
     network = {"lora_unet_x.lora_down.weight": torch.randn(512, 2000), "lora_unet_x.alpha": torch.tensor(8.0)}
     metadata = {"ss_seed": "7", "ss_note": "x" * 333, "modelspec.title": "t" * 1000, "pivotal.run": "{}"}
-    path = write_bundle(tmp_path / "x.safetensors", network=network, words=words, metadata=metadata)
+    path = write_bundle(tmp_path / "x.safetensors", network=network, embeddings=embeddings, metadata=metadata)
     stored = safetensors.torch.load_file(path)
     with safetensors.safe_open(path, framework="pt") as file:
         told = file.metadata()

@@ -118,29 +118,29 @@ def test_kohya_names_of_every_layer_go_back_to_their_path(case: tuple[UnetShape,
 
 def stock_lookup(name: str) -> str:
     """What v1.10.1 makes of a U-Net name, from its description: blocks of three, SD1's places, else the name itself."""
-    words = name.removeprefix("lora_unet_").split("_")
+    embeddings = name.removeprefix("lora_unet_").split("_")
     places = {
         "conv1": "in_layers_2",
         "conv2": "out_layers_3",
         "time_emb_proj": "emb_layers_1",
         "conv_shortcut": "skip_connection",
     }
-    text = "_".join(words)
-    if words[0] in ("down", "up") and words[1] == "blocks" and words[3] in ("attentions", "resnets"):
-        number, inner, rest = int(words[2]), int(words[4]), "_".join(words[5:])
-        side, block = ("input", 1 + number * 3 + inner) if words[0] == "down" else ("output", number * 3 + inner)
-        place = 1 if words[3] == "attentions" else 0
+    text = "_".join(embeddings)
+    if embeddings[0] in ("down", "up") and embeddings[1] == "blocks" and embeddings[3] in ("attentions", "resnets"):
+        number, inner, rest = int(embeddings[2]), int(embeddings[4]), "_".join(embeddings[5:])
+        side, block = ("input", 1 + number * 3 + inner) if embeddings[0] == "down" else ("output", number * 3 + inner)
+        place = 1 if embeddings[3] == "attentions" else 0
         return f"diffusion_model_{side}_blocks_{block}_{place}_{places.get(rest, rest) if place == 0 else rest}"
-    if words[:2] == ["mid", "block"]:
-        rest = "_".join(words[4:])
-        place = 1 if words[2] == "attentions" else int(words[3]) * 2
+    if embeddings[:2] == ["mid", "block"]:
+        rest = "_".join(embeddings[4:])
+        place = 1 if embeddings[2] == "attentions" else int(embeddings[3]) * 2
         return f"diffusion_model_middle_block_{place}_{places.get(rest, rest) if place != 1 else rest}"
-    if "downsamplers" in words:
-        return f"diffusion_model_input_blocks_{3 + int(words[2]) * 3}_0_op"
-    if "upsamplers" in words:
-        return f"diffusion_model_output_blocks_{2 + int(words[2]) * 3}_{2 if int(words[2]) else 1}_conv"
+    if "downsamplers" in embeddings:
+        return f"diffusion_model_input_blocks_{3 + int(embeddings[2]) * 3}_0_op"
+    if "upsamplers" in embeddings:
+        return f"diffusion_model_output_blocks_{2 + int(embeddings[2]) * 3}_{2 if int(embeddings[2]) else 1}_conv"
     if text.startswith("time_embedding_linear_"):
-        return f"diffusion_model_time_embed_{int(words[3]) * 2 - 2}"
+        return f"diffusion_model_time_embed_{int(embeddings[3]) * 2 - 2}"
     return "diffusion_model_" + {"conv_in": "input_blocks_0_0", "conv_out": "out_2"}.get(text, text)
 
 
@@ -282,9 +282,11 @@ def bundle(unet: nn.Module, tmp_path: Path) -> Path:
         out, into, *kernel = module.weight.shape  # type: ignore[union-attr, misc]
         network[f"{kohya_name(path, 'unet')}.lora_down.weight"] = torch.ones(2, into, *kernel)
         network[f"{kohya_name(path, 'unet')}.lora_up.weight"] = torch.ones(out, 2, *[1] * len(kernel))
-    words = {"aoi": (torch.ones(1, 16),)}
+    embeddings = {"aoi": (torch.ones(1, 16),)}
     metadata = {"ss_base_model_version": "sd_v1", "ss_v2": "False"}
-    return write_bundle(tmp_path / "b.safetensors", network=for_webui(network, SHAPE), words=words, metadata=metadata)
+    return write_bundle(
+        tmp_path / "b.safetensors", network=for_webui(network, SHAPE), embeddings=embeddings, metadata=metadata
+    )
 
 
 @pytest.fixture(params=["checkpoint", "U-Net", "folder"])

@@ -18,10 +18,12 @@ from lib_pivotal.bundle.writer import write_bundle
 from lib_pivotal.errors import BundleError
 
 
-def test_what_a_listing_says(tmp_path: Path, network: dict[str, Tensor], words: dict[str, tuple[Tensor, ...]]) -> None:
-    path = write_bundle(tmp_path / "x.safetensors", network=network, words=words, metadata={"ss_seed": "1"})
+def test_what_a_listing_says(
+    tmp_path: Path, network: dict[str, Tensor], embeddings: dict[str, tuple[Tensor, ...]]
+) -> None:
+    path = write_bundle(tmp_path / "x.safetensors", network=network, embeddings=embeddings, metadata={"ss_seed": "1"})
     summary = list_bundle(path)
-    assert {(word.name, word.vectors, word.widths) for word in summary.words} == {
+    assert {(embedding.name, embedding.vectors, embedding.widths) for embedding in summary.embeddings} == {
         ("kira", 3, (768,)),
         ("ink-style", 1, (768,)),
     }
@@ -29,7 +31,7 @@ def test_what_a_listing_says(tmp_path: Path, network: dict[str, Tensor], words: 
     assert (summary.family, summary.rank, summary.ranks) == ("sd1", 4, (2, 4))
     assert summary.algorithms == ("lora",)
     assert summary.file_bytes == path.stat().st_size
-    assert summary.word_bytes == 4 * 768 * 2
+    assert summary.embedding_bytes == 4 * 768 * 2
     assert summary.network_bytes == sum(tensor.numel() * 2 for tensor in network.values())
     assert set(summary.hashes) == {"sshs_model_hash", "sshs_legacy_hash"}
     assert summary.problems == ()
@@ -76,7 +78,7 @@ def test_rank_is_the_most_frequent() -> None:
 def test_no_tensor_data_is_read(save: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
     path = save({"bundle_emb.dog.emb_params": torch.full((2, 768), float("nan"))})
     monkeypatch.setattr(safetensors_file, "_read_tensor", lambda *a, **k: pytest.fail("tensor data was read"))
-    assert [word.name for word in list_bundle(path).words] == ["dog"]
+    assert [embedding.name for embedding in list_bundle(path).embeddings] == ["dog"]
 
 
 def test_a_folder_with_an_unreadable_file(save: Callable[..., Path], tmp_path: Path) -> None:
@@ -106,6 +108,6 @@ def test_two_hundred_real_sized_headers_are_quick(tmp_path: Path, save: Callable
     begun = time.process_time()
     listed = list_folder(tmp_path)
     seconds = time.process_time() - begun
-    assert len(listed) == 200 and all(summary.words[0].name == "dog" for summary in listed)
+    assert len(listed) == 200 and all(summary.embeddings[0].name == "dog" for summary in listed)
     limit = 4 if sys.gettrace() is None else 20  # measuring coverage slows every line down
     assert seconds < limit, f"{seconds:.1f} s of CPU time for 200 files"

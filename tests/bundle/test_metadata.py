@@ -8,14 +8,14 @@ import pytest
 
 from lib_pivotal.bundle.metadata import (
     BucketFacts,
+    EmbeddingFacts,
     FolderFacts,
     TrainingFacts,
-    WordFacts,
     build_metadata,
+    embedding_facts,
     read_json,
     recommended_weights,
-    with_word_facts,
-    word_facts,
+    with_embedding_facts,
 )
 from lib_pivotal.errors import BundleError
 
@@ -34,7 +34,9 @@ FACTS = TrainingFacts(
     min_snr_gamma=5.0,
     started_at=1_700_000_000.0,
     finished_at=1_700_000_100.0,
-    words={"kira": WordFacts(init_text="red hair girl", vectors=4, images_seen=900, pruned_tags=("red hair",))},
+    embeddings={
+        "kira": EmbeddingFacts(init_text="red hair girl", vectors=4, images_seen=900, pruned_tags=("red hair",))
+    },
     run={"seed": 3},
     recommended={"unet": 1.0, "te": 1.0},
     extra={"ss_lowram": True},
@@ -88,15 +90,15 @@ def test_model_spec() -> None:
     assert "modelspec.author" not in found
 
 
-def test_words_come_back() -> None:
-    told = word_facts(build_metadata(FACTS))
+def test_embeddings_come_back() -> None:
+    told = embedding_facts(build_metadata(FACTS))
     assert told == {
         "kira": {"init_text": "red hair girl", "vectors": 4, "images_seen": 900, "pruned_tags": ["red hair"]}
     }
-    renamed = with_word_facts(build_metadata(FACTS), {"mira": told["kira"]})
-    assert word_facts(renamed) == {"mira": told["kira"]}
+    renamed = with_embedding_facts(build_metadata(FACTS), {"mira": told["kira"]})
+    assert embedding_facts(renamed) == {"mira": told["kira"]}
     assert renamed["modelspec.trigger_phrase"] == "mira"
-    assert "modelspec.trigger_phrase" not in with_word_facts(build_metadata(FACTS), {})
+    assert "modelspec.trigger_phrase" not in with_embedding_facts(build_metadata(FACTS), {})
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", "[" * 100_000])

@@ -10,6 +10,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from lib_pivotal.bundle.edits import convert
 from lib_pivotal.bundle.layer_names import UnetShape, compvis_path, kohya_name
 from lib_pivotal.bundle.network_layouts import (
     for_webui,
@@ -21,7 +22,6 @@ from lib_pivotal.bundle.network_layouts import (
     to_kohya,
     with_whole_attention,
 )
-from lib_pivotal.bundle.workshop import convert
 from lib_pivotal.bundle.writer import write_bundle
 from lib_pivotal.errors import NetworkError
 
@@ -117,8 +117,10 @@ def pipeline(unet: nn.Module, text_encoder: nn.Module) -> object:
 def diffusers_file(tmp_path: Path, unet: nn.Module, text_encoder: nn.Module) -> tuple[Path, dict[str, Tensor]]:
     """A bundle converted to diffusers' layout, and the network that it was made from."""
     network = make_lora(unet, "unet") | make_lora(text_encoder, "te")
-    words = {"kira": (torch.randn(2, 16),)}
-    bundle = write_bundle(tmp_path / "b.safetensors", network=network, words=words, metadata={}, dtype=torch.float32)
+    embeddings = {"kira": (torch.randn(2, 16),)}
+    bundle = write_bundle(
+        tmp_path / "b.safetensors", network=network, embeddings=embeddings, metadata={}, dtype=torch.float32
+    )
     return convert(bundle, tmp_path / "d.safetensors", layout="diffusers"), network
 
 
@@ -155,7 +157,7 @@ def test_peft_gives_the_merged_output(tmp_path: Path, unet: nn.Module, text_enco
     from peft import PeftModel
 
     network = make_lora(unet, "unet", every=3) | make_lora(text_encoder, "te")
-    bundle = write_bundle(tmp_path / "b.safetensors", network=network, words={}, metadata={}, dtype=torch.float32)
+    bundle = write_bundle(tmp_path / "b.safetensors", network=network, embeddings={}, metadata={}, dtype=torch.float32)
     folder = convert(bundle, tmp_path / "peft", layout="peft")
     for part, model, run in (("unet", unet, run_unet), ("te", text_encoder, run_text)):
         where = folder / {"unet": "unet", "te": "text_encoder"}[part]

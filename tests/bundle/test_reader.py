@@ -15,14 +15,14 @@ from lib_pivotal.errors import BundleError
 L, G = torch.randn(2, 768), torch.randn(2, 1280)
 
 
-def test_a_plain_lora_is_a_bundle_without_words(save: Callable[..., Path], network: dict[str, Tensor]) -> None:
+def test_a_plain_lora_is_a_bundle_without_embeddings(save: Callable[..., Path], network: dict[str, Tensor]) -> None:
     bundle = read_bundle(save(network, metadata={"ss_seed": "1"}))
-    assert not bundle.words and not bundle.problems
+    assert not bundle.embeddings and not bundle.problems
     assert bundle.metadata == {"ss_seed": "1"}
     assert all(torch.equal(bundle.network[key], tensor) for key, tensor in network.items())
 
 
-def test_words_and_network_are_told_apart_and_every_spelling_is_read(
+def test_embeddings_and_network_are_told_apart_and_every_spelling_is_read(
     save: Callable[..., Path], network: dict[str, Tensor]
 ) -> None:
     path = save(
@@ -42,13 +42,13 @@ def test_words_and_network_are_told_apart_and_every_spelling_is_read(
     )
     bundle = read_bundle(path)
     assert set(bundle.network) == set(network)
-    assert set(bundle.words) == {
+    assert set(bundle.embeddings) == {
         "webui", "other-term", "kohya", "onetrainer", "new-onetrainer", "single", "v1.5-girl", "ema yasuhara", "cog",
     }  # fmt: skip
-    assert torch.equal(bundle.words["single"][0], L[:1])
-    assert all(torch.equal(v[0], L) for name, v in bundle.words.items() if name != "single")
+    assert torch.equal(bundle.embeddings["single"][0], L[:1])
+    assert all(torch.equal(v[0], L) for name, v in bundle.embeddings.items() if name != "single")
     assert not bundle.errors
-    warned = {problem.word for problem in bundle.problems}
+    warned = {problem.embedding for problem in bundle.problems}
     assert warned == {"new-onetrainer", "single", "v1.5-girl", "ema yasuhara"}
 
 
@@ -65,11 +65,13 @@ def test_sdxl_spellings(save: Callable[..., Path]) -> None:
         )
     )
     for name in ("pair", "cog", "hcp"):
-        first, second = bundle.words[name]
+        first, second = bundle.embeddings[name]
         assert torch.equal(first, L) and torch.equal(second, G)
 
 
-def test_one_bad_word_does_not_take_the_others_with_it(save: Callable[..., Path], network: dict[str, Tensor]) -> None:
+def test_one_bad_embedding_does_not_take_the_others_with_it(
+    save: Callable[..., Path], network: dict[str, Tensor]
+) -> None:
     nan = L.clone()
     nan[1, 5] = float("nan")
     bundle = read_bundle(
@@ -85,8 +87,8 @@ def test_one_bad_word_does_not_take_the_others_with_it(save: Callable[..., Path]
             }
         )
     )
-    assert set(bundle.words) == {"good"}
-    assert {problem.word or problem.key for problem in bundle.errors} == {
+    assert set(bundle.embeddings) == {"good"}
+    assert {problem.embedding or problem.key for problem in bundle.errors} == {
         "nan", "long", "half", "whole", "bundle_emb.nokey",
     }  # fmt: skip
     with pytest.raises(BundleError, match=r"5 part\(s\) could not be read"):
@@ -95,14 +97,14 @@ def test_one_bad_word_does_not_take_the_others_with_it(save: Callable[..., Path]
 
 def test_names_that_differ_in_case_are_kept_and_told(save: Callable[..., Path]) -> None:
     bundle = read_bundle(save({"bundle_emb.Dog.emb_params": L, "bundle_emb.dog.emb_params": L.clone()}))
-    assert set(bundle.words) == {"Dog", "dog"}
+    assert set(bundle.embeddings) == {"Dog", "dog"}
     assert any("only in case" in problem.what for problem in bundle.problems)
 
 
 def test_cloneofsimo_tokens(save: Callable[..., Path]) -> None:
     tensors = {"<s1>": torch.randn(768), "text_encoder:0:up": torch.randn(3, 4)}
     bundle = read_bundle(save(tensors, metadata={"<s1>": "<embed>", "text_encoder": "[]"}))
-    assert set(bundle.words) == {"<s1>"} and bundle.words["<s1>"][0].shape == (1, 768)
+    assert set(bundle.embeddings) == {"<s1>"} and bundle.embeddings["<s1>"][0].shape == (1, 768)
     assert set(bundle.network) == {"text_encoder:0:up"}
 
 
@@ -115,12 +117,12 @@ def test_a_torch_file_is_read_without_running_it(tmp_path: Path, network: dict[s
     path = tmp_path / "old.pt"
     torch.save({**network, "bundle_emb.dog.string_to_param.*": L}, path)
     bundle = read_bundle(path)
-    assert set(bundle.words) == {"dog"} and set(bundle.network) == set(network)
+    assert set(bundle.embeddings) == {"dog"} and set(bundle.network) == set(network)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_dtypes_are_kept(save: Callable[..., Path], dtype: torch.dtype) -> None:
-    assert read_bundle(save({"bundle_emb.dog.emb_params": L.to(dtype)})).words["dog"][0].dtype == dtype
+    assert read_bundle(save({"bundle_emb.dog.emb_params": L.to(dtype)})).embeddings["dog"][0].dtype == dtype
 
 
 def test_is_finite() -> None:

@@ -9,17 +9,19 @@ import pytest
 import torch
 from torch import Tensor
 
-from lib_pivotal.bundle.metadata import TrainingFacts, WordFacts, build_metadata
+from lib_pivotal.bundle.metadata import EmbeddingFacts, TrainingFacts, build_metadata
 from lib_pivotal.bundle.verify import verify
 from lib_pivotal.bundle.writer import write_bundle
 
-Words = dict[str, tuple[Tensor, ...]]
+Embeddings = dict[str, tuple[Tensor, ...]]
 
 
 @pytest.fixture
-def bundle(tmp_path: Path, network: dict[str, Tensor], words: Words) -> Path:
-    facts = TrainingFacts("x", words={name: WordFacts(vectors=len(v[0])) for name, v in words.items()})
-    return write_bundle(tmp_path / "b.safetensors", network=network, words=words, metadata=build_metadata(facts))
+def bundle(tmp_path: Path, network: dict[str, Tensor], embeddings: Embeddings) -> Path:
+    facts = TrainingFacts("x", embeddings={name: EmbeddingFacts(vectors=len(v[0])) for name, v in embeddings.items()})
+    return write_bundle(
+        tmp_path / "b.safetensors", network=network, embeddings=embeddings, metadata=build_metadata(facts)
+    )
 
 
 def test_a_good_bundle_has_no_problems(bundle: Path) -> None:
@@ -75,23 +77,23 @@ def test_what_is_found(save: Callable[..., Path], tensors: dict[str, Tensor], te
     assert [p for p in problems if text in p.what and p.severity == severity], list(map(str, problems))
 
 
-def test_a_dotted_word_of_sdxl_is_named_in_full(save: Callable[..., Path]) -> None:
+def test_a_dotted_embedding_of_sdxl_is_named_in_full(save: Callable[..., Path]) -> None:
     """Cut at the dot, its two tensors have no known names: the stock web UI takes the file for one of several terms."""
     towers = {f"bundle_emb.mira.v2.{key}": torch.ones(1, width) for key, width in (("clip_l", 768), ("clip_g", 1280))}
     other = {f"bundle_emb.kira.{key}": torch.ones(1, width) for key, width in (("clip_l", 768), ("clip_g", 1280))}
     refused = [problem for problem in verify(save({**towers, **other})) if "refuses the whole file" in problem.what]
-    assert [(problem.word, problem.remedy) for problem in refused] == [("mira.v2", "Rename it without a dot.")]
+    assert [(problem.embedding, problem.remedy) for problem in refused] == [("mira.v2", "Rename it without a dot.")]
     alone = save({"bundle_emb.mira.v2.string_to_param.*": torch.ones(1, 768)})
     assert not [problem for problem in verify(alone) if "refuses" in problem.what], "one tensor: read as `mira`"
     two = {f"bundle_emb.mira.v{number}.string_to_param.*": torch.ones(1, 768) for number in (1, 2)}
     refused = [problem for problem in verify(save(two)) if "refuses the whole file" in problem.what]
-    assert sorted(problem.word for problem in refused) == ["mira.v1", "mira.v2"]
+    assert sorted(problem.embedding for problem in refused) == ["mira.v1", "mira.v2"]
 
 
 def test_metadata(save: Callable[..., Path]) -> None:
-    word = {"bundle_emb.dog.clip_l": torch.ones(1, 768)}
-    assert any("no ss_ metadata" in p.what for p in verify(save(word)))
-    problems = verify(save(word, metadata={"ss_v2": "False", "pivotal.words": '{"cat": {}}'}))
+    embedding = {"bundle_emb.dog.clip_l": torch.ones(1, 768)}
+    assert any("no ss_ metadata" in p.what for p in verify(save(embedding)))
+    problems = verify(save(embedding, metadata={"ss_v2": "False", "pivotal.words": '{"cat": {}}'}))
     assert any("differ: cat, dog" in p.what for p in problems)
 
 

@@ -19,7 +19,7 @@ from lib_pivotal.errors import BundleError
 
 legal_names = st.from_regex(r"[a-z]([a-z0-9_-]{0,30}[a-z])?", fullmatch=True)
 tower_widths = st.sampled_from([(768,), (1024,), (768, 1280), (64,)])
-Words = dict[str, tuple[Tensor, ...]]
+Embeddings = dict[str, tuple[Tensor, ...]]
 
 
 @settings(
@@ -36,57 +36,63 @@ def test_round_trip_for_any_legal_name(
     tmp_path: Path, names: list[str], widths: tuple[int, ...], vectors: int, dtype: torch.dtype, seed: int
 ) -> None:
     g = torch.Generator().manual_seed(seed)
-    words = {name: tuple(torch.randn(vectors, width, generator=g).to(dtype) for width in widths) for name in names}
+    embeddings = {name: tuple(torch.randn(vectors, width, generator=g).to(dtype) for width in widths) for name in names}
     network = {"lora_unet_x.lora_up.weight": torch.randn(4, 2, generator=g).to(dtype)}
     path = write_bundle(
-        tmp_path / "x.safetensors", network=network, words=words, metadata={"ss_note": "ä\u2028"}, dtype=None
+        tmp_path / "x.safetensors", network=network, embeddings=embeddings, metadata={"ss_note": "ä\u2028"}, dtype=None
     )
     back = read_bundle(path)
     assert not back.problems
-    assert set(back.words) == set(words) and set(back.network) == set(network)
-    for name, towers in words.items():
-        assert [t.dtype for t in back.words[name]] == [dtype] * len(widths)
-        assert all(torch.equal(a, b) for a, b in zip(back.words[name], towers, strict=True))
+    assert set(back.embeddings) == set(embeddings) and set(back.network) == set(network)
+    for name, towers in embeddings.items():
+        assert [t.dtype for t in back.embeddings[name]] == [dtype] * len(widths)
+        assert all(torch.equal(a, b) for a, b in zip(back.embeddings[name], towers, strict=True))
     assert torch.equal(back.network["lora_unet_x.lora_up.weight"], network["lora_unet_x.lora_up.weight"])
     assert back.metadata["ss_note"] == "ä\u2028"
 
 
 def test_the_official_library_reads_it_and_data_is_aligned(
-    tmp_path: Path, network: dict[str, Tensor], words: Words
+    tmp_path: Path, network: dict[str, Tensor], embeddings: Embeddings
 ) -> None:
-    path = write_bundle(tmp_path / "x.safetensors", network=network, words=words, metadata={"ss_seed": "1"})
+    path = write_bundle(tmp_path / "x.safetensors", network=network, embeddings=embeddings, metadata={"ss_seed": "1"})
     found = safetensors.torch.load_file(path)
     assert set(found) == {*network, "bundle_emb.kira.string_to_param.*", "bundle_emb.ink-style.string_to_param.*"}
     assert all(tensor.dtype == torch.float16 and tensor.is_contiguous() for tensor in found.values())
-    assert torch.equal(found["bundle_emb.kira.string_to_param.*"], words["kira"][0].half())
+    assert torch.equal(found["bundle_emb.kira.string_to_param.*"], embeddings["kira"][0].half())
     assert int.from_bytes(path.read_bytes()[:8], "little") % 8 == 0
 
 
-def test_the_same_content_gives_the_same_bytes(tmp_path: Path, network: dict[str, Tensor], words: Words) -> None:
+def test_the_same_content_gives_the_same_bytes(
+    tmp_path: Path, network: dict[str, Tensor], embeddings: Embeddings
+) -> None:
     metadata = {f"ss_{i}": str(i) for i in range(30)}
-    first = write_bundle(tmp_path / "a.safetensors", network=network, words=words, metadata=metadata).read_bytes()
+    first = write_bundle(
+        tmp_path / "a.safetensors", network=network, embeddings=embeddings, metadata=metadata
+    ).read_bytes()
     reordered = dict(reversed(list(metadata.items())))
     for _ in range(3):
-        path = write_bundle(tmp_path / "b.safetensors", network=network, words=words, metadata=reordered)
+        path = write_bundle(tmp_path / "b.safetensors", network=network, embeddings=embeddings, metadata=reordered)
         assert path.read_bytes() == first
 
 
 def test_views_and_gradients_do_not_matter(tmp_path: Path) -> None:
     leaf = torch.randn(6, 768, requires_grad=True)
-    words = {"dog": (leaf[::2],), "cat": (leaf[1::2],)}
-    back = read_bundle(write_bundle(tmp_path / "x.safetensors", network={}, words=words, metadata={}, dtype=None))
-    assert torch.equal(back.words["dog"][0], leaf.detach()[::2])
+    embeddings = {"dog": (leaf[::2],), "cat": (leaf[1::2],)}
+    back = read_bundle(
+        write_bundle(tmp_path / "x.safetensors", network={}, embeddings=embeddings, metadata={}, dtype=None)
+    )
+    assert torch.equal(back.embeddings["dog"][0], leaf.detach()[::2])
 
 
 def test_integers_of_the_network_are_kept(tmp_path: Path) -> None:
     network = {"lora_unet_x.steps": torch.arange(5)}
-    back = read_bundle(write_bundle(tmp_path / "x.safetensors", network=network, words={}, metadata={}))
+    back = read_bundle(write_bundle(tmp_path / "x.safetensors", network=network, embeddings={}, metadata={}))
     assert back.network["lora_unet_x.steps"].dtype == torch.int64
 
 
-def test_old_hashes_are_replaced(tmp_path: Path, words: Words) -> None:
+def test_old_hashes_are_replaced(tmp_path: Path, embeddings: Embeddings) -> None:
     metadata = {"sshs_model_hash": "old", "sshs_legacy_hash": "old"}
-    back = read_bundle(write_bundle(tmp_path / "x.safetensors", network={}, words=words, metadata=metadata))
+    back = read_bundle(write_bundle(tmp_path / "x.safetensors", network={}, embeddings=embeddings, metadata=metadata))
     assert len(back.metadata["sshs_model_hash"]) == 64 and len(back.metadata["sshs_legacy_hash"]) == 8
 
 
@@ -111,9 +117,9 @@ def test_old_hashes_are_replaced(tmp_path: Path, words: Words) -> None:
         ({}, "neither a network nor an embedding"),
     ],
 )
-def test_bad_words_are_refused_with_the_reason(tmp_path: Path, words: Words, reason: str) -> None:
+def test_bad_embeddings_are_refused_with_the_reason(tmp_path: Path, embeddings: Embeddings, reason: str) -> None:
     with pytest.raises(BundleError, match=reason):
-        write_bundle(tmp_path / "x.safetensors", network={}, words=words, metadata={})
+        write_bundle(tmp_path / "x.safetensors", network={}, embeddings=embeddings, metadata={})
     assert not list(tmp_path.iterdir())
 
 
@@ -122,7 +128,7 @@ def test_all_reasons_at_once(tmp_path: Path) -> None:
         write_bundle(
             tmp_path / "x.pt",
             network={"bundle_emb.x.clip_l": torch.ones(1, 768), "lora_unet_x.alpha": torch.tensor(float("nan"))},
-            words={"2 Dogs": (torch.ones(80, 768),)},
+            embeddings={"2 Dogs": (torch.ones(80, 768),)},
             metadata={"ss_seed": 1},  # type: ignore[dict-item]
         )
     text = str(caught.value)
@@ -132,13 +138,13 @@ def test_all_reasons_at_once(tmp_path: Path) -> None:
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(
-    tmp_path: Path, words: Words, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, embeddings: Embeddings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = write_bundle(tmp_path / "x.safetensors", network={}, words=words, metadata={})
+    path = write_bundle(tmp_path / "x.safetensors", network={}, embeddings=embeddings, metadata={})
     before = path.read_bytes()
     monkeypatch.setattr(writer, "_same_bits", lambda first, second: False)
     with pytest.raises(BundleError, match="reading it back"):
-        write_bundle(path, network={}, words={"cat": words["kira"]}, metadata={})
+        write_bundle(path, network={}, embeddings={"cat": embeddings["kira"]}, metadata={})
     monkeypatch.undo()
 
     def full(descriptor: int) -> None:
@@ -146,18 +152,18 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(BundleError, match="No space left"):
-        write_bundle(path, network={}, words={"cat": words["kira"]}, metadata={})
+        write_bundle(path, network={}, embeddings={"cat": embeddings["kira"]}, metadata={})
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_folder_that_is_not_there(tmp_path: Path, words: Words) -> None:
+def test_a_folder_that_is_not_there(tmp_path: Path, embeddings: Embeddings) -> None:
     with pytest.raises(BundleError, match="cannot be written"):
-        write_bundle(tmp_path / "none" / "x.safetensors", network={}, words=words, metadata={})
+        write_bundle(tmp_path / "none" / "x.safetensors", network={}, embeddings=embeddings, metadata={})
 
 
-def test_rights_follow_the_umask(tmp_path: Path, words: Words) -> None:
-    path = write_bundle(tmp_path / "x.safetensors", network={}, words=words, metadata={})
+def test_rights_follow_the_umask(tmp_path: Path, embeddings: Embeddings) -> None:
+    path = write_bundle(tmp_path / "x.safetensors", network={}, embeddings=embeddings, metadata={})
     plain = tmp_path / "plain"
     plain.touch()
     assert path.stat().st_mode == plain.stat().st_mode

@@ -7,22 +7,22 @@ from collections.abc import Callable
 import pytest
 
 from lib_pivotal.standalone.cli import main
-from lib_pivotal.ui.desk import Desk
-from lib_pivotal.ui.shelf import Shelf
+from lib_pivotal.ui.bundle_controller import BundleController
+from lib_pivotal.ui.page_controller import PageController
 from tests.webui.test_api_paths import Site
 from tests.webui.test_api_paths import site as site  # a fixture
 
 
 @pytest.fixture
-def shelf(site: Site) -> Shelf:  # noqa: F811
+def shelf(site: Site) -> BundleController:  # noqa: F811
     """The Bundles page without widgets."""
-    return Shelf(site.studio)
+    return BundleController(site.studio)
 
 
 @pytest.fixture
-def desk(site: Site) -> Desk:  # noqa: F811
+def desk(site: Site) -> PageController:  # noqa: F811
     """The page without widgets."""
-    return Desk(site.manager)
+    return PageController(site.manager)
 
 
 @pytest.fixture

@@ -12,34 +12,34 @@ from safetensors.torch import save_file
 
 from lib_pivotal.bundle.embedding_files import write_embedding
 from lib_pivotal.bundle.listing import list_bundle
-from lib_pivotal.ui.shelf import Shelf
+from lib_pivotal.ui.bundle_controller import BundleController
 from tests.commands.fronts import detail, refusal
 from tests.webui.test_api_paths import Site
 
 
 def names(path: Path) -> set[str]:
-    return {word.name for word in list_bundle(path).words}
+    return {embedding.name for embedding in list_bundle(path).embeddings}
 
 
 @pytest.mark.parametrize("new", ["Aoi", "a.b"])
-def test_a_name_that_no_embedding_may_have(site: Site, shelf: Shelf, line: Any, new: str) -> None:
-    told = refusal(lambda: shelf.rename_word("one.safetensors", "aoi", new))
+def test_a_name_that_no_embedding_may_have(site: Site, shelf: BundleController, line: Any, new: str) -> None:
+    told = refusal(lambda: shelf.rename_embedding("one.safetensors", "aoi", new))
     assert repr(new) in told
     assert detail(site, "/bundles/rename", {"name": "one", "renames": {"aoi": new}}) == told
     assert told in line("bundle", "rename", site.lora("one"), f"aoi={new}")
 
 
-def test_nothing_is_not_written_anew(site: Site, shelf: Shelf) -> None:
+def test_nothing_is_not_written_anew(site: Site, shelf: BundleController) -> None:
     before = site.tree()
     told = refusal(lambda: shelf.strip("one.safetensors", []))
     assert detail(site, "/bundles/strip", {"name": "one", "parts": []}) == told == "choose what to remove"
-    told = refusal(lambda: shelf.delete_word("one.safetensors", ""))
+    told = refusal(lambda: shelf.delete_embedding("one.safetensors", ""))
     assert detail(site, "/bundles/delete", {"name": "one", "words": []}) == told
     assert detail(site, "/bundles/rename", {"name": "one", "renames": {}}) == told
     assert site.tree() == before
 
 
-def test_a_file_is_joined_once(site: Site, shelf: Shelf, line: Any) -> None:
+def test_a_file_is_joined_once(site: Site, shelf: BundleController, line: Any) -> None:
     one = site.lora("one")
     told = "is named twice. Name each file once"
     assert told in refusal(lambda: shelf.join("one.safetensors", ["one.safetensors"], "both"))
@@ -48,11 +48,11 @@ def test_a_file_is_joined_once(site: Site, shelf: Shelf, line: Any) -> None:
 
 
 def test_weights_of_files_that_are_joined(site: Site, line: Any) -> None:
-    for stem, word in (("net1", "umi"), ("net2", "sora")):
+    for stem, embedding in (("net1", "umi"), ("net2", "sora")):
         layer = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q"
         network = {f"{layer}.lora_down.weight": torch.ones(2, 8), f"{layer}.lora_up.weight": torch.ones(8, 2)}
-        words = {f"bundle_emb.{word}.string_to_param.*": torch.ones(2, 768)}
-        save_file({**network, **words, f"{layer}.alpha": torch.tensor(2.0)}, site.lora(stem))
+        embeddings = {f"bundle_emb.{embedding}.string_to_param.*": torch.ones(2, 768)}
+        save_file({**network, **embeddings, f"{layer}.alpha": torch.tensor(2.0)}, site.lora(stem))
     body = {"names": ["net1", "net2"], "new_name": "both"}
     assert "2 files but 1 weights" in detail(site, "/bundles/join", {**body, "weights": [0.5]})
     assert site.post("/bundles/join", {**body, "weights": "0.5"}).status_code == 422
@@ -64,7 +64,7 @@ def test_weights_of_files_that_are_joined(site: Site, line: Any) -> None:
     assert content[0] == content[1]
 
 
-def test_an_embedding_file_gives_a_name_in_lower_case(site: Site, shelf: Shelf, line: Any) -> None:
+def test_an_embedding_file_gives_a_name_in_lower_case(site: Site, shelf: BundleController, line: Any) -> None:
     site.cmd_opts.embeddings_dir = str(site.data / "embeddings")
     file = Path(site.cmd_opts.embeddings_dir) / "Kira.pt"
     file.parent.mkdir()
@@ -82,7 +82,7 @@ def test_an_embedding_file_gives_a_name_in_lower_case(site: Site, shelf: Shelf, 
 
 
 @pytest.mark.parametrize("name", ["a,b", "x#y"])
-def test_a_new_file_can_be_called_in_a_prompt(site: Site, shelf: Shelf, line: Any, name: str) -> None:
+def test_a_new_file_can_be_called_in_a_prompt(site: Site, shelf: BundleController, line: Any, name: str) -> None:
     before, one, out = site.tree(), site.lora("one"), site.lora(name)
     told = refusal(lambda: shelf.join("one.safetensors", ["two.safetensors"], name))
     assert detail(site, "/bundles/join", {"names": ["one", "two"], "new_name": name}) == told
@@ -94,7 +94,7 @@ def test_a_new_file_can_be_called_in_a_prompt(site: Site, shelf: Shelf, line: An
     assert site.tree() == before
 
 
-def test_a_warning_leaves_a_file_sound(site: Site, shelf: Shelf, line: Any) -> None:
+def test_a_warning_leaves_a_file_sound(site: Site, shelf: BundleController, line: Any) -> None:
     verdict = shelf.verify("one.safetensors")
     assert verdict.sound and verdict.problems, "made by hand, it has no hashes"
     answer = site.post("/bundles/verify", {"name": "one"}).json()
@@ -102,7 +102,7 @@ def test_a_warning_leaves_a_file_sound(site: Site, shelf: Shelf, line: Any) -> N
     assert f"{site.lora('one')}: sound" in line("bundle", "verify", site.lora("one"))
 
 
-def test_hidden_files_are_in_no_list(site: Site, shelf: Shelf, line: Any) -> None:
+def test_hidden_files_are_in_no_list(site: Site, shelf: BundleController, line: Any) -> None:
     site.lora("one").rename(site.lora(".one"))
     assert shelf.listing()[1] == ["two.safetensors"]
     assert ".one" not in line("bundle", "list", site.studio.lora_folder())

@@ -21,29 +21,29 @@ def _texts(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted(folder.rglob("*.txt"))}
 
 
-def test_captions_are_shown_written_and_taken_back(two_words_folder: Path, tmp_path: Path) -> None:
-    before = _texts(two_words_folder)
+def test_captions_are_shown_written_and_taken_back(two_embeddings_folder: Path, tmp_path: Path) -> None:
+    before = _texts(two_embeddings_folder)
     run = run_settings({"words": [{"name": "aoi", "prune": True, "absorb": ["blue hair", "smile", "park"]}]})
-    request = FolderRequest(two_words_folder, run)
+    request = FolderRequest(two_embeddings_folder, run)
     found = captions.preview(request)
     shown = captions.preview_as_dict(found)
     home = tmp_path / "home"
-    assert _texts(two_words_folder) == before and shown["changes"]
+    assert _texts(two_embeddings_folder) == before and shown["changes"]
     with pytest.raises(DataError, match="changed since the preview"):
-        captions.write(found, two_words_folder, home=home, digest="0" * 64)
-    done = captions.write(found, two_words_folder, home=home, digest=shown["digest"]).as_dict()
+        captions.write(found, two_embeddings_folder, home=home, digest="0" * 64)
+    done = captions.write(found, two_embeddings_folder, home=home, digest=shown["digest"]).as_dict()
     assert done["written"] == len(shown["changes"]) and done["left"] == [] and Path(done["record"]).is_file()
-    after = _texts(two_words_folder)
+    after = _texts(two_embeddings_folder)
     for change in shown["changes"]:
         assert after[Path(change["file"]).name].decode().strip() == change["after"] != change["before"]
-    assert captions.write(captions.preview(request), two_words_folder, home=home).as_dict() == {
+    assert captions.write(captions.preview(request), two_embeddings_folder, home=home).as_dict() == {
         "written": 0,
         "left": [],
     }
-    assert captions.take_back(two_words_folder, home=home).written == done["written"]
-    assert _texts(two_words_folder) == before
+    assert captions.take_back(two_embeddings_folder, home=home).written == done["written"]
+    assert _texts(two_embeddings_folder) == before
     with pytest.raises(DataError, match="nothing to take back"):
-        captions.take_back(two_words_folder, home=home)
+        captions.take_back(two_embeddings_folder, home=home)
 
 
 def test_captions_are_written_as_they_were_shown(site: Site, line: Any) -> None:

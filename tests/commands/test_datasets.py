@@ -11,49 +11,53 @@ import pytest
 from lib_pivotal.commands import datasets
 from lib_pivotal.commands.datasets import FolderRequest
 from lib_pivotal.config import DataConfig, Run
-from lib_pivotal.data.findings import Finding, Remedy
+from lib_pivotal.data.findings import Finding, Fix
 from lib_pivotal.errors import ConfigError
 from lib_pivotal.runs.presets import run_settings
-from lib_pivotal.ui.desk import Desk
+from lib_pivotal.ui.page_controller import PageController
 from tests.commands.fronts import detail, refusal
 from tests.webui.test_api_paths import Site
 
 
-def test_a_plan_and_its_remedy_go_through_json(two_words_folder: Path) -> None:
+def test_a_plan_and_its_remedy_go_through_json(two_embeddings_folder: Path) -> None:
     plain = {
         "words": [{"name": "aoi"}, {"name": "kaze"}],
         "schedule": {"max_steps": 3000},
         "data": {"resolution_px": 64},
     }
-    request = FolderRequest(two_words_folder, run_settings(plain))
+    request = FolderRequest(two_embeddings_folder, run_settings(plain))
     answer = json.loads(json.dumps(datasets.plan(request).as_dict()))
     finding = next(found for found in answer["findings"] if found["kind"] == "word_never")
     mended = datasets.fix(answer["run"], finding["remedies"][0])
-    assert [word["name"] for word in mended["words"]] == ["aoi"]
+    assert [embedding["name"] for embedding in mended["words"]] == ["aoi"]
     assert datasets.plan(request, fix=True).as_dict()["mended"][0] == "Remove kaze"
 
 
-def test_without_a_run_one_is_fitted(two_words_folder: Path) -> None:
-    planned = datasets.plan(FolderRequest(two_words_folder))
+def test_without_a_run_one_is_fitted(two_embeddings_folder: Path) -> None:
+    planned = datasets.plan(FolderRequest(two_embeddings_folder))
     plan, answer = planned.plan, planned.as_dict()
-    assert [word["name"] for word in answer["run"]["words"]] == [word.name for word in plan.words] == ["aoi", "hana"]
-    assert answer["run"]["data"]["folder"] == str(two_words_folder)
+    assert (
+        [embedding["name"] for embedding in answer["run"]["words"]]
+        == [embedding.name for embedding in plan.embeddings]
+        == ["aoi", "hana"]
+    )
+    assert answer["run"]["data"]["folder"] == str(two_embeddings_folder)
 
 
-def test_settings_need_no_words_but_no_faults() -> None:
+def test_settings_need_no_embeddings_but_no_faults() -> None:
     assert run_settings({}) == Run()
     with pytest.raises(ConfigError, match="max_steps"):
         run_settings({"schedule": {"max_steps": -1}})
 
 
-def test_doubles_are_left_out_by_their_remedy(two_words_folder: Path) -> None:
-    first = sorted(two_words_folder.rglob("*.png"))[0]
+def test_doubles_are_left_out_by_their_remedy(two_embeddings_folder: Path) -> None:
+    first = sorted(two_embeddings_folder.rglob("*.png"))[0]
     copy = first.with_name("copy.png")
     copy.write_bytes(first.read_bytes())
     copy.with_suffix(".txt").write_bytes(first.with_suffix(".txt").read_bytes())
-    plan = datasets.plan(FolderRequest(two_words_folder)).plan
+    plan = datasets.plan(FolderRequest(two_embeddings_folder)).plan
     assert "duplicate" in {f.kind for f in plan.at_least("warning")}
-    fixed = datasets.plan(FolderRequest(two_words_folder), fix=True)
+    fixed = datasets.plan(FolderRequest(two_embeddings_folder), fix=True)
     better = fixed.plan
     assert "Keep one" in fixed.as_dict()["mended"] and len(better.pictures) < len(plan.pictures)
     assert "duplicate" not in {f.kind for f in better.at_least("warning")}
@@ -64,7 +68,7 @@ def test_fixes_are_applied_again_after_the_scan_that_they_ask_for() -> None:
     scans: list[int] = []
 
     def finding(path: str, value: Any) -> Finding:
-        remedy = Remedy("set", f"Set {path}", {"path": path, "value": value})
+        remedy = Fix("set", f"Set {path}", {"path": path, "value": value})
         return Finding(path, "warning", "", (), (), (remedy,))
 
     def warnings(run: Run) -> list[Finding]:
@@ -76,7 +80,7 @@ def test_fixes_are_applied_again_after_the_scan_that_they_ask_for() -> None:
     assert len(scans) == 2
 
 
-def test_no_folder_is_not_the_one_that_the_process_runs_in(site: Site, desk: Desk, line: Any) -> None:
+def test_no_folder_is_not_the_one_that_the_process_runs_in(site: Site, desk: PageController, line: Any) -> None:
     told = "Give the folder that holds the pictures"
     assert told in refusal(lambda: desk.scan(" "))
     for path in ("/scan", "/plan", "/captions", "/captions/preview", "/captions/write", "/captions/take_back"):

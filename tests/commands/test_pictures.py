@@ -15,8 +15,8 @@ from lib_pivotal.bundle.writer import write_bundle
 from lib_pivotal.commands.pictures import MOST_PICTURES, Comparison, compare
 from lib_pivotal.errors import BundleError
 from lib_pivotal.runs.manager import RunManager
+from lib_pivotal.ui.bundle_controller import BundleController
 from lib_pivotal.ui.compare_panel import _wanted
-from lib_pivotal.ui.shelf import Shelf
 from lib_pivotal.ui.tab import build_tab
 from tests.commands.fronts import detail, refusal
 from tests.runs.test_manager import TinyStudio
@@ -37,8 +37,8 @@ def manager(studio):
 @pytest.fixture
 def file(tiny_host, tmp_path):
     width = tiny_host.text.widths[0]
-    words = {"aoi": (torch.zeros(2, width),), "hana": (torch.ones(1, width) * 0.01,)}
-    return write_bundle(tmp_path / "gekidol.safetensors", network={}, words=words, metadata={})
+    embeddings = {"aoi": (torch.zeros(2, width),), "hana": (torch.ones(1, width) * 0.01,)}
+    return write_bundle(tmp_path / "gekidol.safetensors", network={}, embeddings=embeddings, metadata={})
 
 
 SMALL = {"size_px": 64, "steps": 2}
@@ -59,14 +59,14 @@ def test_the_rows_are_the_parts_and_the_weights():
 
 def test_what_makes_no_sheet_is_said(manager, file):
     with pytest.raises(BundleError, match="has no embedding kaze"):
-        compare(manager, Comparison(file, words=("kaze",), **SMALL))
+        compare(manager, Comparison(file, embeddings=("kaze",), **SMALL))
     many = tuple(f"{{word}}, {number}" for number in range(MOST_PICTURES))
     with pytest.raises(BundleError, match="fewer embeddings"):
         compare(manager, Comparison(file, prompts=many, **SMALL))
 
 
 def test_a_seed_gives_the_same_sheet(manager, file):
-    wanted = Comparison(file, words=("aoi",), seed=3, **SMALL)
+    wanted = Comparison(file, embeddings=("aoi",), seed=3, **SMALL)
     first, again, other = (
         Image.open(compare(manager, one)).tobytes() for one in (wanted, wanted, replace(wanted, seed=4))
     )
@@ -74,7 +74,7 @@ def test_a_seed_gives_the_same_sheet(manager, file):
 
 
 @pytest.mark.parametrize(("name", "value"), [("size", 8), ("steps", 0), ("cfg", 99), ("seed", -1)])
-def test_numbers_of_a_grid(site: Site, shelf: Shelf, line: Any, name: str, value: int) -> None:
+def test_numbers_of_a_grid(site: Site, shelf: BundleController, line: Any, name: str, value: int) -> None:
     page = {"file": "one.safetensors", "words": [], "prompts": "", "negative": "", "weights": ""}
     numbers = {"size": 64, "steps": 2, "cfg": 7, "seed": 0, name: value}
     told = refusal(lambda: _wanted(shelf, {**page, **numbers}))
@@ -84,7 +84,7 @@ def test_numbers_of_a_grid(site: Site, shelf: Shelf, line: Any, name: str, value
     assert told in line("grid", site.lora("one"), "--checkpoint", "absent", "--out", "x.png", *arguments)
 
 
-def test_embeddings_of_a_grid(site: Site, shelf: Shelf, line: Any, tmp_path: Path) -> None:
+def test_embeddings_of_a_grid(site: Site, shelf: BundleController, line: Any, tmp_path: Path) -> None:
     told = "one.safetensors has no embedding kaze; it has aoi"
     browser = Browser(build_tab(site.manager))
     browser.set("pivotal_compare_file", "one.safetensors")

@@ -12,14 +12,14 @@ import pytest
 from lib_pivotal.config import Run, run_from_dict
 from lib_pivotal.errors import PivotalError
 from lib_pivotal.training.state_files import new_run_folder, states_folder
-from lib_pivotal.ui.desk import Desk
+from lib_pivotal.ui.page_controller import PageController
 from lib_pivotal.ui.tab import build_tab
 from tests.commands.fronts import detail, refusal
 from tests.ui.browser import Browser
 from tests.webui.test_api_paths import Site
 
 
-def test_a_run_needs_a_folder(site: Site, desk: Desk, line: Any, tmp_path: Path) -> None:
+def test_a_run_needs_a_folder(site: Site, desk: PageController, line: Any, tmp_path: Path) -> None:
     told = "Give the folder that holds the pictures"
     plain = site.run(data={"folder": ""})
     assert told in refusal(lambda: desk.start(run_from_dict(plain), []))
@@ -30,7 +30,7 @@ def test_a_run_needs_a_folder(site: Site, desk: Desk, line: Any, tmp_path: Path)
     assert site.manager.current is None
 
 
-def test_a_finished_run_is_not_offered(site: Site, desk: Desk) -> None:
+def test_a_finished_run_is_not_offered(site: Site, desk: PageController) -> None:
     from lib_pivotal.training.state import save_state
 
     for name, reason in (("one", "finished"), ("two", "stopped")):
@@ -56,7 +56,7 @@ def test_class_pictures_have_the_runs_own_clip_skip(site: Site, monkeypatch: pyt
     assert made == [2, 2]
 
 
-def test_a_step_is_kept_by_page_and_api(site: Site, desk: Desk) -> None:
+def test_a_step_is_kept_by_page_and_api(site: Site, desk: PageController) -> None:
     from lib_pivotal.runs.view import RunView
 
     site.manager._view = view = RunView("x", "gekidol", max_steps=10, folder=site.data)

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from lib_pivotal.commands.settings import ImportRequest, import_settings, imported, settings_of
-from lib_pivotal.config import Run, WordConfig, write_run
+from lib_pivotal.config import EmbeddingConfig, Run, write_run
 from lib_pivotal.confinement import Confinement
 from lib_pivotal.errors import BundleError, ConfigError, FolderError
-from lib_pivotal.ui.desk import Desk
+from lib_pivotal.ui.page_controller import PageController
 from tests.commands.fronts import refusal
 from tests.webui.test_api_paths import Site
 
@@ -27,7 +27,7 @@ def file(tmp_path: Path) -> Path:
     return path
 
 
-def test_a_file_is_imported_alike(site: Site, desk: Desk, line: Any, file: Path) -> None:
+def test_a_file_is_imported_alike(site: Site, desk: PageController, line: Any, file: Path) -> None:
     answer = site.post("/import", {"file": str(file)}).json()
     assert answer["run"]["network"]["unet_rank"] == 16
     assert json.loads(line("import", file, "--json"))["run"] == answer["run"]
@@ -44,14 +44,14 @@ def test_a_folder_that_may_not_be_read(file: Path, tmp_path: Path) -> None:
 
 def test_what_is_ours_is_not_imported(tmp_path: Path) -> None:
     path = tmp_path / "a.run.json"
-    write_run(path, Run(name="a", words=(WordConfig("aoi"),)))
+    write_run(path, Run(name="a", embeddings=(EmbeddingConfig("aoi"),)))
     assert imported(path) is None and imported(tmp_path / "a.safetensors") is None
     assert settings_of(path).name == "a"
     with pytest.raises(ConfigError, match="Load it as it is"):
         import_settings(ImportRequest(str(path)))
 
 
-def test_a_file_of_nobody_is_told_alike(site: Site, desk: Desk, line: Any, tmp_path: Path) -> None:
+def test_a_file_of_nobody_is_told_alike(site: Site, desk: PageController, line: Any, tmp_path: Path) -> None:
     path = tmp_path / "data" / "x.yaml"
     path.write_text("a: 1\n", encoding="utf-8")
     told = "no trainer that is known"

@@ -51,7 +51,7 @@ class Route(NamedTuple):
 class Line(NamedTuple):
     """Sub-commands, and options behind them."""
 
-    words: tuple[str, ...]
+    embeddings: tuple[str, ...]
 
 
 class Fronts(NamedTuple):
@@ -196,21 +196,21 @@ def parsers(parser: argparse.ArgumentParser, name: str = "") -> Iterator[tuple[s
     """Every sub-command that has none below it."""
     below = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
     for action in below:
-        for word, inner in action.choices.items():
-            yield from parsers(inner, f"{name} {word}".strip())
+        for embedding, inner in action.choices.items():
+            yield from parsers(inner, f"{name} {embedding}".strip())
     if not below:
         yield name, parser
 
 
 def test_on_the_command_line() -> None:
     found = dict(parsers(make_parser()))
-    wanted = [fronts.cli.words for fronts in COMMANDS.values() if isinstance(fronts.cli, Line)]
-    for words in wanted:
-        name = " ".join(word for word in words if not word.startswith("-"))
+    wanted = [fronts.cli.embeddings for fronts in COMMANDS.values() if isinstance(fronts.cli, Line)]
+    for embeddings in wanted:
+        name = " ".join(embedding for embedding in embeddings if not embedding.startswith("-"))
         assert name in found, f"missing on the command line: {name}"
         options = {option for action in found[name]._actions for option in action.option_strings}
-        assert {word for word in words if word.startswith("-")} <= options, words
-    named = {" ".join(word for word in words if not word.startswith("-")) for words in wanted}
+        assert {embedding for embedding in embeddings if embedding.startswith("-")} <= options, embeddings
+    named = {" ".join(embedding for embedding in embeddings if not embedding.startswith("-")) for embeddings in wanted}
     assert set(found) == named, "the command line has a command that the table has not"
 
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from examples.avatars import make
-from lib_pivotal.data.balance import even_rates, tree_rates, with_word_weights
+from lib_pivotal.data.balance import even_rates, tree_rates, with_embedding_weights
 from lib_pivotal.data.sampler import Sampler
 
 
@@ -24,25 +24,25 @@ def test_the_tree_by_hand() -> None:
 
 
 def test_the_tree_is_what_the_avatars_multiply_files_say(tmp_path: Path) -> None:
-    make.make_dataset(tmp_path / "a", layout="kgrid", words=8, styles=1, pictures=4, uneven=True)
+    make.make_dataset(tmp_path / "a", layout="kgrid", embeddings=8, styles=1, pictures=4, uneven=True)
     keys = sorted(path.relative_to(tmp_path / "a").as_posix() for path in (tmp_path / "a").rglob("*.png"))
     said = [float((tmp_path / "a" / key).parent.joinpath("multiply.txt").read_text()) for key in keys]
     assert tree_rates(keys) == pytest.approx(said, abs=0.0101)
 
 
 @given(counts=st.lists(st.integers(1, 12), min_size=2, max_size=6))
-def test_all_words_come_alike(counts: list[int]) -> None:
-    words = [[str(word)] for word, count in enumerate(counts) for _ in range(count)]
-    rates = even_rates([1.0] * len(words), words)
+def test_all_embeddings_come_alike(counts: list[int]) -> None:
+    embeddings = [[str(embedding)] for embedding, count in enumerate(counts) for _ in range(count)]
+    rates = even_rates([1.0] * len(embeddings), embeddings)
     totals = Counter()
-    for names, rate in zip(words, rates, strict=True):
+    for names, rate in zip(embeddings, rates, strict=True):
         totals[names[0]] += rate
-    assert sum(rates) == pytest.approx(len(words))
+    assert sum(rates) == pytest.approx(len(embeddings))
     assert max(totals.values()) <= 1.01 * min(totals.values())
 
 
-def test_weights_of_words_multiply() -> None:
-    assert with_word_weights([1.0, 2.0, 3.0], [["a"], ["a", "b"], []], {"a": 2.0, "b": 0.5}) == [2.0, 2.0, 3.0]
+def test_weights_of_embeddings_multiply() -> None:
+    assert with_embedding_weights([1.0, 2.0, 3.0], [["a"], ["a", "b"], []], {"a": 2.0, "b": 0.5}) == [2.0, 2.0, 3.0]
 
 
 @given(rates=st.lists(st.floats(0.1, 5.0), min_size=2, max_size=8), seed=st.integers(0, 999))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -15,10 +14,10 @@ from PIL import Image
 from lib_pivotal.data.batches import BatchSource, seed_of
 from lib_pivotal.data.buckets import Buckets
 from lib_pivotal.data.caption_chain import CaptionPipeline, CaptionSettings
+from lib_pivotal.data.crops import PHRASES
 from lib_pivotal.data.dataset import scan
 from lib_pivotal.data.latents import LatentCache
-from lib_pivotal.data.views import PHRASES
-from lib_pivotal.errors import DataError, StateError
+from lib_pivotal.errors import DataError
 from lib_pivotal.ports import TrainingBatch
 
 
@@ -36,13 +35,13 @@ def cache(tmp_path: Path, add: Callable[..., Path], codec) -> LatentCache:
 def _source(cache: LatentCache, **options: object) -> BatchSource:
     captions = CaptionPipeline(CaptionSettings(shuffle=True, tag_dropout=0.3), protected=["hanako", "taro"])
     settings: dict = {"batch_size": 4, "words": ["hanako", "taro"], "seed": 7, **options}
-    return BatchSource(cache, captions, **settings)
+    return BatchSource(cache, cache.pictures, captions, **settings)
 
 
 def _equal(first: TrainingBatch, second: TrainingBatch) -> bool:
     return (
         torch.equal(first.latents, second.latents)
-        and (first.captions, first.keys, first.words) == (second.captions, second.keys, second.words)
+        and (first.captions, first.keys, first.embeddings) == (second.captions, second.keys, second.embeddings)
         and torch.equal(first.weights, second.weights)
     )
 
@@ -54,7 +53,7 @@ def _joined(batches: list[TrainingBatch]) -> TrainingBatch:
         mask=None,
         weights=torch.cat([batch.weights for batch in batches]),
         keys=[key for batch in batches for key in batch.keys],
-        words=[words for batch in batches for words in batch.words],
+        embeddings=[embeddings for batch in batches for embeddings in batch.embeddings],
     )
 
 
@@ -63,8 +62,10 @@ def test_a_batch(cache: LatentCache) -> None:
     batch = _source(cache, loss_weights=halved).batch(0)
     assert batch.latents.shape[:2] == (4, 4) and batch.latents.dtype == torch.float32
     assert batch.mask is None and batch.sizes is not None and batch.sizes.shape == (4, 6)
-    for key, caption, words, weight in zip(batch.keys, batch.captions, batch.words, batch.weights, strict=True):
-        assert words == (("hanako",) if "hanako" in key else ("taro", "hanako"))
+    for key, caption, embeddings, weight in zip(
+        batch.keys, batch.captions, batch.embeddings, batch.weights, strict=True
+    ):
+        assert embeddings == (("hanako",) if "hanako" in key else ("taro", "hanako"))
         assert "hanako" in caption
         assert float(weight) == (0.5 if "taro" in key else 1.0)
 
@@ -89,7 +90,7 @@ def test_sizes_follow_the_mirror(tmp_path: Path, add, codec) -> None:
         trained = columns[placement.left_px : placement.box_px[2]]
         trained, whole = (trained[::-1], columns[::-1]) if flip else (trained, columns)
         assert cache.sizes("a.png", flip=flip) == [100, 300, 0, whole.index(trained[0]), 64, 64]
-    source = BatchSource(cache, CaptionPipeline(), batch_size=1)
+    source = BatchSource(cache, cache.pictures, CaptionPipeline(), batch_size=1)
     for step in range(20):
         sizes = source.batch(step).sizes
         assert sizes is not None and sizes[0].tolist() == cache.sizes("a.png", flip=source.draws(step)[0].flip)
@@ -99,26 +100,23 @@ def test_inpainting_comes_with_the_batch(tmp_path: Path, add, codec) -> None:
     add("i/a.png", caption="x")
     cache = LatentCache(codec, Buckets(64), inpainting=True)
     cache.build(scan(tmp_path / "i").pictures)
-    batch = BatchSource(cache, CaptionPipeline(), batch_size=2).batch(0)
+    batch = BatchSource(cache, cache.pictures, CaptionPipeline(), batch_size=2).batch(0)
     assert batch.inpaint is not None and batch.inpaint.shape == (2, 5, 8, 8) and bool((batch.inpaint[:, 0] == 1).all())
     assert batch.mask is None
 
 
-def test_random_access_equals_iteration(cache: LatentCache) -> None:
+def test_a_batch_is_the_same_whatever_was_asked_before(cache: LatentCache) -> None:
     source = _source(cache, accumulation=2)
-    walked = [next(source) for _ in range(24)]
+    walked = [source.batch(index // 2, index % 2) for index in range(24)]
     other = _source(cache, accumulation=2)
     for index in reversed(range(24)):
         assert _equal(other.batch(index // 2, index % 2), walked[index])
-    assert iter(source) is source
 
 
 def test_an_epoch_draws_each_picture_by_its_repeats(cache: LatentCache) -> None:
     source = _source(cache, batch_size=1)
-    assert source.steps_per_epoch == 14.0
     drawn = Counter(source.batch(step).keys[0] for step in range(14 * 3))
     assert all(drawn[key] == (6 if "hanako" in key else 3) for key in drawn) and len(drawn) == 9
-    assert source.expected_draws(42) == {key: float(drawn[key]) for key in drawn}
 
 
 def test_draws_by_weights(cache: LatentCache) -> None:
@@ -127,14 +125,13 @@ def test_draws_by_weights(cache: LatentCache) -> None:
     drawn = Counter(key for step in range(400) for key in source.batch(step).keys)
     assert set(drawn) == set(weights)
     assert drawn["1_taro/0.png"] / drawn["2_hanako/0.png"] == pytest.approx(3.0, rel=0.05)
-    assert sum(source.expected_draws(400).values()) == pytest.approx(800)
     with pytest.raises(DataError, match="draw_weights"):
         _source(cache, draw_weights={"unknown": 1.0})
 
 
-def test_words_are_never_lost_from_captions(cache: LatentCache) -> None:
+def test_embeddings_are_never_lost_from_captions(cache: LatentCache) -> None:
     source = _source(cache)
-    assert all("hanako" in words for step in range(60) for words in source.batch(step).words)
+    assert all("hanako" in embeddings for step in range(60) for embeddings in source.batch(step).embeddings)
 
 
 @pytest.mark.parametrize("world_size", [2, 4])
@@ -147,72 +144,20 @@ def test_processes_share_one_global_batch(cache: LatentCache, world_size: int) -
             assert _equal(together, alone.batch(step, micro))
 
 
-@pytest.mark.parametrize(("splits", "world_size"), [(2, 1), (3, 1), (4, 1), (2, 2)])
-def test_split_micro_batches_make_the_same_step(cache: LatentCache, splits: int, world_size: int) -> None:
-    whole = _source(cache, accumulation=2, world_size=world_size)
-    cut = _source(cache, accumulation=2, world_size=world_size)
-    cut.split(splits)
-    assert cut.micro_batches == 2 * splits and cut.pictures_per_step == whole.pictures_per_step
-    for step in range(6):
-        first = _joined([whole.batch(step, micro) for micro in range(2)]) if _one_shape(whole, step) else None
-        if first is not None:
-            assert _equal(_joined([cut.batch(step, micro) for micro in range(2 * splits)]), first)
-        found = [draw for micro in range(2 * splits) for draw in cut.draws(step, micro)]
-        assert found == [draw for micro in range(2) for draw in whole.draws(step, micro)]
-
-
-def _one_shape(source: BatchSource, step: int) -> bool:
-    return source.batch(step, 0).latents.shape == source.batch(step, 1).latents.shape
-
-
-def test_splitting_begins_the_step_again(cache: LatentCache) -> None:
-    source = _source(cache, accumulation=2)
-    next(source)
-    source.split(2)
-    assert next(source).keys == source.batch(0, 0).keys and len(source.batch(0, 0).keys) == 2
-    with pytest.raises(DataError, match="splits = 5"):
-        source.split(5)
-
-
 def test_draw_numbers_are_global(cache: LatentCache) -> None:
     source = _source(cache, rank=1, world_size=2, accumulation=3)
     assert [draw.index for draw in source.draws(2, 1)] == [(2 * 3 + 1) * 4 + 2, (2 * 3 + 1) * 4 + 3]
 
 
-def test_resume(cache: LatentCache) -> None:
-    source = _source(cache, accumulation=2)
-    for _ in range(7):
-        next(source)
-    state = json.loads(json.dumps(source.state_dict()))
-    expected = [next(source) for _ in range(6)]
-    again = _source(cache, accumulation=2)
-    again.load_state_dict(state)
-    assert all(_equal(next(again), batch) for batch in expected)
-    again.seek(0)
-    assert _equal(next(again), _source(cache, accumulation=2).batch(0, 0))
-    two = _source(cache, accumulation=2, rank=1, world_size=2)
-    two.load_state_dict(state)  # resuming with more processes is the same run
-
-
-@pytest.mark.parametrize("change", [{"seed": 8}, {"batch_size": 2}, {"accumulation": 2}, {"latents": "mean"}])
-def test_resuming_another_run_is_refused(cache: LatentCache, change: dict) -> None:
-    with pytest.raises(StateError, match="saved position"):
-        _source(cache, **change).load_state_dict(_source(cache).state_dict())
-
-
 def test_latent_choices(cache: LatentCache) -> None:
     mean = _source(cache, latents="mean", batch_size=1)
-    fixed = _source(cache, latents="fixed", batch_size=1)
     draw = _source(cache, latents="draw", batch_size=1)
-    seen: dict[tuple[str, bool], list[torch.Tensor]] = {}
     drawn: dict[tuple[str, bool], list[torch.Tensor]] = {}
     for step in range(42):
         turn = draw.draws(step)[0]
         entry = cache.get(turn.key, flip=turn.flip)
         assert torch.equal(mean.batch(step).latents[0], entry.mean)
-        seen.setdefault((turn.key, turn.flip), []).append(fixed.batch(step).latents[0])
         drawn.setdefault((turn.key, turn.flip), []).append((draw.batch(step).latents[0] - entry.mean) / entry.std)
-    assert all(torch.equal(latents, group[0]) for group in seen.values() for latents in group)
     assert not any(torch.equal(group[0], latents) for group in drawn.values() for latents in group[1:])
     noise = torch.cat([z.flatten() for group in drawn.values() for z in group])
     assert abs(float(noise.mean())) < 0.05 and abs(float(noise.std()) - 1.0) < 0.05
@@ -230,7 +175,11 @@ def test_views_are_drawn_evenly_and_said(tmp_path: Path, add, codec) -> None:
     cache = LatentCache(codec, Buckets(64), crops=6, scale=True)
     cache.build(scan(tmp_path / "v").pictures)
     source = BatchSource(
-        cache, CaptionPipeline(CaptionSettings(shuffle=True), protected=["aoi"]), batch_size=2, words=["aoi"]
+        cache,
+        cache.pictures,
+        CaptionPipeline(CaptionSettings(shuffle=True), protected=["aoi"]),
+        batch_size=2,
+        embeddings=["aoi"],
     )
     count: Counter[int] = Counter()
     for step in range(300):
@@ -240,15 +189,11 @@ def test_views_are_drawn_evenly_and_said(tmp_path: Path, add, codec) -> None:
             distance = cache.views("a.png")[draw.view].distance
             assert any(caption == said + tags for said in PHRASES[distance] for tags in ("aoi, hat", "hat, aoi"))
             assert sizes.tolist() == cache.sizes("a.png", view=draw.view)
-        assert batch.words == [("aoi",), ("aoi",)]
+        assert batch.embeddings == [("aoi",), ("aoi",)]
     views = len(cache.views("a.png"))
     assert set(count) == set(range(views)) and min(count.values()) > 0.7 * 600 / views
-    silent = BatchSource(cache, CaptionPipeline(CaptionSettings(caption_dropout=1.0)), batch_size=4)
+    silent = BatchSource(cache, cache.pictures, CaptionPipeline(CaptionSettings(caption_dropout=1.0)), batch_size=4)
     assert all(silent.batch(step).captions == [""] * 4 for step in range(10))
-    fewer = LatentCache(codec, Buckets(64), crops=2, scale=True)
-    fewer.build(cache.pictures)
-    with pytest.raises(StateError, match="saved position"):
-        BatchSource(fewer, CaptionPipeline(), batch_size=4).load_state_dict(silent.state_dict())
 
 
 def test_masks_are_stacked_with_ones(tmp_path: Path, add, codec) -> None:
@@ -260,7 +205,7 @@ def test_masks_are_stacked_with_ones(tmp_path: Path, add, codec) -> None:
     half.save(tmp_path / "m/mask/a.png")
     cache = LatentCache(codec, Buckets(64), masks="linear")
     cache.build(scan(tmp_path / "m").pictures)
-    batch = BatchSource(cache, CaptionPipeline(), batch_size=2).batch(0)
+    batch = BatchSource(cache, cache.pictures, CaptionPipeline(), batch_size=2).batch(0)
     assert batch.mask is not None and batch.mask.shape == (2, 1, 8, 8)
     masks = dict(zip(batch.keys, batch.mask, strict=True))
     assert torch.equal(masks["b.png"], torch.ones(1, 8, 8)) and float(masks["a.png"].max()) == 2.0
@@ -275,7 +220,7 @@ def test_masks_left_out_by_chance(tmp_path: Path, add, codec) -> None:
     add("m/strip.png", (640, 64), caption="x")  # shown whole: its border never counts
     cache = LatentCache(codec, Buckets(64, most_cropped=0.1), masks="linear")
     cache.build(scan(tmp_path / "m").pictures)
-    source = BatchSource(cache, CaptionPipeline(), batch_size=1, unmasked=0.25)
+    source = BatchSource(cache, cache.pictures, CaptionPipeline(), batch_size=1, unmasked=0.25)
     drawn = [source.batch(step) for step in range(400)]
     assert all(_equal(source.batch(step), drawn[step]) for step in (3, 50))
     masked = [batch.mask is not None for batch in drawn if batch.keys == ["a.png"]]

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from lib_pivotal.data.caption_chain import (
     CaptionPipeline,
     CaptionSettings,
-    Moment,
+    TrainingTime,
     fill_wildcards,
     parse_lists,
     read_lists,
@@ -38,7 +38,7 @@ def _pipe(prefix: str = "", suffix: str = "", **options: Any) -> CaptionPipeline
 
 
 def _run(pipeline: CaptionPipeline, caption: str, *, concept: str = "", seed: int = 0, **moment: int) -> str:
-    return pipeline(caption, concept=concept, rng=random.Random(seed), moment=Moment(**moment))
+    return pipeline(caption, concept=concept, rng=random.Random(seed), moment=TrainingTime(**moment))
 
 
 def _picture(caption: str, **more: Any) -> Picture:
@@ -76,15 +76,15 @@ def test_keep_separator() -> None:
 
 
 def test_templates() -> None:
-    pipeline = _pipe(templates=["a photo of {word}, {caption}", "[name] as {filewords}"], words={"girl": "hanako"})
+    pipeline = _pipe(templates=["a photo of {word}, {caption}", "[name] as {filewords}"], embeddings={"girl": "hanako"})
     seen = {_run(pipeline, "hat, smile", concept="girl", seed=seed) for seed in range(20)}
     assert seen == {"a photo of hanako, hat, smile", "hanako as hat, smile"}
     assert _run(_pipe(templates=["{word}, {caption}"]), "hat", concept="none") == "hat"
-    assert _run(_pipe(templates=["{word}"], words={"c": "w"}), "{word} [name]", concept="c") == "w"
+    assert _run(_pipe(templates=["{word}"], embeddings={"c": "w"}), "{word} [name]", concept="c") == "w"
 
 
 def test_placeholders_in_captions_are_not_filled_twice() -> None:
-    pipeline = _pipe(templates=["{caption}!"], words={"c": "w"})
+    pipeline = _pipe(templates=["{caption}!"], embeddings={"c": "w"})
     assert _run(pipeline, "odd {name} text", concept="c") == "odd {name} text!"
 
 
@@ -95,8 +95,8 @@ def test_wildcards() -> None:
     assert _run(_pipe(), "{a|b}") == "{a|b}"
 
 
-def test_missing_words_are_added_in_front() -> None:
-    pipeline = _pipe(words={"girl": "hanako"}, add_missing_word=True)
+def test_missing_embeddings_are_added_in_front() -> None:
+    pipeline = _pipe(embeddings={"girl": "hanako"}, add_missing_embedding=True)
     assert _run(pipeline, "hat", concept="girl") == "hanako, hat"
     assert _run(pipeline, "hat on Hanako", concept="girl") == "hat on Hanako"
     assert _run(pipeline, "", concept="girl") == "hanako"
@@ -150,7 +150,7 @@ def test_shuffle_keeps_the_tags(tags: list[str], keep: int, seed: int) -> None:
 
 @given(tags=TAGS, dropout=st.floats(0, 1), seed=st.integers(0, 2**32), place=st.integers(0, 12),
        form=st.sampled_from(["zuko", "Zuko", "(zuko:1.2)", "photo of zuko", "zuko-chan"]))  # fmt: skip
-def test_protected_words_are_never_lost(tags: list[str], dropout: float, seed: int, place: int, form: str) -> None:
+def test_protected_embeddings_are_never_lost(tags: list[str], dropout: float, seed: int, place: int, form: str) -> None:
     tags.insert(place, form)
     pipeline = _pipe(shuffle=True, tag_dropout=dropout, protected=["zuko"])
     result = split_tags(_run(pipeline, ", ".join(tags), seed=seed))
@@ -159,7 +159,7 @@ def test_protected_words_are_never_lost(tags: list[str], dropout: float, seed: i
 
 
 @given(tags=TAGS, seed=st.integers(0, 2**32))
-def test_protecting_a_word_does_not_change_the_other_draws(tags: list[str], seed: int) -> None:
+def test_protecting_a_embedding_does_not_change_the_other_draws(tags: list[str], seed: int) -> None:
     plain = split_tags(_run(_pipe(tag_dropout=0.5), ", ".join(["zuko", *tags]), seed=seed))
     kept = split_tags(_run(_pipe(tag_dropout=0.5, protected=["zuko"]), ", ".join(["zuko", *tags]), seed=seed))
     assert kept == ["zuko", *[tag for tag in plain if tag != "zuko"]]
@@ -169,7 +169,7 @@ def test_protecting_a_word_does_not_change_the_other_draws(tags: list[str], seed
 def test_any_text_passes(caption: str, seed: int) -> None:
     pipeline = _pipe(
         "p", "s", shuffle=True, tag_dropout=0.5, wildcards=True, keep_first=1, templates=["{word} {caption}"],
-        words={"": "w"}, add_missing_word=True,
+        embeddings={"": "w"}, add_missing_embedding=True,
     )  # fmt: skip
     assert isinstance(_run(pipeline, caption, seed=seed), str)
 
@@ -211,7 +211,7 @@ def test_fields_come_in_the_settings_order_each_with_its_chance() -> None:
     assert 140 < sum(count for caption, count in seen.items() if caption.startswith("fanart")) < 260
 
 
-def test_fields_never_lose_a_word() -> None:
+def test_fields_never_lose_a_embedding() -> None:
     pipeline = _pipe(fields=(("characters", 0.0), ("tags", 1.0)), protected=["zuko"])
     assert pipeline.draw(_picture("zuko, hat", fields=FIELDS), rng=random.Random(0)) == "zuko, hat, smile"
 
@@ -272,7 +272,7 @@ def test_weights_survive_shuffling() -> None:
 
 def test_lists_fill_templates_and_captions() -> None:
     pipeline = _pipe(
-        templates=["a {kind} of {word}, {caption}"], words={"": "zuko"}, wildcards=True,
+        templates=["a {kind} of {word}, {caption}"], embeddings={"": "zuko"}, wildcards=True,
         lists={"kind": ("photo", "sketch"), "hat": ("cap",), "head": ("__hat__", "bare")},
     )  # fmt: skip
     seen = {_run(pipeline, "__head__", seed=seed) for seed in range(40)}
@@ -304,7 +304,7 @@ def test_braces_can_be_escaped_and_a_list_of_itself_ends() -> None:
         }
     ),
 )
-def test_words_are_never_lost_whatever_is_on(
+def test_embeddings_are_never_lost_whatever_is_on(
     tags: list[str], place: int, seed: int, step: int, keep: int, options: dict[str, Any]
 ) -> None:
     tags.insert(place, "zuko")

@@ -26,7 +26,7 @@ from lib_pivotal.data.caption_files import (
     write_changes,
 )
 from lib_pivotal.data.dataset import scan
-from lib_pivotal.data.pruning import TagRules, Wording, WordUse
+from lib_pivotal.data.pruning import EmbeddingRules, PrunedCaptions, TagRules
 from lib_pivotal.data.records import Dataset
 from lib_pivotal.errors import DataError
 
@@ -87,8 +87,10 @@ def folder(tmp_path: Path) -> Path:
     return made
 
 
-def _wording(dataset: Dataset, uses: Sequence[WordUse] = (WordUse("aoi", prune=True), WordUse("hana"))) -> Wording:
-    return Wording(dataset.pictures, uses, TagRules())
+def _wording(
+    dataset: Dataset, uses: Sequence[EmbeddingRules] = (EmbeddingRules("aoi", prune=True), EmbeddingRules("hana"))
+) -> PrunedCaptions:
+    return PrunedCaptions(dataset.pictures, uses, TagRules())
 
 
 def _contents(folder: Path) -> dict[str, bytes]:
@@ -119,10 +121,10 @@ def test_written_captions_are_those_that_are_trained_and_come_back_byte_for_byte
     assert not record.exists()
 
 
-def test_a_word_that_folders_give_gets_a_file_and_loses_it_again(folder: Path, tmp_path: Path) -> None:
+def test_a_embedding_that_folders_give_gets_a_file_and_loses_it_again(folder: Path, tmp_path: Path) -> None:
     (folder / "2.txt").unlink()
     dataset = scan(folder)
-    uses = [WordUse("style", applies_to=("2.png",))]
+    uses = [EmbeddingRules("style", applies_to=("2.png",))]
     found = caption_changes(dataset, _wording(dataset, uses))
     assert [change.before for change in found.changes] == [None]
     write_changes(found.changes, tmp_path / "r.json")

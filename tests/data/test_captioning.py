@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lib_pivotal.data.captioning import LONGEST_CAPTION, SUFFIXES, CaptionTable, Entry, entry_of, read_table
+from lib_pivotal.data.captioning import LONGEST_CAPTION, SUFFIXES, CaptionRecord, CaptionTable, entry_of, read_table
 from lib_pivotal.data.dataset import scan
 from lib_pivotal.errors import DataError
 
@@ -57,7 +57,7 @@ def test_captions(plain: Any, captions: tuple[str, ...]) -> None:
 
 
 def test_waifucs_fields_as_kgrid_puts_them() -> None:
-    assert entry_of(WAIFUC) == Entry(
+    assert entry_of(WAIFUC) == CaptionRecord(
         captions=(r"long hair, hat \(red\), solo, ^_^",),
         fields=(
             ("npeople", "1person"),
@@ -180,7 +180,7 @@ def test_a_broken_table_is_named(two: Path, name: str) -> None:
 
 
 def test_the_same_name_in_two_folders_is_nobodys() -> None:
-    table = CaptionTable({"x/a.png": Entry(("1",)), "y/a.png": Entry(("2",))}, root=Path("/d"))
+    table = CaptionTable({"x/a.png": CaptionRecord(("1",)), "y/a.png": CaptionRecord(("2",))}, root=Path("/d"))
     assert table.find("x/a.png").captions == ("1",)
     assert not table.find("z/a.png") and not table.find("a.jpg")
 

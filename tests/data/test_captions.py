@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from lib_pivotal.data.caption_chain import CaptionPipeline, CaptionSettings
 from lib_pivotal.data.captions import (
     Cut,
-    WordFinder,
+    EmbeddingFinder,
     as_letters,
     caption_from_name,
     decode,
@@ -125,11 +125,11 @@ def test_caption_from_name(stem: str, caption: str) -> None:
         ("zzz", " ", ""),
     ],
 )
-def test_caption_from_name_by_the_web_uis_filename_word_regex(words: str, join: str, caption: str) -> None:
+def test_caption_from_name_by_the_web_uis_filename_embedding_regex(embeddings: str, join: str, caption: str) -> None:
     """As modules/textual_inversion/dataset.py has it: `re.sub(numbers at the start)`, `findall`, `join`."""
     stem = "0012-a red_hat.v2"
-    assert caption_from_name(stem, words, join) == caption
-    assert caption == join.join(re.findall(words, re.sub(r"^[-\d]+\s*", "", stem)))
+    assert caption_from_name(stem, embeddings, join) == caption
+    assert caption == join.join(re.findall(embeddings, re.sub(r"^[-\d]+\s*", "", stem)))
 
 
 # -- words
@@ -149,12 +149,12 @@ def test_caption_from_name_by_the_web_uis_filename_word_regex(words: str, join: 
         ("", ()),
     ],
 )
-def test_words_are_found_as_the_tokenizer_would(text: str, found: tuple[str, ...]) -> None:
-    assert WordFinder(["hanako", "hanako_summer", "taro"])(text) == found
+def test_embeddings_are_found_as_the_tokenizer_would(text: str, found: tuple[str, ...]) -> None:
+    assert EmbeddingFinder(["hanako", "hanako_summer", "taro"])(text) == found
 
 
-def test_no_words() -> None:
-    assert WordFinder([])("anything") == ()
+def test_no_embeddings() -> None:
+    assert EmbeddingFinder([])("anything") == ()
 
 
 # -- tags
@@ -288,8 +288,8 @@ def test_pruned_and_written_captions_keep_their_faces(tmp_path: Path, capsys: py
     texts = {"1": "aoi, :(, red hair, (smile, :):1.2)", "2": "aoi, :), red hair, :]"}
     texts["3"] = "aoi, red hair, >:), hat, (:"
     root = write_pictures(tmp_path / "set", texts)
-    word = {"name": "aoi", "prune": True, "absorb": ["red hair", ":]"]}
-    (tmp_path / "run.json").write_text(json.dumps({"words": [word]}))
+    embedding = {"name": "aoi", "prune": True, "absorb": ["red hair", ":]"]}
+    (tmp_path / "run.json").write_text(json.dumps({"words": [embedding]}))
     assert main(["captions", str(root), str(tmp_path / "run.json"), "--write"]) == 0
     capsys.readouterr()
     assert [(root / f"{n}.txt").read_text().strip() for n in (1, 2, 3)] == [

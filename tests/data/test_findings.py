@@ -5,9 +5,9 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lib_pivotal.data.findings import TITLES, Finding, Remedy, grouped, worst_first
+from lib_pivotal.data.findings import TITLES, Finding, Fix, grouped, worst_first
 
-ONE = Remedy("set", "Keep one", {"path": "data.duplicates", "value": "skip_near"})
+ONE = Fix("set", "Keep one", {"path": "data.duplicates", "value": "skip_near"})
 
 
 def _doubles(count: int) -> list[Finding]:
@@ -18,7 +18,7 @@ def _doubles(count: int) -> list[Finding]:
 
 def _take_out(kind: str, *names: str) -> list[Finding]:
     return [
-        Finding(kind, "warning", name, (), (name,), (Remedy("remove_word", f"Take {name} out", {"word": name}),))
+        Finding(kind, "warning", name, (), (name,), (Fix("remove_word", f"Take {name} out", {"word": name}),))
         for name in names
     ]
 

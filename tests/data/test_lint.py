@@ -20,15 +20,15 @@ from lib_pivotal.data.lint import (
     UNNAMED_MARK,
     caption_length,
     cut_remarks,
+    embedding_findings,
     mirror_remarks,
     mirror_warnings,
     overruns,
     reasons,
     too_small,
     unnamed_mark,
-    word_findings,
 )
-from lib_pivotal.data.pruning import TagRules, Wording, WordUse
+from lib_pivotal.data.pruning import EmbeddingRules, PrunedCaptions, TagRules
 from lib_pivotal.data.records import Picture
 from lib_pivotal.data.tags import same_tag
 from lib_pivotal.data.tokens import TokenCounter
@@ -45,11 +45,13 @@ def pictures(*captions: str | tuple[str, str]) -> list[Picture]:
     return [Picture(f"{c}/{n}.png", Path("x"), text, 64, 64, c) for n, (c, text) in enumerate(pairs)]
 
 
-def lint(captions: list[Picture], *uses: WordUse | str, rules: TagRules | None = None) -> dict[str, list[Finding]]:
+def lint(
+    captions: list[Picture], *uses: EmbeddingRules | str, rules: TagRules | None = None
+) -> dict[str, list[Finding]]:
     """Findings by kind."""
-    words = [WordUse(use) if isinstance(use, str) else use for use in uses]
+    embeddings = [EmbeddingRules(use) if isinstance(use, str) else use for use in uses]
     found: dict[str, list[Finding]] = {}
-    for finding in word_findings(Wording(captions, words, rules or TagRules())):
+    for finding in embedding_findings(PrunedCaptions(captions, embeddings, rules or TagRules())):
         found.setdefault(finding.kind, []).append(finding)
     return found
 
@@ -64,28 +66,28 @@ def test_a_sound_set_has_no_finding() -> None:
 # -- never, always
 
 
-def test_a_word_that_no_caption_has() -> None:
+def test_a_embedding_that_no_caption_has() -> None:
     found = lint(pictures(*SOUND), "aoi", "hana", "kaze")["word_never"]
-    assert [(f.severity, f.words, [r.id for r in f.remedies]) for f in found] == [
+    assert [(f.severity, f.embeddings, [r.id for r in f.remedies]) for f in found] == [
         ("error", ("kaze",), ["remove_word"]),
     ]
 
 
-def test_a_word_that_no_caption_has_but_a_folder_is_called_so() -> None:
+def test_a_embedding_that_no_caption_has_but_a_folder_is_called_so() -> None:
     mixed = pictures(*(("Kaze Hino", f"1girl, {tag}") for tag in PLACES), *(("b", f"aoi, {tag}") for tag in PLACES))
     remedy = lint(mixed, "aoi", "kaze-hino")["word_never"][0].remedy
     assert remedy is not None
     assert (remedy.id, remedy.arguments) == ("apply_to", {"word": "kaze-hino", "pattern": "concept:Kaze Hino"})
 
 
-def test_a_word_that_every_caption_has() -> None:
+def test_a_embedding_that_every_caption_has() -> None:
     everywhere = pictures(*(f"ink, {caption}" for caption in SOUND))
     found = lint(everywhere, "aoi", "hana", "ink")["word_always"]
-    assert [(f.severity, f.words) for f in found] == [("warning", ("ink",))] and found[0].remedy is not None
+    assert [(f.severity, f.embeddings) for f in found] == [("warning", ("ink",))] and found[0].remedy is not None
     assert "word_always" not in lint(pictures(*SOUND, *(f"ink, {tag}" for tag in PLACES)), "aoi", "hana", "ink")
 
 
-def test_a_single_word_that_every_caption_has_is_no_fault() -> None:
+def test_a_single_embedding_that_every_caption_has_is_no_fault() -> None:
     found = lint(pictures(*(f"aoi, {tag}" for tag in PLACES)), "aoi")["word_always"]
     assert [(f.severity, f.remedies) for f in found] == [("info", ())]
     assert "word_always" not in lint(pictures("aoi, park"), "aoi")
@@ -94,10 +96,10 @@ def test_a_single_word_that_every_caption_has_is_no_fault() -> None:
 # -- apart
 
 
-def test_words_that_never_part() -> None:
+def test_embeddings_that_never_part() -> None:
     together = pictures(*(f"aoi, cat-ears-x, {tag}" for tag in PLACES), *(f"hana, {tag}" for tag in PLACES))
     found = lint(together, "aoi", "cat-ears-x", "hana")["words_never_apart"]
-    assert found[0].words == ("aoi", "cat-ears-x") and len(found[0].keys) == 4
+    assert found[0].embeddings == ("aoi", "cat-ears-x") and len(found[0].keys) == 4
     assert found[0].remedy is not None and found[0].remedy.arguments == {"word": "cat-ears-x"}
     apart = pictures(*(f"aoi, cat-ears-x, {tag}" for tag in PLACES), "aoi, park", "cat-ears-x, park", *SOUND)
     assert "words_never_apart" not in lint(apart, "aoi", "cat-ears-x", "hana")
@@ -107,7 +109,7 @@ def test_a_style_that_only_its_own_characters_have() -> None:
     captions = [f"{name}, ink, {tag}" for name in ("aoi", "hana") for tag in PLACES]
     others = [f"kaze, {tag}" for tag in PLACES]
     found = lint(pictures(*captions, *others), "aoi", "hana", "ink", "kaze")["word_explained"]
-    assert [(f.severity, f.words) for f in found] == [("warning", ("ink", "aoi", "hana"))]
+    assert [(f.severity, f.embeddings) for f in found] == [("warning", ("ink", "aoi", "hana"))]
     one_apart = pictures(*captions, *others, "aoi, park")  # then aoi is not ink's alone, but hana is: ink has aoi's
     assert "word_explained" not in lint(one_apart, "aoi", "hana", "ink", "kaze")
 
@@ -117,19 +119,19 @@ def test_forms_explain_their_character_and_that_is_meant() -> None:
     captions = [
         c.replace("aoi-red,", "aoi-red, red coat,").replace("aoi-blue,", "aoi-blue, blue coat,") for c in captions
     ]
-    uses = (WordUse("aoi"), WordUse("aoi-red", form_of="aoi"), WordUse("aoi-blue", form_of="aoi"))
+    uses = (EmbeddingRules("aoi"), EmbeddingRules("aoi-red", form_of="aoi"), EmbeddingRules("aoi-blue", form_of="aoi"))
     assert "word_explained" not in lint(pictures(*captions, *(f"hana, {t}" for t in PLACES)), *uses, "hana")
 
 
 @pytest.mark.parametrize(("tag", "told"), [("", True), (", red coat", False)])
-def test_a_word_that_nothing_marks_among_anothers_pictures(tag: str, told: bool) -> None:
+def test_a_embedding_that_nothing_marks_among_anothers_pictures(tag: str, told: bool) -> None:
     winter = [f"aoi, aoi-winter{tag}, {place}" for place in PLACES * 2]
     captions = [*winter, *(f"aoi, {place}" for place in PLACES * 2), *(f"hana, {place}" for place in PLACES)]
     found = lint(pictures(*captions), "aoi", "aoi-winter", "hana").get("word_explained", [])
-    assert [(f.severity, f.words) for f in found] == ([("info", ("aoi-winter", "aoi"))] if told else [])
+    assert [(f.severity, f.embeddings) for f in found] == ([("info", ("aoi-winter", "aoi"))] if told else [])
 
 
-def test_other_words_tell_a_word_apart_in_a_style() -> None:
+def test_other_embeddings_tell_a_embedding_apart_in_a_style() -> None:
     """All of aoi's pictures are in ink, and ink's others are hana's: the words say which is which."""
     captions = [f"{name}, ink, {tag}" for name in ("aoi", "hana") for tag in PLACES] + [f"hana, {t}" for t in PLACES]
     assert "word_explained" not in lint(pictures(*captions), "aoi", "hana", "ink")
@@ -138,11 +140,11 @@ def test_other_words_tell_a_word_apart_in_a_style() -> None:
 # -- captions without a word
 
 
-def test_a_caption_that_lacks_its_folders_word() -> None:
+def test_a_caption_that_lacks_its_folders_embedding() -> None:
     captions = [("aoi", f"aoi, {tag}") for tag in PLACES] + [("aoi", "1girl, park")]
     captions += [("hana", f"hana, {tag}") for tag in PLACES]
     found = lint(pictures(*captions), "aoi", "hana")["no_word"]
-    assert [(f.severity, f.keys, f.words) for f in found] == [("warning", ("aoi/4.png",), ("aoi",))]
+    assert [(f.severity, f.keys, f.embeddings) for f in found] == [("warning", ("aoi/4.png",), ("aoi",))]
     assert found[0].remedy is not None
     assert found[0].remedy.arguments == {"word": "aoi", "pattern": "concept:aoi"}
 
@@ -154,44 +156,46 @@ def test_captions_of_nobody_are_only_told() -> None:
     assert "no_word" not in lint(pictures(*SOUND), "aoi", "hana")
 
 
-def test_a_word_that_a_template_writes_is_there() -> None:
-    wording = Wording(pictures("park", "sky"), [WordUse("aoi")], TagRules(), extra=lambda picture: ("aoi",))
-    assert {finding.kind for finding in word_findings(wording)} == {"word_always"}
+def test_a_embedding_that_a_template_writes_is_there() -> None:
+    wording = PrunedCaptions(
+        pictures("park", "sky"), [EmbeddingRules("aoi")], TagRules(), extra=lambda picture: ("aoi",)
+    )
+    assert {finding.kind for finding in embedding_findings(wording)} == {"word_always"}
 
 
 # -- tags that the word should be
 
 
-def test_tags_that_describe_the_word() -> None:
+def test_tags_that_describe_the_embedding() -> None:
     captions = [f"aoi, blue hair, {tag}" for tag in PLACES] + [f"hana, green hair, {tag}" for tag in PLACES]
-    found = lint(pictures(*captions), "aoi", WordUse("hana", prune=True))["tags_describe_word"]
-    assert [(f.severity, f.words) for f in found] == [("warning", ("aoi",))]
+    found = lint(pictures(*captions), "aoi", EmbeddingRules("hana", prune=True))["tags_describe_word"]
+    assert [(f.severity, f.embeddings) for f in found] == [("warning", ("aoi",))]
     assert "blue hair (100%)" in found[0].text and len(found[0].keys) == 4
     assert found[0].remedy is not None and found[0].remedy.arguments == {"word": "aoi", "tags": []}
-    absorbing = (WordUse("aoi", prune=True), WordUse("hana", prune=True))
+    absorbing = (EmbeddingRules("aoi", prune=True), EmbeddingRules("hana", prune=True))
     assert "tags_describe_word" not in lint(pictures(*captions), *absorbing)
 
 
-def test_what_a_word_always_wears_may_belong_to_it() -> None:
+def test_what_a_embedding_always_wears_may_belong_to_it() -> None:
     captions = [f"aoi, red kimono, {tag}" for tag in PLACES] + [f"hana, {tag}" for tag in PLACES]
-    found = lint(pictures(*captions), WordUse("aoi", prune=True), "hana")["tags_describe_word"]
-    assert [(f.severity, f.words) for f in found] == [("info", ("aoi",))]
+    found = lint(pictures(*captions), EmbeddingRules("aoi", prune=True), "hana")["tags_describe_word"]
+    assert [(f.severity, f.embeddings) for f in found] == [("info", ("aoi",))]
     assert found[0].remedy is not None and found[0].remedy.arguments == {"word": "aoi", "tags": ["red kimono"]}
-    kept = WordUse("aoi", prune=True, keep=("red kimono",))
+    kept = EmbeddingRules("aoi", prune=True, keep=("red kimono",))
     assert "tags_describe_word" not in lint(pictures(*captions), kept, "hana")
 
 
 @pytest.mark.parametrize("tag", ["smile", "white background", "1girl", "masterpiece", "looking at viewer"])
-def test_what_is_of_the_picture_is_never_the_words(tag: str) -> None:
+def test_what_is_of_the_picture_is_never_the_embeddings(tag: str) -> None:
     captions = [f"aoi, {tag}, {place}" for place in PLACES] + [f"hana, {place}" for place in PLACES]
-    assert "tags_describe_word" not in lint(pictures(*captions), WordUse("aoi", prune=True), "hana")
+    assert "tags_describe_word" not in lint(pictures(*captions), EmbeddingRules("aoi", prune=True), "hana")
 
 
 def test_a_style_absorbs_nothing() -> None:
     captions = [f"{name}, ink, sketch, {tag}" for name in ("aoi", "hana", "kaze") for tag in PLACES]
     captions += [f"{name}, {tag}" for name in ("aoi", "hana", "kaze") for tag in PLACES]
     found = lint(pictures(*captions), "aoi", "hana", "kaze", "ink").get("tags_describe_word", [])
-    assert not any("ink" in finding.words for finding in found)
+    assert not any("ink" in finding.embeddings for finding in found)
 
 
 def test_reasons() -> None:
@@ -212,7 +216,7 @@ def test_tags_are_spelled_as_they_are_compared() -> None:
     assert {"eyepatch", "heterochromia", "side ponytail", "asymmetrical legwear", "mole under eye"} <= set(ASYMMETRIC)
 
 
-def test_warnings_by_word() -> None:
+def test_warnings_by_embedding() -> None:
     pictures = {
         "aoi": [(f"a{n}.png", "aoi, eyepatch, smile" if n < 5 else "aoi, smile") for n in range(10)],
         "hana": [(f"h{n}.png", "hana, hat, eyepatch" if n == 0 else "hana, hat") for n in range(10)],
@@ -255,9 +259,9 @@ def test_one_line_of_all() -> None:
 
 def test_only_mirrored_pictures_are_warned_of() -> None:
     pictures = [_picture("a", caption="aoi, eyepatch"), _picture("b", caption="hana, eyepatch")]
-    assert [p.keys for p in mirror_remarks(pictures, words=["aoi", "hana"], keys={"a", "b"})] == [("a",), ("b",)]
-    assert [p.keys for p in mirror_remarks(pictures, words=["aoi", "hana"], keys={"b"})] == [("b",)]
-    assert mirror_remarks(pictures, words=["aoi", "hana"], keys=()) == []
+    assert [p.keys for p in mirror_remarks(pictures, embeddings=["aoi", "hana"], keys={"a", "b"})] == [("a",), ("b",)]
+    assert [p.keys for p in mirror_remarks(pictures, embeddings=["aoi", "hana"], keys={"b"})] == [("b",)]
+    assert mirror_remarks(pictures, embeddings=["aoi", "hana"], keys=()) == []
 
 
 VECTORS = {"aoi": 10, "hana": 60}
@@ -284,10 +288,10 @@ def test_nearly_large_enough_is_only_told_and_most_too_small_asks_for_another_si
     assert remedies[0].arguments == {"path": "data.resolution_px", "value": 256}
 
 
-def _over(text: str, words: tuple[str, ...], *, max_tokens: int = 0) -> list[Finding]:
+def _over(text: str, embeddings: tuple[str, ...], *, max_tokens: int = 0) -> list[Finding]:
     counter = TokenCounter(VECTORS, PromptReading(lambda part: [hash(p) for p in part.replace(",", " , ").split()]))
     length = caption_length("a.png", text, counter, max_tokens=max_tokens)
-    return overruns([length], {"a.png": words}, VECTORS, max_tokens=max_tokens, shuffled=False)
+    return overruns([length], {"a.png": embeddings}, VECTORS, max_tokens=max_tokens, shuffled=False)
 
 
 def _tags(count: int) -> str:
@@ -312,11 +316,11 @@ def test_what_a_limit_cuts_off_is_named_and_chunks_mend_it() -> None:
     assert _over(f"aoi, {_tags(7)}", ("aoi",), max_tokens=25) == []
 
 
-def test_words_that_fit_together() -> None:
+def test_embeddings_that_fit_together() -> None:
     assert overruns([], {"a.png": ("aoi", "hana"), "b.png": ("hana",)}, VECTORS, max_tokens=0, shuffled=False) == []
 
 
-def test_words_that_are_too_long_together() -> None:
+def test_embeddings_that_are_too_long_together() -> None:
     vectors = {"aoi": 40, "hana": 60}
     counter = TokenCounter(vectors)
     length = caption_length("a.png", "aoi, hana, park", counter, max_tokens=0)

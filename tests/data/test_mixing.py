@@ -15,7 +15,7 @@ from lib_pivotal.data.buckets import Buckets
 from lib_pivotal.data.caption_chain import CaptionPipeline
 from lib_pivotal.data.dataset import scan
 from lib_pivotal.data.latents import LatentCache
-from lib_pivotal.data.mixing import Mixture, Side, class_text, in_other_words, narugo_batch
+from lib_pivotal.data.mixing import MixedBatchSource, PriorSet, class_text, in_other_words, narugo_batch
 from lib_pivotal.errors import DataError
 
 
@@ -26,7 +26,7 @@ def make_source(tmp_path: Path, add: Callable[..., Path], codec) -> Callable[...
             add(f"{name}/{number}.png", caption=caption)
         cache = LatentCache(codec, Buckets(64))
         cache.build(scan(tmp_path / name).pictures)
-        return BatchSource(cache, CaptionPipeline(), words=["aoi", "hana"], **options)  # type: ignore[arg-type]
+        return BatchSource(cache, cache.pictures, CaptionPipeline(), embeddings=["aoi", "hana"], **options)  # type: ignore[arg-type]
 
     return make
 
@@ -36,8 +36,8 @@ def test_the_loops_mean_is_the_sum_of_means(make_source, accumulation: int, weig
     """The loop adds all losses and divides by the number of all pictures (`Trainer._accumulate`)."""
     own = make_source("own", ["aoi, hat", "hana, coat"], batch_size=4, accumulation=accumulation)
     kept = make_source("kept", ["1girl", "1girl, hat"], batch_size=3, accumulation=accumulation)
-    mixture = Mixture(
-        own, [Side("class", kept, weight, {}), Side("again", own, 0.5, {"aoi": "1girl", "hana": ""}, True)]
+    mixture = MixedBatchSource(
+        own, [PriorSet("class", kept, weight, {}), PriorSet("again", own, 0.5, {"aoi": "1girl", "hana": ""}, True)]
     )
     assert mixture.micro_batches == 3 * accumulation
     batches = [mixture.batch(5, micro) for micro in range(mixture.micro_batches)]
@@ -50,28 +50,28 @@ def test_the_loops_mean_is_the_sum_of_means(make_source, accumulation: int, weig
     assert total == pytest.approx(means[0] + weight * means[1] + 0.5 * means[2])
 
 
-def test_the_same_pictures_without_their_words(make_source) -> None:
+def test_the_same_pictures_without_their_embeddings(make_source) -> None:
     own = make_source("own", ["aoi, hat", "hana, coat"], batch_size=2)
-    mixture = Mixture(own, [Side("preservation", own, 1.0, {"aoi": "1girl, red hair", "hana": ""}, True)])
+    mixture = MixedBatchSource(own, [PriorSet("preservation", own, 1.0, {"aoi": "1girl, red hair", "hana": ""}, True)])
     first, second = mixture.batch(0, 0), mixture.batch(0, 1)
     assert first.keys == second.keys and torch.equal(first.latents, second.latents)
-    assert sorted(second.captions) == ["1girl, red hair, hat", "coat"] and second.words == [(), ()]
+    assert sorted(second.captions) == ["1girl, red hair, hat", "coat"] and second.embeddings == [(), ()]
     assert sorted(first.captions) == ["aoi, hat", "hana, coat"]
     assert torch.equal(mixture.batch(0, 1).weights, torch.full((2,), 2.0))
 
 
 def test_one_set_is_as_it_was(make_source) -> None:
     own = make_source("own", ["aoi, hat", "hana, coat"], batch_size=2, accumulation=2)
-    mixture = Mixture(own)
+    mixture = MixedBatchSource(own)
     assert mixture.micro_batches == 2
     assert torch.equal(mixture.batch(3, 1).weights, own.batch(3, 1).weights)
     assert mixture.batch(3, 1).captions == own.batch(3, 1).captions
     other = make_source("other", ["x"], batch_size=2)
     with pytest.raises(DataError, match="same number of micro-batches"):
-        Mixture(own, [Side("x", other, 1.0, {})])
+        MixedBatchSource(own, [PriorSet("x", other, 1.0, {})])
 
 
-def test_in_other_words() -> None:
+def test_in_other_embeddings() -> None:
     texts = {"aoi": "1girl", "hana": ""}
     assert in_other_words("Aoi, smile, hana, hat", texts) == "1girl, smile, hat"
     assert in_other_words("photo of aoi with hana, hat", texts) == "photo of 1girl with, hat"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lib_pivotal.data.records import Dataset, Picture, Problem
+from lib_pivotal.data.records import Dataset, DatasetProblem, Picture
 
 
 def test_a_picture_hashes_its_file_once(tmp_path: Path) -> None:
@@ -17,7 +17,7 @@ def test_a_picture_hashes_its_file_once(tmp_path: Path) -> None:
 
 
 def test_problem_and_dataset_as_plain_data(tmp_path: Path) -> None:
-    problem = Problem(level="info", code="x", message="m", keys=("a",))
+    problem = DatasetProblem(level="info", code="x", message="m", keys=("a",))
     assert problem.as_dict() == {"level": "info", "code": "x", "message": "m", "keys": ["a"]}
     dataset = Dataset(folder=tmp_path, pictures=(), concepts={}, problems=(problem,))
     assert dataset.summary()["problems"] == [problem.as_dict()]

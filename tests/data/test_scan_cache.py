@@ -14,10 +14,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from lib_pivotal.data import looks
+from lib_pivotal.data import image_probes
 from lib_pivotal.data.dataset import scan
 from lib_pivotal.data.fingerprints import TOP_BYTES
-from lib_pivotal.data.pictures import Look, look, whole_print
+from lib_pivotal.data.pictures import ImageProbe, look, whole_print
 from lib_pivotal.data.scan_cache import MAGIC
 
 Add = Callable[..., Path]
@@ -28,11 +28,11 @@ def looked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The names of the files that scans open."""
     names: list[str] = []
 
-    def counted(path: Path) -> Look:
+    def counted(path: Path) -> ImageProbe:
         names.append(path.name)
         return look(path)
 
-    monkeypatch.setattr(looks, "look", counted)
+    monkeypatch.setattr(image_probes, "look", counted)
     return names
 
 
@@ -108,7 +108,7 @@ def test_whole_fingerprints_are_kept_too(tmp_path: Path, add: Add, monkeypatch: 
         made.append(path.name)
         return whole_print(path)
 
-    monkeypatch.setattr(looks, "whole_print", counted)
+    monkeypatch.setattr(image_probes, "whole_print", counted)
     first = aged(add("d/a.png", caption="x", seed=1))
     with Image.open(first) as picture:
         picture.save(tmp_path / "d/b.png", compress_level=1)

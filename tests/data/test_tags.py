@@ -75,22 +75,27 @@ HANAKO = (
 
 def test_narugo_thresholds() -> None:
     # shares: red hair .81, cat ears .45, blue eyes .36 (a feature, so .35 does), shirt .45 (clothes), star .19
-    assert _names(core_tags(HANAKO, words=["hanako"])) == ["red hair", "cat ears", "blue eyes"]
-    assert _names(core_tags(HANAKO, words=["hanako"], feature_threshold=0.37)) == ["red hair", "cat ears"]
-    assert _names(core_tags(HANAKO, words=["hanako"], threshold=0.15)) == ["red hair", "cat ears", "blue eyes", "star"]
+    assert _names(core_tags(HANAKO, embeddings=["hanako"])) == ["red hair", "cat ears", "blue eyes"]
+    assert _names(core_tags(HANAKO, embeddings=["hanako"], feature_threshold=0.37)) == ["red hair", "cat ears"]
+    assert _names(core_tags(HANAKO, embeddings=["hanako"], threshold=0.15)) == [
+        "red hair",
+        "cat ears",
+        "blue eyes",
+        "star",
+    ]
 
 
 def test_kgrid_thresholds() -> None:
-    assert _names(core_tags(HANAKO, rule="kgrid", words=["hanako"])) == ["red hair", "cat ears", "shirt"]
+    assert _names(core_tags(HANAKO, rule="kgrid", embeddings=["hanako"])) == ["red hair", "cat ears", "shirt"]
     assert "hanako" in _names(core_tags(HANAKO, rule="kgrid"))  # nobody said that it is the word
-    assert "smile" in _names(core_tags(HANAKO, rule="kgrid", words=["hanako"], blacklist=()))
+    assert "smile" in _names(core_tags(HANAKO, rule="kgrid", embeddings=["hanako"], blacklist=()))
 
 
 def test_kgrid_counts_solo_pictures_only() -> None:
     captions = ["solo, red hair"] * 4 + ["hanako, taro, blue hair"] * 40
-    assert _names(core_tags(captions, rule="kgrid", words=["hanako", "taro"])) == ["red hair"]
-    assert alone(["hanako, taro", "hanako, hat"], words=["hanako", "taro"]) == ["hanako, hat"]
-    assert alone(["hanako, taro"], words=["hanako", "taro"]) == ["hanako, taro"]
+    assert _names(core_tags(captions, rule="kgrid", embeddings=["hanako", "taro"])) == ["red hair"]
+    assert alone(["hanako, taro", "hanako, hat"], embeddings=["hanako", "taro"]) == ["hanako, hat"]
+    assert alone(["hanako, taro"], embeddings=["hanako", "taro"]) == ["hanako, taro"]
 
 
 def test_unknown_rule() -> None:
@@ -120,7 +125,7 @@ def test_overlaps() -> None:
 
 
 def test_init_text() -> None:
-    core = core_tags(HANAKO, words=["hanako"])
+    core = core_tags(HANAKO, embeddings=["hanako"])
     assert init_text(core) == "red hair, cat ears, blue eyes, *[0.1,10]"
     assert init_text(core, lead="1girl", random_vectors=0) == "1girl, red hair, cat ears, blue eyes"
     assert init_text(core, std=0.017, random_vectors=3, minimum_difficulty=1, maximum_difficulty=2) == (
@@ -135,7 +140,7 @@ def _with(tag: str, count: int, of: int) -> list[str]:
 
 def test_few_captions_make_no_core_tag_by_chance() -> None:
     def found(tag: str, count: int, of: int) -> bool:
-        return tag in [item.tag for item in core_tags(_with(tag, count, of), words=["aoi"])]
+        return tag in [item.tag for item in core_tags(_with(tag, count, of), embeddings=["aoi"])]
 
     assert not found("umbrella", 3, 5) and found("umbrella", 4, 5)  # 60 % of 5 may be 33 % of all
     assert not found("umbrella", 1, 1) and found("umbrella", 2, 2)
@@ -146,9 +151,9 @@ def test_few_captions_make_no_core_tag_by_chance() -> None:
 @pytest.mark.parametrize("rule", ["narugo", "kgrid"])
 @pytest.mark.parametrize("tag", ["frown", "right side", "from_above", "crossed arms", "close-up", "upper body"])
 def test_expressions_poses_and_views_are_never_core(rule: CoreRule, tag: str) -> None:
-    assert core_tags(_with(tag, 5, 5), rule=rule, words=["aoi"]) == []
-    assert core_tags(_with(tag, 5, 5), rule=rule, words=["aoi"], blacklist=()) != []
-    assert core_tags(_with("side ponytail", 5, 5), rule=rule, words=["aoi"]) != []
+    assert core_tags(_with(tag, 5, 5), rule=rule, embeddings=["aoi"]) == []
+    assert core_tags(_with(tag, 5, 5), rule=rule, embeddings=["aoi"], blacklist=()) != []
+    assert core_tags(_with("side ponytail", 5, 5), rule=rule, embeddings=["aoi"]) != []
 
 
 @given(st.integers(1, 300), st.floats(0, 1))

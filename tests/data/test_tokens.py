@@ -37,7 +37,7 @@ captions = st.lists(st.sampled_from([*TAGS, *VECTORS]), min_size=1, max_size=45,
 
 @given(captions)
 @settings(max_examples=60, deadline=None)
-def test_places_are_transformers_tokens_with_words_by_their_vectors(caption: str) -> None:
+def test_places_are_transformers_tokens_with_embeddings_by_their_vectors(caption: str) -> None:
     expected = len(_ids(caption))
     for name, vectors in VECTORS.items():
         if name in caption.split(", "):
@@ -99,7 +99,7 @@ def test_the_tail_is_what_the_web_ui_puts_into_the_next_chunk(tags: list[str]) -
     assert TokenCounter(VECTORS, clip_reading()).behind(", ".join(tags)) == expected
 
 
-def test_a_word_is_wrapped_whole(counter: TokenCounter) -> None:
+def test_a_embedding_is_wrapped_whole(counter: TokenCounter) -> None:
     caption = ", ".join(["red hat"] * 24 + ["aoi", "park"])  # 24·3 = 72 places, then 7 of the word
     assert counter(caption) == 72 + 7 + 2 and counter.behind(caption) == ["aoi", "park"]
 
@@ -125,7 +125,7 @@ def test_weights_and_escapes(counter: TokenCounter) -> None:
     assert counter("Aoi, aoi") == 15
 
 
-def test_the_limit_cuts_last_tags_but_never_a_word(counter: TokenCounter) -> None:
+def test_the_limit_cuts_last_tags_but_never_a_embedding(counter: TokenCounter) -> None:
     assert counter.divide("red, blue, green, aoi", 11) == (["red", "blue", "aoi"], ["green"])
     assert counter.shorten("red, blue, green, aoi", 11) == "red, blue, aoi" and counter("red, blue, aoi") == 11
     assert counter.shorten("red,blue", 3) == "red,blue"

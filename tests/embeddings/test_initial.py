@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lib_pivotal.embeddings.initial import initial_vectors, parse_init_text, vectors_from_tensors
-from lib_pivotal.errors import WordError
+from lib_pivotal.errors import EmbeddingNameError
 from lib_pivotal.standalone.text import StandaloneTextEncoder
 from lib_pivotal.standalone.tokenizer import clip_tokenizer
 from tests.golden.tiny_text import WIDTH, tiny_text_model
@@ -88,16 +88,16 @@ def test_same_generator_same_vectors(encoder):
     ],
 )
 def test_errors_say_where(encoder, text, position, problem):
-    with pytest.raises(WordError, match=rf"character {position} .*{problem}"):
+    with pytest.raises(EmbeddingNameError, match=rf"character {position} .*{problem}"):
         make(encoder, text, 2)
 
 
 def test_refusals(encoder):
-    with pytest.raises(WordError, match="no tokens"):
+    with pytest.raises(EmbeddingNameError, match="no tokens"):
         make(encoder, ", ,", 2)
-    with pytest.raises(WordError, match="vectors = 76"):
+    with pytest.raises(EmbeddingNameError, match="vectors = 76"):
         make(encoder, "cat", 76)
-    with pytest.raises(WordError, match="std = -1"):
+    with pytest.raises(EmbeddingNameError, match="std = -1"):
         make(encoder, "random", 2, std=-1)
 
 
@@ -111,19 +111,19 @@ def test_from_a_file(encoder):
     assert more.shape == (7, WIDTH) and torch.equal(more[:3], given_rows.float())
     (row,) = vectors_from_tensors([torch.ones(WIDTH)], encoder=encoder, generator=generator())
     assert row.shape == (1, WIDTH)
-    with pytest.raises(WordError, match="width"):
+    with pytest.raises(EmbeddingNameError, match="width"):
         vectors_from_tensors([torch.ones(2, WIDTH + 1)], encoder=encoder, generator=generator())
-    with pytest.raises(WordError, match="not finite"):
+    with pytest.raises(EmbeddingNameError, match="not finite"):
         vectors_from_tensors([torch.full((2, WIDTH), torch.nan)], encoder=encoder, generator=generator())
-    with pytest.raises(WordError, match="no vectors"):
+    with pytest.raises(EmbeddingNameError, match="no vectors"):
         vectors_from_tensors([torch.ones(0, WIDTH)], 2, encoder=encoder, generator=generator())
 
 
 @given(st.text(alphabet="ab ,*[]0.1", max_size=20))
-def test_any_text_parses_or_is_refused_in_words(text):
+def test_any_text_parses_or_is_refused_in_embeddings(text):
     try:
         pieces = parse_init_text(text)
-    except WordError as error:
+    except EmbeddingNameError as error:
         assert "character" in str(error)
     else:
         assert all(piece.text or piece.rows for piece in pieces)

@@ -23,12 +23,12 @@ def test_illegal_names(name):
     assert check(name)[0].remedy
 
 
-def test_a_common_word():
+def test_a_common_embedding():
     (issue,) = check("cat")
     assert issue.level == "warning" and "single token" in issue.reason
 
 
-def test_found_at_the_end_of_longer_words():
+def test_found_at_the_end_of_longer_embeddings():
     assert any("longer words such as" in issue.reason for issue in check("aoi"))
 
 

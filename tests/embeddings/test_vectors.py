@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from lib_pivotal.embeddings.vectors import Words, WordSettings
-from lib_pivotal.errors import WordError
+from lib_pivotal.embeddings.vectors import EmbeddingSettings, TrainedEmbeddings
+from lib_pivotal.errors import EmbeddingNameError
 
 
 def tensors(seed=0, **sizes):
@@ -17,117 +17,93 @@ def two_towers(count=2):
 
 
 def test_leaves_by_name():
-    words = Words(tensors(aoi=1, ren=75))
-    assert words.names() == ["aoi", "ren"] and len(words) == 2 and "aoi" in words and "x" not in words
-    mapping = words.as_mapping()
-    assert mapping["ren"][0].shape == (75, 8) and words.vectors_of("ren") == 75
+    embeddings = TrainedEmbeddings(tensors(aoi=1, ren=75))
+    assert (
+        embeddings.names() == ["aoi", "ren"] and len(embeddings) == 2 and "aoi" in embeddings and "x" not in embeddings
+    )
+    mapping = embeddings.as_mapping()
+    assert mapping["ren"][0].shape == (75, 8)
     assert all(t.is_leaf and t.requires_grad and t.dtype == torch.float32 for row in mapping.values() for t in row)
-    assert {id(t) for row in mapping.values() for t in row} == {id(p) for p in words.parameters()}
+    assert {id(t) for row in mapping.values() for t in row} == {id(p) for p in embeddings.parameters()}
 
 
 def test_start_values_are_copied_into_fp32():
     given = {"aoi": (torch.ones(2, 8, dtype=torch.float16),)}
-    words = Words(given)
+    embeddings = TrainedEmbeddings(given)
     given["aoi"][0].zero_()
-    assert torch.equal(words.as_mapping()["aoi"][0], torch.ones(2, 8))
+    assert torch.equal(embeddings.as_mapping()["aoi"][0], torch.ones(2, 8))
 
 
 def test_groups():
-    words = Words(two_towers(), {"aoi": WordSettings(lr_factor=0.5, weight_decay=0.1)})
-    (group,) = words.parameter_groups()
-    assert (group.name, group.lr_factor, group.weight_decay) == ("aoi", 0.5, 0.1)
+    embeddings = TrainedEmbeddings(two_towers(), {"aoi": EmbeddingSettings(lr_factor=0.5, weight_decay=0.1)})
+    (group,) = embeddings.parameter_groups()
+    assert (group.name, group.lr_factor, group.weight_decay) == ("word aoi", 0.5, 0.1)
     assert [tuple(p.shape) for p in group.parameters] == [(2, 8), (2, 12)]
 
 
 def test_norms_of_the_first_tower():
-    words = Words({"aoi": (torch.tensor([[3.0, 4.0], [0.0, 1.0]]),), "ren": (torch.tensor([[0.0, 2.0]]),)})
-    assert words.mean_norms() == {"aoi": pytest.approx(3.0), "ren": pytest.approx(2.0)}
-    assert Words(two_towers()).mean_norms()["aoi"] == pytest.approx(8**0.5)
-    assert Words({}).mean_norms() == {}
+    embeddings = TrainedEmbeddings(
+        {"aoi": (torch.tensor([[3.0, 4.0], [0.0, 1.0]]),), "ren": (torch.tensor([[0.0, 2.0]]),)}
+    )
+    assert embeddings.mean_norms() == {"aoi": pytest.approx(3.0), "ren": pytest.approx(2.0)}
+    assert TrainedEmbeddings(two_towers()).mean_norms()["aoi"] == pytest.approx(8**0.5)
+    assert TrainedEmbeddings({}).mean_norms() == {}
 
 
-def test_frozen_words_get_no_update():
-    words = Words(tensors(aoi=2, ren=2))
-    optimizer = torch.optim.AdamW(words.parameters(), lr=0.1, weight_decay=0.1)
-    sum(t.square().sum() for (t,) in words.as_mapping().values()).backward()
+def test_frozen_embeddings_get_no_update():
+    embeddings = TrainedEmbeddings(tensors(aoi=2, ren=2))
+    optimizer = torch.optim.AdamW(embeddings.parameters(), lr=0.1, weight_decay=0.1)
+    sum(t.square().sum() for (t,) in embeddings.as_mapping().values()).backward()
     optimizer.step()
-    words.freeze(["aoi"])
-    before = {name: t.detach().clone() for name, (t,) in words.as_mapping().items()}
+    embeddings.freeze(["aoi"])
+    before = {name: t.detach().clone() for name, (t,) in embeddings.as_mapping().items()}
     optimizer.zero_grad()
-    words.parameters_of("ren")[0].square().sum().backward()
+    embeddings.parameters_of("ren")[0].square().sum().backward()
     optimizer.step()
-    assert torch.equal(before["aoi"], words.parameters_of("aoi")[0])
-    assert not torch.equal(before["ren"], words.parameters_of("ren")[0])
-    assert words.frozen == {"aoi"}
-    words.unfreeze(["aoi"])
-    assert words.frozen == frozenset() and words.parameters_of("aoi")[0].requires_grad
+    assert torch.equal(before["aoi"], embeddings.parameters_of("aoi")[0])
+    assert not torch.equal(before["ren"], embeddings.parameters_of("ren")[0])
+    assert embeddings.frozen == {"aoi"}
 
 
 def test_freezing_by_fraction_step_and_norm():
-    words = Words(
+    embeddings = TrainedEmbeddings(
         {name: (torch.full((2, 4), 0.1),) for name in ("fraction", "step", "norm", "never")},
         {
-            "fraction": WordSettings(freeze_fraction=0.5),
-            "step": WordSettings(freeze_step=3),
-            "norm": WordSettings(freeze_norm=0.55),
+            "fraction": EmbeddingSettings(freeze_fraction=0.5),
+            "step": EmbeddingSettings(freeze_step=3),
+            "norm": EmbeddingSettings(freeze_norm=0.55),
         },
     )
-    assert [words.advance(step, max_steps=8) for step in range(1, 6)] == [[], [], ["step"], ["fraction"], []]
+    assert [embeddings.advance(step, max_steps=8) for step in range(1, 6)] == [[], [], ["step"], ["fraction"], []]
     with torch.no_grad():
-        words.parameters_of("norm")[0].mul_(3)
-    assert words.advance(6, max_steps=8) == ["norm"]
+        embeddings.parameters_of("norm")[0].mul_(3)
+    assert embeddings.advance(6, max_steps=8) == ["norm"]
     with torch.no_grad():
-        words.parameters_of("norm")[0].mul_(0.1)
-    assert words.advance(7, max_steps=8) == [] and words.frozen == {"fraction", "step", "norm"}
-
-
-def test_thawed_by_hand_stays_so():
-    words = Words(tensors(aoi=2), {"aoi": WordSettings(freeze_step=1)})
-    assert words.advance(1, max_steps=5) == ["aoi"]
-    words.unfreeze(["aoi"])
-    assert words.advance(2, max_steps=5) == []
-    words.freeze(["aoi"])
-    assert words.frozen == {"aoi"}
+        embeddings.parameters_of("norm")[0].mul_(0.1)
+    assert embeddings.advance(7, max_steps=8) == [] and embeddings.frozen == {"fraction", "step", "norm"}
 
 
 def test_fraction_zero_freezes_at_once():
-    words = Words(tensors(aoi=2), {"aoi": WordSettings(freeze_fraction=0.0)})
-    assert words.advance(0, max_steps=5) == ["aoi"]
+    embeddings = TrainedEmbeddings(tensors(aoi=2), {"aoi": EmbeddingSettings(freeze_fraction=0.0)})
+    assert embeddings.advance(0, max_steps=5) == ["aoi"]
 
 
 def test_state_is_exact(tmp_path):
-    words = Words(tensors(aoi=3, ren=2), {"aoi": WordSettings(freeze_step=1)})
-    words.freeze(["aoi"])
-    words.unfreeze(["aoi"])
-    words.freeze(["ren"])
-    torch.save(words.state_dict(), tmp_path / "w.pt")
-    other = Words(tensors(1, aoi=3, ren=2), {"aoi": WordSettings(freeze_step=1)})
+    embeddings = TrainedEmbeddings(tensors(aoi=3, ren=2), {"aoi": EmbeddingSettings(freeze_step=1)})
+    embeddings.freeze(["ren"])
+    torch.save(embeddings.state_dict(), tmp_path / "w.pt")
+    other = TrainedEmbeddings(tensors(1, aoi=3, ren=2), {"aoi": EmbeddingSettings(freeze_step=6)})
     other.freeze(["aoi"])
     other.load_state_dict(torch.load(tmp_path / "w.pt", weights_only=True))
-    for name in words.names():
-        assert torch.equal(words.parameters_of(name)[0], other.parameters_of(name)[0])
+    for name in embeddings.names():
+        assert torch.equal(embeddings.parameters_of(name)[0], other.parameters_of(name)[0])
     assert other.frozen == {"ren"} and other.parameters_of("aoi")[0].requires_grad
     assert other.advance(5, max_steps=9) == []
 
 
-def test_state_of_other_words_is_refused():
-    with pytest.raises(WordError, match="not those of this run"):
-        Words(tensors(aoi=3)).load_state_dict(Words(tensors(ren=3)).state_dict())
-
-
-def test_renaming():
-    words = Words(tensors(aoi=3, ren=2), {"aoi": WordSettings(lr_factor=2)})
-    words.freeze(["aoi"])
-    renamed = words.renamed({"aoi": "mei"})
-    assert renamed.names() == ["mei", "ren"] and renamed.frozen == {"mei"}
-    assert renamed.settings_of("mei").lr_factor == 2
-    assert torch.equal(renamed.parameters_of("mei")[0], words.parameters_of("aoi")[0])
-    assert renamed.parameters_of("mei")[0] is not words.parameters_of("aoi")[0]
-    assert words.renamed({"aoi": "ren", "ren": "aoi"}).names() == ["ren", "aoi"]
-    with pytest.raises(WordError, match="two embeddings the name 'ren'"):
-        words.renamed({"aoi": "ren"})
-    with pytest.raises(WordError, match="no embedding 'x'"):
-        words.renamed({"x": "y"})
+def test_state_of_other_embeddings_is_refused():
+    with pytest.raises(EmbeddingNameError, match="not those of this run"):
+        TrainedEmbeddings(tensors(aoi=3)).load_state_dict(TrainedEmbeddings(tensors(ren=3)).state_dict())
 
 
 @pytest.mark.parametrize(
@@ -143,10 +119,10 @@ def test_renaming():
     ],
 )
 def test_refusals(vectors, message):
-    with pytest.raises(WordError, match=message):
-        Words(vectors)
+    with pytest.raises(EmbeddingNameError, match=message):
+        TrainedEmbeddings(vectors)
 
 
-def test_settings_of_no_word():
-    with pytest.raises(WordError, match="no such embedding"):
-        Words(tensors(aoi=1), {"ren": WordSettings()})
+def test_settings_of_no_embedding():
+    with pytest.raises(EmbeddingNameError, match="no such embedding"):
+        TrainedEmbeddings(tensors(aoi=1), {"ren": EmbeddingSettings()})

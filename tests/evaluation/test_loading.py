@@ -19,20 +19,22 @@ def test_file_gives_the_picture_of_the_live_network(tiny_host, tmp_path):
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.1)
-    words = {"aoi": (torch.randn(2, 16, generator=generator),)}
+    embeddings = {"aoi": (torch.randn(2, 16, generator=generator),)}
     stored = for_webui(network.kohya_tensors(), host_shape(tiny_host))
-    path = write_bundle(tmp_path / "b.safetensors", network=stored, words=words, metadata={}, dtype=torch.float32)
-    again_words, again = load_on_host(tiny_host, read_bundle(path))
+    path = write_bundle(
+        tmp_path / "b.safetensors", network=stored, embeddings=embeddings, metadata={}, dtype=torch.float32
+    )
+    again_embeddings, again = load_on_host(tiny_host, read_bundle(path))
     assert again.unmatched == () and set(again.layer_names) == set(network.layer_names)
     request = [SampleRequest("aoi", width_px=64, height_px=64, steps=2)]
     with network.attach():
-        live = tiny_host.sample(request, words)[0]
+        live = tiny_host.sample(request, embeddings)[0]
     with again.attach():
-        saved = tiny_host.sample(request, again_words)[0]
+        saved = tiny_host.sample(request, again_embeddings)[0]
     assert live.tobytes() == saved.tobytes()
 
 
-def test_words_alone(tiny_host, tmp_path):
-    path = write_bundle(tmp_path / "w.safetensors", network={}, words={"aoi": (torch.ones(1, 16),)}, metadata={})
-    words, network = load_on_host(tiny_host, read_bundle(path))
-    assert network is None and words["aoi"][0].dtype == torch.float32
+def test_embeddings_alone(tiny_host, tmp_path):
+    path = write_bundle(tmp_path / "w.safetensors", network={}, embeddings={"aoi": (torch.ones(1, 16),)}, metadata={})
+    embeddings, network = load_on_host(tiny_host, read_bundle(path))
+    assert network is None and embeddings["aoi"][0].dtype == torch.float32

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from lib_pivotal.errors import HostError, PivotalError
-from lib_pivotal.evaluation.parts_grid import ROWS, draw_grid, parts_pictures, word_requests
+from lib_pivotal.evaluation.parts_grid import ROWS, draw_grid, embedding_requests, parts_pictures
 from lib_pivotal.networks.network import build_network
 from lib_pivotal.networks.targets import part_rules
 from lib_pivotal.ports import SampleRequest
@@ -28,39 +28,41 @@ def perturbed(tiny_host):
 
 
 def test_rows_are_the_parts(tiny_host, perturbed):
-    words = {"aoi": (torch.randn(2, 16, generator=torch.Generator().manual_seed(3)),)}
-    asked = word_requests(["aoi"], ["{word}, smile"], TEMPLATE)
-    rows = parts_pictures(tiny_host, asked, words=words, network=perturbed)
+    embeddings = {"aoi": (torch.randn(2, 16, generator=torch.Generator().manual_seed(3)),)}
+    asked = embedding_requests(["aoi"], ["{word}, smile"], TEMPLATE)
+    rows = parts_pictures(tiny_host, asked, embeddings=embeddings, network=perturbed)
     pictures = {label: made[0].tobytes() for label, made in rows.items()}
     assert list(rows) == [row.label for row in ROWS]
     assert len(set(pictures.values())) == 4, "each part changes the picture"
-    assert pictures["words only"] == tiny_host.sample(asked, words)[0].tobytes(), "words only is the bare model"
+    assert pictures["words only"] == tiny_host.sample(asked, embeddings)[0].tobytes(), "words only is the bare model"
     with perturbed.merged():
-        assert pictures["whole"] == tiny_host.sample(asked, words)[0].tobytes(), "as the web UI applies a file"
+        assert pictures["whole"] == tiny_host.sample(asked, embeddings)[0].tobytes(), "as the web UI applies a file"
     with perturbed.attach(), perturbed.with_multipliers(te=0.0):
-        hooked = np.asarray(tiny_host.sample(asked, words)[0]).astype(int)
+        hooked = np.asarray(tiny_host.sample(asked, embeddings)[0]).astype(int)
     assert np.abs(hooked - np.asarray(rows["U-Net only"][0])).max() <= 2, "another order of adding up"
     assert perturbed.multipliers["unet"] == 1.0
 
 
 def test_weights_are_put_back_whatever_happens(tiny_host, perturbed):
     before = {name: tensor.clone() for model in tiny_host.models() for name, tensor in model.state_dict().items()}
-    asked = [*word_requests(["aoi"], ["{word}"], TEMPLATE), replace(TEMPLATE, steps=0)]
+    asked = [*embedding_requests(["aoi"], ["{word}"], TEMPLATE), replace(TEMPLATE, steps=0)]
     with pytest.raises(HostError, match="steps = 0"):
-        parts_pictures(tiny_host, asked, words={}, network=perturbed)
+        parts_pictures(tiny_host, asked, embeddings={}, network=perturbed)
     after = {name: tensor for model in tiny_host.models() for name, tensor in model.state_dict().items()}
     assert all(torch.equal(tensor, after[name]) for name, tensor in before.items())
     assert perturbed.multipliers == {"unet": 1.0, "te": 1.0, "te2": 1.0}
 
 
-def test_without_network_all_rows_are_the_words(tiny_host):
-    words = {"aoi": (torch.zeros(1, 16),)}
-    rows = parts_pictures(tiny_host, word_requests(["aoi"], ["{word}"], TEMPLATE), words=words, network=None)
+def test_without_network_all_rows_are_the_embeddings(tiny_host):
+    embeddings = {"aoi": (torch.zeros(1, 16),)}
+    rows = parts_pictures(
+        tiny_host, embedding_requests(["aoi"], ["{word}"], TEMPLATE), embeddings=embeddings, network=None
+    )
     assert len({made[0].tobytes() for made in rows.values()}) == 1
 
 
-def test_requests_put_the_word_where_it_is_wanted():
-    asked = word_requests(["aoi", "hana"], ["photo of {word}", "smile"], TEMPLATE, first_seed=7)
+def test_requests_put_the_embedding_where_it_is_wanted():
+    asked = embedding_requests(["aoi", "hana"], ["photo of {word}", "smile"], TEMPLATE, first_seed=7)
     assert [(request.prompt, request.seed) for request in asked] == [
         ("photo of aoi", 7),
         ("aoi, smile", 8),

@@ -11,14 +11,14 @@ from lib_pivotal.networks.targets import part_rules
 from lib_pivotal.ports import TrainingBatch
 from lib_pivotal.training.objective import Objective
 from lib_pivotal.training.schedule import NoiseSchedule
-from lib_pivotal.training.step import MicroStep, NoiseSettings
+from lib_pivotal.training.step import MicroStep
 
 
 def test_share_formula():
-    losses = PartLosses(whole=0.1, unet=0.12, te=0.18, words=0.15, base=0.2)
-    assert losses.share_of_words == pytest.approx(0.5)
+    losses = PartLosses(whole=0.1, unet=0.12, te=0.18, embeddings=0.15, base=0.2)
+    assert losses.share_of_embeddings == pytest.approx(0.5)
     assert losses.share_of_unet == pytest.approx(0.8)
-    assert math.isnan(PartLosses(0.2, 0.2, 0.2, 0.2, 0.2).share_of_words)
+    assert math.isnan(PartLosses(0.2, 0.2, 0.2, 0.2, 0.2).share_of_embeddings)
 
 
 def test_parts_are_off_where_they_should_be(tiny_host):
@@ -27,7 +27,6 @@ def test_parts_are_off_where_they_should_be(tiny_host):
         tiny_host.denoiser,
         schedule=NoiseSchedule(tiny_host.alphas_cumprod),
         objective=Objective(),
-        noise=NoiseSettings(),
         device=torch.device("cpu"),
     )
     network = build_network(tiny_host.layers(), part_rules("unet", "attention", rank=2, alpha=2), seed=1, device="cpu")
@@ -36,14 +35,16 @@ def test_parts_are_off_where_they_should_be(tiny_host):
             parameter.normal_(generator=torch.Generator().manual_seed(0))
     generator = torch.Generator().manual_seed(5)
     batch = TrainingBatch(torch.randn(1, 4, 8, 8, generator=generator), ["aoi"], None, torch.ones(1), ["k"])
-    words = {"aoi": (torch.randn(2, 16, generator=generator),)}
+    embeddings = {"aoi": (torch.randn(2, 16, generator=generator),)}
     initial = {"aoi": (torch.zeros(2, 16),)}
     with network.attach():
-        found = separation(micro, {"aoi": [batch]}, words=words, initial_words=initial, network=network)["aoi"]
-    assert found.te == found.words, "no text encoder network: its row is the words"
-    assert found.whole == found.unet != found.words
-    assert found.words != found.base
-    alone = separation(micro, {"aoi": [batch]}, words=words, initial_words=initial, network=None)["aoi"]
-    assert alone.words == found.words and alone.base == found.base
-    again = separation(micro, {"aoi": [batch]}, words=words, initial_words=initial, network=None)["aoi"]
+        found = separation(micro, {"aoi": [batch]}, embeddings=embeddings, initial_embeddings=initial, network=network)[
+            "aoi"
+        ]
+    assert found.te == found.embeddings, "no text encoder network: its row is the words"
+    assert found.whole == found.unet != found.embeddings
+    assert found.embeddings != found.base
+    alone = separation(micro, {"aoi": [batch]}, embeddings=embeddings, initial_embeddings=initial, network=None)["aoi"]
+    assert alone.embeddings == found.embeddings and alone.base == found.base
+    again = separation(micro, {"aoi": [batch]}, embeddings=embeddings, initial_embeddings=initial, network=None)["aoi"]
     assert again == alone, "fixed noise and timesteps"

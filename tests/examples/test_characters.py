@@ -28,8 +28,8 @@ def test_sixteen_characters_and_two_styles() -> None:
 
 
 @pytest.mark.parametrize("word", [*CHARACTERS, *STYLES])
-def test_words_are_legal_names(word: str) -> None:
-    assert re.fullmatch(r"[a-z][a-z0-9_-]*[a-z]", word)
+def test_embeddings_are_legal_names(embedding: str) -> None:
+    assert re.fullmatch(r"[a-z][a-z0-9_-]*[a-z]", embedding)
 
 
 def test_describable_traits_are_distinct() -> None:

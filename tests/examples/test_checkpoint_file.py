@@ -9,7 +9,8 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint, convert_ldm_vae_checkpoint
 from transformers import CLIPTextConfig
 
-from examples.avatars.checkpoint_file import save_checkpoint, unet_to_ldm, vae_to_ldm, write_text_folder
+from examples.avatars.checkpoint_file import save_checkpoint, unet_to_ldm, vae_to_ldm
+from examples.avatars.install import write_text_folder
 from lib_pivotal.standalone.single_file import Checkpoint
 from tests.standalone.tiny_families import ODD_WIDTH, odd_sd1
 
@@ -69,5 +70,7 @@ def test_yaml_is_what_ldm_reads(tiny: Checkpoint, tmp_path: Path) -> None:
 
 
 def test_text_folder_is_read_by_transformers(tiny: Checkpoint, tmp_path: Path) -> None:
-    config = CLIPTextConfig.from_pretrained(str(write_text_folder(tmp_path / "text", tiny)), local_files_only=True)
+    save_checkpoint(tmp_path / "tiny.safetensors", tiny, text_version="text")
+    write_text_folder(tmp_path / "text", tmp_path / "tiny.safetensors")
+    config = CLIPTextConfig.from_pretrained(str(tmp_path / "text"), local_files_only=True)
     assert (config.hidden_size, config.num_attention_heads, config.num_hidden_layers) == (ODD_WIDTH, 4, 2)

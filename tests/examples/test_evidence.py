@@ -34,7 +34,7 @@ def test_sheets_come_back_as_they_were(tmp_path: Path) -> None:
     assert [p.tobytes() for line in lines for p in line] == [p.tobytes() for p in pictures]
 
 
-def test_sheets_are_scored_by_row_and_word(tmp_path: Path) -> None:
+def test_sheets_are_scored_by_row_and_embedding(tmp_path: Path) -> None:
     rng = random.Random(0)
     save_sheet(
         [render(character_avatar(name, rng)) for name in NAMES for _ in range(3)], tmp_path / "a.png", per_line=3
@@ -47,11 +47,11 @@ def test_sheets_are_scored_by_row_and_word(tmp_path: Path) -> None:
     assert 0 <= scores["a"]["all_four"] <= scores["a"]["describable"] <= 1
 
 
-def test_prompts_ask_by_word_traits_or_not_at_all() -> None:
+def test_prompts_ask_by_embedding_traits_or_not_at_all() -> None:
     asked = {by: experiment.identity_prompts("akavell", 3, seed=1, by=by) for by in ("word", "traits", "nothing")}  # type: ignore[arg-type]
-    for word, traits, nothing in zip(*asked.values(), strict=True):
+    for embedding, traits, nothing in zip(*asked.values(), strict=True):
         varying = nothing.removeprefix("1girl, ")
-        assert word == f"akavell, 1girl, {varying}"
+        assert embedding == f"akavell, 1girl, {varying}"
         assert traits == f"1girl, black hair, short hair, blue eyes, fair skin, {varying}"
 
 

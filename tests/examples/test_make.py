@@ -22,22 +22,22 @@ def captions(folder: Path) -> dict[str, str]:
     return found
 
 
-def test_choosing_words() -> None:
-    assert [len(words) for words in make.choose_words(4)] == [4, 0]
-    assert [len(words) for words in make.choose_words(5)] == [4, 1]
-    assert [len(words) for words in make.choose_words(16)] == [14, 2]
-    assert [len(words) for words in make.choose_words(16, styles=0)] == [16, 0]
-    assert [len(words) for words in make.choose_words(18)] == [16, 2]
+def test_choosing_embeddings() -> None:
+    assert [len(embeddings) for embeddings in make.choose_embeddings(4)] == [4, 0]
+    assert [len(embeddings) for embeddings in make.choose_embeddings(5)] == [4, 1]
+    assert [len(embeddings) for embeddings in make.choose_embeddings(16)] == [14, 2]
+    assert [len(embeddings) for embeddings in make.choose_embeddings(16, styles=0)] == [16, 0]
+    assert [len(embeddings) for embeddings in make.choose_embeddings(18)] == [16, 2]
 
 
 @pytest.mark.parametrize(("count", "styles"), [(0, None), (19, None), (3, 3), (1, 2), (2, -1)])
-def test_impossible_words_are_refused(count: int, styles: int | None) -> None:
+def test_impossible_embeddings_are_refused(count: int, styles: int | None) -> None:
     with pytest.raises(ValueError, match="there (are|can be) from|styles is"):
-        make.choose_words(count, styles=styles)
+        make.choose_embeddings(count, styles=styles)
 
 
 def test_plain_layout(tmp_path: Path) -> None:
-    planned = make.make_dataset(tmp_path, layout="plain", words=5, pictures=4)
+    planned = make.make_dataset(tmp_path, layout="plain", embeddings=5, pictures=4)
     found = captions(tmp_path)
     assert len(found) == len(planned)
     assert sorted(found.values()) == sorted(picture.caption for picture in planned)
@@ -50,8 +50,8 @@ def test_plain_layout(tmp_path: Path) -> None:
     assert len(alone) == 2  # with the two other words' styled pictures more than the four of a word
 
 
-def test_pruned_captions_lack_what_the_word_absorbs(tmp_path: Path) -> None:
-    make.make_dataset(tmp_path, words=1, pictures=3, captions="pruned")
+def test_pruned_captions_lack_what_the_embedding_absorbs(tmp_path: Path) -> None:
+    make.make_dataset(tmp_path, embeddings=1, pictures=3, captions="pruned")
     absorbed = set(describable_tags("akavell").split(", ")) - {"1girl"}
     for text in captions(tmp_path).values():
         assert text.startswith("akavell, 1girl")
@@ -59,7 +59,7 @@ def test_pruned_captions_lack_what_the_word_absorbs(tmp_path: Path) -> None:
 
 
 def test_kohya_layout_evens_out(tmp_path: Path) -> None:
-    planned = make.make_dataset(tmp_path, layout="kohya", words=4, pictures=8, uneven=True)
+    planned = make.make_dataset(tmp_path, layout="kohya", embeddings=4, pictures=8, uneven=True)
     folders = {folder.name: len(list(folder.glob("*.png"))) for folder in tmp_path.iterdir()}
     assert sum(folders.values()) == len(planned)
     assert len(set(folders.values())) > 1
@@ -69,16 +69,16 @@ def test_kohya_layout_evens_out(tmp_path: Path) -> None:
 
 
 def test_kgrid_layout(tmp_path: Path) -> None:
-    planned = make.make_dataset(tmp_path, layout="kgrid", words=5, pictures=4)
+    planned = make.make_dataset(tmp_path, layout="kgrid", embeddings=5, pictures=4)
     training = tmp_path / "training"
     found = captions(training)
     assert len(found) == len(planned)
     for path, text in found.items():
         image_type, people, *rest = path.split("/")
-        words = text.split(", ")
-        assert (image_type in STYLES) == (words[0] in STYLES or words[1] in STYLES)
+        embeddings = text.split(", ")
+        assert (image_type in STYLES) == (embeddings[0] in STYLES or embeddings[1] in STYLES)
         assert (people == "1_character") == (rest[0] in CHARACTERS)
-        assert people == "0_characters" or words[0] == rest[0]
+        assert people == "0_characters" or embeddings[0] == rest[0]
         assert float((training / path).parent.joinpath("multiply.txt").read_text()) >= 1
     initial = json.loads((training / "emb_init.json").read_text())
     assert list(initial) == [*list(CHARACTERS)[:4], "inkurro"]
@@ -96,7 +96,7 @@ def test_kgrid_multiplies_make_all_ways_equal() -> None:
 
 def test_seed_decides(tmp_path: Path) -> None:
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
-        make.make_dataset(tmp_path / name, words=2, pictures=2, seed=seed)
+        make.make_dataset(tmp_path / name, embeddings=2, pictures=2, seed=seed)
     read = {name: [file.read_bytes() for file in sorted((tmp_path / name).iterdir())] for name in "abc"}
     assert read["a"] == read["b"] != read["c"]
 
@@ -112,7 +112,7 @@ def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
 
 
 def test_pictures_of_two(tmp_path: Path) -> None:
-    planned = make.make_dataset(tmp_path, layout="kgrid", words=3, styles=0, pictures=2, pairs=2)
+    planned = make.make_dataset(tmp_path, layout="kgrid", embeddings=3, styles=0, pictures=2, pairs=2)
     both = [picture for picture in planned if picture.companion]
     assert len(both) == 6 and both[0].concept == "akavell+brunovi"
     found = captions(tmp_path / "training" / "plain" / "2_characters")

@@ -19,13 +19,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_one_click_from_folder_to_a_plan_without_warnings(folder: Path) -> None:
     run, plan = many.plan_by_defaults(folder)
-    assert sorted(word.name for word in plan.words) == sorted([*list(CHARACTERS)[:15], "inkurro"])
+    assert sorted(embedding.name for embedding in plan.embeddings) == sorted([*list(CHARACTERS)[:15], "inkurro"])
     assert [f.text for f in plan.at_least("warning")] == []
-    for word in plan.words:
-        own = set() if word.style else set(make.core_tags(word.name))
-        assert set(word.absorbed) == own and word.style == (word.name == "inkurro")
-        assert word.draws >= 800
-    assert any(len(picture.words) == 2 and "2girls" in picture.trained for picture in plan.pictures)
+    for embedding in plan.embeddings:
+        own = set() if embedding.style else set(make.core_tags(embedding.name))
+        assert set(embedding.absorbed) == own and embedding.style == (embedding.name == "inkurro")
+        assert embedding.draws >= 800
+    assert any(len(picture.embeddings) == 2 and "2girls" in picture.trained for picture in plan.pictures)
     assert run.data.resolution_px == 64
 
 
@@ -36,11 +36,11 @@ def test_command_line_plans_and_writes_it(folder: Path, tmp_path: Path, capsys: 
     assert "longest caption" in capsys.readouterr().out
 
 
-def test_prompts_leave_to_the_word_what_it_should_know() -> None:
+def test_prompts_leave_to_the_embedding_what_it_should_know() -> None:
     for text, avatar in many.prompts("akavell", 3):
         tags = text.split(", ")
         assert tags[0] == "akavell" and not set(tags) & set(make.core_tags(avatar))
-    (bare, avatar), *_ = many.prompts("akavell", 1, by_word=False)
+    (bare, avatar), *_ = many.prompts("akavell", 1, by_embedding=False)
     assert set(make.core_tags(avatar)) <= set(bare.split(", ")) and "akavell" not in bare
-    assert [a for _, a in many.prompts("akavell", 3)] == [a for _, a in many.prompts("akavell", 3, by_word=False)]
+    assert [a for _, a in many.prompts("akavell", 3)] == [a for _, a in many.prompts("akavell", 3, by_embedding=False)]
     assert all(getattr(avatar, key) == getattr(CHARACTERS["akavell"], key) for key in DESCRIBABLE)

@@ -47,10 +47,10 @@ def test_targets_and_shapes() -> None:
     avatar = character_avatar("akavell", random.Random(2))
     renders = scores_data.make_renders([(avatar, "outlined"), (avatar, "plain")])
     assert renders.pictures.shape == (2, 3, 64, 64)
-    assert renders.words[:, scores.WORDS.index("akavell")].tolist() == [1, 1]
-    assert renders.words[:, scores.WORDS.index("inkurro")].tolist() == [1, 0]
-    others = [number for number, word in enumerate(scores.WORDS) if word not in ("akavell", "inkurro")]
-    assert renders.words[:, others].max() < 0.1, "characters that share a trait or two hardly count"
+    assert renders.embeddings[:, scores.EMBEDDINGS.index("akavell")].tolist() == [1, 1]
+    assert renders.embeddings[:, scores.EMBEDDINGS.index("inkurro")].tolist() == [1, 0]
+    others = [number for number, embedding in enumerate(scores.EMBEDDINGS) if embedding not in ("akavell", "inkurro")]
+    assert renders.embeddings[:, others].max() < 0.1, "characters that share a trait or two hardly count"
     values = [list(ATTRIBUTES[name])[number] for name, number in zip(ATTRIBUTES, renders.attributes[0], strict=True)]
     assert values == [getattr(avatar, name) for name in ATTRIBUTES]
 
@@ -102,13 +102,13 @@ def test_stored_file_is_small() -> None:
 
 
 @needs_weights
-@pytest.mark.parametrize("word", scores.WORDS)
-def test_stored_scorer_keeps_its_promises(word: str) -> None:
+@pytest.mark.parametrize("word", scores.EMBEDDINGS)
+def test_stored_scorer_keeps_its_promises(embedding: str) -> None:
     scorer = scores.load_scorer()
-    true, false = scores_data.held_out(word, 8, seed=77)
+    true, false = scores_data.held_out(embedding, 8, seed=77)
     for worn in (lambda x: x, scores_data.soft_copy):
-        assert scorer.identity(worn(scores_data.to_floats(true.pictures)), word) >= scores_train.TRUE_AT_LEAST
-        assert scorer.identity(worn(scores_data.to_floats(false.pictures)), word) <= scores_train.FALSE_AT_MOST
+        assert scorer.identity(worn(scores_data.to_floats(true.pictures)), embedding) >= scores_train.TRUE_AT_LEAST
+        assert scorer.identity(worn(scores_data.to_floats(false.pictures)), embedding) <= scores_train.FALSE_AT_MOST
 
 
 needs_autoencoder = pytest.mark.skipif(not scores.CHECKPOINT.exists(), reason="examples.avatars.train_base has not run")
@@ -120,9 +120,9 @@ def test_stored_scorer_keeps_its_promises_through_the_autoencoder() -> None:
     """Every word: its renders as the checkpoint's autoencoder gives them back, and its hard negatives likewise."""
     scorer, roundtrip = scores.load_scorer(), scores_train.load_roundtrip(scores.CHECKPOINT)
     true, false = {}, {}
-    for word in scores.WORDS:
-        for row, renders in zip((true, false), scores_data.held_out(word, 8, seed=78), strict=True):
-            row[word] = round(scorer.identity(scores_data.to_floats(renders.through(roundtrip)), word), 3)
+    for embedding in scores.EMBEDDINGS:
+        for row, renders in zip((true, false), scores_data.held_out(embedding, 8, seed=78), strict=True):
+            row[embedding] = round(scorer.identity(scores_data.to_floats(renders.through(roundtrip)), embedding), 3)
     assert min(true.values()) >= scores_train.TRUE_AT_LEAST, true
     assert max(false.values()) <= scores_train.FALSE_AT_MOST, false
 
@@ -132,15 +132,17 @@ def test_stored_scorer_keeps_its_promises_through_the_autoencoder() -> None:
 def test_stored_scorer_sees_nobody_in_ruined_pictures() -> None:
     """Bright blotches, as vectors make that have grown too far, are no character, whoever was meant."""
     scorer, ruin = scores.load_scorer(), scores_train.load_roundtrip(scores.CHECKPOINT, **scores_train.RUIN)
-    for word in scores.CHARACTERS:
-        true, _ = scores_data.held_out(word, 3, seed=79)
-        assert scorer.identity(scores_data.to_floats(true.through(ruin)), word) <= scores_train.FALSE_AT_MOST, word
+    for embedding in scores.CHARACTERS:
+        true, _ = scores_data.held_out(embedding, 3, seed=79)
+        assert (
+            scorer.identity(scores_data.to_floats(true.through(ruin)), embedding) <= scores_train.FALSE_AT_MOST
+        ), embedding
 
 
 def test_ruined_pictures_are_nobody_and_have_no_attributes() -> None:
     renders = scores_data.training_renders(6, seed=4)
     ruined = renders.ruined(scores_data.blotches, count=2)
-    assert ruined.words.sum() == 0
+    assert ruined.embeddings.sum() == 0
     assert set(ruined.attributes.flatten().tolist()) == {scores_data.NO_ATTRIBUTE}
     assert ruined.pictures.shape == (2, 3, 64, 64)
     assert (ruined.pictures.float() - renders.pictures[-2:].float()).abs().mean() > 50

@@ -26,12 +26,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from lib_pivotal.bundle.edits import convert, join, rename_embeddings, split, strip
 from lib_pivotal.bundle.embedding_files import read_embedding, write_embedding
-from lib_pivotal.bundle.glance import glance
 from lib_pivotal.bundle.listing import list_bundle
-from lib_pivotal.bundle.reader import read_bundle, read_words
+from lib_pivotal.bundle.quick_header import glance
+from lib_pivotal.bundle.reader import read_bundle, read_embeddings
 from lib_pivotal.bundle.verify import verify
-from lib_pivotal.bundle.workshop import convert, join, rename_words, split, strip
 from lib_pivotal.config import Run, read_run, write_run
 from lib_pivotal.errors import PivotalError
 from lib_pivotal.importing.settings import import_file, import_text, looks_foreign
@@ -102,8 +102,8 @@ def _work(path: Path, out: Path) -> None:
     """Every verb of the workshop, each with its own refusal."""
     verbs: tuple[Callable[[], Any], ...] = (
         lambda: strip(path, ["unet"], out=out / "stripped.safetensors", drop_broken=True),
-        lambda: rename_words(
-            path, {name: f"{name}x" for name in read_bundle(path).words}, out=out / "renamed.safetensors"
+        lambda: rename_embeddings(
+            path, {name: f"{name}x" for name in read_bundle(path).embeddings}, out=out / "renamed.safetensors"
         ),
         *(lambda layout=layout: convert(path, out / f"{layout}.safetensors", layout=layout) for layout in LAYOUTS),
         lambda: join([path, path], out / "joined.safetensors"),
@@ -149,7 +149,7 @@ def _plain(reader: Callable[[Path], Any]) -> Reader:
     return lambda path, out: reader(path)
 
 
-BUNDLE = (*map(_plain, (read_bundle, read_words, list_bundle, verify, glance)), split, _work)
+BUNDLE = (*map(_plain, (read_bundle, read_embeddings, list_bundle, verify, glance)), split, _work)
 EMBEDDING = (_embedding, _plain(verify), _plain(list_bundle))
 
 

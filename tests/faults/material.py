@@ -143,7 +143,7 @@ def settings_of(variant: str, folders: Folders) -> Run:
         state_every_steps=STATE_EVERY,
         every_steps=3,
         preview_every_steps=4,
-        preview_words=["aoi"],
+        preview_embeddings=["aoi"],
         keep_previewed=variant == "plain",
         embedding_files=variant == "averaged",
     )
@@ -179,16 +179,16 @@ def picture_hash(host: StandaloneHost) -> str:
 def shorten_pictures(host: StandaloneHost) -> None:
     """Previews with few steps: what is tried is not the sampler."""
     original = host.sample
-    host.sample = lambda requests, words: original(
-        [replace(request, steps=SAMPLER_STEPS) for request in requests], words
+    host.sample = lambda requests, embeddings: original(
+        [replace(request, steps=SAMPLER_STEPS) for request in requests], embeddings
     )
 
 
 def tensors_of(path: Path) -> Tensors:
     """Network and words of a bundle. Raises BundleError where a part of it is broken."""
     bundle = require(read_bundle(path))
-    words = {f"word {name} {i}": t for name, towers in bundle.words.items() for i, t in enumerate(towers)}
-    return {**bundle.network, **words}
+    embeddings = {f"word {name} {i}": t for name, towers in bundle.embeddings.items() for i, t in enumerate(towers)}
+    return {**bundle.network, **embeddings}
 
 
 def equal(first: Tensors, second: Tensors) -> bool:

@@ -310,7 +310,7 @@ def evil_pickle(rng: random.Random) -> bytes:
 # ---- YAML and TOML ----
 
 _NUMBER = re.compile(rb"(?<=[ :=\[,])-?\d[\d.e-]*")
-_WORDS = re.compile(rb"(?<=[ '\"/])[A-Za-z_][\w.]{2,}")
+_EMBEDDINGS = re.compile(rb"(?<=[ '\"/])[A-Za-z_][\w.]{2,}")
 _TEXTS = (
     b"!!python/object/apply:os.system ['" + COMMAND.encode() + b"']", b"!!python/name:os.system", b"&a [*a]", b"*b",
     b"${hcp.eval:\"9**9**9**9\"}", b"${hcp.eval:\"__import__('os').system('" + COMMAND.encode() + b"')\"}", b"${.a}",
@@ -330,7 +330,7 @@ def settings_text(content: bytes, rng: random.Random) -> bytes:
     way = rng.randrange(6)
     lines = content.split(b"\n")
     if way < 2:
-        spots = list((_NUMBER if way == 0 else _WORDS).finditer(content))
+        spots = list((_NUMBER if way == 0 else _EMBEDDINGS).finditer(content))
         spot = rng.choice(spots)
         return content[: spot.start()] + text + content[spot.end() :]
     at = rng.randrange(len(lines))

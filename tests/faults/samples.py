@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from lib_pivotal.bundle.embedding_files import SUFFIXES, write_embedding
-from lib_pivotal.bundle.metadata import with_word_facts
+from lib_pivotal.bundle.metadata import with_embedding_facts
 from lib_pivotal.bundle.writer import write_bundle
 from lib_pivotal.config import run_from_dict, run_to_dict
 from lib_pivotal.training.state import save_state
@@ -125,13 +125,13 @@ def _network() -> dict[str, torch.Tensor]:
 
 def _bundles(folder: Path) -> list[tuple[str, bytes]]:
     facts = {"aoi": {"vectors": 2, "weight": 0.8}, "hana": {"vectors": 1}}
-    metadata = with_word_facts({"ss_base_model_version": "sd_v1-5", "ss_tag_frequency": '{"a": {"b": 1}}'}, facts)
+    metadata = with_embedding_facts({"ss_base_model_version": "sd_v1-5", "ss_tag_frequency": '{"a": {"b": 1}}'}, facts)
     one = {"aoi": (torch.ones(2, 768),), "hana": (torch.zeros(1, 768),)}
     two = {"aoi": (torch.ones(2, 768), torch.ones(2, 1280))}
     made = [
-        write_bundle(folder / "one.safetensors", network=_network(), words=one, metadata=metadata),
-        write_bundle(folder / "two.safetensors", network={}, words=two, metadata={}),
-        write_bundle(folder / "three.safetensors", network=_network(), words={}, metadata={}, dtype=torch.float32),
+        write_bundle(folder / "one.safetensors", network=_network(), embeddings=one, metadata=metadata),
+        write_bundle(folder / "two.safetensors", network={}, embeddings=two, metadata={}),
+        write_bundle(folder / "three.safetensors", network=_network(), embeddings={}, metadata={}, dtype=torch.float32),
     ]
     golden = Path(__file__).parents[1] / "golden"
     found = [(".safetensors", path.read_bytes()) for path in (*made, *sorted(golden.glob("lycoris_*.safetensors")))]

@@ -242,13 +242,13 @@ class Trial:
         if self.states():
             self.process(resume=True, plant=plant)
 
-    def demand_refusal(self, *words: str) -> None:
+    def demand_refusal(self, *embeddings: str) -> None:
         """Going on is refused with one of these words, and nothing is touched."""
         before = self.files()
         note = self.process(resume=True)
         told = note.get("refused", "")
-        refused = any(word in told for word in words)
-        self.demand("kept", refused, f"not refused with {words}: {told or note.get('reason')}")
+        refused = any(embedding in told for embedding in embeddings)
+        self.demand("kept", refused, f"not refused with {embeddings}: {told or note.get('reason')}")
         self.demand("inside", self.files() == before, "a refused run has touched files")
 
     def demand_that_damage_is_told(self, path: Path, before: Tensors | None) -> None:

@@ -83,7 +83,7 @@ def test_a_key_twice(raw: Callable[..., Path]) -> None:
         read_bundle(raw(f"{{{once},{once}}}".encode(), DATA))
 
 
-def words_file(raw: Callable[..., Path], keys: dict[str, tuple[str, list[int], int]]) -> Path:
+def embeddings_file(raw: Callable[..., Path], keys: dict[str, tuple[str, list[int], int]]) -> Path:
     """A file of zeros with these tensors: key -> (dtype, shape, bytes)."""
     header, at = {}, 0
     for key, (dtype, shape, size) in keys.items():
@@ -108,15 +108,15 @@ def words_file(raw: Callable[..., Path], keys: dict[str, tuple[str, list[int], i
         ("bundle_emb.", ("F32", [1, 4], 16), "needs a name and a tensor"),
     ],
 )
-def test_one_bad_word_is_skipped_and_the_rest_is_read(
+def test_one_bad_embedding_is_skipped_and_the_rest_is_read(
     raw: Callable[..., Path], key: str, tensor: tuple[str, list[int], int], reason: str
 ) -> None:
-    path = words_file(raw, {"bundle_emb.good.clip_l": ("F32", [2, 4], 32), key: tensor})
+    path = embeddings_file(raw, {"bundle_emb.good.clip_l": ("F32", [2, 4], 32), key: tensor})
     bundle = read_bundle(path)
-    assert set(bundle.words) == {"good"}
+    assert set(bundle.embeddings) == {"good"}
     assert len(bundle.errors) == 1
     assert re.search(reason, bundle.errors[0].what)
-    assert "good" in {word.name for word in list_bundle(path).words}
+    assert "good" in {embedding.name for embedding in list_bundle(path).embeddings}
 
 
 DANGEROUS = ["../../evil", "/etc/x", "C:\\x", "..", "a\0b", "犬", "👩‍🎤", "ＤＯＧ", "e\u0301", "\u202egod", " "]
@@ -124,17 +124,17 @@ DANGEROUS = ["../../evil", "/etc/x", "C:\\x", "..", "a\0b", "犬", "👩‍🎤"
 
 @pytest.mark.parametrize("name", [*DANGEROUS, "a" * 5000, "%s{}", "<lora:x:1>"])
 def test_dangerous_names_are_read_as_names_and_told(raw: Callable[..., Path], name: str) -> None:
-    path = words_file(raw, {f"bundle_emb.{name}.clip_l": ("F32", [1, 4], 16)})
+    path = embeddings_file(raw, {f"bundle_emb.{name}.clip_l": ("F32", [1, 4], 16)})
     bundle = read_bundle(path)
-    assert list(bundle.words) == [name]
+    assert list(bundle.embeddings) == [name]
     assert [problem.severity for problem in bundle.problems] == ["warning"]
-    assert list_bundle(path).words[0].name == name
+    assert list_bundle(path).embeddings[0].name == name
 
 
 def test_nan_and_infinite_vectors(raw: Callable[..., Path]) -> None:
     for bits in (b"\x00\x00\xc0\x7f", b"\x00\x00\x80\x7f"):
         bundle = read_bundle(raw(entry(), DATA[:12] + bits))
-        assert not bundle.words and "not numbers" in bundle.errors[0].what
+        assert not bundle.embeddings and "not numbers" in bundle.errors[0].what
 
 
 def test_metadata_that_is_no_text(raw: Callable[..., Path]) -> None:
@@ -143,9 +143,9 @@ def test_metadata_that_is_no_text(raw: Callable[..., Path]) -> None:
     assert {problem.key for problem in bundle.problems} == {"a", "b"}
 
 
-def test_many_words_are_no_trouble(raw: Callable[..., Path]) -> None:
-    path = words_file(raw, {f"bundle_emb.w{i}x.clip_l": ("F32", [1, 4], 16) for i in range(3000)})
-    assert len(list_bundle(path).words) == len(read_bundle(path).words) == 3000
+def test_many_embeddings_are_no_trouble(raw: Callable[..., Path]) -> None:
+    path = embeddings_file(raw, {f"bundle_emb.w{i}x.clip_l": ("F32", [1, 4], 16) for i in range(3000)})
+    assert len(list_bundle(path).embeddings) == len(read_bundle(path).embeddings) == 3000
 
 
 @settings(

@@ -5,6 +5,9 @@ import textwrap
 import pytest
 
 from lib_pivotal.importing.settings import import_text
+from tests.data.conftest import add
+
+__all__ = ["add"]
 
 
 @pytest.fixture

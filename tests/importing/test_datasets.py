@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from lib_pivotal.config import run_from_dict
-from lib_pivotal.data.dataset import scan
+from lib_pivotal.data.dataset import scan as scan_with
+from lib_pivotal.importing.datasets import DATASET_FILES
 from lib_pivotal.importing.settings import Imported, import_file
 from lib_pivotal.runs.defaults import fitted_run
 from lib_pivotal.training.epochs import with_epoch_steps
 from lib_pivotal.training.scanning import scan_pictures
+
+scan = partial(scan_with, files=DATASET_FILES)
 
 
 @pytest.fixture
@@ -98,7 +102,7 @@ def test_onetrainers_concepts_and_epochs(folders: Path, inside: bool) -> None:
             "image": {"enable_random_hue": True},
         },
     ]
-    word = {"placeholder": "aoi", "token_count": 2, "train": True, "stop_training_after": 2}
+    embedding = {"placeholder": "aoi", "token_count": 2, "train": True, "stop_training_after": 2}
     plain = {
         "training_method": "LORA",
         "model_type": "STABLE_DIFFUSION_15",
@@ -107,7 +111,7 @@ def test_onetrainers_concepts_and_epochs(folders: Path, inside: bool) -> None:
         "gradient_accumulation_steps": 2,
         "save_every": 3,
         "save_every_unit": "EPOCH",
-        "additional_embeddings": [{**word, "stop_training_after_unit": "EPOCH"}],
+        "additional_embeddings": [{**embedding, "stop_training_after_unit": "EPOCH"}],
     }
     if inside:
         plain["concepts"] = concepts
@@ -118,7 +122,7 @@ def test_onetrainers_concepts_and_epochs(folders: Path, inside: bool) -> None:
     found = import_file(folders / "run.json")
     run, told = found.run, lines(found)
     # 3×2.5 rounded down, and 9, are 16 pictures by 2 in twos: 4 updates an epoch
-    assert (run.schedule.max_steps, run.saving.every_steps, run.words[0].freeze_step) == (40, 12, 8)
+    assert (run.schedule.max_steps, run.saving.every_steps, run.embeddings[0].freeze_step) == (40, 12, 8)
     assert run.data.folder == str(folders / ("run.json" if inside else "concepts.json"))
     assert [picture.repeats for picture in scan_pictures(run.data).pictures] == [2.5, 2.5, 2.5, 4.5, 4.5]
     own = [(part.applies_to, part.shuffle_tags, part.loss_weight) for part in run.data.parts]
@@ -157,7 +161,7 @@ def test_a_scan_turns_epochs_into_steps(folders: Path) -> None:
     )
     fitted = with_epoch_steps(run, dataset.pictures).schedule
     assert (fitted.max_steps, fitted.epochs, fitted.warmup_steps) == (14, 0, 13)  # 5 pictures by 4: 2 steps an epoch
-    fitted = fitted_run(dataset, run, words_only=True).run.schedule
+    fitted = fitted_run(dataset, run, embeddings_only=True).run.schedule
     assert (fitted.max_steps, fitted.epochs) == (14, 0)
     fitted = fitted_run(dataset, run).run.schedule
     assert (fitted.max_steps, fitted.epochs) == (7 * -(-5 // (fitted.batch_size * fitted.accumulation)), 0)
@@ -247,7 +251,7 @@ def test_intervals_and_ends_in_epochs_wait_for_the_pictures(folders: Path) -> No
     found = import_file(folders / "ot.json")
     run, told = found.run, lines(found)
     assert (run.saving.every_epochs, run.saving.preview_every_epochs) == (5, 1)
-    assert (run.words[0].freeze_at, run.schedule.te_stop) == (0.5, 0.25)
+    assert (run.embeddings[0].freeze_at, run.schedule.te_stop) == (0.5, 0.25)
     assert told["save_every"] == ("translated", "saving.every_epochs = 5")
     settled = with_epoch_steps(run, scan(folders).pictures)  # 5 pictures by 4
     assert (settled.schedule.max_steps, settled.saving.every_steps, settled.saving.every_epochs) == (40, 10, 0)

@@ -77,19 +77,21 @@ def test_rates_are_multiplied_by_all_pictures_of_a_step(hcp):
     run = hcp().run
     assert run.network.unet_lr == pytest.approx(1e-4 * 5)
     assert run.network.te_lr == pytest.approx(1e-5 * 5)
-    assert [run.words_common.lr * word.lr_factor for word in run.words] == pytest.approx([0.003 * 5, 0.001 * 5])
+    assert [run.embeddings_common.lr * embedding.lr_factor for embedding in run.embeddings] == pytest.approx(
+        [0.003 * 5, 0.001 * 5]
+    )
 
 
 def test_rates_stay_where_scale_lr_is_off(hcp):
     run = hcp(base=[("scale_lr: True", "scale_lr: False"), ("scale_lr_pt: True", "scale_lr_pt: False")]).run
     assert run.network.unet_lr == 1e-4
-    assert run.words_common.lr == 0.003
+    assert run.embeddings_common.lr == 0.003
 
 
 def test_one_of_the_two_may_be_scaled(hcp):
     run = hcp(base=[("scale_lr_pt: True", "scale_lr_pt: False")]).run
     assert run.network.unet_lr == pytest.approx(5e-4)
-    assert run.words_common.lr == 0.003
+    assert run.embeddings_common.lr == 0.003
 
 
 def test_accumulation_scales_rates_and_shortens_steps(hcp):
@@ -120,9 +122,14 @@ def test_everything_else_of_the_example(hcp):
     assert (run.clip_skip, run.data.max_tokens, run.data.resolution_px, run.data.bucket_step_px) == (2, 225, 512, 8)
     assert (run.data.shuffle_tags, run.data.tag_dropout, run.data.caption_dropout) == (True, 0.25, 0.05)
     assert (run.regularisation.batch_size, run.regularisation.weight) == (1, 0.7)
-    assert (run.network.weight_decay, run.words_common.weight_decay) == (1e-3, 5e-4)
-    assert (run.words_common.control, run.memory.precision, run.seed) == ("none", "bf16", 7)
-    assert [word.name for word in run.words] == ["surtr", "other-word"]
+    assert (run.network.weight_decay, run.embeddings_common.weight_decay) == (1e-3, 5e-4)
+    assert (run.embeddings_common.control, run.memory.precision, run.seed) == ("none", "bf16", 7)
+    assert [embedding.name for embedding in run.embeddings] == ["surtr", "other-word"]
+
+
+def test_a_loss_that_is_here_is_taken(hcp, line_of):
+    found = hcp(base=[("_target_: hcpdiff.loss.MinSNRLoss, gamma: 2.0", "_target_: torch.nn.L1Loss")])
+    assert (found.run.loss.kind, line_of(found, "train.loss.criterion._target_").fate) == ("l1", "translated")
 
 
 def test_every_key_has_a_line_and_none_is_unknown(hcp):
@@ -149,27 +156,27 @@ def test_unknown_keys_are_told(hcp, line_of):
     assert (line.fate, line.known, line.value) == ("not supported", False, 3)
 
 
-def test_words_begin_with_their_files(hcp, tmp_path):
+def test_embeddings_begin_with_their_files(hcp, tmp_path):
     (tmp_path / "embs").mkdir()
     torch.save({"string_to_param": {"*": torch.randn(6, 768)}, "name": "surtr"}, tmp_path / "embs" / "surtr.pt")
-    first, second = hcp().run.words
+    first, second = hcp().run.embeddings
     assert (first.init_file, first.vectors) == (str(tmp_path / "embs" / "surtr.pt"), 6)
     assert second.init_file == ""
 
 
 def test_a_name_that_programs_misread_is_changed_and_told(hcp, line_of):
     found = hcp(change=[("name: other-word", "name: pt-Cat1")])
-    assert found.run.words[1].name == "pt-cat"
+    assert found.run.embeddings[1].name == "pt-cat"
     assert line_of(found, "tokenizer_pt.train.1.name").fate == "translated"
     assert any("pt-cat where they said pt-Cat1" in remark for remark in found.report.remarks)
 
 
-def test_the_negative_word_of_dreamartist_is_left_out(hcp, line_of):
+def test_the_negative_embedding_of_dreamartist_is_left_out(hcp, line_of):
     change = [
         ("        caption_file: pics", "        caption_file: pics\n        word_names: {pt1: ['${hero}', other-word]}")
     ]
     found = hcp(change=change)
-    assert [word.name for word in found.run.words] == ["surtr"]
+    assert [embedding.name for embedding in found.run.embeddings] == ["surtr"]
     assert line_of(found, "tokenizer_pt.train.1.name").fate == "not supported"
 
 
@@ -211,7 +218,7 @@ def test_an_example_of_hcp_loaded_without_the_others(imported):
         data: {dataset1: {batch_size: 4, source: {a: {img_root: x}}}}
     """
     run = imported(text, "x.yaml").run
-    assert (run.network.unet_lr, run.words_common.lr) == (pytest.approx(4e-4), pytest.approx(0.012))
+    assert (run.network.unet_lr, run.embeddings_common.lr) == (pytest.approx(4e-4), pytest.approx(0.012))
     assert (run.network.unet_rank, run.schedule.rate, run.schedule.warmup_steps) == (8, "constant", 50)
 
 

@@ -57,19 +57,19 @@ def test_rates_are_not_scaled(kgrid):
     found = kgrid()
     assert found.report.peer == "kgrid"
     assert found.run.network.unet_lr == 2e-4
-    assert found.run.words_common.lr == 1e-2
+    assert found.run.embeddings_common.lr == 1e-2
     assert (found.run.network.unet_rank, found.run.network.unet_alpha) == (16, 8.0)
 
 
 def test_its_own_bases_stand_in(kgrid):
     run = kgrid(with_dataset=False).run
     assert (run.schedule.batch_size, run.schedule.max_steps, run.memory.precision) == (8, 50000, "bf16")
-    assert (run.network.weight_decay, run.words_common.weight_decay) == (1e-3, 5e-4)
+    assert (run.network.weight_decay, run.embeddings_common.weight_decay) == (1e-3, 5e-4)
     assert run.data.resolution_px == 512
 
 
-def test_words_begin_with_their_tags_and_random_rows(kgrid):
-    first, second = kgrid().run.words
+def test_embeddings_begin_with_their_tags_and_random_rows(kgrid):
+    first, second = kgrid().run.embeddings
     assert (first.init_text, first.vectors) == ("cat_ears, red eyes, *[0.1,10]", 8)
     assert (second.init_text, second.vectors) == ("*[0.1,10]", 8)
 
@@ -82,7 +82,7 @@ def test_repeats_that_the_folder_says_too_are_kept(kgrid, line_of, tmp_path):
 
 
 def test_loha_is_told_where_it_is_not_here(kgrid, line_of):
-    from lib_pivotal.importing.sheet import choices
+    from lib_pivotal.importing.translation import choices
 
     found = kgrid(LOHA)
     here = "loha" in choices("network.algorithm")

@@ -5,7 +5,7 @@ import json
 import pytest
 from PIL import Image
 
-from lib_pivotal.importing.kohya_names import gui_flags
+from lib_pivotal.importing.kohya import gui_flags
 from lib_pivotal.importing.settings import import_file, import_text
 from lib_pivotal.networks.targets import preset_pattern
 from lib_pivotal.training.scanning import scan_pictures
@@ -189,8 +189,24 @@ def test_epochs_without_pictures_wait_for_the_scan(imported, line_of):
     assert (found.run.schedule.epochs, found.run.schedule.max_steps) == (4, 1600)
 
 
+@pytest.mark.parametrize(
+    ("written", "path"),
+    [
+        ("noise_offset_random_strength = true", "noise.random_offset"),
+        ("adaptive_noise_scale = 0.01", "noise.adaptive_offset"),
+        ("ip_noise_gamma_random_strength = true", "noise.random_perturbation"),
+        ("scale_v_pred_loss_like_noise_pred = true", "loss.scale_v_like_noise"),
+    ],
+)
+def test_what_a_run_has_a_setting_for_is_taken(imported, line_of, written, path):
+    from lib_pivotal.importing.translation import exists
+
+    found = toml(imported, LORA, ("clip_skip = 2", written))
+    assert line_of(found, written.partition(" ")[0]).fate == ("taken" if exists(path) else "not supported")
+
+
 def test_loha_and_others(imported, line_of):
-    from lib_pivotal.importing.sheet import choices
+    from lib_pivotal.importing.translation import choices
 
     lycoris = ('"networks.lora"', '"lycoris.kohya"')
     found = toml(imported, LORA, lycoris, ('["rank_dropout=0.1"]', '["algo=loha", "conv_dim=4"]'))
@@ -220,9 +236,9 @@ def test_textual_inversion(imported):
         resolution = 512
     """
     run = imported(text, "ti.toml").run
-    (word,) = run.words
-    assert (word.name, word.init_text, word.vectors) == ("zxc", "girl", 6)
-    assert (run.network.algorithm, run.words_common.lr, run.words_common.control) == ("none", 5e-4, "none")
+    (embedding,) = run.embeddings
+    assert (embedding.name, embedding.init_text, embedding.vectors) == ("zxc", "girl", 6)
+    assert (run.network.algorithm, run.embeddings_common.lr, run.embeddings_common.control) == ("none", 5e-4, "none")
 
 
 GUI = {
@@ -286,7 +302,7 @@ def test_more_gpus_are_more_micro_batches():
     assert gui(num_processes=4, gradient_accumulation_steps=2).run.schedule.accumulation == 8
 
 
-def test_dreambooth_becomes_a_network_with_a_word_about_it():
+def test_dreambooth_becomes_a_network_with_a_embedding_about_it():
     plain = {key: value for key, value in GUI.items() if key not in ("LoRA_type", "network_dim", "network_alpha")}
     found = import_text(json.dumps(plain).encode(), "db.json")
     assert any("checkpoint's own weights" in remark for remark in found.report.remarks)

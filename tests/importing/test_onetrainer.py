@@ -60,7 +60,7 @@ def test_settings(line_of):
     assert found.report.unknown() == []
     assert found.faults == ()
     assert (run.network.unet_rank, run.network.unet_alpha, run.network.unet_targets) == (8, 4.0, "attention")
-    assert (run.network.unet_lr, run.network.te_lr, run.words_common.lr) == (1e-4, 2e-5, 2e-3)
+    assert (run.network.unet_lr, run.network.te_lr, run.embeddings_common.lr) == (1e-4, 2e-5, 2e-3)
     assert (run.schedule.rate, run.schedule.final_factor, run.schedule.optimizer) == ("cosine", 0.1, "adamw")
     assert run.schedule.warmup_steps == 10, "40 micro-batches in fours"
     assert (run.loss.weighting, run.loss.snr_gamma, run.noise.offset) == ("min_snr", 3.0, 0.05)
@@ -71,17 +71,17 @@ def test_settings(line_of):
         0.1,
         False,
     )
-    assert (run.words_common.control, run.data.caption_dropout, run.name) == ("preserve_norm", 0.05, "my lora")
-    assert (run.schedule.clip_network, run.schedule.clip_words, run.network.weight_decay) == (0.5, 0.5, 0.02)
+    assert (run.embeddings_common.control, run.data.caption_dropout, run.name) == ("preserve_norm", 0.05, "my lora")
+    assert (run.schedule.clip_network, run.schedule.clip_embeddings, run.network.weight_decay) == (0.5, 0.5, 0.02)
     assert run.schedule.ema_decay == pytest.approx(0.999 ** (1 / 5), abs=1e-6)
     assert (line_of(found, "epochs").fate, run.schedule.epochs) == ("translated", 10)
     assert line_of(found, "optimizer.beta2").fate == "not supported"
     assert line_of(found, "optimizer.beta1").fate == "taken"
 
 
-def test_words(line_of):
+def test_embeddings(line_of):
     found = lora()
-    first, second = found.run.words
+    first, second = found.run.embeddings
     assert (first.name, first.vectors, first.init_text) == ("hero", 5, "girl")
     assert (second.name, second.freeze_step, second.init_text) == ("other-word", 300, "*")
     assert line_of(found, "additional_embeddings.2.placeholder").fate == "not supported"
@@ -95,7 +95,7 @@ def test_rates_are_scaled_by_a_square_root(scaler, factor):
     # NamedParameterGroup.py: lr · scale ** 0.5, with 4 pictures and 4 micro-batches
     run = lora(learning_rate_scaler=scaler).run
     assert run.network.unet_lr == pytest.approx(1e-4 * factor)
-    assert run.words_common.lr == pytest.approx(2e-3 * factor)
+    assert run.embeddings_common.lr == pytest.approx(2e-3 * factor)
 
 
 def test_its_defaults_are_told(line_of):
@@ -114,8 +114,8 @@ def test_an_embedding_run():
         }).encode(),
         "ti.json",
     )  # fmt: skip
-    assert (found.run.network.algorithm, found.run.words_common.lr) == ("none", 3e-4)
-    assert [(word.name, word.vectors) for word in found.run.words] == [("my-cat", 3)]
+    assert (found.run.network.algorithm, found.run.embeddings_common.lr) == ("none", 3e-4)
+    assert [(embedding.name, embedding.vectors) for embedding in found.run.embeddings] == [("my-cat", 3)]
 
 
 @pytest.mark.parametrize(
@@ -164,7 +164,7 @@ def test_concepts_and_samples_in_files_of_their_own(tmp_path):
 
 def test_dora_and_other_kinds(line_of):
     assert lora(lora_decompose=True).run.network.algorithm == "dora"
-    from lib_pivotal.importing.sheet import choices
+    from lib_pivotal.importing.translation import choices
 
     found = lora(peft_type="LOKR")
     assert line_of(found, "peft_type").fate == ("taken" if "lokr" in choices("network.algorithm") else "not supported")

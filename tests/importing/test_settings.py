@@ -10,12 +10,16 @@ from hypothesis import strategies as st
 
 from lib_pivotal.config import check_run
 from lib_pivotal.errors import ConfigError
-from lib_pivotal.importing import hcp, kgrid, kohya_rules, onetrainer_rules
-from lib_pivotal.importing.common import Origin
-from lib_pivotal.importing.detect import PEERS, detect
-from lib_pivotal.importing.reading import LARGEST_BYTES, parse_text
-from lib_pivotal.importing.report import FATES, Line, Report, table
-from lib_pivotal.importing.settings import import_file, import_text, looks_foreign
+from lib_pivotal.importing import hcp, kgrid, kohya, onetrainer
+from lib_pivotal.importing.reading import LARGEST_BYTES, Origin, parse_text
+from lib_pivotal.importing.report import FATES, KeyReport, Report, table
+from lib_pivotal.importing.settings import PEERS, detect, import_file, import_text, looks_foreign
+
+
+def keys_of(table):
+    """The keys that a trainer's table has rows for."""
+    return [name.rstrip("*").rstrip(".") for row in table if isinstance(row, tuple) for name in row[0].split()]
+
 
 LAUGHS = b"".join(
     b"%c: &%c [%s]\n" % (65 + i, 65 + i, b",".join([b"*%c" % (64 + i) if i else b"1"] * 9)) for i in range(8)
@@ -110,7 +114,7 @@ VALUES = st.recursive(
 )
 KEYS = {
     "kohya-easy": [
-        *(f"general_args.args.{key}" for key in kohya_rules.RULES),
+        *(f"general_args.args.{key}" for key in keys_of(kohya.TABLE)),
         *"""
         subsets train_mode train_mode.train_mode general_args general_args.args network_args.args.network_args
         network_args.args.network_dim optimizer_args.args.warmup_ratio general_args.dataset_args.batch_size
@@ -118,7 +122,7 @@ KEYS = {
         """.split(),
     ],
     "hcp": [
-        *hcp.RULES,
+        *keys_of(hcp.TABLE),
         *"""
         lora_unet lora_text_encoder plugin_unet tokenizer_pt tokenizer_pt.train data data.d data.d.source
         data.d.source.s data.d.bucket data.d.batch_size data.reg train train.scheduler train.scheduler.name
@@ -130,7 +134,7 @@ KEYS = {
     ],
     "kgrid": [*kgrid.MARKS, "tokenizer_pt.train", "data.dataset1.source", "lora_unet"],
     "kohya": [
-        *kohya_rules.RULES,
+        *keys_of(kohya.TABLE),
         *"""
         network_dim network_alpha network_args unet_lr text_encoder_lr max_train_steps max_train_epochs train_batch_size
         lr_warmup_steps optimizer_type optimizer_args token_string sample_prompts resolution loss_type huber_c
@@ -138,14 +142,14 @@ KEYS = {
         """.split(),
     ],
     "kohya-gui": [
-        *kohya_rules.RULES,
+        *keys_of(kohya.TABLE),
         *"""
         LoRA_type block_dims down_lr_weight conv_dim lr_warmup noise_offset additional_parameters num_processes epoch
         max_resolution optimizer network_dim
         """.split(),
     ],
     "onetrainer": [
-        *onetrainer_rules.RULES,
+        *keys_of(onetrainer.TABLE),
         *"""
         additional_embeddings embedding optimizer optimizer.optimizer unet text_encoder text_encoder_2.train concepts
         samples training_method model_type ema ema_decay ema_update_step_interval batch_size resolution layer_filter
@@ -158,7 +162,7 @@ GROUP = st.fixed_dictionaries(
     {"layers": LAYERS},
     optional=dict.fromkeys(("lr", "rank", "alpha", "branch", "dropout", "dim", "_target_", "alpha_auto_scale"), VALUES),
 )
-WORD = st.fixed_dictionaries(
+EMBEDDING = st.fixed_dictionaries(
     {}, optional=dict.fromkeys(("name", "lr", "placeholder", "token_count", "train", "path", "prompt"), VALUES)
 )
 
@@ -183,7 +187,7 @@ def nested(pairs):
 def test_garbage_raises_nothing_but_our_error(peer, data):
     keys = st.sampled_from(KEYS[peer.name]) | st.text(max_size=8)
     grouped = st.dictionaries(st.text(max_size=4), GROUP, max_size=2)
-    values = VALUES | st.lists(GROUP | WORD, max_size=2) | grouped
+    values = VALUES | st.lists(GROUP | EMBEDDING, max_size=2) | grouped
     plain = nested(data.draw(st.lists(st.tuples(keys, values), max_size=8)))
     plain = parse_text(json.dumps(plain).encode(), "x.json")
     try:
@@ -217,8 +221,10 @@ def test_any_values(plain, name):
 
 
 def test_the_table_folds_and_counts():
-    lines = [Line(f"key{i}", i, fate, "became", "why " * 40) for i, fate in enumerate(FATES)]
-    text = table(Report("x", "title", (*lines, Line("d", None, "taken", "a = 1", added=True)), ("a remark",)), width=90)
+    lines = [KeyReport(f"key{i}", i, fate, "became", "why " * 40) for i, fate in enumerate(FATES)]
+    text = table(
+        Report("x", "title", (*lines, KeyReport("d", None, "taken", "a = 1", added=True)), ("a remark",)), width=90
+    )
     assert "title: 2 taken, 1 translated, 1 not supported, 1 ignored." in text
     assert "(not in the file)" in text
     assert all(len(line) <= 90 for line in text.splitlines()), text

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from lib_pivotal.bundle.layer_names import UnetShape, diffusers_path, kohya_name, name_for_webui
-from lib_pivotal.bundle.metadata import TrainingFacts, WordFacts, build_metadata
+from lib_pivotal.bundle.metadata import EmbeddingFacts, TrainingFacts, build_metadata
 from lib_pivotal.ports import Part
 
 Towers: TypeAlias = tuple[Tensor, ...]
@@ -29,7 +29,7 @@ CLIP, OPEN_CLIP = "transformer.text_model.", "model."
 SPELLINGS = {1: ("string_to_param.*",), 2: ("clip_l", "clip_g")}
 """Number of text encoders -> what stands behind a word's name in a bundle; the web UI writes it so."""
 
-WORDS = {"mirelle": 2, "quill-on": 3}
+EMBEDDINGS = {"mirelle": 2, "quill-on": 3}
 """Names and numbers of vectors: a plain one and one that CLIP's tokenizer takes apart at the hyphen."""
 
 RANK = 4
@@ -47,11 +47,11 @@ def low_rank(name: str, weight: Tensor, *, generator: torch.Generator) -> dict[s
     return {f"{name}.lora_down.weight": down, f"{name}.lora_up.weight": up, f"{name}.alpha": torch.tensor(float(RANK))}
 
 
-def spelled(words: Mapping[str, Towers]) -> dict[str, Tensor]:
+def spelled(embeddings: Mapping[str, Towers]) -> dict[str, Tensor]:
     """The tensors of words in a bundle."""
     return {
         f"bundle_emb.{name}.{key}": tower
-        for name, towers in words.items()
+        for name, towers in embeddings.items()
         for key, tower in zip(SPELLINGS[len(towers)], towers, strict=True)
     }
 
@@ -156,12 +156,12 @@ class Material:
         return tuple(part for part in ("unet", *self.text_parts) if part in parts or (part == "te2" and "te" in parts))
 
     @cached_property
-    def words(self) -> dict[str, Towers]:
+    def embeddings(self) -> dict[str, Towers]:
         """Vectors of the vocabulary's size."""
         generator = torch.Generator().manual_seed(3)
-        return {name: self.vectors(rows, generator=generator) for name, rows in WORDS.items()}
+        return {name: self.vectors(rows, generator=generator) for name, rows in EMBEDDINGS.items()}
 
 
 def metadata_of(name: str) -> dict[str, str]:
-    facts = {word: WordFacts(vectors=count) for word, count in WORDS.items()}
-    return build_metadata(TrainingFacts(output_name=name, network_dim=RANK, network_alpha=RANK, words=facts))
+    facts = {embedding: EmbeddingFacts(vectors=count) for embedding, count in EMBEDDINGS.items()}
+    return build_metadata(TrainingFacts(output_name=name, network_dim=RANK, network_alpha=RANK, embeddings=facts))

@@ -103,7 +103,7 @@ def measured(pairs, measure):
     """`measure(number)` in turns with our patches and without, after one turn that counts for nothing."""
     from modules import call_queue
 
-    from lib_pivotal.webui import bundles, conditionings
+    from lib_pivotal.webui import cond_cache_patch, resolution_patch
 
     found = {True: [], False: []}
     with call_queue.queue_lock:
@@ -111,13 +111,13 @@ def measured(pairs, measure):
             for pair in range(pairs + 1):
                 # now the one first, now the other: what drifts favours neither
                 for patched in (True, False) if pair % 2 else (False, True):
-                    for part in (bundles, conditionings):
+                    for part in (resolution_patch, cond_cache_patch):
                         (part.register if patched else part.unregister)()
                     value = measure(next(NUMBERS))
                     if pair:
                         found[patched].append(value)
         finally:
-            for part in (bundles, conditionings):
+            for part in (resolution_patch, cond_cache_patch):
                 part.register()
     return found
 
@@ -130,34 +130,34 @@ def add_routes(_, app):
 
     @app.get("/probe/resolve")
     def resolve():
-        from lib_pivotal.webui import bundles
+        from lib_pivotal.webui import resolution_patch
 
         def anew():
-            bundles.resolver.built = None
-            bundles.resolve()
+            resolution_patch.resolver.built = None
+            resolution_patch.resolve()
 
-        with bundles.resolver.generating():  # of the networks that the last picture left loaded
-            names = len(bundles.resolve().spotter)
-            return {"names": names, "first_ms": median_ms(anew), "ms": median_ms(bundles.resolve)}
+        with resolution_patch.resolver.generating():  # of the networks that the last picture left loaded
+            names = len(resolution_patch.resolve().spotter)
+            return {"names": names, "first_ms": median_ms(anew), "ms": median_ms(resolution_patch.resolve)}
 
     @app.get("/probe/kept")
     def kept(most_bytes: int = 0):
         """What outlives the last picture: words of files, facts of conditionings, names. `most_bytes` sets a bound."""
         import gc
 
-        from lib_pivotal.webui import bundles, conditionings
+        from lib_pivotal.webui import cond_cache_patch, resolution_patch
 
-        files = bundles.resolver.files
+        files = resolution_patch.resolver.files
         if most_bytes:
             files.most_bytes = most_bytes
         gc.collect()
-        tensors = [tower for read in files.values() for word in read.words.values() for tower in word]
+        tensors = [tower for read in files.values() for embedding in read.embeddings.values() for tower in embedding]
         return {
             "files": len(files),
             "bytes": files.held_bytes,
             "tensor_bytes": sum(tower.untyped_storage().nbytes() for tower in tensors),
             "kinds": sorted({f"{tower.device.type} {tower.dtype}" for tower in tensors}),
-            "facts": len(conditionings._memory.facts),
+            "facts": len(cond_cache_patch._memory.facts),
             "embeddings": sum(isinstance(one, textual_inversion.Embedding) for one in gc.get_objects()),
         }
 
@@ -170,11 +170,11 @@ def add_routes(_, app):
         def tokenize():
             return [one.tokenize_line(text) for one in encoders]
 
-        bundles = sys.modules.get("lib_pivotal.webui.bundles")
-        if bundles is None:
+        resolution_patch = sys.modules.get("lib_pivotal.webui.resolution_patch")
+        if resolution_patch is None:
             return {"ms": median_ms(tokenize), "encoders": len(encoders)}
-        with bundles.resolver.generating():
-            bundles.resolve()
+        with resolution_patch.resolver.generating():
+            resolution_patch.resolve()
             return {"ms": median_ms(tokenize), "encoders": len(encoders)}
 
     @app.get("/probe/overhead")
@@ -211,9 +211,9 @@ def add_routes(_, app):
     @app.get("/probe/register")
     def register():
         """What `hooks.register` puts in place; its callbacks are still there."""
-        from lib_pivotal.webui import bundles, cards, conditionings, counter
+        from lib_pivotal.webui import cards, cond_cache_patch, resolution_patch, token_counter_patch
 
-        for part in (bundles, conditionings, cards, counter):
+        for part in (resolution_patch, cond_cache_patch, cards, token_counter_patch):
             part.register()
         return {"ok": True}
 

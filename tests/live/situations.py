@@ -51,7 +51,7 @@ class Situation:
 
     def bundle(
         self,
-        words: Mapping[str, Towers],
+        embeddings: Mapping[str, Towers],
         *,
         name: str = "",
         parts: tuple[str, ...] = (),
@@ -63,7 +63,7 @@ class Situation:
         Of the parts `te` is every text encoder.
         """
         name = name or self.fresh("file")
-        tensors = spelled(words)
+        tensors = spelled(embeddings)
         tensors |= self.material.network(*self.material.whole(parts)) if parts else {}
         tensors |= dict(extra or {})
         path = self.webui.lora_folder / f"{name}.safetensors"
@@ -150,7 +150,7 @@ def b3_a_collision_in_case_only(s: Situation) -> None:
     assert s.pixels(f"<lora:{file}:1> a {name} face") == s.pixels(f"a {reference} face")
 
 
-def b4_one_word_cannot_be_read(s: Situation) -> None:
+def b4_one_embedding_cannot_be_read(s: Situation) -> None:
     """A word with two kinds of tensors costs neither the other word nor the network, and it is said."""
     good, name, odd = s.vectors(9), s.fresh(), s.fresh("odd")
     reference = s.embedding(good)
@@ -184,7 +184,7 @@ def b5_names_with_dots_and_spaces(s: Situation) -> None:
         assert s.pixels(f"<lora:{file}:1> photo, {name}, smile") == s.pixels(f"photo, {ref}, smile")
 
 
-def b6_every_word_that_does_not_fit_is_named(s: Situation) -> None:
+def b6_every_embedding_that_does_not_fit_is_named(s: Situation) -> None:
     """Words of another model's width are set aside, each by its name."""
     names = [s.fresh(), s.fresh()]
     other = tuple(torch.full((2, width + 8), 0.1) for width in s.material.widths)
@@ -365,7 +365,7 @@ def b22_extra_networks_switched_off(s: Situation) -> None:
     assert file in s.said("a face", disable_extra_networks=True)
 
 
-def b23_no_words(s: Situation) -> None:
+def b23_no_embeddings(s: Situation) -> None:
     """`words=0` keeps the network and lets no name hold."""
     name = s.fresh()
     file, plain = s.bundle({name: s.vectors(30)}, parts=("unet",)), s.bundle({}, parts=("unet",))
@@ -377,11 +377,11 @@ def b25_listed(s: Situation) -> None:
     name = s.fresh()
     file = s.bundle({name: s.vectors(31, rows=5)}, parts=("unet",))
     listed = {entry["name"]: entry for entry in s.webui.call("/pivotal/v1/bundles")}
-    assert [(word["name"], word["vectors"]) for word in listed[file]["words"]] == [(name, 5)]
+    assert [(embedding["name"], embedding["vectors"]) for embedding in listed[file]["words"]] == [(name, 5)]
     assert listed[file]["parts"] == ["unet"]
 
 
-def words_without_the_network(s: Situation) -> None:
+def embeddings_without_the_network(s: Situation) -> None:
     """`<words:file>` is the words alone: no network, not even one that cannot be loaded."""
     name = s.fresh()
     reference = s.embedding(s.vectors(32))

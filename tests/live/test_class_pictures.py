@@ -34,7 +34,7 @@ def ended(webui: WebUI) -> Any:
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    characters, _ = make.choose_words(1)
+    characters, _ = make.choose_embeddings(1)
     setup = replace(experiment.Setup(tuple(characters), (), seed=0), steps=4)
     folder = experiment.write_dataset(setup, tmp_path_factory.mktemp("avatars") / "pictures")
     made = experiment.make_run(setup, folder, "kept")
@@ -99,9 +99,9 @@ def test_uneven_sizes_and_every_way_to_show_a_picture(pivotal: Situation, run: R
         most_cropped=0.1,
     )
     memory = replace(run.memory, latents_mb=1)
-    word = replace(run.words[0], name="aoi", init_text="random", prune=False)
+    embedding = replace(run.embeddings[0], name="aoi", init_text="random", prune=False)
     kept = replace(run.regularisation, folder="", preservation=0.3, class_text="a hat")
-    wanted = replace(run, name="uneven", words=(word,), data=data, memory=memory, regularisation=kept)
+    wanted = replace(run, name="uneven", embeddings=(embedding,), data=data, memory=memory, regularisation=kept)
     wanted = replace(wanted, saving=replace(run.saving, separation_every_steps=0, preview_every_steps=0))
     before = pivotal_webui.txt2img("a red hat, smile")
     pivotal_webui.call("/pivotal/v1/runs", {**run_to_dict(wanted), "overwrite": True})

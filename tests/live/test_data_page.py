@@ -13,7 +13,7 @@ from PIL import Image
 
 from lib_pivotal.runs.manager import RunManager
 from lib_pivotal.standalone.page import StandaloneStudio
-from lib_pivotal.ui.alone import serve
+from lib_pivotal.ui.standalone_page import serve
 from tests.live.conftest import CHROMIUM, ROOT, Installation, WebUI, running
 from tests.live.test_tab_page import Visitor
 
@@ -130,11 +130,11 @@ def _a_tag_moved(visitor: Visitor) -> None:
     page.click("#pivotal_tags tr[data-tag='hat'] [data-fate='absorbed']")  # at once: both must arrive
     page.wait_for_selector(f"{row}.kept", timeout=15_000)
     page.wait_for_selector("#pivotal_tags tr[data-tag='hat'].absorbed", timeout=15_000)
-    words = {
-        word["name"]: word
-        for word in json.loads(page.locator("#pivotal_words input, #pivotal_words textarea").input_value())
+    embeddings = {
+        embedding["name"]: embedding
+        for embedding in json.loads(page.locator("#pivotal_words input, #pivotal_words textarea").input_value())
     }
-    assert words["hana"]["keep"] == ["green hair"] and words["hana"]["absorb"] == ["hat"]
+    assert embeddings["hana"]["keep"] == ["green hair"] and embeddings["hana"]["absorb"] == ["hat"]
     trained = page.locator("#pivotal_tags .pivotal-examples p >> nth=1").inner_text()
     assert "green hair" in trained and "hat" not in trained
 
@@ -158,11 +158,11 @@ def _scan_again(visitor: Visitor) -> None:
     page = visitor.page
     page.click("#pivotal_scan")
     page.wait_for_selector("#pivotal_preset_help >> text=Scanned again", state="attached", timeout=30_000)
-    words = {
-        word["name"]: word
-        for word in json.loads(page.locator("#pivotal_words input, #pivotal_words textarea").input_value())
+    embeddings = {
+        embedding["name"]: embedding
+        for embedding in json.loads(page.locator("#pivotal_words input, #pivotal_words textarea").input_value())
     }
-    assert words["hana"]["keep"] == ["green hair"]
+    assert embeddings["hana"]["keep"] == ["green hair"]
 
 
 class AloneVisitor(Visitor):

@@ -47,9 +47,9 @@ def _opened(browser: Any, webui: WebUI, folder: Path) -> Visitor:
     return visitor
 
 
-def _words(page: Any) -> dict[str, Any]:
+def _embeddings(page: Any) -> dict[str, Any]:
     text = page.locator("#pivotal_words input, #pivotal_words textarea").input_value()
-    return {word["name"]: word for word in json.loads(text)}
+    return {embedding["name"]: embedding for embedding in json.loads(text)}
 
 
 def _warnings(page: Any) -> int:
@@ -67,7 +67,7 @@ def test_two_clicks_from_a_folder_to_a_plan_without_warnings(browser: Any, webui
     (mend if mend.count() else doubles.locator("[data-remedy]").first).click()  # the second
     page.wait_for_selector("#pivotal_undo [data-undo]", timeout=30_000)
     page.wait_for_function("() => !document.querySelector('#pivotal_findings li.warning, #pivotal_findings li.error')")
-    assert len(_words(page)) == 16 and page.locator("#pivotal_plan .row").count() == 16
+    assert len(_embeddings(page)) == 16 and page.locator("#pivotal_plan .row").count() == 16
     page.wait_for_function(  # the thumbnails are those of the new scan
         "(before) => document.querySelector('#pivotal_summary').innerText !== before", arg=before, timeout=30_000
     )
@@ -121,7 +121,7 @@ def test_findings_by_keyboard_filter_and_thumbnails(browser: Any, webui: WebUI, 
 def test_everything_follows_settings(browser: Any, webui: WebUI, folder: Path) -> None:
     visitor = _opened(browser, webui, folder)
     page = visitor.page
-    name = next(iter(word for word, facts in _words(page).items() if facts["prune"]))
+    name = next(iter(embedding for embedding, facts in _embeddings(page).items() if facts["prune"]))
     bar = f"#pivotal_plan .row:has-text('{name}') > span"
     before = float(page.locator(bar).inner_text().replace("\u202f", "").replace(" ", ""))
 
@@ -165,10 +165,10 @@ def test_everything_follows_settings(browser: Any, webui: WebUI, folder: Path) -
 def test_a_second_quick_undo_takes_back_the_change_before(browser: Any, webui: WebUI, folder: Path) -> None:
     visitor = _opened(browser, webui, folder)
     page = visitor.page
-    name = next(iter(word for word, facts in _words(page).items() if facts["prune"]))
+    name = next(iter(embedding for embedding, facts in _embeddings(page).items() if facts["prune"]))
     page.click(f"#pivotal_tags [data-tags='{name}']")
     page.wait_for_selector(f"#pivotal_tags table[data-word-name='{name}']", timeout=30_000)
-    words = _words(page)
+    embeddings = _embeddings(page)
     rows = page.locator("#pivotal_tags tr.kept")
     tags = [rows.nth(number).get_attribute("data-tag") for number in range(3)]
     for tag in tags:  # three at once: none is lost
@@ -182,6 +182,6 @@ def test_a_second_quick_undo_takes_back_the_change_before(browser: Any, webui: W
     page.wait_for_selector("#pivotal_undo details", state="detached", timeout=30_000)
     page.click("#pivotal_undo [data-undo]")
     page.wait_for_selector("#pivotal_undo [data-undo]", state="detached", timeout=30_000)
-    assert _words(page) == words
+    assert _embeddings(page) == embeddings
     assert not visitor.own_errors
     page.close()

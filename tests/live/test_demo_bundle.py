@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from examples import experiment
-from examples.avatars.scores import WORDS, load_scorer
+from examples.avatars.scores import EMBEDDINGS, load_scorer
 from lib_pivotal.bundle.reader import read_bundle
 from lib_pivotal.evaluation.parts_grid import ROWS, draw_grid
 
@@ -35,7 +35,7 @@ def test_same_characters_as_where_it_was_trained(stock_webui, checkpoint: Path, 
     shutil.copy(demo_bundle, stock_webui.lora_folder / "demo.safetensors")
     stock_webui.reload_files()
     scorer = load_scorer()
-    names = [name for name in read_bundle(demo_bundle).words if name in WORDS]
+    names = [name for name in read_bundle(demo_bundle).embeddings if name in EMBEDDINGS]
     rows, scores = {}, {}
     for row in ROWS:
         pictures = []

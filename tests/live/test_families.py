@@ -59,7 +59,7 @@ def embedding(s: Situation, towers: tuple[Tensor, ...], name: str = "") -> str:
 
 
 @pytest.mark.parametrize("family", ["sd2", "sdxl"])
-def test_a_word_is_the_same_as_from_the_folder(s: Situation, family: str) -> None:
+def test_a_embedding_is_the_same_as_from_the_folder(s: Situation, family: str) -> None:
     use(s, family)
     name, towers = s.fresh(), vectors(family, 1)
     reference = embedding(s, towers)
@@ -69,7 +69,7 @@ def test_a_word_is_the_same_as_from_the_folder(s: Situation, family: str) -> Non
     assert ours != s.pixels("a face")
 
 
-def test_infotext_of_sdxl_says_each_word_once(s: Situation) -> None:
+def test_infotext_of_sdxl_says_each_embedding_once(s: Situation) -> None:
     use(s, "sdxl")
     name = s.fresh()
     file = bundle(s, name, vectors("sdxl", 2))
@@ -91,7 +91,7 @@ def test_both_encoders_side_by_side_in_one_tensor(s: Situation) -> None:
     assert s.pixels(f"<lora:{file}:1> a {name} face") == s.pixels(f"a {reference} face")
 
 
-def test_towers_of_unequal_length_and_words_of_another_model(s: Situation) -> None:
+def test_towers_of_unequal_length_and_embeddings_of_another_model(s: Situation) -> None:
     if not s.ours:
         pytest.skip("nothing is said there")
     use(s, "sdxl")
@@ -142,7 +142,7 @@ def test_a_folder_embedding_survives_a_switch_of_models(s: Situation) -> None:
     assert (s.pixels(f"a {name} face") == s.pixels(f"a {reference} face")) == s.ours
 
 
-def test_words_without_the_network_on_another_checkpoint(s: Situation) -> None:
+def test_embeddings_without_the_network_on_another_checkpoint(s: Situation) -> None:
     if not s.ours:
         pytest.skip("there is no such tag")
     use(s, "sd2")

@@ -31,7 +31,7 @@ FAMILIES = ("sd1", "sd2", "sdxl")
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    characters, _ = make.choose_words(1)
+    characters, _ = make.choose_embeddings(1)
     setup = experiment.Setup(tuple(characters), (), seed=0)
     setup = replace(setup, steps=2, pictures=1, batch_size=1, vectors=2, init="random")
     made = experiment.make_run(setup, experiment.write_dataset(setup, tmp_path_factory.mktemp("a") / "pictures"), "p")
@@ -88,7 +88,7 @@ def test_trains_and_gives_back(flagged: tuple[WebUI, tuple[str, ...]], run: Run,
     trained(webui, replace(run, name=f"again-{family}"))
     assert webui.call("/probe/model") == drawn
     assert same(webui.txt2img("a face", steps=2).image, picture.image)
-    assert not same(webui.txt2img(f"<lora:half-{family}:1>{run.words[0].name}", steps=2).image, picture.image)
+    assert not same(webui.txt2img(f"<lora:half-{family}:1>{run.embeddings[0].name}", steps=2).image, picture.image)
     if family == "sd1":  # half precision's autoencoder overflows, fp32's does not
         webui.call("/probe/overflow/17")
         view = trained(webui, replace(run, name="overflow"))

@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.webui, pytest.mark.slow]
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    characters, _ = make.choose_words(1)
+    characters, _ = make.choose_embeddings(1)
     setup = experiment.Setup(tuple(characters), (), seed=0)
     setup = replace(setup, steps=2, pictures=1, batch_size=1, vectors=2, init="random")
     return experiment.make_run(setup, experiment.write_dataset(setup, tmp_path_factory.mktemp("a") / "pictures"), "p")
@@ -50,7 +50,9 @@ def test_half_precision(
             view = trained(webui, replace(run, name=f"half-{family}"))
             assert webui.call("/probe/model") == before
             assert same(webui.txt2img("a face", steps=2).image, picture.image)
-            assert not same(webui.txt2img(f"<lora:half-{family}:1>{run.words[0].name}", steps=2).image, picture.image)
+            assert not same(
+                webui.txt2img(f"<lora:half-{family}:1>{run.embeddings[0].name}", steps=2).image, picture.image
+            )
             assert view["step"] == 2
 
         webui.call("/probe/overflow/17")

@@ -38,7 +38,7 @@ def family(request: pytest.FixtureRequest, webui: WebUI) -> str:
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> tuple[experiment.Setup, Path]:
-    characters, _ = make.choose_words(2)
+    characters, _ = make.choose_embeddings(2)
     setup = replace(experiment.Setup(tuple(characters), (), seed=0), steps=20, pictures=8, batch_size=2, vectors=2)
     return setup, experiment.write_dataset(setup, tmp_path_factory.mktemp("avatars") / "pictures")
 
@@ -85,12 +85,12 @@ def test_conditioning_is_that_of_txt2img(webui: WebUI, family: str) -> None:
         assert facts["batch"]["largest"] < 1e-4, prompt
         assert sorted(facts["rows"]["ours"]) == sorted(facts["rows"]["theirs"]), "the same shapes: the same rounding"
         assert facts["alone"]["same"], prompt
-        words = ["wordone" in prompt, "wordtwo" in prompt]
-        assert facts["gradients"] == [there for there in words for _ in range(towers)]
+        embeddings = ["wordone" in prompt, "wordtwo" in prompt]
+        assert facts["gradients"] == [there for there in embeddings for _ in range(towers)]
         if towers == 2:
             assert facts["vector"]["same"], prompt
             first_chunk = prompt.split("BREAK")[0][:200]
-            there = [word in first_chunk for word in ("wordone", "wordtwo")]
+            there = [embedding in first_chunk for embedding in ("wordone", "wordtwo")]
             assert facts["pooled_gradients"] == [flag for each in there for flag in (False, each)]
 
 
@@ -118,7 +118,7 @@ def test_every_key_is_found_and_the_file_gives_the_network_picture(
     assert webui.call("/probe/model") == before
     assert same(webui.txt2img("a face").image, seed_picture.image)
 
-    prompt = f"{run.words[0].name}, smile"
+    prompt = f"{run.embeddings[0].name}, smile"
     log_before = len(webui.log_text())
     theirs = webui.txt2img(f"<lora:{run.name}:1>{prompt}").image
     said = webui.log_text()[log_before:]
@@ -173,7 +173,7 @@ def test_preflight_measures_and_gives_back(webui: WebUI, family: str, pictures: 
     assert found["step_s"] > 0 and found["total_s"] == pytest.approx(20 * found["step_s"])
     assert found["memory_fits"] and found["memory_bytes"] == sum(found["memory_parts"].values())
     assert {"U-Net", "text encoder", "autoencoder"} <= set(found["memory_parts"])
-    assert set(found["draws"]) == {word.name for word in run.words}
+    assert set(found["draws"]) == {embedding.name for embedding in run.embeddings}
     assert webui.call("/probe/model") == before
 
 

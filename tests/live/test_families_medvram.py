@@ -23,7 +23,7 @@ FAMILIES = ("sd1", "sd2", "sdxl")
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    characters, _ = make.choose_words(1)
+    characters, _ = make.choose_embeddings(1)
     setup = replace(experiment.Setup(tuple(characters), (), seed=0), steps=3, pictures=4, batch_size=2, vectors=2)
     setup = replace(setup, init="random")
     made = experiment.make_run(setup, experiment.write_dataset(setup, tmp_path_factory.mktemp("a") / "pictures"), "p")

@@ -30,7 +30,7 @@ RELATIVE = 1e-5
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    characters, _ = make.choose_words(2)
+    characters, _ = make.choose_embeddings(2)
     setup = replace(
         experiment.Setup(tuple(characters), (), seed=0), steps=STEPS, pictures=8, batch_size=2, vectors=2, init="text"
     )

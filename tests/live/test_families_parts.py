@@ -66,19 +66,19 @@ def made(request, s: Situation, tiny_checkpoints: TinyCheckpoints) -> tuple[Situ
     """Situation, family, files by what they hold (`all` has a word too), and the word."""
     family = request.param
     use(s, family)
-    word, towers = s.fresh(), vectors(family, 9)
+    name, towers = s.fresh(), vectors(family, 9)
     spelled = ("string_to_param.*",) if len(towers) == 1 else ("clip_l", "clip_g")
-    words = {f"bundle_emb.{word}.{key}": tower for key, tower in zip(spelled, towers, strict=True)}
+    embeddings = {f"bundle_emb.{name}.{key}": tower for key, tower in zip(spelled, towers, strict=True)}
     encoders = tuple(part for part in LAYERS[family] if part != "unet")
     groups = {"all": ("unet", *encoders), "unet": ("unet",), "encoders": encoders}
     groups |= {part: (part,) for part in encoders}
     path = tiny_checkpoints.path(family)
     files = {
-        name: s.bundle({}, extra=network(path, family, *parts) | (words if name == "all" else {}))
+        name: s.bundle({}, extra=network(path, family, *parts) | (embeddings if name == "all" else {}))
         for name, parts in groups.items()
     }
     files["reference"] = embedding(s, towers)
-    return s, family, files, word
+    return s, family, files, name
 
 
 def test_each_part_acts_alone(made) -> None:
@@ -94,36 +94,38 @@ def test_each_part_acts_alone(made) -> None:
 
 
 def test_the_trap(made) -> None:
-    s, _, files, word = made
-    answer = s.webui.txt2img(f"<lora:{files['all']}:1:te=0> {word}")
-    assert answer.image.tobytes() == s.pixels(f"<lora:{files['all']}:0:1> {word}")
+    s, _, files, embedding = made
+    answer = s.webui.txt2img(f"<lora:{files['all']}:1:te=0> {embedding}")
+    assert answer.image.tobytes() == s.pixels(f"<lora:{files['all']}:0:1> {embedding}")
     assert f"<lora:{files['all']}:0:1>" in answer.infotext
 
 
-def test_words_without_the_network(made) -> None:
-    s, _, files, word = made
-    assert s.pixels(f"<words:{files['all']}> a {word} face") == s.pixels(f"a {files['reference']} face")
+def test_embeddings_without_the_network(made) -> None:
+    s, _, files, embedding = made
+    assert s.pixels(f"<words:{files['all']}> a {embedding} face") == s.pixels(f"a {files['reference']} face")
 
 
 def test_what_the_rows_are_told(made) -> None:
-    s, family, files, word = made
+    s, family, files, embedding = made
     listed = next(entry for entry in s.webui.call("/pivotal/v1/bundles") if entry["name"] == files["all"])
     assert sorted(listed["parts"]) == sorted(LAYERS[family])
     assert listed["family"] == family
-    assert [(entry["name"], tuple(entry["widths"])) for entry in listed["words"]] == [(word, WIDTHS[family])]
+    assert [(entry["name"], tuple(entry["widths"])) for entry in listed["words"]] == [(embedding, WIDTHS[family])]
 
 
 def test_four_rows(made) -> None:
-    s, _, files, word = made
+    s, _, files, embedding = made
     pictures = s.webui.pictures(run(s, f"<lora:{files['all']}:1> {{word}}, smile", "Four rows", ["", "", 4]))
-    assert pictures[1:] == [s.pixels(f"<lora:{files['all']}:{weights}> {word}, smile") for weights in ROWS.values()]
+    assert pictures[1:] == [
+        s.pixels(f"<lora:{files['all']}:{weights}> {embedding}, smile") for weights in ROWS.values()
+    ]
     assert len(set(pictures[1:])) == 4
 
 
 def test_axis(made) -> None:
-    s, _, files, word = made
-    prompt = f"<lora:{files['all']}:1> {word}"
+    s, _, files, embedding = made
+    prompt = f"<lora:{files['all']}:1> {embedding}"
     pictures = axis_pictures(s, prompt, "LoRA part", "whole,U-Net,TE,words,none")
     tags = ("1:1", "0:1", "1:0", "0:0", "0:0:words=0")
-    expected = [s.pixels(f"<lora:{files['all']}:{weights}> {word}") for weights in tags]
+    expected = [s.pixels(f"<lora:{files['all']}:{weights}> {embedding}") for weights in tags]
     assert [picture for picture in pictures if picture in expected] == expected

@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.webui, pytest.mark.slow]
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    characters, _ = make.choose_words(1)
+    characters, _ = make.choose_embeddings(1)
     setup = experiment.Setup(tuple(characters), (), seed=0)
     setup = replace(setup, steps=4, pictures=4, batch_size=2, vectors=2, init="random")
     return experiment.make_run(setup, experiment.write_dataset(setup, tmp_path_factory.mktemp("a") / "pictures"), "p")

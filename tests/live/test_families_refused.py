@@ -49,7 +49,7 @@ def webui(
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    characters, _ = make.choose_words(1)
+    characters, _ = make.choose_embeddings(1)
     setup = experiment.Setup(tuple(characters), (), seed=0)
     setup = replace(setup, steps=2, pictures=2, batch_size=1, vectors=2, init="random")
     return experiment.make_run(setup, experiment.write_dataset(setup, tmp_path_factory.mktemp("a") / "pictures"), "p")
@@ -74,19 +74,20 @@ def test_refused_with_reason_and_remedy(webui: WebUI, run: Run, name: str) -> No
 
 
 @pytest.mark.parametrize("name", ["sd3", "xlmr"])
-def test_words_in_their_prompts_are_said_and_left_out(webui: WebUI, name: str) -> None:
+def test_embeddings_in_their_prompts_are_said_and_left_out(webui: WebUI, name: str) -> None:
     """AltDiffusion's token vectors are as wide as SD2's, yet the web UI splices nothing into them."""
     webui.use(name)
     for width in (768, 1024):
-        word, file = f"wordy{'ab'[width == 768]}", f"other-{width}-{name}"
-        tensors = {f"bundle_emb.{word}.string_to_param.*": torch.ones(2, width)}
+        embedding, file = f"wordy{'ab'[width == 768]}", f"other-{width}-{name}"
+        tensors = {f"bundle_emb.{embedding}.string_to_param.*": torch.ones(2, width)}
         save_file(tensors, str(webui.lora_folder / f"{file}.safetensors"))
         webui.reload_files()
-        plain, before = webui.txt2img(f"a {word} face", steps=2).image, len(webui.log_text())
-        with_tag = webui.txt2img(f"<lora:{file}:1> a {word} face", steps=2).image
+        plain, before = webui.txt2img(f"a {embedding} face", steps=2).image, len(webui.log_text())
+        with_tag = webui.txt2img(f"<lora:{file}:1> a {embedding} face", steps=2).image
         said = webui.log_text()[before:]
-        assert (f"{file}: its embeddings do not fit this checkpoint ({width} wide, it has no such vectors): "
-               f"{word}") in said
+        assert (
+            f"{file}: its embeddings do not fit this checkpoint ({width} wide, it has no such vectors): {embedding}"
+        ) in said
         assert "Traceback" not in said
         assert same(with_tag, plain)
     webui.use("sd1")

@@ -43,7 +43,7 @@ def test_api_and_button(webui: WebUI, tmp_path: Path) -> None:
     for body in ({"file": str(path)}, {"name": "hcp.yaml", "text": YAML}):
         answer = webui.call("/pivotal/v1/import", body)
         run = run_from_dict(answer["run"])
-        assert run.network.unet_lr == pytest.approx(4e-4) and run.words_common.lr == pytest.approx(0.012)
+        assert run.network.unet_lr == pytest.approx(4e-4) and run.embeddings_common.lr == pytest.approx(0.012)
         assert answer["report"]["peer"] == "hcp" and answer["faults"] == []
     with pytest.raises(RequestFailedError, match="422.*no trainer that is known"):
         webui.call("/pivotal/v1/import", {"name": "x.json", "text": '{"hello": 1}'})

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.golden.make_foreign import WORDS, vectors
+from tests.golden.make_foreign import EMBEDDINGS, vectors
 from tests.live.conftest import Family
 from tests.live.material import Towers
 from tests.live.situations import CASES, Situation
@@ -64,7 +64,7 @@ PLACES = {
 
 
 @pytest.mark.parametrize("place", PLACES)
-def test_a_word_works_everywhere(pivotal: Situation, family: Family, place: str) -> None:
+def test_a_embedding_works_everywhere(pivotal: Situation, family: Family, place: str) -> None:
     if place == "old emphasis" and family.name != "sd1":
         pytest.skip("the web UI has no old emphasis for OpenCLIP")
     prompt, settings = PLACES[place]
@@ -72,10 +72,10 @@ def test_a_word_works_everywhere(pivotal: Situation, family: Family, place: str)
     reference, file = pivotal.embedding(vectors), pivotal.bundle({name: vectors})
     tag = f"<lora:{file}:1>"
 
-    def filled(value: object, word: str, tag: str) -> object:
+    def filled(value: object, embedding: str, tag: str) -> object:
         if not isinstance(value, str):
             return value
-        return value.replace("{tag}", tag).replace("{checkpoint}", pivotal.checkpoint).replace("{}", word)
+        return value.replace("{tag}", tag).replace("{checkpoint}", pivotal.checkpoint).replace("{}", embedding)
 
     ours = {key: filled(value, name, tag) for key, value in settings.items()}
     theirs = {key: filled(value, reference, "") for key, value in settings.items()}
@@ -85,7 +85,7 @@ def test_a_word_works_everywhere(pivotal: Situation, family: Family, place: str)
     assert with_bundle != pivotal.pixels(prompt.replace("{}", "nothing"), **nothing)
 
 
-def test_a_word_works_in_img2img(pivotal: Situation) -> None:
+def test_a_embedding_works_in_img2img(pivotal: Situation) -> None:
     name, vectors = pivotal.fresh(), pivotal.vectors(41, rows=3)
     reference, file = pivotal.embedding(vectors), pivotal.bundle({name: vectors})
     start = pivotal.webui.txt2img("a face").encoded()
@@ -142,9 +142,9 @@ def test_files_of_foreign_programs(pivotal: Situation, family: Family, file: str
     golden = Path(__file__).resolve().parents[1] / "golden" / f"{file}.safetensors"
     (pivotal.webui.lora_folder / golden.name).write_bytes(golden.read_bytes())
     pivotal.webui.call("/sdapi/v1/refresh-loras", {})
-    for word, seed in WORDS.items():
+    for embedding, seed in EMBEDDINGS.items():
         reference = pivotal.embedding((vectors(seed),))
-        assert pivotal.pixels(f"<lora:{file}:1> a {word} face") == pivotal.pixels(f"a {reference} face"), word
+        assert pivotal.pixels(f"<lora:{file}:1> a {embedding} face") == pivotal.pixels(f"a {reference} face"), embedding
 
 
 SPELLED = {

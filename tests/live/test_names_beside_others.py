@@ -14,7 +14,7 @@ from tests.live.material import Material
 from tests.live.situations import Situation
 
 pytestmark = [pytest.mark.webui, pytest.mark.slow]
-WORDS = 16
+EMBEDDINGS = 16
 PAIRS, MOST_PAIRS = 15, 60
 
 
@@ -79,9 +79,9 @@ def test_lora_block_weights_database(probed: Situation) -> None:
 def test_resolving_takes_under_two_milliseconds(probed: Situation) -> None:
     if not probed.ours:
         pytest.skip("there is nothing to resolve")
-    words = [probed.fresh() for _ in range(WORDS)]
-    file = probed.bundle({word: probed.vectors(number) for number, word in enumerate(words)})
-    prompt = f"a {words[0]} and {words[1]}, red hair, blue eyes, smile, park"
+    embeddings = [probed.fresh() for _ in range(EMBEDDINGS)]
+    file = probed.bundle({embedding: probed.vectors(number) for number, embedding in enumerate(embeddings)})
+    prompt = f"a {embeddings[0]} and {embeddings[1]}, red hair, blue eyes, smile, park"
     plain = f"/probe/tokenize?text={urllib.parse.quote(prompt)}"
     probed.pixels("a face")
     stock = probed.webui.call(plain)
@@ -89,7 +89,7 @@ def test_resolving_takes_under_two_milliseconds(probed: Situation) -> None:
     assert stock["encoders"] == len(probed.material.text_parts)
     probed.pixels(f"<lora:{file}:1> {prompt}")
     found = probed.webui.call("/probe/resolve")
-    assert found["names"] == 2 * WORDS, "each with its qualified name"
+    assert found["names"] == 2 * EMBEDDINGS, "each with its qualified name"
     spotted = probed.webui.call(plain)["ms"] - without
     print(f"resolving {found['first_ms']:.2f} ms, again {found['ms']:.2f} ms, spotting {spotted:.2f} ms a prompt")
     assert found["first_ms"] + max(0.0, spotted) < 2
@@ -139,20 +139,20 @@ def test_what_is_kept_of_files_has_a_bound(probed: Situation) -> None:
         pytest.skip("nothing is kept there")
     before = probed.webui.call("/probe/kept")
     count = 12
-    words = [(probed.fresh(), probed.vectors(100 + number, rows=3)) for number in range(count)]
-    size = sum(tower.nbytes for tower in words[0][1])
-    files = [probed.bundle({name: towers}) for name, towers in words]
+    embeddings = [(probed.fresh(), probed.vectors(100 + number, rows=3)) for number in range(count)]
+    size = sum(tower.nbytes for tower in embeddings[0][1])
+    files = [probed.bundle({name: towers}) for name, towers in embeddings]
     bound = 4 * (size + 1000)
     probed.webui.call(f"/probe/kept?most_bytes={bound}")
     try:
-        for (name, _), file in zip(words, files, strict=True):
+        for (name, _), file in zip(embeddings, files, strict=True):
             probed.pixels(f"<words:{file}> a {name} face", steps=1)
         found = probed.webui.call("/probe/kept")
         assert 0 < found["files"] <= 4 and found["tensor_bytes"] <= found["bytes"] <= bound, found
         assert found["kinds"] == ["cpu torch.float16"], "neither wider than in the file nor on the GPU"
         assert found["facts"] <= 4, "those of the conditionings that the web UI itself keeps"
         assert found["embeddings"] - before["embeddings"] <= 2, "those of the last picture"
-        name, towers = words[0]
+        name, towers = embeddings[0]
         reference = probed.embedding(towers)
         again = probed.pixels(f"<words:{files[0]}> a {name} face")
         assert again == probed.pixels(f"a {reference} face"), "what was dropped is read again"

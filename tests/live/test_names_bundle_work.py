@@ -28,10 +28,10 @@ PREFIX = {"te": "lora_te1_", "te2": "lora_te2_"}
 """How kohya calls the layers of SDXL's text encoders."""
 
 
-def split_word(s: Situation, file: str, word: str, layout: str) -> Path:
+def split_embedding(s: Situation, file: str, embedding: str, layout: str) -> Path:
     """The file that `split` writes for a word."""
     written = [Path(path) for path in work(s, "split", name=file, layout=layout, overwrite=True)["written"]]
-    return next(path for path in written if path.stem == word)
+    return next(path for path in written if path.stem == embedding)
 
 
 def laid_into_the_folder(s: Situation, embedding: Path, name: str) -> None:
@@ -40,7 +40,7 @@ def laid_into_the_folder(s: Situation, embedding: Path, name: str) -> None:
     s.webui.call("/sdapi/v1/refresh-embeddings", {})
 
 
-def test_a_renamed_word_makes_the_same_picture(s: Situation) -> None:
+def test_a_renamed_embedding_makes_the_same_picture(s: Situation) -> None:
     old, new = s.fresh(), s.fresh()
     file = s.bundle({old: s.vectors(1)}, parts=("unet", "te"))
     before = s.pixels(f"<lora:{file}:1> a {old} face")
@@ -56,22 +56,22 @@ def test_join_delete_and_add(s: Situation) -> None:
     joined = s.fresh("joined")
     work(s, "join", names=list(files), new_name=joined)
     assert s.pixels(f"<lora:{joined}:1> {one} and {two}") == s.pixels(f"{refs[0]} and {refs[1]}")
-    work(s, "delete", name=joined, words=[two])
+    work(s, "delete", name=joined, embeddings=[two])
     assert s.pixels(f"<lora:{joined}:1> {one} and {two}") == s.pixels(f"{refs[0]} and {two}")
     work(s, "add", name=joined, embeddings=[refs[1]])
     assert s.pixels(f"<lora:{joined}:1> {one} and {refs[1]}@{joined}") == s.pixels(f"{refs[0]} and {refs[1]}")
 
 
 def test_strip_and_split(s: Situation) -> None:
-    word = s.fresh()
-    file = s.bundle({word: s.vectors(4)}, parts=("unet", "te"))
+    embedding = s.fresh()
+    file = s.bundle({embedding: s.vectors(4)}, parts=("unet", "te"))
     stripped = s.fresh("stripped")
     work(s, "strip", name=file, parts=s.material.text_parts, new_name=stripped)  # the tag's weight is for all of them
-    assert s.pixels(f"<lora:{stripped}:1> a {word}") == s.pixels(f"<lora:{file}:0:1> a {word}")
+    assert s.pixels(f"<lora:{stripped}:1> a {embedding}") == s.pixels(f"<lora:{file}:0:1> a {embedding}")
     for layout in ("a1111", "a1111_pt"):
         target = s.fresh("apart")
-        laid_into_the_folder(s, split_word(s, file, word, layout), target)
-        assert s.pixels(f"a {target} face") == s.pixels(f"<words:{file}> a {word} face")
+        laid_into_the_folder(s, split_embedding(s, file, embedding, layout), target)
+        assert s.pixels(f"a {target} face") == s.pixels(f"<words:{file}> a {embedding} face")
 
 
 @pytest.mark.parametrize("part", ["te", "te2"])
@@ -79,20 +79,20 @@ def test_one_of_two_text_encoders_is_stripped(s: Situation, part: str) -> None:
     """The other one's network stays: no tag can say that, so it is compared with a file written without the part."""
     if part not in s.material.text_parts or len(s.material.text_parts) == 1:
         pytest.skip("only SDXL has two text encoders")
-    word, vectors, stripped = s.fresh(), s.vectors(11), s.fresh("stripped")
-    whole = s.bundle({word: vectors}, parts=("unet", "te", "te2"))
+    embedding, vectors, stripped = s.fresh(), s.vectors(11), s.fresh("stripped")
+    whole = s.bundle({embedding: vectors}, parts=("unet", "te", "te2"))
     rest = {key: tensor for key, tensor in s.material.network("unet", "te", "te2").items() if PREFIX[part] not in key}
-    written = s.bundle({word: vectors}, extra=rest)
+    written = s.bundle({embedding: vectors}, extra=rest)
     work(s, "strip", name=whole, parts=[part], new_name=stripped)
-    picture = s.pixels(f"<lora:{stripped}:1> a {word}")
-    assert picture == s.pixels(f"<lora:{written}:1> a {word}")
-    assert picture not in (s.pixels(f"<lora:{whole}:1> a {word}"), s.pixels(f"<lora:{whole}:0:1> a {word}"))
+    picture = s.pixels(f"<lora:{stripped}:1> a {embedding}")
+    assert picture == s.pixels(f"<lora:{written}:1> a {embedding}")
+    assert picture not in (s.pixels(f"<lora:{whole}:1> a {embedding}"), s.pixels(f"<lora:{whole}:0:1> a {embedding}"))
 
 
 def test_converted_there_and_back_makes_the_same_picture(s: Situation) -> None:
     """diffusers' layout and kohya's again; words stay behind, as those loaders know none."""
-    word = s.fresh()
-    file = s.bundle({word: s.vectors(9)}, parts=("unet", "te"))
+    embedding = s.fresh()
+    file = s.bundle({embedding: s.vectors(9)}, parts=("unet", "te"))
     named, back = s.fresh("diffusers"), s.fresh("back")
     there = Path(work(s, "convert", name=file, layout="diffusers")["written"][0])
     (s.webui.lora_folder / f"{named}.safetensors").write_bytes(there.read_bytes())
@@ -102,7 +102,7 @@ def test_converted_there_and_back_makes_the_same_picture(s: Situation) -> None:
     s.webui.call("/sdapi/v1/refresh-loras", {})
     whole = s.pixels(f"<lora:{file}:1> a face")
     assert s.pixels(f"<lora:{back}:1> a face") == whole != s.pixels("a face")
-    assert s.pixels(f"<lora:{back}:1> a {word} face") != s.pixels(f"<lora:{file}:1> a {word} face")
+    assert s.pixels(f"<lora:{back}:1> a {embedding} face") != s.pixels(f"<lora:{file}:1> a {embedding} face")
 
 
 @pytest.mark.parametrize("layout", ["a1111", "a1111_pt", "kohya", "hcp", "diffusers"])
@@ -110,23 +110,23 @@ def test_each_form_of_embedding_that_this_web_ui_takes(s: Situation, family: Fam
     """v1.10.1 reads A1111's, diffusers' and kohya's files by their single tensor or SDXL's two; HCP's pickle too."""
     if (family.name, layout) == ("sdxl", "hcp"):
         pytest.skip("the web UI fails on HCP's form of SDXL: test_hcps_form_of_sdxl")
-    word, target = s.fresh(), s.fresh("apart")
-    file = s.bundle({word: s.vectors(8)})
-    laid_into_the_folder(s, split_word(s, file, word, layout), target)
-    assert s.pixels(f"a {target} face") == s.pixels(f"<words:{file}> a {word} face") != s.pixels("a face")
+    embedding, target = s.fresh(), s.fresh("apart")
+    file = s.bundle({embedding: s.vectors(8)})
+    laid_into_the_folder(s, split_embedding(s, file, embedding, layout), target)
+    assert s.pixels(f"a {target} face") == s.pixels(f"<words:{file}> a {embedding} face") != s.pixels("a face")
 
 
 def test_hcps_form_of_sdxl(s: Situation, family: Family) -> None:
     """Both encoders side by side: HCP's tool takes them apart at column 768, the web UI cannot, a bundle can."""
     if family.name != "sdxl":
         pytest.skip("only SDXL has two encoders")
-    word, target, vectors = s.fresh(), s.fresh("apart"), s.vectors(8)
-    file = s.bundle({word: vectors})
-    written = split_word(s, file, word, "hcp")
+    embedding, target, vectors = s.fresh(), s.fresh("apart"), s.vectors(8)
+    file = s.bundle({embedding: vectors})
+    written = split_embedding(s, file, embedding, "hcp")
     held = torch.load(written, weights_only=True)["string_to_param"]["*"]
     assert torch.equal(held[:, :768], vectors[0]) and torch.equal(held[:, 768:], vectors[1])
     laid_into_the_folder(s, written, target)
-    expected = s.pixels(f"<words:{file}> a {word} face")
+    expected = s.pixels(f"<words:{file}> a {embedding} face")
     with pytest.raises(RequestFailedError, match="500"):
         s.pixels(f"a {target} face")
     other = s.bundle({s.fresh(): s.vectors(9)})
@@ -136,8 +136,8 @@ def test_hcps_form_of_sdxl(s: Situation, family: Family) -> None:
 
 def test_verify_asks_the_web_uis_own_loader(s: Situation, family: Family) -> None:
     """It cuts names at their first dot. Of SDXL's two tensors it then knows neither, and refuses the file."""
-    word, odd = s.fresh(), f"{s.fresh()}.v2"
-    good, dotted = s.bundle({word: s.vectors(5)}, parts=("unet",)), s.bundle({odd: s.vectors(6)})
+    embedding, odd = s.fresh(), f"{s.fresh()}.v2"
+    good, dotted = s.bundle({embedding: s.vectors(5)}, parts=("unet",)), s.bundle({odd: s.vectors(6)})
     assert not any("without this extension" in problem for problem in work(s, "verify", name=good)["problems"])
     told = work(s, "verify", name=dotted)["problems"]
     mine = [problem for problem in told if "without this extension" in problem]
@@ -177,16 +177,16 @@ CRAFTED = {
 @pytest.mark.parametrize("kind", CRAFTED)
 def test_a_crafted_file_costs_the_others_nothing(s: Situation, kind: str) -> None:
     """A header that no program writes: the other files are listed, and their words work beside its tag."""
-    word, crafted = s.fresh(), s.fresh("crafted")
-    reference, file = s.embedding(s.vectors(10)), s.bundle({word: s.vectors(10)})
+    embedding, crafted = s.fresh(), s.fresh("crafted")
+    reference, file = s.embedding(s.vectors(10)), s.bundle({embedding: s.vectors(10)})
     path = s.webui.lora_folder / f"{crafted}.safetensors"
     raw = CRAFTED[kind].encode()
     path.write_bytes(struct.pack("<Q", len(raw)) + raw)
     s.webui.call("/sdapi/v1/refresh-loras", {})
     try:
         listed = {entry["name"]: entry for entry in s.webui.call("/pivotal/v1/bundles")}
-        assert [entry["name"] for entry in listed[file]["words"]] == [word]
-        assert s.pixels(f"<lora:{crafted}:1><lora:{file}:1> a {word} face") == s.pixels(f"a {reference} face")
+        assert [entry["name"] for entry in listed[file]["words"]] == [embedding]
+        assert s.pixels(f"<lora:{crafted}:1><lora:{file}:1> a {embedding} face") == s.pixels(f"a {reference} face")
     finally:
         path.unlink()
         s.webui.call("/sdapi/v1/refresh-loras", {})

@@ -147,8 +147,8 @@ class Session(Situation):
     def tag(self, number: int = 0, kind: str = "lora") -> str:
         """Of one of two bundles that hold other words of the run's names."""
         while len(self.files) <= number:
-            words = {name: self.vectors(60 + 10 * len(self.files) + place) for place, name in enumerate(NAMES)}
-            self.files = (*self.files, self.bundle(words, parts=("unet",)))
+            embeddings = {name: self.vectors(60 + 10 * len(self.files) + place) for place, name in enumerate(NAMES)}
+            self.files = (*self.files, self.bundle(embeddings, parts=("unet",)))
         return f"<{kind}:{self.files[number]}{':1' if kind == 'lora' else ''}>"
 
     @contextlib.contextmanager
@@ -199,15 +199,15 @@ def check_learned(trained: Trained, material: Material) -> None:
 
     red = clip_tokenizer()(["red"], truncation=False, add_special_tokens=False)["input_ids"][0]
     begun = [table[red].float() for table in material.vocabularies]
-    words = require(read_bundle(Path(trained.view["ended"]["bundle"]))).words
-    assert set(trained.view["images_seen"]) == set(words) == set(NAMES)
+    embeddings = require(read_bundle(Path(trained.view["ended"]["bundle"]))).embeddings
+    assert set(trained.view["images_seen"]) == set(embeddings) == set(NAMES)
     for name in NAMES:
         gradients = [float(row[f"grad word {name}"]) for row in trained.steps]
         with_pictures = [gradient for gradient in gradients if gradient > 0]
         assert len(trained.steps) == STEPS
         # two of four pictures are the embedding's, two are drawn a step: at least every other step has one
         assert len(with_pictures) >= STEPS // 2, gradients
-        for tower, before in zip(words[name], begun, strict=True):
+        for tower, before in zip(embeddings[name], begun, strict=True):
             assert (tower.float() - before).abs().max() > 1e-3, name
     assert [notice for notice in trained.view["notices"] if notice["level"] == "error"] == []
 
@@ -226,7 +226,7 @@ def plain(s: Session) -> None:
     s.picture(f"{s.tag()} {NAMES[0]} and {NAMES[1]}")
 
 
-def words_tag(s: Session) -> None:
+def embeddings_tag(s: Session) -> None:
     s.picture(f"{s.tag(kind='words')} {NAMES[0]} and {NAMES[1]}")
 
 
@@ -291,7 +291,7 @@ def reloaded_after(s: Session) -> None:
 
 WAYS = (
     plain,
-    words_tag,
+    embeddings_tag,
     negative,
     image_to_image,
     hires,

@@ -195,7 +195,7 @@ def test_the_network_that_a_setting_adds_has_a_row(page: Page) -> None:
         page.page.evaluate("opts.sd_lora = 'None'")
 
 
-def test_a_click_on_a_word_inserts_it(page: Page) -> None:
+def test_a_click_on_a_embedding_inserts_it(page: Page) -> None:
     page.write("a face, <lora:gekidol:1>")
     page.row("gekidol").locator(".pivotal-lora-chip").nth(1).click()
     assert "hana" in page.prompt
@@ -284,7 +284,7 @@ def generate(page: Page, prompt: str) -> None:
     page.page.wait_for_timeout(2500)
 
 
-def test_words_are_completed(page: Page) -> None:
+def test_embeddings_are_completed(page: Page) -> None:
     area = page.page.locator("#txt2img_prompt textarea")
     page.write("<lora:gekidol:1> ")
     area.press("End")

@@ -14,8 +14,8 @@ ROWS = {"whole": "1:1", "U-Net": "0:1", "TE": "1:0", "words": "0:0"}
 
 @pytest.fixture
 def situation(pivotal: Situation) -> Situation:
-    words = {"aoi": pivotal.vectors(1, 4), "hana": pivotal.vectors(2, 3)}
-    pivotal.bundle(words, name="gekidol", parts=("unet", "te"))
+    embeddings = {"aoi": pivotal.vectors(1, 4), "hana": pivotal.vectors(2, 3)}
+    pivotal.bundle(embeddings, name="gekidol", parts=("unet", "te"))
     return pivotal
 
 
@@ -56,9 +56,9 @@ def test_four_rows(situation: Situation) -> None:
     pictures = situation.webui.pictures(answer)
     assert len(pictures) == 1 + 4 * 2
     expected = [
-        situation.pixels(f"<lora:gekidol:{weights}> {word}, smile")
+        situation.pixels(f"<lora:gekidol:{weights}> {embedding}, smile")
         for weights in ROWS.values()
-        for word in ("aoi", "hana")
+        for embedding in ("aoi", "hana")
     ]
     assert pictures[1:] == expected
     assert len(set(pictures[1:])) == 8

@@ -117,7 +117,7 @@ def test_a_second_run_of_a_name_is_told_or_asked(own: WebUI) -> None:
 def test_new_files_of_hostile_or_taken_names(own: WebUI) -> None:
     for name in ("one", "other"):
         if not (own.lora_folder / f"{name}.safetensors").exists():
-            trained(own, run(own, name, words=[{"name": {"one": "aoi", "other": "hana"}[name], "vectors": 2}]))
+            trained(own, run(own, name, embeddings=[{"name": {"one": "aoi", "other": "hana"}[name], "vectors": 2}]))
     before = files(own)
     for name, reason in (*HOSTILE, ("other", "there is a file of this name")):
         body = {"names": ["one", "other"], "new_name": name}

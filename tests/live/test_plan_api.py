@@ -10,7 +10,7 @@ from PIL import Image
 
 from lib_pivotal.commands.datasets import FolderRequest, plan
 from lib_pivotal.data.tokens import TokenCounter
-from lib_pivotal.runs.circumstances import Circumstances
+from lib_pivotal.runs.host_defaults import HostDefaults
 from lib_pivotal.standalone.tokenizer import clip_reading
 from tests.live.conftest import RequestFailedError, WebUI
 
@@ -30,11 +30,11 @@ def pictures(tmp_path: Path) -> Path:
 def test_the_plan_is_the_command_lines(pivotal_webui: WebUI, pictures: Path) -> None:
     answer = pivotal_webui.call("/pivotal/v1/plan", {"folder": str(pictures)})
     own = json.loads(
-        json.dumps(plan(FolderRequest(pictures, circumstances=Circumstances(prompts=clip_reading()))).as_dict())
+        json.dumps(plan(FolderRequest(pictures, circumstances=HostDefaults(prompts=clip_reading()))).as_dict())
     )
     own["run"]["saving"], own["run"]["clip_skip"] = answer["run"]["saving"], answer["run"]["clip_skip"]  # its settings
     assert answer == own and answer["tokens"]["counted"]
-    assert [word["name"] for word in answer["words"]] == ["aoi", "hana"]
+    assert [embedding["name"] for embedding in answer["words"]] == ["aoi", "hana"]
 
 
 def test_captions_are_counted_by_the_loaded_checkpoints_tokenizer(pivotal_webui: WebUI, pictures: Path) -> None:
@@ -54,7 +54,7 @@ def test_a_finding_is_mended_by_its_remedy(pivotal_webui: WebUI, pictures: Path)
     finding = next(found for found in answer["findings"] if found["kind"] == "word_never")
     body = {"run": answer["run"], "remedy": finding["remedies"][0]}
     mended = pivotal_webui.call("/pivotal/v1/plan/remedy", body)
-    assert [word["name"] for word in mended["words"]] == ["aoi", "hana"]
+    assert [embedding["name"] for embedding in mended["words"]] == ["aoi", "hana"]
     with pytest.raises(RequestFailedError, match="is unknown"):
         pivotal_webui.call("/pivotal/v1/plan/remedy", {"run": run, "remedy": {"id": "dance"}})
     with pytest.raises(RequestFailedError, match="422"):

@@ -28,7 +28,7 @@ def test_size_and_lengths_follow_the_checkpoint(pivotal: Situation, family: Fami
     answer = pivotal.webui.call("/pivotal/v1/plan", {"folder": str(tmp_path)})
     assert answer["run"]["data"]["resolution_px"] == SIZES_PX[family.name]
     assert answer["tokens"]["counted"]
-    counter = TokenCounter({word["name"]: word["vectors"] for word in answer["words"]}, clip_reading())
+    counter = TokenCounter({embedding["name"]: embedding["vectors"] for embedding in answer["words"]}, clip_reading())
     trained = {picture["key"]: picture["trained"] for picture in answer["pictures"]}
     assert {picture["key"]: picture["tokens"] for picture in answer["pictures"]} == {
         key: counter(caption) for key, caption in trained.items()

@@ -39,10 +39,14 @@ STEPS = 40
 
 @pytest.fixture(scope="module")
 def run(family: Family, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    characters, styles = make.choose_words(2)
+    characters, styles = make.choose_embeddings(2)
     setup = replace(
-        experiment.Setup(tuple(characters[:2]), tuple(styles), seed=0), steps=STEPS, preview_every=0, pictures=8,
-        batch_size=2, vectors=2,
+        experiment.Setup(tuple(characters[:2]), tuple(styles), seed=0),
+        steps=STEPS,
+        preview_every=0,
+        pictures=8,
+        batch_size=2,
+        vectors=2,
     )
     pictures = experiment.write_dataset(setup, tmp_path_factory.mktemp("resume") / "pictures")
     made = experiment.make_run(setup, pictures, "killed")

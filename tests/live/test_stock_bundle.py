@@ -16,7 +16,7 @@ from lib_pivotal.bundle.embedding_files import write_embedding
 from lib_pivotal.bundle.writer import write_bundle
 from lib_pivotal.evaluation.parts_grid import ROWS, Row, draw_grid
 from tests.live.conftest import Family
-from tests.live.material import WORDS, Material, metadata_of
+from tests.live.material import EMBEDDINGS, Material, metadata_of
 
 pytestmark = [pytest.mark.webui, pytest.mark.slow]
 
@@ -46,10 +46,10 @@ def gallery(stock_webui, family: Family, material: Material) -> Gallery:
     stock_webui.use(family.checkpoint.stem)
     loras = stock_webui.lora_folder
     for name, parts in (("bundle", ("unet", "te")), ("only-unet", ("unet",)), ("only-te", ("te",)), ("no-words", ())):
-        words = {} if name == "no-words" else material.words
+        embeddings = {} if name == "no-words" else material.embeddings
         network = material.network(*material.whole(parts or ("unet", "te")))
-        write_bundle(loras / f"{name}.safetensors", network=network, words=words, metadata=metadata_of(name))
-    vectors = material.words["mirelle"]
+        write_bundle(loras / f"{name}.safetensors", network=network, embeddings=embeddings, metadata=metadata_of(name))
+    vectors = material.embeddings["mirelle"]
     write_embedding(
         stock_webui.embeddings_folder / "elsewhere.safetensors", vectors, name="elsewhere", dtype=torch.float16
     )
@@ -62,7 +62,7 @@ def tag(row: Row) -> str:
     return f"<lora:bundle:{row.te:g}:{row.unet:g}>"
 
 
-def test_the_words_resolve_while_the_bundle_is_in_the_prompt(gallery, material):
+def test_the_embeddings_resolve_while_the_bundle_is_in_the_prompt(gallery, material):
     with_tag = gallery.make(f"{tag(ROWS[0])} mirelle and quill-on").infotext
     without = gallery.make("mirelle and quill-on").infotext
     each_encoder = ", ".join(["mirelle: bundle, quill-on: bundle"] * len(material.widths))
@@ -71,7 +71,7 @@ def test_the_words_resolve_while_the_bundle_is_in_the_prompt(gallery, material):
     assert "TI hashes" not in without
 
 
-def test_the_web_ui_knows_the_width_of_the_words(gallery, material):
+def test_the_web_ui_knows_the_width_of_the_embeddings(gallery, material):
     width = sum(material.widths)
     loaded = gallery.webui.call("/sdapi/v1/embeddings")
     assert loaded["loaded"]["elsewhere"]["shape"] == width
@@ -100,9 +100,9 @@ def test_the_four_rows_differ(gallery):
     assert not same
 
 
-def test_a_word_in_the_bundle_is_the_word_as_a_file(gallery):
-    words_only = gallery.pixels("<lora:bundle:0:0> mirelle")
-    assert gallery.pixels("elsewhere") == words_only
+def test_a_embedding_in_the_bundle_is_the_embedding_as_a_file(gallery):
+    embeddings_only = gallery.pixels("<lora:bundle:0:0> mirelle")
+    assert gallery.pixels("elsewhere") == embeddings_only
     assert gallery.pixels("<lora:no-words:1:1> elsewhere") == gallery.pixels("<lora:bundle:1:1> mirelle")
 
 
@@ -118,7 +118,7 @@ def test_without_the_tag_nothing_of_the_bundle_stays(gallery):
 
 
 def test_sheet_of_the_four_rows(gallery):
-    names = list(WORDS)
+    names = list(EMBEDDINGS)
     rows = {row.label: [gallery.make(f"{tag(row)} {name}").image for name in names] for row in ROWS}
     SHEET.parent.mkdir(parents=True, exist_ok=True)
     draw_grid(rows, names, title="A bundle in the stock web UI").save(SHEET)

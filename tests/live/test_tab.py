@@ -41,7 +41,7 @@ PROMPT = "1girl, red hair, long hair, green eyes, smile, park background"
 
 @pytest.fixture(scope="module")
 def setup(family: Family) -> experiment.Setup:
-    characters, styles = make.choose_words(3)
+    characters, styles = make.choose_embeddings(3)
     made = replace(experiment.Setup(tuple(characters), tuple(styles), seed=0), steps=20, preview_every=0)
     if family.name == "sd1":
         return made
@@ -145,10 +145,10 @@ def test_losses_are_those_of_the_standalone_host(webui: WebUI, run: Run, family:
 
 def test_file_is_usable_at_once_and_by_the_stock_web_ui(webui: WebUI, stock: Situation, run: Run) -> None:
     view = trained(webui, replace(run, name="once"))
-    word = run.words[0].name
-    prompt = f"<lora:once:1> {word}, smile, park background"
+    embedding = run.embeddings[0].name
+    prompt = f"<lora:once:1> {embedding}, smile, park background"
     here = webui.txt2img(prompt)
-    assert not same(here.image, webui.txt2img(f"{word}, smile, park background").image)
+    assert not same(here.image, webui.txt2img(f"{embedding}, smile, park background").image)
     shutil.copyfile(view["ended"]["bundle"], stock.webui.lora_folder / "once.safetensors")
     stock.webui.reload_files()
     assert same(here.image, stock.webui.txt2img(prompt).image)
@@ -247,8 +247,8 @@ def test_paused_run_leaves_the_model_free(webui: WebUI, run: Run) -> None:
 
 
 def test_saving_over_a_name_is_seen_at_the_next_picture(webui: WebUI, stock: Situation, run: Run) -> None:
-    word = run.words[0].name
-    prompt = f"<lora:again:1> {word}, smile, park background"
+    embedding = run.embeddings[0].name
+    prompt = f"<lora:again:1> {embedding}, smile, park background"
     trained(webui, replace(run, name="again"))
     first = webui.txt2img(prompt)
     view = trained(webui, replace(run, name="again", schedule=replace(run.schedule, max_steps=40)))
@@ -264,14 +264,14 @@ def test_rows_drawn_by_the_run_are_what_the_file_gives(webui: WebUI, run: Run) -
 
     One word is drawn: batches of another size round differently, txt2img's too.
     """
-    word = run.words[0].name
-    drawing = {"preview_every_steps": 20, "preview_prompts": ("{word}",), "preview_words": (word,)}
+    embedding = run.embeddings[0].name
+    drawing = {"preview_every_steps": 20, "preview_prompts": ("{word}",), "preview_words": (embedding,)}
     saving = replace(run.saving, dtype="fp32", **drawing)
     view = trained(webui, replace(run, name="rows", saving=saving))
     cells = view["pictures"][-1]["rows"]
     for row, weights in (("whole", "1:1"), ("U-Net only", "0:1"), ("text encoder only", "1:0"), ("words only", "0:0")):
         drawn = Image.open(cells[row][0]).convert("RGB")
-        ours = webui.txt2img(f"<lora:rows:{weights}>{word}", steps=20, cfg_scale=7.0)
+        ours = webui.txt2img(f"<lora:rows:{weights}>{embedding}", steps=20, cfg_scale=7.0)
         assert same(drawn, ours.image), row
 
 
@@ -290,23 +290,23 @@ def test_preflight_measures_and_gives_back(webui: WebUI, run: Run) -> None:
     before = webui.call("/probe/model")
     found = webui.call("/pivotal/v1/runs/preflight", run_to_dict(run))
     assert found["step_s"] > 0 and found["total_s"] == pytest.approx(20 * found["step_s"])
-    assert set(found["draws"]) == {word.name for word in run.words}
+    assert set(found["draws"]) == {embedding.name for embedding in run.embeddings}
     assert webui.call("/probe/model") == before
     run_from_dict(run_to_dict(run))
 
 
 def test_live_network(webui: WebUI, family: Family, run: Run) -> None:
     """While it is on, the network as it is now stands under a name of its own; afterwards the name is gone."""
-    word = run.words[0].name
+    embedding = run.embeddings[0].name
     steps, late_step = (60, 40) if family.name == "sd1" else (30, 15)
     run_id = start(webui, replace(run, name="lively", schedule=replace(run.schedule, max_steps=steps)))
     webui.call("/pivotal/v1/live", {"on": True})
     wait(webui, run_id, step=5)
-    prompt = f"<lora:pivotal-live:1> {word}, smile"
+    prompt = f"<lora:pivotal-live:1> {embedding}, smile"
     early = webui.txt2img(prompt)
     wait(webui, run_id, step=late_step)
     late = webui.txt2img(prompt)
-    without = webui.txt2img(f"{word}, smile")
+    without = webui.txt2img(f"{embedding}, smile")
     webui.call("/pivotal/v1/live", {"on": False})
     wait(webui, run_id)
     assert not same(early.image, late.image) and not same(late.image, without.image)

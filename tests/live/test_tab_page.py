@@ -38,7 +38,7 @@ BAR = 0.75
 
 @pytest.fixture(scope="module")
 def setup() -> experiment.Setup:
-    characters, _ = make.choose_words(1)
+    characters, _ = make.choose_embeddings(1)
     return replace(experiment.Setup(tuple(characters), (), seed=0), steps=STEPS)
 
 

@@ -29,7 +29,7 @@ pytestmark = [pytest.mark.webui, pytest.mark.slow]
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    characters, _ = make.choose_words(1)
+    characters, _ = make.choose_embeddings(1)
     setup = replace(experiment.Setup(tuple(characters), (), seed=0), steps=6, batch_size=2)
     folder = experiment.write_dataset(setup, tmp_path_factory.mktemp("avatars") / "pictures")
     return experiment.make_run(setup, folder, "placed")

@@ -66,7 +66,7 @@ def written(webui: WebUI, folder: Path) -> dict:
     return told
 
 
-def test_its_own_words_are_written(pivotal_webui: WebUI, installation: Installation, pictures: Path) -> None:
+def test_its_own_embeddings_are_written(pivotal_webui: WebUI, installation: Installation, pictures: Path) -> None:
     folder = pivotal_webui.data / "models" / "torch_deepdanbooru"
     folder.mkdir()
     arguments = [str(installation.python), "-c", MAKE_MODEL, str(installation.folder), str(folder / "random.pt")]

@@ -30,8 +30,12 @@ class Toy(nn.Module):
         self.ff = nn.Linear(8, 8)
         self.conv_out = nn.Conv2d(8, 3, 1)
 
-    def encode(self, words: Tensor) -> Tensor:
-        q, k, v = self.te_self_attn_q_proj(words), self.te_self_attn_k_proj(words), self.te_self_attn_v_proj(words)
+    def encode(self, embeddings: Tensor) -> Tensor:
+        q, k, v = (
+            self.te_self_attn_q_proj(embeddings),
+            self.te_self_attn_k_proj(embeddings),
+            self.te_self_attn_v_proj(embeddings),
+        )
         return torch.tanh(q * k + v)
 
     def middle(self, x: Tensor, context: Tensor) -> Tensor:
@@ -40,8 +44,8 @@ class Toy(nn.Module):
         x = x + scores @ self.attn2_to_v(context)
         return x + self.ff(torch.tanh(x))
 
-    def forward(self, pixels: Tensor, words: Tensor) -> Tensor:
-        context = self.encode(words)
+    def forward(self, pixels: Tensor, embeddings: Tensor) -> Tensor:
+        context = self.encode(embeddings)
         x = self.down(torch.tanh(self.conv_in(pixels)))
         batch, channels, height, width = x.shape
         x = self.middle(x.flatten(2).transpose(1, 2), context)
@@ -55,7 +59,7 @@ class World:
         torch.manual_seed(0)
         self.model = Toy().to(dtype).requires_grad_(False)
         self.pixels = torch.randn(2, 3, 6, 6).to(dtype)
-        self.words = torch.randn(2, 5, 6).to(dtype)
+        self.embeddings = torch.randn(2, 5, 6).to(dtype)
         self.layers = []
         for name, module in self.model.named_children():
             te = name.startswith("te_")
@@ -71,7 +75,7 @@ class World:
         return build_network(self.layers, [rule], algorithm=algorithm, seed=0, device="cpu", fuse=fuse)
 
     def run(self) -> Tensor:
-        return self.model(self.pixels, self.words)
+        return self.model(self.pixels, self.embeddings)
 
 
 def perturb_weights(network: Network, *, std: float = 0.2, seed: int = 1) -> Network:

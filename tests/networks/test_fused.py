@@ -34,11 +34,11 @@ def test_fused_equals_separate(world, perturb, settings):
     results = []
     for fused in (True, False):
         network = perturb(world.network(fuse=fused, **settings))
-        words = world.words.clone().requires_grad_()
+        embeddings = world.embeddings.clone().requires_grad_()
         with network.attach():
-            output = world.model(world.pixels, words)
+            output = world.model(world.pixels, embeddings)
             output.square().sum().backward()
-        results.append([output.detach(), words.grad, *(parameter.grad for parameter in network.parameters())])
+        results.append([output.detach(), embeddings.grad, *(parameter.grad for parameter in network.parameters())])
     for a, b in zip(*results, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
 
@@ -86,7 +86,7 @@ def test_stale_products_are_never_used(world, perturb):
             change()
             got = k(x)
         separate = world.network(fuse=False)
-        separate.load_kohya_tensors(network.kohya_tensors())
+        separate.load_state_dict(network.state_dict())
         separate.set_multipliers(unet=network.multipliers["unet"])
         torch.testing.assert_close(got, fresh(k))
     with network.attach():
@@ -125,4 +125,4 @@ def test_inference_mode(world, perturb):
     with network.attach():
         expected = world.run()
         with torch.inference_mode():
-            assert torch.equal(world.model(world.pixels.clone(), world.words.clone()), expected)
+            assert torch.equal(world.model(world.pixels.clone(), world.embeddings.clone()), expected)

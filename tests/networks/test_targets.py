@@ -87,13 +87,6 @@ def test_part_prefixes():
     assert te2.matches(f"lora_te2_{tail}")
 
 
-def test_convolutions_with_a_rank_of_their_own(names):
-    found = chosen(part_rules("unet", "all", rank=16, alpha=8.0, conv_rank=4, conv_alpha=1.0), names)
-    spatial = {name for name, rule in found.items() if (rule.rank, rule.alpha) == (4, 1.0)}
-    assert len(spatial) == 2 * 22 + 3 + 3
-    assert all("conv" in name and "shortcut" not in name for name in spatial)
-
-
 def test_groups_come_first_and_may_go_beyond_the_preset(names):
     groups = [
         LayerRule("attn2_to_k$", rank=0, alpha=0.0),
@@ -118,28 +111,11 @@ def test_blocks_are_kohyas(names):
     assert re.search(SDXL_BLOCKS[22], "lora_unet_out_2")
 
 
-def test_block_lists(names):
-    ranks, rates = [0] * 25, [1.0] * 25
-    ranks[12], ranks[24], rates[24] = 8, 4, 0.1
-    rules = part_rules("unet", "attention", rank=16, alpha=8.0, block_ranks=ranks, block_lr_factors=rates)
-    found = chosen(rules, names)
-    assert len(found) == 16
-    by_block = {rule.group: rule for rule in found.values()}
-    assert set(by_block) == {"block 12", "block 24"}
-    assert (by_block["block 12"].rank, by_block["block 12"].alpha) == (8, 4.0)
-    assert (by_block["block 24"].rank, by_block["block 24"].lr_factor) == (4, 0.1)
-    te = part_rules("te", "attention", rank=4, alpha=4.0, block_ranks=[0] * 11 + [2])
-    assert all("layers_11_" in name for name in chosen(te, names))
-    assert len(chosen(te, names)) == 4
-
-
 def test_faults_are_told():
     with pytest.raises(NetworkError, match="cross-kv, attention"):
         part_rules("unet", "everything", rank=1, alpha=1.0)
     with pytest.raises(NetworkError, match="a list of 17 values"):
         block_patterns("unet", 17)
-    with pytest.raises(NetworkError, match="differ in number"):
-        part_rules("unet", "all", rank=1, alpha=1.0, block_ranks=[1] * 25, block_lr_factors=[1.0] * 23)
     with pytest.raises(NetworkError, match="not a regular expression"):
         LayerRule("(", rank=1, alpha=1.0)
     with pytest.raises(NetworkError, match="rank = -1"):

@@ -23,7 +23,7 @@ class RefusedError(Exception):
     """The whole LoRA fails to load."""
 
 
-def stock_words(tensors: Mapping[str, Tensor], family: str) -> dict[str, Tensor | dict[str, Tensor]]:
+def stock_embeddings(tensors: Mapping[str, Tensor], family: str) -> dict[str, Tensor | dict[str, Tensor]]:
     """Name -> vectors, as the stock web UI registers them; raises where it would lose the LoRA."""
     inner: dict[str, dict[str, Tensor]] = {}
     terms: dict[str, Tensor] = {}
@@ -66,16 +66,18 @@ def stock_words(tensors: Mapping[str, Tensor], family: str) -> dict[str, Tensor 
 
 @pytest.mark.parametrize(("family", "widths"), [("sd1", (768,)), ("sd2", (1024,)), ("sdxl", (768, 1280))])
 @pytest.mark.parametrize("vectors", [1, 75])
-def test_every_word_arrives_with_its_vectors(
+def test_every_embedding_arrives_with_its_vectors(
     tmp_path: Path, family: str, widths: tuple[int, ...], vectors: int
 ) -> None:
     names = ["kira", "ink-style", "a_b-c9d", "x", "string_to_param", "clip_l", "bundle_emb"]
-    words = {name: tuple(torch.randn(vectors, width) for width in widths) for name in names}
+    embeddings = {name: tuple(torch.randn(vectors, width) for width in widths) for name in names}
     network = {"lora_unet_x.lora_down.weight": torch.randn(2, 3)}
-    path = write_bundle(tmp_path / "x.safetensors", network=network, words=words, metadata={}, dtype=torch.float32)
-    found = stock_words(safetensors.torch.load_file(path), family)
+    path = write_bundle(
+        tmp_path / "x.safetensors", network=network, embeddings=embeddings, metadata={}, dtype=torch.float32
+    )
+    found = stock_embeddings(safetensors.torch.load_file(path), family)
     assert set(found) == set(names)
-    for name, towers in words.items():
+    for name, towers in embeddings.items():
         got = found[name]
         got_towers = (got["clip_l"], got["clip_g"]) if isinstance(got, dict) else (got,)
         assert all(torch.equal(a, b) for a, b in zip(got_towers, towers, strict=True))
@@ -90,5 +92,5 @@ def test_the_check_itself_refuses_what_the_stock_reader_refuses() -> None:
         {"bundle_emb.a.string_to_param.*": torch.ones(76, 768)},
     ):
         with pytest.raises(RefusedError):
-            stock_words(tensors, "sd1")
-    assert stock_words({"bundle_emb.a.clip_l": torch.ones(1, 64)}, "sd1") == {}
+            stock_embeddings(tensors, "sd1")
+    assert stock_embeddings({"bundle_emb.a.clip_l": torch.ones(1, 64)}, "sd1") == {}

@@ -14,13 +14,13 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from lib_pivotal.bundle.edits import convert, join, rename_embeddings, strip
 from lib_pivotal.bundle.hashes import data_hash
 from lib_pivotal.bundle.layer_names import SDXL_SHAPE, UnetShape, compvis_path, kohya_name
 from lib_pivotal.bundle.listing import list_bundle
 from lib_pivotal.bundle.network_layouts import group_layers, lora_scale
 from lib_pivotal.bundle.reader import read_bundle
 from lib_pivotal.bundle.verify import verify
-from lib_pivotal.bundle.workshop import convert, join, rename_words, strip
 from lib_pivotal.bundle.writer import write_bundle
 
 diffusers = pytest.importorskip("diffusers")
@@ -147,7 +147,7 @@ def test_our_peft_comes_back_bit_for_bit(dtype: torch.dtype, alpha: str, tmp_pat
         if alpha != "none":
             network[f"{name}.alpha"] = torch.tensor(1.5, dtype=dtype if alpha == "as wide" else torch.float64)
     meta = {"ss_base_model_version": "sdxl_base_v1-0"}
-    file = write_bundle(tmp_path / "b.safetensors", network=network, words={}, metadata=meta, dtype=None)
+    file = write_bundle(tmp_path / "b.safetensors", network=network, embeddings={}, metadata=meta, dtype=None)
     folder = convert(file, tmp_path / "peft", layout="peft")
     back: dict[str, Tensor] = {}
     for model in ("unet", "text_encoder", "text_encoder_2"):
@@ -301,7 +301,7 @@ def test_onetrainers_backup(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["oft", "diffusers", "comfyui", "loha"])
-def test_words_are_joined_to_a_network_of_any_kind(kind: str, tmp_path: Path) -> None:
+def test_embeddings_are_joined_to_a_network_of_any_kind(kind: str, tmp_path: Path) -> None:
     name = "down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_q"
     kohya = f"lora_unet_{name.replace('.', '_')}"
     tensors = {
@@ -311,20 +311,20 @@ def test_words_are_joined_to_a_network_of_any_kind(kind: str, tmp_path: Path) ->
         "loha": {f"{kohya}.hada_w{i}_{x}": torch.ones(2, 2) for i in (1, 2) for x in "ab"},
     }[kind]
     safetensors.torch.save_file(tensors, tmp_path / "network.safetensors")
-    words = {"kira": (torch.ones(2, 768),)}
-    write_bundle(tmp_path / "words.safetensors", network={}, words=words, metadata={})
+    embeddings = {"kira": (torch.ones(2, 768),)}
+    write_bundle(tmp_path / "words.safetensors", network={}, embeddings=embeddings, metadata={})
     for order in (("network", "words"), ("words", "network")):
         files = [tmp_path / f"{name}.safetensors" for name in order]
         joined = read_bundle(join(files, tmp_path / "j.safetensors", overwrite=True))
-        assert set(joined.words) == {"kira"} and joined.network
+        assert set(joined.embeddings) == {"kira"} and joined.network
         assert not [problem for problem in verify(tmp_path / "j.safetensors") if "layout" in problem.what]
 
 
 def test_a_stale_hash_of_modelspec_is_set_right(tmp_path: Path) -> None:
-    words = {"kira": (torch.ones(2, 768),)}
+    embeddings = {"kira": (torch.ones(2, 768),)}
     stale = {"modelspec.hash_sha256": "0x" + "0" * 64, "ss_v2": "False"}
-    path = write_bundle(tmp_path / "b.safetensors", network={}, words=words, metadata=stale)
-    for file in (path, rename_words(path, {"kira": "mira"}, out=tmp_path / "r.safetensors")):
+    path = write_bundle(tmp_path / "b.safetensors", network={}, embeddings=embeddings, metadata=stale)
+    for file in (path, rename_embeddings(path, {"kira": "mira"}, out=tmp_path / "r.safetensors")):
         assert read_bundle(file).metadata["modelspec.hash_sha256"] == f"0x{data_hash(file)}"
 
 

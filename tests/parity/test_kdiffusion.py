@@ -67,10 +67,15 @@ def ours(kind: str) -> dict[str, Tensor]:
     latents, noise = latents_and_noise()
     noisy = schedule.add_noise(latents, noise, TIMESTEPS)
     prediction = toy_unet(noisy, TIMESTEPS)
+    a = sd_alphas_cumprod()[TIMESTEPS].to(noisy)[:, None, None, None]
+    from_v, from_noise = (
+        a.sqrt() * noisy - (1 - a).sqrt() * prediction,
+        (noisy - (1 - a).sqrt() * prediction) / a.sqrt(),
+    )
     return {
         "input": noisy,
         "loss": Objective()(prediction, schedule.target(latents, noise, TIMESTEPS), TIMESTEPS, schedule),
-        "denoised": schedule.predicted_latents(prediction, noisy, TIMESTEPS),
+        "denoised": from_v if kind == "v" else from_noise,
     }
 
 

@@ -101,9 +101,9 @@ def encoded(theirs: nn.Module, family: str, tokens: Tensor, table_output: Tensor
     return before_last, last[torch.arange(len(tokens)), tokens.argmax(dim=-1)] @ theirs.text_projection
 
 
-def ours_of(host: StandaloneHost, family: str, prompts: list[str], words=None) -> tuple[Tensor, Tensor | None]:
+def ours_of(host: StandaloneHost, family: str, prompts: list[str], embeddings=None) -> tuple[Tensor, Tensor | None]:
     """Our encoding, without CLIP-L's columns."""
-    found = host.text.encode(prompts, words or {})
+    found = host.text.encode(prompts, embeddings or {})
     return found.context[..., FIRST if family == "sdxl" else 0 :], found.pooled
 
 
@@ -165,22 +165,24 @@ def in_type(dtype: torch.dtype, *models: nn.Module) -> Iterator[None]:
             model.double()
 
 
-def test_words_and_their_gradient(pair, open_clip):
+def test_embeddings_and_their_gradient(pair, open_clip):
     """A word's rows stand in the output of open_clip's token table, where its place-holders are."""
     family, theirs, host = pair
     widths = [FIRST, SECOND] if family == "sdxl" else [SD2_WIDTH]
     generator = torch.Generator().manual_seed(1)
-    word = tuple(torch.randn(2, width, generator=generator, dtype=torch.float64).requires_grad_() for width in widths)
+    embedding = tuple(
+        torch.randn(2, width, generator=generator, dtype=torch.float64).requires_grad_() for width in widths
+    )
     tokens = open_clip["tokenizer"].tokenize(["a a a cat"])
-    rows = word[-1].detach().clone().requires_grad_()
+    rows = embedding[-1].detach().clone().requires_grad_()
     table = theirs.token_embedding(tokens)
     wanted = encoded(theirs, family, tokens, torch.cat([table[:, :2], rows[None], table[:, 4:]], dim=1))
-    ours = ours_of(host, family, ["a aoi cat"], {"aoi": word})
+    ours = ours_of(host, family, ["a aoi cat"], {"aoi": embedding})
     close(ours, wanted)
-    for found, leaf in ((ours, word[-1]), (wanted, rows)):
+    for found, leaf in ((ours, embedding[-1]), (wanted, rows)):
         sum((one**3).sum() for one in found if one is not None).backward()
         assert leaf.grad is not None
-    torch.testing.assert_close(word[-1].grad, rows.grad, rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(embedding[-1].grad, rows.grad, rtol=1e-10, atol=1e-12)
 
 
 # ---- networks on the fused projection ----

@@ -67,17 +67,17 @@ def test_the_same_output_and_gradients(kind):
 
     torch.manual_seed(2)
     latents, context = torch.randn(2, 4, 8, 8), torch.randn(2, 5, 12)
-    words = [context.clone().requires_grad_() for _ in range(2)]
+    embeddings = [context.clone().requires_grad_() for _ in range(2)]
     bare = ours(latents, 10, context).sample
     with network.attach():
-        a = ours(latents, 10, words[0]).sample
+        a = ours(latents, 10, embeddings[0]).sample
         a.square().sum().backward()
-    b = theirs(latents, 10, words[1]).sample
+    b = theirs(latents, 10, embeddings[1]).sample
     b.square().sum().backward()
     torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
     assert (a - bare).abs().max() > 1e-2
-    scale = words[1].grad.abs().max()
-    torch.testing.assert_close(words[0].grad / scale, words[1].grad / scale, rtol=1e-3, atol=1e-4)
+    scale = embeddings[1].grad.abs().max()
+    torch.testing.assert_close(embeddings[0].grad / scale, embeddings[1].grad / scale, rtol=1e-3, atol=1e-4)
     adapters = dict(network.adapters.items())
     for key, module in pairs.items():
         for mine, other in ((adapters[key].down, module.lora_A), (adapters[key].up, module.lora_B)):

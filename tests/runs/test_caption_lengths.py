@@ -11,14 +11,14 @@ from typing import Any
 import pytest
 
 from lib_pivotal.config import Run, check_run
-from lib_pivotal.data.caption_chain import Moment
+from lib_pivotal.data.caption_chain import TrainingTime
+from lib_pivotal.data.crops import phrase
 from lib_pivotal.data.records import Dataset, Picture
 from lib_pivotal.data.tokens import TokenCounter
-from lib_pivotal.data.views import phrase
 from lib_pivotal.runs.plan import make_plan
 from lib_pivotal.standalone.tokenizer import clip_reading
 from lib_pivotal.training import assemble
-from lib_pivotal.training.wording import make_wording, word_of_concepts
+from lib_pivotal.training.pruned_captions import embedding_of_concepts, make_pruned_captions
 
 CAPTIONS = (
     "aoi, 1girl, blue hair, {red hat|very large straw hat|}, smile",
@@ -61,11 +61,11 @@ def _run(**data: Any) -> Run:
 def test_no_caption_is_longer_than_foretold_and_one_is_as_long(data: dict[str, Any]) -> None:
     run, dataset = _run(**data), _dataset()
     plan = make_plan(dataset, run, prompts=clip_reading())
-    pictures = make_wording(run, dataset).captions()
-    chain = assemble.make_captions(run, word_of_concepts(run, dataset), pictures=pictures)
+    pictures = make_pruned_captions(run, dataset).captions()
+    chain = assemble.make_captions(run, embedding_of_concepts(run, dataset), pictures=pictures)
     counter = TokenCounter({"aoi": 6}, clip_reading())
     for picture, foretold in zip(pictures, plan.pictures, strict=True):
-        drawn = {chain.draw(picture, rng=random.Random(seed), moment=Moment()) for seed in range(400)}
+        drawn = {chain.draw(picture, rng=random.Random(seed), moment=TrainingTime()) for seed in range(400)}
         lengths = sorted(map(counter, drawn))
         assert lengths[-1] == foretold.tokens, (picture.key, drawn)
 
@@ -80,7 +80,7 @@ def test_what_training_cuts_off_is_what_the_plan_says(shuffled: bool) -> None:
     (finding,) = [finding for finding in plan.findings if finding.kind == "tokens"]
     for picture, foretold in zip(dataset.pictures[:2], plan.pictures, strict=False):
         for seed in range(20):
-            drawn = chain.draw(picture, rng=random.Random(seed), moment=Moment())
+            drawn = chain.draw(picture, rng=random.Random(seed), moment=TrainingTime())
             assert counter(drawn) <= 20 and "aoi" in drawn
             if not shuffled:
                 lost = [

@@ -7,7 +7,7 @@ import pytest
 from lib_pivotal.errors import HostError
 from lib_pivotal.runs import fitting, preflight
 from lib_pivotal.runs.fitting import advice, changes, judge, room
-from lib_pivotal.training.memory import MemoryCount, Moment
+from lib_pivotal.training.memory import MemoryCount, MemoryPhase
 from lib_pivotal.training.prepare import prepare_pictures
 from tests.training.test_memory import make_run
 
@@ -21,8 +21,8 @@ def need(run):
 
 
 @pytest.fixture
-def run(two_words_folder):
-    return make_run(two_words_folder, batch=4)
+def run(two_embeddings_folder):
+    return make_run(two_embeddings_folder, batch=4)
 
 
 def test_checkpointing_comes_first_then_the_batch(run):
@@ -72,9 +72,10 @@ def test_room_is_what_is_free_and_what_the_checkpoint_takes(tiny_host):
 def counted(monkeypatch):
     """Counts as `need` has them, in place of those that take seconds."""
 
-    def count(run, host, prepared):
-        return MemoryCount((Moment("a step", {"unet": 300 * MIB, "kept_unet": need(run) - 300 * MIB}),))
+    def count(run, host):
+        return MemoryCount((MemoryPhase("a step", {"unet": 300 * MIB, "kept_unet": need(run) - 300 * MIB}),))
 
+    monkeypatch.setattr(fitting, "compile_run", lambda run, prepared: run)
     monkeypatch.setattr(fitting, "count_memory", count)
 
 

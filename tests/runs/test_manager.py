@@ -121,13 +121,13 @@ def manager(studio):
 
 
 @pytest.fixture
-def run(two_words_folder):
+def run(two_embeddings_folder):
     return run_from_dict(
         {
             "name": "two",
             "words": [{"name": "aoi", "vectors": 2}, {"name": "hana", "vectors": 2}],
             "network": {"unet_rank": 2, "unet_lr": 1e-3},
-            "data": {"folder": str(two_words_folder), "resolution_px": 64},
+            "data": {"folder": str(two_embeddings_folder), "resolution_px": 64},
             "schedule": {"max_steps": 6, "batch_size": 2},
             "saving": {"state_every_steps": 0, "dtype": "fp32"},
         }
@@ -249,16 +249,16 @@ def test_preflight_tells_time_and_draws(manager, studio, run):
     assert {"U-Net", "text encoder", "network", "words"} <= set(found.memory_parts)
     assert sum(found.draws.values()) >= 12
     plan = make_plan(scan(run.data.folder), run)
-    assert found.draws == pytest.approx({word.name: word.draws for word in plan.words})
+    assert found.draws == pytest.approx({embedding.name: embedding.draws for embedding in plan.embeddings})
     few = [finding.text for finding in plan.findings if finding.kind == "few_draws"]
     assert few and all(text in found.remarks for text in few)
     assert not studio.saved and not studio.runs_folder().exists()
-    nameless = replace(run, words=(replace(run.words[0], name="nobody"),))
+    nameless = replace(run, embeddings=(replace(run.embeddings[0], name="nobody"),))
     assert manager.preflight(nameless).faults[0].field == "words.0.name"
 
 
-def test_preflight_takes_class_pictures_along(manager, run, two_words_folder):
-    kept = with_class(run, two_words_folder, target="prior", preservation=0.5)
+def test_preflight_takes_class_pictures_along(manager, run, two_embeddings_folder):
+    kept = with_class(run, two_embeddings_folder, target="prior", preservation=0.5)
     alone, beside = manager.preflight(run), manager.preflight(replace(kept, data=replace(kept.data, flip=True)))
     assert alone.faults == beside.faults == () and beside.step_s > alone.step_s
 
@@ -320,25 +320,25 @@ class Colours:
         return ("red", "green", "blue")[means.index(max(means))]
 
 
-def test_missing_captions_are_written(manager, studio, run, two_words_folder):
-    (two_words_folder / "aoi_1.txt").unlink()
+def test_missing_captions_are_written(manager, studio, run, two_embeddings_folder):
+    (two_embeddings_folder / "aoi_1.txt").unlink()
     studio.writers = (Colours(),)
-    view = manager.write_captions(DataConfig(folder=str(two_words_folder)), "colours")
+    view = manager.write_captions(DataConfig(folder=str(two_embeddings_folder)), "colours")
     assert manager.join(60)
     told = view.snapshot()
     assert told["status"] == "finished" and told["ended"]["message"].startswith("1 of 1 missing captions")
-    assert (two_words_folder / "aoi_1.txt").read_text() in ("red", "green", "blue")
+    assert (two_embeddings_folder / "aoi_1.txt").read_text() in ("red", "green", "blue")
     with pytest.raises(HostError, match="no such tagger. There is colours"):
-        manager.write_captions(DataConfig(folder=str(two_words_folder)), "blip")
+        manager.write_captions(DataConfig(folder=str(two_embeddings_folder)), "blip")
     studio.writers = ()
     with pytest.raises(HostError, match="only in the web UI"):
-        manager.write_captions(DataConfig(folder=str(two_words_folder)), "colours")
+        manager.write_captions(DataConfig(folder=str(two_embeddings_folder)), "colours")
 
 
-def test_names_of_files_are_captions_as_the_process_says(manager, studio, run, two_words_folder, monkeypatch):
+def test_names_of_files_are_captions_as_the_process_says(manager, studio, run, two_embeddings_folder, monkeypatch):
     monkeypatch.setattr(studio, "scanned_as", lambda data: replace(data, name_words="[a-z]+", name_join=" + "))
-    (two_words_folder / "aoi_1.txt").unlink()
-    (two_words_folder / "aoi_1.png").rename(two_words_folder / "aoi_red_1.png")
+    (two_embeddings_folder / "aoi_1.txt").unlink()
+    (two_embeddings_folder / "aoi_1.png").rename(two_embeddings_folder / "aoi_red_1.png")
     view = manager.start(run)
     assert manager.join(60) and view.snapshot()["status"] == "finished"
     kept = run_from_dict(json.loads(next(view.folder.glob("*.run.json")).read_text()))

@@ -55,7 +55,7 @@ def test_the_file_that_is_written_anew_is_no_clash() -> None:
     assert told("zq-aoiko", {"zq-aoiko": "gekidol.safetensors"}, file="gekidol.safetensors") == ""
 
 
-def test_words_beside_it_in_the_file_are() -> None:
+def test_embeddings_beside_it_in_the_file_are() -> None:
     assert "this file" in told("zq-aoiko", siblings={"ZQ-aoiko": "this file"})
     assert "part of" in told("zq-aoi", {"zq-aoi-ko": "ink.safetensors"})
 
@@ -69,7 +69,7 @@ def test_a_part_of_another_is_found_with_and_without_a_tokenizer(loaded: bool) -
     assert "'zq-aoi-ko' (ink.safetensors)" in told("zq-aoi", {"zq-aoi-ko": "ink.safetensors"}, loaded=loaded)
 
 
-def test_thousands_of_other_words_are_not_tokenised() -> None:
+def test_thousands_of_other_embeddings_are_not_tokenised() -> None:
     here = Here({f"word-{index}-x": "ink.safetensors" for index in range(5000)})
     asked: list[str] = []
     ids_of = here.token_ids

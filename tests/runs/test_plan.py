@@ -17,11 +17,11 @@ from lib_pivotal.data.dataset import scan
 from lib_pivotal.data.latents import LatentCache
 from lib_pivotal.data.records import Dataset
 from lib_pivotal.ports import LatentDistribution
-from lib_pivotal.runs.plan import Plan, make_plan
+from lib_pivotal.runs.plan import RunPlan, make_plan
 from lib_pivotal.standalone.tokenizer import clip_reading
 from lib_pivotal.training import assemble
+from lib_pivotal.training.assemble import draw_weights
 from lib_pivotal.training.prepare import prepare_pictures
-from lib_pivotal.training.run import _draw_weights
 
 SIZES = ((64, 64), (96, 64), (64, 80), (40, 40))
 
@@ -70,16 +70,17 @@ def _source(run: Run) -> tuple[BatchSource, LatentCache]:
     assert not cache.build(list(prepared.pictures))
     source = BatchSource(
         cache,
+        prepared.pictures,
         CaptionPipeline(),
         batch_size=run.schedule.batch_size,
         accumulation=run.schedule.accumulation,
-        draw_weights=_draw_weights(run, prepared),
-        words=[word.name for word in run.words],
+        draw_weights=draw_weights(run, prepared),
+        embeddings=[embedding.name for embedding in run.embeddings],
     )
     return source, cache
 
 
-def _plan(run: Run) -> tuple[Plan, Dataset]:
+def _plan(run: Run) -> tuple[RunPlan, Dataset]:
     dataset = scan(run.data.folder, minimum_px=32)
     return make_plan(dataset, run), dataset
 
@@ -100,35 +101,36 @@ def test_draws_are_those_of_the_batch_source(folder: Path, changes: dict[str, ob
     run = _run(folder, **changes)
     plan, _ = _plan(run)
     source, cache = _source(run)
-    expected = source.expected_draws(run.schedule.max_steps)
+    scale = run.schedule.max_steps * source.pictures_per_step / source._sampler.draws_per_epoch
+    expected = {picture.key: rate * scale for picture, rate in zip(cache.pictures, source._rates, strict=True)}
     assert {p.key: p.draws for p in plan.pictures if not p.held_out} == pytest.approx(expected)
-    assert plan.steps_per_epoch == pytest.approx(source.steps_per_epoch)
+    assert plan.steps_per_epoch == pytest.approx(run.schedule.max_steps / scale)
     for picture in plan.pictures:
         if not picture.held_out:
             bucket = cache.placement(picture.key).bucket
             assert (picture.width_px, picture.height_px) == (bucket.width_px, bucket.height_px)
 
 
-def test_draws_of_words_are_what_a_run_counts(folder: Path) -> None:
+def test_draws_of_embeddings_are_what_a_run_counts(folder: Path) -> None:
     run = _run(folder, data__balance="words")
     source, _ = _source(run)
     seen: Counter[str] = Counter()
     for step in range(run.schedule.max_steps):
         for micro in range(source.micro_batches):
-            seen.update(name for names in source.batch(step, micro).words for name in names)
+            seen.update(name for names in source.batch(step, micro).embeddings for name in names)
     plan, _ = _plan(run)
-    assert plan.draws == 1200 and {word.name for word in plan.words} == set(seen)
-    for word in plan.words:
-        assert word.draws == pytest.approx(seen[word.name], abs=6)
-        assert word.share == pytest.approx(word.draws / 1200)
+    assert plan.draws == 1200 and {embedding.name for embedding in plan.embeddings} == set(seen)
+    for embedding in plan.embeddings:
+        assert embedding.draws == pytest.approx(seen[embedding.name], abs=6)
+        assert embedding.share == pytest.approx(embedding.draws / 1200)
 
 
-def test_words_pictures_buckets(folder: Path) -> None:
+def test_embeddings_pictures_buckets(folder: Path) -> None:
     plan, dataset = _plan(_run(folder))
-    aoi, hana = plan.words
+    aoi, hana = plan.embeddings
     assert (aoi.pictures, aoi.absorbed, hana.absorbed, hana.vectors) == (5, ("blue hair",), (), 6)
     assert [picture.key for picture in plan.pictures] == [picture.key for picture in dataset.pictures]
-    assert plan.pictures[0].trained == "aoi, park" and plan.pictures[0].words == ("aoi",)
+    assert plan.pictures[0].trained == "aoi, park" and plan.pictures[0].embeddings == ("aoi",)
     assert sum(bucket.pictures for bucket in plan.buckets) == len(dataset)
     assert sum(bucket.draws for bucket in plan.buckets) == pytest.approx(plan.draws)
     assert plan.buckets[0].pictures >= plan.buckets[-1].pictures
@@ -162,11 +164,11 @@ def test_every_sort_of_finding_is_gathered(folder: Path) -> None:
     assert {f.severity for f in plan.at_least("warning")} == {"error", "warning"}
 
 
-def test_mirroring_can_be_turned_off_for_a_word(folder: Path) -> None:
+def test_mirroring_can_be_turned_off_for_a_embedding(folder: Path) -> None:
     for file in (folder / "2_aoi").glob("*.txt"):
         file.write_text(file.read_text(encoding="utf-8") + ", eyepatch", encoding="utf-8")
     (finding,) = [f for f in _plan(_run(folder, data__flip=True))[0].findings if f.kind == "mirrored"]
-    assert finding.words == ("aoi",) and finding.remedy is not None and finding.remedy.id == "no_mirror"
+    assert finding.embeddings == ("aoi",) and finding.remedy is not None and finding.remedy.id == "no_mirror"
     assert not [f for f in _plan(_run(folder))[0].findings if f.kind == "mirrored"]
 
 
@@ -177,8 +179,10 @@ def test_plain_data_goes_through_json(folder: Path) -> None:
     assert plain["epochs"] == pytest.approx(1200 / 19, abs=1e-3)
 
 
-def test_a_run_without_words_or_pictures_has_a_plan(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_a_run_without_embeddings_or_pictures_has_a_plan(
+    folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     plan = make_plan(scan(folder), Run())
-    assert plan.words == () and plan.draws_per_epoch == 19
+    assert plan.embeddings == () and plan.draws_per_epoch == 19
     empty = make_plan(scan(tmp_path_factory.mktemp("empty")), _run(folder))
     assert empty.pictures == () and empty.epochs == 0 and empty.at_least("error")

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from lib_pivotal.config import DataConfig, Run, WordConfig, check_consistency, check_run, run_to_dict
+from lib_pivotal.config import DataConfig, EmbeddingConfig, Run, check_consistency, check_run, run_to_dict
 from lib_pivotal.config_schema import walk
 from lib_pivotal.data.tags import TagShare
 from lib_pivotal.errors import ConfigError
@@ -19,17 +19,17 @@ from lib_pivotal.runs.presets import (
     save_preset,
     saved_presets,
 )
-from lib_pivotal.runs.proposal import WordRow
+from lib_pivotal.runs.proposal import EmbeddingRow
 
 ROWS = (
-    WordRow(WordConfig("aoi", "blue hair", vectors=6), 20, 0.5, absorbed=(TagShare("blue hair", 1.0),)),
-    WordRow(WordConfig("ink"), 40, 1.0, style=True),
+    EmbeddingRow(EmbeddingConfig("aoi", "blue hair", vectors=6), 20, 0.5, absorbed=(TagShare("blue hair", 1.0),)),
+    EmbeddingRow(EmbeddingConfig("ink"), 40, 1.0, style=True),
 )
 RUN = Run(
     name="gekidol",
     seed=7,
     clip_skip=2,
-    words=tuple(row.word for row in ROWS),
+    embeddings=tuple(row.embedding for row in ROWS),
     data=DataConfig(folder="pictures", resolution_px=64, templates=("{word}, {caption}",)),
 )
 
@@ -47,7 +47,7 @@ def test_what_names_the_run_stays(key):
     run = apply_preset(key, RUN, ROWS)
     assert (run.name, run.seed, run.clip_skip) == ("gekidol", 7, 2)
     assert (run.data.folder, run.data.resolution_px, run.data.templates) == ("pictures", 64, ("{word}, {caption}",))
-    assert [word.name for word in run.words] == ["aoi", "ink"]
+    assert [embedding.name for embedding in run.embeddings] == ["aoi", "ink"]
 
 
 @pytest.mark.parametrize("one", PRESETS, ids=lambda one: one.key)
@@ -56,17 +56,17 @@ def test_presets_only_set_what_there_is(one):
     assert set(one.settings) <= known and one.help and one.label
 
 
-def test_words_absorb_only_where_there_is_something():
-    assert [word.prune for word in apply_preset("character", RUN, ROWS).words] == [True, False]
-    assert [word.prune for word in apply_preset("style", RUN, ROWS).words] == [False, False]
+def test_embeddings_absorb_only_where_there_is_something():
+    assert [embedding.prune for embedding in apply_preset("character", RUN, ROWS).embeddings] == [True, False]
+    assert [embedding.prune for embedding in apply_preset("style", RUN, ROWS).embeddings] == [False, False]
 
 
 def test_two_phases_share_the_steps():
     run = apply_preset("two_phase", RUN, ROWS)
-    assert run.schedule.phases == "two_phase" and run.schedule.words_steps * 2 == run.schedule.max_steps
+    assert run.schedule.phases == "two_phase" and run.schedule.embeddings_steps * 2 == run.schedule.max_steps
 
 
-def test_rarer_words_make_longer_runs():
+def test_rarer_embeddings_make_longer_runs():
     rare = tuple(replace(row, draws_share=row.draws_share / 4) for row in ROWS)
     assert apply_preset("several", RUN, rare).schedule.max_steps > apply_preset("several", RUN, ROWS).schedule.max_steps
 
@@ -86,13 +86,13 @@ def test_an_unknown_preset_is_named():
         preset("quickest")
 
 
-def test_own_presets_are_kept_without_words_and_pictures(tmp_path):
+def test_own_presets_are_kept_without_embeddings_and_pictures(tmp_path):
     path = save_preset(tmp_path / "presets", "  my best 1 ", apply_preset("style", RUN, ROWS))
     plain = json.loads(path.read_text())
     assert plain["words"] == [] and plain["name"] == "" and plain["data"]["folder"] == ""
     assert saved_presets(tmp_path / "presets") == {path.stem: path}
     run = load_preset(path, RUN)
-    assert run.words == RUN.words and run.name == "gekidol" and run.data.folder == "pictures"
+    assert run.embeddings == RUN.embeddings and run.name == "gekidol" and run.data.folder == "pictures"
     assert run.network.unet_targets == "all"
 
 
@@ -102,7 +102,7 @@ def test_a_preset_needs_a_name(tmp_path, name):
         save_preset(tmp_path, name, RUN)
 
 
-def test_a_preset_of_words_alone_survives(tmp_path):
+def test_a_preset_of_embeddings_alone_survives(tmp_path):
     """Without network and words it trains nothing: that is no fault of a preset."""
     alone = replace(RUN, network=replace(RUN.network, algorithm="none"))
     assert load_preset(save_preset(tmp_path, "words", alone), RUN).network.algorithm == "none"

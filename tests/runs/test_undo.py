@@ -9,51 +9,55 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lib_pivotal.config import DataConfig, Run, ScheduleConfig, WordConfig
-from lib_pivotal.data.findings import Remedy
-from lib_pivotal.runs.remedies import apply_remedy
-from lib_pivotal.runs.undo import KEPT, Change, remembered, taken_back
+from lib_pivotal.config import DataConfig, EmbeddingConfig, Run, ScheduleConfig
+from lib_pivotal.data.findings import Fix
+from lib_pivotal.runs.fixes import apply_remedy
+from lib_pivotal.runs.undo import KEPT, UndoStep, remembered, taken_back
 
 RUN = Run(
     name="x",
-    words=(WordConfig("aoi", keep=("hat",)), WordConfig("hana", vectors=7), WordConfig("hana-red", form_of="hana")),
+    embeddings=(
+        EmbeddingConfig("aoi", keep=("hat",)),
+        EmbeddingConfig("hana", vectors=7),
+        EmbeddingConfig("hana-red", form_of="hana"),
+    ),
     data=DataConfig(folder="d"),
     schedule=ScheduleConfig(max_steps=900),
 )
 REMEDIES = (
-    Remedy("set", "", {"path": "schedule.max_steps", "value": 4000}),
-    Remedy("set", "", {"path": "data.duplicates", "value": "skip_near"}),
-    Remedy("remove_word", "", {"word": "hana"}),
-    Remedy("remove_word", "", {"word": "aoi"}),
-    Remedy("absorb", "", {"word": "aoi", "tags": ["hat", "blue hair"]}),
-    Remedy("draw_weights", "", {"weights": {"aoi": 3.0, "hana-red": 2.5}}),
-    Remedy("vectors", "", {"vectors": {"hana-red": 3}}),
+    Fix("set", "", {"path": "schedule.max_steps", "value": 4000}),
+    Fix("set", "", {"path": "data.duplicates", "value": "skip_near"}),
+    Fix("remove_word", "", {"word": "hana"}),
+    Fix("remove_word", "", {"word": "aoi"}),
+    Fix("absorb", "", {"word": "aoi", "tags": ["hat", "blue hair"]}),
+    Fix("draw_weights", "", {"weights": {"aoi": 3.0, "hana-red": 2.5}}),
+    Fix("vectors", "", {"vectors": {"hana-red": 3}}),
 )
 
 
-def _change(before: Run, after: Run, label: str = "it") -> Change:
-    found = Change.between(label, before, after)
+def _change(before: Run, after: Run, label: str = "it") -> UndoStep:
+    found = UndoStep.between(label, before, after)
     assert found is not None
-    return Change.from_dict(json.loads(json.dumps(found.as_dict())))
+    return UndoStep.from_dict(json.loads(json.dumps(found.as_dict())))
 
 
 @pytest.mark.parametrize("remedy", REMEDIES, ids=str)
-def test_each_remedy_is_taken_back_exactly(remedy: Remedy) -> None:
+def test_each_remedy_is_taken_back_exactly(remedy: Fix) -> None:
     after = apply_remedy(RUN, remedy)
     assert after != RUN and taken_back(after, _change(RUN, after)) == RUN
 
 
 @settings(deadline=None)  # the first example reads modules
 @given(st.lists(st.sampled_from(REMEDIES), max_size=6))
-def test_several_are_taken_back_one_by_one(asked: list[Remedy]) -> None:
+def test_several_are_taken_back_one_by_one(asked: list[Fix]) -> None:
     runs, changes = [RUN], []
     for remedy in asked:
-        if remedy.arguments.get("word") not in (None, *(word.name for word in runs[-1].words)):
+        if remedy.arguments.get("word") not in (None, *(embedding.name for embedding in runs[-1].embeddings)):
             continue
-        if remedy.id in ("vectors", "draw_weights") and len(runs[-1].words) < 3:
+        if remedy.id in ("vectors", "draw_weights") and len(runs[-1].embeddings) < 3:
             continue
         after = apply_remedy(runs[-1], remedy)
-        if (change := Change.between("it", runs[-1], after)) is not None:
+        if (change := UndoStep.between("it", runs[-1], after)) is not None:
             runs.append(after)
             changes.append(change)
     run = runs.pop()
@@ -63,35 +67,45 @@ def test_several_are_taken_back_one_by_one(asked: list[Remedy]) -> None:
 
 
 def test_what_was_changed_by_hand_since_stays() -> None:
-    after = apply_remedy(RUN, Remedy("remove_word", "", {"word": "hana"}))
+    after = apply_remedy(RUN, Fix("remove_word", "", {"word": "hana"}))
     change = _change(RUN, after)
-    words = (replace(after.words[0], vectors=11), *after.words[1:], WordConfig("umi"))
-    later = replace(after, words=words, schedule=replace(after.schedule, max_steps=55))
+    embeddings = (replace(after.embeddings[0], vectors=11), *after.embeddings[1:], EmbeddingConfig("umi"))
+    later = replace(after, embeddings=embeddings, schedule=replace(after.schedule, max_steps=55))
     back = taken_back(later, change)
-    assert [word.name for word in back.words] == ["aoi", "hana", "hana-red", "umi"]
-    assert back.words[0].vectors == 11 and back.words[1] == RUN.words[1] and back.words[2].form_of == "hana"
+    assert [embedding.name for embedding in back.embeddings] == ["aoi", "hana", "hana-red", "umi"]
+    assert (
+        back.embeddings[0].vectors == 11
+        and back.embeddings[1] == RUN.embeddings[1]
+        and back.embeddings[2].form_of == "hana"
+    )
     assert back.schedule.max_steps == 55
 
 
-def test_a_word_that_somebody_added_again_is_left_alone() -> None:
-    after = apply_remedy(RUN, Remedy("remove_word", "", {"word": "hana"}))
-    later = replace(after, words=(*after.words, WordConfig("hana", vectors=2)))
+def test_a_embedding_that_somebody_added_again_is_left_alone() -> None:
+    after = apply_remedy(RUN, Fix("remove_word", "", {"word": "hana"}))
+    later = replace(after, embeddings=(*after.embeddings, EmbeddingConfig("hana", vectors=2)))
     back = taken_back(later, _change(RUN, after))
-    assert [(word.name, word.vectors) for word in back.words if word.name == "hana"] == [("hana", 2)]
+    assert [(embedding.name, embedding.vectors) for embedding in back.embeddings if embedding.name == "hana"] == [
+        ("hana", 2)
+    ]
 
 
-def test_words_that_a_change_brought_go_again() -> None:
-    after = replace(RUN, words=(*RUN.words, WordConfig("umi")))
-    later = replace(after, words=(replace(after.words[0], vectors=9), *after.words[1:]))
-    assert [word.name for word in taken_back(later, _change(RUN, after)).words] == ["aoi", "hana", "hana-red"]
+def test_embeddings_that_a_change_brought_go_again() -> None:
+    after = replace(RUN, embeddings=(*RUN.embeddings, EmbeddingConfig("umi")))
+    later = replace(after, embeddings=(replace(after.embeddings[0], vectors=9), *after.embeddings[1:]))
+    assert [embedding.name for embedding in taken_back(later, _change(RUN, after)).embeddings] == [
+        "aoi",
+        "hana",
+        "hana-red",
+    ]
 
 
 def test_no_difference_is_no_change_and_only_the_last_are_kept() -> None:
-    assert Change.between("it", RUN, RUN) is None
+    assert UndoStep.between("it", RUN, RUN) is None
     changes: list[dict[str, object]] = []
     for number in range(KEPT + 3):
         steps = replace(RUN, schedule=replace(RUN.schedule, max_steps=1000 + number))
-        changes = remembered(changes, Change.between(str(number), RUN, steps))
+        changes = remembered(changes, UndoStep.between(str(number), RUN, steps))
     assert [one["label"] for one in changes] == [str(number) for number in range(3, KEPT + 3)]
     assert remembered(changes, None) == changes
 

@@ -11,14 +11,14 @@ from lib_pivotal.standalone.cli import main
 
 
 @pytest.fixture
-def run_file(tmp_path, two_words_folder):
+def run_file(tmp_path, two_embeddings_folder):
     path = tmp_path / "two.json"
     path.write_text(
         json.dumps(
             {
                 "words": [{"name": "aoi", "vectors": 2}, {"name": "hana", "vectors": 2}],
                 "network": {"unet_rank": 2, "unet_targets": "attention"},
-                "data": {"folder": str(two_words_folder), "resolution_px": 64},
+                "data": {"folder": str(two_embeddings_folder), "resolution_px": 64},
                 "schedule": {"max_steps": 3, "batch_size": 2},
             }
         )
@@ -33,7 +33,7 @@ def bundle(run_file, checkpoint, tmp_path):
 
 
 def test_train_writes_bundle_and_logs(bundle, capsys):
-    assert set(require(read_bundle(bundle)).words) == {"aoi", "hana"}
+    assert set(require(read_bundle(bundle)).embeddings) == {"aoi", "hana"}
     names = {path.name for path in bundle.parent.iterdir()}
     assert {"two.safetensors", "two.run.json", "two.events.jsonl", "two.steps.csv"} <= names
 
@@ -43,12 +43,12 @@ def test_train_writes_bundle_and_logs(bundle, capsys):
 )
 def test_the_logs_end_by_the_end_of_the_run(run_file, checkpoint, tmp_path, monkeypatch, fault, status):
     """Whatever happens before the first step."""
-    from lib_pivotal.training import run
+    from lib_pivotal.training import build
 
     def failing(*arguments, **rest):
         raise fault
 
-    monkeypatch.setattr(run, "make_latents", failing)
+    monkeypatch.setattr(build, "make_latents", failing)
     arguments = ["train", str(run_file), "--checkpoint", str(checkpoint), "--out", str(tmp_path / "out")]
     if status is None:
         with pytest.raises(ValueError, match="a fault of ours"):
@@ -74,16 +74,16 @@ def test_class_pictures(checkpoint, tmp_path, capsys):
     assert main(arguments) == 0 and all(path.stat().st_mtime_ns == when for path, when in made.items())
 
 
-def test_scan_as_text_and_json(two_words_folder, capsys):
-    assert main(["scan", str(two_words_folder)]) == 0
+def test_scan_as_text_and_json(two_embeddings_folder, capsys):
+    assert main(["scan", str(two_embeddings_folder)]) == 0
     assert "6 pictures" in capsys.readouterr().out
-    assert main(["scan", str(two_words_folder), "--json"]) == 0
+    assert main(["scan", str(two_embeddings_folder), "--json"]) == 0
     summary = json.loads(capsys.readouterr().out)
     assert summary["pictures"] == 6 and summary["tags"]["red hair"] == 0.5
-    assert summary == scan(ScanRequest(str(two_words_folder)))  # what the web API answers
-    assert main(["scan", str(two_words_folder), "--layout", "concepts"]) == 0
+    assert summary == scan(ScanRequest(str(two_embeddings_folder)))  # what the web API answers
+    assert main(["scan", str(two_embeddings_folder), "--layout", "concepts"]) == 0
     assert "read as a folder for each concept" in capsys.readouterr().out
-    assert main(["scan", str(two_words_folder), "--layout", "heap"]) == 2
+    assert main(["scan", str(two_embeddings_folder), "--layout", "heap"]) == 2
     assert "data.layout = 'heap': is not one of the choices" in capsys.readouterr().err
 
 
@@ -103,7 +103,7 @@ def test_grid(bundle, checkpoint, tmp_path, capsys):
 def test_bundle_verbs(bundle, tmp_path, capsys):
     assert main(["bundle", "list", str(bundle.parent), "--json"]) == 0
     listed = json.loads(capsys.readouterr().out)
-    assert {word["name"] for word in listed[0]["words"]} == {"aoi", "hana"}
+    assert {embedding["name"] for embedding in listed[0]["words"]} == {"aoi", "hana"}
     assert main(["bundle", "list", str(bundle)]) == 0
     assert "aoi (2), hana (2)" in capsys.readouterr().out
     assert main(["bundle", "show", str(bundle)]) == 0
@@ -111,7 +111,7 @@ def test_bundle_verbs(bundle, tmp_path, capsys):
     assert main(["bundle", "verify", str(bundle)]) == 0
     renamed = tmp_path / "renamed.safetensors"
     assert main(["bundle", "rename", str(bundle), "aoi=kaze", "--out", str(renamed)]) == 0
-    assert set(require(read_bundle(renamed)).words) == {"kaze", "hana"}
+    assert set(require(read_bundle(renamed)).embeddings) == {"kaze", "hana"}
     joined = tmp_path / "joined.safetensors"
     assert main(["bundle", "strip", str(renamed), "unet", "--out", str(tmp_path / "words.safetensors")]) == 0
     assert not require(read_bundle(tmp_path / "words.safetensors")).network
@@ -121,7 +121,7 @@ def test_bundle_verbs(bundle, tmp_path, capsys):
     other = tmp_path / "other.safetensors"
     assert main(["bundle", "rename", str(bundle), "aoi=umi", "hana=sora", "--out", str(other)]) == 0
     assert main(["bundle", "join", str(bundle), str(other), "--out", str(joined)]) == 0
-    assert set(require(read_bundle(joined)).words) == {"aoi", "hana", "umi", "sora"}
+    assert set(require(read_bundle(joined)).embeddings) == {"aoi", "hana", "umi", "sora"}
 
 
 def test_damaged_file_is_named_with_status_1(bundle, tmp_path, capsys):
@@ -172,6 +172,6 @@ def test_embeddings_are_taken_out_and_put_in(bundle, tmp_path, capsys):
     split, out = tmp_path / "split", tmp_path / "less.safetensors"
     assert main(["bundle", "split", str(bundle), "--out", str(split)]) == 0
     assert main(["bundle", "delete", str(bundle), "aoi", "--out", str(out)]) == 0
-    assert set(require(read_bundle(out)).words) == {"hana"}
+    assert set(require(read_bundle(out)).embeddings) == {"hana"}
     assert main(["bundle", "add", str(out), str(split / "aoi.safetensors")]) == 0
-    assert set(require(read_bundle(out)).words) == {"aoi", "hana"}
+    assert set(require(read_bundle(out)).embeddings) == {"aoi", "hana"}

@@ -47,9 +47,7 @@ def test_a_status_is_passed_on() -> None:
         (OSError(), "out/r: cannot be read or written: OSError"),
     ],
 )
-def test_errors_are_one_sentence_with_the_path(
-    error: Exception, says: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_errors_are_one_sentence_with_the_path(error: Exception, says: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert told(fails(error), out=Path("out/r")) == 2
     captured = capsys.readouterr().err
     assert captured.startswith(says) and captured.count("\n") == 1 and "Traceback" not in captured
@@ -65,11 +63,11 @@ def test_verbose_shows_where(capsys: pytest.CaptureFixture[str], caplog: pytest.
 
 
 @pytest.fixture
-def files(tmp_path: Path, two_words_folder: Path) -> dict[str, str]:
+def files(tmp_path: Path, two_embeddings_folder: Path) -> dict[str, str]:
     run = {
         "name": "r",
         "words": [{"name": "aoi", "vectors": 2}, {"name": "hana", "vectors": 2}],
-        "data": {"folder": str(two_words_folder), "resolution_px": 64},
+        "data": {"folder": str(two_embeddings_folder), "resolution_px": 64},
         "schedule": {"max_steps": 1, "batch_size": 2},
     }
     (tmp_path / "run.json").write_text(json.dumps(run), encoding="utf-8")
@@ -78,7 +76,7 @@ def files(tmp_path: Path, two_words_folder: Path) -> dict[str, str]:
     (tmp_path / "s.toml").write_text(f'{toml}train_data_dir = "x"\n', encoding="utf-8")
     for name in ("w", "v"):
         save_file({f"bundle_emb.{name}.string_to_param.*": torch.zeros(2, 768)}, tmp_path / f"{name}.safetensors")
-    return {"tmp": str(tmp_path), "set": str(two_words_folder)}
+    return {"tmp": str(tmp_path), "set": str(two_embeddings_folder)}
 
 
 NOWHERE = "{tmp}/afile/no/such"

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from lib_pivotal.bundle.reader import read_bundle, require
 from lib_pivotal.config import run_from_dict
-from lib_pivotal.errors import HostError, WordError
+from lib_pivotal.errors import EmbeddingNameError, HostError
 from lib_pivotal.evaluation.loading import load_on_host
 from lib_pivotal.ports import Conditioning, ModelInfo, SampleRequest, SessionRequest
 from lib_pivotal.standalone.families import Family, checkpoint_info, read_yaml
@@ -219,7 +219,7 @@ def test_gradients_of_both_towers_and_pooled_against_finite_differences():
     first, second = text_model(FIRST), text_model(SECOND, openclip_kind=True, projected=True)
     models = [model.double().requires_grad_(False).eval() for model in (first, second)]
     encoder = StandaloneTextEncoder(models[0], clip_tokenizer(), second=models[1], family="sdxl")
-    word = tuple(tensor.requires_grad_() for tensor in vectors("sdxl", 1, dtype=torch.float64))
+    embedding = tuple(tensor.requires_grad_() for tensor in vectors("sdxl", 1, dtype=torch.float64))
 
     def loss(left, right):
         found = encoder.encode(["(aoi:1.3), red", "aoi"], {"aoi": (left, right)})
@@ -228,19 +228,21 @@ def test_gradients_of_both_towers_and_pooled_against_finite_differences():
             for t in (found.context, found.pooled)
         )
 
-    loss(*word).backward()
-    for tower, tensor in enumerate(word):
+    loss(*embedding).backward()
+    for tower, tensor in enumerate(embedding):
         for column in (0, 7, 41):
             step = torch.zeros_like(tensor)
             step[0, column] = 1e-5
             with torch.no_grad():
-                ends = [loss(*(t + sign * step if i == tower else t for i, t in enumerate(word))) for sign in (1, -1)]
+                ends = [
+                    loss(*(t + sign * step if i == tower else t for i, t in enumerate(embedding))) for sign in (1, -1)
+                ]
             assert float(ends[0] - ends[1]) / 2e-5 == pytest.approx(float(tensor.grad[0, column]), rel=1e-5, abs=1e-7)
 
 
-def test_words_of_another_family_are_refused(files):
+def test_embeddings_of_another_family_are_refused(files):
     encoder = StandaloneHost.load(files["sdxl"][1]).text
-    with pytest.raises(WordError, match=r"'aoi' has 1 tensor\(s\).*2 text"):
+    with pytest.raises(EmbeddingNameError, match=r"'aoi' has 1 tensor\(s\).*2 text"):
         encoder.encode(["aoi"], {"aoi": (torch.zeros(1, FIRST),)})
 
 
@@ -255,15 +257,15 @@ def test_html_entities_are_resolved_for_openclip_only(files):
 
 def test_everything_beside_the_text_matters_and_carries_gradient(host):
     latents = torch.linspace(-1, 1, 256).view(1, 4, 8, 8)
-    word = tuple(tensor.requires_grad_() for tensor in vectors(host.info.family))
+    embedding = tuple(tensor.requires_grad_() for tensor in vectors(host.info.family))
     with host.session(SessionRequest()):
-        found = host.text.encode(["aoi"], {"aoi": word})
+        found = host.text.encode(["aoi"], {"aoi": embedding})
         more = beside(host, latents)
         conditioning = Conditioning(found.context, found.pooled, **more)
         prediction = host.denoiser(latents, torch.tensor([400]), conditioning)
         assert prediction.shape == latents.shape
         prediction.square().sum().backward(retain_graph=True)
-        assert all(tensor.grad.abs().sum() > 0 for tensor in word)
+        assert all(tensor.grad.abs().sum() > 0 for tensor in embedding)
         for name, tensor in more.items():
             if tensor is not None:
                 changed = Conditioning(found.context, found.pooled, **{**more, name: tensor * 2})
@@ -271,7 +273,7 @@ def test_everything_beside_the_text_matters_and_carries_gradient(host):
         if found.pooled is not None:
             only_pooled = Conditioning(found.context.detach(), found.pooled, **more)
             loss = host.denoiser(latents, torch.tensor([400]), only_pooled).square().sum()
-            grads = torch.autograd.grad(loss, word, allow_unused=True)
+            grads = torch.autograd.grad(loss, embedding, allow_unused=True)
             assert grads[0] is None and grads[1].abs().sum() > 0, "only OpenCLIP's tower is pooled"
 
 
@@ -299,9 +301,9 @@ def plain_run(folder, *, preview=0, **memory):
     )
 
 
-def test_a_run_is_trained_saved_read_back_and_drawn(host, two_words_folder, tmp_path):
+def test_a_run_is_trained_saved_read_back_and_drawn(host, two_embeddings_folder, tmp_path):
     events = []
-    ended = train(plain_run(two_words_folder, preview=4), host, output_folder=tmp_path, listener=events.append)
+    ended = train(plain_run(two_embeddings_folder, preview=4), host, output_folder=tmp_path, listener=events.append)
     assert ended.reason == "finished", ended.message
     losses = [event.losses["loss"] for event in events if isinstance(event, StepDone)]
     assert len(losses) == 4 and np.isfinite(losses).all()
@@ -310,7 +312,7 @@ def test_a_run_is_trained_saved_read_back_and_drawn(host, two_words_folder, tmp_
 
     family = host.info.family
     bundle = require(read_bundle(ended.bundle))
-    assert [tuple(t.shape) for t in bundle.words["aoi"]] == [(2, width) for width in WIDTHS[family]]
+    assert [tuple(t.shape) for t in bundle.embeddings["aoi"]] == [(2, width) for width in WIDTHS[family]]
     versions = {"sd1": "sd_v1", "sd2": "sd_v2", "sdxl": "sdxl_base_v1-0"}
     assert bundle.metadata["ss_base_model_version"] == versions[family]
     if family == "sdxl":
@@ -319,27 +321,30 @@ def test_a_run_is_trained_saved_read_back_and_drawn(host, two_words_folder, tmp_
     moved = [key for key, tensor in bundle.network.items() if key.endswith("lora_up.weight") and tensor.abs().max() > 0]
     assert {key.split("_")[1] for key in moved} == {"unet", "te1", "te2"} if family == "sdxl" else {"unet", "te"}
 
-    words, network = load_on_host(host, bundle)
+    embeddings, network = load_on_host(host, bundle)
     request = SampleRequest("aoi, smile", "", 64, 64, 2, 4.0, 7)
     with network.attach():
-        (with_network,) = host.sample([request], words)
-    (bare,) = host.sample([request], words)
+        (with_network,) = host.sample([request], embeddings)
+    (bare,) = host.sample([request], embeddings)
     assert np.abs(np.asarray(with_network).astype(int) - np.asarray(bare)).max() > 0
 
 
 @pytest.mark.parametrize(("name", "precision"), [("sd1", "bf16"), ("sd2", "fp16"), ("sdxl", "bf16"), ("sdxl", "fp16")])
-def test_half_precision_weights_with_words_in_fp32(files, two_words_folder, tmp_path, name, precision):
+def test_half_precision_weights_with_embeddings_in_fp32(files, two_embeddings_folder, tmp_path, name, precision):
     dtype = {"fp16": torch.float16, "bf16": torch.bfloat16}[precision]
     losses = {}
     for kind in (torch.float32, dtype):
         host, events = StandaloneHost.load(files[name][1], dtype=kind), []
         out = tmp_path / str(kind)
-        ended = train(plain_run(two_words_folder), host, output_folder=out, listener=events.append)
+        ended = train(plain_run(two_embeddings_folder), host, output_folder=out, listener=events.append)
         assert ended.reason == "finished", ended.message
         losses[kind] = [event.losses["loss"] for event in events if isinstance(event, StepDone)]
         assert {p.dtype for model in host.models() for p in model.parameters()} == {kind}
         bundle = require(read_bundle(ended.bundle))
-        for tensor in (*bundle.network.values(), *(tensor for towers in bundle.words.values() for tensor in towers)):
+        for tensor in (
+            *bundle.network.values(),
+            *(tensor for towers in bundle.embeddings.values() for tensor in towers),
+        ):
             rounded = tensor.to(dtype).float()
             moved = tensor.dim() > 0 and bool(tensor.any())
             assert not moved or not torch.equal(rounded, tensor), "trained in fp32, whatever the weights are"
@@ -347,22 +352,22 @@ def test_half_precision_weights_with_words_in_fp32(files, two_words_folder, tmp_
 
 
 @pytest.mark.parametrize("name", ["sd2", "sdxl"])
-def test_checkpointing_changes_no_loss(files, two_words_folder, tmp_path, name):
+def test_checkpointing_changes_no_loss(files, two_embeddings_folder, tmp_path, name):
     found = []
     for on in (False, True):
         events = []
-        run = plain_run(two_words_folder, gradient_checkpointing=on)
+        run = plain_run(two_embeddings_folder, gradient_checkpointing=on)
         train(run, StandaloneHost.load(files[name][1]), output_folder=tmp_path / str(on), listener=events.append)
         found.append([event.losses["loss"] for event in events if isinstance(event, StepDone)])
     assert found[0] == pytest.approx(found[1], rel=1e-5)
 
 
-def test_autoencoder_that_overflows_in_half_precision_is_said_and_trained_with(files, two_words_folder, tmp_path):
+def test_autoencoder_that_overflows_in_half_precision_is_said_and_trained_with(files, two_embeddings_folder, tmp_path):
     host, events = StandaloneHost.load(files["sd1"][1]), []
     with torch.no_grad():
         host.codec.vae.encoder.conv_in.weight.mul_(2.0**18)
     host.codec.vae.half()
-    ended = train(plain_run(two_words_folder), host, output_folder=tmp_path, listener=events.append)
+    ended = train(plain_run(two_embeddings_folder), host, output_folder=tmp_path, listener=events.append)
     assert ended.reason == "finished", ended.message
     told = [event.message for event in events if isinstance(event, Notice)]
     assert sum("encoded in fp32 instead" in message for message in told) == 1

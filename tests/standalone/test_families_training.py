@@ -16,7 +16,7 @@ from lib_pivotal.errors import NetworkError
 from lib_pivotal.evaluation.loading import load_on_host
 from lib_pivotal.ports import Conditioning, SampleRequest, SessionRequest
 from lib_pivotal.standalone.model import StandaloneHost
-from lib_pivotal.training import assemble
+from lib_pivotal.training import assemble, build
 from lib_pivotal.training.events import StepDone
 from tests.standalone.tiny_families import FIRST, SD2_WIDTH, SECOND, make, write
 from tests.training.runs import train
@@ -69,11 +69,11 @@ def without(sdxl, gone, path):
     return path
 
 
-def make_run(folder, *, name="x", steps=3, network=None, words=None, **sections):
+def make_run(folder, *, name="x", steps=3, network=None, embeddings=None, **sections):
     plain = {
         "name": name,
         "words": [{"name": "aoi", "vectors": 2}, {"name": "hana", "vectors": 1}],
-        "words_common": {"control": "none", **(words or {})},
+        "words_common": {"control": "none", **(embeddings or {})},
         "network": {
             "unet_rank": 2,
             "unet_lr": 1e-2,
@@ -120,33 +120,34 @@ def moved(bundle):
         ({"te_targets": "none"}, {"unet"}, "None"),
     ],
 )
-def test_either_text_encoder_has_a_network(files, two_words_folder, tmp_path, network, parts, rates):
-    _, bundle = trained(make_run(two_words_folder, network=network), files["sdxl"], tmp_path)
+def test_either_text_encoder_has_a_network(files, two_embeddings_folder, tmp_path, network, parts, rates):
+    _, bundle = trained(make_run(two_embeddings_folder, network=network), files["sdxl"], tmp_path)
     assert {key.split("_")[1] for key in bundle.network} == parts == moved(bundle)
     assert bundle.metadata["ss_text_encoder_lr"] == rates
 
 
-def test_rates_of_the_text_encoders(files, two_words_folder):
-    run = make_run(two_words_folder, network={"te2_lr": 4e-3})
+def test_rates_of_the_text_encoders(files, two_embeddings_folder):
+    run = make_run(two_embeddings_folder, network={"te2_lr": 4e-3})
     host = StandaloneHost.load(files["sdxl"])
-    words = assemble.make_words(run, host.text, host.device)
-    network = assemble.make_network(run, host.layers(), host.device)
-    groups = {group.name: group for group in assemble.trained_groups(run, words, network)}
+    embeddings = build.make_embeddings(assemble.embedding_starts(run), host.text, host.device, seed=run.seed)
+    network = build.make_network(assemble.network_plan(run), host.layers(), host.device, seed=run.seed)
+    groups = {group.name: group for group in build.trained_groups(assemble.paces(run), embeddings, network)}
     assert {name: groups[name].lr for name in ("unet", "te", "te2")} == {"unet": 1e-2, "te": 1e-3, "te2": 4e-3}
     assert {groups[name].kind for name in ("te", "te2")} == {"te"}, "both begin and stop together"
 
 
-def test_second_encoder_alone_is_refused_where_there_is_one(files, two_words_folder, tmp_path):
+def test_second_encoder_alone_is_refused_where_there_is_one(files, two_embeddings_folder, tmp_path):
     network = {"unet_targets": "none", "te_targets": "none", "te2_targets": "attention"}
-    run, host = make_run(two_words_folder, network=network), StandaloneHost.load(files["sd1"])
+    run, host = make_run(two_embeddings_folder, network=network), StandaloneHost.load(files["sd1"])
     with pytest.raises(NetworkError, match=r"te2_targets = 'attention'.*no second text encoder.*SDXL"):
         train(run, host, output_folder=tmp_path, listener=lambda event: None)
 
 
-def test_gradient_through_the_pooled_output(files, two_words_folder):
+def test_gradient_through_the_pooled_output(files, two_embeddings_folder):
     """It alone reaches OpenCLIP's last layer, which the prompt's own conditioning leaves out; CLIP-L takes no part."""
     host = StandaloneHost.load(files["sdxl"])
-    network = assemble.make_network(make_run(two_words_folder), host.layers(), host.device)
+    run = make_run(two_embeddings_folder)
+    network = build.make_network(assemble.network_plan(run), host.layers(), host.device, seed=run.seed)
     latents = torch.linspace(-1, 1, 256).view(1, 4, 8, 8)
     sizes = torch.tensor([[64.0, 64, 0, 0, 64, 64]])
 
@@ -211,20 +212,20 @@ def squares_of_latents(vae, folder):
         return (vae.encode(batch).latent_dist.mean * 0.13025).square().flatten(1).mean(1)
 
 
-def test_at_the_end_of_the_schedule_v_is_the_picture(silent, two_words_folder, tmp_path):
+def test_at_the_end_of_the_schedule_v_is_the_picture(silent, two_embeddings_folder, tmp_path):
     """a = 0: the input is noise and nothing else, v = -x0; min-SNR gives that no weight, as min(0, 5) / (0 + 1)."""
-    squares = squares_of_latents(silent["v"].codec.vae, two_words_folder)
+    squares = squares_of_latents(silent["v"].codec.vae, two_embeddings_folder)
     steps = len(squares) // 2
-    losses, _ = trained(make_run(two_words_folder, steps=steps, **at(999)), silent["v"], tmp_path)
+    losses, _ = trained(make_run(two_embeddings_folder, steps=steps, **at(999)), silent["v"], tmp_path)
     assert np.mean(losses) == pytest.approx(float(squares.mean()), rel=1e-3)
-    weighted, _ = trained(make_run(two_words_folder, steps=1, **at(999, "min_snr")), silent["v"], tmp_path)
+    weighted, _ = trained(make_run(two_embeddings_folder, steps=1, **at(999, "min_snr")), silent["v"], tmp_path)
     assert weighted == [0.0]
 
 
 @pytest.mark.parametrize("timestep", [20, 900])
 @pytest.mark.parametrize("kind", ["eps", "v"])
 def test_weights_of_a_run_are_those_of_the_formulas_on_diffusers_schedule(
-    silent, two_words_folder, tmp_path, kind, timestep
+    silent, two_embeddings_folder, tmp_path, kind, timestep
 ):
     scheduler = DDPMScheduler(
         beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", rescale_betas_zero_snr=kind == "v"
@@ -236,17 +237,17 @@ def test_weights_of_a_run_are_those_of_the_formulas_on_diffusers_schedule(
         "debiased": 1 / (snr + 1) if kind == "v" else snr**-0.5,
         "soft_min_snr": 5 / (snr + 5) * (snr / (snr + 1) if kind == "v" else 1),
     }
-    plain, _ = trained(make_run(two_words_folder, steps=1, **at(timestep)), silent[kind], tmp_path)
+    plain, _ = trained(make_run(two_embeddings_folder, steps=1, **at(timestep)), silent[kind], tmp_path)
     for name, weight in formulas.items():
-        weighted, _ = trained(make_run(two_words_folder, steps=1, **at(timestep, name)), silent[kind], tmp_path)
+        weighted, _ = trained(make_run(two_embeddings_folder, steps=1, **at(timestep, name)), silent[kind], tmp_path)
         assert weighted[0] / plain[0] == pytest.approx(weight, rel=1e-3), name
 
 
-def test_v_with_zero_terminal_snr_is_trained_end_to_end(files, two_words_folder, tmp_path):
+def test_v_with_zero_terminal_snr_is_trained_end_to_end(files, two_embeddings_folder, tmp_path):
     tensors = load_file(files["sdxl"])
     path = tmp_path / "marked.safetensors"
     save_file({**tensors, "v_pred": torch.zeros(0), "ztsnr": torch.zeros(0)}, path)
-    run = make_run(two_words_folder, steps=4, loss={"weighting": "min_snr"}, noise={"timestep_min": 990})
+    run = make_run(two_embeddings_folder, steps=4, loss={"weighting": "min_snr"}, noise={"timestep_min": 990})
     _, bundle = trained(run, path, tmp_path)
     assert moved(bundle) == {"unet", "te1", "te2"}
     assert bundle.metadata["modelspec.prediction_type"] == "v"
@@ -257,44 +258,50 @@ def test_v_with_zero_terminal_snr_is_trained_end_to_end(files, two_words_folder,
 
 
 @pytest.mark.parametrize("kind", ["sd1", "sd2", "sdxl", "ssd", "sd2-inpaint"])
-def test_the_file_gives_the_picture_of_the_live_network(files, tmp_path, two_words_folder, kind):
+def test_the_file_gives_the_picture_of_the_live_network(files, tmp_path, two_embeddings_folder, kind):
     """Hooked or merged into the weights: the same bits as from the file, and hooks and merging agree."""
     host = StandaloneHost.load(files[kind])
-    run = make_run(two_words_folder)
-    words = assemble.make_words(run, host.text, host.device).as_mapping()
-    network = assemble.make_network(run, host.layers(), host.device)
+    run = make_run(two_embeddings_folder)
+    embeddings = build.make_embeddings(
+        assemble.embedding_starts(run), host.text, host.device, seed=run.seed
+    ).as_mapping()
+    network = build.make_network(assemble.network_plan(run), host.layers(), host.device, seed=run.seed)
     generator = torch.Generator().manual_seed(3)
     for name, parameter in network.named_parameters():
         if "up" in name:
             parameter.data = 0.05 * torch.randn(parameter.shape, generator=generator)
-    stored = {name: tuple(tensor.detach() for tensor in towers) for name, towers in words.items()}
+    stored = {name: tuple(tensor.detach() for tensor in towers) for name, towers in embeddings.items()}
     path = write_bundle(
-        tmp_path / "live.safetensors", network=network.kohya_tensors(), words=stored, metadata={}, dtype=torch.float32
+        tmp_path / "live.safetensors",
+        network=network.kohya_tensors(),
+        embeddings=stored,
+        metadata={},
+        dtype=torch.float32,
     )
-    file_words, file_network = load_on_host(host, require(read_bundle(path)))
+    file_embeddings, file_network = load_on_host(host, require(read_bundle(path)))
 
     def picture(net, vectors, way):
         with getattr(net, way)():
             (made,) = host.sample([SampleRequest("aoi, (smile:1.2)", "", 64, 64, 3, 4.0, 7)], vectors)
         return np.asarray(made).astype(int)
 
-    live, merged = (picture(network, words, way) for way in ("attach", "merged"))
-    assert np.array_equal(live, picture(file_network, file_words, "attach"))
-    assert np.array_equal(merged, picture(file_network, file_words, "merged"))
+    live, merged = (picture(network, embeddings, way) for way in ("attach", "merged"))
+    assert np.array_equal(live, picture(file_network, file_embeddings, "attach"))
+    assert np.array_equal(merged, picture(file_network, file_embeddings, "merged"))
     assert np.abs(live - merged).max() <= 1, "another order of adding up"
-    (bare,) = host.sample([SampleRequest("aoi, (smile:1.2)", "", 64, 64, 3, 4.0, 7)], words)
+    (bare,) = host.sample([SampleRequest("aoi, (smile:1.2)", "", 64, 64, 3, 4.0, 7)], embeddings)
     assert np.abs(live - np.asarray(bare)).max() > 1
 
 
 @pytest.mark.parametrize("kind", ["sd2-inpaint", "ssd", "lean"])
-def test_shapes_that_differ_are_trained(files, two_words_folder, tmp_path, kind):
+def test_shapes_that_differ_are_trained(files, two_embeddings_folder, tmp_path, kind):
     host = StandaloneHost.load(files[kind])
     assert host.info.inpainting == (kind == "sd2-inpaint")
-    _, bundle = trained(make_run(two_words_folder), files[kind], tmp_path)
+    _, bundle = trained(make_run(two_embeddings_folder), files[kind], tmp_path)
     assert moved(bundle) == ({"unet", "te"} if kind == "sd2-inpaint" else {"unet", "te1", "te2"})
     assert kind == "sd2-inpaint" or not any("middle_block_1" in key for key in bundle.network)
-    words, network = load_on_host(host, bundle)
-    assert not network.unmatched and set(words) == {"aoi", "hana"}
+    embeddings, network = load_on_host(host, bundle)
+    assert not network.unmatched and set(embeddings) == {"aoi", "hana"}
 
 
 @pytest.mark.parametrize(
@@ -311,9 +318,9 @@ def test_shapes_that_differ_are_trained(files, two_words_folder, tmp_path, kind)
         ),
     ],
 )
-def test_metadata_is_kohyas(files, two_words_folder, tmp_path, kind, version, v2, architecture, implementation):
+def test_metadata_is_kohyas(files, two_embeddings_folder, tmp_path, kind, version, v2, architecture, implementation):
     """kohya-ss/sd-scripts 48d368f: library/model_util.py:1081, library/sai_model_spec.py, train_network.py:1026."""
-    _, bundle = trained(make_run(two_words_folder, steps=1), files[kind], tmp_path)
+    _, bundle = trained(make_run(two_embeddings_folder, steps=1), files[kind], tmp_path)
     found = bundle.metadata
     assert (found["ss_base_model_version"], found["ss_v2"]) == (version, v2)
     assert (found["modelspec.architecture"], found["modelspec.implementation"]) == (architecture, implementation)
@@ -328,7 +335,9 @@ def test_metadata_is_kohyas(files, two_words_folder, tmp_path, kind, version, v2
 
 @pytest.mark.parametrize("control", ["clip_ti_decay", "preserve_norm"])
 @pytest.mark.parametrize("kind", ["sd1", "sd2", "sdxl"])
-def test_words_get_the_norms_of_each_encoders_own_words(files, two_words_folder, tmp_path, kind, control):
+def test_embeddings_get_the_norms_of_each_encoders_own_embeddings(
+    files, two_embeddings_folder, tmp_path, kind, control
+):
     """At this rate either rule sets the norm; the encoders' vocabularies are of different size."""
     tensors = load_file(files[kind])
     targets = []
@@ -337,9 +346,9 @@ def test_words_get_the_norms_of_each_encoders_own_words(files, two_words_folder,
         tensors[name] = (table * size / table.norm(dim=1).median()).float()
         targets.append(float(np.median(np.linalg.norm(tensors[name].numpy(), axis=1))))
     save_file(tensors, tmp_path / "scaled.safetensors")
-    run = make_run(two_words_folder, words={"control": control, "lr": 0.02}, network={"algorithm": "none"})
+    run = make_run(two_embeddings_folder, embeddings={"control": control, "lr": 0.02}, network={"algorithm": "none"})
     _, bundle = trained(run, tmp_path / "scaled.safetensors", tmp_path)
-    for towers in bundle.words.values():
+    for towers in bundle.embeddings.values():
         assert [tensor.shape[1] for tensor in towers] == list(WIDTHS[kind])
         for tensor, target in zip(towers, targets, strict=True):
             np.testing.assert_allclose(np.linalg.norm(tensor.numpy(), axis=1), target, rtol=1e-4)

@@ -79,10 +79,16 @@ def test_the_same_is_proposed(pair: tuple[str, Path, Path], capsys: pytest.Captu
     mark, marked, plain = pair
     expected = told(["plan", str(plain), "--json"], capsys)
     found = told(["plan", str(marked), "--json", "--keep-separator", mark], capsys)
-    assert found["words"] == expected["words"] and [word["name"] for word in found["words"]] == ["aoi", "beni"]
+    assert found["words"] == expected["words"] and [embedding["name"] for embedding in found["words"]] == [
+        "aoi",
+        "beni",
+    ]
     assert found["run"]["data"]["keep_separator"] == mark
     data = DataConfig(folder=str(marked), keep_separator=mark)
-    assert [word.name for word in fitted_run(scan_pictures(data), Run(data=data)).run.words] == ["aoi", "beni"]
+    assert [embedding.name for embedding in fitted_run(scan_pictures(data), Run(data=data)).run.embeddings] == [
+        "aoi",
+        "beni",
+    ]
 
 
 def test_the_same_is_pruned_linted_and_shown(
@@ -177,7 +183,10 @@ def test_a_mark_that_the_folders_own_file_names(tmp_path: Path) -> None:
     tags = scan(ScanRequest(str(tmp_path / "dataset.toml")))["tags"]
     assert tags["aoi"] == pytest.approx(24 / 36, abs=1e-3) and not any("##" in tag for tag in tags)
     data = DataConfig(folder=str(tmp_path / "dataset.toml"))
-    assert [word.name for word in fitted_run(scan_pictures(data), Run(data=data)).run.words] == ["aoi", "beni"]
+    assert [embedding.name for embedding in fitted_run(scan_pictures(data), Run(data=data)).run.embeddings] == [
+        "aoi",
+        "beni",
+    ]
 
 
 def test_a_run_says_its_mark_itself(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -26,7 +26,7 @@ def hashes(host):
     ]
 
 
-def words(count=3, seed=0):
+def embeddings(count=3, seed=0):
     return {"aoi": (torch.randn(count, 16, generator=torch.Generator().manual_seed(seed)),)}
 
 
@@ -131,8 +131,8 @@ def test_fingerprint_follows_the_weights():
     assert prints[0] == prints[1] and len(set(prints)) == 3
 
 
-def test_gradients_reach_only_the_words(tiny_host):
-    (vectors,) = words()["aoi"]
+def test_gradients_reach_only_the_embeddings(tiny_host):
+    (vectors,) = embeddings()["aoi"]
     vectors.requires_grad_()
     with tiny_host.session(SessionRequest()):
         conditioning = tiny_host.text.encode(["aoi, (x:1.2)"], {"aoi": (vectors,)})
@@ -158,24 +158,24 @@ def test_pictures_in_order_and_weights_untouched(tiny_host):
         request("cat", negative="aoi", seed=3),
         request(seed=1, steps=2),
     ]
-    together = pixels(tiny_host.sample(requests, words()))
+    together = pixels(tiny_host.sample(requests, embeddings()))
     assert [picture.shape for picture in together] == [(64, 64, 3)] * 2 + [(64, 32, 3)] + [(64, 64, 3)] * 2
     for asked, picture in zip(requests, together, strict=True):
-        (alone,) = pixels(tiny_host.sample([asked], words()))
+        (alone,) = pixels(tiny_host.sample([asked], embeddings()))
         assert np.abs(alone - picture).max() <= 1
     assert hashes(tiny_host) == before
     assert tiny_host.sample([], {}) == []
 
 
-def test_words_and_attached_layers_change_pictures(tiny_host):
+def test_embeddings_and_attached_layers_change_pictures(tiny_host):
     def make(prompt, negative, vectors):
         return pixels(tiny_host.sample([request(prompt, negative)], vectors))[0]
 
     plain = make("aoi", "", {})
-    assert (make("aoi", "", words()) != plain).any()
-    assert (make("aoi", "", words()) == make("AOI", "", words())).all()
-    assert (make("cat", "aoi", words()) != make("cat", "aoi", {})).any()
-    assert (make("cat", "", words()) == make("cat", "", {})).all()
+    assert (make("aoi", "", embeddings()) != plain).any()
+    assert (make("aoi", "", embeddings()) == make("AOI", "", embeddings())).all()
+    assert (make("cat", "aoi", embeddings()) != make("cat", "aoi", {})).any()
+    assert (make("cat", "", embeddings()) == make("cat", "", {})).all()
     layer = next(layer for layer in tiny_host.layers() if layer.part == "unet")
     handle = layer.module.register_forward_hook(lambda module, arguments, output: output + 1)
     try:
@@ -185,16 +185,16 @@ def test_words_and_attached_layers_change_pictures(tiny_host):
     assert (make("aoi", "", {}) == plain).all()
 
 
-def test_renaming_a_word_changes_no_pixel(tiny_host):
-    one = pixels(tiny_host.sample([request("aoi, hat", "(aoi:0.5)")], words()))[0]
-    other = pixels(tiny_host.sample([request("zq-vk, hat", "(zq-vk:0.5)")], {"zq-vk": words()["aoi"]}))[0]
+def test_renaming_a_embedding_changes_no_pixel(tiny_host):
+    one = pixels(tiny_host.sample([request("aoi, hat", "(aoi:0.5)")], embeddings()))[0]
+    other = pixels(tiny_host.sample([request("zq-vk, hat", "(zq-vk:0.5)")], {"zq-vk": embeddings()["aoi"]}))[0]
     assert (one == other).all()
 
 
 def test_sampling_inside_a_training_session_is_the_same(tiny_host):
-    outside = pixels(tiny_host.sample([request()], words()))[0]
+    outside = pixels(tiny_host.sample([request()], embeddings()))[0]
     with tiny_host.session(SessionRequest(gradient_checkpointing=True)):
-        inside = pixels(tiny_host.sample([request()], words()))[0]
+        inside = pixels(tiny_host.sample([request()], embeddings()))[0]
         assert tiny_host.denoiser.unet.training
     assert (inside == outside).all()
 

@@ -37,7 +37,7 @@ def run_file(folder: Path, pictures: Path, *, file: str = "run.json", **changes:
 
 
 @pytest.fixture
-def words(tmp_path: Path) -> tuple[Path, Path]:
+def embeddings(tmp_path: Path) -> tuple[Path, Path]:
     first, second = tmp_path / "one.safetensors", tmp_path / "two.safetensors"
     for path, name in ((first, "aoi"), (second, "hana")):
         save_file({f"bundle_emb.{name}.string_to_param.*": torch.ones(2, 768)}, path)
@@ -46,9 +46,9 @@ def words(tmp_path: Path) -> tuple[Path, Path]:
 
 @pytest.mark.parametrize(("name", "reason"), HOSTILE)
 def test_a_run_of_a_hostile_name(
-    two_words_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, reason: str
+    two_embeddings_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, reason: str
 ) -> None:
-    path = run_file(tmp_path, two_words_folder, name=name)
+    path = run_file(tmp_path, two_embeddings_folder, name=name)
     before = tree(tmp_path)
     out = tmp_path / "x" / "y" / "out"
     out.mkdir(parents=True)
@@ -59,16 +59,16 @@ def test_a_run_of_a_hostile_name(
 
 
 def test_the_name_of_the_run_file_is_asked_too(
-    two_words_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    two_embeddings_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    path = run_file(tmp_path, two_words_folder, file="a,b.json", name="")
+    path = run_file(tmp_path, two_embeddings_folder, file="a,b.json", name="")
     assert main(["train", str(path), "--checkpoint", str(tmp_path / "absent")]) == 2
     assert "list of hashes" in capsys.readouterr().err
 
 
 @pytest.mark.slow
-def test_every_process_of_torchrun_says_it_and_ends(two_words_folder: Path, tmp_path: Path) -> None:
-    path = run_file(tmp_path, two_words_folder, name="../evil")
+def test_every_process_of_torchrun_says_it_and_ends(two_embeddings_folder: Path, tmp_path: Path) -> None:
+    path = run_file(tmp_path, two_embeddings_folder, name="../evil")
     before = tree(tmp_path)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "lib_pivotal"]
     command += ["train", str(path), "--checkpoint", str(tmp_path / "absent"), "--out", str(tmp_path / "out")]
@@ -79,26 +79,33 @@ def test_every_process_of_torchrun_says_it_and_ends(two_words_folder: Path, tmp_
 
 
 def test_a_run_does_not_take_anothers_file(
-    two_words_folder: Path, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    two_embeddings_folder: Path, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
-    arguments = ["train", str(run_file(tmp_path, two_words_folder)), "--checkpoint", str(checkpoint), "--out", str(out)]
+    arguments = [
+        "train",
+        str(run_file(tmp_path, two_embeddings_folder)),
+        "--checkpoint",
+        str(checkpoint),
+        "--out",
+        str(out),
+    ]
     assert main(arguments) == 0
     before = tree(out)
     assert main(arguments) == 2
     assert "two.safetensors" in capsys.readouterr().err and tree(out) == before
-    longer = run_file(tmp_path, two_words_folder, schedule={"max_steps": 3, "batch_size": 2})
+    longer = run_file(tmp_path, two_embeddings_folder, schedule={"max_steps": 3, "batch_size": 2})
     assert main([*arguments, "-f"]) == 0 and tree(out) != before
-    other = run_file(tmp_path, two_words_folder, words=[{"name": "aoi"}])
+    other = run_file(tmp_path, two_embeddings_folder, embeddings=[{"name": "aoi"}])
     before = tree(out)
     assert longer == other and main([*arguments, "--resume"]) == 2
     assert "cannot be continued" in capsys.readouterr().err and tree(out) == before
 
 
 def test_work_on_files_takes_no_others_place(
-    words: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    embeddings: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    one, two = map(str, words)
+    one, two = map(str, embeddings)
     folder = tmp_path / "parts"
     assert main(["bundle", "split", one, "--out", str(folder)]) == 0
     before = tree(tmp_path)
@@ -115,9 +122,9 @@ def test_work_on_files_takes_no_others_place(
     assert tree(tmp_path) == before
     assert main(["bundle", *verbs["split"], "--overwrite"]) == 0
     assert main(["bundle", *verbs["join"], "-f"]) == 0
-    assert {word.name for word in list_bundle(two).words} == {"aoi", "hana"}
+    assert {embedding.name for embedding in list_bundle(two).embeddings} == {"aoi", "hana"}
     assert main(["bundle", "rename", one, "aoi=kaze"]) == 0, "the file itself was named"
-    assert [word.name for word in list_bundle(one).words] == ["kaze"]
+    assert [embedding.name for embedding in list_bundle(one).embeddings] == ["kaze"]
     assert main(["bundle", "convert", one, "--layout", "../x", "--out", str(tmp_path / "new")]) == 2
     assert "there is no layout" in capsys.readouterr().err and not (tmp_path / "new").exists()
     assert main(["bundle", "split", one, "--format", "x", "--out", str(tmp_path / "new")]) == 2

@@ -61,10 +61,10 @@ CASES: dict[str, tuple[Any, list[dict[str, Any]], dict[str, Any], int]] = {
 }
 
 
-def run_file(folder: Path, pictures: Path, words: list[dict[str, Any]], more: dict[str, Any]) -> Path:
+def run_file(folder: Path, pictures: Path, embeddings: list[dict[str, Any]], more: dict[str, Any]) -> Path:
     run = {
         "name": "r",
-        "words": words,
+        "words": embeddings,
         "network": {"unet_rank": 2, "unet_targets": "attention"},
         "data": {"folder": str(pictures), "resolution_px": 64, **more.get("data", {})},
         "schedule": more.get("schedule", {}),
@@ -85,9 +85,9 @@ def trained(file: Path, checkpoint: Path, out: Path) -> list[dict[str, str]]:
 def test_plan_preflight_and_training_have_the_same_steps(
     case: str, tmp_path: Path, checkpoint: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    make, words, more, steps = CASES[case]
+    make, embeddings, more, steps = CASES[case]
     pictures = make(tmp_path / "pictures")
-    file = run_file(tmp_path, pictures, words, more)
+    file = run_file(tmp_path, pictures, embeddings, more)
     assert main(["plan", str(pictures), str(file), "--json"]) == 0
     plan = json.loads(capsys.readouterr().out)
     found = measure(read_run(file), StandaloneHost.load(checkpoint, device="cpu"))
@@ -95,7 +95,7 @@ def test_plan_preflight_and_training_have_the_same_steps(
     metadata = read_bundle(tmp_path / "out" / "r.safetensors").metadata
     assert plan["steps"] == len(rows) == int(metadata["ss_steps"]) == steps
     assert found.total_s == pytest.approx(found.step_s * steps)
-    planned = {word["name"]: word["draws"] for word in plan["words"]}
+    planned = {embedding["name"]: embedding["draws"] for embedding in plan["words"]}
     assert found.draws == pytest.approx(planned, rel=1e-3)
     assert plan["draws"] == steps * plan["batch_size"] * plan["accumulation"]
 

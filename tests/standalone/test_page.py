@@ -40,7 +40,7 @@ def test_the_model_is_lent_to_one_at_a_time(studio):
 
 def test_the_page_is_whole(studio):
     gradio = pytest.importorskip("gradio")
-    from lib_pivotal.ui.alone import build_page
+    from lib_pivotal.ui.standalone_page import build_page
 
     page = build_page(RunManager(studio), root=ROOT)
     assert isinstance(page, gradio.Blocks) and ".pivotal-rows" in page.css

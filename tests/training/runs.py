@@ -69,7 +69,7 @@ def stopping_at(step, commands):
 def tensors_of(path):
     bundle = require(read_bundle(path))
     flat = dict(bundle.network)
-    flat.update({f"word {name} {i}": t for name, towers in bundle.words.items() for i, t in enumerate(towers)})
+    flat.update({f"word {name} {i}": t for name, towers in bundle.embeddings.items() for i, t in enumerate(towers)})
     return flat
 
 

@@ -1,6 +1,7 @@
 """Settings into parts."""
 
 import random
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -8,15 +9,15 @@ import torch
 
 from lib_pivotal.config import run_from_dict
 from lib_pivotal.data.records import Picture
-from lib_pivotal.training import assemble
-from lib_pivotal.training.objective import Huber, MinSNR
+from lib_pivotal.training import assemble, build
+from lib_pivotal.training.objective import P2, Huber, MinSNR
 
 
 def run_with(**sections):
     return run_from_dict({"name": "x", "words": [{"name": "aoi", "vectors": 3, "lr_factor": 2.0}], **sections})
 
 
-def test_groups_of_words_and_network(tiny_host):
+def test_groups_of_embeddings_and_network(tiny_host):
     run = run_with(
         network={
             "unet_rank": 2,
@@ -26,9 +27,9 @@ def test_groups_of_words_and_network(tiny_host):
             "groups": [{"pattern": "attn2", "rank": 4, "lr_factor": 0.5}],
         }
     )
-    words = assemble.make_words(run, tiny_host.text, tiny_host.device)
-    network = assemble.make_network(run, tiny_host.layers(), tiny_host.device)
-    groups = {group.name: group for group in assemble.trained_groups(run, words, network)}
+    embeddings = build.make_embeddings(assemble.embedding_starts(run), tiny_host.text, tiny_host.device, seed=run.seed)
+    network = build.make_network(assemble.network_plan(run), tiny_host.layers(), tiny_host.device, seed=run.seed)
+    groups = {group.name: group for group in build.trained_groups(assemble.paces(run), embeddings, network)}
     assert groups["word aoi"].lr_factor == 2.0 and groups["word aoi"].kind == "words"
     assert {group.kind for group in groups.values()} == {"words", "unet", "te"}
     assert any(group.lr_factor == 0.5 and group.kind == "unet" for group in groups.values())
@@ -40,33 +41,67 @@ def test_groups_of_words_and_network(tiny_host):
     "network",
     [{"algorithm": "none"}, {"unet_targets": "none"}, {"unet_lr": 0.0}],
 )
-def test_words_alone_have_no_network(tiny_host, network):
-    assert assemble.make_network(run_with(network=network), tiny_host.layers(), torch.device("cpu")) is None
+def test_embeddings_alone_have_no_network(tiny_host, network):
+    plan = assemble.network_plan(run_with(network=network))
+    assert build.make_network(plan, tiny_host.layers(), torch.device("cpu"), seed=0) is None
 
 
-def test_same_seed_same_words_and_every_word_its_own_chance(tiny_host):
+def test_same_seed_same_embeddings_and_every_embedding_its_own_chance(tiny_host):
     run = run_from_dict({"name": "x", "words": [{"name": "aoi", "vectors": 2}, {"name": "hana", "vectors": 2}]})
-    first = assemble.make_words(run, tiny_host.text, tiny_host.device).as_mapping()
-    second = assemble.make_words(run, tiny_host.text, tiny_host.device).as_mapping()
+    first = build.make_embeddings(
+        assemble.embedding_starts(run), tiny_host.text, tiny_host.device, seed=run.seed
+    ).as_mapping()
+    second = build.make_embeddings(
+        assemble.embedding_starts(run), tiny_host.text, tiny_host.device, seed=run.seed
+    ).as_mapping()
     assert torch.equal(first["aoi"][0], second["aoi"][0])
     assert not torch.equal(first["aoi"][0], first["hana"][0])
 
 
-def test_word_from_an_embedding_file(tiny_host, tmp_path):
+def test_embedding_from_an_embedding_file(tiny_host, tmp_path):
     from lib_pivotal.bundle.embedding_files import write_embedding
 
     tensor = torch.randn(3, 16)
     path = write_embedding(tmp_path / "old.safetensors", (tensor,), name="old")
     run = run_from_dict({"name": "x", "words": [{"name": "aoi", "vectors": 3, "init_file": str(path)}]})
-    words = assemble.make_words(run, tiny_host.text, tiny_host.device)
-    torch.testing.assert_close(words.as_mapping()["aoi"][0].detach(), tensor)
+    embeddings = build.make_embeddings(assemble.embedding_starts(run), tiny_host.text, tiny_host.device, seed=run.seed)
+    torch.testing.assert_close(embeddings.as_mapping()["aoi"][0].detach(), tensor)
 
 
 def test_loss_and_weighting_by_name():
     objective = assemble.make_objective(
-        run_with(loss={"kind": "huber", "weighting": "min_snr", "snr_gamma": 3.0}).loss, normalise_mask=False
+        run_with(loss={"kind": "huber", "weighting": "min_snr", "snr_gamma": 3.0, "huber_schedule": "constant"})
     )
-    assert isinstance(objective.loss, Huber) and objective.weighting == MinSNR(3.0)
+    assert objective.loss == Huber(0.1, "constant") and objective.weighting == MinSNR(3.0)
+    other = assemble.make_objective(run_with(loss={"weighting": "p2", "snr_gamma": 1.0, "scale_v_like_noise": True}))
+    assert other.weighting == P2(1.0) and other.scale_v_like_noise
+
+
+def test_every_setting_of_the_noise_reaches_the_objective():
+    wanted = {
+        "offset": 0.1,
+        "adaptive_offset": -0.05,
+        "random_offset": True,
+        "multires_iterations": 6,
+        "multires_discount": 0.4,
+        "perturbation": 0.2,
+        "random_perturbation": True,
+        "timestep_min": 5,
+        "timestep_max": 900,
+        "timestep_distribution": "late",
+    }
+    assert asdict(assemble.make_objective(run_with(noise=wanted)).noise) == wanted
+
+
+def test_cycles_and_power_of_the_lr_scheduler():
+    def rates(**schedule):
+        settings = run_with(schedule={"max_steps": 20, **schedule}).schedule
+        factor = assemble.make_rate_factor(settings, assemble.make_phase_plan(settings))
+        return [factor(step) for step in range(20)]
+
+    restarts = rates(rate="cosine_restarts", rate_cycles=2)
+    assert restarts[0] == restarts[10] == 1.0 > restarts[9]
+    assert rates(rate="polynomial", rate_power=2.0)[10] == pytest.approx(0.25)
 
 
 def test_rates_of_both_phases():
@@ -86,8 +121,8 @@ def test_rates_of_both_phases():
     ],
 )
 def test_arithmetic(precision, weights, expected):
-    memory = run_with(memory={"precision": precision}).memory
-    assert assemble.autocast_dtype(memory, torch.nn.Linear(2, 2).to(weights)) is expected
+    session = assemble.session_request(run_with(memory={"precision": precision}))
+    assert build.autocast_dtype(session.precision, torch.nn.Linear(2, 2).to(weights)) is expected
 
 
 def test_captions_of_class_pictures_have_the_runs_lists_and_brackets():
@@ -103,6 +138,56 @@ def test_captions_of_class_pictures_have_the_runs_lists_and_brackets():
             },
         }
     )
-    captions = assemble.make_class_captions(run)
+    captions = assemble.class_caption_plan(run).chain()
     picture = Picture("a.png", Path("a.png"), "1girl, saber (fate), __place__", 64, 64, "")
     assert captions.draw(picture, rng=random.Random(0)) == r"1girl, saber \(fate\), park"
+
+
+ASKS_SETTINGS = {
+    *(
+        "run",
+        "assemble",
+        "prepare",
+        "picture_parts",
+        "scanning",
+        "wording",
+        "epochs",
+        "facts",
+        "results",
+        "class_pictures",
+    ),
+    "continuation",  # reads the settings of older states
+}
+
+
+def test_nobody_asks_the_settings_of_a_compiled_run():
+    """`compile_run` is the last that meets a `Run`: what works on a host is told by `Prepared` alone."""
+    folder = Path(assemble.__file__).parent
+    asking = {path.stem for path in folder.glob("*.py") if "lib_pivotal.config" in path.read_text(encoding="utf-8")}
+    assert asking == ASKS_SETTINGS
+
+
+def test_a_compiled_run_is_resolved_for_its_pictures(two_embeddings_folder):
+    run = run_from_dict(
+        {
+            "name": "",
+            "words": [{"name": "aoi", "prune": True}, {"name": "hana"}],
+            "data": {
+                "folder": str(two_embeddings_folder),
+                "parts": [{"applies_to": "aoi*", "keep_first": 2, "crop": "top", "loss_weight": 0.5, "flip": True}],
+            },
+            "schedule": {"epochs": 2, "batch_size": 2},
+            "saving": {"preview_words": ["hana"]},
+        }
+    )
+    prepared = assemble.compile_run(run)
+    pictures = prepared.pictures.pictures
+    own = {picture.key for picture in pictures if picture.key.startswith("aoi")}
+    assert prepared.name == prepared.settings["name"] == "pivotal"
+    assert prepared.settings["schedule"]["epochs"] == 0 and prepared.loop.max_steps == len(pictures)
+    assert prepared.latents.pictures == prepared.batches.pictures == pictures
+    assert own == set(prepared.latents.own) == set(prepared.batches.captions.by_key) == prepared.latents.flip
+    assert prepared.batches.loss_weights == dict.fromkeys(own, 0.5)
+    assert {settings.keep_first for settings in prepared.batches.captions.by_key.values()} == {2}
+    assert prepared.embeddings[0].init_text == prepared.pictures.embeddings[0].init_text != ""
+    assert prepared.outputs.sampled == ("hana",)

@@ -12,7 +12,7 @@ import torch
 from lib_pivotal.bundle.reader import read_bundle, require
 from lib_pivotal.config import write_run
 from lib_pivotal.errors import TrainingError
-from lib_pivotal.training.distributed import World
+from lib_pivotal.training.distributed import ProcessGroup
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = """
@@ -52,7 +52,7 @@ def run_script(script, run_file, out, processes):
 
 
 @pytest.mark.slow
-def test_two_processes_equal_one(two_words_folder, tmp_path):
+def test_two_processes_equal_one(two_embeddings_folder, tmp_path):
     from lib_pivotal.config import run_from_dict
 
     run = run_from_dict(
@@ -60,10 +60,10 @@ def test_two_processes_equal_one(two_words_folder, tmp_path):
             "name": "two",
             "words": [{"name": "aoi", "vectors": 2}, {"name": "hana", "vectors": 2}],
             "network": {"unet_rank": 2, "te_targets": "attention", "te_rank": 2, "te_lr": 1e-3},
-            "data": {"folder": str(two_words_folder), "resolution_px": 64, "tag_dropout": 0.3},
+            "data": {"folder": str(two_embeddings_folder), "resolution_px": 64, "tag_dropout": 0.3},
             "schedule": {"max_steps": 6, "batch_size": 4, "accumulation": 2},
             "regularisation": {
-                "folder": str(two_words_folder),
+                "folder": str(two_embeddings_folder),
                 "target": "prior",
                 "batch_size": 2,
                 "preservation": 0.5,
@@ -79,12 +79,12 @@ def test_two_processes_equal_one(two_words_folder, tmp_path):
     assert two == pytest.approx(one, rel=1e-4, abs=1e-9) and len(one) == 18
     first = require(read_bundle(tmp_path / "one" / "two.safetensors"))
     second = require(read_bundle(tmp_path / "two" / "two.safetensors"))
-    for name in first.words:
-        torch.testing.assert_close(first.words[name][0], second.words[name][0], rtol=1e-3, atol=1e-4)
+    for name in first.embeddings:
+        torch.testing.assert_close(first.embeddings[name][0], second.embeddings[name][0], rtol=1e-3, atol=1e-4)
 
 
 def test_alone_everything_is_free():
-    world = World()
+    world = ProcessGroup()
     parameter = torch.zeros(2, requires_grad=True)
     parameter.grad = torch.ones(2)
     world.average([parameter])
@@ -95,5 +95,5 @@ def test_alone_everything_is_free():
 
 def test_uneven_share_is_refused():
     with pytest.raises(TrainingError, match="multiple of 2"):
-        World(rank=0, size=2).check_size(3)
-    World(rank=0, size=2).check_size(4)
+        ProcessGroup(rank=0, size=2).check_size(3)
+    ProcessGroup(rank=0, size=2).check_size(4)

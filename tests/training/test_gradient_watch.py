@@ -15,10 +15,10 @@ from tests.training.test_run import Recorder, plain_run, tensors_of
 SILENT = {"word aoi": 0.0, "word hana": 0.5, "unet": 1.0}
 
 
-def batch(*words: tuple[str, ...], weights: tuple[float, ...] = ()) -> TrainingBatch:
-    count = len(words)
+def batch(*embeddings: tuple[str, ...], weights: tuple[float, ...] = ()) -> TrainingBatch:
+    count = len(embeddings)
     weighed = torch.tensor(weights or (1.0,) * count)
-    return TrainingBatch(torch.zeros(count, 4, 2, 2), [""] * count, None, weighed, ["k"] * count, [*words])
+    return TrainingBatch(torch.zeros(count, 4, 2, 2), [""] * count, None, weighed, ["k"] * count, [*embeddings])
 
 
 def test_it_is_told_once_after_so_many_own_pictures() -> None:
@@ -68,8 +68,8 @@ def test_a_run_says_which_embedding_does_not_learn(tiny_host, tmp_path) -> None:
     assert ended.reason == "finished" and "word hana 0" in tensors_of(ended.bundle)
 
 
-def test_a_run_says_nothing_of_frozen_or_learning_embeddings(tiny_host, two_words_folder, tmp_path) -> None:
-    for run in (silent_run(tmp_path / "pictures", frozen=True), run_from_dict(plain_run(two_words_folder))):
+def test_a_run_says_nothing_of_frozen_or_learning_embeddings(tiny_host, two_embeddings_folder, tmp_path) -> None:
+    for run in (silent_run(tmp_path / "pictures", frozen=True), run_from_dict(plain_run(two_embeddings_folder))):
         recorder = Recorder()
         train(run, tiny_host, output_folder=tmp_path / "out", listener=recorder)
         assert [notice for notice in recorder.of(Notice) if notice.level == "error"] == []

@@ -9,14 +9,14 @@ import pytest
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from lib_pivotal.borrowing import Parking
+from lib_pivotal.borrowing import OffloadedModel
 from lib_pivotal.config import run_from_dict
 from lib_pivotal.standalone.model import StandaloneHost
-from lib_pivotal.training import assemble
+from lib_pivotal.training import build
+from lib_pivotal.training.assemble import compile_run
 from lib_pivotal.training.events import RunStarted, StepDone
-from lib_pivotal.training.memory import CONTEXT_BYTES, PARTS, count_memory, optimizer_bytes, tensor_bytes
-from lib_pivotal.training.prepare import prepare_pictures
-from lib_pivotal.training.tally import unfolds
+from lib_pivotal.training.memory import CONTEXT_BYTES, PURPOSES, count_memory, optimizer_bytes, tensor_bytes
+from lib_pivotal.training.memory_tracker import unfolds
 from lib_pivotal.training.trainable import Trainable
 from tests.standalone import tiny_families
 from tests.training.runs import train
@@ -84,18 +84,18 @@ def passing(moment):
         ("sd1", torch.float16, {"batch": 1}),
     ],
 )
-def test_within_a_tenth_of_what_real_steps_allocate(two_words_folder, family, dtype, settings):
-    host, run = make_host(family, dtype), make_run(two_words_folder, **settings)
-    prepared = prepare_pictures(run)
-    count = count_memory(run, host, prepared)
-    with host.session(assemble.session_request(run)):
-        words, network = assemble.make_words(run, host.text, host.device), None
-        network = assemble.make_network(run, host.layers(), host.device)
-        step = assemble.make_micro_step(run, host, network)
+def test_within_a_tenth_of_what_real_steps_allocate(two_embeddings_folder, family, dtype, settings):
+    host, run = make_host(family, dtype), make_run(two_embeddings_folder, **settings)
+    prepared = compile_run(run)
+    count = count_memory(prepared, host)
+    with host.session(prepared.session):
+        embeddings = build.make_embeddings(prepared.embeddings, host.text, host.device, seed=prepared.seed)
+        network = build.make_network(prepared.network, host.layers(), host.device, seed=prepared.seed)
+        step = build.make_micro_step(prepared, host, network)
         batch = batch_of(run)
 
         def work():
-            step.losses(batch, words.as_mapping(), seeds=(0, 0)).sum().backward()
+            step.losses(batch, embeddings.as_mapping(), seeds=(0, 0)).sum().backward()
 
         with network.attach():
             measured = allocated(work)
@@ -120,15 +120,15 @@ def batch_of(run):
     )
 
 
-def test_nothing_of_the_host_is_changed(two_words_folder, tmp_path):
+def test_nothing_of_the_host_is_changed(two_embeddings_folder, tmp_path):
     """The count works on tensors without numbers: none may be left in what the host remembers."""
-    run = make_run(two_words_folder)
+    run = make_run(two_embeddings_folder)
     losses = []
     for counted in (False, True):
         host, events = make_host("sd1"), []
         before = weights(host)
         if counted:
-            count_memory(run, host, prepare_pictures(run))
+            count_memory(compile_run(run), host)
             assert weights(host) == before
         ended = train(run, host, output_folder=tmp_path / str(counted), listener=events.append)
         assert ended.reason == "finished", ended.message
@@ -144,8 +144,8 @@ def weights(host):
     ]
 
 
-def test_what_lasts_is_exact(two_words_folder, tmp_path, monkeypatch):
-    run = make_run(two_words_folder, ema_decay=0.9)
+def test_what_lasts_is_exact(two_embeddings_folder, tmp_path, monkeypatch):
+    run = make_run(two_embeddings_folder, ema_decay=0.9)
     host, events, trained = make_host("sd1"), [], []
     init = Trainable.__init__
 
@@ -155,7 +155,7 @@ def test_what_lasts_is_exact(two_words_folder, tmp_path, monkeypatch):
 
     monkeypatch.setattr(Trainable, "__init__", remembered)
     train(run, host, output_folder=tmp_path, listener=events.append)
-    parts = count_memory(run, host, prepare_pictures(run)).moment("a step").parts
+    parts = count_memory(compile_run(run), host).moment("a step").parts
     (one,) = trained
     started = next(event for event in events if isinstance(event, RunStarted))
     assert parts["network"] + parts["words"] == parts["ema"] == 4 * started.trained_parameters
@@ -173,13 +173,13 @@ def test_optimizer_bytes(name, factor):
     assert optimizer_bytes(name, parameters) == pytest.approx(factor * tensor_bytes(parameters), abs=16)
 
 
-def test_checkpointing_needs_less(two_words_folder):
-    host, runs = make_host("sd1"), [make_run(two_words_folder, checkpointing=on) for on in (False, True)]
-    plain, checkpointed = (count_memory(run, host, prepare_pictures(run)).moment("a step") for run in runs)
+def test_checkpointing_needs_less(two_embeddings_folder):
+    host, runs = make_host("sd1"), [make_run(two_embeddings_folder, checkpointing=on) for on in (False, True)]
+    plain, checkpointed = (count_memory(compile_run(run), host).moment("a step") for run in runs)
     assert passing(checkpointed) < 0.6 * passing(plain)
 
 
-class FarAway(Parking):
+class FarAway(OffloadedModel):
     """Being away is being of another type, since a CPU has no other device to move to."""
 
     @contextlib.contextmanager
@@ -201,39 +201,39 @@ class FarAway(Parking):
                 self.model.to(torch.float64)
 
 
-def test_an_autoencoder_that_comes_for_the_count_keeps_its_numbers(two_words_folder):
+def test_an_autoencoder_that_comes_for_the_count_keeps_its_numbers(two_embeddings_folder):
     """On a GPU it is away during a session: it must not be moved while tensors have no numbers."""
-    host, run = make_host("sd1"), make_run(two_words_folder)
+    host, run = make_host("sd1"), make_run(two_embeddings_folder)
     host.codec.parking = FarAway()
     run = replace(run, saving=replace(run.saving, preview_every_steps=1))
     before = weights(host)
-    count = count_memory(run, host, prepare_pictures(run))
+    count = count_memory(compile_run(run), host)
     assert weights(host) == before
     assert passing(count.moment("encoding pictures")) > 0 < passing(count.moment("sampling"))
 
 
-def test_previews_and_class_pictures_count(two_words_folder):
-    host, run = make_host("sd1"), make_run(two_words_folder)
+def test_previews_and_class_pictures_count(two_embeddings_folder):
+    host, run = make_host("sd1"), make_run(two_embeddings_folder)
     run = replace(run, saving=replace(run.saving, preview_every_steps=1))
-    count = count_memory(run, host, prepare_pictures(run))
+    count = count_memory(compile_run(run), host)
     step, drawing = (count.moment(name).parts for name in ("a step", "sampling"))
     adapted = {layer.name: layer.module.weight for layer in host.layers() if layer.part == "te"}
     unet = [layer.module.weight for layer in host.layers() if "attn" in layer.name or "_ff_" in layer.name]
     assert drawing["network"] == 2 * step["network"], "as it is trained, and read from the file"
     assert drawing["aside"] == tensor_bytes([*adapted.values(), *unet])
-    assert "aside" not in count_memory(run, host, prepare_pictures(run), as_gpu=True).moment("sampling").parts
+    assert "aside" not in count_memory(compile_run(run), host, as_gpu=True).moment("sampling").parts
     assert count.largest.total_bytes == count.total_bytes == max(moment.total_bytes for moment in count.moments)
-    assert all(set(moment.parts) <= set(PARTS) and "vae" in moment.parts for moment in count.moments)
+    assert all(set(moment.parts) <= set(PURPOSES) and "vae" in moment.parts for moment in count.moments)
 
 
-def test_sdxls_autoencoder_in_half_precision_is_counted_as_overflowing(two_words_folder):
+def test_sdxls_autoencoder_in_half_precision_is_counted_as_overflowing(two_embeddings_folder):
     """Encoding and drawing once more in fp32, beside its weights in both types."""
-    run = make_run(two_words_folder)
+    run = make_run(two_embeddings_folder)
     run = replace(run, saving=replace(run.saving, preview_every_steps=1))
     host = make_host("sdxl", torch.float16)
-    halved = count_memory(run, host, prepare_pictures(run), as_gpu=True)
+    halved = count_memory(compile_run(run), host, as_gpu=True)
     host.codec.vae.float()
-    full = count_memory(run, host, prepare_pictures(run), as_gpu=True)
+    full = count_memory(compile_run(run), host, as_gpu=True)
     for name in ("encoding pictures", "sampling"):
         again, plain = halved.moment(name).parts, full.moment(name).parts
         assert again["vae"] == plain["vae"] / 2
@@ -241,9 +241,9 @@ def test_sdxls_autoencoder_in_half_precision_is_counted_as_overflowing(two_words
         assert again["working"] == pytest.approx(expected, rel=0.1), "twice half of fp32's"
 
 
-def test_as_on_a_gpu_the_autoencoder_is_away_from_steps_and_cuda_has_its_share(two_words_folder):
-    host, run = make_host("sdxl", torch.float16), make_run(two_words_folder)
-    plain, gpu = (count_memory(run, host, prepare_pictures(run), as_gpu=as_gpu) for as_gpu in (False, True))
+def test_as_on_a_gpu_the_autoencoder_is_away_from_steps_and_cuda_has_its_share(two_embeddings_folder):
+    host, run = make_host("sdxl", torch.float16), make_run(two_embeddings_folder)
+    plain, gpu = (count_memory(compile_run(run), host, as_gpu=as_gpu) for as_gpu in (False, True))
     step, encoding = gpu.moment("a step").parts, gpu.moment("encoding pictures").parts
     assert "vae" not in step and encoding["vae"] == plain.moment("a step").parts["vae"]
     assert step["context"] == encoding["context"] == CONTEXT_BYTES

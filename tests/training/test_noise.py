@@ -1,4 +1,4 @@
-"""lib_pivotal/training/noise.py: statistics against closed forms, and independence of the batch."""
+"""lib_pivotal/training/objective.py, its noise: statistics against closed forms, and independence of the batch."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from lib_pivotal.errors import TrainingError
-from lib_pivotal.training.noise import make_noise, perturb_noise
+from lib_pivotal.training.objective import make_noise, perturb_noise
 
 EVERYTHING = {
     "offset": 0.1,

@@ -15,10 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from lib_pivotal.errors import TrainingError
+from lib_pivotal.parameter_groups import ParameterGroup
 from lib_pivotal.training import optimizers
 from lib_pivotal.training.optimizers import (
-    ParameterGroup,
-    available_optimizers,
     build_optimizer,
     clip_groups,
     evaluation_mode,
@@ -28,7 +27,7 @@ from lib_pivotal.training.optimizers import (
     training_mode,
 )
 
-USABLE = [name for name, reason in available_optimizers().items() if not reason]
+USABLE = [name for name, kind in optimizers.OPTIMIZERS.items() if not optimizers._unavailable(kind)]
 
 
 def parameters(count: int = 3) -> list[nn.Parameter]:
@@ -52,7 +51,7 @@ def groups_of(trained: list[nn.Parameter]) -> list[ParameterGroup]:
 def test_adamw_is_the_papers_formula() -> None:
     """Loshchilov & Hutter 2019, algorithm 2, in float64, three steps; the fused kernel agrees to float32."""
     trained = parameters()
-    optimizer = build_optimizer("adamw", groups_of(trained), betas=(0.8, 0.95), eps=1e-6)
+    optimizer = build_optimizer("adamw", groups_of(trained), options={"betas": (0.8, 0.95), "eps": 1e-6})
     expected = [parameter.detach().double().clone() for parameter in trained]
     first, second = ([torch.zeros_like(e) for e in expected] for _ in range(2))
     for step in range(1, 4):
@@ -73,7 +72,7 @@ def test_adamw_is_the_papers_formula() -> None:
 def test_lion_is_the_papers_formula() -> None:
     """Chen et al. 2023, algorithm 2."""
     trained = parameters()
-    optimizer = build_optimizer("lion", groups_of(trained), eps=1e-8)
+    optimizer = build_optimizer("lion", groups_of(trained))
     expected = [parameter.detach().double().clone() for parameter in trained]
     momenta = [torch.zeros_like(e) for e in expected]
     for step in range(1, 6):
@@ -151,15 +150,17 @@ def test_fused_adamw_is_chosen_where_torch_has_it(monkeypatch: pytest.MonkeyPatc
 
 def test_what_is_missing_is_said_in_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    reasons = available_optimizers()
-    assert reasons["adamw"] == reasons["lion"] == ""
+    for name in ("adamw", "lion"):
+        build_optimizer(name, groups_of(parameters()))
     for name, package in [("prodigy", "prodigyopt"), ("schedule_free", "schedulefree"), ("adamw8bit", "bitsandbytes")]:
-        assert f"`pip install {package}`" in reasons[name] and "choose AdamW" in reasons[name]
+        with pytest.raises(TrainingError, match=f"`pip install {package}`.*choose AdamW"):
+            build_optimizer(name, groups_of(parameters()))
         with pytest.raises(TrainingError, match=f"needs the package {package}, which is not installed"):
             build_optimizer(name, groups_of(parameters()))
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert available_optimizers()["adamw8bit"] == "AdamW8bit needs a CUDA GPU, and torch sees none: choose AdamW"
+    with pytest.raises(TrainingError, match="^AdamW8bit needs a CUDA GPU, and torch sees none: choose AdamW$"):
+        build_optimizer("adamw8bit", groups_of(parameters()))
 
 
 def test_faults_are_named() -> None:
@@ -172,7 +173,7 @@ def test_faults_are_named() -> None:
     with pytest.raises(TrainingError, match=r"AdamW refuses its settings .*momentum"):
         build_optimizer("adamw", groups_of(parameters()), options={"momentum": 0.9})
     with pytest.raises(TrainingError, match="AdamW refuses its settings"):
-        build_optimizer("adamw", groups_of(parameters()), betas=(1.5, 0.9))
+        build_optimizer("adamw", groups_of(parameters()), options={"betas": (1.5, 0.9)})
     with pytest.raises(TrainingError, match="Prodigy finds one step size"):
         optimizers._prodigy([{"lr": 1.0}, {"lr": 0.5}, {"lr": 0.0}], {})
 
@@ -195,8 +196,8 @@ def test_packages_are_given_what_they_take(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     for name in ("adamw8bit", "prodigy", "schedule_free", "adafactor"):
         group = ParameterGroup("words", parameters(), lr=1.0)
-        build_optimizer(name, [group], betas=(0.8, 0.9), eps=1e-6, options={"extra": 1})
-    plain = {"betas": (0.8, 0.9), "eps": 1e-6, "extra": 1}
+        build_optimizer(name, [group], options={"betas": (0.8, 0.9), "extra": 1})
+    plain = {"betas": (0.8, 0.9), "extra": 1}
     assert asked == {
         "bitsandbytes.optim": plain,
         "prodigyopt": plain,
@@ -205,7 +206,7 @@ def test_packages_are_given_what_they_take(monkeypatch: pytest.MonkeyPatch) -> N
             "relative_step": False,
             "scale_parameter": False,
             "warmup_init": False,
-            "extra": 1,
+            **plain,
         },
     }
 

@@ -11,12 +11,13 @@ from PIL import Image
 
 from lib_pivotal.config import check_run, run_from_dict, run_to_dict
 from lib_pivotal.data.captions import split_tags
-from lib_pivotal.training.distributed import World
+from lib_pivotal.training.assemble import compile_run
+from lib_pivotal.training.build import batch_source, make_latents
+from lib_pivotal.training.distributed import ProcessGroup
 from lib_pivotal.training.events import StepDone
 from lib_pivotal.training.picture_parts import PictureParts
-from lib_pivotal.training.prepare import make_latents, mirrored, prepare_pictures, showings
-from lib_pivotal.training.run import batch_source
-from lib_pivotal.training.wording import make_wording
+from lib_pivotal.training.prepare import prepare_pictures
+from lib_pivotal.training.pruned_captions import make_pruned_captions
 from tests.conftest import write_pictures
 from tests.training.runs import train
 
@@ -58,9 +59,9 @@ def _run(folder: Path, *parts: dict[str, object], **data: object):
 def _drawn(run, host, steps: int = 40) -> dict[str, list[tuple[str, float]]]:
     """Captions and weights by the first folder, as the run's own source draws them."""
     found = defaultdict(list)
-    prepared = prepare_pictures(run)
-    cache, _ = make_latents(run, host, prepared.pictures)
-    source = batch_source(run, prepared, cache, World(), host.text.token_ids)
+    prepared = compile_run(run)
+    cache, _ = make_latents(prepared.latents, host)
+    source = batch_source(prepared.batches, cache, ProcessGroup(), host.text.token_ids)
     for step in range(steps):
         batch = source.batch(step)
         for key, caption, weight in zip(batch.keys, batch.captions, batch.weights.tolist(), strict=True):
@@ -95,10 +96,10 @@ def test_the_first_part_that_fits_counts(folder: Path, tiny_host) -> None:
 def test_pictures_of_a_part_are_shown_in_its_way(folder: Path, tiny_host) -> None:
     part = {"applies_to": "red/*", "crop": "random", "crops": 3, "flip": True, "transparency": "mask"}
     run = _run(folder, part)
-    pictures = prepare_pictures(run).pictures
-    assert mirrored(run, pictures) == {f"red/{n}.png" for n in range(3)}
-    assert set(showings(run, pictures)) == mirrored(run, pictures)
-    cache, problems = make_latents(run, tiny_host, pictures)
+    plan = compile_run(run).latents
+    assert plan.flip == {f"red/{n}.png" for n in range(3)}
+    assert set(plan.own) == plan.flip
+    cache, problems = make_latents(plan, tiny_host)
     assert problems == []
     for key in (picture.key for picture in cache.pictures):
         red = key.startswith("red")
@@ -114,17 +115,17 @@ def test_masks_of_a_part(folder: Path, tiny_host) -> None:
         (folder / kind / "mask").mkdir()
         Image.new("L", (160, 64), 127).save(folder / kind / "mask" / "0.png")
     run = _run(folder, {"applies_to": "blue/*", "masks": "hcp_exact"})
-    cache, _ = make_latents(run, tiny_host, prepare_pictures(run).pictures)
+    cache, _ = make_latents(compile_run(run).latents, tiny_host)
     assert cache.get("red/0.png").mask is None
     assert torch.allclose(cache.get("blue/0.png").mask, torch.ones(1, 8, 8))
 
 
-def test_a_template_of_a_part_may_write_the_word(folder: Path) -> None:
+def test_a_template_of_a_part_may_write_the_embedding(folder: Path) -> None:
     for path in folder.rglob("*.txt"):
         path.write_text("one, two", encoding="utf-8")
     run = _run(folder, {"applies_to": "red/*", "templates": ["{word}, {caption}"]})
-    wording = make_wording(run, prepare_pictures(run).dataset)
-    assert sorted(wording.words["aoi"].keys) == [f"red/{n}.png" for n in range(3)]
+    wording = make_pruned_captions(run, prepare_pictures(run).dataset)
+    assert sorted(wording.embeddings["aoi"].keys) == [f"red/{n}.png" for n in range(3)]
 
 
 def test_a_weight_of_nothing_trains_nothing(folder: Path, tiny_host, tmp_path: Path) -> None:
@@ -151,10 +152,10 @@ def test_settings_survive_run_json_and_faults_are_told(folder: Path) -> None:
 
 
 def test_several_cuts_need_cuts_that_differ_in_some_part() -> None:
-    words = {"words": [{"name": "aoi"}]}
-    assert [f.field for f in check_run({**words, "data": {"crops": 4}})[1]] == ["data.crops"]
+    embeddings = {"words": [{"name": "aoi"}]}
+    assert [f.field for f in check_run({**embeddings, "data": {"crops": 4}})[1]] == ["data.crops"]
     varied = {"crops": 4, "parts": [{"applies_to": "red/*", "crop": "random"}]}
-    assert check_run({**words, "data": varied})[1] == []
+    assert check_run({**embeddings, "data": varied})[1] == []
 
 
 def test_without_parts_nothing_is_looked_at(folder: Path) -> None:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from lib_pivotal.config import run_from_dict
+from lib_pivotal.training.assemble import compile_run, mirrored, picture_remarks
+from lib_pivotal.training.build import make_latents, spill_folder
 from lib_pivotal.training.events import Notice, RunEnded
-from lib_pivotal.training.prepare import make_latents, mirrored, picture_remarks, prepare_pictures
-from lib_pivotal.training.run import spill_folder
+from lib_pivotal.training.prepare import prepare_pictures
 from tests.conftest import write_pictures
 from tests.training.runs import train
 
 
-def _run(folder, *, words=None, data=None, memory=None, **rest):
+def _run(folder, *, embeddings=None, data=None, memory=None, **rest):
     return run_from_dict(
         {
             "name": "p",
-            "words": words or [{"name": "aoi"}, {"name": "hana"}],
+            "words": embeddings or [{"name": "aoi"}, {"name": "hana"}],
             "network": {"unet_rank": 1},
             "data": {"folder": str(folder), "resolution_px": 64, **(data or {})},
             "schedule": {"max_steps": 2, "batch_size": 2},
@@ -25,15 +26,17 @@ def _run(folder, *, words=None, data=None, memory=None, **rest):
     )
 
 
-def test_words_may_refuse_the_mirror(two_words_folder, tiny_host):
-    off = _run(two_words_folder)
+def test_embeddings_may_refuse_the_mirror(two_embeddings_folder, tiny_host):
+    off = _run(two_embeddings_folder)
     prepared = prepare_pictures(off)
     assert mirrored(off, prepared.pictures) == frozenset()
-    on = _run(two_words_folder, data={"flip": True})
+    on = _run(two_embeddings_folder, data={"flip": True})
     assert len(mirrored(on, prepared.pictures)) == 6
-    some = _run(two_words_folder, data={"flip": True}, words=[{"name": "aoi", "mirror": False}, {"name": "hana"}])
+    some = _run(
+        two_embeddings_folder, data={"flip": True}, embeddings=[{"name": "aoi", "mirror": False}, {"name": "hana"}]
+    )
     assert mirrored(some, prepared.pictures) == {f"hana_{n}.png" for n in (1, 2, 3)}
-    cache, problems = make_latents(some, tiny_host, prepared.pictures)
+    cache, problems = make_latents(compile_run(some).latents, tiny_host)
     assert problems == [] and cache.encoded == 9
     assert [cache.flips(picture.key) for picture in cache.pictures] == [False] * 3 + [True] * 3
 
@@ -41,8 +44,8 @@ def test_words_may_refuse_the_mirror(two_words_folder, tiny_host):
 def test_the_mirror_is_warned_of(tmp_path):
     folder = write_pictures(tmp_path / "p", {"aoi_1": "aoi, eyepatch", "hana_1": "hana, hat", "hana_2": "hana, text"})
 
-    def remarks(words, flip=True):
-        run = _run(folder, words=words, data={"flip": flip})
+    def remarks(embeddings, flip=True):
+        run = _run(folder, embeddings=embeddings, data={"flip": flip})
         return [problem.message for problem in picture_remarks(run, prepare_pictures(run))]
 
     both = [{"name": "aoi", "prune": True}, {"name": "hana"}]  # what is absorbed counts, too
@@ -57,7 +60,7 @@ def test_cuts_are_told_before_the_run(tmp_path, tiny_host):
 
     Image.new("RGB", (640, 64), "red").save(folder / "strip.png")
     (folder / "strip.txt").write_text("aoi, strip", encoding="utf-8")
-    run = _run(folder, words=[{"name": "aoi"}], data={"resolution_px": 128, "bucket_step_px": 32})
+    run = _run(folder, embeddings=[{"name": "aoi"}], data={"resolution_px": 128, "bucket_step_px": 32})
     events = []
     ended = train(run, tiny_host, output_folder=tmp_path / "out", listener=events.append)
     assert ended.reason == "finished" and isinstance(events[-1], RunEnded)
@@ -75,7 +78,7 @@ def test_latents_beyond_the_memory_are_on_disk_until_the_end(tmp_path, tiny_host
     for number in range(9):
         Image.new("RGB", (512, 512), (20 * number, 99, 30)).save(folder / f"{number}.png")
         (folder / f"{number}.txt").write_text("aoi, hat", encoding="utf-8")
-    words = [{"name": "aoi"}]
+    embeddings = [{"name": "aoi"}]
     data = {"resolution_px": 512}
     out = tmp_path / "out"
     spill = spill_folder(out, "p")
@@ -84,7 +87,9 @@ def test_latents_beyond_the_memory_are_on_disk_until_the_end(tmp_path, tiny_host
     def listen(event):
         seen.append(len(list(spill.rglob("*.safetensors"))))
 
-    run = _run(folder, words=words, data=data, memory={"latents_mb": 1}, schedule={"max_steps": 1, "batch_size": 1})
+    run = _run(
+        folder, embeddings=embeddings, data=data, memory={"latents_mb": 1}, schedule={"max_steps": 1, "batch_size": 1}
+    )
     ended = train(run, tiny_host, output_folder=out, listener=listen)
     assert ended.reason == "finished" and max(seen) == 9 and not spill.exists()
 
@@ -97,18 +102,18 @@ def test_boxes_steer_the_cut(tmp_path, tiny_host):
     Image.new("RGB", (192, 64), "red").save(folder / "a.png")
     (folder / "a.txt").write_text("aoi, hat", encoding="utf-8")
     (folder / "a.json").write_text('{"face": [150, 10, 190, 50]}', encoding="utf-8")
-    run = _run(folder, words=[{"name": "aoi"}], data={"crop": "face", "bucketing": False})
-    cache, problems = make_latents(run, tiny_host, prepare_pictures(run).pictures)
+    run = _run(folder, embeddings=[{"name": "aoi"}], data={"crop": "face", "bucketing": False})
+    cache, problems = make_latents(compile_run(run).latents, tiny_host)
     assert problems == [] and cache.placement("a.png").left_px == 128
 
 
-def test_class_pictures_that_say_nothing_show_the_class(two_words_folder, tmp_path):
+def test_class_pictures_that_say_nothing_show_the_class(two_embeddings_folder, tmp_path):
     folder = write_pictures(tmp_path / "class", {"a": "1girl, hat", "b": "", "c_02": ""})
     for name in ("b", "c_02"):
         (folder / f"{name}.txt").unlink()
 
     def captions(**settings):
-        run = _run(two_words_folder, regularisation={"folder": str(folder), **settings})
+        run = _run(two_embeddings_folder, regularisation={"folder": str(folder), **settings})
         prepared = prepare_pictures(run)
         assert not [problem for problem in prepared.remarks if problem.code == "no_caption"]
         return [picture.caption for picture in prepared.regularisation]

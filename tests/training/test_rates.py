@@ -1,4 +1,4 @@
-"""lib_pivotal/training/rates.py against torch.optim.lr_scheduler's curves and the web UI's stepwise rates."""
+"""lib_pivotal/training/rates.py against torch.optim.lr_scheduler's curves; who trains when."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from torch.optim import SGD, Optimizer, lr_scheduler
 
 from lib_pivotal.errors import TrainingError
-from lib_pivotal.training.optimizers import ParameterGroup, build_optimizer
-from lib_pivotal.training.rates import RATE_KINDS, parse_stepwise, rate_factor, set_rates
+from lib_pivotal.parameter_groups import ParameterGroup
+from lib_pivotal.training.optimizers import build_optimizer
+from lib_pivotal.training.rates import Phase, PhasePlan, rate_factor, rate_names, set_rates
 
 STEPS = 60
 
@@ -46,9 +47,9 @@ def torch_curve(make: Callable[[Optimizer], lr_scheduler.LRScheduler]) -> list[f
         ),
         (
             "one_cycle",
-            {"warmup_steps": 12, "start_factor": 0.1, "final_factor": 0.01},
+            {"warmup_steps": 12, "final_factor": 0.01},
             lambda o: lr_scheduler.OneCycleLR(
-                o, max_lr=1.0, total_steps=STEPS + 1, pct_start=12 / (STEPS + 1), div_factor=10, final_div_factor=10
+                o, max_lr=1.0, total_steps=STEPS + 1, pct_start=12 / (STEPS + 1), div_factor=25, final_div_factor=4
             ),
         ),
     ],
@@ -77,7 +78,7 @@ def test_one_cycle_rises_and_falls() -> None:
 @example("linear", 1, 1, 1.0, 0.0, 1)  # a run that is all warm-up
 @settings(max_examples=60, deadline=None, database=None)
 @given(
-    st.sampled_from(RATE_KINDS),
+    st.sampled_from(rate_names()),
     st.integers(1, 300),
     st.integers(0, 400),
     st.floats(0, 1),
@@ -103,61 +104,6 @@ def test_faults_of_schedules_are_named() -> None:
         rate_factor("linear", 0, max_steps=10, warmup_steps=11)
 
 
-# ---- stepwise ----
-
-
-def web_ui_rates(text: str, max_steps: int) -> list[float]:
-    """The web UI's LearnRateScheduler (v1.10.1) followed by hand for well-formed texts."""
-    pieces = []
-    for part in text.split(","):
-        rate, _, end = part.partition(":")
-        until = max_steps if not end or int(end) == -1 else min(int(end), max_steps)
-        pieces.append((float(rate), until))
-    rates, index = [], 0
-    for step in range(max_steps):
-        if step >= pieces[index][1] and index + 1 < len(pieces):
-            index += 1
-        rates.append(pieces[index][0])
-    return rates
-
-
-@pytest.mark.parametrize(
-    "text", ["0.005", "0.005:10, 1e-3:20, 1e-5:40", "0.005:10,1e-3", "5e-3:10, 1e-3:-1", "0.1:1, 0.2:2, 0.3:100"]
-)
-def test_stepwise_is_the_web_uis(text: str) -> None:
-    rates = parse_stepwise(text)
-    assert [rates(step) for step in range(40)] == web_ui_rates(text, 40)
-
-
-def test_stepwise_holds_its_last_rate() -> None:
-    rates = parse_stepwise(" 0.005:100, 1e-3:1000, ")
-    assert (rates(0), rates(99), rates(100), rates(999), rates(5000)) == (0.005, 0.005, 0.001, 0.001, 0.001)
-
-
-@pytest.mark.parametrize(
-    ("text", "problem"),
-    [
-        ("", "it is empty"),
-        (" , ", "it is empty"),
-        ("fast", "'fast' is not LR or LR:step"),
-        ("0.1:ten", "'0.1:ten' is not LR or LR:step"),
-        ("0.1:10:20", "is not LR or LR:step"),
-        ("-0.1", "not a number of 0 or more"),
-        ("nan", "not a number of 0 or more"),
-        ("0.1, 0.2:5", "'0.2:5' comes after a learning rate that holds to the end"),
-        ("0.1:10, 0.2:10", "'0.2:10' ends at or before step 10"),
-        ("0.1:0", "ends at or before step 0"),
-    ],
-)
-def test_faults_of_stepwise_rates_are_named(text: str, problem: str) -> None:
-    with pytest.raises(TrainingError, match=problem) as caught:
-        parse_stepwise(text)
-    assert "0.005:100" in str(caught.value)
-
-
-# ---- into the optimiser ----
-
-
 def test_rates_are_base_times_factor_of_the_group_times_factor_of_the_step() -> None:
     parameters = [torch.nn.Parameter(torch.zeros(1)) for _ in range(2)]
     optimizer = build_optimizer(
@@ -174,3 +120,40 @@ def test_rates_are_base_times_factor_of_the_group_times_factor_of_the_step() -> 
 def test_one_cycle_of_nothing_but_warm_up_still_ends() -> None:
     """Found by hypothesis: two steps, both warm-up; the rate after the last step is the final one."""
     assert rate_factor("one_cycle", 2, max_steps=2, warmup_steps=2, final_factor=0.0) == pytest.approx(0.0, abs=1e-12)
+
+
+# ---- who trains when ----
+
+
+def test_joint_trains_all_from_the_first_step():
+    assert PhasePlan(10).at(0) == Phase("joint", 1.0, 1.0, 1.0)
+
+
+def test_network_starts_late_and_text_encoder_stops_early():
+    plan = PhasePlan(100, network_start=0.2, te_stop=0.5)
+    assert plan.at(19) == Phase("words", 1.0, 0.0, 0.0)
+    assert plan.at(20) == Phase("joint", 1.0, 1.0, 1.0)
+    assert plan.at(49).te == 1.0
+    assert plan.at(50) == Phase("joint", 1.0, 1.0, 0.0)
+
+
+def test_two_phase_freezes_or_continues_the_embeddings():
+    plan = PhasePlan(30, kind="two_phase", embeddings_steps=10)
+    assert [plan.at(step).embeddings for step in (0, 9, 10, 29)] == [1.0, 1.0, 0.0, 0.0]
+    assert [plan.at(step).unet for step in (0, 9, 10, 29)] == [0.0, 0.0, 1.0, 1.0]
+    assert (
+        PhasePlan(30, kind="two_phase", embeddings_steps=10, continued_embeddings_factor=0.2).at(15).embeddings == 0.2
+    )
+
+
+def test_each_phase_has_its_own_schedule_of_rates():
+    plan = PhasePlan(30, kind="two_phase", embeddings_steps=10)
+    assert plan.rate_position(9) == (9, 10)
+    assert plan.rate_position(10) == (0, 20)
+    assert PhasePlan(30).rate_position(10) == (10, 30)
+
+
+@pytest.mark.parametrize("words_steps", [0, 30, 31])
+def test_impossible_two_phase_plan_is_refused(embeddings_steps):
+    with pytest.raises(TrainingError, match="words_steps"):
+        PhasePlan(30, kind="two_phase", embeddings_steps=embeddings_steps)

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from lib_pivotal.bundle.format import META_RUN
 from lib_pivotal.config import Run, run_from_dict, run_to_dict
 from lib_pivotal.errors import FileNameError
-from lib_pivotal.training.results import files_there, is_of, refuse_taken_results
+from lib_pivotal.training.results import Results, refuse_taken_results
 
 
 @pytest.fixture
@@ -51,17 +51,17 @@ def test_a_fresh_run_replaces_nothing_unless_told(run: Run, tmp_path: Path, take
 def test_other_names_that_begin_alike_are_free(run: Run, tmp_path: Path) -> None:
     for name in ("two-2.safetensors", "two-000500b.safetensors", "two.run.json", "twofold.safetensors"):
         (tmp_path / name).write_bytes(b"")
-    assert files_there(run, tmp_path) == []
+    assert Results.of(run).files_there(tmp_path) == []
 
 
 def test_names_with_signs_of_patterns_mean_themselves(run: Run, tmp_path: Path) -> None:
     (tmp_path / "aXb-000500.safetensors").write_bytes(b"")
-    assert files_there(replace(run, name="a.b"), tmp_path) == []
+    assert Results.of(replace(run, name="a.b")).files_there(tmp_path) == []
     (tmp_path / "a[1]-000500.safetensors").write_bytes(b"")
-    assert files_there(replace(run, name="a[1]"), tmp_path) == [tmp_path / "a[1]-000500.safetensors"]
+    assert Results.of(replace(run, name="a[1]")).files_there(tmp_path) == [tmp_path / "a[1]-000500.safetensors"]
 
 
-def test_files_of_words_where_they_are_written(run: Run, tmp_path: Path) -> None:
+def test_files_of_embeddings_where_they_are_written(run: Run, tmp_path: Path) -> None:
     (tmp_path / "aoi.safetensors").write_bytes(b"")
     refuse_taken_results(run, tmp_path)
     with pytest.raises(FileNameError, match="aoi"):
@@ -75,9 +75,9 @@ def test_a_run_that_goes_on_replaces_its_own_files_only(run: Run, tmp_path: Path
     refuse_taken_results(longer, tmp_path, resume=True)
     moved = replace(run, data=replace(run.data, folder="b"))
     refuse_taken_results(moved, tmp_path, resume=True)
-    for other in (replace(run, seed=1), replace(run, words=run.words[:1])):
+    for other in (replace(run, seed=1), replace(run, embeddings=run.embeddings[:1])):
         bundle_of(other, tmp_path / "two.safetensors")
-        assert not is_of(run, tmp_path / "two.safetensors")
+        assert not Results.of(run).has(tmp_path / "two.safetensors")
         with pytest.raises(FileNameError, match="two.safetensors: there is"):
             refuse_taken_results(longer, tmp_path, resume=True)
         refuse_taken_results(longer, tmp_path, resume=True, overwrite=True)
@@ -94,7 +94,7 @@ def test_a_file_that_says_nothing_is_not_its_own(run: Run, tmp_path: Path, conte
         refuse_taken_results(run, tmp_path, resume=True)
 
 
-def test_words_files_are_its_own_where_the_last_file_is(run: Run, tmp_path: Path) -> None:
+def test_embeddings_files_are_its_own_where_the_last_file_is(run: Run, tmp_path: Path) -> None:
     run = replace(run, saving=replace(run.saving, embedding_files=True))
     (tmp_path / "aoi.safetensors").write_bytes(b"")
     with pytest.raises(FileNameError, match="aoi"):

@@ -40,17 +40,17 @@ def model_hash(models):
     return digest.hexdigest()
 
 
-def test_a_run_trains_and_leaves_the_checkpoint_alone(tiny_host, tiny_models, two_words_folder, tmp_path):
+def test_a_run_trains_and_leaves_the_checkpoint_alone(tiny_host, tiny_models, two_embeddings_folder, tmp_path):
     before = model_hash(tiny_models)
     grads = [p.requires_grad for m in ("unet", "text_model") for p in tiny_models[m].parameters()]
     recorder = Recorder()
-    ended = train(make_run(two_words_folder), tiny_host, output_folder=tmp_path / "out", listener=recorder)
+    ended = train(make_run(two_embeddings_folder), tiny_host, output_folder=tmp_path / "out", listener=recorder)
     assert ended.reason == "finished" and ended.bundle == tmp_path / "out" / "two.safetensors"
     assert model_hash(tiny_models) == before
     assert [p.requires_grad for m in ("unet", "text_model") for p in tiny_models[m].parameters()] == grads
     assert not any(m._forward_hooks for part in ("unet", "text_model") for m in tiny_models[part].modules())
     bundle = require(read_bundle(ended.bundle))
-    assert set(bundle.words) == {"aoi", "hana"} and bundle.words["aoi"][0].shape == (3, 16)
+    assert set(bundle.embeddings) == {"aoi", "hana"} and bundle.embeddings["aoi"][0].shape == (3, 16)
     assert any(key.startswith("lora_unet_") for key in bundle.network)
     assert any(key.startswith("lora_te_") for key in bundle.network)
     assert bundle.metadata["ss_network_dim"] == "2"
@@ -59,19 +59,23 @@ def test_a_run_trains_and_leaves_the_checkpoint_alone(tiny_host, tiny_models, tw
     last = recorder.of(StepDone)[-1]
     assert sum(last.images_seen.values()) == 16 and last.eta_seconds == 0
     assert last.rates["word aoi"] == pytest.approx(0, abs=1e-3)
-    assert recorder.of(RunStarted)[0].words == ("aoi", "hana")
+    assert recorder.of(RunStarted)[0].embeddings == ("aoi", "hana")
 
 
-def test_everything_that_should_move_moves(tiny_host, two_words_folder, tmp_path):
-    first = train(make_run(two_words_folder, max_steps=1), tiny_host, output_folder=tmp_path / "a", listener=Recorder())
-    later = train(make_run(two_words_folder, max_steps=8), tiny_host, output_folder=tmp_path / "b", listener=Recorder())
+def test_everything_that_should_move_moves(tiny_host, two_embeddings_folder, tmp_path):
+    first = train(
+        make_run(two_embeddings_folder, max_steps=1), tiny_host, output_folder=tmp_path / "a", listener=Recorder()
+    )
+    later = train(
+        make_run(two_embeddings_folder, max_steps=8), tiny_host, output_folder=tmp_path / "b", listener=Recorder()
+    )
     start, end = tensors_of(first.bundle), tensors_of(later.bundle)
     still = [key for key in start if not key.endswith("alpha") and torch.equal(start[key], end[key])]
     assert not still
 
 
-def test_same_seed_same_file_other_seed_other_file(tiny_host, two_words_folder, tmp_path):
-    run = make_run(two_words_folder)
+def test_same_seed_same_file_other_seed_other_file(tiny_host, two_embeddings_folder, tmp_path):
+    run = make_run(two_embeddings_folder)
     first = train(run, tiny_host, output_folder=tmp_path / "a", listener=Recorder())
     torch.rand(17)  # the caller's own draws must not matter
     second = train(run, tiny_host, output_folder=tmp_path / "b", listener=Recorder())
@@ -80,11 +84,11 @@ def test_same_seed_same_file_other_seed_other_file(tiny_host, two_words_folder, 
     assert not torch.equal(tensors_of(other.bundle)["word aoi 0"], tensors_of(first.bundle)["word aoi 0"])
 
 
-def test_the_callers_random_state_is_untouched(tiny_host, two_words_folder, tmp_path):
+def test_the_callers_random_state_is_untouched(tiny_host, two_embeddings_folder, tmp_path):
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)
-    train(make_run(two_words_folder, max_steps=2), tiny_host, output_folder=tmp_path, listener=Recorder())
+    train(make_run(two_embeddings_folder, max_steps=2), tiny_host, output_folder=tmp_path, listener=Recorder())
     assert torch.equal(torch.rand(3), expected)
 
 
@@ -98,8 +102,8 @@ def test_the_callers_random_state_is_untouched(tiny_host, two_words_folder, tmp_
         {"optimizer": "lion"},
     ],
 )
-def test_resume_equals_the_uninterrupted_run(extra, tiny_host, two_words_folder, tmp_path):
-    run = make_run(two_words_folder, **extra)
+def test_resume_equals_the_uninterrupted_run(extra, tiny_host, two_embeddings_folder, tmp_path):
+    run = make_run(two_embeddings_folder, **extra)
     whole = train(run, tiny_host, output_folder=tmp_path / "whole", listener=Recorder())
     commands = Commands()
     stop_at = Recorder(lambda e: commands.stop() if isinstance(e, StepDone) and e.step == 4 else None)
@@ -134,8 +138,8 @@ REGULARISATIONS = [
 
 
 @pytest.mark.parametrize("settings", REGULARISATIONS)
-def test_resume_with_class_pictures(settings, tiny_host, tiny_models, two_words_folder, class_folder, tmp_path):
-    run = kept_run(two_words_folder, class_folder, **settings)
+def test_resume_with_class_pictures(settings, tiny_host, tiny_models, two_embeddings_folder, class_folder, tmp_path):
+    run = kept_run(two_embeddings_folder, class_folder, **settings)
     before = model_hash(tiny_models)
     whole = Recorder()
     first = train(run, tiny_host, output_folder=tmp_path / "whole", listener=whole)
@@ -156,29 +160,29 @@ def test_resume_with_class_pictures(settings, tiny_host, tiny_models, two_words_
         assert told[0].losses["preservation"] == 0.0 and told[-1].losses["preservation"] > 0.0
 
 
-def test_the_own_loss_is_told_as_it_would_be_alone(tiny_host, two_words_folder, class_folder, tmp_path):
+def test_the_own_loss_is_told_as_it_would_be_alone(tiny_host, two_embeddings_folder, class_folder, tmp_path):
     alone, beside = Recorder(), Recorder()
-    train(make_run(two_words_folder, max_steps=5), tiny_host, output_folder=tmp_path / "a", listener=alone)
-    run = kept_run(two_words_folder, class_folder, batch_size=3)
+    train(make_run(two_embeddings_folder, max_steps=5), tiny_host, output_folder=tmp_path / "a", listener=alone)
+    run = kept_run(two_embeddings_folder, class_folder, batch_size=3)
     train(run, tiny_host, output_folder=tmp_path / "b", listener=beside)
     assert beside.losses[0] == pytest.approx(alone.losses[0], rel=1e-5)
     assert beside.losses[1:] != alone.losses[1:]
 
 
-def test_preservation_holds_the_network_back(tiny_host, two_words_folder, tmp_path):
+def test_preservation_holds_the_network_back(tiny_host, two_embeddings_folder, tmp_path):
     """The heavier, the less the network changes what the checkpoint says of the class."""
     ends = []
     for weight in (0.01, 10.0):
         recorder = Recorder()
-        plain = plain_run(two_words_folder, max_steps=14, rate="constant")
+        plain = plain_run(two_embeddings_folder, max_steps=14, rate="constant")
         plain["regularisation"] = {"preservation": weight, "class_text": "1girl"}
         train(run_from_dict(plain), tiny_host, output_folder=tmp_path / str(weight), listener=recorder)
         ends.append(sum(event.losses["preservation"] for event in recorder.of(StepDone)[-5:]) / weight)
     assert ends[1] < 0.5 * ends[0]
 
 
-def test_preservation_looks_at_the_same_noise(tiny_host, tiny_models, two_words_folder, tmp_path):
-    plain = plain_run(two_words_folder, max_steps=2, accumulation=2)
+def test_preservation_looks_at_the_same_noise(tiny_host, tiny_models, two_embeddings_folder, tmp_path):
+    plain = plain_run(two_embeddings_folder, max_steps=2, accumulation=2)
     plain["regularisation"] = {"preservation": 1.0}
     seen = []
     handle = tiny_models["unet"].register_forward_pre_hook(lambda module, inputs: seen.append(inputs[:2]))
@@ -195,8 +199,8 @@ def test_preservation_looks_at_the_same_noise(tiny_host, tiny_models, two_words_
         assert not torch.equal(own[0][0], own[1][0])
 
 
-def test_while_only_words_train_other_sets_cost_nothing(tiny_host, tiny_models, two_words_folder, tmp_path):
-    plain = plain_run(two_words_folder, max_steps=4, phases="two_phase", words_steps=2)
+def test_while_only_embeddings_train_other_sets_cost_nothing(tiny_host, tiny_models, two_embeddings_folder, tmp_path):
+    plain = plain_run(two_embeddings_folder, max_steps=4, phases="two_phase", embeddings_steps=2)
     plain["regularisation"] = {"preservation": 1.0}
     calls, by_step = [], []
 
@@ -215,25 +219,28 @@ def test_while_only_words_train_other_sets_cost_nothing(tiny_host, tiny_models, 
     assert [event.losses["preservation"] for event in recorder.of(StepDone)][:3] == [0.0, 0.0, 0.0]
 
 
-def test_class_pictures_that_cannot_be_used(tiny_host, two_words_folder, class_folder, tmp_path):
+def test_class_pictures_that_cannot_be_used(tiny_host, two_embeddings_folder, class_folder, tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="no class picture can be used"):
-        train(kept_run(two_words_folder, tmp_path / "empty"), tiny_host, output_folder=tmp_path, listener=Recorder())
+        train(
+            kept_run(two_embeddings_folder, tmp_path / "empty"), tiny_host, output_folder=tmp_path, listener=Recorder()
+        )
     with pytest.raises(ConfigError, match="needs a network"):
-        plain = plain_run(two_words_folder)
+        plain = plain_run(two_embeddings_folder)
         plain["network"] = {"algorithm": "none"}
         plain["regularisation"] = {"folder": str(class_folder)}
         run_from_dict(plain)
     (class_folder / "c.txt").write_text("aoi, hat", encoding="utf-8")
     recorder = Recorder()
-    train(kept_run(two_words_folder, class_folder), tiny_host, output_folder=tmp_path, listener=recorder)
+    train(kept_run(two_embeddings_folder, class_folder), tiny_host, output_folder=tmp_path, listener=recorder)
     assert any("1 class picture(s) name a trained embedding" in notice.message for notice in recorder.of(Notice))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_killed_at_any_moment_the_run_still_ends_the_same(tiny_host, two_words_folder, tmp_path):
+def test_killed_at_any_moment_the_run_still_ends_the_same(tiny_host, two_embeddings_folder, tmp_path):
     """`kill -9` 20 times at random moments while every step saves a state; the end equals the uninterrupted run."""
-    run = make_run(two_words_folder, saving={"state_every_steps": 1, "keep_states": 2}, max_steps=40)
+    run = make_run(two_embeddings_folder, saving={"state_every_steps": 1, "keep_states": 2}, max_steps=40)
     quiet = dataclasses.replace(run, saving=dataclasses.replace(run.saving, state_every_steps=0))
     whole = train(quiet, tiny_host, output_folder=tmp_path / "whole", listener=Recorder())
     out = tmp_path / "killed"
@@ -262,7 +269,7 @@ def test_killed_at_any_moment_the_run_still_ends_the_same(tiny_host, two_words_f
 
 
 def test_non_finite_loss_is_skipped_then_rolled_back_and_never_saved(
-    tiny_host, two_words_folder, tmp_path, monkeypatch
+    tiny_host, two_embeddings_folder, tmp_path, monkeypatch
 ):
     original = MicroStep.losses
     calls = {"n": 0}
@@ -274,7 +281,7 @@ def test_non_finite_loss_is_skipped_then_rolled_back_and_never_saved(
 
     monkeypatch.setattr(MicroStep, "losses", poisoned)
     recorder = Recorder()
-    ended = train(make_run(two_words_folder), tiny_host, output_folder=tmp_path, listener=recorder)
+    ended = train(make_run(two_embeddings_folder), tiny_host, output_folder=tmp_path, listener=recorder)
     messages = [event.message for event in recorder.of(Notice)]
     assert sum("skipped" in message for message in messages) == 2
     assert any("learning rates × 0.5" in message for message in messages)
@@ -283,18 +290,20 @@ def test_non_finite_loss_is_skipped_then_rolled_back_and_never_saved(
     assert recorder.of(StepDone)[6].rates["word aoi"] < recorder.of(StepDone)[1].rates["word aoi"] / 1.5
 
 
-def test_endless_non_finite_loss_ends_with_advice_and_a_good_file(tiny_host, two_words_folder, tmp_path, monkeypatch):
+def test_endless_non_finite_loss_ends_with_advice_and_a_good_file(
+    tiny_host, two_embeddings_folder, tmp_path, monkeypatch
+):
     original = MicroStep.losses
     monkeypatch.setattr(MicroStep, "losses", lambda self, *a, **k: original(self, *a, **k) * float("inf"))
-    ended = train(make_run(two_words_folder, max_steps=50), tiny_host, output_folder=tmp_path, listener=Recorder())
+    ended = train(make_run(two_embeddings_folder, max_steps=50), tiny_host, output_folder=tmp_path, listener=Recorder())
     assert ended.reason == "failed" and "Lower the learning rates" in ended.message
     assert all(torch.isfinite(tensor).all() for tensor in tensors_of(ended.bundle).values())
 
 
 def test_out_of_memory_halves_the_micro_batch_and_changes_nothing_else(
-    tiny_host, two_words_folder, tmp_path, monkeypatch
+    tiny_host, two_embeddings_folder, tmp_path, monkeypatch
 ):
-    run = make_run(two_words_folder, batch_size=4, max_steps=3)
+    run = make_run(two_embeddings_folder, batch_size=4, max_steps=3)
     plain = Recorder()
     train(run, tiny_host, output_folder=tmp_path / "a", listener=plain)
     original = MicroStep.losses
@@ -312,16 +321,16 @@ def test_out_of_memory_halves_the_micro_batch_and_changes_nothing_else(
     assert small.losses == pytest.approx(plain.losses, rel=1e-4)
 
 
-def test_memory_that_never_suffices_is_said_with_advice(tiny_host, two_words_folder, tmp_path, monkeypatch):
+def test_memory_that_never_suffices_is_said_with_advice(tiny_host, two_embeddings_folder, tmp_path, monkeypatch):
     def hungry(self, *args, **kwargs):
         raise MemoryError
 
     monkeypatch.setattr(MicroStep, "losses", hungry)
-    ended = train(make_run(two_words_folder), tiny_host, output_folder=tmp_path, listener=Recorder())
+    ended = train(make_run(two_embeddings_folder), tiny_host, output_folder=tmp_path, listener=Recorder())
     assert ended.reason == "failed" and "gradient checkpointing" in ended.message and ended.bundle is None
 
 
-def test_a_crash_in_the_middle_keeps_what_was_trained(tiny_host, two_words_folder, tmp_path, monkeypatch):
+def test_a_crash_in_the_middle_keeps_what_was_trained(tiny_host, two_embeddings_folder, tmp_path, monkeypatch):
     original = MicroStep.losses
     calls = {"n": 0}
 
@@ -332,25 +341,27 @@ def test_a_crash_in_the_middle_keeps_what_was_trained(tiny_host, two_words_folde
         return original(self, *args, **kwargs)
 
     monkeypatch.setattr(MicroStep, "losses", crash)
-    ended = train(make_run(two_words_folder), tiny_host, output_folder=tmp_path, listener=Recorder())
+    ended = train(make_run(two_embeddings_folder), tiny_host, output_folder=tmp_path, listener=Recorder())
     assert (ended.reason, ended.step) == ("failed", 4) and "boom" in ended.message
     monkeypatch.setattr(MicroStep, "losses", original)
-    resumed = train(make_run(two_words_folder), tiny_host, output_folder=tmp_path, listener=Recorder(), resume=True)
-    whole = train(make_run(two_words_folder), tiny_host, output_folder=tmp_path / "whole", listener=Recorder())
+    resumed = train(
+        make_run(two_embeddings_folder), tiny_host, output_folder=tmp_path, listener=Recorder(), resume=True
+    )
+    whole = train(make_run(two_embeddings_folder), tiny_host, output_folder=tmp_path / "whole", listener=Recorder())
     assert_same(tensors_of(resumed.bundle), tensors_of(whole.bundle))
 
 
-def test_keyboard_interrupt_saves(tiny_host, two_words_folder, tmp_path):
+def test_keyboard_interrupt_saves(tiny_host, two_embeddings_folder, tmp_path):
     def interrupt(event):
         if isinstance(event, StepDone) and event.step == 3:
             raise KeyboardInterrupt
 
-    ended = train(make_run(two_words_folder), tiny_host, output_folder=tmp_path, listener=Recorder(interrupt))
+    ended = train(make_run(two_embeddings_folder), tiny_host, output_folder=tmp_path, listener=Recorder(interrupt))
     assert ended.reason == "stopped" and "3 of 8" in ended.message
-    assert set(require(read_bundle(ended.bundle)).words) == {"aoi", "hana"}
+    assert set(require(read_bundle(ended.bundle)).embeddings) == {"aoi", "hana"}
 
 
-def test_commands_save_sample_pause(tiny_host, two_words_folder, tmp_path):
+def test_commands_save_sample_pause(tiny_host, two_embeddings_folder, tmp_path):
     commands = Commands()
 
     def act(event):
@@ -359,19 +370,21 @@ def test_commands_save_sample_pause(tiny_host, two_words_folder, tmp_path):
             commands.sample_now()
 
     recorder = Recorder(act)
-    train(make_run(two_words_folder), tiny_host, output_folder=tmp_path, listener=recorder, commands=commands)
+    train(make_run(two_embeddings_folder), tiny_host, output_folder=tmp_path, listener=recorder, commands=commands)
     kinds = [(event.kind, event.step) for event in recorder.of(FileSaved)]
     assert ("bundle", 2) in kinds and ("state", 2) in kinds and ("bundle", 8) in kinds
     assert [event.step for event in recorder.of(PicturesMade)] == [2]
     assert recorder.of(PicturesMade)[0].path.exists()
 
 
-def test_looking_changes_nothing(tiny_host, two_words_folder, tmp_path):
+def test_looking_changes_nothing(tiny_host, two_embeddings_folder, tmp_path):
     """Pictures, scores and saves on the way leave the trained result bit for bit as it is without them."""
-    quiet = train(make_run(two_words_folder), tiny_host, output_folder=tmp_path / "a", listener=Recorder())
+    quiet = train(make_run(two_embeddings_folder), tiny_host, output_folder=tmp_path / "a", listener=Recorder())
     looks = {"every_steps": 3, "preview_every_steps": 4}
     recorder = Recorder()
-    busy = train(make_run(two_words_folder, saving=looks), tiny_host, output_folder=tmp_path / "b", listener=recorder)
+    busy = train(
+        make_run(two_embeddings_folder, saving=looks), tiny_host, output_folder=tmp_path / "b", listener=recorder
+    )
     assert recorder.of(PicturesMade)
     assert_same(tensors_of(quiet.bundle), tensors_of(busy.bundle))
 
@@ -435,15 +448,15 @@ def test_one_picture_is_overfitted(tiny_host, tmp_path):
     assert sum(recorder.losses[-10:]) < 0.6 * sum(recorder.losses[:10])
 
 
-def test_word_without_captions_is_refused_before_anything_starts(tiny_host, two_words_folder, tmp_path):
-    plain = plain_run(two_words_folder)
+def test_embedding_without_captions_is_refused_before_anything_starts(tiny_host, two_embeddings_folder, tmp_path):
+    plain = plain_run(two_embeddings_folder)
     plain["words"].append({"name": "kaze"})
     with pytest.raises(ConfigError, match="no caption mentions this embedding"):
         train(run_from_dict(plain), tiny_host, output_folder=tmp_path / "out", listener=Recorder())
     assert not (tmp_path / "out").exists()
 
 
-def test_a_template_writes_the_word(tiny_host, tmp_path):
+def test_a_template_writes_the_embedding(tiny_host, tmp_path):
     """Captions without the word, `{word}` in a template: the word is drawn and learns."""
     from tests.conftest import write_pictures
 
@@ -462,8 +475,8 @@ def test_empty_folder_is_refused(tiny_host, tmp_path):
         train(make_run(tmp_path / "empty"), tiny_host, output_folder=tmp_path / "out", listener=Recorder())
 
 
-def test_core_tags_are_pruned_and_become_the_init_text(tiny_host, two_words_folder, tmp_path):
-    plain = plain_run(two_words_folder, max_steps=1)
+def test_core_tags_are_pruned_and_become_the_init_text(tiny_host, two_embeddings_folder, tmp_path):
+    plain = plain_run(two_embeddings_folder, max_steps=1)
     plain["words"] = [{"name": "aoi", "prune": True, "vectors": 4}, {"name": "hana", "vectors": 2}]
     ended = train(run_from_dict(plain), tiny_host, output_folder=tmp_path, listener=Recorder())
     facts = json.loads(require(read_bundle(ended.bundle)).metadata["pivotal.words"])
@@ -471,8 +484,8 @@ def test_core_tags_are_pruned_and_become_the_init_text(tiny_host, two_words_fold
     assert facts["aoi"]["init_text"].startswith("red hair")
 
 
-def test_frozen_word_stays_bit_for_bit(tiny_host, two_words_folder, tmp_path):
-    plain = plain_run(two_words_folder)
+def test_frozen_embedding_stays_bit_for_bit(tiny_host, two_embeddings_folder, tmp_path):
+    plain = plain_run(two_embeddings_folder)
     plain["words"][0]["freeze_step"] = 4
     plain["saving"]["every_steps"] = 4
     recorder = Recorder()
@@ -484,8 +497,8 @@ def test_frozen_word_stays_bit_for_bit(tiny_host, two_words_folder, tmp_path):
     assert any("'aoi' is frozen" in event.message for event in recorder.of(Notice))
 
 
-def test_two_phase_leaves_the_network_alone_in_the_first_phase(tiny_host, two_words_folder, tmp_path):
-    run = make_run(two_words_folder, phases="two_phase", words_steps=4, saving={"every_steps": 4})
+def test_two_phase_leaves_the_network_alone_in_the_first_phase(tiny_host, two_embeddings_folder, tmp_path):
+    run = make_run(two_embeddings_folder, phases="two_phase", embeddings_steps=4, saving={"every_steps": 4})
     ended = train(run, tiny_host, output_folder=tmp_path, listener=Recorder())
     halfway, final = tensors_of(tmp_path / "two-000004.safetensors"), tensors_of(ended.bundle)
     ups = [key for key in halfway if key.endswith("lora_up.weight")]
@@ -494,17 +507,22 @@ def test_two_phase_leaves_the_network_alone_in_the_first_phase(tiny_host, two_wo
     assert torch.equal(halfway["word aoi 0"], final["word aoi 0"])
 
 
-def test_word_without_pictures_in_a_step_is_not_touched(tiny_host, two_words_folder, tmp_path):
+def test_embedding_without_pictures_in_a_step_is_not_touched(tiny_host, two_embeddings_folder, tmp_path):
     """Momentum, decay and norm control leave a word alone while none of its pictures is drawn."""
     recorder = Recorder()
     seen_steps = {}
 
     def note(event):
         if isinstance(event, StepDone):
-            seen_steps[event.step] = (dict(event.images_seen), dict(event.word_norms))
+            seen_steps[event.step] = (dict(event.images_seen), dict(event.embedding_norms))
 
     recorder._then = note
-    train(make_run(two_words_folder, batch_size=1, max_steps=12), tiny_host, output_folder=tmp_path, listener=recorder)
+    train(
+        make_run(two_embeddings_folder, batch_size=1, max_steps=12),
+        tiny_host,
+        output_folder=tmp_path,
+        listener=recorder,
+    )
     still = 0
     for step in range(2, 13):
         for name in ("aoi", "hana"):

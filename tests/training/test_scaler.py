@@ -54,19 +54,19 @@ def test_state_round_trip():
 # ---- in whole runs ----
 
 
-def test_a_scaled_run_is_the_run_without(tiny_host, two_words_folder, tmp_path, monkeypatch):
+def test_a_scaled_run_is_the_run_without(tiny_host, two_embeddings_folder, tmp_path, monkeypatch):
     """Powers of two are exact: clipping, weight decay and words see the same gradients, to the last bit."""
     files = []
     for on in (False, True):
         monkeypatch.setattr(trainable, "LossScaler", lambda enabled, on=on: LossScaler(enabled=on))
-        run = make_run(two_words_folder, clip_words=0.05, clip_network=0.1)
+        run = make_run(two_embeddings_folder, clip_embeddings=0.05, clip_network=0.1)
         ended = train(run, tiny_host, output_folder=tmp_path / str(on), listener=Recorder())
         assert ended.reason == "finished", ended.message
         files.append(tensors_of(ended.bundle))
     assert_same(*files)
 
 
-def test_overflow_in_fp16_skips_the_step_and_the_run_goes_on(two_words_folder, tmp_path, monkeypatch):
+def test_overflow_in_fp16_skips_the_step_and_the_run_goes_on(two_embeddings_folder, tmp_path, monkeypatch):
     """A scale far too large: gradients overflow until it has come down; only then anything moves."""
     made = []
 
@@ -79,11 +79,11 @@ def test_overflow_in_fp16_skips_the_step_and_the_run_goes_on(two_words_folder, t
     for name in ("unet", "vae", "text_model"):
         models[name].half()
     host, recorder = StandaloneHost(**models, scale_factor=1.0), Recorder()
-    ended = train(make_run(two_words_folder, max_steps=24), host, output_folder=tmp_path, listener=recorder)
+    ended = train(make_run(two_embeddings_folder, max_steps=24), host, output_folder=tmp_path, listener=recorder)
     assert ended.reason == "finished", ended.message
     skips = [event for event in recorder.of(Notice) if "fp16 overflow: the step was skipped" in event.message]
     assert made[0].enabled and 0 < len(skips) < 24 and made[0].scale == 2.0 ** (32 - len(skips))
-    norms = [event.word_norms["aoi"] for event in recorder.of(StepDone)]
+    norms = [event.embedding_norms["aoi"] for event in recorder.of(StepDone)]
     skipped = {int(event.message.split()[1].rstrip(":")) - 1 for event in skips}
     moved = {index for index in range(1, 24) if norms[index] != norms[index - 1]}
     assert moved and not moved & skipped, "nothing moves in a step that is skipped"

@@ -62,7 +62,8 @@ def test_round_trip_is_exact(tmp_path):
 
 
 def test_the_state_of_every_optimiser_goes_through(tmp_path):
-    from lib_pivotal.training.optimizers import ParameterGroup, build_optimizer
+    from lib_pivotal.parameter_groups import ParameterGroup
+    from lib_pivotal.training.optimizers import build_optimizer
 
     for name in ("adamw", "lion", "adafactor"):
         parameter = torch.nn.Parameter(torch.randn(4, 3))

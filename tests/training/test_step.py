@@ -8,10 +8,10 @@ import torch
 from lib_pivotal.networks.network import build_network
 from lib_pivotal.networks.targets import LayerRule
 from lib_pivotal.ports import TrainingBatch
-from lib_pivotal.training.objective import Objective
+from lib_pivotal.training.objective import NoiseSettings, Objective
 from lib_pivotal.training.schedule import NoiseSchedule
 from lib_pivotal.training.seeds import derived_generator
-from lib_pivotal.training.step import MicroStep, NoiseSettings, sample_count, split_batch
+from lib_pivotal.training.step import MicroStep, sample_count, split_batch
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def batch():
 
 
 @pytest.fixture
-def words():
+def embeddings():
     return {"aoi": (torch.randn(2, 16, generator=torch.Generator().manual_seed(2)).requires_grad_(),)}
 
 
@@ -37,40 +37,39 @@ def micro_step(host, **noise):
         host.text,
         host.denoiser,
         schedule=NoiseSchedule(host.alphas_cumprod),
-        objective=Objective(),
-        noise=NoiseSettings(**noise),
+        objective=Objective(noise=NoiseSettings(**noise)),
         device=torch.device("cpu"),
     )
 
 
-def test_loss_by_hand(tiny_host, tiny_models, batch, words):
+def test_loss_by_hand(tiny_host, tiny_models, batch, embeddings):
     """Independent of `NoiseSchedule` and `Objective`: diffusers' scheduler and a plain mean."""
     from diffusers import DDPMScheduler
 
-    losses = micro_step(tiny_host).losses(batch, words, seeds=(3, 4), first_sample=10)
+    losses = micro_step(tiny_host).losses(batch, embeddings, seeds=(3, 4), first_sample=10)
     scheduler = DDPMScheduler(beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012)
     for index in range(5):
         generator = derived_generator("noise", 3, 4, 10 + index)
         timestep = (torch.rand((), generator=generator, dtype=torch.float64) * 1000).long()[None]
         noise = torch.randn(4, 8, 8, generator=generator)[None]
         noisy = scheduler.add_noise(batch.latents[index : index + 1], noise, timestep)
-        context = tiny_host.text.encode([batch.captions[index]], words).context
+        context = tiny_host.text.encode([batch.captions[index]], embeddings).context
         prediction = tiny_models["unet"](noisy, timestep, context).sample
         expected = ((prediction - noise) ** 2 * batch.mask[index]).mean() * batch.weights[index]
         torch.testing.assert_close(losses[index], expected, rtol=1e-4, atol=1e-6)
 
 
-def test_gradient_reaches_the_words_only(tiny_host, tiny_models, batch, words):
-    micro_step(tiny_host).losses(batch, words, seeds=(0, 0)).sum().backward()
-    assert words["aoi"][0].grad.abs().sum() > 0
+def test_gradient_reaches_the_embeddings_only(tiny_host, tiny_models, batch, embeddings):
+    micro_step(tiny_host).losses(batch, embeddings, seeds=(0, 0)).sum().backward()
+    assert embeddings["aoi"][0].grad.abs().sum() > 0
 
 
-def test_pieces_have_the_losses_of_the_whole(tiny_host, batch, words):
+def test_pieces_have_the_losses_of_the_whole(tiny_host, batch, embeddings):
     micro = micro_step(tiny_host, offset=0.1, multires_iterations=2, perturbation=0.1)
-    whole = micro.losses(batch, words, seeds=(1, 2), first_sample=7)
+    whole = micro.losses(batch, embeddings, seeds=(1, 2), first_sample=7)
     pieces, first = [], 7
     for piece in split_batch(batch, 3):
-        pieces.append(micro.losses(piece, words, seeds=(1, 2), first_sample=first))
+        pieces.append(micro.losses(piece, embeddings, seeds=(1, 2), first_sample=first))
         first += piece.latents.shape[0]
     torch.testing.assert_close(torch.cat(pieces), whole, rtol=1e-4, atol=1e-5)
 
@@ -84,25 +83,24 @@ def test_split_keeps_every_sample_once(batch, parts):
     assert torch.equal(torch.cat([piece.mask for piece in pieces]), batch.mask)
 
 
-def test_fixed_timesteps_are_used(tiny_host, batch, words):
+def test_fixed_timesteps_are_used(tiny_host, batch, embeddings):
     micro = micro_step(tiny_host)
-    early = micro.losses(batch, words, seeds=(0, 0), timesteps=torch.full((5,), 10))
-    late = micro.losses(batch, words, seeds=(0, 0), timesteps=torch.full((5,), 990))
+    early = micro.losses(batch, embeddings, seeds=(0, 0), timesteps=torch.full((5,), 10))
+    late = micro.losses(batch, embeddings, seeds=(0, 0), timesteps=torch.full((5,), 990))
     assert not torch.allclose(early, late)
-    assert torch.equal(early, micro.losses(batch, words, seeds=(0, 0), timesteps=torch.full((5,), 10)))
+    assert torch.equal(early, micro.losses(batch, embeddings, seeds=(0, 0), timesteps=torch.full((5,), 10)))
 
 
-def test_autocast_keeps_the_loss_in_fp32(tiny_host, batch, words):
+def test_autocast_keeps_the_loss_in_fp32(tiny_host, batch, embeddings):
     micro = MicroStep(
         tiny_host.text,
         tiny_host.denoiser,
         schedule=NoiseSchedule(tiny_host.alphas_cumprod),
         objective=Objective(),
-        noise=NoiseSettings(),
         device=torch.device("cpu"),
         autocast_dtype=torch.bfloat16,
     )
-    losses = micro.losses(batch, words, seeds=(0, 0))
+    losses = micro.losses(batch, embeddings, seeds=(0, 0))
     assert losses.dtype == torch.float32 and torch.isfinite(losses).all()
 
 
@@ -124,18 +122,23 @@ def prior_step(host, network, mask_prior=0.0):
         host.text,
         host.denoiser,
         schedule=NoiseSchedule(host.alphas_cumprod),
-        objective=Objective(),
-        noise=NoiseSettings(),
+        objective=Objective(mask_prior=mask_prior),
         device=torch.device("cpu"),
         network_off=lambda: network.with_multipliers(unet=0.0, te=0.0),
-        mask_prior=mask_prior,
     )
 
 
-def test_a_prior_target_is_the_checkpoints_own_prediction(tiny_host, tiny_models, batch, words, network):
+def drawn(step, latents):
+    generators = [derived_generator("noise", 3, 4, index) for index in range(len(latents))]
+    return step.objective.draw(latents, schedule=step.schedule, generators=generators)
+
+
+def test_a_prior_target_is_the_checkpoints_own_prediction(tiny_host, tiny_models, batch, embeddings, network):
     """Against the bare U-Net and text encoder, with no network near them: the loss says how far the network moves."""
-    batch = replace(batch, captions=["1girl, hat"] * 5, words=[()] * 5, mask=None, weights=torch.ones(5), prior=True)
-    noisy = prior_step(tiny_host, network).draw_noise(batch.latents, seeds=(3, 4), first_sample=0)
+    batch = replace(
+        batch, captions=["1girl, hat"] * 5, embeddings=[()] * 5, mask=None, weights=torch.ones(5), prior=True
+    )
+    noisy = drawn(prior_step(tiny_host, network), batch.latents)
 
     def predicted():
         context = tiny_host.text.encode(batch.captions, {}).context
@@ -145,7 +148,7 @@ def test_a_prior_target_is_the_checkpoints_own_prediction(tiny_host, tiny_models
         bare = predicted()
         with network.attach():
             moved = predicted()
-            losses = prior_step(tiny_host, network).losses(batch, words, seeds=(3, 4))
+            losses = prior_step(tiny_host, network).losses(batch, embeddings, seeds=(3, 4))
             before = network.multipliers
         assert torch.equal(predicted(), bare)
     assert before == {"unet": 1.0, "te": 1.0, "te2": 1.0}
@@ -153,18 +156,18 @@ def test_a_prior_target_is_the_checkpoints_own_prediction(tiny_host, tiny_models
     torch.testing.assert_close(losses, (moved - bare).square().flatten(1).mean(1), rtol=1e-4, atol=1e-6)
 
 
-def test_a_network_that_changes_nothing_has_no_prior_loss(tiny_host, batch, words, network):
+def test_a_network_that_changes_nothing_has_no_prior_loss(tiny_host, batch, embeddings, network):
     with torch.no_grad():
         for group in network.parameter_groups():
             for parameter in group.parameters:
                 parameter.zero_()
     batch = replace(batch, captions=["1girl, hat"] * 5, prior=True)
     with network.attach():
-        losses = prior_step(tiny_host, network).losses(batch, words, seeds=(3, 4))
+        losses = prior_step(tiny_host, network).losses(batch, embeddings, seeds=(3, 4))
     assert torch.equal(losses, torch.zeros(5))
 
 
-def test_gradient_of_a_prior_loss_by_finite_differences(tiny_host, batch, words, network):
+def test_gradient_of_a_prior_loss_by_finite_differences(tiny_host, batch, embeddings, network):
     """The target is a constant: the slope along a direction is that of the prediction alone."""
     batch = replace(batch, captions=["1girl, hat"] * 5, prior=True)
     parameters = [parameter for group in network.parameter_groups() for parameter in group.parameters]
@@ -172,7 +175,7 @@ def test_gradient_of_a_prior_loss_by_finite_differences(tiny_host, batch, words,
     direction = [torch.randn(parameter.shape, generator=generator) for parameter in parameters]
 
     def total():
-        return prior_step(tiny_host, network).losses(batch, words, seeds=(3, 4)).sum()
+        return prior_step(tiny_host, network).losses(batch, embeddings, seeds=(3, 4)).sum()
 
     with network.attach():
         gradients = torch.autograd.grad(total(), parameters)
@@ -186,20 +189,24 @@ def test_gradient_of_a_prior_loss_by_finite_differences(tiny_host, batch, words,
                 for parameter, way in zip(parameters, direction, strict=True):
                     parameter.sub_(way, alpha=sign * 3e-4)
     assert slope == pytest.approx((sides[0] - sides[1]) / 6e-4, rel=2e-2)
-    assert words["aoi"][0].grad is None
+    assert embeddings["aoi"][0].grad is None
 
 
 @pytest.mark.parametrize("scale", [1.0, 2.5], ids=["as painted", "scaled"])
-def test_a_masked_prior_by_hand(tiny_host, tiny_models, batch, words, network, scale):
+def test_a_masked_prior_by_hand(tiny_host, tiny_models, batch, embeddings, network, scale):
     """OneTrainer's formula: mask · (p - ε)² + w · (1 - mask) · (p - prior)²; black stays as it was, white is learnt."""
     mask = torch.rand(5, 1, *batch.latents.shape[2:], generator=torch.Generator().manual_seed(1))
     mask[:, :, 0, 0], mask[:, :, 1, 1] = 0.0, 1.0
     mask[4] = 1.0  # a picture without a mask
     batch = replace(
-        batch, captions=["1girl, hat"] * 5, words=[()] * 5, mask=mask * scale, weights=torch.tensor([1, 1, 2, 1, 1.0])
+        batch,
+        captions=["1girl, hat"] * 5,
+        embeddings=[()] * 5,
+        mask=mask * scale,
+        weights=torch.tensor([1, 1, 2, 1, 1.0]),
     )
     step = prior_step(tiny_host, network, mask_prior=0.3)
-    noisy = step.draw_noise(batch.latents, seeds=(3, 4), first_sample=0)
+    noisy = drawn(step, batch.latents)
 
     def predicted():
         context = tiny_host.text.encode(batch.captions, {}).context
@@ -209,12 +216,12 @@ def test_a_masked_prior_by_hand(tiny_host, tiny_models, batch, words, network, s
         bare = predicted()
         with network.attach():
             moved = predicted()
-            losses = step.losses(batch, words, seeds=(3, 4))
+            losses = step.losses(batch, embeddings, seeds=(3, 4))
     errors = mask * scale * (moved - noisy.noise).square() + 0.3 * (1 - mask) * (moved - bare).square()
     torch.testing.assert_close(losses, errors.flatten(1).mean(1) * batch.weights, rtol=1e-4, atol=1e-6)
 
 
-def test_a_masked_prior_costs_nothing_without_masks(tiny_host, batch, words, network):
+def test_a_masked_prior_costs_nothing_without_masks(tiny_host, batch, embeddings, network):
     """No prior is computed where nothing is masked: the network is never switched off."""
     calls = []
     step = prior_step(tiny_host, network, mask_prior=0.5)
@@ -223,8 +230,8 @@ def test_a_masked_prior_costs_nothing_without_masks(tiny_host, batch, words, net
     for mask in (None, torch.full((5, 1, *batch.latents.shape[2:]), 0.7)):
         unmasked = replace(batch, mask=mask)
         with torch.no_grad():
-            losses = step.losses(unmasked, words, seeds=(0, 0))
-            assert torch.equal(losses, plain.losses(unmasked, words, seeds=(0, 0)))
+            losses = step.losses(unmasked, embeddings, seeds=(0, 0))
+            assert torch.equal(losses, plain.losses(unmasked, embeddings, seeds=(0, 0)))
     assert not calls
 
 

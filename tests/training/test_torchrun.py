@@ -4,6 +4,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -17,82 +18,25 @@ from lib_pivotal.training.state_files import has_states
 from tests.training.runs import assert_same, make_run, tensors_of
 
 ROOT = Path(__file__).parents[2]
-SCRIPT = """
-import json, os, signal, sys, threading, time
-from pathlib import Path
-from tests.conftest import make_tiny_models
-from lib_pivotal.config import read_run
-from lib_pivotal.standalone.model import StandaloneHost
-from lib_pivotal.standalone.signals import stopping_on_signals
-from lib_pivotal.training.distributed import World
-from lib_pivotal.training.events import Commands, Notice, RunEnded, StepDone
-from lib_pivotal.training.logs import event_record
-from lib_pivotal.training.run import train
-from lib_pivotal.training.step import MicroStep
-
-run_file, out, fault, rank_at_fault = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], int(sys.argv[4])
-resume = sys.argv[5:] == ["resume"]
-world = World.from_environment()
-mine = world.rank == rank_at_fault
-commands = Commands()
-original = MicroStep.losses
-seen = []
-
-def losses(self, batch, *arguments, seeds, **rest):
-    step = seeds[1]
-    if mine and step == 3:
-        if fault == "kill":
-            os.kill(os.getpid(), signal.SIGKILL)
-        if fault == "stop":
-            commands.stop()
-        if fault == "pause" and not seen:
-            seen.append(1)
-            commands.pause()
-            threading.Timer(1.0, commands.resume).start()
-        if fault == "raise":
-            raise ValueError("a fault for the test")
-    if mine and fault == "memory" and step >= 3 and batch.latents.shape[0] > 1:
-        raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB")
-    if mine and fault == "no memory at all" and step >= 3:
-        raise MemoryError
-    result = original(self, batch, *arguments, seeds=seeds, **rest)
-    return result * float("nan") if mine and fault == "nan" and step in (3, 4, 5) else result
-
-MicroStep.losses = losses
-host = StandaloneHost(**make_tiny_models(), scale_factor=1.0, name="tiny")
-events = []
-out.mkdir(exist_ok=True, parents=True)
-with stopping_on_signals(commands):  # as the command line does: torchrun ends the others with SIGTERM
-    ended = train(read_run(run_file), host, output_folder=out, listener=events.append, commands=commands,
-                  world=world, resume=resume)
-(out / f"ended-{world.rank}.json").write_text(json.dumps(
-    {"reason": ended.reason, "step": ended.step, "message": ended.message, "at": time.time(),
-     "told": [e.message for e in events if isinstance(e, Notice)],
-     "steps": sum(isinstance(e, StepDone) for e in events), "seconds": max([e.seconds for e in events
-     if isinstance(e, StepDone)], default=0)}))
-world.close()
-"""
-pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
-def run_two(two_words_folder, tmp_path):
-    script = tmp_path / "script.py"
-    script.write_text(SCRIPT)
-    run = make_run(two_words_folder, max_steps=8, batch_size=4, saving={"state_every_steps": 2})
+def run_two(forks, two_embeddings_folder, tmp_path):
+    run = make_run(two_embeddings_folder, max_steps=8, batch_size=4, saving={"state_every_steps": 2})
     write_run(tmp_path / "run.json", run)
 
-    def start(fault, rank, *more, torchrun=True, out=tmp_path / "out"):
+    def start(fault, rank, *more, torchrun=False, out=tmp_path / "out"):
         """The ends of both, by rank; None for one that had none. Without torchrun nobody kills the survivor."""
         for old in out.glob("ended-*.json"):
             old.unlink()
-        arguments = [str(script), str(tmp_path / "run.json"), str(out), fault, str(rank), *more]
-        environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+        arguments = [str(tmp_path / "run.json"), str(out), fault, str(rank), *more]
         if torchrun:
-            command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", *arguments]
-            subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=300)
+            command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+            command += ["-m", "tests.training.two_processes", *arguments]
+            environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+            subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, check=False, timeout=300)
         else:
-            _two_by_hand(arguments, environment)
+            _two_by_hand(forks, arguments, tmp_path)
         return [
             json.loads(path.read_text()) if path.exists() else None
             for path in (out / "ended-0.json", out / "ended-1.json")
@@ -102,19 +46,27 @@ def run_two(two_words_folder, tmp_path):
     return start
 
 
-def _two_by_hand(arguments, environment):
-    port = str(29000 + os.getpid() % 900)
+def _two_by_hand(forks, arguments, folder):
+    """What torchrun gives its processes, but for the watch that it keeps over them."""
+    group = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
     processes = [
-        subprocess.Popen(
-            [sys.executable, *arguments],
-            env={**environment, "RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_RANK": str(rank),
-                 "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port},
-            stderr=subprocess.DEVNULL,
+        forks.start(
+            "tests.training.two_processes:main",
+            arguments,
+            output=folder / f"told-{rank}.txt",
+            environment={**group, "RANK": str(rank), "LOCAL_RANK": str(rank)},
         )
         for rank in range(2)
     ]
     for process in processes:
-        process.wait(timeout=300)
+        process.wait()
+
+
+def free_port():
+    """A port that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
 
 
 @pytest.mark.parametrize("rank", [0, 1])
@@ -153,7 +105,7 @@ def test_a_nan_in_one_rolls_all_back(run_two):
 
 
 def test_an_error_in_one_is_told_by_the_other(run_two):
-    ends = run_two("raise", 1, torchrun=False)
+    ends = run_two("raise", 1)
     assert [end["reason"] for end in ends] == ["failed"] * 2
     assert "a fault for the test" in ends[0]["message"] + ends[1]["message"]
     assert re.search("process 1 of this run has exited|is gone", ends[0]["message"])
@@ -167,7 +119,7 @@ def test_a_death_of_one_ends_the_other_with_a_sentence(run_two, torchrun, tmp_pa
     assert ends[1] is None and ends[0]["reason"] == "failed" and ends[0]["step"] == 3
     assert "gone" in ends[0]["message"] or "no sign of life" in ends[0]["message"]
     assert ends[0]["at"] - started < 120  # with the start; the survivor's own wait is below 30 s (test_liveness)
-    assert set(require(read_bundle(run_two.out / "two.safetensors")).words) == {"aoi", "hana"}
+    assert set(require(read_bundle(run_two.out / "two.safetensors")).embeddings) == {"aoi", "hana"}
     again = run_two("none", 0, "resume")
     assert [(end["reason"], end["step"]) for end in again] == [("finished", 8)] * 2
     run_two("none", 0, out=tmp_path / "whole")
@@ -175,30 +127,23 @@ def test_a_death_of_one_ends_the_other_with_a_sentence(run_two, torchrun, tmp_pa
 
 
 def test_a_death_of_the_one_that_writes_ends_the_other(run_two):
-    ends = run_two("kill", 0, torchrun=False)
+    ends = run_two("kill", 0)
     assert ends[0] is None and ends[1]["reason"] == "failed" and ends[1]["message"]
 
 
-def test_sigterm_of_the_command_line_saves(two_words_folder, tmp_path):
+def test_sigterm_of_the_command_line_saves(forks, two_embeddings_folder, tmp_path):
     """As torchrun and service managers end a process; Ctrl-C alike."""
-    script = tmp_path / "cli.py"
-    script.write_text(
-        "import sys\nfrom tests.conftest import make_tiny_models\nfrom lib_pivotal.standalone import cli\n"
-        "from lib_pivotal.standalone.model import StandaloneHost\n"
-        "cli._load_host = lambda c, d: StandaloneHost(**make_tiny_models(), scale_factor=1.0, name='tiny')\n"
-        "sys.exit(cli.main())\n"
-    )
-    write_run(tmp_path / "run.json", make_run(two_words_folder, max_steps=100_000))
+    write_run(tmp_path / "run.json", make_run(two_embeddings_folder, max_steps=100_000))
     for number in (signal.SIGTERM, signal.SIGINT):
         out = tmp_path / f"out{int(number)}"
-        process = subprocess.Popen(
-            [sys.executable, str(script), "train", str(tmp_path / "run.json"), "--checkpoint", "x", "--out", str(out)],
-            env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-            stderr=subprocess.PIPE,
+        process = forks.start(
+            "tests.training.two_processes:command_line",
+            ["train", tmp_path / "run.json", "--checkpoint", "x", "--out", out],
+            output=tmp_path / "told.txt",
         )
         deadline = time.monotonic() + 120
         while not (out / "two.steps.csv").exists():
-            assert time.monotonic() < deadline and process.poll() is None, process.stderr.read()
+            assert time.monotonic() < deadline and process.poll() is None, process.told()
             time.sleep(0.1)
         process.send_signal(number)
         assert process.wait(timeout=60) == 130

@@ -4,27 +4,29 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lib_pivotal.data.pruning import TagRules, Wording, WordUse
+from lib_pivotal.data.pruning import EmbeddingRules, PrunedCaptions, TagRules
 from lib_pivotal.data.records import Picture
 from lib_pivotal.ui.caption_html import CaptionHtml
 
-USES = [WordUse("aoi", "blue hair, *[0.1,2]", prune=True), WordUse("style", applies_to=("*",))]
+USES = [EmbeddingRules("aoi", "blue hair, *[0.1,2]", prune=True), EmbeddingRules("style", applies_to=("*",))]
 CAPTION = "aoi, blue hair, red eyes, very long hair, long hair, <b>hat</b> ||| park"
 
 
 def _html(caption: str = CAPTION) -> tuple[str, str]:
-    wording = Wording([Picture("a.png", Path("a"), caption, 64, 64, "x")], USES, TagRules())
+    wording = PrunedCaptions([Picture("a.png", Path("a"), caption, 64, 64, "x")], USES, TagRules())
     named = wording.named[0]
-    fates = {t.tag: t.fate for word in wording.words.values() for t in word.tags if t.fate != "kept"}
+    fates = {t.tag: t.fate for embedding in wording.embeddings.values() for t in embedding.tags if t.fate != "kept"}
     writer = CaptionHtml(["aoi", "style"])
     return writer.before(named, wording.pruned(named), fates, written=caption), writer.after(wording.pruned(named))
 
 
-def test_words_and_fates_are_marked() -> None:
+def test_embeddings_and_fates_are_marked() -> None:
     before, after = _html()
     assert '<b class="pivotal-word added"' in before and ">style</b>" in before
-    assert '<s class="init"' in before and ('<s class="absorbed" title="pruned: the embedding learns it">red '
-                                           'eyes</s>') in before
+    assert (
+        '<s class="init"' in before
+        and ('<s class="absorbed" title="pruned: the embedding learns it">red eyes</s>') in before
+    )
     assert "blue hair" not in after and "red eyes" not in after and "hat" in after
 
 

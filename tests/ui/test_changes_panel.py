@@ -8,7 +8,7 @@ import re
 
 from PIL import Image
 
-from lib_pivotal.ui.words_html import words_json
+from lib_pivotal.ui.words_html import embeddings_json
 
 
 def _change(browser, asked):
@@ -20,8 +20,8 @@ def _remedies(shown):
     return [json.loads(html.unescape(text)) for text in re.findall('data-remedy="(.*?)"', shown["pivotal_findings"])]
 
 
-def _move(browser, word, tag, to):
-    browser.set("pivotal_tags_move", json.dumps({"word": word, "tag": tag, "to": to}))
+def _move(browser, embedding, tag, to):
+    browser.set("pivotal_tags_move", json.dumps({"word": embedding, "tag": tag, "to": to}))
     return browser.press("pivotal_tags_move_now")
 
 
@@ -51,11 +51,14 @@ def test_moves_and_remedies_are_one_list_and_go_back_to_any_of_them(browser):
     assert _labels(shown) == ["Longer", "hana: sea pruned", "aoi: park pruned"]
     browser.set("pivotal_schedule_batch_size", 3)
     shown = _change(browser, {"undo": 2, "of": 3})
-    assert browser.run().words == runs[1].words and browser.run().schedule.max_steps == runs[1].schedule.max_steps
+    assert (
+        browser.run().embeddings == runs[1].embeddings
+        and browser.run().schedule.max_steps == runs[1].schedule.max_steps
+    )
     assert browser.run().schedule.batch_size == 3, "what was changed by hand stays"
     assert _labels(shown) == ["aoi: park pruned"]
     _change(browser, {"undo": 1, "of": 1})
-    assert browser.run().words == runs[0].words
+    assert browser.run().embeddings == runs[0].embeddings
 
 
 def test_an_undo_that_comes_twice_is_done_once(browser):
@@ -63,17 +66,17 @@ def test_an_undo_that_comes_twice_is_done_once(browser):
     _move(browser, "aoi", "sea", "absorbed")
     for _ in range(2):
         shown = _change(browser, {"undo": 1, "of": 2})
-    assert _labels(shown) == ["aoi: park pruned"] and browser.run().words[0].absorb == ("park",)
+    assert _labels(shown) == ["aoi: park pruned"] and browser.run().embeddings[0].absorb == ("park",)
     assert "no such change" in _change(browser, {"undo": 5, "of": 1})["pivotal_told"]
 
 
 def test_proposing_anew_and_another_scan_can_be_undone(browser):
-    words = browser.run().words
-    browser.set("pivotal_words", words_json([*words[1:]]))
+    embeddings = browser.run().embeddings
+    browser.set("pivotal_words", embeddings_json([*embeddings[1:]]))
     browser.press("pivotal_anew")
-    assert len(browser.run().words) == 2
+    assert len(browser.run().embeddings) == 2
     _change(browser, {"undo": 1, "of": 1})
-    assert browser.run().words == words[1:]
+    assert browser.run().embeddings == embeddings[1:]
 
 
 def test_another_folder_begins_the_list_anew(browser, tmp_path):

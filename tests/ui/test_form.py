@@ -6,9 +6,9 @@ import json
 import gradio as gr
 import pytest
 
-from lib_pivotal.config import LayerGroup, PartConfig, Run, WordConfig, run_to_dict
+from lib_pivotal.config import EmbeddingConfig, LayerGroup, PartConfig, Run, run_to_dict
 from lib_pivotal.config_schema import describe, walk
-from lib_pivotal.ui.form import GROUPS, TABLE, Form, from_widget, help_text, kind_of, to_widget, word_help
+from lib_pivotal.ui.form import GROUPS, TABLE, Form, embedding_help, from_widget, help_text, kind_of, to_widget
 
 PATHS = [path for path, _, _ in walk(Run)]
 
@@ -52,7 +52,10 @@ def busy_run():
     run = dataclasses.replace(run, **parts, **fill(run))
     return dataclasses.replace(
         run,
-        words=(WordConfig("aoi", "1girl, *[0.1,2]", vectors=6, lr_factor=0.5, prune=True), WordConfig("hana")),
+        embeddings=(
+            EmbeddingConfig("aoi", "1girl, *[0.1,2]", vectors=6, lr_factor=0.5, prune=True),
+            EmbeddingConfig("hana"),
+        ),
         network=dataclasses.replace(run.network, algorithm="dora", groups=(LayerGroup("up|down", 8, 4.0, 0.25),)),
         regularisation=dataclasses.replace(run.regularisation, prompts=("1girl, [x] | é", "1boy")),
         data=dataclasses.replace(
@@ -67,8 +70,10 @@ def busy_run():
                 PartConfig("concept:aoi", crop="random", tag_dropout_classes=("hat = 0.5", "/x|y/ = 1"), crops=4),
             ),
         ),
-        saving=dataclasses.replace(run.saving, preview_prompts=("{word}, smile",), preview_words=("aoi",)),
-        schedule=dataclasses.replace(run.schedule, warmup_steps=3, max_steps=30, words_steps=10),
+        saving=dataclasses.replace(run.saving, preview_prompts=("{word}, smile",), preview_embeddings=("aoi",)),
+        schedule=dataclasses.replace(
+            run.schedule, warmup_steps=3, max_steps=30, embeddings_steps=10, optimizer_options=("betas = [0.9, 0.98]",)
+        ),
         noise=dataclasses.replace(run.noise, timestep_min=5, timestep_max=900),
     )
 
@@ -89,8 +94,8 @@ def test_every_setting_explains_itself(path):
     assert len(text) > 8 and text.rstrip()[-1] in ".)`"
 
 
-def test_every_setting_of_a_word_explains_itself():
-    assert set(word_help()) == {field.name for field in dataclasses.fields(WordConfig)}
+def test_every_setting_of_a_embedding_explains_itself():
+    assert set(embedding_help()) == {field.name for field in dataclasses.fields(EmbeddingConfig)}
 
 
 def test_a_page_has_a_component_for_each_setting():
@@ -100,7 +105,7 @@ def test_a_page_has_a_component_for_each_setting():
     assert all(component.elem_id.startswith("pivotal_") for component in form.components)
 
 
-@pytest.mark.parametrize("run", [Run(words=(WordConfig("aoi"),)), busy_run()], ids=["defaults", "busy"])
+@pytest.mark.parametrize("run", [Run(embeddings=(EmbeddingConfig("aoi"),)), busy_run()], ids=["defaults", "busy"])
 def test_what_goes_in_comes_out(run):
     read, faults = Form.read(Form.write(run))
     assert faults == []
@@ -123,14 +128,14 @@ def test_it_survives_the_browser():
 
 
 def test_an_empty_number_is_a_fault_with_its_field():
-    values = Form.write(Run(words=(WordConfig("aoi"),)))
+    values = Form.write(Run(embeddings=(EmbeddingConfig("aoi"),)))
     values[[entry.path for entry in TABLE].index("schedule.max_steps")] = None
     _, faults = Form.read(values)
     assert [(fault.field, fault.problem) for fault in faults] == [("schedule.max_steps", "must be a whole number")]
 
 
 def test_a_group_of_layers_that_cannot_be_read():
-    values = Form.write(Run(words=(WordConfig("aoi"),)))
+    values = Form.write(Run(embeddings=(EmbeddingConfig("aoi"),)))
     values[[entry.path for entry in TABLE].index("network.groups")] = "down_blocks 8"
     _, faults = Form.read(values)
     assert faults[0].field == "network.groups" and "pattern | rank" in faults[0].problem

@@ -8,7 +8,7 @@ import re
 
 from PIL import Image
 
-from lib_pivotal.ui import dataset_html
+from lib_pivotal.ui import gallery_panel
 
 
 def _show(browser, query, page="0"):
@@ -33,7 +33,7 @@ def test_filters_show_pictures_and_counts(browser):
     assert 'data-part="tag:park"' in filters and 'data-part="tag:1girl"' not in filters  # all have it: no filter
 
 
-def test_pictures_without_words_and_problems_are_filters(browser):
+def test_pictures_without_embeddings_and_problems_are_filters(browser):
     shown = _show(browser, "word:none")
     assert shown["pivotal_gallery"].count("<figure") == 1 and "IMG_0001.png" in shown["pivotal_gallery"]
     name = re.search('data-part="problem:([a-z_]+)"', shown["pivotal_filters"])[1]
@@ -49,7 +49,7 @@ def _is_about(browser, number, name):
 
 
 def test_pages(browser, monkeypatch):
-    monkeypatch.setattr(dataset_html, "PAGE", 4)
+    monkeypatch.setattr(gallery_panel, "PAGE", 4)
     first = _show(browser, "")["pivotal_gallery"]
     assert first.count("<figure") == 4 and "1-4 of 9" in first and 'data-page="2"' in first
     assert _show(browser, "", "2")["pivotal_gallery"].count("<figure") == 1
@@ -73,9 +73,9 @@ def test_a_picture_that_changed_has_another_stamp(browser, pictures):
     assert re.search('data-stamp="(.*?)"', before)[1] not in _show(browser, "0.png")["pivotal_gallery"]
 
 
-def test_words_given_by_the_folder_and_tags_taken_over_are_marked(browser):
-    words = browser.run().words
-    changed = [{"name": w.name, "prune": True, "init_text": "blue hair"} for w in words]
+def test_embeddings_given_by_the_folder_and_tags_taken_over_are_marked(browser):
+    embeddings = browser.run().embeddings
+    changed = [{"name": w.name, "prune": True, "init_text": "blue hair"} for w in embeddings]
     changed[1]["applies_to"] = ["IMG_*"]
     browser.set("pivotal_words", json.dumps(changed))
     gallery = _show(browser, "")["pivotal_gallery"]

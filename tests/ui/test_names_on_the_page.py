@@ -17,8 +17,8 @@ from lib_pivotal.errors import BundleError, ConfigError, FileNameError, HostErro
 from lib_pivotal.file_names import name_reasons
 from lib_pivotal.runs.presets import save_preset, saved_presets
 from lib_pivotal.runs.view import RunView
-from lib_pivotal.ui.desk import Desk
-from lib_pivotal.ui.shelf import Shelf
+from lib_pivotal.ui.bundle_controller import BundleController
+from lib_pivotal.ui.page_controller import PageController
 from tests.hostile_names import EMPTY, HOSTILE
 
 
@@ -27,14 +27,14 @@ def tree(folder: Path) -> dict[str, bytes]:
 
 
 def bundle(path: Path, name: str, value: float = 1.0) -> Path:
-    return write_bundle(path, network={}, words={name: (torch.full((2, 768), value),)}, metadata={})
+    return write_bundle(path, network={}, embeddings={name: (torch.full((2, 768), value),)}, metadata={})
 
 
 @pytest.fixture
-def shelf(studio: Any) -> Shelf:
+def shelf(studio: Any) -> BundleController:
     for stem, name in (("one", "aoi"), ("two", "hana")):
         bundle(studio.lora_folder() / f"{stem}.safetensors", name)
-    return Shelf(studio)
+    return BundleController(studio)
 
 
 @pytest.mark.parametrize(("name", "reason"), HOSTILE)
@@ -43,7 +43,7 @@ def test_a_run_of_a_hostile_name(browser: Any, manager: Any, tmp_path: Path, nam
     browser.set("pivotal_name", name)
     if name.strip() == name or name_reasons(name.strip()):  # the page takes blanks around a name off
         assert reason in html.unescape(browser.press("pivotal_train")["pivotal_feedback"])
-    level, text = Desk(manager).name_note(name)
+    level, text = PageController(manager).name_note(name)
     assert level == "error" and reason in text
     assert tree(tmp_path) == before
 
@@ -111,13 +111,13 @@ def test_settings_are_loaded_from_files_of_the_list(browser: Any, studio: Any, n
     assert "carries no settings" in browser.press("pivotal_load_bundle_now")["pivotal_loaded"]
 
 
-def test_a_link_in_the_folder_is_a_file_of_the_list(shelf: Shelf, studio: Any, tmp_path: Path) -> None:
+def test_a_link_in_the_folder_is_a_file_of_the_list(shelf: BundleController, studio: Any, tmp_path: Path) -> None:
     (studio.lora_folder() / "link.safetensors").symlink_to(bundle(tmp_path / "elsewhere.safetensors", "umi"))
-    assert shelf.summary("link.safetensors").words[0].name == "umi"
+    assert shelf.summary("link.safetensors").embeddings[0].name == "umi"
 
 
 @pytest.mark.parametrize(("name", "reason"), HOSTILE)
-def test_joined_under_a_hostile_name(shelf: Shelf, tmp_path: Path, name: str, reason: str) -> None:
+def test_joined_under_a_hostile_name(shelf: BundleController, tmp_path: Path, name: str, reason: str) -> None:
     before = tree(tmp_path)
     if name_reasons(name.strip()):
         with pytest.raises(FileNameError) as caught:
@@ -125,13 +125,15 @@ def test_joined_under_a_hostile_name(shelf: Shelf, tmp_path: Path, name: str, re
         assert reason in str(caught.value) and tree(tmp_path) == before
 
 
-def test_joined_under_anothers_name(shelf: Shelf, studio: Any) -> None:
+def test_joined_under_anothers_name(shelf: BundleController, studio: Any) -> None:
     with pytest.raises(BundleError, match="there is a file of this name"):
         shelf.join("one.safetensors", ["two.safetensors"], "two")
-    assert [word.name for word in list_bundle(studio.lora_folder() / "two.safetensors").words] == ["hana"]
+    assert [embedding.name for embedding in list_bundle(studio.lora_folder() / "two.safetensors").embeddings] == [
+        "hana"
+    ]
 
 
-def test_what_is_split_or_converted_again_gets_another_place(shelf: Shelf, studio: Any) -> None:
+def test_what_is_split_or_converted_again_gets_another_place(shelf: BundleController, studio: Any) -> None:
     first = shelf.split("one.safetensors")
     kept = tree(studio.runs_folder())
     second = shelf.split("one.safetensors")
@@ -139,7 +141,7 @@ def test_what_is_split_or_converted_again_gets_another_place(shelf: Shelf, studi
 
 
 def test_a_kept_step_does_not_take_anothers_place(studio: Any, manager: Any, tmp_path: Path) -> None:
-    desk, source = Desk(manager), bundle(tmp_path / "step.safetensors", "aoi")
+    desk, source = PageController(manager), bundle(tmp_path / "step.safetensors", "aoi")
     manager._view = view = RunView("x", "gekidol", max_steps=10, folder=tmp_path)
     view.snapshot = lambda: {  # type: ignore[method-assign]
         "name": "gekidol", "pictures": [{"step": 5, "bundle": str(source)}],
@@ -154,6 +156,6 @@ def test_a_kept_step_does_not_take_anothers_place(studio: Any, manager: Any, tmp
 
 @pytest.mark.parametrize("name", [name for name, _ in HOSTILE])
 def test_a_run_json_to_download_stays_in_its_folder(manager: Any, name: str) -> None:
-    path = Desk(manager).run_file(replace(Run(), name=name.replace("\ud800", "x")))
+    path = PageController(manager).run_file(replace(Run(), name=name.replace("\ud800", "x")))
     assert path.parent.name.startswith("pivotal-") and path.resolve().parent == path.parent.resolve()
     assert [one.name for one in path.parent.iterdir()] == [path.name]

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lib_pivotal.data.records import Picture
-from lib_pivotal.ui.picture_filter import Part, PictureIndex, TagIndex, parse
+from lib_pivotal.ui.picture_filter import FilterPart, PictureIndex, TagIndex, parse
 
 CAPTIONS = [
     "aoi, blue hair, smile, park",
@@ -19,13 +19,13 @@ CAPTIONS = [
     "aoi, hana, park",
     "nobody, park",
 ]
-WORDS = [("aoi",), ("aoi",), ("hana",), ("aoi", "hana"), ()]
+EMBEDDINGS = [("aoi",), ("aoi",), ("hana",), ("aoi", "hana"), ()]
 PROBLEMS = {"layout": (), "1": (), "near_double": ("b/4.png", "b/0.png", "gone.png"), "2": ("b/4.png", "b/0.png")}
 
 
 def _index() -> PictureIndex:
     pictures = [Picture(f"b/{n}.png", Path("x"), text, 64, 64, "b") for n, text in enumerate(CAPTIONS)]
-    return PictureIndex(TagIndex(pictures), {f"b/{n}.png": words for n, words in enumerate(WORDS)})
+    return PictureIndex(TagIndex(pictures), {f"b/{n}.png": embeddings for n, embeddings in enumerate(EMBEDDINGS)})
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ def test_parts_combine(query: str, places: Sequence[int]) -> None:
 
 def test_counts_are_of_what_is_shown() -> None:
     facets = _index().facets([0, 1, 3], PROBLEMS)
-    assert facets.words == {"aoi": 3, "hana": 1, "none": 0}
+    assert facets.embeddings == {"aoi": 3, "hana": 1, "none": 0}
     assert facets.tags == {"blue hair": 2, "smile": 2, "park": 2, "sea": 1}
     assert facets.problems == {"near_double": 1, "2": 1}
 
@@ -73,14 +73,19 @@ def test_each_count_is_what_a_click_shows(chip: str, without: bool) -> None:
     before = index.matching(parse("-word:hana" if without else ""), PROBLEMS)
     facets = index.facets(before, PROBLEMS)
     kind, _, value = chip.partition(":")
-    counts = {"word": facets.words, "tag": facets.tags, "problem": facets.problems}
+    counts = {"word": facets.embeddings, "tag": facets.tags, "problem": facets.problems}
     query = f"{'-word:hana, ' if without else ''}{chip}"
     if value in counts[kind]:
         assert counts[kind][value] == len(index.matching(parse(query), PROBLEMS))
 
 
 def test_a_part_is_written_as_it_is_read() -> None:
-    for part in (Part("word", "aoi"), Part("tag", "blue hair", True), Part("text", "x:y"), Part("problem", "3")):
+    for part in (
+        FilterPart("word", "aoi"),
+        FilterPart("tag", "blue hair", True),
+        FilterPart("text", "x:y"),
+        FilterPart("problem", "3"),
+    ):
         assert parse(str(part)) == (part,)
 
 

@@ -57,7 +57,7 @@ def test_scan_fills_the_form_and_shows_what_is_there(browser, pictures):
     shown = browser.press("pivotal_scan")
     assert "9 pictures" in shown["pivotal_summary"] and shown["pivotal_gallery"].count("<figure") == 9
     run = browser.run()
-    assert [word.name for word in run.words] == ["aoi", "hana"] and run.data.resolution_px == 64
+    assert [embedding.name for embedding in run.embeddings] == ["aoi", "hana"] and run.data.resolution_px == 64
     assert run.name == "pictures"
 
 
@@ -65,10 +65,10 @@ def test_a_folder_that_is_not_there_changes_no_setting(browser):
     before = browser.run()
     browser.set("pivotal_data_folder", "nowhere")
     assert "does not exist" in browser.press("pivotal_scan")["pivotal_told"]
-    assert browser.run().words == before.words
+    assert browser.run().embeddings == before.embeddings
 
 
-def test_faults_stand_in_words_and_by_field(browser, pictures):
+def test_faults_stand_in_embeddings_and_by_field(browser, pictures):
     browser.set("pivotal_data_folder", str(pictures))
     browser.press("pivotal_scan")
     browser.set("pivotal_schedule_max_steps", -5)
@@ -148,14 +148,14 @@ def test_a_fresh_page_shows_the_run_that_was(browser, pictures, manager):
     assert other.run() == browser.run()
 
 
-def test_presets_words_and_commands_answer(browser, pictures, studio):
+def test_presets_embeddings_and_commands_answer(browser, pictures, studio):
     browser.set("pivotal_data_folder", str(pictures))
     browser.press("pivotal_scan")
     browser.set("pivotal_preset", "Quick look")
     browser.press("pivotal_preset", "input")
     assert browser.run().network.unet_rank == 8
     browser.press("pivotal_add_word")
-    assert len(browser.run().words) == 3
+    assert len(browser.run().embeddings) == 3
     browser.set("pivotal_preset_name", "mine")
     assert "Saved" in browser.press("pivotal_preset_save")["pivotal_loaded"]
     browser.set("pivotal_preset", "mine")
@@ -189,13 +189,13 @@ def load(browser, path):
 def test_settings_of_another_trainer_fill_the_form_and_are_reported(browser, pictures, tmp_path):
     browser.set("pivotal_data_folder", str(pictures))
     browser.press("pivotal_scan")
-    words = browser.run().words
+    embeddings = browser.run().embeddings
     path = tmp_path / "config.toml"
     path.write_text("network_dim = 12\nunet_lr = 3e-4\nresolution = 640\nfrobnicate = 1\n", encoding="utf-8")
     shown = load(browser, path)
     run = browser.run()
     assert (run.network.unet_rank, run.network.unet_alpha, run.data.resolution_px) == (12, 1.0, 640)
-    assert run.words == words and run.data.folder == str(pictures), "what the file does not say stays"
+    assert run.embeddings == embeddings and run.data.folder == str(pictures), "what the file does not say stays"
     assert "Loaded from config.toml" in shown and "pivotal-import" in shown and "frobnicate" in shown
 
 
@@ -239,7 +239,7 @@ def test_defaults_are_a_runs_defaults(browser):
     assert browser.run() == Run()
 
 
-def test_memory_is_told_in_peoples_words():
+def test_memory_is_told_in_peoples_embeddings():
     from lib_pivotal.runs.preflight import Preflight
     from lib_pivotal.ui.train_panel import preflight_html
 

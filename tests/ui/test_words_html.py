@@ -5,11 +5,11 @@ from __future__ import annotations
 import dataclasses
 from html.parser import HTMLParser
 
-from lib_pivotal.config import Run, WordConfig, check_run, run_to_dict
-from lib_pivotal.runs.proposal import WordRow
+from lib_pivotal.config import EmbeddingConfig, Run, check_run, run_to_dict
+from lib_pivotal.runs.proposal import EmbeddingRow
 from lib_pivotal.ui.words_html import words_table
 
-BUSY = WordConfig(
+BUSY = EmbeddingConfig(
     name="aoi",
     init_text="1girl, *[0.1,2]",
     init_file="start.pt",
@@ -34,7 +34,7 @@ class Inputs(HTMLParser):
 
     def __init__(self) -> None:
         super().__init__()
-        self.word: dict[str, object] = {}
+        self.embedding: dict[str, object] = {}
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         found = dict(attrs)
@@ -42,21 +42,21 @@ class Inputs(HTMLParser):
             return
         key, value = str(found["data-key"]), found.get("value") or ""
         if found["type"] == "checkbox":
-            self.word[key] = "checked" in found
+            self.embedding[key] = "checked" in found
         elif "data-list" in found:
-            self.word[key] = [part.strip() for part in value.split(",") if part.strip()]
+            self.embedding[key] = [part.strip() for part in value.split(",") if part.strip()]
         else:
-            self.word[key] = (float(value) if "." in value else int(value)) if found["type"] == "number" else value
+            self.embedding[key] = (float(value) if "." in value else int(value)) if found["type"] == "number" else value
 
 
-def test_the_busy_word_has_no_default() -> None:
-    plain = WordConfig()
+def test_the_busy_embedding_has_no_default() -> None:
+    plain = EmbeddingConfig()
     assert [f.name for f in dataclasses.fields(BUSY) if getattr(BUSY, f.name) == getattr(plain, f.name)] == []
 
 
-def test_no_setting_of_a_word_is_lost_by_the_table() -> None:
+def test_no_setting_of_a_embedding_is_lost_by_the_table() -> None:
     inputs = Inputs()
-    inputs.feed(words_table([WordRow(BUSY, 3, 0.5)], {}))
-    run, faults = check_run({"words": [inputs.word, {"name": "aoi-b"}]})
+    inputs.feed(words_table([EmbeddingRow(BUSY, 3, 0.5)], {}))
+    run, faults = check_run({"words": [inputs.embedding, {"name": "aoi-b"}]})
     assert not faults
-    assert run_to_dict(run)["words"][0] == run_to_dict(Run(words=(BUSY,)))["words"][0]
+    assert run_to_dict(run)["words"][0] == run_to_dict(Run(embeddings=(BUSY,)))["words"][0]

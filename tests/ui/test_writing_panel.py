@@ -11,7 +11,7 @@ def _contents(pictures):
 
 
 def test_preview_confirm_and_back(browser, pictures):
-    before, words = _contents(pictures), browser.run().words
+    before, embeddings = _contents(pictures), browser.run().embeddings
     shown = browser.press("pivotal_writing_look")
     assert (
         "aoi, 1girl, blue hair, park" in shown["pivotal_writing_shown"]
@@ -22,9 +22,9 @@ def test_preview_confirm_and_back(browser, pictures):
     written = browser.press("pivotal_writing_write")
     assert "8 caption files written" in written["pivotal_writing_note"]
     assert (pictures / "0.txt").read_text() == "aoi, 1girl, park\n"
-    assert "blue hair" not in written["pivotal_gallery"] and browser.run().words == words
+    assert "blue hair" not in written["pivotal_gallery"] and browser.run().embeddings == embeddings
     browser.press("pivotal_scan")
-    assert browser.run().words == words  # though a scan would propose others now
+    assert browser.run().embeddings == embeddings  # though a scan would propose others now
     back = browser.press("pivotal_writing_back")
     assert "8 caption files as before" in back["pivotal_writing_note"] and _contents(pictures) == before
     assert "nothing to take back" in browser.press("pivotal_writing_back")["pivotal_writing_note"]

@@ -26,7 +26,7 @@ def material(kind: str) -> Material:
     return Material(load_file(checkpoint_file(kind)))
 
 
-def word(kind: str, rows: int = 2, *, seed: int = 0) -> tuple[Tensor, ...]:
+def embedding(kind: str, rows: int = 2, *, seed: int = 0) -> tuple[Tensor, ...]:
     """Random vectors, one tensor a text encoder."""
     towers = material(kind).vectors(rows, generator=torch.Generator().manual_seed(seed))
     return tuple(STRONG * tower for tower in towers)
@@ -35,7 +35,7 @@ def word(kind: str, rows: int = 2, *, seed: int = 0) -> tuple[Tensor, ...]:
 def write_lora(
     webui: FakeWebUI,
     name: str,
-    words: Mapping[str, Any] | None = None,
+    embeddings: Mapping[str, Any] | None = None,
     *,
     parts: Sequence[str] = (),
     metadata: Mapping[str, str] | None = None,
@@ -45,7 +45,8 @@ def write_lora(
 ) -> Path:
     """A LoRA file in models/Lora; `words` by name: their tensors, or the seed of random ones (2 vectors)."""
     towers = {
-        key: value if isinstance(value, tuple) else word(kind, seed=value) for key, value in (words or {}).items()
+        key: value if isinstance(value, tuple) else embedding(kind, seed=value)
+        for key, value in (embeddings or {}).items()
     }
     tensors = {**material(kind).network(*parts), **spelled(towers), **(extra or {})}
     path = webui.lora_folder / f"{name}.safetensors"
@@ -59,7 +60,7 @@ def write_lora(
 
 def write_embedding(webui: FakeWebUI, name: str, *, seed: int = 0, kind: str = "sd1") -> Path:
     """A file of the embeddings folder, which the web UI reads at the next picture."""
-    towers = word(kind, seed=seed)
+    towers = embedding(kind, seed=seed)
     path = webui.embeddings_folder / f"{name}.safetensors"
     tensors = {"emb_params": towers[0]} if len(towers) == 1 else dict(zip(("clip_l", "clip_g"), towers, strict=True))
     save_file(tensors, path)

@@ -199,13 +199,13 @@ def test_work_on_files_takes_no_others_place(site: Site) -> None:
     assert site.post("/bundles/join", {**bodies["join"], "overwrite": "true"}).status_code == 422
     answer = site.post("/bundles/join", {**bodies["join"], "overwrite": True})
     assert answer.json() == {"written": [str(site.lora("two"))]}
-    assert {word.name for word in list_bundle(site.lora("two")).words} == {"aoi", "hana"}
+    assert {embedding.name for embedding in list_bundle(site.lora("two")).embeddings} == {"aoi", "hana"}
 
 
 def test_a_file_is_changed_in_place_where_no_other_is_named(site: Site) -> None:
     assert site.post("/bundles/rename", {"name": "one", "renames": {"aoi": "kaze"}}).status_code == 200
     assert site.post("/bundles/rename", {"name": "one", "renames": {"kaze": "umi"}, "new_name": None}).is_success
-    assert [word.name for word in list_bundle(site.lora("one")).words] == ["umi"]
+    assert [embedding.name for embedding in list_bundle(site.lora("one")).embeddings] == ["umi"]
 
 
 def test_exports_are_written_once(site: Site) -> None:
@@ -307,9 +307,9 @@ def test_behind_a_login_every_folder_may_be_used(site: Site, settings_file: None
         assert site.post(route, body).status_code not in (401, 403)
 
 
-def test_a_word_that_begins_with_a_file_outside(site: Site) -> None:
-    words = [{"name": "aoi", "init_file": str(site.outside / "secret.pt")}]
-    assert site.post("/runs", site.run(words=words)).status_code == 403
+def test_a_embedding_that_begins_with_a_file_outside(site: Site) -> None:
+    embeddings = [{"name": "aoi", "init_file": str(site.outside / "secret.pt")}]
+    assert site.post("/runs", site.run(embeddings=embeddings)).status_code == 403
 
 
 def test_settings_that_were_sent_look_at_nothing_outside(site: Site) -> None:

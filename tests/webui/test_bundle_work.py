@@ -16,16 +16,16 @@ from tests.webui.files import material, write_embedding, write_lora
 
 @pytest.fixture
 def work(fake_webui: FakeWebUI) -> Any:
-    from lib_pivotal.webui import bundle_work, bundles, conditionings
+    from lib_pivotal.webui import bundle_work, cond_cache_patch, resolution_patch
 
-    bundles.register()
-    conditionings.register()
+    resolution_patch.register()
+    cond_cache_patch.register()
     assert fake_webui.model is not None
     return bundle_work
 
 
-def words(path: Any) -> set[str]:
-    return set(require(read_bundle(path)).words)
+def embeddings(path: Any) -> set[str]:
+    return set(require(read_bundle(path)).embeddings)
 
 
 def test_a_file_is_named_as_in_tags(fake_webui: FakeWebUI, work: Any) -> None:
@@ -35,11 +35,11 @@ def test_a_file_is_named_as_in_tags(fake_webui: FakeWebUI, work: Any) -> None:
         work.path_of("nobody")
 
 
-def test_words_are_renamed_and_the_next_picture_knows(fake_webui: FakeWebUI, work: Any) -> None:
+def test_embeddings_are_renamed_and_the_next_picture_knows(fake_webui: FakeWebUI, work: Any) -> None:
     path = write_lora(fake_webui, "one", {"hana": 1}, parts=("unet",))
     expected = fake_webui.pixels("<lora:one:1>hana")
     assert work.rename("one", {"hana": "kira"}).files == (path,)
-    assert words(path) == {"kira"}
+    assert embeddings(path) == {"kira"}
     assert fake_webui.pixels("<lora:one:1>kira") == expected
 
 
@@ -47,7 +47,7 @@ def test_a_new_file_lies_beside_and_is_listed(fake_webui: FakeWebUI, work: Any) 
     path = write_lora(fake_webui, "one", {"hana": 1, "kira": 2}, parts=("unet",))
     [new] = work.delete("one", ["kira"], new_name="two").files
     assert new == path.with_name("two.safetensors")
-    assert (words(path), words(new)) == ({"hana", "kira"}, {"hana"})
+    assert (embeddings(path), embeddings(new)) == ({"hana", "kira"}, {"hana"})
     assert "two" in fake_webui.networks.available_networks
     for name in ("../x", "a/b", ".hidden"):
         with pytest.raises(PivotalError):
@@ -57,7 +57,7 @@ def test_a_new_file_lies_beside_and_is_listed(fake_webui: FakeWebUI, work: Any) 
 def test_embeddings_of_the_folder_are_added(fake_webui: FakeWebUI, work: Any) -> None:
     write_lora(fake_webui, "one", {"hana": 1}, parts=("unet",))
     write_embedding(fake_webui, "Kira", seed=2)
-    assert words(*work.add("one", ["Kira"], new_name="two").files) == {"hana", "kira"}
+    assert embeddings(*work.add("one", ["Kira"], new_name="two").files) == {"hana", "kira"}
     with pytest.raises(PivotalError, match="no embedding named 'nobody'"):
         work.add("one", ["nobody"])
 
@@ -65,7 +65,7 @@ def test_embeddings_of_the_folder_are_added(fake_webui: FakeWebUI, work: Any) ->
 def test_join_strip_split_convert(fake_webui: FakeWebUI, work: Any) -> None:
     write_lora(fake_webui, "one", {"hana": 1}, parts=("unet",))
     write_lora(fake_webui, "two", {"kira": 2}, parts=("unet", "te"))
-    assert words(*work.join(["one", "two"], "both").files) == {"hana", "kira"}
+    assert embeddings(*work.join(["one", "two"], "both").files) == {"hana", "kira"}
     with pytest.raises(PivotalError, match="at least two"):
         work.join([], "both")
     assert list_bundle(*work.strip("two", ["te"], new_name="bare").files).parts == ("unet",)

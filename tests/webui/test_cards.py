@@ -49,7 +49,7 @@ def test_without_lora_nothing_is_patched(tmp_path: Any) -> None:
         cards.unregister()
 
 
-def test_a_card_finds_words_and_writes_weights(fake_webui: FakeWebUI, page: Any) -> None:
+def test_a_card_finds_embeddings_and_writes_weights(fake_webui: FakeWebUI, page: Any) -> None:
     path = write_lora(fake_webui, "one", {"hana": 1, "<x>": 2})
     item = page.create_item("one")
     assert set(item["search_terms"][-2:]) == {"hana", "&lt;x&gt;"}
@@ -116,7 +116,7 @@ def test_an_editor_that_was_made_before_us_saves_as_ever(fake_webui: FakeWebUI) 
     assert len(blocks.dependencies[-1]["inputs"]) == 1
 
 
-def test_the_table_tells_parts_and_words(fake_webui: FakeWebUI, page: Any) -> None:
+def test_the_table_tells_parts_and_embeddings(fake_webui: FakeWebUI, page: Any) -> None:
     write_lora(fake_webui, "one", {"hana": 1}, parts=("unet", "te"))
     page.items["one"] = page.create_item("one")
     editor = page.create_user_metadata_editor(None, "txt2img")

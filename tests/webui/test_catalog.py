@@ -29,7 +29,7 @@ def test_a_file_is_described(fake_webui: FakeWebUI, catalog: Any) -> None:
     write_lora(fake_webui, "one", {"hana": 1, "kira": 2}, parts=("unet", "te"), metadata={"ss_output_name": "Alias"})
     found = catalog.describe(entry(fake_webui, "one"))
     assert (found["name"], found["alias"], found["tag"]) == ("one", "Alias", "<lora:Alias:1>")
-    assert [(word["name"], word["vectors"], word["widths"]) for word in found["words"]] == [
+    assert [(embedding["name"], embedding["vectors"], embedding["widths"]) for embedding in found["words"]] == [
         ("hana", 2, [16]),
         ("kira", 2, [16]),
     ]
@@ -43,15 +43,15 @@ def test_pickles_and_broken_files_are_told(fake_webui: FakeWebUI, catalog: Any) 
     assert "pickle" in catalog.describe(entry(fake_webui, "old"))["problems"][0]
     assert "cut.safetensors" in catalog.describe(entry(fake_webui, "cut"))["problems"][0]
     assert catalog.describe(entry(fake_webui, "cut"))["words"] == []
-    assert catalog.brings_words("old") is False
+    assert catalog.brings_embeddings("old") is False
 
 
 def test_a_file_that_is_not_listed_yet_is_looked_for(fake_webui: FakeWebUI, catalog: Any) -> None:
     write_lora(fake_webui, "late", {"hana": 1}, listed=False)
     assert catalog.find_on_disk("late").name == "late"
-    assert catalog.brings_words("late")
+    assert catalog.brings_embeddings("late")
     assert catalog.find_on_disk("nobody") is None
-    assert not catalog.brings_words("nobody")
+    assert not catalog.brings_embeddings("nobody")
 
 
 def test_an_alias_of_two_files_names_none(fake_webui: FakeWebUI, catalog: Any) -> None:
@@ -68,9 +68,9 @@ def test_what_changed_is_read_again(fake_webui: FakeWebUI, catalog: Any) -> None
     text = catalog.everything_as_json()
     assert json.loads(text) == catalog.everything()
     write_lora(fake_webui, "one", {"kira": 1}, listed=False)
-    assert [word.name for word in catalog.catalog.look(path).words] == ["kira"]
+    assert [embedding.name for embedding in catalog.catalog.look(path).embeddings] == ["kira"]
     assert json.loads(catalog.everything_as_json()) == catalog.everything() != json.loads(text)
-    assert catalog.words_by_name() == {"kira": "one.safetensors"}
+    assert catalog.embeddings_by_name() == {"kira": "one.safetensors"}
 
 
 @pytest.mark.parametrize(
@@ -113,4 +113,4 @@ def test_without_lora_there_is_nothing(tmp_path: Any) -> None:
 
         assert catalog.everything() == []
         assert catalog.everything_as_json() == "[]"
-        assert catalog.words_by_name() == {}
+        assert catalog.embeddings_by_name() == {}

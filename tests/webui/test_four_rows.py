@@ -13,10 +13,10 @@ from tests.webui.files import write_lora
 
 @pytest.fixture
 def script(fake_webui: FakeWebUI) -> Any:
-    from lib_pivotal.webui import bundles, conditionings, four_rows
+    from lib_pivotal.webui import cond_cache_patch, four_rows, resolution_patch
 
-    bundles.register()
-    conditionings.register()
+    resolution_patch.register()
+    cond_cache_patch.register()
     return four_rows.FourRows()
 
 
@@ -42,10 +42,13 @@ def test_rows_are_the_pictures_of_their_parts(fake_webui: FakeWebUI, script: Any
     sizes = {"width": 32, "height": 16, "seed": 3}
     number = 1
     for tag in ("0.8:0.8", "0:0.8", "0.8:0", "0:0"):
-        for word in ("hana", "kira"):
-            expected = fake_webui.pixels(f"<lora:one:{tag}>{word}, a face", **sizes)
-            assert [done.images[number].tobytes()] == expected, (tag, word)
-            assert f"<lora:one:{tag}>{word}" in done.infotexts[number] and "Script: Four rows" in done.infotexts[number]
+        for embedding in ("hana", "kira"):
+            expected = fake_webui.pixels(f"<lora:one:{tag}>{embedding}, a face", **sizes)
+            assert [done.images[number].tobytes()] == expected, (tag, embedding)
+            assert (
+                f"<lora:one:{tag}>{embedding}" in done.infotexts[number]
+                and "Script: Four rows" in done.infotexts[number]
+            )
             number += 1
     grid = done.images[0]
     assert grid.width >= 2 * 32 and grid.height >= 4 * 16
@@ -53,7 +56,7 @@ def test_rows_are_the_pictures_of_their_parts(fake_webui: FakeWebUI, script: Any
     assert len(list((fake_webui.data / "samples").iterdir())) == 8
 
 
-def test_prompts_and_words_make_columns(fake_webui: FakeWebUI, script: Any) -> None:
+def test_prompts_and_embeddings_make_columns(fake_webui: FakeWebUI, script: Any) -> None:
     from lib_pivotal.webui.four_rows import columns_of
 
     write_lora(fake_webui, "one", {"hana": 1, "kira": 2})

@@ -6,21 +6,21 @@ import threading
 
 import pytest
 
-from lib_pivotal.webui.generations import Resolver
-from lib_pivotal.webui.words import Source, WordTable, build_table
+from lib_pivotal.webui.generations import EmbeddingResolution
+from lib_pivotal.webui.name_table import EmbeddingOrigin, NameTable, build_table
 
 
-def table(name: str) -> WordTable:
-    words = [Source(("file",), {name: object()})]
-    return build_table(words, ids_of=lambda text: tuple(map(ord, text)), folder={})
+def table(name: str) -> NameTable:
+    embeddings = [EmbeddingOrigin(("file",), {name: object()})]
+    return build_table(embeddings, ids_of=lambda text: tuple(map(ord, text)), folder={})
 
 
-def names(resolver: Resolver) -> set[str]:
+def names(resolver: EmbeddingResolution) -> set[str]:
     return resolver.in_force().spotter.names_in(["one two three"])
 
 
 def test_names_end_with_their_generation():
-    resolver = Resolver()
+    resolver = EmbeddingResolution()
     with resolver.generating() as generation:
         generation.table = table("one")
         assert names(resolver) == {"one"}
@@ -30,7 +30,7 @@ def test_names_end_with_their_generation():
 
 @pytest.mark.parametrize("end", [RuntimeError, KeyboardInterrupt, GeneratorExit])
 def test_they_end_when_it_is_broken_off(end):
-    resolver = Resolver()
+    resolver = EmbeddingResolution()
     with pytest.raises(end), resolver.generating() as generation:
         generation.table = table("one")
         raise end
@@ -38,7 +38,7 @@ def test_they_end_when_it_is_broken_off(end):
 
 
 def test_a_picture_inside_a_picture_leaves_the_outer_ones_names():
-    resolver = Resolver()
+    resolver = EmbeddingResolution()
     with resolver.generating() as outer:
         outer.table, outer.data = table("one"), {"lora": ()}
         with resolver.generating() as inner:
@@ -55,7 +55,7 @@ def test_a_picture_inside_a_picture_leaves_the_outer_ones_names():
 
 
 def test_nothing_is_let_into_a_closed_one_from_around_it():
-    resolver = Resolver()
+    resolver = EmbeddingResolution()
     with resolver.generating() as outer:
         outer.table = table("one")
         with resolver.generating(closed=True):
@@ -66,7 +66,7 @@ def test_nothing_is_let_into_a_closed_one_from_around_it():
 
 
 def test_another_thread_has_names_of_its_own():
-    resolver, seen = Resolver(), []
+    resolver, seen = EmbeddingResolution(), []
     with resolver.generating() as generation:
         generation.table = table("one")
         thread = threading.Thread(target=lambda: seen.append(names(resolver)))
@@ -76,7 +76,7 @@ def test_another_thread_has_names_of_its_own():
 
 
 def test_the_token_counters_table_goes_first():
-    resolver = Resolver()
+    resolver = EmbeddingResolution()
     with resolver.generating() as generation:
         generation.table = table("one")
         resolver.local.table = table("two")
@@ -86,7 +86,7 @@ def test_the_token_counters_table_goes_first():
 
 
 def test_what_is_activated_outside_of_any_ends_with_its_deactivation_or_the_next_generation():
-    resolver = Resolver()
+    resolver = EmbeddingResolution()
     resolver.activated_alone().table = table("one")
     assert names(resolver) == {"one"}
     resolver.end_alone()
@@ -99,7 +99,7 @@ def test_what_is_activated_outside_of_any_ends_with_its_deactivation_or_the_next
 
 def test_forgotten_in_the_middle_of_a_generation():
     """ "Reload UI" while a picture is made."""
-    resolver = Resolver()
+    resolver = EmbeddingResolution()
     with resolver.generating() as generation:
         generation.table = table("one")
         resolver.built = "x", generation.table

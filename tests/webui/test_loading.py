@@ -11,15 +11,15 @@ import pytest
 import torch
 
 from tests.webui.fake.install import FakeWebUI
-from tests.webui.files import material, word, write_lora
+from tests.webui.files import embedding, material, write_lora
 
 
 @pytest.fixture
 def ours(fake_webui: FakeWebUI) -> FakeWebUI:
-    from lib_pivotal.webui import bundles, conditionings
+    from lib_pivotal.webui import cond_cache_patch, resolution_patch
 
-    bundles.register()
-    conditionings.register()
+    resolution_patch.register()
+    cond_cache_patch.register()
     return fake_webui
 
 
@@ -29,22 +29,22 @@ def odd_lora(webui: FakeWebUI) -> Path:
     return write_lora(webui, "one", {"hana": 1}, parts=("unet",), extra=odd)
 
 
-def test_one_odd_word_costs_that_word(fake_webui: FakeWebUI) -> None:
-    from lib_pivotal.webui import bundles, conditionings
+def test_one_odd_embedding_costs_that_embedding(fake_webui: FakeWebUI) -> None:
+    from lib_pivotal.webui import cond_cache_patch, resolution_patch
 
     write_lora(fake_webui, "sound", {"hana": 1}, parts=("unet",))
     odd_lora(fake_webui)
     plain = fake_webui.pixels("hana")
     assert fake_webui.pixels("<lora:one:1>hana") == plain, "the stock web UI drops the whole file"
     assert fake_webui.errors.exception_records
-    bundles.register()
-    conditionings.register()
+    resolution_patch.register()
+    cond_cache_patch.register()
     fake_webui.errors.exception_records.clear()
     assert fake_webui.pixels("<lora:one:1>hana") == fake_webui.pixels("<lora:sound:1>hana") != plain
     assert fake_webui.errors.exception_records == []
 
 
-def test_a_network_that_fails_leaves_its_words(ours: FakeWebUI) -> None:
+def test_a_network_that_fails_leaves_its_embeddings(ours: FakeWebUI) -> None:
     layer = next(iter(material("sd1").unet_layers))
     write_lora(ours, "sound", {"hana": 1})
     write_lora(ours, "one", {"hana": 1}, extra={f"{layer}.nonsense": torch.zeros(2)})
@@ -55,7 +55,7 @@ def test_a_network_that_fails_leaves_its_words(ours: FakeWebUI) -> None:
     assert [net.modules for net in ours.networks.loaded_networks] == [{}]
 
 
-def test_a_network_that_fails_and_has_no_words_fails_as_ever(ours: FakeWebUI) -> None:
+def test_a_network_that_fails_and_has_no_embeddings_fails_as_ever(ours: FakeWebUI) -> None:
     layer = next(iter(material("sd1").unet_layers))
     write_lora(ours, "one", extra={f"{layer}.nonsense": torch.zeros(2)})
     plain = ours.pixels("hana")
@@ -78,7 +78,7 @@ def test_a_type_that_the_official_reader_does_not_know(ours: FakeWebUI) -> None:
     assert ours.pixels("<lora:one:1>hana") == ours.pixels("<lora:sound:1>hana")
 
 
-def test_words_of_a_file_are_read_again_when_it_changes(ours: FakeWebUI) -> None:
+def test_embeddings_of_a_file_are_read_again_when_it_changes(ours: FakeWebUI) -> None:
     write_lora(ours, "one", {"hana": 1})
     write_lora(ours, "two", {"hana": 2})
     first, second = ours.pixels("<words:one>hana"), ours.pixels("<words:two>hana")
@@ -100,7 +100,7 @@ def test_embeddings_are_the_web_uis_own_kind(ours: FakeWebUI) -> None:
 
     from lib_pivotal.webui import loading
 
-    made: dict[str, Any] = loading.make_embeddings({"hana": word("sdxl", 3)}, "file")
+    made: dict[str, Any] = loading.make_embeddings({"hana": embedding("sdxl", 3)}, "file")
     found = made["hana"]
     assert type(found) is textual_inversion.Embedding
     assert (found.vectors, found.shape, found.filename) == (3, 40, "file")

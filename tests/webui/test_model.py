@@ -18,7 +18,7 @@ from lib_pivotal.networks.network import Network, build_network
 from lib_pivotal.networks.targets import LayerRule
 from lib_pivotal.ports import SampleRequest, SessionRequest
 from tests.webui.fake.install import FakeWebUI
-from tests.webui.files import word
+from tests.webui.files import embedding
 
 FAMILIES = pytest.mark.parametrize("fake_webui", ["sd1", "sd2", "sdxl"], indirect=True)
 ALL_KINDS = pytest.mark.parametrize(
@@ -159,9 +159,9 @@ def test_every_layer_is_found_by_the_web_ui_under_its_name(fake_webui: FakeWebUI
         with network.merged():
             merged = [layer.module.weight.clone() for layer in layers]
         with network.attach():
-            hooked = host.sample([SMALL], {"hana": word(kind_of(fake_webui), seed=1)})[0]
+            hooked = host.sample([SMALL], {"hana": embedding(kind_of(fake_webui), seed=1)})[0]
         with network.merged():
-            written = host.sample([SMALL], {"hana": word(kind_of(fake_webui), seed=1)})[0]
+            written = host.sample([SMALL], {"hana": embedding(kind_of(fake_webui), seed=1)})[0]
     assert difference(hooked, written) <= 1
     fake_webui.networks.load_networks(["one"], [1.0], [1.0], [None])
     assert fake_webui.networks.extra_network_lora.errors == {}
@@ -184,12 +184,12 @@ def difference(first: Image.Image, second: Image.Image) -> int:
 def test_a_sample_is_txt2imgs_picture(fake_webui: FakeWebUI, host: Any) -> None:
     from lib_pivotal.webui.text import make_embedding, registered
 
-    words = {"hana": word(kind_of(fake_webui), seed=1)}
+    embeddings = {"hana": embedding(kind_of(fake_webui), seed=1)}
     requests = [SMALL, replace(SMALL, prompt="a cat", seed=7), replace(SMALL, steps=3), replace(SMALL, cfg_scale=2.0)]
     with host.session(SessionRequest()):
-        ours = host.sample(requests, words)
+        ours = host.sample(requests, embeddings)
     expected = []
-    with registered(fake_webui.model, {"hana": make_embedding("hana", words["hana"])}):
+    with registered(fake_webui.model, {"hana": make_embedding("hana", embeddings["hana"])}):
         for request in requests:
             settings = {"steps": request.steps, "seed": request.seed, "cfg_scale": request.cfg_scale}
             settings |= {"width": 32, "height": 16, "do_not_reload_embeddings": True}
@@ -201,7 +201,7 @@ def test_a_sample_is_txt2imgs_picture(fake_webui: FakeWebUI, host: Any) -> None:
 def test_samples_leave_the_next_pictures_cache_alone(fake_webui: FakeWebUI, host: Any) -> None:
     before = fake_webui.pixels("a hana face")
     with host.session(SessionRequest()):
-        host.sample([replace(SMALL, width_px=16)], {"hana": word("sd1", seed=1)})
+        host.sample([replace(SMALL, width_px=16)], {"hana": embedding("sd1", seed=1)})
     assert fake_webui.pixels("a hana face") == before
     assert fake_webui.comments == []
 

@@ -13,10 +13,10 @@ from tests.webui.files import write_lora
 
 @pytest.fixture
 def script(fake_webui: FakeWebUI) -> Any:
-    from lib_pivotal.webui import bundles, conditionings, parts
+    from lib_pivotal.webui import cond_cache_patch, parts, resolution_patch
 
-    bundles.register()
-    conditionings.register()
+    resolution_patch.register()
+    cond_cache_patch.register()
     return parts.LoraParts()
 
 
@@ -49,8 +49,8 @@ def test_a_batch_that_names_different_files_is_made_one_by_one(fake_webui: FakeW
     ],
 )
 def test_other_batches_stay_as_they_are(fake_webui: FakeWebUI, script: Any, prompts: Any, settings: Any) -> None:
-    for name, words in (("one", {"hana": 1}), ("two", {"hana": 2}), ("bare", {}), ("other", {})):
-        write_lora(fake_webui, name, words, parts=("unet",))
+    for name, embeddings in (("one", {"hana": 1}), ("two", {"hana": 2}), ("bare", {}), ("other", {})):
+        write_lora(fake_webui, name, embeddings, parts=("unet",))
     sizes: list[int] = []
 
     class Watching(fake_webui.scripts.Script):  # type: ignore[name-defined, misc]

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.webui.fake.install import FakeWebUI
-from tests.webui.files import word, write_embedding, write_lora
+from tests.webui.files import embedding, write_embedding, write_lora
 
 FULL = "dog " * 60
 """Sixty tokens: a comma after it, and a chunk's end comes soon."""
@@ -15,10 +15,10 @@ FULL = "dog " * 60
 
 @pytest.fixture
 def ours(fake_webui: FakeWebUI) -> FakeWebUI:
-    from lib_pivotal.webui import bundles, conditionings
+    from lib_pivotal.webui import cond_cache_patch, resolution_patch
 
-    bundles.register()
-    conditionings.register()
+    resolution_patch.register()
+    cond_cache_patch.register()
     return fake_webui
 
 
@@ -26,8 +26,8 @@ def like(webui: FakeWebUI, prompt: str, seed: int = 1, rows: int = 2) -> list[by
     """The picture of the prompt where `ref` is an embedding of the folder."""
     from lib_pivotal.webui.text import make_embedding
 
-    embedding = make_embedding("ref", word("sd1", rows, seed=seed))
-    webui.hijack.embedding_db.register_embedding(embedding, webui.model)
+    made = make_embedding("ref", embedding("sd1", rows, seed=seed))
+    webui.hijack.embedding_db.register_embedding(made, webui.model)
     try:
         return webui.pixels(prompt, do_not_reload_embeddings=True)
     finally:
@@ -43,7 +43,7 @@ def test_a_name_stands_for_its_vectors_wherever_it_is_written(ours: FakeWebUI, p
     assert ours.pixels(f"<lora:one:1>{prompt.replace('{}', 'hana')}") == like(ours, prompt.replace("{}", "ref"))
 
 
-def test_not_inside_another_word(ours: FakeWebUI) -> None:
+def test_not_inside_another_embedding(ours: FakeWebUI) -> None:
     write_lora(ours, "one", {"hana": 1})
     for prompt in ("hanako", "mihana"):
         assert ours.pixels(f"<lora:one:1>{prompt}") == ours.pixels(prompt), prompt
@@ -68,7 +68,7 @@ def test_a_longer_name_of_the_folder_goes_first(ours: FakeWebUI) -> None:
 @pytest.mark.parametrize("room", range(8, 16))
 def test_vectors_move_with_what_follows_the_comma(ours: FakeWebUI, room: int) -> None:
     """v1.10.1 moves ids and not embeddings: the stock web UI's picture differs from ours there, and only there."""
-    from lib_pivotal.webui import bundles
+    from lib_pivotal.webui import resolution_patch
 
     text = f"{FULL}, {'cat ' * (room - 6)}hana {'sky ' * 6}"
     write_lora(ours, "one", {"hana": 1})
@@ -77,7 +77,7 @@ def test_vectors_move_with_what_follows_the_comma(ours: FakeWebUI, room: int) ->
     for tokens, offsets in chunks:
         for offset in offsets:
             assert tokens[1:][offset : offset + 2] == [0, 0], "vectors stand where their place was kept"
-    bundles.unregister()
+    resolution_patch.unregister()
 
 
 def places(webui: FakeWebUI, prompt: str) -> list[tuple[list[int], list[int]]]:

@@ -52,9 +52,9 @@ def state_of(webui: FakeWebUI) -> dict[str, Any]:
 
 
 def borrowing(webui: FakeWebUI) -> Any:
-    from lib_pivotal.webui.session import Borrowing
+    from lib_pivotal.webui.session import ModelSession
 
-    return Borrowing(webui.model)
+    return ModelSession(webui.model)
 
 
 REQUESTS = [
@@ -124,14 +124,14 @@ def test_blocks_compute_again_in_the_backward_pass(fake_webui: FakeWebUI) -> Non
     found = []
     for checkpointing in (False, True):
         host = WebUIHost()
-        words = {"hana": tuple(torch.ones(1, width, requires_grad=True) for width in host.text.widths)}
+        embeddings = {"hana": tuple(torch.ones(1, width, requires_grad=True) for width in host.text.widths)}
         with host.session(SessionRequest(gradient_checkpointing=checkpointing)):
             from dataclasses import replace
 
-            given = replace(host.text.encode(["a hana"], words), sizes=torch.full((1, 6), 16.0))
+            given = replace(host.text.encode(["a hana"], embeddings), sizes=torch.full((1, 6), 16.0))
             output = host.denoiser(torch.ones(1, 4, 2, 2), torch.tensor([500]), given)
             output.square().sum().backward()
-        found.append((output.detach(), words["hana"][0].grad))
+        found.append((output.detach(), embeddings["hana"][0].grad))
     for first, second in zip(*found, strict=True):
         torch.testing.assert_close(first, second)
     assert found[0][1] is not None and bool(found[0][1].abs().sum() > 0)

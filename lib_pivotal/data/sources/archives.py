@@ -23,7 +23,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 
 from lib_pivotal.data.pictures import EXTENSIONS
-from lib_pivotal.data.records import Problem
+from lib_pivotal.data.records import DatasetProblem
 from lib_pivotal.errors import DataError
 from lib_pivotal.files import cache_home
 
@@ -52,7 +52,7 @@ def is_archive(path: Path) -> bool:
     return path.name.lower().endswith(SUFFIXES)
 
 
-def unpacked(path: Path, place: Path | None = None) -> tuple[Path, tuple[Problem, ...]]:
+def unpacked(path: Path, place: Path | None = None) -> tuple[Path, tuple[DatasetProblem, ...]]:
     """The folder in the cache that holds what is in an archive, and what was left out; unpacks it if it changed.
 
     Raises:
@@ -83,7 +83,7 @@ def unpacked(path: Path, place: Path | None = None) -> tuple[Path, tuple[Problem
     if not left:
         return target, ()
     text = f"{path.name}: {len(left)} file(s) were left out: {', '.join(left[:5])}. A dataset needs none of them."
-    return target, (Problem("warning", "left_out_of_archive", text, tuple(left)),)
+    return target, (DatasetProblem("warning", "left_out_of_archive", text, tuple(left)),)
 
 
 def _stem(path: Path) -> str:

@@ -2,80 +2,75 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from lib_pivotal.data.captions import read_text
 from lib_pivotal.data.pictures import EXTENSIONS
-from lib_pivotal.data.records import Problem
-from lib_pivotal.data.sources import archives, hcp_dataset, kohya_toml, onetrainer
-from lib_pivotal.data.sources.plain_files import labels, read_plain
+from lib_pivotal.data.records import DatasetProblem
+from lib_pivotal.data.sources import archives
 from lib_pivotal.data.sources.projects import project_of
-from lib_pivotal.data.sources.source import Reading, Source
+from lib_pivotal.data.sources.source import DatasetFile, PictureSource, SourceReading, labels
 from lib_pivotal.data.sources.templates import read_templates
 from lib_pivotal.errors import DataError
 
-TITLES = {
+TITLES: Mapping[str, str] = {
     "plain": "one folder of pictures",
     "concepts": "a folder for each concept",
     "kohya": "kohya's folders, repeats in front of the name (10_name)",
     "kgrid": "kgrid's tree (image type / number of characters / character)",
-    "kohya_toml": "kohya's dataset file (.toml)",
-    "hcp": "HCP-Diffusion's dataset file (.yaml)",
-    "onetrainer": "OneTrainer's concepts (.json)",
     "archive": "a zip or tar file of pictures",
 }
-"""Layouts by their names in the settings."""
+"""Layouts by their names in the settings; those of dataset files bring their own."""
 TREES = ("plain", "concepts", "kohya", "kgrid")
 
-_Reader = Callable[[Any, Path], Reading]
-_FILES: Mapping[str, tuple[tuple[str, ...], Callable[[Any], bool], _Reader]] = {
-    "kohya_toml": ((".toml",), kohya_toml.is_kohya, kohya_toml.read_kohya),
-    "hcp": ((".yaml", ".yml"), hcp_dataset.is_hcp, hcp_dataset.read_hcp),
-    "onetrainer": ((".json",), onetrainer.is_onetrainer, onetrainer.read_onetrainer),
-}
 _MOST_TRIED = 50
 
 
-def read_layout(path: Path, layout: str = "auto", *, cache: Path | None = None) -> Reading:
-    """What `path` is; `layout` says it where `auto` would guess wrong. Archives are unpacked into `cache`.
+def read_layout(
+    path: Path, layout: str = "auto", *, files: Sequence[DatasetFile] = (), cache: Path | None = None
+) -> SourceReading:
+    """What `path` is; `layout` says it where `auto` would guess wrong. Archives are unpacked into `cache`, and `files`
+    are the kinds of dataset files that are understood.
 
     Raises:
         DataError: there is nothing there, or it is not of that layout.
     """
-    if layout != "auto" and layout not in TITLES:
-        raise DataError(f"layout = {layout!r}: there is {', '.join(('auto', *TITLES))}.")
+    titles = {**TITLES, **{file.layout: file.title for file in files}}
+    if layout != "auto" and layout not in titles:
+        names = ("auto", *TREES, *(file.layout for file in files), "archive")
+        raise DataError(f"layout = {layout!r}: there is {', '.join(names)}.")
     if path.is_dir():
-        return _of_folder(path, layout, cache)
+        return _of_folder(path, layout, files, cache)
     if not path.exists():
         raise DataError(f"{path}: does not exist. Give the folder that holds the pictures.")
     if archives.is_archive(path) and layout in ("auto", "archive", *TREES):
         return _of_archives([path], layout, path.parent, cache)
-    found = _of_file(path, layout)
+    found = _of_file(path, layout, files)
     if found is None:
-        what = f"is not {TITLES[layout]}" if layout != "auto" else "is a file, not a folder"
+        what = f"is not {titles[layout]}" if layout != "auto" else "is a file, not a folder"
         kinds = "a dataset file of kohya (.toml), HCP-Diffusion (.yaml) or OneTrainer (.json), a zip or a tar"
-        described = path.suffix.lower() in {suffix for suffixes, _, _ in _FILES.values() for suffix in suffixes}
+        described = any(path.suffix.lower() in file.suffixes for file in files)
         more = " Settings of a trainer are read by `import` and on the Train page (Load)." if described else ""
         raise DataError(f"{path}: {what}. Give the folder that holds the pictures, or {kinds}.{more}")
     return found
 
 
-def _of_file(path: Path, layout: str) -> Reading | None:
-    for name, (suffixes, fits, read) in _FILES.items():
-        if layout in ("auto", name) and path.suffix.lower() in suffixes:
-            plain = read_plain(path)
-            if fits(plain):
-                return read(plain, path)
+def _of_file(path: Path, layout: str, files: Sequence[DatasetFile]) -> SourceReading | None:
+    for file in files:
+        if layout in ("auto", file.layout) and path.suffix.lower() in file.suffixes:
+            plain = file.parse(path)
+            if file.fits(plain):
+                return file.read(plain, path)
     return None
 
 
-def _of_folder(path: Path, layout: str, cache: Path | None) -> Reading:
+def _of_folder(path: Path, layout: str, kinds: Sequence[DatasetFile], cache: Path | None) -> SourceReading:
     files = sorted(one for one in path.iterdir() if one.is_file() and not one.name.startswith("."))
-    lost: list[Problem] = []
-    if layout not in TREES and (found := _described(path, files, layout, lost)):
+    lost: list[DatasetProblem] = []
+    if layout not in TREES and (found := _described(path, files, layout, kinds, lost)):
         return found
     packed = [one for one in files if archives.is_archive(one)]
     if layout == "archive" or (layout == "auto" and packed and not _has_pictures(path)):
@@ -89,50 +84,52 @@ def _of_folder(path: Path, layout: str, cache: Path | None) -> Reading:
     if (wildcards := root / "wildcard.txt").is_file() and (lines := _lines(wildcards)):
         settings["data.word_lists"] = (f"wildcard = {' | '.join(lines)}",)
     source, more, told = _of_tree(root, layout)
-    return Reading(layout, TITLES.get(layout, ""), root, (source,), {**settings, **more}, (*lost, *told))
+    return SourceReading(layout, TITLES.get(layout, ""), root, (source,), {**settings, **more}, (*lost, *told))
 
 
-def _of_tree(root: Path, tree: str, label: str = "") -> tuple[Source, dict[str, Any], list[Problem]]:
+def _of_tree(root: Path, tree: str, label: str = "") -> tuple[PictureSource, dict[str, Any], list[DatasetProblem]]:
     """A folder of pictures, or of a whole project the part that holds them, with settings that the other parts are."""
     project = project_of(root) if tree in ("auto", "kohya") else None
     if project is None:
-        return Source(root=root, tree=tree, label=label), {}, []  # type: ignore[arg-type]
+        return PictureSource(root=root, tree=tree, label=label), {}, []  # type: ignore[arg-type]
     plain = not any(one.is_dir() for one in project.pictures.iterdir())
     concept = root.resolve().name if plain else ""  # pictures without folders are not of a concept `img`
-    source = Source(root=project.pictures, tree=tree, label=label, concept=concept)  # type: ignore[arg-type]
+    source = PictureSource(root=project.pictures, tree=tree, label=label, concept=concept)  # type: ignore[arg-type]
     settings = {} if project.class_pictures is None else {"regularisation.folder": str(project.class_pictures)}
-    return source, settings, [Problem("info", "project", project.told(), project.with_pictures)]
+    return source, settings, [DatasetProblem("info", "project", project.told(), project.with_pictures)]
 
 
-def _described(path: Path, files: list[Path], layout: str, lost: list[Problem]) -> Reading | None:
+def _described(
+    path: Path, files: list[Path], layout: str, kinds: Sequence[DatasetFile], lost: list[DatasetProblem]
+) -> SourceReading | None:
     """By a dataset file that lies in the folder; of one that cannot be read as such `lost` tells. Files of other kinds
     are none, unless asked for."""
-    for name, (suffixes, fits, read) in _FILES.items():
-        if layout not in ("auto", name):
+    for kind in kinds:
+        if layout not in ("auto", kind.layout):
             continue
-        for one in [one for one in files if one.suffix.lower() in suffixes][:_MOST_TRIED]:
+        for one in [one for one in files if one.suffix.lower() in kind.suffixes][:_MOST_TRIED]:
             plain: Any = None
             try:
-                plain = read_plain(one)
-                if fits(plain):
-                    return read(plain, one)
+                plain = kind.parse(one)
+                if kind.fits(plain):
+                    return kind.read(plain, one)
             except DataError as error:
-                if layout == name:
+                if layout == kind.layout:
                     raise
-                if plain is not None or suffixes != (".json",):  # a broken json is told with the captions
+                if plain is not None or kind.suffixes != (".json",):  # a broken json is told with the captions
                     lost.append(_lost(one, error, plain))
-        if layout == name:
-            raise DataError(f"{path}: there is no {TITLES[name].partition(' (')[0]} in it. Set the layout to auto.")
+        if layout == kind.layout:
+            raise DataError(f"{path}: there is no {kind.title.partition(' (')[0]} in it. Set the layout to auto.")
     return None
 
 
-def _lost(path: Path, error: DataError, plain: Any) -> Problem:
+def _lost(path: Path, error: DataError, plain: Any) -> DatasetProblem:
     """A dataset file of which nothing came, and what was lost with it."""
     keys = [key for key in dict.fromkeys(_keys(plain)) if not isinstance(key, int)]
     settings = f" What it says of them does not count: {', '.join(keys[:12])}." if keys else ""
     reason = str(error).replace(str(path), path.name)
     text = f"{reason}{settings} The folder is read as if {path.name} were not there."
-    return Problem("warning", "dataset_file_lost", text, (path.name,))
+    return DatasetProblem("warning", "dataset_file_lost", text, (path.name,))
 
 
 def _keys(plain: Any) -> Iterator[str]:
@@ -146,9 +143,9 @@ def _keys(plain: Any) -> Iterator[str]:
         yield from _keys(value)
 
 
-def _of_archives(paths: list[Path], layout: str, folder: Path, cache: Path | None) -> Reading:
-    sources: list[Source] = []
-    problems: list[Problem] = []
+def _of_archives(paths: list[Path], layout: str, folder: Path, cache: Path | None) -> SourceReading:
+    sources: list[PictureSource] = []
+    problems: list[DatasetProblem] = []
     settings: dict[str, Any] = {}
     tree = layout if layout in TREES else "auto"
     for path, label in zip(paths, labels([path.with_suffix("") for path in paths]), strict=True):
@@ -160,7 +157,9 @@ def _of_archives(paths: list[Path], layout: str, folder: Path, cache: Path | Non
         problems += said
     title = paths[0].name if len(paths) == 1 else f"{len(paths)} archives"
     place = sources[0].root if len(sources) == 1 else folder
-    return Reading("archive", f"{title}, unpacked into the cache", place, tuple(sources), settings, tuple(problems))
+    return SourceReading(
+        "archive", f"{title}, unpacked into the cache", place, tuple(sources), settings, tuple(problems)
+    )
 
 
 def _has_pictures(path: Path) -> bool:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from lib_pivotal.data.records import Problem
+from lib_pivotal.data.records import DatasetProblem
 
 Tree = Literal["auto", "plain", "concepts", "kohya", "kgrid"]
 """How names of folders are understood; `auto` finds out which of the others it is."""
@@ -19,7 +19,7 @@ Lines = Literal["join", "draw", "first"]
 
 
 @dataclass(frozen=True)
-class Source:
+class PictureSource:
     """One folder of pictures.
 
     `label` stands in front of its pictures' keys where there are several; `concept` and `repeats` are for all of its
@@ -56,7 +56,7 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Reading:
+class SourceReading:
     """A folder or file as it was understood.
 
     `layout` is its name in the settings, `title` a sentence for people, `folder` where what belongs to the whole lies.
@@ -66,7 +66,36 @@ class Reading:
     layout: str
     title: str
     folder: Path
-    sources: tuple[Source, ...]
+    sources: tuple[PictureSource, ...]
     settings: Mapping[str, Any] = field(default_factory=dict)
-    problems: tuple[Problem, ...] = ()
+    problems: tuple[DatasetProblem, ...] = ()
     untaken: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class DatasetFile:
+    """Another tool's file that describes a dataset, as `importing` reads it.
+
+    `parse` gives the file's plain values (DataError: it cannot be read), `fits` says whether they are such a
+    description, and `read` makes folders of pictures of them (DataError: none of them is there).
+    """
+
+    layout: str
+    title: str
+    suffixes: tuple[str, ...]
+    parse: Callable[[Path], Any]
+    fits: Callable[[Any], bool]
+    read: Callable[[Any, Path], SourceReading]
+
+
+def labels(roots: Sequence[Path]) -> list[str]:
+    """What stands in front of the keys of each folder's pictures: nothing for one alone, else names that differ."""
+    if len(roots) < 2:
+        return ["" for _ in roots]
+    names: list[str] = []
+    for root in roots:
+        name, count = root.name or "folder", 2
+        while name in names:
+            name, count = f"{root.name or 'folder'}-{count}", count + 1
+        names.append(name)
+    return names

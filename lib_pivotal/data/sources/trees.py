@@ -25,7 +25,7 @@ _KOHYA = re.compile(r"^\d+_.+$")
 
 
 @dataclass(frozen=True)
-class Place:
+class FolderMeaning:
     """What a picture's folders say of it; `named` if its folder's name is a caption where there is none (kohya)."""
 
     concept: str
@@ -48,27 +48,27 @@ def tree_of(folders: Iterable[str], *, root_name: str, multiply: bool) -> Tree:
     return "concepts" if parts else "plain"
 
 
-def place_of(folders: Sequence[str], *, root_name: str, tree: Tree) -> Place:
+def place_of(folders: Sequence[str], *, root_name: str, tree: Tree) -> FolderMeaning:
     """Concept, repeats and image type from the names of the folders between the root and a picture."""
     if tree == "plain":
-        return Place(root_name)
+        return FolderMeaning(root_name)
     if tree == "concepts":
-        return Place(folders[0] if folders else root_name)
+        return FolderMeaning(folders[0] if folders else root_name)
     if tree == "kgrid":
         return _of_kgrid(folders, root_name=root_name)
     concept, repeats, named = concept_of(folders, root_name=root_name)
-    return Place(concept, repeats, named)
+    return FolderMeaning(concept, repeats, named)
 
 
-def _of_kgrid(folders: Sequence[str], *, root_name: str) -> Place:
+def _of_kgrid(folders: Sequence[str], *, root_name: str) -> FolderMeaning:
     """`type/n_characters/character`; the root may be the whole, one image type, or one number of characters."""
     above = next((index for index, name in enumerate(folders) if _NUMBER_OF.match(name)), None)
     if above is None:
         if _NUMBER_OF.match(root_name):
-            return Place(folders[0] if folders else NOBODY)
-        return Place(folders[-1] if folders else root_name, image_type=folders[0] if folders else "")
+            return FolderMeaning(folders[0] if folders else NOBODY)
+        return FolderMeaning(folders[-1] if folders else root_name, image_type=folders[0] if folders else "")
     kind = folders[above - 1] if above else ("" if root_name == "training" else root_name)
-    return Place(folders[above + 1] if above + 1 < len(folders) else NOBODY, image_type=kind)
+    return FolderMeaning(folders[above + 1] if above + 1 < len(folders) else NOBODY, image_type=kind)
 
 
 def read_multiply(path: Path) -> float:

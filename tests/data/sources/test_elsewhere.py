@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from lib_pivotal.data.dataset import scan
+from lib_pivotal.data.dataset import scan as scan_with
 from lib_pivotal.errors import DataError
+from lib_pivotal.importing.datasets import DATASET_FILES
 from lib_pivotal.standalone.cli import main
 from tests.conftest import write_pictures
+
+scan = partial(scan_with, files=DATASET_FILES)
 
 TOML = """
 [[datasets]]

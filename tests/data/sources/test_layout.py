@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,17 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lib_pivotal.config import Run
-from lib_pivotal.data.dataset import Dataset, scan
-from lib_pivotal.data.sources.layout import read_layout
-from lib_pivotal.data.sources.plain_files import labels, place
+from lib_pivotal.data.dataset import Dataset
+from lib_pivotal.data.dataset import scan as scan_with
+from lib_pivotal.data.sources.layout import read_layout as read_layout_with
+from lib_pivotal.data.sources.source import labels
 from lib_pivotal.errors import DataError
+from lib_pivotal.importing.datasets import DATASET_FILES
+from lib_pivotal.importing.import_log import place
 from lib_pivotal.training.scanning import with_settings
+
+scan = partial(scan_with, files=DATASET_FILES)
+read_layout = partial(read_layout_with, files=DATASET_FILES)
 
 Add = Callable[..., Path]
 

@@ -58,7 +58,9 @@ def test_the_set_is_read_and_the_rest_told(
     assert "Read as a project" in told and "log" in told and (kept in told)
     run = fitted_run(found, Run(data=DataConfig(folder=str(root)))).run
     assert run.regularisation.folder == (str(root / kept) if kept else "")
-    assert {word.name for word in run.words}.isdisjoint({"woman", "model", "img", "images", "train", "log", "reg"})
+    assert {embedding.name for embedding in run.embeddings}.isdisjoint(
+        {"woman", "model", "img", "images", "train", "log", "reg"}
+    )
     if kept:
         assert prepare_regularisation(run)[0], "class pictures are found by the run"
     assert run.name == "my-project"
@@ -68,7 +70,7 @@ def test_over_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str
     root = write_pictures(tmp_path / "gui", GUI)
     assert main(["plan", str(root), "--json"]) == 0
     plan = json.loads(capsys.readouterr().out)
-    assert [word["name"] for word in plan["words"]] == ["ohwx-woman"] and len(plan["pictures"]) == 2
+    assert [embedding["name"] for embedding in plan["words"]] == ["ohwx-woman"] and len(plan["pictures"]) == 2
     assert plan["run"]["regularisation"]["folder"] == str(root / "reg")
     assert main(["scan", str(root)]) == 0
     assert "model is passed over (model with pictures in it)" in capsys.readouterr().out

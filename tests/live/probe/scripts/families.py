@@ -15,22 +15,22 @@ def tolerance(ours, theirs):
     return {"largest": float((ours - theirs).abs().max()), "same": torch.equal(ours, theirs)}
 
 
-def drawn_words(host, names):
+def drawn_embeddings(host, names):
     """Two random vectors a tower for each name; leaf tensors."""
-    words = {}
+    embeddings = {}
     for number, name in enumerate(names):
         generator = torch.Generator().manual_seed(number)
         towers = [0.3 * torch.randn(2, width, generator=generator) for width in host.text.widths]
-        words[name] = tuple(tower.requires_grad_() for tower in towers)
-    return words
+        embeddings[name] = tuple(tower.requires_grad_() for tower in towers)
+    return embeddings
 
 
-def web_ui_conditioning(prompt, words, width, height):
+def web_ui_conditioning(prompt, embeddings, width, height):
     """What txt2img conditions on: context, and SDXL's vector."""
     from lib_pivotal.webui.text import make_embedding, registered
 
     texts = prompt_parser.SdConditioning([prompt], width=width, height=height)
-    with torch.no_grad(), registered(shared.sd_model, {n: make_embedding(n, t) for n, t in words.items()}):
+    with torch.no_grad(), registered(shared.sd_model, {n: make_embedding(n, t) for n, t in embeddings.items()}):
         found = shared.sd_model.get_learned_conditioning(texts)
     return (found["crossattn"], found["vector"]) if isinstance(found, dict) else (found, None)
 
@@ -65,37 +65,37 @@ def conditioning(prompts: list = Body(...), names: list = Body(...)):  # noqa: B
 
     width, height = 96, 64
     host = WebUIHost()
-    words = drawn_words(host, names)
+    embeddings = drawn_embeddings(host, names)
     sizes = torch.tensor([[height, width, shared.opts.sdxl_crop_top, shared.opts.sdxl_crop_left, height, width]])
     answer = {"prompts": {}, "widths": host.text.widths}
     with call_queue.queue_lock:
         theirs = {}
         for prompt in prompts:
             with recorded_rows() as rows:
-                theirs[prompt] = (*web_ui_conditioning(prompt, words, width, height), rows)
+                theirs[prompt] = (*web_ui_conditioning(prompt, embeddings, width, height), rows)
         with host.session(SessionRequest()):
-            batch = host.text.encode(prompts, words)
+            batch = host.text.encode(prompts, embeddings)
             for number, prompt in enumerate(prompts):
                 with recorded_rows() as rows:
-                    ours = replace(host.text.encode([prompt], words), sizes=sizes.float())
+                    ours = replace(host.text.encode([prompt], embeddings), sizes=sizes.float())
                 context, vector, their_rows = theirs[prompt]
                 length = context.shape[1]
                 found = {
                     "alone": tolerance(ours.context, context),
                     "batch": tolerance(batch.context[number : number + 1, :length], context),
-                    "gradients": gradients(ours.context, words),
+                    "gradients": gradients(ours.context, embeddings),
                     "rows": {"ours": rows, "theirs": their_rows},
                 }
                 if vector is not None:
                     found["vector"] = tolerance(_vector(shared.sd_model, ours), vector)
-                    found["pooled_gradients"] = gradients(ours.pooled, words)
+                    found["pooled_gradients"] = gradients(ours.pooled, embeddings)
                 answer["prompts"][prompt] = found
     return answer
 
 
-def gradients(output, words):
+def gradients(output, embeddings):
     """Which towers of which words the output depends on."""
-    tensors = [tower for towers in words.values() for tower in towers]
+    tensors = [tower for towers in embeddings.values() for tower in towers]
     if not output.requires_grad:
         return [False] * len(tensors)
     found = torch.autograd.grad(output.square().sum(), tensors, retain_graph=True, allow_unused=True)
@@ -114,11 +114,11 @@ def pictures(path: str = Body(...), prompt: str = Body(...)):
     host = WebUIHost()
     request = SampleRequest(prompt, width_px=64, height_px=64, steps=12, cfg_scale=4.0, seed=0)
     with call_queue.queue_lock, host.session(SessionRequest()):
-        words, network = load_on_host(host, require(read_bundle(Path(path))))
+        embeddings, network = load_on_host(host, require(read_bundle(Path(path))))
         with network.merged():
-            merged = host.sample([request], words)[0]
+            merged = host.sample([request], embeddings)[0]
         with network.attach():
-            hooked = host.sample([request], words)[0]
+            hooked = host.sample([request], embeddings)[0]
         return {
             "merged": encoded(merged),
             "hooked": encoded(hooked),
@@ -165,9 +165,9 @@ def products(path: str = Body(...), name: str = Body(...), prompt: str = Body(..
     request = SampleRequest(prompt, width_px=64, height_px=64, steps=2, cfg_scale=4.0, seed=0)
     with call_queue.queue_lock:
         with host.session(SessionRequest()):
-            words, network = load_on_host(host, require(read_bundle(Path(path))))
+            embeddings, network = load_on_host(host, require(read_bundle(Path(path))))
             with network.merged(), Products() as ours:
-                host.sample([request], words)
+                host.sample([request], embeddings)
         txt2img()  # now the network is merged into the weights
         with Products() as theirs:
             txt2img()

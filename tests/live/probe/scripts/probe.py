@@ -68,8 +68,8 @@ class Faults:
             return
         original = MicroStep.losses
 
-        def losses(micro_step, batch, words, *, seeds, **rest):
-            found = original(micro_step, batch, words, seeds=seeds, **rest)
+        def losses(micro_step, batch, embeddings, *, seeds, **rest):
+            found = original(micro_step, batch, embeddings, seeds=seeds, **rest)
             if seeds[1] + 1 == step and kind == "exception":
                 raise RuntimeError("a fault for the test")
             return found * float("nan") if seeds[1] + 1 == step and kind == "nan" else found

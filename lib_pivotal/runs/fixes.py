@@ -1,0 +1,182 @@
+"""Remedies of findings: each a pure change of a run, named by id and arguments so that page, API and files can ask."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from types import MappingProxyType
+from typing import Any
+
+from lib_pivotal.config import EmbeddingConfig, Run, check_run, run_to_dict
+from lib_pivotal.data.findings import Finding, Fix
+from lib_pivotal.data.tags import same_tag
+from lib_pivotal.errors import ConfigError, DataError, Fault
+
+SETTABLE = frozenset(
+    "data.duplicates data.upscale data.resolution_px data.max_tokens data.balance data.flip data.keep_separator "
+    "schedule.max_steps".split()
+)
+"""What the remedy `set` may change."""
+
+
+def apply_remedy(run: Run, remedy: Fix) -> Run:
+    """The run with a remedy applied; the same remedy twice changes nothing more.
+
+    Raises:
+        DataError: there is no such remedy, or an argument is missing or of the wrong kind.
+        ConfigError: the result is no sound run; or the remedy speaks of a word that the run does not have.
+    """
+    change = _change_of(remedy)
+    try:
+        changed = change(run, remedy.arguments)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        given = dict(remedy.arguments)
+        raise DataError(f"fix {remedy.id}: its arguments {given!r} are not those of a plan ({error!r}).") from error
+    before = {fault.field for fault in check_run(run_to_dict(run))[1]}
+    checked, faults = check_run(run_to_dict(changed))
+    faults = [fault for fault in faults if fault.field not in before]  # a run that is half filled in may be mended, too
+    if faults:
+        raise ConfigError(faults)
+    return checked
+
+
+def mended(run: Run, lint: Callable[[Run], Sequence[Finding]]) -> tuple[Run, list[str]]:
+    """The run after the first remedy of each finding in turn, and the labels of those applied.
+
+    `lint` says what is wrong with a run now; what no remedy helps stays. Ends, as no finding is mended twice.
+    """
+    applied: list[str] = []
+    tried: set[tuple[str, tuple[str, ...]]] = set()
+    while True:
+        open_ones = (f for f in lint(run) if f.remedy is not None and (f.kind, f.embeddings) not in tried)
+        finding = next(open_ones, None)
+        if finding is None or finding.remedy is None:
+            return run, applied
+        tried.add((finding.kind, finding.embeddings))
+        run = apply_remedy(run, finding.remedy)
+        applied.append(finding.remedy.label)
+
+
+def _change_of(remedy: Fix) -> Callable[[Run, Mapping[str, Any]], Run]:
+    change = _CHANGES.get(remedy.id)
+    if change is None:
+        raise DataError(f"remedy = {remedy.id!r}: is unknown. There are: {', '.join(_CHANGES)}.")
+    return change
+
+
+def _set(run: Run, arguments: Mapping[str, Any]) -> Run:
+    path, value = arguments["path"], arguments["value"]
+    if path not in SETTABLE:
+        raise DataError(f"path = {path!r}: a fix can set {', '.join(sorted(SETTABLE))}.")
+    section, name = path.split(".")
+    run = replace(run, **{section: replace(getattr(run, section), **{name: value})})
+    return replace(run, schedule=replace(run.schedule, epochs=0)) if path == "schedule.max_steps" else run
+
+
+def _remove_embedding(run: Run, arguments: Mapping[str, Any]) -> Run:
+    name = str(arguments["word"])
+    kept = (
+        replace(embedding, form_of="") if embedding.form_of == name else embedding
+        for embedding in run.embeddings
+        if embedding.name != name
+    )
+    shown = tuple(embedding for embedding in run.saving.preview_embeddings if embedding != name)
+    return replace(run, embeddings=tuple(kept), saving=replace(run.saving, preview_embeddings=shown))
+
+
+def _apply_to(run: Run, arguments: Mapping[str, Any]) -> Run:
+    pattern = str(arguments["pattern"])
+
+    def change(embedding: EmbeddingConfig) -> EmbeddingConfig:
+        return replace(embedding, applies_to=tuple(dict.fromkeys((*embedding.applies_to, pattern))))
+
+    return _with_embedding(run, arguments["word"], change)
+
+
+def _absorb(run: Run, arguments: Mapping[str, Any]) -> Run:
+    """The word absorbs what the rule says, and `tags` beside that."""
+
+    def change(embedding: EmbeddingConfig) -> EmbeddingConfig:
+        absorb, keep = _moved(_tags(arguments), embedding.absorb, embedding.keep)
+        return replace(embedding, prune=True, absorb=absorb, keep=keep)
+
+    return _with_embedding(run, arguments["word"], change)
+
+
+def _keep(run: Run, arguments: Mapping[str, Any]) -> Run:
+    """`tags` stay in the word's captions."""
+
+    def change(embedding: EmbeddingConfig) -> EmbeddingConfig:
+        keep, absorb = _moved(_tags(arguments), embedding.keep, embedding.absorb)
+        return replace(embedding, keep=keep, absorb=absorb)
+
+    return _with_embedding(run, arguments["word"], change)
+
+
+def _moved(tags: Sequence[str], to: tuple[str, ...], away: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """A word's two lists with `tags` in the first and not in the second."""
+    there, forms = {same_tag(tag) for tag in to}, {same_tag(tag) for tag in tags}
+    added = tuple(tag for tag in tags if same_tag(tag) not in there)
+    return (*to, *added), tuple(tag for tag in away if same_tag(tag) not in forms)
+
+
+def _vectors(run: Run, arguments: Mapping[str, Any]) -> Run:
+    for name, number in dict(arguments["vectors"]).items():
+        run = _with_embedding(run, name, lambda embedding, number=number: replace(embedding, vectors=int(number)))  # type: ignore[misc]
+    return run
+
+
+def _draw_weights(run: Run, arguments: Mapping[str, Any]) -> Run:
+    for name, weight in dict(arguments["weights"]).items():
+        run = _with_embedding(run, name, lambda embedding, weight=weight: replace(embedding, draw_weight=float(weight)))  # type: ignore[misc]
+    return run
+
+
+def _no_mirror(run: Run, arguments: Mapping[str, Any]) -> Run:
+    return _with_embedding(run, arguments["word"], lambda embedding: replace(embedding, mirror=False))
+
+
+def _with_embedding(run: Run, name: Any, change: Callable[[EmbeddingConfig], EmbeddingConfig]) -> Run:
+    if name not in [embedding.name for embedding in run.embeddings]:
+        known = ", ".join(embedding.name for embedding in run.embeddings) or "none"
+        raise ConfigError([Fault("words", name, "is not an embedding of the run", f"Its embeddings are: {known}.")])
+    return replace(
+        run,
+        embeddings=tuple(change(embedding) if embedding.name == name else embedding for embedding in run.embeddings),
+    )
+
+
+def _all(run: Run, arguments: Mapping[str, Any]) -> Run:
+    """Several remedies in turn; that of a word which one before has taken out is passed over."""
+    names = {embedding.name for embedding in run.embeddings}
+    for plain in arguments["remedies"]:
+        remedy = Fix.from_dict(plain)
+        if remedy.id == "all":
+            raise DataError("fix all: holds another one of its kind; it takes single fixes.")
+        embedding = remedy.arguments.get("word")
+        if embedding in names and embedding not in [one.name for one in run.embeddings]:
+            continue
+        run = _change_of(remedy)(run, remedy.arguments)
+    return run
+
+
+def _tags(arguments: Mapping[str, Any]) -> tuple[str, ...]:
+    tags = arguments.get("tags", ())
+    if isinstance(tags, str) or not all(isinstance(tag, str) for tag in tags):
+        raise ValueError("tags must be a list of texts")
+    return tuple(tags)
+
+
+_CHANGES: Mapping[str, Callable[[Run, Mapping[str, Any]], Run]] = MappingProxyType(
+    {
+        "set": _set,
+        "remove_word": _remove_embedding,
+        "apply_to": _apply_to,
+        "absorb": _absorb,
+        "keep": _keep,
+        "vectors": _vectors,
+        "draw_weights": _draw_weights,
+        "no_mirror": _no_mirror,
+        "all": _all,
+    }
+)

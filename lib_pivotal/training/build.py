@@ -1,0 +1,339 @@
+"""A compiled run on a host: latents, batches, embeddings, network, step, and the trainer over them.
+
+Everything here takes parts of a `Prepared` and a host whose session is open; settings are asked nowhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from lib_pivotal.bundle.embedding_files import read_embedding
+from lib_pivotal.data.batches import BatchSource
+from lib_pivotal.data.captions import EmbeddingFinder
+from lib_pivotal.data.crops import with_focus
+from lib_pivotal.data.latents import LatentCache
+from lib_pivotal.data.mixing import MixedBatchSource, PriorSet
+from lib_pivotal.embeddings.control import make_control
+from lib_pivotal.embeddings.initial import initial_vectors, vectors_from_tensors
+from lib_pivotal.embeddings.vectors import TrainedEmbeddings
+from lib_pivotal.errors import NetworkError
+from lib_pivotal.networks.network import Network, build_network
+from lib_pivotal.parameter_groups import ParameterGroup
+from lib_pivotal.ports import Denoiser, Host, Layer, TextEncoder, TrainingBatch
+from lib_pivotal.training.distributed import ProcessGroup
+from lib_pivotal.training.events import Commands, Listener, Notice, Preparing
+from lib_pivotal.training.loop import Trainer
+from lib_pivotal.training.model_yield import ModelYield
+from lib_pivotal.training.outputs import Evaluation, RunOutputs
+from lib_pivotal.training.prepared import (
+    BatchPlan,
+    EmbeddingStart,
+    LatentPlan,
+    NetworkPlan,
+    Pace,
+    Prepared,
+    SidePlan,
+    TokenIds,
+)
+from lib_pivotal.training.progress import Progress
+from lib_pivotal.training.schedule import NoiseSchedule
+from lib_pivotal.training.seeds import derived_generator
+from lib_pivotal.training.step import MicroStep
+from lib_pivotal.training.trainable import Trainable
+
+
+def build_trainer(
+    prepared: Prepared,
+    host: Host,
+    *,
+    output_folder: Path,
+    log_folder: Path,
+    state_folder: Path,
+    basis: Mapping[str, Any],
+    listener: Listener,
+    commands: Commands,
+    overwrite: bool,
+    world: ProcessGroup,
+    aside: ModelYield | None,
+    evaluation: Evaluation | None,
+) -> tuple[Trainer, Network | None]:
+    """Everything that a trainer needs, on a host whose session is open."""
+    with host.codec.placed():
+        cache, source = _sources(prepared, host, log_folder, listener, commands=commands, world=world)
+    layers = host.layers()
+    embeddings = make_embeddings(prepared.embeddings, host.text, host.device, seed=prepared.seed)
+    initial = {name: tuple(t.detach().clone() for t in towers) for name, towers in embeddings.as_mapping().items()}
+    network = make_network(prepared.network, layers, host.device, seed=prepared.seed)
+    micro_step = make_micro_step(prepared, host, network)
+    optimizer = prepared.optimizer
+    trainable = Trainable(
+        embeddings,
+        network,
+        trained_groups(prepared.paces, embeddings, network),
+        optimizer=optimizer.name,
+        optimizer_options=optimizer.options,
+        control=make_control(prepared.control, host.text.vocabulary_stats()),
+        max_norm=prepared.network.max_norm,
+        ema_decay=optimizer.ema_decay,
+        loss_scaling=autocast_dtype(prepared.session.precision, layers[0].module) is torch.float16,
+        world=world,
+    )
+    progress = Progress()
+    outputs = RunOutputs(
+        prepared,
+        host,
+        folder=output_folder,
+        log_folder=log_folder,
+        trainable=trainable,
+        micro_step=micro_step,
+        initial_embeddings=initial,
+        progress=progress,
+        overwrite=overwrite,
+        held_out=_held_out_batches(prepared, cache),
+        evaluation=evaluation,
+    )
+    trainer = Trainer(
+        replace(prepared.loop, accumulation=source.micro_batches, state_folder=state_folder, basis=basis),
+        trainable=trainable,
+        micro_step=micro_step,
+        source=source,
+        plan=prepared.phases,
+        rate_factor=prepared.rate_factor,
+        outputs=outputs,
+        progress=progress,
+        listener=listener,
+        commands=commands,
+        world=world,
+        aside=aside,
+        rebind=lambda: None if network is None else network.rebind(host.layers()),
+    )
+    return trainer, network
+
+
+# ---- what is trained ----
+
+
+def make_embeddings(
+    starts: Sequence[EmbeddingStart], text: TextEncoder, device: torch.device, *, seed: int
+) -> TrainedEmbeddings:
+    """The words at their start: from an embedding file, from init text, or by chance; each from its own seed."""
+    vectors = {}
+    for index, embedding in enumerate(starts):
+        generator = derived_generator("word", seed, index)
+        if embedding.init_file:
+            tensors = read_embedding(embedding.init_file).vectors
+            vectors[embedding.name] = vectors_from_tensors(
+                tensors, embedding.vectors, encoder=text, generator=generator
+            )
+        else:
+            vectors[embedding.name] = initial_vectors(
+                embedding.init_text,
+                embedding.vectors,
+                encoder=text,
+                generator=generator,
+                std=embedding.initial_std,
+                keep_commas=embedding.keep_commas,
+            )
+    return TrainedEmbeddings(vectors, {embedding.name: embedding.settings for embedding in starts}, device=device)
+
+
+def make_network(plan: NetworkPlan, layers: Sequence[Layer], device: torch.device, *, seed: int) -> Network | None:
+    """The network of a run, new; None where only words are trained."""
+    if not plan.rules:
+        return None
+    if not plan.parts & {layer.part for layer in layers}:
+        raise NetworkError(
+            f"network.te2_targets = {plan.te2_targets!r}: this checkpoint has no second text encoder, and "
+            "nothing else would get a network. Choose layers of the U-Net or the text encoder, or an SDXL checkpoint."
+        )
+    return build_network(layers, plan.rules, algorithm=plan.algorithm, seed=seed, device=device)
+
+
+def trained_groups(
+    paces: Mapping[str, Pace], embeddings: TrainedEmbeddings, network: Network | None
+) -> list[ParameterGroup]:
+    """One group a word, and the network's groups by part, each with the pace of its part."""
+    groups = [*embeddings.parameter_groups(), *(network.parameter_groups() if network is not None else ())]
+    return [_paced(group, paces[group.part]) for group in groups]
+
+
+def _paced(group: ParameterGroup, pace: Pace) -> ParameterGroup:
+    decay = pace.weight_decay + group.weight_decay
+    return replace(group, parameters=tuple(group.parameters), lr=pace.lr, weight_decay=decay, clip_norm=pace.clip_norm)
+
+
+# ---- the step ----
+
+
+def autocast_dtype(precision: str, weights: nn.Module | None) -> torch.dtype | None:
+    """Arithmetic of the frozen model: None = as its weights are, where these are fp32."""
+    named = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": None}
+    if precision in named:
+        return named[precision]
+    if weights is None:
+        return None
+    dtype = next((parameter.dtype for parameter in weights.parameters()), torch.float32)
+    return dtype if dtype in (torch.float16, torch.bfloat16) else None
+
+
+def make_micro_step(
+    prepared: Prepared,
+    host: Host,
+    network: Network | None,
+    *,
+    text: TextEncoder | None = None,
+    denoiser: Denoiser | None = None,
+) -> MicroStep:
+    """The forward half of a step, on the host's own text encoder and U-Net or on what stands for them."""
+    return MicroStep(
+        text or host.text,
+        denoiser or host.denoiser,
+        schedule=NoiseSchedule(
+            host.alphas_cumprod,
+            v_prediction=host.info.v_prediction,
+            zero_terminal_snr=prepared.zero_terminal_snr,
+        ),
+        objective=prepared.objective,
+        device=host.device,
+        autocast_dtype=autocast_dtype(prepared.session.precision, host.layers()[0].module),
+        network_off=nullcontext if network is None else lambda: network.with_multipliers(unet=0.0, te=0.0),
+    )
+
+
+# ---- batches ----
+
+
+def spill_folder(log_folder: Path, name: str) -> Path:
+    """Where latents go that memory may not hold; kept while the run can be gone on with."""
+    return log_folder / f"{name}.latents"
+
+
+def make_latents(
+    plan: LatentPlan,
+    host: Host,
+    *,
+    spill: Path | None = None,
+    used_bytes: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+    should_stop: Callable[[], bool] | None = None,
+) -> tuple[LatentCache, list[str]]:
+    """Encode pictures once through the host's autoencoder; returns the cache and what went wrong, in words.
+
+    What is beyond the memory that latents may have, less `used_bytes`, goes to `spill`, if the run has no folder for
+    latents.
+    """
+    cache = LatentCache(
+        host.codec,
+        plan.buckets,
+        folder=plan.folder,
+        spill=spill,
+        memory_bytes=None if plan.memory_bytes is None else max(0, plan.memory_bytes - used_bytes),
+        flip=plan.flip,
+        crops=plan.crops,
+        scale=plan.scale,
+        plain=plan.plain,
+        own=plan.own,
+        transparency=plan.transparency,
+        masks=plan.masks,
+        mask_normalise=plan.mask_normalise,
+        mask_minimum=plan.mask_minimum,
+        mask_temperature=plan.mask_temperature,
+        inpainting=host.info.inpainting,
+        device=host.device,
+        seed=plan.seed,
+    )
+    found = with_focus(plan.pictures) if plan.find_boxes else list(plan.pictures)
+    problems = cache.build(found, progress=progress, should_stop=should_stop)
+    return cache, [problem.message for problem in problems]
+
+
+def batch_source(plan: BatchPlan, cache: LatentCache, world: ProcessGroup, token_ids: TokenIds) -> BatchSource:
+    """Batches of a set's pictures."""
+    return BatchSource(
+        cache,
+        plan.pictures,
+        plan.captions.chain(token_ids),
+        batch_size=plan.batch_size,
+        accumulation=plan.accumulation,
+        embeddings=plan.embeddings,
+        seed=plan.seed,
+        rank=world.rank,
+        world_size=world.size,
+        latents="draw" if plan.random_latent else "mean",
+        unmasked=plan.unmasked,
+        draw_weights=plan.draw_weights,
+        loss_weights=plan.loss_weights,
+    )
+
+
+def _sources(
+    prepared: Prepared, host: Host, log_folder: Path, listener: Listener, *, commands: Commands, world: ProcessGroup
+) -> tuple[LatentCache, MixedBatchSource]:
+    """The run's own latents, and the batches of all sets."""
+
+    def encoded(plan: LatentPlan, activity: str, used_bytes: int = 0) -> LatentCache:
+        cache, problems = make_latents(
+            plan,
+            host,
+            spill=spill_folder(log_folder, prepared.name),
+            used_bytes=used_bytes,
+            progress=lambda done, total: listener(Preparing(activity, done, total)),
+            should_stop=lambda: commands.stopping,
+        )
+        told.extend(problems)
+        return cache
+
+    told: list[str] = []
+    cache = encoded(prepared.latents, "encoding pictures")
+    class_source = None
+    if prepared.class_latents is not None and prepared.class_batches is not None:
+        class_cache = encoded(prepared.class_latents, "encoding class pictures", cache.size_bytes)
+        size = -(-prepared.class_batches.batch_size // world.size) * world.size  # shared evenly by the processes
+        plan = replace(prepared.class_batches, batch_size=size)
+        class_source = batch_source(plan, class_cache, world, host.text.token_ids)
+    for problem in told:
+        listener(Notice("warning", 0, problem))
+    own = batch_source(prepared.batches, cache, world, host.text.token_ids)
+    return cache, make_mixture(prepared.sides, own, class_source)
+
+
+def make_mixture(plan: SidePlan, own: BatchSource, class_source: BatchSource | None) -> MixedBatchSource:
+    """All sets of a step."""
+    sides = []
+    if class_source is not None:
+        texts = plan.texts if plan.class_prior else {}
+        sides.append(PriorSet("class pictures", class_source, plan.class_weight, texts, plan.class_prior))
+    if plan.preservation > 0:
+        sides.append(PriorSet("preservation", own, plan.preservation, plan.texts, prior=True))
+    return MixedBatchSource(own, sides)
+
+
+def _held_out_batches(prepared: Prepared, cache: LatentCache) -> dict[str, list[TrainingBatch]]:
+    """Held-out pictures by word, one a batch, with their captions as they are (no shuffling, no dropout)."""
+    find = EmbeddingFinder(prepared.word_names)
+    found: dict[str, list[TrainingBatch]] = {}
+    ready = {picture.key for picture in cache.pictures}
+    for picture in prepared.pictures.held_out:
+        names = find(picture.caption)
+        if not names or picture.key not in ready:
+            continue
+        entry = cache.get(picture.key)
+        batch = TrainingBatch(
+            latents=entry.mean[None],
+            captions=[picture.caption],
+            mask=None,
+            weights=torch.ones(1),
+            keys=[picture.key],
+            embeddings=[names],
+            sizes=torch.tensor([cache.sizes(picture.key)]),
+            inpaint=None if entry.inpaint is None else entry.inpaint[None],
+        )
+        found.setdefault(names[0], []).append(batch)
+    return found

@@ -1,0 +1,124 @@
+"""Settings of words, tags and balance into parts, as `assemble` does it; needs no torch, since pages plan with it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+from lib_pivotal.config import DataConfig, EmbeddingConfig, Run
+from lib_pivotal.config_checks import number_lines
+from lib_pivotal.data.balance import even_rates, tree_rates, with_embedding_weights
+from lib_pivotal.data.captions import EmbeddingFinder, legal_name
+from lib_pivotal.data.pruning import EmbeddingRules, PrunedCaptions, TagRules, applies
+from lib_pivotal.data.records import Dataset, Picture
+from lib_pivotal.training.picture_parts import PictureParts
+
+EMBEDDING_PLACEHOLDERS = ("{word}", "{name}", "[name]")
+HELD_OUT_SHARE = 0.1
+HELD_OUT_MOST = 4
+
+
+def tag_rules(run: Run) -> TagRules:
+    """The run's rule for core tags and pruning."""
+    data = run.data
+    return TagRules(
+        mode=data.prune_mode,  # type: ignore[arg-type]
+        rule=data.core_rule,  # type: ignore[arg-type]
+        threshold=data.core_threshold or None,
+        feature_threshold=data.core_feature_threshold,
+        drop_difficulty=data.drop_difficulty or None,
+    )
+
+
+def embedding_use(embedding: EmbeddingConfig) -> EmbeddingRules:
+    """A word as captions meet it."""
+    return EmbeddingRules(
+        embedding.name,
+        init_text=embedding.init_text,
+        prune=embedding.prune,
+        absorb=embedding.absorb,
+        keep=embedding.keep,
+        applies_to=embedding.applies_to,
+        form_of=embedding.form_of,
+    )
+
+
+def make_pruned_captions(run: Run, dataset: Dataset) -> PrunedCaptions:
+    """The captions of a dataset with the run's words, cut as the run says."""
+    return PrunedCaptions(
+        PictureParts(run.data).cut(dataset.pictures),
+        [embedding_use(embedding) for embedding in run.embeddings],
+        tag_rules(run),
+        extra=_written(run, dataset),
+    )
+
+
+def embedding_of_concepts(run: Run, dataset: Dataset) -> dict[str, str]:
+    """Which word `{word}` is in a concept's templates: one that applies to it, one of its name, or the only one."""
+    names = {embedding.name.lower(): embedding.name for embedding in run.embeddings}
+    only = run.embeddings[0].name if len(run.embeddings) == 1 else None
+    found: dict[str, str] = {}
+    for concept, keys in dataset.concepts.items():
+        given = (w.name for w in run.embeddings if keys and w.applies_to and applies(w.applies_to, dataset[keys[0]]))
+        by_name = names.get(concept.lower()) or names.get(legal_name(concept))
+        embedding = next(given, None) or by_name or only
+        if embedding is not None:
+            found[concept] = embedding
+    return found
+
+
+def draw_rates(run: Run, pictures: Sequence[Picture], embeddings: Sequence[Sequence[str]]) -> list[float]:
+    """Draws an epoch of each picture by the run's balance and its words' weights; `words` names each picture's."""
+    data = run.data
+    if data.balance == "tree":
+        rates = tree_rates([picture.key for picture in pictures], number_lines(data.balance_weights))
+    else:
+        rates = [float(picture.repeats) for picture in pictures]
+        if data.balance == "words":
+            rates = even_rates(rates, embeddings)
+    weights = {embedding.name: embedding.draw_weight for embedding in run.embeddings if embedding.draw_weight != 1.0}
+    return with_embedding_weights(rates, embeddings, weights) if weights else rates
+
+
+def draws_as_folders_say(run: Run) -> bool:
+    """Whether repeats alone decide how often a picture comes."""
+    return run.data.balance == "repeats" and all(embedding.draw_weight == 1.0 for embedding in run.embeddings)
+
+
+def hold_out(run: Run, pictures: Sequence[Picture]) -> tuple[list[Picture], list[Picture]]:
+    """Every tenth picture of a word, at most four a word, when the separation score is on."""
+    if run.saving.separation_every_steps == 0:
+        return list(pictures), []
+    find = EmbeddingFinder([embedding.name for embedding in run.embeddings])
+    by_embedding: dict[str, list[Picture]] = {}
+    for picture in pictures:
+        for name in find(picture.caption)[:1]:
+            by_embedding.setdefault(name, []).append(picture)
+    held = {
+        picture.key
+        for mine in by_embedding.values()
+        for picture in mine[:: math.ceil(1 / HELD_OUT_SHARE)][: HELD_OUT_MOST if len(mine) > HELD_OUT_MOST else 0]
+    }
+    return [p for p in pictures if p.key not in held], [p for p in pictures if p.key in held]
+
+
+def _written(run: Run, dataset: Dataset) -> Callable[[Picture], tuple[str, ...]]:
+    """The words that prefix, suffix and templates write into a picture's caption."""
+    parts = PictureParts(run.data)
+    find = EmbeddingFinder([embedding.name for embedding in run.embeddings])
+    literal = {id(data): _literal(data, find) for data in parts.all}
+    placed = {
+        id(data) for data in parts.all if any(m in text for text in data.templates for m in EMBEDDING_PLACEHOLDERS)
+    }
+    by_concept = embedding_of_concepts(run, dataset) if placed else {}
+
+    def embeddings(picture: Picture) -> tuple[str, ...]:
+        case = id(parts.settings_of(picture))
+        named = by_concept.get(picture.concept) if case in placed else None
+        return (*literal[case], named) if named else literal[case]
+
+    return embeddings
+
+
+def _literal(data: DataConfig, find: EmbeddingFinder) -> tuple[str, ...]:
+    return tuple(name for text in (data.prefix, data.suffix, *data.templates) for name in find(text))

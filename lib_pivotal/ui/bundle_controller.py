@@ -1,0 +1,91 @@
+"""The files of the LoRA folder as the page names them: each action says in a sentence what it did."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path, PurePath
+
+from lib_pivotal.bundle.edits import Layout
+from lib_pivotal.bundle.embedding_files import EmbeddingFormat
+from lib_pivotal.bundle.listing import BundleSummary
+from lib_pivotal.commands import bundles
+from lib_pivotal.embeddings.names import NameIssue
+from lib_pivotal.errors import BundleError
+from lib_pivotal.runs.backend import TrainerBackend
+from lib_pivotal.runs.naming import name_issues
+
+
+class BundleController:
+    """The LoRA folder of a studio: `commands.bundles` on files of its list."""
+
+    def __init__(self, studio: TrainerBackend) -> None:
+        self._studio = studio
+
+    def listing(self) -> tuple[list[BundleSummary], list[str]]:
+        """Every file, and its name below the folder."""
+        folder = self._studio.lora_folder()
+        summaries = bundles.listed([folder])
+        return summaries, [item.path.relative_to(folder).as_posix() for item in summaries]
+
+    def summary(self, name: str) -> BundleSummary:
+        """Of one file."""
+        return bundles.show(self.path(name)).summary
+
+    def path(self, name: str) -> Path:
+        """Where a file of the list lies.
+
+        Raises:
+            BundleError: no file of the list has this name.
+        """
+        given = PurePath(name)  # a link that the user has put into the folder is of the list
+        path = self._studio.lora_folder().absolute() / given
+        if not name or given.is_absolute() or given.drive or ".." in given.parts or "\0" in name or not path.is_file():
+            raise BundleError(f"{name or 'no file'}: choose a file from the list")
+        return path
+
+    def verify(self, name: str) -> bundles.Verdict:
+        """All problems of a file, read in full, and read by the process's own loader where it has one."""
+        return bundles.verify(self.path(name), self._studio)
+
+    def name_issues(self, name: str, embedding: str, new: str) -> list[NameIssue]:
+        """What is to be known of a word's new name."""
+        summary = self.summary(name)
+        vectors = next((one.vectors for one in summary.embeddings if one.name == embedding), 0)
+        siblings = {one.name: "this file" for one in summary.embeddings if one.name != embedding}
+        return name_issues(self._studio, new, vectors=vectors, file=summary.path.name, siblings=siblings)
+
+    def rename_embedding(self, name: str, embedding: str, new: str) -> str:
+        """Give an embedding another name."""
+        return bundles.rename(bundles.Rename(self.path(name), {embedding: new}), self._studio).said
+
+    def delete_embedding(self, name: str, embedding: str) -> str:
+        """Take an embedding out."""
+        return bundles.delete(bundles.Delete(self.path(name), [embedding]), self._studio).said
+
+    def add_word(self, name: str, file: Path) -> str:
+        """Put an embedding file into a bundle."""
+        return bundles.add(bundles.Add(self.path(name), [file]), self._studio).said
+
+    def strip(self, name: str, parts: Sequence[str]) -> str:
+        """Take parts away, into a file of its own beside the old one."""
+        path = self.path(name)
+        return bundles.strip(bundles.Strip(path, parts, out=bundles.copy_without(path, parts)), self._studio).said
+
+    def split(self, name: str, layout: EmbeddingFormat = "a1111") -> str:
+        """Network and embeddings as files of their own, in a folder where no list finds them by accident."""
+        path = self.path(name)
+        return bundles.split(bundles.Split(path, bundles.free(self._folder(path)), layout=layout)).said
+
+    def convert(self, name: str, layout: Layout) -> str:
+        """The network without its embeddings in another program's layout, in the same folder."""
+        path = self.path(name)
+        out = bundles.free(bundles.converted(path, layout, folder=self._folder(path)))
+        return bundles.convert(bundles.Convert(path, out, layout=layout), self._studio).said
+
+    def join(self, name: str, others: Sequence[str], out: str) -> str:
+        """Several bundles as one, in a new file beside the first."""
+        paths = [self.path(one) for one in (name, *others)]
+        return bundles.join(bundles.Join(paths, bundles.beside(paths[0], out.strip())), self._studio).said
+
+    def _folder(self, path: Path) -> Path:
+        return self._studio.runs_folder() / "split" / path.stem

@@ -1,0 +1,93 @@
+"""Tests mirror the package: `lib_pivotal/data/masks.py` is tested by `tests/data/test_masks.py`.
+
+A module without such a file is named below with the file that tests it, as a part of a larger whole.
+"""
+
+from fnmatch import fnmatch
+from pathlib import Path
+
+import pytest
+
+TESTS = Path(__file__).parent
+PACKAGE = TESTS.parent / "lib_pivotal"
+MODULES = [
+    path.relative_to(PACKAGE).as_posix() for path in sorted(PACKAGE.rglob("*.py")) if not path.stem.startswith("__")
+]
+TESTED_BY = {
+    # protocols, errors and plain records: where they are satisfied, raised and read
+    "errors.py": "networks/test_network.py",
+    "ports.py": "standalone/test_model.py",
+    "hosting.py": "standalone/test_session.py",
+    "config_*.py": "test_config.py",
+    "runs/studio.py": "webui/test_studio.py",
+    "runs/circumstances.py": "runs/test_defaults.py",
+    "training/aside.py": "webui/test_studio.py",
+    "training/progress.py": "training/test_run.py",
+    # parts of a run: by whole runs, and by runs with a fault in each part
+    "training/loop.py": "training/test_run.py",
+    "training/trainable.py": "training/test_step.py",
+    "training/epochs.py": "standalone/test_one_length.py",
+    "training/facts.py": "training/test_results.py",
+    "training/keeping.py": "training/test_run_faults.py",
+    "training/outputs.py": "training/test_run_faults.py",
+    "training/recovery.py": "training/test_run_faults.py",
+    "training/scanning.py": "data/sources/test_layout.py",
+    "runs/preflight.py": "standalone/test_one_length.py",
+    # one dataset format each: all through the same scan
+    "data/captioning.py": "runs/test_tagging.py",
+    "data/doubles.py": "data/test_lint_pictures.py",
+    "data/looks.py": "data/test_scan_cache.py",
+    "data/findings.py": "data/test_lint.py",
+    "data/frames.py": "data/test_views.py",
+    "data/sources/*.py": "data/sources/test_layout.py",
+    "runs/linting.py": "runs/test_plan.py",
+    "runs/scan_report.py": "standalone/test_cli.py",
+    # one trainer's settings: through its own file, as a user's settings file comes in
+    "importing/hcp_*.py": "importing/test_hcp.py",
+    "importing/kohya_*.py": "importing/test_kohya.py",
+    "importing/onetrainer_*.py": "importing/test_onetrainer.py",
+    "importing/*.py": "importing/test_settings.py",
+    # layouts of files: through the reader
+    "bundle/peft_folder.py": "bundle/test_foreign.py",
+    "bundle/plain_builders.py": "bundle/test_pickle_machine.py",
+    # the command line: through what is called
+    "standalone/bundle_cli.py": "standalone/test_cli.py",
+    "standalone/signals.py": "training/test_torchrun.py",
+    # a panel of the page: through the page's handlers and its whole
+    "ui/alone.py": "standalone/test_page.py",
+    "ui/bundles_*.py": "ui/test_shelf.py",
+    "ui/compare_panel.py": "ui/test_shelf.py",
+    "ui/captions_panel.py": "ui/test_desk.py",
+    "ui/page.py": "ui/test_desk.py",
+    "ui/run_panel.py": "ui/test_tab.py",
+    "ui/train_panel.py": "ui/test_tab.py",
+    "ui/setting_components.py": "ui/test_form.py",
+    "ui/tags_html.py": "ui/test_tags_panel.py",
+    # what the web UI's pages get from us: through its cards, its rows and a run in it
+    "ui/card_editor.py": "webui/test_cards.py",
+    "ui/parts_rows.py": "webui/test_parts.py",
+    "webui/checkpointing.py": "webui/test_session.py",
+    "webui/folders.py": "webui/test_api_paths.py",
+}
+"""Module, or a pattern for several -> the file that tests it."""
+
+
+def mirrored(module):
+    """Where the module's own tests are, below tests/."""
+    path = Path(module)
+    return (path.parent / f"test_{path.name}").as_posix()
+
+
+UNMIRRORED = [module for module in MODULES if not (TESTS / mirrored(module)).is_file()]
+
+
+@pytest.mark.parametrize("module", UNMIRRORED)
+def test_every_module_has_its_tests(module):
+    found = [file for pattern, file in TESTED_BY.items() if fnmatch(module, pattern)]
+    assert found, f"write tests/{mirrored(module)}, or say in TESTED_BY which file tests it"
+    assert (TESTS / found[0]).is_file(), f"tests/{found[0]} is gone"
+
+
+def test_no_exception_is_left_over():
+    idle = [pattern for pattern in TESTED_BY if not any(fnmatch(module, pattern) for module in UNMIRRORED)]
+    assert not idle, f"no longer needed: {idle}"
