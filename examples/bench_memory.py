@@ -31,7 +31,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from lib_pivotal.config import Run, run_from_dict
 from lib_pivotal.ports import TrainingBatch
-from lib_pivotal.standalone.model import StandaloneHost, scaled_linear_alphas
+from lib_pivotal.standalone.model import StandaloneHost
+from lib_pivotal.standalone.single_file import scaled_linear_alphas
 from lib_pivotal.training import build
 from lib_pivotal.training.assemble import compile_run
 from lib_pivotal.training.memory import PURPOSES, MemoryCount, count_memory

@@ -50,11 +50,9 @@ TESTED_BY = {
     # layouts of files: through the reader
     "bundle/peft_folder.py": "bundle/test_foreign.py",
     "bundle/plain_builders.py": "bundle/test_pickle_machine.py",
-    # the command line and the text encoders: through what is called
+    # the command line: through what is called
     "standalone/bundle_cli.py": "standalone/test_cli.py",
     "standalone/signals.py": "training/test_torchrun.py",
-    "standalone/openclip.py": "parity/test_openclip.py",
-    "standalone/towers.py": "standalone/test_text.py",
     # a panel of the page: through the page's handlers and its whole
     "ui/alone.py": "standalone/test_page.py",
     "ui/bundles_*.py": "ui/test_shelf.py",

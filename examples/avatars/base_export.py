@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from examples.avatars import base_autoencoder, base_diffusion
-from lib_pivotal.standalone.single_file import Checkpoint, save_checkpoint
+from examples.avatars.checkpoint_file import save_checkpoint
+from lib_pivotal.standalone.single_file import Checkpoint
 from lib_pivotal.standalone.tokenizer import clip_tokenizer
 
 WEIGHTS = Path(__file__).parent / "weights"
 TEXT_VERSION = "models/Stable-diffusion/avatars-text"
-"""Where the web UI finds the text model's config and tokenizer, seen from its own folder (`write_text_folder`)."""
+"""Where the web UI finds the text model's config and tokenizer, seen from its folder (`install.write_text_folder`)."""
 NAMES = {"base": "avatars", "retro": "avatars-retro"}
 
 

@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from examples.avatars.scores import EMBEDDINGS, SHAPE_VERSION, Network, RoundTrip, Scorer, load_scorer
@@ -205,15 +205,6 @@ def roundtrip_of(vae: Any, *, latent_noise: Span = (0.0, 0.0), gain: Span = (1.0
 
 def load_roundtrip(checkpoint: Path, *, latent_noise: Span = (0.0, 0.0), gain: Span = (1.0, 1.0)) -> RoundTrip:
     """The round trip through the avatars' autoencoder, out of their checkpoint (SD1's layout, safetensors)."""
-    from examples.avatars import base_models
-    from lib_pivotal.standalone.compvis import to_diffusers, vae_prefixes
+    from lib_pivotal.standalone.single_file import load_checkpoint
 
-    prefix = "first_stage_model."
-    weights = {
-        key.removeprefix(prefix): tensor for key, tensor in load_file(checkpoint).items() if key.startswith(prefix)
-    }
-    if not weights:
-        raise ValueError(f"{checkpoint} holds no {prefix}*; name a checkpoint in SD1's layout")
-    vae = base_models.autoencoder()
-    vae.load_state_dict({key: tensor.float() for key, tensor in to_diffusers(weights, vae_prefixes(4, 1))[0].items()})
-    return roundtrip_of(vae.eval().requires_grad_(False), latent_noise=latent_noise, gain=gain)
+    return roundtrip_of(load_checkpoint(checkpoint).vae, latent_noise=latent_noise, gain=gain)

@@ -1,7 +1,7 @@
-"""Which kind of checkpoint a file or folder is, seen from the names and shapes of its tensors, as the web UI does.
+"""Which kind of checkpoint a file or folder is: from its header and the settings beside it, without its weights.
 
-Follows `guess_model_config_from_state_dict` (modules/sd_models_config.py) and the renaming of older layouts
-(modules/sd_models.py) of the web UI v1.10.1; what this version does not train is refused in one sentence.
+Told apart as in the web UI v1.10.1: `guess_model_config_from_state_dict` (modules/sd_models_config.py) and the renaming
+of older layouts (modules/sd_models.py). What this version does not train is refused in one sentence.
 """
 
 from __future__ import annotations
@@ -9,9 +9,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from lib_pivotal.errors import HostError
+import yaml
+
+from lib_pivotal.bundle.safetensors_file import read_header
+from lib_pivotal.errors import BundleError, HostError
+from lib_pivotal.plain_json import parse_json
+from lib_pivotal.ports import ModelInfo
 
 Family = Literal["sd1", "sd2", "sdxl"]
 Shapes = Mapping[str, Sequence[int]]
@@ -24,7 +29,8 @@ PLAIN_CHANNELS, INPAINTING_CHANNELS = 4, 9
 V_MARKER, ZERO_SNR_MARKER = "v_pred", "ztsnr"
 """Tensors by which SDXL checkpoints say that they predict v, and on a schedule of zero terminal SNR."""
 
-CLIP, OPENCLIP = "clip", "openclip"
+UNET, VAE = "model.diffusion_model.", "first_stage_model."
+"""How the names of the U-Net's and the autoencoder's tensors begin in a single file."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +53,7 @@ TEXT_PARTS: dict[Family, tuple[TextPart, ...]] = {
 SCALE_FACTORS: dict[Family, float] = {"sd1": 0.18215, "sd2": 0.18215, "sdxl": 0.13025}
 """Of latents; a yaml beside the file may say otherwise."""
 
-_INPUT = "model.diffusion_model.input_blocks.0.0.weight"
+_INPUT = f"{UNET}input_blocks.0.0.weight"
 _INSTEAD = "Choose an SD1, SD2 or SDXL checkpoint."
 _FOREIGN = (
     ("model.diffusion_model.x_embedder.proj.weight", "an SD3 checkpoint"),
@@ -67,13 +73,13 @@ _OLD_NAMES = (
 )
 _TURBO = ("conditioner.embedders.0.", "cond_stage_model.")
 _TURBO_MARK = "conditioner.embedders.0.model.ln_final.weight"
-SD2_WIDTH, REFINER_WIDTH = 1024, 1280
+_SD2_WIDTH = 1024
 
 
 def renaming(shapes: Shapes) -> tuple[tuple[str, str], ...]:
     """(old prefix, prefix) pairs of a file in an older layout; SD2 Turbo is SD2 in SDXL's clothes."""
     if (
-        tuple(shapes.get(_TURBO_MARK, ())) == (SD2_WIDTH,)
+        tuple(shapes.get(_TURBO_MARK, ())) == (_SD2_WIDTH,)
         and "conditioner.embedders.1.model.ln_final.weight" not in shapes
     ):
         return (_TURBO,)
@@ -119,3 +125,86 @@ def check_channels(channels: int, path: Path) -> None:
             f"{path}: this is made for {kind} (its U-Net takes {channels} channels). "
             "Choose the plain checkpoint that it came from."
         )
+
+
+def family_of_folder(unet: Mapping[str, Any], text_encoder: Mapping[str, Any]) -> Family:
+    """The family of a folder that diffusers saved, from the configurations of its U-Net and (first) text encoder."""
+    if unet.get("addition_embed_type") == "text_time":
+        return "sdxl"
+    return "sd2" if text_encoder.get("hidden_act") == "gelu" else "sd1"  # OpenCLIP's; CLIP-L has quick_gelu
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """`model.params` of an ldm yaml; empty where there is no file."""
+    if not path.is_file():
+        return {}
+    try:
+        settings: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))["model"]["params"]
+    except (yaml.YAMLError, KeyError, TypeError) as error:
+        reason = f"no model.params can be read from it ({error!r}); remove it or write it as ldm does"
+        raise HostError(f"{path}: {reason}") from error
+    return settings
+
+
+def params_of(settings: Mapping[str, Any], *parts: str) -> Mapping[str, Any]:
+    """`params` of the first of these parts of a yaml that is there (ldm and sgm call them differently); or empty."""
+    for part in parts:
+        if settings.get(part):
+            return settings[part].get("params") or {}
+    return {}
+
+
+def says_v(family: Family, settings: Mapping[str, Any], *, marked: bool) -> bool:
+    """Whether the yaml, or SDXL's marker among the tensors, says that the checkpoint predicts v."""
+    if family == "sdxl":
+        scaling = params_of(settings, "denoiser_config").get("scaling_config") or {}
+        return marked or str(scaling.get("target", "")).endswith(".VScaling")
+    return bool(settings.get("parameterization") == "v")
+
+
+def checkpoint_info(path: Path) -> ModelInfo:
+    """Name, family and, as far as it is written down, what the checkpoint predicts.
+
+    Of SD2 only a yaml beside the file says that it predicts v; loading it finds that out without one.
+
+    Raises:
+        HostError: no checkpoint, or one that is not trained here.
+    """
+    if path.is_dir():
+        return _folder_info(path)
+    try:
+        entries = read_header(path).tensors
+    except (BundleError, OSError) as error:
+        raise HostError(f"{path}: cannot be read as a checkpoint ({error}). Give a .safetensors file.") from error
+    pairs = renaming({name: entry.shape for name, entry in entries.items()})
+    tensors = {renamed(name, pairs): entry.shape for name, entry in entries.items()}
+    if not any(name.startswith(UNET) for name in tensors):
+        raise HostError(f"{path}: no checkpoint, it has no U-Net. Give an SD1, SD2 or SDXL checkpoint.")
+    family = family_of(tensors, path)
+    predicts_v = says_v(family, read_yaml(path.with_suffix(".yaml")), marked=V_MARKER in tensors)
+    inpainting = tuple(tensors.get(_INPUT, ()))[1:2] == (INPAINTING_CHANNELS,)
+    return ModelInfo(path.stem, family, v_prediction=predicts_v, inpainting=inpainting)
+
+
+def _folder_info(path: Path) -> ModelInfo:
+    """As diffusers writes it."""
+    unet, text = _json(path / "unet" / "config.json"), _json(path / "text_encoder" / "config.json")
+    if not unet:
+        raise HostError(f"{path}: no unet/config.json; give a .safetensors file or a folder that diffusers saved.")
+    predicts = _json(path / "scheduler" / "scheduler_config.json").get("prediction_type")
+    return ModelInfo(
+        path.name,
+        family_of_folder(unet, text),
+        v_prediction=predicts == "v_prediction",
+        inpainting=unet.get("in_channels") == INPAINTING_CHANNELS,
+    )
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        found = parse_json(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise HostError(f"{path}: cannot be read as JSON ({error}). Save the pipeline again.") from error
+    return found if isinstance(found, dict) else {}

@@ -30,10 +30,11 @@ from lib_pivotal.ports import (
     SampleRequest,
     SessionRequest,
 )
-from lib_pivotal.prompts import COMMA_BACKTRACK, Tokenizer
+from lib_pivotal.prompts import Tokenizer
 from lib_pivotal.standalone.families import INPAINTING_CHANNELS, Family
 from lib_pivotal.standalone.sampler import SAMPLERS, Guidance, joined, sample_latents
 from lib_pivotal.standalone.session import borrowed, evaluating
+from lib_pivotal.standalone.single_file import load_checkpoint, scaled_linear_alphas
 from lib_pivotal.standalone.text import StandaloneTextEncoder
 
 logger = logging.getLogger(__name__)
@@ -41,12 +42,6 @@ logger = logging.getLogger(__name__)
 LATENT_SCALE = 8
 TE_PARTS: tuple[Part, ...] = ("te", "te2")
 """Of the text encoders in their order."""
-
-
-def scaled_linear_alphas() -> Tensor:
-    """SD's ᾱ `(1000,)` fp32: √β evenly spaced from √0.00085 to √0.012, computed in fp64 as ldm does."""
-    betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2
-    return torch.cumprod(1 - betas, dim=0).float()
 
 
 class StandaloneDenoiser:
@@ -166,7 +161,6 @@ class StandaloneHost:
         alphas_cumprod: Tensor | None = None,
         sampler: str = "euler",
         clip_skip: int = 1,
-        comma_backtrack: int = COMMA_BACKTRACK,
     ) -> None:
         if sampler not in SAMPLERS:
             raise HostError(f"sampler = {sampler!r}: unknown; use one of {', '.join(SAMPLERS)}")
@@ -180,7 +174,6 @@ class StandaloneHost:
             second=text_model_2,
             family=family,
             clip_skip=clip_skip,
-            comma_backtrack=comma_backtrack,
         )
         self.denoiser = StandaloneDenoiser(unet)
         self.codec = StandaloneCodec(vae, scale_factor=scale_factor)
@@ -199,8 +192,6 @@ class StandaloneHost:
         **settings: Any,
     ) -> StandaloneHost:
         """A diffusers folder or a single .safetensors of SD1, SD2 or SDXL, offline; `settings` as for the class."""
-        from lib_pivotal.standalone.single_file import load_checkpoint
-
         path = Path(path)
         checkpoint = load_checkpoint(path, device=device, dtype=dtype)
         facts: dict[str, Any] = {

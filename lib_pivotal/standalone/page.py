@@ -19,7 +19,7 @@ from lib_pivotal.ports import Host, ModelInfo
 from lib_pivotal.prompts import PromptReading
 from lib_pivotal.runs.manager import RunManager
 from lib_pivotal.standalone.exits import exit_status
-from lib_pivotal.standalone.glance import checkpoint_info
+from lib_pivotal.standalone.families import checkpoint_info
 from lib_pivotal.standalone.model import StandaloneHost
 from lib_pivotal.standalone.tokenizer import clip_reading
 from lib_pivotal.training.model_yield import ModelYield, YieldTerms

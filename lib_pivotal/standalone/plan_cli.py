@@ -157,7 +157,7 @@ def _circumstances(parsed: argparse.Namespace) -> HostDefaults:
     if parsed.size is not None and not LEAST_PX <= parsed.size <= MOST_PX:
         raise ConfigError([Fault("--size", parsed.size, f"must be from {LEAST_PX} to {MOST_PX} px")])
     if parsed.checkpoint is not None:
-        from lib_pivotal.standalone.glance import checkpoint_info
+        from lib_pivotal.standalone.families import checkpoint_info
 
         model = checkpoint_info(parsed.checkpoint)
     else:

@@ -1,4 +1,4 @@
-"""Sizes of an architecture: from tensors to configurations, and from configurations to ldm's yaml.
+"""The configurations that diffusers and transformers need, from the shapes of a single file's tensors.
 
 Only the number of heads cannot be seen in the tensors; it comes from the yaml, or is the family's.
 """
@@ -9,12 +9,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from torch import Tensor
 
 from lib_pivotal.errors import HostError
-from lib_pivotal.standalone import compvis
-from lib_pivotal.standalone.families import SCALE_FACTORS, Family
+from lib_pivotal.standalone.families import SCALE_FACTORS, Family, params_of
 
 SD1_HEADS = 8
 HEAD_WIDTH = 64
@@ -22,41 +20,6 @@ HEAD_WIDTH = 64
 
 SIZE_WIDTH = 256
 """SDXL: values that each number of the size conditioning becomes."""
-_TEXT_FIELDS = (
-    "vocab_size",
-    "hidden_size",
-    "intermediate_size",
-    "projection_dim",
-    "num_hidden_layers",
-    "num_attention_heads",
-    "max_position_embeddings",
-    "hidden_act",
-    "layer_norm_eps",
-    "pad_token_id",
-    "bos_token_id",
-    "eos_token_id",
-    "model_type",
-)
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """`model.params` of an ldm yaml; empty where there is no file."""
-    if not path.is_file():
-        return {}
-    try:
-        settings: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))["model"]["params"]
-    except (yaml.YAMLError, KeyError, TypeError) as error:
-        reason = f"no model.params can be read from it ({error!r}); remove it or write it as ldm does"
-        raise HostError(f"{path}: {reason}") from error
-    return settings
-
-
-def params_of(settings: Mapping[str, Any], *parts: str) -> Mapping[str, Any]:
-    """`params` of the first of these parts of a yaml that is there (ldm and sgm call them differently); or empty."""
-    for part in parts:
-        if settings.get(part):
-            return settings[part].get("params") or {}
-    return {}
 
 
 def unet_config(weights: Mapping[str, Tensor], settings: Mapping[str, Any], family: Family = "sd1") -> dict[str, Any]:
@@ -174,105 +137,49 @@ def vae_config(weights: Mapping[str, Tensor], settings: Mapping[str, Any], famil
     }
 
 
-def infer_text_config(weights: Mapping[str, Tensor], path: Path) -> dict[str, Any]:
-    """Arguments of CLIPTextConfig for a text model's weights, heads as in CLIP ViT-L/14 (64 wide)."""
+def clip_config(weights: Mapping[str, Tensor], path: Path) -> dict[str, Any]:
+    """Arguments of CLIPTextConfig for weights under CLIP's own names, heads as in CLIP ViT-L/14 (64 wide)."""
     table = weights.get("text_model.embeddings.token_embedding.weight")
     if table is None:
         raise HostError(
             f"{path}: no text encoder that is known (no text_model.embeddings.token_embedding.weight); "
             "choose a full SD1, SD2 or SDXL checkpoint"
         )
-    layers = 0
-    while f"text_model.encoder.layers.{layers}.mlp.fc1.weight" in weights:
-        layers += 1
-    width = table.shape[1]
+    places = weights["text_model.embeddings.position_embedding.weight"]
+    layers = _each(weights, "text_model.encoder.layers.{}.mlp.fc1.weight")
+    return {**_text_config(table, places, layers), "pad_token_id": table.shape[0] - 1}
+
+
+def openclip_config(weights: Mapping[str, Tensor], *, layers_left_out: int = 0) -> dict[str, Any]:
+    """Arguments of CLIPTextConfig for OpenCLIP's weights, without their last layers."""
+    table, places = weights["token_embedding.weight"], weights["positional_embedding"]
+    layers = _each(weights, "transformer.resblocks.{}.mlp.c_fc.weight")
+    config = _text_config(table, places, layers)
+    config["num_hidden_layers"] -= layers_left_out
+    if "text_projection" in weights:
+        config["projection_dim"] = weights["text_projection"].shape[1]
+    return {**config, "hidden_act": "gelu", "pad_token_id": 1}
+
+
+def _text_config(table: Tensor, places: Tensor, layers: Sequence[Tensor]) -> dict[str, Any]:
+    """What both kinds of text encoder have; `layers` are the first matrices of their feed-forward networks."""
+    vocabulary, width = table.shape
     return {
-        "vocab_size": table.shape[0],
+        "vocab_size": vocabulary,
         "hidden_size": width,
         "projection_dim": width,
-        "intermediate_size": weights["text_model.encoder.layers.0.mlp.fc1.weight"].shape[0],
-        "num_hidden_layers": layers,
+        "intermediate_size": layers[0].shape[0],
+        "num_hidden_layers": len(layers),
         "num_attention_heads": max(1, width // HEAD_WIDTH),
-        "max_position_embeddings": weights["text_model.embeddings.position_embedding.weight"].shape[0],
-        "pad_token_id": table.shape[0] - 1,
-        "bos_token_id": table.shape[0] - 2,
-        "eos_token_id": table.shape[0] - 1,
+        "max_position_embeddings": places.shape[0],
+        "bos_token_id": vocabulary - 2,
+        "eos_token_id": vocabulary - 1,
     }
 
 
-def text_config(config: Any) -> dict[str, Any]:
-    """The fields of a CLIPTextConfig that make its architecture."""
-    return {name: getattr(config, name) for name in _TEXT_FIELDS}
-
-
-def unet_names(config: Any) -> dict[str, str]:
-    """Compvis -> diffusers modules of the U-Net with this configuration."""
-    attention = [kind.startswith("CrossAttn") for kind in config.down_block_types]
-    return compvis.unet_prefixes(attention, config.layers_per_block)
-
-
-def vae_names(config: Any) -> dict[str, str]:
-    """Compvis -> diffusers modules of the autoencoder with this configuration."""
-    return compvis.vae_prefixes(len(config.block_out_channels), config.layers_per_block)
-
-
-def ldm_yaml(unet: Any, vae: Any, schedule: Mapping[str, Any], *, text_version: str) -> str:
-    """The yaml from which ldm (and the web UI) builds the same architecture."""
-    base, ch = unet.block_out_channels[0], vae.block_out_channels[0]
-    attention = [2**level for level, kind in enumerate(unet.down_block_types) if kind.startswith("CrossAttn")]
-    params: dict[str, Any] = {
-        **schedule,
-        "num_timesteps_cond": 1,
-        "log_every_t": 200,
-        "first_stage_key": "jpg",
-        "cond_stage_key": "txt",
-        "image_size": unet.sample_size,
-        "channels": vae.latent_channels,
-        "cond_stage_trainable": False,
-        "conditioning_key": "crossattn",
-        "use_ema": False,
-        "unet_config": {
-            "target": "ldm.modules.diffusionmodules.openaimodel.UNetModel",
-            "params": {
-                "image_size": unet.sample_size,
-                "in_channels": unet.in_channels,
-                "out_channels": unet.out_channels,
-                "model_channels": base,
-                "attention_resolutions": attention,
-                "num_res_blocks": unet.layers_per_block,
-                "channel_mult": [width // base for width in unet.block_out_channels],
-                "num_heads": unet.attention_head_dim,
-                "use_spatial_transformer": True,
-                "transformer_depth": 1,
-                "context_dim": unet.cross_attention_dim,
-                "use_checkpoint": False,
-                "legacy": False,
-            },
-        },
-        "first_stage_config": {
-            "target": "ldm.models.autoencoder.AutoencoderKL",
-            "params": {
-                "embed_dim": vae.latent_channels,
-                "ddconfig": {
-                    "double_z": True,
-                    "z_channels": vae.latent_channels,
-                    "resolution": vae.sample_size,
-                    "in_channels": 3,
-                    "out_ch": 3,
-                    "ch": ch,
-                    "ch_mult": [width // ch for width in vae.block_out_channels],
-                    "num_res_blocks": vae.layers_per_block,
-                    "attn_resolutions": [],
-                    "dropout": 0.0,
-                },
-                "lossconfig": {"target": "torch.nn.Identity"},
-            },
-        },
-        "cond_stage_config": {
-            "target": "ldm.modules.encoders.modules.FrozenCLIPEmbedder",
-            "params": {"version": text_version},
-        },
-    }
-    model = {"target": "ldm.models.diffusion.ddpm.LatentDiffusion", "params": params}
-    text: str = yaml.safe_dump({"model": model}, sort_keys=False)
-    return text
+def _each(weights: Mapping[str, Tensor], pattern: str) -> list[Tensor]:
+    """The tensors called `pattern` with 0, 1, 2 ...; KeyError where there is none."""
+    found = [weights[pattern.format(0)]]
+    while pattern.format(len(found)) in weights:
+        found.append(weights[pattern.format(len(found))])
+    return found

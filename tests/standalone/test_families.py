@@ -1,15 +1,19 @@
-"""SD2, SDXL and inpainting checkpoints standalone: loaded, encoded, trained, saved, read back and drawn."""
+"""SD2, SDXL and inpainting checkpoints standalone: known from headers, loaded, encoded, trained, saved and drawn."""
+
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file, save_file
 
 from lib_pivotal.bundle.reader import read_bundle, require
 from lib_pivotal.config import run_from_dict
 from lib_pivotal.errors import EmbeddingNameError, HostError
 from lib_pivotal.evaluation.loading import load_on_host
-from lib_pivotal.ports import Conditioning, SampleRequest, SessionRequest
+from lib_pivotal.ports import Conditioning, ModelInfo, SampleRequest, SessionRequest
+from lib_pivotal.standalone.families import Family, checkpoint_info, read_yaml
 from lib_pivotal.standalone.model import StandaloneHost
 from lib_pivotal.standalone.single_file import load_checkpoint
 from lib_pivotal.standalone.text import StandaloneTextEncoder
@@ -369,3 +373,70 @@ def test_autoencoder_that_overflows_in_half_precision_is_said_and_trained_with(f
     assert sum("encoded in fp32 instead" in message for message in told) == 1
     assert host.codec.vae.dtype is torch.float16
     assert all(np.isfinite(event.losses["loss"]) for event in events if isinstance(event, StepDone))
+
+
+# ---- what is known without the weights ----
+
+
+def _loaded(path: Path) -> tuple[str, bool, bool]:
+    checkpoint = load_checkpoint(path)
+    inpainting = checkpoint.unet.config.in_channels == 9
+    return checkpoint.family, checkpoint.prediction_type == "v_prediction", inpainting
+
+
+def _glanced(info: ModelInfo) -> tuple[str, bool, bool]:
+    return info.family, info.v_prediction, info.inpainting
+
+
+@pytest.mark.parametrize(
+    ("family", "channels", "markers"),
+    [("sd1", 4, ()), ("sd2", 4, ()), ("sdxl", 4, ()), ("sdxl", 4, ("v_pred",)), ("sd1", 9, ()), ("sdxl", 9, ())],
+)
+def test_a_file_as_it_is_loaded(tmp_path: Path, family: Family, channels: int, markers: tuple[str, ...]) -> None:
+    path = write(tmp_path / "tiny.safetensors", make(family, channels=channels), markers=markers)
+    info = checkpoint_info(path)
+    assert _glanced(info) == _loaded(path) and info.name == "tiny"
+
+
+@pytest.mark.parametrize(("kind", "predicts_v"), [("v", True), ("eps", False)])
+def test_a_yaml_beside_says_what_sd2_predicts(tmp_path: Path, kind: str, predicts_v: bool) -> None:
+    path = write(tmp_path / "tiny.safetensors", make("sd2"))
+    path.with_suffix(".yaml").write_text(f"model:\n  params:\n    parameterization: {kind}\n", encoding="utf-8")
+    assert _glanced(checkpoint_info(path)) == ("sd2", predicts_v, False) == _loaded(path)
+
+
+@pytest.mark.parametrize("family", ["sd1", "sd2", "sdxl"])
+def test_a_folder_as_diffusers_writes_it(tmp_path: Path, family: Family) -> None:
+    checkpoint = make(family)
+    parts = {"unet": checkpoint.unet, "vae": checkpoint.vae, "text_encoder": checkpoint.text_model}
+    parts |= {"text_encoder_2": checkpoint.text_model_2} if checkpoint.text_model_2 is not None else {}
+    for name, model in parts.items():
+        model.save_pretrained(tmp_path / name)
+    (tmp_path / "scheduler").mkdir()
+    (tmp_path / "scheduler/scheduler_config.json").write_text('{"prediction_type": "v_prediction"}')
+    assert _glanced(checkpoint_info(tmp_path)) == (family, True, False) == _loaded(tmp_path)
+
+
+def test_what_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "x.safetensors"
+    with pytest.raises(HostError, match="cannot be read as a checkpoint"):
+        checkpoint_info(path)
+    save_file({"lora_unet_x.alpha": torch.ones(1)}, path)
+    with pytest.raises(HostError, match="it has no U-Net"):
+        checkpoint_info(path)
+    name = "model.diffusion_model.x_embedder.proj.weight"
+    save_file({name: torch.ones(1)}, path)
+    with pytest.raises(HostError, match="SD3"):
+        checkpoint_info(path)
+    with pytest.raises(HostError, match="no unet/config.json"):
+        checkpoint_info(tmp_path)
+
+
+def test_a_yaml_of_something_else_is_named(tmp_path) -> None:
+    path = tmp_path / "model.yaml"
+    path.write_text("learning_rate: 1\n", encoding="utf-8")
+    with pytest.raises(HostError, match=r"model\.yaml: no model\.params"):
+        read_yaml(path)
+    path.write_text(yaml.safe_dump({"model": {"params": {"scale_factor": 1.5}}}), encoding="utf-8")
+    assert read_yaml(path) == {"scale_factor": 1.5}
+    assert read_yaml(tmp_path / "none.yaml") == {}

@@ -8,10 +8,11 @@ import torch
 from torch import nn
 
 from examples.avatars.base_models import autoencoder, text_model, unet
+from examples.avatars.checkpoint_file import save_checkpoint
 from lib_pivotal.errors import HostError
 from lib_pivotal.ports import Conditioning, SampleRequest, SessionRequest
-from lib_pivotal.standalone.model import StandaloneHost, scaled_linear_alphas
-from lib_pivotal.standalone.single_file import Checkpoint, save_checkpoint
+from lib_pivotal.standalone.model import StandaloneHost
+from lib_pivotal.standalone.single_file import Checkpoint, scaled_linear_alphas
 from lib_pivotal.standalone.tokenizer import clip_tokenizer
 from tests.conftest import make_tiny_models
 from tests.golden.tiny_text import tiny_text_model

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 import torch
-import yaml
 from diffusers import AutoencoderKL, UNet2DConditionModel
 
-from lib_pivotal.errors import HostError
-from lib_pivotal.standalone import compvis, shapes
+from examples.avatars.checkpoint_file import unet_to_ldm, vae_to_ldm
+from lib_pivotal.standalone import shapes
+from lib_pivotal.standalone.families import UNET, VAE
 
 UNETS = {
     "sd1": ((32, 64, 128, 128), (True, True, True, False), 2),
@@ -26,7 +26,7 @@ def test_unet_is_recognised(channels, attention, resnets) -> None:
         cross_attention_dim=24,
         attention_head_dim=8,
     )
-    weights = compvis.to_compvis(unet.state_dict(), shapes.unet_names(unet.config))
+    weights = {name.removeprefix(UNET): tensor for name, tensor in unet_to_ldm(unet).items()}
     found = shapes.unet_config(weights, {})
     assert found["block_out_channels"] == channels
     assert found["layers_per_block"] == resnets
@@ -42,7 +42,8 @@ def test_vae_is_recognised() -> None:
         up_block_types=("UpDecoderBlock2D",) * 2,
         layers_per_block=2,
     )
-    found = shapes.vae_config(compvis.to_compvis(vae.state_dict(), shapes.vae_names(vae.config)), {"scale_factor": 0.5})
+    weights = {name.removeprefix(VAE): tensor for name, tensor in vae_to_ldm(vae).items()}
+    found = shapes.vae_config(weights, {"scale_factor": 0.5})
     again = AutoencoderKL(**found)
     assert {n: t.shape for n, t in again.state_dict().items()} == {n: t.shape for n, t in vae.state_dict().items()}
     assert again.config.scaling_factor == 0.5
@@ -54,15 +55,5 @@ def test_clip_l_is_the_default_text_model() -> None:
         "text_model.embeddings.position_embedding.weight": torch.empty(77, 768, device="meta"),
         **{f"text_model.encoder.layers.{i}.mlp.fc1.weight": torch.empty(3072, 768, device="meta") for i in range(12)},
     }
-    config = shapes.infer_text_config(weights, Path("model.safetensors"))
+    config = shapes.clip_config(weights, Path("model.safetensors"))
     assert (config["num_hidden_layers"], config["num_attention_heads"], config["intermediate_size"]) == (12, 12, 3072)
-
-
-def test_a_yaml_of_something_else_is_named(tmp_path) -> None:
-    path = tmp_path / "model.yaml"
-    path.write_text("learning_rate: 1\n", encoding="utf-8")
-    with pytest.raises(HostError, match=r"model\.yaml: no model\.params"):
-        shapes.read_yaml(path)
-    path.write_text(yaml.safe_dump({"model": {"params": {"scale_factor": 1.5}}}), encoding="utf-8")
-    assert shapes.read_yaml(path) == {"scale_factor": 1.5}
-    assert shapes.read_yaml(tmp_path / "none.yaml") == {}

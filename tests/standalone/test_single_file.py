@@ -1,48 +1,21 @@
-"""Checkpoints written, read back, and refused with a reason."""
+"""Checkpoints read, and refused with a reason."""
 
 from pathlib import Path
 
 import pytest
 import torch
-import yaml
-from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from diffusers import DDIMScheduler
 from safetensors.torch import load_file, save_file
-from transformers import CLIPTextConfig, CLIPTextModel
 
+from examples.avatars.checkpoint_file import save_checkpoint
 from lib_pivotal.errors import HostError
-from lib_pivotal.standalone.single_file import Checkpoint, load_checkpoint, save_checkpoint, write_text_folder
-from lib_pivotal.standalone.tokenizer import clip_tokenizer
-
-WIDTH = 32
+from lib_pivotal.standalone.single_file import Checkpoint, load_checkpoint
+from tests.standalone.tiny_families import odd_sd1
 
 
 @pytest.fixture(scope="module")
 def tiny() -> Checkpoint:
-    torch.manual_seed(0)
-    unet = UNet2DConditionModel(
-        sample_size=8,
-        block_out_channels=(32, 64),
-        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
-        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
-        layers_per_block=1,
-        cross_attention_dim=WIDTH,
-        attention_head_dim=4,
-    )
-    vae = AutoencoderKL(
-        block_out_channels=(32, 32, 32, 32),
-        down_block_types=("DownEncoderBlock2D",) * 4,
-        up_block_types=("UpDecoderBlock2D",) * 4,
-        sample_size=64,
-        scaling_factor=0.75,
-    )
-    text_model = CLIPTextModel(
-        CLIPTextConfig(
-            hidden_size=WIDTH, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4, vocab_size=49408
-        )
-    )
-    return Checkpoint(
-        text_model.eval(), unet.eval(), vae.eval(), clip_tokenizer(), scale_factor=0.75, prediction_type="v_prediction"
-    )
+    return odd_sd1()
 
 
 @pytest.fixture
@@ -80,15 +53,6 @@ def test_half_precision_on_disk_and_in_memory(tiny: Checkpoint, tmp_path: Path) 
     assert load_checkpoint(path, dtype=torch.bfloat16).unet.dtype == torch.bfloat16
 
 
-def test_yaml_is_what_ldm_reads(saved: Path) -> None:
-    params = yaml.safe_load(saved.with_suffix(".yaml").read_text(encoding="utf-8"))["model"]["params"]
-    assert params["parameterization"] == "v"
-    assert params["unet_config"]["params"]["channel_mult"] == [1, 2]
-    assert params["unet_config"]["params"]["attention_resolutions"] == [1]
-    assert params["first_stage_config"]["params"]["ddconfig"]["ch_mult"] == [1, 1, 1, 1]
-    assert params["cond_stage_config"]["params"]["version"] == "models/tiny-text"
-
-
 def test_without_yaml_it_is_standard_sd1(saved: Path) -> None:
     saved.with_suffix(".yaml").unlink()
     loaded = load_checkpoint(saved)
@@ -107,11 +71,6 @@ def test_diffusers_folder(tiny: Checkpoint, tmp_path: Path) -> None:
     for ours, back in zip(outputs(tiny), outputs(loaded), strict=True):
         assert torch.equal(ours, back)
     assert (loaded.linear_start, loaded.prediction_type, loaded.scale_factor) == (0.001, "v_prediction", 0.75)
-
-
-def test_text_folder_is_read_by_transformers(tiny: Checkpoint, tmp_path: Path) -> None:
-    config = CLIPTextConfig.from_pretrained(str(write_text_folder(tmp_path / "text", tiny)), local_files_only=True)
-    assert (config.hidden_size, config.num_attention_heads, config.num_hidden_layers) == (WIDTH, 4, 2)
 
 
 def test_noise_schedule_is_sds() -> None:
@@ -134,6 +93,17 @@ def test_refused_with_file_key_and_remedy(saved: Path, tmp_path: Path) -> None:
     save_file({**tensors, key: torch.zeros(7)}, broken)
     with pytest.raises(HostError, match=r"model\.diffusion_model\.conv_out\.bias has shape \(7,\), expected \(4,\)"):
         load_checkpoint(broken)
+    for strange in ("model.diffusion_model.control.weight", "first_stage_model.loss.logvar"):
+        save_file({**tensors, strange: torch.zeros(())}, broken)
+        with pytest.raises(HostError, match=f"has {strange}, for which there is no place .0 missing, 1 too many"):
+            load_checkpoint(broken)
+    for lacking, told in (
+        ("model.diffusion_model.input_blocks.2.0.op.bias", r"lacks down_blocks\.0\.downsamplers\.0\.conv\.bias"),
+        ("model.diffusion_model.output_blocks.1.1.conv.bias", r"no tensor '.*output_blocks\.1\.1\.conv\.bias', which"),
+    ):
+        save_file({name: tensor for name, tensor in tensors.items() if name != lacking}, broken)
+        with pytest.raises(HostError, match=told):
+            load_checkpoint(broken)
     save_file({"lora.up": torch.zeros(1)}, broken)
     with pytest.raises(HostError, match=r"no tensor begins with model\.diffusion_model\."):
         load_checkpoint(broken)
