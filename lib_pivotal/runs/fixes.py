@@ -127,9 +127,13 @@ def _vectors(run: Run, arguments: Mapping[str, Any]) -> Run:
     return run
 
 
+def _weighted(embedding: EmbeddingConfig, weight: float) -> EmbeddingConfig:
+    return replace(embedding, sampling_weight=weight)
+
+
 def _draw_weights(run: Run, arguments: Mapping[str, Any]) -> Run:
     for name, weight in dict(arguments["weights"]).items():
-        run = _with_embedding(run, name, partial(replace, sampling_weight=float(weight)))
+        run = _with_embedding(run, name, partial(_weighted, weight=float(weight)))
     return run
 
 
