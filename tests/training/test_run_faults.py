@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from lib_pivotal.bundle.reader import read_bundle, require
 from lib_pivotal.data.latents import LatentFiles
 from lib_pivotal.errors import HostError, StateError
+from lib_pivotal.evaluation import in_run
 from lib_pivotal.training import keeping, loop, outputs, state
 from lib_pivotal.training.events import Commands, FileSaved, Notice, PicturesMade, RunEnded, RunStarted, StepDone
 from lib_pivotal.training.state_files import has_states
@@ -185,7 +186,7 @@ def test_a_listener_that_fails_ends_nothing(tiny_host, two_embeddings_folder, tm
         (Trainable, "update"),
         (outputs, "write_bundle"),
         (keeping, "save_state"),
-        (outputs, "parts_pictures"),
+        (in_run, "parts_pictures"),
         (state, "save_file"),
     ],
 )
