@@ -127,8 +127,8 @@ def _trial(**changes: Any) -> Job:
     )
 
 
-_JOINT: dict[str, Any] = {"words_first": 0.0, "words_lr": 5e-3}
-_ALONE: dict[str, Any] = {"words_first": 0.0, "unet_targets": "none", "te_rank": 0}
+_JOINT: dict[str, Any] = {"embeddings_first": 0.0, "embeddings_lr": 5e-3}
+_ALONE: dict[str, Any] = {"embeddings_first": 0.0, "unet_targets": "none", "te_rank": 0}
 TRIALS: dict[str, Job] = {
     "joint, 4 vectors, rate 5e-3, norms pulled, 800 steps": _trial(
         **_JOINT, vectors=4, control="clip_ti_decay", steps=800

@@ -256,7 +256,7 @@ def _say(text: str) -> str:
                 joined = f"- {joined}"
             after = "  " if block.startswith("- ") else ""
             wrapped.append(
-                textwrap.fill(joined, 116, subsequent_indent=after, break_long_embeddings=False, break_on_hyphens=False)
+                textwrap.fill(joined, 116, subsequent_indent=after, break_long_words=False, break_on_hyphens=False)
             )
         wrapped.append("")
     return "\n".join(wrapped)

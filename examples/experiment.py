@@ -115,7 +115,7 @@ def make_run(setup: Setup, dataset: Path, name: str) -> Run:
                 "batch_size": setup.batch_size,
                 "network_start": setup.network_start,
                 "phases": "two_phase" if setup.embeddings_first else "joint",
-                "words_steps": round(setup.embeddings_first * setup.steps),
+                "embeddings_steps": round(setup.embeddings_first * setup.steps),
                 "warmup_steps": min(50, setup.steps // 10),
             },
             "saving": {

@@ -112,7 +112,7 @@ def test_every_path_of_a_run_is_known(confined: Confinement, inside: Path, outsi
     }
     run = run_from_dict(plain)
     assert dict(paths_in(run)) == {
-        "words.1.init_file": str(outside / "word.pt"), "data.folder": "f", "data.cache_folder": "c",
+        "embeddings.1.init_file": str(outside / "word.pt"), "data.folder": "f", "data.cache_folder": "c",
         "data.wildcard_folder": "w", "regularisation.folder": "r", "saving.folder": "s",
     }  # fmt: skip
     good = {"name": "x", "words": [{"name": "aoi"}], "data": {"folder": str(inside)}}

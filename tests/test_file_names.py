@@ -52,7 +52,7 @@ def test_an_embedding_that_becomes_a_file_is_asked_for_more() -> None:
     plain = {"name": "x", "words": [{"name": "con"}]}
     assert check_run(plain)[1] == []
     faults = check_run({**plain, "saving": {"embedding_files": True}})[1]
-    assert [fault.field for fault in faults] == ["words.0.name"] and "device" in faults[0].problem
+    assert [fault.field for fault in faults] == ["embeddings.0.name"] and "device" in faults[0].problem
 
 
 def _as_the_web_ui_reads(tag: str) -> str | None:

@@ -257,7 +257,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; the exit status."""
     parser = argparse.ArgumentParser(prog="python -m examples.avatars.make", description="Write a dataset of avatars.")
     parser.add_argument("--layout", choices=LAYOUTS, default="plain")
-    parser.add_argument("--words", type=int, default=5, help=f"characters and styles together, 1 to {MAX_EMBEDDINGS}")
+    most = f"characters and styles together, 1 to {MAX_EMBEDDINGS}"
+    parser.add_argument("--embeddings", "--words", type=int, default=5, help=most)
     parser.add_argument(
         "--styles", type=int, help="how many of the words are styles; default 0, 1 from 5, 2 from 10 words"
     )

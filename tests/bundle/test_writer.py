@@ -97,7 +97,7 @@ def test_old_hashes_are_replaced(tmp_path: Path, embeddings: Embeddings) -> None
 
 
 @pytest.mark.parametrize(
-    ("words", "reason"),
+    ("embeddings", "reason"),
     [
         ({"Dog": (torch.ones(1, 768),)}, "upper-case"),
         ({"a.b": (torch.ones(1, 768),)}, "dot"),

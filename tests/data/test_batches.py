@@ -34,7 +34,7 @@ def cache(tmp_path: Path, add: Callable[..., Path], codec) -> LatentCache:
 
 def _source(cache: LatentCache, **options: object) -> BatchSource:
     captions = CaptionPipeline(CaptionSettings(shuffle=True, tag_dropout=0.3), protected=["hanako", "taro"])
-    settings: dict = {"batch_size": 4, "words": ["hanako", "taro"], "seed": 7, **options}
+    settings: dict = {"batch_size": 4, "embeddings": ["hanako", "taro"], "seed": 7, **options}
     return BatchSource(cache, cache.pictures, captions, **settings)
 
 

@@ -28,7 +28,7 @@ TAGS = st.lists(
     | st.sampled_from(["(red hair:1.2)", "(hat, cape:0.8)", r"saber \(fate\)", "[faint]"]),
     max_size=12,
 )
-PARTS = ("words", "protected", "lists", "shorten")
+PARTS = ("embeddings", "protected", "lists", "shorten")
 
 
 def _pipe(prefix: str = "", suffix: str = "", **options: Any) -> CaptionPipeline:

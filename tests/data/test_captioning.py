@@ -197,7 +197,7 @@ def test_waifucs_files_and_alternatives(tmp_path: Path, add: Add) -> None:
     assert dict(dataset["a.png"].fields) == {"characters": "aoi", "type": "fanart", "tags": "smile, hat"}
     assert (dataset["b.png"].caption, dataset["b.png"].alternatives) == ("one", ("two",))
     assert dataset["c.png"].caption == "first, second"
-    drawn = scan(tmp_path / "d", caption_lines="draw")["c.png"]
+    drawn = scan(tmp_path / "d", caption_lines="random")["c.png"]
     assert (drawn.caption, drawn.alternatives) == ("first", ("second",))
     assert scan(tmp_path / "d", caption_lines="first")["c.png"].alternatives == ()
 

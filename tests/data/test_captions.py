@@ -78,7 +78,7 @@ def test_encodings(tmp_path: Path, data: bytes, text: str, named: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("lines", "captions"), [("join", ("a, b, c, a, b",)), ("draw", ("a, b", "c")), ("first", ("a, b",))]
+    ("lines", "captions"), [("join", ("a, b, c, a, b",)), ("random", ("a, b", "c")), ("first", ("a, b",))]
 )
 def test_lines_of_a_caption_file(tmp_path: Path, lines: str, captions: tuple[str, ...]) -> None:
     path = tmp_path / "a.txt"
@@ -116,7 +116,7 @@ def test_caption_from_name(stem: str, caption: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "join", "caption"),
+    ("embeddings", "join", "caption"),
     [
         (r"[^_]+", ", ", "a red, hat.v2"),
         (r"[a-z]+", " ", "a red hat v"),
@@ -271,7 +271,8 @@ def test_tags_are_never_lost_nor_joined(tags: list[str]) -> None:
     assert cut.join(cut.parts(caption)) == caption
     assert cut.tags(f"aoi ## {caption}") == ["aoi", *tags]
     faces = {tag for tag in tags if tag in FACES}
-    assert faces <= set(single_tags(caption)) & set(tag_counts([caption]))
+    twins = {r"\("} if "(" in faces else set()  # one tag, written in two ways
+    assert faces - twins <= set(single_tags(caption)) & set(tag_counts([caption]))
     assert len({same_tag(face) for face in faces - {r"\("}}) == len(faces - {r"\("})
 
 

@@ -82,7 +82,7 @@ def test_caption_choices(tmp_path: Path, add: Add) -> None:
     assert problems["no_caption"] == ("blank.png", "IMG_1.png")
     assert problems["caption_from_name"] == ("01 a_red_hat.png",)
     assert scan(folder, caption_extensions=(".caption", ".txt"))["both.png"].caption == "from caption"
-    both = scan(folder, caption_lines="draw")["both.png"]
+    both = scan(folder, caption_lines="random")["both.png"]
     assert (both.caption, both.alternatives) == ("from txt", ("from caption",))
     assert scan(folder)["both.png"].alternatives == ()
     assert scan(folder, missing_caption="concept")["IMG_1.png"].caption == "d"

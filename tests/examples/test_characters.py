@@ -27,7 +27,7 @@ def test_sixteen_characters_and_two_styles() -> None:
     assert set(STYLES.values()) == set(LOOKS) - {"plain", "retro"}
 
 
-@pytest.mark.parametrize("word", [*CHARACTERS, *STYLES])
+@pytest.mark.parametrize("embedding", [*CHARACTERS, *STYLES])
 def test_embeddings_are_legal_names(embedding: str) -> None:
     assert re.fullmatch(r"[a-z][a-z0-9_-]*[a-z]", embedding)
 

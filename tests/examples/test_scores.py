@@ -102,7 +102,7 @@ def test_stored_file_is_small() -> None:
 
 
 @needs_weights
-@pytest.mark.parametrize("word", scores.EMBEDDINGS)
+@pytest.mark.parametrize("embedding", scores.EMBEDDINGS)
 def test_stored_scorer_keeps_its_promises(embedding: str) -> None:
     scorer = scores.load_scorer()
     true, false = scores_data.held_out(embedding, 8, seed=77)

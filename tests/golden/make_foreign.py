@@ -26,7 +26,7 @@ def vectors(seed: int) -> torch.Tensor:
     return 0.05 * torch.randn(2, WIDTH, generator=torch.Generator().manual_seed(seed))
 
 
-WORDS = {"hcp": 1, "kohya": 2, "diffusers": 3}
+EMBEDDINGS = {"hcp": 1, "kohya": 2, "diffusers": 3}
 """Word -> seed of its vectors."""
 
 

@@ -20,10 +20,10 @@ from safetensors.torch import save_file
 from transformers import CLIPTokenizer
 
 from lib_pivotal.standalone.tokenizer import write_tokenizer
-from tests.golden.tiny_text import tiny_text_model, tiny_words
+from tests.golden.tiny_text import tiny_embeddings, tiny_text_model
 
 HERE = Path(__file__).parent
-WORDS = {"aoi": 4, "mika-chan": 2, "blue": 3, "aoi-san": 5, "bigword": 75, "halfword": 40, "ren": 8}
+EMBEDDINGS = {"aoi": 4, "mika-chan": 2, "blue": 3, "aoi-san": 5, "bigword": 75, "halfword": 40, "ren": 8}
 
 TAGS = "1girl, solo, long hair, blue eyes, smile, open mouth, school uniform, outdoors, sky, tree, day, standing, "
 PROMPTS = [
@@ -146,8 +146,8 @@ def main(root: Path) -> None:
     clip.id_pad = clip.id_end
     database = cut["EmbeddingDatabase"]()
     hijack.embedding_db = database
-    vectors = tiny_words(WORDS)
-    for name, count in WORDS.items():
+    vectors = tiny_embeddings(EMBEDDINGS)
+    for name, count in EMBEDDINGS.items():
         embedding = types.SimpleNamespace(name=name, vec=vectors[name][0], vectors=count, shorthash=None)
         database.register_embedding(embedding, types.SimpleNamespace(cond_stage_model=clip))
 
@@ -177,7 +177,7 @@ def main(root: Path) -> None:
             opts.CLIP_stop_at_last_layers = skip
             for index in ENCODED:
                 encoded[f"{index}.skip{skip}"] = clip.forward([PROMPTS[index]])[0].contiguous().clone()
-    (HERE / "prompts.json").write_text(json.dumps({"words": WORDS, "prompts": records}) + "\n", encoding="utf-8")
+    (HERE / "prompts.json").write_text(json.dumps({"words": EMBEDDINGS, "prompts": records}) + "\n", encoding="utf-8")
     save_file(encoded, str(HERE / "prompts.safetensors"))
 
 

@@ -35,7 +35,7 @@ def tiny_text_model() -> CLIPTextModel:
     return model
 
 
-def tiny_words(sizes: dict[str, int]) -> dict[str, tuple[torch.Tensor, ...]]:
+def tiny_embeddings(sizes: dict[str, int]) -> dict[str, tuple[torch.Tensor, ...]]:
     """Vectors by name."""
     return {
         name: (wave((count, WIDTH), phase=100.0 + number, scale=1.0),)

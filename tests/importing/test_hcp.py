@@ -192,7 +192,7 @@ def test_one_cycle_ends_where_torchs_does(hcp):
         schedule.step() if len(rates) < 900 else None
     settings = run.schedule
     shape = {"warmup_steps": settings.warmup_steps, "final_factor": settings.final_factor}
-    ours = [rate_factor(settings.rate, step, max_steps=settings.max_steps, **shape) for step in range(900)]
+    ours = [rate_factor(settings.lr_scheduler, step, max_steps=settings.max_steps, **shape) for step in range(900)]
     assert ours == pytest.approx(rates, abs=1e-9)
 
 

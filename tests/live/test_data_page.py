@@ -134,7 +134,7 @@ def _a_tag_moved(visitor: Visitor) -> None:
         embedding["name"]: embedding
         for embedding in json.loads(page.locator("#pivotal_words input, #pivotal_words textarea").input_value())
     }
-    assert embeddings["hana"]["keep"] == ["green hair"] and embeddings["hana"]["absorb"] == ["hat"]
+    assert embeddings["hana"]["keep_tags"] == ["green hair"] and embeddings["hana"]["prune_tags"] == ["hat"]
     trained = page.locator("#pivotal_tags .pivotal-examples p >> nth=1").inner_text()
     assert "green hair" in trained and "hat" not in trained
 
@@ -162,7 +162,7 @@ def _scan_again(visitor: Visitor) -> None:
         embedding["name"]: embedding
         for embedding in json.loads(page.locator("#pivotal_words input, #pivotal_words textarea").input_value())
     }
-    assert embeddings["hana"]["keep"] == ["green hair"]
+    assert embeddings["hana"]["keep_tags"] == ["green hair"]
 
 
 class AloneVisitor(Visitor):

@@ -55,7 +55,7 @@ CASES = [
     ("tags_describe_word", dataset(*KIMONO, *HANA), run_of(EmbeddingConfig("aoi", prune=True), "hana")),
     ("few_draws", dataset(*AOI, *HANA * 9), run_of("aoi", "hana", steps=500)),
     ("few_draws", dataset(*AOI, *HANA), run_of("aoi", "hana", steps=100)),
-    ("few_draws", dataset(*AOI, *HANA * 9), run_of("aoi", "hana", steps=500, balance="words", upscale=False)),
+    ("few_draws", dataset(*AOI, *HANA * 9), run_of("aoi", "hana", steps=500, balance="embeddings", upscale=False)),
     ("small_pictures", dataset(*AOI, *HANA, side=256), run_of("aoi", "hana")),
     ("tokens", dataset(*LONG, *AOI, *HANA), run_of("aoi", "hana", max_tokens=30)),
     (

@@ -254,7 +254,7 @@ def test_preflight_tells_time_and_draws(manager, studio, run):
     assert few and all(text in found.remarks for text in few)
     assert not studio.saved and not studio.runs_folder().exists()
     nameless = replace(run, embeddings=(replace(run.embeddings[0], name="nobody"),))
-    assert manager.preflight(nameless).faults[0].field == "words.0.name"
+    assert manager.preflight(nameless).faults[0].field == "embeddings.0.name"
 
 
 def test_preflight_takes_class_pictures_along(manager, run, two_embeddings_folder):

@@ -112,7 +112,7 @@ def test_draws_are_those_of_the_batch_source(folder: Path, changes: dict[str, ob
 
 
 def test_draws_of_embeddings_are_what_a_run_counts(folder: Path) -> None:
-    run = _run(folder, data__balance="words")
+    run = _run(folder, data__balance="embeddings")
     source, _ = _source(run)
     seen: Counter[str] = Counter()
     for step in range(run.schedule.max_steps):

@@ -133,11 +133,11 @@ def test_from_the_folder_to_a_trained_file(name: str, checkpoint, tmp_path: Path
     file = tmp_path / "run.json"
     main(["plan", str(place), "--save", str(file)])
     run = json.loads(file.read_text())
-    assert {embedding["name"] for embedding in run["words"]} == {"aoi", "hana"}
+    assert {embedding["name"] for embedding in run["embeddings"]} == {"aoi", "hana"}
     run["schedule"] |= {"max_steps": 2, "batch_size": 2, "warmup_steps": 0}
     run["data"] |= {"resolution_px": 64, "bucket_step_px": 64}
     run["network"] |= {"unet_rank": 1, "te_rank": 1, "groups": []}
-    run["saving"] |= {"preview_every_steps": 0, "separation_every_steps": 0, "state_every_steps": 0}
+    run["saving"] |= {"sample_every_steps": 0, "separation_every_steps": 0, "state_every_steps": 0}
     run["name"] = "made"
     file.write_text(json.dumps(run))
     assert main(["train", str(file), "--checkpoint", str(checkpoint), "--out", str(tmp_path / "out")]) == 0

@@ -26,7 +26,7 @@ def tree(folder: Path) -> dict[str, bytes]:
 def run_file(folder: Path, pictures: Path, *, file: str = "run.json", **changes: object) -> Path:
     plain = {
         "name": "two",
-        "words": [{"name": "aoi", "vectors": 2}, {"name": "hana", "vectors": 2}],
+        "embeddings": [{"name": "aoi", "vectors": 2}, {"name": "hana", "vectors": 2}],
         "network": {"unet_rank": 2, "unet_targets": "attention"},
         "data": {"folder": str(pictures), "resolution_px": 64},
         "schedule": {"max_steps": 2, "batch_size": 2},

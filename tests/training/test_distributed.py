@@ -21,10 +21,10 @@ from pathlib import Path
 from tests.conftest import make_tiny_models
 from lib_pivotal.config import read_run
 from lib_pivotal.standalone.model import StandaloneHost
-from lib_pivotal.training.distributed import World
+from lib_pivotal.training.distributed import ProcessGroup
 from lib_pivotal.training.events import StepDone
 from lib_pivotal.training.run import train
-world = World.from_environment()
+world = ProcessGroup.from_environment()
 host = StandaloneHost(**make_tiny_models(), scale_factor=1.0, name="tiny")
 losses = []
 def note(event):

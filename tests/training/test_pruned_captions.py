@@ -48,7 +48,7 @@ def test_which_embedding_a_concepts_templates_mean() -> None:
 
 
 @pytest.mark.parametrize(
-    ("settings", "words_of_first"),
+    ("settings", "embeddings_of_first"),
     [
         ({}, ()),
         ({"templates": ("a photo of {word}",)}, ("aoi",)),
@@ -70,7 +70,7 @@ def test_rates() -> None:
     data = dataset(("aoi", "aoi"), ("aoi", "aoi"), ("hana", "hana"), ("hana", "hana"))
     embeddings = [(p.concept,) for p in data.pictures]
     assert draw_rates(run_of("aoi", "hana"), data.pictures, embeddings) == [1.0, 2.0, 3.0, 1.0]
-    even = draw_rates(run_of("aoi", "hana", balance="words"), data.pictures, embeddings)
+    even = draw_rates(run_of("aoi", "hana", balance="embeddings"), data.pictures, embeddings)
     assert even[0] + even[1] == pytest.approx(even[2] + even[3], rel=0.01)
     assert draw_rates(run_of("aoi", "hana", balance="tree"), data.pictures, embeddings) == [1.0, 1.0, 1.0, 1.0]
     weighted = run_of(

@@ -153,7 +153,7 @@ def test_each_phase_has_its_own_schedule_of_rates():
     assert PhasePlan(30).rate_position(10) == (10, 30)
 
 
-@pytest.mark.parametrize("words_steps", [0, 30, 31])
+@pytest.mark.parametrize("embeddings_steps", [0, 30, 31])
 def test_impossible_two_phase_plan_is_refused(embeddings_steps):
     with pytest.raises(TrainingError, match="words_steps"):
         PhasePlan(30, kind="two_phase", embeddings_steps=embeddings_steps)

@@ -56,7 +56,7 @@ class Site:
 
     def run(self, **changes: Any) -> dict[str, Any]:
         data = {"folder": str(self.pictures), "resolution_px": 64}
-        return {"name": "x", "words": [{"name": "aoi"}], "data": data, "schedule": {"max_steps": 1}} | changes
+        return {"name": "x", "embeddings": [{"name": "aoi"}], "data": data, "schedule": {"max_steps": 1}} | changes
 
     def post(self, path: str, body: Any = None) -> Any:
         content = json.dumps({} if body is None else body)  # spells half a surrogate pair, which the client would not

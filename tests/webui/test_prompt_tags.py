@@ -8,7 +8,7 @@ from lib_pivotal.webui.prompt_tags import PARTS, part_switched, tags_in, underst
 
 
 @pytest.mark.parametrize(
-    ("text", "te", "unet", "words"),
+    ("text", "te", "unet", "embeddings"),
     [
         ("x", 1, 1, True),
         ("x:0.8", 0.8, 0.8, True),
