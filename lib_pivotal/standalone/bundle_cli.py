@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+from lib_pivotal.commands.terms import both
 from lib_pivotal.errors import PivotalError
 from lib_pivotal.files import typed_path
 
@@ -178,7 +179,7 @@ def _pair(text: str) -> tuple[str, str]:
 
 
 def _json(value: Any) -> int:
-    _print(json.dumps(value, indent=2, ensure_ascii=False))
+    _print(json.dumps(both(value), indent=2, ensure_ascii=False))
     return 0
 
 

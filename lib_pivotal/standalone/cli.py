@@ -15,6 +15,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lib_pivotal.commands.terms import both
 from lib_pivotal.errors import PivotalError
 from lib_pivotal.files import typed_path
 from lib_pivotal.standalone.bundle_cli import add_bundle_commands
@@ -160,7 +161,7 @@ def run_preflight(parsed: argparse.Namespace) -> int:
 
     found = measure(run_of(parsed.run_file), _load_host(parsed.checkpoint, _device(parsed.device)))
     if parsed.json:
-        _print(json.dumps(asdict(found), indent=2, ensure_ascii=False))
+        _print(json.dumps(both(asdict(found)), indent=2, ensure_ascii=False))
         return 0
     if found.step_s:
         _print(f"one step takes {found.step_s:.2f} s, the run takes {clock(found.total_s)}")
@@ -202,7 +203,7 @@ def run_scan(parsed: argparse.Namespace) -> int:
         settings["keep_separator"] = parsed.keep_separator
     summary = scan(ScanRequest(parsed.dataset, settings))
     if parsed.json:
-        _print(json.dumps(summary, indent=2, ensure_ascii=False))
+        _print(json.dumps(both(summary), indent=2, ensure_ascii=False))
         return 0
     _print(f"{summary['pictures']} pictures in {summary['folder']}, {summary['draws_per_epoch']} samples per epoch")
     _print(f"read as {summary['read_as']}")

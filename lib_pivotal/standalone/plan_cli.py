@@ -10,6 +10,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
+from lib_pivotal.commands.terms import both
 from lib_pivotal.data.findings import grouped
 from lib_pivotal.errors import ConfigError, Fault
 from lib_pivotal.files import typed_path
@@ -186,7 +187,7 @@ def _settings(file: Path | None) -> Run | None:
 
 
 def _print_json(plain: dict[str, Any]) -> None:
-    sys.stdout.write(json.dumps(plain, indent=2, ensure_ascii=False) + "\n")
+    sys.stdout.write(json.dumps(both(plain), indent=2, ensure_ascii=False) + "\n")
 
 
 def plan_text(plan: RunPlan) -> str:

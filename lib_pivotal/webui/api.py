@@ -13,6 +13,7 @@ from modules import shared
 from pydantic import BaseModel, Field
 
 from lib_pivotal.commands import captions, datasets, pictures, runs, settings
+from lib_pivotal.commands.terms import both
 from lib_pivotal.config import run_from_dict
 from lib_pivotal.confinement import Confinement
 from lib_pivotal.errors import ConfigError, Fault, FolderError, PivotalError
@@ -71,11 +72,12 @@ class ScanRequest(BaseModel):
 
 
 class PlanRequest(BaseModel):
-    """A dataset and a run; without `run` one is fitted to the folder. `mend` applies remedies before planning."""
+    """A dataset and a run; without `run` one is fitted to the folder. `fix` applies fixes before planning."""
 
     folder: str
     run: dict[str, Any] | None = None
-    mend: bool = False
+    fix: bool = False
+    mend: bool = Field(False, description="`fix`, as it was called in version 1")
 
 
 class WritingRequest(PlanRequest):
@@ -84,11 +86,12 @@ class WritingRequest(PlanRequest):
     digest: str = ""
 
 
-class RemedyRequest(BaseModel):
-    """A run, and a remedy of its plan."""
+class FixRequest(BaseModel):
+    """A run, and a fix of its plan."""
 
     run: dict[str, Any]
-    remedy: dict[str, Any]
+    fix: dict[str, Any] | None = None
+    remedy: dict[str, Any] | None = Field(None, description="`fix`, as it was called in version 1")
 
 
 class ProblemAnswer(BaseModel):
@@ -109,6 +112,7 @@ class ScanAnswer(BaseModel):
     sources: list[dict[str, Any]]
     settings: dict[str, Any]
     pictures: int
+    samples_per_epoch: float
     draws_per_epoch: float
     masks: int
     transparent: int
@@ -180,8 +184,10 @@ class PreflightAnswer(BaseModel):
     memory_parts: dict[str, int] | None
     memory_moment: str
     memory_fits: bool | None
+    samples: dict[str, float] | None
     draws: dict[str, float] | None
     faults: list[FaultAnswer]
+    warnings: list[str]
     remarks: list[str]
 
 
@@ -208,7 +214,8 @@ def register(
     add("POST", "/grid", routes.grid, FileAnswer)
     add("POST", "/import", routes.import_settings, dict[str, Any])
     add("POST", "/plan", routes.plan, dict[str, Any])
-    add("POST", "/plan/remedy", routes.remedy, dict[str, Any])
+    add("POST", "/plan/fix", routes.fix, dict[str, Any])
+    add("POST", "/plan/remedy", routes.fix, dict[str, Any])  # as it was called in version 1
     add("POST", "/captions/preview", routes.captions_preview, dict[str, Any])
     add("POST", "/captions/write", routes.captions_write, dict[str, Any])
     add("POST", "/captions/take_back", routes.captions_take_back, dict[str, Any])
@@ -252,9 +259,9 @@ class _Routes:
     def preflight(self, run: dict[str, Any]) -> PreflightAnswer:
         with _told():
             found = runs.preflight(self._manager(), self._run(run))
-        return PreflightAnswer(
-            **{**found.__dict__, "faults": [_fault(fault) for fault in found.faults], "remarks": list(found.remarks)}
-        )
+        faults = [_fault(fault) for fault in found.faults]
+        plain = both({**found.__dict__, "faults": [], "remarks": list(found.remarks)})
+        return PreflightAnswer(**plain | {"faults": faults})
 
     def class_pictures(self, run: dict[str, Any]) -> StartAnswer:
         with _told():
@@ -265,12 +272,12 @@ class _Routes:
 
     def show(self, run_id: str) -> dict[str, Any]:
         with _told(404):
-            return self._manager().view(run_id).snapshot()
+            return _shown(self._manager().view(run_id))
 
     def command(self, verb: str) -> Callable[[str], dict[str, Any]]:
         def serve(run_id: str) -> dict[str, Any]:
             with _told(404):
-                return runs.steer(self._manager(), run_id, verb=verb).snapshot()
+                return _shown(runs.steer(self._manager(), run_id, verb=verb))
 
         serve.__name__ = f"pivotal_{verb}_run"
         return serve
@@ -292,7 +299,7 @@ class _Routes:
 
     def load_checkpoint(self, run_id: str) -> dict[str, Any]:
         with _told(404):
-            return runs.load_checkpoint(self._manager(), run_id).snapshot()
+            return _shown(runs.load_checkpoint(self._manager(), run_id))
 
     def live(self, request: LiveRequest) -> LiveAnswer:
         studio = self._manager().studio
@@ -301,7 +308,7 @@ class _Routes:
 
     def scan(self, request: ScanRequest) -> ScanAnswer:
         with _told():
-            return ScanAnswer(**datasets.scan(self._scan(request.folder, request.settings)))
+            return ScanAnswer(**both(datasets.scan(self._scan(request.folder, request.settings))))
 
     def grid(self, request: GridRequest) -> FileAnswer:
         with _told():
@@ -322,15 +329,19 @@ class _Routes:
 
     def plan(self, request: PlanRequest) -> dict[str, Any]:
         with _told():
-            return datasets.plan(self._folder(request), fix=request.mend).as_dict()
+            planned = datasets.plan(self._folder(request), fix=request.fix or request.mend)
+            found: dict[str, Any] = both(planned.as_dict())
+            return found
 
-    def remedy(self, request: RemedyRequest) -> dict[str, Any]:
+    def fix(self, request: FixRequest) -> dict[str, Any]:
         with _told():
-            return datasets.fix(request.run, request.remedy)
+            found: dict[str, Any] = both(datasets.fix(request.run, request.fix or request.remedy or {}))
+            return found
 
     def captions_preview(self, request: PlanRequest) -> dict[str, Any]:
         with _told():
-            return captions.preview_as_dict(captions.preview(self._folder(request)))
+            found: dict[str, Any] = both(captions.preview_as_dict(captions.preview(self._folder(request))))
+            return found
 
     def captions_write(self, request: WritingRequest) -> dict[str, Any]:
         home = self._manager().studio.runs_folder()
@@ -355,6 +366,11 @@ class _Routes:
 
 def _started(view: RunView) -> StartAnswer:
     return StartAnswer(id=view.run_id, folder=str(view.folder))
+
+
+def _shown(view: RunView) -> dict[str, Any]:
+    found: dict[str, Any] = both(view.snapshot())
+    return found
 
 
 @contextmanager

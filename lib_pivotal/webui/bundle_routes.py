@@ -9,6 +9,7 @@ from typing import Any
 
 from fastapi import FastAPI, HTTPException, Request, Response
 
+from lib_pivotal.commands.terms import both
 from lib_pivotal.errors import PivotalError
 from lib_pivotal.files import sentence_of
 from lib_pivotal.webui import catalog
@@ -72,7 +73,8 @@ def work(verb: str, body: dict[str, Any]) -> dict[str, Any]:
         if not fits(value) and not (key in MAY_BE_NULL and value is None):
             raise HTTPException(422, f"{verb}: {key} must be {what}")
     try:
-        return function(**body).as_dict()
+        found: dict[str, Any] = both(function(**body).as_dict())
+        return found
     except PivotalError as error:
         raise HTTPException(400, str(error)) from error
     except OSError as error:

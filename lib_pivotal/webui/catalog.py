@@ -14,6 +14,7 @@ from modules import extra_networks, shared
 
 from lib_pivotal.bundle import metadata as facts_of
 from lib_pivotal.bundle.format import META_RECOMMENDED
+from lib_pivotal.commands.terms import both
 from lib_pivotal.errors import BundleError
 from lib_pivotal.webui import compat, file_invalidation, prompt_tags
 
@@ -180,7 +181,7 @@ def everything_as_json() -> str:
         )
         known = catalog.told.get(entry.filename)
         if known is None or known[0] != made_from:
-            known = (made_from, json.dumps(describe(entry), ensure_ascii=False))
+            known = (made_from, json.dumps(both(describe(entry)), ensure_ascii=False))
             catalog.told[entry.filename] = known
         pieces.append(known[1])
     catalog.keep_only({str(entry.filename) for entry in entries})

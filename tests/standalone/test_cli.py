@@ -7,6 +7,7 @@ from PIL import Image
 
 from lib_pivotal.bundle.reader import read_bundle, require
 from lib_pivotal.commands.datasets import ScanRequest, scan
+from lib_pivotal.commands.terms import both
 from lib_pivotal.standalone.cli import main
 
 
@@ -80,7 +81,7 @@ def test_scan_as_text_and_json(two_embeddings_folder, capsys):
     assert main(["scan", str(two_embeddings_folder), "--json"]) == 0
     summary = json.loads(capsys.readouterr().out)
     assert summary["pictures"] == 6 and summary["tags"]["red hair"] == 0.5
-    assert summary == scan(ScanRequest(str(two_embeddings_folder)))  # what the web API answers
+    assert summary == both(scan(ScanRequest(str(two_embeddings_folder))))  # what the web API answers
     assert main(["scan", str(two_embeddings_folder), "--layout", "concepts"]) == 0
     assert "read as a folder for each concept" in capsys.readouterr().out
     assert main(["scan", str(two_embeddings_folder), "--layout", "heap"]) == 2

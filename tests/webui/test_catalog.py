@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from lib_pivotal.commands.terms import both
 from tests.webui.fake.install import FakeWebUI
 from tests.webui.files import write_lora
 
@@ -66,10 +67,10 @@ def test_what_changed_is_read_again(fake_webui: FakeWebUI, catalog: Any) -> None
     first = catalog.catalog.look(path)
     assert catalog.catalog.look(path) is first
     text = catalog.everything_as_json()
-    assert json.loads(text) == catalog.everything()
+    assert json.loads(text) == both(catalog.everything())
     write_lora(fake_webui, "one", {"kira": 1}, listed=False)
     assert [embedding.name for embedding in catalog.catalog.look(path).embeddings] == ["kira"]
-    assert json.loads(catalog.everything_as_json()) == catalog.everything() != json.loads(text)
+    assert json.loads(catalog.everything_as_json()) == both(catalog.everything()) != json.loads(text)
     assert catalog.embeddings_by_name() == {"kira": "one.safetensors"}
 
 

@@ -1,0 +1,22 @@
+"""Answers hold the field's terms and those of version 1."""
+
+from lib_pivotal.commands.terms import both
+
+
+def test_each_entry_is_under_both_names():
+    answer = {"words": [{"name": "aoi", "draws": 3}], "findings": [{"remedies": ()}], "other": 1}
+    found = both(answer)
+    assert found["words"] == found["embeddings"] == [{"name": "aoi", "draws": 3, "samples": 3}]
+    assert found["findings"] == found["warnings"] == [{"remedies": [], "fixes": []}] and found["other"] == 1
+    assert answer == {"words": [{"name": "aoi", "draws": 3}], "findings": [{"remedies": ()}], "other": 1}
+
+
+def test_what_is_there_already_stays():
+    assert both({"words": 1, "embeddings": 2}) == {"words": 1, "embeddings": 2}
+
+
+def test_settings_and_names_of_the_users_are_left_alone():
+    run = {"words": [], "rates": 1}
+    assert both({"run": run})["run"] == run
+    assert both({"word_norms": {"words": 1.0}}) == {"word_norms": {"words": 1.0}, "embedding_norms": {"words": 1.0}}
+    assert both({"concepts": {"word": {"draws": 2}}}) == {"concepts": {"word": {"draws": 2, "samples": 2}}}
