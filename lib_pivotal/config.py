@@ -25,7 +25,7 @@ from lib_pivotal.plain_json import parse_json
 
 @dataclass(frozen=True)
 class EmbeddingConfig:
-    """One word to train."""
+    """One embedding to train."""
 
     name: str = setting(
         "",
@@ -101,7 +101,7 @@ class LayerGroup:
 
 @dataclass(frozen=True)
 class NetworkConfig:
-    """The network that is trained beside the words."""
+    """The network that is trained beside the embeddings."""
 
     algorithm: str = setting("lora", "Kind of network.", choices="networks.registry:algorithm_names")
     unet_targets: str = setting(

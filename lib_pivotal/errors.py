@@ -13,7 +13,7 @@ class PivotalError(Exception):
 
 @dataclass(frozen=True)
 class Fault:
-    """One fault of a configuration: `field` is a dotted path such as `words.0.name`."""
+    """One fault of a configuration: `field` is a dotted path such as `embeddings.0.name`."""
 
     field: str
     value: Any
@@ -43,7 +43,7 @@ class DataError(PivotalError):
 
 
 class EmbeddingNameError(PivotalError):
-    """A word (embedding) that cannot be made, found or spliced into a prompt."""
+    """An embedding (embedding) that cannot be made, found or spliced into a prompt."""
 
 
 class NetworkError(PivotalError):

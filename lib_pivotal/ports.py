@@ -20,7 +20,8 @@ Part = Literal["unet", "te", "te2"]
 PARTS: tuple[Part, ...] = ("unet", "te", "te2")
 
 EmbeddingVectors = Mapping[str, tuple[Tensor, ...]]
-"""Word name -> one tensor `(vectors, width)` a text tower: one for SD1 and SD2, two (CLIP-L, OpenCLIP-G) for SDXL."""
+"""Embedding name -> one tensor `(vectors, width)` a text tower: one for SD1 and SD2, two (CLIP-L, OpenCLIP-G) for
+SDXL."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,7 +75,7 @@ class TextEncoder(Protocol):
         ...
 
     def encode(self, prompts: Sequence[str], embeddings: EmbeddingVectors) -> Conditioning:
-        """Encode `prompts`; every name in `words` stands for its vectors. Differentiable in `words`."""
+        """Encode `prompts`; every name in `embeddings` stands for its vectors. Differentiable in `embeddings`."""
         ...
 
     def embed_text(self, text: str) -> tuple[Tensor, ...]:
@@ -211,8 +212,8 @@ class TrainingBatch:
     """One micro-batch, as `data` makes it and `training.step` takes it.
 
     `latents` `(batch, 4, h, w)` scaled; `mask` `(batch, 1, h, w)` weights of the loss or None; `weights` `(batch,)`
-    loss weight a picture (prior preservation, concept weights); `keys` names the pictures for logs; `words` lists
-    the trained words in each caption (for the counts of draws).
+    loss weight a picture (prior preservation, concept weights); `keys` names the pictures for logs; `embeddings` lists
+    the trained embeddings in each caption (for the counts of draws).
     `sizes` `(batch, 6)` fp32 in px: height and width of the picture before any resizing, top and left of the cut in the
     resized (and mirrored) picture, height and width trained: SDXL's conditioning (Podell et al. 2023, arXiv 2307.01952,
     sections 2.2 and 2.3).
@@ -220,7 +221,7 @@ class TrainingBatch:
     of the picture with the hole in it, as the web UI's `inpainting_image_conditioning` puts them.
     `name` is the loss that the batch belongs to. `again` is the micro-batch of the same step whose noise it gets, where
     it looks at the same pictures once more; None for noise of its own. With `prior` the target is not the noise but
-    what the model predicts without network and words.
+    what the model predicts without network and embeddings.
     """
 
     latents: Tensor

@@ -1,15 +1,16 @@
-"""Prompts as the web UI reads them: emphasis brackets, BREAK, 75-token chunks, words by their token ids.
+"""Prompts as the web UI reads them: emphasis brackets, BREAK, 75-token chunks, embeddings by their token ids.
 
 Re-implements what AUTOMATIC1111's web UI v1.10.1 (commit 82a973c0) does in `modules/prompt_parser.py`
 (`parse_prompt_attention`), `modules/sd_hijack_clip.py` (`tokenize_line`) and
 `modules/textual_inversion/textual_inversion.py` (`find_embedding_at_position`). `tests/golden/prompts.json` holds what
 those files answer.
 
-One deliberate difference, `words_move`: where a chunk is full, the web UI moves the tokens after the last comma into
-the next chunk, but leaves the vectors of words among them behind: there, the word is lost, and its vectors land in the
-old chunk's padding. Training on such a caption would teach the network the character without its word. So by default
-vectors move with their tokens; `words_move=False` does exactly what the web UI does. The two differ only where a word
-stands after the last comma of a full chunk, at most `comma_backtrack` places from its end.
+One deliberate difference, `embeddings_move`: where a chunk is full, the web UI moves the tokens after the last comma
+into the next chunk, but leaves the vectors of embeddings among them behind: there, the embedding is lost, and its
+vectors land in the old chunk's padding. Training on such a caption would teach the network the character without its
+embedding. So by default vectors move with their tokens; `words_move=False` does exactly what the web UI does. The two
+differ only where an embedding stands after the last comma of a full chunk, at most `comma_backtrack` places from its
+end.
 """
 
 from __future__ import annotations
@@ -102,7 +103,8 @@ def tokenize(tokenizer: Tokenizer, texts: Sequence[str]) -> list[list[int]]:
 
 
 class RememberingTokenizer:
-    """The same ids as `tokenizer`, from memory where that is safe: shuffled captions are made of the same few words.
+    """The same ids as `tokenizer`, from memory where that is safe: shuffled captions are made of the same few
+    embeddings.
 
     CLIP's tokenizer never joins what white space separates. So plain printable ASCII is looked up piece by piece; all
     else (which ftfy may repair in context, or which may hold special tokens) goes to the tokenizer whole.
@@ -186,7 +188,7 @@ def parse_emphasis(text: str) -> list[tuple[str, float]]:
 
 
 class PromptNames:
-    """Finds words in token ids: longest name first, then the one given first, case as the tokenizer treats it."""
+    """Finds embeddings in token ids: longest name first, then the one given first, case as the tokenizer treats it."""
 
     def __init__(self, sizes: Mapping[str, int], tokenizer: Tokenizer) -> None:
         self.sizes = dict(sizes)
@@ -206,7 +208,7 @@ class PromptNames:
             candidates.sort(key=lambda candidate: len(candidate[0]), reverse=True)
 
     def places(self, ids: Sequence[int]) -> int:
-        """How many places these ids take, words with their vectors."""
+        """How many places these ids take, embeddings with their vectors."""
         places, done = len(ids), 0
         for position, token in enumerate(ids):
             if token in self._by_first and position >= done and (found := self.find(ids, position)) is not None:
@@ -216,7 +218,7 @@ class PromptNames:
         return places
 
     def find(self, ids: Sequence[int], position: int) -> tuple[str, int] | None:
-        """The word that begins at `position` and how many ids its name takes, or None."""
+        """The embedding that begins at `position` and how many ids its name takes, or None."""
         for name_ids, name in self._by_first.get(ids[position], ()):
             if ids[position : position + len(name_ids)] == name_ids:
                 return name, len(name_ids)
@@ -225,8 +227,9 @@ class PromptNames:
 
 @dataclass
 class Chunk:
-    """77 places: start, 75 tokens, end. `words` lists (place of the first vector in 0..76, name); `origins` says of
-    each place between start and padding which token of the prompt it is, of a word's vectors its name's first."""
+    """77 places: start, 75 tokens, end. `embeddings` lists (place of the first vector in 0..76, name); `origins` says
+    of each place between start and padding which token of the prompt it is, of an embedding's vectors its name's
+    first."""
 
     tokens: list[int] = field(default_factory=list)
     multipliers: list[float] = field(default_factory=list)
@@ -252,7 +255,7 @@ def lay_out(
     embeddings_move: bool = True,
     emphasis: bool = True,
 ) -> Layout:
-    """A prompt as chunks of token ids and weights, with the places of its words (whose ids there are 0)."""
+    """A prompt as chunks of token ids and weights, with the places of its embeddings (whose ids there are 0)."""
     parsed = parse_emphasis(text) if emphasis else [(text, 1.0)]
     origin = 0
     builder = _Builder(
@@ -282,7 +285,7 @@ def lay_out(
 
 
 class _Builder:
-    """Fills chunks, one token or word at a time."""
+    """Fills chunks, one token or embedding at a time."""
 
     def __init__(self, start_id: int, end_id: int, *, comma_backtrack: int, embeddings_move: bool) -> None:
         self._start_id = start_id

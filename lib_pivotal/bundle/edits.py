@@ -1,4 +1,4 @@
-"""Work on bundle files: rename, join, split, strip, convert, add and delete words.
+"""Work on bundle files: rename, join, split, strip, convert, add and delete embeddings.
 
 Every function reads a file, makes a new content and writes it with `write_bundle`: tensors keep their dtype and bits,
 metadata is kept, hashes are computed anew. `out=None` replaces the file itself, in one step; another file that is there
@@ -55,7 +55,7 @@ def rename_embeddings(
     overwrite: bool = False,
     drop_broken: bool = False,
 ) -> Path:
-    """Give words other names, all at once (so two can be swapped). Nothing else changes, bit for bit."""
+    """Give embeddings other names, all at once (so two can be swapped). Nothing else changes, bit for bit."""
     target = _target(path, out, overwrite=overwrite)
     bundle = _read(path, drop_broken=drop_broken)
     _demand(bundle, renames)
@@ -76,7 +76,7 @@ def delete_embeddings(
     overwrite: bool = False,
     drop_broken: bool = False,
 ) -> Path:
-    """Take words out of a bundle."""
+    """Take embeddings out of a bundle."""
     target = _target(path, out, overwrite=overwrite)
     bundle, gone = _read(path, drop_broken=drop_broken), set(names)
     _demand(bundle, gone)
@@ -94,7 +94,7 @@ def add_embeddings(
     replace: bool = False,
     drop_broken: bool = False,
 ) -> Path:
-    """Put words into a bundle (or a plain LoRA). `replace` allows names that are there already."""
+    """Put embeddings into a bundle (or a plain LoRA). `replace` allows names that are there already."""
     target = _target(path, out, overwrite=overwrite)
     bundle = _read(path, drop_broken=drop_broken)
     taken = sorted(set(embeddings) & set(bundle.embeddings))
@@ -114,7 +114,8 @@ def strip(
     overwrite: bool = False,
     drop_broken: bool = False,
 ) -> Path:
-    """Take parts away: the U-Net's or a text encoder's network, the words, or the metadata (but kohya's minimum)."""
+    """Take parts away: the U-Net's or a text encoder's network, the embeddings, or the metadata (but kohya's
+    minimum)."""
     target = _target(path, out, overwrite=overwrite)
     gone = set(parts)
     if unknown := sorted(gone - set(STRIPPABLE)):
@@ -140,7 +141,7 @@ def split(
     overwrite: bool = False,
     drop_broken: bool = False,
 ) -> list[Path]:
-    """Take a bundle apart: `<stem>-lora.safetensors` without words, and one embedding file a word."""
+    """Take a bundle apart: `<stem>-lora.safetensors` without embeddings, and one embedding file an embedding."""
     _demand_layout(layout, tuple(SUFFIXES))
     bundle, folder = _read(path, drop_broken=drop_broken), Path(folder)
     names = {
@@ -168,10 +169,10 @@ def join(
     overwrite: bool = False,
     drop_broken: bool = False,
 ) -> Path:
-    """One bundle with the words of all and the sum of their networks (exact; ranks add up).
+    """One bundle with the embeddings of all and the sum of their networks (exact; ranks add up).
 
-    BundleError lists every conflict: words of the same name with other vectors, layers that cannot be summed, other
-    model families. Rename words first where they collide.
+    BundleError lists every conflict: embeddings of the same name with other vectors, layers that cannot be summed,
+    other model families. Rename embeddings first where they collide.
     """
     refuse_taken([Path(out)], overwrite=overwrite)
     if len(paths) < 2:
@@ -208,7 +209,7 @@ def convert(
     overwrite: bool = False,
     drop_broken: bool = False,
 ) -> Path:
-    """The network without words in another layout, with the same effect.
+    """The network without embeddings in another layout, with the same effect.
 
     `kohya`: a LoRA as kohya's scripts write it, also from a diffusers file; with `shape`, under the names by which the
     web UI finds that U-Net's layers. `diffusers`: for `load_lora_weights`. `peft`: a folder with one adapter a model,
@@ -277,7 +278,7 @@ def _demand(bundle: Bundle, names: Iterable[str]) -> None:
 
 
 def _facts_of(metadata: Mapping[str, str], embeddings: Mapping[str, EmbeddingTensors]) -> dict[str, str]:
-    """The metadata, with `pivotal.words` cut down to these words."""
+    """The metadata, with `pivotal.words` cut down to these embeddings."""
     facts = {name: value for name, value in embedding_facts(metadata).items() if name in embeddings}
     return with_embedding_facts(metadata, facts) if META_EMBEDDINGS in metadata else dict(metadata)
 

@@ -52,7 +52,7 @@ _STAR_TOKEN = 265
 
 @dataclass(frozen=True, eq=False)
 class EmbeddingFile:
-    """A word out of a file of its own: `name` is the file's stem, or the name that the file gives."""
+    """An embedding out of a file of its own: `name` is the file's stem, or the name that the file gives."""
 
     name: str
     vectors: EmbeddingTensors
@@ -83,7 +83,7 @@ def write_embedding(
     dtype: torch.dtype | None = None,
     facts: Mapping[str, Any] | None = None,
 ) -> Path:
-    """Write one word as a file of its own; atomic.
+    """Write one embedding as a file of its own; atomic.
 
     `facts` may hold step, sd_checkpoint and sd_checkpoint_name; a .pt of SD1 and SD2 tells them.
     """
@@ -111,7 +111,7 @@ def write_embedding(
 
 
 def file_name(name: str, layout: EmbeddingFormat) -> str:
-    """A safe file name for a word; BundleError for names that could leave the folder or hide."""
+    """A safe file name for an embedding; BundleError for names that could leave the folder or hide."""
     stem = re.sub(r"[<>]", "_", name)
     if reasons := name_reasons(stem):
         told = "; it ".join(reasons)

@@ -1,8 +1,8 @@
-"""Every way in which a word's vectors have been spelled, read from names, shapes and dtypes alone.
+"""Every way in which an embedding's vectors have been spelled, read from names, shapes and dtypes alone.
 
-Used on the tensors of a bundle's word and on those of a single embedding file. The result is a plan: which tensors,
-which columns of them, make the word. So the header alone is enough to list a bundle, and reading follows the same
-rules. In order of precedence:
+Used on the tensors of a bundle's embedding and on those of a single embedding file. The result is a plan: which
+tensors, which columns of them, make the embedding. So the header alone is enough to list a bundle, and reading follows
+the same rules. In order of precedence:
 
     string_to_param.*       web UI, HCP, LyCORIS            [n, width]; width 2048 is CLIP-L and OpenCLIP-G side by side
     string_to_param.<any>   the same, another inner name
@@ -55,7 +55,7 @@ class TensorPart:
 
 @dataclass(frozen=True)
 class EmbeddingLayout:
-    """How to make a word from the tensors that are there: one piece a tower."""
+    """How to make an embedding from the tensors that are there: one piece a tower."""
 
     name: str
     spelling: str
@@ -68,7 +68,7 @@ class EmbeddingLayout:
 
 
 class _UnusableError(Exception):
-    """Inner, short reason why a word cannot be read."""
+    """Inner, short reason why an embedding cannot be read."""
 
 
 def seen_of(tensor: Tensor) -> TensorHeader:
@@ -77,7 +77,7 @@ def seen_of(tensor: Tensor) -> TensorHeader:
 
 
 def plan_embedding(name: str, tensors: Mapping[str, TensorHeader]) -> tuple[EmbeddingLayout | None, list[Problem]]:
-    """Find the vectors of a word among its tensors. No plan means that a Problem of severity `error` says why."""
+    """Find the vectors of an embedding among its tensors. No plan means that a Problem of severity `error` says why."""
     problems: list[Problem] = []
 
     def warn(what: str, remedy: str = "") -> None:
@@ -104,7 +104,7 @@ def is_single_embedding(tensors: Mapping[str, TensorHeader]) -> bool:
 
 
 def carry_out(plan: EmbeddingLayout, fetch: Callable[[str], Tensor]) -> EmbeddingTensors:
-    """The word's tensors `(vectors, width)`, contiguous, in the dtype in which they are stored."""
+    """The embedding's tensors `(vectors, width)`, contiguous, in the dtype in which they are stored."""
     return tuple(
         fetch(piece.key).detach().reshape(plan.vectors, -1)[:, piece.start : piece.stop].contiguous()
         for piece in plan.pieces

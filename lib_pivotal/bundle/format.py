@@ -1,6 +1,6 @@
 """The bundle format: how keys are spelled, which names are legal, what the metadata keys are called.
 
-A bundle is a kohya LoRA file (safetensors) that also holds words. A word's tensors are stored under
+A bundle is a kohya LoRA file (safetensors) that also holds embeddings. An embedding's tensors are stored under
 `bundle_emb.<name>.<tensor>`; everything else is the network. `docs/bundle-format.md` is this module in prose.
 """
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:  # the rules of names must be readable without torch
     from torch import Tensor
 
 EmbeddingTensors: TypeAlias = "tuple[Tensor, ...]"
-"""The vectors of one word: a tensor `(vectors, width)` a text tower. SD1, SD2: one; SDXL: CLIP-L, OpenCLIP-G."""
+"""The vectors of one embedding: a tensor `(vectors, width)` a text tower. SD1, SD2: one; SDXL: CLIP-L, OpenCLIP-G."""
 
 Family = Literal["sd1", "sd2", "sdxl", "unknown"]
 
@@ -23,7 +23,7 @@ SD1_TENSOR = "string_to_param.*"
 SDXL_TENSORS = ("clip_l", "clip_g")
 
 MAX_VECTORS = 75
-"""A chunk of a prompt has 75 places; the web UI crashes on a word that is longer."""
+"""A chunk of a prompt has 75 places; the web UI crashes on an embedding that is longer."""
 
 WIDTHS: dict[tuple[int, ...], Family] = {(768,): "sd1", (1024,): "sd2", (768, 1280): "sdxl"}
 """Token widths of the known families. Other widths (tiny test models) are legal and say nothing about the family."""
@@ -68,19 +68,19 @@ class Problem:
 
 @dataclass(frozen=True)
 class EmbeddingKey:
-    """A key of a word, taken apart: `bundle_emb.<name>.<tensor>`."""
+    """A key of an embedding, taken apart: `bundle_emb.<name>.<tensor>`."""
 
     name: str
     tensor: str
 
 
 def is_embedding_key(key: str) -> bool:
-    """Whether a tensor's key belongs to a word."""
+    """Whether a tensor's key belongs to an embedding."""
     return key.startswith(BUNDLE_PREFIX) or key == BUNDLE_PREFIX.rstrip(".")
 
 
 def parse_embedding_key(key: str) -> EmbeddingKey | None:
-    """Take a word's key apart, from the right, so that names with dots survive. None: no name or no tensor in it.
+    """Take an embedding's key apart, from the right, so that names with dots survive. None: no name or no tensor in it.
 
     >>> parse_word_key("bundle_emb.v1.5-girl.string_to_param.*")
     WordKey(name='v1.5-girl', tensor='string_to_param.*')
@@ -98,13 +98,13 @@ def parse_embedding_key(key: str) -> EmbeddingKey | None:
 
 
 def embedding_keys(name: str, towers: int) -> tuple[str, ...]:
-    """The keys that we write for a word: one for SD1 and SD2, two for SDXL."""
+    """The keys that we write for an embedding: one for SD1 and SD2, two for SDXL."""
     tensors = (SD1_TENSOR,) if towers == 1 else SDXL_TENSORS
     return tuple(f"{BUNDLE_PREFIX}{name}.{tensor}" for tensor in tensors)
 
 
 def check_widths(widths: Sequence[int]) -> str | None:
-    """Why these token widths cannot belong to one word, or None. Widths of no known family are let through."""
+    """Why these token widths cannot belong to one embedding, or None. Widths of no known family are let through."""
     shown = " + ".join(str(width) for width in widths)
     if not widths or any(width < 1 for width in widths):
         return f"widths {shown or 'none'} are not the widths of token vectors"
@@ -118,7 +118,7 @@ def check_widths(widths: Sequence[int]) -> str | None:
 
 
 def check_vectors(vectors: int) -> str | None:
-    """Why a word cannot have so many vectors, or None."""
+    """Why an embedding cannot have so many vectors, or None."""
     if vectors < 1:
         return "has no vectors"
     if vectors > MAX_VECTORS:

@@ -44,7 +44,7 @@ _ALGORITHMS = (
 
 @dataclass(frozen=True)
 class EmbeddingSummary:
-    """A word in a listing: its name, how many vectors, their width a tower, and how the file spells it."""
+    """An embedding in a listing: its name, how many vectors, their width a tower, and how the file spells it."""
 
     name: str
     vectors: int
@@ -93,9 +93,9 @@ class BundleSummary:
 
 
 def list_bundle(path: str | Path) -> BundleSummary:
-    """Words, parts, family, rank, sizes, hashes and problems of one file; reads the header, no tensor data.
+    """Embeddings, parts, family, rank, sizes, hashes and problems of one file; reads the header, no tensor data.
 
-    A single embedding is listed as the word that it holds. Of a torch file (.pt, .bin) the whole is read, without
+    A single embedding is listed as the embedding that it holds. Of a torch file (.pt, .bin) the whole is read, without
     executing its pickle. BundleError where the file cannot be read.
     """
     path = Path(path)
@@ -125,7 +125,7 @@ def list_bundle(path: str | Path) -> BundleSummary:
 
 
 def _planned(path: Path, header: Header) -> tuple[list[EmbeddingLayout], list[str], list[Problem]]:
-    """The words of a bundle, or the one of an embedding file; the keys of the network; problems."""
+    """The embeddings of a bundle, or the one of an embedding file; the keys of the network; problems."""
     seen = {key: TensorHeader(entry.dtype, entry.shape) for key, entry in header.tensors.items()}
     if not is_single_embedding(seen) or any(header.metadata.get(key) == "<embed>" for key in seen):
         return plan_embeddings(header)

@@ -47,7 +47,7 @@ _ARCHITECTURES: dict[tuple[Family, bool], str] = {
 
 @dataclass(frozen=True)
 class EmbeddingFacts:
-    """What is worth knowing of a word: kept as JSON in `pivotal.words`."""
+    """What is worth knowing of an embedding: kept as JSON in `pivotal.words`."""
 
     init_text: str = ""
     vectors: int = 0
@@ -194,7 +194,7 @@ def finite_number(value: Any) -> float | None:
 
 
 def with_embedding_facts(metadata: Mapping[str, str], facts: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
-    """The metadata with `pivotal.words` (and the trigger phrase, if there was one) made to fit these words."""
+    """The metadata with `pivotal.words` (and the trigger phrase, if there was one) made to fit these embeddings."""
     changed = dict(metadata)
     if facts or META_EMBEDDINGS in changed:
         changed[META_EMBEDDINGS] = _json(facts)

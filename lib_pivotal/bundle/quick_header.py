@@ -1,6 +1,6 @@
 """What a LoRA file offers a prompt, read off its header without taking the header apart: for folders of thousands.
 
-`listing` reads the same with every check; this looks only for words, parts and metadata in the header's bytes. A
+`listing` reads the same with every check; this looks only for embeddings, parts and metadata in the header's bytes. A
 file that is damaged elsewhere may pass here; reading it will say so.
 """
 
@@ -49,7 +49,7 @@ _PEFT = b'"base_model.model.'
 
 @dataclass(frozen=True)
 class QuickHeader:
-    """Words, parts and metadata of a file; `problems` are those of its words."""
+    """Embeddings, parts and metadata of a file; `problems` are those of its embeddings."""
 
     path: Path
     embeddings: tuple[EmbeddingSummary, ...] = ()
@@ -60,7 +60,7 @@ class QuickHeader:
 
 
 def glance(path: str | Path) -> QuickHeader:
-    """Words and parts of a file from its header's bytes. BundleError where it is no safetensors file."""
+    """Embeddings and parts of a file from its header's bytes. BundleError where it is no safetensors file."""
     path = Path(path)
     raw = _header_bytes(path)
     metadata = _metadata(raw)

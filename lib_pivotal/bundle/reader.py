@@ -1,4 +1,4 @@
-"""Read a bundle: network, words and metadata, tolerant of every spelling, losing no more than what is broken."""
+"""Read a bundle: network, embeddings and metadata, tolerant of every spelling, losing no more than what is broken."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ PICKLE_SUFFIXES = frozenset({".pt", ".bin", ".ckpt", ".pth"})
 class Bundle:
     """A bundle in memory.
 
-    `network`: every tensor that belongs to no word, under its own key, untouched. `words`: name as the file spells it
+    `network`: every tensor that belongs to no embedding, under its own key, untouched. `embeddings`: name as the file
+    spells it
     -> one tensor `(vectors, width)` a tower. `problems`: what was skipped (errors) or is odd (warnings).
     """
 
@@ -41,7 +42,7 @@ class Bundle:
 
 
 def read_bundle(path: str | Path) -> Bundle:
-    """Read a bundle (or a plain LoRA: then it has no words).
+    """Read a bundle (or a plain LoRA: then it has no embeddings).
 
     One bad embedding is skipped with a Problem. BundleError only where the file as a whole cannot be read.
     Tensors keep the dtype in which they are stored. A `.pt` file is read without executing its pickle.
@@ -75,7 +76,7 @@ def is_torch_file(path: Path) -> bool:
 def take_embeddings(
     tensors: Mapping[str, Tensor], metadata: Mapping[str, str]
 ) -> tuple[dict[str, EmbeddingTensors], list[str], list[Problem]]:
-    """The words among a file's tensors, the keys of its network, and what was skipped or is odd."""
+    """The embeddings among a file's tensors, the keys of its network, and what was skipped or is odd."""
     found, network_keys, problems = group_embeddings(
         {key: seen_of(tensor) for key, tensor in tensors.items()}, metadata
     )
@@ -112,7 +113,7 @@ def read_embeddings(path: str | Path) -> tuple[dict[str, EmbeddingTensors], tupl
 def group_embeddings(
     tensors: Mapping[str, TensorHeader], metadata: Mapping[str, str]
 ) -> tuple[dict[str, dict[str, str]], list[str], list[Problem]]:
-    """Sort keys into words (name -> inner tensor name -> key) and network (a list of keys)."""
+    """Sort keys into embeddings (name -> inner tensor name -> key) and network (a list of keys)."""
     embeddings: dict[str, dict[str, str]] = {}
     network: list[str] = []
     problems: list[Problem] = []

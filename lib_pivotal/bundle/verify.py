@@ -115,7 +115,7 @@ def _check_hashes(path: Path, bundle: Bundle) -> list[Problem]:
 
 
 def _check_stock_reader(path: Path) -> list[Problem]:
-    """What the stock web UI (1.7 to 1.10) would do with the words: it cuts names at the first dot."""
+    """What the stock web UI (1.7 to 1.10) would do with the embeddings: it cuts names at the first dot."""
     embeddings: dict[str, set[str]] = {}
     names: dict[str, dict[str, None]] = {}
     for key in read_header(path).tensors:

@@ -41,7 +41,7 @@ def write_bundle(
     metadata: Mapping[str, str],
     dtype: torch.dtype | None = torch.float16,
 ) -> Path:
-    """Write network and words into one `.safetensors` file and return its path.
+    """Write network and embeddings into one `.safetensors` file and return its path.
 
     Floating point tensors are stored as `dtype` (None: each as it is), contiguous. `sshs_*` hashes are computed as
     kohya does and replace any in `metadata`. An existing file is replaced in one step, or stays as it was. BundleError
@@ -103,7 +103,7 @@ def check_content(
 
 
 def _check_towers(towers: EmbeddingTensors) -> list[str]:
-    """Why these tensors are not the vectors of a word."""
+    """Why these tensors are not the vectors of an embedding."""
     odd = [f"tensor of shape {list(tower.shape)}, needed [vectors, width]" for tower in towers if tower.dim() != 2]
     odd += [f"dtype {tower.dtype} is not floating point" for tower in towers if not tower.is_floating_point()]
     if odd or not towers:

@@ -33,8 +33,8 @@ SIZE_STEP_PX = 8
 
 @dataclass(frozen=True)
 class Comparison:
-    """What to draw: `words` (none: all of the file), `prompts` that may hold `{word}`; `weights` beside 1 add rows of
-    the whole bundle at that weight."""
+    """What to draw: `embeddings` (none: all of the file), `prompts` that may hold `{word}`; `weights` beside 1 add rows
+    of the whole bundle at that weight."""
 
     file: Path
     embeddings: tuple[str, ...] = ()

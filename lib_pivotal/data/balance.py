@@ -1,4 +1,4 @@
-"""How often each picture comes: as folders say, by kgrid's tree of folders, or so that all words come alike.
+"""How often each picture comes: as folders say, by kgrid's tree of folders, or so that all embeddings come alike.
 
 All give *rates*: draws an epoch, of which `data.sampler` makes an order without copying anything.
 """
@@ -62,11 +62,12 @@ def _weight(folder: str, weights: Sequence[tuple[str, float]]) -> float:
 def even_rates(
     base: Sequence[float], embeddings: Sequence[Sequence[str]], *, cap: float = MOST_REPEATS, rounds: int = EVEN_ROUNDS
 ) -> list[float]:
-    """Rates at which every word comes about equally often, as near to `base` as may be; the mean stays 1 a picture.
+    """Rates at which every embedding comes about equally often, as near to `base` as may be; the mean stays 1 a
+    picture.
 
-    `words` names each picture's words. Iterative proportional fitting: each word's pictures are scaled to the common
-    mean in turn (Deming & Stephan 1940); a picture of two words answers to both, so where the words never part the
-    result is the nearest that exists. No rate leaves `base / cap` to `base * cap`.
+    `embeddings` names each picture's embeddings. Iterative proportional fitting: each embedding's pictures are scaled
+    to the common mean in turn (Deming & Stephan 1940); a picture of two embeddings answers to both, so where the
+    embeddings never part the result is the nearest that exists. No rate leaves `base / cap` to `base * cap`.
     """
     rates = [float(rate) for rate in base]
     pictures: dict[str, list[int]] = defaultdict(list)
@@ -92,7 +93,7 @@ def even_rates(
 def with_embedding_weights(
     rates: Sequence[float], embeddings: Sequence[Sequence[str]], weights: Mapping[str, float]
 ) -> list[float]:
-    """Rates times the product of the weights of each picture's words."""
+    """Rates times the product of the weights of each picture's embeddings."""
     result = []
     for rate, names in zip(rates, embeddings, strict=True):
         for name in names:

@@ -62,7 +62,7 @@ class BatchSource:
     ) -> None:
         """`pictures` carry the captions; those whose latents are not in the cache are left out.
 
-        `words` are looked for in the final captions; `draw_weights` (by key, missing = 0) replace repeats;
+        `embeddings` are looked for in the final captions; `draw_weights` (by key, missing = 0) replace repeats;
         `loss_weights` (by key, missing = 1) weigh the loss; `unmasked` is the chance that a draw's mask is left out.
         """
         ready = {picture.key for picture in cache.pictures}

@@ -140,12 +140,13 @@ class CaptionPipeline:
     prefix and suffix, caption dropout, one of the picture's captions, wildcards `{a|b}`, keep separator or keep first
     n, warm-up, shuffle, tag dropout; then templates, as the web UI's textual inversion has them, emphasis (of brackets
     in pairs; those of faces such as `:(` are letters), and the limit of tokens. Differs from kohya: prefix and suffix
-    are tags of their own and go to whichever caption is drawn; tags that hold a `protected` word are never dropped,
-    cut or warmed up. Where a picture has fields and the settings name some, its caption is made of them first, each
-    with its chance, a keep separator before `tags`.
+    are tags of their own and go to whichever caption is drawn; tags that hold a `protected` embedding are never
+    dropped, cut or warmed up. Where a picture has fields and the settings name some, its caption is made of them first,
+    each with its chance, a keep separator before `tags`.
 
-    Placeholders of templates: `{caption}` or `{filewords}`; `{word}` or `{name}` (the word of the picture's concept);
-    `[filewords]` and `[name]` as in the web UI; `{any}` a choice of the list `any`, as HCP's templates have them.
+    Placeholders of templates: `{caption}` or `{filewords}`; `{word}` or `{name}` (the embedding of the picture's
+    concept); `[filewords]` and `[name]` as in the web UI; `{any}` a choice of the list `any`, as HCP's templates have
+    them.
     """
 
     def __init__(
@@ -157,7 +158,8 @@ class CaptionPipeline:
         lists: Mapping[str, Sequence[str]] | None = None,
         shorten: Callable[[str], str] | None = None,
     ) -> None:
-        """`words`: concept -> word for `{word}`; `lists`: name -> choices; `shorten` cuts what is over the limit."""
+        """`embeddings`: concept -> embedding for `{word}`; `lists`: name -> choices; `shorten` cuts what is over the
+        limit."""
         self.settings = settings or CaptionSettings()
         self._embeddings, self._lists = dict(embeddings or {}), dict(lists or {})
         self._finders = {embedding: EmbeddingFinder([embedding]) for embedding in self._embeddings.values()}
@@ -251,7 +253,7 @@ class CaptionPipeline:
         return with_pairs_alone(caption, separator=settings.separator) if settings.emphasis else as_letters(caption)
 
     def _before_tags(self, caption: str, embedding: str, choose: Choose) -> str:
-        """With word, prefix and suffix, and its wildcards filled."""
+        """With embedding, prefix and suffix, and its wildcards filled."""
         settings = self.settings
         if settings.add_missing_embedding and embedding and not self._finders[embedding](caption):
             caption = self._join(embedding, caption)
@@ -264,7 +266,7 @@ class CaptionPipeline:
         return self._made_of({name for name, chance in self.settings.fields if rng.random() < chance}, picture)
 
     def _made_of(self, names: Collection[str], picture: Picture) -> str:
-        """A caption of these fields, in the settings' order; words of the picture are never lost."""
+        """A caption of these fields, in the settings' order; embeddings of the picture are never lost."""
         texts = dict(picture.fields)
         caption = ""
         for name, _ in self.settings.fields:
@@ -310,8 +312,8 @@ class CaptionPipeline:
         return self._joint.join(map(self._as_meant, tags) if self.settings.emphasis else tags)
 
     def _drop(self, tags: list[str], rng: random.Random) -> list[str]:
-        """The tags that stay. A chance is drawn for protected tags too, so that protecting a word does not shift the
-        other draws."""
+        """The tags that stay. A chance is drawn for protected tags too, so that protecting an embedding does not shift
+        the other draws."""
         mode, count = self.settings.drop_mode, len(tags)
         draws = [rng.random()] * count if mode == "all" else [rng.random() for _ in tags]
         weights = [(place + 1) / count if mode == "rising" else 1.0 for place in range(count)]
@@ -326,7 +328,7 @@ class CaptionPipeline:
         return math.floor(step * ((tags - least) / self.settings.warmup_steps)) + least
 
     def _first(self, tags: list[str], count: int) -> list[str]:
-        """The first `count` tags, and behind them those that hold a word."""
+        """The first `count` tags, and behind them those that hold an embedding."""
         return [tag for index, tag in enumerate(tags) if index < count or self._protected(tag)]
 
     def _chance(self, tag: str) -> float:

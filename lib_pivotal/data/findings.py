@@ -48,7 +48,8 @@ class Finding:
     """Something about a dataset with a run: `kind` for programs, `text` for people.
 
     `error`: the run cannot be started like this; `warning`: it will disappoint; `info`: good to know. `keys` are the
-    pictures concerned, `words` the words; of `remedies` the first is the one to take if one does not want to think.
+    pictures concerned, `embeddings` the embeddings; of `remedies` the first is the one to take if one does not want to
+    think.
     """
 
     kind: str
@@ -130,7 +131,7 @@ TITLES: Mapping[str, str] = MappingProxyType(
 )
 """What several findings of a kind are called together; other kinds get a plain count."""
 HANG_TOGETHER = frozenset(("word_explained", "words_never_apart"))
-"""Taking one word out may mend the next finding, too: no remedy of several at once is offered."""
+"""Taking one embedding out may mend the next finding, too: no remedy of several at once is offered."""
 
 
 @dataclass(frozen=True)

@@ -25,9 +25,10 @@ from lib_pivotal.data.tags import NOT_CORE, same_tag, tag_class
 from lib_pivotal.data.tokens import CHUNK, TokenCounter
 
 OWN_CONCEPT = 0.5
-"""A folder is a word's own if so many of its pictures have it."""
+"""A folder is an embedding's own if so many of its pictures have it."""
 ALWAYS_SEEN = 0.8
-"""A tag in so many of a word's captions is taken for a part of it, where the rule for core tags leaves it alone."""
+"""A tag in so many of an embedding's captions is taken for a part of it, where the rule for core tags leaves it
+alone."""
 TELLING = 1.5
 """... and is so much more frequent than in all captions."""
 DIFFERENCE, CERTAINTY = 0.25, 2.8
@@ -48,7 +49,7 @@ def embedding_findings(wording: PrunedCaptions) -> list[Finding]:
 
 
 def never_present(wording: PrunedCaptions) -> list[Finding]:
-    """Words that no picture has: training refuses them."""
+    """Embeddings that no picture has: training refuses them."""
     concepts = {legal_name(picture.concept): picture.concept for picture in wording.named}
     found = []
     for name, embedding in wording.embeddings.items():
@@ -65,7 +66,8 @@ def never_present(wording: PrunedCaptions) -> list[Finding]:
 
 
 def always_present(wording: PrunedCaptions) -> list[Finding]:
-    """Words that every picture has: normal where there is one word, else a word that tells nothing apart."""
+    """Embeddings that every picture has: normal where there is one embedding, else an embedding that tells nothing
+    apart."""
     if len(wording.named) < 2:
         return []
     alone = len(wording.uses) == 1
@@ -91,7 +93,7 @@ def always_present(wording: PrunedCaptions) -> list[Finding]:
 
 
 def never_apart(wording: PrunedCaptions) -> list[Finding]:
-    """Words that have the same pictures: nothing can tell a run which is which."""
+    """Embeddings that have the same pictures: nothing can tell a run which is which."""
     groups: dict[tuple[str, ...], list[str]] = {}
     for name, embedding in wording.embeddings.items():
         if embedding.keys:
@@ -113,11 +115,12 @@ def never_apart(wording: PrunedCaptions) -> list[Finding]:
 
 
 def explained(wording: PrunedCaptions) -> list[Finding]:
-    """Words that others explain: each of its pictures has one that only occurs with it, or nothing marks it there.
+    """Embeddings that others explain: each of its pictures has one that only occurs with it, or nothing marks it there.
 
-    The first is seen from the words alone: a style in which nobody is drawn but characters who are never drawn in
-    another. The second from tags: a word whose pictures are all another word's, and whose captions say the same as
-    that word's others. Pictures of words that never meet it are no comparison: those words tell them apart.
+    The first is seen from the embeddings alone: a style in which nobody is drawn but characters who are never drawn in
+    another. The second from tags: an embedding whose pictures are all another embedding's, and whose captions say the
+    same as that embedding's others. Pictures of embeddings that never meet it are no comparison: those embeddings tell
+    them apart.
     """
     keys = {name: set(embedding.keys) for name, embedding in wording.embeddings.items() if embedding.keys}
     found = []
@@ -160,7 +163,7 @@ def _nothing_of_its_own(wording: PrunedCaptions, name: str, keys: Mapping[str, s
 
 
 def _differ(wording: PrunedCaptions, first: Sequence[Picture], second: Sequence[Picture]) -> bool:
-    """Whether some tag, not of a word, is clearly more frequent in one set (two proportions, pooled)."""
+    """Whether some tag, not of an embedding, is clearly more frequent in one set (two proportions, pooled)."""
     counts = [_tag_counts(wording, pictures) for pictures in (first, second)]
     sizes = [len(first), len(second)]
     for form in counts[0].keys() | counts[1].keys():
@@ -182,7 +185,7 @@ def _tag_counts(wording: PrunedCaptions, pictures: Sequence[Picture]) -> Counter
 
 
 def without_embedding(wording: PrunedCaptions) -> list[Finding]:
-    """Pictures of no word; where their folder is a word's own, it is a slip that can be mended."""
+    """Pictures of no embedding; where their folder is an embedding's own, it is a slip that can be mended."""
     if not wording.uses:
         return []
     unnamed: dict[str, list[str]] = {}
@@ -213,7 +216,7 @@ def without_embedding(wording: PrunedCaptions) -> list[Finding]:
 
 
 def to_absorb(wording: PrunedCaptions) -> list[Finding]:
-    """Tags in captions that describe what the word should be."""
+    """Tags in captions that describe what the embedding should be."""
     found = []
     for name, embedding in wording.embeddings.items():
         if embedding.style or not embedding.keys:
@@ -253,7 +256,7 @@ def _always_there(wording: PrunedCaptions, name: str, tag: TagDecision) -> bool:
 
 
 def _keys_with(wording: PrunedCaptions, name: str, tags: Sequence[TagDecision]) -> tuple[str, ...]:
-    """The word's pictures whose captions have one of the tags."""
+    """The embedding's pictures whose captions have one of the tags."""
     forms = {same_tag(tag.tag) for tag in tags}
     mine = set(wording.embeddings[name].keys)
     return tuple(
@@ -348,7 +351,7 @@ ASYMMETRIC: Mapping[str, str] = {
 """Tag -> why a mirrored picture would be wrong."""
 
 TRAIT_SHARE = 0.2
-"""A trait of one side counts when this share of a word's captions has it: fewer are taken for chance."""
+"""A trait of one side counts when this share of an embedding's captions has it: fewer are taken for chance."""
 
 _LEFT_RIGHT = re.compile(r"\b(left|right)\b", re.IGNORECASE)
 
@@ -366,9 +369,9 @@ def _reason(tag: str) -> str:
 
 
 def mirror_warnings(pictures: Mapping[str, Sequence[tuple[str, str]]]) -> list[DatasetProblem]:
-    """One warning a word whose pictures should not be mirrored; `pictures`: word -> key and caption of each.
+    """One warning an embedding whose pictures should not be mirrored; `pictures`: embedding -> key and caption of each.
 
-    Captions as they are on disk: what a word absorbs is just what may belong to one side.
+    Captions as they are on disk: what an embedding absorbs is just what may belong to one side.
     """
     problems = []
     for embedding, told in pictures.items():
@@ -419,7 +422,7 @@ def cut_remarks(pictures: Sequence[Picture], buckets: Buckets) -> list[DatasetPr
 def mirror_remarks(
     pictures: Sequence[Picture], *, embeddings: Sequence[str], keys: Collection[str]
 ) -> list[DatasetProblem]:
-    """A warning for each word whose pictures (those of `keys`) are mirrored but should not be."""
+    """A warning for each embedding whose pictures (those of `keys`) are mirrored but should not be."""
     find = EmbeddingFinder(embeddings)
     told: dict[str, list[tuple[str, str]]] = {}
     for picture in pictures:
@@ -440,7 +443,7 @@ def _are(number: float) -> str:
 ENLARGED = 1.25
 """A picture that grows by more than this in length looks soft, and the run learns to draw softly."""
 ROOM_FOR_TAGS = 25
-"""Places that a caption's tags want beside its words, when vectors are cut to fit."""
+"""Places that a caption's tags want beside its embeddings, when vectors are cut to fit."""
 LEAST_VECTORS = 2
 
 
@@ -496,7 +499,8 @@ def overruns(
     max_tokens: int,
     shuffled: bool,
 ) -> list[Finding]:
-    """Captions whose words and tags take more places than a chunk (or than the limit) has: what is lost is named."""
+    """Captions whose embeddings and tags take more places than a chunk (or than the limit) has: what is lost is
+    named."""
     found = _vectors_alone(embeddings_of, vectors, limit=max_tokens or CHUNK)
     over = [length for length in lengths if length.places > (max_tokens or CHUNK)]
     if not over:
@@ -526,7 +530,7 @@ def overruns(
 def _vectors_alone(
     embeddings_of: Mapping[str, Sequence[str]], vectors: Mapping[str, int], *, limit: int
 ) -> list[Finding]:
-    """Pictures whose words alone are too long."""
+    """Pictures whose embeddings alone are too long."""
     sums = {key: sum(vectors.get(name, 0) for name in names) for key, names in embeddings_of.items()}
     over = {key: places for key, places in sums.items() if places > limit}
     if not over:
@@ -550,7 +554,7 @@ def _fewer(
     names = [name for name in embeddings_of.get(worst.key, ()) if name in vectors]
     taken = sum(vectors[name] for name in names)
     room = taken - (worst.places - limit)
-    if taken > limit or room < len(names) * LEAST_VECTORS * 2:  # a word of very few vectors holds little
+    if taken > limit or room < len(names) * LEAST_VECTORS * 2:  # an embedding of very few vectors holds little
         return ()
     return _cut_vectors(names, vectors, room=room)
 

@@ -19,8 +19,8 @@ class PriorSet:
     """A set beside the run's own: its mean loss times `weight` is added to that of the run's own pictures.
 
     `name` is the name of its loss. A side over the run's own source looks at the same pictures again, at the same noise
-    (as ai-toolkit does). `texts` replaces trained words in its captions. With `prior` the target is what the
-    model itself predicts, network off and without the words.
+    (as ai-toolkit does). `texts` replaces trained embeddings in its captions. With `prior` the target is what the
+    model itself predicts, network off and without the embeddings.
     """
 
     name: str
@@ -74,7 +74,7 @@ class MixedBatchSource:
 
 
 def in_other_words(caption: str, texts: Mapping[str, str]) -> str:
-    """The caption with each trained word replaced by its text; tags that become empty are left out."""
+    """The caption with each trained embedding replaced by its text; tags that become empty are left out."""
     find = EmbeddingFinder(texts)
     if not find(caption):
         return caption
@@ -83,7 +83,8 @@ def in_other_words(caption: str, texts: Mapping[str, str]) -> str:
 
 
 def class_text(init_text: str, common: str = "") -> str:
-    """What a word is in the model's own words: `common` if given, else the tags that the word begins with."""
+    """What an embedding is in the model's own embeddings: `common` if given, else the tags that the embedding begins
+    with."""
     if common:
         return common
     text = _RANDOM_ROWS.sub("", init_text)

@@ -1,4 +1,4 @@
-"""What each word takes from the captions: core tags by rule, tags moved by hand, and the captions that are left.
+"""What each embedding takes from the captions: core tags by rule, tags moved by hand, and the captions that are left.
 
 Rules as in kgrid's pipeline (anime2sd/captioning/tagging_character.py and waifuc_actions.py of
 https://github.com/cyber-meow/anime_screenshot_pipeline/tree/c9e3fb8) and narugo's CyberHarem 1.5. Nothing here opens
@@ -65,7 +65,7 @@ class TagRules:
 
 @dataclass(frozen=True)
 class EmbeddingRules:
-    """A word as captions meet it; the meaning of each field is that of `config.WordConfig`."""
+    """An embedding as captions meet it; the meaning of each field is that of `config.EmbeddingConfig`."""
 
     name: str
     init_text: str = ""
@@ -78,11 +78,11 @@ class EmbeddingRules:
 
 @dataclass(frozen=True)
 class TagDecision:
-    """A tag beside a word: how often, how telling, and what happens to it.
+    """A tag beside an embedding: how often, how telling, and what happens to it.
 
-    `share` is P(tag | word), `lift` P(tag | word) / P(tag); `init`: absorbed, and the word's vectors begin with it.
-    `core`: by the rule; `by_hand`: the word's own list says so; `belongs`: it is absorbed if the word absorbs at all;
-    `by_rule`: it would belong if no list said anything.
+    `share` is P(tag | embedding), `lift` P(tag | embedding) / P(tag); `init`: absorbed, and the embedding's vectors
+    begin with it. `core`: by the rule; `by_hand`: the embedding's own list says so; `belongs`: it is absorbed if the
+    embedding absorbs at all; `by_rule`: it would belong if no list said anything.
     """
 
     tag: str
@@ -99,7 +99,7 @@ class TagDecision:
 
 @dataclass(frozen=True)
 class EmbeddingTags:
-    """What the pictures say of one word: its pictures' keys, whether it is a style, and its tags."""
+    """What the pictures say of one embedding: its pictures' keys, whether it is a style, and its tags."""
 
     use: EmbeddingRules
     keys: tuple[str, ...]
@@ -108,12 +108,12 @@ class EmbeddingTags:
 
     @property
     def belonging(self) -> tuple[TagShare, ...]:
-        """What the word stands for, whether its captions are pruned now or not, most frequent first."""
+        """What the embedding stands for, whether its captions are pruned now or not, most frequent first."""
         return tuple(TagShare(tag.tag, tag.share) for tag in self.tags if tag.belongs)
 
 
 def applies(patterns: Iterable[str], picture: Picture) -> bool:
-    """Whether one of a word's `applies_to` patterns means this picture."""
+    """Whether one of an embedding's `applies_to` patterns means this picture."""
     for pattern in patterns:
         kind, colon, value = pattern.partition(":")
         if colon and kind == "concept":
@@ -141,9 +141,9 @@ def name_embedding(text: str, embedding: str, find: EmbeddingFinder, cut: Cut = 
 
 
 class PrunedCaptions:
-    """The captions of a dataset with its words: who is in which picture, what each word takes, what is left.
+    """The captions of a dataset with its embeddings: who is in which picture, what each embedding takes, what is left.
 
-    `extra(picture)` names words that templates or prefixes write into a picture's caption.
+    `extra(picture)` names embeddings that templates or prefixes write into a picture's caption.
     """
 
     def __init__(
@@ -162,7 +162,7 @@ class PrunedCaptions:
         self.find = find = EmbeddingFinder([use.name for use in uses])
         self._holds_embedding = lru_cache(maxsize=2**16)(lambda tag: bool(find(tag)))  # tags are few, captions many
         self.named = tuple(self._named(picture) for picture in pictures)
-        """The pictures with words that `applies_to` gives them in their captions, nothing pruned."""
+        """The pictures with embeddings that `applies_to` gives them in their captions, nothing pruned."""
         self.embeddings_of: dict[str, tuple[str, ...]] = {}
         for picture in self.named:
             self.embeddings_of[picture.key] = self._embeddings_in(picture)
@@ -178,7 +178,8 @@ class PrunedCaptions:
         self._absorbed = {name: _taken(embedding) for name, embedding in self.embeddings.items()}
 
     def revised(self, uses: Sequence[EmbeddingRules]) -> PrunedCaptions | None:
-        """The same with other lists, init texts or switches of its words; only words that differ are described anew.
+        """The same with other lists, init texts or switches of its embeddings; only embeddings that differ are
+        described anew.
 
         None where names, `applies_to` or `form_of` differ: then nothing of this one holds, and a new one is needed.
         """
@@ -194,12 +195,12 @@ class PrunedCaptions:
         return other
 
     def of_caption(self, picture: Picture) -> tuple[Picture, Picture]:
-        """A picture with a caption of its own, such as one that is being typed: with its words, and as trained."""
+        """A picture with a caption of its own, such as one that is being typed: with its embeddings, and as trained."""
         named = self._named(picture)
         return named, self._without(named, self._embeddings_in(named))
 
     def pruned(self, picture: Picture) -> Picture:
-        """A picture of `named` as it is trained: captions (and fields of tags) without what its words absorb."""
+        """A picture of `named` as it is trained: captions (and fields of tags) without what its embeddings absorb."""
         return self._without(picture, self.embeddings_of[picture.key])
 
     def captions(self) -> tuple[Picture, ...]:
@@ -209,7 +210,7 @@ class PrunedCaptions:
             old = before._trained if before is not None else None
             if before is None or old is None:
                 self._trained = tuple(self.pruned(picture) for picture in self.named)
-            else:  # only pictures of words that changed
+            else:  # only pictures of embeddings that changed
                 moved = {name for name in self.embeddings if self.embeddings[name] is not before.embeddings[name]}
                 self._trained = tuple(
                     trained if moved.isdisjoint(self.embeddings_of[picture.key]) else self.pruned(picture)
@@ -232,7 +233,7 @@ class PrunedCaptions:
         return tuple(dict.fromkeys([*found, *self._extra(picture)]))
 
     def _without(self, picture: Picture, embeddings_of: Sequence[str]) -> Picture:
-        """A picture without what those words absorb."""
+        """A picture without what those embeddings absorb."""
         embeddings = [embedding for embedding in embeddings_of if embedding in self._absorbed]
         pruning = [embedding for embedding in embeddings if self.embeddings[embedding].use.prune]
         forms = set().union(*(self._absorbed[embedding] for embedding in pruning)) if pruning else set()
@@ -262,7 +263,7 @@ class PrunedCaptions:
         return replace(picture, caption=caption, alternatives=alternatives)
 
     def _find_styles(self) -> set[str]:
-        """Words whose pictures have other words too, changing ones: they say how things are drawn, not who.
+        """Embeddings whose pictures have other words too, changing ones: they say how things are drawn, not who.
 
         One after the other, the one with the most various company first: a character who is drawn in a style half of
         the time is none for that.
@@ -277,7 +278,7 @@ class PrunedCaptions:
             found.add(name)
 
     def _company(self, use: EmbeddingRules, styles: set[str]) -> int:
-        """How many other words, styles aside, stand beside a word that is itself a style; else 0."""
+        """How many other words, styles aside, stand beside an embedding that is itself a style; else 0."""
         if use.form_of:
             return 0
         mine = self._pictures_of[use.name]
@@ -290,7 +291,8 @@ class PrunedCaptions:
         return len(company) if is_style else 0
 
     def _find_cores(self) -> dict[str, dict[str, TagShare]]:
-        """Core tags of each word, by form of the tag: of what is shared by its forms, and of forms only what is new."""
+        """Core tags of each embedding, by form of the tag: of what is shared by its forms, and of forms only what is
+        new."""
         found: dict[str, dict[str, TagShare]] = {}
         people = [use.name for use in self.uses if use.name not in self._styles and not use.form_of]
         find_people = EmbeddingFinder(people)
@@ -358,7 +360,7 @@ class PrunedCaptions:
         return EmbeddingTags(use, tuple(p.key for p in mine), use.name in self._styles, tuple(rows))
 
     def _takes(self, tag: str, *, core: bool, style: bool) -> bool:
-        """Whether the mode takes a tag out of a word's captions."""
+        """Whether the mode takes a tag out of an embedding's captions."""
         mode = self.rules.mode
         if style or mode in ("none", "minimal"):
             return False
@@ -394,7 +396,7 @@ def _those(tags: Sequence[str], stays: Callable[[str], bool]) -> list[str]:
 
 
 def _identity(use: EmbeddingRules) -> tuple[object, ...]:
-    """What decides which pictures a word has, and which tags are core."""
+    """What decides which pictures an embedding has, and which tags are core."""
     return use.name, use.applies_to, use.form_of
 
 

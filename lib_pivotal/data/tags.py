@@ -1,4 +1,4 @@
-"""Tags of a concept: how frequent, how telling, which ones the word should absorb, and the init text they make."""
+"""Tags of a concept: how frequent, how telling, which ones the embedding should absorb, and the init text they make."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ KGRID_EASY = frozenset(
     "hair eyes eye eyebrows pupils skin bangs sidelocks ahoge twintails ponytail braid braids bun drills bob "
     "breasts heterochromia".split()
 )
-"""Difficulty 0: what every model can draw from a word; ends or begins a tag."""
+"""Difficulty 0: what every model can draw from an embedding; ends or begins a tag."""
 KGRID_HARD = frozenset(
     "elf ear ears horn horns tail tails wing wings halo mole moles scar scars furry fur fang fangs fins antennae "
     "freckles tattoo markings mark eyepatch".split()
 )
-"""Difficulty 1: what a word learns better when its vectors begin with it."""
+"""Difficulty 1: what an embedding learns better when its vectors begin with it."""
 NOT_CORE = frozenset(
     "solo girl girls boy boys 1girl 1boy 2girls 2boys 3girls 3boys multiple body background quality chibi "
     "monochrome comic looking viewer text signature watermark peeking focus smile mouth anime screenshot sky wall "
     "tree cloud day night indoors outdoors close window curtains portrait standing sitting lying holding open "
     "closed blush".split()
 )
-"""Words that make a tag a matter of the picture, never of the character."""
+"""Embeddings that make a tag a matter of the picture, never of the character."""
 NEVER_CORE = frozenset(
     "frown|frowning|grin|laughing|angry|annoyed|sad|crying|tears|happy|serious|expressionless|surprised|embarrassed|"
     "nervous|sleeping|crossed arms|arms up|arm up|arms behind back|hand up|hands up|hand on own hip|v|waving|pointing|"
@@ -50,13 +50,14 @@ NEVER_CORE = frozenset(
     "wet|wet hair|floating hair|wind|backlighting|sunlight|lens flare|depth of field|blurry|cropped|"
     "male focus|simple background|commentary|highres|absurdres".split("|")
 )
-"""The same as whole tags: expressions, poses, views, light. Single words of them (`side`) belong to other tags, too."""
+"""The same as whole tags: expressions, poses, views, light. Single embeddings of them (`side`) belong to other tags,
+too."""
 CLOTHES = frozenset(
     "shirt dress skirt pants shorts jacket coat hoodie sweater vest uniform swimsuit bikini kimono suit cape "
     "cloak hat cap helmet ribbon bow necktie bowtie scarf gloves socks thighhighs pantyhose shoes boots sleeves "
     "collar belt apron armor serafuku sleeveless necklace earrings jewelry bag glasses clothes".split()
 )
-"""Narugo leaves clothes to the caption, so that they can be changed; kgrid lets the word absorb frequent ones."""
+"""Narugo leaves clothes to the caption, so that they can be changed; kgrid lets the embedding absorb frequent ones."""
 
 
 FEW_CAPTIONS = 20
@@ -136,11 +137,12 @@ def core_tags(
     features: Collection[str] = NARUGO_FEATURES,
     blacklist: Collection[str] | None = None,
 ) -> list[TagShare]:
-    """The tags that belong to a concept and that its word should absorb, most frequent first.
+    """The tags that belong to a concept and that its embedding should absorb, most frequent first.
 
     `narugo`: share >= .45, or >= .35 with one of `features` in it; not blacklisted, nor clothes. `kgrid`: share >= .4
-    among the captions of the concept alone (those tagged `solo`, if there are any; else those with one of `words`);
-    not blacklisted. A tag is blacklisted if one of its words is. `words`, the trained words, are never core tags.
+    among the captions of the concept alone (those tagged `solo`, if there are any; else those with one of
+    `embeddings`); not blacklisted. A tag is blacklisted if one of its words is. `embeddings`, the trained
+    embeddings, are never core tags.
 
     Differs from both: expressions, poses and views (`NEVER_CORE`) are never core unless `blacklist` is given; and with
     fewer than `FEW_CAPTIONS` captions the lower bound of the share (Wilson's, 90 %) must reach .9 of the threshold.
@@ -176,12 +178,13 @@ def lower_bound(share: float, count: int) -> float:
 
 
 def refused_parts(rule: CoreRule) -> frozenset[str]:
-    """Words that keep a tag from being core: those of the picture, with narugo clothes too."""
+    """Embeddings that keep a tag from being core: those of the picture, with narugo clothes too."""
     return NOT_CORE | CLOTHES if rule == "narugo" else NOT_CORE
 
 
 def alone(captions: Sequence[str], *, embeddings: Collection[str] = ()) -> list[str]:
-    """The captions of pictures with nobody else: those tagged `solo`; if none is, those with at most one of `words`."""
+    """The captions of pictures with nobody else: those tagged `solo`; if none is, those with at most one of
+    `embeddings`."""
     solo = [caption for caption in captions if "solo" in map(same_tag, single_tags(caption))]
     if solo:
         return solo
@@ -216,7 +219,7 @@ def init_text(
     minimum_difficulty: int = 0,
     maximum_difficulty: int = 3,
 ) -> str:
-    """The text a word's vectors begin with: core tags by frequency, then `*[std,n]`: n random vectors.
+    """The text an embedding's vectors begin with: core tags by frequency, then `*[std,n]`: n random vectors.
 
     narugo: `lead="1girl"`, all core tags. kgrid: difficulty from 1 to below 2, overlaps dropped, std .1, 10 vectors.
     """

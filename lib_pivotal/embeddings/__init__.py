@@ -1,1 +1,1 @@
-"""The new words: vectors, where they start, how they are kept in range, what makes a good name."""
+"""The new embeddings: vectors, where they start, how they are kept in range, what makes a good name."""

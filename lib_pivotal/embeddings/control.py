@@ -1,8 +1,8 @@
-"""Keeping the vectors in the range of real words: small rules applied after an optimiser step.
+"""Keeping the vectors in the range of real embeddings: small rules applied after an optimiser step.
 
-Every rule is called as `control(words, updated, rates)`: `updated` names the words that this step moved and `rates`
-their learning rates. Words that are frozen or were not moved are not touched: a word must not drift towards a norm
-while none of its pictures is seen.
+Every rule is called as `control(words, updated, rates)`: `updated` names the embeddings that this step moved and
+`rates` their learning rates. Embeddings that are frozen or were not moved are not touched: an embedding must not drift
+towards a norm while none of its pictures is seen.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ class NormControl(Protocol):
     """A rule applied after each optimiser step."""
 
     def __call__(self, embeddings: TrainedEmbeddings, updated: Sequence[str], rates: Mapping[str, float]) -> None:
-        """Change the values of the words in `updated`; `rates` maps a word (or `word <name>`) to its rate."""
+        """Change the values of the embeddings in `updated`; `rates` maps an embedding (or `word <name>`) to its
+        rate."""
         ...
 
 
@@ -34,12 +35,12 @@ class NoControl:
 
 
 class ClipTiDecay:
-    """Pull each vector's norm towards that of a common word, faster at higher rates.
+    """Pull each vector's norm towards that of a common embedding, faster at higher rates.
 
     λ = min(1, 100·lr);  e ← e/‖e‖ · (‖e‖ + λ·(target − ‖e‖))
 
-    cloneofsimo/lora, `cli_lora_pti.py` (`clip_ti_decay`), where the target is 0.4, the norm of CLIP-L's words; ours is
-    the checkpoint's median row norm, tower by tower, because other encoders have other norms.
+    cloneofsimo/lora, `cli_lora_pti.py` (`clip_ti_decay`), where the target is 0.4, the norm of CLIP-L's embeddings;
+    ours is the checkpoint's median row norm, tower by tower, because other encoders have other norms.
     """
 
     def __init__(self, targets: Sequence[float], *, strength: float = 100.0) -> None:
@@ -48,7 +49,7 @@ class ClipTiDecay:
 
     @torch.no_grad()
     def __call__(self, embeddings: TrainedEmbeddings, updated: Sequence[str], rates: Mapping[str, float]) -> None:
-        """Pull the norms of the words in `updated`."""
+        """Pull the norms of the embeddings in `updated`."""
         for name, tower, vectors in _moved(embeddings, updated):
             pull = min(1.0, self._strength * _rate(rates, name))
             norms = vectors.norm(dim=1, keepdim=True)
@@ -56,12 +57,12 @@ class ClipTiDecay:
 
 
 class StdRetraction:
-    """Pull the spread of a word's entries towards the vocabulary's.
+    """Pull the spread of an embedding's entries towards the vocabulary's.
 
     e ← e · (std(E₀) / std(e))^exponent, with exponent 0.1
 
     As diffusers' advanced scripts, cog-sdxl and invoke-training; they take the std over all new vectors together, we
-    take it word by word, so that a word's course does not depend on which others are trained beside it.
+    take it word by word, so that an embedding's course does not depend on which others are trained beside it.
     """
 
     def __init__(self, targets: Sequence[float], *, exponent: float = 0.1) -> None:
@@ -70,7 +71,7 @@ class StdRetraction:
 
     @torch.no_grad()
     def __call__(self, embeddings: TrainedEmbeddings, updated: Sequence[str], rates: Mapping[str, float]) -> None:
-        """Pull the spread of the words in `updated`."""
+        """Pull the spread of the embeddings in `updated`."""
         for name, tower, vectors in _moved(embeddings, updated):
             std = vectors.std()
             factor = (_of_tower(self._targets, tower, name) / std) ** self._exponent
@@ -78,14 +79,14 @@ class StdRetraction:
 
 
 class PreserveNorm:
-    """Give each vector the norm of a common word: e ← e/‖e‖ · median_i ‖E₀[i]‖ (OneTrainer)."""
+    """Give each vector the norm of a common embedding: e ← e/‖e‖ · median_i ‖E₀[i]‖ (OneTrainer)."""
 
     def __init__(self, targets: Sequence[float]) -> None:
         self._targets = tuple(targets)
 
     @torch.no_grad()
     def __call__(self, embeddings: TrainedEmbeddings, updated: Sequence[str], rates: Mapping[str, float]) -> None:
-        """Set the norms of the words in `updated`."""
+        """Set the norms of the embeddings in `updated`."""
         for name, tower, vectors in _moved(embeddings, updated):
             norms = vectors.norm(dim=1, keepdim=True)
             _scale_rows(vectors, torch.full_like(norms, _of_tower(self._targets, tower, name)), norms)
@@ -112,7 +113,7 @@ def make_control(name: str, stats: Sequence[VocabularyStats]) -> NormControl:
 
 
 def _moved(embeddings: TrainedEmbeddings, updated: Sequence[str]) -> Iterator[tuple[str, int, Tensor]]:
-    """(name, tower, vectors) of the words to control; frozen ones are passed over."""
+    """(name, tower, vectors) of the embeddings to control; frozen ones are passed over."""
     frozen = embeddings.frozen
     for name in updated:
         if name not in frozen:

@@ -1,12 +1,12 @@
-"""Where a word's vectors start: init text, random rows, zeros, or another file's tensors.
+"""Where an embedding's vectors start: init text, random rows, zeros, or another file's tensors.
 
 Init text is HCP-Diffusion's `create_embedding` language: pieces separated by commas, each either text (its tokens'
-vectors) or `*[std,n]` (n rows drawn from N(0, std²)); the rows are joined in order and cut to the word's size, e.g.
-`cat, *[0.017,3], tail`.
+vectors) or `*[std,n]` (n rows drawn from N(0, std²)); the rows are joined in order and cut to the embedding's size,
+e.g. `cat, *[0.017,3], tail`.
 
 Two choices where the sources are silent or differ:
 
-* the commas themselves give no rows (a comma's vector says nothing, and a word has few); `keep_commas` keeps them;
+* the commas themselves give no rows (a comma's vector says nothing, an embedding has few); `keep_commas` keeps them;
 * text that gives too few rows is repeated from its start, each repeat with a little noise (a tenth of the vocabulary's
   spread) so that copies can part; random or zero rows instead would dilute what the text says.
 """

@@ -1,4 +1,4 @@
-"""Find words in the text of a prompt, where the web UI looks for token ids only.
+"""Find embeddings in the text of a prompt, where the web UI looks for token ids only.
 
 Ids alone cannot tell `v1` from the beginning of `v12`, find `char` at the end of `mychar`, and miss `<x>` in `a <x>, b`
 because CLIP's tokenizer melts punctuation into its neighbours. Text can: a name counts where it stands as written (in
@@ -15,7 +15,8 @@ from typing import Generic, TypeVar
 W = TypeVar("W")
 
 QUALIFIER = "@"
-"""Joins a word and its file in a qualified name. Means nothing in prompts: `[a:b:10]`, `(a:1.2)`, `a|b`, `__a__`."""
+"""Joins an embedding and its file in a qualified name. Means nothing in prompts: `[a:b:10]`, `(a:1.2)`, `a|b`,
+`__a__`."""
 
 _LETTER = r"[^\W\d_]"
 
@@ -31,7 +32,7 @@ class NameMatch(Generic[W]):
 
 
 def qualified(embedding: str, file: str) -> str:
-    """The name by which a word of a certain file can always be reached: `hana@gekidol`."""
+    """The name by which an embedding of a certain file can always be reached: `hana@gekidol`."""
     return f"{embedding}{QUALIFIER}{file}"
 
 

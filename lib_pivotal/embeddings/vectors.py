@@ -1,7 +1,7 @@
-"""The new words: their vectors are the only parameters; the vocabulary is never copied, trained or decayed.
+"""The new embeddings: their vectors are the only parameters; the vocabulary is never copied, trained or decayed.
 
-A word is one fp32 leaf `(vectors, width)` a text tower. Hosts splice these leaves into prompts at token positions, so
-gradients reach them directly and nothing else of the token table exists for the optimiser.
+An embedding is one fp32 leaf `(vectors, width)` a text tower. Hosts splice these leaves into prompts at token
+positions, so gradients reach them directly and nothing else of the token table exists for the optimiser.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ MAX_VECTORS = 75
 
 @dataclass(frozen=True)
 class EmbeddingSettings:
-    """How one word is trained.
+    """How one embedding is trained.
 
     `freeze_fraction` of the run (1 = never), `freeze_step` (0 = never) and `freeze_norm` (mean norm of the first
-    tower's vectors, 0 = never; Mix-of-Show uses 0.55) each freeze the word for good; the first to be reached wins.
+    tower's vectors, 0 = never; Mix-of-Show uses 0.55) each freeze the embedding for good; the first to be reached wins.
     """
 
     lr_factor: float = 1.0
@@ -37,10 +37,10 @@ class EmbeddingSettings:
 
 
 class TrainedEmbeddings(nn.Module):
-    """Any number of words, each of 1 to 75 vectors a tower.
+    """Any number of embeddings, each of 1 to 75 vectors a tower.
 
-    `vectors` gives the start values (copied, kept in fp32); `settings` those words that differ from the default.
-    The state dict holds values and frozen flags exactly; it fits only words of the same names and sizes.
+    `vectors` gives the start values (copied, kept in fp32); `settings` those embeddings that differ from the default.
+    The state dict holds values and frozen flags exactly; it fits only embeddings of the same names and sizes.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class TrainedEmbeddings(nn.Module):
         return name in self._names
 
     def as_mapping(self) -> dict[str, tuple[Tensor, ...]]:
-        """The leaves themselves, by name: what a host's `encode` takes. Changing them changes the word."""
+        """The leaves themselves, by name: what a host's `encode` takes. Changing them changes the embedding."""
         return {name: self.parameters_of(name) for name in self._names}
 
     def parameters_of(self, name: str) -> tuple[nn.Parameter, ...]:
@@ -90,7 +90,7 @@ class TrainedEmbeddings(nn.Module):
         return tuple(self._values[self._index(name)])  # type: ignore[arg-type]
 
     def parameter_groups(self) -> list[ParameterGroup]:
-        """One group a word, in order, frozen ones included; its parameters are one tensor a tower."""
+        """One group an embedding, in order, frozen ones included; its parameters are one tensor a tower."""
         return [
             ParameterGroup(
                 f"word {name}",
@@ -102,11 +102,11 @@ class TrainedEmbeddings(nn.Module):
         ]
 
     def mean_norms(self) -> dict[str, float]:
-        """Mean norm of each word's vectors in the first tower."""
+        """Mean norm of each embedding's vectors in the first tower."""
         if not self._names:
             return {}
         first = [self.parameters_of(name)[0].detach() for name in self._names]
-        norms = torch.cat(first).norm(dim=1).tolist()  # one transfer from the device for all words
+        norms = torch.cat(first).norm(dim=1).tolist()  # one transfer from the device for all embeddings
         means, start = {}, 0
         for name, tensor in zip(self._names, first, strict=True):
             count = tensor.shape[0]
@@ -118,11 +118,11 @@ class TrainedEmbeddings(nn.Module):
 
     @property
     def frozen(self) -> frozenset[str]:
-        """Words that get neither updates nor normalisation any more."""
+        """Embeddings that get neither updates nor normalisation any more."""
         return frozenset(self._frozen)
 
     def freeze(self, names: Iterable[str]) -> None:
-        """Stop training these words; their values stay as they are."""
+        """Stop training these embeddings; their values stay as they are."""
         self._set_frozen(names, frozen=True)
 
     def advance(self, step: int, *, max_steps: int) -> list[str]:
@@ -182,7 +182,7 @@ class TrainedEmbeddings(nn.Module):
 
 
 def _check_towers(vectors: EmbeddingVectors) -> None:
-    """Every word has the same number of towers with the same widths, and 1 to 75 vectors in each."""
+    """Every embedding has the same number of towers with the same widths, and 1 to 75 vectors in each."""
     widths: dict[str, tuple[int, ...]] = {}
     for name, towers in vectors.items():
         if not name:

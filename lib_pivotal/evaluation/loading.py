@@ -1,4 +1,4 @@
-"""A bundle's words and network made ready on a host, as a generation would use them."""
+"""A bundle's embeddings and network made ready on a host, as a generation would use them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lib_pivotal.ports import Host
 
 
 def load_on_host(host: Host, bundle: Bundle) -> tuple[dict[str, tuple[Tensor, ...]], Network | None]:
-    """Words in fp32 on the host's device, and the network (None where the file has none), not attached yet."""
+    """Embeddings in fp32 on the host's device, and the network (None where the file has none), not attached yet."""
     embeddings = {
         name: tuple(t.to(host.device, torch.float32) for t in towers) for name, towers in bundle.embeddings.items()
     }

@@ -79,7 +79,8 @@ def parts_pictures(
 def embedding_requests(
     names: Sequence[str], prompts: Sequence[str], template: SampleRequest, *, first_seed: int = 0
 ) -> list[SampleRequest]:
-    """One request for each word and prompt; `{word}` in a prompt stands for the word, which else is put in front."""
+    """One request for each embedding and prompt; `{word}` in a prompt stands for the embedding, which else is put in
+    front."""
     requests = []
     for name in names:
         for number, prompt in enumerate(prompts):

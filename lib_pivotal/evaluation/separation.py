@@ -1,11 +1,11 @@
-"""The separation score: how much of what was learnt sits in the words, measured without making a picture.
+"""The separation score: how much of what was learnt sits in the embeddings, measured without making a picture.
 
 On held-out pictures, at fixed noise and timesteps, the loss is measured with each part switched off. With L_base the
-loss of the checkpoint with the words as they began and no network:
+loss of the checkpoint with the embeddings as they began and no network:
 
-    share of the words = (L_base - L_words) / (L_base - L_whole)
+    share of the embeddings = (L_base - L_words) / (L_base - L_whole)
 
-1 means that the words alone explain all that the whole bundle does; 0 that all of it sits in the network.
+1 means that the embeddings alone explain all that the whole bundle does; 0 that all of it sits in the network.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ SMALLEST_GAIN = 1e-6
 
 @dataclass(frozen=True)
 class PartLosses:
-    """Mean held-out losses of one word's pictures with parts on and off."""
+    """Mean held-out losses of one embedding's pictures with parts on and off."""
 
     whole: float
     unet: float
@@ -37,13 +37,13 @@ class PartLosses:
 
     @property
     def share_of_embeddings(self) -> float:
-        """(base - words) / (base - whole); NaN while nothing was learnt."""
+        """(base - embeddings) / (base - whole); NaN while nothing was learnt."""
         gain = self.base - self.whole
         return (self.base - self.embeddings) / gain if gain > SMALLEST_GAIN else math.nan
 
     @property
     def share_of_unet(self) -> float:
-        """(base - unet) / (base - whole): words with the U-Net's network, without the text encoder's."""
+        """(base - unet) / (base - whole): embeddings with the U-Net's network, without the text encoder's."""
         gain = self.base - self.whole
         return (self.base - self.unet) / gain if gain > SMALLEST_GAIN else math.nan
 
@@ -58,7 +58,7 @@ def separation(
     network: Network | None,
     timesteps: Sequence[int] = TIMESTEPS,
 ) -> dict[str, PartLosses]:
-    """Losses by word; `held_out` has the batches of each word's pictures, with their captions as trained.
+    """Losses by embedding; `held_out` has the batches of each embedding's pictures, with their captions as trained.
 
     The network must be attached; its multipliers are put back afterwards.
     """

@@ -18,7 +18,7 @@ from lib_pivotal.training.scanning import with_settings
 @dataclass(frozen=True)
 class Fitted:
     """A run fitted to a folder, the preset that it follows (empty: its settings are as they were), what is to be known,
-    and the words as proposed: by them the next fitting knows which were changed by hand."""
+    and the embeddings as proposed: by them the next fitting knows which were changed by hand."""
 
     run: Run
     preset: str
@@ -34,10 +34,11 @@ def fitted_run(
     embeddings_only: bool = False,
     circumstances: HostDefaults | None = None,
 ) -> Fitted:
-    """Words, training size, balance, name, and the preset that fits them, with its steps.
+    """Embeddings, training size, balance, name, and the preset that fits them, with its steps.
 
-    Of `run` the name, the rules for tags and captions, and the folder of latents stay; and words that differ from those
-    `before`, which the last fitting proposed: they were changed by hand. With `words_only` all other settings stay.
+    Of `run` the name, the rules for tags and captions, and the folder of latents stay; and embeddings that differ from
+    those `before`, which the last fitting proposed: they were changed by hand. With `embeddings_only` all other
+    settings stay.
     """
     circumstances = circumstances or HostDefaults()
     run = run or Run()

@@ -66,7 +66,7 @@ def judge(run: Run, host: Host, prepared: PreparedPictures) -> Verdict:
 
 
 def in_embeddings(count: MemoryCount) -> dict[str, int]:
-    """The largest moment's bytes by what they are for, in people's words and their order."""
+    """The largest moment's bytes by what they are for, in people's embeddings and their order."""
     return {PURPOSES[part]: size for part, size in count.largest.parts.items()}
 
 

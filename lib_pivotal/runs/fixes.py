@@ -25,7 +25,7 @@ def apply_remedy(run: Run, remedy: Fix) -> Run:
 
     Raises:
         DataError: there is no such remedy, or an argument is missing or of the wrong kind.
-        ConfigError: the result is no sound run; or the remedy speaks of a word that the run does not have.
+        ConfigError: the result is no sound run; or the remedy speaks of an embedding that the run does not have.
     """
     change = _change_of(remedy)
     try:
@@ -95,7 +95,7 @@ def _apply_to(run: Run, arguments: Mapping[str, Any]) -> Run:
 
 
 def _absorb(run: Run, arguments: Mapping[str, Any]) -> Run:
-    """The word absorbs what the rule says, and `tags` beside that."""
+    """The embedding absorbs what the rule says, and `tags` beside that."""
 
     def change(embedding: EmbeddingConfig) -> EmbeddingConfig:
         prune_tags, keep_tags = _moved(_tags(arguments), embedding.prune_tags, embedding.keep_tags)
@@ -105,7 +105,7 @@ def _absorb(run: Run, arguments: Mapping[str, Any]) -> Run:
 
 
 def _keep(run: Run, arguments: Mapping[str, Any]) -> Run:
-    """`tags` stay in the word's captions."""
+    """`tags` stay in the embedding's captions."""
 
     def change(embedding: EmbeddingConfig) -> EmbeddingConfig:
         keep_tags, prune_tags = _moved(_tags(arguments), embedding.keep_tags, embedding.prune_tags)
@@ -115,7 +115,7 @@ def _keep(run: Run, arguments: Mapping[str, Any]) -> Run:
 
 
 def _moved(tags: Sequence[str], to: tuple[str, ...], away: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """A word's two lists with `tags` in the first and not in the second."""
+    """An embedding's two lists with `tags` in the first and not in the second."""
     there, forms = {same_tag(tag) for tag in to}, {same_tag(tag) for tag in tags}
     added = tuple(tag for tag in tags if same_tag(tag) not in there)
     return (*to, *added), tuple(tag for tag in away if same_tag(tag) not in forms)
@@ -154,7 +154,7 @@ def _with_embedding(run: Run, name: Any, change: Callable[[EmbeddingConfig], Emb
 
 
 def _all(run: Run, arguments: Mapping[str, Any]) -> Run:
-    """Several remedies in turn; that of a word which one before has taken out is passed over."""
+    """Several remedies in turn; that of an embedding which one before has taken out is passed over."""
     names = {embedding.name for embedding in run.embeddings}
     for plain in arguments["remedies"]:
         remedy = Fix.from_dict(plain)

@@ -1,4 +1,4 @@
-"""Words that folders suggest: a concept's own, a style by image type, and forms or outfits of a character."""
+"""Embeddings that folders suggest: a concept's own, a style by image type, and forms or outfits of a character."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ GENERAL = frozenset(
 )
 """Names of folders that are nobody's."""
 TYPE_TEXTS: Mapping[str, tuple[str, ...]] = {"screenshots": ("anime screencap",), "fanart": ("masterpiece",)}
-"""How kgrid begins the words of its image types (its `booru` too begins as `masterpiece`)."""
+"""How kgrid begins the embeddings of its image types (its `booru` too begins as `masterpiece`)."""
 LEAST_OF_FORM = 3
-"""A form with fewer pictures is no word of its own."""
+"""A form with fewer pictures is no embedding of its own."""
 SHORTEST_NAME = 3
 
 
 def embeddings_of_folders(
     dataset: Dataset, named: Sequence[EmbeddingConfig], *, files: KgridFiles, limit: int
 ) -> tuple[list[EmbeddingConfig], list[str]]:
-    """The words that captions name, with those that only folders and kgrid's files know; and remarks."""
+    """The embeddings that captions name, with those that only folders and kgrid's files know; and remarks."""
     embeddings = {embedding.name: embedding for embedding in named}
     remarks = list(files.faults)
     concepts = _nameless_concepts(dataset, named)
-    if files.initial:  # kgrid has said which words there are
+    if files.initial:  # kgrid has said which embeddings there are
         embeddings = {name: embedding for name, embedding in embeddings.items() if name in files.initial}
         concepts = {name: concept for name, concept in concepts.items() if name in files.initial}
     given = {name: EmbeddingConfig(name=name, applies_to=(f"concept:{escape(c)}",)) for name, c in concepts.items()}
@@ -53,7 +53,7 @@ def embeddings_of_folders(
 
 
 def _nameless_concepts(dataset: Dataset, named: Sequence[EmbeddingConfig]) -> dict[str, str]:
-    """Name -> concept, for concepts of which no caption names a word."""
+    """Name -> concept, for concepts of which no caption names an embedding."""
     find = EmbeddingFinder([embedding.name for embedding in named])
     found: dict[str, str] = {}
     for concept, keys in dataset.concepts.items():
@@ -64,7 +64,7 @@ def _nameless_concepts(dataset: Dataset, named: Sequence[EmbeddingConfig]) -> di
 
 
 def _types(dataset: Dataset, files: KgridFiles) -> dict[str, str]:
-    """Words of image types: all where there are several kinds, else only those that kgrid's files name."""
+    """Embeddings of image types: all where there are several kinds, else only those that kgrid's files name."""
     types = sorted({picture.image_type for picture in dataset.pictures if picture.image_type})
     names = {legal_name(kind): kind for kind in types if not check_embedding_name(legal_name(kind))}
     if files.initial:
@@ -73,7 +73,7 @@ def _types(dataset: Dataset, files: KgridFiles) -> dict[str, str]:
 
 
 def _with_forms(dataset: Dataset, embeddings: dict[str, EmbeddingConfig]) -> dict[str, EmbeddingConfig]:
-    """With a word for each form or outfit: `Aoi Winter` beside `Aoi`, or sub-folders of a concept's folder."""
+    """With an embedding for each form or outfit: `Aoi Winter` beside `Aoi`, or sub-folders of a concept's folder."""
     forms: dict[str, dict[str, str]] = defaultdict(dict)
     parents: dict[str, set[str]] = defaultdict(set)
     by_first: dict[str, list[str]] = defaultdict(list)

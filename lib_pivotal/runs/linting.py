@@ -1,4 +1,4 @@
-"""All that the lint has to say of a dataset with a run: of files, words, captions, pictures and draws."""
+"""All that the lint has to say of a dataset with a run: of files, embeddings, captions, pictures and draws."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def _of_marks(dataset: Dataset) -> list[Finding]:
 
 
 def _of_training(run: Run, dataset: Dataset) -> list[Finding]:
-    """How pictures are cut and mirrored; mirroring can be turned off for a word."""
+    """How pictures are cut and mirrored; mirroring can be turned off for an embedding."""
     found = []
     for problem in assemble.dataset_remarks(run, dataset.pictures):
         finding = of_problem(problem)

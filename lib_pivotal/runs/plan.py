@@ -34,7 +34,8 @@ from lib_pivotal.training.scanning import cut_as
 
 @dataclass(frozen=True)
 class EmbeddingPlan:
-    """One word in the run: `draws` and `share` of all draws are expected values; `absorbed` tags leave its captions."""
+    """One embedding in the run: `draws` and `share` of all draws are expected values; `absorbed` tags leave its
+    captions."""
 
     name: str
     pictures: int
@@ -165,8 +166,8 @@ def make_plan(
     """The plan of `run` on a scanned dataset.
 
     `wording` is that of just this run, where the caller has it already; `prompts` how the checkpoint reads captions,
-    else their lengths are estimated. A run without words, or with words that no picture has, has a plan too: findings
-    say so. Its steps are those that are trained, also where the run's length is in epochs.
+    else their lengths are estimated. A run without embeddings, or with embeddings that no picture has, has a plan too:
+    findings say so. Its steps are those that are trained, also where the run's length is in epochs.
 
     Raises:
         ConfigError: what must fit into the run's length does not fit into the length that its epochs give.

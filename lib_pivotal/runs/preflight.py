@@ -29,10 +29,10 @@ class Preflight:
     """Time and memory of a run, and all that is wrong with it, by field.
 
     `step_s` one optimiser step, 0 where none could be taken; `total_s` the whole run without pictures; `draws` how
-    often each word is drawn in the run, on average. Memory in bytes: `memory_bytes` what the run needs, as measured on
-    a GPU (by torch's allocator), else as counted, None where it could not be told; `memory_total_bytes` what the device
-    has; `memory_free_bytes` what of it the run can have; `memory_parts` the count by what it is for, in people's words,
-    at the moment that needs most, which is `memory_moment`.
+    often each embedding is drawn in the run, on average. Memory in bytes: `memory_bytes` what the run needs, as
+    measured on a GPU (by torch's allocator), else as counted, None where it could not be told; `memory_total_bytes`
+    what the device has; `memory_free_bytes` what of it the run can have; `memory_parts` the count by what it is for, in
+    people's embeddings, at the moment that needs most, which is `memory_moment`.
     """
 
     step_s: float = 0.0

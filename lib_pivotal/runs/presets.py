@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from lib_pivotal.runs.proposal import EmbeddingRow
 
 ADVISED_DRAWS = 800
-"""So often a word wants to be drawn in a run (kgrid's rule of thumb)."""
+"""So often an embedding wants to be drawn in a run (kgrid's rule of thumb)."""
 PICTURES_PER_RUN = 8
 """Presets draw the four rows about so often."""
 
@@ -32,12 +32,12 @@ KEPT_OF_DATA = (
 """What belongs to the pictures and captions, which a preset leaves alone."""
 
 DRAWN_EMBEDDINGS = 6
-"""With more words than these, presets choose so many for the rows: each costs four pictures every time."""
+"""With more embeddings than these, presets choose so many for the rows: each costs four pictures every time."""
 
 
 @dataclass(frozen=True)
 class Preset:
-    """A starting point: `settings` by dotted path; `draws` each word should get, which makes the steps."""
+    """A starting point: `settings` by dotted path; `draws` each embedding should get, which makes the steps."""
 
     key: str
     label: str
@@ -142,7 +142,7 @@ def preset(key: str) -> Preset:
 
 
 def fitting_preset(rows: Sequence[EmbeddingRow]) -> str:
-    """Which preset a folder's words suggest."""
+    """Which preset a folder's embeddings suggest."""
     characters = [row for row in rows if not row.style]
     if len(rows) > 1:
         return "several"
@@ -150,10 +150,10 @@ def fitting_preset(rows: Sequence[EmbeddingRow]) -> str:
 
 
 def apply_preset(key: str, run: Run, rows: Sequence[EmbeddingRow] = (), *, steps: int = 0) -> Run:
-    """`run` with the preset's settings; what names it and its pictures (name, folder, words, size, seed) stays.
+    """`run` with the preset's settings; what names it and its pictures (name, folder, embeddings, size, seed) stays.
 
-    Steps follow from how often each word shall be drawn, unless `steps` says the length; warm-up, preview and saving
-    intervals from the steps.
+    Steps follow from how often each embedding shall be drawn, unless `steps` says the length; warm-up, preview and
+    saving intervals from the steps.
     """
     from lib_pivotal.runs.proposal import steps_for_draws  # here: the page that lists presets is built at start-up
 
@@ -183,7 +183,7 @@ def apply_preset(key: str, run: Run, rows: Sequence[EmbeddingRow] = (), *, steps
 
 
 def _drawn(run: Run, rows: Sequence[EmbeddingRow]) -> list[str]:
-    """With many words, the few that are drawn: the most frequent and the rarest tell most."""
+    """With many embeddings, the few that are drawn: the most frequent and the rarest tell most."""
     names = [embedding.name for embedding in run.embeddings]
     if len(names) <= DRAWN_EMBEDDINGS:
         return []
@@ -242,7 +242,7 @@ def save_preset(folder: Path, name: str, run: Run, *, overwrite: bool = False) -
 
 
 def load_preset(path: Path, run: Run) -> Run:
-    """A user's preset over `run`: words, name and pictures stay."""
+    """A user's preset over `run`: embeddings, name and pictures stay."""
     found = read_run_settings(path)
     kept = run.data
     data = replace(found.data, folder=kept.folder, layout=kept.layout, cache_folder=kept.cache_folder)
@@ -250,7 +250,7 @@ def load_preset(path: Path, run: Run) -> Run:
 
 
 def read_run_settings(path: Path) -> Run:
-    """A run.json as settings: words and pictures may be missing.
+    """A run.json as settings: embeddings and pictures may be missing.
 
     Raises:
         ConfigError: the file is no JSON, or a setting in it has a fault.
@@ -263,7 +263,7 @@ def read_run_settings(path: Path) -> Run:
 
 
 def run_settings(plain: Any) -> Run:
-    """Plain data as settings: words and pictures may be missing.
+    """Plain data as settings: embeddings and pictures may be missing.
 
     Raises:
         ConfigError: another setting has a fault.

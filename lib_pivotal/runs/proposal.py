@@ -1,4 +1,5 @@
-"""From a scanned folder to a table of words: which words the pictures train, how they begin, how often they come."""
+"""From a scanned folder to a table of embeddings: which embeddings the pictures train, how they begin, how often they
+come."""
 
 from __future__ import annotations
 
@@ -23,17 +24,17 @@ from lib_pivotal.training.scanning import cut_as
 
 MOST_EMBEDDINGS = 60
 VECTORS = 4
-"""Of a word of which nothing is known."""
+"""Of an embedding of which nothing is known."""
 RANDOM_VECTORS = 4
 """Beside what the init text takes, for what no tag says. On the avatars, vectors that could not hold the init text
-left nothing in the words (docs/evidence.md)."""
+left nothing in the embeddings (docs/evidence.md)."""
 MOST_VECTORS = 16
 INIT_STD = 0.017
 """Spread of random vectors in an init text: about that of CLIP's own rows, and HCP's example."""
 LEAD_TAGS = 2
-"""A word of one's own stands among the first so many tags of its captions."""
+"""An embedding of one's own stands among the first so many tags of its captions."""
 UNEVEN = 2.0
-"""Words of which one is drawn so many times as often as another are balanced."""
+"""Embeddings of which one is drawn so many times as often as another are balanced."""
 
 ORDINARY = frozenset(
     "masterpiece absurdres highres lowres realistic photo photograph painting sketch nsfw safe general cat dog animal "
@@ -47,12 +48,12 @@ SIZES_PX = (1024, 896, 768, 640, 512, 448, 384, 320, 256, 192, 128)
 
 @dataclass(frozen=True)
 class EmbeddingRow:
-    """A word: its settings, and what the pictures say about it.
+    """An embedding: its settings, and what the pictures say about it.
 
-    `draws_share` is its part of all draws; `style` marks words that stand beside other words; `absorbed` are the tags
-    that it stands for (or would, if its captions are not pruned), `kept` frequent tags that stay in the captions;
-    `lift` tells how much more frequent a tag is with this word than in all. `keys` are its pictures, `tags` all of its
-    tags with what happens to each.
+    `draws_share` is its part of all draws; `style` marks embeddings that stand beside other words; `absorbed` are the
+    tags that it stands for (or would, if its captions are not pruned), `kept` frequent tags that stay in the captions;
+    `lift` tells how much more frequent a tag is with this embedding than in all. `keys` are its pictures, `tags` all of
+    its tags with what happens to each.
     """
 
     embedding: EmbeddingConfig
@@ -68,7 +69,7 @@ class EmbeddingRow:
 
 @dataclass(frozen=True)
 class Proposal:
-    """What a folder suggests: words, a training size, and how to draw."""
+    """What a folder suggests: embeddings, a training size, and how to draw."""
 
     rows: tuple[EmbeddingRow, ...]
     resolution_px: int
@@ -79,10 +80,10 @@ class Proposal:
 def propose(
     dataset: Dataset, run: Run | None = None, *, largest_px: int = 512, prompts: PromptReading | None = None
 ) -> Proposal:
-    """Words that captions, folders and kgrid's files name, each with init text, vectors, counts and tags.
+    """Embeddings that captions, folders and kgrid's files name, each with init text, vectors, counts and tags.
 
-    `run` holds the rules for tags and captions that the user has set; its own words do not matter. `largest_px` is the
-    size that the checkpoint draws best; `prompts` counts how many vectors an init text takes, else it is estimated.
+    `run` holds the rules for tags and captions that the user has set; its own embeddings do not matter. `largest_px` is
+    the size that the checkpoint draws best; `prompts` counts how many vectors an init text takes, else it is estimated.
     """
     run = run or Run()
     dataset = cut_as(run.data, dataset)
@@ -103,7 +104,8 @@ def propose(
 
 
 def embeddings_in_captions(dataset: Dataset) -> list[str]:
-    """Tags that look like words of one's own: legal, made up, and in front in nearly all captions that have them."""
+    """Tags that look like embeddings of one's own: legal, made up, and in front in nearly all captions that have
+    them."""
     counts: Counter[str] = Counter()
     leading: Counter[str] = Counter()
     may_be_embedding = cache(_may_be_embedding)
@@ -129,7 +131,7 @@ def _may_be_embedding(tag: str) -> bool:
 
 
 def describe_embeddings(dataset: Dataset, run: Run) -> tuple[EmbeddingRow, ...]:
-    """The run's words with what the pictures say of them."""
+    """The run's embeddings with what the pictures say of them."""
     return rows_of(run, dataset, make_pruned_captions(run, dataset))
 
 
@@ -184,7 +186,7 @@ def _with_start(row: EmbeddingRow, run: Run, files: KgridFiles, count: Callable[
 
 
 def begin(tags: Sequence[str], count: Callable[[str], int] = estimated_tokens) -> tuple[str, int]:
-    """Init text and vectors of a word that begins with `tags`: as many rows as these take, and a few random ones.
+    """Init text and vectors of an embedding that begins with `tags`: as many rows as these take, and a few random ones.
 
     Overlapping tags are said once; what is beyond the most vectors is left out, the rarest tags first.
     """
@@ -204,7 +206,7 @@ def begin(tags: Sequence[str], count: Callable[[str], int] = estimated_tokens) -
 
 
 def fitting_balance(dataset: Dataset, rows: Sequence[EmbeddingRow]) -> str:
-    """Folders that say how often they count are taken at their word; else uneven words are drawn alike."""
+    """Folders that say how often they count are taken at their embedding; else uneven embeddings are drawn alike."""
     shares = [row.draws_share for row in rows if row.draws_share > 0 and not row.style]
     plain = all(picture.repeats == 1 for picture in dataset.pictures)
     return "embeddings" if plain and shares and max(shares) > UNEVEN * min(shares) else "repeats"
@@ -220,13 +222,13 @@ def fitting_resolution(dataset: Dataset, *, largest_px: int = 512) -> int:
 
 
 def draws_of(run: Run, rows: Sequence[EmbeddingRow]) -> dict[str, float]:
-    """How often each word is drawn in a run, on average."""
+    """How often each embedding is drawn in a run, on average."""
     pictures = run.schedule.max_steps * run.schedule.batch_size * run.schedule.accumulation
     return {row.embedding.name: row.draws_share * pictures for row in rows}
 
 
 def steps_for_draws(rows: Sequence[EmbeddingRow], draws: int, *, batch: int) -> int:
-    """Steps after which the word in the middle was drawn so often; rounded to 50, between 100 and 20 000."""
+    """Steps after which the embedding in the middle was drawn so often; rounded to 50, between 100 and 20 000."""
     shares = sorted(row.draws_share for row in rows if row.draws_share > 0)
     share = shares[len(shares) // 2] if shares else 1.0
     steps = draws / (share * max(batch, 1))

@@ -1,4 +1,5 @@
-"""Scanning again without losing work: what was changed by hand stays, untouched words follow, new ones are added."""
+"""Scanning again without losing work: what was changed by hand stays, untouched embeddings follow, new ones are
+added."""
 
 from __future__ import annotations
 
@@ -10,7 +11,7 @@ from lib_pivotal.config import EmbeddingConfig
 
 @dataclass(frozen=True)
 class RescannedRun:
-    """Words after a scan, and by name what became of them."""
+    """Embeddings after a scan, and by name what became of them."""
 
     embeddings: tuple[EmbeddingConfig, ...]
     kept: tuple[str, ...] = ()
@@ -19,7 +20,7 @@ class RescannedRun:
 
     @property
     def remarks(self) -> tuple[str, ...]:
-        """In words, for the page; nothing where nothing was done by hand."""
+        """In embeddings, for the page; nothing where nothing was done by hand."""
         found = []
         if self.kept:
             found.append(f"Kept as they were changed by hand: {', '.join(self.kept)}.")
@@ -33,10 +34,11 @@ class RescannedRun:
 def merged_embeddings(
     now: Sequence[EmbeddingConfig], before: Sequence[EmbeddingConfig], proposed: Sequence[EmbeddingConfig]
 ) -> RescannedRun:
-    """Words on the page now, those that the last scan proposed, and those that this one proposes.
+    """Embeddings on the page now, those that the last scan proposed, and those that this one proposes.
 
-    A word that differs from what was proposed (or never was) is the user's and stays; so is the lack of one that was
-    proposed. Whether a word absorbs is left as it is: presets set it too. Order: the words of now, then new ones.
+    An embedding that differs from what was proposed (or never was) is the user's and stays; so is the lack of one that
+    was proposed. Whether an embedding absorbs is left as it is: presets set it too. Order: the embeddings of now, then
+    new ones.
     """
     old = {embedding.name: embedding for embedding in before}
     new = {embedding.name: embedding for embedding in proposed}

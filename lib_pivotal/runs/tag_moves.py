@@ -1,4 +1,4 @@
-"""Moving a tag by hand: kept in captions, absorbed by a word, or absorbed and the beginning of its vectors."""
+"""Moving a tag by hand: kept in captions, absorbed by an embedding, or absorbed and the beginning of its vectors."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ MOST_VECTORS = 75
 def moved(
     embedding: EmbeddingConfig, tag: TagDecision, to: Decision, *, count: Callable[[str], int] = estimated_tokens
 ) -> EmbeddingConfig:
-    """The word with `tag` moved; its lists say only what the rule does not say already.
+    """The embedding with `tag` moved; its lists say only what the rule does not say already.
 
     A tag that becomes the beginning brings the vectors that it takes, so many as `count` says that it has tokens; one
     that is no longer it leaves them to chance.
-    A word that takes a tag absorbs from then on.
+    An embedding that takes a tag absorbs from then on.
     """
     form = same_tag(tag.tag)
     prune_tags, keep_tags = _without(embedding.prune_tags, form), _without(embedding.keep_tags, form)
@@ -37,7 +37,7 @@ def moved(
 
 
 def as_the_rule_says(embedding: EmbeddingConfig, tag: TagDecision) -> EmbeddingConfig:
-    """The word without what its lists say of `tag`."""
+    """The embedding without what its lists say of `tag`."""
     form = same_tag(tag.tag)
     return replace(
         embedding, prune_tags=_without(embedding.prune_tags, form), keep_tags=_without(embedding.keep_tags, form)

@@ -1,4 +1,5 @@
-"""Words that come too rarely in a run, and what mends it: drawing all alike, drawing them more often, more steps."""
+"""Embeddings that come too rarely in a run, and what mends it: drawing all alike, drawing them more often, more
+steps."""
 
 from __future__ import annotations
 
@@ -21,7 +22,7 @@ _ROUNDS = 40
 def embedding_draws(
     run: Run, pictures: Sequence[Picture], embeddings_of: Mapping[str, Sequence[str]], *, held_out: Collection[str] = ()
 ) -> dict[str, float]:
-    """How often each word of the run is drawn in it, on average.
+    """How often each embedding of the run is drawn in it, on average.
 
     `pictures` are all of the run, as its balance counts them; those whose keys are `held_out` are never drawn.
     """
@@ -51,9 +52,10 @@ def _draws(run: Run, rates: Sequence[float], embeddings: Sequence[Sequence[str]]
 def starvation(
     run: Run, pictures: Sequence[Picture], embeddings_of: Mapping[str, Sequence[str]], *, held_out: Collection[str] = ()
 ) -> list[Finding]:
-    """One finding for words below half of what is advised (a warning), one for those below it; see `word_draws`.
+    """One finding for embeddings below half of what is advised (a warning), one for those below it; see
+    `embedding_draws`.
 
-    Words without a picture are not meant: the lint says that of them.
+    Embeddings without a picture are not meant: the lint says that of them.
     """
     every = embedding_draws(run, pictures, embeddings_of, held_out=held_out)
     draws = {name: count for name, count in every.items() if count > 0}
@@ -84,7 +86,7 @@ def _remedies(
     draws: Mapping[str, float],
     held_out: Collection[str],
 ) -> tuple[Fix, ...]:
-    """What brings every word to the advised draws comes first, the cheapest before others."""
+    """What brings every embedding to the advised draws comes first, the cheapest before others."""
     found: list[Fix] = []
     if run.data.balance != "embeddings" and len(draws) > 1:
         even = replace(run, data=replace(run.data, balance="embeddings"))
@@ -109,10 +111,11 @@ def _weights(
     draws: Mapping[str, float],
     held_out: Collection[str],
 ) -> dict[str, float]:
-    """Draw weights that bring the starved words to the advised draws without starving another; empty if none do."""
+    """Draw weights that bring the starved embeddings to the advised draws without starving another; empty if none
+    do."""
     embeddings = [embeddings_of[picture.key] for picture in pictures]
     plain = replace(run, embeddings=tuple(replace(embedding, sampling_weight=1.0) for embedding in run.embeddings))
-    base: dict[tuple[str, ...], float] = {}  # pictures of the same words are one: weights move them together
+    base: dict[tuple[str, ...], float] = {}  # pictures of the same embeddings are one: weights move them together
     for rate, names in zip(_rates(plain, pictures, embeddings, held_out), embeddings, strict=True):
         base[tuple(names)] = base.get(tuple(names), 0.0) + rate
     weights = {embedding.name: embedding.sampling_weight for embedding in run.embeddings}

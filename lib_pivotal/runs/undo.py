@@ -15,13 +15,13 @@ EMBEDDING_KEY = "name"
 
 @dataclass(frozen=True)
 class UndoStep:
-    """One change of a run, in words, and only what differed: settings by dotted path, words by name."""
+    """One change of a run, in words, and only what differed: settings by dotted path, embeddings by name."""
 
     label: str
     settings: Mapping[str, Any]
     """Dotted path: value of before."""
     embeddings: Sequence[Mapping[str, Any]] | None
-    """All words of before; None: none of them differed."""
+    """All embeddings of before; None: none of them differed."""
     embeddings_after: Sequence[Mapping[str, Any]] = ()
 
     @classmethod
@@ -55,9 +55,9 @@ class UndoStep:
 def taken_back(run: Run, change: UndoStep) -> Run:
     """The run without a change.
 
-    Right after the change that is the run of before, exactly. Later every setting and every field of a word that the
-    change touched goes back to its value of before, words that it took out come back to their places, and whatever it
-    left alone stays as it is now. A run that had faults before has them again.
+    Right after the change that is the run of before, exactly. Later every setting and every field of an embedding that
+    the change touched goes back to its value of before, embeddings that it took out come back to their places, and
+    whatever it left alone stays as it is now. A run that had faults before has them again.
     """
     plain = run_to_dict(run)
     for path, value in change.settings.items():
@@ -79,7 +79,7 @@ def remembered(changes: Sequence[Mapping[str, Any]], change: UndoStep | None) ->
 def _embeddings_back(
     now: Sequence[Mapping[str, Any]], before: Sequence[Mapping[str, Any]], after: Sequence[Mapping[str, Any]]
 ) -> list[dict[str, Any]]:
-    """Words of now with the fields of before where the change differed; those that it took out are put back."""
+    """Embeddings of now with the fields of before where the change differed; those that it took out are put back."""
     if list(now) == list(after):
         return [dict(embedding) for embedding in before]
     was = {embedding[EMBEDDING_KEY]: embedding for embedding in before}

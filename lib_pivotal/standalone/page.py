@@ -65,7 +65,7 @@ class StandaloneStudio:
         return self._folder / "runs"
 
     def taken_names(self) -> dict[str, str]:
-        """Words of the bundles that are there."""
+        """Embeddings of the bundles that are there."""
         summaries = list_folder(self.lora_folder())
         return {embedding.name.lower(): summary.path.name for summary in summaries for embedding in summary.embeddings}
 

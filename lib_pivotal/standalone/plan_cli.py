@@ -180,7 +180,7 @@ def _reading(parsed: argparse.Namespace) -> DataConfig:
 
 
 def _settings(file: Path | None) -> Run | None:
-    """The run of a file that need not have words; None where none is given."""
+    """The run of a file that need not have embeddings; None where none is given."""
     from lib_pivotal.runs.presets import read_run_settings
 
     return None if file is None else read_run_settings(file)

@@ -1,7 +1,8 @@
-"""A checkpoint's text encoders as a port: prompts to conditioning as in the web UI, differentiable in the words.
+"""A checkpoint's text encoders as a port: prompts to conditioning as in the web UI, differentiable in the embeddings.
 
-Words are spliced at token positions into the output of the token table, so the table has no gradient and no copy. What
-a prompt looks like in tokens is worked out once and kept; a training step only looks up, splices and runs the model.
+Embeddings are spliced at token positions into the output of the token table, so the table has no gradient and no copy.
+What a prompt looks like in tokens is worked out once and kept; a training step only looks up, splices and runs the
+model.
 
 What is read, as in the web UI v1.10.1 (modules/sd_hijack_clip.py, modules/sd_hijack_open_clip.py):
 
@@ -99,12 +100,12 @@ class StandaloneTextEncoder:
 
     @property
     def models(self) -> list[nn.Module]:
-        """In the order of a word's tensors."""
+        """In the order of an embedding's tensors."""
         return [tower.model for tower in self.towers]
 
     @property
     def input_requires_grad(self) -> bool:
-        """Let gradients flow from the token vectors on even without words (reentrant checkpointing needs that)."""
+        """Let gradients flow from the token vectors on even without embeddings (reentrant checkpointing needs that)."""
         return self.towers[0].input_requires_grad
 
     @input_requires_grad.setter
@@ -129,7 +130,7 @@ class StandaloneTextEncoder:
         return self._stats
 
     def token_ids(self, text: str) -> list[int]:
-        """Ids of the text taken literally, by the (first) tokenizer: no emphasis, no words."""
+        """Ids of the text taken literally, by the (first) tokenizer: no emphasis, no embeddings."""
         return self.towers[0].token_ids(text)
 
     def embed_text(self, text: str) -> tuple[Tensor, ...]:
@@ -192,7 +193,7 @@ class StandaloneTextEncoder:
 
 @dataclass(frozen=True, eq=False)
 class _Splice:
-    """Rows `rows` of a word go to `places` of the prompt's chunks, counted through."""
+    """Rows `rows` of an embedding go to `places` of the prompt's chunks, counted through."""
 
     name: str
     places: Tensor
@@ -257,7 +258,7 @@ class Tower:
         return VocabularyStats.of(self.token_table.weight)
 
     def token_ids(self, text: str) -> list[int]:
-        """Ids of the text taken literally: no emphasis, no words."""
+        """Ids of the text taken literally: no emphasis, no embeddings."""
         return tokenize(self.tokenizer, [text])[0]
 
     def embed_text(self, text: str) -> Tensor:
@@ -266,7 +267,7 @@ class Tower:
         return self.token_table.weight.detach()[ids].float()
 
     def layout(self, prompt: str, embeddings: EmbeddingVectors) -> Layout:
-        """The prompt in chunks: ids, weights, places of words; what the web UI's counter would show."""
+        """The prompt in chunks: ids, weights, places of embeddings; what the web UI's counter would show."""
         return lay_out(
             prompt,
             self._table(embeddings),
@@ -278,12 +279,12 @@ class Tower:
     # ---- prompts as tensors ----
 
     def plan_all(self, prompts: Sequence[str], embeddings: EmbeddingVectors) -> list[Plan]:
-        """One a prompt, from memory where it was seen before with words of these names and sizes."""
+        """One a prompt, from memory where it was seen before with embeddings of these names and sizes."""
         table = self._table(embeddings)
         return [self._plan(prompt, table, embeddings) for prompt in prompts]
 
     def _table(self, embeddings: EmbeddingVectors) -> PromptNames:
-        """How these words are found; made once for these names and sizes."""
+        """How these embeddings are found; made once for these names and sizes."""
         key = tuple((name, towers[0].shape[0]) for name, towers in embeddings.items())
         table = self._tables.get(key)
         if table is None:
@@ -362,7 +363,7 @@ class Tower:
 
     @contextlib.contextmanager
     def _spliced(self, positions: _Positions | None) -> Iterator[None]:
-        """Inside, the token table's output has the words' vectors at their places."""
+        """Inside, the token table's output has the embeddings' vectors at their places."""
         wants_grad = self.input_requires_grad and torch.is_grad_enabled()
         if positions is None and not wants_grad:
             yield
@@ -391,7 +392,7 @@ class _Positions:
     def of(
         cls, plans: Sequence[Plan], chunks: int, embeddings: EmbeddingVectors, *, tower: int, device: torch.device
     ) -> _Positions | None:
-        """Of the words that occur; others take no part in the graph, so they get no gradient at all."""
+        """Of the embeddings that occur; others take no part in the graph, so they get no gradient at all."""
         first_row: dict[str, int] = {}
         places, rows, total = [], [], 0
         for index, plan in enumerate(plans):
@@ -419,7 +420,7 @@ class _Positions:
 
 
 def _make_plan(layout: Layout, table: PromptNames) -> Plan:
-    """Later words win where places overlap (which only the web UI's own wrapping can bring about)."""
+    """Later embeddings win where places overlap (which only the web UI's own wrapping can bring about)."""
     owner: dict[int, tuple[str, int]] = {}
     for index, chunk in enumerate(layout.chunks):
         for place, name in chunk.embeddings:

@@ -58,7 +58,7 @@ def compile_run(run: Run, pictures: PreparedPictures | None = None) -> Prepared:
     """Resolve a run for its pictures, which `prepare_pictures` finds where they are not given.
 
     Raises:
-        As `prepare_pictures`; DataError also where a list of words cannot be read.
+        As `prepare_pictures`; DataError also where a list of embeddings cannot be read.
     """
     found = pictures or prepare_pictures(run)
     run = with_epoch_steps(replace(with_name(run, NAMELESS), embeddings=found.embeddings), found.dataset.pictures)
@@ -176,7 +176,7 @@ def network_rules(settings: NetworkConfig, part: Part) -> list[LayerRule]:
 
 
 def paces(run: Run) -> dict[str, Pace]:
-    """How embeddings (`words`) and each part of the network move."""
+    """How embeddings (`embeddings`) and each part of the network move."""
     network, schedule, common = run.network, run.schedule, run.embeddings_common
     found = {"words": Pace(common.lr, common.weight_decay, schedule.clip_embeddings)}
     for part in PARTS:
@@ -336,14 +336,15 @@ def picture_remarks(run: Run, prepared: PreparedPictures) -> list[DatasetProblem
 
 
 def dataset_remarks(run: Run, pictures: Sequence[Picture]) -> list[DatasetProblem]:
-    """The same of pictures with their captions as they are on disk: what a word absorbs may belong to one side."""
+    """The same of pictures with their captions as they are on disk: what an embedding absorbs may belong to one
+    side."""
     return lint.cut_remarks(pictures, make_buckets(run)) + lint.mirror_remarks(
         pictures, embeddings=[embedding.name for embedding in run.embeddings], keys=mirrored(run, pictures)
     )
 
 
 def mirrored(run: Run, pictures: Sequence[Picture]) -> frozenset[str]:
-    """Keys of the pictures that are mirrored half of the time: those of no word that is against it."""
+    """Keys of the pictures that are mirrored half of the time: those of no embedding that is against it."""
     against = [embedding.name for embedding in run.embeddings if not embedding.flip]
     find, parts = EmbeddingFinder(against), PictureParts(run.data)
     return frozenset(p.key for p in pictures if parts.settings_of(p).flip and not (against and find(p.caption)))

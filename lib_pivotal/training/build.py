@@ -123,7 +123,7 @@ def build_trainer(
 def make_embeddings(
     starts: Sequence[EmbeddingStart], text: TextEncoder, device: torch.device, *, seed: int
 ) -> TrainedEmbeddings:
-    """The words at their start: from an embedding file, from init text, or by chance; each from its own seed."""
+    """The embeddings at their start: from an embedding file, from init text, or by chance; each from its own seed."""
     vectors = {}
     for index, embedding in enumerate(starts):
         generator = derived_generator("word", seed, index)
@@ -145,7 +145,7 @@ def make_embeddings(
 
 
 def make_network(plan: NetworkPlan, layers: Sequence[Layer], device: torch.device, *, seed: int) -> Network | None:
-    """The network of a run, new; None where only words are trained."""
+    """The network of a run, new; None where only embeddings are trained."""
     if not plan.rules:
         return None
     if not plan.parts & {layer.part for layer in layers}:
@@ -159,7 +159,7 @@ def make_network(plan: NetworkPlan, layers: Sequence[Layer], device: torch.devic
 def trained_groups(
     paces: Mapping[str, Pace], embeddings: TrainedEmbeddings, network: Network | None
 ) -> list[ParameterGroup]:
-    """One group a word, and the network's groups by part, each with the pace of its part."""
+    """One group an embedding, and the network's groups by part, each with the pace of its part."""
     groups = [*embeddings.parameter_groups(), *(network.parameter_groups() if network is not None else ())]
     return [_paced(group, paces[group.part]) for group in groups]
 
@@ -316,7 +316,7 @@ def make_mixture(plan: SidePlan, own: BatchSource, class_source: BatchSource | N
 
 
 def _held_out_batches(prepared: Prepared, cache: LatentCache) -> dict[str, list[TrainingBatch]]:
-    """Held-out pictures by word, one a batch, with their captions as they are (no shuffling, no dropout)."""
+    """Held-out pictures by embedding, one a batch, with their captions as they are (no shuffling, no dropout)."""
     find = EmbeddingFinder(prepared.word_names)
     found: dict[str, list[TrainingBatch]] = {}
     ready = {picture.key for picture in cache.pictures}

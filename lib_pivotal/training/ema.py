@@ -1,4 +1,4 @@
-"""Exponential moving average of whatever is trained: words and network alike."""
+"""Exponential moving average of whatever is trained: embeddings and network alike."""
 
 from __future__ import annotations
 

@@ -92,7 +92,7 @@ class PicturesMade:
 
 @dataclass(frozen=True)
 class SeparationMeasured:
-    """Held-out losses with parts off, and the words' share, by word."""
+    """Held-out losses with parts off, and the embeddings' share, by embedding."""
 
     step: int
     losses: dict[str, dict[str, float]]

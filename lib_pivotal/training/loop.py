@@ -148,7 +148,7 @@ class Trainer:
             except KeyboardInterrupt:
                 reason, message = "stopped", f"interrupted after {self.step} of {self._settings.max_steps} steps"
                 self._world.leave(message)
-            except Exception as error:  # the trained words and network must be saved whatever happened
+            except Exception as error:  # the trained embeddings and network must be saved whatever happened
                 log_details(error, "the run failed at step %d", self.step + 1)
                 reason, message = "failed", reason_of(error)
                 self._world.leave(message)

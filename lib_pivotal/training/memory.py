@@ -2,9 +2,9 @@
 
 The count is one step of the run on its own model, most of it on tensors that have sizes but no numbers (torch's fake
 tensors): the same code as in training, the largest pictures and the longest captions, and every storage that the step
-makes (`training.tally`). Beside it stands what is there throughout: weights, network, words, the optimiser's state,
-averages. The other moments of a run (encoding and drawing pictures, the optimiser's update) are counted alike; the
-largest of all is what the run needs.
+makes (`training.tally`). Beside it stands what is there throughout: weights, network, embeddings, the optimiser's
+state, averages. The other moments of a run (encoding and drawing pictures, the optimiser's update) are counted alike;
+the largest of all is what the run needs.
 
 Known errors: what kernels take for themselves is estimated (`tally.workspace_bytes`), CUDA's context is a constant, and
 memory that the allocator cannot use for gaps is not counted.
@@ -56,7 +56,7 @@ PURPOSES = {
     WORKING: "working memory",
     "context": "CUDA itself",
 }
-"""What memory is for, in the order in which people read it, and in their words."""
+"""What memory is for, in the order in which people read it, and in their embeddings."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Before a run's first step: pictures found and pruned, held out where a score needs them, and words begun."""
+"""Before a run's first step: pictures found and pruned, held out where a score needs them, and embeddings begun."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from lib_pivotal.training.scanning import scan_pictures
 
 @dataclass(frozen=True)
 class PreparedPictures:
-    """Pictures to train on and to hold out, with captions as they will be trained; words with their init text.
+    """Pictures to train on and to hold out, with captions as they will be trained; embeddings with their init text.
 
     `regularisation` are those of the second folder; `remarks` is what is to be known of it.
     """
@@ -34,15 +34,15 @@ class PreparedPictures:
     draw_rates: Mapping[str, float] = field(default_factory=dict)
     """Draws an epoch by key, of held-out pictures too; empty: as repeats say."""
     embeddings_of: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """The words of each picture by key, of held-out ones too."""
+    """The embeddings of each picture by key, of held-out ones too."""
 
 
 def prepare_pictures(run: Run) -> PreparedPictures:
-    """Scan the folder, prune the captions of words that ask for it, and hold pictures out if a score needs them.
+    """Scan the folder, prune the captions of embeddings that ask for it, and hold pictures out if a score needs them.
 
     Raises:
-        ConfigError: no folder, no picture mentions a word, or a length in epochs is too short for what is to fit in.
-        DataError: nothing in the folder can be used.
+        ConfigError: no folder, no picture mentions an embedding, or a length in epochs is too short for what is to fit
+        in. DataError: nothing in the folder can be used.
     """
     if not run.data.folder:
         raise ConfigError([Fault("data.folder", "", "is empty", "Give the folder that holds the pictures.")])
@@ -102,7 +102,7 @@ def prepare_regularisation(run: Run) -> tuple[tuple[Picture, ...], tuple[Dataset
 
 
 def begun_embeddings(run: Run, wording: PrunedCaptions) -> tuple[EmbeddingConfig, ...]:
-    """The run's words; one that absorbs tags and has no init text begins with them."""
+    """The run's embeddings; one that absorbs tags and has no init text begins with them."""
     embeddings = []
     for embedding in run.embeddings:
         if embedding.prune and not embedding.init_text and not embedding.init_file:
@@ -114,7 +114,7 @@ def begun_embeddings(run: Run, wording: PrunedCaptions) -> tuple[EmbeddingConfig
 
 
 def _check_embeddings_occur(embeddings: Sequence[EmbeddingConfig], wording: PrunedCaptions) -> None:
-    """A word that no caption mentions, and no template writes, would learn nothing, silently."""
+    """An embedding that no caption mentions, and no template writes, would learn nothing, silently."""
     faults = [
         Fault(
             f"embeddings.{index}.name",

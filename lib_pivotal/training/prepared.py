@@ -80,7 +80,8 @@ class OptimizerPlan:
 class CaptionPlan:
     """What the caption of each draw goes through, by key where it differs; `max_tokens` 0: no limit.
 
-    `words`: which embedding `{word}` is in a concept; `vectors`: places that each embedding takes; they are protected.
+    `embeddings`: which embedding `{word}` is in a concept; `vectors`: places that each embedding takes; they are
+    protected.
     """
 
     common: CaptionSettings

@@ -1,4 +1,5 @@
-"""Settings of words, tags and balance into parts, as `assemble` does it; needs no torch, since pages plan with it."""
+"""Settings of embeddings, tags and balance into parts, as `assemble` does it; needs no torch, since pages plan with
+it."""
 
 from __future__ import annotations
 
@@ -31,7 +32,7 @@ def tag_rules(run: Run) -> TagRules:
 
 
 def embedding_use(embedding: EmbeddingConfig) -> EmbeddingRules:
-    """A word as captions meet it."""
+    """An embedding as captions meet it."""
     return EmbeddingRules(
         embedding.name,
         init_text=embedding.init_text,
@@ -44,7 +45,7 @@ def embedding_use(embedding: EmbeddingConfig) -> EmbeddingRules:
 
 
 def make_pruned_captions(run: Run, dataset: Dataset) -> PrunedCaptions:
-    """The captions of a dataset with the run's words, cut as the run says."""
+    """The captions of a dataset with the run's embeddings, cut as the run says."""
     return PrunedCaptions(
         PictureParts(run.data).cut(dataset.pictures),
         [embedding_use(embedding) for embedding in run.embeddings],
@@ -54,7 +55,8 @@ def make_pruned_captions(run: Run, dataset: Dataset) -> PrunedCaptions:
 
 
 def embedding_of_concepts(run: Run, dataset: Dataset) -> dict[str, str]:
-    """Which word `{word}` is in a concept's templates: one that applies to it, one of its name, or the only one."""
+    """Which embedding `{word}` is in a concept's templates: one that applies to it, one of its name, or the only
+    one."""
     names = {embedding.name.lower(): embedding.name for embedding in run.embeddings}
     only = run.embeddings[0].name if len(run.embeddings) == 1 else None
     found: dict[str, str] = {}
@@ -68,7 +70,8 @@ def embedding_of_concepts(run: Run, dataset: Dataset) -> dict[str, str]:
 
 
 def draw_rates(run: Run, pictures: Sequence[Picture], embeddings: Sequence[Sequence[str]]) -> list[float]:
-    """Draws an epoch of each picture by the run's balance and its words' weights; `words` names each picture's."""
+    """Draws an epoch of each picture by the run's balance and its embeddings' weights; `embeddings` names each
+    picture's."""
     data = run.data
     if data.balance == "tree":
         rates = tree_rates([picture.key for picture in pictures], number_lines(data.balance_weights))
@@ -88,7 +91,7 @@ def draws_as_folders_say(run: Run) -> bool:
 
 
 def hold_out(run: Run, pictures: Sequence[Picture]) -> tuple[list[Picture], list[Picture]]:
-    """Every tenth picture of a word, at most four a word, when the separation score is on."""
+    """Every tenth picture of an embedding, at most four an embedding, when the separation score is on."""
     if run.saving.separation_every_steps == 0:
         return list(pictures), []
     find = EmbeddingFinder([embedding.name for embedding in run.embeddings])
@@ -105,7 +108,7 @@ def hold_out(run: Run, pictures: Sequence[Picture]) -> tuple[list[Picture], list
 
 
 def _written(run: Run, dataset: Dataset) -> Callable[[Picture], tuple[str, ...]]:
-    """The words that prefix, suffix and templates write into a picture's caption."""
+    """The embeddings that prefix, suffix and templates write into a picture's caption."""
     parts = PictureParts(run.data)
     find = EmbeddingFinder([embedding.name for embedding in run.embeddings])
     literal = {id(data): _literal(data, find) for data in parts.all}

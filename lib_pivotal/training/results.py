@@ -22,7 +22,7 @@ NAMELESS = "pivotal"
 @dataclass(frozen=True)
 class Results:
     """The files of a run, told by what stays the same when it is made longer, saved more often, its pictures are moved
-    or its words pruned."""
+    or its embeddings pruned."""
 
     name: str
     embeddings: tuple[str, ...]
@@ -53,7 +53,8 @@ class Results:
         refuse_taken(there, overwrite=False, remedy=remedy + ("." if resume else ", or continue that run (resume)."))
 
     def files_there(self, folder: Path) -> list[Path]:
-        """Files in `folder` that a run of this name writes or may write: the last one, those of steps, and words' own.
+        """Files in `folder` that a run of this name writes or may write: the last one, those of steps, and embeddings'
+        own.
 
         None where there is no folder, or nobody may look into it: nothing can be written over there either.
         """
@@ -71,14 +72,14 @@ class Results:
         return [path for path in dict.fromkeys(found) if is_taken(path)]
 
     def has(self, path: Path) -> bool:
-        """Whether a bundle is of this run: it carries a run of the same name, seed, words and network."""
+        """Whether a bundle is of this run: it carries a run of the same name, seed, embeddings and network."""
         try:
             return bool(_identity(parse_json(read_header(path).metadata.get(META_RUN, ""))) == self.identity)
         except (BundleError, OSError, ValueError, RecursionError):
             return False
 
     def _not_its_own(self, there: list[Path]) -> list[Path]:
-        """Files of words carry no settings: they were written with the last file."""
+        """Files of embeddings carry no settings: they were written with the last file."""
         ended = any(path.stem == self.name and self.has(path) for path in there)
         of_embeddings = {*self.embeddings, *(f"{embedding}-word" for embedding in self.embeddings)} - {self.name}
         return [path for path in there if not (self.has(path) or (ended and path.stem in of_embeddings))]

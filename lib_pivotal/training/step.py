@@ -85,7 +85,7 @@ class MicroStep:
             return self._denoiser(noisy, timesteps, conditioning)
 
     def _prior(self, batch: TrainingBatch, noisy: Tensor, timesteps: Tensor) -> Tensor:
-        """What the checkpoint itself predicts at the same noise: no network, no words, no gradient.
+        """What the checkpoint itself predicts at the same noise: no network, no embeddings, no gradient.
 
         OneTrainer's prior prediction (modules/trainer/GenericTrainer.py, 23df383) and ai-toolkit's differential output
         preservation (extensions_built_in/sd_trainer/SDTrainer.py, 27a03a9).

@@ -1,8 +1,8 @@
-"""What is trained and how it is updated: words, network, optimiser, scaler, EMA, norm control - one unit to save.
+"""What is trained and how it is updated: embeddings, network, optimiser, scaler, EMA, norm control - one unit to save.
 
-One optimiser step = unscale, average over processes, clip by group, set the rates, step, control the words' norms.
-A word without a gradient in a step (none of its pictures was drawn) is not touched at all: no momentum, no decay, no
-normalisation.
+One optimiser step = unscale, average over processes, clip by group, set the rates, step, control the embeddings' norms.
+An embedding without a gradient in a step (none of its pictures was drawn) is not touched at all: no momentum, no decay,
+no normalisation.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Update:
 
 
 class Trainable:
-    """The words and the network of a run, with everything that moves them."""
+    """The embeddings and the network of a run, with everything that moves them."""
 
     def __init__(
         self,
@@ -134,7 +134,8 @@ class Trainable:
 
     @contextlib.contextmanager
     def evaluated(self) -> Iterator[None]:
-        """Inside, words and network hold what a file would hold: averages where an EMA or the optimiser keeps them."""
+        """Inside, embeddings and network hold what a file would hold: averages where an EMA or the optimiser keeps
+        them."""
         with contextlib.ExitStack() as stack:
             stack.enter_context(evaluation_mode(self.optimizer))
             if self.ema is not None:

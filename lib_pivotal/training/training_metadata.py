@@ -85,7 +85,7 @@ def settings_facts(run: Run, prepared: PreparedPictures, buckets: Buckets) -> Tr
 def training_facts(
     prepared: Prepared, info: ModelInfo, *, step: int, images_seen: Mapping[str, int], started_at: float
 ) -> TrainingFacts:
-    """The facts of a run on a checkpoint after `step` steps; `images_seen` by word."""
+    """The facts of a run on a checkpoint after `step` steps; `images_seen` by embedding."""
     facts, te_lr = prepared.facts, _text_encoder_lr(prepared, info)
     trained = facts.unet_lr is not None or te_lr is not None
     embeddings = {

@@ -48,7 +48,7 @@ class BundleController:
         return bundles.verify(self.path(name), self._studio)
 
     def name_issues(self, name: str, embedding: str, new: str) -> list[NameIssue]:
-        """What is to be known of a word's new name."""
+        """What is to be known of an embedding's new name."""
         summary = self.summary(name)
         vectors = next((one.vectors for one in summary.embeddings if one.name == embedding), 0)
         siblings = {one.name: "this file" for one in summary.embeddings if one.name != embedding}

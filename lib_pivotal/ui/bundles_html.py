@@ -1,4 +1,4 @@
-"""Files with words as HTML: a list to choose from, and one file's card."""
+"""Files with embeddings as HTML: a list to choose from, and one file's card."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ FAMILIES = {"sd1": "SD1", "sd2": "SD2", "sdxl": "SDXL", "unknown": ""}
 
 
 def describe(summary: BundleSummary) -> str:
-    """One phrase: words, parts, family, size."""
+    """One phrase: embeddings, parts, family, size."""
     count = len(summary.embeddings)
     facts = [f"{count} embedding{'s' if count != 1 else ''}"] if count else []
     facts.append(", ".join(PARTS[part] for part in summary.parts) or "no network")
@@ -53,7 +53,7 @@ def bundle_list(summaries: Sequence[BundleSummary], names: Sequence[str], *, que
 
 
 def bundle_card(summary: BundleSummary, name: str) -> str:
-    """Words with what is known of them, what is wrong, and the run that made it."""
+    """Embeddings with what is known of them, what is wrong, and the run that made it."""
     facts = _json(summary.metadata.get(META_EMBEDDINGS, ""))
     rows = "".join(
         _embedding_row(embedding.name, embedding.vectors, facts.get(embedding.name)) for embedding in summary.embeddings

@@ -1,4 +1,4 @@
-"""The Bundles page: files with their words, and work on them."""
+"""The Bundles page: files with their embeddings, and work on them."""
 
 from __future__ import annotations
 

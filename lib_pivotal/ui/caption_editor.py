@@ -203,7 +203,7 @@ def _bind_save(page: Page, typed: list[Any]) -> None:
 
 
 def side_by_side(page: Page, run: Run, picture: Picture, text: str) -> str:
-    """The caption with its words coloured, and what is trained of it."""
+    """The caption with its embeddings coloured, and what is trained of it."""
     survey = page.desk.survey(run)
     if survey is None:
         return ""

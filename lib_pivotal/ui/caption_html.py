@@ -1,4 +1,4 @@
-"""Captions as HTML: words in their colours, and of each tag what becomes of it."""
+"""Captions as HTML: embeddings in their colours, and of each tag what becomes of it."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ TITLES = {
 
 
 class CaptionHtml:
-    """Writes captions of one run: each word has a colour, by its place."""
+    """Writes captions of one run: each embedding has a colour, by its place."""
 
     def __init__(self, names: Sequence[str]) -> None:
         self._find = EmbeddingFinder(names)
         self._colours = {name: COLOURS[place % len(COLOURS)] for place, name in enumerate(names)}
 
     def colour(self, embedding: str) -> str:
-        """The colour of a word."""
+        """The colour of an embedding."""
         return self._colours[embedding]
 
     def before(
@@ -39,7 +39,7 @@ class CaptionHtml:
     ) -> str:
         """The caption that a picture has; tags that are not trained are struck out.
 
-        `written` is the file's own: a word that is not in it is marked as put in front.
+        `written` is the file's own: an embedding that is not in it is marked as put in front.
         """
         left = {same_tag(tag) for tag in trained.cut.tags(trained.caption)}
         own = self._find(written) if written is not None else self._find(named.caption)

@@ -43,7 +43,7 @@ def loss_chart(steps: Sequence[int], values: Sequence[float], *, last_step: int)
 def lines_chart(
     title: str, curves: Mapping[str, Mapping[str, Sequence[float]]], *, last_step: int, percent: bool = False
 ) -> str:
-    """One line a word; the legend carries its last value."""
+    """One line an embedding; the legend carries its last value."""
     lines = [
         ChartLine(name, curve["steps"], curve["values"], COLOURS[number % len(COLOURS)])
         for number, (name, curve) in enumerate(curves.items())

@@ -69,7 +69,7 @@ def _numbers(page: Page) -> None:
 
 
 def bind_compare_panel(page: Page) -> None:
-    """The file chooses the words; the button draws."""
+    """The file chooses the embeddings; the button draws."""
     parts = page.parts
     choices = [parts["compare_file"], parts["compare_words"]]
 

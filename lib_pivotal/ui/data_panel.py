@@ -1,4 +1,4 @@
-"""The Data page: the folder, what to look at, and the words."""
+"""The Data page: the folder, what to look at, and the embeddings."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ BAR = (
 DATA_PARTS = (*PLAN_PARTS, "words_table", *TAGS_PARTS, "pictures", *GALLERY_PARTS, "proposed")
 """What a scan, or settings of before, fill beside the form."""
 NOTHING_PROPOSED = ["", "[]"]
-"""The folder whose words were proposed last, and these words."""
+"""The folder whose embeddings were proposed last, and these embeddings."""
 
 
 def build_data_panel(page: Page) -> None:
@@ -79,7 +79,7 @@ def build_data_panel(page: Page) -> None:
 
 
 def bind_data_panel(page: Page) -> None:
-    """Scan, propose anew, add a word."""
+    """Scan, propose anew, add an embedding."""
     parts, form = page.parts, page.form
     names = ("preset", "preset_help", *DATA_PARTS, *CHANGES_PARTS)
     outputs = [*form.components, *page.named(*names)]
@@ -136,7 +136,7 @@ def _bind_changes(page: Page) -> None:
 def _scanned(page: Page, run: Run, proposed: Sequence[str], *, label: str, before: Run, changes: Changes) -> Shown:
     """What a scan shows; where it fails, only the reason.
 
-    A first scan of a folder begins the list of changes anew; one that changes words or settings can be taken back.
+    A first scan of a folder begins the list of changes anew; one that changes embeddings or settings can be taken back.
     """
     folder, embeddings = proposed
     known = bool(folder) and folder == run.data.folder

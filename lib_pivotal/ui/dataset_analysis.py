@@ -20,7 +20,8 @@ KEPT = 4
 
 
 class DatasetAnalysis:
-    """A dataset with a run's settings: captions with words, rows of words, and an index to filter pictures by."""
+    """A dataset with a run's settings: captions with embeddings, rows of embeddings, and an index to filter pictures
+    by."""
 
     def __init__(self, dataset: Dataset, run: Run, prompts: PromptReading | None = None) -> None:
         self.dataset, self.run, self.prompts = dataset, run, prompts
@@ -44,12 +45,12 @@ class DatasetAnalysis:
 
     @cached_property
     def wording(self) -> PrunedCaptions:
-        """The captions with the run's words."""
+        """The captions with the run's embeddings."""
         return make_pruned_captions(self.run, self.dataset)
 
     @cached_property
     def rows(self) -> tuple[EmbeddingRow, ...]:
-        """The run's words with what the pictures say of them."""
+        """The run's embeddings with what the pictures say of them."""
         return rows_of(self.run, self.dataset, self.wording)
 
     @cached_property
@@ -72,16 +73,16 @@ class DatasetAnalysis:
         return {picture.key: place for place, picture in enumerate(self.wording.named)}
 
     def named(self, key: str) -> Picture:
-        """A picture with the words that the run gives it in its caption."""
+        """A picture with the embeddings that the run gives it in its caption."""
         return self.wording.named[self.places[key]]
 
     def pair(self, key: str) -> tuple[Picture, Picture]:
-        """A picture as its words name it, and as it is trained."""
+        """A picture as its embeddings name it, and as it is trained."""
         named = self.named(key)
         return named, self.wording.pruned(named)
 
     def fates(self, embeddings: Sequence[str]) -> dict[str, Decision]:
-        """What these words make of tags, by form: those that any of them takes."""
+        """What these embeddings make of tags, by form: those that any of them takes."""
         found: dict[str, Decision] = {}
         for embedding in embeddings:
             for tag in self.wording.embeddings[embedding].tags if embedding in self.wording.embeddings else ():
@@ -109,7 +110,7 @@ class DatasetAnalysis:
 
 
 def _written(run: Run) -> tuple[object, ...]:
-    """What writes words into captions."""
+    """What writes embeddings into captions."""
     return run.data.prefix, run.data.suffix, run.data.templates, run.data.parts
 
 

@@ -221,7 +221,7 @@ def help_text(path: str) -> str:
 
 
 def embedding_help() -> dict[str, str]:
-    """The same for the settings of a single word, by name."""
+    """The same for the settings of a single embedding, by name."""
     return {field.name: _sentence(describe(field)) for field in fields(EmbeddingConfig)}
 
 

@@ -106,7 +106,7 @@ def _cell(picture: Picture, survey: DatasetAnalysis, writer: CaptionHtml) -> str
 
 
 def caption_of(survey: DatasetAnalysis, picture: Picture, writer: CaptionHtml) -> str:
-    """A picture's caption with words in colour; what is not trained struck out."""
+    """A picture's caption with embeddings in colour; what is not trained struck out."""
     named, trained = survey.pair(picture.key)
     return writer.before(
         named, trained, survey.fates(survey.wording.embeddings_of[picture.key]), written=picture.caption

@@ -165,7 +165,7 @@ def _link(path: str) -> str:
 
 
 def facts_of(checked: Checked) -> str:
-    """For `pivotal.js`: marks on fields, fields that mean nothing here, and the draws of each word."""
+    """For `pivotal.js`: marks on fields, fields that mean nothing here, and the draws of each embedding."""
     faults = [{"field": path_in_1(fault.field), "text": fault_text(fault)} for fault in checked.faults]
     draws = {name: draws_bar(draws) for name, draws in checked.draws.items()}
     return payload({"faults": faults, "idle": [path_in_1(path) for path in checked.idle], "draws": draws})

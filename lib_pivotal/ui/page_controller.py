@@ -39,7 +39,7 @@ SCANS_KEPT = 4
 
 @dataclass(frozen=True)
 class Checked:
-    """A run as the page shows it now: faults by field, how often each word would be drawn, what else to know,
+    """A run as the page shows it now: faults by field, how often each embedding would be drawn, what else to know,
     and the settings that mean nothing to the checkpoint."""
 
     run: Run
@@ -111,9 +111,9 @@ class PageController:
             self._scans[folder.strip()] = replace(dataset, pictures=pictures), settings
 
     def propose(self, run: Run, *, before: Sequence[EmbeddingConfig] = (), known: bool = False) -> Fitted:
-        """Scan the run's folder and fit words to it; at first size, balance, preset and name as well.
+        """Scan the run's folder and fit embeddings to it; at first size, balance, preset and name as well.
 
-        `before` are the words that the last scan proposed: those that differ from it are the user's and stay.
+        `before` are the embeddings that the last scan proposed: those that differ from it are the user's and stay.
         `known`: this folder was scanned with these settings already, so that they stay.
         """
         run = replace(run, data=self.manager.studio.scanned_as(run.data))
@@ -126,7 +126,7 @@ class PageController:
         return self.manager.studio.adjusted(apply_preset(key, run, rows))
 
     def rows(self, run: Run) -> tuple[EmbeddingRow, ...]:
-        """The run's words with what the scanned pictures say of them."""
+        """The run's embeddings with what the scanned pictures say of them."""
         survey = self.survey(run)
         return (
             tuple(proposal.EmbeddingRow(embedding, 0, 0.0) for embedding in run.embeddings)
@@ -158,7 +158,7 @@ class PageController:
         return None if survey is None else survey.plan
 
     def findings(self, run: Run) -> tuple[Finding, ...]:
-        """All that is worth a look: of files, words, captions, pictures, draws and names."""
+        """All that is worth a look: of files, embeddings, captions, pictures, draws and names."""
         survey = self.survey(run)
         if survey is None:
             return ()
@@ -170,11 +170,11 @@ class PageController:
         return finding.worst_first(found)
 
     def _about_names(self, run: Run) -> list[Finding]:
-        """What the checker of names has against the run's words; faults of spelling stand in the table already."""
+        """What the checker of names has against the run's embeddings; faults of spelling stand in the table already."""
         key = (run.name, tuple((embedding.name, embedding.vectors) for embedding in run.embeddings))
         with self._lock:
             known, found = self._names
-        if known == key:  # files are looked at for each word
+        if known == key:  # files are looked at for each embedding
             return list(found)
         issues: list[Finding] = []
         for embedding in run.embeddings:
@@ -221,7 +221,7 @@ class PageController:
         return run if dataset is None else epochs.with_epoch_steps(run, dataset.pictures)
 
     def draws(self, run: Run) -> dict[str, float]:
-        """How often each word is drawn in the run, on average; 0 where nothing is scanned."""
+        """How often each embedding is drawn in the run, on average; 0 where nothing is scanned."""
         with contextlib.suppress(PivotalError):
             plan = self.plan(run)
             if plan is not None:

@@ -19,7 +19,7 @@ def accordion(tab: str) -> gr.Accordion:
 
 
 def four_rows_form(elem_id: Callable[[str], str]) -> tuple[Any, Any, Any]:
-    """Words, prompts and margin of the script "Four rows"."""
+    """Embeddings, prompts and margin of the script "Four rows"."""
     embeddings = gr.Textbox(
         label="Embeddings, one per column",
         info="separated by commas; empty: every embedding of the bundles in the prompt",

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 Kind = Literal["word", "tag", "problem", "text"]
 NO_EMBEDDING = "none"
-"""`word:none`: pictures without any word."""
+"""`word:none`: pictures without any embedding."""
 FACET_TAGS = 24
 NO_PROBLEMS: Mapping[str, Sequence[str]] = MappingProxyType({})
 
@@ -71,7 +71,7 @@ class TagIndex:
 
 @dataclass(frozen=True)
 class Facets:
-    """What a filter can be narrowed by: how many of its pictures each word, tag and problem has."""
+    """What a filter can be narrowed by: how many of its pictures each embedding, tag and problem has."""
 
     embeddings: Mapping[str, int]
     tags: Mapping[str, int]
@@ -79,7 +79,7 @@ class Facets:
 
 
 class PictureIndex:
-    """Finds pictures by words and tags."""
+    """Finds pictures by embeddings and tags."""
 
     def __init__(self, tags: TagIndex, embeddings_of: Mapping[str, Sequence[str]]) -> None:
         self._tags = tags
@@ -97,7 +97,7 @@ class PictureIndex:
         return sorted(found)
 
     def facets(self, places: Sequence[int], problems: Mapping[str, Sequence[str]] = NO_PROBLEMS) -> Facets:
-        """Counts among these pictures; of tags the most frequent that not all of them have, words left out."""
+        """Counts among these pictures; of tags the most frequent that not all of them have, embeddings left out."""
         chosen = set(places)
         embeddings = {embedding: len(chosen & mine) for embedding, mine in self._embeddings.items()}
         counts: Counter[str] = Counter()

@@ -98,7 +98,7 @@ def _bar(share: float, status: str, title: str, text: str) -> str:
 
 
 def curves(snapshot: Snapshot | None) -> str:
-    """Loss, norm of each word, and the words' share where it is measured."""
+    """Loss, norm of each embedding, and the embeddings' share where it is measured."""
     if snapshot is None:
         return ""
     last = snapshot["max_steps"]
@@ -238,7 +238,7 @@ def _file_line(path: Path, snapshot: Snapshot) -> str:
 
 
 def _prompts(name: str, embeddings: Sequence[str]) -> str:
-    """Ready to copy: each word with its file."""
+    """Ready to copy: each embedding with its file."""
     texts = [f"<lora:{name}:1> {embedding}" for embedding in embeddings[:6]] or [f"<lora:{name}:1>"]
     items = "".join(
         f'<button type="button" class="pivotal-copy" data-copy="{escape(text)}" title="Copy">{escape(text)}</button>'

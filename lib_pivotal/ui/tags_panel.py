@@ -1,4 +1,4 @@
-"""What becomes of a word's tags: the table, moving a tag, captions before and after."""
+"""What becomes of an embedding's tags: the table, moving a tag, captions before and after."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ FATES: tuple[tuple[Decision, str, str], ...] = (
 
 
 def embedding_chips(names: Sequence[str], chosen: str, writer: CaptionHtml) -> str:
-    """One button a word."""
+    """One button an embedding."""
     chips = "".join(
         f'<button type="button" class="pivotal-chip{" chosen" if name == chosen else ""}" data-tags="{escape(name)}" '
         f'title="The tags of {escape(name)}"><i style="background:{writer.colour(name)}"></i>{escape(name)}</button>'
@@ -77,7 +77,7 @@ def _more(rest: int, *, everything: bool) -> str:
 
 
 def _state(embedding: EmbeddingTags) -> str:
-    """Whether the word absorbs at all."""
+    """Whether the embedding absorbs at all."""
     if embedding.style:
         text = "A style: it appears beside other embeddings, so the rule prunes none of its tags."
     elif not embedding.use.prune:
@@ -112,7 +112,7 @@ def _fate_button(fate: Decision, label: str, title: str, *, now: Decision) -> st
 
 
 def examples(survey: DatasetAnalysis, embedding: EmbeddingTags, writer: CaptionHtml, *, page: int) -> str:
-    """Captions of the word's pictures, as they are and as they are trained, side by side."""
+    """Captions of the embedding's pictures, as they are and as they are trained, side by side."""
     if not embedding.keys:
         return ""
     last = (len(embedding.keys) - 1) // EXAMPLES
@@ -154,7 +154,7 @@ AFTER_MOVE_JS = """() => {
 
 
 def build_tags_panel(page: Page) -> None:
-    """Hidden until a folder with words is scanned."""
+    """Hidden until a folder with embeddings is scanned."""
     with gr.Column(elem_classes=["pivotal-section"], visible=False, elem_id="pivotal_tags_box") as box:
         gr.HTML("<h3>Tags: kept or pruned</h3>", elem_classes=["pivotal-html"])
         page.html("tags")
@@ -166,7 +166,7 @@ def build_tags_panel(page: Page) -> None:
 
 
 def bind_tags_panel(page: Page) -> None:
-    """Another word, more rows, other captions; a tag moved."""
+    """Another embedding, more rows, other captions; a tag moved."""
     parts, form = page.parts, page.form
 
     def show(view: str, *values: Any) -> Shown:
@@ -206,7 +206,7 @@ def move_label(asked: dict[str, Any]) -> str:
 
 
 def moved(page: Page, run: Run, asked: dict[str, Any]) -> Run:
-    """The run with a tag of a word moved; `asked` holds `word`, `tag` and `to` (a fate, or `rule`)."""
+    """The run with a tag of an embedding moved; `asked` holds `word`, `tag` and `to` (a fate, or `rule`)."""
     from lib_pivotal.runs import tag_moves  # here: the page is built at start-up, tags are moved later
 
     survey = page.desk.survey(run)
@@ -249,5 +249,5 @@ def tags_shown(page: Page, run: Run, view: str = "{}") -> Shown:
 
 
 def _first_that_takes(rows: Any, names: list[str]) -> str:
-    """The word to begin with: one that has tags to speak of."""
+    """The embedding to begin with: one that has tags to speak of."""
     return next((row.embedding.name for row in rows if row.absorbed), names[0])

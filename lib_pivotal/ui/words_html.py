@@ -1,4 +1,5 @@
-"""The table of words as HTML with inputs; `pivotal.js` gathers them into one JSON field, the form's `words`."""
+"""The table of embeddings as HTML with inputs; `pivotal.js` gathers them into one JSON field, the form's
+`embeddings`."""
 
 from __future__ import annotations
 
@@ -40,13 +41,13 @@ MORE = (
     ("form_of", "Form of"),
     ("sampling_weight", "Sampling weight"),
 )
-"""Settings of a word that few need: behind the arrow of its line."""
+"""Settings of an embedding that few need: behind the arrow of its line."""
 
 NUMBERS = ("sampling_weight", "vectors", "lr_factor", "weight_decay", "freeze_at", "freeze_step", "freeze_norm")
 
 
 def words_table(rows: Sequence[EmbeddingRow], draws: Mapping[str, float]) -> str:
-    """The editor of all words; `draws` a word in the run as it is set now."""
+    """The editor of all embeddings; `draws` an embedding in the run as it is set now."""
     if not rows:
         return NO_EMBEDDINGS
     hints = embedding_help()
@@ -107,5 +108,5 @@ def draws_bar(draws: float) -> str:
 
 
 def embeddings_json(embeddings: Sequence[EmbeddingConfig]) -> str:
-    """Words as the form's field holds them."""
+    """Embeddings as the form's field holds them."""
     return json.dumps([asdict(embedding) for embedding in embeddings], ensure_ascii=False)

@@ -73,7 +73,7 @@ def bind_writing_panel(page: Page) -> None:
         }
 
     def drawn_again(run: Run) -> Shown:
-        """The folder scanned anew; its words count as the user's own from now on, since their tags may be gone."""
+        """The folder scanned anew; its embeddings count as the user's own from now on, since their tags may be gone."""
         page.desk.scan(run.data.folder, run.data)
         return data_shown(page, run)
 

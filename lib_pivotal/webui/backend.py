@@ -68,7 +68,7 @@ class WebUIBackend:
         return Path(paths.data_path) / typed_path(settings.value("pivotal_runs_folder"))
 
     def taken_names(self) -> dict[str, str]:
-        """Words of all LoRA files, embedding files' names, and those that are registered now."""
+        """Embeddings of all LoRA files, embedding files' names, and those that are registered now."""
         names = catalog.embeddings_by_name()
         names |= {name.lower(): EMBEDDINGS for name in sd_hijack.model_hijack.embedding_db.word_embeddings}
         folder = Path(shared.cmd_opts.embeddings_dir)
@@ -124,7 +124,8 @@ class WebUIBackend:
         return replace(run, saving=saving, clip_skip=self.clip_skip())
 
     def scanned_as(self, data: DataConfig) -> DataConfig:
-        """Its "Filename word regex" and "Filename join string" (section "Training"), unless the run has its own."""
+        """Its "Filename embedding regex" and "Filename join string" (section "Training"), unless the run has its
+        own."""
         embeddings = str(getattr(shared.opts, "dataset_filename_word_regex", "") or "")
         if data.name_words or not embeddings:
             return data

@@ -47,7 +47,7 @@ MAY_BE_NULL = ("new_name", "weights")
 
 
 def list_bundles() -> Response:
-    """Every LoRA file: words with vectors, parts, family, problems; from headers alone."""
+    """Every LoRA file: embeddings with vectors, parts, family, problems; from headers alone."""
     return Response(catalog.everything_as_json(), media_type="application/json")
 
 

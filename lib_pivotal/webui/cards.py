@@ -1,6 +1,6 @@
-"""LoRA cards: a click writes the file's own weights, words are searched for, the editor keeps te and unet apart.
+"""LoRA cards: a click writes the file's own weights, embeddings are searched for, the editor keeps te and unet apart.
 
-The words themselves are drawn on the cards by javascript/pivotal_parts.js.
+The embeddings themselves are drawn on the cards by javascript/pivotal_parts.js.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""What every LoRA file of the web UI offers: words, parts, family; headers only, each read once while unchanged."""
+"""What every LoRA file of the web UI offers: embeddings, parts, family; headers only, each read once while
+unchanged."""
 
 from __future__ import annotations
 
@@ -82,7 +83,7 @@ def find_on_disk(name: str) -> Any:
 
 
 def brings_embeddings(name: str) -> bool:
-    """Whether the file that a tag names has words."""
+    """Whether the file that a tag names has embeddings."""
     entry = find_on_disk(name)
     seen = None if entry is None else catalog.look(entry.filename)
     return seen is not None and not isinstance(seen, str) and bool(seen.embeddings)
@@ -119,7 +120,7 @@ def tag_of(entry: Any, user: Mapping[str, Any] | None = None) -> str:
 
 
 def preferred(entry: Any, user: Mapping[str, Any]) -> tuple[float | None, float | None, bool]:
-    """Text encoder's and U-Net's weight to begin with (None: the web UI's default), and whether the words hold.
+    """Text encoder's and U-Net's weight to begin with (None: the web UI's default), and whether the embeddings hold.
 
     What the user set in the card's editor goes first: part, then weights, then the web UI's one "preferred weight";
     then the weights that the bundle recommends.
@@ -146,7 +147,7 @@ def user_metadata(entry: Any) -> dict[str, Any]:
 
 
 def embeddings_by_name() -> dict[str, str]:
-    """Every word of every LoRA file, lower case, and the file's name."""
+    """Every embedding of every LoRA file, lower case, and the file's name."""
     found: dict[str, str] = {}
     for entry in _entries():
         seen = catalog.look(entry.filename)

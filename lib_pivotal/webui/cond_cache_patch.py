@@ -3,7 +3,7 @@
 v1.10.1 reuses a conditioning when prompt and tags are the same (modules/processing.py:440-491). What the tags *stand
 for* is not compared, so the picture stays as it was when a file or a collision changes; and what was found while the
 prompt was read ("TI hashes", "Emphasis") is missing from the infotext of every reused one, and what was found for the
-second pass from every infotext (:968, before it). Its "TI hashes" name a bundle's word by the LoRA's name and SDXL
+second pass from every infotext (:968, before it). Its "TI hashes" name a bundle's embedding by the LoRA's name and SDXL
 writes each twice (modules/sd_hijack_clip.py:237-248).
 """
 
@@ -97,7 +97,7 @@ def _get_conds_with_caching(
 
 
 def _hashes_of(used: tuple[tuple[str, str], ...]) -> str:
-    """The words that were used, each with the hash of its file."""
+    """The embeddings that were used, each with the hash of its file."""
     if not shared.opts.textual_inversion_add_hashes_to_infotext:
         return ""
     if not getattr(shared.opts, "lora_bundled_ti_to_infotext", True):

@@ -12,7 +12,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Facts:
-    """What was found while a conditioning was computed: lines of the infotext, names and hashes of words."""
+    """What was found while a conditioning was computed: lines of the infotext, names and hashes of embeddings."""
 
     parameters: dict[str, Any]
     used: tuple[tuple[str, str], ...]

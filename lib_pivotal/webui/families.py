@@ -43,7 +43,7 @@ def family_of(model: Any) -> Literal["sd1", "sd2", "sdxl"]:
 
 
 def text_towers(model: Any) -> list[Any]:
-    """The text encoders as the web UI has wrapped them, in the order of a word's tensors: one, or SDXL's two."""
+    """The text encoders as the web UI has wrapped them, in the order of an embedding's tensors: one, or SDXL's two."""
     conditioner = getattr(model, "conditioner", None)
     if conditioner is None:
         return [model.cond_stage_model]

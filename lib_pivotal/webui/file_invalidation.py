@@ -1,10 +1,10 @@
-"""A LoRA file that changed is seen at the next picture: its weights, its words, and what was computed with them.
+"""A LoRA file that changed is seen at the next picture: its weights, its embeddings, and what was computed with them.
 
 The stock web UI (v1.10.1) keeps four copies of a file's content, none of which is tied to the file:
 
     networks.networks_in_memory, loaded_networks   reloaded only for a *newer* time stamp   Lora/networks.py:319
     weights merged into the layers                 known by name and multipliers alone      Lora/networks.py:423, 453
-    cached conditionings                           know neither file nor words              modules/processing.py:440
+    cached conditionings                           know neither file nor embeddings        modules/processing.py:440
     NetworkOnDisk: metadata, alias, hash           until the list is refreshed              Lora/network.py:27
 
 So a file that is saved again under its name goes on acting as it was. Here every loaded network carries the stamp of
@@ -56,7 +56,7 @@ def full_stamp(path: str | Path) -> tuple[Stamp | None, int]:
 def forget_lora_file(path: str | Path) -> None:
     """Tell that a LoRA file was written, replaced, renamed or deleted; to be called after the file is in place.
 
-    From any thread. Weights, words and conditionings of the old content are dropped when the next picture begins
+    From any thread. Weights, embeddings and conditionings of the old content are dropped when the next picture begins
     (nothing is touched while one is being made). The web UI's list, hash and metadata of the file are renewed now.
     """
     _forgotten.add(_key(path))

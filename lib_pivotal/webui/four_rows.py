@@ -15,14 +15,14 @@ ROWS = (("full", "whole"), ("U-Net only", "U-Net"), ("text encoder only", "TE"),
 
 
 class FourRows(scripts.Script):  # type: ignore[misc]
-    """One labelled grid: a row a part, a column a word (or a prompt)."""
+    """One labelled grid: a row a part, a column an embedding (or a prompt)."""
 
     def title(self) -> str:
         """Its name in the list of scripts."""
         return TITLE
 
     def ui(self, is_img2img: bool) -> list[Any]:
-        """Words and prompts for the columns."""
+        """Embeddings and prompts for the columns."""
         embeddings, prompts, margin = parts_rows.four_rows_form(self.elem_id)
         self.infotext_fields = [(embeddings, "Four rows words"), (prompts, "Four rows prompts")]
         return [embeddings, prompts, margin]
@@ -81,8 +81,8 @@ class FourRows(scripts.Script):  # type: ignore[misc]
 def columns_of(prompt: str, embeddings: str, prompts: str) -> list[tuple[str, str]]:
     """Label and prompt of every column.
 
-    `prompts`: one a line, each with the tags of `prompt` where it has none of its own. `{word}` stands for a word;
-    without it the word goes in front. No words given: those of the bundles in the prompt.
+    `prompts`: one a line, each with the tags of `prompt` where it has none of its own. `{word}` stands for an
+    embedding; without it the embedding goes in front. No embeddings given: those of the bundles in the prompt.
     """
     lines = [line.strip() for line in prompts.replace(" | ", "\n").splitlines() if line.strip()]
     named = [embedding.strip() for embedding in embeddings.replace("\n", ",").split(",") if embedding.strip()]
@@ -103,7 +103,7 @@ def columns_of(prompt: str, embeddings: str, prompts: str) -> list[tuple[str, st
 
 
 def embeddings_of(prompt: str) -> list[str]:
-    """The words of every bundle in the prompt, in its order."""
+    """The embeddings of every bundle in the prompt, in its order."""
     found: list[str] = []
     for _, tag in prompt_tags.tags_in(prompt):
         entry = catalog.find_on_disk(tag.name)
@@ -112,7 +112,7 @@ def embeddings_of(prompt: str) -> list[str]:
 
 
 def put(prompt: str, embedding: str) -> str:
-    """The prompt with the word in its place, or in front (behind the tags that stand there)."""
+    """The prompt with the embedding in its place, or in front (behind the tags that stand there)."""
     if "{word}" in prompt:
         return prompt.replace("{word}", embedding)
     tagged = "".join(match.group() for match in prompt_tags.TAG.finditer(prompt))

@@ -23,7 +23,7 @@ FILES_BYTES = 64 * 2**20
 
 @dataclass(frozen=True, eq=False)
 class LoadedEmbeddings:
-    """The words of one file, ready for the text encoder, and what was wrong with them."""
+    """The embeddings of one file, ready for the text encoder, and what was wrong with them."""
 
     embeddings: Mapping[str, Any]
     problems: tuple[Problem, ...] = ()
@@ -31,7 +31,7 @@ class LoadedEmbeddings:
 
 @dataclass(frozen=True, eq=False)
 class ReadEmbeddings:
-    """The words of one file as they were read, and what was wrong with them; `stamp` tells the file's content."""
+    """The embeddings of one file as they were read, and what was wrong with them; `stamp` tells the file's content."""
 
     stamp: object
     embeddings: Mapping[str, EmbeddingTensors]
@@ -48,12 +48,12 @@ class Generation:
     closed: bool = False
     table: NameTable = field(default_factory=NameTable)
     data: Mapping[str, Any] | None = None
-    """The extra networks whose words are in force: the argument of the last activation."""
+    """The extra networks whose embeddings are in force: the argument of the last activation."""
     texts: tuple[str, ...] = ()
     comment: Callable[[str], None] | None = None
     """Puts a line under the picture that is being made."""
     made: dict[str, tuple[object, LoadedEmbeddings]] = field(default_factory=dict)
-    """Words of files without their networks, on the device; by path, with the file's stamp."""
+    """Embeddings of files without their networks, on the device; by path, with the file's stamp."""
 
 
 @dataclass

@@ -1,7 +1,7 @@
-"""Read LoRA files for the web UI: the network by its own code, the words by our tolerant reader.
+"""Read LoRA files for the web UI: the network by its own code, the embeddings by our tolerant reader.
 
-v1.10.1 reads both in one loop (Lora/networks.py:183-265) and drops the whole file when a single word is odd. Here its
-code gets the file without the words; what is wrong with a word costs that word.
+v1.10.1 reads both in one loop (Lora/networks.py:183-265) and drops the whole file when a single embedding is odd. Here
+its code gets the file without the embeddings; what is wrong with an embedding costs that embedding.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ ENTRY_BYTES = 1000
 
 
 def read_state_dict(original: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
-    """While a network is read (`load_network`), keep its words aside: v1.10.1 would drop the whole file for one."""
+    """While a network is read (`load_network`), keep its embeddings aside: v1.10.1 would drop the whole file for
+    one."""
     aside = getattr(resolver.local, "aside", None)
     if aside is None:
         return original(*arguments, **named)
@@ -58,7 +59,8 @@ class _Aside:
 
 
 def load_network(original: Callable[..., Any], name: str, network_on_disk: Any) -> Any:
-    """`networks.load_network` for the network, our reader for the words; a network that fails leaves its words."""
+    """`networks.load_network` for the network, our reader for the embeddings; a network that fails leaves its
+    embeddings."""
     aside = resolver.local.aside = _Aside(network_on_disk.metadata or {})
     try:
         net = original(name, network_on_disk)
@@ -87,7 +89,8 @@ def _bare_network(name: str, network_on_disk: Any) -> Any:
 
 
 def make_embeddings(embeddings: Mapping[str, EmbeddingTensors], path: str) -> dict[str, Any]:
-    """The web UI's own `Embedding` for each word, as `create_embedding_from_data` makes them: fp32 on its device."""
+    """The web UI's own `Embedding` for each embedding, as `create_embedding_from_data` makes them: fp32 on its
+    device."""
     made = {}
     for name, towers in embeddings.items():
         vectors = [tower.detach().to(devices.device, dtype=torch.float32) for tower in towers]
@@ -114,7 +117,7 @@ def embeddings_of_file(path: str, generation: Generation) -> LoadedEmbeddings:
 
 
 def read_embeddings_of(path: str) -> ReadEmbeddings:
-    """What a file's words are, read once as long as the file is the same and there is room; in main memory."""
+    """What a file's embeddings are, read once as long as the file is the same and there is room; in main memory."""
     stamp = file_invalidation.full_stamp(path)
     known = resolver.files.get(path)
     if known is not None and known.stamp == stamp:

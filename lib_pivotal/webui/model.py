@@ -288,7 +288,7 @@ def _process(requests: Sequence[SampleRequest]) -> list[Image.Image]:
         restore_faces=False,
         tiling=False,
     )
-    # what the class keeps for the next picture knows nothing of words and networks that change under the same names
+    # what the class keeps for the next picture knows nothing of embeddings and networks of other content
     settings.cached_c, settings.cached_uc = [None, None], [None, None]
     try:
         made = processing.process_images(settings)

@@ -1,4 +1,5 @@
-"""Which name means what while a picture is made: the words of the bundles in its prompt, and the rule for collisions.
+"""Which name means what while a picture is made: the embeddings of the bundles in its prompt, and the rule for
+collisions.
 
 The rule, the same whatever was made before: between two bundles the first in the prompt wins; between a bundle and the
 embeddings folder a setting decides. Whoever loses stays reachable by its qualified name, `word@file` (the folder's:
@@ -21,7 +22,7 @@ Ids = tuple[int, ...]
 
 @dataclass(frozen=True, eq=False)
 class EmbeddingOrigin:
-    """The words of one file: `labels` are all names by which a tag may call it, the one in the prompt first."""
+    """The embeddings of one file: `labels` are all names by which a tag may call it, the one in the prompt first."""
 
     labels: tuple[str, ...]
     embeddings: Mapping[str, Any]
@@ -40,7 +41,7 @@ class NamedEmbedding:
 
 @dataclass(frozen=True)
 class Collision:
-    """Two words of one name: who got it, and by which name the other can be reached."""
+    """Two embeddings of one name: who got it, and by which name the other can be reached."""
 
     name: str
     winner: str
@@ -63,7 +64,7 @@ class NameTable:
     collisions: tuple[Collision, ...] = ()
     fingerprint: tuple[object, ...] = ()
     unnamed: tuple[str, ...] = ()
-    """Words without a token: no prompt can name them."""
+    """Embeddings without a token: no prompt can name them."""
 
     def __bool__(self) -> bool:
         return len(self.spotter) > 0

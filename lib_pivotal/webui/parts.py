@@ -47,7 +47,7 @@ class LoraParts(scripts.Script):  # type: ignore[misc]
 
 
 def one_by_one(p: Any) -> None:
-    """Batch size 1 where prompts of one batch name different files and one of these has words.
+    """Batch size 1 where prompts of one batch name different files and one of these has embeddings.
 
     The web UI activates the first prompt's tags for all of a batch (modules/extra_networks.py:194-206). Seeds belong
     to pictures, not to batches, so the pictures are the same.
@@ -72,7 +72,8 @@ def batches(prompts: Sequence[str], size: int) -> list[Sequence[str]]:
 
 
 def write_out_traps(p: Any, batch_number: int) -> None:
-    """`<lora:x:1:te=0>` becomes `<lora:x:0:1>` where x has words; of other LoRAs it is said what the web UI does."""
+    """`<lora:x:1:te=0>` becomes `<lora:x:0:1>` where x has embeddings; of other LoRAs it is said what the web UI
+    does."""
     start = batch_number * p.batch_size
     written = [p.prompts, getattr(p, "all_hr_prompts", None) if getattr(p, "enable_hr", False) else None]
     prompts = [prompt for texts in written if texts for prompt in texts]

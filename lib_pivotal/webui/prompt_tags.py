@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 TAG = re.compile(r"<(lora|lyco|words):([^>]+)>")
-"""A tag that can bring words; the web UI's own pattern (modules/extra_networks.py:173) with the kinds named."""
+"""A tag that can bring embeddings; the web UI's own pattern (modules/extra_networks.py:173) with the kinds named."""
 
 LORA_KINDS = ("lora", "lyco")
 EMBEDDINGS_KIND = "words"
@@ -25,8 +25,8 @@ class Tag:
     """What a tag says.
 
     `te` and `unet` are the weights that the web UI will use, None where it cannot read them as numbers (another
-    extension may: lora control's `0@0,1@1`). `words`: whether its words are wanted. `te_alone`: the text encoder's
-    weight is named and the U-Net's is not, so that the web UI takes the one for both.
+    extension may: lora control's `0@0,1@1`). `embeddings`: whether its embeddings are wanted. `te_alone`: the text
+    encoder's weight is named and the U-Net's is not, so that the web UI takes the one for both.
     """
 
     name: str
@@ -96,7 +96,8 @@ def untrapped(prompt: str, *, applies: frozenset[str] | None = None) -> tuple[st
 
 
 PARTS = ("whole", "U-Net", "TE", "words", "none")
-"""What can be left of a LoRA: everything, one part of the network (and its words), its words alone, nothing."""
+"""What can be left of a LoRA: everything, one part of the network (and its embeddings), its embeddings alone,
+nothing."""
 
 PART_TITLES: Mapping[str, str] = MappingProxyType(
     {part: part for part in PARTS} | {"whole": "full", "words": "embeddings"}

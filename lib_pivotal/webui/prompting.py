@@ -1,4 +1,5 @@
-"""Where the web UI takes a prompt apart: find the words in its text, hand over their vectors, keep these in place."""
+"""Where the web UI takes a prompt apart: find the embeddings in its text, hand over their vectors, keep these in
+place."""
 
 from __future__ import annotations
 
@@ -57,7 +58,7 @@ def _tokens(original: Callable[..., Any], encoder: Any, text: str, table: NameTa
 
 
 def find_embedding_at_position(original: Callable[..., Any], database: Any, tokens: Any, offset: int) -> Any:
-    """The embedding at a place: the word that is written there, or a longer one of the embeddings folder."""
+    """The embedding at a place: the embedding that is written there, or a longer one of the embeddings folder."""
     table = resolver.in_force()
     if not table:
         return original(database, tokens, offset)

@@ -1,10 +1,11 @@
-"""Names of a bundle's words, into the running web UI and out again.
+"""Names of a bundle's embeddings, into the running web UI and out again.
 
-v1.10.1 enters a bundle's words into its registry of embeddings (Lora/networks.py:343-356) and takes them out by name
-at the next activation (285-290). From this come lost folder embeddings, results that depend on what was made before, a
-broken Textual Inversion page, and whole LoRAs dropped for one odd word. Here the words never enter the registry:
+v1.10.1 enters a bundle's embeddings into its registry of embeddings (Lora/networks.py:343-356) and takes them out by
+name at the next activation (285-290). From this come lost folder embeddings, results that depend on what was made
+before, a broken Textual Inversion page, and whole LoRAs dropped for one odd embedding. Here the embeddings never enter
+the registry:
 
-    networks.load_network       the network is read without its words; these by our tolerant reader
+    networks.load_network       the network is read without its embeddings; these by our tolerant reader
     processing.process_images_inner     a generation, with everything in it, is what names hold for (`generations`)
     networks.load_networks      stale copies are dropped first; afterwards it is settled what each name means
     extra_networks.activate     tags that would cost all LoRAs are mended; `<words:file>` is read
@@ -303,7 +304,8 @@ def ids_of(name: str) -> Ids:
 
 
 def model_widths() -> tuple[int, ...]:
-    """Widths of the loaded checkpoint's token vectors: (768,), (1024,), (768, 1280); () where words cannot be used."""
+    """Widths of the loaded checkpoint's token vectors: (768,), (1024,), (768, 1280); () where embeddings cannot be
+    used."""
     encoder = getattr(shared.sd_model, "cond_stage_model", None)
     if encoder is None:
         return ()
@@ -312,12 +314,12 @@ def model_widths() -> tuple[int, ...]:
         towers = [encoder] if embedders is None else list(embedders)
         kind = sd_hijack_clip.FrozenCLIPEmbedderWithCustomWordsBase
         without = sd_hijack_xlmr.FrozenXLMREmbedderWithCustomWords
-        # AltDiffusion's counts as a kind of CLIP's, but its vectors do not go through what splices words in
+        # AltDiffusion's counts as a kind of CLIP's, but its vectors do not go through what splices embeddings in
         asked = [tower for tower in towers if isinstance(tower, kind) and not isinstance(tower, without)]
         resolver.widths[encoder] = tuple(int(tower.encode_embedding_init_text(",", 1).shape[1]) for tower in asked)
     return resolver.widths[encoder]
 
 
 def fits(embedding: tuple[int, ...], model: tuple[int, ...]) -> bool:
-    """Whether a word of these widths can be used: SDXL's refiner has only the second tower."""
+    """Whether an embedding of these widths can be used: SDXL's refiner has only the second tower."""
     return embedding == model or (len(embedding) == 2 and model == embedding[1:])

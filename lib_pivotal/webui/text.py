@@ -1,7 +1,8 @@
-"""The web UI's own text encoders as a port: their tokenisers, chunks, weights and clip skip, gradient in the words.
+"""The web UI's own text encoders as a port: their tokenisers, chunks, weights and clip skip, gradient in the
+embeddings.
 
 Prompts go through each encoder's `tokenize_line`, and token vectors through its `EmbeddingsWithFixes` splice
-(modules/sd_hijack_clip.py, sd_hijack_open_clip.py and sd_hijack.py of v1.10.1), exactly as in txt2img. Words are
+(modules/sd_hijack_clip.py, sd_hijack_open_clip.py and sd_hijack.py of v1.10.1), exactly as in txt2img. Embeddings are
 `Embedding` objects whose `vec` is the leaf tensor, or for SDXL both of them by the web UI's names. txt2img encodes each
 prompt by itself, one chunk at a time; here the first chunks of a batch's prompts run through the transformer together,
 then their second ones. So a batch of one prompt takes the shapes that txt2img takes, and gives the same bits; larger
@@ -38,7 +39,7 @@ CHUNK_BYTES = 4_000
 """A chunk takes about so much: 77 token ids and multipliers in lists."""
 
 TOWER_KEYS = ("clip_l", "clip_g")
-"""How the web UI calls the two tensors of an SDXL word (`EmbeddingsWithFixes.textual_inversion_key`)."""
+"""How the web UI calls the two tensors of an SDXL embedding (`EmbeddingsWithFixes.textual_inversion_key`)."""
 
 _ESCAPED = re.compile(r"\\([()\[\]\\])")
 
@@ -106,7 +107,8 @@ class WebUITextEncoder:
         return Conditioning(context, pooled)
 
     def _tokenised(self, tower: Any, prompts: Sequence[str], embeddings: EmbeddingVectors) -> list[list[Any]]:
-        """Chunks by prompt, remembered: a fix points at the word's `Embedding`, whose `vec` is set anew each time."""
+        """Chunks by prompt, remembered: a fix points at the embedding's `Embedding`, whose `vec` is set anew each
+        time."""
         self._take(embeddings)
         sizes = tuple((name, towers[0].shape[0]) for name, towers in embeddings.items())
         options = (getattr(shared.opts, "emphasis", "Original"), shared.opts.comma_padding_backtrack)
@@ -204,12 +206,12 @@ def _fixes(tower: Any, rows: Sequence[Any]) -> Iterator[None]:
 
 
 def _vec(towers: Sequence[Tensor]) -> Tensor | dict[str, Tensor]:
-    """A word's tensors as the web UI keeps them."""
+    """An embedding's tensors as the web UI keeps them."""
     return towers[0] if len(towers) == 1 else dict(zip(TOWER_KEYS, towers, strict=True))
 
 
 def make_embedding(name: str, towers: Sequence[Tensor]) -> Any:
-    """The web UI's `Embedding` over a word's vectors."""
+    """The web UI's `Embedding` over an embedding's vectors."""
     embedding = Embedding(_vec(towers), name)
     embedding.vectors = towers[0].shape[0]
     embedding.shape = sum(tower.shape[-1] for tower in towers)

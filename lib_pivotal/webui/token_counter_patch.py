@@ -1,9 +1,9 @@
-"""The token counter beside the prompt counts a bundled word as its vectors, as soon as its tag stands there.
+"""The token counter beside the prompt counts a bundled embedding as its vectors, as soon as its tag stands there.
 
-v1.10.1 strips the tags and counts with whatever names hold from the picture before (modules/ui.py:156-186): a word is
-counted by the letters of its name until a picture was made, and by its vectors after its tag is gone. Here a prompt is
-counted with the words of its own tags, from the files' headers. The negative prompt has no tags; it is counted with
-those that the positive one beside it had last.
+v1.10.1 strips the tags and counts with whatever names hold from the picture before (modules/ui.py:156-186): an
+embedding is counted by the letters of its name until a picture was made, and by its vectors after its tag is gone. Here
+a prompt is counted with the embeddings of its own tags, from the files' headers. The negative prompt has no tags; it is
+counted with those that the positive one beside it had last.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _counter = _Counter()
 
 
 def register() -> None:
-    """Count with the words of the prompt's own tags."""
+    """Count with the embeddings of the prompt's own tags."""
     unregister()
     _counter.patches.wrap(sd_hijack.StableDiffusionModelHijack, "get_prompt_lengths", _get_prompt_lengths)
     if hasattr(script_callbacks, "on_before_token_counter"):
@@ -46,7 +46,7 @@ def unregister() -> None:
 
 
 def before_count(params: Any) -> None:
-    """Note, for the count that follows in this thread, which words the prompt's tags bring."""
+    """Note, for the count that follows in this thread, which embeddings the prompt's tags bring."""
     if params.is_positive:
         styles = shared.prompt_styles.get_style_prompts(params.styles or [])
         added = getattr(shared.opts, "sd_lora", "None")
