@@ -182,3 +182,13 @@ def test_no_path_of_a_machine_in_the_project():
                 text = path.read_text(encoding="utf-8", errors="replace")
                 for embedding in suspicious:
                     assert embedding not in text, f"{path.relative_to(ROOT)}: {embedding}"
+
+
+def test_one_name_means_one_thing():
+    """A public class has its name for itself in the whole package."""
+    found = {}
+    for path in MODULES:
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.ClassDef):
+                found.setdefault(node.name, []).append(str(path.relative_to(PACKAGE)))
+    assert not {name: places for name, places in found.items() if len(places) > 1}

@@ -18,7 +18,7 @@ from lib_pivotal.training.pruned_captions import make_pruned_captions
 
 
 @dataclass(frozen=True)
-class Written:
+class CaptionsWritten:
     """How many files were written, which were left and why, and the record of a way back, where there is one."""
 
     written: int
@@ -55,7 +55,7 @@ def preview_as_dict(found: Changes) -> dict[str, Any]:
     return {"digest": found.digest, "changes": changes, "several": list(found.several)}
 
 
-def write(found: Changes, folder: Path | str, *, home: Path, digest: str | None = None) -> Written:
+def write(found: Changes, folder: Path | str, *, home: Path, digest: str | None = None) -> CaptionsWritten:
     """Write what `preview` has found for `folder`; the way back is kept below `home`.
 
     With the `digest` of a preview that was shown only if nothing has changed since.
@@ -69,12 +69,12 @@ def write(found: Changes, folder: Path | str, *, home: Path, digest: str | None 
             "Show what would change again"
         )
     if not found.changes:
-        return Written(0)
+        return CaptionsWritten(0)
     record = records_place(home, folder) / f"{time.strftime('%Y%m%d-%H%M%S')}-{found.digest[:6]}.json"
     return _written(write_changes(found.changes, record), record)
 
 
-def take_back(folder: Path | str, *, home: Path, folders: Confinement | None = None) -> Written:
+def take_back(folder: Path | str, *, home: Path, folders: Confinement | None = None) -> CaptionsWritten:
     """Give the files their captions of before the last time that they were written.
 
     Raises:
@@ -101,5 +101,5 @@ def fill(manager: RunManager, request: ScanRequest, *, tagger: str) -> RunView:
     return manager.write_captions(request.data(), tagger)
 
 
-def _written(outcome: Outcome, record: Path | None = None) -> Written:
-    return Written(outcome.written, outcome.left, record)
+def _written(outcome: Outcome, record: Path | None = None) -> CaptionsWritten:
+    return CaptionsWritten(outcome.written, outcome.left, record)

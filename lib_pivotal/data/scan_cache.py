@@ -44,7 +44,7 @@ _ROW = np.dtype(
 
 
 @dataclass(frozen=True)
-class _Entry:
+class _ScanEntry:
     """A look at a file of this size and time of change."""
 
     size_bytes: int
@@ -58,8 +58,8 @@ class ScanCache:
     def __init__(self, root: Path, place: Path | None) -> None:
         name = hashlib.sha256(os.fsencode(root.resolve())).hexdigest()[:32]
         self._path = place / "scans" / f"{name}{SUFFIX}" if place is not None else None
-        self._known: Mapping[str, _Entry] = self._read()
-        self._kept: dict[str, _Entry] = {}
+        self._known: Mapping[str, _ScanEntry] = self._read()
+        self._kept: dict[str, _ScanEntry] = {}
         self._changed = False
 
     def get(self, key: str, stat: os.stat_result) -> ImageProbe | None:
@@ -73,7 +73,7 @@ class ScanCache:
     def put(self, key: str, stat: os.stat_result, look: ImageProbe) -> None:
         """Keep a look for the next time; `stat` was taken before it."""
         if time.time_ns() - stat.st_mtime_ns >= FRESH_NS:
-            self._kept[key] = _Entry(stat.st_size, stat.st_mtime_ns, look)
+            self._kept[key] = _ScanEntry(stat.st_size, stat.st_mtime_ns, look)
             self._changed = True
 
     def complete(self, key: str, look: ImageProbe) -> None:
@@ -94,7 +94,7 @@ class ScanCache:
         except (OSError, UnicodeError, OverflowError) as error:
             _log.info("scan cache: %s is not written (%s)", self._path, error)
 
-    def _read(self) -> Mapping[str, _Entry]:
+    def _read(self) -> Mapping[str, _ScanEntry]:
         if self._path is None:
             return {}
         try:
@@ -116,7 +116,7 @@ class ScanCache:
                 path.unlink()
 
 
-def _packed(entries: Mapping[str, _Entry]) -> bytes:
+def _packed(entries: Mapping[str, _ScanEntry]) -> bytes:
     facts = [entry.look.facts for entry in entries.values()]
     modes, formats = sorted({fact.mode for fact in facts}), sorted({fact.format for fact in facts})
     rows = np.array(
@@ -142,7 +142,7 @@ def _packed(entries: Mapping[str, _Entry]) -> bytes:
     return b"".join((MAGIC, zlib.crc32(body).to_bytes(4, "little"), len(text).to_bytes(4, "little"), body))
 
 
-def _unpacked(data: bytes) -> dict[str, _Entry]:
+def _unpacked(data: bytes) -> dict[str, _ScanEntry]:
     """What `_packed` packed. Raises ValueError where it is anything else, and others where it was made to look so."""
     start = len(MAGIC) + 8
     if not data.startswith(MAGIC) or len(data) < start:
@@ -157,12 +157,12 @@ def _unpacked(data: bytes) -> dict[str, _Entry]:
     prints = tops + TOP_BYTES * len(rows)
     if len(data) != prints + SIZE_BYTES * int(np.count_nonzero(rows["whole"])):
         raise ValueError("its length is wrong")
-    found: dict[str, _Entry] = {}
+    found: dict[str, _ScanEntry] = {}
     for path, row in zip(paths, rows.tolist(), strict=True):
         size, changed, width, height, frames, mode, format_name, alpha, whole = row
         facts = PictureFacts(width, height, modes[mode], formats[format_name], frames, bool(alpha))
         made = data[prints : prints + SIZE_BYTES] if whole else b""
-        found[path] = _Entry(size, changed, ImageProbe(facts, data[tops : tops + TOP_BYTES], made))
+        found[path] = _ScanEntry(size, changed, ImageProbe(facts, data[tops : tops + TOP_BYTES], made))
         tops += TOP_BYTES
         prints += len(made)
     return found

@@ -25,7 +25,7 @@ CLOSE = 0.92
 
 
 @dataclass(frozen=True)
-class Verdict:
+class MemoryVerdict:
     """Memory in bytes, None where unknown; `fits` is None where need or room is unknown."""
 
     needed_bytes: int | None = None
@@ -37,7 +37,7 @@ class Verdict:
     remarks: tuple[str, ...] = ()
 
 
-def judge(run: Run, host: Host, prepared: PreparedPictures) -> Verdict:
+def judge(run: Run, host: Host, prepared: PreparedPictures) -> MemoryVerdict:
     """Count the run, compare it with the device, and where it does not fit, look for settings with which it does.
 
     A checkpoint that cannot be counted (modules that need numbers) does not stop anything: it is said.
@@ -50,7 +50,7 @@ def judge(run: Run, host: Host, prepared: PreparedPictures) -> Verdict:
             raise
         logger.warning("memory could not be counted", exc_info=True)
         told = f"What the run needs of memory could not be counted ({type(error).__name__}: {error})."
-        return Verdict(free_bytes=free, total_bytes=total, remarks=(told,))
+        return MemoryVerdict(free_bytes=free, total_bytes=total, remarks=(told,))
     needed = count.total_bytes
     fits = None if free is None else needed <= free
     remarks: tuple[str, ...] = ()
@@ -62,7 +62,7 @@ def judge(run: Run, host: Host, prepared: PreparedPictures) -> Verdict:
         remarks = tuple(advice(run, needed, need, free))
     elif free is not None and needed > CLOSE * free:
         remarks = (f"It fits closely: {needed / GB:.1f} of {free / GB:.1f} GB that are free. Close other programs.",)
-    return Verdict(needed, free, total, in_embeddings(count), count.largest.name, fits, remarks)
+    return MemoryVerdict(needed, free, total, in_embeddings(count), count.largest.name, fits, remarks)
 
 
 def in_embeddings(count: MemoryCount) -> dict[str, int]:

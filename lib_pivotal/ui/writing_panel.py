@@ -14,7 +14,7 @@ from lib_pivotal.ui.data_panel import DATA_PARTS, data_shown
 from lib_pivotal.ui.page import CHECK_JS, Page, Shown, error_html, message, quiet
 
 if TYPE_CHECKING:
-    from lib_pivotal.commands.captions import Written
+    from lib_pivotal.commands.captions import CaptionsWritten
     from lib_pivotal.config import Run
     from lib_pivotal.data.caption_files import Changes
 
@@ -94,7 +94,7 @@ def bind_writing_panel(page: Page) -> None:
     quiet(parts["writing_look"].click, look, form.components, shown)
     quiet(parts["writing_cancel"].click, lambda: closed(""), None, shown)
 
-    def work(act: Callable[..., Written], what: str) -> Callable[..., Shown]:
+    def work(act: Callable[..., CaptionsWritten], what: str) -> Callable[..., Shown]:
         def done(digest: str, *values: Any) -> Shown:
             run = page.read(values)[0]
             try:
@@ -104,13 +104,13 @@ def bind_writing_panel(page: Page) -> None:
 
         return done
 
-    def write(run: Run, digest: str) -> Written:
+    def write(run: Run, digest: str) -> CaptionsWritten:
         from lib_pivotal.commands import captions  # here: only a click needs it
 
         home = page.manager.studio.runs_folder()
         return captions.write(changes_of(page, run), run.data.folder, home=home, digest=digest)
 
-    def back(run: Run, digest: str) -> Written:
+    def back(run: Run, digest: str) -> CaptionsWritten:
         from lib_pivotal.commands import captions  # here: only a click needs it
 
         return captions.take_back(run.data.folder, home=page.manager.studio.runs_folder())
@@ -153,7 +153,7 @@ def preview(found: Changes) -> str:
     return f'<div class="pivotal-examples pivotal-files">{head}{rows}</div>{more}{several}'
 
 
-def _done(done: Written, what: str) -> str:
+def _done(done: CaptionsWritten, what: str) -> str:
     text = f"{done.written} caption file{'s' if done.written != 1 else ''} {what}."
     note = message(text, "ok" if not done.left else "warning")
     return note + message(f"Left alone: {_listed(done.left)}", "warning") if done.left else note

@@ -64,7 +64,7 @@ class ContinueRequest(BaseModel):
     overwrite: bool = False
 
 
-class ScanRequest(BaseModel):
+class ScanBody(BaseModel):
     """A dataset to look at."""
 
     folder: str = Field(..., description="folder of pictures with captions, on the machine that runs the web UI")
@@ -130,7 +130,7 @@ class CaptionsRequest(BaseModel):
     settings: dict[str, Any] = Field({}, description="settings of a run's `data`, such as `layout`")
 
 
-class ImportRequest(BaseModel):
+class ImportBody(BaseModel):
     """Settings of another trainer: a file on the machine that runs the web UI, or its name and text."""
 
     file: str = ""
@@ -306,7 +306,7 @@ class _Routes:
         studio.set_live(request.on)
         return LiveAnswer(on=request.on, name=studio.live_name())
 
-    def scan(self, request: ScanRequest) -> ScanAnswer:
+    def scan(self, request: ScanBody) -> ScanAnswer:
         with _told():
             return ScanAnswer(**both(datasets.scan(self._scan(request.folder, request.settings))))
 
@@ -322,7 +322,7 @@ class _Routes:
             )
             return FileAnswer(file=str(pictures.compare(self._manager(), wanted)))
 
-    def import_settings(self, request: ImportRequest) -> dict[str, Any]:
+    def import_settings(self, request: ImportBody) -> dict[str, Any]:
         with _told():
             asked = settings.ImportRequest(request.file, name=request.name, text=request.text, folders=self._folders())
             return settings.import_settings(asked).to_plain()
@@ -349,7 +349,7 @@ class _Routes:
             found = captions.preview(self._folder(request))
             return captions.write(found, request.folder, home=home, digest=request.digest or None).as_dict()
 
-    def captions_take_back(self, request: ScanRequest) -> dict[str, Any]:
+    def captions_take_back(self, request: ScanBody) -> dict[str, Any]:
         home = self._manager().studio.runs_folder()
         with _told():
             return captions.take_back(request.folder, home=home, folders=self._folders()).as_dict()

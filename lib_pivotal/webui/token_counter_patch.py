@@ -22,12 +22,12 @@ from lib_pivotal.webui.resolution import resolver
 
 
 @dataclass
-class _Counter:
+class _TokenCounter:
     patches: Patches = field(default_factory=Patches)
     positive: str = ""
 
 
-_counter = _Counter()
+_counter = _TokenCounter()
 
 
 def register() -> None:

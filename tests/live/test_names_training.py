@@ -382,7 +382,7 @@ def test_the_live_file(s: Session, run: Run, undisturbed: Trained) -> None:
 
 def test_samples_of_a_run_show_its_own_embeddings(s: Session, run: Run, undisturbed: Trained) -> None:
     """Whatever a prompt, a bundle or the folder says of their names: the same pictures as of the undisturbed run."""
-    drawing = {"preview_every_steps": STEPS, "preview_prompts": ("{word}, smile",), "preview_words": (NAMES[0],)}
+    drawing = {"sample_every_steps": STEPS, "sample_prompts": ("{word}, smile",), "sample_embeddings": (NAMES[0],)}
     run = replace(run, name="drawn", saving=replace(run.saving, **drawing))
 
     def rows(trained: Trained) -> dict[str, bytes]:

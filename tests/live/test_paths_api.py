@@ -52,7 +52,7 @@ def answer(webui: WebUI, path: str, body: Any = None) -> tuple[int, Any]:
 def run(webui: WebUI, name: str, **changes: Any) -> dict[str, Any]:
     return {
         "name": name,
-        "words": [{"name": "aoi", "vectors": 2}],
+        "embeddings": [{"name": "aoi", "vectors": 2}],
         "data": {"folder": str(webui.data / "pictures"), "resolution_px": 64},
         "schedule": {"max_steps": 1, "batch_size": 2},
         "network": {"unet_rank": 4},

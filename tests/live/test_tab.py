@@ -265,7 +265,7 @@ def test_rows_drawn_by_the_run_are_what_the_file_gives(webui: WebUI, run: Run) -
     One word is drawn: batches of another size round differently, txt2img's too.
     """
     embedding = run.embeddings[0].name
-    drawing = {"preview_every_steps": 20, "preview_prompts": ("{word}",), "preview_words": (embedding,)}
+    drawing = {"sample_every_steps": 20, "sample_prompts": ("{word}",), "sample_embeddings": (embedding,)}
     saving = replace(run.saving, dtype="fp32", **drawing)
     view = trained(webui, replace(run, name="rows", saving=saving))
     cells = view["pictures"][-1]["rows"]
@@ -277,11 +277,11 @@ def test_rows_drawn_by_the_run_are_what_the_file_gives(webui: WebUI, run: Run) -
 
 def test_faults_come_all_at_once_by_field(webui: WebUI, run: Run) -> None:
     plain = run_to_dict(run)
-    plain["words"][0]["vectors"] = 99
+    plain["embeddings"][0]["vectors"] = 99
     plain["schedule"]["batch_size"] = 0
     with pytest.raises(RequestFailedError) as told:
         webui.call("/pivotal/v1/runs", plain)
-    assert "422" in str(told.value) and "words.0.vectors" in str(told.value) and "batch_size" in str(told.value)
+    assert "422" in str(told.value) and "embeddings.0.vectors" in str(told.value) and "batch_size" in str(told.value)
     with pytest.raises(RequestFailedError, match="404"):
         webui.call("/pivotal/v1/runs/nothing")
 
