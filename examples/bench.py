@@ -40,7 +40,8 @@ from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from lib_pivotal.networks import Network, build_network, part_rules
+from lib_pivotal.networks.network import Network, build_network
+from lib_pivotal.networks.targets import part_rules
 from lib_pivotal.ports import Layer
 
 MIB = 1024 * 1024

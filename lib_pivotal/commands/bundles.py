@@ -95,7 +95,7 @@ class Add:
 
 @dataclass(frozen=True)
 class Strip:
-    """Parts to take away: those of `workshop.STRIPPABLE`."""
+    """Parts to take away: those of `edits.STRIPPABLE`."""
 
     file: Path
     parts: Sequence[str]

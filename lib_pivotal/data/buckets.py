@@ -12,7 +12,7 @@ from typing import Literal
 from lib_pivotal.errors import DataError
 
 CropMode = Literal["centre", "top", "random", "face"]
-"""What stays of a picture that is longer than its bucket. `random` and `face` are for `views.py`, which knows the
+"""What stays of a picture that is longer than its bucket. `random` and `face` are for `crops.py`, which knows the
 picture: without its help they are `centre`."""
 
 Box = tuple[float, float, float, float]

@@ -142,7 +142,7 @@ class CachedLatents:
 
 @dataclass(frozen=True)
 class ViewSettings:
-    """How some pictures are shown that are not shown as all: see `views.Crops` and `frames.ImagePreprocessor`."""
+    """How some pictures are shown that are not shown as all: see `crops.Crops` and `preprocessing.ImagePreprocessor`."""
 
     crop: CropMode
     crops: int
@@ -173,7 +173,7 @@ class LatentCache:
     """Latents of pictures at their buckets' sizes, in memory and, with a `folder`, on disk too.
 
     `flip`: True mirrors every picture also, or the names of the concepts, or keys of the pictures, to mirror. `crops`
-    and `scale`: see `views.Crops`; pictures whose keys are in `plain` have one view, the plain one. `own`: by key, what
+    and `scale`: see `crops.Crops`; pictures whose keys are in `plain` have one view, the plain one. `own`: by key, what
     is shown in a way of its own. `masks`: scale of the mask files, None ignores them (alpha weighs the loss with
     `transparency="mask"` whatever `masks` says).
     `in_memory=False` reads each entry from disk at each draw. `memory_bytes`: entries beyond it are on disk only, in

@@ -6,7 +6,7 @@ makes (`training.tally`). Beside it stands what is there throughout: weights, ne
 state, averages. The other moments of a run (encoding and drawing pictures, the optimiser's update) are counted alike;
 the largest of all is what the run needs.
 
-Known errors: what kernels take for themselves is estimated (`tally.workspace_bytes`), CUDA's context is a constant, and
+Known errors: what kernels take for themselves is estimated (`memory_tracker.workspace_bytes`), CUDA's context is a constant, and
 memory that the allocator cannot use for gaps is not counted.
 """
 

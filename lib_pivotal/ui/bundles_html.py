@@ -7,11 +7,12 @@ from html import escape
 from typing import TYPE_CHECKING
 
 from lib_pivotal.bundle.format import META_EMBEDDINGS, META_RUN, Problem
+from lib_pivotal.config_versions import upgraded
 from lib_pivotal.plain_json import parse_json
 
 if TYPE_CHECKING:
-    from lib_pivotal.config_versions import upgraded
-from lib_pivotal.bundle.listing import BundleSummary
+    from lib_pivotal.bundle.listing import BundleSummary
+
 
 PARTS = {"unet": "U-Net", "te": "text encoder", "te2": "text encoder 2"}
 FAMILIES = {"sd1": "SD1", "sd2": "SD2", "sdxl": "SDXL", "unknown": ""}

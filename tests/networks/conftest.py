@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lib_pivotal.networks import LayerRule, Network, build_network
+from lib_pivotal.networks.network import Network, build_network
+from lib_pivotal.networks.targets import LayerRule
 from lib_pivotal.ports import Layer
 
 

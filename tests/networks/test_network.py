@@ -7,7 +7,9 @@ import torch
 from torch.utils.checkpoint import checkpoint
 
 from lib_pivotal.errors import NetworkError
-from lib_pivotal.networks import ALGORITHMS, LayerRule, Network, build_network
+from lib_pivotal.networks.network import Network, build_network
+from lib_pivotal.networks.registry import ALGORITHMS
+from lib_pivotal.networks.targets import LayerRule
 from lib_pivotal.ports import Layer
 
 pytestmark = pytest.mark.usefixtures("either_path")

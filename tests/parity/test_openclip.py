@@ -23,7 +23,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import AutoModel
 
-from lib_pivotal.networks import LayerRule, Network, build_network
+from lib_pivotal.networks.network import Network, build_network
+from lib_pivotal.networks.targets import LayerRule
 from lib_pivotal.standalone.model import StandaloneHost
 from lib_pivotal.standalone.tokenizer import OpenClipTokenizer, clip_tokenizer
 from tests.standalone.tiny_families import FIRST, SD2_WIDTH, SECOND, make, write
