@@ -30,7 +30,7 @@ class Fix:
 
     @classmethod
     def from_dict(cls, plain: Any) -> Fix:
-        """From JSON; the label may be missing.
+        """From JSON; the label may be missing. An embedding is named by `embedding`, or by `word` as in version 1.
 
         Raises:
             DataError: it is no remedy.
@@ -40,7 +40,8 @@ class Fix:
         arguments = plain.get("arguments", {})
         if not isinstance(arguments, Mapping):
             raise DataError(f"arguments = {arguments!r} of the remedy {plain['id']}: must be an object.")
-        return cls(plain["id"], str(plain.get("label", "")), dict(arguments))
+        named = {"word" if key == "embedding" else key: value for key, value in arguments.items()}
+        return cls(plain["id"], str(plain.get("label", "")), named)
 
 
 @dataclass(frozen=True)

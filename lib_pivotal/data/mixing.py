@@ -83,7 +83,7 @@ def in_other_words(caption: str, texts: Mapping[str, str]) -> str:
 
 
 def class_text(init_text: str, common: str = "") -> str:
-    """What an embedding is in the model's own embeddings: `common` if given, else the tags that the embedding begins
+    """What an embedding is in words that the model knows: `common` if given, else the tags that the embedding begins
     with."""
     if common:
         return common

@@ -263,7 +263,7 @@ class PrunedCaptions:
         return replace(picture, caption=caption, alternatives=alternatives)
 
     def _find_styles(self) -> set[str]:
-        """Embeddings whose pictures have other words too, changing ones: they say how things are drawn, not who.
+        """Embeddings whose pictures have others, too, changing ones: they say how things are drawn, not who.
 
         One after the other, the one with the most various company first: a character who is drawn in a style half of
         the time is none for that.

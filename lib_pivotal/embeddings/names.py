@@ -1,7 +1,7 @@
 """What makes a good name for a word, and why not: the rules by which the web UI finds words in prompts.
 
 The web UI compares token ids, not letters: a name is found wherever its ids stand in a row, in any case, the longest
-name first. So a name can be legal in a file and still be heard where it was not meant. Grammar is `bundle.format`'s.
+name first. So a name can be legal in a file and still be heard where it was not meant. Grammar is `embedding_names`'s.
 """
 
 from __future__ import annotations

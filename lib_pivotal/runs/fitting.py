@@ -62,11 +62,11 @@ def judge(run: Run, host: Host, prepared: PreparedPictures) -> MemoryVerdict:
         remarks = tuple(advice(run, needed, need, free))
     elif free is not None and needed > CLOSE * free:
         remarks = (f"It fits closely: {needed / GB:.1f} of {free / GB:.1f} GB that are free. Close other programs.",)
-    return MemoryVerdict(needed, free, total, in_embeddings(count), count.largest.name, fits, remarks)
+    return MemoryVerdict(needed, free, total, by_purpose(count), count.largest.name, fits, remarks)
 
 
-def in_embeddings(count: MemoryCount) -> dict[str, int]:
-    """The largest moment's bytes by what they are for, in people's embeddings and their order."""
+def by_purpose(count: MemoryCount) -> dict[str, int]:
+    """The largest moment's bytes by what they are for, in the words and the order that people read."""
     return {PURPOSES[part]: size for part, size in count.largest.parts.items()}
 
 

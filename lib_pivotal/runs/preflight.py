@@ -32,7 +32,7 @@ class Preflight:
     often each embedding is drawn in the run, on average. Memory in bytes: `memory_bytes` what the run needs, as
     measured on a GPU (by torch's allocator), else as counted, None where it could not be told; `memory_total_bytes`
     what the device has; `memory_free_bytes` what of it the run can have; `memory_parts` the count by what it is for, in
-    people's embeddings, at the moment that needs most, which is `memory_moment`.
+    people's words, at the moment that needs most, which is `memory_moment`.
     """
 
     step_s: float = 0.0

@@ -206,7 +206,7 @@ def begin(tags: Sequence[str], count: Callable[[str], int] = estimated_tokens) -
 
 
 def fitting_balance(dataset: Dataset, rows: Sequence[EmbeddingRow]) -> str:
-    """Folders that say how often they count are taken at their embedding; else uneven embeddings are drawn alike."""
+    """Folders that say how often they count are taken at their word; else uneven embeddings are drawn alike."""
     shares = [row.draws_share for row in rows if row.draws_share > 0 and not row.style]
     plain = all(picture.repeats == 1 for picture in dataset.pictures)
     return "embeddings" if plain and shares and max(shares) > UNEVEN * min(shares) else "repeats"

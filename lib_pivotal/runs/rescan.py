@@ -20,7 +20,7 @@ class RescannedRun:
 
     @property
     def remarks(self) -> tuple[str, ...]:
-        """In embeddings, for the page; nothing where nothing was done by hand."""
+        """In words, for the page; nothing where nothing was done by hand."""
         found = []
         if self.kept:
             found.append(f"Kept as they were changed by hand: {', '.join(self.kept)}.")

@@ -2,7 +2,7 @@
 
 The count is one step of the run on its own model, most of it on tensors that have sizes but no numbers (torch's fake
 tensors): the same code as in training, the largest pictures and the longest captions, and every storage that the step
-makes (`training.tally`). Beside it stands what is there throughout: weights, network, embeddings, the optimiser's
+makes (`training.memory_tracker`). Beside it stands what is there throughout: weights, network, embeddings, the optimiser's
 state, averages. The other moments of a run (encoding and drawing pictures, the optimiser's update) are counted alike;
 the largest of all is what the run needs.
 
@@ -56,7 +56,7 @@ PURPOSES = {
     WORKING: "working memory",
     "context": "CUDA itself",
 }
-"""What memory is for, in the order in which people read it, and in their embeddings."""
+"""What memory is for, in the order in which people read it, and in their words."""
 
 
 @dataclass(frozen=True)

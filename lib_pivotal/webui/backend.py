@@ -124,19 +124,19 @@ class WebUIBackend:
         return replace(run, saving=saving, clip_skip=self.clip_skip())
 
     def scanned_as(self, data: DataConfig) -> DataConfig:
-        """Its "Filename embedding regex" and "Filename join string" (section "Training"), unless the run has its
+        """Its "Filename word regex" and "Filename join string" (section "Training"), unless the run has its
         own."""
-        embeddings = str(getattr(shared.opts, "dataset_filename_word_regex", "") or "")
-        if data.name_words or not embeddings:
+        pattern = str(getattr(shared.opts, "dataset_filename_word_regex", "") or "")
+        if data.name_words or not pattern:
             return data
         try:
-            re.compile(embeddings)
+            re.compile(pattern)
         except re.error:
             logger.warning(
-                "the web UI's setting Filename word regex is not a regular expression and not used: %s", embeddings
+                "the web UI's setting Filename word regex is not a regular expression and not used: %s", pattern
             )
             return data
-        return replace(data, name_words=embeddings, name_join=str(shared.opts.dataset_filename_join_string or ""))
+        return replace(data, name_words=pattern, name_join=str(shared.opts.dataset_filename_join_string or ""))
 
     def check_ready(self) -> None:
         """What is loaded now; nothing is loaded for it."""

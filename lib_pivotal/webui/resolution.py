@@ -11,7 +11,7 @@ from lib_pivotal.webui.generations import EmbeddingResolution
 logger = logging.getLogger(__name__)
 
 EMBEDDINGS = "pivotal_words"
-"""Attribute of a loaded network: its `LoadedWords`."""
+"""Attribute of a loaded network: its `LoadedEmbeddings`."""
 
 resolver = EmbeddingResolution()
 

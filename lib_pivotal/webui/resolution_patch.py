@@ -10,7 +10,7 @@ the registry:
     networks.load_networks      stale copies are dropped first; afterwards it is settled what each name means
     extra_networks.activate     tags that would cost all LoRAs are mended; `<words:file>` is read
     extra_networks.deactivate   ends what was activated outside of a generation
-    TextConditionalModel.tokenize_line, *.tokenize      names are found in the text, as written (`spotting`)
+    TextConditionalModel.tokenize_line, *.tokenize      names are found in the text, as written (`name_matching`)
     EmbeddingDatabase.find_embedding_at_position        and handed over where the web UI asks for embeddings
 
 All of this is passed through untouched while no bundle is in the prompt.

@@ -1,5 +1,6 @@
 """Answers hold the field's terms and those of version 1."""
 
+from lib_pivotal.commands.datasets import fix
 from lib_pivotal.commands.terms import both
 
 
@@ -20,3 +21,10 @@ def test_settings_and_names_of_the_users_are_left_alone():
     assert both({"run": run})["run"] == run
     assert both({"word_norms": {"words": 1.0}}) == {"word_norms": {"words": 1.0}, "embedding_norms": {"words": 1.0}}
     assert both({"concepts": {"word": {"draws": 2}}}) == {"concepts": {"word": {"draws": 2, "samples": 2}}}
+
+
+def test_a_fix_names_its_embedding_by_either():
+    run = {"embeddings": [{"name": "aoi"}, {"name": "hana"}]}
+    for key in ("embedding", "word"):
+        fixed = fix(run, {"id": "remove_word", "arguments": {key: "aoi"}})
+        assert [embedding["name"] for embedding in fixed["embeddings"]] == ["hana"]

@@ -120,7 +120,7 @@ def test_from_a_file(encoder):
 
 
 @given(st.text(alphabet="ab ,*[]0.1", max_size=20))
-def test_any_text_parses_or_is_refused_in_embeddings(text):
+def test_any_text_parses_or_is_refused_in_words(text):
     try:
         pieces = parse_init_text(text)
     except EmbeddingNameError as error:

@@ -138,7 +138,7 @@ def test_no_run_starts_with_a_fault(desk, pictures):
     assert desk.manager.current is None
 
 
-def test_a_run_without_a_model_fails_in_embeddings(desk, pictures):
+def test_a_run_without_a_model_fails_in_words(desk, pictures):
     desk.start(run_of(pictures), [])
     assert desk.manager.join(20)
     assert desk.snapshot()["status"] == "failed" and "no checkpoint is loaded" in desk.snapshot()["ended"]["message"]

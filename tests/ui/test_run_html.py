@@ -70,7 +70,7 @@ def test_a_picked_step_shows_all_prompts(snapshot_of_run, tmp_path):
     assert run_html.picked_step(snapshot, 6) == ""
 
 
-def test_a_failure_is_told_in_embeddings(snapshot_of_run):
+def test_a_failure_is_told_in_words(snapshot_of_run):
     ended = {"reason": "failed", "step": 12, "seconds": 1.0, "bundle": None, "message": "the loss is <nan>\nlower it"}
     html = run_html.outcome(snapshot_of_run(status="failed", ended=ended))
     assert "failed at step 12" in html and "&lt;nan&gt;<br>lower it" in html and "bad" in html

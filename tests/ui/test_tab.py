@@ -68,7 +68,7 @@ def test_a_folder_that_is_not_there_changes_no_setting(browser):
     assert browser.run().embeddings == before.embeddings
 
 
-def test_faults_stand_in_embeddings_and_by_field(browser, pictures):
+def test_faults_stand_in_words_and_by_field(browser, pictures):
     browser.set("pivotal_data_folder", str(pictures))
     browser.press("pivotal_scan")
     browser.set("pivotal_schedule_max_steps", -5)
