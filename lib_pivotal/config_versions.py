@@ -42,12 +42,35 @@ VALUES_IN_2: Mapping[str, Mapping[str, Mapping[str, str]]] = {
 """Section -> setting -> value in version 1 -> value in version 2."""
 
 
+ADDED_IN_2: Mapping[str, tuple[str, ...]] = {
+    "loss": ("huber_schedule", "scale_v_like_noise"),
+    "noise": ("adaptive_offset", "random_offset", "random_perturbation", "timestep_distribution"),
+    "schedule": ("lr_scheduler_cycles", "lr_scheduler_power", "optimizer_options"),
+}
+"""Section -> settings that version 1 did not have."""
+
+
 def upgraded(plain: Mapping[str, Any], version: int) -> dict[str, Any]:
     """A run of that version as one of `VERSION`."""
     found = dict(plain)
     for step in range(version, VERSION):
         found = _STEPS[step](found)
     return found
+
+
+def as_version_1(plain: Mapping[str, Any]) -> dict[str, Any]:
+    """A run of version 2 as it was written in version 1, without what was added since: for hashes made then."""
+    found = {key: value for key, value in plain.items() if key != "version"}
+    for section, settings in VALUES_IN_2.items():
+        for name, values in settings.items():
+            back = {new: old for old, new in values.items()}
+            found = _changed(found, section, functools.partial(_with_value, name=name, values=back))
+    for section, added in ADDED_IN_2.items():
+        found = _changed(found, section, functools.partial(_without, names=added))
+    for section, names in RENAMED_IN_2.items():
+        back = {new: old for old, new in names.items()}
+        found = _changed(found, section, functools.partial(_renamed, names=back)) if section else found
+    return {"version": 1, **_renamed(found, {new: old for old, new in RENAMED_IN_2[""].items()})}
 
 
 def path_in_1(path: str) -> str:
@@ -79,6 +102,10 @@ def _to_2(plain: dict[str, Any]) -> dict[str, Any]:
 def _with_value(plain: dict[str, Any], name: str, values: Mapping[str, str]) -> dict[str, Any]:
     value = plain.get(name)
     return {**plain, name: values[value]} if isinstance(value, str) and value in values else plain
+
+
+def _without(plain: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
+    return {key: value for key, value in plain.items() if key not in names}
 
 
 def _changed(plain: dict[str, Any], section: str, change: Callable[[dict[str, Any]], dict[str, Any]]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import pytest
 
 from lib_pivotal.config import Run, check_run, read_run, run_from_dict, run_to_dict, write_run
 from lib_pivotal.config_schema import walk
-from lib_pivotal.config_versions import RENAMED_IN_2, VALUES_IN_2, VERSION, path_in_1, path_in_2, upgraded
+from lib_pivotal.config_versions import RENAMED_IN_2, VALUES_IN_2, VERSION, as_version_1, path_in_1, path_in_2, upgraded
 from lib_pivotal.ui.form import TABLE
 
 OF_VERSION_1 = {
@@ -89,6 +89,12 @@ def test_every_new_name_is_a_setting_and_no_old_one_is():
         assert set(names.values()) <= known and not set(names) & (known - {"flip"}), section
     assert upgraded({"data": {"balance": "words"}}, 1) == {"data": {"balance": "embeddings"}}
     assert set(VALUES_IN_2["data"]) <= flat
+
+
+def test_what_version_1_wrote_is_written_again():
+    """Written by version 0.1; hashes of its states are over this."""
+    written = json.loads((Path(__file__).parent / "golden" / "run_version_1.json").read_text())
+    assert as_version_1(run_to_dict(run_from_dict(written))) == written
 
 
 def test_ids_of_the_page_stay():

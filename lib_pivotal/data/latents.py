@@ -142,7 +142,8 @@ class CachedLatents:
 
 @dataclass(frozen=True)
 class ViewSettings:
-    """How some pictures are shown that are not shown as all: see `crops.Crops` and `preprocessing.ImagePreprocessor`."""
+    """How some pictures are shown that are not shown as all: see `crops.Crops` and
+    `preprocessing.ImagePreprocessor`."""
 
     crop: CropMode
     crops: int

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from lib_pivotal.config import check_run, run_to_dict
+from lib_pivotal.config_versions import as_version_1
 from lib_pivotal.data.pictures import file_sha256
 from lib_pivotal.errors import StateError
 from lib_pivotal.ports import Host
@@ -193,7 +194,7 @@ def _old_basis(
 
 
 def _old_fingerprint(prepared: Prepared, host: Host) -> str:
-    settings = deepcopy(dict(prepared.settings))
+    settings = deepcopy(as_version_1(prepared.settings))
     del settings["saving"], settings["name"]
     settings["data"].pop("cache_folder")
     settings["memory"].pop("latents_mb")

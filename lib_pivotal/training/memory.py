@@ -2,12 +2,12 @@
 
 The count is one step of the run on its own model, most of it on tensors that have sizes but no numbers (torch's fake
 tensors): the same code as in training, the largest pictures and the longest captions, and every storage that the step
-makes (`training.memory_tracker`). Beside it stands what is there throughout: weights, network, embeddings, the optimiser's
-state, averages. The other moments of a run (encoding and drawing pictures, the optimiser's update) are counted alike;
-the largest of all is what the run needs.
+makes (`training.memory_tracker`). Beside it stands what is there throughout: weights, network, embeddings, the
+optimiser's state, averages. The other moments of a run (encoding and drawing pictures, the optimiser's update) are
+counted alike; the largest of all is what the run needs.
 
-Known errors: what kernels take for themselves is estimated (`memory_tracker.workspace_bytes`), CUDA's context is a constant, and
-memory that the allocator cannot use for gaps is not counted.
+Known errors: what kernels take for themselves is estimated (`memory_tracker.workspace_bytes`), CUDA's context is a
+constant, and memory that the allocator cannot use for gaps is not counted.
 """
 
 from __future__ import annotations
