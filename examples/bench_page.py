@@ -158,8 +158,8 @@ def main() -> int:
         size_bytes = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
         print(f"{parsed.pictures} pictures, {size_bytes / 1e9:.2f} GB, {len(EMBEDDINGS)} words, {os.cpu_count()} cores")
         time.sleep(2.5)  # files that have just been written are not kept in the cache
-        studio = StandaloneStudio(root / "examples/avatars/weights/avatars.safetensors", Path(temporary) / "out")
-        visitor = Visitor(build_tab(RunManager(studio)))
+        backend = StandaloneStudio(root / "examples/avatars/weights/avatars.safetensors", Path(temporary) / "out")
+        visitor = Visitor(build_tab(RunManager(backend)))
         print("| what | s | s of processor time |\n|---|---|---|")
         show(measure_scans(visitor, folder, Path(temporary)))
         show({} if parsed.scans_only else measure(visitor))

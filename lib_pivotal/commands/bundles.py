@@ -27,7 +27,7 @@ SUFFIX = ".safetensors"
 
 
 class BundleHost(Protocol):
-    """What the process knows of bundle files beyond their content; a `runs.studio.Studio` is one."""
+    """What the process knows of bundle files beyond their content; a `runs.backend.TrainerBackend` is one."""
 
     def unet_shape(self, path: Path) -> UnetShape | None:
         """The blocks of the U-Net that a file was made for; None: not known."""

@@ -108,13 +108,13 @@ def compare(manager: RunManager, wanted: Comparison) -> Path:
         BundleError: the file cannot be read, has not these embeddings, or too much is asked for.
         HostError: a run is going on, or the model cannot do it.
     """
-    studio = manager.studio
+    backend = manager.backend
     if manager.running:
         raise HostError("a run is in progress: its own samples show how it does; compare when it has finished")
     bundle, requests = _asked(wanted)
-    studio.check_ready()
-    grid, title = _drawn(wanted, bundle, requests, lambda: _lent(studio))
-    folder = studio.runs_folder() / "compare"
+    backend.check_ready()
+    grid, title = _drawn(wanted, bundle, requests, lambda: _lent(backend))
+    folder = backend.runs_folder() / "compare"
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{wanted.file.stem}-{time.strftime('%Y%m%d-%H%M%S')}.png"
     return _saved(path, grid, wanted, title)
@@ -177,9 +177,9 @@ def _drawn(
 
 
 @contextlib.contextmanager
-def _lent(studio: TrainerBackend) -> Iterator[Host]:
-    clip_skip = studio.clip_skip()
-    with studio.exclusive(Run(clip_skip=clip_skip)) as host, host.session(SessionRequest(clip_skip=clip_skip)):
+def _lent(backend: TrainerBackend) -> Iterator[Host]:
+    clip_skip = backend.clip_skip()
+    with backend.exclusive(Run(clip_skip=clip_skip)) as host, host.session(SessionRequest(clip_skip=clip_skip)):
         yield host
 
 

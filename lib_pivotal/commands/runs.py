@@ -152,7 +152,7 @@ def load_checkpoint(manager: RunManager, run_id: str) -> RunView:
         HostError: no such run, no run waits, or the checkpoint's file is gone.
     """
     view = manager.view(run_id)
-    manager.studio.load_checkpoint()
+    manager.backend.load_checkpoint()
     return view
 
 
@@ -168,12 +168,12 @@ def keep(manager: RunManager, run_id: str, *, step: int) -> Kept:
     source = Path(item["bundle"]) if item and item.get("bundle") else None
     if source is None or not source.is_file():
         raise HostError(f"step {step} has no file to keep: it was not saved, or it was cleared away")
-    target = manager.studio.lora_folder() / f"{snapshot['name']}-{step:06d}.safetensors"
+    target = manager.backend.lora_folder() / f"{snapshot['name']}-{step:06d}.safetensors"
     if not (target.is_file() and filecmp.cmp(source, target, shallow=False)):
         refuse_taken([target], overwrite=False, remedy="Move it away, or give it another name.")
     with replacing(target) as temporary:
         shutil.copyfile(source, temporary)
-    manager.studio.bundle_saved(target)
+    manager.backend.bundle_saved(target)
     return Kept(target)
 
 

@@ -96,7 +96,7 @@ class TrainerBackend(Protocol):
         """
         ...
 
-    def aside(self) -> ModelYield:
+    def model_yield(self) -> ModelYield:
         """How the run inside `exclusive` lets others have the model between two steps."""
         ...
 

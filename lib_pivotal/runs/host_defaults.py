@@ -31,6 +31,6 @@ class HostDefaults:
     scanned_as: Callable[[DataConfig], DataConfig] = _as_they_are
 
 
-def host_defaults_of(studio: TrainerBackend) -> HostDefaults:
+def host_defaults_of(backend: TrainerBackend) -> HostDefaults:
     """Those of the process that lends its checkpoint; nothing is loaded for it."""
-    return HostDefaults(native_px(studio.model_info()), studio.prompts(), studio.adjusted, studio.scanned_as)
+    return HostDefaults(native_px(backend.model_info()), backend.prompts(), backend.adjusted, backend.scanned_as)

@@ -36,8 +36,8 @@ class RunManager:
     It outlives pages: a browser that comes back, or a second one, finds the run through `current`.
     """
 
-    def __init__(self, studio: TrainerBackend) -> None:
-        self.studio = studio
+    def __init__(self, backend: TrainerBackend) -> None:
+        self.backend = backend
         self._lock = threading.Lock()
         self._view: RunView | None = None
         self._commands: Commands | None = None
@@ -69,7 +69,7 @@ class RunManager:
 
     def resumable(self) -> list[Path]:
         """Folders of runs with a saved state, the newest first."""
-        folder = self.studio.runs_folder()
+        folder = self.backend.runs_folder()
         found = {path.parent for path in folder.glob("*/*.state") if state_files.has_states(path)}
         return sorted(found, key=lambda path: path.stat().st_mtime, reverse=True)
 
@@ -98,17 +98,17 @@ class RunManager:
         faults = check_consistency(run)
         if faults:
             raise ConfigError(faults)
-        self.studio.check_ready()
+        self.backend.check_ready()
         if not run.name:
             run = replace(run, name="pivotal")
         if resume_folder is None:  # one that goes on has its settings
-            run = replace(run, data=self.studio.scanned_as(run.data))
-            results.refuse_taken_results(run, self.studio.lora_folder(), overwrite=overwrite)
+            run = replace(run, data=self.backend.scanned_as(run.data))
+            results.refuse_taken_results(run, self.backend.lora_folder(), overwrite=overwrite)
 
         def job(view: RunView, commands: Commands, listen: Listener) -> RunEnded:
             return self._train(run, view, commands, listen, resume=resume_folder is not None, overwrite=overwrite)
 
-        folder = resume_folder or _new_folder(self.studio.runs_folder(), run.name)
+        folder = resume_folder or _new_folder(self.backend.runs_folder(), run.name)
         logs_of = _logs_of_continued if resume_folder is not None else _logs_of
         return self._launch(run.name, run.schedule.max_steps, folder, job, logs_of=logs_of)
 
@@ -123,7 +123,7 @@ class RunManager:
         from lib_pivotal.training.class_pictures import class_requests  # here: as in _train
 
         requests = class_requests(run)
-        self.studio.check_ready()
+        self.backend.check_ready()
 
         def job(view: RunView, commands: Commands, listen: Listener) -> RunEnded:
             return self._draw_class(run, requests, view, commands, listen)
@@ -141,8 +141,8 @@ class RunManager:
         from lib_pivotal.runs import tagging  # here: as in _train
         from lib_pivotal.training.scanning import scan_pictures
 
-        using = tagging.chosen(self.studio.taggers(), tagger)
-        data = self.studio.scanned_as(data)
+        using = tagging.chosen(self.backend.taggers(), tagger)
+        data = self.backend.scanned_as(data)
         folder, missing = typed_path(data.folder), tagging.without_caption(scan_pictures(data))
 
         def job(view: RunView, commands: Commands, listen: Listener) -> RunEnded:
@@ -194,10 +194,10 @@ class RunManager:
             return Preflight(faults=faults)
         if self.running:
             raise HostError("a run is in progress: estimate another one when it has finished")
-        self.studio.check_ready()
-        run = replace(run, data=self.studio.scanned_as(run.data))
+        self.backend.check_ready()
+        run = replace(run, data=self.backend.scanned_as(run.data))
         try:
-            with self.studio.exclusive(run) as host:
+            with self.backend.exclusive(run) as host:
                 return measure(run, host)
         except ConfigError as error:
             return Preflight(faults=error.faults)
@@ -255,7 +255,7 @@ class RunManager:
         started = time.perf_counter()
         listen: Listener = view.listen
         try:
-            listen = logs.fan_out([view.listen, self._tell_studio, *logs_of(view)])
+            listen = logs.fan_out([view.listen, self._tell_backend, *logs_of(view)])
             ended = job(view, commands, listen)
         except BaseException as error:  # whatever it was, the page must say so and the process must live on
             if not isinstance(error, PivotalError):
@@ -268,7 +268,7 @@ class RunManager:
                 listen(events.Notice("error", view.step, message))
                 ended = events.RunEnded("failed", view.step, passed_s, None, message)
         try:
-            if line := self.studio.farewell():
+            if line := self.backend.farewell():
                 listen(events.Notice("info", view.step, line))
         except Exception:  # only a line of text
             logger.exception("the end of %s could not be reported in full", name)
@@ -288,18 +288,18 @@ class RunManager:
             else:
                 listen(event)
 
-        with self.studio.exclusive(run) as host:
+        with self.backend.exclusive(run) as host:
             view.set_status("preparing", "reading pictures")
             return train(
                 run,
                 host,
-                output_folder=self.studio.lora_folder(),
+                output_folder=self.backend.lora_folder(),
                 log_folder=view.folder,
                 listener=during,
                 commands=commands,
                 resume=resume,
                 overwrite=overwrite,
-                aside=_ViewedYield(self.studio.aside(), view, commands),
+                model_yield=_ViewedYield(self.backend.model_yield(), view, commands),
                 evaluation=RunEvaluation(),
             )
 
@@ -310,17 +310,17 @@ class RunManager:
         from lib_pivotal.training.class_pictures import make_class_pictures
 
         started = time.perf_counter()
-        interlude = model_yield.YieldTerms(
+        terms = model_yield.YieldTerms(
             _no_bundle, commands.wait_while_paused, lambda: commands.stopping, lambda message: None
         )
 
         session = ports.SessionRequest(clip_skip=run.clip_skip)
-        with self.studio.exclusive(run) as host, host.session(session):
-            yielding = _ViewedYield(self.studio.aside(), view, commands)
+        with self.backend.exclusive(run) as host, host.session(session):
+            yielding = _ViewedYield(self.backend.model_yield(), view, commands)
 
             def between() -> None:
                 if commands.paused or yielding.wanted():
-                    yielding.serve(interlude)
+                    yielding.serve(terms)
 
             made = make_class_pictures(
                 host,
@@ -335,9 +335,9 @@ class RunManager:
             "finished" if made == len(requests) else "stopped", made, time.perf_counter() - started, None, message
         )
 
-    def _tell_studio(self, event: Event) -> None:
+    def _tell_backend(self, event: Event) -> None:
         if isinstance(event, events.FileSaved) and event.kind in ("bundle", "embedding"):
-            self.studio.bundle_saved(event.path)
+            self.backend.bundle_saved(event.path)
 
 
 class _ViewedYield:
@@ -351,17 +351,17 @@ class _ViewedYield:
     def wanted(self) -> bool:
         return self._inner.wanted()
 
-    def serve(self, interlude: YieldTerms) -> None:
+    def serve(self, terms: YieldTerms) -> None:
         def tell(message: str) -> None:
             self._view.set_status("waiting", message, needs_checkpoint=True)
-            interlude.say(message)
+            terms.say(message)
 
         if self._commands.paused:
             self._view.set_status("paused", "paused: the model is free for pictures")
         else:
             self._view.set_status("waiting", "another job has the model")
         try:
-            self._inner.serve(replace(interlude, say=tell))
+            self._inner.serve(replace(terms, say=tell))
         finally:
             self._view.set_status("training")
 

@@ -9,16 +9,16 @@ from lib_pivotal.runs.backend import TrainerBackend
 
 
 def name_issues(
-    studio: TrainerBackend, name: str, *, vectors: int = 0, file: str = "", siblings: Mapping[str, str] | None = None
+    backend: TrainerBackend, name: str, *, vectors: int = 0, file: str = "", siblings: Mapping[str, str] | None = None
 ) -> list[NameIssue]:
     """Everything to know about `name` before one trains or renames, the worst first.
 
     `file` is the bundle that the word is in, or will be: its own words are no clash. `siblings`, words that come
     beside it in that file, are. Without a loaded tokenizer names are compared by their letters.
     """
-    others = {other: place for other, place in studio.taken_names().items() if place != file}
+    others = {other: place for other, place in backend.taken_names().items() if place != file}
     others |= {other.lower(): place for other, place in (siblings or {}).items()}
-    tokens = studio.token_ids if studio.token_ids("a") else _letters
+    tokens = backend.token_ids if backend.token_ids("a") else _letters
     return check_name(
         name,
         token_ids=lambda text: list(tokens(text)),

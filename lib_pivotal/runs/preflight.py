@@ -110,7 +110,7 @@ def _take_steps(run: Run, host: Host, few: PreparedPictures) -> tuple[list[float
             commands=Commands(),
             resume=False,
             world=ProcessGroup(),
-            aside=None,
+            model_yield=None,
         )
     return steps, ended.message if ended.reason == "failed" else ""
 

@@ -103,7 +103,7 @@ class StandaloneStudio:
                 self._host = StandaloneHost.load(self._checkpoint, device=self._device)
             yield self._host
 
-    def aside(self) -> ModelYield:
+    def model_yield(self) -> ModelYield:
         """Nobody else asks for the model; a pause just waits."""
         return _NobodyWaits()
 
@@ -139,8 +139,8 @@ class _NobodyWaits:
     def wanted(self) -> bool:
         return False
 
-    def serve(self, interlude: YieldTerms) -> None:
-        interlude.wait()
+    def serve(self, terms: YieldTerms) -> None:
+        terms.wait()
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -158,7 +158,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _serve(parsed: argparse.Namespace) -> int:
     manager = RunManager(StandaloneStudio(parsed.checkpoint, parsed.out, device=parsed.device))
-    from lib_pivotal.ui.standalone_page import serve  # here: tests of the studio need no gradio
+    from lib_pivotal.ui.standalone_page import serve  # here: tests of the backend need no gradio
 
     serve(manager, root=ROOT, port=parsed.port)
     return 0

@@ -61,7 +61,7 @@ def build_trainer(
     commands: Commands,
     overwrite: bool,
     world: ProcessGroup,
-    aside: ModelYield | None,
+    model_yield: ModelYield | None,
     evaluation: Evaluation | None,
 ) -> tuple[Trainer, Network | None]:
     """Everything that a trainer needs, on a host whose session is open."""
@@ -111,7 +111,7 @@ def build_trainer(
         listener=listener,
         commands=commands,
         world=world,
-        aside=aside,
+        model_yield=model_yield,
         rebind=lambda: None if network is None else network.rebind(host.layers()),
     )
     return trainer, network

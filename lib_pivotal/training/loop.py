@@ -88,7 +88,7 @@ class Trainer:
         listener: Listener,
         commands: Commands | None = None,
         world: ProcessGroup | None = None,
-        aside: ModelYield | None = None,
+        model_yield: ModelYield | None = None,
         rebind: Callable[[], None] = lambda: None,
     ) -> None:
         self._settings = settings
@@ -100,7 +100,7 @@ class Trainer:
         self._listener = listener
         self._commands = commands or Commands()
         self._world = world or ProcessGroup()
-        self._aside = aside
+        self._model_yield = model_yield
         self._rebind = rebind
         self.progress = progress
         self._keeper = Keeper(
@@ -298,14 +298,14 @@ class Trainer:
 
     def step_aside(self) -> None:
         """Let others have the model if they wait for it, and as long as the run is paused."""
-        if self._aside is None:
+        if self._model_yield is None:
             self._wait_while_paused()
             return
-        if not (self._commands.paused or self._aside.wanted()):
+        if not (self._commands.paused or self._model_yield.wanted()):
             return
         network = self._trainable.network
         with nullcontext() if network is None else network.with_multipliers(unet=0.0, te=0.0):
-            self._aside.serve(
+            self._model_yield.serve(
                 YieldTerms(
                     write_bundle=self._keeper.write_copy,
                     wait=self._commands.wait_while_paused,

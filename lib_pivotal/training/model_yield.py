@@ -26,7 +26,7 @@ class ModelYield(Protocol):
         """Whether somebody waits for the model. Asked after every step: must be quick."""
         ...
 
-    def serve(self, interlude: YieldTerms) -> None:
+    def serve(self, terms: YieldTerms) -> None:
         """Give the model back, wait until the run goes on, and take the model again; the network's hooks are off.
 
         While the run is not stopping, on return the host is as before, though its modules may be others.

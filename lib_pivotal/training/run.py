@@ -43,7 +43,7 @@ def train(
     resume: bool = False,
     overwrite: bool = False,
     world: ProcessGroup | None = None,
-    aside: ModelYield | None = None,
+    model_yield: ModelYield | None = None,
     evaluation: Evaluation | None = None,
 ) -> RunEnded:
     """Train `run` on `host` and write `<output_folder>/<name>.safetensors`.
@@ -73,7 +73,7 @@ def train(
         resume=resume,
         overwrite=overwrite,
         world=world,
-        aside=aside,
+        model_yield=model_yield,
         evaluation=evaluation,
     )
 
@@ -88,7 +88,7 @@ def train_prepared(
     commands: Commands,
     resume: bool,
     world: ProcessGroup,
-    aside: ModelYield | None,
+    model_yield: ModelYield | None,
     overwrite: bool = False,
     evaluation: Evaluation | None = None,
 ) -> RunEnded:
@@ -122,7 +122,7 @@ def train_prepared(
                 commands=commands,
                 overwrite=overwrite,
                 world=world,
-                aside=aside,
+                model_yield=model_yield,
                 evaluation=evaluation,
             ),
             HostError(_NO_MEMORY),

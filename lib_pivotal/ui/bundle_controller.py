@@ -16,14 +16,14 @@ from lib_pivotal.runs.naming import name_issues
 
 
 class BundleController:
-    """The LoRA folder of a studio: `commands.bundles` on files of its list."""
+    """The LoRA folder of a backend: `commands.bundles` on files of its list."""
 
-    def __init__(self, studio: TrainerBackend) -> None:
-        self._studio = studio
+    def __init__(self, backend: TrainerBackend) -> None:
+        self._backend = backend
 
     def listing(self) -> tuple[list[BundleSummary], list[str]]:
         """Every file, and its name below the folder."""
-        folder = self._studio.lora_folder()
+        folder = self._backend.lora_folder()
         summaries = bundles.listed([folder])
         return summaries, [item.path.relative_to(folder).as_posix() for item in summaries]
 
@@ -38,38 +38,38 @@ class BundleController:
             BundleError: no file of the list has this name.
         """
         given = PurePath(name)  # a link that the user has put into the folder is of the list
-        path = self._studio.lora_folder().absolute() / given
+        path = self._backend.lora_folder().absolute() / given
         if not name or given.is_absolute() or given.drive or ".." in given.parts or "\0" in name or not path.is_file():
             raise BundleError(f"{name or 'no file'}: choose a file from the list")
         return path
 
     def verify(self, name: str) -> bundles.Verdict:
         """All problems of a file, read in full, and read by the process's own loader where it has one."""
-        return bundles.verify(self.path(name), self._studio)
+        return bundles.verify(self.path(name), self._backend)
 
     def name_issues(self, name: str, embedding: str, new: str) -> list[NameIssue]:
         """What is to be known of an embedding's new name."""
         summary = self.summary(name)
         vectors = next((one.vectors for one in summary.embeddings if one.name == embedding), 0)
         siblings = {one.name: "this file" for one in summary.embeddings if one.name != embedding}
-        return name_issues(self._studio, new, vectors=vectors, file=summary.path.name, siblings=siblings)
+        return name_issues(self._backend, new, vectors=vectors, file=summary.path.name, siblings=siblings)
 
     def rename_embedding(self, name: str, embedding: str, new: str) -> str:
         """Give an embedding another name."""
-        return bundles.rename(bundles.Rename(self.path(name), {embedding: new}), self._studio).said
+        return bundles.rename(bundles.Rename(self.path(name), {embedding: new}), self._backend).said
 
     def delete_embedding(self, name: str, embedding: str) -> str:
         """Take an embedding out."""
-        return bundles.delete(bundles.Delete(self.path(name), [embedding]), self._studio).said
+        return bundles.delete(bundles.Delete(self.path(name), [embedding]), self._backend).said
 
     def add_word(self, name: str, file: Path) -> str:
         """Put an embedding file into a bundle."""
-        return bundles.add(bundles.Add(self.path(name), [file]), self._studio).said
+        return bundles.add(bundles.Add(self.path(name), [file]), self._backend).said
 
     def strip(self, name: str, parts: Sequence[str]) -> str:
         """Take parts away, into a file of its own beside the old one."""
         path = self.path(name)
-        return bundles.strip(bundles.Strip(path, parts, out=bundles.copy_without(path, parts)), self._studio).said
+        return bundles.strip(bundles.Strip(path, parts, out=bundles.copy_without(path, parts)), self._backend).said
 
     def split(self, name: str, layout: EmbeddingFormat = "a1111") -> str:
         """Network and embeddings as files of their own, in a folder where no list finds them by accident."""
@@ -80,12 +80,12 @@ class BundleController:
         """The network without its embeddings in another program's layout, in the same folder."""
         path = self.path(name)
         out = bundles.free(bundles.converted(path, layout, folder=self._folder(path)))
-        return bundles.convert(bundles.Convert(path, out, layout=layout), self._studio).said
+        return bundles.convert(bundles.Convert(path, out, layout=layout), self._backend).said
 
     def join(self, name: str, others: Sequence[str], out: str) -> str:
         """Several bundles as one, in a new file beside the first."""
         paths = [self.path(one) for one in (name, *others)]
-        return bundles.join(bundles.Join(paths, bundles.beside(paths[0], out.strip())), self._studio).said
+        return bundles.join(bundles.Join(paths, bundles.beside(paths[0], out.strip())), self._backend).said
 
     def _folder(self, path: Path) -> Path:
-        return self._studio.runs_folder() / "split" / path.stem
+        return self._backend.runs_folder() / "split" / path.stem

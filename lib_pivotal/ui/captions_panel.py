@@ -17,7 +17,7 @@ STARTED = (
 
 def build_captions_panel(page: Page) -> None:
     """A choice and a button, folded; nothing where nothing can write captions."""
-    taggers = page.manager.studio.taggers()
+    taggers = page.manager.backend.taggers()
     titles = [tagger.title for tagger in taggers]
     with (
         gr.Accordion("Pictures without captions", open=False, elem_id="pivotal_captions", visible=bool(taggers)),
@@ -43,7 +43,7 @@ def bind_captions_panel(page: Page) -> None:
 
     def write(title: str, *values: Any) -> str:
         data = page.read(values)[0].data
-        name = next((one.name for one in manager.studio.taggers() if one.title == title), title or "")
+        name = next((one.name for one in manager.backend.taggers() if one.title == title), title or "")
         if not data.folder.strip():
             return message("Give the folder of pictures first.", "info")
         try:

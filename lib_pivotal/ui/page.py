@@ -69,7 +69,7 @@ class Page:
         """Work on the files of the LoRA folder."""
         from lib_pivotal.ui.bundle_controller import BundleController
 
-        return BundleController(self.manager.studio)
+        return BundleController(self.manager.backend)
 
     @functools.cached_property
     def thumbs(self) -> Thumbs:

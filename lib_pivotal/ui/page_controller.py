@@ -116,14 +116,14 @@ class PageController:
         `before` are the embeddings that the last scan proposed: those that differ from it are the user's and stay.
         `known`: this folder was scanned with these settings already, so that they stay.
         """
-        run = replace(run, data=self.manager.studio.scanned_as(run.data))
+        run = replace(run, data=self.manager.backend.scanned_as(run.data))
         dataset = self.scan(run.data.folder, run.data)
-        around = host_defaults.host_defaults_of(self.manager.studio)
+        around = host_defaults.host_defaults_of(self.manager.backend)
         return defaults.fitted_run(dataset, run, before=before, embeddings_only=known, circumstances=around)
 
     def with_preset(self, key: str, run: Run, rows: Sequence[EmbeddingRow]) -> Run:
         """The run with a preset's settings, and over them those that the user has chosen for all runs."""
-        return self.manager.studio.adjusted(apply_preset(key, run, rows))
+        return self.manager.backend.adjusted(apply_preset(key, run, rows))
 
     def rows(self, run: Run) -> tuple[EmbeddingRow, ...]:
         """The run's embeddings with what the scanned pictures say of them."""
@@ -137,7 +137,7 @@ class PageController:
     def survey(self, run: Run) -> DatasetAnalysis | None:
         """The scanned folder under these settings; None where it is not scanned."""
         dataset = self.dataset(run.data.folder)
-        return None if dataset is None else self._surveys.of(dataset, run, self.manager.studio.prompts())
+        return None if dataset is None else self._surveys.of(dataset, run, self.manager.backend.prompts())
 
     @functools.cached_property
     def _surveys(self) -> AnalysisCache:
@@ -145,7 +145,7 @@ class PageController:
 
     def tokens(self, text: str) -> int:
         """How many tokens a text has, as the loaded checkpoint reads it; estimated where none is loaded."""
-        prompts = self.manager.studio.prompts()
+        prompts = self.manager.backend.prompts()
         return len(prompts.token_ids(text)) if prompts is not None else tokens.estimated_tokens(text)
 
     def plan(self, run: Run) -> RunPlan | None:
@@ -180,7 +180,7 @@ class PageController:
         for embedding in run.embeddings:
             siblings = {other.name: "this run" for other in run.embeddings if other is not embedding}
             for issue in naming.name_issues(
-                self.manager.studio,
+                self.manager.backend,
                 embedding.name,
                 vectors=embedding.vectors,
                 file=f"{run.name}.safetensors",
@@ -205,13 +205,13 @@ class PageController:
         note = self.name_note(run.name)
         if note[0] == "error" and not any(fault.field == "name" for fault in found):
             found.append(Fault("name", run.name, note[1]))
-        idle = idle_settings(self.manager.studio.model_info())
+        idle = idle_settings(self.manager.backend.model_info())
         run = self.settled(run)
         return Checked(run, tuple(found), self.draws(run), note, self.remarks(run), idle)
 
     def remarks(self, run: Run) -> tuple[str, ...]:
         """What the loaded checkpoint's kind makes of the run."""
-        model, dataset = self.manager.studio.model_info(), self.dataset(run.data.folder)
+        model, dataset = self.manager.backend.model_info(), self.dataset(run.data.folder)
         fitting = None if dataset is None else proposal.fitting_resolution(dataset, largest_px=native_px(model))
         return suitability_remarks(run, model, fitting_px=fitting)
 
@@ -235,7 +235,7 @@ class PageController:
         for fault in name_faults(name):
             return "error", f"{fault.problem}. {fault.remedy}"
         try:
-            exists = (self.manager.studio.lora_folder() / f"{name}.safetensors").exists()
+            exists = (self.manager.backend.lora_folder() / f"{name}.safetensors").exists()
         except HostError as error:
             return "warning", str(error)
         if exists:
@@ -287,7 +287,7 @@ class PageController:
 
     def _run_folders(self) -> list[Path]:
         """Of all runs, the newest first."""
-        found = {path.parent for path in self.manager.studio.runs_folder().glob("*/*.run.json")}
+        found = {path.parent for path in self.manager.backend.runs_folder().glob("*/*.run.json")}
         return sorted(found, key=lambda folder: folder.name, reverse=True)
 
     def interrupted(self) -> list[str]:
@@ -300,7 +300,7 @@ class PageController:
 
     def presets_folder(self) -> Path:
         """Where users' presets are."""
-        return self.manager.studio.runs_folder() / "presets"
+        return self.manager.backend.runs_folder() / "presets"
 
     def own_presets(self) -> dict[str, Path]:
         """Users' presets by name."""
@@ -308,7 +308,7 @@ class PageController:
 
     def bundles(self) -> list[str]:
         """Files in the LoRA folder, the newest first."""
-        folder = self.manager.studio.lora_folder()
+        folder = self.manager.backend.lora_folder()
         found = [path for path in folder.rglob("*.safetensors") if not path.name.startswith(".")]
         found.sort(key=lambda path: path.stat().st_mtime, reverse=True)
         return [path.relative_to(folder).as_posix() for path in found[:500]]

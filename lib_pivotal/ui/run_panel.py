@@ -37,7 +37,7 @@ def build_buttons(page: Page) -> None:
             "Load this run's checkpoint", variant="primary", elem_id="pivotal_checkpoint", visible=False
         )
     parts["start_box"], parts["run_box"] = start, run
-    live = page.manager.studio.live_name()
+    live = page.manager.backend.live_name()
     parts["live"] = gr.Checkbox(
         False, label=f"use it live as <lora:{live}:1>", elem_id="pivotal_live", visible=bool(live)
     )
@@ -124,7 +124,7 @@ def bind_run_panel(page: Page) -> None:
     for name, act in acts.items():
         quiet(parts[name].click, command(act), told, outputs)
     quiet(parts["checkpoint"].click, lambda: _load_checkpoint(page), None, parts["feedback"])
-    quiet(parts["live"].input, lambda on: manager.studio.set_live(bool(on)), parts["live"])
+    quiet(parts["live"].input, lambda on: manager.backend.set_live(bool(on)), parts["live"])
     _bind_keep(page)
     _bind_resume(page)
     if page.extras.send_to_txt2img_js:
@@ -187,7 +187,7 @@ def _chosen(pick: str) -> dict[str, Any]:
 
 def _checkpoint(page: Page) -> str:
     try:
-        return page.manager.studio.checkpoint()
+        return page.manager.backend.checkpoint()
     except PivotalError:
         return ""
 
@@ -214,7 +214,7 @@ def _bind_keep(page: Page) -> None:
 
 def _load_checkpoint(page: Page) -> str:
     try:
-        page.manager.studio.load_checkpoint()
+        page.manager.backend.load_checkpoint()
     except PivotalError as error:
         return error_html(error)
     return ""

@@ -107,13 +107,13 @@ def bind_writing_panel(page: Page) -> None:
     def write(run: Run, digest: str) -> CaptionsWritten:
         from lib_pivotal.commands import captions  # here: only a click needs it
 
-        home = page.manager.studio.runs_folder()
+        home = page.manager.backend.runs_folder()
         return captions.write(changes_of(page, run), run.data.folder, home=home, digest=digest)
 
     def back(run: Run, digest: str) -> CaptionsWritten:
         from lib_pivotal.commands import captions  # here: only a click needs it
 
-        return captions.take_back(run.data.folder, home=page.manager.studio.runs_folder())
+        return captions.take_back(run.data.folder, home=page.manager.backend.runs_folder())
 
     inputs = [parts["writing_digest"], *form.components]
     for name, act, what in (("write", write, "written"), ("back", back, "as before")):

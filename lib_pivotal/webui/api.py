@@ -236,14 +236,14 @@ class _Routes:
         return runs.StartRequest(run_from_dict(plain), overwrite=overwrite, folders=self._folders())
 
     def _scan(self, folder: str, settings: dict[str, Any]) -> datasets.ScanRequest:
-        around = host_defaults_of(self._manager().studio)
+        around = host_defaults_of(self._manager().backend)
         return datasets.ScanRequest(folder, settings, circumstances=around, folders=self._folders())
 
     def _folder(self, request: PlanRequest) -> datasets.FolderRequest:
         return datasets.FolderRequest(
             request.folder,
             None if request.run is None else run_settings(request.run),
-            circumstances=host_defaults_of(self._manager().studio),
+            circumstances=host_defaults_of(self._manager().backend),
             folders=self._folders(),
         )
 
@@ -302,9 +302,9 @@ class _Routes:
             return _shown(runs.load_checkpoint(self._manager(), run_id))
 
     def live(self, request: LiveRequest) -> LiveAnswer:
-        studio = self._manager().studio
-        studio.set_live(request.on)
-        return LiveAnswer(on=request.on, name=studio.live_name())
+        backend = self._manager().backend
+        backend.set_live(request.on)
+        return LiveAnswer(on=request.on, name=backend.live_name())
 
     def scan(self, request: ScanBody) -> ScanAnswer:
         with _told():
@@ -344,18 +344,18 @@ class _Routes:
             return found
 
     def captions_write(self, request: WritingRequest) -> dict[str, Any]:
-        home = self._manager().studio.runs_folder()
+        home = self._manager().backend.runs_folder()
         with _told():
             found = captions.preview(self._folder(request))
             return captions.write(found, request.folder, home=home, digest=request.digest or None).as_dict()
 
     def captions_take_back(self, request: ScanBody) -> dict[str, Any]:
-        home = self._manager().studio.runs_folder()
+        home = self._manager().backend.runs_folder()
         with _told():
             return captions.take_back(request.folder, home=home, folders=self._folders()).as_dict()
 
     def taggers(self) -> list[TaggerAnswer]:
-        found = self._manager().studio.taggers()
+        found = self._manager().backend.taggers()
         return [TaggerAnswer(name=one.name, title=one.title, missing=one.missing()) for one in found]
 
     def write_captions(self, request: CaptionsRequest) -> StartAnswer:

@@ -1,4 +1,4 @@
-"""The web UI as `runs.studio.Studio`: whose turn it is, where files go, and what is known of names."""
+"""The web UI as `runs.backend.TrainerBackend`: whose turn it is, where files go, and what is known of names."""
 
 from __future__ import annotations
 
@@ -163,7 +163,7 @@ class WebUIBackend:
             self._remove_live_file()
             call_queue.queue_lock.release()
 
-    def aside(self) -> ModelYield:
+    def model_yield(self) -> ModelYield:
         """Between two steps, whoever waits for the queue lock gets it."""
         return _LockYield(self)
 
@@ -229,22 +229,22 @@ def _ids_now(text: str) -> Sequence[int]:
 class _LockYield:
     """`ModelYield` over the queue lock."""
 
-    def __init__(self, studio: WebUIBackend) -> None:
-        self._studio = studio
+    def __init__(self, backend: WebUIBackend) -> None:
+        self._backend = backend
 
     def wanted(self) -> bool:
         return compat.jobs_waiting()
 
-    def serve(self, interlude: YieldTerms) -> None:
-        borrowing = self._studio.host.borrowing
-        self._studio.write_live(interlude.write_bundle)
+    def serve(self, terms: YieldTerms) -> None:
+        borrowing = self._backend.host.borrowing
+        self._backend.write_live(terms.write_bundle)
         with borrowing.suspended():
-            _hand_over(interlude.wait)
+            _hand_over(terms.wait)
             told = False
-            while not borrowing.is_loaded() and not interlude.stopping():
+            while not borrowing.is_loaded() and not terms.stopping():
                 if not told:
                     needed = borrowing.checkpoint_title
-                    interlude.say(f"another checkpoint is loaded now; the run continues when {needed} is back")
+                    terms.say(f"another checkpoint is loaded now; the run continues when {needed} is back")
                     told = True
                 _hand_over(lambda: time.sleep(0.5))
 

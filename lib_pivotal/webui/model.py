@@ -166,7 +166,7 @@ class WebUIHost:
 
     @property
     def borrowing(self) -> ModelSession:
-        """How the model is lent; the studio gives it back for a while through this."""
+        """How the model is lent; the backend gives it back for a while through this."""
         return self._borrowing
 
     @functools.cached_property

@@ -16,7 +16,7 @@ from tests.webui.test_api_paths import site as site  # a fixture
 @pytest.fixture
 def shelf(site: Site) -> BundleController:  # noqa: F811
     """The Bundles page without widgets."""
-    return BundleController(site.studio)
+    return BundleController(site.backend)
 
 
 @pytest.fixture

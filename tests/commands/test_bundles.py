@@ -105,7 +105,7 @@ def test_a_warning_leaves_a_file_sound(site: Site, shelf: BundleController, line
 def test_hidden_files_are_in_no_list(site: Site, shelf: BundleController, line: Any) -> None:
     site.lora("one").rename(site.lora(".one"))
     assert shelf.listing()[1] == ["two.safetensors"]
-    assert ".one" not in line("bundle", "list", site.studio.lora_folder())
+    assert ".one" not in line("bundle", "list", site.backend.lora_folder())
 
 
 def test_a_file_is_shown_alike(site: Site, line: Any) -> None:

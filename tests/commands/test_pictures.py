@@ -25,13 +25,13 @@ from tests.webui.test_api_paths import Site
 
 
 @pytest.fixture
-def studio(tiny_host, tmp_path):
+def backend(tiny_host, tmp_path):
     return TinyStudio(tiny_host, tmp_path)
 
 
 @pytest.fixture
-def manager(studio):
-    return RunManager(studio)
+def manager(backend):
+    return RunManager(backend)
 
 
 @pytest.fixture
@@ -44,12 +44,12 @@ def file(tiny_host, tmp_path):
 SMALL = {"size_px": 64, "steps": 2}
 
 
-def test_a_sheet_is_drawn_and_carries_its_settings(manager, studio, file):
+def test_a_sheet_is_drawn_and_carries_its_settings(manager, backend, file):
     path = compare(manager, Comparison(file, weights=(1.0, 0.5), prompts=("{word}, smile",), seed=7, **SMALL))
     with Image.open(path) as sheet:
         assert sheet.width > 2 * 128 and sheet.height > 5 * 128
         assert "{word}, smile" in sheet.text["parameters"] and "Seed: 7" in sheet.text["parameters"]
-    assert path.parent == studio.runs_folder() / "compare"
+    assert path.parent == backend.runs_folder() / "compare"
 
 
 def test_the_rows_are_the_parts_and_the_weights():

@@ -34,7 +34,7 @@ def test_a_finished_run_is_not_offered(site: Site, desk: PageController) -> None
     from lib_pivotal.training.state import save_state
 
     for name, reason in (("one", "finished"), ("two", "stopped")):
-        folder = site.studio.runs_folder() / name
+        folder = site.backend.runs_folder() / name
         save_state(new_run_folder(states_folder(folder, name)), 10, {})
         (folder / f"{name}.events.jsonl").write_text(json.dumps({"event": "RunEnded", "reason": reason}) + "\n")
     assert desk.interrupted() == ["two"] == site.client.get("/pivotal/v1/runs/resumable").json()
@@ -47,7 +47,7 @@ def test_class_pictures_have_the_runs_own_clip_skip(site: Site, monkeypatch: pyt
         made.append(run.clip_skip)
         raise PivotalError("seen")
 
-    monkeypatch.setattr(site.studio, "adjusted", lambda run: replace(run, clip_skip=5))
+    monkeypatch.setattr(site.backend, "adjusted", lambda run: replace(run, clip_skip=5))
     monkeypatch.setattr(site.manager, "make_class_pictures", begin)
     browser = Browser(build_tab(site.manager))
     browser.set("pivotal_clip_skip", 2)

@@ -68,18 +68,18 @@ class TinyStudio:
         with self._lock:
             yield self._host
 
-    def aside(self):
+    def model_yield(self):
         return self
 
     def wanted(self):
         return self.visitor is not None
 
-    def serve(self, interlude):
+    def serve(self, terms):
         self.visits += 1
         if self.visitor is not None:
             visitor, self.visitor = self.visitor, None
             visitor()
-        interlude.wait()
+        terms.wait()
 
     def adjusted(self, run):
         return run
@@ -108,13 +108,13 @@ class TinyStudio:
 
 
 @pytest.fixture
-def studio(tiny_host, tmp_path):
+def backend(tiny_host, tmp_path):
     return TinyStudio(tiny_host, tmp_path)
 
 
 @pytest.fixture
-def manager(studio):
-    made = RunManager(studio)
+def manager(backend):
+    made = RunManager(backend)
     yield made
     made.stop()
     assert made.join(60)
@@ -145,14 +145,14 @@ def wait_for(condition, timeout_s=60):
         time.sleep(0.01)
 
 
-def test_run_from_start_to_file(manager, studio, run):
+def test_run_from_start_to_file(manager, backend, run):
     view = manager.start(run)
     assert manager.join(120)
     shown = view.snapshot()
     assert shown["status"] == "finished" and shown["step"] == 6
     assert shown["loss"]["steps"] == [1, 2, 3, 4, 5, 6]
     assert set(shown["word_norms"]) == {"aoi", "hana"}
-    assert studio.saved == [studio.lora_folder() / "two.safetensors"] and studio.saved[0].is_file()
+    assert backend.saved == [backend.lora_folder() / "two.safetensors"] and backend.saved[0].is_file()
     assert shown["notices"][-1]["message"] == "all is well"
     assert (view.folder / "two.run.json").is_file() and (view.folder / "two.events.jsonl").is_file()
     json.dumps(shown, allow_nan=False)
@@ -175,8 +175,8 @@ def test_faults_before_anything_starts(manager, run):
         manager.view("current")
 
 
-def test_what_cannot_be_trained_is_refused_at_once(manager, studio, run):
-    studio.refusal = "this is an inpainting checkpoint"
+def test_what_cannot_be_trained_is_refused_at_once(manager, backend, run):
+    backend.refusal = "this is an inpainting checkpoint"
     for attempt in (manager.start, manager.preflight):
         with pytest.raises(HostError, match="inpainting"):
             attempt(run)
@@ -190,13 +190,13 @@ def test_folder_without_pictures_is_told(manager, run, tmp_path):
     assert shown["status"] == "failed" and "does not exist" in shown["ended"]["message"]
 
 
-def test_pause_stop_and_go_on_equal_an_undisturbed_run(manager, studio, run):
+def test_pause_stop_and_go_on_equal_an_undisturbed_run(manager, backend, run):
     from safetensors.torch import load_file
 
     run = replace(run, schedule=replace(run.schedule, max_steps=40))
     manager.start(run)
     assert manager.join(120)
-    undisturbed = load_file(studio.saved[-1])
+    undisturbed = load_file(backend.saved[-1])
     view = manager.start(run, overwrite=True)
     wait_for(lambda: view.step >= 3)
     manager.pause()
@@ -211,22 +211,22 @@ def test_pause_stop_and_go_on_equal_an_undisturbed_run(manager, studio, run):
     assert manager.resumable()[0] == view.folder
     again = manager.resume_folder(view.folder)
     assert manager.join(120) and again.snapshot()["status"] == "finished"
-    resumed = load_file(studio.saved[-1])
+    resumed = load_file(backend.saved[-1])
     assert all(torch.equal(undisturbed[key], resumed[key]) for key in undisturbed)
 
 
-def test_visitor_finds_the_model_bare(manager, studio, run, tiny_host):
+def test_visitor_finds_the_model_bare(manager, backend, run, tiny_host):
     unet = tiny_host.denoiser.unet
     view = manager.start(endless(run))
     wait_for(lambda: view.step >= 2)
     seen = []
-    studio.visitor = lambda: seen.append(sum(len(module._forward_hooks) for module in unet.modules()))
+    backend.visitor = lambda: seen.append(sum(len(module._forward_hooks) for module in unet.modules()))
     wait_for(lambda: seen)
     assert seen == [0]
     wait_for(lambda: view.step >= 5)
 
 
-def test_exception_in_a_step_is_told_and_saved(manager, studio, run, monkeypatch):
+def test_exception_in_a_step_is_told_and_saved(manager, backend, run, monkeypatch):
     original = MicroStep.losses
 
     def losses(micro_step, *arguments, seeds, **rest):
@@ -239,10 +239,10 @@ def test_exception_in_a_step_is_told_and_saved(manager, studio, run, monkeypatch
     assert manager.join(60)
     shown = view.snapshot()
     assert shown["status"] == "failed" and "a fault for the test" in shown["ended"]["message"]
-    assert studio.saved and studio.saved[0].is_file()
+    assert backend.saved and backend.saved[0].is_file()
 
 
-def test_preflight_tells_time_and_draws(manager, studio, run):
+def test_preflight_tells_time_and_draws(manager, backend, run):
     found = manager.preflight(run)
     assert found.step_s > 0 and found.total_s == pytest.approx(6 * found.step_s)
     assert found.memory_bytes == sum(found.memory_parts.values()) and found.memory_fits is not False
@@ -252,7 +252,7 @@ def test_preflight_tells_time_and_draws(manager, studio, run):
     assert found.draws == pytest.approx({embedding.name: embedding.draws for embedding in plan.embeddings})
     few = [finding.text for finding in plan.findings if finding.kind == "few_draws"]
     assert few and all(text in found.remarks for text in few)
-    assert not studio.saved and not studio.runs_folder().exists()
+    assert not backend.saved and not backend.runs_folder().exists()
     nameless = replace(run, embeddings=(replace(run.embeddings[0], name="nobody"),))
     assert manager.preflight(nameless).faults[0].field == "embeddings.0.name"
 
@@ -267,18 +267,18 @@ def with_class(run, folder, **settings):
     return replace(run, regularisation=replace(run.regularisation, folder=str(folder), **settings))
 
 
-def test_class_pictures_are_made_beside_whoever_wants_the_model(manager, studio, run, tmp_path):
+def test_class_pictures_are_made_beside_whoever_wants_the_model(manager, backend, run, tmp_path):
     wanted = with_class(run, tmp_path / "class", prompts=("1girl", "1boy"), count=3)
     visits = []
-    studio.visitor = lambda: visits.append(manager.running)
+    backend.visitor = lambda: visits.append(manager.running)
     view = manager.make_class_pictures(wanted)
     with pytest.raises(HostError, match="a run is in progress"):
         manager.start(run)
-    assert manager.join(60) and visits == [True] and studio.visits == 1
+    assert manager.join(60) and visits == [True] and backend.visits == 1
     told = view.snapshot()
     assert told["status"] == "finished" and told["ended"]["message"].startswith("3 of 3 class pictures are in")
     assert len(list((tmp_path / "class").glob("*.png"))) == 3 and told["step"] == told["max_steps"] == 3
-    assert studio.saved == [] and manager.resumable() == []
+    assert backend.saved == [] and manager.resumable() == []
     trained = manager.start(wanted)
     assert manager.join(120) and trained.snapshot()["status"] == "finished"
 
@@ -296,13 +296,13 @@ def test_class_pictures_can_be_stopped_and_gone_on_with(manager, run, tmp_path):
     assert all(path.stat().st_mtime_ns == when for path, when in made.items())
 
 
-def test_class_pictures_without_folder_or_prompts(manager, studio, run, tmp_path):
+def test_class_pictures_without_folder_or_prompts(manager, backend, run, tmp_path):
     with pytest.raises(ConfigError, match=r"regularisation\.folder"):
         manager.make_class_pictures(run)
     (tmp_path / "file").write_text("x")
     with pytest.raises(HostError, match="cannot be made"):
         manager.make_class_pictures(with_class(run, tmp_path / "file" / "below", prompts=("1girl",)))
-    studio.refusal = "SD3 cannot be trained"
+    backend.refusal = "SD3 cannot be trained"
     with pytest.raises(HostError, match="SD3"):
         manager.make_class_pictures(with_class(run, tmp_path / "class", prompts=("1girl",)))
 
@@ -320,9 +320,9 @@ class Colours:
         return ("red", "green", "blue")[means.index(max(means))]
 
 
-def test_missing_captions_are_written(manager, studio, run, two_embeddings_folder):
+def test_missing_captions_are_written(manager, backend, run, two_embeddings_folder):
     (two_embeddings_folder / "aoi_1.txt").unlink()
-    studio.writers = (Colours(),)
+    backend.writers = (Colours(),)
     view = manager.write_captions(DataConfig(folder=str(two_embeddings_folder)), "colours")
     assert manager.join(60)
     told = view.snapshot()
@@ -330,13 +330,13 @@ def test_missing_captions_are_written(manager, studio, run, two_embeddings_folde
     assert (two_embeddings_folder / "aoi_1.txt").read_text() in ("red", "green", "blue")
     with pytest.raises(HostError, match="no such tagger. There is colours"):
         manager.write_captions(DataConfig(folder=str(two_embeddings_folder)), "blip")
-    studio.writers = ()
+    backend.writers = ()
     with pytest.raises(HostError, match="only in the web UI"):
         manager.write_captions(DataConfig(folder=str(two_embeddings_folder)), "colours")
 
 
-def test_names_of_files_are_captions_as_the_process_says(manager, studio, run, two_embeddings_folder, monkeypatch):
-    monkeypatch.setattr(studio, "scanned_as", lambda data: replace(data, name_words="[a-z]+", name_join=" + "))
+def test_names_of_files_are_captions_as_the_process_says(manager, backend, run, two_embeddings_folder, monkeypatch):
+    monkeypatch.setattr(backend, "scanned_as", lambda data: replace(data, name_words="[a-z]+", name_join=" + "))
     (two_embeddings_folder / "aoi_1.txt").unlink()
     (two_embeddings_folder / "aoi_1.png").rename(two_embeddings_folder / "aoi_red_1.png")
     view = manager.start(run)
@@ -380,12 +380,12 @@ def test_a_folder_without_states_is_not_started_over(manager, run):
     assert contents(folder) == before
 
 
-@pytest.mark.parametrize("place", ["farewell", "exclusive", "aside"])
-def test_whatever_fails_around_a_run_it_ends_by_an_event(place, manager, studio, run, monkeypatch):
+@pytest.mark.parametrize("place", ["farewell", "exclusive", "model_yield"])
+def test_whatever_fails_around_a_run_it_ends_by_an_event(place, manager, backend, run, monkeypatch):
     def failing(*arguments):
         raise ValueError("a fault for the test")
 
-    monkeypatch.setattr(studio, place, failing)
+    monkeypatch.setattr(backend, place, failing)
     view = manager.start(run)
     assert manager.join(60)
     shown = view.snapshot()

@@ -11,7 +11,7 @@ from lib_pivotal.standalone.tokenizer import clip_tokenizer
 
 
 class Here:
-    """A studio as far as names go: CLIP's own tokenizer, and what is there."""
+    """A backend as far as names go: CLIP's own tokenizer, and what is there."""
 
     def __init__(self, taken: dict[str, str], *, loaded: bool = True) -> None:
         self._taken, self._loaded = taken, loaded

@@ -72,7 +72,7 @@ class EmptyStudio:
         raise HostError("no checkpoint is loaded: load one first")
         yield
 
-    def aside(self):
+    def model_yield(self):
         raise AssertionError("no run gets so far")
 
     def load_checkpoint(self):
@@ -89,13 +89,13 @@ class EmptyStudio:
 
 
 @pytest.fixture
-def studio(tmp_path):
+def backend(tmp_path):
     return EmptyStudio(tmp_path / "process")
 
 
 @pytest.fixture
-def manager(studio):
-    return RunManager(studio)
+def manager(backend):
+    return RunManager(backend)
 
 
 @pytest.fixture

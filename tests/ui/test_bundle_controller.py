@@ -20,19 +20,19 @@ LAYER = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q"
 
 
 @pytest.fixture
-def shelf(studio):
+def shelf(backend):
     network = {f"{LAYER}.lora_down.weight": torch.ones(2, 8), f"{LAYER}.lora_up.weight": torch.ones(8, 2)}
     network[f"{LAYER}.alpha"] = torch.tensor(2.0)
     facts = {META_EMBEDDINGS: json.dumps({"aoi": {"init_text": "blue <hair>", "images_seen": 40, "vectors": 2}})}
-    folder = studio.lora_folder()
+    folder = backend.lora_folder()
     embeddings = {"aoi": (torch.ones(2, 768),), "hana": (torch.zeros(3, 768),)}
     write_bundle(folder / "gekidol.safetensors", network=network, embeddings=embeddings, metadata=facts)
     write_bundle(folder / "ink.safetensors", network=network, embeddings={"ink": (torch.ones(1, 768),)}, metadata={})
-    return BundleController(studio)
+    return BundleController(backend)
 
 
-def embeddings(studio, name):
-    return list(read_bundle(studio.lora_folder() / name).embeddings)
+def embeddings(backend, name):
+    return list(read_bundle(backend.lora_folder() / name).embeddings)
 
 
 def test_the_list_is_filtered_by_file_and_embedding(shelf):
@@ -49,47 +49,47 @@ def test_a_card_tells_what_is_known_and_escapes_it(shelf):
     assert "blue &lt;hair&gt;" in card and ">40<" in card and "unknown" in card
 
 
-def test_an_embedding_is_renamed_and_taken_out(shelf, studio):
+def test_an_embedding_is_renamed_and_taken_out(shelf, backend):
     assert "kaze" in shelf.rename_embedding("gekidol.safetensors", "aoi", "kaze")
     shelf.delete_embedding("gekidol.safetensors", "hana")
-    assert embeddings(studio, "gekidol.safetensors") == ["kaze"]
-    assert studio.saved == [studio.lora_folder() / "gekidol.safetensors"] * 2
+    assert embeddings(backend, "gekidol.safetensors") == ["kaze"]
+    assert backend.saved == [backend.lora_folder() / "gekidol.safetensors"] * 2
 
 
 @pytest.mark.parametrize("new", ["", "Aoi", "a.b", "hana"])
-def test_a_bad_name_changes_nothing(shelf, studio, new):
+def test_a_bad_name_changes_nothing(shelf, backend, new):
     with pytest.raises(BundleError):
         shelf.rename_embedding("gekidol.safetensors", "aoi", new)
-    assert sorted(embeddings(studio, "gekidol.safetensors")) == ["aoi", "hana"]
+    assert sorted(embeddings(backend, "gekidol.safetensors")) == ["aoi", "hana"]
 
 
-def test_an_embedding_is_put_in(shelf, studio, tmp_path):
+def test_an_embedding_is_put_in(shelf, backend, tmp_path):
     file = write_embedding(tmp_path / "kaze.pt", (torch.ones(4, 768),), name="kaze", layout="a1111_pt")
     shelf.add_word("ink.safetensors", file)
-    assert sorted(embeddings(studio, "ink.safetensors")) == ["ink", "kaze"]
+    assert sorted(embeddings(backend, "ink.safetensors")) == ["ink", "kaze"]
 
 
-def test_a_copy_without_parts_leaves_the_old_file(shelf, studio):
+def test_a_copy_without_parts_leaves_the_old_file(shelf, backend):
     for _ in range(2):
         shelf.strip("gekidol.safetensors", ["words"])
-    names = {path.name for path in studio.lora_folder().iterdir()}
+    names = {path.name for path in backend.lora_folder().iterdir()}
     assert names >= {"gekidol-without-words-2.safetensors", "gekidol-without-words.safetensors"}
-    assert embeddings(studio, "gekidol-without-words.safetensors") == []
-    assert sorted(embeddings(studio, "gekidol.safetensors")) == ["aoi", "hana"]
+    assert embeddings(backend, "gekidol-without-words.safetensors") == []
+    assert sorted(embeddings(backend, "gekidol.safetensors")) == ["aoi", "hana"]
     with pytest.raises(BundleError, match="choose what to remove"):
         shelf.strip("gekidol.safetensors", [])
 
 
-def test_files_are_joined_under_a_new_name(shelf, studio):
+def test_files_are_joined_under_a_new_name(shelf, backend):
     shelf.join("gekidol.safetensors", ["ink.safetensors"], "both")
-    summary = list_bundle(studio.lora_folder() / "both.safetensors")
+    summary = list_bundle(backend.lora_folder() / "both.safetensors")
     assert [embedding.name for embedding in summary.embeddings] == ["aoi", "hana", "ink"] and summary.rank == 4
     for out in ("", "ink"):
         with pytest.raises(BundleError):
             shelf.join("gekidol.safetensors", ["ink.safetensors"], out)
 
 
-def test_parts_of_a_split_are_no_loras(shelf, studio):
+def test_parts_of_a_split_are_no_loras(shelf, backend):
     assert "3 files" in shelf.split("gekidol.safetensors")
     assert len(shelf.listing()[1]) == 2
 
@@ -149,21 +149,21 @@ def test_the_note_under_a_new_name(shelf):
     assert 'class="error"' in _name_note(shelf, "gone.safetensors", "aoi", "x-new")
 
 
-def test_verify_asks_the_loader_of_the_process(shelf, studio, monkeypatch):
+def test_verify_asks_the_loader_of_the_process(shelf, backend, monkeypatch):
     from lib_pivotal.bundle.format import Problem
 
     problem = Problem("warning", "a web UI without this extension knows other names: none")
-    monkeypatch.setattr(studio, "loader_problems", lambda path: [problem] if path.name == "ink.safetensors" else [])
+    monkeypatch.setattr(backend, "loader_problems", lambda path: [problem] if path.name == "ink.safetensors" else [])
     assert problem in shelf.verify("ink.safetensors").problems
     assert problem not in shelf.verify("gekidol.safetensors").problems
 
 
-def test_embeddings_and_network_go_out_in_other_programs_layouts(shelf, studio):
+def test_embeddings_and_network_go_out_in_other_programs_layouts(shelf, backend):
     for layout in EMBEDDINGS_AS.values():
         said = shelf.split("gekidol.safetensors", layout)
         assert "3 files" in said and ("for HCP-Diffusion" in said) == (layout == "hcp")
     for layout in NETWORK_AS.values():
         assert "Written" in shelf.convert("gekidol.safetensors", layout)
-    written = {path.name for path in (studio.runs_folder() / "split" / "gekidol").iterdir()}
+    written = {path.name for path in (backend.runs_folder() / "split" / "gekidol").iterdir()}
     assert {"gekidol-diffusers.safetensors", "gekidol-peft", "gekidol-kohya.safetensors"} <= written
-    assert not read_bundle(studio.runs_folder() / "split" / "gekidol" / "gekidol-kohya.safetensors").embeddings
+    assert not read_bundle(backend.runs_folder() / "split" / "gekidol" / "gekidol-kohya.safetensors").embeddings

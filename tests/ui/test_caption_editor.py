@@ -77,7 +77,7 @@ def test_a_picture_of_the_same_name_elsewhere_is_not_written(browser, pictures, 
 
 def test_what_goes_wrong_is_said(browser, manager):
     assert "no such picture" in _open(browser, "nowhere.png")["pivotal_caption_note"]
-    fresh = Browser(build_tab(type(manager)(manager.studio)))
+    fresh = Browser(build_tab(type(manager)(manager.backend)))
     assert "not scanned" in _open(fresh, "3.png")["pivotal_caption_note"]
 
 

@@ -31,10 +31,10 @@ def bundle(path: Path, name: str, value: float = 1.0) -> Path:
 
 
 @pytest.fixture
-def shelf(studio: Any) -> BundleController:
+def shelf(backend: Any) -> BundleController:
     for stem, name in (("one", "aoi"), ("two", "hana")):
-        bundle(studio.lora_folder() / f"{stem}.safetensors", name)
-    return BundleController(studio)
+        bundle(backend.lora_folder() / f"{stem}.safetensors", name)
+    return BundleController(backend)
 
 
 @pytest.mark.parametrize(("name", "reason"), HOSTILE)
@@ -49,8 +49,8 @@ def test_a_run_of_a_hostile_name(browser: Any, manager: Any, tmp_path: Path, nam
 
 
 @pytest.mark.parametrize("name", [*(name for name, _ in HOSTILE), *EMPTY])
-def test_a_hostile_preset(studio: Any, tmp_path: Path, name: str) -> None:
-    folder = studio.runs_folder() / "presets"
+def test_a_hostile_preset(backend: Any, tmp_path: Path, name: str) -> None:
+    folder = backend.runs_folder() / "presets"
     before = tree(tmp_path)
     if name_reasons(name.strip()):
         with pytest.raises(ConfigError, match="is not a name for a preset: it "):
@@ -60,10 +60,10 @@ def test_a_hostile_preset(studio: Any, tmp_path: Path, name: str) -> None:
         assert save_preset(folder, name, Run()) == folder / f"{name.strip()}.json"
 
 
-def test_a_preset_is_replaced_when_told(browser: Any, studio: Any) -> None:
+def test_a_preset_is_replaced_when_told(browser: Any, backend: Any) -> None:
     browser.set("pivotal_preset_name", "mine")
     assert "Saved" in browser.press("pivotal_preset_save")["pivotal_loaded"]
-    path = saved_presets(studio.runs_folder() / "presets")["mine"]
+    path = saved_presets(backend.runs_folder() / "presets")["mine"]
     before = path.read_bytes()
     browser.set("pivotal_network_unet_rank", 3)
     assert "there is a file of this name" in browser.press("pivotal_preset_save")["pivotal_loaded"]
@@ -75,8 +75,8 @@ def test_a_preset_is_replaced_when_told(browser: Any, studio: Any) -> None:
     assert "always there" in browser.press("pivotal_preset_save")["pivotal_loaded"]
 
 
-def test_a_run_does_not_take_anothers_file_unless_told(browser: Any, studio: Any, manager: Any) -> None:
-    taken = bundle(studio.lora_folder() / "taken.safetensors", "aoi")
+def test_a_run_does_not_take_anothers_file_unless_told(browser: Any, backend: Any, manager: Any) -> None:
+    taken = bundle(backend.lora_folder() / "taken.safetensors", "aoi")
     before = taken.read_bytes()
     browser.set("pivotal_name", "taken")
     shown = browser.press("pivotal_train")["pivotal_feedback"]
@@ -89,7 +89,7 @@ def test_a_run_does_not_take_anothers_file_unless_told(browser: Any, studio: Any
 
 
 @pytest.mark.parametrize("name", ["../../private", "/etc", "..", ".", "private", "presets", ""])
-def test_only_runs_of_the_list_go_on(browser: Any, studio: Any, manager: Any, tmp_path: Path, name: str) -> None:
+def test_only_runs_of_the_list_go_on(browser: Any, backend: Any, manager: Any, tmp_path: Path, name: str) -> None:
     private = tmp_path / "process" / "private"
     (private / "x.state").mkdir(parents=True)
     (private / "x.state" / "state-00000001.pt").write_bytes(b"x")
@@ -102,17 +102,17 @@ def test_only_runs_of_the_list_go_on(browser: Any, studio: Any, manager: Any, tm
 
 
 @pytest.mark.parametrize("name", ["../runs/x.safetensors", "/etc/passwd", "one", "..", "a\x00b"])
-def test_settings_are_loaded_from_files_of_the_list(browser: Any, studio: Any, name: str) -> None:
-    bundle(studio.lora_folder() / "one.safetensors", "aoi")
-    bundle(studio.runs_folder() / "x.safetensors", "aoi")
+def test_settings_are_loaded_from_files_of_the_list(browser: Any, backend: Any, name: str) -> None:
+    bundle(backend.lora_folder() / "one.safetensors", "aoi")
+    bundle(backend.runs_folder() / "x.safetensors", "aoi")
     browser.set("pivotal_load_bundle", name)
     assert "choose a file from the list" in browser.press("pivotal_load_bundle_now")["pivotal_loaded"]
     browser.set("pivotal_load_bundle", "one.safetensors")
     assert "carries no settings" in browser.press("pivotal_load_bundle_now")["pivotal_loaded"]
 
 
-def test_a_link_in_the_folder_is_a_file_of_the_list(shelf: BundleController, studio: Any, tmp_path: Path) -> None:
-    (studio.lora_folder() / "link.safetensors").symlink_to(bundle(tmp_path / "elsewhere.safetensors", "umi"))
+def test_a_link_in_the_folder_is_a_file_of_the_list(shelf: BundleController, backend: Any, tmp_path: Path) -> None:
+    (backend.lora_folder() / "link.safetensors").symlink_to(bundle(tmp_path / "elsewhere.safetensors", "umi"))
     assert shelf.summary("link.safetensors").embeddings[0].name == "umi"
 
 
@@ -125,29 +125,29 @@ def test_joined_under_a_hostile_name(shelf: BundleController, tmp_path: Path, na
         assert reason in str(caught.value) and tree(tmp_path) == before
 
 
-def test_joined_under_anothers_name(shelf: BundleController, studio: Any) -> None:
+def test_joined_under_anothers_name(shelf: BundleController, backend: Any) -> None:
     with pytest.raises(BundleError, match="there is a file of this name"):
         shelf.join("one.safetensors", ["two.safetensors"], "two")
-    assert [embedding.name for embedding in list_bundle(studio.lora_folder() / "two.safetensors").embeddings] == [
+    assert [embedding.name for embedding in list_bundle(backend.lora_folder() / "two.safetensors").embeddings] == [
         "hana"
     ]
 
 
-def test_what_is_split_or_converted_again_gets_another_place(shelf: BundleController, studio: Any) -> None:
+def test_what_is_split_or_converted_again_gets_another_place(shelf: BundleController, backend: Any) -> None:
     first = shelf.split("one.safetensors")
-    kept = tree(studio.runs_folder())
+    kept = tree(backend.runs_folder())
     second = shelf.split("one.safetensors")
-    assert first != second and kept.items() <= tree(studio.runs_folder()).items()
+    assert first != second and kept.items() <= tree(backend.runs_folder()).items()
 
 
-def test_a_kept_step_does_not_take_anothers_place(studio: Any, manager: Any, tmp_path: Path) -> None:
+def test_a_kept_step_does_not_take_anothers_place(backend: Any, manager: Any, tmp_path: Path) -> None:
     desk, source = PageController(manager), bundle(tmp_path / "step.safetensors", "aoi")
     manager._view = view = RunView("x", "gekidol", max_steps=10, folder=tmp_path)
     view.snapshot = lambda: {  # type: ignore[method-assign]
         "name": "gekidol", "pictures": [{"step": 5, "bundle": str(source)}],
     }  # fmt: skip
     assert "gekidol-000005" in desk.keep(5) and "gekidol-000005" in desk.keep(5), "the same file may be kept twice"
-    other = bundle(studio.lora_folder() / "gekidol-000005.safetensors", "hana")
+    other = bundle(backend.lora_folder() / "gekidol-000005.safetensors", "hana")
     before = other.read_bytes()
     with pytest.raises(FileNameError, match="there is a file of this name"):
         desk.keep(5)

@@ -41,7 +41,7 @@ def test_the_checkpoints_kind_decides_the_size_and_is_explained(desk, pictures):
     for number, path in enumerate(sorted(pictures.rglob("*.png"))):
         Image.new("RGB", (1100, 1000), (number, 9, 9)).save(path)
     assert desk.propose(Run(data=DataConfig(folder=str(pictures)))).run.data.resolution_px == 512
-    desk.manager.studio.model = ModelInfo("big", "sdxl")
+    desk.manager.backend.model = ModelInfo("big", "sdxl")
     assert desk.propose(Run(data=DataConfig(folder=str(pictures)))).run.data.resolution_px == 1024
     (remark,) = desk.check(run_of(pictures), []).remarks
     assert "512" in remark and "big (SDXL) is made for 1024" in remark
@@ -49,7 +49,7 @@ def test_the_checkpoints_kind_decides_the_size_and_is_explained(desk, pictures):
 
 def test_fields_of_a_second_text_encoder_are_dimmed_where_there_is_none(desk, pictures):
     for family, idle in (("sd1", True), ("sd2", True), ("sdxl", False)):
-        desk.manager.studio.model = ModelInfo("a", family)
+        desk.manager.backend.model = ModelInfo("a", family)
         facts = facts_of(desk.check(run_of(pictures), []))
         assert ("network.te2_targets" in facts and "network.te2_lr" in facts) == idle, family
 
@@ -57,7 +57,7 @@ def test_fields_of_a_second_text_encoder_are_dimmed_where_there_is_none(desk, pi
 def test_the_desk_proposes_what_the_command_line_does(desk, pictures):
     run = Run(data=DataConfig(folder=str(pictures)))
     found = desk.propose(run).run
-    around = host_defaults_of(desk.manager.studio)
+    around = host_defaults_of(desk.manager.backend)
     assert found == fitted_run(desk.dataset(str(pictures)), run, circumstances=around).run
     assert found == fitted_run(desk.dataset(str(pictures)), run).run  # nothing is loaded, and nothing chosen
 
@@ -125,8 +125,8 @@ def test_names_of_files(desk, name, level):
     assert desk.name_note(name)[0] == level
 
 
-def test_a_file_that_is_there_is_told(desk, studio):
-    (studio.lora_folder() / "gekidol.safetensors").write_bytes(b"")
+def test_a_file_that_is_there_is_told(desk, backend):
+    (backend.lora_folder() / "gekidol.safetensors").write_bytes(b"")
     level, text = desk.name_note("gekidol")
     assert level == "warning" and "replaced" in text
 
@@ -150,13 +150,13 @@ def with_step(desk, tmp_path, bundle):
     desk.manager._view = view
 
 
-def test_a_step_is_kept_as_a_file(desk, studio, tmp_path):
+def test_a_step_is_kept_as_a_file(desk, backend, tmp_path):
     bundle = tmp_path / "gekidol-000005.safetensors"
     bundle.write_bytes(b"bundle")
     with_step(desk, tmp_path, bundle)
     assert "<lora:gekidol-000005:1>" in desk.keep(5)
-    target = studio.lora_folder() / "gekidol-000005.safetensors"
-    assert target.read_bytes() == b"bundle" and studio.saved == [target]
+    target = backend.lora_folder() / "gekidol-000005.safetensors"
+    assert target.read_bytes() == b"bundle" and backend.saved == [target]
 
 
 def test_a_step_without_a_file_says_so(desk, tmp_path):
@@ -181,18 +181,18 @@ def test_settings_of_a_run_json_and_of_a_bundle(desk, pictures, tmp_path):
         desk.settings_of(bare)
 
 
-def test_the_last_runs_settings_are_remembered(desk, studio, pictures):
+def test_the_last_runs_settings_are_remembered(desk, backend, pictures):
     assert desk.remembered() is None
     for name in ("20260101-000000-a", "20260102-000000-b"):
-        folder = studio.runs_folder() / name
+        folder = backend.runs_folder() / name
         folder.mkdir()
         write_run(folder / f"{name[-1]}.run.json", Run(name=name[-1], embeddings=(EmbeddingConfig("aoi"),)))
     assert desk.remembered().name == "b"
 
 
-def test_finished_runs_are_not_offered_to_go_on(desk, studio):
+def test_finished_runs_are_not_offered_to_go_on(desk, backend):
     for name, reason in (("one", "finished"), ("two", "stopped")):
-        folder = studio.runs_folder() / name
+        folder = backend.runs_folder() / name
         save_state(new_run_folder(states_folder(folder, name)), 10, {})
         (folder / f"{name}.events.jsonl").write_text(
             json.dumps({"event": "RunStarted"}) + "\n" + json.dumps({"event": "RunEnded", "reason": reason}) + "\n"

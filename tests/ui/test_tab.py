@@ -112,8 +112,8 @@ class Shouting:
         return "PICTURE"
 
 
-def test_missing_captions_from_the_page(studio, manager, pictures):
-    studio.taggers = lambda: (Shouting(),)
+def test_missing_captions_from_the_page(backend, manager, pictures):
+    backend.taggers = lambda: (Shouting(),)
     browser = Browser(build_tab(manager))
     assert element(browser.blocks, "pivotal_captions").visible
     assert "folder of pictures first" in browser.press("pivotal_write_captions")["pivotal_captions_note"]
@@ -121,7 +121,7 @@ def test_missing_captions_from_the_page(studio, manager, pictures):
     assert "being written" in browser.press("pivotal_write_captions")["pivotal_captions_note"]
     assert manager.join(30) and (pictures / "IMG_0001.txt").read_text() == "PICTURE"
     assert (pictures / "0.txt").read_text().startswith("aoi")
-    studio.taggers = lambda: (Shouting("its model is not there: put x.pt into models"),)
+    backend.taggers = lambda: (Shouting("its model is not there: put x.pt into models"),)
     assert "put x.pt into models" in browser.press("pivotal_write_captions")["pivotal_captions_note"]
 
 
@@ -148,7 +148,7 @@ def test_a_fresh_page_shows_the_run_that_was(browser, pictures, manager):
     assert other.run() == browser.run()
 
 
-def test_presets_embeddings_and_commands_answer(browser, pictures, studio):
+def test_presets_embeddings_and_commands_answer(browser, pictures, backend):
     browser.set("pivotal_data_folder", str(pictures))
     browser.press("pivotal_scan")
     browser.set("pivotal_preset", "Quick look")
@@ -164,7 +164,7 @@ def test_presets_embeddings_and_commands_answer(browser, pictures, studio):
         browser.press(f"pivotal_{name}")
     browser.set("pivotal_live", True)
     browser.press("pivotal_live", "input")
-    assert studio.live is True
+    assert backend.live is True
 
 
 class Upload:
@@ -219,7 +219,7 @@ def test_a_run_json_of_our_own_is_loaded_as_before(browser, pictures, tmp_path):
     assert browser.run() == run
 
 
-def test_a_run_that_waits_for_its_checkpoint_offers_to_load_it(browser, manager, tmp_path, studio):
+def test_a_run_that_waits_for_its_checkpoint_offers_to_load_it(browser, manager, tmp_path, backend):
     view = RunView("x", "gekidol", max_steps=10, folder=tmp_path)
     manager._view = view
     view.set_status("waiting", "another job has the model")

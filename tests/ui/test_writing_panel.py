@@ -46,7 +46,7 @@ def test_where_nothing_changes_there_is_nothing_to_confirm(browser, manager):
     browser.set("pivotal_data_prune_mode", "none")
     shown = browser.press("pivotal_writing_look")
     assert "already" in shown["pivotal_writing_shown"] and not shown["pivotal_writing_box"]["visible"]
-    fresh = Browser(build_tab(type(manager)(manager.studio)))
+    fresh = Browser(build_tab(type(manager)(manager.backend)))
     assert "not scanned" in fresh.press("pivotal_writing_look")["pivotal_writing_note"]
 
 

@@ -38,8 +38,8 @@ class Site:
     def __init__(self, root: Path) -> None:
         self.data = root / "data"
         self.outside = write_pictures(root / "private", {"aoi_1": "aoi, red", "aoi_2": "aoi, blue"})
-        self.studio = EmptyStudio(self.data / "process")
-        self.manager = RunManager(self.studio)
+        self.backend = EmptyStudio(self.data / "process")
+        self.manager = RunManager(self.backend)
         self.pictures = write_pictures(self.data / "pictures", {"aoi_1": "aoi, red hair", "aoi_2": "aoi, park"})
         for stem, name in (("one", "aoi"), ("two", "hana")):
             save_file({f"bundle_emb.{name}.string_to_param.*": torch.ones(2, 768)}, self.lora(stem))
@@ -48,10 +48,10 @@ class Site:
         self.client: Any = None
 
     def lora(self, stem: str) -> Path:
-        return self.studio.lora_folder() / f"{stem}.safetensors"
+        return self.backend.lora_folder() / f"{stem}.safetensors"
 
     def find_on_disk(self, name: str) -> Any:
-        path = next((path for path in self.studio.lora_folder().iterdir() if path.stem == name), None)
+        path = next((path for path in self.backend.lora_folder().iterdir() if path.stem == name), None)
         return None if path is None else SimpleNamespace(filename=str(path), name=name)
 
     def run(self, **changes: Any) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from tests.webui.files import write_embedding, write_lora
 
 
 @pytest.fixture
-def studio(fake_webui: FakeWebUI) -> Any:
+def backend(fake_webui: FakeWebUI) -> Any:
     fake_webui.load_extension()
     from lib_pivotal.webui.backend import WebUIBackend
 
@@ -30,8 +30,8 @@ def studio(fake_webui: FakeWebUI) -> Any:
 
 
 @pytest.fixture
-def manager(studio: Any) -> Iterator[RunManager]:
-    made = RunManager(studio)
+def manager(backend: Any) -> Iterator[RunManager]:
+    made = RunManager(backend)
     yield made
     made.stop()
     assert made.join(60)
@@ -63,69 +63,69 @@ def wait_for(condition: Callable[[], Any], timeout_s: float = 60) -> None:
         time.sleep(0.01)
 
 
-def test_nothing_is_loaded_to_be_asked(fake_webui: FakeWebUI, studio: Any) -> None:
-    assert studio.checkpoint() == ""
-    assert studio.model_info() is None
-    assert list(studio.token_ids("hana")) == []
-    assert studio.prompts() is None
-    studio.check_ready()
+def test_nothing_is_loaded_to_be_asked(fake_webui: FakeWebUI, backend: Any) -> None:
+    assert backend.checkpoint() == ""
+    assert backend.model_info() is None
+    assert list(backend.token_ids("hana")) == []
+    assert backend.prompts() is None
+    backend.check_ready()
     assert fake_webui.sd_models.model_data.sd_model is None
     assert fake_webui.model is not None
-    assert studio.checkpoint() == fake_webui.model.sd_checkpoint_info.title
-    assert studio.model_info().family == "sd1"
-    assert list(studio.token_ids("hana")) == fake_webui.model.cond_stage_model.tokenize(["hana"])[0]
-    studio.check_ready()
+    assert backend.checkpoint() == fake_webui.model.sd_checkpoint_info.title
+    assert backend.model_info().family == "sd1"
+    assert list(backend.token_ids("hana")) == fake_webui.model.cond_stage_model.tokenize(["hana"])[0]
+    backend.check_ready()
     fake_webui.shared.cmd_opts.lowvram = True
     with pytest.raises(HostError, match="medvram"):
-        studio.check_ready()
+        backend.check_ready()
 
 
-def test_prompts_are_read_by_the_loaded_checkpoint(fake_webui: FakeWebUI, studio: Any) -> None:
+def test_prompts_are_read_by_the_loaded_checkpoint(fake_webui: FakeWebUI, backend: Any) -> None:
     assert fake_webui.model is not None
-    reading = studio.prompts()
+    reading = backend.prompts()
     assert list(reading.token_ids("a hana face")) == fake_webui.model.cond_stage_model.tokenize(["a hana face"])[0]
     fake_webui.opts.data["emphasis"] = "None"
     fake_webui.opts.data["comma_padding_backtrack"] = 5
-    rules = studio.prompts().rules
+    rules = backend.prompts().rules
     assert not rules.emphasis
 
 
-def test_folders_and_names(fake_webui: FakeWebUI, studio: Any) -> None:
-    assert studio.lora_folder() == fake_webui.lora_folder
-    assert studio.runs_folder() == fake_webui.data / "pivotal_runs"
+def test_folders_and_names(fake_webui: FakeWebUI, backend: Any) -> None:
+    assert backend.lora_folder() == fake_webui.lora_folder
+    assert backend.runs_folder() == fake_webui.data / "pivotal_runs"
     fake_webui.opts.data["pivotal_runs_folder"] = "/elsewhere"
-    assert studio.runs_folder() == Path("/elsewhere")
+    assert backend.runs_folder() == Path("/elsewhere")
     write_lora(fake_webui, "one", {"Hana": 1})
     write_embedding(fake_webui, "Kira")
-    assert studio.taken_names() == {"hana": "one.safetensors", "kira": "embeddings folder"}
-    assert studio.clip_skip() == 1
-    assert [tagger.name for tagger in studio.taggers()] == ["deepbooru", "blip"]
+    assert backend.taken_names() == {"hana": "one.safetensors", "kira": "embeddings folder"}
+    assert backend.clip_skip() == 1
+    assert [tagger.name for tagger in backend.taggers()] == ["deepbooru", "blip"]
 
 
-def test_choices_for_all_runs(fake_webui: FakeWebUI, studio: Any, run: Run) -> None:
-    adjusted = studio.adjusted(run)
+def test_choices_for_all_runs(fake_webui: FakeWebUI, backend: Any, run: Run) -> None:
+    adjusted = backend.adjusted(run)
     assert (adjusted.saving.dtype, adjusted.clip_skip) == ("fp16", 1)
     fake_webui.opts.data |= {
         "pivotal_precision": "bf16",
         "pivotal_preview_every_steps": 50,
         "CLIP_stop_at_last_layers": 2,
     }
-    adjusted = studio.adjusted(run)
+    adjusted = backend.adjusted(run)
     assert (adjusted.saving.dtype, adjusted.saving.sample_every_steps, adjusted.clip_skip) == ("bf16", 50, 2)
 
 
 def test_file_names_are_read_by_the_web_uis_setting(
-    fake_webui: FakeWebUI, studio: Any, caplog: pytest.LogCaptureFixture
+    fake_webui: FakeWebUI, backend: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     data = DataConfig(folder="x")
-    assert studio.scanned_as(data) == data
+    assert backend.scanned_as(data) == data
     fake_webui.opts.data |= {"dataset_filename_word_regex": r"[a-z]+", "dataset_filename_join_string": "_"}
-    assert (studio.scanned_as(data).name_words, studio.scanned_as(data).name_join) == (r"[a-z]+", "_")
+    assert (backend.scanned_as(data).name_words, backend.scanned_as(data).name_join) == (r"[a-z]+", "_")
     own = replace(data, name_words=r"\d+")
-    assert studio.scanned_as(own) == own
+    assert backend.scanned_as(own) == own
     fake_webui.opts.data["dataset_filename_word_regex"] = "["
     with caplog.at_level(logging.WARNING):
-        assert studio.scanned_as(data) == data
+        assert backend.scanned_as(data) == data
     assert "not a regular expression" in caplog.text
 
 
@@ -147,19 +147,19 @@ def test_a_run_from_start_to_a_file_that_draws(fake_webui: FakeWebUI, manager: R
 def test_a_picture_during_a_run(fake_webui: FakeWebUI, manager: RunManager, run: Run) -> None:
     """Whoever waits for the queue lock gets it, with the model as before; the live network is in the list."""
     expected = fake_webui.pixels("a face")
-    manager.studio.set_live(True)
+    manager.backend.set_live(True)
     view = manager.start(endless(run))
     wait_for(lambda: view.snapshot()["step"] >= 1)
     with fake_webui.call_queue.queue_lock:
         assert fake_webui.pixels("a face") == expected
-        live = fake_webui.pixels(f"<lora:{manager.studio.live_name()}:1>aoi")
+        live = fake_webui.pixels(f"<lora:{manager.backend.live_name()}:1>aoi")
         assert live != fake_webui.pixels("aoi")
     step = view.snapshot()["step"]
     wait_for(lambda: view.snapshot()["step"] > step)
     manager.stop()
     assert manager.join(60)
     assert not (fake_webui.lora_folder / "pivotal-live.safetensors").exists()
-    assert manager.studio.farewell() == ""
+    assert manager.backend.farewell() == ""
 
 
 def test_another_checkpoint_during_a_run_waits_for_the_runs(
@@ -173,7 +173,7 @@ def test_another_checkpoint_during_a_run_waits_for_the_runs(
         fake_webui.choose("sd1-second")
     wait_for(lambda: any("another checkpoint is loaded now" in note["message"] for note in view.snapshot()["notices"]))
     step = view.snapshot()["step"]
-    manager.studio.load_checkpoint()
+    manager.backend.load_checkpoint()
     assert fake_webui.model.sd_checkpoint_info.name_for_extra == "sd1"
     wait_for(lambda: view.snapshot()["step"] > step)
     manager.stop()
@@ -182,32 +182,32 @@ def test_another_checkpoint_during_a_run_waits_for_the_runs(
 
 def test_a_checkpoint_that_is_not_listed_any_more(fake_webui: FakeWebUI, manager: RunManager, run: Run) -> None:
     with pytest.raises(HostError, match="no run has the model"):
-        manager.studio.load_checkpoint()
+        manager.backend.load_checkpoint()
     view = manager.start(endless(run))
     wait_for(lambda: view.snapshot()["step"] >= 1)
     for table in (fake_webui.sd_models.checkpoints_list, fake_webui.sd_models.checkpoint_aliases):
         table.clear()
     with pytest.raises(HostError, match="not listed any more"):
-        manager.studio.load_checkpoint()
+        manager.backend.load_checkpoint()
     manager.stop()
     assert manager.join(60)
 
 
-def test_a_live_network_that_cannot_be_written_holds_nobody_up(studio: Any, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_live_network_that_cannot_be_written_holds_nobody_up(backend: Any, caplog: pytest.LogCaptureFixture) -> None:
     def failing(path: Path) -> Path:
         raise OSError("disk full")
 
-    studio.write_live(failing)
+    backend.write_live(failing)
     assert caplog.text == "", "it is not wanted"
-    studio.set_live(True)
-    studio.write_live(failing)
+    backend.set_live(True)
+    backend.write_live(failing)
     assert "could not be written" in caplog.text
-    studio.set_live(False)
+    backend.set_live(False)
 
 
-def test_what_cannot_be_trained_leaves_the_lock_free(fake_webui: FakeWebUI, studio: Any, run: Run) -> None:
+def test_what_cannot_be_trained_leaves_the_lock_free(fake_webui: FakeWebUI, backend: Any, run: Run) -> None:
     fake_webui.shared.cmd_opts.lowvram = True
-    with pytest.raises(HostError), studio.exclusive(run):
+    with pytest.raises(HostError), backend.exclusive(run):
         raise AssertionError("not reached")
     taken = fake_webui.call_queue.queue_lock.acquire(blocking=False)
     assert taken
@@ -215,10 +215,10 @@ def test_what_cannot_be_trained_leaves_the_lock_free(fake_webui: FakeWebUI, stud
     assert threading.active_count() >= 1
 
 
-def test_problems_of_a_file_with_this_checkpoint(fake_webui: FakeWebUI, studio: Any) -> None:
+def test_problems_of_a_file_with_this_checkpoint(fake_webui: FakeWebUI, backend: Any) -> None:
     assert fake_webui.model is not None
     path = write_lora(fake_webui, "one", {"ha.na": 1}, parts=("unet",))
-    assert any("other names" in str(each) or "refuses" in str(each) for each in studio.loader_problems(path))
+    assert any("other names" in str(each) or "refuses" in str(each) for each in backend.loader_problems(path))
     sound = write_lora(fake_webui, "two", {"hana": 1}, parts=("unet",))
-    assert studio.loader_problems(sound) == []
-    assert studio.unet_shape(sound) is not None
+    assert backend.loader_problems(sound) == []
+    assert backend.unet_shape(sound) is not None

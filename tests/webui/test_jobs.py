@@ -11,7 +11,7 @@ def test_always_the_same_also_after_reload_ui(fake_webui: FakeWebUI) -> None:
     from lib_pivotal.webui.jobs import run_manager
 
     first = run_manager()
-    assert isinstance(first.studio, WebUIBackend)
+    assert isinstance(first.backend, WebUIBackend)
     fake_webui.reload_ui()
     fake_webui.load_extension()
     assert run_manager() is first

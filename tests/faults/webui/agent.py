@@ -83,8 +83,8 @@ class Agent:
         self.counts: dict[str, int] = {}
         self.first_facts: dict[str, str] = {}
         manager = run_manager()
-        self._exclusive = manager.studio.exclusive
-        manager.studio.exclusive = self.exclusive
+        self._exclusive = manager.backend.exclusive
+        manager.backend.exclusive = self.exclusive
         listen = RunView.listen
 
         def heard(view: RunView, event: Event) -> None:
@@ -100,7 +100,7 @@ class Agent:
 
     @contextmanager
     def exclusive(self, run: Any) -> Iterator[Any]:
-        """The studio's, with the fault inside."""
+        """The backend's, with the fault inside."""
         with self._exclusive(run) as host:
             order, self._order = self._order, None
             if order is None:
