@@ -82,7 +82,7 @@ def bind_compare_panel(page: Page) -> None:
         file = chosen if chosen in with_embeddings else (with_embeddings[0] if with_embeddings else None)
         return page.shown(
             compare_file=gr.update(choices=with_embeddings, value=file),
-            compare_embeddings=_embeddings_of(page.shelf, file),
+            compare_words=_embeddings_of(page.shelf, file),
         )
 
     quiet(page.hidden_button("compare_lists").click, lists, parts["compare_file"], choices)
