@@ -151,11 +151,11 @@ def test_everything_follows_settings(browser: Any, webui: WebUI, folder: Path) -
     assert page.evaluate(struck) > 0
     table.locator("[data-key=prune]").uncheck()
     page.wait_for_selector("#pivotal_tags >> text=Nothing is pruned now", timeout=30_000)
+    left = int(page.locator("#pivotal_summary b").first.inner_text().split()[0]) - PAIRS
     visitor.open_tab("Train")
     page.locator("#pivotal_group_pictures .label-wrap").click()
     visitor.choose("pivotal_data_duplicates", "skip_near")
     visitor.open_tab("Data")
-    left = int(page.locator("#pivotal_summary b").first.inner_text().split()[0]) - PAIRS
     page.wait_for_selector(f"#pivotal_summary >> text={left} pictures", timeout=30_000)
     page.wait_for_selector(f"#pivotal_filters >> text={left} pictures", timeout=30_000)
     assert not visitor.own_errors
