@@ -3,8 +3,8 @@
 The public names, imported when they are asked for (the web UI's start pays for none of them):
 
 - `Run`, `read_run`, `run_from_dict`: the settings of a run, from run.json or a dict.
-- `train(run, host, output_folder=..., listener=...)`: train on a host (see `ports.Host`); with
-  `evaluation=RunEvaluation()` it draws the samples and measures the separation that its settings ask for.
+- `train(run, host, output_folder=..., listener=...)`: train on a host (see `ports.Host`).
+- `RunEvaluation()`, as `train(..., evaluation=...)`: the samples and the separation score that the settings ask for.
 - `StandaloneHost.load(checkpoint)`: a checkpoint without the web UI (needs the extra `standalone`).
 - `read_bundle`, `write_bundle`, `Bundle`: the file.
 - `PivotalError`: what all of them raise where something cannot work, with the reason as its text.
