@@ -26,6 +26,13 @@ from lib_pivotal.files import typed_text
 T = TypeVar("T")
 
 
+def asked(registry: str, *about: str) -> tuple[str, ...]:
+    """What a registry lists: `module:function` as text, called with `about`."""
+    module, _, function = registry.partition(":")
+    names: tuple[str, ...] = getattr(importlib.import_module(f"lib_pivotal.{module}"), function)(*about)
+    return names
+
+
 @dataclasses.dataclass(frozen=True)
 class Setting:
     """What is known of one setting besides its type and default."""
@@ -44,9 +51,7 @@ class Setting:
         """What the setting offers; empty where it is free."""
         if not isinstance(self.listed, str):
             return self.listed
-        module, _, function = self.listed.partition(":")
-        names: tuple[str, ...] = getattr(importlib.import_module(f"lib_pivotal.{module}"), function)()
-        return names
+        return asked(self.listed)
 
 
 def setting(

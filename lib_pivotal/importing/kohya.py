@@ -9,11 +9,14 @@ networks/lora.py gives adapters to all linear layers and 1×1 convolutions of th
 
 from __future__ import annotations
 
+import ast
+import json
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from lib_pivotal.config_schema import asked
 from lib_pivotal.errors import NetworkError
 from lib_pivotal.importing import common
 from lib_pivotal.importing.kohya_dataset import easy_arguments
@@ -282,9 +285,36 @@ def _optimizer(sheet: ConfigTranslation) -> None:
     for name in ("relative_step", "scale_parameter", "warmup_init") if ours == "adafactor" else ():
         if flag(sheet.get(f"optimizer_args.{name}")) is False:
             sheet.honoured(f"optimizer_args.{name}", "Adafactor with its own learning rates, as here")
+    _optimizer_options(sheet, ours)
     norm = _number(sheet, "max_grad_norm")
     for limit in ("schedule.clip_network", *(("schedule.clip_embeddings",) if embeddings else ())):
         _take_flag(sheet, "max_grad_norm", limit, norm, 1.0)
+
+
+def _optimizer_options(sheet: ConfigTranslation, optimizer: str) -> None:
+    """`optimizer_args` that the optimiser has here, too."""
+    known, lines = asked("training.optimizers:option_names", optimizer), list[str]()
+    for key in sheet.open_under("optimizer_args"):
+        name = key.partition(".")[2]
+        value = option_value(sheet.get(key))
+        if name in known and value is not None:
+            lines.append(f"{name} = {json.dumps(value)}")
+            sheet.note(key, "taken", "", f"schedule.optimizer_options: {lines[-1]}")
+    if lines:
+        sheet.put("schedule.optimizer_options", lines)
+
+
+def option_value(written: Any) -> Any:
+    """A value as kohya's command line has it (`0.9,0.99`, `True`); None: it is none."""
+    if not isinstance(written, str):
+        return written
+    try:
+        value = ast.literal_eval(written.strip())
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return None
+    parts = value if isinstance(value, list | tuple) else [value]
+    plain = all(part is None or isinstance(part, bool | int | float) for part in parts)
+    return (list(value) if isinstance(value, tuple) else value) if plain else None
 
 
 def _course(sheet: ConfigTranslation) -> None:
@@ -911,8 +941,8 @@ TABLE: Table = (
     (" ".join(BLOCK_ARGUMENTS) + " conv_dims conv_alphas", _NO_BLOCKS),
     ("split_mode", missing("this option of the network is not here")),
     ("network_alpha", missing("kohya's own default: 1")),
-    ("optimizer_args", missing("options of the optimiser keep their defaults")),
-    ("optimizer_args.*", refuse("options of the optimiser keep their defaults")),
+    ("optimizer_args", missing("this list of options cannot be read")),
+    ("optimizer_args.*", refuse("the optimiser has no such option here")),
     ("network_args", missing("these options of the network are not here", (None, "", []))),
     # what does not concern training
     ("resize_interpolation", aside("pictures are resized by Lanczos")),

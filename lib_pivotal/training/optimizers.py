@@ -26,6 +26,7 @@ class _Kind:
     package: str = ""
     install: str = ""
     needs_cuda: bool = False
+    options: tuple[str, ...] = ()
 
 
 class Lion(Optimizer):
@@ -73,6 +74,13 @@ class Lion(Optimizer):
 def optimizer_names() -> tuple[str, ...]:
     """Choices of `schedule.optimizer`, also of those whose package is not installed here."""
     return tuple(OPTIMIZERS)
+
+
+def option_names(name: str) -> tuple[str, ...]:
+    """What `schedule.optimizer_options` may set of an optimiser, by the names of its constructor; decay and learning
+    rates are settings of their own."""
+    kind = OPTIMIZERS.get(name)
+    return () if kind is None else kind.options
 
 
 def build_optimizer(
@@ -172,12 +180,40 @@ def _adafactor(records: list[dict[str, Any]], arguments: dict[str, Any]) -> Opti
 
 
 OPTIMIZERS: Mapping[str, _Kind] = {
-    "adamw": _Kind("AdamW", _adamw),
-    "adamw8bit": _Kind("AdamW8bit", _adamw_8bit, package="bitsandbytes", install="bitsandbytes", needs_cuda=True),
-    "lion": _Kind("Lion", _lion),
-    "prodigy": _Kind("Prodigy", _prodigy, package="prodigyopt", install="prodigyopt"),
-    "schedule_free": _Kind("Schedule-free AdamW", _schedule_free, package="schedulefree", install="schedulefree"),
-    "adafactor": _Kind("Adafactor", _adafactor, package="transformers", install="transformers"),
+    "adamw": _Kind("AdamW", _adamw, options=("betas", "eps", "amsgrad")),
+    "adamw8bit": _Kind(
+        "AdamW8bit",
+        _adamw_8bit,
+        package="bitsandbytes",
+        install="bitsandbytes",
+        needs_cuda=True,
+        options=("betas", "eps"),
+    ),
+    "lion": _Kind("Lion", _lion, options=("betas",)),
+    "prodigy": _Kind(
+        "Prodigy",
+        _prodigy,
+        package="prodigyopt",
+        install="prodigyopt",
+        options=(
+            *("betas", "beta3", "eps", "decouple", "use_bias_correction", "safeguard_warmup", "d0", "d_coef"),
+            *("growth_rate", "slice_p"),
+        ),
+    ),
+    "schedule_free": _Kind(
+        "Schedule-free AdamW",
+        _schedule_free,
+        package="schedulefree",
+        install="schedulefree",
+        options=("betas", "eps", "r", "weight_lr_power"),
+    ),
+    "adafactor": _Kind(
+        "Adafactor",
+        _adafactor,
+        package="transformers",
+        install="transformers",
+        options=("eps", "clip_threshold", "decay_rate", "beta1"),
+    ),
 }
 
 

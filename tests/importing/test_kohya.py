@@ -78,7 +78,8 @@ def test_every_key_has_a_line(imported, line_of):
     found = toml(imported)
     assert found.report.unknown() == []
     assert line_of(found, "log_with").fate == "ignored"
-    assert line_of(found, "optimizer_args.betas").fate == "not supported"
+    assert line_of(found, "optimizer_args.betas").fate == "taken"
+    assert found.run.schedule.optimizer_options == ("betas = [0.9, 0.99]",)
     assert line_of(found, "optimizer_type").why.endswith("instead of 8 bit")
     assert found.faults == ()
 
@@ -336,3 +337,25 @@ def test_a_description_of_datasets_is_read_by_the_scan(tmp_path):
     found = import_file(tmp_path / "run.toml")
     assert found.run.data.folder == ""
     assert [line.fate for line in found.report.lines if line.key == "dataset_config"] == ["not supported"]
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "written", "option"),
+    [
+        ("Prodigy", "d_coef=2", "d_coef = 2"),
+        ("Prodigy", "use_bias_correction=True", "use_bias_correction = true"),
+        ("AdamW", "eps=1e-6", "eps = 1e-06"),
+        ("AdamW", "d_coef=2", ""),
+        ("AdamW", "betas=__import__('os')", ""),
+    ],
+)
+def test_options_of_the_optimiser(imported, line_of, optimizer, written, option):
+    found = toml(
+        imported,
+        LORA,
+        ('optimizer_type = "AdamW8bit"', f'optimizer_type = "{optimizer}"'),
+        ('"betas=0.9,0.99"', f'"{written}"'),
+    )
+    assert found.run.schedule.optimizer_options == ((option,) if option else ())
+    fate = line_of(found, f"optimizer_args.{written.partition('=')[0]}").fate
+    assert fate == ("taken" if option else "not supported") and found.faults == ()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import importlib
 import importlib.util
+import inspect
 import math
 from collections.abc import Iterable
 from types import SimpleNamespace
@@ -18,10 +19,12 @@ from lib_pivotal.errors import TrainingError
 from lib_pivotal.parameter_groups import ParameterGroup
 from lib_pivotal.training import optimizers
 from lib_pivotal.training.optimizers import (
+    OPTIMIZERS,
     build_optimizer,
     clip_groups,
     evaluation_mode,
     gradient_norm,
+    option_names,
     state_bytes,
     state_bytes_by_group,
     training_mode,
@@ -325,3 +328,15 @@ def test_state_bytes_are_two_momenta_a_weight() -> None:
 def test_nested_state_is_counted() -> None:
     value: dict[str, Any] = {"a": [torch.zeros(3), (torch.zeros(2, dtype=torch.uint8), 5)], "b": {"c": Tensor()}}
     assert optimizers._tensor_bytes(value) == 14
+
+
+@pytest.mark.parametrize("name", [name for name in OPTIMIZERS if name not in ("adamw8bit",)])
+def test_every_option_is_one_of_the_constructors(name):
+    """By the constructor's own signature; where the package is not here, nothing can be asked."""
+    groups = [ParameterGroup("a", [torch.nn.Parameter(torch.ones(2))], lr=1.0)]
+    try:
+        optimizer = build_optimizer(name, groups)
+    except TrainingError as error:
+        pytest.skip(str(error))
+    known = inspect.signature(type(optimizer).__init__).parameters
+    assert option_names(name) and set(option_names(name)) <= set(known)
