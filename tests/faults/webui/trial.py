@@ -72,6 +72,7 @@ class Backend:
         self.second = f"{checkpoint.stem}-second"
         self.picture = self.weights = ""
         self.starts = 0
+        self.reloading = False
         self._installation = installation
         self._stack = contextlib.ExitStack()
         self._webui: WebUI | None = None
@@ -122,19 +123,25 @@ class Backend:
         return hashlib.sha256(picture).hexdigest(), self._webui.call("/faults/look")
 
     def reload_page(self) -> None:
-        """As the button "Reload UI" does; returns when it answers again."""
+        """As the button "Reload UI" does; returns when it answers again.
+
+        Nobody asks meanwhile: a request while v1.10.1 adds its routes ends it ("Cannot add middleware after an
+        application has started"), with or without this extension.
+        """
         webui = self.webui
+        self.reloading = True
         before = webui.log_text().count("Startup time:")
         webui.call("/faults/reload", {})
         deadline = time.monotonic() + LONGEST_S
-        while webui.log_text().count("Startup time:") == before and time.monotonic() < deadline:
+        while webui.log_text().count("Startup time:") == before and self.alive and time.monotonic() < deadline:
             time.sleep(0.1)
+        self.reloading = False
         self._wait_until_it_answers()
 
     def _wait_until_it_answers(self) -> None:
         assert self._webui is not None
         deadline = time.monotonic() + LONGEST_S
-        while time.monotonic() < deadline:
+        while time.monotonic() < deadline and self.alive:
             with contextlib.suppress(RequestFailedError, *GONE):
                 self._webui.call("/faults/look", timeout_s=60)
                 return
@@ -274,6 +281,8 @@ class WebUITrial(Trial):
         while time.monotonic() < deadline:
             if self.backend.board["calls"] > self.backend.board["released"] and self._meanwhile is None:
                 self._begin_meanwhile()
+            while self.backend.reloading:
+                time.sleep(0.05)
             with contextlib.suppress(*GONE, RequestFailedError):
                 view = self.backend.webui.call(f"/pivotal/v1/runs/{self.run_id}") if self.backend.alive else None
                 if view is not None and view["ended"]:
