@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from lib_pivotal.commands.datasets import FolderRequest, plan
+from lib_pivotal.commands.terms import both
 from lib_pivotal.data.tokens import TokenCounter
 from lib_pivotal.runs.host_defaults import HostDefaults
 from lib_pivotal.standalone.tokenizer import clip_reading
@@ -33,7 +34,7 @@ def test_the_plan_is_the_command_lines(pivotal_webui: WebUI, pictures: Path) -> 
         json.dumps(plan(FolderRequest(pictures, circumstances=HostDefaults(prompts=clip_reading()))).as_dict())
     )
     own["run"]["saving"], own["run"]["clip_skip"] = answer["run"]["saving"], answer["run"]["clip_skip"]  # its settings
-    assert answer == own and answer["tokens"]["counted"]
+    assert answer == both(own) and answer["tokens"]["counted"]
     assert [embedding["name"] for embedding in answer["words"]] == ["aoi", "hana"]
 
 
