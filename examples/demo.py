@@ -151,7 +151,7 @@ def look(host: StandaloneHost, scorer: object, setup: experiment.Setup, bundle_p
             host, scorer, setup.names, embeddings=embeddings, network=network, pictures_per_embedding=per_embedding
         )
         base = experiment.score_base(host, scorer, setup.names, pictures_per_embedding=per_embedding)
-    pick = {"each": SHOWN_EACH, "pictures_per_word": per_embedding}
+    pick = {"each": SHOWN_EACH, "pictures_per_embedding": per_embedding}
     rows = {
         "whole": experiment.columns(result, "whole", setup.names, **pick),
         "U-Net only": experiment.columns(result, "unet", setup.names, **pick),
