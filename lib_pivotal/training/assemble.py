@@ -262,23 +262,15 @@ def caption_plan(run: Run, embedding_of_concept: Mapping[str, str], differing: M
     data, schedule = run.data, run.schedule
 
     def of(data: DataConfig) -> CaptionSettings:
-        return CaptionSettings(
+        return replace(
+            _any_captions(data),
             prefix=data.prefix,
             suffix=data.suffix,
             templates=data.templates,
-            shuffle=data.shuffle_tags,
-            keep_first=data.keep_first,
-            keep_separator=data.keep_separator,
-            tag_dropout=data.tag_dropout,
-            tag_classes=number_lines(data.tag_dropout_classes),
-            drop_mode=data.tag_dropout_mode,  # type: ignore[arg-type]
-            caption_dropout=data.caption_dropout,
             dropout_epochs=data.caption_dropout_epochs,
             warmup_steps=steps_of(data.caption_warmup_steps, schedule.max_steps),
             warmup_tags=data.caption_warmup_tags,
             max_tags=data.max_tags,
-            wildcards=data.wildcards,
-            emphasis=data.emphasis,
             fields=number_lines(data.caption_fields),
         )
 
@@ -305,20 +297,21 @@ def make_captions(
 
 def class_caption_plan(run: Run) -> CaptionPlan:
     """The same for the second folder: what speaks of the run's own pictures (templates, prefix) is left out."""
-    data = run.data
-    return CaptionPlan(
-        CaptionSettings(
-            shuffle=data.shuffle_tags,
-            keep_first=data.keep_first,
-            keep_separator=data.keep_separator,
-            tag_dropout=data.tag_dropout,
-            tag_classes=number_lines(data.tag_dropout_classes),
-            drop_mode=data.tag_dropout_mode,  # type: ignore[arg-type]
-            caption_dropout=data.caption_dropout,
-            wildcards=data.wildcards,
-            emphasis=data.emphasis,
-        ),
-        lists=_lists(run),
+    return CaptionPlan(_any_captions(run.data), lists=_lists(run))
+
+
+def _any_captions(data: DataConfig) -> CaptionSettings:
+    """What holds for captions of the run's pictures and of the second folder's alike."""
+    return CaptionSettings(
+        shuffle=data.shuffle_tags,
+        keep_first=data.keep_first,
+        keep_separator=data.keep_separator,
+        tag_dropout=data.tag_dropout,
+        tag_classes=number_lines(data.tag_dropout_classes),
+        drop_mode=data.tag_dropout_mode,  # type: ignore[arg-type]
+        caption_dropout=data.caption_dropout,
+        wildcards=data.wildcards,
+        emphasis=data.emphasis,
     )
 
 
