@@ -70,6 +70,8 @@ class Kind:
     name: str
     own_thread: bool = False
     """The run is in a thread of its own: what the kernel refuses, it refuses to that thread alone."""
+    may_kill: bool = False
+    """The process that trains may die of it."""
     places: tuple[str, ...] = PLACES
 
     def available(self) -> bool:
@@ -116,6 +118,7 @@ class Killed(Kind):
     """kill -9 at a moment, or after a time; perhaps the run that goes on from there, too."""
 
     name = "kill -9"
+    may_kill = True
 
     def draw(self, rng: random.Random, counts: Mapping[str, int]) -> Settings:
         again = Moment.drawn(rng, counts) if rng.random() < 0.3 else None
@@ -149,6 +152,7 @@ class InterruptedTwice(Kind):
     """Ctrl-C twice: the run is torn at whatever it does."""
 
     name = "Ctrl-C twice"
+    may_kill = True
 
     def plant(self, act: Act) -> None:
         act.at(act.settings["moment"], lambda: self.strike(act))
@@ -325,6 +329,8 @@ class NoPermission(_Disk):
 
 class _Damage(Kind):
     """A run is stopped (or killed) after some steps; then a file of it is damaged."""
+
+    may_kill = True
 
     def draw(self, rng: random.Random, counts: Mapping[str, int]) -> Settings:
         return {
@@ -541,6 +547,7 @@ class PictureChanged(Kind):
     """
 
     name = "picture deleted or changed"
+    may_kill = True
     places = ("unet", "backward", "optimiser", "step")
 
     def draw(self, rng: random.Random, counts: Mapping[str, int]) -> Settings:

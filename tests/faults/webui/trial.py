@@ -337,9 +337,7 @@ class WebUITrial(Trial):
             note["killed"] = True
             backend.close()
         elif note["killed"]:
-            meant = self.kind.name in ("kill -9", "SIGTERM", "Ctrl-C twice", "state cut or flipped",
-                                       "bundle cut or flipped", "picture deleted or changed")  # fmt: skip
-            self.demand("ended", meant, f"the web UI has died:\n{backend.log_tail()}")
+            self.demand("ended", self.kind.may_kill, f"the web UI has died:\n{backend.log_tail()}")
             backend.close()
         else:
             self.demand("ended", True, "")
