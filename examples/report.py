@@ -30,7 +30,8 @@ def write_html(path: Path, title: str, report: Mapping[str, Any], *, pictures: S
         f"<!doctype html><html lang='en'><meta charset='utf-8'><meta name='viewport' content='width=device-width'>"
         f"<title>{html.escape(title)}</title><style>{STYLE}</style><h1>{html.escape(title)}</h1>"
         f"<p>Embeddings: {html.escape(', '.join(report['embeddings']))}. "
-        f"{report['steps']} steps in {report['seconds']:.0f} seconds.</p>{shown}<h2>Identity</h2><p>How surely a classifier that has never seen the diffusion model "
+        f"{report['steps']} steps in {report['seconds']:.0f} seconds.</p>{shown}<h2>Identity</h2>"
+        "<p>How surely a classifier that has never seen the diffusion model "
         f"recognises each character and style, from 0 to 1.</p><table><tr><th>on</th><th>score</th><th></th></tr>"
         f"{lines}</table></html>\n",
         encoding="utf-8",
