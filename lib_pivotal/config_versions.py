@@ -81,13 +81,6 @@ def path_in_1(path: str) -> str:
     return f"{head}{dot}{tail}"
 
 
-def path_in_2(path: str) -> str:
-    """The path of today for one of version 1; others as they are."""
-    section, dot, rest = path.partition(".")
-    section = RENAMED_IN_2[""].get(section, section)
-    return f"{section}{dot}{RENAMED_IN_2.get(section, {}).get(rest, rest)}"
-
-
 def _to_2(plain: dict[str, Any]) -> dict[str, Any]:
     found = _renamed(plain, RENAMED_IN_2[""])
     for section, names in RENAMED_IN_2.items():

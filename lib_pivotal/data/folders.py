@@ -80,10 +80,6 @@ class Folder:
         hidden = self._metas[where].get(stem) if where in self._metas else None
         return hidden or self._beside[where].get(f"{stem}.json")
 
-    def meta_files(self) -> int:
-        """How many of waifuc's files there are."""
-        return sum(len(found) for found in self._metas.values())
-
     def tables(self, suffixes: Sequence[str]) -> list[Path]:
         """Files with such endings that are of no picture, nearest to the root first."""
         stems = {

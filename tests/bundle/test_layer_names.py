@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from lib_pivotal.bundle.layer_names import (
     SD1_SHAPE,
     SDXL_SHAPE,
-    OpenClipLayer,
     UnetShape,
     canonical_name,
     checkpoint_shape,
@@ -24,14 +23,13 @@ from lib_pivotal.bundle.layer_names import (
     name_for_webui,
     part_of,
     split_kohya_name,
-    to_openclip,
-    to_transformers,
 )
 from lib_pivotal.bundle.network_layouts import for_webui, group_layers
 from lib_pivotal.bundle.reader import read_bundle
 from lib_pivotal.bundle.writer import write_bundle
 from lib_pivotal.errors import BundleError, NetworkError
 from lib_pivotal.standalone.cli import main
+from tests.standalone.openclip_names import OpenClipLayer, to_openclip, to_transformers
 
 diffusers = pytest.importorskip("diffusers")
 

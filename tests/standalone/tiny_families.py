@@ -17,10 +17,10 @@ from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 from examples.avatars.checkpoint_file import unet_to_ldm, vae_to_ldm
-from lib_pivotal.bundle.layer_names import to_openclip
 from lib_pivotal.standalone.families import TEXT_PARTS, Family
 from lib_pivotal.standalone.single_file import Checkpoint
 from lib_pivotal.standalone.tokenizer import clip_tokenizer
+from tests.standalone.openclip_names import to_openclip
 
 FIRST, SECOND, SD2_WIDTH = 64, 128, 128
 """Widths of SDXL's text encoders and of SD2's: whole heads of 64, as the loader takes them to be."""
