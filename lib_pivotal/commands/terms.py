@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 TERMS: Mapping[str, str] = {
     "word": "embedding",
@@ -26,18 +28,23 @@ BY_NAME = ("concepts", "draws", "images_seen", "memory_parts", "rates", "shares"
 """What is listed by names of the user's, of which one may be called as an entry of `TERMS`."""
 
 
-def both(answer: Any) -> Any:
+def both(answer: T) -> T:
     """JSON values with each entry of `TERMS` under both names; where the newer one is there already, it stays."""
+    changed: T = _changed(answer)
+    return changed
+
+
+def _changed(answer: Any) -> Any:
     if isinstance(answer, Mapping):
         found = {key: _inside(key, value) for key, value in answer.items()}
         added = {TERMS[key]: value for key, value in found.items() if key in TERMS and TERMS[key] not in found}
         return {**found, **added}
-    return [both(value) for value in answer] if isinstance(answer, list | tuple) else answer
+    return [_changed(value) for value in answer] if isinstance(answer, list | tuple) else answer
 
 
 def _inside(key: str, value: Any) -> Any:
     if key in AS_WRITTEN:
         return value
     if key in BY_NAME and isinstance(value, Mapping):
-        return {name: both(one) for name, one in value.items()}
-    return both(value)
+        return {name: _changed(one) for name, one in value.items()}
+    return _changed(value)

@@ -330,18 +330,15 @@ class _Routes:
     def plan(self, request: PlanRequest) -> dict[str, Any]:
         with _told():
             planned = datasets.plan(self._folder(request), fix=request.fix or request.mend)
-            found: dict[str, Any] = both(planned.as_dict())
-            return found
+            return both(planned.as_dict())
 
     def fix(self, request: FixRequest) -> dict[str, Any]:
         with _told():
-            found: dict[str, Any] = both(datasets.fix(request.run, request.fix or request.remedy or {}))
-            return found
+            return both(datasets.fix(request.run, request.fix or request.remedy or {}))
 
     def captions_preview(self, request: PlanRequest) -> dict[str, Any]:
         with _told():
-            found: dict[str, Any] = both(captions.preview_as_dict(captions.preview(self._folder(request))))
-            return found
+            return both(captions.preview_as_dict(captions.preview(self._folder(request))))
 
     def captions_write(self, request: WritingRequest) -> dict[str, Any]:
         home = self._manager().backend.runs_folder()
@@ -369,8 +366,7 @@ def _started(view: RunView) -> StartAnswer:
 
 
 def _shown(view: RunView) -> dict[str, Any]:
-    found: dict[str, Any] = both(view.snapshot())
-    return found
+    return both(view.snapshot())
 
 
 @contextmanager

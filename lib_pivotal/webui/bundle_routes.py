@@ -73,8 +73,7 @@ def work(verb: str, body: dict[str, Any]) -> dict[str, Any]:
         if not fits(value) and not (key in MAY_BE_NULL and value is None):
             raise HTTPException(422, f"{verb}: {key} must be {what}")
     try:
-        found: dict[str, Any] = both(function(**body).as_dict())
-        return found
+        return both(function(**body).as_dict())
     except PivotalError as error:
         raise HTTPException(400, str(error)) from error
     except OSError as error:
