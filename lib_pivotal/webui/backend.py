@@ -88,15 +88,15 @@ class WebUIBackend:
 
     def unet_shape(self, path: Path) -> UnetShape | None:
         """Of the loaded checkpoint, if the file is for its family."""
-        from lib_pivotal.webui import bundle_work  # here: to start, no file is worked on
+        from lib_pivotal.webui import file_checks  # here: to start, no file is looked at
 
-        return bundle_work.unet_shape(path)
+        return file_checks.unet_shape(path)
 
     def loader_problems(self, path: Path) -> list[Problem]:
         """What a web UI without this extension makes of the file with this checkpoint."""
-        from lib_pivotal.webui import bundle_work  # here: as in unet_shape
+        from lib_pivotal.webui import file_checks  # here: as in unet_shape
 
-        return bundle_work.stock_loader_says(path.stem)
+        return file_checks.stock_loader_says(path.stem)
 
     def clip_skip(self) -> int:
         """The setting that pictures are made with."""

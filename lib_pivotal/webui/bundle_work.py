@@ -9,37 +9,16 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 
-from modules import call_queue, paths
+from modules import paths
 
-from lib_pivotal.bundle.format import Problem, family_of_widths
-from lib_pivotal.bundle.layer_names import UnetShape
 from lib_pivotal.commands import bundles as work
 from lib_pivotal.commands.bundles import Shown, Verdict, Written
 from lib_pivotal.errors import BundleError
-from lib_pivotal.webui import catalog, compat, file_invalidation, resolution_patch
-from lib_pivotal.webui.resolution import resolver
+from lib_pivotal.webui import catalog
+from lib_pivotal.webui.jobs import run_manager
 
 EXPORTS = "pivotal_exports"
 """Folder below the web UI's data folder for what `split` and `convert` write: no LoRA of it is listed."""
-
-
-class WebUIFiles:
-    """The web UI as `commands.bundles.BundleHost`."""
-
-    def unet_shape(self, path: Path) -> UnetShape | None:
-        """Of the loaded checkpoint, if the file is for its family."""
-        return unet_shape(path)
-
-    def loader_problems(self, path: Path) -> list[Problem]:
-        """What a web UI without this extension makes of the file with this checkpoint."""
-        return stock_loader_says(path.stem)
-
-    def bundle_saved(self, path: Path) -> None:
-        """Forget what was kept of an older file, and list the new one."""
-        file_invalidation.forget_lora_file(path)
-
-
-HOST = WebUIFiles()
 
 
 def path_of(name: str) -> Path:
@@ -53,13 +32,13 @@ def path_of(name: str) -> Path:
 def rename(name: str, renames: Mapping[str, str], *, new_name: str | None = None, overwrite: bool = False) -> Written:
     """Give embeddings other names."""
     path = path_of(name)
-    return work.rename(work.Rename(path, renames, out=_out(path, new_name), overwrite=overwrite), HOST)
+    return work.rename(work.Rename(path, renames, out=_out(path, new_name), overwrite=overwrite), _host())
 
 
 def delete(name: str, embeddings: Sequence[str], *, new_name: str | None = None, overwrite: bool = False) -> Written:
     """Take embeddings out."""
     path = path_of(name)
-    return work.delete(work.Delete(path, embeddings, out=_out(path, new_name), overwrite=overwrite), HOST)
+    return work.delete(work.Delete(path, embeddings, out=_out(path, new_name), overwrite=overwrite), _host())
 
 
 def add(name: str, embeddings: Sequence[str], *, new_name: str | None = None, overwrite: bool = False) -> Written:
@@ -69,7 +48,7 @@ def add(name: str, embeddings: Sequence[str], *, new_name: str | None = None, ov
     folder = Path(shared.cmd_opts.embeddings_dir)
     files = [_inside(folder, embedding) for embedding in embeddings]
     path = path_of(name)
-    return work.add(work.Add(path, files, out=_out(path, new_name), overwrite=overwrite), HOST)
+    return work.add(work.Add(path, files, out=_out(path, new_name), overwrite=overwrite), _host())
 
 
 def join(
@@ -79,13 +58,13 @@ def join(
     files = [path_of(name) for name in names]
     if not files:
         raise BundleError("join: name at least two files")
-    return work.join(work.Join(files, work.beside(files[0], new_name), weights=weights, overwrite=overwrite), HOST)
+    return work.join(work.Join(files, work.beside(files[0], new_name), weights=weights, overwrite=overwrite), _host())
 
 
 def strip(name: str, parts: Sequence[str], *, new_name: str | None = None, overwrite: bool = False) -> Written:
     """Take U-Net, text encoder, embeddings or metadata away."""
     path = path_of(name)
-    return work.strip(work.Strip(path, parts, out=_out(path, new_name), overwrite=overwrite), HOST)
+    return work.strip(work.Strip(path, parts, out=_out(path, new_name), overwrite=overwrite), _host())
 
 
 def split(name: str, layout: str = "a1111", *, overwrite: bool = False) -> Written:
@@ -98,7 +77,7 @@ def convert(name: str, layout: str, *, overwrite: bool = False) -> Written:
     """The network in another layout, in the folder of exports."""
     path = path_of(name)
     out = work.converted(path, layout, folder=_exports(path))
-    return work.convert(work.Convert(path, out, layout=layout, overwrite=overwrite), HOST)
+    return work.convert(work.Convert(path, out, layout=layout, overwrite=overwrite), _host())
 
 
 def show(name: str) -> Shown:
@@ -108,45 +87,11 @@ def show(name: str) -> Shown:
 
 def verify(name: str) -> Verdict:
     """Every problem of a file, and what the web UI's own loader makes of it with this checkpoint."""
-    return work.verify(path_of(name), HOST)
+    return work.verify(path_of(name), _host())
 
 
-def unet_shape(path: Path) -> UnetShape | None:
-    """The blocks of the loaded checkpoint's U-Net, if the file is for its family; else None."""
-    model = compat.loaded_model()
-    seen = catalog.catalog.look(path)
-    widths = resolution_patch.model_widths() if model is not None else ()
-    if not widths or isinstance(seen, str) or seen.family not in ("unknown", family_of_widths(widths)):
-        return None
-    return UnetShape.from_compvis_paths(f"{name}." for name, _ in model.model.diffusion_model.named_modules())
-
-
-def stock_loader_says(name: str) -> list[Problem]:
-    """Read the file with `networks.load_network` as v1.10.1 has it: what it refuses, which names it would know."""
-    entry = catalog.find_on_disk(name)
-    original = next((patch.original for patch in resolver.patches.applied if patch.name == "load_network"), None)
-    if entry is None or original is None:
-        return []
-    described = catalog.describe(entry)
-    ours = {embedding["name"] for embedding in described["words"]}
-    with call_queue.queue_lock:
-        try:
-            net = original(entry.name, entry)
-        except Exception as error:
-            what = f"a web UI without this extension refuses the whole file: {error or type(error).__name__}"
-            dotted = ", ".join(sorted(name for name in ours if "." in name))
-            mend = f"rename {dotted} without a dot" if dotted else "fix it"
-            return [Problem("warning", what, f"With it, the file works; for others {mend}.")]
-    odd = sorted(ours ^ set(net.bundle_embeddings))
-    problems = []
-    if odd:
-        what = (
-            f"a web UI without this extension knows other names: {', '.join(sorted(net.bundle_embeddings)) or 'none'}"
-        )
-        problems.append(Problem("warning", what, f"Rename {', '.join(sorted(ours & set(odd)))}."))
-    if described["parts"] and not net.modules:
-        problems.append(Problem("warning", "no layer of its network fits the checkpoint that is loaded"))
-    return problems
+def _host() -> work.BundleHost:
+    return run_manager().backend
 
 
 def _out(path: Path, new_name: str | None) -> Path | None:

@@ -1,17 +1,16 @@
-"""The workshop's verbs on files that the web UI lists, and what its own loader says."""
+"""The verbs of `commands.bundles` on files that the web UI lists."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import pytest
-import torch
 
 from lib_pivotal.bundle.listing import list_bundle
 from lib_pivotal.bundle.reader import read_bundle, require
 from lib_pivotal.errors import PivotalError
 from tests.webui.fake.install import FakeWebUI
-from tests.webui.files import material, write_embedding, write_lora
+from tests.webui.files import write_embedding, write_lora
 
 
 @pytest.fixture
@@ -74,33 +73,3 @@ def test_join_strip_split_convert(fake_webui: FakeWebUI, work: Any) -> None:
     assert {path.parent for path in written} == {exports} and len(written) == 2
     [converted] = work.convert("two", "kohya").files
     assert converted.exists() and converted.parent == exports
-
-
-def test_the_shape_of_the_loaded_checkpoint(fake_webui: FakeWebUI, work: Any) -> None:
-    path = write_lora(fake_webui, "one", {"hana": 1}, parts=("unet",))
-    shape = work.unet_shape(path)
-    assert shape.blocks == 2 if hasattr(shape, "blocks") else shape is not None
-    torch.save({}, fake_webui.lora_folder / "old.pt")
-    assert work.unet_shape(fake_webui.lora_folder / "old.pt") is None
-    fake_webui.sd_models.model_data.sd_model = None
-    assert work.unet_shape(path) is None
-
-
-def test_what_the_stock_loader_says(fake_webui: FakeWebUI, work: Any) -> None:
-    write_lora(fake_webui, "sound", {"hana": 1}, parts=("unet", "te"))
-    assert work.stock_loader_says("sound") == []
-    write_lora(fake_webui, "dotted", {"ha.na": 1}, parts=("unet",))
-    assert "other names" in str(work.stock_loader_says("dotted")[0]) or "refuses" in str(
-        work.stock_loader_says("dotted")[0]
-    )
-    layer = next(iter(material("sd1").unet_layers))
-    write_lora(fake_webui, "odd", {"hana": 1}, extra={f"{layer}.nonsense": torch.zeros(2)})
-    assert "refuses the whole file" in str(work.stock_loader_says("odd")[0])
-    fits = {
-        "lora_unet_nowhere.lora_up.weight": torch.zeros(4, 2),
-        "lora_unet_nowhere.lora_down.weight": torch.zeros(2, 4),
-    }
-    write_lora(fake_webui, "foreign", extra=fits)
-    assert "no layer of its network fits" in str(work.stock_loader_says("foreign")[-1])
-    assert work.stock_loader_says("nobody") == []
-    assert work.verify("sound").sound
