@@ -22,12 +22,12 @@ import torch
 
 from examples import experiment
 from examples.avatars.characters import CHARACTERS
+from lib_pivotal.commands.runs import train
 from lib_pivotal.data.batches import BatchSource
 from lib_pivotal.standalone.console import ConsoleListener
 from lib_pivotal.standalone.model import StandaloneHost
 from lib_pivotal.training.events import Event, StepDone
 from lib_pivotal.training.logs import default_logs, fan_out
-from lib_pivotal.training.run import train
 from lib_pivotal.training.trainable import Trainable
 
 WARM_UP = 20

@@ -36,6 +36,7 @@ from lib_pivotal.standalone.single_file import scaled_linear_alphas
 from lib_pivotal.training import build
 from lib_pivotal.training.assemble import compile_run
 from lib_pivotal.training.memory import PURPOSES, MemoryCount, count_memory
+from lib_pivotal.training.prepare import prepare_pictures
 
 MIB = 2**20
 PASSING = ("kept_unet", "kept_text", "working", "gradients")
@@ -173,7 +174,7 @@ def cards(folder: Path) -> str:
             host = make_host(family, torch.float16)
         host.alphas_cumprod = scaled_linear_alphas()
         with norms_as_on_a_gpu():
-            counts[title] = count_memory(compile_run(run), host, as_gpu=True)
+            counts[title] = count_memory(compile_run(run, prepare_pictures(run)), host, as_gpu=True)
         print(title, counts[title].largest, file=sys.stderr, flush=True)
     return "\n\n".join(_card_table(counts, moment) for moment in ("a step", "encoding pictures"))
 
@@ -206,7 +207,7 @@ def check(folder: Path, sizes: Sequence[int], family: str, dtype: torch.dtype, c
             run = make_run(
                 write_pictures(folder / str(px), px), px=px, batch=batch, rank=rank, checkpointing=checkpointing
             )
-            count = count_memory(compile_run(run), host).moment("a step")
+            count = count_memory(compile_run(run, prepare_pictures(run)), host).moment("a step")
             counted = sum(count.parts.get(part, 0) for part in PASSING) / MIB
             measured = measure_step(run, host) / MIB
             title = f"{px} px, batch {batch}, rank {rank}{', checkpointed' if checkpointing else ''}"
@@ -228,7 +229,7 @@ def measure_step(run: Run, host: StandaloneHost) -> int:
         keys=[str(index) for index in range(count)],
         sizes=torch.ones(count, 6),
     )
-    prepared = compile_run(run)
+    prepared = compile_run(run, prepare_pictures(run))
     embeddings = build.make_embeddings(prepared.embeddings, host.text, host.device, seed=prepared.seed)
     with host.session(prepared.session):
         network = build.make_network(prepared.network, host.layers(), host.device, seed=prepared.seed)

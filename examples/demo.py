@@ -22,6 +22,7 @@ from examples.avatars import make
 from examples.avatars.scores import load_scorer
 from examples.report import write_html
 from lib_pivotal.bundle.reader import read_bundle, require
+from lib_pivotal.commands.runs import train
 from lib_pivotal.errors import PivotalError
 from lib_pivotal.evaluation.in_run import RunEvaluation
 from lib_pivotal.evaluation.loading import load_on_host
@@ -30,7 +31,6 @@ from lib_pivotal.standalone.console import ConsoleListener, clock
 from lib_pivotal.standalone.model import StandaloneHost
 from lib_pivotal.training.events import Commands, Event, RunEnded, StepDone
 from lib_pivotal.training.logs import default_logs, fan_out
-from lib_pivotal.training.run import train
 
 EMBEDDINGS = 5
 SHARE_FOR_PICTURES = 0.12

@@ -26,12 +26,12 @@ from examples.evidence_losses import held_out_losses
 from examples.evidence_sheets import save_sheet
 from lib_pivotal.bundle.edits import rename_embeddings
 from lib_pivotal.bundle.reader import Bundle, read_bundle, require
+from lib_pivotal.commands.runs import train
 from lib_pivotal.evaluation.in_run import RunEvaluation
 from lib_pivotal.evaluation.loading import load_on_host
 from lib_pivotal.evaluation.parts_grid import Row
 from lib_pivotal.standalone.model import StandaloneHost
 from lib_pivotal.training.events import Event, FileSaved, RunEnded
-from lib_pivotal.training.run import train
 
 CHARACTERS_OF_FIGURE = 4
 MAIN_STEPS = 640

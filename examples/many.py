@@ -28,6 +28,7 @@ from examples.avatars.characters import DESCRIBABLE, STYLES, character_avatar
 from examples.avatars.scores import Scorer, load_scorer
 from examples.avatars.world import ATTRIBUTES, Avatar, caption, random_avatar
 from lib_pivotal.bundle.reader import read_bundle, require
+from lib_pivotal.commands.runs import train
 from lib_pivotal.config import Run, write_run
 from lib_pivotal.data.dataset import scan
 from lib_pivotal.evaluation.in_run import RunEvaluation
@@ -42,7 +43,6 @@ from lib_pivotal.standalone.plan_cli import plan_text
 from lib_pivotal.standalone.tokenizer import clip_reading
 from lib_pivotal.training.events import Event, RunEnded, SeparationMeasured
 from lib_pivotal.training.logs import default_logs, fan_out
-from lib_pivotal.training.run import train
 
 EMBEDDINGS, STYLE_EMBEDDINGS = 16, 1
 PICTURES = 24

@@ -24,7 +24,7 @@ _PUBLIC = {
     "read_bundle": "lib_pivotal.bundle.reader",
     "read_run": "lib_pivotal.config",
     "run_from_dict": "lib_pivotal.config",
-    "train": "lib_pivotal.training.run",
+    "train": "lib_pivotal.commands.runs",
     "write_bundle": "lib_pivotal.bundle.writer",
 }
 __all__ = ["__version__", *_PUBLIC]

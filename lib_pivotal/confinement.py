@@ -7,16 +7,16 @@ may understand it (quotes or blanks around it, `~`, a `file:` address).
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from lib_pivotal.config import DataConfig, Run
 from lib_pivotal.config_schema import describe
 from lib_pivotal.data.sources.layout import read_layout
+from lib_pivotal.data.sources.source import DatasetFile
 from lib_pivotal.errors import DataError, FolderError
 from lib_pivotal.files import typed_meanings, typed_path
-from lib_pivotal.importing.datasets import DATASET_FILES
 
 NOT_READ = ("saving.folder",)
 """Paths in a run's settings that only the command line follows."""
@@ -50,8 +50,8 @@ class Confinement:
         if str(path).strip() and not self.allows(path):
             raise FolderError(f"{path} is outside of the folders that may be used here without a login. {self.remedy}")
 
-    def check_data(self, folder: Path | str, layout: str = "auto") -> None:
-        """A folder of pictures, and those that its dataset file names.
+    def check_data(self, folder: Path | str, layout: str = "auto", *, files: Sequence[DatasetFile]) -> None:
+        """A folder of pictures, and those that its dataset file names: `files` are all kinds that a scan would read.
 
         Raises:
             FolderError: one of them leads elsewhere.
@@ -60,7 +60,7 @@ class Confinement:
         if self.folders is None or not str(folder).strip():
             return
         try:
-            reading = read_layout(typed_path(folder), layout, files=DATASET_FILES)
+            reading = read_layout(typed_path(folder), layout, files=files)
         except (DataError, OSError, ValueError, RuntimeError):
             return  # whoever reads it says what is wrong with it
         if reading.layout == "archive":  # unpacked into our own cache, where no member leads out of it
@@ -69,7 +69,7 @@ class Confinement:
             for place in source.places():
                 self.check(place)
 
-    def check_pictures(self, data: DataConfig) -> None:
+    def check_pictures(self, data: DataConfig, *, files: Sequence[DatasetFile]) -> None:
         """The folders in a run's `data`.
 
         Raises:
@@ -77,9 +77,9 @@ class Confinement:
         """
         for _, path in paths_in(data):
             self.check(path)
-        self.check_data(data.folder, data.layout)
+        self.check_data(data.folder, data.layout, files=files)
 
-    def check_run(self, run: Run) -> None:
+    def check_run(self, run: Run, *, files: Sequence[DatasetFile]) -> None:
         """Every file and folder that a run names.
 
         Raises:
@@ -88,8 +88,8 @@ class Confinement:
         for field, path in paths_in(run):
             if field not in NOT_READ:
                 self.check(path)
-        self.check_data(run.data.folder, run.data.layout)
-        self.check_data(run.regularisation.folder)
+        self.check_data(run.data.folder, run.data.layout, files=files)
+        self.check_data(run.regularisation.folder, files=files)
 
     def _holds(self, path: Path) -> bool:
         resolved = _resolved(path)

@@ -17,7 +17,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-IMPORTED = ("lib_pivotal.standalone.cli", "lib_pivotal.standalone.model", "lib_pivotal.training.run")
+IMPORTED = (
+    *("lib_pivotal.standalone.cli", "lib_pivotal.standalone.model"),
+    *("lib_pivotal.commands.runs", "lib_pivotal.training.assemble", "lib_pivotal.training.run"),
+)
 
 
 class Fork:

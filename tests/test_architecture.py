@@ -89,10 +89,10 @@ ORDER = (
     ("webui", "standalone"),
     ("ui",),
     ("commands",),
+    ("importing",),
     ("runs", "confinement"),
     ("evaluation",),
     ("training",),
-    ("importing",),
     ("networks", "embeddings", "bundle", "data"),
     ("config",),
     ("borrowing", "byte_cache", "embedding_names", "file_names", "files", "hosting", "oom", "parameter_groups"),
@@ -101,6 +101,18 @@ ORDER = (
 )
 """Who may import whom: downwards, and within a line, but no two of them each other. Files outside of a folder count as
 folders; the last line but one are the small things that everybody uses."""
+IMPORTING_USES = {
+    "bundle",
+    "config",
+    "data",
+    "embedding_names",
+    "errors",
+    "file_names",
+    "files",
+    "plain_json",
+    "prompts",
+}
+"""What importers may use: settings, pictures and files; of training and runs they know nothing."""
 STILL: dict[tuple[str, str], str] = {}
 """What is not so yet, and why; to be emptied."""
 
@@ -132,6 +144,13 @@ def test_folders_point_down_and_never_at_each_other():
             if (here, there) not in STILL:
                 assert rank[here] <= rank[there], f"{here} -> {there} points up: {place}"
                 assert here not in graph.get(there, {}) or (there, here) in STILL, f"{here} <-> {there}: {place}"
+
+
+def test_importing_is_used_by_commands_alone():
+    """Whoever scans is handed the readers of other trainers' dataset files, and pages show what a command answers."""
+    used_by = {here: names["importing"] for here, names in folders_imported().items() if "importing" in names}
+    assert set(used_by) == {"commands"}, used_by
+    assert not folders_imported()["importing"].keys() & {"training", "evaluation", "runs", "confinement"}
 
 
 def test_what_is_not_so_yet_is_still_so():

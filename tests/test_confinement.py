@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from lib_pivotal.config import run_from_dict
 from lib_pivotal.confinement import Confinement, paths_in
 from lib_pivotal.errors import FolderError
+from lib_pivotal.importing.datasets import DATASET_FILES
 from tests.conftest import write_pictures
 
 
@@ -88,7 +89,7 @@ def test_a_folder_that_is_itself_a_link_is_where_it_leads(tmp_path: Path, outsid
 def test_without_folders_nothing_is_refused(outside: Path) -> None:
     open_to_all = Confinement()
     open_to_all.check(outside)
-    open_to_all.check_data(outside)
+    open_to_all.check_data(outside, files=DATASET_FILES)
     assert open_to_all.allows("/etc/passwd")
 
 
@@ -116,14 +117,14 @@ def test_every_path_of_a_run_is_known(confined: Confinement, inside: Path, outsi
         "data.wildcard_folder": "w", "regularisation.folder": "r", "saving.folder": "s",
     }  # fmt: skip
     good = {"name": "x", "words": [{"name": "aoi"}], "data": {"folder": str(inside)}}
-    confined.check_run(run_from_dict(good))
+    confined.check_run(run_from_dict(good), files=DATASET_FILES)
     for section, name in (("data", "folder"), ("data", "cache_folder"), ("data", "wildcard_folder"),
                           ("regularisation", "folder")):  # fmt: skip
         bad = {**good, section: {**good.get(section, {}), name: str(outside)}}  # type: ignore[dict-item]
         with pytest.raises(FolderError, match="private"):
-            confined.check_run(run_from_dict(bad))
+            confined.check_run(run_from_dict(bad), files=DATASET_FILES)
     with pytest.raises(FolderError, match=r"word\.pt"):
-        confined.check_run(run_from_dict({**good, "words": plain["words"]}))
+        confined.check_run(run_from_dict({**good, "words": plain["words"]}), files=DATASET_FILES)
 
 
 @pytest.mark.parametrize("kind", ["toml", "yaml", "json"])
@@ -136,10 +137,10 @@ def test_folders_that_a_dataset_file_names(confined: Confinement, inside: Path, 
     (inside / f"set.{kind}").write_text(text, encoding="utf-8")
     for folder in (inside, inside / f"set.{kind}"):
         with pytest.raises(FolderError, match="private"):
-            confined.check_data(folder)
+            confined.check_data(folder, files=DATASET_FILES)
 
 
 def test_an_archive_is_unpacked_into_our_own_place(confined: Confinement, inside: Path, outside: Path) -> None:
     with zipfile.ZipFile(inside / "set.zip", "w") as archive:
         archive.write(outside / "aoi_1.png", "aoi_1.png")
-    confined.check_data(inside / "set.zip")
+    confined.check_data(inside / "set.zip", files=DATASET_FILES)

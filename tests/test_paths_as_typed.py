@@ -17,6 +17,7 @@ from lib_pivotal.config import read_run, run_from_dict
 from lib_pivotal.confinement import Confinement, paths_in
 from lib_pivotal.errors import FolderError
 from lib_pivotal.files import typed_meanings, typed_path, typed_text
+from lib_pivotal.importing.datasets import DATASET_FILES
 from lib_pivotal.standalone.cli import main, make_parser
 from tests.conftest import write_pictures
 
@@ -112,7 +113,7 @@ def test_a_pasted_path_leads_nowhere_else_than_the_plain_one(
     assert confined.allows(pasted.format(inside)) and not confined.allows(pasted.format(outside))
     assert not confined.allows(pasted.format(pasted.format(outside)))
     with pytest.raises(FolderError):
-        confined.check_data(pasted.format(outside))
+        confined.check_data(pasted.format(outside), files=DATASET_FILES)
 
 
 @pytest.mark.parametrize("pasted", PASTED)
@@ -126,9 +127,9 @@ def test_what_a_pasted_folders_dataset_names_is_judged_too(
     (inside / "set" / "dataset.toml").write_text(toml)
     confined = Confinement.to([inside], "Add it.")
     with pytest.raises(FolderError):
-        confined.check_data(inside / "set")
+        confined.check_data(inside / "set", files=DATASET_FILES)
     with pytest.raises(FolderError):
-        confined.check_data(pasted.format(inside / "set"))
+        confined.check_data(pasted.format(inside / "set"), files=DATASET_FILES)
 
 
 # -- files that are there, folders that are not

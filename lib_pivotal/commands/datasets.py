@@ -15,12 +15,14 @@ from lib_pivotal.data.lint import UNNAMED_MARK, mark_told, unnamed_mark
 from lib_pivotal.data.records import Dataset, DatasetProblem
 from lib_pivotal.data.tags import tag_shares
 from lib_pivotal.errors import ConfigError, Fault
+from lib_pivotal.importing.datasets import DATASET_FILES
 from lib_pivotal.runs.defaults import fitted_run
 from lib_pivotal.runs.fixes import apply_remedy, mended
 from lib_pivotal.runs.host_defaults import HostDefaults
 from lib_pivotal.runs.plan import RunPlan, make_plan
 from lib_pivotal.runs.presets import run_settings
-from lib_pivotal.training.scanning import cut_as, scan_pictures, with_settings
+from lib_pivotal.training import scanning
+from lib_pivotal.training.scanning import cut_as, with_settings
 
 TAGS_TOLD = 40
 ROUNDS_OF_FIXES = 2
@@ -47,7 +49,7 @@ class ScanRequest:
         data, faults = parse(DataConfig, {**self.settings, "folder": given_folder(self.folder)}, path="data.")
         if faults:
             raise ConfigError(faults)
-        self.folders.check_pictures(data)
+        self.folders.check_pictures(data, files=DATASET_FILES)
         return data
 
 
@@ -72,7 +74,7 @@ class FolderRequest:
         """
         run = self.run or Run(data=self.reading)
         run = replace(run, data=replace(run.data, folder=given_folder(self.folder)))
-        self.folders.check_run(run)
+        self.folders.check_run(run, files=DATASET_FILES)
         run = replace(run, data=self.circumstances.scanned_as(run.data))
         dataset = scan_pictures(run.data)
         if self.run is None:
@@ -102,6 +104,15 @@ def given_folder(folder: Path | str) -> str:
     if not str(folder).strip():
         raise ConfigError([Fault("data.folder", "", "is empty", "Give the folder that holds the pictures.")])
     return str(folder)
+
+
+def scan_pictures(data: DataConfig) -> Dataset:
+    """The pictures of a run's `data.folder`, also where another trainer's dataset file describes them.
+
+    Raises:
+        DataError: there is no such folder, or it is not of that layout.
+    """
+    return scanning.scan_pictures(data, files=DATASET_FILES)
 
 
 def scan(request: ScanRequest) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import KW_ONLY, dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 from lib_pivotal.commands.datasets import given_folder
 from lib_pivotal.config import Run, read_run
@@ -16,10 +17,19 @@ from lib_pivotal.confinement import Confinement
 from lib_pivotal.errors import ConfigError, HostError
 from lib_pivotal.file_names import refuse_taken
 from lib_pivotal.files import replacing
+from lib_pivotal.importing.datasets import DATASET_FILES
+from lib_pivotal.ports import Host
+from lib_pivotal.runs.backend import TrainerBackend
 from lib_pivotal.runs.manager import RunManager
-from lib_pivotal.runs.preflight import Preflight
+from lib_pivotal.runs.preflight import Preflight, measure
 from lib_pivotal.runs.view import RunView
+from lib_pivotal.training.events import Commands, Listener, RunEnded
 from lib_pivotal.training.results import refuse_taken_results
+
+if TYPE_CHECKING:
+    from lib_pivotal.training.distributed import ProcessGroup
+    from lib_pivotal.training.model_yield import ModelYield
+    from lib_pivotal.training.outputs import Evaluation
 
 STEERING: Mapping[str, Callable[[RunManager], None]] = MappingProxyType(
     {
@@ -50,7 +60,7 @@ class StartRequest:
             ConfigError: no folder of pictures is given.
             FolderError: a file or folder that the run names may not be used.
         """
-        self.folders.check_run(self.run)
+        self.folders.check_run(self.run, files=DATASET_FILES)
         given_folder(self.run.data.folder)
 
 
@@ -75,6 +85,11 @@ class Kept:
     def said(self) -> str:
         """As a sentence."""
         return f"Kept as {self.file.name}: use it as <lora:{self.file.stem}:1>."
+
+
+def make_manager(backend: TrainerBackend) -> RunManager:
+    """The run manager on a backend, which reads other trainers' dataset files, too."""
+    return RunManager(backend, dataset_files=DATASET_FILES)
 
 
 # ---- before a run ----
@@ -112,7 +127,7 @@ def class_pictures(manager: RunManager, request: StartRequest) -> RunView:
         FolderError: a file or folder that the run names may not be used.
         HostError: a run is going on, or the loaded model cannot do it.
     """
-    request.folders.check_run(request.run)
+    request.folders.check_run(request.run, files=DATASET_FILES)
     return manager.make_class_pictures(request.run)
 
 
@@ -207,6 +222,54 @@ def training_of(request: TrainRequest) -> tuple[Run, Path]:
         refuse_taken_results(run, folder, overwrite=request.overwrite)
         folder.mkdir(parents=True, exist_ok=True)  # before minutes are spent on the checkpoint
     return run, folder
+
+
+def train(
+    run: Run,
+    host: Host,
+    *,
+    output_folder: Path,
+    listener: Listener,
+    log_folder: Path | None = None,
+    commands: Commands | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    world: ProcessGroup | None = None,
+    model_yield: ModelYield | None = None,
+    evaluation: Evaluation | None = None,
+) -> RunEnded:
+    """Train in this process: the pictures are prepared, the run is compiled, and `training.run.train` has the rest.
+
+    Raises before anything starts, and before anything is written, where settings or pictures cannot work (ConfigError,
+    DataError) or where the run cannot be continued (StateError).
+    """
+    from lib_pivotal.training.assemble import compile_run  # here: a page that only starts needs none of training
+    from lib_pivotal.training.prepare import prepare_pictures
+    from lib_pivotal.training.run import train as train_compiled
+
+    return train_compiled(
+        compile_run(run, prepare_pictures(run, files=DATASET_FILES)),
+        host,
+        output_folder=output_folder,
+        listener=listener,
+        log_folder=log_folder,
+        commands=commands,
+        resume=resume,
+        overwrite=overwrite,
+        world=world,
+        model_yield=model_yield,
+        evaluation=evaluation,
+    )
+
+
+def estimate(run: Run, host: Host) -> Preflight:
+    """`preflight` in this process.
+
+    Raises:
+        ConfigError, DataError: settings or pictures that cannot work.
+        HostError: the steps failed; says why.
+    """
+    return measure(run, host, files=DATASET_FILES)
 
 
 def _is_finished(folder: Path) -> bool:

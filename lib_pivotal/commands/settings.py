@@ -12,9 +12,24 @@ from lib_pivotal.confinement import Confinement
 from lib_pivotal.errors import BundleError, ConfigError
 from lib_pivotal.files import typed_path
 from lib_pivotal.importing.reading import SUFFIXES, read_bytes
+from lib_pivotal.importing.report import FATES, KeyFate, KeyReport, table
 from lib_pivotal.importing.settings import Imported, import_file, import_text, looks_foreign
 from lib_pivotal.plain_json import parse_json
 from lib_pivotal.runs.presets import read_run_settings
+
+__all__ = [
+    "FATES",
+    "SUFFIXES",
+    "ImportRequest",
+    "Imported",
+    "KeyFate",
+    "KeyReport",
+    "import_settings",
+    "imported",
+    "settings_of",
+    "table",
+]
+"""The commands, and the parts of their answer for whoever shows it."""
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from lib_pivotal.data.sources.kgrid_files import read_kgrid_files
 from lib_pivotal.importing.hcp import import_hcp, is_hcp
-from lib_pivotal.importing.kgrid_files import read_kgrid_files
 from lib_pivotal.importing.reading import Origin
 from lib_pivotal.importing.translation import ConfigTranslation
 

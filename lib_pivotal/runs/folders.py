@@ -11,8 +11,8 @@ from pathlib import PurePosixPath
 from lib_pivotal.config import EmbeddingConfig
 from lib_pivotal.data.captions import EmbeddingFinder, legal_name
 from lib_pivotal.data.records import Dataset
+from lib_pivotal.data.sources.kgrid_files import KgridFiles
 from lib_pivotal.embedding_names import check_embedding_name
-from lib_pivotal.importing.kgrid_files import KgridFiles
 
 GENERAL = frozenset(
     "training train images image pictures picture data dataset others other misc various general default plain raw "

@@ -20,6 +20,7 @@ from lib_pivotal.training import events, logs, model_yield, results, state_files
 from lib_pivotal.training.events import Commands, Event, Listener, Reason, RunEnded
 
 if TYPE_CHECKING:
+    from lib_pivotal.data.sources.source import DatasetFile
     from lib_pivotal.runs.backend import TrainerBackend
     from lib_pivotal.runs.preflight import Preflight
     from lib_pivotal.training.model_yield import ModelYield, YieldTerms
@@ -33,11 +34,13 @@ logger = logging.getLogger(__name__)
 class RunManager:
     """Owns the run that is going on, and remembers the last one that ended.
 
-    It outlives pages: a browser that comes back, or a second one, finds the run through `current`.
+    It outlives pages: a browser that comes back, or a second one, finds the run through `current`. `dataset_files`
+    reads other trainers' dataset files where a folder has one.
     """
 
-    def __init__(self, backend: TrainerBackend) -> None:
+    def __init__(self, backend: TrainerBackend, *, dataset_files: Sequence[DatasetFile] = ()) -> None:
         self.backend = backend
+        self._dataset_files = dataset_files
         self._lock = threading.Lock()
         self._view: RunView | None = None
         self._commands: Commands | None = None
@@ -143,7 +146,8 @@ class RunManager:
 
         using = tagging.chosen(self.backend.taggers(), tagger)
         data = self.backend.scanned_as(data)
-        folder, missing = typed_path(data.folder), tagging.without_caption(scan_pictures(data))
+        folder = typed_path(data.folder)
+        missing = tagging.without_caption(scan_pictures(data, files=self._dataset_files))
 
         def job(view: RunView, commands: Commands, listen: Listener) -> RunEnded:
             started = time.perf_counter()
@@ -198,7 +202,7 @@ class RunManager:
         run = replace(run, data=self.backend.scanned_as(run.data))
         try:
             with self.backend.exclusive(run) as host:
-                return measure(run, host)
+                return measure(run, host, files=self._dataset_files)
         except ConfigError as error:
             return Preflight(faults=error.faults)
 
@@ -279,8 +283,10 @@ class RunManager:
     ) -> RunEnded:
         """The run itself. Its last event is kept back: whoever hears it may count on the model being back."""
 
-        from lib_pivotal.evaluation.in_run import RunEvaluation
-        from lib_pivotal.training.run import train  # here: a page that only starts needs none of training
+        from lib_pivotal.evaluation.in_run import RunEvaluation  # here: a page that only starts needs none of training
+        from lib_pivotal.training.assemble import compile_run
+        from lib_pivotal.training.prepare import prepare_pictures
+        from lib_pivotal.training.run import train
 
         def during(event: Event) -> None:
             if isinstance(event, events.RunEnded):
@@ -291,7 +297,7 @@ class RunManager:
         with self.backend.exclusive(run) as host:
             view.set_status("preparing", "reading pictures")
             return train(
-                run,
+                compile_run(run, prepare_pictures(run, files=self._dataset_files)),
                 host,
                 output_folder=self.backend.lora_folder(),
                 log_folder=view.folder,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,11 +12,12 @@ import torch
 
 from lib_pivotal.config import Run
 from lib_pivotal.data.dataset import Picture
+from lib_pivotal.data.sources.source import DatasetFile
 from lib_pivotal.errors import Fault, HostError
 from lib_pivotal.ports import Host
 from lib_pivotal.runs.under_sampled import embedding_draws, starvation
 from lib_pivotal.training.epochs import with_epoch_steps
-from lib_pivotal.training.events import Commands, Event, StepDone
+from lib_pivotal.training.events import Event, StepDone
 
 if TYPE_CHECKING:
     from lib_pivotal.training.prepare import PreparedPictures
@@ -48,9 +50,10 @@ class Preflight:
     remarks: tuple[str, ...] = ()
 
 
-def measure(run: Run, host: Host) -> Preflight:
+def measure(run: Run, host: Host, *, files: Sequence[DatasetFile] = ()) -> Preflight:
     """Count the memory that the run needs, train `STEPS` steps on as many pictures as a batch holds, keep nothing, and
-    tell what they took. A run that does not fit and whose steps fail is told as one that does not fit.
+    tell what they took. A run that does not fit and whose steps fail is told as one that does not fit. `files` reads
+    other trainers' dataset files.
 
     Raises:
         ConfigError, DataError: settings or pictures that cannot work.
@@ -60,7 +63,7 @@ def measure(run: Run, host: Host) -> Preflight:
     from lib_pivotal.training.assemble import picture_remarks
     from lib_pivotal.training.prepare import prepare_pictures
 
-    prepared = prepare_pictures(run)
+    prepared = prepare_pictures(run, files=files)
     run = with_epoch_steps(run, prepared.dataset.pictures)  # the run that is trained
     pictures, held_out = _drawn(prepared)
     memory = fitting.judge(run, host, prepared)
@@ -91,8 +94,7 @@ def measure(run: Run, host: Host) -> Preflight:
 def _take_steps(run: Run, host: Host, few: PreparedPictures) -> tuple[list[float], str]:
     """Seconds of each step, and what went wrong, if anything."""
     from lib_pivotal.training.assemble import compile_run
-    from lib_pivotal.training.distributed import ProcessGroup
-    from lib_pivotal.training.run import train_prepared
+    from lib_pivotal.training.run import train
 
     steps: list[float] = []
 
@@ -101,17 +103,7 @@ def _take_steps(run: Run, host: Host, few: PreparedPictures) -> tuple[list[float
             steps.append(event.seconds)
 
     with tempfile.TemporaryDirectory() as folder:
-        ended = train_prepared(
-            compile_run(_short(run), few),
-            host,
-            output_folder=Path(folder),
-            listener=listen,
-            log_folder=None,
-            commands=Commands(),
-            resume=False,
-            world=ProcessGroup(),
-            model_yield=None,
-        )
+        ended = train(compile_run(_short(run), few), host, output_folder=Path(folder), listener=listen)
     return steps, ended.message if ended.reason == "failed" else ""
 
 

@@ -13,10 +13,10 @@ from lib_pivotal.config import EmbeddingConfig, Run
 from lib_pivotal.data.captions import legal_name as legal_name
 from lib_pivotal.data.pruning import PrunedCaptions, TagDecision
 from lib_pivotal.data.records import Dataset
+from lib_pivotal.data.sources.kgrid_files import KgridFiles, read_kgrid_files
 from lib_pivotal.data.tags import CLOTHES, NARUGO_FEATURES, NOT_CORE, TagShare, difficulty, init_text, same_tag
 from lib_pivotal.data.tokens import estimated_ids, estimated_tokens
 from lib_pivotal.embedding_names import check_embedding_name
-from lib_pivotal.importing.kgrid_files import KgridFiles, read_kgrid_files
 from lib_pivotal.prompts import PromptReading
 from lib_pivotal.runs.folders import embeddings_of_folders
 from lib_pivotal.training.pruned_captions import draw_rates, embedding_use, make_pruned_captions

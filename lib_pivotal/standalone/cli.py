@@ -106,14 +106,13 @@ def make_parser() -> argparse.ArgumentParser:
 
 def run_train(parsed: argparse.Namespace) -> int:
     """Train; Ctrl-C and SIGTERM save what there is. Whatever happens, the last event in the logs is a `RunEnded`."""
-    from lib_pivotal.commands.runs import TrainRequest, training_of
+    from lib_pivotal.commands.runs import TrainRequest, train, training_of
     from lib_pivotal.evaluation.in_run import RunEvaluation
     from lib_pivotal.standalone.console import ConsoleListener
     from lib_pivotal.standalone.signals import stopping_on_signals
     from lib_pivotal.training.distributed import ProcessGroup
     from lib_pivotal.training.events import Commands, RunEnded
     from lib_pivotal.training.logs import after_start, default_logs, fan_out
-    from lib_pivotal.training.run import train
 
     run, folder = training_of(
         TrainRequest(parsed.run_file, out=parsed.out, resume=parsed.resume, overwrite=parsed.overwrite)
@@ -155,11 +154,10 @@ def run_train(parsed: argparse.Namespace) -> int:
 
 def run_preflight(parsed: argparse.Namespace) -> int:
     """Say what a run will cost; nothing is kept."""
-    from lib_pivotal.commands.runs import run_of
-    from lib_pivotal.runs.preflight import measure
+    from lib_pivotal.commands.runs import estimate, run_of
     from lib_pivotal.standalone.console import clock
 
-    found = measure(run_of(parsed.run_file), _load_host(parsed.checkpoint, _device(parsed.device)))
+    found = estimate(run_of(parsed.run_file), _load_host(parsed.checkpoint, _device(parsed.device)))
     if parsed.json:
         _print(json.dumps(both(asdict(found)), indent=2, ensure_ascii=False))
         return 0

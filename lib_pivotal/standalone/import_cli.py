@@ -25,10 +25,9 @@ def add_import_command(commands: Any) -> None:
 
 def run_import(parsed: argparse.Namespace) -> int:
     """Print the report; write run.json where it is wanted."""
-    from lib_pivotal.commands.settings import ImportRequest, import_settings
+    from lib_pivotal.commands.settings import ImportRequest, import_settings, table
     from lib_pivotal.config import write_run
     from lib_pivotal.file_names import refuse_output
-    from lib_pivotal.importing.report import table
 
     if parsed.out:
         refuse_output(parsed.out, overwrite=parsed.overwrite)

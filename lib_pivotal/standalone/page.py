@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 from lib_pivotal.bundle.format import Problem
 from lib_pivotal.bundle.hashes import checkpoint_legacy_hash
 from lib_pivotal.bundle.listing import list_folder
+from lib_pivotal.commands.runs import make_manager
 from lib_pivotal.config import DataConfig, Run
 from lib_pivotal.errors import HostError
 from lib_pivotal.ports import Host, ModelInfo
 from lib_pivotal.prompts import PromptReading
-from lib_pivotal.runs.manager import RunManager
 from lib_pivotal.standalone.exits import exit_status
 from lib_pivotal.standalone.families import checkpoint_info
 from lib_pivotal.standalone.model import StandaloneHost
@@ -157,7 +157,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _serve(parsed: argparse.Namespace) -> int:
-    manager = RunManager(StandaloneStudio(parsed.checkpoint, parsed.out, device=parsed.device))
+    manager = make_manager(StandaloneStudio(parsed.checkpoint, parsed.out, device=parsed.device))
     from lib_pivotal.ui.standalone_page import serve  # here: tests of the backend need no gradio
 
     serve(manager, root=ROOT, port=parsed.port)

@@ -30,7 +30,7 @@ from lib_pivotal.training.epochs import with_epoch_steps
 from lib_pivotal.training.loop import LoopSettings
 from lib_pivotal.training.objective import NoiseSettings, Objective, build_objective
 from lib_pivotal.training.picture_parts import PictureParts
-from lib_pivotal.training.prepare import PreparedPictures, prepare_pictures
+from lib_pivotal.training.prepare import PreparedPictures
 from lib_pivotal.training.prepared import (
     BatchPlan,
     CaptionPlan,
@@ -54,13 +54,12 @@ DTYPES = {"fp16": torch.float16, "fp32": torch.float32, "bf16": torch.bfloat16}
 """`saving.dtype`."""
 
 
-def compile_run(run: Run, pictures: PreparedPictures | None = None) -> Prepared:
-    """Resolve a run for its pictures, which `prepare_pictures` finds where they are not given.
+def compile_run(run: Run, found: PreparedPictures) -> Prepared:
+    """Resolve a run for its pictures, as `prepare_pictures` found them.
 
     Raises:
-        As `prepare_pictures`; DataError also where a list of embeddings cannot be read.
+        DataError: a list of words cannot be read.
     """
-    found = pictures or prepare_pictures(run)
     run = with_epoch_steps(replace(with_name(run, NAMELESS), embeddings=found.embeddings), found.dataset.pictures)
     data, schedule, saving = run.data, run.schedule, run.saving
     names = tuple(embedding.name for embedding in run.embeddings)

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from lib_pivotal.config import EmbeddingConfig, Run
+from lib_pivotal.config import EmbeddingConfig, Run, check_consistency
 from lib_pivotal.data.captions import EmbeddingFinder
 from lib_pivotal.data.dataset import Dataset, Picture
 from lib_pivotal.data.pruning import PrunedCaptions
 from lib_pivotal.data.records import DatasetProblem
+from lib_pivotal.data.sources.source import DatasetFile
 from lib_pivotal.data.tags import init_text
 from lib_pivotal.errors import ConfigError, DataError, Fault
 from lib_pivotal.training.epochs import settled
@@ -37,16 +38,20 @@ class PreparedPictures:
     """The embeddings of each picture by key, of held-out ones too."""
 
 
-def prepare_pictures(run: Run) -> PreparedPictures:
+def prepare_pictures(run: Run, *, files: Sequence[DatasetFile] = ()) -> PreparedPictures:
     """Scan the folder, prune the captions of embeddings that ask for it, and hold pictures out if a score needs them.
 
+    `files` reads other trainers' dataset files; see `scanning.scan_pictures`.
+
     Raises:
-        ConfigError: no folder, no picture mentions an embedding, or a length in epochs is too short for what is to fit
-        in. DataError: nothing in the folder can be used.
+        ConfigError: settings that cannot work together, no folder, no picture mentions an embedding, or a length in
+        epochs is too short for what is to fit in. DataError: nothing in the folder can be used.
     """
+    if faults := check_consistency(run):
+        raise ConfigError(faults)
     if not run.data.folder:
         raise ConfigError([Fault("data.folder", "", "is empty", "Give the folder that holds the pictures.")])
-    dataset = scan_pictures(run.data)
+    dataset = scan_pictures(run.data, files=files)
     if not dataset.pictures:
         reasons = "; ".join(problem.message for problem in dataset.problems[:3])
         raise DataError(f"{run.data.folder}: no picture can be used. {reasons}")
@@ -62,7 +67,7 @@ def prepare_pictures(run: Run) -> PreparedPictures:
     rates = draw_rates(run, pictures, [wording.embeddings_of[picture.key] for picture in pictures])
     trained, held_out = hold_out(run, pictures)
     held_out = [replace(picture, caption=picture.cut.plain(picture.caption)) for picture in held_out]
-    kept, told = prepare_regularisation(run)
+    kept, told = prepare_regularisation(run, files=files)
     return PreparedPictures(
         tuple(trained),
         tuple(held_out),
@@ -76,7 +81,9 @@ def prepare_pictures(run: Run) -> PreparedPictures:
     )
 
 
-def prepare_regularisation(run: Run) -> tuple[tuple[Picture, ...], tuple[DatasetProblem, ...]]:
+def prepare_regularisation(
+    run: Run, *, files: Sequence[DatasetFile] = ()
+) -> tuple[tuple[Picture, ...], tuple[DatasetProblem, ...]]:
     """The pictures of the second folder, and what is to be known of them; none where no folder is set.
 
     Raises:
@@ -86,7 +93,8 @@ def prepare_regularisation(run: Run) -> tuple[tuple[Picture, ...], tuple[Dataset
     if not settings.folder or settings.weight == 0:
         return (), ()
     text = settings.class_text  # what a picture shows that says nothing of itself, as kohya's class tokens
-    dataset = scan_pictures(replace(run.data, missing_caption="empty") if text else run.data, settings.folder)
+    data = replace(run.data, missing_caption="empty") if text else run.data
+    dataset = scan_pictures(data, settings.folder, files=files)
     if not dataset.pictures:
         reasons = "; ".join(problem.message for problem in dataset.problems[:3])
         raise DataError(f"{settings.folder}: no class picture can be used. {reasons}")

@@ -1,4 +1,4 @@
-"""A whole run on a host: from run.json to a verified bundle."""
+"""A compiled run on a host, from its first step, or a state, to a verified bundle."""
 
 from __future__ import annotations
 
@@ -7,13 +7,12 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from lib_pivotal.config import Run, check_consistency, write_settings
+from lib_pivotal.config import write_settings
 from lib_pivotal.data.latents import remove_entries
-from lib_pivotal.errors import ConfigError, HostError, StateError
+from lib_pivotal.errors import HostError, StateError
 from lib_pivotal.oom import made_or
 from lib_pivotal.plain_json import parse_json
 from lib_pivotal.ports import Host
-from lib_pivotal.training.assemble import compile_run
 from lib_pivotal.training.build import build_trainer, spill_folder
 from lib_pivotal.training.continuation import check_continuation, describe_basis
 from lib_pivotal.training.distributed import ProcessGroup
@@ -33,7 +32,7 @@ _NO_MEMORY = (
 
 
 def train(
-    run: Run,
+    prepared: Prepared,
     host: Host,
     *,
     output_folder: Path,
@@ -46,53 +45,19 @@ def train(
     model_yield: ModelYield | None = None,
     evaluation: Evaluation | None = None,
 ) -> RunEnded:
-    """Train `run` on `host` and write `<output_folder>/<name>.safetensors`.
+    """Train a compiled run on `host` and write `<output_folder>/<name>.safetensors`.
 
-    run.json, states and pictures go to `log_folder` (default: `output_folder`). `aside` lets others have the model
-    between two steps; `evaluation` draws samples and measures separation: without one there are none. With `resume` the
-    run is continued from the newest state that its name has in `log_folder`. A file of another run that has its name in
-    `output_folder` is replaced with `overwrite` only.
+    run.json, states and pictures go to `log_folder` (default: `output_folder`). `model_yield` lets others have the
+    model between two steps; `evaluation` draws samples and measures separation: without one there are none. With
+    `resume` the run is continued from the newest state that its name has in `log_folder`. A file of another run that
+    has its name in `output_folder` is replaced with `overwrite` only.
 
-    Raises before anything starts, and before anything is written, where settings or pictures cannot work (ConfigError,
-    DataError) or where the run cannot be continued (StateError): it never starts over by itself. Whatever goes wrong
+    Raises before anything starts, and before anything is written, where the processes cannot share the batches
+    (ConfigError) or where the run cannot be continued (StateError): it never starts over by itself. Whatever goes wrong
     later is reported in the returned event, after saving what was good.
     """
-    faults = check_consistency(run)
-    if faults:
-        raise ConfigError(faults)
-    world = world or ProcessGroup()
-    world.check_size(run.schedule.batch_size)
-    prepared = compile_run(run)
-    return train_prepared(
-        prepared,
-        host,
-        output_folder=output_folder,
-        listener=listener,
-        log_folder=log_folder,
-        commands=commands or Commands(),
-        resume=resume,
-        overwrite=overwrite,
-        world=world,
-        model_yield=model_yield,
-        evaluation=evaluation,
-    )
-
-
-def train_prepared(
-    prepared: Prepared,
-    host: Host,
-    *,
-    output_folder: Path,
-    listener: Listener,
-    log_folder: Path | None,
-    commands: Commands,
-    resume: bool,
-    world: ProcessGroup,
-    model_yield: ModelYield | None,
-    overwrite: bool = False,
-    evaluation: Evaluation | None = None,
-) -> RunEnded:
-    """`train` with a run that is compiled, as `compile_run` gives it."""
+    world, commands = world or ProcessGroup(), commands or Commands()
+    world.check_size(prepared.batches.batch_size)
     log_folder = log_folder or output_folder
     listener = fan_out([listener])  # one that fails must not end a run
     saved = _state_to_continue(log_folder, prepared.name) if resume else None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from operator import is_
 from typing import Any
@@ -11,19 +11,21 @@ from lib_pivotal.config import Run, check_run, run_to_dict
 from lib_pivotal.config_pictures import DataConfig
 from lib_pivotal.config_schema import to_plain
 from lib_pivotal.data.dataset import Dataset, scan
-from lib_pivotal.importing.datasets import DATASET_FILES
+from lib_pivotal.data.sources.source import DatasetFile
 from lib_pivotal.training.picture_parts import PictureParts
 
 
-def scan_pictures(data: DataConfig, folder: str = "") -> Dataset:
+def scan_pictures(data: DataConfig, folder: str = "", *, files: Sequence[DatasetFile] = ()) -> Dataset:
     """Look at the pictures of a run, or at another folder in the same way (by its own layout).
+
+    `files` reads other trainers' dataset files: commands hand over those that `importing` knows.
 
     Raises:
         DataError: there is no such folder, or it is not of that layout.
     """
     settings = scan_settings(data)
     layout = "auto" if folder else data.layout
-    found = scan(folder or data.folder, **{**settings, "layout": layout}, files=DATASET_FILES)
+    found = scan(folder or data.folder, **{**settings, "layout": layout}, files=files)
     return cut_as(data, found)
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from lib_pivotal.commands import datasets, runs, settings
+from lib_pivotal.commands.settings import Imported
 from lib_pivotal.config import DataConfig, EmbeddingConfig, Run, write_run
 from lib_pivotal.config_checks import name_faults
 from lib_pivotal.data import findings as finding
@@ -21,7 +22,6 @@ from lib_pivotal.data.findings import Finding
 from lib_pivotal.data.records import Dataset
 from lib_pivotal.errors import ConfigError, Fault, HostError, PivotalError
 from lib_pivotal.file_names import legal_file_name
-from lib_pivotal.importing.settings import Imported
 from lib_pivotal.runs import defaults, host_defaults, naming, proposal
 from lib_pivotal.runs.checkpoint_advice import idle_settings, native_px, suitability_remarks
 from lib_pivotal.runs.defaults import Fitted
@@ -70,7 +70,7 @@ class PageController:
         """
         folder = datasets.given_folder(folder).strip()
         data = replace(data or DataConfig(), folder=folder)
-        dataset = scanning.scan_pictures(data)
+        dataset = datasets.scan_pictures(data)
         with self._lock:
             before = self._scans.get(folder, (None, None))[0]
             if before is not None and before == dataset:

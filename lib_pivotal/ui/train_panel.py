@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
+from lib_pivotal.commands.settings import FATES, SUFFIXES
 from lib_pivotal.errors import Fault, PivotalError
-from lib_pivotal.importing.reading import SUFFIXES
 from lib_pivotal.runs.presets import PRESETS, load_preset, save_preset
 from lib_pivotal.ui.changes_panel import follow
 from lib_pivotal.ui.data_panel import DATA_PARTS, data_shown
@@ -30,9 +30,8 @@ from lib_pivotal.ui.plan_panel import PLAN_PARTS, plan_shown
 from lib_pivotal.ui.run_html import clock
 
 if TYPE_CHECKING:
+    from lib_pivotal.commands.settings import Imported, KeyFate, KeyReport
     from lib_pivotal.config import Run
-    from lib_pivotal.importing.report import KeyFate, KeyReport
-    from lib_pivotal.importing.settings import Imported
 
 FOLDED = [group for group in GROUPS if group not in ("data", "main")]
 HELP = '<div class="pivotal-help"></div>'
@@ -304,8 +303,6 @@ TOLD: dict[KeyFate, str] = {
 
 def report_html(found: Imported) -> str:
     """Counts, remarks, what is still to be set, and a table for each fate; not supported and translated stand open."""
-    from lib_pivotal.importing.report import FATES  # here: the page is built at start-up, settings are loaded later
-
     report = found.report
     counts = " · ".join(
         f'<b class="{_class(fate)}">{report.count(fate)}</b> {fate}' for fate in FATES if report.count(fate)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 
+from lib_pivotal.commands.runs import make_manager
 from lib_pivotal.runs.manager import RunManager
 from lib_pivotal.webui.backend import WebUIBackend
 
@@ -11,4 +12,4 @@ from lib_pivotal.webui.backend import WebUIBackend
 @functools.lru_cache(maxsize=1)
 def run_manager() -> RunManager:
     """Made when first asked for; always the same."""
-    return RunManager(WebUIBackend())
+    return make_manager(WebUIBackend())

@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from lib_pivotal.commands.datasets import scan_pictures
 from lib_pivotal.config import run_from_dict
 from lib_pivotal.data.dataset import scan as scan_with
 from lib_pivotal.importing.datasets import DATASET_FILES
 from lib_pivotal.importing.settings import Imported, import_file
 from lib_pivotal.runs.defaults import fitted_run
 from lib_pivotal.training.epochs import with_epoch_steps
-from lib_pivotal.training.scanning import scan_pictures
 
 scan = partial(scan_with, files=DATASET_FILES)
 

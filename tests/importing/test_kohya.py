@@ -5,10 +5,10 @@ import json
 import pytest
 from PIL import Image
 
+from lib_pivotal.commands.datasets import scan_pictures
 from lib_pivotal.importing.kohya import gui_flags
 from lib_pivotal.importing.settings import import_file, import_text
 from lib_pivotal.networks.targets import preset_pattern
-from lib_pivotal.training.scanning import scan_pictures
 
 LORA = """
 pretrained_model_name_or_path = "sd15.safetensors"

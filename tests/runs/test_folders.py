@@ -6,7 +6,7 @@ from pathlib import Path
 
 from lib_pivotal.config import EmbeddingConfig
 from lib_pivotal.data.records import Dataset, Picture
-from lib_pivotal.importing.kgrid_files import KgridFiles
+from lib_pivotal.data.sources.kgrid_files import KgridFiles
 from lib_pivotal.runs.folders import embeddings_of_folders
 
 

@@ -10,12 +10,12 @@ import pytest
 import torch
 from PIL import ImageStat
 
+from lib_pivotal.commands.datasets import scan_pictures
 from lib_pivotal.config import DataConfig, run_from_dict
 from lib_pivotal.data.dataset import scan
 from lib_pivotal.errors import ConfigError, HostError
 from lib_pivotal.runs.manager import RunManager
 from lib_pivotal.runs.plan import make_plan
-from lib_pivotal.training.scanning import scan_pictures
 from lib_pivotal.training.step import MicroStep
 from tests.training.runs import contents
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 from PIL import Image, ImageStat
 
+from lib_pivotal.commands.datasets import scan_pictures
 from lib_pivotal.config import DataConfig
 from lib_pivotal.data.dataset import scan
 from lib_pivotal.errors import HostError
 from lib_pivotal.runs.tagging import chosen, without_caption, write_captions
-from lib_pivotal.training.scanning import scan_pictures
 
 
 class Brightness:

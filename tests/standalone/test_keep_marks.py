@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 
 from lib_pivotal.bundle.reader import read_bundle
-from lib_pivotal.commands.datasets import ScanRequest, scan
+from lib_pivotal.commands.datasets import ScanRequest, scan, scan_pictures
 from lib_pivotal.config import DataConfig, Run, run_from_dict
 from lib_pivotal.data.captions import split_tags
+from lib_pivotal.importing.datasets import DATASET_FILES
 from lib_pivotal.runs.defaults import fitted_run
 from lib_pivotal.standalone.cli import main
 from lib_pivotal.training.prepare import prepare_pictures
-from lib_pivotal.training.scanning import scan_pictures
 from lib_pivotal.ui.caption_html import CaptionHtml
 from lib_pivotal.ui.picture_filter import TagIndex
 from tests.conftest import write_pictures
@@ -154,7 +154,7 @@ def test_held_out_captions_have_no_marks(tmp_path: Path) -> None:
     folder = write_pictures(tmp_path / "set", captions("##"))
     plain = run_of(folder, "##")
     plain["saving"]["separation_every_steps"] = 1
-    prepared = prepare_pictures(run_from_dict(plain))
+    prepared = prepare_pictures(run_from_dict(plain), files=DATASET_FILES)
     assert prepared.held_out and all("##" not in picture.caption for picture in prepared.held_out)
     assert all("##" in picture.caption for picture in prepared.pictures)
 

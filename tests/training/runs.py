@@ -7,12 +7,14 @@ from pathlib import Path
 import torch
 
 from lib_pivotal.bundle.reader import read_bundle, require
+from lib_pivotal.commands import runs
 from lib_pivotal.config import run_from_dict
 from lib_pivotal.evaluation.in_run import RunEvaluation
-from lib_pivotal.training import run as running
+from lib_pivotal.training.assemble import compile_run
 from lib_pivotal.training.events import Notice, StepDone
+from lib_pivotal.training.prepare import prepare_pictures
 
-train = functools.partial(running.train, evaluation=RunEvaluation())
+train = functools.partial(runs.train, evaluation=RunEvaluation())
 """As whoever starts a run calls it."""
 
 
@@ -35,6 +37,10 @@ def make_run(folder, *, saving=None, **schedule):
     plain = plain_run(folder, **schedule)
     plain["saving"].update(saving or {})
     return run_from_dict(plain)
+
+
+def compiled(run):
+    return compile_run(run, prepare_pictures(run))
 
 
 class Recorder:

@@ -11,6 +11,7 @@ from lib_pivotal.config import run_from_dict
 from lib_pivotal.data.records import Picture
 from lib_pivotal.training import assemble, build
 from lib_pivotal.training.objective import P2, Huber, MinSNR
+from tests.training.runs import compiled
 
 
 def run_with(**sections):
@@ -180,7 +181,7 @@ def test_a_compiled_run_is_resolved_for_its_pictures(two_embeddings_folder):
             "saving": {"preview_words": ["hana"]},
         }
     )
-    prepared = assemble.compile_run(run)
+    prepared = compiled(run)
     pictures = prepared.pictures.pictures
     own = {picture.key for picture in pictures if picture.key.startswith("aoi")}
     assert prepared.name == prepared.settings["name"] == "pivotal"

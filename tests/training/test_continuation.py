@@ -10,14 +10,23 @@ from PIL import Image
 
 from lib_pivotal.config import run_from_dict, run_to_dict
 from lib_pivotal.errors import FileNameError, StateError
-from lib_pivotal.training.assemble import compile_run
 from lib_pivotal.training.continuation import _old_fingerprint
 from lib_pivotal.training.events import Commands, RunStarted, StepDone
 from lib_pivotal.training.prepare import prepare_pictures
 from lib_pivotal.training.state import load_latest_state, save_state
 from lib_pivotal.training.state_files import latest_run_folder, list_states
 from tests.faults.material import same_size
-from tests.training.runs import Recorder, assert_same, contents, make_run, plain_run, stopping_at, tensors_of, train
+from tests.training.runs import (
+    Recorder,
+    assert_same,
+    compiled,
+    contents,
+    make_run,
+    plain_run,
+    stopping_at,
+    tensors_of,
+    train,
+)
 
 
 def stopped_run(host, pictures, out, *, at=4, **schedule):
@@ -220,7 +229,7 @@ def old_state(host, run, out, *, fingerprint):
 
 def test_an_old_state_is_continued_and_equals_the_undisturbed_run(tiny_host, two_embeddings_folder, tmp_path):
     run = stopped_run(tiny_host, two_embeddings_folder, tmp_path / "out")
-    old_state(tiny_host, run, tmp_path / "out", fingerprint=_old_fingerprint(compile_run(run), tiny_host))
+    old_state(tiny_host, run, tmp_path / "out", fingerprint=_old_fingerprint(compiled(run), tiny_host))
     rest = Recorder()
     ended = train(run, tiny_host, output_folder=tmp_path / "out", listener=rest, resume=True)
     assert rest.of(StepDone)[0].step == 5

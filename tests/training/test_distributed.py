@@ -23,7 +23,7 @@ from lib_pivotal.config import read_run
 from lib_pivotal.standalone.model import StandaloneHost
 from lib_pivotal.training.distributed import ProcessGroup
 from lib_pivotal.training.events import StepDone
-from lib_pivotal.training.run import train
+from lib_pivotal.commands.runs import train
 world = ProcessGroup.from_environment()
 host = StandaloneHost(**make_tiny_models(), scale_factor=1.0, name="tiny")
 losses = []

@@ -13,13 +13,12 @@ from lib_pivotal.borrowing import OffloadedModel
 from lib_pivotal.config import run_from_dict
 from lib_pivotal.standalone.model import StandaloneHost
 from lib_pivotal.training import build
-from lib_pivotal.training.assemble import compile_run
 from lib_pivotal.training.events import RunStarted, StepDone
 from lib_pivotal.training.memory import CONTEXT_BYTES, PURPOSES, count_memory, optimizer_bytes, tensor_bytes
 from lib_pivotal.training.memory_tracker import unfolds
 from lib_pivotal.training.trainable import Trainable
 from tests.standalone import tiny_families
-from tests.training.runs import train
+from tests.training.runs import compiled, train
 
 
 def make_run(folder, *, px=64, batch=2, rank=2, checkpointing=False, **schedule):
@@ -86,7 +85,7 @@ def passing(moment):
 )
 def test_within_a_tenth_of_what_real_steps_allocate(two_embeddings_folder, family, dtype, settings):
     host, run = make_host(family, dtype), make_run(two_embeddings_folder, **settings)
-    prepared = compile_run(run)
+    prepared = compiled(run)
     count = count_memory(prepared, host)
     with host.session(prepared.session):
         embeddings = build.make_embeddings(prepared.embeddings, host.text, host.device, seed=prepared.seed)
@@ -128,7 +127,7 @@ def test_nothing_of_the_host_is_changed(two_embeddings_folder, tmp_path):
         host, events = make_host("sd1"), []
         before = weights(host)
         if counted:
-            count_memory(compile_run(run), host)
+            count_memory(compiled(run), host)
             assert weights(host) == before
         ended = train(run, host, output_folder=tmp_path / str(counted), listener=events.append)
         assert ended.reason == "finished", ended.message
@@ -155,7 +154,7 @@ def test_what_lasts_is_exact(two_embeddings_folder, tmp_path, monkeypatch):
 
     monkeypatch.setattr(Trainable, "__init__", remembered)
     train(run, host, output_folder=tmp_path, listener=events.append)
-    parts = count_memory(compile_run(run), host).moment("a step").parts
+    parts = count_memory(compiled(run), host).moment("a step").parts
     (one,) = trained
     started = next(event for event in events if isinstance(event, RunStarted))
     assert parts["network"] + parts["words"] == parts["ema"] == 4 * started.trained_parameters
@@ -175,7 +174,7 @@ def test_optimizer_bytes(name, factor):
 
 def test_checkpointing_needs_less(two_embeddings_folder):
     host, runs = make_host("sd1"), [make_run(two_embeddings_folder, checkpointing=on) for on in (False, True)]
-    plain, checkpointed = (count_memory(compile_run(run), host).moment("a step") for run in runs)
+    plain, checkpointed = (count_memory(compiled(run), host).moment("a step") for run in runs)
     assert passing(checkpointed) < 0.6 * passing(plain)
 
 
@@ -207,7 +206,7 @@ def test_an_autoencoder_that_comes_for_the_count_keeps_its_numbers(two_embedding
     host.codec.parking = FarAway()
     run = replace(run, saving=replace(run.saving, sample_every_steps=1))
     before = weights(host)
-    count = count_memory(compile_run(run), host)
+    count = count_memory(compiled(run), host)
     assert weights(host) == before
     assert passing(count.moment("encoding pictures")) > 0 < passing(count.moment("sampling"))
 
@@ -215,13 +214,13 @@ def test_an_autoencoder_that_comes_for_the_count_keeps_its_numbers(two_embedding
 def test_previews_and_class_pictures_count(two_embeddings_folder):
     host, run = make_host("sd1"), make_run(two_embeddings_folder)
     run = replace(run, saving=replace(run.saving, sample_every_steps=1))
-    count = count_memory(compile_run(run), host)
+    count = count_memory(compiled(run), host)
     step, drawing = (count.moment(name).parts for name in ("a step", "sampling"))
     adapted = {layer.name: layer.module.weight for layer in host.layers() if layer.part == "te"}
     unet = [layer.module.weight for layer in host.layers() if "attn" in layer.name or "_ff_" in layer.name]
     assert drawing["network"] == 2 * step["network"], "as it is trained, and read from the file"
     assert drawing["aside"] == tensor_bytes([*adapted.values(), *unet])
-    assert "aside" not in count_memory(compile_run(run), host, as_gpu=True).moment("sampling").parts
+    assert "aside" not in count_memory(compiled(run), host, as_gpu=True).moment("sampling").parts
     assert count.largest.total_bytes == count.total_bytes == max(moment.total_bytes for moment in count.moments)
     assert all(set(moment.parts) <= set(PURPOSES) and "vae" in moment.parts for moment in count.moments)
 
@@ -231,9 +230,9 @@ def test_sdxls_autoencoder_in_half_precision_is_counted_as_overflowing(two_embed
     run = make_run(two_embeddings_folder)
     run = replace(run, saving=replace(run.saving, sample_every_steps=1))
     host = make_host("sdxl", torch.float16)
-    halved = count_memory(compile_run(run), host, as_gpu=True)
+    halved = count_memory(compiled(run), host, as_gpu=True)
     host.codec.vae.float()
-    full = count_memory(compile_run(run), host, as_gpu=True)
+    full = count_memory(compiled(run), host, as_gpu=True)
     for name in ("encoding pictures", "sampling"):
         again, plain = halved.moment(name).parts, full.moment(name).parts
         assert again["vae"] == plain["vae"] / 2
@@ -243,7 +242,7 @@ def test_sdxls_autoencoder_in_half_precision_is_counted_as_overflowing(two_embed
 
 def test_as_on_a_gpu_the_autoencoder_is_away_from_steps_and_cuda_has_its_share(two_embeddings_folder):
     host, run = make_host("sdxl", torch.float16), make_run(two_embeddings_folder)
-    plain, gpu = (count_memory(compile_run(run), host, as_gpu=as_gpu) for as_gpu in (False, True))
+    plain, gpu = (count_memory(compiled(run), host, as_gpu=as_gpu) for as_gpu in (False, True))
     step, encoding = gpu.moment("a step").parts, gpu.moment("encoding pictures").parts
     assert "vae" not in step and encoding["vae"] == plain.moment("a step").parts["vae"]
     assert step["context"] == encoding["context"] == CONTEXT_BYTES

@@ -11,7 +11,6 @@ from PIL import Image
 
 from lib_pivotal.config import check_run, run_from_dict, run_to_dict
 from lib_pivotal.data.captions import split_tags
-from lib_pivotal.training.assemble import compile_run
 from lib_pivotal.training.build import batch_source, make_latents
 from lib_pivotal.training.distributed import ProcessGroup
 from lib_pivotal.training.events import StepDone
@@ -19,7 +18,7 @@ from lib_pivotal.training.picture_parts import PictureParts
 from lib_pivotal.training.prepare import prepare_pictures
 from lib_pivotal.training.pruned_captions import make_pruned_captions
 from tests.conftest import write_pictures
-from tests.training.runs import train
+from tests.training.runs import compiled, train
 
 CAPTION = "aoi, one, two, three, four, five"
 
@@ -59,7 +58,7 @@ def _run(folder: Path, *parts: dict[str, object], **data: object):
 def _drawn(run, host, steps: int = 40) -> dict[str, list[tuple[str, float]]]:
     """Captions and weights by the first folder, as the run's own source draws them."""
     found = defaultdict(list)
-    prepared = compile_run(run)
+    prepared = compiled(run)
     cache, _ = make_latents(prepared.latents, host)
     source = batch_source(prepared.batches, cache, ProcessGroup(), host.text.token_ids)
     for step in range(steps):
@@ -96,7 +95,7 @@ def test_the_first_part_that_fits_counts(folder: Path, tiny_host) -> None:
 def test_pictures_of_a_part_are_shown_in_its_way(folder: Path, tiny_host) -> None:
     part = {"applies_to": "red/*", "crop": "random", "crops": 3, "flip": True, "transparency": "mask"}
     run = _run(folder, part)
-    plan = compile_run(run).latents
+    plan = compiled(run).latents
     assert plan.flip == {f"red/{n}.png" for n in range(3)}
     assert set(plan.own) == plan.flip
     cache, problems = make_latents(plan, tiny_host)
@@ -115,7 +114,7 @@ def test_masks_of_a_part(folder: Path, tiny_host) -> None:
         (folder / kind / "mask").mkdir()
         Image.new("L", (160, 64), 127).save(folder / kind / "mask" / "0.png")
     run = _run(folder, {"applies_to": "blue/*", "masks": "hcp_exact"})
-    cache, _ = make_latents(compile_run(run).latents, tiny_host)
+    cache, _ = make_latents(compiled(run).latents, tiny_host)
     assert cache.get("red/0.png").mask is None
     assert torch.allclose(cache.get("blue/0.png").mask, torch.ones(1, 8, 8))
 

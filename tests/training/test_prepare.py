@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from lib_pivotal.config import run_from_dict
-from lib_pivotal.training.assemble import compile_run, mirrored, picture_remarks
+from lib_pivotal.training.assemble import mirrored, picture_remarks
 from lib_pivotal.training.build import make_latents, spill_folder
 from lib_pivotal.training.events import Notice, RunEnded
 from lib_pivotal.training.prepare import prepare_pictures
 from tests.conftest import write_pictures
-from tests.training.runs import train
+from tests.training.runs import compiled, train
 
 
 def _run(folder, *, embeddings=None, data=None, memory=None, **rest):
@@ -36,7 +36,7 @@ def test_embeddings_may_refuse_the_mirror(two_embeddings_folder, tiny_host):
         two_embeddings_folder, data={"flip": True}, embeddings=[{"name": "aoi", "mirror": False}, {"name": "hana"}]
     )
     assert mirrored(some, prepared.pictures) == {f"hana_{n}.png" for n in (1, 2, 3)}
-    cache, problems = make_latents(compile_run(some).latents, tiny_host)
+    cache, problems = make_latents(compiled(some).latents, tiny_host)
     assert problems == [] and cache.encoded == 9
     assert [cache.flips(picture.key) for picture in cache.pictures] == [False] * 3 + [True] * 3
 
@@ -103,7 +103,7 @@ def test_boxes_steer_the_cut(tmp_path, tiny_host):
     (folder / "a.txt").write_text("aoi, hat", encoding="utf-8")
     (folder / "a.json").write_text('{"face": [150, 10, 190, 50]}', encoding="utf-8")
     run = _run(folder, embeddings=[{"name": "aoi"}], data={"crop": "face", "bucketing": False})
-    cache, problems = make_latents(compile_run(run).latents, tiny_host)
+    cache, problems = make_latents(compiled(run).latents, tiny_host)
     assert problems == [] and cache.placement("a.png").left_px == 128
 
 

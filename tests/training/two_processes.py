@@ -11,12 +11,12 @@ import threading
 import time
 from pathlib import Path
 
+from lib_pivotal.commands.runs import train
 from lib_pivotal.config import read_run
 from lib_pivotal.standalone.model import StandaloneHost
 from lib_pivotal.standalone.signals import stopping_on_signals
 from lib_pivotal.training.distributed import ProcessGroup
 from lib_pivotal.training.events import Commands, Notice, StepDone
-from lib_pivotal.training.run import train
 from lib_pivotal.training.step import MicroStep
 from tests.conftest import make_tiny_models
 

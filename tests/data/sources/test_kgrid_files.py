@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from examples.avatars import make
-from lib_pivotal.importing.kgrid_files import CoreTags, read_kgrid_files
+from lib_pivotal.data.sources.kgrid_files import CoreTags, read_kgrid_files
 
 
 def test_a_folder_without_them_is_normal(tmp_path: Path) -> None:
