@@ -43,7 +43,7 @@ def held_out_losses(
         host.text,
         host.denoiser,
         schedule=NoiseSchedule(host.alphas_cumprod, v_prediction=host.info.v_prediction),
-        objective=make_objective(run),
+        objective=make_objective(run.loss, run.noise, mask_prior=run.data.mask_prior),
         device=host.device,
     )
     latents, captions = _pictures(host, names)

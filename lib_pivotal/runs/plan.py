@@ -221,7 +221,7 @@ def _rates(
 
 
 def _placements(run: Run, pictures: Sequence[Picture]) -> dict[str, Placement]:
-    buckets = assemble.make_buckets(run)
+    buckets = assemble.make_buckets(run.data)
     known: dict[tuple[int, int], Placement] = {}
     found = {}
     for picture in pictures:

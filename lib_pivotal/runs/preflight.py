@@ -143,7 +143,7 @@ def _few(prepared: PreparedPictures, run: Run) -> PreparedPictures:
     """As many pictures as a micro-batch holds, of the commonest bucket."""
     from lib_pivotal.training import assemble
 
-    buckets = assemble.make_buckets(run)
+    buckets = assemble.make_buckets(run.data)
     by_bucket: dict[object, list[Picture]] = {}
     for picture in prepared.pictures:
         by_bucket.setdefault(buckets.assign(picture.width_px, picture.height_px).bucket, []).append(picture)

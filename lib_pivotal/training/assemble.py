@@ -14,7 +14,20 @@ from typing import Any
 
 import torch
 
-from lib_pivotal.config import DataConfig, NetworkConfig, Run, ScheduleConfig, run_to_dict, steps_of
+from lib_pivotal.bundle.embedding_files import read_embedding
+from lib_pivotal.config import (
+    DataConfig,
+    EmbeddingConfig,
+    EmbeddingsConfig,
+    LossConfig,
+    NetworkConfig,
+    NoiseConfig,
+    RegularisationConfig,
+    Run,
+    ScheduleConfig,
+    run_to_dict,
+    steps_of,
+)
 from lib_pivotal.config_checks import number_lines, option_lines
 from lib_pivotal.data import lint
 from lib_pivotal.data.buckets import Buckets
@@ -63,8 +76,7 @@ def compile_run(run: Run, found: PreparedPictures) -> Prepared:
     run = with_epoch_steps(replace(with_name(run, NAMELESS), embeddings=found.embeddings), found.dataset.pictures)
     data, schedule, saving = run.data, run.schedule, run.saving
     names = tuple(embedding.name for embedding in run.embeddings)
-    parts, buckets, plan = PictureParts(data), make_buckets(run), make_phase_plan(schedule)
-    own = parts.differing((*found.pictures, *found.held_out))
+    parts, buckets, phases = PictureParts(data), make_buckets(data), make_phase_plan(schedule)
     classes = found.regularisation
     return Prepared(
         name=run.name,
@@ -74,19 +86,19 @@ def compile_run(run: Run, found: PreparedPictures) -> Prepared:
         notices=(*found.dataset.problems, *picture_remarks(run, found), *found.remarks),
         session=session_request(run),
         zero_terminal_snr=run.noise.zero_terminal_snr,
-        embeddings=embedding_starts(run),
+        embeddings=embedding_starts(run.embeddings, run.embeddings_common),
         control=run.embeddings_common.control,
-        network=network_plan(run),
-        paces=paces(run),
+        network=network_plan(run.network),
+        paces=paces(run.embeddings_common, run.network, schedule),
         optimizer=OptimizerPlan(schedule.optimizer, option_lines(schedule.optimizer_options), schedule.ema_decay),
-        objective=make_objective(run),
-        phases=plan,
-        rate_factor=make_rate_factor(schedule, plan),
-        latents=latent_plan(run, found, buckets, own),
+        objective=make_objective(run.loss, run.noise, mask_prior=data.mask_prior),
+        phases=phases,
+        rate_factor=make_rate_factor(schedule, phases),
+        latents=latent_plan(run, found, buckets, parts),
         class_latents=class_latent_plan(run, classes, buckets) if classes else None,
-        batches=batch_plan(run, found, own, parts.loss_weights(found.pictures)),
+        batches=batch_plan(run, found, parts),
         class_batches=class_batch_plan(run, classes) if classes else None,
-        sides=side_plan(run),
+        sides=side_plan(run.regularisation, run.embeddings),
         loop=LoopSettings(
             name=run.name,
             seed=run.seed,
@@ -110,15 +122,18 @@ def compile_run(run: Run, found: PreparedPictures) -> Prepared:
     )
 
 
-def embedding_starts(run: Run) -> tuple[EmbeddingStart, ...]:
-    """The run's embeddings, in its order."""
-    common = run.embeddings_common
+def embedding_starts(embeddings: Sequence[EmbeddingConfig], common: EmbeddingsConfig) -> tuple[EmbeddingStart, ...]:
+    """The run's embeddings, in its order; files that they begin with are read here, before anything is encoded.
+
+    Raises:
+        BundleError: a file cannot be read, or is no embedding.
+    """
     return tuple(
         EmbeddingStart(
             embedding.name,
             embedding.vectors,
             embedding.init_text or "random",
-            embedding.init_file,
+            read_embedding(embedding.init_file).vectors if embedding.init_file else None,
             common.initial_std,
             common.keep_commas,
             EmbeddingSettings(
@@ -129,13 +144,12 @@ def embedding_starts(run: Run) -> tuple[EmbeddingStart, ...]:
                 freeze_norm=embedding.freeze_norm,
             ),
         )
-        for embedding in run.embeddings
+        for embedding in embeddings
     )
 
 
-def network_plan(run: Run) -> NetworkPlan:
+def network_plan(network: NetworkConfig) -> NetworkPlan:
     """The run's network, of all its parts."""
-    network = run.network
     return NetworkPlan(
         network.algorithm,
         tuple(rule for part in PARTS for rule in network_rules(network, part)),
@@ -174,18 +188,16 @@ def network_rules(settings: NetworkConfig, part: Part) -> list[LayerRule]:
     )
 
 
-def paces(run: Run) -> dict[str, Pace]:
-    """How embeddings (`embeddings`) and each part of the network move."""
-    network, schedule, common = run.network, run.schedule, run.embeddings_common
+def paces(common: EmbeddingsConfig, network: NetworkConfig, schedule: ScheduleConfig) -> dict[str, Pace]:
+    """How embeddings (`words`) and each part of the network move."""
     found = {"words": Pace(common.lr, common.weight_decay, schedule.clip_embeddings)}
     for part in PARTS:
         found[part] = Pace(network.lr_of(part), network.weight_decay, schedule.clip_network)
     return found
 
 
-def make_objective(run: Run) -> Objective:
+def make_objective(loss: LossConfig, noise: NoiseConfig, *, mask_prior: float) -> Objective:
     """How the run's samples are made noisy, and how their errors count."""
-    loss, noise = run.loss, run.noise
     return build_objective(
         loss.kind,
         loss.weighting,
@@ -204,7 +216,7 @@ def make_objective(run: Run) -> Objective:
             timestep_max=noise.timestep_max,
             timestep_distribution=noise.timestep_distribution,
         ),
-        mask_prior=run.data.mask_prior,
+        mask_prior=mask_prior,
         scale_v_like_noise=loss.scale_v_like_noise,
     )
 
@@ -330,15 +342,16 @@ def picture_remarks(run: Run, prepared: PreparedPictures) -> list[DatasetProblem
 def dataset_remarks(run: Run, pictures: Sequence[Picture]) -> list[DatasetProblem]:
     """The same of pictures with their captions as they are on disk: what an embedding absorbs may belong to one
     side."""
-    return lint.cut_remarks(pictures, make_buckets(run)) + lint.mirror_remarks(
-        pictures, embeddings=[embedding.name for embedding in run.embeddings], keys=mirrored(run, pictures)
+    keys = mirrored(PictureParts(run.data), run.embeddings, pictures)
+    return lint.cut_remarks(pictures, make_buckets(run.data)) + lint.mirror_remarks(
+        pictures, embeddings=[embedding.name for embedding in run.embeddings], keys=keys
     )
 
 
-def mirrored(run: Run, pictures: Sequence[Picture]) -> frozenset[str]:
+def mirrored(parts: PictureParts, embeddings: Sequence[EmbeddingConfig], pictures: Sequence[Picture]) -> frozenset[str]:
     """Keys of the pictures that are mirrored half of the time: those of no embedding that is against it."""
-    against = [embedding.name for embedding in run.embeddings if not embedding.flip]
-    find, parts = EmbeddingFinder(against), PictureParts(run.data)
+    against = [embedding.name for embedding in embeddings if not embedding.flip]
+    find = EmbeddingFinder(against)
     return frozenset(p.key for p in pictures if parts.settings_of(p).flip and not (against and find(p.caption)))
 
 
@@ -355,19 +368,19 @@ def showings(own: Mapping[str, DataConfig]) -> dict[str, ViewSettings]:
     }
 
 
-def latent_plan(run: Run, found: PreparedPictures, buckets: Buckets, own: Mapping[str, DataConfig]) -> LatentPlan:
-    """How the run's own pictures become latents, those with settings of their `own` in their way."""
-    data = run.data
+def latent_plan(run: Run, found: PreparedPictures, buckets: Buckets, parts: PictureParts) -> LatentPlan:
+    """How the run's own pictures become latents, those of a part in their own way."""
+    data, shown = run.data, (*found.pictures, *found.held_out)
     return _latents(
         run,
-        (*found.pictures, *found.held_out),
+        shown,
         buckets,
-        flip=mirrored(run, found.pictures),
+        flip=mirrored(parts, run.embeddings, found.pictures),
         find_boxes="face" in (data.crop, *(part.crop for part in data.parts)),
         crops=data.crops,
         scale=data.scale_augmentation,
         plain=frozenset(picture.key for picture in found.held_out),
-        own=showings(own),
+        own=showings(parts.differing(shown)),
     )
 
 
@@ -403,22 +416,20 @@ def _latents(
     )
 
 
-def batch_plan(
-    run: Run, prepared: PreparedPictures, own: Mapping[str, DataConfig], loss_weights: Mapping[str, float]
-) -> BatchPlan:
+def batch_plan(run: Run, found: PreparedPictures, parts: PictureParts) -> BatchPlan:
     """Batches of the run's own pictures: captions, weights and rates by its settings."""
-    data, schedule = run.data, run.schedule
+    data, schedule, pictures = run.data, run.schedule, (*found.pictures, *found.held_out)
     return BatchPlan(
-        (*prepared.pictures, *prepared.held_out),
-        caption_plan(run, embedding_of_concepts(run, prepared.dataset), own),
+        pictures,
+        caption_plan(run, embedding_of_concepts(run, found.dataset), parts.differing(pictures)),
         schedule.batch_size,
         schedule.accumulation,
         tuple(embedding.name for embedding in run.embeddings),
         run.seed,
         data.random_latent,
         unmasked=data.mask_off,
-        draw_weights=draw_weights(run, prepared),
-        loss_weights=loss_weights,
+        draw_weights=draw_weights(run, found),
+        loss_weights=parts.loss_weights(found.pictures),
     )
 
 
@@ -443,9 +454,8 @@ def draw_weights(run: Run, prepared: PreparedPictures) -> dict[str, float] | Non
     return {picture.key: rates.get(picture.key, float(picture.repeats)) for picture in prepared.pictures}
 
 
-def make_buckets(run: Run) -> Buckets:
+def make_buckets(data: DataConfig) -> Buckets:
     """Sizes that pictures are brought to."""
-    data = run.data
     return Buckets(
         data.resolution_px,
         data.bucket_step_px,
@@ -462,10 +472,9 @@ def class_batch_size(run: Run) -> int:
     return run.regularisation.batch_size or narugo_batch(schedule.batch_size, max_steps=schedule.max_steps)
 
 
-def side_plan(run: Run) -> SidePlan:
+def side_plan(kept: RegularisationConfig, embeddings: Sequence[EmbeddingConfig]) -> SidePlan:
     """The run's further sets."""
-    kept = run.regularisation
-    texts = {embedding.name: class_text(embedding.init_text, kept.class_text) for embedding in run.embeddings}
+    texts = {embedding.name: class_text(embedding.init_text, kept.class_text) for embedding in embeddings}
     return SidePlan(kept.weight, kept.target == "prior", kept.preservation, texts)
 
 

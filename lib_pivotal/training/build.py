@@ -14,7 +14,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from lib_pivotal.bundle.embedding_files import read_embedding
 from lib_pivotal.data.batches import BatchSource
 from lib_pivotal.data.captions import EmbeddingFinder
 from lib_pivotal.data.crops import with_focus
@@ -127,10 +126,9 @@ def make_embeddings(
     vectors = {}
     for index, embedding in enumerate(starts):
         generator = derived_generator("word", seed, index)
-        if embedding.init_file:
-            tensors = read_embedding(embedding.init_file).vectors
+        if embedding.init_vectors is not None:
             vectors[embedding.name] = vectors_from_tensors(
-                tensors, embedding.vectors, encoder=text, generator=generator
+                embedding.init_vectors, embedding.vectors, encoder=text, generator=generator
             )
         else:
             vectors[embedding.name] = initial_vectors(

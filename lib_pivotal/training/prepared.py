@@ -34,14 +34,15 @@ from lib_pivotal.training.results import Results
 TokenIds = Callable[[str], list[int]]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class EmbeddingStart:
-    """One embedding: where its vectors begin and how it is trained. `init_file` wins over `init_text`."""
+    """One embedding: where its vectors begin and how it is trained. `init_vectors`, as a file has them, win over
+    `init_text`."""
 
     name: str
     vectors: int
     init_text: str
-    init_file: str
+    init_vectors: tuple[torch.Tensor, ...] | None
     initial_std: float
     keep_commas: bool
     settings: EmbeddingSettings

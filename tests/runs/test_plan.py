@@ -66,7 +66,7 @@ class FlatCodec:
 def _source(run: Run) -> tuple[BatchSource, LatentCache]:
     """What training draws from, built as training builds it."""
     prepared = prepare_pictures(run)
-    cache = LatentCache(FlatCodec(), assemble.make_buckets(run))  # type: ignore[arg-type]
+    cache = LatentCache(FlatCodec(), assemble.make_buckets(run.data))  # type: ignore[arg-type]
     assert not cache.build(list(prepared.pictures))
     source = BatchSource(
         cache,

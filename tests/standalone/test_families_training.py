@@ -129,9 +129,16 @@ def test_either_text_encoder_has_a_network(files, two_embeddings_folder, tmp_pat
 def test_rates_of_the_text_encoders(files, two_embeddings_folder):
     run = make_run(two_embeddings_folder, network={"te2_lr": 4e-3})
     host = StandaloneHost.load(files["sdxl"])
-    embeddings = build.make_embeddings(assemble.embedding_starts(run), host.text, host.device, seed=run.seed)
-    network = build.make_network(assemble.network_plan(run), host.layers(), host.device, seed=run.seed)
-    groups = {group.name: group for group in build.trained_groups(assemble.paces(run), embeddings, network)}
+    embeddings = build.make_embeddings(
+        assemble.embedding_starts(run.embeddings, run.embeddings_common), host.text, host.device, seed=run.seed
+    )
+    network = build.make_network(assemble.network_plan(run.network), host.layers(), host.device, seed=run.seed)
+    groups = {
+        group.name: group
+        for group in build.trained_groups(
+            assemble.paces(run.embeddings_common, run.network, run.schedule), embeddings, network
+        )
+    }
     assert {name: groups[name].lr for name in ("unet", "te", "te2")} == {"unet": 1e-2, "te": 1e-3, "te2": 4e-3}
     assert {groups[name].kind for name in ("te", "te2")} == {"te"}, "both begin and stop together"
 
@@ -147,7 +154,7 @@ def test_gradient_through_the_pooled_output(files, two_embeddings_folder):
     """It alone reaches OpenCLIP's last layer, which the prompt's own conditioning leaves out; CLIP-L takes no part."""
     host = StandaloneHost.load(files["sdxl"])
     run = make_run(two_embeddings_folder)
-    network = build.make_network(assemble.network_plan(run), host.layers(), host.device, seed=run.seed)
+    network = build.make_network(assemble.network_plan(run.network), host.layers(), host.device, seed=run.seed)
     latents = torch.linspace(-1, 1, 256).view(1, 4, 8, 8)
     sizes = torch.tensor([[64.0, 64, 0, 0, 64, 64]])
 
@@ -263,9 +270,9 @@ def test_the_file_gives_the_picture_of_the_live_network(files, tmp_path, two_emb
     host = StandaloneHost.load(files[kind])
     run = make_run(two_embeddings_folder)
     embeddings = build.make_embeddings(
-        assemble.embedding_starts(run), host.text, host.device, seed=run.seed
+        assemble.embedding_starts(run.embeddings, run.embeddings_common), host.text, host.device, seed=run.seed
     ).as_mapping()
-    network = build.make_network(assemble.network_plan(run), host.layers(), host.device, seed=run.seed)
+    network = build.make_network(assemble.network_plan(run.network), host.layers(), host.device, seed=run.seed)
     generator = torch.Generator().manual_seed(3)
     for name, parameter in network.named_parameters():
         if "up" in name:

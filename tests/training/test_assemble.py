@@ -18,6 +18,14 @@ def run_with(**sections):
     return run_from_dict({"name": "x", "words": [{"name": "aoi", "vectors": 3, "lr_factor": 2.0}], **sections})
 
 
+def starts_of(run):
+    return assemble.embedding_starts(run.embeddings, run.embeddings_common)
+
+
+def objective_of(run):
+    return assemble.make_objective(run.loss, run.noise, mask_prior=run.data.mask_prior)
+
+
 def test_groups_of_embeddings_and_network(tiny_host):
     run = run_with(
         network={
@@ -28,9 +36,21 @@ def test_groups_of_embeddings_and_network(tiny_host):
             "groups": [{"pattern": "attn2", "rank": 4, "lr_factor": 0.5}],
         }
     )
-    embeddings = build.make_embeddings(assemble.embedding_starts(run), tiny_host.text, tiny_host.device, seed=run.seed)
-    network = build.make_network(assemble.network_plan(run), tiny_host.layers(), tiny_host.device, seed=run.seed)
-    groups = {group.name: group for group in build.trained_groups(assemble.paces(run), embeddings, network)}
+    embeddings = build.make_embeddings(
+        starts_of(run),
+        tiny_host.text,
+        tiny_host.device,
+        seed=run.seed,
+    )
+    network = build.make_network(
+        assemble.network_plan(run.network), tiny_host.layers(), tiny_host.device, seed=run.seed
+    )
+    groups = {
+        group.name: group
+        for group in build.trained_groups(
+            assemble.paces(run.embeddings_common, run.network, run.schedule), embeddings, network
+        )
+    }
     assert groups["word aoi"].lr_factor == 2.0 and groups["word aoi"].kind == "words"
     assert {group.kind for group in groups.values()} == {"words", "unet", "te"}
     assert any(group.lr_factor == 0.5 and group.kind == "unet" for group in groups.values())
@@ -43,17 +63,23 @@ def test_groups_of_embeddings_and_network(tiny_host):
     [{"algorithm": "none"}, {"unet_targets": "none"}, {"unet_lr": 0.0}],
 )
 def test_embeddings_alone_have_no_network(tiny_host, network):
-    plan = assemble.network_plan(run_with(network=network))
+    plan = assemble.network_plan(run_with(network=network).network)
     assert build.make_network(plan, tiny_host.layers(), torch.device("cpu"), seed=0) is None
 
 
 def test_same_seed_same_embeddings_and_every_embedding_its_own_chance(tiny_host):
     run = run_from_dict({"name": "x", "words": [{"name": "aoi", "vectors": 2}, {"name": "hana", "vectors": 2}]})
     first = build.make_embeddings(
-        assemble.embedding_starts(run), tiny_host.text, tiny_host.device, seed=run.seed
+        starts_of(run),
+        tiny_host.text,
+        tiny_host.device,
+        seed=run.seed,
     ).as_mapping()
     second = build.make_embeddings(
-        assemble.embedding_starts(run), tiny_host.text, tiny_host.device, seed=run.seed
+        starts_of(run),
+        tiny_host.text,
+        tiny_host.device,
+        seed=run.seed,
     ).as_mapping()
     assert torch.equal(first["aoi"][0], second["aoi"][0])
     assert not torch.equal(first["aoi"][0], first["hana"][0])
@@ -65,16 +91,21 @@ def test_embedding_from_an_embedding_file(tiny_host, tmp_path):
     tensor = torch.randn(3, 16)
     path = write_embedding(tmp_path / "old.safetensors", (tensor,), name="old")
     run = run_from_dict({"name": "x", "words": [{"name": "aoi", "vectors": 3, "init_file": str(path)}]})
-    embeddings = build.make_embeddings(assemble.embedding_starts(run), tiny_host.text, tiny_host.device, seed=run.seed)
+    embeddings = build.make_embeddings(
+        starts_of(run),
+        tiny_host.text,
+        tiny_host.device,
+        seed=run.seed,
+    )
     torch.testing.assert_close(embeddings.as_mapping()["aoi"][0].detach(), tensor)
 
 
 def test_loss_and_weighting_by_name():
-    objective = assemble.make_objective(
+    objective = objective_of(
         run_with(loss={"kind": "huber", "weighting": "min_snr", "snr_gamma": 3.0, "huber_schedule": "constant"})
     )
     assert objective.loss == Huber(0.1, "constant") and objective.weighting == MinSNR(3.0)
-    other = assemble.make_objective(run_with(loss={"weighting": "p2", "snr_gamma": 1.0, "scale_v_like_noise": True}))
+    other = objective_of(run_with(loss={"weighting": "p2", "snr_gamma": 1.0, "scale_v_like_noise": True}))
     assert other.weighting == P2(1.0) and other.scale_v_like_noise
 
 
@@ -91,7 +122,7 @@ def test_every_setting_of_the_noise_reaches_the_objective():
         "timestep_max": 900,
         "timestep_distribution": "late",
     }
-    assert asdict(assemble.make_objective(run_with(noise=wanted)).noise) == wanted
+    assert asdict(objective_of(run_with(noise=wanted)).noise) == wanted
 
 
 def test_cycles_and_power_of_the_lr_scheduler():

@@ -6,6 +6,7 @@ from lib_pivotal.config import run_from_dict
 from lib_pivotal.training.assemble import mirrored, picture_remarks
 from lib_pivotal.training.build import make_latents, spill_folder
 from lib_pivotal.training.events import Notice, RunEnded
+from lib_pivotal.training.picture_parts import PictureParts
 from lib_pivotal.training.prepare import prepare_pictures
 from tests.conftest import write_pictures
 from tests.training.runs import compiled, train
@@ -29,13 +30,13 @@ def _run(folder, *, embeddings=None, data=None, memory=None, **rest):
 def test_embeddings_may_refuse_the_mirror(two_embeddings_folder, tiny_host):
     off = _run(two_embeddings_folder)
     prepared = prepare_pictures(off)
-    assert mirrored(off, prepared.pictures) == frozenset()
+    assert mirrored(PictureParts(off.data), off.embeddings, prepared.pictures) == frozenset()
     on = _run(two_embeddings_folder, data={"flip": True})
-    assert len(mirrored(on, prepared.pictures)) == 6
+    assert len(mirrored(PictureParts(on.data), on.embeddings, prepared.pictures)) == 6
     some = _run(
         two_embeddings_folder, data={"flip": True}, embeddings=[{"name": "aoi", "mirror": False}, {"name": "hana"}]
     )
-    assert mirrored(some, prepared.pictures) == {f"hana_{n}.png" for n in (1, 2, 3)}
+    assert mirrored(PictureParts(some.data), some.embeddings, prepared.pictures) == {f"hana_{n}.png" for n in (1, 2, 3)}
     cache, problems = make_latents(compiled(some).latents, tiny_host)
     assert problems == [] and cache.encoded == 9
     assert [cache.flips(picture.key) for picture in cache.pictures] == [False] * 3 + [True] * 3
