@@ -243,11 +243,11 @@ def train(
     Raises before anything starts, and before anything is written, where settings or pictures cannot work (ConfigError,
     DataError) or where the run cannot be continued (StateError).
     """
-    from lib_pivotal.training.assemble import compile_run  # here: a page that only starts needs none of training
+    from lib_pivotal.training import run as running  # here: a page that only starts needs none of training
+    from lib_pivotal.training.assemble import compile_run
     from lib_pivotal.training.prepare import prepare_pictures
-    from lib_pivotal.training.run import train as train_compiled
 
-    return train_compiled(
+    return running.train(
         compile_run(run, prepare_pictures(run, files=DATASET_FILES)),
         host,
         output_folder=output_folder,

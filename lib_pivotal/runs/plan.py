@@ -246,7 +246,7 @@ def _lengths(
 ) -> dict[str, Length]:
     """Of the longest caption that each picture can get; dropout shortens it."""
     counter = TokenCounter({embedding.name: embedding.vectors for embedding in run.embeddings}, prompts)
-    chains = assemble.make_captions(run, embedding_of_concepts(run, dataset), pictures=pictures)
+    chains = assemble.make_captions(run, embedding_of_concepts(run.embeddings, dataset), pictures=pictures)
     counted: dict[str, int] = {}
 
     def places(text: str) -> int:

@@ -16,7 +16,7 @@ from lib_pivotal.data.sources.source import DatasetFile
 from lib_pivotal.errors import Fault, HostError
 from lib_pivotal.ports import Host
 from lib_pivotal.runs.under_sampled import embedding_draws, starvation
-from lib_pivotal.training.epochs import with_epoch_steps
+from lib_pivotal.training.epochs import settled
 from lib_pivotal.training.events import Event, StepDone
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def measure(run: Run, host: Host, *, files: Sequence[DatasetFile] = ()) -> Prefl
     from lib_pivotal.training.prepare import prepare_pictures
 
     prepared = prepare_pictures(run, files=files)
-    run = with_epoch_steps(run, prepared.dataset.pictures)  # the run that is trained
+    run = settled(run, prepared.dataset.pictures)  # the run that is trained
     pictures, held_out = _drawn(prepared)
     memory = fitting.judge(run, host, prepared)
     on_gpu = host.device.type == "cuda"

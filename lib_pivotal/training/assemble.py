@@ -39,7 +39,7 @@ from lib_pivotal.data.records import DatasetProblem, Picture
 from lib_pivotal.embeddings.vectors import EmbeddingSettings
 from lib_pivotal.networks.targets import LayerRule, part_rules
 from lib_pivotal.ports import PARTS, Part, SessionRequest
-from lib_pivotal.training.epochs import with_epoch_steps
+from lib_pivotal.training.epochs import settled
 from lib_pivotal.training.loop import LoopSettings
 from lib_pivotal.training.objective import NoiseSettings, Objective, build_objective
 from lib_pivotal.training.picture_parts import PictureParts
@@ -71,9 +71,10 @@ def compile_run(run: Run, found: PreparedPictures) -> Prepared:
     """Resolve a run for its pictures, as `prepare_pictures` found them.
 
     Raises:
-        DataError: a list of words cannot be read.
+        ConfigError: a length in epochs is too short for what is to fit in.
+        DataError, BundleError: a list of words, or the file of an embedding, cannot be read.
     """
-    run = with_epoch_steps(replace(with_name(run, NAMELESS), embeddings=found.embeddings), found.dataset.pictures)
+    run = settled(replace(with_name(run, NAMELESS), embeddings=found.embeddings), found.dataset.pictures)
     data, schedule, saving = run.data, run.schedule, run.saving
     names = tuple(embedding.name for embedding in run.embeddings)
     parts, buckets, phases = PictureParts(data), make_buckets(data), make_phase_plan(schedule)
@@ -421,7 +422,7 @@ def batch_plan(run: Run, found: PreparedPictures, parts: PictureParts) -> BatchP
     data, schedule, pictures = run.data, run.schedule, (*found.pictures, *found.held_out)
     return BatchPlan(
         pictures,
-        caption_plan(run, embedding_of_concepts(run, found.dataset), parts.differing(pictures)),
+        caption_plan(run, embedding_of_concepts(run.embeddings, found.dataset), parts.differing(pictures)),
         schedule.batch_size,
         schedule.accumulation,
         tuple(embedding.name for embedding in run.embeddings),

@@ -13,7 +13,6 @@ from lib_pivotal.data.records import DatasetProblem
 from lib_pivotal.data.sources.source import DatasetFile
 from lib_pivotal.data.tags import init_text
 from lib_pivotal.errors import ConfigError, DataError, Fault
-from lib_pivotal.training.epochs import settled
 from lib_pivotal.training.pruned_captions import draw_rates, hold_out, make_pruned_captions
 from lib_pivotal.training.scanning import scan_pictures
 
@@ -44,8 +43,8 @@ def prepare_pictures(run: Run, *, files: Sequence[DatasetFile] = ()) -> Prepared
     `files` reads other trainers' dataset files; see `scanning.scan_pictures`.
 
     Raises:
-        ConfigError: settings that cannot work together, no folder, no picture mentions an embedding, or a length in
-        epochs is too short for what is to fit in. DataError: nothing in the folder can be used.
+        ConfigError: settings that cannot work together, no folder, or no picture mentions an embedding.
+        DataError: nothing in the folder can be used.
     """
     if faults := check_consistency(run):
         raise ConfigError(faults)
@@ -55,7 +54,6 @@ def prepare_pictures(run: Run, *, files: Sequence[DatasetFile] = ()) -> Prepared
     if not dataset.pictures:
         reasons = "; ".join(problem.message for problem in dataset.problems[:3])
         raise DataError(f"{run.data.folder}: no picture can be used. {reasons}")
-    settled(run, dataset.pictures)
     wording = make_pruned_captions(run, dataset)
     _check_embeddings_occur(run.embeddings, wording)
     embeddings, pictures = begun_embeddings(run, wording), wording.captions()

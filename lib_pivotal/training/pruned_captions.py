@@ -19,9 +19,8 @@ HELD_OUT_SHARE = 0.1
 HELD_OUT_MOST = 4
 
 
-def tag_rules(run: Run) -> TagRules:
+def tag_rules(data: DataConfig) -> TagRules:
     """The run's rule for core tags and pruning."""
-    data = run.data
     return TagRules(
         mode=data.prune_mode,  # type: ignore[arg-type]
         rule=data.core_rule,  # type: ignore[arg-type]
@@ -46,22 +45,23 @@ def embedding_use(embedding: EmbeddingConfig) -> EmbeddingRules:
 
 def make_pruned_captions(run: Run, dataset: Dataset) -> PrunedCaptions:
     """The captions of a dataset with the run's embeddings, cut as the run says."""
+    parts = PictureParts(run.data)
     return PrunedCaptions(
-        PictureParts(run.data).cut(dataset.pictures),
+        parts.cut(dataset.pictures),
         [embedding_use(embedding) for embedding in run.embeddings],
-        tag_rules(run),
-        extra=_written(run, dataset),
+        tag_rules(run.data),
+        extra=_written(parts, run.embeddings, dataset),
     )
 
 
-def embedding_of_concepts(run: Run, dataset: Dataset) -> dict[str, str]:
+def embedding_of_concepts(embeddings: Sequence[EmbeddingConfig], dataset: Dataset) -> dict[str, str]:
     """Which embedding `{word}` is in a concept's templates: one that applies to it, one of its name, or the only
     one."""
-    names = {embedding.name.lower(): embedding.name for embedding in run.embeddings}
-    only = run.embeddings[0].name if len(run.embeddings) == 1 else None
+    names = {embedding.name.lower(): embedding.name for embedding in embeddings}
+    only = embeddings[0].name if len(embeddings) == 1 else None
     found: dict[str, str] = {}
     for concept, keys in dataset.concepts.items():
-        given = (w.name for w in run.embeddings if keys and w.applies_to and applies(w.applies_to, dataset[keys[0]]))
+        given = (w.name for w in embeddings if keys and w.applies_to and applies(w.applies_to, dataset[keys[0]]))
         by_name = names.get(concept.lower()) or names.get(legal_name(concept))
         embedding = next(given, None) or by_name or only
         if embedding is not None:
@@ -107,22 +107,23 @@ def hold_out(run: Run, pictures: Sequence[Picture]) -> tuple[list[Picture], list
     return [p for p in pictures if p.key not in held], [p for p in pictures if p.key in held]
 
 
-def _written(run: Run, dataset: Dataset) -> Callable[[Picture], tuple[str, ...]]:
+def _written(
+    parts: PictureParts, embeddings: Sequence[EmbeddingConfig], dataset: Dataset
+) -> Callable[[Picture], tuple[str, ...]]:
     """The embeddings that prefix, suffix and templates write into a picture's caption."""
-    parts = PictureParts(run.data)
-    find = EmbeddingFinder([embedding.name for embedding in run.embeddings])
+    find = EmbeddingFinder([embedding.name for embedding in embeddings])
     literal = {id(data): _literal(data, find) for data in parts.all}
     placed = {
         id(data) for data in parts.all if any(m in text for text in data.templates for m in EMBEDDING_PLACEHOLDERS)
     }
-    by_concept = embedding_of_concepts(run, dataset) if placed else {}
+    by_concept = embedding_of_concepts(embeddings, dataset) if placed else {}
 
-    def embeddings(picture: Picture) -> tuple[str, ...]:
+    def written(picture: Picture) -> tuple[str, ...]:
         case = id(parts.settings_of(picture))
         named = by_concept.get(picture.concept) if case in placed else None
         return (*literal[case], named) if named else literal[case]
 
-    return embeddings
+    return written
 
 
 def _literal(data: DataConfig, find: EmbeddingFinder) -> tuple[str, ...]:

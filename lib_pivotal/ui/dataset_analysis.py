@@ -96,7 +96,7 @@ class DatasetAnalysis:
         """The wording under other settings, where it need not be read anew."""
         if (
             "wording" not in self.__dict__
-            or tag_rules(run) != tag_rules(self.run)
+            or tag_rules(run.data) != tag_rules(self.run.data)
             or _written(run) != _written(self.run)
         ):
             return None

@@ -62,7 +62,7 @@ def test_no_caption_is_longer_than_foretold_and_one_is_as_long(data: dict[str, A
     run, dataset = _run(**data), _dataset()
     plan = make_plan(dataset, run, prompts=clip_reading())
     pictures = make_pruned_captions(run, dataset).captions()
-    chain = assemble.make_captions(run, embedding_of_concepts(run, dataset), pictures=pictures)
+    chain = assemble.make_captions(run, embedding_of_concepts(run.embeddings, dataset), pictures=pictures)
     counter = TokenCounter({"aoi": 6}, clip_reading())
     for picture, foretold in zip(pictures, plan.pictures, strict=True):
         drawn = {chain.draw(picture, rng=random.Random(seed), moment=TrainingTime()) for seed in range(400)}

@@ -32,19 +32,21 @@ def run_of(*embeddings: EmbeddingConfig | str, **data: object) -> Run:
 
 
 def test_zero_means_the_rules_own() -> None:
-    rules = tag_rules(run_of())
+    rules = tag_rules(run_of().data)
     assert (rules.threshold, rules.drop_difficulty, rules.dropped_below, rules.begins_from) == (None, None, 3, 0)
-    rules = tag_rules(run_of(core_rule="kgrid", core_threshold=0.6))
+    rules = tag_rules(run_of(core_rule="kgrid", core_threshold=0.6).data)
     assert (rules.threshold, rules.dropped_below, rules.begins_from) == (0.6, 2, 1)
-    assert tag_rules(run_of(drop_difficulty=1)).dropped_below == 1
+    assert tag_rules(run_of(drop_difficulty=1).data).dropped_below == 1
 
 
 def test_which_embedding_a_concepts_templates_mean() -> None:
     data = dataset(("Aoi Hino", "1girl"), ("hana", "1girl"), ("others", "1girl"))
     run = run_of(EmbeddingConfig("blue-one", applies_to=("concept:others",)), "aoi-hino", "hana")
-    assert embedding_of_concepts(run, data) == {"Aoi Hino": "aoi-hino", "hana": "hana", "others": "blue-one"}
-    assert embedding_of_concepts(run_of("kaze"), data) == dict.fromkeys(("Aoi Hino", "hana", "others"), "kaze")
-    assert embedding_of_concepts(run_of("kaze", "fumi"), data) == {}
+    assert embedding_of_concepts(run.embeddings, data) == {"Aoi Hino": "aoi-hino", "hana": "hana", "others": "blue-one"}
+    assert embedding_of_concepts(run_of("kaze").embeddings, data) == dict.fromkeys(
+        ("Aoi Hino", "hana", "others"), "kaze"
+    )
+    assert embedding_of_concepts(run_of("kaze", "fumi").embeddings, data) == {}
 
 
 @pytest.mark.parametrize(
