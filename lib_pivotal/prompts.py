@@ -15,7 +15,6 @@ end.
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -350,11 +349,6 @@ class _Builder:
         if self._chunk.tokens or not self._chunks:
             self.close(last=True)
         return Layout(tuple(self._chunks), self._count)
-
-
-def chunks_needed(token_count: int) -> int:
-    """How many chunks a prompt of so many tokens takes; an empty one takes one."""
-    return math.ceil(max(token_count, 1) / CHUNK_LENGTH)
 
 
 def _joined(pieces: Iterable[str], weights: Iterable[float]) -> list[tuple[str, float]]:

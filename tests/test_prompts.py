@@ -11,7 +11,6 @@ from lib_pivotal.errors import EmbeddingNameError
 from lib_pivotal.prompts import (
     PromptNames,
     RememberingTokenizer,
-    chunks_needed,
     lay_out,
     parse_emphasis,
     tokenize,
@@ -135,10 +134,6 @@ def test_remembered_ids_of_golden_prompts(tokenizer):
     assert tokenize(remembering, texts) == tokenize(tokenizer, texts)
     with_ends = remembering(["a cat"], truncation=True, add_special_tokens=True)["input_ids"][0]
     assert with_ends == tokenizer(["a cat"])["input_ids"][0]
-
-
-def test_chunks_needed():
-    assert [chunks_needed(count) for count in (0, 1, 75, 76, 150, 151)] == [1, 1, 1, 2, 2, 3]
 
 
 PIECES = [*"()[]:,\\", "1.2", " ", "aoi", "ren", "BREAK", "cat", "1girl, ", "word " * 20]

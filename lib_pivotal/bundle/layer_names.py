@@ -119,13 +119,6 @@ class UnetShape:
         return cls(blocks, tuple("CrossAttn" in kind for kind in config["down_block_types"]))
 
     @classmethod
-    def from_compvis_config(cls, params: Mapping[str, Any]) -> UnetShape:
-        """From `unet_config.params` of a compvis yaml: attention where the down-sampling factor is listed."""
-        levels = len(params["channel_mult"])
-        listed = set(params["attention_resolutions"])
-        return cls(int(params["num_res_blocks"]), tuple(2**level in listed for level in range(levels)))
-
-    @classmethod
     def from_diffusers_paths(cls, paths: Iterable[str]) -> UnetShape:
         """From the names of a diffusers U-Net's modules or parameters (all of them)."""
         found = [

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -210,12 +209,6 @@ def crop_report(placements: Sequence[Placement]) -> dict[str, float | int]:
         "upscaled": sum(placement.upscaled for placement in placements),
         "bordered": sum(not placement.covers for placement in placements),
     }
-
-
-def bucket_counts(placements: Sequence[Placement]) -> dict[str, int]:
-    """Pictures by bucket, `640x384`, the fullest first."""
-    names = (f"{placement.bucket.width_px}x{placement.bucket.height_px}" for placement in placements)
-    return dict(Counter(names).most_common())
 
 
 def _area(bucket: Bucket) -> int:

@@ -57,11 +57,6 @@ class TagRules:
         """Core tags of lower difficulty are dropped: narugo drops all, kgrid those below 2."""
         return self.drop_difficulty or (3 if self.rule == "narugo" else 2)
 
-    @property
-    def begins_from(self) -> int:
-        """Core tags of at least this difficulty begin the vectors: narugo takes all, kgrid the hard ones."""
-        return 0 if self.rule == "narugo" else 1
-
 
 @dataclass(frozen=True)
 class EmbeddingRules:

@@ -41,12 +41,6 @@ class PartLosses:
         gain = self.base - self.whole
         return (self.base - self.embeddings) / gain if gain > SMALLEST_GAIN else math.nan
 
-    @property
-    def share_of_unet(self) -> float:
-        """(base - unet) / (base - whole): embeddings with the U-Net's network, without the text encoder's."""
-        gain = self.base - self.whole
-        return (self.base - self.unet) / gain if gain > SMALLEST_GAIN else math.nan
-
 
 @torch.no_grad()
 def separation(

@@ -184,12 +184,6 @@ class Network(nn.Module):
 
     # ---- merged --------------------------------------------------------------------------------------------------
 
-    def weight_delta(self, layer_name: str) -> Tensor:
-        """`ΔW` of one layer at multiplier 1, fp32, in its weight's shape; right also while merged."""
-        adapter = self._entry(layer_name).adapter
-        weight = layer_weight(adapter.layer)
-        return adapter.delta(self._originals.get(layer_name, weight).to(weight.device))
-
     @torch.no_grad()
     def merge(self) -> None:
         """Write `W + multiplier · ΔW` into the layers; attached hooks rest until `unmerge()`.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from glob import escape
 from pathlib import PurePosixPath
@@ -19,8 +19,6 @@ GENERAL = frozenset(
     "reg regularization regularisation class background backgrounds character characters unknown none".split()
 )
 """Names of folders that are nobody's."""
-TYPE_TEXTS: Mapping[str, tuple[str, ...]] = {"screenshots": ("anime screencap",), "fanart": ("masterpiece",)}
-"""How kgrid begins the embeddings of its image types (its `booru` too begins as `masterpiece`)."""
 LEAST_OF_FORM = 3
 """A form with fewer pictures is no embedding of its own."""
 SHORTEST_NAME = 3

@@ -83,12 +83,6 @@ def test_shape_is_read_from_configs_and_names(case: tuple[UnetShape, torch.nn.Mo
     assert UnetShape.from_diffusers_config(unet.config) == shape
     assert UnetShape.from_diffusers_paths(names) == shape
     assert UnetShape.from_compvis_paths(compvis_path(name, shape) for name in names) == shape
-    yaml = {
-        "num_res_blocks": shape.blocks_per_level,
-        "channel_mult": [1] * shape.levels,
-        "attention_resolutions": [2**i for i, attentive in enumerate(shape.attention) if attentive],
-    }
-    assert UnetShape.from_compvis_config(yaml) == shape
 
 
 def test_compvis_names_are_those_that_diffusers_reads(case: tuple[UnetShape, torch.nn.Module]) -> None:

@@ -17,7 +17,6 @@ from lib_pivotal.training.step import MicroStep
 def test_share_formula():
     losses = PartLosses(whole=0.1, unet=0.12, te=0.18, embeddings=0.15, base=0.2)
     assert losses.share_of_embeddings == pytest.approx(0.5)
-    assert losses.share_of_unet == pytest.approx(0.8)
     assert math.isnan(PartLosses(0.2, 0.2, 0.2, 0.2, 0.2).share_of_embeddings)
 
 

@@ -33,9 +33,9 @@ def run_of(*embeddings: EmbeddingConfig | str, **data: object) -> Run:
 
 def test_zero_means_the_rules_own() -> None:
     rules = tag_rules(run_of().data)
-    assert (rules.threshold, rules.drop_difficulty, rules.dropped_below, rules.begins_from) == (None, None, 3, 0)
+    assert (rules.threshold, rules.drop_difficulty, rules.dropped_below) == (None, None, 3)
     rules = tag_rules(run_of(core_rule="kgrid", core_threshold=0.6).data)
-    assert (rules.threshold, rules.dropped_below, rules.begins_from) == (0.6, 2, 1)
+    assert (rules.threshold, rules.dropped_below) == (0.6, 2)
     assert tag_rules(run_of(drop_difficulty=1).data).dropped_below == 1
 
 
