@@ -269,7 +269,7 @@ class ScheduleConfig:
 class MemoryConfig:
     """Precision and memory."""
 
-    precision: str = setting("model", "Arithmetic of the frozen model.", choices=("model", "fp32", "bf16", "fp16"))
+    precision: str = setting("model", "Arithmetic of the frozen model.", choices="ports:Precision")
     gradient_checkpointing: bool = setting(False, "Less memory, about 1.3 to 1.5 times the time.")
     latents_mb: int = setting(
         4096,
@@ -296,7 +296,7 @@ class SavingConfig:
     state_every_steps: int = setting(500, "Save the resumable state every N steps; 0 = off.", minimum=0)
     state_every_epochs: int = _in_epochs("state_every_steps")
     keep_states: int = setting(2, "How many states are kept.", minimum=1, maximum=1000)
-    dtype: str = setting("fp16", "Precision of the file.", choices=("fp16", "fp32", "bf16"))
+    dtype: str = setting("fp16", "Precision of the file.", choices="bundle.writer:dtype_names")
     embedding_files: bool = setting(False, "Also write each embedding as its own file (Forge, ComfyUI, Invoke).")
     sample_every_steps: int = setting(0, "Generate samples (the parts grid) every N steps; 0 = off.", minimum=0)
     sample_every_epochs: int = _in_epochs("sample_every_steps")

@@ -30,12 +30,12 @@ class DataConfig:
         "Several lines in a caption file: one caption, alternatives of which one is sampled (then also those of "
         "a second "
         "file, .caption beside .txt), or the first line only.",
-        choices=("join", "random", "first"),
+        choices="data.sources.source:Lines",
     )
     missing_caption: str = setting(
         "auto",
         "Caption of a picture that has none: its name (in kohya's folders the folder's), the concept, or nothing.",
-        choices=("auto", "name", "concept", "empty"),
+        choices="data.captioning:MissingCaption",
     )
     name_words: str = setting(
         "",
@@ -46,7 +46,7 @@ class DataConfig:
     duplicates: str = setting(
         "keep",
         "Pictures that are there twice: all count; equal files count once; also those that look the same count once.",
-        choices=("keep", "skip", "skip_near"),
+        choices="data.image_probes:Duplicates",
     )
     least_px: int = setting(
         32, "Pictures whose shorter side is below this are left out.", unit="px", minimum=1, maximum=4096
@@ -68,7 +68,7 @@ class DataConfig:
         "centre",
         "Which part stays of a picture that is longer than its bucket. `face` needs a box: in a .json file beside the "
         "picture, or in the file name as kohya's face tool writes it.",
-        choices=("centre", "top", "random", "face"),
+        choices="data.buckets:CropMode",
     )
     crops: int = setting(
         1,
@@ -86,14 +86,12 @@ class DataConfig:
     )
     random_latent: bool = setting(True, "Sample latents from the autoencoder's distribution instead of using its mean.")
     cache_folder: str = setting("", "Keep latents on disk here; empty = in memory only.", unit="path")
-    transparency: str = setting(
-        "white", "What stands behind transparent pixels.", choices=("white", "grey", "random", "mask")
-    )
+    transparency: str = setting("white", "What stands behind transparent pixels.", choices="data.pictures:Transparency")
     masks: str = setting(
         "none",
         "Soft masks of the loss. linear: black 0 to white 1; hcp: black 0, grey 1, white 5; hcp_exact: as HCP does it, "
         "never scaled; cloneofsimo: with a temperature.",
-        choices=("none", "linear", "hcp", "hcp_exact", "cloneofsimo"),
+        choices="data.masks:mask_names",
     )
     mask_normalise: bool = setting(True, "Scale each mask to a mean of 1 (linear and hcp).")
     mask_minimum: float = setting(
@@ -134,7 +132,7 @@ class DataConfig:
         "each",
         "each: every tag by itself; all: all tags that are not kept in front go together; rising: later tags more "
         "often, the last one with the full chance (OneTrainer's FULL and RANDOM WEIGHTED).",
-        choices=("each", "all", "rising"),
+        choices="data.caption_chain:DropMode",
     )
     caption_dropout: float = setting(0.0, "Chance that the whole caption is left out.", minimum=0.0, maximum=1.0)
     caption_dropout_epochs: int = setting(
@@ -166,12 +164,12 @@ class DataConfig:
         "character_core",
         "What is pruned from captions of embeddings with Prune tags: nothing, overlapping tags, every tag of "
         "looks, or core tags.",
-        choices=("none", "minimal", "character", "character_core"),
+        choices="data.pruning:PruneMode",
     )
     core_rule: str = setting(
         "narugo",
         "Which tags are core tags: narugo's rule leaves clothes to the captions, kgrid's counts pictures of one.",
-        choices=("narugo", "kgrid"),
+        choices="data.tags:CoreRule",
     )
     core_threshold: float = setting(
         0.0, "Share of captions that makes a tag core; 0 = the rule's own (0.45, 0.4).", minimum=0.0, maximum=1.0
@@ -190,7 +188,7 @@ class DataConfig:
         "repeats",
         "How often pictures are sampled: by the folders' repeats; all branches of the folder tree alike (kgrid); "
         "all embeddings alike.",
-        choices=("repeats", "tree", "embeddings"),
+        choices="data.balance:Balance",
     )
     balance_weights: tuple[str, ...] = setting(
         (),
@@ -260,7 +258,7 @@ class RegularisationConfig:
     target: str = setting(
         "picture",
         "What they are trained towards: the picture itself, or what the model predicts without the network (prior).",
-        choices=("picture", "prior"),
+        choices="data.mixing:ClassTarget",
     )
     preservation: float = setting(
         0.0,

@@ -5,8 +5,8 @@ dataclass and gathers every fault instead of stopping at the first; paths (unit 
 them. The settings themselves stand in `config.py`.
 
 Choices that a room above implements (losses, optimisers, ...) are listed there and nowhere else. A setting names the
-function that lists them, `choices="training.objective:loss_names"`: as text, since config imports no room, and asked
-when a value is looked at, so that reading a run of defaults needs no torch.
+function or the `Literal` type that lists them, `choices="training.objective:loss_names"`: as text, since config imports
+no room, and asked when a value is looked at, so that reading a run of defaults needs no torch.
 """
 
 from __future__ import annotations
@@ -27,9 +27,10 @@ T = TypeVar("T")
 
 
 def asked(registry: str, *about: str) -> tuple[str, ...]:
-    """What a registry lists: `module:function` as text, called with `about`."""
-    module, _, function = registry.partition(":")
-    names: tuple[str, ...] = getattr(importlib.import_module(f"lib_pivotal.{module}"), function)(*about)
+    """What a registry lists, `module:name` as text: a function, called with `about`, or a `Literal` type."""
+    module, _, name = registry.partition(":")
+    found = getattr(importlib.import_module(f"lib_pivotal.{module}"), name)
+    names: tuple[str, ...] = typing.get_args(found) or found(*about)
     return names
 
 
@@ -42,7 +43,7 @@ class Setting:
     minimum: float | None = None
     maximum: float | None = None
     listed: tuple[Any, ...] | str = ()
-    """The choices, or where they are listed: `ROOM.MODULE:FUNCTION`."""
+    """The choices, or where they are listed: `ROOM.MODULE:NAME`."""
     above_minimum: bool = False
     good_range: str = ""
 

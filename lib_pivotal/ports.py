@@ -16,6 +16,8 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+Precision = Literal["model", "fp32", "bf16", "fp16"]
+"""Arithmetic of the frozen model; `model`: as its weights are."""
 Part = Literal["unet", "te", "te2"]
 PARTS: tuple[Part, ...] = ("unet", "te", "te2")
 
@@ -163,7 +165,7 @@ class SessionRequest:
     """How a run wants the model placed while it borrows it."""
 
     gradient_checkpointing: bool = False
-    precision: Literal["model", "fp32", "bf16", "fp16"] = "model"
+    precision: Precision = "model"
     clip_skip: int = 1
     train_text_encoder: bool = False
 

@@ -4,11 +4,14 @@ import dataclasses
 import json
 import subprocess
 import sys
+from typing import get_args
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lib_pivotal import ports
+from lib_pivotal.bundle import writer
 from lib_pivotal.config import (
     VERSION,
     EmbeddingConfig,
@@ -21,6 +24,19 @@ from lib_pivotal.config import (
 )
 from lib_pivotal.config_checks import option_lines
 from lib_pivotal.config_schema import describe, walk
+from lib_pivotal.data import (
+    balance,
+    buckets,
+    caption_chain,
+    captioning,
+    image_probes,
+    masks,
+    mixing,
+    pictures,
+    pruning,
+    tags,
+)
+from lib_pivotal.data.sources import source
 from lib_pivotal.embeddings import control
 from lib_pivotal.errors import ConfigError
 from lib_pivotal.networks import registry, targets
@@ -128,6 +144,19 @@ REGISTRIES = {
     "schedule.optimizer": optimizers.OPTIMIZERS,
     "schedule.lr_scheduler": rates.RATES,
     "schedule.phases": rates.PHASE_PLANS,
+    "memory.precision": get_args(ports.Precision),
+    "saving.dtype": writer.DTYPES,
+    "data.caption_lines": get_args(source.Lines),
+    "data.missing_caption": get_args(captioning.MissingCaption),
+    "data.duplicates": get_args(image_probes.Duplicates),
+    "data.crop": get_args(buckets.CropMode),
+    "data.transparency": get_args(pictures.Transparency),
+    "data.masks": ("none", *get_args(masks.MaskScale)),
+    "data.tag_dropout_mode": get_args(caption_chain.DropMode),
+    "data.prune_mode": get_args(pruning.PruneMode),
+    "data.core_rule": get_args(tags.CoreRule),
+    "data.balance": get_args(balance.Balance),
+    "regularisation.target": get_args(mixing.ClassTarget),
 }
 
 

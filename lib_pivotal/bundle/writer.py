@@ -32,6 +32,14 @@ from lib_pivotal.files import replacing
 
 logger = logging.getLogger(__name__)
 
+DTYPES = {"fp16": torch.float16, "fp32": torch.float32, "bf16": torch.bfloat16}
+"""Precisions of a file by name."""
+
+
+def dtype_names() -> tuple[str, ...]:
+    """Choices of `saving.dtype`."""
+    return tuple(DTYPES)
+
 
 def write_bundle(
     path: str | Path,

@@ -9,7 +9,10 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import PurePosixPath
+from typing import Literal
 
+Balance = Literal["repeats", "tree", "embeddings"]
+"""As folders say (their repeats), by kgrid's tree of folders, or all embeddings alike."""
 MOST_REPEATS = 100.0
 """kgrid's cap: a folder of one picture would else drown all others' variety."""
 EVEN_ROUNDS = 200

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -25,6 +25,11 @@ MASK_FOLDERS = ("mask", "masks", "att_mask")
 MASK_SUFFIXES = ("-masklabel",)
 
 Weights = NDArray[np.float32]
+
+
+def mask_names() -> tuple[str, ...]:
+    """Choices of `data.masks`."""
+    return ("none", *get_args(MaskScale))
 
 
 def grey_to_weight(grey: NDArray[Any], *, scale: MaskScale) -> Weights:

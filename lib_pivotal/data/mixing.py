@@ -5,12 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from lib_pivotal.data.batches import BatchSource
 from lib_pivotal.data.captions import EmbeddingFinder, split_tags
 from lib_pivotal.errors import DataError
 from lib_pivotal.ports import TrainingBatch
 
+ClassTarget = Literal["picture", "prior"]
+"""What class pictures train towards: the picture itself, or the checkpoint's own prediction of it."""
 _RANDOM_ROWS = re.compile(r"\*\[[^\]]*\]?")
 
 

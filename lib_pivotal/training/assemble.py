@@ -12,9 +12,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from lib_pivotal.bundle.embedding_files import read_embedding
+from lib_pivotal.bundle.writer import DTYPES
 from lib_pivotal.config import (
     DataConfig,
     EmbeddingConfig,
@@ -62,9 +61,6 @@ from lib_pivotal.training.rates import PhasePlan, rate_factor
 from lib_pivotal.training.results import NAMELESS, Results
 from lib_pivotal.training.seeds import derive_seed
 from lib_pivotal.training.training_metadata import settings_facts
-
-DTYPES = {"fp16": torch.float16, "fp32": torch.float32, "bf16": torch.bfloat16}
-"""`saving.dtype`."""
 
 
 def compile_run(run: Run, found: PreparedPictures) -> Prepared:
