@@ -60,7 +60,7 @@ TESTED_BY = {
     # what the web UI's pages get from us: through its cards, its rows and a run in it
     "ui/parts_rows.py": "webui/test_parts.py",
     "webui/checkpointing.py": "webui/test_session.py",
-    "webui/folders.py": "webui/test_api_paths.py",
+    "webui/api_folders.py": "webui/test_api_paths.py",
 }
 """Module, or a pattern for several -> the file that tests it."""
 

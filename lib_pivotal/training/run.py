@@ -48,10 +48,10 @@ def train(
 ) -> RunEnded:
     """Train `run` on `host` and write `<output_folder>/<name>.safetensors`.
 
-    run.json, states and pictures go to `log_folder` (default: `output_folder`). `aside` lets others have the model
-    between two steps; `evaluation` draws samples and measures separation: without one there are none. With `resume` the
-    run is continued from the newest state that its name has in `log_folder`. A file of another run that has its name in
-    `output_folder` is replaced with `overwrite` only.
+    run.json, states and pictures go to `log_folder` (default: `output_folder`). `model_yield` lets others have the
+    model between two steps; `evaluation` makes samples and measures separation: without one there are none. With
+    `resume` the run is continued from the newest state that its name has in `log_folder`. A file of another run that
+    has its name in `output_folder` is replaced with `overwrite` only.
 
     Raises before anything starts, and before anything is written, where settings or pictures cannot work (ConfigError,
     DataError) or where the run cannot be continued (StateError): it never starts over by itself. Whatever goes wrong

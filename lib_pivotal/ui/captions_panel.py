@@ -9,24 +9,19 @@ import gradio as gr
 from lib_pivotal.errors import PivotalError
 from lib_pivotal.ui.page import Page, error_html, message, quiet
 
-STARTED = (
-    "Captions are being written for the pictures that have none; the line on top tells how far it is, and Stop ends "
-    "it. Scan the folder again when it is done."
-)
-
 
 def build_captions_panel(page: Page) -> None:
     """A choice and a button, folded; nothing where nothing can write captions."""
-    taggers = page.manager.backend.taggers()
-    titles = [tagger.title for tagger in taggers]
+    choices = [(tagger.title, tagger.name) for tagger in page.manager.backend.taggers()]
     with (
-        gr.Accordion("Pictures without captions", open=False, elem_id="pivotal_captions", visible=bool(taggers)),
+        gr.Accordion("Pictures without captions", open=False, elem_id="pivotal_captions", visible=bool(choices)),
         gr.Row(elem_classes=["pivotal-row"]),
     ):
         page.parts["tagger"] = gr.Dropdown(
-            titles,
-            value=titles[0] if titles else None,
+            choices,
+            value=choices[0][1] if choices else None,
             label="Written by the web UI's own",
+            info="Which of its interrogators writes.",
             elem_id="pivotal_tagger",
             interactive=True,
             scale=3,
@@ -39,19 +34,16 @@ def build_captions_panel(page: Page) -> None:
 
 def bind_captions_panel(page: Page) -> None:
     """A click begins it, or says why it cannot."""
-    manager, form = page.manager, page.form
 
-    def write(title: str, *values: Any) -> str:
-        data = page.read(values)[0].data
-        name = next((one.name for one in manager.backend.taggers() if one.title == title), title or "")
-        if not data.folder.strip():
-            return message("Give the folder of pictures first.", "info")
+    def write(tagger: str | None, *values: Any) -> str:
+        from lib_pivotal.commands import captions  # here: only a click needs it
+
+        asked = captions.FillRequest(page.read(values)[0].data, tagger or "")
         try:
-            manager.write_captions(data, name)
+            return message(captions.fill(page.manager, asked).said, "info")
         except PivotalError as error:
             return error_html(error)
-        return message(STARTED, "info")
 
-    inputs: list[Any] = [page.parts["tagger"], *form.components]
+    inputs: list[Any] = [page.parts["tagger"], *page.form.components]
     begun = quiet(page.parts["write_captions"].click, write, inputs, page.parts["captions_note"])
     begun.then(fn=None, _js="() => { document.querySelector('#pivotal_refresh')?.click(); }", queue=False)

@@ -74,7 +74,7 @@ def bind_writing_panel(page: Page) -> None:
 
     def drawn_again(run: Run) -> Shown:
         """The folder scanned anew; its embeddings count as the user's own from now on, since their tags may be gone."""
-        page.desk.scan(run.data.folder, run.data)
+        page.controller.scan(run.data.folder, run.data)
         return data_shown(page, run)
 
     def look(*values: Any) -> Shown:
@@ -127,10 +127,10 @@ def changes_of(page: Page, run: Run) -> Changes:
     Raises:
         DataError: the folder is not scanned, or a file cannot be read.
     """
-    survey = page.desk.survey(run)
-    if survey is None:
+    analysis = page.controller.analysis(run)
+    if analysis is None:
         raise DataError("the folder is not scanned. Press Scan first")
-    return caption_files.caption_changes(survey.dataset, survey.wording)
+    return caption_files.caption_changes(analysis.dataset, analysis.wording)
 
 
 def preview(found: Changes) -> str:

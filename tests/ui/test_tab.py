@@ -116,7 +116,7 @@ def test_missing_captions_from_the_page(backend, manager, pictures):
     backend.taggers = lambda: (Shouting(),)
     browser = Browser(build_tab(manager))
     assert element(browser.blocks, "pivotal_captions").visible
-    assert "folder of pictures first" in browser.press("pivotal_write_captions")["pivotal_captions_note"]
+    assert "Give the folder that holds the pictures" in browser.press("pivotal_write_captions")["pivotal_captions_note"]
     browser.set("pivotal_data_folder", str(pictures))
     assert "being written" in browser.press("pivotal_write_captions")["pivotal_captions_note"]
     assert manager.join(30) and (pictures / "IMG_0001.txt").read_text() == "PICTURE"
