@@ -53,7 +53,6 @@ TESTED_BY = {
     "ui/standalone_page.py": "standalone/test_page.py",
     "ui/bundles_*.py": "ui/test_bundle_controller.py",
     "ui/compare_panel.py": "ui/test_bundle_controller.py",
-    "ui/captions_panel.py": "ui/test_page_controller.py",
     "ui/page.py": "ui/test_page_controller.py",
     "ui/run_panel.py": "ui/test_tab.py",
     "ui/setting_components.py": "ui/test_form.py",

@@ -24,7 +24,6 @@ from lib_pivotal.ui.run_panel import bind_run_panel, build_buttons, build_run_vi
 from lib_pivotal.ui.tags_panel import bind_tags_panel, build_tags_panel
 from lib_pivotal.ui.tooltips import tooltips
 from lib_pivotal.ui.train_panel import bind_train_panel, build_settings, build_top
-from lib_pivotal.ui.writing_panel import bind_writing_panel, build_writing_panel
 
 AFTER_HELLO = """() => {
     document.querySelector("#pivotal_tab").dataset.greeted = "1";
@@ -53,7 +52,6 @@ def build_tab(manager: RunManager, *, extras: TabExtras | None = None) -> gr.Blo
                 build_caption_editor(page)
                 build_mask_panel(page)
                 build_captions_panel(page)
-                build_writing_panel(page)
             with gr.Tab("Train", elem_id="pivotal_tab_train"):
                 _build_train(page)
             with gr.Tab("Bundles", elem_id="pivotal_tab_bundles"):
@@ -67,7 +65,6 @@ def build_tab(manager: RunManager, *, extras: TabExtras | None = None) -> gr.Blo
         bind_tags_panel(page)
         bind_gallery_panel(page)
         bind_captions_panel(page)
-        bind_writing_panel(page)
         bind_caption_editor(page)
         bind_mask_panel(page)
         bind_train_panel(page)

@@ -42,13 +42,9 @@ def test_no_event_blocks_the_queue_or_has_a_public_name(blocks):
         assert dependency["api_name"] in (False, None) or not dependency["backend_fn"]
 
 
-BY_POSITION = ("bundles_panel", "writing_panel")
-"""Panels whose handlers still answer lists; their work goes to `commands`."""
-
-
 def test_handlers_of_several_outputs_answer_by_component(blocks):
     for dependency, block in zip(blocks.dependencies, blocks.fns, strict=True):
-        if len(dependency["outputs"]) > 1 and block.fn.__module__.rpartition(".")[2] not in BY_POSITION:
+        if len(dependency["outputs"]) > 1:
             assert block.fn.__annotations__["return"] == "Shown", block.fn
 
 
