@@ -19,7 +19,7 @@ from typing import Any
 from examples.bench_pictures import EMBEDDINGS, write_pictures
 from lib_pivotal.data.dataset import scan
 from lib_pivotal.runs.manager import RunManager
-from lib_pivotal.standalone.page import StandaloneStudio
+from lib_pivotal.standalone.page import StandaloneBackend
 from lib_pivotal.ui.tab import build_tab
 
 Cost = tuple[float, float]
@@ -158,7 +158,7 @@ def main() -> int:
         size_bytes = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
         print(f"{parsed.pictures} pictures, {size_bytes / 1e9:.2f} GB, {len(EMBEDDINGS)} words, {os.cpu_count()} cores")
         time.sleep(2.5)  # files that have just been written are not kept in the cache
-        backend = StandaloneStudio(root / "examples/avatars/weights/avatars.safetensors", Path(temporary) / "out")
+        backend = StandaloneBackend(root / "examples/avatars/weights/avatars.safetensors", Path(temporary) / "out")
         visitor = Visitor(build_tab(RunManager(backend)))
         print("| what | s | s of processor time |\n|---|---|---|")
         show(measure_scans(visitor, folder, Path(temporary)))

@@ -113,17 +113,19 @@
 
     // ---- tooltips and the line of help ----
 
-    function setTooltips() {
-        const hints = data("hints") || {};
-        for (const [id, text] of Object.entries(hints)) {
-            const field = root().querySelector("#" + id);
-            if (!field) continue;
-            field.title = text;
-            for (const part of field.querySelectorAll("label, span, input, textarea")) part.title = text;
-        }
+    let hints = null;
+
+    function setTooltip(event) { // when it is wanted: gradio makes some elements late, and makes them anew
+        const field = event.target.closest?.("[id^=pivotal_]");
+        hints ||= data("hints") || {};
+        const text = hints[field?.id];
+        if (!text || field.title === text) return;
+        field.title = text;
+        for (const part of field.querySelectorAll("label, span, input, textarea")) part.title = text;
     }
 
     function showHelp(event) {
+        setTooltip(event);
         const field = event.target.closest?.(".pivotal-field, .pivotal-words [data-key]");
         const line = event.target.closest?.(".pivotal-group")?.querySelector(".pivotal-help");
         if (field?.title && line) line.textContent = field.title;
@@ -371,7 +373,6 @@
         watch("words_table", showFaults);
         watch("beat", beat);
         watch("rows", showNewest);
-        setTooltips();
         greet(5);
         setInterval(pulse, 250);
     }

@@ -10,34 +10,6 @@
     const BATCH = 16;
     const THUMBS_KEPT = 3000;
     const GIVE_UP_MS = 20000;
-    const TIPS = {
-        scan: "Reads the folder. What you changed by hand stays.",
-        anew: "Proposes the embeddings from the captions again, as for a new folder; manual changes are lost.",
-        add_word: "A row for an embedding that the captions do not name yet.",
-        gallery_filter: "Only pictures for which all parts hold: text of the caption or the file's name, word:NAME, " +
-            "tag:TAG, problem:NUMBER; a minus in front of a part excludes.",
-        caption_text: "The caption as it will stand in the file. Nothing is written before Save. Ctrl+Enter saves, " +
-            "Page Up and Page Down go to the picture before and after.",
-        caption_backup: "Copies the file that is there to NAME.txt.bak first. An older copy is not replaced.",
-        caption_save: "Writes the caption file (Ctrl+Enter).",
-        caption_undo: "Shows the file as it is; what you typed is dropped.",
-        caption_close: "Close (Escape). Not while there are changes that are not saved.",
-        caption_previous: "The picture before in the filter (←, Page Up)",
-        caption_next: "The next picture in the filter (→, Page Down)",
-        writing_look: "Compares each caption file with its caption as it is trained. Nothing is written.",
-        writing_write: "Writes the files of the preview, each completely or not at all. Can be undone.",
-        writing_cancel: "Closes the preview. Nothing is written.",
-        writing_back: "Gives the files that were written last their contents of before, byte for byte; a file that " +
-            "was changed since is left alone.",
-        tagger: "Which of the web UI's interrogators writes.",
-        write_captions: "Writes NAME.txt beside each picture that has no caption. A caption that is there stays.",
-        mask_weight: "How much the loss counts what is painted: 0 not at all, 1 fully.",
-        mask_rest: "How much it counts what is not painted, where there is no mask yet.",
-        mask_save: "Adds the strokes to the mask file of this picture.",
-        mask_new: "Replaces the existing mask by these strokes.",
-        mask_gone: "Deletes the painted mask."
-    };
-
     // ---- filter and pages ----
 
     let typing = null;
@@ -244,7 +216,7 @@
         watchAnswer("tags_move", turned);
         watch("words_table", keepOpen);
         find("words_table")?.addEventListener("click", (event) => setTimeout(() => noteOpen(event), 0));
-        const ofWords = "#pivotal_words_table, #pivotal_group_words, #pivotal_group_captions";
+        const ofWords = "#pivotal_words_table, #pivotal_group_embeddings, #pivotal_group_captions";
         page.addEventListener("change", (event) => {
             if (event.target.closest(ofWords)) wordsChanged();
         });
@@ -252,12 +224,6 @@
             if (event.target.closest?.(".gradio-dropdown")?.closest(ofWords)) wordsChanged();
         });
         watch("caption_title", mark);
-        page.addEventListener("mouseover", (event) => { // gradio makes some elements late, and makes them anew
-            for (const [name, tip] of Object.entries(TIPS)) {
-                const element = event.target.closest?.("#pivotal_" + name);
-                if (element && element.title !== tip) element.title = tip;
-            }
-        });
     }
 
     function whenThere() {

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from torch import Tensor
 
-Kind = Literal["words", "unet", "te"]
+Kind = Literal["embeddings", "unet", "te"]
 """What phases start and stop together: embeddings, the U-Net's network, that of all text encoders."""
 
 
@@ -17,7 +17,8 @@ Kind = Literal["words", "unet", "te"]
 class ParameterGroup:
     """Parameters with one learning rate, `lr · lr_factor`; `name` (`word aoi`, `unet`, `te`, ...) appears in logs.
 
-    Embeddings and network know their `part` (`words`, `unet`, `te`, `te2`) and factors; the run adds rates and limits.
+    Embeddings and network know their `part` (`embeddings`, `unet`, `te`, `te2`) and factors; the run adds learning
+    rates and limits.
     """
 
     name: str
@@ -26,7 +27,7 @@ class ParameterGroup:
     lr_factor: float = 1.0
     weight_decay: float = 0.0
     clip_norm: float = 0.0
-    part: Literal["words", "unet", "te", "te2"] = "words"
+    part: Literal["embeddings", "unet", "te", "te2"] = "embeddings"
 
     @property
     def kind(self) -> Kind:

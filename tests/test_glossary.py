@@ -11,9 +11,9 @@ import pytest
 from lib_pivotal.config import EmbeddingConfig
 from lib_pivotal.runs.manager import RunManager
 from lib_pivotal.runs.proposal import EmbeddingRow
+from lib_pivotal.ui.embeddings_table import embeddings_table
 from lib_pivotal.ui.tab import build_tab
-from lib_pivotal.ui.words_html import words_table
-from tests.ui.conftest import EmptyStudio
+from tests.ui.conftest import EmptyBackend
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -50,7 +50,7 @@ STAYS = (
     r"what of it is a word|already a word|such words|(?:that|which) word\b",
     r"no word of the vocabulary|every such word of a prompt|its last words|words \*must\*|taken at their word",
     r"take words out|longer words such as|^pivotal-word\b.*|words \(the embeddings\)",
-    r"^words only$|^word \{\}$|remedy = |of the remedy \{\}",  # keys: parts grid, groups, API
+    r"^words only$|^word \{\}$",  # keys: parts grid, groups, API
     r"\*\*four rows\*\*|the \"four rows\"|^four rows(?: words| prompts|:|$)",  # its nickname
 )
 """Words of captions and of the language, and what programs, files and prompts call so."""
@@ -96,7 +96,7 @@ def test_no_message_has_a_retired_term(room):
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory):
-    return build_tab(RunManager(EmptyStudio(tmp_path_factory.mktemp("page"))))
+    return build_tab(RunManager(EmptyBackend(tmp_path_factory.mktemp("page"))))
 
 
 def test_no_label_of_the_page_has_a_retired_term(page):
@@ -105,6 +105,8 @@ def test_no_label_of_the_page_has_a_retired_term(page):
         shown = [getattr(block, name, None) for name in ("label", "info", "placeholder")]
         if block.get_block_name() in ("button", "uploadbutton", "html", "markdown"):
             shown.append(block.value)
+        if block.get_block_name() in ("checkboxgroup", "radio"):
+            shown += [title for title, _ in block.choices]
         texts = [text for text in shown if isinstance(text, str) and text]
         seen += len(texts)
         found += [(getattr(block, "elem_id", None), text, terms) for text in texts if (terms := retired_in(text))]
@@ -120,7 +122,9 @@ def test_no_tooltip_has_a_retired_term(page):
 
 
 def test_no_column_of_the_table_has_a_retired_term():
-    html = words_table([EmbeddingRow(EmbeddingConfig("aoi"), pictures=3, draws_share=1.0, style=True)], {"aoi": 20.0})
+    html = embeddings_table(
+        [EmbeddingRow(EmbeddingConfig("aoi"), pictures=3, sampling_share=1.0, style=True)], {"aoi": 20.0}
+    )
     shown = re.sub(r'<[^>]*?(?:title|aria-label|placeholder|data-label)="([^"]*)"', r" \1 <", html)
     assert "Init text" in shown and "LR factor" in shown and not retired_in(shown)
 

@@ -53,14 +53,13 @@ TESTED_BY = {
     "ui/standalone_page.py": "standalone/test_page.py",
     "ui/bundles_*.py": "ui/test_bundle_controller.py",
     "ui/compare_panel.py": "ui/test_bundle_controller.py",
-    "ui/captions_panel.py": "ui/test_page_controller.py",
     "ui/page.py": "ui/test_page_controller.py",
     "ui/run_panel.py": "ui/test_tab.py",
     "ui/setting_components.py": "ui/test_form.py",
     # what the web UI's pages get from us: through its cards, its rows and a run in it
     "ui/parts_rows.py": "webui/test_parts.py",
     "webui/checkpointing.py": "webui/test_session.py",
-    "webui/folders.py": "webui/test_api_paths.py",
+    "webui/api_folders.py": "webui/test_api_paths.py",
 }
 """Module, or a pattern for several -> the file that tests it."""
 

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lib_pivotal.commands.datasets import FolderRequest, ScanRequest, given_folder
+from lib_pivotal.commands.datasets import FolderRequest, given_folder
+from lib_pivotal.config import DataConfig
 from lib_pivotal.confinement import Confinement
 from lib_pivotal.data.caption_files import Changes, Outcome, caption_changes, records_place, write_changes
 from lib_pivotal.data.caption_files import take_back as take_back_record
 from lib_pivotal.errors import DataError
+from lib_pivotal.importing.datasets import DATASET_FILES
 from lib_pivotal.runs.manager import RunManager
+from lib_pivotal.runs.tagging import Tagger
 from lib_pivotal.runs.view import RunView
 from lib_pivotal.training.pruned_captions import make_pruned_captions
 
@@ -29,6 +33,31 @@ class CaptionsWritten:
         """For JSON."""
         plain: dict[str, Any] = {"written": self.written, "left": list(self.left)}
         return plain if self.record is None else {**plain, "record": str(self.record)}
+
+
+@dataclass(frozen=True)
+class FillRequest:
+    """The folder of `data`, read by its settings, and the name of the tagger that writes what is missing there."""
+
+    data: DataConfig
+    tagger: str
+    _: KW_ONLY
+    folders: Confinement = field(default_factory=Confinement)
+
+
+@dataclass(frozen=True)
+class FillStarted:
+    """Captions are being written; `view` shows how far."""
+
+    view: RunView
+
+    @property
+    def said(self) -> str:
+        """As a sentence or more."""
+        return (
+            "Captions are being written for the pictures that have none; the line on top tells how far it is, and Stop "
+            "ends it. Scan the folder again when it is done."
+        )
 
 
 def preview(request: FolderRequest) -> Changes:
@@ -91,14 +120,23 @@ def take_back(folder: Path | str, *, home: Path, folders: Confinement | None = N
     return _written(take_back_record(records[-1]))
 
 
-def fill(manager: RunManager, request: ScanRequest, *, tagger: str) -> RunView:
+def taggers(manager: RunManager) -> Sequence[Tagger]:
+    """What can write captions in this process; empty where nothing can."""
+    return manager.backend.taggers()
+
+
+def fill(manager: RunManager, request: FillRequest) -> FillStarted:
     """Begin to write captions for pictures that have none; watched and stopped as a run.
 
     Raises:
-        ConfigError, FolderError, DataError: see `ScanRequest.data`.
+        ConfigError: no folder is given.
+        FolderError: the folder may not be used.
+        DataError: there is no such folder.
         HostError: the tagger is not there (says what to do), or a run is going on.
     """
-    return manager.write_captions(request.data(), tagger)
+    given_folder(request.data.folder)
+    request.folders.check_pictures(request.data, files=DATASET_FILES)
+    return FillStarted(manager.write_captions(request.data, request.tagger))
 
 
 def _written(outcome: Outcome, record: Path | None = None) -> CaptionsWritten:

@@ -10,14 +10,14 @@ from typing import Any
 from lib_pivotal.config import DataConfig, Run, run_to_dict
 from lib_pivotal.config_schema import parse
 from lib_pivotal.confinement import Confinement
-from lib_pivotal.data.findings import Finding, Fix
 from lib_pivotal.data.lint import UNNAMED_MARK, mark_told, unnamed_mark
+from lib_pivotal.data.lint_warnings import Fix, LintWarning
 from lib_pivotal.data.records import Dataset, DatasetProblem
 from lib_pivotal.data.tags import tag_shares
 from lib_pivotal.errors import ConfigError, Fault
 from lib_pivotal.importing.datasets import DATASET_FILES
 from lib_pivotal.runs.defaults import fitted_run
-from lib_pivotal.runs.fixes import apply_remedy, mended
+from lib_pivotal.runs.fixes import apply_first_fixes, apply_fix
 from lib_pivotal.runs.host_defaults import HostDefaults
 from lib_pivotal.runs.plan import RunPlan, make_plan
 from lib_pivotal.runs.presets import run_settings
@@ -91,8 +91,8 @@ class Planned:
     fixed: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON: `RunPlan.as_dict()` with `run` and `mended`."""
-        return {**self.plan.as_dict(), "run": run_to_dict(self.run), "mended": list(self.fixed)}
+        """For JSON: `RunPlan.as_dict()` with `run` and `fixed`."""
+        return {**self.plan.as_dict(), "run": run_to_dict(self.run), "fixed": list(self.fixed)}
 
 
 def given_folder(folder: Path | str) -> str:
@@ -154,7 +154,7 @@ def plan(request: FolderRequest, *, fix: bool = False) -> Planned:
     if not fix:
         return Planned(make_plan(dataset, run, prompts=prompts), run)
 
-    def warnings(one: Run) -> Sequence[Finding]:
+    def warnings(one: Run) -> Sequence[LintWarning]:
         return make_plan(dataset, one, prompts=prompts).at_least("warning")
 
     def scan_again(one: Run) -> None:  # a fix may leave pictures out
@@ -166,12 +166,12 @@ def plan(request: FolderRequest, *, fix: bool = False) -> Planned:
 
 
 def fix_all(
-    run: Run, warnings: Callable[[Run], Sequence[Finding]], *, scan_again: Callable[[Run], None]
+    run: Run, warnings: Callable[[Run], Sequence[LintWarning]], *, scan_again: Callable[[Run], None]
 ) -> tuple[Run, list[str]]:
     """The run after the first fix of each of its warnings and errors, and the labels of those applied."""
     done: list[str] = []
     for _ in range(ROUNDS_OF_FIXES):
-        run, labels = mended(run, warnings)
+        run, labels = apply_first_fixes(run, warnings)
         if not labels:
             break
         done += labels
@@ -179,10 +179,10 @@ def fix_all(
     return run, done
 
 
-def fix(run: Mapping[str, Any], remedy: Any) -> dict[str, Any]:
+def fix(run: Mapping[str, Any], chosen: Any) -> dict[str, Any]:
     """A run with one fix of a plan applied, as plain data.
 
     Raises:
         ConfigError, DataError: what is given is no run or no fix, or they do not fit.
     """
-    return run_to_dict(apply_remedy(run_settings(dict(run)), Fix.from_dict(remedy)))
+    return run_to_dict(apply_fix(run_settings(dict(run)), Fix.from_dict(chosen)))

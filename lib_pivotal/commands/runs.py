@@ -160,6 +160,13 @@ def steer(manager: RunManager, run_id: str, *, verb: str) -> RunView:
     return view
 
 
+def use_live(manager: RunManager, *, on: bool) -> str:
+    """Whether pictures made during a run may use its network as it is; the name for `<lora:NAME:1>`, empty where that
+    cannot be done."""
+    manager.backend.set_live(on)
+    return manager.backend.live_name()
+
+
 def load_checkpoint(manager: RunManager, run_id: str) -> RunView:
     """Load the checkpoint that a waiting run needs.
 

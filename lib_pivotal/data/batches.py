@@ -56,13 +56,13 @@ class BatchSource:
         rank: int = 0,
         world_size: int = 1,
         latents: LatentChoice = "draw",
-        draw_weights: Mapping[str, float] | None = None,
+        sampling_weights: Mapping[str, float] | None = None,
         loss_weights: Mapping[str, float] | None = None,
         unmasked: float = 0.0,
     ) -> None:
         """`pictures` carry the captions; those whose latents are not in the cache are left out.
 
-        `embeddings` are looked for in the final captions; `draw_weights` (by key, missing = 0) replace repeats;
+        `embeddings` are looked for in the final captions; `sampling_weights` (by key, missing = 0) replace repeats;
         `loss_weights` (by key, missing = 1) weigh the loss; `unmasked` is the chance that a draw's mask is left out.
         """
         ready = {picture.key for picture in cache.pictures}
@@ -85,7 +85,7 @@ class BatchSource:
         self._seed, self._latents = seed, latents
         self._loss_weights, self._unmasked = dict(loss_weights or {}), unmasked
         self._find_embeddings = EmbeddingFinder(embeddings)
-        self._rates = self._rates_from(draw_weights)
+        self._rates = self._rates_from(sampling_weights)
         self._buckets = [_bucket_name(cache, picture.key) for picture in self._pictures]
         self._sampler = Sampler(self._buckets, self._rates, batch_size=batch_size, seed=seed)
 
@@ -136,13 +136,15 @@ class BatchSource:
 
     # -- parts of a batch
 
-    def _rates_from(self, draw_weights: Mapping[str, float] | None) -> list[float]:
-        if draw_weights is None:
+    def _rates_from(self, sampling_weights: Mapping[str, float] | None) -> list[float]:
+        if sampling_weights is None:
             return [float(picture.repeats) for picture in self._pictures]
-        weights = [float(draw_weights.get(picture.key, 0.0)) for picture in self._pictures]
+        weights = [float(sampling_weights.get(picture.key, 0.0)) for picture in self._pictures]
         total = sum(weights)
         if not total > 0:
-            raise DataError("draw_weights: no picture has a weight above 0. Their names must be the pictures' keys.")
+            raise DataError(
+                "sampling_weights: no picture has a weight above 0. Their names must be the pictures' keys."
+            )
         return [weight * len(weights) / total for weight in weights]  # an epoch is as many draws as pictures
 
     def _draw(self, index: int, key: str) -> Draw:
@@ -155,7 +157,7 @@ class BatchSource:
         """With a phrase in front where the picture was made small or large; one that was left out stays out."""
         rng = random.Random(f"{self._seed}/caption/{draw.index}")
         moment = TrainingTime(
-            step=draw.index // self.pictures_per_step, epoch=int(draw.index / self._sampler.draws_per_epoch)
+            step=draw.index // self.pictures_per_step, epoch=int(draw.index / self._sampler.samples_per_epoch)
         )
         distance = self._cache.views(draw.key)[draw.view].distance
         opening = partial(phrase, distance) if distance else None

@@ -18,7 +18,7 @@ from glob import escape
 
 from lib_pivotal.data.buckets import Buckets, Placement, crop_report
 from lib_pivotal.data.captions import EmbeddingFinder, legal_name, single_tags
-from lib_pivotal.data.findings import Finding, Fix, count_of, listed
+from lib_pivotal.data.lint_warnings import Fix, LintWarning, count_of, listed
 from lib_pivotal.data.pruning import PrunedCaptions, TagDecision
 from lib_pivotal.data.records import DatasetProblem, Picture
 from lib_pivotal.data.tags import NOT_CORE, same_tag, tag_class
@@ -36,7 +36,7 @@ DIFFERENCE, CERTAINTY = 0.25, 2.8
 _NOT_OF_A_WORD = frozenset(("people", "expression", "background", "quality"))
 
 
-def embedding_findings(wording: PrunedCaptions) -> list[Finding]:
+def embedding_warnings(wording: PrunedCaptions) -> list[LintWarning]:
     """All checks of this module."""
     return [
         *never_present(wording),
@@ -48,7 +48,7 @@ def embedding_findings(wording: PrunedCaptions) -> list[Finding]:
     ]
 
 
-def never_present(wording: PrunedCaptions) -> list[Finding]:
+def never_present(wording: PrunedCaptions) -> list[LintWarning]:
     """Embeddings that no picture has: training refuses them."""
     concepts = {legal_name(picture.concept): picture.concept for picture in wording.named}
     found = []
@@ -56,16 +56,16 @@ def never_present(wording: PrunedCaptions) -> list[Finding]:
         if embedding.keys:
             continue
         text = f"{name}: no caption names this embedding, so it would learn nothing."
-        remedies = [Fix("remove_word", f"Remove {name}", {"word": name})]
+        fixes = [Fix("remove_word", f"Remove {name}", {"embedding": name})]
         concept = concepts.get(legal_name(name))
         if concept is not None:
             text += " There is a folder of this name: add the name to its captions."
-            remedies.insert(0, _apply(name, concept))
-        found.append(Finding("word_never", "error", text, (), (name,), tuple(remedies)))
+            fixes.insert(0, _apply(name, concept))
+        found.append(LintWarning("word_never", "error", text, (), (name,), tuple(fixes)))
     return found
 
 
-def always_present(wording: PrunedCaptions) -> list[Finding]:
+def always_present(wording: PrunedCaptions) -> list[LintWarning]:
     """Embeddings that every picture has: normal where there is one embedding, else an embedding that tells nothing
     apart."""
     if len(wording.named) < 2:
@@ -81,18 +81,18 @@ def always_present(wording: PrunedCaptions) -> list[Finding]:
                 "(Regularisation) "
                 "keep the rest of the model from becoming it."
             )
-            found.append(Finding("word_always", "info", text, (), (name,)))
+            found.append(LintWarning("word_always", "info", text, (), (name,)))
             continue
         text = (
             f"{name} is in every caption: what it should learn goes into the network just as well, and appears without "
             "the embedding. Add pictures that do not have it, or remove it."
         )
-        remedy = Fix("remove_word", f"Remove {name}", {"word": name})
-        found.append(Finding("word_always", "warning", text, (), (name,), (remedy,)))
+        fix = Fix("remove_word", f"Remove {name}", {"embedding": name})
+        found.append(LintWarning("word_always", "warning", text, (), (name,), (fix,)))
     return found
 
 
-def never_apart(wording: PrunedCaptions) -> list[Finding]:
+def never_apart(wording: PrunedCaptions) -> list[LintWarning]:
     """Embeddings that have the same pictures: nothing can tell a run which is which."""
     groups: dict[tuple[str, ...], list[str]] = {}
     for name, embedding in wording.embeddings.items():
@@ -107,14 +107,14 @@ def never_apart(wording: PrunedCaptions) -> list[Finding]:
             "is which. Add pictures of each without the other, or keep one embedding."
         )
         kept = next((name for name in names if not wording.embeddings[name].use.form_of), names[0])
-        remedies = (
-            Fix("remove_word", f"Keep {kept}, remove {other}", {"word": other}) for other in names if other != kept
+        fixes = (
+            Fix("remove_word", f"Keep {kept}, remove {other}", {"embedding": other}) for other in names if other != kept
         )
-        found.append(Finding("words_never_apart", "warning", text, keys, tuple(names), tuple(remedies)))
+        found.append(LintWarning("words_never_apart", "warning", text, keys, tuple(names), tuple(fixes)))
     return found
 
 
-def explained(wording: PrunedCaptions) -> list[Finding]:
+def explained(wording: PrunedCaptions) -> list[LintWarning]:
     """Embeddings that others explain: each of its pictures has one that only occurs with it, or nothing marks it there.
 
     The first is seen from the embeddings alone: a style in which nobody is drawn but characters who are never drawn in
@@ -136,14 +136,14 @@ def explained(wording: PrunedCaptions) -> list[Finding]:
                 f"{name} and what is theirs cannot be separated. Add pictures of them without {name}, or of {name} "
                 "without them."
             )
-            remedy = Fix("remove_word", f"Remove {name}", {"word": name})
-            found.append(Finding("word_explained", "warning", text, tuple(sorted(mine)), (name, *inside), (remedy,)))
+            fix = Fix("remove_word", f"Remove {name}", {"embedding": name})
+            found.append(LintWarning("word_explained", "warning", text, tuple(sorted(mine)), (name, *inside), (fix,)))
             continue
         found += _nothing_of_its_own(wording, name, keys)
     return found
 
 
-def _nothing_of_its_own(wording: PrunedCaptions, name: str, keys: Mapping[str, set[str]]) -> list[Finding]:
+def _nothing_of_its_own(wording: PrunedCaptions, name: str, keys: Mapping[str, set[str]]) -> list[LintWarning]:
     mine = keys[name]
     captions = {picture.key: picture for picture in wording.named}
     for other, theirs in keys.items():
@@ -157,8 +157,8 @@ def _nothing_of_its_own(wording: PrunedCaptions, name: str, keys: Mapping[str, s
             f"{name}: all of its pictures are {other}'s, and their captions say nothing that those of {other} without "
             f"it do not say, too. Make sure that one can see what {name} is; else it learns nothing of its own."
         )
-        remedy = Fix("remove_word", f"Remove {name}", {"word": name})
-        return [Finding("word_explained", "info", text, tuple(sorted(mine)), (name, other), (remedy,))]
+        fix = Fix("remove_word", f"Remove {name}", {"embedding": name})
+        return [LintWarning("word_explained", "info", text, tuple(sorted(mine)), (name, other), (fix,))]
     return []
 
 
@@ -184,8 +184,8 @@ def _tag_counts(wording: PrunedCaptions, pictures: Sequence[Picture]) -> Counter
     return counts
 
 
-def without_embedding(wording: PrunedCaptions) -> list[Finding]:
-    """Pictures of no embedding; where their folder is an embedding's own, it is a slip that can be mended."""
+def without_embedding(wording: PrunedCaptions) -> list[LintWarning]:
+    """Pictures of no embedding; where their folder is an embedding's own, it is a slip with a fix."""
     if not wording.uses:
         return []
     unnamed: dict[str, list[str]] = {}
@@ -208,14 +208,14 @@ def without_embedding(wording: PrunedCaptions) -> list[Finding]:
             f"{concept}: {count_of(len(keys), 'caption')} of {sizes[concept]} lack {name}, which the others name; they "
             "train the network only."
         )
-        found.append(Finding("no_word", "warning", text, tuple(keys), (name,), (_apply(name, concept),)))
+        found.append(LintWarning("no_word", "warning", text, tuple(keys), (name,), (_apply(name, concept),)))
     if rest:
         text = f"{count_of(len(rest), 'picture')} name none of the embeddings: they train the network only."
-        found.append(Finding("no_word", "info", text, tuple(rest)))
+        found.append(LintWarning("no_word", "info", text, tuple(rest)))
     return found
 
 
-def to_absorb(wording: PrunedCaptions) -> list[Finding]:
+def to_absorb(wording: PrunedCaptions) -> list[LintWarning]:
     """Tags in captions that describe what the embedding should be."""
     found = []
     for name, embedding in wording.embeddings.items():
@@ -228,9 +228,9 @@ def to_absorb(wording: PrunedCaptions) -> list[Finding]:
                 f"{name}: its captions also say {tags}. What a caption says, the embedding need not learn: prune these "
                 "tags."
             )
-            remedy = Fix("absorb", f"Prune them from {name}", {"word": name, "tags": []})
+            fix = Fix("absorb", f"Prune them from {name}", {"embedding": name, "tags": []})
             found.append(
-                Finding("tags_describe_word", "warning", text, _keys_with(wording, name, core), (name,), (remedy,))
+                LintWarning("tags_describe_word", "warning", text, _keys_with(wording, name, core), (name,), (fix,))
             )
         always = [tag for tag in embedding.tags if _always_there(wording, name, tag)]
         if always and embedding.use.prune and wording.rules.mode == "character_core":
@@ -239,9 +239,9 @@ def to_absorb(wording: PrunedCaptions) -> list[Finding]:
                 f"{name}: nearly all of its captions say {tags}, which stays in the captions by the rule. Prune it if "
                 "it belongs to the embedding."
             )
-            remedy = Fix("absorb", f"Prune it from {name}", {"word": name, "tags": [t.tag for t in always]})
+            fix = Fix("absorb", f"Prune it from {name}", {"embedding": name, "tags": [t.tag for t in always]})
             found.append(
-                Finding("tags_describe_word", "info", text, _keys_with(wording, name, always), (name,), (remedy,))
+                LintWarning("tags_describe_word", "info", text, _keys_with(wording, name, always), (name,), (fix,))
             )
     return found
 
@@ -267,12 +267,12 @@ def _keys_with(wording: PrunedCaptions, name: str, tags: Sequence[TagDecision]) 
 
 
 def _apply(name: str, concept: str) -> Fix:
-    arguments = {"word": name, "pattern": f"concept:{escape(concept)}"}
+    arguments = {"embedding": name, "pattern": f"concept:{escape(concept)}"}
     return Fix("apply_to", f"Put {name} before the captions of {concept}", arguments)
 
 
 UNNAMED_MARK = "unnamed_mark"
-"""The kind of the finding."""
+"""The kind of the warning."""
 NEARLY_EVERY = 0.9
 """The share of captions that must have the mark."""
 FEWEST = 3
@@ -447,7 +447,7 @@ ROOM_FOR_TAGS = 25
 LEAST_VECTORS = 2
 
 
-def too_small(placed: Sequence[tuple[Picture, Placement]], *, fitting_px: int, target_px: int) -> list[Finding]:
+def too_small(placed: Sequence[tuple[Picture, Placement]], *, fitting_px: int, target_px: int) -> list[LintWarning]:
     """Pictures that are enlarged for their size; `fitting_px` is the training size that most pictures have."""
     grown = [
         (picture, placement.resized_px[0] / picture.width_px) for picture, placement in placed if placement.upscaled
@@ -457,13 +457,13 @@ def too_small(placed: Sequence[tuple[Picture, Placement]], *, fitting_px: int, t
     most = max(factor for _, factor in grown)
     many = count_of(len(grown), "picture")
     text = f"{many} {_are(len(grown))} smaller than the training size and enlarged, {most:.2g} times at most."
-    remedies = [Fix("set", "Train them at their own size", {"path": "data.upscale", "value": False})]
+    fixes = [Fix("set", "Train them at their own size", {"path": "data.upscale", "value": False})]
     if fitting_px < target_px:
         small = Fix("set", f"Train all at {fitting_px} px", {"path": "data.resolution_px", "value": fitting_px})
-        remedies.insert(0 if len(grown) > 0.5 * len(placed) else 1, small)
+        fixes.insert(0 if len(grown) > 0.5 * len(placed) else 1, small)
     severity = "warning" if most > ENLARGED else "info"
     keys = tuple(picture.key for picture, _ in grown)
-    return [Finding("small_pictures", severity, text, keys, (), tuple(remedies))]  # type: ignore[arg-type]
+    return [LintWarning("small_pictures", severity, text, keys, (), tuple(fixes))]  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True, eq=False)
@@ -498,7 +498,7 @@ def overruns(
     *,
     max_tokens: int,
     shuffled: bool,
-) -> list[Finding]:
+) -> list[LintWarning]:
     """Captions whose embeddings and tags take more places than a chunk (or than the limit) has: what is lost is
     named."""
     found = _vectors_alone(embeddings_of, vectors, limit=max_tokens or CHUNK)
@@ -513,9 +513,9 @@ def overruns(
             f"{many} the limit of {max_tokens} places, {worst.places} at most; the last tags are cut off. Of "
             f"{worst.key} this loses {tail}."
         )
-        remedy = Fix("set", "Keep all, in chunks of 75", {"path": "data.max_tokens", "value": 0})
-        remedies = [remedy, *_fewer(over, embeddings_of, vectors, limit=max_tokens)]
-        found.append(Finding("tokens", "warning", text, tuple(length.key for length in over), (), tuple(remedies)))
+        fix = Fix("set", "Keep all, in chunks of 75", {"path": "data.max_tokens", "value": 0})
+        fixes = [fix, *_fewer(over, embeddings_of, vectors, limit=max_tokens)]
+        found.append(LintWarning("tokens", "warning", text, tuple(length.key for length in over), (), tuple(fixes)))
         return found
     order = " (tags are shuffled: as written)" if shuffled else ""
     text = (
@@ -523,13 +523,13 @@ def overruns(
         f"which sees nothing of the text before it: of {worst.key}{order} {tail}."
     )
     fewer = _fewer(over, embeddings_of, vectors, limit=CHUNK)
-    found.append(Finding("tokens", "info", text, tuple(length.key for length in over), (), fewer))
+    found.append(LintWarning("tokens", "info", text, tuple(length.key for length in over), (), fewer))
     return found
 
 
 def _vectors_alone(
     embeddings_of: Mapping[str, Sequence[str]], vectors: Mapping[str, int], *, limit: int
-) -> list[Finding]:
+) -> list[LintWarning]:
     """Pictures whose embeddings alone are too long."""
     sums = {key: sum(vectors.get(name, 0) for name in names) for key, names in embeddings_of.items()}
     over = {key: places for key, places in sums.items() if places > limit}
@@ -542,8 +542,8 @@ def _vectors_alone(
         f"The vectors of the embeddings alone take {over[worst]} of {limit} places in {count_of(len(over), 'caption')} "
         f"({parts}): an embedding ends up in another chunk than the others, or is cut. Give them fewer vectors."
     )
-    remedy = _cut_vectors(names, vectors, room=max(limit - ROOM_FOR_TAGS, len(names) * LEAST_VECTORS))
-    return [Finding("vectors_overrun", "warning", text, tuple(over), tuple(names), remedy)]
+    fix = _cut_vectors(names, vectors, room=max(limit - ROOM_FOR_TAGS, len(names) * LEAST_VECTORS))
+    return [LintWarning("vectors_overrun", "warning", text, tuple(over), tuple(names), fix)]
 
 
 def _fewer(

@@ -138,11 +138,11 @@ class Dataset:
             "sources": [dict(source) for source in self.sources],
             "settings": {name: list(v) if isinstance(v, tuple) else v for name, v in self.settings.items()},
             "pictures": len(self.pictures),
-            "draws_per_epoch": _sum(picture.repeats for picture in self.pictures),
+            "samples_per_epoch": _sum(picture.repeats for picture in self.pictures),
             "masks": sum(picture.mask_path is not None for picture in self.pictures),
             "transparent": sum(picture.has_alpha for picture in self.pictures),
             "concepts": {
-                name: {"pictures": len(keys), "draws_per_epoch": _sum(self[key].repeats for key in keys)}
+                name: {"pictures": len(keys), "samples_per_epoch": _sum(self[key].repeats for key in keys)}
                 for name, keys in self.concepts.items()
             },
             "sizes": dict(sizes.most_common(20)),

@@ -75,7 +75,7 @@ class Sampler:
                 "sampling weights of pictures must be finite, 0 or more, and not all 0. Check repeats and weights."
             )
         self._batch_size, self._seed = batch_size, seed
-        self.draws_per_epoch = float(sum(rates))
+        self.samples_per_epoch = float(sum(rates))
         self._streams: list[Stream] = []
         totals: list[float] = []
         for name in sorted(set(buckets)):
@@ -91,7 +91,7 @@ class Sampler:
 
     def group(self, index: int) -> list[int]:
         """The items of group `index` (0, 1, 2, ... without end)."""
-        block = _interval(index, self._groups_before, mean=self.draws_per_epoch / self._batch_size)
+        block = _interval(index, self._groups_before, mean=self.samples_per_epoch / self._batch_size)
         bucket, nth = self._block(block)[index - self._groups_before(block)]
         return self._streams[bucket].at(nth * self._batch_size, self._batch_size)
 

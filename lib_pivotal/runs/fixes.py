@@ -1,4 +1,4 @@
-"""Remedies of findings: each a pure change of a run, named by id and arguments so that page, API and files can ask."""
+"""Fixes of warnings: each a pure change of a run, named by id and arguments so that page, API and files can ask."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import Any
 
 from lib_pivotal.config import EmbeddingConfig, Run, check_run, run_to_dict
-from lib_pivotal.data.findings import Finding, Fix
+from lib_pivotal.data.lint_warnings import Fix, LintWarning
 from lib_pivotal.data.tags import same_tag
 from lib_pivotal.errors import ConfigError, DataError, Fault
 
@@ -17,51 +17,51 @@ SETTABLE = frozenset(
     "data.duplicates data.upscale data.resolution_px data.max_tokens data.balance data.flip data.keep_separator "
     "schedule.max_steps".split()
 )
-"""What the remedy `set` may change."""
+"""What the fix `set` may change."""
 
 
-def apply_remedy(run: Run, remedy: Fix) -> Run:
-    """The run with a remedy applied; the same remedy twice changes nothing more.
+def apply_fix(run: Run, fix: Fix) -> Run:
+    """The run with a fix applied; the same fix twice changes nothing more.
 
     Raises:
-        DataError: there is no such remedy, or an argument is missing or of the wrong kind.
-        ConfigError: the result is no sound run; or the remedy speaks of an embedding that the run does not have.
+        DataError: there is no such fix, or an argument is missing or of the wrong kind.
+        ConfigError: the result is no sound run; or the fix speaks of an embedding that the run does not have.
     """
-    change = _change_of(remedy)
+    change = _change_of(fix)
     try:
-        changed = change(run, remedy.arguments)
+        changed = change(run, fix.arguments)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        given = dict(remedy.arguments)
-        raise DataError(f"fix {remedy.id}: its arguments {given!r} are not those of a plan ({error!r}).") from error
+        given = dict(fix.arguments)
+        raise DataError(f"fix {fix.id}: its arguments {given!r} are not those of a plan ({error!r}).") from error
     before = {fault.field for fault in check_run(run_to_dict(run))[1]}
     checked, faults = check_run(run_to_dict(changed))
-    faults = [fault for fault in faults if fault.field not in before]  # a run that is half filled in may be mended, too
+    faults = [fault for fault in faults if fault.field not in before]  # a run that is half filled in may be fixed, too
     if faults:
         raise ConfigError(faults)
     return checked
 
 
-def mended(run: Run, lint: Callable[[Run], Sequence[Finding]]) -> tuple[Run, list[str]]:
-    """The run after the first remedy of each finding in turn, and the labels of those applied.
+def apply_first_fixes(run: Run, lint: Callable[[Run], Sequence[LintWarning]]) -> tuple[Run, list[str]]:
+    """The run after the first fix of each warning in turn, and the labels of those applied.
 
-    `lint` says what is wrong with a run now; what no remedy helps stays. Ends, as no finding is mended twice.
+    `lint` says what is wrong with a run now; what no fix helps stays. Ends, as no warning is fixed twice.
     """
     applied: list[str] = []
     tried: set[tuple[str, tuple[str, ...]]] = set()
     while True:
-        open_ones = (f for f in lint(run) if f.remedy is not None and (f.kind, f.embeddings) not in tried)
-        finding = next(open_ones, None)
-        if finding is None or finding.remedy is None:
+        open_ones = (f for f in lint(run) if f.fix is not None and (f.kind, f.embeddings) not in tried)
+        warning = next(open_ones, None)
+        if warning is None or warning.fix is None:
             return run, applied
-        tried.add((finding.kind, finding.embeddings))
-        run = apply_remedy(run, finding.remedy)
-        applied.append(finding.remedy.label)
+        tried.add((warning.kind, warning.embeddings))
+        run = apply_fix(run, warning.fix)
+        applied.append(warning.fix.label)
 
 
-def _change_of(remedy: Fix) -> Callable[[Run, Mapping[str, Any]], Run]:
-    change = _CHANGES.get(remedy.id)
+def _change_of(fix: Fix) -> Callable[[Run, Mapping[str, Any]], Run]:
+    change = _CHANGES.get(fix.id)
     if change is None:
-        raise DataError(f"remedy = {remedy.id!r}: is unknown. There are: {', '.join(_CHANGES)}.")
+        raise DataError(f"fix = {fix.id!r}: is unknown. There are: {', '.join(_CHANGES)}.")
     return change
 
 
@@ -75,7 +75,7 @@ def _set(run: Run, arguments: Mapping[str, Any]) -> Run:
 
 
 def _remove_embedding(run: Run, arguments: Mapping[str, Any]) -> Run:
-    name = str(arguments["word"])
+    name = str(arguments["embedding"])
     kept = (
         replace(embedding, form_of="") if embedding.form_of == name else embedding
         for embedding in run.embeddings
@@ -91,7 +91,7 @@ def _apply_to(run: Run, arguments: Mapping[str, Any]) -> Run:
     def change(embedding: EmbeddingConfig) -> EmbeddingConfig:
         return replace(embedding, applies_to=tuple(dict.fromkeys((*embedding.applies_to, pattern))))
 
-    return _with_embedding(run, arguments["word"], change)
+    return _with_embedding(run, arguments["embedding"], change)
 
 
 def _absorb(run: Run, arguments: Mapping[str, Any]) -> Run:
@@ -101,7 +101,7 @@ def _absorb(run: Run, arguments: Mapping[str, Any]) -> Run:
         prune_tags, keep_tags = _moved(_tags(arguments), embedding.prune_tags, embedding.keep_tags)
         return replace(embedding, prune=True, prune_tags=prune_tags, keep_tags=keep_tags)
 
-    return _with_embedding(run, arguments["word"], change)
+    return _with_embedding(run, arguments["embedding"], change)
 
 
 def _keep(run: Run, arguments: Mapping[str, Any]) -> Run:
@@ -111,7 +111,7 @@ def _keep(run: Run, arguments: Mapping[str, Any]) -> Run:
         keep_tags, prune_tags = _moved(_tags(arguments), embedding.keep_tags, embedding.prune_tags)
         return replace(embedding, keep_tags=keep_tags, prune_tags=prune_tags)
 
-    return _with_embedding(run, arguments["word"], change)
+    return _with_embedding(run, arguments["embedding"], change)
 
 
 def _moved(tags: Sequence[str], to: tuple[str, ...], away: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -131,14 +131,14 @@ def _weighted(embedding: EmbeddingConfig, weight: float) -> EmbeddingConfig:
     return replace(embedding, sampling_weight=weight)
 
 
-def _draw_weights(run: Run, arguments: Mapping[str, Any]) -> Run:
+def _sampling_weights(run: Run, arguments: Mapping[str, Any]) -> Run:
     for name, weight in dict(arguments["weights"]).items():
         run = _with_embedding(run, name, partial(_weighted, weight=float(weight)))
     return run
 
 
 def _no_mirror(run: Run, arguments: Mapping[str, Any]) -> Run:
-    return _with_embedding(run, arguments["word"], lambda embedding: replace(embedding, flip=False))
+    return _with_embedding(run, arguments["embedding"], lambda embedding: replace(embedding, flip=False))
 
 
 def _with_embedding(run: Run, name: Any, change: Callable[[EmbeddingConfig], EmbeddingConfig]) -> Run:
@@ -154,16 +154,16 @@ def _with_embedding(run: Run, name: Any, change: Callable[[EmbeddingConfig], Emb
 
 
 def _all(run: Run, arguments: Mapping[str, Any]) -> Run:
-    """Several remedies in turn; that of an embedding which one before has taken out is passed over."""
+    """Several fixes in turn; that of an embedding which one before has taken out is passed over."""
     names = {embedding.name for embedding in run.embeddings}
-    for plain in arguments["remedies"]:
-        remedy = Fix.from_dict(plain)
-        if remedy.id == "all":
+    for plain in arguments["fixes"]:
+        fix = Fix.from_dict(plain)
+        if fix.id == "all":
             raise DataError("fix all: holds another one of its kind; it takes single fixes.")
-        embedding = remedy.arguments.get("word")
+        embedding = fix.arguments.get("embedding")
         if embedding in names and embedding not in [one.name for one in run.embeddings]:
             continue
-        run = _change_of(remedy)(run, remedy.arguments)
+        run = _change_of(fix)(run, fix.arguments)
     return run
 
 
@@ -182,7 +182,7 @@ _CHANGES: Mapping[str, Callable[[Run, Mapping[str, Any]], Run]] = MappingProxyTy
         "absorb": _absorb,
         "keep": _keep,
         "vectors": _vectors,
-        "draw_weights": _draw_weights,
+        "draw_weights": _sampling_weights,
         "no_mirror": _no_mirror,
         "all": _all,
     }

@@ -1,4 +1,4 @@
-"""All that the lint has to say of a dataset with a run: of files, embeddings, captions, pictures and draws."""
+"""All that the lint has to say of a dataset with a run: of files, embeddings, captions, pictures and samples."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from dataclasses import replace
 
 from lib_pivotal.config import Run
 from lib_pivotal.data.buckets import Placement
-from lib_pivotal.data.findings import Finding, Fix, of_problem
-from lib_pivotal.data.lint import UNNAMED_MARK, Length, embedding_findings, mark_told, overruns, too_small, unnamed_mark
+from lib_pivotal.data.lint import UNNAMED_MARK, Length, embedding_warnings, mark_told, overruns, too_small, unnamed_mark
+from lib_pivotal.data.lint_warnings import Fix, LintWarning, of_problem
 from lib_pivotal.data.pruning import PrunedCaptions
 from lib_pivotal.data.records import Dataset, DatasetProblem, Picture
 from lib_pivotal.runs import proposal
@@ -19,7 +19,7 @@ ENOUGH_AGAINST = {"duplicate": ("skip", "skip_near"), "near_double": ("skip_near
 """Values of `data.duplicates` that leave all but one of such pictures out."""
 
 
-def findings(
+def lint_warnings(
     run: Run,
     dataset: Dataset,
     wording: PrunedCaptions,
@@ -27,12 +27,12 @@ def findings(
     trained: Sequence[Picture],
     placed: Mapping[str, Placement],
     lengths: Mapping[str, Length],
-) -> list[Finding]:
-    """Every finding; `placed` and `lengths` by key, `trained` without pictures that are held out."""
+) -> list[LintWarning]:
+    """Every warning; `placed` and `lengths` by key, `trained` without pictures that are held out."""
     vectors = {embedding.name: embedding.vectors for embedding in run.embeddings}
     found = [_of_file(run, problem) for problem in dataset.problems]
     found += _of_marks(dataset)
-    found += wording.once("findings", None, lambda: embedding_findings(wording))
+    found += wording.once("warnings", None, lambda: embedding_warnings(wording))
     drawn = {picture.key for picture in trained}
     held_out = {picture.key for picture in wording.named} - drawn
     found += starvation(run, wording.named, wording.embeddings_of, held_out=held_out)
@@ -51,35 +51,35 @@ def findings(
     return found + _of_training(run, dataset)
 
 
-def _of_file(run: Run, problem: DatasetProblem) -> Finding:
+def _of_file(run: Run, problem: DatasetProblem) -> LintWarning:
     """What the scan says; of pictures that are there twice only one need be drawn, from the next scan on."""
-    finding = of_problem(problem)
+    warning = of_problem(problem)
     if problem.code not in ENOUGH_AGAINST:
-        return finding
+        return warning
     enough = ENOUGH_AGAINST[problem.code]
     if run.data.duplicates in enough:
-        return replace(finding, severity="info")
-    remedy = Fix("set", "Keep one", {"path": "data.duplicates", "value": enough[0]})
-    return replace(finding, remedies=(remedy,))
+        return replace(warning, severity="info")
+    fix = Fix("set", "Keep one", {"path": "data.duplicates", "value": enough[0]})
+    return replace(warning, fixes=(fix,))
 
 
-def _of_marks(dataset: Dataset) -> list[Finding]:
+def _of_marks(dataset: Dataset) -> list[LintWarning]:
     """What looks like a mark between kept and free tags, which only the user can know."""
     mark = unnamed_mark(dataset.pictures)
     if not mark:
         return []
-    remedy = Fix("set", f"Take {mark} for that mark", {"path": "data.keep_separator", "value": mark})
-    return [Finding(UNNAMED_MARK, "info", f"{mark_told(mark)}.", (), (), (remedy,))]
+    fix = Fix("set", f"Take {mark} for that mark", {"path": "data.keep_separator", "value": mark})
+    return [LintWarning(UNNAMED_MARK, "info", f"{mark_told(mark)}.", (), (), (fix,))]
 
 
-def _of_training(run: Run, dataset: Dataset) -> list[Finding]:
+def _of_training(run: Run, dataset: Dataset) -> list[LintWarning]:
     """How pictures are cut and mirrored; mirroring can be turned off for an embedding."""
     found = []
     for problem in assemble.dataset_remarks(run, dataset.pictures):
-        finding = of_problem(problem)
+        warning = of_problem(problem)
         embedding = problem.message.partition(":")[0]
         if problem.code == "mirrored" and embedding in [one.name for one in run.embeddings]:
-            remedy = Fix("no_mirror", f"Never mirror {embedding}", {"word": embedding})
-            finding = Finding(finding.kind, finding.severity, finding.text, finding.keys, (embedding,), (remedy,))
-        found.append(finding)
+            fix = Fix("no_mirror", f"Never mirror {embedding}", {"embedding": embedding})
+            warning = LintWarning(warning.kind, warning.severity, warning.text, warning.keys, (embedding,), (fix,))
+        found.append(warning)
     return found

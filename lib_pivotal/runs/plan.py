@@ -13,8 +13,8 @@ from typing import Any
 from lib_pivotal.config import Run
 from lib_pivotal.data.buckets import Placement
 from lib_pivotal.data.crops import PHRASES
-from lib_pivotal.data.findings import RANK, Finding, grouped, worst_first
 from lib_pivotal.data.lint import Length, caption_length
+from lib_pivotal.data.lint_warnings import RANK, LintWarning, grouped, worst_first
 from lib_pivotal.data.pruning import PrunedCaptions
 from lib_pivotal.data.records import Dataset, Level, Picture
 from lib_pivotal.data.tokens import CHUNK, TokenCounter
@@ -23,23 +23,23 @@ from lib_pivotal.runs import linting
 from lib_pivotal.training import assemble
 from lib_pivotal.training.epochs import settled
 from lib_pivotal.training.pruned_captions import (
-    draw_rates,
-    draws_as_folders_say,
     embedding_of_concepts,
     hold_out,
     make_pruned_captions,
+    samples_by_repeats,
+    sampling_rates,
 )
 from lib_pivotal.training.scanning import cut_as
 
 
 @dataclass(frozen=True)
 class EmbeddingPlan:
-    """One embedding in the run: `draws` and `share` of all draws are expected values; `absorbed` tags leave its
+    """One embedding in the run: `samples` and `share` of all samples are expected values; `absorbed` tags leave its
     captions."""
 
     name: str
     pictures: int
-    draws: float
+    samples: float
     share: float
     style: bool
     vectors: int
@@ -52,12 +52,12 @@ class EmbeddingPlan:
 class PicturePlan:
     """One picture in the run: where it is trained (px), the share of it that is cut off, and its caption's length.
 
-    `draws` is expected, 0 for one that is held out for the separation score; `trained` is its caption as pruned, before
-    it is varied; `length` is that of the longest caption that it can get.
+    `samples` is expected, 0 for one that is held out for the separation score; `trained` is its caption as pruned,
+    before it is varied; `length` is that of the longest caption that it can get.
     """
 
     key: str
-    draws: float
+    samples: float
     embeddings: tuple[str, ...]
     width_px: int
     height_px: int
@@ -86,37 +86,37 @@ class PicturePlan:
 
 @dataclass(frozen=True)
 class BucketPlan:
-    """A training size (px): its pictures, their draws, and the shares cut off on average and at most."""
+    """A training size (px): its pictures, their samples, and the shares cut off on average and at most."""
 
     width_px: int
     height_px: int
     pictures: int
-    draws: float
+    samples: float
     mean_cropped: float
     most_cropped: float
 
 
 @dataclass(frozen=True)
 class RunPlan:
-    """What a run will do with a dataset. Draws are pictures shown, of all steps, micro-batches and processes."""
+    """What a run will do with a dataset. Samples are pictures shown, of all steps, micro-batches and processes."""
 
     folder: str
     steps: int
     batch_size: int
     accumulation: int
-    draws: int
-    draws_per_epoch: float
+    samples: int
+    samples_per_epoch: float
     embeddings: tuple[EmbeddingPlan, ...]
     pictures: tuple[PicturePlan, ...]
     buckets: tuple[BucketPlan, ...]
-    findings: tuple[Finding, ...]
+    warnings: tuple[LintWarning, ...]
     tokens_counted: bool
     """By the checkpoint's tokenizer; else estimated."""
 
     @property
     def epochs(self) -> float:
         """How often each picture comes round."""
-        return self.draws / self.draws_per_epoch if self.draws_per_epoch else 0.0
+        return self.samples / self.samples_per_epoch if self.samples_per_epoch else 0.0
 
     @property
     def steps_per_epoch(self) -> float:
@@ -128,9 +128,9 @@ class RunPlan:
         """Of the longest caption."""
         return max((picture.tokens for picture in self.pictures), default=0)
 
-    def at_least(self, severity: Level) -> tuple[Finding, ...]:
-        """The findings that are so bad or worse."""
-        return tuple(finding for finding in self.findings if RANK[finding.severity] <= RANK[severity])
+    def at_least(self, severity: Level) -> tuple[LintWarning, ...]:
+        """The warnings that are so bad or worse."""
+        return tuple(warning for warning in self.warnings if RANK[warning.severity] <= RANK[severity])
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -139,19 +139,19 @@ class RunPlan:
             "steps": self.steps,
             "batch_size": self.batch_size,
             "accumulation": self.accumulation,
-            "draws": self.draws,
-            "draws_per_epoch": round(self.draws_per_epoch, 3),
+            "samples": self.samples,
+            "samples_per_epoch": round(self.samples_per_epoch, 3),
             "epochs": round(self.epochs, 3),
             "steps_per_epoch": round(self.steps_per_epoch, 3),
-            "words": [_rounded(asdict(embedding)) for embedding in self.embeddings],
+            "embeddings": [_rounded(asdict(embedding)) for embedding in self.embeddings],
             "buckets": [_rounded(asdict(bucket)) for bucket in self.buckets],
             "tokens": {
                 "most": self.tokens_most,
                 "over_a_chunk": sum(picture.tokens > CHUNK for picture in self.pictures),
                 "counted": self.tokens_counted,
             },
-            "findings": [finding.as_dict() for finding in self.findings],
-            "groups": [group.as_dict() for group in grouped(self.findings)],
+            "warnings": [warning.as_dict() for warning in self.warnings],
+            "groups": [group.as_dict() for group in grouped(self.warnings)],
             "pictures": [picture.as_dict() for picture in self.pictures],
         }
 
@@ -167,7 +167,7 @@ def make_plan(
 
     `wording` is that of just this run, where the caller has it already; `prompts` how the checkpoint reads captions,
     else their lengths are estimated. A run without embeddings, or with embeddings that no picture has, has a plan too:
-    findings say so. Its steps are those that are trained, also where the run's length is in epochs.
+    warnings say so. Its steps are those that are trained, also where the run's length is in epochs.
 
     Raises:
         ConfigError: what must fit into the run's length does not fit into the length that its epochs give.
@@ -177,15 +177,15 @@ def make_plan(
     wording = wording or make_pruned_captions(run, dataset)
     trained, held = hold_out(run, wording.captions())
     pictures = [*trained, *held]
-    draws_per_epoch, rates = _rates(run, trained, wording, held_out=bool(held))
+    samples_per_epoch, rates = _rates(run, trained, wording, held_out=bool(held))
     schedule = run.schedule
     total = schedule.max_steps * schedule.batch_size * schedule.accumulation
-    drawn = {key: total * rate / draws_per_epoch if draws_per_epoch else 0.0 for key, rate in rates.items()}
+    drawn = {key: total * rate / samples_per_epoch if samples_per_epoch else 0.0 for key, rate in rates.items()}
     placed = _placements(run, pictures)
     lengths = wording.once(
         "lengths", _of_lengths(run, prompts), lambda: _lengths(run, dataset, wording.captions(), prompts)
     )
-    found = linting.findings(run, dataset, wording, trained=trained, placed=placed, lengths=lengths)
+    found = linting.lint_warnings(run, dataset, wording, trained=trained, placed=placed, lengths=lengths)
     of_picture = [
         _picture(picture, placed[picture.key], lengths[picture.key], wording, drawn.get(picture.key))
         for picture in pictures
@@ -196,12 +196,12 @@ def make_plan(
         steps=schedule.max_steps,
         batch_size=schedule.batch_size,
         accumulation=schedule.accumulation,
-        draws=total,
-        draws_per_epoch=draws_per_epoch,
+        samples=total,
+        samples_per_epoch=samples_per_epoch,
         embeddings=_embeddings(run, wording, drawn, total),
         pictures=tuple(sorted(of_picture, key=lambda picture: order[picture.key])),
         buckets=_buckets(of_picture),
-        findings=worst_first(found),
+        warnings=worst_first(found),
         tokens_counted=prompts is not None,
     )
 
@@ -209,13 +209,13 @@ def make_plan(
 def _rates(
     run: Run, trained: Sequence[Picture], wording: PrunedCaptions, *, held_out: bool
 ) -> tuple[float, dict[str, float]]:
-    """Draws an epoch of all and of each, as `BatchSource` has them: weights make it as long as there are pictures."""
+    """Samples an epoch of all and of each, as `BatchSource` has them: weights make it as long as there are pictures."""
     embeddings = [wording.embeddings_of[picture.key] for picture in wording.named]
-    all_rates = draw_rates(run, wording.named, embeddings)
+    all_rates = sampling_rates(run, wording.named, embeddings)
     by_key = {picture.key: rate for picture, rate in zip(wording.named, all_rates, strict=True)}
     rates = {picture.key: by_key[picture.key] for picture in trained}
     total = sum(rates.values())
-    if (draws_as_folders_say(run) and not held_out) or total <= 0:
+    if (samples_by_repeats(run) and not held_out) or total <= 0:
         return total, rates
     return float(len(trained)), {key: rate * len(trained) / total for key, rate in rates.items()}
 
@@ -265,11 +265,11 @@ def _lengths(
 
 
 def _picture(
-    picture: Picture, placement: Placement, length: Length, wording: PrunedCaptions, draws: float | None
+    picture: Picture, placement: Placement, length: Length, wording: PrunedCaptions, samples: float | None
 ) -> PicturePlan:
     return PicturePlan(
         key=picture.key,
-        draws=draws or 0.0,
+        samples=samples or 0.0,
         embeddings=tuple(name for name in wording.embeddings_of[picture.key] if name in wording.embeddings),
         width_px=placement.bucket.width_px,
         height_px=placement.bucket.height_px,
@@ -278,7 +278,7 @@ def _picture(
         bordered=not placement.covers,
         length=length,
         trained=picture.caption,
-        held_out=draws is None,
+        held_out=samples is None,
     )
 
 
@@ -286,13 +286,13 @@ def _embeddings(run: Run, wording: PrunedCaptions, drawn: Mapping[str, float], t
     found = []
     for embedding in run.embeddings:
         tags = wording.embeddings[embedding.name]
-        draws = sum(drawn.get(key, 0.0) for key in tags.keys)
+        samples = sum(drawn.get(key, 0.0) for key in tags.keys)
         found.append(
             EmbeddingPlan(
                 name=embedding.name,
                 pictures=len(tags.keys),
-                draws=draws,
-                share=draws / total if total else 0.0,
+                samples=samples,
+                share=samples / total if total else 0.0,
                 style=tags.style,
                 vectors=embedding.vectors,
                 init_text=embedding.init_text,
@@ -313,7 +313,7 @@ def _buckets(pictures: Sequence[PicturePlan]) -> tuple[BucketPlan, ...]:
             width_px=size[0],
             height_px=size[1],
             pictures=len(group),
-            draws=sum(picture.draws for picture in group),
+            samples=sum(picture.samples for picture in group),
             mean_cropped=sum(picture.cropped for picture in group) / len(group),
             most_cropped=max(picture.cropped for picture in group),
         )

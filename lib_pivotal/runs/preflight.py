@@ -15,7 +15,7 @@ from lib_pivotal.data.dataset import Picture
 from lib_pivotal.data.sources.source import DatasetFile
 from lib_pivotal.errors import Fault, HostError
 from lib_pivotal.ports import Host
-from lib_pivotal.runs.under_sampled import embedding_draws, starvation
+from lib_pivotal.runs.under_sampled import samples_by_embedding, starvation
 from lib_pivotal.training.epochs import settled
 from lib_pivotal.training.events import Event, StepDone
 
@@ -30,7 +30,7 @@ STEPS = 3
 class Preflight:
     """Time and memory of a run, and all that is wrong with it, by field.
 
-    `step_s` one optimiser step, 0 where none could be taken; `total_s` the whole run without pictures; `draws` how
+    `step_s` one optimiser step, 0 where none could be taken; `total_s` the whole run without pictures; `samples` how
     often each embedding is drawn in the run, on average. Memory in bytes: `memory_bytes` what the run needs, as
     measured on a GPU (by torch's allocator), else as counted, None where it could not be told; `memory_total_bytes`
     what the device has; `memory_free_bytes` what of it the run can have; `memory_parts` the count by what it is for, in
@@ -45,7 +45,7 @@ class Preflight:
     memory_parts: dict[str, int] | None = None
     memory_moment: str = ""
     memory_fits: bool | None = None
-    draws: dict[str, float] | None = None
+    samples: dict[str, float] | None = None
     faults: tuple[Fault, ...] = ()
     remarks: tuple[str, ...] = ()
 
@@ -84,7 +84,7 @@ def measure(run: Run, host: Host, *, files: Sequence[DatasetFile] = ()) -> Prefl
         memory_parts=memory.parts,
         memory_moment=memory.moment,
         memory_fits=memory.fits,
-        draws=embedding_draws(run, pictures, prepared.embeddings_of, held_out=held_out),
+        samples=samples_by_embedding(run, pictures, prepared.embeddings_of, held_out=held_out),
         remarks=memory.remarks
         + tuple(problem.message for problem in picture_remarks(run, prepared))
         + tuple(found.text for found in starvation(run, pictures, prepared.embeddings_of, held_out=held_out)),

@@ -16,7 +16,7 @@ from lib_pivotal.plain_json import parse_json
 if TYPE_CHECKING:
     from lib_pivotal.runs.proposal import EmbeddingRow
 
-ADVISED_DRAWS = 800
+ADVISED_SAMPLES = 800
 """So often an embedding wants to be drawn in a run (kgrid's rule of thumb)."""
 PICTURES_PER_RUN = 8
 """Presets draw the four rows about so often."""
@@ -37,13 +37,13 @@ DRAWN_EMBEDDINGS = 6
 
 @dataclass(frozen=True)
 class Preset:
-    """A starting point: `settings` by dotted path; `draws` each embedding should get, which makes the steps."""
+    """A starting point: `settings` by dotted path; `samples` each embedding should get, which makes the steps."""
 
     key: str
     label: str
     help: str
     settings: Mapping[str, Any]
-    draws: int = ADVISED_DRAWS
+    samples: int = ADVISED_SAMPLES
     prune: bool = True
 
 
@@ -58,7 +58,7 @@ PRESETS: tuple[Preset, ...] = (
         "Character",
         "One character (or thing). The embedding learns what is always there; the rest stays in the captions.",
         _settings(network__unet_rank=16, network__unet_alpha=8.0, schedule__batch_size=4, data__keep_first=1),
-        draws=3000,
+        samples=3000,
     ),
     Preset(
         "several",
@@ -71,7 +71,7 @@ PRESETS: tuple[Preset, ...] = (
             schedule__warmup_steps=50,
             data__keep_first=2,
         ),
-        draws=1600,
+        samples=1600,
     ),
     Preset(
         "style",
@@ -87,7 +87,7 @@ PRESETS: tuple[Preset, ...] = (
             loss__weighting="min_snr",
             schedule__batch_size=4,
         ),
-        draws=6000,
+        samples=6000,
         prune=False,
     ),
     Preset(
@@ -102,7 +102,7 @@ PRESETS: tuple[Preset, ...] = (
             schedule__batch_size=2,
             data__keep_first=1,
         ),
-        draws=200,
+        samples=200,
     ),
     Preset(
         "two_phase",
@@ -122,7 +122,7 @@ PRESETS: tuple[Preset, ...] = (
             schedule__lr_scheduler="linear",
             schedule__batch_size=4,
         ),
-        draws=4000,
+        samples=4000,
         prune=False,
     ),
 )
@@ -155,7 +155,7 @@ def apply_preset(key: str, run: Run, rows: Sequence[EmbeddingRow] = (), *, steps
     Steps follow from how often each embedding shall be drawn, unless `steps` says the length; warm-up, preview and
     saving intervals from the steps.
     """
-    from lib_pivotal.runs.proposal import steps_for_draws  # here: the page that lists presets is built at start-up
+    from lib_pivotal.runs.proposal import steps_for_samples  # here: the page that lists presets is built at start-up
 
     chosen = preset(key)
     plain = run_to_dict(
@@ -164,7 +164,7 @@ def apply_preset(key: str, run: Run, rows: Sequence[EmbeddingRow] = (), *, steps
     for path, value in chosen.settings.items():
         _set(plain, path, value)
     batch = plain["schedule"]["batch_size"]
-    steps = steps or (steps_for_draws(rows, chosen.draws, batch=batch) if rows else 1500)
+    steps = steps or (steps_for_samples(rows, chosen.samples, batch=batch) if rows else 1500)
     plain["schedule"]["max_steps"] = steps
     plain["schedule"]["warmup_steps"] = min(plain["schedule"]["warmup_steps"], steps // 10)
     if plain["schedule"]["phases"] == "two_phase":
@@ -187,7 +187,7 @@ def _drawn(run: Run, rows: Sequence[EmbeddingRow]) -> list[str]:
     names = [embedding.name for embedding in run.embeddings]
     if len(names) <= DRAWN_EMBEDDINGS:
         return []
-    known = {row.embedding.name: row.draws_share for row in rows}
+    known = {row.embedding.name: row.sampling_share for row in rows}
     ordered = sorted(names, key=lambda name: -known.get(name, 0.0))
     half = DRAWN_EMBEDDINGS // 2
     return [*ordered[:half], *ordered[-half:]]

@@ -18,8 +18,8 @@ from lib_pivotal.data.tags import CLOTHES, NARUGO_FEATURES, NOT_CORE, TagShare, 
 from lib_pivotal.data.tokens import estimated_ids, estimated_tokens
 from lib_pivotal.embedding_names import check_embedding_name
 from lib_pivotal.prompts import PromptReading
-from lib_pivotal.runs.folders import embeddings_of_folders
-from lib_pivotal.training.pruned_captions import draw_rates, embedding_use, make_pruned_captions
+from lib_pivotal.runs.folder_embeddings import embeddings_of_folders
+from lib_pivotal.training.pruned_captions import embedding_use, make_pruned_captions, sampling_rates
 from lib_pivotal.training.scanning import cut_as
 
 MOST_EMBEDDINGS = 60
@@ -50,15 +50,15 @@ SIZES_PX = (1024, 896, 768, 640, 512, 448, 384, 320, 256, 192, 128)
 class EmbeddingRow:
     """An embedding: its settings, and what the pictures say about it.
 
-    `draws_share` is its part of all draws; `style` marks embeddings that stand beside other words; `absorbed` are the
-    tags that it stands for (or would, if its captions are not pruned), `kept` frequent tags that stay in the captions;
-    `lift` tells how much more frequent a tag is with this embedding than in all. `keys` are its pictures, `tags` all of
-    its tags with what happens to each.
+    `sampling_share` is its part of all samples; `style` marks embeddings that stand beside other words; `absorbed` are
+    the tags that it stands for (or would, if its captions are not pruned), `kept` frequent tags that stay in the
+    captions; `lift` tells how much more frequent a tag is with this embedding than in all. `keys` are its pictures,
+    `tags` all of its tags with what happens to each.
     """
 
     embedding: EmbeddingConfig
     pictures: int
-    draws_share: float
+    sampling_share: float
     style: bool = False
     absorbed: tuple[TagShare, ...] = ()
     kept: tuple[TagShare, ...] = ()
@@ -138,7 +138,7 @@ def describe_embeddings(dataset: Dataset, run: Run) -> tuple[EmbeddingRow, ...]:
 def rows_of(run: Run, dataset: Dataset, wording: PrunedCaptions) -> tuple[EmbeddingRow, ...]:
     """The same from captions that are read already."""
     embeddings_of = wording.embeddings_of
-    rates = draw_rates(run, dataset.pictures, [embeddings_of[picture.key] for picture in dataset.pictures])
+    rates = sampling_rates(run, dataset.pictures, [embeddings_of[picture.key] for picture in dataset.pictures])
     by_key = {picture.key: rate for picture, rate in zip(dataset.pictures, rates, strict=True)}
     total = sum(rates)
     rows = []
@@ -149,7 +149,7 @@ def rows_of(run: Run, dataset: Dataset, wording: PrunedCaptions) -> tuple[Embedd
             EmbeddingRow(
                 embedding=embedding,
                 pictures=len(found.keys),
-                draws_share=sum(by_key[key] for key in found.keys) / total if total else 0.0,
+                sampling_share=sum(by_key[key] for key in found.keys) / total if total else 0.0,
                 style=found.style,
                 absorbed=found.belonging,
                 kept=tuple(kept[:8]),
@@ -207,7 +207,7 @@ def begin(tags: Sequence[str], count: Callable[[str], int] = estimated_tokens) -
 
 def fitting_balance(dataset: Dataset, rows: Sequence[EmbeddingRow]) -> str:
     """Folders that say how often they count are taken at their word; else uneven embeddings are drawn alike."""
-    shares = [row.draws_share for row in rows if row.draws_share > 0 and not row.style]
+    shares = [row.sampling_share for row in rows if row.sampling_share > 0 and not row.style]
     plain = all(picture.repeats == 1 for picture in dataset.pictures)
     return "embeddings" if plain and shares and max(shares) > UNEVEN * min(shares) else "repeats"
 
@@ -221,15 +221,15 @@ def fitting_resolution(dataset: Dataset, *, largest_px: int = 512) -> int:
     return next((size for size in SIZES_PX if typical >= size <= largest_px), 64)
 
 
-def draws_of(run: Run, rows: Sequence[EmbeddingRow]) -> dict[str, float]:
+def samples_of(run: Run, rows: Sequence[EmbeddingRow]) -> dict[str, float]:
     """How often each embedding is drawn in a run, on average."""
     pictures = run.schedule.max_steps * run.schedule.batch_size * run.schedule.accumulation
-    return {row.embedding.name: row.draws_share * pictures for row in rows}
+    return {row.embedding.name: row.sampling_share * pictures for row in rows}
 
 
-def steps_for_draws(rows: Sequence[EmbeddingRow], draws: int, *, batch: int) -> int:
+def steps_for_samples(rows: Sequence[EmbeddingRow], samples: int, *, batch: int) -> int:
     """Steps after which the embedding in the middle was drawn so often; rounded to 50, between 100 and 20 000."""
-    shares = sorted(row.draws_share for row in rows if row.draws_share > 0)
+    shares = sorted(row.sampling_share for row in rows if row.sampling_share > 0)
     share = shares[len(shares) // 2] if shares else 1.0
-    steps = draws / (share * max(batch, 1))
+    steps = samples / (share * max(batch, 1))
     return int(min(20_000, max(100, round(steps / 50) * 50)))

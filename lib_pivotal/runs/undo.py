@@ -42,14 +42,14 @@ class UndoStep:
         return {
             "label": self.label,
             "settings": dict(self.settings),
-            "words": embeddings,
+            "embeddings": embeddings,
             "after": list(self.embeddings_after),
         }
 
     @classmethod
     def from_dict(cls, plain: Mapping[str, Any]) -> UndoStep:
         """From `as_dict`."""
-        return cls(plain["label"], plain["settings"], plain["words"], plain["after"])
+        return cls(plain["label"], plain["settings"], plain["embeddings"], plain["after"])
 
 
 def taken_back(run: Run, change: UndoStep) -> Run:

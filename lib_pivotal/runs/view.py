@@ -102,7 +102,7 @@ class RunView:
             self._take(event)
 
     def set_status(self, status: Status, activity: str = "", *, needs_checkpoint: bool = False) -> None:
-        """What the manager knows: waiting for the model or its checkpoint, paused, aside for another job."""
+        """What the manager knows: waiting for the model or its checkpoint, paused, the model yielded to another job."""
         with self._lock:
             if self._ended is None:
                 self._status, self._activity, self._needs_checkpoint = status, activity, needs_checkpoint
@@ -130,7 +130,7 @@ class RunView:
             self._status, self._activity = "training", ""
             self._step, self._max_steps = event.first_step, event.max_steps
             self._facts = {
-                "words": list(event.embeddings),
+                "embeddings": list(event.embeddings),
                 "trained_parameters": event.trained_parameters,
                 "optimizer_bytes": event.optimizer_bytes,
             }
@@ -185,9 +185,9 @@ class RunView:
                 "started_at": self._started,
                 "facts": dict(self._facts),
                 "loss": {"steps": list(self._loss.steps), "values": list(self._loss.values)},
-                "word_norms": _plain(self._norms),
+                "embedding_norms": _plain(self._norms),
                 "shares": _plain(self._shares),
-                "rates": dict(self._rates),
+                "learning_rates": dict(self._rates),
                 "images_seen": dict(self._images_seen),
                 "notices": list(self._notices),
                 "files": list(self._files),

@@ -193,8 +193,8 @@ def run_class_pictures(parsed: argparse.Namespace) -> int:
 def run_scan(parsed: argparse.Namespace) -> int:
     """Say what is in a folder."""
     from lib_pivotal.commands.datasets import ScanRequest, scan
-    from lib_pivotal.data.findings import Finding
-    from lib_pivotal.standalone.plan_cli import findings_text
+    from lib_pivotal.data.lint_warnings import LintWarning
+    from lib_pivotal.standalone.plan_cli import warnings_text
 
     settings = {"layout": parsed.layout, "duplicates": parsed.duplicates, "captions_from": parsed.captions_from}
     if parsed.keep_separator is not None:
@@ -203,20 +203,22 @@ def run_scan(parsed: argparse.Namespace) -> int:
     if parsed.json:
         _print(json.dumps(both(summary), indent=2, ensure_ascii=False))
         return 0
-    _print(f"{summary['pictures']} pictures in {summary['folder']}, {summary['draws_per_epoch']} samples per epoch")
+    _print(f"{summary['pictures']} pictures in {summary['folder']}, {summary['samples_per_epoch']} samples per epoch")
     _print(f"read as {summary['read_as']}")
     for name, facts in summary["concepts"].items():
-        _print(f"  {name}: {facts['pictures']} pictures, {facts['draws_per_epoch']} samples")
+        _print(f"  {name}: {facts['pictures']} pictures, {facts['samples_per_epoch']} samples")
     _print("tags: " + ", ".join(f"{tag} {share:.0%}" for tag, share in list(summary["tags"].items())[:20]))
-    problems = [Finding(one["code"], one["level"], one["message"], tuple(one["keys"])) for one in summary["problems"]]
-    for line in findings_text(problems):
+    problems = [
+        LintWarning(one["code"], one["level"], one["message"], tuple(one["keys"])) for one in summary["problems"]
+    ]
+    for line in warnings_text(problems):
         _print(line)
     return 0
 
 
 def run_grid(parsed: argparse.Namespace) -> int:
     """Full, U-Net only, text encoder only, embeddings only; the whole at further weights."""
-    from lib_pivotal.commands.pictures import comparison, grid
+    from lib_pivotal.commands.grid import comparison, grid
 
     wanted = comparison(
         parsed.file,

@@ -32,7 +32,7 @@ from lib_pivotal.ports import (
 )
 from lib_pivotal.prompts import Tokenizer
 from lib_pivotal.standalone.families import INPAINTING_CHANNELS, Family
-from lib_pivotal.standalone.sampler import SAMPLERS, Guidance, joined, sample_latents
+from lib_pivotal.standalone.sampling import SAMPLERS, Guidance, joined, sample_latents
 from lib_pivotal.standalone.session import borrowed, evaluating
 from lib_pivotal.standalone.single_file import load_checkpoint, scaled_linear_alphas
 from lib_pivotal.standalone.text import StandaloneTextEncoder

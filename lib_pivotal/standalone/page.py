@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parents[2]
 
 
-class StandaloneStudio:
+class StandaloneBackend:
     """Lends one checkpoint, loaded at first use; one lock guards it."""
 
     def __init__(self, checkpoint: Path, folder: Path, *, device: str = "cpu") -> None:
@@ -157,7 +157,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _serve(parsed: argparse.Namespace) -> int:
-    manager = make_manager(StandaloneStudio(parsed.checkpoint, parsed.out, device=parsed.device))
+    manager = make_manager(StandaloneBackend(parsed.checkpoint, parsed.out, device=parsed.device))
     from lib_pivotal.ui.standalone_page import serve  # here: tests of the backend need no gradio
 
     serve(manager, root=ROOT, port=parsed.port)

@@ -11,13 +11,13 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
 from lib_pivotal.commands.terms import both
-from lib_pivotal.data.findings import grouped
+from lib_pivotal.data.lint_warnings import grouped
 from lib_pivotal.errors import ConfigError, Fault
 from lib_pivotal.files import typed_path
 
 if TYPE_CHECKING:
     from lib_pivotal.config import DataConfig, Run
-    from lib_pivotal.data.findings import Finding
+    from lib_pivotal.data.lint_warnings import LintWarning
     from lib_pivotal.runs.host_defaults import HostDefaults
     from lib_pivotal.runs.plan import RunPlan
 
@@ -196,14 +196,14 @@ def plan_text(plan: RunPlan) -> str:
         f"{len(plan.pictures)} pictures in {plan.folder}",
         f"{plan.steps} steps of {plan.batch_size}"
         + (f" x {plan.accumulation}" if plan.accumulation > 1 else "")
-        + f" pictures: {plan.draws} samples, {plan.epochs:.1f} epochs of {plan.steps_per_epoch:.0f} steps",
+        + f" pictures: {plan.samples} samples, {plan.epochs:.1f} epochs of {plan.steps_per_epoch:.0f} steps",
         "",
     ]
     rows = [
         (
             embedding.name,
             str(embedding.pictures),
-            f"{embedding.draws:.0f}",
+            f"{embedding.samples:.0f}",
             f"{embedding.share:.1%}",
             str(embedding.vectors),
             "style" if embedding.style else f"form of {embedding.form_of}" if embedding.form_of else "",
@@ -217,7 +217,7 @@ def plan_text(plan: RunPlan) -> str:
         (
             f"{bucket.width_px}x{bucket.height_px}",
             str(bucket.pictures),
-            f"{bucket.draws:.0f}",
+            f"{bucket.samples:.0f}",
             f"{bucket.mean_cropped:.1%}",
             f"{bucket.most_cropped:.1%}",
         )
@@ -228,19 +228,19 @@ def plan_text(plan: RunPlan) -> str:
         lines.append(f"... and {len(plan.buckets) - SHOWN_SIZES} more sizes")
     how = "" if plan.tokens_counted else " (estimated)"
     lines += ["", f"longest caption: {plan.tokens_most} of 75 tokens{how}", ""]
-    lines += findings_text(plan.findings) or ["no warnings"]
+    lines += warnings_text(plan.warnings) or ["no warnings"]
     return "\n".join(lines) + "\n"
 
 
-def findings_text(findings: Sequence[Finding]) -> list[str]:
-    """Lines of findings, those of one kind below a line of their own; remedies that all of them share only there."""
+def warnings_text(warnings: Sequence[LintWarning]) -> list[str]:
+    """Lines of warnings, those of one kind below a line of their own; fixes that all of them share only there."""
     lines = []
-    for group in grouped(findings):
+    for group in grouped(warnings):
         lines.append(f"{SIGNS[group.severity]} {group.text}")
-        lines += [f"      -> {remedy.label}" for remedy in group.remedies]
-        for _, finding in group.findings if len(group.findings) > 1 else ():
-            lines.append(f"      - {finding.text}")
-            lines += [f"          -> {remedy.label}" for remedy in finding.remedies if remedy not in group.remedies]
+        lines += [f"      -> {fix.label}" for fix in group.fixes]
+        for _, warning in group.warnings if len(group.warnings) > 1 else ():
+            lines.append(f"      - {warning.text}")
+            lines += [f"          -> {fix.label}" for fix in warning.fixes if fix not in group.fixes]
     return lines
 
 

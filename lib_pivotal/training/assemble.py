@@ -56,7 +56,7 @@ from lib_pivotal.training.prepared import (
     SidePlan,
     TokenIds,
 )
-from lib_pivotal.training.pruned_captions import draws_as_folders_say, embedding_of_concepts
+from lib_pivotal.training.pruned_captions import embedding_of_concepts, samples_by_repeats
 from lib_pivotal.training.rates import PhasePlan, rate_factor
 from lib_pivotal.training.results import NAMELESS, Results
 from lib_pivotal.training.seeds import derive_seed
@@ -186,8 +186,8 @@ def network_rules(settings: NetworkConfig, part: Part) -> list[LayerRule]:
 
 
 def paces(common: EmbeddingsConfig, network: NetworkConfig, schedule: ScheduleConfig) -> dict[str, Pace]:
-    """How embeddings (`words`) and each part of the network move."""
-    found = {"words": Pace(common.lr, common.weight_decay, schedule.clip_embeddings)}
+    """How embeddings (`embeddings`) and each part of the network move."""
+    found = {"embeddings": Pace(common.lr, common.weight_decay, schedule.clip_embeddings)}
     for part in PARTS:
         found[part] = Pace(network.lr_of(part), network.weight_decay, schedule.clip_network)
     return found
@@ -425,7 +425,7 @@ def batch_plan(run: Run, found: PreparedPictures, parts: PictureParts) -> BatchP
         run.seed,
         data.random_latent,
         unmasked=data.mask_off,
-        draw_weights=draw_weights(run, found),
+        sampling_weights=sampling_weights(run, found),
         loss_weights=parts.loss_weights(found.pictures),
     )
 
@@ -443,11 +443,11 @@ def class_batch_plan(run: Run, pictures: tuple[Picture, ...]) -> BatchPlan:
     )
 
 
-def draw_weights(run: Run, prepared: PreparedPictures) -> dict[str, float] | None:
+def sampling_weights(run: Run, prepared: PreparedPictures) -> dict[str, float] | None:
     """How often each trained picture comes, where repeats do not say it all."""
-    if draws_as_folders_say(run) and not prepared.held_out:
+    if samples_by_repeats(run) and not prepared.held_out:
         return None
-    rates = prepared.draw_rates
+    rates = prepared.sampling_rates
     return {picture.key: rates.get(picture.key, float(picture.repeats)) for picture in prepared.pictures}
 
 

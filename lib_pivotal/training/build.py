@@ -266,7 +266,7 @@ def batch_source(plan: BatchPlan, cache: LatentCache, world: ProcessGroup, token
         world_size=world.size,
         latents="draw" if plan.random_latent else "mean",
         unmasked=plan.unmasked,
-        draw_weights=plan.draw_weights,
+        sampling_weights=plan.sampling_weights,
         loss_weights=plan.loss_weights,
     )
 

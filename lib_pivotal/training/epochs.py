@@ -26,8 +26,8 @@ def with_epoch_steps(run: Run, pictures: Sequence[Picture]) -> Run:
     intervals = {name: getattr(saving, f"{name}_epochs") for name in INTERVALS}
     if not pictures or not (schedule.epochs or any(intervals.values())):
         return run
-    draws = sum(picture.repeats for picture in pictures)
-    each = max(1, math.ceil(draws / (schedule.batch_size * schedule.accumulation) - 1e-9))
+    samples = sum(picture.repeats for picture in pictures)
+    each = max(1, math.ceil(samples / (schedule.batch_size * schedule.accumulation) - 1e-9))
     if schedule.epochs:
         steps = min(MOST_STEPS, each * schedule.epochs)
         warmup = schedule.warmup_steps if schedule.warmup_steps < 1 else min(schedule.warmup_steps, steps - 1)

@@ -46,7 +46,7 @@ PURPOSES = {
     "text": "text encoder",
     "vae": "autoencoder",
     "network": "network",
-    "words": "words",
+    "embeddings": "embeddings",
     "optimizer": "optimiser's state",
     "ema": "averages",
     "aside": "weights put aside",
@@ -152,7 +152,7 @@ class _Counter:
         trained, optimizer = tensor_bytes(parameters), self._prepared.optimizer
         return {
             "network": 0 if network is None else tensor_bytes(network.parameters()),
-            "words": tensor_bytes(embeddings.parameters()),
+            "embeddings": tensor_bytes(embeddings.parameters()),
             "optimizer": optimizer_bytes(optimizer.name, parameters, options=optimizer.options),
             "ema": trained if optimizer.ema_decay > 0 else 0,
         }

@@ -13,7 +13,7 @@ from lib_pivotal.data.records import DatasetProblem
 from lib_pivotal.data.sources.source import DatasetFile
 from lib_pivotal.data.tags import init_text
 from lib_pivotal.errors import ConfigError, DataError, Fault
-from lib_pivotal.training.pruned_captions import draw_rates, hold_out, make_pruned_captions
+from lib_pivotal.training.pruned_captions import hold_out, make_pruned_captions, sampling_rates
 from lib_pivotal.training.scanning import scan_pictures
 
 
@@ -31,7 +31,7 @@ class PreparedPictures:
     dataset: Dataset
     regularisation: tuple[Picture, ...] = ()
     remarks: tuple[DatasetProblem, ...] = ()
-    draw_rates: Mapping[str, float] = field(default_factory=dict)
+    sampling_rates: Mapping[str, float] = field(default_factory=dict)
     """Draws an epoch by key, of held-out pictures too; empty: as repeats say."""
     embeddings_of: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """The embeddings of each picture by key, of held-out ones too."""
@@ -62,7 +62,7 @@ def prepare_pictures(run: Run, *, files: Sequence[DatasetFile] = ()) -> Prepared
         for name, embedding in wording.embeddings.items()
         if embedding.use.prune
     }
-    rates = draw_rates(run, pictures, [wording.embeddings_of[picture.key] for picture in pictures])
+    rates = sampling_rates(run, pictures, [wording.embeddings_of[picture.key] for picture in pictures])
     trained, held_out = hold_out(run, pictures)
     held_out = [replace(picture, caption=picture.cut.plain(picture.caption)) for picture in held_out]
     kept, told = prepare_regularisation(run, files=files)
@@ -72,7 +72,7 @@ def prepare_pictures(run: Run, *, files: Sequence[DatasetFile] = ()) -> Prepared
         embeddings,
         pruned,
         dataset,
-        draw_rates={picture.key: rate for picture, rate in zip(pictures, rates, strict=True)},
+        sampling_rates={picture.key: rate for picture, rate in zip(pictures, rates, strict=True)},
         embeddings_of=wording.embeddings_of,
         regularisation=kept,
         remarks=told,

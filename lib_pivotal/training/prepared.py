@@ -151,7 +151,7 @@ class BatchPlan:
     seed: int
     random_latent: bool
     unmasked: float = 0.0
-    draw_weights: Mapping[str, float] | None = None
+    sampling_weights: Mapping[str, float] | None = None
     loss_weights: Mapping[str, float] = field(default_factory=dict)
 
 

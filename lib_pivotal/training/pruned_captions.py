@@ -69,7 +69,7 @@ def embedding_of_concepts(embeddings: Sequence[EmbeddingConfig], dataset: Datase
     return found
 
 
-def draw_rates(run: Run, pictures: Sequence[Picture], embeddings: Sequence[Sequence[str]]) -> list[float]:
+def sampling_rates(run: Run, pictures: Sequence[Picture], embeddings: Sequence[Sequence[str]]) -> list[float]:
     """Draws an epoch of each picture by the run's balance and its embeddings' weights; `embeddings` names each
     picture's."""
     data = run.data
@@ -85,7 +85,7 @@ def draw_rates(run: Run, pictures: Sequence[Picture], embeddings: Sequence[Seque
     return with_embedding_weights(rates, embeddings, weights) if weights else rates
 
 
-def draws_as_folders_say(run: Run) -> bool:
+def samples_by_repeats(run: Run) -> bool:
     """Whether repeats alone decide how often a picture comes."""
     return run.data.balance == "repeats" and all(embedding.sampling_weight == 1.0 for embedding in run.embeddings)
 

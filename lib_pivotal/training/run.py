@@ -48,7 +48,7 @@ def train(
     """Train a compiled run on `host` and write `<output_folder>/<name>.safetensors`.
 
     run.json, states and pictures go to `log_folder` (default: `output_folder`). `model_yield` lets others have the
-    model between two steps; `evaluation` draws samples and measures separation: without one there are none. With
+    model between two steps; `evaluation` makes samples and measures separation: without one there are none. With
     `resume` the run is continued from the newest state that its name has in `log_folder`. A file of another run that
     has its name in `output_folder` is replaced with `overwrite` only.
 

@@ -91,7 +91,7 @@ class Trainable:
         frozen = self.embeddings.frozen
         for group in self.groups:
             active = factors[group.kind] > 0
-            if group.kind == "words" and group.name.removeprefix("word ") in frozen:
+            if group.kind == "embeddings" and group.name.removeprefix("word ") in frozen:
                 active = False
             for parameter in group.parameters:
                 parameter.grad = None
@@ -116,7 +116,7 @@ class Trainable:
         updated = [
             group.name.removeprefix("word ")
             for group in self.groups
-            if group.kind == "words" and any(parameter.grad is not None for parameter in group.parameters)
+            if group.kind == "embeddings" and any(parameter.grad is not None for parameter in group.parameters)
         ]
         self.optimizer.step()
         if self._control is not None:
@@ -148,7 +148,7 @@ class Trainable:
         """Everything that a resumed run needs, as copies on the CPU."""
         return _to_cpu(
             {
-                "words": self.embeddings.state_dict(),
+                "words": self.embeddings.state_dict(),  # so states of version 1 call them
                 "network": {} if self.network is None else self.network.state_dict(),
                 "optimizer": self.optimizer.state_dict(),
                 "scaler": self.scaler.state_dict(),
@@ -173,7 +173,7 @@ class Trainable:
 
 
 def _kind_factors(phase: Phase) -> dict[Kind, float]:
-    return {"words": phase.embeddings, "unet": phase.unet, "te": phase.te}
+    return {"embeddings": phase.embeddings, "unet": phase.unet, "te": phase.te}
 
 
 def _to_cpu(value: Any) -> Any:

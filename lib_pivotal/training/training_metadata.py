@@ -25,7 +25,7 @@ def settings_facts(run: Run, prepared: PreparedPictures, buckets: Buckets) -> Tr
     data, schedule, noise, network = run.data, run.schedule, run.noise, run.network
     trains_unet = network.trains("unet")
     pictures = prepared.pictures
-    draws = round(sum(picture.repeats for picture in pictures))
+    samples = round(sum(picture.repeats for picture in pictures))
     per_step = schedule.batch_size * schedule.accumulation
     return TrainingFacts(
         output_name=run.name,
@@ -40,9 +40,9 @@ def settings_facts(run: Run, prepared: PreparedPictures, buckets: Buckets) -> Tr
         random_crop=data.crop == "random",
         bucketing=data.bucketing,
         bucket_no_upscale=not data.upscale,
-        num_train_images=draws,
-        batches_per_epoch=-(-draws // schedule.batch_size),
-        epochs=-(-schedule.max_steps * per_step // max(draws, 1)),
+        num_train_images=samples,
+        batches_per_epoch=-(-samples // schedule.batch_size),
+        epochs=-(-schedule.max_steps * per_step // max(samples, 1)),
         max_steps=schedule.max_steps,
         batch_size=schedule.batch_size,
         accumulation=schedule.accumulation,

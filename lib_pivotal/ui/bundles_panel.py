@@ -18,7 +18,13 @@ if TYPE_CHECKING:
     from lib_pivotal.bundle.embedding_files import EmbeddingFormat
     from lib_pivotal.ui.bundle_controller import BundleController
 
-STRIPPED = {"U-Net": "unet", "text encoder": "te", "text encoder 2": "te2", "words": "words", "metadata": "metadata"}
+STRIPPED = {
+    "U-Net": "unet",
+    "text encoder": "te",
+    "text encoder 2": "te2",
+    "embeddings": "words",
+    "metadata": "metadata",
+}
 EMBEDDINGS_AS: dict[str, EmbeddingFormat] = {
     "web UI, Forge, ComfyUI (.safetensors)": "a1111",
     "web UI, as it wrote them itself (.pt)": "a1111_pt",
@@ -88,26 +94,41 @@ def _build_whole(page: Page) -> None:
         with gr.Row(elem_classes=["pivotal-row"]):
             parts["bundle_words_as"] = gr.Dropdown(
                 list(EMBEDDINGS_AS), value=next(iter(EMBEDDINGS_AS)), label="Each embedding as a file for",
+                info="And the network without them, all in a folder of their own.",
                 elem_id="pivotal_bundle_words_as", scale=4,
             )  # fmt: skip
             parts["bundle_split"] = gr.Button("Split", elem_id="pivotal_bundle_split", min_width=90, scale=1)
         with gr.Row(elem_classes=["pivotal-row"]):
             parts["bundle_network_as"] = gr.Dropdown(
                 list(NETWORK_AS), value=next(iter(NETWORK_AS)), label="The network for",
+                info="Without its embeddings: Split writes those.",
                 elem_id="pivotal_bundle_network_as", scale=4,
             )  # fmt: skip
             parts["bundle_convert"] = gr.Button("Convert", elem_id="pivotal_bundle_convert", min_width=90, scale=1)
         with gr.Row(elem_classes=["pivotal-row"]):
             parts["bundle_parts"] = gr.CheckboxGroup(
-                list(STRIPPED), label="A copy without", elem_id="pivotal_bundle_parts", scale=4
+                list(STRIPPED),
+                label="A copy without",
+                elem_id="pivotal_bundle_parts",
+                scale=4,
+                info="Beside this file, with a name that tells what is gone.",
             )
             parts["bundle_strip"] = gr.Button("Write", elem_id="pivotal_bundle_strip", min_width=90, scale=1)
         with gr.Row(elem_classes=["pivotal-row"]):
             parts["bundle_others"] = gr.Dropdown(
-                [], label="Join it with", multiselect=True, elem_id="pivotal_bundle_others", scale=3
+                [],
+                label="Join it with",
+                multiselect=True,
+                elem_id="pivotal_bundle_others",
+                scale=3,
+                info="Embeddings of all, networks added up.",
             )
             parts["bundle_joined"] = gr.Textbox(
-                label="Name of the new file", elem_id="pivotal_bundle_joined", max_lines=1, scale=2
+                label="Name of the new file",
+                elem_id="pivotal_bundle_joined",
+                max_lines=1,
+                scale=2,
+                info="Beside this one.",
             )
             parts["bundle_join"] = gr.Button("Join", elem_id="pivotal_bundle_join", min_width=90, scale=1)
 
@@ -125,7 +146,7 @@ def bind_bundles_panel(page: Page) -> None:
     quiet(parts["bundle_reload"].click, show, base, outputs)
     quiet(
         parts["bundle_filter"].change,
-        lambda pick, query: shown(page.shelf, pick, query)["bundle_list"],
+        lambda pick, query: shown(page.bundles, pick, query)["bundle_list"],
         base,
         parts["bundle_list"],
     )
@@ -142,40 +163,40 @@ def bind_bundles_panel(page: Page) -> None:
 
     bind(
         "bundle_rename",
-        lambda pick, embedding, new: page.shelf.rename_embedding(pick, embedding or "", (new or "").strip()),
+        lambda pick, embedding, new: page.bundles.rename_embedding(pick, embedding or "", (new or "").strip()),
         "bundle_word",
         "bundle_new",
     )
     quiet(
         parts["bundle_new"].change,
-        lambda pick, embedding, new: _name_note(page.shelf, pick, embedding or "", (new or "").strip()),
+        lambda pick, embedding, new: _name_note(page.bundles, pick, embedding or "", (new or "").strip()),
         [parts["bundle_pick"], parts["bundle_word"], parts["bundle_new"]],
         parts["bundle_name_note"],
     )
-    bind("bundle_delete", lambda pick, embedding: page.shelf.delete_embedding(pick, embedding or ""), "bundle_word")
-    bind("bundle_add", lambda pick, file: page.shelf.add_word(pick, Path(file.name)), "bundle_add", event="upload")
-    bind("bundle_split", lambda pick, form: page.shelf.split(pick, EMBEDDINGS_AS[form]), "bundle_words_as")
-    bind("bundle_convert", lambda pick, form: page.shelf.convert(pick, NETWORK_AS[form]), "bundle_network_as")
+    bind("bundle_delete", lambda pick, embedding: page.bundles.delete_embedding(pick, embedding or ""), "bundle_word")
+    bind("bundle_add", lambda pick, file: page.bundles.add_word(pick, Path(file.name)), "bundle_add", event="upload")
+    bind("bundle_split", lambda pick, form: page.bundles.split(pick, EMBEDDINGS_AS[form]), "bundle_words_as")
+    bind("bundle_convert", lambda pick, form: page.bundles.convert(pick, NETWORK_AS[form]), "bundle_network_as")
     bind(
         "bundle_strip",
-        lambda pick, chosen: page.shelf.strip(pick, [STRIPPED[one] for one in chosen or ()]),
+        lambda pick, chosen: page.bundles.strip(pick, [STRIPPED[one] for one in chosen or ()]),
         "bundle_parts",
     )
     bind(
         "bundle_join",
-        lambda pick, others, out: page.shelf.join(pick, others or (), out or ""),
+        lambda pick, others, out: page.bundles.join(pick, others or (), out or ""),
         "bundle_others",
         "bundle_joined",
     )
-    bind("bundle_verify", lambda pick: page.shelf.verify(pick).said)
+    bind("bundle_verify", lambda pick: page.bundles.verify(pick).said)
 
 
-def _name_note(shelf: BundleController, pick: str, embedding: str, new: str) -> str:
+def _name_note(bundles: BundleController, pick: str, embedding: str, new: str) -> str:
     """What the checker says of a new name, while it is typed."""
     if not new or not pick:
         return ""
     try:
-        issues = shelf.name_issues(pick, embedding, new)
+        issues = bundles.name_issues(pick, embedding, new)
     except (PivotalError, OSError) as error:
         return message(sentence(error))
     good = [] if any(issue.level != "info" for issue in issues) else [message(f"{new} is a good name", "ok")]
@@ -184,14 +205,14 @@ def _name_note(shelf: BundleController, pick: str, embedding: str, new: str) -> 
 
 
 def _shown(page: Page, pick: str, query: str, said: str = "") -> Shown:
-    found = shown(page.shelf, pick, query) | {"bundle_said": said}
+    found = shown(page.bundles, pick, query) | {"bundle_said": said}
     return page.shown(**found)
 
 
-def shown(shelf: BundleController, pick: str, query: str) -> dict[str, Any]:
+def shown(bundles: BundleController, pick: str, query: str) -> dict[str, Any]:
     """New values of the page's parts for a chosen file (or none), by name."""
     try:
-        summaries, names = shelf.listing()
+        summaries, names = bundles.listing()
     except (PivotalError, OSError) as error:
         return {"bundle_list": message(sentence(error)), **NONE_CHOSEN}
     chosen = pick if pick in names else ""

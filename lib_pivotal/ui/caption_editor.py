@@ -162,11 +162,11 @@ def _shown(picture: Picture) -> str:
 
 def _order(page: Page, run: Run, query: str) -> list[str]:
     """Keys of the pictures of the filter, in order."""
-    survey = page.desk.survey(run)
-    if survey is None:
+    analysis = page.controller.analysis(run)
+    if analysis is None:
         return []
     problems = keys_by_name(groups_of(page, run))
-    return [survey.dataset.pictures[place].key for place in places_of(survey, query, problems)[1]]
+    return [analysis.dataset.pictures[place].key for place in places_of(analysis, query, problems)[1]]
 
 
 def _bind_save(page: Page, typed: list[Any]) -> None:
@@ -184,14 +184,14 @@ def _bind_save(page: Page, typed: list[Any]) -> None:
                 )
             place = caption_files.save_caption(picture.path, text, before=before[1], backup=backup)
             found = captions.read_captions(place, run.data.caption_lines)[0]
-            page.desk.recaption(run.data.folder, picture.key, found)
+            page.controller.recaption(run.data.folder, picture.key, found)
         except PivotalError as error:
             return page.shown(caption_note=error_html(error))
         return {
             **page.shown(
                 caption_opened=[picture.key, caption_files.file_text(picture.path), str(picture.path)],
                 caption_note=message(f"Saved as {place}. The next scan updates its warnings.", "ok"),
-                words_table=page.words_table(run),
+                words_table=page.embeddings_table(run),
             ),
             **tags_shown(page, run, view),
             **gallery_shown(page, run, query, number),
@@ -204,13 +204,13 @@ def _bind_save(page: Page, typed: list[Any]) -> None:
 
 def side_by_side(page: Page, run: Run, picture: Picture, text: str) -> str:
     """The caption with its embeddings coloured, and what is trained of it."""
-    survey = page.desk.survey(run)
-    if survey is None:
+    analysis = page.controller.analysis(run)
+    if analysis is None:
         return ""
     joined = ", ".join(part for line in (text or "").splitlines() if (part := line.strip().strip(",").strip()))
-    named, trained = survey.wording.of_caption(replace(picture, caption=joined, alternatives=()))
+    named, trained = analysis.wording.of_caption(replace(picture, caption=joined, alternatives=()))
     writer = caption_html.CaptionHtml([embedding.name for embedding in run.embeddings])
-    before = writer.before(named, trained, survey.fates(survey.wording.find(named.caption)), written=joined)
+    before = writer.before(named, trained, analysis.fates(analysis.wording.find(named.caption)), written=joined)
     return (
         f'<div class="pivotal-beside"><div><small>as written</small><p>{before}</p></div>'
         f"<div><small>as trained</small><p>{writer.after(trained)}</p></div></div>{LEGEND}"
@@ -218,7 +218,7 @@ def side_by_side(page: Page, run: Run, picture: Picture, text: str) -> str:
 
 
 def _picture(page: Page, run: Run, key: str) -> Picture:
-    dataset = page.desk.dataset(run.data.folder)
+    dataset = page.controller.dataset(run.data.folder)
     if dataset is None:
         raise DataError("the folder is not scanned. Scan it, and click a picture")
     return dataset[key]

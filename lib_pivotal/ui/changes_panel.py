@@ -1,4 +1,4 @@
-"""Changes that the Data page makes of a run by one click, and the way back: remedies, all of them at once, undo."""
+"""Changes that the Data page makes of a run by one click, and the way back: fixes, all of them at once, undo."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from lib_pivotal.runs import undo
 
 if TYPE_CHECKING:
     from lib_pivotal.config import Run
-    from lib_pivotal.data.findings import Finding
+    from lib_pivotal.data.lint_warnings import LintWarning
     from lib_pivotal.ui.page import Page, Shown
 
 Changes = list[dict[str, Any]]
@@ -63,14 +63,14 @@ def changes_html(labels: Sequence[str]) -> str:
 def changed(page: Page, run: Run, asked: str, changes: Changes) -> tuple[Run, Changes, str]:
     """The run after what a button asks for, what can be taken back then, and a sentence.
 
-    `asked` is JSON: a remedy of a finding, `{"mend": true}` for the first remedy of each warning and error, or
+    `asked` is JSON: a fix of a warning, `{"mend": true}` for the first fix of each warning and error, or
     `{"undo": n, "of": m}` for the last n changes of m.
 
     Raises:
         PivotalError: it is none of these, or it does not fit the run any more.
     """
-    from lib_pivotal.data.findings import Fix  # here: the page is built at start-up
-    from lib_pivotal.runs.fixes import apply_remedy
+    from lib_pivotal.data.lint_warnings import Fix  # here: the page is built at start-up
+    from lib_pivotal.runs.fixes import apply_fix
 
     try:
         plain = parse_json(asked or "{}")
@@ -81,24 +81,24 @@ def changed(page: Page, run: Run, asked: str, changes: Changes) -> tuple[Run, Ch
             return run, changes, ""  # asked for twice, and done
         return _undone(page, run, changes, plain["undo"])
     if isinstance(plain, dict) and plain.get("mend") is True:
-        after, done = mended(page, run)
+        after, done = apply_first_fixes(page, run)
         if not done:
             raise DataError("no warning is left that one click can fix. Read those that remain")
         names = list(dict.fromkeys(done))
         label = names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
         return after, with_change(changes, label, run, after), f"Done: {'; '.join(names)}."
-    remedy = Fix.from_dict(plain)
-    after = apply_remedy(run, remedy)
+    fix = Fix.from_dict(plain)
+    after = apply_fix(run, fix)
     follow(page, after)
-    return after, with_change(changes, remedy.label, run, after), f"Done: {remedy.label}."
+    return after, with_change(changes, fix.label, run, after), f"Done: {fix.label}."
 
 
-def mended(page: Page, run: Run) -> tuple[Run, list[str]]:
-    """The run after the first remedy of each warning and error, and what was done."""
+def apply_first_fixes(page: Page, run: Run) -> tuple[Run, list[str]]:
+    """The run after the first fix of each warning and error, and what was done."""
     from lib_pivotal.commands import datasets  # here: only a click needs it
 
-    def warnings(one: Run) -> list[Finding]:
-        return [found for found in page.desk.findings(one) if found.severity != "info"]
+    def warnings(one: Run) -> list[LintWarning]:
+        return [found for found in page.controller.warnings(one) if found.severity != "info"]
 
     return datasets.fix_all(run, warnings, scan_again=lambda one: follow(page, one))
 
@@ -106,7 +106,7 @@ def mended(page: Page, run: Run) -> tuple[Run, list[str]]:
 def follow(page: Page, run: Run) -> None:
     """Scan again where the settings ask for another scan; a folder that is gone by now is said elsewhere."""
     with contextlib.suppress(PivotalError):
-        page.desk.follow(run)
+        page.controller.follow(run)
 
 
 def _undone(page: Page, run: Run, changes: Changes, count: Any) -> tuple[Run, Changes, str]:

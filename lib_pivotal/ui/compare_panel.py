@@ -10,7 +10,7 @@ from lib_pivotal.errors import PivotalError
 from lib_pivotal.ui.page import Page, Shown, message, quiet, sentence, unchanged
 
 if TYPE_CHECKING:
-    from lib_pivotal.commands.pictures import Comparison
+    from lib_pivotal.commands.grid import Comparison
     from lib_pivotal.ui.bundle_controller import BundleController
 
 FIRST_EMBEDDINGS = 4
@@ -26,18 +26,29 @@ def build_compare_panel(page: Page) -> None:
     parts = page.parts
     with gr.Row(elem_id="pivotal_compare_body"):
         with gr.Column(scale=4, min_width=300):
-            parts["compare_file"] = gr.Dropdown([], label="File", elem_id="pivotal_compare_file")
+            parts["compare_file"] = gr.Dropdown(
+                [], label="File", info="A LoRA with embeddings inside.", elem_id="pivotal_compare_file"
+            )
             parts["compare_words"] = gr.Dropdown(
-                [], label="Embeddings", multiselect=True, elem_id="pivotal_compare_words"
+                [],
+                label="Embeddings",
+                info="None chosen: all of the file.",
+                multiselect=True,
+                elem_id="pivotal_compare_words",
             )
             parts["compare_prompts"] = gr.Textbox(
                 "{word}",
-                label="Prompts, one per line; {word} stands for each embedding",
+                label="Prompts, one per line",
+                info="{word} stands for each embedding; without it the embedding goes in front.",
                 lines=2,
                 elem_id="pivotal_compare_prompts",
             )
             parts["compare_negative"] = gr.Textbox(
-                "", label="Negative prompt", max_lines=1, elem_id="pivotal_compare_negative"
+                "",
+                label="Negative prompt",
+                info="For all pictures.",
+                max_lines=1,
+                elem_id="pivotal_compare_negative",
             )
             with gr.Row(elem_classes=["pivotal-row"]):
                 _numbers(page)
@@ -69,35 +80,35 @@ def _numbers(page: Page) -> None:
 
 
 def bind_compare_panel(page: Page) -> None:
-    """The file chooses the embeddings; the button draws."""
+    """The file chooses the embeddings; the button generates."""
     parts = page.parts
     choices = [parts["compare_file"], parts["compare_words"]]
 
     def lists(chosen: str | None) -> Shown:
         try:
-            summaries, names = page.shelf.listing()
+            summaries, names = page.bundles.listing()
         except (PivotalError, OSError):
             return page.shown(compare_file=unchanged())
         with_embeddings = [name for name, summary in zip(names, summaries, strict=True) if summary.embeddings]
         file = chosen if chosen in with_embeddings else (with_embeddings[0] if with_embeddings else None)
         return page.shown(
             compare_file=gr.update(choices=with_embeddings, value=file),
-            compare_words=_embeddings_of(page.shelf, file),
+            compare_words=_embeddings_of(page.bundles, file),
         )
 
     quiet(page.hidden_button("compare_lists").click, lists, parts["compare_file"], choices)
     quiet(
         parts["compare_file"].input,
-        lambda file: _embeddings_of(page.shelf, file),
+        lambda file: _embeddings_of(page.bundles, file),
         parts["compare_file"],
         parts["compare_words"],
     )
 
     def draw(*values: Any) -> Shown:
         try:
-            from lib_pivotal.commands import pictures  # here: only a click needs it
+            from lib_pivotal.commands import grid  # here: only a click needs it
 
-            path = pictures.compare(page.manager, _wanted(page.shelf, dict(zip(FIELDS, values, strict=True))))
+            path = grid.compare(page.manager, _wanted(page.bundles, dict(zip(FIELDS, values, strict=True))))
         except (PivotalError, OSError) as error:
             return page.shown(compare_said=message(sentence(error)))
         return page.shown(
@@ -115,26 +126,26 @@ def bind_compare_panel(page: Page) -> None:
     )
 
 
-def _embeddings_of(shelf: BundleController, file: str | None) -> Any:
+def _embeddings_of(bundles: BundleController, file: str | None) -> Any:
     if not file:
         return gr.update(choices=[], value=[])
     try:
-        embeddings = [embedding.name for embedding in shelf.summary(file).embeddings]
+        embeddings = [embedding.name for embedding in bundles.summary(file).embeddings]
     except PivotalError:
         embeddings = []
     return gr.update(choices=embeddings, value=embeddings[:FIRST_EMBEDDINGS])
 
 
-def _wanted(shelf: BundleController, values: dict[str, Any]) -> Comparison:
+def _wanted(bundles: BundleController, values: dict[str, Any]) -> Comparison:
     """From the page's values.
 
     Raises:
         BundleError: a value makes no sense; says which.
     """
-    from lib_pivotal.commands.pictures import comparison  # here: only a click needs it
+    from lib_pivotal.commands.grid import comparison  # here: only a click needs it
 
     return comparison(
-        shelf.path(values["file"] or ""),
+        bundles.path(values["file"] or ""),
         embeddings=values["words"] or (),
         prompts=(values["prompts"] or "").splitlines(),
         weights=str(values["weights"] or ""),

@@ -21,11 +21,11 @@ from lib_pivotal.ui.changes_panel import (
     changes_shown,
     with_change,
 )
+from lib_pivotal.ui.embeddings_table import NO_EMBEDDINGS, embeddings_json
 from lib_pivotal.ui.gallery_panel import GALLERY_PARTS, gallery_shown
 from lib_pivotal.ui.page import CHECK_JS, Page, Shown, answer, error_html, message, note, quiet
 from lib_pivotal.ui.plan_panel import PLAN_PARTS, plan_shown
 from lib_pivotal.ui.tags_panel import TAGS_PARTS, tags_shown
-from lib_pivotal.ui.words_html import NO_EMBEDDINGS, embeddings_json
 
 EMPTY = (
     '<div class="pivotal-empty">Give a folder of pictures. A caption is a text file of the same name; '
@@ -106,14 +106,17 @@ def bind_data_panel(page: Page) -> None:
     def add_word(*values: Any) -> Shown:
         run = page.read(values)[0]
         run = replace(run, embeddings=(*run.embeddings, EmbeddingConfig(name=_free_name(run))))
-        return {form["embeddings"]: embeddings_json(run.embeddings), **page.shown(words_table=page.words_table(run))}
+        return {
+            form["embeddings"]: embeddings_json(run.embeddings),
+            **page.shown(words_table=page.embeddings_table(run)),
+        }
 
     quiet(parts["add_word"].click, add_word, form.components, [form["embeddings"], parts["words_table"]])
     _bind_changes(page)
 
 
 def _bind_changes(page: Page) -> None:
-    """A button of a finding, or Undo, changes the run and draws everything anew."""
+    """A button of a warning, or Undo, changes the run and draws everything anew."""
     parts, form = page.parts, page.form
 
     def change(asked: str, changes: Changes, proposed: list[str], *values: Any) -> Shown:
@@ -142,7 +145,7 @@ def _scanned(page: Page, run: Run, proposed: Sequence[str], *, label: str, befor
     known = bool(folder) and folder == run.data.folder
     try:
         old = check_run({"embeddings": parse_json(embeddings)})[0].embeddings
-        found = page.desk.propose(run, before=old, known=known)
+        found = page.controller.propose(run, before=old, known=known)
     except PivotalError as error:
         return page.shown(told=error_html(error))
     chosen = page.shown(preset_help=note("info", "Scanned again; settings are unchanged."))
@@ -163,11 +166,11 @@ def _scanned(page: Page, run: Run, proposed: Sequence[str], *, label: str, befor
 
 def data_shown(page: Page, run: Run) -> Shown:
     """What stands below the folder, of a run whose folder was scanned (or was not): all of DATA_PARTS."""
-    scanned = page.desk.dataset(run.data.folder) is not None
+    scanned = page.controller.dataset(run.data.folder) is not None
     return {
         **page.shown(
             summary=EMPTY,  # of a scanned folder, the plan has a line for it
-            words_table=page.words_table(run),
+            words_table=page.embeddings_table(run),
             pictures=gr.update(visible=scanned),
             proposed=[run.data.folder, "[]"] if scanned else NOTHING_PROPOSED,
         ),

@@ -115,19 +115,19 @@ def _written(run: Run) -> tuple[object, ...]:
 
 
 class AnalysisCache:
-    """The last surveys, so that a change of one setting costs only what hangs on it."""
+    """The last analyses, so that a change of one setting costs only what hangs on it."""
 
     def __init__(self) -> None:
         self._kept: list[DatasetAnalysis] = []
         self._lock = threading.Lock()
 
     def of(self, dataset: Dataset, run: Run, prompts: PromptReading | None = None) -> DatasetAnalysis:
-        """The survey of a dataset under a run; `prompts` is how the loaded checkpoint reads captions."""
+        """The analysis of a dataset under a run; `prompts` is how the loaded checkpoint reads captions."""
         with self._lock:  # one at a time: two requests for the same thing would make it twice
-            mine = [survey for survey in self._kept if survey.dataset is dataset]
-            found = next((survey for survey in mine if (survey.run, survey.prompts) == (run, prompts)), None)
+            mine = [analysis for analysis in self._kept if analysis.dataset is dataset]
+            found = next((analysis for analysis in mine if (analysis.run, analysis.prompts) == (run, prompts)), None)
             if found is None:
                 found = mine[-1].under(run, prompts) if mine else DatasetAnalysis(dataset, run, prompts)
-            others = [survey for survey in self._kept if survey is not found]
+            others = [analysis for analysis in self._kept if analysis is not found]
             self._kept = [*others, found][-KEPT:]
             return found

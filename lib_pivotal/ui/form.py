@@ -16,7 +16,7 @@ from lib_pivotal.config_versions import path_in_1
 from lib_pivotal.errors import Fault
 from lib_pivotal.plain_json import parse_json
 
-Kind = Literal["number", "text", "flag", "choice", "lines", "words", "groups", "parts"]
+Kind = Literal["number", "text", "flag", "choice", "lines", "embeddings", "groups", "parts"]
 PREFIX = "pivotal_"
 
 
@@ -40,7 +40,7 @@ SPACES_COUNT = frozenset({"data.name_join"})
 GROUPS: dict[str, str] = {
     "data": "Data",
     "main": "Main settings",
-    "words": "Embeddings",
+    "embeddings": "Embeddings",
     "network": "Network",
     "loss": "Loss and noise",
     "schedule": "Schedule and optimiser",
@@ -64,17 +64,17 @@ TABLE: tuple[FormRow, ...] = (
     FormRow("schedule.batch_size", "Batch", "main"),
     FormRow("data.resolution_px", "Size (px)", "main"),
     FormRow("schedule.max_steps", "Steps", "main"),
-    FormRow("embeddings_common.control", "Embedding norm control", "words"),
-    FormRow("embeddings_common.weight_decay", "Embedding weight decay", "words"),
-    FormRow("embeddings_common.initial_std", "Std of random vectors", "words"),
-    FormRow("embeddings_common.keep_commas", "Commas of the init text take a vector", "words"),
-    FormRow("data.prune_mode", "Tag pruning", "words"),
-    FormRow("data.core_rule", "Rule for core tags", "words"),
-    FormRow("data.core_threshold", "Core tags: share", "words"),
-    FormRow("data.core_feature_threshold", "Core tags: share of looks", "words"),
-    FormRow("data.drop_difficulty", "Prune below difficulty", "words"),
-    FormRow("data.balance", "Balance by", "words"),
-    FormRow("data.balance_weights", "Sampling weights of folders, one per line", "words"),
+    FormRow("embeddings_common.control", "Embedding norm control", "embeddings"),
+    FormRow("embeddings_common.weight_decay", "Embedding weight decay", "embeddings"),
+    FormRow("embeddings_common.initial_std", "Std of random vectors", "embeddings"),
+    FormRow("embeddings_common.keep_commas", "Commas of the init text take a vector", "embeddings"),
+    FormRow("data.prune_mode", "Tag pruning", "embeddings"),
+    FormRow("data.core_rule", "Rule for core tags", "embeddings"),
+    FormRow("data.core_threshold", "Core tags: share", "embeddings"),
+    FormRow("data.core_feature_threshold", "Core tags: share of looks", "embeddings"),
+    FormRow("data.drop_difficulty", "Prune below difficulty", "embeddings"),
+    FormRow("data.balance", "Balance by", "embeddings"),
+    FormRow("data.balance_weights", "Sampling weights of folders, one per line", "embeddings"),
     FormRow("network.algorithm", "Network type", "network"),
     FormRow("network.unet_targets", "U-Net layers", "network"),
     FormRow("network.unet_alpha", "U-Net alpha", "network"),
@@ -206,7 +206,7 @@ def kind_of(path: str) -> Kind:
     hint, setting = _HINTS[path], _SETTINGS[path]
     if typing.get_origin(hint) is tuple:
         item = typing.get_args(hint)[0]
-        kinds: dict[Any, Kind] = {EmbeddingConfig: "words", LayerGroup: "groups", PartConfig: "parts"}
+        kinds: dict[Any, Kind] = {EmbeddingConfig: "embeddings", LayerGroup: "groups", PartConfig: "parts"}
         return kinds.get(item, "lines")
     if setting.listed:
         return "choice"
@@ -300,7 +300,7 @@ class Form:
 def to_widget(path: str, value: Any) -> Any:
     """A plain JSON value as its component holds it."""
     kind = kind_of(path)
-    if kind == "words":
+    if kind == "embeddings":
         return json.dumps(value, ensure_ascii=False)
     if kind == "lines":
         return "\n".join(value)
@@ -318,7 +318,7 @@ def from_widget(path: str, value: Any) -> Any:
         ValueError: text that cannot be read; its message is for the user.
     """
     kind = kind_of(path)
-    if kind == "words":
+    if kind == "embeddings":
         try:
             return parse_json(value or "[]")
         except ValueError as error:

@@ -18,7 +18,7 @@ from lib_pivotal.ui.thumbs import stamp
 
 if TYPE_CHECKING:
     from lib_pivotal.config import Run
-    from lib_pivotal.data.findings import FindingGroup
+    from lib_pivotal.data.lint_warnings import WarningGroup
     from lib_pivotal.data.records import Level, Picture
     from lib_pivotal.ui.dataset_analysis import DatasetAnalysis
 
@@ -27,7 +27,7 @@ HINT = "Click: only these. Once more: all again. With Alt or Ctrl: all but these
 
 
 def filters(
-    facets: Facets, parts: Sequence[FilterPart], groups: Sequence[FindingGroup], *, shown: int, total: int
+    facets: Facets, parts: Sequence[FilterPart], groups: Sequence[WarningGroup], *, shown: int, total: int
 ) -> str:
     """Rows of buttons: what the filter holds now, and what it can be narrowed by, each with its number of pictures."""
     chosen = {str(part.__class__(part.kind, part.value)): part for part in parts}
@@ -64,31 +64,31 @@ def _filter_row(title: str, items: Mapping[str, tuple[str, int]], chosen: Mappin
     return f'<div><span>{title}</span><div class="pivotal-chips">{"".join(chips)}</div></div>'
 
 
-def _named(groups: Sequence[FindingGroup]) -> Iterator[tuple[str, Level, str]]:
-    """Every group, and behind it each of its findings by number: name in a filter, severity, text."""
+def _named(groups: Sequence[WarningGroup]) -> Iterator[tuple[str, Level, str]]:
+    """Every group, and behind it each of its warnings by number: name in a filter, severity, text."""
     for group in groups:
         yield group.name, group.severity, group.text
-        for number, finding in group.findings:
-            yield str(number), group.severity, finding.text
+        for number, warning in group.warnings:
+            yield str(number), group.severity, warning.text
 
 
 def _short(text: str, most: int = 42) -> str:
     return text if len(text) <= most else text[: most - 1].rstrip() + "…"
 
 
-def gallery(survey: DatasetAnalysis, places: Sequence[int], *, page: int) -> str:
+def gallery(analysis: DatasetAnalysis, places: Sequence[int], *, page: int) -> str:
     """One page of thumbnails; `places` are the pictures of the filter. The images themselves come by `data-thumb`."""
     if not places:
         return '<div class="pivotal-empty">No picture matches.</div>'
-    pictures = survey.dataset.pictures
-    writer = CaptionHtml([embedding.name for embedding in survey.run.embeddings])
+    pictures = analysis.dataset.pictures
+    writer = CaptionHtml([embedding.name for embedding in analysis.run.embeddings])
     shown = [pictures[place] for place in places[page * PAGE : (page + 1) * PAGE]]
-    cells = "".join(_cell(picture, survey, writer) for picture in shown)
+    cells = "".join(_cell(picture, analysis, writer) for picture in shown)
     last = (len(places) - 1) // PAGE
     return f'<div class="pivotal-gallery">{cells}</div>{_pager(page, last, len(places))}'
 
 
-def _cell(picture: Picture, survey: DatasetAnalysis, writer: CaptionHtml) -> str:
+def _cell(picture: Picture, analysis: DatasetAnalysis, writer: CaptionHtml) -> str:
     key, name = escape(picture.key), escape(picture.path.name)
     image = (
         f'<img data-thumb="{key}" data-stamp="{stamp(picture.path)}" data-caption="{key}" alt="{key}" tabindex="0" '
@@ -101,15 +101,15 @@ def _cell(picture: Picture, survey: DatasetAnalysis, writer: CaptionHtml) -> str
     return (
         f'<figure data-key="{key}">{image}<figcaption><b title="{key}">{name}</b>'
         f"<small><span>{' · '.join(facts)}</span>{tool}</small>"
-        f"<p>{caption_of(survey, picture, writer)}</p></figcaption></figure>"
+        f"<p>{caption_of(analysis, picture, writer)}</p></figcaption></figure>"
     )
 
 
-def caption_of(survey: DatasetAnalysis, picture: Picture, writer: CaptionHtml) -> str:
+def caption_of(analysis: DatasetAnalysis, picture: Picture, writer: CaptionHtml) -> str:
     """A picture's caption with embeddings in colour; what is not trained struck out."""
-    named, trained = survey.pair(picture.key)
+    named, trained = analysis.pair(picture.key)
     return writer.before(
-        named, trained, survey.fates(survey.wording.embeddings_of[picture.key]), written=picture.caption
+        named, trained, analysis.fates(analysis.wording.embeddings_of[picture.key]), written=picture.caption
     )
 
 
@@ -176,7 +176,7 @@ def bind_gallery_panel(page: Page) -> None:
     quiet(parts["gallery_show"].click, show, inputs, outputs)
 
     def thumbs(wanted: str, folder: str) -> str:
-        dataset = page.desk.dataset(folder or "")
+        dataset = page.controller.dataset(folder or "")
         try:
             keys = [key for key in parse_json(wanted or "[]") if isinstance(key, str)][:MOST_THUMBS]
         except ValueError:
@@ -192,40 +192,40 @@ def bind_gallery_panel(page: Page) -> None:
 
 def gallery_shown(page: Page, run: Run, query: str = "", number: str = "0") -> Shown:
     """Filters and a page of thumbnails; the page after it is made ready."""
-    survey = page.desk.survey(run)
-    if survey is None:
+    analysis = page.controller.analysis(run)
+    if analysis is None:
         return page.shown(filters="", gallery="")
     groups = groups_of(page, run)
     problems = keys_by_name(groups)
-    parts, places = places_of(survey, query, problems)
+    parts, places = places_of(analysis, query, problems)
     size = PAGE
     wanted = int(number) if (number or "").isdigit() else 0
     shown = min(wanted, max(0, (len(places) - 1) // size))
     page.thumbs.ahead(
-        [survey.dataset.pictures[place].path for place in places[(shown + 1) * size : (shown + 2) * size]]
+        [analysis.dataset.pictures[place].path for place in places[(shown + 1) * size : (shown + 2) * size]]
     )
-    facets = survey.index.facets(places, problems)
+    facets = analysis.index.facets(places, problems)
     return page.shown(
-        filters=filters(facets, parts, groups, shown=len(places), total=len(survey.dataset)),
-        gallery=gallery(survey, places, page=shown),
+        filters=filters(facets, parts, groups, shown=len(places), total=len(analysis.dataset)),
+        gallery=gallery(analysis, places, page=shown),
     )
 
 
-def groups_of(page: Page, run: Run) -> tuple[FindingGroup, ...]:
+def groups_of(page: Page, run: Run) -> tuple[WarningGroup, ...]:
     """The warnings of a run, those of a kind together."""
-    from lib_pivotal.data.findings import grouped  # here: the page is built at start-up
+    from lib_pivotal.data.lint_warnings import grouped  # here: the page is built at start-up
 
-    return grouped(page.desk.findings(run))
+    return grouped(page.controller.warnings(run))
 
 
-def keys_by_name(groups: Sequence[FindingGroup]) -> dict[str, tuple[str, ...]]:
-    """What `problem:NAME` stands for: a kind's pictures, or by number those of one finding."""
+def keys_by_name(groups: Sequence[WarningGroup]) -> dict[str, tuple[str, ...]]:
+    """What `problem:NAME` stands for: a kind's pictures, or by number those of one warning."""
     found = {group.name: group.keys for group in groups}
-    found.update({str(number): finding.keys for group in groups for number, finding in group.findings})
+    found.update({str(number): warning.keys for group in groups for number, warning in group.warnings})
     return found
 
 
-def places_of(survey: DatasetAnalysis, query: str, problems: Mapping[str, Sequence[str]]) -> tuple[Any, list[int]]:
+def places_of(analysis: DatasetAnalysis, query: str, problems: Mapping[str, Sequence[str]]) -> tuple[Any, list[int]]:
     """The parts of a filter, and the places of its pictures."""
     parts = picture_filter.parse(query or "")
-    return parts, survey.index.matching(parts, problems)
+    return parts, analysis.index.matching(parts, problems)

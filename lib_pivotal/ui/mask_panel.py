@@ -53,10 +53,22 @@ def build_mask_panel(page: Page) -> None:
             )
         with gr.Row(elem_classes=["pivotal-row"]):
             parts["mask_weight"] = gr.Slider(
-                0, 1, value=1, step=0.05, label="What is painted becomes", elem_id="pivotal_mask_weight"
+                0,
+                1,
+                value=1,
+                step=0.05,
+                label="What is painted becomes",
+                elem_id="pivotal_mask_weight",
+                info="How much it counts in the loss: 0 not at all, 1 fully.",
             )
             parts["mask_rest"] = gr.Slider(
-                0, 1, value=0.1, step=0.05, label="The rest of a new mask is", elem_id="pivotal_mask_rest"
+                0,
+                1,
+                value=0.1,
+                step=0.05,
+                label="The rest of a new mask is",
+                elem_id="pivotal_mask_rest",
+                info="What is not painted, where there is no mask yet.",
             )
         with gr.Row(elem_classes=["pivotal-tools"]):
             for name, text in (
@@ -133,7 +145,7 @@ def bind_mask_panel(page: Page) -> None:
 
 
 def _picture(page: Page, run: Run, key: str) -> Picture:
-    dataset = page.desk.dataset(run.data.folder)
+    dataset = page.controller.dataset(run.data.folder)
     if dataset is None:
         raise DataError("the folder is not scanned. Scan it, and press mask below a picture")
     return dataset[key]

@@ -1,7 +1,7 @@
-"""What the panels of one page share: the desk, the form, what the host adds, and small builders of elements.
+"""What the panels of one page share: the controller, the form, what the host adds, and small builders of elements.
 
 An event's handler answers `Shown`, component -> value; what it does not name stays on the page as it is. Only a handler
-of one output answers the bare value. Desk, shelf and thumbnails, and through them scanning, planning and importing, are
+of one output answers the bare value. Controllers and thumbnails, and through them scanning, planning and importing, are
 imported by the first click that asks for them: the web UI builds the page each time it starts.
 """
 
@@ -19,8 +19,8 @@ import gradio as gr
 
 from lib_pivotal.config_versions import path_in_1
 from lib_pivotal.errors import ConfigError, Fault, PivotalError
+from lib_pivotal.ui.embeddings_table import embeddings_table, samples_bar
 from lib_pivotal.ui.form import TABLE, Form
-from lib_pivotal.ui.words_html import draws_bar, words_table
 
 if TYPE_CHECKING:
     from lib_pivotal.config import Run
@@ -58,14 +58,14 @@ class Page:
     parts: dict[str, Any] = field(default_factory=dict)
 
     @functools.cached_property
-    def desk(self) -> PageController:
+    def controller(self) -> PageController:
         """What is scanned, proposed, checked and found again."""
         from lib_pivotal.ui.page_controller import PageController
 
         return PageController(self.manager)
 
     @functools.cached_property
-    def shelf(self) -> BundleController:
+    def bundles(self) -> BundleController:
         """Work on the files of the LoRA folder."""
         from lib_pivotal.ui.bundle_controller import BundleController
 
@@ -86,9 +86,9 @@ class Page:
         """What an event shows, by the elements' names."""
         return {self.parts[name]: value for name, value in values.items()}
 
-    def words_table(self, run: Run) -> str:
+    def embeddings_table(self, run: Run) -> str:
         """The editor of a run's embeddings, with what the scanned pictures say of them."""
-        return words_table(self.desk.rows(run), self.desk.draws(run))
+        return embeddings_table(self.controller.rows(run), self.controller.samples(run))
 
     def hidden_button(self, name: str) -> Any:
         """A button that only `pivotal.js` presses."""
@@ -165,10 +165,10 @@ def _link(path: str) -> str:
 
 
 def facts_of(checked: Checked) -> str:
-    """For `pivotal.js`: marks on fields, fields that mean nothing here, and the draws of each embedding."""
+    """For `pivotal.js`: marks on fields, fields that mean nothing here, and the samples of each embedding."""
     faults = [{"field": path_in_1(fault.field), "text": fault_text(fault)} for fault in checked.faults]
-    draws = {name: draws_bar(draws) for name, draws in checked.draws.items()}
-    return payload({"faults": faults, "idle": [path_in_1(path) for path in checked.idle], "draws": draws})
+    samples = {name: samples_bar(samples) for name, samples in checked.samples.items()}
+    return payload({"faults": faults, "idle": [path_in_1(path) for path in checked.idle], "draws": samples})
 
 
 def sentence(error: Exception) -> str:

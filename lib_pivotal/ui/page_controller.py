@@ -16,9 +16,8 @@ from lib_pivotal.commands import datasets, runs, settings
 from lib_pivotal.commands.settings import Imported
 from lib_pivotal.config import DataConfig, EmbeddingConfig, Run, write_run
 from lib_pivotal.config_checks import name_faults
-from lib_pivotal.data import findings as finding
 from lib_pivotal.data import tokens
-from lib_pivotal.data.findings import Finding
+from lib_pivotal.data.lint_warnings import LintWarning, of_problem, worst_first
 from lib_pivotal.data.records import Dataset
 from lib_pivotal.errors import ConfigError, Fault, HostError, PivotalError
 from lib_pivotal.file_names import legal_file_name
@@ -30,7 +29,6 @@ from lib_pivotal.runs.plan import RunPlan
 from lib_pivotal.runs.presets import apply_preset, read_run_settings, saved_presets
 from lib_pivotal.runs.proposal import EmbeddingRow
 from lib_pivotal.training import epochs, scanning
-from lib_pivotal.ui import dataset_analysis as surveying
 from lib_pivotal.ui.dataset_analysis import AnalysisCache, DatasetAnalysis
 from lib_pivotal.ui.run_html import is_active
 
@@ -44,7 +42,7 @@ class Checked:
 
     run: Run
     faults: tuple[Fault, ...]
-    draws: dict[str, float]
+    samples: dict[str, float]
     name_note: tuple[str, str]
     remarks: tuple[str, ...] = ()
     idle: tuple[str, ...] = ()
@@ -56,7 +54,7 @@ class PageController:
     def __init__(self, manager: RunManager) -> None:
         self.manager = manager
         self._scans: OrderedDict[str, tuple[Dataset, dict[str, Any]]] = OrderedDict()
-        self._names: tuple[object, tuple[Finding, ...]] = None, ()
+        self._names: tuple[object, tuple[LintWarning, ...]] = None, ()
         self._lock = threading.Lock()
 
     # ---- data ----
@@ -127,21 +125,21 @@ class PageController:
 
     def rows(self, run: Run) -> tuple[EmbeddingRow, ...]:
         """The run's embeddings with what the scanned pictures say of them."""
-        survey = self.survey(run)
+        analysis = self.analysis(run)
         return (
             tuple(proposal.EmbeddingRow(embedding, 0, 0.0) for embedding in run.embeddings)
-            if survey is None
-            else survey.rows
+            if analysis is None
+            else analysis.rows
         )
 
-    def survey(self, run: Run) -> DatasetAnalysis | None:
+    def analysis(self, run: Run) -> DatasetAnalysis | None:
         """The scanned folder under these settings; None where it is not scanned."""
         dataset = self.dataset(run.data.folder)
-        return None if dataset is None else self._surveys.of(dataset, run, self.manager.backend.prompts())
+        return None if dataset is None else self._analyses.of(dataset, run, self.manager.backend.prompts())
 
     @functools.cached_property
-    def _surveys(self) -> AnalysisCache:
-        return surveying.AnalysisCache()
+    def _analyses(self) -> AnalysisCache:
+        return AnalysisCache()
 
     def tokens(self, text: str) -> int:
         """How many tokens a text has, as the loaded checkpoint reads it; estimated where none is loaded."""
@@ -154,29 +152,29 @@ class PageController:
         Raises:
             PivotalError: a setting of sizes is none.
         """
-        survey = self.survey(run)
-        return None if survey is None else survey.plan
+        analysis = self.analysis(run)
+        return None if analysis is None else analysis.plan
 
-    def findings(self, run: Run) -> tuple[Finding, ...]:
-        """All that is worth a look: of files, embeddings, captions, pictures, draws and names."""
-        survey = self.survey(run)
-        if survey is None:
+    def warnings(self, run: Run) -> tuple[LintWarning, ...]:
+        """All that is worth a look: of files, embeddings, captions, pictures, samples and names."""
+        analysis = self.analysis(run)
+        if analysis is None:
             return ()
         try:
-            found = list(survey.plan.findings)
+            found = list(analysis.plan.warnings)
         except PivotalError:
-            found = [finding.of_problem(problem) for problem in survey.dataset.problems]
+            found = [of_problem(problem) for problem in analysis.dataset.problems]
         found += self._about_names(run)
-        return finding.worst_first(found)
+        return worst_first(found)
 
-    def _about_names(self, run: Run) -> list[Finding]:
+    def _about_names(self, run: Run) -> list[LintWarning]:
         """What the checker of names has against the run's embeddings; faults of spelling stand in the table already."""
         key = (run.name, tuple((embedding.name, embedding.vectors) for embedding in run.embeddings))
         with self._lock:
             known, found = self._names
         if known == key:  # files are looked at for each embedding
             return list(found)
-        issues: list[Finding] = []
+        issues: list[LintWarning] = []
         for embedding in run.embeddings:
             siblings = {other.name: "this run" for other in run.embeddings if other is not embedding}
             for issue in naming.name_issues(
@@ -188,7 +186,7 @@ class PageController:
             ):
                 if issue.level != "info":
                     text = f"{issue.reason}. {issue.remedy}".strip()
-                    issues.append(finding.Finding("name", "warning", text, (), (embedding.name,)))
+                    issues.append(LintWarning("name", "warning", text, (), (embedding.name,)))
         with self._lock:
             self._names = key, tuple(issues)
         return issues
@@ -207,7 +205,7 @@ class PageController:
             found.append(Fault("name", run.name, note[1]))
         idle = idle_settings(self.manager.backend.model_info())
         run = self.settled(run)
-        return Checked(run, tuple(found), self.draws(run), note, self.remarks(run), idle)
+        return Checked(run, tuple(found), self.samples(run), note, self.remarks(run), idle)
 
     def remarks(self, run: Run) -> tuple[str, ...]:
         """What the loaded checkpoint's kind makes of the run."""
@@ -220,13 +218,13 @@ class PageController:
         dataset = self.dataset(run.data.folder)
         return run if dataset is None else epochs.with_epoch_steps(run, dataset.pictures)
 
-    def draws(self, run: Run) -> dict[str, float]:
+    def samples(self, run: Run) -> dict[str, float]:
         """How often each embedding is drawn in the run, on average; 0 where nothing is scanned."""
         with contextlib.suppress(PivotalError):
             plan = self.plan(run)
             if plan is not None:
-                return {embedding.name: embedding.draws for embedding in plan.embeddings}
-        return proposal.draws_of(run, self.rows(run))
+                return {embedding.name: embedding.samples for embedding in plan.embeddings}
+        return proposal.samples_of(run, self.rows(run))
 
     def name_note(self, name: str) -> tuple[str, str]:
         """Of the file's name: a level (`ok`, `warning`, `error`) and what to know."""

@@ -1,6 +1,6 @@
 """The plan on the Data page, and the warnings above it; redrawn with every check of the settings.
 
-Warnings are one line a kind, its single findings and their pictures folded below it. The plan shows the samples of each
+Warnings are one line a kind, its single warnings and their pictures folded below it. The plan shows the samples of each
 embedding, training sizes as rectangles, and lengths of captions.
 """
 
@@ -17,13 +17,13 @@ import gradio as gr
 from lib_pivotal.config import Run
 from lib_pivotal.errors import PivotalError
 from lib_pivotal.prompts import CHUNK_LENGTH
-from lib_pivotal.runs.presets import ADVISED_DRAWS
+from lib_pivotal.runs.presets import ADVISED_SAMPLES
 from lib_pivotal.ui.caption_html import CaptionHtml
 from lib_pivotal.ui.page import Page, Shown, note
 from lib_pivotal.ui.thumbs import stamp
 
 if TYPE_CHECKING:
-    from lib_pivotal.data.findings import Finding, FindingGroup, Fix
+    from lib_pivotal.data.lint_warnings import Fix, LintWarning, WarningGroup
     from lib_pivotal.data.records import Dataset
     from lib_pivotal.runs.plan import BucketPlan, EmbeddingPlan, RunPlan
 
@@ -37,7 +37,7 @@ BIN_TOKENS = 15
 
 def plan_html(plan: RunPlan, *, max_tokens: int) -> str:
     """The whole section."""
-    parts = [_draws(plan), _sizes(plan), _tokens(plan, limit=max_tokens or CHUNK_LENGTH)]
+    parts = [_samples(plan), _sizes(plan), _tokens(plan, limit=max_tokens or CHUNK_LENGTH)]
     tall = " tall" if len(plan.embeddings) > TALL else ""
     return f'{_line(plan)}<div class="pivotal-plan{tall}">{"".join(parts)}</div>'
 
@@ -48,7 +48,7 @@ def _line(plan: RunPlan) -> str:
     each += f" × {plan.accumulation}" if plan.accumulation != 1 else ""
     rounds = f"{plan.epochs:.1f} rounds" if plan.epochs < 20 else f"{plan.epochs:.0f} rounds"
     return (
-        f'<div class="pivotal-summary">{each} = <b>{_number(plan.draws)} samples</b> of '
+        f'<div class="pivotal-summary">{each} = <b>{_number(plan.samples)} samples</b> of '
         f"{_number(len(plan.pictures))} pictures · {rounds}</div>"
     )
 
@@ -57,32 +57,30 @@ def _number(count: float) -> str:
     return f"{count:,.0f}".replace(",", " ")
 
 
-def _draws(plan: RunPlan) -> str:
+def _samples(plan: RunPlan) -> str:
     writer = CaptionHtml([embedding.name for embedding in plan.embeddings])
-    top = max([ADVISED_DRAWS * 1.25, *(embedding.draws for embedding in plan.embeddings)])
-    rows = "".join(_draws_row(embedding, top, writer.colour(embedding.name)) for embedding in plan.embeddings)
+    top = max([ADVISED_SAMPLES * 1.25, *(embedding.samples for embedding in plan.embeddings)])
+    rows = "".join(_samples_row(embedding, top, writer.colour(embedding.name)) for embedding in plan.embeddings)
     rows = rows or "<p>No embeddings yet.</p>"
-    advised = (
-        f'<div class="axis"><i style="left:{ADVISED_DRAWS / top:.2%}"><span>{ADVISED_DRAWS} advised</span></i></div>'
-        if plan.embeddings
-        else ""
-    )
+    place = f"left:{ADVISED_SAMPLES / top:.2%}"
+    axis = f'<div class="axis"><i style="{place}"><span>{ADVISED_SAMPLES} advised</span></i></div>'
+    advised = axis if plan.embeddings else ""
     title = "How many times each embedding's pictures are trained on in the run, on average"
     return f'<div class="draws"><h4 title="{title}">Samples per embedding</h4><div>{advised}{rows}</div></div>'
 
 
-def _draws_row(embedding: EmbeddingPlan, top: float, colour: str) -> str:
-    kind = "none" if not embedding.pictures else "low" if embedding.draws < ADVISED_DRAWS / 2 else "ok"
+def _samples_row(embedding: EmbeddingPlan, top: float, colour: str) -> str:
+    kind = "none" if not embedding.pictures else "low" if embedding.samples < ADVISED_SAMPLES / 2 else "ok"
     name = escape(embedding.name)
     title = (
-        f"{name}: {embedding.draws:.0f} samples, {embedding.share:.0%} of all; {embedding.pictures} pictures, "
+        f"{name}: {embedding.samples:.0f} samples, {embedding.share:.0%} of all; {embedding.pictures} pictures, "
         f"{embedding.vectors} vectors{'; a style' if embedding.style else ''}"
     )
     return (
         f'<div class="row {kind}" title="{title}"><button type="button" class="pivotal-link" data-filter="word:{name}">'
         f"{name}</button>"
-        f'<i><b style="width:{embedding.draws / top:.2%};background:{colour}"></b>'
-        f'<u style="left:{ADVISED_DRAWS / top:.2%}"></u></i><span>{_number(embedding.draws)}</span></div>'
+        f'<i><b style="width:{embedding.samples / top:.2%};background:{colour}"></b>'
+        f'<u style="left:{ADVISED_SAMPLES / top:.2%}"></u></i><span>{_number(embedding.samples)}</span></div>'
     )
 
 
@@ -107,7 +105,7 @@ def _size(bucket: BucketPlan, longest: int, most: int) -> str:
     share = bucket.pictures / most
     cut = f"{bucket.mean_cropped:.0%} cut" if bucket.mean_cropped >= 0.005 else "uncut"
     title = (
-        f"{bucket.width_px}×{bucket.height_px} px: {bucket.pictures} pictures, {bucket.draws:.0f} samples; "
+        f"{bucket.width_px}×{bucket.height_px} px: {bucket.pictures} pictures, {bucket.samples:.0f} samples; "
         f"{bucket.mean_cropped:.1%} is cut off on average, {bucket.most_cropped:.1%} at most"
     )
     heavy = " heavy" if bucket.mean_cropped >= 0.1 else ""
@@ -148,33 +146,33 @@ NAMES = {"error": "Error", "warning": "Warning: the run may disappoint", "info":
 FIRST = 6
 """So many lines are in sight; the others are folded."""
 THUMBS = 8
-"""So many pictures are shown of one finding, the rest by `show`."""
+"""So many pictures are shown of one warning, the rest by `show`."""
 MOST_ITEMS = 60
-"""So many single findings of a kind are listed; a folder of broken files would else be a page of megabytes."""
+"""So many single warnings of a kind are listed; a folder of broken files would else be a page of megabytes."""
 
 
-def findings_html(findings: Sequence[Finding], dataset: Dataset) -> str:
-    """Each kind with what to do: a button that shows its pictures, and one for each remedy."""
-    if not findings:
+def warnings_html(warnings: Sequence[LintWarning], dataset: Dataset) -> str:
+    """Each kind with what to do: a button that shows its pictures, and one for each fix."""
+    if not warnings:
         return ""
-    from lib_pivotal.data.findings import grouped  # here: the page is built at start-up
+    from lib_pivotal.data.lint_warnings import grouped  # here: the page is built at start-up
 
-    groups = grouped(findings)
+    groups = grouped(warnings)
     items = [_group(group, dataset) for group in groups]
-    shown = _mend_all(groups) + f'<ul class="pivotal-problems">{"".join(items[:FIRST])}</ul>'
+    shown = _fix_all(groups) + f'<ul class="pivotal-problems">{"".join(items[:FIRST])}</ul>'
     rest = items[FIRST:]
     if rest:
         shown += (
             f'<details class="pivotal-rest" data-fold="rest"><summary>{len(rest)} more</summary>'
             f'<ul class="pivotal-problems">{"".join(rest)}</ul></details>'
         )
-    return f'<div class="pivotal-findings" data-lines="{len(findings)}">{shown}</div>'
+    return f'<div class="pivotal-findings" data-lines="{len(warnings)}">{shown}</div>'
 
 
-def _mend_all(groups: Sequence[FindingGroup]) -> str:
-    """A button for applies the first fix of every warning and error, where there are several."""
-    firsts = [finding.remedy for group in groups if group.severity != "info" for _, finding in group.findings]
-    labels = dict.fromkeys(remedy.label for remedy in firsts if remedy is not None)
+def _fix_all(groups: Sequence[WarningGroup]) -> str:
+    """A button that applies the first fix of every warning and error, where there are several."""
+    firsts = [warning.fix for group in groups if group.severity != "info" for _, warning in group.warnings]
+    labels = dict.fromkeys(fix.label for fix in firsts if fix is not None)
     if len(labels) < 2:
         return ""
     return (
@@ -184,9 +182,9 @@ def _mend_all(groups: Sequence[FindingGroup]) -> str:
     )
 
 
-def _group(group: FindingGroup, dataset: Dataset) -> str:
-    tools = _tools(group.name, group.keys, group.remedies, dataset)
-    single = len(group.findings) == 1
+def _group(group: WarningGroup, dataset: Dataset) -> str:
+    tools = _tools(group.name, group.keys, group.fixes, dataset)
+    single = len(group.warnings) == 1
     thumbs = _thumbs(group.keys, dataset) if single else ""
     text = escape(group.text)
     if single and not thumbs:
@@ -200,23 +198,23 @@ def _group(group: FindingGroup, dataset: Dataset) -> str:
     )
 
 
-def _members(group: FindingGroup, dataset: Dataset) -> str:
-    """The single findings of a kind, each with its pictures and what is its own to do."""
-    shared = list(group.remedies)
+def _members(group: WarningGroup, dataset: Dataset) -> str:
+    """The single warnings of a kind, each with its pictures and what is its own to do."""
+    shared = list(group.fixes)
     rows = ""
-    for number, finding in group.findings[:MOST_ITEMS]:
-        own = [remedy for remedy in finding.remedies if remedy not in shared]
+    for number, warning in group.warnings[:MOST_ITEMS]:
+        own = [fix for fix in warning.fixes if fix not in shared]
         rows += (
-            f'<li data-narrow="1">{_thumbs(finding.keys, dataset)}<span class="text">{escape(finding.text)}</span>'
-            f'<span class="tools">{_tools(str(number), finding.keys, own, dataset)}</span></li>'
+            f'<li data-narrow="1">{_thumbs(warning.keys, dataset)}<span class="text">{escape(warning.text)}</span>'
+            f'<span class="tools">{_tools(str(number), warning.keys, own, dataset)}</span></li>'
         )
-    rest = len(group.findings) - MOST_ITEMS
+    rest = len(group.warnings) - MOST_ITEMS
     more = f'<li><span class="text">{rest} more; the command line names all of them.</span></li>' if rest > 0 else ""
     return f"<ul>{rows}{more}</ul>"
 
 
-def _tools(name: str, keys: Sequence[str], remedies: Sequence[Fix], dataset: Dataset) -> str:
-    found = "".join(_remedy(remedy) for remedy in remedies)
+def _tools(name: str, keys: Sequence[str], fixes: Sequence[Fix], dataset: Dataset) -> str:
+    found = "".join(_fix_button(fix) for fix in fixes)
     here = sum(key in dataset for key in keys)
     if here:
         found += (
@@ -239,24 +237,24 @@ def _thumbs(keys: Sequence[str], dataset: Dataset) -> str:
     return f'<span class="pivotal-strip">{cells}{f"<small>+{rest}</small>" if rest > 0 else ""}</span>'
 
 
-def _remedy(remedy: Fix) -> str:
-    asked = escape(json.dumps(remedy.as_dict(), ensure_ascii=False))
-    inside = remedy.arguments.get("remedies", ()) if remedy.id == "all" else ()
+def _fix_button(fix: Fix) -> str:
+    asked = escape(json.dumps(fix.as_dict(), ensure_ascii=False))
+    inside = fix.arguments.get("fixes", ()) if fix.id == "all" else ()
     what = "; ".join(dict.fromkeys(str(one.get("label", "")) for one in inside if isinstance(one, Mapping)))
     title = f"{what}. " if what else ""
     return (
         f'<button type="button" class="pivotal-mini remedy" data-remedy="{asked}" '
         f'title="{escape(title)}Changes the settings of the run; no file is touched. Can be undone.">'
-        f"{escape(remedy.label)}</button>"
+        f"{escape(fix.label)}</button>"
     )
 
 
 PLAN_PARTS = ("summary", "findings", "plan_box", "plan")
 
 
-def summary(dataset: Dataset, embeddings: int, findings: int) -> str:
+def summary(dataset: Dataset, embeddings: int, warnings: int) -> str:
     """One line: how much there is."""
-    things = "no warnings" if not findings else f"{findings} warning{'s' if findings != 1 else ''}"
+    things = "no warnings" if not warnings else f"{warnings} warning{'s' if warnings != 1 else ''}"
     pictures = f"{len(dataset):,} picture{'s' if len(dataset) != 1 else ''}".replace(",", " ")
     count = f"{embeddings} embedding{'s' if embeddings != 1 else ''}"
     parts = [(len(dataset.concepts), "concept"), (len({p.image_type for p in dataset.pictures} - {""}), "image type")]
@@ -278,18 +276,18 @@ def build_plan_panel(page: Page) -> None:
 
 def plan_shown(page: Page, run: Run) -> Shown:
     """The line, what to look at, and the plan; the line stays as it is where the folder is not scanned."""
-    dataset = page.desk.dataset(run.data.folder)
+    dataset = page.controller.dataset(run.data.folder)
     if dataset is None:
         return page.shown(findings="", plan_box=gr.update(visible=False), plan="")
     try:
-        plan = page.desk.plan(run)
+        plan = page.controller.plan(run)
         drawn = "" if plan is None else plan_html(plan, max_tokens=run.data.max_tokens)
     except PivotalError as error:  # a setting of now is none: the Train page says which
         drawn = note("warning", f"No plan with these settings: {error}")
-    found = page.desk.findings(run)
+    found = page.controller.warnings(run)
     return page.shown(
         summary=summary(dataset, len(run.embeddings), len(found)),
-        findings=findings_html(found, dataset),
+        findings=warnings_html(found, dataset),
         plan_box=gr.update(visible=True),
         plan=drawn,
     )

@@ -103,8 +103,8 @@ def curves(snapshot: Snapshot | None) -> str:
         return ""
     last = snapshot["max_steps"]
     drawn = [charts.loss_chart(snapshot["loss"]["steps"], snapshot["loss"]["values"], last_step=last)]
-    if snapshot["word_norms"] or not snapshot["step"]:  # room is kept for it from the start
-        drawn.append(charts.lines_chart("Embedding norm", _short_names(snapshot["word_norms"]), last_step=last))
+    if snapshot["embedding_norms"] or not snapshot["step"]:  # room is kept for it from the start
+        drawn.append(charts.lines_chart("Embedding norm", _short_names(snapshot["embedding_norms"]), last_step=last))
     if snapshot["shares"]:
         title = "Separation: share in the embeddings"
         drawn.append(charts.lines_chart(title, snapshot["shares"], last_step=last, percent=True))
@@ -209,7 +209,7 @@ def outcome(snapshot: Snapshot | None) -> str:
         )
     if ended["bundle"]:
         parts.append(_file_line(Path(ended["bundle"]), snapshot))
-        parts.append(_prompts(Path(ended["bundle"]).stem, snapshot["facts"].get("words", [])))
+        parts.append(_prompts(Path(ended["bundle"]).stem, snapshot["facts"].get("embeddings", [])))
     elif ended["reason"] != "failed":
         told = ended["message"] if ended["reason"] == "finished" else ""
         parts.append(f"<p>{_lines(told) or 'It stopped before the first step, so no file was written.'}</p>")
@@ -229,7 +229,7 @@ def _saved_before(snapshot: Snapshot) -> str:
 
 
 def _file_line(path: Path, snapshot: Snapshot) -> str:
-    embeddings = snapshot["facts"].get("words", [])
+    embeddings = snapshot["facts"].get("embeddings", [])
     size = f"{path.stat().st_size / 1e6:.1f} MB" if path.is_file() else "moved since"
     count = f"{len(embeddings)} embedding{'s' if len(embeddings) != 1 else ''}"
     folder = "/".join(path.parent.parts[-2:])

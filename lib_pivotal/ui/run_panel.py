@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import itertools
 import json
@@ -10,7 +11,7 @@ from typing import Any
 
 import gradio as gr
 
-from lib_pivotal.errors import PivotalError
+from lib_pivotal.errors import HostError, PivotalError
 from lib_pivotal.plain_json import parse_json
 from lib_pivotal.ui import run_html
 from lib_pivotal.ui.page import Page, Shown, error_html, facts_of, message, payload, quiet
@@ -62,7 +63,13 @@ def build_run_view(page: Page) -> None:
     parts["picked_box"] = box
     page.html("notices")
     with gr.Row(visible=False, elem_id="pivotal_resumable_box", elem_classes=["pivotal-row"]) as resumable:
-        parts["resumable"] = gr.Dropdown([], label="Continue an interrupted run", elem_id="pivotal_resumable", scale=3)
+        parts["resumable"] = gr.Dropdown(
+            [],
+            label="Continue an interrupted run",
+            info="With its own settings, from its newest saved state.",
+            elem_id="pivotal_resumable",
+            scale=3,
+        )
         parts["resume_run"] = gr.Button("Continue", scale=1, min_width=100, elem_id="pivotal_resume_run")
     parts["resumable_box"] = resumable
     page.hidden_text("pick", "{}")
@@ -72,7 +79,7 @@ def build_run_view(page: Page) -> None:
 
 def bind_run_panel(page: Page) -> None:
     """Buttons steer the manager; the pulse shows what became of it."""
-    parts, form, manager = page.parts, page.form, page.manager
+    parts, form = page.parts, page.form
     parts["sent"] = gr.State({})
     told = page.named("pick", "sent")
     outputs = refresh_outputs(page)
@@ -84,10 +91,10 @@ def bind_run_panel(page: Page) -> None:
 
     def start(pick: str, known: dict[str, str] | None, overwrite: bool, *values: Any) -> Shown:
         run, faults = page.read(values)
-        checked = page.desk.check(run, faults)
+        checked = page.controller.check(run, faults)
         try:
-            page.desk.start(run, faults, overwrite=bool(overwrite))
-            shown = page.shown(feedback=estimate(run, checked.draws), overwrite=False)  # the tick was for this run
+            page.controller.start(run, faults, overwrite=bool(overwrite))
+            shown = page.shown(feedback=estimate(run, checked.samples), overwrite=False)  # the tick was for this run
         except PivotalError as error:
             shown = page.shown(feedback=error_html(error))
         return {**shown, **page.shown(facts=facts_of(checked)), **_refreshed(page, pick, known)}
@@ -100,7 +107,7 @@ def bind_run_panel(page: Page) -> None:
         try:
             from lib_pivotal.commands import runs  # here: only a click needs it
 
-            runs.class_pictures(manager, runs.StartRequest(run))
+            runs.class_pictures(page.manager, runs.StartRequest(run))
             feedback = message("Class pictures are being made. Stop ends it; another click continues.", "info")
         except PivotalError as error:
             feedback = error_html(error)
@@ -108,23 +115,27 @@ def bind_run_panel(page: Page) -> None:
 
     quiet(parts["class_pictures"].click, draw_class, [*told, *form.components], [parts["feedback"], *outputs])
 
-    def command(act: Any) -> Any:
-        def run(pick: str, known: dict[str, str] | None) -> Shown:
-            act()
+    def command(verb: str) -> Any:
+        def steer(pick: str, known: dict[str, str] | None) -> Shown:
+            from lib_pivotal.commands import runs  # here: only a click needs it
+
+            paused = (page.controller.snapshot() or {}).get("status") == "paused"
+            with contextlib.suppress(HostError):  # nothing has run yet
+                runs.steer(page.manager, "current", verb="resume" if verb == "pause" and paused else verb)
             return _refreshed(page, pick, known)
 
-        return run
+        return steer
 
-    def toggle_pause() -> None:
-        view = manager.current
-        paused = view is not None and view.snapshot()["status"] == "paused"
-        (manager.resume if paused else manager.pause)()
+    for name, verb in (("stop", "stop"), ("pause", "pause"), ("save_now", "save"), ("sample_now", "sample")):
+        quiet(parts[name].click, command(verb), told, outputs)
 
-    acts = {"stop": manager.stop, "pause": toggle_pause, "save_now": manager.save_now, "sample_now": manager.sample_now}
-    for name, act in acts.items():
-        quiet(parts[name].click, command(act), told, outputs)
+    def live(on: bool) -> None:
+        from lib_pivotal.commands import runs  # here: only a click needs it
+
+        runs.use_live(page.manager, on=bool(on))
+
     quiet(parts["checkpoint"].click, lambda: _load_checkpoint(page), None, parts["feedback"])
-    quiet(parts["live"].input, lambda on: manager.backend.set_live(bool(on)), parts["live"])
+    quiet(parts["live"].input, live, parts["live"])
     _bind_keep(page)
     _bind_resume(page)
     if page.extras.send_to_txt2img_js:
@@ -140,7 +151,7 @@ def refresh_outputs(page: Page) -> list[Any]:
 
 def _refreshed(page: Page, pick: str, known: dict[str, str] | None) -> Shown:
     """New values of what changed since the page was last told, and the new record of what it was told."""
-    snapshot = page.desk.snapshot()
+    snapshot = page.controller.snapshot()
     chosen = _chosen(pick)
     step = chosen.get("step")
     pieces = {
@@ -195,7 +206,7 @@ def _checkpoint(page: Page) -> str:
 def _first_prompt(snapshot: Any) -> str:
     if not snapshot or not snapshot["ended"] or not snapshot["ended"]["bundle"]:
         return ""
-    embeddings = snapshot["facts"].get("words", [])
+    embeddings = snapshot["facts"].get("embeddings", [])
     return f"<lora:{Path(snapshot['ended']['bundle']).stem}:1> {embeddings[0] if embeddings else ''}".strip()
 
 
@@ -205,7 +216,7 @@ def _bind_keep(page: Page) -> None:
         if step is None:
             return message("Choose a step first: click its number above the pictures.", "info")
         try:
-            return message(page.desk.keep(int(step)), "ok")
+            return message(page.controller.keep(int(step)), "ok")
         except (PivotalError, OSError) as error:
             return error_html(error)
 
@@ -213,8 +224,10 @@ def _bind_keep(page: Page) -> None:
 
 
 def _load_checkpoint(page: Page) -> str:
+    from lib_pivotal.commands import runs  # here: only a click needs it
+
     try:
-        page.manager.backend.load_checkpoint()
+        runs.load_checkpoint(page.manager, "current")
     except PivotalError as error:
         return error_html(error)
     return ""

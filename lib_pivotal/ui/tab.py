@@ -16,15 +16,14 @@ from lib_pivotal.ui.caption_editor import bind_caption_editor, build_caption_edi
 from lib_pivotal.ui.captions_panel import bind_captions_panel, build_captions_panel
 from lib_pivotal.ui.compare_panel import bind_compare_panel, build_compare_panel
 from lib_pivotal.ui.data_panel import DATA_PARTS, bind_data_panel, build_data_panel, data_shown
-from lib_pivotal.ui.form import TABLE, help_text
 from lib_pivotal.ui.gallery_panel import bind_gallery_panel, build_gallery_panel
 from lib_pivotal.ui.mask_panel import bind_mask_panel, build_mask_panel
 from lib_pivotal.ui.page import Page, Shown, TabExtras, note, payload, quiet
 from lib_pivotal.ui.plan_panel import build_plan_panel
 from lib_pivotal.ui.run_panel import bind_run_panel, build_buttons, build_run_view
 from lib_pivotal.ui.tags_panel import bind_tags_panel, build_tags_panel
+from lib_pivotal.ui.tooltips import tooltips
 from lib_pivotal.ui.train_panel import bind_train_panel, build_settings, build_top
-from lib_pivotal.ui.writing_panel import bind_writing_panel, build_writing_panel
 
 AFTER_HELLO = """() => {
     document.querySelector("#pivotal_tab").dataset.greeted = "1";
@@ -42,7 +41,7 @@ def build_tab(manager: RunManager, *, extras: TabExtras | None = None) -> gr.Blo
     page = Page(manager, extras or TabExtras())
     with gr.Blocks(analytics_enabled=False) as blocks, gr.Column(elem_id="pivotal_tab"):
         page.html("head", run_html.head(None, checkpoint=""))
-        page.html("hints", payload({e.elem_id: help_text(e.path) for e in TABLE}), classes=["pivotal-hidden"])
+        page.html("hints", payload(tooltips()), classes=["pivotal-hidden"])
         page.html("facts", payload({"faults": [], "idle": [], "draws": {}}), classes=["pivotal-hidden"])
         with gr.Tabs(elem_id="pivotal_tabs"):
             with gr.Tab("Data", elem_id="pivotal_tab_data"):
@@ -53,7 +52,6 @@ def build_tab(manager: RunManager, *, extras: TabExtras | None = None) -> gr.Blo
                 build_caption_editor(page)
                 build_mask_panel(page)
                 build_captions_panel(page)
-                build_writing_panel(page)
             with gr.Tab("Train", elem_id="pivotal_tab_train"):
                 _build_train(page)
             with gr.Tab("Bundles", elem_id="pivotal_tab_bundles"):
@@ -67,7 +65,6 @@ def build_tab(manager: RunManager, *, extras: TabExtras | None = None) -> gr.Blo
         bind_tags_panel(page)
         bind_gallery_panel(page)
         bind_captions_panel(page)
-        bind_writing_panel(page)
         bind_caption_editor(page)
         bind_mask_panel(page)
         bind_train_panel(page)
@@ -100,7 +97,7 @@ def _bind_hello(page: Page) -> None:
     parts, form = page.parts, page.form
 
     def hello() -> Shown:
-        run, shown = page.desk.remembered(), _lists(page)
+        run, shown = page.controller.remembered(), _lists(page)
         if run is None:
             return shown
         shown[parts["preset"]]["value"] = None
@@ -120,29 +117,29 @@ def _bind_hello(page: Page) -> None:
 
 def _lists(page: Page) -> Shown:
     """Presets, bundles, and interrupted runs, as they are now."""
-    desk = page.desk
+    controller = page.controller
     try:
-        resumable = desk.interrupted()
-        presets = [*(preset.label for preset in PRESETS), *desk.own_presets()]
+        resumable = controller.interrupted()
+        presets = [*(preset.label for preset in PRESETS), *controller.own_presets()]
     except PivotalError:
         resumable, presets = [], [preset.label for preset in PRESETS]
     return page.shown(
         preset=gr.update(choices=presets),
         load_bundle=gr.update(choices=_bundles(page)),
         resumable=gr.update(choices=resumable, value=resumable[0] if resumable else None),
-        resumable_box=gr.update(visible=bool(resumable) and not desk.running()),
+        resumable_box=gr.update(visible=bool(resumable) and not controller.running()),
     )
 
 
 def _data_of(page: Page, run: Run) -> Shown:
-    if page.desk.dataset(run.data.folder) is None:
+    if page.controller.dataset(run.data.folder) is None:
         with contextlib.suppress(PivotalError):  # the folder may be gone: its settings are shown all the same
-            page.desk.scan(run.data.folder, run.data)
+            page.controller.scan(run.data.folder, run.data)
     return data_shown(page, run)
 
 
 def _bundles(page: Page) -> list[str]:
     try:
-        return page.desk.bundles()
+        return page.controller.bundles()
     except (PivotalError, OSError):
         return []

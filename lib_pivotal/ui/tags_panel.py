@@ -13,9 +13,9 @@ from lib_pivotal.errors import DataError, PivotalError
 from lib_pivotal.plain_json import parse_json
 from lib_pivotal.ui.caption_html import CaptionHtml
 from lib_pivotal.ui.changes_panel import CHANGES_PARTS, Changes, changes_shown, with_change
+from lib_pivotal.ui.embeddings_table import embeddings_json
 from lib_pivotal.ui.page import Page, Shown, answer, error_html, quiet
 from lib_pivotal.ui.thumbs import stamp
-from lib_pivotal.ui.words_html import embeddings_json
 
 if TYPE_CHECKING:
     from lib_pivotal.config import Run
@@ -111,14 +111,14 @@ def _fate_button(fate: Decision, label: str, title: str, *, now: Decision) -> st
     return f'<button type="button" data-fate="{fate}" title="{title}"{state}>{label}</button>'
 
 
-def examples(survey: DatasetAnalysis, embedding: EmbeddingTags, writer: CaptionHtml, *, page: int) -> str:
+def examples(analysis: DatasetAnalysis, embedding: EmbeddingTags, writer: CaptionHtml, *, page: int) -> str:
     """Captions of the embedding's pictures, as they are and as they are trained, side by side."""
     if not embedding.keys:
         return ""
     last = (len(embedding.keys) - 1) // EXAMPLES
     page = min(max(page, 0), last)
     keys = embedding.keys[page * EXAMPLES : (page + 1) * EXAMPLES]
-    rows = "".join(_example(survey, key, writer) for key in keys)
+    rows = "".join(_example(analysis, key, writer) for key in keys)
     first, end = page * EXAMPLES + 1, page * EXAMPLES + len(keys)
     tools = _turn("‹", page - 1, disabled=page == 0) + _turn("›", page + 1, disabled=page == last)
     return (
@@ -133,10 +133,10 @@ def _turn(label: str, page: int, *, disabled: bool) -> str:
     return f'<button type="button" class="pivotal-mini" data-tags-page="{page}" title="{title}"{state}>{label}</button>'
 
 
-def _example(survey: DatasetAnalysis, key: str, writer: CaptionHtml) -> str:
-    named, trained = survey.pair(key)
+def _example(analysis: DatasetAnalysis, key: str, writer: CaptionHtml) -> str:
+    named, trained = analysis.pair(key)
     before = writer.before(
-        named, trained, survey.fates(survey.wording.embeddings_of[key]), written=survey.dataset[key].caption
+        named, trained, analysis.fates(analysis.wording.embeddings_of[key]), written=analysis.dataset[key].caption
     )
     name = escape(key)
     image = (
@@ -185,7 +185,7 @@ def bind_tags_panel(page: Page) -> None:
             return page.shown(tags=error_html(error), tags_move_answered=answer())
         return {
             form["embeddings"]: embeddings_json(run.embeddings),
-            **page.shown(words_table=page.words_table(run), tags_move_answered=answer()),
+            **page.shown(words_table=page.embeddings_table(run), tags_move_answered=answer()),
             **changes_shown(page, with_change(changes, move_label(wanted), before, run)),
             **tags_shown(page, run, view),
         }
@@ -209,11 +209,11 @@ def moved(page: Page, run: Run, asked: dict[str, Any]) -> Run:
     """The run with a tag of an embedding moved; `asked` holds `word`, `tag` and `to` (a fate, or `rule`)."""
     from lib_pivotal.runs import tag_moves  # here: the page is built at start-up, tags are moved later
 
-    survey = page.desk.survey(run)
+    analysis = page.controller.analysis(run)
     name, to = str(asked.get("word")), str(asked.get("to"))
-    if survey is None or name not in survey.wording.embeddings:
+    if analysis is None or name not in analysis.wording.embeddings:
         raise DataError(f"{name}: no such embedding in the scanned folder. Scan it again")
-    tag = next((one for one in survey.wording.embeddings[name].tags if one.tag == asked.get("tag")), None)
+    tag = next((one for one in analysis.wording.embeddings[name].tags if one.tag == asked.get("tag")), None)
     if tag is None or to not in ("kept", "absorbed", "init", "rule"):
         raise DataError(f"{asked.get('tag')}: no such tag beside {name} any more. Choose the embedding again")
     fate: Any = to
@@ -222,7 +222,7 @@ def moved(page: Page, run: Run, asked: dict[str, Any]) -> Run:
         if embedding.name != name
         else tag_moves.as_the_rule_says(embedding, tag)
         if to == "rule"
-        else tag_moves.moved(embedding, tag, fate, count=page.desk.tokens)
+        else tag_moves.moved(embedding, tag, fate, count=page.controller.tokens)
         for embedding in run.embeddings
     )
     return replace(run, embeddings=embeddings)
@@ -230,19 +230,19 @@ def moved(page: Page, run: Run, asked: dict[str, Any]) -> Run:
 
 def tags_shown(page: Page, run: Run, view: str = "{}") -> Shown:
     """The box, and what is in it: `view` is JSON with `word`, `all`, `page`."""
-    survey = page.desk.survey(run)
+    analysis = page.controller.analysis(run)
     names = [embedding.name for embedding in run.embeddings]
-    if survey is None or not names:
+    if analysis is None or not names:
         return page.shown(tags_box=gr.update(visible=False), tags="")
     try:
         wanted = parse_json(view or "{}")
     except ValueError:
         wanted = {}
-    chosen = wanted.get("word") if wanted.get("word") in names else _first_that_takes(survey.rows, names)
-    embedding, writer = survey.wording.embeddings[chosen], CaptionHtml(names)
+    chosen = wanted.get("word") if wanted.get("word") in names else _first_that_takes(analysis.rows, names)
+    embedding, writer = analysis.wording.embeddings[chosen], CaptionHtml(names)
     number = wanted.get("page", 0)
     table = tag_table(embedding, everything=bool(wanted.get("all")))
-    beside = examples(survey, embedding, writer, page=number if isinstance(number, int) else 0)
+    beside = examples(analysis, embedding, writer, page=number if isinstance(number, int) else 0)
     body = f'<div class="pivotal-tags"><div>{table}</div><div>{beside}</div></div>'
     chips = embedding_chips(names, chosen, writer)
     return page.shown(tags_box=gr.update(visible=True), tags=chips + body)

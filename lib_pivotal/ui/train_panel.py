@@ -79,12 +79,20 @@ def _build_loading(page: Page) -> None:
     parts = page.parts
     with gr.Row(elem_classes=["pivotal-row"]):
         parts["load_bundle"] = gr.Dropdown(
-            [], label="Settings of a file in the LoRA folder", elem_id="pivotal_load_bundle", scale=3
+            [],
+            label="Settings of a file in the LoRA folder",
+            info="All settings of the run that made it.",
+            elem_id="pivotal_load_bundle",
+            scale=3,
         )
         parts["load_bundle_now"] = gr.Button("Load", scale=1, min_width=80, elem_id="pivotal_load_bundle_now")
     with gr.Row(elem_classes=["pivotal-row"]):
         parts["preset_name"] = gr.Textbox(
-            label="Save these settings as a preset", elem_id="pivotal_preset_name", max_lines=1, scale=3
+            label="Save these settings as a preset",
+            info="A name for it.",
+            elem_id="pivotal_preset_name",
+            max_lines=1,
+            scale=3,
         )
         parts["preset_overwrite"] = gr.Checkbox(
             False, label="Replace an existing preset", elem_id="pivotal_preset_overwrite", container=False, scale=1
@@ -118,10 +126,12 @@ def bind_train_panel(page: Page) -> None:
     _bind_loading(page)
 
     def preflight(*values: Any) -> Shown:
+        from lib_pivotal.commands import runs  # here: only a click needs it
+
         run, faults = page.read(values)
-        checked = page.desk.check(run, faults)
+        checked = page.controller.check(run, faults)
         try:
-            said = faults_list(checked.faults) or preflight_html(page.manager.preflight(run))
+            said = faults_list(checked.faults) or preflight_html(runs.preflight(page.manager, runs.StartRequest(run)))
         except PivotalError as error:
             said = error_html(error)
         return page.shown(feedback=said, facts=facts_of(checked))
@@ -138,26 +148,26 @@ def bind_train_panel(page: Page) -> None:
 
 def check_shown(page: Page, run: Run, faults: list[Fault]) -> Shown:
     """Feedback, facts for `pivotal.js`, and the remark under the name."""
-    checked = page.desk.check(run, faults)
+    checked = page.controller.check(run, faults)
     level, text = checked.name_note
     faulty = faults_list([f for f in checked.faults if f.field != "data.folder"])
-    feedback = faulty or estimate(checked.run, checked.draws)
+    feedback = faulty or estimate(checked.run, checked.samples)
     feedback += "".join(message(remark, "info") for remark in checked.remarks)
     return page.shown(feedback=feedback, facts=facts_of(checked), name_note=note(level, text))
 
 
-def estimate(run: Run, draws: dict[str, float]) -> str:
+def estimate(run: Run, samples: dict[str, float]) -> str:
     """What can be said without the model."""
     count = run.schedule.max_steps * run.schedule.batch_size * run.schedule.accumulation
     parts = [f"{run.schedule.max_steps} steps, {count} samples"]
     if run.schedule.epochs:
         parts = [f"{run.schedule.epochs} epochs: Scan converts them to steps"]
-    if draws:
-        least = min(draws, key=lambda name: draws[name])
+    if samples:
+        least = min(samples, key=lambda name: samples[name])
         parts.append(
-            f"at least {draws[least]:.0f} samples per embedding"
-            if len(draws) > 1
-            else f"{draws[least]:.0f} samples of {least}"
+            f"at least {samples[least]:.0f} samples per embedding"
+            if len(samples) > 1
+            else f"{samples[least]:.0f} samples of {least}"
         )
     return f'<div class="pivotal-before"><b>Before it starts</b> {" · ".join(parts)}</div>'
 
@@ -169,8 +179,8 @@ def preflight_html(found: Any) -> str:
     parts = [f"one step takes {found.step_s:.2f} s", f"the run takes {clock(found.total_s)}"] if found.step_s else []
     if found.memory_bytes is not None:
         parts.append(f"needs {in_gb(found.memory_bytes)} of memory{_fits(found)}")
-    if found.draws:
-        parts.append(f"at least {min(found.draws.values()):.0f} samples per embedding")
+    if found.samples:
+        parts.append(f"at least {min(found.samples.values()):.0f} samples per embedding")
     remarks = "".join(message(remark, "info") for remark in found.remarks)
     return f'<div class="pivotal-before"><b>Before it starts</b> {" · ".join(parts)}</div>{memory_html(found)}{remarks}'
 
@@ -210,14 +220,14 @@ def _bind_presets(page: Page) -> None:
         run = page.read(values)[0]
         try:
             if label in keys:
-                run = page.desk.with_preset(keys[label].key, run, page.desk.rows(run))
+                run = page.controller.with_preset(keys[label].key, run, page.controller.rows(run))
                 remark = note("info", keys[label].help)
             else:
-                run = load_preset(page.desk.own_presets()[label], run)
+                run = load_preset(page.controller.own_presets()[label], run)
                 remark = note("info", "A preset of your own.")
         except (PivotalError, KeyError) as error:
             return page.shown(preset_help=note("error", str(error)))
-        return {**form.fill(run), **page.shown(words_table=page.words_table(run), preset_help=remark)}
+        return {**form.fill(run), **page.shown(words_table=page.embeddings_table(run), preset_help=remark)}
 
     outputs = [*form.components, *page.named("words_table", "preset_help")]
     quiet(parts["preset"].input, choose, [parts["preset"], *form.components], outputs).then(
@@ -225,12 +235,12 @@ def _bind_presets(page: Page) -> None:
     )
 
     def keep(name: str, overwrite: bool, *values: Any) -> Shown:
-        folder, run = page.desk.presets_folder(), page.read(values)[0]
+        folder, run = page.controller.presets_folder(), page.read(values)[0]
         try:
             path = save_preset(folder, name or "", run, overwrite=bool(overwrite))
         except (PivotalError, OSError) as error:
             return page.shown(loaded=message(str(error)))
-        choices = [*keys, *page.desk.own_presets()]
+        choices = [*keys, *page.controller.own_presets()]
         said = message(f"Saved. It is listed as {path.stem} among the presets.", "ok")
         return page.shown(loaded=said, preset=gr.update(choices=choices), preset_overwrite=False)
 
@@ -246,17 +256,17 @@ def _bind_loading(page: Page) -> None:
     def load(path: Path, now: Run | None = None) -> Shown:
         report = ""
         try:
-            found = page.desk.imported(path) if now is not None else None
+            found = page.controller.imported(path) if now is not None else None
             if found is not None and now is not None:
                 run, report = found.over(now), report_html(found)
             else:
-                run = page.desk.settings_of(path)
+                run = page.controller.settings_of(path)
         except (PivotalError, OSError) as error:
             return page.shown(loaded=error_html(error))
         try:
             text, level = f"Loaded from {path.name}. Give the folder of pictures on the Data page.", "ok"
             if run.data.folder:
-                page.desk.scan(run.data.folder, run.data)
+                page.controller.scan(run.data.folder, run.data)
                 text = f"Loaded from {path.name}."
         except PivotalError as error:
             text, level = f"Loaded from {path.name}; but its pictures are not here: {error}", "warning"
@@ -269,7 +279,7 @@ def _bind_loading(page: Page) -> None:
         if not name:
             return page.shown(loaded=message("Choose a file first.", "info"))
         try:
-            return load(page.shelf.path(name))
+            return load(page.bundles.path(name))
         except PivotalError as error:
             return page.shown(loaded=error_html(error))
 
@@ -280,7 +290,7 @@ def _bind_loading(page: Page) -> None:
 
     def make(*values: Any) -> Any:
         run = page.read(values)[0]
-        return gr.update(value=str(page.desk.run_file(run)), visible=True)
+        return gr.update(value=str(page.controller.run_file(run)), visible=True)
 
     quiet(parts["download_make"].click, make, form.components, parts["download"])
 

@@ -12,7 +12,7 @@ from fastapi.security import HTTPBasic, HTTPBasicCredentials
 from modules import shared
 from pydantic import BaseModel, Field
 
-from lib_pivotal.commands import captions, datasets, pictures, runs, settings
+from lib_pivotal.commands import captions, datasets, grid, runs, settings
 from lib_pivotal.commands.terms import both
 from lib_pivotal.config import run_from_dict
 from lib_pivotal.confinement import Confinement
@@ -23,7 +23,7 @@ from lib_pivotal.runs.manager import RunManager
 from lib_pivotal.runs.presets import run_settings
 from lib_pivotal.runs.view import RunView
 from lib_pivotal.webui import bundle_routes, bundle_work
-from lib_pivotal.webui.folders import of_the_api
+from lib_pivotal.webui.api_folders import of_the_api
 from lib_pivotal.webui.jobs import run_manager
 
 PREFIX = "/pivotal/v1"
@@ -302,9 +302,7 @@ class _Routes:
             return _shown(runs.load_checkpoint(self._manager(), run_id))
 
     def live(self, request: LiveRequest) -> LiveAnswer:
-        backend = self._manager().backend
-        backend.set_live(request.on)
-        return LiveAnswer(on=request.on, name=backend.live_name())
+        return LiveAnswer(on=request.on, name=runs.use_live(self._manager(), on=request.on))
 
     def scan(self, request: ScanBody) -> ScanAnswer:
         with _told():
@@ -312,7 +310,7 @@ class _Routes:
 
     def grid(self, request: GridRequest) -> FileAnswer:
         with _told():
-            wanted = pictures.comparison(
+            wanted = grid.comparison(
                 bundle_work.path_of(request.name),
                 **{
                     **request.dict(exclude={"name", "words"}),
@@ -320,7 +318,7 @@ class _Routes:
                     "weights": ", ".join(map(str, request.weights)),
                 },
             )
-            return FileAnswer(file=str(pictures.compare(self._manager(), wanted)))
+            return FileAnswer(file=str(grid.compare(self._manager(), wanted)))
 
     def import_settings(self, request: ImportBody) -> dict[str, Any]:
         with _told():
@@ -334,7 +332,7 @@ class _Routes:
 
     def fix(self, request: FixRequest) -> dict[str, Any]:
         with _told():
-            return both(datasets.fix(request.run, request.fix or request.remedy or {}))
+            return datasets.fix(request.run, request.fix or request.remedy or {})
 
     def captions_preview(self, request: PlanRequest) -> dict[str, Any]:
         with _told():
@@ -352,13 +350,14 @@ class _Routes:
             return captions.take_back(request.folder, home=home, folders=self._folders()).as_dict()
 
     def taggers(self) -> list[TaggerAnswer]:
-        found = self._manager().backend.taggers()
+        found = captions.taggers(self._manager())
         return [TaggerAnswer(name=one.name, title=one.title, missing=one.missing()) for one in found]
 
     def write_captions(self, request: CaptionsRequest) -> StartAnswer:
         with _told():
-            asked = self._scan(request.folder, request.settings)
-            return _started(captions.fill(self._manager(), asked, tagger=request.tagger))
+            data = self._scan(request.folder, request.settings).data()
+            asked = captions.FillRequest(data, request.tagger, folders=self._folders())
+            return _started(captions.fill(self._manager(), asked).view)
 
 
 def _started(view: RunView) -> StartAnswer:

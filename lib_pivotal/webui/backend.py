@@ -192,7 +192,7 @@ class WebUIBackend:
         """DeepDanbooru and BLIP."""
         return tagging.taggers()
 
-    # ---- for the aside ----
+    # ---- for yielding the model ----
 
     @property
     def host(self) -> WebUIHost:

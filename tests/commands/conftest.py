@@ -14,13 +14,13 @@ from tests.webui.test_api_paths import site as site  # a fixture
 
 
 @pytest.fixture
-def shelf(site: Site) -> BundleController:  # noqa: F811
+def page_bundles(site: Site) -> BundleController:  # noqa: F811
     """The Bundles page without widgets."""
     return BundleController(site.backend)
 
 
 @pytest.fixture
-def desk(site: Site) -> PageController:  # noqa: F811
+def controller(site: Site) -> PageController:  # noqa: F811
     """The page without widgets."""
     return PageController(site.manager)
 

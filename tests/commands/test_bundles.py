@@ -22,27 +22,27 @@ def names(path: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("new", ["Aoi", "a.b"])
-def test_a_name_that_no_embedding_may_have(site: Site, shelf: BundleController, line: Any, new: str) -> None:
-    told = refusal(lambda: shelf.rename_embedding("one.safetensors", "aoi", new))
+def test_a_name_that_no_embedding_may_have(site: Site, page_bundles: BundleController, line: Any, new: str) -> None:
+    told = refusal(lambda: page_bundles.rename_embedding("one.safetensors", "aoi", new))
     assert repr(new) in told
     assert detail(site, "/bundles/rename", {"name": "one", "renames": {"aoi": new}}) == told
     assert told in line("bundle", "rename", site.lora("one"), f"aoi={new}")
 
 
-def test_nothing_is_not_written_anew(site: Site, shelf: BundleController) -> None:
+def test_nothing_is_not_written_anew(site: Site, page_bundles: BundleController) -> None:
     before = site.tree()
-    told = refusal(lambda: shelf.strip("one.safetensors", []))
+    told = refusal(lambda: page_bundles.strip("one.safetensors", []))
     assert detail(site, "/bundles/strip", {"name": "one", "parts": []}) == told == "choose what to remove"
-    told = refusal(lambda: shelf.delete_embedding("one.safetensors", ""))
+    told = refusal(lambda: page_bundles.delete_embedding("one.safetensors", ""))
     assert detail(site, "/bundles/delete", {"name": "one", "words": []}) == told
     assert detail(site, "/bundles/rename", {"name": "one", "renames": {}}) == told
     assert site.tree() == before
 
 
-def test_a_file_is_joined_once(site: Site, shelf: BundleController, line: Any) -> None:
+def test_a_file_is_joined_once(site: Site, page_bundles: BundleController, line: Any) -> None:
     one = site.lora("one")
     told = "is named twice. Name each file once"
-    assert told in refusal(lambda: shelf.join("one.safetensors", ["one.safetensors"], "both"))
+    assert told in refusal(lambda: page_bundles.join("one.safetensors", ["one.safetensors"], "both"))
     assert told in detail(site, "/bundles/join", {"names": ["one", "one"], "new_name": "both"})
     assert told in line("bundle", "join", one, one, "--out", one.with_name("both.safetensors"))
 
@@ -64,12 +64,12 @@ def test_weights_of_files_that_are_joined(site: Site, line: Any) -> None:
     assert content[0] == content[1]
 
 
-def test_an_embedding_file_gives_a_name_in_lower_case(site: Site, shelf: BundleController, line: Any) -> None:
+def test_an_embedding_file_gives_a_name_in_lower_case(site: Site, page_bundles: BundleController, line: Any) -> None:
     site.cmd_opts.embeddings_dir = str(site.data / "embeddings")
     file = Path(site.cmd_opts.embeddings_dir) / "Kira.pt"
     file.parent.mkdir()
     write_embedding(file, (torch.ones(4, 768),), name="Kira", layout="a1111_pt")
-    assert shelf.add_word("one.safetensors", file) == "kira was added."
+    assert page_bundles.add_word("one.safetensors", file) == "kira was added."
     assert site.post("/bundles/add", {"name": "two", "embeddings": ["Kira"]}).is_success
     third = site.lora("three")
     line("bundle", "strip", site.lora("two"), "metadata", "--out", third)
@@ -82,9 +82,9 @@ def test_an_embedding_file_gives_a_name_in_lower_case(site: Site, shelf: BundleC
 
 
 @pytest.mark.parametrize("name", ["a,b", "x#y"])
-def test_a_new_file_can_be_called_in_a_prompt(site: Site, shelf: BundleController, line: Any, name: str) -> None:
+def test_a_new_file_can_be_called_in_a_prompt(site: Site, page_bundles: BundleController, line: Any, name: str) -> None:
     before, one, out = site.tree(), site.lora("one"), site.lora(name)
-    told = refusal(lambda: shelf.join("one.safetensors", ["two.safetensors"], name))
+    told = refusal(lambda: page_bundles.join("one.safetensors", ["two.safetensors"], name))
     assert detail(site, "/bundles/join", {"names": ["one", "two"], "new_name": name}) == told
     for arguments in (
         ("join", one, site.lora("two")), ("rename", one, "aoi=kaze"), ("delete", one, "aoi"), ("strip", one, "words"),
@@ -94,17 +94,17 @@ def test_a_new_file_can_be_called_in_a_prompt(site: Site, shelf: BundleControlle
     assert site.tree() == before
 
 
-def test_a_warning_leaves_a_file_sound(site: Site, shelf: BundleController, line: Any) -> None:
-    verdict = shelf.verify("one.safetensors")
+def test_a_warning_leaves_a_file_sound(site: Site, page_bundles: BundleController, line: Any) -> None:
+    verdict = page_bundles.verify("one.safetensors")
     assert verdict.sound and verdict.problems, "made by hand, it has no hashes"
     answer = site.post("/bundles/verify", {"name": "one"}).json()
     assert answer == verdict.as_dict()
     assert f"{site.lora('one')}: sound" in line("bundle", "verify", site.lora("one"))
 
 
-def test_hidden_files_are_in_no_list(site: Site, shelf: BundleController, line: Any) -> None:
+def test_hidden_files_are_in_no_list(site: Site, page_bundles: BundleController, line: Any) -> None:
     site.lora("one").rename(site.lora(".one"))
-    assert shelf.listing()[1] == ["two.safetensors"]
+    assert page_bundles.listing()[1] == ["two.safetensors"]
     assert ".one" not in line("bundle", "list", site.backend.lora_folder())
 
 

@@ -11,7 +11,7 @@ import pytest
 from lib_pivotal.commands import datasets
 from lib_pivotal.commands.datasets import FolderRequest
 from lib_pivotal.config import DataConfig, Run
-from lib_pivotal.data.findings import Finding, Fix
+from lib_pivotal.data.lint_warnings import Fix, LintWarning
 from lib_pivotal.errors import ConfigError
 from lib_pivotal.runs.presets import run_settings
 from lib_pivotal.ui.page_controller import PageController
@@ -27,10 +27,10 @@ def test_a_plan_and_its_remedy_go_through_json(two_embeddings_folder: Path) -> N
     }
     request = FolderRequest(two_embeddings_folder, run_settings(plain))
     answer = json.loads(json.dumps(datasets.plan(request).as_dict()))
-    finding = next(found for found in answer["findings"] if found["kind"] == "word_never")
-    mended = datasets.fix(answer["run"], finding["remedies"][0])
-    assert [embedding["name"] for embedding in mended["embeddings"]] == ["aoi"]
-    assert datasets.plan(request, fix=True).as_dict()["mended"][0] == "Remove kaze"
+    warning = next(found for found in answer["warnings"] if found["kind"] == "word_never")
+    fixed = datasets.fix(answer["run"], warning["fixes"][0])
+    assert [embedding["name"] for embedding in fixed["embeddings"]] == ["aoi"]
+    assert datasets.plan(request, fix=True).as_dict()["fixed"][0] == "Remove kaze"
 
 
 def test_without_a_run_one_is_fitted(two_embeddings_folder: Path) -> None:
@@ -59,7 +59,7 @@ def test_doubles_are_left_out_by_their_remedy(two_embeddings_folder: Path) -> No
     assert "duplicate" in {f.kind for f in plan.at_least("warning")}
     fixed = datasets.plan(FolderRequest(two_embeddings_folder), fix=True)
     better = fixed.plan
-    assert "Keep one" in fixed.as_dict()["mended"] and len(better.pictures) < len(plan.pictures)
+    assert "Keep one" in fixed.as_dict()["fixed"] and len(better.pictures) < len(plan.pictures)
     assert "duplicate" not in {f.kind for f in better.at_least("warning")}
 
 
@@ -67,11 +67,11 @@ def test_fixes_are_applied_again_after_the_scan_that_they_ask_for() -> None:
     """As the page's Fix all: the first fix shows what the second is for."""
     scans: list[int] = []
 
-    def finding(path: str, value: Any) -> Finding:
-        remedy = Fix("set", f"Set {path}", {"path": path, "value": value})
-        return Finding(path, "warning", "", (), (), (remedy,))
+    def finding(path: str, value: Any) -> LintWarning:
+        fix = Fix("set", f"Set {path}", {"path": path, "value": value})
+        return LintWarning(path, "warning", "", (), (), (fix,))
 
-    def warnings(run: Run) -> list[Finding]:
+    def warnings(run: Run) -> list[LintWarning]:
         found = [finding("data.flip", True)] if not run.data.flip else []
         return found + ([finding("data.max_tokens", 75)] if scans and not run.data.max_tokens else [])
 
@@ -80,9 +80,9 @@ def test_fixes_are_applied_again_after_the_scan_that_they_ask_for() -> None:
     assert len(scans) == 2
 
 
-def test_no_folder_is_not_the_one_that_the_process_runs_in(site: Site, desk: PageController, line: Any) -> None:
+def test_no_folder_is_not_the_one_that_the_process_runs_in(site: Site, controller: PageController, line: Any) -> None:
     told = "Give the folder that holds the pictures"
-    assert told in refusal(lambda: desk.scan(" "))
+    assert told in refusal(lambda: controller.scan(" "))
     for path in ("/scan", "/plan", "/captions", "/captions/preview", "/captions/write", "/captions/take_back"):
         assert told in detail(site, path, {"folder": " "}), path
     for verb in ("scan", "plan", "captions"):

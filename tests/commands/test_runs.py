@@ -19,10 +19,10 @@ from tests.ui.browser import Browser
 from tests.webui.test_api_paths import Site
 
 
-def test_a_run_needs_a_folder(site: Site, desk: PageController, line: Any, tmp_path: Path) -> None:
+def test_a_run_needs_a_folder(site: Site, controller: PageController, line: Any, tmp_path: Path) -> None:
     told = "Give the folder that holds the pictures"
     plain = site.run(data={"folder": ""})
-    assert told in refusal(lambda: desk.start(run_from_dict(plain), []))
+    assert told in refusal(lambda: controller.start(run_from_dict(plain), []))
     assert told in detail(site, "/runs", plain) and told in detail(site, "/runs/preflight", plain)
     (tmp_path / "run.json").write_text(json.dumps(plain), encoding="utf-8")
     for verb in ("train", "preflight"):
@@ -30,14 +30,14 @@ def test_a_run_needs_a_folder(site: Site, desk: PageController, line: Any, tmp_p
     assert site.manager.current is None
 
 
-def test_a_finished_run_is_not_offered(site: Site, desk: PageController) -> None:
+def test_a_finished_run_is_not_offered(site: Site, controller: PageController) -> None:
     from lib_pivotal.training.state import save_state
 
     for name, reason in (("one", "finished"), ("two", "stopped")):
         folder = site.backend.runs_folder() / name
         save_state(new_run_folder(states_folder(folder, name)), 10, {})
         (folder / f"{name}.events.jsonl").write_text(json.dumps({"event": "RunEnded", "reason": reason}) + "\n")
-    assert desk.interrupted() == ["two"] == site.client.get("/pivotal/v1/runs/resumable").json()
+    assert controller.interrupted() == ["two"] == site.client.get("/pivotal/v1/runs/resumable").json()
 
 
 def test_class_pictures_have_the_runs_own_clip_skip(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -56,7 +56,7 @@ def test_class_pictures_have_the_runs_own_clip_skip(site: Site, monkeypatch: pyt
     assert made == [2, 2]
 
 
-def test_a_step_is_kept_by_page_and_api(site: Site, desk: PageController) -> None:
+def test_a_step_is_kept_by_page_and_api(site: Site, controller: PageController) -> None:
     from lib_pivotal.runs.view import RunView
 
     site.manager._view = view = RunView("x", "gekidol", max_steps=10, folder=site.data)
@@ -64,7 +64,7 @@ def test_a_step_is_kept_by_page_and_api(site: Site, desk: PageController) -> Non
     view.snapshot = lambda: {"name": "gekidol", "pictures": [step]}  # type: ignore[method-assign]
     target = site.lora("gekidol-000005")
     assert site.post("/runs/current/keep", {"step": 5}).json() == {"file": str(target)}
-    assert "gekidol-000005" in desk.keep(5) and target.read_bytes() == site.lora("one").read_bytes()
-    told = refusal(lambda: desk.keep(6))
+    assert "gekidol-000005" in controller.keep(5) and target.read_bytes() == site.lora("one").read_bytes()
+    told = refusal(lambda: controller.keep(6))
     assert detail(site, "/runs/x/keep", {"step": 6}) == told
     assert site.post("/runs/nobody/keep", {"step": 5}).status_code == 404

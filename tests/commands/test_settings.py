@@ -27,11 +27,11 @@ def file(tmp_path: Path) -> Path:
     return path
 
 
-def test_a_file_is_imported_alike(site: Site, desk: PageController, line: Any, file: Path) -> None:
+def test_a_file_is_imported_alike(site: Site, controller: PageController, line: Any, file: Path) -> None:
     answer = site.post("/import", {"file": str(file)}).json()
     assert answer["run"]["network"]["unet_rank"] == 16
     assert json.loads(line("import", file, "--json"))["run"] == answer["run"]
-    found = desk.imported(file)
+    found = controller.imported(file)
     assert found is not None and found.to_plain()["run"] == answer["run"]
     assert import_settings(ImportRequest(name="config.toml", text=TOML)).to_plain()["run"] == answer["run"]
 
@@ -51,11 +51,11 @@ def test_what_is_ours_is_not_imported(tmp_path: Path) -> None:
         import_settings(ImportRequest(str(path)))
 
 
-def test_a_file_of_nobody_is_told_alike(site: Site, desk: PageController, line: Any, tmp_path: Path) -> None:
+def test_a_file_of_nobody_is_told_alike(site: Site, controller: PageController, line: Any, tmp_path: Path) -> None:
     path = tmp_path / "data" / "x.yaml"
     path.write_text("a: 1\n", encoding="utf-8")
     told = "no trainer that is known"
-    assert told in refusal(lambda: desk.imported(path)) and told in line("import", path)
+    assert told in refusal(lambda: controller.imported(path)) and told in line("import", path)
     assert told in site.post("/import", {"file": str(path)}).json()["detail"]["message"]
 
 

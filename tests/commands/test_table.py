@@ -20,7 +20,7 @@ from lib_pivotal.runs.manager import RunManager
 from lib_pivotal.standalone.cli import make_parser
 from lib_pivotal.ui.tab import build_tab
 from tests.ui.browser import element
-from tests.ui.conftest import EmptyStudio
+from tests.ui.conftest import EmptyBackend
 from tests.webui.conftest import fake_webui  # noqa: F401 (a fixture)
 from tests.webui.fake.install import FakeWebUI
 
@@ -148,7 +148,7 @@ def test_what_is_absent_has_a_reason() -> None:
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    return build_tab(RunManager(EmptyStudio(tmp_path_factory.mktemp("page") / "process")))
+    return build_tab(RunManager(EmptyBackend(tmp_path_factory.mktemp("page") / "process")))
 
 
 @of("page")

@@ -12,6 +12,14 @@ def test_each_entry_is_under_both_names():
     assert answer == {"words": [{"name": "aoi", "draws": 3}], "findings": [{"remedies": ()}], "other": 1}
 
 
+def test_the_names_of_version_1_are_added_to_todays():
+    found = both({"embeddings": [{"samples": 3}], "warnings": [{"fixes": ()}], "embedding_norms": {"samples": 1.0}})
+    assert found["words"] == found["embeddings"] == [{"samples": 3, "draws": 3}]
+    assert found["findings"] == [{"fixes": [], "remedies": []}] and "remarks" not in found
+    assert found["word_norms"] == {"samples": 1.0}, "an embedding of that name"
+    assert both({"remarks": ["long"]}) == {"remarks": ["long"], "warnings": ["long"]}
+
+
 def test_what_is_there_already_stays():
     assert both({"words": 1, "embeddings": 2}) == {"words": 1, "embeddings": 2}
 

@@ -121,12 +121,12 @@ def test_an_epoch_draws_each_picture_by_its_repeats(cache: LatentCache) -> None:
 
 def test_draws_by_weights(cache: LatentCache) -> None:
     weights = {"1_taro/0.png": 3.0, "2_hanako/0.png": 1.0}
-    source = _source(cache, batch_size=2, draw_weights=weights)
+    source = _source(cache, batch_size=2, sampling_weights=weights)
     drawn = Counter(key for step in range(400) for key in source.batch(step).keys)
     assert set(drawn) == set(weights)
     assert drawn["1_taro/0.png"] / drawn["2_hanako/0.png"] == pytest.approx(3.0, rel=0.05)
-    with pytest.raises(DataError, match="draw_weights"):
-        _source(cache, draw_weights={"unknown": 1.0})
+    with pytest.raises(DataError, match="sampling_weights"):
+        _source(cache, sampling_weights={"unknown": 1.0})
 
 
 def test_embeddings_are_never_lost_from_captions(cache: LatentCache) -> None:

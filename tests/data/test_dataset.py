@@ -54,7 +54,7 @@ def test_kohya_folders_repeat(tmp_path: Path, add: Add) -> None:
     assert list(dataset.concepts) == ["hanako girl", "style"]
     assert _problems(dataset)["no_repeats"] == ("img/0_off/d.png",)
     assert scan(tmp_path / "img" / "10_hanako girl").pictures[0].repeats == 10
-    assert dataset.summary()["draws_per_epoch"] == 21
+    assert dataset.summary()["samples_per_epoch"] == 21
 
 
 def test_a_year_is_hardly_a_number_of_repeats(tmp_path: Path, add: Add) -> None:
@@ -204,7 +204,7 @@ def test_summary_is_json(tmp_path: Path, add: Add) -> None:
     add("d/3_hanako/a.png", caption="x")
     (tmp_path / "d/empty.png").touch()
     summary = json.loads(json.dumps(scan(tmp_path / "d").summary()))
-    assert summary["concepts"] == {"hanako": {"pictures": 1, "draws_per_epoch": 3}}
+    assert summary["concepts"] == {"hanako": {"pictures": 1, "samples_per_epoch": 3}}
     assert summary["problems"][0]["code"] == "unreadable"
     assert summary["sizes"] == {"64x64": 1}
 

@@ -1,4 +1,4 @@
-"""Each kind of finding about words and captions: a dataset that has it, and one that has not."""
+"""Each kind of warning about words and captions: a dataset that has it, and one that has not."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import pytest
 from lib_pivotal.commands import datasets
 from lib_pivotal.data.buckets import Buckets
 from lib_pivotal.data.captions import Cut
-from lib_pivotal.data.findings import Finding
 from lib_pivotal.data.lint import (
     ASYMMETRIC,
     LETTERS,
@@ -20,7 +19,7 @@ from lib_pivotal.data.lint import (
     UNNAMED_MARK,
     caption_length,
     cut_remarks,
-    embedding_findings,
+    embedding_warnings,
     mirror_remarks,
     mirror_warnings,
     overruns,
@@ -28,6 +27,7 @@ from lib_pivotal.data.lint import (
     too_small,
     unnamed_mark,
 )
+from lib_pivotal.data.lint_warnings import LintWarning
 from lib_pivotal.data.pruning import EmbeddingRules, PrunedCaptions, TagRules
 from lib_pivotal.data.records import Picture
 from lib_pivotal.data.tags import same_tag
@@ -47,12 +47,12 @@ def pictures(*captions: str | tuple[str, str]) -> list[Picture]:
 
 def lint(
     captions: list[Picture], *uses: EmbeddingRules | str, rules: TagRules | None = None
-) -> dict[str, list[Finding]]:
-    """Findings by kind."""
+) -> dict[str, list[LintWarning]]:
+    """Warnings by kind."""
     embeddings = [EmbeddingRules(use) if isinstance(use, str) else use for use in uses]
-    found: dict[str, list[Finding]] = {}
-    for finding in embedding_findings(PrunedCaptions(captions, embeddings, rules or TagRules())):
-        found.setdefault(finding.kind, []).append(finding)
+    found: dict[str, list[LintWarning]] = {}
+    for warning in embedding_warnings(PrunedCaptions(captions, embeddings, rules or TagRules())):
+        found.setdefault(warning.kind, []).append(warning)
     return found
 
 
@@ -68,28 +68,28 @@ def test_a_sound_set_has_no_finding() -> None:
 
 def test_an_embedding_that_no_caption_has() -> None:
     found = lint(pictures(*SOUND), "aoi", "hana", "kaze")["word_never"]
-    assert [(f.severity, f.embeddings, [r.id for r in f.remedies]) for f in found] == [
+    assert [(f.severity, f.embeddings, [r.id for r in f.fixes]) for f in found] == [
         ("error", ("kaze",), ["remove_word"]),
     ]
 
 
 def test_an_embedding_that_no_caption_has_but_a_folder_is_called_so() -> None:
     mixed = pictures(*(("Kaze Hino", f"1girl, {tag}") for tag in PLACES), *(("b", f"aoi, {tag}") for tag in PLACES))
-    remedy = lint(mixed, "aoi", "kaze-hino")["word_never"][0].remedy
-    assert remedy is not None
-    assert (remedy.id, remedy.arguments) == ("apply_to", {"word": "kaze-hino", "pattern": "concept:Kaze Hino"})
+    fix = lint(mixed, "aoi", "kaze-hino")["word_never"][0].fix
+    assert fix is not None
+    assert (fix.id, fix.arguments) == ("apply_to", {"embedding": "kaze-hino", "pattern": "concept:Kaze Hino"})
 
 
 def test_an_embedding_that_every_caption_has() -> None:
     everywhere = pictures(*(f"ink, {caption}" for caption in SOUND))
     found = lint(everywhere, "aoi", "hana", "ink")["word_always"]
-    assert [(f.severity, f.embeddings) for f in found] == [("warning", ("ink",))] and found[0].remedy is not None
+    assert [(f.severity, f.embeddings) for f in found] == [("warning", ("ink",))] and found[0].fix is not None
     assert "word_always" not in lint(pictures(*SOUND, *(f"ink, {tag}" for tag in PLACES)), "aoi", "hana", "ink")
 
 
 def test_a_single_embedding_that_every_caption_has_is_no_fault() -> None:
     found = lint(pictures(*(f"aoi, {tag}" for tag in PLACES)), "aoi")["word_always"]
-    assert [(f.severity, f.remedies) for f in found] == [("info", ())]
+    assert [(f.severity, f.fixes) for f in found] == [("info", ())]
     assert "word_always" not in lint(pictures("aoi, park"), "aoi")
 
 
@@ -100,7 +100,7 @@ def test_embeddings_that_never_part() -> None:
     together = pictures(*(f"aoi, cat-ears-x, {tag}" for tag in PLACES), *(f"hana, {tag}" for tag in PLACES))
     found = lint(together, "aoi", "cat-ears-x", "hana")["words_never_apart"]
     assert found[0].embeddings == ("aoi", "cat-ears-x") and len(found[0].keys) == 4
-    assert found[0].remedy is not None and found[0].remedy.arguments == {"word": "cat-ears-x"}
+    assert found[0].fix is not None and found[0].fix.arguments == {"embedding": "cat-ears-x"}
     apart = pictures(*(f"aoi, cat-ears-x, {tag}" for tag in PLACES), "aoi, park", "cat-ears-x, park", *SOUND)
     assert "words_never_apart" not in lint(apart, "aoi", "cat-ears-x", "hana")
 
@@ -145,14 +145,14 @@ def test_a_caption_that_lacks_its_folders_embedding() -> None:
     captions += [("hana", f"hana, {tag}") for tag in PLACES]
     found = lint(pictures(*captions), "aoi", "hana")["no_word"]
     assert [(f.severity, f.keys, f.embeddings) for f in found] == [("warning", ("aoi/4.png",), ("aoi",))]
-    assert found[0].remedy is not None
-    assert found[0].remedy.arguments == {"word": "aoi", "pattern": "concept:aoi"}
+    assert found[0].fix is not None
+    assert found[0].fix.arguments == {"embedding": "aoi", "pattern": "concept:aoi"}
 
 
 def test_captions_of_nobody_are_only_told() -> None:
     captions = [("aoi", f"aoi, {tag}") for tag in PLACES] + [("others", f"1girl, {tag}") for tag in PLACES]
     found = lint(pictures(*captions), "aoi")["no_word"]
-    assert [(f.severity, len(f.keys), f.remedies) for f in found] == [("info", 4, ())]
+    assert [(f.severity, len(f.keys), f.fixes) for f in found] == [("info", 4, ())]
     assert "no_word" not in lint(pictures(*SOUND), "aoi", "hana")
 
 
@@ -160,7 +160,7 @@ def test_an_embedding_that_a_template_writes_is_there() -> None:
     wording = PrunedCaptions(
         pictures("park", "sky"), [EmbeddingRules("aoi")], TagRules(), extra=lambda picture: ("aoi",)
     )
-    assert {finding.kind for finding in embedding_findings(wording)} == {"word_always"}
+    assert {warning.kind for warning in embedding_warnings(wording)} == {"word_always"}
 
 
 # -- tags that the word should be
@@ -171,7 +171,7 @@ def test_tags_that_describe_the_embedding() -> None:
     found = lint(pictures(*captions), "aoi", EmbeddingRules("hana", prune=True))["tags_describe_word"]
     assert [(f.severity, f.embeddings) for f in found] == [("warning", ("aoi",))]
     assert "blue hair (100%)" in found[0].text and len(found[0].keys) == 4
-    assert found[0].remedy is not None and found[0].remedy.arguments == {"word": "aoi", "tags": []}
+    assert found[0].fix is not None and found[0].fix.arguments == {"embedding": "aoi", "tags": []}
     absorbing = (EmbeddingRules("aoi", prune=True), EmbeddingRules("hana", prune=True))
     assert "tags_describe_word" not in lint(pictures(*captions), *absorbing)
 
@@ -180,7 +180,7 @@ def test_what_an_embedding_always_wears_may_belong_to_it() -> None:
     captions = [f"aoi, red kimono, {tag}" for tag in PLACES] + [f"hana, {tag}" for tag in PLACES]
     found = lint(pictures(*captions), EmbeddingRules("aoi", prune=True), "hana")["tags_describe_word"]
     assert [(f.severity, f.embeddings) for f in found] == [("info", ("aoi",))]
-    assert found[0].remedy is not None and found[0].remedy.arguments == {"word": "aoi", "tags": ["red kimono"]}
+    assert found[0].fix is not None and found[0].fix.arguments == {"embedding": "aoi", "tags": ["red kimono"]}
     kept = EmbeddingRules("aoi", prune=True, keep_tags=("red kimono",))
     assert "tags_describe_word" not in lint(pictures(*captions), kept, "hana")
 
@@ -195,7 +195,7 @@ def test_a_style_absorbs_nothing() -> None:
     captions = [f"{name}, ink, sketch, {tag}" for name in ("aoi", "hana", "kaze") for tag in PLACES]
     captions += [f"{name}, {tag}" for name in ("aoi", "hana", "kaze") for tag in PLACES]
     found = lint(pictures(*captions), "aoi", "hana", "kaze", "ink").get("tags_describe_word", [])
-    assert not any("ink" in finding.embeddings for finding in found)
+    assert not any("ink" in warning.embeddings for warning in found)
 
 
 def test_reasons() -> None:
@@ -267,7 +267,7 @@ def test_only_mirrored_pictures_are_warned_of() -> None:
 VECTORS = {"aoi": 10, "hana": 60}
 
 
-def _small(*sides: int, target: int = 512) -> list[Finding]:
+def _small(*sides: int, target: int = 512) -> list[LintWarning]:
     buckets = Buckets(target)
     pictures = [Picture(f"{n}.png", Path("x"), "", side, side, "all") for n, side in enumerate(sides)]
     placed = [(picture, buckets.assign(picture.width_px, picture.height_px)) for picture in pictures]
@@ -278,17 +278,17 @@ def test_small_pictures() -> None:
     found = _small(512, 600, 256)
     assert [(f.kind, f.severity, f.keys) for f in found] == [("small_pictures", "warning", ("2.png",))]
     assert "2 times" in found[0].text
-    assert [r.arguments["path"] for r in found[0].remedies] == ["data.upscale"]
+    assert [r.arguments["path"] for r in found[0].fixes] == ["data.upscale"]
     assert _small(512, 600, 700) == []
 
 
 def test_nearly_large_enough_is_only_told_and_most_too_small_asks_for_another_size() -> None:
     assert _small(480, 600, 600)[0].severity == "info"
-    remedies = _small(256, 256, 512)[0].remedies
-    assert remedies[0].arguments == {"path": "data.resolution_px", "value": 256}
+    fixes = _small(256, 256, 512)[0].fixes
+    assert fixes[0].arguments == {"path": "data.resolution_px", "value": 256}
 
 
-def _over(text: str, embeddings: tuple[str, ...], *, max_tokens: int = 0) -> list[Finding]:
+def _over(text: str, embeddings: tuple[str, ...], *, max_tokens: int = 0) -> list[LintWarning]:
     counter = TokenCounter(VECTORS, PromptReading(lambda part: [hash(p) for p in part.replace(",", " , ").split()]))
     length = caption_length("a.png", text, counter, max_tokens=max_tokens)
     return overruns([length], {"a.png": embeddings}, VECTORS, max_tokens=max_tokens, shuffled=False)
@@ -312,7 +312,7 @@ def test_what_falls_into_the_next_chunk_is_named() -> None:
 def test_what_a_limit_cuts_off_is_named_and_chunks_mend_it() -> None:
     found = _over(f"aoi, {_tags(10)}", ("aoi",), max_tokens=25)
     assert found[0].severity == "warning" and "loses `tagah`, `tagai`, `tagaj`" in found[0].text
-    assert found[0].remedies[0].arguments == {"path": "data.max_tokens", "value": 0}
+    assert found[0].fixes[0].arguments == {"path": "data.max_tokens", "value": 0}
     assert _over(f"aoi, {_tags(7)}", ("aoi",), max_tokens=25) == []
 
 
@@ -326,8 +326,8 @@ def test_embeddings_that_are_too_long_together() -> None:
     length = caption_length("a.png", "aoi, hana, park", counter, max_tokens=0)
     found = overruns([length], {"a.png": ("aoi", "hana")}, vectors, max_tokens=0, shuffled=False)
     assert [f.kind for f in found] == ["vectors_overrun", "tokens"] and "aoi 40 + hana 60" in found[0].text
-    assert found[0].remedy is not None
-    fitting = found[0].remedy.arguments["vectors"]
+    assert found[0].fix is not None
+    fitting = found[0].fix.arguments["vectors"]
     assert sum(fitting.values()) <= 50 and fitting["hana"] > fitting["aoi"]
 
 
@@ -397,11 +397,11 @@ def test_scan_and_plan_say_it_and_the_remedy_makes_it_as_with_commas(
     file = tmp_path / "run.json"
     file.write_text(json.dumps(run))
     plain = _plan([str(root), str(file)], capsys)
-    (finding,) = [one for one in plain["findings"] if one["kind"] == UNNAMED_MARK]
-    assert finding["severity"] == "info" and plain["run"]["data"]["keep_separator"] == "|||", "nothing is guessed"
+    (warning,) = [one for one in plain["findings"] if one["kind"] == UNNAMED_MARK]
+    assert warning["severity"] == "info" and plain["run"]["data"]["keep_separator"] == "|||", "nothing is guessed"
     assert _plan([str(root), str(file), "--mend"], capsys)["run"]["data"]["keep_separator"] == "|||"
-    mended = datasets.fix(plain["run"], finding["remedies"][0])
-    file.write_text(json.dumps(mended.get("run", mended)))
+    apply_first_fixes = datasets.fix(plain["run"], warning["remedies"][0])
+    file.write_text(json.dumps(apply_first_fixes.get("run", apply_first_fixes)))
     after = _plan([str(root), str(file)], capsys)
     file.write_text(json.dumps(run | {"data": {"folder": str(commas)}}))
     same = _plan([str(commas), str(file)], capsys)

@@ -61,7 +61,7 @@ def test_draws_match_the_rates_over_buckets() -> None:
     """Chi-square of 14 degrees of freedom: 29.1 is passed by chance in 1 of 100; ours is far below chance."""
     sampler, groups = _sampler(), 700
     drawn = Counter(item for index in range(groups) for item in sampler.group(index))
-    scale = groups * 4 / sampler.draws_per_epoch
+    scale = groups * 4 / sampler.samples_per_epoch
     expected = {item: (1 + item % 3) * scale for item in range(15)}
     assert sum((drawn[item] - e) ** 2 / e for item, e in expected.items()) < 3.0
 

@@ -24,7 +24,7 @@ def test_one_click_from_folder_to_a_plan_without_warnings(folder: Path) -> None:
     for embedding in plan.embeddings:
         own = set() if embedding.style else set(make.core_tags(embedding.name))
         assert set(embedding.absorbed) == own and embedding.style == (embedding.name == "inkurro")
-        assert embedding.draws >= 800
+        assert embedding.samples >= 800
     assert any(len(picture.embeddings) == 2 and "2girls" in picture.trained for picture in plan.pictures)
     assert run.data.resolution_px == 64
 
@@ -32,7 +32,7 @@ def test_one_click_from_folder_to_a_plan_without_warnings(folder: Path) -> None:
 def test_command_line_plans_and_writes_it(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "pictures").symlink_to(folder, target_is_directory=True)
     assert many.main(["--out", str(tmp_path)]) == 0
-    assert len(json.loads((tmp_path / "plan.json").read_text())["words"]) == 16
+    assert len(json.loads((tmp_path / "plan.json").read_text())["embeddings"]) == 16
     assert "longest caption" in capsys.readouterr().out
 
 

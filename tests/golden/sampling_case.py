@@ -1,4 +1,4 @@
-"""What is sampled in `make_sampling.py` and `test_sampler.py`: a formula in the U-Net's place."""
+"""What is sampled in `make_sampling.py` and `test_sampling.py`: a formula in the U-Net's place."""
 
 import torch
 

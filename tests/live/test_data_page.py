@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from lib_pivotal.runs.manager import RunManager
-from lib_pivotal.standalone.page import StandaloneStudio
+from lib_pivotal.standalone.page import StandaloneBackend
 from lib_pivotal.ui.standalone_page import serve
 from tests.live.conftest import CHROMIUM, ROOT, Installation, WebUI, running
 from tests.live.test_tab_page import Visitor
@@ -183,7 +183,7 @@ class AloneVisitor(Visitor):
 def test_the_same_on_the_page_that_stands_alone(folder: Path, tmp_path: Path) -> None:
     if not CHROMIUM.exists():
         pytest.skip(f"no browser at {CHROMIUM}")
-    manager = RunManager(StandaloneStudio(CHECKPOINT, tmp_path / "out"))
+    manager = RunManager(StandaloneBackend(CHECKPOINT, tmp_path / "out"))
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]

@@ -77,7 +77,7 @@ def test_what_training_cuts_off_is_what_the_plan_says(shuffled: bool) -> None:
     ids = lambda text: list(clip_reading().token_ids(text))  # noqa: E731
     chain = assemble.make_captions(run, {"aoi": "aoi"}, ids, dataset.pictures)
     counter = TokenCounter({"aoi": 6}, clip_reading())
-    (finding,) = [finding for finding in plan.findings if finding.kind == "tokens"]
+    (warning,) = [warning for warning in plan.warnings if warning.kind == "tokens"]
     for picture, foretold in zip(dataset.pictures[:2], plan.pictures, strict=False):
         for seed in range(20):
             drawn = chain.draw(picture, rng=random.Random(seed), moment=TrainingTime())
@@ -90,7 +90,7 @@ def test_what_training_cuts_off_is_what_the_plan_says(shuffled: bool) -> None:
                 ]
                 assert list(foretold.behind) == lost
     worst = max(plan.pictures, key=lambda one: one.tokens)
-    assert all(f"`{tag}`" in finding.text for tag in worst.behind) and worst.behind
+    assert all(f"`{tag}`" in warning.text for tag in worst.behind) and worst.behind
 
 
 def test_far_and_near_pictures_captions_keep_the_limit() -> None:

@@ -1,4 +1,4 @@
-"""Remedies: pure, repeatable, named; and the finding is gone when the first one is applied."""
+"""Fixes: pure, repeatable, named; and the warning is gone when the first one is applied."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from lib_pivotal.config import DataConfig, EmbeddingConfig, Run, ScheduleConfig
-from lib_pivotal.data.findings import Finding, Fix
+from lib_pivotal.data.lint_warnings import Fix, LintWarning
 from lib_pivotal.data.records import Dataset, DatasetProblem, Picture
 from lib_pivotal.errors import ConfigError, DataError
-from lib_pivotal.runs.fixes import apply_remedy, mended
+from lib_pivotal.runs.fixes import apply_first_fixes, apply_fix
 from lib_pivotal.runs.plan import make_plan
 
 PLACES = ("park", "sky", "sea", "city")
@@ -69,8 +69,8 @@ CASES = [
 ]
 
 
-def _of_kind(data: Dataset, run: Run, kind: str) -> list[Finding]:
-    return [finding for finding in make_plan(data, run).findings if finding.kind == kind]
+def _of_kind(data: Dataset, run: Run, kind: str) -> list[LintWarning]:
+    return [warning for warning in make_plan(data, run).warnings if warning.kind == kind]
 
 
 @pytest.mark.parametrize(("kind", "data", "run"), CASES, ids=[f"{kind}-{n}" for n, (kind, _, _) in enumerate(CASES)])
@@ -79,31 +79,31 @@ def test_each_remedy_of_a_finding_ends_it(kind: str, data: Dataset, run: Run) ->
     if "upscale" in repr(run) and kind == "few_draws" and run.data.balance == "embeddings":
         assert found == []  # drawn alike, nobody starves
         return
-    assert found and found[0].remedy is not None
-    for remedy in found[0].remedies:
-        again = Fix.from_dict(remedy.as_dict())
-        changed = apply_remedy(run, again)
-        assert changed != run and apply_remedy(changed, again) == changed
+    assert found and found[0].fix is not None
+    for fix in found[0].fixes:
+        again = Fix.from_dict(fix.as_dict())
+        changed = apply_fix(run, again)
+        assert changed != run and apply_fix(changed, again) == changed
         left = _of_kind(data, changed, kind)
         assert not [
             f for f in left if f.embeddings == found[0].embeddings and f.severity == found[0].severity
-        ], remedy.label
+        ], fix.label
 
 
 def test_what_is_no_remedy() -> None:
     run = run_of("aoi")
     with pytest.raises(DataError, match="'dance': is unknown. There are: set, remove_word"):
-        apply_remedy(run, Fix("dance", ""))
+        apply_fix(run, Fix("dance", ""))
     with pytest.raises(DataError, match="a fix can set"):
-        apply_remedy(run, Fix("set", "", {"path": "saving.folder", "value": "/"}))
+        apply_fix(run, Fix("set", "", {"path": "saving.folder", "value": "/"}))
     with pytest.raises(DataError, match="not those of a plan"):
-        apply_remedy(run, Fix("absorb", "", {"word": "aoi", "tags": "blue hair"}))
+        apply_fix(run, Fix("absorb", "", {"embedding": "aoi", "tags": "blue hair"}))
     with pytest.raises(DataError, match="not those of a plan"):
-        apply_remedy(run, Fix("set", "", {}))
+        apply_fix(run, Fix("set", "", {}))
     with pytest.raises(ConfigError, match="is not an embedding of the run"):
-        apply_remedy(run, Fix("absorb", "", {"word": "hana"}))
+        apply_fix(run, Fix("absorb", "", {"embedding": "hana"}))
     with pytest.raises(ConfigError, match="resolution_px"):
-        apply_remedy(run, Fix("set", "", {"path": "data.resolution_px", "value": 3}))
+        apply_fix(run, Fix("set", "", {"path": "data.resolution_px", "value": 3}))
     for plain in (3, {}, {"id": 3}, {"id": "set", "arguments": 3}):
         with pytest.raises(DataError):
             Fix.from_dict(plain)
@@ -111,47 +111,47 @@ def test_what_is_no_remedy() -> None:
 
 def test_a_half_filled_run_can_be_mended() -> None:
     run = run_of("aoi", "")
-    assert apply_remedy(run, Fix("absorb", "", {"word": "aoi"})).embeddings[0].prune
+    assert apply_fix(run, Fix("absorb", "", {"embedding": "aoi"})).embeddings[0].prune
 
 
 def test_absorb_and_keep_move_tags() -> None:
     run = run_of(EmbeddingConfig("aoi", keep_tags=("Blue_Hair", "hat")))
-    absorbed = apply_remedy(run, Fix("absorb", "", {"word": "aoi", "tags": ["blue hair"]}))
+    absorbed = apply_fix(run, Fix("absorb", "", {"embedding": "aoi", "tags": ["blue hair"]}))
     assert (absorbed.embeddings[0].prune_tags, absorbed.embeddings[0].keep_tags) == (("blue hair",), ("hat",))
-    kept = apply_remedy(absorbed, Fix("keep", "", {"word": "aoi", "tags": ["blue hair"]}))
+    kept = apply_fix(absorbed, Fix("keep", "", {"embedding": "aoi", "tags": ["blue hair"]}))
     assert (kept.embeddings[0].prune_tags, kept.embeddings[0].keep_tags) == ((), ("hat", "blue hair"))
 
 
 def test_an_embedding_that_goes_leaves_nothing_behind() -> None:
     run = run_of("aoi", EmbeddingConfig("aoi-red", form_of="aoi"))
-    left = apply_remedy(run, Fix("remove_word", "", {"word": "aoi"}))
+    left = apply_fix(run, Fix("remove_word", "", {"embedding": "aoi"}))
     assert [(embedding.name, embedding.form_of) for embedding in left.embeddings] == [("aoi-red", "")]
 
 
 def test_mending_all() -> None:
     data = dataset(*BLUE, ("aoi", "1girl, park"), *HANA * 9)
     run = run_of("aoi", "hana", "kaze", steps=200)
-    mend, labels = mended(run, lambda one: make_plan(data, one).at_least("warning"))
+    mend, labels = apply_first_fixes(run, lambda one: make_plan(data, one).at_least("warning"))
     assert len(labels) >= 4 and not make_plan(data, mend).at_least("warning")
-    assert mended(mend, lambda one: make_plan(data, one).at_least("warning")) == (mend, [])
+    assert apply_first_fixes(mend, lambda one: make_plan(data, one).at_least("warning")) == (mend, [])
 
 
 def test_several_at_once_are_those_one_by_one() -> None:
     run = run_of("aoi", "hana", "kaze")
     each = [
-        Fix("absorb", "", {"word": "aoi", "tags": ["hat"]}),
-        Fix("remove_word", "", {"word": "kaze"}),
-        Fix("absorb", "", {"word": "kaze", "tags": ["hat"]}),  # gone by then: passed over
+        Fix("absorb", "", {"embedding": "aoi", "tags": ["hat"]}),
+        Fix("remove_word", "", {"embedding": "kaze"}),
+        Fix("absorb", "", {"embedding": "kaze", "tags": ["hat"]}),  # gone by then: passed over
         Fix("set", "", {"path": "data.upscale", "value": False}),
     ]
-    together = Fix("all", "", {"remedies": [remedy.as_dict() for remedy in each]})
+    together = Fix("all", "", {"fixes": [fix.as_dict() for fix in each]})
     by_one = run
-    for remedy in (each[0], each[1], each[3]):
-        by_one = apply_remedy(by_one, remedy)
-    assert apply_remedy(run, together) == by_one != run
+    for fix in (each[0], each[1], each[3]):
+        by_one = apply_fix(by_one, fix)
+    assert apply_fix(run, together) == by_one != run
     with pytest.raises(DataError, match="another one of its kind"):
-        apply_remedy(run, Fix("all", "", {"remedies": [together.as_dict()]}))
+        apply_fix(run, Fix("all", "", {"fixes": [together.as_dict()]}))
     with pytest.raises(DataError, match="not those of a plan"):
-        apply_remedy(run, Fix("all", "", {"remedies": 3}))
+        apply_fix(run, Fix("all", "", {"fixes": 3}))
     with pytest.raises(ConfigError, match="is not an embedding of the run"):
-        apply_remedy(run, Fix("all", "", {"remedies": [{"id": "absorb", "arguments": {"word": "unheard"}}]}))
+        apply_fix(run, Fix("all", "", {"fixes": [{"id": "absorb", "arguments": {"embedding": "unheard"}}]}))

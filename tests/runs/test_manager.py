@@ -20,7 +20,7 @@ from lib_pivotal.training.step import MicroStep
 from tests.training.runs import contents
 
 
-class TinyStudio:
+class TinyBackend:
     """A process with one lock around one tiny model."""
 
     def __init__(self, host, folder):
@@ -109,7 +109,7 @@ class TinyStudio:
 
 @pytest.fixture
 def backend(tiny_host, tmp_path):
-    return TinyStudio(tiny_host, tmp_path)
+    return TinyBackend(tiny_host, tmp_path)
 
 
 @pytest.fixture
@@ -151,7 +151,7 @@ def test_run_from_start_to_file(manager, backend, run):
     shown = view.snapshot()
     assert shown["status"] == "finished" and shown["step"] == 6
     assert shown["loss"]["steps"] == [1, 2, 3, 4, 5, 6]
-    assert set(shown["word_norms"]) == {"aoi", "hana"}
+    assert set(shown["embedding_norms"]) == {"aoi", "hana"}
     assert backend.saved == [backend.lora_folder() / "two.safetensors"] and backend.saved[0].is_file()
     assert shown["notices"][-1]["message"] == "all is well"
     assert (view.folder / "two.run.json").is_file() and (view.folder / "two.events.jsonl").is_file()
@@ -246,11 +246,11 @@ def test_preflight_tells_time_and_draws(manager, backend, run):
     found = manager.preflight(run)
     assert found.step_s > 0 and found.total_s == pytest.approx(6 * found.step_s)
     assert found.memory_bytes == sum(found.memory_parts.values()) and found.memory_fits is not False
-    assert {"U-Net", "text encoder", "network", "words"} <= set(found.memory_parts)
-    assert sum(found.draws.values()) >= 12
+    assert {"U-Net", "text encoder", "network", "embeddings"} <= set(found.memory_parts)
+    assert sum(found.samples.values()) >= 12
     plan = make_plan(scan(run.data.folder), run)
-    assert found.draws == pytest.approx({embedding.name: embedding.draws for embedding in plan.embeddings})
-    few = [finding.text for finding in plan.findings if finding.kind == "few_draws"]
+    assert found.samples == pytest.approx({embedding.name: embedding.samples for embedding in plan.embeddings})
+    few = [warning.text for warning in plan.warnings if warning.kind == "few_draws"]
     assert few and all(text in found.remarks for text in few)
     assert not backend.saved and not backend.runs_folder().exists()
     nameless = replace(run, embeddings=(replace(run.embeddings[0], name="nobody"),))

@@ -20,7 +20,7 @@ from lib_pivotal.ports import LatentDistribution
 from lib_pivotal.runs.plan import RunPlan, make_plan
 from lib_pivotal.standalone.tokenizer import clip_reading
 from lib_pivotal.training import assemble
-from lib_pivotal.training.assemble import draw_weights
+from lib_pivotal.training.assemble import sampling_weights
 from lib_pivotal.training.prepare import prepare_pictures
 
 SIZES = ((64, 64), (96, 64), (64, 80), (40, 40))
@@ -74,7 +74,7 @@ def _source(run: Run) -> tuple[BatchSource, LatentCache]:
         CaptionPipeline(),
         batch_size=run.schedule.batch_size,
         accumulation=run.schedule.accumulation,
-        draw_weights=draw_weights(run, prepared),
+        sampling_weights=sampling_weights(run, prepared),
         embeddings=[embedding.name for embedding in run.embeddings],
     )
     return source, cache
@@ -101,9 +101,9 @@ def test_draws_are_those_of_the_batch_source(folder: Path, changes: dict[str, ob
     run = _run(folder, **changes)
     plan, _ = _plan(run)
     source, cache = _source(run)
-    scale = run.schedule.max_steps * source.pictures_per_step / source._sampler.draws_per_epoch
+    scale = run.schedule.max_steps * source.pictures_per_step / source._sampler.samples_per_epoch
     expected = {picture.key: rate * scale for picture, rate in zip(cache.pictures, source._rates, strict=True)}
-    assert {p.key: p.draws for p in plan.pictures if not p.held_out} == pytest.approx(expected)
+    assert {p.key: p.samples for p in plan.pictures if not p.held_out} == pytest.approx(expected)
     assert plan.steps_per_epoch == pytest.approx(run.schedule.max_steps / scale)
     for picture in plan.pictures:
         if not picture.held_out:
@@ -119,10 +119,10 @@ def test_draws_of_embeddings_are_what_a_run_counts(folder: Path) -> None:
         for micro in range(source.micro_batches):
             seen.update(name for names in source.batch(step, micro).embeddings for name in names)
     plan, _ = _plan(run)
-    assert plan.draws == 1200 and {embedding.name for embedding in plan.embeddings} == set(seen)
+    assert plan.samples == 1200 and {embedding.name for embedding in plan.embeddings} == set(seen)
     for embedding in plan.embeddings:
-        assert embedding.draws == pytest.approx(seen[embedding.name], abs=6)
-        assert embedding.share == pytest.approx(embedding.draws / 1200)
+        assert embedding.samples == pytest.approx(seen[embedding.name], abs=6)
+        assert embedding.share == pytest.approx(embedding.samples / 1200)
 
 
 def test_embeddings_pictures_buckets(folder: Path) -> None:
@@ -132,7 +132,7 @@ def test_embeddings_pictures_buckets(folder: Path) -> None:
     assert [picture.key for picture in plan.pictures] == [picture.key for picture in dataset.pictures]
     assert plan.pictures[0].trained == "aoi, park" and plan.pictures[0].embeddings == ("aoi",)
     assert sum(bucket.pictures for bucket in plan.buckets) == len(dataset)
-    assert sum(bucket.draws for bucket in plan.buckets) == pytest.approx(plan.draws)
+    assert sum(bucket.samples for bucket in plan.buckets) == pytest.approx(plan.samples)
     assert plan.buckets[0].pictures >= plan.buckets[-1].pictures
 
 
@@ -141,7 +141,7 @@ def test_held_out_pictures_are_not_drawn(folder: Path) -> None:
     plan, _ = _plan(run)
     held = [picture for picture in plan.pictures if picture.held_out]
     assert {p.key for p in held} == {p.key for p in prepare_pictures(run).held_out} and held
-    assert all(picture.draws == 0 for picture in held)
+    assert all(picture.samples == 0 for picture in held)
 
 
 def test_tokens_are_counted_of_the_longest_caption(folder: Path) -> None:
@@ -157,9 +157,9 @@ def test_tokens_are_counted_of_the_longest_caption(folder: Path) -> None:
 def test_every_sort_of_finding_is_gathered(folder: Path) -> None:
     (folder / "3_hana" / "6.png").write_bytes(b"no picture")
     plan, _ = _plan(_run(folder))
-    kinds = {finding.kind for finding in plan.findings}
+    kinds = {warning.kind for warning in plan.warnings}
     assert {"unreadable", "few_draws", "no_word", "tags_describe_word", "small_pictures"} <= kinds
-    ranks = [("error", "warning", "info").index(finding.severity) for finding in plan.findings]
+    ranks = [("error", "warning", "info").index(warning.severity) for warning in plan.warnings]
     assert ranks == sorted(ranks)
     assert {f.severity for f in plan.at_least("warning")} == {"error", "warning"}
 
@@ -167,15 +167,15 @@ def test_every_sort_of_finding_is_gathered(folder: Path) -> None:
 def test_mirroring_can_be_turned_off_for_an_embedding(folder: Path) -> None:
     for file in (folder / "2_aoi").glob("*.txt"):
         file.write_text(file.read_text(encoding="utf-8") + ", eyepatch", encoding="utf-8")
-    (finding,) = [f for f in _plan(_run(folder, data__flip=True))[0].findings if f.kind == "mirrored"]
-    assert finding.embeddings == ("aoi",) and finding.remedy is not None and finding.remedy.id == "no_mirror"
-    assert not [f for f in _plan(_run(folder))[0].findings if f.kind == "mirrored"]
+    (warning,) = [f for f in _plan(_run(folder, data__flip=True))[0].warnings if f.kind == "mirrored"]
+    assert warning.embeddings == ("aoi",) and warning.fix is not None and warning.fix.id == "no_mirror"
+    assert not [f for f in _plan(_run(folder))[0].warnings if f.kind == "mirrored"]
 
 
 def test_plain_data_goes_through_json(folder: Path) -> None:
     plain = _plan(_run(folder))[0].as_dict()
     assert json.loads(json.dumps(plain))["steps"] == 200
-    assert set(plain) >= {"words", "pictures", "buckets", "findings", "tokens", "epochs", "draws_per_epoch"}
+    assert set(plain) >= {"embeddings", "pictures", "buckets", "warnings", "tokens", "epochs", "samples_per_epoch"}
     assert plain["epochs"] == pytest.approx(1200 / 19, abs=1e-3)
 
 
@@ -183,6 +183,6 @@ def test_a_run_without_embeddings_or_pictures_has_a_plan(
     folder: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     plan = make_plan(scan(folder), Run())
-    assert plan.embeddings == () and plan.draws_per_epoch == 19
+    assert plan.embeddings == () and plan.samples_per_epoch == 19
     empty = make_plan(scan(tmp_path_factory.mktemp("empty")), _run(folder))
     assert empty.pictures == () and empty.epochs == 0 and empty.at_least("error")

@@ -67,7 +67,7 @@ def test_two_phases_share_the_steps():
 
 
 def test_rarer_embeddings_make_longer_runs():
-    rare = tuple(replace(row, draws_share=row.draws_share / 4) for row in ROWS)
+    rare = tuple(replace(row, sampling_share=row.sampling_share / 4) for row in ROWS)
     assert apply_preset("several", RUN, rare).schedule.max_steps > apply_preset("several", RUN, ROWS).schedule.max_steps
 
 

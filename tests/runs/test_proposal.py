@@ -7,15 +7,15 @@ import pytest
 from lib_pivotal.config import DataConfig, EmbeddingConfig, Run, check_consistency
 from lib_pivotal.data.records import Dataset, Picture
 from lib_pivotal.embedding_names import check_embedding_name
-from lib_pivotal.runs.presets import ADVISED_DRAWS
+from lib_pivotal.runs.presets import ADVISED_SAMPLES
 from lib_pivotal.runs.proposal import (
     describe_embeddings,
-    draws_of,
     embeddings_in_captions,
     fitting_resolution,
     legal_name,
     propose,
-    steps_for_draws,
+    samples_of,
+    steps_for_samples,
 )
 
 
@@ -94,7 +94,7 @@ def test_without_embeddings_the_folder_names_one_that_its_pictures_get():
     proposal = propose(dataset(["1girl, smile, park"] * 5, concept="My Girl 2"))
     assert [row.embedding.name for row in proposal.rows] == ["my-girl"]
     assert proposal.rows[0].embedding.applies_to == ("concept:My Girl 2",) and proposal.remarks
-    assert proposal.rows[0].pictures == 5 and proposal.rows[0].draws_share == 1.0
+    assert proposal.rows[0].pictures == 5 and proposal.rows[0].sampling_share == 1.0
 
 
 def test_an_empty_folder_suggests_nothing():
@@ -126,14 +126,14 @@ def test_draws_count_repeats_steps_and_batches():
     rows = describe_embeddings(dataset([AOI] * 6 + [HANA] * 2), embeddings_run("aoi", "hana", "kaze"))
     run = Run(embeddings=tuple(row.embedding for row in rows))
     pictures = run.schedule.max_steps * run.schedule.batch_size
-    assert draws_of(run, rows) == {"aoi": pictures * 0.75, "hana": pictures * 0.25, "kaze": 0.0}
+    assert samples_of(run, rows) == {"aoi": pictures * 0.75, "hana": pictures * 0.25, "kaze": 0.0}
     assert rows[2].pictures == 0
 
 
 def test_steps_give_the_embedding_in_the_middle_its_draws():
     rows = describe_embeddings(dataset([AOI] * 5 + [HANA] * 5), embeddings_run("aoi", "hana"))
-    assert steps_for_draws(rows, ADVISED_DRAWS, batch=4) == 400
-    assert steps_for_draws((), 100, batch=4) == 100
+    assert steps_for_samples(rows, ADVISED_SAMPLES, batch=4) == 400
+    assert steps_for_samples((), 100, batch=4) == 100
 
 
 def test_folders_of_forms_make_embeddings_of_their_own():
@@ -164,5 +164,5 @@ def test_uneven_embeddings_are_drawn_alike():
     proposal = propose(dataset([AOI] * 12 + [HANA] * 4))
     assert proposal.balance == "embeddings"
     run = Run(embeddings=tuple(row.embedding for row in proposal.rows), data=DataConfig(balance="embeddings"))
-    shares = [row.draws_share for row in describe_embeddings(dataset([AOI] * 12 + [HANA] * 4), run)]
+    shares = [row.sampling_share for row in describe_embeddings(dataset([AOI] * 12 + [HANA] * 4), run)]
     assert shares == pytest.approx([0.5, 0.5], abs=0.01)

@@ -1,4 +1,4 @@
-"""Words that come too rarely: one rule for lint, plan and pre-flight, and remedies that suffice."""
+"""Words that come too rarely: one rule for lint, plan and pre-flight, and fixes that suffice."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from lib_pivotal.config import EmbeddingConfig, Run
-from lib_pivotal.data.findings import Finding
+from lib_pivotal.data.lint_warnings import LintWarning
 from lib_pivotal.data.records import Picture
-from lib_pivotal.runs.fixes import apply_remedy
-from lib_pivotal.runs.presets import ADVISED_DRAWS
-from lib_pivotal.runs.under_sampled import embedding_draws, starvation
+from lib_pivotal.runs.fixes import apply_fix
+from lib_pivotal.runs.presets import ADVISED_SAMPLES
+from lib_pivotal.runs.under_sampled import samples_by_embedding, starvation
 
 
 def _pictures(**counts: int) -> list[Picture]:
@@ -24,17 +24,18 @@ def _run(*names: str, steps: int) -> Run:
     return replace(run, schedule=replace(run.schedule, max_steps=steps, batch_size=4, accumulation=1))
 
 
-def _found(run: Run, pictures: list[Picture], held: tuple[str, ...] = ()) -> list[Finding]:
+def _found(run: Run, pictures: list[Picture], held: tuple[str, ...] = ()) -> list[LintWarning]:
     return starvation(run, pictures, {p.key: (p.caption,) for p in pictures}, held_out=held)
 
 
 @pytest.mark.parametrize(
-    ("draws", "severity"), [(ADVISED_DRAWS // 2 - 4, "warning"), (ADVISED_DRAWS // 2, "info"), (ADVISED_DRAWS, "")]
+    ("draws", "severity"),
+    [(ADVISED_SAMPLES // 2 - 4, "warning"), (ADVISED_SAMPLES // 2, "info"), (ADVISED_SAMPLES, "")],
 )
 def test_half_of_what_is_advised_is_the_bar(draws: int, severity: str) -> None:
     found = _found(_run("aoi", steps=draws // 4), _pictures(aoi=8))
-    assert [finding.severity for finding in found] == ([severity] if severity else [])
-    assert all(f"{draws}" in finding.text and f"{ADVISED_DRAWS} are advised" in finding.text for finding in found)
+    assert [warning.severity for warning in found] == ([severity] if severity else [])
+    assert all(f"{draws}" in warning.text and f"{ADVISED_SAMPLES} are advised" in warning.text for warning in found)
 
 
 def test_an_embedding_without_pictures_is_not_meant() -> None:
@@ -45,16 +46,16 @@ def test_pictures_that_are_held_out_are_not_drawn() -> None:
     pictures = _pictures(aoi=4, hana=4)
     embeddings = {p.key: (p.caption,) for p in pictures}
     run = _run("aoi", "hana", steps=150)
-    assert embedding_draws(run, pictures, embeddings) == {"aoi": 300, "hana": 300}
-    held = embedding_draws(run, pictures, embeddings, held_out={"aoi/0.png", "aoi/1.png"})
+    assert samples_by_embedding(run, pictures, embeddings) == {"aoi": 300, "hana": 300}
+    held = samples_by_embedding(run, pictures, embeddings, held_out={"aoi/0.png", "aoi/1.png"})
     assert held == pytest.approx({"aoi": 200, "hana": 400})
 
 
 @pytest.mark.parametrize("number", range(3))
 def test_each_remedy_brings_all_embeddings_to_what_is_advised(number: int) -> None:
     run, pictures = _run("aoi", "hana", steps=500), _pictures(aoi=12, hana=3)
-    remedies = _found(run, pictures)[0].remedies
-    assert [remedy.id for remedy in remedies] == ["set", "draw_weights", "set"]
-    mended = apply_remedy(run, remedies[number])
-    draws = embedding_draws(mended, pictures, {p.key: (p.caption,) for p in pictures})
-    assert min(draws.values()) >= 0.99 * ADVISED_DRAWS and _found(mended, pictures) == []
+    fixes = _found(run, pictures)[0].fixes
+    assert [fix.id for fix in fixes] == ["set", "draw_weights", "set"]
+    apply_first_fixes = apply_fix(run, fixes[number])
+    draws = samples_by_embedding(apply_first_fixes, pictures, {p.key: (p.caption,) for p in pictures})
+    assert min(draws.values()) >= 0.99 * ADVISED_SAMPLES and _found(apply_first_fixes, pictures) == []

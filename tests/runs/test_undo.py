@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lib_pivotal.config import DataConfig, EmbeddingConfig, Run, ScheduleConfig
-from lib_pivotal.data.findings import Fix
-from lib_pivotal.runs.fixes import apply_remedy
+from lib_pivotal.data.lint_warnings import Fix
+from lib_pivotal.runs.fixes import apply_fix
 from lib_pivotal.runs.undo import KEPT, UndoStep, remembered, taken_back
 
 RUN = Run(
@@ -24,12 +24,12 @@ RUN = Run(
     data=DataConfig(folder="d"),
     schedule=ScheduleConfig(max_steps=900),
 )
-REMEDIES = (
+FIXES = (
     Fix("set", "", {"path": "schedule.max_steps", "value": 4000}),
     Fix("set", "", {"path": "data.duplicates", "value": "skip_near"}),
-    Fix("remove_word", "", {"word": "hana"}),
-    Fix("remove_word", "", {"word": "aoi"}),
-    Fix("absorb", "", {"word": "aoi", "tags": ["hat", "blue hair"]}),
+    Fix("remove_word", "", {"embedding": "hana"}),
+    Fix("remove_word", "", {"embedding": "aoi"}),
+    Fix("absorb", "", {"embedding": "aoi", "tags": ["hat", "blue hair"]}),
     Fix("draw_weights", "", {"weights": {"aoi": 3.0, "hana-red": 2.5}}),
     Fix("vectors", "", {"vectors": {"hana-red": 3}}),
 )
@@ -41,22 +41,22 @@ def _change(before: Run, after: Run, label: str = "it") -> UndoStep:
     return UndoStep.from_dict(json.loads(json.dumps(found.as_dict())))
 
 
-@pytest.mark.parametrize("remedy", REMEDIES, ids=str)
-def test_each_remedy_is_taken_back_exactly(remedy: Fix) -> None:
-    after = apply_remedy(RUN, remedy)
+@pytest.mark.parametrize("fix", FIXES, ids=str)
+def test_each_remedy_is_taken_back_exactly(fix: Fix) -> None:
+    after = apply_fix(RUN, fix)
     assert after != RUN and taken_back(after, _change(RUN, after)) == RUN
 
 
 @settings(deadline=None)  # the first example reads modules
-@given(st.lists(st.sampled_from(REMEDIES), max_size=6))
+@given(st.lists(st.sampled_from(FIXES), max_size=6))
 def test_several_are_taken_back_one_by_one(asked: list[Fix]) -> None:
     runs, changes = [RUN], []
-    for remedy in asked:
-        if remedy.arguments.get("word") not in (None, *(embedding.name for embedding in runs[-1].embeddings)):
+    for fix in asked:
+        if fix.arguments.get("embedding") not in (None, *(embedding.name for embedding in runs[-1].embeddings)):
             continue
-        if remedy.id in ("vectors", "draw_weights") and len(runs[-1].embeddings) < 3:
+        if fix.id in ("vectors", "draw_weights") and len(runs[-1].embeddings) < 3:
             continue
-        after = apply_remedy(runs[-1], remedy)
+        after = apply_fix(runs[-1], fix)
         if (change := UndoStep.between("it", runs[-1], after)) is not None:
             runs.append(after)
             changes.append(change)
@@ -67,7 +67,7 @@ def test_several_are_taken_back_one_by_one(asked: list[Fix]) -> None:
 
 
 def test_what_was_changed_by_hand_since_stays() -> None:
-    after = apply_remedy(RUN, Fix("remove_word", "", {"word": "hana"}))
+    after = apply_fix(RUN, Fix("remove_word", "", {"embedding": "hana"}))
     change = _change(RUN, after)
     embeddings = (replace(after.embeddings[0], vectors=11), *after.embeddings[1:], EmbeddingConfig("umi"))
     later = replace(after, embeddings=embeddings, schedule=replace(after.schedule, max_steps=55))
@@ -82,7 +82,7 @@ def test_what_was_changed_by_hand_since_stays() -> None:
 
 
 def test_an_embedding_that_somebody_added_again_is_left_alone() -> None:
-    after = apply_remedy(RUN, Fix("remove_word", "", {"word": "hana"}))
+    after = apply_fix(RUN, Fix("remove_word", "", {"embedding": "hana"}))
     later = replace(after, embeddings=(*after.embeddings, EmbeddingConfig("hana", vectors=2)))
     back = taken_back(later, _change(RUN, after))
     assert [(embedding.name, embedding.vectors) for embedding in back.embeddings if embedding.name == "hana"] == [
@@ -112,5 +112,5 @@ def test_no_difference_is_no_change_and_only_the_last_are_kept() -> None:
 
 def test_a_run_with_a_fault_comes_back_with_it() -> None:
     faulty = replace(RUN, schedule=replace(RUN.schedule, max_steps=50, warmup_steps=50))
-    after = apply_remedy(faulty, REMEDIES[0])
+    after = apply_fix(faulty, FIXES[0])
     assert taken_back(after, _change(faulty, after)) == faulty

@@ -96,7 +96,7 @@ def test_plan_preflight_and_training_have_the_same_steps(
     assert plan["steps"] == len(rows) == int(metadata["ss_steps"]) == steps
     assert found.total_s == pytest.approx(found.step_s * steps)
     planned = {embedding["name"]: embedding["draws"] for embedding in plan["words"]}
-    assert found.draws == pytest.approx(planned, rel=1e-3)
+    assert found.samples == pytest.approx(planned, rel=1e-3)
     assert plan["draws"] == steps * plan["batch_size"] * plan["accumulation"]
 
 

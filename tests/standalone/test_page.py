@@ -6,7 +6,7 @@ import pytest
 
 from lib_pivotal.config import Run
 from lib_pivotal.runs.manager import RunManager
-from lib_pivotal.standalone.page import StandaloneStudio
+from lib_pivotal.standalone.page import StandaloneBackend
 
 ROOT = Path(__file__).parents[2]
 CHECKPOINT = ROOT / "examples/avatars/weights/avatars.safetensors"
@@ -14,7 +14,7 @@ CHECKPOINT = ROOT / "examples/avatars/weights/avatars.safetensors"
 
 @pytest.fixture
 def backend(tmp_path):
-    return StandaloneStudio(CHECKPOINT, tmp_path)
+    return StandaloneBackend(CHECKPOINT, tmp_path)
 
 
 def test_the_checkpoint_is_named_and_not_loaded(backend):

@@ -51,8 +51,8 @@ def test_groups_of_embeddings_and_network(tiny_host):
             assemble.paces(run.embeddings_common, run.network, run.schedule), embeddings, network
         )
     }
-    assert groups["word aoi"].lr_factor == 2.0 and groups["word aoi"].kind == "words"
-    assert {group.kind for group in groups.values()} == {"words", "unet", "te"}
+    assert groups["word aoi"].lr_factor == 2.0 and groups["word aoi"].kind == "embeddings"
+    assert {group.kind for group in groups.values()} == {"embeddings", "unet", "te"}
     assert any(group.lr_factor == 0.5 and group.kind == "unet" for group in groups.values())
     ranks = {network.spec(name).rank for name in network.layer_names if "attn2" in name and "unet" in name}
     assert ranks == {4}

@@ -157,7 +157,7 @@ def test_what_lasts_is_exact(two_embeddings_folder, tmp_path, monkeypatch):
     parts = count_memory(compiled(run), host).moment("a step").parts
     (one,) = trained
     started = next(event for event in events if isinstance(event, RunStarted))
-    assert parts["network"] + parts["words"] == parts["ema"] == 4 * started.trained_parameters
+    assert parts["network"] + parts["embeddings"] == parts["ema"] == 4 * started.trained_parameters
     assert parts["optimizer"] == one.optimizer_bytes > 0
     unet, text = host.modules()["unet"], host.modules()["text"]
     assert (parts["unet"], parts["text"]) == tuple(

@@ -9,11 +9,11 @@ import pytest
 from lib_pivotal.config import DataConfig, EmbeddingConfig, Run, SavingConfig
 from lib_pivotal.data.records import Dataset, Picture
 from lib_pivotal.training.pruned_captions import (
-    draw_rates,
-    draws_as_folders_say,
     embedding_of_concepts,
     hold_out,
     make_pruned_captions,
+    samples_by_repeats,
+    sampling_rates,
     tag_rules,
 )
 
@@ -71,15 +71,15 @@ def test_embeddings_that_settings_write_are_in_the_pictures(
 def test_rates() -> None:
     data = dataset(("aoi", "aoi"), ("aoi", "aoi"), ("hana", "hana"), ("hana", "hana"))
     embeddings = [(p.concept,) for p in data.pictures]
-    assert draw_rates(run_of("aoi", "hana"), data.pictures, embeddings) == [1.0, 2.0, 3.0, 1.0]
-    even = draw_rates(run_of("aoi", "hana", balance="embeddings"), data.pictures, embeddings)
+    assert sampling_rates(run_of("aoi", "hana"), data.pictures, embeddings) == [1.0, 2.0, 3.0, 1.0]
+    even = sampling_rates(run_of("aoi", "hana", balance="embeddings"), data.pictures, embeddings)
     assert even[0] + even[1] == pytest.approx(even[2] + even[3], rel=0.01)
-    assert draw_rates(run_of("aoi", "hana", balance="tree"), data.pictures, embeddings) == [1.0, 1.0, 1.0, 1.0]
+    assert sampling_rates(run_of("aoi", "hana", balance="tree"), data.pictures, embeddings) == [1.0, 1.0, 1.0, 1.0]
     weighted = run_of(
         EmbeddingConfig("aoi", sampling_weight=3.0), "hana", balance="tree", balance_weights=("hana = 2",)
     )
-    assert draw_rates(weighted, data.pictures, embeddings) == [3.0, 3.0, 2.0, 2.0]
-    assert draws_as_folders_say(run_of("aoi")) and not draws_as_folders_say(weighted)
+    assert sampling_rates(weighted, data.pictures, embeddings) == [3.0, 3.0, 2.0, 2.0]
+    assert samples_by_repeats(run_of("aoi")) and not samples_by_repeats(weighted)
 
 
 def test_pictures_are_held_out_only_for_the_score() -> None:

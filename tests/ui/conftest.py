@@ -11,7 +11,7 @@ from lib_pivotal.ui.tab import build_tab
 from tests.ui.browser import Browser
 
 
-class EmptyStudio:
+class EmptyBackend:
     """What a page asks a process for; it has no model to lend."""
 
     def __init__(self, folder):
@@ -90,7 +90,7 @@ class EmptyStudio:
 
 @pytest.fixture
 def backend(tmp_path):
-    return EmptyStudio(tmp_path / "process")
+    return EmptyBackend(tmp_path / "process")
 
 
 @pytest.fixture
@@ -118,8 +118,9 @@ def snapshot_of_run():
     base = {
         "id": "x", "name": "gekidol", "folder": "runs/x", "status": "training", "activity": "", "step": 30,
         "max_steps": 120, "phase": "joint", "step_seconds": 0.25, "eta_seconds": 22.4, "started_at": 0.0,
-        "facts": {"words": ["aoi", "hana"]}, "loss": {"steps": [1, 2, 3], "values": [0.5, 0.4, 0.3]},
-        "word_norms": {"aoi": {"steps": [1, 2], "values": [0.3, 0.2]}}, "shares": {}, "rates": {}, "images_seen": {},
+        "facts": {"embeddings": ["aoi", "hana"]}, "loss": {"steps": [1, 2, 3], "values": [0.5, 0.4, 0.3]},
+        "embedding_norms": {"aoi": {"steps": [1, 2], "values": [0.3, 0.2]}}, "shares": {},
+        "learning_rates": {}, "images_seen": {},
         "notices": [], "files": [], "pictures": [], "ended": None, "needs_checkpoint": False,
     }  # fmt: skip
     return lambda **changes: {**base, **changes}

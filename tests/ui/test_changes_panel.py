@@ -8,7 +8,7 @@ import re
 
 from PIL import Image
 
-from lib_pivotal.ui.words_html import embeddings_json
+from lib_pivotal.ui.embeddings_table import embeddings_json
 
 
 def _change(browser, asked):

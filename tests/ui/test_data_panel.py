@@ -7,8 +7,8 @@ from dataclasses import replace
 
 from PIL import Image
 
+from lib_pivotal.ui.embeddings_table import embeddings_json
 from lib_pivotal.ui.tab import build_tab
-from lib_pivotal.ui.words_html import embeddings_json
 from tests.ui.browser import Browser
 
 

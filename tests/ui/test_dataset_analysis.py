@@ -15,10 +15,10 @@ RUN = Run(embeddings=(AOI, EmbeddingConfig("hana")))
 PARTS = ("tags", "wording", "rows", "index", "places")
 
 
-def _made(survey: DatasetAnalysis) -> DatasetAnalysis:
+def _made(analysis: DatasetAnalysis) -> DatasetAnalysis:
     for name in PARTS:
-        getattr(survey, name)
-    return survey
+        getattr(analysis, name)
+    return analysis
 
 
 @pytest.mark.parametrize(
@@ -34,18 +34,18 @@ def _made(survey: DatasetAnalysis) -> DatasetAnalysis:
     ],
 )
 def test_what_hangs_on_the_difference_is_made_again(pictures, run, kept) -> None:
-    survey = _made(DatasetAnalysis(scan(pictures), RUN))
-    other = survey.under(run)
-    assert {name for name in PARTS if other.__dict__.get(name) is survey.__dict__[name]} == set(kept)
-    fresh = DatasetAnalysis(survey.dataset, run)
+    analysis = _made(DatasetAnalysis(scan(pictures), RUN))
+    other = analysis.under(run)
+    assert {name for name in PARTS if other.__dict__.get(name) is analysis.__dict__[name]} == set(kept)
+    fresh = DatasetAnalysis(analysis.dataset, run)
     assert other.rows == fresh.rows and other.wording.captions() == fresh.wording.captions()
     assert other.pair("0.png") == fresh.pair("0.png") and other.fates(["aoi"]) == fresh.fates(["aoi"])
 
 
 def test_the_same_question_is_answered_once(pictures) -> None:
-    surveys, dataset = AnalysisCache(), scan(pictures)
+    analyses, dataset = AnalysisCache(), scan(pictures)
     run = replace(RUN, data=DataConfig(folder=str(pictures)))
-    first = surveys.of(dataset, run)
-    assert surveys.of(dataset, run) is first
-    assert surveys.of(dataset, replace(run, seed=3)) is not first
-    assert surveys.of(scan(pictures), run) is not first
+    first = analyses.of(dataset, run)
+    assert analyses.of(dataset, run) is first
+    assert analyses.of(dataset, replace(run, seed=3)) is not first
+    assert analyses.of(scan(pictures), run) is not first

@@ -147,7 +147,7 @@ def test_a_pattern_may_hold_a_bar():
 
 
 def test_kinds():
-    assert kind_of("embeddings") == "words" and kind_of("data.flip") == "flag" and kind_of("loss.kind") == "choice"
+    assert kind_of("embeddings") == "embeddings" and kind_of("data.flip") == "flag" and kind_of("loss.kind") == "choice"
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,7 @@ def bundle(path: Path, name: str, value: float = 1.0) -> Path:
 
 
 @pytest.fixture
-def shelf(backend: Any) -> BundleController:
+def bundles(backend: Any) -> BundleController:
     for stem, name in (("one", "aoi"), ("two", "hana")):
         bundle(backend.lora_folder() / f"{stem}.safetensors", name)
     return BundleController(backend)
@@ -111,46 +111,47 @@ def test_settings_are_loaded_from_files_of_the_list(browser: Any, backend: Any, 
     assert "carries no settings" in browser.press("pivotal_load_bundle_now")["pivotal_loaded"]
 
 
-def test_a_link_in_the_folder_is_a_file_of_the_list(shelf: BundleController, backend: Any, tmp_path: Path) -> None:
+def test_a_link_in_the_folder_is_a_file_of_the_list(bundles: BundleController, backend: Any, tmp_path: Path) -> None:
     (backend.lora_folder() / "link.safetensors").symlink_to(bundle(tmp_path / "elsewhere.safetensors", "umi"))
-    assert shelf.summary("link.safetensors").embeddings[0].name == "umi"
+    assert bundles.summary("link.safetensors").embeddings[0].name == "umi"
 
 
 @pytest.mark.parametrize(("name", "reason"), HOSTILE)
-def test_joined_under_a_hostile_name(shelf: BundleController, tmp_path: Path, name: str, reason: str) -> None:
+def test_joined_under_a_hostile_name(bundles: BundleController, tmp_path: Path, name: str, reason: str) -> None:
     before = tree(tmp_path)
     if name_reasons(name.strip()):
         with pytest.raises(FileNameError) as caught:
-            shelf.join("one.safetensors", ["two.safetensors"], name)
+            bundles.join("one.safetensors", ["two.safetensors"], name)
         assert reason in str(caught.value) and tree(tmp_path) == before
 
 
-def test_joined_under_anothers_name(shelf: BundleController, backend: Any) -> None:
+def test_joined_under_anothers_name(bundles: BundleController, backend: Any) -> None:
     with pytest.raises(BundleError, match="there is a file of this name"):
-        shelf.join("one.safetensors", ["two.safetensors"], "two")
+        bundles.join("one.safetensors", ["two.safetensors"], "two")
     assert [embedding.name for embedding in list_bundle(backend.lora_folder() / "two.safetensors").embeddings] == [
         "hana"
     ]
 
 
-def test_what_is_split_or_converted_again_gets_another_place(shelf: BundleController, backend: Any) -> None:
-    first = shelf.split("one.safetensors")
+def test_what_is_split_or_converted_again_gets_another_place(bundles: BundleController, backend: Any) -> None:
+    first = bundles.split("one.safetensors")
     kept = tree(backend.runs_folder())
-    second = shelf.split("one.safetensors")
+    second = bundles.split("one.safetensors")
     assert first != second and kept.items() <= tree(backend.runs_folder()).items()
 
 
 def test_a_kept_step_does_not_take_anothers_place(backend: Any, manager: Any, tmp_path: Path) -> None:
-    desk, source = PageController(manager), bundle(tmp_path / "step.safetensors", "aoi")
+    controller, source = PageController(manager), bundle(tmp_path / "step.safetensors", "aoi")
     manager._view = view = RunView("x", "gekidol", max_steps=10, folder=tmp_path)
     view.snapshot = lambda: {  # type: ignore[method-assign]
         "name": "gekidol", "pictures": [{"step": 5, "bundle": str(source)}],
     }  # fmt: skip
-    assert "gekidol-000005" in desk.keep(5) and "gekidol-000005" in desk.keep(5), "the same file may be kept twice"
+    for _ in range(2):  # the same file may be kept twice
+        assert "gekidol-000005" in controller.keep(5)
     other = bundle(backend.lora_folder() / "gekidol-000005.safetensors", "hana")
     before = other.read_bytes()
     with pytest.raises(FileNameError, match="there is a file of this name"):
-        desk.keep(5)
+        controller.keep(5)
     assert other.read_bytes() == before
 
 

@@ -42,13 +42,9 @@ def test_no_event_blocks_the_queue_or_has_a_public_name(blocks):
         assert dependency["api_name"] in (False, None) or not dependency["backend_fn"]
 
 
-BY_POSITION = ("bundles_panel", "writing_panel")
-"""Panels whose handlers still answer lists; their work goes to `commands`."""
-
-
 def test_handlers_of_several_outputs_answer_by_component(blocks):
     for dependency, block in zip(blocks.dependencies, blocks.fns, strict=True):
-        if len(dependency["outputs"]) > 1 and block.fn.__module__.rpartition(".")[2] not in BY_POSITION:
+        if len(dependency["outputs"]) > 1:
             assert block.fn.__annotations__["return"] == "Shown", block.fn
 
 
@@ -116,7 +112,7 @@ def test_missing_captions_from_the_page(backend, manager, pictures):
     backend.taggers = lambda: (Shouting(),)
     browser = Browser(build_tab(manager))
     assert element(browser.blocks, "pivotal_captions").visible
-    assert "folder of pictures first" in browser.press("pivotal_write_captions")["pivotal_captions_note"]
+    assert "Give the folder that holds the pictures" in browser.press("pivotal_write_captions")["pivotal_captions_note"]
     browser.set("pivotal_data_folder", str(pictures))
     assert "being written" in browser.press("pivotal_write_captions")["pivotal_captions_note"]
     assert manager.join(30) and (pictures / "IMG_0001.txt").read_text() == "PICTURE"

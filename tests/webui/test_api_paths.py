@@ -25,11 +25,11 @@ from lib_pivotal.bundle.listing import list_bundle
 from lib_pivotal.runs.manager import RunManager
 from tests.conftest import write_pictures
 from tests.hostile_names import EMPTY, HOSTILE
-from tests.ui.conftest import EmptyStudio
+from tests.ui.conftest import EmptyBackend
 
 STOOD_IN = ("resolution_patch", "catalog", "compat", "file_invalidation", "resolution", "jobs")
 """Modules of webui/ that need a whole web UI and have no part in this."""
-TESTED = ("api", "bundle_routes", "bundle_work", "folders", "settings")
+TESTED = ("api", "bundle_routes", "bundle_work", "api_folders", "settings")
 
 
 class Site:
@@ -38,7 +38,7 @@ class Site:
     def __init__(self, root: Path) -> None:
         self.data = root / "data"
         self.outside = write_pictures(root / "private", {"aoi_1": "aoi, red", "aoi_2": "aoi, blue"})
-        self.backend = EmptyStudio(self.data / "process")
+        self.backend = EmptyBackend(self.data / "process")
         self.manager = RunManager(self.backend)
         self.pictures = write_pictures(self.data / "pictures", {"aoi_1": "aoi, red hair", "aoi_2": "aoi, park"})
         for stem, name in (("one", "aoi"), ("two", "hana")):

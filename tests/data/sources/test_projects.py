@@ -52,7 +52,7 @@ def test_the_set_is_read_and_the_rest_told(
         (root / name).mkdir(exist_ok=True)
     found = scan(root)
     assert {picture.key for picture in found.pictures} == keys
-    assert found.summary()["draws_per_epoch"] == draws
+    assert found.summary()["samples_per_epoch"] == draws
     assert found.settings.get("regularisation.folder", "") == (str(root / kept) if kept else "")
     told = next(problem.message for problem in found.problems if problem.code == "project")
     assert "Read as a project" in told and "log" in told and (kept in told)

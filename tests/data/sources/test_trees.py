@@ -54,7 +54,7 @@ def test_kgrids_tree(kgrid: Path) -> None:
     said = [problem for problem in dataset.problems if problem.code == "layout"]
     assert "Read as kgrid's tree" in said[0].message
     assert {problem.code for problem in dataset.problems} <= {"layout", "same_stem"}  # multiply.txt is no stray file
-    assert dataset.summary()["draws_per_epoch"] == 11.48
+    assert dataset.summary()["samples_per_epoch"] == 11.48
 
 
 @pytest.mark.parametrize(

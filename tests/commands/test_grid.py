@@ -12,21 +12,21 @@ import torch
 from PIL import Image
 
 from lib_pivotal.bundle.writer import write_bundle
-from lib_pivotal.commands.pictures import MOST_PICTURES, Comparison, compare
+from lib_pivotal.commands.grid import MOST_PICTURES, Comparison, compare
 from lib_pivotal.errors import BundleError
 from lib_pivotal.runs.manager import RunManager
 from lib_pivotal.ui.bundle_controller import BundleController
 from lib_pivotal.ui.compare_panel import _wanted
 from lib_pivotal.ui.tab import build_tab
 from tests.commands.fronts import detail, refusal
-from tests.runs.test_manager import TinyStudio
+from tests.runs.test_manager import TinyBackend
 from tests.ui.browser import Browser
 from tests.webui.test_api_paths import Site
 
 
 @pytest.fixture
 def backend(tiny_host, tmp_path):
-    return TinyStudio(tiny_host, tmp_path)
+    return TinyBackend(tiny_host, tmp_path)
 
 
 @pytest.fixture
@@ -74,17 +74,17 @@ def test_a_seed_gives_the_same_sheet(manager, file):
 
 
 @pytest.mark.parametrize(("name", "value"), [("size", 8), ("steps", 0), ("cfg", 99), ("seed", -1)])
-def test_numbers_of_a_grid(site: Site, shelf: BundleController, line: Any, name: str, value: int) -> None:
+def test_numbers_of_a_grid(site: Site, page_bundles: BundleController, line: Any, name: str, value: int) -> None:
     page = {"file": "one.safetensors", "words": [], "prompts": "", "negative": "", "weights": ""}
     numbers = {"size": 64, "steps": 2, "cfg": 7, "seed": 0, name: value}
-    told = refusal(lambda: _wanted(shelf, {**page, **numbers}))
+    told = refusal(lambda: _wanted(page_bundles, {**page, **numbers}))
     assert told.startswith(name)
     assert detail(site, "/grid", {"name": "one", **numbers}) == told
     arguments = [text for key, number in numbers.items() for text in (f"--{key}", number)]
     assert told in line("grid", site.lora("one"), "--checkpoint", "absent", "--out", "x.png", *arguments)
 
 
-def test_embeddings_of_a_grid(site: Site, shelf: BundleController, line: Any, tmp_path: Path) -> None:
+def test_embeddings_of_a_grid(site: Site, page_bundles: BundleController, line: Any, tmp_path: Path) -> None:
     told = "one.safetensors has no embedding kaze; it has aoi"
     browser = Browser(build_tab(site.manager))
     browser.set("pivotal_compare_file", "one.safetensors")

@@ -1,6 +1,6 @@
-"""What the lint says: a finding with its pictures, remedies that can be named in a file or a request, and groups.
+"""What the lint says: a warning with its pictures, fixes that can be named in a file or a request, and groups.
 
-Findings of one kind are one thing to look at: fourteen pairs of doubles are a line with a number, not fourteen.
+Warnings of one kind are one line: fourteen pairs of doubles are a line with a number, not fourteen.
 """
 
 from __future__ import annotations
@@ -14,11 +14,13 @@ from lib_pivotal.data.records import DatasetProblem, Level
 from lib_pivotal.errors import DataError
 
 RANK: Mapping[Level, int] = {"error": 0, "warning": 1, "info": 2}
+IN_VERSION_1: Mapping[str, str] = MappingProxyType({"word": "embedding", "remedies": "fixes"})
+"""What arguments of a fix were called -> are called."""
 
 
 @dataclass(frozen=True)
 class Fix:
-    """A change of the run by its name and arguments; `runs.remedies` makes it. `label` is what a button says."""
+    """A change of the run by its name and arguments; `runs.fixes` makes it. `label` is what a button says."""
 
     id: str
     label: str
@@ -30,26 +32,26 @@ class Fix:
 
     @classmethod
     def from_dict(cls, plain: Any) -> Fix:
-        """From JSON; the label may be missing. An embedding is named by `embedding`, or by `word` as in version 1.
+        """From JSON; the label may be missing. Arguments are also known by their names in version 1.
 
         Raises:
-            DataError: it is no remedy.
+            DataError: it is no fix.
         """
         if not isinstance(plain, Mapping) or not isinstance(plain.get("id"), str):
-            raise DataError(f"remedy = {plain!r}: must be an object with an id and arguments, as a plan gives it.")
+            raise DataError(f"fix = {plain!r}: must be an object with an id and arguments, as a plan gives it.")
         arguments = plain.get("arguments", {})
         if not isinstance(arguments, Mapping):
-            raise DataError(f"arguments = {arguments!r} of the remedy {plain['id']}: must be an object.")
-        named = {"word" if key == "embedding" else key: value for key, value in arguments.items()}
+            raise DataError(f"arguments = {arguments!r} of the fix {plain['id']}: must be an object.")
+        named = {IN_VERSION_1.get(key, key): value for key, value in arguments.items()}
         return cls(plain["id"], str(plain.get("label", "")), named)
 
 
 @dataclass(frozen=True)
-class Finding:
+class LintWarning:
     """Something about a dataset with a run: `kind` for programs, `text` for people.
 
     `error`: the run cannot be started like this; `warning`: it will disappoint; `info`: good to know. `keys` are the
-    pictures concerned, `embeddings` the embeddings; of `remedies` the first is the one to take if one does not want to
+    pictures concerned, `embeddings` the embeddings; of `fixes` the first is the one to take if one does not want to
     think.
     """
 
@@ -58,12 +60,12 @@ class Finding:
     text: str
     keys: tuple[str, ...] = ()
     embeddings: tuple[str, ...] = ()
-    remedies: tuple[Fix, ...] = ()
+    fixes: tuple[Fix, ...] = ()
 
     @property
-    def remedy(self) -> Fix | None:
-        """The first remedy."""
-        return self.remedies[0] if self.remedies else None
+    def fix(self) -> Fix | None:
+        """The first fix."""
+        return self.fixes[0] if self.fixes else None
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -72,19 +74,19 @@ class Finding:
             "severity": self.severity,
             "text": self.text,
             "keys": list(self.keys),
-            "words": list(self.embeddings),
-            "remedies": [remedy.as_dict() for remedy in self.remedies],
+            "embeddings": list(self.embeddings),
+            "fixes": [fix.as_dict() for fix in self.fixes],
         }
 
 
-def of_problem(problem: DatasetProblem) -> Finding:
-    """What a scan says as a finding; its code is the kind."""
-    return Finding(problem.code, problem.level, problem.message, problem.keys)
+def of_problem(problem: DatasetProblem) -> LintWarning:
+    """What a scan says as a warning; its code is the kind."""
+    return LintWarning(problem.code, problem.level, problem.message, problem.keys)
 
 
-def worst_first(findings: Iterable[Finding]) -> tuple[Finding, ...]:
+def worst_first(warnings: Iterable[LintWarning]) -> tuple[LintWarning, ...]:
     """Errors, warnings, the rest; otherwise in their order."""
-    return tuple(sorted(findings, key=lambda finding: RANK[finding.severity]))
+    return tuple(sorted(warnings, key=lambda warning: RANK[warning.severity]))
 
 
 def listed(names: Iterable[str], most: int = 4) -> str:
@@ -130,77 +132,77 @@ TITLES: Mapping[str, str] = MappingProxyType(
         "words_never_apart": "{n} sets of embeddings never appear apart",
     }
 )
-"""What several findings of a kind are called together; other kinds get a plain count."""
+"""What several warnings of a kind are called together; other kinds get a plain count."""
 HANG_TOGETHER = frozenset(("word_explained", "words_never_apart"))
-"""Taking one embedding out may mend the next finding, too: no remedy of several at once is offered."""
+"""Taking one embedding out may end the next warning, too: no fix of several at once is offered."""
 
 
 @dataclass(frozen=True)
-class FindingGroup:
-    """Findings of one kind and severity, each with its number (1 is the first of all); `name` tells groups apart."""
+class WarningGroup:
+    """Warnings of one kind and severity, each with its number (1 is the first of all); `name` tells groups apart."""
 
     name: str
     kind: str
     severity: Level
-    findings: tuple[tuple[int, Finding], ...]
+    warnings: tuple[tuple[int, LintWarning], ...]
 
     @property
     def text(self) -> str:
-        """Of a single finding its own; of several what they have in common."""
-        if len(self.findings) == 1:
-            return self.findings[0][1].text
+        """Of a single warning its own; of several what they have in common."""
+        if len(self.warnings) == 1:
+            return self.warnings[0][1].text
         title = TITLES.get(self.kind, "{n} warnings of the kind `" + self.kind.replace("_", " ") + "`")
-        return title.format(n=len(self.findings), pictures=count_of(len(self.keys), "picture")) + "."
+        return title.format(n=len(self.warnings), pictures=count_of(len(self.keys), "picture")) + "."
 
     @property
     def keys(self) -> tuple[str, ...]:
         """Pictures and files of all, each once."""
-        return tuple(dict.fromkeys(key for _, finding in self.findings for key in finding.keys))
+        return tuple(dict.fromkeys(key for _, warning in self.warnings for key in warning.keys))
 
     @property
-    def remedies(self) -> tuple[Fix, ...]:
-        """What mends all of them; empty where each wants a look of its own."""
-        if len(self.findings) == 1:
-            return self.findings[0][1].remedies
-        first = [finding.remedy for _, finding in self.findings]
-        given = [remedy for remedy in first if remedy is not None]
+    def fixes(self) -> tuple[Fix, ...]:
+        """What ends all of them; empty where each wants a look of its own."""
+        if len(self.warnings) == 1:
+            return self.warnings[0][1].fixes
+        first = [warning.fix for _, warning in self.warnings]
+        given = [fix for fix in first if fix is not None]
         if len(given) < len(first):
             return ()
-        if all(remedy == given[0] for remedy in given):
-            common = [r for r in self.findings[0][1].remedies if all(r in f.remedies for _, f in self.findings)]
+        if all(fix == given[0] for fix in given):
+            common = [r for r in self.warnings[0][1].fixes if all(r in f.fixes for _, f in self.warnings)]
             return tuple(common)
-        if self.kind in HANG_TOGETHER or len({remedy.id for remedy in given}) > 1:
+        if self.kind in HANG_TOGETHER or len({fix.id for fix in given}) > 1:
             return ()
-        return (remedy_of_all(given),)
+        return (fix_of_all(given),)
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON; `findings` are numbers, 1 is the first of the list beside it."""
+        """For JSON; `warnings` are numbers, 1 is the first of the list beside it."""
         return {
             "name": self.name,
             "kind": self.kind,
             "severity": self.severity,
             "text": self.text,
-            "findings": [number for number, _ in self.findings],
+            "warnings": [number for number, _ in self.warnings],
             "pictures": len(self.keys),
-            "remedies": [remedy.as_dict() for remedy in self.remedies],
+            "fixes": [fix.as_dict() for fix in self.fixes],
         }
 
 
-def grouped(findings: Iterable[Finding]) -> tuple[FindingGroup, ...]:
-    """The worst first, otherwise in the order of their first; numbers count `worst_first(findings)`."""
-    members: dict[tuple[str, Level], list[tuple[int, Finding]]] = {}
-    for number, finding in enumerate(worst_first(findings), 1):
-        members.setdefault((finding.kind, finding.severity), []).append((number, finding))
+def grouped(warnings: Iterable[LintWarning]) -> tuple[WarningGroup, ...]:
+    """The worst first, otherwise in the order of their first; numbers count `worst_first(warnings)`."""
+    members: dict[tuple[str, Level], list[tuple[int, LintWarning]]] = {}
+    for number, warning in enumerate(worst_first(warnings), 1):
+        members.setdefault((warning.kind, warning.severity), []).append((number, warning))
     names: set[str] = set()
     found = []
     for (kind, severity), inside in members.items():
         name = f"{kind}-{severity}" if kind in names else kind
         names.add(name)
-        found.append(FindingGroup(name, kind, severity, tuple(inside)))
+        found.append(WarningGroup(name, kind, severity, tuple(inside)))
     return tuple(found)
 
 
-def remedy_of_all(remedies: Sequence[Fix]) -> Fix:
-    """One remedy that makes several, in turn."""
-    plain = [remedy.as_dict() for remedy in remedies]
-    return Fix("all", f"Fix all {len(remedies)}", {"remedies": plain})
+def fix_of_all(fixes: Sequence[Fix]) -> Fix:
+    """One fix that makes several, in turn."""
+    plain = [fix.as_dict() for fix in fixes]
+    return Fix("all", f"Fix all {len(fixes)}", {"fixes": plain})

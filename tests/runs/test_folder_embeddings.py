@@ -7,7 +7,7 @@ from pathlib import Path
 from lib_pivotal.config import EmbeddingConfig
 from lib_pivotal.data.records import Dataset, Picture
 from lib_pivotal.data.sources.kgrid_files import KgridFiles
-from lib_pivotal.runs.folders import embeddings_of_folders
+from lib_pivotal.runs.folder_embeddings import embeddings_of_folders
 
 
 def dataset(*pictures: tuple[str, str, str]) -> Dataset:

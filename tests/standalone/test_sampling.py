@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 
 from lib_pivotal.errors import HostError
 from lib_pivotal.ports import Conditioning
-from lib_pivotal.standalone.sampler import Guidance, SeededNoise, SigmaSchedule, sample_latents
+from lib_pivotal.standalone.sampling import Guidance, SeededNoise, SigmaSchedule, sample_latents
 from lib_pivotal.training.schedule import rescale_zero_terminal_snr
 from tests.golden.sampling_case import CASES, SEEDS, SHAPE, alphas_cumprod, contexts, formula
 

@@ -7,7 +7,7 @@ from html.parser import HTMLParser
 
 from lib_pivotal.config import EmbeddingConfig, Run, check_run, run_to_dict
 from lib_pivotal.runs.proposal import EmbeddingRow
-from lib_pivotal.ui.words_html import words_table
+from lib_pivotal.ui.embeddings_table import embeddings_table
 
 BUSY = EmbeddingConfig(
     name="aoi",
@@ -56,7 +56,7 @@ def test_the_busy_embedding_has_no_default() -> None:
 
 def test_no_setting_of_an_embedding_is_lost_by_the_table() -> None:
     inputs = Inputs()
-    inputs.feed(words_table([EmbeddingRow(BUSY, 3, 0.5)], {}))
+    inputs.feed(embeddings_table([EmbeddingRow(BUSY, 3, 0.5)], {}))
     run, faults = check_run({"words": [inputs.embedding, {"name": "aoi-b"}]})
     assert not faults
     assert run_to_dict(run)["embeddings"][0] == run_to_dict(Run(embeddings=(BUSY,)))["embeddings"][0]

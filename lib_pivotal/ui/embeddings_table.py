@@ -9,7 +9,7 @@ from dataclasses import asdict
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-from lib_pivotal.runs.presets import ADVISED_DRAWS
+from lib_pivotal.runs.presets import ADVISED_SAMPLES
 from lib_pivotal.ui.form import embedding_help
 
 if TYPE_CHECKING:
@@ -46,20 +46,20 @@ MORE = (
 NUMBERS = ("sampling_weight", "vectors", "lr_factor", "weight_decay", "freeze_at", "freeze_step", "freeze_norm")
 
 
-def words_table(rows: Sequence[EmbeddingRow], draws: Mapping[str, float]) -> str:
-    """The editor of all embeddings; `draws` an embedding in the run as it is set now."""
+def embeddings_table(rows: Sequence[EmbeddingRow], samples: Mapping[str, float]) -> str:
+    """The editor of all embeddings; `samples` an embedding in the run as it is set now."""
     if not rows:
         return NO_EMBEDDINGS
     hints = embedding_help()
     heads = "".join(f'<th title="{escape(hints[key])}" class="c-{key}">{label}</th>' for key, label in COLUMNS)
     heads += '<th class="c-pictures" title="Pictures whose captions name the embedding.">Pictures</th>'
-    hint = f"How many times its pictures are trained on in the run; {ADVISED_DRAWS} or more are advised."
+    hint = f"How many times its pictures are trained on in the run; {ADVISED_SAMPLES} or more are advised."
     heads += f'<th class="c-draws" title="{hint}">Samples</th><th></th>'
-    body = "".join(_row(number, row, draws.get(row.embedding.name, 0.0)) for number, row in enumerate(rows))
+    body = "".join(_row(number, row, samples.get(row.embedding.name, 0.0)) for number, row in enumerate(rows))
     return f'<table class="pivotal-words"><thead><tr>{heads}</tr></thead>{body}</table>'
 
 
-def _row(number: int, row: EmbeddingRow, draws: float) -> str:
+def _row(number: int, row: EmbeddingRow, samples: float) -> str:
     values = asdict(row.embedding)
     cells = "".join(
         f'<td class="c-{key}" data-label="{label}">{_input(key, values[key], label)}</td>' for key, label in COLUMNS
@@ -81,7 +81,7 @@ def _row(number: int, row: EmbeddingRow, draws: float) -> str:
     cells += f'<td class="c-pictures" data-label="Pictures">{row.pictures}{style}</td>'
     return (
         f'<tbody data-word="{number}" data-rest="{rest}"><tr>{cells}'
-        f'<td class="c-draws" data-label="Samples">{draws_bar(draws)}</td><td class="c-tools">{tools}</td></tr>'
+        f'<td class="c-draws" data-label="Samples">{samples_bar(samples)}</td><td class="c-tools">{tools}</td></tr>'
         f'<tr class="pivotal-more" hidden><td colspan="8"><div>{more}</div></td></tr></tbody>'
     )
 
@@ -100,11 +100,13 @@ def _input(key: str, value: Any, label: str) -> str:
     return f'<input type="text" {common}{place} value="{escape(str(value))}">'
 
 
-def draws_bar(draws: float) -> str:
+def samples_bar(samples: float) -> str:
     """A bar that is full at the advised number, and the number."""
-    share = min(1.0, draws / ADVISED_DRAWS)
+    share = min(1.0, samples / ADVISED_SAMPLES)
     kind = "low" if share < 0.5 else "ok"
-    return f'<span class="pivotal-draws {kind}"><i><b style="width:{share:.0%}"></b></i><span>{draws:.0f}</span></span>'
+    return (
+        f'<span class="pivotal-draws {kind}"><i><b style="width:{share:.0%}"></b></i><span>{samples:.0f}</span></span>'
+    )
 
 
 def embeddings_json(embeddings: Sequence[EmbeddingConfig]) -> str:
