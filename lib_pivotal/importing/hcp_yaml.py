@@ -1,12 +1,10 @@
 """HCP-Diffusion's YAML: `_base_` files, `${...}` references and `---` for "not this one", without running any of it.
 
 HCP merges with OmegaConf (hcpdiff/utils/utils.py, `load_config`, 404f0e8): a file wins over its bases, an earlier
-base over a later one; mappings are merged, lists replaced. `${hcp.eval:...}` is Python there; here it is sums of
-numbers only. References to the environment, and those that lead nowhere, are left as text.
-
-OmegaConf itself is the measure in tests/parity and is not used here, as a file may come from anybody: its resolvers are
-the process's, where `hcp.eval` is Python's `eval` as soon as HCP is loaded; thirty lines `k1: ${k2}${k2}` keep it busy
-for days; and one `${` in a caption or an unknown reference ends it.
+base over a later one; mappings are merged, lists replaced. References are read by OmegaConf's grammar and visitor, and
+looked up here: a file may come from anybody, so no resolver that the process has registered is reached (`oc.env`;
+HCP's own `hcp.eval` is Python's `eval`), what leads nowhere or in a circle stays as text, and growth has bounds.
+`${hcp.eval:...}` is sums of numbers only.
 """
 
 from __future__ import annotations
@@ -21,17 +19,26 @@ from pathlib import Path
 from typing import Any
 
 from lib_pivotal.errors import ConfigError
-from lib_pivotal.importing.reading import MOST_LEAVES, check_size, children, parse_text, read_bytes, refuse
+from lib_pivotal.importing.reading import (
+    MOST_LEAVES,
+    check_size,
+    children,
+    package,
+    parse_text,
+    read_bytes,
+    refuse,
+)
 
 MOST_BASES = 16
-MOST_ROUNDS = 12
+LONGEST_CHAIN = 24
 LONGEST_TEXT = 4096
+MOST_REFERRING = 100_000
+"""Characters of texts with references, over all: settings have some thousand."""
 LARGEST_NUMBER = 1e12
 REMOVED = "---"
 UNDER_ALL = "train_base.yaml"
 """What every chain of bases ends with: where a link is missing, so may be this one, and rates hang on it."""
 
-_REFERENCE = re.compile(r"\$\{([^${}]*)\}")
 _OPERATIONS: dict[type[ast.AST], Callable[[Any, Any], Any]] = {
     ast.Add: operator.add,
     ast.Sub: operator.sub,
@@ -52,7 +59,6 @@ class MergedYaml:
     used: set[str] = field(default_factory=set)
     missing: list[str] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
-    copied: int = 0
 
 
 def resolve(
@@ -74,10 +80,9 @@ def resolve(
     if merged.missing and UNDER_ALL in known_bases:
         whole = merge(copy.deepcopy(dict(known_bases[UNDER_ALL])), whole)
         merged.remarks.append(f"Below all, what {UNDER_ALL} holds when nobody changed it was used.")
-    whole = _without_removed(whole)
-    _fill_references(whole, merged)
-    check_size(whole, "the merged settings")
-    merged.plain = whole
+    references = _References(_without_removed(whole))
+    merged.plain, merged.used = references.filled(), references.used
+    check_size(merged.plain, "the merged settings")
     return merged
 
 
@@ -99,7 +104,7 @@ class _Bases:
         if depth > MOST_BASES:
             raise refuse("_base_", "the bases refer to each other in a circle", "Take one of them out.")
         for one in (written if isinstance(written, list) else [written])[:MOST_BASES]:
-            base, place = self._base(_filled_text(str(one), plain), folder)
+            base, place = self._base(str(_References(plain).text(str(one), ("_base_",))), folder)
             plain = merge(self.below(base, place, depth + 1), plain)
         return plain
 
@@ -157,77 +162,70 @@ def _without_removed(item: Any) -> Any:
 # ---- references ----
 
 
-def _fill_references(whole: dict[str, Any], merged: MergedYaml) -> None:
-    """Round after round, innermost first, until nothing changes; a circle ends with the last round."""
-    for _ in range(MOST_ROUNDS):
-        if not _fill_round(whole, whole, (), merged):
-            return
-        check_size(whole, "the merged settings")
+class _References:
+    """Fills the references of one tree, each text once. `used` are dotted keys that others refer to."""
 
+    def __init__(self, whole: dict[str, Any]) -> None:
+        self.whole = whole
+        self.used: set[str] = set()
+        self._texts: dict[tuple[str, ...], Any] = {}
+        self._open: list[tuple[str, ...]] = []
+        self._referring = self._copied = 0
 
-def _fill_round(item: Any, whole: dict[str, Any], path: tuple[str, ...], merged: MergedYaml) -> bool:
-    """Replace references in `item`, in place; whether any was."""
-    changed = False
-    pairs = list(item.items()) if isinstance(item, dict) else list(enumerate(item))
-    for key, value in pairs:
-        if isinstance(value, str) and "${" in value:
-            filled = _filled(value, whole, (*path, str(key)), merged)
-            if filled != value:
-                item[key] = filled
-                changed = True
-        elif children(value):
-            changed |= _fill_round(value, whole, (*path, str(key)), merged)
-    return changed
+    def filled(self) -> Any:
+        """The tree without references."""
+        try:
+            return self.tree(self.whole, ())
+        except RecursionError as error:
+            raise refuse("${...}", "references are nested too deep", "That is no settings file.") from error
 
+    def tree(self, item: Any, path: tuple[str, ...]) -> Any:
+        """The same tree with its references filled; `path` is where it stands."""
+        if isinstance(item, dict):
+            return {key: self.tree(value, (*path, key)) for key, value in item.items()}
+        if isinstance(item, list):
+            return [self.tree(value, (*path, str(index))) for index, value in enumerate(item)]
+        return self.text(item, path) if isinstance(item, str) and "${" in item else item
 
-def _filled(text: str, whole: dict[str, Any], path: tuple[str, ...], merged: MergedYaml) -> Any:
-    """One value with its innermost references filled; a value that is one reference gets what it refers to as it is."""
-    alone = _REFERENCE.fullmatch(text)
-    if alone:
-        return _value_of(alone.group(1), text, whole, path, merged)
+    def text(self, text: str, path: tuple[str, ...]) -> Any:
+        """One text; one that is a reference alone gets what it refers to as it is."""
+        if "${" not in text or len(text) > LONGEST_TEXT or path in self._texts:
+            return self._texts.get(path, text)
+        self._referring += len(text)
+        if len(self._open) > LONGEST_CHAIN or self._referring > MOST_REFERRING:
+            raise refuse("${...}", "references are more, or lead further, than those of settings", "Write values.")
+        grammar = package("yaml", ("omegaconf.grammar_parser",), "omegaconf")
+        visitor = package("yaml", ("omegaconf.grammar_visitor",), "omegaconf").GrammarVisitor
+        errors = package("yaml", ("omegaconf.errors",), "omegaconf").OmegaConfBaseException
+        self._open.append(path)
+        try:
+            found = visitor(lambda key, memo: self._value(key, path), _computed, None).visit(grammar.parse(text))
+        except (errors, ValueError, OverflowError):
+            found = text
+        self._open.pop()
+        self._texts[path] = text if isinstance(found, str) and len(found) > LONGEST_TEXT else found
+        return self._texts[path]
 
-    def one(match: re.Match[str]) -> str:
-        found = _value_of(match.group(1), match.group(0), whole, path, merged)
-        return match.group(0) if isinstance(found, dict | list) else str(found)
-
-    filled = _REFERENCE.sub(one, text)
-    return filled if len(filled) <= LONGEST_TEXT else text
-
-
-def _filled_text(text: str, whole: dict[str, Any]) -> str:
-    """A text whose references are to plain values of the same file, as base paths are."""
-    for _ in range(4):
-        filled = _filled(text, whole, (), MergedYaml({}))
-        if filled == text or not isinstance(filled, str):
-            break
-        text = filled
-    return text
-
-
-def _value_of(inside: str, written: str, whole: dict[str, Any], path: tuple[str, ...], merged: MergedYaml) -> Any:
-    """What `${inside}` stands for; `written` where it stands for nothing here."""
-    name, colon, argument = inside.partition(":")
-    if colon:
-        return _computed(name.strip(), argument, written)
-    dots = len(inside) - len(inside.lstrip("."))
-    keys = [key for key in inside[dots:].split(".") if key]
-    start = [*path[: max(0, len(path) - dots)]] if dots else []
-    target = (*start, *keys)
-    if target == path[: len(target)]:
-        return written  # it would hold itself
-    found: Any = whole
-    for key in target:
-        if isinstance(found, dict) and key in found:
-            found = found[key]
-        elif isinstance(found, list) and key.isdigit() and int(key) < len(found):
-            found = found[int(key)]
-        else:
-            return written
-    merged.used.add(".".join(target))
-    merged.copied += _size(found)
-    if merged.copied > MOST_LEAVES:
-        raise refuse("${...}", f"references stand for more than {MOST_LEAVES} values", "That is no settings file.")
-    return copy.deepcopy(found)
+    def _value(self, key: str, path: tuple[str, ...]) -> Any:
+        """What `${key}` at `path` stands for; as written where that is nothing here, or holds itself."""
+        dots = len(key) - len(key.lstrip("."))
+        target = (*(path[: max(0, len(path) - dots)] if dots else ()), *re.findall(r"[^.\[\]]+", key))
+        found: Any = self.whole
+        for part in target:
+            if isinstance(found, dict) and part in found:
+                found = found[part]
+            elif isinstance(found, list) and part.isdecimal() and int(part) < len(found):
+                found = found[int(part)]
+            else:
+                return f"${{{key}}}"
+        if any(one[: len(target)] == target for one in self._open):
+            return f"${{{key}}}"
+        self.used.add(".".join(target))
+        found = self.tree(found, target)
+        self._copied += _size(found)
+        if self._copied > MOST_LEAVES:
+            raise refuse("${...}", f"references stand for more than {MOST_LEAVES} values", "That is no settings file.")
+        return found
 
 
 def _size(found: Any) -> int:
@@ -239,16 +237,12 @@ def _size(found: Any) -> int:
     return count
 
 
-def _computed(name: str, argument: str, written: str) -> Any:
-    if name == "hcp.eval":
-        found = arithmetic(argument.strip().strip("\"'"))
-    elif name == "times":
-        found = arithmetic(argument.replace(",", "*"))
-    elif name == "hcp.time":
+def _computed(*, name: str, args: tuple[Any, ...], args_str: tuple[str, ...]) -> Any:
+    """HCP's own resolvers, of which sums of numbers are left; every other one stays as it is written."""
+    if name == "hcp.time":
         return "TIME"
-    else:
-        return written
-    return written if found is None else found
+    found = arithmetic("*".join(map(str, args))) if name in ("hcp.eval", "times") else None
+    return f"${{{name}:{','.join(args_str)}}}" if found is None else found
 
 
 def arithmetic(text: str) -> int | float | None:

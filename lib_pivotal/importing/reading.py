@@ -121,7 +121,7 @@ def _text(item: Any) -> str:
 
 def _yaml(text: str) -> Any:
     """YAML with plain types only: a tag that would make an object is an error."""
-    yaml = _package("yaml", ("yaml",), "PyYAML")
+    yaml = package("yaml", ("yaml",), "PyYAML")
     try:
         return yaml.safe_load(text)
     except yaml.YAMLError as error:
@@ -129,11 +129,16 @@ def _yaml(text: str) -> Any:
 
 
 def _toml_parser() -> Callable[[str], Any]:
-    loads: Callable[[str], Any] = _package("toml", TOML_PACKAGES, "tomli").loads
+    loads: Callable[[str], Any] = package("toml", TOML_PACKAGES, "tomli").loads
     return loads
 
 
-def _package(kind: str, names: tuple[str, ...], install: str) -> Any:
+def package(kind: str, names: tuple[str, ...], install: str) -> Any:
+    """The first of these modules that is here.
+
+    Raises:
+        ConfigError: none is; says what to install.
+    """
     for name in names:
         try:
             return importlib.import_module(name)

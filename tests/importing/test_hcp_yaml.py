@@ -115,3 +115,52 @@ def test_only_below(tmp_path):
 def test_a_base_that_cannot_be_a_path(tmp_path):
     for name in ("a\x00.yaml", "n" * 300 + ".yaml", "x/" * 3000 + "y.yaml", "\ud800.yaml"):
         assert resolve({"_base_": [name]}, tmp_path, {}).missing == [name]
+
+
+def test_no_resolver_of_the_process_is_reached(monkeypatch):
+    """HCP itself registers Python's `eval`, and OmegaConf brings one that reads the environment."""
+    from omegaconf import OmegaConf
+
+    monkeypatch.setenv("SECRET", "told")
+    OmegaConf.register_new_resolver("hcp.eval", eval)
+    OmegaConf.register_new_resolver("of_the_process", lambda *_: "reached")
+    try:
+        plain = {"a": '${hcp.eval:"len([1,2])"}', "b": "${of_the_process:1}", "c": "x${oc.env:SECRET}", "d": "${a}"}
+        assert filled(plain) == {**plain, "d": plain["a"]}
+    finally:
+        OmegaConf.clear_resolver("hcp.eval")
+        OmegaConf.clear_resolver("of_the_process")
+
+
+def test_what_omegaconf_reads_is_read():
+    plain = {"a": {"b": ["x", "y"]}, "key": "b", "c": "${a.b[1]}", "d": "${a.${key}}", "e": r"\${a}-${key}"}
+    assert [filled(plain)[key] for key in "cde"] == ["y", ["x", "y"], "${a}-b"]
+
+
+@pytest.mark.parametrize(
+    "plain",
+    [
+        {**{f"k{i}": f"${{k{i + 1}}}${{k{i + 1}}}" for i in range(20)}, "k20": "x"},  # doubles, but not for ever
+        {**{f"k{i}": f"${{k{i + 1}}}" for i in range(5000)}, "k5000": "x"},
+        {"a": "${" * 2000 + "b" + "}" * 2000},
+        {"a": "${x:" + "[" * 3000},
+        {f"k{i}": "${" * 1500 for i in range(200)},
+        {"a": {"b": {"c": ["${..}", "${a}", "${a.b}"] * 50}}},
+    ],
+    ids=["doubling", "chain", "nested", "open", "many", "itself"],
+)
+def test_hostile_references_end_soon(plain):
+    """They are filled as far as there is room, or refused in a sentence."""
+    try:
+        assert set(filled(plain)) == set(plain)
+    except ConfigError as error:
+        assert "settings" in str(error)
+
+
+def test_without_omegaconf_only_references_are_refused(monkeypatch):
+    import sys
+
+    monkeypatch.setitem(sys.modules, "omegaconf.grammar_parser", None)
+    assert filled({"a": 1}) == {"a": 1}
+    with pytest.raises(ConfigError, match="pip install omegaconf"):
+        filled({"a": 1, "b": "${a}"})
