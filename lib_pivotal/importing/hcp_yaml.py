@@ -81,7 +81,7 @@ def resolve(
         whole = merge(copy.deepcopy(dict(known_bases[UNDER_ALL])), whole)
         merged.remarks.append(f"Below all, what {UNDER_ALL} holds when nobody changed it was used.")
     references = _References(_without_removed(whole))
-    merged.plain, merged.used = references.filled(), references.used
+    merged.plain, merged.used = references.tree(references.whole, ()), references.used
     check_size(merged.plain, "the merged settings")
     return merged
 
@@ -172,13 +172,6 @@ class _References:
         self._open: list[tuple[str, ...]] = []
         self._referring = self._copied = 0
 
-    def filled(self) -> Any:
-        """The tree without references."""
-        try:
-            return self.tree(self.whole, ())
-        except RecursionError as error:
-            raise refuse("${...}", "references are nested too deep", "That is no settings file.") from error
-
     def tree(self, item: Any, path: tuple[str, ...]) -> Any:
         """The same tree with its references filled; `path` is where it stands."""
         if isinstance(item, dict):
@@ -202,6 +195,8 @@ class _References:
             found = visitor(lambda key, memo: self._value(key, path), _computed, None).visit(grammar.parse(text))
         except (errors, ValueError, OverflowError):
             found = text
+        except RecursionError as error:
+            raise refuse("${...}", "references are nested too deep", "That is no settings file.") from error
         self._open.pop()
         self._texts[path] = text if isinstance(found, str) and len(found) > LONGEST_TEXT else found
         return self._texts[path]

@@ -1,6 +1,8 @@
 """HCP's YAML: bases, references, sums; nothing is run."""
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from lib_pivotal.errors import ConfigError
 from lib_pivotal.importing.hcp_yaml import arithmetic, merge, resolve
@@ -142,19 +144,27 @@ def test_what_omegaconf_reads_is_read():
     [
         {**{f"k{i}": f"${{k{i + 1}}}${{k{i + 1}}}" for i in range(20)}, "k20": "x"},  # doubles, but not for ever
         {**{f"k{i}": f"${{k{i + 1}}}" for i in range(5000)}, "k5000": "x"},
-        {"a": "${" * 2000 + "b" + "}" * 2000},
+        {"a": "${" * 1300 + "b" + "}" * 1300},
+        {"_base_": "${" * 1300 + "b" + "}" * 1300},
         {"a": "${x:" + "[" * 3000},
         {f"k{i}": "${" * 1500 for i in range(200)},
         {"a": {"b": {"c": ["${..}", "${a}", "${a.b}"] * 50}}},
     ],
-    ids=["doubling", "chain", "nested", "open", "many", "itself"],
+    ids=["doubling", "chain", "nested", "base", "open", "many", "itself"],
 )
 def test_hostile_references_end_soon(plain):
     """They are filled as far as there is room, or refused in a sentence."""
     try:
-        assert set(filled(plain)) == set(plain)
+        assert set(filled(plain)) == set(plain) - {"_base_"}
     except ConfigError as error:
         assert "settings" in str(error)
+
+
+@settings(max_examples=60, deadline=None)
+@given(text=st.text(st.sampled_from("${}.:,[]'\"\\ ab1\0é"), max_size=30), key=st.sampled_from("ab1"))
+def test_any_text_is_filled_or_stays(text, key):
+    """The grammar's own signs in any order."""
+    assert set(filled({"a": "${" + text, "b": text, "c": {key: text, "d": "${.." + text + "}"}})) == {"a", "b", "c"}
 
 
 def test_without_omegaconf_only_references_are_refused(monkeypatch):
