@@ -10,7 +10,7 @@ PACKAGE = ROOT / "lib_pivotal"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 CORE = ("training", "embeddings", "networks", "bundle", "data", "evaluation", "importing")
 ALLOWED_IN_CORE = {"torch", "numpy", "PIL", "safetensors", "lib_pivotal"}
-OPTIONAL_IN_CORE = {"transformers", "bitsandbytes", "prodigyopt", "schedulefree", "tensorboard"}
+OPTIONAL_IN_CORE = {"transformers", "bitsandbytes", "prodigyopt", "schedulefree", "tensorboard", "yaml", "omegaconf"}
 """Only ever reached by `importlib` with a clear sentence where they are missing."""
 
 

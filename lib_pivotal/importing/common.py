@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from lib_pivotal.bundle.embedding_files import read_embedding
 from lib_pivotal.config import EmbeddingConfig
-from lib_pivotal.config_schema import to_plain
+from lib_pivotal.config_schema import asked, to_plain
 from lib_pivotal.data.captions import legal_name
 from lib_pivotal.data.folders import Folder
 from lib_pivotal.data.sources.layout import read_layout
@@ -19,7 +20,7 @@ from lib_pivotal.data.sources.source import SourceReading
 from lib_pivotal.errors import DataError, PivotalError
 from lib_pivotal.file_names import legal_file_name
 from lib_pivotal.importing.datasets import DATASET_FILES
-from lib_pivotal.importing.reading import Origin
+from lib_pivotal.importing.reading import Origin, whole
 from lib_pivotal.importing.report import shown
 from lib_pivotal.importing.translation import ConfigTranslation, choices
 
@@ -120,6 +121,10 @@ def precision(path: str) -> Callable[[ConfigTranslation, str, Any], None]:
     return rule
 
 
+ALIKE = {name: name for name in ("lora", "loha", "lokr", "oft")}
+"""Kinds of network that are called so everywhere, here or not."""
+
+
 def kind_of(known: Mapping[str, str], written: str) -> str:
     """Our name of a kind of network that another trainer writes so; one that is called alike needs no entry."""
     name = written.lower()
@@ -136,12 +141,44 @@ def set_kind(sheet: ConfigTranslation, key: str, ours: str, why: str, refusal: s
         sheet.refused(key, f"{refusal} is not here; a LoRA of the same rank instead", "network.algorithm = lora")
 
 
+def group(pattern: str, rank: int, alpha: float, lr_factor: float = 1.0) -> dict[str, Any]:
+    """A group of layers, as `network.groups` has it."""
+    return {"pattern": pattern, "rank": rank, "alpha": alpha, "lr_factor": lr_factor}
+
+
+def put_groups(sheet: ConfigTranslation, groups: Sequence[dict[str, Any]]) -> None:
+    """Groups of layers, or a remark why there are none."""
+    if groups and (fault := sheet.put("network.groups", list(groups))):
+        sheet.remark(f"The groups of layers could not be taken over: network.groups {fault}.")
+
+
+def take_decay(sheet: ConfigTranslation, key: str, path: str, optimizer: str) -> None:
+    """Weight decay, or the optimiser's own where none is written."""
+    decay = sheet.number(key)
+    if decay is not None:
+        sheet.taken(key, path, decay)
+    else:
+        sheet.default(key, path, WEIGHT_DECAY.get(optimizer, 0.01), "the optimiser's own default")
+
+
+def take_option(sheet: ConfigTranslation, key: str, name: str, value: Any) -> bool:
+    """An option of the optimiser, where the one that was chosen has it; whether it has."""
+    if value is None or name not in asked("training.optimizers:option_names", sheet.read("schedule.optimizer")):
+        return False
+    line = f"{name} = {json.dumps(value)}"
+    others = [one for one in sheet.read("schedule.optimizer_options") if one.partition(" ")[0] != name]
+    if sheet.put("schedule.optimizer_options", [*others, line]):
+        return False
+    sheet.note(key, "taken", "", f"schedule.optimizer_options: {line}")
+    return True
+
+
 # ---- names and embeddings ----
 
 
-def take_name(sheet: ConfigTranslation, key: str, written: str) -> None:
+def take_name(sheet: ConfigTranslation, key: str, written: Any) -> None:
     """The run's name out of a name or path of a file."""
-    name = legal_file_name(written)
+    name = legal_file_name(str(written))
     if not name:
         sheet.refused(key, "no file can be called so here; give it a name")
     elif name == written:
@@ -150,37 +187,40 @@ def take_name(sheet: ConfigTranslation, key: str, written: str) -> None:
         sheet.translated(key, "name", name, f"{shown(written)} cannot be called by a prompt or be a file here")
 
 
-def new_embedding(written: Any, taken_names: Iterable[str], **values: Any) -> tuple[dict[str, Any], str]:
-    """An embedding of the run, and what was done to its name ("" if nothing)."""
+def new_embedding(written: Any, others: Iterable[Mapping[str, Any]]) -> tuple[dict[str, Any], str]:
+    """An embedding of the run beside these others, and what was done to its name ("" if nothing)."""
     text = str(written)
     name = base = legal_name(text[:64])
-    taken, ending = set(taken_names), iter("bcdefghijklmnopqrstuvwxyz")
+    taken, ending = {other["name"] for other in others}, iter("bcdefghijklmnopqrstuvwxyz")
     while name in taken:
         name = f"{base}-{next(ending, 'z' * (len(taken) + 1))}"
-    embedding = to_plain(EmbeddingConfig(name=name, **values))
-    return embedding, "" if name == text else f"{text!r} is no name that every program reads; it is called {name} here"
+    told = "" if name == text else f"{text!r} is no name that every program reads; it is called {name} here"
+    return to_plain(EmbeddingConfig(name=name)), told
 
 
 def take_embedding(
-    sheet: ConfigTranslation, index: int, embedding: dict[str, Any], name: str, value: Any, key: str, why: str = ""
-) -> None:
-    """One value of an embedding, with the line of its key."""
-    embedding[name] = value
-    sheet.note(key, "taken", why, f"embeddings.{index}.{name} = {value}")
-
-
-def take_start(
-    sheet: ConfigTranslation, index: int, embedding: dict[str, Any], key: str, path: str, why: str, absent: str
-) -> None:
-    """The file that an embedding begins with, where it is here; `absent` is said where it is not."""
-    found = sheet.origin.find(sheet.get(key))
+    sheet: ConfigTranslation, embeddings: Sequence[dict[str, Any]], keys: Sequence[str], text: str
+) -> tuple[dict[str, Any], str]:
+    """One more embedding of the run, with lines for the `keys` of its name, number of vectors, init text and the file
+    that it begins with; `text` is the init text where none is written. As `new_embedding`."""
+    named, counted, initial, file = keys
+    embedding, told = new_embedding(sheet.get(named, "<embedding>"), embeddings)
+    place, found = f"embeddings.{len(embeddings)}", sheet.origin.find(sheet.get(file))
+    count = whole(sheet.get(counted) or 1)
+    embedding["vectors"] = min(max(count or 1, 1), 75)
+    embedding["init_text"] = str(sheet.get(initial, text) or "")[:400]
+    sheet.note(named, "translated" if told else "taken", told, f"{place}.name = {embedding['name']}")
+    for key, name in ((counted, "vectors"), (initial, "init_text")):
+        why = "as the text has" if key == counted and not sheet.given(key) else ""
+        sheet.note(key, "taken", why, f"{place}.{name} = {embedding[name]}")
     if found is not None and found.is_file():
         embedding["init_file"] = str(found)
-        sheet.note(key, "taken", why, f"embeddings.{index}.init_file")
-    elif sheet.get(key):
-        sheet.refused(key, absent)
+        sheet.note(file, "taken", "begins with this file", f"{place}.init_file")
+    elif sheet.get(file):
+        sheet.refused(file, f"this file is not here; set {place}.init_file")
     else:
-        sheet.honoured(key, "none")
+        sheet.honoured(file, "none")
+    return embedding, told
 
 
 def vectors_of(path: Path) -> int:

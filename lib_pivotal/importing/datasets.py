@@ -7,7 +7,9 @@ from typing import Any
 
 from lib_pivotal.data.sources.source import DatasetFile
 from lib_pivotal.errors import ConfigError, DataError
-from lib_pivotal.importing import hcp_dataset, kohya_dataset, onetrainer_dataset
+from lib_pivotal.importing.hcp_dataset import is_hcp, read_hcp
+from lib_pivotal.importing.kohya_dataset import is_kohya, read_kohya
+from lib_pivotal.importing.onetrainer_dataset import is_onetrainer, read_onetrainer
 from lib_pivotal.importing.reading import parse_text, read_bytes
 
 
@@ -24,15 +26,9 @@ def read_plain(path: Path) -> Any:
         raise DataError(f"{path.name}: {told}") from error
 
 
-DATASET_FILES = tuple(
-    DatasetFile(layout, title, suffixes, read_plain, fits, read)
-    for layout, title, suffixes, fits, read in (
-        ("kohya_toml", "kohya's dataset file (.toml)", (".toml",), kohya_dataset.is_kohya, kohya_dataset.read_kohya),
-        ("hcp", "HCP-Diffusion's dataset file (.yaml)", (".yaml", ".yml"), hcp_dataset.is_hcp, hcp_dataset.read_hcp),
-        (
-            *("onetrainer", "OneTrainer's concepts (.json)", (".json",)),
-            *(onetrainer_dataset.is_onetrainer, onetrainer_dataset.read_onetrainer),
-        ),
-    )
+DATASET_FILES = (
+    DatasetFile("kohya_toml", "kohya's dataset file (.toml)", (".toml",), read_plain, is_kohya, read_kohya),
+    DatasetFile("hcp", "HCP-Diffusion's dataset file (.yaml)", (".yaml", ".yml"), read_plain, is_hcp, read_hcp),
+    DatasetFile("onetrainer", "OneTrainer's concepts (.json)", (".json",), read_plain, is_onetrainer, read_onetrainer),
 )
 """In the order in which they are tried."""

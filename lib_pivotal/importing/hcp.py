@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lib_pivotal.errors import ConfigError
 from lib_pivotal.importing import common
-from lib_pivotal.importing.hcp_dataset import BACKGROUNDS
+from lib_pivotal.importing.hcp_dataset import BACKGROUNDS, REGULAR
 from lib_pivotal.importing.hcp_layers import Leaf, by_rank, group_pattern, meant, preset_of, text_leaves, unet_leaves
 from lib_pivotal.importing.hcp_yaml import resolve
 from lib_pivotal.importing.reading import Origin, flag, leaves, number, read_bytes, whole
@@ -25,13 +25,20 @@ from lib_pivotal.importing.translation import (
     OFF,
     ConfigTranslation,
     Table,
+    also,
+    among,
     apply,
     aside,
-    choices,
+    each,
     holds,
+    means,
     missing,
     refuse,
     to,
+    turned,
+    unless,
+    when,
+    where,
 )
 
 TITLE = "HCP-Diffusion settings"
@@ -98,7 +105,7 @@ def import_hcp(
     """Translate one file, with its bases as far as they are here. `one_folder`: what lies around the sources is a tree
     that a scan reads as a whole."""
     merged = resolve(plain, origin.folder, bases, only_below=origin.uploaded)
-    sheet = ConfigTranslation(merged.plain, origin)
+    sheet = ConfigTranslation(merged.plain, origin, usual="HCP's own default")
     sheet.remarks += merged.remarks
     for name in merged.missing:
         sheet.remark(f"The base {name} is not on this computer: what stands in it is missing here.")
@@ -114,41 +121,35 @@ def import_hcp(
             sheet.honoured(key, _HOW_MADE)
         if key.startswith("data.") and key.endswith(".cond_root"):
             sheet.refused(key, "pictures of ControlNet have no use here")
-    sheet.default(
-        "embeddings_common.control", "embeddings_common.control", "none", "HCP does not control embedding norms"
-    )
-    sheet.default(
-        "embeddings_common.keep_commas", "embeddings_common.keep_commas", True, "in HCP commas of init texts count"
-    )
-    sheet.default(
-        "schedule.clip_embeddings", "schedule.clip_embeddings", 0.0, "HCP never limits the gradients of embeddings"
-    )
+    for path, value, why in (
+        ("embeddings_common.control", "none", "HCP does not control embedding norms"),
+        ("embeddings_common.keep_commas", True, "in HCP commas of init texts count"),
+        ("schedule.clip_embeddings", 0.0, "HCP never limits the gradients of embeddings"),
+    ):
+        sheet.default(path, path, value, why)
     return sheet
 
 
-def _dicts(mapping: Any) -> dict[str, dict[str, Any]]:
-    """Those values of a mapping that are mappings."""
-    return {key: one for key, one in mapping.items() if isinstance(one, dict)} if isinstance(mapping, dict) else {}
-
-
-def _listed(written: Any) -> list[dict[str, Any]]:
-    return [one for one in written if isinstance(one, dict)] if isinstance(written, list) else []
+def _dicts(items: Any) -> dict[str, dict[str, Any]]:
+    """Those values of a mapping or list that are mappings, by key or place."""
+    pairs = items.items() if isinstance(items, dict) else enumerate(items) if isinstance(items, list) else ()
+    return {str(key): one for key, one in pairs if isinstance(one, dict)}
 
 
 # ---- rates and steps ----
 
 
 def _accumulation(sheet: ConfigTranslation) -> int:
-    return max(whole(sheet.get("train.gradient_accumulation_steps")) or 1, 1)
+    return max(sheet.whole("train.gradient_accumulation_steps", 1), 1)
+
+
+def _pictures(sheet: ConfigTranslation) -> int:
+    return sum(whole(one.get("batch_size")) or 1 for one in _dicts(sheet.plain.get("data")).values()) or 1
 
 
 def _factor(sheet: ConfigTranslation, key: str) -> float:
     """By what HCP multiplies rates: pictures a step over all datasets."""
     return float(_pictures(sheet) * _accumulation(sheet)) if sheet.flag(key) else 1.0
-
-
-def _pictures(sheet: ConfigTranslation) -> int:
-    return sum(whole(one.get("batch_size")) or 1 for one in _dicts(sheet.plain.get("data")).values()) or 1
 
 
 def _scaled(sheet: ConfigTranslation, key: str, value: Any) -> None:
@@ -167,13 +168,13 @@ def _scaled(sheet: ConfigTranslation, key: str, value: Any) -> None:
 def _steps(sheet: ConfigTranslation) -> None:
     """HCP counts micro-batches as steps; here a step is an update."""
     accumulation = _accumulation(sheet)
-    why = f"HCP counts each of the {accumulation} micro-batches of an update as a step"
+    why = f"HCP counts each of the {accumulation} micro-batches of an update as a step" if accumulation > 1 else ""
     sheet.taken("train.gradient_accumulation_steps", "schedule.accumulation", accumulation)
     for key, path in (("train.train_steps", "schedule.max_steps"), ("train.save_step", "saving.every_steps")):
         steps = whole(sheet.get(key))
         if steps is None:
             sheet.honoured(key, "not given")
-        elif accumulation > 1:
+        elif why:
             sheet.translated(key, path, max(steps // accumulation, 1), why)
         else:
             sheet.taken(key, path, steps)
@@ -181,8 +182,8 @@ def _steps(sheet: ConfigTranslation) -> None:
 
 def _epochs(sheet: ConfigTranslation) -> None:
     """Epochs come before steps in HCP (train_ac.py: epochs × batches of the first set); known only after the data."""
-    epochs = whole(sheet.get("train.train_epochs"))
-    if not epochs or epochs < 1:
+    epochs = sheet.whole("train.train_epochs")
+    if epochs < 1:
         sheet.honoured("train.train_epochs", "not given; steps count")
         return
     draws = common.draws_an_epoch(sheet.described[0] if sheet.described else None)
@@ -196,7 +197,8 @@ def _scheduler(sheet: ConfigTranslation) -> None:
     if name is not None and common.set_rate(sheet, f"{at}.name", name) == "one_cycle":
         why = "torch's OneCycleLR ends there"
         sheet.default("final_div_factor of one_cycle", "schedule.final_factor", 4e-06, why)
-    key, warmup = f"{at}.num_warmup_steps", whole(sheet.get(f"{at}.num_warmup_steps")) or 0
+    key = f"{at}.num_warmup_steps"
+    warmup = sheet.whole(key)
     if str(name) in ("constant", "None"):
         sheet.honoured(key, "this scheduler has no warm-up")
     elif accumulation > 1 and warmup:
@@ -211,7 +213,7 @@ def _scheduler(sheet: ConfigTranslation) -> None:
         sheet.honoured(key, "of no effect on a constant learning rate")
     else:
         sheet.refused(key, f"here the LR scheduler is always as long as the run ({shown(steps)} steps)")
-    of_embeddings = sheet.keys_under("train.scheduler_pt")
+    of_embeddings = sheet.under("train.scheduler_pt")
     same = all(sheet.get(key) == sheet.get(key.replace("scheduler_pt", "scheduler")) for key in of_embeddings)
     for key in of_embeddings:
         if same or sheet.get(key) in (None, "${.scheduler}"):
@@ -230,64 +232,60 @@ def _optimizers(sheet: ConfigTranslation) -> None:
     else:
         sheet.refused(key_pt, "embeddings and network share one optimiser here, the network's was taken")
     for part, path in (("optimizer", "network.weight_decay"), ("optimizer_pt", "embeddings_common.weight_decay")):
-        decay = number(sheet.get(f"train.{part}.weight_decay"))
-        if decay is not None:
+        if (decay := sheet.number(f"train.{part}.weight_decay")) is not None:
             sheet.taken(f"train.{part}.weight_decay", path, decay)
         elif kind is not None:
             sheet.default(f"train.{part}.weight_decay", path, 0.01, "AdamW's own default")
 
 
 def _optimizer_option(sheet: ConfigTranslation, key: str, value: Any) -> None:
-    if key.endswith(("._partial_", ".relative_step", ".warmup_init", ".scale_parameter", ".type")):
+    name, of_network = key.rpartition(".")[2], key.replace("optimizer_pt", "optimizer")
+    if name in ("_partial_", "relative_step", "warmup_init", "scale_parameter", "type"):
         sheet.honoured(key, "how the optimiser is made; here too")
-    else:
-        sheet.refused(key, "options of the optimiser keep their defaults")
+    elif key != of_network and value == sheet.get(of_network):
+        sheet.honoured(key, "as the network's")
+    elif key != of_network:
+        sheet.refused(key, "embeddings and network share one optimiser here, the network's was taken")
+    elif not common.take_option(sheet, key, name, value):
+        sheet.refused(key, "the optimiser has no such option here")
 
 
 # ---- loss and model ----
 
 
 def _loss(sheet: ConfigTranslation) -> None:
-    key = "train.loss.criterion._target_"
-    name = str(sheet.get(key, "torch.nn.MSELoss")).rpartition(".")[2]
-    ours = LOSSES.get(name, "")
-    if name == "L1Loss" and "l1" in choices("loss.kind"):
-        sheet.translated(key, "loss.kind", "l1", f"{name} is called l1 here")
-    elif ours in choices("loss.weighting"):
-        sheet.translated(key, "loss.weighting", ours, f"{name} is called {ours} here, on the squared error")
+    """By the class's name; what is not written is the squared error."""
+    at = "train.loss.criterion"
+    name = str(sheet.get(f"{at}._target_", "torch.nn.MSELoss")).rpartition(".")[2]
+    ours = LOSSES.get(name)
+    if name == "L1Loss":
+        sheet.translated(f"{at}._target_", "loss.kind", "l1", f"{name} is called l1 here")
     elif ours:
-        sheet.put("loss.weighting", "soft_min_snr")
-        why = f"{name} with γ³/(snr²+γ³) is not here; the nearest was taken"
-        sheet.refused(key, why, "loss.weighting = soft_min_snr")
+        sheet.translated(
+            f"{at}._target_", "loss.weighting", ours, f"{name} is called {ours} here, on the squared error"
+        )
     else:
-        sheet.refused(key, "there is no such loss here; the plain squared error instead", "loss.weighting = none")
-    gamma = number(sheet.get("train.loss.criterion.gamma"))
-    if gamma is not None:
-        sheet.taken("train.loss.criterion.gamma", "loss.snr_gamma", gamma)
-    elif name.endswith("SNRLoss"):
-        sheet.default("train.loss.criterion.gamma", "loss.snr_gamma", 1.0, "HCP's own default")
+        why = "there is no such loss here; the plain squared error instead"
+        sheet.refused(f"{at}._target_", why, "loss.weighting = none")
+    if sheet.number(f"{at}.gamma") is not None or name.endswith("SNRLoss"):
+        sheet.own(f"{at}.gamma", "loss.snr_gamma", sheet.number(f"{at}.gamma"), 1.0)
 
 
-def _model(sheet: ConfigTranslation) -> None:
-    xl = "xl" in str(sheet.get("model.pretrained_model_name_or_path", "")).lower()
-    key, skip = "model.clip_skip", whole(sheet.get("model.clip_skip"))
-    if skip is not None and xl:
-        sheet.put("clip_skip", 1)
-        why = "SDXL's own layer is the one before the last; that is Clip skip 1 of the web UI"
-        sheet.note(key, "translated" if skip == 1 else "not supported", why, "clip_skip = 1")
-    elif skip is not None:
-        sheet.translated(key, "clip_skip", skip + 1, "HCP counts from 0, the web UI from 1")
-    if sheet.flag("model.clip_final_norm", default=True) != xl:
-        sheet.honoured("model.clip_final_norm", "as the web UI does for this kind of checkpoint")
-    else:
-        sheet.refused("model.clip_final_norm", "the last norm is used where the web UI uses it")
-    if repeats := whole(sheet.get("model.tokenizer_repeats")):
-        why = "HCP cuts captions after this many times 75 tokens"
-        sheet.translated("model.tokenizer_repeats", "data.max_tokens", 75 * repeats, why)
-    for key in ("model.ema_unet", "model.ema_text_encoder"):
-        to("schedule.ema_decay", lambda value: number(value) or 0, off=OFF)(sheet, key, sheet.get(key))
-    if (decay := number(sheet.get("model.ema.decay_max"))) is not None:
-        sheet.taken("model.ema.decay_max", "schedule.ema_decay", decay)
+def _is_number(value: Any) -> bool:
+    return whole(value) is not None
+
+
+def _from_1(skip: Any) -> int:
+    return (whole(skip) or 0) + 1
+
+
+def _is_xl(sheet: ConfigTranslation) -> bool:
+    return "xl" in str(sheet.get("model.pretrained_model_name_or_path", "")).lower()
+
+
+def _skip_of_xl(sheet: ConfigTranslation, key: str, value: Any) -> None:
+    why = "SDXL's own layer is the one before the last; that is Clip skip 1 of the web UI"
+    sheet.note(key, "translated" if whole(value) == 1 else "not supported", why, "clip_skip = 1")
 
 
 # ---- embeddings ----
@@ -295,42 +293,43 @@ def _model(sheet: ConfigTranslation) -> None:
 
 def _embeddings(sheet: ConfigTranslation) -> None:
     """Embeddings with their rates, and what they begin with."""
-    tokenizer = sheet.plain.get("tokenizer_pt")
-    items = _listed(tokenizer.get("train") if isinstance(tokenizer, dict) else None)
+    tokenizer, at = sheet.plain.get("tokenizer_pt"), "tokenizer_pt.train"
+    listed = tokenizer.get("train") if isinstance(tokenizer, dict) else None
+    items = _dicts(listed) if isinstance(listed, list) else {}
     folder = sheet.origin.find(sheet.get("tokenizer_pt.emb_dir")) if items else None
-    told = f"embeddings are looked for in {folder.name}" if folder else (
-        "this folder is not here; embeddings start from their init text" if items else "no embeddings are trained"
-    )  # fmt: skip
+    told = "this folder is not here; embeddings start from their init text" if items else "no embeddings are trained"
+    told = f"embeddings are looked for in {folder.name}" if folder else told
     sheet.note("tokenizer_pt.emb_dir", "taken" if folder else "ignored", told)
     if not items:
-        sheet.honoured("tokenizer_pt.train", "no embeddings are trained")
+        sheet.honoured(at, "no embeddings are trained")
         return
     factor = _factor(sheet, "train.scale_lr_pt")
-    rates = [number(item.get("lr")) or 0.0 for item in items]
-    highest = max(rates)
+    rates = {place: number(item.get("lr")) or 0.0 for place, item in items.items()}
+    highest = max(rates.values())
     if sheet.put("embeddings_common.lr", highest * factor):
         stays = f"{sheet.read('embeddings_common.lr'):g}"
         sheet.remark(f"The embedding LR {highest * factor:g} is out of range; it stays {stays}.")
     pairs = (value for key, value in leaves(sheet.plain.get("data", {})) if ".word_names." in key)
     negative = {str(pair[1]) for pair in pairs if isinstance(pair, list) and len(pair) == 2 and pair[1]}
     embeddings: list[dict[str, Any]] = []
-    for place, (item, rate) in enumerate(zip(items, rates, strict=True)):
-        index, key, name = len(embeddings), f"tokenizer_pt.train.{place}", str(item.get("name", ""))
+    for place, item in items.items():
+        index, key, name = len(embeddings), f"{at}.{place}", str(item.get("name", ""))
         if str(item.get("name")) in negative:
-            why = "the negative embedding of DreamArtist has no use here"
-            sheet.refused(sheet.keys_under(key), why)
+            sheet.refused(sheet.under(key), "the negative embedding of DreamArtist has no use here")
             continue
-        embedding, told = common.new_embedding(name, [known["name"] for known in embeddings])
+        embedding, told = common.new_embedding(name, embeddings)
         embeddings.append(embedding)
         start = _start(embedding, name, folder)
-        embedding["lr_factor"] = rate / highest if highest else 1.0
+        share = embedding["lr_factor"] = rates[place] / highest if highest else 1.0
         if told:
             sheet.remark(f"Captions must say {embedding['name']} where they said {item.get('name')}.")
-        fate, became = "translated" if told or start else "taken", f"embeddings.{index}.name = {embedding['name']}"
-        sheet.note(f"{key}.name", fate, "; ".join(filter(None, [told, start])), became)  # type: ignore[arg-type]
+        done = "; ".join(filter(None, [told, start]))
+        sheet.note(
+            f"{key}.name", "translated" if done else "taken", done, f"embeddings.{index}.name = {embedding['name']}"
+        )
         why = f"× {factor:g} by scale_lr_pt" if factor != 1 else ""
-        share = f", embeddings.{index}.lr_factor = {embedding['lr_factor']:g}" if embedding["lr_factor"] != 1 else ""
-        became = f"embeddings_common.lr = {highest * factor:g}{share}"
+        became = f"embeddings_common.lr = {highest * factor:g}"
+        became += f", embeddings.{index}.lr_factor = {share:g}" if share != 1 else ""
         sheet.note(f"{key}.lr", "translated" if why else "taken", why, became)
     sheet.put("embeddings", embeddings)
 
@@ -355,6 +354,7 @@ class Item:
     """One entry of a list of layers: `key` in the file, layers found, and what they get. `share` is a rank below 1."""
 
     key: str
+    rank_key: str
     entries: tuple[str, ...]
     found: tuple[Leaf, ...]
     rank: int
@@ -368,11 +368,11 @@ def _network(sheet: ConfigTranslation) -> None:
     groups: list[dict[str, Any]] = []
     whole_layers, trained = _whole_layers(sheet), False
     for part, name, plugin in (("unet", "lora_unet", "plugin_unet"), ("te", "lora_text_encoder", "plugin_TE")):
-        items = [*_items(sheet, part, name), *_plugins(sheet, part, plugin)]
+        entries = [*_lists(sheet, name), *_plugins(sheet, plugin)]
+        items = [item for entry in entries if (item := _item(sheet, part, *entry))]
         _settle(sheet, part, items, groups)
         trained |= bool(items)
-    if groups and (fault := sheet.put("network.groups", groups)):
-        sheet.remark(f"The groups of layers could not be taken over: network.groups {fault}.")
+    common.put_groups(sheet, groups)
     if not trained and not whole_layers:
         sheet.put("network.algorithm", "none")
     elif not trained:
@@ -387,7 +387,8 @@ def _whole_layers(sheet: ConfigTranslation) -> str:
     """Layers of the U-Net that HCP would train as they are, as a target of ours; "" if there are none."""
     why = "training the checkpoint's own weights is not what this is for; a network instead"
     apply(sheet, [("unet.* text_encoder.*", missing(why, (None,)))])
-    layers = [one.get("layers") for one in _listed(sheet.plain.get("unet"))]
+    units = sheet.plain.get("unet")
+    layers = [one.get("layers") for one in _dicts(units).values()] if isinstance(units, list) else []
     entries = [str(layer) for one in layers if isinstance(one, list) for layer in one]
     try:
         return (preset_of("unet", meant(entries, unet_leaves())) or "attention+ff") if entries else ""
@@ -395,38 +396,35 @@ def _whole_layers(sheet: ConfigTranslation) -> str:
         return "attention+ff"
 
 
-def _items(sheet: ConfigTranslation, part: str, name: str) -> list[Item]:
+def _lists(sheet: ConfigTranslation, name: str) -> Iterator[tuple[str, Mapping[str, Any], str]]:
+    """(key, entry, name of its rank) of each entry of a list of layers."""
     written = sheet.plain.get(name)
     if not isinstance(written, list) or not written:
-        sheet.honoured(sheet.keys_under(name), "no network in this part")
-        return []
-    entries = [(f"{name}.{index}", entry) for index, entry in enumerate(written) if isinstance(entry, dict)]
-    found = [_item(sheet, part, key, entry, "rank") for key, entry in entries]
-    return [item for item in found if item]
+        sheet.honoured(sheet.under(name), "no network in this part")
+        return
+    for index, entry in _dicts(written).items():
+        yield f"{name}.{index}", entry, "rank"
 
 
-def _plugins(sheet: ConfigTranslation, part: str, name: str) -> list[Item]:
-    """LyCORIS blocks: `{loha: {_target_: lycoris.hcp.LohaBlock.wrap_model, dim, alpha, lr, layers}}`."""
+def _plugins(sheet: ConfigTranslation, name: str) -> Iterator[tuple[str, Mapping[str, Any], str]]:
+    """The same of LyCORIS blocks: `{loha: {_target_: lycoris.hcp.LohaBlock.wrap_model, dim, alpha, lr, layers}}`."""
     written = sheet.plain.get(name)
     if not isinstance(written, dict) or not written:
-        sheet.honoured(sheet.keys_under(name), "no plugin in this part")
-        return []
-    found = []
+        sheet.honoured(sheet.under(name), "no plugin in this part")
+        return
     for plugin, entry in written.items():
         key, target = f"{name}.{plugin}", str(entry.get("_target_", "")) if isinstance(entry, dict) else ""
-        kind = next((ours for block, ours in ALGORITHMS.items() if block in target), "")
-        if not kind:
-            sheet.refused(sheet.keys_under(key), "this plugin is not here")
-            continue
-        common.set_kind(sheet, f"{key}._target_", kind, "the same kind of network", kind)
-        found.append(_item(sheet, part, key, entry, "dim"))
-    return [item for item in found if item]
+        if kind := next((ours for block, ours in ALGORITHMS.items() if block in target), ""):
+            common.set_kind(sheet, f"{key}._target_", kind, "the same kind of network", kind)
+            yield key, entry, "dim"
+        else:
+            sheet.refused(sheet.under(key), "this plugin is not here")
 
 
 def _item(sheet: ConfigTranslation, part: str, key: str, entry: Mapping[str, Any], rank_name: str) -> Item | None:
     """One entry with its lines; None where it cannot be translated."""
     if entry.get("branch") == "n":
-        sheet.refused(sheet.keys_under(key), "the negative branch of DreamArtist++ is not here")
+        sheet.refused(sheet.under(key), "the negative branch of DreamArtist++ is not here")
         return None
     written = entry.get("layers")
     entries = tuple(map(str, written if isinstance(written, list) else [written] if written is not None else []))
@@ -436,7 +434,7 @@ def _item(sheet: ConfigTranslation, part: str, key: str, entry: Mapping[str, Any
     except ValueError as error:
         found, problem = [], str(error)
     if problem:
-        sheet.refused(sheet.keys_under(key), "its layers could not be identified")
+        sheet.refused(sheet.under(key), "its layers could not be identified")
         sheet.refused(f"{key}.layers", problem)
         return None
     rank, alpha, lr = (number(entry.get(name)) for name in (rank_name, "alpha", "lr"))
@@ -444,9 +442,12 @@ def _item(sheet: ConfigTranslation, part: str, key: str, entry: Mapping[str, Any
     is_share = isinstance(entry.get(rank_name), float) or (rank is not None and not rank.is_integer())
     scaled = flag(entry.get("alpha_auto_scale", True)) is not False
     size = 1 if rank is None or is_share else max(int(rank), 1)
-    _options(sheet, key, rank_name)
+    apply(sheet, ENTRY, at=f"{key}.")
+    own = [f"{key}.{name}" for name in ("layers", "lr", rank_name, "alpha", "_target_")]
+    sheet.refused([one for one in sheet.under(key, still_open=True) if one not in own], _NO_OPTION)
     return Item(
         key,
+        f"{key}.rank" if sheet.has(f"{key}.rank") else f"{key}.dim",
         entries,
         tuple(found),
         size,
@@ -462,26 +463,8 @@ def _found(part: str, entries: tuple[str, ...]) -> list[Leaf]:
         return meant(entries, unet_leaves())
     pair = ("clip_B.", "clip_bigG.")
     return meant(entries, text_leaves()) or [
-        leaf
-        for leaf in text_leaves()
-        if meant(entries, [Leaf(f"{prefix}{leaf.path}", leaf.features) for prefix in pair])
+        leaf for leaf in text_leaves() if meant(entries, [Leaf(f"{one}{leaf.path}", leaf.features) for one in pair])
     ]
-
-
-def _options(sheet: ConfigTranslation, key: str, rank_name: str) -> None:
-    """Lines of what an entry may hold besides its layers, rank, alpha and rate."""
-    for inner in sheet.keys_under(key):
-        name = inner.removeprefix(f"{key}.")
-        if name in ("layers", "lr", rank_name, "alpha", "_target_"):
-            continue
-        if name in ("_partial_", "alpha_auto_scale") or (name == "type" and sheet.get(inner) == "lora"):
-            sheet.honoured(inner, "taken into account")
-        elif name == "branch":
-            sheet.honoured(inner, "the positive branch is the whole network here")
-        elif name == "dropout":
-            sheet.taken(inner, "network.dropout", number(sheet.get(inner)) or 0.0)
-        else:
-            sheet.refused(inner, f"this option of {'the network' if name == 'factor' else 'a layer'} is not here")
 
 
 def _settle(sheet: ConfigTranslation, part: str, items: list[Item], groups: list[dict[str, Any]]) -> None:
@@ -495,9 +478,8 @@ def _settle(sheet: ConfigTranslation, part: str, items: list[Item], groups: list
     head = items[base or 0]
     fault = sheet.put(f"network.{part}_lr", head.lr)
     targets = presets[base] if base is not None else ("all" if part == "unet" else "attention+mlp")
-    sheet.put(f"network.{part}_targets", targets)
-    sheet.put(f"network.{part}_rank", head.rank)
-    sheet.put(f"network.{part}_alpha", head.alpha)
+    for name, value in (("targets", targets), ("rank", head.rank), ("alpha", head.alpha)):
+        sheet.put(f"network.{part}_{name}", value)
     for index, item in enumerate(items):
         factor = item.lr / head.lr if head.lr else 1.0
         pairs: Sequence[tuple[int, str]] = ()
@@ -506,17 +488,16 @@ def _settle(sheet: ConfigTranslation, part: str, items: list[Item], groups: list
         elif index != base:
             pairs = [(item.rank, group_pattern(part, item.entries, item.found))]
         pairs = [(rank, pattern) for rank, pattern in pairs if pattern]
-        _tell(sheet, part, item, "" if index != base else presets[index], factor, head.lr, fault, named=bool(pairs))
+        _tell_layers(sheet, part, item, presets[index] if index == base else "", named=bool(pairs))
+        _tell_rate(sheet, part, item, factor, head.lr, fault, grouped=index != base)
         if index != base and item.share:
             sheet.remark(
                 f"{item.key}: a rank of {item.share:g} of each layer's size became {len(pairs)} groups of layers, "
                 "by the names of SD1 and SD2."
             )
-        groups += [
-            {"pattern": pattern, "rank": rank, "alpha": item.alpha, "lr_factor": factor} for rank, pattern in pairs
-        ]
+        groups += [common.group(pattern, rank, item.alpha, factor) for rank, pattern in pairs]
     if base is None:
-        groups.append({"pattern": rf"^lora_{part}\d?_", "rank": 0, "alpha": 0.0, "lr_factor": 1.0})
+        groups.append(common.group(rf"^lora_{part}\d?_", 0, 0.0))
     seen: set[str] = set()
     for item in items:
         names = {leaf.path for leaf in item.found}
@@ -525,21 +506,10 @@ def _settle(sheet: ConfigTranslation, part: str, items: list[Item], groups: list
         seen |= names
 
 
-def _tell(
-    sheet: ConfigTranslation,
-    part: str,
-    item: Item,
-    preset: str,
-    factor: float,
-    head_lr: float,
-    fault: str,
-    *,
-    named: bool,
-) -> None:
-    """The lines of one entry's layers, rank, alpha and rate; `preset` is empty for a group."""
+def _tell_layers(sheet: ConfigTranslation, part: str, item: Item, preset: str, *, named: bool) -> None:
+    """The lines of one entry's layers, rank and alpha; `preset` is empty for a group."""
     key, grouped = item.key, not preset
     where, glue = ("network.groups", " ") if grouped else (f"network.{part}", "_")
-    rank_key = f"{key}.rank" if sheet.has(f"{key}.rank") else f"{key}.dim"
     count = f"{len(item.found)} layers of SD1"
     if grouped and not item.share and not named:
         sheet.refused(f"{key}.layers", "these layers cannot be named by one pattern; add a group by hand")
@@ -548,61 +518,60 @@ def _tell(
     else:
         sheet.note(f"{key}.layers", "translated", count, f"{where}_targets = {preset}")
     if item.share:
-        sheet.note(rank_key, "translated", "a share of each layer's size, as groups by rank", where)
+        sheet.note(item.rank_key, "translated", "a share of each layer's size, as groups by rank", where)
     else:
-        sheet.note(rank_key, "taken", "", f"{where}{glue}rank = {item.rank}")
+        sheet.note(item.rank_key, "taken", "", f"{where}{glue}rank = {item.rank}")
     if sheet.has(f"{key}.alpha"):
-        fate = "taken" if number(sheet.get(f"{key}.alpha")) == item.alpha else "translated"
-        sheet.note(f"{key}.alpha", fate, "", f"{where}{glue}alpha = {item.alpha:g}")  # type: ignore[arg-type]
+        as_written = sheet.number(f"{key}.alpha") == item.alpha
+        sheet.note(f"{key}.alpha", "taken" if as_written else "translated", "", f"{where}{glue}alpha = {item.alpha:g}")
     elif not grouped:
-        sheet.default(f"{key}.alpha", f"network.{part}_alpha", item.alpha, "HCP's own default")
+        sheet.default(f"{key}.alpha", f"network.{part}_alpha", item.alpha, sheet.usual)
         sheet.remark(f"{key}: no alpha is written; HCP's is 1, so the change is scaled by 1 / rank.")
-    written = number(sheet.get(f"{key}.lr"))
+
+
+def _tell_rate(
+    sheet: ConfigTranslation, part: str, item: Item, factor: float, head_lr: float, fault: str, *, grouped: bool
+) -> None:
+    key, written = f"{item.key}.lr", sheet.number(f"{item.key}.lr")
     if fault:
-        sheet.refused(f"{key}.lr", f"network.{part}_lr {fault}")
+        sheet.refused(key, f"network.{part}_lr {fault}")
     elif written is not None:
         why = f"× {item.lr / written:g} by scale_lr" if abs(item.lr - written) > 1e-12 and written else ""
+        where = "network.groups" if grouped else f"network.{part}"
         became = f"network.{part}_lr = {head_lr:g}" + (f", {where} lr_factor = {factor:g}" if factor != 1 else "")
-        sheet.note(f"{key}.lr", "translated" if why or grouped else "taken", why, became)
+        sheet.note(key, "translated" if why or grouped else "taken", why, became)
 
 
 # ---- pictures ----
-
-
-_HOW_MADE = "how an object is made"
-_NAMES = "names stand in the captions, or in templates as {word}"
-_HELD = {
-    "cache_latents": "latents are always kept, in memory up to memory.latents_mb",
-    "cache_path": "set data.cache_folder to keep latents on disk; they are renewed when pictures change",
-    "att_mask_encode": "a mask counts for its pixels alone",
-    "encoder_attention_mask": "text is padded as the web UI does it",
-    "return_path": _HOW_MADE,
-    "_partial_": _HOW_MADE,
-    "_convert_": _HOW_MADE,
-}
-"""Keys of a dataset that say how it is built or cached."""
 
 
 def _data(sheet: ConfigTranslation) -> None:
     """The first dataset is the run's; one that is called after class or regularisation is the set beside. Where its
     folders are here, the file is read as a scan reads it: every source of every set."""
     sets = _dicts(sheet.plain.get("data"))
-    beside = next((name for name in sets if re.search(r"class|reg", name, re.IGNORECASE)), "")
+    beside = next((name for name in sets if REGULAR.search(name)), "")
     own = next((name for name in sets if name != beside), "")
     if beside:
-        _beside(sheet, f"data.{beside}", sets[beside])
+        folder = _folder_of(sheet, sets[beside])
+        for name in _dicts(sets[beside].get("source")):
+            root = f"data.{beside}.source.{name}.img_root"
+            if folder:
+                sheet.taken(root, "regularisation.folder", folder)
+            else:
+                sheet.refused(root, "these folders have none in common; put them into one")
+        _beside(sheet, f"data.{beside}")
     if sheet.described is not None:
         common.take_described(sheet, *sheet.described, "data")
-        for name in sets:
-            if name != beside:
-                _lines_as_read(sheet, f"data.{name}")
-        return
-    if own:
-        _own(sheet, f"data.{own}", sets[own])
     for name in sets:
-        if name not in (own, beside):
+        if name == beside:
+            continue
+        if sheet.described is not None:
+            _lines_as_read(sheet, f"data.{name}")
+        elif name == own:
+            _own(sheet, f"data.{own}", sets[own])
+        else:
             why = "a run has one set of pictures and one beside it; put the folders into one"
-            sheet.refused(sheet.keys_under(f"data.{name}"), why)
+            sheet.refused(sheet.under(f"data.{name}"), why)
 
 
 def _lines_as_read(sheet: ConfigTranslation, key: str) -> None:
@@ -611,7 +580,7 @@ def _lines_as_read(sheet: ConfigTranslation, key: str) -> None:
     reading, path = sheet.described
     untaken = {one.partition(" (")[0] for one in reading.untaken}
     _plumbing(sheet, key)
-    for inner in sheet.keys_under(key):
+    for inner in sheet.under(key):
         name = re.sub(r"^source\.[^.]+\.", "source.", inner.removeprefix(f"{key}."))
         if {name, str(sheet.get(inner)).rpartition(".")[2]} & untaken:
             sheet.refused(inner, "a scan has no such setting")
@@ -620,16 +589,17 @@ def _lines_as_read(sheet: ConfigTranslation, key: str) -> None:
             sheet.note(inner, "taken", "a scan reads HCP's file itself, source by source", became)
 
 
+def _folder_of(sheet: ConfigTranslation, dataset: Mapping[str, Any]) -> str:
+    """The folder around all sources of a set; "" if they have none in common."""
+    roots = [str(one.get("img_root", "")) for one in _dicts(dataset.get("source")).values()]
+    return common.common_folder(sheet.origin, roots)
+
+
 def _own(sheet: ConfigTranslation, key: str, dataset: Mapping[str, Any]) -> None:
-    _take_number(sheet, f"{key}.batch_size", "schedule.batch_size", 1)
-    if number(dataset.get("loss_weight")) in (None, 1.0):
-        sheet.honoured(f"{key}.loss_weight", "the run's own pictures count once, as here")
-    else:
-        sheet.refused(f"{key}.loss_weight", "the run's own pictures always count once; scale the other set's weight")
+    apply(sheet, OWN, at=f"{key}.")
     _plumbing(sheet, key)
     _bucket(sheet, f"{key}.bucket", dataset.get("bucket"))
-    sources = _dicts(dataset.get("source"))
-    folder = common.common_folder(sheet.origin, [str(one.get("img_root", "")) for one in sources.values()])
+    sources, folder = _dicts(dataset.get("source")), _folder_of(sheet, dataset)
     for index, (name, source) in enumerate(sources.items()):
         inner, root = f"{key}.source.{name}", str(source.get("img_root", ""))
         if folder and root and len(sources) > 1:
@@ -639,46 +609,33 @@ def _own(sheet: ConfigTranslation, key: str, dataset: Mapping[str, Any]) -> None
         else:
             sheet.refused(f"{inner}.img_root", "the sources' folders have none in common; put them into one")
         _repeat(sheet, f"{inner}.repeat", root)
-        _source(sheet, inner, source, first=index == 0)
+        if index == 0:
+            _transforms(sheet, inner, source.get("text_transforms", source.get("tag_transforms")))
+            _template(sheet, inner, source)
+        made = [one for one in sheet.under(inner, still_open=True) if one.endswith(("._target_", "._partial_"))]
+        made = [one for one in made if not one.startswith(f"{inner}.caption_file")]
+        sheet.honoured(made, _HOW_MADE)
+        apply(sheet, SOURCE if index == 0 else [*LATER, *SOURCE], at=f"{inner}.")
 
 
-def _beside(sheet: ConfigTranslation, key: str, dataset: Mapping[str, Any]) -> None:
+def _beside(sheet: ConfigTranslation, key: str) -> None:
     """A set with its own weight in the same step: our regularisation set."""
-    _take_number(sheet, f"{key}.batch_size", "regularisation.batch_size", 1)
-    _take_number(sheet, f"{key}.loss_weight", "regularisation.weight", 1.0)
-    sources = _dicts(dataset.get("source"))
-    folder = common.common_folder(sheet.origin, [str(one.get("img_root", "")) for one in sources.values()])
-    for name in sources:
-        root = f"{key}.source.{name}.img_root"
-        if folder:
-            sheet.taken(root, "regularisation.folder", folder)
-        else:
-            sheet.refused(root, "these folders have none in common; put them into one")
-    for inner in sheet.open_under(key):
-        if inner.startswith(f"{key}.bucket"):
-            sheet.honoured(inner, "brought to the same sizes as the run's own pictures")
-        elif inner.endswith((".prompt_template", ".caption_file", ".path")) or ".word_names" in inner:
+    apply(sheet, BESIDE, at=f"{key}.")
+    for inner in sheet.under(key, still_open=True):
+        if inner.endswith((".prompt_template", ".caption_file", ".path")) or ".word_names" in inner:
             sheet.note(inner, "translated", "their captions lie beside the pictures, without the embeddings")
     _plumbing(sheet, key)
-    sheet.honoured(sheet.open_under(key), "as for the run's own pictures")
-
-
-def _take_number(sheet: ConfigTranslation, key: str, path: str, default: float) -> None:
-    value = number(sheet.get(key))
-    if value is None:
-        sheet.put(path, default)
-        sheet.honoured(key, "HCP's default")
-    else:
-        sheet.taken(key, path, int(value) if path.endswith("batch_size") and value.is_integer() else value)
+    sheet.honoured(sheet.under(key, still_open=True), "as for the run's own pictures")
 
 
 def _plumbing(sheet: ConfigTranslation, key: str) -> None:
-    for inner in sheet.open_under(key):
+    """Keys of a dataset that say how it is built or cached."""
+    for inner in sheet.under(key, still_open=True):
         name = inner.rpartition(".")[2]
         if name == "att_mask_encode" and sheet.flag(inner):
-            sheet.refused(inner, _HELD[name])
-        elif name in _HELD or inner == f"{key}._target_":
-            sheet.honoured(inner, _HELD.get(name, _HOW_MADE))
+            sheet.refused(inner, _PLUMBING[name])
+        elif name in _PLUMBING or inner == f"{key}._target_":
+            sheet.honoured(inner, _PLUMBING.get(name, _HOW_MADE))
 
 
 def _bucket(sheet: ConfigTranslation, key: str, bucket: Any) -> None:
@@ -687,38 +644,27 @@ def _bucket(sheet: ConfigTranslation, key: str, bucket: Any) -> None:
         return
     kind, area = str(bucket.get("_target_", "")), number(bucket.get("target_area"))
     if "FixedBucket" in kind:
-        _fixed_size(sheet, key, bucket.get("target_size", 512))
+        _fixed_size(sheet, f"{key}.target_size", bucket.get("target_size", 512))
+        sheet.honoured(f"{key}._target_", "one size for all pictures")
     elif area and area > 0:
-        side, step = round(math.sqrt(area)), whole(bucket.get("step_size")) or 8
-        sheet.translated(f"{key}.target_area", "data.resolution_px", side, "the side of a square of this area")
         sheet.put("data.bucketing", True)
-        sheet.own(f"{key}.step_size", "data.bucket_step_px", step, "HCP's own default")
-        sheet.honoured(f"{key}._target_", "aspect-ratio buckets", "data.bucketing = true")
+        apply(sheet, RATIO_BUCKET, at=f"{key}.")
     elif "SizeBucket" in kind:
         sheet.refused(f"{key}._target_", "pictures are brought to data.resolution_px; set it to their size")
-    for inner in sheet.open_under(key):
-        name = inner.removeprefix(f"{key}.")
-        if name == "pre_build_bucket":
-            sheet.ignored(inner, "buckets are found again for each run")
-        elif name in ("num_bucket", "ratio_max"):
-            needed = "as many buckets as the pictures' shapes need"
-            sheet.note(inner, "translated", needed if name == "num_bucket" else "as far as the pictures' shapes go")
-        elif name in ("_target_", "_partial_"):
-            sheet.honoured(inner, _HOW_MADE)
+    apply(sheet, BUCKET, at=f"{key}.")
 
 
 def _fixed_size(sheet: ConfigTranslation, key: str, size: Any) -> None:
     sides = [whole(one) or 0 for one in (size if isinstance(size, list) else [size, size])][:2]
     if len(sides) < 2 or min(sides) < 1:
-        sheet.refused(f"{key}.target_size", f"{shown(size)} is no size")
+        sheet.refused(key, f"{shown(size)} is no size")
     elif sides[0] == sides[1]:
         sheet.put("data.bucketing", False)
-        sheet.translated(f"{key}.target_size", "data.resolution_px", sides[0], "square pictures: buckets are off")
+        sheet.translated(key, "data.resolution_px", sides[0], "square pictures: buckets are off")
     else:
         side = round(math.sqrt(sides[0] * sides[1]))
-        sheet.refused(f"{key}.target_size", f"one size that is no square: buckets of {side} px were taken instead")
+        sheet.refused(key, f"one size that is no square: buckets of {side} px were taken instead")
         sheet.put("data.resolution_px", side)
-    sheet.honoured(f"{key}._target_", "one size for all pictures")
 
 
 def _repeat(sheet: ConfigTranslation, key: str, root: str) -> None:
@@ -736,36 +682,10 @@ def _repeat(sheet: ConfigTranslation, key: str, root: str) -> None:
         sheet.refused(key, why)
 
 
-def _source(sheet: ConfigTranslation, key: str, source: Mapping[str, Any], *, first: bool) -> None:
-    """Captions, masks and background of one source; the run has one set of these, the first source's."""
-    if first:
-        _transforms(sheet, key, source.get("text_transforms", source.get("tag_transforms")))
-        _template(sheet, key, source)
-        if source.get("att_mask"):
-            why = "HCP's grey scale, never scaled; put the files into `mask/` beside the pictures"
-            sheet.translated(f"{key}.att_mask", "data.masks", "hcp_exact", why)
-        else:
-            sheet.honoured(f"{key}.att_mask", "no masks")
-    for inner in sheet.open_under(key):
-        name = inner.removeprefix(f"{key}.")
-        if name == "bg_color":
-            _background(sheet, inner)
-        elif name.startswith("caption_file"):
-            why = "captions are found beside the pictures: .txt, .caption, .json, or one .json for the folder"
-            sheet.note(inner, "translated", why)
-        elif name.startswith("word_names"):
-            sheet.note(inner, "translated", _NAMES)
-        elif name == "_target_" or name.endswith(("._target_", "._partial_")):
-            sheet.honoured(inner, _HOW_MADE)
-        elif not first and name.startswith(("text_transforms", "tag_transforms", "prompt_template", "att_mask")):
-            sheet.honoured(inner, "the first source's hold for all")
-        elif name.startswith("image_transforms"):
-            sheet.refused(inner, "changes of the picture are not read; see data.flip and data.crop")
-
-
 def _transforms(sheet: ConfigTranslation, key: str, transforms: Any) -> None:
-    base = next((one for one in ("text_transforms", "tag_transforms") if sheet.keys_under(f"{key}.{one}")), "")
-    steps = _listed(transforms.get("transforms") if isinstance(transforms, dict) else None)
+    base = next((one for one in ("text_transforms", "tag_transforms") if sheet.under(f"{key}.{one}")), "")
+    listed = transforms.get("transforms") if isinstance(transforms, dict) else None
+    steps = list(_dicts(listed).values()) if isinstance(listed, list) else []
     names = [str(one.get("_target_", "")).rpartition(".")[2] for one in steps]
     sheet.default(f"{key}: TagShuffle", "data.shuffle_tags", "TagShuffle" in names, "tags keep their order without it")
     for index, (step, name) in enumerate(zip(steps, names, strict=True)):
@@ -781,8 +701,8 @@ def _transforms(sheet: ConfigTranslation, key: str, transforms: Any) -> None:
         elif name == "TemplateFill":
             sheet.honoured(f"{inner}._target_", "templates are filled")
         else:
-            sheet.refused(sheet.keys_under(inner), f"{name or 'this step'} is not here")
-        sheet.note(sheet.keys_under(f"{inner}.word_names"), "translated", _NAMES)
+            sheet.refused(sheet.under(inner), f"{name or 'this step'} is not here")
+        sheet.note(sheet.under(f"{inner}.word_names"), "translated", _NAMES)
 
 
 def _template(sheet: ConfigTranslation, key: str, source: Mapping[str, Any]) -> None:
@@ -820,26 +740,87 @@ def _our_template(line: str, names: Mapping[str, Any]) -> str:
     return " ".join(re.sub(r"\{(\w*)\}", one, line).split()).replace(" ,", ",")
 
 
-def _background(sheet: ConfigTranslation, key: str) -> None:
-    value = sheet.get(key)
+def _background(value: Any) -> str | None:
     colour = tuple(whole(one) or 0 for one in value[:3]) if isinstance(value, list) else ()
-    if ours := BACKGROUNDS.get(colour):
-        sheet.translated(key, "data.transparency", ours, "what stands behind transparent pixels")
-    else:
-        sheet.refused(key, "behind transparent pixels there is white, grey or a random colour")
+    return BACKGROUNDS.get(colour)
 
 
-# ---- the table ----
+def _side(area: Any) -> int | None:
+    return None if number(area) is None else round(math.sqrt(number(area) or 0.0))
 
-_LOG = aside("logs and samples of the other trainer")
-_SPEED = aside("speed or memory; the web UI's own settings hold here")
+
+def _batch(value: Any) -> Any:
+    return int(found) if (found := number(value)) is not None and found.is_integer() else found
+
+
+# ---- the tables ----
+
+_HOW_MADE = "how an object is made"
+_NO_OPTION = "this option of a layer is not here"
+_NAMES = "names stand in the captions, or in templates as {word}"
+_PLUMBING = {
+    "cache_latents": "latents are always kept, in memory up to memory.latents_mb",
+    "cache_path": "set data.cache_folder to keep latents on disk; they are renewed when pictures change",
+    "att_mask_encode": "a mask counts for its pixels alone",
+    "encoder_attention_mask": "text is padded as the web UI does it",
+    **dict.fromkeys(("return_path", "_partial_", "_convert_"), _HOW_MADE),
+}
 
 # fmt: off
+ENTRY: Table = (
+    ("_partial_ alpha_auto_scale", holds("taken into account")),
+    ("type", among(("lora",), holds("taken into account")), refuse(_NO_OPTION)),
+    ("branch", holds("the positive branch is the whole network here")),
+    ("dropout", to("network.dropout", lambda value: number(value) or 0.0)),
+    ("factor", refuse("this option of the network is not here")),
+)
+"""What an entry of layers may hold besides its layers, rank, alpha and rate."""
+OWN: Table = (
+    ("batch_size", to("schedule.batch_size", _batch, default=1)),
+    ("loss_weight",
+     unless(lambda value: number(value) not in (None, 1.0),
+            "the run's own pictures always count once; scale the other set's weight",
+            "the run's own pictures count once, as here")),
+)
+BESIDE: Table = (
+    ("batch_size", to("regularisation.batch_size", _batch, default=1)),
+    ("loss_weight", to("regularisation.weight", number, default=1.0)),
+    ("bucket*", holds("brought to the same sizes as the run's own pictures")),
+)
+RATIO_BUCKET: Table = (
+    ("target_area", turned("data.resolution_px", _side, "the side of a square of this area")),
+    ("step_size", to("data.bucket_step_px", whole, default=8)),
+    ("_target_", holds("aspect-ratio buckets", "data.bucketing = true")),
+)
+BUCKET: Table = (
+    ("pre_build_bucket", aside("buckets are found again for each run")),
+    ("num_bucket", means("as many buckets as the pictures' shapes need")),
+    ("ratio_max", means("as far as the pictures' shapes go")),
+    ("_target_ _partial_", holds(_HOW_MADE)),
+)
+LATER: Table = (
+    ("text_transforms* tag_transforms* prompt_template* att_mask*", holds("the first source's hold for all")),
+)
+SOURCE: Table = (
+    ("att_mask",
+     turned("data.masks", lambda value: "hcp_exact" if value else None,
+            "HCP's grey scale, never scaled; put the files into `mask/` beside the pictures", off="no masks")),
+    ("bg_color",
+     when(_background, turned("data.transparency", _background, "what stands behind transparent pixels")),
+     refuse("behind transparent pixels there is white, grey or a random colour")),
+    ("caption_file*",
+     means("captions are found beside the pictures: .txt, .caption, .json, or one .json for the folder")),
+    ("word_names*", means(_NAMES)),
+    ("image_transforms*", refuse("changes of the picture are not read; see data.flip and data.crop")),
+)
+
 TABLE: Table = (
     # what several keys decide together
     ("train.scale_lr train.scale_lr_pt", _scaled),
     _steps,
     _scheduler,
+    ("train.scheduler.scheduler_kwargs.num_cycles", to("schedule.lr_scheduler_cycles", whole)),
+    ("train.scheduler.scheduler_kwargs.power", to("schedule.lr_scheduler_power", number)),
     ("train.scheduler.scheduler_kwargs.*", missing("options of a scheduler are not read")),
     ("train.scheduler.*", refuse("an LR scheduler built by class cannot be read; set schedule.lr_scheduler")),
     _optimizers,
@@ -848,10 +829,20 @@ TABLE: Table = (
     ("train.loss.criterion._partial_", holds("how the loss is made")),
     ("train.loss.type",
      missing("the error of the predicted picture is not here; noise or v, as the checkpoint",
-         (None, "eps"), told="what is predicted follows from the checkpoint")),
+             (None, "eps"), told="what is predicted follows from the checkpoint")),
     ("train.cfg_scale",
      missing("DreamArtist's training with a negative embedding is not supported", (None, 1, "1", "1.0", "None"))),
-    _model,
+    ("model.clip_skip", when(_is_number, where(_is_xl, also("clip_skip", 1, _skip_of_xl))),
+     when(_is_number, turned("clip_skip", _from_1, "HCP counts from 0, the web UI from 1"))),
+    ("model.clip_final_norm",
+     where(lambda sheet: sheet.flag("model.clip_final_norm", default=True) != _is_xl(sheet),
+           holds("as the web UI does for this kind of checkpoint")),
+     refuse("the last norm is used where the web UI uses it")),
+    ("model.tokenizer_repeats",
+     when(whole, turned("data.max_tokens", lambda value: 75 * (whole(value) or 0),
+                        "HCP cuts captions after this many times 75 tokens"))),
+    ("model.ema_unet model.ema_text_encoder", to("schedule.ema_decay", lambda value: number(value) or 0, off=OFF)),
+    ("model.ema.decay_max", to("schedule.ema_decay", number)),
     ("model.ema._target_ model.ema._partial_", holds("how the average is made")),
     ("model.ema.*", missing("the average's warm-up has its own rule here")),
     _embeddings,
@@ -865,20 +856,23 @@ TABLE: Table = (
      to("schedule.clip_network", number, "limits the network's gradients; HCP never those of embeddings")),
     ("model.gradient_checkpointing", to("memory.gradient_checkpointing", flag)),
     # what is not here
-    ("previewer", missing("write the prompts of pictures into the settings")),
-    ("train.resume", missing("continuing from HCP's files is not possible; convert them and load them as embeddings")),
-    ("model.tokenizer model.unet model.text_encoder model.vae",
-     missing("the checkpoint is used as the web UI has loaded it")),
-    ("model.noise_scheduler", missing("noise has settings of its own here")),
+    *each(missing, {
+        "previewer": "write the prompts of pictures into the settings",
+        "train.resume": "continuing from HCP's files is not possible; convert them and load them as embeddings",
+        "model.tokenizer model.unet model.text_encoder model.vae": "the checkpoint is used as the web UI has loaded it",
+        "model.noise_scheduler": "noise has settings of its own here",
+    }),
     # what does not concern training
-    ("exp_dir exp_dir_base", aside("files go to the folder of this extension's runs")),
-    ("allow_tf32 train.set_grads_to_none model.enable_xformers model.force_cast_precision model.vae_dtype", _SPEED),
-    ("ckpt_type", aside("a bundle is always a safetensors file")),
-    ("train.workers", aside("pictures are read as they are needed")),
-    ("train.loss.criterion.reduction", aside("here each sample has its own loss, always")),
-    ("model.revision model.pretrained_model_name_or_path",
-     aside("the checkpoint is the one that the web UI has loaded")),
-    ("tokenizer_pt.replace", aside("embedding files are written new, none is replaced")),
-    ("logger.* vis_info.* previewer.* infer.* trainer.*", _LOG),
+    *each(aside, {
+        "exp_dir exp_dir_base": "files go to the folder of this extension's runs",
+        "allow_tf32 train.set_grads_to_none model.enable_xformers model.force_cast_precision model.vae_dtype":
+            "speed or memory; the web UI's own settings hold here",
+        "ckpt_type": "a bundle is always a safetensors file",
+        "train.workers": "pictures are read as they are needed",
+        "train.loss.criterion.reduction": "here each sample has its own loss, always",
+        "model.revision model.pretrained_model_name_or_path": "the checkpoint is the one that the web UI has loaded",
+        "tokenizer_pt.replace": "embedding files are written new, none is replaced",
+        "logger.* vis_info.* previewer.* infer.* trainer.*": "logs and samples of the other trainer",
+    }),
 )
 # fmt: on

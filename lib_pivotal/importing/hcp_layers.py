@@ -9,7 +9,7 @@ module that matches is meant (hcpdiff/utils/cfg_net_tools.py, `get_match_layers`
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -46,64 +46,45 @@ class Leaf:
 @cache
 def unet_leaves() -> tuple[Leaf, ...]:
     """SD1's U-Net (diffusers' `UNet2DConditionModel`, version 0.31)."""
-    return tuple(_unet_leaves())
-
-
-def _unet_leaves() -> Iterator[Leaf]:
-    yield Leaf("conv_in", CHANNELS[0])
-    yield from (Leaf(f"time_embedding.linear_{i}", 4 * CHANNELS[0]) for i in (1, 2))
-    below = CHANNELS[0]
-    for level, width in enumerate(CHANNELS):
-        block = f"down_blocks.{level}"
-        for i in range(2):
+    first, last = CHANNELS[0], CHANNELS[-1]
+    found = [Leaf("conv_in", first), *(Leaf(f"time_embedding.linear_{i}", 4 * first) for i in (1, 2))]
+    for side, widths, count, sampler in (("down", CHANNELS, 2, "down"), ("up", CHANNELS[::-1], 3, "up")):
+        for level, width in enumerate(widths):
+            block, narrow = f"{side}_blocks.{level}", level > 0 and widths[level - 1] == width
+            for i in range(count):
+                if level != (3 if side == "down" else 0):
+                    found += _transformer(f"{block}.attentions.{i}", width)
+                widened = side == "up" or (i == 0 and level > 0 and not narrow)
+                found += _resnet(f"{block}.resnets.{i}", width, shortcut=widened)
             if level < 3:
-                yield from _transformer(f"{block}.attentions.{i}", width)
-            yield from _resnet(f"{block}.resnets.{i}", width, shortcut=below != width)
-            below = width
-        if level < 3:
-            yield Leaf(f"{block}.downsamplers.0.conv", width)
-    for level, width in enumerate(reversed(CHANNELS)):
-        block = f"up_blocks.{level}"
-        for i in range(3):
-            if level > 0:
-                yield from _transformer(f"{block}.attentions.{i}", width)
-            yield from _resnet(f"{block}.resnets.{i}", width, shortcut=True)
-        if level < 3:
-            yield Leaf(f"{block}.upsamplers.0.conv", width)
-    yield from _transformer("mid_block.attentions.0", CHANNELS[-1])
+                found.append(Leaf(f"{block}.{sampler}samplers.0.conv", width))
+    found += _transformer("mid_block.attentions.0", last)
     for i in range(2):
-        yield from _resnet(f"mid_block.resnets.{i}", CHANNELS[-1], shortcut=False)
-    yield Leaf("conv_out", 4)
+        found += _resnet(f"mid_block.resnets.{i}", last, shortcut=False)
+    return (*found, Leaf("conv_out", 4))
 
 
-def _transformer(path: str, width: int) -> Iterator[Leaf]:
-    yield Leaf(f"{path}.proj_in", width)
-    inner = f"{path}.transformer_blocks.0"
-    for attention in ("attn1", "attn2"):
-        for name in ("to_q", "to_k", "to_v", "to_out.0"):
-            yield Leaf(f"{inner}.{attention}.{name}", width)
-    yield Leaf(f"{inner}.ff.net.0.proj", 8 * width)
-    yield Leaf(f"{inner}.ff.net.2", width)
-    yield Leaf(f"{path}.proj_out", width)
+def _transformer(path: str, width: int) -> list[Leaf]:
+    attentions = [f"{one}.{name}" for one in ("attn1", "attn2") for name in ("to_q", "to_k", "to_v", "to_out.0")]
+    inner = [Leaf(f"{path}.transformer_blocks.0.{name}", width) for name in (*attentions, "ff.net.2")]
+    wide = Leaf(f"{path}.transformer_blocks.0.ff.net.0.proj", 8 * width)
+    return [Leaf(f"{path}.proj_in", width), *inner[:-1], wide, inner[-1], Leaf(f"{path}.proj_out", width)]
 
 
-def _resnet(path: str, width: int, *, shortcut: bool) -> Iterator[Leaf]:
-    for name in ("conv1", "time_emb_proj", "conv2", *(("conv_shortcut",) if shortcut else ())):
-        yield Leaf(f"{path}.{name}", width)
+def _resnet(path: str, width: int, *, shortcut: bool) -> list[Leaf]:
+    names = ("conv1", "time_emb_proj", "conv2", *(("conv_shortcut",) if shortcut else ()))
+    return [Leaf(f"{path}.{name}", width) for name in names]
 
 
 @cache
-def text_leaves(prefix: str = "") -> tuple[Leaf, ...]:
-    """CLIP-L's layers; `prefix` is `clip_B.` or `clip_bigG.` in HCP's pair of encoders for SDXL."""
-    names = [f"self_attn.{name}_proj" for name in ("k", "v", "q", "out")]
+def text_leaves() -> tuple[Leaf, ...]:
+    """CLIP-L's layers."""
+    widths = {f"self_attn.{name}_proj": TEXT_WIDTH for name in "k v q out".split()}
+    widths |= {"mlp.fc1": 4 * TEXT_WIDTH, "mlp.fc2": TEXT_WIDTH}
     return tuple(
-        Leaf(f"{prefix}text_model.encoder.layers.{i}.{name}", width)
+        Leaf(f"text_model.encoder.layers.{i}.{name}", width)
         for i in range(TEXT_LAYERS)
-        for name, width in (
-            *((name, TEXT_WIDTH) for name in names),
-            ("mlp.fc1", 4 * TEXT_WIDTH),
-            ("mlp.fc2", TEXT_WIDTH),
-        )
+        for name, width in widths.items()
     )
 
 
@@ -122,7 +103,7 @@ def _modules(path: str) -> list[str]:
     return [".".join(parts[:count]) for count in range(len(parts) + 1)]
 
 
-def _test(entry: str):  # type: ignore[no-untyped-def]
+def _test(entry: str) -> Callable[[str], bool]:
     *marks, name = entry.split(":")
     if any(mark.startswith("cls(") for mark in marks):
         raise ValueError(f"{entry!r}: layers by class are not read")

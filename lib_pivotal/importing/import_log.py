@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from glob import escape
@@ -11,6 +10,7 @@ from typing import Any
 
 from lib_pivotal.data.records import DatasetProblem
 from lib_pivotal.data.sources.source import PictureSource, SourceReading, labels
+from lib_pivotal.importing import reading
 
 OF_PARTS = frozenset(
     "loss_weight shuffle_tags keep_first keep_separator tag_dropout tag_dropout_classes tag_dropout_mode "
@@ -158,11 +158,8 @@ def place(written: Any, base: Path) -> Path | None:
 
 def number(value: Any, otherwise: float = 1.0) -> float:
     """A finite number of 0 or more, also as text; else `otherwise`."""
-    try:
-        found = float(value)
-    except (TypeError, ValueError, OverflowError):
-        return otherwise
-    return found if math.isfinite(found) and found >= 0 and not isinstance(value, bool) else otherwise
+    found = reading.number(value)
+    return found if found is not None and found >= 0 else otherwise
 
 
 def mapping(value: Any) -> Mapping[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
@@ -70,18 +71,7 @@ class Report:
             "title": self.title,
             "remarks": list(self.remarks),
             "counts": {fate: self.count(fate) for fate in FATES},
-            "lines": [
-                {
-                    "key": line.key,
-                    "value": line.value,
-                    "fate": line.fate,
-                    "became": line.became,
-                    "why": line.why,
-                    "known": line.known,
-                    "added": line.added,
-                }
-                for line in self.lines
-            ],
+            "lines": [{name: getattr(line, name) for name in line.__dataclass_fields__} for line in self.lines],
         }
 
 
@@ -112,21 +102,9 @@ def _rows(lines: Sequence[KeyReport], width: int) -> list[str]:
     for line in lines:
         value = line.shown_value()
         value = value if len(value) <= value_width else value[: value_width - 1] + "…"
-        what = "; ".join(part for part in (line.became, line.why) if part)
+        what = " ".join("; ".join(part for part in (line.became, line.why) if part).split())
         head = f"  {line.key:<{key_width}}  {value:<{value_width}}  "
         room = max(30, width - len(head))
-        first, *others = _folded(what, room) or [""]
-        rows.append((head + first).rstrip())
-        rows += [" " * len(head) + other for other in others]
+        folded = textwrap.wrap(what, room, break_long_words=False, break_on_hyphens=False) or [""]
+        rows += [(head + folded[0]).rstrip(), *(" " * len(head) + other for other in folded[1:])]
     return rows
-
-
-def _folded(text: str, room: int) -> list[str]:
-    """`text` in pieces of at most `room` characters, cut at spaces."""
-    pieces: list[str] = []
-    for embedding in text.split():
-        if pieces and len(pieces[-1]) + 1 + len(embedding) <= room:
-            pieces[-1] += f" {embedding}"
-        else:
-            pieces.append(embedding)
-    return pieces

@@ -6,7 +6,8 @@ keys decide together. A rule gets a key that the file has and that is still open
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ from lib_pivotal.importing.report import KeyFate, KeyReport, Report, shown
 
 UNKNOWN = "this key is not known to the importer"
 OFF = "off, as here"
+EMPTY: tuple[Any, ...] = (None, "", [], {})
+"""What a key holds that nobody filled in."""
 NOTHING = (None, "", False, 0, "0", "False", "none")
 """What says that a thing is off."""
 
@@ -27,7 +30,8 @@ class ConfigTranslation:
     """One file being translated: its values by dotted key, our run as gathered so far, and a line for each key.
 
     `names` are the file's own names for keys that a reader has called otherwise, `dialect` says which of a trainer's
-    kinds of files it is. Where `key` may be several keys, all of them get the line.
+    kinds of files it is, `usual` how a default of its is told. Where `key` may be several keys, all of them get the
+    line.
     """
 
     def __init__(
@@ -37,8 +41,9 @@ class ConfigTranslation:
         *,
         names: Mapping[str, str] | None = None,
         dialect: str = "",
+        usual: str = "",
     ) -> None:
-        self.plain, self.origin, self.dialect = plain, origin or Origin(""), dialect
+        self.plain, self.origin, self.dialect, self.usual = plain, origin or Origin(""), dialect, usual
         self.values: dict[str, Any] = dict(leaves(dict(plain)))
         self.run: dict[str, Any] = run_to_dict(Run())
         self._ours = run_to_dict(Run())
@@ -63,17 +68,23 @@ class ConfigTranslation:
         """Whether the file has this key."""
         return key in self.values
 
-    def keys_under(self, prefix: str) -> list[str]:
-        """Keys that are `prefix` or begin with it and a dot."""
-        return [key for key in self.values if key == prefix or key.startswith(f"{prefix}.")]
+    def given(self, key: str) -> bool:
+        """Whether the file has a value there: files list keys that nobody filled in."""
+        return given(self.values.get(key))
 
-    def open_under(self, prefix: str) -> list[str]:
-        """The same, without those that have a line."""
-        return [key for key in self.keys_under(prefix) if not self.claimed(key)]
+    def under(self, prefix: str, *, still_open: bool = False) -> list[str]:
+        """Keys that are `prefix` or begin with it and a dot; `still_open`: of which nothing is told yet."""
+        found = [key for key in self.values if key == prefix or key.startswith(f"{prefix}.")]
+        return [key for key in found if key not in self._lines] if still_open else found
 
-    def number(self, key: str, default: float) -> float:
+    def number(self, key: str, default: Any = None) -> Any:
         """A key's number; `default` where it has none."""
         found = number(self.values.get(key))
+        return default if found is None else found
+
+    def whole(self, key: str, default: int = 0) -> int:
+        """A key's whole number; `default` where it has none."""
+        found = whole(self.values.get(key))
         return default if found is None else found
 
     def flag(self, key: str, default: bool = False) -> bool:
@@ -107,12 +118,13 @@ class ConfigTranslation:
         if not self.put(path, value) and differs:
             self._added.append(KeyReport(name, None, "taken", f"{path} = {shown(value)}", why, added=True))
 
-    def own(self, key: str, path: str, value: Any, default_why: str, why: str = "") -> None:
+    def own(self, key: str, path: str, value: Any, default: Any, why: str = "") -> None:
         """A key's value as it is, or where the file has none the other trainer's default."""
-        if self.has(key):
+        if self.given(key):
             self.taken(key, path, value, why)
         else:
-            self.default(key, path, value, default_why)
+            self.honoured(key, self.usual, f"{path} = {shown(default)}")
+            self.default(key, path, default, self.usual)
 
     def note(self, key: str | Iterable[str], fate: KeyFate, why: str, became: str = "") -> None:
         """A line without a setting of ours. A key that the file does not have gets none."""
@@ -207,47 +219,67 @@ Rule = Callable[[ConfigTranslation, str, Any], None]
 """What becomes of one key and its value."""
 Step = Callable[[ConfigTranslation], None]
 """What becomes of several keys together."""
-Table = Sequence[tuple[str, Rule] | Step]
+Row = tuple[Any, ...]
+"""Keys, and the rules for them: (str, Rule, ...)."""
+Table = Sequence[Row | Step]
 
 
-def apply(sheet: ConfigTranslation, table: Table) -> ConfigTranslation:
-    """Walk a table: each row for the keys of its names that the file has and that are still open."""
+def apply(sheet: ConfigTranslation, table: Table, *, at: str = "") -> ConfigTranslation:
+    """Walk a table: each row for the keys of its names that the file has and that are still open; of several rules the
+    first that has a line for a key. `at` stands in front of the names."""
     for row in table:
         if not isinstance(row, tuple):
             row(sheet)
             continue
-        for name in row[0].split():
-            for key in _named(sheet, name):
-                if not sheet.claimed(key):
-                    row[1](sheet, key, sheet.values[key])
+        names, *rules = row
+        for name in (f"{at}{name}" for name in names.split()):
+            for rule in rules:
+                for key in _named(sheet, name):
+                    if not sheet.claimed(key):
+                        rule(sheet, key, sheet.values[key])
+                if isinstance(rule, To) and rule.default is not None and not sheet.has(name):
+                    sheet.own(name, rule.path, None, rule.default)
     return sheet
 
 
 def _named(sheet: ConfigTranslation, name: str) -> list[str]:
     """`key`; `key.*`: it and all below; `pre*`: all that begin so."""
     if name.endswith(".*"):
-        return sheet.keys_under(name[:-2])
+        return sheet.under(name[:-2])
     if name.endswith("*"):
         return [key for key in sheet.values if key.startswith(name[:-1])]
     return [name] if sheet.has(name) else []
 
 
-def to(path: str, convert: Callable[[Any], Any] | None = None, why: str = "", *, off: str = "") -> Rule:
-    """The value goes to `path`; with `convert` it is translated (None from it: it cannot be read). `off` is said where
-    that is nothing, and `path` stays."""
+@dataclass(frozen=True)
+class To:
+    """The rule that a value goes to the setting `path`, by `convert` (None from it: it cannot be read), with `why`
+    where that made another value of it. `off` is said where it is nothing, and `path` stays. `default` is the other
+    trainer's own, for files without the key."""
 
-    def rule(sheet: ConfigTranslation, key: str, value: Any) -> None:
-        found = value if convert is None else convert(value)
-        if off and not found:
-            sheet.honoured(key, off)
+    path: str
+    convert: Callable[[Any], Any] | None = None
+    why: str = ""
+    off: str = ""
+    default: Any = None
+
+    def __call__(self, sheet: ConfigTranslation, key: str, value: Any) -> None:
+        """The line of the key, and the setting."""
+        found = value if self.convert is None else self.convert(value)
+        if self.default is not None and (found is not None or not given(value)):
+            sheet.own(key, self.path, found, self.default, self.why)
+        elif self.off and not found:
+            sheet.honoured(key, self.off)
         elif found is None:
-            sheet.refused(key, f"{shown(value)} cannot be read; {path} stays {shown(sheet.read(path))}")
-        elif why and found != value:
-            sheet.translated(key, path, found, why)
+            sheet.put(self.path, sheet.read(self.path) if self.default is None else self.default)
+            sheet.refused(key, f"{shown(value)} cannot be read; {self.path} stays {shown(sheet.read(self.path))}")
+        elif self.why and found != value:
+            sheet.translated(key, self.path, found, self.why)
         else:
-            sheet.taken(key, path, found, why)
+            sheet.taken(key, self.path, found, self.why)
 
-    return rule
+
+to = To
 
 
 def aside(why: str) -> Rule:
@@ -258,6 +290,11 @@ def aside(why: str) -> Rule:
 def holds(why: str = OFF, became: str = "") -> Rule:
     """Is so here too, or of no effect."""
     return lambda sheet, key, value: sheet.honoured(key, why, became)
+
+
+def means(why: str, became: str = "") -> Rule:
+    """The same, said in another way or found in another place here."""
+    return lambda sheet, key, value: sheet.note(key, "translated", why, became)
 
 
 def refuse(why: str, became: str = "") -> Rule:
@@ -286,9 +323,68 @@ def _like(ours: Any, value: Any) -> Any:
     return value if isinstance(ours, str) else whole(value) if isinstance(ours, int) else number(value)
 
 
+def each(rule: Callable[[str], Rule], sentences: Mapping[str, str]) -> Iterator[tuple[str, Rule]]:
+    """Rows of one rule: keys, and the sentence for them."""
+    return ((keys, rule(sentence)) for keys, sentence in sentences.items())
+
+
+def given(value: Any) -> bool:
+    """Whether anybody filled it in."""
+    return value not in EMPTY
+
+
+def when(matters: Callable[[Any], object], rule: Rule) -> Rule:
+    """A rule for values that matter; others stay open."""
+    return lambda sheet, key, value: rule(sheet, key, value) if matters(value) else None
+
+
+def among(values: Sequence[Any], rule: Rule) -> Rule:
+    """A rule for these values; others stay open."""
+    return when(lambda value: any(_same(value, one) for one in values), rule)
+
+
+def where(condition: Callable[[ConfigTranslation], object], rule: Rule) -> Rule:
+    """A rule that counts under a condition; else the key stays open."""
+    return lambda sheet, key, value: rule(sheet, key, value) if condition(sheet) else None
+
+
+def also(path: str, value: Any, rule: Rule) -> Rule:
+    """A rule whose key means that another setting has this value, too."""
+
+    def both(sheet: ConfigTranslation, key: str, written: Any) -> None:
+        sheet.put(path, value)
+        rule(sheet, key, written)
+
+    return both
+
+
+def under(condition: Callable[[ConfigTranslation], object], table: Table, otherwise: str = OFF) -> Step:
+    """Rows that count under a condition; where it does not hold, `otherwise` is said of their keys."""
+
+    def step(sheet: ConfigTranslation) -> None:
+        idle: Table = [(row[0], holds(otherwise)) for row in table if isinstance(row, tuple)]
+        apply(sheet, table if condition(sheet) else idle)
+
+    return step
+
+
+def choice(path: str, names: Mapping[str, str], instead: str, why: str) -> Rule:
+    """A choice by the other trainer's name for it, or where that is called alike; else `instead`, and `why`."""
+
+    def rule(sheet: ConfigTranslation, key: str, value: Any) -> None:
+        written = str(value)
+        ours = names.get(written) or names.get(written.lower()) or written.lower()
+        if ours in choices(path):
+            sheet.renamed(key, path, ours, value)
+        else:
+            sheet.refused(key, why, instead and f"{path} = {instead}")
+
+    return rule
+
+
 def unless(matters: Callable[[Any], object], why: str, told: str = OFF) -> Rule:
     """Not here, where its value matters; else it holds."""
-    return lambda sheet, key, value: sheet.refused(key, why) if matters(value) else sheet.honoured(key, told)
+    return lambda sheet, key, value: (refuse(why) if matters(value) else holds(told))(sheet, key, value)
 
 
 def turned(path: str, convert: Callable[[Any], Any], why: str, *, off: str = OFF) -> Rule:

@@ -102,6 +102,16 @@ def test_accumulation_scales_rates_and_shortens_steps(hcp):
     assert run.schedule.warmup_steps == 13
 
 
+def test_options_that_are_settings_here_are_taken(hcp, line_of):
+    options = "optimizer: {_target_: torch.optim.AdamW, betas: [0.9, 0.95], momentum: 0.9,"
+    schedule = "name: polynomial, scheduler_kwargs: {power: 2.0, odd: 1},"
+    found = hcp(base=[("optimizer: {_target_: torch.optim.AdamW,", options), ("name: constant_with_warmup,", schedule)])
+    assert found.run.schedule.optimizer_options == ("betas = [0.9, 0.95]",)
+    assert (found.run.schedule.lr_scheduler, found.run.schedule.lr_scheduler_power) == ("polynomial", 2.0)
+    for key in ("optimizer.momentum", "scheduler.scheduler_kwargs.odd"):
+        assert line_of(found, f"train.{key}").fate == "not supported"
+
+
 def test_alpha_is_one_where_none_is_written(hcp):
     # models/lora_base.py: alpha / rank with alpha = 1.0
     run = hcp().run

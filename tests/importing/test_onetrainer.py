@@ -75,7 +75,8 @@ def test_settings(line_of):
     assert (run.schedule.clip_network, run.schedule.clip_embeddings, run.network.weight_decay) == (0.5, 0.5, 0.02)
     assert run.schedule.ema_decay == pytest.approx(0.999 ** (1 / 5), abs=1e-6)
     assert (line_of(found, "epochs").fate, run.schedule.epochs) == ("translated", 10)
-    assert line_of(found, "optimizer.beta2").fate == "not supported"
+    assert line_of(found, "optimizer.beta2").fate == "taken"
+    assert run.schedule.optimizer_options == ("betas = [0.9, 0.95]",)
     assert line_of(found, "optimizer.beta1").fate == "taken"
 
 
@@ -181,3 +182,11 @@ def test_masked_training_with_its_prior():
     data = lora(**masked).run.data
     assert (data.masks, data.mask_prior, data.mask_minimum) == ("linear", 0.4, 0.2)
     assert lora(**{**masked, "masked_training": False}).run.data.mask_prior == 0
+
+
+def test_options_that_our_optimiser_has_are_taken(line_of):
+    options = {"optimizer": "PRODIGY", "beta1": 0.9, "beta2": 0.99, "d_coef": 0.5, "slice_p": 11, "odd": 3}
+    found = import_text(json.dumps({**LORA, "optimizer": options}).encode(), "x.json")
+    assert found.run.schedule.optimizer_options == ("betas = [0.9, 0.99]", "d_coef = 0.5", "slice_p = 11")
+    assert line_of(found, "optimizer.beta2").fate == line_of(found, "optimizer.d_coef").fate == "taken"
+    assert line_of(found, "optimizer.odd").fate == "not supported"
