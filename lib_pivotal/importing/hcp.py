@@ -121,12 +121,12 @@ def import_hcp(
             sheet.honoured(key, _HOW_MADE)
         if key.startswith("data.") and key.endswith(".cond_root"):
             sheet.refused(key, "pictures of ControlNet have no use here")
-    for path, value, why in (
+    for setting, value, why in (
         ("embeddings_common.control", "none", "HCP does not control embedding norms"),
         ("embeddings_common.keep_commas", True, "in HCP commas of init texts count"),
         ("schedule.clip_embeddings", 0.0, "HCP never limits the gradients of embeddings"),
     ):
-        sheet.default(path, path, value, why)
+        sheet.default(setting, setting, value, why)
     return sheet
 
 
