@@ -6,6 +6,7 @@ Config objects stay outside the inner classes: builders (`training/assemble.py`)
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -211,7 +212,14 @@ def steps_of(wanted: float, steps: int) -> int:
 class ScheduleConfig:
     """Length, optimiser and who trains when."""
 
-    max_steps: int = setting(1500, "Optimiser steps of the run.", unit="steps", minimum=1, maximum=10_000_000)
+    max_steps: int = setting(
+        1500,
+        "Optimiser steps of the run. With an embeddings-only share: the steps' worth of pictures that the network "
+        "sees; the run is longer.",
+        unit="steps",
+        minimum=1,
+        maximum=10_000_000,
+    )
     epochs: int = setting(
         0,
         "Length in epochs, as other trainers give it: at Scan or at the start it becomes max_steps, pictures x repeats "
@@ -254,11 +262,33 @@ class ScheduleConfig:
     continued_embedding_lr_factor: float = setting(
         0.0, "Two-phase: factor of the embedding LR in the second phase; 0 = frozen.", minimum=0.0, maximum=10.0
     )
+    embeddings_only_share: float = setting(
+        0.0,
+        "In this share of the micro-batches the network is off, so that the embeddings learn to show their subject "
+        "without it; 0 = off. Steps are added, steps / (1 - share) in all, so that the network sees as many pictures "
+        "as without it: 1000 steps at 0.5 become 2000.",
+        minimum=0.0,
+        maximum=0.9,
+        good_range="0.25-0.5",
+    )
+    embedding_gradient_factor: float = setting(
+        1.0,
+        "With an embeddings-only share: in the micro-batches with the network, the embeddings' gradient is multiplied "
+        "by this; 0 = only the others train them.",
+        minimum=0.0,
+        maximum=1.0,
+    )
     network_start: float = setting(
         0.0, "Joint: fraction of the run at which the network starts.", minimum=0.0, maximum=1.0
     )
     te_stop: float = setting(1.0, "Fraction after which the text encoder's network stops.", minimum=0.0, maximum=1.0)
     ema_decay: float = setting(0.0, "EMA of embeddings and network, e.g. 0.999; 0 = off.", minimum=0.0, maximum=0.99999)
+
+    @property
+    def total_steps(self) -> int:
+        """Optimiser steps of the run: `max_steps`, those with the network divided by 1 - `embeddings_only_share`."""
+        alone = self.embeddings_steps if self.phases == "two_phase" else 0
+        return alone + math.ceil((self.max_steps - alone) / (1 - self.embeddings_only_share) - 1e-9)
 
     def warmup_of(self, steps: int) -> int:
         """Steps of warm-up in a course of the rates that is `steps` long: fewer than it has."""

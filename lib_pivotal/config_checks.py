@@ -32,6 +32,7 @@ def check_consistency(run: Run) -> list[Fault]:
         faults.append(
             Fault("noise.timestep_min", noise.timestep_min, f"must be below noise.timestep_max ({noise.timestep_max})")
         )
+    faults += _check_share(run, trains_network=trains_unet or trains_te)
     if not schedule.epochs:  # else the length is known when the pictures are
         faults += check_length(schedule)
     faults += _check_pictures(run.data)
@@ -41,6 +42,20 @@ def check_consistency(run: Run) -> list[Fault]:
         problem = "needs a network: pictures without the embeddings teach them nothing"
         faults.append(Fault(field, kept.folder or kept.preservation, problem, "Choose a network, or leave it out."))
     return faults + _check_lines(run)
+
+
+def _check_share(run: Run, *, trains_network: bool) -> list[Fault]:
+    """An embeddings-only share where embeddings or the network are never trained beside each other."""
+    schedule = run.schedule
+    if not schedule.embeddings_only_share:
+        return []
+    field, share = "schedule.embeddings_only_share", schedule.embeddings_only_share
+    if not run.embeddings or not trains_network:
+        return [Fault(field, share, "needs embeddings and a network, both trained", "Set it to 0.")]
+    if schedule.phases == "two_phase" and schedule.continued_embedding_lr_factor == 0:
+        remedy = "Set schedule.continued_embedding_lr_factor above 0, or the share to 0."
+        return [Fault(field, share, "has no use: the embeddings are frozen after the first phase", remedy)]
+    return []
 
 
 def check_length(schedule: ScheduleConfig) -> list[Fault]:

@@ -45,7 +45,13 @@ VALUES_IN_2: Mapping[str, Mapping[str, Mapping[str, str]]] = {
 ADDED_IN_2: Mapping[str, tuple[str, ...]] = {
     "loss": ("huber_schedule", "scale_v_like_noise"),
     "noise": ("adaptive_offset", "random_offset", "random_perturbation", "timestep_distribution"),
-    "schedule": ("lr_scheduler_cycles", "lr_scheduler_power", "optimizer_options"),
+    "schedule": (
+        "lr_scheduler_cycles",
+        "lr_scheduler_power",
+        "optimizer_options",
+        "embeddings_only_share",
+        "embedding_gradient_factor",
+    ),
 }
 """Section -> settings that version 1 did not have."""
 

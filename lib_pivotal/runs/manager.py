@@ -113,7 +113,7 @@ class RunManager:
 
         folder = resume_folder or _new_folder(self.backend.runs_folder(), run.name)
         logs_of = _logs_of_continued if resume_folder is not None else _logs_of
-        return self._launch(run.name, run.schedule.max_steps, folder, job, logs_of=logs_of)
+        return self._launch(run.name, run.schedule.total_steps, folder, job, logs_of=logs_of)
 
     def make_class_pictures(self, run: Run) -> RunView:
         """Begin to make the class pictures that a run's settings ask for; it is watched, paused and stopped as a run.

@@ -179,7 +179,7 @@ def make_plan(
     pictures = [*trained, *held]
     samples_per_epoch, rates = _rates(run, trained, wording, held_out=bool(held))
     schedule = run.schedule
-    total = schedule.max_steps * schedule.batch_size * schedule.accumulation
+    total = schedule.total_steps * schedule.batch_size * schedule.accumulation
     drawn = {key: total * rate / samples_per_epoch if samples_per_epoch else 0.0 for key, rate in rates.items()}
     placed = _placements(run, pictures)
     lengths = wording.once(
@@ -193,7 +193,7 @@ def make_plan(
     order = {picture.key: place for place, picture in enumerate(dataset.pictures)}
     return RunPlan(
         folder=str(dataset.folder),
-        steps=schedule.max_steps,
+        steps=schedule.total_steps,
         batch_size=schedule.batch_size,
         accumulation=schedule.accumulation,
         samples=total,

@@ -77,7 +77,7 @@ def measure(run: Run, host: Host, *, files: Sequence[DatasetFile] = ()) -> Prefl
     measured = torch.cuda.max_memory_allocated(host.device) if on_gpu and not failure else None
     return Preflight(
         step_s=step_s,
-        total_s=step_s * run.schedule.max_steps,
+        total_s=step_s * run.schedule.total_steps,
         memory_bytes=measured if measured is not None else memory.needed_bytes,
         memory_total_bytes=memory.total_bytes,
         memory_free_bytes=memory.free_bytes,
@@ -124,6 +124,7 @@ def _short(run: Run) -> Run:
         embeddings_steps=0,
         network_start=0.0,
         te_stop=1.0,
+        embeddings_only_share=0.0,
     )
     saving = replace(
         run.saving,

@@ -223,7 +223,7 @@ def fitting_resolution(dataset: Dataset, *, largest_px: int = 512) -> int:
 
 def samples_of(run: Run, rows: Sequence[EmbeddingRow]) -> dict[str, float]:
     """How often each embedding is drawn in a run, on average."""
-    pictures = run.schedule.max_steps * run.schedule.batch_size * run.schedule.accumulation
+    pictures = run.schedule.total_steps * run.schedule.batch_size * run.schedule.accumulation
     return {row.embedding.name: row.sampling_share * pictures for row in rows}
 
 

@@ -45,7 +45,7 @@ def _samples(run: Run, rates: Sequence[float], embeddings: Sequence[Sequence[str
             if name in shares and total > 0:
                 shares[name] += rate / total
     schedule = run.schedule
-    drawn = schedule.max_steps * schedule.batch_size * schedule.accumulation
+    drawn = schedule.total_steps * schedule.batch_size * schedule.accumulation
     return {name: share * drawn for name, share in shares.items()}
 
 

@@ -38,6 +38,7 @@ from lib_pivotal.data.records import DatasetProblem, Picture
 from lib_pivotal.embeddings.vectors import EmbeddingSettings
 from lib_pivotal.networks.targets import LayerRule, part_rules
 from lib_pivotal.ports import PARTS, Part, SessionRequest
+from lib_pivotal.training.embeddings_only import EmbeddingsOnly
 from lib_pivotal.training.epochs import settled
 from lib_pivotal.training.loop import LoopSettings
 from lib_pivotal.training.objective import NoiseSettings, Objective, build_objective
@@ -91,6 +92,9 @@ def compile_run(run: Run, found: PreparedPictures) -> Prepared:
         objective=make_objective(run.loss, run.noise, mask_prior=data.mask_prior),
         phases=phases,
         rate_factor=make_rate_factor(schedule, phases),
+        embeddings_only=EmbeddingsOnly(
+            schedule.embeddings_only_share, schedule.embedding_gradient_factor, run.seed, schedule.accumulation
+        ),
         latents=latent_plan(run, found, buckets, parts),
         class_latents=class_latent_plan(run, classes, buckets) if classes else None,
         batches=batch_plan(run, found, parts),
@@ -99,7 +103,7 @@ def compile_run(run: Run, found: PreparedPictures) -> Prepared:
         loop=LoopSettings(
             name=run.name,
             seed=run.seed,
-            max_steps=schedule.max_steps,
+            max_steps=schedule.total_steps,
             save_every_steps=saving.every_steps,
             state_every_steps=saving.state_every_steps,
             keep_states=saving.keep_states,
@@ -224,7 +228,7 @@ def make_objective(loss: LossConfig, noise: NoiseConfig, *, mask_prior: float) -
 def make_phase_plan(settings: ScheduleConfig) -> PhasePlan:
     """Who trains when."""
     return PhasePlan(
-        settings.max_steps,
+        settings.total_steps,
         kind=settings.phases,
         embeddings_steps=settings.embeddings_steps,
         continued_embedding_lr_factor=settings.continued_embedding_lr_factor,
@@ -276,7 +280,7 @@ def caption_plan(run: Run, embedding_of_concept: Mapping[str, str], differing: M
             suffix=data.suffix,
             templates=data.templates,
             dropout_epochs=data.caption_dropout_epochs,
-            warmup_steps=steps_of(data.caption_warmup_steps, schedule.max_steps),
+            warmup_steps=steps_of(data.caption_warmup_steps, schedule.total_steps),
             warmup_tags=data.caption_warmup_tags,
             max_tags=data.max_tags,
             fields=number_lines(data.caption_fields),

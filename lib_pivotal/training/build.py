@@ -105,6 +105,7 @@ def build_trainer(
         source=source,
         plan=prepared.phases,
         rate_factor=prepared.rate_factor,
+        embeddings_only=prepared.embeddings_only,
         outputs=outputs,
         progress=progress,
         listener=listener,

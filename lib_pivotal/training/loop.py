@@ -11,7 +11,7 @@ import math
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -22,6 +22,7 @@ from lib_pivotal.errors import TrainingError
 from lib_pivotal.oom import is_out_of_memory, release_memory
 from lib_pivotal.ports import OWN_LOSS, TrainingBatch
 from lib_pivotal.training.distributed import ProcessGroup
+from lib_pivotal.training.embeddings_only import EmbeddingsOnly, Turn, turns, with_gradient_times
 from lib_pivotal.training.events import (
     Commands,
     Event,
@@ -86,6 +87,7 @@ class Trainer:
         outputs: Outputs,
         progress: Progress,
         listener: Listener,
+        embeddings_only: EmbeddingsOnly | None = None,
         commands: Commands | None = None,
         world: ProcessGroup | None = None,
         model_yield: ModelYield | None = None,
@@ -98,6 +100,7 @@ class Trainer:
         self._plan = plan
         self._rate_factor = rate_factor
         self._listener = listener
+        self._embeddings_only = embeddings_only or EmbeddingsOnly()
         self._commands = commands or Commands()
         self._world = world or ProcessGroup()
         self._model_yield = model_yield
@@ -182,7 +185,8 @@ class Trainer:
         started = time.perf_counter()
         phase = self._plan.at(self.step)
         batches = [self._source.batch(self.step, micro) for micro in range(self._settings.accumulation)]
-        losses, finite = self._forward_backward(batches, phase)
+        plan = self._turns(batches, phase)
+        losses, finite = self._forward_backward(batches, phase, plan)
         self._torn = finite
         update = self._trainable.update(phase, rate_factor=self._rate_factor(self.step)) if finite else None
         assert self._guard is not None
@@ -193,7 +197,8 @@ class Trainer:
             self._notice("warning", f"step {self.step + 1}: {self._guard.bad_step()}")
         else:
             trained = self._trainable.trained_embeddings(phase)
-            for message in self._watch.after_step(batches, update.gradient_norms, trained=trained):
+            reached = [batch for batch, turn in zip(batches, plan, strict=True) if turn.embedding_factor > 0]
+            for message in self._watch.after_step(reached, update.gradient_norms, trained=trained):
                 self._notice("error", f"step {self.step + 1}: {message}")
         for batch in batches:
             for names in batch.embeddings:
@@ -206,12 +211,23 @@ class Trainer:
             self._notice("info", f"step {self.step}: the embedding {name!r} is frozen from here on")
         self._emit(self._step_done(phase, losses, update, time.perf_counter() - started))
 
-    def _forward_backward(self, batches: list[TrainingBatch], phase: Phase) -> tuple[dict[str, float], bool]:
+    def _turns(self, batches: list[TrainingBatch], phase: Phase) -> list[Turn]:
+        """Which micro-batches are embeddings-only, where embeddings and network are both trained."""
+        share, moves = self._embeddings_only, phase.unet > 0 or phase.te > 0
+        if share.share <= 0 or not moves or not self._trainable.trained_embeddings(phase):
+            return [Turn()] * len(batches)
+        off = [share.is_off(self.step, micro) for micro in range(len(batches))]
+        sizes = [batch.latents.shape[0] for batch in batches]
+        return turns(off, sizes, gradient_factor=share.gradient_factor)
+
+    def _forward_backward(
+        self, batches: list[TrainingBatch], phase: Phase, plan: list[Turn]
+    ) -> tuple[dict[str, float], bool]:
         """Gradients of the effective batch's losses, which are returned by name, and whether all are finite; halves
         micro-batches when memory ends, in all processes if it ends in one."""
         while True:
             self._trainable.prepare(phase)
-            losses = self._try_to_accumulate(batches, network_moves=phase.unet > 0 or phase.te > 0)
+            losses = self._try_to_accumulate(batches, plan, network_moves=phase.unet > 0 or phase.te > 0)
             no_memory, not_finite = self._world.agree(
                 losses is None, losses is not None and not all(map(math.isfinite, losses.values()))
             )
@@ -221,14 +237,16 @@ class Trainer:
                 return dict(zip(names, totals, strict=True)), not not_finite
             self._make_room(batches, phase)
 
-    def _try_to_accumulate(self, batches: list[TrainingBatch], *, network_moves: bool) -> dict[str, float] | None:
+    def _try_to_accumulate(
+        self, batches: list[TrainingBatch], plan: list[Turn], *, network_moves: bool
+    ) -> dict[str, float] | None:
         """This process's share of the losses, None where memory did not suffice.
 
         What the failed attempt had made is held by the exception's traceback until the handler is left: only after it
         can the memory be given back.
         """
         try:
-            return self._accumulate(batches, network_moves=network_moves)
+            return self._accumulate(batches, plan, network_moves=network_moves)
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
@@ -250,34 +268,45 @@ class Trainer:
             "the effective batch stays the same",
         )
 
-    def _accumulate(self, batches: list[TrainingBatch], *, network_moves: bool) -> dict[str, float]:
-        embeddings = self._trainable.embeddings.as_mapping()
+    def _accumulate(self, batches: list[TrainingBatch], plan: list[Turn], *, network_moves: bool) -> dict[str, float]:
         count = sample_count(batches) * self._world.size
         totals: dict[str, float] = dict.fromkeys((batch.name for batch in batches), 0.0)
         before, starts = 0, list[int]()
-        for micro, batch in enumerate(batches):
+        for micro, (batch, turn) in enumerate(zip(batches, plan, strict=True)):
             share = batch.latents.shape[0]
             index = before + self._world.rank * share  # the process's slice of the global micro-batch
             before += share * self._world.size
             starts.append(index)
             if batch.again is not None:
                 index = starts[batch.again]
-            if batch.name != OWN_LOSS and not network_moves and not any(batch.embeddings):
+            if batch.name != OWN_LOSS and (turn.off or not network_moves) and not any(batch.embeddings):
                 continue  # nothing that it could move is trained now
-            for piece_number, piece in enumerate(split_batch(batch, self.progress.splits)):
-                # dropout and the like draw from the global generator: make them depend on the position alone
-                torch.manual_seed(
-                    derive_seed("step", self._settings.seed, self.step, micro, piece_number, self._world.rank)
-                )
-                losses = self._micro_step.losses(
-                    piece, embeddings, seeds=(self._settings.seed, self.step), first_sample=index
-                )
-                loss = losses.sum() / count
-                if loss.requires_grad:
-                    self._trainable.scaler.scaled(loss).backward()
-                totals[batch.name] += float(loss.detach())
-                index += piece.latents.shape[0]
+            with self._network_off() if turn.off else nullcontext():  # backward too: checkpoints are computed anew
+                totals[batch.name] += self._losses(batch, turn, micro, first_sample=index, count=count)
         return totals
+
+    def _losses(self, batch: TrainingBatch, turn: Turn, micro: int, *, first_sample: int, count: int) -> float:
+        """Forward and backward of one micro-batch, in pieces; its part of the mean over `count` samples."""
+        embeddings = with_gradient_times(self._trainable.embeddings.as_mapping(), turn.embedding_factor)
+        total, index = 0.0, first_sample
+        for piece_number, piece in enumerate(split_batch(batch, self.progress.splits)):
+            # dropout and the like draw from the global generator: make them depend on the position alone
+            torch.manual_seed(
+                derive_seed("step", self._settings.seed, self.step, micro, piece_number, self._world.rank)
+            )
+            losses = self._micro_step.losses(
+                piece, embeddings, seeds=(self._settings.seed, self.step), first_sample=index
+            )
+            loss = losses.sum() / count
+            if loss.requires_grad:
+                self._trainable.scaler.scaled(loss * turn.weight).backward()
+            total += float(loss.detach())
+            index += piece.latents.shape[0]
+        return total
+
+    def _network_off(self) -> AbstractContextManager[None]:
+        network = self._trainable.network
+        return nullcontext() if network is None else network.with_multipliers(unet=0.0, te=0.0)
 
     # ---- around the step ----
 
@@ -303,8 +332,7 @@ class Trainer:
             return
         if not (self._commands.paused or self._model_yield.wanted()):
             return
-        network = self._trainable.network
-        with nullcontext() if network is None else network.with_multipliers(unet=0.0, te=0.0):
+        with self._network_off():
             self._model_yield.serve(
                 YieldTerms(
                     write_bundle=self._keeper.write_copy,

@@ -25,6 +25,7 @@ from lib_pivotal.embeddings.vectors import EmbeddingSettings
 from lib_pivotal.networks.targets import LayerRule
 from lib_pivotal.ports import Part, SessionRequest
 from lib_pivotal.prompts import PromptReading
+from lib_pivotal.training.embeddings_only import EmbeddingsOnly
 from lib_pivotal.training.loop import LoopSettings
 from lib_pivotal.training.objective import Objective
 from lib_pivotal.training.prepare import PreparedPictures
@@ -201,6 +202,7 @@ class Prepared:
     objective: Objective
     phases: PhasePlan
     rate_factor: Callable[[int], float]
+    embeddings_only: EmbeddingsOnly
     latents: LatentPlan
     class_latents: LatentPlan | None
     batches: BatchPlan

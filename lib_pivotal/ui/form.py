@@ -116,6 +116,8 @@ TABLE: tuple[FormRow, ...] = (
     FormRow("schedule.phases", "Phases", "schedule"),
     FormRow("schedule.embeddings_steps", "Steps of embeddings only", "schedule"),
     FormRow("schedule.continued_embedding_lr_factor", "Embedding LR factor after that", "schedule"),
+    FormRow("schedule.embeddings_only_share", "Embeddings-only share", "schedule"),
+    FormRow("schedule.embedding_gradient_factor", "Embedding gradient beside the network", "schedule"),
     FormRow("schedule.network_start", "Network starts at (fraction)", "schedule"),
     FormRow("schedule.te_stop", "Text encoder stops at (fraction)", "schedule"),
     FormRow("schedule.clip_embeddings", "Max grad norm, embeddings", "schedule"),

@@ -158,8 +158,8 @@ def check_shown(page: Page, run: Run, faults: list[Fault]) -> Shown:
 
 def estimate(run: Run, samples: dict[str, float]) -> str:
     """What can be said without the model."""
-    count = run.schedule.max_steps * run.schedule.batch_size * run.schedule.accumulation
-    parts = [f"{run.schedule.max_steps} steps, {count} samples"]
+    count = run.schedule.total_steps * run.schedule.batch_size * run.schedule.accumulation
+    parts = [f"{run.schedule.total_steps} steps, {count} samples"]
     if run.schedule.epochs:
         parts = [f"{run.schedule.epochs} epochs: Scan converts them to steps"]
     if samples:

@@ -100,6 +100,8 @@ def test_the_callers_random_state_is_untouched(tiny_host, two_embeddings_folder,
         {"accumulation": 2},
         {"phases": "two_phase", "words_steps": 3, "continued_words_factor": 0.5},
         {"optimizer": "lion"},
+        {"max_steps": 4, "embeddings_only_share": 0.5, "embedding_gradient_factor": 0.0},
+        {"max_steps": 6, "accumulation": 2, "embeddings_only_share": 0.25, "embedding_gradient_factor": 0.2},
     ],
 )
 def test_resume_equals_the_uninterrupted_run(extra, tiny_host, two_embeddings_folder, tmp_path):
