@@ -47,6 +47,13 @@ class EmbeddingConfig:
     freeze_norm: float = setting(
         0.0, "Mean norm at which this embedding is frozen for good (Mix-of-Show uses 0.55); 0 = never.", minimum=0.0
     )
+    continued_lr_factor: float = setting(
+        1.0,
+        "Two-phase: multiplies schedule.continued_embedding_lr_factor for this embedding; 0 = frozen after the first "
+        "phase.",
+        minimum=0.0,
+        maximum=100.0,
+    )
     prune: bool = setting(False, "Prune from its captions the tags that the embedding should learn.")
     flip: bool = setting(
         True, "Its pictures may be mirrored, where mirroring is on; off for a character whose sides differ."
@@ -258,7 +265,24 @@ class ScheduleConfig:
     phases: str = setting(
         "joint", "joint, or the embeddings first and the network after.", choices="training.rates:phase_plan_names"
     )
-    embeddings_steps: int = setting(0, "Two-phase: steps of the embeddings only.", unit="steps", minimum=0)
+    embeddings_steps: int = setting(
+        0, "Two-phase: steps of the embeddings only; with patience, at most.", unit="steps", minimum=0
+    )
+    embeddings_patience: int = setting(
+        0,
+        "Two-phase: the first phase ends by itself when the embeddings' gain on held-out pictures has not risen for "
+        "this many looks, and the run is that much shorter; 0 = it lasts all of its steps.",
+        unit="looks",
+        minimum=0,
+        maximum=1000,
+        good_range="2-4",
+    )
+    embeddings_look_steps: int = setting(
+        50, "Two-phase with patience: steps from look to look.", unit="steps", minimum=1, maximum=1_000_000
+    )
+    embeddings_least_steps: int = setting(
+        0, "Two-phase with patience: the first phase does not end before.", unit="steps", minimum=0
+    )
     continued_embedding_lr_factor: float = setting(
         0.0, "Two-phase: factor of the embedding LR in the second phase; 0 = frozen.", minimum=0.0, maximum=10.0
     )
@@ -283,6 +307,11 @@ class ScheduleConfig:
     )
     te_stop: float = setting(1.0, "Fraction after which the text encoder's network stops.", minimum=0.0, maximum=1.0)
     ema_decay: float = setting(0.0, "EMA of embeddings and network, e.g. 0.999; 0 = off.", minimum=0.0, maximum=0.99999)
+
+    @property
+    def first_phase_ends_itself(self) -> bool:
+        """Whether held-out pictures tell when the first phase ends."""
+        return self.phases == "two_phase" and self.embeddings_patience > 0
 
     @property
     def total_steps(self) -> int:

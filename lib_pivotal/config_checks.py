@@ -73,6 +73,9 @@ def check_length(schedule: ScheduleConfig) -> list[Fault]:
                 f"two-phase needs it between 1 and max_steps - 1 ({schedule.max_steps - 1})",
             )
         )
+    if schedule.first_phase_ends_itself and schedule.embeddings_least_steps > schedule.embeddings_steps:
+        problem = f"must not be above embeddings_steps ({schedule.embeddings_steps}), the most"
+        faults.append(Fault("schedule.embeddings_least_steps", schedule.embeddings_least_steps, problem))
     return faults
 
 

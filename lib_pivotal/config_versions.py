@@ -43,6 +43,7 @@ VALUES_IN_2: Mapping[str, Mapping[str, Mapping[str, str]]] = {
 
 
 ADDED_IN_2: Mapping[str, tuple[str, ...]] = {
+    "embeddings": ("continued_lr_factor",),
     "loss": ("huber_schedule", "scale_v_like_noise"),
     "noise": ("adaptive_offset", "random_offset", "random_perturbation", "timestep_distribution"),
     "schedule": (
@@ -51,6 +52,9 @@ ADDED_IN_2: Mapping[str, tuple[str, ...]] = {
         "optimizer_options",
         "embeddings_only_share",
         "embedding_gradient_factor",
+        "embeddings_patience",
+        "embeddings_look_steps",
+        "embeddings_least_steps",
     ),
 }
 """Section -> settings that version 1 did not have."""

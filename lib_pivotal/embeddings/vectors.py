@@ -27,6 +27,7 @@ class EmbeddingSettings:
 
     `freeze_fraction` of the run (1 = never), `freeze_step` (0 = never) and `freeze_norm` (mean norm of the first
     tower's vectors, 0 = never; Mix-of-Show uses 0.55) each freeze the embedding for good; the first to be reached wins.
+    `continued_lr_factor` multiplies its rate in the second phase of a two-phase run; at 0 it rests there.
     """
 
     lr_factor: float = 1.0
@@ -34,6 +35,7 @@ class EmbeddingSettings:
     freeze_fraction: float = 1.0
     freeze_step: int = 0
     freeze_norm: float = 0.0
+    continued_lr_factor: float = 1.0
 
 
 class TrainedEmbeddings(nn.Module):
@@ -113,6 +115,11 @@ class TrainedEmbeddings(nn.Module):
             means[name] = sum(norms[start : start + count]) / count
             start += count
         return means
+
+    def continued_lr_factor(self, name: str) -> float:
+        """What the embedding's rate is multiplied by in the second phase of a two-phase run."""
+        self._index(name)
+        return self._settings[name].continued_lr_factor
 
     # ---- freezing ----
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from lib_pivotal.bundle.reader import Bundle
 from lib_pivotal.evaluation.loading import load_on_host
 from lib_pivotal.evaluation.parts_grid import draw_grid, embedding_requests, parts_pictures
-from lib_pivotal.evaluation.separation import separation
+from lib_pivotal.evaluation.separation import embeddings_alone, separation
 from lib_pivotal.networks.network import Network
 from lib_pivotal.ports import EmbeddingVectors, Host, SampleRequest, TrainingBatch
 from lib_pivotal.training.outputs import PartsGrid
@@ -45,3 +45,14 @@ class RunEvaluation:
             for name, s in scores.items()
         }
         return losses, {name: s.share_of_embeddings for name, s in scores.items()}
+
+    def embeddings_alone(
+        self,
+        micro_step: MicroStep,
+        held_out: Mapping[str, Sequence[TrainingBatch]],
+        *,
+        embeddings: EmbeddingVectors,
+        network: Network | None,
+    ) -> dict[str, float]:
+        """By embedding: the held-out loss with these vectors and without the network."""
+        return embeddings_alone(micro_step, held_out, embeddings=embeddings, network=network)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -58,19 +59,8 @@ def separation(
     """
 
     def mean_loss(batches: Sequence[TrainingBatch], vectors: EmbeddingVectors, unet: float, te: float) -> float:
-        total, count = 0.0, 0
-        for batch in batches:
-            size = batch.latents.shape[0]
-            for timestep in timesteps:
-                fixed = torch.full((size,), timestep)
-                if network is None:
-                    losses = micro_step.losses(batch, vectors, seeds=_SEEDS, timesteps=fixed)
-                else:
-                    with network.with_multipliers(unet=unet, te=te):
-                        losses = micro_step.losses(batch, vectors, seeds=_SEEDS, timesteps=fixed)
-                total += float(losses.sum())
-                count += size
-        return total / max(count, 1)
+        with nullcontext() if network is None else network.with_multipliers(unet=unet, te=te):
+            return _mean_loss(micro_step, batches, vectors, timesteps)
 
     return {
         name: PartLosses(
@@ -82,3 +72,30 @@ def separation(
         )
         for name, batches in held_out.items()
     }
+
+
+@torch.no_grad()
+def embeddings_alone(
+    micro_step: MicroStep,
+    held_out: Mapping[str, Sequence[TrainingBatch]],
+    *,
+    embeddings: EmbeddingVectors,
+    network: Network | None,
+    timesteps: Sequence[int] = TIMESTEPS,
+) -> dict[str, float]:
+    """The held-out loss of each embedding without the network: `PartLosses.embeddings` alone, a fifth of the work."""
+    with nullcontext() if network is None else network.with_multipliers(unet=0.0, te=0.0):
+        return {name: _mean_loss(micro_step, batches, embeddings, timesteps) for name, batches in held_out.items()}
+
+
+def _mean_loss(
+    micro_step: MicroStep, batches: Sequence[TrainingBatch], vectors: EmbeddingVectors, timesteps: Sequence[int]
+) -> float:
+    total, count = 0.0, 0
+    for batch in batches:
+        size = batch.latents.shape[0]
+        for timestep in timesteps:
+            losses = micro_step.losses(batch, vectors, seeds=_SEEDS, timesteps=torch.full((size,), timestep))
+            total += float(losses.sum())
+            count += size
+    return total / max(count, 1)

@@ -40,6 +40,7 @@ from lib_pivotal.networks.targets import LayerRule, part_rules
 from lib_pivotal.ports import PARTS, Part, SessionRequest
 from lib_pivotal.training.embeddings_only import EmbeddingsOnly
 from lib_pivotal.training.epochs import settled
+from lib_pivotal.training.first_phase import FirstPhaseEnd
 from lib_pivotal.training.loop import LoopSettings
 from lib_pivotal.training.objective import NoiseSettings, Objective, build_objective
 from lib_pivotal.training.picture_parts import PictureParts
@@ -95,6 +96,7 @@ def compile_run(run: Run, found: PreparedPictures) -> Prepared:
         embeddings_only=EmbeddingsOnly(
             schedule.embeddings_only_share, schedule.embedding_gradient_factor, run.seed, schedule.accumulation
         ),
+        first_phase_end=first_phase_end(schedule),
         latents=latent_plan(run, found, buckets, parts),
         class_latents=class_latent_plan(run, classes, buckets) if classes else None,
         batches=batch_plan(run, found, parts),
@@ -143,6 +145,7 @@ def embedding_starts(embeddings: Sequence[EmbeddingConfig], common: EmbeddingsCo
                 freeze_fraction=embedding.freeze_at,
                 freeze_step=embedding.freeze_step,
                 freeze_norm=embedding.freeze_norm,
+                continued_lr_factor=embedding.continued_lr_factor,
             ),
         )
         for embedding in embeddings
@@ -234,6 +237,18 @@ def make_phase_plan(settings: ScheduleConfig) -> PhasePlan:
         continued_embedding_lr_factor=settings.continued_embedding_lr_factor,
         network_start=settings.network_start,
         te_stop=settings.te_stop,
+    )
+
+
+def first_phase_end(settings: ScheduleConfig) -> FirstPhaseEnd:
+    """When the first phase of a two-phase run ends by itself."""
+    if not settings.first_phase_ends_itself:
+        return FirstPhaseEnd()
+    return FirstPhaseEnd(
+        settings.embeddings_patience,
+        settings.embeddings_look_steps,
+        settings.embeddings_least_steps,
+        settings.embeddings_steps,
     )
 
 

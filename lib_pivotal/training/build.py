@@ -106,6 +106,7 @@ def build_trainer(
         plan=prepared.phases,
         rate_factor=prepared.rate_factor,
         embeddings_only=prepared.embeddings_only,
+        first_phase_end=prepared.first_phase_end,
         outputs=outputs,
         progress=progress,
         listener=listener,

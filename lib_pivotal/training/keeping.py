@@ -7,7 +7,9 @@ the end the bundle comes first, and then, unless the run is finished, the state.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -31,6 +33,7 @@ class Outputs(Protocol):
     def save_bundle(self, step: int, final: bool) -> list[Event]: ...
     def make_pictures(self, step: int) -> list[Event]: ...
     def measure_separation(self, step: int) -> list[Event]: ...
+    def embeddings_gain(self) -> float: ...
     def write_copy(self, path: Path) -> Path: ...
 
 
@@ -68,6 +71,18 @@ class Keeper:
         """Measure the separation of this step."""
         self._look(self._outputs.measure_separation)
 
+    def embeddings_gain(self) -> float:
+        """What the embeddings explain of the held-out loss now (`training.first_phase`); NaN where that could not be
+        told, and in processes that do not write."""
+        found = [math.nan]
+
+        def measure(step: int) -> list[Event]:
+            found.append(self._outputs.embeddings_gain())
+            return []
+
+        self._look(measure)
+        return found[-1]
+
     def write_copy(self, path: Path) -> Path:
         """The bundle as it is now, at `path`."""
         with torch.no_grad(), self._trainable.evaluated():
@@ -96,6 +111,7 @@ class Keeper:
                 "guard": guard.state_dict(),
                 "images_seen": dict(self._progress.images_seen),
                 "splits": self._progress.splits,
+                "first_phase": asdict(self._progress.first_phase),
                 "basis": self._basis,
             }
             if self._state_folder is None or not self._writes:

@@ -33,6 +33,7 @@ from lib_pivotal.training.events import (
     RunStarted,
     StepDone,
 )
+from lib_pivotal.training.first_phase import FirstPhase, FirstPhaseEnd
 from lib_pivotal.training.gradient_watch import GradientWatch
 from lib_pivotal.training.keeping import Keeper, Outputs, log_details, reason_of
 from lib_pivotal.training.model_yield import ModelYield, YieldTerms
@@ -46,6 +47,10 @@ from lib_pivotal.training.trainable import Trainable, Update
 
 logger = logging.getLogger(__name__)
 PAUSED_LOOK_S = 0.2
+_NOT_MEASURED = (
+    "no picture could be held out to measure by (an embedding of more than 4 pictures gives one in ten). It lasts as "
+    "many steps as are set"
+)
 
 
 class BatchProvider(Protocol):
@@ -88,6 +93,7 @@ class Trainer:
         progress: Progress,
         listener: Listener,
         embeddings_only: EmbeddingsOnly | None = None,
+        first_phase_end: FirstPhaseEnd | None = None,
         commands: Commands | None = None,
         world: ProcessGroup | None = None,
         model_yield: ModelYield | None = None,
@@ -101,6 +107,7 @@ class Trainer:
         self._rate_factor = rate_factor
         self._listener = listener
         self._embeddings_only = embeddings_only or EmbeddingsOnly()
+        self._first_phase_end = first_phase_end or FirstPhaseEnd()
         self._commands = commands or Commands()
         self._world = world or ProcessGroup()
         self._model_yield = model_yield
@@ -128,6 +135,16 @@ class Trainer:
         """Steps done."""
         return self.progress.step
 
+    @property
+    def max_steps(self) -> int:
+        """Steps of the run: as planned, less those that its first phase did not need."""
+        return self._settings.max_steps - self.progress.first_phase.skipped
+
+    @property
+    def _planned_step(self) -> int:
+        """Where the run is in its plan of phases and rates."""
+        return self.step + self.progress.first_phase.skipped
+
     def run(self, *, resume_from: SavedState | None = None) -> RunEnded:
         """Train to the end, or until stopped; the network must be attached and the session open.
 
@@ -143,13 +160,14 @@ class Trainer:
                     self._take_over(resume_from)
                 self._guard = self._guard or RollbackGuard(self._trainable, self.progress)
                 self._emit(self._run_started())
-                while self.step < self._settings.max_steps and not self._told_to_stop():
+                while self.step < self.max_steps and not self._told_to_stop():
+                    self._look_at_first_phase()
                     self._one_step()
                     self._after_step()
-                if self.step < self._settings.max_steps:
-                    reason, message = "stopped", f"stopped after {self.step} of {self._settings.max_steps} steps"
+                if self.step < self.max_steps:
+                    reason, message = "stopped", f"stopped after {self.step} of {self.max_steps} steps"
             except KeyboardInterrupt:
-                reason, message = "stopped", f"interrupted after {self.step} of {self._settings.max_steps} steps"
+                reason, message = "stopped", f"interrupted after {self.step} of {self.max_steps} steps"
                 self._world.leave(message)
             except Exception as error:  # the trained embeddings and network must be saved whatever happened
                 log_details(error, "the run failed at step %d", self.step + 1)
@@ -179,16 +197,30 @@ class Trainer:
         """Asked once a step; all processes stop if one is told to."""
         return self._world.any(self._commands.stopping)
 
+    def _look_at_first_phase(self) -> None:
+        """Between two steps: let the first phase end where the embeddings' held-out gain has stopped rising."""
+        if not self._first_phase_end.is_due(self.step, self.progress.first_phase):
+            return
+        gain = self._world.total(self._keeper.embeddings_gain() if self._world.writes else 0.0)
+        if math.isnan(gain) and self.step == self._first_phase_end.every_steps:
+            self._notice("warning", f"step {self.step}: the first phase cannot end by itself: {_NOT_MEASURED}")
+        self.progress.first_phase = found = self._first_phase_end.after_look(self.step, gain, self.progress.first_phase)
+        if found.skipped:
+            text = (
+                f"the embeddings explain {gain:.1%} of the held-out loss, and it has stopped rising: the network begins"
+            )
+            self._notice("info", f"step {self.step}: {text}; the run is {found.skipped} steps shorter")
+
     # ---- one step ----
 
     def _one_step(self) -> None:
         started = time.perf_counter()
-        phase = self._plan.at(self.step)
+        phase = self._plan.at(self._planned_step)
         batches = [self._source.batch(self.step, micro) for micro in range(self._settings.accumulation)]
         plan = self._turns(batches, phase)
         losses, finite = self._forward_backward(batches, phase, plan)
         self._torn = finite
-        update = self._trainable.update(phase, rate_factor=self._rate_factor(self.step)) if finite else None
+        update = self._trainable.update(phase, rate_factor=self._rate_factor(self._planned_step)) if finite else None
         assert self._guard is not None
         if update is None or not update.applied:
             self._torn = False
@@ -207,7 +239,7 @@ class Trainer:
         self._torn = False
         if update is not None and update.applied:
             self._guard.good_step()
-        for name in self._trainable.embeddings.advance(self.step, max_steps=self._settings.max_steps):
+        for name in self._trainable.embeddings.advance(self.step, max_steps=self.max_steps):
             self._notice("info", f"step {self.step}: the embedding {name!r} is frozen from here on")
         self._emit(self._step_done(phase, losses, update, time.perf_counter() - started))
 
@@ -314,14 +346,14 @@ class Trainer:
         settings = self._settings
         assert self._guard is not None
         asked = self._world.any(self._commands.take_save())
-        if asked or _due(self.step, settings.save_every_steps, settings.max_steps):
+        if asked or _due(self.step, settings.save_every_steps, self.max_steps):
             self._keeper.save_bundle()
             self._keeper.save_state(self._guard)
-        elif _due(self.step, settings.state_every_steps, settings.max_steps):
+        elif _due(self.step, settings.state_every_steps, self.max_steps):
             self._keeper.save_state(self._guard)
-        if self._commands.take_sample() or _due(self.step, settings.sample_every_steps, settings.max_steps + 1):
+        if self._commands.take_sample() or _due(self.step, settings.sample_every_steps, self.max_steps + 1):
             self._keeper.make_pictures()
-        if _due(self.step, settings.separation_every_steps, settings.max_steps + 1):
+        if _due(self.step, settings.separation_every_steps, self.max_steps + 1):
             self._keeper.measure_separation()
         self.step_aside()
 
@@ -375,6 +407,7 @@ class Trainer:
         self.progress.images_seen = Counter(content["images_seen"])
         self.progress.splits = content["splits"]
         self.progress.step = content["step"]
+        self.progress.first_phase = FirstPhase(**content.get("first_phase", {}))  # states of version 0.2 have none
         self._guard = RollbackGuard(self._trainable, self.progress)
         if "guard" in content:  # states of version 0.1 have none
             self._guard.load_state_dict(content["guard"])
@@ -385,7 +418,7 @@ class Trainer:
         return RunStarted(
             name=self._settings.name,
             first_step=self.step,
-            max_steps=self._settings.max_steps,
+            max_steps=self.max_steps,
             embeddings=tuple(self._trainable.embeddings.names()),
             trained_parameters=sum(parameter.numel() for parameter in self._trainable.parameters),
             optimizer_bytes=self._trainable.optimizer_bytes,
@@ -396,7 +429,7 @@ class Trainer:
         typical = sorted(self._step_seconds)[len(self._step_seconds) // 2]
         return StepDone(
             step=self.step,
-            max_steps=self._settings.max_steps,
+            max_steps=self.max_steps,
             phase=phase.name,
             losses=losses,
             rates={} if update is None else update.rates,
@@ -404,7 +437,7 @@ class Trainer:
             embedding_norms=self._trainable.embeddings.mean_norms(),
             images_seen=dict(self.progress.images_seen),
             seconds=seconds,
-            eta_seconds=typical * (self._settings.max_steps - self.step),
+            eta_seconds=typical * (self.max_steps - self.step),
         )
 
     def _notice(self, level: str, message: str) -> None:

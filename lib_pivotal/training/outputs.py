@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -24,6 +26,7 @@ from lib_pivotal.files import is_taken, publish
 from lib_pivotal.networks.network import Network
 from lib_pivotal.ports import EmbeddingVectors, Host, TrainingBatch
 from lib_pivotal.training.events import Event, FileSaved, Notice, PicturesMade, SeparationMeasured
+from lib_pivotal.training.first_phase import gain
 from lib_pivotal.training.prepared import Prepared
 from lib_pivotal.training.progress import Progress
 from lib_pivotal.training.step import MicroStep
@@ -61,6 +64,17 @@ class Evaluation(Protocol):
         """By embedding: held-out losses with parts off, and the share of the embedding."""
         ...
 
+    def embeddings_alone(
+        self,
+        micro_step: MicroStep,
+        held_out: Mapping[str, Sequence[TrainingBatch]],
+        *,
+        embeddings: EmbeddingVectors,
+        network: Network | None,
+    ) -> dict[str, float]:
+        """By embedding: the held-out loss with these vectors and without the network."""
+        ...
+
 
 class RunOutputs:
     """The files and pictures of a run, as it is now."""
@@ -90,6 +104,7 @@ class RunOutputs:
         self._initial_embeddings = initial_embeddings
         self._held_out = held_out
         self._evaluation = evaluation
+        self._base_losses: dict[str, float] | None = None
         self._started = time.time()
         self._progress = progress
         self._overwrite = overwrite
@@ -235,6 +250,17 @@ class RunOutputs:
             network=self._trainable.network,
         )
         return [SeparationMeasured(step, losses, shares)]
+
+    def embeddings_gain(self) -> float:
+        """`first_phase.gain` of the held-out pictures; NaN where there are none."""
+        if self._evaluation is None or not self._held_out:
+            return math.nan
+        alone = partial(
+            self._evaluation.embeddings_alone, self._micro_step, self._held_out, network=self._trainable.network
+        )
+        if self._base_losses is None:
+            self._base_losses = alone(embeddings=self._initial_embeddings)
+        return gain(alone(embeddings=self._trainable.embeddings.as_mapping()), self._base_losses)
 
     def _write(self, path: Path, step: int) -> Path:
         network = {} if self._trainable.network is None else self._trainable.network.kohya_tensors()

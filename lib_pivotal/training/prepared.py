@@ -26,6 +26,7 @@ from lib_pivotal.networks.targets import LayerRule
 from lib_pivotal.ports import Part, SessionRequest
 from lib_pivotal.prompts import PromptReading
 from lib_pivotal.training.embeddings_only import EmbeddingsOnly
+from lib_pivotal.training.first_phase import FirstPhaseEnd
 from lib_pivotal.training.loop import LoopSettings
 from lib_pivotal.training.objective import Objective
 from lib_pivotal.training.prepare import PreparedPictures
@@ -203,6 +204,7 @@ class Prepared:
     phases: PhasePlan
     rate_factor: Callable[[int], float]
     embeddings_only: EmbeddingsOnly
+    first_phase_end: FirstPhaseEnd
     latents: LatentPlan
     class_latents: LatentPlan | None
     batches: BatchPlan

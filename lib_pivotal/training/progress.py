@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 
+from lib_pivotal.training.first_phase import FirstPhase
+
 
 @dataclass
 class Progress:
@@ -14,3 +16,4 @@ class Progress:
     images_seen: Counter[str] = field(default_factory=Counter)
     splits: int = 1
     """In so many parts micro-batches are split for lack of memory."""
+    first_phase: FirstPhase = field(default_factory=FirstPhase)

@@ -91,8 +91,9 @@ def samples_by_repeats(run: Run) -> bool:
 
 
 def hold_out(run: Run, pictures: Sequence[Picture]) -> tuple[list[Picture], list[Picture]]:
-    """Every tenth picture of an embedding, at most four an embedding, when the separation score is on."""
-    if run.saving.separation_every_steps == 0:
+    """Every tenth picture of an embedding, at most four an embedding, where something is measured by them: the
+    separation score, or when the first phase ends."""
+    if run.saving.separation_every_steps == 0 and not run.schedule.first_phase_ends_itself:
         return list(pictures), []
     find = EmbeddingFinder([embedding.name for embedding in run.embeddings])
     by_embedding: dict[str, list[Picture]] = {}

@@ -22,6 +22,8 @@ RATES = ("constant", "linear", "cosine", "cosine_restarts", "polynomial", "one_c
 """The curves of `rate_factor`."""
 
 PHASE_PLANS = ("joint", "two_phase")
+SECOND_PHASE = "network"
+"""The name of a two-phase run's second phase."""
 
 ONE_CYCLE_START = 0.04
 """Where one_cycle begins: torch's `div_factor` of 25."""
@@ -76,7 +78,7 @@ class PhasePlan:
         if self.kind == "two_phase":
             if step < self.embeddings_steps:
                 return Phase("words", 1.0, 0.0, 0.0)
-            return Phase("network", self.continued_embedding_lr_factor, 1.0, te)
+            return Phase(SECOND_PHASE, self.continued_embedding_lr_factor, 1.0, te)
         if step < self.network_start * self.max_steps:
             return Phase("words", 1.0, 0.0, 0.0)
         return Phase("joint", 1.0, 1.0, te)

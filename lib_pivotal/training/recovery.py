@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from lib_pivotal.errors import TrainingError
+from lib_pivotal.training.first_phase import FirstPhase
 from lib_pivotal.training.progress import Progress
 from lib_pivotal.training.trainable import Trainable
 
@@ -26,7 +27,7 @@ class RollbackGuard:
         self._progress = progress
         self._every_steps = every_steps
         self._snapshot: dict[str, Any] = trainable.state_dict()
-        self._reached = (progress.step, Counter(progress.images_seen))
+        self._reached = self._place()
         self._skips = 0
         self._rollbacks = 0
         self._steps = 0
@@ -79,7 +80,9 @@ class RollbackGuard:
     def go_back(self) -> None:
         """Return to the snapshot and to the step that it was taken after, so that a state of it can be saved."""
         self.restore()
-        self._progress.step, self._progress.images_seen = self._reached[0], Counter(self._reached[1])
+        step, seen, first_phase = self._reached
+        self._progress.step, self._progress.images_seen = step, Counter(seen)
+        self._progress.first_phase = first_phase
 
     def keep(self) -> dict[str, Any]:
         """What is trained becomes the snapshot, and is returned: a state that is saved now and read back later leaves
@@ -100,8 +103,12 @@ class RollbackGuard:
         copy = self._trainable.state_dict()
         if not self._trainable.is_finite():
             return False
-        self._snapshot, self._reached = copy, (self._progress.step, Counter(self._progress.images_seen))
+        self._snapshot, self._reached = copy, self._place()
         return True
+
+    def _place(self) -> tuple[int, Counter[str], FirstPhase]:
+        """How far the run is, to return to."""
+        return self._progress.step, Counter(self._progress.images_seen), self._progress.first_phase
 
     def state_dict(self) -> dict[str, int]:
         """The counters; the snapshot is what was trained when `keep` was called."""

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from lib_pivotal.embeddings.control import NormControl
 from lib_pivotal.embeddings.vectors import TrainedEmbeddings
 from lib_pivotal.networks.network import Network
-from lib_pivotal.parameter_groups import Kind, ParameterGroup
+from lib_pivotal.parameter_groups import ParameterGroup
 from lib_pivotal.training.distributed import ProcessGroup
 from lib_pivotal.training.ema import EMA
 from lib_pivotal.training.optimizers import (
@@ -28,7 +28,7 @@ from lib_pivotal.training.optimizers import (
     state_bytes,
     training_mode,
 )
-from lib_pivotal.training.rates import Phase, set_rates
+from lib_pivotal.training.rates import SECOND_PHASE, Phase, set_rates
 from lib_pivotal.training.scaler import LossScaler
 
 
@@ -83,14 +83,16 @@ class Trainable:
 
     def trained_embeddings(self, phase: Phase) -> list[str]:
         """Names of the embeddings that a step of this phase moves."""
-        return [name for name in self.embeddings.names() if phase.embeddings > 0 and name not in self.embeddings.frozen]
+        frozen = self.embeddings.frozen
+        return [
+            name for name in self.embeddings.names() if self._embedding_factor(name, phase) > 0 and name not in frozen
+        ]
 
     def prepare(self, phase: Phase) -> None:
         """Before a step: gradients cleared; what the phase does not train takes part without gradient."""
-        factors = _kind_factors(phase)
         frozen = self.embeddings.frozen
         for group in self.groups:
-            active = factors[group.kind] > 0
+            active = self._factor(group, phase) > 0
             if group.kind == "embeddings" and group.name.removeprefix("word ") in frozen:
                 active = False
             for parameter in group.parameters:
@@ -105,10 +107,9 @@ class Trainable:
         gradients = self._gradients()
         norms = {name: float(norm) for name, norm in clip_groups(self.optimizer.param_groups, self._limits).items()}
         finite = all(torch.isfinite(torch.tensor(norm)) for norm in norms.values())
-        factors = _kind_factors(phase)
         rates = set_rates(
             self.optimizer,
-            {group.name: factors[group.kind] * rate_factor * self.rate_scale for group in self.groups},
+            {group.name: self._factor(group, phase) * rate_factor * self.rate_scale for group in self.groups},
         )
         self.scaler.update(overflowed=not finite)
         if not finite:
@@ -168,12 +169,18 @@ class Trainable:
             self.ema.load_state_dict(state["ema"])
         self.rate_scale = state["rate_scale"]
 
+    def _factor(self, group: ParameterGroup, phase: Phase) -> float:
+        """Of a group's rate in a phase."""
+        if group.kind == "embeddings":
+            return self._embedding_factor(group.name.removeprefix("word "), phase)
+        return phase.unet if group.kind == "unet" else phase.te
+
+    def _embedding_factor(self, name: str, phase: Phase) -> float:
+        own = self.embeddings.continued_lr_factor(name) if phase.name == SECOND_PHASE else 1.0
+        return phase.embeddings * own
+
     def _gradients(self) -> list[Tensor]:
         return [parameter.grad for parameter in self.parameters if parameter.grad is not None]
-
-
-def _kind_factors(phase: Phase) -> dict[Kind, float]:
-    return {"embeddings": phase.embeddings, "unet": phase.unet, "te": phase.te}
 
 
 def _to_cpu(value: Any) -> Any:

@@ -40,10 +40,20 @@ MORE = (
     ("applies_to", "Applies to"),
     ("form_of", "Form of"),
     ("sampling_weight", "Sampling weight"),
+    ("continued_lr_factor", "LR factor after the first phase"),
 )
 """Settings of an embedding that few need: behind the arrow of its line."""
 
-NUMBERS = ("sampling_weight", "vectors", "lr_factor", "weight_decay", "freeze_at", "freeze_step", "freeze_norm")
+NUMBERS = (
+    "sampling_weight",
+    "vectors",
+    "lr_factor",
+    "continued_lr_factor",
+    "weight_decay",
+    "freeze_at",
+    "freeze_step",
+    "freeze_norm",
+)
 
 
 def embeddings_table(rows: Sequence[EmbeddingRow], samples: Mapping[str, float]) -> str:
