@@ -137,6 +137,44 @@ class NetworkConfig:
     )
     dropout: float = setting(0.0, "Dropout inside the adapter.", minimum=0.0, maximum=0.99)
     rank_dropout: float = setting(0.0, "Dropout of whole ranks.", minimum=0.0, maximum=0.99)
+    module_dropout: float = setting(
+        0.0,
+        "Chance of each layer's change to be left out of a micro-batch (kohya's module dropout).",
+        minimum=0.0,
+        maximum=0.95,
+        good_range="0.1-0.3",
+    )
+    lr_ramp: str = setting(
+        "none",
+        "How the network's learning rate rises from a part of itself over its steps, so that the embeddings are first; "
+        "the LR scheduler comes on top.",
+        choices="training.rates:ramp_names",
+    )
+    lr_ramp_start: float = setting(
+        0.1,
+        "With a ramp: the part of its rate that the network begins with.",
+        minimum=0.0,
+        above_minimum=True,
+        maximum=1.0,
+    )
+    l1: float = setting(
+        0.0,
+        "L1 penalty: this times the mean size of the network's numbers is added to the loss; 0 = off.",
+        minimum=0.0,
+        maximum=100.0,
+        good_range="0.03, as eden",
+    )
+    timestep_min: int = setting(
+        0, "Lowest timestep at which the network is trained; at others only embeddings are.", minimum=0, maximum=999
+    )
+    timestep_max: int = setting(
+        1000,
+        "The network is trained below this timestep: at noisier ones it is off, and only embeddings learn. "
+        "cloneofsimo's pti leaves the last fifth to them.",
+        minimum=1,
+        maximum=1000,
+        good_range="800",
+    )
     max_norm: float = setting(0.0, "Scale a layer's change down to this norm (kohya's max-norm); 0 = off.", minimum=0.0)
     weight_decay: float = setting(0.01, "Weight decay of the network.", minimum=0.0, maximum=1.0)
     groups: tuple[LayerGroup, ...] = setting((), "Groups of layers with their own rank and LR factor.")
@@ -204,6 +242,14 @@ class LossConfig:
         minimum=0.0,
         above_minimum=True,
         maximum=100.0,
+    )
+    dco_beta: float = setting(
+        0.0,
+        "Beta of DCO's loss, which asks the network to be better than the checkpoint with the same embeddings, and no "
+        "more: it drifts less, and a step takes a forward more. Gradients are up to beta times larger; 0 = off.",
+        minimum=0.0,
+        maximum=100_000.0,
+        good_range="1000",
     )
     scale_v_like_noise: bool = setting(
         False, "v-prediction: the loss is weighed as that of the noise would be (kohya's scale_v_pred_loss)."

@@ -32,6 +32,11 @@ def check_consistency(run: Run) -> list[Fault]:
         faults.append(
             Fault("noise.timestep_min", noise.timestep_min, f"must be below noise.timestep_max ({noise.timestep_max})")
         )
+    low, high = (max(noise.timestep_min, network.timestep_min), min(noise.timestep_max, network.timestep_max))
+    if low >= high:
+        remedy = f"The noise has timesteps from {noise.timestep_min} to {noise.timestep_max}."
+        problem = "leaves the network no timestep to be trained at"
+        faults.append(Fault("network.timestep_max", network.timestep_max, problem, remedy))
     faults += _check_share(run, trains_network=trains_unet or trains_te)
     if not schedule.epochs:  # else the length is known when the pictures are
         faults += check_length(schedule)

@@ -44,7 +44,8 @@ VALUES_IN_2: Mapping[str, Mapping[str, Mapping[str, str]]] = {
 
 ADDED_IN_2: Mapping[str, tuple[str, ...]] = {
     "embeddings": ("continued_lr_factor",),
-    "loss": ("huber_schedule", "scale_v_like_noise"),
+    "loss": ("huber_schedule", "scale_v_like_noise", "dco_beta"),
+    "network": ("module_dropout", "lr_ramp", "lr_ramp_start", "l1", "timestep_min", "timestep_max"),
     "noise": ("adaptive_offset", "random_offset", "random_perturbation", "timestep_distribution"),
     "schedule": (
         "lr_scheduler_cycles",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -60,7 +60,8 @@ class Network(nn.Module):
         loras = [entry.adapter for entry in entries if isinstance(entry.adapter, LoraAdapter)]
         self._shared: list[SharedDown] = fuse(loras) if fuse_inputs else []
         self._attached = False
-        self._handles: dict[Part, list[RemovableHandle]] = {}
+        self._resting: frozenset[str] = frozenset()
+        self._handles: dict[str, list[RemovableHandle]] = {}
         self._originals: dict[str, Tensor] = {}
 
     # ---- what there is -------------------------------------------------------------------------------------------
@@ -117,16 +118,14 @@ class Network(nn.Module):
             self._sync()
 
     def _sync(self) -> None:
-        """Register or remove each part's hooks so that a part at multiplier 0 has none at all."""
-        for part in PARTS:
-            wanted = self._attached and not self._originals and self._switches[part].value != 0
-            if wanted and part not in self._handles:
-                handles = self._handles.setdefault(part, [])
-                for entry in self._entries.values():
-                    if entry.adapter.layer.part == part:
-                        handles.extend(entry.adapter.attach())
-            elif not wanted:
-                for handle in self._handles.pop(part, []):
+        """Register or remove hooks so that a part at multiplier 0, and a layer that rests, has none at all."""
+        for name, entry in self._entries.items():
+            on = self._attached and not self._originals and self._switches[entry.adapter.layer.part].value != 0
+            if on and name not in self._resting:
+                if name not in self._handles:
+                    self._handles[name] = entry.adapter.attach()
+            else:
+                for handle in self._handles.pop(name, []):
                     handle.remove()
         if not self._handles:
             for shared in self._shared:
@@ -181,6 +180,23 @@ class Network(nn.Module):
             yield
         finally:
             self._set(before)
+
+    @contextmanager
+    def without(self, layer_names: Iterable[str]) -> Iterator[None]:
+        """These layers' changes are left out for a while: kohya's `module_dropout`, for which the loop draws them.
+
+        There each module draws in its own forward, unscaled (networks/lora.py#L93-L96, 48d368f). Here the layers are
+        fixed before it, so that all processes, all pieces of a micro-batch and what checkpointing computes anew agree.
+        """
+        before, self._resting = self._resting, frozenset(layer_names)
+        try:
+            self._sync()
+            yield
+        finally:
+            self._resting = before
+            self._sync()
+            for shared in self._shared:
+                shared.clear()
 
     # ---- merged --------------------------------------------------------------------------------------------------
 

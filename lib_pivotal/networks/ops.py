@@ -56,6 +56,7 @@ class DownProjection(torch.autograd.Function):
             stacked = _stack(downs, scales, dtype)
             products = rows @ stacked.t()
         ctx.save_for_backward(rows, *downs)
+        ctx.set_materialize_grads(False)  # a layer that rests has no gradient, not one of 0
         ctx.scales = tuple(scales)
         ctx.input_shape, ctx.input_dtype = x.shape, x.dtype
         if len(downs) == 1:
@@ -64,9 +65,15 @@ class DownProjection(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
+    def backward(ctx: Any, *given: Tensor | None) -> tuple[Any, ...]:
         rows, *downs = ctx.saved_tensors
-        needs_x, needs_downs = ctx.needs_input_grad[0], ctx.needs_input_grad[3:]
+        used = [gradient is not None for gradient in given]
+        needs_x = ctx.needs_input_grad[0]
+        needs_downs = [needs and is_used for needs, is_used in zip(ctx.needs_input_grad[3:], used, strict=True)]
+        grads = [
+            rows.new_zeros(rows.shape[0], down.shape[0]) if gradient is None else gradient
+            for gradient, down in zip(given, downs, strict=True)
+        ]
         with without_autocast(rows.device.type):
             grad = grads[0] if len(grads) == 1 else torch.cat(grads, dim=1)
             grad_x = None

@@ -75,7 +75,7 @@ def compile_run(run: Run, found: PreparedPictures) -> Prepared:
     run = settled(replace(with_name(run, NAMELESS), embeddings=found.embeddings), found.dataset.pictures)
     data, schedule, saving = run.data, run.schedule, run.saving
     names = tuple(embedding.name for embedding in run.embeddings)
-    parts, buckets, phases = PictureParts(data), make_buckets(data), make_phase_plan(schedule)
+    parts, buckets, phases = PictureParts(data), make_buckets(data), make_phase_plan(schedule, run.network)
     classes = found.regularisation
     return Prepared(
         name=run.name,
@@ -106,6 +106,8 @@ def compile_run(run: Run, found: PreparedPictures) -> Prepared:
             name=run.name,
             seed=run.seed,
             max_steps=schedule.total_steps,
+            network_timesteps=(run.network.timestep_min, run.network.timestep_max),
+            module_dropout=run.network.module_dropout,
             save_every_steps=saving.every_steps,
             state_every_steps=saving.state_every_steps,
             keep_states=saving.keep_states,
@@ -160,6 +162,7 @@ def network_plan(network: NetworkConfig) -> NetworkPlan:
         frozenset(part for part in PARTS if network.trains(part)),
         network.te2_targets,
         network.max_norm,
+        network.l1,
     )
 
 
@@ -222,13 +225,14 @@ def make_objective(loss: LossConfig, noise: NoiseConfig, *, mask_prior: float) -
         ),
         mask_prior=mask_prior,
         scale_v_like_noise=loss.scale_v_like_noise,
+        dco_beta=loss.dco_beta,
     )
 
 
 # ---- when and how fast ----
 
 
-def make_phase_plan(settings: ScheduleConfig) -> PhasePlan:
+def make_phase_plan(settings: ScheduleConfig, network: NetworkConfig) -> PhasePlan:
     """Who trains when."""
     return PhasePlan(
         settings.total_steps,
@@ -237,6 +241,8 @@ def make_phase_plan(settings: ScheduleConfig) -> PhasePlan:
         continued_embedding_lr_factor=settings.continued_embedding_lr_factor,
         network_start=settings.network_start,
         te_stop=settings.te_stop,
+        network_ramp=network.lr_ramp,
+        network_ramp_start=network.lr_ramp_start,
     )
 
 

@@ -80,6 +80,7 @@ def build_trainer(
         optimizer_options=optimizer.options,
         control=make_control(prepared.control, host.text.vocabulary_stats()),
         max_norm=prepared.network.max_norm,
+        l1=prepared.network.l1,
         ema_decay=optimizer.ema_decay,
         loss_scaling=autocast_dtype(prepared.session.precision, layers[0].module) is torch.float16,
         world=world,

@@ -9,12 +9,7 @@ left on top of them; no further forward is needed. Published nowhere as far as w
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
 from dataclasses import dataclass
-
-from torch import Tensor
-
-from lib_pivotal.ports import EmbeddingVectors
 
 
 @dataclass(frozen=True)
@@ -50,44 +45,3 @@ class EmbeddingsOnly:
         each = self._window * self.share + 1e-9  # 1e-9: ten windows of 0.1 are one
         count = int((window + 1) * each) - int(window * each)
         return random.Random(f"{self.seed}/embeddings only/{window}").sample(range(self._window), count)
-
-
-@dataclass(frozen=True)
-class Turn:
-    """How a micro-batch counts: `off` without the network; `weight` of its mean loss, `embedding_factor` of the
-    gradient that its loss gives the embeddings."""
-
-    off: bool = False
-    weight: float = 1.0
-    embedding_factor: float = 1.0
-
-
-def turns(off: Sequence[bool], sizes: Sequence[int], *, gradient_factor: float) -> list[Turn]:
-    """How each micro-batch of a step counts, so that every gradient is a mean over the samples that gave it.
-
-    The loop takes Σ losses / all samples. The network's gradient must be the mean over the samples that saw it, the
-    embeddings' over all samples, those with the network times f = `gradient_factor`; with f = 0, over the others.
-    """
-    total = sum(sizes)
-    without = sum(size for size, is_off in zip(sizes, off, strict=True) if is_off)
-    if not without:
-        return [Turn(embedding_factor=gradient_factor)] * len(sizes)
-    weight_off = total / without if gradient_factor == 0 else 1.0
-    seen = total - without
-    on = Turn(False, total / seen, gradient_factor * seen / total) if seen else Turn()
-    return [Turn(True, weight_off) if is_off else on for is_off in off]
-
-
-def with_gradient_times(embeddings: EmbeddingVectors, factor: float) -> EmbeddingVectors:
-    """The same values, through which a loss reaches the embeddings `factor` times; at 0 it does not reach them."""
-
-    def scaled(vectors: Tensor) -> Tensor:
-        if factor == 0 or not vectors.requires_grad:
-            return vectors.detach()
-        passed = vectors.view_as(vectors)
-        passed.register_hook(lambda gradient: gradient * factor)
-        return passed
-
-    if factor == 1:
-        return embeddings
-    return {name: tuple(scaled(vectors) for vectors in towers) for name, towers in embeddings.items()}

@@ -22,7 +22,7 @@ from lib_pivotal.errors import TrainingError
 from lib_pivotal.oom import is_out_of_memory, release_memory
 from lib_pivotal.ports import OWN_LOSS, TrainingBatch
 from lib_pivotal.training.distributed import ProcessGroup
-from lib_pivotal.training.embeddings_only import EmbeddingsOnly, Turn, turns, with_gradient_times
+from lib_pivotal.training.embeddings_only import EmbeddingsOnly
 from lib_pivotal.training.events import (
     Commands,
     Event,
@@ -40,13 +40,15 @@ from lib_pivotal.training.model_yield import ModelYield, YieldTerms
 from lib_pivotal.training.progress import Progress
 from lib_pivotal.training.rates import Phase, PhasePlan
 from lib_pivotal.training.recovery import RollbackGuard
-from lib_pivotal.training.seeds import derive_seed
+from lib_pivotal.training.seeds import derive_seed, derived_generator
 from lib_pivotal.training.state import SavedState
-from lib_pivotal.training.step import MicroStep, sample_count, split_batch
+from lib_pivotal.training.step import MicroStep, sample_count, select, split_places
 from lib_pivotal.training.trainable import Trainable, Update
+from lib_pivotal.training.turns import Turn, turns_of, weighed, with_gradient_times
 
 logger = logging.getLogger(__name__)
 PAUSED_LOOK_S = 0.2
+ALL_TIMESTEPS = (0, 1000)
 _NOT_MEASURED = (
     "no picture could be held out to measure by (an embedding of more than 4 pictures gives one in ten). It lasts as "
     "many steps as are set"
@@ -67,6 +69,10 @@ class LoopSettings:
     seed: int
     max_steps: int
     accumulation: int = 1
+    network_timesteps: tuple[int, int] = ALL_TIMESTEPS
+    """The network takes part at timesteps from the first up to below the second; else only embeddings learn."""
+    module_dropout: float = 0.0
+    """Chance of each layer's change to be left out of a micro-batch."""
     save_every_steps: int = 0
     state_every_steps: int = 0
     keep_states: int = 2
@@ -229,7 +235,7 @@ class Trainer:
             self._notice("warning", f"step {self.step + 1}: {self._guard.bad_step()}")
         else:
             trained = self._trainable.trained_embeddings(phase)
-            reached = [batch for batch, turn in zip(batches, plan, strict=True) if turn.embedding_factor > 0]
+            reached = [select(batches[turn.micro], turn.places) for turn in plan if turn.embedding_factor > 0]
             for message in self._watch.after_step(reached, update.gradient_norms, trained=trained):
                 self._notice("error", f"step {self.step + 1}: {message}")
         for batch in batches:
@@ -244,13 +250,35 @@ class Trainer:
         self._emit(self._step_done(phase, losses, update, time.perf_counter() - started))
 
     def _turns(self, batches: list[TrainingBatch], phase: Phase) -> list[Turn]:
-        """Which micro-batches are embeddings-only, where embeddings and network are both trained."""
-        share, moves = self._embeddings_only, phase.unet > 0 or phase.te > 0
-        if share.share <= 0 or not moves or not self._trainable.trained_embeddings(phase):
-            return [Turn()] * len(batches)
-        off = [share.is_off(self.step, micro) for micro in range(len(batches))]
-        sizes = [batch.latents.shape[0] for batch in batches]
-        return turns(off, sizes, gradient_factor=share.gradient_factor)
+        """Which samples of the step are computed with the network and which without, and how they count."""
+        share, (low, high) = self._embeddings_only, self._settings.network_timesteps
+        moves = phase.unet > 0 or phase.te > 0
+        shared = moves and share.share > 0 and bool(self._trainable.trained_embeddings(phase))
+        ranged = moves and (low, high) != ALL_TIMESTEPS
+        found: list[Turn] = []
+        for micro, (batch, first) in enumerate(zip(batches, self._first_samples(batches), strict=True)):
+            off = [shared and share.is_off(self.step, micro)] * batch.latents.shape[0]
+            if ranged and not all(off):
+                samples = range(first, first + len(off))
+                timesteps = self._micro_step.timesteps(samples, seeds=(self._settings.seed, self.step)).tolist()
+                off = [not low <= timestep < high for timestep in timesteps]
+            found += turns_of(micro, off)
+        if not shared and not ranged:
+            return found
+        sizes = [(len(turn.places), len(turn.places) if turn.off else 0) for turn in found]
+        total, without = self._world.totals([float(sum(column)) for column in zip(*sizes, strict=True)])
+        factor = share.gradient_factor if shared else 1.0
+        return weighed(found, total=total, without=without, gradient_factor=factor)
+
+    def _first_samples(self, batches: list[TrainingBatch]) -> list[int]:
+        """The index, in the step, of the first sample of each micro-batch of this process."""
+        before, starts = 0, list[int]()
+        for batch in batches:
+            share = batch.latents.shape[0]
+            index = before + self._world.rank * share  # the process's slice of the global micro-batch
+            before += share * self._world.size
+            starts.append(index if batch.again is None else starts[batch.again])
+        return starts
 
     def _forward_backward(
         self, batches: list[TrainingBatch], phase: Phase, plan: list[Turn]
@@ -303,38 +331,53 @@ class Trainer:
     def _accumulate(self, batches: list[TrainingBatch], plan: list[Turn], *, network_moves: bool) -> dict[str, float]:
         count = sample_count(batches) * self._world.size
         totals: dict[str, float] = dict.fromkeys((batch.name for batch in batches), 0.0)
-        before, starts = 0, list[int]()
-        for micro, (batch, turn) in enumerate(zip(batches, plan, strict=True)):
-            share = batch.latents.shape[0]
-            index = before + self._world.rank * share  # the process's slice of the global micro-batch
-            before += share * self._world.size
-            starts.append(index)
-            if batch.again is not None:
-                index = starts[batch.again]
-            if batch.name != OWN_LOSS and (turn.off or not network_moves) and not any(batch.embeddings):
+        starts = self._first_samples(batches)
+        for turn in plan:
+            batch, with_network = batches[turn.micro], network_moves and not turn.off
+            if batch.name != OWN_LOSS and not with_network and not any(batch.embeddings):
                 continue  # nothing that it could move is trained now
-            with self._network_off() if turn.off else nullcontext():  # backward too: checkpoints are computed anew
-                totals[batch.name] += self._losses(batch, turn, micro, first_sample=index, count=count)
+            with self._network_in(turn, moves=network_moves):  # backward too: checkpoints are computed anew in it
+                totals[batch.name] += self._losses(
+                    batch,
+                    turn,
+                    first_sample=starts[turn.micro],
+                    count=count,
+                    against_reference=with_network and batch.name == OWN_LOSS,
+                )
         return totals
 
-    def _losses(self, batch: TrainingBatch, turn: Turn, micro: int, *, first_sample: int, count: int) -> float:
-        """Forward and backward of one micro-batch, in pieces; its part of the mean over `count` samples."""
+    def _losses(
+        self, batch: TrainingBatch, turn: Turn, *, first_sample: int, count: int, against_reference: bool
+    ) -> float:
+        """Forward and backward of a turn, in pieces; its part of the mean over `count` samples."""
         embeddings = with_gradient_times(self._trainable.embeddings.as_mapping(), turn.embedding_factor)
-        total, index = 0.0, first_sample
-        for piece_number, piece in enumerate(split_batch(batch, self.progress.splits)):
+        total = 0.0
+        for number, places in enumerate(split_places(turn.places, self.progress.splits)):
             # dropout and the like draw from the global generator: make them depend on the position alone
-            torch.manual_seed(
-                derive_seed("step", self._settings.seed, self.step, micro, piece_number, self._world.rank)
-            )
+            torch.manual_seed(derive_seed("step", self._settings.seed, self.step, turn.micro, number, self._world.rank))
             losses = self._micro_step.losses(
-                piece, embeddings, seeds=(self._settings.seed, self.step), first_sample=index
+                select(batch, places),
+                embeddings,
+                seeds=(self._settings.seed, self.step),
+                samples=[first_sample + place for place in places],
+                against_reference=against_reference,
             )
             loss = losses.sum() / count
             if loss.requires_grad:
                 self._trainable.scaler.scaled(loss * turn.weight).backward()
             total += float(loss.detach())
-            index += piece.latents.shape[0]
         return total
+
+    def _network_in(self, turn: Turn, *, moves: bool) -> AbstractContextManager[None]:
+        """The network as the turn wants it: off, or without the layers that rest in this micro-batch."""
+        network, rest = self._trainable.network, self._settings.module_dropout
+        if network is None or turn.off:
+            return self._network_off()
+        if rest <= 0 or not moves:
+            return nullcontext()
+        generator = derived_generator("module dropout", self._settings.seed, self.step, turn.micro)
+        drawn = torch.rand(len(network.layer_names), generator=generator).tolist()
+        return network.without(name for name, chance in zip(network.layer_names, drawn, strict=True) if chance < rest)
 
     def _network_off(self) -> AbstractContextManager[None]:
         network = self._trainable.network

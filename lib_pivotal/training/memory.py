@@ -198,7 +198,10 @@ class _Counter:
                     encoded = self._host.text.encode(batch.captions, embeddings.as_mapping())
                 with self._numberless(), tally:
                     text.conditioning = _map(encoded, lambda tensor: self._numbers_off(tensor).requires_grad_())
-                    step.losses(batch, {}, seeds=(self._prepared.seed, 0)).sum().backward()
+                    losses = step.losses(
+                        batch, {}, seeds=(self._prepared.seed, 0), against_reference=network is not None
+                    )
+                    losses.sum().backward()
                     text.conditioning = None
                 with self._earnest(), tally:
                     given = [tensor for tensor in (encoded.context, encoded.pooled) if tensor is not None]

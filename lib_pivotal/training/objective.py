@@ -75,6 +75,7 @@ class Objective:
     `noise` says how samples are made noisy. `mask_prior` weighs a second loss outside the masks, towards what the
     checkpoint itself predicts. `scale_v_like_noise` multiplies a v loss by snr/(snr+1), snr ≤ 1000, which makes
     it the loss of ε (kohya's `scale_v_prediction_loss_like_noise_prediction`, 48d368f); no effect for ε.
+    `dco_beta` above 0 makes a loss that has a reference DCO's, see `dco`.
     """
 
     def __init__(
@@ -85,12 +86,14 @@ class Objective:
         noise: NoiseSettings | None = None,
         mask_prior: float = 0.0,
         scale_v_like_noise: bool = False,
+        dco_beta: float = 0.0,
     ) -> None:
         self.loss: Loss = MSE() if loss is None else loss
         self.weighting: Weighting = Unweighted() if weighting is None else weighting
         self.noise = noise or NoiseSettings()
         self.mask_prior = mask_prior
         self.scale_v_like_noise = scale_v_like_noise
+        self.dco_beta = dco_beta
 
     def losses(
         self,
@@ -100,6 +103,7 @@ class Objective:
         schedule: NoiseSchedule,
         generators: Generators,
         prior: Predict,
+        reference: Predict | None = None,
         towards_prior: bool = False,
         mask: Tensor | None = None,
         weights: Tensor | None = None,
@@ -107,7 +111,8 @@ class Objective:
     ) -> Tensor:
         """Loss of each sample of `latents` `(batch, 4, h, w)`, `(batch,)` fp32, differentiable in `predict`.
 
-        `prior` is what the checkpoint itself predicts; with `towards_prior` it is the target. `timesteps` takes the
+        `prior` is what the checkpoint itself predicts; with `towards_prior` it is the target. `reference` is what is
+        predicted without the network: the loss is then DCO's, where the objective has a beta. `timesteps` takes the
         place of the drawn ones, and the noise is then not perturbed (scores compare at fixed timesteps).
         """
         drawn = self.draw(latents, schedule=schedule, generators=generators)
@@ -117,12 +122,21 @@ class Objective:
         kept = None
         if towards_prior or (rest is not None and bool(rest.any())):
             kept = prior(drawn.noisy, drawn.timesteps)
+        compared = None
+        if reference is not None and self.dco_beta > 0 and not towards_prior:
+            compared = reference(drawn.noisy, drawn.timesteps)
         prediction = predict(drawn.noisy, drawn.timesteps).float()
         if kept is not None and towards_prior:
             target = kept
         else:
             target = schedule.target(latents, drawn.noise, drawn.timesteps)
-        total = self(prediction, target, drawn.timesteps, schedule, mask, weights)
+        if compared is None:
+            total = self(prediction, target, drawn.timesteps, schedule, mask, weights)
+        else:
+            with_network = self(prediction, target, drawn.timesteps, schedule, mask)
+            without = self(compared, target, drawn.timesteps, schedule, mask)
+            total = dco(with_network, without, beta=self.dco_beta)
+            total = total if weights is None else total * weights.to(total)
         if rest is not None and kept is not None:
             total = total + self.mask_prior * self(prediction, kept, drawn.timesteps, schedule, rest, weights)
         return total
@@ -130,13 +144,7 @@ class Objective:
     def draw(self, latents: Tensor, *, schedule: NoiseSchedule, generators: Generators) -> NoisyBatch:
         """Timesteps, then noise, then its perturbation: all of a sample from its own generator."""
         noise = self.noise
-        timesteps = schedule.sample_timesteps(
-            latents.shape[0],
-            minimum=noise.timestep_min,
-            maximum=noise.timestep_max,
-            distribution=noise.timestep_distribution,
-            generator=generators,
-        ).to(latents.device)
+        timesteps = self.draw_timesteps(latents.shape[0], schedule=schedule, generators=generators).to(latents.device)
         plain = make_noise(
             latents,
             generator=generators,
@@ -150,6 +158,17 @@ class Objective:
             plain, gamma=noise.perturbation, random_strength=noise.random_perturbation, generator=generators
         )
         return NoisyBatch(schedule.add_noise(latents, perturbed, timesteps), plain, timesteps)
+
+    def draw_timesteps(self, count: int, *, schedule: NoiseSchedule, generators: Generators) -> Tensor:
+        """The first draw of `count` samples, `(count,)`."""
+        noise = self.noise
+        return schedule.sample_timesteps(
+            count,
+            minimum=noise.timestep_min,
+            maximum=noise.timestep_max,
+            distribution=noise.timestep_distribution,
+            generator=generators,
+        )
 
     def __call__(
         self,
@@ -188,6 +207,18 @@ class Objective:
             limited = snr.clamp(max=1000)
             weight = weight * limited / (limited + 1)
         return weight
+
+
+def dco(with_network: Tensor, without: Tensor, *, beta: float) -> Tensor:
+    """-log σ(-beta · (L_on - L_off)) of each sample, `(batch,)`: Lee et al. 2024, "Direct Consistency Optimization",
+    arXiv 2402.12004; beta 1000.
+
+    L_on and L_off are the losses with and without the network, at the same noise and with the same embeddings, the
+    latter without gradient. The gradient is beta · σ(beta · (L_on - L_off)) · ∇L_on: it fades once the network is
+    better than the checkpoint by a few 1/beta. The authors' code (kyungmnlee/dco, customize.py, 451910b) takes the
+    means of a micro-batch for L; a sample at a time is the paper's expectation, and no matter of how a batch is cut.
+    """
+    return F.softplus(beta * (with_network - without.detach()))
 
 
 def _mean_under_mask(errors: Tensor, mask: Tensor | None) -> Tensor:
@@ -525,6 +556,7 @@ def build_objective(
     noise: NoiseSettings | None = None,
     mask_prior: float = 0.0,
     scale_v_like_noise: bool = False,
+    dco_beta: float = 0.0,
 ) -> Objective:
     """An `Objective` by names in `LOSSES`, `WEIGHTINGS` and `HUBER_SCHEDULES`; `gamma` None is the weighting's own."""
     if not huber_threshold > 0:
@@ -539,6 +571,7 @@ def build_objective(
         noise=noise,
         mask_prior=mask_prior,
         scale_v_like_noise=scale_v_like_noise,
+        dco_beta=dco_beta,
     )
 
 

@@ -59,6 +59,7 @@ class NetworkPlan:
     parts: frozenset[Part]
     te2_targets: str
     max_norm: float
+    l1: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,9 @@ from lib_pivotal.errors import TrainingError
 RATES = ("constant", "linear", "cosine", "cosine_restarts", "polynomial", "one_cycle")
 """The curves of `rate_factor`."""
 
+RAMPS = ("none", "linear", "exponential")
+"""The ways in which the network's rate may rise over the run, `ramp_factor`."""
+
 PHASE_PLANS = ("joint", "two_phase")
 SECOND_PHASE = "network"
 """The name of a two-phase run's second phase."""
@@ -32,6 +35,11 @@ ONE_CYCLE_START = 0.04
 def rate_names() -> tuple[str, ...]:
     """Choices of `schedule.lr_scheduler`."""
     return RATES
+
+
+def ramp_names() -> tuple[str, ...]:
+    """Choices of `network.lr_ramp`."""
+    return RAMPS
 
 
 def phase_plan_names() -> tuple[str, ...]:
@@ -62,6 +70,8 @@ class PhasePlan:
     continued_embedding_lr_factor: float = 0.0
     network_start: float = 0.0
     te_stop: float = 1.0
+    network_ramp: str = "none"
+    network_ramp_start: float = 0.1
 
     def __post_init__(self) -> None:
         if self.kind not in PHASE_PLANS:
@@ -74,14 +84,17 @@ class PhasePlan:
 
     def at(self, step: int) -> Phase:
         """The phase that holds while step `step` (from 0) is computed."""
-        te = 1.0 if step < self.te_stop * self.max_steps else 0.0
-        if self.kind == "two_phase":
-            if step < self.embeddings_steps:
-                return Phase("words", 1.0, 0.0, 0.0)
-            return Phase(SECOND_PHASE, self.continued_embedding_lr_factor, 1.0, te)
-        if step < self.network_start * self.max_steps:
+        two_phase = self.kind == "two_phase"
+        start = self.embeddings_steps if two_phase else math.ceil(self.network_start * self.max_steps)
+        if step < start:
             return Phase("words", 1.0, 0.0, 0.0)
-        return Phase("joint", 1.0, 1.0, te)
+        network = ramp_factor(
+            self.network_ramp, step - start, steps=self.max_steps - start, start=self.network_ramp_start
+        )
+        te = network if step < self.te_stop * self.max_steps else 0.0
+        if two_phase:
+            return Phase(SECOND_PHASE, self.continued_embedding_lr_factor, network, te)
+        return Phase("joint", 1.0, network, te)
 
     def rate_position(self, step: int) -> tuple[int, int]:
         """(step, steps) within the schedule of rates: each phase of a two-phase run has a schedule of its own."""
@@ -93,6 +106,21 @@ class PhasePlan:
 
 
 # ---- the curve ----
+
+
+def ramp_factor(kind: str, step: int, *, steps: int, start: float) -> float:
+    """How much of its rate the network has in step `step` of its `steps`, beside the curve of all rates.
+
+    With p = step / (steps - 1): linear start + (1 - start)·p; exponential start^(1 - p), as eden's trainer
+    (edenartlab/sd-lora-trainer, main.py, 0152335: base_lr · (unet_lr / base_lr)^p), which lets textual inversion do the
+    work first; none: 1.
+    """
+    if kind not in RAMPS:
+        raise TrainingError(f"ramp {kind!r} is unknown: one of {', '.join(RAMPS)}")
+    if kind == "none":
+        return 1.0
+    progress = min(1.0, step / max(steps - 1, 1))
+    return start + (1 - start) * progress if kind == "linear" else start ** (1 - progress)
 
 
 def rate_factor(

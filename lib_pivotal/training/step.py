@@ -54,26 +54,37 @@ class MicroStep:
         *,
         seeds: tuple[int, int],
         first_sample: int = 0,
+        samples: Sequence[int] | None = None,
         timesteps: Tensor | None = None,
+        against_reference: bool = False,
     ) -> Tensor:
         """Loss of each sample, `(batch,)` fp32, differentiable in words and network.
 
         Each sample draws from its own generator: (seed, step) and its index in the step; sample i of the micro-batch
-        has index `first_sample + i`. `timesteps` overrides the drawn ones (the separation score compares parts at
-        fixed timesteps).
+        has index `first_sample + i`, or `samples[i]`. `timesteps` overrides the drawn ones (the separation score
+        compares parts at fixed timesteps). `against_reference` compares with the network switched off where the
+        objective does so (DCO).
         """
+        count = batch.latents.shape[0]
+        indices = range(first_sample, first_sample + count) if samples is None else samples
         latents = batch.latents.to(self._device, torch.float32)
         return self.objective.losses(
             partial(self._predict, batch, embeddings),
             latents,
             schedule=self.schedule,
-            generators=[derived_generator("noise", *seeds, first_sample + i) for i in range(latents.shape[0])],
-            prior=partial(self._prior, batch),
+            generators=[derived_generator("noise", *seeds, index) for index in indices],
+            prior=partial(self._without_network, batch, {}),
+            reference=partial(self._without_network, batch, embeddings) if against_reference else None,
             towards_prior=batch.prior,
             mask=None if batch.mask is None else batch.mask.to(self._device, torch.float32),
             weights=batch.weights.to(self._device),
             timesteps=None if timesteps is None else timesteps.to(self._device),
         )
+
+    def timesteps(self, samples: Sequence[int], *, seeds: tuple[int, int]) -> Tensor:
+        """The timesteps that `losses` draws for these samples, `(samples,)`: the first draw of each one's generator."""
+        generators = [derived_generator("noise", *seeds, index) for index in samples]
+        return self.objective.draw_timesteps(len(samples), schedule=self.schedule, generators=generators)
 
     def _predict(self, batch: TrainingBatch, embeddings: EmbeddingVectors, noisy: Tensor, timesteps: Tensor) -> Tensor:
         with self.autocast():
@@ -84,14 +95,17 @@ class MicroStep:
                 conditioning = replace(conditioning, concat=batch.inpaint.to(self._device))
             return self._denoiser(noisy, timesteps, conditioning)
 
-    def _prior(self, batch: TrainingBatch, noisy: Tensor, timesteps: Tensor) -> Tensor:
-        """What the checkpoint itself predicts at the same noise: no network, no embeddings, no gradient.
+    def _without_network(
+        self, batch: TrainingBatch, embeddings: EmbeddingVectors, noisy: Tensor, timesteps: Tensor
+    ) -> Tensor:
+        """What is predicted at the same noise without the network and without gradient; with no embeddings it is what
+        the checkpoint itself predicts.
 
-        OneTrainer's prior prediction (modules/trainer/GenericTrainer.py, 23df383) and ai-toolkit's differential output
-        preservation (extensions_built_in/sd_trainer/SDTrainer.py, 27a03a9).
+        The latter is OneTrainer's prior prediction (modules/trainer/GenericTrainer.py, 23df383) and ai-toolkit's
+        differential output preservation (extensions_built_in/sd_trainer/SDTrainer.py, 27a03a9).
         """
         with torch.no_grad(), self._network_off():
-            return self._predict(batch, {}, noisy, timesteps).float()
+            return self._predict(batch, embeddings, noisy, timesteps).float()
 
     def autocast(self) -> contextlib.AbstractContextManager[object]:
         """The arithmetic of the frozen model, for everything inside."""
@@ -102,20 +116,27 @@ class MicroStep:
 
 def split_batch(batch: TrainingBatch, parts: int) -> list[TrainingBatch]:
     """The batch in up to `parts` pieces of nearly equal size, in order; fewer where there are fewer samples."""
-    count = batch.latents.shape[0]
+    return [select(batch, piece) for piece in split_places(range(batch.latents.shape[0]), parts)]
+
+
+def split_places(places: Sequence[int], parts: int) -> list[Sequence[int]]:
+    """Places in a batch in up to `parts` pieces, as `split_batch`."""
+    count = len(places)
     parts = min(parts, count)
     edges = [round(index * count / parts) for index in range(parts + 1)]
-    return [_slice(batch, slice(start, end)) for start, end in itertools.pairwise(edges)]
+    return [places[start:end] for start, end in itertools.pairwise(edges)]
 
 
-def _slice(batch: TrainingBatch, part: slice) -> TrainingBatch:
+def select(batch: TrainingBatch, places: Sequence[int]) -> TrainingBatch:
+    """The samples of a batch at these places."""
+    part = list(places)
     return TrainingBatch(
         latents=batch.latents[part],
-        captions=batch.captions[part],
+        captions=[batch.captions[place] for place in part],
         mask=None if batch.mask is None else batch.mask[part],
         weights=batch.weights[part],
-        keys=batch.keys[part],
-        embeddings=batch.embeddings[part],
+        keys=[batch.keys[place] for place in part],
+        embeddings=[batch.embeddings[place] for place in part] if batch.embeddings else [],
         sizes=None if batch.sizes is None else batch.sizes[part],
         inpaint=None if batch.inpaint is None else batch.inpaint[part],
         name=batch.name,

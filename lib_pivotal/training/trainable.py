@@ -54,6 +54,7 @@ class Trainable:
         optimizer_options: Mapping[str, Any] | None = None,
         control: NormControl | None = None,
         max_norm: float = 0.0,
+        l1: float = 0.0,
         ema_decay: float = 0.0,
         loss_scaling: bool = False,
         world: ProcessGroup | None = None,
@@ -65,6 +66,7 @@ class Trainable:
         self.rate_scale = 1.0
         self._control = control
         self._max_norm = max_norm
+        self._l1 = l1
         self._world = world or ProcessGroup()
         self._limits = {group.name: group.clip_norm for group in self.groups}
         self.optimizer = build_optimizer(optimizer, self.groups, options=optimizer_options)
@@ -104,7 +106,7 @@ class Trainable:
         gradients = self._gradients()
         self.scaler.unscale(gradients)
         self._world.average([parameter for parameter in self.parameters if parameter.requires_grad])
-        gradients = self._gradients()
+        self._add_l1()
         norms = {name: float(norm) for name, norm in clip_groups(self.optimizer.param_groups, self._limits).items()}
         finite = all(torch.isfinite(torch.tensor(norm)) for norm in norms.values())
         rates = set_rates(
@@ -168,6 +170,21 @@ class Trainable:
         if self.ema is not None and state["ema"] is not None:
             self.ema.load_state_dict(state["ema"])
         self.rate_scale = state["rate_scale"]
+
+    @torch.no_grad()
+    def _add_l1(self) -> None:
+        """The gradient of l1 · mean |p| over the network's parameters, to those that have a gradient: eden's
+        `l1_penalty` (edenartlab/sd-lora-trainer, main.py, 0152335).
+
+        DoRA's magnitudes are left out: at 0 they would not be a network that does nothing.
+        """
+        if self.network is None or self._l1 == 0:
+            return
+        penalised = [p for name, p in self.network.named_parameters() if not name.endswith("magnitude")]
+        count = sum(parameter.numel() for parameter in penalised)
+        for parameter in penalised:
+            if parameter.grad is not None:
+                parameter.grad.add_(parameter.sign(), alpha=self._l1 / count)
 
     def _factor(self, group: ParameterGroup, phase: Phase) -> float:
         """Of a group's rate in a phase."""

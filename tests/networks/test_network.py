@@ -178,6 +178,33 @@ def test_a_part_at_zero_is_bare_and_free(world, perturb, algorithm):
     assert not any(torch.equal(a, b) for i, a in enumerate(outputs) for b in outputs[:i])
 
 
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_layers_that_rest_are_bare(world, perturb, algorithm):
+    """As the network without them, loaded from a file that lacks their keys; some of a fused group among them."""
+    network = perturb(world.network(algorithm))
+    resting = network.layer_names[::2]
+    rest = tuple(f"{name}." for name in resting)
+    kept = {key: tensor for key, tensor in network.kohya_tensors().items() if not key.startswith(rest)}
+    others = Network.from_kohya(world.layers, kept)
+    with others.attach():
+        expected = world.run()
+    with network.attach():
+        whole = world.run()
+        with network.without(resting):
+            assert not any(hooks_of(layer) for layer in world.layers if layer.name in resting)
+            found = world.run()
+            found.square().sum().backward()
+        assert torch.equal(world.run(), whole) and not torch.equal(whole, found)
+    assert difference(found, expected) < 1e-6
+    trained = {
+        name
+        for name, adapter in network.adapters.items()
+        if any(parameter.grad is not None for parameter in adapter.parameters())
+    }
+    assert trained == set(network.layer_names) - set(resting)
+    assert hooks(world) == 0
+
+
 @pytest.mark.parametrize("pattern", KINDS.values(), ids=KINDS)
 def test_alpha_and_multiplier_scale_linearly(world, perturb, pattern):
     """On one layer at a time the change of the output is linear in both."""

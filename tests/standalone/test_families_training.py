@@ -1,6 +1,7 @@
 """Training SD2, SDXL, SSD-1B's shape and inpainting checkpoints standalone: which parts, towards what, and the file."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -124,6 +125,27 @@ def test_either_text_encoder_has_a_network(files, two_embeddings_folder, tmp_pat
     _, bundle = trained(make_run(two_embeddings_folder, network=network), files["sdxl"], tmp_path)
     assert {key.split("_")[1] for key in bundle.network} == parts == moved(bundle)
     assert bundle.metadata["ss_text_encoder_lr"] == rates
+
+
+def test_embeddings_alone_in_half_of_the_micro_batches_of_sdxl(files, two_embeddings_folder, tmp_path):
+    """Both tensors of an embedding learn where U-Net and both text encoders have no network, and they only there."""
+    events = []
+    plain = make_run(two_embeddings_folder, network={"module_dropout": 0.2, "timestep_max": 900, "l1": 0.03})
+    schedule = replace(
+        plain.schedule, max_steps=2, embeddings_only_share=0.5, embedding_gradient_factor=0.0, batch_size=4
+    )
+    run = replace(plain, schedule=schedule, loss=replace(plain.loss, dco_beta=1000.0))
+    host = StandaloneHost.load(files["sdxl"])
+    start = build.make_embeddings(assemble.embedding_starts(run), host.text, host.device, seed=run.seed).as_mapping()
+    ended = train(run, host, output_folder=tmp_path, listener=events.append)
+    assert ended.reason == "finished", ended.message
+    bundle = require(read_bundle(ended.bundle))
+    assert moved(bundle) == {"unet", "te1", "te2"}
+    assert all(not torch.equal(bundle.embeddings["aoi"][tower], start["aoi"][tower]) for tower in range(2))
+    steps = [event.gradient_norms for event in events if isinstance(event, StepDone)]
+    off = [norms for norms in steps if norms["unet"] == 0]
+    assert len(steps) == 4 and len(off) == 2
+    assert all(norms["te"] == norms["te2"] == 0 < norms["word aoi"] + norms["word hana"] for norms in off)
 
 
 def test_rates_of_the_text_encoders(files, two_embeddings_folder):

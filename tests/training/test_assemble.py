@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from lib_pivotal.config import run_from_dict
+from lib_pivotal.config import NetworkConfig, run_from_dict
 from lib_pivotal.data.records import Picture
 from lib_pivotal.training import assemble, build
 from lib_pivotal.training.objective import P2, Huber, MinSNR
@@ -128,7 +128,7 @@ def test_every_setting_of_the_noise_reaches_the_objective():
 def test_cycles_and_power_of_the_lr_scheduler():
     def rates(**schedule):
         settings = run_with(schedule={"max_steps": 20, **schedule}).schedule
-        factor = assemble.make_rate_factor(settings, assemble.make_phase_plan(settings))
+        factor = assemble.make_rate_factor(settings, assemble.make_phase_plan(settings, NetworkConfig()))
         return [factor(step) for step in range(20)]
 
     restarts = rates(rate="cosine_restarts", lr_scheduler_cycles=2)
@@ -138,7 +138,7 @@ def test_cycles_and_power_of_the_lr_scheduler():
 
 def test_rates_of_both_phases():
     schedule = run_with(schedule={"max_steps": 20, "phases": "two_phase", "words_steps": 10, "rate": "linear"}).schedule
-    factor = assemble.make_rate_factor(schedule, assemble.make_phase_plan(schedule))
+    factor = assemble.make_rate_factor(schedule, assemble.make_phase_plan(schedule, NetworkConfig()))
     assert factor(0) > factor(9) and factor(10) == pytest.approx(factor(0))
 
 

@@ -1,4 +1,4 @@
-"""Embeddings-only micro-batches: which they are, how each counts, and what a real run moves in them."""
+"""Embeddings-only micro-batches: which they are, and what a real run moves in them."""
 
 from contextlib import nullcontext
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from lib_pivotal.config import check_run, run_from_dict
-from lib_pivotal.training.embeddings_only import EmbeddingsOnly, turns, with_gradient_times
+from lib_pivotal.training.embeddings_only import EmbeddingsOnly
 from lib_pivotal.training.events import StepDone
 from lib_pivotal.training.step import MicroStep
 from lib_pivotal.training.trainable import Trainable
@@ -44,49 +44,6 @@ def test_it_depends_on_the_place_alone():
     for step in range(50):  # class pictures come behind the run's own, and go with them
         assert [rule.is_off(step, micro) for micro in (2, 3)] == [rule.is_off(step, micro) for micro in (0, 1)]
     assert not any(drawn(0.0))
-
-
-# ---- how each counts ----
-
-
-@pytest.mark.parametrize("factor", [0.0, 0.2, 1.0])
-@pytest.mark.parametrize("off", [(True, False, False), (False, True, True), (True,) * 3, (False,) * 3])
-def test_gradients_are_means_over_the_samples_that_gave_them(off, factor):
-    """The loop's Σ weight · loss / all samples, against the means written out."""
-    sizes, generator = (4, 2, 3), torch.Generator().manual_seed(0)
-    targets = [torch.randn(size, generator=generator) for size in sizes]
-    word = torch.tensor(0.3, requires_grad=True)
-    network = torch.tensor(-0.7, requires_grad=True)
-    for is_off, turn, target in zip(off, turns(off, sizes, gradient_factor=factor), targets, strict=True):
-        assert turn.off == is_off
-        (vector,) = with_gradient_times({"aoi": (word,)}, turn.embedding_factor)["aoi"]
-        losses = (vector + (0 if turn.off else network) - target).square()
-        (losses.sum() / sum(sizes) * turn.weight).backward()
-
-    def slopes(is_off):
-        which = [target for target, this in zip(targets, off, strict=True) if this == is_off]
-        return [2 * (0.3 - (0 if is_off else 0.7) - target) for target in which]
-
-    on, without = slopes(False), slopes(True)
-    if on:
-        torch.testing.assert_close(network.grad, torch.cat(on).mean())
-    else:
-        assert network.grad is None
-    if factor == 0:
-        expected = torch.cat(without).mean() if without else None
-    else:
-        expected = torch.cat([*without, *(slope * factor for slope in on)]).mean()
-    assert word.grad is None if expected is None else torch.allclose(word.grad, expected)
-
-
-def test_values_are_untouched_and_a_factor_of_0_cuts():
-    vectors = torch.randn(3, 4, requires_grad=True)
-    embeddings = {"aoi": (vectors, torch.zeros(3, 6))}
-    assert with_gradient_times(embeddings, 1.0) is embeddings
-    for factor in (0.0, 0.25):
-        passed = with_gradient_times(embeddings, factor)
-        assert all(torch.equal(a, b) for a, b in zip(passed["aoi"], embeddings["aoi"], strict=True))
-    assert not with_gradient_times(embeddings, 0.0)["aoi"][0].requires_grad
 
 
 # ---- in a run ----

@@ -19,6 +19,7 @@ from lib_pivotal.training.objective import (
     SmoothL1,
     SoftMinSNR,
     build_objective,
+    dco,
     threshold_at,
 )
 from lib_pivotal.training.schedule import NoiseSchedule
@@ -201,6 +202,56 @@ def test_weights_multiply_a_sample() -> None:
     plain = build_objective()(prediction, target, T, schedule())
     weights = torch.tensor([0.0, 1.0, 0.5, 3.0])
     assert torch.equal(build_objective()(prediction, target, T, schedule(), weights=weights), plain * weights)
+
+
+@pytest.mark.parametrize("beta", [3.0, 1000.0])
+def test_dco_by_hand(beta: float) -> None:
+    """Value and gradient: -ln(1 / (1 + e^(beta·(L_on - L_off)))) and beta · σ(beta·(L_on - L_off)), in doubles."""
+    with_network = torch.tensor([0.10, 0.11, 0.30], dtype=torch.float64, requires_grad=True)
+    without = torch.tensor([0.12, 0.11, 0.295], dtype=torch.float64, requires_grad=True)
+    losses = dco(with_network, without, beta=beta)
+    losses.sum().backward()
+    assert with_network.grad is not None and without.grad is None
+    for index, (on, off) in enumerate(zip(with_network.tolist(), without.tolist(), strict=True)):
+        sigmoid = 1 / (1 + math.exp(beta * (on - off)))
+        assert losses[index].item() == pytest.approx(-math.log(sigmoid), rel=1e-9)
+        assert with_network.grad[index].item() == pytest.approx(beta * (1 - sigmoid), rel=1e-6)
+    assert dco(torch.tensor([1e3]), torch.tensor([0.0]), beta=1000.0).isfinite().all()
+
+
+def test_the_whole_loss_with_a_reference() -> None:
+    """As DCO's own code at a batch of one picture (customize.py): F.mse_loss of both, LogSigmoid of the difference."""
+    latents, noise_levels = torch.randn(3, 4, 3, 2), schedule()
+    bare = torch.zeros(3, 4, 3, 2)
+    moved = torch.full_like(bare, 0.1).requires_grad_()
+    options = {
+        "schedule": noise_levels,
+        "prior": lambda noisy, timesteps: bare,
+        "weights": torch.tensor([1.0, 2.0, 0.5]),
+    }
+    objective = build_objective(dco_beta=50.0)
+
+    def generators() -> list[torch.Generator]:
+        return [torch.Generator().manual_seed(seed) for seed in range(3)]
+
+    found = objective.losses(
+        lambda noisy, timesteps: moved, latents, generators=generators(), reference=lambda noisy, t: bare, **options
+    )
+    found.sum().backward()
+    drawn = objective.draw(latents, schedule=noise_levels, generators=generators())
+    again = moved.detach().clone().requires_grad_()
+    for index, weight in enumerate((1.0, 2.0, 0.5)):
+        target = drawn.noise[index]
+        difference = torch.nn.functional.mse_loss(again[index], target) - torch.nn.functional.mse_loss(
+            bare[index], target
+        )
+        expected = -torch.nn.LogSigmoid()(-50.0 * difference) * weight
+        expected.backward()
+        torch.testing.assert_close(found[index], expected)
+    torch.testing.assert_close(moved.grad, again.grad)
+    plain = build_objective().losses(lambda noisy, t: moved, latents, generators=generators(), **options)
+    without = objective.losses(lambda noisy, t: moved, latents, generators=generators(), **options)
+    assert torch.equal(plain, without)  # scores, class pictures, embeddings-only: the plain loss
 
 
 def test_half_precision_is_summed_in_float32() -> None:

@@ -14,7 +14,7 @@ from torch.optim import SGD, Optimizer, lr_scheduler
 from lib_pivotal.errors import TrainingError
 from lib_pivotal.parameter_groups import ParameterGroup
 from lib_pivotal.training.optimizers import build_optimizer
-from lib_pivotal.training.rates import Phase, PhasePlan, rate_factor, rate_names, set_rates
+from lib_pivotal.training.rates import Phase, PhasePlan, ramp_factor, rate_factor, rate_names, set_rates
 
 STEPS = 60
 
@@ -151,6 +151,26 @@ def test_each_phase_has_its_own_schedule_of_rates():
     assert plan.rate_position(9) == (9, 10)
     assert plan.rate_position(10) == (0, 20)
     assert PhasePlan(30).rate_position(10) == (10, 30)
+
+
+def test_the_ramp_by_its_formulas():
+    """eden's base_lr · (unet_lr / base_lr)^p, 5e-5 to 3e-4, and a straight line; the last step has the whole rate."""
+    rates = [3e-4 * ramp_factor("exponential", step, steps=11, start=1 / 6) for step in range(11)]
+    assert rates == pytest.approx([5e-5 * 6 ** (step / 10) for step in range(11)])
+    straight = [ramp_factor("linear", step, steps=5, start=0.2) for step in range(5)]
+    assert straight == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
+    assert ramp_factor("none", 3, steps=9, start=0.1) == ramp_factor("linear", 0, steps=1, start=1.0) == 1.0
+    with pytest.raises(TrainingError, match="ramp 'square'"):
+        ramp_factor("square", 0, steps=2, start=0.5)
+
+
+def test_the_network_alone_ramps_over_its_own_steps():
+    plan = PhasePlan(30, kind="two_phase", embeddings_steps=10, network_ramp="linear", network_ramp_start=0.5)
+    assert (plan.at(9).unet, plan.at(10).unet, plan.at(29).unet) == (0.0, 0.5, 1.0)
+    joint = PhasePlan(11, network_ramp="exponential", network_ramp_start=0.01, te_stop=0.6)
+    assert joint.at(0) == Phase("joint", 1.0, pytest.approx(0.01), pytest.approx(0.01))
+    assert joint.at(5).te == joint.at(5).unet == pytest.approx(0.1)
+    assert joint.at(10) == Phase("joint", 1.0, 1.0, 0.0)
 
 
 @pytest.mark.parametrize("embeddings_steps", [0, 30, 31])

@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import math
 import multiprocessing
 import os
 import random
@@ -16,6 +17,7 @@ from PIL import Image
 from lib_pivotal.bundle.reader import read_bundle, require
 from lib_pivotal.config import check_run, run_from_dict
 from lib_pivotal.errors import ConfigError, DataError
+from lib_pivotal.networks.network import Network
 from lib_pivotal.training.events import (
     Commands,
     FileSaved,
@@ -27,8 +29,9 @@ from lib_pivotal.training.events import (
 )
 from lib_pivotal.training.state_files import has_states, states_folder
 from lib_pivotal.training.step import MicroStep
+from lib_pivotal.training.trainable import Trainable
 from tests.conftest import write_pictures
-from tests.training.runs import Recorder, assert_same, make_run, plain_run, tensors_of, train
+from tests.training.runs import Recorder, assert_same, make_run, plain_run, stopping_at, tensors_of, train
 
 
 def model_hash(models):
@@ -119,6 +122,94 @@ def test_resume_equals_the_uninterrupted_run(extra, tiny_host, two_embeddings_fo
         rest.of(StepDone)[-1].images_seen == {"aoi": 8, "hana": 8}
         or sum(rest.of(StepDone)[-1].images_seen.values()) == 16 * run.schedule.accumulation
     )
+
+
+STARVED = {
+    "ramp": {"network": {"lr_ramp": "exponential", "lr_ramp_start": 0.2}},
+    "l1": {"network": {"l1": 0.03}},
+    "module dropout": {"network": {"module_dropout": 0.3}},
+    "timesteps": {"network": {"timestep_min": 100, "timestep_max": 700}},
+    "dco": {"loss": {"dco_beta": 1000.0}},
+}
+SHARED = {"embeddings_only_share": 0.5, "embedding_gradient_factor": 0.2, "max_steps": 4, "accumulation": 2}
+
+
+def starved_run(folder, *names, **schedule):
+    """A run with these settings of `STARVED`."""
+    plain = plain_run(folder, **schedule)
+    for section, values in (item for name in names for item in STARVED[name].items()):
+        plain[section] = {**plain.get(section, {}), **values}
+    return run_from_dict(plain)
+
+
+@pytest.mark.parametrize("names", [*((name,) for name in STARVED), tuple(STARVED)], ids="/".join)
+def test_resume_with_a_starved_network(names, tiny_host, two_embeddings_folder, tmp_path):
+    """Alone, and all together with an embeddings-only share; the result is not that of a plain run."""
+    schedule = SHARED if len(names) > 1 else {"max_steps": 6}
+    run = starved_run(two_embeddings_folder, *names, **schedule)
+    whole = train(run, tiny_host, output_folder=tmp_path / "whole", listener=Recorder())
+    commands = Commands()
+    stopped = stopping_at(3, commands)
+    train(run, tiny_host, output_folder=tmp_path / "parts", listener=stopped, commands=commands)
+    resumed = train(run, tiny_host, output_folder=tmp_path / "parts", listener=Recorder(), resume=True)
+    assert_same(tensors_of(whole.bundle), tensors_of(resumed.bundle))
+    plain = starved_run(two_embeddings_folder, **schedule)
+    other = train(plain, tiny_host, output_folder=tmp_path / "plain", listener=Recorder())
+    first, second = tensors_of(whole.bundle), tensors_of(other.bundle)
+    assert any(not torch.equal(first[key], second[key]) for key in first if key.startswith("lora_unet"))
+
+
+def test_module_dropout_leaves_out_another_part_of_the_layers_each_time(
+    tiny_host, two_embeddings_folder, tmp_path, monkeypatch
+):
+    drawn, original = [], Network.without
+
+    def without(self, names):
+        names = list(names)
+        drawn.append((len(names) / len(self.layer_names), tuple(names)))
+        return original(self, names)
+
+    monkeypatch.setattr(Network, "without", without)
+    run = starved_run(two_embeddings_folder, "module dropout", max_steps=6)
+    train(run, tiny_host, output_folder=tmp_path, listener=Recorder())
+    shares = [share for share, _ in drawn]
+    assert len(drawn) == 6 == len(set(drawn)) and sum(shares) / 6 == pytest.approx(0.3, abs=0.1)
+
+
+def test_the_l1_penalty_is_its_gradient(tiny_host, two_embeddings_folder, tmp_path, monkeypatch):
+    """Against autograd of l1 · mean |p| over all of the network, as eden adds it to the loss."""
+    plain = plain_run(two_embeddings_folder, max_steps=3)
+    plain["network"]["l1"] = 5.0
+    compared, original = [], Trainable._add_l1
+
+    def add_l1(self):
+        parameters = [p for p in self.network.parameters() if p.grad is not None]
+        before = [p.grad.clone() for p in parameters]
+        original(self)
+        every = list(self.network.parameters())
+        with torch.enable_grad():
+            penalty = 5.0 * sum(p.abs().sum() for p in every) / sum(p.numel() for p in every)
+            expected = torch.autograd.grad(penalty, parameters)
+        for parameter, old, slope in zip(parameters, before, expected, strict=True):
+            torch.testing.assert_close(parameter.grad - old, slope, rtol=1e-3, atol=1e-6)
+        compared.append(len(parameters))
+
+    monkeypatch.setattr(Trainable, "_add_l1", add_l1)
+    train(run_from_dict(plain), tiny_host, output_folder=tmp_path, listener=Recorder())
+    assert len(compared) == 3 and min(compared) > 10
+
+
+def test_dco_costs_a_forward_more_and_begins_at_ln_2(tiny_host, tiny_models, two_embeddings_folder, tmp_path):
+    """While the network does nothing, the losses with it and without are the same."""
+    run, calls = starved_run(two_embeddings_folder, "dco", max_steps=2), []
+    handle = tiny_models["unet"].register_forward_hook(lambda *_: calls.append(torch.is_grad_enabled()))
+    recorder = Recorder()
+    try:
+        train(run, tiny_host, output_folder=tmp_path, listener=recorder)
+    finally:
+        handle.remove()
+    assert calls == [False, True] * 2
+    assert recorder.losses[0] == pytest.approx(math.log(2), rel=1e-4) != recorder.losses[1]
 
 
 @pytest.fixture
