@@ -199,6 +199,17 @@ def test_the_l1_penalty_is_its_gradient(tiny_host, two_embeddings_folder, tmp_pa
     assert len(compared) == 3 and min(compared) > 10
 
 
+def test_the_l1_penalty_makes_the_network_smaller(tiny_host, two_embeddings_folder, tmp_path):
+    def mean_size(l1):
+        plain = plain_run(two_embeddings_folder, max_steps=6, rate="constant")
+        plain["network"] |= {"l1": l1, "weight_decay": 0.0}
+        ended = train(run_from_dict(plain), tiny_host, output_folder=tmp_path / str(l1), listener=Recorder())
+        factors = [t for key, t in tensors_of(ended.bundle).items() if key.endswith(("down.weight", "up.weight"))]
+        return sum(t.abs().sum() for t in factors) / sum(t.numel() for t in factors)
+
+    assert mean_size(100.0) < 0.97 * mean_size(0.0)
+
+
 def test_dco_costs_a_forward_more_and_begins_at_ln_2(tiny_host, tiny_models, two_embeddings_folder, tmp_path):
     """While the network does nothing, the losses with it and without are the same."""
     run, calls = starved_run(two_embeddings_folder, "dco", max_steps=2), []
