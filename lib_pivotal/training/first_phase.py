@@ -7,6 +7,7 @@ with the network on, is 1 as long as the network has not moved.)
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -50,7 +51,7 @@ class FirstPhaseEnd:
         phase = replace(phase, looked_at=step)
         if gain > phase.best_gain * (1 + SMALLEST_RISE):
             return replace(phase, best_gain=gain, waited=0)
-        waited = phase.waited + (gain == gain)
+        waited = phase.waited + (0 if math.isnan(gain) else 1)
         ended = waited >= self.patience and step >= self.least_steps
         return replace(phase, waited=waited, skipped=self.most_steps - step if ended else 0)
 
@@ -58,4 +59,4 @@ class FirstPhaseEnd:
 def gain(losses: Mapping[str, float], base: Mapping[str, float]) -> float:
     """Mean of 1 - loss / base over embeddings; NaN where there is none."""
     gains = [1 - losses[name] / base[name] for name in losses if base[name] > 0]
-    return sum(gains) / len(gains) if gains else float("nan")
+    return sum(gains) / len(gains) if gains else math.nan
