@@ -60,7 +60,12 @@ def updates(monkeypatch):
     seen, original = [], Trainable.update
 
     def content(trainable, kind):
-        of = [p for group in trainable.groups if (group.kind == "words") == (kind == "words") for p in group.parameters]
+        of = [
+            p
+            for group in trainable.groups
+            if (group.kind == "embeddings") == (kind == "words")
+            for p in group.parameters
+        ]
         states = [trainable.optimizer.state.get(p, {}) for p in of]
         moments = [t.clone() for state in states for t in state.values() if isinstance(t, torch.Tensor)]
         return [p.detach().clone() for p in of] + moments, [None if p.grad is None else p.grad.clone() for p in of]
