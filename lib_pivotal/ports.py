@@ -68,20 +68,24 @@ class VocabularyStats:
         return cls(float(rows.norm(dim=1).median()), float(rows.std()))
 
 
-class TextEncoder(Protocol):
-    """Prompts to conditioning, identical to what the host does at inference (chunks of 75, emphasis, BREAK, skip)."""
+class TokenTables(Protocol):
+    """A checkpoint's vocabulary: the vectors that text begins as."""
 
     @property
     def widths(self) -> tuple[int, ...]:
         """Width of a token vector, one a tower: `(768,)`, `(1024,)`, `(768, 1280)`."""
         ...
 
-    def encode(self, prompts: Sequence[str], embeddings: EmbeddingVectors) -> Conditioning:
-        """Encode `prompts`; every name in `embeddings` stands for its vectors. Differentiable in `embeddings`."""
-        ...
-
     def embed_text(self, text: str) -> tuple[Tensor, ...]:
         """The token vectors of `text` without start, end and padding: `(tokens, width)` a tower, fp32, detached."""
+        ...
+
+
+class TextEncoder(TokenTables, Protocol):
+    """Prompts to conditioning, identical to what the host does at inference (chunks of 75, emphasis, BREAK, skip)."""
+
+    def encode(self, prompts: Sequence[str], embeddings: EmbeddingVectors) -> Conditioning:
+        """Encode `prompts`; every name in `embeddings` stands for its vectors. Differentiable in `embeddings`."""
         ...
 
     def token_ids(self, text: str) -> list[int]:

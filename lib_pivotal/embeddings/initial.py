@@ -24,8 +24,10 @@ from torch import Tensor
 
 from lib_pivotal.embeddings.vectors import MAX_VECTORS
 from lib_pivotal.errors import EmbeddingNameError
-from lib_pivotal.ports import TextEncoder
+from lib_pivotal.ports import TextEncoder, TokenTables
 
+WITHOUT_TEXT = ("", "random", "zero")
+"""Init texts that stand for no text."""
 REPEAT_NOISE = 0.1
 """Noise on repeated rows, as a fraction of the vocabulary's standard deviation."""
 
@@ -100,6 +102,32 @@ def initial_vectors(
         _fit(tower, vectors, noise_std=REPEAT_NOISE * stat.std, generator=generator)
         for tower, stat in zip(rows, stats, strict=True)
     )
+
+
+def is_directed(text: str) -> bool:
+    """Whether an init text says a direction: one that is random, zero or empty does not, nor one that is unreadable."""
+    if text.strip().lower() in WITHOUT_TEXT:
+        return False
+    try:
+        return any(piece.kind == "text" for piece in parse_init_text(text))
+    except EmbeddingNameError:
+        return False
+
+
+def direction_rows(text: str, *, tables: TokenTables) -> tuple[Tensor, ...] | None:
+    """The rows that an init text gives on a checkpoint, fp32 on the CPU: `(rows, width)` a tower; None: no direction.
+
+    As many as the text has, as training took them without `keep_commas`; those of `*[std,n]` are zeros: what was
+    sampled for them is not known any more.
+    """
+    if not is_directed(text):
+        return None
+    towers: list[list[Tensor]] = [[] for _ in tables.widths]
+    for piece in parse_init_text(text):
+        rows = [torch.zeros(piece.rows, width) for width in tables.widths] if piece.kind == "random" else None
+        _append(towers, rows or tables.embed_text(piece.text))
+    joined = tuple(torch.cat(tower) for tower in towers)
+    return joined if any(tower.any() for tower in joined) else None
 
 
 def vectors_from_tensors(

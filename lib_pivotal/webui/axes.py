@@ -1,4 +1,5 @@
-"""Axes for the built-in script "X/Y/Z plot": which part of the LoRAs acts, and how strongly."""
+"""Axes for the built-in script "X/Y/Z plot": which part of the LoRAs acts, how strongly, and how their embeddings are
+adjusted."""
 
 from __future__ import annotations
 
@@ -8,11 +9,14 @@ from typing import Any
 
 from modules import scripts
 
-from lib_pivotal.webui import parts, prompt_tags
+from lib_pivotal.embeddings.adjustment import EmbeddingAdjustment
+from lib_pivotal.errors import EmbeddingNameError
+from lib_pivotal.webui import catalog, parts, prompt_tags
 
 logger = logging.getLogger(__name__)
 
 PART, UNET, TE = "LoRA part", "LoRA U-Net weight", "LoRA TE weight"
+NORM, INIT = "Embedding norm", "Embedding towards init text"
 
 
 def register() -> None:
@@ -28,6 +32,8 @@ def register() -> None:
         ),
         grid.AxisOption(UNET, float, _apply_unet),
         grid.AxisOption(TE, float, _apply_te),
+        grid.AxisOption(NORM, str, _apply_norm, confirm=_confirm_norms),
+        grid.AxisOption(INIT, str, _apply_init, confirm=_confirm_inits),
     )
     grid.axis_options.extend(row for row in rows if row.label not in known)
 
@@ -53,6 +59,46 @@ def _apply_te(p: Any, value: float, _: Any) -> None:
 
 def _apply_unet(p: Any, value: float, _: Any) -> None:
     in_prompts(p, lambda text: prompt_tags.weight_set(text, unet=value))
+
+
+def _apply_norm(p: Any, value: str, _: Any) -> None:
+    name, number = _number_for(value)
+    in_prompts(p, lambda text: prompt_tags.embeddings_adjusted(text, _embeddings, norm=number, only=name))
+
+
+def _apply_init(p: Any, value: str, _: Any) -> None:
+    name, number = _number_for(value)
+    in_prompts(p, lambda text: prompt_tags.embeddings_adjusted(text, _embeddings, init_share=number, only=name))
+
+
+def _confirm_norms(_: Any, values: list[str]) -> None:
+    for value in values:
+        _checked(NORM, value, lambda number: EmbeddingAdjustment(norm=number))
+
+
+def _confirm_inits(_: Any, values: list[str]) -> None:
+    for value in values:
+        _checked(INIT, value, lambda number: EmbeddingAdjustment(init_share=number))
+
+
+def _checked(label: str, value: str, made: Callable[[float], object]) -> None:
+    try:
+        made(_number_for(value)[1])
+    except (ValueError, EmbeddingNameError) as error:
+        raise RuntimeError(f"{label}: {value!r} is no number for it (or embedding=number): {error}") from error
+
+
+def _number_for(value: str) -> tuple[str, float]:
+    """`0.5`, or `hana=0.5` for one embedding."""
+    name, _, number = value.rpartition("=")
+    return name.strip(), float(number)
+
+
+def _embeddings(name: str) -> list[str]:
+    """Of a file by its name in a tag."""
+    entry = catalog.find_on_disk(name)
+    seen = "" if entry is None else catalog.catalog.look(entry.filename)
+    return [] if isinstance(seen, str) else [embedding.name for embedding in seen.embeddings]
 
 
 def _confirm_parts(_: Any, values: list[str]) -> None:

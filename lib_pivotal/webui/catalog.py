@@ -66,7 +66,22 @@ def _look(path: Path) -> QuickHeader | str:
         return str(error)
     # tag frequencies of thousands of files would be hundreds of megabytes
     kept = {key: value for key, value in seen.metadata.items() if key == META_RECOMMENDED}
-    return replace(seen, metadata=kept)
+    texts = {
+        name: {"init_text": known["init_text"]}
+        for name, known in facts_of.embedding_facts(seen.metadata).items()
+        if isinstance(known.get("init_text"), str)
+    }
+    return replace(seen, metadata=facts_of.with_embedding_facts(kept, texts))
+
+
+def init_texts(seen: QuickHeader | str) -> dict[str, str]:
+    """The init texts that a file keeps of its embeddings, those that say a direction; by name."""
+    facts = {} if isinstance(seen, str) else facts_of.embedding_facts(seen.metadata)
+    if not facts:
+        return {}
+    from lib_pivotal.embeddings.initial import is_directed  # here: as above
+
+    return {name: known["init_text"] for name, known in facts.items() if is_directed(known["init_text"])}
 
 
 def find_on_disk(name: str) -> Any:
@@ -96,10 +111,16 @@ def describe(entry: Any) -> dict[str, Any]:
     facts["tag"] = tag_of(entry)
     if isinstance(seen, str):
         return {**facts, "words": [], "parts": [], "family": "unknown", "problems": [seen], "recommended": {}}
+    texts = init_texts(seen)
     return {
         **facts,
         "words": [
-            {"name": embedding.name, "vectors": embedding.vectors, "widths": list(embedding.widths)}
+            {
+                "name": embedding.name,
+                "vectors": embedding.vectors,
+                "widths": list(embedding.widths),
+                "init_text": texts.get(embedding.name, ""),
+            }
             for embedding in seen.embeddings
         ],
         "parts": list(seen.parts),

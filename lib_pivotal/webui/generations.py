@@ -66,6 +66,8 @@ class EmbeddingResolution:
     """The last table and what it was built from: the same again needs no new one."""
     ids: WeakKeyDictionary[Any, ByteCache[str, Ids]] = field(default_factory=WeakKeyDictionary)
     widths: WeakKeyDictionary[Any, tuple[int, ...]] = field(default_factory=WeakKeyDictionary)
+    adjusted: WeakKeyDictionary[Any, tuple[object, Any]] = field(default_factory=WeakKeyDictionary)
+    """By embedding: what it was adjusted by last, and the embedding so adjusted."""
     files: ByteCache[str, ReadEmbeddings] = field(default_factory=lambda: ByteCache(FILES_BYTES))
 
     def in_force(self) -> NameTable:
@@ -115,6 +117,7 @@ class EmbeddingResolution:
         """Let no name hold, in any thread, and keep nothing."""
         self.local = threading.local()
         self.built = None
+        self.adjusted.clear()
         self.files.clear()
 
     def _open(self) -> list[Generation]:

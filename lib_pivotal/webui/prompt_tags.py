@@ -12,11 +12,18 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
+from lib_pivotal.embeddings.adjustment import EmbeddingAdjustment, read_adjustment, spelled
+from lib_pivotal.embeddings.name_matching import folded
+from lib_pivotal.errors import EmbeddingNameError
+
 TAG = re.compile(r"<(lora|lyco|words):([^>]+)>")
 """A tag that can bring embeddings; the web UI's own pattern (modules/extra_networks.py:173) with the kinds named."""
 
 LORA_KINDS = ("lora", "lyco")
 EMBEDDINGS_KIND = "words"
+ADJUSTED = "emb="
+"""How a piece begins that adjusts an embedding, `emb=hana*0.8~0.2`; one piece an embedding. To the web UI it is a named
+argument, of which it reads `te`, `unet` and `dyn` only."""
 OFF = frozenset({"0", "off", "no", "false"})
 
 
@@ -26,7 +33,8 @@ class Tag:
 
     `te` and `unet` are the weights that the web UI will use, None where it cannot read them as numbers (another
     extension may: lora control's `0@0,1@1`). `embeddings`: whether its embeddings are wanted. `te_alone`: the text
-    encoder's weight is named and the U-Net's is not, so that the web UI takes the one for both.
+    encoder's weight is named and the U-Net's is not, so that the web UI takes the one for both. `adjustments`: names of
+    its embeddings as written, and how each is adjusted; `unread`: pieces that should say so and do not.
     """
 
     name: str
@@ -35,6 +43,8 @@ class Tag:
     embeddings: bool = True
     te_alone: bool = False
     odd: str = ""
+    adjustments: tuple[tuple[str, EmbeddingAdjustment], ...] = ()
+    unread: tuple[str, ...] = ()
 
 
 def understand(items: Sequence[str]) -> Tag:
@@ -46,6 +56,7 @@ def understand(items: Sequence[str]) -> Tag:
     te = _number(named.get("te", first))
     second = positional[1] if len(positional) > 1 else None
     unet = _number(named["unet"]) if "unet" in named else te if second is None else _number(second)
+    adjustments, unread = _adjustments(rest)
     odd = next((text for text in (named.get("te"), named.get("unet"), *positional[:2]) if text and _bad(text)), "")
     return Tag(
         name=name,
@@ -54,7 +65,25 @@ def understand(items: Sequence[str]) -> Tag:
         embeddings=named.get("words", "1").strip().lower() not in OFF,
         te_alone="te" in named and "unet" not in named and second is None and te != _number(first),
         odd=odd,
+        adjustments=adjustments,
+        unread=unread,
     )
+
+
+def _adjustments(pieces: Sequence[str]) -> tuple[tuple[tuple[str, EmbeddingAdjustment], ...], tuple[str, ...]]:
+    """Of an embedding that is adjusted twice, the last holds."""
+    found: dict[str, tuple[str, EmbeddingAdjustment]] = {}
+    unread = []
+    for piece in pieces:
+        if not piece.startswith(ADJUSTED):
+            continue
+        try:
+            name, adjustment = read_adjustment(piece.removeprefix(ADJUSTED))
+        except EmbeddingNameError as error:
+            unread.append(str(error))
+        else:
+            found[folded(name)] = name, adjustment
+    return tuple(found.values()), tuple(unread)
 
 
 def tags_in(prompt: str) -> list[tuple[str, Tag]]:
@@ -135,6 +164,39 @@ def weight_set(prompt: str, *, te: float | None = None, unet: float | None = Non
         return with_weights(items, te=f"{new_te:g}", unet=f"{new_unet:g}")
 
     return _each_lora(prompt, changed, only=only)
+
+
+def embeddings_adjusted(
+    prompt: str,
+    names_of: Callable[[str], Sequence[str]],
+    *,
+    norm: float | None = None,
+    init_share: float | None = None,
+    only: str = "",
+) -> str:
+    """The prompt with these numbers for every embedding of its LoRA tags, or for the embedding `only`.
+
+    `names_of` gives the embeddings of a file by its name in the tag; None leaves a number as the tag has it.
+
+    >>> embeddings_adjusted("<lora:x:1> hana", lambda file: ["hana"], norm=0.5)
+    '<lora:x:1:emb=hana*0.5~0> hana'
+    """
+
+    def changed(tag: Tag, items: list[str]) -> list[str]:
+        found = {folded(name): (name, adjustment) for name, adjustment in tag.adjustments}
+        for name in names_of(tag.name):
+            if not only or folded(name) == folded(only):
+                _, before = found.get(folded(name), (name, EmbeddingAdjustment()))
+                found[folded(name)] = (
+                    name,
+                    EmbeddingAdjustment(
+                        before.norm if norm is None else norm, before.init_share if init_share is None else init_share
+                    ),
+                )
+        kept = [item for item in items if not item.startswith(ADJUSTED)]
+        return kept + [ADJUSTED + spelled(name, one) for name, one in found.values() if not one.changes_nothing]
+
+    return _each_lora(prompt, changed, only="")
 
 
 def _each_lora(prompt: str, change: Callable[[Tag, list[str]], list[str]], *, only: str) -> str:

@@ -37,7 +37,7 @@ from modules import (
 from modules.textual_inversion import textual_inversion
 
 from lib_pivotal.byte_cache import ByteCache
-from lib_pivotal.webui import catalog, compat, file_invalidation, loading, prompt_tags, prompting, settings
+from lib_pivotal.webui import adjusting, catalog, compat, file_invalidation, loading, prompt_tags, prompting, settings
 from lib_pivotal.webui.generations import Generation, LoadedEmbeddings
 from lib_pivotal.webui.name_table import EmbeddingOrigin, Ids, NameTable, build_table
 from lib_pivotal.webui.resolution import EMBEDDINGS, resolver, say
@@ -179,13 +179,14 @@ def _table_of(sources: Sequence[EmbeddingOrigin]) -> NameTable:
 def _sources(generation: Generation) -> list[EmbeddingOrigin]:
     networks = compat.find_lora_networks()
     data = generation.data or {}
-    wanted = {tag.name: tag.embeddings for kind in prompt_tags.LORA_KINDS for tag in map(_tag, data.get(kind, ()))}
+    tags = {tag.name: tag for kind in prompt_tags.LORA_KINDS for tag in map(_tag, data.get(kind, ()))}
     sources: dict[str, EmbeddingOrigin] = {}
     for net in networks.loaded_networks:
         loaded, entry = getattr(net, EMBEDDINGS, None), net.network_on_disk
-        if loaded is None or not wanted.get(net.name, True):
+        tag = tags.get(net.name, prompt_tags.Tag(net.name))
+        if loaded is None or not tag.embeddings:
             continue
-        _add_source(sources, (net.name, entry.name, entry.alias), entry, loaded)
+        _add_source(sources, tag, entry, loaded)
     for tag in map(_tag, data.get(prompt_tags.EMBEDDINGS_KIND, ())):
         entry = catalog.find_on_disk(tag.name)
         if entry is None:
@@ -195,15 +196,16 @@ def _sources(generation: Generation) -> list[EmbeddingOrigin]:
         loaded = loading.embeddings_of_file(entry.filename, generation)
         if not loaded.embeddings and not loaded.problems:
             say(f"{tag.name} has no embeddings")
-        _add_source(sources, (tag.name, entry.name, entry.alias), entry, loaded)
+        _add_source(sources, tag, entry, loaded)
     return list(sources.values())
 
 
 def _add_source(
-    sources: dict[str, EmbeddingOrigin], labels: tuple[str, ...], entry: Any, loaded: LoadedEmbeddings
+    sources: dict[str, EmbeddingOrigin], tag: prompt_tags.Tag, entry: Any, loaded: LoadedEmbeddings
 ) -> None:
     if entry.filename in sources:
         return
+    labels = (tag.name, entry.name, entry.alias)
     widths = model_widths()
     fitting = {
         name: embedding for name, embedding in loaded.embeddings.items() if fits(embedding.pivotal_widths, widths)
@@ -226,8 +228,9 @@ def _add_source(
         need = "+".join(str(width) for width in widths) or "no such vectors"
         say(f"{labels[0]}: its embeddings do not fit this checkpoint ({there} wide, it has {need}): {', '.join(odd)}")
     if fitting:
-        stamp = file_invalidation.full_stamp(entry.filename)
-        sources[entry.filename] = EmbeddingOrigin(labels, fitting, (entry.filename, stamp), entry.shorthash or "")
+        stamp = entry.filename, file_invalidation.full_stamp(entry.filename), tag.adjustments
+        given = adjusting.adjusted(fitting, tag, entry.filename)
+        sources[entry.filename] = EmbeddingOrigin(labels, given, stamp, entry.shorthash or "")
 
 
 def mended(params: Iterable[Any]) -> list[Any]:

@@ -5,7 +5,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lib_pivotal.embeddings.initial import initial_vectors, parse_init_text, vectors_from_tensors
+from lib_pivotal.embeddings.initial import (
+    direction_rows,
+    initial_vectors,
+    is_directed,
+    parse_init_text,
+    vectors_from_tensors,
+)
 from lib_pivotal.errors import EmbeddingNameError
 from lib_pivotal.standalone.text import StandaloneTextEncoder
 from lib_pivotal.standalone.tokenizer import clip_tokenizer
@@ -127,3 +133,19 @@ def test_any_text_parses_or_is_refused_in_words(text):
         assert "character" in str(error)
     else:
         assert all(piece.text or piece.rows for piece in pieces)
+
+
+@pytest.mark.parametrize(
+    ("text", "directed"),
+    [("cat", True), ("*[0.1,2], cat", True), *((text, False) for text in ("", " random ", "Zero", "*[0.1,2]", "*[0"))],
+)
+def test_which_init_texts_say_a_direction(encoder, text, directed):
+    assert is_directed(text) is directed
+    assert (direction_rows(text, tables=encoder) is not None) is directed
+
+
+def test_direction_rows_are_those_that_training_begins_with(encoder):
+    text = "long tail, *[0.1,2], cat"
+    (known,), begun = direction_rows(text, tables=encoder), make(encoder, text, 5)
+    assert torch.equal(known[[0, 1, 4]], begun[[0, 1, 4]])
+    assert not known[2:4].any() and begun[2:4].all(), "what was sampled is not known any more"

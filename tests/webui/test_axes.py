@@ -12,6 +12,8 @@ import pytest
 from tests.webui.fake.install import FakeWebUI
 from tests.webui.files import write_lora
 
+EMBEDDING_AXES = ["Embedding norm", "Embedding towards init text"]
+
 
 class AxisOption:
     """As scripts/xyz_grid.py has it."""
@@ -48,7 +50,7 @@ def test_axes_are_added_once(plot: Any) -> None:
     for _ in range(2):
         axes.register()
     labels = [option.label for option in plot.axis_options]
-    assert labels == ["Nothing", "LoRA part", "LoRA U-Net weight", "LoRA TE weight"]
+    assert labels == ["Nothing", "LoRA part", "LoRA U-Net weight", "LoRA TE weight", *EMBEDDING_AXES]
     assert axis(plot, "LoRA part").choices() == ["full", "U-Net", "TE", "embeddings", "none"]
 
 
@@ -101,3 +103,34 @@ def test_unknown_parts_are_refused_before_the_plot(plot: Any) -> None:
     axis(plot, "LoRA part").confirm(None, ["whole", "full", "x=TE", "words", "x=embeddings"])
     with pytest.raises(RuntimeError, match="'half' is none of full"):
         axis(plot, "LoRA part").confirm(None, ["whole", "half"])
+
+
+@pytest.mark.parametrize(
+    ("label", "value", "expected"),
+    [
+        ("Embedding norm", "0.5", "<lora:one:1:emb=hana*0.5~0.1:emb=kira*0.5~0> a"),
+        ("Embedding norm", "kira=0.5", "<lora:one:1:emb=hana*2~0.1:emb=kira*0.5~0> a"),
+        ("Embedding towards init text", "0", "<lora:one:1:emb=hana*2~0> a"),
+        ("Embedding towards init text", "hana=0.25", "<lora:one:1:emb=hana*2~0.25> a"),
+    ],
+)
+def test_embeddings_are_adjusted(fake_webui: FakeWebUI, plot: Any, label: str, value: str, expected: str) -> None:
+    from lib_pivotal.webui import axes
+
+    write_lora(fake_webui, "one", {"hana": 1, "kira": 2})
+    axes.register()
+    p = SimpleNamespace(prompt="<lora:one:1:emb=hana*2~0.1> a", hr_prompt="")
+    axis(plot, label).confirm(p, [value])
+    axis(plot, label).apply(p, value, None)
+    assert p.prompt == expected
+
+
+@pytest.mark.parametrize(
+    ("label", "value"), [(EMBEDDING_AXES[0], "-1"), (EMBEDDING_AXES[0], "hana"), (EMBEDDING_AXES[1], "hana=1.5")]
+)
+def test_numbers_that_are_none_are_refused_before_the_plot(plot: Any, label: str, value: str) -> None:
+    from lib_pivotal.webui import axes
+
+    axes.register()
+    with pytest.raises(RuntimeError, match=f"{label}: '{value}'"):
+        axis(plot, label).confirm(None, ["0.5", value])

@@ -37,6 +37,18 @@ def test_a_file_is_described(fake_webui: FakeWebUI, catalog: Any) -> None:
     assert found["parts"] == ["unet", "te"]
 
 
+def test_init_texts_are_told_where_they_say_a_direction(fake_webui: FakeWebUI, catalog: Any) -> None:
+    texts = {"hana": {"init_text": "red hair", "vectors": 2}, "kira": {"init_text": "random"}, "mio": {"init_text": 3}}
+    metadata = {"pivotal.words": json.dumps({**texts, "odd": "text"}), "ss_tag_frequency": "{}"}
+    write_lora(fake_webui, "one", {name: 1 for name in (*texts, "odd", "bare")}, metadata=metadata)
+    described = catalog.describe(entry(fake_webui, "one"))["words"]
+    assert {embedding["name"]: embedding["init_text"] for embedding in described} == {
+        "hana": "red hair",
+        **dict.fromkeys(("kira", "mio", "odd", "bare"), ""),
+    }
+    assert "ss_tag_frequency" not in catalog.catalog.look(entry(fake_webui, "one").filename).metadata
+
+
 def test_pickles_and_broken_files_are_told(fake_webui: FakeWebUI, catalog: Any) -> None:
     torch.save({"x": torch.zeros(1)}, fake_webui.lora_folder / "old.pt")
     (fake_webui.lora_folder / "cut.safetensors").write_bytes(b'\x08\0\0\0\0\0\0\0{"a":1')

@@ -4,7 +4,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lib_pivotal.webui.prompt_tags import PARTS, part_switched, tags_in, understand, untrapped, weight_set, with_weights
+from lib_pivotal.embeddings.adjustment import EmbeddingAdjustment
+from lib_pivotal.webui.prompt_tags import (
+    PARTS,
+    embeddings_adjusted,
+    part_switched,
+    tags_in,
+    understand,
+    untrapped,
+    weight_set,
+    with_weights,
+)
 
 
 @pytest.mark.parametrize(
@@ -69,3 +79,35 @@ def test_no_prompt_breaks_them(prompt, part):
     switched = part_switched(prompt, part)
     assert part_switched(switched, part) == switched
     assert [kind for kind, _ in tags_in(switched)] == [kind for kind, _ in tags_in(prompt)]
+
+
+def test_adjustments_of_embeddings():
+    tag = understand("x:1:emb=hana*0.8~0.2:te=0:emb=kira~0.5:emb=Hana*2:emb=mio:lbw=A".split(":"))
+    assert (tag.te, tag.unet, tag.embeddings) == (0, 0, True), "the weights are read as if they were not there"
+    assert tag.adjustments == (("Hana", EmbeddingAdjustment(2, 0)), ("kira", EmbeddingAdjustment(1, 0.5)))
+    assert len(tag.unread) == 1 and "'mio' is not NAME*NORM~SHARE" in tag.unread[0]
+    assert understand(["x", "1"]).adjustments == ()
+
+
+def test_adjustments_are_written_for_all_embeddings_or_one():
+    files = {"x": ["hana", "kira"], "y": ["mio"]}
+    prompt = "<lora:x:1:emb=Hana*0.8~0.2:lbw=A> hana <lyco:y:0:1> <words:x>"
+
+    def adjusted(text, **options):
+        return embeddings_adjusted(text, files.__getitem__, **options)
+
+    assert adjusted(prompt, norm=0.5) == (
+        "<lora:x:1:lbw=A:emb=hana*0.5~0.2:emb=kira*0.5~0> hana <lyco:y:0:1:emb=mio*0.5~0> <words:x>"
+    )
+    assert adjusted(prompt, init_share=0.25, only="MIO") == (
+        "<lora:x:1:lbw=A:emb=Hana*0.8~0.2> hana <lyco:y:0:1:emb=mio*1~0.25> <words:x>"
+    )
+    assert adjusted(adjusted(prompt, norm=1), init_share=0) == "<lora:x:1:lbw=A> hana <lyco:y:0:1> <words:x>"
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_adjustments_pass_through_whatever_else_is_changed(part):
+    prompt = "<lora:x:1:te=0.5:emb=hana*0.8~0.2> hana"
+    for changed in (part_switched(prompt, part), weight_set(prompt, unet=0.5), untrapped(prompt)[0]):
+        ((_, tag),) = tags_in(changed)
+        assert tag.adjustments == (("hana", EmbeddingAdjustment(0.8, 0.2)),)
