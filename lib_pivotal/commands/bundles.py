@@ -1,4 +1,4 @@
-"""Work on bundle files: list, show, verify, rename, delete, add, join, strip, split and convert.
+"""Work on bundle files: list, show, verify, rename, delete, add, adjust, join, strip, split and convert.
 
 A front says which file is meant, by a path, a name or a choice from a list. The rules are here: `out` is a new file
 with a legal name, another file is only replaced with `overwrite`, a request that names nothing to do is refused, and
@@ -12,16 +12,25 @@ from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from torch import Tensor
+
 from lib_pivotal.bundle import edits
 from lib_pivotal.bundle.edits import LAYOUTS, Layout
 from lib_pivotal.bundle.embedding_files import EmbeddingFormat, read_embedding
 from lib_pivotal.bundle.format import EmbeddingTensors, Problem
 from lib_pivotal.bundle.layer_names import UnetShape
 from lib_pivotal.bundle.listing import BundleSummary, list_bundle, list_folder
+from lib_pivotal.bundle.metadata import embedding_facts
+from lib_pivotal.bundle.reader import read_bundle, require
 from lib_pivotal.bundle.verify import verify as verify_file
 from lib_pivotal.embedding_names import check_embedding_name
+from lib_pivotal.embeddings.adjustment import EmbeddingAdjustment
+from lib_pivotal.embeddings.initial import direction_rows, is_directed
+from lib_pivotal.embeddings.name_matching import folded
+from lib_pivotal.embeddings.slerp import adjusted_rows
 from lib_pivotal.errors import BundleError
 from lib_pivotal.file_names import checked_name
+from lib_pivotal.ports import TokenTables
 
 SUFFIX = ".safetensors"
 
@@ -31,6 +40,10 @@ class BundleHost(Protocol):
 
     def unet_shape(self, path: Path) -> UnetShape | None:
         """The blocks of the U-Net that a file was made for; None: not known."""
+        ...
+
+    def token_tables(self) -> TokenTables | None:
+        """The loaded checkpoint's vocabulary; None where none is loaded."""
         ...
 
     def loader_problems(self, path: Path) -> Sequence[Problem]:
@@ -44,13 +57,18 @@ class BundleHost(Protocol):
 
 @dataclass(frozen=True)
 class NoHost:
-    """A process that keeps nothing of bundles, such as a command line; `shape` is of a checkpoint that was named."""
+    """A process that keeps nothing of bundles, such as a command line; what it has is of a named checkpoint."""
 
     shape: UnetShape | None = None
+    tables: TokenTables | None = None
 
     def unet_shape(self, path: Path) -> UnetShape | None:
         """Of the checkpoint that was named."""
         return self.shape
+
+    def token_tables(self) -> TokenTables | None:
+        """Of the checkpoint that was named."""
+        return self.tables
 
     def loader_problems(self, path: Path) -> Sequence[Problem]:
         """There is no loader but ours."""
@@ -88,6 +106,17 @@ class Add:
 
     file: Path
     embeddings: Sequence[Path]
+    _: KW_ONLY
+    out: Path | None = None
+    overwrite: bool = False
+
+
+@dataclass(frozen=True)
+class Adjust:
+    """Embeddings to change as a tag does at use: norm and direction (`embeddings.slerp`), by name."""
+
+    file: Path
+    adjustments: Mapping[str, EmbeddingAdjustment]
     _: KW_ONLY
     out: Path | None = None
     overwrite: bool = False
@@ -256,6 +285,63 @@ def add(request: Add, host: BundleHost | None = None) -> Written:
         embeddings[name] = found.vectors
     path = edits.add_embeddings(request.file, embeddings, **where)
     return _changed(host, path, f"{_names(list(embeddings))} added.")
+
+
+def adjust(request: Adjust, host: BundleHost | None = None) -> Written:
+    """Write embeddings as they are adjusted, so that a picture needs neither the tag's field nor this extension.
+
+    They become fp32: the numbers that the tag gives, bit for bit. The metadata keeps the init text, and says in
+    `adjusted` what was done, one entry a time.
+
+    Raises:
+        BundleError: an embedding is not in the file, nothing would change, the file keeps no init text to turn to, or
+            no checkpoint of its family is there to read the text with.
+    """
+    wanted = {name: one for name, one in request.adjustments.items() if not one.changes_nothing}
+    _demand(wanted, "choose an embedding, and a norm other than 1 or a share of the init text other than 0")
+    where = _where(request.file, request.out, overwrite=request.overwrite)
+    bundle = require(read_bundle(request.file))
+    known, by_name = embedding_facts(bundle.metadata), {folded(name): name for name in bundle.embeddings}
+    made: dict[str, EmbeddingTensors] = {}
+    facts: dict[str, dict[str, Any]] = {}
+    for written, one in wanted.items():
+        name = by_name.get(folded(written))
+        if name is None:
+            there = ", ".join(bundle.embeddings) or "none"
+            raise BundleError(f"{request.file}: has no embedding {written!r}; its embeddings: {there}")
+        vectors = bundle.embeddings[name]
+        told = known.get(name, {"vectors": int(vectors[0].shape[0])})
+        targets = _direction(name, told, vectors, host) if one.init_share else (None,) * len(vectors)
+        made[name] = tuple(
+            adjusted_rows(tower, target, norm=one.norm, init_share=one.init_share)
+            for tower, target in zip(vectors, targets, strict=True)
+        )
+        before = told.get("adjusted")
+        done = {"norm": float(one.norm), "init_share": float(one.init_share)}
+        facts[name] = {**told, "adjusted": [*(before if isinstance(before, list) else ()), done]}
+    path = edits.add_embeddings(request.file, made, facts=facts, replace=True, **where)
+    left = f" in {path.name}; the old file stays as it was" if path != request.file else ""
+    return _changed(host, path, f"{_names(list(made))} adjusted{left}.")
+
+
+def _direction(
+    name: str, facts: Mapping[str, Any], vectors: EmbeddingTensors, host: BundleHost | None
+) -> tuple[Tensor, ...]:
+    """The init text's rows on the host's checkpoint, one tensor for each of the embedding's."""
+    text = str(facts.get("init_text") or "")
+    if not is_directed(text):
+        raise BundleError(f"{name}: its file keeps no init text to turn to; leave the share of the init text out")
+    tables = (host or NoHost()).token_tables()
+    if tables is None:
+        raise BundleError(f"{name}: its init text is read with a checkpoint, and none is there; load or name one")
+    widths = tuple(int(tower.shape[1]) for tower in vectors)
+    if widths != tuple(tables.widths):
+        need, there = ("+".join(map(str, each)) for each in (widths, tables.widths))
+        raise BundleError(f"{name}: is {need} wide, the checkpoint's vectors are {there}; take one of its family")
+    rows = direction_rows(text, tables=tables)
+    if rows is None:
+        raise BundleError(f"{name}: its init text {text!r} has no tokens; leave the share of the init text out")
+    return rows
 
 
 def strip(request: Strip, host: BundleHost | None = None) -> Written:

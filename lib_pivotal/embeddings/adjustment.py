@@ -12,6 +12,10 @@ from dataclasses import dataclass
 
 from lib_pivotal.errors import EmbeddingNameError
 
+TAG_FIELD = "emb="
+"""How a field of a tag begins that adjusts an embedding, `<lora:gekidol:1:emb=hana*0.8~0.2>`; one field an embedding.
+To the web UI it is a named argument, of which it reads `te`, `unet` and `dyn` only (Lora/extra_networks_lora.py)."""
+
 _NUMBER = r"\d+\.?\d*|\.\d+"
 _SPELLED = re.compile(rf"(?P<name>[^:=<>#]+?)(?:\*(?P<norm>{_NUMBER}))?(?:~(?P<share>{_NUMBER}))?")
 _UNSPELLABLE = re.compile(r"[:=<>#]")
@@ -27,9 +31,9 @@ class EmbeddingAdjustment:
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.norm) and self.norm >= 0):
-            raise EmbeddingNameError(f"norm = {self.norm}: must be 0 or above; 1 leaves the norm as it is")
+            raise EmbeddingNameError(f"norm = {self.norm:g}: must be 0 or above; 1 leaves the norm as it is")
         if not 0 <= self.init_share <= 1:
-            raise EmbeddingNameError(f"init share = {self.init_share}: must be from 0 to 1; 0 leaves the direction")
+            raise EmbeddingNameError(f"init share = {self.init_share:g}: must be from 0 to 1; 0 leaves the direction")
 
     @property
     def changes_nothing(self) -> bool:
@@ -50,6 +54,16 @@ def read_adjustment(text: str) -> tuple[str, EmbeddingAdjustment]:
     if found is None or (found["norm"] is None and found["share"] is None):
         raise EmbeddingNameError(f"{text!r} is not NAME*NORM~SHARE, for example hana*0.8~0.2")
     return found["name"], EmbeddingAdjustment(float(found["norm"] or 1), float(found["share"] or 0))
+
+
+def read_adjustments(text: str) -> dict[str, EmbeddingAdjustment]:
+    """Several, with blanks or commas between; or as they stand in a prompt's tag, whose other fields are passed over.
+
+    Raises:
+        EmbeddingNameError: as `read_adjustment`.
+    """
+    fields = re.findall(rf"(?<=:){TAG_FIELD}([^:>]*)", text)
+    return dict(map(read_adjustment, fields or re.split(r"[\s,]+", text.strip(" \t\n,"))))
 
 
 def spelled(name: str, adjustment: EmbeddingAdjustment) -> str:

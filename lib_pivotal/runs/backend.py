@@ -12,7 +12,7 @@ from lib_pivotal.config import DataConfig, Run
 if TYPE_CHECKING:
     from lib_pivotal.bundle.format import Problem
     from lib_pivotal.bundle.layer_names import UnetShape
-    from lib_pivotal.ports import Host, ModelInfo
+    from lib_pivotal.ports import Host, ModelInfo, TokenTables
     from lib_pivotal.prompts import PromptReading
     from lib_pivotal.runs.tagging import Tagger
     from lib_pivotal.training.model_yield import ModelYield
@@ -54,6 +54,10 @@ class TrainerBackend(Protocol):
 
     def unet_shape(self, path: Path) -> UnetShape | None:
         """The blocks of the U-Net that a LoRA file was made for, where that is the loaded one's; None: not known."""
+        ...
+
+    def token_tables(self) -> TokenTables | None:
+        """The loaded checkpoint's vocabulary; None where no checkpoint is loaded that takes embeddings."""
         ...
 
     def loader_problems(self, path: Path) -> Sequence[Problem]:

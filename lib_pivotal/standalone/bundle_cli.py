@@ -1,4 +1,5 @@
-"""`python -m lib_pivotal bundle list|show|rename|delete|add|join|split|strip|convert|verify FILE ... [--json] [-f]`."""
+"""`python -m lib_pivotal bundle VERB FILE ... [--json] [-f]`: list, show, verify, rename, delete, add, adjust, join,
+split, strip, convert."""
 
 from __future__ import annotations
 
@@ -65,6 +66,14 @@ def add_bundle_commands(commands: Any) -> None:
     )
     add.add_argument("file", type=typed_path)
     add.add_argument("embeddings", nargs="+", type=typed_path, metavar="EMBEDDING")
+    adjust = writing("adjust", "write embeddings with another norm, turned to their init text", _adjust)
+    adjust.add_argument("file", type=typed_path)
+    adjust.add_argument(
+        "adjustments", nargs="+", metavar="'NAME*NORM~SHARE'", help="as in a prompt's tag, for example 'hana*0.5~0.2'"
+    )
+    adjust.add_argument(
+        "--checkpoint", type=typed_path, help="a checkpoint of the bundle's family, with which init texts are read"
+    )
     join = writing(
         "join",
         "several bundles into one: embeddings and networks",
@@ -169,6 +178,15 @@ def _convert(do: Any, given: argparse.Namespace) -> Any:
 
     host = do.NoHost(None if given.checkpoint is None else checkpoint_shape(given.checkpoint))
     return do.convert(do.Convert(given.file, given.out, layout=given.layout, overwrite=given.overwrite), host)
+
+
+def _adjust(do: Any, given: argparse.Namespace) -> Any:
+    from lib_pivotal.embeddings.adjustment import read_adjustments
+    from lib_pivotal.standalone.token_tables import checkpoint_tables
+
+    host = do.NoHost(tables=None if given.checkpoint is None else checkpoint_tables(given.checkpoint))
+    found = read_adjustments(" ".join(given.adjustments))
+    return do.adjust(do.Adjust(given.file, found, out=given.out, overwrite=given.overwrite), host)
 
 
 def _pair(text: str) -> tuple[str, str]:

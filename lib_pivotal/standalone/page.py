@@ -16,11 +16,12 @@ from lib_pivotal.bundle.listing import list_folder
 from lib_pivotal.commands.runs import make_manager
 from lib_pivotal.config import DataConfig, Run
 from lib_pivotal.errors import HostError
-from lib_pivotal.ports import Host, ModelInfo
+from lib_pivotal.ports import Host, ModelInfo, TokenTables
 from lib_pivotal.prompts import PromptReading
 from lib_pivotal.standalone.exits import exit_status
 from lib_pivotal.standalone.families import checkpoint_info
 from lib_pivotal.standalone.model import StandaloneHost
+from lib_pivotal.standalone.token_tables import checkpoint_tables
 from lib_pivotal.standalone.tokenizer import clip_reading
 from lib_pivotal.training.model_yield import ModelYield, YieldTerms
 
@@ -79,6 +80,10 @@ class StandaloneBackend:
 
     def unet_shape(self, path: Path) -> None:
         """Names that need it are not written here."""
+
+    def token_tables(self) -> TokenTables:
+        """Of the one checkpoint, also while a run has it."""
+        return checkpoint_tables(self._checkpoint)
 
     def loader_problems(self, path: Path) -> list[Problem]:
         """There is no loader here but ours."""

@@ -9,6 +9,7 @@ from lib_pivotal.bundle.edits import Layout
 from lib_pivotal.bundle.embedding_files import EmbeddingFormat
 from lib_pivotal.bundle.listing import BundleSummary
 from lib_pivotal.commands import bundles
+from lib_pivotal.embeddings.adjustment import read_adjustments
 from lib_pivotal.embeddings.names import NameIssue
 from lib_pivotal.errors import BundleError
 from lib_pivotal.runs.backend import TrainerBackend
@@ -65,6 +66,12 @@ class BundleController:
     def add_word(self, name: str, file: Path) -> str:
         """Put an embedding file into a bundle."""
         return bundles.add(bundles.Add(self.path(name), [file]), self._backend).said
+
+    def adjust(self, name: str, text: str) -> str:
+        """Embeddings as `text` says (`hana*0.5~0.2`, or a prompt's tag), in a file of its own beside the old one."""
+        path, found = self.path(name), read_adjustments(text) if text.strip() else {}
+        out = bundles.free(path.with_name(f"{path.stem}-adjusted{path.suffix}"))
+        return bundles.adjust(bundles.Adjust(path, found, out=out), self._backend).said
 
     def strip(self, name: str, parts: Sequence[str]) -> str:
         """Take parts away, into a file of its own beside the old one."""

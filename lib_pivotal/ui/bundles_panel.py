@@ -92,6 +92,13 @@ def _build_whole(page: Page) -> None:
     parts = page.parts
     with gr.Accordion("Write another file from this one", open=False, elem_id="pivotal_bundle_more"):
         with gr.Row(elem_classes=["pivotal-row"]):
+            parts["bundle_adjustments"] = gr.Textbox(
+                label="A copy with embeddings adjusted", max_lines=1, placeholder="hana*0.5~0.2, or the prompt's tag",
+                info="norm × 0.5, and 0.2 of the way to the init text; as the sliders of LoRA parts write it",
+                elem_id="pivotal_bundle_adjustments", scale=4,
+            )  # fmt: skip
+            parts["bundle_adjust"] = gr.Button("Adjust", elem_id="pivotal_bundle_adjust", min_width=90, scale=1)
+        with gr.Row(elem_classes=["pivotal-row"]):
             parts["bundle_words_as"] = gr.Dropdown(
                 list(EMBEDDINGS_AS), value=next(iter(EMBEDDINGS_AS)), label="Each embedding as a file for",
                 info="And the network without them, all in a folder of their own.",
@@ -175,6 +182,7 @@ def bind_bundles_panel(page: Page) -> None:
     )
     bind("bundle_delete", lambda pick, embedding: page.bundles.delete_embedding(pick, embedding or ""), "bundle_word")
     bind("bundle_add", lambda pick, file: page.bundles.add_word(pick, Path(file.name)), "bundle_add", event="upload")
+    bind("bundle_adjust", lambda pick, text: page.bundles.adjust(pick, text or ""), "bundle_adjustments")
     bind("bundle_split", lambda pick, form: page.bundles.split(pick, EMBEDDINGS_AS[form]), "bundle_words_as")
     bind("bundle_convert", lambda pick, form: page.bundles.convert(pick, NETWORK_AS[form]), "bundle_network_as")
     bind(

@@ -18,10 +18,19 @@ from lib_pivotal.config import DataConfig, Run
 from lib_pivotal.errors import HostError
 from lib_pivotal.file_names import LIVE_NAME
 from lib_pivotal.files import typed_path
-from lib_pivotal.ports import ModelInfo
+from lib_pivotal.ports import ModelInfo, TokenTables
 from lib_pivotal.prompts import COMMA_BACKTRACK, IdsAsTokenizer, PromptReading, PromptRules, RememberingTokenizer
 from lib_pivotal.training.model_yield import ModelYield, YieldTerms
-from lib_pivotal.webui import catalog, compat, families, file_invalidation, resolution_patch, settings, tagging
+from lib_pivotal.webui import (
+    adjusting,
+    catalog,
+    compat,
+    families,
+    file_invalidation,
+    resolution_patch,
+    settings,
+    tagging,
+)
 
 if TYPE_CHECKING:
     from lib_pivotal.bundle.layer_names import UnetShape
@@ -91,6 +100,12 @@ class WebUIBackend:
         from lib_pivotal.webui import file_checks  # here: to start, no file is looked at
 
         return file_checks.unet_shape(path)
+
+    def token_tables(self) -> TokenTables | None:
+        """Of the loaded checkpoint; nothing is loaded for it."""
+        if compat.loaded_model() is None or not resolution_patch.model_widths():
+            return None
+        return adjusting.token_tables()
 
     def loader_problems(self, path: Path) -> list[Problem]:
         """What a web UI without this extension makes of the file with this checkpoint."""

@@ -9,6 +9,7 @@ from typing import Any
 
 from fastapi import FastAPI, HTTPException, Request, Response
 
+from lib_pivotal.bundle.metadata import finite_number
 from lib_pivotal.commands.terms import both
 from lib_pivotal.errors import PivotalError
 from lib_pivotal.files import sentence_of
@@ -34,11 +35,19 @@ def _are_numbers(value: Any) -> bool:
     return isinstance(value, list) and all(isinstance(one, int | float) and not isinstance(one, bool) for one in value)
 
 
+def _are_adjustments(value: Any) -> bool:
+    return isinstance(value, dict) and all(
+        isinstance(one, dict) and set(one) <= {"norm", "init_share"} and None not in map(finite_number, one.values())
+        for one in value.values()
+    )
+
+
 FIELDS: Mapping[str, tuple[Callable[[Any], bool], str]] = MappingProxyType(
     {
         "renames": (_are_pairs, "pairs of text"),
         **dict.fromkeys(("names", "parts", "embeddings"), (_are_texts, "a list of text")),
         "weights": (_are_numbers, "a list of numbers"),
+        "adjustments": (_are_adjustments, 'for each name {"norm": number, "init_share": number}'),
         "overwrite": (lambda value: isinstance(value, bool), "true or false"),
     }
 )

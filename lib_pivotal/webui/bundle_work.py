@@ -13,6 +13,7 @@ from modules import paths
 
 from lib_pivotal.commands import bundles as work
 from lib_pivotal.commands.bundles import Shown, Verdict, Written
+from lib_pivotal.embeddings.adjustment import EmbeddingAdjustment
 from lib_pivotal.errors import BundleError
 from lib_pivotal.webui import catalog
 from lib_pivotal.webui.jobs import run_manager
@@ -49,6 +50,18 @@ def add(name: str, embeddings: Sequence[str], *, new_name: str | None = None, ov
     files = [_inside(folder, embedding) for embedding in embeddings]
     path = path_of(name)
     return work.add(work.Add(path, files, out=_out(path, new_name), overwrite=overwrite), _host())
+
+
+def adjust(
+    name: str,
+    adjustments: Mapping[str, Mapping[str, float]],
+    *,
+    new_name: str | None = None,
+    overwrite: bool = False,
+) -> Written:
+    """Write embeddings with another norm and direction: `{"hana": {"norm": 0.5, "init_share": 0.2}}`."""
+    path, found = path_of(name), {one: EmbeddingAdjustment(**numbers) for one, numbers in adjustments.items()}
+    return work.adjust(work.Adjust(path, found, out=_out(path, new_name), overwrite=overwrite), _host())
 
 
 def join(
@@ -114,6 +127,7 @@ VERBS: Mapping[str, Callable[..., Written | Verdict | Shown]] = MappingProxyType
         "rename": rename,
         "delete": delete,
         "add": add,
+        "adjust": adjust,
         "join": join,
         "strip": strip,
         "split": split,

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from lib_pivotal.embeddings.adjustment import EmbeddingAdjustment, read_adjustment, spelled
+from lib_pivotal.embeddings.adjustment import TAG_FIELD, EmbeddingAdjustment, read_adjustment, spelled
 from lib_pivotal.embeddings.name_matching import folded
 from lib_pivotal.errors import EmbeddingNameError
 
@@ -21,9 +21,6 @@ TAG = re.compile(r"<(lora|lyco|words):([^>]+)>")
 
 LORA_KINDS = ("lora", "lyco")
 EMBEDDINGS_KIND = "words"
-ADJUSTED = "emb="
-"""How a piece begins that adjusts an embedding, `emb=hana*0.8~0.2`; one piece an embedding. To the web UI it is a named
-argument, of which it reads `te`, `unet` and `dyn` only."""
 OFF = frozenset({"0", "off", "no", "false"})
 
 
@@ -75,10 +72,10 @@ def _adjustments(pieces: Sequence[str]) -> tuple[tuple[tuple[str, EmbeddingAdjus
     found: dict[str, tuple[str, EmbeddingAdjustment]] = {}
     unread = []
     for piece in pieces:
-        if not piece.startswith(ADJUSTED):
+        if not piece.startswith(TAG_FIELD):
             continue
         try:
-            name, adjustment = read_adjustment(piece.removeprefix(ADJUSTED))
+            name, adjustment = read_adjustment(piece.removeprefix(TAG_FIELD))
         except EmbeddingNameError as error:
             unread.append(str(error))
         else:
@@ -193,8 +190,8 @@ def embeddings_adjusted(
                         before.norm if norm is None else norm, before.init_share if init_share is None else init_share
                     ),
                 )
-        kept = [item for item in items if not item.startswith(ADJUSTED)]
-        return kept + [ADJUSTED + spelled(name, one) for name, one in found.values() if not one.changes_nothing]
+        kept = [item for item in items if not item.startswith(TAG_FIELD)]
+        return kept + [TAG_FIELD + spelled(name, one) for name, one in found.values() if not one.changes_nothing]
 
     return _each_lora(prompt, changed, only="")
 

@@ -12,6 +12,11 @@ from safetensors.torch import save_file
 
 from lib_pivotal.bundle.embedding_files import write_embedding
 from lib_pivotal.bundle.listing import list_bundle
+from lib_pivotal.bundle.reader import read_bundle
+from lib_pivotal.commands import bundles
+from lib_pivotal.embeddings.adjustment import EmbeddingAdjustment
+from lib_pivotal.standalone.token_tables import FileTables
+from lib_pivotal.standalone.tokenizer import OpenClipTokenizer, clip_tokenizer
 from lib_pivotal.ui.bundle_controller import BundleController
 from tests.commands.fronts import detail, refusal
 from tests.webui.test_api_paths import Site
@@ -121,3 +126,46 @@ def test_an_adapter_of_peft_goes_into_any_folder(site: Site, line: Any, monkeypa
     monkeypatch.chdir(site.data)
     assert line("bundle", "convert", site.lora("net"), "--layout", "peft", "--out", ".") == "wrote .\n"
     assert list(site.data.rglob("adapter_model.safetensors"))
+
+
+def test_embeddings_are_adjusted_alike(site: Site, shelf: BundleController, line: Any) -> None:
+    told = shelf.adjust("one.safetensors", "<lora:one:1:emb=aoi*0.5~0> aoi")
+    assert told == "aoi was adjusted in one-adjusted.safetensors; the old file stays as it was."
+    body = {"name": "one", "adjustments": {"aoi": {"norm": 0.5}}}
+    assert site.post("/bundles/adjust", {**body, "new_name": "api"}).is_success
+    line("bundle", "adjust", site.lora("one"), "AOI*0.5", "--out", site.lora("line"))
+    files = [site.lora(stem) for stem in ("one-adjusted", "api", "line")]
+    assert len({path.read_bytes() for path in files}) == 1
+    [vectors] = read_bundle(files[0]).embeddings["aoi"]
+    assert torch.equal(vectors, torch.full((2, 768), 0.5))
+    assert "already" in detail(site, "/bundles/adjust", {**body, "new_name": "api"})
+    assert site.post("/bundles/adjust", {**body, "new_name": "api", "overwrite": True}).is_success
+
+
+def test_adjustments_that_cannot_be(site: Site, shelf: BundleController, line: Any) -> None:
+    before, one = site.tree(), site.lora("one")
+    for text in ("", "aoi*1~0"):
+        assert refusal(lambda text=text: shelf.adjust("one.safetensors", text)).startswith("choose an embedding")
+    for text, numbers, reason in (
+        ("umi*2", {"umi": {"norm": 2}}, "has no embedding 'umi'"),
+        ("aoi~0.5", {"aoi": {"init_share": 0.5}}, "aoi: its file keeps no init text to turn to"),
+        ("aoi~2", {"aoi": {"init_share": 2}}, "from 0 to 1"),
+    ):
+        told = refusal(lambda text=text: shelf.adjust("one.safetensors", text))
+        assert reason in told
+        assert detail(site, "/bundles/adjust", {"name": "one", "adjustments": numbers}) == told
+        assert reason in line("bundle", "adjust", one, text)
+    for odd in ({"aoi": 2}, {"aoi": {"share": 2}}, {"aoi": {"norm": "2"}}, {"aoi": {"norm": 10**400}}, ["aoi"]):
+        assert site.post("/bundles/adjust", {"name": "one", "adjustments": odd}).status_code == 422
+    assert site.tree() == before
+
+
+def test_an_init_text_needs_a_checkpoint_of_the_family(site: Site) -> None:
+    facts = {"pivotal.words": json.dumps({"aoi": {"init_text": "red hair"}})}
+    save_file({"bundle_emb.aoi.string_to_param.*": torch.ones(2, 768)}, site.lora("one"), facts)
+    request = bundles.Adjust(site.lora("one"), {"aoi": EmbeddingAdjustment(1, 0.5)})
+    told = refusal(lambda: bundles.adjust(request))
+    assert "its init text is read with a checkpoint, and none is there" in told
+    sd2 = FileTables([torch.ones(49_408, 1024)], [OpenClipTokenizer(clip_tokenizer())])
+    told = refusal(lambda: bundles.adjust(request, bundles.NoHost(tables=sd2)))
+    assert told == "aoi: is 768 wide, the checkpoint's vectors are 1024; take one of its family"

@@ -51,6 +51,9 @@ class TinyBackend:
     def loader_problems(self, path):
         return []
 
+    def token_tables(self):
+        return None
+
     def unet_shape(self, path):
         return None
 

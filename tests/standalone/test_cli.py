@@ -3,12 +3,16 @@
 import json
 
 import pytest
+import torch
 from PIL import Image
 
 from lib_pivotal.bundle.reader import read_bundle, require
+from lib_pivotal.bundle.writer import write_bundle
 from lib_pivotal.commands.datasets import ScanRequest, scan
 from lib_pivotal.commands.terms import both
+from lib_pivotal.embeddings.slerp import adjusted_rows
 from lib_pivotal.standalone.cli import main
+from lib_pivotal.standalone.model import StandaloneHost
 
 
 @pytest.fixture
@@ -123,6 +127,31 @@ def test_bundle_verbs(bundle, tmp_path, capsys):
     assert main(["bundle", "rename", str(bundle), "aoi=umi", "hana=sora", "--out", str(other)]) == 0
     assert main(["bundle", "join", str(bundle), str(other), "--out", str(joined)]) == 0
     assert set(require(read_bundle(joined)).embeddings) == {"aoi", "hana", "umi", "sora"}
+
+
+def test_embeddings_are_written_as_they_are_adjusted(bundle, checkpoint, tmp_path, capsys):
+    before = require(read_bundle(bundle))
+    facts = json.loads(before.metadata["pivotal.words"])
+    facts["aoi"]["init_text"] = "blue hair"
+    write_bundle(bundle, network=before.network, embeddings=before.embeddings, metadata=before.metadata | {
+        "pivotal.words": json.dumps(facts)
+    }, dtype=None)  # fmt: skip
+    out, given = tmp_path / "adjusted.safetensors", ["aoi*0.5~0.2", "hana*2"]
+    assert main(["bundle", "adjust", str(bundle), *given, "--out", str(out)]) == 2
+    assert "load or name one" in capsys.readouterr().err and not out.exists()
+    named = ["--checkpoint", str(checkpoint), "--out", str(out)]
+    assert main(["bundle", "adjust", str(bundle), *given, *named]) == 0
+    found, rows = require(read_bundle(out)), torch.cat(StandaloneHost.load(checkpoint).text.embed_text("blue hair"))
+    assert torch.equal(
+        found.embeddings["aoi"][0], adjusted_rows(before.embeddings["aoi"][0], rows, norm=0.5, init_share=0.2)
+    )
+    assert torch.equal(found.embeddings["hana"][0], 2 * before.embeddings["hana"][0].float())
+    assert found.network.keys() == before.network.keys()
+    assert main(["bundle", "adjust", str(bundle), "aoi*0.5", "--out", str(out)]) == 2, "another file is there"
+    assert main(["bundle", "adjust", str(out), "aoi*0.5"]) == 0, "the file itself is changed"
+    told = json.loads(require(read_bundle(out)).metadata["pivotal.words"])
+    assert told["aoi"]["init_text"] == "blue hair" and told["hana"]["adjusted"] == [{"norm": 2.0, "init_share": 0.0}]
+    assert told["aoi"]["adjusted"] == [{"norm": 0.5, "init_share": 0.2}, {"norm": 0.5, "init_share": 0.0}]
 
 
 def test_damaged_file_is_named_with_status_1(bundle, tmp_path, capsys):

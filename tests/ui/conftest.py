@@ -43,6 +43,9 @@ class EmptyBackend:
     def loader_problems(self, path):
         return []
 
+    def token_tables(self):
+        return None
+
     def unet_shape(self, path):
         return None
 

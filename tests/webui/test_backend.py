@@ -90,6 +90,14 @@ def test_prompts_are_read_by_the_loaded_checkpoint(fake_webui: FakeWebUI, backen
     assert not rules.emphasis
 
 
+def test_the_vocabulary_is_the_loaded_checkpoints(fake_webui: FakeWebUI, backend: Any) -> None:
+    assert backend.token_tables() is None
+    model = fake_webui.model
+    [rows] = backend.token_tables().embed_text("red hair")
+    [table] = [weight for name, weight in model.named_parameters() if name.endswith("token_embedding.wrapped.weight")]
+    assert rows.equal(table[list(backend.token_ids("red hair"))])
+
+
 def test_folders_and_names(fake_webui: FakeWebUI, backend: Any) -> None:
     assert backend.lora_folder() == fake_webui.lora_folder
     assert backend.runs_folder() == fake_webui.data / "pivotal_runs"

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
+import torch
 
 from lib_pivotal.bundle.listing import list_bundle
 from lib_pivotal.bundle.reader import read_bundle, require
 from lib_pivotal.errors import PivotalError
 from tests.webui.fake.install import FakeWebUI
-from tests.webui.files import write_embedding, write_lora
+from tests.webui.files import embedding, write_embedding, write_lora
 
 
 @pytest.fixture
@@ -73,3 +75,19 @@ def test_join_strip_split_convert(fake_webui: FakeWebUI, work: Any) -> None:
     assert {path.parent for path in written} == {exports} and len(written) == 2
     [converted] = work.convert("two", "kohya").files
     assert converted.exists() and converted.parent == exports
+
+
+@pytest.mark.parametrize("fake_webui", ["sd1", "sdxl"], indirect=True)
+def test_an_adjusted_file_gives_the_picture_of_the_tag(
+    fake_webui: FakeWebUI, work: Any, request: pytest.FixtureRequest
+) -> None:
+    metadata = {"pivotal.words": json.dumps({"hana": {"init_text": "red hair, *[0.1,1], girl", "vectors": 5}})}
+    kind = request.node.callspec.params["fake_webui"]
+    towers = tuple(tower.half() for tower in embedding(kind, 5, seed=1))
+    write_lora(fake_webui, "one", {"hana": towers}, kind=kind, parts=("unet", "te"), metadata=metadata)
+    plain = fake_webui.pixels("<lora:one:0.5> hana")
+    expected = fake_webui.pixels("<lora:one:0.5:emb=hana*0.5~0.2> hana")
+    [path] = work.adjust("one", {"hana": {"norm": 0.5, "init_share": 0.2}}, new_name="two").files
+    assert fake_webui.pixels("<lora:two:0.5> hana") == expected != plain
+    assert fake_webui.pixels("<lora:one:0.5> hana") == plain
+    assert all(tower.dtype == torch.float32 for tower in require(read_bundle(path)).embeddings["hana"])
