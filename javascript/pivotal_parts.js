@@ -12,6 +12,7 @@
     const FILES_AGAIN_MS = 4000;
     const LOOK_MS = 300;
     const CHIPS = 8;
+    const ADJUSTED = /^emb=([^:=<>#]+?)(?:\*(\d+\.?\d*|\.\d+))?(?:~(\d+\.?\d*|\.\d+))?$/;
     const PARTS = [
         ["whole", "full", "U-Net and text encoder"],
         ["unet", "U-Net only", "text encoder at 0; the embeddings stay"],
@@ -22,6 +23,7 @@
     const files = {byName: new Map(), asked: 0, missing: new Set()};
     const remembered = new Map(); // tab and file -> the last weights that were not 0
     const drawn = {}; // tab -> what its rows were drawn from
+    const opened = new Set(); // tab and file -> the sliders of its embeddings are shown
 
     /* ---- tags --------------------------------------------------------------------------------------------------- */
 
@@ -43,7 +45,38 @@
         const unet = "unet" in named ? number(named.unet) : positional.length > 1 ? number(positional[1]) : te;
         const alone = "te" in named && !("unet" in named) && positional.length < 2 && te !== number(first);
         const words = !OFF.includes((named.words === undefined ? "1" : named.words).trim().toLowerCase());
-        return {te: te, unet: unet, words: words, alone: alone, plain: number(first)};
+        return {
+            te: te, unet: unet, words: words, alone: alone, plain: number(first), adjusted: adjustmentsIn(items.slice(1)),
+        };
+    }
+
+    function folded(name) {
+        return name.split(/\s+/).join(" ").toLowerCase();
+    }
+
+    function adjustmentsIn(items) {
+        // lib_pivotal/embeddings/adjustment.py; what is no adjustment is left as it is
+        const found = new Map();
+        items.forEach((item) => {
+            const read = ADJUSTED.exec(item);
+            if (!read || (read[2] === undefined && read[3] === undefined)) return;
+            const norm = read[2] === undefined ? 1 : parseFloat(read[2]);
+            const init = read[3] === undefined ? 0 : parseFloat(read[3]);
+            if (init <= 1) found.set(folded(read[1]), {name: read[1], norm: norm, init: init});
+        });
+        return found;
+    }
+
+    function withAdjustment(tag, name, values) {
+        const known = tag.adjusted.get(folded(name)) || {name: name, norm: 1, init: 0};
+        const now = {...known, ...values};
+        const others = tag.items.slice(1).filter((item) => {
+            const read = ADJUSTED.exec(item);
+            return !read || folded(read[1]) !== folded(name);
+        });
+        const same = now.norm === 1 && now.init === 0;
+        const added = same ? [] : ["emb=" + now.name + "*" + short(now.norm) + "~" + short(now.init)];
+        return "<" + tag.kind + ":" + [tag.name, ...others, ...added].join(":") + ">";
     }
 
     function tagsOf(text) {
@@ -149,12 +182,13 @@
         draw(tab);
     }
 
-    function replaceTag(tab, index, change) {
+    function rewrite(tab, row, text) {
+        // `text` gives the new tag from the one that stands there now
         const area = promptOf(tab);
-        const tags = tagsOf(area.value);
-        const tag = tags[index];
+        const tag = current(tab, row);
         if (!tag) return;
-        put(tab, area.value.slice(0, tag.start) + written(tag, change) + area.value.slice(tag.stop));
+        const [start, stop] = row.added ? [area.value.length, area.value.length] : [tag.start, tag.stop];
+        put(tab, area.value.slice(0, start) + text(tag) + area.value.slice(stop));
     }
 
     function remember(tab, tag) {
@@ -240,12 +274,7 @@
     }
 
     function change(tab, row, values) {
-        if (!row.added) {
-            replaceTag(tab, row.index, values);
-            return;
-        }
-        const tag = current(tab, row);
-        if (tag) put(tab, promptOf(tab).value + written(tag, values));
+        rewrite(tab, row, (tag) => written(tag, values));
     }
 
     function makeRow(tab, tag, index, added) {
@@ -288,12 +317,101 @@
             name.append(on, document.createTextNode(" embeddings"));
             words.append(name);
             row.words = on;
-            if (file) words.append(chips(file, (word) => insertWord(promptOf(tab), word)));
+            if (file) {
+                words.append(chips(file, (word) => insertWord(promptOf(tab), word)));
+                addAdjusters(tab, row, file, words);
+            }
         }
         line.append(words);
+        if (row.adjusters) line.append(row.adjusters.box);
         row.note = element("div", "pivotal-lora-note");
         line.append(row.note);
         return row;
+    }
+
+    function addAdjusters(tab, row, file, words) {
+        const key = tab + "/" + row.name;
+        const toggle = button("adjust", "norm of each embedding, and how far it is turned to its init text", () => {
+            if (opened.delete(key)) row.adjusters.lines.clear();
+            else opened.add(key);
+            row.adjusters.box.replaceChildren();
+            draw(tab);
+        });
+        words.append(toggle);
+        row.adjusters = {
+            box: element("div", "pivotal-lora-adjusters"), toggle: toggle, key: key, words: file.words, lines: new Map(),
+        };
+    }
+
+    function adjuster(tab, row, word) {
+        const line = element("div", "pivotal-lora-adjuster");
+        const name = element("span", "pivotal-lora-adjusted", word.name);
+        const unwritable = /[:=<>#]/.test(word.name) ? "its name cannot stand in a tag; rename it on the Bundles page" : "";
+        const set = (values) => rewrite(tab, row, (tag) => withAdjustment(tag, word.name, values));
+        const norm = adjusterControl("norm", 2, "norm of " + word.name, set, unwritable ||
+            "every vector's length, times this; below 1 the embedding leaves more to the rest of the prompt");
+        const init = adjusterControl("init", 1, "init text share of " + word.name, set, unwritable || (word.init_text
+            ? "how far the direction is turned to the init text, “" + word.init_text + "”; 0: not at all, 1: all the way"
+            : "the file keeps no init text of " + word.name + ", so there is nothing to turn to"));
+        const back = button("reset", "as it was trained: norm 1, init text 0", () => set({norm: 1, init: 0}));
+        norm.setDisabled(unwritable !== "");
+        init.setDisabled(unwritable !== "" || !word.init_text);
+        name.title = unwritable || word.name;
+        line.append(name, norm.box, init.box, back);
+        return {line: line, norm: norm, init: init, back: back};
+    }
+
+    function adjusterControl(which, most, label, set, title) {
+        const box = element("span", "pivotal-lora-weight");
+        box.title = title;
+        const field = element("input", "pivotal-lora-number");
+        field.type = "number";
+        const slider = element("input", "pivotal-lora-slider");
+        slider.type = "range";
+        [field, slider].forEach((input) => {
+            input.min = "0";
+            input.step = "0.05";
+            input.setAttribute("aria-label", label);
+            input.addEventListener("input", () => {
+                const value = number(input.value);
+                if (value !== null && value >= 0 && (which === "norm" || value <= 1)) set({[which]: value});
+            });
+        });
+        slider.max = String(most);
+        if (which === "init") field.max = "1";
+        box.append(element("span", "pivotal-lora-caption", which === "norm" ? "norm ×" : "init text"), field, slider);
+        const show = (value) => {
+            if (document.activeElement !== field || number(field.value) !== value) field.value = short(value);
+            slider.value = short(value);
+        };
+        const setDisabled = (disabled) => {
+            [field, slider].forEach((input) => {
+                input.disabled = disabled;
+            });
+            box.classList.toggle("pivotal-lora-unavailable", disabled);
+        };
+        return {box: box, show: show, setDisabled: setDisabled};
+    }
+
+    function showAdjusters(tab, row, tag) {
+        // all embeddings while "adjust" is chosen, else those that the tag adjusts; a line that is there stays: its
+        // slider may be in the hand just when it passes the value that changes nothing
+        const {box, toggle, key, words, lines} = row.adjusters;
+        const open = opened.has(key);
+        toggle.classList.toggle("pivotal-lora-chosen", open);
+        words.forEach((word) => {
+            const known = tag.adjusted.get(folded(word.name));
+            if (!lines.has(word.name) && (open || known)) lines.set(word.name, adjuster(tab, row, word));
+            const one = lines.get(word.name);
+            if (!one) return;
+            one.norm.show(known ? known.norm : 1);
+            one.init.show(known ? known.init : 0);
+            one.back.disabled = !known;
+        });
+        if (box.childElementCount !== lines.size) {
+            box.replaceChildren(...words.filter((word) => lines.has(word.name)).map((word) => lines.get(word.name).line));
+        }
+        box.hidden = lines.size === 0;
     }
 
     function partsSentence(file) {
@@ -322,6 +440,7 @@
             control.slider.classList.toggle("pivotal-lora-off", tag[which] === 0);
         });
         if (row.words) row.words.checked = tag.words;
+        if (row.adjusters) showAdjusters(tab, row, tag);
         const part = partOf(tag);
         Object.entries(row.buttons).forEach(([name, made]) => {
             made.classList.toggle("pivotal-lora-chosen", name === part);

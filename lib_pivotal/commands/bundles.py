@@ -305,7 +305,7 @@ def adjust(request: Adjust, host: BundleHost | None = None) -> Written:
     made: dict[str, EmbeddingTensors] = {}
     facts: dict[str, dict[str, Any]] = {}
     for written, one in wanted.items():
-        name = by_name.get(folded(written))
+        name = written if written in bundle.embeddings else by_name.get(folded(written))
         if name is None:
             there = ", ".join(bundle.embeddings) or "none"
             raise BundleError(f"{request.file}: has no embedding {written!r}; its embeddings: {there}")

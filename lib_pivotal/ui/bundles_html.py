@@ -77,7 +77,15 @@ def _embedding_row(name: str, vectors: int, facts: object) -> str:
     known = facts if isinstance(facts, dict) else {}
     begun = escape(str(known.get("init_text") or "")) or f"<small>{'random' if known else 'unknown'}</small>"
     seen = escape(str(known.get("images_seen") or ""))
+    changes = known.get("adjusted")
+    begun += f" <small>{escape(_adjusted(changes))}</small>" if isinstance(changes, list) else ""
     return f"<tr><td><b>{escape(name)}</b></td><td>{vectors}</td><td>{begun}</td><td>{seen}</td></tr>"
+
+
+def _adjusted(changes: Sequence[object]) -> str:
+    """What was done to an embedding after training, in its order."""
+    numbers = [one for one in changes if isinstance(one, dict)]
+    return "adjusted: " + ", ".join(f"norm × {one.get('norm')}, init text {one.get('init_share')}" for one in numbers)
 
 
 def _made_with(summary: BundleSummary) -> str:

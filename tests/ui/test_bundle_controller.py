@@ -49,6 +49,14 @@ def test_a_card_tells_what_is_known_and_escapes_it(bundles):
     assert "blue &lt;hair&gt;" in card and ">40<" in card and "unknown" in card
 
 
+def test_an_adjusted_copy_says_what_was_done(bundles, backend):
+    assert "old file stays" in bundles.adjust("gekidol.safetensors", "aoi*0.5~0")
+    bundles.adjust("gekidol.safetensors", "aoi*0.5")
+    assert {path.stem for path in backend.lora_folder().iterdir()} >= {"gekidol-adjusted", "gekidol-adjusted-2"}
+    card = bundle_card(bundles.summary("gekidol-adjusted.safetensors"), "gekidol-adjusted.safetensors")
+    assert "blue &lt;hair&gt;" in card and "adjusted: norm × 0.5, init text 0.0" in card
+
+
 def test_an_embedding_is_renamed_and_taken_out(bundles, backend):
     assert "kaze" in bundles.rename_embedding("gekidol.safetensors", "aoi", "kaze")
     bundles.delete_embedding("gekidol.safetensors", "hana")
