@@ -336,7 +336,7 @@
             else opened.add(key);
             row.adjusters.box.replaceChildren();
             draw(tab);
-        });
+        }, "pivotal-lora-toggle");
         words.append(toggle);
         row.adjusters = {
             box: element("div", "pivotal-lora-adjusters"), toggle: toggle, key: key, words: file.words, lines: new Map(),

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from lib_pivotal.bundle.safetensors_file import read_header
+from lib_pivotal.bundle.safetensors_file import read_header, read_tensors
 from lib_pivotal.errors import BundleError, HostError
 from lib_pivotal.ports import TokenTables
 from lib_pivotal.prompts import Tokenizer, tokenize
@@ -51,13 +50,15 @@ def checkpoint_tables(path: str | Path) -> TokenTables:
 
         return StandaloneHost.load(path).text
     try:
-        names = read_header(path).tensors
-        pairs = renaming({name: entry.shape for name, entry in names.items()})
-        now = {renamed(name, pairs): name for name in names}
-        parts = TEXT_PARTS[family_of({new: names[old].shape for new, old in now.items()}, path)]
-        with safe_open(str(path), framework="pt") as file:
-            tables = [file.get_tensor(now[part.prefix + _TABLES[part.layout]]) for part in parts]
-    except (BundleError, OSError, KeyError, SafetensorError) as error:
+        header = read_header(path)
+        pairs = renaming({name: entry.shape for name, entry in header.tensors.items()})
+        entries = {renamed(name, pairs): entry for name, entry in header.tensors.items()}
+        parts = TEXT_PARTS[family_of({name: entry.shape for name, entry in entries.items()}, path)]
+        wanted = [part.prefix + _TABLES[part.layout] for part in parts]
+        found = dict(read_tensors(path, replace(header, tensors={name: entries[name] for name in wanted})))
+    except (BundleError, KeyError) as error:
         raise HostError(f"{path}: no vocabulary can be read from it ({error}); give a full checkpoint") from error
-    clip = clip_tokenizer()
+    tables, clip = [table for name in wanted if (table := found[name]) is not None], clip_tokenizer()
+    if len(tables) < len(parts):
+        raise HostError(f"{path}: this version of torch does not know the dtype of its vocabulary; save it as fp16")
     return FileTables(tables, [clip if part.layout == "clip" else OpenClipTokenizer(clip) for part in parts])

@@ -93,8 +93,8 @@ def _build_whole(page: Page) -> None:
     with gr.Accordion("Write another file from this one", open=False, elem_id="pivotal_bundle_more"):
         with gr.Row(elem_classes=["pivotal-row"]):
             parts["bundle_adjustments"] = gr.Textbox(
-                label="A copy with embeddings adjusted", max_lines=1, placeholder="hana*0.5~0.2, or the prompt's tag",
-                info="norm × 0.5, and 0.2 of the way to the init text; as the sliders of LoRA parts write it",
+                label="A copy with embeddings adjusted", max_lines=1, placeholder="hana*0.5~0.2",
+                info="hana*0.5~0.2: norm × 0.5, and 0.2 of the way to the init text. Or paste the tag of the prompt.",
                 elem_id="pivotal_bundle_adjustments", scale=4,
             )  # fmt: skip
             parts["bundle_adjust"] = gr.Button("Adjust", elem_id="pivotal_bundle_adjust", min_width=90, scale=1)
