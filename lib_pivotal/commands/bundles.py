@@ -328,8 +328,8 @@ def _direction(
     name: str, facts: Mapping[str, Any], vectors: EmbeddingTensors, host: BundleHost | None
 ) -> tuple[Tensor, ...]:
     """The init text's rows on the host's checkpoint, one tensor for each of the embedding's."""
-    text = str(facts.get("init_text") or "")
-    if not is_directed(text):
+    text = facts.get("init_text")
+    if not isinstance(text, str) or not is_directed(text):
         raise BundleError(f"{name}: its file keeps no init text to turn to; leave the share of the init text out")
     tables = (host or NoHost()).token_tables()
     if tables is None:
