@@ -128,8 +128,8 @@ def test_an_adapter_of_peft_goes_into_any_folder(site: Site, line: Any, monkeypa
     assert list(site.data.rglob("adapter_model.safetensors"))
 
 
-def test_embeddings_are_adjusted_alike(site: Site, shelf: BundleController, line: Any) -> None:
-    told = shelf.adjust("one.safetensors", "<lora:one:1:emb=aoi*0.5~0> aoi")
+def test_embeddings_are_adjusted_alike(site: Site, page_bundles: BundleController, line: Any) -> None:
+    told = page_bundles.adjust("one.safetensors", "<lora:one:1:emb=aoi*0.5~0> aoi")
     assert told == "aoi was adjusted in one-adjusted.safetensors; the old file stays as it was."
     body = {"name": "one", "adjustments": {"aoi": {"norm": 0.5}}}
     assert site.post("/bundles/adjust", {**body, "new_name": "api"}).is_success
@@ -142,16 +142,16 @@ def test_embeddings_are_adjusted_alike(site: Site, shelf: BundleController, line
     assert site.post("/bundles/adjust", {**body, "new_name": "api", "overwrite": True}).is_success
 
 
-def test_adjustments_that_cannot_be(site: Site, shelf: BundleController, line: Any) -> None:
+def test_adjustments_that_cannot_be(site: Site, page_bundles: BundleController, line: Any) -> None:
     before, one = site.tree(), site.lora("one")
     for text in ("", "aoi*1~0"):
-        assert refusal(lambda text=text: shelf.adjust("one.safetensors", text)).startswith("choose an embedding")
+        assert refusal(lambda text=text: page_bundles.adjust("one.safetensors", text)).startswith("choose an embedding")
     for text, numbers, reason in (
         ("umi*2", {"umi": {"norm": 2}}, "has no embedding 'umi'"),
         ("aoi~0.5", {"aoi": {"init_share": 0.5}}, "aoi: its file keeps no init text to turn to"),
         ("aoi~2", {"aoi": {"init_share": 2}}, "from 0 to 1"),
     ):
-        told = refusal(lambda text=text: shelf.adjust("one.safetensors", text))
+        told = refusal(lambda text=text: page_bundles.adjust("one.safetensors", text))
         assert reason in told
         assert detail(site, "/bundles/adjust", {"name": "one", "adjustments": numbers}) == told
         assert reason in line("bundle", "adjust", one, text)
