@@ -18,9 +18,10 @@ from typing import Any, Protocol
 
 import torch
 
+from lib_pivotal.embeddings.terms import EmbeddingTerms, sample_shares
 from lib_pivotal.errors import TrainingError
 from lib_pivotal.oom import is_out_of_memory, release_memory
-from lib_pivotal.ports import OWN_LOSS, TrainingBatch
+from lib_pivotal.ports import OWN_LOSS, EmbeddingVectors, TrainingBatch
 from lib_pivotal.training.distributed import ProcessGroup
 from lib_pivotal.training.events import (
     Commands,
@@ -89,6 +90,7 @@ class Trainer:
         commands: Commands | None = None,
         world: ProcessGroup | None = None,
         model_yield: ModelYield | None = None,
+        terms: EmbeddingTerms | None = None,
         rebind: Callable[[], None] = lambda: None,
     ) -> None:
         self._settings = settings
@@ -101,6 +103,7 @@ class Trainer:
         self._commands = commands or Commands()
         self._world = world or ProcessGroup()
         self._model_yield = model_yield
+        self._terms = terms or EmbeddingTerms()
         self._rebind = rebind
         self.progress = progress
         self._keeper = Keeper(
@@ -277,6 +280,21 @@ class Trainer:
                     self._trainable.scaler.scaled(loss).backward()
                 totals[batch.name] += float(loss.detach())
                 index += piece.latents.shape[0]
+        return totals | self._accumulate_terms(batches, embeddings, count)
+
+    def _accumulate_terms(
+        self, batches: list[TrainingBatch], embeddings: EmbeddingVectors, count: int
+    ) -> dict[str, float]:
+        """Losses on the embeddings alone, as a part of the loss of each sample that names one that is trained now."""
+        if not self._terms.names:
+            return {}
+        trained = {name for name, towers in embeddings.items() if towers[0].requires_grad}
+        shares = {name: share for name, share in sample_shares(batches, count).items() if name in trained}
+        totals = dict.fromkeys(self._terms.names, 0.0)
+        with self._terms.frozen():  # also backward: with gradient checkpointing it runs the text encoder again
+            for name, loss in self._terms.losses(embeddings, shares, seeds=(self._settings.seed, self.step)).items():
+                self._trainable.scaler.scaled(loss).backward()
+                totals[name] = float(loss.detach())
         return totals
 
     # ---- around the step ----
