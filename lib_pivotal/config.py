@@ -19,6 +19,7 @@ from lib_pivotal.config_pictures import RegularisationConfig as RegularisationCo
 from lib_pivotal.config_schema import parse, setting, to_plain
 from lib_pivotal.config_versions import VERSION as VERSION
 from lib_pivotal.config_versions import upgraded as upgraded
+from lib_pivotal.config_versions import with_old_defaults
 from lib_pivotal.errors import ConfigError, Fault
 from lib_pivotal.files import replacing
 from lib_pivotal.plain_json import parse_json
@@ -66,6 +67,9 @@ class EmbeddingConfig:
         "`type:IMAGE TYPE`, or a "
         "pattern of paths such as `fanart/*`. The name is put in front of their captions.",
     )
+    class_text: str = setting(
+        "", "What it is one of, in the model's own words, e.g. `1girl`; empty = the run's class, `regularisation`."
+    )
     form_of: str = setting(
         "", "The embedding of which this one is a form or an outfit: only tags that the other lacks are pruned."
     )
@@ -88,13 +92,62 @@ class EmbeddingsConfig:
     weight_decay: float = setting(0.0, "Added to each embedding's own weight decay.", minimum=0.0, maximum=1.0)
     control: str = setting(
         "clip_ti_decay",
-        "Keeps the vectors in the range of CLIP's own token embeddings: decays the norm, the std, or fixes the norm.",
+        "Keeps the vectors in the range of CLIP's own token embeddings: decays the norm, the std, or fixes the norm. "
+        "direction: only directions are learnt (DTI), in steps as long as the learning rate, good from 0.01 to 0.04.",
         choices="embeddings.control:control_names",
+    )
+    norm_target: str = setting(
+        "captions",
+        "The norm that a control keeps: that of the tokens in captions and init texts, which the checkpoint knows; "
+        "each vector's own at the start (DCO); the median or the mean of the whole vocabulary, most of which it may "
+        "never have been trained on.",
+        choices="embeddings.norm_targets:norm_target_names",
+    )
+    direction_kappa: float = setting(
+        1e-4, "direction: how strongly vectors are pulled back to where they started.", minimum=0.0, maximum=1.0
     )
     initial_std: float = setting(
         0.0, "Std of random vectors; 0 = as the checkpoint's own token embeddings.", minimum=0.0, maximum=1.0
     )
     keep_commas: bool = setting(False, "The commas of an init text take a vector each, as they do in HCP.")
+    start: str = setting(
+        "tokens",
+        "What an init text begins with: its tokens' vectors, or what the text encoder makes of them (CrossInit), which "
+        "is much longer: with a control of norms, keep those of the start.",
+        choices="embeddings.initial:start_names",
+    )
+    start_weight: float = setting(
+        0.0,
+        "Weight of a loss that holds vectors near to where they started: their distance from it (CrossInit: 1e-5).",
+        minimum=0.0,
+        maximum=100.0,
+    )
+    text_steps: int = setting(
+        0,
+        "Steps before the first one, on the text encoder alone, in which an embedding learns to say what its init text "
+        "and its pruned tags say.",
+        unit="steps",
+        minimum=0,
+        maximum=10_000,
+        good_range="50-200",
+    )
+    editability: str = setting(
+        "none",
+        "Keeps what stands beside an embedding in prompts as it was: class_diffusion: the end of `NAME class` is near "
+        "that of `class`; core: the other tokens of a prompt are what they are with the class in the name's place.",
+        choices="embeddings.editability:editability_names",
+    )
+    editability_weight: float = setting(
+        0.1, "Weight of that loss, a distance from 0 to 2.", minimum=0.0, maximum=100.0, good_range="0.01-1"
+    )
+    editability_prompts: tuple[str, ...] = setting(
+        (), "core: prompts with `{word}` in them, in which the other tokens are kept; empty = a list of its own."
+    )
+    whole_tags: bool = setting(
+        False,
+        "An init text is never cut inside a tag: tags that do not fit are left out, and random vectors fill the rest. "
+        "An embedding that prunes tags and has no init text gets the vectors that these take, up to the most.",
+    )
 
 
 @dataclass(frozen=True)
@@ -457,10 +510,12 @@ def check_run(plain: Any) -> tuple[Run, list[Fault]]:
     if not isinstance(plain, dict):
         return Run(), [Fault("run", plain, "must be a JSON object")]
     plain = dict(plain)
+    stated = "version" in plain
     version = plain.pop("version", 1)  # a body without a version may use old names
     if not isinstance(version, int) or not 1 <= version <= VERSION:
         return Run(), [Fault("version", version, f"must be 1 to {VERSION}", "Update this extension.")]
-    run, faults = parse(Run, upgraded(plain, version))
+    plain = upgraded(plain, version)
+    run, faults = parse(Run, with_old_defaults(plain, version) if stated else plain)
     return run, faults + check_consistency(run)
 
 

@@ -186,6 +186,10 @@ def number_line_fault(line: str, *, highest: float) -> str | None:
 
 def _check_embeddings(run: Run) -> list[Fault]:
     faults: list[Fault] = []
+    data = run.data
+    if data.random_vectors >= data.most_vectors:
+        problem = f"leaves core tags no vector of data.most_vectors ({data.most_vectors})"
+        faults.append(Fault("data.random_vectors", data.random_vectors, problem, "Use less of them."))
     seen: set[str] = set()
     for index, embedding in enumerate(run.embeddings):
         field = f"embeddings.{index}.name"
@@ -203,4 +207,25 @@ def _check_embeddings(run: Run) -> list[Fault]:
             faults.append(
                 Fault(field, embedding.form_of, "is not another embedding of this run", "Name one of them, or none.")
             )
+    return faults + _check_embedding_rules(run)
+
+
+def _check_embedding_rules(run: Run) -> list[Fault]:
+    """A start that a control would take away again, and rules that need to know what an embedding is."""
+    common, faults = run.embeddings_common, list[Fault]()
+    if common.start == "cross_init" and common.control != "none" and common.norm_target != "initial":
+        problem = "would take the norms of cross_init away, which are those of the text encoder's output"
+        remedy = "Use initial, or control none."
+        faults.append(Fault("embeddings_common.norm_target", common.norm_target, problem, remedy))
+    for line in common.editability_prompts:
+        if line.count("{word}") != 1:
+            field, problem = "embeddings_common.editability_prompts", "does not have `{word}` once"
+            faults.append(Fault(field, line, problem, "Write it where the embedding stands."))
+    if common.editability == "none" or run.regularisation.class_text.strip():
+        return faults
+    for index, embedding in enumerate(run.embeddings):
+        says_nothing = embedding.init_text.strip().lower() in ("", "random", "zero")
+        if says_nothing and not embedding.prune and not embedding.class_text.strip():
+            problem = f"is needed by editability = {common.editability}: nothing says what {embedding.name!r} is"
+            faults.append(Fault(f"embeddings.{index}.class_text", "", problem, "Write e.g. `1girl`, or an init text."))
     return faults

@@ -138,6 +138,17 @@ class DataConfig:
     caption_dropout_epochs: int = setting(
         0, "Every N epochs, one passes without captions; 0 = never.", unit="epochs", minimum=0, maximum=1000
     )
+    bare_caption: float = setting(
+        0.0,
+        "Chance that the caption is replaced by the bare name of its embeddings (eden trains so with 0.1): the words "
+        "of a caption then have no part in what the picture shows.",
+        minimum=0.0,
+        maximum=1.0,
+        good_range="0.05-0.2",
+    )
+    bare_caption_class: bool = setting(
+        False, "The class stands beside a bare name: `hana, 1girl`. Which one, each embedding's class says."
+    )
     caption_warmup_steps: float = setting(
         0.0, "Tags come in one by one over N steps; below 1 a fraction of the run; 0 = off.", minimum=0.0
     )
@@ -183,6 +194,17 @@ class DataConfig:
         "0 = the rule's own (narugo 3, kgrid 2).",
         minimum=0,
         maximum=3,
+    )
+    most_vectors: int = setting(
+        16,
+        "Vectors that an embedding may get for its core tags, each of them whole, and the random ones; the rarest tags "
+        "are left out first.",
+        unit="vectors",
+        minimum=1,
+        maximum=75,
+    )
+    random_vectors: int = setting(
+        4, "Random vectors behind the core tags, for what no tag says.", unit="vectors", minimum=0, maximum=75
     )
     balance: str = setting(
         "repeats",
@@ -271,7 +293,7 @@ class RegularisationConfig:
     class_text: str = setting(
         "",
         "The class in the model's own words, e.g. `1girl`, which is also the caption of class pictures that have none; "
-        "empty = the tags of each embedding's init text.",
+        "an embedding may have its own. Empty = the tags of each embedding's init text.",
     )
     prompts: tuple[str, ...] = setting(
         (), "Prompts by which the loaded checkpoint makes class pictures into the folder, in turn."

@@ -1,7 +1,8 @@
 """Versions of run.json: what was called otherwise once, and how it is read today.
 
-Version 2 names settings by the field's terms. Files, presets, states and API bodies of version 1 are read for good; a
-body without a version may use either.
+Version 2 names settings by the field's terms; version 3 has other defaults. Files, presets, states and API bodies of
+older versions are read for good: a setting that they do not name means what it meant then. A body without a version
+may use old names, and today's defaults.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
-VERSION = 2
+VERSION = 3
 
 RENAMED_IN_2: Mapping[str, Mapping[str, str]] = {
     "": {"words": "embeddings", "words_common": "embeddings_common"},
@@ -43,7 +44,12 @@ VALUES_IN_2: Mapping[str, Mapping[str, Mapping[str, str]]] = {
 
 
 ADDED_IN_2: Mapping[str, tuple[str, ...]] = {
-    "embeddings": ("continued_lr_factor",),
+    "data": ("bare_caption", "bare_caption_class", "most_vectors", "random_vectors"),
+    "embeddings": ("continued_lr_factor", "class_text"),
+    "embeddings_common": (
+        *("whole_tags", "direction_kappa", "start", "start_weight", "text_steps"),
+        *("editability", "editability_weight", "editability_prompts"),
+    ),
     "loss": ("huber_schedule", "scale_v_like_noise", "dco_beta"),
     "network": ("module_dropout", "lr_ramp", "lr_ramp_start", "l1", "timestep_min", "timestep_max"),
     "noise": ("adaptive_offset", "random_offset", "random_perturbation", "timestep_distribution"),
@@ -61,6 +67,10 @@ ADDED_IN_2: Mapping[str, tuple[str, ...]] = {
 """Section -> settings that version 1 did not have."""
 
 
+BEFORE_3: Mapping[str, Mapping[str, Any]] = {"embeddings_common": {"norm_target": "median"}}
+"""Section -> setting -> what was done before version 3, where today's default is another."""
+
+
 def upgraded(plain: Mapping[str, Any], version: int) -> dict[str, Any]:
     """A run of that version as one of `VERSION`."""
     found = dict(plain)
@@ -69,9 +79,21 @@ def upgraded(plain: Mapping[str, Any], version: int) -> dict[str, Any]:
     return found
 
 
+def with_old_defaults(plain: Mapping[str, Any], version: int) -> dict[str, Any]:
+    """An upgraded run with what its version meant by settings that it does not name."""
+    found = dict(plain)
+    if version < 3:
+        for section, settings in BEFORE_3.items():
+            value = found.get(section, {})
+            found[section] = {**settings, **value} if isinstance(value, dict) else value
+    return found
+
+
 def as_version_1(plain: Mapping[str, Any]) -> dict[str, Any]:
-    """A run of version 2 as it was written in version 1, without what was added since: for hashes made then."""
+    """A run of today as it was written in version 1, without what was added since: for hashes made then."""
     found = {key: value for key, value in plain.items() if key != "version"}
+    for section, settings in BEFORE_3.items():
+        found = _changed(found, section, functools.partial(_without_values, values=settings))
     for section, settings in VALUES_IN_2.items():
         for name, values in settings.items():
             back = {new: old for old, new in values.items()}
@@ -108,6 +130,11 @@ def _with_value(plain: dict[str, Any], name: str, values: Mapping[str, str]) -> 
     return {**plain, name: values[value]} if isinstance(value, str) and value in values else plain
 
 
+def _without_values(plain: dict[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Without settings that have these values; with another one nothing of then can be meant."""
+    return {key: value for key, value in plain.items() if key not in values or value != values[key]}
+
+
 def _without(plain: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
     return {key: value for key, value in plain.items() if key not in names}
 
@@ -127,4 +154,4 @@ def _renamed(plain: dict[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
     return {names[key] if key in names and names[key] not in plain else key: value for key, value in plain.items()}
 
 
-_STEPS: Mapping[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _to_2}
+_STEPS: Mapping[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _to_2, 2: dict}

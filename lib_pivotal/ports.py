@@ -56,16 +56,18 @@ class Conditioning:
 
 @dataclass(frozen=True)
 class VocabularyStats:
-    """Of one tower's token table: the median norm of its rows and the standard deviation of its entries."""
+    """Of one tower's token table: median and mean norm of its rows, and the standard deviation of its entries."""
 
     median_norm: float
     std: float
+    mean_norm: float = 0.0
 
     @classmethod
     def of(cls, table: Tensor) -> VocabularyStats:
-        """Measured on a token table `(tokens, width)`."""
+        """Measured on a token table `(tokens, width)`, or on some of its rows."""
         rows = table.detach().float()
-        return cls(float(rows.norm(dim=1).median()), float(rows.std()))
+        norms = rows.norm(dim=1)
+        return cls(float(norms.median()), float(rows.std()), float(norms.mean()))
 
 
 class TokenTables(Protocol):

@@ -37,7 +37,7 @@ from lib_pivotal.data import (
     tags,
 )
 from lib_pivotal.data.sources import source
-from lib_pivotal.embeddings import control
+from lib_pivotal.embeddings import control, editability, initial, norm_targets
 from lib_pivotal.errors import ConfigError
 from lib_pivotal.networks import registry, targets
 from lib_pivotal.training import objective, optimizers, rates, schedule
@@ -132,7 +132,10 @@ def test_every_setting_has_help_and_sound_default():
 
 
 REGISTRIES = {
-    "embeddings_common.control": control.CONTROLS,
+    "embeddings_common.control": {**control.CONTROLS, control.DIRECTION: None},
+    "embeddings_common.norm_target": norm_targets.NORM_TARGETS,
+    "embeddings_common.start": initial.STARTS,
+    "embeddings_common.editability": editability.EDITABILITY,
     "network.algorithm": {"none": None, **registry.ALGORITHMS},
     "network.unet_targets": {"none": None, **targets.LAYER_SETS["unet"]},
     "network.te_targets": {"none": None, **targets.LAYER_SETS["te"]},

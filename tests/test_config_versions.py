@@ -51,13 +51,13 @@ def test_it_is_written_in_the_newest_version_and_read_back(tmp_path: Path):
     run = run_from_dict(OF_VERSION_1)
     write_run(tmp_path / "run.json", run)
     plain = json.loads((tmp_path / "run.json").read_text())
-    assert plain["version"] == VERSION == 2 and not {"words", "words_common"} & plain.keys()
+    assert plain["version"] == VERSION == 3 and not {"words", "words_common"} & plain.keys()
     assert read_run(tmp_path / "run.json") == run
 
 
 def test_a_body_without_a_version_may_use_either():
     old = {key: value for key, value in OF_VERSION_1.items() if key != "version"}
-    new = {key: value for key, value in run_to_dict(run_from_dict(OF_VERSION_1)).items() if key != "version"}
+    new = {key: value for key, value in run_to_dict(run_from_dict(old)).items() if key != "version"}
     mixed = {**new, "words": old["words"]}
     del mixed["embeddings"]
     assert run_from_dict(old) == run_from_dict(new) == run_from_dict(mixed)
@@ -111,3 +111,27 @@ def test_ids_of_the_page_stay():
     )
     assert ids["schedule.lr_scheduler"] == "pivotal_schedule_rate" and ids["embeddings"] == "pivotal_words"
     assert all(path_in_2(path_in_1(row.path)) == row.path for row in TABLE)
+
+
+@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize("body", [{}, {"embeddings_common": {"lr": 1e-3}}, {"embeddings_common": {"control": "std"}}])
+def test_a_file_of_before_keeps_the_norm_that_it_was_trained_towards(version, body):
+    assert check_run({"version": version, **body})[0].embeddings_common.norm_target == "median"
+
+
+def test_a_new_file_and_a_body_without_a_version_have_the_default_of_today():
+    today = Run().embeddings_common.norm_target
+    assert today == "captions"
+    for body in ({}, {"version": VERSION}, {"words_common": {"lr": 1e-3}}, {"embeddings_common": {"control": "std"}}):
+        assert check_run(body)[0].embeddings_common.norm_target == today
+    assert (
+        check_run({"version": 2, "embeddings_common": {"norm_target": today}})[0].embeddings_common.norm_target == today
+    )
+
+
+def test_a_hash_of_version_1_holds_only_for_what_was_done_then():
+    """A state of then is continued with the target of then, or it is another run."""
+    old = run_from_dict(OF_VERSION_1)
+    new = run_from_dict({key: value for key, value in OF_VERSION_1.items() if key != "version"})
+    assert "norm_target" not in as_version_1(run_to_dict(old))["words_common"]
+    assert as_version_1(run_to_dict(new))["words_common"]["norm_target"] == "captions"

@@ -50,7 +50,7 @@ class CaptionSettings:
 
     `tag_classes` are chances of dropping by class of tag or `/regular expression/`, `drop_mode` how these draws hang
     together; `fields` the parts of a caption with their chances; `dropout_epochs` n: each n-th epoch has no captions;
-    `warmup_steps` in optimiser steps.
+    `bare`: chance that only the names of a caption's embeddings stand in its place; `warmup_steps` in optimiser steps.
     """
 
     prefix: str = ""
@@ -65,6 +65,7 @@ class CaptionSettings:
     drop_mode: DropMode = "each"
     caption_dropout: float = 0.0
     dropout_epochs: int = 0
+    bare: float = 0.0
     warmup_steps: int = 0
     warmup_tags: int = 1
     max_tags: int = 0
@@ -74,7 +75,7 @@ class CaptionSettings:
     add_missing_embedding: bool = False
 
     def __post_init__(self) -> None:
-        chances = [("tag_dropout", self.tag_dropout), ("caption_dropout", self.caption_dropout)]
+        chances = [(name, getattr(self, name)) for name in ("tag_dropout", "caption_dropout", "bare")]
         for name, chance in (*chances, *self.tag_classes, *self.fields):
             if not 0.0 <= chance <= 1.0:
                 raise DataError(f"{name} = {chance}: a chance is from 0 to 1.")
@@ -155,13 +156,15 @@ class CaptionPipeline:
         *,
         embeddings: Mapping[str, str] | None = None,
         protected: Collection[str] = (),
+        classes: Mapping[str, str] | None = None,
         lists: Mapping[str, Sequence[str]] | None = None,
         shorten: Callable[[str], str] | None = None,
     ) -> None:
-        """`embeddings`: concept -> embedding for `{word}`; `lists`: name -> choices; `shorten` cuts what is over the
-        limit."""
+        """`embeddings`: concept -> embedding for `{word}`; `classes`: embedding -> what stands beside its bare name;
+        `lists`: name -> choices; `shorten` cuts what is over the limit."""
         self.settings = settings or CaptionSettings()
         self._embeddings, self._lists = dict(embeddings or {}), dict(lists or {})
+        self._classes = dict(classes or {})
         self._finders = {embedding: EmbeddingFinder([embedding]) for embedding in self._embeddings.values()}
         self._protected = EmbeddingFinder([*protected, *self._embeddings.values()])
         self._shorten = shorten
@@ -181,6 +184,8 @@ class CaptionPipeline:
         settings = self.settings
         if self._left_out(rng, moment):
             return ""
+        if settings.bare > 0.0 and rng.random() < settings.bare and (bare := self._bare(picture)):
+            return bare if opening is None else opening(rng) + bare
         if settings.fields and picture.fields:
             caption = self._of_fields(picture, rng)
         elif picture.alternatives:
@@ -259,6 +264,17 @@ class CaptionPipeline:
             caption = self._join(embedding, caption)
         caption = self._join(settings.prefix, caption, settings.suffix)
         return fill_wildcards(caption, choose, self._lists) if settings.wildcards else caption
+
+    def _bare(self, picture: Picture) -> str:
+        """The names of a picture's embeddings, each with its class behind it, and nothing else; "" where it has none.
+
+        As eden's trainer has it, where the caption is the trained token alone with a chance of 0.1.
+        """
+        settings = self.settings
+        written = self._join(settings.prefix, picture.caption, settings.suffix)
+        names = self._protected(written) or (self._embeddings.get(picture.concept, ""),)
+        tags = (tag for name in names for tag in (name, self._classes.get(name, "")))
+        return self._join(*dict.fromkeys(tags))
 
     def _of_fields(self, picture: Picture, rng: random.Random) -> str:
         """kgrid's caption: each field with its chance."""

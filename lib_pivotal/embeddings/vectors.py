@@ -42,7 +42,8 @@ class TrainedEmbeddings(nn.Module):
     """Any number of embeddings, each of 1 to 75 vectors a tower.
 
     `vectors` gives the start values (copied, kept in fp32); `settings` those embeddings that differ from the default.
-    The state dict holds values and frozen flags exactly; it fits only embeddings of the same names and sizes.
+    The state dict holds values, start values and frozen flags exactly; it fits only embeddings of the same names and
+    sizes.
     """
 
     def __init__(
@@ -70,6 +71,7 @@ class TrainedEmbeddings(nn.Module):
             )
             for name in self._names
         )
+        self._starts = {name: tuple(leaf.detach().clone() for leaf in self.parameters_of(name)) for name in self._names}
 
     # ---- reading ----
 
@@ -90,6 +92,17 @@ class TrainedEmbeddings(nn.Module):
     def parameters_of(self, name: str) -> tuple[nn.Parameter, ...]:
         """One leaf a tower."""
         return tuple(self._values[self._index(name)])  # type: ignore[arg-type]
+
+    @property
+    def starts(self) -> EmbeddingVectors:
+        """The values that training began with, also where it is continued: one mapping, brought up to date in place."""
+        return self._starts
+
+    def begin_here(self) -> None:
+        """Training begins with the values of now."""
+        self._starts.update(
+            {name: tuple(leaf.detach().clone() for leaf in self.parameters_of(name)) for name in self._names}
+        )
 
     def parameter_groups(self) -> list[ParameterGroup]:
         """One group an embedding, in order, frozen ones included; its parameters are one tensor a tower."""
@@ -164,8 +177,9 @@ class TrainedEmbeddings(nn.Module):
     # ---- saving ----
 
     def get_extra_state(self) -> dict[str, Any]:
-        """Names and flags, saved with the values."""
-        return {"names": list(self._names), "frozen": sorted(self._frozen)}
+        """Names, flags and start values, saved with the values."""
+        starts = [list(self._starts[name]) for name in self._names]
+        return {"names": list(self._names), "frozen": sorted(self._frozen), "starts": starts}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
         """Take over flags; refuses the state of other words."""
@@ -174,6 +188,10 @@ class TrainedEmbeddings(nn.Module):
             raise EmbeddingNameError(
                 f"saved embeddings {names} are not those of this run {list(self._names)}; resume "
                 "with the embeddings that the state was saved with"
+            )
+        for name, saved in zip(names, state.get("starts", ()), strict=False):  # older states have none
+            self._starts[name] = tuple(
+                one.detach().to(old.device, copy=True) for one, old in zip(saved, self._starts[name], strict=True)
             )
         frozen = set(state["frozen"])
         self._set_frozen((name for name in self._names if name not in frozen), frozen=False)

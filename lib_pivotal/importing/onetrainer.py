@@ -184,6 +184,8 @@ def _embeddings(sheet: ConfigTranslation) -> None:
     key, path = "preserve_embedding_norm", "embeddings_common.control"
     if sheet.flag(key):
         sheet.translated(key, path, "preserve_norm", "the same rule")
+        median = "OneTrainer takes the median of the whole vocabulary"
+        sheet.default(key, "embeddings_common.norm_target", "median", median)
     else:
         sheet.honoured(key, f"{path} = none")
         sheet.default(key, path, "none", "OneTrainer controls embedding norms on request only")

@@ -27,6 +27,7 @@ KEPT_OF_DATA = (
     *("resolution_px", "templates", "cache_folder", "masks", "transparency", "bucket_step_px"),
     *("prefix", "suffix", "word_lists", "wildcards", "wildcard_folder", "caption_fields", "emphasis", "max_tokens"),
     *("prune_mode", "core_rule", "core_threshold", "core_feature_threshold", "drop_difficulty"),
+    *("most_vectors", "random_vectors"),
     *("balance", "balance_weights"),
 )
 """What belongs to the pictures and captions, which a preset leaves alone."""

@@ -11,11 +11,12 @@ from functools import cache
 
 from lib_pivotal.config import EmbeddingConfig, Run
 from lib_pivotal.data.captions import legal_name as legal_name
+from lib_pivotal.data.init_texts import VECTORS, begin
 from lib_pivotal.data.pruning import PrunedCaptions, TagDecision
 from lib_pivotal.data.records import Dataset
 from lib_pivotal.data.sources.kgrid_files import KgridFiles, read_kgrid_files
-from lib_pivotal.data.tags import CLOTHES, NARUGO_FEATURES, NOT_CORE, TagShare, difficulty, init_text, same_tag
-from lib_pivotal.data.tokens import estimated_ids, estimated_tokens
+from lib_pivotal.data.tags import CLOTHES, NARUGO_FEATURES, NOT_CORE, TagShare, difficulty, same_tag
+from lib_pivotal.data.tokens import estimated_ids
 from lib_pivotal.embedding_names import check_embedding_name
 from lib_pivotal.prompts import PromptReading
 from lib_pivotal.runs.folder_embeddings import embeddings_of_folders
@@ -23,14 +24,6 @@ from lib_pivotal.training.pruned_captions import embedding_use, make_pruned_capt
 from lib_pivotal.training.scanning import cut_as
 
 MOST_EMBEDDINGS = 60
-VECTORS = 4
-"""Of an embedding of which nothing is known."""
-RANDOM_VECTORS = 4
-"""Beside what the init text takes, for what no tag says. On the avatars, vectors that could not hold the init text
-left nothing in the embeddings (docs/evidence.md)."""
-MOST_VECTORS = 16
-INIT_STD = 0.017
-"""Spread of random vectors in an init text: about that of CLIP's own rows, and HCP's example."""
 LEAD_TAGS = 2
 """An embedding of one's own stands among the first so many tags of its captions."""
 UNEVEN = 2.0
@@ -181,28 +174,8 @@ def _with_start(row: EmbeddingRow, run: Run, files: KgridFiles, count: Callable[
     if begins is None:
         least = 1 if run.data.core_rule == "kgrid" else 0
         begins = tuple(same_tag(item.tag) for item in row.absorbed if difficulty(item.tag) >= least)
-    text, vectors = begin(begins, count)
+    text, vectors = begin(begins, count, most=run.data.most_vectors, random=run.data.random_vectors)
     return replace(embedding, init_text=text, vectors=vectors if text else VECTORS, prune=bool(core) and not row.style)
-
-
-def begin(tags: Sequence[str], count: Callable[[str], int] = estimated_tokens) -> tuple[str, int]:
-    """Init text and vectors of an embedding that begins with `tags`: as many rows as these take, and a few random ones.
-
-    Overlapping tags are said once; what is beyond the most vectors is left out, the rarest tags first.
-    """
-    chosen: list[str] = []
-    places = 0
-    for tag in tags:
-        places += count(tag)
-        if not tag or places > MOST_VECTORS - RANDOM_VECTORS:
-            break
-        chosen.append(tag)
-    if not chosen:
-        return "", VECTORS
-    shares = [TagShare(tag, 1.0 - 0.001 * index) for index, tag in enumerate(chosen)]  # keeps their order
-    text = init_text(shares, std=INIT_STD, random_vectors=RANDOM_VECTORS)
-    taken = sum(count(tag) for tag in text.split(", ")[:-1])
-    return text, max(VECTORS, taken + RANDOM_VECTORS)
 
 
 def fitting_balance(dataset: Dataset, rows: Sequence[EmbeddingRow]) -> str:

@@ -31,10 +31,11 @@ from lib_pivotal.config_checks import number_lines, option_lines
 from lib_pivotal.data import lint
 from lib_pivotal.data.buckets import Buckets
 from lib_pivotal.data.caption_chain import Captions, CaptionSettings, parse_lists, read_lists
-from lib_pivotal.data.captions import EmbeddingFinder
+from lib_pivotal.data.captions import EmbeddingFinder, single_tags, split_tags
 from lib_pivotal.data.latents import ViewSettings
 from lib_pivotal.data.mixing import class_text, narugo_batch
 from lib_pivotal.data.records import DatasetProblem, Picture
+from lib_pivotal.data.tags import same_tag
 from lib_pivotal.embeddings.vectors import EmbeddingSettings
 from lib_pivotal.networks.targets import LayerRule, part_rules
 from lib_pivotal.ports import PARTS, Part, SessionRequest
@@ -48,6 +49,7 @@ from lib_pivotal.training.prepare import PreparedPictures
 from lib_pivotal.training.prepared import (
     BatchPlan,
     CaptionPlan,
+    ControlPlan,
     EmbeddingStart,
     LatentPlan,
     NetworkPlan,
@@ -56,6 +58,8 @@ from lib_pivotal.training.prepared import (
     Pace,
     Prepared,
     SidePlan,
+    TermPlan,
+    TextWarmUpPlan,
     TokenIds,
 )
 from lib_pivotal.training.pruned_captions import embedding_of_concepts, samples_by_repeats
@@ -86,7 +90,9 @@ def compile_run(run: Run, found: PreparedPictures) -> Prepared:
         session=session_request(run),
         zero_terminal_snr=run.noise.zero_terminal_snr,
         embeddings=embedding_starts(run.embeddings, run.embeddings_common),
-        control=run.embeddings_common.control,
+        control=control_plan(run.embeddings, run.embeddings_common, found),
+        text_warm_up=text_warm_up_plan(run.embeddings, run.embeddings_common, found),
+        terms=term_plan(run.embeddings, run.embeddings_common, run.regularisation),
         network=network_plan(run.network),
         paces=paces(run.embeddings_common, run.network, schedule),
         optimizer=OptimizerPlan(schedule.optimizer, option_lines(schedule.optimizer_options), schedule.ema_decay),
@@ -141,6 +147,8 @@ def embedding_starts(embeddings: Sequence[EmbeddingConfig], common: EmbeddingsCo
             read_embedding(embedding.init_file).vectors if embedding.init_file else None,
             common.initial_std,
             common.keep_commas,
+            common.whole_tags,
+            common.start,
             EmbeddingSettings(
                 lr_factor=embedding.lr_factor,
                 weight_decay=embedding.weight_decay,
@@ -152,6 +160,47 @@ def embedding_starts(embeddings: Sequence[EmbeddingConfig], common: EmbeddingsCo
         )
         for embedding in embeddings
     )
+
+
+def control_plan(
+    embeddings: Sequence[EmbeddingConfig], common: EmbeddingsConfig, found: PreparedPictures
+) -> ControlPlan:
+    """What keeps the norms of the run's embeddings."""
+    texts = tuple(known_texts(embeddings, found))
+    return ControlPlan(common.control, common.norm_target, common.direction_kappa, texts)
+
+
+def text_warm_up_plan(
+    embeddings: Sequence[EmbeddingConfig], common: EmbeddingsConfig, found: PreparedPictures
+) -> TextWarmUpPlan:
+    """What each embedding is to say before it has seen a picture: its init text, and tags pruned for its sake."""
+    texts = {}
+    for embedding in embeddings:
+        begins = split_tags(class_text(embedding.init_text))
+        tags = dict.fromkeys(same_tag(tag) for tag in (*begins, *found.pruned_tags.get(embedding.name, ())))
+        texts[embedding.name] = ", ".join(tags)
+    return TextWarmUpPlan(common.text_steps, common.lr, texts)
+
+
+def term_plan(embeddings: Sequence[EmbeddingConfig], common: EmbeddingsConfig, kept: RegularisationConfig) -> TermPlan:
+    """The run's losses on the embeddings alone."""
+    return TermPlan(
+        common.start_weight,
+        common.editability,
+        common.editability_weight,
+        class_texts(embeddings, kept),
+        common.editability_prompts,
+    )
+
+
+def known_texts(embeddings: Sequence[EmbeddingConfig], found: PreparedPictures) -> list[str]:
+    """Tags of captions and init texts, each once, without the names of embeddings: words that the model is to know."""
+    names = [embedding.name for embedding in embeddings]
+    find = EmbeddingFinder(names)
+    texts = [class_text(embedding.init_text) for embedding in embeddings]
+    texts += [text for picture in found.pictures for text in (picture.caption, *picture.alternatives)]
+    tags = (tag for text in texts for tag in single_tags(find.replace(text, dict.fromkeys(names, ""))))
+    return list(dict.fromkeys(tags))
 
 
 def network_plan(network: NetworkConfig) -> NetworkPlan:
@@ -301,6 +350,7 @@ def caption_plan(run: Run, embedding_of_concept: Mapping[str, str], differing: M
             suffix=data.suffix,
             templates=data.templates,
             dropout_epochs=data.caption_dropout_epochs,
+            bare=data.bare_caption,
             warmup_steps=steps_of(data.caption_warmup_steps, schedule.total_steps),
             warmup_tags=data.caption_warmup_tags,
             max_tags=data.max_tags,
@@ -315,7 +365,14 @@ def caption_plan(run: Run, embedding_of_concept: Mapping[str, str], differing: M
         {embedding.name: embedding.vectors for embedding in run.embeddings},
         _lists(run),
         data.max_tokens,
+        class_nouns(run.embeddings, run.regularisation) if data.bare_caption_class else {},
     )
+
+
+def class_nouns(embeddings: Sequence[EmbeddingConfig], kept: RegularisationConfig) -> dict[str, str]:
+    """What each embedding is one of, where that is said: its own class, else the run's."""
+    nouns = {one.name: one.class_text.strip() or kept.class_text.strip() for one in embeddings}
+    return {name: noun for name, noun in nouns.items() if noun}
 
 
 def make_captions(
@@ -496,8 +553,13 @@ def class_batch_size(run: Run) -> int:
 
 def side_plan(kept: RegularisationConfig, embeddings: Sequence[EmbeddingConfig]) -> SidePlan:
     """The run's further sets."""
-    texts = {embedding.name: class_text(embedding.init_text, kept.class_text) for embedding in embeddings}
-    return SidePlan(kept.weight, kept.target == "prior", kept.preservation, texts)
+    return SidePlan(kept.weight, kept.target == "prior", kept.preservation, class_texts(embeddings, kept))
+
+
+def class_texts(embeddings: Sequence[EmbeddingConfig], kept: RegularisationConfig) -> dict[str, str]:
+    """What each embedding is in words that the model knows: its class, else the tags that it begins with."""
+    nouns = class_nouns(embeddings, kept)
+    return {one.name: class_text(one.init_text, nouns.get(one.name, "")) for one in embeddings}
 
 
 def with_name(run: Run, fallback: str) -> Run:

@@ -6,7 +6,7 @@ Everything here takes parts of a `Prepared` and a host whose session is open; se
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,8 +19,12 @@ from lib_pivotal.data.captions import EmbeddingFinder
 from lib_pivotal.data.crops import with_focus
 from lib_pivotal.data.latents import LatentCache
 from lib_pivotal.data.mixing import MixedBatchSource, PriorSet
-from lib_pivotal.embeddings.control import make_control
+from lib_pivotal.embeddings.control import NormControl, make_control, make_step
+from lib_pivotal.embeddings.editability import Editability
 from lib_pivotal.embeddings.initial import initial_vectors, vectors_from_tensors
+from lib_pivotal.embeddings.norm_targets import norm_targets
+from lib_pivotal.embeddings.terms import EmbeddingTerm, EmbeddingTerms, StartDistance
+from lib_pivotal.embeddings.text_warm_up import warm_up
 from lib_pivotal.embeddings.vectors import TrainedEmbeddings
 from lib_pivotal.errors import NetworkError
 from lib_pivotal.networks.network import Network, build_network
@@ -39,6 +43,8 @@ from lib_pivotal.training.prepared import (
     Pace,
     Prepared,
     SidePlan,
+    TermPlan,
+    TextWarmUpPlan,
     TokenIds,
 )
 from lib_pivotal.training.progress import Progress
@@ -62,23 +68,34 @@ def build_trainer(
     world: ProcessGroup,
     model_yield: ModelYield | None,
     evaluation: Evaluation | None,
+    continued: bool = False,
 ) -> tuple[Trainer, Network | None]:
-    """Everything that a trainer needs, on a host whose session is open."""
+    """Everything that a trainer needs, on a host whose session is open; a `continued` run's embeddings have begun."""
     with host.codec.placed():
         cache, source = _sources(prepared, host, log_folder, listener, commands=commands, world=world)
     layers = host.layers()
-    embeddings = make_embeddings(prepared.embeddings, host.text, host.device, seed=prepared.seed)
-    initial = {name: tuple(t.detach().clone() for t in towers) for name, towers in embeddings.as_mapping().items()}
+    with _autocast(prepared, host):
+        embeddings = make_embeddings(prepared.embeddings, host.text, host.device, seed=prepared.seed)
+    control = prepared.control
+    targets = norm_targets(control.target, host.text, control.texts)
     network = make_network(prepared.network, layers, host.device, seed=prepared.seed)
     micro_step = make_micro_step(prepared, host, network)
     optimizer = prepared.optimizer
+    norm_control = make_control(control.name, targets)
+    embedding_step = make_step(control.name, targets, kappa=control.kappa)
+    if not continued:
+        with _autocast(prepared, host):
+            warm_up_on_text(
+                prepared.text_warm_up, embeddings, host.text, control=norm_control, step=embedding_step, world=world
+            )
     trainable = Trainable(
         embeddings,
         network,
         trained_groups(prepared.paces, embeddings, network),
         optimizer=optimizer.name,
         optimizer_options=optimizer.options,
-        control=make_control(prepared.control, host.text.vocabulary_stats()),
+        control=norm_control,
+        embedding_step=embedding_step,
         max_norm=prepared.network.max_norm,
         l1=prepared.network.l1,
         ema_decay=optimizer.ema_decay,
@@ -93,7 +110,7 @@ def build_trainer(
         log_folder=log_folder,
         trainable=trainable,
         micro_step=micro_step,
-        initial_embeddings=initial,
+        initial_embeddings=embeddings.starts,
         progress=progress,
         overwrite=overwrite,
         held_out=_held_out_batches(prepared, cache),
@@ -114,6 +131,7 @@ def build_trainer(
         commands=commands,
         world=world,
         model_yield=model_yield,
+        terms=make_terms(prepared.terms, embeddings, host.text, frozen=micro_step.frozen_text),
         rebind=lambda: None if network is None else network.rebind(host.layers()),
     )
     return trainer, network
@@ -141,8 +159,55 @@ def make_embeddings(
                 generator=generator,
                 std=embedding.initial_std,
                 keep_commas=embedding.keep_commas,
+                whole_tags=embedding.whole_tags,
+                start=embedding.start,
             )
     return TrainedEmbeddings(vectors, {embedding.name: embedding.settings for embedding in starts}, device=device)
+
+
+def warm_up_on_text(
+    plan: TextWarmUpPlan,
+    embeddings: TrainedEmbeddings,
+    text: TextEncoder,
+    *,
+    control: NormControl,
+    step: NormControl | None,
+    world: ProcessGroup,
+) -> None:
+    """Steps on the text encoder alone, by Adam or by the run's own step of embeddings, with the run's control."""
+    if not plan.steps:
+        return
+    optimizer = torch.optim.Adam(embeddings.parameters(), lr=plan.lr)
+
+    def move(names: Sequence[str], factor: float) -> None:
+        rates = dict.fromkeys(names, plan.lr * factor)
+        optimizer.param_groups[0]["lr"] = plan.lr * factor
+        if step is not None:
+            step(embeddings, names, rates)
+        optimizer.step()
+        control(embeddings, names, rates)
+
+    warm_up(embeddings, plan.texts, encoder=text, steps=plan.steps, move=move)
+    world.share([leaf.data for leaf in embeddings.parameters()])
+    embeddings.begin_here()
+
+
+def make_terms(
+    plan: TermPlan,
+    embeddings: TrainedEmbeddings,
+    text: TextEncoder,
+    *,
+    frozen: Callable[[], AbstractContextManager[object]],
+) -> EmbeddingTerms:
+    """The losses on the embeddings alone; none unless a run asks for them."""
+    terms: dict[str, tuple[float, EmbeddingTerm]] = {}
+    if plan.start_weight > 0:
+        terms["start distance"] = plan.start_weight, StartDistance(embeddings.starts)
+    if plan.editability != "none" and plan.editability_weight > 0:
+        vectors = {name: towers[0].shape[0] for name, towers in embeddings.as_mapping().items()}
+        rule = Editability(plan.editability, text, classes=plan.classes, vectors=vectors, contexts=plan.contexts)
+        terms["editability"] = plan.editability_weight, rule
+    return EmbeddingTerms(terms, frozen=frozen)
 
 
 def make_network(plan: NetworkPlan, layers: Sequence[Layer], device: torch.device, *, seed: int) -> Network | None:
@@ -171,6 +236,12 @@ def _paced(group: ParameterGroup, pace: Pace) -> ParameterGroup:
 
 
 # ---- the step ----
+
+
+def _autocast(prepared: Prepared, host: Host) -> AbstractContextManager[object]:
+    """The arithmetic of the frozen model, for what is encoded before there is a step."""
+    dtype = autocast_dtype(prepared.session.precision, host.layers()[0].module)
+    return nullcontext() if dtype is None else torch.autocast(host.device.type, dtype=dtype)
 
 
 def autocast_dtype(precision: str, weights: nn.Module | None) -> torch.dtype | None:

@@ -69,6 +69,15 @@ class ProcessGroup:
             parameter.grad = flat[offset : offset + parameter.numel()].view_as(parameter).clone()
             offset += parameter.numel()
 
+    def share(self, tensors: Sequence[Tensor]) -> None:
+        """Give every process the values that the first one has, in place: of what each made by itself."""
+        if self.size == 1 or not tensors:
+            return
+        for tensor in tensors:
+            if not self.writes:
+                tensor.zero_()
+            self._add_up(tensor)
+
     def totals(self, values: Sequence[float]) -> list[float]:
         """The sums of numbers over the processes."""
         if self.size == 1 or not values:

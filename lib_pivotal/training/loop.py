@@ -18,6 +18,7 @@ from typing import Any, Protocol
 
 import torch
 
+from lib_pivotal.embeddings.terms import EmbeddingTerms, sample_shares
 from lib_pivotal.errors import TrainingError
 from lib_pivotal.oom import is_out_of_memory, release_memory
 from lib_pivotal.ports import OWN_LOSS, TrainingBatch
@@ -103,6 +104,7 @@ class Trainer:
         commands: Commands | None = None,
         world: ProcessGroup | None = None,
         model_yield: ModelYield | None = None,
+        terms: EmbeddingTerms | None = None,
         rebind: Callable[[], None] = lambda: None,
     ) -> None:
         self._settings = settings
@@ -117,6 +119,7 @@ class Trainer:
         self._commands = commands or Commands()
         self._world = world or ProcessGroup()
         self._model_yield = model_yield
+        self._terms = terms or EmbeddingTerms()
         self._rebind = rebind
         self.progress = progress
         self._keeper = Keeper(
@@ -344,6 +347,20 @@ class Trainer:
                     count=count,
                     against_reference=with_network and batch.name == OWN_LOSS,
                 )
+        return totals | self._accumulate_terms(batches, count)
+
+    def _accumulate_terms(self, batches: list[TrainingBatch], count: int) -> dict[str, float]:
+        """Losses on the embeddings alone, as a part of the loss of each sample that names one that is trained now."""
+        if not self._terms.names:
+            return {}
+        embeddings = self._trainable.embeddings.as_mapping()
+        trained = {name for name, towers in embeddings.items() if towers[0].requires_grad}
+        shares = {name: share for name, share in sample_shares(batches, count).items() if name in trained}
+        totals = dict.fromkeys(self._terms.names, 0.0)
+        with self._terms.frozen():  # also backward: with gradient checkpointing it runs the text encoder again
+            for name, loss in self._terms.losses(embeddings, shares, seeds=(self._settings.seed, self.step)).items():
+                self._trainable.scaler.scaled(loss).backward()
+                totals[name] = float(loss.detach())
         return totals
 
     def _losses(

@@ -8,10 +8,11 @@ from dataclasses import dataclass, field, replace
 from lib_pivotal.config import EmbeddingConfig, Run, check_consistency
 from lib_pivotal.data.captions import EmbeddingFinder
 from lib_pivotal.data.dataset import Dataset, Picture
+from lib_pivotal.data.init_texts import begin
 from lib_pivotal.data.pruning import PrunedCaptions
 from lib_pivotal.data.records import DatasetProblem
 from lib_pivotal.data.sources.source import DatasetFile
-from lib_pivotal.data.tags import init_text
+from lib_pivotal.data.tags import TagShare, init_text, same_tag
 from lib_pivotal.errors import ConfigError, DataError, Fault
 from lib_pivotal.training.pruned_captions import hold_out, make_pruned_captions, sampling_rates
 from lib_pivotal.training.scanning import scan_pictures
@@ -112,11 +113,20 @@ def begun_embeddings(run: Run, wording: PrunedCaptions) -> tuple[EmbeddingConfig
     embeddings = []
     for embedding in run.embeddings:
         if embedding.prune and not embedding.init_text and not embedding.init_file:
-            std = run.embeddings_common.initial_std or 0.1
-            core = wording.embeddings[embedding.name].belonging
-            embedding = replace(embedding, init_text=init_text(core, std=std, random_vectors=embedding.vectors))
+            embedding = _begun(embedding, run, wording.embeddings[embedding.name].belonging)
         embeddings.append(embedding)
     return tuple(embeddings)
+
+
+def _begun(embedding: EmbeddingConfig, run: Run, core: Sequence[TagShare]) -> EmbeddingConfig:
+    """An embedding that begins with its core tags: cut to its vectors, or with vectors enough for whole tags."""
+    common, data = run.embeddings_common, run.data
+    std = common.initial_std or 0.1
+    if not common.whole_tags:
+        return replace(embedding, init_text=init_text(core, std=std, random_vectors=embedding.vectors))
+    tags = [same_tag(item.tag) for item in core]
+    text, vectors = begin(tags, most=data.most_vectors, random=data.random_vectors, std=std)
+    return replace(embedding, init_text=text, vectors=max(embedding.vectors, vectors))
 
 
 def _check_embeddings_occur(embeddings: Sequence[EmbeddingConfig], wording: PrunedCaptions) -> None:

@@ -47,7 +47,41 @@ class EmbeddingStart:
     init_vectors: tuple[torch.Tensor, ...] | None
     initial_std: float
     keep_commas: bool
+    whole_tags: bool
+    start: str
     settings: EmbeddingSettings
+
+
+@dataclass(frozen=True)
+class ControlPlan:
+    """What keeps the norms of the embeddings, at which target; `texts`: captions and init texts without names, for
+    targets that are measured on them."""
+
+    name: str
+    target: str
+    kappa: float
+    texts: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class TextWarmUpPlan:
+    """Steps on the text encoder alone before the first one, and the tags that each embedding is to say by then."""
+
+    steps: int
+    lr: float
+    texts: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class TermPlan:
+    """Losses on the embeddings alone: the weight of the distance from the start; a rule that keeps them editable, with
+    its weight, the class of each embedding, and the prompts that it keeps."""
+
+    start_weight: float
+    editability: str
+    editability_weight: float
+    classes: Mapping[str, str]
+    contexts: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -85,7 +119,7 @@ class CaptionPlan:
     """What the caption of each draw goes through, by key where it differs; `max_tokens` 0: no limit.
 
     `embeddings`: which embedding `{word}` is in a concept; `vectors`: places that each embedding takes; they are
-    protected.
+    protected. `classes`: what stands beside the bare name of an embedding.
     """
 
     common: CaptionSettings
@@ -94,6 +128,7 @@ class CaptionPlan:
     vectors: Mapping[str, int] = field(default_factory=dict)
     lists: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     max_tokens: int = 0
+    classes: Mapping[str, str] = field(default_factory=dict)
 
     def chain(self, token_ids: TokenIds | None = None) -> Captions:
         """The chain itself; `token_ids` counts where captions have a limit."""
@@ -104,7 +139,12 @@ class CaptionPlan:
 
         def made(settings: CaptionSettings) -> CaptionPipeline:
             return CaptionPipeline(
-                settings, embeddings=self.embeddings, protected=list(self.vectors), lists=self.lists, shorten=shorten
+                settings,
+                embeddings=self.embeddings,
+                protected=list(self.vectors),
+                classes=self.classes,
+                lists=self.lists,
+                shorten=shorten,
             )
 
         common = made(self.common)
@@ -197,7 +237,9 @@ class Prepared:
     session: SessionRequest
     zero_terminal_snr: bool
     embeddings: tuple[EmbeddingStart, ...]
-    control: str
+    control: ControlPlan
+    text_warm_up: TextWarmUpPlan
+    terms: TermPlan
     network: NetworkPlan
     paces: Mapping[str, Pace]
     optimizer: OptimizerPlan

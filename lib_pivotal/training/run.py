@@ -89,6 +89,7 @@ def train(
                 world=world,
                 model_yield=model_yield,
                 evaluation=evaluation,
+                continued=saved is not None,
             ),
             HostError(_NO_MEMORY),
         )

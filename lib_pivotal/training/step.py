@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -106,6 +106,12 @@ class MicroStep:
         """
         with torch.no_grad(), self._network_off():
             return self._predict(batch, embeddings, noisy, timesteps).float()
+
+    @contextlib.contextmanager
+    def frozen_text(self) -> Iterator[None]:
+        """Inside, prompts are encoded as the checkpoint does it, with nothing that is trained in its layers."""
+        with self.autocast(), self._network_off():
+            yield
 
     def autocast(self) -> contextlib.AbstractContextManager[object]:
         """The arithmetic of the frozen model, for everything inside."""

@@ -1,6 +1,7 @@
 """What is trained and how it is updated: embeddings, network, optimiser, scaler, EMA, norm control - one unit to save.
 
-One optimiser step = unscale, average over processes, clip by group, set the rates, step, control the embeddings' norms.
+One optimiser step = unscale, average over processes, clip by group, set the rates, step, control the embeddings' norms
+(or turn the embeddings by a rule of their own, and let the optimiser step the rest).
 An embedding without a gradient in a step (none of its pictures was drawn) is not touched at all: no momentum, no decay,
 no normalisation.
 """
@@ -53,6 +54,7 @@ class Trainable:
         optimizer: str,
         optimizer_options: Mapping[str, Any] | None = None,
         control: NormControl | None = None,
+        embedding_step: NormControl | None = None,
         max_norm: float = 0.0,
         l1: float = 0.0,
         ema_decay: float = 0.0,
@@ -65,6 +67,7 @@ class Trainable:
         self.scaler = LossScaler(enabled=loss_scaling)
         self.rate_scale = 1.0
         self._control = control
+        self._embedding_step = embedding_step
         self._max_norm = max_norm
         self._l1 = l1
         self._world = world or ProcessGroup()
@@ -121,6 +124,8 @@ class Trainable:
             for group in self.groups
             if group.kind == "embeddings" and any(parameter.grad is not None for parameter in group.parameters)
         ]
+        if self._embedding_step is not None:  # the optimiser then finds no gradient of theirs
+            self._embedding_step(self.embeddings, updated, rates)
         self.optimizer.step()
         if self._control is not None:
             self._control(self.embeddings, updated, rates)

@@ -38,6 +38,7 @@ MORE = (
     ("prune_tags", "Also prune"),
     ("keep_tags", "Keep in captions"),
     ("applies_to", "Applies to"),
+    ("class_text", "Class"),
     ("form_of", "Form of"),
     ("sampling_weight", "Sampling weight"),
     ("continued_lr_factor", "LR factor after the first phase"),

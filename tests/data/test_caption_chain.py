@@ -28,7 +28,7 @@ TAGS = st.lists(
     | st.sampled_from(["(red hair:1.2)", "(hat, cape:0.8)", r"saber \(fate\)", "[faint]"]),
     max_size=12,
 )
-PARTS = ("embeddings", "protected", "lists", "shorten")
+PARTS = ("embeddings", "protected", "classes", "lists", "shorten")
 
 
 def _pipe(prefix: str = "", suffix: str = "", **options: Any) -> CaptionPipeline:
@@ -354,3 +354,44 @@ def test_files(tmp_path: Path) -> None:
     assert read_lists(tmp_path) == {"hair/colour": ("red", "blue")}
     with pytest.raises(DataError, match="is not a folder"):
         read_lists(tmp_path / "none")
+
+
+# -- the bare name
+
+
+@pytest.mark.parametrize("chance", [0.1, 0.5])
+def test_a_caption_is_the_bare_name_with_this_chance(chance: float) -> None:
+    pipeline = _pipe("best", bare=chance, shuffle=True, protected=["aoi", "hana"])
+    drawn = [pipeline.draw(_picture("aoi, red hair, smile"), rng=random.Random(seed)) for seed in range(4000)]
+    assert drawn.count("aoi") / 4000 == pytest.approx(chance, abs=0.02)
+    assert all(len(split_tags(text)) == 4 for text in drawn if text != "aoi")
+
+
+def test_a_bare_name_has_its_class_beside_it_and_one_class_is_said_once() -> None:
+    pipeline = _pipe(bare=1.0, protected=["aoi", "hana"], classes={"aoi": "1girl", "hana": "1girl"})
+    rng = random.Random(0)
+    assert pipeline.draw(_picture("red hair, aoi, smile"), rng=rng) == "aoi, 1girl"
+    assert pipeline.draw(_picture("hana, sky, aoi"), rng=rng) == "hana, 1girl, aoi"
+    assert pipeline.draw(_picture("aoi, smile"), rng=rng, opening=lambda rng: "close up, ") == "close up, aoi, 1girl"
+
+
+def test_the_bare_name_of_a_template_is_that_of_the_concept() -> None:
+    pipeline = _pipe(bare=1.0, templates=["photo of {word}, {caption}"], embeddings={"girl": "hanako"})
+    assert pipeline.draw(Picture("a", Path("a"), "smile", 64, 64, "girl"), rng=random.Random(0)) == "hanako"
+
+
+def test_a_caption_without_an_embedding_stays() -> None:
+    pipeline = _pipe(bare=1.0, protected=["aoi"])
+    assert pipeline.draw(_picture("sky, park"), rng=random.Random(0)) == "sky, park"
+
+
+def test_without_a_chance_no_draw_shifts() -> None:
+    pictures = [_picture("aoi, a, b, c, d", alternatives=("aoi, e, f",)) for _ in range(20)]
+    plain, classed = (
+        [
+            _pipe(shuffle=True, tag_dropout=0.3, protected=["aoi"], **more).draw(p, rng=random.Random(i))
+            for i, p in enumerate(pictures)
+        ]
+        for more in ({}, {"bare": 0.0, "classes": {"aoi": "1girl"}})
+    )
+    assert plain == classed

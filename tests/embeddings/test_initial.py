@@ -9,12 +9,14 @@ from lib_pivotal.embeddings.initial import (
     direction_rows,
     initial_vectors,
     is_directed,
+    output_rows,
     parse_init_text,
     vectors_from_tensors,
 )
 from lib_pivotal.errors import EmbeddingNameError
 from lib_pivotal.standalone.text import StandaloneTextEncoder
 from lib_pivotal.standalone.tokenizer import clip_tokenizer
+from tests.embeddings.by_hand import outputs, text_encoder
 from tests.golden.tiny_text import WIDTH, tiny_text_model
 
 
@@ -149,3 +151,73 @@ def test_direction_rows_are_those_that_training_begins_with(encoder):
     (known,), begun = direction_rows(text, tables=encoder), make(encoder, text, 5)
     assert torch.equal(known[[0, 1, 4]], begun[[0, 1, 4]])
     assert not known[2:4].any() and begun[2:4].all(), "what was sampled is not known any more"
+
+
+def test_whole_tags_are_never_cut(encoder):
+    """`red hair` takes two rows here: with three vectors `cat, red hair, dog` keeps the first two tags."""
+    rows = {tag: encoder.embed_text(tag)[0] for tag in ("cat", "red hair", "dog")}
+    assert [len(rows[tag]) for tag in rows] == [1, 2, 1]
+    assert torch.equal(make(encoder, "cat, red hair, dog", 2)[1], rows["red hair"][0])  # as it was: half a tag
+    whole = make(encoder, "cat, red hair, dog", 2, whole_tags=True)
+    assert torch.equal(whole, torch.cat([rows["cat"], rows["dog"]]))
+    assert torch.equal(
+        make(encoder, "cat, red hair, dog", 3, whole_tags=True), torch.cat([rows["cat"], rows["red hair"]])
+    )
+
+
+def test_what_whole_tags_leave_over_is_random(encoder):
+    std = encoder.vocabulary_stats()[0].std
+    vectors = make(encoder, "cat, red hair", 6, whole_tags=True)
+    assert torch.equal(vectors[:1], encoder.embed_text("cat")[0])
+    assert torch.equal(vectors[3:], torch.randn(3, WIDTH, generator=generator()) * std)
+    assert torch.equal(
+        make(encoder, "red hair", 1, whole_tags=True, std=0.5), torch.randn(1, WIDTH, generator=generator()) * 0.5
+    )
+
+
+def test_tags_come_before_the_random_rows_of_a_text(encoder):
+    vectors = make(encoder, "*[0.1,3], red hair, *[0.2,2]", 4, whole_tags=True)
+    drawn = generator()
+    assert torch.equal(vectors[:2], torch.randn(3, WIDTH, generator=drawn)[:2] * 0.1)
+    assert torch.equal(vectors[2:], encoder.embed_text("red hair")[0])
+
+
+def test_a_kept_comma_goes_with_its_tag(encoder):
+    comma, dog = encoder.embed_text(",")[0], encoder.embed_text("dog")[0]
+    vectors = make(encoder, "cat, red hair, dog", 3, whole_tags=True, keep_commas=True)
+    assert torch.equal(vectors[1:], torch.cat([comma, dog]))
+
+
+# ---- CrossInit ----
+
+
+@pytest.mark.parametrize("family", ["sd1", "sd2", "sdxl"])
+def test_cross_init_begins_with_the_outputs_at_the_texts_tokens(family):
+    """`red hair , cat` as a prompt: the outputs at `red`, `hair` and `cat`, by the text models themselves."""
+    text, models = text_encoder(family)
+    towers = initial_vectors("red hair, cat", 3, encoder=text, generator=generator(), start="cross_init")
+    with torch.no_grad():
+        wanted, _, _ = outputs(family, models, ["red hair", ",", "cat"])
+    for tower, by_hand in zip(towers, wanted, strict=True):
+        torch.testing.assert_close(tower, by_hand[[1, 2, 4]], rtol=1e-4, atol=1e-5)
+
+
+def test_random_rows_beside_outputs_are_as_much_larger(encoder):
+    texts = ["cat", "red hair"]
+    rows, (scale,) = output_rows(encoder, texts)
+    tokens = torch.cat([encoder.embed_text(text)[0] for text in texts])
+    assert scale == pytest.approx(float(torch.cat([r for (r,) in rows]).norm(dim=1).mean() / tokens.norm(dim=1).mean()))
+    vectors = make(encoder, "cat, *[0.1,2], red hair", 5, start="cross_init")
+    drawn = torch.randn(2, WIDTH, generator=generator())
+    torch.testing.assert_close(vectors[1:3], drawn * (0.1 * scale))
+    assert torch.equal(vectors[[0, 3, 4]], torch.cat([r for (r,) in rows]))
+
+
+def test_cross_init_of_no_text_and_of_too_much(encoder):
+    assert torch.equal(make(encoder, "random", 3, start="cross_init"), make(encoder, "random", 3))
+    assert torch.equal(make(encoder, "*[0.1,3]", 3, start="cross_init"), make(encoder, "*[0.1,3]", 3))
+    many = ", ".join(["red hair"] * 40)
+    rows, _ = output_rows(encoder, many.split(", "))
+    assert [len(row) for (row,) in rows] == [2] * 25 + [0] * 15
+    with pytest.raises(EmbeddingNameError, match="use one of tokens, cross_init"):
+        make(encoder, "cat", 1, start="middle")

@@ -126,3 +126,26 @@ def test_refusals(vectors, message):
 def test_settings_of_no_embedding():
     with pytest.raises(EmbeddingNameError, match="no such embedding"):
         TrainedEmbeddings(tensors(aoi=1), {"ren": EmbeddingSettings()})
+
+
+def test_where_training_began_is_remembered_and_saved():
+    embeddings = TrainedEmbeddings(tensors(aoi=2, ren=1))
+    starts, first = embeddings.starts, embeddings.parameters_of("aoi")[0].detach().clone()
+    with torch.no_grad():
+        embeddings.parameters_of("aoi")[0].add_(1)
+    assert torch.equal(starts["aoi"][0], first)
+    embeddings.begin_here()
+    assert torch.equal(starts["aoi"][0], first + 1)
+    other = TrainedEmbeddings(tensors(1, aoi=2, ren=1))
+    kept = other.starts
+    other.load_state_dict(embeddings.state_dict())
+    assert all(torch.equal(kept[name][0], starts[name][0]) for name in ("aoi", "ren"))
+
+
+def test_a_state_without_starts_leaves_them():
+    embeddings, other = TrainedEmbeddings(tensors(aoi=2)), TrainedEmbeddings(tensors(1, aoi=2))
+    state, before = embeddings.state_dict(), other.starts["aoi"][0].clone()
+    del state["_extra_state"]["starts"]
+    other.load_state_dict(state)
+    assert torch.equal(other.starts["aoi"][0], before)
+    assert torch.equal(other.parameters_of("aoi")[0], embeddings.parameters_of("aoi")[0])

@@ -375,7 +375,8 @@ def test_embeddings_get_the_norms_of_each_encoders_own_embeddings(
         tensors[name] = (table * size / table.norm(dim=1).median()).float()
         targets.append(float(np.median(np.linalg.norm(tensors[name].numpy(), axis=1))))
     save_file(tensors, tmp_path / "scaled.safetensors")
-    run = make_run(two_embeddings_folder, embeddings={"control": control, "lr": 0.02}, network={"algorithm": "none"})
+    embeddings = {"control": control, "norm_target": "median", "lr": 0.02}
+    run = make_run(two_embeddings_folder, embeddings=embeddings, network={"algorithm": "none"})
     _, bundle = trained(run, tmp_path / "scaled.safetensors", tmp_path)
     for towers in bundle.embeddings.values():
         assert [tensor.shape[1] for tensor in towers] == list(WIDTHS[kind])

@@ -91,6 +91,43 @@ def test_two_processes_equal_one(more, steps, two_embeddings_folder, tmp_path):
         torch.testing.assert_close(first.embeddings[name][0], second.embeddings[name][0], rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("control", ["direction", "preserve_norm"])
+def test_two_processes_equal_one_with_losses_on_the_embeddings(control, two_embeddings_folder, tmp_path):
+    """Each process counts its own samples' embeddings; the warm-up on the text encoder is the first one's."""
+    from lib_pivotal.config import run_from_dict
+
+    common = {
+        "lr": 0.02,
+        "control": control,
+        "norm_target": "initial",
+        "start_weight": 0.01,
+        "text_steps": 3,
+        "editability": "core",
+    }
+    embeddings = [{"name": name, "vectors": 2, "init_text": f"{name[0]} hair, hat"} for name in ("aoi", "hana")]
+    run = run_from_dict(
+        {
+            "name": "two",
+            "embeddings": embeddings,
+            "embeddings_common": common,
+            "network": {"unet_rank": 2},
+            "data": {"folder": str(two_embeddings_folder), "resolution_px": 64, "bare_caption": 0.3},
+            "schedule": {"max_steps": 4, "batch_size": 4, "accumulation": 2},
+            "saving": {"state_every_steps": 0, "dtype": "fp32"},
+        }
+    )
+    write_run(tmp_path / "run.json", run)
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT)
+    one = run_script(script, tmp_path / "run.json", tmp_path / "one", 1)
+    two = run_script(script, tmp_path / "run.json", tmp_path / "two", 2)
+    assert two == pytest.approx(one, rel=1e-4, abs=1e-7) and len(one) == 3 * 4
+    first, second = (require(read_bundle(tmp_path / name / "two.safetensors")).embeddings for name in ("one", "two"))
+    for name in first:
+        torch.testing.assert_close(first[name][0], second[name][0], rtol=1e-3, atol=1e-4)
+
+
 def test_alone_everything_is_free():
     world = ProcessGroup()
     parameter = torch.zeros(2, requires_grad=True)
@@ -99,6 +136,12 @@ def test_alone_everything_is_free():
     assert parameter.grad.tolist() == [1, 1]
     assert world.total(2.5) == 2.5 and world.any(True) and not world.any(False) and world.writes
     world.close()
+
+
+def test_what_each_made_is_shared_alone_as_well():
+    values = torch.ones(2)
+    ProcessGroup().share([values])
+    assert torch.equal(values, torch.ones(2))
 
 
 def test_uneven_share_is_refused():

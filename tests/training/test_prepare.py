@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 from lib_pivotal.config import run_from_dict
 from lib_pivotal.training.assemble import mirrored, picture_remarks
 from lib_pivotal.training.build import make_latents, spill_folder
@@ -121,3 +123,27 @@ def test_class_pictures_that_say_nothing_show_the_class(two_embeddings_folder, t
 
     assert captions(class_text="1girl") == ["1girl, hat", "1girl", "1girl"]
     assert captions() == ["1girl, hat", "b", "c 02"]
+
+
+def test_core_tags_are_whole_where_that_is_asked(tmp_path):
+    """Four vectors would cut `very long hair` in the middle; whole tags bring the vectors that they take."""
+    captions = {f"aoi_{n}": "aoi, red eyes, very long hair, cat ears" for n in range(8)}
+    folder = write_pictures(tmp_path / "pictures", captions)
+    embeddings = [{"name": "aoi", "prune": True, "vectors": 2}]
+    cut, whole, fewer = (
+        prepare_pictures(_run(folder, embeddings=embeddings, embeddings_common=common, data=data)).embeddings[0]
+        for common, data in (({}, {}), ({"whole_tags": True}, {}), ({"whole_tags": True}, {"most_vectors": 7}))
+    )
+    assert (cut.vectors, cut.init_text) == (2, "cat ears, red eyes, very long hair, *[0.1,2]")
+    assert (whole.vectors, whole.init_text) == (11, "cat ears, red eyes, very long hair, *[0.1,4]")
+    assert (fewer.vectors, fewer.init_text) == (6, "cat ears, *[0.1,4]")
+
+
+def test_a_bare_name_of_a_run_has_the_class_of_its_embedding(two_embeddings_folder):
+    embeddings = [{"name": "aoi", "class_text": "1girl"}, {"name": "hana", "init_text": "blue hair"}]
+    run = _run(two_embeddings_folder, embeddings=embeddings, data={"bare_caption": 1.0, "bare_caption_class": True})
+    chain = compiled(run).batches.captions.chain()
+    drawn = {chain.draw(picture, rng=random.Random(0)) for picture in prepare_pictures(run).pictures}
+    assert drawn == {"aoi, 1girl", "hana"}
+    texts = compiled(_run(two_embeddings_folder, embeddings=embeddings)).sides.texts
+    assert texts == {"aoi": "1girl", "hana": "blue hair"}

@@ -24,6 +24,7 @@ BUSY = EmbeddingConfig(
     prune_tags=("blue hair", "<odd> & tag"),
     keep_tags=("hat",),
     applies_to=("concept:aoi",),
+    class_text="1girl",
     form_of="aoi-b",
     sampling_weight=2.5,
 )

@@ -56,6 +56,7 @@ def busy_run():
             EmbeddingConfig("aoi", "1girl, *[0.1,2]", vectors=6, lr_factor=0.5, prune=True),
             EmbeddingConfig("hana"),
         ),
+        embeddings_common=dataclasses.replace(run.embeddings_common, editability_prompts=("{word} | [x], é",)),
         network=dataclasses.replace(run.network, algorithm="dora", groups=(LayerGroup("up|down", 8, 4.0, 0.25),)),
         regularisation=dataclasses.replace(run.regularisation, prompts=("1girl, [x] | é", "1boy")),
         data=dataclasses.replace(
