@@ -59,6 +59,7 @@ ADDED_IN_2: Mapping[str, tuple[str, ...]] = {
     ),
 }
 """Section -> settings that version 1 did not have."""
+SECTIONS_ADDED_IN_2 = ("start",)
 
 
 def upgraded(plain: Mapping[str, Any], version: int) -> dict[str, Any]:
@@ -71,7 +72,7 @@ def upgraded(plain: Mapping[str, Any], version: int) -> dict[str, Any]:
 
 def as_version_1(plain: Mapping[str, Any]) -> dict[str, Any]:
     """A run of version 2 as it was written in version 1, without what was added since: for hashes made then."""
-    found = {key: value for key, value in plain.items() if key != "version"}
+    found = {key: value for key, value in plain.items() if key not in ("version", *SECTIONS_ADDED_IN_2)}
     for section, settings in VALUES_IN_2.items():
         for name, values in settings.items():
             back = {new: old for old, new in values.items()}

@@ -24,6 +24,7 @@ from lib_pivotal.config import (
     RegularisationConfig,
     Run,
     ScheduleConfig,
+    StartConfig,
     run_to_dict,
     steps_of,
 )
@@ -62,6 +63,7 @@ from lib_pivotal.training.pruned_captions import embedding_of_concepts, samples_
 from lib_pivotal.training.rates import PhasePlan, rate_factor
 from lib_pivotal.training.results import NAMELESS, Results
 from lib_pivotal.training.seeds import derive_seed
+from lib_pivotal.training.start_file import StartPlan
 from lib_pivotal.training.training_metadata import settings_facts
 
 
@@ -88,6 +90,7 @@ def compile_run(run: Run, found: PreparedPictures) -> Prepared:
         embeddings=embedding_starts(run.embeddings, run.embeddings_common),
         control=run.embeddings_common.control,
         network=network_plan(run.network),
+        start=start_plan(run.start),
         paces=paces(run.embeddings_common, run.network, schedule),
         optimizer=OptimizerPlan(schedule.optimizer, option_lines(schedule.optimizer_options), schedule.ema_decay),
         objective=make_objective(run.loss, run.noise, mask_prior=data.mask_prior),
@@ -164,6 +167,13 @@ def network_plan(network: NetworkConfig) -> NetworkPlan:
         network.max_norm,
         network.l1,
     )
+
+
+def start_plan(start: StartConfig) -> StartPlan | None:
+    """The file that the run begins from; None: nothing is taken from a file."""
+    if not start.init_file:
+        return None
+    return StartPlan(Path(start.init_file), start.network, start.embeddings)  # type: ignore[arg-type]
 
 
 def network_rules(settings: NetworkConfig, part: Part) -> list[LayerRule]:

@@ -32,6 +32,7 @@ from lib_pivotal.training.objective import Objective
 from lib_pivotal.training.prepare import PreparedPictures
 from lib_pivotal.training.rates import PhasePlan
 from lib_pivotal.training.results import Results
+from lib_pivotal.training.start_file import StartPlan
 
 TokenIds = Callable[[str], list[int]]
 
@@ -199,6 +200,7 @@ class Prepared:
     embeddings: tuple[EmbeddingStart, ...]
     control: str
     network: NetworkPlan
+    start: StartPlan | None
     paces: Mapping[str, Pace]
     optimizer: OptimizerPlan
     objective: Objective
