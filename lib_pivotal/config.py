@@ -421,18 +421,18 @@ class StartConfig:
 
     init_file: str = setting(
         "",
-        "A LoRA or bundle to begin from: a path, or a name in the LoRA folder. Empty = everything begins anew.",
+        "A LoRA or bundle to begin from: a path, or a name in the LoRA folder. Empty = nothing is taken from a file.",
         unit="path",
     )
     network: str = setting(
         "train",
         "Its network: train it further, freeze it (what is trained is trained under it), or leave it out.",
-        choices=("train", "freeze", "none"),
+        choices="training.start_file:start_uses",
     )
     embeddings: str = setting(
         "train",
         "Its embeddings that the run has by name: train them further, freeze them, or leave them out.",
-        choices=("train", "freeze", "none"),
+        choices="training.start_file:start_uses",
     )
 
     def freezes_network(self) -> bool:

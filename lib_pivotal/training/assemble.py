@@ -37,6 +37,7 @@ from lib_pivotal.data.latents import ViewSettings
 from lib_pivotal.data.mixing import class_text, narugo_batch
 from lib_pivotal.data.records import DatasetProblem, Picture
 from lib_pivotal.embeddings.vectors import EmbeddingSettings
+from lib_pivotal.files import typed_path
 from lib_pivotal.networks.targets import LayerRule, part_rules
 from lib_pivotal.ports import PARTS, Part, SessionRequest
 from lib_pivotal.training.embeddings_only import EmbeddingsOnly
@@ -173,7 +174,7 @@ def start_plan(start: StartConfig) -> StartPlan | None:
     """The file that the run begins from; None: nothing is taken from a file."""
     if not start.init_file:
         return None
-    return StartPlan(Path(start.init_file), start.network, start.embeddings)  # type: ignore[arg-type]
+    return StartPlan(typed_path(start.init_file), start.network, start.embeddings)  # type: ignore[arg-type]
 
 
 def network_rules(settings: NetworkConfig, part: Part) -> list[LayerRule]:

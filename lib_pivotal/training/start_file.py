@@ -1,7 +1,7 @@
 """A run that begins from a LoRA or a bundle: its network, its embeddings, each trained further or kept as it is.
 
 The file is compared with the run before anything starts: kind, rank and shape of every layer, names and sizes of
-embeddings, the family. What the file has not begins as in any run. What is frozen takes part in every step and comes
+embeddings, the family. What the file lacks starts as in any run. What is frozen takes part in every step and comes
 out of the run as it went in: the saved file holds the tensors of the first one, bit for bit and in their own dtype.
 """
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -27,9 +27,13 @@ from lib_pivotal.errors import BundleError, EmbeddingNameError, NetworkError
 from lib_pivotal.networks.network import Network
 from lib_pivotal.ports import Host
 
-Use = Literal["train", "freeze", "none"]
-USES: tuple[Use, ...] = ("train", "freeze", "none")
-"""What is done with a part of the file: trained further, kept as it is, left out."""
+Use = Literal["train", "none", "freeze"]
+"""What is done with a part of the file: trained further, left out, kept as it is."""
+
+
+def start_uses() -> tuple[str, ...]:
+    """Choices of `start.network` and `start.embeddings`."""
+    return get_args(Use)
 
 
 @dataclass(frozen=True)
@@ -139,7 +143,7 @@ class StartFile:
         missing = [name for name in network.layer_names if name not in layers]
         if missing:
             remarks.append(
-                f"{self.plan.file.name}: {len(missing)} layers are not in it and begin as usual, such as {missing[0]}"
+                f"{self.plan.file.name}: {len(missing)} layers are not in it and start as usual, such as {missing[0]}"
             )
         if alphas:
             remarks.append(f"{self.plan.file.name}: the alphas of {alphas} layers are the file's, not the settings'")
@@ -188,11 +192,11 @@ def _remarks(
 ) -> list[str]:
     remarks, file = [], plan.file.name
     if plan.network != "none" and not has_network:
-        remarks.append(f"{file}: has no network, so the run's begins as usual")
+        remarks.append(f"{file}: has no network, so the run's starts as usual")
     if plan.embeddings == "none":
         return remarks
     if new := [name for name in wanted if name not in found]:
-        remarks.append(f"{file}: has no {', '.join(new)}, which begin as their init text says")
+        remarks.append(f"{file}: has no {', '.join(new)}, which start as their init text says")
     if left := [name for name in found if name not in wanted]:
         remarks.append(f"{file}: its {', '.join(left)} are not among the run's embeddings and are left out")
     return remarks
@@ -227,15 +231,17 @@ def _check_layer(file: Path, name: str, layer: Mapping[str, Tensor], ours: Mappi
             f"{file}: {name} holds {kinds[0]}, this run's network {kinds[1]}: choose the file's kind of network "
             "(network.algorithm), or make the file a LoRA (bundle to_lora)"
         )
+    setting = "network.unet_rank" if name.startswith("lora_unet_") else "network.te_rank"
     for suffix, tensor in layer.items():
         wanted = ours.get(suffix, tensor)
-        if suffix != "alpha" and _bare(tensor) != _bare(wanted):
-            remedy = "choose the checkpoint that the file is for"
-            if suffix == "lora_down.weight" and _bare(tensor)[1:] == _bare(wanted)[1:]:
-                remedy = f"set the rank there to {tensor.shape[0]}, or resize the file (bundle resize)"
-            raise NetworkError(
-                f"{file}: {name}.{suffix} is {list(tensor.shape)}, in this run's network {list(wanted.shape)}: {remedy}"
-            )
+        if suffix == "alpha" or _bare(tensor) == _bare(wanted):
+            continue
+        remedy = f"choose the checkpoint that the file is for, or its rank ({setting})"
+        if suffix == "lora_down.weight" and _bare(tensor)[1:] == _bare(wanted)[1:]:
+            remedy = f"set {setting} (or its group's rank) to {tensor.shape[0]}, or resize the file (bundle resize)"
+        raise NetworkError(
+            f"{file}: {name}.{suffix} is {list(tensor.shape)}, in this run's network {list(wanted.shape)}: {remedy}"
+        )
 
 
 def _bare(tensor: Tensor) -> tuple[int, ...]:

@@ -213,7 +213,7 @@ TO_Q = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q"
 @pytest.mark.parametrize(
     ("settings", "told"),
     [
-        ({"unet_rank": 4}, r"lora_down.weight is \[2, 32\], in this run's network \[4, 32\]: set the rank there to 2"),
+        ({"unet_rank": 4}, r"lora_down.weight is \[2, 32\], in this run's network \[4, 32\]: set network.unet_rank"),
         ({"algorithm": "dora"}, r"holds lora_down.weight, lora_up.weight, this run's network dora_scale, lora_down"),
         ({"te_targets": "none"}, r"12 of its \d+ layers have no place .*lora_te_text_model.*\[2, \d+\].*te_targets"),
         ({"algorithm": "none"}, r"has a network, and this run trains none: choose network.algorithm"),
@@ -273,13 +273,13 @@ def test_what_the_file_has_not_begins_as_usual_and_is_told(
         metadata={}, dtype=None,
     )  # fmt: skip
     told = " | ".join(go(continued(two_embeddings_folder, some, steps=1), tiny_host, tmp_path / "on").told)
-    assert "layers are not in it and begin as usual, such as lora_" in told
-    assert "has no hana, which begin as their init text says" in told
+    assert "layers are not in it and start as usual, such as lora_" in told
+    assert "has no hana, which start as their init text says" in told
     assert "its extra are not among the run's embeddings and are left out" in told
     assert "the alphas of 1 layers are the file's" in told
     alone = write_bundle(tmp_path / "a.safetensors", network={}, embeddings=bundle.embeddings, metadata={}, dtype=None)
     told = " | ".join(go(continued(two_embeddings_folder, alone, steps=1), tiny_host, tmp_path / "b").told)
-    assert "has no network, so the run's begins as usual" in told
+    assert "has no network, so the run's starts as usual" in told
 
 
 def test_all_frozen_trains_nothing(tiny_host: Any, two_embeddings_folder: Path, first: Path, tmp_path: Path) -> None:
