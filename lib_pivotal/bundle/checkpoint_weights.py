@@ -141,7 +141,8 @@ def open_checkpoint(path: str | Path) -> CheckpointWeights:
 
 
 def _family(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> Family:
-    for family in ("sdxl", "sd2", "sd1"):
+    families: tuple[Family, ...] = ("sdxl", "sd2", "sd1")
+    for family in families:
         last = _TEXT[family][-1][0]
         if any(key.startswith(last) for key in shapes):
             return family

@@ -354,9 +354,16 @@ def extract(request: Extract, host: BundleHost | None = None, progress: svd.Prog
     Raises:
         BundleError: the two do not go together, or nothing differs.
     """
-    out = _legal(request.out)
-    told = {"cut": request.cut, "dtype": request.dtype, "overwrite": request.overwrite, "progress": progress}
-    return _reduced(host, svd.extract(request.tuned, request.base, out, **told))
+    report = svd.extract(
+        request.tuned,
+        request.base,
+        _legal(request.out),
+        cut=request.cut,
+        dtype=request.dtype,
+        overwrite=request.overwrite,
+        progress=progress,
+    )
+    return _reduced(host, report)
 
 
 def resize(request: Resize, host: BundleHost | None = None, progress: svd.Progress | None = None) -> Reduced:
@@ -376,9 +383,15 @@ def to_lora(request: ToLora, host: BundleHost | None = None, progress: svd.Progr
     Raises:
         BundleError: it is a LoRA already, or needs the checkpoint that it is for.
     """
-    out = _legal(request.out)
-    told = {"cut": request.cut, "base": request.base, "overwrite": request.overwrite, "progress": progress}
-    return _reduced(host, svd.to_lora(request.file, out, **told))
+    report = svd.to_lora(
+        request.file,
+        _legal(request.out),
+        cut=request.cut,
+        base=request.base,
+        overwrite=request.overwrite,
+        progress=progress,
+    )
+    return _reduced(host, report)
 
 
 # ---- names and places of new files ----

@@ -207,23 +207,25 @@ def run_svd(parsed: argparse.Namespace) -> int:
 
 def _extract(do: Any, given: argparse.Namespace) -> Any:
     request = do.Extract(
-        given.tuned, given.base, given.out, cut=_cut(do, given), dtype=given.dtype, overwrite=given.overwrite
+        given.tuned, given.base, given.out, cut=_cut(given), dtype=given.dtype, overwrite=given.overwrite
     )
     return do.extract(request, progress=_count)
 
 
 def _resize(do: Any, given: argparse.Namespace) -> Any:
-    request = do.Resize(given.file, given.out, cut=_cut(do, given), overwrite=given.overwrite)
+    request = do.Resize(given.file, given.out, cut=_cut(given), overwrite=given.overwrite)
     return do.resize(request, progress=_count)
 
 
 def _to_lora(do: Any, given: argparse.Namespace) -> Any:
-    request = do.ToLora(given.file, given.out, cut=_cut(do, given), base=given.base, overwrite=given.overwrite)
+    request = do.ToLora(given.file, given.out, cut=_cut(given), base=given.base, overwrite=given.overwrite)
     return do.to_lora(request, progress=_count)
 
 
-def _cut(do: Any, given: argparse.Namespace) -> Any:
-    return do.RankCut(given.rank, given.rule, given.value, given.conv_rank)
+def _cut(given: argparse.Namespace) -> Any:
+    from lib_pivotal.bundle.low_rank import RankCut
+
+    return RankCut(given.rank, given.rule, given.value, given.conv_rank)
 
 
 def _count(done: int, total: int, name: str) -> None:

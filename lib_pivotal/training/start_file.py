@@ -24,6 +24,7 @@ from lib_pivotal.bundle.network_layouts import from_webui, group_layers
 from lib_pivotal.bundle.reader import read_bundle, require
 from lib_pivotal.embeddings.vectors import TrainedEmbeddings
 from lib_pivotal.errors import BundleError, EmbeddingNameError, NetworkError
+from lib_pivotal.networks.adapter import Adapter
 from lib_pivotal.networks.network import Network
 from lib_pivotal.ports import Host
 
@@ -135,7 +136,7 @@ class StartFile:
         remarks, alphas = [], 0
         for name, layer in layers.items():
             if name in network.layer_names:
-                adapter = network.adapters[name]
+                adapter: Adapter = network.adapters[name]  # type: ignore[assignment]  # a ModuleDict knows modules
                 _check_layer(self.plan.file, name, layer, adapter.kohya_tensors())
                 before = network.spec(name).alpha
                 adapter.load(layer)

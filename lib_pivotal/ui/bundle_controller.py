@@ -91,9 +91,9 @@ class BundleController:
 
     def extract(self, tuned: str, base: str, out: str, cut: RankCut) -> str:
         """A checkpoint minus its base as a LoRA, in a new file of the folder."""
-        files = [self._checkpoint(given, what) for given, what in ((tuned, "the checkpoint"), (base, "its base"))]
+        after, before = self._checkpoint(tuned, "the checkpoint"), self._checkpoint(base, "its base")
         target = bundles.beside(self._backend.lora_folder() / "any", out.strip())
-        return bundles.extract(bundles.Extract(*files, target, cut=cut), self._backend).said
+        return bundles.extract(bundles.Extract(after, before, target, cut=cut), self._backend).said
 
     def resize(self, name: str, out: str, cut: RankCut) -> str:
         """A LoRA at a lower rank, in a new file beside it."""

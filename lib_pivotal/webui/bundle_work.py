@@ -11,6 +11,7 @@ from types import MappingProxyType
 
 from modules import paths
 
+from lib_pivotal.bundle.low_rank import RankCut
 from lib_pivotal.commands import bundles as work
 from lib_pivotal.commands.bundles import Shown, Verdict, Written
 from lib_pivotal.errors import BundleError
@@ -94,7 +95,7 @@ def extract(
 ) -> Written:
     """A checkpoint minus its base as a LoRA in the LoRA folder; both are named as in the web UI's list."""
     out = work.beside(run_manager().backend.lora_folder() / "any", new_name or "")
-    cut = work.RankCut(rank, rule, value, conv_rank)
+    cut = RankCut(rank, rule, value, conv_rank)
     tuned, before = _checkpoint(checkpoint), _checkpoint(base)
     return work.extract(work.Extract(tuned, before, out, cut=cut, dtype=dtype, overwrite=overwrite), _host())
 
@@ -111,7 +112,7 @@ def resize(
 ) -> Written:
     """A LoRA at a lower rank, beside the old one."""
     path = path_of(name)
-    cut = work.RankCut(rank, rule, value, conv_rank)
+    cut = RankCut(rank, rule, value, conv_rank)
     return work.resize(work.Resize(path, work.beside(path, new_name or ""), cut=cut, overwrite=overwrite), _host())
 
 
@@ -128,7 +129,7 @@ def to_lora(
 ) -> Written:
     """A network of any kind as a LoRA, beside the old file; `base` is its checkpoint in the web UI's list."""
     path = path_of(name)
-    cut = work.RankCut(rank, rule, value, conv_rank)
+    cut = RankCut(rank, rule, value, conv_rank)
     checkpoint = None if base is None else _checkpoint(base)
     request = work.ToLora(path, work.beside(path, new_name or ""), cut=cut, base=checkpoint, overwrite=overwrite)
     return work.to_lora(request, _host())
