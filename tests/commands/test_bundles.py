@@ -130,14 +130,14 @@ def test_an_adapter_of_peft_goes_into_any_folder(site: Site, line: Any, monkeypa
 LAYER = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q"
 
 
-def test_a_lora_is_resized_alike(site: Site, shelf: BundleController, line: Any) -> None:
+def test_a_lora_is_resized_alike(site: Site, page_bundles: BundleController, line: Any) -> None:
     generator = torch.Generator().manual_seed(0)
     network = {
         f"{LAYER}.lora_down.weight": torch.randn(4, 8, generator=generator),
         f"{LAYER}.lora_up.weight": torch.randn(8, 4, generator=generator),
     }
     save_file({**network, "bundle_emb.umi.string_to_param.*": torch.ones(2, 768)}, site.lora("net"))
-    told = refusal(lambda: shelf.resize("net.safetensors", "page", RankCut()))
+    told = refusal(lambda: page_bundles.resize("net.safetensors", "page", RankCut()))
     body = {"name": "net", "new_name": "api"}
     assert told == detail(site, "/bundles/resize", body) and "give a rank" in told
     assert told in line("bundle", "resize", site.lora("net"), "--out", site.lora("line"))
@@ -145,7 +145,7 @@ def test_a_lora_is_resized_alike(site: Site, shelf: BundleController, line: Any)
     assert site.post("/bundles/resize", {**body, "rank": 1, "value": "x"}).status_code == 422
     answer = site.post("/bundles/resize", {**body, "rank": 2}).json()
     assert answer["layers"][LAYER]["rank"] == 2 and 0 < answer["layers"][LAYER]["lost"] == answer["lost"] < 1
-    assert shelf.resize("net.safetensors", "page", RankCut(2)).endswith(answer["said"].split(": ", 2)[2])
+    assert page_bundles.resize("net.safetensors", "page", RankCut(2)).endswith(answer["said"].split(": ", 2)[2])
     assert "of the change is lost" in line(
         "bundle", "resize", site.lora("net"), "--out", site.lora("line"), "--rank", 2
     )
@@ -155,21 +155,21 @@ def test_a_lora_is_resized_alike(site: Site, shelf: BundleController, line: Any)
     assert site.post("/bundles/resize", {**body, "rank": 2, "overwrite": True}).is_success
 
 
-def test_another_kind_is_made_a_lora_alike(site: Site, shelf: BundleController, line: Any) -> None:
+def test_another_kind_is_made_a_lora_alike(site: Site, page_bundles: BundleController, line: Any) -> None:
     generator = torch.Generator().manual_seed(0)
     loha = {f"hada_w{one}_{half}": (8, 2) if half == "a" else (2, 8) for one in (1, 2) for half in "ab"}
     save_file(
         {f"{LAYER}.{name}": torch.randn(*shape, generator=generator) for name, shape in loha.items()},
         site.lora("loha"),
     )
-    assert "rank 4; 0.00% of the change is lost" in shelf.to_lora("loha.safetensors", "page", RankCut(4))
+    assert "rank 4; 0.00% of the change is lost" in page_bundles.to_lora("loha.safetensors", "page", RankCut(4))
     assert site.post("/bundles/to_lora", {"name": "loha", "new_name": "api", "rank": 4, "base": None}).is_success
     line("bundle", "to_lora", site.lora("loha"), "--out", site.lora("line"), "--rank", 4)
     assert len({site.lora(stem).read_bytes()[-64:] for stem in ("api", "page", "line")}) == 1
 
 
 def test_a_checkpoint_minus_its_base_alike(
-    site: Site, shelf: BundleController, line: Any, monkeypatch: pytest.MonkeyPatch
+    site: Site, page_bundles: BundleController, line: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     base = tiny_families.write(site.data / "base.safetensors", tiny_families.make("sd1"))
     weights = load_file(base)
@@ -185,7 +185,7 @@ def test_a_checkpoint_minus_its_base_alike(
     answer = site.post("/bundles/extract", {**body, "base": "base"})
     assert answer.is_success and answer.json()["written"] == [str(site.lora("api"))]
     tuned = site.data / "tuned.safetensors"
-    assert "layers, rank 2" in shelf.extract(str(tuned), f'"{base}"', "page", RankCut(2))
-    assert "its base: give the path" in refusal(lambda: shelf.extract(str(tuned), " ", "page", RankCut(2)))
+    assert "layers, rank 2" in page_bundles.extract(str(tuned), f'"{base}"', "page", RankCut(2))
+    assert "its base: give the path" in refusal(lambda: page_bundles.extract(str(tuned), " ", "page", RankCut(2)))
     line("bundle", "extract", tuned, base, "--out", site.lora("line"), "--rank", 2)
     assert len({site.lora(stem).read_bytes()[-64:] for stem in ("api", "page", "line")}) == 1
