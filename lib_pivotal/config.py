@@ -469,6 +469,31 @@ class SavingConfig:
 
 
 @dataclass(frozen=True)
+class StartConfig:
+    """A LoRA or bundle that the run begins from."""
+
+    init_file: str = setting(
+        "",
+        "A LoRA or bundle to begin from: a path, or a name in the LoRA folder. Empty = nothing is taken from a file.",
+        unit="path",
+    )
+    network: str = setting(
+        "train",
+        "Its network: train it further, freeze it (what is trained is trained under it), or leave it out.",
+        choices="training.start_file:start_uses",
+    )
+    embeddings: str = setting(
+        "train",
+        "Its embeddings that the run has by name: train them further, freeze them, or leave them out.",
+        choices="training.start_file:start_uses",
+    )
+
+    def freezes_network(self) -> bool:
+        """Whether the run has the file's network in place of one that it trains."""
+        return bool(self.init_file) and self.network == "freeze"
+
+
+@dataclass(frozen=True)
 class Run:
     """Everything that defines a run."""
 
@@ -478,6 +503,7 @@ class Run:
     embeddings: tuple[EmbeddingConfig, ...] = setting((), "The embeddings to train.")
     embeddings_common: EmbeddingsConfig = setting(EmbeddingsConfig, "What holds for all embeddings.")
     network: NetworkConfig = setting(NetworkConfig, "The network.")
+    start: StartConfig = setting(StartConfig, "A file that the run begins from.")
     data: DataConfig = setting(DataConfig, "Pictures and captions.")
     regularisation: RegularisationConfig = setting(RegularisationConfig, "Pictures that keep the model as it was.")
     noise: NoiseConfig = setting(NoiseConfig, "Noise and timesteps.")

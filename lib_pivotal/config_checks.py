@@ -22,8 +22,9 @@ def check_consistency(run: Run) -> list[Fault]:
     """Faults that concern more than one setting."""
     faults = [*name_faults(run.name), *_check_embeddings(run)]
     network, schedule, noise = run.network, run.schedule, run.noise
-    trains_unet = network.trains("unet")
-    trains_te = network.trains("te") or network.trains("te2")
+    frozen = run.start.freezes_network()
+    trains_unet = network.trains("unet") and not frozen
+    trains_te = (network.trains("te") or network.trains("te2")) and not frozen
     if not run.embeddings and not trains_unet and not trains_te:
         faults.append(
             Fault("embeddings", [], "nothing is trained", "Add an embedding or choose layers for the network.")

@@ -40,7 +40,7 @@ from lib_pivotal.data.sources import source
 from lib_pivotal.embeddings import control, editability, initial, norm_targets
 from lib_pivotal.errors import ConfigError
 from lib_pivotal.networks import registry, targets
-from lib_pivotal.training import objective, optimizers, rates, schedule
+from lib_pivotal.training import objective, optimizers, rates, schedule, start_file
 
 
 def faults_of(plain):
@@ -132,6 +132,8 @@ def test_every_setting_has_help_and_sound_default():
 
 
 REGISTRIES = {
+    "start.network": get_args(start_file.Use),
+    "start.embeddings": get_args(start_file.Use),
     "embeddings_common.control": {**control.CONTROLS, control.DIRECTION: None},
     "embeddings_common.norm_target": norm_targets.NORM_TARGETS,
     "embeddings_common.start": initial.STARTS,

@@ -27,7 +27,7 @@ from lib_pivotal.bundle.foreign import alpha_dtype, for_kohya, kohya_network, pa
 from lib_pivotal.bundle.format import META_ALPHA_DTYPE, META_EMBEDDINGS, META_PART, EmbeddingTensors
 from lib_pivotal.bundle.joining import join_conflicts, join_networks, weighted
 from lib_pivotal.bundle.layer_names import UnetShape
-from lib_pivotal.bundle.listing import list_bundle, network_rank
+from lib_pivotal.bundle.listing import list_bundle, rank_metadata
 from lib_pivotal.bundle.metadata import embedding_facts, read_json, with_embedding_facts
 from lib_pivotal.bundle.network_layouts import DIFFUSERS_PREFIXES, for_webui, is_kohya, to_diffusers, to_peft
 from lib_pivotal.bundle.network_places import recognise
@@ -309,11 +309,7 @@ def _joined_metadata(bundles: Sequence[Bundle], network: Mapping[str, Tensor], *
             metadata[key] = json.dumps(merged, ensure_ascii=False)
     titles = [bundle.metadata.get("modelspec.title") or Path(bundle.path or "").stem for bundle in bundles]
     metadata |= {"ss_output_name": name, "modelspec.title": name, "modelspec.merged_from": ", ".join(titles)}
-    rank = network_rank({key: tuple(tensor.shape) for key, tensor in network.items()})
-    if rank is not None:
-        alphas = [float(tensor) for key, tensor in network.items() if key.endswith(".alpha")]
-        metadata["ss_network_dim"] = str(rank)
-        metadata["ss_network_alpha"] = str(max(set(alphas), key=alphas.count) if alphas else rank)
+    metadata |= rank_metadata(network)
     return with_embedding_facts(metadata, embedding_facts(metadata))
 
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from lib_pivotal.bundle.embedding_files import read_flat
 from lib_pivotal.bundle.embedding_key_formats import EmbeddingLayout, TensorHeader, is_single_embedding, plan_embedding
 from lib_pivotal.bundle.format import (
@@ -167,6 +169,18 @@ def network_rank(shapes: Mapping[str, tuple[int, ...]]) -> int | None:
     """The most frequent rank among the layers of a network (by key and shape; the higher one at a draw), or None."""
     ranks = Counter(rank for key, shape in shapes.items() if (rank := _rank(key, shape)) is not None)
     return max((count, rank) for rank, count in ranks.items())[1] if ranks else None
+
+
+def rank_metadata(network: Mapping[str, Tensor]) -> dict[str, str]:
+    """`ss_network_dim` and `ss_network_alpha` of a kohya network: the most frequent ones; empty without a rank."""
+    rank = network_rank({key: tuple(tensor.shape) for key, tensor in network.items()})
+    if rank is None:
+        return {}
+    alphas = [float(tensor) for key, tensor in network.items() if key.endswith(".alpha")]
+    return {
+        "ss_network_dim": str(rank),
+        "ss_network_alpha": str(max(set(alphas), key=alphas.count) if alphas else rank),
+    }
 
 
 def _rank(key: str, shape: tuple[int, ...]) -> int | None:

@@ -160,6 +160,21 @@ def build_metadata(facts: TrainingFacts) -> dict[str, str]:
     return {**_kohya(facts), **_model_spec(facts), **_pivotal(facts)}
 
 
+def lora_metadata(family: Family, *, v_prediction: bool = False) -> dict[str, str]:
+    """What readers of a LoRA need to tell its family: kohya's minimum, and ModelSpec's architecture."""
+    sdxl = family == "sdxl"
+    return {
+        "ss_v2": str(family == "sd2"),
+        "ss_base_model_version": _BASE_VERSIONS.get((family, v_prediction), "unknown"),
+        "ss_network_module": "networks.lora",
+        "modelspec.sai_model_spec": "1.0.1",
+        "modelspec.architecture": f"{_ARCHITECTURES.get((family, v_prediction), 'unknown')}/lora",
+        "modelspec.implementation": "https://github.com/Stability-AI/generative-models" if sdxl else "diffusers",
+        "modelspec.implementation_version": f"sd-webui-pivotal/{__version__}",
+        META_SOFTWARE: f"sd-webui-pivotal/{__version__}",
+    }
+
+
 def embedding_facts(metadata: Mapping[str, str]) -> dict[str, dict[str, Any]]:
     """What `pivotal.words` says, by name; empty where there is none or it cannot be read."""
     found = read_json(metadata, META_EMBEDDINGS)

@@ -1,4 +1,5 @@
-"""Work on bundle files: list, show, verify, rename, delete, add, adjust, join, strip, split and convert.
+"""Work on bundle files: list, show, verify, rename, delete, add, adjust, join, strip, split, convert; extract, resize,
+to_lora.
 
 A front says which file is meant, by a path, a name or a choice from a list. The rules are here: `out` is a new file
 with a legal name, another file is only replaced with `overwrite`, a request that names nothing to do is refused, and
@@ -14,12 +15,13 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from lib_pivotal.bundle import edits
+from lib_pivotal.bundle import edits, svd
 from lib_pivotal.bundle.edits import LAYOUTS, Layout
 from lib_pivotal.bundle.embedding_files import EmbeddingFormat, read_embedding
 from lib_pivotal.bundle.format import EmbeddingTensors, Problem
 from lib_pivotal.bundle.layer_names import UnetShape
 from lib_pivotal.bundle.listing import BundleSummary, list_bundle, list_folder
+from lib_pivotal.bundle.low_rank import RankCut
 from lib_pivotal.bundle.metadata import embedding_facts
 from lib_pivotal.bundle.reader import read_bundle, require
 from lib_pivotal.bundle.verify import verify as verify_file
@@ -167,6 +169,42 @@ class Convert:
 
 
 @dataclass(frozen=True)
+class Extract:
+    """A fine-tuned checkpoint minus its base as a LoRA, written to `out` in `dtype` (fp16, bf16, fp32)."""
+
+    tuned: Path
+    base: Path
+    out: Path
+    _: KW_ONLY
+    cut: RankCut
+    dtype: str = "fp16"
+    overwrite: bool = False
+
+
+@dataclass(frozen=True)
+class Resize:
+    """A LoRA to write at a lower rank to `out`."""
+
+    file: Path
+    out: Path
+    _: KW_ONLY
+    cut: RankCut
+    overwrite: bool = False
+
+
+@dataclass(frozen=True)
+class ToLora:
+    """A network of any kind to write as a LoRA to `out`; `base` is its checkpoint, where the kind needs that."""
+
+    file: Path
+    out: Path
+    _: KW_ONLY
+    cut: RankCut
+    base: Path | None = None
+    overwrite: bool = False
+
+
+@dataclass(frozen=True)
 class Written:
     """What was written, and what to say of it."""
 
@@ -176,6 +214,19 @@ class Written:
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
         return {"written": [str(path) for path in self.files]}
+
+
+@dataclass(frozen=True)
+class Reduced(Written):
+    """The same of a file made by singular values, with what every layer has lost."""
+
+    report: svd.SvdReport
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON: `lost` is the share of the change that is not in the file, in all and by layer."""
+        layers = {layer.name: {"rank": layer.rank, "lost": layer.lost} for layer in self.report.layers}
+        notes = list(self.report.notes)
+        return {**super().as_dict(), "said": self.said, "lost": self.report.lost, "layers": layers, "notes": notes}
 
 
 @dataclass(frozen=True)
@@ -384,6 +435,52 @@ def convert(request: Convert, host: BundleHost | None = None) -> Written:
     return Written((path,), f"Written: {path}. It holds the network; Split writes its embeddings.")
 
 
+def extract(request: Extract, host: BundleHost | None = None, progress: svd.Progress | None = None) -> Reduced:
+    """A checkpoint minus its base as a LoRA.
+
+    Raises:
+        BundleError: the two do not go together, or nothing differs.
+    """
+    report = svd.extract(
+        request.tuned,
+        request.base,
+        _legal(request.out),
+        cut=request.cut,
+        dtype=request.dtype,
+        overwrite=request.overwrite,
+        progress=progress,
+    )
+    return _reduced(host, report)
+
+
+def resize(request: Resize, host: BundleHost | None = None, progress: svd.Progress | None = None) -> Reduced:
+    """A LoRA at a lower rank, its embeddings unchanged.
+
+    Raises:
+        BundleError: the file holds another kind of network, or none.
+    """
+    out = _legal(request.out)
+    report = svd.resize(request.file, out, cut=request.cut, overwrite=request.overwrite, progress=progress)
+    return _reduced(host, report)
+
+
+def to_lora(request: ToLora, host: BundleHost | None = None, progress: svd.Progress | None = None) -> Reduced:
+    """A network of any kind as a LoRA, its embeddings unchanged.
+
+    Raises:
+        BundleError: it is a LoRA already, or needs the checkpoint that it is for.
+    """
+    report = svd.to_lora(
+        request.file,
+        _legal(request.out),
+        cut=request.cut,
+        base=request.base,
+        overwrite=request.overwrite,
+        progress=progress,
+    )
+    return _reduced(host, report)
+
+
 # ---- names and places of new files ----
 
 
@@ -456,3 +553,8 @@ def _names(embeddings: Sequence[str]) -> str:
 def _changed(host: BundleHost | None, path: Path, said: str) -> Written:
     (host or NoHost()).bundle_saved(path)
     return Written((path,), said)
+
+
+def _reduced(host: BundleHost | None, report: svd.SvdReport) -> Reduced:
+    (host or NoHost()).bundle_saved(report.path)
+    return Reduced((report.path,), f"Written: {report.path.name}: {report}", report)

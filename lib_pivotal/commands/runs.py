@@ -6,7 +6,7 @@ import filecmp
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import KW_ONLY, dataclass, field, replace
-from pathlib import Path
+from pathlib import Path, PurePath
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -104,6 +104,7 @@ def start(manager: RunManager, request: StartRequest) -> RunView:
         FileNameError: there are files of its name.
         HostError: another run goes on, or there is no model.
     """
+    request = _found(request, manager)
     request.check()
     return manager.start(request.run, overwrite=request.overwrite)
 
@@ -115,8 +116,24 @@ def preflight(manager: RunManager, request: StartRequest) -> Preflight:
         ConfigError, FolderError: see `StartRequest.check`.
         HostError: a run is going on, or the loaded model cannot be trained.
     """
+    request = _found(request, manager)
     request.check()
     return manager.preflight(request.run)
+
+
+def start_file(text: str, folder: Path) -> str:
+    """`start.init_file` as a path: a LoRA folder's file may be named as in a tag, with or without its ending."""
+    given = PurePath(text)
+    if not text or given.is_absolute() or given.drive or ".." in given.parts:
+        return text
+    candidates = (folder / text, folder / f"{text}.safetensors")
+    return next((str(path.absolute()) for path in candidates if path.is_file()), text)
+
+
+def _found(request: StartRequest, manager: RunManager) -> StartRequest:
+    start = request.run.start
+    found = start_file(start.init_file, manager.backend.lora_folder()) if start.init_file else ""
+    return replace(request, run=replace(request.run, start=replace(start, init_file=found)))
 
 
 def class_pictures(manager: RunManager, request: StartRequest) -> RunView:

@@ -1,5 +1,5 @@
 """`python -m lib_pivotal bundle VERB FILE ... [--json] [-f]`: list, show, verify, rename, delete, add, adjust, join,
-split, strip, convert."""
+split, strip, convert, extract, resize, to_lora."""
 
 from __future__ import annotations
 
@@ -108,6 +108,35 @@ def add_bundle_commands(commands: Any) -> None:
         help="a checkpoint that the bundle is for (.safetensors, or a folder of diffusers): tells the blocks of its "
         "U-Net, where they are other than those of SD1, SD2 and SDXL",
     )
+    _add_svd(writing)
+
+
+def _add_svd(writing: Callable[..., argparse.ArgumentParser]) -> None:
+    """The verbs that work by singular values."""
+    extract = writing("extract", "a checkpoint minus its base, as a LoRA", _extract, out="OUT")
+    extract.add_argument("tuned", type=typed_path, help="the fine-tuned checkpoint, .safetensors or .ckpt")
+    extract.add_argument("base", type=typed_path, help="the checkpoint that it was made from")
+    extract.add_argument("--dtype", default="fp16", help="fp16, bf16 or fp32")
+    resize = writing("resize", "a LoRA at a lower rank", _resize, out="OUT")
+    resize.add_argument("file", type=typed_path)
+    to_lora = writing("to_lora", "LoHa, LoKr, OFT and other kinds as a LoRA", _to_lora, out="OUT")
+    to_lora.add_argument("file", type=typed_path)
+    to_lora.add_argument("--base", type=typed_path, help="its checkpoint: DoRA, (IA)^3, GLoRA and OFT need it")
+    for parser in (extract, resize, to_lora):
+        parser.set_defaults(run=run_svd)
+        parser.add_argument("--rank", type=int, default=0, help="rank of a layer, at most")
+        parser.add_argument(
+            "--conv-rank", type=int, default=0, help="of convolutions larger than 1x1 (default: --rank)"
+        )
+        parser.add_argument(
+            "--rule",
+            default="rank",
+            help="how the rank of each layer is found: rank (as given), share (of the sum of singular values, Custom "
+            "Diffusion's), sv_ratio or sv_fro (kohya's)",
+        )
+        parser.add_argument(
+            "--value", type=float, default=0.0, help="of the rule, for example --rule sv_fro --value 0.9"
+        )
 
 
 def run_list(parsed: argparse.Namespace) -> int:
@@ -171,6 +200,48 @@ def run_work(parsed: argparse.Namespace) -> int:
     for path in done.files:
         _print(f"wrote {path}")
     return 0
+
+
+def run_svd(parsed: argparse.Namespace) -> int:
+    """What was written and what it has lost; layers are counted on stderr while it goes on."""
+    from lib_pivotal.commands import bundles
+
+    done: bundles.Reduced = parsed.work(bundles, parsed)
+    if parsed.json:
+        return _json(done.as_dict())
+    _print(f"wrote {done.files[0]}: {done.report}")
+    return 0
+
+
+def _extract(do: Any, given: argparse.Namespace) -> Any:
+    request = do.Extract(
+        given.tuned, given.base, given.out, cut=_cut(given), dtype=given.dtype, overwrite=given.overwrite
+    )
+    return do.extract(request, progress=_count)
+
+
+def _resize(do: Any, given: argparse.Namespace) -> Any:
+    request = do.Resize(given.file, given.out, cut=_cut(given), overwrite=given.overwrite)
+    return do.resize(request, progress=_count)
+
+
+def _to_lora(do: Any, given: argparse.Namespace) -> Any:
+    request = do.ToLora(given.file, given.out, cut=_cut(given), base=given.base, overwrite=given.overwrite)
+    return do.to_lora(request, progress=_count)
+
+
+def _cut(given: argparse.Namespace) -> Any:
+    from lib_pivotal.bundle.low_rank import RankCut
+
+    return RankCut(given.rank, given.rule, given.value, given.conv_rank)
+
+
+def _count(done: int, total: int, name: str) -> None:
+    """One line on a terminal, nothing in a log but each hundredth layer."""
+    if sys.stderr.isatty():
+        sys.stderr.write(f"\r{done}/{total} layers" + ("\n" if done == total else ""))
+    elif done % 100 == 0:
+        sys.stderr.write(f"{done}/{total} layers\n")
 
 
 def _convert(do: Any, given: argparse.Namespace) -> Any:

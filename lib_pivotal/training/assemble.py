@@ -24,6 +24,7 @@ from lib_pivotal.config import (
     RegularisationConfig,
     Run,
     ScheduleConfig,
+    StartConfig,
     run_to_dict,
     steps_of,
 )
@@ -37,6 +38,7 @@ from lib_pivotal.data.mixing import class_text, narugo_batch
 from lib_pivotal.data.records import DatasetProblem, Picture
 from lib_pivotal.data.tags import same_tag
 from lib_pivotal.embeddings.vectors import EmbeddingSettings
+from lib_pivotal.files import typed_path
 from lib_pivotal.networks.targets import LayerRule, part_rules
 from lib_pivotal.ports import PARTS, Part, SessionRequest
 from lib_pivotal.training.embeddings_only import EmbeddingsOnly
@@ -66,6 +68,7 @@ from lib_pivotal.training.pruned_captions import embedding_of_concepts, samples_
 from lib_pivotal.training.rates import PhasePlan, rate_factor
 from lib_pivotal.training.results import NAMELESS, Results
 from lib_pivotal.training.seeds import derive_seed
+from lib_pivotal.training.start_file import StartPlan
 from lib_pivotal.training.training_metadata import settings_facts
 
 
@@ -94,6 +97,7 @@ def compile_run(run: Run, found: PreparedPictures) -> Prepared:
         text_warm_up=text_warm_up_plan(run.embeddings, run.embeddings_common, found),
         terms=term_plan(run.embeddings, run.embeddings_common, run.regularisation),
         network=network_plan(run.network),
+        start=start_plan(run.start),
         paces=paces(run.embeddings_common, run.network, schedule),
         optimizer=OptimizerPlan(schedule.optimizer, option_lines(schedule.optimizer_options), schedule.ema_decay),
         objective=make_objective(run.loss, run.noise, mask_prior=data.mask_prior),
@@ -213,6 +217,13 @@ def network_plan(network: NetworkConfig) -> NetworkPlan:
         network.max_norm,
         network.l1,
     )
+
+
+def start_plan(start: StartConfig) -> StartPlan | None:
+    """The file that the run begins from; None: nothing is taken from a file."""
+    if not start.init_file:
+        return None
+    return StartPlan(typed_path(start.init_file), start.network, start.embeddings)  # type: ignore[arg-type]
 
 
 def network_rules(settings: NetworkConfig, part: Part) -> list[LayerRule]:

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
+from lib_pivotal.bundle.format import EmbeddingTensors
 from lib_pivotal.data.batches import BatchSource
 from lib_pivotal.data.captions import EmbeddingFinder
 from lib_pivotal.data.crops import with_focus
@@ -50,13 +51,27 @@ from lib_pivotal.training.prepared import (
 from lib_pivotal.training.progress import Progress
 from lib_pivotal.training.schedule import NoiseSchedule
 from lib_pivotal.training.seeds import derived_generator
+from lib_pivotal.training.start_file import FrozenParts, read_start
 from lib_pivotal.training.step import MicroStep
 from lib_pivotal.training.trainable import Trainable
+
+
+@dataclass(frozen=True, eq=False)
+class TrainedParts:
+    """What a run trains and what it keeps as it is; `remarks` on the file that it begins from."""
+
+    embeddings: TrainedEmbeddings
+    network: Network | None
+    frozen: FrozenParts = field(default_factory=FrozenParts)
+    remarks: tuple[str, ...] = ()
+    taken: frozenset[str] = frozenset()
+    """Embeddings whose vectors come from that file: they have learnt their tags."""
 
 
 def build_trainer(
     prepared: Prepared,
     host: Host,
+    parts: TrainedParts,
     *,
     output_folder: Path,
     log_folder: Path,
@@ -73,12 +88,9 @@ def build_trainer(
     """Everything that a trainer needs, on a host whose session is open; a `continued` run's embeddings have begun."""
     with host.codec.placed():
         cache, source = _sources(prepared, host, log_folder, listener, commands=commands, world=world)
-    layers = host.layers()
-    with _autocast(prepared, host):
-        embeddings = make_embeddings(prepared.embeddings, host.text, host.device, seed=prepared.seed)
+    embeddings, network, moves = parts.embeddings, parts.network, parts.frozen.network is None
     control = prepared.control
     targets = norm_targets(control.target, host.text, control.texts)
-    network = make_network(prepared.network, layers, host.device, seed=prepared.seed)
     micro_step = make_micro_step(prepared, host, network)
     optimizer = prepared.optimizer
     norm_control = make_control(control.name, targets)
@@ -86,20 +98,25 @@ def build_trainer(
     if not continued:
         with _autocast(prepared, host):
             warm_up_on_text(
-                prepared.text_warm_up, embeddings, host.text, control=norm_control, step=embedding_step, world=world
+                _of_new(prepared.text_warm_up, parts),
+                embeddings,
+                host.text,
+                control=norm_control,
+                step=embedding_step,
+                world=world,
             )
     trainable = Trainable(
         embeddings,
         network,
-        trained_groups(prepared.paces, embeddings, network),
+        trained_groups(prepared.paces, embeddings, network if moves else None),
         optimizer=optimizer.name,
         optimizer_options=optimizer.options,
         control=norm_control,
         embedding_step=embedding_step,
-        max_norm=prepared.network.max_norm,
-        l1=prepared.network.l1,
+        max_norm=prepared.network.max_norm if moves else 0.0,
+        l1=prepared.network.l1 if moves else 0.0,
         ema_decay=optimizer.ema_decay,
-        loss_scaling=autocast_dtype(prepared.session.precision, layers[0].module) is torch.float16,
+        loss_scaling=autocast_dtype(prepared.session.precision, host.layers()[0].module) is torch.float16,
         world=world,
     )
     progress = Progress()
@@ -111,6 +128,7 @@ def build_trainer(
         trainable=trainable,
         micro_step=micro_step,
         initial_embeddings=embeddings.starts,
+        frozen=parts.frozen,
         progress=progress,
         overwrite=overwrite,
         held_out=_held_out_batches(prepared, cache),
@@ -140,14 +158,45 @@ def build_trainer(
 # ---- what is trained ----
 
 
+def make_parts(prepared: Prepared, host: Host) -> TrainedParts:
+    """Embeddings and network at their start, new or from the run's file, which is compared with them.
+
+    Raises:
+        BundleError, EmbeddingNameError, NetworkError: the file does not fit the run, or nothing would be trained.
+    """
+    start = None
+    if prepared.start is not None:
+        start = read_start(prepared.start, host, {one.name: one.vectors for one in prepared.embeddings})
+    given = {} if start is None else start.embeddings
+    with _autocast(prepared, host):
+        embeddings = make_embeddings(prepared.embeddings, host.text, host.device, seed=prepared.seed, given=given)
+    network = None if start is None else start.frozen_network(host)
+    if network is None:
+        network = make_network(prepared.network, host.layers(), host.device, seed=prepared.seed)
+    if start is None:
+        return TrainedParts(embeddings, network)
+    remarks = (*start.remarks, *start.load_into(network))
+    start.freeze(embeddings)
+    if (network is None or start.frozen.network is not None) and set(embeddings.names()) <= embeddings.frozen:
+        raise NetworkError(f"{start.plan.file}: all of it is frozen, so nothing would be trained")
+    return TrainedParts(embeddings, network, start.frozen, remarks, frozenset(given))
+
+
 def make_embeddings(
-    starts: Sequence[EmbeddingStart], text: TextEncoder, device: torch.device, *, seed: int
+    starts: Sequence[EmbeddingStart],
+    text: TextEncoder,
+    device: torch.device,
+    *,
+    seed: int,
+    given: Mapping[str, EmbeddingTensors] | None = None,
 ) -> TrainedEmbeddings:
-    """The embeddings at their start: from an embedding file, from init text, or by chance; each from its own seed."""
+    """The embeddings at their start: those `given`, else from a file, from init text, or by chance, by its own seed."""
     vectors = {}
     for index, embedding in enumerate(starts):
         generator = derived_generator("word", seed, index)
-        if embedding.init_vectors is not None:
+        if given and embedding.name in given:
+            vectors[embedding.name] = tuple(tower.float() for tower in given[embedding.name])
+        elif embedding.init_vectors is not None:
             vectors[embedding.name] = vectors_from_tensors(
                 embedding.init_vectors, embedding.vectors, encoder=text, generator=generator
             )
@@ -163,6 +212,10 @@ def make_embeddings(
                 start=embedding.start,
             )
     return TrainedEmbeddings(vectors, {embedding.name: embedding.settings for embedding in starts}, device=device)
+
+
+def _of_new(plan: TextWarmUpPlan, parts: TrainedParts) -> TextWarmUpPlan:
+    return replace(plan, texts={name: text for name, text in plan.texts.items() if name not in parts.taken})
 
 
 def warm_up_on_text(

@@ -28,6 +28,7 @@ HARMLESS = (
     "name",
     "saving",
     "data.folder",  # the pictures themselves are compared
+    "start.init_file",  # and the file
     "data.cache_folder",
     "regularisation.folder",
     "memory.latents_mb",
@@ -43,7 +44,8 @@ def describe_basis(prepared: Prepared, host: Host) -> dict[str, Any]:
     """What a state depends on, as plain values to keep with it: settings, checkpoint, pictures with their captions."""
     pictures = {f"{side}{picture.key}": _digest(picture) for side, picture in _pictures(prepared)}
     checkpoint = {"name": host.info.name, "sha256": host.info.sha256, "autoencoder": host.codec.fingerprint}
-    return {"settings": dict(prepared.settings), "checkpoint": checkpoint, "pictures": pictures}
+    start = {} if prepared.start is None else {"name": prepared.start.file.name, "sha256": prepared.start.sha256()}
+    return {"settings": dict(prepared.settings), "checkpoint": checkpoint, "pictures": pictures, "start": start}
 
 
 def check_continuation(
@@ -89,7 +91,8 @@ def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
         for path in sorted(old.keys() | new.keys())
         if old.get(path) != new.get(path) and not _is_harmless(path)
     ]
-    return found + _checkpoint_differences(then["checkpoint"], now["checkpoint"]) + _picture_differences(then, now)
+    found += _checkpoint_differences(then["checkpoint"], now["checkpoint"]) + _picture_differences(then, now)
+    return found + _start_differences(then.get("start", {}), now.get("start", {}))
 
 
 def flat_settings(plain: Mapping[str, Any]) -> dict[str, Any]:
@@ -123,6 +126,14 @@ def _checkpoint_differences(then: Mapping[str, str], now: Mapping[str, str]) -> 
     if then.get(field) == now.get(field):
         return [f"the autoencoder (VAE) of {now['name']} is another one"]
     return [f"the checkpoint was {_titled(then)}, is {_titled(now)}"]
+
+
+def _start_differences(then: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+    """The file that the run began from."""
+    if then.get("sha256") == now.get("sha256"):
+        return []
+    titles = [f"{one['name']} [{one['sha256'][:10]}]" if one else "none" for one in (then, now)]
+    return [f"the file that the run began from (start.init_file) was {titles[0]}, is {titles[1]}"]
 
 
 def _titled(checkpoint: Mapping[str, str]) -> str:

@@ -17,6 +17,7 @@ from PIL import Image
 
 from lib_pivotal.bundle.embedding_files import write_embedding
 from lib_pivotal.bundle.layer_names import host_shape
+from lib_pivotal.bundle.listing import rank_metadata
 from lib_pivotal.bundle.metadata import build_metadata
 from lib_pivotal.bundle.network_layouts import for_webui, with_whole_attention
 from lib_pivotal.bundle.reader import Bundle, read_bundle, require
@@ -29,6 +30,7 @@ from lib_pivotal.training.events import Event, FileSaved, Notice, PicturesMade, 
 from lib_pivotal.training.first_phase import gain
 from lib_pivotal.training.prepared import Prepared
 from lib_pivotal.training.progress import Progress
+from lib_pivotal.training.start_file import FrozenParts
 from lib_pivotal.training.step import MicroStep
 from lib_pivotal.training.trainable import Trainable
 from lib_pivotal.training.training_metadata import training_facts
@@ -89,6 +91,7 @@ class RunOutputs:
         trainable: Trainable,
         micro_step: MicroStep,
         initial_embeddings: EmbeddingVectors,
+        frozen: FrozenParts,
         progress: Progress,
         overwrite: bool,
         held_out: Mapping[str, Sequence[TrainingBatch]],
@@ -102,6 +105,7 @@ class RunOutputs:
         self._trainable = trainable
         self._micro_step = micro_step
         self._initial_embeddings = initial_embeddings
+        self._frozen = frozen
         self._held_out = held_out
         self._evaluation = evaluation
         self._base_losses: dict[str, float] | None = None
@@ -180,8 +184,9 @@ class RunOutputs:
             target = bundle.parent / f"{embedding}.safetensors"
             if target == bundle:
                 target = bundle.parent / f"{embedding}-word.safetensors"
+            kept = self._frozen.embeddings.get(embedding)
             try:
-                write_embedding(target, vectors, name=embedding, dtype=dtype)
+                write_embedding(target, kept or vectors, name=embedding, dtype=None if kept else dtype)
             except (OSError, BundleError) as error:
                 events.append(Notice("error", step, f"the embedding {embedding!r} has no file of its own: {error}"))
             else:
@@ -267,13 +272,14 @@ class RunOutputs:
         if network:
             network = for_webui(network, host_shape(self._host))
             network = with_whole_attention(network, self._host.info.family)
-        return write_bundle(
-            path,
-            network=network,
-            embeddings=self._embedding_tensors(),
-            metadata=self._metadata(step),
-            dtype=self._plan.dtype,
-        )
+        embeddings, metadata = self._embedding_tensors(), self._metadata(step)
+        dtype: torch.dtype | None = self._plan.dtype
+        if self._frozen:
+            network, embeddings = self._frozen.put_into(network, embeddings, dtype=self._plan.dtype)
+            dtype = None
+        if self._prepared.start is not None:  # whose file may have other ranks and alphas than the settings
+            metadata |= rank_metadata(network)
+        return write_bundle(path, network=network, embeddings=embeddings, metadata=metadata, dtype=dtype)
 
     def _embedding_tensors(self) -> dict[str, tuple[torch.Tensor, ...]]:
         return {

@@ -32,6 +32,7 @@ from lib_pivotal.training.objective import Objective
 from lib_pivotal.training.prepare import PreparedPictures
 from lib_pivotal.training.rates import PhasePlan
 from lib_pivotal.training.results import Results
+from lib_pivotal.training.start_file import StartPlan
 
 TokenIds = Callable[[str], list[int]]
 
@@ -241,6 +242,7 @@ class Prepared:
     text_warm_up: TextWarmUpPlan
     terms: TermPlan
     network: NetworkPlan
+    start: StartPlan | None
     paces: Mapping[str, Pace]
     optimizer: OptimizerPlan
     objective: Objective

@@ -13,7 +13,7 @@ from lib_pivotal.errors import HostError, StateError
 from lib_pivotal.oom import made_or
 from lib_pivotal.plain_json import parse_json
 from lib_pivotal.ports import Host
-from lib_pivotal.training.build import build_trainer, spill_folder
+from lib_pivotal.training.build import build_trainer, make_parts, spill_folder
 from lib_pivotal.training.continuation import check_continuation, describe_basis
 from lib_pivotal.training.distributed import ProcessGroup
 from lib_pivotal.training.events import Commands, Listener, Notice, RunEnded
@@ -63,13 +63,14 @@ def train(
     saved = _state_to_continue(log_folder, prepared.name) if resume else None
     with host.session(prepared.session):
         remarks, basis = [], describe_basis(prepared, host)  # reads every picture's file: once
+        parts = made_or(lambda: make_parts(prepared, host), HostError(_NO_MEMORY))
         if saved is not None:
             recorded = _recorded(_record_path(log_folder, prepared.name))
             remarks = check_continuation(saved, prepared, host, now=basis, recorded=recorded)
             prepared.results.refuse_taken(output_folder, resume=True, overwrite=overwrite)
         if world.writes:
             _record(prepared, output_folder, log_folder, listener)
-            for remark in remarks:
+            for remark in (*remarks, *parts.remarks):
                 listener(Notice("warning", 0, remark))
             for problem in prepared.notices:
                 level = "info" if problem.level == "info" else "warning"
@@ -79,6 +80,7 @@ def train(
             lambda: build_trainer(
                 prepared,
                 host,
+                parts,
                 output_folder=output_folder,
                 log_folder=log_folder,
                 state_folder=state_folder,

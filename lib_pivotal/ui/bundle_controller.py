@@ -8,10 +8,12 @@ from pathlib import Path, PurePath
 from lib_pivotal.bundle.edits import Layout
 from lib_pivotal.bundle.embedding_files import EmbeddingFormat
 from lib_pivotal.bundle.listing import BundleSummary
+from lib_pivotal.bundle.low_rank import RankCut
 from lib_pivotal.commands import bundles
 from lib_pivotal.embeddings.adjustment import read_adjustments
 from lib_pivotal.embeddings.names import NameIssue
 from lib_pivotal.errors import BundleError
+from lib_pivotal.files import typed_path
 from lib_pivotal.runs.backend import TrainerBackend
 from lib_pivotal.runs.naming import name_issues
 
@@ -93,6 +95,29 @@ class BundleController:
         """Several bundles as one, in a new file beside the first."""
         paths = [self.path(one) for one in (name, *others)]
         return bundles.join(bundles.Join(paths, bundles.beside(paths[0], out.strip())), self._backend).said
+
+    def extract(self, tuned: str, base: str, out: str, cut: RankCut) -> str:
+        """A checkpoint minus its base as a LoRA, in a new file of the folder."""
+        after, before = self._checkpoint(tuned, "the checkpoint"), self._checkpoint(base, "its base")
+        target = bundles.beside(self._backend.lora_folder() / "any", out.strip())
+        return bundles.extract(bundles.Extract(after, before, target, cut=cut), self._backend).said
+
+    def resize(self, name: str, out: str, cut: RankCut) -> str:
+        """A LoRA at a lower rank, in a new file beside it."""
+        path = self.path(name)
+        return bundles.resize(bundles.Resize(path, bundles.beside(path, out.strip()), cut=cut), self._backend).said
+
+    def to_lora(self, name: str, out: str, cut: RankCut, base: str = "") -> str:
+        """A network of any kind as a LoRA, in a new file beside it; `base` is its checkpoint, empty: none is needed."""
+        path = self.path(name)
+        checkpoint = self._checkpoint(base, "its base") if base.strip() else None
+        request = bundles.ToLora(path, bundles.beside(path, out.strip()), cut=cut, base=checkpoint)
+        return bundles.to_lora(request, self._backend).said
+
+    def _checkpoint(self, given: str, what: str) -> Path:
+        if not given.strip():
+            raise BundleError(f"{what}: give the path of its file")
+        return typed_path(given)
 
     def _folder(self, path: Path) -> Path:
         return self._backend.runs_folder() / "split" / path.stem

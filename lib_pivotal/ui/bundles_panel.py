@@ -16,6 +16,7 @@ from lib_pivotal.ui.page import Page, Shown, message, quiet, sentence
 if TYPE_CHECKING:
     from lib_pivotal.bundle.edits import Layout
     from lib_pivotal.bundle.embedding_files import EmbeddingFormat
+    from lib_pivotal.bundle.low_rank import RankCut
     from lib_pivotal.ui.bundle_controller import BundleController
 
 STRIPPED = {
@@ -37,6 +38,12 @@ NETWORK_AS: dict[str, Layout] = {
     "diffusers and InvokeAI (.safetensors)": "diffusers",
     "peft (a folder)": "peft",
     "kohya's scripts, web UI, Forge, ComfyUI": "kohya",
+}
+SVD_RULES = {
+    "as given": "rank",
+    "share of the sum of singular values": "share",
+    "sv_ratio (largest / smallest)": "sv_ratio",
+    "sv_fro (share of the Frobenius norm)": "sv_fro",
 }
 CHOOSE = '<div class="pivotal-empty">Choose a file on the left.</div>'
 NONE_CHOSEN: Mapping[str, Any] = MappingProxyType({"bundle_card": CHOOSE, "bundle_work": gr.update(visible=False)})
@@ -66,6 +73,7 @@ def build_bundles_panel(page: Page) -> None:
                 _build_embeddings(page)
                 _build_whole(page)
             parts["bundle_work"] = work
+            _build_svd(page)
 
 
 def _build_embeddings(page: Page) -> None:
@@ -140,6 +148,34 @@ def _build_whole(page: Page) -> None:
             parts["bundle_join"] = gr.Button("Join", elem_id="pivotal_bundle_join", min_width=90, scale=1)
 
 
+def _build_svd(page: Page) -> None:
+    parts = page.parts
+    with gr.Accordion("A LoRA by singular values (SVD)", open=False, elem_id="pivotal_bundle_svd"):
+        with gr.Row(elem_classes=["pivotal-row"]):
+            parts["svd_rank"] = gr.Number(16, label="Rank, at most", precision=0, elem_id="pivotal_svd_rank")
+            parts["svd_conv_rank"] = gr.Number(
+                0, label="Of 3x3 convolutions (0: as rank)", precision=0, elem_id="pivotal_svd_conv_rank"
+            )
+            parts["svd_rule"] = gr.Dropdown(
+                list(SVD_RULES), value=next(iter(SVD_RULES)), label="Rank of a layer", elem_id="pivotal_svd_rule"
+            )
+            parts["svd_value"] = gr.Number(0.9, label="Value of the rule", elem_id="pivotal_svd_value")
+        with gr.Row(elem_classes=["pivotal-row"]):
+            parts["svd_tuned"] = gr.Textbox(
+                label="Fine-tuned checkpoint (path)", max_lines=1, elem_id="pivotal_svd_tuned"
+            )
+            parts["svd_base"] = gr.Textbox(
+                label="Base checkpoint (path)", max_lines=1, elem_id="pivotal_svd_base",
+                info="Extract takes it away; Make a LoRA needs it for DoRA, (IA)^3, GLoRA and OFT.",
+            )  # fmt: skip
+        with gr.Row(elem_classes=["pivotal-row"]):
+            parts["svd_name"] = gr.Textbox(
+                label="Name of the new file", max_lines=1, elem_id="pivotal_svd_name", scale=4
+            )
+            for name, label in (("resize", "Resize"), ("to_lora", "Make a LoRA"), ("extract", "Extract")):
+                parts[f"bundle_{name}"] = gr.Button(label, elem_id=f"pivotal_bundle_{name}", min_width=90, scale=1)
+
+
 def bind_bundles_panel(page: Page) -> None:
     """Choose, filter, and work; each work shows what it did and what the file is now."""
     parts = page.parts
@@ -196,7 +232,29 @@ def bind_bundles_panel(page: Page) -> None:
         "bundle_others",
         "bundle_joined",
     )
+    svd = ("svd_name", "svd_rank", "svd_rule", "svd_value", "svd_conv_rank")
+    bind("bundle_resize", lambda pick, name, *cut: page.bundles.resize(pick, name or "", _cut(*cut)), *svd)
+    bind(
+        "bundle_to_lora",
+        lambda pick, base, name, *cut: page.bundles.to_lora(pick, name or "", _cut(*cut), base or ""),
+        "svd_base",
+        *svd,
+    )
+    bind(
+        "bundle_extract",
+        lambda pick, tuned, base, name, *cut: page.bundles.extract(tuned or "", base or "", name or "", _cut(*cut)),
+        "svd_tuned",
+        "svd_base",
+        *svd,
+    )
     bind("bundle_verify", lambda pick: page.bundles.verify(pick).said)
+
+
+def _cut(rank: float | None, rule: str, value: float | None, conv_rank: float | None) -> RankCut:
+    """As the fields say; an empty one is 0."""
+    from lib_pivotal.bundle.low_rank import RankCut  # here: the page is built without torch
+
+    return RankCut(int(rank or 0), SVD_RULES[rule], float(value or 0), int(conv_rank or 0))
 
 
 def _name_note(bundles: BundleController, pick: str, embedding: str, new: str) -> str:

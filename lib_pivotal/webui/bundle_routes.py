@@ -32,7 +32,11 @@ def _are_texts(value: Any) -> bool:
 
 
 def _are_numbers(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(one, int | float) and not isinstance(one, bool) for one in value)
+    return isinstance(value, list) and all(map(_is_number, value))
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _are_adjustments(value: Any) -> bool:
@@ -48,11 +52,15 @@ FIELDS: Mapping[str, tuple[Callable[[Any], bool], str]] = MappingProxyType(
         **dict.fromkeys(("names", "parts", "embeddings"), (_are_texts, "a list of text")),
         "weights": (_are_numbers, "a list of numbers"),
         "adjustments": (_are_adjustments, 'for each name {"norm": number, "init_share": number}'),
+        "value": (_is_number, "a number"),
+        **dict.fromkeys(
+            ("rank", "conv_rank"), (lambda value: _is_number(value) and isinstance(value, int), "a whole number")
+        ),
         "overwrite": (lambda value: isinstance(value, bool), "true or false"),
     }
 )
 """What a field of a request holds, where it is not one text."""
-MAY_BE_NULL = ("new_name", "weights")
+MAY_BE_NULL = ("new_name", "weights", "base")
 
 
 def list_bundles() -> Response:
@@ -63,7 +71,8 @@ def list_bundles() -> Response:
 def work(verb: str, body: dict[str, Any]) -> dict[str, Any]:
     """Work on files: a verb of `bundle_work.VERBS`, whose arguments are the body's fields.
 
-    Answers `{"written": [paths]}`; `verify` `{"sound": ..., "problems": [...]}`; `show` what the file's header tells.
+    Answers `{"written": [paths]}`; `verify` `{"sound": ..., "problems": [...]}`; `show` what the file's header tells;
+    `extract`, `resize` and `to_lora` also what each layer has lost.
     """
     from lib_pivotal.webui import bundle_work  # here: to start, no file is worked on
 

@@ -11,6 +11,7 @@ from types import MappingProxyType
 
 from modules import paths
 
+from lib_pivotal.bundle.low_rank import RankCut
 from lib_pivotal.commands import bundles as work
 from lib_pivotal.commands.bundles import Shown, Verdict, Written
 from lib_pivotal.embeddings.adjustment import EmbeddingAdjustment
@@ -93,6 +94,60 @@ def convert(name: str, layout: str, *, overwrite: bool = False) -> Written:
     return work.convert(work.Convert(path, out, layout=layout, overwrite=overwrite), _host())
 
 
+def extract(
+    checkpoint: str,
+    base: str,
+    new_name: str,
+    *,
+    rank: int = 0,
+    conv_rank: int = 0,
+    rule: str = "rank",
+    value: float = 0.0,
+    dtype: str = "fp16",
+    overwrite: bool = False,
+) -> Written:
+    """A checkpoint minus its base as a LoRA in the LoRA folder; both are named as in the web UI's list."""
+    out = work.beside(run_manager().backend.lora_folder() / "any", new_name or "")
+    cut = RankCut(rank, rule, value, conv_rank)
+    tuned, before = _checkpoint(checkpoint), _checkpoint(base)
+    return work.extract(work.Extract(tuned, before, out, cut=cut, dtype=dtype, overwrite=overwrite), _host())
+
+
+def resize(
+    name: str,
+    new_name: str,
+    *,
+    rank: int = 0,
+    conv_rank: int = 0,
+    rule: str = "rank",
+    value: float = 0.0,
+    overwrite: bool = False,
+) -> Written:
+    """A LoRA at a lower rank, beside the old one."""
+    path = path_of(name)
+    cut = RankCut(rank, rule, value, conv_rank)
+    return work.resize(work.Resize(path, work.beside(path, new_name or ""), cut=cut, overwrite=overwrite), _host())
+
+
+def to_lora(
+    name: str,
+    new_name: str,
+    *,
+    base: str | None = None,
+    rank: int = 0,
+    conv_rank: int = 0,
+    rule: str = "rank",
+    value: float = 0.0,
+    overwrite: bool = False,
+) -> Written:
+    """A network of any kind as a LoRA, beside the old file; `base` is its checkpoint in the web UI's list."""
+    path = path_of(name)
+    cut = RankCut(rank, rule, value, conv_rank)
+    checkpoint = None if base is None else _checkpoint(base)
+    request = work.ToLora(path, work.beside(path, new_name or ""), cut=cut, base=checkpoint, overwrite=overwrite)
+    return work.to_lora(request, _host())
+
+
 def show(name: str) -> Shown:
     """Everything that a file's header tells."""
     return work.show(path_of(name))
@@ -105,6 +160,15 @@ def verify(name: str) -> Verdict:
 
 def _host() -> work.BundleHost:
     return run_manager().backend
+
+
+def _checkpoint(name: str) -> Path:
+    from modules import sd_models
+
+    found = sd_models.get_closet_checkpoint_match(name)
+    if found is None:
+        raise BundleError(f"{name}: the web UI lists no such checkpoint; name it as in its list")
+    return Path(found.filename)
 
 
 def _out(path: Path, new_name: str | None) -> Path | None:
@@ -132,6 +196,9 @@ VERBS: Mapping[str, Callable[..., Written | Verdict | Shown]] = MappingProxyType
         "strip": strip,
         "split": split,
         "convert": convert,
+        "extract": extract,
+        "resize": resize,
+        "to_lora": to_lora,
         "show": show,
         "verify": verify,
     }

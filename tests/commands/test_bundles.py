@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from lib_pivotal.bundle.embedding_files import write_embedding
 from lib_pivotal.bundle.listing import list_bundle
+from lib_pivotal.bundle.low_rank import RankCut
 from lib_pivotal.bundle.reader import read_bundle
 from lib_pivotal.commands import bundles
 from lib_pivotal.embeddings.adjustment import EmbeddingAdjustment
@@ -19,6 +22,7 @@ from lib_pivotal.standalone.token_tables import FileTables
 from lib_pivotal.standalone.tokenizer import OpenClipTokenizer, clip_tokenizer
 from lib_pivotal.ui.bundle_controller import BundleController
 from tests.commands.fronts import detail, refusal
+from tests.standalone import tiny_families
 from tests.webui.test_api_paths import Site
 
 
@@ -169,3 +173,67 @@ def test_an_init_text_needs_a_checkpoint_of_the_family(site: Site) -> None:
     sd2 = FileTables([torch.ones(49_408, 1024)], [OpenClipTokenizer(clip_tokenizer())])
     told = refusal(lambda: bundles.adjust(request, bundles.NoHost(tables=sd2)))
     assert told == "aoi: is 768 wide, the checkpoint's vectors are 1024; take one of its family"
+
+
+LAYER = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q"
+
+
+def test_a_lora_is_resized_alike(site: Site, page_bundles: BundleController, line: Any) -> None:
+    generator = torch.Generator().manual_seed(0)
+    network = {
+        f"{LAYER}.lora_down.weight": torch.randn(4, 8, generator=generator),
+        f"{LAYER}.lora_up.weight": torch.randn(8, 4, generator=generator),
+    }
+    save_file({**network, "bundle_emb.umi.string_to_param.*": torch.ones(2, 768)}, site.lora("net"))
+    told = refusal(lambda: page_bundles.resize("net.safetensors", "page", RankCut()))
+    body = {"name": "net", "new_name": "api"}
+    assert told == detail(site, "/bundles/resize", body) and "give a rank" in told
+    assert told in line("bundle", "resize", site.lora("net"), "--out", site.lora("line"))
+    assert site.post("/bundles/resize", {**body, "rank": 1.5}).status_code == 422
+    assert site.post("/bundles/resize", {**body, "rank": 1, "value": "x"}).status_code == 422
+    answer = site.post("/bundles/resize", {**body, "rank": 2}).json()
+    assert answer["layers"][LAYER]["rank"] == 2 and 0 < answer["layers"][LAYER]["lost"] == answer["lost"] < 1
+    assert page_bundles.resize("net.safetensors", "page", RankCut(2)).endswith(answer["said"].split(": ", 2)[2])
+    assert "of the change is lost" in line(
+        "bundle", "resize", site.lora("net"), "--out", site.lora("line"), "--rank", 2
+    )
+    contents = {site.lora(stem).read_bytes()[-64:] for stem in ("api", "page", "line")}
+    assert len(contents) == 1 and names(site.lora("line")) == {"umi"}
+    assert "already" in detail(site, "/bundles/resize", {**body, "rank": 2})
+    assert site.post("/bundles/resize", {**body, "rank": 2, "overwrite": True}).is_success
+
+
+def test_another_kind_is_made_a_lora_alike(site: Site, page_bundles: BundleController, line: Any) -> None:
+    generator = torch.Generator().manual_seed(0)
+    loha = {f"hada_w{one}_{half}": (8, 2) if half == "a" else (2, 8) for one in (1, 2) for half in "ab"}
+    save_file(
+        {f"{LAYER}.{name}": torch.randn(*shape, generator=generator) for name, shape in loha.items()},
+        site.lora("loha"),
+    )
+    assert "rank 4; 0.00% of the change is lost" in page_bundles.to_lora("loha.safetensors", "page", RankCut(4))
+    assert site.post("/bundles/to_lora", {"name": "loha", "new_name": "api", "rank": 4, "base": None}).is_success
+    line("bundle", "to_lora", site.lora("loha"), "--out", site.lora("line"), "--rank", 4)
+    assert len({site.lora(stem).read_bytes()[-64:] for stem in ("api", "page", "line")}) == 1
+
+
+def test_a_checkpoint_minus_its_base_alike(
+    site: Site, page_bundles: BundleController, line: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = tiny_families.write(site.data / "base.safetensors", tiny_families.make("sd1"))
+    weights = load_file(base)
+    save_file({key: tensor * 1.1 for key, tensor in weights.items()}, site.data / "tuned.safetensors")
+    listed = ModuleType("modules.sd_models")
+    listed.get_closet_checkpoint_match = lambda name: (  # type: ignore[attr-defined]
+        SimpleNamespace(filename=str(site.data / f"{name}.safetensors")) if name in ("base", "tuned") else None
+    )
+    monkeypatch.setitem(sys.modules, "modules.sd_models", listed)
+    monkeypatch.setattr(sys.modules["modules"], "sd_models", listed, raising=False)
+    body = {"checkpoint": "tuned", "base": "other", "new_name": "api", "rank": 2}
+    assert "other: the web UI lists no such checkpoint" in detail(site, "/bundles/extract", body)
+    answer = site.post("/bundles/extract", {**body, "base": "base"})
+    assert answer.is_success and answer.json()["written"] == [str(site.lora("api"))]
+    tuned = site.data / "tuned.safetensors"
+    assert "layers, rank 2" in page_bundles.extract(str(tuned), f'"{base}"', "page", RankCut(2))
+    assert "its base: give the path" in refusal(lambda: page_bundles.extract(str(tuned), " ", "page", RankCut(2)))
+    line("bundle", "extract", tuned, base, "--out", site.lora("line"), "--rank", 2)
+    assert len({site.lora(stem).read_bytes()[-64:] for stem in ("api", "page", "line")}) == 1

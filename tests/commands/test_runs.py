@@ -30,6 +30,28 @@ def test_a_run_needs_a_folder(site: Site, controller: PageController, line: Any,
     assert site.manager.current is None
 
 
+def test_a_run_begins_from_a_file_of_the_lora_folder(
+    site: Site, controller: PageController, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[str] = []
+
+    def begin(run: Run, **_: Any) -> Any:
+        seen.append(run.start.init_file)
+        raise PivotalError("seen")
+
+    monkeypatch.setattr(site.manager, "start", begin)
+    named = [
+        site.run(start={"init_file": name}) for name in ("one", "one.safetensors", str(site.lora("one")), "absent")
+    ]
+    for plain in named[:3]:
+        assert detail(site, "/runs", plain) == "seen"
+        assert refusal(lambda run=plain: controller.start(run_from_dict(run), [])) == "seen"
+    assert set(seen) == {str(site.lora("one").absolute())}
+    assert "outside of the folders" in detail(site, "/runs", named[3])
+    outside = site.run(start={"init_file": str(site.outside / "aoi_1.png")})
+    assert "outside of the folders" in detail(site, "/runs", outside)
+
+
 def test_a_finished_run_is_not_offered(site: Site, controller: PageController) -> None:
     from lib_pivotal.training.state import save_state
 

@@ -124,7 +124,21 @@ COMMANDS: dict[str, Fronts] = {
             Route("POST", f"/bundles/{verb}"),
             line(f"bundle {verb}"),
         )
-        for verb in ("show", "verify", "rename", "delete", "add", "adjust", "join", "strip", "split", "convert")
+        for verb in (
+            "show",
+            "verify",
+            "rename",
+            "delete",
+            "add",
+            "adjust",
+            "join",
+            "strip",
+            "split",
+            "convert",
+            "extract",
+            "resize",
+            "to_lora",
+        )  # fmt: skip
     },
 }
 
