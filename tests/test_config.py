@@ -147,6 +147,7 @@ REGISTRIES = {
     "loss.huber_schedule": objective.HUBER_SCHEDULES,
     "loss.weighting": objective.WEIGHTINGS,
     "schedule.optimizer": optimizers.OPTIMIZERS,
+    "network.lr_ramp": rates.RAMPS,
     "schedule.lr_scheduler": rates.RATES,
     "schedule.phases": rates.PHASE_PLANS,
     "memory.precision": get_args(ports.Precision),
