@@ -21,6 +21,7 @@ import torch
 
 from examples import experiment
 from examples.avatars.characters import CHARACTERS
+from examples.avatars.checkpoints import RETRO, checkpoint
 from examples.avatars.world import caption, random_avatar
 from examples.evidence_losses import held_out_losses
 from examples.evidence_sheets import save_sheet
@@ -191,7 +192,7 @@ class Work:
                 saved = self.path.with_name(f"bundle-{step:06}.safetensors")
                 self._rows(self.host, require(read_bundle(saved)), (WHOLE,), f"step-{step:06}-", few=True)
         if self.job.retro_rows:
-            retro = StandaloneHost.load(experiment.RETRO_CHECKPOINT)
+            retro = StandaloneHost.load(checkpoint(RETRO))
             self._rows(retro, bundle, self.job.retro_rows, "retro-")
             rows = self.job.strong_retro_rows
             self._rows(retro, bundle, rows, "retro-strong-", few=True, guidance=STRONG_GUIDANCE)

@@ -17,6 +17,7 @@ from PIL import Image
 
 from examples.avatars import make
 from examples.avatars.characters import CHARACTERS, STYLES, describable_tags
+from examples.avatars.checkpoints import BASE, WEIGHTS
 from examples.avatars.scores import Scorer
 from examples.avatars.world import SUBJECT_TAG, caption, random_avatar
 from lib_pivotal.config import Run, check_run
@@ -25,8 +26,7 @@ from lib_pivotal.evaluation.parts_grid import ROWS, Row
 from lib_pivotal.networks.network import Network
 from lib_pivotal.ports import EmbeddingVectors, Host, SampleRequest
 
-CHECKPOINT = Path(__file__).parent / "avatars" / "weights" / "avatars.safetensors"
-RETRO_CHECKPOINT = CHECKPOINT.with_name("avatars-retro.safetensors")
+CHECKPOINT = WEIGHTS / f"{BASE}.safetensors"
 ROW_KEYS = {"whole": "whole", "U-Net only": "unet", "text encoder only": "te", "words only": "words"}
 NEGATIVE_PROMPT = ""
 

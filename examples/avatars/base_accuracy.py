@@ -1,4 +1,6 @@
-"""Does the base obey? `python -m examples.avatars.base_accuracy`: attributes asked for against attributes seen.
+"""Does the base obey? `python -m examples.avatars.base_accuracy`: what was asked for against what is seen.
+
+Attributes, and the kinds of unusual traits: cat ears or a halo, whatever their colour.
 
 The judge is a small network on the autoencoder's latents, trained on renders in a minute; it knows nothing of the
 U-Net. Generated pictures are encoded again before it sees them. Beside its figure on generated pictures stands its
@@ -19,9 +21,11 @@ from torch import Tensor, nn
 
 from examples.avatars import base_data, sample, world
 from examples.avatars.base_autoencoder import as_floats, moments
+from examples.avatars.base_captions import KINDS, SIZES
+from examples.avatars.base_captions import labels as labels_of
 from lib_pivotal.standalone.model import StandaloneHost
 
-SIZES = [len(values) for values in world.ATTRIBUTES.values()]
+NAMES = (*world.ATTRIBUTES, *KINDS)
 STEPS, BATCH, NOISE = 1200, 128, 0.08
 
 
@@ -40,8 +44,8 @@ def judge() -> nn.Sequential:
 
 
 def labels(avatars: list[world.Avatar]) -> Tensor:
-    """Index of each attribute's value, `(n, attributes)`."""
-    return torch.tensor([[list(v).index(getattr(a, name)) for name, v in world.ATTRIBUTES.items()] for a in avatars])
+    """What is in each picture, `(n, len(SIZES))`."""
+    return torch.tensor([labels_of(avatar) for avatar in avatars])
 
 
 def train(latents: Tensor, wanted: Tensor) -> nn.Sequential:
@@ -63,10 +67,10 @@ def train(latents: Tensor, wanted: Tensor) -> nn.Sequential:
 
 @torch.no_grad()
 def accuracy(model: nn.Sequential, latents: Tensor, wanted: Tensor) -> dict[str, float]:
-    """Share of right answers an attribute, and their `mean`."""
+    """Share of right answers for each attribute and each kind, and their `mean`."""
     parts = model(latents).split(SIZES, 1)
     found = [(part.argmax(1) == want).float().mean().item() for part, want in zip(parts, wanted.T, strict=True)]
-    return {**dict(zip(world.ATTRIBUTES, found, strict=True)), "mean": sum(found) / len(found)}
+    return {**dict(zip(NAMES, found, strict=True)), "mean": sum(found) / len(found)}
 
 
 def main() -> None:
@@ -86,7 +90,7 @@ def main() -> None:
     held_out = len(latents) // 20
     model = train(latents[held_out:], labels(avatars[held_out:]))
     rng = random.Random(77)
-    asked = [world.random_avatar(rng) for _ in range(args.pictures)]
+    asked = [world.random_base(rng) for _ in range(args.pictures)]
     made = sample.pictures(host, [world.caption(avatar) for avatar in asked], seed=5, cfg_scale=args.cfg)
     seen = host.codec.encode(as_floats(np.stack([np.asarray(picture) for picture in made]))).mean
     report = {

@@ -23,7 +23,7 @@ SETS: dict[str, tuple[int, int, dict[str, float]]] = {
     "retro": (3, 6_000, {"retro": 1.0}),
     "held_out": (4, 512, {"plain": 1.0}),
 }
-"""`generic` (unusual traits, all looks) is for the autoencoder alone; the others see `base` (then `retro`)."""
+"""`generic` (all looks) is for the autoencoder alone; the others see `base` (then `retro`)."""
 
 
 def render_set(name: str, cache: Path = CACHE) -> None:
@@ -36,10 +36,10 @@ def render_set(name: str, cache: Path = CACHE) -> None:
     pictures = np.empty((count, SIZE_PX, SIZE_PX, 3), np.uint8)
     avatars = []
     for index in range(count):
-        avatar = world.random_generic(rng) if name == "generic" else world.random_avatar(rng)
+        avatar = world.random_generic(rng) if name == "generic" else world.random_base(rng)
         look = rng.choices(list(looks), list(looks.values()))[0]
         pictures[index] = np.asarray(world.render(avatar, size_px=SIZE_PX, style=look))
-        avatars.append({key: value for key, value in asdict(avatar).items() if key != "traits"} | {"look": look})
+        avatars.append(asdict(avatar) | {"look": look})
         if index % 1000 == 0:
             print(f"{name}: {index}/{count}", flush=True)
     np.save(cache / f"{name}.npy", pictures)
@@ -53,7 +53,8 @@ def pictures(name: str, cache: Path = CACHE) -> np.ndarray:
 
 
 def avatars(name: str, cache: Path = CACHE) -> list[world.Avatar]:
-    """Who is in the pictures of a set of the base world (unusual traits are not kept)."""
+    """Who is in the pictures of a set."""
     render_set(name, cache)
     rows = json.loads((cache / f"{name}.json").read_text(encoding="utf-8"))
-    return [world.Avatar(**{key: row[key] for key in world.ATTRIBUTES}) for row in rows]
+    names = world.ATTRIBUTES
+    return [world.Avatar(**{key: row[key] for key in names}, traits=world.Traits(**row["traits"])) for row in rows]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -13,7 +14,7 @@ from transformers import CLIPTextModel
 
 from examples.avatars import base_data, base_models, world
 from examples.avatars.base_autoencoder import moments
-from examples.avatars.base_captions import END, TAGS, UNSPECIFIED, Captioner
+from examples.avatars.base_captions import END, SIZES, TAGS, UNSPECIFIED, Captioner
 from examples.avatars.base_optim import Average, Clock, Optimizers, average_gradients, join_workers, save_state
 from lib_pivotal.bundle.pickles import load_plain
 
@@ -23,6 +24,8 @@ SNR_CAP = 5.0
 """Min-SNR weighting (Hang et al., 2023, https://arxiv.org/abs/2303.09556): min(SNR, 5) / SNR on the noise's error."""
 TEXT_JOINS = 0.5
 """The text model learns with the U-Net for this share of the time, at `TEXT_RATE` of its rate; then it is frozen."""
+CONTINUED_RATE = 0.3
+"""Of the text model's full rate, where it goes on from a checkpoint."""
 TEXT_RATE = 0.15
 
 
@@ -34,22 +37,25 @@ def train_text(cache: Path, minutes: float) -> None:
     """
     torch.manual_seed(11)
     model = base_models.text_model()
-    sizes = [len(values) for values in world.ATTRIBUTES.values()]
-    said, named = nn.Linear(base_models.WIDTH, sum(sizes)), nn.Linear(base_models.WIDTH, len(TAGS))
-    optimizers = Optimizers([(model, 1.0), (said, 1.0), (named, 1.0)], muon_lr=0.02, adam_lr=2e-3)
+    rate = 1.0
+    if (start := start_of(cache)) is not None:
+        model.load_state_dict(start["text"])
+        rate = CONTINUED_RATE
+    said, named = nn.Linear(base_models.WIDTH, sum(SIZES)), nn.Linear(base_models.WIDTH, len(TAGS))
+    optimizers = Optimizers([(model, rate), (said, 1.0), (named, 1.0)], muon_lr=0.02, adam_lr=2e-3)
     captioner = Captioner(empty=0.0)
     rng, clock, step = random.Random(12), Clock(minutes), 0
     seen: list[float] = []
     while clock.share < 1:
-        ids, values, places = captioner.batch([world.random_avatar(rng) for _ in range(TEXT_BATCH)], rng)
+        ids, values, places = captioner.batch([world.random_base(rng) for _ in range(TEXT_BATCH)], rng)
         out = model(ids).last_hidden_state
         rows = torch.arange(len(ids))
         first_end = (ids == END).int().argmax(1)
         padding = torch.tensor([rng.randint(int(end), ids.shape[1] - 1) for end in first_end])
         loss = torch.zeros(())
         for outputs in (out[rows, first_end], out[rows, padding]):
-            for logits, value in zip(said(outputs).split(sizes, 1), values.T, strict=True):
-                loss = loss + F.cross_entropy(logits, value, ignore_index=UNSPECIFIED) / (2 * len(sizes))
+            for logits, value in zip(said(outputs).split(SIZES, 1), values.T, strict=True):
+                loss = loss + F.cross_entropy(logits, value, ignore_index=UNSPECIFIED) / (2 * len(SIZES))
         flat = torch.tensor([(row, place, tag) for row, tags in enumerate(places) for place, tag in tags])
         tag_loss = F.cross_entropy(named(out[flat[:, 0], flat[:, 1]]), flat[:, 2])
         (loss + 0.5 * tag_loss).backward()
@@ -64,8 +70,16 @@ def train_text(cache: Path, minutes: float) -> None:
     save_state(cache / "text.pt", {"text": model.state_dict(), "step": step})
 
 
+def start_of(cache: Path) -> dict[str, Any] | None:
+    """What `base_export.unpack` kept of the checkpoint to go on from: weights of `text` and `unet`, `scale`."""
+    path = cache / "start.pt"
+    return load_plain(path) if path.exists() else None
+
+
 def scale_factor(cache: Path) -> float:
-    """What brings latents to unit spread, rounded as it stands in the yaml."""
+    """What brings latents to unit spread, rounded as it stands in the yaml; what is continued keeps its own."""
+    if (start := start_of(cache)) is not None:
+        return float(start["scale"])
     return round(1 / moments("base", cache)[:, :4].std().item(), 4)
 
 
@@ -97,11 +111,14 @@ def train_unet(cache: Path, minutes: float, *, style: str = "base") -> None:
     rank, processes = join_workers()
     torch.manual_seed(21)
     trainee = Trainee()
+    start = start_of(cache)
     if style == "base":
         trainee.text.load_state_dict(load_plain(cache / "text.pt")["text"])
+        if start is not None:
+            trainee.unet.load_state_dict(start["unet"])
     else:
         trainee.load_state_dict(load_plain(cache / "unet.pt")["average"]["weights"], strict=False)
-    rates = (0.02, 2e-3) if style == "base" else (0.01, 1e-3)
+    rates = (0.02, 2e-3) if style == "base" and start is None else (0.01, 1e-3)
     text_joins = TEXT_JOINS if style == "base" else 0.0
     optimizers = Optimizers([(trainee.unet, 1.0), (trainee.text, TEXT_RATE)], muon_lr=rates[0], adam_lr=rates[1])
     average = Average(trainee, 0.997)

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from safetensors.torch import save_file
+
 from examples.avatars import base_autoencoder, base_diffusion
-from examples.avatars.checkpoint_file import save_checkpoint
-from lib_pivotal.standalone.single_file import Checkpoint
+from examples.avatars.base_optim import save_state
+from examples.avatars.checkpoint_file import save_checkpoint, unet_to_ldm
+from examples.avatars.checkpoints import BASE, RETRO, RETRO_UNET, WEIGHTS
+from lib_pivotal.standalone.single_file import Checkpoint, load_checkpoint
 from lib_pivotal.standalone.tokenizer import clip_tokenizer
 
-WEIGHTS = Path(__file__).parent / "weights"
 TEXT_VERSION = "models/Stable-diffusion/avatars-text"
 """Where the web UI finds the text model's config and tokenizer, seen from its folder (`install.write_text_folder`)."""
-NAMES = {"base": "avatars", "retro": "avatars-retro"}
+NAMES = {"base": BASE, "retro": RETRO}
 
 
 def assemble(cache: Path, style: str) -> Checkpoint:
@@ -24,12 +27,22 @@ def assemble(cache: Path, style: str) -> Checkpoint:
     return Checkpoint(trainee.text, trainee.unet, vae, clip_tokenizer(), scale_factor=scale, name=NAMES[style])
 
 
+def unpack(checkpoint: Path, cache: Path) -> None:
+    """Keep the parts of a checkpoint in `cache` so that training goes on from them; its autoencoder stays as it is."""
+    parts = load_checkpoint(checkpoint)
+    save_state(cache / "decoder.pt", {"average": {"weights": parts.vae.float().state_dict()}})
+    weights = {"text": parts.text_model.float().state_dict(), "unet": parts.unet.float().state_dict()}
+    save_state(cache / "start.pt", weights | {"scale": parts.scale_factor})
+
+
 def export(cache: Path, out: Path = WEIGHTS) -> list[Path]:
-    """Write every checkpoint there is a U-Net for (fp16, with its yaml) into `out`."""
-    paths = []
-    for style, state in (("base", "unet.pt"), ("retro", "retro.pt")):
-        if (cache / state).exists():
-            paths.append(out / f"{NAMES[style]}.safetensors")
-            save_checkpoint(paths[-1], assemble(cache, style), text_version=TEXT_VERSION)
-            print(f"{paths[-1]}: {paths[-1].stat().st_size / 1e6:.1f} MB", flush=True)
+    """Write the base checkpoint with its yaml into `out`, and the U-Net of the second one where there is one; fp16."""
+    paths = [out / f"{BASE}.safetensors"]
+    save_checkpoint(paths[0], assemble(cache, "base"), text_version=TEXT_VERSION)
+    if (cache / "retro.pt").exists():
+        paths.append(out / RETRO_UNET)
+        tensors = unet_to_ldm(base_diffusion.trained(cache, "retro").unet)
+        save_file({name: tensor.half().contiguous() for name, tensor in tensors.items()}, paths[1])
+    for path in paths:
+        print(f"{path}: {path.stat().st_size / 1e6:.1f} MB", flush=True)
     return paths

@@ -1,8 +1,9 @@
 """Sixteen characters and two styles that no caption of the base world describes: what pivotal tuning is to learn.
 
 A character fixes *describable* traits (hair colour and style, eyes, skin), which tags can ask for, and two or three
-unusual ones, which they cannot. Everything else changes from picture to picture. The unusual traits are large areas of
-strong colour, as only such survive the avatars' autoencoder (8x8 latents); a small mark or a thin halo alone would not.
+unusual ones, of which tags name the kind, but neither the colour nor how they lie. Everything else changes from picture
+to picture. The unusual traits are large areas of strong colour, as only such survive the avatars' autoencoder (8x8
+latents); a small mark or a thin halo alone would not.
 """
 
 from __future__ import annotations
@@ -10,7 +11,16 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass, replace
 
-from examples.avatars.world import ATTRIBUTES, SUBJECT_TAG, Avatar, Traits, fit_accessory, random_avatar, tag_of
+from examples.avatars.world import (
+    ATTRIBUTES,
+    SUBJECT_TAG,
+    Avatar,
+    Traits,
+    fit_accessory,
+    kind_tags,
+    random_avatar,
+    tag_of,
+)
 
 DESCRIBABLE = ("hair", "hair_style", "eyes", "skin")
 """The attributes that a character fixes."""
@@ -121,10 +131,14 @@ def _plain_like(name: str, rng: random.Random) -> Avatar:
 
 
 def describable_tags(name: str) -> str:
-    """The prompt that comes closest to a character without its word: `1girl` and its describable traits."""
-    character = CHARACTERS[name]
-    tags = (tag_of(key, getattr(character, key)) for key in DESCRIBABLE)
-    return ", ".join([SUBJECT_TAG, *(tag for tag in tags if tag)])
+    """The prompt that comes closest to a character without its word: `1girl`, its describable traits and the kinds."""
+    return ", ".join([SUBJECT_TAG, *character_tags(CHARACTERS[name])])
+
+
+def character_tags(shown: Character | Avatar) -> list[str]:
+    """The tags of what a character keeps: its describable traits and the kinds of its unusual ones."""
+    tags = (tag_of(key, getattr(shown, key)) for key in DESCRIBABLE)
+    return [*(tag for tag in tags if tag), *kind_tags(shown.traits)]
 
 
 def varying_attributes() -> tuple[str, ...]:

@@ -16,10 +16,9 @@ from pathlib import Path
 
 from safetensors import safe_open
 
+from examples.avatars.checkpoints import NAMES, checkpoint
 from lib_pivotal.standalone.tokenizer import write_tokenizer
 
-WEIGHTS = Path(__file__).parent / "weights"
-NAMES = ("avatars", "avatars-retro")
 TEXT_CONFIG = "pivotal.text_model"
 """The checkpoint's metadata with the text model's config.json: heads and the like are not to be seen in the weights."""
 
@@ -35,21 +34,21 @@ def main(arguments: list[str] | None = None) -> int:
     models = folder / "models" / "Stable-diffusion"
     target = models if models.is_dir() else folder
     for name in NAMES:
-        print(install(WEIGHTS / f"{name}.safetensors", target))
+        print(install(checkpoint(name), target))
     return 0
 
 
-def install(checkpoint: Path, folder: Path) -> Path:
-    """Copy `checkpoint`, its yaml and its text folder into `folder`; returns the copy of the checkpoint."""
+def install(original: Path, folder: Path) -> Path:
+    """Copy a checkpoint, its yaml and its text folder into `folder`; returns the copy."""
     folder = folder.resolve()
-    yaml = checkpoint.with_suffix(".yaml").read_text(encoding="utf-8")
+    yaml = original.with_suffix(".yaml").read_text(encoding="utf-8")
     version = re.search(r"^( *version: *)(.+?) *$", yaml, flags=re.MULTILINE)
     if version is not None:
         text = folder / Path(version[2].strip("'\"")).name
-        write_text_folder(text, checkpoint)
+        write_text_folder(text, original)
         yaml = yaml[: version.start()] + version[1] + json.dumps(text.as_posix()) + yaml[version.end() :]
-    (folder / checkpoint.with_suffix(".yaml").name).write_text(yaml, encoding="utf-8")
-    return Path(shutil.copyfile(checkpoint, folder / checkpoint.name))
+    (folder / original.with_suffix(".yaml").name).write_text(yaml, encoding="utf-8")
+    return Path(shutil.copyfile(original, folder / original.name))
 
 
 def write_text_folder(folder: Path, checkpoint: Path) -> None:

@@ -20,8 +20,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from examples.avatars.characters import CHARACTERS, DESCRIBABLE, STYLES, character_avatar
-from examples.avatars.world import SUBJECT_TAG, Avatar, caption, random_avatar, render, tag_of
+from examples.avatars.characters import CHARACTERS, STYLES, character_avatar, character_tags
+from examples.avatars.world import SUBJECT_TAG, Avatar, caption, random_base, render
 
 LAYOUTS = ("plain", "kohya", "kgrid")
 CAPTIONS = ("full", "pruned")
@@ -119,7 +119,7 @@ def plan(
             planned.append(_picture(character_avatar(name, rng), name, style, captions, rng))
     for style in styles:
         alone = max(counts[style] - in_style[style], counts[style] // 2, 1)
-        planned += [_picture(random_avatar(rng), None, style, captions, rng) for _ in range(alone)]
+        planned += [_picture(random_base(rng), None, style, captions, rng) for _ in range(alone)]
     if pairs and len(characters) > 1:
         for name, companion in zip(characters, [*characters[1:], characters[0]], strict=True):
             planned += [_pair(name, companion, captions, rng) for _ in range(pairs)]
@@ -161,8 +161,7 @@ def _pair(name: str, companion: str, captions: str, rng: random.Random) -> Pictu
 
 def core_tags(avatar: Avatar | str) -> list[str]:
     """The tags of the traits that a character keeps, of an avatar or of a character by name."""
-    shown = CHARACTERS[avatar] if isinstance(avatar, str) else avatar
-    return [tag for name in DESCRIBABLE if (tag := tag_of(name, getattr(shown, name)))]
+    return character_tags(CHARACTERS[avatar] if isinstance(avatar, str) else avatar)
 
 
 def write(pictures: Sequence[Picture], out: Path, *, layout: str = "plain", size_px: int = 64) -> list[Path]:

@@ -48,7 +48,7 @@ def sheet(images: Sequence[Image.Image], captions: Sequence[str], *, columns: in
 def random_prompts(count: int, seed: int) -> tuple[list[world.Avatar], list[str]]:
     """Avatars of the base world and their captions."""
     rng = random.Random(seed)
-    avatars = [world.random_avatar(rng) for _ in range(count)]
+    avatars = [world.random_base(rng) for _ in range(count)]
     return avatars, [world.caption(avatar) for avatar in avatars]
 
 

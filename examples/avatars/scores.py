@@ -2,7 +2,10 @@
 
 - *Attribute accuracy*: how often the classifier sees the attributes that the prompt asked for.
 - *Identity score* of pictures for a word (character or style): the mean probability that the word's character (or
-  style) is in them, from one sigmoid a word.
+  style) is in them, from one sigmoid a word. It is strict: half of a character is next to nothing.
+- *Graded score* of pictures for a character: the share of its traits that are seen, the describable ones and, of each
+  unusual one, its kind and its colour. A picture of somebody else is not worth 0 there; reports show what random
+  pictures and true ones get.
 
 A character is worth 1 with all of its traits and 0 as a plain avatar that only shares the describable ones (hair, eyes,
 skin); between the two the classifier is taught `scores_train.likeness`. `python -m examples.avatars.scores train|check`
@@ -22,8 +25,8 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from examples.avatars.characters import CHARACTERS, STYLES
-from examples.avatars.world import ATTRIBUTES, Avatar
+from examples.avatars.characters import CHARACTERS, DESCRIBABLE, STYLES
+from examples.avatars.world import ATTRIBUTES, KIND_TAGS, TRAIT_COLOUR, TRAIT_COLOURS, Avatar
 
 WEIGHTS = Path(__file__).parent / "weights" / "scores.safetensors"
 CHECKPOINT = WEIGHTS.with_name("avatars.safetensors")
@@ -31,8 +34,16 @@ CHECKPOINT = WEIGHTS.with_name("avatars.safetensors")
 EMBEDDINGS = (*CHARACTERS, *STYLES)
 """Every word with an identity score, in the order of the classifier's outputs."""
 SIZE_PX = 64
-SHAPE_VERSION = "2"
+SHAPE_VERSION = "3"
 """Changes with the networks' shape or the order of its outputs."""
+
+TRAIT_VALUES: dict[str, tuple[str, ...]] = {
+    **{name: ("none", *values) for name, values in KIND_TAGS.items()},
+    **dict.fromkeys(TRAIT_COLOUR.values(), TRAIT_COLOURS),
+}
+"""Field of `Traits` -> what the classifier can see there, "none" first; colours of what is not there mean nothing."""
+VALUES: dict[str, tuple[str, ...]] = {name: tuple(values) for name, values in ATTRIBUTES.items()} | TRAIT_VALUES
+"""Everything that is read from a picture: attributes, then unusual traits."""
 
 Pictures: TypeAlias = "Tensor | Sequence[Image.Image]"
 RoundTrip: TypeAlias = Callable[[Tensor], Tensor]
@@ -73,11 +84,11 @@ class Scorer(nn.Module):
         super().__init__()
         attributes = {name: len(values) for name, values in ATTRIBUTES.items()}
         self.identity_network = Network({"words": len(EMBEDDINGS)} | attributes, hidden=128)
-        self.attribute_network = Network(attributes, hidden=80)
+        self.attribute_network = Network({name: len(values) for name, values in VALUES.items()}, hidden=96)
 
     @torch.no_grad()
     def identities(self, pictures: Pictures) -> Tensor:
-        """Probability of each word in each picture, `(n, words)` in the order of `WORDS`."""
+        """Probability of each word in each picture, `(n, words)` in the order of `EMBEDDINGS`."""
         return torch.cat([self.identity_network(batch)["words"].sigmoid() for batch in as_tensor(pictures).split(256)])
 
     def identity(self, pictures: Pictures, embedding: str) -> float:
@@ -88,13 +99,17 @@ class Scorer(nn.Module):
 
     @torch.no_grad()
     def attributes(self, pictures: Pictures) -> list[dict[str, str]]:
-        """The likeliest value of every attribute in each picture."""
+        """The likeliest value of everything in `VALUES`, in each picture."""
         found: list[dict[str, str]] = []
         for batch in as_tensor(pictures).split(256):
             best = {name: logits.argmax(1).tolist() for name, logits in self.attribute_network(batch).items()}
-            values = {name: list(ATTRIBUTES[name]) for name in best}
-            found += [{name: values[name][best[name][i]] for name in best} for i in range(len(batch))]
+            found += [{name: VALUES[name][best[name][i]] for name in best} for i in range(len(batch))]
         return found
+
+    def graded(self, pictures: Pictures, name: str) -> float:
+        """The graded score of pictures that should show the character `name`: the share of its traits seen, 0 to 1."""
+        shares = [traits_seen(seen, name) for seen in self.attributes(pictures)]
+        return sum(shares) / len(shares)
 
     def attribute_accuracy(self, pictures: Pictures, wanted: Sequence[Avatar]) -> dict[str, float]:
         """Share of pictures in which each attribute is as wanted; their mean as "mean"."""
@@ -107,6 +122,24 @@ class Scorer(nn.Module):
             for name in ATTRIBUTES
         }
         return shares | {"mean": sum(shares.values()) / len(shares)}
+
+
+def traits_seen(seen: Mapping[str, str], name: str) -> float:
+    """The share of a character's traits among what was seen in a picture.
+
+    Each describable trait is one; each unusual one is two: its kind, and, where that is seen at all, its colour. How a
+    second hair colour lies is its kind; a cape, a patch or an odd eye has no kind but that it is there.
+    """
+    character = CHARACTERS[name]
+    right = [seen[key] == getattr(character, key) for key in DESCRIBABLE]
+    for trait in character.traits.shown:
+        wanted = getattr(character.traits, trait)
+        if trait in TRAIT_COLOUR:
+            there, colour = seen[trait] == wanted, TRAIT_COLOUR[trait]
+            right += [there, seen[trait] != "none" and seen[colour] == getattr(character.traits, colour)]
+        else:
+            right += [seen[trait] != "none", seen[trait] == wanted]
+    return sum(right) / len(right)
 
 
 def _block(inputs: int, outputs: int, *, stride: int, kernel: int = 3, groups: int = 1) -> nn.Sequential:

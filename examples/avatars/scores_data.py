@@ -12,25 +12,25 @@ import torch.nn.functional as F
 from torch import Generator, Tensor
 
 from examples.avatars.characters import CHARACTERS, DESCRIBABLE, STYLES, character_avatar, hard_negative
-from examples.avatars.scores import SIZE_PX
+from examples.avatars.scores import SIZE_PX, TRAIT_VALUES, VALUES
 from examples.avatars.world import (
     ATTRIBUTES,
     LOOKS,
+    TRAIT_COLOUR,
     Avatar,
     Traits,
     fit_accessory,
     random_avatar,
+    random_base,
     random_generic,
     random_traits,
     render,
 )
 
-TRAIT_COLOUR = {"hair_split": "hair_second", "mark": "mark_colour", "headgear": "headgear_colour"}
-"""Trait -> the field with its colour, where that is another field."""
 KINDS = {"character": 0.46, "hard_negative": 0.18, "partial": 0.06, "other_traits": 0.06, "base": 0.18, "generic": 0.06}
 """Kind of picture -> its share for the words' network; `draw` says what each is. Characters are the most, as what the
 autoencoder leaves of one must still count as one."""
-ATTRIBUTE_KINDS = {"base": 0.75, "generic": 0.25}
+ATTRIBUTE_KINDS = {"base": 0.4, "generic": 0.6}
 """The same for the attributes' network."""
 NO_ATTRIBUTE = -100
 """Number of an attribute that is not there; cross entropy passes over it."""
@@ -76,7 +76,7 @@ def draw(kind: str, rng: random.Random) -> Avatar:
             return fit_accessory(replace(hard_negative(name, rng), traits=random_traits(rng)), rng)
         changed = {key: rng.choice(list(ATTRIBUTES[key])) for key in rng.sample(DESCRIBABLE, rng.randint(1, 2))}
         return replace(character_avatar(name, rng), **changed)
-    return random_generic(rng) if kind == "generic" else random_avatar(rng)
+    return random_generic(rng) if kind == "generic" else random_base(rng)
 
 
 @dataclass
@@ -88,7 +88,7 @@ class Renders:
     embeddings: Tensor
     """`(n, words)`, targets of the sigmoids."""
     attributes: Tensor
-    """`(n, attributes)`, the number of each attribute's value."""
+    """`(n, len(VALUES))`, the number of each one's value."""
 
     def through(self, roundtrip: Callable[[Tensor], Tensor], *, count: int | None = None) -> Tensor:
         """The (first `count`) pictures after a round trip through an autoencoder, uint8."""
@@ -126,11 +126,20 @@ def make_renders(avatars: list[tuple[Avatar, str]]) -> Renders:
         [likeness(avatar, name) for name in CHARACTERS] + [float(look == style) for style in STYLES.values()]
         for avatar, look in avatars
     ]
-    order = {name: {value: i for i, value in enumerate(values)} for name, values in ATTRIBUTES.items()}
-    numbers = [[order[name][getattr(avatar, name)] for name in ATTRIBUTES] for avatar, _ in avatars]
+    numbers = [numbers_of(avatar) for avatar, _ in avatars]
     return Renders(
         torch.from_numpy(pictures).permute(0, 3, 1, 2).contiguous(), torch.tensor(embeddings), torch.tensor(numbers)
     )
+
+
+def numbers_of(avatar: Avatar) -> list[int]:
+    """The number of everything in `VALUES`, `NO_ATTRIBUTE` for the colour of what is not there."""
+    numbers = [VALUES[name].index(getattr(avatar, name)) for name in ATTRIBUTES]
+    hidden = {colour for trait, colour in TRAIT_COLOUR.items() if getattr(avatar.traits, trait) is None}
+    for name, values in TRAIT_VALUES.items():
+        shown = getattr(avatar.traits, name) or "none"
+        numbers.append(NO_ATTRIBUTE if name in hidden else values.index(shown))
+    return numbers
 
 
 def training_renders(count: int, *, seed: int, shares: Mapping[str, float] = KINDS) -> Renders:

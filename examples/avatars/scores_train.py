@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import Tensor
 
-from examples.avatars.scores import EMBEDDINGS, SHAPE_VERSION, Network, RoundTrip, Scorer, load_scorer
+from examples.avatars.scores import EMBEDDINGS, SHAPE_VERSION, VALUES, Network, RoundTrip, Scorer, load_scorer
 from examples.avatars.scores_data import (
     ATTRIBUTE_KINDS,
     KINDS,
@@ -30,12 +30,12 @@ from examples.avatars.scores_data import (
     to_floats,
     training_renders,
 )
-from examples.avatars.world import ATTRIBUTES, random_avatar
+from examples.avatars.world import random_avatar
 
 Span: TypeAlias = tuple[float, float]
 PARTS = ("identity", "attributes")
-PICTURES = {"identity": 7_000, "attributes": 10_000}
-STEPS = {"identity": 2500, "attributes": 3000}
+PICTURES = {"identity": 7_000, "attributes": 16_000}
+STEPS = {"identity": 2500, "attributes": 4000}
 BATCH = 64
 LEARNING_RATE = 3e-3
 ATTRIBUTE_WEIGHT = 0.3
@@ -112,9 +112,11 @@ def train_network(network: Network, renders: Renders, returned: Tensor, *, steps
 def loss_of(logits: dict[str, Tensor], renders: Renders, chosen: Tensor) -> Tensor:
     """Binary cross entropy summed over the words, where there are words, and cross entropy of attributes shown."""
     loss = torch.zeros(())
-    shown = int((renders.attributes[chosen, 0] != NO_ATTRIBUTE).sum())
-    for number, name in enumerate(ATTRIBUTES):
+    for number, name in enumerate(VALUES):
+        if name not in logits:
+            continue
         values = renders.attributes[chosen, number]
+        shown = int((values != NO_ATTRIBUTE).sum())
         loss = loss + F.cross_entropy(logits[name], values, ignore_index=NO_ATTRIBUTE, reduction="sum") / max(shown, 1)
     if "words" not in logits:
         return loss

@@ -33,14 +33,18 @@ MINUTES = {"ae": 29.0, "decoder": 39.5, "text": 3.5, "unet": 48.0, "retro": 7.0}
 def main() -> None:
     """Run one phase; started again after an interruption, it goes on where it was."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("phase", choices=[*MINUTES, "export"])
+    parser.add_argument("phase", choices=["start", *MINUTES, "export"])
     parser.add_argument("--minutes", type=float, help="time of the phase in all, over all of its starts")
     parser.add_argument("--cache", type=Path, default=base_data.CACHE, help="folder of renders and training states")
+    parser.add_argument("--checkpoint", type=Path, default=base_export.WEIGHTS / "avatars.safetensors",
+                        help="where `start` goes on from")  # fmt: skip
     parser.add_argument("--out", type=Path, default=base_export.WEIGHTS, help="where `export` writes")
     args = parser.parse_args()
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     minutes = args.minutes or MINUTES.get(args.phase, 0)
-    if args.phase in ("ae", "decoder"):
+    if args.phase == "start":
+        base_export.unpack(args.checkpoint, args.cache)
+    elif args.phase in ("ae", "decoder"):
         base_autoencoder.train(args.phase, args.cache, minutes)
     elif args.phase == "text":
         base_diffusion.train_text(args.cache, minutes)

@@ -1,8 +1,9 @@
 """The avatar world: what a portrait can show, and the tags that say so.
 
-The *base world* is everything `random_avatar` draws: each value of it has a tag in `ATTRIBUTES`, so that a caption
-describes the picture fully. `Traits` are what no caption of the base world describes (two-tone hair, odd eyes, cat
-ears, ...): the characters have them, the autoencoder has seen them, the base checkpoint never has.
+Each value of an attribute has a tag in `ATTRIBUTES`. `Traits` are unusual (two-tone hair, odd eyes, cat ears, ...): the
+base checkpoint has seen them, as a real one has seen nearly everything, but under a tag of their *kind* alone
+(`KIND_TAGS`), which says neither the colour nor how they lie. The *base world* is what `random_base` draws. A character
+is a combination that no tags describe fully.
 """
 
 from __future__ import annotations
@@ -12,7 +13,21 @@ from dataclasses import dataclass, field, replace
 
 from examples.avatars.drawing import LOOKS, render
 
-__all__ = ["ATTRIBUTES", "LOOKS", "Avatar", "Traits", "caption", "random_avatar", "random_generic", "render", "tag_of"]
+__all__ = [
+    "ATTRIBUTES",
+    "KIND_TAGS",
+    "LOOKS",
+    "TRAIT_COLOUR",
+    "Avatar",
+    "Traits",
+    "caption",
+    "kind_tags",
+    "random_avatar",
+    "random_base",
+    "random_generic",
+    "render",
+    "tag_of",
+]
 
 SUBJECT_TAG = "1girl"
 """The tag every caption begins with."""
@@ -68,13 +83,36 @@ ATTRIBUTES: dict[str, dict[str, str | None]] = {
 HAIR_SPLITS = ("half", "tips", "streak")
 MARKS = ("star", "heart", "moon", "cross", "stripes")
 HEADGEAR = ("cat", "bunny", "horns", "halo", "antennae", "crown", "sprout", "fins")
+ODD_EYES = (*ATTRIBUTES["eyes"], "gold", "cyan")
 TRAIT_COLOURS = ("white", "orange", "purple", "cyan", "lime", "crimson", "gold", "navy")
-"""Colours of unusual traits; none of them is a hair or shirt colour of the base world."""
+"""Colours of unusual traits; none of them is a hair or shirt colour of the base world, and no tag names them."""
+KIND_TAGS: dict[str, dict[str, str]] = {
+    "hair_split": dict.fromkeys(HAIR_SPLITS, "two-tone hair"),
+    "odd_eye": dict.fromkeys(ODD_EYES, "heterochromia"),
+    "mark": dict.fromkeys(MARKS, "facial mark"),
+    "headgear": {
+        "cat": "cat ears",
+        "bunny": "rabbit ears",
+        "horns": "horns",
+        "halo": "halo",
+        "antennae": "antennae",
+        "crown": "crown",
+        "sprout": "sprout",
+        "fins": "head fins",
+    },
+    "cape": dict.fromkeys(TRAIT_COLOURS, "cape"),
+    "eye_patch": dict.fromkeys(TRAIT_COLOURS, "eyepatch"),
+}
+"""Unusual trait -> value -> the tag of its kind, as a tagger would write it."""
+TRAIT_COLOUR = {"hair_split": "hair_second", "mark": "mark_colour", "headgear": "headgear_colour"}
+"""Trait -> the field with its colour; the value of the others is their colour."""
+UNUSUAL_SHARE = 0.6
+"""How many pictures of the base world may show unusual traits."""
 
 
 @dataclass(frozen=True)
 class Traits:
-    """Unusual traits, which the base world never shows and no caption names. `None` and `False`: not there."""
+    """Unusual traits, of which captions name the kind at most. `None`: not there."""
 
     hair_split: str | None = None
     """How a second hair colour lies: one of `HAIR_SPLITS`."""
@@ -95,8 +133,7 @@ class Traits:
     @property
     def shown(self) -> tuple[str, ...]:
         """The names of the traits that are there."""
-        names = ("hair_split", "odd_eye", "mark", "headgear", "cape", "eye_patch")
-        return tuple(name for name in names if getattr(self, name) is not None)
+        return tuple(name for name in KIND_TAGS if getattr(self, name) is not None)
 
 
 @dataclass(frozen=True)
@@ -122,8 +159,16 @@ class Avatar:
 
 
 def random_avatar(rng: random.Random) -> Avatar:
-    """A picture of the base world: every attribute drawn evenly, no unusual trait."""
+    """A plain avatar: every attribute drawn evenly, no unusual trait."""
     return Avatar(**{name: rng.choice(list(values)) for name, values in ATTRIBUTES.items()})
+
+
+def random_base(rng: random.Random) -> Avatar:
+    """A picture of the base world: `UNUSUAL_SHARE` of them with unusual traits, each of those at 0.4."""
+    avatar = random_avatar(rng)
+    if rng.random() >= UNUSUAL_SHARE:
+        return avatar
+    return fit_accessory(replace(avatar, traits=random_traits(rng)), rng)
 
 
 def random_traits(rng: random.Random, chance: float = 0.4) -> Traits:
@@ -135,7 +180,7 @@ def random_traits(rng: random.Random, chance: float = 0.4) -> Traits:
     return Traits(
         hair_split=sometimes(HAIR_SPLITS),
         hair_second=rng.choice(TRAIT_COLOURS),
-        odd_eye=sometimes((*ATTRIBUTES["eyes"], "gold", "cyan")),
+        odd_eye=sometimes(ODD_EYES),
         mark=sometimes(MARKS),
         mark_colour=rng.choice(TRAIT_COLOURS),
         headgear=sometimes(HEADGEAR),
@@ -171,12 +216,18 @@ def tag_of(attribute: str, value: str) -> str | None:
     return ATTRIBUTES[attribute][value]
 
 
+def kind_tags(traits: Traits) -> list[str]:
+    """The tags of the kinds of all traits that are there, in the order of `Traits.shown`."""
+    return [KIND_TAGS[name][getattr(traits, name)] for name in traits.shown]
+
+
 def caption(avatar: Avatar, rng: random.Random | None = None, *, drop: float = 0.0) -> str:
-    """Comma-separated tags of the base attributes, `1girl` first; unusual traits have none.
+    """Comma-separated tags of the attributes and of the kinds of unusual traits, `1girl` first.
 
     With `rng` the tags behind the first are shuffled, and each is left out with probability `drop`.
     """
     tags = [tag for name in ATTRIBUTES if (tag := tag_of(name, getattr(avatar, name))) is not None]
+    tags += kind_tags(avatar.traits)
     if rng is not None:
         tags = [tag for tag in tags if rng.random() >= drop]
         rng.shuffle(tags)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import random
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from examples.avatars.characters import (
     hard_negative,
     varying_attributes,
 )
-from examples.avatars.world import ATTRIBUTES, LOOKS, Avatar, Traits, caption, render
+from examples.avatars.world import ATTRIBUTES, LOOKS, TRAIT_COLOUR, Avatar, Traits, caption, kind_tags, render
 
 
 def test_sixteen_characters_and_two_styles() -> None:
@@ -63,7 +64,25 @@ def test_describable_tags_are_in_every_caption(name: str) -> None:
 def test_hard_negatives_share_the_description_only(name: str) -> None:
     negative = hard_negative(name, random.Random(2))
     assert negative.traits == Traits()
-    assert set(describable_tags(name).split(", ")) <= set(caption(negative).split(", "))
+    character = CHARACTERS[name]
+    assert all(getattr(negative, key) == getattr(character, key) for key in DESCRIBABLE)
+
+
+@pytest.mark.parametrize("name", CHARACTERS)
+def test_no_tags_describe_a_character_fully(name: str) -> None:
+    """The kinds of its unusual traits are said, so core tags and pruning work on them; another character fits too."""
+    character = CHARACTERS[name]
+    tags = describable_tags(name).split(", ")
+    assert set(kind_tags(character.traits)) <= set(tags)
+    colours = {key: "cyan" if value != "cyan" else "gold" for key, value in _colours(character.traits).items()}
+    other = character_avatar(name, random.Random(5))
+    other = replace(other, traits=replace(other.traits, **colours))
+    assert set(tags) <= set(caption(other).split(", "))
+
+
+def _colours(traits: Traits) -> dict[str, str]:
+    fields = [TRAIT_COLOUR.get(trait, trait) for trait in traits.shown]
+    return {field: getattr(traits, field) for field in fields}
 
 
 def _alike(name: str) -> np.ndarray:

@@ -6,6 +6,7 @@ import re
 from transformers import CLIPTokenizer
 
 from examples.avatars import install
+from examples.avatars.checkpoints import NAMES, WEIGHTS, checkpoint
 from examples.avatars.make import plan, write
 from lib_pivotal.config import read_run
 from lib_pivotal.standalone.tokenizer import clip_tokenizer
@@ -16,11 +17,11 @@ def test_into_a_web_ui(tmp_path, capsys):
     models.mkdir(parents=True)
     assert install.main([str(tmp_path)]) == 0
     told = capsys.readouterr().out
-    for name in install.NAMES:
+    for name in NAMES:
         copy = models / f"{name}.safetensors"
         assert str(copy) in told
-        assert copy.read_bytes() == (install.WEIGHTS / copy.name).read_bytes()
-        original = (install.WEIGHTS / f"{name}.yaml").read_text(encoding="utf-8")
+        assert copy.read_bytes() == checkpoint(name).read_bytes()
+        original = checkpoint(name).with_suffix(".yaml").read_text(encoding="utf-8")
         version = re.search(r"version: (.+)", copy.with_suffix(".yaml").read_text(encoding="utf-8"))[1]
         text = models / "avatars-text"
         assert json.loads(version) == text.as_posix()
@@ -43,7 +44,7 @@ def test_no_folder(tmp_path, capsys):
 
 
 def test_the_first_run_names_what_make_writes(tmp_path):
-    run = read_run(install.WEIGHTS.parent / "first_run.json")
+    run = read_run(WEIGHTS.parent / "first_run.json")
     write(plan(["akavell"], [], pictures=2, captions="pruned"), tmp_path / "pictures", layout="plain")
     assert [embedding.name for embedding in run.embeddings] == ["akavell"] and run.data.folder == "out/first/pictures"
     assert all(path.read_text().startswith("akavell, 1girl") for path in (tmp_path / "pictures").glob("*.txt"))

@@ -82,7 +82,10 @@ def test_kgrid_layout(tmp_path: Path) -> None:
         assert float((training / path).parent.joinpath("multiply.txt").read_text()) >= 1
     initial = json.loads((training / "emb_init.json").read_text())
     assert list(initial) == [*list(CHARACTERS)[:4], "inkurro"]
-    assert initial["akavell"] == ["black hair", "short hair", "blue eyes", "fair skin"]
+    assert initial["akavell"] == [
+        *("black hair", "short hair", "blue eyes", "fair skin"),
+        *("two-tone hair", "cat ears", "cape"),
+    ]
     core = json.loads((training / "core_tag.json").read_text())
     assert core["akavell"] == {"kept": [], "dropped": initial["akavell"], "emb_init": initial["akavell"]}
     assert (training / "wildcard.txt").read_text().splitlines()[0] == "1girl, akavell"

@@ -11,7 +11,7 @@ import torch
 
 from examples.avatars import scores, scores_data, scores_train
 from examples.avatars.characters import CHARACTERS, character_avatar, hard_negative
-from examples.avatars.world import ATTRIBUTES, random_avatar, render
+from examples.avatars.world import ATTRIBUTES, random_avatar, random_base, render
 
 needs_weights = pytest.mark.skipif(not scores.WEIGHTS.exists(), reason="examples.avatars.scores train has not run")
 
@@ -37,7 +37,7 @@ def test_every_kind_is_drawn(kind: str) -> None:
     best = [max(scores_data.likeness(avatar, name) for name in CHARACTERS) for avatar in drawn]
     if kind == "character":
         assert set(best) == {1}
-    elif kind in ("hard_negative", "base"):
+    elif kind == "hard_negative":
         assert set(best) == {0}
     else:
         assert min(best) < 1
@@ -51,8 +51,26 @@ def test_targets_and_shapes() -> None:
     assert renders.embeddings[:, scores.EMBEDDINGS.index("inkurro")].tolist() == [1, 0]
     others = [number for number, embedding in enumerate(scores.EMBEDDINGS) if embedding not in ("akavell", "inkurro")]
     assert renders.embeddings[:, others].max() < 0.1, "characters that share a trait or two hardly count"
-    values = [list(ATTRIBUTES[name])[number] for name, number in zip(ATTRIBUTES, renders.attributes[0], strict=True)]
-    assert values == [getattr(avatar, name) for name in ATTRIBUTES]
+    numbers = dict(zip(scores.VALUES, renders.attributes[0].tolist(), strict=True))
+    assert [list(ATTRIBUTES[name])[numbers[name]] for name in ATTRIBUTES] == [getattr(avatar, n) for n in ATTRIBUTES]
+    seen = {name: scores.VALUES[name][number] for name, number in numbers.items() if number >= 0}
+    assert seen["headgear"] == "cat" and seen["headgear_colour"] == "orange" and seen["cape"] == "crimson"
+    assert seen["eye_patch"] == seen["mark"] == "none" and "mark_colour" not in seen
+
+
+def test_graded_score_counts_traits() -> None:
+    """akavell: four describable traits; half white hair, orange cat ears and a crimson cape are two items each."""
+    seen = {"hair": "black", "hair_style": "short", "eyes": "blue", "skin": "fair"}
+    seen |= {"hair_split": "half", "hair_second": "white", "headgear": "cat", "headgear_colour": "orange"}
+    seen |= {"cape": "crimson"}
+    assert scores.traits_seen(seen, "akavell") == 1
+    assert scores.traits_seen(seen | {"cape": "gold"}, "akavell") == pytest.approx(0.9)
+    assert scores.traits_seen(seen | {"cape": "none"}, "akavell") == pytest.approx(0.8)
+    assert scores.traits_seen(seen | {"hair_split": "tips"}, "akavell") == pytest.approx(0.9)
+    assert scores.traits_seen(seen | {"headgear": "none"}, "akavell") == pytest.approx(
+        0.8
+    ), "no ears, no colour of ears"
+    assert scores.traits_seen(seen | {"skin": "dark", "hair": "red"}, "akavell") == pytest.approx(0.8)
 
 
 def test_roughener_stays_in_range_and_follows_its_generator() -> None:
@@ -147,7 +165,7 @@ def test_ruined_pictures_are_nobody_and_have_no_attributes() -> None:
     assert ruined.pictures.shape == (2, 3, 64, 64)
     assert (ruined.pictures.float() - renders.pictures[-2:].float()).abs().mean() > 50
     assert len(renders.followed_by(ruined).pictures) == 8
-    loss = scores_train.loss_of({n: torch.zeros(2, len(v)) for n, v in ATTRIBUTES.items()}, ruined, torch.arange(2))
+    loss = scores_train.loss_of({n: torch.zeros(2, len(v)) for n, v in scores.VALUES.items()}, ruined, torch.arange(2))
     assert loss == 0
 
 
@@ -158,3 +176,16 @@ def test_stored_scorer_sees_attributes() -> None:
     accuracy = scores.load_scorer().attribute_accuracy([render(avatar) for avatar in avatars], avatars)
     assert list(accuracy) == [*ATTRIBUTES, "mean"]
     assert accuracy["mean"] >= 0.95
+
+
+@needs_weights
+@needs_autoencoder
+def test_stored_scorer_grades_characters() -> None:
+    """True renders through the autoencoder are near 1, random pictures of the base world far from it."""
+    scorer, roundtrip, rng = scores.load_scorer(), scores_train.load_roundtrip(scores.CHECKPOINT), random.Random(80)
+    anybody = scores_data.make_renders([(random_base(rng), "plain") for _ in range(40)]).through(roundtrip)
+    floors = [scorer.graded(scores_data.to_floats(anybody), name) for name in CHARACTERS]
+    assert sum(floors) / len(floors) < 0.35
+    for name in CHARACTERS:
+        true = scores_data.make_renders([(character_avatar(name, rng), "plain") for _ in range(12)]).through(roundtrip)
+        assert scorer.graded(scores_data.to_floats(true), name) >= 0.85, name

@@ -8,7 +8,20 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from examples.avatars.world import ATTRIBUTES, LOOKS, Avatar, Traits, caption, random_avatar, random_generic, render
+from examples.avatars.world import (
+    ATTRIBUTES,
+    HAIR_SPLITS,
+    KIND_TAGS,
+    LOOKS,
+    UNUSUAL_SHARE,
+    Avatar,
+    Traits,
+    caption,
+    random_avatar,
+    random_base,
+    random_generic,
+    render,
+)
 
 
 def pixels(avatar: Avatar, style: str = "plain") -> np.ndarray:
@@ -42,8 +55,23 @@ def test_caption_is_silent_about_ordinary_values(avatar: Avatar) -> None:
     assert caption(ordinary) == "1girl, blue hair, bob cut, green eyes, fair skin, smile, red shirt, park background"
 
 
-def test_caption_is_silent_about_unusual_traits(avatar: Avatar) -> None:
-    assert caption(replace(avatar, traits=Traits(cape="navy", mark="star"))) == caption(avatar)
+def test_caption_names_the_kinds_of_unusual_traits_and_nothing_more(avatar: Avatar) -> None:
+    shown = replace(avatar, accessory="none", traits=Traits(cape="navy", mark="star", headgear="cat"))
+    assert caption(shown) == caption(replace(avatar, accessory="none")) + ", facial mark, cat ears, cape"
+    other = replace(shown, traits=Traits(cape="gold", mark="moon", headgear="cat", headgear_colour="lime"))
+    assert caption(other) == caption(shown), "neither colours nor how they lie"
+    halves = [caption(replace(avatar, traits=Traits(hair_split=split))) for split in HAIR_SPLITS]
+    assert len(set(halves)) == 1 and halves[0].endswith(", two-tone hair")
+
+
+def test_the_base_world_shows_unusual_traits_in_its_share() -> None:
+    rng = random.Random(0)
+    drawn = [random_base(rng) for _ in range(4000)]
+    allowed = UNUSUAL_SHARE * 0.4
+    for trait in KIND_TAGS:
+        share = sum(trait in avatar.traits.shown for avatar in drawn) / len(drawn)
+        assert share == pytest.approx(allowed / 2 if trait == "eye_patch" else allowed, abs=0.025), trait
+    assert not any(avatar.traits.headgear and avatar.accessory == "hat" for avatar in drawn)
 
 
 def test_caption_shuffles_and_drops(avatar: Avatar) -> None:
@@ -56,6 +84,7 @@ def test_caption_shuffles_and_drops(avatar: Avatar) -> None:
 
 def test_tags_are_unambiguous() -> None:
     tags = [tag for values in ATTRIBUTES.values() for tag in values.values() if tag]
+    tags += [tag for values in KIND_TAGS.values() for tag in dict.fromkeys(values.values())]
     assert len(tags) == len(set(tags))
 
 

@@ -17,12 +17,12 @@ from safetensors.torch import load_file, save_file
 
 from examples import experiment
 from examples.avatars import make
+from examples.avatars.checkpoints import RETRO, checkpoint
 from lib_pivotal.config import Run, run_from_dict, run_to_dict
 from lib_pivotal.standalone.model import StandaloneHost
 from lib_pivotal.training.events import Event, StepDone
 from tests.live.conftest import (
     ROOT,
-    WEIGHTS,
     Family,
     Installation,
     RequestFailedError,
@@ -83,7 +83,7 @@ def other(probed_webui: WebUI, family: Family) -> str:
     models = probed_webui.data / "models" / "Stable-diffusion"
     path = models / f"other-{family.name}.safetensors"
     if family.name == "sd1":
-        shutil.copyfile(WEIGHTS / "avatars-retro.safetensors", path)
+        shutil.copyfile(checkpoint(RETRO), path)
     else:
         tensors = load_file(family.checkpoint)
         tensors["model.diffusion_model.out.2.weight"] *= 0.9
