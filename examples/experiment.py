@@ -11,7 +11,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from PIL import Image
 
@@ -19,7 +19,7 @@ from examples.avatars import make
 from examples.avatars.characters import CHARACTERS, STYLES, describable_tags
 from examples.avatars.checkpoints import BASE, WEIGHTS
 from examples.avatars.scores import Scorer
-from examples.avatars.world import SUBJECT_TAG, caption, random_avatar
+from examples.avatars.world import SUBJECT_TAG, Avatar, caption, random_avatar
 from lib_pivotal.config import Run, check_run
 from lib_pivotal.errors import ConfigError
 from lib_pivotal.evaluation.parts_grid import ROWS, Row
@@ -82,8 +82,8 @@ def init_text(setup: Setup, name: str) -> str:
     return "1girl, smile"
 
 
-def make_run(setup: Setup, dataset: Path, name: str) -> Run:
-    """The settings of the run.
+def make_run(setup: Setup, dataset: Path, name: str, *, more: Mapping[str, Any] | None = None) -> Run:
+    """The settings of the run; `more` are further ones by dotted path ("schedule.embeddings_only_share").
 
     Raises:
         ConfigError: the set-up makes no sound run.
@@ -92,40 +92,41 @@ def make_run(setup: Setup, dataset: Path, name: str) -> Run:
         {"name": embedding, "init_text": init_text(setup, embedding), "vectors": setup.vectors}
         for embedding in setup.names
     ]
-    run, faults = check_run(
-        {
-            "name": name,
-            "seed": setup.seed,
-            "words": embeddings if setup.pivotal else [],
-            # docs/evidence.md was measured with this target
-            "embeddings_common": {"lr": setup.embeddings_lr, "control": setup.control, "norm_target": "median"},
-            "network": {
-                "unet_targets": setup.unet_targets,
-                "unet_rank": setup.unet_rank,
-                "unet_alpha": float(setup.unet_rank),
-                "unet_lr": setup.unet_lr,
-                "te_targets": "attention+mlp" if setup.te_rank else "none",
-                "te_rank": max(setup.te_rank, 1),
-                "te_alpha": float(max(setup.te_rank, 1)),
-                "te_lr": setup.te_lr,
-                "rank_dropout": setup.rank_dropout,
-            },
-            "data": {"folder": str(dataset), "resolution_px": 64, "bucketing": False, "keep_first": 2},
-            "schedule": {
-                "max_steps": setup.steps,
-                "batch_size": setup.batch_size,
-                "network_start": setup.network_start,
-                "phases": "two_phase" if setup.embeddings_first else "joint",
-                "embeddings_steps": round(setup.embeddings_first * setup.steps),
-                "warmup_steps": min(50, setup.steps // 10),
-            },
-            "saving": {
-                "state_every_steps": 0,
-                "preview_every_steps": setup.preview_every,
-                "separation_every_steps": setup.separation_every,
-            },
-        }
-    )
+    settings: dict[str, Any] = {
+        "name": name,
+        "seed": setup.seed,
+        "words": embeddings if setup.pivotal else [],
+        "embeddings_common": {"lr": setup.embeddings_lr, "control": setup.control},
+        "network": {
+            "unet_targets": setup.unet_targets,
+            "unet_rank": setup.unet_rank,
+            "unet_alpha": float(setup.unet_rank),
+            "unet_lr": setup.unet_lr,
+            "te_targets": "attention+mlp" if setup.te_rank else "none",
+            "te_rank": max(setup.te_rank, 1),
+            "te_alpha": float(max(setup.te_rank, 1)),
+            "te_lr": setup.te_lr,
+            "rank_dropout": setup.rank_dropout,
+        },
+        "data": {"folder": str(dataset), "resolution_px": 64, "bucketing": False, "keep_first": 2},
+        "schedule": {
+            "max_steps": setup.steps,
+            "batch_size": setup.batch_size,
+            "network_start": setup.network_start,
+            "phases": "two_phase" if setup.embeddings_first else "joint",
+            "embeddings_steps": round(setup.embeddings_first * setup.steps),
+            "warmup_steps": min(50, setup.steps // 10),
+        },
+        "saving": {
+            "state_every_steps": 0,
+            "preview_every_steps": setup.preview_every,
+            "separation_every_steps": setup.separation_every,
+        },
+    }
+    for path, value in (more or {}).items():
+        section, key = path.split(".")
+        settings[section][key] = value
+    run, faults = check_run(settings)
     if faults:
         raise ConfigError(faults)
     return run
@@ -140,18 +141,27 @@ Asking: TypeAlias = Literal["word", "traits", "nothing"]
 
 def identity_prompts(name: str, count: int, *, seed: int, by: Asking) -> list[str]:
     """Prompts of pictures of `name`, who is asked for `by` word, describable traits or not at all."""
-    rng = random.Random(f"{name}/{seed}")
+    if name in STYLES:
+        rng = random.Random(f"{name}/{seed}")
+        tags = [caption(random_avatar(rng), rng) for _ in range(count)]
+        return [f"{name}, {each}" if by == "word" else each for each in tags]
     prompts = []
-    for _ in range(count):
-        if name in STYLES:
-            tags = caption(random_avatar(rng), rng)
-            prompts.append(f"{name}, {tags}" if by == "word" else tags)
-            continue
-        planned = make.plan([name], [], pictures=1, seed=rng.randrange(2**31), captions="pruned")[0]
+    for planned in _planned(name, count, seed):
         varying = planned.caption.removeprefix(f"{name}, ")
         who = {"word": f"{name}, 1girl", "traits": describable_tags(name), "nothing": SUBJECT_TAG}[by]
         prompts.append(f"{who}, {varying.removeprefix('1girl, ')}")
     return prompts
+
+
+def wanted_avatars(name: str, count: int, *, seed: int) -> list[Avatar]:
+    """What the pictures of `identity_prompts` of a character should show."""
+    return [planned.avatar for planned in _planned(name, count, seed)]
+
+
+def _planned(name: str, count: int, seed: int) -> list[make.Picture]:
+    rng = random.Random(f"{name}/{seed}")
+    seeds = [rng.randrange(2**31) for _ in range(count)]
+    return [make.plan([name], [], pictures=1, seed=each, captions="pruned")[0] for each in seeds]
 
 
 def requests(prompts: Sequence[str], *, steps: int = 16, cfg_scale: float = 4.0) -> list[SampleRequest]:

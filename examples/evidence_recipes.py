@@ -1,0 +1,234 @@
+"""What the embedding carries, recipe by recipe: runs on the avatars, scored with parts on and off.
+
+`python -m examples.evidence_recipes [--only NAME ...] [--seeds N ...] [--out DIR]` trains each recipe, makes its pictures
+and writes result.json into a folder of its own; what is done is kept. `examples.evidence_balance` makes the page and the
+chart of them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+import torch
+
+from examples import experiment
+from examples.avatars.characters import CHARACTERS, varying_attributes
+from examples.avatars.checkpoints import RETRO, checkpoint
+from examples.avatars.scores import Scorer, load_scorer
+from examples.avatars.world import Avatar, tag_of
+from examples.evidence_sheets import load_sheet, save_sheet
+from lib_pivotal.bundle.reader import Bundle, read_bundle, require
+from lib_pivotal.evaluation.in_run import RunEvaluation
+from lib_pivotal.evaluation.loading import load_on_host
+from lib_pivotal.evaluation.parts_grid import Row
+from lib_pivotal.standalone.model import StandaloneHost
+from lib_pivotal.training.run import train
+
+NAMES = tuple(CHARACTERS)[:4]
+NETWORK_STEPS = 550
+PICTURES = 8
+"""A character and row."""
+FULL, UNET, HALF, EMBEDDINGS = (
+    Row("full", 1.0, 1.0),
+    Row("unet", 1.0, 0.0),
+    Row("half", 0.5, 0.0),
+    Row("words", 0.0, 0.0),
+)
+OWN: Mapping[float, tuple[Row, ...]] = {
+    2.0: (FULL, UNET, HALF, EMBEDDINGS),
+    4.0: (FULL, EMBEDDINGS),
+    7.0: (FULL, EMBEDDINGS),
+}
+"""Guidance -> rows, on the checkpoint that was trained on; on the second one `SECOND`."""
+SECOND: Mapping[float, tuple[Row, ...]] = {2.0: (FULL, HALF, EMBEDDINGS), 4.0: (FULL,)}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One way to train, as changes to `base_setup`; `more` are settings of the run by dotted path."""
+
+    label: str
+    changes: Mapping[str, Any] = field(default_factory=dict)
+    more: Mapping[str, Any] = field(default_factory=dict)
+
+
+def base_setup(seed: int, **changes: Any) -> experiment.Setup:
+    """Four characters; room in the embeddings, free norms, and nothing else of the recipes."""
+    setup = experiment.Setup(
+        NAMES, steps=NETWORK_STEPS, seed=seed, vectors=16, embeddings_lr=3e-3, control="none", te_rank=0
+    )
+    return replace(setup, **changes)
+
+
+def _shared(label: str, share: float = 0.5, more: Mapping[str, Any] | None = None, **changes: Any) -> Recipe:
+    """With an embeddings-only share; the network sees `NETWORK_STEPS` steps of pictures in any case."""
+    return Recipe(label, changes, {"schedule.embeddings_only_share": share, **(more or {})})
+
+
+RECIPES: dict[str, Recipe] = {
+    "joint4": Recipe(
+        "joint, 4 vectors, LR 5e-3, norms pulled to the vocabulary's (the old default)",
+        {"vectors": 4, "embeddings_lr": 5e-3, "control": "clip_ti_decay"},
+    ),
+    "joint16": Recipe("joint, 16 vectors, norms free"),
+    "two_phase": Recipe(
+        "two phases: embeddings alone for as many steps, LR 1e-2, then the network with them frozen",
+        {"steps": 2 * NETWORK_STEPS, "embeddings_first": 0.5, "embeddings_lr": 1e-2},
+    ),
+    "share50": _shared("embeddings-only share 0.5"),
+    "share25": _shared("embeddings-only share 0.25", 0.25),
+    "share50_damped": _shared(
+        "embeddings-only share 0.5, in the other steps their gradient x 0.2",
+        more={"schedule.embedding_gradient_factor": 0.2},
+    ),
+    "share50_v8": _shared("embeddings-only share 0.5, 8 vectors", vectors=8),
+    "share50_v24": _shared("embeddings-only share 0.5, 24 vectors", vectors=24),
+    "share67": _shared("embeddings-only share 0.67", 0.67),
+    "share50_lr1e2": _shared("embeddings-only share 0.5, LR 1e-2", embeddings_lr=1e-2),
+    "share50_random": _shared("embeddings-only share 0.5, random start", init="random"),
+    "lora": Recipe(
+        "LoRA alone: plain trigger word, U-Net and text encoder", {"pivotal": False, "te_rank": 4, "te_lr": 2e-3}
+    ),
+    "ti": Recipe("textual inversion alone, as many steps", {"unet_targets": "none", "steps": 2 * NETWORK_STEPS}),
+}
+
+
+def folder_of(name: str, seed: int, out: Path) -> Path:
+    """Where a recipe's run of one seed keeps its files."""
+    return out / f"{name}-{seed}"
+
+
+def run_recipe(name: str, seed: int, folder: Path) -> dict[str, Any]:
+    """Train once, make the pictures, score them; writes result.json."""
+    setup = base_setup(seed, **RECIPES[name].changes)
+    host = StandaloneHost.load(experiment.CHECKPOINT)
+    path, timing = folder / "bundle.safetensors", folder / "seconds.json"
+    if not timing.exists():
+        dataset = experiment.write_dataset(setup, folder / "pictures")
+        run = experiment.make_run(setup, dataset, "bundle", more=RECIPES[name].more)
+        started = time.monotonic()
+        ended = train(
+            run, host, output_folder=folder, listener=lambda _: None, evaluation=RunEvaluation(), overwrite=True
+        )
+        if ended.reason != "finished":
+            raise RuntimeError(f"{name}: the run ended: {ended.message}")
+        timing.write_text(json.dumps({"seconds": time.monotonic() - started, "steps": ended.step}), encoding="utf-8")
+    bundle = require(read_bundle(path))
+    look(host, bundle, setup, OWN, folder / "own")
+    look(StandaloneHost.load(checkpoint(RETRO)), bundle, setup, SECOND, folder / "second")
+    scorer = load_scorer()
+    found = json.loads(timing.read_text(encoding="utf-8")) | {
+        "recipe": name,
+        "seed": seed,
+        "rows": {
+            f"{place.name}/{sheet.stem}": scores(scorer, sheet, setup)
+            for place in (folder / "own", folder / "second")
+            for sheet in sorted(place.glob("*.png"))
+        },
+    }
+    (folder / "result.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    return found
+
+
+def look(
+    host: StandaloneHost, bundle: Bundle, setup: experiment.Setup, rows: Mapping[float, Sequence[Row]], folder: Path
+) -> None:
+    """A sheet for each guidance and row; those that are there stay."""
+    embeddings, network = load_on_host(host, bundle)
+    prompts = [p for n in setup.names for p in experiment.identity_prompts(n, PICTURES, seed=setup.seed, by="word")]
+    for guidance, wanted in rows.items():
+        asked = experiment.requests(prompts, cfg_scale=guidance)
+        for row in wanted:
+            path = folder / f"{row.label}-{guidance:g}.png"
+            if path.exists() or (network is None and row != EMBEDDINGS) or (row == EMBEDDINGS and not embeddings):
+                continue
+            if network is None:
+                made = host.sample(asked, embeddings)
+            else:
+                with network.attach(), network.with_multipliers(unet=row.unet, te=row.te):
+                    made = host.sample(asked, embeddings)
+            save_sheet(made, path, per_line=PICTURES)
+
+
+def scores(scorer: Scorer, sheet: Path, setup: experiment.Setup) -> dict[str, Any]:
+    """Strict identity and graded score, mean and by character, and `obeys`: how often the other tags are seen."""
+    lines = load_sheet(sheet)
+    identity = {name: scorer.identity(line, name) for name, line in zip(setup.names, lines, strict=True)}
+    graded = {name: scorer.graded(line, name) for name, line in zip(setup.names, lines, strict=True)}
+    obeyed = [
+        obedience(scorer.attributes(line), experiment.wanted_avatars(name, PICTURES, seed=setup.seed))
+        for name, line in zip(setup.names, lines, strict=True)
+    ]
+    return {
+        "identity": mean(identity.values()),
+        "graded": mean(graded.values()),
+        "obeys": mean(obeyed),
+        "by_embedding": {name: [identity[name], graded[name]] for name in setup.names},
+    }
+
+
+def obedience(seen: Sequence[Mapping[str, str]], wanted: Sequence[Avatar]) -> float:
+    """Of everything that varies and was asked for by a tag (expression, shirt, background, ...): the share seen."""
+    right = [
+        found[name] == getattr(avatar, name)
+        for found, avatar in zip(seen, wanted, strict=True)
+        for name in varying_attributes()
+        if tag_of(name, getattr(avatar, name)) is not None
+    ]
+    return sum(right) / len(right)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m examples.evidence_recipes", description=__doc__)
+    parser.add_argument("--only", nargs="+", choices=RECIPES, default=list(RECIPES), help="these recipes alone")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="the seeds, each a run")
+    parser.add_argument("--out", type=Path, default=Path("out/recipes"))
+    parser.add_argument("--jobs", type=int, default=2, help="how many at a time, one thread each")
+    parser.add_argument("--here", action="store_true", help="in this process, one after the other")
+    parsed = parser.parse_args(arguments)
+    todo = [(name, seed) for seed in parsed.seeds for name in parsed.only]
+    if parsed.here:
+        torch.set_num_threads(1)
+        for name, seed in todo:
+            folder = folder_of(name, seed, parsed.out)
+            folder.mkdir(parents=True, exist_ok=True)
+            run_recipe(name, seed, folder)
+        return 0
+    with ThreadPoolExecutor(parsed.jobs) as pool:
+        failed = [said for said in pool.map(lambda pair: _apart(*pair, parsed.out), todo) if said]
+    for said in failed:
+        print(said, file=sys.stderr)
+    return 1 if failed else 0
+
+
+def _apart(name: str, seed: int, out: Path) -> str:
+    """One run in a process of its own; what went wrong."""
+    folder = folder_of(name, seed, out)
+    folder.mkdir(parents=True, exist_ok=True)
+    if (folder / "result.json").exists():
+        return ""
+    command = [sys.executable, "-m", "examples.evidence_recipes", "--here", "--only", name, "--seeds", str(seed)]
+    with (folder / "log.txt").open("w") as log:
+        status = subprocess.call(
+            [*command, "--out", str(out)],
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )
+    print(f"{name}-{seed}: {'done' if status == 0 else 'FAILED'}", flush=True)
+    return "" if status == 0 else f"{name}-{seed} failed; see {folder / 'log.txt'}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
