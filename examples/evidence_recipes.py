@@ -1,8 +1,7 @@
 """What the embedding carries, recipe by recipe: runs on the avatars, scored with parts on and off.
 
-`python -m examples.evidence_recipes [--only NAME ...] [--seeds N ...] [--out DIR]` trains each recipe, makes its pictures
-and writes result.json into a folder of its own; what is done is kept. `examples.evidence_balance` makes the page and the
-chart of them.
+`python -m examples.evidence_recipes [--only NAME ...] [--seeds N ...] [--out DIR]` trains each recipe, makes its
+pictures and writes result.json into a folder of its own; what is done is kept. `examples.evidence` makes the page.
 """
 
 from __future__ import annotations
@@ -33,6 +32,7 @@ from lib_pivotal.evaluation.in_run import RunEvaluation
 from lib_pivotal.evaluation.loading import load_on_host
 from lib_pivotal.evaluation.parts_grid import Row
 from lib_pivotal.standalone.model import StandaloneHost
+from lib_pivotal.training.events import Event, FileSaved
 from lib_pivotal.training.run import train
 
 NAMES = tuple(CHARACTERS)[:4]
@@ -52,6 +52,8 @@ OWN: Mapping[float, tuple[Row, ...]] = {
 }
 """Guidance -> rows, on the checkpoint that was trained on; on the second one `SECOND`."""
 SECOND: Mapping[float, tuple[Row, ...]] = {2.0: (FULL, HALF, EMBEDDINGS), 4.0: (FULL,)}
+ON_THE_WAY: Mapping[float, tuple[Row, ...]] = {2.0: (FULL, EMBEDDINGS)}
+SAVE_EVERY = 100
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,8 @@ class Recipe:
     label: str
     changes: Mapping[str, Any] = field(default_factory=dict)
     more: Mapping[str, Any] = field(default_factory=dict)
+    over_steps: bool = False
+    """Also looked at on the way: how soon is it good?"""
 
 
 def base_setup(seed: int, **changes: Any) -> experiment.Setup:
@@ -71,9 +75,11 @@ def base_setup(seed: int, **changes: Any) -> experiment.Setup:
     return replace(setup, **changes)
 
 
-def _shared(label: str, share: float = 0.5, more: Mapping[str, Any] | None = None, **changes: Any) -> Recipe:
+def _shared(
+    label: str, share: float = 0.5, more: Mapping[str, Any] | None = None, over_steps: bool = False, **changes: Any
+) -> Recipe:
     """With an embeddings-only share; the network sees `NETWORK_STEPS` steps of pictures in any case."""
-    return Recipe(label, changes, {"schedule.embeddings_only_share": share, **(more or {})})
+    return Recipe(label, changes, {"schedule.embeddings_only_share": share, **(more or {})}, over_steps)
 
 
 RECIPES: dict[str, Recipe] = {
@@ -82,26 +88,52 @@ RECIPES: dict[str, Recipe] = {
         {"vectors": 4, "embeddings_lr": 5e-3, "control": "clip_ti_decay"},
     ),
     "joint16": Recipe("joint, 16 vectors, norms free"),
+    "joint16_long": Recipe("the same for as many steps as a share of 0.5 takes", {"steps": 2 * NETWORK_STEPS}),
     "two_phase": Recipe(
-        "two phases: embeddings alone for as many steps, LR 1e-2, then the network with them frozen",
+        "two phases: embeddings alone for as many steps at 1e-2, then the network with them frozen",
         {"steps": 2 * NETWORK_STEPS, "embeddings_first": 0.5, "embeddings_lr": 1e-2},
     ),
-    "share50": _shared("embeddings-only share 0.5"),
     "share25": _shared("embeddings-only share 0.25", 0.25),
+    "share50": _shared("embeddings-only share 0.5", over_steps=True),
+    "share67": _shared("embeddings-only share 0.67", 0.67),
     "share50_damped": _shared(
-        "embeddings-only share 0.5, in the other steps their gradient x 0.2",
+        "share 0.5, gradient of the embeddings x 0.2 in the other steps",
         more={"schedule.embedding_gradient_factor": 0.2},
     ),
-    "share50_v8": _shared("embeddings-only share 0.5, 8 vectors", vectors=8),
-    "share50_v24": _shared("embeddings-only share 0.5, 24 vectors", vectors=24),
-    "share67": _shared("embeddings-only share 0.67", 0.67),
-    "share50_lr1e2": _shared("embeddings-only share 0.5, LR 1e-2", embeddings_lr=1e-2),
-    "share50_random": _shared("embeddings-only share 0.5, random start", init="random"),
+    "share50_v8": _shared("share 0.5, 8 vectors", vectors=8),
+    "share50_v24": _shared("share 0.5, 24 vectors", vectors=24),
+    "share50_lr1e2": _shared("share 0.5, LR 1e-2", embeddings_lr=1e-2),
+    "share50_random": _shared("share 0.5, random start", init="random", over_steps=True),
     "lora": Recipe(
-        "LoRA alone: plain trigger word, U-Net and text encoder", {"pivotal": False, "te_rank": 4, "te_lr": 2e-3}
+        "LoRA alone, as kohya's users run it: trigger word, U-Net and text encoder",
+        {"pivotal": False, "te_rank": 4, "te_lr": 2e-3, "steps": 2 * NETWORK_STEPS},
+        over_steps=True,
     ),
-    "ti": Recipe("textual inversion alone, as many steps", {"unet_targets": "none", "steps": 2 * NETWORK_STEPS}),
+    "ti": Recipe("textual inversion alone", {"unet_targets": "none", "steps": 2 * NETWORK_STEPS}),
+    "cloneofsimo": Recipe(
+        "cloneofsimo's two phases: 1 vector, 5 : 1, norm pulled, then both at 1 : 1",
+        {"vectors": 1, "embeddings_lr": 1e-2, "steps": 2 * NETWORK_STEPS, "embeddings_first": 0.5, "control": "clip_ti_decay"},
+        {"schedule.continued_embedding_lr_factor": 0.2},
+        over_steps=True,
+    ),
+    "diffusers": Recipe(
+        "diffusers' advanced script: 2 vectors from chance at 3 : 1, the first half of the run only",
+        {"vectors": 2, "embeddings_lr": 6e-3, "steps": 2 * NETWORK_STEPS, "init": "random"},
+        over_steps=True,
+    ),
+    "onetrainer": Recipe(
+        "OneTrainer's defaults: 1 vector at 1 : 1",
+        {"vectors": 1, "embeddings_lr": 2e-3, "steps": 2 * NETWORK_STEPS},
+        over_steps=True,
+    ),
+    "kgrid": Recipe(
+        "kgrid's: 8 vectors at 50 : 1, r16 with alpha 8",
+        {"vectors": 8, "embeddings_lr": 1e-1, "steps": 2 * NETWORK_STEPS},
+        {"network.unet_alpha": 8.0, "embeddings_common.weight_decay": 5e-4},
+        over_steps=True,
+    ),
 }
+"""Rates of other trainers are kept as their ratio to the U-Net's, which is 2e-3 for every recipe here."""
 
 
 def folder_of(name: str, seed: int, out: Path) -> Path:
@@ -111,38 +143,56 @@ def folder_of(name: str, seed: int, out: Path) -> Path:
 
 def run_recipe(name: str, seed: int, folder: Path) -> dict[str, Any]:
     """Train once, make the pictures, score them; writes result.json."""
-    setup = base_setup(seed, **RECIPES[name].changes)
+    recipe = RECIPES[name]
+    setup = base_setup(seed, **recipe.changes)
     host = StandaloneHost.load(experiment.CHECKPOINT)
-    path, timing = folder / "bundle.safetensors", folder / "seconds.json"
+    timing = folder / "timing.json"
     if not timing.exists():
-        dataset = experiment.write_dataset(setup, folder / "pictures")
-        run = experiment.make_run(setup, dataset, "bundle", more=RECIPES[name].more)
-        started = time.monotonic()
-        ended = train(
-            run, host, output_folder=folder, listener=lambda _: None, evaluation=RunEvaluation(), overwrite=True
-        )
-        if ended.reason != "finished":
-            raise RuntimeError(f"{name}: the run ended: {ended.message}")
-        timing.write_text(json.dumps({"seconds": time.monotonic() - started, "steps": ended.step}), encoding="utf-8")
-    bundle = require(read_bundle(path))
+        timing.write_text(json.dumps(_train(recipe, setup, host, folder)), encoding="utf-8")
+    bundle = require(read_bundle(folder / "bundle.safetensors"))
     look(host, bundle, setup, OWN, folder / "own")
     look(StandaloneHost.load(checkpoint(RETRO)), bundle, setup, SECOND, folder / "second")
+    timed = json.loads(timing.read_text(encoding="utf-8"))
+    for step in timed["saved"]:
+        on_the_way = require(read_bundle(folder / f"bundle-{int(step):06}.safetensors"))
+        look(host, on_the_way, setup, ON_THE_WAY, folder / "steps", prefix=f"{int(step):06}-")
     scorer = load_scorer()
-    found = json.loads(timing.read_text(encoding="utf-8")) | {
-        "recipe": name,
-        "seed": seed,
-        "rows": {
-            f"{place.name}/{sheet.stem}": scores(scorer, sheet, setup)
-            for place in (folder / "own", folder / "second")
-            for sheet in sorted(place.glob("*.png"))
-        },
+    rows = {
+        f"{place.name}/{sheet.stem}": scores(scorer, sheet, setup)
+        for place in (folder / "own", folder / "second", folder / "steps")
+        for sheet in sorted(place.glob("*.png"))
     }
+    found: dict[str, Any] = timed | {"recipe": name, "seed": seed, "rows": rows}
     (folder / "result.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     return found
 
 
+def _train(recipe: Recipe, setup: experiment.Setup, host: StandaloneHost, folder: Path) -> dict[str, Any]:
+    """The run: steps, seconds of one core, and the seconds at which each bundle on the way was saved."""
+    dataset = experiment.write_dataset(setup, folder / "pictures")
+    every = {"saving.every_steps": SAVE_EVERY} if recipe.over_steps else {}
+    run = experiment.make_run(setup, dataset, "bundle", more={**recipe.more, **every})
+    saved: dict[int, float] = {}
+    started = time.process_time()
+
+    def note(event: Event) -> None:
+        if isinstance(event, FileSaved) and "-" in event.path.stem:
+            saved[int(event.path.stem.rsplit("-", 1)[1])] = time.process_time() - started
+
+    ended = train(run, host, output_folder=folder, listener=note, evaluation=RunEvaluation(), overwrite=True)
+    if ended.reason != "finished":
+        raise RuntimeError(f"{folder.name}: the run ended: {ended.message}")
+    return {"steps": ended.step, "seconds": time.process_time() - started, "saved": saved}
+
+
 def look(
-    host: StandaloneHost, bundle: Bundle, setup: experiment.Setup, rows: Mapping[float, Sequence[Row]], folder: Path
+    host: StandaloneHost,
+    bundle: Bundle,
+    setup: experiment.Setup,
+    rows: Mapping[float, Sequence[Row]],
+    folder: Path,
+    *,
+    prefix: str = "",
 ) -> None:
     """A sheet for each guidance and row; those that are there stay."""
     embeddings, network = load_on_host(host, bundle)
@@ -150,7 +200,7 @@ def look(
     for guidance, wanted in rows.items():
         asked = experiment.requests(prompts, cfg_scale=guidance)
         for row in wanted:
-            path = folder / f"{row.label}-{guidance:g}.png"
+            path = folder / f"{prefix}{row.label}-{guidance:g}.png"
             if path.exists() or (network is None and row != EMBEDDINGS) or (row == EMBEDDINGS and not embeddings):
                 continue
             if network is None:
