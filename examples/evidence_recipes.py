@@ -1,7 +1,7 @@
 """What the embedding carries, recipe by recipe: runs on the avatars, scored with parts on and off.
 
-`python -m examples.evidence_recipes [--only NAME ...] [--seeds N ...] [--out DIR]` trains each recipe, makes its
-pictures and writes result.json into a folder of its own; what is done is kept. `examples.evidence` makes the page.
+`python -m examples.evidence_recipes NAME SEED OUT` trains one, makes its pictures and writes result.json into a folder
+of its own; what is there is kept. `examples.evidence` runs them all and writes the page.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import random
 import subprocess
 import sys
 import time
@@ -25,8 +26,9 @@ from examples import experiment
 from examples.avatars.characters import CHARACTERS, varying_attributes
 from examples.avatars.checkpoints import RETRO, checkpoint
 from examples.avatars.scores import Scorer, load_scorer
-from examples.avatars.world import Avatar, tag_of
+from examples.avatars.world import Avatar, caption, random_base, tag_of
 from examples.evidence_sheets import load_sheet, save_sheet
+from lib_pivotal.bundle.edits import rename_embeddings
 from lib_pivotal.bundle.reader import Bundle, read_bundle, require
 from lib_pivotal.evaluation.in_run import RunEvaluation
 from lib_pivotal.evaluation.loading import load_on_host
@@ -112,7 +114,13 @@ RECIPES: dict[str, Recipe] = {
     "ti": Recipe("textual inversion alone", {"unet_targets": "none", "steps": 2 * NETWORK_STEPS}),
     "cloneofsimo": Recipe(
         "cloneofsimo's two phases: 1 vector, 5 : 1, norm pulled, then both at 1 : 1",
-        {"vectors": 1, "embeddings_lr": 1e-2, "steps": 2 * NETWORK_STEPS, "embeddings_first": 0.5, "control": "clip_ti_decay"},
+        {
+            "vectors": 1,
+            "embeddings_lr": 1e-2,
+            "steps": 2 * NETWORK_STEPS,
+            "embeddings_first": 0.5,
+            "control": "clip_ti_decay",
+        },
         {"schedule.continued_embedding_lr_factor": 0.2},
         over_steps=True,
     ),
@@ -134,6 +142,20 @@ RECIPES: dict[str, Recipe] = {
     ),
 }
 """Rates of other trainers are kept as their ratio to the U-Net's, which is 2e-3 for every recipe here."""
+
+DEFAULT = "share50"
+"""The recipe of the default presets."""
+EACH_STEPS = 140
+"""Of the network, for each embedding of `SIXTEEN` and of the runs of one embedding."""
+SIXTEEN = "sixteen"
+ONE = {f"one_{number}": name for number, name in enumerate(NAMES)}
+RECIPES[SIXTEEN] = _shared(
+    "sixteen embeddings, the default", characters=tuple(CHARACTERS), steps=EACH_STEPS * len(CHARACTERS)
+)
+RECIPES |= {
+    key: _shared(f"{name} alone, the default", characters=(name,), steps=EACH_STEPS) for key, name in ONE.items()
+}
+MATRIX = tuple(name for name in RECIPES if name not in (SIXTEEN, *ONE))
 
 
 def folder_of(name: str, seed: int, out: Path) -> Path:
@@ -163,6 +185,10 @@ def run_recipe(name: str, seed: int, folder: Path) -> dict[str, Any]:
         for sheet in sorted(place.glob("*.png"))
     }
     found: dict[str, Any] = timed | {"recipe": name, "seed": seed, "rows": rows}
+    if setup.te_rank:
+        found["drift"] = drift(host, bundle)
+    if name == DEFAULT:
+        found["renaming_is_exact"] = renaming_is_exact(host, folder / "bundle.safetensors", setup)
     (folder / "result.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     return found
 
@@ -239,27 +265,43 @@ def obedience(seen: Sequence[Mapping[str, str]], wanted: Sequence[Avatar]) -> fl
     return sum(right) / len(right)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m examples.evidence_recipes", description=__doc__)
-    parser.add_argument("--only", nargs="+", choices=RECIPES, default=list(RECIPES), help="these recipes alone")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="the seeds, each a run")
-    parser.add_argument("--out", type=Path, default=Path("out/recipes"))
-    parser.add_argument("--jobs", type=int, default=2, help="how many at a time, one thread each")
-    parser.add_argument("--here", action="store_true", help="in this process, one after the other")
-    parsed = parser.parse_args(arguments)
-    todo = [(name, seed) for seed in parsed.seeds for name in parsed.only]
-    if parsed.here:
-        torch.set_num_threads(1)
-        for name, seed in todo:
-            folder = folder_of(name, seed, parsed.out)
-            folder.mkdir(parents=True, exist_ok=True)
-            run_recipe(name, seed, folder)
-        return 0
-    with ThreadPoolExecutor(parsed.jobs) as pool:
-        failed = [said for said in pool.map(lambda pair: _apart(*pair, parsed.out), todo) if said]
-    for said in failed:
-        print(said, file=sys.stderr)
-    return 1 if failed else 0
+@torch.no_grad()
+def drift(host: StandaloneHost, bundle: Bundle) -> float:
+    """1 - mean cosine between the text encoder's outputs for 1,000 common captions with and without the network."""
+    rng = random.Random(0)
+    captions = [caption(random_base(rng), rng) for _ in range(1000)]
+    _, network = load_on_host(host, bundle)
+    assert network is not None
+
+    def encoded() -> torch.Tensor:
+        return torch.cat([host.text.encode(captions[i : i + 50], {}).context for i in range(0, len(captions), 50)])
+
+    before = encoded()
+    with network.attach():
+        after = encoded()
+    return float(1 - torch.nn.functional.cosine_similarity(before, after, dim=-1).mean())
+
+
+def renaming_is_exact(host: StandaloneHost, path: Path, setup: experiment.Setup) -> bool:
+    """Are the pictures the same, bit for bit, under another name?"""
+    old, new = setup.names[0], "qwertz-name"
+    renamed = path.with_name("renamed.safetensors")
+    rename_embeddings(path, {old: new}, out=renamed, overwrite=True)
+    prompts = experiment.identity_prompts(old, 4, seed=0, by="word")
+    made = []
+    for file, texts in ((path, prompts), (renamed, [prompt.replace(old, new) for prompt in prompts])):
+        embeddings, network = load_on_host(host, require(read_bundle(file)))
+        assert network is not None
+        with network.attach():
+            made.append([picture.tobytes() for picture in host.sample(experiment.requests(texts), embeddings)])
+    return made[0] == made[1]
+
+
+def run_apart(names: Sequence[str], seeds: Sequence[int], out: Path, *, jobs: int) -> list[str]:
+    """Every recipe with every seed, each in a process of its own with one thread; what went wrong."""
+    todo = [(name, seed) for seed in seeds for name in names]
+    with ThreadPoolExecutor(jobs) as pool:
+        return [said for said in pool.map(lambda pair: _apart(*pair, out), todo) if said]
 
 
 def _apart(name: str, seed: int, out: Path) -> str:
@@ -268,16 +310,29 @@ def _apart(name: str, seed: int, out: Path) -> str:
     folder.mkdir(parents=True, exist_ok=True)
     if (folder / "result.json").exists():
         return ""
-    command = [sys.executable, "-m", "examples.evidence_recipes", "--here", "--only", name, "--seeds", str(seed)]
+    command = [sys.executable, "-m", "examples.evidence_recipes", name, str(seed), str(out)]
     with (folder / "log.txt").open("w") as log:
         status = subprocess.call(
-            [*command, "--out", str(out)],
+            command,
             stdout=log,
             stderr=subprocess.STDOUT,
             env={**os.environ, "OMP_NUM_THREADS": "1"},
         )
     print(f"{name}-{seed}: {'done' if status == 0 else 'FAILED'}", flush=True)
     return "" if status == 0 else f"{name}-{seed} failed; see {folder / 'log.txt'}"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("name", choices=RECIPES)
+    parser.add_argument("seed", type=int)
+    parser.add_argument("out", type=Path)
+    parsed = parser.parse_args(arguments)
+    torch.set_num_threads(1)
+    folder = folder_of(parsed.name, parsed.seed, parsed.out)
+    folder.mkdir(parents=True, exist_ok=True)
+    run_recipe(parsed.name, parsed.seed, folder)
+    return 0
 
 
 if __name__ == "__main__":

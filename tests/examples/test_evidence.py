@@ -1,4 +1,4 @@
-"""The evidence's own arithmetic: sheets, scores of sheets, means over seeds, claims and the page."""
+"""The evidence's own arithmetic: sheets, scores, recipes as sound runs, goals and the page."""
 
 from __future__ import annotations
 
@@ -14,16 +14,10 @@ from examples import experiment
 from examples.avatars.characters import CHARACTERS, character_avatar
 from examples.avatars.scores import load_scorer
 from examples.avatars.world import render
-from examples.evidence_claims import claims
-from examples.evidence_gather import gather, steps_to
-from examples.evidence_jobs import CLAIMS, LOOK_AT, TRIALS, folder_of
-from examples.evidence_losses import share
-from examples.evidence_scores import score_sheets
+from examples.evidence_page import curve, draw_balance, draw_times, goals, markdown, reached, summary
+from examples.evidence_recipes import DEFAULT, NAMES, ONE, RECIPES, SIXTEEN, base_setup, folder_of, obedience, scores
 from examples.evidence_sheets import load_sheet, save_sheet
-from examples.evidence_text import markdown
 from lib_pivotal.config import check_consistency
-
-NAMES = list(CHARACTERS)[:4]
 
 
 def test_sheets_come_back_as_they_were(tmp_path: Path) -> None:
@@ -34,17 +28,31 @@ def test_sheets_come_back_as_they_were(tmp_path: Path) -> None:
     assert [p.tobytes() for line in lines for p in line] == [p.tobytes() for p in pictures]
 
 
-def test_sheets_are_scored_by_row_and_embedding(tmp_path: Path) -> None:
+def test_sheets_are_scored_strictly_graded_and_for_obedience(tmp_path: Path) -> None:
+    setup = base_setup(5)
+    wanted = {name: experiment.wanted_avatars(name, 8, seed=5) for name in NAMES}
+    right = [render(avatar) for name in NAMES for avatar in wanted[name]]
+    save_sheet(right, tmp_path / "full-2.png", per_line=8)
     rng = random.Random(0)
-    save_sheet(
-        [render(character_avatar(name, rng)) for name in NAMES for _ in range(3)], tmp_path / "a.png", per_line=3
+    save_sheet([render(character_avatar("kalumi", rng)) for _ in right], tmp_path / "wrong.png", per_line=8)
+    scorer = load_scorer()
+    good, bad = (scores(scorer, tmp_path / name, setup) for name in ("full-2.png", "wrong.png"))
+    assert good["identity"] > 0.9 and good["graded"] > 0.85 and good["obeys"] > 0.85
+    assert bad["identity"] < 0.1 and bad["graded"] < 0.5 and bad["obeys"] < 0.5
+    assert list(good["by_embedding"]) == list(NAMES)
+
+
+def test_obedience_counts_what_was_asked_for_by_a_tag() -> None:
+    avatar = character_avatar("akavell", random.Random(3))
+    seen = {
+        name: getattr(avatar, name) for name in ("expression", "shirt", "accessory", "background", "position", "scale")
+    }
+    assert obedience([seen], [avatar]) == 1
+    other = "sky" if avatar.background != "sky" else "park"
+    asked = 3 + sum(
+        getattr(avatar, n) != v for n, v in (("accessory", "none"), ("position", "centre"), ("scale", "medium"))
     )
-    save_sheet([render(character_avatar(NAMES[0], rng)) for _ in range(12)], tmp_path / "b.png", per_line=3)
-    scores = score_sheets(load_scorer(), tmp_path, NAMES)
-    assert scores["a"]["identity"] > 0.8
-    assert scores["b"]["by_word"][NAMES[0]] > 0.8
-    assert max(scores["b"]["by_word"][name] for name in NAMES[1:]) < 0.2
-    assert 0 <= scores["a"]["all_four"] <= scores["a"]["describable"] <= 1
+    assert obedience([seen | {"background": other}], [avatar]) == pytest.approx(1 - 1 / asked)
 
 
 def test_prompts_ask_by_embedding_traits_or_not_at_all() -> None:
@@ -52,73 +60,72 @@ def test_prompts_ask_by_embedding_traits_or_not_at_all() -> None:
     for embedding, traits, nothing in zip(*asked.values(), strict=True):
         varying = nothing.removeprefix("1girl, ")
         assert embedding == f"akavell, 1girl, {varying}"
-        assert traits == f"1girl, black hair, short hair, blue eyes, fair skin, {varying}"
+        described = "black hair, short hair, blue eyes, fair skin, two-tone hair, cat ears, cape"
+        assert traits == f"1girl, {described}, {varying}"
 
 
-@pytest.mark.parametrize("name", [*CLAIMS, *TRIALS])
-def test_jobs_are_sound_runs_in_folders_of_their_own(name: str) -> None:
-    run = experiment.make_run((CLAIMS | TRIALS)[name].setup(2), Path("pictures"), "bundle")
+@pytest.mark.parametrize("name", RECIPES)
+def test_recipes_are_sound_runs_in_folders_of_their_own(name: str) -> None:
+    recipe = RECIPES[name]
+    run = experiment.make_run(base_setup(2, **recipe.changes), Path("pictures"), "bundle", more=recipe.more)
     assert not check_consistency(run)
-    assert run.seed == 2
-    assert len({folder_of(other, 2, Path()) for other in [*CLAIMS, *TRIALS]}) == len(CLAIMS) + len(TRIALS)
+    folders = {folder_of(other, seed, Path("out")) for other in RECIPES for seed in range(3)}
+    assert len(folders) == 3 * len(RECIPES)
 
 
-def test_steps_to_a_score_lie_on_the_lines_of_the_curve() -> None:
-    assert steps_to({"100": 0.5, "200": 1.0}, 0.25) == 50
-    assert steps_to({"100": 0.5, "200": 1.0}, 0.75) == 150
-    assert steps_to({"100": 0.5}, 0.75) is None
+def _row(identity: float, graded: float = 0.9, names: tuple[str, ...] = NAMES) -> dict[str, Any]:
+    each = {name: [identity, graded] for name in names}
+    return {"identity": identity, "graded": graded, "obeys": 0.8, "by_embedding": each}
 
 
-def test_share_of_a_row() -> None:
-    assert share({"base": 4.0, "words": 3.0, "whole": 2.0}, "words") == 0.5
+def _result(seed: int = 0, **rows: float) -> dict[str, Any]:
+    found = {}
+    for key, value in rows.items():
+        place = "second" if key.startswith("second_") else "own"
+        found[f"{place}/{key.removeprefix('second_').replace('_', '-')}"] = _row(value)
+    return {"seed": seed, "steps": 1100, "seconds": 600.0, "saved": {}, "rows": found}
 
 
-def test_the_page_says_which_claims_hold(tmp_path: Path) -> None:
-    store(tmp_path)
-    evidence = gather(tmp_path, seeds=2, renders={"identity": 0.97, "describable": 0.8, "all_four": 0.4})
-    json.dumps(evidence)
-    assert evidence["identity"]["pivotal"]["whole"] == pytest.approx(0.85)
-    assert evidence["spread"]["pivotal"]["whole"] == pytest.approx([0.8, 0.9])
-    verdicts = [(claim.number, claim.holds) for claim in claims(evidence)]
-    assert verdicts == [
-        ("1", True),
-        ("2", True),
-        ("3", True),
-        ("4", False),
-        ("4", True),
-        ("5", True),
-        ("6", None),
-        ("6", None),
-        ("6", True),
-        ("7", None),
-    ]
-    page = markdown(evidence)
-    assert "| full network | 0.85 [0.80, 0.90] |" in page
-    assert max(len(line) for line in page.splitlines() if not line.startswith("|")) <= 120
+@pytest.fixture
+def results() -> dict[str, list[dict[str, Any]]]:
+    mine = dict.fromkeys(("full_2", "full_4", "full_7", "unet_2"), 0.97) | dict.fromkeys(("words_4", "words_7"), 0.3)
+    runs = [_result(seed, **mine, half_2=0.82, words_2=0.36, second_half_2=0.6, second_words_2=0.3) for seed in (0, 1)]
+    for run, at in zip(runs, (300.0, 500.0), strict=True):
+        run["saved"] = {"400": at}
+        run["rows"]["steps/000400-full-2"], run["rows"]["steps/000400-words-2"] = _row(0.8), _row(0.2)
+        run["renaming_is_exact"] = True
+    lora = _result(full_2=0.98, unet_2=0.3, half_2=0.0, second_full_2=0.2, second_full_4=0.25) | {"drift": 0.01}
+    sixteen = {**_result(), "rows": {f"own/{row}-2": _row(0.3, names=tuple(CHARACTERS)) for row in ("full", "words")}}
+    return {DEFAULT: runs, "lora": [lora], SIXTEEN: [sixteen], **{key: [_result(words_2=0.35)] for key in ONE}}
 
 
-def store(out: Path) -> None:
-    """Made-up results of two seeds, without the jobs of claim 7 and the random start."""
-    good = {"whole": 0.85, "unet": 0.85, "te": 0.2, "words": 0.2, "half": 0.5}
-    rows = {**good, **{f"step-{step:06}-whole": 0.1 for step in LOOK_AT}, "base": 0.01, "nothing": 0.0}
-    rows |= {"retro-whole": 0.7, "retro-half": 0.4, "retro-words": 0.1}
-    rows |= {"retro-base": 0.01, "retro-nothing": 0.0}
-    plain = {"whole": 0.7, "unet": 0.2, "te": 0.0, "half": 0.1}
-    plain |= {f"retro-{row}": 0.3 for row in ("whole", "half")}
-    rows |= {f"strong-{row}": 0.3 for row in ("whole", "unet", "words")}
-    rows |= {f"retro-strong-{row}": 0.3 for row in ("whole", "half", "words")}
-    plain |= {"strong-whole": 0.8, "strong-unet": 0.2, "retro-strong-whole": 0.35}
-    losses = {"base": 0.4, "nothing": 0.35, "whole": 0.05, "unet": 0.05, "te": 0.2, "words": 0.2, "half": 0.1}
-    for seed, change in ((0, -0.05), (1, 0.05)):
-        write(out, "pivotal", seed, rows, change, losses=losses, drift=0.001, renaming_is_exact=True)
-        write(out, "lora_only", seed, plain, change, drift=0.01)
+def test_goals_are_judged_by_the_means(results: dict[str, list[dict[str, Any]]]) -> None:
+    found = {goal.text: goal for goal in goals(results)}
+    assert found["full network: strict identity, at least 0.95"].holds is True
+    assert found["embeddings only: strict identity, at least 0.35"].measured == "0.36"
+    assert found["second checkpoint: embeddings only beats the LoRA alone"].measured == "0.30 to 0.25"
+    assert found["second checkpoint: embeddings with half of the U-Net beats the LoRA alone by 0.2"].holds is True
+    assert any(goal.text.startswith("16 embeddings") and goal.holds for goal in found.values())
+    assert any(goal.text.startswith("an init text") and goal.holds is None for goal in found.values())
+    for run in results[DEFAULT]:
+        run["rows"]["own/full-2"]["identity"] = 0.9
+    assert {g.text: g.holds for g in goals(results)}["full network: strict identity, at least 0.95"] is False
 
 
-def write(out: Path, job: str, seed: int, rows: dict[str, float], change: float, **facts: Any) -> None:
-    folder = folder_of(job, seed, out)
-    folder.mkdir()
-    scores = {
-        row: {"identity": value + change, "describable": 0.5, "all_four": 0.1, "by_word": dict.fromkeys(NAMES, value)}
-        for row, value in rows.items()
-    }
-    (folder / "result.json").write_text(json.dumps({"seconds": 60, "rows": scores, **facts}), encoding="utf-8")
+def test_a_curve_reaches_a_mark_between_its_points(results: dict[str, list[dict[str, Any]]]) -> None:
+    points = curve(results[DEFAULT][0], "words", over="steps")
+    assert points == [(400.0, 0.2), (1100.0, 0.36)]
+    assert reached(points, 0.1) == pytest.approx(200) and reached(points, 0.28) == pytest.approx(750)
+    assert reached(points, 0.5) is None
+    assert curve(results[DEFAULT][0], "full")[0] == (300.0, 0.8)
+
+
+def test_page_charts_and_figures_say_the_same(results: dict[str, list[dict[str, Any]]], tmp_path: Path) -> None:
+    text = markdown(results, (0.3, 0.95))
+    assert "0.97 [0.97, 0.97]" in text and "| never |" not in text.split("## Time to a result")[0]
+    assert text.count("holds |") >= 8
+    plain = json.loads(json.dumps(summary(results, (0.3, 0.95))))
+    assert plain["recipes"][DEFAULT]["rows"]["own/words-2"]["identity"] == pytest.approx(0.36)
+    for draw in (draw_balance, draw_times):
+        draw(results, tmp_path / "chart.png")
+        assert Image.open(tmp_path / "chart.png").width >= 800
