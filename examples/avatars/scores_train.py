@@ -34,8 +34,8 @@ from examples.avatars.world import random_avatar
 
 Span: TypeAlias = tuple[float, float]
 PARTS = ("identity", "attributes")
-PICTURES = {"identity": 7_000, "attributes": 16_000}
-STEPS = {"identity": 2500, "attributes": 4000}
+PICTURES = {"identity": 7_000, "attributes": 24_000}
+STEPS = {"identity": 2500, "attributes": 9000}
 BATCH = 64
 LEARNING_RATE = 3e-3
 ATTRIBUTE_WEIGHT = 0.3
