@@ -26,7 +26,7 @@ from examples.avatars.base_captions import labels as labels_of
 from lib_pivotal.standalone.model import StandaloneHost
 
 NAMES = (*world.ATTRIBUTES, *KINDS)
-STEPS, BATCH, NOISE = 1200, 128, 0.08
+STEPS, BATCH, NOISE = 6000, 128, 0.08
 
 
 def judge() -> nn.Sequential:
@@ -78,7 +78,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--checkpoint", type=Path, default=sample.WEIGHTS / "avatars.safetensors")
     parser.add_argument("--style", choices=("plain", "retro"), default="plain")
-    parser.add_argument("--renders", type=int, default=12_000)
+    parser.add_argument("--renders", type=int, default=30_000)
     parser.add_argument("--pictures", type=int, default=128)
     parser.add_argument("--cfg", type=float, default=sample.CFG_SCALE)
     parser.add_argument("--cache", type=Path, default=base_data.CACHE)
