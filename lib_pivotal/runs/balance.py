@@ -1,8 +1,8 @@
 """The balance of a run: how much of a subject its embedding carries, and how much the network; in named stops.
 
-The article leaves open what the right balance between training embeddings and training a LoRA is. Each stop sets phases,
-rates, vectors and the network's strength together; docs/evidence.md has what each gave on the avatars, and why the
-default is where it is.
+The article leaves open what the right balance between training embeddings and training a LoRA is. Each stop sets
+phases, norms, vectors and the embeddings-only share together; docs/evidence.md has what each gave on the avatars, and
+why the default is where it is.
 """
 
 from __future__ import annotations
@@ -22,14 +22,19 @@ SHARED = MappingProxyType(
         "schedule.embedding_gradient_factor": 1.0,
         "schedule.network_start": 0.0,
         "embeddings_common.control": "none",
+        "embeddings_common.whole_tags": True,
     }
 )
 """What every stop sets; a stop's own settings go over it."""
+LITTLE, NEARLY_ALL = 0.4, 0.95
+"""Shares of an embedding below and above which there is something to say."""
+NAMED = 3
+"""So many embeddings are named in a sentence."""
 
 
 @dataclass(frozen=True)
 class Stop:
-    """One stop of the dial: `settings` by dotted path; an embedding that tags describe gets at least `vectors`."""
+    """One stop: `settings` by dotted path; `vectors` of an embedding that tags describe, 0 = as they are."""
 
     key: str
     label: str
@@ -48,7 +53,7 @@ STOPS: tuple[Stop, ...] = (
         "network",
         "Network",
         "Nearly everything is learnt by the network, soonest; without it the embedding shows little.",
-        vectors=4,
+        vectors=0,
         embeddings_common__control="clip_ti_decay",
     ),
     _stop(
@@ -98,7 +103,7 @@ def with_balance(run: Run, key: str, *, styles: Sequence[str] = ()) -> Run:
     for path, value in chosen.settings.items():
         section, name = path.split(".")
         plain[section][name] = value
-    for embedding in plain["embeddings"]:
+    for embedding in plain["embeddings"] if chosen.vectors else []:
         if embedding["name"] not in styles:
             embedding["vectors"] = chosen.vectors
     return check_run(plain)[0]
@@ -117,8 +122,26 @@ def described(key: str) -> str:
     """What a stop sets, in one line."""
     chosen = stop(key)
     share, control = (chosen.settings[path] for path in ("schedule.embeddings_only_share", "embeddings_common.control"))
-    parts = [f"{chosen.vectors} vectors", f"embeddings-only share {share:g}"]
-    parts.append("norms free" if control == "none" else f"norms: {control}")
+    parts = [f"{chosen.vectors} vectors"] if chosen.vectors else []
+    parts += [f"embeddings-only share {share:g}", "norms free" if control == "none" else "norms kept"]
     if share:
-        parts.append(f"{1 / (1 - share):.1f} x the steps")
+        parts.append(f"{1 / (1 - share):.1f}x the steps")
     return ", ".join(parts)
+
+
+def said_of_shares(shares: Mapping[str, float]) -> list[str]:
+    """What the separation shares of a run mean and what to do, a sentence each; by embedding, NaN = unknown."""
+    little = sorted((name for name, share in shares.items() if share < LITTLE), key=lambda name: shares[name])
+    found = []
+    if little:
+        named = ", ".join(f"{name} ({max(shares[name], 0.0):.0%})" for name in little[:NAMED])
+        more = f" and {len(little) - NAMED} more" if len(little) > NAMED else ""
+        found.append(
+            f"{named}{more}: the network has learnt what the embedding should. "
+            "Raise the balance, or give it more vectors."
+        )
+    if shares and all(share > NEARLY_ALL for share in shares.values()):
+        found.append(
+            "Nearly everything is in the embeddings: a smaller rank would do, or a lower balance and fewer steps."
+        )
+    return found

@@ -12,6 +12,7 @@ from lib_pivotal.config import Run, check_run, run_to_dict, write_run
 from lib_pivotal.errors import ConfigError, Fault
 from lib_pivotal.file_names import REMEDY, name_reasons, refuse_taken
 from lib_pivotal.plain_json import parse_json
+from lib_pivotal.runs.balance import with_balance
 
 if TYPE_CHECKING:
     from lib_pivotal.runs.proposal import EmbeddingRow
@@ -46,6 +47,8 @@ class Preset:
     settings: Mapping[str, Any]
     samples: int = ADVISED_SAMPLES
     prune: bool = True
+    balance: str = ""
+    """A stop of `runs.balance`; "" leaves what the settings say."""
 
 
 def _settings(**values: Any) -> Mapping[str, Any]:
@@ -57,9 +60,10 @@ PRESETS: tuple[Preset, ...] = (
     Preset(
         "character",
         "Character",
-        "One character (or thing). The embedding learns what is always there; the rest stays in the captions.",
+        "One character (or thing). The embedding learns who it is, the network the rest, and captions keep what changes.",
         _settings(network__unet_rank=16, network__unet_alpha=8.0, schedule__batch_size=4, data__keep_first=1),
         samples=3000,
+        balance="embedding",
     ),
     Preset(
         "several",
@@ -73,6 +77,7 @@ PRESETS: tuple[Preset, ...] = (
             data__keep_first=2,
         ),
         samples=1600,
+        balance="embedding",
     ),
     Preset(
         "style",
@@ -90,6 +95,7 @@ PRESETS: tuple[Preset, ...] = (
         ),
         samples=6000,
         prune=False,
+        balance="shared",
     ),
     Preset(
         "quick",
@@ -104,6 +110,7 @@ PRESETS: tuple[Preset, ...] = (
             data__keep_first=1,
         ),
         samples=200,
+        balance="shared",
     ),
     Preset(
         "two_phase",
@@ -180,7 +187,9 @@ def apply_preset(key: str, run: Run, rows: Sequence[EmbeddingRow] = (), *, steps
     plain["saving"]["folder"] = run.saving.folder
     for embedding, row in zip(plain["embeddings"], _rows_of(run, rows), strict=True):
         embedding["prune"] = chosen.prune and row is not None and bool(row.absorbed)
-    return check_run(plain)[0]
+    fitted = check_run(plain)[0]
+    styles = [row.embedding.name for row in rows if row.style]
+    return with_balance(fitted, chosen.balance, styles=styles) if chosen.balance else fitted
 
 
 def _drawn(run: Run, rows: Sequence[EmbeddingRow]) -> list[str]:

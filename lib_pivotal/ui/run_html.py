@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lib_pivotal.evaluation import parts_grid
+from lib_pivotal.runs.balance import said_of_shares
 from lib_pivotal.ui import charts, thumbs
 
 Snapshot = Mapping[str, Any]
@@ -108,7 +109,9 @@ def curves(snapshot: Snapshot | None) -> str:
     if snapshot["shares"]:
         title = "Separation: share in the embeddings"
         drawn.append(charts.lines_chart(title, snapshot["shares"], last_step=last, percent=True))
-    return f'<div class="pivotal-charts">{"".join(drawn)}</div>'
+    shares = {name: curve["values"][-1] for name, curve in snapshot["shares"].items() if curve["values"]}
+    said = "".join(f'<div class="pivotal-said">{escape(text)}</div>' for text in said_of_shares(shares))
+    return f'<div class="pivotal-charts">{"".join(drawn)}</div>{said}'
 
 
 def _short_names(curves_: Mapping[str, Any]) -> dict[str, Any]:

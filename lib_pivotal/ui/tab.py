@@ -23,7 +23,7 @@ from lib_pivotal.ui.plan_panel import build_plan_panel
 from lib_pivotal.ui.run_panel import bind_run_panel, build_buttons, build_run_view
 from lib_pivotal.ui.tags_panel import bind_tags_panel, build_tags_panel
 from lib_pivotal.ui.tooltips import tooltips
-from lib_pivotal.ui.train_panel import bind_train_panel, build_settings, build_top
+from lib_pivotal.ui.train_panel import bind_train_panel, build_balance, build_settings, build_top
 
 AFTER_HELLO = """() => {
     document.querySelector("#pivotal_tab").dataset.greeted = "1";
@@ -81,6 +81,7 @@ def _build_train(page: Page) -> None:
     with gr.Row(elem_id="pivotal_train_top", elem_classes=["pivotal-top"]):
         with gr.Column(scale=7, min_width=320, elem_classes=["pivotal-group"]):
             build_top(page)
+            build_balance(page)
         with gr.Column(scale=4, min_width=280):
             build_buttons(page)
     page.html("feedback")

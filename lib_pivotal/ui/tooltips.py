@@ -39,6 +39,7 @@ TOOLTIPS: Mapping[str, str] = MappingProxyType(
         "mask_gone": "Deletes the painted mask.",
         # Train
         "preset": "A starting point: replaces the settings that it names and keeps the rest.",
+        "balance": "Sets phases, vectors, norms and the embeddings-only share together, in the fields below.",
         "overwrite": "Lets this run replace files of its name. Holds for one start.",
         "train": "Checks the settings, borrows the loaded checkpoint and trains.",
         "preflight": "Trains a few steps on the loaded checkpoint and keeps nothing of them.",

@@ -10,6 +10,7 @@ import gradio as gr
 
 from lib_pivotal.commands.settings import FATES, SUFFIXES
 from lib_pivotal.errors import Fault, PivotalError
+from lib_pivotal.runs.balance import DEFAULT_STOP, STOPS, balance_of, described, stop, with_balance
 from lib_pivotal.runs.presets import PRESETS, load_preset, save_preset
 from lib_pivotal.ui.changes_panel import follow
 from lib_pivotal.ui.data_panel import DATA_PARTS, data_shown
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from lib_pivotal.config import Run
 
 FOLDED = [group for group in GROUPS if group not in ("data", "main")]
+BALANCE_PARTS = ("balance", "balance_help")
 HELP = '<div class="pivotal-help"></div>'
 
 
@@ -53,6 +55,31 @@ def build_top(page: Page) -> None:
             page.parts["overwrite"] = gr.Checkbox(
                 False, label="Replace files of this name", elem_id="pivotal_overwrite", container=False
             )
+
+
+def build_balance(page: Page) -> None:
+    """The dial: how much the embedding carries, and what the chosen stop says and sets."""
+    page.parts["balance"] = gr.Radio(
+        [one.label for one in STOPS],
+        value=stop(DEFAULT_STOP).label,
+        label="Balance: what the embedding carries",
+        elem_id="pivotal_balance",
+        interactive=True,
+    )
+    page.html("balance_help", balance_note(DEFAULT_STOP))
+
+
+def balance_note(key: str) -> str:
+    """A stop's sentence and what it sets; of no stop, that it was set by hand."""
+    if not key:
+        return note("info", "Set by hand: these settings are none of the stops.")
+    return note("info", f"{stop(key).help} Sets: {described(key)}.")
+
+
+def balance_shown(page: Page, run: Run) -> Shown:
+    """The dial as a run's settings have it."""
+    key = balance_of(run)
+    return page.shown(balance=gr.update(value=stop(key).label if key else None), balance_help=balance_note(key))
 
 
 def build_settings(page: Page) -> None:
@@ -117,10 +144,10 @@ def bind_train_panel(page: Page) -> None:
     def check(*values: Any) -> Shown:
         run, faults = page.read(values)
         follow(page, run)
-        shown = {**check_shown(page, run, faults), **plan_shown(page, run)}
+        shown = {**check_shown(page, run, faults), **plan_shown(page, run), **balance_shown(page, run)}
         return {**shown, **page.shown(check_answered=answer())}
 
-    outputs = [*page.named("feedback", "facts", "name_note", *PLAN_PARTS), page.answered("check")]
+    outputs = [*page.named("feedback", "facts", "name_note", *PLAN_PARTS, *BALANCE_PARTS), page.answered("check")]
     quiet(page.hidden_button("check").click, check, form.components, outputs)
     _bind_presets(page)
     _bind_loading(page)
@@ -227,12 +254,14 @@ def _bind_presets(page: Page) -> None:
                 remark = note("info", "A preset of your own.")
         except (PivotalError, KeyError) as error:
             return page.shown(preset_help=note("error", str(error)))
-        return {**form.fill(run), **page.shown(words_table=page.embeddings_table(run), preset_help=remark)}
+        shown = page.shown(words_table=page.embeddings_table(run), preset_help=remark)
+        return {**form.fill(run), **shown, **balance_shown(page, run)}
 
-    outputs = [*form.components, *page.named("words_table", "preset_help")]
+    outputs = [*form.components, *page.named("words_table", "preset_help", *BALANCE_PARTS)]
     quiet(parts["preset"].input, choose, [parts["preset"], *form.components], outputs).then(
         fn=None, _js=CHECK_JS, queue=False
     )
+    _bind_balance(page)
 
     def keep(name: str, overwrite: bool, *values: Any) -> Shown:
         folder, run = page.controller.presets_folder(), page.read(values)[0]
@@ -247,6 +276,24 @@ def _bind_presets(page: Page) -> None:
     named = page.named("preset_name", "preset_overwrite")
     outputs = page.named("loaded", "preset", "preset_overwrite")
     quiet(parts["preset_save"].click, keep, [*named, *form.components], outputs)
+
+
+def _bind_balance(page: Page) -> None:
+    """A stop sets several fields at once, which are seen to change."""
+    parts, form = page.parts, page.form
+    keys = {one.label: one.key for one in STOPS}
+
+    def turn(label: str, *values: Any) -> Shown:
+        run = page.read(values)[0]
+        styles = [row.embedding.name for row in page.controller.rows(run) if row.style]
+        run = with_balance(run, keys[label], styles=styles)
+        shown = page.shown(words_table=page.embeddings_table(run), balance_help=balance_note(keys[label]))
+        return {**form.fill(run), **shown}
+
+    outputs = [*form.components, *page.named("words_table", "balance_help")]
+    quiet(parts["balance"].input, turn, [parts["balance"], *form.components], outputs).then(
+        fn=None, _js=CHECK_JS, queue=False
+    )
 
 
 def _bind_loading(page: Page) -> None:
