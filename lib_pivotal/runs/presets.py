@@ -60,7 +60,7 @@ PRESETS: tuple[Preset, ...] = (
     Preset(
         "character",
         "Character",
-        "One character (or thing). The embedding learns who it is, the network the rest, and captions keep what changes.",
+        "One character (or thing). The embedding learns who it is, the network the rest; captions keep what changes.",
         _settings(network__unet_rank=16, network__unet_alpha=8.0, schedule__batch_size=4, data__keep_first=1),
         samples=3000,
         balance="embedding",
