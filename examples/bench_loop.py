@@ -117,7 +117,7 @@ def main() -> None:
     parsed = parser.parse_args()
     torch.set_num_threads(1)
     host = StandaloneHost.load(experiment.CHECKPOINT)
-    base = experiment.Setup(tuple(CHARACTERS)[:5], steps=parsed.steps + WARM_UP)
+    base = experiment.Setup(tuple(CHARACTERS)[:5], steps=parsed.steps + WARM_UP, embeddings_only_share=0.0)
     columns = {f"batch {size}": measure(host, replace(base, batch_size=size)) for size in (1, 8)}
     print("\n| CPU ms a step | " + " | ".join(columns) + " |")
     print("|---" * (len(columns) + 1) + "|")

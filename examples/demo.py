@@ -122,7 +122,8 @@ def fitting_steps(host: StandaloneHost, setup: experiment.Setup, *, minutes: flo
     best = min(typical, key=lambda threads: typical[threads])
     torch.set_num_threads(best)
     room = minutes * 60 * (1 - SHARE_FOR_PICTURES) - SECONDS_FOR_THE_REST
-    return max(100, min(setup.steps, int(room / typical[best] * 0.95)))
+    fitting = int(room / typical[best] * 0.95 * (1 - setup.embeddings_only_share))
+    return max(100, min(setup.steps, fitting))
 
 
 def typical_step_seconds(host: StandaloneHost, setup: experiment.Setup) -> float:

@@ -30,12 +30,12 @@ from examples.avatars.world import Avatar, caption, random_base, tag_of
 from examples.evidence_sheets import load_sheet, save_sheet
 from lib_pivotal.bundle.edits import rename_embeddings
 from lib_pivotal.bundle.reader import Bundle, read_bundle, require
+from lib_pivotal.commands.runs import train
 from lib_pivotal.evaluation.in_run import RunEvaluation
 from lib_pivotal.evaluation.loading import load_on_host
 from lib_pivotal.evaluation.parts_grid import Row
 from lib_pivotal.standalone.model import StandaloneHost
 from lib_pivotal.training.events import Event, FileSaved
-from lib_pivotal.training.run import train
 
 NAMES = tuple(CHARACTERS)[:4]
 NETWORK_STEPS = 550
@@ -55,7 +55,7 @@ OWN: Mapping[float, tuple[Row, ...]] = {
 """Guidance -> rows, on the checkpoint that was trained on; on the second one `SECOND`."""
 SECOND: Mapping[float, tuple[Row, ...]] = {2.0: (FULL, HALF, EMBEDDINGS), 4.0: (FULL,)}
 ON_THE_WAY: Mapping[float, tuple[Row, ...]] = {2.0: (FULL, EMBEDDINGS)}
-SAVE_EVERY = 100
+SAVE_EVERY = 200
 
 
 @dataclass(frozen=True)
@@ -71,9 +71,7 @@ class Recipe:
 
 def base_setup(seed: int, **changes: Any) -> experiment.Setup:
     """Four characters; room in the embeddings, free norms, and nothing else of the recipes."""
-    setup = experiment.Setup(
-        NAMES, steps=NETWORK_STEPS, seed=seed, vectors=16, embeddings_lr=3e-3, control="none", te_rank=0
-    )
+    setup = experiment.Setup(NAMES, steps=NETWORK_STEPS, seed=seed, embeddings_only_share=0.0, te_rank=0)
     return replace(setup, **changes)
 
 
@@ -81,13 +79,14 @@ def _shared(
     label: str, share: float = 0.5, more: Mapping[str, Any] | None = None, over_steps: bool = False, **changes: Any
 ) -> Recipe:
     """With an embeddings-only share; the network sees `NETWORK_STEPS` steps of pictures in any case."""
-    return Recipe(label, changes, {"schedule.embeddings_only_share": share, **(more or {})}, over_steps)
+    return Recipe(label, {"embeddings_only_share": share, **changes}, more or {}, over_steps)
 
 
 RECIPES: dict[str, Recipe] = {
     "joint4": Recipe(
         "joint, 4 vectors, LR 5e-3, norms pulled to the vocabulary's (the old default)",
         {"vectors": 4, "embeddings_lr": 5e-3, "control": "clip_ti_decay"},
+        {"embeddings_common.norm_target": "median"},
     ),
     "joint16": Recipe("joint, 16 vectors, norms free"),
     "joint16_long": Recipe("the same for as many steps as a share of 0.5 takes", {"steps": 2 * NETWORK_STEPS}),
@@ -105,6 +104,35 @@ RECIPES: dict[str, Recipe] = {
     "share50_v8": _shared("share 0.5, 8 vectors", vectors=8),
     "share50_v24": _shared("share 0.5, 24 vectors", vectors=24),
     "share50_lr1e2": _shared("share 0.5, LR 1e-2", embeddings_lr=1e-2),
+    "share50_captions_norm": _shared(
+        "share 0.5, norms pulled to those of the captions' tokens", control="clip_ti_decay"
+    ),
+    "share50_own_norm": _shared(
+        "share 0.5, each vector kept at its own first norm (DCO)",
+        more={"embeddings_common.norm_target": "initial"},
+        control="preserve_norm",
+    ),
+    "share50_direction": _shared(
+        "share 0.5, directions only (DTI), steps of 0.02", control="direction", embeddings_lr=2e-2
+    ),
+    "share50_bare": _shared("share 0.5, the bare name as caption at 0.1", more={"data.bare_caption": 0.1}),
+    "share50_starved": _shared(
+        "share 0.5, network r4 with module dropout 0.2 and t < 800",
+        more={"network.module_dropout": 0.2, "network.timestep_max": 800},
+        unet_rank=4,
+    ),
+    "share50_ramp": _shared(
+        "share 0.5, the network's rate ramped up, L1 0.03", more={"network.lr_ramp": "exponential", "network.l1": 0.03}
+    ),
+    "joint16_dco": Recipe("joint, 16 vectors, DCO's loss (beta 1000)", {"control": "none"}, {"loss.dco_beta": 1000.0}),
+    "first_then_share": _shared(
+        "40 % of the steps the embeddings alone, then share 0.3 with their rate x 0.2",
+        0.3,
+        more={"schedule.continued_embedding_lr_factor": 0.2},
+        embeddings_first=0.4,
+        embeddings_lr=5e-3,
+        steps=920,
+    ),
     "share50_random": _shared("share 0.5, random start", init="random", over_steps=True),
     "lora": Recipe(
         "LoRA alone, as kohya's users run it: trigger word, U-Net and text encoder",
@@ -202,7 +230,7 @@ def _train(recipe: Recipe, setup: experiment.Setup, host: StandaloneHost, folder
     started = time.process_time()
 
     def note(event: Event) -> None:
-        if isinstance(event, FileSaved) and "-" in event.path.stem:
+        if isinstance(event, FileSaved) and event.path.stem.startswith("bundle-"):
             saved[int(event.path.stem.rsplit("-", 1)[1])] = time.process_time() - started
 
     ended = train(run, host, output_folder=folder, listener=note, evaluation=RunEvaluation(), overwrite=True)

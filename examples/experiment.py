@@ -42,15 +42,17 @@ class Setup:
     steps: int = 2400
     batch_size: int = 8
     seed: int = 0
-    vectors: int = 4
+    vectors: int = 16
     init: str = "text"
-    embeddings_lr: float = 5e-3
+    embeddings_lr: float = 3e-3
     unet_lr: float = 2e-3
     te_lr: float = 2e-4
     unet_targets: str = "all"
     unet_rank: int = 16
     te_rank: int = 4
-    control: str = "clip_ti_decay"
+    control: str = "none"
+    embeddings_only_share: float = 0.5
+    """In this share of the micro-batches the network is off; `steps` are those of the network, the run is longer."""
     network_start: float = 0.0
     embeddings_first: float = 0.0
     """Two phases: in this share of the steps the words alone are trained, and then stay as they are; 0 = joint."""
@@ -115,6 +117,7 @@ def make_run(setup: Setup, dataset: Path, name: str, *, more: Mapping[str, Any] 
             "network_start": setup.network_start,
             "phases": "two_phase" if setup.embeddings_first else "joint",
             "embeddings_steps": round(setup.embeddings_first * setup.steps),
+            "embeddings_only_share": setup.embeddings_only_share,
             "warmup_steps": min(50, setup.steps // 10),
         },
         "saving": {
@@ -125,7 +128,7 @@ def make_run(setup: Setup, dataset: Path, name: str, *, more: Mapping[str, Any] 
     }
     for path, value in (more or {}).items():
         section, key = path.split(".")
-        settings[section][key] = value
+        settings.setdefault(section, {})[key] = value
     run, faults = check_run(settings)
     if faults:
         raise ConfigError(faults)
@@ -242,4 +245,6 @@ def columns(
 
 def without_embeddings(setup: Setup) -> Setup:
     """The plain LoRA to compare with: words off, rates as people use them for a LoRA alone."""
-    return replace(setup, pivotal=False, te_lr=setup.unet_lr, embeddings_first=0.0, network_start=0.0)
+    return replace(
+        setup, pivotal=False, te_lr=setup.unet_lr, embeddings_first=0.0, network_start=0.0, embeddings_only_share=0.0
+    )
