@@ -74,17 +74,18 @@ class Network(nn.Module):
 
 
 class Scorer(nn.Module):
-    """Who is in a picture, and with what attributes: a network for each question.
+    """Who is in a picture, with what attributes, and with what unusual traits: a network for each question.
 
     The words' network learns attributes beside, which helps it. But it sees the characters most of the time, and soon
-    knows their hair's style by its colour; attributes are therefore read by a network that the base world taught.
+    knows their hair's style by its colour; attributes and traits are therefore read by networks that chance taught.
     """
 
     def __init__(self) -> None:
         super().__init__()
         attributes = {name: len(values) for name, values in ATTRIBUTES.items()}
         self.identity_network = Network({"words": len(EMBEDDINGS)} | attributes, hidden=128)
-        self.attribute_network = Network({name: len(values) for name, values in VALUES.items()}, hidden=96)
+        self.attribute_network = Network(attributes, hidden=80)
+        self.trait_network = Network({name: len(values) for name, values in TRAIT_VALUES.items()}, hidden=128)
 
     @torch.no_grad()
     def identities(self, pictures: Pictures) -> Tensor:
@@ -102,7 +103,8 @@ class Scorer(nn.Module):
         """The likeliest value of everything in `VALUES`, in each picture."""
         found: list[dict[str, str]] = []
         for batch in as_tensor(pictures).split(256):
-            best = {name: logits.argmax(1).tolist() for name, logits in self.attribute_network(batch).items()}
+            logits_of = {**self.attribute_network(batch), **self.trait_network(batch)}
+            best = {name: logits.argmax(1).tolist() for name, logits in logits_of.items()}
             found += [{name: VALUES[name][best[name][i]] for name in best} for i in range(len(batch))]
         return found
 

@@ -30,8 +30,12 @@ from examples.avatars.world import (
 KINDS = {"character": 0.46, "hard_negative": 0.18, "partial": 0.06, "other_traits": 0.06, "base": 0.18, "generic": 0.06}
 """Kind of picture -> its share for the words' network; `draw` says what each is. Characters are the most, as what the
 autoencoder leaves of one must still count as one."""
-ATTRIBUTE_KINDS = {"base": 0.4, "generic": 0.6}
+ATTRIBUTE_KINDS = {"base": 0.75, "generic": 0.25}
 """The same for the attributes' network."""
+TRAIT_KINDS = {"traits": 0.85, "base": 0.15}
+"""The same for the unusual traits' network."""
+TRAIT_CHANCE = 0.55
+"""Of each unusual trait in a picture of the kind "traits"."""
 NO_ATTRIBUTE = -100
 """Number of an attribute that is not there; cross entropy passes over it."""
 LOOK_SHARES = {"plain": 0.52, "outlined": 0.16, "watercolour": 0.16, "retro": 0.16}
@@ -60,8 +64,11 @@ def draw(kind: str, rng: random.Random) -> Avatar:
     `character`: as it is. `hard_negative`: plain, with a character's describable traits. `partial`: a character that
     lacks some unusual traits. `other_traits`: a character's describable traits with unusual ones drawn at random, or
     its costume on describable traits of which one or two are other. `base`, `generic`: as the world draws them.
+    `traits`: plain with many unusual ones.
     """
     name = rng.choice(list(CHARACTERS))
+    if kind == "traits":
+        return fit_accessory(replace(random_avatar(rng), traits=random_traits(rng, TRAIT_CHANCE)), rng)
     if kind == "character":
         return character_avatar(name, rng)
     if kind == "hard_negative":

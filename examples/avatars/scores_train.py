@@ -1,4 +1,4 @@
-"""Training and checking the avatars' classifier: about ten minutes on one core for each of its two networks.
+"""Training and checking the avatars' classifier: about ten minutes on one core for each of its three networks.
 
 A part that is trained alone goes on from the stored weights.
 """
@@ -22,6 +22,7 @@ from examples.avatars.scores_data import (
     ATTRIBUTE_KINDS,
     KINDS,
     NO_ATTRIBUTE,
+    TRAIT_KINDS,
     Renders,
     Roughener,
     blotches,
@@ -33,9 +34,9 @@ from examples.avatars.scores_data import (
 from examples.avatars.world import random_avatar
 
 Span: TypeAlias = tuple[float, float]
-PARTS = ("identity", "attributes")
-PICTURES = {"identity": 7_000, "attributes": 24_000}
-STEPS = {"identity": 2500, "attributes": 9000}
+PARTS = ("identity", "attributes", "traits")
+PICTURES = {"identity": 7_000, "attributes": 10_000, "traits": 20_000}
+STEPS = {"identity": 2500, "attributes": 3000, "traits": 6000}
 BATCH = 64
 LEARNING_RATE = 3e-3
 ATTRIBUTE_WEIGHT = 0.3
@@ -70,10 +71,10 @@ def train(
     torch.manual_seed(seed)
     scorer = Scorer() if set(parts) == set(PARTS) else load_scorer(path)
     for number, part in enumerate(parts):
-        shares = KINDS if part == "identity" else ATTRIBUTE_KINDS
+        shares = {"identity": KINDS, "attributes": ATTRIBUTE_KINDS, "traits": TRAIT_KINDS}[part]
         renders = training_renders(pictures or PICTURES[part], seed=seed + 10 * number + 1, shares=shares)
         returned = renders.through(roundtrip, count=round(len(renders.pictures) * RETURNED_SHARE))
-        network = scorer.attribute_network
+        network = scorer.trait_network if part == "traits" else scorer.attribute_network
         if part == "identity":
             network = scorer.identity_network
             nobody = renders.ruined(ruin, count=max(1, round(len(renders.pictures) * RUINED_SHARE)))

@@ -98,7 +98,7 @@ def test_a_few_steps_learn_and_store(tmp_path: Path, capsys: pytest.CaptureFixtu
     loaded = scores.load_scorer(path)
     pictures = torch.zeros(2, 3, 64, 64)
     assert torch.allclose(trained.identities(pictures), loaded.identities(pictures), atol=0.01)
-    assert capsys.readouterr().out.count("step 1 loss") == 2
+    assert capsys.readouterr().out.count("step 1 loss") == 3
     again = scores_train.train(path, scores_data.soft_copy, parts=("attributes",), pictures=16, steps=1)
     assert torch.equal(again.identities(pictures), loaded.identities(pictures)), "the other part stays"
     assert not torch.equal(again.attribute_network.out.weight, loaded.attribute_network.out.weight)
@@ -116,7 +116,7 @@ def test_faults_are_named(tmp_path: Path) -> None:
 
 @needs_weights
 def test_stored_file_is_small() -> None:
-    assert scores.WEIGHTS.stat().st_size < 1_000_000
+    assert scores.WEIGHTS.stat().st_size < 1_600_000
 
 
 @needs_weights
