@@ -205,7 +205,7 @@ class NetworkConfig:
     )
     lr_ramp_start: float = setting(
         0.1,
-        "With a ramp: the part of its rate that the network begins with.",
+        "With a ramp: the part of its LR that the network begins with.",
         minimum=0.0,
         above_minimum=True,
         maximum=1.0,

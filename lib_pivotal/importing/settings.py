@@ -15,7 +15,20 @@ from lib_pivotal.importing.report import Report
 from lib_pivotal.importing.translation import ConfigTranslation
 
 MayRead = Callable[[Path], bool]
-OUR_KEYS = frozenset("words words_common embeddings embeddings_common network schedule data saving loss noise".split())
+OUR_KEYS = frozenset(
+    (
+        "words",
+        "words_common",
+        "embeddings",
+        "embeddings_common",
+        "network",
+        "schedule",
+        "data",
+        "saving",
+        "loss",
+        "noise",
+    )
+)
 
 
 @dataclass(frozen=True)
