@@ -63,7 +63,7 @@ TOOLTIPS: Mapping[str, str] = MappingProxyType(
         "bundle_reload": "Reads the LoRA folder again.",
         "bundle_word": "The embedding to rename or remove.",
         "bundle_new": "Lower-case letters, digits, _ and -; it begins and ends with a letter.",
-        "bundle_adjust": "Writes a file with the embeddings as the tag adjusts them; the picture needs no extension then.",
+        "bundle_adjust": "Writes a file with the embeddings as the tag adjusts them: no extension is needed then.",
         "bundle_rename": "Gives the embedding the new name, in this file.",
         "bundle_delete": "Takes the embedding out of this file.",
         "bundle_add": "Puts an embedding file into this file, under its own name.",

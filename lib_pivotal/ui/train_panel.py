@@ -177,7 +177,8 @@ def check_shown(page: Page, run: Run, faults: list[Fault]) -> Shown:
     """Feedback, facts for `pivotal.js`, and the remark under the name."""
     checked = page.controller.check(run, faults)
     level, text = checked.name_note
-    faulty = faults_list([f for f in checked.faults if f.field != "data.folder"])
+    unsaid = {"data.folder"} if run.embeddings else {"data.folder", "schedule.embeddings_only_share"}
+    faulty = faults_list([f for f in checked.faults if f.field not in unsaid])  # a scan finds the embeddings
     feedback = faulty or estimate(checked.run, checked.samples)
     feedback += "".join(message(remark, "info") for remark in checked.remarks)
     return page.shown(feedback=feedback, facts=facts_of(checked), name_note=note(level, text))
