@@ -92,8 +92,11 @@ def stop(key: str) -> Stop:
     raise ConfigError([Fault("balance", key, "is not a stop", f"Use one of: {', '.join(s.key for s in STOPS)}.")])
 
 
-def with_balance(run: Run, key: str, *, styles: Sequence[str] = ()) -> Run:
+def with_balance(run: Run, key: str, *, styles: Sequence[str] = (), vectors: bool = True) -> Run:
     """The run at a stop; `styles` are the embeddings whose vectors stay, as no tags describe them.
+
+    Without `vectors` those of all embeddings stay: a scan proposes as many as the core tags take and some more, and
+    what presets changed it would take for changed by hand.
 
     Raises:
         ConfigError: there is no such stop.
@@ -103,7 +106,7 @@ def with_balance(run: Run, key: str, *, styles: Sequence[str] = ()) -> Run:
     for path, value in chosen.settings.items():
         section, name = path.split(".")
         plain[section][name] = value
-    for embedding in plain["embeddings"] if chosen.vectors else []:
+    for embedding in plain["embeddings"] if chosen.vectors and vectors else []:
         if embedding["name"] not in styles:
             embedding["vectors"] = chosen.vectors
     return check_run(plain)[0]

@@ -188,8 +188,7 @@ def apply_preset(key: str, run: Run, rows: Sequence[EmbeddingRow] = (), *, steps
     for embedding, row in zip(plain["embeddings"], _rows_of(run, rows), strict=True):
         embedding["prune"] = chosen.prune and row is not None and bool(row.absorbed)
     fitted = check_run(plain)[0]
-    styles = [row.embedding.name for row in rows if row.style]
-    return with_balance(fitted, chosen.balance, styles=styles) if chosen.balance else fitted
+    return with_balance(fitted, chosen.balance, vectors=False) if chosen.balance else fitted
 
 
 def _drawn(run: Run, rows: Sequence[EmbeddingRow]) -> list[str]:

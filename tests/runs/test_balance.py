@@ -48,6 +48,7 @@ def test_vectors_are_set_where_tags_describe_and_styles_keep_theirs(run: Run) ->
     turned = with_balance(run, "embedding", styles=["inky-style"])
     assert [e.vectors for e in turned.embeddings] == [stop("embedding").vectors, run.embeddings[1].vectors]
     assert with_balance(run, "network").embeddings == run.embeddings
+    assert with_balance(run, "embedding", vectors=False).embeddings == run.embeddings
 
 
 def test_what_a_stop_sets_is_said() -> None:

@@ -10,6 +10,7 @@ from lib_pivotal.runs.proposal import EmbeddingRow
 from lib_pivotal.ui.embeddings_table import embeddings_table
 
 BUSY = EmbeddingConfig(
+    continued_lr_factor=0.5,
     name="aoi",
     init_text="1girl, *[0.1,2]",
     init_file="start.pt",

@@ -32,6 +32,7 @@ def _mend(browser, remedy):
 
 def test_the_plan_follows_steps_batch_and_embeddings(browser):
     browser.set("pivotal_schedule_max_steps", 300)
+    browser.set("pivotal_schedule_embeddings_only_share", 0)
     shown = browser.press("pivotal_check")
     batch = browser.run().schedule.batch_size
     assert f"<b>{300 * batch:,} samples</b>".replace(",", " ") in shown["pivotal_plan"]
