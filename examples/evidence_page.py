@@ -13,11 +13,12 @@ from typing import Any
 
 from PIL import Image
 
+from examples import experiment
 from examples.avatars.characters import CHARACTERS, character_avatar
 from examples.avatars.scores import CHECKPOINT, load_scorer
 from examples.avatars.scores_data import make_renders, to_floats
 from examples.avatars.scores_train import load_roundtrip
-from examples.avatars.world import Avatar, random_base
+from examples.avatars.world import Avatar, random_base, render
 from examples.evidence_recipes import (
     DEFAULT,
     EACH_STEPS,
@@ -58,7 +59,12 @@ def write_page(out: Path, folder: Path) -> Path:
     (folder / "evidence.json").write_text(json.dumps(summary(results, bounds), indent=1) + "\n", encoding="utf-8")
     draw_balance(results, folder / "evidence_balance.png")
     draw_times(results, folder / "evidence_time.png")
-    sheet(out).quantize(128, kmeans=2, dither=Image.Dither.NONE).save(folder / "evidence.png", optimize=True)
+    for name, picture in (
+        ("evidence", sheet(out)),
+        ("with_and_without", beside_lora(out, "own", WITH_AND_WITHOUT)),
+        ("on_another_checkpoint", beside_lora(out, "second", ELSEWHERE)),
+    ):
+        picture.quantize(128, kmeans=2, dither=Image.Dither.NONE).save(folder / f"{name}.png", optimize=True)
     page = folder / "evidence.md"
     page.write_text(markdown(results, bounds), encoding="utf-8")
     return page
@@ -295,6 +301,33 @@ def sheet(out: Path) -> Image.Image:
         whole.paste(block, (0, top))
         top += block.height + 12
     return whole
+
+
+WITH_AND_WITHOUT = (
+    ("lora", "full", "LoRA alone"),
+    ("lora", "unet", "LoRA alone, U-Net only"),
+    (DEFAULT, "unet", "pivotal, U-Net only"),
+    (DEFAULT, "half", "pivotal, half of the U-Net"),
+    (DEFAULT, "words", "pivotal, embeddings only"),
+)
+ELSEWHERE = (
+    ("lora", "full", "LoRA alone"),
+    ("lora", "half", "LoRA alone, half of it"),
+    (DEFAULT, "full", "pivotal, full"),
+    (DEFAULT, "half", "pivotal, half of the U-Net"),
+    (DEFAULT, "words", "pivotal, embeddings only"),
+)
+"""Rows of README's two pictures: recipe, parts, label."""
+
+
+def beside_lora(out: Path, place: str, rows: Sequence[tuple[str, str, str]]) -> Image.Image:
+    """The characters as they are, then rows of two recipes for the same prompts and seeds; two pictures each."""
+    true = [render(avatar) for name in NAMES for avatar in experiment.wanted_avatars(name, 2, seed=0)]
+    made = {"the character": true}
+    for recipe, row, label in rows:
+        lines = load_sheet(folder_of(recipe, 0, out) / place / f"{row}-2.png")
+        made[label] = [picture for line in lines for picture in line[:2]]
+    return draw_grid(made, [n if i == 0 else "" for n in NAMES for i in range(2)], title="", cell_px=96)
 
 
 # ---- the page ----
