@@ -31,12 +31,13 @@ class Layer:
     """One layer that a network can be attached to.
 
     `name` is the kohya name without suffix (`lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q`),
-    the same for every host; `module` is the host's own frozen `nn.Linear` or `nn.Conv2d`.
+    the same for every host; `module` is the host's own frozen `nn.Linear` or `nn.Conv2d`, or of kind norm its
+    `nn.LayerNorm` or `nn.GroupNorm`.
     """
 
     name: str
     part: Part
-    kind: Literal["linear", "conv"]
+    kind: Literal["linear", "conv", "norm"]
     module: nn.Module
 
 

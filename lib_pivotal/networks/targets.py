@@ -15,7 +15,7 @@ class LayerRule:
     """`pattern` is searched in the kohya layer name; the first rule that matches decides. Rank 0 leaves it bare.
 
     The change is scaled by `alpha / rank`; `lr_factor` multiplies the part's learning rate; `group` names the layers
-    in logs and parameter groups.
+    in logs and parameter groups; `algorithm` is another kind than the network's.
     """
 
     pattern: str
@@ -25,6 +25,7 @@ class LayerRule:
     dropout: float = 0.0
     rank_dropout: float = 0.0
     group: str = ""
+    algorithm: str = ""
 
     def __post_init__(self) -> None:
         try:

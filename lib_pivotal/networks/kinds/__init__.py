@@ -1,0 +1,17 @@
+"""The kinds of network, one file each; `ALL` lists them in the order in which they are offered."""
+
+from __future__ import annotations
+
+from lib_pivotal.networks.algorithm import Algorithm
+
+from . import dora, full, ia3, loha, lokr, lora, norm
+
+ALL: tuple[Algorithm, ...] = (
+    lora.ALGORITHM,
+    dora.ALGORITHM,
+    loha.ALGORITHM,
+    lokr.ALGORITHM,
+    ia3.ALGORITHM,
+    full.ALGORITHM,
+    norm.ALGORITHM,
+)
