@@ -19,6 +19,7 @@ from torch import Tensor, nn
 Precision = Literal["model", "fp32", "bf16", "fp16"]
 """Arithmetic of the frozen model; `model`: as its weights are."""
 Part = Literal["unet", "te", "te2"]
+LayerKind = Literal["linear", "conv", "norm"]
 PARTS: tuple[Part, ...] = ("unet", "te", "te2")
 
 EmbeddingVectors = Mapping[str, tuple[Tensor, ...]]
@@ -37,7 +38,7 @@ class Layer:
 
     name: str
     part: Part
-    kind: Literal["linear", "conv", "norm"]
+    kind: LayerKind
     module: nn.Module
 
 

@@ -45,7 +45,7 @@ def algorithm_of(suffixes: frozenset[str]) -> Algorithm | None:
 
 
 @dataclasses.dataclass(frozen=True)
-class Option:
+class KindOption:
     """A setting that only some kinds have: their names, its description, its type and its default."""
 
     kinds: tuple[str, ...]
@@ -53,15 +53,20 @@ class Option:
     hint: Any
     default: Any
 
+    @property
+    def titles(self) -> tuple[str, ...]:
+        """The kinds as people know them."""
+        return tuple(ALGORITHMS[name].title for name in self.kinds)
 
-def all_options() -> dict[str, Option]:
+
+def all_options() -> dict[str, KindOption]:
     """Every setting that only some kinds have, by its name; two kinds that share one mean the same by it."""
-    found: dict[str, Option] = {}
+    found: dict[str, KindOption] = {}
     for algorithm in ALGORITHMS.values():
         hints = typing.get_type_hints(algorithm.options)
         for field in dataclasses.fields(algorithm.options):
             kinds = found[field.name].kinds if field.name in found else ()
-            option = Option((*kinds, algorithm.name), describe(field), hints[field.name], field.default)
+            option = KindOption((*kinds, algorithm.name), describe(field), hints[field.name], field.default)
             found[field.name] = option
     return found
 
@@ -69,7 +74,7 @@ def all_options() -> dict[str, Option]:
 def checked_options(names: Iterable[str], given: Mapping[str, Any]) -> tuple[dict[str, Any], list[Fault]]:
     """`network.options` as the algorithms of these names understand them, and the faults.
 
-    A setting is taken where any of them has it; kept are those that were given, in their proper types.
+    A setting is taken where any of them has it; kept are those that are not as usual, in their proper types.
     """
     algorithms = [ALGORITHMS[name] for name in dict.fromkeys(names) if name in ALGORITHMS]
     if not algorithms:
@@ -79,9 +84,10 @@ def checked_options(names: Iterable[str], given: Mapping[str, Any]) -> tuple[dic
     for algorithm in algorithms:
         own = {field.name for field in dataclasses.fields(algorithm.options)} & given.keys()
         parsed, found = parse(algorithm.options, {name: given[name] for name in own}, path="network.options.")
-        kept |= {name: value for name, value in to_plain(parsed).items() if name in own}
+        usual = to_plain(algorithm.options())
+        kept |= {name: value for name, value in to_plain(parsed).items() if value != usual[name]}
         faults += [fault for fault in found if fault not in faults]
-    for name in given.keys() - kept.keys():
+    for name in sorted(given.keys() - {field.name for one in algorithms for field in dataclasses.fields(one.options)}):
         titles = " and ".join(algorithm.title for algorithm in algorithms)
         own = sorted({field.name for algorithm in algorithms for field in dataclasses.fields(algorithm.options)})
         remedy = f"It has {', '.join(own)}." if own else "Remove it."
@@ -89,9 +95,28 @@ def checked_options(names: Iterable[str], given: Mapping[str, Any]) -> tuple[dic
     return kept, faults
 
 
-def has_common(name: str, setting: Common) -> bool:
-    """Whether the algorithm of this name has a setting such as the rank; "none" has no setting."""
-    return name in ALGORITHMS and setting in ALGORITHMS[name].common
+def owned_options(names: Iterable[str], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of `given` that any of these algorithms has: a page shows the settings of all kinds."""
+    options = all_options()
+    chosen = set(names)
+    return {name: value for name, value in given.items() if name in options and chosen & set(options[name].kinds)}
+
+
+COMMON_PATHS: Mapping[Common, tuple[str, ...]] = {
+    "rank": ("network.unet_rank", "network.te_rank"),
+    "alpha": ("network.unet_alpha", "network.te_alpha"),
+    "dropout": ("network.dropout",),
+    "rank_dropout": ("network.rank_dropout",),
+}
+
+
+def idle_settings(names: Iterable[str]) -> tuple[str, ...]:
+    """Paths of the settings that mean nothing to any of these algorithms."""
+    used = [ALGORITHMS[name] for name in names if name in ALGORITHMS]
+    common = {setting for algorithm in used for setting in algorithm.common}
+    found = [path for setting, paths in COMMON_PATHS.items() if setting not in common for path in paths]
+    own = {field.name for algorithm in used for field in dataclasses.fields(algorithm.options)}
+    return (*found, *(f"network.options.{name}" for name in all_options() if name not in own))
 
 
 def kohya_module(name: str, options: Mapping[str, Any]) -> tuple[str, dict[str, str]]:

@@ -26,8 +26,8 @@ def cases(world, network):
 
 
 def own_delta(network, name):
-    bias = network.adapters[name].bias_delta()
-    return network.weight_delta(name), bias
+    adapter = network.adapters[name]
+    return adapter.delta(layer_weight(adapter.layer)), adapter.bias_delta()
 
 
 def assert_same(found, expected):
