@@ -39,8 +39,8 @@ class Algorithm:
 
     `title` and `summary` are for people. `like` makes an adapter of the size that the tensors of a file (suffix ->
     tensor) have; its numbers are then taken by `Adapter.load`. `keys` are the sets of key suffixes of which a layer in
-    a file has exactly one, besides `optional` ones. `arguments` are what kohya's `--network_args` would have to say,
-    for `ss_network_args`.
+    a file has exactly one, besides `optional` ones; where two kinds share them, `stored_so` tells by the tensors.
+    `arguments` are what kohya's `--network_args` would have to say, for `ss_network_args`.
     """
 
     name: str
@@ -50,6 +50,7 @@ class Algorithm:
     like: Callable[[Layer, Mapping[str, Tensor], torch.device], Adapter]
     keys: tuple[frozenset[str], ...]
     optional: frozenset[str] = frozenset()
+    stored_so: Callable[[Mapping[str, Tensor]], bool] = lambda tensors: True
     options: type[Any] = NoOptions
     common: frozenset[Common] = frozenset({"rank", "alpha", "dropout", "rank_dropout"})
     layers: frozenset[str] = frozenset({"linear", "conv"})

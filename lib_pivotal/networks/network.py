@@ -272,7 +272,7 @@ class Network(nn.Module):
         for name, layer in by_name.items():
             if name not in found:
                 continue
-            algorithm = algorithm_of(frozenset(found[name]))
+            algorithm = algorithm_of(found[name])
             if algorithm is None or layer.kind not in algorithm.layers:
                 unmatched.extend(f"{name}.{suffix}" for suffix in found[name])
                 continue

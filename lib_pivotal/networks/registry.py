@@ -10,6 +10,8 @@ import typing
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from torch import Tensor
+
 from lib_pivotal.config_schema import Setting, describe, parse, to_plain
 from lib_pivotal.errors import Fault, NetworkError
 
@@ -36,9 +38,10 @@ def algorithm_named(name: str) -> Algorithm:
     return ALGORITHMS[name]
 
 
-def algorithm_of(suffixes: frozenset[str]) -> Algorithm | None:
-    """The algorithm that stores a layer under exactly these suffixes; None if there is none here."""
-    return next((algorithm for algorithm in ALGORITHMS.values() if algorithm.accepts(suffixes)), None)
+def algorithm_of(tensors: Mapping[str, Tensor]) -> Algorithm | None:
+    """The algorithm that stores a layer as these tensors, by suffix; None if there is none here."""
+    suffixes = frozenset(tensors)
+    return next((one for one in ALGORITHMS.values() if one.accepts(suffixes) and one.stored_so(tensors)), None)
 
 
 # ---- settings that only some kinds have ----

@@ -35,7 +35,7 @@ class Toy(nn.Module):
         self.norm2 = nn.LayerNorm(8)
         self.norm3 = nn.LayerNorm(8)
         self.te_layer_norm = nn.LayerNorm(6)
-        self.conv_out = nn.Conv2d(8, 3, 1)
+        self.conv_out = nn.Conv2d(8, 4, 1)
 
     def encode(self, embeddings: Tensor) -> Tensor:
         q, k, v = (
@@ -80,9 +80,10 @@ class World:
         """A network of a row of the battery; it changes nothing yet."""
         fuse, row = bool(settings.pop("fuse", True)), ROWS[name]
         rule = LayerRule(pattern=pattern, **{"rank": row.rank, "alpha": 2.0, **settings})
-        return build_network(
+        network = build_network(
             self.layers, [rule], algorithm=row.algorithm, options=row.options, seed=0, device="cpu", fuse=fuse
         )
+        return network.eval() if row.draws else network
 
     def run(self) -> Tensor:
         return self.model(self.pixels, self.embeddings)

@@ -54,6 +54,10 @@ def _updown(t: dict[str, Tensor], weight: Tensor) -> tuple[Tensor, int | None]:
         return _lokr(t, weight)
     if "diff" in t:
         return t["diff"], None
+    if "a1.weight" in t:  # has alpha, but no rank to divide it by
+        return t["b2.weight"] @ t["b1.weight"] + weight @ t["a2.weight"] @ t["a1.weight"], None
+    if "oft_blocks" in t:
+        return _rotated(t, weight) - weight, None
     return t["w_norm"], None
 
 
@@ -69,6 +73,28 @@ def _lokr(t: dict[str, Tensor], weight: Tensor) -> tuple[Tensor, int | None]:
         first = first[:, :, None, None]
     rank = next((t[name].shape[0] for name in ("lokr_w2_b", "lokr_w1_b") if name in t), None)
     return torch.kron(first, second.contiguous()).reshape(weight.shape), rank
+
+
+def _rotated(t: dict[str, Tensor], weight: Tensor) -> Tensor:
+    """DiagOFT (`oft_blocks` of three axes) or BOFT (of four), with its constraint and rescale."""
+    skew = t["oft_blocks"] - t["oft_blocks"].transpose(-1, -2)
+    limit = t["alpha"].item() * weight.shape[0]
+    if limit != 0:
+        skew = skew * ((min(skew.norm().item(), limit) + 1e-8) / (skew.norm() + 1e-8))
+    eye = torch.eye(skew.shape[-1])
+    rotations = (eye + skew) @ (eye - skew).inverse()
+    if rotations.dim() == 3:
+        rows = torch.einsum("knm,knx->kmx", rotations, weight.reshape(*rotations.shape[:2], -1)).reshape(weight.shape)
+    else:
+        rows = weight.flatten(1)
+        for stage, blocks in enumerate(rotations):
+            order = (
+                torch.arange(weight.shape[0]).view(-1, 2, 2**stage * (blocks.shape[-1] // 2)).transpose(1, 2).flatten()
+            )
+            turned = torch.einsum("bij,bjx->bix", blocks, rows[order].view(*blocks.shape[:2], -1))
+            rows = torch.empty_like(rows).index_copy_(0, order, turned.flatten(0, 1))
+        rows = rows.view(weight.shape)
+    return rows * t["rescale"] if "rescale" in t else rows
 
 
 def _tucker(core: Tensor, up: Tensor, down: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
 from lib_pivotal.errors import NetworkError
 from lib_pivotal.networks.registry import ALGORITHMS, algorithm_named, algorithm_of
@@ -22,6 +23,8 @@ KEYS = [
     ({"lokr_w1_a", "lokr_w1_b", "lokr_w2", "alpha"}, "lokr"),
     ({"lokr_w1", "lokr_w1_a", "lokr_w1_b", "lokr_w2"}, None),
     ({"weight", "on_input"}, "ia3"),
+    ({"oft_blocks", "alpha"}, "oft"),
+    ({"a1.weight", "a2.weight", "b1.weight", "b2.weight", "alpha"}, "glora"),
     ({"diff"}, "full"),
     ({"diff", "diff_b"}, "full"),
     ({"w_norm", "b_norm"}, "norm"),
@@ -31,7 +34,7 @@ KEYS = [
 
 @pytest.mark.parametrize(("suffixes", "name"), KEYS)
 def test_by_keys(suffixes, name):
-    found = algorithm_of(frozenset(suffixes))
+    found = algorithm_of(dict.fromkeys(suffixes, torch.zeros(2, 2, 2)))
     assert (found.name if found else None) == name
 
 
@@ -43,10 +46,10 @@ def test_by_name():
 
 def test_every_algorithm_writes_what_it_reads(world):
     for name, row in ROWS.items():
-        algorithm, by_layer = ALGORITHMS[row.algorithm], {}
-        for key in world.network(name).kohya_tensors():
+        by_layer = {}
+        for key, tensor in world.network(name).kohya_tensors().items():
             layer, _, suffix = key.partition(".")
-            by_layer.setdefault(layer, set()).add(suffix)
-        for suffixes in by_layer.values():
-            assert algorithm.accepts(frozenset(suffixes))
-            assert algorithm_of(frozenset(suffixes)) is algorithm
+            by_layer.setdefault(layer, {})[suffix] = tensor
+        for tensors in by_layer.values():
+            assert ALGORITHMS[row.algorithm].accepts(frozenset(tensors))
+            assert algorithm_of(tensors) is ALGORITHMS[row.file_of or row.algorithm]

@@ -35,6 +35,14 @@ THEIRS = {
         },
     ),
     "ia3": lambda row: (modules.IA3Module, {"train_on_input": row.options.get("on_input") == "all"}),
+    "oft": lambda row: (
+        modules.DiagOFTModule,
+        {"constraint": row.options.get("constraint", 0), "rescaled": "rescale" in row.options},
+    ),
+    "boft": lambda row: (
+        modules.ButterflyOFTModule,
+        {"constraint": row.options.get("constraint", 0), "rescaled": "rescale" in row.options},
+    ),
     "full": lambda row: (modules.FullModule, {}),
     "norm": lambda row: (modules.NormModule, {}),
 }

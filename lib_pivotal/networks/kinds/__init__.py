@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from lib_pivotal.networks.algorithm import Algorithm
 
-from . import dora, full, ia3, loha, lokr, lora, norm
+from . import boft, dora, dylora, full, glora, ia3, loha, lokr, lora, norm, oft
 
 ALL: tuple[Algorithm, ...] = (
     lora.ALGORITHM,
     dora.ALGORITHM,
     loha.ALGORITHM,
     lokr.ALGORITHM,
+    oft.ALGORITHM,
+    boft.ALGORITHM,
+    glora.ALGORITHM,
+    dylora.ALGORITHM,
     ia3.ALGORITHM,
     full.ALGORITHM,
     norm.ALGORITHM,
