@@ -30,6 +30,8 @@ class Row:
     file_of: str = ""
 
 
+HELD = {"constraint": 0.2, "rescale": True}
+
 ROWS: dict[str, Row] = {
     "lora": Row("lora"),
     "lora-fa": Row("lora", {"freeze_down": True}, std=0.5),
@@ -42,14 +44,10 @@ ROWS: dict[str, Row] = {
     "lokr-both": Row("lokr", {"factor": 4, "decompose_both": True}, rank=1, std=0.5),
     "lokr-whole": Row("lokr", {"factor": 2, "full_matrix": True}, alpha_factor=1.0),
     "lokr-tucker": Row("lokr", {"factor": 2, "tucker": True}, rank=1, std=0.5, exact=3),
-    "oft": Row("oft", rank=4, std=0.5, exact=3, alpha_factor=1.0, limits_change=False),
-    "coft": Row(
-        "oft", {"constraint": 0.2, "rescale": True}, rank=4, std=0.5, exact=3, alpha_factor=1.0, limits_change=False
-    ),
+    "oft": Row("oft", rank=2, std=0.5, exact=3, alpha_factor=1.0, limits_change=False),
+    "coft": Row("oft", HELD, rank=2, std=0.5, exact=3, alpha_factor=1.0, limits_change=False),
     "boft": Row("boft", rank=6, std=0.3, exact=3, alpha_factor=1.0, limits_change=False),
-    "boft-held": Row(
-        "boft", {"constraint": 0.2, "rescale": True}, rank=6, exact=3, alpha_factor=1.0, limits_change=False
-    ),
+    "boft-held": Row("boft", HELD, rank=6, exact=3, alpha_factor=1.0, limits_change=False),
     "glora": Row("glora", exact=3, alpha_factor=1.0),
     "dylora": Row("dylora", {"unit": 1}, draws=True, file_of="lora"),
     "ia3": Row("ia3", std=0.5, alpha_factor=1.0),

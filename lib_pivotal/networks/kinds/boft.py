@@ -14,14 +14,14 @@ from lib_pivotal.networks.algorithm import Algorithm
 from lib_pivotal.networks.ops import without_autocast
 from lib_pivotal.ports import Layer
 
-from .oft import OftOptions, cayley, without_bias
+from .oft import TRAINED, OftOptions, cayley, without_bias
 
 
 class BoftAdapter(nn.Module):
     """BOFT, Liu et al. 2023 (arXiv 2311.06243), section 4, as LyCORIS writes it: `W' = R_m … R₁ W`.
 
-    `oft_blocks` `(stages, blocks, size, size)`; stage i rotates blocks of outputs that lie `2^i · size / 2` apart. Blocks,
-    constraint and `rescale` as DiagOFT's. The frozen layer's product without its bias is turned.
+    `oft_blocks` `(stages, blocks, size, size)`; stage i rotates blocks of outputs that lie `2^i · size / 2` apart.
+    Constraint and `rescale` are as DiagOFT's. The frozen layer's product without its bias is turned.
 
     The change is linear in the multiplier: so the web UI merges it ("TODO: determine correct value for scale"), while
     LyCORIS at a multiplier other than 1 blends each stage with none.
@@ -134,9 +134,7 @@ def make_boft(
 
 def boft_like(layer: Layer, tensors: Mapping[str, Tensor], device: torch.device) -> BoftAdapter:
     """A BOFT of the blocks that a file's tensors have."""
-    empty = {
-        name: torch.zeros(tensors[name].shape, device=device) for name in ("oft_blocks", "rescale") if name in tensors
-    }
+    empty = {name: torch.zeros(tensors[name].shape, device=device) for name in TRAINED if name in tensors}
     constraint = float(tensors["alpha"]) if "alpha" in tensors else 0.0
     spec = AdapterSpec(rank=tensors["oft_blocks"].shape[-1], alpha=1.0)
     return BoftAdapter(layer, spec, empty, constraint=constraint)

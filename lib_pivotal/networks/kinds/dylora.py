@@ -38,8 +38,8 @@ class DyloraOptions:
 class DyloraAdapter(nn.Module):
     """DyLoRA, Valipour et al. 2022 (arXiv 2210.07558), section 3.2, frozen: `y + α/b · B[:, :b] A[:b] x`.
 
-    Each forward pass in training draws b, a multiple of `unit`; of the first b ranks the last `unit` are trained. Out of
-    training all are used. The file is a LoRA's, and cut to b ranks with its alpha as it is, it has the same `α/b`.
+    Each forward pass in training draws b, a multiple of `unit`; of the first b ranks the last `unit` are trained. Out
+    of training all are used. The file is a LoRA's, and cut to b ranks with its alpha as it is, it has the same `α/b`.
     b is drawn from torch's global generator, which gradient checkpointing restores.
     """
 

@@ -30,9 +30,11 @@ SUFFIXES = {"a1": "a1.weight", "a2": "a2.weight", "b1": "b1.weight", "b2": "b2.w
 class GloraAdapter(nn.Module):
     """GLoRA, Chavan et al. 2023 (arXiv 2306.07967), eq. 8 with two low-rank terms: `ΔW = W A₂A₁ + B₂B₁`.
 
-    `a1` `(rank, in)`, `a2` `(in, rank)`, `b1` `(rank, in)`, `b2` `(out, rank)`: the layout that the web UI 1.10.1 merges
-    (network_glora.py), and without a scale, which it does not apply. `(W + ΔW) x = W (x + A₂A₁x) + B₂B₁x`: the first
-    term changes what goes into the frozen layer, the second what comes out.
+    `a1` `(rank, in)`, `a2` `(in, rank)`, `b1` `(rank, in)`, `b2` `(out, rank)`: the layout that the web UI 1.10.1
+    merges (network_glora.py), and without a scale, which it does not apply.
+
+    `(W + ΔW) x = W (x + A₂A₁x) + B₂B₁x`: the first term changes what goes into the frozen layer, the second what comes
+    out.
     """
 
     def __init__(self, layer: Layer, spec: AdapterSpec, tensors: Mapping[str, Tensor]) -> None:

@@ -25,6 +25,8 @@ from lib_pivotal.ports import Layer
 
 from .lokr import factorization
 
+TRAINED = ("oft_blocks", "rescale")
+
 
 @dataclass(frozen=True)
 class OftOptions:
@@ -46,8 +48,8 @@ class OftAdapter(nn.Module):
     `R = (I + Q)(I - Q)⁻¹` with `Q = B - Bᵀ` of `oft_blocks` `(blocks, size, size)`; where the norm of all `Q` exceeds
     `constraint · out` they are scaled down to it (COFT, eq. 7). `rescale` `(out, 1[, 1, 1])` multiplies the rows after.
 
-    `W' x = Rᵀ (W x)`: the frozen layer's product without its bias is rotated. The change is linear in the multiplier, as
-    the web UI merges it; LyCORIS itself does so too.
+    `W' x = Rᵀ (W x)`: the frozen layer's product without its bias is rotated. The change is linear in the multiplier,
+    as the web UI and LyCORIS merge it.
     """
 
     oft_blocks: nn.Parameter
@@ -157,9 +159,7 @@ def make_oft(
 
 def oft_like(layer: Layer, tensors: Mapping[str, Tensor], device: torch.device) -> OftAdapter:
     """A DiagOFT of the blocks that a file's tensors have."""
-    empty = {
-        name: torch.zeros(tensors[name].shape, device=device) for name in ("oft_blocks", "rescale") if name in tensors
-    }
+    empty = {name: torch.zeros(tensors[name].shape, device=device) for name in TRAINED if name in tensors}
     constraint = float(tensors["alpha"]) if "alpha" in tensors else 0.0
     spec = AdapterSpec(rank=tensors["oft_blocks"].shape[-1], alpha=1.0)
     return OftAdapter(layer, spec, empty, constraint=constraint)
