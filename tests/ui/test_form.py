@@ -134,7 +134,8 @@ def test_a_kind_keeps_its_own_settings_and_no_others(name):
     places, expected = [entry.path for entry in TABLE], {}
     values[places.index("network.algorithm")] = name
     for option_name, option in all_options().items():
-        other = not option.default if option.hint is bool else option.setting.choices[-1] if option.hint is str else 4.0
+        choices = option.setting.choices
+        other = not option.default if option.hint is bool else choices[-1] if choices else option.default + 4
         values[places.index(f"network.options.{option_name}")] = other
         if name in option.kinds:
             expected[option_name] = other
