@@ -92,8 +92,8 @@ def checked_options(names: Iterable[str], given: Mapping[str, Any]) -> tuple[dic
         faults += [fault for fault in found if fault not in faults]
     for name in sorted(given.keys() - {field.name for one in algorithms for field in dataclasses.fields(one.options)}):
         titles = " and ".join(algorithm.title for algorithm in algorithms)
-        own = sorted({field.name for algorithm in algorithms for field in dataclasses.fields(algorithm.options)})
-        remedy = f"It has {', '.join(own)}." if own else "Remove it."
+        known = sorted({field.name for algorithm in algorithms for field in dataclasses.fields(algorithm.options)})
+        remedy = f"It has {', '.join(known)}." if known else "Remove it."
         faults.append(Fault(f"network.options.{name}", given[name], f"is not a setting of {titles}", remedy))
     return kept, faults
 

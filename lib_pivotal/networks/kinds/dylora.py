@@ -56,7 +56,9 @@ class DyloraAdapter(nn.Module):
         return [self.layer.module.register_forward_hook(self._hook)]
 
     def _hook(self, module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        down, up, used = self.down, self.up, self.spec.rank
+        down: Tensor = self.down
+        up: Tensor = self.up
+        used = self.spec.rank
         if self.training:
             units = -(-self.spec.rank // self.unit)
             first = int(torch.randint(units, ())) * self.unit

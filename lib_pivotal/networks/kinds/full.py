@@ -96,10 +96,10 @@ def make_full(
     layer: Layer, spec: AdapterSpec, *, options: FullOptions, generator: torch.Generator, device: torch.device
 ) -> FullAdapter:
     """A new difference on `layer`: zero."""
-    bias = getattr(layer.module, "bias", None)
-    with_bias = options.biases and bias is not None and not layer.name.endswith(BIAS_IS_DROPPED)
+    has_bias = getattr(layer.module, "bias", None) is not None
+    with_bias = options.biases and has_bias and not layer.name.endswith(BIAS_IS_DROPPED)
     zero = torch.zeros(layer_weight(layer).shape, device=device)
-    return FullAdapter(layer, spec, zero, torch.zeros(bias.shape, device=device) if with_bias else None)
+    return FullAdapter(layer, spec, zero, torch.zeros(zero.shape[0], device=device) if with_bias else None)
 
 
 def full_like(layer: Layer, tensors: Mapping[str, Tensor], device: torch.device) -> FullAdapter:
