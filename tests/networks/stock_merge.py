@@ -101,7 +101,8 @@ def _tucker(core: Tensor, up: Tensor, down: Tensor) -> Tensor:
 
 
 def real_delta(webui: Path, cases: Mapping[str, tuple[Mapping[str, Tensor], Tensor]]) -> dict[str, Delta]:
-    """The same by the web UI's own modules, in a process of their own: of tensors and weight by the case's name."""
+    """The same by the web UI's own modules, in a process of their own: of tensors and weight by the case's name. One
+    that begins with `mha` is of a part of OpenCLIP's attention."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "cases.safetensors"
         flat = {}
@@ -143,18 +144,19 @@ for key, tensor in load_file(path).items():
     cases.setdefault(case, {})[suffix] = tensor
 for case, tensors in cases.items():
     base = tensors.pop("base")
-    if base.dim() == 4:
+    if case.startswith("mha"):
+        module = torch.nn.MultiheadAttention(base.shape[1], 1)
+    elif base.dim() == 4:
         module = torch.nn.Conv2d(base.shape[1], base.shape[0], tuple(base.shape[2:]))
     elif base.dim() == 2:
         module = torch.nn.Linear(base.shape[1], base.shape[0])
     else:
         module = torch.nn.LayerNorm(base.shape[0])
-    module.weight.data = base
     net = types.SimpleNamespace(te_multiplier=1.0, unet_multiplier=1.0, dyn_dim=None)
     weights = network.NetworkWeights("key", "diffusion_model_x", dict(tensors), module)
     made = next(filter(None, (kind().create_module(net, weights) for kind in KINDS)))
     with torch.no_grad():
-        delta, bias = made.calc_updown(module.weight)
+        delta, bias = made.calc_updown(base)
     found[f"{case}|delta"] = delta.contiguous()
     if bias is not None:
         found[f"{case}|bias"] = bias.contiguous()

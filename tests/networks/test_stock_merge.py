@@ -54,6 +54,7 @@ def test_by_its_own_modules(world, perturb):
     asked = {
         f"{name}/{layer}": case for name, network in networks.items() for layer, case in cases(world, network).items()
     }
+    asked |= {f"mha-{place}": case for place, case in asked.items() if place.endswith("self_attn_q_proj")}
     for place, found in real_delta(WEBUI, asked).items():
-        name, _, layer = place.partition("/")
+        name, _, layer = place.removeprefix("mha-").partition("/")
         assert_same(found, own_delta(networks[name], layer))

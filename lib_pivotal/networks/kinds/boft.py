@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 from torch.utils.hooks import RemovableHandle
 
 from lib_pivotal.errors import NetworkError
@@ -52,7 +53,9 @@ class BoftAdapter(nn.Module):
         with without_autocast(output.device.type):
             product = without_bias(output, module)
             channels = product if self.layer.kind == "linear" else product.movedim(1, -1)
-            changed = self._turned(channels.to(output.dtype)) - channels
+            # made again in the backward pass: the stages between would be kept as large as the output, each of them
+            turned = checkpoint(self._turned, channels, use_reentrant=False, preserve_rng_state=False)
+            changed = turned - channels
             changed = changed if self.layer.kind == "linear" else changed.movedim(-1, 1)
             return output + changed * self.switch.value
 
@@ -77,7 +80,7 @@ class BoftAdapter(nn.Module):
         stages, blocks, size, _ = self.oft_blocks.shape
         outputs, count = blocks * size, sum(parameter.numel() for parameter in self.parameters())
         products = stages * outputs * size
-        return Cost(count, 3 * tokens * products + 6 * products * size, tokens * (stages + 1) * outputs)
+        return Cost(count, 4 * tokens * products + 8 * products * size, tokens * outputs)
 
     def kohya_tensors(self) -> dict[str, Tensor]:
         return {**dict(self.named_parameters()), "alpha": torch.tensor(self.constraint)}
