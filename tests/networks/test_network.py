@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch._subclasses import FakeTensorMode
 from torch.utils.checkpoint import checkpoint
 
 from lib_pivotal.errors import NetworkError
@@ -291,6 +292,16 @@ def test_max_norm_of_every_kind(world, perturb, name):
     assert network.apply_max_norm(limit) == sum(norm > limit for norm in norms.values())
     for layer, norm in norms.items():
         assert weight_delta(network, layer).norm().item() == pytest.approx(min(norm, limit), rel=1e-4)
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_a_step_without_numbers(make_world, name):
+    """As the pre-flight counts memory: nothing depends on a value."""
+    world = make_world()
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        network = world.network(name, rank_dropout=0.1).train()
+        with network.attach():
+            world.run().sum().backward()
 
 
 @pytest.mark.parametrize("name", ROWS)

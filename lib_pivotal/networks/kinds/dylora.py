@@ -56,16 +56,25 @@ class DyloraAdapter(nn.Module):
         return [self.layer.module.register_forward_hook(self._hook)]
 
     def _hook(self, module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        down: Tensor = self.down
-        up: Tensor = self.up
-        used = self.spec.rank
         if self.training:
-            units = -(-self.spec.rank // self.unit)
-            first = int(torch.randint(units, ())) * self.unit
-            used = min(first + self.unit, self.spec.rank)
-            down = torch.cat([self.down[:first].detach(), self.down[first:used]])
-            up = torch.cat([self.up[:, :first].detach(), self.up[:, first:used]], dim=1)
-        return add_low_rank(self.layer, output, args[0], down, up, scale=self.switch.value * self.spec.alpha / used)
+            down, up = self._drawn_part()
+            return add_low_rank(self.layer, output, args[0], down, up, scale=self.switch.value)
+        scale = self.switch.value * self.spec.alpha / self.spec.rank
+        return add_low_rank(self.layer, output, args[0], self.down, self.up, scale=scale)
+
+    def _drawn_part(self) -> tuple[Tensor, Tensor]:
+        """`down` times `α/b`, zero from rank b on, and `up`; gradient in the last unit of the b ranks alone.
+
+        By masks and not by slices: b stays on the device, which need not be waited for.
+        """
+        rank, device = self.spec.rank, self.down.device
+        first = torch.randint(-(-rank // self.unit), (), device=device) * self.unit
+        used, ranks = (first + self.unit).clamp(max=rank), torch.arange(rank, device=device)
+        trained, rows = (ranks >= first) & (ranks < used), (-1, *[1] * (self.down.dim() - 1))
+        kept = (ranks < used) * (self.spec.alpha / used)
+        down = torch.where(trained.view(rows), self.down, self.down.detach()) * kept.view(rows)
+        columns = trained.view(1, -1, *[1] * (self.up.dim() - 2))
+        return down, torch.where(columns, self.up, self.up.detach())
 
     # ---- files and norms ----
 
