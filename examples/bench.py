@@ -40,6 +40,7 @@ from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from examples.bench_kinds import kind_variants
 from lib_pivotal.networks.network import Network, build_network
 from lib_pivotal.networks.targets import part_rules
 from lib_pivotal.ports import Layer
@@ -224,14 +225,15 @@ class PlainHooks:
 
 
 class PeftLayers:
-    """peft's LoRA layers, swapped in for a step and out again so that the other variants see the bare model."""
+    """peft's layers (LoRA where no config is given), swapped in for a step and out again so that the other variants
+    see the bare model."""
 
-    def __init__(self, unet: nn.Module) -> None:
+    def __init__(self, unet: nn.Module, config: Any = None) -> None:
         from peft import LoraConfig, inject_adapter_in_model
 
         before = {name: module for name, module in unet.named_modules() if isinstance(module, nn.Linear)}
         targets = ["to_q", "to_k", "to_v", "to_out.0"]
-        inject_adapter_in_model(LoraConfig(r=RANK, lora_alpha=RANK, target_modules=targets), unet)
+        inject_adapter_in_model(config or LoraConfig(r=RANK, lora_alpha=RANK, target_modules=targets), unet)
         self._swaps: list[tuple[nn.Module, str, nn.Module, nn.Module]] = []
         for name, module in before.items():
             parent, _, child = name.rpartition(".")
@@ -467,6 +469,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, default=0, help="rounds (default 7; 3 with --quick)")
     parser.add_argument("--size", choices=sorted(SIZES), default="sd15")
     parser.add_argument("--only", nargs="*", default=[], help="variants whose name contains one of these (F always)")
+    parser.add_argument("--kinds", action="store_true", help="all kinds of network, with LyCORIS' and peft's")
     parser.add_argument("--no-memory", action="store_true", help="leave out the memory records")
     parser.add_argument("--json", type=Path, help="write every single figure here")
     parser.add_argument("--markdown", type=Path, help="write the table here")
@@ -477,7 +480,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     model = load(SIZES[options.size])
     chosen = [
         variant
-        for variant in variants(model)
+        for variant in (kind_variants(model, Variant, PeftLayers) if options.kinds else variants(model))
         if (variant.quick or not options.quick)
         and (not options.only or variant.name.startswith("F:") or any(text in variant.name for text in options.only))
     ]

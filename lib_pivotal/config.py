@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from lib_pivotal.config_checks import check_consistency as check_consistency
 from lib_pivotal.config_pictures import DataConfig as DataConfig
 from lib_pivotal.config_pictures import PartConfig as PartConfig
 from lib_pivotal.config_pictures import RegularisationConfig as RegularisationConfig
-from lib_pivotal.config_schema import parse, setting, to_plain
+from lib_pivotal.config_schema import listed_at, parse, setting, to_plain
 from lib_pivotal.config_versions import VERSION as VERSION
 from lib_pivotal.config_versions import upgraded as upgraded
 from lib_pivotal.config_versions import with_old_defaults
@@ -158,13 +158,21 @@ class LayerGroup:
     rank: int = setting(0, "Rank of this group; 0 = leave these layers alone.", minimum=0, maximum=1024)
     alpha: float = setting(0.0, "Alpha of this group; 0 = same as rank.", minimum=0.0)
     lr_factor: float = setting(1.0, "Multiplies the part's learning rate.", minimum=0.0, maximum=100.0)
+    algorithm: str = setting(
+        "", "Kind of network on these layers; empty = the network's.", choices="networks.registry:group_algorithm_names"
+    )
 
 
 @dataclass(frozen=True)
 class NetworkConfig:
-    """The network that is trained beside the embeddings."""
+    """The network that is trained beside the embeddings.
+
+    Settings that only some kinds have (the factor of a LoKr) stand with the kinds (`networks/kinds/`); `options` holds
+    those that are not as usual, by name.
+    """
 
     algorithm: str = setting("lora", "Kind of network.", choices="networks.registry:algorithm_names")
+    options: Mapping[str, Any] = setting(dict, "Settings that only the chosen kinds of network have, by name.")
     unet_targets: str = setting(
         "attention+ff",
         "Layers of the U-Net that get an adapter.",
@@ -231,6 +239,11 @@ class NetworkConfig:
     max_norm: float = setting(0.0, "Scale a layer's change down to this norm (kohya's max-norm); 0 = off.", minimum=0.0)
     weight_decay: float = setting(0.01, "Weight decay of the network.", minimum=0.0, maximum=1.0)
     groups: tuple[LayerGroup, ...] = setting((), "Groups of layers with their own rank and LR factor.")
+
+    @property
+    def algorithms(self) -> tuple[str, ...]:
+        """The kinds of network in it: its own, and those that groups of layers have instead."""
+        return (self.algorithm, *(group.algorithm for group in self.groups if group.algorithm))
 
     def targets_of(self, part: str) -> str:
         """The name of the set of layers of `unet`, `te` or `te2`, of which the last may follow `te`."""
@@ -542,6 +555,10 @@ def check_run(plain: Any) -> tuple[Run, list[Fault]]:
         return Run(), [Fault("version", version, f"must be 1 to {VERSION}", "Update this extension.")]
     plain = upgraded(plain, version)
     run, faults = parse(Run, with_old_defaults(plain, version) if stated else plain)
+    if run.network.options:
+        check_options = listed_at("networks.registry:checked_options")
+        options, found = check_options(run.network.algorithms, run.network.options)
+        run, faults = replace(run, network=replace(run.network, options=options)), faults + found
     return run, faults + check_consistency(run)
 
 

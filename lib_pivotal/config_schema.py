@@ -17,7 +17,7 @@ import importlib
 import math
 import types
 import typing
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 from lib_pivotal.errors import Fault
@@ -26,10 +26,15 @@ from lib_pivotal.files import typed_text
 T = TypeVar("T")
 
 
+def listed_at(place: str) -> Any:
+    """A function or a type of a room above by `module:name`, as text."""
+    module, _, name = place.partition(":")
+    return getattr(importlib.import_module(f"lib_pivotal.{module}"), name)
+
+
 def asked(registry: str, *about: str) -> tuple[str, ...]:
     """What a registry lists, `module:name` as text: a function, called with `about`, or a `Literal` type."""
-    module, _, name = registry.partition(":")
-    found = getattr(importlib.import_module(f"lib_pivotal.{module}"), name)
+    found = listed_at(registry)
     names: tuple[str, ...] = typing.get_args(found) or found(*about)
     return names
 
@@ -99,6 +104,8 @@ def to_plain(value: Any) -> Any:
         return {field.name: to_plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
     if isinstance(value, tuple):
         return [to_plain(item) for item in value]
+    if isinstance(value, Mapping):
+        return {name: to_plain(item) for name, item in value.items()}
     return value
 
 
@@ -161,6 +168,8 @@ def _parse_value(hint: Any, plain: Any, path: str) -> tuple[Any, list[Fault]]:
         return _parse_value(next(a for a in arguments if a is not type(None)), plain, path)
     if origin is typing.Literal:
         return plain, []
+    if origin is Mapping:  # what it may hold is checked by whoever describes it
+        return (dict(plain), []) if isinstance(plain, dict) else (None, [Fault(path, plain, "must be an object")])
     if origin is tuple:
         if not isinstance(plain, list | tuple):
             return None, [Fault(path, plain, "must be a list")]

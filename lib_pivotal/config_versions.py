@@ -51,7 +51,8 @@ ADDED_IN_2: Mapping[str, tuple[str, ...]] = {
         *("editability", "editability_weight", "editability_prompts"),
     ),
     "loss": ("huber_schedule", "scale_v_like_noise", "dco_beta"),
-    "network": ("module_dropout", "lr_ramp", "lr_ramp_start", "l1", "timestep_min", "timestep_max"),
+    "network": ("module_dropout", "lr_ramp", "lr_ramp_start", "l1", "timestep_min", "timestep_max", "options"),
+    "network.groups": ("algorithm",),
     "noise": ("adaptive_offset", "random_offset", "random_perturbation", "timestep_distribution"),
     "schedule": (
         "lr_scheduler_cycles",
@@ -142,6 +143,9 @@ def _without(plain: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
 
 def _changed(plain: dict[str, Any], section: str, change: Callable[[dict[str, Any]], dict[str, Any]]) -> dict[str, Any]:
     """A section changed, or each entry of a list; what is neither is left for the check to complain of."""
+    section, _, inner = section.partition(".")
+    if inner:
+        return _changed(plain, section, lambda outer: _changed(outer, inner, change))
     value = plain.get(section)
     if isinstance(value, dict):
         return {**plain, section: change(value)}

@@ -6,9 +6,10 @@ import hashlib
 from collections.abc import Mapping
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lib_pivotal.errors import HostError
+from lib_pivotal.ports import LayerKind
 
 PIXELS_AT_ONCE = 1 << 20
 """Pictures that go through the autoencoder or the U-Net together have at most so many pixels in all: 256 of 64 px."""
@@ -24,6 +25,17 @@ def pictures_at_once(height_px: int, width_px: int) -> int:
 def is_adaptable(path: str) -> bool:
     """Whether the U-Net layer at this diffusers path can get an adapter: those inside the blocks."""
     return any(embedding in path for embedding in _BLOCK_WORDS)
+
+
+def layer_kind(module: nn.Module) -> LayerKind | None:
+    """What sort of layer this is for a network; None for what cannot get an adapter."""
+    if isinstance(module, nn.Linear):
+        return "linear"
+    if isinstance(module, nn.Conv2d):
+        return "conv"
+    if isinstance(module, nn.LayerNorm | nn.GroupNorm) and module.weight is not None and module.bias is not None:
+        return "norm"
+    return None
 
 
 def check_clip_skip(clip_skip: int, *, layer_count: int, name: str) -> None:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 Precision = Literal["model", "fp32", "bf16", "fp16"]
 """Arithmetic of the frozen model; `model`: as its weights are."""
 Part = Literal["unet", "te", "te2"]
+LayerKind = Literal["linear", "conv", "norm"]
 PARTS: tuple[Part, ...] = ("unet", "te", "te2")
 
 EmbeddingVectors = Mapping[str, tuple[Tensor, ...]]
@@ -31,12 +32,13 @@ class Layer:
     """One layer that a network can be attached to.
 
     `name` is the kohya name without suffix (`lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q`),
-    the same for every host; `module` is the host's own frozen `nn.Linear` or `nn.Conv2d`.
+    the same for every host; `module` is the host's own frozen `nn.Linear` or `nn.Conv2d`, or of kind norm its
+    `nn.LayerNorm` or `nn.GroupNorm`.
     """
 
     name: str
     part: Part
-    kind: Literal["linear", "conv"]
+    kind: LayerKind
     module: nn.Module
 
 

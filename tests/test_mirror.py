@@ -29,6 +29,9 @@ TESTED_BY = {
     "training/prepared.py": "training/test_assemble.py",
     "evaluation/in_run.py": "training/test_run.py",
     "parameter_groups.py": "training/test_optimizers.py",
+    # kinds of network: one battery for all of them
+    "networks/algorithm.py": "networks/test_registry.py",
+    "networks/kinds/*.py": "networks/test_network.py",
     # parts of a run: by whole runs, and by runs with a fault in each part
     "training/loop.py": "training/test_run.py",
     "training/trainable.py": "training/test_step.py",

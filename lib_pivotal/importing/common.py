@@ -20,9 +20,10 @@ from lib_pivotal.data.sources.source import SourceReading
 from lib_pivotal.errors import DataError, PivotalError
 from lib_pivotal.file_names import legal_file_name
 from lib_pivotal.importing.datasets import DATASET_FILES
-from lib_pivotal.importing.reading import Origin, whole
+from lib_pivotal.importing.reading import Origin, flag, number, whole
 from lib_pivotal.importing.report import shown
 from lib_pivotal.importing.translation import ConfigTranslation, choices
+from lib_pivotal.networks.registry import KindOption, all_options, checked_options
 
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".avif", ".jxl", ".gif")
 MOST_FILES = 200_000
@@ -141,9 +142,36 @@ def set_kind(sheet: ConfigTranslation, key: str, ours: str, why: str, refusal: s
         sheet.refused(key, f"{refusal} is not here; a LoRA of the same rank instead", "network.algorithm = lora")
 
 
-def group(pattern: str, rank: int, alpha: float, lr_factor: float = 1.0) -> dict[str, Any]:
+def kind_option(name: str) -> Callable[[ConfigTranslation, str, Any], None]:
+    """A rule: a setting that only some kinds of network have, where the chosen kind has it; else the key stays open."""
+
+    def rule(sheet: ConfigTranslation, key: str, value: Any) -> None:
+        kind, option = str(sheet.read("network.algorithm")), all_options()[name]
+        if kind not in option.kinds:
+            return
+        own = _option_value(option, value)
+        kept, faults = checked_options([kind], {**sheet.read("network.options"), name: own})
+        if faults:
+            sheet.refused(key, f"network.options.{name} {faults[0].problem}")
+            return
+        sheet.put("network.options", kept)
+        sheet.note(key, "taken" if own == value else "translated", "", f"network.options.{name} = {shown(own)}")
+
+    return rule
+
+
+def _option_value(option: KindOption, value: Any) -> Any:
+    """Another trainer's value as ours; lists of arguments are text, and (IA)³'s side is a flag there."""
+    if option.hint is bool:
+        return flag(value)
+    if option.hint is str:
+        return option.setting.choices[1] if flag(value) else option.setting.choices[-1]
+    return whole(value) if option.hint is int else number(value)
+
+
+def group(pattern: str, rank: int, alpha: float, lr_factor: float = 1.0, algorithm: str = "") -> dict[str, Any]:
     """A group of layers, as `network.groups` has it."""
-    return {"pattern": pattern, "rank": rank, "alpha": alpha, "lr_factor": lr_factor}
+    return {"pattern": pattern, "rank": rank, "alpha": alpha, "lr_factor": lr_factor, "algorithm": algorithm}
 
 
 def put_groups(sheet: ConfigTranslation, groups: Sequence[dict[str, Any]]) -> None:

@@ -772,7 +772,7 @@ ENTRY: Table = (
     ("type", among(("lora",), holds("taken into account")), refuse(_NO_OPTION)),
     ("branch", holds("the positive branch is the whole network here")),
     ("dropout", to("network.dropout", lambda value: number(value) or 0.0)),
-    ("factor", refuse("this option of the network is not here")),
+    ("factor", common.kind_option("factor"), refuse("this option of the network is not here")),
 )
 """What an entry of layers may hold besides its layers, rank, alpha and rate."""
 OWN: Table = (

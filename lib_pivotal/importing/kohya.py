@@ -65,8 +65,19 @@ KINDS = {"locon": "lora", "diag-oft": "oft", "boft": "boft"}
 GUI_KINDS = {
     **dict.fromkeys(("Standard", "Kohya LoCon", "LyCORIS/LoCon"), "lora"),
     "LyCORIS/LoHa": "loha", "LyCORIS/LoKr": "lokr", "LyCORIS/Diag-OFT": "oft",
+    "Kohya DyLoRA": "dylora", "LyCORIS/Native Fine-Tuning": "full",
 }
 """A GUI's LoRA_type -> kind of network; others have none here."""
+KIND_OPTIONS = {
+    "factor": "factor", "use_tucker use_cp": "tucker", "decompose_both": "decompose_both", "full_matrix": "full_matrix",
+    "constraint constrain": "constraint", "rescaled": "rescale", "rs_lora": "rank_stabilised",
+    "train_on_input": "on_input", "block_size unit": "unit",
+}
+"""Arguments of LyCORIS' kinds of network, and of sd-scripts' own DyLoRA and OFT -> ours."""
+LAYER_SETS = {"attn-mlp": "kohya", "attn-only": "attention", "unet-transformer-only": "kohya"}
+"""LyCORIS' presets without convolutions -> layers of the U-Net."""
+NORMS = r"^lora_unet_.*_norm\d?$"
+"""Its `train_norm`."""
 LOSSES = {"l2": "mse", "l1": "l1", "huber": "huber", "smooth_l1": "smooth_l1"}
 ARGUMENT_LISTS = ("network_args", "optimizer_args", "lr_scheduler_args")
 OPTIONS = (
@@ -323,7 +334,11 @@ def _network(sheet: ConfigTranslation) -> None:
     sheet.put("network.te_alpha", unet_alpha)
     train_unet, train_text = _rates(sheet)
     groups = _blocks(sheet, rank, unet_alpha) if kind == "lora" else []
-    groups += _spatial(sheet, rank, unet_alpha, lycoris=lycoris)
+    spatial = _spatial(sheet, rank, unet_alpha, lycoris=lycoris)
+    groups += [] if str(sheet.get("network_args.preset")) in LAYER_SETS else spatial
+    if sheet.flag("network_args.train_norm"):
+        groups.append(common.group(NORMS, 1, 1.0, algorithm="norm"))
+        sheet.note("network_args.train_norm", "translated", "a group of layers", f"network.groups {NORMS}")
     if not train_unet:
         sheet.put("network.unet_targets", "none")
     sheet.put("network.te_targets", "attention+mlp" if train_text else "none")
@@ -461,6 +476,14 @@ def _blocks(sheet: ConfigTranslation, rank: int, alpha: float) -> list[dict[str,
         )
         for index, pattern in enumerate(patterns if sound else ())
     ]
+
+
+def _layer_set(sheet: ConfigTranslation, key: str, value: Any) -> None:
+    """LyCORIS' set of layers by name; one that has none here stays open."""
+    if str(value) in LAYER_SETS and sheet.read("network.unet_targets") != "none":
+        sheet.translated(key, "network.unet_targets", LAYER_SETS[str(value)], "LyCORIS' set of layers")
+        if str(value) == "unet-transformer-only":
+            sheet.put("network.te_targets", "none")
 
 
 def _option(sheet: ConfigTranslation, key: str, value: Any) -> None:
@@ -635,13 +658,14 @@ _ONE = (None, "", 1, 1.0)
 
 # fmt: off
 NETWORK: Table = (
+    *((_arguments_named(theirs.split()), common.kind_option(ours)) for theirs, ours in KIND_OPTIONS.items()),
     ("network_dropout", to("network.dropout", _zero, off=OFF)),
     ("network_args.rank_dropout", to("network.rank_dropout", _zero, off=OFF)),
     ("scale_weight_norms", to("network.max_norm", _zero, off=OFF)),
     ("network_train_unet_only network_train_text_encoder_only", holds("taken into account")),
     under(lambda sheet: sheet.dialect != "gui", [("unit factor constrain train_blocks",)],
           "an option of kinds of network that are not here"),
-    ("network_args.preset network_args.LyCORIS_preset",
+    ("network_args.preset network_args.LyCORIS_preset", _layer_set,
      missing("LyCORIS' layer sets have no names here; all layers", (None, "", "full"))),
     (_arguments_named((*OPTIONS, "factor", "constrain", "unit")), _option),
     (_arguments_named((*BLOCKS, *BLOCK_OPTIONS)), _NO_BLOCKS),

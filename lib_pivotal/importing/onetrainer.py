@@ -228,6 +228,11 @@ def _freeze(sheet: ConfigTranslation, key: str, embedding: dict[str, Any], place
 # ---- network ----
 
 
+def _rank(sheet: ConfigTranslation, key: str, value: Any) -> None:
+    sheet.put("network.te_rank", whole(value))
+    sheet.translated(key, "network.unet_rank", whole(value), "the rank of this kind of network")
+
+
 def _network(sheet: ConfigTranslation) -> None:
     """Kind, rank, alpha, layers, and each part's rate."""
     if _method(sheet) != "LORA":
@@ -251,6 +256,7 @@ def _network(sheet: ConfigTranslation) -> None:
     ):
         sheet.put(f"network.te_{name}", value)
         sheet.own(key, f"network.unet_{name}", value, value)
+    apply(sheet, KIND_OPTIONS)
     _layers(sheet)
     for part, ours in (("unet", "unet"), ("text_encoder", "te")):
         keys, targets = [f"{part}.train", f"{part}.learning_rate"], f"network.{ours}_targets"
@@ -524,6 +530,15 @@ _EVENLY = "timesteps are sampled evenly"
 _LOADED = "the checkpoint is used as the web UI has loaded it"
 
 # fmt: off
+KIND_OPTIONS: Table = (
+    ("lokr_decompose_factor", common.kind_option("factor")),
+    ("lokr_decompose_both", common.kind_option("decompose_both")),
+    ("lokr_use_tucker", common.kind_option("tucker")),
+    ("lokr_full_matrix", common.kind_option("full_matrix")),
+    ("lokr_dim", where(lambda sheet: sheet.read("network.algorithm") == "lokr", _rank)),
+    ("oft_block_size", where(lambda sheet: sheet.read("network.algorithm") == "oft", _rank)),
+)
+"""What its kinds of network have of their own; the sizes are the rank here."""
 MASKED: Table = (
     ("masked_training",
      turned("data.masks", lambda _: "linear", "files NAME-masklabel.png beside the pictures are found")),

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor, nn
 
-from .lora import LoraAdapter
+from .kinds.lora import LoraAdapter
 from .ops import DownProjection
 
 SHARED_INPUT = (

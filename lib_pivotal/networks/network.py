@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,10 +18,10 @@ from lib_pivotal.errors import NetworkError
 from lib_pivotal.parameter_groups import ParameterGroup
 from lib_pivotal.ports import PARTS, Layer, Part
 
-from .adapter import Adapter, AdapterSpec, Switch, layer_weight
+from .adapter import Adapter, AdapterSpec, Cost, Switch, layer_weight
 from .fused import SharedDown, fuse
-from .lora import LoraAdapter
-from .registry import Algorithm, algorithm_named, algorithm_of
+from .kinds.lora import LoraAdapter
+from .registry import algorithm_named, algorithm_of
 from .targets import LayerRule
 
 _log = logging.getLogger(__name__)
@@ -63,6 +65,7 @@ class Network(nn.Module):
         self._resting: frozenset[str] = frozenset()
         self._handles: dict[str, list[RemovableHandle]] = {}
         self._originals: dict[str, Tensor] = {}
+        self._original_biases: dict[str, Tensor] = {}
 
     # ---- what there is -------------------------------------------------------------------------------------------
 
@@ -79,6 +82,10 @@ class Network(nn.Module):
     def spec(self, layer_name: str) -> AdapterSpec:
         """Rank, alpha and dropout of one layer's adapter."""
         return self._entry(layer_name).adapter.spec
+
+    def costs(self, tokens: Mapping[str, int]) -> dict[str, Cost]:
+        """What each layer's adapter costs at its number of tokens; a layer that is not named gets one."""
+        return {name: entry.adapter.cost(tokens.get(name, 1)) for name, entry in self._entries.items()}
 
     def parameter_groups(self) -> list[ParameterGroup]:
         """One group for each (part, group name, rate factor), in the order of the layers."""
@@ -216,6 +223,11 @@ class Network(nn.Module):
             delta = entry.adapter.delta(weight) * multiplier
             self._originals[name] = weight.detach().to("cpu", copy=True)
             weight.copy_(weight.to(delta) + delta)
+            bias_delta = entry.adapter.bias_delta()
+            if bias_delta is not None:
+                bias = _bias(entry.adapter.layer)
+                self._original_biases[name] = bias.detach().to("cpu", copy=True)
+                bias.copy_(bias.to(bias_delta) + bias_delta * multiplier)
         self._sync()
 
     @torch.no_grad()
@@ -224,6 +236,9 @@ class Network(nn.Module):
         while self._originals:
             name, original = self._originals.popitem()
             layer_weight(self._entries[name].adapter.layer).copy_(original)
+        while self._original_biases:
+            name, original = self._original_biases.popitem()
+            _bias(self._entries[name].adapter.layer).copy_(original)
         self._sync()
 
     @contextmanager
@@ -253,17 +268,15 @@ class Network(nn.Module):
         """
         by_name = {layer.name: layer for layer in layers}
         found, unmatched = _by_layer(by_name, tensors)
-        generator = torch.Generator()
         entries = []
         for name, layer in by_name.items():
             if name not in found:
                 continue
-            algorithm = algorithm_of(frozenset(found[name]))
-            if algorithm is None:
+            algorithm = algorithm_of(found[name])
+            if algorithm is None or layer.kind not in algorithm.layers:
                 unmatched.extend(f"{name}.{suffix}" for suffix in found[name])
                 continue
-            spec = algorithm.spec_of(found[name])
-            adapter = algorithm.make(layer, spec, generator=generator, device=layer_weight(layer).device)
+            adapter = algorithm.like(layer, found[name], layer_weight(layer).device)
             adapter.load(found[name])
             entries.append(_Entry(adapter=adapter))
         if unmatched:
@@ -283,6 +296,7 @@ def build_network(
     rules: Sequence[LayerRule],
     *,
     algorithm: str = "lora",
+    options: Mapping[str, Any] | None = None,
     seed: int,
     device: torch.device | str,
     fuse: bool = True,
@@ -290,18 +304,26 @@ def build_network(
     """A fresh network on the layers that `rules` choose; it changes nothing until it is trained.
 
     The first rule whose pattern is found in a layer's kohya name decides; a layer without a rule, or whose rule has
-    rank 0, stays bare. A layer's initial weights depend on `seed` and its name alone, so that hosts which list their
-    layers in another order begin alike.
+    rank 0, or of a sort that the algorithm does not take (norms, for most), stays bare. A rule may name an algorithm
+    of its own. `options` are the algorithms' own settings; each takes those that it has. A layer's initial weights
+    depend on `seed` and its name alone, so that hosts which list their layers in another order begin alike.
     """
-    chosen: Algorithm = algorithm_named(algorithm)
-    entries = []
+    entries, bare = [], 0
     for layer in layers:
         rule = next((rule for rule in rules if rule.matches(layer.name)), None)
         if rule is None or rule.rank == 0:
             continue
-        spec = AdapterSpec(rank=rule.rank, alpha=rule.alpha, dropout=rule.dropout, rank_dropout=rule.rank_dropout)
-        adapter = chosen.make(layer, spec, generator=_generator(seed, layer.name), device=torch.device(device))
+        chosen = algorithm_named(rule.algorithm or algorithm)
+        if layer.kind not in chosen.layers:
+            bare += layer.kind != "norm"  # a preset means layers with matrices; norms are asked for by a kind
+            continue
+        own = chosen.options_from(options or {})
+        adapter = chosen.make(
+            layer, _spec(rule, own), options=own, generator=_generator(seed, layer.name), device=torch.device(device)
+        )
         entries.append(_Entry(adapter=adapter, lr_factor=rule.lr_factor, group=rule.group))
+    if bare:
+        _log.warning("%s: %d of the chosen layers stay bare, since it does not take convolutions", algorithm, bare)
     if not entries:
         patterns = ", ".join(repr(rule.pattern) for rule in rules) or "no rule"
         example = f"the first is {layers[0].name!r}" if layers else "the host gave none"
@@ -309,6 +331,22 @@ def build_network(
             f"none of {len(layers)} layers gets an adapter from {patterns} ({example}). Widen the rules."
         )
     return Network(entries, fuse_inputs=fuse)
+
+
+def _spec(rule: LayerRule, options: Any) -> AdapterSpec:
+    """Size and regularisation by a rule. rsLoRA (arXiv 2312.03732, section 4) divides by √rank: by way of alpha, since
+    every program that reads the file divides by the rank."""
+    spec = AdapterSpec(rank=rule.rank, alpha=rule.alpha, dropout=rule.dropout, rank_dropout=rule.rank_dropout)
+    if getattr(options, "rank_stabilised", False):
+        return replace(spec, alpha=spec.alpha * math.sqrt(spec.rank))
+    return spec
+
+
+def _bias(layer: Layer) -> Tensor:
+    bias = layer.module.bias
+    if not isinstance(bias, Tensor):
+        raise NetworkError(f"{layer.name}: the network changes a bias, and this model's layer has none.")
+    return bias
 
 
 def _generator(seed: int, layer_name: str) -> torch.Generator:

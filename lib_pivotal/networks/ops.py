@@ -1,4 +1,4 @@
-"""The arithmetic of low-rank adapters: two autograd functions that keep only what the gradient needs.
+"""The arithmetic of adapters: autograd functions that keep only what the gradient needs.
 
 `y + up(down(x)) · scale` written plainly costs a full-size temporary and an addition in the forward pass and keeps
 more than it needs. Here the rank-sized product is added into the layer's output in place (one matrix product), and
@@ -7,7 +7,7 @@ the graph holds the layer's input and that product only. Several layers that rea
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from typing import Any
@@ -140,6 +140,72 @@ class UpAdd(torch.autograd.Function):
                 if needs_up:
                     grad_up = torch.bmm(planes, products.transpose(1, 2)).sum(0).view(up.shape)
         return grad, grad_h, grad_up if grad_up is None else grad_up.to(up.dtype)
+
+
+class RebuiltAdd(torch.autograd.Function):
+    """`y + scale · x ΔWᵀ` with `ΔW = build(*factors)`, written into `y`'s memory; nothing of `ΔW`'s size is kept.
+
+    `x` `(..., in)`, `y` `(..., out)`, `ΔW` `(out, in)`; or a convolution's, where `convolve(x, ΔW)` is the layer's own
+    product without bias. The backward pass builds `ΔW` again: cheap next to the product with it, while keeping it and
+    what it is made of would be a second and third copy of all adapted weights.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        y: Tensor,
+        x: Tensor,
+        convolve: Callable[[Tensor, Tensor], Tensor] | None,
+        build: Callable[..., Tensor],
+        scale: float,
+        *factors: Tensor,
+    ) -> Tensor:
+        ctx.save_for_backward(x, *factors)
+        ctx.convolve, ctx.build, ctx.scale, ctx.dtype = convolve, build, scale, y.dtype
+        out = y.detach()
+        with without_autocast(y.device.type):
+            delta = (build(*factors) * scale).to(y.dtype)
+            if convolve is not None:
+                return out.add_(convolve(x.to(y.dtype), delta))
+            return _add_rows(out, x.reshape(-1, x.shape[-1]).to(y.dtype), delta)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
+        (grad,) = grads
+        x, *factors = ctx.saved_tensors
+        needs_x, needed = ctx.needs_input_grad[1], ctx.needs_input_grad[5:]
+        with without_autocast(grad.device.type), torch.enable_grad():
+            leaves = [factor.detach().requires_grad_(need) for factor, need in zip(factors, needed, strict=True)]
+            delta = ctx.build(*leaves)
+            weight = (delta.detach() * ctx.scale).to(ctx.dtype).requires_grad_(any(needed))
+            grad_x, grad_weight = _product_gradients(grad, x.to(ctx.dtype), weight, ctx.convolve, needs_x=needs_x)
+            if grad_weight is None:
+                return grad, grad_x, None, None, None, *[None] * len(factors)
+            trained = [leaf for leaf, need in zip(leaves, needed, strict=True) if need]
+            found = iter(torch.autograd.grad(delta, trained, grad_weight.to(delta) * ctx.scale))
+        grad_x = None if grad_x is None else grad_x.to(x.dtype)
+        return grad, grad_x, None, None, None, *(next(found) if need else None for need in needed)
+
+
+def _product_gradients(
+    grad: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    convolve: Callable[[Tensor, Tensor], Tensor] | None,
+    *,
+    needs_x: bool,
+) -> tuple[Tensor | None, Tensor | None]:
+    """Of the product of `x` and `weight`: to `x` where it is needed, to `weight` where it requires one."""
+    if convolve is None:
+        rows = grad.reshape(-1, grad.shape[-1])
+        weight_only = weight.detach()
+        grad_x = (rows @ weight_only).view(x.shape) if needs_x else None
+        return grad_x, rows.t() @ x.reshape(-1, x.shape[-1]) if weight.requires_grad else None
+    leaf = x.detach().requires_grad_(needs_x)
+    wanted = [tensor for tensor in (leaf, weight) if tensor.requires_grad]
+    found = iter(torch.autograd.grad(convolve(leaf, weight), wanted, grad) if wanted else ())
+    return next(found) if needs_x else None, next(found) if weight.requires_grad else None
 
 
 def _add_rows(out: Tensor, h: Tensor, weight: Tensor) -> Tensor:

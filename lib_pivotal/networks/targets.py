@@ -15,7 +15,7 @@ class LayerRule:
     """`pattern` is searched in the kohya layer name; the first rule that matches decides. Rank 0 leaves it bare.
 
     The change is scaled by `alpha / rank`; `lr_factor` multiplies the part's learning rate; `group` names the layers
-    in logs and parameter groups.
+    in logs and parameter groups; `algorithm` is another kind than the network's.
     """
 
     pattern: str
@@ -25,6 +25,7 @@ class LayerRule:
     dropout: float = 0.0
     rank_dropout: float = 0.0
     group: str = ""
+    algorithm: str = ""
 
     def __post_init__(self) -> None:
         try:
@@ -60,13 +61,15 @@ LAYER_SETS: dict[Part, dict[str, str]] = {
         "attention+ff": f"{_ATTENTION}|{_FEED_FORWARD}",
         "kohya": f"{_ATTENTION}|{_FEED_FORWARD}|{_TRANSFORMER}",
         "all": _CONVOLUTION,
+        "norms": r"_norm\d?$",
     },
     "te": {"attention": _TE_ATTENTION, "attention+mlp": rf"{_TE_ATTENTION}|_mlp_fc[12]$"},
     "te2": {"attention": _TE_ATTENTION, "attention+mlp": rf"{_TE_ATTENTION}|_mlp_fc[12]$"},
 }
 """Layer sets by name. In SD1's U-Net: cross-kv 32 layers; attention = diffusers (q, k, v, out) 128; attention+ff 160;
 kohya (its default LoRA, with the transformers' proj_in and proj_out) 192; all: also every resnet and re-sampler,
-linear and convolution (kohya's and LyCORIS's LoCon), without the model's first and last layers and time embedding."""
+linear and convolution (kohya's and LyCORIS's LoCon), without the model's first and last layers and time embedding;
+norms: for the kind of that name."""
 
 SPATIAL_CONVOLUTION = r"(_conv1|_conv2|samplers_\d+_conv|_in_layers_2|_out_layers_3|_\d+_0_op|_\d+_[12]_conv)$"
 """The 3×3 convolutions, which kohya gives a rank of their own (`conv_dim`)."""

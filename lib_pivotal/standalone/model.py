@@ -19,7 +19,14 @@ from lib_pivotal.borrowing import OffloadedModel, widened
 from lib_pivotal.bundle.hashes import checkpoint_legacy_hash, checkpoint_sha256
 from lib_pivotal.bundle.layer_names import kohya_name
 from lib_pivotal.errors import HostError
-from lib_pivotal.hosting import all_finite, check_clip_skip, is_adaptable, pictures_at_once, weights_fingerprint
+from lib_pivotal.hosting import (
+    all_finite,
+    check_clip_skip,
+    is_adaptable,
+    layer_kind,
+    pictures_at_once,
+    weights_fingerprint,
+)
 from lib_pivotal.ports import (
     Conditioning,
     EmbeddingVectors,
@@ -243,11 +250,12 @@ class StandaloneHost:
         return {"unet": [self.denoiser.unet], "text": self.text.models, "vae": [self.codec.vae]}
 
     def layers(self) -> list[Layer]:
-        """U-Net (attention, feed-forward, projections, resnets, re-samplers), then text models, in their order."""
+        """U-Net (attention, feed-forward, projections, resnets, re-samplers), then text models, in their order; last
+        the U-Net's norms."""
         found = []
         for path, module in self.denoiser.unet.named_modules():
-            if isinstance(module, nn.Linear | nn.Conv2d) and is_adaptable(path):
-                kind: Any = "linear" if isinstance(module, nn.Linear) else "conv"
+            kind = layer_kind(module)
+            if kind is not None and is_adaptable(path):
                 found.append(Layer(f"lora_unet_{path.replace('.', '_')}", "unet", kind, module))
         for model, part in zip(self.text.models, TE_PARTS, strict=False):
             for path, module in model.named_modules():
@@ -255,7 +263,7 @@ class StandaloneHost:
                     inside = f"text_model.{path[path.index('encoder.layers.') :]}"
                     name = kohya_name(inside, part, towers=len(self.text.models))
                     found.append(Layer(name, part, "linear", module))
-        return found
+        return sorted(found, key=lambda layer: layer.kind == "norm")
 
     @contextlib.contextmanager
     def session(self, request: SessionRequest) -> Iterator[None]:

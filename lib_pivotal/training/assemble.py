@@ -216,6 +216,7 @@ def network_plan(network: NetworkConfig) -> NetworkPlan:
         network.te2_targets,
         network.max_norm,
         network.l1,
+        network.options,
     )
 
 
@@ -241,6 +242,7 @@ def network_rules(settings: NetworkConfig, part: Part) -> list[LayerRule]:
             dropout=settings.dropout,
             rank_dropout=settings.rank_dropout,
             group=group.pattern,
+            algorithm=group.algorithm,
         )
         for group in settings.groups
     ]

@@ -7,12 +7,13 @@ from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lib_pivotal.bundle.metadata import BucketFacts, EmbeddingFacts, FolderFacts, TrainingFacts
-from lib_pivotal.config import Run, run_to_dict
+from lib_pivotal.config import NetworkConfig, Run, run_to_dict
 from lib_pivotal.data.buckets import Bucket, Buckets
 from lib_pivotal.data.tags import tag_counts
+from lib_pivotal.networks.registry import ALGORITHMS, kohya_module
 from lib_pivotal.ports import ModelInfo, Part
 
 if TYPE_CHECKING:
@@ -29,9 +30,7 @@ def settings_facts(run: Run, prepared: PreparedPictures, buckets: Buckets) -> Tr
     per_step = schedule.batch_size * schedule.accumulation
     return TrainingFacts(
         output_name=run.name,
-        network_dim=network.unet_rank if trains_unet else network.te_rank,
-        network_alpha=network.unet_alpha if trains_unet else network.te_alpha,
-        network_dropout=network.dropout or None,
+        **_network_facts(network, trains_unet=trains_unet),
         resolution=(data.resolution_px, data.resolution_px),
         folders=_folders(prepared, Path(data.folder)),
         buckets=_buckets(buckets, prepared),
@@ -80,6 +79,22 @@ def settings_facts(run: Run, prepared: PreparedPictures, buckets: Buckets) -> Tr
         },
         run=run_to_dict(run),
     )
+
+
+def _network_facts(network: NetworkConfig, *, trains_unet: bool) -> dict[str, Any]:
+    """Module, arguments, rank, alpha and dropout as kohya writes them; None what the kind does not have."""
+    if network.algorithm == "none":
+        return {}
+    module, arguments = kohya_module(network.algorithm, network.options)
+    common = ALGORITHMS[network.algorithm].common
+    rank, alpha = (network.unet_rank, network.unet_alpha) if trains_unet else (network.te_rank, network.te_alpha)
+    return {
+        "network_module": module,
+        "network_args": arguments or None,
+        "network_dim": rank if "rank" in common else None,
+        "network_alpha": alpha if "alpha" in common else None,
+        "network_dropout": (network.dropout or None) if "dropout" in common else None,
+    }
 
 
 def training_facts(

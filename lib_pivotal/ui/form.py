@@ -14,6 +14,7 @@ from lib_pivotal.config import DataConfig, EmbeddingConfig, LayerGroup, PartConf
 from lib_pivotal.config_schema import Setting, describe, walk
 from lib_pivotal.config_versions import path_in_1
 from lib_pivotal.errors import Fault
+from lib_pivotal.networks.registry import KindOption, all_options, group_algorithm_names, owned_options
 from lib_pivotal.plain_json import parse_json
 
 Kind = Literal["number", "text", "flag", "choice", "lines", "embeddings", "groups", "parts"]
@@ -52,6 +53,21 @@ GROUPS: dict[str, str] = {
 }
 """Key -> title. `data` stands on the Data page, `main` open on the Train page, the others folded below it."""
 
+OPTIONS = "network.options"
+
+
+def option_rows() -> tuple[FormRow, ...]:
+    """A row for each setting that only some kinds of network have, with their names."""
+    return tuple(
+        FormRow(f"{OPTIONS}.{name}", f"{_words(name)} ({', '.join(option.titles)})", "network")
+        for name, option in all_options().items()
+    )
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ").capitalize()
+
+
 TABLE: tuple[FormRow, ...] = (
     FormRow("data.folder", "Folder of pictures", "data"),
     FormRow("embeddings", "Embeddings", "data"),
@@ -87,6 +103,7 @@ TABLE: tuple[FormRow, ...] = (
     FormRow("data.balance", "Balance by", "embeddings"),
     FormRow("data.balance_weights", "Sampling weights of folders, one per line", "embeddings"),
     FormRow("network.algorithm", "Network type", "network"),
+    *option_rows(),
     FormRow("network.unet_targets", "U-Net layers", "network"),
     FormRow("network.unet_alpha", "U-Net alpha", "network"),
     FormRow("network.te2_targets", "Second text encoder (SDXL)", "network"),
@@ -225,8 +242,15 @@ TABLE: tuple[FormRow, ...] = (
     FormRow("saving.folder", "Folder of the file (command line)", "saving"),
 )
 
-_HINTS: dict[str, Any] = {path: hint for path, _, hint in walk(Run)}
-_SETTINGS: dict[str, Setting] = {path: describe(field) for path, field, _ in walk(Run)}
+_OPTIONS: dict[str, KindOption] = {f"{OPTIONS}.{name}": option for name, option in all_options().items()}
+_HINTS: dict[str, Any] = {
+    **{path: hint for path, _, hint in walk(Run) if path != OPTIONS},
+    **{path: option.hint for path, option in _OPTIONS.items()},
+}
+_SETTINGS: dict[str, Setting] = {
+    **{path: describe(field) for path, field, _ in walk(Run)},
+    **{path: option.setting for path, option in _OPTIONS.items()},
+}
 
 
 def kind_of(path: str) -> Kind:
@@ -311,6 +335,9 @@ class Form:
                 _put(plain, entry.path, from_widget(entry.path, value))
             except ValueError as error:
                 faults.append(Fault(entry.path, value, str(error)))
+        network = plain["network"]
+        kinds = (network["algorithm"], *(group["algorithm"] for group in network.get("groups", ())))
+        network["options"] = owned_options(kinds, network["options"])
         run, found = check_run(plain)
         return run, faults + found
 
@@ -333,7 +360,7 @@ def to_widget(path: str, value: Any) -> Any:
     if kind == "lines":
         return "\n".join(value)
     if kind == "groups":
-        return "\n".join(f"{g['pattern']} | {g['rank']} | {g['alpha']!r} | {g['lr_factor']!r}" for g in value)
+        return "\n".join(_group_line(group) for group in value)
     if kind == "parts":
         return "\n".join(_part_line(part) for part in value)
     return value
@@ -362,14 +389,23 @@ def from_widget(path: str, value: Any) -> Any:
     return value
 
 
+def _group_line(group: dict[str, Any]) -> str:
+    own = f" | {group['algorithm']}" if group.get("algorithm") else ""
+    return f"{group['pattern']} | {group['rank']} | {group['alpha']!r} | {group['lr_factor']!r}{own}"
+
+
 def _group(line: str) -> dict[str, Any]:
-    """`pattern | rank | alpha | factor`; the pattern may hold `|` itself, so the line is read from the right."""
-    parts = [part.strip() for part in line.rsplit("|", 3)]
+    """`pattern | rank | alpha | factor`, and `| kind` where it is another kind of network; the pattern may hold `|`
+    itself, so the line is read from the right."""
+    rest, _, last = (part.strip() for part in line.rpartition("|"))
+    algorithm = last if last in group_algorithm_names() else ""
+    parts = [part.strip() for part in (rest if algorithm else line).rsplit("|", 3)]
     try:
         pattern, rank, alpha, factor = parts
-        return {"pattern": pattern, "rank": int(rank), "alpha": float(alpha), "lr_factor": float(factor)}
+        numbers = {"rank": int(rank), "alpha": float(alpha), "lr_factor": float(factor)}
     except ValueError as error:
         raise ValueError(f"cannot read {line!r}: write pattern | rank | alpha | LR factor") from error
+    return {"pattern": pattern, **numbers, "algorithm": algorithm}
 
 
 def _part_line(part: dict[str, Any]) -> str:
@@ -411,7 +447,9 @@ def _component(entry: FormRow, value: Any, options: dict[str, Any]) -> Any:
 
 
 def _flat(plain: dict[str, Any]) -> dict[str, Any]:
-    found = {}
+    usual = {path.removeprefix(f"{OPTIONS}."): option.default for path, option in _OPTIONS.items()}
+    network = {**plain["network"], "options": {**usual, **plain["network"]["options"]}}
+    plain, found = {**plain, "network": network}, {}
     for path in _HINTS:
         value: Any = plain
         for part in path.split("."):

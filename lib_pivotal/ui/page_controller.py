@@ -21,6 +21,7 @@ from lib_pivotal.data.lint_warnings import LintWarning, of_problem, worst_first
 from lib_pivotal.data.records import Dataset
 from lib_pivotal.errors import ConfigError, Fault, HostError, PivotalError
 from lib_pivotal.file_names import legal_file_name
+from lib_pivotal.networks import registry as networks
 from lib_pivotal.runs import defaults, host_defaults, naming, proposal
 from lib_pivotal.runs.checkpoint_advice import idle_settings, native_px, suitability_remarks
 from lib_pivotal.runs.defaults import Fitted
@@ -203,7 +204,7 @@ class PageController:
         note = self.name_note(run.name)
         if note[0] == "error" and not any(fault.field == "name" for fault in found):
             found.append(Fault("name", run.name, note[1]))
-        idle = idle_settings(self.manager.backend.model_info())
+        idle = (*idle_settings(self.manager.backend.model_info()), *networks.idle_settings(run.network.algorithms))
         run = self.settled(run)
         return Checked(run, tuple(found), self.samples(run), note, self.remarks(run), idle)
 

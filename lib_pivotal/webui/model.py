@@ -18,7 +18,14 @@ from torch import Tensor, nn
 from lib_pivotal.borrowing import widened
 from lib_pivotal.bundle.layer_names import UnetShape, diffusers_path, kohya_name
 from lib_pivotal.errors import HostError
-from lib_pivotal.hosting import all_finite, check_clip_skip, is_adaptable, pictures_at_once, weights_fingerprint
+from lib_pivotal.hosting import (
+    all_finite,
+    check_clip_skip,
+    is_adaptable,
+    layer_kind,
+    pictures_at_once,
+    weights_fingerprint,
+)
 from lib_pivotal.ports import (
     Conditioning,
     EmbeddingVectors,
@@ -207,14 +214,15 @@ class WebUIHost:
         return {"unet": [model.model], "text": [model.cond_stage_model], "vae": [model.first_stage_model]}
 
     def layers(self) -> list[Layer]:
-        """U-Net (attention, feed-forward, projections, resnets, re-samplers), then the text encoders."""
+        """U-Net (attention, feed-forward, projections, resnets, re-samplers), then the text encoders; last the U-Net's
+        norms."""
         model = self._loaded()
         towers = text_towers(model)
         found = [*_unet_layers(model.model.diffusion_model)]
         for tower, part in zip(towers, TE_PARTS, strict=False):
             for path, module in self._text_layers(tower):
                 found.append(Layer(kohya_name(path, part, towers=len(towers)), part, "linear", module))
-        return found
+        return sorted(found, key=lambda layer: layer.kind == "norm")
 
     def _text_layers(self, tower: Any) -> Iterator[tuple[str, nn.Module]]:
         """A text encoder's linear layers by their paths in transformers; OpenCLIP's q, k and v as three.
@@ -258,11 +266,11 @@ def _unet_layers(unet: nn.Module) -> Iterator[Layer]:
     modules = dict(unet.named_modules())
     shape = UnetShape.from_compvis_paths(f"{path}." for path in modules)
     for path, module in modules.items():
-        if not isinstance(module, nn.Linear | nn.Conv2d) or not path.startswith(("input_", "middle_", "output_")):
+        kind = layer_kind(module)
+        if kind is None or not path.startswith(("input_", "middle_", "output_")):
             continue
         ours = diffusers_path(path, shape)
         if is_adaptable(ours):
-            kind: Any = "linear" if isinstance(module, nn.Linear) else "conv"
             yield Layer(kohya_name(ours, "unet"), "unet", kind, module)
 
 

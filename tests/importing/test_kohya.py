@@ -359,3 +359,39 @@ def test_options_of_the_optimiser(imported, line_of, optimizer, written, option)
     assert found.run.schedule.optimizer_options == ((option,) if option else ())
     fate = line_of(found, f"optimizer_args.{written.partition('=')[0]}").fate
     assert fate == ("taken" if option else "not supported") and found.faults == ()
+
+
+def lycoris(imported, arguments):
+    return toml(
+        imported,
+        LORA,
+        ('"networks.lora"', '"lycoris.kohya"'),
+        ('["rank_dropout=0.1"]', json.dumps(arguments)),
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "algorithm", "options"),
+    [
+        (["algo=lokr", "factor=8", "full_matrix=True"], "lokr", {"factor": 8, "full_matrix": True}),
+        (["algo=loha", "use_tucker=True", "rs_lora=True"], "loha", {"tucker": True, "rank_stabilised": True}),
+        (["algo=diag-oft", "constraint=1e-4", "rescaled=True"], "oft", {"constraint": 1e-4, "rescale": True}),
+        (["algo=boft"], "boft", {}),
+        (["algo=ia3", "train_on_input=True"], "ia3", {"on_input": "all"}),
+        (["algo=dylora", "block_size=8"], "dylora", {"unit": 8}),
+        (["algo=glora"], "glora", {}),
+        (["algo=full"], "full", {}),
+        (["algo=locon", "dora_wd=True"], "dora", {}),
+    ],
+)
+def test_lycoris_kinds_with_their_own_settings(imported, arguments, algorithm, options):
+    found = lycoris(imported, arguments)
+    assert found.run.network.algorithm == algorithm and found.run.network.options == options
+    refused = [line.key for line in found.report.lines if line.fate == "not supported"]
+    assert not [key for key in refused if key.startswith("network_args")]
+
+
+def test_lycoris_layer_sets_and_norms(imported):
+    network = lycoris(imported, ["algo=loha", "preset=attn-only", "train_norm=True"]).run.network
+    assert network.unet_targets == "attention"
+    assert [(group.pattern, group.algorithm) for group in network.groups] == [(r"^lora_unet_.*_norm\d?$", "norm")]

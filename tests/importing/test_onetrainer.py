@@ -190,3 +190,10 @@ def test_options_that_our_optimiser_has_are_taken(line_of):
     assert found.run.schedule.optimizer_options == ("betas = [0.9, 0.99]", "d_coef = 0.5", "slice_p = 11")
     assert line_of(found, "optimizer.beta2").fate == line_of(found, "optimizer.d_coef").fate == "taken"
     assert line_of(found, "optimizer.odd").fate == "not supported"
+
+
+def test_lokr_with_its_own_settings():
+    found = lora(peft_type="LOKR", lokr_decompose_factor=8, lokr_full_matrix=True, lokr_dim=12)
+    network = found.run.network
+    assert (network.algorithm, network.unet_rank) == ("lokr", 12)
+    assert network.options == {"factor": 8, "full_matrix": True}

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from lib_pivotal.networks.network import Network, build_network
 from lib_pivotal.networks.targets import LayerRule
 from lib_pivotal.ports import Layer
+from tests.networks.battery import ROWS
 
 
 class Toy(nn.Module):
@@ -29,7 +30,12 @@ class Toy(nn.Module):
         self.attn2_to_k = nn.Linear(6, 8, bias=False)
         self.attn2_to_v = nn.Linear(6, 8, bias=False)
         self.ff = nn.Linear(8, 8)
-        self.conv_out = nn.Conv2d(8, 3, 1)
+        self.norm = nn.GroupNorm(2, 8)
+        self.norm1 = nn.LayerNorm(8)
+        self.norm2 = nn.LayerNorm(8)
+        self.norm3 = nn.LayerNorm(8)
+        self.te_layer_norm = nn.LayerNorm(6)
+        self.conv_out = nn.Conv2d(8, 4, 1)
 
     def encode(self, embeddings: Tensor) -> Tensor:
         q, k, v = (
@@ -37,17 +43,18 @@ class Toy(nn.Module):
             self.te_self_attn_k_proj(embeddings),
             self.te_self_attn_v_proj(embeddings),
         )
-        return torch.tanh(q * k + v)
+        return self.te_layer_norm(torch.tanh(q * k + v))
 
     def middle(self, x: Tensor, context: Tensor) -> Tensor:
-        x = x + torch.tanh(self.attn1_to_q(x) * self.attn1_to_k(x)) + self.attn1_to_v(x)
-        scores = torch.softmax(x @ self.attn2_to_k(context).transpose(1, 2), dim=-1)
+        normed = self.norm1(x)
+        x = x + torch.tanh(self.attn1_to_q(normed) * self.attn1_to_k(normed)) + self.attn1_to_v(normed)
+        scores = torch.softmax(self.norm2(x) @ self.attn2_to_k(context).transpose(1, 2), dim=-1)
         x = x + scores @ self.attn2_to_v(context)
-        return x + self.ff(torch.tanh(x))
+        return x + self.ff(torch.tanh(self.norm3(x)))
 
     def forward(self, pixels: Tensor, embeddings: Tensor) -> Tensor:
         context = self.encode(embeddings)
-        x = self.down(torch.tanh(self.conv_in(pixels)))
+        x = self.norm(self.down(torch.tanh(self.conv_in(pixels))))
         batch, channels, height, width = x.shape
         x = self.middle(x.flatten(2).transpose(1, 2), context)
         return self.conv_out(x.transpose(1, 2).reshape(batch, channels, height, width))
@@ -64,16 +71,19 @@ class World:
         self.layers = []
         for name, module in self.model.named_children():
             te = name.startswith("te_")
-            kind = "linear" if isinstance(module, nn.Linear) else "conv"
+            kind = {nn.Linear: "linear", nn.Conv2d: "conv"}.get(type(module), "norm")
             self.layers.append(
                 Layer(f"lora_{name}" if te else f"lora_unet_{name}", "te" if te else "unet", kind, module)
             )
 
-    def network(self, algorithm: str = "lora", *, pattern: str = "", **settings: object) -> Network:
-        """A network that changes nothing yet."""
-        fuse = bool(settings.pop("fuse", True))
-        rule = LayerRule(pattern=pattern, **{"rank": 3, "alpha": 2.0, **settings})
-        return build_network(self.layers, [rule], algorithm=algorithm, seed=0, device="cpu", fuse=fuse)
+    def network(self, name: str = "lora", *, pattern: str = "", **settings: object) -> Network:
+        """A network of a row of the battery; it changes nothing yet."""
+        fuse, row = bool(settings.pop("fuse", True)), ROWS[name]
+        rule = LayerRule(pattern=pattern, **{"rank": row.rank, "alpha": 2.0, **settings})
+        network = build_network(
+            self.layers, [rule], algorithm=row.algorithm, options=row.options, seed=0, device="cpu", fuse=fuse
+        )
+        return network.eval() if row.draws else network
 
     def run(self) -> Tensor:
         return self.model(self.pixels, self.embeddings)
@@ -106,10 +116,10 @@ def perturb() -> Callable[..., Network]:
 @pytest.fixture(params=[0, 1 << 17], ids=["functions", "plain"])
 def either_path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """The toy is small: once with the autograd functions that large layers use, once as it comes."""
-    monkeypatch.setattr("lib_pivotal.networks.lora.SMALL_OUTPUT", request.param)
+    monkeypatch.setattr("lib_pivotal.networks.kinds.lora.SMALL_OUTPUT", request.param)
 
 
 @pytest.fixture
 def only_functions(monkeypatch: pytest.MonkeyPatch) -> None:
     """The toy's layers take the path of large layers."""
-    monkeypatch.setattr("lib_pivotal.networks.lora.SMALL_OUTPUT", 0)
+    monkeypatch.setattr("lib_pivotal.networks.kinds.lora.SMALL_OUTPUT", 0)

@@ -20,7 +20,7 @@ def test_attached_takes_hooks_off_even_if_attaching_fails(world):
             raise RuntimeError("cannot")
 
     with attached(adapters):
-        assert all(layer.module._forward_hooks for layer in world.layers)
+        assert all(layer.module._forward_hooks for layer in world.layers if layer.kind != "norm")
     with pytest.raises(RuntimeError, match="cannot"), attached([*adapters, Broken()]):
         pass
     assert not any(layer.module._forward_hooks for layer in world.layers)

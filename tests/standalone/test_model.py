@@ -54,8 +54,10 @@ def test_layers(tiny_host):
     ):
         assert name in names
     assert not any("conv_in" in name or "time_embedding" in name for name in names)
-    assert {(layer.part, layer.kind) for layer in layers} == {("unet", "linear"), ("unet", "conv"), ("te", "linear")}
-    assert all(isinstance(layer.module, nn.Linear if layer.kind == "linear" else nn.Conv2d) for layer in layers)
+    sorts = {("unet", "linear"), ("unet", "conv"), ("te", "linear"), ("unet", "norm")}
+    assert {(layer.part, layer.kind) for layer in layers} == sorts
+    kinds = {"linear": nn.Linear, "conv": nn.Conv2d, "norm": nn.LayerNorm | nn.GroupNorm}
+    assert all(isinstance(layer.module, kinds[layer.kind]) for layer in layers)
 
 
 def test_codec(tiny_host):

@@ -8,9 +8,11 @@ import pytest
 
 from lib_pivotal.config import EmbeddingConfig, LayerGroup, PartConfig, Run, run_to_dict
 from lib_pivotal.config_schema import describe, walk
+from lib_pivotal.networks.registry import ALGORITHMS, all_options
 from lib_pivotal.ui.form import GROUPS, TABLE, Form, embedding_help, from_widget, help_text, kind_of, to_widget
 
-PATHS = [path for path, _, _ in walk(Run)]
+OPTIONS = [f"network.options.{name}" for name in all_options()]
+PATHS = [*(path for path, _, _ in walk(Run) if path != "network.options"), *OPTIONS]
 
 
 def build(form):
@@ -57,7 +59,12 @@ def busy_run():
             EmbeddingConfig("hana"),
         ),
         embeddings_common=dataclasses.replace(run.embeddings_common, editability_prompts=("{word} | [x], é",)),
-        network=dataclasses.replace(run.network, algorithm="dora", groups=(LayerGroup("up|down", 8, 4.0, 0.25),)),
+        network=dataclasses.replace(
+            run.network,
+            algorithm="dora",
+            options={"rank_stabilised": True, "factor": 8},
+            groups=(LayerGroup("up|down", 8, 4.0, 0.25), LayerGroup("a|b", 2, 1.0, 1.0, "lokr")),
+        ),
         regularisation=dataclasses.replace(run.regularisation, prompts=("1girl, [x] | é", "1boy")),
         data=dataclasses.replace(
             run.data,
@@ -116,7 +123,24 @@ def test_what_goes_in_comes_out(run):
 def test_the_busy_run_differs_everywhere():
     flat = dict(zip([entry.path for entry in TABLE], Form.write(busy_run()), strict=True))
     plain = dict(zip([entry.path for entry in TABLE], Form.write(Run()), strict=True))
-    assert [path for path in flat if flat[path] == plain[path]] == []
+    of_other_kinds = {path for path in OPTIONS if path.rpartition(".")[2] not in busy_run().network.options}
+    assert [path for path in flat if flat[path] == plain[path] and path not in of_other_kinds] == []
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_a_kind_keeps_its_own_settings_and_no_others(name):
+    """A page shows those of every kind; into the run go the chosen kind's, where they are not as usual."""
+    values = Form.write(Run(embeddings=(EmbeddingConfig("aoi"),)))
+    places, expected = [entry.path for entry in TABLE], {}
+    values[places.index("network.algorithm")] = name
+    for option_name, option in all_options().items():
+        choices = option.setting.choices
+        other = not option.default if option.hint is bool else choices[-1] if choices else option.default + 4
+        values[places.index(f"network.options.{option_name}")] = other
+        if name in option.kinds:
+            expected[option_name] = other
+    run, faults = Form.read(values)
+    assert faults == [] and run.network.options == expected
 
 
 def test_it_survives_the_browser():

@@ -11,7 +11,7 @@ from torch import nn
 
 from lib_pivotal.errors import NetworkError
 from lib_pivotal.networks.adapter import AdapterSpec
-from lib_pivotal.networks.lora import LoraAdapter, initial_factors
+from lib_pivotal.networks.kinds.lora import LoraAdapter, initial_factors
 from lib_pivotal.ports import Layer
 
 pytestmark = pytest.mark.usefixtures("either_path")

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from lib_pivotal.config_schema import setting
 from lib_pivotal.errors import NetworkError
+from lib_pivotal.networks.adapter import AdapterSpec, Cost, Switch, layer_sizes, layer_weight, reshaped
+from lib_pivotal.networks.algorithm import Algorithm
+from lib_pivotal.networks.ops import DownProjection, UpAdd, without_autocast
 from lib_pivotal.ports import Layer
-
-from .adapter import AdapterSpec, Switch, layer_weight, reshaped
-from .ops import DownProjection, UpAdd, without_autocast
 
 SMALL_OUTPUT = 1 << 17
 """Numbers in a linear layer's output below which plain autograd is used: an autograd function written in Python costs
@@ -28,6 +30,25 @@ class DownSource(Protocol):
     def project(self, adapter: LoraAdapter, x: Tensor, *, dtype: torch.dtype) -> Tensor: ...
 
 
+def rank_stabilised() -> Any:
+    """The setting that all kinds with a scale of alpha / rank share (`networks.network.build_network` applies it)."""
+    return setting(
+        False,
+        "rsLoRA: the change is scaled by alpha / sqrt(rank), so that a high rank does not weaken it. The file's alpha "
+        "is the one that gives the same scale elsewhere.",
+    )
+
+
+@dataclass(frozen=True)
+class LoraOptions:
+    """LoRA's own settings."""
+
+    rank_stabilised: bool = rank_stabilised()
+    freeze_down: bool = setting(
+        False, "LoRA-FA: only the up factor is trained, the down factor stays as it was drawn; half the parameters."
+    )
+
+
 class LoraAdapter(nn.Module):
     """LoRA, Hu et al. 2021 (arXiv 2106.09685), eq. 3; on a convolution as kohya and LyCORIS's LoCon do it.
 
@@ -38,7 +59,17 @@ class LoraAdapter(nn.Module):
     global state, and the recomputation must see the same masks.
     """
 
-    def __init__(self, layer: Layer, spec: AdapterSpec, *, generator: torch.Generator, device: torch.device) -> None:
+    down: Tensor
+
+    def __init__(
+        self,
+        layer: Layer,
+        spec: AdapterSpec,
+        *,
+        generator: torch.Generator,
+        device: torch.device,
+        freeze_down: bool = False,
+    ) -> None:
         super().__init__()
         weight = layer_weight(layer)
         self.layer = layer
@@ -46,7 +77,10 @@ class LoraAdapter(nn.Module):
         self.shared: DownSource | None = None
         self._spec = spec
         down, up = initial_factors(weight.shape, rank=spec.rank, generator=generator)
-        self.down = nn.Parameter(down.to(device))
+        if freeze_down:
+            self.register_buffer("down", down.to(device))
+        else:
+            self.down = nn.Parameter(down.to(device))
         self.up = nn.Parameter(up.to(device))
 
     @property
@@ -88,6 +122,12 @@ class LoraAdapter(nn.Module):
     def delta(self, weight: Tensor) -> Tensor:
         return low_rank_delta(self.down, self.up) * (self._spec.alpha / self._spec.rank)
 
+    def bias_delta(self) -> None:
+        return None
+
+    def cost(self, tokens: int) -> Cost:
+        return low_rank_cost(self.layer, self.spec.rank, tokens, parameters=sum(p.numel() for p in self.parameters()))
+
     def kohya_tensors(self) -> dict[str, Tensor]:
         return {
             "lora_down.weight": self.down,
@@ -101,6 +141,24 @@ class LoraAdapter(nn.Module):
 
     def limit_norm(self, limit: float) -> bool:
         return limit_factors(self.down, self.up, scale=self._spec.alpha / self._spec.rank, limit=limit)
+
+
+def make_lora(
+    layer: Layer, spec: AdapterSpec, *, options: LoraOptions, generator: torch.Generator, device: torch.device
+) -> LoraAdapter:
+    """A new LoRA on `layer`."""
+    return LoraAdapter(layer, spec, generator=generator, device=device, freeze_down=options.freeze_down)
+
+
+def lora_like(layer: Layer, tensors: Mapping[str, Tensor], device: torch.device) -> LoraAdapter:
+    """A LoRA of the rank that a file's tensors have."""
+    return LoraAdapter(layer, file_spec(tensors), generator=torch.Generator(), device=device)
+
+
+def low_rank_cost(layer: Layer, rank: int, tokens: int, *, parameters: int) -> Cost:
+    """Of `up(down(x))`: forward, and backward to the input and to both factors; kept are input and product."""
+    outputs, inputs = layer_sizes(layer)
+    return Cost(parameters, 3 * tokens * rank * (inputs + outputs), tokens * (inputs + rank))
 
 
 def initial_factors(shape: torch.Size, *, rank: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -130,6 +188,15 @@ def project(layer: Layer, x: Tensor, down: Tensor, *, scale: float, dtype: torch
     with without_autocast(x.device.type):
         # the module's own method keeps its stride, padding and padding mode (the web UI's tiling changes the last)
         return module._conv_forward(x.to(dtype), (down * scale).to(dtype), None)
+
+
+def add_low_rank(layer: Layer, y: Tensor, x: Tensor, down: Tensor, up: Tensor, *, scale: float) -> Tensor:
+    """`y + scale · up(down(x))` for factors that an adapter has made of its own, in `y`'s memory where it is large."""
+    if y.numel() < SMALL_OUTPUT and down.dim() == 2:
+        with without_autocast(x.device.type):
+            h = F.linear(x.to(y.dtype), (down * scale).to(y.dtype))
+            return y + F.linear(h, up.to(y.dtype))
+    return UpAdd.apply(y, project(layer, x, down, scale=scale, dtype=y.dtype), up)
 
 
 def forward_scale(spec: AdapterSpec, switch: Switch, *, training: bool) -> float:
@@ -200,3 +267,16 @@ def limit_factors(down: Tensor, up: Tensor, *, scale: float, limit: float) -> bo
     down.mul_(factor)
     up.mul_(factor)
     return True
+
+
+ALGORITHM = Algorithm(
+    name="lora",
+    title="LoRA",
+    summary="Two thin matrices a layer; the file that every program reads. On convolutions it is LoCon.",
+    make=make_lora,
+    like=lora_like,
+    keys=(frozenset({"lora_down.weight", "lora_up.weight"}),),
+    optional=frozenset({"alpha"}),
+    options=LoraOptions,
+    module="networks.lora",
+)

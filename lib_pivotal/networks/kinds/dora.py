@@ -3,26 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from lib_pivotal.networks.adapter import AdapterSpec, Cost, Switch, layer_sizes, layer_weight, reshaped
+from lib_pivotal.networks.algorithm import Algorithm
+from lib_pivotal.networks.ops import UpAdd
 from lib_pivotal.ports import Layer
 
-from .adapter import AdapterSpec, Switch, layer_weight, reshaped
 from .lora import (
     dropped,
+    file_spec,
     forward_scale,
     initial_factors,
     limit_factors,
     load_factors,
     loaded_spec,
+    low_rank_cost,
     low_rank_delta,
     project,
+    rank_stabilised,
 )
-from .ops import UpAdd
+
+
+@dataclass(frozen=True)
+class DoraOptions:
+    """DoRA's own settings."""
+
+    rank_stabilised: bool = rank_stabilised()
 
 
 class DoraAdapter(nn.Module):
@@ -108,6 +120,17 @@ class DoraAdapter(nn.Module):
         direction = self._direction(weight)
         return direction * (self.magnitude.detach() / self._norm(weight)) - weight.detach().to(direction)
 
+    def bias_delta(self) -> None:
+        return None
+
+    def cost(self, tokens: int) -> Cost:
+        """The LoRA's, and `BA` built for the norm."""
+        outputs, inputs = layer_sizes(self.layer)
+        count = sum(parameter.numel() for parameter in self.parameters())
+        low_rank = low_rank_cost(self.layer, self._spec.rank, tokens, parameters=count)
+        built = outputs * inputs * (self._spec.rank + 1)
+        return Cost(count, low_rank.multiplications + built, low_rank.kept + tokens * inputs)
+
     def kohya_tensors(self) -> dict[str, Tensor]:
         return {
             "lora_down.weight": self.down,
@@ -129,3 +152,34 @@ class DoraAdapter(nn.Module):
 
 def _is_half(x: Tensor) -> bool:
     return x.dtype in (torch.bfloat16, torch.float16)
+
+
+def make_dora(
+    layer: Layer, spec: AdapterSpec, *, options: DoraOptions, generator: torch.Generator, device: torch.device
+) -> DoraAdapter:
+    """A new DoRA on `layer`."""
+    return DoraAdapter(layer, spec, generator=generator, device=device)
+
+
+def dora_like(layer: Layer, tensors: Mapping[str, Tensor], device: torch.device) -> DoraAdapter:
+    """A DoRA of the rank that a file's tensors have."""
+    return DoraAdapter(layer, file_spec(tensors), generator=torch.Generator(), device=device)
+
+
+def dora_arguments(options: DoraOptions) -> dict[str, str]:
+    """What LyCORIS would be told; its norm is over inputs, as ours, with `wd_on_output=False`."""
+    told = {"algo": "locon", "dora_wd": "True", "wd_on_output": "False"}
+    return {**told, "rs_lora": "True"} if options.rank_stabilised else told
+
+
+ALGORITHM = Algorithm(
+    name="dora",
+    title="DoRA",
+    summary="LoRA with each input channel's magnitude trained apart: closer to full training at a low rank.",
+    make=make_dora,
+    like=dora_like,
+    keys=(frozenset({"lora_down.weight", "lora_up.weight", "dora_scale"}),),
+    optional=frozenset({"alpha"}),
+    options=DoraOptions,
+    arguments=dora_arguments,
+)

@@ -9,7 +9,7 @@ from torch import nn
 
 from lib_pivotal.errors import NetworkError
 from lib_pivotal.networks.adapter import AdapterSpec
-from lib_pivotal.networks.dora import DoraAdapter
+from lib_pivotal.networks.kinds.dora import DoraAdapter
 from lib_pivotal.ports import Layer
 
 MODULES = {"linear": lambda: nn.Linear(5, 7), "conv": lambda: nn.Conv2d(5, 7, 3, stride=2, padding=1)}

@@ -1,0 +1,187 @@
+"""DiagOFT and COFT: blocks of a layer's outputs are rotated. The rotation acts on the output; no weight is built."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from lib_pivotal.config_schema import setting
+from lib_pivotal.errors import NetworkError
+from lib_pivotal.networks.adapter import (
+    AdapterSpec,
+    Cost,
+    Switch,
+    layer_weight,
+    load_parameters,
+    scale_parameters,
+)
+from lib_pivotal.networks.algorithm import Algorithm
+from lib_pivotal.networks.ops import without_autocast
+from lib_pivotal.ports import Layer
+
+from .lokr import factorization
+
+TRAINED = ("oft_blocks", "rescale")
+
+
+@dataclass(frozen=True)
+class OftOptions:
+    """Settings of rotations, of DiagOFT and BOFT alike."""
+
+    constraint: float = setting(
+        0.0,
+        "COFT: a layer's rotation stays this close to none, times the number of its outputs; 0 = free.",
+        minimum=0.0,
+        maximum=10.0,
+        good_range="1e-5 to 1e-3",
+    )
+    rescale: bool = setting(False, "Each output is also scaled by a trained factor.")
+
+
+class OftAdapter(nn.Module):
+    """OFT, Qiu et al. 2023 (arXiv 2306.07280), eq. 6, as LyCORIS' DiagOFT writes it: `W' = diag(R₁ᵀ, …, Rₙᵀ) W`.
+
+    `R = (I + Q)(I - Q)⁻¹` with `Q = B - Bᵀ` of `oft_blocks` `(blocks, size, size)`; where the norm of all `Q` exceeds
+    `constraint · out` they are scaled down to it (COFT, eq. 7). `rescale` `(out, 1[, 1, 1])` multiplies the rows after.
+
+    `W' x = Rᵀ (W x)`: the frozen layer's product without its bias is rotated. The change is linear in the multiplier,
+    as the web UI and LyCORIS merge it.
+    """
+
+    oft_blocks: nn.Parameter
+    rescale: nn.Parameter | None
+
+    def __init__(self, layer: Layer, spec: AdapterSpec, tensors: Mapping[str, Tensor], *, constraint: float) -> None:
+        super().__init__()
+        self.layer = layer
+        self.switch = Switch()
+        self.spec = spec
+        self.constraint = constraint
+        self.oft_blocks = nn.Parameter(tensors["oft_blocks"])
+        self.rescale = nn.Parameter(tensors["rescale"]) if "rescale" in tensors else None
+        blocks, size = self.oft_blocks.shape[:2]
+        if blocks * size != layer_weight(layer).shape[0]:
+            raise NetworkError(
+                f"{layer.name}: {blocks} blocks of {size} are not the layer's {layer_weight(layer).shape[0]} outputs. "
+                "The file is for another model."
+            )
+
+    def attach(self) -> list[RemovableHandle]:
+        return [self.layer.module.register_forward_hook(self._hook)]
+
+    def _hook(self, module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        with without_autocast(output.device.type):
+            change = self._change() * self.switch.value
+            return output + turned(without_bias(output, module), change.to(output.dtype), self.layer)
+
+    def _change(self) -> Tensor:
+        """`R · diag(rescale) - I` of each block, `(blocks, size, size)`."""
+        rotation = cayley(self.oft_blocks, limit=self.constraint * layer_weight(self.layer).shape[0])
+        if self.rescale is not None:
+            rotation = rotation * self.rescale.view(rotation.shape[0], 1, -1)
+        return rotation - torch.eye(rotation.shape[-1], dtype=rotation.dtype, device=rotation.device)
+
+    # ---- files and norms ----
+
+    @torch.no_grad()
+    def delta(self, weight: Tensor) -> Tensor:
+        change = self._change()
+        blocks = weight.to(change).view(*change.shape[:2], -1)
+        return torch.matmul(change.transpose(1, 2), blocks).view(weight.shape)
+
+    def bias_delta(self) -> None:
+        return None
+
+    def cost(self, tokens: int) -> Cost:
+        blocks, size = self.oft_blocks.shape[:2]
+        outputs, count = blocks * size, sum(parameter.numel() for parameter in self.parameters())
+        return Cost(count, 3 * tokens * outputs * size + 6 * outputs * size**2, tokens * outputs)
+
+    def kohya_tensors(self) -> dict[str, Tensor]:
+        return {**dict(self.named_parameters()), "alpha": torch.tensor(self.constraint)}
+
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        self.constraint = float(tensors["alpha"]) if "alpha" in tensors else 0.0
+        load_parameters(self, self.layer, tensors)
+
+    def limit_norm(self, limit: float) -> bool:
+        """As LyCORIS: of the blocks, since a rotation's change is not proportional to them."""
+        return scale_parameters([self.oft_blocks], norm=float(self.oft_blocks.norm()), limit=limit)
+
+
+def cayley(blocks: Tensor, *, limit: float) -> Tensor:
+    """`(I + Q)(I - Q)⁻¹` with `Q = B - Bᵀ`, all of norm `limit` at most where that is not 0.
+
+    The 1e-8 are the web UI's (network_oft.py, `calc_updown`), so that the change is the same.
+    """
+    skew = blocks - blocks.transpose(-1, -2)
+    if limit > 0:
+        norm = torch.linalg.vector_norm(skew)
+        skew = skew * ((norm.clamp(max=limit) + 1e-8) / (norm + 1e-8))
+    eye = torch.eye(blocks.shape[-1], dtype=blocks.dtype, device=blocks.device)
+    return torch.linalg.solve(eye - skew, eye + skew)  # the two commute
+
+
+def without_bias(output: Tensor, module: nn.Module) -> Tensor:
+    """A layer's output less its bias: what its matrix gives."""
+    bias = getattr(module, "bias", None)
+    if bias is None:
+        return output
+    bias = bias.to(output.dtype)
+    return output - (bias[:, None, None] if isinstance(module, nn.Conv2d) else bias)
+
+
+def turned(product: Tensor, matrices: Tensor, layer: Layer) -> Tensor:
+    """Each block of channels, as a row, times its matrix: `matrices` `(blocks, size, size)`."""
+    blocks, size = matrices.shape[:2]
+    if layer.kind == "conv":
+        planes = product.reshape(product.shape[0], blocks, size, -1)
+        return torch.matmul(matrices.transpose(1, 2), planes).view(product.shape)
+    rows = product.reshape(-1, blocks, size).transpose(0, 1)
+    return torch.bmm(rows, matrices).transpose(0, 1).reshape(product.shape)
+
+
+def make_oft(
+    layer: Layer, spec: AdapterSpec, *, options: OftOptions, generator: torch.Generator, device: torch.device
+) -> OftAdapter:
+    """A new DiagOFT on `layer`: no rotation. The rank is the wanted block size, by LyCORIS' rule no larger than the
+    number of blocks (`DiagOFTModule.__init__`), without which it could not read the file."""
+    size, blocks = factorization(layer_weight(layer).shape[0], spec.rank)
+    tensors = {"oft_blocks": torch.zeros(blocks, size, size, device=device)}
+    if options.rescale:
+        tensors["rescale"] = torch.ones(blocks * size, *[1] * (layer_weight(layer).dim() - 1), device=device)
+    return OftAdapter(layer, spec, tensors, constraint=options.constraint)
+
+
+def oft_like(layer: Layer, tensors: Mapping[str, Tensor], device: torch.device) -> OftAdapter:
+    """A DiagOFT of the blocks that a file's tensors have."""
+    empty = {name: torch.zeros(tensors[name].shape, device=device) for name in TRAINED if name in tensors}
+    constraint = float(tensors["alpha"]) if "alpha" in tensors else 0.0
+    spec = AdapterSpec(rank=tensors["oft_blocks"].shape[-1], alpha=1.0)
+    return OftAdapter(layer, spec, empty, constraint=constraint)
+
+
+def oft_arguments(options: OftOptions) -> dict[str, str]:
+    """kohya's `--network_args` for LyCORIS."""
+    told = {"constraint": str(options.constraint)} if options.constraint else {}
+    return {"algo": "diag-oft", **told, **({"rescaled": "True"} if options.rescale else {})}
+
+
+ALGORITHM = Algorithm(
+    name="oft",
+    title="DiagOFT",
+    summary="Rotates blocks of a layer's outputs: keeps the angles between what a layer tells apart. The rank is the "
+    "block size.",
+    make=make_oft,
+    like=oft_like,
+    keys=(frozenset({"oft_blocks"}),),
+    optional=frozenset({"alpha", "rescale"}),
+    stored_so=lambda tensors: tensors["oft_blocks"].dim() == 3,
+    options=OftOptions,
+    common=frozenset({"rank"}),
+    arguments=oft_arguments,
+)
