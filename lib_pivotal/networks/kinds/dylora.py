@@ -31,7 +31,7 @@ class DyloraOptions:
     """DyLoRA's own settings."""
 
     unit: int = setting(
-        4, "So many ranks are trained together; the file can be cut to any multiple.", minimum=1, maximum=256
+        4, "This many ranks are trained together; the file can be cut to any multiple.", minimum=1, maximum=256
     )
 
 

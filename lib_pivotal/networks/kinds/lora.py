@@ -45,7 +45,7 @@ class LoraOptions:
 
     rank_stabilised: bool = rank_stabilised()
     freeze_down: bool = setting(
-        False, "LoRA-FA: only the up factor is trained, the down factor stays as it was drawn; half the parameters."
+        False, "LoRA-FA: only the up factor is trained, the down factor stays as it began; half the parameters."
     )
 
 
