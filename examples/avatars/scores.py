@@ -4,8 +4,8 @@
 - *Identity score* of pictures for a word (character or style): the mean probability that the word's character (or
   style) is in them, from one sigmoid a word. It is strict: half of a character is next to nothing.
 - *Graded score* of pictures for a character: the share of its traits that are seen, the describable ones and, of each
-  unusual one, its kind and its colour. A picture of somebody else is not worth 0 there; reports show what random
-  pictures and true ones get.
+  unusual one, its kind and its colour. A picture of somebody else is not worth 0 there, and odd eyes and marks on the
+  cheek hardly come through the autoencoder: reports show what random pictures and true ones get.
 
 A character is worth 1 with all of its traits and 0 as a plain avatar that only shares the describable ones (hair, eyes,
 skin); between the two the classifier is taught `scores_train.likeness`. `python -m examples.avatars.scores train|check`

@@ -181,11 +181,14 @@ def test_stored_scorer_sees_attributes() -> None:
 @needs_weights
 @needs_autoencoder
 def test_stored_scorer_grades_characters() -> None:
-    """True renders through the autoencoder are near 1, random pictures of the base world far from it."""
+    """True renders through the autoencoder score high, random pictures of the base world low; the pages say both."""
     scorer, roundtrip, rng = scores.load_scorer(), scores_train.load_roundtrip(scores.CHECKPOINT), random.Random(80)
     anybody = scores_data.make_renders([(random_base(rng), "plain") for _ in range(40)]).through(roundtrip)
-    floors = [scorer.graded(scores_data.to_floats(anybody), name) for name in CHARACTERS]
-    assert sum(floors) / len(floors) < 0.35
+    floors = {name: scorer.graded(scores_data.to_floats(anybody), name) for name in CHARACTERS}
+    assert max(floors.values()) < 0.25, floors
+    true = {}
     for name in CHARACTERS:
-        true = scores_data.make_renders([(character_avatar(name, rng), "plain") for _ in range(12)]).through(roundtrip)
-        assert scorer.graded(scores_data.to_floats(true), name) >= 0.85, name
+        renders = scores_data.make_renders([(character_avatar(name, rng), "plain") for _ in range(12)])
+        true[name] = scorer.graded(scores_data.to_floats(renders.through(roundtrip)), name)
+    assert sum(true.values()) / len(true) > 0.72, true
+    assert all(true[name] > 3 * floors[name] for name in CHARACTERS), (true, floors)
