@@ -139,7 +139,7 @@ def test_stored_scorer_keeps_its_promises_through_the_autoencoder() -> None:
     scorer, roundtrip = scores.load_scorer(), scores_train.load_roundtrip(scores.CHECKPOINT)
     true, false = {}, {}
     for embedding in scores.EMBEDDINGS:
-        for row, renders in zip((true, false), scores_data.held_out(embedding, 8, seed=78), strict=True):
+        for row, renders in zip((true, false), scores_data.held_out(embedding, 20, seed=78), strict=True):
             row[embedding] = round(scorer.identity(scores_data.to_floats(renders.through(roundtrip)), embedding), 3)
     assert min(true.values()) >= scores_train.TRUE_AT_LEAST, true
     assert max(false.values()) <= scores_train.FALSE_AT_MOST, false
