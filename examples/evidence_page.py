@@ -463,8 +463,8 @@ LEARNT = """## What it says
 - What fills the embedding are steps in which it must explain the picture without the network. Two phases and the
   embeddings-only share give the same at equal steps, within the seeds' spread. The share is the default, since nobody
   has to guess how long a first phase should be, and every sample on the way shows all parts.
-- Jointly trained, the network takes what is to be learnt: with 16 free vectors the embeddings keep a third of it, with
-  4 vectors pulled to the vocabulary's norm (the old default) next to nothing.
+- Jointly trained, the network takes what is to be learnt: with 16 free vectors the embeddings keep a tenth, with 4
+  vectors pulled to the vocabulary's norm (the old default) next to nothing.
 - A larger share gives the embeddings more, for more time; the full file gains nothing by it.
 - Half of the U-Net is enough to see who it is, with any of these; of the LoRA alone half of the weights show nobody.
 - On the second checkpoint, which shares its text model and began from the same U-Net, the LoRA alone transfers well in
