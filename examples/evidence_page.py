@@ -246,7 +246,7 @@ def draw_balance(results: Results, path: Path) -> None:
         spread = [[[at - low], [high - at]] for (low, high), at in ((x_span, x), (y_span, y))]
         mark = {"marker": "o", "color": f"C{number % 10}", "mfc": "none" if number >= 10 else None}
         axes.errorbar([x], [y], xerr=spread[0], yerr=spread[1], capsize=2, label=f"{name} ({len(runs)})", **mark)
-        axes.annotate(name, (x, y), xytext=(5, 4), textcoords="offset points", fontsize=8)
+        axes.annotate(name, (x, y), xytext=(5, (5, -12, -24, -36)[number % 4]), textcoords="offset points", fontsize=8)
     axes.set(xlabel="embeddings only (strict identity)", ylabel="full network (strict identity)", title="The balance")
     axes.set_ylim(0, 1.03)
     axes.set_xlim(left=-0.02)
