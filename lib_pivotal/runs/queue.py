@@ -226,7 +226,8 @@ def queue_from_plain(plain: Any) -> RunQueue:
     queue = _read(RunQueue, plain, inner={"runs": _read_run, "sweeps": _read_sweep})
     if len({entry.id for entry in queue.runs}) < len(queue.runs):
         raise ValueError("two runs have the same number")
-    return replace(queue, last_id=max([queue.last_id, *(one.id for one in (*queue.runs, *queue.sweeps))]))
+    numbers = [*(entry.id for entry in queue.runs), *(sweep.id for sweep in queue.sweeps)]
+    return replace(queue, last_id=max([queue.last_id, *numbers]))
 
 
 def _read_run(plain: Any) -> QueuedRun:

@@ -42,7 +42,16 @@ class QueueRunner:
 
     @property
     def file(self) -> QueueFile:
-        """The queue's file. When it is asked for first, what a process before this one left is put in order.
+        """The queue's file, served by this process where no other does it.
+
+        Raises:
+            HostError: the folder of runs cannot be read or written.
+        """
+        return self.take_over()
+
+    def take_over(self, *, pause_waiting: bool = True) -> QueueFile:
+        """Serve the queue, unless another process does. What the one before left is put in order first; with
+        `pause_waiting` also runs that had not begun wait then.
 
         Raises:
             HostError: the folder of runs cannot be read or written.
@@ -53,20 +62,9 @@ class QueueRunner:
                 if self._file is not None:
                     self._file.release()
                 self._file = QueueFile(folder)
-            self._take()
+            if not self._file.serves and not self._closed and self._file.serve():
+                self._file.change(lambda queue: queue.recovered(pause_waiting=pause_waiting))
             return self._file
-
-    def _take(self) -> bool:
-        """Whether this process serves the queue; it begins to where nobody else does."""
-        file = self._file
-        if file is None:
-            return False
-        before = file.serves
-        if not file.serve():
-            return False
-        if not before:
-            file.change(lambda queue: queue.recovered(pause_waiting=True))
-        return True
 
     def refuse_elsewhere(self) -> None:
         """Say where the queue is served, if not here.
@@ -111,9 +109,13 @@ class QueueRunner:
             thread.join(timeout_s)
         return self._thread is None
 
-    def close(self) -> None:
-        """Begin no further run, wait for the end of the present one, and let another process serve the queue."""
+    def begin_no_more(self) -> None:
+        """Begin no further run; the present one is not touched."""
         self._closed = True
+
+    def close(self) -> None:
+        """`begin_no_more`, wait for the end of the present run, and let another process serve the queue."""
+        self.begin_no_more()
         self.join()
         with self._lock:
             if self._file is not None:
@@ -186,7 +188,7 @@ class QueueRunner:
             self._record(entry, "failed", str(error) or type(error).__name__)
             return
         file.change(lambda queue: queue.with_changed(entry.id, run_id=view.run_id))
-        if entry.id in self._skipping:  # between its start and its record
+        if entry.id in self._skipping or self._closed:  # between its start and its record
             self._manager.stop()
         while not view.ended:
             time.sleep(POLL_S)
