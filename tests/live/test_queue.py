@@ -15,7 +15,7 @@ from lib_pivotal.config import Run, run_to_dict
 from tests.live.conftest import ROOT, Family, Installation, TinyCheckpoints, WebUI, lay_out_data, started
 
 pytestmark = [pytest.mark.webui, pytest.mark.slow]
-STEPS = 40
+STEPS = 8
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def run(tmp_path: Path) -> Run:
     setup = experiment.Setup(tuple(characters[:2]), tuple(styles), seed=0)
     setup = replace(setup, steps=STEPS, preview_every=0, pictures=8, batch_size=2, vectors=2)
     made = experiment.make_run(setup, experiment.write_dataset(setup, tmp_path / "pictures"), "first")
-    return replace(made, saving=replace(made.saving, state_every_steps=2, keep_states=2, dtype="fp32"))
+    return replace(made, saving=replace(made.saving, state_every_steps=1, keep_states=2, dtype="fp32"))
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def entry(webui: WebUI, name: str) -> dict[str, Any]:
     return next(one for one in webui.call("/pivotal/v1/queue")["runs"] if one["name"] == name)
 
 
-def wait_for(webui: WebUI, name: str, *, state: str = "", step: int = 0, timeout_s: float = 300) -> dict[str, Any]:
+def wait_for(webui: WebUI, name: str, *, state: str = "", step: int = 0, timeout_s: float = 600) -> dict[str, Any]:
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:
         found = entry(webui, name)
@@ -55,7 +55,7 @@ def test_a_queue_survives_the_web_ui(installation: Installation, data: Path, fam
         webui.use(family.checkpoint.stem)
         for name in ("first", "second"):
             webui.call("/pivotal/v1/queue", run_to_dict(replace(run, name=name)))
-        began = wait_for(webui, "first", step=5)
+        began = wait_for(webui, "first", step=2)
         assert began["state"] == "running" and entry(webui, "second")["state"] == "waiting"
         webui.process.kill()
     with started(installation, data) as webui:
