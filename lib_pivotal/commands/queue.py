@@ -260,8 +260,9 @@ def _anywhere(run: Run) -> Run:
 
 
 def _whole(text: str) -> str:
+    """What is not there from here may be a name in the LoRA folder (`start.init_file`), and stays as it is."""
     path = typed_path(text)
-    return text if path.is_absolute() else str(path.absolute())
+    return str(path.absolute()) if not path.is_absolute() and path.exists() else text
 
 
 ONE_ENTRY: Mapping[str, Callable[[Place, int], RunQueue]] = {

@@ -46,6 +46,14 @@ def test_the_command_line_fills_the_queue_that_the_process_serves(
     assert "another program serves this queue" in line("queue", "resume", process)
 
 
+def test_a_name_in_the_lora_folder_stays_a_name(
+    site: Site, place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (entry,) = commands.add(place, AddRequest(run_from_dict(site.run(start={"init_file": "one"}))))
+    assert entry.settings["start"]["init_file"] == "one"
+
+
 def test_a_sweep_is_added_whole_or_not_at_all(site: Site, place: Place) -> None:
     run = run_from_dict(site.run(name="s"))
     taken = place.lora_folder / "s-seed-2.safetensors"
