@@ -25,6 +25,7 @@ from lib_pivotal.runs.preflight import Preflight, measure
 from lib_pivotal.runs.view import RunView
 from lib_pivotal.training.events import Commands, Listener, RunEnded
 from lib_pivotal.training.results import refuse_taken_results
+from lib_pivotal.training.state_files import latest_run_folder, list_states
 
 if TYPE_CHECKING:
     from lib_pivotal.training.distributed import ProcessGroup
@@ -156,14 +157,34 @@ def interrupted(manager: RunManager) -> list[str]:
     return [folder.name for folder in manager.resumable() if not _is_finished(folder)]
 
 
-def continue_run(manager: RunManager, run_id: str, *, overwrite: bool = False) -> RunView:
-    """Continue a run that has a saved state, by its id.
+def finished(manager: RunManager) -> list[str]:
+    """Ids of runs that came to their end and can be made longer, the newest first: their last state was kept."""
+    return [folder.name for folder in manager.resumable() if _is_finished(folder)]
+
+
+def continue_run(manager: RunManager, run_id: str, *, overwrite: bool = False, max_steps: int = 0) -> RunView:
+    """Continue a run that has a saved state, by its id; with `max_steps` it has so many in all, also where it had come
+    to its end.
 
     Raises:
-        HostError: there is no such run, or another one is going on.
+        HostError: there is no such run, another one is going on, or it has so many steps already.
         FileNameError: there are files of its name that are another run's.
     """
-    return manager.resume_run(run_id, overwrite=overwrite)
+    if max_steps:
+        refuse_done(manager.resumable_folder(run_id), max_steps)
+    return manager.resume_run(run_id, overwrite=overwrite, max_steps=max_steps)
+
+
+def refuse_done(folder: Path, max_steps: int) -> None:
+    """Refuse to make a run as long as it is already, by the name of its newest state.
+
+    Raises:
+        HostError: how many steps it has.
+    """
+    places = (latest_run_folder(states) for states in folder.glob("*.state"))
+    step = max((state.step for place in places if place for state in list_states(place)[:1]), default=0)
+    if max_steps <= step:
+        raise HostError(f"{folder.name} has {step} steps already: ask for more than that, in all")
 
 
 def steer(manager: RunManager, run_id: str, *, verb: str) -> RunView:

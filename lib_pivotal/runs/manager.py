@@ -15,6 +15,7 @@ from lib_pivotal import ports
 from lib_pivotal.config import DataConfig, Run, check_consistency, read_run
 from lib_pivotal.errors import ConfigError, DataError, HostError, PivotalError
 from lib_pivotal.files import typed_path
+from lib_pivotal.runs.queue_runner import QueueRunner
 from lib_pivotal.runs.view import RunView
 from lib_pivotal.training import events, logs, model_yield, results, state_files
 from lib_pivotal.training.events import Commands, Event, Listener, Reason, RunEnded
@@ -45,6 +46,8 @@ class RunManager:
         self._view: RunView | None = None
         self._commands: Commands | None = None
         self._thread: threading.Thread | None = None
+        self.queue = QueueRunner(self)
+        """Runs that wait for their turn; nothing is read from the disk before it is asked."""
 
     # ---- looking ----
 
@@ -206,20 +209,23 @@ class RunManager:
         except ConfigError as error:
             return Preflight(faults=error.faults)
 
-    def resume_run(self, run_id: str, *, overwrite: bool = False) -> RunView:
-        """Go on with an interrupted run by its id, which comes from outside: only those of `resumable` are found.
+    def resume_run(self, run_id: str, *, overwrite: bool = False, max_steps: int = 0) -> RunView:
+        """Go on with a run by its id, which comes from outside: only those of `resumable` are found.
 
         Raises:
             HostError: there is no such run, or another one is going on.
         """
-        return self.resume_folder(self.resumable_folder(run_id), overwrite=overwrite)
+        return self.resume_folder(self.resumable_folder(run_id), overwrite=overwrite, max_steps=max_steps)
 
-    def resume_folder(self, folder: Path, *, overwrite: bool = False) -> RunView:
-        """Go on with the run whose folder this is, from its newest state."""
+    def resume_folder(self, folder: Path, *, overwrite: bool = False, max_steps: int = 0) -> RunView:
+        """Go on with the run whose folder this is, from its newest state; with `max_steps`, to another length."""
         found = sorted(folder.glob("*.run.json"))
         if not found:
             raise HostError(f"{folder}: holds no run.json")
-        return self.start(read_run(found[0]), resume_folder=folder, overwrite=overwrite)
+        run = read_run(found[0])
+        if max_steps:
+            run = replace(run, schedule=replace(run.schedule, max_steps=max_steps, epochs=0))
+        return self.start(run, resume_folder=folder, overwrite=overwrite)
 
     def stop(self) -> None:
         """End after the step in hand, and save; nothing where no run is going on."""

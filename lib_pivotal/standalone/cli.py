@@ -1,4 +1,4 @@
-"""`python -m lib_pivotal train|preflight|class-pictures|scan|plan|import|bundle|grid`: the same verbs as the web API's.
+"""`python -m lib_pivotal train|preflight|class-pictures|scan|plan|import|queue|bundle|grid`: the web API's verbs.
 
 Exit status: 0 done, 1 a run that failed or a file with errors, 2 wrong use or unusable input, 130 interrupted.
 """
@@ -22,6 +22,7 @@ from lib_pivotal.standalone.bundle_cli import add_bundle_commands
 from lib_pivotal.standalone.exits import exit_status
 from lib_pivotal.standalone.import_cli import add_import_command
 from lib_pivotal.standalone.plan_cli import add_plan_commands, dataset_folder
+from lib_pivotal.standalone.queue_cli import add_queue_commands
 
 if TYPE_CHECKING:
     from lib_pivotal.runs.preflight import Preflight
@@ -80,6 +81,7 @@ def make_parser() -> argparse.ArgumentParser:
 
     add_plan_commands(commands)
     add_import_command(commands)
+    add_queue_commands(commands)
     add_bundle_commands(commands)
 
     grid = commands.add_parser("grid", help="generate the parts grid of a bundle")

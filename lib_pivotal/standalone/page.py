@@ -40,7 +40,8 @@ class StandaloneBackend:
         self._device = device
         self._lock = threading.Lock()
         self._host: StandaloneHost | None = None
-        self._title = f"{checkpoint.name} [{checkpoint_legacy_hash(checkpoint)}]"
+        hashed = "" if checkpoint.is_dir() else f" [{checkpoint_legacy_hash(checkpoint)}]"  # a folder is no one file
+        self._title = f"{checkpoint.name}{hashed}"
         for needed in (self.lora_folder(), self.runs_folder()):
             needed.mkdir(parents=True, exist_ok=True)
 

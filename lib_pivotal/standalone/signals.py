@@ -8,14 +8,26 @@ import signal
 import threading
 from collections.abc import Iterator
 from types import FrameType
-
-from lib_pivotal.training.events import Commands
+from typing import Protocol
 
 logger = logging.getLogger(__name__)
 
 
+class Stoppable(Protocol):
+    """What can be asked to end after the step in hand: a run's commands, or a queue's run."""
+
+    @property
+    def stopping(self) -> bool:
+        """Whether it was asked already."""
+        ...
+
+    def stop(self) -> None:
+        """Ask it."""
+        ...
+
+
 @contextlib.contextmanager
-def stopping_on_signals(commands: Commands) -> Iterator[None]:
+def stopping_on_signals(commands: Stoppable) -> Iterator[None]:
     """Inside, SIGINT and SIGTERM ask the run to stop; a second SIGINT interrupts at once. Then as it was before.
 
     A step that is torn in its middle could not be continued exactly. Only a process's main thread can do this;

@@ -58,18 +58,31 @@ class Results:
 
         None where there is no folder, or nobody may look into it: nothing can be written over there either.
         """
-        name = self.name
         try:
             entries = list(folder.iterdir())
         except OSError:
             return []
-        of_steps = re.compile(re.escape(name) + r"-\d{6,8}\.safetensors")
-        found = [folder / f"{name}.safetensors"]
-        found += sorted(path for path in entries if of_steps.fullmatch(path.name))
-        if self.embedding_files:
-            found += [folder / f"{embedding}.safetensors" for embedding in self.embeddings if embedding != name]
-            found += [folder / f"{embedding}-word.safetensors" for embedding in self.embeddings if embedding == name]
+        last, *of_embeddings = self.last_files
+        of_step = _of_a_step(self.name)
+        of_steps = sorted(path for path in entries if of_step.fullmatch(path.name))
+        found = [folder / last, *of_steps, *(folder / name for name in of_embeddings)]
         return [path for path in dict.fromkeys(found) if is_taken(path)]
+
+    @property
+    def last_files(self) -> tuple[str, ...]:
+        """Names of the files that the run leaves at its end: the bundle, and embeddings' own."""
+        name, found = self.name, [f"{self.name}.safetensors"]
+        if self.embedding_files:
+            found += [f"{embedding}.safetensors" for embedding in self.embeddings if embedding != name]
+            found += [f"{embedding}-word.safetensors" for embedding in self.embeddings if embedding == name]
+        return tuple(found)
+
+    def clash(self, other: Results) -> str:
+        """The name of a file that both runs write, empty where there is none; on many disks `Aoi` and `aoi` are one."""
+        own, others = ({file.lower() for file in one.last_files} for one in (self, other))
+        of_steps = {file for file in others if _of_a_step(self.name.lower()).fullmatch(file)}
+        of_steps |= {file for file in own if _of_a_step(other.name.lower()).fullmatch(file)}
+        return min((own & others) | of_steps, default="")
 
     def has(self, path: Path) -> bool:
         """Whether a bundle is of this run: it carries a run of the same name, seed, embeddings and network."""
@@ -88,6 +101,10 @@ class Results:
 def refuse_taken_results(run: Run, folder: Path, *, resume: bool = False, overwrite: bool = False) -> None:
     """`Results.refuse_taken` of a run that is not compiled yet."""
     Results.of(run).refuse_taken(folder, resume=resume, overwrite=overwrite)
+
+
+def _of_a_step(name: str) -> re.Pattern[str]:
+    return re.compile(re.escape(name) + r"-\d{6,8}\.safetensors")
 
 
 def _identity(plain: Any) -> Any:

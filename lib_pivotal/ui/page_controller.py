@@ -293,6 +293,10 @@ class PageController:
         """Names of run folders that can be continued, the newest first."""
         return runs.interrupted(self.manager)
 
+    def finished(self) -> list[str]:
+        """Names of run folders that came to their end and can be made longer, the newest first."""
+        return runs.finished(self.manager)
+
     def running(self) -> bool:
         """Whether a run goes on."""
         return is_active(self.snapshot())

@@ -15,9 +15,10 @@ from lib_pivotal.errors import HostError, PivotalError
 from lib_pivotal.plain_json import parse_json
 from lib_pivotal.ui import run_html
 from lib_pivotal.ui.page import Page, Shown, error_html, facts_of, message, payload, quiet
+from lib_pivotal.ui.queue_panel import build_longer, is_serving, queue_listed, queue_pieces
 from lib_pivotal.ui.train_panel import estimate
 
-PIECES = ("head", "progress", "curves", "rows", "picked", "notices", "outcome")
+PIECES = ("head", "progress", "queue", "curves", "rows", "picked", "notices", "outcome")
 """Pieces of HTML that a pulse may change, each sent only when it did."""
 
 
@@ -38,6 +39,7 @@ def build_buttons(page: Page) -> None:
             "Load this run's checkpoint", variant="primary", elem_id="pivotal_checkpoint", visible=False
         )
     parts["start_box"], parts["run_box"] = start, run
+    parts["queue_add"] = gr.Button("Add to queue", elem_id="pivotal_queue_add", size="sm")  # while a run goes on, too
     live = page.manager.backend.live_name()
     parts["live"] = gr.Checkbox(
         False, label=f"use it live as <lora:{live}:1>", elem_id="pivotal_live", visible=bool(live)
@@ -72,6 +74,7 @@ def build_run_view(page: Page) -> None:
         )
         parts["resume_run"] = gr.Button("Continue", scale=1, min_width=100, elem_id="pivotal_resume_run")
     parts["resumable_box"] = resumable
+    build_longer(page)
     page.hidden_text("pick", "{}")
     page.html("beat", payload({"active": False}), classes=["pivotal-hidden"])
     page.hidden_button("refresh")
@@ -144,7 +147,18 @@ def bind_run_panel(page: Page) -> None:
 
 def refresh_outputs(page: Page) -> list[Any]:
     """Everything that a pulse may change."""
-    names = ("sent", "start_box", "run_box", "pause", "checkpoint", "picked_box", "keep", "beat")
+    names = (
+        "sent",
+        "start_box",
+        "run_box",
+        "pause",
+        "checkpoint",
+        "picked_box",
+        "keep",
+        "queue_tools",
+        "queue_pause",
+        "beat",
+    )
     more = ("send", "send_text") if page.extras.send_to_txt2img_js else ()
     return page.named(*PIECES, *names, *more)
 
@@ -152,11 +166,13 @@ def refresh_outputs(page: Page) -> list[Any]:
 def _refreshed(page: Page, pick: str, known: dict[str, str] | None) -> Shown:
     """New values of what changed since the page was last told, and the new record of what it was told."""
     snapshot = page.controller.snapshot()
-    chosen = _chosen(pick)
+    chosen, listed = _chosen(pick), queue_listed(page)
     step = chosen.get("step")
+    queue, queue_tools, queue_pause = queue_pieces(listed)
     pieces = {
         "head": run_html.head(snapshot, checkpoint=_checkpoint(page)),
         "progress": run_html.progress(snapshot),
+        "queue": queue,
         "curves": run_html.curves(snapshot),
         "rows": run_html.rows(snapshot, column=chosen.get("column", ""), picked=step),
         "picked": run_html.picked_step(snapshot, step) if snapshot and step is not None else "",
@@ -171,10 +187,12 @@ def _refreshed(page: Page, pick: str, known: dict[str, str] | None) -> Shown:
         "pause": {"value": "Resume" if paused else "Pause"},
         "checkpoint": {"visible": bool(snapshot and snapshot["needs_checkpoint"])},
         "picked_box": {"visible": bool(pieces["picked"])},
+        "queue_tools": queue_tools,
+        "queue_pause": queue_pause,
         "keep": {"value": f"Keep step {step}" if step is not None else "Keep this step"},
     }
     record: dict[str, str] = {}
-    shown = page.shown(sent=record, beat=payload({"active": active, "count": next(_COUNT)}))
+    shown = page.shown(sent=record, beat=payload({"active": active or is_serving(listed), "count": next(_COUNT)}))
     for name, value in (pieces | boxes).items():
         record[name] = hashlib.sha1(json.dumps(value).encode()).hexdigest()
         if (known or {}).get(name) != record[name]:

@@ -20,6 +20,7 @@ from lib_pivotal.ui.gallery_panel import bind_gallery_panel, build_gallery_panel
 from lib_pivotal.ui.mask_panel import bind_mask_panel, build_mask_panel
 from lib_pivotal.ui.page import Page, Shown, TabExtras, note, payload, quiet
 from lib_pivotal.ui.plan_panel import build_plan_panel
+from lib_pivotal.ui.queue_panel import bind_queue_panel, build_queue_panel
 from lib_pivotal.ui.run_panel import bind_run_panel, build_buttons, build_run_view
 from lib_pivotal.ui.tags_panel import bind_tags_panel, build_tags_panel
 from lib_pivotal.ui.tooltips import tooltips
@@ -69,6 +70,7 @@ def build_tab(manager: RunManager, *, extras: TabExtras | None = None) -> gr.Blo
         bind_mask_panel(page)
         bind_train_panel(page)
         bind_run_panel(page)
+        bind_queue_panel(page)
         bind_bundles_panel(page)
         bind_compare_panel(page)
         _bind_hello(page)
@@ -86,6 +88,7 @@ def _build_train(page: Page) -> None:
             build_buttons(page)
     page.html("feedback")
     page.html("progress", run_html.progress(None))
+    build_queue_panel(page)
     with gr.Row(elem_id="pivotal_train_body"):
         with gr.Column(scale=5, min_width=320):
             build_settings(page)
@@ -108,7 +111,7 @@ def _bind_hello(page: Page) -> None:
     def again() -> Shown:
         return _lists(page)
 
-    lists = page.named("preset", "load_bundle", "resumable", "resumable_box")
+    lists = page.named("preset", "load_bundle", "resumable", "resumable_box", "finished", "finished_box")
     event = quiet(
         parts["hello"].click, hello, None, [*form.components, *page.named(*DATA_PARTS), *lists, parts["preset_help"]]
     )
@@ -120,15 +123,17 @@ def _lists(page: Page) -> Shown:
     """Presets, bundles, and interrupted runs, as they are now."""
     controller = page.controller
     try:
-        resumable = controller.interrupted()
+        resumable, finished = controller.interrupted(), controller.finished()
         presets = [*(preset.label for preset in PRESETS), *controller.own_presets()]
     except PivotalError:
-        resumable, presets = [], [preset.label for preset in PRESETS]
+        resumable, finished, presets = [], [], [preset.label for preset in PRESETS]
     return page.shown(
         preset=gr.update(choices=presets),
         load_bundle=gr.update(choices=_bundles(page)),
         resumable=gr.update(choices=resumable, value=resumable[0] if resumable else None),
         resumable_box=gr.update(visible=bool(resumable) and not controller.running()),
+        finished=gr.update(choices=finished, value=finished[0] if finished else None),
+        finished_box=gr.update(visible=bool(finished) and not controller.running()),
     )
 
 

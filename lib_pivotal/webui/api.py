@@ -16,7 +16,7 @@ from lib_pivotal.commands import captions, datasets, grid, runs, settings
 from lib_pivotal.commands.terms import both
 from lib_pivotal.config import run_from_dict
 from lib_pivotal.confinement import Confinement
-from lib_pivotal.errors import ConfigError, Fault, FolderError, PivotalError
+from lib_pivotal.errors import ConfigError, FolderError, PivotalError
 from lib_pivotal.files import sentence_of
 from lib_pivotal.runs.host_defaults import host_defaults_of
 from lib_pivotal.runs.manager import RunManager
@@ -25,6 +25,7 @@ from lib_pivotal.runs.view import RunView
 from lib_pivotal.webui import bundle_routes, bundle_work
 from lib_pivotal.webui.api_folders import of_the_api
 from lib_pivotal.webui.jobs import run_manager
+from lib_pivotal.webui.queue_routes import add_queue_routes, taken_overwrite
 
 PREFIX = "/pivotal/v1"
 
@@ -62,6 +63,7 @@ class ContinueRequest(BaseModel):
     """`overwrite`: files of the run's name that are another run's may be replaced."""
 
     overwrite: bool = False
+    max_steps: int = Field(0, ge=0, description="steps in all: a finished run goes on; 0: as many as it had")
 
 
 class ScanBody(BaseModel):
@@ -203,12 +205,14 @@ def register(
     add("POST", "/runs/preflight", routes.preflight, PreflightAnswer)
     add("POST", "/runs/class_pictures", routes.class_pictures, StartAnswer)
     add("GET", "/runs/resumable", routes.resumable, list[str])
+    add("GET", "/runs/finished", routes.finished, list[str])
     add("GET", "/runs/{run_id}", routes.show, dict[str, Any])
     for verb in runs.STEERING:
         add("POST", f"/runs/{{run_id}}/{verb}", routes.command(verb), dict[str, Any])
     add("POST", "/runs/{run_id}/continue", routes.go_on, StartAnswer)
     add("POST", "/runs/{run_id}/keep", routes.keep, FileAnswer)
     add("POST", "/runs/{run_id}/checkpoint", routes.load_checkpoint, dict[str, Any])
+    add_queue_routes(add, manager, folders, told=_told)
     add("POST", "/live", routes.live, LiveAnswer)
     add("POST", "/scan", routes.scan, ScanAnswer)
     add("POST", "/grid", routes.grid, FileAnswer)
@@ -251,9 +255,7 @@ class _Routes:
         """A run.json; beside its settings, `"overwrite": true` lets it replace files of its name."""
         with _told():
             plain = dict(run)
-            overwrite = plain.pop("overwrite", False)
-            if not isinstance(overwrite, bool):
-                raise ConfigError([Fault("overwrite", overwrite, "must be true or false")])
+            overwrite = taken_overwrite(plain)
             return _started(runs.start(self._manager(), self._run(plain, overwrite=overwrite)))
 
     def preflight(self, run: dict[str, Any]) -> PreflightAnswer:
@@ -269,6 +271,9 @@ class _Routes:
 
     def resumable(self) -> list[str]:
         return runs.interrupted(self._manager())
+
+    def finished(self) -> list[str]:
+        return runs.finished(self._manager())
 
     def show(self, run_id: str) -> dict[str, Any]:
         with _told(404):
@@ -287,8 +292,9 @@ class _Routes:
         with _told(404):
             manager.resumable_folder(run_id)
         with _told():
-            overwrite = request is not None and request.overwrite
-            return _started(runs.continue_run(manager, run_id, overwrite=overwrite))
+            asked = request or ContinueRequest()
+            longer = runs.continue_run(manager, run_id, overwrite=asked.overwrite, max_steps=asked.max_steps)
+            return _started(longer)
 
     def keep(self, run_id: str, request: KeepRequest) -> FileAnswer:
         manager = self._manager()

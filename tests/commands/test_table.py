@@ -69,6 +69,7 @@ def line(text: str) -> Line:
 
 
 ONE_KEY = Absent("a terminal has one key, Ctrl-C: it stops, saves, and train --resume continues")
+IN_PROCESS = Absent("the process that has the page and the API serves its queue by itself")
 NO_OTHERS = Absent("the command line has the model for itself: no one waits for it, no other checkpoint is loaded")
 TEXT_FILE = Absent("a caption is a text file beside its picture: programs and people have editors for those")
 INTERROGATORS = Absent("the web UI's interrogators write them, which only run inside it")
@@ -105,6 +106,24 @@ COMMANDS: dict[str, Fronts] = {
     "show a run": Fronts(
         Page("pivotal_refresh"), Route("GET", "/runs/{run_id}"), Absent("train shows it while it goes on, and logs it")
     ),
+    "finished runs": Fronts(
+        Page("pivotal_lists"),
+        Route("GET", "/runs/finished"),
+        Absent("there, a run is named by its RUN.json and folder"),
+    ),
+    "make longer": Fronts(Page("pivotal_go_further"), Route("POST", "/runs/{run_id}/continue"), line("train --resume")),
+    "queue list": Fronts(Page("pivotal_refresh"), Route("GET", "/queue"), line("queue list")),
+    "queue add": Fronts(Page("pivotal_queue_add"), Route("POST", "/queue"), line("queue add")),
+    "sweep": Fronts(Page("pivotal_queue_add"), Route("POST", "/queue"), line("queue add --sweep")),
+    "queue move": Fronts(Page("pivotal_queue_do"), Route("POST", "/queue/{entry_id}/move"), line("queue move")),
+    "queue remove": Fronts(Page("pivotal_queue_do"), Route("POST", "/queue/{entry_id}/remove"), line("queue remove")),
+    "queue skip": Fronts(Page("pivotal_queue_do"), Route("POST", "/queue/{entry_id}/skip"), ONE_KEY),
+    "queue clear": Fronts(
+        Page("pivotal_queue_clear"), Route("POST", "/queue/clear"), Absent("queue remove takes out one after another")
+    ),
+    "queue pause": Fronts(Page("pivotal_queue_pause"), Route("POST", "/queue/pause"), line("queue pause")),
+    "queue resume": Fronts(Page("pivotal_queue_pause"), Route("POST", "/queue/resume"), line("queue resume")),
+    "queue run": Fronts(IN_PROCESS, IN_PROCESS, line("queue run")),
     "stop": Fronts(Page("pivotal_stop"), Route("POST", "/runs/{run_id}/stop"), ONE_KEY),
     "save": Fronts(Page("pivotal_save_now"), Route("POST", "/runs/{run_id}/save"), ONE_KEY),
     "sample": Fronts(Page("pivotal_sample_now"), Route("POST", "/runs/{run_id}/sample"), ONE_KEY),
