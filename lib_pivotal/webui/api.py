@@ -292,7 +292,7 @@ class _Routes:
         with _told(404):
             manager.resumable_folder(run_id)
         with _told():
-            asked = request or ContinueRequest()
+            asked = request or ContinueRequest(max_steps=0)
             longer = runs.continue_run(manager, run_id, overwrite=asked.overwrite, max_steps=asked.max_steps)
             return _started(longer)
 
