@@ -254,6 +254,7 @@ class RunOutputs:
             initial_embeddings=self._initial_embeddings,
             network=self._trainable.network,
         )
+        self._progress.shares = {name: share for name, share in shares.items() if math.isfinite(share)}
         return [SeparationMeasured(step, losses, shares)]
 
     def embeddings_gain(self) -> float:
@@ -288,6 +289,12 @@ class RunOutputs:
         }
 
     def _metadata(self, step: int) -> dict[str, str]:
-        seen = self._progress.images_seen
-        facts = training_facts(self._prepared, self._host.info, step=step, images_seen=seen, started_at=self._started)
+        facts = training_facts(
+            self._prepared,
+            self._host.info,
+            step=step,
+            images_seen=self._progress.images_seen,
+            shares=self._progress.shares,
+            started_at=self._started,
+        )
         return build_metadata(facts)
