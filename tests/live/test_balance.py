@@ -25,6 +25,8 @@ pytest.importorskip("playwright.sync_api", reason="pip install playwright to dri
 pytestmark = [pytest.mark.webui, pytest.mark.slow]
 
 STEPS, SAMPLES_EVERY, SEPARATION_EVERY = 12, 8, 6
+PATIENCE_MS = 120_000
+"""A busy machine draws the page slowly."""
 NAMES = make.choose_embeddings(2)[0]
 
 
@@ -45,7 +47,7 @@ def turn(visitor: Visitor, key: str) -> None:
     """Click a stop, and wait until the page has taken it over."""
     chosen = stop(key)
     visitor.page.locator("#pivotal_balance").get_by_text(chosen.label, exact=True).click()
-    visitor.page.locator("#pivotal_balance_help", has_text=chosen.help).wait_for(timeout=30_000)
+    visitor.page.locator("#pivotal_balance_help .pivotal-note", has_text=chosen.help).wait_for()
     visitor.page.wait_for_timeout(1000)
 
 
@@ -73,10 +75,11 @@ def set_by(key: str) -> dict[str, Any]:
 def test_the_dial_from_scan_to_four_rows(webui: WebUI, browser: Any, pictures: Path) -> None:
     visitor = Visitor(browser, webui.url)
     page = visitor.page
+    page.set_default_timeout(PATIENCE_MS)
     visitor.open_tab("Data")
     visitor.fill("pivotal_data_folder", pictures)
     page.click("#pivotal_scan")
-    page.wait_for_selector(f"#pivotal_words_table input[value='{NAMES[0]}']", timeout=30_000)
+    page.wait_for_selector(f"#pivotal_words_table input[value='{NAMES[0]}']")
     visitor.open_tab("Train")
     for group in ("embeddings", "schedule", "saving"):
         page.locator(f"#pivotal_group_{group} .label-wrap").click()
@@ -100,10 +103,10 @@ def test_the_dial_from_scan_to_four_rows(webui: WebUI, browser: Any, pictures: P
         visitor.fill(f"pivotal_{field}", value)
     page.wait_for_timeout(1500)
     page.click("#pivotal_train")
-    page.wait_for_selector("#pivotal_stop", state="visible", timeout=30_000)
+    page.wait_for_selector("#pivotal_stop", state="visible")
     view = wait(webui, "current")
     assert view["status"] == "finished", view["ended"]
-    page.locator(".pivotal-outcome").wait_for(timeout=30_000)
+    page.locator(".pivotal-outcome").wait_for()
     page.wait_for_timeout(3000)
     visitor.shot("dial_2")
     _has_its_balance(visitor, view)
