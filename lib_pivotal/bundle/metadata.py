@@ -47,7 +47,10 @@ _ARCHITECTURES: dict[tuple[Family, bool], str] = {
 
 @dataclass(frozen=True)
 class EmbeddingFacts:
-    """What is worth knowing of an embedding: kept as JSON in `pivotal.words`."""
+    """What is worth knowing of an embedding: kept as JSON in `pivotal.words`.
+
+    `separation` is the embedding's share in what was learnt, as last measured; None: not measured.
+    """
 
     init_text: str = ""
     vectors: int = 0
@@ -179,6 +182,12 @@ def embedding_facts(metadata: Mapping[str, str]) -> dict[str, dict[str, Any]]:
     """What `pivotal.words` says, by name; empty where there is none or it cannot be read."""
     found = read_json(metadata, META_EMBEDDINGS)
     return {name: facts for name, facts in found.items() if isinstance(facts, dict)}
+
+
+def separation_shares(metadata: Mapping[str, str]) -> dict[str, float]:
+    """Each embedding's share in what was learnt, of those for which `pivotal.words` says it."""
+    shares = {name: finite_number(facts.get("separation")) for name, facts in embedding_facts(metadata).items()}
+    return {name: share for name, share in shares.items() if share is not None}
 
 
 def read_json(metadata: Mapping[str, str], key: str) -> dict[str, Any]:

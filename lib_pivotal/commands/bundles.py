@@ -22,7 +22,7 @@ from lib_pivotal.bundle.format import EmbeddingTensors, Problem
 from lib_pivotal.bundle.layer_names import UnetShape
 from lib_pivotal.bundle.listing import BundleSummary, list_bundle, list_folder
 from lib_pivotal.bundle.low_rank import RankCut
-from lib_pivotal.bundle.metadata import embedding_facts
+from lib_pivotal.bundle.metadata import embedding_facts, separation_shares
 from lib_pivotal.bundle.reader import read_bundle, require
 from lib_pivotal.bundle.verify import verify as verify_file
 from lib_pivotal.embedding_names import check_embedding_name
@@ -33,6 +33,7 @@ from lib_pivotal.embeddings.slerp import adjusted_rows
 from lib_pivotal.errors import BundleError
 from lib_pivotal.file_names import checked_name
 from lib_pivotal.ports import TokenTables
+from lib_pivotal.runs.balance import said_of_parts
 
 SUFFIX = ".safetensors"
 
@@ -261,7 +262,17 @@ class Shown:
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON, with the metadata."""
-        return {**self.summary.as_dict(), "metadata": dict(self.summary.metadata)}
+        return {
+            **self.summary.as_dict(),
+            "separation": separation_shares(self.summary.metadata),
+            "said": self.said,
+            "metadata": dict(self.summary.metadata),
+        }
+
+    @property
+    def said(self) -> list[str]:
+        """How much of what was learnt is in each embedding, in a sentence; nothing where it was not measured."""
+        return said_of_parts(separation_shares(self.summary.metadata))
 
 
 # ---- looking ----

@@ -35,10 +35,16 @@ class RunEvaluation:
         embeddings: EmbeddingVectors,
         initial_embeddings: EmbeddingVectors,
         network: Network | None,
+        base: Mapping[str, float],
     ) -> tuple[dict[str, dict[str, float]], dict[str, float]]:
         """By embedding: held-out losses with parts off, and the share of the embedding."""
         scores = separation(
-            micro_step, held_out, embeddings=embeddings, initial_embeddings=initial_embeddings, network=network
+            micro_step,
+            held_out,
+            embeddings=embeddings,
+            initial_embeddings=initial_embeddings,
+            network=network,
+            base=base,
         )
         losses = {
             name: {"whole": s.whole, "unet": s.unet, "te": s.te, "words": s.embeddings, "base": s.base}

@@ -14,6 +14,7 @@ import math
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 
@@ -52,26 +53,36 @@ def separation(
     initial_embeddings: EmbeddingVectors,
     network: Network | None,
     timesteps: Sequence[int] = TIMESTEPS,
+    base: Mapping[str, float] | None = None,
 ) -> dict[str, PartLosses]:
     """Losses by embedding; `held_out` has the batches of each embedding's pictures, with their captions as trained.
 
-    The network must be attached; its multipliers are put back afterwards.
+    The network must be attached; its multipliers are put back afterwards. `base` are the base losses where they are
+    known (`embeddings_alone` of the initial ones): they stay the same through a run. What a network does not have is
+    measured once: without layers of the text encoder, "U-Net only" is the whole.
     """
-
-    def mean_loss(batches: Sequence[TrainingBatch], vectors: EmbeddingVectors, unet: float, te: float) -> float:
-        with nullcontext() if network is None else network.with_multipliers(unet=unet, te=te):
-            return _mean_loss(micro_step, batches, vectors, timesteps)
-
-    return {
-        name: PartLosses(
-            whole=mean_loss(batches, embeddings, 1.0, 1.0),
-            unet=mean_loss(batches, embeddings, 1.0, 0.0),
-            te=mean_loss(batches, embeddings, 0.0, 1.0),
-            embeddings=mean_loss(batches, embeddings, 0.0, 0.0),
-            base=mean_loss(batches, initial_embeddings, 0.0, 0.0),
+    parts = frozenset() if network is None else network.parts
+    has_unet, has_te = "unet" in parts, bool(parts & {"te", "te2"})
+    if base is None:
+        base = embeddings_alone(
+            micro_step, held_out, embeddings=initial_embeddings, network=network, timesteps=timesteps
         )
-        for name, batches in held_out.items()
-    }
+
+    def part_losses(batches: Sequence[TrainingBatch], base_loss: float) -> PartLosses:
+        @cache
+        def loss(unet: bool, te: bool) -> float:
+            with nullcontext() if network is None else network.with_multipliers(unet=float(unet), te=float(te)):
+                return _mean_loss(micro_step, batches, embeddings, timesteps)
+
+        return PartLosses(
+            whole=loss(has_unet, has_te),
+            unet=loss(has_unet, False),
+            te=loss(False, has_te),
+            embeddings=loss(False, False),
+            base=base_loss,
+        )
+
+    return {name: part_losses(batches, base[name]) for name, batches in held_out.items()}
 
 
 @torch.no_grad()

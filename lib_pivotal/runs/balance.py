@@ -7,6 +7,7 @@ why the default is where it is.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -28,6 +29,8 @@ SHARED = MappingProxyType(
 """What every stop sets; a stop's own settings go over it."""
 LITTLE, NEARLY_ALL = 0.4, 0.95
 """Shares of an embedding below and above which there is something to say."""
+SMALLEST_GAIN = 1e-6
+"""Of the held-out loss of an embedding: with less, nothing was learnt (as in `evaluation.separation`)."""
 NAMED = 3
 """So many embeddings are named in a sentence."""
 
@@ -130,6 +133,24 @@ def described(key: str) -> str:
     if share:
         parts.append(f"{1 / (1 - share):.1f}x the steps")
     return ", ".join(parts)
+
+
+def explained(losses: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    """How much of what was learnt is there with parts off, over all embeddings; nothing while nothing was learnt.
+
+    `losses` are those of `events.SeparationMeasured`. Keys as there: "unet" (embeddings and U-Net), "te" (embeddings
+    and text encoder), "words" (embeddings alone): sum(base - part) / sum(base - whole).
+    """
+    base, whole = (sum(of[part] for of in losses.values()) for part in ("base", "whole"))
+    if not base - whole > SMALLEST_GAIN * len(losses):
+        return {}
+    return {part: (base - sum(of[part] for of in losses.values())) / (base - whole) for part in ("unet", "te", "words")}
+
+
+def said_of_parts(shares: Mapping[str, float]) -> list[str]:
+    """How much of what was learnt is in each embedding, a sentence each; by embedding, NaN = unknown."""
+    known = {name: min(max(share, 0.0), 1.0) for name, share in shares.items() if not math.isnan(share)}
+    return [f"{name}: {share:.0%} of what was learnt is in the embedding." for name, share in known.items()]
 
 
 def said_of_shares(shares: Mapping[str, float]) -> list[str]:

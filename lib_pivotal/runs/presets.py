@@ -22,6 +22,10 @@ ADVISED_SAMPLES = 800
 PICTURES_PER_RUN = 8
 """Presets draw the four rows about so often."""
 
+SEPARATION_LEAST_STEPS = 400
+"""Presets do not measure separation more often: a measurement takes as long as 7 steps where one embedding has 24
+pictures (on the avatars)."""
+
 KEPT_OF_DATA = (
     *("folder", "layout", "captions_from", "caption_lines", "missing_caption", "duplicates", "least_px"),
     *("name_words", "name_join", "keep_separator", "parts"),
@@ -161,7 +165,7 @@ def apply_preset(key: str, run: Run, rows: Sequence[EmbeddingRow] = (), *, steps
     """`run` with the preset's settings; what names it and its pictures (name, folder, embeddings, size, seed) stays.
 
     Steps follow from how often each embedding shall be drawn, unless `steps` says the length; warm-up, preview and
-    saving intervals from the steps.
+    saving intervals and those of separation from the steps.
     """
     from lib_pivotal.runs.proposal import steps_for_samples  # here: the page that lists presets is built at start-up
 
@@ -188,7 +192,9 @@ def apply_preset(key: str, run: Run, rows: Sequence[EmbeddingRow] = (), *, steps
     for embedding, row in zip(plain["embeddings"], _rows_of(run, rows), strict=True):
         embedding["prune"] = chosen.prune and row is not None and bool(row.absorbed)
     fitted = check_run(plain)[0]
-    return with_balance(fitted, chosen.balance, vectors=False) if chosen.balance else fitted
+    fitted = with_balance(fitted, chosen.balance, vectors=False) if chosen.balance else fitted
+    every = separation_interval(fitted.schedule.total_steps)
+    return replace(fitted, saving=replace(fitted.saving, separation_every_steps=every))
 
 
 def _drawn(run: Run, rows: Sequence[EmbeddingRow]) -> list[str]:
@@ -207,6 +213,11 @@ def preview_interval(steps: int) -> int:
     wanted = steps / PICTURES_PER_RUN
     sizes = (10, 20, 25, 50, 100, 150, 200, 250, 300, 400, 500, 750, 1000, 1500, 2000, 2500)
     return min(sizes, key=lambda size: abs(size - wanted))
+
+
+def separation_interval(steps: int) -> int:
+    """Steps between measurements of separation: half as often as samples; of a short run only its end is measured."""
+    return max(SEPARATION_LEAST_STEPS, preview_interval(2 * steps))
 
 
 def _rows_of(run: Run, rows: Sequence[EmbeddingRow]) -> list[EmbeddingRow | None]:

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from lib_pivotal.runs.balance import explained
 from lib_pivotal.training.events import (
     Event,
     FileSaved,
@@ -91,6 +92,7 @@ class RunView:
         self._rates: dict[str, float] = {}
         self._images_seen: dict[str, int] = {}
         self._shares: dict[str, Curve] = {}
+        self._explained: dict[str, Curve] = {}
         self._notices: list[dict[str, Any]] = []
         self._files: list[dict[str, Any]] = []
         self._pictures: list[PictureStep] = []
@@ -150,6 +152,8 @@ class RunView:
         elif isinstance(event, SeparationMeasured):
             for embedding, share in event.shares.items():
                 self._shares.setdefault(embedding, Curve()).add(event.step, share)
+            for part, share in explained(event.losses).items():
+                self._explained.setdefault(part, Curve()).add(event.step, share)
         elif isinstance(event, RunEnded):
             self._status, self._activity, self._eta_s = event.reason, "", None
             self._step = event.step
@@ -187,6 +191,7 @@ class RunView:
                 "loss": {"steps": list(self._loss.steps), "values": list(self._loss.values)},
                 "embedding_norms": _plain(self._norms),
                 "shares": _plain(self._shares),
+                "explained": _plain(self._explained),
                 "learning_rates": dict(self._rates),
                 "images_seen": dict(self._images_seen),
                 "notices": list(self._notices),

@@ -170,6 +170,9 @@ def run_show(parsed: argparse.Namespace) -> int:
             for inner, item in value.items():
                 text = str(item)
                 _print(f"  {inner}: {text if len(text) <= 200 else text[:200] + ' …'}")
+        elif key == "said":
+            for text in value:
+                _print(text)
         else:
             _print(f"{key}: {value}")
     return 0

@@ -112,6 +112,7 @@ class Keeper:
                 "images_seen": dict(self._progress.images_seen),
                 "splits": self._progress.splits,
                 "first_phase": asdict(self._progress.first_phase),
+                "shares": dict(self._progress.shares),
                 "basis": self._basis,
             }
             if self._state_folder is None or not self._writes:

@@ -413,7 +413,8 @@ class Trainer:
             self._keeper.save_state(self._guard)
         if self._commands.take_sample() or _due(self.step, settings.sample_every_steps, self.max_steps + 1):
             self._keeper.make_pictures()
-        if _due(self.step, settings.separation_every_steps, self.max_steps + 1):
+        every = settings.separation_every_steps
+        if _due(self.step, every, self.max_steps) or (every and self.step == self.max_steps):  # the file tells its own
             self._keeper.measure_separation()
         self.step_aside()
 
@@ -468,6 +469,7 @@ class Trainer:
         self.progress.splits = content["splits"]
         self.progress.step = content["step"]
         self.progress.first_phase = FirstPhase(**content.get("first_phase", {}))  # states of version 0.2 have none
+        self.progress.shares = dict(content.get("shares", {}))
         self._guard = RollbackGuard(self._trainable, self.progress)
         if "guard" in content:  # states of version 0.1 have none
             self._guard.load_state_dict(content["guard"])

@@ -8,7 +8,6 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -62,8 +61,10 @@ class Evaluation(Protocol):
         embeddings: EmbeddingVectors,
         initial_embeddings: EmbeddingVectors,
         network: Network | None,
+        base: Mapping[str, float],
     ) -> tuple[dict[str, dict[str, float]], dict[str, float]]:
-        """By embedding: held-out losses with parts off, and the share of the embedding."""
+        """By embedding: held-out losses with parts off, and the share of the embedding; `base` are the losses of the
+        initial embeddings without the network."""
         ...
 
     def embeddings_alone(
@@ -253,19 +254,28 @@ class RunOutputs:
             embeddings=self._trainable.embeddings.as_mapping(),
             initial_embeddings=self._initial_embeddings,
             network=self._trainable.network,
+            base=self._losses_at_start(self._evaluation),
         )
+        self._progress.shares = {name: share for name, share in shares.items() if math.isfinite(share)}
         return [SeparationMeasured(step, losses, shares)]
 
     def embeddings_gain(self) -> float:
         """`first_phase.gain` of the held-out pictures; NaN where there are none."""
         if self._evaluation is None or not self._held_out:
             return math.nan
-        alone = partial(
-            self._evaluation.embeddings_alone, self._micro_step, self._held_out, network=self._trainable.network
-        )
+        now = self._alone(self._evaluation, self._trainable.embeddings.as_mapping())
+        return gain(now, self._losses_at_start(self._evaluation))
+
+    def _losses_at_start(self, evaluation: Evaluation) -> dict[str, float]:
+        """Held-out losses of the checkpoint with the initial embeddings: measured once."""
         if self._base_losses is None:
-            self._base_losses = alone(embeddings=self._initial_embeddings)
-        return gain(alone(embeddings=self._trainable.embeddings.as_mapping()), self._base_losses)
+            self._base_losses = self._alone(evaluation, self._initial_embeddings)
+        return self._base_losses
+
+    def _alone(self, evaluation: Evaluation, embeddings: EmbeddingVectors) -> dict[str, float]:
+        return evaluation.embeddings_alone(
+            self._micro_step, self._held_out, embeddings=embeddings, network=self._trainable.network
+        )
 
     def _write(self, path: Path, step: int) -> Path:
         network = {} if self._trainable.network is None else self._trainable.network.kohya_tensors()
@@ -288,6 +298,12 @@ class RunOutputs:
         }
 
     def _metadata(self, step: int) -> dict[str, str]:
-        seen = self._progress.images_seen
-        facts = training_facts(self._prepared, self._host.info, step=step, images_seen=seen, started_at=self._started)
+        facts = training_facts(
+            self._prepared,
+            self._host.info,
+            step=step,
+            images_seen=self._progress.images_seen,
+            shares=self._progress.shares,
+            started_at=self._started,
+        )
         return build_metadata(facts)

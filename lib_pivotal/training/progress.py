@@ -17,3 +17,5 @@ class Progress:
     splits: int = 1
     """In so many parts micro-batches are split for lack of memory."""
     first_phase: FirstPhase = field(default_factory=FirstPhase)
+    shares: dict[str, float] = field(default_factory=dict)
+    """Separation as last measured: the share of each embedding in what was learnt."""

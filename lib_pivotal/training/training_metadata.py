@@ -98,13 +98,20 @@ def _network_facts(network: NetworkConfig, *, trains_unet: bool) -> dict[str, An
 
 
 def training_facts(
-    prepared: Prepared, info: ModelInfo, *, step: int, images_seen: Mapping[str, int], started_at: float
+    prepared: Prepared,
+    info: ModelInfo,
+    *,
+    step: int,
+    images_seen: Mapping[str, int],
+    shares: Mapping[str, float],
+    started_at: float,
 ) -> TrainingFacts:
-    """The facts of a run on a checkpoint after `step` steps; `images_seen` by embedding."""
+    """The facts of a run on a checkpoint after `step` steps; `images_seen` and separation `shares` by embedding."""
     facts, te_lr = prepared.facts, _text_encoder_lr(prepared, info)
     trained = facts.unet_lr is not None or te_lr is not None
     embeddings = {
-        name: replace(embedding, images_seen=images_seen.get(name, 0)) for name, embedding in facts.embeddings.items()
+        name: replace(embedding, images_seen=images_seen.get(name, 0), separation=shares.get(name))
+        for name, embedding in facts.embeddings.items()
     }
     return replace(
         facts,

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from typing import TYPE_CHECKING
 
 from lib_pivotal.bundle.format import META_EMBEDDINGS, META_RUN, Problem
+from lib_pivotal.bundle.metadata import separation_shares
 from lib_pivotal.config_versions import upgraded
 from lib_pivotal.plain_json import parse_json
 
@@ -55,13 +56,15 @@ def bundle_list(summaries: Sequence[BundleSummary], names: Sequence[str], *, que
 
 def bundle_card(summary: BundleSummary, name: str) -> str:
     """Embeddings with what is known of them, what is wrong, and the run that made it."""
-    facts = _json(summary.metadata.get(META_EMBEDDINGS, ""))
+    facts, shares = _json(summary.metadata.get(META_EMBEDDINGS, "")), separation_shares(summary.metadata)
     rows = "".join(
-        _embedding_row(embedding.name, embedding.vectors, facts.get(embedding.name)) for embedding in summary.embeddings
+        _embedding_row(embedding.name, embedding.vectors, facts.get(embedding.name), _share(shares, embedding.name))
+        for embedding in summary.embeddings
     )
     table = (
         '<table class="pivotal-words plain"><thead><tr><th>Embedding</th><th>Vectors</th><th>Init text</th>'
-        f"<th>Pictures seen</th></tr></thead><tbody>{rows}</tbody></table>"
+        f"<th>Pictures seen</th>{'<th>Of what was learnt</th>' if shares else ''}</tr></thead>"
+        f"<tbody>{rows}</tbody></table>"
         if rows
         else "<p>No embeddings: a plain LoRA.</p>"
     )
@@ -73,13 +76,21 @@ def bundle_card(summary: BundleSummary, name: str) -> str:
     )
 
 
-def _embedding_row(name: str, vectors: int, facts: object) -> str:
+def _share(shares: Mapping[str, float], name: str) -> str:
+    """A cell with an embedding's separation; none where no embedding of the file has one."""
+    if not shares:
+        return ""
+    said = f"{min(max(shares[name], 0.0), 1.0):.0%} is in the embedding" if name in shares else ""
+    return f"<td>{said}</td>"
+
+
+def _embedding_row(name: str, vectors: int, facts: object, share: str) -> str:
     known = facts if isinstance(facts, dict) else {}
     begun = escape(str(known.get("init_text") or "")) or f"<small>{'random' if known else 'unknown'}</small>"
     seen = escape(str(known.get("images_seen") or ""))
     changes = known.get("adjusted")
     begun += f" <small>{escape(_adjusted(changes))}</small>" if isinstance(changes, list) else ""
-    return f"<tr><td><b>{escape(name)}</b></td><td>{vectors}</td><td>{begun}</td><td>{seen}</td></tr>"
+    return f"<tr><td><b>{escape(name)}</b></td><td>{vectors}</td><td>{begun}</td><td>{seen}</td>{share}</tr>"
 
 
 def _adjusted(changes: Sequence[object]) -> str:

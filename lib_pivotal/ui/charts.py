@@ -63,7 +63,7 @@ def chart(
 ) -> str:
     """Axes in words, lines, a title for screen readers, and a legend below where there are several."""
     values = [value for line in lines for value in line.values if math.isfinite(value)]
-    low, high = _range(values, ceiling)
+    low, high = (0.0, 1.0) if percent else _range(values, ceiling)  # a share beyond its axis lies on the axis
     scale = _Scale(max(last_step, 1), low, high)
     body = [_axes(scale, percent=percent)] if values else []
     for line in lines:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lib_pivotal.evaluation import parts_grid
-from lib_pivotal.runs.balance import said_of_shares
+from lib_pivotal.runs.balance import said_of_parts, said_of_shares
 from lib_pivotal.ui import charts, thumbs
 
 Snapshot = Mapping[str, Any]
@@ -17,6 +17,10 @@ ACTIVE = ("preparing", "training", "paused", "waiting")
 CELL_PX = 160
 SHOWN_STEPS = 24
 NOTICES_SHOWN = 12
+ROW_OF_PART = {"unet": "U-Net only", "te": "text encoder only", "words": "embeddings only"}
+"""Rows of the parts grid by the losses that separation measures; embeddings are on in all of them."""
+VISIBLE = 0.001
+"""Shares that differ by less are one line."""
 WORDS_OF_STATUS = {
     "idle": "No run yet",
     "preparing": "Getting ready",
@@ -99,7 +103,7 @@ def _bar(share: float, status: str, title: str, text: str) -> str:
 
 
 def curves(snapshot: Snapshot | None) -> str:
-    """Loss, norm of each embedding, and the embeddings' share where it is measured."""
+    """Loss, norm of each embedding, and where separation is measured what sits where; what it means, until the end."""
     if snapshot is None:
         return ""
     last = snapshot["max_steps"]
@@ -109,9 +113,28 @@ def curves(snapshot: Snapshot | None) -> str:
     if snapshot["shares"]:
         title = "Separation: share in the embeddings"
         drawn.append(charts.lines_chart(title, snapshot["shares"], last_step=last, percent=True))
-    shares = {name: curve["values"][-1] for name, curve in snapshot["shares"].items() if curve["values"]}
-    said = "".join(f'<div class="pivotal-said">{escape(text)}</div>' for text in said_of_shares(shares))
+    if snapshot["explained"]:
+        parts = _parts_by_title(snapshot["explained"])
+        drawn.append(charts.lines_chart("What each part explains", parts, last_step=last, percent=True))
+    said = "" if snapshot["ended"] else _said(said_of_shares(_last_shares(snapshot)))
     return f'<div class="pivotal-charts">{"".join(drawn)}</div>{said}'
+
+
+def _parts_by_title(explained: Mapping[str, Any]) -> dict[str, Any]:
+    """Curves under the names of the grid's rows; without the text encoder's where it adds nothing, as it is not
+    trained."""
+    te, embeddings = (explained[part]["values"] for part in ("te", "words"))
+    trained = any(abs(one - other) > VISIBLE for one, other in zip(te, embeddings, strict=True))
+    return {title: explained[part] for part, title in ROW_OF_PART.items() if trained or part != "te"}
+
+
+def _last_shares(snapshot: Snapshot) -> dict[str, float]:
+    """Separation of each embedding as last measured."""
+    return {name: curve["values"][-1] for name, curve in snapshot["shares"].items() if curve["values"]}
+
+
+def _said(texts: Sequence[str]) -> str:
+    return "".join(f'<div class="pivotal-said">{escape(text)}</div>' for text in texts)
 
 
 def _short_names(curves_: Mapping[str, Any]) -> dict[str, Any]:
@@ -212,6 +235,8 @@ def outcome(snapshot: Snapshot | None) -> str:
         )
     if ended["bundle"]:
         parts.append(_file_line(Path(ended["bundle"]), snapshot))
+        shares = _last_shares(snapshot)
+        parts.append(_said(said_of_parts(shares)) + _said(said_of_shares(shares)))
         parts.append(_prompts(Path(ended["bundle"]).stem, snapshot["facts"].get("embeddings", [])))
     elif ended["reason"] != "failed":
         told = ended["message"] if ended["reason"] == "finished" else ""

@@ -45,5 +45,16 @@ def test_parts_are_off_where_they_should_be(tiny_host):
     assert found.embeddings != found.base
     alone = separation(micro, {"aoi": [batch]}, embeddings=embeddings, initial_embeddings=initial, network=None)["aoi"]
     assert alone.embeddings == found.embeddings and alone.base == found.base
+    known = {"aoi": found.base}
+    with network.attach():
+        short = separation(
+            micro,
+            {"aoi": [batch]},
+            embeddings=embeddings,
+            initial_embeddings={"aoi": (torch.ones(2, 16),)},
+            network=network,
+            base=known,
+        )["aoi"]
+    assert short == found, "base losses that are known are not measured"
     again = separation(micro, {"aoi": [batch]}, embeddings=embeddings, initial_embeddings=initial, network=None)["aoi"]
     assert again == alone, "fixed noise and timesteps"

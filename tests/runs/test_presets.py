@@ -18,6 +18,7 @@ from lib_pivotal.runs.presets import (
     preview_interval,
     save_preset,
     saved_presets,
+    separation_interval,
 )
 from lib_pivotal.runs.proposal import EmbeddingRow
 
@@ -79,6 +80,12 @@ def test_the_preset_that_fits():
 
 def test_preview_intervals_are_round():
     assert [preview_interval(steps) for steps in (100, 800, 1500, 6000)] == [10, 100, 200, 750]
+
+
+def test_separation_is_measured_half_as_often_as_samples_are_made():
+    assert [separation_interval(steps) for steps in (100, 1500, 3000, 6000)] == [400, 400, 750, 1500]
+    run = apply_preset("character", RUN, ROWS)
+    assert run.saving.separation_every_steps == separation_interval(run.schedule.total_steps)
 
 
 def test_an_unknown_preset_is_named():

@@ -31,11 +31,15 @@ def test_snapshot_follows_the_events_and_is_json(tmp_path):
     shown = view.snapshot()
     assert shown["status"] == "paused" and shown["step"] == 3
     assert shown["loss"] == {"steps": [1, 3], "values": [0.5, 0.5]}
-    view.listen(SeparationMeasured(3, {}, {"aoi": 0.6}))
+    losses = {"aoi": {"whole": 0.6, "unet": 0.6, "te": 0.8, "words": 0.8, "base": 1.0}}
+    view.listen(SeparationMeasured(3, losses, {"aoi": 0.6}))
     view.listen(RunEnded("finished", 10, 5.0, tmp_path / "two.safetensors"))
     view.set_status("training")
     shown = json.loads(json.dumps(view.snapshot(), allow_nan=False))
     assert shown["status"] == "finished" and shown["shares"]["aoi"]["values"] == [0.6]
+    assert {part: curve["values"] for part, curve in shown["explained"].items()} == {
+        "unet": [1.0], "te": [0.5], "words": [0.5],
+    }  # fmt: skip
     assert view.ended
 
 

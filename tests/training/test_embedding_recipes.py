@@ -15,6 +15,7 @@ from lib_pivotal.embeddings.text_warm_up import distances, goals
 from lib_pivotal.training.events import Commands, StepDone
 from lib_pivotal.training.state import load_latest_state
 from lib_pivotal.training.state_files import latest_run_folder, states_folder
+from tests.conftest import write_pictures
 from tests.training.runs import Recorder, assert_same, plain_run, stopping_at, tensors_of, train
 
 
@@ -90,6 +91,45 @@ def test_a_continued_run_equals_the_undisturbed_one(name, tiny_host, two_embeddi
     resumed = train(run, tiny_host, output_folder=tmp_path / "parts", listener=rest, resume=True)
     assert rest.of(StepDone)[0].step == 4 and resumed.reason == "finished"
     assert_same(tensors_of(whole.bundle), tensors_of(resumed.bundle))
+
+
+ALL_TOGETHER = {
+    "embeddings_common": {"lr": 0.1, "editability": "core", "start_weight": 1e-3},
+    "network": {"module_dropout": 0.3, "l1": 0.03, "lr_ramp": "exponential", "lr_ramp_start": 0.2},
+    "loss": {"dco_beta": 1000.0},
+    "data": {"bare_caption": 0.3, "bare_caption_class": True},
+    "saving": {"separation_every_steps": 3},
+}
+FIRST_PHASE = {
+    "phases": "two_phase",
+    "embeddings_steps": 8,
+    "embeddings_look_steps": 2,
+    "embeddings_patience": 1,
+    "continued_embedding_lr_factor": 0.5,
+}
+
+
+@pytest.mark.parametrize("stop", [1, 3, 5, 8])
+def test_all_recipes_together_are_continued_bit_for_bit(stop, tiny_host, tmp_path):
+    """Of embeddings and of a starved network, with a share of the steps for embeddings alone, in a run whose first
+    phase ends by itself: stopped before that, around it, and later."""
+    names = {f"{name}_{number}": f"{name}, red hair, tag{number}" for name in ("aoi", "hana") for number in range(6)}
+    folder = write_pictures(tmp_path / "pictures", names)
+    plain = plain_run(folder, max_steps=12, accumulation=2, embeddings_only_share=0.5, **FIRST_PHASE)
+    plain["schedule"]["embedding_gradient_factor"] = 0.2
+    plain["words"] = CLASSES["embeddings"]
+    for section, values in ALL_TOGETHER.items():
+        plain[section] = {**plain.get(section, {}), **values}
+    run = run_from_dict(plain)
+    told, rest, commands = Recorder(), Recorder(), Commands()
+    whole = train(run, tiny_host, output_folder=tmp_path / "whole", listener=told)
+    phases = [event.phase for event in told.of(StepDone)]
+    assert phases.count("words") in (2, 4, 6), "the first phase is to end by itself"
+    train(run, tiny_host, output_folder=tmp_path / "parts", listener=stopping_at(stop, commands), commands=commands)
+    resumed = train(run, tiny_host, output_folder=tmp_path / "parts", listener=rest, resume=True)
+    assert [event.phase for event in rest.of(StepDone)] == phases[stop:] and resumed.reason == "finished"
+    assert_same(tensors_of(whole.bundle), tensors_of(resumed.bundle))
+    assert rest.losses == told.losses[stop:]
 
 
 def test_own_norms_stay_while_directions_move(tiny_host, two_embeddings_folder, tmp_path):

@@ -14,6 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
+from lib_pivotal.bundle.metadata import separation_shares
 from lib_pivotal.bundle.reader import read_bundle, require
 from lib_pivotal.config import check_run, run_from_dict
 from lib_pivotal.errors import ConfigError, DataError
@@ -509,10 +510,30 @@ def test_separation_is_measured_on_held_out_pictures(tiny_host, tmp_path):
     )
     assert not faults
     recorder = Recorder()
-    train(run, tiny_host, output_folder=tmp_path, listener=recorder)
+    ended = train(run, tiny_host, output_folder=tmp_path, listener=recorder)
     measured = recorder.of(SeparationMeasured)
     assert [event.step for event in measured] == [3, 6]
     assert set(measured[0].losses["aoi"]) == {"whole", "unet", "te", "words", "base"}
+    facts = separation_shares(require(read_bundle(ended.bundle)).metadata)
+    assert facts == {name: share for name, share in measured[-1].shares.items() if math.isfinite(share)} != {}
+
+
+@pytest.mark.parametrize(("pictures", "steps"), [(12, [4, 8, 10]), (4, [])])
+def test_separation_is_in_the_file_also_of_a_continued_run(pictures, steps, tiny_host, tmp_path):
+    """As last measured, on the way and at the end; nothing where there are too few pictures to hold one out."""
+    folder = write_pictures(tmp_path / "p", {f"aoi_{i}": f"aoi, tag{i}" for i in range(pictures)})
+    plain = plain_run(folder, max_steps=10)
+    plain |= {"words": [{"name": "aoi", "vectors": 2}], "saving": {**plain["saving"], "separation_every_steps": 4}}
+    run, heard = run_from_dict(plain), []
+    for stop in (6, 7, 10):
+        commands = Commands()
+        recorder = stopping_at(stop, commands)
+        out = tmp_path / "out"
+        ended = train(run, tiny_host, output_folder=out, listener=recorder, commands=commands, resume=stop > 6)
+        heard += recorder.of(SeparationMeasured)
+        facts = separation_shares(require(read_bundle(ended.bundle)).metadata)
+        assert facts == (heard[-1].shares if heard else {})
+    assert [event.step for event in heard] == steps
 
 
 def test_sides_in_steps_of_8(tiny_host, tmp_path):

@@ -84,6 +84,42 @@ def test_the_end_offers_prompts(snapshot_of_run, tmp_path):
     assert "2.0 MB · 2 embeddings" in html and 'data-copy="&lt;lora:gekidol:1&gt; aoi"' in html
 
 
+def measured(te):
+    """What a snapshot holds of separation, with the text encoder's share."""
+
+    def curve(*values):
+        return {"steps": [10, 20], "values": list(values)}
+
+    explained = {"unet": curve(1.0, 0.9), "te": curve(0.2, te), "words": curve(0.2, 0.3)}
+    return {"shares": {"aoi": curve(0.5, 0.62), "<hana>": curve(0.3, 0.12)}, "explained": explained}
+
+
+def test_parts_have_a_chart_under_the_names_of_the_rows(snapshot_of_run):
+    html = run_html.curves(snapshot_of_run(**measured(te=0.4)))
+    assert "What each part explains" in html and "Separation: share in the embeddings" in html
+    assert all(f"{name} <b>" in html for name in ("U-Net only", "text encoder only", "embeddings only"))
+    untrained = run_html.curves(snapshot_of_run(**measured(te=0.3)))
+    assert "U-Net only" in untrained and "text encoder only" not in untrained
+    assert "What each part explains" not in run_html.curves(snapshot_of_run())
+
+
+def test_at_the_end_what_sits_where_is_said_once(snapshot_of_run, tmp_path):
+    advice = "&lt;hana&gt; (12%): the network has learnt what the embedding should."
+    assert advice in run_html.curves(snapshot_of_run(**measured(te=0.4)))
+    ended = {
+        "reason": "finished",
+        "step": 120,
+        "seconds": 9.0,
+        "bundle": str(tmp_path / "a.safetensors"),
+        "message": "",
+    }
+    snapshot = snapshot_of_run(status="finished", ended=ended, **measured(te=0.4))
+    html = run_html.outcome(snapshot)
+    assert "aoi: 62% of what was learnt is in the embedding." in html and advice in html
+    assert "pivotal-said" not in run_html.curves(snapshot)
+    assert "pivotal-said" not in run_html.outcome(snapshot_of_run(status="finished", ended=ended))
+
+
 def test_notices_come_newest_first_and_escaped(snapshot_of_run):
     said = [{"level": "info", "step": 1, "message": "a"}, {"level": "warning", "step": 2, "message": "<b>"}]
     html = run_html.notices(snapshot_of_run(notices=said))
