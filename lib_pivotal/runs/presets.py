@@ -37,6 +37,8 @@ KEPT_OF_DATA = (
 )
 """What belongs to the pictures and captions, which a preset leaves alone."""
 
+MEASURED_FROM = 20
+"""Presets measure separation where each character has so many pictures: one in ten is held out for it."""
 DRAWN_EMBEDDINGS = 6
 """With more embeddings than these, presets choose so many for the rows: each costs four pictures every time."""
 
@@ -193,7 +195,8 @@ def apply_preset(key: str, run: Run, rows: Sequence[EmbeddingRow] = (), *, steps
         embedding["prune"] = chosen.prune and row is not None and bool(row.absorbed)
     fitted = check_run(plain)[0]
     fitted = with_balance(fitted, chosen.balance, vectors=False) if chosen.balance else fitted
-    every = separation_interval(fitted.schedule.total_steps)
+    many = all(row.pictures >= MEASURED_FROM for row in rows if not row.style)
+    every = separation_interval(fitted.schedule.total_steps) if many else 0
     return replace(fitted, saving=replace(fitted.saving, separation_every_steps=every))
 
 

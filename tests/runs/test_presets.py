@@ -10,6 +10,7 @@ from lib_pivotal.config_schema import walk
 from lib_pivotal.data.tags import TagShare
 from lib_pivotal.errors import ConfigError
 from lib_pivotal.runs.presets import (
+    MEASURED_FROM,
     PRESETS,
     apply_preset,
     fitting_preset,
@@ -86,6 +87,8 @@ def test_separation_is_measured_half_as_often_as_samples_are_made():
     assert [separation_interval(steps) for steps in (100, 1500, 3000, 6000)] == [400, 400, 750, 1500]
     run = apply_preset("character", RUN, ROWS)
     assert run.saving.separation_every_steps == separation_interval(run.schedule.total_steps)
+    few = [replace(row, pictures=MEASURED_FROM - 1) for row in ROWS]
+    assert apply_preset("character", RUN, few).saving.separation_every_steps == 0, "none of few pictures is held out"
 
 
 def test_an_unknown_preset_is_named():
