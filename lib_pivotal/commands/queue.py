@@ -46,7 +46,7 @@ class AddRequest:
 
 
 @dataclass(frozen=True)
-class Place:
+class QueuePlace:
     """Where a queue is kept, where its runs' files go, and who serves it: a process, or nobody (`runner` None)."""
 
     file: QueueFile
@@ -56,7 +56,7 @@ class Place:
     runner: QueueRunner | None = None
 
     @classmethod
-    def of_manager(cls, manager: RunManager) -> Place:
+    def of_manager(cls, manager: RunManager) -> QueuePlace:
         """The queue of a process that trains.
 
         Raises:
@@ -66,7 +66,7 @@ class Place:
         return cls(runner.file, backend.lora_folder(), checkpoint=backend.checkpoint(), runner=runner)
 
     @classmethod
-    def of_folder(cls, runs_folder: Path, lora_folder: Path) -> Place:
+    def of_folder(cls, runs_folder: Path, lora_folder: Path) -> QueuePlace:
         """The queue of a folder, looked at or changed by a process that trains nothing. Where no other serves it, what
         the last one left is put in order.
 
@@ -126,7 +126,7 @@ class Listing:
         }
 
 
-def listing(place: Place) -> Listing:
+def listing(place: QueuePlace) -> Listing:
     """The queue as it is.
 
     Raises:
@@ -135,7 +135,7 @@ def listing(place: Place) -> Listing:
     return Listing(place.file.look(), place.runner)
 
 
-def add(place: Place, request: AddRequest) -> tuple[QueuedRun, ...]:
+def add(place: QueuePlace, request: AddRequest) -> tuple[QueuedRun, ...]:
     """Put a run, or all runs of a sweep, at the end of the queue; all of them or, where one is refused, none.
 
     Raises:
@@ -169,7 +169,7 @@ def add(place: Place, request: AddRequest) -> tuple[QueuedRun, ...]:
     return place.changed(change).runs[-len(entries) :]
 
 
-def move(place: Place, entry_id: int, *, to: int) -> RunQueue:
+def move(place: QueuePlace, entry_id: int, *, to: int) -> RunQueue:
     """Make a waiting run the `to`-th that begins, counted from 1.
 
     Raises:
@@ -178,7 +178,7 @@ def move(place: Place, entry_id: int, *, to: int) -> RunQueue:
     return place.changed(lambda queue: queue.with_moved(entry_id, to))
 
 
-def move_by(place: Place, entry_id: int, *, by: int) -> RunQueue:
+def move_by(place: QueuePlace, entry_id: int, *, by: int) -> RunQueue:
     """Move a waiting run up (-1) or down (1).
 
     Raises:
@@ -187,7 +187,7 @@ def move_by(place: Place, entry_id: int, *, by: int) -> RunQueue:
     return place.changed(lambda queue: queue.with_moved(entry_id, max(queue.position(entry_id) + by, 1)))
 
 
-def remove(place: Place, entry_id: int) -> RunQueue:
+def remove(place: QueuePlace, entry_id: int) -> RunQueue:
     """Take a run out; its files stay.
 
     Raises:
@@ -196,17 +196,17 @@ def remove(place: Place, entry_id: int) -> RunQueue:
     return place.changed(lambda queue: queue.without(entry_id))
 
 
-def clear(place: Place) -> RunQueue:
+def clear(place: QueuePlace) -> RunQueue:
     """Take out every run that has ended; their files stay."""
     return place.changed(RunQueue.without_ended)
 
 
-def pause(place: Place) -> RunQueue:
+def pause(place: QueuePlace) -> RunQueue:
     """Begin no further run; one that goes on is not touched."""
     return place.changed(lambda queue: queue if queue.paused else queue.with_pause())
 
 
-def resume(place: Place) -> RunQueue:
+def resume(place: QueuePlace) -> RunQueue:
     """Go on: an interrupted run from its saved state, then those that wait.
 
     Raises:
@@ -221,7 +221,7 @@ def resume(place: Place) -> RunQueue:
     return place.changed(RunQueue.with_resume)
 
 
-def skip(place: Place, entry_id: int) -> RunQueue:
+def skip(place: QueuePlace, entry_id: int) -> RunQueue:
     """Leave a run out: one that goes on is stopped and saved.
 
     Raises:
@@ -265,7 +265,7 @@ def _whole(text: str) -> str:
     return str(path.absolute()) if not path.is_absolute() and path.exists() else text
 
 
-ONE_ENTRY: Mapping[str, Callable[[Place, int], RunQueue]] = {
+ONE_ENTRY: Mapping[str, Callable[[QueuePlace, int], RunQueue]] = {
     "remove": remove,
     "skip": skip,
     "up": lambda place, entry_id: move_by(place, entry_id, by=-1),

@@ -7,20 +7,52 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
-from lib_pivotal.config import run_from_dict
+from lib_pivotal.config import Run, run_from_dict
 from lib_pivotal.errors import HostError, PivotalError
 from lib_pivotal.runs.queue import QueuedRun, RunQueue, State, Sweep
 from lib_pivotal.runs.queue_file import SERVED_ELSEWHERE, QueueFile
 
 if TYPE_CHECKING:
-    from lib_pivotal.runs.manager import RunManager
+    from lib_pivotal.runs.backend import TrainerBackend
     from lib_pivotal.runs.view import RunView
 
 POLL_S = 0.2
 
 logger = logging.getLogger(__name__)
+
+
+class OneAtATime(Protocol):
+    """What a queue asks of the run manager (`runs.manager.RunManager`)."""
+
+    backend: TrainerBackend
+
+    @property
+    def current(self) -> RunView | None:
+        """The run that is going on, or the last one."""
+        ...
+
+    @property
+    def running(self) -> bool:
+        """Whether a run is going on."""
+        ...
+
+    def start(self, run: Run, *, overwrite: bool = False) -> RunView:
+        """Begin a run; it returns at once."""
+        ...
+
+    def resume_run(self, run_id: str, *, overwrite: bool = False, max_steps: int = 0) -> RunView:
+        """Go on with a run from its state."""
+        ...
+
+    def stop(self) -> None:
+        """End after the step in hand, and save."""
+        ...
+
+    def join(self, timeout_s: float | None = None) -> bool:
+        """Wait for the run's end; True when it has ended."""
+        ...
 
 
 class QueueRunner:
@@ -30,7 +62,7 @@ class QueueRunner:
     be read it has failed, with the reason. Safe to call from any thread.
     """
 
-    def __init__(self, manager: RunManager) -> None:
+    def __init__(self, manager: OneAtATime) -> None:
         self._manager = manager
         self._lock = threading.RLock()
         self._file: QueueFile | None = None

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from lib_pivotal.files import typed_path
 
 if TYPE_CHECKING:
-    from lib_pivotal.commands.queue import Listing, Place
+    from lib_pivotal.commands.queue import Listing, QueuePlace
     from lib_pivotal.runs.manager import RunManager
     from lib_pivotal.runs.queue import RunQueue
 
@@ -90,7 +90,7 @@ def run_change(parsed: argparse.Namespace) -> int:
     """Move, remove, pause or resume, and show what became of it."""
     from lib_pivotal.commands import queue as commands
 
-    changes: dict[str, Callable[[Place], RunQueue]] = {
+    changes: dict[str, Callable[[QueuePlace], RunQueue]] = {
         "move": lambda place: commands.move(place, parsed.number, to=parsed.to),
         "remove": lambda place: commands.remove(place, parsed.number),
         "pause": commands.pause,
@@ -102,7 +102,7 @@ def run_change(parsed: argparse.Namespace) -> int:
 
 def run_queue(parsed: argparse.Namespace) -> int:
     """Train what waits; 1 where a run failed, 2 where the queue is paused, 130 after Ctrl-C, which saves the run."""
-    from lib_pivotal.commands.queue import Place
+    from lib_pivotal.commands.queue import QueuePlace
     from lib_pivotal.commands.runs import make_manager
     from lib_pivotal.standalone.page import StandaloneBackend
     from lib_pivotal.standalone.signals import stopping_on_signals
@@ -119,7 +119,7 @@ def run_queue(parsed: argparse.Namespace) -> int:
     with stopping_on_signals(stop):
         manager.queue.take_over(pause_waiting=False)  # that it begins is asked for here
         manager.queue.refuse_elsewhere()
-        served = Place.of_manager(manager)
+        served = QueuePlace.of_manager(manager)
         manager.queue.nudge()
         _follow(manager, served)
     queue = served.file.look()
@@ -154,7 +154,7 @@ class _StopRun:
         self._manager.stop()
 
 
-def _follow(manager: RunManager, place: Place) -> None:
+def _follow(manager: RunManager, place: QueuePlace) -> None:
     """Say each change of a state, until nothing is left to begin."""
     said = {entry.id: entry.state for entry in place.file.look().runs}
     ended = False
@@ -168,11 +168,11 @@ def _follow(manager: RunManager, place: Place) -> None:
     manager.queue.close()
 
 
-def _place(parsed: argparse.Namespace) -> Place:
-    from lib_pivotal.commands.queue import Place
+def _place(parsed: argparse.Namespace) -> QueuePlace:
+    from lib_pivotal.commands.queue import QueuePlace
 
     folder: Path = parsed.folder
-    return Place.of_folder(folder / "runs", folder / "lora")
+    return QueuePlace.of_folder(folder / "runs", folder / "lora")
 
 
 def _device(wanted: str) -> str:

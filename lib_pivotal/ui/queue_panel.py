@@ -89,7 +89,7 @@ def queue_listed(page: Page) -> dict[str, Any]:
     from lib_pivotal.commands import queue as commands  # here: the page is built at start-up
 
     try:
-        return commands.listing(commands.Place.of_manager(page.manager)).as_dict()
+        return commands.listing(commands.QueuePlace.of_manager(page.manager)).as_dict()
     except PivotalError as error:
         return {**EMPTY, "notice": str(error)}
 
@@ -110,7 +110,7 @@ def _added(page: Page, run: Any, sweep: str, overwrite: bool) -> str:
     from lib_pivotal.runs.sweep import read_axis
 
     axes = tuple(read_axis(line) for line in sweep.splitlines() if line.strip())
-    place = commands.Place.of_manager(page.manager)
+    place = commands.QueuePlace.of_manager(page.manager)
     added = commands.add(place, commands.AddRequest(run, sweep=axes, overwrite=overwrite))
     waits = " The queue is paused." if place.file.look().paused else ""
     return (
@@ -124,7 +124,7 @@ def _act(page: Page, act: str) -> str:
 
     verb, _, number = act.partition(":")
     try:
-        place = commands.Place.of_manager(page.manager)
+        place = commands.QueuePlace.of_manager(page.manager)
         if verb == "pause":
             (commands.resume if place.file.look().paused else commands.pause)(place)
         elif verb == "clear":

@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import BaseModel, Field
 
 from lib_pivotal.commands import queue as commands
-from lib_pivotal.commands.queue import AddRequest, Listing, Place
+from lib_pivotal.commands.queue import AddRequest, Listing, QueuePlace
 from lib_pivotal.config import run_from_dict
 from lib_pivotal.confinement import Confinement
 from lib_pivotal.errors import ConfigError, Fault
@@ -18,11 +18,11 @@ from lib_pivotal.runs.manager import RunManager
 from lib_pivotal.runs.queue import RunQueue
 from lib_pivotal.runs.sweep import as_axes
 
-WHOLE: Mapping[str, Callable[[Place], RunQueue]] = MappingProxyType(
+WHOLE: Mapping[str, Callable[[QueuePlace], RunQueue]] = MappingProxyType(
     {"pause": commands.pause, "resume": commands.resume, "clear": commands.clear}
 )
 """What is asked of the queue as a whole."""
-OF_ONE: Mapping[str, Callable[[Place, int], RunQueue]] = MappingProxyType(
+OF_ONE: Mapping[str, Callable[[QueuePlace, int], RunQueue]] = MappingProxyType(
     {"remove": commands.remove, "skip": commands.skip}
 )
 """What is asked of one run."""
@@ -72,8 +72,8 @@ class _QueueRoutes:
         self._folders = folders
         self._told = told
 
-    def _place(self) -> Place:
-        return Place.of_manager(self._manager())
+    def _place(self) -> QueuePlace:
+        return QueuePlace.of_manager(self._manager())
 
     def show(self) -> dict[str, Any]:
         with self._told():
@@ -95,7 +95,7 @@ class _QueueRoutes:
     def move(self, entry_id: int, request: MoveRequest) -> dict[str, Any]:
         return self._done(entry_id, lambda place: commands.move(place, entry_id, to=request.to))
 
-    def whole(self, verb: str, work: Callable[[Place], RunQueue]) -> Callable[[], dict[str, Any]]:
+    def whole(self, verb: str, work: Callable[[QueuePlace], RunQueue]) -> Callable[[], dict[str, Any]]:
         def serve() -> dict[str, Any]:
             with self._told():
                 place = self._place()
@@ -104,14 +104,14 @@ class _QueueRoutes:
         serve.__name__ = f"pivotal_queue_{verb}"
         return serve
 
-    def of_one(self, verb: str, act: Callable[[Place, int], RunQueue]) -> Callable[[int], dict[str, Any]]:
+    def of_one(self, verb: str, act: Callable[[QueuePlace, int], RunQueue]) -> Callable[[int], dict[str, Any]]:
         def serve(entry_id: int) -> dict[str, Any]:
             return self._done(entry_id, lambda place: act(place, entry_id))
 
         serve.__name__ = f"pivotal_queue_{verb}_run"
         return serve
 
-    def _done(self, entry_id: int, act: Callable[[Place], RunQueue]) -> dict[str, Any]:
+    def _done(self, entry_id: int, act: Callable[[QueuePlace], RunQueue]) -> dict[str, Any]:
         """404 for a run that is not there, 400 for what cannot be done with one that is."""
         with self._told():
             place = self._place()

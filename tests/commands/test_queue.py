@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from lib_pivotal.commands import queue as commands
-from lib_pivotal.commands.queue import AddRequest, Place
+from lib_pivotal.commands.queue import AddRequest, QueuePlace
 from lib_pivotal.config import run_from_dict
 from lib_pivotal.errors import FileNameError
 from tests.commands.fronts import detail, refusal
@@ -18,13 +18,13 @@ from tests.webui.test_api_paths import Site
 
 @pytest.fixture
 def place(site: Site) -> Any:
-    found = Place.of_manager(site.manager)
+    found = QueuePlace.of_manager(site.manager)
     commands.pause(found)
     yield found
     site.manager.queue.close()
 
 
-def test_one_sentence_for_a_run_that_cannot_be_added(site: Site, place: Place, line: Any, tmp_path: Path) -> None:
+def test_one_sentence_for_a_run_that_cannot_be_added(site: Site, place: QueuePlace, line: Any, tmp_path: Path) -> None:
     told = "Give the folder that holds the pictures"
     plain = site.run(data={"folder": ""})
     (tmp_path / "run.json").write_text(json.dumps(plain), encoding="utf-8")
@@ -35,7 +35,7 @@ def test_one_sentence_for_a_run_that_cannot_be_added(site: Site, place: Place, l
 
 
 def test_the_command_line_fills_the_queue_that_the_process_serves(
-    site: Site, place: Place, line: Any, tmp_path: Path
+    site: Site, place: QueuePlace, line: Any, tmp_path: Path
 ) -> None:
     (tmp_path / "x.json").write_text(json.dumps(site.run(name="typed")), encoding="utf-8")
     process = site.data / "process"  # holds lora/ and runs/
@@ -47,14 +47,14 @@ def test_the_command_line_fills_the_queue_that_the_process_serves(
 
 
 def test_a_name_in_the_lora_folder_stays_a_name(
-    site: Site, place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    site: Site, place: QueuePlace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (entry,) = commands.add(place, AddRequest(run_from_dict(site.run(start={"init_file": "one"}))))
     assert entry.settings["start"]["init_file"] == "one"
 
 
-def test_a_sweep_is_added_whole_or_not_at_all(site: Site, place: Place) -> None:
+def test_a_sweep_is_added_whole_or_not_at_all(site: Site, place: QueuePlace) -> None:
     run = run_from_dict(site.run(name="s"))
     taken = place.lora_folder / "s-seed-2.safetensors"
     taken.write_bytes(b"x")

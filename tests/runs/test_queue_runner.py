@@ -10,7 +10,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from lib_pivotal.commands import queue as commands
-from lib_pivotal.commands.queue import AddRequest, Place
+from lib_pivotal.commands.queue import AddRequest, QueuePlace
 from lib_pivotal.config import run_from_dict
 from lib_pivotal.errors import FileNameError, HostError
 from lib_pivotal.runs.manager import RunManager
@@ -65,11 +65,13 @@ def manager(processes):
 
 
 def add(manager, run, **request):
-    return commands.add(Place.of_manager(manager), AddRequest(run, **request))
+    return commands.add(QueuePlace.of_manager(manager), AddRequest(run, **request))
 
 
 def states(manager):
-    return {entry["name"]: entry["state"] for entry in commands.listing(Place.of_manager(manager)).as_dict()["runs"]}
+    return {
+        entry["name"]: entry["state"] for entry in commands.listing(QueuePlace.of_manager(manager)).as_dict()["runs"]
+    }
 
 
 def named(run, name, **data):
@@ -77,7 +79,7 @@ def named(run, name, **data):
 
 
 def test_runs_follow_each_other_and_one_that_fails_stops_nobody(manager, backend, run, tmp_path):
-    place = Place.of_manager(manager)
+    place = QueuePlace.of_manager(manager)
     commands.pause(place)
     add(manager, named(run, "first"))
     add(manager, named(run, "broken", folder=str(tmp_path / "nowhere")))
@@ -104,7 +106,7 @@ def test_a_run_that_is_added_begins_at_once_and_waits_for_one_by_hand(manager, r
 
 
 def test_names_are_refused_when_they_are_added(manager, backend, run):
-    place = Place.of_manager(manager)
+    place = QueuePlace.of_manager(manager)
     commands.pause(place)
     add(manager, run)
     before = place.file.path.read_bytes()
@@ -125,7 +127,7 @@ def test_names_are_refused_when_they_are_added(manager, backend, run):
 
 
 def test_skip_saves_and_goes_on(manager, backend, run):
-    place = Place.of_manager(manager)
+    place = QueuePlace.of_manager(manager)
     running = add(manager, named(endless(run), "long"))[0]
     waiting, last = (add(manager, named(run, name))[0] for name in ("left", "last"))
     wait_for(lambda: manager.current is not None and manager.current.step >= 2)
@@ -144,7 +146,7 @@ def test_skip_saves_and_goes_on(manager, backend, run):
 
 
 def test_pause_ends_after_the_present_run(manager, run):
-    place = Place.of_manager(manager)
+    place = QueuePlace.of_manager(manager)
     add(manager, replace(named(run, "now"), schedule=replace(run.schedule, max_steps=30)))
     add(manager, named(run, "later"))
     wait_for(lambda: manager.current is not None and manager.current.step >= 1)
@@ -162,10 +164,10 @@ def cut_off(processes, run):
     wait_for(lambda: manager.current is not None and manager.current.step >= 3)
     manager.stop()
     assert manager.queue.join(120) and states(manager)[run.name] == "interrupted"
-    notice = commands.listing(Place.of_manager(manager)).as_dict()["notice"]
+    notice = commands.listing(QueuePlace.of_manager(manager)).as_dict()["notice"]
     assert f"{run.name} was stopped" in notice, "a stop by hand holds the queue"
     end(manager)
-    path = Place.of_folder(manager.backend.runs_folder(), manager.backend.lora_folder()).file.path
+    path = QueuePlace.of_folder(manager.backend.runs_folder(), manager.backend.lora_folder()).file.path
     plain = json.loads(path.read_text())
     plain |= {"paused": False, "notice": ""}
     plain["runs"][0]["state"] = "running"
@@ -178,7 +180,7 @@ def test_after_a_restart_it_waits_and_continues_from_the_state(processes, backen
     whole = processes().start(named(run, "whole"))
     wait_for(lambda: whole.ended)
     manager, entry = cut_off(processes, run)
-    place = Place.of_manager(manager)
+    place = QueuePlace.of_manager(manager)
     told = commands.listing(place).as_dict()
     assert told["paused"] and "two was training" in told["notice"] and "Resume continues" in told["notice"]
     assert states(manager) == {"two": "interrupted", "after": "waiting"} and manager.current is None
@@ -195,7 +197,7 @@ def test_a_state_that_cannot_be_read_is_a_failure_and_no_new_start(processes, ba
     manager, entry = cut_off(processes, replace(run, schedule=replace(run.schedule, max_steps=60)))
     for path in backend.runs_folder().glob("*/two.state/run-*/state-*"):
         path.write_bytes(b"damaged") if damage == "damaged" else path.unlink()
-    place = Place.of_manager(manager)
+    place = QueuePlace.of_manager(manager)
     before = sorted(backend.runs_folder().iterdir())
     commands.resume(place)
     assert manager.queue.join(240) and states(manager) == {"two": "failed", "after": "done"}
@@ -207,34 +209,34 @@ def test_a_state_that_cannot_be_read_is_a_failure_and_no_new_start(processes, ba
 
 def test_waiting_runs_wait_after_a_restart(processes, run):
     manager = processes()
-    commands.pause(Place.of_manager(manager))
+    commands.pause(QueuePlace.of_manager(manager))
     add(manager, run)
-    file = Place.of_manager(manager).file
+    file = QueuePlace.of_manager(manager).file
     manager.queue.close()
     file.change(lambda queue: replace(queue, paused=False))
     after = processes()
-    told = commands.listing(Place.of_manager(after)).as_dict()
+    told = commands.listing(QueuePlace.of_manager(after)).as_dict()
     assert told["paused"] and "started anew" in told["notice"] and after.current is None
 
 
 def test_only_one_process_serves(manager, backend, run):
-    place = Place.of_manager(manager)
+    place = QueuePlace.of_manager(manager)
     commands.pause(place)
     other = RunManager(backend)
     add(other, run)  # may fill it
     assert other.current is None and states(manager) == {"two": "waiting"}
-    offline = Place.of_folder(backend.runs_folder(), backend.lora_folder())
-    for elsewhere in (Place.of_manager(other), offline):
+    offline = QueuePlace.of_folder(backend.runs_folder(), backend.lora_folder())
+    for elsewhere in (QueuePlace.of_manager(other), offline):
         with pytest.raises(HostError, match="another program serves this queue"):
             commands.resume(elsewhere)
     manager.queue.close()
-    commands.resume(Place.of_manager(other))
+    commands.resume(QueuePlace.of_manager(other))
     assert other.queue.join(120) and states(other) == {"two": "done"}
     other.queue.close()
 
 
 def test_a_checkpoint_that_cannot_be_trained_or_is_another_one_holds_the_queue(manager, backend, run, monkeypatch):
-    place = Place.of_manager(manager)
+    place = QueuePlace.of_manager(manager)
     backend.refusal = "SD3 cannot be trained."
     add(manager, run)
     assert manager.queue.join(60)
@@ -253,7 +255,7 @@ def test_a_checkpoint_that_cannot_be_trained_or_is_another_one_holds_the_queue(m
 
 
 def test_whatever_is_raised_at_a_start_is_a_failure_of_that_run(manager, run, monkeypatch):
-    place = Place.of_manager(manager)
+    place = QueuePlace.of_manager(manager)
     commands.pause(place)
     add(manager, named(run, "odd"))
     add(manager, named(run, "even"))
@@ -271,7 +273,7 @@ def test_whatever_is_raised_at_a_start_is_a_failure_of_that_run(manager, run, mo
 
 
 def test_a_disk_that_fails_is_told_and_ends_no_process(manager, run, monkeypatch):
-    place = Place.of_manager(manager)
+    place = QueuePlace.of_manager(manager)
     monkeypatch.setattr(manager.queue, "_refuse_unready", lambda entry: 1 / 0)
     add(manager, run)
     wait_for(lambda: commands.listing(place).as_dict()["paused"])
@@ -285,7 +287,7 @@ def test_a_sweep_ends_in_one_picture(manager, backend, run, tmp_path):
     drawn = replace(run, saving=replace(run.saving, sample_every_steps=3, sample_prompts=("smile",)))
     drawn = replace(drawn, schedule=replace(drawn.schedule, max_steps=3))
     axes = (Axis("network.unet_lr", (1e-3, 1e-2)), Axis("network.unet_rank", (2, 4)))
-    place = Place.of_manager(manager)
+    place = QueuePlace.of_manager(manager)
     added = add(manager, drawn, sweep=axes)
     assert [entry.place for entry in added] == [(0, 0), (0, 1), (1, 0), (1, 1)]
     wait_for(lambda: added[0].name in str(manager.current and manager.current.name))

@@ -3,13 +3,13 @@
 import pytest
 
 from lib_pivotal.commands import queue as commands
-from lib_pivotal.commands.queue import Place
+from lib_pivotal.commands.queue import QueuePlace
 
 
 @pytest.fixture
 def queue(manager):
     """The queue as it is."""
-    place = Place.of_manager(manager)
+    place = QueuePlace.of_manager(manager)
     commands.pause(place)
     yield lambda: place.file.look()
     manager.queue.begin_no_more()
