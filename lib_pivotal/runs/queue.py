@@ -202,10 +202,10 @@ class RunQueue:
         if cut_off:
             return queue.with_pause(
                 f"The program ended while {cut_off[0].name} was training, so the queue waits. Resume continues that "
-                "run from its last saved state, then the others; skip or remove it to go on without it."
+                "run from its last saved state, then the others; skip or remove it to train them without it."
             )
         if pause_waiting and self.next() is not None and not self.paused:
-            return queue.with_pause("The program was started anew, so the queue waits. Resume begins the next run.")
+            return queue.with_pause("The program was started again, so the queue waits. Resume begins the next run.")
         return queue
 
     # ---- as plain values ----

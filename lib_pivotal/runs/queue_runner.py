@@ -115,7 +115,7 @@ class QueueRunner:
                 self._thread.start()
 
     def skip_running(self, entry: QueuedRun) -> None:
-        """Stop and save the run that goes on, and go on with the next.
+        """Stop and save the run that trains, and begin the next.
 
         Raises:
             HostError: another process serves the queue.
@@ -258,7 +258,7 @@ class QueueRunner:
             self._record(entry, "interrupted", "stopped by hand", step)
             told = (
                 f"{entry.name} was stopped, so the queue waits. Resume continues that run, then the others; skip or "
-                "remove it to go on without it."
+                "remove it to train them without it."
             )
             self.file.change(functools.partial(RunQueue.with_pause, notice=told))
         self._skipping.discard(entry.id)
@@ -286,7 +286,7 @@ class QueueRunner:
         cells = {}
         for entry in queue.of_sweep(sweep.id):
             grid = last_parts_grid(runs_folder / entry.run_id, entry.name) if entry.run_id else None
-            cells[entry.place] = grid or (entry.state if entry.state != "done" else "no samples were drawn")
+            cells[entry.place] = grid or (entry.state if entry.state != "done" else "no samples were made")
         name = f"{sweep.name}-sweep-{sweep.id}.png"
         return str(save_sweep(runs_folder / "sweeps" / name, draw_sweep(cells, sweep.axes)))
 

@@ -42,7 +42,7 @@ def _buttons(entry: Mapping[str, Any], waiting: int) -> str:
         found.append(_button(entry, "up", "↑", "Earlier", disabled=entry["position"] == 1))
         found.append(_button(entry, "down", "↓", "Later", disabled=entry["position"] == waiting))
     if state == "running":
-        found.append(_button(entry, "skip", "skip", "Stop and save this run, and go on with the next"))
+        found.append(_button(entry, "skip", "skip", "Stop and save this run, and begin the next"))
     else:
         found.append(_button(entry, "remove", "✕", "Take it out of the queue; its files stay"))
     return "".join(found)

@@ -63,7 +63,9 @@ class ContinueRequest(BaseModel):
     """`overwrite`: files of the run's name that are another run's may be replaced."""
 
     overwrite: bool = False
-    max_steps: int = Field(default=0, ge=0, description="steps in all: a finished run goes on; 0: as many as it had")
+    max_steps: int = Field(
+        default=0, ge=0, description="steps in all: a finished run is made longer; 0: as many as it had"
+    )
 
 
 class ScanBody(BaseModel):

@@ -22,7 +22,7 @@ def test_every_layer_of_the_host_is_there_with_its_weight(family: Family, tmp_pa
     opened = open_checkpoint(path)
     host = StandaloneHost.load(path)
     assert opened.family == family
-    wanted = {layer.name: layer.module.weight for layer in host.layers()}
+    wanted = {layer.name: layer.module.weight for layer in host.layers() if layer.kind != "norm"}
     found = from_webui({f"{name}.alpha": torch.tensor(0.0) for name in opened.names}, opened.shape)
     names = dict(zip((key.removesuffix(".alpha") for key in found), opened.names, strict=True))
     assert set(wanted) <= set(names)

@@ -58,7 +58,7 @@ def worst_difference(tuned: Path, base: Path, lora: Path) -> float:
     """How far `base` with the LoRA is from `tuned`, relative, in the layer where that is most, through the host."""
     host, wanted = (
         StandaloneHost.load(base),
-        {layer.name: layer.module for layer in StandaloneHost.load(tuned).layers()},
+        {layer.name: layer.module for layer in StandaloneHost.load(tuned).layers() if layer.kind != "norm"},
     )
     shape = list_shape(base)
     network = Network.from_kohya(host.layers(), from_webui(read_bundle(lora).network, shape))
@@ -69,6 +69,7 @@ def worst_difference(tuned: Path, base: Path, lora: Path) -> float:
         return max(
             float((layer.module.weight - wanted[layer.name].weight).norm() / wanted[layer.name].weight.norm())
             for layer in host.layers()
+            if layer.kind != "norm"
         )
 
 

@@ -142,6 +142,7 @@ def _a_tag_moved(visitor: Visitor) -> None:
 def _plan_and_remedy(visitor: Visitor) -> None:
     page = visitor.page
     visitor.open_tab("Train")
+    visitor.fill("pivotal_schedule_embeddings_only_share", 0)
     for steps in (500, 400, 60):  # the last one counts, however fast they come
         visitor.fill("pivotal_schedule_max_steps", steps)
     visitor.open_tab("Data")

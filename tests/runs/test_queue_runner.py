@@ -15,12 +15,12 @@ from lib_pivotal.config import run_from_dict
 from lib_pivotal.errors import FileNameError, HostError
 from lib_pivotal.runs.manager import RunManager
 from lib_pivotal.runs.queue import Axis
-from tests.runs.test_manager import TinyStudio, endless, wait_for
+from tests.runs.test_manager import TinyBackend, endless, wait_for
 
 
 @pytest.fixture
 def backend(tiny_host, tmp_path):
-    return TinyStudio(tiny_host, tmp_path)
+    return TinyBackend(tiny_host, tmp_path)
 
 
 @pytest.fixture

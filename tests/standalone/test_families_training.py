@@ -136,7 +136,9 @@ def test_embeddings_alone_in_half_of_the_micro_batches_of_sdxl(files, two_embedd
     )
     run = replace(plain, schedule=schedule, loss=replace(plain.loss, dco_beta=1000.0))
     host = StandaloneHost.load(files["sdxl"])
-    start = build.make_embeddings(assemble.embedding_starts(run), host.text, host.device, seed=run.seed).as_mapping()
+    start = build.make_embeddings(
+        assemble.embedding_starts(run.embeddings, run.embeddings_common), host.text, host.device, seed=run.seed
+    ).as_mapping()
     ended = train(run, host, output_folder=tmp_path, listener=events.append)
     assert ended.reason == "finished", ended.message
     bundle = require(read_bundle(ended.bundle))
