@@ -122,11 +122,11 @@ RECIPES: dict[str, Recipe] = {
         unet_rank=4,
     ),
     "share50_ramp": _shared(
-        "share 0.5, the network's rate ramped up, L1 0.03", more={"network.lr_ramp": "exponential", "network.l1": 0.03}
+        "share 0.5, the network's LR ramped up, L1 0.03", more={"network.lr_ramp": "exponential", "network.l1": 0.03}
     ),
     "joint16_dco": Recipe("joint, 16 vectors, DCO's loss (beta 1000)", {"control": "none"}, {"loss.dco_beta": 1000.0}),
     "first_then_share": _shared(
-        "40 % of the steps the embeddings alone, then share 0.3 with their rate x 0.2",
+        "40 % of the steps the embeddings alone, then share 0.3 with their LR x 0.2",
         0.3,
         more={"schedule.continued_embedding_lr_factor": 0.2},
         embeddings_first=0.4,

@@ -142,11 +142,10 @@ def _a_tag_moved(visitor: Visitor) -> None:
 def _plan_and_remedy(visitor: Visitor) -> None:
     page = visitor.page
     visitor.open_tab("Train")
-    visitor.fill("pivotal_schedule_embeddings_only_share", 0)
     for steps in (500, 400, 60):  # the last one counts, however fast they come
         visitor.fill("pivotal_schedule_max_steps", steps)
     visitor.open_tab("Data")
-    page.wait_for_selector("#pivotal_plan >> text=60 steps", timeout=15_000)
+    page.wait_for_selector("#pivotal_plan >> text=120 steps", timeout=15_000)
     page.wait_for_selector("#pivotal_plan .row.low", timeout=15_000)
     button = page.locator("#pivotal_findings [data-remedy]", has_text="steps").first
     label = button.text_content()

@@ -216,7 +216,7 @@ def test_waiting_runs_wait_after_a_restart(processes, run):
     file.change(lambda queue: replace(queue, paused=False))
     after = processes()
     told = commands.listing(QueuePlace.of_manager(after)).as_dict()
-    assert told["paused"] and "started anew" in told["notice"] and after.current is None
+    assert told["paused"] and "started again" in told["notice"] and after.current is None
 
 
 def test_only_one_process_serves(manager, backend, run):
