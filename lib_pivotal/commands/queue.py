@@ -152,6 +152,7 @@ def add(place: QueuePlace, request: AddRequest) -> tuple[QueuedRun, ...]:
         QueuedRun(
             name=run.name or NAMELESS,
             settings=run_to_dict(run),
+            max_steps=run.schedule.total_steps,
             overwrite=request.overwrite,
             checkpoint=place.checkpoint,
             place=where,

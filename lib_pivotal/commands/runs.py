@@ -176,15 +176,20 @@ def continue_run(manager: RunManager, run_id: str, *, overwrite: bool = False, m
 
 
 def refuse_done(folder: Path, max_steps: int) -> None:
-    """Refuse to make a run as long as it is already, by the name of its newest state.
+    """Refuse a `schedule.max_steps` with which a run would not be longer than it is, by the name of its newest state.
 
     Raises:
         HostError: how many steps it has.
+        ConfigError: its run.json cannot be read.
     """
+    found = sorted(folder.glob("*.run.json"))
+    schedule = replace(read_run(found[0]).schedule, max_steps=max_steps, epochs=0) if found else None
+    total = max_steps if schedule is None else schedule.total_steps  # with those that the network sits out
     places = (latest_run_folder(states) for states in folder.glob("*.state"))
     step = max((state.step for place in places if place for state in list_states(place)[:1]), default=0)
-    if max_steps <= step:
-        raise HostError(f"{folder.name} has {step} steps already: ask for more than that, in all")
+    if total <= step:
+        would = "" if total == max_steps else f"; with {max_steps} steps of the network it would have {total}"
+        raise HostError(f"{folder.name} has {step} steps already{would}: ask for more than that, in all")
 
 
 def steer(manager: RunManager, run_id: str, *, verb: str) -> RunView:

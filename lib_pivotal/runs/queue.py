@@ -41,8 +41,8 @@ class Sweep:
 class QueuedRun:
     """One run of the queue: `settings` as in a run.json.
 
-    `run_id` is its folder once it began: with it, the run goes on from its saved state and never starts over;
-    `length` is how many steps it then has in all, 0: as many as it had. `checkpoint` is what was loaded when it was
+    `run_id` is its folder once it began: with it, the run goes on from its saved state and never starts over.
+    `max_steps` are its steps in all, with those that the network sits out. `checkpoint` is what was loaded when it was
     added, empty where that is not known. `place` is where its pictures go in the grid of its sweep: the number of the
     value of each axis.
     """
@@ -54,20 +54,11 @@ class QueuedRun:
     reason: str = ""
     run_id: str = ""
     step: int = 0
-    length: int = 0
+    max_steps: int = 0
     overwrite: bool = False
     checkpoint: str = ""
     sweep: int = 0
     place: tuple[int, ...] = ()
-
-    @property
-    def max_steps(self) -> int:
-        """The length that it shall have; 0 where that is not known."""
-        if self.length:
-            return self.length
-        schedule = self.settings.get("schedule")
-        steps = schedule.get("max_steps") if isinstance(schedule, Mapping) else None
-        return steps if isinstance(steps, int) else 0
 
     @property
     def ended(self) -> bool:

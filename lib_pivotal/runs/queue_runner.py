@@ -42,7 +42,7 @@ class OneAtATime(Protocol):
         """Begin a run; it returns at once."""
         ...
 
-    def resume_run(self, run_id: str, *, overwrite: bool = False, max_steps: int = 0) -> RunView:
+    def resume_run(self, run_id: str, *, overwrite: bool = False) -> RunView:
         """Go on with a run from its state."""
         ...
 
@@ -243,10 +243,12 @@ class QueueRunner:
         manager = self._manager
         if not entry.run_id:
             return manager.start(run_from_dict(dict(entry.settings)), overwrite=entry.overwrite)
-        return manager.resume_run(entry.run_id, overwrite=entry.overwrite, max_steps=entry.length)
+        return manager.resume_run(entry.run_id, overwrite=entry.overwrite)
 
     def _record_end(self, entry: QueuedRun, view: RunView) -> None:
-        ended = view.snapshot()["ended"]
+        shown = view.snapshot()  # a length in epochs has become steps
+        self.file.change(functools.partial(RunQueue.with_changed, entry_id=entry.id, max_steps=shown["max_steps"]))
+        ended = shown["ended"]
         step = int(ended["step"])
         if ended["reason"] == "finished":
             self._record(entry, "done", "", step)
