@@ -15,7 +15,7 @@ from lib_pivotal.networks.algorithm import Algorithm
 from lib_pivotal.networks.ops import without_autocast
 from lib_pivotal.ports import Layer
 
-from .oft import TRAINED, OftOptions, cayley, without_bias
+from .oft import OftOptions, arguments_of, cayley, no_rotation, read_from, without_bias
 
 
 class BoftAdapter(nn.Module):
@@ -129,24 +129,19 @@ def make_boft(
 ) -> BoftAdapter:
     """A new BOFT on `layer`: no rotation. The rank is the largest block size."""
     stages, blocks, size = butterfly(layer_weight(layer).shape[0], spec.rank)
-    tensors = {"oft_blocks": torch.zeros(stages, blocks, size, size, device=device)}
-    if options.rescale:
-        tensors["rescale"] = torch.ones(blocks * size, *[1] * (layer_weight(layer).dim() - 1), device=device)
+    tensors = no_rotation(layer, (stages, blocks, size, size), outputs=blocks * size, options=options, device=device)
     return BoftAdapter(layer, spec, tensors, constraint=options.constraint)
 
 
 def boft_like(layer: Layer, tensors: Mapping[str, Tensor], device: torch.device) -> BoftAdapter:
     """A BOFT of the blocks that a file's tensors have."""
-    empty = {name: torch.zeros(tensors[name].shape, device=device) for name in TRAINED if name in tensors}
-    constraint = float(tensors["alpha"]) if "alpha" in tensors else 0.0
-    spec = AdapterSpec(rank=tensors["oft_blocks"].shape[-1], alpha=1.0)
+    spec, empty, constraint = read_from(tensors, device)
     return BoftAdapter(layer, spec, empty, constraint=constraint)
 
 
 def boft_arguments(options: OftOptions) -> dict[str, str]:
     """kohya's `--network_args` for LyCORIS."""
-    told = {"constraint": str(options.constraint)} if options.constraint else {}
-    return {"algo": "boft", **told, **({"rescaled": "True"} if options.rescale else {})}
+    return arguments_of("boft", options)
 
 
 ALGORITHM = Algorithm(

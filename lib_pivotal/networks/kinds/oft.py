@@ -151,24 +151,42 @@ def make_oft(
     """A new DiagOFT on `layer`: no rotation. The rank is the wanted block size, by LyCORIS' rule no larger than the
     number of blocks (`DiagOFTModule.__init__`), without which it could not read the file."""
     size, blocks = factorization(layer_weight(layer).shape[0], spec.rank)
-    tensors = {"oft_blocks": torch.zeros(blocks, size, size, device=device)}
-    if options.rescale:
-        tensors["rescale"] = torch.ones(blocks * size, *[1] * (layer_weight(layer).dim() - 1), device=device)
+    tensors = no_rotation(layer, (blocks, size, size), outputs=blocks * size, options=options, device=device)
     return OftAdapter(layer, spec, tensors, constraint=options.constraint)
+
+
+def no_rotation(
+    layer: Layer, shape: tuple[int, ...], *, outputs: int, options: OftOptions, device: torch.device
+) -> dict[str, Tensor]:
+    """The tensors of blocks of `shape` that turn nothing, and a rescaling by 1 where it is wanted."""
+    tensors = {"oft_blocks": torch.zeros(shape, device=device)}
+    if options.rescale:
+        tensors["rescale"] = torch.ones(outputs, *[1] * (layer_weight(layer).dim() - 1), device=device)
+    return tensors
 
 
 def oft_like(layer: Layer, tensors: Mapping[str, Tensor], device: torch.device) -> OftAdapter:
     """A DiagOFT of the blocks that a file's tensors have."""
+    spec, empty, constraint = read_from(tensors, device)
+    return OftAdapter(layer, spec, empty, constraint=constraint)
+
+
+def read_from(tensors: Mapping[str, Tensor], device: torch.device) -> tuple[AdapterSpec, dict[str, Tensor], float]:
+    """Spec, tensors to be filled, and constraint of a file's blocks."""
     empty = {name: torch.zeros(tensors[name].shape, device=device) for name in TRAINED if name in tensors}
     constraint = float(tensors["alpha"]) if "alpha" in tensors else 0.0
-    spec = AdapterSpec(rank=tensors["oft_blocks"].shape[-1], alpha=1.0)
-    return OftAdapter(layer, spec, empty, constraint=constraint)
+    return AdapterSpec(rank=tensors["oft_blocks"].shape[-1], alpha=1.0), empty, constraint
 
 
 def oft_arguments(options: OftOptions) -> dict[str, str]:
     """kohya's `--network_args` for LyCORIS."""
+    return arguments_of("diag-oft", options)
+
+
+def arguments_of(algorithm: str, options: OftOptions) -> dict[str, str]:
+    """The same of either algorithm, under LyCORIS' name for it."""
     told = {"constraint": str(options.constraint)} if options.constraint else {}
-    return {"algo": "diag-oft", **told, **({"rescaled": "True"} if options.rescale else {})}
+    return {"algo": algorithm, **told, **({"rescaled": "True"} if options.rescale else {})}
 
 
 ALGORITHM = Algorithm(
