@@ -44,7 +44,7 @@ PICTURES = 8
 FULL, UNET, HALF, EMBEDDINGS = (
     Row("full", 1.0, 1.0),
     Row("unet", 1.0, 0.0),
-    Row("half", 0.5, 0.0),
+    Row("half", 0.5, 0.5),
     Row("words", 0.0, 0.0),
 )
 OWN: Mapping[float, tuple[Row, ...]] = {
@@ -82,6 +82,7 @@ def _shared(
     return Recipe(label, {"embeddings_only_share": share, **changes}, more or {}, over_steps)
 
 
+EDITABLE = {"embeddings_common.editability_weight": 0.1, "regularisation.class_text": "1girl"}
 RECIPES: dict[str, Recipe] = {
     "joint4": Recipe(
         "joint, 4 vectors, LR 5e-3, norms pulled to the vocabulary's (the old default)",
@@ -124,6 +125,14 @@ RECIPES: dict[str, Recipe] = {
     "share50_ramp": _shared(
         "share 0.5, the network's LR ramped up, L1 0.03", more={"network.lr_ramp": "exponential", "network.l1": 0.03}
     ),
+    "share50_class_diffusion": _shared(
+        "share 0.5, ClassDiffusion's loss at 0.1",
+        more={**EDITABLE, "embeddings_common.editability": "class_diffusion"},
+    ),
+    "share50_core": _shared(
+        "share 0.5, CoRe's loss on the text encoder's outputs at 0.1",
+        more={**EDITABLE, "embeddings_common.editability": "core"},
+    ),
     "joint16_dco": Recipe("joint, 16 vectors, DCO's loss (beta 1000)", {"control": "none"}, {"loss.dco_beta": 1000.0}),
     "first_then_share": _shared(
         "40 % of the steps the embeddings alone, then share 0.3 with their LR x 0.2",
@@ -138,6 +147,15 @@ RECIPES: dict[str, Recipe] = {
         "LoRA alone, as kohya's users run it: trigger word, U-Net and text encoder",
         {"pivotal": False, "te_rank": 4, "te_lr": 2e-3, "steps": 2 * NETWORK_STEPS},
         over_steps=True,
+    ),
+    "lora_unet": Recipe(
+        "LoRA alone on the U-Net: trigger word, text encoder as it is",
+        {"pivotal": False, "steps": 2 * NETWORK_STEPS},
+        over_steps=True,
+    ),
+    "lora_short": Recipe(
+        "LoRA alone, U-Net and text encoder, for as many steps as the network gets by default",
+        {"pivotal": False, "te_rank": 4, "te_lr": 2e-3},
     ),
     "ti": Recipe("textual inversion alone", {"unet_targets": "none", "steps": 2 * NETWORK_STEPS}),
     "cloneofsimo": Recipe(

@@ -2,7 +2,7 @@
 
 Attributes, and the kinds of unusual traits: cat ears or a halo, whatever their colour.
 
-The judge is a small network on the autoencoder's latents, trained on renders in a minute; it knows nothing of the
+The judge is a small network on the autoencoder's latents, trained on renders in ten minutes; it knows nothing of the
 U-Net. Generated pictures are encoded again before it sees them. Beside its figure on generated pictures stands its
 figure on renders that it has not seen: the most that can be reached.
 """
@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from examples.avatars import base_data, sample, world
-from examples.avatars.base_autoencoder import as_floats, moments
+from examples.avatars.base_autoencoder import as_floats
 from examples.avatars.base_captions import KINDS, SIZES
 from examples.avatars.base_captions import labels as labels_of
 from lib_pivotal.standalone.model import StandaloneHost
@@ -73,6 +73,11 @@ def accuracy(model: nn.Sequential, latents: Tensor, wanted: Tensor) -> dict[str,
     return {**dict(zip(NAMES, found, strict=True)), "mean": sum(found) / len(found)}
 
 
+def encoded(host: StandaloneHost, pictures: np.ndarray) -> Tensor:
+    """Pictures `(n, 64, 64, 3)` as the checkpoint's own autoencoder sees them, `(n, 4, 8, 8)`."""
+    return torch.cat([host.codec.encode(as_floats(pictures[i : i + 50])).mean for i in range(0, len(pictures), 50)])
+
+
 def main() -> None:
     """Print accuracies on renders and on generated pictures as JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -86,13 +91,13 @@ def main() -> None:
     host = StandaloneHost.load(args.checkpoint)
     name = "base" if args.style == "plain" else "retro"
     avatars = base_data.avatars(name, args.cache)[: args.renders]
-    latents = moments(name, args.cache)[: args.renders, :4] * host.codec.scale_factor
+    latents = encoded(host, base_data.pictures(name, args.cache)[: args.renders])
     held_out = len(latents) // 20
     model = train(latents[held_out:], labels(avatars[held_out:]))
     rng = random.Random(77)
     asked = [world.random_base(rng) for _ in range(args.pictures)]
     made = sample.pictures(host, [world.caption(avatar) for avatar in asked], seed=5, cfg_scale=args.cfg)
-    seen = host.codec.encode(as_floats(np.stack([np.asarray(picture) for picture in made]))).mean
+    seen = encoded(host, np.stack([np.asarray(picture) for picture in made]))
     report = {
         "renders": accuracy(model, latents[:held_out], labels(avatars[:held_out])),
         "generated": accuracy(model, seen, labels(asked)),
