@@ -303,10 +303,9 @@ class LossConfig:
     )
     weighting: str = setting("none", "Weight of each timestep.", choices="training.objective:weighting_names")
     snr_gamma: float = setting(
-        5.0,
-        "Gamma of the weighting: 5 is usual for min-SNR, 2 for soft_min_snr_cubed, 1 for p2.",
+        0.0,
+        "Gamma of the weighting; 0 = the usual: 5 for min_snr and soft_min_snr, 2 for soft_min_snr_cubed, 1 for p2.",
         minimum=0.0,
-        above_minimum=True,
         maximum=100.0,
     )
     dco_beta: float = setting(

@@ -270,7 +270,7 @@ def make_objective(loss: LossConfig, noise: NoiseConfig, *, mask_prior: float) -
     return build_objective(
         loss.kind,
         loss.weighting,
-        gamma=loss.snr_gamma,
+        gamma=loss.snr_gamma or None,
         huber_threshold=loss.huber_delta,
         huber_schedule=loss.huber_schedule,
         noise=NoiseSettings(

@@ -15,6 +15,7 @@ from lib_pivotal.data.buckets import Bucket, Buckets
 from lib_pivotal.data.tags import tag_counts
 from lib_pivotal.networks.registry import ALGORITHMS, kohya_module
 from lib_pivotal.ports import ModelInfo, Part
+from lib_pivotal.training.objective import MinSNR
 
 if TYPE_CHECKING:
     from lib_pivotal.training.prepare import PreparedPictures
@@ -60,7 +61,7 @@ def settings_facts(run: Run, prepared: PreparedPictures, buckets: Buckets) -> Tr
         multires_discount=noise.multires_discount if noise.multires_iterations else None,
         ip_noise_gamma=noise.perturbation or None,
         zero_terminal_snr=noise.zero_terminal_snr,
-        min_snr_gamma=run.loss.snr_gamma if run.loss.weighting == "min_snr" else None,
+        min_snr_gamma=(run.loss.snr_gamma or MinSNR().gamma) if run.loss.weighting == "min_snr" else None,
         debiased=run.loss.weighting == "debiased",
         loss_type={"mse": "l2"}.get(run.loss.kind, run.loss.kind),
         huber_c=run.loss.huber_delta if run.loss.kind in ("huber", "smooth_l1") else None,

@@ -10,7 +10,7 @@ import torch
 from lib_pivotal.config import NetworkConfig, run_from_dict
 from lib_pivotal.data.records import Picture
 from lib_pivotal.training import assemble, build
-from lib_pivotal.training.objective import P2, Huber, MinSNR
+from lib_pivotal.training.objective import P2, Huber, MinSNR, SoftMinSNR, SoftMinSNRCubed
 from tests.training.runs import compiled
 
 
@@ -107,6 +107,13 @@ def test_loss_and_weighting_by_name():
     assert objective.loss == Huber(0.1, "constant") and objective.weighting == MinSNR(3.0)
     other = objective_of(run_with(loss={"weighting": "p2", "snr_gamma": 1.0, "scale_v_like_noise": True}))
     assert other.weighting == P2(1.0) and other.scale_v_like_noise
+
+
+def test_a_weighting_has_its_usual_gamma_unless_another_is_given():
+    """5 for every weighting, as it was, is none of the papers' for two of them."""
+    usual = {"min_snr": MinSNR(5.0), "soft_min_snr": SoftMinSNR(5.0), "soft_min_snr_cubed": SoftMinSNRCubed(2.0)}
+    for name, weighting in {**usual, "p2": P2(1.0)}.items():
+        assert objective_of(run_with(loss={"weighting": name})).weighting == weighting
 
 
 def test_every_setting_of_the_noise_reaches_the_objective():
