@@ -468,10 +468,10 @@ class Trainer:
         self.progress.images_seen = Counter(content["images_seen"])
         self.progress.splits = content["splits"]
         self.progress.step = content["step"]
-        self.progress.first_phase = FirstPhase(**content.get("first_phase", {}))  # states of version 0.2 have none
+        self.progress.first_phase = FirstPhase(**content.get("first_phase", {}))  # older states have none
         self.progress.shares = dict(content.get("shares", {}))
         self._guard = RollbackGuard(self._trainable, self.progress)
-        if "guard" in content:  # states of version 0.1 have none
+        if "guard" in content:  # older states have none
             self._guard.load_state_dict(content["guard"])
 
     # ---- events ----

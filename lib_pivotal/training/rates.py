@@ -11,15 +11,12 @@ All are pure functions of the step: nothing to save, so that a resumed run is ex
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from torch.optim import Optimizer
 
 from lib_pivotal.errors import TrainingError
-
-RATES = ("constant", "linear", "cosine", "cosine_restarts", "polynomial", "one_cycle")
-"""The curves of `rate_factor`."""
 
 RAMPS = ("none", "linear", "exponential")
 """The ways in which the network's rate may rise over the run, `ramp_factor`."""
@@ -34,7 +31,7 @@ ONE_CYCLE_START = 0.04
 
 def rate_names() -> tuple[str, ...]:
     """Choices of `schedule.lr_scheduler`."""
-    return RATES
+    return tuple(RATES)
 
 
 def ramp_names() -> tuple[str, ...]:
@@ -155,36 +152,70 @@ def rate_factor(
             f"step {step} of {max_steps} with {warmup_steps} steps of warm-up: "
             "need step ≥ 0, at least 1 step, and a warm-up no longer than the run"
         )
-    if kind == "one_cycle":
-        return _one_cycle(step, max_steps, warmup_steps, final_factor)
-    if step < warmup_steps:
-        return (step + 1) / warmup_steps
-    if kind == "constant":
-        return 1.0
-    progress = (step - warmup_steps) / (max_steps - warmup_steps) if step < max_steps else 1.0
-    if kind == "linear":
-        shape = 1 - progress
-    elif kind == "polynomial":
-        shape = (1 - progress) ** power
-    elif kind == "cosine":
-        shape = (1 + math.cos(math.pi * progress)) / 2
-    else:
-        shape = (1 + math.cos(math.pi * (cycles * progress % 1.0))) / 2 if progress < 1 else 0.0
-    return final_factor + (1 - final_factor) * shape
+    return RATES[kind](RatePlace(step, max_steps, warmup_steps, final_factor, cycles, power))
 
 
-def _one_cycle(step: int, max_steps: int, warmup_steps: int, final: float) -> float:
-    last = max(max_steps - 1, 1)
-    peak = (warmup_steps if warmup_steps else 0.3 * max_steps) - 1
+@dataclass(frozen=True)
+class RatePlace:
+    """Where in which run a rate is asked for; see `rate_factor`."""
+
+    step: int
+    max_steps: int
+    warmup_steps: int
+    final: float
+    cycles: int
+    power: float
+
+    @property
+    def progress(self) -> float:
+        """From 0 behind the warm-up to 1 at the end."""
+        if self.step >= self.max_steps:
+            return 1.0
+        return (self.step - self.warmup_steps) / (self.max_steps - self.warmup_steps)
+
+
+RateCurve = Callable[[RatePlace], float]
+
+
+def _warmed_up(curve: RateCurve) -> RateCurve:
+    def rate(at: RatePlace) -> float:
+        return (at.step + 1) / at.warmup_steps if at.step < at.warmup_steps else curve(at)
+
+    return rate
+
+
+def _falling(shape: RateCurve) -> RateCurve:
+    """A warm-up, then `shape` from 1 to 0, brought between 1 and the final factor."""
+    return _warmed_up(lambda at: at.final + (1 - at.final) * shape(at))
+
+
+def _half_cosine(share: float) -> float:
+    return (1 + math.cos(math.pi * share)) / 2
+
+
+def _one_cycle(at: RatePlace) -> float:
+    last = max(at.max_steps - 1, 1)
+    peak = (at.warmup_steps if at.warmup_steps else 0.3 * at.max_steps) - 1
     peak = min(max(peak, 0.0), last)
-    if step <= peak and peak > 0:
-        return _anneal(ONE_CYCLE_START, 1.0, step / peak)
-    return _anneal(1.0, final, min(1.0, (step - peak) / (last - peak)) if last > peak else 1.0)
+    if at.step <= peak and peak > 0:
+        return _anneal(ONE_CYCLE_START, 1.0, at.step / peak)
+    return _anneal(1.0, at.final, min(1.0, (at.step - peak) / (last - peak)) if last > peak else 1.0)
 
 
 def _anneal(start: float, end: float, share: float) -> float:
     """Half a cosine from `start` (share 0) to `end` (share 1)."""
     return end + (start - end) * (1 + math.cos(math.pi * share)) / 2
+
+
+RATES: Mapping[str, RateCurve] = {
+    "constant": _warmed_up(lambda at: 1.0),
+    "linear": _falling(lambda at: 1 - at.progress),
+    "cosine": _falling(lambda at: _half_cosine(at.progress)),
+    "cosine_restarts": _falling(lambda at: _half_cosine(at.cycles * at.progress % 1.0) if at.progress < 1 else 0.0),
+    "polynomial": _falling(lambda at: (1 - at.progress) ** at.power),
+    "one_cycle": _one_cycle,
+}
+"""The curves of `rate_factor`."""
 
 
 # ---- into the optimiser ----

@@ -11,7 +11,8 @@ v-prediction (Salimans & Ho 2022, arXiv 2202.00512, appendix D):
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -28,13 +29,28 @@ SMALLEST_ALPHA_CUMPROD = 4.8973451890853435e-08
 """What the web UI puts in place of zero at the last timestep of a zero-terminal-SNR schedule (modules/sd_models.py,
 `rescale_zero_terminal_snr_abar`, v1.10.1). Only used where something is divided by √a."""
 
-DISTRIBUTIONS = ("uniform", "logit_normal", "late", "early")
-"""Ways to draw timesteps. `late` favours noisy ones (1 - u³), `early` clean ones (u³), `logit_normal` the middle."""
+
+@dataclass(frozen=True)
+class Distribution:
+    """How timesteps are drawn: a number from `draw`, which `shape` brings into [0, 1), the share of the range."""
+
+    shape: Callable[[Tensor], Tensor]
+    draw: Callable[..., Tensor] = torch.rand
+
+
+DISTRIBUTIONS: Mapping[str, Distribution] = {
+    "uniform": Distribution(lambda u: u),
+    "logit_normal": Distribution(torch.sigmoid, draw=torch.randn),
+    "late": Distribution(lambda u: 1 - u**3),
+    "early": Distribution(lambda u: u**3),
+}
+"""`late` favours noisy timesteps, `early` clean ones, `logit_normal` (Esser et al. 2024, arXiv 2403.03206, section 3.1)
+the middle."""
 
 
 def distribution_names() -> tuple[str, ...]:
     """Choices of `noise.timestep_distribution`."""
-    return DISTRIBUTIONS
+    return tuple(DISTRIBUTIONS)
 
 
 def generator_of(generator: Generators, index: int, count: int) -> torch.Generator:
@@ -140,32 +156,20 @@ class NoiseSchedule:
     ) -> Tensor:
         """Draw `(count,)` int64 timesteps on the CPU from [minimum, maximum), as kohya's min and max timestep.
 
-        With u uniform in [0, 1): t = minimum + ⌊q·(maximum-minimum)⌋, q = u (uniform), sigmoid(n), n normal
-        (logit_normal: Esser et al. 2024, arXiv 2403.03206, section 3.1), 1 - u³ (late), u³ (early).
+        t = minimum + ⌊q·(maximum-minimum)⌋, q by the distribution.
         """
         maximum = len(self) if maximum is None else maximum
         if not 0 <= minimum < maximum <= len(self):
             raise TrainingError(f"timesteps from {minimum} up to {maximum}: need 0 ≤ minimum < maximum ≤ {len(self)}")
         if distribution not in DISTRIBUTIONS:
             raise TrainingError(f"timestep distribution {distribution!r} is unknown: one of {', '.join(DISTRIBUTIONS)}")
-        draw: Callable[..., Tensor] = torch.randn if distribution == "logit_normal" else torch.rand
-        u = (
-            torch.stack(
-                [
-                    draw((), generator=generator_of(generator, index, count), dtype=torch.float64)
-                    for index in range(count)
-                ]
-            )
-            if count
-            else torch.zeros(0, dtype=torch.float64)
-        )
-        if distribution == "logit_normal":
-            u = u.sigmoid()
-        elif distribution == "late":
-            u = 1 - u**3
-        elif distribution == "early":
-            u = u**3
-        return (minimum + (u * (maximum - minimum)).floor().long()).clamp(max=maximum - 1)
+        chosen = DISTRIBUTIONS[distribution]
+        drawn = [
+            chosen.draw((), generator=generator_of(generator, index, count), dtype=torch.float64)
+            for index in range(count)
+        ]
+        share = chosen.shape(torch.stack(drawn)) if drawn else torch.zeros(0, dtype=torch.float64)
+        return (minimum + (share * (maximum - minimum)).floor().long()).clamp(max=maximum - 1)
 
     def _coefficients(self, latents: Tensor, timesteps: Tensor) -> tuple[Tensor, Tensor]:
         """√a and √(1-a), each `(batch, 1, 1, 1)`, on the device of `latents`."""

@@ -138,7 +138,7 @@ def test_results_have_the_latents_dtype_and_float32_coefficients(dtype: torch.dt
 @given(
     st.integers(0, 998),
     st.integers(1, 999),
-    st.sampled_from(DISTRIBUTIONS),
+    st.sampled_from(sorted(DISTRIBUTIONS)),
     st.integers(0, 2**32),
 )
 def test_timesteps_stay_in_their_range(minimum: int, width: int, distribution: str, seed: int) -> None:
