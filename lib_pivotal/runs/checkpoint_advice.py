@@ -41,12 +41,12 @@ def suitability_remarks(run: Run, model: ModelInfo | None, *, fitting_px: int | 
     size, found = run.data.resolution_px, []
     if size > TOO_LARGE * native:
         found.append(
-            f"Size (px): {size}, but {model.name} ({title}) is made for {native}: larger pictures repeat "
+            f"Resolution (px): {size}, but {model.name} ({title}) is made for {native}: larger pictures repeat "
             "their content."
         )
     elif fitting_px is not None and size < fitting_px:
         found.append(
-            f"Size (px): {size}, but {model.name} ({title}) is made for {native}, and the pictures allow {fitting_px}."
+            f"Resolution (px): {size}, but {model.name} ({title}) is made for {native}, and the pictures allow {fitting_px}."
         )
     if run.clip_skip > 1 and model.family != "sd1":
         found.append(f"Clip skip: {run.clip_skip} has no effect on {title}, unless the web UI's settings say so.")
