@@ -46,7 +46,8 @@ def suitability_remarks(run: Run, model: ModelInfo | None, *, fitting_px: int | 
         )
     elif fitting_px is not None and size < fitting_px:
         found.append(
-            f"Resolution (px): {size}, but {model.name} ({title}) is made for {native}, and the pictures allow {fitting_px}."
+            f"Resolution (px): {size}, but {model.name} ({title}) is made for {native}, "
+            f"and the pictures allow {fitting_px}."
         )
     if run.clip_skip > 1 and model.family != "sd1":
         found.append(f"Clip skip: {run.clip_skip} has no effect on {title}, unless the web UI's settings say so.")

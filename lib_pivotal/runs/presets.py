@@ -45,16 +45,24 @@ DRAWN_EMBEDDINGS = 6
 
 @dataclass(frozen=True)
 class Preset:
-    """A starting point: `settings` by dotted path; `samples` each embedding should get, which makes the steps."""
+    """A starting point: `settings` by dotted path; `samples` each embedding should get, which makes the steps; `why`
+    says where the numbers come from: the balance was measured (docs/evidence.md), rates and ranks are what others
+    train with, and were not measured here on a full-size checkpoint."""
 
     key: str
     label: str
     help: str
+    why: str
     settings: Mapping[str, Any]
     samples: int = ADVISED_SAMPLES
     prune: bool = True
     balance: str = ""
     """A stop of `runs.balance`; "" leaves what the settings say."""
+
+    @property
+    def said(self) -> str:
+        """What the page says of it."""
+        return f"{self.help} {self.why}"
 
 
 def _settings(**values: Any) -> Mapping[str, Any]:
@@ -67,6 +75,8 @@ PRESETS: tuple[Preset, ...] = (
         "character",
         "Character",
         "One character (or thing). The embedding learns who it is, the network the rest; captions keep what changes.",
+        "The balance was measured on the avatars; r16, alpha 8 and LR 2e-4 are kgrid's, 3,000 samples a little "
+        "less than HCP's 1,000 steps of 4.",
         _settings(network__unet_rank=16, network__unet_alpha=8.0, schedule__batch_size=4, data__keep_first=1),
         samples=3000,
         balance="embedding",
@@ -75,6 +85,8 @@ PRESETS: tuple[Preset, ...] = (
         "several",
         "Several characters + style",
         "Many embeddings at once; what they share goes into the network. Steps grow with their number.",
+        "The balance as for one character: 16 embeddings in one run came out as good as alone, in the mean. Twice"
+        " the rank, as more has to fit; fewer samples each, as they share the network's.",
         _settings(
             network__unet_rank=32,
             network__unet_alpha=16.0,
@@ -89,6 +101,8 @@ PRESETS: tuple[Preset, ...] = (
         "style",
         "Style",
         "How things look, not who is shown: captions keep everything, the network learns the rest.",
+        "A style sits in the network, so the balance stays with it: on all layers, at a lower LR and over "
+        "more samples, since it is in every picture.",
         _settings(
             embeddings_common__lr=2e-3,
             network__unet_rank=32,
@@ -107,6 +121,7 @@ PRESETS: tuple[Preset, ...] = (
         "quick",
         "Quick look",
         "A short, rough run to check embeddings and captions before a long one.",
+        "Trained jointly and at high LRs, which shows the full picture soonest; nothing of it is meant to be " "kept.",
         _settings(
             network__unet_rank=8,
             network__unet_alpha=8.0,
@@ -122,6 +137,8 @@ PRESETS: tuple[Preset, ...] = (
         "two_phase",
         "Two-phase (cloneofsimo)",
         "First the embeddings only, then the network with the embeddings frozen: the original pivotal tuning.",
+        "cloneofsimo's own numbers: r4, LR 5e-4 for embeddings, 1e-4 for the U-Net and 1e-5 for the text encoder,"
+        " weight decay 1e-3, linear decay.",
         _settings(
             embeddings_common__lr=5e-4,
             network__unet_rank=4,

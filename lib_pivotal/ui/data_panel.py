@@ -151,7 +151,7 @@ def _scanned(page: Page, run: Run, proposed: Sequence[str], *, label: str, befor
     chosen = page.shown(preset_help=note("info", "Scanned again; settings are unchanged."))
     if found.preset:
         taken = preset(found.preset)
-        chosen = page.shown(preset=gr.update(value=taken.label), preset_help=note("info", taken.help))
+        chosen = page.shown(preset=gr.update(value=taken.label), preset_help=note("info", taken.said))
     again = known or label != "Scan"
     kept = with_change(changes, label, before, found.run) if again else []
     told = "".join(message(remark, "info") for remark in found.remarks)

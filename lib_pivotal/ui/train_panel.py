@@ -49,7 +49,7 @@ def build_top(page: Page) -> None:
         )
         page.form.add("name", min_width=200, placeholder="my-first-bundle")
     with gr.Row(elem_classes=["pivotal-row", "pivotal-under"]):
-        page.html("preset_help", note("info", PRESETS[0].help))
+        page.html("preset_help", note("info", PRESETS[0].said))
         with gr.Column(min_width=200):
             page.html("name_note", note("info", "In prompts: <lora:NAME:1>"))
             page.parts["overwrite"] = gr.Checkbox(
@@ -249,7 +249,7 @@ def _bind_presets(page: Page) -> None:
         try:
             if label in keys:
                 run = page.controller.with_preset(keys[label].key, run, page.controller.rows(run))
-                remark = note("info", keys[label].help)
+                remark = note("info", keys[label].said)
             else:
                 run = load_preset(page.controller.own_presets()[label], run)
                 remark = note("info", "A preset of your own.")
