@@ -190,7 +190,7 @@ RECIPES: dict[str, Recipe] = {
 """Rates of other trainers are kept as their ratio to the U-Net's, which is 2e-3 for every recipe here."""
 
 DEFAULT = "share50"
-"""The recipe of the default presets."""
+"""The recipe of the presets' balance."""
 EACH_STEPS = 140
 """Of the network, for each embedding of `SIXTEEN` and of the runs of one embedding."""
 SIXTEEN = "sixteen"
