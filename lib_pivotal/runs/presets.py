@@ -121,7 +121,7 @@ PRESETS: tuple[Preset, ...] = (
         "quick",
         "Quick look",
         "A short, rough run to check embeddings and captions before a long one.",
-        "Trained jointly and at high LRs, which shows the full picture soonest; nothing of it is meant to be " "kept.",
+        "Trained jointly and at high LRs, which shows the full picture soonest; nothing of it is meant to be kept.",
         _settings(
             network__unet_rank=8,
             network__unet_alpha=8.0,
