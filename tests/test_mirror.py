@@ -40,7 +40,6 @@ TESTED_BY = {
     "training/keeping.py": "training/test_run_faults.py",
     "training/outputs.py": "training/test_run_faults.py",
     "training/recovery.py": "training/test_run_faults.py",
-    "training/scanning.py": "data/sources/test_layout.py",
     "runs/preflight.py": "standalone/test_one_length.py",
     # one dataset format each: all through the same scan
     "data/image_probes.py": "data/test_scan_cache.py",

@@ -27,7 +27,7 @@ from lib_pivotal.bundle.foreign import alpha_dtype, for_kohya, kohya_network, pa
 from lib_pivotal.bundle.format import META_ALPHA_DTYPE, META_EMBEDDINGS, META_PART, EmbeddingTensors
 from lib_pivotal.bundle.joining import join_conflicts, join_networks, weighted
 from lib_pivotal.bundle.layer_names import UnetShape
-from lib_pivotal.bundle.listing import list_bundle, rank_metadata
+from lib_pivotal.bundle.listing import rank_metadata
 from lib_pivotal.bundle.metadata import embedding_facts, read_json, with_embedding_facts
 from lib_pivotal.bundle.network_layouts import DIFFUSERS_PREFIXES, for_webui, is_kohya, to_diffusers, to_peft
 from lib_pivotal.bundle.network_places import recognise
@@ -181,7 +181,7 @@ def join(
     if len(strengths) != len(paths):
         raise BundleError(f"{len(paths)} files but {len(strengths)} weights; give one weight a file")
     bundles = [_read(path, drop_broken=drop_broken) for path in paths]
-    networks = [kohya_network(bundle, list_bundle(bundle.path or "").family) for bundle in bundles]
+    networks = [kohya_network(bundle) for bundle in bundles]
     conflicts: list[str] = []
     network, stuck = weighted(networks[0], strengths[0])
     conflicts += stuck
@@ -220,16 +220,15 @@ def convert(
     files = [Path(out)] if layout != "peft" else _peft_files(Path(out))
     refuse_taken(files, overwrite=overwrite)
     bundle = _read(path, drop_broken=drop_broken)
-    family = list_bundle(path).family
     was_kohya = is_kohya(bundle.network)
-    network = kohya_network(bundle, family, shape=shape)
+    network = kohya_network(bundle, shape=shape)
     metadata = for_kohya(_facts_of(bundle.metadata, {}))
     if layout == "kohya":
-        named = shape or (standard_shape(network, family) if family == "sdxl" else None)
+        named = shape or (standard_shape(network, "sdxl") if bundle.family == "sdxl" else None)
         if was_kohya and named is not None:
             network = for_webui(network, named)
         return _write(out, bundle, network=network, embeddings={}, metadata=metadata)
-    shape = shape or standard_shape(network, family)
+    shape = shape or standard_shape(network, bundle.family)
     if layout == "diffusers":
         return _write(out, bundle, network=to_diffusers(network, shape=shape), embeddings={}, metadata=metadata)
     return write_peft(Path(out), network, shape=shape, metadata=metadata)

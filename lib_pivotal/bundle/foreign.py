@@ -26,7 +26,7 @@ from lib_pivotal.bundle.layer_names import (
     split_kohya_name,
 )
 from lib_pivotal.bundle.network_layouts import exactly, for_webui, group_layers, is_kohya, misfits, to_kohya
-from lib_pivotal.bundle.network_places import place_of, recognise
+from lib_pivotal.bundle.network_places import Recognition, place_of, recognise
 from lib_pivotal.bundle.reader import Bundle
 from lib_pivotal.errors import BundleError, NetworkError
 from lib_pivotal.ports import Part
@@ -37,23 +37,24 @@ _NUMBERED = ("down_blocks.", "up_blocks.", "input_blocks.", "output_blocks.")
 _NO_ALPHA = "none"
 
 
-def kohya_network(bundle: Bundle, family: Family, *, shape: UnetShape | None = None) -> dict[str, Tensor]:
+def kohya_network(bundle: Bundle, *, shape: UnetShape | None = None) -> dict[str, Tensor]:
     """The network in kohya's layout with the same effect; one that is kohya's already is returned as it is.
 
     BundleError names the layout, or the keys that are of none, where it cannot be read.
     """
     if is_kohya(bundle.network):
         return _fitting(bundle.network, bundle)
+    family = bundle.family
     try:
-        configs = configs_of(bundle.path, bundle.metadata)
-        if not configs and "peft" in recognise(bundle.network).layouts:
+        configs, seen = configs_of(bundle.path, bundle.metadata), recognise(bundle.network)
+        if not configs and "peft" in seen.layouts:
             logger.warning(
                 "%s: no %s beside it, which has the strength: taken for lora_alpha = r", bundle.path, CONFIG_FILE
             )
         network = to_kohya(
             bundle.network,
             configs=configs,
-            text_part=_text_part(bundle),
+            text_part=_text_part(bundle, seen),
             towers=2 if family == "sdxl" else None,
         )
         network = _with_own_alphas(network, bundle.metadata)
@@ -86,7 +87,7 @@ def standard_shape(network: Mapping[str, Tensor], family: Family) -> UnetShape |
 
 def parts_by_key(bundle: Bundle) -> dict[str, Part | None]:
     """The part of the model that each of the network's keys belongs to, in any layout; None where that is not known."""
-    text_part = _text_part(bundle)
+    text_part = _text_part(bundle, recognise(bundle.network))
     found: dict[str, Part | None] = {}
     for key in bundle.network:
         place = place_of(key)
@@ -129,7 +130,7 @@ def _rank_beside(key: str, network: Mapping[str, Tensor]) -> float:
     return float("nan") if down is None else float(down.shape[0])
 
 
-def _text_part(bundle: Bundle) -> Part:
+def _text_part(bundle: Bundle, seen: Recognition) -> Part:
     """Which text encoder the layers of a file belong to that names none."""
     told = bundle.metadata.get(META_PART)
     if told in ("te", "te2"):
@@ -138,7 +139,7 @@ def _text_part(bundle: Bundle) -> Part:
         return "te2"
     widths = {
         bundle.network[key].shape[1]
-        for key, place in recognise(bundle.network).places.items()
+        for key, place in seen.places.items()
         if not place.sure and place.suffix == "lora_down.weight" and bundle.network[key].dim() > 1
         if place.path.endswith(("q_proj", "k_proj", "v_proj", "fc1"))
     }

@@ -12,20 +12,13 @@ from torch import Tensor
 
 from lib_pivotal.bundle.embedding_files import read_flat
 from lib_pivotal.bundle.embedding_key_formats import EmbeddingLayout, TensorHeader, is_single_embedding, plan_embedding
-from lib_pivotal.bundle.format import (
-    META_LEGACY_HASH,
-    META_MODEL_HASH,
-    Family,
-    Problem,
-    family_of_widths,
-)
+from lib_pivotal.bundle.format import META_LEGACY_HASH, META_MODEL_HASH, Family, Problem
 from lib_pivotal.bundle.layer_names import part_of
-from lib_pivotal.bundle.reader import is_torch_file, plan_embeddings
+from lib_pivotal.bundle.reader import family_of, is_torch_file, plan_embeddings
 from lib_pivotal.bundle.safetensors_file import Header, TensorEntry, dtype_name, read_header
 from lib_pivotal.errors import BundleError
 from lib_pivotal.ports import PARTS, Part
 
-_CONTEXT_WIDTHS: dict[int, Family] = {768: "sd1", 1024: "sd2", 2048: "sdxl"}
 _ALGORITHMS = (
     ("lora_down.weight", "lora"),
     ("lora_A.weight", "lora"),
@@ -112,7 +105,7 @@ def list_bundle(path: str | Path) -> BundleSummary:
         path=path,
         embeddings=tuple(EmbeddingSummary(plan.name, plan.vectors, plan.widths, plan.spelling) for plan in plans),
         parts=tuple(part for part in PARTS if part in found_parts),
-        family=_family(header, plans, network),
+        family=family_of((plan.widths for plan in plans), shapes, header.metadata),
         rank=network_rank(shapes),
         ranks=tuple(sorted(ranks)),
         algorithms=_algorithms(network),
@@ -195,25 +188,3 @@ def _algorithms(keys: Iterable[str]) -> tuple[str, ...]:
     endings = {f".{key.partition('.')[2]}" for key in keys}  # of kohya keys there are only a few
     found = {name for ending in endings for suffix, name in _ALGORITHMS if ending.endswith(f".{suffix}")}
     return tuple(sorted(found))
-
-
-def _family(header: Header, plans: Iterable[EmbeddingLayout], network: Mapping[str, TensorEntry]) -> Family:
-    """Shapes first (they cannot lie), then key names, then metadata."""
-    for plan in plans:
-        if (family := family_of_widths(plan.widths)) != "unknown":
-            return family
-    for key, entry in network.items():
-        if "attn2" in key and "to_k" in key and key.endswith(("down.weight", "lora_A.weight")) and len(entry.shape) > 1:
-            return _CONTEXT_WIDTHS.get(entry.shape[1]) or _family_of_metadata(header.metadata)
-    if any(part_of(key) == "te2" or key.startswith("lora_te1_") for key in network):
-        return "sdxl"
-    return _family_of_metadata(header.metadata)
-
-
-def _family_of_metadata(metadata: Mapping[str, str]) -> Family:
-    version = metadata.get("ss_base_model_version", "")
-    if version.startswith("sdxl"):
-        return "sdxl"
-    if version.startswith("sd_v2") or metadata.get("ss_v2") == "True":
-        return "sd2"
-    return "sd1" if version.startswith("sd_v1") or metadata.get("ss_v2") == "False" else "unknown"

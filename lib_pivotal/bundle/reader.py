@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,13 +11,22 @@ from torch import Tensor
 
 from lib_pivotal.bundle.embedding_key_formats import EmbeddingLayout, TensorHeader, carry_out, plan_embedding, seen_of
 from lib_pivotal.bundle.file_kinds import kind_of
-from lib_pivotal.bundle.format import EmbeddingTensors, Problem, is_embedding_key, parse_embedding_key
+from lib_pivotal.bundle.format import (
+    EmbeddingTensors,
+    Family,
+    Problem,
+    family_of_widths,
+    is_embedding_key,
+    parse_embedding_key,
+)
+from lib_pivotal.bundle.layer_names import part_of
 from lib_pivotal.bundle.pickles import load_tensors
 from lib_pivotal.bundle.safetensors_file import Header, read_header, read_tensors
 from lib_pivotal.embedding_names import check_embedding_name
 from lib_pivotal.errors import BundleError
 
 PICKLE_SUFFIXES = frozenset({".pt", ".bin", ".ckpt", ".pth"})
+_CONTEXT_WIDTHS: dict[int, Family] = {768: "sd1", 1024: "sd2", 2048: "sdxl"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,6 +48,12 @@ class Bundle:
     def errors(self) -> tuple[Problem, ...]:
         """The problems that cost a part of the file."""
         return tuple(problem for problem in self.problems if problem.severity == "error")
+
+    @property
+    def family(self) -> Family:
+        """The model that the file is for: see `family_of`."""
+        widths = ([tower.shape[-1] for tower in towers] for towers in self.embeddings.values())
+        return family_of(widths, {key: tuple(tensor.shape) for key, tensor in self.network.items()}, self.metadata)
 
 
 def read_bundle(path: str | Path) -> Bundle:
@@ -156,6 +171,31 @@ def plan_embeddings(header: Header) -> tuple[list[EmbeddingLayout], list[str], l
         if plan is not None:
             plans.append(plan)
     return plans, network_keys, problems + name_problems(plan.name for plan in plans) + _odd_metadata(header)
+
+
+def family_of(
+    widths: Iterable[Sequence[int]], shapes: Mapping[str, tuple[int, ...]], metadata: Mapping[str, str]
+) -> Family:
+    """A file's model, by `widths` of its embeddings, `shapes` of its network (they cannot lie), names of keys, then
+    metadata."""
+    for towers in widths:
+        if (family := family_of_widths(towers)) != "unknown":
+            return family
+    for key, shape in shapes.items():
+        if "attn2" in key and "to_k" in key and key.endswith(("down.weight", "lora_A.weight")) and len(shape) > 1:
+            return _CONTEXT_WIDTHS.get(shape[1]) or _family_of_metadata(metadata)
+    if any(part_of(key) == "te2" or key.startswith("lora_te1_") for key in shapes):
+        return "sdxl"
+    return _family_of_metadata(metadata)
+
+
+def _family_of_metadata(metadata: Mapping[str, str]) -> Family:
+    version = metadata.get("ss_base_model_version", "")
+    if version.startswith("sdxl"):
+        return "sdxl"
+    if version.startswith("sd_v2") or metadata.get("ss_v2") == "True":
+        return "sd2"
+    return "sd1" if version.startswith("sd_v1") or metadata.get("ss_v2") == "False" else "unknown"
 
 
 def is_finite(tensor: Tensor) -> bool:

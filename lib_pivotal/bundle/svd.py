@@ -19,7 +19,7 @@ from lib_pivotal.bundle.checkpoint_weights import CheckpointWeights, open_checkp
 from lib_pivotal.bundle.deltas import kind_of, layer_delta, needs_weight, with_kernel
 from lib_pivotal.bundle.foreign import for_kohya, kohya_network
 from lib_pivotal.bundle.hashes import checkpoint_legacy_hash
-from lib_pivotal.bundle.listing import list_bundle, rank_metadata
+from lib_pivotal.bundle.listing import rank_metadata
 from lib_pivotal.bundle.low_rank import Factors, RankCut, factored, refactored
 from lib_pivotal.bundle.metadata import lora_metadata, read_json
 from lib_pivotal.bundle.network_layouts import exactly, group_layers, lora_scale, with_whole_attention
@@ -192,7 +192,7 @@ def resize(
     cut.check()
     out = _new_file(out, sources=(), overwrite=overwrite)
     bundle = require(read_bundle(path))
-    layers = group_layers(kohya_network(bundle, list_bundle(path).family))
+    layers = group_layers(kohya_network(bundle))
     loras = [name for name, layer in layers.items() if _is_lora(path, name, layer)]
     if not loras:
         raise BundleError(f"{path}: holds no LoRA, so there is nothing to resize")
@@ -264,7 +264,7 @@ def to_lora(
     cut.check()
     out = _new_file(out, sources=() if base is None else (base,), overwrite=overwrite)
     bundle = require(read_bundle(path))
-    layers = group_layers(kohya_network(bundle, list_bundle(path).family))
+    layers = group_layers(kohya_network(bundle))
     weights = None if base is None else open_checkpoint(base)
     kinds = _kinds_to_convert(path, layers, weights)
     network, losses, biases = dict[str, Tensor](), _Losses(), 0

@@ -47,7 +47,10 @@ class AddRequest:
 
 @dataclass(frozen=True)
 class QueuePlace:
-    """Where a queue is kept, where its runs' files go, and who serves it: a process, or nobody (`runner` None)."""
+    """Where a queue is kept, where its runs' files go, and who serves it: a process, or nobody (`runner` None).
+
+    Looking writes nothing; the first change makes the process the one that serves the queue.
+    """
 
     file: QueueFile
     lora_folder: Path
@@ -57,33 +60,35 @@ class QueuePlace:
 
     @classmethod
     def of_manager(cls, manager: RunManager) -> QueuePlace:
-        """The queue of a process that trains.
-
-        Raises:
-            HostError: its folder of runs cannot be read or written.
-        """
+        """The queue of a process that trains."""
         backend, runner = manager.backend, manager.queue
-        return cls(runner.file, backend.lora_folder(), checkpoint=backend.checkpoint(), runner=runner)
+        return cls(runner.unclaimed, backend.lora_folder(), checkpoint=backend.checkpoint(), runner=runner)
 
     @classmethod
     def of_folder(cls, runs_folder: Path, lora_folder: Path) -> QueuePlace:
-        """The queue of a folder, looked at or changed by a process that trains nothing. Where no other serves it, what
-        the last one left is put in order.
+        """The queue of a folder, looked at or changed by a process that trains nothing."""
+        return cls(QueueFile(runs_folder), lora_folder)
+
+    def look(self) -> RunQueue:
+        """As it is; where nobody serves it, as the next change puts it in order: what was running is interrupted.
+
+        Raises:
+            HostError: its file cannot be read.
+        """
+        queue = self.file.look()
+        return queue if self.file.served else queue.recovered(pause_waiting=self.runner is not None)
+
+    def changed(self, change: Callable[[RunQueue], RunQueue]) -> RunQueue:
+        """Change the queue, and begin what is due then.
 
         Raises:
             HostError: the folder cannot be read or written.
         """
-        file = QueueFile(runs_folder)
-        if file.serve():
-            file.change(lambda queue: queue.recovered(pause_waiting=False))
-            file.release()
-        return cls(file, lora_folder)
-
-    def changed(self, change: Callable[[RunQueue], RunQueue]) -> RunQueue:
-        """Change the queue, and begin what is due then."""
-        queue = self.file.change(change)
-        if self.runner is not None:
-            self.runner.nudge()
+        if self.runner is None:
+            self.file.put_in_order(pause_waiting=False)
+            return self.file.change(change)
+        queue = self.runner.take_over().change(change)
+        self.runner.nudge()
         return queue
 
 
@@ -132,7 +137,7 @@ def listing(place: QueuePlace) -> Listing:
     Raises:
         HostError: its file cannot be read.
     """
-    return Listing(place.file.look(), place.runner)
+    return Listing(place.look(), place.runner)
 
 
 def add(place: QueuePlace, request: AddRequest) -> tuple[QueuedRun, ...]:
@@ -228,14 +233,14 @@ def skip(place: QueuePlace, entry_id: int) -> RunQueue:
     Raises:
         HostError: no such run, it has ended, or another process trains it.
     """
-    entry = place.file.look().get(entry_id)
+    entry = place.look().get(entry_id)
     if entry.ended:
         raise HostError(f"{entry.name} is {entry.state} already")
     if entry.state == "running":
         if place.runner is None:
             raise HostError(SERVED_ELSEWHERE)
         place.runner.skip_running(entry)
-        return place.file.look()
+        return place.look()
     queue = place.changed(lambda queue: queue.with_changed(entry_id, state="skipped", reason="skipped"))
     if place.runner is not None:
         place.runner.finish_sweep(queue, entry.sweep)

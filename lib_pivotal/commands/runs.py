@@ -297,8 +297,9 @@ def train(
     from lib_pivotal.training.assemble import compile_run
     from lib_pivotal.training.prepare import prepare_pictures
 
+    pictures = prepare_pictures(run, files=DATASET_FILES)
     return running.train(
-        compile_run(run, prepare_pictures(run, files=DATASET_FILES)),
+        compile_run(run, pictures),
         host,
         output_folder=output_folder,
         listener=listener,

@@ -14,6 +14,7 @@ from lib_pivotal.data.records import Dataset, DatasetProblem, Picture
 from lib_pivotal.runs import proposal
 from lib_pivotal.runs.under_sampled import starvation
 from lib_pivotal.training import assemble
+from lib_pivotal.training.scanning import PictureParts
 
 ENOUGH_AGAINST = {"duplicate": ("skip", "skip_near"), "near_double": ("skip_near",)}
 """Values of `data.duplicates` that leave all but one of such pictures out."""
@@ -75,7 +76,8 @@ def _of_marks(dataset: Dataset) -> list[LintWarning]:
 def _of_training(run: Run, dataset: Dataset) -> list[LintWarning]:
     """How pictures are cut and mirrored; mirroring can be turned off for an embedding."""
     found = []
-    for problem in assemble.dataset_remarks(run, dataset.pictures):
+    parts, buckets = PictureParts(run.data), assemble.make_buckets(run.data)
+    for problem in assemble.dataset_remarks(dataset.pictures, run.embeddings, parts, buckets):
         warning = of_problem(problem)
         embedding = problem.message.partition(":")[0]
         if problem.code == "mirrored" and embedding in [one.name for one in run.embeddings]:

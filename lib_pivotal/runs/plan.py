@@ -175,7 +175,7 @@ def make_plan(
     run = settled(run, dataset.pictures)
     dataset = cut_as(run.data, dataset)
     wording = wording or make_pruned_captions(run, dataset)
-    trained, held = hold_out(run, wording.captions())
+    trained, held = hold_out(run, wording.captions(), find=wording.find)
     pictures = [*trained, *held]
     samples_per_epoch, rates = _rates(run, trained, wording, held_out=bool(held))
     schedule = run.schedule

@@ -18,6 +18,7 @@ from lib_pivotal.ports import Host
 from lib_pivotal.runs.under_sampled import samples_by_embedding, starvation
 from lib_pivotal.training.epochs import settled
 from lib_pivotal.training.events import Event, StepDone
+from lib_pivotal.training.scanning import PictureParts
 
 if TYPE_CHECKING:
     from lib_pivotal.training.prepare import PreparedPictures
@@ -60,12 +61,13 @@ def measure(run: Run, host: Host, *, files: Sequence[DatasetFile] = ()) -> Prefl
         HostError: the steps failed; says why.
     """
     from lib_pivotal.runs import fitting  # here: a page that only starts needs none of training
-    from lib_pivotal.training.assemble import picture_remarks
+    from lib_pivotal.training.assemble import make_buckets, picture_remarks
     from lib_pivotal.training.prepare import prepare_pictures
 
     prepared = prepare_pictures(run, files=files)
     run = settled(run, prepared.dataset.pictures)  # the run that is trained
     pictures, held_out = _drawn(prepared)
+    remarks = picture_remarks(run, prepared, PictureParts(run.data), make_buckets(run.data))
     memory = fitting.judge(run, host, prepared)
     on_gpu = host.device.type == "cuda"
     if on_gpu:
@@ -86,7 +88,7 @@ def measure(run: Run, host: Host, *, files: Sequence[DatasetFile] = ()) -> Prefl
         memory_fits=memory.fits,
         samples=samples_by_embedding(run, pictures, prepared.embeddings_of, held_out=held_out),
         remarks=memory.remarks
-        + tuple(problem.message for problem in picture_remarks(run, prepared))
+        + tuple(problem.message for problem in remarks)
         + tuple(found.text for found in starvation(run, pictures, prepared.embeddings_of, held_out=held_out)),
     )
 

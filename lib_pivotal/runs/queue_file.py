@@ -23,6 +23,8 @@ FILE = "queue.json"
 CHANGING, SERVING = ".queue-changing.lock", ".queue-serving.lock"
 PATIENCE_S = 20.0
 """So long a change waits for another one, which takes milliseconds."""
+ATTEMPTS = 10
+"""At becoming the one that serves it: who asks whether it is served holds the lock for an instant."""
 SERVED_ELSEWHERE = "another program serves this queue now: end it, or steer the queue from there"
 
 logger = logging.getLogger(__name__)
@@ -123,13 +125,37 @@ class QueueFile:
         Raises:
             HostError: the folder cannot be written.
         """
-        if self._serving is None:
+        attempts = 0
+        while self._serving is None and attempts < ATTEMPTS:
             try:
                 self.folder.mkdir(parents=True, exist_ok=True)
                 self._serving = _lock(self.folder / SERVING)
             except OSError as error:
                 raise HostError(f"the queue: {sentence_of(error, self.path)}") from error
+            attempts += 1
+            if self._serving is None:
+                time.sleep(0.01)
         return self._serving is not None
+
+    def put_in_order(self, *, pause_waiting: bool) -> None:
+        """Put what the process before left in order (`RunQueue.recovered`), where no process serves the queue."""
+        if self.serve():
+            self.change(lambda queue: queue.recovered(pause_waiting=pause_waiting))
+            self.release()
+
+    @property
+    def served(self) -> bool:
+        """Whether a process serves it, this one or another; asking makes no file."""
+        lock = self.folder / SERVING
+        if self.serves or not lock.exists():
+            return self.serves
+        try:
+            held = _lock(lock)
+        except OSError:
+            return False
+        if held is not None:
+            held.close()
+        return held is None
 
     @property
     def serves(self) -> bool:

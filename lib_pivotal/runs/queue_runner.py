@@ -81,6 +81,17 @@ class QueueRunner:
         """
         return self.take_over()
 
+    @property
+    def unclaimed(self) -> QueueFile:
+        """The queue's file to look at, whoever serves it."""
+        with self._lock:
+            folder = self._manager.backend.runs_folder()
+            if self._file is None or (self._file.folder != folder and self._thread is None):
+                if self._file is not None:
+                    self._file.release()
+                self._file = QueueFile(folder)
+            return self._file
+
     def take_over(self, *, pause_waiting: bool = True) -> QueueFile:
         """Serve the queue, unless another process does. What the one before left is put in order first; with
         `pause_waiting` also runs that had not begun wait then.
@@ -89,14 +100,10 @@ class QueueRunner:
             HostError: the folder of runs cannot be read or written.
         """
         with self._lock:
-            folder = self._manager.backend.runs_folder()
-            if self._file is None or (self._file.folder != folder and self._thread is None):
-                if self._file is not None:
-                    self._file.release()
-                self._file = QueueFile(folder)
-            if not self._file.serves and not self._closed and self._file.serve():
-                self._file.change(lambda queue: queue.recovered(pause_waiting=pause_waiting))
-            return self._file
+            file = self.unclaimed
+            if not file.serves and not self._closed and file.serve():
+                file.change(lambda queue: queue.recovered(pause_waiting=pause_waiting))
+            return file
 
     def refuse_elsewhere(self) -> None:
         """Say where the queue is served, if not here.

@@ -107,8 +107,7 @@ def run_queue(parsed: argparse.Namespace) -> int:
     from lib_pivotal.standalone.page import StandaloneBackend
     from lib_pivotal.standalone.signals import stopping_on_signals
 
-    place = _place(parsed)  # first of all what a killed process has left: then nothing begins by itself
-    queue = place.file.look()
+    queue = _place(parsed).look()  # with what a killed process has left: then nothing begins by itself
     if queue.paused:
         _print(queue.notice or "The queue is paused.", stream=sys.stderr)
         _print(f"python -m lib_pivotal queue resume {parsed.folder}  takes the pause back", stream=sys.stderr)

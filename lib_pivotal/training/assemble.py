@@ -46,7 +46,6 @@ from lib_pivotal.training.epochs import settled
 from lib_pivotal.training.first_phase import FirstPhaseEnd
 from lib_pivotal.training.loop import LoopSettings
 from lib_pivotal.training.objective import NoiseSettings, Objective, build_objective
-from lib_pivotal.training.picture_parts import PictureParts
 from lib_pivotal.training.prepare import PreparedPictures
 from lib_pivotal.training.prepared import (
     BatchPlan,
@@ -67,6 +66,7 @@ from lib_pivotal.training.prepared import (
 from lib_pivotal.training.pruned_captions import embedding_of_concepts, samples_by_repeats
 from lib_pivotal.training.rates import PhasePlan, rate_factor
 from lib_pivotal.training.results import NAMELESS, Results
+from lib_pivotal.training.scanning import PictureParts
 from lib_pivotal.training.seeds import derive_seed
 from lib_pivotal.training.start_file import StartPlan
 from lib_pivotal.training.training_metadata import settings_facts
@@ -83,19 +83,19 @@ def compile_run(run: Run, found: PreparedPictures) -> Prepared:
     data, schedule, saving = run.data, run.schedule, run.saving
     names = tuple(embedding.name for embedding in run.embeddings)
     parts, buckets, phases = PictureParts(data), make_buckets(data), make_phase_plan(schedule, run.network)
-    classes = found.regularisation
+    classes, nouns = found.regularisation, class_texts(run.embeddings, run.regularisation)
     return Prepared(
         name=run.name,
         seed=run.seed,
         settings=run_to_dict(run),
         pictures=found,
-        notices=(*found.dataset.problems, *picture_remarks(run, found), *found.remarks),
+        notices=(*found.dataset.problems, *picture_remarks(run, found, parts, buckets), *found.remarks),
         session=session_request(run),
         zero_terminal_snr=run.noise.zero_terminal_snr,
         embeddings=embedding_starts(run.embeddings, run.embeddings_common),
         control=control_plan(run.embeddings, run.embeddings_common, found),
         text_warm_up=text_warm_up_plan(run.embeddings, run.embeddings_common, found),
-        terms=term_plan(run.embeddings, run.embeddings_common, run.regularisation),
+        terms=term_plan(run.embeddings_common, nouns),
         network=network_plan(run.network),
         start=start_plan(run.start),
         paces=paces(run.embeddings_common, run.network, schedule),
@@ -111,7 +111,12 @@ def compile_run(run: Run, found: PreparedPictures) -> Prepared:
         class_latents=class_latent_plan(run, classes, buckets) if classes else None,
         batches=batch_plan(run, found, parts),
         class_batches=class_batch_plan(run, classes) if classes else None,
-        sides=side_plan(run.regularisation, run.embeddings),
+        sides=SidePlan(
+            run.regularisation.weight,
+            run.regularisation.target == "prior",
+            run.regularisation.preservation,
+            nouns,
+        ),
         loop=LoopSettings(
             name=run.name,
             seed=run.seed,
@@ -186,24 +191,23 @@ def text_warm_up_plan(
     return TextWarmUpPlan(common.text_steps, common.lr, texts)
 
 
-def term_plan(embeddings: Sequence[EmbeddingConfig], common: EmbeddingsConfig, kept: RegularisationConfig) -> TermPlan:
-    """The run's losses on the embeddings alone."""
+def term_plan(common: EmbeddingsConfig, classes: Mapping[str, str]) -> TermPlan:
+    """The run's losses on the embeddings alone; `classes`: see `class_texts`."""
     return TermPlan(
         common.start_weight,
         common.editability,
         common.editability_weight,
-        class_texts(embeddings, kept),
+        classes,
         common.editability_prompts,
     )
 
 
 def known_texts(embeddings: Sequence[EmbeddingConfig], found: PreparedPictures) -> list[str]:
     """Tags of captions and init texts, each once, without the names of embeddings: words that the model is to know."""
-    names = [embedding.name for embedding in embeddings]
-    find = EmbeddingFinder(names)
     texts = [class_text(embedding.init_text) for embedding in embeddings]
     texts += [text for picture in found.pictures for text in (picture.caption, *picture.alternatives)]
-    tags = (tag for text in texts for tag in single_tags(find.replace(text, dict.fromkeys(names, ""))))
+    nameless = dict.fromkeys((embedding.name for embedding in embeddings), "")
+    tags = (tag for text in texts for tag in single_tags(found.find.replace(text, nameless)))
     return list(dict.fromkeys(tags))
 
 
@@ -424,20 +428,22 @@ def _lists(run: Run) -> dict[str, tuple[str, ...]]:
     return {**(read_lists(data.wildcard_folder) if data.wildcard_folder else {}), **parse_lists(data.word_lists)}
 
 
-def picture_remarks(run: Run, prepared: PreparedPictures) -> list[DatasetProblem]:
-    """What is to be known of how the pictures are trained: what is cut off, and what should not be mirrored."""
+def picture_remarks(
+    run: Run, prepared: PreparedPictures, parts: PictureParts, buckets: Buckets
+) -> list[DatasetProblem]:
+    """What is to be known of how the pictures are trained: see `dataset_remarks`."""
     keys = {picture.key for picture in (*prepared.pictures, *prepared.held_out)}
     originals = [picture for picture in prepared.dataset.pictures if picture.key in keys]
-    return dataset_remarks(run, originals)
+    return dataset_remarks(originals, run.embeddings, parts, buckets)
 
 
-def dataset_remarks(run: Run, pictures: Sequence[Picture]) -> list[DatasetProblem]:
-    """The same of pictures with their captions as they are on disk: what an embedding absorbs may belong to one
-    side."""
-    keys = mirrored(PictureParts(run.data), run.embeddings, pictures)
-    return lint.cut_remarks(pictures, make_buckets(run.data)) + lint.mirror_remarks(
-        pictures, embeddings=[embedding.name for embedding in run.embeddings], keys=keys
-    )
+def dataset_remarks(
+    pictures: Sequence[Picture], embeddings: Sequence[EmbeddingConfig], parts: PictureParts, buckets: Buckets
+) -> list[DatasetProblem]:
+    """What is cut off of pictures, and which should not be mirrored, by their captions as they are on disk: what an
+    embedding absorbs may belong to one side."""
+    names, keys = [embedding.name for embedding in embeddings], mirrored(parts, embeddings, pictures)
+    return lint.cut_remarks(pictures, buckets) + lint.mirror_remarks(pictures, embeddings=names, keys=keys)
 
 
 def mirrored(parts: PictureParts, embeddings: Sequence[EmbeddingConfig], pictures: Sequence[Picture]) -> frozenset[str]:
@@ -562,11 +568,6 @@ def class_batch_size(run: Run) -> int:
     """Pictures of the second folder in a micro-batch: as set or by narugo's rule."""
     schedule = run.schedule
     return run.regularisation.batch_size or narugo_batch(schedule.batch_size, max_steps=schedule.max_steps)
-
-
-def side_plan(kept: RegularisationConfig, embeddings: Sequence[EmbeddingConfig]) -> SidePlan:
-    """The run's further sets."""
-    return SidePlan(kept.weight, kept.target == "prior", kept.preservation, class_texts(embeddings, kept))
 
 
 def class_texts(embeddings: Sequence[EmbeddingConfig], kept: RegularisationConfig) -> dict[str, str]:

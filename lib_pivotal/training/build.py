@@ -16,7 +16,6 @@ from torch import nn
 
 from lib_pivotal.bundle.format import EmbeddingTensors
 from lib_pivotal.data.batches import BatchSource
-from lib_pivotal.data.captions import EmbeddingFinder
 from lib_pivotal.data.crops import with_focus
 from lib_pivotal.data.latents import LatentCache
 from lib_pivotal.data.mixing import MixedBatchSource, PriorSet
@@ -442,11 +441,10 @@ def make_mixture(plan: SidePlan, own: BatchSource, class_source: BatchSource | N
 
 def _held_out_batches(prepared: Prepared, cache: LatentCache) -> dict[str, list[TrainingBatch]]:
     """Held-out pictures by embedding, one a batch, with their captions as they are (no shuffling, no dropout)."""
-    find = EmbeddingFinder(prepared.word_names)
     found: dict[str, list[TrainingBatch]] = {}
     ready = {picture.key for picture in cache.pictures}
     for picture in prepared.pictures.held_out:
-        names = find(picture.caption)
+        names = prepared.pictures.find(picture.caption)
         if not names or picture.key not in ready:
             continue
         entry = cache.get(picture.key)

@@ -28,6 +28,8 @@ class PreparedPictures:
     pictures: tuple[Picture, ...]
     held_out: tuple[Picture, ...]
     embeddings: tuple[EmbeddingConfig, ...]
+    find: EmbeddingFinder
+    """Finds these embeddings in captions."""
     pruned_tags: dict[str, tuple[str, ...]]
     dataset: Dataset
     regularisation: tuple[Picture, ...] = ()
@@ -64,13 +66,14 @@ def prepare_pictures(run: Run, *, files: Sequence[DatasetFile] = ()) -> Prepared
         if embedding.use.prune
     }
     rates = sampling_rates(run, pictures, [wording.embeddings_of[picture.key] for picture in pictures])
-    trained, held_out = hold_out(run, pictures)
+    trained, held_out = hold_out(run, pictures, find=wording.find)
     held_out = [replace(picture, caption=picture.cut.plain(picture.caption)) for picture in held_out]
-    kept, told = prepare_regularisation(run, files=files)
+    kept, told = prepare_regularisation(run, find=wording.find, files=files)
     return PreparedPictures(
         tuple(trained),
         tuple(held_out),
         embeddings,
+        wording.find,
         pruned,
         dataset,
         sampling_rates={picture.key: rate for picture, rate in zip(pictures, rates, strict=True)},
@@ -81,9 +84,10 @@ def prepare_pictures(run: Run, *, files: Sequence[DatasetFile] = ()) -> Prepared
 
 
 def prepare_regularisation(
-    run: Run, *, files: Sequence[DatasetFile] = ()
+    run: Run, *, find: EmbeddingFinder, files: Sequence[DatasetFile] = ()
 ) -> tuple[tuple[Picture, ...], tuple[DatasetProblem, ...]]:
-    """The pictures of the second folder, and what is to be known of them; none where no folder is set.
+    """The pictures of the second folder, and what is to be known of them; none where no folder is set. `find` finds the
+    run's embeddings.
 
     Raises:
         DataError: nothing in the folder can be used.
@@ -98,7 +102,6 @@ def prepare_regularisation(
         reasons = "; ".join(problem.message for problem in dataset.problems[:3])
         raise DataError(f"{settings.folder}: no class picture can be used. {reasons}")
     pictures = tuple(one if one.caption or not text else replace(one, caption=text) for one in dataset.pictures)
-    find = EmbeddingFinder([embedding.name for embedding in run.embeddings])
     keys = tuple(picture.key for picture in pictures if find(picture.caption))
     silent = {"no_caption"} if text else set()
     told = [problem for problem in dataset.problems if problem.level != "info" and problem.code not in silent]

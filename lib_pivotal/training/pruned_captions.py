@@ -12,7 +12,7 @@ from lib_pivotal.data.balance import even_rates, tree_rates, with_embedding_weig
 from lib_pivotal.data.captions import EmbeddingFinder, legal_name
 from lib_pivotal.data.pruning import EmbeddingRules, PrunedCaptions, TagRules, applies
 from lib_pivotal.data.records import Dataset, Picture
-from lib_pivotal.training.picture_parts import PictureParts
+from lib_pivotal.training.scanning import PictureParts
 
 EMBEDDING_PLACEHOLDERS = ("{word}", "{name}", "[name]")
 HELD_OUT_SHARE = 0.1
@@ -90,12 +90,11 @@ def samples_by_repeats(run: Run) -> bool:
     return run.data.balance == "repeats" and all(embedding.sampling_weight == 1.0 for embedding in run.embeddings)
 
 
-def hold_out(run: Run, pictures: Sequence[Picture]) -> tuple[list[Picture], list[Picture]]:
+def hold_out(run: Run, pictures: Sequence[Picture], *, find: EmbeddingFinder) -> tuple[list[Picture], list[Picture]]:
     """Every tenth picture of an embedding, at most four an embedding, where something is measured by them: the
-    separation score, or when the first phase ends."""
+    separation score, or when the first phase ends. `find` finds the run's embeddings."""
     if run.saving.separation_every_steps == 0 and not run.schedule.first_phase_ends_itself:
         return list(pictures), []
-    find = EmbeddingFinder([embedding.name for embedding in run.embeddings])
     by_embedding: dict[str, list[Picture]] = {}
     for picture in pictures:
         for name in find(picture.caption)[:1]:

@@ -19,7 +19,6 @@ from lib_pivotal.bundle.foreign import kohya_network
 from lib_pivotal.bundle.format import EmbeddingTensors
 from lib_pivotal.bundle.hashes import checkpoint_sha256
 from lib_pivotal.bundle.layer_names import host_shape
-from lib_pivotal.bundle.listing import list_bundle
 from lib_pivotal.bundle.network_layouts import from_webui, group_layers
 from lib_pivotal.bundle.reader import read_bundle, require
 from lib_pivotal.embeddings.vectors import TrainedEmbeddings
@@ -158,17 +157,16 @@ def read_start(plan: StartPlan, host: Host, wanted: Mapping[str, int]) -> StartF
         BundleError: it cannot be read, or is for another family of models.
         EmbeddingNameError: an embedding has another number of vectors than the run's.
     """
-    bundle, summary = require(read_bundle(plan.file)), list_bundle(plan.file)
-    info = host.info
-    if "unknown" not in (summary.family, info.family) and summary.family != info.family:
+    bundle, info = require(read_bundle(plan.file)), host.info
+    if "unknown" not in (bundle.family, info.family) and bundle.family != info.family:
         raise BundleError(
-            f"{plan.file} is for {summary.family.upper()}, and {info.name} is {info.family.upper()}: choose a "
+            f"{plan.file} is for {bundle.family.upper()}, and {info.name} is {info.family.upper()}: choose a "
             "checkpoint of its family, or another file"
         )
     stored, network = dict[str, Tensor](), dict[str, Tensor]()
     if plan.network != "none":
         shape = host_shape(host)
-        stored = kohya_network(bundle, summary.family, shape=shape)
+        stored = kohya_network(bundle, shape=shape)
         network = from_webui(stored, shape)
     found = {} if plan.embeddings == "none" else bundle.embeddings
     embeddings = {name: _fitting(plan.file, name, found[name], wanted[name], host) for name in wanted if name in found}

@@ -112,7 +112,7 @@ def _added(page: Page, run: Any, sweep: str, overwrite: bool) -> str:
     axes = tuple(read_axis(line) for line in sweep.splitlines() if line.strip())
     place = commands.QueuePlace.of_manager(page.manager)
     added = commands.add(place, commands.AddRequest(run, sweep=axes, overwrite=overwrite))
-    waits = " The queue is paused." if place.file.look().paused else ""
+    waits = " The queue is paused." if place.look().paused else ""
     return (
         f"{added[0].name} is in the queue.{waits}" if len(added) == 1 else f"{len(added)} runs are in the queue.{waits}"
     )
@@ -126,7 +126,7 @@ def _act(page: Page, act: str) -> str:
     try:
         place = commands.QueuePlace.of_manager(page.manager)
         if verb == "pause":
-            (commands.resume if place.file.look().paused else commands.pause)(place)
+            (commands.resume if place.look().paused else commands.pause)(place)
         elif verb == "clear":
             commands.clear(place)
         elif verb in commands.ONE_ENTRY and number.isdigit():

@@ -115,7 +115,7 @@ class _QueueRoutes:
         """404 for a run that is not there, 400 for what cannot be done with one that is."""
         with self._told():
             place = self._place()
-            queue = place.file.look()
+            queue = place.look()
         with self._told(404):
             queue.get(entry_id)
         with self._told():

@@ -21,8 +21,7 @@ from lib_pivotal.importing.datasets import DATASET_FILES
 from lib_pivotal.importing.import_log import OF_PARTS, ImportLog, pattern
 from lib_pivotal.runs.defaults import fitted_run
 from lib_pivotal.training.assemble import make_captions
-from lib_pivotal.training.picture_parts import PictureParts
-from lib_pivotal.training.scanning import with_settings
+from lib_pivotal.training.scanning import PictureParts, with_settings
 
 scan = partial(scan_with, files=DATASET_FILES)
 

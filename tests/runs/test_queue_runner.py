@@ -219,6 +219,23 @@ def test_waiting_runs_wait_after_a_restart(processes, run):
     assert told["paused"] and "started again" in told["notice"] and after.current is None
 
 
+def test_looking_writes_nothing_and_shows_what_the_next_change_puts_in_order(processes, backend, run):
+    manager = processes()
+    assert states(manager) == {} and not list(backend.runs_folder().glob("*queue*"))
+    commands.pause(QueuePlace.of_manager(manager))
+    add(manager, run)
+    manager.queue.close()
+    path = QueuePlace.of_manager(manager).file.path
+    plain = json.loads(path.read_text()) | {"paused": False}
+    plain["runs"][0]["state"] = "running"
+    path.write_text(json.dumps(plain))
+    before = path.read_bytes()
+    after = processes()
+    assert states(after) == {"two": "interrupted"} and path.read_bytes() == before
+    commands.pause(QueuePlace.of_manager(after))
+    assert json.loads(path.read_text())["runs"][0]["state"] == "interrupted"
+
+
 def test_only_one_process_serves(manager, backend, run):
     place = QueuePlace.of_manager(manager)
     commands.pause(place)

@@ -187,7 +187,6 @@ ASKS_SETTINGS = {
         "run",
         "assemble",
         "prepare",
-        "picture_parts",
         "scanning",
         "pruned_captions",
         "epochs",

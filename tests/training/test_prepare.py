@@ -5,11 +5,11 @@ from __future__ import annotations
 import random
 
 from lib_pivotal.config import run_from_dict
-from lib_pivotal.training.assemble import mirrored, picture_remarks
+from lib_pivotal.training.assemble import make_buckets, mirrored, picture_remarks
 from lib_pivotal.training.build import make_latents, spill_folder
 from lib_pivotal.training.events import Notice, RunEnded
-from lib_pivotal.training.picture_parts import PictureParts
 from lib_pivotal.training.prepare import prepare_pictures
+from lib_pivotal.training.scanning import PictureParts
 from tests.conftest import write_pictures
 from tests.training.runs import compiled, train
 
@@ -49,7 +49,8 @@ def test_the_mirror_is_warned_of(tmp_path):
 
     def remarks(embeddings, flip=True):
         run = _run(folder, embeddings=embeddings, data={"flip": flip})
-        return [problem.message for problem in picture_remarks(run, prepare_pictures(run))]
+        parts, buckets = PictureParts(run.data), make_buckets(run.data)
+        return [problem.message for problem in picture_remarks(run, prepare_pictures(run), parts, buckets)]
 
     both = [{"name": "aoi", "prune": True}, {"name": "hana"}]  # what is absorbed counts, too
     assert [text.split(":")[0] for text in remarks(both)] == ["aoi", "hana"]

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from lib_pivotal.config import DataConfig, EmbeddingConfig, Run, SavingConfig
+from lib_pivotal.data.captions import EmbeddingFinder
 from lib_pivotal.data.records import Dataset, Picture
 from lib_pivotal.training.pruned_captions import (
     embedding_of_concepts,
@@ -85,9 +86,10 @@ def test_rates() -> None:
 def test_pictures_are_held_out_only_for_the_score() -> None:
     data = dataset(*[("aoi", "aoi")] * 45, *[("hana", "hana")] * 12, *[("kaze", "kaze")] * 4, ("others", "1girl"))
     run = run_of("aoi", "hana", "kaze")
-    assert hold_out(run, data.pictures) == (list(data.pictures), [])
+    find = EmbeddingFinder([embedding.name for embedding in run.embeddings])
+    assert hold_out(run, data.pictures, find=find) == (list(data.pictures), [])
     scored = Run(embeddings=run.embeddings, saving=SavingConfig(separation_every_steps=10))
-    trained, held = hold_out(scored, data.pictures)
+    trained, held = hold_out(scored, data.pictures, find=find)
     counts = {name: sum(p.concept == name for p in held) for name in ("aoi", "hana", "kaze", "others")}
     assert counts == {"aoi": 4, "hana": 2, "kaze": 0, "others": 0}
     assert {p.key for p in trained} | {p.key for p in held} == {p.key for p in data.pictures}

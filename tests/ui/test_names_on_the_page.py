@@ -16,7 +16,6 @@ from lib_pivotal.config import Run
 from lib_pivotal.errors import BundleError, ConfigError, FileNameError, HostError
 from lib_pivotal.file_names import name_reasons
 from lib_pivotal.runs.presets import save_preset, saved_presets
-from lib_pivotal.runs.queue_file import CHANGING, FILE, SERVING
 from lib_pivotal.runs.view import RunView
 from lib_pivotal.ui.bundle_controller import BundleController
 from lib_pivotal.ui.page_controller import PageController
@@ -24,11 +23,8 @@ from tests.hostile_names import EMPTY, HOSTILE
 
 
 def tree(folder: Path) -> dict[str, bytes]:
-    """Every file but the three of the queue, which a page that is open looks at."""
-    files = [
-        path for path in sorted(folder.rglob("*")) if path.is_file() and path.name not in (FILE, CHANGING, SERVING)
-    ]
-    return {str(path): path.read_bytes() for path in files}
+    """Every file: a page that is only looked at makes none."""
+    return {str(path): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
 def bundle(path: Path, name: str, value: float = 1.0) -> Path:

@@ -14,9 +14,9 @@ from lib_pivotal.data.captions import split_tags
 from lib_pivotal.training.build import batch_source, make_latents
 from lib_pivotal.training.distributed import ProcessGroup
 from lib_pivotal.training.events import StepDone
-from lib_pivotal.training.picture_parts import PictureParts
 from lib_pivotal.training.prepare import prepare_pictures
 from lib_pivotal.training.pruned_captions import make_pruned_captions
+from lib_pivotal.training.scanning import PictureParts
 from tests.conftest import write_pictures
 from tests.training.runs import compiled, train
 
