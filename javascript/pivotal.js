@@ -329,6 +329,16 @@
         wasActive = active;
     }
 
+    // what a button answers may stand out of sight of it
+    let lastSaid = null;
+
+    function showSaid() {
+        const said = find("feedback")?.querySelector(".pivotal-said-now");
+        if (!said || said.dataset.answer === lastSaid) return;
+        lastSaid = said.dataset.answer;
+        said.scrollIntoView({block: "nearest"});
+    }
+
     function showNewest() {
         const frame = find("rows")?.querySelector(".pivotal-rows-scroll");
         if (frame) frame.scrollLeft = frame.scrollWidth;
@@ -372,6 +382,7 @@
         for (const name of ROUNDS) watchAnswer(name, () => answered(name));
         watch("facts", showFaults);
         watch("words_table", showFaults);
+        watch("feedback", showSaid);
         watch("beat", beat);
         watch("rows", showNewest);
         greet(5);

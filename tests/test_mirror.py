@@ -55,7 +55,6 @@ TESTED_BY = {
     "ui/standalone_page.py": "standalone/test_page.py",
     "ui/bundles_*.py": "ui/test_bundle_controller.py",
     "ui/compare_panel.py": "ui/test_bundle_controller.py",
-    "ui/page.py": "ui/test_page_controller.py",
     "ui/run_panel.py": "ui/test_tab.py",
     "ui/setting_components.py": "ui/test_form.py",
     # what the web UI's pages get from us: through its cards, its rows and a run in it

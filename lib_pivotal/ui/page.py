@@ -115,10 +115,39 @@ class Page:
         """The run on the page, and its faults."""
         return self.form.read(values)
 
+    def say(self, html: str, run: Run, faults: Sequence[Fault] = ()) -> Shown:
+        """What a button of the Train page answers, in its place below the settings that count most.
+
+        `still_said` finds it again: a look at the settings as they are must not wipe it away.
+        """
+        said = f'<div class="pivotal-said-now" {_token()}>{html}</div>' if html else ""
+        return self.shown(feedback=said, said_now=(said, run, tuple(faults)))
+
+    def bind_saying(self, event: Callable[..., Any], act: Callable[..., str], inputs: Sequence[Any] = ()) -> Any:
+        """Bind a button of the Train page that answers a sentence, or nothing."""
+
+        def press(*values: Any) -> Shown:
+            given, settings = values[: len(inputs)], values[len(inputs) :]
+            return self.say(act(*given), *self.read(settings))
+
+        return quiet(event, press, [*inputs, *self.form.components], self.named("feedback", "said_now"))
+
+
+def still_said(said_now: tuple[str, Run, tuple[Fault, ...]] | None, run: Run, faults: Sequence[Fault]) -> str:
+    """What a button answered (`Page.say`), as long as the settings are those that it was pressed with."""
+    if said_now is None:
+        return ""
+    said, *pressed_with = said_now
+    return said if pressed_with == [run, tuple(faults)] else ""
+
 
 def answer() -> str:
     """HTML that differs from any before: by its change `pivotal.js` knows that an event was answered."""
-    return f'<div data-answer="{secrets.token_hex(4)}"></div>'
+    return f"<div {_token()}></div>"
+
+
+def _token() -> str:
+    return f'data-answer="{secrets.token_hex(4)}"'
 
 
 def payload(value: Any) -> str:

@@ -67,21 +67,20 @@ def bind_queue_panel(page: Page) -> None:
         try:
             if checked.faults:
                 raise ConfigError(checked.faults)
-            shown = page.shown(feedback=message(_added(page, run, sweep, bool(overwrite)), "ok"), overwrite=False)
-            shown |= page.shown(queue_sweep="")
+            shown = page.say(message(_added(page, run, sweep, bool(overwrite)), "ok"), run, faults)
+            shown |= page.shown(overwrite=False, queue_sweep="")
         except PivotalError as error:
-            shown = page.shown(feedback=error_html(error))
+            shown = page.say(error_html(error), run, faults)
         return {**shown, **page.shown(facts=facts_of(checked))}
 
     inputs = [*page.named("overwrite", "queue_sweep"), *page.form.components]
-    _then_refresh(
-        quiet(parts["queue_add"].click, add, inputs, page.named("feedback", "facts", "overwrite", "queue_sweep"))
-    )
-    _then_refresh(quiet(parts["queue_do"].click, lambda act: _act(page, act), parts["queue_act"], parts["feedback"]))
-    _then_refresh(quiet(parts["queue_pause"].click, lambda: _act(page, "pause"), None, parts["feedback"]))
-    _then_refresh(quiet(parts["queue_clear"].click, lambda: _act(page, "clear"), None, parts["feedback"]))
-    longer = [*page.named("finished", "finished_steps", "overwrite")]
-    _then_refresh(quiet(parts["go_further"].click, lambda *given: _longer(page, *given), longer, parts["feedback"]))
+    outputs = page.named("feedback", "said_now", "facts", "overwrite", "queue_sweep")
+    _then_refresh(quiet(parts["queue_add"].click, add, inputs, outputs))
+    _then_refresh(page.bind_saying(parts["queue_do"].click, lambda act: _act(page, act), [parts["queue_act"]]))
+    _then_refresh(page.bind_saying(parts["queue_pause"].click, lambda: _act(page, "pause")))
+    _then_refresh(page.bind_saying(parts["queue_clear"].click, lambda: _act(page, "clear")))
+    longer = page.named("finished", "finished_steps", "overwrite")
+    _then_refresh(page.bind_saying(parts["go_further"].click, lambda *given: _longer(page, *given), longer))
 
 
 def queue_listed(page: Page) -> dict[str, Any]:

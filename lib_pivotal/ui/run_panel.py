@@ -25,10 +25,10 @@ PIECES = ("head", "progress", "queue", "curves", "rows", "picked", "notices", "o
 def build_buttons(page: Page) -> None:
     """The right part of the page's first row: Train, or what steers a run."""
     parts = page.parts
-    with gr.Column(elem_id="pivotal_start_box", elem_classes=["pivotal-buttons"]) as start:
+    with gr.Column(scale=0, elem_id="pivotal_start_box", elem_classes=["pivotal-buttons"]) as start:
         parts["train"] = gr.Button("Train", variant="primary", elem_id="pivotal_train", size="lg")
         parts["preflight"] = gr.Button("Estimate time and VRAM", elem_id="pivotal_preflight", size="sm")
-    with gr.Column(elem_id="pivotal_run_box", elem_classes=["pivotal-buttons"], visible=False) as run:
+    with gr.Column(scale=0, elem_id="pivotal_run_box", elem_classes=["pivotal-buttons"], visible=False) as run:
         with gr.Row(elem_classes=["pivotal-row"]):
             parts["stop"] = gr.Button("Stop and save", variant="stop", elem_id="pivotal_stop", min_width=100)
             parts["pause"] = gr.Button("Pause", elem_id="pivotal_pause", min_width=100)
@@ -97,16 +97,17 @@ def bind_run_panel(page: Page) -> None:
         checked = page.controller.check(run, faults)
         try:
             page.controller.start(run, faults, overwrite=bool(overwrite))
-            shown = page.shown(feedback=estimate(run, checked.samples), overwrite=False)  # the tick was for this run
+            shown = page.say("", run, faults)
+            shown |= page.shown(feedback=estimate(run, checked.samples), overwrite=False)  # the tick was for this run
         except PivotalError as error:
-            shown = page.shown(feedback=error_html(error))
+            shown = page.say(error_html(error), run, faults)
         return {**shown, **page.shown(facts=facts_of(checked)), **_refreshed(page, pick, known)}
 
     inputs = [*told, parts["overwrite"], *form.components]
-    quiet(parts["train"].click, start, inputs, [*page.named("feedback", "facts", "overwrite"), *outputs])
+    quiet(parts["train"].click, start, inputs, [*page.named("feedback", "said_now", "facts", "overwrite"), *outputs])
 
     def draw_class(pick: str, known: dict[str, str] | None, *values: Any) -> Shown:
-        run, _ = page.read(values)
+        run, faults = page.read(values)
         try:
             from lib_pivotal.commands import runs  # here: only a click needs it
 
@@ -114,9 +115,10 @@ def bind_run_panel(page: Page) -> None:
             feedback = message("Class pictures are being made. Stop ends it; another click continues.", "info")
         except PivotalError as error:
             feedback = error_html(error)
-        return {**page.shown(feedback=feedback), **_refreshed(page, pick, known)}
+        return {**page.say(feedback, run, faults), **_refreshed(page, pick, known)}
 
-    quiet(parts["class_pictures"].click, draw_class, [*told, *form.components], [parts["feedback"], *outputs])
+    drawn = [*page.named("feedback", "said_now"), *outputs]
+    quiet(parts["class_pictures"].click, draw_class, [*told, *form.components], drawn)
 
     def command(verb: str) -> Any:
         def steer(pick: str, known: dict[str, str] | None) -> Shown:
@@ -137,7 +139,7 @@ def bind_run_panel(page: Page) -> None:
 
         runs.use_live(page.manager, on=bool(on))
 
-    quiet(parts["checkpoint"].click, lambda: _load_checkpoint(page), None, parts["feedback"])
+    page.bind_saying(parts["checkpoint"].click, lambda: _load_checkpoint(page))
     quiet(parts["live"].input, live, parts["live"])
     _bind_keep(page)
     _bind_resume(page)
@@ -265,6 +267,6 @@ def _bind_resume(page: Page) -> None:
             return error_html(error)
         return ""
 
-    quiet(parts["resume_run"].click, resume, [parts["resumable"], parts["overwrite"]], parts["feedback"]).then(
+    page.bind_saying(parts["resume_run"].click, resume, page.named("resumable", "overwrite")).then(
         fn=None, _js="() => { document.querySelector('#pivotal_refresh')?.click(); }", queue=False
     )

@@ -84,9 +84,10 @@ def _build_train(page: Page) -> None:
         with gr.Column(scale=7, min_width=320, elem_classes=["pivotal-group"]):
             build_top(page)
             build_balance(page)
-        with gr.Column(scale=4, min_width=280):
+        with gr.Column(scale=4, min_width=280, elem_classes=["pivotal-buttons"]):
             build_buttons(page)
     page.html("feedback")
+    page.parts["said_now"] = gr.State(None)  # by a button: see Page.say
     page.html("progress", run_html.progress(None))
     build_queue_panel(page)
     with gr.Row(elem_id="pivotal_train_body"):

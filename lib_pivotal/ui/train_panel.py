@@ -26,6 +26,7 @@ from lib_pivotal.ui.page import (
     message,
     note,
     quiet,
+    still_said,
 )
 from lib_pivotal.ui.plan_panel import PLAN_PARTS, plan_shown
 from lib_pivotal.ui.run_html import clock
@@ -141,14 +142,16 @@ def bind_train_panel(page: Page) -> None:
     """Check as one types; presets; settings in and out; the dry step."""
     parts, form = page.parts, page.form
 
-    def check(*values: Any) -> Shown:
+    def check(said_now: Any, *values: Any) -> Shown:
         run, faults = page.read(values)
         follow(page, run)
         shown = {**check_shown(page, run, faults), **plan_shown(page, run), **balance_shown(page, run)}
+        if said := still_said(said_now, run, faults):
+            shown |= page.shown(feedback=said)
         return {**shown, **page.shown(check_answered=answer())}
 
     outputs = [*page.named("feedback", "facts", "name_note", *PLAN_PARTS, *BALANCE_PARTS), page.answered("check")]
-    quiet(page.hidden_button("check").click, check, form.components, outputs)
+    quiet(page.hidden_button("check").click, check, [parts["said_now"], *form.components], outputs)
     _bind_presets(page)
     _bind_loading(page)
 
@@ -161,12 +164,12 @@ def bind_train_panel(page: Page) -> None:
             said = faults_list(checked.faults) or preflight_html(runs.preflight(page.manager, runs.StartRequest(run)))
         except PivotalError as error:
             said = error_html(error)
-        return page.shown(feedback=said, facts=facts_of(checked))
+        return {**page.say(said, run, faults), **page.shown(facts=facts_of(checked))}
 
     parts["preflight"].click(
         fn=preflight,
         inputs=form.components,
-        outputs=page.named("feedback", "facts"),
+        outputs=page.named("feedback", "said_now", "facts"),
         show_progress="minimal",
         queue=False,
         api_name=False,

@@ -96,14 +96,14 @@ def test_the_dial_from_scan_to_four_rows(webui: WebUI, browser: Any, pictures: P
     for field, value in {
         "name": "dialled",
         "schedule_max_steps": STEPS,
+        "schedule_warmup_steps": 2,
         "schedule_batch_size": 2,
         "saving_preview_every_steps": SAMPLES_EVERY,
         "saving_separation_every_steps": SEPARATION_EVERY,
     }.items():
         visitor.fill(f"pivotal_{field}", value)
     page.wait_for_timeout(1500)
-    page.click("#pivotal_train")
-    page.wait_for_selector("#pivotal_stop", state="visible")
+    visitor.train()
     view = wait(webui, "current")
     assert view["status"] == "finished", view["ended"]
     page.locator(".pivotal-outcome").wait_for()

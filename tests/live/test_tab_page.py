@@ -32,6 +32,11 @@ SHOTS = ROOT / "out" / "live"
 NOT_OURS = ("ERR_NAME_NOT_RESOLVED", "ERR_INTERNET_DISCONNECTED", "iframeResizer", "reading 'props'")
 """Noise of the web UI's own page on a machine without network."""
 
+IN_VIEW = """() => {
+    const box = document.querySelector("#pivotal_feedback .pivotal-said-now").getBoundingClientRect();
+    return box.height > 0 && box.top >= 0 && box.bottom <= window.innerHeight;
+}"""
+"""Whether the whole answer of a button is to be seen."""
 STEPS = 240
 BAR = 0.75
 
@@ -83,6 +88,18 @@ class Visitor:
         field.click()
         self.page.locator(f"#{element_id} ul.options li[data-value='{value}']").click()
 
+    @property
+    def feedback(self) -> str:
+        """What stands above the settings: of them, or what the last button answered."""
+        return str(self.page.locator("#pivotal_feedback").first.inner_text())
+
+    def train(self) -> None:
+        """Click Train, and wait until the run goes on; fails at once, with the page's words, where it is refused."""
+        self.page.click("#pivotal_train")
+        refused = self.page.locator("#pivotal_feedback .pivotal-said-now li.error").first
+        self.page.locator("#pivotal_stop").or_(refused).locator("visible=true").first.wait_for()
+        assert self.page.locator("#pivotal_stop").is_visible(), f"refused: {self.feedback}"
+
     def shot(self, name: str) -> None:
         SHOTS.mkdir(parents=True, exist_ok=True)
         self.page.screenshot(path=str(SHOTS / f"tab_{name}.png"), full_page=True)
@@ -121,8 +138,7 @@ def test_from_folder_to_picture(webui: WebUI, browser: Any, setup: experiment.Se
     visitor.fill("pivotal_saving_preview_every_steps", 60)
     page.wait_for_timeout(1500)
     visitor.shot("2_train")
-    page.click("#pivotal_train")
-    page.wait_for_selector("#pivotal_stop", state="visible", timeout=30_000)
+    visitor.train()
     wait(webui, "current", step=130)
     page.wait_for_timeout(3000)
     visitor.shot("3_running")
@@ -136,7 +152,8 @@ def test_from_folder_to_picture(webui: WebUI, browser: Any, setup: experiment.Se
     visitor.open_tab("Train")
     page.wait_for_timeout(2500)
     assert page.locator("#pivotal_rows img").count() >= 4
-    assert str(STEPS) in page.locator("#pivotal_progress").first.inner_text()
+    steps = 2 * STEPS  # as many again train the embedding alone
+    assert f"of {steps}" in page.locator("#pivotal_progress").first.inner_text()
     view = wait(webui, "current")
     assert view["status"] == "finished", view["ended"]
     page.wait_for_timeout(4000)
@@ -186,6 +203,39 @@ def _generate(visitor: Visitor, prompt: str) -> Image.Image:
     page.wait_for_selector("#txt2img_gallery img", timeout=120_000)
     page.wait_for_timeout(1500)
     return Image.open(io.BytesIO(page.locator("#txt2img_gallery img").first.screenshot()))
+
+
+def test_why_a_start_was_refused_stays_to_be_read(webui: WebUI, browser: Any, pictures: Path) -> None:
+    """What was typed just before is looked at half a second after the click: that must not wipe the answer away."""
+    (webui.lora_folder / "there.safetensors").write_bytes(b"")
+    visitor = Visitor(browser, webui.url)
+    page = visitor.page
+    visitor.open_tab("Data")
+    visitor.fill("pivotal_data_folder", pictures)
+    page.click("#pivotal_scan")
+    page.wait_for_selector("#pivotal_words_table input", timeout=30_000)
+    visitor.open_tab("Train")
+    visitor.fill("pivotal_name", "there")
+    page.wait_for_timeout(1500)
+    assert "Before it starts" in visitor.feedback
+    page.locator("#pivotal_schedule_max_steps input").first.fill("123")
+    page.click("#pivotal_train")
+    page.get_by_text("there is a file of this name already").first.wait_for()
+    page.wait_for_timeout(2500)
+    assert "there is a file of this name already" in visitor.feedback
+    visitor.fill("pivotal_schedule_max_steps", 124)
+    page.locator("#pivotal_feedback .pivotal-before").first.wait_for()
+
+    # a button far down answers above: it is brought into view
+    page.set_viewport_size({"width": 1280, "height": 300})
+    page.locator("#pivotal_group_regularisation .label-wrap").click()
+    page.click("#pivotal_class_pictures")
+    page.locator("#pivotal_feedback .pivotal-said-now", has_text="regularisation.folder").wait_for()
+    page.wait_for_timeout(500)
+    assert page.evaluate(IN_VIEW), "the answer is out of sight"
+    (webui.lora_folder / "there.safetensors").unlink()
+    assert not visitor.own_errors
+    page.close()
 
 
 def test_reload_ui_during_a_run(webui: WebUI, browser: Any, pictures: Path, setup: experiment.Setup) -> None:
