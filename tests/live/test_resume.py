@@ -135,7 +135,7 @@ def test_killed_at_any_moment_it_ends_the_same(
     assert view["status"] == "finished", view["ended"]
     assert_equal(whole, load_file(view["ended"]["bundle"]))
     rows = next(Path(view["folder"]).glob("*.steps.csv")).read_text().splitlines()[1:]
-    assert [int(row.split(",")[0]) for row in rows] == list(range(1, STEPS + 1))
+    assert [int(row.split(",")[0]) for row in rows] == list(range(1, run.schedule.total_steps + 1))
     assert continued, "no kill was followed by a run that was continued: give the steps more time"
 
 
