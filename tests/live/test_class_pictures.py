@@ -106,7 +106,7 @@ def test_uneven_sizes_and_every_way_to_show_a_picture(pivotal: Situation, run: R
     before = pivotal_webui.txt2img("a red hat, smile")
     pivotal_webui.call("/pivotal/v1/runs", {**run_to_dict(wanted), "overwrite": True})
     told = ended(pivotal_webui)
-    assert told["status"] == "finished" and len(told["loss"]["values"]) == wanted.schedule.max_steps, told
+    assert told["status"] == "finished" and len(told["loss"]["values"]) == wanted.schedule.total_steps, told
     said = [notice["message"] for notice in told["notices"]]
     assert any("shown in full with a border" in text for text in said)
     assert any(text.startswith("aoi: its pictures are mirrored, but have eyepatch") for text in said)

@@ -1,6 +1,7 @@
 """The demo's own bundle in the stock web UI: the same characters as where it was trained.
 
-Needs `out/demo/bundle.safetensors` and its report (`python dev.py demo`), or the file that `$PIVOTAL_DEMO_BUNDLE` names.
+Needs `out/demo/bundle.safetensors` and its report (`python dev.py demo`), or the file that `$PIVOTAL_DEMO_BUNDLE`
+names.
 """
 
 from __future__ import annotations

@@ -146,4 +146,4 @@ def test_a_failed_load_during_a_run_holds_it_up_until_the_model_is_whole(webui: 
 
 def test_training_works_after_all_of_them(webui: WebUI, run: Run) -> None:
     webui.use("sd1")
-    assert trained(webui, run)["step"] == run.schedule.max_steps
+    assert trained(webui, run)["step"] == run.schedule.total_steps
