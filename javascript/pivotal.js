@@ -128,7 +128,17 @@
         setTooltip(event);
         const field = event.target.closest?.(".pivotal-field, .pivotal-words [data-key]");
         const line = event.target.closest?.(".pivotal-group")?.querySelector(".pivotal-help");
-        if (field?.title && line) line.textContent = field.title;
+        if (field?.title && line) line.replaceChildren(...withCode(field.title));
+    }
+
+    // what stands between backticks is to be typed as it is
+    function withCode(text) {
+        return text.split("`").map((part, number) => {
+            if (number % 2 === 0) return part;
+            const code = document.createElement("code");
+            code.textContent = part;
+            return code;
+        });
     }
 
     // ---- faults beside their fields ----

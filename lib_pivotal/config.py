@@ -238,7 +238,9 @@ class NetworkConfig:
     )
     max_norm: float = setting(0.0, "Scale a layer's change down to this norm (kohya's max-norm); 0 = off.", minimum=0.0)
     weight_decay: float = setting(0.01, "Weight decay of the network.", minimum=0.0, maximum=1.0)
-    groups: tuple[LayerGroup, ...] = setting((), "Groups of layers with their own rank and LR factor.")
+    groups: tuple[LayerGroup, ...] = setting(
+        (), "Groups of layers with their own rank and LR factor, one per line: `pattern | rank | alpha | LR factor`."
+    )
 
     @property
     def algorithms(self) -> tuple[str, ...]:

@@ -442,7 +442,7 @@ def _component(entry: FormRow, value: Any, options: dict[str, Any]) -> Any:
     if kind == "parts":
         common.setdefault("placeholder", "red/* | shuffle_tags = false | keep_first = 2")
     if kind == "groups":
-        common.setdefault("placeholder", "down_blocks_[12] | 8 | 4 | 0.5   (pattern | rank | alpha | LR factor)")
+        common.setdefault("placeholder", "down_blocks_[12] | 8 | 4 | 0.5")
     return gr.Textbox(**{"lines": lines, "max_lines": 8 if lines > 1 else 1, "min_width": 120, **common})
 
 
