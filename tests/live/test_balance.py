@@ -116,7 +116,8 @@ def test_the_dial_from_scan_to_four_rows(webui: WebUI, browser: Any, pictures: P
 def _has_its_balance(visitor: Visitor, view: dict[str, Any]) -> None:
     """Four rows, the two charts, and the sentences, which are also in the file."""
     page, shares = visitor.page, {name: curve["values"][-1] for name, curve in view["shares"].items()}
-    assert set(shares) == set(NAMES) and set(view["explained"]) == {"unet", "te", "embeddings"}
+    assert set(shares) == set(NAMES) and set(view["explained"]) == {"unet", "te", "embeddings", "words"}
+    assert view["explained"]["embeddings"] == view["explained"]["words"], "under its name of version 1, too"
     steps = next(iter(view["shares"].values()))["steps"]
     assert steps[-1] == view["max_steps"] and len(steps) > 1
     assert page.locator("#pivotal_rows table.pivotal-rows tbody tr").count() == 4
