@@ -66,10 +66,10 @@ def build_data_panel(page: Page) -> None:
         page.html("words_table", NO_EMBEDDINGS)
         with gr.Row(elem_classes=["pivotal-tools"]):
             page.parts["add_word"] = gr.Button(
-                "Add an embedding", size="sm", elem_id="pivotal_add_word", min_width=120, scale=0
+                "Add an embedding", size="sm", elem_id="pivotal_add_word", min_width=180, scale=0
             )
             page.parts["anew"] = gr.Button(
-                "Reset from captions", size="sm", elem_id="pivotal_anew", min_width=120, scale=0
+                "Reset from captions", size="sm", elem_id="pivotal_anew", min_width=180, scale=0
             )
             gr.HTML('<div class="pivotal-help"></div>', elem_classes=["pivotal-html"])
         page.form.add("embeddings", elem_classes=["pivotal-hidden"], show_label=False)

@@ -230,7 +230,7 @@ def test_why_a_start_was_refused_stays_to_be_read(webui: WebUI, browser: Any, pi
     page.set_viewport_size({"width": 1280, "height": 300})
     page.locator("#pivotal_group_regularisation .label-wrap").click()
     page.click("#pivotal_class_pictures")
-    page.locator("#pivotal_feedback .pivotal-said-now", has_text="regularisation.folder").wait_for()
+    page.locator("#pivotal_feedback .pivotal-said-now", has_text="Folder of class pictures").wait_for()
     page.wait_for_timeout(500)
     assert page.evaluate(IN_VIEW), "the answer is out of sight"
     (webui.lora_folder / "there.safetensors").unlink()
