@@ -132,8 +132,11 @@ def _build_loading(page: Page) -> None:
             file_types=list(SUFFIXES),
             elem_id="pivotal_upload",
             size="sm",
+            scale=3,
         )
-        parts["download_make"] = gr.Button("Download run.json", size="sm", elem_id="pivotal_download_make")
+        parts["download_make"] = gr.Button(
+            "Download run.json", size="sm", elem_id="pivotal_download_make", scale=1, min_width=130
+        )
     parts["download"] = gr.File(label="run.json", visible=False, elem_id="pivotal_download")
     page.html("loaded")
 
