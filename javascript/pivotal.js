@@ -347,6 +347,7 @@
         if (!said || said.dataset.answer === lastSaid) return;
         lastSaid = said.dataset.answer;
         said.scrollIntoView({block: "nearest"});
+        again("check"); // one that was asked before does not know of it
     }
 
     function showNewest() {
