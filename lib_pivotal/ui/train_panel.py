@@ -71,9 +71,9 @@ def build_balance(page: Page) -> None:
 
 
 def balance_note(key: str) -> str:
-    """A stop's sentence and what it sets; of no stop, that it was set by hand."""
+    """A stop's sentence and what it sets; of no stop, that there is none."""
     if not key:
-        return note("info", "Set by hand: these settings are none of the stops.")
+        return note("info", "These settings are none of the stops; a click on one sets them.")
     return note("info", f"{stop(key).help} Sets: {described(key)}.")
 
 
