@@ -142,6 +142,42 @@ class UpAdd(torch.autograd.Function):
         return grad, grad_h, grad_up if grad_up is None else grad_up.to(up.dtype)
 
 
+class LowRankAdd(torch.autograd.Function):
+    """`y + scale · x Aᵀ Bᵀ` of a linear layer, written into `y`'s memory: `DownProjection` and `UpAdd` in one.
+
+    `x` `(..., in)`, `y` `(..., out)`, `A` `(rank, in)`, `B` `(out, rank)`. One function costs half the Python of two,
+    which is what a small layer, or any layer on a GPU that waits for Python, pays (docs/performance.md).
+    """
+
+    @staticmethod
+    def forward(ctx: Any, y: Tensor, x: Tensor, down: Tensor, up: Tensor, scale: float) -> Tensor:
+        with without_autocast(y.device.type):
+            rows = x.reshape(-1, x.shape[-1]).to(y.dtype)
+            h = torch.mm(rows, down.to(y.dtype).t())
+            ctx.save_for_backward(rows, h, down, up)
+            ctx.scale, ctx.input_dtype = scale, x.dtype
+            return _add_rows(y.detach(), h, up.to(y.dtype), scale)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        (grad,) = grads
+        rows, h, down, up = ctx.saved_tensors
+        _, needs_x, needs_down, needs_up, _ = ctx.needs_input_grad
+        with without_autocast(grad.device.type):
+            grad_rows = grad.reshape(-1, grad.shape[-1])
+            grad_h = torch.mm(grad_rows, up.to(grad.dtype))
+            grad_up = torch.mm(h.t(), grad_rows).t().to(up.dtype) if needs_up else None
+            if ctx.scale != 1.0:
+                grad_h.mul_(ctx.scale)
+                grad_up = None if grad_up is None else grad_up.mul_(ctx.scale)
+            grad_down = torch.mm(grad_h.t(), rows).to(down.dtype) if needs_down else None
+            grad_x = None
+            if needs_x:
+                grad_x = torch.mm(grad_h, down.to(grad.dtype)).view(*grad.shape[:-1], -1).to(ctx.input_dtype)
+        return grad, grad_x, grad_down, grad_up, None
+
+
 class RebuiltAdd(torch.autograd.Function):
     """`y + scale · x ΔWᵀ` with `ΔW = build(*factors)`, written into `y`'s memory; nothing of `ΔW`'s size is kept.
 
@@ -208,12 +244,12 @@ def _product_gradients(
     return next(found) if needs_x else None, next(found) if weight.requires_grad else None
 
 
-def _add_rows(out: Tensor, h: Tensor, weight: Tensor) -> Tensor:
-    """`out` `(..., features)` += `h` `(tokens, rank)` · `weight` `(features, rank)`ᵀ."""
+def _add_rows(out: Tensor, h: Tensor, weight: Tensor, scale: float = 1.0) -> Tensor:
+    """`out` `(..., features)` += scale · `h` `(tokens, rank)` · `weight` `(features, rank)`ᵀ."""
     if out.is_contiguous():
-        out.view(-1, out.shape[-1]).addmm_(h, weight.t())
+        out.view(-1, out.shape[-1]).addmm_(h, weight.t(), alpha=scale)
         return out
-    return out + (h @ weight.t()).view(out.shape)
+    return out + (h @ weight.t()).view(out.shape) * scale
 
 
 def _add_pixels(out: Tensor, h: Tensor, weight: Tensor) -> Tensor:
