@@ -3,10 +3,8 @@
 A GPU that is waiting for Python pays this share 160 (SD1.5) to 700 times (SDXL) a step. A chain of small linear layers
 (64 → 64, 4 tokens) is run forward and backward, into its input too, as a trained embedding needs it: bare, with ours,
 with the textbook's forward hook of the kind (the change built by plain autograd), with peft's layer and with LyCORIS'.
-All stand in one process, one thread, interleaved, each round in another order. Figures are medians of CPU time
-(`time.process_time`) over the rounds, a layer, less the bare layer's in the same round: the adapter's own.
-
-Kinds that take another way where a layer's output is large (`SMALL_OUTPUT`) are measured on both ways.
+All stand in one process, one thread, interleaved, each round in another order. Figures are the least CPU
+time (`time.process_time`) of all rounds, a layer, less the bare layer's least: the adapter's own.
 """
 
 from __future__ import annotations
@@ -14,16 +12,14 @@ from __future__ import annotations
 import argparse
 import os
 import random
-import statistics
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -38,7 +34,6 @@ from lib_pivotal.networks.targets import LayerRule
 from lib_pivotal.ports import Layer
 
 WIDTH, TOKENS, LAYERS = 64, 4, 32
-SMALL_OUTPUT = "lib_pivotal.networks.kinds.lora.SMALL_OUTPUT"
 
 
 @dataclass(frozen=True)
@@ -51,15 +46,12 @@ class Kind:
     plain: str = ""
     peft: tuple[str, Mapping[str, Any]] | None = None
     lycoris: tuple[str, Mapping[str, Any]] | None = None
-    two_ways: bool = False
 
 
 KINDS = {
-    "LoRA r 4": Kind(
-        "lora", 4, {}, "lora", ("LoraConfig", {"r": 4, "lora_alpha": 4}), ("LoConModule", {}), two_ways=True
-    ),
-    "DoRA r 4": Kind("dora", 4, {}, "", ("LoraConfig", {"r": 4, "lora_alpha": 4, "use_dora": True}), None, two_ways=True),
-    "LoHa r 2": Kind("loha", 2, {}, "loha", ("LoHaConfig", {"r": 2, "alpha": 2}), ("LohaModule", {}), two_ways=True),
+    "LoRA r 4": Kind("lora", 4, {}, "lora", ("LoraConfig", {"r": 4, "lora_alpha": 4}), ("LoConModule", {})),
+    "DoRA r 4": Kind("dora", 4, {}, "", ("LoraConfig", {"r": 4, "lora_alpha": 4, "use_dora": True})),
+    "LoHa r 2": Kind("loha", 2, {}, "loha", ("LoHaConfig", {"r": 2, "alpha": 2}), ("LohaModule", {})),
     "LoKr factor 8": Kind(
         "lokr",
         4,
@@ -67,7 +59,6 @@ KINDS = {
         "lokr",
         ("LoKrConfig", {"r": 1000, "alpha": 1, "decompose_factor": 8}),
         ("LokrModule", {"factor": 8, "full_matrix": True}),
-        two_ways=True,
     ),
     "LoKr factor 8, r 2": Kind(
         "lokr",
@@ -76,9 +67,8 @@ KINDS = {
         "",
         ("LoKrConfig", {"r": 2, "alpha": 2, "decompose_factor": 8}),
         ("LokrModule", {"factor": 8}),
-        two_ways=True,
     ),
-    "DiagOFT": Kind("oft", 8, {}, "oft", ("OFTConfig", {"r": 8}), ("DiagOFTModule", {}), two_ways=True),
+    "DiagOFT": Kind("oft", 8, {}, "oft", ("OFTConfig", {"r": 8}), ("DiagOFTModule", {})),
     "BOFT": Kind(
         "boft",
         8,
@@ -87,8 +77,8 @@ KINDS = {
         ("BOFTConfig", {"boft_block_size": 8, "boft_n_butterfly_factor": 1}),
         ("ButterflyOFTModule", {}),
     ),
-    "GLoRA r 4": Kind("glora", 4, {}, "", None, ("GLoRAModule", {}), two_ways=True),
-    "DyLoRA r 4": Kind("dylora", 4, {"unit": 1}, "", None, ("DyLoraModule", {"block_size": 1}), two_ways=True),
+    "GLoRA r 4": Kind("glora", 4, {}, "", None, ("GLoRAModule", {})),
+    "DyLoRA r 4": Kind("dylora", 4, {"unit": 1}, "", None, ("DyLoraModule", {"block_size": 1})),
     "(IA)³": Kind("ia3", 1, {"on_input": "none"}, "ia3", ("IA3Config", {"feedforward_modules": []}), ("IA3Module", {})),
     "(IA)³ on inputs": Kind(
         "ia3", 1, {"on_input": "all"}, "", ("IA3Config", {"feedforward_modules": ".*"}), ("IA3Module", {})
@@ -113,19 +103,13 @@ def chain() -> nn.Sequential:
     return nn.Sequential(*(nn.Linear(WIDTH, WIDTH) for _ in range(LAYERS))).requires_grad_(False)
 
 
-def ours(kind: Kind, *, as_large: bool = False) -> Way:
-    """Our hooks; `as_large` as on a layer of a large output."""
+def ours(kind: Kind) -> Way:
+    """Our hooks."""
     made = chain()
     layers = [Layer(f"lora_unet_{index}", "unet", "linear", module) for index, module in enumerate(made)]
     rule = LayerRule("", rank=kind.rank, alpha=float(kind.rank))
     network = build_network(layers, [rule], algorithm=kind.algorithm, options=kind.options, seed=0, device="cpu")
-
-    @contextmanager
-    def active() -> Iterator[None]:
-        with network.attach(), mock.patch(SMALL_OUTPUT, 0) if as_large else nullcontext():
-            yield
-
-    return Way(made, list(network.parameters()), active)
+    return Way(made, list(network.parameters()), network.attach)
 
 
 # ---- the textbook's hooks ----
@@ -226,8 +210,6 @@ def with_lycoris(kind: Kind) -> Way:
 def ways(kind: Kind) -> dict[str, Way]:
     """All ways there are for a kind; what is not installed is left out."""
     found = {"ours": ours(kind)}
-    if kind.two_ways:
-        found["ours, large"] = ours(kind, as_large=True)
     if kind.plain:
         found["plain hook"] = plain(kind)
     for name, make, given in (("peft", with_peft, kind.peft), ("LyCORIS", with_lycoris, kind.lycoris)):
@@ -276,24 +258,18 @@ def run(kinds: Mapping[str, Kind], *, rounds: int, passes: int) -> str:
 
 def table(bare: Way, everything: Mapping[str, Mapping[str, Way]]) -> str:
     """The adapter's own time by kind and way, and ours over peft's: of the adapter alone, and with its layer."""
-    names = ("ours", "ours, large", "plain hook", "peft", "LyCORIS")
+    names = ("ours", "plain hook", "peft", "LyCORIS")
     lines = [
-        f"bare layer: {1e6 * statistics.median(bare.seconds):.1f} µs",
+        f"bare layer: {1e6 * min(bare.seconds):.1f} µs",
         "",
-        f"| µs an adapter | {' | '.join(names)} | ours / peft | large / peft | with the layer |",
-        "|---" * (len(names) + 4) + "|",
+        f"| µs an adapter | {' | '.join(names)} | ours / peft | with the layer |",
+        "|---" * (len(names) + 3) + "|",
     ]
     for kind, found in everything.items():
-        own = {
-            name: statistics.median(a - b for a, b in zip(way.seconds, bare.seconds, strict=True))
-            for name, way in found.items()
-        }
-        whole = {name: statistics.median(way.seconds) for name, way in found.items()}
+        whole = {name: min(way.seconds) for name, way in found.items()}
+        own = {name: seconds - min(bare.seconds) for name, seconds in whole.items()}
         cells = [f"{1e6 * own[name]:.1f}" if name in own else "" for name in names]
-        ratios = [
-            f"{values[one] / values['peft']:.2f}" if one in values and "peft" in values else ""
-            for one, values in (("ours", own), ("ours, large", own), ("ours", whole))
-        ]
+        ratios = [f"{values['ours'] / values['peft']:.2f}" if "peft" in values else "" for values in (own, whole)]
         lines.append(f"| {kind} | {' | '.join([*cells, *ratios])} |")
     return "\n".join(lines)
 
