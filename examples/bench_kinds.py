@@ -7,7 +7,7 @@ them, peft's as `inject_adapter_in_model` does; both are taken off after each st
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ from torch import nn
 
 from lib_pivotal.networks.network import Network, build_network
 from lib_pivotal.networks.targets import part_rules
+from lib_pivotal.ports import Layer
 
 if TYPE_CHECKING:
     from examples.bench import Model, Variant
@@ -67,19 +68,28 @@ def kind_variants(model: Model, make: Callable[..., Variant], peft_layers: Calla
     """F, then each contender of ours, of LyCORIS and of peft; what is not installed is left out."""
     found = [make("F: no network, one word")]
     for contender in CONTENDERS:
-        network = _ours(model, contender)
-        found.append(make(f"ours, {contender.title}", network.attach, list(network.parameters())))
-        names = set(network.layer_names)
-        modules = [layer.module for layer in model.layers if layer.name in names]
-        for title, active, parameters in _theirs(model, contender, modules, peft_layers):
-            found.append(make(f"{title}, {contender.title}", active, parameters))
+        for title, active, parameters in contenders_on(model.layers, model.unet, contender, peft_layers):
+            found.append(make(title, active, parameters))
     return found
 
 
-def _ours(model: Model, contender: Contender) -> Network:
+def contenders_on(
+    layers: Sequence[Layer], module: nn.Module, contender: Contender, peft_layers: Callable[..., Any]
+) -> Iterator[tuple[str, Callable[[], AbstractContextManager[Any]], list[nn.Parameter]]]:
+    """Ours, LyCORIS' and peft's of one kind on those of `layers` (all within `module`) that are attention or
+    feed-forward: title, what puts it on, parameters."""
+    network = _ours(layers, contender)
+    yield f"ours, {contender.title}", network.attach, list(network.parameters())
+    names = set(network.layer_names)
+    modules = [layer.module for layer in layers if layer.name in names]
+    for title, active, parameters in _theirs(module, contender, modules, peft_layers):
+        yield f"{title}, {contender.title}", active, parameters
+
+
+def _ours(layers: Sequence[Layer], contender: Contender) -> Network:
     rules = part_rules("unet", LAYERS, rank=contender.rank, alpha=float(contender.rank))
     network = build_network(
-        model.layers, rules, algorithm=contender.algorithm, options=contender.options, seed=0, device="cpu"
+        layers, rules, algorithm=contender.algorithm, options=contender.options, seed=0, device="cpu"
     )
     _away_from_zero(list(network.parameters()))
     return network
@@ -94,7 +104,7 @@ def _away_from_zero(parameters: Sequence[nn.Parameter]) -> None:
 
 
 def _theirs(
-    model: Model, contender: Contender, modules: Sequence[nn.Module], peft_layers: Callable[..., Any]
+    within: nn.Module, contender: Contender, modules: Sequence[nn.Module], peft_layers: Callable[..., Any]
 ) -> Iterator[tuple[str, Callable[[], Any], list[nn.Parameter]]]:
     if contender.lycoris is not None:
         try:
@@ -109,7 +119,7 @@ def _theirs(
             return
         name, settings = contender.peft
         config = getattr(peft, name)(target_modules=PEFT_TARGETS, **settings)
-        swapped = peft_layers(model.unet, config)
+        swapped = peft_layers(within, config)
         _away_from_zero(swapped.parameters)
         yield "peft", swapped.attach, swapped.parameters
 

@@ -15,6 +15,7 @@ import gc
 import os
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -196,28 +197,30 @@ SETTINGS = ((1, 16, False), (1, 16, True), (2, 4, False), (2, 64, True))
 """Batch, rank, gradient checkpointing."""
 
 
-def check(folder: Path, sizes: Sequence[int], family: str, dtype: torch.dtype, count_of_settings: int) -> str:
+def check(
+    folder: Path, sizes: Sequence[int], family: str, dtype: torch.dtype, settings: Sequence[Any], steps: int = 1
+) -> str:
     """A markdown table: what a step allocates beyond weights, network and optimiser, counted and measured."""
     torch.manual_seed(0)
     host = make_host(family, dtype)
     title = f"{family}, {str(dtype).removeprefix('torch.')}, CPU"
     lines = [f"| {title} | counted, MiB | measured, MiB | counted / measured |", "|---|---|---|---|"]
     for px in sizes:
-        for batch, rank, checkpointing in SETTINGS[:count_of_settings]:
+        for batch, rank, checkpointing in settings:
             run = make_run(
                 write_pictures(folder / str(px), px), px=px, batch=batch, rank=rank, checkpointing=checkpointing
             )
             count = count_memory(compile_run(run, prepare_pictures(run)), host).moment("a step")
             counted = sum(count.parts.get(part, 0) for part in PASSING) / MIB
-            measured = measure_step(run, host) / MIB
+            measured = measure_step(run, host, steps=steps) / MIB
             title = f"{px} px, batch {batch}, rank {rank}{', checkpointed' if checkpointing else ''}"
             lines.append(f"| {title} | {counted:,.0f} | {measured:,.0f} | {counted / measured:.3f} |")
             print(lines[-1], file=sys.stderr, flush=True)
     return "\n".join(lines)
 
 
-def measure_step(run: Run, host: StandaloneHost) -> int:
-    """The largest sum of live tensors that a real step allocated."""
+def measure_step(run: Run, host: StandaloneHost, *, steps: int = 1) -> int:
+    """The largest sum of live tensors that a real step allocated; `steps` - 1 more are taken before, with AdamW."""
     from torch.profiler import ProfilerActivity, profile
 
     count, side = run.schedule.batch_size, run.data.resolution_px // 8
@@ -236,6 +239,16 @@ def measure_step(run: Run, host: StandaloneHost) -> int:
         assert network is not None
         step = build.make_micro_step(prepared, host, network)
         with network.attach():
+            optimizer = torch.optim.AdamW([*embeddings.parameters(), *network.parameters()], lr=1e-4)
+            for index in range(1, steps):
+                started = time.process_time()
+                loss = step.losses(batch, embeddings.as_mapping(), seeds=(0, index)).sum()
+                loss.backward()
+                optimizer.step()
+                optimizer.zero_grad()
+                resident = next(line for line in Path("/proc/self/status").read_text().splitlines() if "VmHWM" in line)
+                seconds = time.process_time() - started
+                print(f"step {index}: loss {loss.item():.4f}, {seconds:.0f} CPU s, {resident}", file=sys.stderr)
             gc.collect()
             with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as records:
                 step.losses(batch, embeddings.as_mapping(), seeds=(0, 0)).sum().backward()
@@ -253,14 +266,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--px", type=int, nargs="*", default=[256], help="sizes to check")
     parser.add_argument("--family", choices=tuple(UNETS), default="sd1", help="what to check")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="of the weights to check")
-    parser.add_argument("--settings", type=int, default=len(SETTINGS), help="how many of the settings to check")
+    parser.add_argument("--settings", type=int, nargs="*", default=range(len(SETTINGS)), help="which to check")
+    parser.add_argument("--steps", type=int, default=1, help="steps of each, of which the last is measured")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         if options.what == "cards":
             print(cards(Path(folder)))
         else:
-            print(check(Path(folder), options.px, options.family, getattr(torch, options.dtype), options.settings))
+            settings = [SETTINGS[index] for index in options.settings]
+            dtype = getattr(torch, options.dtype)
+            print(check(Path(folder), options.px, options.family, dtype, settings, options.steps))
     return 0
 
 

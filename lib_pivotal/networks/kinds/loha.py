@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.utils.hooks import RemovableHandle
 
 from lib_pivotal.config_schema import setting
@@ -24,7 +26,7 @@ from lib_pivotal.networks.adapter import (
     token_count,
 )
 from lib_pivotal.networks.algorithm import Algorithm
-from lib_pivotal.networks.ops import RebuiltAdd, UpAdd, without_autocast
+from lib_pivotal.networks.ops import RebuiltAdd, UpAdd, add_rows, as_type, without_autocast
 from lib_pivotal.ports import Layer
 
 from .lora import add_low_rank, loaded_spec, project, rank_stabilised
@@ -80,6 +82,8 @@ class LohaAdapter(nn.Module):
         if not self.runs_as_lora(token_count(self.layer, y)):
             build = self._build if mask is None else self._masked(mask)
             return RebuiltAdd.apply(y, x, own_convolution(self.layer), build, scale, *self.parameters())
+        if mask is None and not self.tucker and self.layer.kind == "linear":
+            return HadamardAdd.apply(y, x, self.hada_w1_a, self.hada_w1_b, self.hada_w2_a, self.hada_w2_b, scale)
         with without_autocast(x.device.type):
             down, up = self._lora_factors()
             up = up if mask is None else up * mask.view(-1, *[1] * (up.dim() - 1))
@@ -159,6 +163,57 @@ class LohaAdapter(nn.Module):
     def limit_norm(self, limit: float) -> bool:
         norm = float(self.delta(layer_weight(self.layer)).norm())
         return scale_parameters(self.parameters(), norm=norm, limit=limit)
+
+
+class HadamardAdd(torch.autograd.Function):
+    """`y + scale · (B₁A₁ ∘ B₂A₂) x` of a linear layer as the LoRA of rank r² that it is, written into `y`'s memory.
+
+    The factors of all pairs of ranks are made again in the backward pass: kept are the input and the product of rank
+    r². `B`'s stand on their sides, `(r², out)`, so that what is made and summed lies in rows of a layer's width.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, y: Tensor, x: Tensor, w1_a: Tensor, w1_b: Tensor, w2_a: Tensor, w2_b: Tensor, scale: float
+    ) -> Tensor:
+        with without_autocast(y.device.type):
+            rows = as_type(x.reshape(-1, x.shape[-1]), y.dtype)
+            h = torch.mm(rows, as_type(_pairs(w1_b, w2_b), y.dtype).t())
+            ctx.save_for_backward(rows, h, w1_a, w1_b, w2_a, w2_b)
+            ctx.scale, ctx.input_dtype = scale, x.dtype
+            return add_rows(y.detach(), h, as_type(_pairs(w1_a.t(), w2_a.t()), y.dtype).t(), scale)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        (grad,) = grads
+        rows, h, w1_a, w1_b, w2_a, w2_b = ctx.saved_tensors
+        dtype, scale = grad.dtype, ctx.scale
+        with without_autocast(grad.device.type):
+            grad_rows = grad.reshape(-1, grad.shape[-1])
+            grad_h = torch.mm(grad_rows, as_type(_pairs(w1_a.t(), w2_a.t()), dtype).t())
+            grad_h = grad_h if scale == 1.0 else grad_h.mul_(scale)
+            grad_up = as_type(torch.mm(h.t(), grad_rows), w1_a.dtype)
+            grad_up = grad_up if scale == 1.0 else grad_up.mul_(scale)
+            grad_w1_a, grad_w2_a = _of_pairs(grad_up, w1_a.t(), w2_a.t())
+            grad_w1_b, grad_w2_b = _of_pairs(as_type(torch.mm(grad_h.t(), rows), w1_b.dtype), w1_b, w2_b)
+            grad_x = None
+            if ctx.needs_input_grad[1]:
+                grad_x = torch.mm(grad_h, as_type(_pairs(w1_b, w2_b), dtype)).view(*grad.shape[:-1], -1)
+                grad_x = as_type(grad_x, ctx.input_dtype)
+        return grad, grad_x, grad_w1_a.t(), grad_w1_b, grad_w2_a.t(), grad_w2_b, None
+
+
+def _pairs(first: Tensor, second: Tensor) -> Tensor:
+    """Products of all pairs of rows, `(r, width)` twice -> `(r², width)`."""
+    return (first.contiguous().unsqueeze(1) * second.contiguous()).view(-1, first.shape[1])
+
+
+def _of_pairs(grad: Tensor, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+    """The gradients of both factors of `_pairs`."""
+    rank = first.shape[0]
+    grad = grad.view(rank, rank, -1)
+    return (grad * second).sum(1), (grad * first.unsqueeze(1)).sum(0)
 
 
 def tucker_weight(core: Tensor, up: Tensor, down: Tensor) -> Tensor:

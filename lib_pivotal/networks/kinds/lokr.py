@@ -27,7 +27,7 @@ from lib_pivotal.networks.adapter import (
     scale_parameters,
 )
 from lib_pivotal.networks.algorithm import Algorithm
-from lib_pivotal.networks.ops import DownProjection, UpAdd, without_autocast
+from lib_pivotal.networks.ops import add_rows, as_type, without_autocast
 from lib_pivotal.ports import Layer
 
 from .lora import loaded_spec, rank_stabilised
@@ -121,16 +121,9 @@ class LokrAdapter(nn.Module):
                 return y + self._plainly(x.to(y.dtype)) * (mask * scale).to(y.dtype)
             if self.lokr_w2 is not None:
                 return KroneckerAdd.apply(y, x, self._first(), self.lokr_w2, scale)
-            return self._by_rank(y, x, scale)
+            return LowRankKroneckerAdd.apply(y, x, self._first(), self.lokr_w2_b, self.lokr_w2_a, scale)
 
     # ---- the product by its factors ----
-
-    def _by_rank(self, y: Tensor, x: Tensor, scale: float) -> Tensor:
-        """A linear layer's, `W₂` of rank r: `W₁` meets the products of rank r only."""
-        a, c, b, d = self.shape
-        (h,) = DownProjection.apply(x.reshape(*x.shape[:-1], c, d), y.dtype, (scale,), self.lokr_w2_b)
-        mixed = torch.matmul(self._first().to(h.dtype), h.view(-1, c, h.shape[1]))
-        return UpAdd.apply(y.reshape(*y.shape[:-1], a, b), mixed.view(-1, h.shape[1]), self.lokr_w2_a).view(y.shape)
 
     def _plainly(self, x: Tensor) -> Tensor:
         """A linear layer's change by torch's own operations, `(..., out)`, unscaled."""
@@ -188,9 +181,12 @@ class LokrAdapter(nn.Module):
         kernel = layer_weight(self.layer)[0, 0].numel()
         count, rank = sum(parameter.numel() for parameter in self.parameters()), self.spec.rank
         if self.lokr_w2 is not None:
-            mixing = a * c * d if self.layer.kind == "linear" else a * c * b
-            kept = c * d if self.layer.kind == "linear" else c * d * kernel + c * b
-            return Cost(count, tokens * (4 * mixing + 3 * c * d * b * kernel), tokens * kept)
+            if self.layer.kind == "linear":
+                narrows = c * d > a * b
+                mixing, kept = (3 * a * c * b, c * d + c * b) if narrows else (4 * a * c * d, c * d)
+            else:
+                mixing, kept = 4 * a * c * b, c * d * kernel + c * b
+            return Cost(count, tokens * (mixing + 3 * c * d * b * kernel), tokens * kept)
         inner = c * d * rank * (1 if self.lokr_t2 is not None else kernel)
         core = c * rank * rank * kernel if self.lokr_t2 is not None else 0
         products = inner + core + a * c * rank + a * rank * b
@@ -209,48 +205,97 @@ class LokrAdapter(nn.Module):
 
 
 class KroneckerAdd(torch.autograd.Function):
-    """`y + scale · (W₁ ⊗ W₂) x`, written into `y`'s memory; only `x` is kept.
+    """`y + scale · (W₁ ⊗ W₂) x` of a linear layer, written into `y`'s memory.
 
-    `x` `(..., c·d)`, `y` `(..., a·b)`, `W₁` `(a, c)`, `W₂` `(b, d)`. `W₁` goes first: its product is small and is made
-    again in the backward pass, where the one with `W₂` is not needed.
+    `x` `(..., c·d)`, `y` `(..., a·b)`, `W₁` `(a, c)`, `W₂` `(b, d)`. `W₁` meets the narrower side of the layer. On an
+    input of at most the output's width it goes first, and its product, which only `W₂`'s gradient needs, is made again
+    in the backward pass: kept is `x`. On a wider input `W₂` goes first, and its product is kept, as narrow as `y`.
     """
 
     @staticmethod
     def forward(ctx: Any, y: Tensor, x: Tensor, first: Tensor, second: Tensor, scale: float) -> Tensor:
-        ctx.save_for_backward(x, first, second)
-        ctx.scale, ctx.dtype = scale, y.dtype
-        out = y.detach()
+        dtype, (a, c), (b, d) = y.dtype, first.shape, second.shape
         with without_autocast(y.device.type):
-            mixed = _mixed(x.to(y.dtype), first, second, scale)
-            whole = second.to(y.dtype)
+            matrices = as_type(x, dtype).reshape(-1, c, d)
+            small, whole, out = as_type(first, dtype), as_type(second, dtype), y.detach()
+            small = small.expand(matrices.shape[0], a, c)
+            narrows, inner = c * d > a * b, None
+            if narrows:
+                inner = torch.mm(matrices.view(-1, d), whole.t()).view(-1, c, b)
+            ctx.save_for_backward(matrices, inner, first, second)
+            ctx.scale, ctx.input_dtype, ctx.input_shape = scale, x.dtype, x.shape
+            if inner is None:
+                mixed = torch.bmm(small, matrices).view(-1, d)
+                return add_rows(out.view(*out.shape[:-1], a, b), mixed, whole, scale).view(out.shape)
             if out.is_contiguous():
-                out.view(-1, whole.shape[0]).addmm_(mixed, whole.t())
+                out.view(-1, a, b).baddbmm_(small, inner, alpha=scale)
                 return out
-            return out + (mixed @ whole.t()).view(out.shape)
+            return out + torch.bmm(small, inner).view(out.shape) * scale
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
         (grad,) = grads
-        x, first, second = ctx.saved_tensors
-        (a, c), (b, d) = first.shape, second.shape
+        matrices, inner, first, second = ctx.saved_tensors
+        dtype, scale, (a, c), (b, d) = grad.dtype, ctx.scale, first.shape, second.shape
+        small, whole = as_type(first if scale == 1.0 else first * scale, dtype), as_type(second, dtype)
+        tokens = matrices.shape[0]
         with without_autocast(grad.device.type):
             rows = grad.reshape(-1, b)
-            mixed = _mixed(x.to(ctx.dtype), first, second, ctx.scale)
-            grad_second = (rows.t() @ mixed).to(second.dtype)
-            grad_mixed = (rows @ second.to(ctx.dtype)).view(-1, a, d)
-            inputs = x.to(ctx.dtype).reshape(-1, c, d)
-            grad_first = torch.bmm(grad_mixed, inputs.transpose(1, 2)).sum(0).to(first.dtype) * ctx.scale
-            grad_x = None
+            if inner is None:
+                grad_mixed = torch.mm(rows, whole).view(tokens, a, d)
+                grad_x = torch.bmm(small.t().expand(tokens, c, a), grad_mixed)
+                grad_second = torch.mm(rows.t(), torch.bmm(small.expand(tokens, a, c), matrices).view(-1, d))
+                grad_first = torch.bmm(grad_mixed, matrices.transpose(1, 2))
+            else:
+                grad_inner = torch.bmm(small.t().expand(tokens, c, a), rows.view(tokens, a, b)).view(-1, b)
+                grad_x = torch.mm(grad_inner, whole)
+                grad_second = torch.mm(grad_inner.t(), matrices.view(-1, d))
+                grad_first = torch.bmm(rows.view(tokens, a, b), inner.transpose(1, 2))
+            grad_first = as_type(grad_first.sum(0), first.dtype)
+            grad_first = grad_first if scale == 1.0 else grad_first.mul_(scale)
+        grad_x = as_type(grad_x.view(ctx.input_shape), ctx.input_dtype) if ctx.needs_input_grad[1] else None
+        return grad, grad_x, grad_first, as_type(grad_second, second.dtype), None
+
+
+class LowRankKroneckerAdd(torch.autograd.Function):
+    """The same with `W₂ = B A` of rank r: `W₁` meets products of rank r only. Kept are `x` and the first of them.
+
+    `A` `(r, d)`, `B` `(b, r)`.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, y: Tensor, x: Tensor, first: Tensor, down: Tensor, up: Tensor, scale: float) -> Tensor:
+        dtype, (a, c), (rank, d) = y.dtype, first.shape, down.shape
+        with without_autocast(y.device.type):
+            rows = as_type(x, dtype).reshape(-1, d)
+            h = torch.mm(rows, as_type(down, dtype).t()).view(-1, c, rank)
+            mixed = torch.bmm(as_type(first, dtype).expand(h.shape[0], a, c), h).view(-1, rank)
+            ctx.save_for_backward(rows, h, first, down, up)
+            ctx.scale, ctx.input_dtype, ctx.input_shape = scale, x.dtype, x.shape
+            out = y.detach()
+            return add_rows(out.view(*out.shape[:-1], a, -1), mixed, as_type(up, dtype), scale).view(out.shape)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
+        (grad,) = grads
+        rows, h, first, down, up = ctx.saved_tensors
+        dtype, scale, (a, c), (tokens, _, rank) = grad.dtype, ctx.scale, first.shape, h.shape
+        with without_autocast(grad.device.type):
+            grad_rows, small = grad.reshape(-1, up.shape[0]), as_type(first, dtype)
+            mixed = torch.bmm(small.expand(tokens, a, c), h).view(-1, rank)
+            grad_up = torch.mm(grad_rows.t(), mixed)
+            grad_mixed = torch.mm(grad_rows, as_type(up, dtype)).view(tokens, a, rank)
+            if scale != 1.0:
+                grad_up, grad_mixed = grad_up.mul_(scale), grad_mixed.mul_(scale)
+            grad_first = torch.bmm(grad_mixed, h.transpose(1, 2)).sum(0)
+            grad_h = torch.bmm(small.t().expand(tokens, c, a), grad_mixed).view(-1, rank)
+            grad_down, grad_x = torch.mm(grad_h.t(), rows), None
             if ctx.needs_input_grad[1]:
-                grad_x = torch.matmul((first.t() * ctx.scale).to(ctx.dtype), grad_mixed).to(x.dtype).view(x.shape)
-        return grad, grad_x, grad_first, grad_second, None
-
-
-def _mixed(x: Tensor, first: Tensor, second: Tensor, scale: float) -> Tensor:
-    """`scale · W₁ X`, `(tokens·a, d)`."""
-    matrices = x.reshape(-1, first.shape[1], second.shape[1])
-    return torch.matmul((first * scale).to(x.dtype), matrices).view(-1, second.shape[1])
+                grad_x = as_type(torch.mm(grad_h, as_type(down, dtype)).view(ctx.input_shape), ctx.input_dtype)
+        trained = as_type(grad_first, first.dtype), as_type(grad_down, down.dtype), as_type(grad_up, up.dtype)
+        return grad, grad_x, *trained, None
 
 
 def factorization(dimension: int, factor: int) -> tuple[int, int]:

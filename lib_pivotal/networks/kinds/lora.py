@@ -16,12 +16,12 @@ from lib_pivotal.config_schema import setting
 from lib_pivotal.errors import NetworkError
 from lib_pivotal.networks.adapter import AdapterSpec, Cost, Switch, layer_sizes, layer_weight, reshaped
 from lib_pivotal.networks.algorithm import Algorithm
-from lib_pivotal.networks.ops import DownProjection, UpAdd, without_autocast
+from lib_pivotal.networks.ops import DownProjection, LowRankAdd, UpAdd, without_autocast
 from lib_pivotal.ports import Layer
 
 SMALL_OUTPUT = 1 << 17
-"""Numbers in a linear layer's output below which plain autograd is used: an autograd function written in Python costs
-about 0.2 ms more a layer, and an output of this size (512 KB in fp32) fits the cache (docs/performance.md)."""
+"""Numbers in a linear layer's output below which layers of one input do not share their down-projection: sharing takes
+more of Python than it saves there (docs/performance.md)."""
 
 
 class DownSource(Protocol):
@@ -100,24 +100,17 @@ class LoraAdapter(nn.Module):
 
     def apply_to(self, y: Tensor, x: Tensor) -> Tensor:
         """`y + s·up(down(x))`, in `y`'s memory: `x` is the layer's input, `y` its output."""
-        if y.numel() < SMALL_OUTPUT and self.down.dim() == 2:
-            return self._plainly(y, x)
-        if self.shared is not None:
-            h = self.shared.project(self, x, dtype=y.dtype)
+        shared = None if y.numel() < SMALL_OUTPUT else self.shared
+        drops = self.training and (self._spec.dropout > 0 or self._spec.rank_dropout > 0)
+        if shared is None and not drops:
+            return add_low_rank(self.layer, y, x, self.down, self.up, scale=self.scale)
+        if shared is not None:
+            h = shared.project(self, x, dtype=y.dtype)
         else:
             h = project(self.layer, x, self.down, scale=self.scale, dtype=y.dtype)
-        if self.training:
+        if drops:
             h = dropped(h, self._spec, batch=x.shape[0])
         return UpAdd.apply(y, h, self.up)
-
-    def _plainly(self, y: Tensor, x: Tensor) -> Tensor:
-        """The same by torch's own operations: quicker where Python weighs more than memory."""
-        with without_autocast(x.device.type):
-            rows = x.reshape(-1, x.shape[-1]).to(y.dtype)
-            h = F.linear(rows, (self.down * self.scale).to(y.dtype))
-            if self.training:
-                h = dropped(h, self._spec, batch=x.shape[0])
-            return y + F.linear(h, self.up.to(y.dtype)).view(y.shape)
 
     def delta(self, weight: Tensor) -> Tensor:
         return low_rank_delta(self.down, self.up) * (self._spec.alpha / self._spec.rank)
@@ -191,11 +184,9 @@ def project(layer: Layer, x: Tensor, down: Tensor, *, scale: float, dtype: torch
 
 
 def add_low_rank(layer: Layer, y: Tensor, x: Tensor, down: Tensor, up: Tensor, *, scale: float) -> Tensor:
-    """`y + scale · up(down(x))` for factors that an adapter has made of its own, in `y`'s memory where it is large."""
-    if y.numel() < SMALL_OUTPUT and down.dim() == 2:
-        with without_autocast(x.device.type):
-            h = F.linear(x.to(y.dtype), (down * scale).to(y.dtype))
-            return y + F.linear(h, up.to(y.dtype))
+    """`y + scale · up(down(x))` in `y`'s memory, without dropout."""
+    if down.dim() == 2:
+        return LowRankAdd.apply(y, x, down, up, scale)
     return UpAdd.apply(y, project(layer, x, down, scale=scale, dtype=y.dtype), up)
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.utils.hooks import RemovableHandle
 
 from lib_pivotal.config_schema import setting
@@ -20,7 +22,7 @@ from lib_pivotal.networks.adapter import (
     scale_parameters,
 )
 from lib_pivotal.networks.algorithm import Algorithm
-from lib_pivotal.networks.ops import without_autocast
+from lib_pivotal.networks.ops import as_type, without_autocast
 from lib_pivotal.ports import Layer
 
 from .lokr import factorization
@@ -74,16 +76,21 @@ class OftAdapter(nn.Module):
         return [self.layer.module.register_forward_hook(self._hook)]
 
     def _hook(self, module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        multiplier = self.switch.value
         with without_autocast(output.device.type):
-            change = self._change() * self.switch.value
-            return output + turned(without_bias(output, module), change.to(output.dtype), self.layer)
+            change = self._change()
+            change = as_type(change if multiplier == 1.0 else change * multiplier, output.dtype)
+            if self.layer.kind == "linear" and output.is_contiguous():
+                return TurnRows.apply(output, module.bias, change, multiplier == 1.0 and self.rescale is None)
+            return output + turned(without_bias(output, module), change, self.layer)
 
     def _change(self) -> Tensor:
         """`R · diag(rescale) - I` of each block, `(blocks, size, size)`."""
-        rotation = cayley(self.oft_blocks, limit=self.constraint * layer_weight(self.layer).shape[0])
-        if self.rescale is not None:
-            rotation = rotation * self.rescale.view(rotation.shape[0], 1, -1)
-        return rotation - torch.eye(rotation.shape[-1], dtype=rotation.dtype, device=rotation.device)
+        change = cayley_change(self.oft_blocks, limit=self.constraint * layer_weight(self.layer).shape[0])
+        if self.rescale is None:
+            return change
+        factor = self.rescale.view(change.shape[0], 1, -1)
+        return change * factor + torch.diag_embed(factor[:, 0] - 1.0)
 
     # ---- files and norms ----
 
@@ -114,7 +121,13 @@ class OftAdapter(nn.Module):
 
 
 def cayley(blocks: Tensor, *, limit: float) -> Tensor:
-    """`(I + Q)(I - Q)⁻¹` with `Q = B - Bᵀ`, all of norm `limit` at most where that is not 0.
+    """`(I + Q)(I - Q)⁻¹` with `Q = B - Bᵀ`, all of norm `limit` at most where that is not 0."""
+    change = cayley_change(blocks, limit=limit)
+    return change + torch.eye(change.shape[-1], dtype=change.dtype, device=change.device)
+
+
+def cayley_change(blocks: Tensor, *, limit: float) -> Tensor:
+    """The same less `I`.
 
     The 1e-8 are the web UI's (network_oft.py, `calc_updown`), so that the change is the same.
     """
@@ -122,8 +135,76 @@ def cayley(blocks: Tensor, *, limit: float) -> Tensor:
     if limit > 0:
         norm = torch.linalg.vector_norm(skew)
         skew = skew * ((norm.clamp(max=limit) + 1e-8) / (norm + 1e-8))
-    eye = torch.eye(blocks.shape[-1], dtype=blocks.dtype, device=blocks.device)
-    return torch.linalg.solve(eye - skew, eye + skew)  # the two commute
+    return CayleyChange.apply(skew)
+
+
+class CayleyChange(torch.autograd.Function):
+    """`C = (I + Q)(I - Q)⁻¹ - I = 2 Q (I - Q)⁻¹` for skew `Q`, `(..., size, size)`.
+
+    With `M = (I - Q)⁻¹ = I + C/2` the differential is `dC = 2 M dQ M`: the backward pass takes two products of blocks,
+    where that of `torch.linalg.solve` factorises them once more and solves twice.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, skew: Tensor) -> Tensor:
+        eye = torch.eye(skew.shape[-1], dtype=skew.dtype, device=skew.device)
+        change = torch.linalg.solve(eye - skew, skew + skew)  # the two commute
+        ctx.save_for_backward(change)
+        return change
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        (grad,) = grads
+        (change,) = ctx.saved_tensors
+        inverse = change.transpose(-1, -2) / 2
+        inverse.diagonal(dim1=-2, dim2=-1).add_(1.0)
+        return torch.matmul(torch.matmul(inverse, grad), inverse) * 2
+
+
+class TurnRows(torch.autograd.Function):
+    """`y + (y - b) C` by blocks of a linear layer's output: `y` `(..., blocks·size)`, `C` `(blocks, size, size)`.
+
+    Where `I + C` is a rotation its inverse is its transpose: then `y - b = (y' - b)(I + C)ᵀ`, and `C`'s gradient is
+    had from the result `y'`, which attention and feed-forward keep anyway, and not from a copy of `y` kept beside it.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, y: Tensor, bias: Tensor | None, change: Tensor, rotates: bool) -> Tensor:
+        blocks, size = change.shape[:2]
+        rows = _by_block(y, blocks, size)
+        if bias is None:
+            out = y.clone()
+        else:  # what the bias would get is taken off again
+            out = y - torch.bmm(as_type(bias, y.dtype).view(blocks, 1, size), change).view(-1)
+        _by_block(out, blocks, size).baddbmm_(rows, change)
+        ctx.rotates = rotates
+        ctx.save_for_backward(out if rotates else y.detach(), bias, change)
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        (grad,) = grads
+        kept, bias, change = ctx.saved_tensors
+        blocks, size = change.shape[:2]
+        with without_autocast(grad.device.type):
+            grad_rows = _by_block(grad, blocks, size)
+            grad_change = None
+            if ctx.needs_input_grad[2]:
+                grad_change = torch.bmm(_by_block(kept, blocks, size).transpose(1, 2), grad_rows)
+                if bias is not None:
+                    grad_change.sub_(as_type(bias, grad.dtype).view(blocks, size, 1) * grad_rows.sum(1, keepdim=True))
+                if ctx.rotates:
+                    grad_change = torch.baddbmm(grad_change, change, grad_change)
+            grad_y = grad.clone(memory_format=torch.contiguous_format)
+            _by_block(grad_y, blocks, size).baddbmm_(grad_rows, change.transpose(1, 2))
+        return grad_y, None, grad_change, None
+
+
+def _by_block(rows: Tensor, blocks: int, size: int) -> Tensor:
+    """`(..., blocks·size)` as `(blocks, tokens, size)`; a view where the tensor is contiguous."""
+    return rows.reshape(-1, blocks, size).transpose(0, 1)
 
 
 def without_bias(output: Tensor, module: nn.Module) -> Tensor:
