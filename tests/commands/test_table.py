@@ -117,10 +117,8 @@ COMMANDS: dict[str, Fronts] = {
     "sweep": Fronts(Page("pivotal_queue_add"), Route("POST", "/queue"), line("queue add --sweep")),
     "queue move": Fronts(Page("pivotal_queue_do"), Route("POST", "/queue/{entry_id}/move"), line("queue move")),
     "queue remove": Fronts(Page("pivotal_queue_do"), Route("POST", "/queue/{entry_id}/remove"), line("queue remove")),
-    "queue skip": Fronts(Page("pivotal_queue_do"), Route("POST", "/queue/{entry_id}/skip"), ONE_KEY),
-    "queue clear": Fronts(
-        Page("pivotal_queue_clear"), Route("POST", "/queue/clear"), Absent("queue remove takes out one after another")
-    ),
+    "queue skip": Fronts(Page("pivotal_queue_do"), Route("POST", "/queue/{entry_id}/skip"), line("queue skip")),
+    "queue clear": Fronts(Page("pivotal_queue_clear"), Route("POST", "/queue/clear"), line("queue clear")),
     "queue pause": Fronts(Page("pivotal_queue_pause"), Route("POST", "/queue/pause"), line("queue pause")),
     "queue resume": Fronts(Page("pivotal_queue_pause"), Route("POST", "/queue/resume"), line("queue resume")),
     "queue run": Fronts(IN_PROCESS, IN_PROCESS, line("queue run")),
