@@ -5,6 +5,7 @@
 
     const RUNNING_MS = 1000;
     const IDLE_MS = 5000;
+    const AWAY_MS = 5000;
     const GIVE_UP_MS = 15000;
     const CHECK_MS = 500;
 
@@ -308,11 +309,13 @@
 
     function pulse() {
         const page = find("tab");
-        if (!page || document.hidden || page.offsetParent === null) return;
+        if (!page) return;
         const now = Date.now();
         if (asked && now - asked < GIVE_UP_MS) return;
         const active = data("beat")?.active;
-        if (now - lastPulse < (active ? RUNNING_MS : IDLE_MS)) return;
+        const away = document.hidden || page.offsetParent === null;
+        if (away && !active) return; // while a run is in progress, the title and the notification want to know
+        if (now - lastPulse < (away ? AWAY_MS : active ? RUNNING_MS : IDLE_MS)) return;
         lastPulse = asked = now;
         click("refresh");
     }

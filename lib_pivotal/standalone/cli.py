@@ -1,4 +1,4 @@
-"""`python -m lib_pivotal train|preflight|class-pictures|scan|plan|import|queue|bundle|grid`: the web API's verbs.
+"""`python -m lib_pivotal train|preflight|class-pictures|scan|plan|import|queue|bundle|grid|report`: the API's verbs.
 
 Exit status: 0 done, 1 a run that failed or a file with errors, 2 wrong use or unusable input, 130 interrupted.
 """
@@ -103,6 +103,12 @@ def make_parser() -> argparse.ArgumentParser:
     grid.add_argument("--out", type=typed_path, required=True, metavar="PNG")
     grid.add_argument("-f", "--overwrite", action="store_true", help="replace a file that is there already")
     grid.set_defaults(run=run_grid)
+
+    report = commands.add_parser("report", help="a zip to attach to a problem report, without names and paths")
+    report.add_argument("folder", type=typed_path, help="of a run, or of runs (then: on the newest)")
+    report.add_argument("--out", type=typed_path, metavar="ZIP", help="default: pivotal-report-TIME.zip, here")
+    report.add_argument("-f", "--overwrite", action="store_true", help="replace a file that is there already")
+    report.set_defaults(run=run_report)
     return parser
 
 
@@ -240,6 +246,15 @@ def run_grid(parsed: argparse.Namespace) -> int:
         overwrite=parsed.overwrite,
     )
     _print(str(path))
+    return 0
+
+
+def run_report(parsed: argparse.Namespace) -> int:
+    """Write the report and say where it is."""
+    from lib_pivotal.commands.report import report_on
+    from lib_pivotal.runs.problem_report import report_name
+
+    _print(str(report_on(parsed.folder, parsed.out or Path(report_name()), overwrite=parsed.overwrite)))
     return 0
 
 

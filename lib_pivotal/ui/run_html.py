@@ -58,6 +58,28 @@ def _phrase(snapshot: Snapshot | None) -> str:
     return f"{text}, {clock(eta)} left" if eta is not None and snapshot["status"] == "training" else text
 
 
+def tab_title(snapshot: Snapshot) -> str:
+    """What goes on, in a browser tab's title: percent first, since the rest may be cut off."""
+    status = snapshot["status"]
+    if status == "preparing":
+        return "getting ready"
+    if status not in ACTIVE:
+        return WORDS_OF_STATUS[status].lower()
+    share = snapshot["step"] / max(snapshot["max_steps"], 1)
+    held = "" if status == "training" else f" {WORDS_OF_STATUS[status].lower()}"
+    return f"{min(share, 1.0):.0%}{held} · step {snapshot['step']} of {snapshot['max_steps']}"
+
+
+def ended_line(snapshot: Snapshot) -> str:
+    """A run as a sentence, for a notification."""
+    ended, name = snapshot["ended"], snapshot["name"]
+    if not ended:
+        return f"{name} is in progress."
+    if ended["reason"] == "failed":
+        return f"{name} failed at step {ended['step']}: {ended['message']}"
+    return f"{name} {ended['reason']} at step {ended['step']} after {clock(ended['seconds'])}."
+
+
 def progress(snapshot: Snapshot | None) -> str:
     """The bar and the line under it; always of the same height."""
     if snapshot is None:

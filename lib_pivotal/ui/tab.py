@@ -17,6 +17,7 @@ from lib_pivotal.ui.captions_panel import bind_captions_panel, build_captions_pa
 from lib_pivotal.ui.compare_panel import bind_compare_panel, build_compare_panel
 from lib_pivotal.ui.data_panel import DATA_PARTS, bind_data_panel, build_data_panel, data_shown
 from lib_pivotal.ui.gallery_panel import bind_gallery_panel, build_gallery_panel
+from lib_pivotal.ui.logs_panel import bind_logs_panel
 from lib_pivotal.ui.mask_panel import bind_mask_panel, build_mask_panel
 from lib_pivotal.ui.page import Page, Shown, TabExtras, note, payload, quiet
 from lib_pivotal.ui.plan_panel import build_plan_panel
@@ -71,6 +72,7 @@ def build_tab(manager: RunManager, *, extras: TabExtras | None = None) -> gr.Blo
         bind_train_panel(page)
         bind_run_panel(page)
         bind_queue_panel(page)
+        bind_logs_panel(page)
         bind_bundles_panel(page)
         bind_compare_panel(page)
         _bind_hello(page)

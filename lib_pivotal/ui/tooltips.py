@@ -63,6 +63,8 @@ TOOLTIPS: Mapping[str, str] = MappingProxyType(
         "download": "The settings on the page.",
         "keep": "Copies the file of this step into the LoRA folder.",
         "resume_run": "Continues from the newest saved state.",
+        "report": "Makes a zip of versions, settings, log and last traceback, without user names and paths.",
+        "report_file": "The zip, to attach to an issue.",
         # Bundles
         "bundle_filter": "Only files for which all parts hold; separate them with commas.",
         "bundle_reload": "Reads the LoRA folder again.",

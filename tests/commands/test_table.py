@@ -131,6 +131,7 @@ COMMANDS: dict[str, Fronts] = {
         Page("pivotal_keep"), Route("POST", "/runs/{run_id}/keep"), Absent("files of steps lie beside the result there")
     ),
     "load the checkpoint": Fronts(Page("pivotal_checkpoint"), Route("POST", "/runs/{run_id}/checkpoint"), NO_OTHERS),
+    "report": Fronts(Page("pivotal_report"), Route("POST", "/report"), line("report")),
     "use it live": Fronts(Page("pivotal_live", "input"), Route("POST", "/live"), NO_OTHERS),
     "grid": Fronts(Page("pivotal_compare_draw"), Route("POST", "/grid"), line("grid")),
     "compare": Fronts(Page("pivotal_compare_draw"), Route("POST", "/grid"), line("grid --weights")),
