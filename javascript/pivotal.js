@@ -231,6 +231,10 @@
         ["[data-column]", (button) => pick({column: button.dataset.column})],
         ["[data-step]", (button) => pick({step: Number(button.dataset.step)})],
         ["[data-bundle]", (button) => ask("bundle_pick", button.dataset.bundle, "bundle_show")],
+        ["[data-card]", (button) => {
+            tab(2);
+            ask("bundle_pick", button.dataset.card, "bundle_show");
+        }],
         ["[data-queue]", (button) => ask("queue_act", button.dataset.queue, "queue_do")],
         ["[data-copy]", (button) => copy(button)],
         ["[data-zoom]", (picture) => zoom(picture)]

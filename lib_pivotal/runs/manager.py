@@ -302,6 +302,7 @@ class RunManager:
         """The run itself. Its last event is kept back: whoever hears it may count on the model being back."""
 
         from lib_pivotal.evaluation.in_run import RunEvaluation  # here: a page that only starts needs none of training
+        from lib_pivotal.runs.result_card import card_at_end
         from lib_pivotal.training.assemble import compile_run
         from lib_pivotal.training.prepare import prepare_pictures
         from lib_pivotal.training.run import train
@@ -314,7 +315,7 @@ class RunManager:
 
         with self.backend.exclusive(run) as host:
             view.set_status("preparing", "reading pictures")
-            return train(
+            ended = train(
                 compile_run(run, prepare_pictures(run, files=self._dataset_files)),
                 host,
                 output_folder=self.backend.lora_folder(),
@@ -326,6 +327,8 @@ class RunManager:
                 model_yield=_ViewedYield(self.backend.model_yield(), view, commands),
                 evaluation=RunEvaluation(),
             )
+        card_at_end(run, ended, view.folder, listen)
+        return ended
 
     def _draw_class(
         self, run: Run, requests: Sequence[ports.SampleRequest], view: RunView, commands: Commands, listen: Listener

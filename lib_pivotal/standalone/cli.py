@@ -116,6 +116,7 @@ def run_train(parsed: argparse.Namespace) -> int:
     """Train; Ctrl-C and SIGTERM save what there is. Whatever happens, the last event in the logs is a `RunEnded`."""
     from lib_pivotal.commands.runs import TrainRequest, train, training_of
     from lib_pivotal.evaluation.in_run import RunEvaluation
+    from lib_pivotal.runs.result_card import card_at_end
     from lib_pivotal.standalone.console import ConsoleListener
     from lib_pivotal.standalone.signals import stopping_on_signals
     from lib_pivotal.training.distributed import ProcessGroup
@@ -157,6 +158,8 @@ def run_train(parsed: argparse.Namespace) -> int:
             listener(RunEnded("stopped" if interrupted else "failed", 0, 0.0, None, message))
             raise
         world.close()
+        if world.writes:
+            card_at_end(run, ended, folder, ConsoleListener())
     return status[ended.reason]
 
 

@@ -57,7 +57,9 @@ def add_queue_commands(commands: Any) -> None:
     move.set_defaults(change="move")
     skip.set_defaults(change="skip")
     remove.set_defaults(change="remove")
-    verb("clear", "take out every finished, failed or skipped run; their files stay", run_change).set_defaults(change="clear")
+    verb("clear", "take out every finished, failed or skipped run; their files stay", run_change).set_defaults(
+        change="clear"
+    )
     verb("pause", "begin no further run", run_change).set_defaults(change="pause")
     verb("resume", "take a pause back; `run` begins what waits", run_change).set_defaults(change="resume")
     serve = verb("run", "train what waits, one after another, and end", run_queue)

@@ -284,7 +284,11 @@ def _file_line(path: Path, snapshot: Snapshot) -> str:
     count = f"{len(embeddings)} embedding{'s' if len(embeddings) != 1 else ''}"
     folder = "/".join(path.parent.parts[-2:])
     shown = f'<span title="{escape(str(path.parent))}">{size} · {count} · in {escape(folder)}</span>'
-    return f"<p><b>{escape(path.name)}</b> {shown}</p>"
+    card = (
+        f'<button type="button" class="pivotal-mini" data-card="{escape(path.name)}" title="Opens it under Bundles">'
+        "Result card</button>"
+    )
+    return f"<p><b>{escape(path.name)}</b> {shown} {card if path.is_file() else ''}</p>"
 
 
 def _prompts(name: str, embeddings: Sequence[str]) -> str:

@@ -156,6 +156,8 @@ COMMANDS: dict[str, Fronts] = {
             "extract",
             "resize",
             "to_lora",
+            "describe",
+            "export",
         )  # fmt: skip
     },
 }
