@@ -105,7 +105,7 @@ def _notes(file: Path, card: ResultCard) -> str:
     if card.weights or card.cfg is not None:
         cfg = "" if card.cfg is None else f", CFG {card.cfg:g}"
         lines.append(f"Recommended: {tag_of(file.stem, card.weights)}{cfg}")
-    lines += [f"Drawn: {card.prompt_of(one.prompt, file.stem)}" for one in card.prompts[:4]]
+    lines += [f"Sampled: {card.prompt_of(one.prompt, file.stem)}" for one in card.prompts[:4]]
     if card.licence:
         lines.append(f"Licence: {card.licence}")
     return "\n".join(lines)

@@ -89,7 +89,7 @@ def _prompts(card: ResultCard, stem: str) -> str:
         ]
         negative = [f"Negative prompt: {one.negative_prompt}"] if one.negative_prompt else []
         blocks.append("\n".join([card.prompt_of(one.prompt, stem), *negative, ", ".join(facts)]))
-    return "## Prompts that were drawn\n\n" + "\n\n".join(f"```\n{block}\n```" for block in blocks)
+    return "## Sampled prompts\n\n" + "\n\n".join(f"```\n{block}\n```" for block in blocks)
 
 
 def _table(title: str, values: Mapping[str, str]) -> str:

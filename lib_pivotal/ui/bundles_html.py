@@ -111,7 +111,7 @@ def _prompts(card: ResultCard, summary: BundleSummary) -> str:
     if not card.prompts:
         return ""
     found = "".join(_copied(card.prompt_of(one.prompt, summary.path.stem)) for one in card.prompts)
-    return f'<p class="pivotal-try"><span>Drawn with it:</span>{found}</p>'
+    return f'<p class="pivotal-try"><span>Sampled with it:</span>{found}</p>'
 
 
 def _copied(text: str) -> str:

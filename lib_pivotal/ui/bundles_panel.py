@@ -311,6 +311,8 @@ def _card_fields(summary: BundleSummary) -> dict[str, Any]:
 
 def _shown(page: Page, pick: str, query: str, said: str = "") -> Shown:
     found = shown(page.bundles, pick, query) | {"bundle_said": said}
+    if found["bundle_card"] != CHOOSE:
+        found |= _card_fields(page.bundles.summary(pick))
     return page.shown(**found)
 
 
@@ -333,5 +335,4 @@ def shown(bundles: BundleController, pick: str, query: str) -> dict[str, Any]:
         "bundle_work": gr.update(visible=True),
         "bundle_word": gr.update(choices=embeddings, value=embeddings[0] if embeddings else None),
         "bundle_others": gr.update(choices=others, value=[]),
-        **_card_fields(summary),
     }

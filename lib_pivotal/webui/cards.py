@@ -138,7 +138,7 @@ def _card_rows(file_name: str) -> list[tuple[str, str]]:
     rows = [
         ("Recommended:", ", ".join(filter(None, (weights, "" if card.cfg is None else f"CFG {card.cfg:g}")))),
         ("Pruned tags:", "; ".join(pruned)),
-        ("Drawn with it:", "; ".join(drawn)),
+        ("Sampled with it:", "; ".join(drawn)),
         ("Licence:", card.licence),
     ]
     return [(label, html.escape(text)) for label, text in rows]

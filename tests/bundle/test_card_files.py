@@ -34,7 +34,7 @@ def test_keys_of_the_web_ui(file):
     assert found["notes"].splitlines() == [
         "kira was pruned of: blue hair",
         "Recommended: <lora:kira.v2:0.8>, CFG 5",
-        "Drawn: <lora:kira.v2:0.8> kira, park",
+        "Sampled: <lora:kira.v2:0.8> kira, park",
         "Licence: CC0-1.0",
     ]
     assert write_user_metadata(file, CARD) is None, "nothing has changed"

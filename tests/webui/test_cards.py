@@ -142,4 +142,4 @@ def test_the_dialog_shows_the_result_card(fake_webui: FakeWebUI, page: Any) -> N
     editor = fake_webui.ui_edit_user_metadata.LoraUserMetadataEditor(None, "txt2img", page)
     table = dict(editor.get_metadata_table("one"))
     assert table["Recommended:"] == "U-Net 0.7, text encoder 1, CFG 5" and table["Licence:"] == "&lt;CC0&gt;"
-    assert table["Drawn with it:"] == "&lt;lora:one:1:0.7&gt; hana, park"
+    assert table["Sampled with it:"] == "&lt;lora:one:1:0.7&gt; hana, park"
