@@ -235,6 +235,7 @@
             tab(2);
             ask("bundle_pick", button.dataset.card, "bundle_show");
         }],
+        ["[data-use]", (button) => ask("steps_act", button.dataset.use, "steps_do")],
         ["[data-queue]", (button) => ask("queue_act", button.dataset.queue, "queue_do")],
         ["[data-copy]", (button) => copy(button)],
         ["[data-zoom]", (picture) => zoom(picture)]

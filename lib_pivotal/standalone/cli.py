@@ -1,4 +1,4 @@
-"""`python -m lib_pivotal train|preflight|class-pictures|scan|plan|import|queue|bundle|grid|report`: the API's verbs.
+"""`python -m lib_pivotal train|preflight|class-pictures|scan|plan|import|queue|bundle|grid|steps|report`: API's verbs.
 
 Exit status: 0 done, 1 a run that failed or a file with errors, 2 wrong use or unusable input, 130 interrupted.
 """
@@ -103,6 +103,15 @@ def make_parser() -> argparse.ArgumentParser:
     grid.add_argument("--out", type=typed_path, required=True, metavar="PNG")
     grid.add_argument("-f", "--overwrite", action="store_true", help="replace a file that is there already")
     grid.set_defaults(run=run_grid)
+
+    steps = commands.add_parser("steps", help="rank the kept steps of a run, and use one")
+    steps.add_argument("folder", type=typed_path, help="of the run")
+    steps.add_argument("--by", action="append", default=[], metavar="SCORER", help="a picture scorer; may be repeated")
+    steps.add_argument("--use", metavar="STEP", help="a step, or best: copy its file into --out")
+    steps.add_argument("--out", type=typed_path, metavar="FOLDER", help="for --use (default: here)")
+    steps.add_argument("-f", "--overwrite", action="store_true", help="replace a file that is there already")
+    steps.add_argument("--json", action="store_true", help="print JSON")
+    steps.set_defaults(run=run_steps)
 
     report = commands.add_parser("report", help="a zip to attach to a problem report, without names and paths")
     report.add_argument("folder", type=typed_path, help="of a run, or of runs (then: on the newest)")
@@ -249,6 +258,28 @@ def run_grid(parsed: argparse.Namespace) -> int:
         overwrite=parsed.overwrite,
     )
     _print(str(path))
+    return 0
+
+
+def run_steps(parsed: argparse.Namespace) -> int:
+    """The steps, best first; with --use a copy of one."""
+    from lib_pivotal.commands.steps import rank_steps, use
+
+    found = rank_steps(parsed.folder, by=parsed.by)
+    if parsed.use:
+        best = found.steps[0].record.step
+        if parsed.use != "best" and not parsed.use.isdigit():
+            raise PivotalError(f"--use {parsed.use}: name a step, or best")
+        step = best if parsed.use == "best" else int(parsed.use)
+        _print(str(use(parsed.folder, parsed.out or Path(), step=step, overwrite=parsed.overwrite).file))
+    elif parsed.json:
+        _print(json.dumps(found.as_dict(), indent=2, ensure_ascii=False))
+    else:
+        _print(found.said)
+        for one in found.as_dict()["steps"]:
+            score = "" if one["score"] is None else f"  score {one['score']:.2f}"
+            figures = "".join(f"  {title} {value:.3g}" for title, value in one["figures"].items())
+            _print(f"step {one['step']:>6}{score}{figures}")
     return 0
 
 

@@ -17,6 +17,7 @@ from lib_pivotal.ui import run_html
 from lib_pivotal.ui.logs_panel import build_logs_panel, build_notify, logs_html
 from lib_pivotal.ui.page import Page, Shown, error_html, facts_of, message, payload, quiet
 from lib_pivotal.ui.queue_panel import build_longer, is_serving, queue_listed, queue_pieces
+from lib_pivotal.ui.steps_panel import build_steps_panel
 from lib_pivotal.ui.train_panel import estimate
 
 PIECES = ("head", "progress", "queue", "curves", "rows", "picked", "notices", "outcome", "logs")
@@ -65,6 +66,7 @@ def build_run_view(page: Page) -> None:
             )
             page.html("kept")
     parts["picked_box"] = box
+    build_steps_panel(page)
     page.html("notices")
     with gr.Row(visible=False, elem_id="pivotal_resumable_box", elem_classes=["pivotal-row"]) as resumable:
         parts["resumable"] = gr.Dropdown(

@@ -131,6 +131,8 @@ COMMANDS: dict[str, Fronts] = {
         Page("pivotal_keep"), Route("POST", "/runs/{run_id}/keep"), Absent("files of steps lie beside the result there")
     ),
     "load the checkpoint": Fronts(Page("pivotal_checkpoint"), Route("POST", "/runs/{run_id}/checkpoint"), NO_OTHERS),
+    "rank steps": Fronts(Page("pivotal_steps_rank"), Route("GET", "/runs/{run_id}/steps"), line("steps")),
+    "use a step": Fronts(Page("pivotal_steps_do"), Route("POST", "/runs/{run_id}/use"), line("steps --use")),
     "report": Fronts(Page("pivotal_report"), Route("POST", "/report"), line("report")),
     "use it live": Fronts(Page("pivotal_live", "input"), Route("POST", "/live"), NO_OTHERS),
     "grid": Fronts(Page("pivotal_compare_draw"), Route("POST", "/grid"), line("grid")),
