@@ -63,7 +63,7 @@ TOOLTIPS: Mapping[str, str] = MappingProxyType(
         "download": "The settings on the page.",
         "keep": "Copies the file of this step into the LoRA folder.",
         "resume_run": "Continues from the newest saved state.",
-        "steps_rank": "Reads what the run's events say of each kept step, and lets the chosen scorers look at its samples.",
+        "steps_rank": "Ranks the kept steps by what was measured of them, and by scorers that look at their samples.",
         "report": "Makes a zip of versions, settings, log and last traceback, without user names and paths.",
         "report_file": "The zip, to attach to an issue.",
         # Bundles
