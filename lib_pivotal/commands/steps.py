@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from lib_pivotal.commands.runs import Kept
-from lib_pivotal.config import read_run
+from lib_pivotal.config import Run, read_run
 from lib_pivotal.errors import ConfigError, HostError
 from lib_pivotal.evaluation.picture_scorers import found_scorers, scorer_of
 from lib_pivotal.evaluation.step_choice import RankedStep, common_figures, figure_kind, rank
 from lib_pivotal.file_names import refuse_taken
 from lib_pivotal.files import replacing
+from lib_pivotal.importing.datasets import DATASET_FILES
+from lib_pivotal.ports import Host
 from lib_pivotal.runs.manager import RunManager
 from lib_pivotal.runs.samples import run_samples
 from lib_pivotal.runs.step_records import scored, step_records
@@ -79,6 +81,44 @@ def rank_steps(folder: Path, *, by: Sequence[str] = ()) -> Ranking:
     if chosen:
         records = scored(records, folder, chosen, embeddings=_embeddings(folder))
     return Ranking(folder, tuple(rank(records)), tuple(common_figures(records)))
+
+
+def measure_run(manager: RunManager, run_id: str) -> Ranking:
+    """Measure the kept steps of a run on the loaded checkpoint, keep the figures in its folder, and rank them.
+
+    Raises:
+        HostError: no such run or step, a run is going on, or the model cannot do it.
+        ConfigError, DataError: the run's record or its pictures cannot be read any more.
+    """
+    if manager.running:
+        raise HostError("a run is in progress: measure the steps when it has finished")
+    manager.backend.check_ready()
+    folder = run_folder(manager, run_id)
+    run = _record_of(folder)
+    with manager.backend.exclusive(run) as host:
+        return measure(folder, host)
+
+
+def measure(folder: Path, host: Host) -> Ranking:
+    """Measure the kept steps of a run's folder on a host.
+
+    Raises:
+        HostError: no step was kept, or the figures cannot be written.
+        ConfigError, DataError: as `measure_run`.
+    """
+    from lib_pivotal.runs.step_measuring import measure_steps  # here: to rank needs none of training
+
+    records = step_records(folder)
+    if records:
+        measure_steps(_record_of(folder), records, host, folder, files=DATASET_FILES)
+    return rank_steps(folder)
+
+
+def _record_of(folder: Path) -> Run:
+    record = next(iter(sorted(folder.glob("*.run.json"))), None)
+    if record is None:
+        raise HostError(f"{folder.name}: holds no run.json")
+    return read_run(record)
 
 
 def run_folder(manager: RunManager, run_id: str) -> Path:

@@ -20,8 +20,11 @@ from PIL import Image
 from lib_pivotal.bundle.metadata import finite_number
 from lib_pivotal.evaluation.picture_scorers import PictureScorer, ScoredPicture, embedding_of, mean_score
 from lib_pivotal.evaluation.step_choice import PICTURES, StepRecord
+from lib_pivotal.plain_json import parse_json
 from lib_pivotal.runs.samples import StepSamples, run_events, run_samples
 
+FIGURES_SUFFIX = ".figures.json"
+"""Of the file with figures that were measured afterwards: `{step: {figure: number}}`."""
 _OF_A_STEP = re.compile(r".+-(\d{6,8})\.safetensors")
 
 
@@ -39,7 +42,7 @@ READERS: Mapping[str, Callable[[Mapping[str, Any]], dict[str, float]]] = Mapping
 
 
 def step_records(folder: Path) -> list[StepRecord]:
-    """Kept steps, the earliest first: files behind samples, and files saved on the way. A figure is the one that was
+    """Kept steps, the earliest first: files behind samples, files saved on the way, and the result. A figure is the one that was
     measured last by then."""
     samples = {one.step: one for one in run_samples(folder)}
     files = dict(_files(folder)) | {step: one.bundle for step, one in samples.items() if one.bundle is not None}
@@ -75,10 +78,15 @@ def scored(
 
 
 def _files(folder: Path) -> Iterator[tuple[int, Path]]:
-    """Files of steps that lie in the folder, or where the run says that it put them."""
-    said = [Path(str(event.get("path"))) for event in run_events(folder) if event.get("event") == "FileSaved"]
-    for path in (*said, *folder.glob("*.safetensors"), *folder.glob("steps/*.safetensors")):
-        if (match := _OF_A_STEP.fullmatch(path.name)) and path.is_file():
+    """Files by step: those that lie in the run's folder, and the bundles that it says it saved, the last one too. Of
+    two the one in the folder: a file elsewhere may have been replaced by another run's since."""
+    for event in run_events(folder):
+        if event.get("event") == "FileSaved" and event.get("kind") == "bundle" and isinstance(event.get("step"), int):
+            said = Path(str(event.get("path")))
+            own = folder / said.name
+            yield event["step"], own if own.is_file() else said
+    for path in (*folder.glob("*.safetensors"), *folder.glob("steps/*.safetensors")):
+        if match := _OF_A_STEP.fullmatch(path.name):
             yield int(match[1]), path
 
 
@@ -92,7 +100,21 @@ def _figures(folder: Path) -> dict[str, dict[int, float]]:
         for name, value in reader(event).items():
             if math.isfinite(value):
                 found.setdefault(name, {})[step] = value
+    for path in folder.glob(f"*{FIGURES_SUFFIX}"):
+        for step, values in _measured_afterwards(path):
+            for name, value in values.items():
+                found.setdefault(name, {})[step] = value
     return found
+
+
+def _measured_afterwards(path: Path) -> Iterator[tuple[int, dict[str, float]]]:
+    try:
+        plain = parse_json(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):  # it can be measured again
+        return
+    for step, values in plain.items() if isinstance(plain, dict) else ():
+        if step.isdigit() and isinstance(values, dict):
+            yield int(step), {name: n for name, v in values.items() if (n := finite_number(v)) is not None}
 
 
 def _known_by(values: Mapping[int, float], step: int) -> float | None:

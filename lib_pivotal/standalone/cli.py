@@ -107,6 +107,9 @@ def make_parser() -> argparse.ArgumentParser:
     steps = commands.add_parser("steps", help="rank the kept steps of a run, and use one")
     steps.add_argument("folder", type=typed_path, help="of the run")
     steps.add_argument("--by", action="append", default=[], metavar="SCORER", help="a picture scorer; may be repeated")
+    steps.add_argument("--measure", action="store_true", help="drift, obedience and diversity first, on --checkpoint")
+    steps.add_argument("--checkpoint", type=typed_path, help="for --measure")
+    steps.add_argument("--device", default="")
     steps.add_argument("--use", metavar="STEP", help="a step, or best: copy its file into --out")
     steps.add_argument("--out", type=typed_path, metavar="FOLDER", help="for --use (default: here)")
     steps.add_argument("-f", "--overwrite", action="store_true", help="replace a file that is there already")
@@ -263,8 +266,12 @@ def run_grid(parsed: argparse.Namespace) -> int:
 
 def run_steps(parsed: argparse.Namespace) -> int:
     """The steps, best first; with --use a copy of one."""
-    from lib_pivotal.commands.steps import rank_steps, use
+    from lib_pivotal.commands.steps import measure, rank_steps, use
 
+    if parsed.measure:
+        if parsed.checkpoint is None:
+            raise PivotalError("--measure needs --checkpoint FILE")
+        measure(parsed.folder, _load_host(parsed.checkpoint, _device(parsed.device)))
     found = rank_steps(parsed.folder, by=parsed.by)
     if parsed.use:
         best = found.steps[0].record.step

@@ -41,7 +41,13 @@ def build_steps_panel(page: Page) -> None:
                 elem_id="pivotal_steps_by",
                 scale=2,
             )
-            parts["steps_rank"] = gr.Button("Rank the steps", elem_id="pivotal_steps_rank", scale=1, min_width=130)
+        with gr.Row(elem_classes=["pivotal-tools"]):
+            parts["steps_rank"] = gr.Button(
+                "Rank the steps", size="sm", elem_id="pivotal_steps_rank", scale=0, min_width=160
+            )
+            parts["steps_measure"] = gr.Button(
+                "Measure, then rank", size="sm", elem_id="pivotal_steps_measure", scale=0, min_width=160
+            )
         page.html("steps_said")
         page.html("steps")
         page.hidden_text("steps_act")
@@ -61,6 +67,15 @@ def bind_steps_panel(page: Page) -> None:
             return page.shown(steps="", steps_said=error_html(error))
         return page.shown(steps=steps_html(found), steps_said=message(found.said, "info"))
 
+    def measured(run_id: str | None, by: Sequence[str] | None) -> Shown:
+        from lib_pivotal.commands import steps  # here: as above
+
+        try:
+            steps.measure_run(page.manager, _chosen(page, run_id))
+        except (PivotalError, OSError) as error:
+            return page.shown(steps="", steps_said=error_html(error))
+        return ranked(run_id, by)
+
     def use(act: str) -> str:
         from lib_pivotal.commands import steps  # here: as above
 
@@ -71,6 +86,9 @@ def bind_steps_panel(page: Page) -> None:
             return error_html(error)
 
     quiet(parts["steps_rank"].click, ranked, page.named("steps_run", "steps_by"), page.named("steps", "steps_said"))
+    quiet(
+        parts["steps_measure"].click, measured, page.named("steps_run", "steps_by"), page.named("steps", "steps_said")
+    )
     quiet(parts["steps_do"].click, use, parts["steps_act"], parts["steps_said"])
 
 

@@ -64,6 +64,7 @@ TOOLTIPS: Mapping[str, str] = MappingProxyType(
         "keep": "Copies the file of this step into the LoRA folder.",
         "resume_run": "Continues from the newest saved state.",
         "steps_rank": "Ranks the kept steps by what was measured of them, and by scorers that look at their samples.",
+        "steps_measure": "Measures drift, obedience of other tags and diversity of each step on the loaded checkpoint.",
         "report": "Makes a zip of versions, settings, log and last traceback, without user names and paths.",
         "report_file": "The zip, to attach to an issue.",
         # Bundles

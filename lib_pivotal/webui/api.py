@@ -214,6 +214,7 @@ def register(
     add("POST", "/runs/{run_id}/continue", routes.go_on, StartAnswer)
     add("POST", "/runs/{run_id}/keep", routes.keep, FileAnswer)
     add("GET", "/runs/{run_id}/steps", routes.steps, dict[str, Any])
+    add("POST", "/runs/{run_id}/measure", routes.measure, dict[str, Any])
     add("POST", "/runs/{run_id}/use", routes.use, FileAnswer)
     add("POST", "/runs/{run_id}/checkpoint", routes.load_checkpoint, dict[str, Any])
     add_queue_routes(add, manager, folders, told=_told)
@@ -314,6 +315,12 @@ class _Routes:
             folder = steps.run_folder(self._manager(), run_id)
         with _told():
             return steps.rank_steps(folder, by=[name for name in by.split(",") if name]).as_dict()
+
+    def measure(self, run_id: str) -> dict[str, Any]:
+        with _told(404):
+            steps.run_folder(self._manager(), run_id)
+        with _told():
+            return steps.measure_run(self._manager(), run_id).as_dict()
 
     def use(self, run_id: str, request: KeepRequest) -> FileAnswer:
         manager = self._manager()

@@ -132,6 +132,9 @@ COMMANDS: dict[str, Fronts] = {
     ),
     "load the checkpoint": Fronts(Page("pivotal_checkpoint"), Route("POST", "/runs/{run_id}/checkpoint"), NO_OTHERS),
     "rank steps": Fronts(Page("pivotal_steps_rank"), Route("GET", "/runs/{run_id}/steps"), line("steps")),
+    "measure steps": Fronts(
+        Page("pivotal_steps_measure"), Route("POST", "/runs/{run_id}/measure"), line("steps --measure")
+    ),
     "use a step": Fronts(Page("pivotal_steps_do"), Route("POST", "/runs/{run_id}/use"), line("steps --use")),
     "report": Fronts(Page("pivotal_report"), Route("POST", "/report"), line("report")),
     "use it live": Fronts(Page("pivotal_live", "input"), Route("POST", "/live"), NO_OTHERS),
