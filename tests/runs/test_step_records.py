@@ -26,15 +26,18 @@ def test_files_behind_samples_and_files_saved_on_the_way(tmp_path):
     saved = tmp_path / "lora" / "two-000075.safetensors"
     saved.parent.mkdir()
     saved.write_bytes(b"y")
-    gone = str(tmp_path / "two-000080.safetensors")
-    add(
-        folder, {"event": "FileSaved", "step": 75, "path": str(saved)}, {"event": "FileSaved", "step": 80, "path": gone}
-    )
+    result, moved = folder / "two.safetensors", saved.with_name("two.safetensors")
+    result.write_bytes(b"z")
+    moved.write_bytes(b"another run's")
+    said = ((75, saved), (80, tmp_path / "gone.safetensors"), (120, moved))
+    add(folder, *({"event": "FileSaved", "kind": "bundle", "step": step, "path": str(path)} for step, path in said))
+    add(folder, {"event": "FileSaved", "kind": "state", "step": 130, "path": str(saved)})
     found = step_records(folder)
-    assert [one.step for one in found] == [50, 75, 100] and found[1].file == saved
-    assert [one.picture is not None for one in found] == [True, False, True]
+    assert [one.step for one in found] == [50, 75, 100, 120] and found[1].file == saved
+    assert found[3].file == result, "in the run's folder, whatever lies elsewhere under this name"
+    assert [one.picture is not None for one in found] == [True, False, True, False]
     (folder / "steps" / "two-000050.safetensors").unlink()
-    assert [one.step for one in step_records(folder)] == [75, 100]
+    assert [one.step for one in step_records(folder)] == [75, 100, 120]
 
 
 def test_a_figure_is_the_one_measured_last_by_then(tmp_path):
