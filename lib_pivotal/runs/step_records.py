@@ -42,8 +42,8 @@ READERS: Mapping[str, Callable[[Mapping[str, Any]], dict[str, float]]] = Mapping
 
 
 def step_records(folder: Path) -> list[StepRecord]:
-    """Kept steps, the earliest first: files behind samples, files saved on the way, and the result. A figure is the one that was
-    measured last by then."""
+    """Kept steps, the earliest first: files behind samples, files saved on the way, and the result. A figure is
+    the one that was measured last by then."""
     samples = {one.step: one for one in run_samples(folder)}
     files = dict(_files(folder)) | {step: one.bundle for step, one in samples.items() if one.bundle is not None}
     figures = _figures(folder)
