@@ -5,6 +5,7 @@
 
     const RUNNING_MS = 1000;
     const IDLE_MS = 5000;
+    const AWAY_MS = 5000;
     const GIVE_UP_MS = 15000;
     const CHECK_MS = 500;
 
@@ -240,6 +241,11 @@
         ["[data-column]", (button) => pick({column: button.dataset.column})],
         ["[data-step]", (button) => pick({step: Number(button.dataset.step)})],
         ["[data-bundle]", (button) => ask("bundle_pick", button.dataset.bundle, "bundle_show")],
+        ["[data-card]", (button) => {
+            tab(2);
+            ask("bundle_pick", button.dataset.card, "bundle_show");
+        }],
+        ["[data-use]", (button) => ask("steps_act", button.dataset.use, "steps_do")],
         ["[data-queue]", (button) => ask("queue_act", button.dataset.queue, "queue_do")],
         ["[data-copy]", (button) => copy(button)],
         ["[data-zoom]", (picture) => zoom(picture)]
@@ -318,11 +324,13 @@
 
     function pulse() {
         const page = find("tab");
-        if (!page || document.hidden || page.offsetParent === null) return;
+        if (!page) return;
         const now = Date.now();
         if (asked && now - asked < GIVE_UP_MS) return;
         const active = data("beat")?.active;
-        if (now - lastPulse < (active ? RUNNING_MS : IDLE_MS)) return;
+        const away = document.hidden || page.offsetParent === null;
+        if (away && !active) return; // while a run is in progress, the title and the notification want to know
+        if (now - lastPulse < (away ? AWAY_MS : active ? RUNNING_MS : IDLE_MS)) return;
         lastPulse = asked = now;
         click("refresh");
     }

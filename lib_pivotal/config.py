@@ -480,6 +480,10 @@ class SavingConfig:
         True, "Keep the file behind each set of samples in the run's folder, so that its step can be chosen later."
     )
     separation_every_steps: int = setting(0, "Measure the separation score every N steps; 0 = off.", minimum=0)
+    card: bool = setting(
+        False, "At the end, write the result card into the file, with a preview and the web UI's card text beside it."
+    )
+    licence: str = setting("", "Licence of the file: a name or a link. It stands on the result card.")
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,13 @@
 """The docs' pictures are small and shown somewhere; their links lead somewhere."""
 
+import dataclasses
 import re
 from pathlib import Path
+from typing import get_args
 
 import pytest
+
+from lib_pivotal.training import events
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -29,3 +33,16 @@ def test_a_picture_is_small_and_shown(picture):
 def test_links_lead_somewhere(page):
     missing = [link for link in links(page) if not (page.parent / link).exists()]
     assert not missing
+
+
+EVENTS = {line.split("`")[1]: line for line in (DOCS / "events.md").read_text().splitlines() if line.startswith("| `")}
+
+
+def test_the_table_of_events_names_those_that_there_are():
+    assert set(EVENTS) == {kind.__name__ for kind in get_args(events.Event)}
+
+
+@pytest.mark.parametrize("kind", get_args(events.Event), ids=lambda kind: kind.__name__)
+def test_each_field_of_an_event_is_described(kind):
+    written = {field.name for field in dataclasses.fields(kind)} - {"grid"}  # a picture: its file is `path`
+    assert not {name for name in written if f"`{name}`" not in EVENTS[kind.__name__]}

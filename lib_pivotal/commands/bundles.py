@@ -16,6 +16,7 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from lib_pivotal.bundle import edits, svd
+from lib_pivotal.bundle.card import card_of
 from lib_pivotal.bundle.edits import LAYOUTS, Layout
 from lib_pivotal.bundle.embedding_files import EmbeddingFormat, read_embedding
 from lib_pivotal.bundle.format import EmbeddingTensors, Problem
@@ -266,6 +267,7 @@ class Shown:
             **self.summary.as_dict(),
             "separation": separation_shares(self.summary.metadata),
             "said": self.said,
+            "card": card_of(self.summary).as_dict(),
             "metadata": dict(self.summary.metadata),
         }
 

@@ -16,7 +16,7 @@ from lib_pivotal.importing.datasets import DATASET_FILES
 from lib_pivotal.runs.manager import RunManager
 from lib_pivotal.runs.queue import Axis, QueuedRun, RunQueue, Sweep, refuse_clashes
 from lib_pivotal.runs.queue_file import SERVED_ELSEWHERE, QueueFile
-from lib_pivotal.runs.queue_runner import QueueRunner
+from lib_pivotal.runs.queue_runner import QueueRunner, draw_finished_sweep
 from lib_pivotal.runs.sweep import set_value, sweep_runs
 from lib_pivotal.training.results import NAMELESS, Results, refuse_taken_results
 
@@ -242,8 +242,7 @@ def skip(place: QueuePlace, entry_id: int) -> RunQueue:
         place.runner.skip_running(entry)
         return place.look()
     queue = place.changed(lambda queue: queue.with_changed(entry_id, state="skipped", reason="skipped"))
-    if place.runner is not None:
-        place.runner.finish_sweep(queue, entry.sweep)
+    draw_finished_sweep(place.file, queue, entry.sweep)
     return queue
 
 

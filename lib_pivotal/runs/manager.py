@@ -16,6 +16,8 @@ from lib_pivotal.config import DataConfig, Run, check_consistency, read_run
 from lib_pivotal.errors import ConfigError, DataError, HostError, PivotalError
 from lib_pivotal.files import typed_path
 from lib_pivotal.runs.queue_runner import QueueRunner
+from lib_pivotal.runs.run_log import SUFFIX as LOG_SUFFIX
+from lib_pivotal.runs.run_log import RunLog
 from lib_pivotal.runs.view import RunView
 from lib_pivotal.training import events, logs, model_yield, results, state_files
 from lib_pivotal.training.events import Commands, Event, Listener, Reason, RunEnded
@@ -262,13 +264,21 @@ class RunManager:
 
     def _work(self, job: _Job, name: str, view: RunView, commands: Commands, logs_of: _LogsOf) -> None:
         """The thread of a run. Whatever happens in it, its last event is a `RunEnded`."""
+        with RunLog().listening() as log:
+            self._work_logged(job, name, view, commands, logs_of, log)
+
+    def _work_logged(
+        self, job: _Job, name: str, view: RunView, commands: Commands, logs_of: _LogsOf, log: RunLog
+    ) -> None:
         started = time.perf_counter()
         listen: Listener = view.listen
         try:
             listen = logs.fan_out([view.listen, self._tell_backend, *logs_of(view)])
             ended = job(view, commands, listen)
         except BaseException as error:  # whatever it was, the page must say so and the process must live on
-            if not isinstance(error, PivotalError):
+            if isinstance(error, PivotalError):
+                log.add_error(error)
+            else:
                 logger.exception("%s failed", name)
             message = str(error) if isinstance(error, PivotalError) else f"{type(error).__name__}: {error}"
             passed_s = time.perf_counter() - started
@@ -282,6 +292,8 @@ class RunManager:
                 listen(events.Notice("info", view.step, line))
         except Exception:  # only a line of text
             logger.exception("the end of %s could not be reported in full", name)
+        if logs_of is _logs_of or (logs_of is _logs_of_continued and view.began):  # else its folder stays as it is
+            _keep_log(log, view)
         listen(ended)
 
     def _train(
@@ -290,6 +302,7 @@ class RunManager:
         """The run itself. Its last event is kept back: whoever hears it may count on the model being back."""
 
         from lib_pivotal.evaluation.in_run import RunEvaluation  # here: a page that only starts needs none of training
+        from lib_pivotal.runs.result_card import card_at_end
         from lib_pivotal.training.assemble import compile_run
         from lib_pivotal.training.prepare import prepare_pictures
         from lib_pivotal.training.run import train
@@ -302,7 +315,7 @@ class RunManager:
 
         with self.backend.exclusive(run) as host:
             view.set_status("preparing", "reading pictures")
-            return train(
+            ended = train(
                 compile_run(run, prepare_pictures(run, files=self._dataset_files)),
                 host,
                 output_folder=self.backend.lora_folder(),
@@ -314,6 +327,8 @@ class RunManager:
                 model_yield=_ViewedYield(self.backend.model_yield(), view, commands),
                 evaluation=RunEvaluation(),
             )
+        card_at_end(run, ended, view.folder, listen)
+        return ended
 
     def _draw_class(
         self, run: Run, requests: Sequence[ports.SampleRequest], view: RunView, commands: Commands, listen: Listener
@@ -376,6 +391,13 @@ class _ViewedYield:
             self._inner.serve(replace(terms, say=tell))
         finally:
             self._view.set_status("training")
+
+
+def _keep_log(log: RunLog, view: RunView) -> None:
+    try:
+        log.write(view.folder / f"{view.name}{LOG_SUFFIX}")
+    except OSError as error:
+        logger.warning("%s: the log cannot be written (%s)", view.folder, error)
 
 
 def _logs_of(view: RunView) -> list[Listener]:

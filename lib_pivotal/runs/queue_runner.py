@@ -7,6 +7,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from lib_pivotal.config import Run, run_from_dict
@@ -278,26 +279,32 @@ class QueueRunner:
 
     def finish_sweep(self, queue: RunQueue, sweep_id: int) -> None:
         """Draw the picture of a sweep whose runs have all ended; one that cannot be drawn is told in the log."""
-        sweep = next((one for one in queue.sweeps if one.id == sweep_id), None)
-        if sweep is None or not all(entry.ended for entry in queue.of_sweep(sweep_id)):
-            return
-        try:
-            path = self._draw(queue, sweep)
-        except Exception:  # a picture is worth no run
-            logger.exception("the picture of the sweep %s could not be made", sweep.name)
-            return
-        self.file.change(lambda queue: queue.with_grid(sweep_id, path))
+        draw_finished_sweep(self.file, queue, sweep_id)
 
-    def _draw(self, queue: RunQueue, sweep: Sweep) -> str:
-        from lib_pivotal.runs.sweep_grid import draw_sweep, last_parts_grid, save_sweep  # here: only a sweep needs it
 
-        runs_folder = self._manager.backend.runs_folder()
-        cells = {}
-        for entry in queue.of_sweep(sweep.id):
-            grid = last_parts_grid(runs_folder / entry.run_id, entry.name) if entry.run_id else None
-            cells[entry.place] = grid or (entry.state if entry.state != "done" else "no samples were made")
-        name = f"{sweep.name}-sweep-{sweep.id}.png"
-        return str(save_sweep(runs_folder / "sweeps" / name, draw_sweep(cells, sweep.axes)))
+def draw_finished_sweep(file: QueueFile, queue: RunQueue, sweep_id: int) -> None:
+    """Draw the picture of a sweep whose runs have all ended, and record it; one that cannot be drawn is told in the
+    log."""
+    sweep = next((one for one in queue.sweeps if one.id == sweep_id), None)
+    if sweep is None or not all(entry.ended for entry in queue.of_sweep(sweep_id)):
+        return
+    try:
+        path = _draw_sweep(file.folder, queue, sweep)
+    except Exception:  # a picture is worth no run
+        logger.exception("the picture of the sweep %s could not be made", sweep.name)
+        return
+    file.change(lambda queue: queue.with_grid(sweep_id, path))
+
+
+def _draw_sweep(runs_folder: Path, queue: RunQueue, sweep: Sweep) -> str:
+    from lib_pivotal.runs.sweep_grid import draw_sweep, last_parts_grid, save_sweep  # here: only a sweep needs it
+
+    cells: dict[tuple[int, ...], Path | str] = {}
+    for entry in queue.of_sweep(sweep.id):
+        grid = last_parts_grid(runs_folder / entry.run_id, entry.name) if entry.run_id else None
+        cells[entry.place] = grid or (entry.state if entry.state != "done" else "no samples were made")
+    name = f"{sweep.name}-sweep-{sweep.id}.png"
+    return str(save_sweep(runs_folder / "sweeps" / name, draw_sweep(cells, sweep.axes)))
 
 
 def _due(queue: RunQueue) -> QueuedRun | None:

@@ -120,6 +120,11 @@ class RunView:
         return self._step
 
     @property
+    def began(self) -> bool:
+        """Whether it was accepted, and its first step came near."""
+        return bool(self._facts)
+
+    @property
     def ended(self) -> bool:
         """Whether the run's last event has come."""
         return self._ended is not None

@@ -1,5 +1,5 @@
 """`python -m lib_pivotal bundle VERB FILE ... [--json] [-f]`: list, show, verify, rename, delete, add, adjust, join,
-split, strip, convert, extract, resize, to_lora."""
+split, strip, convert, extract, resize, to_lora, describe, export."""
 
 from __future__ import annotations
 
@@ -109,6 +109,40 @@ def add_bundle_commands(commands: Any) -> None:
         "U-Net, where they are other than those of SD1, SD2 and SDXL",
     )
     _add_svd(writing)
+    _add_card(verb)
+
+
+def _add_card(verb: Callable[..., argparse.ArgumentParser]) -> None:
+    """The result card: into the file, or as a model page."""
+    describe = verb("describe", "write the result card, a preview, and what the web UI's card shows", run_work)
+    describe.set_defaults(work=_describe)
+    describe.add_argument("--description", help="text; '' takes it out")
+    describe.add_argument("--licence", help="a name or a link; '' takes it out")
+    describe.add_argument("--unet", type=float, metavar="W", help="recommended weight of the U-Net")
+    describe.add_argument("--te", type=float, metavar="W", help="recommended weight of the text encoder")
+    describe.add_argument("--cfg", type=float, help="recommended CFG")
+    export = verb("export", "the card as a model page (Markdown) with its pictures", run_work)
+    export.set_defaults(work=_export)
+    export.add_argument("--out", type=typed_path, required=True, metavar="FOLDER")
+    export.add_argument("-f", "--overwrite", action="store_true", help="replace existing files")
+    for parser in (describe, export):
+        parser.add_argument("file", type=typed_path)
+        parser.add_argument("--samples", type=typed_path, metavar="RUN", help="folder of its run, with its samples")
+
+
+def _describe(_: Any, given: argparse.Namespace) -> Any:
+    from lib_pivotal.commands import cards
+
+    names = ("description", "licence", "unet", "te", "cfg", "samples")
+    request = cards.Describe(given.file, **{name: getattr(given, name) for name in names})
+    return cards.describe(request, runs_folder=given.file.parent)
+
+
+def _export(_: Any, given: argparse.Namespace) -> Any:
+    from lib_pivotal.commands import cards
+
+    request = cards.Export(given.file, given.out, samples=given.samples, overwrite=given.overwrite)
+    return cards.export(request, runs_folder=given.file.parent)
 
 
 def _add_svd(writing: Callable[..., argparse.ArgumentParser]) -> None:

@@ -1,4 +1,4 @@
-"""`python -m lib_pivotal train|preflight|class-pictures|scan|plan|import|queue|bundle|grid`: the web API's verbs.
+"""`python -m lib_pivotal train|preflight|class-pictures|scan|plan|import|queue|bundle|grid|steps|report`: API's verbs.
 
 Exit status: 0 done, 1 a run that failed or a file with errors, 2 wrong use or unusable input, 130 interrupted.
 """
@@ -103,6 +103,24 @@ def make_parser() -> argparse.ArgumentParser:
     grid.add_argument("--out", type=typed_path, required=True, metavar="PNG")
     grid.add_argument("-f", "--overwrite", action="store_true", help="replace a file that is there already")
     grid.set_defaults(run=run_grid)
+
+    steps = commands.add_parser("steps", help="rank the kept steps of a run, and use one")
+    steps.add_argument("folder", type=typed_path, help="of the run")
+    steps.add_argument("--by", action="append", default=[], metavar="SCORER", help="a picture scorer; may be repeated")
+    steps.add_argument("--measure", action="store_true", help="drift, obedience and diversity first, on --checkpoint")
+    steps.add_argument("--checkpoint", type=typed_path, help="for --measure")
+    steps.add_argument("--device", default="")
+    steps.add_argument("--use", metavar="STEP", help="a step, or best: copy its file into --out")
+    steps.add_argument("--out", type=typed_path, metavar="FOLDER", help="for --use (default: here)")
+    steps.add_argument("-f", "--overwrite", action="store_true", help="replace a file that is there already")
+    steps.add_argument("--json", action="store_true", help="print JSON")
+    steps.set_defaults(run=run_steps)
+
+    report = commands.add_parser("report", help="a zip to attach to a problem report, without names and paths")
+    report.add_argument("folder", type=typed_path, help="of a run, or of runs (then: on the newest)")
+    report.add_argument("--out", type=typed_path, metavar="ZIP", help="default: pivotal-report-TIME.zip, here")
+    report.add_argument("-f", "--overwrite", action="store_true", help="replace a file that is there already")
+    report.set_defaults(run=run_report)
     return parser
 
 
@@ -110,6 +128,7 @@ def run_train(parsed: argparse.Namespace) -> int:
     """Train; Ctrl-C and SIGTERM save what there is. Whatever happens, the last event in the logs is a `RunEnded`."""
     from lib_pivotal.commands.runs import TrainRequest, train, training_of
     from lib_pivotal.evaluation.in_run import RunEvaluation
+    from lib_pivotal.runs.result_card import card_at_end
     from lib_pivotal.standalone.console import ConsoleListener
     from lib_pivotal.standalone.signals import stopping_on_signals
     from lib_pivotal.training.distributed import ProcessGroup
@@ -151,6 +170,8 @@ def run_train(parsed: argparse.Namespace) -> int:
             listener(RunEnded("stopped" if interrupted else "failed", 0, 0.0, None, message))
             raise
         world.close()
+        if world.writes:
+            card_at_end(run, ended, folder, ConsoleListener())
     return status[ended.reason]
 
 
@@ -240,6 +261,41 @@ def run_grid(parsed: argparse.Namespace) -> int:
         overwrite=parsed.overwrite,
     )
     _print(str(path))
+    return 0
+
+
+def run_steps(parsed: argparse.Namespace) -> int:
+    """The steps, best first; with --use a copy of one."""
+    from lib_pivotal.commands.steps import measure, rank_steps, use
+
+    if parsed.measure:
+        if parsed.checkpoint is None:
+            raise PivotalError("--measure needs --checkpoint FILE")
+        measure(parsed.folder, _load_host(parsed.checkpoint, _device(parsed.device)))
+    found = rank_steps(parsed.folder, by=parsed.by)
+    if parsed.use:
+        best = found.steps[0].record.step
+        if parsed.use != "best" and not parsed.use.isdigit():
+            raise PivotalError(f"--use {parsed.use}: name a step, or best")
+        step = best if parsed.use == "best" else int(parsed.use)
+        _print(str(use(parsed.folder, parsed.out or Path(), step=step, overwrite=parsed.overwrite).file))
+    elif parsed.json:
+        _print(json.dumps(found.as_dict(), indent=2, ensure_ascii=False))
+    else:
+        _print(found.said)
+        for one in found.as_dict()["steps"]:
+            score = "" if one["score"] is None else f"  score {one['score']:.2f}"
+            figures = "".join(f"  {title} {value:.3g}" for title, value in one["figures"].items())
+            _print(f"step {one['step']:>6}{score}{figures}")
+    return 0
+
+
+def run_report(parsed: argparse.Namespace) -> int:
+    """Write the report and say where it is."""
+    from lib_pivotal.commands.report import report_on
+    from lib_pivotal.runs.problem_report import report_name
+
+    _print(str(report_on(parsed.folder, parsed.out or Path(report_name()), overwrite=parsed.overwrite)))
     return 0
 
 

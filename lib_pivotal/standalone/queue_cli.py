@@ -52,8 +52,14 @@ def add_queue_commands(commands: Any) -> None:
     move.add_argument("to", type=int, metavar="N")
     remove = verb("remove", "take a run out; its files stay", run_change)
     remove.add_argument("number", type=int, help="the run's number in the list")
+    skip = verb("skip", "leave a run out that waits or was cut off; its line stays", run_change)
+    skip.add_argument("number", type=int, help="the run's number in the list")
     move.set_defaults(change="move")
+    skip.set_defaults(change="skip")
     remove.set_defaults(change="remove")
+    verb("clear", "take out every finished, failed or skipped run; their files stay", run_change).set_defaults(
+        change="clear"
+    )
     verb("pause", "begin no further run", run_change).set_defaults(change="pause")
     verb("resume", "take a pause back; `run` begins what waits", run_change).set_defaults(change="resume")
     serve = verb("run", "train what waits, one after another, and end", run_queue)
@@ -87,12 +93,14 @@ def run_list(parsed: argparse.Namespace) -> int:
 
 
 def run_change(parsed: argparse.Namespace) -> int:
-    """Move, remove, pause or resume, and show what became of it."""
+    """Move, remove, skip, clear, pause or resume, and show what became of it."""
     from lib_pivotal.commands import queue as commands
 
     changes: dict[str, Callable[[QueuePlace], RunQueue]] = {
         "move": lambda place: commands.move(place, parsed.number, to=parsed.to),
         "remove": lambda place: commands.remove(place, parsed.number),
+        "skip": lambda place: commands.skip(place, parsed.number),
+        "clear": commands.clear,
         "pause": commands.pause,
         "resume": commands.resume,
     }

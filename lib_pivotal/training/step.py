@@ -81,6 +81,13 @@ class MicroStep:
             timesteps=None if timesteps is None else timesteps.to(self._device),
         )
 
+    @torch.no_grad()
+    def predictions(self, batch: TrainingBatch, noisy: Tensor, timestep: int) -> Tensor:
+        """What the U-Net predicts of `noisy` `(batch, 4, h, w)` at one timestep under the batch's captions, in which no
+        embedding is looked for; fp32."""
+        timesteps = torch.full((noisy.shape[0],), timestep, device=self._device)
+        return self._predict(batch, {}, noisy.to(self._device, torch.float32), timesteps).float()
+
     def timesteps(self, samples: Sequence[int], *, seeds: tuple[int, int]) -> Tensor:
         """The timesteps that `losses` draws for these samples, `(samples,)`: the first draw of each one's generator."""
         generators = [derived_generator("noise", *seeds, index) for index in samples]

@@ -9,7 +9,7 @@ from lib_pivotal.bundle.edits import Layout
 from lib_pivotal.bundle.embedding_files import EmbeddingFormat
 from lib_pivotal.bundle.listing import BundleSummary
 from lib_pivotal.bundle.low_rank import RankCut
-from lib_pivotal.commands import bundles
+from lib_pivotal.commands import bundles, cards
 from lib_pivotal.embeddings.adjustment import read_adjustments
 from lib_pivotal.embeddings.names import NameIssue
 from lib_pivotal.errors import BundleError
@@ -113,6 +113,20 @@ class BundleController:
         checkpoint = self._checkpoint(base, "its base") if base.strip() else None
         request = bundles.ToLora(path, bundles.beside(path, out.strip()), cut=cut, base=checkpoint)
         return bundles.to_lora(request, self._backend).said
+
+    def describe(
+        self, name: str, description: str, licence: str, unet: float | None, te: float | None, cfg: float | None
+    ) -> str:
+        """Write the result card, as the fields say; a number that is empty or 0 stays as it is."""
+        numbers = {key: value or None for key, value in (("unet", unet), ("te", te), ("cfg", cfg))}
+        request = cards.Describe(self.path(name), description=description, licence=licence, **numbers)
+        return cards.describe(request, self._backend, runs_folder=self._backend.runs_folder()).said
+
+    def export(self, name: str) -> str:
+        """Write the model page; an older one of this file is replaced: it is made from the card."""
+        path = self.path(name)
+        request = cards.Export(path, self._backend.runs_folder() / "pages" / path.stem, overwrite=True)
+        return cards.export(request, runs_folder=self._backend.runs_folder()).said
 
     def _checkpoint(self, given: str, what: str) -> Path:
         if not given.strip():

@@ -12,6 +12,7 @@ from lib_pivotal.config_versions import upgraded
 from lib_pivotal.plain_json import parse_json
 
 if TYPE_CHECKING:
+    from lib_pivotal.bundle.card import ResultCard
     from lib_pivotal.bundle.listing import BundleSummary
 
 
@@ -56,6 +57,9 @@ def bundle_list(summaries: Sequence[BundleSummary], names: Sequence[str], *, que
 
 def bundle_card(summary: BundleSummary, name: str) -> str:
     """Embeddings with what is known of them, what is wrong, and the run that made it."""
+    from lib_pivotal.bundle.card import card_of  # here: the page is built without torch
+
+    card = card_of(summary)
     facts, shares = _json(summary.metadata.get(META_EMBEDDINGS, "")), separation_shares(summary.metadata)
     rows = "".join(
         _embedding_row(embedding.name, embedding.vectors, facts.get(embedding.name), _share(shares, embedding.name))
@@ -71,9 +75,47 @@ def bundle_card(summary: BundleSummary, name: str) -> str:
     rank = f" · rank {summary.rank}" if summary.rank else ""
     return (
         f'<div class="pivotal-bundle-card"><h3>{escape(name.removesuffix(".safetensors"))}</h3>'
-        f"<p><small>{describe(summary)}{rank}</small></p>{problem_list(summary.problems)}{table}"
-        f"{_made_with(summary)}</div>"
+        f"<p><small>{describe(summary)}{rank}</small></p>{problem_list(summary.problems)}{_card(card, summary)}{table}"
+        f"{_pruned(card)}{_prompts(card, summary)}{_made_with(summary)}</div>"
     )
+
+
+def _card(card: ResultCard, summary: BundleSummary) -> str:
+    """The picture, the description, and what is recommended; nothing of it where the file has none."""
+    lines = (
+        [f"<p>{'<br>'.join(escape(line) for line in card.description.splitlines())}</p>"] if card.description else []
+    )
+    if card.weights or card.cfg is not None:
+        from lib_pivotal.bundle.card import tag_of  # here: as above
+
+        cfg = "" if card.cfg is None else f" at CFG {card.cfg:g}"
+        lines.append(f"<p>Recommended: {_copied(tag_of(summary.path.stem, card.weights))}{cfg}</p>")
+    if card.licence:
+        lines.append(f"<p><small>Licence: {escape(card.licence)}</small></p>")
+    picture = f'<img src="{escape(card.thumbnail)}" alt="Preview" data-zoom="1">' if card.thumbnail else ""
+    return f'<div class="pivotal-result-card">{picture}<div>{"".join(lines)}</div></div>' if picture or lines else ""
+
+
+def _pruned(card: ResultCard) -> str:
+    """Tags that are part of an embedding."""
+    lines = [
+        f"<p><small><b>{escape(one.name)}</b> was pruned of: {escape(', '.join(one.pruned_tags))}</small></p>"
+        for one in card.embeddings
+        if one.pruned_tags
+    ]
+    return "".join(lines)
+
+
+def _prompts(card: ResultCard, summary: BundleSummary) -> str:
+    """Prompts that were drawn, ready to copy."""
+    if not card.prompts:
+        return ""
+    found = "".join(_copied(card.prompt_of(one.prompt, summary.path.stem)) for one in card.prompts)
+    return f'<p class="pivotal-try"><span>Sampled with it:</span>{found}</p>'
+
+
+def _copied(text: str) -> str:
+    return f'<button type="button" class="pivotal-copy" data-copy="{escape(text)}" title="Copy">{escape(text)}</button>'
 
 
 def _share(shares: Mapping[str, float], name: str) -> str:

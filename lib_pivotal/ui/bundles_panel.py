@@ -16,6 +16,7 @@ from lib_pivotal.ui.page import Page, Shown, message, quiet, sentence
 if TYPE_CHECKING:
     from lib_pivotal.bundle.edits import Layout
     from lib_pivotal.bundle.embedding_files import EmbeddingFormat
+    from lib_pivotal.bundle.listing import BundleSummary
     from lib_pivotal.bundle.low_rank import RankCut
     from lib_pivotal.ui.bundle_controller import BundleController
 
@@ -47,7 +48,10 @@ SVD_RULES = {
 }
 CHOOSE = '<div class="pivotal-empty">Choose a file on the left.</div>'
 NONE_CHOSEN: Mapping[str, Any] = MappingProxyType({"bundle_card": CHOOSE, "bundle_work": gr.update(visible=False)})
-SHOWN_PARTS = ("bundle_list", "bundle_card", "bundle_work", "bundle_word", "bundle_others", "bundle_said")
+CARD_FIELDS = ("card_description", "card_licence", "card_unet", "card_te", "card_cfg")
+SHOWN_PARTS = (
+    "bundle_list", "bundle_card", "bundle_work", "bundle_word", "bundle_others", "bundle_said", *CARD_FIELDS,
+)  # fmt: skip
 
 
 def build_bundles_panel(page: Page) -> None:
@@ -71,6 +75,7 @@ def build_bundles_panel(page: Page) -> None:
             page.html("bundle_card", CHOOSE)
             with gr.Column(visible=False, elem_id="pivotal_bundle_work") as work:
                 _build_embeddings(page)
+                _build_card(page)
                 _build_whole(page)
             parts["bundle_work"] = work
             _build_svd(page)
@@ -94,6 +99,29 @@ def _build_embeddings(page: Page) -> None:
             elem_id="pivotal_bundle_add",
         )
         parts["bundle_verify"] = gr.Button("Verify", size="sm", elem_id="pivotal_bundle_verify")
+
+
+def _build_card(page: Page) -> None:
+    parts = page.parts
+    with gr.Accordion("Result card", open=False, elem_id="pivotal_card_box"):
+        parts["card_description"] = gr.Textbox(
+            label="Description", lines=2, elem_id="pivotal_card_description",
+            placeholder="Who or what it is, and what it is good at",
+        )  # fmt: skip
+        with gr.Row(elem_classes=["pivotal-row"]):
+            parts["card_licence"] = gr.Textbox(
+                label="Licence", max_lines=1, elem_id="pivotal_card_licence", scale=3, min_width=160,
+                placeholder="CC-BY-SA-4.0, or a link",
+            )  # fmt: skip
+            for name, label in (("unet", "U-Net weight"), ("te", "Text encoder weight"), ("cfg", "CFG")):
+                parts[f"card_{name}"] = gr.Number(None, label=label, elem_id=f"pivotal_card_{name}", min_width=90)
+        with gr.Row(elem_classes=["pivotal-tools"]):
+            parts["bundle_describe"] = gr.Button(
+                "Write the card", size="sm", elem_id="pivotal_bundle_describe", scale=0, min_width=160
+            )
+            parts["bundle_export"] = gr.Button(
+                "Export as model page", size="sm", elem_id="pivotal_bundle_export", scale=0, min_width=160
+            )
 
 
 def _build_whole(page: Page) -> None:
@@ -247,6 +275,8 @@ def bind_bundles_panel(page: Page) -> None:
         "svd_base",
         *svd,
     )
+    bind("bundle_describe", lambda pick, *fields: page.bundles.describe(pick, *fields), *CARD_FIELDS)
+    bind("bundle_export", lambda pick: page.bundles.export(pick))
     bind("bundle_verify", lambda pick: page.bundles.verify(pick).said)
 
 
@@ -270,8 +300,19 @@ def _name_note(bundles: BundleController, pick: str, embedding: str, new: str) -
     return "".join([*good, *told])
 
 
+def _card_fields(summary: BundleSummary) -> dict[str, Any]:
+    """The card's fields as the file has them."""
+    from lib_pivotal.bundle.card import card_of  # here: the page is built without torch
+
+    card = card_of(summary)
+    values = (card.description, card.licence, card.weights.get("unet"), card.weights.get("te"), card.cfg)
+    return dict(zip(CARD_FIELDS, values, strict=True))
+
+
 def _shown(page: Page, pick: str, query: str, said: str = "") -> Shown:
     found = shown(page.bundles, pick, query) | {"bundle_said": said}
+    if found["bundle_card"] != CHOOSE:
+        found |= _card_fields(page.bundles.summary(pick))
     return page.shown(**found)
 
 

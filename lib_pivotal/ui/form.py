@@ -239,6 +239,8 @@ TABLE: tuple[FormRow, ...] = (
     FormRow("saving.keep_states", "States kept", "saving"),
     FormRow("saving.dtype", "Precision of the file", "saving"),
     FormRow("saving.embedding_files", "Also one file per embedding", "saving"),
+    FormRow("saving.card", "Result card and preview", "saving"),
+    FormRow("saving.licence", "Licence of the file", "saving"),
     FormRow("saving.folder", "Folder of the file (command line)", "saving"),
 )
 

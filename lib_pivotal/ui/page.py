@@ -41,11 +41,12 @@ class TabExtras:
     """What only the host knows.
 
     `send_to_txt2img_js` is a JavaScript function of one prompt (a string such as `"pivotalSend"` or `"(p) => ..."`);
-    `more_tabs` builds further tabs, inside the page's tabs.
+    `more_tabs` builds further tabs, inside the page's tabs; `program` says what runs us, e.g. `{"web UI": "1.10.1"}`.
     """
 
     send_to_txt2img_js: str = ""
     more_tabs: Callable[[], None] | None = None
+    program: Callable[[], Mapping[str, str]] = dict
 
 
 @dataclass

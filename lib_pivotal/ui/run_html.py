@@ -58,6 +58,28 @@ def _phrase(snapshot: Snapshot | None) -> str:
     return f"{text}, {clock(eta)} left" if eta is not None and snapshot["status"] == "training" else text
 
 
+def tab_title(snapshot: Snapshot) -> str:
+    """What goes on, in a browser tab's title: percent first, since the rest may be cut off."""
+    status = snapshot["status"]
+    if status == "preparing":
+        return "getting ready"
+    if status not in ACTIVE:
+        return WORDS_OF_STATUS[status].lower()
+    share = snapshot["step"] / max(snapshot["max_steps"], 1)
+    held = "" if status == "training" else f" {WORDS_OF_STATUS[status].lower()}"
+    return f"{min(share, 1.0):.0%}{held} · step {snapshot['step']} of {snapshot['max_steps']}"
+
+
+def ended_line(snapshot: Snapshot) -> str:
+    """A run as a sentence, for a notification."""
+    ended, name = snapshot["ended"], snapshot["name"]
+    if not ended:
+        return f"{name} is in progress."
+    if ended["reason"] == "failed":
+        return f"{name} failed at step {ended['step']}: {ended['message']}"
+    return f"{name} {ended['reason']} at step {ended['step']} after {clock(ended['seconds'])}."
+
+
 def progress(snapshot: Snapshot | None) -> str:
     """The bar and the line under it; always of the same height."""
     if snapshot is None:
@@ -262,7 +284,11 @@ def _file_line(path: Path, snapshot: Snapshot) -> str:
     count = f"{len(embeddings)} embedding{'s' if len(embeddings) != 1 else ''}"
     folder = "/".join(path.parent.parts[-2:])
     shown = f'<span title="{escape(str(path.parent))}">{size} · {count} · in {escape(folder)}</span>'
-    return f"<p><b>{escape(path.name)}</b> {shown}</p>"
+    card = (
+        f'<button type="button" class="pivotal-mini" data-card="{escape(path.name)}" title="Opens it under Bundles">'
+        "Result card</button>"
+    )
+    return f"<p><b>{escape(path.name)}</b> {shown} {card if path.is_file() else ''}</p>"
 
 
 def _prompts(name: str, embeddings: Sequence[str]) -> str:

@@ -14,11 +14,13 @@ import gradio as gr
 from lib_pivotal.errors import HostError, PivotalError
 from lib_pivotal.plain_json import parse_json
 from lib_pivotal.ui import run_html
+from lib_pivotal.ui.logs_panel import build_logs_panel, build_notify, logs_html
 from lib_pivotal.ui.page import Page, Shown, error_html, facts_of, message, payload, quiet
 from lib_pivotal.ui.queue_panel import build_longer, is_serving, queue_listed, queue_pieces
+from lib_pivotal.ui.steps_panel import build_steps_panel
 from lib_pivotal.ui.train_panel import estimate
 
-PIECES = ("head", "progress", "queue", "curves", "rows", "picked", "notices", "outcome")
+PIECES = ("head", "progress", "queue", "curves", "rows", "picked", "notices", "outcome", "logs")
 """Pieces of HTML that a pulse may change, each sent only when it did."""
 
 
@@ -44,6 +46,7 @@ def build_buttons(page: Page) -> None:
     parts["live"] = gr.Checkbox(
         False, label=f"use it live as <lora:{live}:1>", elem_id="pivotal_live", visible=bool(live)
     )
+    build_notify(page)
 
 
 def build_run_view(page: Page) -> None:
@@ -63,6 +66,7 @@ def build_run_view(page: Page) -> None:
             )
             page.html("kept")
     parts["picked_box"] = box
+    build_steps_panel(page)
     page.html("notices")
     with gr.Row(visible=False, elem_id="pivotal_resumable_box", elem_classes=["pivotal-row"]) as resumable:
         parts["resumable"] = gr.Dropdown(
@@ -75,6 +79,7 @@ def build_run_view(page: Page) -> None:
         parts["resume_run"] = gr.Button("Continue", scale=1, min_width=100, elem_id="pivotal_resume_run")
     parts["resumable_box"] = resumable
     build_longer(page)
+    build_logs_panel(page)
     page.hidden_text("pick", "{}")
     page.html("beat", payload({"active": False}), classes=["pivotal-hidden"])
     page.hidden_button("refresh")
@@ -180,6 +185,7 @@ def _refreshed(page: Page, pick: str, known: dict[str, str] | None) -> Shown:
         "picked": run_html.picked_step(snapshot, step) if snapshot and step is not None else "",
         "notices": run_html.notices(snapshot),
         "outcome": run_html.outcome(snapshot),
+        "logs": logs_html(snapshot),
     }
     active = run_html.is_active(snapshot)
     paused = snapshot is not None and snapshot["status"] == "paused"
@@ -194,7 +200,7 @@ def _refreshed(page: Page, pick: str, known: dict[str, str] | None) -> Shown:
         "keep": {"value": f"Keep step {step}" if step is not None else "Keep this step"},
     }
     record: dict[str, str] = {}
-    shown = page.shown(sent=record, beat=payload({"active": active or is_serving(listed), "count": next(_COUNT)}))
+    shown = page.shown(sent=record, beat=payload(_beat(snapshot, active=active or is_serving(listed))))
     for name, value in (pieces | boxes).items():
         record[name] = hashlib.sha1(json.dumps(value).encode()).hexdigest()
         if (known or {}).get(name) != record[name]:
@@ -206,6 +212,15 @@ def _refreshed(page: Page, pick: str, known: dict[str, str] | None) -> Shown:
 
 
 _COUNT = itertools.count()
+
+
+def _beat(snapshot: Any, *, active: bool) -> dict[str, Any]:
+    """For `pivotal.js`: whether there is more to come, and of the run what a browser tab's title can say."""
+    run = None
+    if snapshot:
+        said = {"title": run_html.tab_title(snapshot), "said": run_html.ended_line(snapshot)}
+        run = {"id": snapshot["id"], "name": snapshot["name"], "active": run_html.is_active(snapshot), **said}
+    return {"active": active, "count": next(_COUNT), "run": run}
 
 
 def _chosen(pick: str) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from lib_pivotal.runs.manager import RunManager
 from lib_pivotal.ui.tab import build_tab
 
 FONTS = ("Source Sans Pro", "ui-sans-serif", "system-ui", "sans-serif")
-SCRIPTS = ("pivotal.js", "pivotal_data.js", "pivotal_findings.js")
+SCRIPTS = ("pivotal.js", "pivotal_data.js", "pivotal_findings.js", "pivotal_notify.js")
 """The others speak to txt2img."""
 BASE_CSS = """
 :root, .dark { --block-background-fill: transparent; --section-header-text-size: 12pt; }

@@ -17,11 +17,13 @@ from lib_pivotal.ui.captions_panel import bind_captions_panel, build_captions_pa
 from lib_pivotal.ui.compare_panel import bind_compare_panel, build_compare_panel
 from lib_pivotal.ui.data_panel import DATA_PARTS, bind_data_panel, build_data_panel, data_shown
 from lib_pivotal.ui.gallery_panel import bind_gallery_panel, build_gallery_panel
+from lib_pivotal.ui.logs_panel import bind_logs_panel
 from lib_pivotal.ui.mask_panel import bind_mask_panel, build_mask_panel
 from lib_pivotal.ui.page import Page, Shown, TabExtras, note, payload, quiet
 from lib_pivotal.ui.plan_panel import build_plan_panel
 from lib_pivotal.ui.queue_panel import bind_queue_panel, build_queue_panel
 from lib_pivotal.ui.run_panel import bind_run_panel, build_buttons, build_run_view
+from lib_pivotal.ui.steps_panel import bind_steps_panel, steps_choices
 from lib_pivotal.ui.tags_panel import bind_tags_panel, build_tags_panel
 from lib_pivotal.ui.tooltips import tooltips
 from lib_pivotal.ui.train_panel import bind_train_panel, build_balance, build_settings, build_top
@@ -71,6 +73,8 @@ def build_tab(manager: RunManager, *, extras: TabExtras | None = None) -> gr.Blo
         bind_train_panel(page)
         bind_run_panel(page)
         bind_queue_panel(page)
+        bind_logs_panel(page)
+        bind_steps_panel(page)
         bind_bundles_panel(page)
         bind_compare_panel(page)
         _bind_hello(page)
@@ -112,7 +116,9 @@ def _bind_hello(page: Page) -> None:
     def again() -> Shown:
         return _lists(page)
 
-    lists = page.named("preset", "load_bundle", "resumable", "resumable_box", "finished", "finished_box")
+    lists = page.named(
+        "preset", "load_bundle", "resumable", "resumable_box", "finished", "finished_box", "steps_run", "steps_by"
+    )
     event = quiet(
         parts["hello"].click, hello, None, [*form.components, *page.named(*DATA_PARTS), *lists, parts["preset_help"]]
     )
@@ -135,6 +141,7 @@ def _lists(page: Page) -> Shown:
         resumable_box=gr.update(visible=bool(resumable) and not controller.running()),
         finished=gr.update(choices=finished, value=finished[0] if finished else None),
         finished_box=gr.update(visible=bool(finished) and not controller.running()),
+        **steps_choices(page),
     )
 
 

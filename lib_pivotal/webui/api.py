@@ -12,7 +12,7 @@ from fastapi.security import HTTPBasic, HTTPBasicCredentials
 from modules import shared
 from pydantic import BaseModel, Field
 
-from lib_pivotal.commands import captions, datasets, grid, runs, settings
+from lib_pivotal.commands import captions, datasets, grid, report, runs, settings, steps
 from lib_pivotal.commands.terms import both
 from lib_pivotal.config import run_from_dict
 from lib_pivotal.confinement import Confinement
@@ -22,7 +22,7 @@ from lib_pivotal.runs.host_defaults import host_defaults_of
 from lib_pivotal.runs.manager import RunManager
 from lib_pivotal.runs.presets import run_settings
 from lib_pivotal.runs.view import RunView
-from lib_pivotal.webui import bundle_routes, bundle_work
+from lib_pivotal.webui import bundle_routes, bundle_work, compat
 from lib_pivotal.webui.api_folders import of_the_api
 from lib_pivotal.webui.jobs import run_manager
 from lib_pivotal.webui.queue_routes import add_queue_routes, taken_overwrite
@@ -213,8 +213,12 @@ def register(
         add("POST", f"/runs/{{run_id}}/{verb}", routes.command(verb), dict[str, Any])
     add("POST", "/runs/{run_id}/continue", routes.go_on, StartAnswer)
     add("POST", "/runs/{run_id}/keep", routes.keep, FileAnswer)
+    add("GET", "/runs/{run_id}/steps", routes.steps, dict[str, Any])
+    add("POST", "/runs/{run_id}/measure", routes.measure, dict[str, Any])
+    add("POST", "/runs/{run_id}/use", routes.use, FileAnswer)
     add("POST", "/runs/{run_id}/checkpoint", routes.load_checkpoint, dict[str, Any])
     add_queue_routes(add, manager, folders, told=_told)
+    add("POST", "/report", routes.report, FileAnswer)
     add("POST", "/live", routes.live, LiveAnswer)
     add("POST", "/scan", routes.scan, ScanAnswer)
     add("POST", "/grid", routes.grid, FileAnswer)
@@ -305,9 +309,33 @@ class _Routes:
         with _told():
             return FileAnswer(file=str(runs.keep(manager, run_id, step=request.step).file))
 
+    def steps(self, run_id: str, by: str = "") -> dict[str, Any]:
+        """`by`: names of picture scorers, separated by commas."""
+        with _told(404):
+            folder = steps.run_folder(self._manager(), run_id)
+        with _told():
+            return steps.rank_steps(folder, by=[name for name in by.split(",") if name]).as_dict()
+
+    def measure(self, run_id: str) -> dict[str, Any]:
+        with _told(404):
+            steps.run_folder(self._manager(), run_id)
+        with _told():
+            return steps.measure_run(self._manager(), run_id).as_dict()
+
+    def use(self, run_id: str, request: KeepRequest) -> FileAnswer:
+        manager = self._manager()
+        with _told(404):
+            steps.run_folder(manager, run_id)
+        with _told():
+            return FileAnswer(file=str(steps.use_step(manager, run_id, step=request.step).file))
+
     def load_checkpoint(self, run_id: str) -> dict[str, Any]:
         with _told(404):
             return _shown(runs.load_checkpoint(self._manager(), run_id))
+
+    def report(self) -> FileAnswer:
+        with _told():
+            return FileAnswer(file=str(report.report(self._manager(), program=compat.program())))
 
     def live(self, request: LiveRequest) -> LiveAnswer:
         return LiveAnswer(on=request.on, name=runs.use_live(self._manager(), on=request.on))

@@ -52,7 +52,7 @@ FIELDS: Mapping[str, tuple[Callable[[Any], bool], str]] = MappingProxyType(
         **dict.fromkeys(("names", "parts", "embeddings"), (_are_texts, "a list of text")),
         "weights": (_are_numbers, "a list of numbers"),
         "adjustments": (_are_adjustments, 'for each name {"norm": number, "init_share": number}'),
-        "value": (_is_number, "a number"),
+        **dict.fromkeys(("value", "unet", "te", "cfg"), (_is_number, "a number")),
         **dict.fromkeys(
             ("rank", "conv_rank"), (lambda value: _is_number(value) and isinstance(value, int), "a whole number")
         ),
@@ -60,7 +60,7 @@ FIELDS: Mapping[str, tuple[Callable[[Any], bool], str]] = MappingProxyType(
     }
 )
 """What a field of a request holds, where it is not one text."""
-MAY_BE_NULL = ("new_name", "weights", "base")
+MAY_BE_NULL = ("new_name", "weights", "base", "description", "licence", "unet", "te", "cfg")
 
 
 def list_bundles() -> Response:

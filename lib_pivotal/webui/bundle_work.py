@@ -13,6 +13,7 @@ from modules import paths
 
 from lib_pivotal.bundle.low_rank import RankCut
 from lib_pivotal.commands import bundles as work
+from lib_pivotal.commands import cards
 from lib_pivotal.commands.bundles import Shown, Verdict, Written
 from lib_pivotal.embeddings.adjustment import EmbeddingAdjustment
 from lib_pivotal.errors import BundleError
@@ -158,6 +159,27 @@ def verify(name: str) -> Verdict:
     return work.verify(path_of(name), _host())
 
 
+def describe(
+    name: str,
+    *,
+    description: str | None = None,
+    licence: str | None = None,
+    unet: float | None = None,
+    te: float | None = None,
+    cfg: float | None = None,
+) -> Written:
+    """Write the result card into a file, and what its card in the web UI shows."""
+    request = cards.Describe(path_of(name), description=description, licence=licence, unet=unet, te=te, cfg=cfg)
+    return cards.describe(request, _host(), runs_folder=run_manager().backend.runs_folder())
+
+
+def export(name: str, *, overwrite: bool = False) -> Written:
+    """A model page with its pictures, in the folder of exports."""
+    path = path_of(name)
+    request = cards.Export(path, _exports(path), overwrite=overwrite)
+    return cards.export(request, runs_folder=run_manager().backend.runs_folder())
+
+
 def _host() -> work.BundleHost:
     return run_manager().backend
 
@@ -199,6 +221,8 @@ VERBS: Mapping[str, Callable[..., Written | Verdict | Shown]] = MappingProxyType
         "extract": extract,
         "resize": resize,
         "to_lora": to_lora,
+        "describe": describe,
+        "export": export,
         "show": show,
         "verify": verify,
     }

@@ -9,10 +9,12 @@ import html
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from modules.ui_extra_networks import quote_js
 
+from lib_pivotal.errors import BundleError
 from lib_pivotal.ui import parts_rows
 from lib_pivotal.webui import catalog, compat, prompt_tags
 from lib_pivotal.webui.patches import Patches
@@ -115,5 +117,28 @@ def _get_metadata_table(original: Callable[..., Any], editor: Any, name: str) ->
     rows = [("Parts:", ", ".join(parts[part] for part in facts["parts"]))]
     embeddings = [f"{embedding['name']} ({embedding['vectors']})" for embedding in facts["words"]]
     rows.append(("Embeddings (vectors):", html.escape(", ".join(embeddings))))
+    rows += _card_rows(entry.filename)
     rows += [("Warnings:", html.escape(problem)) for problem in facts["problems"]]
     return table + [(label, value) for label, value in rows if value]
+
+
+def _card_rows(file_name: str) -> list[tuple[str, str]]:
+    """What the file's result card recommends and shows; nothing of a file that cannot be read."""
+    from lib_pivotal.bundle.card import read_card  # here: to start, no file is looked at
+
+    try:
+        card = read_card(file_name)
+    except BundleError:
+        return []
+    stem = Path(file_name).stem
+    pruned = [f"{one.name}: {', '.join(one.pruned_tags)}" for one in card.embeddings if one.pruned_tags]
+    drawn = [card.prompt_of(one.prompt, stem) for one in card.prompts]
+    titles = (("unet", "U-Net"), ("te", "text encoder"))
+    weights = ", ".join(f"{title} {card.weights[key]:g}" for key, title in titles if key in card.weights)
+    rows = [
+        ("Recommended:", ", ".join(filter(None, (weights, "" if card.cfg is None else f"CFG {card.cfg:g}")))),
+        ("Pruned tags:", "; ".join(pruned)),
+        ("Sampled with it:", "; ".join(drawn)),
+        ("Licence:", card.licence),
+    ]
+    return [(label, html.escape(text)) for label, text in rows]

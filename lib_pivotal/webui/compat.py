@@ -28,6 +28,12 @@ def version() -> tuple[int, int, int] | None:
     return (int(found[1]), int(found[2]), int(found[3])) if found else None
 
 
+def program() -> dict[str, str]:
+    """What runs us, for a problem report."""
+    found = version()
+    return {"web UI": "unknown" if found is None else ".".join(map(str, found))}
+
+
 def check_version() -> None:
     """Refuse a web UI that is too old.
 

@@ -117,10 +117,8 @@ COMMANDS: dict[str, Fronts] = {
     "sweep": Fronts(Page("pivotal_queue_add"), Route("POST", "/queue"), line("queue add --sweep")),
     "queue move": Fronts(Page("pivotal_queue_do"), Route("POST", "/queue/{entry_id}/move"), line("queue move")),
     "queue remove": Fronts(Page("pivotal_queue_do"), Route("POST", "/queue/{entry_id}/remove"), line("queue remove")),
-    "queue skip": Fronts(Page("pivotal_queue_do"), Route("POST", "/queue/{entry_id}/skip"), ONE_KEY),
-    "queue clear": Fronts(
-        Page("pivotal_queue_clear"), Route("POST", "/queue/clear"), Absent("queue remove takes out one after another")
-    ),
+    "queue skip": Fronts(Page("pivotal_queue_do"), Route("POST", "/queue/{entry_id}/skip"), line("queue skip")),
+    "queue clear": Fronts(Page("pivotal_queue_clear"), Route("POST", "/queue/clear"), line("queue clear")),
     "queue pause": Fronts(Page("pivotal_queue_pause"), Route("POST", "/queue/pause"), line("queue pause")),
     "queue resume": Fronts(Page("pivotal_queue_pause"), Route("POST", "/queue/resume"), line("queue resume")),
     "queue run": Fronts(IN_PROCESS, IN_PROCESS, line("queue run")),
@@ -133,6 +131,12 @@ COMMANDS: dict[str, Fronts] = {
         Page("pivotal_keep"), Route("POST", "/runs/{run_id}/keep"), Absent("files of steps lie beside the result there")
     ),
     "load the checkpoint": Fronts(Page("pivotal_checkpoint"), Route("POST", "/runs/{run_id}/checkpoint"), NO_OTHERS),
+    "rank steps": Fronts(Page("pivotal_steps_rank"), Route("GET", "/runs/{run_id}/steps"), line("steps")),
+    "measure steps": Fronts(
+        Page("pivotal_steps_measure"), Route("POST", "/runs/{run_id}/measure"), line("steps --measure")
+    ),
+    "use a step": Fronts(Page("pivotal_steps_do"), Route("POST", "/runs/{run_id}/use"), line("steps --use")),
+    "report": Fronts(Page("pivotal_report"), Route("POST", "/report"), line("report")),
     "use it live": Fronts(Page("pivotal_live", "input"), Route("POST", "/live"), NO_OTHERS),
     "grid": Fronts(Page("pivotal_compare_draw"), Route("POST", "/grid"), line("grid")),
     "compare": Fronts(Page("pivotal_compare_draw"), Route("POST", "/grid"), line("grid --weights")),
@@ -157,6 +161,8 @@ COMMANDS: dict[str, Fronts] = {
             "extract",
             "resize",
             "to_lora",
+            "describe",
+            "export",
         )  # fmt: skip
     },
 }

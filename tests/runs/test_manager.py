@@ -16,6 +16,7 @@ from lib_pivotal.data.dataset import scan
 from lib_pivotal.errors import ConfigError, HostError
 from lib_pivotal.runs.manager import RunManager
 from lib_pivotal.runs.plan import make_plan
+from lib_pivotal.runs.run_log import last_traceback
 from lib_pivotal.training.step import MicroStep
 from tests.training.runs import contents
 
@@ -191,6 +192,11 @@ def test_folder_without_pictures_is_told(manager, run, tmp_path):
     assert manager.join(60)
     shown = view.snapshot()
     assert shown["status"] == "failed" and "does not exist" in shown["ended"]["message"]
+    assert (
+        last_traceback((view.folder / "two.log").read_text())
+        .splitlines()[-1]
+        .startswith("lib_pivotal.errors.DataError")
+    )
 
 
 def test_pause_stop_and_go_on_equal_an_undisturbed_run(manager, backend, run):
@@ -243,6 +249,8 @@ def test_exception_in_a_step_is_told_and_saved(manager, backend, run, monkeypatc
     shown = view.snapshot()
     assert shown["status"] == "failed" and "a fault for the test" in shown["ended"]["message"]
     assert backend.saved and backend.saved[0].is_file()
+    told = last_traceback((view.folder / "two.log").read_text()).splitlines()
+    assert told[-1] == "RuntimeError: a fault for the test" and any("in losses" in line for line in told)
 
 
 def test_preflight_tells_time_and_draws(manager, backend, run):

@@ -75,6 +75,22 @@ def test_filled_and_put_in_order(said: SAID, write: Callable[..., Path], tmp_pat
     assert said("resume", folder)[0] == 0 and not listed(said, folder)["paused"]
 
 
+def test_skip_and_clear(said: SAID, write: Callable[..., Path], tmp_path: Path) -> None:
+    folder, run = tmp_path / "queue", write("a")
+    status, added, _ = said("add", folder, run, "--sweep", "network.unet_lr=1e-4,3e-4")
+    first, second = (line.split()[0] for line in added.splitlines())
+    status, text, _ = said("skip", folder, first)
+    assert status == 0 and "skipped" in text
+    found = listed(said, folder)
+    assert [entry["state"] for entry in found["runs"]] == ["skipped", "waiting"]
+    assert found["sweeps"][0]["grid"] == ""  # one still waits
+    assert said("skip", folder, second)[0] == 0
+    assert Path(listed(said, folder)["sweeps"][0]["grid"]).is_file()  # drawn though nobody serves the queue
+    status, _, errors = said("skip", folder, first)
+    assert status == 2 and "skipped already" in errors
+    assert said("clear", folder)[:2] == (0, "the queue is empty\n")
+
+
 def test_refused_with_a_sentence(said: SAID, write: Callable[..., Path], tmp_path: Path) -> None:
     folder = tmp_path / "queue"
     said("add", folder, write("a"))

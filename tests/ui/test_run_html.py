@@ -136,3 +136,24 @@ def test_an_old_error_is_shown_below_the_last_lines(snapshot_of_run):
 @pytest.mark.parametrize(("seconds", "text"), [(7, "0:07"), (160, "2:40"), (3723, "1:02:03"), (59.6, "1:00")])
 def test_clock(seconds, text):
     assert run_html.clock(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("changes", "wanted"),
+    [
+        ({}, "25% · step 30 of 120"),
+        ({"status": "paused"}, "25% paused · step 30 of 120"),
+        ({"status": "preparing", "step": 0}, "getting ready"),
+        ({"status": "finished"}, "finished"),
+    ],
+)
+def test_the_browser_tabs_title(snapshot_of_run, changes, wanted):
+    assert run_html.tab_title(snapshot_of_run(**changes)) == wanted
+
+
+def test_a_notification_says_how_it_ended(snapshot_of_run):
+    ended = {"reason": "finished", "step": 120, "seconds": 61.0, "bundle": None, "message": ""}
+    assert run_html.ended_line(snapshot_of_run()) == "gekidol is in progress."
+    assert run_html.ended_line(snapshot_of_run(ended=ended)) == "gekidol finished at step 120 after 1:01."
+    failed = {**ended, "reason": "failed", "step": 7, "message": "no memory"}
+    assert run_html.ended_line(snapshot_of_run(ended=failed)) == "gekidol failed at step 7: no memory"

@@ -126,3 +126,20 @@ def test_the_table_tells_parts_and_embeddings(fake_webui: FakeWebUI, page: Any) 
     assert table["Filename: "] == "one.safetensors"
     page.items["two"] = {"filename": "two.safetensors"}
     assert "Parts:" not in dict(editor.get_metadata_table("two"))
+
+
+def test_the_dialog_shows_the_result_card(fake_webui: FakeWebUI, page: Any) -> None:
+    from lib_pivotal.bundle.card import CardEdit, DrawnPrompt
+    from lib_pivotal.runs.result_card import write_files
+
+    path = write_lora(fake_webui, "one", {"hana": 2})
+    edit = CardEdit(licence="<CC0>", weights={"unet": 0.7, "te": 1.0}, cfg=5.0, prompts=[DrawnPrompt("hana, park")])
+    write_files(path, edit, None)
+    item = page.create_item("one")
+    assert item["prompt"] == '"<lora:one:1:0.7>" + " hana"', "weights of the file, the text of the card's json"
+    assert item["user_metadata"]["description"] == "hana"
+    page.items["one"] = {"filename": str(path)}
+    editor = fake_webui.ui_edit_user_metadata.LoraUserMetadataEditor(None, "txt2img", page)
+    table = dict(editor.get_metadata_table("one"))
+    assert table["Recommended:"] == "U-Net 0.7, text encoder 1, CFG 5" and table["Licence:"] == "&lt;CC0&gt;"
+    assert table["Sampled with it:"] == "&lt;lora:one:1:0.7&gt; hana, park"
