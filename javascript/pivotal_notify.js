@@ -23,7 +23,7 @@
         const on = wanted();
         button.hidden = false;
         button.disabled = !possible() || Notification.permission === "denied";
-        button.classList.toggle("chosen", on);
+        button.classList.toggle("on", on);
         button.setAttribute("aria-pressed", String(on));
         button.textContent = on ? "✓ Notifies at the end of a run" : "Notify me at the end of a run";
         if (!possible()) button.title = "The browser has notifications on https and on this machine only.";

@@ -119,7 +119,7 @@ def _cell(record: Any, score: float | None, place: int, ranking: Ranking) -> str
     picture = f'<img src="{uri}" alt="{alt}" data-zoom="1">' if uri else "<i></i>"
     title = f"Use step {record.step}: copy it into the LoRA folder"
     best = " best" if place == 0 else ""
-    shown = "" if score is None else f"<small>score {score:.2f}</small>"
+    shown = "" if score is None else f'<small title="score, 0 to 1">{score:.2f}</small>'
     return (
         f'<figure class="{best.strip()}">{picture}<figcaption><b>step {record.step}</b>{shown}</figcaption>'
         f"<ul>{_figures(record.figures)}</ul>"
