@@ -40,7 +40,8 @@ class Algorithm:
     `title` and `summary` are for people. `like` makes an adapter of the size that the tensors of a file (suffix ->
     tensor) have; its numbers are then taken by `Adapter.load`. `keys` are the sets of key suffixes of which a layer in
     a file has exactly one, besides `optional` ones; where two kinds share them, `stored_so` tells by the tensors.
-    `arguments` are what kohya's `--network_args` would have to say, for `ss_network_args`.
+    `module` and `arguments` are what kohya's `--network_module` and `--network_args` would have to say, for
+    `ss_network_module` and `ss_network_args`.
     """
 
     name: str
@@ -54,7 +55,7 @@ class Algorithm:
     options: type[Any] = NoOptions
     common: frozenset[Common] = frozenset({"rank", "alpha", "dropout", "rank_dropout"})
     layers: frozenset[str] = frozenset({"linear", "conv"})
-    module: str = LYCORIS
+    module: Callable[[Any], str] = lambda options: LYCORIS
     arguments: Callable[[Any], Mapping[str, str]] = lambda options: {}
 
     def accepts(self, suffixes: frozenset[str]) -> bool:
