@@ -205,6 +205,14 @@ class NetworkConfig:
         maximum=0.95,
         good_range="0.1-0.3",
     )
+    up_lr_factor: float = setting(
+        1.0,
+        "LoRA+: the up factor of each layer learns at this times the network's learning rate.",
+        minimum=0.0,
+        above_minimum=True,
+        maximum=256.0,
+        good_range="4-16",
+    )
     lr_ramp: str = setting(
         "none",
         "How the network's learning rate rises from a part of itself over its steps, so that the embeddings are first; "

@@ -29,11 +29,19 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, eq=False)
 class _Entry:
-    """An adapter with the rate and group that its rule gave it."""
+    """An adapter with the rate and group that its rule gave it, and the factor of its `up` parameters (LoRA+)."""
 
     adapter: Adapter
     lr_factor: float = 1.0
     group: str = ""
+    up: frozenset[str] = frozenset()
+    up_lr_factor: float = 1.0
+
+    def rates(self) -> Iterator[tuple[nn.Parameter, float]]:
+        """Each parameter with its LR factor."""
+        for name, parameter in self.adapter.named_parameters():
+            is_up = name.rpartition(".")[2] in self.up
+            yield parameter, self.lr_factor * (self.up_lr_factor if is_up else 1.0)
 
 
 class Network(nn.Module):
@@ -91,8 +99,8 @@ class Network(nn.Module):
         """One group for each (part, group name, rate factor), in the order of the layers."""
         found: dict[tuple[Part, str, float], list[nn.Parameter]] = {}
         for entry in self._entries.values():
-            key = (entry.adapter.layer.part, entry.group, entry.lr_factor)
-            found.setdefault(key, []).extend(entry.adapter.parameters())
+            for parameter, lr_factor in entry.rates():
+                found.setdefault((entry.adapter.layer.part, entry.group, lr_factor), []).append(parameter)
         groups = []
         for (part, group, lr_factor), parameters in found.items():
             alike = sum(key[:2] == (part, group) for key in found)
@@ -297,6 +305,7 @@ def build_network(
     *,
     algorithm: str = "lora",
     options: Mapping[str, Any] | None = None,
+    up_lr_factor: float = 1.0,
     seed: int,
     device: torch.device | str,
     fuse: bool = True,
@@ -305,7 +314,8 @@ def build_network(
 
     The first rule whose pattern is found in a layer's kohya name decides; a layer without a rule, or whose rule has
     rank 0, or of a sort that the algorithm does not take (norms, for most), stays bare. A rule may name an algorithm
-    of its own. `options` are the algorithms' own settings; each takes those that it has. A layer's initial weights
+    of its own. `options` are the algorithms' own settings; each takes those that it has. `up_lr_factor`: LoRA+,
+    Hayou et al. 2024 (arXiv 2402.12354), a higher rate for the factor that begins at zero. A layer's initial weights
     depend on `seed` and its name alone, so that hosts which list their layers in another order begin alike.
     """
     entries, bare = [], 0
@@ -321,7 +331,8 @@ def build_network(
         adapter = chosen.make(
             layer, _spec(rule, own), options=own, generator=_generator(seed, layer.name), device=torch.device(device)
         )
-        entries.append(_Entry(adapter=adapter, lr_factor=rule.lr_factor, group=rule.group))
+        up = chosen.up if "up_lr_factor" in chosen.common else frozenset()
+        entries.append(_Entry(adapter, rule.lr_factor, rule.group, up, up_lr_factor))
     if bare:
         _log.warning("%s: %d of the chosen layers stay bare, since it does not take convolutions", algorithm, bare)
     if not entries:

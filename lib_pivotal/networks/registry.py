@@ -110,6 +110,7 @@ COMMON_PATHS: Mapping[Common, tuple[str, ...]] = {
     "alpha": ("network.unet_alpha", "network.te_alpha"),
     "dropout": ("network.dropout",),
     "rank_dropout": ("network.rank_dropout",),
+    "up_lr_factor": ("network.up_lr_factor",),
 }
 
 

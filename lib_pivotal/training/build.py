@@ -271,7 +271,15 @@ def make_network(plan: NetworkPlan, layers: Sequence[Layer], device: torch.devic
             f"network.te2_targets = {plan.te2_targets!r}: this checkpoint has no second text encoder, and "
             "nothing else would get a network. Choose layers of the U-Net or the text encoder, or an SDXL checkpoint."
         )
-    return build_network(layers, plan.rules, algorithm=plan.algorithm, options=plan.options, seed=seed, device=device)
+    return build_network(
+        layers,
+        plan.rules,
+        algorithm=plan.algorithm,
+        options=plan.options,
+        up_lr_factor=plan.up_lr_factor,
+        seed=seed,
+        device=device,
+    )
 
 
 def trained_groups(
