@@ -505,8 +505,10 @@ class StartConfig:
     )
     network: str = setting(
         "train",
-        "Its network: train it further, freeze it (what is trained is trained under it), or leave it out.",
-        choices="training.start_file:start_uses",
+        "Its network: train it further in this run's kind, layers and ranks, which must be the file's; as-stored = in "
+        "the kinds, layers, ranks and alphas that the file has, whatever the settings say; freeze it (what is trained "
+        "is trained under it); or leave it out.",
+        choices="training.start_file:network_uses",
     )
     embeddings: str = setting(
         "train",

@@ -40,7 +40,8 @@ class Algorithm:
     `title` and `summary` are for people. `like` makes an adapter of the size that the tensors of a file (suffix ->
     tensor) have; its numbers are then taken by `Adapter.load`. `keys` are the sets of key suffixes of which a layer in
     a file has exactly one, besides `optional` ones; where two kinds share them, `stored_so` tells by the tensors. `up`
-    are the parameters that `up_lr_factor` (LoRA+) is for, in kinds that have that setting. `module` and `arguments` are
+    are the parameters that `up_lr_factor` (LoRA+) is for, in kinds that have that setting. `ranks`:
+    how many times the rank of the settings a file's is. `module` and `arguments` are
     what kohya's `--network_module` and `--network_args` would have to say, for `ss_network_module` and
     `ss_network_args`.
     """
@@ -57,6 +58,7 @@ class Algorithm:
     common: frozenset[Common] = frozenset({"rank", "alpha", "dropout", "rank_dropout", "up_lr_factor"})
     up: frozenset[str] = frozenset({"up"})
     layers: frozenset[str] = frozenset({"linear", "conv"})
+    ranks: Callable[[Any], int] = lambda options: 1
     module: Callable[[Any], str] = lambda options: LYCORIS
     arguments: Callable[[Any], Mapping[str, str]] = lambda options: {}
 

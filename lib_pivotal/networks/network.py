@@ -19,6 +19,7 @@ from lib_pivotal.parameter_groups import ParameterGroup
 from lib_pivotal.ports import PARTS, Layer, Part
 
 from .adapter import Adapter, AdapterSpec, Cost, Switch, layer_weight
+from .algorithm import Algorithm
 from .fused import SharedDown, fuse
 from .kinds.lora import LoraAdapter
 from .registry import algorithm_named, algorithm_of
@@ -269,10 +270,19 @@ class Network(nn.Module):
         }
 
     @classmethod
-    def from_kohya(cls, layers: Sequence[Layer], tensors: Mapping[str, Tensor], *, fuse: bool = True) -> Network:
+    def from_kohya(
+        cls,
+        layers: Sequence[Layer],
+        tensors: Mapping[str, Tensor],
+        *,
+        rules: Sequence[LayerRule] = (),
+        up_lr_factor: float = 1.0,
+        fuse: bool = True,
+    ) -> Network:
         """The network that `tensors` hold: algorithm, rank and alpha by layer, as the file has them.
 
-        Keys that belong to no layer here, or to an algorithm that is not here, are listed in `unmatched`.
+        Of `rules` the first that matches a layer gives its LR factor and group. Keys that belong to no layer here, or
+        to an algorithm that is not here, are listed in `unmatched`.
         """
         by_name = {layer.name: layer for layer in layers}
         found, unmatched = _by_layer(by_name, tensors)
@@ -286,7 +296,8 @@ class Network(nn.Module):
                 continue
             adapter = algorithm.like(layer, found[name], layer_weight(layer).device)
             adapter.load(found[name])
-            entries.append(_Entry(adapter=adapter))
+            rule = next((rule for rule in rules if rule.matches(name)), LayerRule("", rank=1, alpha=1.0))
+            entries.append(_Entry(adapter, rule.lr_factor, rule.group, _ups(algorithm), up_lr_factor))
         if unmatched:
             _log.warning("%d keys match no layer of this model, first %r", len(unmatched), unmatched[0])
         return cls(entries, fuse_inputs=fuse, unmatched=unmatched)
@@ -331,8 +342,7 @@ def build_network(
         adapter = chosen.make(
             layer, _spec(rule, own), options=own, generator=_generator(seed, layer.name), device=torch.device(device)
         )
-        up = chosen.up if "up_lr_factor" in chosen.common else frozenset()
-        entries.append(_Entry(adapter, rule.lr_factor, rule.group, up, up_lr_factor))
+        entries.append(_Entry(adapter, rule.lr_factor, rule.group, _ups(chosen), up_lr_factor))
     if bare:
         _log.warning("%s: %d of the chosen layers stay bare, since it does not take convolutions", algorithm, bare)
     if not entries:
@@ -351,6 +361,10 @@ def _spec(rule: LayerRule, options: Any) -> AdapterSpec:
     if getattr(options, "rank_stabilised", False):
         return replace(spec, alpha=spec.alpha * math.sqrt(spec.rank))
     return spec
+
+
+def _ups(algorithm: Algorithm) -> frozenset[str]:
+    return algorithm.up if "up_lr_factor" in algorithm.common else frozenset()
 
 
 def _bias(layer: Layer) -> Tensor:

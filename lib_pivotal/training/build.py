@@ -169,7 +169,9 @@ def make_parts(prepared: Prepared, host: Host) -> TrainedParts:
     given = {} if start is None else start.embeddings
     with _autocast(prepared, host):
         embeddings = make_embeddings(prepared.embeddings, host.text, host.device, seed=prepared.seed, given=given)
-    network = None if start is None else start.frozen_network(host)
+    network, plan = None if start is None else start.frozen_network(host), prepared.network
+    if network is None and start is not None:
+        network = start.stored_network(host, plan.rules, up_lr_factor=plan.up_lr_factor)
     if network is None:
         network = make_network(prepared.network, host.layers(), host.device, seed=prepared.seed)
     if start is None:

@@ -100,6 +100,46 @@ def test_everything_moves_on_from_the_file(
     assert all((fresh[key] - after[key]).abs().max() > 0.05 for key in downs)
 
 
+# ---- what is trained as it is stored ----
+
+
+STORED = {
+    "lora": {"network.unet_rank": 3},
+    "dora": {"network.algorithm": "dora"},
+    "loha": {"network.algorithm": "loha", "network.options": {"weight_decompose": True}},
+    "lokr": {"network.algorithm": "lokr", "network.options": {"factor": 2}},
+    "oft": {"network.algorithm": "oft"},
+    "ia3": {"network.algorithm": "ia3"},
+}
+
+
+@pytest.mark.parametrize("kind", STORED)
+def test_any_kind_of_any_size_is_a_start(
+    kind: str, tiny_host: Any, two_embeddings_folder: Path, tmp_path: Path
+) -> None:
+    """The run's own settings ask for a LoRA of rank 2: the file's kind, layers, ranks and alphas hold."""
+    plain = plain_run(two_embeddings_folder, max_steps=1)
+    plain["network"] |= {path.partition(".")[2]: value for path, value in STORED[kind].items()}
+    train(run_from_dict(plain), tiny_host, output_folder=tmp_path / "first", listener=Recorder())
+    first = tmp_path / "first" / "two.safetensors"
+    run = continued(two_embeddings_folder, first, steps=1, network={"unet_alpha": 7.0}, embeddings="none")
+    go(replace(run, start=replace(run.start, network="as-stored")), tiny_host, tmp_path / "on")
+    before, after = (bundle_of(path).network for path in (first, tmp_path / "on" / "two.safetensors"))
+    assert before.keys() == after.keys()
+    moved = [key for key, tensor in before.items() if not torch.equal(tensor, after[key])]
+    assert moved and not any(key.endswith(("alpha", "on_input")) for key in moved)
+    assert all((after[key] - before[key]).abs().max() < 0.05 for key in moved)
+
+
+def test_a_stored_network_that_is_for_another_checkpoint(
+    tiny_host: Any, two_embeddings_folder: Path, first: Path, tmp_path: Path
+) -> None:
+    other = changed(first, tmp_path, lambda network: network | {"lora_unet_nowhere.diff": torch.ones(2, 2)})
+    run = continued(two_embeddings_folder, other)
+    with pytest.raises(NetworkError, match="1 tensors have no layer in this checkpoint"):
+        go(replace(run, start=replace(run.start, network="as-stored")), tiny_host, tmp_path / "on")
+
+
 # ---- what is frozen ----
 
 

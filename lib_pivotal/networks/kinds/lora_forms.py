@@ -100,6 +100,7 @@ ALGORITHM = Algorithm(
     optional=frozenset({"alpha"}),
     stored_so=has_form,
     options=LoraOptions,
+    ranks=lambda options: 1 if options.start == "zero" else 2,
     module=lambda options: LYCORIS if options.tucker else "networks.lora",
     arguments=lora_arguments,
 )
