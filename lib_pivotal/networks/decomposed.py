@@ -120,14 +120,15 @@ class DecomposedAdapter(nn.Module):
 
     def _direction(self, weight: Tensor) -> Tensor:
         delta = self.inner.delta(weight)
-        return weight.detach().to(delta) + delta
+        return delta + weight.detach().to(delta)  # in this order: the sum is laid out, and added up, as the web UI's
 
     # ---- files and norms ----
 
     @torch.no_grad()
     def delta(self, weight: Tensor) -> Tensor:
         direction = self._direction(weight)
-        return direction * (self.magnitude / channel_norm(direction, on_outputs=self.on_outputs)) - weight.to(direction)
+        norm = channel_norm(direction, on_outputs=True) if self.on_outputs else merged_norm(direction)
+        return direction * (self.magnitude / norm) - weight.to(direction)
 
     def bias_delta(self) -> None:
         return None
@@ -173,6 +174,14 @@ def channel_norm(direction: Tensor, *, on_outputs: bool) -> Tensor:
     own = 0 if on_outputs else 1
     axes = [axis for axis in range(direction.dim()) if axis != own]
     return torch.linalg.vector_norm(direction, dim=axes, keepdim=True)
+
+
+def merged_norm(direction: Tensor) -> Tensor:
+    """The norm of each input, `(1, in[, 1, 1])`, added up in the web UI's order, so that a merged layer is its own to
+    the last bit (network.py, `apply_weight_decompose`)."""
+    inputs, ones = direction.shape[1], [1] * (direction.dim() - 1)
+    norms = direction.transpose(0, 1).reshape(inputs, -1).norm(dim=1, keepdim=True)
+    return norms.reshape(inputs, *ones).transpose(0, 1)
 
 
 def own_product(layer: Layer, x: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ from lib_pivotal.networks.decomposed import (
     decomposed_like,
     is_half,
     is_on_outputs,
+    merged_norm,
     own_product,
 )
 from lib_pivotal.networks.ops import UpAdd
@@ -124,7 +125,7 @@ class DoraAdapter(nn.Module):
 
     def delta(self, weight: Tensor) -> Tensor:
         direction = self._direction(weight)
-        return direction * (self.magnitude.detach() / self._norm(weight)) - weight.detach().to(direction)
+        return direction * (self.magnitude.detach() / merged_norm(direction)) - weight.detach().to(direction)
 
     def bias_delta(self) -> None:
         return None

@@ -145,7 +145,12 @@ class LohaAdapter(nn.Module):
 
     @torch.no_grad()
     def delta(self, weight: Tensor) -> Tensor:
-        return self._build(*self.parameters()) * (self.spec.alpha / self.spec.rank)
+        w1_a, w1_b, w2_a, w2_b, *cores = self.parameters()
+        if cores:
+            product = merged_tucker(cores[0], w1_a, w1_b) * merged_tucker(cores[1], w2_a, w2_b)
+        else:
+            product = self._build(w1_a, w1_b, w2_a, w2_b)
+        return product * (self.spec.alpha / self.spec.rank)
 
     def bias_delta(self) -> None:
         return None
@@ -222,6 +227,11 @@ def _of_pairs(grad: Tensor, first: Tensor, second: Tensor) -> tuple[Tensor, Tens
 def tucker_weight(core: Tensor, up: Tensor, down: Tensor) -> Tensor:
     """`Σ core[p, q] · up[p, out] · down[q, in]`, `(out, in, k, k)`; `make_weight_cp` of the web UI's lyco_helpers."""
     return torch.einsum("pqhw,po,qi->oihw", core, up, down)
+
+
+def merged_tucker(core: Tensor, up: Tensor, down: Tensor) -> Tensor:
+    """The same in the web UI's order of multiplications, so that a merged layer is its own to the last bit."""
+    return torch.einsum("ijkl,ir->rjkl", torch.einsum("ijkl,jr->irkl", core, down), up)
 
 
 def make_loha(

@@ -32,6 +32,7 @@ from lib_pivotal.networks.decomposed import DORA_ARGUMENTS, DecomposedAdapter, d
 from lib_pivotal.networks.ops import add_rows, as_type, without_autocast
 from lib_pivotal.ports import Layer
 
+from .loha import merged_tucker
 from .lora import loaded_spec, rank_stabilised
 
 FIRST = (frozenset({"lokr_w1"}), frozenset({"lokr_w1_a", "lokr_w1_b"}))
@@ -163,7 +164,7 @@ class LokrAdapter(nn.Module):
         if self.lokr_w2 is not None:
             return self.lokr_w2
         if self.lokr_t2 is not None:
-            return torch.einsum("pqhw,pb,qd->bdhw", self.lokr_t2, self.lokr_w2_a, self.lokr_w2_b)
+            return merged_tucker(self.lokr_t2, self.lokr_w2_a, self.lokr_w2_b)
         product = self.lokr_w2_a @ self.lokr_w2_b
         kernel = layer_weight(self.layer).shape[2:]
         return product.view(product.shape[0], -1, *kernel)

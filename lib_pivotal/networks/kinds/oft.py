@@ -96,9 +96,11 @@ class OftAdapter(nn.Module):
 
     @torch.no_grad()
     def delta(self, weight: Tensor) -> Tensor:
-        change = self._change()
-        blocks = weight.to(change).view(*change.shape[:2], -1)
-        return torch.matmul(change.transpose(1, 2), blocks).view(weight.shape)
+        rotations = merged_rotations(self.oft_blocks, limit=self.constraint * weight.shape[0])
+        own = weight.to(rotations)
+        groups = own.reshape(*rotations.shape[:2], *weight.shape[1:])
+        merged = torch.einsum("knm,kn...->km...", rotations, groups).reshape(weight.shape)
+        return (merged if self.rescale is None else self.rescale * merged) - own
 
     def bias_delta(self) -> None:
         return None
@@ -207,6 +209,16 @@ class TurnRows(torch.autograd.Function):
 def _by_block(rows: Tensor, blocks: int, size: int) -> Tensor:
     """`(..., blocks·size)` as `(blocks, tokens, size)`; a view where the tensor is contiguous."""
     return rows.reshape(-1, blocks, size).transpose(0, 1)
+
+
+def merged_rotations(blocks: Tensor, *, limit: float) -> Tensor:
+    """`cayley` by the operations of the web UI, so that a merged layer is its own to the last bit."""
+    skew = blocks - blocks.transpose(-1, -2)
+    if limit > 0:
+        norm = torch.norm(skew.flatten())
+        skew = skew * ((torch.clamp(norm, max=limit) + 1e-8) / (norm + 1e-8))
+    eye = torch.eye(blocks.shape[-1], dtype=blocks.dtype, device=blocks.device)
+    return torch.matmul(eye + skew, (eye - skew).inverse())
 
 
 def blocks_of(rotations: Tensor, layer: Layer) -> Tensor:
