@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Protocol
 
 import torch
@@ -139,8 +140,11 @@ class DecomposedAdapter(nn.Module):
         inner = self.inner.cost(tokens)
         built = outputs * inputs * (self.spec.rank + 1)
         kept = 2 * outputs if self.on_outputs else inputs
-        return Cost(
-            inner.parameters + self.magnitude.numel(), inner.multiplications + built, inner.kept + tokens * kept
+        return replace(
+            inner,
+            parameters=inner.parameters + self.magnitude.numel(),
+            multiplications=inner.multiplications + built,
+            kept=inner.kept + tokens * kept,
         )
 
     def kohya_tensors(self) -> dict[str, Tensor]:

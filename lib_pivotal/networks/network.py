@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -18,7 +18,7 @@ from lib_pivotal.errors import NetworkError
 from lib_pivotal.parameter_groups import ParameterGroup
 from lib_pivotal.ports import PARTS, Layer, Part
 
-from .adapter import Adapter, AdapterSpec, Cost, Switch, layer_weight
+from .adapter import Adapter, AdapterSpec, Cost, Switch, layer_weight, token_count
 from .algorithm import Algorithm
 from .fused import SharedDown, fuse
 from .kinds.lora import LoraAdapter
@@ -71,6 +71,7 @@ class Network(nn.Module):
         loras = [entry.adapter for entry in entries if isinstance(entry.adapter, LoraAdapter)]
         self._shared: list[SharedDown] = fuse(loras) if fuse_inputs else []
         self._attached = False
+        self._told: set[str] = set()
         self._resting: frozenset[str] = frozenset()
         self._handles: dict[str, list[RemovableHandle]] = {}
         self._originals: dict[str, Tensor] = {}
@@ -126,12 +127,37 @@ class Network(nn.Module):
         if self._attached:
             raise NetworkError("the network is attached already. Leave the first attach() before the next.")
         self._attached = True
+        told = self._tell_ways() if _log.isEnabledFor(logging.DEBUG) else []
         try:
             self._sync()
             yield
         finally:
             self._attached = False
             self._sync()
+            for handle in told:
+                handle.remove()
+
+    def _tell_ways(self) -> list[RemovableHandle]:
+        """At each layer's first pass, in which way it runs and what that costs a token: for the log at debug level."""
+        return [
+            entry.adapter.layer.module.register_forward_hook(self._way_of(entry.adapter))
+            for name, entry in self._entries.items()
+            if name not in self._told
+        ]
+
+    def _way_of(self, adapter: Adapter) -> Callable[[nn.Module, Any, Tensor], None]:
+        def tell(module: nn.Module, args: Any, output: Tensor) -> None:
+            layer = adapter.layer
+            if layer.name in self._told:
+                return
+            self._told.add(layer.name)
+            tokens = token_count(layer, output)
+            cost = adapter.cost(tokens)
+            way = "rebuilt" if cost.rebuilt else "by its factors"
+            each = cost.multiplications / tokens
+            _log.debug("%s: %s, %d tokens, %.0f multiplications a token", layer.name, way, tokens, each)
+
+        return tell
 
     def _sync(self) -> None:
         """Register or remove hooks so that a part at multiplier 0, and a layer that rests, has none at all."""

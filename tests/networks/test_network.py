@@ -304,6 +304,19 @@ def test_a_step_without_numbers(make_world, name):
             world.run().sum().backward()
 
 
+def test_the_log_tells_in_which_way_each_layer_runs(world, caplog):
+    """Once a layer, at debug level: a LoHa of rank 2 by its factors, of rank 6 rebuilt; and what its cost says."""
+    for rank, way in ((1, "by its factors"), (6, "rebuilt")):
+        network = world.network("loha", pattern="unet_ff$", rank=rank)
+        with caplog.at_level("DEBUG", "lib_pivotal.networks.network"), network.attach():
+            world.run(), world.run()
+        (line,) = [record.getMessage() for record in caplog.records]
+        (cost,) = network.costs({"lora_unet_ff": 18}).values()
+        told = f"lora_unet_ff: {way}, 18 tokens, {cost.multiplications / 18:.0f} multiplications a token"
+        assert line == told and not hooks(world)
+        caplog.clear()
+
+
 @pytest.mark.parametrize("name", ROWS)
 def test_costs_grow_with_the_tokens(world, name):
     network = world.network(name)

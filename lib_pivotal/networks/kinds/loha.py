@@ -157,9 +157,10 @@ class LohaAdapter(nn.Module):
 
     def cost(self, tokens: int) -> Cost:
         inputs = layer_sizes(self.layer)[1]
-        kept = inputs + (self.spec.rank**2 if self.runs_as_lora(tokens) else 0)
+        as_lora = self.runs_as_lora(tokens)
+        kept = inputs + (self.spec.rank**2 if as_lora else 0)
         count = sum(parameter.numel() for parameter in self.parameters())
-        return Cost(count, min(self._multiplications(tokens)), tokens * kept)
+        return Cost(count, min(self._multiplications(tokens)), tokens * kept, rebuilt=not as_lora)
 
     def kohya_tensors(self) -> dict[str, Tensor]:
         return {**dict(self.named_parameters()), "alpha": torch.tensor(self.spec.alpha)}
