@@ -12,7 +12,7 @@ from pathlib import Path
 from torch import Tensor
 
 from lib_pivotal.bundle.foreign import for_kohya, kohya_network
-from lib_pivotal.bundle.listing import list_bundle, rank_metadata
+from lib_pivotal.bundle.listing import rank_metadata
 from lib_pivotal.bundle.metadata import read_json
 from lib_pivotal.bundle.network_layouts import group_layers
 from lib_pivotal.bundle.reader import read_bundle, require
@@ -35,7 +35,7 @@ def cut_to_first_ranks(path: str | Path, out: str | Path, *, rank: int, overwrit
     refuse_taken([out], overwrite=overwrite)
     bundle = require(read_bundle(path))
     _check_rank(path, rank, unit=_unit(path, bundle.metadata))
-    layers = group_layers(kohya_network(bundle, list_bundle(path).family))
+    layers = group_layers(kohya_network(bundle))
     network, largest = dict[str, Tensor](), 0
     for name, layer in layers.items():
         largest = max(largest, layer[_DOWN].shape[0] if _DOWN in layer else 0)

@@ -189,10 +189,18 @@ def read_start(plan: StartPlan, host: Host, wanted: Mapping[str, int]) -> StartF
     if plan.network != "none":
         shape = host_shape(host)
         stored = kohya_network(bundle, shape=shape)
-        network = from_webui(stored, shape)
+        network = from_webui(_plainly_named(stored), shape)
     found = {} if plan.embeddings == "none" else bundle.embeddings
     embeddings = {name: _fitting(plan.file, name, found[name], wanted[name], host) for name in wanted if name in found}
     return StartFile(plan, stored, network, embeddings, tuple(_remarks(plan, found, wanted, has_network=bool(network))))
+
+
+def _plainly_named(network: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Layers of kohya's own OFT (networks/oft.py), which it calls `oft_unet_...`, under the names of all others."""
+    return {
+        f"lora_unet_{key.removeprefix('oft_unet_')}" if key.startswith("oft_unet_") else key: tensor
+        for key, tensor in network.items()
+    }
 
 
 def _fitting(file: Path, name: str, towers: EmbeddingTensors, vectors: int, host: Host) -> EmbeddingTensors:

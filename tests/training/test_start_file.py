@@ -131,6 +131,18 @@ def test_any_kind_of_any_size_is_a_start(
     assert all((after[key] - before[key]).abs().max() < 0.05 for key in moved)
 
 
+def test_kohyas_own_oft_is_a_start(tiny_host: Any, two_embeddings_folder: Path, first: Path, tmp_path: Path) -> None:
+    """Its layers are called `oft_unet_...`; it comes out under the names of all others."""
+    blocks = {f"{TO_Q.replace('lora_', 'oft_')}.oft_blocks": torch.randn(4, 8, 8) * 0.1}
+    blocks |= {key.replace("oft_blocks", "alpha"): torch.tensor(1.0) for key in blocks}
+    run = continued(two_embeddings_folder, changed(first, tmp_path, lambda network: blocks), embeddings="none", steps=1)
+    go(replace(run, start=replace(run.start, network="as-stored")), tiny_host, tmp_path / "on")
+    found = bundle_of(tmp_path / "on" / "two.safetensors").network
+    assert set(found) == {f"{TO_Q}.oft_blocks", f"{TO_Q}.alpha"}
+    moved = (found[f"{TO_Q}.oft_blocks"] - next(iter(blocks.values()))).abs().max()
+    assert 0 < moved < 0.05
+
+
 def test_a_stored_network_that_is_for_another_checkpoint(
     tiny_host: Any, two_embeddings_folder: Path, first: Path, tmp_path: Path
 ) -> None:
