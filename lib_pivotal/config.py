@@ -205,6 +205,14 @@ class NetworkConfig:
         maximum=0.95,
         good_range="0.1-0.3",
     )
+    up_lr_factor: float = setting(
+        1.0,
+        "LoRA+: the up factor of each layer learns at this times the network's learning rate.",
+        minimum=0.0,
+        above_minimum=True,
+        maximum=256.0,
+        good_range="4-16",
+    )
     lr_ramp: str = setting(
         "none",
         "How the network's learning rate rises from a part of itself over its steps, so that the embeddings are first; "
@@ -497,8 +505,10 @@ class StartConfig:
     )
     network: str = setting(
         "train",
-        "Its network: train it further, freeze it (what is trained is trained under it), or leave it out.",
-        choices="training.start_file:start_uses",
+        "Its network: train it further in this run's kind, layers and ranks, which must be the file's; as-stored = in "
+        "the kinds, layers, ranks and alphas that the file has, whatever the settings say; freeze it (what is trained "
+        "is trained under it); or leave it out.",
+        choices="training.start_file:network_uses",
     )
     embeddings: str = setting(
         "train",

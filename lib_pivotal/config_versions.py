@@ -51,7 +51,10 @@ ADDED_IN_2: Mapping[str, tuple[str, ...]] = {
         *("editability", "editability_weight", "editability_prompts"),
     ),
     "loss": ("huber_schedule", "scale_v_like_noise", "dco_beta"),
-    "network": ("module_dropout", "lr_ramp", "lr_ramp_start", "l1", "timestep_min", "timestep_max", "options"),
+    "network": (
+        *("module_dropout", "lr_ramp", "lr_ramp_start", "l1", "timestep_min", "timestep_max", "options"),
+        "up_lr_factor",
+    ),
     "network.groups": ("algorithm",),
     "noise": ("adaptive_offset", "random_offset", "random_perturbation", "timestep_distribution"),
     "schedule": (

@@ -132,7 +132,7 @@ def test_every_setting_has_help_and_sound_default():
 
 
 REGISTRIES = {
-    "start.network": get_args(start_file.Use),
+    "start.network": get_args(start_file.NetworkUse),
     "start.embeddings": get_args(start_file.Use),
     "embeddings_common.control": {**control.CONTROLS, control.DIRECTION: None},
     "embeddings_common.norm_target": norm_targets.NORM_TARGETS,

@@ -1,5 +1,5 @@
-"""Work on bundle files: list, show, verify, rename, delete, add, adjust, join, strip, split, convert; extract, resize,
-to_lora.
+"""Work on bundle files: list, show, verify, rename, delete, add, adjust, join, strip, split, convert, cut; extract,
+resize, to_lora.
 
 A front says which file is meant, by a path, a name or a choice from a list. The rules are here: `out` is a new file
 with a legal name, another file is only replaced with `overwrite`, a request that names nothing to do is refused, and
@@ -19,6 +19,7 @@ from lib_pivotal.bundle import edits, svd
 from lib_pivotal.bundle.card import card_of
 from lib_pivotal.bundle.edits import LAYOUTS, Layout
 from lib_pivotal.bundle.embedding_files import EmbeddingFormat, read_embedding
+from lib_pivotal.bundle.first_ranks import cut_to_first_ranks
 from lib_pivotal.bundle.format import EmbeddingTensors, Problem
 from lib_pivotal.bundle.layer_names import UnetShape
 from lib_pivotal.bundle.listing import BundleSummary, list_bundle, list_folder
@@ -191,6 +192,17 @@ class Resize:
     out: Path
     _: KW_ONLY
     cut: RankCut
+    overwrite: bool = False
+
+
+@dataclass(frozen=True)
+class CutRanks:
+    """A DyLoRA to write with its first ranks alone to `out`."""
+
+    file: Path
+    out: Path
+    _: KW_ONLY
+    rank: int
     overwrite: bool = False
 
 
@@ -448,6 +460,16 @@ def convert(request: Convert, host: BundleHost | None = None) -> Written:
     return Written((path,), f"Written: {path}. It holds the network; Split writes its embeddings.")
 
 
+def cut(request: CutRanks, host: BundleHost | None = None) -> Written:
+    """A DyLoRA's first ranks, its embeddings unchanged; nothing of them is lost.
+
+    Raises:
+        BundleError: it is no DyLoRA, or cannot be cut there.
+    """
+    path = cut_to_first_ranks(request.file, _legal(request.out), rank=request.rank, overwrite=request.overwrite)
+    return _changed(host, path, f"Written: {path.name}, the first {request.rank} ranks.")
+
+
 def extract(request: Extract, host: BundleHost | None = None, progress: svd.Progress | None = None) -> Reduced:
     """A checkpoint minus its base as a LoRA.
 
@@ -509,6 +531,11 @@ def beside(file: Path, name: str) -> Path:
 def copy_without(file: Path, parts: Iterable[str]) -> Path:
     """A free name for a copy without parts, beside `file`."""
     return free(file.with_name(f"{file.stem}-without-{'-'.join(sorted(parts))}{SUFFIX}"))
+
+
+def copy_of_rank(file: Path, rank: int) -> Path:
+    """A free name for a copy of a lower rank, beside `file`."""
+    return free(file.with_name(f"{file.stem}-r{rank}{SUFFIX}"))
 
 
 def converted(file: Path, layout: str, *, folder: Path) -> Path:

@@ -251,6 +251,19 @@ def take_embedding(
     return embedding, told
 
 
+def begin_from(sheet: ConfigTranslation, key: str, value: Any) -> None:
+    """A rule: the network file that a run begins from, by its path; empty: none."""
+    found = sheet.origin.find(value)
+    if value in (None, "") or sheet.read("network.algorithm") == "none":
+        sheet.honoured(key, "none" if value in (None, "") else "no network is trained")
+    elif found is None or not found.is_file():
+        sheet.refused(key, "this file is not here; set start.init_file")
+    else:
+        sheet.put("start.init_file", str(found))
+        sheet.put("start.embeddings", "none")
+        sheet.note(key, "taken", "begins with this network", "start.init_file")
+
+
 def vectors_of(path: Path) -> int:
     """How many vectors an embedding file holds; 0 if it cannot be read."""
     try:

@@ -86,6 +86,7 @@ OPTIONS = (
     "loraplus_unet_lr_ratio loraplus_text_encoder_lr_ratio ggpo_beta ggpo_sigma verbose scale"
 ).split()
 """Arguments of networks that are not here."""
+LORA_PLUS = ("loraplus_lr_ratio", "loraplus_unet_lr_ratio", "loraplus_text_encoder_lr_ratio")
 BLOCKS = ("block_dims", "block_alphas", "down_lr_weight", "mid_lr_weight", "up_lr_weight")
 BLOCK_OPTIONS = ("conv_block_dims", "conv_block_alphas", "block_lr_zero_threshold", "block_lr")
 ARGUMENTS = ("algo", "conv_dim", "conv_alpha", "rank_dropout", "preset", "LyCORIS_preset", *BLOCKS, *BLOCK_OPTIONS,
@@ -369,6 +370,9 @@ def _kind(sheet: ConfigTranslation) -> tuple[str, bool]:
     common.set_kind(sheet, key, wanted, why, shown(named or algo or module))
     if dora is not None and wanted in ("lora", "dora"):
         sheet.honoured("network_args.dora_wd", f"network.algorithm = {wanted}")
+    elif str(dora).lower() in ("true", "1") and wanted in ("loha", "lokr"):
+        sheet.put("network.options", {**sheet.read("network.options"), "weight_decompose": True})
+        sheet.note("network_args.dora_wd", "taken", "", "network.options.weight_decompose = true")
     return ("lora" if wanted in ("lora", "dora", "") else wanted), lycoris
 
 
@@ -493,6 +497,28 @@ def _option(sheet: ConfigTranslation, key: str, value: Any) -> None:
     elif not isinstance(value, bool) and number(value) is not None:
         value = number(value)
     _NO_OPTION(sheet, key, value)
+
+
+def _dim_from_weights(sheet: ConfigTranslation, key: str, value: Any) -> None:
+    """Ranks, alphas and layers of `network_weights`, whatever else is set."""
+    if not flag(value):
+        sheet.honoured(key, OFF)
+    elif sheet.given("network_weights"):
+        sheet.translated(key, "start.network", "as-stored", "the file's own ranks and alphas")
+    else:
+        sheet.honoured(key, "there is no file to take them from")
+
+
+def _lora_plus(sheet: ConfigTranslation, key: str, value: Any) -> None:
+    """LoRA+: one factor for all parts here. The U-Net's, where there is one for each."""
+    ratio = number(value)
+    if not ratio:
+        sheet.honoured(key, OFF)
+    elif key.endswith("loraplus_text_encoder_lr_ratio") and ratio != sheet.read("network.up_lr_factor"):
+        sheet.refused(key, "one factor holds for all parts: network.up_lr_factor")
+    else:
+        fault = sheet.put("network.up_lr_factor", ratio)
+        sheet.note(key, "not supported" if fault else "taken", fault, f"network.up_lr_factor = {ratio:g}")
 
 
 def _trained(sheet: ConfigTranslation) -> None:
@@ -667,6 +693,7 @@ NETWORK: Table = (
           "an option of kinds of network that are not here"),
     ("network_args.preset network_args.LyCORIS_preset", _layer_set,
      missing("LyCORIS' layer sets have no names here; all layers", (None, "", "full"))),
+    (_arguments_named(LORA_PLUS), _lora_plus),
     (_arguments_named((*OPTIONS, "factor", "constrain", "unit")), _option),
     (_arguments_named((*BLOCKS, *BLOCK_OPTIONS)), _NO_BLOCKS),
     ("network_args.*", missing("this option of the network is not here")),
@@ -772,6 +799,8 @@ TABLE: Table = (
     ("lr_scheduler", missing("the LR scheduler is constant", (None, "", "constant"))),
     ("num_vectors_per_token", missing("used where an embedding is trained", (None, "", 1, "1"))),
     (" ".join((*BLOCKS, *BLOCK_OPTIONS, "conv_dims", "conv_alphas")), _NO_BLOCKS),
+    ("network_weights script.network_weights", common.begin_from),
+    ("dim_from_weights", _dim_from_weights),
     ("network_args", missing("these options of the network are not here", EMPTY)),
     ("optimizer_args", missing("this list of options cannot be read")),
     ("optimizer_args.*", _optimizer_option),
@@ -784,9 +813,6 @@ TABLE: Table = (
         "secondary_separator": "tags are separated by commas alone",
         "full_fp16 full_bf16": "embeddings and network are fp32, the checkpoint as it is",
         "fp8_base fp8_base_unet": "a checkpoint in fp8 cannot be trained on",
-        "network_weights script.network_weights":
-            "a run starts with a new network; continue from a saved state instead",
-        "dim_from_weights": "a run begins with a new network",
         "base_weights base_weights_multiplier": "merge it into the checkpoint first",
         "resume": "states of other trainers cannot be gone on from",
         "initial_epoch initial_step skip_until_initial_step": "a run begins at its start",

@@ -616,7 +616,6 @@ TABLE: Table = (
         "unet.stop_training_after": "the U-Net trains to the end",
         "text_encoder_2.stop_training_after": "see schedule.te_stop",
         "unet.learning_rate": "used in LORA runs only",
-        "lora_model_name": "a run starts with a new network; continue from a saved state instead",
         "lora_decompose_output_axis": "DoRA's norms are taken as in the web UI",
         "continue_last_backup": "states of other trainers cannot be gone on from",
         "validation": "there is no validation set; the separation score measures instead",
@@ -626,6 +625,7 @@ TABLE: Table = (
         "only_cache": "training always follows",
         "force_circular_padding": "pictures that tile are not trained apart",
     }),
+    ("lora_model_name", common.begin_from),
     # what is left below these, and what does not concern training
     ("optimizer_defaults.*", aside("settings of optimisers that are not chosen")),
     ("optimizer.*", _option),

@@ -28,11 +28,13 @@ class AdapterSpec:
 @dataclass(frozen=True)
 class Cost:
     """Of one adapter: trained numbers, and at a number of tokens (pixels of a convolution's output) multiplications of
-    a forward and backward pass besides the layer's own, and numbers kept for the backward pass."""
+    a forward and backward pass besides the layer's own, and numbers kept for the backward pass. `rebuilt`: the whole
+    change is built and multiplied with, since its factors would cost more, or there are none."""
 
     parameters: int
     multiplications: int
     kept: int
+    rebuilt: bool = False
 
 
 @dataclass

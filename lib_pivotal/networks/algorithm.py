@@ -13,7 +13,7 @@ from lib_pivotal.ports import Layer
 
 from .adapter import Adapter, AdapterSpec
 
-Common = Literal["rank", "alpha", "dropout", "rank_dropout"]
+Common = Literal["rank", "alpha", "dropout", "rank_dropout", "up_lr_factor"]
 """Settings that several kinds have, and that stand in a run under one name for all of them."""
 
 LYCORIS = "lycoris.kohya"
@@ -39,8 +39,11 @@ class Algorithm:
 
     `title` and `summary` are for people. `like` makes an adapter of the size that the tensors of a file (suffix ->
     tensor) have; its numbers are then taken by `Adapter.load`. `keys` are the sets of key suffixes of which a layer in
-    a file has exactly one, besides `optional` ones; where two kinds share them, `stored_so` tells by the tensors.
-    `arguments` are what kohya's `--network_args` would have to say, for `ss_network_args`.
+    a file has exactly one, besides `optional` ones; where two kinds share them, `stored_so` tells by the tensors. `up`
+    are the parameters that `up_lr_factor` (LoRA+) is for, in kinds that have that setting. `ranks`:
+    how many times the rank of the settings a file's is. `module` and `arguments` are
+    what kohya's `--network_module` and `--network_args` would have to say, for `ss_network_module` and
+    `ss_network_args`.
     """
 
     name: str
@@ -52,9 +55,11 @@ class Algorithm:
     optional: frozenset[str] = frozenset()
     stored_so: Callable[[Mapping[str, Tensor]], bool] = lambda tensors: True
     options: type[Any] = NoOptions
-    common: frozenset[Common] = frozenset({"rank", "alpha", "dropout", "rank_dropout"})
+    common: frozenset[Common] = frozenset({"rank", "alpha", "dropout", "rank_dropout", "up_lr_factor"})
+    up: frozenset[str] = frozenset({"up"})
     layers: frozenset[str] = frozenset({"linear", "conv"})
-    module: str = LYCORIS
+    ranks: Callable[[Any], int] = lambda options: 1
+    module: Callable[[Any], str] = lambda options: LYCORIS
     arguments: Callable[[Any], Mapping[str, str]] = lambda options: {}
 
     def accepts(self, suffixes: frozenset[str]) -> bool:

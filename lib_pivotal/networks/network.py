@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -18,7 +18,8 @@ from lib_pivotal.errors import NetworkError
 from lib_pivotal.parameter_groups import ParameterGroup
 from lib_pivotal.ports import PARTS, Layer, Part
 
-from .adapter import Adapter, AdapterSpec, Cost, Switch, layer_weight
+from .adapter import Adapter, AdapterSpec, Cost, Switch, layer_weight, token_count
+from .algorithm import Algorithm
 from .fused import SharedDown, fuse
 from .kinds.lora import LoraAdapter
 from .registry import algorithm_named, algorithm_of
@@ -29,11 +30,19 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, eq=False)
 class _Entry:
-    """An adapter with the rate and group that its rule gave it."""
+    """An adapter with the rate and group that its rule gave it, and the factor of its `up` parameters (LoRA+)."""
 
     adapter: Adapter
     lr_factor: float = 1.0
     group: str = ""
+    up: frozenset[str] = frozenset()
+    up_lr_factor: float = 1.0
+
+    def rates(self) -> Iterator[tuple[nn.Parameter, float]]:
+        """Each parameter with its LR factor."""
+        for name, parameter in self.adapter.named_parameters():
+            is_up = name.rpartition(".")[2] in self.up
+            yield parameter, self.lr_factor * (self.up_lr_factor if is_up else 1.0)
 
 
 class Network(nn.Module):
@@ -62,6 +71,7 @@ class Network(nn.Module):
         loras = [entry.adapter for entry in entries if isinstance(entry.adapter, LoraAdapter)]
         self._shared: list[SharedDown] = fuse(loras) if fuse_inputs else []
         self._attached = False
+        self._told: set[str] = set()
         self._resting: frozenset[str] = frozenset()
         self._handles: dict[str, list[RemovableHandle]] = {}
         self._originals: dict[str, Tensor] = {}
@@ -91,8 +101,8 @@ class Network(nn.Module):
         """One group for each (part, group name, rate factor), in the order of the layers."""
         found: dict[tuple[Part, str, float], list[nn.Parameter]] = {}
         for entry in self._entries.values():
-            key = (entry.adapter.layer.part, entry.group, entry.lr_factor)
-            found.setdefault(key, []).extend(entry.adapter.parameters())
+            for parameter, lr_factor in entry.rates():
+                found.setdefault((entry.adapter.layer.part, entry.group, lr_factor), []).append(parameter)
         groups = []
         for (part, group, lr_factor), parameters in found.items():
             alike = sum(key[:2] == (part, group) for key in found)
@@ -117,12 +127,37 @@ class Network(nn.Module):
         if self._attached:
             raise NetworkError("the network is attached already. Leave the first attach() before the next.")
         self._attached = True
+        told = self._tell_ways() if _log.isEnabledFor(logging.DEBUG) else []
         try:
             self._sync()
             yield
         finally:
             self._attached = False
             self._sync()
+            for handle in told:
+                handle.remove()
+
+    def _tell_ways(self) -> list[RemovableHandle]:
+        """At each layer's first pass, in which way it runs and what that costs a token: for the log at debug level."""
+        return [
+            entry.adapter.layer.module.register_forward_hook(self._way_of(entry.adapter))
+            for name, entry in self._entries.items()
+            if name not in self._told
+        ]
+
+    def _way_of(self, adapter: Adapter) -> Callable[[nn.Module, Any, Tensor], None]:
+        def tell(module: nn.Module, args: Any, output: Tensor) -> None:
+            layer = adapter.layer
+            if layer.name in self._told:
+                return
+            self._told.add(layer.name)
+            tokens = token_count(layer, output)
+            cost = adapter.cost(tokens)
+            way = "rebuilt" if cost.rebuilt else "by its factors"
+            each = cost.multiplications / tokens
+            _log.debug("%s: %s, %d tokens, %.0f multiplications a token", layer.name, way, tokens, each)
+
+        return tell
 
     def _sync(self) -> None:
         """Register or remove hooks so that a part at multiplier 0, and a layer that rests, has none at all."""
@@ -261,10 +296,19 @@ class Network(nn.Module):
         }
 
     @classmethod
-    def from_kohya(cls, layers: Sequence[Layer], tensors: Mapping[str, Tensor], *, fuse: bool = True) -> Network:
+    def from_kohya(
+        cls,
+        layers: Sequence[Layer],
+        tensors: Mapping[str, Tensor],
+        *,
+        rules: Sequence[LayerRule] = (),
+        up_lr_factor: float = 1.0,
+        fuse: bool = True,
+    ) -> Network:
         """The network that `tensors` hold: algorithm, rank and alpha by layer, as the file has them.
 
-        Keys that belong to no layer here, or to an algorithm that is not here, are listed in `unmatched`.
+        Of `rules` the first that matches a layer gives its LR factor and group. Keys that belong to no layer here, or
+        to an algorithm that is not here, are listed in `unmatched`.
         """
         by_name = {layer.name: layer for layer in layers}
         found, unmatched = _by_layer(by_name, tensors)
@@ -278,7 +322,8 @@ class Network(nn.Module):
                 continue
             adapter = algorithm.like(layer, found[name], layer_weight(layer).device)
             adapter.load(found[name])
-            entries.append(_Entry(adapter=adapter))
+            rule = next((rule for rule in rules if rule.matches(name)), LayerRule("", rank=1, alpha=1.0))
+            entries.append(_Entry(adapter, rule.lr_factor, rule.group, _ups(algorithm), up_lr_factor))
         if unmatched:
             _log.warning("%d keys match no layer of this model, first %r", len(unmatched), unmatched[0])
         return cls(entries, fuse_inputs=fuse, unmatched=unmatched)
@@ -297,6 +342,7 @@ def build_network(
     *,
     algorithm: str = "lora",
     options: Mapping[str, Any] | None = None,
+    up_lr_factor: float = 1.0,
     seed: int,
     device: torch.device | str,
     fuse: bool = True,
@@ -305,7 +351,8 @@ def build_network(
 
     The first rule whose pattern is found in a layer's kohya name decides; a layer without a rule, or whose rule has
     rank 0, or of a sort that the algorithm does not take (norms, for most), stays bare. A rule may name an algorithm
-    of its own. `options` are the algorithms' own settings; each takes those that it has. A layer's initial weights
+    of its own. `options` are the algorithms' own settings; each takes those that it has. `up_lr_factor`: LoRA+,
+    Hayou et al. 2024 (arXiv 2402.12354), a higher rate for the factor that begins at zero. A layer's initial weights
     depend on `seed` and its name alone, so that hosts which list their layers in another order begin alike.
     """
     entries, bare = [], 0
@@ -321,7 +368,7 @@ def build_network(
         adapter = chosen.make(
             layer, _spec(rule, own), options=own, generator=_generator(seed, layer.name), device=torch.device(device)
         )
-        entries.append(_Entry(adapter=adapter, lr_factor=rule.lr_factor, group=rule.group))
+        entries.append(_Entry(adapter, rule.lr_factor, rule.group, _ups(chosen), up_lr_factor))
     if bare:
         _log.warning("%s: %d of the chosen layers stay bare, since it does not take convolutions", algorithm, bare)
     if not entries:
@@ -340,6 +387,10 @@ def _spec(rule: LayerRule, options: Any) -> AdapterSpec:
     if getattr(options, "rank_stabilised", False):
         return replace(spec, alpha=spec.alpha * math.sqrt(spec.rank))
     return spec
+
+
+def _ups(algorithm: Algorithm) -> frozenset[str]:
+    return algorithm.up if "up_lr_factor" in algorithm.common else frozenset()
 
 
 def _bias(layer: Layer) -> Tensor:

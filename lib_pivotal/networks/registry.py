@@ -110,6 +110,7 @@ COMMON_PATHS: Mapping[Common, tuple[str, ...]] = {
     "alpha": ("network.unet_alpha", "network.te_alpha"),
     "dropout": ("network.dropout",),
     "rank_dropout": ("network.rank_dropout",),
+    "up_lr_factor": ("network.up_lr_factor",),
 }
 
 
@@ -125,4 +126,5 @@ def idle_settings(names: Iterable[str]) -> tuple[str, ...]:
 def kohya_module(name: str, options: Mapping[str, Any]) -> tuple[str, dict[str, str]]:
     """`ss_network_module` and `ss_network_args` of a network of this algorithm, as kohya's scripts write them."""
     algorithm = algorithm_named(name)
-    return algorithm.module, dict(algorithm.arguments(algorithm.options_from(options)))
+    own = algorithm.options_from(options)
+    return algorithm.module(own), dict(algorithm.arguments(own))

@@ -1,5 +1,5 @@
 """`python -m lib_pivotal bundle VERB FILE ... [--json] [-f]`: list, show, verify, rename, delete, add, adjust, join,
-split, strip, convert, extract, resize, to_lora, describe, export."""
+split, strip, convert, cut, extract, resize, to_lora, describe, export."""
 
 from __future__ import annotations
 
@@ -108,6 +108,14 @@ def add_bundle_commands(commands: Any) -> None:
         help="a checkpoint that the bundle is for (.safetensors, or a folder of diffusers): tells the blocks of its "
         "U-Net, where they are other than those of SD1, SD2 and SDXL",
     )
+    cut = writing(
+        "cut",
+        "a DyLoRA's first ranks, as they were trained",
+        lambda do, given: do.cut(do.CutRanks(given.file, given.out, rank=given.rank, overwrite=given.overwrite)),
+        out="OUT",
+    )
+    cut.add_argument("file", type=typed_path)
+    cut.add_argument("--rank", type=int, required=True, help="how many of its ranks")
     _add_svd(writing)
     _add_card(verb)
 

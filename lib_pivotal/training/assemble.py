@@ -220,6 +220,7 @@ def network_plan(network: NetworkConfig) -> NetworkPlan:
         network.te2_targets,
         network.max_norm,
         network.l1,
+        network.up_lr_factor,
         network.options,
     )
 

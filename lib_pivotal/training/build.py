@@ -169,7 +169,9 @@ def make_parts(prepared: Prepared, host: Host) -> TrainedParts:
     given = {} if start is None else start.embeddings
     with _autocast(prepared, host):
         embeddings = make_embeddings(prepared.embeddings, host.text, host.device, seed=prepared.seed, given=given)
-    network = None if start is None else start.frozen_network(host)
+    network, plan = None if start is None else start.frozen_network(host), prepared.network
+    if network is None and start is not None:
+        network = start.stored_network(host, plan.rules, up_lr_factor=plan.up_lr_factor)
     if network is None:
         network = make_network(prepared.network, host.layers(), host.device, seed=prepared.seed)
     if start is None:
@@ -271,7 +273,15 @@ def make_network(plan: NetworkPlan, layers: Sequence[Layer], device: torch.devic
             f"network.te2_targets = {plan.te2_targets!r}: this checkpoint has no second text encoder, and "
             "nothing else would get a network. Choose layers of the U-Net or the text encoder, or an SDXL checkpoint."
         )
-    return build_network(layers, plan.rules, algorithm=plan.algorithm, options=plan.options, seed=seed, device=device)
+    return build_network(
+        layers,
+        plan.rules,
+        algorithm=plan.algorithm,
+        options=plan.options,
+        up_lr_factor=plan.up_lr_factor,
+        seed=seed,
+        device=device,
+    )
 
 
 def trained_groups(

@@ -95,6 +95,7 @@ class NetworkPlan:
     te2_targets: str
     max_norm: float
     l1: float = 0.0
+    up_lr_factor: float = 1.0
     options: Mapping[str, Any] = field(default_factory=dict)
 
 

@@ -25,15 +25,23 @@ from lib_pivotal.embeddings.vectors import TrainedEmbeddings
 from lib_pivotal.errors import BundleError, EmbeddingNameError, NetworkError
 from lib_pivotal.networks.adapter import Adapter
 from lib_pivotal.networks.network import Network
+from lib_pivotal.networks.targets import LayerRule
 from lib_pivotal.ports import Host
 
 Use = Literal["train", "none", "freeze"]
 """What is done with a part of the file: trained further, left out, kept as it is."""
+NetworkUse = Literal[Use, "as-stored"]
+"""The same of its network, and: trained further with the layers, kinds, ranks and alphas that it has."""
 
 
 def start_uses() -> tuple[str, ...]:
-    """Choices of `start.network` and `start.embeddings`."""
+    """Choices of `start.embeddings`."""
     return get_args(Use)
+
+
+def network_uses() -> tuple[str, ...]:
+    """Choices of `start.network`."""
+    return get_args(NetworkUse)
 
 
 @dataclass(frozen=True)
@@ -41,7 +49,7 @@ class StartPlan:
     """The file that a run begins from, and what is done with its network and its embeddings."""
 
     file: Path
-    network: Use
+    network: NetworkUse
     embeddings: Use
 
     def sha256(self) -> str:
@@ -108,14 +116,28 @@ class StartFile:
         """
         if self.frozen.network is None:
             return None
-        network = Network.from_kohya(host.layers(), self.network)
+        return self._whole_network(host, ()).requires_grad_(False)
+
+    def stored_network(self, host: Host, rules: Sequence[LayerRule], *, up_lr_factor: float = 1.0) -> Network | None:
+        """The file's network as it is, to be trained further; of `rules` the LR factors and groups hold. None where it
+        is not wanted so.
+
+        Raises:
+            NetworkError: not all of it belongs to this checkpoint's layers, or is of a kind that can be run.
+        """
+        if self.plan.network != "as-stored" or not self.network:
+            return None
+        return self._whole_network(host, rules, up_lr_factor=up_lr_factor)
+
+    def _whole_network(self, host: Host, rules: Sequence[LayerRule], *, up_lr_factor: float = 1.0) -> Network:
+        network = Network.from_kohya(host.layers(), self.network, rules=rules, up_lr_factor=up_lr_factor)
         if network.unmatched:
             raise NetworkError(
                 f"{self.plan.file}: {len(network.unmatched)} tensors have no layer in this checkpoint, or are of a "
                 f"kind that is not here: {network.unmatched[0]} {list(self.network[network.unmatched[0]].shape)}. "
                 "Choose the checkpoint that the file is for, or make it a LoRA (bundle to_lora)"
             )
-        return network.to(host.device).requires_grad_(False)
+        return network.to(host.device)
 
     def load_into(self, network: Network | None) -> list[str]:
         """Give a fresh network the file's tensors; what is to be known of it.
@@ -167,10 +189,18 @@ def read_start(plan: StartPlan, host: Host, wanted: Mapping[str, int]) -> StartF
     if plan.network != "none":
         shape = host_shape(host)
         stored = kohya_network(bundle, shape=shape)
-        network = from_webui(stored, shape)
+        network = from_webui(_plainly_named(stored), shape)
     found = {} if plan.embeddings == "none" else bundle.embeddings
     embeddings = {name: _fitting(plan.file, name, found[name], wanted[name], host) for name in wanted if name in found}
     return StartFile(plan, stored, network, embeddings, tuple(_remarks(plan, found, wanted, has_network=bool(network))))
+
+
+def _plainly_named(network: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Layers of kohya's own OFT (networks/oft.py), which it calls `oft_unet_...`, under the names of all others."""
+    return {
+        f"lora_unet_{key.removeprefix('oft_unet_')}" if key.startswith("oft_unet_") else key: tensor
+        for key, tensor in network.items()
+    }
 
 
 def _fitting(file: Path, name: str, towers: EmbeddingTensors, vectors: int, host: Host) -> EmbeddingTensors:
@@ -228,7 +258,7 @@ def _check_layer(file: Path, name: str, layer: Mapping[str, Tensor], ours: Mappi
         kinds = [", ".join(sorted(set(tensors) - {"alpha"})) for tensors in (layer, ours)]
         raise NetworkError(
             f"{file}: {name} holds {kinds[0]}, this run's network {kinds[1]}: choose the file's kind of network "
-            "(network.algorithm), or make the file a LoRA (bundle to_lora)"
+            "(network.algorithm), set start.network to as-stored, or make the file a LoRA (bundle to_lora)"
         )
     setting = "network.unet_rank" if name.startswith("lora_unet_") else "network.te_rank"
     for suffix, tensor in layer.items():

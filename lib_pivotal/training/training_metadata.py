@@ -87,13 +87,14 @@ def _network_facts(network: NetworkConfig, *, trains_unet: bool) -> dict[str, An
     if network.algorithm == "none":
         return {}
     module, arguments = kohya_module(network.algorithm, network.options)
-    common = ALGORITHMS[network.algorithm].common
+    algorithm = ALGORITHMS[network.algorithm]
+    common, times = algorithm.common, algorithm.ranks(algorithm.options_from(network.options))
     rank, alpha = (network.unet_rank, network.unet_alpha) if trains_unet else (network.te_rank, network.te_alpha)
     return {
         "network_module": module,
         "network_args": arguments or None,
-        "network_dim": rank if "rank" in common else None,
-        "network_alpha": alpha if "alpha" in common else None,
+        "network_dim": rank * times if "rank" in common else None,
+        "network_alpha": alpha * times if "alpha" in common else None,
         "network_dropout": (network.dropout or None) if "dropout" in common else None,
     }
 

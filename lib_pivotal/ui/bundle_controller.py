@@ -96,6 +96,11 @@ class BundleController:
         paths = [self.path(one) for one in (name, *others)]
         return bundles.join(bundles.Join(paths, bundles.beside(paths[0], out.strip())), self._backend).said
 
+    def cut(self, name: str, rank: int) -> str:
+        """A DyLoRA's first ranks, in a new file beside it that says how many."""
+        path = self.path(name)
+        return bundles.cut(bundles.CutRanks(path, bundles.copy_of_rank(path, rank), rank=rank), self._backend).said
+
     def extract(self, tuned: str, base: str, out: str, cut: RankCut) -> str:
         """A checkpoint minus its base as a LoRA, in a new file of the folder."""
         after, before = self._checkpoint(tuned, "the checkpoint"), self._checkpoint(base, "its base")

@@ -50,7 +50,8 @@ CHOOSE = '<div class="pivotal-empty">Choose a file on the left.</div>'
 NONE_CHOSEN: Mapping[str, Any] = MappingProxyType({"bundle_card": CHOOSE, "bundle_work": gr.update(visible=False)})
 CARD_FIELDS = ("card_description", "card_licence", "card_unet", "card_te", "card_cfg")
 SHOWN_PARTS = (
-    "bundle_list", "bundle_card", "bundle_work", "bundle_word", "bundle_others", "bundle_said", *CARD_FIELDS,
+    "bundle_list", "bundle_card", "bundle_work", "bundle_first_ranks", "bundle_word", "bundle_others", "bundle_said",
+    *CARD_FIELDS,
 )  # fmt: skip
 
 
@@ -149,6 +150,13 @@ def _build_whole(page: Page) -> None:
             )  # fmt: skip
             parts["bundle_convert"] = gr.Button("Convert", elem_id="pivotal_bundle_convert", min_width=90, scale=1)
         with gr.Row(elem_classes=["pivotal-row"]):
+            parts["bundle_first_ranks"] = gr.Slider(
+                1, 128, value=4, step=1, label="A DyLoRA's first ranks",
+                info="As they were trained; nothing of them is lost. Any other LoRA is resized below.",
+                elem_id="pivotal_bundle_first_ranks", scale=4,
+            )  # fmt: skip
+            parts["bundle_cut"] = gr.Button("Cut", elem_id="pivotal_bundle_cut", min_width=90, scale=1)
+        with gr.Row(elem_classes=["pivotal-row"]):
             parts["bundle_parts"] = gr.CheckboxGroup(
                 list(STRIPPED),
                 label="A copy without",
@@ -222,7 +230,7 @@ def bind_bundles_panel(page: Page) -> None:
         parts["bundle_list"],
     )
 
-    def bind(name: str, act: Callable[..., str], *inputs: str, event: str = "click") -> None:
+    def bind(name: str, act: Callable[..., str], *inputs: str, event: str = "click", long: bool = False) -> None:
         def work(pick: str, query: str, *values: Any) -> Shown:
             try:
                 said = message(act(pick, *values), "ok")
@@ -230,7 +238,11 @@ def bind_bundles_panel(page: Page) -> None:
                 said = message(sentence(error))
             return _shown(page, pick, query, said)
 
-        quiet(getattr(parts[name], event), work, [*base, *(parts[other] for other in inputs)], outputs)
+        given = [*base, *(parts[other] for other in inputs)]
+        if long:  # what takes minutes shows gradio's own progress, as a scan and a comparison do
+            parts[name].click(work, given, outputs, show_progress="minimal", queue=False, api_name=False)
+        else:
+            quiet(getattr(parts[name], event), work, given, outputs)
 
     bind(
         "bundle_rename",
@@ -249,6 +261,7 @@ def bind_bundles_panel(page: Page) -> None:
     bind("bundle_adjust", lambda pick, text: page.bundles.adjust(pick, text or ""), "bundle_adjustments")
     bind("bundle_split", lambda pick, form: page.bundles.split(pick, EMBEDDINGS_AS[form]), "bundle_words_as")
     bind("bundle_convert", lambda pick, form: page.bundles.convert(pick, NETWORK_AS[form]), "bundle_network_as")
+    bind("bundle_cut", lambda pick, rank: page.bundles.cut(pick, int(rank or 0)), "bundle_first_ranks")
     bind(
         "bundle_strip",
         lambda pick, chosen: page.bundles.strip(pick, [STRIPPED[one] for one in chosen or ()]),
@@ -261,12 +274,13 @@ def bind_bundles_panel(page: Page) -> None:
         "bundle_joined",
     )
     svd = ("svd_name", "svd_rank", "svd_rule", "svd_value", "svd_conv_rank")
-    bind("bundle_resize", lambda pick, name, *cut: page.bundles.resize(pick, name or "", _cut(*cut)), *svd)
+    bind("bundle_resize", lambda pick, name, *cut: page.bundles.resize(pick, name or "", _cut(*cut)), *svd, long=True)
     bind(
         "bundle_to_lora",
         lambda pick, base, name, *cut: page.bundles.to_lora(pick, name or "", _cut(*cut), base or ""),
         "svd_base",
         *svd,
+        long=True,
     )
     bind(
         "bundle_extract",
@@ -274,6 +288,7 @@ def bind_bundles_panel(page: Page) -> None:
         "svd_tuned",
         "svd_base",
         *svd,
+        long=True,
     )
     bind("bundle_describe", lambda pick, *fields: page.bundles.describe(pick, *fields), *CARD_FIELDS)
     bind("bundle_export", lambda pick: page.bundles.export(pick))
@@ -285,6 +300,12 @@ def _cut(rank: float | None, rule: str, value: float | None, conv_rank: float | 
     from lib_pivotal.bundle.low_rank import RankCut  # here: the page is built without torch
 
     return RankCut(int(rank or 0), SVD_RULES[rule], float(value or 0), int(conv_rank or 0))
+
+
+def _ranks(rank: int | None) -> Any:
+    """The slider's range: below the file's rank."""
+    most = max((rank or 1) - 1, 1)
+    return gr.update(maximum=max(most, 2), value=max(most // 2, 1))
 
 
 def _name_note(bundles: BundleController, pick: str, embedding: str, new: str) -> str:
@@ -333,6 +354,7 @@ def shown(bundles: BundleController, pick: str, query: str) -> dict[str, Any]:
         "bundle_list": files,
         "bundle_card": bundles_html.bundle_card(summary, chosen),
         "bundle_work": gr.update(visible=True),
+        "bundle_first_ranks": _ranks(summary.rank),
         "bundle_word": gr.update(choices=embeddings, value=embeddings[0] if embeddings else None),
         "bundle_others": gr.update(choices=others, value=[]),
     }

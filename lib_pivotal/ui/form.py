@@ -113,6 +113,7 @@ TABLE: tuple[FormRow, ...] = (
     FormRow("network.dropout", "Dropout", "network"),
     FormRow("network.rank_dropout", "Rank dropout", "network"),
     FormRow("network.module_dropout", "Module dropout", "network"),
+    FormRow("network.up_lr_factor", "LoRA+ factor of up", "network"),
     FormRow("network.l1", "L1 on the network", "network"),
     FormRow("network.lr_ramp", "Ramp of the network's LR", "network"),
     FormRow("network.lr_ramp_start", "Ramp begins at", "network"),

@@ -79,6 +79,7 @@ TOOLTIPS: Mapping[str, str] = MappingProxyType(
         "bundle_verify": "Reads every tensor and compares every hash.",
         "bundle_split": "Writes the network and each embedding as files of their own. This file stays.",
         "bundle_convert": "Writes the network in that layout. This file stays.",
+        "bundle_cut": "Writes a copy with these ranks alone beside the file; they must be whole units of its training.",
         "bundle_strip": "Writes a copy without these parts beside the file.",
         "bundle_join": "Writes the new file beside this one. These files stay.",
         "card_description": "Markdown is fine. It stands in the file and on the web UI's card.",

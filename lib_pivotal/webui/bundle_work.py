@@ -114,6 +114,12 @@ def extract(
     return work.extract(work.Extract(tuned, before, out, cut=cut, dtype=dtype, overwrite=overwrite), _host())
 
 
+def cut(name: str, new_name: str, *, rank: int, overwrite: bool = False) -> Written:
+    """A DyLoRA's first ranks, beside the whole one."""
+    path = path_of(name)
+    return work.cut(work.CutRanks(path, work.beside(path, new_name or ""), rank=rank, overwrite=overwrite), _host())
+
+
 def resize(
     name: str,
     new_name: str,
@@ -218,6 +224,7 @@ VERBS: Mapping[str, Callable[..., Written | Verdict | Shown]] = MappingProxyType
         "strip": strip,
         "split": split,
         "convert": convert,
+        "cut": cut,
         "extract": extract,
         "resize": resize,
         "to_lora": to_lora,

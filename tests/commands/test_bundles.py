@@ -178,6 +178,29 @@ def test_an_init_text_needs_a_checkpoint_of_the_family(site: Site) -> None:
 LAYER = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q"
 
 
+def test_a_dylora_is_cut_alike(site: Site, page_bundles: BundleController, line: Any) -> None:
+    network = {
+        f"{LAYER}.lora_down.weight": torch.randn(8, 8).half(),
+        f"{LAYER}.lora_up.weight": torch.randn(8, 8).half(),
+        f"{LAYER}.alpha": torch.tensor(4.0),
+    }
+    facts = {"ss_network_module": "lycoris.kohya", "ss_network_args": '{"algo": "dylora", "block_size": "2"}'}
+    save_file({**network, "bundle_emb.umi.string_to_param.*": torch.ones(2, 768)}, site.lora("net"), facts)
+    body = {"name": "net", "new_name": "api"}
+    told = refusal(lambda: page_bundles.cut("net.safetensors", 3))
+    assert told == detail(site, "/bundles/cut", {**body, "rank": 3}) and "Give 2 or 4" in told
+    assert told in line("bundle", "cut", site.lora("net"), "--rank", 3, "--out", site.lora("line"))
+    assert site.post("/bundles/cut", {**body, "rank": "4"}).status_code == 422
+    assert site.post("/bundles/cut", {**body, "rank": 4}).is_success
+    assert "net-r4.safetensors" in page_bundles.cut("net.safetensors", 4)
+    line("bundle", "cut", site.lora("net"), "--rank", 4, "--out", site.lora("line"))
+    for stem in ("api", "net-r4", "line"):
+        found = load_file(site.lora(stem))
+        assert torch.equal(found[f"{LAYER}.lora_down.weight"], network[f"{LAYER}.lora_down.weight"][:4])
+        assert torch.equal(found[f"{LAYER}.lora_up.weight"], network[f"{LAYER}.lora_up.weight"][:, :4])
+        assert found[f"{LAYER}.alpha"].item() == 4.0 and names(site.lora(stem)) == {"umi"}
+
+
 def test_a_lora_is_resized_alike(site: Site, page_bundles: BundleController, line: Any) -> None:
     generator = torch.Generator().manual_seed(0)
     network = {

@@ -158,6 +158,7 @@ COMMANDS: dict[str, Fronts] = {
             "strip",
             "split",
             "convert",
+            "cut",
             "extract",
             "resize",
             "to_lora",

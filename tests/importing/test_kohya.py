@@ -382,6 +382,10 @@ def lycoris(imported, arguments):
         (["algo=glora"], "glora", {}),
         (["algo=full"], "full", {}),
         (["algo=locon", "dora_wd=True"], "dora", {}),
+        (["algo=locon", "dora_wd=True", "use_tucker=True"], "dora", {"tucker": True}),
+        (["algo=locon", "use_tucker=True"], "lora", {"tucker": True}),
+        (["algo=loha", "dora_wd=True", "use_tucker=True"], "loha", {"weight_decompose": True, "tucker": True}),
+        (["algo=lokr", "dora_wd=True"], "lokr", {"weight_decompose": True}),
     ],
 )
 def test_lycoris_kinds_with_their_own_settings(imported, arguments, algorithm, options):
@@ -389,6 +393,26 @@ def test_lycoris_kinds_with_their_own_settings(imported, arguments, algorithm, o
     assert found.run.network.algorithm == algorithm and found.run.network.options == options
     refused = [line.key for line in found.report.lines if line.fate == "not supported"]
     assert not [key for key in refused if key.startswith("network_args")]
+
+
+@pytest.mark.parametrize("exists", [True, False])
+def test_begin_from_a_network(imported, line_of, tmp_path, exists):
+    path = tmp_path / "before.safetensors"
+    if exists:
+        path.write_bytes(b"")
+    written = f'clip_skip = 2\nnetwork_weights = "{path.as_posix()}"\ndim_from_weights = true'
+    found = toml(imported, LORA, ("clip_skip = 2", written))
+    assert line_of(found, "network_weights").fate == ("taken" if exists else "not supported")
+    assert found.run.start.init_file == (str(path) if exists else "")
+    assert found.run.start.network == "as-stored" and line_of(found, "dim_from_weights").fate == "translated"
+
+
+def test_lora_plus(imported, line_of):
+    arguments = '["loraplus_unet_lr_ratio=16", "loraplus_text_encoder_lr_ratio=4"]'
+    found = toml(imported, LORA, ('["rank_dropout=0.1"]', arguments))
+    assert found.run.network.up_lr_factor == 16
+    assert line_of(found, "network_args.loraplus_unet_lr_ratio").fate == "taken"
+    assert line_of(found, "network_args.loraplus_text_encoder_lr_ratio").fate == "not supported"
 
 
 def test_lycoris_layer_sets_and_norms(imported):

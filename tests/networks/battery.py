@@ -30,20 +30,29 @@ class Row:
     file_of: str = ""
 
 
+DORA = {"weight_decompose": True}
 HELD = {"constraint": 0.2, "rescale": True}
 
 ROWS: dict[str, Row] = {
     "lora": Row("lora"),
     "lora-fa": Row("lora", {"freeze_down": True}, std=0.5),
     "rslora": Row("lora", {"rank_stabilised": True}),
+    "lora-tucker": Row("lora", {"tucker": True}, std=0.5),
+    "pissa": Row("lora", {"start": "pissa"}, limits_change=False, file_of="lora", alpha_factor=None),
+    "olora": Row("lora", {"start": "olora"}, limits_change=False, file_of="lora"),
     "dora": Row("dora", alpha_factor=None, whole_gradient=False, limits_change=False),
+    "dora-tucker": Row("dora", {"tucker": True}, std=0.5, alpha_factor=None, whole_gradient=False, limits_change=False),
     "loha": Row("loha", rank=2, exact=5),
     "loha-wide": Row("loha", rank=6, exact=5),
     "loha-tucker": Row("loha", {"tucker": True}, rank=2, exact=5),
+    "loha-dora": Row("loha", DORA, rank=2, exact=5, alpha_factor=None, whole_gradient=False, limits_change=False),
     "lokr": Row("lokr", {"factor": 2}, rank=1),
     "lokr-both": Row("lokr", {"factor": 4, "decompose_both": True}, rank=1, std=0.5),
     "lokr-whole": Row("lokr", {"factor": 2, "full_matrix": True}, alpha_factor=1.0),
     "lokr-tucker": Row("lokr", {"factor": 2, "tucker": True}, rank=1, std=0.5, exact=3),
+    "lokr-dora": Row(
+        "lokr", {"factor": 2, **DORA}, rank=1, alpha_factor=None, whole_gradient=False, limits_change=False
+    ),
     "oft": Row("oft", rank=2, std=0.5, exact=3, alpha_factor=1.0, limits_change=False),
     "coft": Row("oft", HELD, rank=2, std=0.5, exact=3, alpha_factor=1.0, limits_change=False),
     "boft": Row("boft", rank=6, std=0.3, exact=3, alpha_factor=1.0, limits_change=False),

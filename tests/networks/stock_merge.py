@@ -37,6 +37,9 @@ def stock_delta(tensors: Mapping[str, Tensor], weight: Tensor) -> Delta:
 
 def _updown(t: dict[str, Tensor], weight: Tensor) -> tuple[Tensor, int | None]:
     """The unscaled change, and the rank by which alpha is divided; None where the scale is 1."""
+    if "lora_mid.weight" in t:
+        up, down, mid = (t[f"lora_{name}.weight"] for name in ("up", "down", "mid"))
+        return torch.einsum("nmkl,in,mj->ijkl", mid, up.flatten(1), down.flatten(1)), down.shape[0]
     if "lora_up.weight" in t:
         return t["lora_up.weight"].flatten(1) @ t["lora_down.weight"].flatten(1), t["lora_down.weight"].shape[0]
     if "hada_w1_a" in t:

@@ -304,6 +304,19 @@ def test_a_step_without_numbers(make_world, name):
             world.run().sum().backward()
 
 
+def test_the_log_tells_in_which_way_each_layer_runs(world, caplog):
+    """Once a layer, at debug level: a LoHa of rank 2 by its factors, of rank 6 rebuilt; and what its cost says."""
+    for rank, way in ((1, "by its factors"), (6, "rebuilt")):
+        network = world.network("loha", pattern="unet_ff$", rank=rank)
+        with caplog.at_level("DEBUG", "lib_pivotal.networks.network"), network.attach():
+            world.run(), world.run()
+        (line,) = [record.getMessage() for record in caplog.records]
+        (cost,) = network.costs({"lora_unet_ff": 18}).values()
+        told = f"lora_unet_ff: {way}, 18 tokens, {cost.multiplications / 18:.0f} multiplications a token"
+        assert line == told and not hooks(world)
+        caplog.clear()
+
+
 @pytest.mark.parametrize("name", ROWS)
 def test_costs_grow_with_the_tokens(world, name):
     network = world.network(name)
@@ -387,6 +400,63 @@ def test_groups_and_rates(world):
     assert network.parts == {"unet", "te"}
     listed = [id(parameter) for group in groups.values() for parameter in group.parameters]
     assert sorted(listed) == sorted(id(parameter) for parameter in network.parameters())
+
+
+UPS = {"lora": {"up"}, "dora": {"up"}, "dylora": {"up"}, "glora": {"a2", "b2"}}
+"""What LoRA+ is defined for: of a product up · down, `up`."""
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_lora_plus(world, name):
+    """The up factors are a group at a higher rate, where a kind has them; the others are as without it."""
+    row = ROWS[name]
+    rules = [LayerRule("attn1", rank=row.rank, alpha=1.0, lr_factor=3.0, group="self"), LayerRule("", row.rank, 1.0)]
+    made = {
+        factor: build_network(
+            world.layers,
+            rules,
+            algorithm=row.algorithm,
+            options=row.options,
+            up_lr_factor=factor,
+            seed=0,
+            device="cpu",
+        )
+        for factor in (1.0, 8.0)
+    }
+    plain, plus = (
+        {id(p): group.lr_factor for group in network.parameter_groups() for p in group.parameters}
+        for network in made.values()
+    )
+    names = {id(p): key.rpartition(".")[2] for key, p in made[8.0].named_parameters()}
+    before = dict(zip(names, (plain[id(p)] for p in made[1.0].parameters()), strict=True))
+    assert names.keys() == plus.keys()
+    for parameter, factor in plus.items():
+        is_up = names[parameter] in UPS.get(row.algorithm, set())
+        assert factor == before[parameter] * (8.0 if is_up else 1.0)
+    assert ("up_lr_factor" in ALGORITHMS[row.algorithm].common) == (row.algorithm in UPS)
+
+
+MAX_NORM_OF_THE_CHANGE = {"lora", "loha", "lokr", "glora", "dylora", "ia3", "full", "norm"}
+
+
+def test_of_which_kinds_max_norm_limits_the_change():
+    """Of DoRA it limits the factors' product, of rotations the blocks; PiSSA and OLoRA go back towards their start."""
+    started = {"pissa", "olora"}
+    plain = {row.algorithm for row in ROWS.values() if row.limits_change}
+    assert plain == MAX_NORM_OF_THE_CHANGE
+    others = {name for name, row in ROWS.items() if not row.limits_change} - started
+    assert all("dora" in name or ROWS[name].algorithm in ("oft", "boft") for name in others)
+
+
+@pytest.mark.parametrize("name", [name for name, row in ROWS.items() if not row.limits_change])
+def test_max_norm_where_it_is_not_of_the_change(world, perturb, name):
+    """A limit above everything leaves all as it is; a small one makes every layer's numbers smaller, none larger."""
+    network = perturb(world.network(name), std=ROWS[name].std)
+    before = {key: tensor.clone() for key, tensor in network.state_dict().items()}
+    assert network.apply_max_norm(1e6) == 0
+    assert all(torch.equal(tensor, before[key]) for key, tensor in network.state_dict().items())
+    assert network.apply_max_norm(0.05) == len(network.layer_names)
+    assert network.apply_max_norm(0.0501) == 0
 
 
 def test_same_seed_same_start(world):

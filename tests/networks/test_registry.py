@@ -38,6 +38,22 @@ def test_by_keys(suffixes, name):
     assert (found.name if found else None) == name
 
 
+@pytest.mark.parametrize(
+    ("suffixes", "name"),
+    [
+        (LORA | {"lora_mid.weight", "alpha"}, "lora"),
+        (LORA | {"lora_mid.weight", "dora_scale"}, "dora"),
+        ({"hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b", "dora_scale"}, "loha"),
+        ({"lokr_w1", "lokr_w2", "dora_scale"}, "lokr"),
+        ({"oft_diag"}, "oft"),
+        ({"oft_blocks"}, "boft"),
+    ],
+)
+def test_by_keys_of_a_convolution(suffixes, name):
+    found = algorithm_of(dict.fromkeys(suffixes, torch.zeros(2, 2, 2, 2)))
+    assert found is not None and found.name == name
+
+
 def test_by_name():
     assert all(algorithm_named(name).name == name for name in ALGORITHMS)
     with pytest.raises(NetworkError, match=r"'lora-c3'.*dora, .*lora"):

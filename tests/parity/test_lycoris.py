@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from operator import attrgetter
 
 import pytest
 import torch
@@ -23,8 +24,23 @@ LAYERS = {
     "norm": lambda: nn.LayerNorm(24),
     "group norm": lambda: nn.GroupNorm(2, 8),
 }
+
+
+def decomposed(row):
+    """LyCORIS' DoRA along the axis that the web UI has; its own is the other unless told."""
+    return {"weight_decompose": True, "wd_on_out": False} if row.options.get("weight_decompose") else {}
+
+
 THEIRS = {
-    "loha": lambda row: (modules.LohaModule, {"use_tucker": bool(row.options.get("tucker"))}),
+    "lora": lambda row: (
+        modules.LoConModule,
+        {"use_tucker": bool(row.options.get("tucker")), "rs_lora": bool(row.options.get("rank_stabilised"))},
+    ),
+    "dora": lambda row: (
+        modules.LoConModule,
+        {"use_tucker": bool(row.options.get("tucker")), "weight_decompose": True, "wd_on_out": False},
+    ),
+    "loha": lambda row: (modules.LohaModule, {"use_tucker": bool(row.options.get("tucker")), **decomposed(row)}),
     "lokr": lambda row: (
         modules.LokrModule,
         {
@@ -32,6 +48,7 @@ THEIRS = {
             "decompose_both": bool(row.options.get("decompose_both")),
             "full_matrix": bool(row.options.get("full_matrix")),
             "use_tucker": bool(row.options.get("tucker")),
+            **decomposed(row),
         },
     ),
     "ia3": lambda row: (modules.IA3Module, {"train_on_input": row.options.get("on_input") == "all"}),
@@ -46,6 +63,13 @@ THEIRS = {
     "full": lambda row: (modules.FullModule, {}),
     "norm": lambda row: (modules.NormModule, {}),
 }
+OUR_NAMES = {
+    "down": "lora_down.weight",
+    "mid": "lora_mid.weight",
+    "up": "lora_up.weight",
+    "magnitude": "dora_scale",
+}
+"""A parameter's suffix in files, where that is not its name."""
 NOT_SO_THERE = {
     ("ia3", "1x1"): "its factor of a convolution's outputs meets the inputs",
     ("ia3", "3x3"): "its factor of a convolution's outputs meets the inputs",
@@ -69,6 +93,7 @@ CASES = [
     for name, row in ROWS.items()
     for place in LAYERS
     if row.algorithm in THEIRS
+    and row.options.get("start") is None  # its file is another LoRA than what is trained
     and (row.algorithm == "norm") == (place in ("norm", "group norm"))
     and (name, place) not in NOT_SO_THERE
 ]
@@ -105,7 +130,11 @@ def test_output_and_gradients(name, place):
     torch.testing.assert_close(ours, theirs.org_module[0](x), rtol=1e-4, atol=1e-4)
     gradients = dict(zip(parameters, expected[1:], strict=True))
     torch.testing.assert_close(found[0], expected[0], rtol=1e-4, atol=1e-4)
-    for (suffix, _), gradient in zip(network.adapters["lora_unet_layer"].named_parameters(), found[1:], strict=True):
+    held = "dora_scale" in own  # LyCORIS' gradient goes through the norm too, which the paper holds constant (eq. 11)
+    for (name, _), gradient in zip(network.adapters["lora_unet_layer"].named_parameters(), found[1:], strict=True):
+        suffix = OUR_NAMES.get(name.rpartition(".")[2], name.rpartition(".")[2])
+        if held and suffix != "dora_scale":
+            continue
         torch.testing.assert_close(gradient, gradients[suffix].reshape(gradient.shape), rtol=1e-3, atol=1e-3)
 
 
@@ -117,7 +146,7 @@ def their_parameters(theirs, own, module):
         for suffix, tensor in own.items():
             if suffix in ("alpha", "on_input"):
                 continue
-            parameter = getattr(theirs, names.get(suffix, suffix))
+            parameter = attrgetter(names.get(suffix, suffix))(theirs)
             start = getattr(module, names[suffix]) if suffix in names else 0.0  # it trains the whole weight
             parameter.copy_(tensor.reshape(parameter.shape) + start)
             found[suffix] = parameter

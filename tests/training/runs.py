@@ -10,9 +10,11 @@ from lib_pivotal.bundle.reader import read_bundle, require
 from lib_pivotal.commands import runs
 from lib_pivotal.config import run_from_dict
 from lib_pivotal.evaluation.in_run import RunEvaluation
+from lib_pivotal.networks.registry import ALGORITHMS
 from lib_pivotal.training.assemble import compile_run
 from lib_pivotal.training.events import Notice, StepDone
 from lib_pivotal.training.prepare import prepare_pictures
+from tests.networks.battery import ROWS
 
 train = functools.partial(runs.train, evaluation=RunEvaluation())
 """As whoever starts a run calls it."""
@@ -35,6 +37,20 @@ def plain_run(folder, **schedule):
 
 def make_run(folder, *, saving=None, **schedule):
     plain = plain_run(folder, **schedule)
+    plain["saving"].update(saving or {})
+    return run_from_dict(plain)
+
+
+def kind_run(folder, row, *, saving=None, dropout=0.0, **schedule):
+    """A run of a row of the networks' battery on the U-Net, in the kind's own settings."""
+    plain = plain_run(folder, **schedule)
+    kind = ROWS[row]
+    plain["network"] |= {"algorithm": kind.algorithm, "options": dict(kind.options), "unet_rank": max(kind.rank, 4)}
+    plain["network"] |= {"te_targets": "none", "unet_targets": "norms" if kind.algorithm == "norm" else "all"}
+    if dropout:
+        common = ALGORITHMS[kind.algorithm].common
+        plain["network"] |= {name: dropout for name in ("dropout", "rank_dropout") if name in common}
+        plain["network"]["module_dropout"] = dropout
     plain["saving"].update(saving or {})
     return run_from_dict(plain)
 

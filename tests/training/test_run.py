@@ -32,7 +32,8 @@ from lib_pivotal.training.state_files import has_states, states_folder
 from lib_pivotal.training.step import MicroStep
 from lib_pivotal.training.trainable import Trainable
 from tests.conftest import write_pictures
-from tests.training.runs import Recorder, assert_same, make_run, plain_run, stopping_at, tensors_of, train
+from tests.networks.battery import ROWS
+from tests.training.runs import Recorder, assert_same, kind_run, make_run, plain_run, stopping_at, tensors_of, train
 
 
 def model_hash(models):
@@ -94,6 +95,19 @@ def test_the_callers_random_state_is_untouched(tiny_host, two_embeddings_folder,
     torch.manual_seed(5)
     train(make_run(two_embeddings_folder, max_steps=2), tiny_host, output_folder=tmp_path, listener=Recorder())
     assert torch.equal(torch.rand(3), expected)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ROWS)
+def test_resume_of_every_kind_with_all_of_its_dropout(kind, tiny_host, two_embeddings_folder, tmp_path):
+    """Bit for bit, buffers such as a frozen factor or a start included; module dropout is drawn by position."""
+    run = kind_run(two_embeddings_folder, kind, dropout=0.3, max_steps=2)
+    whole = train(run, tiny_host, output_folder=tmp_path / "whole", listener=Recorder())
+    commands = Commands()
+    stop_at = Recorder(lambda e: commands.stop() if isinstance(e, StepDone) and e.step == 1 else None)
+    train(run, tiny_host, output_folder=tmp_path / "parts", listener=stop_at, commands=commands)
+    resumed = train(run, tiny_host, output_folder=tmp_path / "parts", listener=Recorder(), resume=True)
+    assert_same(tensors_of(whole.bundle), tensors_of(resumed.bundle))
 
 
 @pytest.mark.parametrize(

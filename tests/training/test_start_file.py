@@ -100,6 +100,58 @@ def test_everything_moves_on_from_the_file(
     assert all((fresh[key] - after[key]).abs().max() > 0.05 for key in downs)
 
 
+# ---- what is trained as it is stored ----
+
+
+STORED = {
+    "lora": {"network.unet_rank": 3},
+    "dora": {"network.algorithm": "dora"},
+    "loha": {"network.algorithm": "loha", "network.options": {"weight_decompose": True}},
+    "lokr": {"network.algorithm": "lokr", "network.options": {"factor": 2}},
+    "oft": {"network.algorithm": "oft"},
+    "ia3": {"network.algorithm": "ia3"},
+}
+
+
+@pytest.mark.parametrize("kind", STORED)
+def test_any_kind_of_any_size_is_a_start(
+    kind: str, tiny_host: Any, two_embeddings_folder: Path, tmp_path: Path
+) -> None:
+    """The run's own settings ask for a LoRA of rank 2: the file's kind, layers, ranks and alphas hold."""
+    plain = plain_run(two_embeddings_folder, max_steps=1)
+    plain["network"] |= {path.partition(".")[2]: value for path, value in STORED[kind].items()}
+    train(run_from_dict(plain), tiny_host, output_folder=tmp_path / "first", listener=Recorder())
+    first = tmp_path / "first" / "two.safetensors"
+    run = continued(two_embeddings_folder, first, steps=1, network={"unet_alpha": 7.0}, embeddings="none")
+    go(replace(run, start=replace(run.start, network="as-stored")), tiny_host, tmp_path / "on")
+    before, after = (bundle_of(path).network for path in (first, tmp_path / "on" / "two.safetensors"))
+    assert before.keys() == after.keys()
+    moved = [key for key, tensor in before.items() if not torch.equal(tensor, after[key])]
+    assert moved and not any(key.endswith(("alpha", "on_input")) for key in moved)
+    assert all((after[key] - before[key]).abs().max() < 0.05 for key in moved)
+
+
+def test_kohyas_own_oft_is_a_start(tiny_host: Any, two_embeddings_folder: Path, first: Path, tmp_path: Path) -> None:
+    """Its layers are called `oft_unet_...`; it comes out under the names of all others."""
+    blocks = {f"{TO_Q.replace('lora_', 'oft_')}.oft_blocks": torch.randn(4, 8, 8) * 0.1}
+    blocks |= {key.replace("oft_blocks", "alpha"): torch.tensor(1.0) for key in blocks}
+    run = continued(two_embeddings_folder, changed(first, tmp_path, lambda network: blocks), embeddings="none", steps=1)
+    go(replace(run, start=replace(run.start, network="as-stored")), tiny_host, tmp_path / "on")
+    found = bundle_of(tmp_path / "on" / "two.safetensors").network
+    assert set(found) == {f"{TO_Q}.oft_blocks", f"{TO_Q}.alpha"}
+    moved = (found[f"{TO_Q}.oft_blocks"] - next(iter(blocks.values()))).abs().max()
+    assert 0 < moved < 0.05
+
+
+def test_a_stored_network_that_is_for_another_checkpoint(
+    tiny_host: Any, two_embeddings_folder: Path, first: Path, tmp_path: Path
+) -> None:
+    other = changed(first, tmp_path, lambda network: network | {"lora_unet_nowhere.diff": torch.ones(2, 2)})
+    run = continued(two_embeddings_folder, other)
+    with pytest.raises(NetworkError, match="1 tensors have no layer in this checkpoint"):
+        go(replace(run, start=replace(run.start, network="as-stored")), tiny_host, tmp_path / "on")
+
+
 # ---- what is frozen ----
 
 

@@ -15,7 +15,8 @@ import pytest
 from lib_pivotal.bundle.reader import read_bundle, require
 from lib_pivotal.config import write_run
 from lib_pivotal.training.state_files import has_states
-from tests.training.runs import assert_same, make_run, tensors_of
+from tests.networks.battery import ROWS
+from tests.training.runs import Recorder, assert_same, kind_run, make_run, tensors_of, train
 
 ROOT = Path(__file__).parents[2]
 
@@ -149,3 +150,20 @@ def test_sigterm_of_the_command_line_saves(forks, two_embeddings_folder, tmp_pat
         assert process.wait(timeout=60) == 130
         assert has_states(out / "two.state") and (out / "two.safetensors").exists()
         assert '"RunEnded"' in (out / "two.events.jsonl").read_text().splitlines()[-1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ROWS)
+def test_two_processes_train_every_kind_as_one_does(kind, run_two, tiny_host, two_embeddings_folder, tmp_path):
+    """The mean of the gradients is that of the whole batch, for every tensor; a sum has another order."""
+    run = kind_run(two_embeddings_folder, kind, max_steps=3, batch_size=4)
+    write_run(tmp_path / "run.json", run)
+    assert [(end["reason"], end["step"]) for end in run_two("none", 0)] == [("finished", 3)] * 2
+    found = tensors_of(run_two.out / "two.safetensors")
+    expected = tensors_of(train(run, tiny_host, output_folder=tmp_path / "one", listener=Recorder()).bundle)
+    assert found.keys() == expected.keys()
+    if ROWS[kind].draws:
+        return  # which ranks a pass trains is drawn in each process
+    for key, tensor in expected.items():
+        apart = (found[key].float() - tensor.float()).norm()
+        assert apart <= 1e-3 * tensor.float().norm().clamp(min=1e-3), key

@@ -114,7 +114,8 @@ def test_only_files_of_the_list_are_touched(bundles, name):
 
 def test_the_page_of_a_chosen_file(bundles):
     assert shown(bundles, "", "")["bundle_card"] == CHOOSE
-    files, card, work, embedding, others = shown(bundles, "ink.safetensors", "").values()
+    files, card, work, ranks, embedding, others = shown(bundles, "ink.safetensors", "").values()
+    assert ranks["value"] <= ranks["maximum"]
     assert "chosen" in files and "ink" in card and work["visible"]
     assert embedding["choices"] == ["ink"] and others["choices"] == ["gekidol.safetensors"]
 

@@ -1,13 +1,13 @@
-"""The kinds of network, one file each; `ALL` lists them in the order in which they are offered."""
+"""The kinds of network, one file each (LoRA, with its forms, four); `ALL` lists them in the order of the menu."""
 
 from __future__ import annotations
 
 from lib_pivotal.networks.algorithm import Algorithm
 
-from . import boft, dora, dylora, full, glora, ia3, loha, lokr, lora, norm, oft
+from . import boft, dora, dylora, full, glora, ia3, loha, lokr, lora_forms, norm, oft
 
 ALL: tuple[Algorithm, ...] = (
-    lora.ALGORITHM,
+    lora_forms.ALGORITHM,
     dora.ALGORITHM,
     loha.ALGORITHM,
     lokr.ALGORITHM,

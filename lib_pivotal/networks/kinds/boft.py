@@ -15,7 +15,7 @@ from lib_pivotal.networks.algorithm import Algorithm
 from lib_pivotal.networks.ops import without_autocast
 from lib_pivotal.ports import Layer
 
-from .oft import OftOptions, arguments_of, cayley, no_rotation, read_from, without_bias
+from .oft import OftOptions, arguments_of, cayley, merged_rotations, no_rotation, read_from, without_bias
 
 
 class BoftAdapter(nn.Module):
@@ -70,8 +70,11 @@ class BoftAdapter(nn.Module):
 
     @torch.no_grad()
     def delta(self, weight: Tensor) -> Tensor:
-        columns = weight.to(self.oft_blocks).movedim(0, -1)
-        return (self._turned(columns) - columns).movedim(-1, 0).contiguous()
+        rotations = merged_rotations(self.oft_blocks, limit=self.constraint * weight.shape[0])
+        merged = own = weight.to(rotations)
+        for stage, rotation in enumerate(rotations):
+            merged = _merged_stage(merged, rotation, stage)
+        return (merged if self.rescale is None else self.rescale * merged) - own
 
     def bias_delta(self) -> None:
         return None
@@ -104,6 +107,15 @@ def _stage(rows: Tensor, rotation: Tensor, stage: int) -> Tensor:
     together = rows.unflatten(-1, (-1, 2, apart)).transpose(-1, -2).flatten(-3).unflatten(-1, (blocks, size))
     turned = torch.einsum("bij,...bj->...bi", rotation, together)
     return turned.flatten(-2).unflatten(-1, (-1, apart, 2)).transpose(-1, -2).flatten(-3)
+
+
+def _merged_stage(weight: Tensor, rotation: Tensor, stage: int) -> Tensor:
+    """`_stage` of a weight's outputs, by the operations of the web UI's network_oft.py, so that no bit differs."""
+    blocks, size = rotation.shape[:2]
+    apart, rest = 2**stage * size // 2, weight.shape[1:]
+    together = weight.reshape(-1, 2, apart, *rest).transpose(1, 2).reshape(blocks, size, *rest)
+    turned = torch.einsum("bij,bj...->bi...", rotation, together)
+    return turned.reshape(-1, apart, 2, *rest).transpose(1, 2).reshape(weight.shape)
 
 
 def butterfly(outputs: int, largest: int) -> tuple[int, int, int]:

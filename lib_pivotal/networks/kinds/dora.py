@@ -6,12 +6,22 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from lib_pivotal.networks.adapter import AdapterSpec, Cost, Switch, layer_sizes, layer_weight, reshaped
+from lib_pivotal.config_schema import setting
+from lib_pivotal.networks.adapter import Adapter, AdapterSpec, Cost, Switch, layer_sizes, layer_weight, reshaped
 from lib_pivotal.networks.algorithm import Algorithm
+from lib_pivotal.networks.decomposed import (
+    DORA_ARGUMENTS,
+    DecomposedAdapter,
+    channel_norm,
+    decomposed_like,
+    is_half,
+    is_on_outputs,
+    merged_norm,
+    own_product,
+)
 from lib_pivotal.networks.ops import UpAdd
 from lib_pivotal.ports import Layer
 
@@ -28,6 +38,8 @@ from .lora import (
     project,
     rank_stabilised,
 )
+from .lora_forms import KEYS, MID, has_form, lora_like, make_tucker
+from .lora_tucker import has_core
 
 
 @dataclass(frozen=True)
@@ -35,6 +47,9 @@ class DoraOptions:
     """DoRA's own settings."""
 
     rank_stabilised: bool = rank_stabilised()
+    tucker: bool = setting(
+        False, "On convolutions larger than 1×1, Tucker's form: a small core convolution between two 1×1 ones."
+    )
 
 
 class DoraAdapter(nn.Module):
@@ -43,8 +58,8 @@ class DoraAdapter(nn.Module):
 
     The norm runs over everything but the *input* axis, and `m` is `(1, in)` or `(1, in, 1, 1)`: the paper's
     column-wise norm, and the only layout that the web UI 1.10.1 computes (`network.py`,
-    `NetworkModule.apply_weight_decompose`). peft and newer LyCORIS files hold one number an *output*; those are
-    refused on loading, since the web UI would read them wrongly.
+    `NetworkModule.apply_weight_decompose`). peft and newer LyCORIS files hold one number an *output*: `dora_like` makes
+    a `DecomposedAdapter` of those.
 
     With one factor `c = m / ‖V‖` an input channel, `W' x = W (c·x) + s·B A (c·x)`: a pre-hook scales the layer's input
     and the layer itself does the rest, so no second full-size product is needed. A multiplier `t` blends as the web
@@ -79,7 +94,7 @@ class DoraAdapter(nn.Module):
         shape = (-1,) if self.down.dim() == 2 else (1, -1, 1, 1)
         factor = (self.magnitude / self._norm(layer_weight(self.layer))).view(shape)
         self._pending = (x, factor)
-        if _is_half(x):
+        if is_half(x):
             return args
         return (x * (1.0 + self.switch.value * (factor - 1.0))).to(x.dtype), *rest
 
@@ -87,29 +102,21 @@ class DoraAdapter(nn.Module):
         if self._pending is None:
             raise AssertionError("unreachable: the pre-hook runs first")
         (x, factor), self._pending = self._pending, None
-        if _is_half(x):
+        if is_half(x):
             rest = (x * (self.switch.value * (factor - 1.0))).to(x.dtype)
-            output = output + self._bare(rest)
+            output = output + own_product(self.layer, rest)
         # at multiplier 1 the layer's input is `c·x` already
-        scaled = args[0] if self.switch.value == 1.0 and not _is_half(x) else (x * factor).to(x.dtype)
+        scaled = args[0] if self.switch.value == 1.0 and not is_half(x) else (x * factor).to(x.dtype)
         scale = forward_scale(self._spec, self.switch, training=self.training)
         h = project(self.layer, scaled, self.down, scale=scale, dtype=output.dtype)
         if self.training:
             h = dropped(h, self._spec, batch=x.shape[0])
         return UpAdd.apply(output, h, self.up)
 
-    def _bare(self, x: Tensor) -> Tensor:
-        """The layer's own product, without bias and hooks."""
-        module = self.layer.module
-        weight = layer_weight(self.layer)
-        return module._conv_forward(x, weight, None) if isinstance(module, nn.Conv2d) else F.linear(x, weight)
-
     @torch.no_grad()
     def _norm(self, weight: Tensor) -> Tensor:
         """`‖W + s·BA‖` a input channel, `(1, in[, 1, 1])`, fp32."""
-        direction = self._direction(weight)
-        axes = [axis for axis in range(direction.dim()) if axis != 1]
-        return torch.linalg.vector_norm(direction, dim=axes, keepdim=True)
+        return channel_norm(self._direction(weight), on_outputs=False)
 
     def _direction(self, weight: Tensor) -> Tensor:
         """`V = W + s·BA` in the parameters' type."""
@@ -118,7 +125,7 @@ class DoraAdapter(nn.Module):
 
     def delta(self, weight: Tensor) -> Tensor:
         direction = self._direction(weight)
-        return direction * (self.magnitude.detach() / self._norm(weight)) - weight.detach().to(direction)
+        return direction * (self.magnitude.detach() / merged_norm(direction)) - weight.detach().to(direction)
 
     def bias_delta(self) -> None:
         return None
@@ -150,26 +157,26 @@ class DoraAdapter(nn.Module):
         return limit_factors(self.down, self.up, scale=self._spec.alpha / self._spec.rank, limit=limit)
 
 
-def _is_half(x: Tensor) -> bool:
-    return x.dtype in (torch.bfloat16, torch.float16)
-
-
 def make_dora(
     layer: Layer, spec: AdapterSpec, *, options: DoraOptions, generator: torch.Generator, device: torch.device
-) -> DoraAdapter:
+) -> Adapter:
     """A new DoRA on `layer`."""
+    if options.tucker and has_core(layer):
+        return DecomposedAdapter(make_tucker(layer, spec, generator=generator, device=device))
     return DoraAdapter(layer, spec, generator=generator, device=device)
 
 
-def dora_like(layer: Layer, tensors: Mapping[str, Tensor], device: torch.device) -> DoraAdapter:
-    """A DoRA of the rank that a file's tensors have."""
+def dora_like(layer: Layer, tensors: Mapping[str, Tensor], device: torch.device) -> Adapter:
+    """A DoRA of the rank and form that a file's tensors have, along their axis."""
+    if MID in tensors or is_on_outputs(tensors["dora_scale"], layer_weight(layer)):
+        return decomposed_like(lora_like(layer, tensors, device), tensors)
     return DoraAdapter(layer, file_spec(tensors), generator=torch.Generator(), device=device)
 
 
 def dora_arguments(options: DoraOptions) -> dict[str, str]:
     """What LyCORIS would be told; its norm is over inputs, as ours, with `wd_on_output=False`."""
-    told = {"algo": "locon", "dora_wd": "True", "wd_on_output": "False"}
-    return {**told, "rs_lora": "True"} if options.rank_stabilised else told
+    told = {"rs_lora": options.rank_stabilised, "use_tucker": options.tucker}
+    return {"algo": "locon", **DORA_ARGUMENTS, **{name: "True" for name, given in told.items() if given}}
 
 
 ALGORITHM = Algorithm(
@@ -178,8 +185,9 @@ ALGORITHM = Algorithm(
     summary="LoRA with each input channel's magnitude trained apart: closer to full training at a low rank.",
     make=make_dora,
     like=dora_like,
-    keys=(frozenset({"lora_down.weight", "lora_up.weight", "dora_scale"}),),
+    keys=tuple(keys | {"dora_scale"} for keys in KEYS),
     optional=frozenset({"alpha"}),
+    stored_so=has_form,
     options=DoraOptions,
     arguments=dora_arguments,
 )

@@ -129,6 +129,6 @@ ALGORITHM = Algorithm(
     keys=(frozenset({"lora_down.weight", "lora_up.weight"}),),
     optional=frozenset({"alpha"}),
     options=DyloraOptions,
-    common=frozenset({"rank", "alpha"}),
+    common=frozenset({"rank", "alpha", "up_lr_factor"}),
     arguments=dylora_arguments,
 )

@@ -76,7 +76,7 @@ class FullAdapter(nn.Module):
     def cost(self, tokens: int) -> Cost:
         outputs, inputs = layer_sizes(self.layer)
         count = sum(parameter.numel() for parameter in self.parameters())
-        return Cost(count, 3 * tokens * inputs * outputs, tokens * inputs)
+        return Cost(count, 3 * tokens * inputs * outputs, tokens * inputs, rebuilt=True)
 
     def kohya_tensors(self) -> dict[str, Tensor]:
         return dict(self.named_parameters())

@@ -138,7 +138,8 @@ ALGORITHM = Algorithm(
     like=glora_like,
     keys=(frozenset(SUFFIXES.values()),),
     optional=frozenset({"alpha"}),
-    common=frozenset({"rank"}),
+    common=frozenset({"rank", "up_lr_factor"}),
+    up=frozenset({"a2", "b2"}),
     layers=frozenset({"linear"}),
     arguments=lambda options: {"algo": "glora"},
 )

@@ -14,6 +14,7 @@ from torch.utils.hooks import RemovableHandle
 
 from lib_pivotal.config_schema import setting
 from lib_pivotal.networks.adapter import (
+    Adapter,
     AdapterSpec,
     Cost,
     Switch,
@@ -26,6 +27,7 @@ from lib_pivotal.networks.adapter import (
     token_count,
 )
 from lib_pivotal.networks.algorithm import Algorithm
+from lib_pivotal.networks.decomposed import DORA_ARGUMENTS, DecomposedAdapter, decomposed_like, weight_decompose
 from lib_pivotal.networks.ops import RebuiltAdd, UpAdd, add_rows, as_type, without_autocast
 from lib_pivotal.ports import Layer
 
@@ -43,6 +45,7 @@ class LohaOptions:
         False, "On convolutions larger than 1×1, Tucker's form: a small core convolution between two 1×1 ones."
     )
     rank_stabilised: bool = rank_stabilised()
+    weight_decompose: bool = weight_decompose()
 
 
 class LohaAdapter(nn.Module):
@@ -142,16 +145,22 @@ class LohaAdapter(nn.Module):
 
     @torch.no_grad()
     def delta(self, weight: Tensor) -> Tensor:
-        return self._build(*self.parameters()) * (self.spec.alpha / self.spec.rank)
+        w1_a, w1_b, w2_a, w2_b, *cores = self.parameters()
+        if cores:
+            product = merged_tucker(cores[0], w1_a, w1_b) * merged_tucker(cores[1], w2_a, w2_b)
+        else:
+            product = self._build(w1_a, w1_b, w2_a, w2_b)
+        return product * (self.spec.alpha / self.spec.rank)
 
     def bias_delta(self) -> None:
         return None
 
     def cost(self, tokens: int) -> Cost:
         inputs = layer_sizes(self.layer)[1]
-        kept = inputs + (self.spec.rank**2 if self.runs_as_lora(tokens) else 0)
+        as_lora = self.runs_as_lora(tokens)
+        kept = inputs + (self.spec.rank**2 if as_lora else 0)
         count = sum(parameter.numel() for parameter in self.parameters())
-        return Cost(count, min(self._multiplications(tokens)), tokens * kept)
+        return Cost(count, min(self._multiplications(tokens)), tokens * kept, rebuilt=not as_lora)
 
     def kohya_tensors(self) -> dict[str, Tensor]:
         return {**dict(self.named_parameters()), "alpha": torch.tensor(self.spec.alpha)}
@@ -221,9 +230,14 @@ def tucker_weight(core: Tensor, up: Tensor, down: Tensor) -> Tensor:
     return torch.einsum("pqhw,po,qi->oihw", core, up, down)
 
 
+def merged_tucker(core: Tensor, up: Tensor, down: Tensor) -> Tensor:
+    """The same in the web UI's order of multiplications, so that a merged layer is its own to the last bit."""
+    return torch.einsum("ijkl,ir->rjkl", torch.einsum("ijkl,jr->irkl", core, down), up)
+
+
 def make_loha(
     layer: Layer, spec: AdapterSpec, *, options: LohaOptions, generator: torch.Generator, device: torch.device
-) -> LohaAdapter:
+) -> Adapter:
     """A new LoHa on `layer`, begun as LyCORIS begins: one factor zero, so that the change is.
 
     https://github.com/KohakuBlueleaf/LyCORIS/blob/f49d30d/lycoris/modules/loha.py#L176-L186
@@ -243,10 +257,11 @@ def make_loha(
     if tucker:
         shape = (spec.rank, spec.rank, *weight.shape[2:])
         tensors |= {name: torch.empty(shape).normal_(std=0.1, generator=generator) for name in CORES}
-    return LohaAdapter(layer, spec, {name: tensor.to(device) for name, tensor in tensors.items()})
+    adapter = LohaAdapter(layer, spec, {name: tensor.to(device) for name, tensor in tensors.items()})
+    return DecomposedAdapter(adapter) if options.weight_decompose else adapter
 
 
-def loha_like(layer: Layer, tensors: Mapping[str, Tensor], device: torch.device) -> LohaAdapter:
+def loha_like(layer: Layer, tensors: Mapping[str, Tensor], device: torch.device) -> Adapter:
     """A LoHa of the rank that a file's tensors have; its matrices may be stored as convolutions."""
     rank = tensors["hada_w1_b"].shape[0]
     empty = {
@@ -254,13 +269,15 @@ def loha_like(layer: Layer, tensors: Mapping[str, Tensor], device: torch.device)
         for name in (*MATRICES, *CORES)
         if name in tensors
     }
-    return LohaAdapter(layer, loaded_spec(AdapterSpec(rank=rank, alpha=float(rank)), tensors), empty)
+    adapter = LohaAdapter(layer, loaded_spec(AdapterSpec(rank=rank, alpha=float(rank)), tensors), empty)
+    return decomposed_like(adapter, tensors)
 
 
 def loha_arguments(options: LohaOptions) -> dict[str, str]:
     """kohya's `--network_args` for LyCORIS."""
     told = {"use_tucker": options.tucker, "rs_lora": options.rank_stabilised}
-    return {"algo": "loha", **{name: "True" for name, given in told.items() if given}}
+    dora = DORA_ARGUMENTS if options.weight_decompose else {}
+    return {"algo": "loha", **{name: "True" for name, given in told.items() if given}, **dora}
 
 
 ALGORITHM = Algorithm(
@@ -270,7 +287,7 @@ ALGORITHM = Algorithm(
     make=make_loha,
     like=loha_like,
     keys=(frozenset(MATRICES), frozenset((*MATRICES, *CORES))),
-    optional=frozenset({"alpha"}),
+    optional=frozenset({"alpha", "dora_scale"}),
     options=LohaOptions,
     common=frozenset({"rank", "alpha", "rank_dropout"}),
     arguments=loha_arguments,

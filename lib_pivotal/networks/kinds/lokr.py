@@ -16,6 +16,7 @@ from torch.utils.hooks import RemovableHandle
 from lib_pivotal.config_schema import setting
 from lib_pivotal.errors import NetworkError
 from lib_pivotal.networks.adapter import (
+    Adapter,
     AdapterSpec,
     Cost,
     Switch,
@@ -27,9 +28,11 @@ from lib_pivotal.networks.adapter import (
     scale_parameters,
 )
 from lib_pivotal.networks.algorithm import Algorithm
+from lib_pivotal.networks.decomposed import DORA_ARGUMENTS, DecomposedAdapter, decomposed_like, weight_decompose
 from lib_pivotal.networks.ops import add_rows, as_type, without_autocast
 from lib_pivotal.ports import Layer
 
+from .loha import merged_tucker
 from .lora import loaded_spec, rank_stabilised
 
 FIRST = (frozenset({"lokr_w1"}), frozenset({"lokr_w1_a", "lokr_w1_b"}))
@@ -61,6 +64,7 @@ class LokrOptions:
         False, "On convolutions larger than 1×1, Tucker's form: a small core convolution between two 1×1 ones."
     )
     rank_stabilised: bool = rank_stabilised()
+    weight_decompose: bool = weight_decompose()
 
 
 class LokrAdapter(nn.Module):
@@ -160,7 +164,7 @@ class LokrAdapter(nn.Module):
         if self.lokr_w2 is not None:
             return self.lokr_w2
         if self.lokr_t2 is not None:
-            return torch.einsum("pqhw,pb,qd->bdhw", self.lokr_t2, self.lokr_w2_a, self.lokr_w2_b)
+            return merged_tucker(self.lokr_t2, self.lokr_w2_a, self.lokr_w2_b)
         product = self.lokr_w2_a @ self.lokr_w2_b
         kernel = layer_weight(self.layer).shape[2:]
         return product.view(product.shape[0], -1, *kernel)
@@ -315,7 +319,7 @@ def factorization(dimension: int, factor: int) -> tuple[int, int]:
 
 def make_lokr(
     layer: Layer, spec: AdapterSpec, *, options: LokrOptions, generator: torch.Generator, device: torch.device
-) -> LokrAdapter:
+) -> Adapter:
     """A new LoKr on `layer`, begun as LyCORIS begins: the second factor zero, so that the change is.
 
     Which factor is whole is LyCORIS' rule too:
@@ -340,7 +344,8 @@ def make_lokr(
         name: torch.zeros(size, device=device) if name == zero else _drawn(size, generator).to(device)
         for name, size in sizes.items()
     }
-    return LokrAdapter(layer, spec, tensors)
+    adapter = LokrAdapter(layer, spec, tensors)
+    return DecomposedAdapter(adapter) if options.weight_decompose else adapter
 
 
 def _drawn(size: tuple[int, ...], generator: torch.Generator) -> Tensor:
@@ -349,12 +354,13 @@ def _drawn(size: tuple[int, ...], generator: torch.Generator) -> Tensor:
     return torch.empty(size).uniform_(-bound, bound, generator=generator)
 
 
-def lokr_like(layer: Layer, tensors: Mapping[str, Tensor], device: torch.device) -> LokrAdapter:
+def lokr_like(layer: Layer, tensors: Mapping[str, Tensor], device: torch.device) -> Adapter:
     """A LoKr of the factors that a file's tensors have. Where both are whole, the rank is only what alpha says."""
     low_rank = next((tensors[name].shape[0] for name in ("lokr_w2_b", "lokr_w1_b") if name in tensors), None)
     rank = low_rank or max(1, round(float(tensors["alpha"])) if "alpha" in tensors else 1)
     empty = {name: torch.zeros(tensors[name].shape, device=device) for name in NAMES if name in tensors}
-    return LokrAdapter(layer, loaded_spec(AdapterSpec(rank=rank, alpha=float(rank)), tensors), empty)
+    adapter = LokrAdapter(layer, loaded_spec(AdapterSpec(rank=rank, alpha=float(rank)), tensors), empty)
+    return decomposed_like(adapter, tensors)
 
 
 def lokr_arguments(options: LokrOptions) -> dict[str, str]:
@@ -365,7 +371,9 @@ def lokr_arguments(options: LokrOptions) -> dict[str, str]:
         "use_tucker": options.tucker,
         "rs_lora": options.rank_stabilised,
     }
-    return {"algo": "lokr", "factor": str(options.factor), **{name: "True" for name, given in told.items() if given}}
+    given = {name: "True" for name, wanted in told.items() if wanted}
+    dora = DORA_ARGUMENTS if options.weight_decompose else {}
+    return {"algo": "lokr", "factor": str(options.factor), **given, **dora}
 
 
 ALGORITHM = Algorithm(
@@ -375,7 +383,7 @@ ALGORITHM = Algorithm(
     make=make_lokr,
     like=lokr_like,
     keys=tuple(first | second for first in FIRST for second in SECOND),
-    optional=frozenset({"alpha"}),
+    optional=frozenset({"alpha", "dora_scale"}),
     options=LokrOptions,
     common=frozenset({"rank", "alpha", "rank_dropout"}),
     arguments=lokr_arguments,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
@@ -15,7 +14,6 @@ from torch.utils.hooks import RemovableHandle
 from lib_pivotal.config_schema import setting
 from lib_pivotal.errors import NetworkError
 from lib_pivotal.networks.adapter import AdapterSpec, Cost, Switch, layer_sizes, layer_weight, reshaped
-from lib_pivotal.networks.algorithm import Algorithm
 from lib_pivotal.networks.ops import DownProjection, LowRankAdd, UpAdd, without_autocast
 from lib_pivotal.ports import Layer
 
@@ -36,16 +34,6 @@ def rank_stabilised() -> Any:
         False,
         "rsLoRA: the change is scaled by alpha / sqrt(rank), so that a high rank does not weaken it. The file's alpha "
         "is the one that gives the same scale elsewhere.",
-    )
-
-
-@dataclass(frozen=True)
-class LoraOptions:
-    """LoRA's own settings."""
-
-    rank_stabilised: bool = rank_stabilised()
-    freeze_down: bool = setting(
-        False, "LoRA-FA: only the up factor is trained, the down factor stays as it began; half the parameters."
     )
 
 
@@ -134,18 +122,6 @@ class LoraAdapter(nn.Module):
 
     def limit_norm(self, limit: float) -> bool:
         return limit_factors(self.down, self.up, scale=self._spec.alpha / self._spec.rank, limit=limit)
-
-
-def make_lora(
-    layer: Layer, spec: AdapterSpec, *, options: LoraOptions, generator: torch.Generator, device: torch.device
-) -> LoraAdapter:
-    """A new LoRA on `layer`."""
-    return LoraAdapter(layer, spec, generator=generator, device=device, freeze_down=options.freeze_down)
-
-
-def lora_like(layer: Layer, tensors: Mapping[str, Tensor], device: torch.device) -> LoraAdapter:
-    """A LoRA of the rank that a file's tensors have."""
-    return LoraAdapter(layer, file_spec(tensors), generator=torch.Generator(), device=device)
 
 
 def low_rank_cost(layer: Layer, rank: int, tokens: int, *, parameters: int) -> Cost:
@@ -258,16 +234,3 @@ def limit_factors(down: Tensor, up: Tensor, *, scale: float, limit: float) -> bo
     down.mul_(factor)
     up.mul_(factor)
     return True
-
-
-ALGORITHM = Algorithm(
-    name="lora",
-    title="LoRA",
-    summary="Two thin matrices a layer; the file that every program reads. On convolutions it is LoCon.",
-    make=make_lora,
-    like=lora_like,
-    keys=(frozenset({"lora_down.weight", "lora_up.weight"}),),
-    optional=frozenset({"alpha"}),
-    options=LoraOptions,
-    module="networks.lora",
-)

@@ -96,9 +96,11 @@ class OftAdapter(nn.Module):
 
     @torch.no_grad()
     def delta(self, weight: Tensor) -> Tensor:
-        change = self._change()
-        blocks = weight.to(change).view(*change.shape[:2], -1)
-        return torch.matmul(change.transpose(1, 2), blocks).view(weight.shape)
+        rotations = merged_rotations(self.oft_blocks, limit=self.constraint * weight.shape[0])
+        own = weight.to(rotations)
+        groups = own.reshape(*rotations.shape[:2], *weight.shape[1:])
+        merged = torch.einsum("knm,kn...->km...", rotations, groups).reshape(weight.shape)
+        return (merged if self.rescale is None else self.rescale * merged) - own
 
     def bias_delta(self) -> None:
         return None
@@ -112,7 +114,9 @@ class OftAdapter(nn.Module):
         return {**dict(self.named_parameters()), "alpha": torch.tensor(self.constraint)}
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:
-        self.constraint = float(tensors["alpha"]) if "alpha" in tensors else 0.0
+        self.constraint = constraint_of(tensors)
+        if "oft_diag" in tensors:
+            tensors = {**tensors, "oft_blocks": blocks_of(tensors["oft_diag"], self.layer)}
         load_parameters(self, self.layer, tensors)
 
     def limit_norm(self, limit: float) -> bool:
@@ -207,6 +211,40 @@ def _by_block(rows: Tensor, blocks: int, size: int) -> Tensor:
     return rows.reshape(-1, blocks, size).transpose(0, 1)
 
 
+def merged_rotations(blocks: Tensor, *, limit: float) -> Tensor:
+    """`cayley` by the operations of the web UI, so that a merged layer is its own to the last bit."""
+    skew = blocks - blocks.transpose(-1, -2)
+    if limit > 0:
+        norm = torch.norm(skew.flatten())
+        skew = skew * ((torch.clamp(norm, max=limit) + 1e-8) / (norm + 1e-8))
+    eye = torch.eye(blocks.shape[-1], dtype=blocks.dtype, device=blocks.device)
+    return torch.matmul(eye + skew, (eye - skew).inverse())
+
+
+def blocks_of(rotations: Tensor, layer: Layer) -> Tensor:
+    """`oft_blocks` that give the rotations which old LyCORIS files hold (`oft_diag`): Cayley's transform turned round,
+    `Q = (R - I)(R + I)⁻¹` and `B = Q / 2`.
+
+    Raises:
+        NetworkError: they are no rotations, or turn something right round, which Cayley's transform cannot.
+    """
+    wide = rotations.double()
+    eye = torch.eye(wide.shape[-1], dtype=wide.dtype, device=wide.device)
+    off = float((wide @ wide.transpose(-1, -2) - eye).abs().max())
+    if off > 8 * torch.finfo(rotations.dtype).eps * wide.shape[-1] or float(torch.linalg.det(wide + eye).min()) < 1e-6:
+        raise NetworkError(
+            f"{layer.name}.oft_diag: is no rotation of less than half a turn (off by {off:.2g}), so that it cannot be "
+            "trained on. Make the file a LoRA (bundle to_lora)."
+        )
+    skew = torch.linalg.solve(wide + eye, wide - eye)
+    return ((skew - skew.transpose(-1, -2)) / 4).float()
+
+
+def constraint_of(tensors: Mapping[str, Tensor]) -> float:
+    """A file's `alpha`; of rotations it bounds nothing (the web UI: "alpha is unused")."""
+    return float(tensors["alpha"]) if "alpha" in tensors and "oft_diag" not in tensors else 0.0
+
+
 def without_bias(output: Tensor, module: nn.Module) -> Tensor:
     """A layer's output less its bias: what its matrix gives."""
     bias = getattr(module, "bias", None)
@@ -254,9 +292,11 @@ def oft_like(layer: Layer, tensors: Mapping[str, Tensor], device: torch.device) 
 
 def read_from(tensors: Mapping[str, Tensor], device: torch.device) -> tuple[AdapterSpec, dict[str, Tensor], float]:
     """Spec, tensors to be filled, and constraint of a file's blocks."""
-    empty = {name: torch.zeros(tensors[name].shape, device=device) for name in TRAINED if name in tensors}
-    constraint = float(tensors["alpha"]) if "alpha" in tensors else 0.0
-    return AdapterSpec(rank=tensors["oft_blocks"].shape[-1], alpha=1.0), empty, constraint
+    shapes = {name: tensors[name].shape for name in TRAINED if name in tensors}
+    if "oft_diag" in tensors:
+        shapes["oft_blocks"] = tensors["oft_diag"].shape
+    empty = {name: torch.zeros(shape, device=device) for name, shape in shapes.items()}
+    return AdapterSpec(rank=shapes["oft_blocks"][-1], alpha=1.0), empty, constraint_of(tensors)
 
 
 def oft_arguments(options: OftOptions) -> dict[str, str]:
@@ -277,9 +317,9 @@ ALGORITHM = Algorithm(
     "block size.",
     make=make_oft,
     like=oft_like,
-    keys=(frozenset({"oft_blocks"}),),
+    keys=(frozenset({"oft_blocks"}), frozenset({"oft_diag"})),
     optional=frozenset({"alpha", "rescale"}),
-    stored_so=lambda tensors: tensors["oft_blocks"].dim() == 3,
+    stored_so=lambda tensors: "oft_diag" in tensors or tensors["oft_blocks"].dim() == 3,
     options=OftOptions,
     common=frozenset({"rank"}),
     arguments=oft_arguments,
