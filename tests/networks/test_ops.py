@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from lib_pivotal.networks.ops import DownProjection, UpAdd
+from lib_pivotal.networks.ops import DownProjection, LowRankAdd, UpAdd
 
 
 def leaves(*shapes, dtype=torch.float64):
@@ -93,3 +93,15 @@ def test_gradients_keep_the_parameters_type():
     (h,) = DownProjection.apply(x, x.dtype, (0.5,), down)
     UpAdd.apply(torch.zeros(5, 6, dtype=torch.bfloat16), h, up).sum().backward()
     assert (x.grad.dtype, down.grad.dtype, up.grad.dtype) == (torch.bfloat16, torch.float32, torch.float32)
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.5])
+def test_the_low_rank_product_in_one_function(scale):
+    weight, bias = torch.randn(6, 4, dtype=torch.float64), torch.randn(6, dtype=torch.float64)
+    x, down, up = leaves((2, 5, 4), (2, 4), (6, 2))
+
+    def ours(x, down, up):
+        return LowRankAdd.apply(F.linear(x, weight, bias), x, down, up, scale)
+
+    torch.testing.assert_close(ours(x, down, up), F.linear(x, weight, bias) + scale * (x @ down.t()) @ up.t())
+    assert torch.autograd.gradcheck(ours, (x, down, up))

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from lib_pivotal.errors import NetworkError
+from lib_pivotal.networks.kinds.oft import CayleyChange, TurnRows
 from lib_pivotal.networks.network import Network
 from lib_pivotal.ports import Layer
 
@@ -74,3 +76,37 @@ def test_kohyas_own_blocks(constraint):
     with network.attach():
         found = layer.module(x)
     torch.testing.assert_close(found - bias, (layer.module(x) - bias) @ turned, rtol=1e-4, atol=1e-5)
+
+
+def skew_blocks():
+    torch.manual_seed(0)
+    blocks = torch.randn(3, 4, 4, dtype=torch.float64)
+    return (blocks - blocks.transpose(1, 2)) / 4
+
+
+def test_the_cayley_change_and_its_gradient():
+    skew = skew_blocks().requires_grad_()
+    eye = torch.eye(4, dtype=torch.float64)
+    torch.testing.assert_close(CayleyChange.apply(skew), torch.linalg.solve(eye - skew, eye + skew) - eye)
+    assert torch.autograd.gradcheck(CayleyChange.apply, (skew,))
+
+
+@pytest.mark.parametrize("rotates", [True, False])
+@pytest.mark.parametrize("has_bias", [True, False])
+def test_turning_from_the_result_has_the_gradient_of_turning_from_the_input(has_bias, rotates):
+    """What is kept is the result where the blocks rotate, else the layer's output: one gradient."""
+    change = CayleyChange.apply(skew_blocks()) * (1.0 if rotates else 0.5)
+    bias = torch.randn(12, dtype=torch.float64) if has_bias else None
+    weight, x, weights = (torch.randn(size, dtype=torch.float64) for size in ((12, 5), (2, 7, 5), (2, 7, 12)))
+    found = []
+    for ours in (True, False):
+        leaves = x.clone().requires_grad_(), change.clone().requires_grad_()
+        y = F.linear(leaves[0], weight, bias)
+        if ours:
+            result = TurnRows.apply(y, bias, leaves[1], rotates)
+        else:
+            rows = (y if bias is None else y - bias).view(14, 3, 4)
+            result = y + torch.einsum("tkm,kmn->tkn", rows, leaves[1]).reshape(y.shape)
+        found.append([result.detach(), *torch.autograd.grad((result * weights).sum(), leaves)])
+    for mine, other in zip(*found, strict=True):
+        torch.testing.assert_close(mine, other)
