@@ -14,6 +14,7 @@ from lib_pivotal.training.events import (
     RunStarted,
     SeparationMeasured,
     StepDone,
+    Validated,
 )
 
 BAR_WIDTH = 28
@@ -45,6 +46,9 @@ class ConsoleListener:
         elif isinstance(event, SeparationMeasured):
             shares = ", ".join(f"{name} {share:.0%}" for name, share in event.shares.items())
             self._line(f"separation, share in the embeddings: {shares}")
+        elif isinstance(event, Validated):
+            text = f"validation loss {event.held_out_mean:.4f}, of trained pictures {event.trained_mean:.4f}"
+            self._line(f"{text}; lowest {event.best_loss:.4f} at step {event.best_step}")
         elif isinstance(event, RunEnded):
             self._line(f"{event.message or event.reason} ({clock(event.seconds)})")
 
