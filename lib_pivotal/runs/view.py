@@ -173,6 +173,7 @@ class RunView:
                 "embeddings": list(event.embeddings),
                 "trained_parameters": event.trained_parameters,
                 "optimizer_bytes": event.optimizer_bytes,
+                "said": event.said,
             }
         elif isinstance(event, StepDone):
             self._take_step(event)

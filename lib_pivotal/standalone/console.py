@@ -37,6 +37,8 @@ class ConsoleListener:
         elif isinstance(event, RunStarted):
             embeddings = ", ".join(event.embeddings) or "no embeddings"
             self._line(f"training {event.name}: {embeddings}; {event.trained_parameters:,} parameters")
+            if event.said:
+                self._line(event.said)
         elif isinstance(event, Notice):
             self._line(f"{event.level}: {event.message}")
         elif isinstance(event, FileSaved) and event.kind != "state":

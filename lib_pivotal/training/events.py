@@ -26,6 +26,8 @@ class RunStarted:
     embeddings: tuple[str, ...]
     trained_parameters: int
     optimizer_bytes: int
+    said: str = ""
+    """Which parts are trained, with their learning rates and parameters, and which are not, in a line."""
 
 
 @dataclass(frozen=True)

@@ -46,6 +46,7 @@ from lib_pivotal.training.seeds import derive_seed, derived_generator
 from lib_pivotal.training.state import SavedState
 from lib_pivotal.training.step import MicroStep, sample_count, select, split_places
 from lib_pivotal.training.trainable import Trainable, Update
+from lib_pivotal.training.trained_parts import said_of_trained, trained_parts
 from lib_pivotal.training.turns import Turn, turns_of, weighed, with_gradient_times
 from lib_pivotal.training.validation import ValidationPlan, ValidationProgress
 
@@ -540,6 +541,9 @@ class Trainer:
             embeddings=tuple(self._trainable.embeddings.names()),
             trained_parameters=sum(parameter.numel() for parameter in self._trainable.parameters),
             optimizer_bytes=self._trainable.optimizer_bytes,
+            said=said_of_trained(
+                trained_parts(self._trainable.groups, frozen=self._trainable.embeddings.frozen),
+            ),
         )
 
     def _step_done(self, phase: Phase, losses: dict[str, float], update: Update | None, seconds: float) -> StepDone:

@@ -87,7 +87,8 @@ def progress(snapshot: Snapshot | None) -> str:
     status = snapshot["status"]
     share = snapshot["step"] / max(snapshot["max_steps"], 1)
     title = f"{WORDS_OF_STATUS[status]}: {snapshot['name']}"
-    return _bar(share, status, title, " · ".join(_facts(snapshot)))
+    trained = snapshot["facts"].get("said", "") if is_active(snapshot) else ""
+    return _bar(share, status, title, " · ".join(_facts(snapshot))) + _said([trained] if trained else [])
 
 
 def _facts(snapshot: Snapshot) -> list[str]:

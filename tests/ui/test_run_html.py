@@ -184,3 +184,13 @@ def test_an_early_end_is_told(snapshot_of_run, tmp_path):
     ended = {"reason": "finished", "step": 30, "seconds": 9.0, "bundle": file, "message": "ended after 30 of 120 steps"}
     html = run_html.outcome(snapshot_of_run(status="finished", ended=ended, validation=validated()))
     assert "ended after 30 of 120 steps" in html and "Overfitting since step 10." in html
+
+
+def test_what_is_trained_is_said_while_it_trains(snapshot_of_run):
+    facts = {"embeddings": ["aoi"], "said": "Trains 1 embedding <x>; not the U-Net."}
+    assert "Trains 1 embedding &lt;x&gt;; not the U-Net." in run_html.progress(snapshot_of_run(facts=facts))
+    assert "Trains" not in run_html.progress(snapshot_of_run(facts=facts, status="finished", ended=ENDED))
+    assert "pivotal-said" not in run_html.progress(snapshot_of_run())
+
+
+ENDED = {"reason": "finished", "step": 30, "seconds": 9.0, "bundle": None, "message": ""}
