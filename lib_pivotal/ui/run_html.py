@@ -152,7 +152,7 @@ def _validation_charts(validation: Mapping[str, Any], *, last_step: int) -> list
     mark = charts.Mark(validation["best_step"], "overfits from here" if validation["overfits"] else "lowest")
     drawn = [charts.validation_chart(means["held_out"], means.get("trained"), mark=mark, last_step=last_step)]
     if len(validation["held_out"]) > 1:
-        title = "Validation loss by embedding"
+        title = "Validation loss by embedding (thin: trained)"
         drawn.append(
             charts.paired_chart(title, validation["held_out"], behind=validation["trained"], last_step=last_step)
         )
