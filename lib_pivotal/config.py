@@ -495,6 +495,47 @@ class SavingConfig:
 
 
 @dataclass(frozen=True)
+class ValidationConfig:
+    """Pictures that are held out of training, and the loss that is measured on them."""
+
+    every_steps: int = setting(
+        0,
+        "Measure the loss on held-out pictures, and on as many trained ones, every N steps and at the end; 0 = off.",
+        unit="steps",
+        minimum=0,
+        good_range="50-200",
+    )
+    share: float = setting(
+        0.1,
+        "Share of each embedding's pictures that is held out, where it has more than four: for validation, separation "
+        "and a first phase that ends by itself alike. Only held out where one of them asks for it.",
+        minimum=0.0,
+        maximum=0.5,
+    )
+    most: int = setting(4, "Pictures of an embedding that are held out, at most.", minimum=1, maximum=10_000)
+    folder: str = setting(
+        "",
+        "A folder of pictures that are never trained, with captions as the others have; none of the run's own is held "
+        "out then.",
+        unit="path",
+    )
+    noise_levels: int = setting(
+        4, "Noise levels at which each picture is measured, spread over the timesteps.", minimum=1, maximum=100
+    )
+    patience: int = setting(
+        0,
+        "End the run where so many validations in a row found no lower loss; 0 = train all steps.",
+        unit="validations",
+        minimum=0,
+        maximum=1000,
+        good_range="3-5",
+    )
+    keep_best: bool = setting(
+        True, "Keep the file of the step with the lowest validation loss in the run's folder, as NAME-best."
+    )
+
+
+@dataclass(frozen=True)
 class StartConfig:
     """A LoRA or bundle that the run begins from."""
 
@@ -539,6 +580,13 @@ class Run:
     schedule: ScheduleConfig = setting(ScheduleConfig, "Length, optimiser, phases.")
     memory: MemoryConfig = setting(MemoryConfig, "Precision and memory.")
     saving: SavingConfig = setting(SavingConfig, "Files and samples.")
+    validation: ValidationConfig = setting(ValidationConfig, "Held-out pictures and the loss on them.")
+
+    @property
+    def holds_out(self) -> bool:
+        """Whether something is measured on held-out pictures."""
+        measured = self.validation.every_steps or self.saving.separation_every_steps
+        return bool(measured) or self.schedule.first_phase_ends_itself
 
 
 def run_to_dict(run: Run) -> dict[str, Any]:

@@ -41,7 +41,7 @@ def check_consistency(run: Run) -> list[Fault]:
     faults += _check_share(run, trains_network=trains_unet or trains_te)
     if not schedule.epochs:  # else the length is known when the pictures are
         faults += check_length(schedule)
-    faults += _check_pictures(run.data)
+    faults += _check_pictures(run.data) + _check_validation(run)
     kept = run.regularisation
     if (kept.folder or kept.preservation) and not trains_unet and not trains_te:
         field = "regularisation.folder" if kept.folder else "regularisation.preservation"
@@ -101,6 +101,20 @@ def _check_pictures(data: DataConfig) -> list[Fault]:
         remedy = "Choose random or face, or 1."
         return [Fault("data.crops", data.crops, f"would be the same cut each time, with crop = {data.crop}", remedy)]
     return []
+
+
+def _check_validation(run: Run) -> list[Fault]:
+    """Validation without pictures, and an early end without validation."""
+    validation = run.validation
+    if not validation.every_steps:
+        if not validation.patience:
+            return []
+        remedy = "Set validation.every_steps, or patience to 0."
+        return [Fault("validation.patience", validation.patience, "needs validations", remedy)]
+    if validation.share or validation.folder.strip():
+        return []
+    remedy = "Hold out a share such as 0.1, or give a folder."
+    return [Fault("validation.share", validation.share, "leaves no picture to validate on", remedy)]
 
 
 def _check_parts(data: DataConfig) -> list[Fault]:

@@ -70,6 +70,7 @@ ADDED_IN_2: Mapping[str, tuple[str, ...]] = {
 }
 """Section -> settings that version 1 did not have."""
 SECTIONS_ADDED_IN_2 = ("start",)
+SECTIONS_ADDED_IN_3 = ("validation",)
 
 
 BEFORE_3: Mapping[str, Mapping[str, Any]] = {"embeddings_common": {"norm_target": "median"}}
@@ -96,7 +97,8 @@ def with_old_defaults(plain: Mapping[str, Any], version: int) -> dict[str, Any]:
 
 def as_version_1(plain: Mapping[str, Any]) -> dict[str, Any]:
     """A run of today as it was written in version 1, without what was added since: for hashes made then."""
-    found = {key: value for key, value in plain.items() if key not in ("version", *SECTIONS_ADDED_IN_2)}
+    added_sections = ("version", *SECTIONS_ADDED_IN_2, *SECTIONS_ADDED_IN_3)
+    found = {key: value for key, value in plain.items() if key not in added_sections}
     for section, settings in BEFORE_3.items():
         found = _changed(found, section, functools.partial(_without_values, values=settings))
     for section, settings in VALUES_IN_2.items():

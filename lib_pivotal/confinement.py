@@ -90,6 +90,7 @@ class Confinement:
                 self.check(path)
         self.check_data(run.data.folder, run.data.layout, files=files)
         self.check_data(run.regularisation.folder, files=files)
+        self.check_data(run.validation.folder, files=files)
 
     def _holds(self, path: Path) -> bool:
         resolved = _resolved(path)

@@ -119,7 +119,7 @@ def test_every_path_of_a_run_is_known(confined: Confinement, inside: Path, outsi
     good = {"name": "x", "words": [{"name": "aoi"}], "data": {"folder": str(inside)}}
     confined.check_run(run_from_dict(good), files=DATASET_FILES)
     for section, name in (("data", "folder"), ("data", "cache_folder"), ("data", "wildcard_folder"),
-                          ("regularisation", "folder")):  # fmt: skip
+                          ("regularisation", "folder"), ("validation", "folder")):  # fmt: skip
         bad = {**good, section: {**good.get(section, {}), name: str(outside)}}  # type: ignore[dict-item]
         with pytest.raises(FolderError, match="private"):
             confined.check_run(run_from_dict(bad), files=DATASET_FILES)

@@ -8,6 +8,7 @@ from lib_pivotal.bundle.reader import Bundle
 from lib_pivotal.evaluation.loading import load_on_host
 from lib_pivotal.evaluation.parts_grid import draw_grid, embedding_requests, parts_pictures
 from lib_pivotal.evaluation.separation import embeddings_alone, separation
+from lib_pivotal.evaluation.validation import picture_losses
 from lib_pivotal.networks.network import Network
 from lib_pivotal.ports import EmbeddingVectors, Host, SampleRequest, TrainingBatch
 from lib_pivotal.training.outputs import PartsGrid
@@ -62,3 +63,18 @@ class RunEvaluation:
     ) -> dict[str, float]:
         """By embedding: the held-out loss with these vectors and without the network."""
         return embeddings_alone(micro_step, held_out, embeddings=embeddings, network=network)
+
+    def picture_losses(
+        self,
+        micro_step: MicroStep,
+        pictures: Sequence[TrainingBatch],
+        *,
+        embeddings: EmbeddingVectors,
+        noise_levels: int,
+        timesteps: tuple[int, int],
+        at_once: int,
+    ) -> list[float]:
+        """The validation loss of each picture, with all that is trained switched on."""
+        return picture_losses(
+            micro_step, pictures, embeddings, noise_levels=noise_levels, timesteps=timesteps, at_once=at_once
+        )

@@ -822,7 +822,7 @@ TABLE: Table = (
         "lr_scheduler_timescale": "this option of the scheduler is not supported",
         "stop_text_encoder_training stop_text_encoder_training_pct":
             "kohya's LoRA script ignores it; see schedule.te_stop",
-        "validation_split": "there is no validation set; the separation score measures instead",
+        "validation_split": "set validation.share and validation.every_steps",
         "use_8bit_adam use_lion_optimizer": "the optimiser that is named was taken",
         "no_token_padding": "text is padded as the web UI does it",
         "network_module": "there is no network in these settings",

@@ -618,7 +618,7 @@ TABLE: Table = (
         "unet.learning_rate": "used in LORA runs only",
         "lora_decompose_output_axis": "DoRA's norms are taken as in the web UI",
         "continue_last_backup": "states of other trainers cannot be gone on from",
-        "validation": "there is no validation set; the separation score measures instead",
+        "validation": "set validation.folder and validation.every_steps",
         "custom_learning_rate_scheduler":
             "an LR scheduler built by class cannot be read; set schedule.lr_scheduler",
         "scheduler_params": "options of a scheduler are not read",

@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw
 
 from lib_pivotal.evaluation.parts_grid import label_font
 from lib_pivotal.runs.view import Curve
-from lib_pivotal.training.events import Event, RunEnded, SeparationMeasured, StepDone
+from lib_pivotal.training.events import Event, RunEnded, SeparationMeasured, StepDone, Validated
 
 logger = logging.getLogger(__name__)
 
@@ -24,7 +24,8 @@ Points = list[tuple[int, float]]
 
 
 class PlotsAtEnd:
-    """A listener that gathers curves and writes `<name>.loss.png`, `.norms.png` and `.shares.png` when a run ends."""
+    """A listener that gathers curves and writes `<name>.loss.png`, `.norms.png`, `.shares.png` and `.validation.png`
+    when a run ends."""
 
     def __init__(self, folder: Path, name: str) -> None:
         self._folder = folder
@@ -32,6 +33,7 @@ class PlotsAtEnd:
         self._loss: Points = []
         self._norms: dict[str, Curve] = {}  # thinned: hundreds of embeddings over a long run are millions of points
         self._shares: dict[str, Curve] = {}
+        self._validation: dict[str, Curve] = {}
 
     def __call__(self, event: Event) -> None:
         """Take one event."""
@@ -42,6 +44,9 @@ class PlotsAtEnd:
         elif isinstance(event, SeparationMeasured):
             for embedding, share in event.shares.items():
                 self._shares.setdefault(embedding, Curve()).add(event.step, share)
+        elif isinstance(event, Validated):
+            for name, loss in (("held-out pictures", event.held_out_mean), ("trained pictures", event.trained_mean)):
+                self._validation.setdefault(name, Curve()).add(event.step, loss)
         elif isinstance(event, RunEnded):
             self._write()
 
@@ -49,6 +54,7 @@ class PlotsAtEnd:
         loss = {"each step": self._loss, "smoothed": smoothed(self._loss)} if self._loss else {}
         sheets = {"loss": ("Loss", loss), "norms": ("Embedding norm", _points(self._norms))}
         sheets["shares"] = ("Separation: share in the embeddings", _points(self._shares))
+        sheets["validation"] = ("Validation loss", _points(self._validation))
         for key, (title, curves) in sheets.items():
             if not curves:
                 continue

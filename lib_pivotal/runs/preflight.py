@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from lib_pivotal.config import Run
+from lib_pivotal.config import Run, ValidationConfig
 from lib_pivotal.data.dataset import Picture
 from lib_pivotal.data.sources.source import DatasetFile
 from lib_pivotal.errors import Fault, HostError
@@ -139,7 +139,14 @@ def _short(run: Run) -> Run:
     from lib_pivotal.training import assemble
 
     kept = replace(run.regularisation, batch_size=assemble.class_batch_size(run))  # not that of so short a run
-    return replace(run, name=run.name or "preflight", schedule=schedule, saving=saving, regularisation=kept)
+    return replace(
+        run,
+        name=run.name or "preflight",
+        schedule=schedule,
+        saving=saving,
+        regularisation=kept,
+        validation=ValidationConfig(),
+    )
 
 
 def _few(prepared: PreparedPictures, run: Run) -> PreparedPictures:
@@ -153,4 +160,4 @@ def _few(prepared: PreparedPictures, run: Run) -> PreparedPictures:
     commonest = max(by_bucket.values(), key=len)
     few = tuple(commonest[: run.schedule.batch_size])
     kept = prepared.regularisation[: assemble.class_batch_size(run)]
-    return replace(prepared, pictures=few, held_out=(), regularisation=kept)
+    return replace(prepared, pictures=few, held_out=(), validation=(), regularisation=kept)

@@ -208,6 +208,7 @@ def apply_preset(key: str, run: Run, rows: Sequence[EmbeddingRow] = (), *, steps
     plain["saving"]["sample_prompts"] = list(run.saving.sample_prompts)
     plain["saving"]["sample_embeddings"] = _drawn(run, rows)
     plain["saving"]["folder"] = run.saving.folder
+    plain["validation"] = run_to_dict(run)["validation"]  # it changes nothing of what is trained
     for embedding, row in zip(plain["embeddings"], _rows_of(run, rows), strict=True):
         embedding["prune"] = chosen.prune and row is not None and bool(row.absorbed)
     fitted = check_run(plain)[0]

@@ -35,8 +35,14 @@ def _separation(event: Mapping[str, Any]) -> dict[str, float]:
     return {"separation": statistics.fmean(known)} if known else {}
 
 
+def _validation(event: Mapping[str, Any]) -> dict[str, float]:
+    """The mean loss on held-out pictures."""
+    loss = finite_number(event.get("held_out_mean"))
+    return {} if loss is None else {"validation": loss}
+
+
 READERS: Mapping[str, Callable[[Mapping[str, Any]], dict[str, float]]] = MappingProxyType(
-    {"SeparationMeasured": _separation}
+    {"SeparationMeasured": _separation, "Validated": _validation}
 )
 """Name of an event (with a `step`) -> the figures in it, by the names of `evaluation.step_choice.FIGURES`."""
 

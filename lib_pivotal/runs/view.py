@@ -21,6 +21,7 @@ from lib_pivotal.training.events import (
     RunStarted,
     SeparationMeasured,
     StepDone,
+    Validated,
 )
 
 Status = Literal["idle", "preparing", "training", "paused", "waiting", "finished", "stopped", "failed"]
@@ -69,6 +70,37 @@ class Curve:
             self.every *= 2
 
 
+@dataclass
+class _Validation:
+    """Validation losses over steps: means, and by embedding; with the moment that tells most."""
+
+    means: dict[str, Curve] = field(default_factory=dict)
+    held_out: dict[str, Curve] = field(default_factory=dict)
+    trained: dict[str, Curve] = field(default_factory=dict)
+    last: Validated | None = None
+
+    def add(self, event: Validated) -> None:
+        """Take one validation."""
+        self.last = event
+        means = {"held_out": event.held_out_mean, "trained": event.trained_mean}
+        for curves, losses in ((self.means, means), (self.held_out, event.held_out), (self.trained, event.trained)):
+            for name, loss in losses.items():
+                curves.setdefault(name, Curve()).add(event.step, loss)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        last = self.last
+        return {
+            "means": _plain(self.means),
+            "held_out": _plain(self.held_out),
+            "trained": _plain(self.trained),
+            "best_step": None if last is None else last.best_step,
+            "best_loss": None if last is None else last.best_loss,
+            "overfits": last is not None and last.overfits,
+            "said": "" if last is None else last.said,
+        }
+
+
 class RunView:
     """What is known of a run. `listen` takes events from the training thread; `snapshot` gives a copy to anyone."""
 
@@ -93,6 +125,7 @@ class RunView:
         self._images_seen: dict[str, int] = {}
         self._shares: dict[str, Curve] = {}
         self._explained: dict[str, Curve] = {}
+        self._validation = _Validation()
         self._notices: list[dict[str, Any]] = []
         self._files: list[dict[str, Any]] = []
         self._pictures: list[PictureStep] = []
@@ -140,6 +173,7 @@ class RunView:
                 "embeddings": list(event.embeddings),
                 "trained_parameters": event.trained_parameters,
                 "optimizer_bytes": event.optimizer_bytes,
+                "said": event.said,
             }
         elif isinstance(event, StepDone):
             self._take_step(event)
@@ -159,6 +193,8 @@ class RunView:
                 self._shares.setdefault(embedding, Curve()).add(event.step, share)
             for part, share in explained(event.losses).items():
                 self._explained.setdefault(part, Curve()).add(event.step, share)
+        elif isinstance(event, Validated):
+            self._validation.add(event)
         elif isinstance(event, RunEnded):
             self._status, self._activity, self._eta_s = event.reason, "", None
             self._step = event.step
@@ -197,6 +233,7 @@ class RunView:
                 "embedding_norms": _plain(self._norms),
                 "shares": _plain(self._shares),
                 "explained": _plain(self._explained),
+                "validation": self._validation.as_dict(),
                 "learning_rates": dict(self._rates),
                 "images_seen": dict(self._images_seen),
                 "notices": list(self._notices),

@@ -14,6 +14,7 @@ from lib_pivotal.training.events import (
     RunStarted,
     SeparationMeasured,
     StepDone,
+    Validated,
 )
 
 BAR_WIDTH = 28
@@ -36,6 +37,8 @@ class ConsoleListener:
         elif isinstance(event, RunStarted):
             embeddings = ", ".join(event.embeddings) or "no embeddings"
             self._line(f"training {event.name}: {embeddings}; {event.trained_parameters:,} parameters")
+            if event.said:
+                self._line(event.said)
         elif isinstance(event, Notice):
             self._line(f"{event.level}: {event.message}")
         elif isinstance(event, FileSaved) and event.kind != "state":
@@ -45,6 +48,9 @@ class ConsoleListener:
         elif isinstance(event, SeparationMeasured):
             shares = ", ".join(f"{name} {share:.0%}" for name, share in event.shares.items())
             self._line(f"separation, share in the embeddings: {shares}")
+        elif isinstance(event, Validated):
+            text = f"validation loss {event.held_out_mean:.4f}, of trained pictures {event.trained_mean:.4f}"
+            self._line(f"{text}; lowest {event.best_loss:.4f} at step {event.best_step}")
         elif isinstance(event, RunEnded):
             self._line(f"{event.message or event.reason} ({clock(event.seconds)})")
 

@@ -70,6 +70,7 @@ from lib_pivotal.training.scanning import PictureParts
 from lib_pivotal.training.seeds import derive_seed
 from lib_pivotal.training.start_file import StartPlan
 from lib_pivotal.training.training_metadata import settings_facts
+from lib_pivotal.training.validation import ValidationPlan
 
 
 def compile_run(run: Run, found: PreparedPictures) -> Prepared:
@@ -109,6 +110,8 @@ def compile_run(run: Run, found: PreparedPictures) -> Prepared:
         first_phase_end=first_phase_end(schedule),
         latents=latent_plan(run, found, buckets, parts),
         class_latents=class_latent_plan(run, classes, buckets) if classes else None,
+        validation_latents=validation_latent_plan(run, found.validation, buckets) if found.validation else None,
+        validation=validation_plan(run),
         batches=batch_plan(run, found, parts),
         class_batches=class_batch_plan(run, classes) if classes else None,
         sides=SidePlan(
@@ -486,6 +489,23 @@ def latent_plan(run: Run, found: PreparedPictures, buckets: Buckets, parts: Pict
 def class_latent_plan(run: Run, pictures: tuple[Picture, ...], buckets: Buckets) -> LatentPlan:
     """The same for the second folder: one cut a picture."""
     return _latents(run, pictures, buckets, flip=run.data.flip, find_boxes=run.data.crop == "face")
+
+
+def validation_latent_plan(run: Run, pictures: tuple[Picture, ...], buckets: Buckets) -> LatentPlan:
+    """The same for the validation folder: one cut a picture, never mirrored."""
+    return _latents(run, pictures, buckets, flip=False, find_boxes=run.data.crop == "face")
+
+
+def validation_plan(run: Run) -> ValidationPlan:
+    """When held-out pictures are measured, and what follows."""
+    settings = run.validation
+    return ValidationPlan(
+        settings.every_steps,
+        settings.patience,
+        settings.keep_best,
+        settings.noise_levels,
+        run.schedule.batch_size,
+    )
 
 
 def _latents(

@@ -19,6 +19,7 @@ from lib_pivotal.data.batches import BatchSource
 from lib_pivotal.data.crops import with_focus
 from lib_pivotal.data.latents import LatentCache
 from lib_pivotal.data.mixing import MixedBatchSource, PriorSet
+from lib_pivotal.data.records import Picture
 from lib_pivotal.embeddings.control import NormControl, make_control, make_step
 from lib_pivotal.embeddings.editability import Editability
 from lib_pivotal.embeddings.initial import initial_vectors, vectors_from_tensors
@@ -34,7 +35,8 @@ from lib_pivotal.training.distributed import ProcessGroup
 from lib_pivotal.training.events import Commands, Listener, Notice, Preparing
 from lib_pivotal.training.loop import Trainer
 from lib_pivotal.training.model_yield import ModelYield
-from lib_pivotal.training.outputs import Evaluation, RunOutputs
+from lib_pivotal.training.objective import NoiseSettings, Objective
+from lib_pivotal.training.outputs import Evaluation, MeasuredPictures, RunOutputs
 from lib_pivotal.training.prepared import (
     BatchPlan,
     EmbeddingStart,
@@ -48,6 +50,7 @@ from lib_pivotal.training.prepared import (
     TokenIds,
 )
 from lib_pivotal.training.progress import Progress
+from lib_pivotal.training.pruned_captions import held_out_group
 from lib_pivotal.training.schedule import NoiseSchedule
 from lib_pivotal.training.seeds import derived_generator
 from lib_pivotal.training.start_file import FrozenParts, read_start
@@ -86,7 +89,8 @@ def build_trainer(
 ) -> tuple[Trainer, Network | None]:
     """Everything that a trainer needs, on a host whose session is open; a `continued` run's embeddings have begun."""
     with host.codec.placed():
-        cache, source = _sources(prepared, host, log_folder, listener, commands=commands, world=world)
+        sources = _sources(prepared, host, log_folder, listener, commands=commands, world=world)
+        cache, source = sources.own, sources.batches
     embeddings, network, moves = parts.embeddings, parts.network, parts.frozen.network is None
     control = prepared.control
     targets = norm_targets(control.target, host.text, control.texts)
@@ -130,7 +134,7 @@ def build_trainer(
         frozen=parts.frozen,
         progress=progress,
         overwrite=overwrite,
-        held_out=_held_out_batches(prepared, cache),
+        measured=_measured_pictures(prepared, host, network, cache, sources.validation),
         evaluation=evaluation,
     )
     trainer = Trainer(
@@ -142,6 +146,7 @@ def build_trainer(
         rate_factor=prepared.rate_factor,
         embeddings_only=prepared.embeddings_only,
         first_phase_end=prepared.first_phase_end,
+        validation=prepared.validation,
         outputs=outputs,
         progress=progress,
         listener=listener,
@@ -407,11 +412,18 @@ def batch_source(plan: BatchPlan, cache: LatentCache, world: ProcessGroup, token
     )
 
 
+@dataclass(frozen=True, eq=False)
+class _Sources:
+    """Latents of the run's own pictures and of the validation folder, if it has one, and the batches of all sets."""
+
+    own: LatentCache
+    validation: LatentCache | None
+    batches: MixedBatchSource
+
+
 def _sources(
     prepared: Prepared, host: Host, log_folder: Path, listener: Listener, *, commands: Commands, world: ProcessGroup
-) -> tuple[LatentCache, MixedBatchSource]:
-    """The run's own latents, and the batches of all sets."""
-
+) -> _Sources:
     def encoded(plan: LatentPlan, activity: str, used_bytes: int = 0) -> LatentCache:
         cache, problems = make_latents(
             plan,
@@ -432,10 +444,13 @@ def _sources(
         size = -(-prepared.class_batches.batch_size // world.size) * world.size  # shared evenly by the processes
         plan = replace(prepared.class_batches, batch_size=size)
         class_source = batch_source(plan, class_cache, world, host.text.token_ids)
+    validation = None
+    if prepared.validation_latents is not None:
+        validation = encoded(prepared.validation_latents, "encoding validation pictures", cache.size_bytes)
     for problem in told:
         listener(Notice("warning", 0, problem))
     own = batch_source(prepared.batches, cache, world, host.text.token_ids)
-    return cache, make_mixture(prepared.sides, own, class_source)
+    return _Sources(cache, validation, make_mixture(prepared.sides, own, class_source))
 
 
 def make_mixture(plan: SidePlan, own: BatchSource, class_source: BatchSource | None) -> MixedBatchSource:
@@ -449,24 +464,61 @@ def make_mixture(plan: SidePlan, own: BatchSource, class_source: BatchSource | N
     return MixedBatchSource(own, sides)
 
 
-def _held_out_batches(prepared: Prepared, cache: LatentCache) -> dict[str, list[TrainingBatch]]:
-    """Held-out pictures by embedding, one a batch, with their captions as they are (no shuffling, no dropout)."""
-    found: dict[str, list[TrainingBatch]] = {}
-    ready = {picture.key for picture in cache.pictures}
-    for picture in prepared.pictures.held_out:
-        names = prepared.pictures.find(picture.caption)
-        if not names or picture.key not in ready:
-            continue
-        entry = cache.get(picture.key)
-        batch = TrainingBatch(
+def _measured_pictures(
+    prepared: Prepared, host: Host, network: Network | None, own: LatentCache, validation: LatentCache | None
+) -> MeasuredPictures:
+    """What is measured on: held-out pictures by embedding, and as many trained ones, evenly spread."""
+    found, objective = prepared.pictures, prepared.objective
+    held_out = _single_batches(prepared, own, found.held_out)
+    if validation is not None:
+        held_out = _single_batches(prepared, validation, found.validation)
+    trained: dict[str, list[TrainingBatch]] = {}
+    if prepared.validation.every_steps:
+        groups = _by_embedding(prepared, own, found.pictures)
+        for name, batches in held_out.items():
+            mine = groups.get(name, [])
+            count = min(len(batches), len(mine))
+            chosen = [mine[place * len(mine) // count] for place in range(count)]
+            trained |= _single_batches(prepared, own, chosen)
+    noise = objective.noise
+    plain = Objective(noise=NoiseSettings())
+    return MeasuredPictures(
+        held_out,
+        trained,
+        make_micro_step(replace(prepared, objective=plain), host, network),
+        (noise.timestep_min, noise.timestep_max),
+    )
+
+
+def _by_embedding(prepared: Prepared, cache: LatentCache, pictures: Sequence[Picture]) -> dict[str, list[Picture]]:
+    """Pictures whose latents are ready, by the embedding that they are measured by."""
+    find, ready = prepared.pictures.find, {picture.key for picture in cache.pictures}
+    groups: dict[str, list[Picture]] = {}
+    for picture in pictures:
+        name = held_out_group(find(picture.caption), prepared.embeddings)
+        if name is not None and picture.key in ready:
+            groups.setdefault(name, []).append(picture)
+    return groups
+
+
+def _single_batches(
+    prepared: Prepared, cache: LatentCache, pictures: Sequence[Picture]
+) -> dict[str, list[TrainingBatch]]:
+    """Pictures by embedding, one a batch, with their captions as they are (no shuffling, no dropout)."""
+    find = prepared.pictures.find
+
+    def single(picture: Picture) -> TrainingBatch:
+        entry, caption = cache.get(picture.key), picture.cut.plain(picture.caption)
+        return TrainingBatch(
             latents=entry.mean[None],
-            captions=[picture.caption],
+            captions=[caption],
             mask=None,
             weights=torch.ones(1),
             keys=[picture.key],
-            embeddings=[names],
+            embeddings=[find(caption)],
             sizes=torch.tensor([cache.sizes(picture.key)]),
             inpaint=None if entry.inpaint is None else entry.inpaint[None],
         )
-        found.setdefault(names[0], []).append(batch)
-    return found
+
+    groups = _by_embedding(prepared, cache, pictures)
+    return {name: [single(picture) for picture in mine] for name, mine in groups.items()}

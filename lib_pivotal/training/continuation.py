@@ -33,6 +33,7 @@ HARMLESS = (
     "regularisation.folder",
     "memory.latents_mb",
     "memory.gradient_checkpointing",
+    "validation",  # it changes no step, but by the pictures that it holds out, and these are compared
 )
 """Settings, or groups of them, that may differ: where files go, how memory is spared, and how long the run is."""
 

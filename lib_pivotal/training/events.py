@@ -26,6 +26,8 @@ class RunStarted:
     embeddings: tuple[str, ...]
     trained_parameters: int
     optimizer_bytes: int
+    said: str = ""
+    """Which parts are trained, with their learning rates and parameters, and which are not, in a line."""
 
 
 @dataclass(frozen=True)
@@ -68,10 +70,10 @@ class Notice:
 
 @dataclass(frozen=True)
 class FileSaved:
-    """A file was written, read back and found equal."""
+    """A file was written, read back and found equal; `best` is the bundle of the lowest validation loss."""
 
     step: int
-    kind: Literal["bundle", "state", "embedding"]
+    kind: Literal["bundle", "state", "embedding", "best"]
     path: Path
 
 
@@ -100,6 +102,24 @@ class SeparationMeasured:
 
 
 @dataclass(frozen=True)
+class Validated:
+    """The loss on held-out pictures and on as many trained ones: by embedding ("" in a run without), and their means.
+
+    `best_step` is the step of the lowest validation loss so far; `said` tells overfitting in a sentence, else "".
+    """
+
+    step: int
+    held_out: dict[str, float]
+    trained: dict[str, float]
+    held_out_mean: float
+    trained_mean: float
+    best_step: int
+    best_loss: float
+    overfits: bool
+    said: str = ""
+
+
+@dataclass(frozen=True)
 class RunEnded:
     """The last event of a run."""
 
@@ -110,7 +130,9 @@ class RunEnded:
     message: str = ""
 
 
-Event = Preparing | RunStarted | StepDone | Notice | FileSaved | PicturesMade | SeparationMeasured | RunEnded
+Event = (
+    Preparing | RunStarted | StepDone | Notice | FileSaved | PicturesMade | SeparationMeasured | Validated | RunEnded
+)
 Listener = Callable[[Event], None]
 
 

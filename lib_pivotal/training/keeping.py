@@ -22,6 +22,7 @@ from lib_pivotal.training.progress import Progress
 from lib_pivotal.training.recovery import RollbackGuard
 from lib_pivotal.training.state import save_state
 from lib_pivotal.training.trainable import Trainable
+from lib_pivotal.training.validation import ValidationLosses
 
 logger = logging.getLogger(__name__)
 _CONTINUES = "The run continues, and it is tried again the next time"
@@ -34,6 +35,8 @@ class Outputs(Protocol):
     def make_pictures(self, step: int) -> list[Event]: ...
     def measure_separation(self, step: int) -> list[Event]: ...
     def embeddings_gain(self) -> float: ...
+    def validation_losses(self) -> ValidationLosses: ...
+    def keep_best(self, step: int) -> list[Event]: ...
     def write_copy(self, path: Path) -> Path: ...
 
 
@@ -83,6 +86,21 @@ class Keeper:
         self._look(measure)
         return found[-1]
 
+    def validation_losses(self) -> ValidationLosses:
+        """Losses of held-out pictures now; NaN where they could not be told, and in processes that do not write."""
+        found = [ValidationLosses()]
+
+        def measure(step: int) -> list[Event]:
+            found.append(self._outputs.validation_losses())
+            return []
+
+        self._look(measure)
+        return found[-1]
+
+    def keep_best(self) -> None:
+        """The bundle of this step as that of the lowest validation loss."""
+        self._look(self._outputs.keep_best)
+
     def write_copy(self, path: Path) -> Path:
         """The bundle as it is now, at `path`."""
         with torch.no_grad(), self._trainable.evaluated():
@@ -113,6 +131,7 @@ class Keeper:
                 "splits": self._progress.splits,
                 "first_phase": asdict(self._progress.first_phase),
                 "shares": dict(self._progress.shares),
+                "validation": asdict(self._progress.validation),
                 "basis": self._basis,
             }
             if self._state_folder is None or not self._writes:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from lib_pivotal.files import replacing
-from lib_pivotal.training.events import Event, Listener, Notice, PicturesMade, RunStarted, StepDone
+from lib_pivotal.training.events import Event, Listener, Notice, PicturesMade, RunStarted, StepDone, Validated
 
 logger = logging.getLogger(__name__)
 PENDING_CHARACTERS = 1_000_000
@@ -163,6 +163,11 @@ class TensorBoardLog:
             for group, values in groups.items():
                 for name, value in values.items():
                     self._writer.add_scalar(f"{group}/{name}", value, event.step)
+        elif isinstance(event, Validated):
+            means = {"held-out": event.held_out_mean, "trained": event.trained_mean}
+            for name, value in {**means, **event.held_out}.items():
+                if name:
+                    self._writer.add_scalar(f"validation/{name}", value, event.step)
         elif isinstance(event, PicturesMade):
             import numpy as np
 

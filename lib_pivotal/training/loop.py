@@ -12,7 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -33,6 +33,7 @@ from lib_pivotal.training.events import (
     RunEnded,
     RunStarted,
     StepDone,
+    Validated,
 )
 from lib_pivotal.training.first_phase import FirstPhase, FirstPhaseEnd
 from lib_pivotal.training.gradient_watch import GradientWatch
@@ -45,7 +46,9 @@ from lib_pivotal.training.seeds import derive_seed, derived_generator
 from lib_pivotal.training.state import SavedState
 from lib_pivotal.training.step import MicroStep, sample_count, select, split_places
 from lib_pivotal.training.trainable import Trainable, Update
+from lib_pivotal.training.trained_parts import said_of_trained, trained_parts
 from lib_pivotal.training.turns import Turn, turns_of, weighed, with_gradient_times
+from lib_pivotal.training.validation import ValidationPlan, ValidationProgress
 
 logger = logging.getLogger(__name__)
 PAUSED_LOOK_S = 0.2
@@ -54,6 +57,7 @@ _NOT_MEASURED = (
     "no picture could be held out to measure by (an embedding of more than 4 pictures gives one in ten). It lasts as "
     "many steps as are set"
 )
+_NOT_VALIDATED = "there is no held-out picture to validate on (an embedding of more than 4 pictures gives some of them)"
 
 
 class BatchProvider(Protocol):
@@ -101,6 +105,7 @@ class Trainer:
         listener: Listener,
         embeddings_only: EmbeddingsOnly | None = None,
         first_phase_end: FirstPhaseEnd | None = None,
+        validation: ValidationPlan | None = None,
         commands: Commands | None = None,
         world: ProcessGroup | None = None,
         model_yield: ModelYield | None = None,
@@ -116,6 +121,7 @@ class Trainer:
         self._listener = listener
         self._embeddings_only = embeddings_only or EmbeddingsOnly()
         self._first_phase_end = first_phase_end or FirstPhaseEnd()
+        self._validation = validation or ValidationPlan()
         self._commands = commands or Commands()
         self._world = world or ProcessGroup()
         self._model_yield = model_yield
@@ -169,11 +175,13 @@ class Trainer:
                     self._take_over(resume_from)
                 self._guard = self._guard or RollbackGuard(self._trainable, self.progress)
                 self._emit(self._run_started())
-                while self.step < self.max_steps and not self._told_to_stop():
+                while self.step < self.max_steps and not self._has_ended_early() and not self._told_to_stop():
                     self._look_at_first_phase()
                     self._one_step()
                     self._after_step()
-                if self.step < self.max_steps:
+                if self.step < self.max_steps and self._has_ended_early():
+                    message = self._early_end()
+                elif self.step < self.max_steps:
                     reason, message = "stopped", f"stopped after {self.step} of {self.max_steps} steps"
             except KeyboardInterrupt:
                 reason, message = "stopped", f"interrupted after {self.step} of {self.max_steps} steps"
@@ -219,6 +227,47 @@ class Trainer:
                 f"the embeddings explain {gain:.1%} of the held-out loss, and it has stopped rising: the network begins"
             )
             self._notice("info", f"step {self.step}: {text}; the run is {found.skipped} steps shorter")
+
+    def _validate(self) -> None:
+        """Measure held-out pictures; all processes come to the same conclusion."""
+        losses = self._keeper.validation_losses()
+        means = (losses.held_out_mean, losses.trained_mean) if self._world.writes else (0.0, 0.0)
+        held_out, trained = self._world.totals(list(means))
+        losses = replace(losses, held_out_mean=held_out, trained_mean=trained)
+        if math.isnan(held_out):
+            if self.step <= self._validation.every_steps:
+                self._notice("warning", f"step {self.step}: {_NOT_VALIDATED}")
+            return
+        before = self.progress.validation
+        self.progress.validation = found = self._validation.after(self.step, losses, before)
+        if found.best_step == self.step and self._validation.keep_best:
+            self._keeper.keep_best()
+        if found.overfits and not before.overfits:
+            self._notice("warning", f"step {self.step}: {found.said()}")
+        self._emit(
+            Validated(
+                self.step,
+                losses.held_out,
+                losses.trained,
+                held_out,
+                trained,
+                found.best_step,
+                found.best_loss,
+                found.overfits,
+                found.said(),
+            )
+        )
+
+    def _has_ended_early(self) -> bool:
+        return self._validation.ends(self.progress.validation)
+
+    def _early_end(self) -> str:
+        found = self.progress.validation
+        kept = f"; its file is steps/{self._settings.name}-best" if self._validation.keep_best else ""
+        return (
+            f"ended after {self.step} of {self.max_steps} steps: {found.waited} validations found no lower loss than "
+            f"that of step {found.best_step} ({found.best_loss:.4f}){kept}. To train on, raise validation.patience"
+        )
 
     # ---- one step ----
 
@@ -405,6 +454,8 @@ class Trainer:
     def _after_step(self) -> None:
         settings = self._settings
         assert self._guard is not None
+        if self._validation.is_due(self.step, self.max_steps):  # before a state is saved: it holds what was found
+            self._validate()
         asked = self._world.any(self._commands.take_save())
         if asked or _due(self.step, settings.save_every_steps, self.max_steps):
             self._keeper.save_bundle()
@@ -470,9 +521,15 @@ class Trainer:
         self.progress.step = content["step"]
         self.progress.first_phase = FirstPhase(**content.get("first_phase", {}))  # older states have none
         self.progress.shares = dict(content.get("shares", {}))
+        self._take_over_validation(ValidationProgress(**content.get("validation", {})))
         self._guard = RollbackGuard(self._trainable, self.progress)
         if "guard" in content:  # older states have none
             self._guard.load_state_dict(content["guard"])
+
+    def _take_over_validation(self, then: ValidationProgress) -> None:
+        """What validations had found, where they measured the pictures of today."""
+        now = self.progress.validation
+        self.progress.validation = then if then.pictures == now.pictures else now
 
     # ---- events ----
 
@@ -484,6 +541,9 @@ class Trainer:
             embeddings=tuple(self._trainable.embeddings.names()),
             trained_parameters=sum(parameter.numel() for parameter in self._trainable.parameters),
             optimizer_bytes=self._trainable.optimizer_bytes,
+            said=said_of_trained(
+                trained_parts(self._trainable.groups, frozen=self._trainable.embeddings.frozen),
+            ),
         )
 
     def _step_done(self, phase: Phase, losses: dict[str, float], update: Update | None, seconds: float) -> StepDone:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 import tempfile
 import time
@@ -33,6 +35,7 @@ from lib_pivotal.training.start_file import FrozenParts
 from lib_pivotal.training.step import MicroStep
 from lib_pivotal.training.trainable import Trainable
 from lib_pivotal.training.training_metadata import training_facts
+from lib_pivotal.training.validation import ValidationLosses, ValidationProgress
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,38 @@ class Evaluation(Protocol):
         """By embedding: the held-out loss with these vectors and without the network."""
         ...
 
+    def picture_losses(
+        self,
+        micro_step: MicroStep,
+        pictures: Sequence[TrainingBatch],
+        *,
+        embeddings: EmbeddingVectors,
+        noise_levels: int,
+        timesteps: tuple[int, int],
+        at_once: int,
+    ) -> list[float]:
+        """The validation loss of each picture, with all that is trained switched on."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class MeasuredPictures:
+    """What is measured on: batches of one by embedding ("" in a run without), with their captions as they are.
+
+    `held_out` is never trained; `trained` are as many pictures that are. `micro_step` makes the validation loss.
+    """
+
+    held_out: Mapping[str, Sequence[TrainingBatch]]
+    trained: Mapping[str, Sequence[TrainingBatch]]
+    micro_step: MicroStep
+    timesteps: tuple[int, int]
+
+    @property
+    def fingerprint(self) -> str:
+        """Tells these held-out pictures, with their captions and timesteps, from others."""
+        facts = [[b.keys, b.captions] for batches in self.held_out.values() for b in batches]
+        return hashlib.blake2b(json.dumps([facts, self.timesteps]).encode(), digest_size=8).hexdigest()
+
 
 class RunOutputs:
     """The files and pictures of a run, as it is now."""
@@ -95,7 +130,7 @@ class RunOutputs:
         frozen: FrozenParts,
         progress: Progress,
         overwrite: bool,
-        held_out: Mapping[str, Sequence[TrainingBatch]],
+        measured: MeasuredPictures,
         evaluation: Evaluation | None,
     ) -> None:
         self._prepared = prepared
@@ -107,12 +142,14 @@ class RunOutputs:
         self._micro_step = micro_step
         self._initial_embeddings = initial_embeddings
         self._frozen = frozen
-        self._held_out = held_out
+        self._measured = measured
+        self._held_out = {name: batches for name, batches in measured.held_out.items() if name}
         self._evaluation = evaluation
         self._base_losses: dict[str, float] | None = None
         self._started = time.time()
         self._progress = progress
         self._overwrite = overwrite
+        progress.validation = ValidationProgress(pictures=measured.fingerprint)
 
     def save_bundle(self, step: int, final: bool) -> list[Event]:
         """`<name>.safetensors` at the end, `<name>-000500.safetensors` on the way; embedding files where wanted.
@@ -258,6 +295,34 @@ class RunOutputs:
         )
         self._progress.shares = {name: share for name, share in shares.items() if math.isfinite(share)}
         return [SeparationMeasured(step, losses, shares)]
+
+    def validation_losses(self) -> ValidationLosses:
+        """The validation loss of held-out pictures, and of as many trained ones at the same noise."""
+        evaluation, plan, measured = self._evaluation, self._prepared.validation, self._measured
+        if evaluation is None:
+            return ValidationLosses()
+
+        def losses(groups: Mapping[str, Sequence[TrainingBatch]]) -> dict[str, Sequence[float]]:
+            pictures = [batch for batches in groups.values() for batch in batches]
+            found = iter(
+                evaluation.picture_losses(
+                    measured.micro_step,
+                    pictures,
+                    embeddings=self._trainable.embeddings.as_mapping(),
+                    noise_levels=plan.noise_levels,
+                    timesteps=measured.timesteps,
+                    at_once=plan.at_once,
+                )
+            )
+            return {name: [next(found) for _ in batches] for name, batches in groups.items()}
+
+        return ValidationLosses.of(losses(measured.held_out), losses(measured.trained))
+
+    def keep_best(self, step: int) -> list[Event]:
+        """The bundle of the lowest validation loss, in the run's folder, in the place of the one before."""
+        folder = self._log_folder / "steps"
+        folder.mkdir(parents=True, exist_ok=True)
+        return [FileSaved(step, "best", self._write(folder / f"{self._prepared.name}-best.safetensors", step))]
 
     def embeddings_gain(self) -> float:
         """`first_phase.gain` of the held-out pictures; NaN where there are none."""

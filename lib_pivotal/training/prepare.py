@@ -38,6 +38,8 @@ class PreparedPictures:
     """Draws an epoch by key, of held-out pictures too; empty: as repeats say."""
     embeddings_of: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """The embeddings of each picture by key, of held-out ones too."""
+    validation: tuple[Picture, ...] = ()
+    """Pictures of a folder that is never trained, in place of `held_out`; their keys are those of that folder."""
 
 
 def prepare_pictures(run: Run, *, files: Sequence[DatasetFile] = ()) -> PreparedPictures:
@@ -69,6 +71,7 @@ def prepare_pictures(run: Run, *, files: Sequence[DatasetFile] = ()) -> Prepared
     trained, held_out = hold_out(run, pictures, find=wording.find)
     held_out = [replace(picture, caption=picture.cut.plain(picture.caption)) for picture in held_out]
     kept, told = prepare_regularisation(run, find=wording.find, files=files)
+    validation, told_of_validation = prepare_validation(run, wording, files=files)
     return PreparedPictures(
         tuple(trained),
         tuple(held_out),
@@ -79,8 +82,40 @@ def prepare_pictures(run: Run, *, files: Sequence[DatasetFile] = ()) -> Prepared
         sampling_rates={picture.key: rate for picture, rate in zip(pictures, rates, strict=True)},
         embeddings_of=wording.embeddings_of,
         regularisation=kept,
-        remarks=told,
+        remarks=(*told, *told_of_validation),
+        validation=validation,
     )
+
+
+def prepare_validation(
+    run: Run, wording: PrunedCaptions, *, files: Sequence[DatasetFile] = ()
+) -> tuple[tuple[Picture, ...], tuple[DatasetProblem, ...]]:
+    """The pictures of the validation folder, pruned as the trained ones are, and what is to be known of them.
+
+    Raises:
+        DataError: nothing in the folder can be used.
+    """
+    folder = run.validation.folder.strip()
+    if not folder or not run.holds_out:
+        return (), ()
+    dataset = scan_pictures(run.data, folder, files=files)
+    if not dataset.pictures:
+        reasons = "; ".join(problem.message for problem in dataset.problems[:3])
+        raise DataError(f"{folder}: no picture to validate on can be used. {reasons}")
+    pictures = [wording.of_caption(picture)[1] for picture in dataset.pictures]
+    plain = tuple(replace(picture, caption=picture.cut.plain(picture.caption)) for picture in pictures)
+    told = [problem for problem in dataset.problems if problem.level != "info"]
+    nameless = tuple(p.key for p in plain if run.embeddings and not wording.find(p.caption))
+    if nameless:
+        message = f"{len(nameless)} validation picture(s) name no embedding of this run, and are not measured."
+        told.append(DatasetProblem("warning", "validation_nameless", message, nameless))
+    sizes = {(p.width_px, p.height_px, p.path.stat().st_size) for p in plain}
+    alike = (p for p in wording.named if (p.width_px, p.height_px, p.path.stat().st_size) in sizes)
+    trained = {picture.sha256 for picture in alike}
+    if again := tuple(p.key for p in plain if p.sha256 in trained):
+        message = f"{len(again)} validation picture(s) are trained, too, so their loss tells nothing. Take them out."
+        told.append(DatasetProblem("warning", "validation_trained", message, again))
+    return plain, tuple(told)
 
 
 def prepare_regularisation(

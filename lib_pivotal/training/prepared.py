@@ -33,6 +33,7 @@ from lib_pivotal.training.prepare import PreparedPictures
 from lib_pivotal.training.rates import PhasePlan
 from lib_pivotal.training.results import Results
 from lib_pivotal.training.start_file import StartPlan
+from lib_pivotal.training.validation import ValidationPlan
 
 TokenIds = Callable[[str], list[int]]
 
@@ -254,6 +255,8 @@ class Prepared:
     first_phase_end: FirstPhaseEnd
     latents: LatentPlan
     class_latents: LatentPlan | None
+    validation_latents: LatentPlan | None
+    validation: ValidationPlan
     batches: BatchPlan
     class_batches: BatchPlan | None
     sides: SidePlan

@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from lib_pivotal.training.first_phase import FirstPhase
+from lib_pivotal.training.validation import ValidationProgress
 
 
 @dataclass
@@ -19,3 +20,4 @@ class Progress:
     first_phase: FirstPhase = field(default_factory=FirstPhase)
     shares: dict[str, float] = field(default_factory=dict)
     """Separation as last measured: the share of each embedding in what was learnt."""
+    validation: ValidationProgress = field(default_factory=ValidationProgress)

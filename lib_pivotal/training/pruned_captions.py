@@ -15,8 +15,8 @@ from lib_pivotal.data.records import Dataset, Picture
 from lib_pivotal.training.scanning import PictureParts
 
 EMBEDDING_PLACEHOLDERS = ("{word}", "{name}", "[name]")
-HELD_OUT_SHARE = 0.1
-HELD_OUT_MOST = 4
+HELD_OUT_ABOVE = 4
+"""An embedding gives pictures to measure by where it has more than these."""
 
 
 def tag_rules(data: DataConfig) -> TagRules:
@@ -91,20 +91,29 @@ def samples_by_repeats(run: Run) -> bool:
 
 
 def hold_out(run: Run, pictures: Sequence[Picture], *, find: EmbeddingFinder) -> tuple[list[Picture], list[Picture]]:
-    """Every tenth picture of an embedding, at most four an embedding, where something is measured by them: the
-    separation score, or when the first phase ends. `find` finds the run's embeddings."""
-    if run.saving.separation_every_steps == 0 and not run.schedule.first_phase_ends_itself:
+    """A share of each embedding's pictures, evenly spread and limited, where something is measured by them
+    (`Run.holds_out`); none where they come from a folder of their own. Without embeddings all pictures are one
+    group. `find` finds the run's embeddings."""
+    settings = run.validation
+    if not run.holds_out or not settings.share or settings.folder.strip():
         return list(pictures), []
-    by_embedding: dict[str, list[Picture]] = {}
+    groups: dict[str, list[Picture]] = {}
     for picture in pictures:
-        for name in find(picture.caption)[:1]:
-            by_embedding.setdefault(name, []).append(picture)
+        if (name := held_out_group(find(picture.caption), run.embeddings)) is not None:
+            groups.setdefault(name, []).append(picture)
     held = {
         picture.key
-        for mine in by_embedding.values()
-        for picture in mine[:: math.ceil(1 / HELD_OUT_SHARE)][: HELD_OUT_MOST if len(mine) > HELD_OUT_MOST else 0]
+        for mine in groups.values()
+        if len(mine) > HELD_OUT_ABOVE
+        for picture in mine[:: math.ceil(1 / settings.share)][: settings.most]
     }
     return [p for p in pictures if p.key not in held], [p for p in pictures if p.key in held]
+
+
+def held_out_group(named: Sequence[str], embeddings: Sequence[object]) -> str | None:
+    """The embedding by which a picture is measured that names these: the first; "" in a run without embeddings, None
+    where none of the run's is named."""
+    return named[0] if named else None if embeddings else ""
 
 
 def _written(

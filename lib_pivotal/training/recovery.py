@@ -13,6 +13,7 @@ from lib_pivotal.errors import TrainingError
 from lib_pivotal.training.first_phase import FirstPhase
 from lib_pivotal.training.progress import Progress
 from lib_pivotal.training.trainable import Trainable
+from lib_pivotal.training.validation import ValidationProgress
 
 SKIPS_BEFORE_ROLLBACK = 3
 ROLLBACKS_BEFORE_FAILURE = 5
@@ -80,9 +81,9 @@ class RollbackGuard:
     def go_back(self) -> None:
         """Return to the snapshot and to the step that it was taken after, so that a state of it can be saved."""
         self.restore()
-        step, seen, first_phase = self._reached
+        step, seen, first_phase, validation = self._reached
         self._progress.step, self._progress.images_seen = step, Counter(seen)
-        self._progress.first_phase = first_phase
+        self._progress.first_phase, self._progress.validation = first_phase, validation
 
     def keep(self) -> dict[str, Any]:
         """What is trained becomes the snapshot, and is returned: a state that is saved now and read back later leaves
@@ -106,9 +107,10 @@ class RollbackGuard:
         self._snapshot, self._reached = copy, self._place()
         return True
 
-    def _place(self) -> tuple[int, Counter[str], FirstPhase]:
+    def _place(self) -> tuple[int, Counter[str], FirstPhase, ValidationProgress]:
         """How far the run is, to return to."""
-        return self._progress.step, Counter(self._progress.images_seen), self._progress.first_phase
+        progress = self._progress
+        return progress.step, Counter(progress.images_seen), progress.first_phase, progress.validation
 
     def state_dict(self) -> dict[str, int]:
         """The counters; the snapshot is what was trained when `keep` was called."""

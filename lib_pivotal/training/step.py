@@ -158,6 +158,21 @@ def select(batch: TrainingBatch, places: Sequence[int]) -> TrainingBatch:
     )
 
 
+def joined(batches: Sequence[TrainingBatch]) -> TrainingBatch:
+    """Batches of one size without masks as one, in order."""
+    first = batches[0]
+    return TrainingBatch(
+        latents=torch.cat([batch.latents for batch in batches]),
+        captions=[caption for batch in batches for caption in batch.captions],
+        mask=None,
+        weights=torch.cat([batch.weights for batch in batches]),
+        keys=[key for batch in batches for key in batch.keys],
+        embeddings=[names for batch in batches for names in batch.embeddings],
+        sizes=None if first.sizes is None else torch.cat([b.sizes for b in batches if b.sizes is not None]),
+        inpaint=None if first.inpaint is None else torch.cat([b.inpaint for b in batches if b.inpaint is not None]),
+    )
+
+
 def sample_count(batches: Sequence[TrainingBatch]) -> int:
     """Samples in a list of micro-batches."""
     return sum(batch.latents.shape[0] for batch in batches)

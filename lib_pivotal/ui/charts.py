@@ -26,6 +26,14 @@ class ChartLine:
     thin: bool = False
 
 
+@dataclass(frozen=True)
+class Mark:
+    """A step that a chart points out."""
+
+    step: float
+    text: str
+
+
 def loss_chart(steps: Sequence[int], values: Sequence[float], *, last_step: int) -> str:
     """The loss of each step, thin, and its smoothed course."""
     good = [(s, v) for s, v in zip(steps, values, strict=True) if math.isfinite(v)]
@@ -51,6 +59,38 @@ def lines_chart(
     return chart(title, lines, last_step=last_step, percent=percent, legend=True)
 
 
+def validation_chart(
+    held_out: Mapping[str, Sequence[float]],
+    trained: Mapping[str, Sequence[float]] | None,
+    *,
+    mark: Mark,
+    last_step: int,
+) -> str:
+    """The loss of held-out pictures and of as many trained ones: where they part, the run overfits."""
+    lines = [ChartLine("held-out pictures", held_out["steps"], held_out["values"], COLOURS[0])]
+    if trained is not None:
+        lines.append(ChartLine("trained pictures", trained["steps"], trained["values"], COLOURS[1]))
+    return chart("Validation loss", lines, last_step=last_step, legend=True, digits=4, mark=mark)
+
+
+def paired_chart(
+    title: str,
+    curves: Mapping[str, Mapping[str, Sequence[float]]],
+    *,
+    behind: Mapping[str, Mapping[str, Sequence[float]]],
+    last_step: int,
+) -> str:
+    """One line an embedding, and thin and in its colour the line of the same name `behind` it."""
+    colours = {name: COLOURS[number % len(COLOURS)] for number, name in enumerate(curves)}
+    thin = [
+        ChartLine(f"{name}, trained", curve["steps"], curve["values"], colours[name], thin=True)
+        for name, curve in behind.items()
+        if name in colours
+    ]
+    bold = [ChartLine(name, curve["steps"], curve["values"], colours[name]) for name, curve in curves.items()]
+    return chart(title, [*thin, *bold], last_step=last_step, legend=True, digits=4)
+
+
 def chart(
     title: str,
     lines: Sequence[ChartLine],
@@ -60,19 +100,24 @@ def chart(
     ceiling: float | None = None,
     percent: bool = False,
     legend: bool = False,
+    digits: int = 2,
+    mark: Mark | None = None,
 ) -> str:
-    """Axes in words, lines, a title for screen readers, and a legend below where there are several."""
+    """Axes in words, lines, a marked step, a title for screen readers, and a legend below where there are several."""
     values = [value for line in lines for value in line.values if math.isfinite(value)]
     low, high = (0.0, 1.0) if percent else _range(values, ceiling)  # a share beyond its axis lies on the axis
     scale = _Scale(max(last_step, 1), low, high)
     body = [_axes(scale, percent=percent)] if values else []
+    if mark is not None and values:
+        body.append(_mark(mark, scale))
     for line in lines:
         body.append(_path(line, scale))
     if not values:
         body.append(f'<text class="pivotal-none" x="{WIDTH / 2}" y="{HEIGHT / 2 - 12}">nothing measured yet</text>')
     head = f'<div class="pivotal-chart-head"><b>{escape(title)}</b><span>{escape(figure)}</span></div>'
     svg = f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(title)} by step">{"".join(body)}</svg>'
-    return f'<div class="pivotal-chart">{head}{svg}{_legend(lines, percent=percent) if legend else ""}</div>'
+    below = _legend(lines, percent=percent, digits=digits) if legend else ""
+    return f'<div class="pivotal-chart">{head}{svg}{below}</div>'
 
 
 def smoothed(values: Sequence[float]) -> list[float]:
@@ -129,6 +174,18 @@ def _axes(scale: _Scale, *, percent: bool) -> str:
     return "".join(parts)
 
 
+def _mark(mark: Mark, scale: _Scale) -> str:
+    """A dashed line from top to bottom, with its text on the side that has room."""
+    x = scale.x(mark.step)
+    left = x < LEFT + (WIDTH - LEFT - RIGHT) / 2
+    side, anchor = (x + 4, "") if left else (x - 4, "end")
+    text = f"{mark.text} (step {mark.step:.0f})"
+    return (
+        f'<line class="pivotal-mark" x1="{x:.1f}" x2="{x:.1f}" y1="{TOP}" y2="{HEIGHT - BOTTOM}"/>'
+        f'<text class="pivotal-tick pivotal-mark-text {anchor}" x="{side:.1f}" y="{TOP + 9}">{escape(text)}</text>'
+    )
+
+
 def _path(line: ChartLine, scale: _Scale) -> str:
     pairs = [(s, v) for s, v in zip(line.steps, line.values, strict=True) if math.isfinite(v)]
     every = max(1, math.ceil(len(pairs) / POINTS))
@@ -147,10 +204,12 @@ def _path(line: ChartLine, scale: _Scale) -> str:
     return f'<g class="pivotal-line {kind}">{title}<polyline points="{points}" stroke="{line.colour}"/>{dot}</g>'
 
 
-def _legend(lines: Sequence[ChartLine], *, percent: bool) -> str:
+def _legend(lines: Sequence[ChartLine], *, percent: bool, digits: int) -> str:
     items = []
     for line in lines:
+        if line.thin:
+            continue
         value = line.values[-1] if line.values else math.nan
-        shown = (f"{value:.0%}" if percent else f"{value:.2f}") if math.isfinite(value) else ""
+        shown = (f"{value:.0%}" if percent else f"{value:.{digits}f}") if math.isfinite(value) else ""
         items.append(f'<span><i style="background:{line.colour}"></i>{escape(line.name)} <b>{shown}</b></span>')
     return f'<div class="pivotal-legend">{"".join(items)}</div>'

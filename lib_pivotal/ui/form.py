@@ -50,6 +50,7 @@ GROUPS: dict[str, str] = {
     "regularisation": "Regularisation",
     "memory": "Memory and precision",
     "saving": "Saving and samples",
+    "validation": "Validation",
 }
 """Key -> title. `data` stands on the Data page, `main` open on the Train page, the others folded below it."""
 
@@ -243,6 +244,13 @@ TABLE: tuple[FormRow, ...] = (
     FormRow("saving.card", "Result card and preview", "saving"),
     FormRow("saving.licence", "Licence of the file", "saving"),
     FormRow("saving.folder", "Folder of the file (command line)", "saving"),
+    FormRow("validation.every_steps", "Validate every … steps", "validation"),
+    FormRow("validation.patience", "End early after validations", "validation"),
+    FormRow("validation.share", "Held-out share of each embedding", "validation"),
+    FormRow("validation.most", "Held-out pictures of each, at most", "validation"),
+    FormRow("validation.folder", "Folder of validation pictures", "validation"),
+    FormRow("validation.noise_levels", "Noise levels a picture", "validation"),
+    FormRow("validation.keep_best", "Keep the file of the best step", "validation"),
 )
 
 _OPTIONS: dict[str, KindOption] = {f"{OPTIONS}.{name}": option for name, option in all_options().items()}

@@ -87,7 +87,8 @@ def progress(snapshot: Snapshot | None) -> str:
     status = snapshot["status"]
     share = snapshot["step"] / max(snapshot["max_steps"], 1)
     title = f"{WORDS_OF_STATUS[status]}: {snapshot['name']}"
-    return _bar(share, status, title, " · ".join(_facts(snapshot)))
+    trained = snapshot["facts"].get("said", "") if is_active(snapshot) else ""
+    return _bar(share, status, title, " · ".join(_facts(snapshot))) + _said([trained] if trained else [])
 
 
 def _facts(snapshot: Snapshot) -> list[str]:
@@ -132,14 +133,36 @@ def curves(snapshot: Snapshot | None) -> str:
     drawn = [charts.loss_chart(snapshot["loss"]["steps"], snapshot["loss"]["values"], last_step=last)]
     if snapshot["embedding_norms"] or not snapshot["step"]:  # room is kept for it from the start
         drawn.append(charts.lines_chart("Embedding norm", _short_names(snapshot["embedding_norms"]), last_step=last))
+    drawn += _validation_charts(snapshot["validation"], last_step=last)
     if snapshot["shares"]:
         title = "Separation: share in the embeddings"
         drawn.append(charts.lines_chart(title, snapshot["shares"], last_step=last, percent=True))
     if snapshot["explained"]:
         parts = _parts_by_title(snapshot["explained"])
         drawn.append(charts.lines_chart("What each part explains", parts, last_step=last, percent=True))
-    said = "" if snapshot["ended"] else _said(said_of_shares(_last_shares(snapshot)))
+    said = "" if snapshot["ended"] else _said(_said_of_run(snapshot))
     return f'<div class="pivotal-charts">{"".join(drawn)}</div>{said}'
+
+
+def _validation_charts(validation: Mapping[str, Any], *, last_step: int) -> list[str]:
+    """Losses of held-out and trained pictures with the lowest marked; and by embedding, where there are several."""
+    means = validation["means"]
+    if not means:
+        return []
+    mark = charts.Mark(validation["best_step"], "overfits from here" if validation["overfits"] else "lowest")
+    drawn = [charts.validation_chart(means["held_out"], means.get("trained"), mark=mark, last_step=last_step)]
+    if len(validation["held_out"]) > 1:
+        title = "Validation loss by embedding (thin: trained)"
+        drawn.append(
+            charts.paired_chart(title, validation["held_out"], behind=validation["trained"], last_step=last_step)
+        )
+    return drawn
+
+
+def _said_of_run(snapshot: Snapshot) -> list[str]:
+    """What figures mean, in sentences."""
+    validation = snapshot["validation"]["said"]
+    return [*([validation] if validation else []), *said_of_shares(_last_shares(snapshot))]
 
 
 def _parts_by_title(explained: Mapping[str, Any]) -> dict[str, Any]:
@@ -257,8 +280,10 @@ def outcome(snapshot: Snapshot | None) -> str:
         )
     if ended["bundle"]:
         parts.append(_file_line(Path(ended["bundle"]), snapshot))
+        if ended["reason"] == "finished" and ended["message"]:  # it ended early
+            parts.append(f"<p>{_lines(ended['message'])}</p>")
         shares = _last_shares(snapshot)
-        parts.append(_said(said_of_parts(shares)) + _said(said_of_shares(shares)))
+        parts.append(_said(said_of_parts(shares)) + _said(_said_of_run(snapshot)))
         parts.append(_prompts(Path(ended["bundle"]).stem, snapshot["facts"].get("embeddings", [])))
     elif ended["reason"] != "failed":
         told = ended["message"] if ended["reason"] == "finished" else ""

@@ -37,7 +37,7 @@ ROWS: dict[str, Row] = {
     "lora": Row("lora"),
     "lora-fa": Row("lora", {"freeze_down": True}, std=0.5),
     "rslora": Row("lora", {"rank_stabilised": True}),
-    "lora-tucker": Row("lora", {"tucker": True}, std=0.5),
+    "lora-tucker": Row("lora", {"tucker": True}, std=0.5, exact=2),
     "pissa": Row("lora", {"start": "pissa"}, limits_change=False, file_of="lora", alpha_factor=None),
     "olora": Row("lora", {"start": "olora"}, limits_change=False, file_of="lora"),
     "dora": Row("dora", alpha_factor=None, whole_gradient=False, limits_change=False),

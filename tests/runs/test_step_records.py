@@ -57,3 +57,11 @@ def test_scorers_see_the_samples_with_all_parts_on(tmp_path):
     Image.new("RGB", (8, 8), "black").save(folder / "pictures" / "000100" / "1-000.png")  # another row
     found = scored(step_records(folder), folder, {"reds": Reds()}, embeddings=["aoi", "hana"])
     assert [one.figures["pictures reds"] for one in found] == [pytest.approx(50 / 255), pytest.approx(100 / 255)]
+
+
+def test_the_validation_loss_is_a_figure(tmp_path):
+    folder = write_run(tmp_path / "run", steps=(50, 100))
+    add(
+        folder, *({"event": "Validated", "step": step, "held_out_mean": loss} for step, loss in ((40, 0.3), (90, None)))
+    )
+    assert [dict(one.figures) for one in step_records(folder)] == [{"validation": 0.3}] * 2

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from lib_pivotal.runs.view import CURVE_POINTS, NOTICES, Curve, RunView
-from lib_pivotal.training.events import Notice, Preparing, RunEnded, RunStarted, SeparationMeasured, StepDone
+from lib_pivotal.training.events import Notice, Preparing, RunEnded, RunStarted, SeparationMeasured, StepDone, Validated
 
 
 def step(number, loss=0.5):
@@ -60,3 +60,17 @@ def test_an_error_stays_however_much_is_said_after_it(tmp_path):
     for number in range(2 * NOTICES):
         view.listen(Notice("error", 4, str(number)))
     assert len(view.snapshot()["notices"]) == NOTICES, "errors without end are bounded, too"
+
+
+def test_validations_are_curves_with_their_lowest_step(tmp_path):
+    view = RunView("a", "two", max_steps=10, folder=tmp_path)
+    assert view.snapshot()["validation"]["best_step"] is None
+    view.listen(Validated(2, {"aoi": 0.5, "hana": 0.7}, {"aoi": 0.4}, 0.6, 0.4, 2, 0.6, False))
+    view.listen(Validated(4, {"aoi": 0.6, "hana": 0.8}, {"aoi": 0.3}, 0.7, 0.3, 2, 0.6, True, "it overfits"))
+    found = json.loads(json.dumps(view.snapshot()["validation"], allow_nan=False))
+    assert found["means"] == {
+        "held_out": {"steps": [2, 4], "values": [0.6, 0.7]},
+        "trained": {"steps": [2, 4], "values": [0.4, 0.3]},
+    }
+    assert found["held_out"]["hana"]["values"] == [0.7, 0.8] and found["trained"]["aoi"]["values"] == [0.4, 0.3]
+    assert (found["best_step"], found["best_loss"], found["overfits"], found["said"]) == (2, 0.6, True, "it overfits")

@@ -4,7 +4,7 @@ import io
 from pathlib import Path
 
 from lib_pivotal.standalone.console import ConsoleListener, bar, clock
-from lib_pivotal.training.events import FileSaved, Notice, RunEnded, RunStarted, SeparationMeasured, StepDone
+from lib_pivotal.training.events import FileSaved, Notice, RunEnded, RunStarted, SeparationMeasured, StepDone, Validated
 
 
 class Terminal(io.StringIO):
@@ -35,11 +35,13 @@ def test_terminal_line_moves_and_messages_stay():
     listener(FileSaved(1, "bundle", Path("x.safetensors")))
     listener(FileSaved(1, "state", Path("state.pt")))
     listener(SeparationMeasured(1, {}, {"aoi": 0.5}))
+    listener(Validated(1, {"aoi": 0.5}, {"aoi": 0.4}, 0.5, 0.4, 1, 0.5, False))
     listener(RunEnded("stopped", 1, 65.0, None, "stopped after 1 of 100 steps"))
     text = stream.getvalue()
     assert "warning: out of memory\n" in text and "saved x.safetensors\n" in text and "state.pt" not in text
     assert "separation, share in the embeddings: aoi 50%" in text and "stopped after 1 of 100 steps (1:05)" in text
-    assert text.count("\r") >= 5
+    assert "validation loss 0.5000, of trained pictures 0.4000; lowest 0.5000 at step 1\n" in text
+    assert text.count("\r") >= 6
 
 
 def test_bar_and_clock():

@@ -123,6 +123,7 @@ def snapshot_of_run():
         "max_steps": 120, "phase": "joint", "step_seconds": 0.25, "eta_seconds": 22.4, "started_at": 0.0,
         "facts": {"embeddings": ["aoi", "hana"]}, "loss": {"steps": [1, 2, 3], "values": [0.5, 0.4, 0.3]},
         "embedding_norms": {"aoi": {"steps": [1, 2], "values": [0.3, 0.2]}}, "shares": {}, "explained": {},
+        "validation": {"means": {}, "held_out": {}, "trained": {}, "best_step": None, "overfits": False, "said": ""},
         "learning_rates": {}, "images_seen": {},
         "notices": [], "files": [], "pictures": [], "ended": None, "needs_checkpoint": False,
     }  # fmt: skip

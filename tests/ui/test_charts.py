@@ -6,7 +6,19 @@ from xml.etree import ElementTree
 
 import pytest
 
-from lib_pivotal.ui.charts import HEIGHT, POINTS, WIDTH, lines_chart, loss_chart, percentile, smoothed
+from lib_pivotal.ui.charts import (
+    COLOURS,
+    HEIGHT,
+    POINTS,
+    WIDTH,
+    Mark,
+    lines_chart,
+    loss_chart,
+    paired_chart,
+    percentile,
+    smoothed,
+    validation_chart,
+)
 
 
 def svg(html):
@@ -64,3 +76,19 @@ def test_smoothing_keeps_a_constant():
 def test_percentile():
     assert percentile([], 0.9) is None
     assert percentile([1, 2, 3, 4], 0.98) == 4
+
+
+CURVE = {"steps": [10, 20, 30], "values": [0.5, 0.4, 0.45]}
+
+
+@pytest.mark.parametrize(("step", "anchor"), [(10, '"pivotal-tick pivotal-mark-text "'), (90, "end")])
+def test_a_marked_step_has_its_text_on_the_side_that_has_room(step, anchor):
+    html = validation_chart(CURVE, CURVE, mark=Mark(step, "lowest"), last_step=100)
+    assert f"lowest (step {step})" in html and anchor in html and "0.4500" in html
+    assert html.count("<polyline") == 2
+
+
+def test_lines_behind_have_the_colour_and_no_place_in_the_legend():
+    html = paired_chart("x", {"aoi": CURVE}, behind={"aoi": CURVE, "other": CURVE}, last_step=100)
+    assert html.count("<polyline") == 2 and html.count(f'stroke="{COLOURS[0]}"') == 2
+    assert html.count("<span><i") == 1

@@ -157,3 +157,40 @@ def test_a_notification_says_how_it_ended(snapshot_of_run):
     assert run_html.ended_line(snapshot_of_run(ended=ended)) == "gekidol finished at step 120 after 1:01."
     failed = {**ended, "reason": "failed", "step": 7, "message": "no memory"}
     assert run_html.ended_line(snapshot_of_run(ended=failed)) == "gekidol failed at step 7: no memory"
+
+
+def validated(*, names=("aoi", "hana"), overfits=True):
+    curve = {"steps": [10, 20], "values": [0.4, 0.42]}
+    return {
+        "means": {"held_out": curve, "trained": curve},
+        "held_out": dict.fromkeys(names, curve),
+        "trained": dict.fromkeys(names, curve),
+        "best_step": 10,
+        "overfits": overfits,
+        "said": "Overfitting since step 10." if overfits else "",
+    }
+
+
+def test_overfitting_is_marked_and_said(snapshot_of_run):
+    html = run_html.curves(snapshot_of_run(validation=validated()))
+    assert "overfits from here (step 10)" in html and "Overfitting since step 10." in html
+    assert "Validation loss by embedding" in html
+    fine = run_html.curves(snapshot_of_run(validation=validated(names=("aoi",), overfits=False)))
+    assert "lowest (step 10)" in fine and "by embedding" not in fine and "verfit" not in fine
+
+
+def test_an_early_end_is_told(snapshot_of_run, tmp_path):
+    file = str(tmp_path / "a.safetensors")
+    ended = {"reason": "finished", "step": 30, "seconds": 9.0, "bundle": file, "message": "ended after 30 of 120 steps"}
+    html = run_html.outcome(snapshot_of_run(status="finished", ended=ended, validation=validated()))
+    assert "ended after 30 of 120 steps" in html and "Overfitting since step 10." in html
+
+
+def test_what_is_trained_is_said_while_it_trains(snapshot_of_run):
+    facts = {"embeddings": ["aoi"], "said": "Trains 1 embedding <x>; not the U-Net."}
+    assert "Trains 1 embedding &lt;x&gt;; not the U-Net." in run_html.progress(snapshot_of_run(facts=facts))
+    assert "Trains" not in run_html.progress(snapshot_of_run(facts=facts, status="finished", ended=ENDED))
+    assert "pivotal-said" not in run_html.progress(snapshot_of_run())
+
+
+ENDED = {"reason": "finished", "step": 30, "seconds": 9.0, "bundle": None, "message": ""}
