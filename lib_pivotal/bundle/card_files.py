@@ -64,7 +64,8 @@ def write_user_metadata(file: Path, card: ResultCard) -> Path | None:
         there = _read(target)
     except ValueError:
         return None
-    before = there.get(OURS) if isinstance(there.get(OURS), dict) else {}
+    noted = there.get(OURS)
+    before = noted if isinstance(noted, dict) else {}
     changed, ours = dict(there), {}
     for key, value in user_values(file, card).items():
         now = there.get(key)

@@ -176,7 +176,7 @@ def load_parameters(adapter: nn.Module, layer: Layer, tensors: Mapping[str, Tens
 
 
 @torch.no_grad()
-def scale_parameters(parameters: Iterable[nn.Parameter], *, norm: float, limit: float) -> bool:
+def scale_parameters(parameters: Iterable[Tensor], *, norm: float, limit: float) -> bool:
     """Shrink a change of Frobenius norm `norm`, the product of `parameters`, to `limit`, each by the same factor."""
     found = list(parameters)
     if norm <= limit:

@@ -65,7 +65,8 @@ class Scrubber:
         text = _KEYED.sub(_hidden_value, text)
         for path in sorted(self._paths, key=len, reverse=True):
             for spelling in {path, path.replace("\\", "\\\\")}:
-                text = re.sub(re.escape(spelling) + r"(?![\w-])", lambda _, path=path: self._paths[path], text)
+                short = self._paths[path].replace("\\", r"\\")
+                text = re.sub(re.escape(spelling) + r"(?![\w-])", short, text)
         text = _QUOTED.sub(lambda match: f"{match[1]}{self._short(match[2])}{match[1]}", text)
         text = _BARE.sub(lambda match: self._short(match[0]), text)
         text = _MAIL.sub("<mail>", _TOKENS.sub(HIDDEN, text))

@@ -123,8 +123,9 @@ class BundleController:
         self, name: str, description: str, licence: str, unet: float | None, te: float | None, cfg: float | None
     ) -> str:
         """Write the result card, as the fields say; a number that is empty or 0 stays as it is."""
-        numbers = {key: value or None for key, value in (("unet", unet), ("te", te), ("cfg", cfg))}
-        request = cards.Describe(self.path(name), description=description, licence=licence, **numbers)
+        request = cards.Describe(
+            self.path(name), description=description, licence=licence, unet=unet or None, te=te or None, cfg=cfg or None
+        )
         return cards.describe(request, self._backend, runs_folder=self._backend.runs_folder()).said
 
     def export(self, name: str) -> str:

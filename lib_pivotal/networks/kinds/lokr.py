@@ -258,8 +258,8 @@ class KroneckerAdd(torch.autograd.Function):
                 grad_first = torch.bmm(rows.view(tokens, a, b), inner.transpose(1, 2))
             grad_first = as_type(grad_first.sum(0), first.dtype)
             grad_first = grad_first if scale == 1.0 else grad_first.mul_(scale)
-        grad_x = as_type(grad_x.view(ctx.input_shape), ctx.input_dtype) if ctx.needs_input_grad[1] else None
-        return grad, grad_x, grad_first, as_type(grad_second, second.dtype), None
+        found = as_type(grad_x.view(ctx.input_shape), ctx.input_dtype) if ctx.needs_input_grad[1] else None
+        return grad, found, grad_first, as_type(grad_second, second.dtype), None
 
 
 class LowRankKroneckerAdd(torch.autograd.Function):
