@@ -238,27 +238,33 @@ def draw_balance(results: Results, path: Path) -> None:
     """Full score against embeddings-only score, a point a recipe with its seeds' spread."""
     from matplotlib.figure import Figure  # here: only who draws needs it
 
-    figure = Figure(figsize=(9, 6))
+    figure = Figure(figsize=(11, 6.5))
     axes = figure.subplots()
+    lowest = 1.0
     for number, name in enumerate(name for name in MATRIX if name in results):
         runs = results[name]
         ends = [
             (span(runs, f"own/{row}-2") or (0.0, 0.0), value(runs, f"own/{row}-2") or 0.0) for row in ("words", "full")
         ]
-        if name == "ti":
-            ends[1] = ends[0]
         (x_span, x), (y_span, y) = ends
+        mark, label = f"C{number % 10}", f"{number + 1} {name} ({len(runs)})"
+        if name == "ti":  # without a network there is no full one
+            axes.axvline(x, color=mark, linestyle="--", label=f"{label}, no network")
+            axes.axvspan(*x_span, color=mark, alpha=0.1)
+            continue
+        lowest = min(lowest, y_span[0])
         spread = [[[at - low], [high - at]] for (low, high), at in ((x_span, x), (y_span, y))]
-        mark = {"marker": "o", "color": f"C{number % 10}", "mfc": "none" if number >= 10 else None}
-        axes.errorbar([x], [y], xerr=spread[0], yerr=spread[1], capsize=2, label=f"{name} ({len(runs)})", **mark)
-        axes.annotate(name, (x, y), xytext=(5, (5, -12, -24, -36)[number % 4]), textcoords="offset points", fontsize=8)
+        axes.errorbar([x], [y], xerr=spread[0], yerr=spread[1], capsize=2, elinewidth=0.8, color=mark, label=label,
+                      marker="o", markersize=8 if name == DEFAULT else 5)  # fmt: skip
+        place = (5, (5, -12)[number % 2])
+        axes.annotate(str(number + 1), (x, y), xytext=place, textcoords="offset points", fontsize=8, color=mark)
     axes.set(xlabel="embeddings only (strict identity)", ylabel="full network (strict identity)", title="The balance")
-    axes.set_ylim(0, 1.03)
+    axes.set_ylim(lowest - 0.05, 1.02)
     axes.set_xlim(left=-0.02)
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=7, loc="lower right")
+    axes.legend(fontsize=7, loc="upper left", bbox_to_anchor=(1.01, 1.0))
     figure.tight_layout()
-    figure.savefig(path, dpi=100)
+    figure.savefig(path, dpi=90)
 
 
 def draw_times(results: Results, path: Path) -> None:
@@ -269,9 +275,9 @@ def draw_times(results: Results, path: Path) -> None:
     for axes, (row, title) in zip(
         figure.subplots(1, 2), (("full", "full network"), ("words", "embeddings only")), strict=True
     ):
-        for name, runs in results.items():
-            if RECIPES[name].over_steps and (points := curve(runs[0], row)):
-                axes.plot(*zip(*[(0.0, 0.0), *points], strict=True), label=name, marker=".")
+        for number, (name, runs) in enumerate((n, runs) for n, runs in results.items() if RECIPES[n].over_steps):
+            if points := curve(runs[0], row):
+                axes.plot(*zip(*[(0.0, 0.0), *points], strict=True), color=f"C{number}", label=name, marker=".")
         axes.set(title=title, xlabel="seconds of one core", ylim=(0, 1.03))
         axes.grid(alpha=0.3)
     figure.axes[0].legend(fontsize=8)
