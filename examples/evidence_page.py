@@ -363,7 +363,7 @@ another, the same prompts and noise in every row of a seed. Embeddings are on in
 network at a weight of 0.5.
 
 The *default recipe* is what the presets' balance sets (*Embedding*: embeddings-only share 0.5, 16 vectors, no norm
-control). Rates and rank are this small world's, one for all recipes, and not the presets': those are what others train
+control). LRs and rank are this small world's, one for all recipes, and not the presets': those are what others train
 full-size checkpoints with, and were not measured here.
 
 - *Strict identity*: a classifier's probability that it is this very character; half of a character is next to nothing.

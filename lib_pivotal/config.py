@@ -524,7 +524,7 @@ class ValidationConfig:
     )
     patience: int = setting(
         0,
-        "End the run where so many validations in a row found no lower loss; 0 = train all steps.",
+        "End the run after this many validations in a row without a lower loss; 0 = train all steps.",
         unit="validations",
         minimum=0,
         maximum=1000,

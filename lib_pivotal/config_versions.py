@@ -57,6 +57,7 @@ ADDED_IN_2: Mapping[str, tuple[str, ...]] = {
     ),
     "network.groups": ("algorithm",),
     "noise": ("adaptive_offset", "random_offset", "random_perturbation", "timestep_distribution"),
+    "saving": ("card", "licence"),
     "schedule": (
         "lr_scheduler_cycles",
         "lr_scheduler_power",
