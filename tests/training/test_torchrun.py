@@ -152,8 +152,11 @@ def test_sigterm_of_the_command_line_saves(forks, two_embeddings_folder, tmp_pat
         assert '"RunEnded"' in (out / "two.events.jsonl").read_text().splitlines()[-1]
 
 
+ONE_ROW_A_KIND = tuple({row.algorithm: name for name, row in reversed(ROWS.items())}.values())
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ROWS)
+@pytest.mark.parametrize("kind", ONE_ROW_A_KIND)
 def test_two_processes_train_every_kind_as_one_does(kind, run_two, tiny_host, two_embeddings_folder, tmp_path):
     """The mean of the gradients is that of the whole batch, for every tensor; a sum has another order."""
     run = kind_run(two_embeddings_folder, kind, max_steps=3, batch_size=4)
