@@ -86,8 +86,13 @@ def bind_steps_panel(page: Page) -> None:
             return error_html(error)
 
     quiet(parts["steps_rank"].click, ranked, page.named("steps_run", "steps_by"), page.named("steps", "steps_said"))
-    quiet(
-        parts["steps_measure"].click, measured, page.named("steps_run", "steps_by"), page.named("steps", "steps_said")
+    parts["steps_measure"].click(  # it takes a while: gradio's own progress, as for a scan and a comparison
+        measured,
+        page.named("steps_run", "steps_by"),
+        page.named("steps", "steps_said"),
+        show_progress="minimal",
+        queue=False,
+        api_name=False,
     )
     quiet(parts["steps_do"].click, use, parts["steps_act"], parts["steps_said"])
 
@@ -130,8 +135,14 @@ def _cell(record: Any, score: float | None, place: int, ranking: Ranking) -> str
 
 def _figures(figures: Mapping[str, float]) -> str:
     return "".join(
-        f"<li><span>{escape(figure_kind(name).title)}</span> {value:.3g}</li>" for name, value in figures.items()
+        f"<li><span>{escape(figure_kind(name).title)}</span> <b>{_rounded(value)}</b></li>"
+        for name, value in figures.items()
     )
+
+
+def _rounded(value: float) -> str:
+    """Three digits, the zeros at the end among them: figures of neighbouring steps are compared by eye."""
+    return f"{value:#.3g}".removesuffix(".")
 
 
 def _chosen(page: Page, run_id: str | None) -> str:

@@ -1,7 +1,7 @@
 """The ranked strip on the page."""
 
 from lib_pivotal.commands.steps import rank_steps
-from lib_pivotal.ui.steps_panel import steps_html
+from lib_pivotal.ui.steps_panel import _rounded, steps_html
 from tests.runs.test_samples import write_run
 
 
@@ -10,6 +10,10 @@ def test_a_strip_with_pictures_and_buttons(tmp_path):
     assert html.index("step 100") < html.index("step 50") and html.count("<figure") == 2
     assert html.count('class="best"') == 1 and html.count("data:image") == 2
     assert 'data-use="1-two:100"' in html
+
+
+def test_a_figure_keeps_the_zeros_that_its_neighbours_have():
+    assert [_rounded(value) for value in (0.026, 0.0266, 33.6, 100.0)] == ["0.0260", "0.0266", "33.6", "100"]
 
 
 def test_rank_and_use_on_the_page(browser, manager):
