@@ -25,33 +25,33 @@ def device(model):
 
 
 def test_away_but_for_those_who_need_it(on_gpu):
-    parking = OffloadedModel()
-    with parking.away(on_gpu):
+    offloaded = OffloadedModel()
+    with offloaded.away(on_gpu):
         assert device(on_gpu) == "cpu"
-        with parking.here():
+        with offloaded.here():
             assert device(on_gpu) == "meta"
-            with parking.here():
+            with offloaded.here():
                 pass
             assert device(on_gpu) == "meta", "the inner one must not send it away"
         assert device(on_gpu) == "cpu"
     assert device(on_gpu) == "meta"
-    with parking.here():
+    with offloaded.here():
         assert device(on_gpu) == "meta"
 
 
 def test_it_comes_back_whatever_happens(on_gpu):
-    parking = OffloadedModel()
-    with pytest.raises(RuntimeError, match="inside"), parking.away(on_gpu), parking.here():
+    offloaded = OffloadedModel()
+    with pytest.raises(RuntimeError, match="inside"), offloaded.away(on_gpu), offloaded.here():
         raise RuntimeError("inside")
     assert device(on_gpu) == "meta"
-    with parking.away(on_gpu):
+    with offloaded.away(on_gpu):
         assert device(on_gpu) == "cpu"
 
 
 def test_what_is_in_the_machines_memory_stays_there():
-    model, parking = nn.Linear(2, 2), OffloadedModel()
+    model, offloaded = nn.Linear(2, 2), OffloadedModel()
     pointer = model.weight.data_ptr()
-    with parking.away(model), parking.here():
+    with offloaded.away(model), offloaded.here():
         assert model.weight.data_ptr() == pointer
 
 

@@ -52,7 +52,7 @@ class NameMatcher(Generic[W]):
     def __len__(self) -> int:
         return len(self._values)
 
-    def spots(self, text: str) -> list[NameMatch[W]]:
+    def matches(self, text: str) -> list[NameMatch[W]]:
         """Every name in the text, from left to right, none overlapping."""
         if self._pattern is None:
             return []
@@ -65,7 +65,7 @@ class NameMatcher(Generic[W]):
 
     def names_in(self, texts: Iterable[str]) -> set[str]:
         """The names that occur in any of the texts."""
-        return {spot.name for text in texts for spot in self.spots(text)}
+        return {match.name for text in texts for match in self.matches(text)}
 
 
 def _as_pattern(name: str) -> str:

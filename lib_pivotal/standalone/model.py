@@ -90,7 +90,7 @@ class StandaloneCodec:
     def __init__(self, vae: Any, *, scale_factor: float) -> None:
         self.vae = vae
         self.scale_factor = scale_factor
-        self.parking = OffloadedModel()
+        self.offloaded = OffloadedModel()
         self._fingerprint = ""
 
     @property
@@ -102,7 +102,7 @@ class StandaloneCodec:
 
     def placed(self) -> contextlib.AbstractContextManager[None]:
         """See `ports.ImageCodec`."""
-        return self.parking.here()
+        return self.offloaded.here()
 
     @torch.no_grad()
     def encode(self, pixels: Tensor) -> LatentDistribution:
@@ -275,7 +275,7 @@ class StandaloneHost:
         self._borrowed = True
         try:
             trained = [*self.text.models, self.denoiser.unet]
-            with self.codec.parking.away(self.codec.vae), borrowed(self.models(), trained, request=request):
+            with self.codec.offloaded.away(self.codec.vae), borrowed(self.models(), trained, request=request):
                 self.text.clip_skip = request.clip_skip
                 self.text.input_requires_grad = request.train_text_encoder and request.gradient_checkpointing
                 yield

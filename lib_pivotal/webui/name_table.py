@@ -59,7 +59,7 @@ class Collision:
 class NameTable:
     """All names that hold while a picture is made."""
 
-    spotter: NameMatcher[NamedEmbedding] = field(default_factory=lambda: NameMatcher[NamedEmbedding]({}))
+    matcher: NameMatcher[NamedEmbedding] = field(default_factory=lambda: NameMatcher[NamedEmbedding]({}))
     by_ids: Mapping[Ids, NamedEmbedding] = field(default_factory=dict)
     collisions: tuple[Collision, ...] = ()
     fingerprint: tuple[object, ...] = ()
@@ -67,7 +67,7 @@ class NameTable:
     """Embeddings without a token: no prompt can name them."""
 
     def __bool__(self) -> bool:
-        return len(self.spotter) > 0
+        return len(self.matcher) > 0
 
     def collisions_in(self, texts: Sequence[str]) -> tuple[Collision, ...]:
         """Those that the texts are about: the name itself, which may be the embeddings folder's, or the loser's."""
@@ -135,7 +135,7 @@ def build_table(
                     enter(spelled, NamedEmbedding(folder[ids], name), ids_of(spelled))
                     collisions.append(Collision(name, source.labels[0], FOLDER, spelled))
     return NameTable(
-        spotter=NameMatcher(entries),
+        matcher=NameMatcher(entries),
         by_ids=by_ids,
         collisions=tuple(collisions),
         fingerprint=tuple((name, *(_stamps(sources, entry))) for name, entry in entries.items()),

@@ -41,19 +41,19 @@ def tokenize(original: Callable[..., Any], encoder: Any, texts: Sequence[str]) -
 
 
 def _tokens(original: Callable[..., Any], encoder: Any, text: str, table: NameTable) -> list[int]:
-    spots = table.spotter.spots(text)
-    if not spots:
+    matches = table.matcher.matches(text)
+    if not matches:
         return list(original(encoder, [text])[0])
     tokens: list[int] = []
     reached = 0
-    for spot in spots:
-        tokens += original(encoder, [text[reached : spot.start]])[0] if spot.start > reached else []
-        ids = original(encoder, [text[spot.start : spot.stop]])[0]
+    for match in matches:
+        tokens += original(encoder, [text[reached : match.start]])[0] if match.start > reached else []
+        ids = original(encoder, [text[match.start : match.stop]])[0]
         if ids:
             mark = NamedTokenId(ids[0])
-            mark.entry, mark.length = spot.value, len(ids)
+            mark.entry, mark.length = match.value, len(ids)
             tokens += [mark, *ids[1:]]
-        reached = spot.stop
+        reached = match.stop
     return tokens + (list(original(encoder, [text[reached:]])[0]) if reached < len(text) else [])
 
 

@@ -86,7 +86,7 @@ class ModelSession:
         self._bytes_before = 0
         self._gradients_before: list[tuple[nn.Parameter, bool]] = []
         self._split: dict[nn.Module, SplitAttention] = {}
-        self.parking = OffloadedModel()
+        self.offloaded = OffloadedModel()
         """Of the autoencoder."""
         self._autoencoder_users = 0
         self.memory_line = ""
@@ -146,7 +146,7 @@ class ModelSession:
         if self._stack is None:
             raise HostError("samples of a run need its model, which is not available now")
         with ExitStack() as stack:
-            stack.enter_context(self.parking.here())
+            stack.enter_context(self.offloaded.here())
             stack.enter_context(_option("sd_model_checkpoint", self._checkpoint.title))
             stack.enter_context(_attention(self._attention_before))
             stack.enter_context(with_gradient_flags(self._gradients_before))
@@ -165,7 +165,7 @@ class ModelSession:
         hooked = outermost and lowvram.is_enabled(model)
         self._autoencoder_users += 1
         try:
-            with self.parking.here():
+            with self.offloaded.here():
                 if hooked:
                     summon(model.first_stage_model)
                 yield
@@ -200,7 +200,7 @@ class ModelSession:
             if lowvram.is_enabled(model):
                 stack.enter_context(_placed(model))
             else:
-                stack.enter_context(self.parking.away(model.first_stage_model))
+                stack.enter_context(self.offloaded.away(model.first_stage_model))
             if request.precision == "fp32":
                 stack.enter_context(widened(model))
                 stack.enter_context(attribute(unet, "dtype", torch.float32))

@@ -8,7 +8,7 @@ from lib_pivotal.embeddings.name_matching import NameMatcher, folded, qualified
 
 
 def names(text, *embeddings):
-    return [spot.name for spot in NameMatcher({embedding: embedding for embedding in embeddings}).spots(text)]
+    return [match.name for match in NameMatcher({embedding: embedding for embedding in embeddings}).matches(text)]
 
 
 @pytest.mark.parametrize(
@@ -40,7 +40,7 @@ def test_where_a_name_counts(text, expected):
 
 
 def test_nothing_to_find():
-    assert NameMatcher({}).spots("hana") == []
+    assert NameMatcher({}).matches("hana") == []
     assert len(NameMatcher({"": 1, " ": 2})) == 0
 
 
@@ -52,7 +52,7 @@ def test_one_name_in_two_cases_is_one():
 @given(st.text(max_size=30), st.lists(st.text(min_size=1, max_size=6), max_size=5))
 def test_spots_never_overlap_and_are_what_they_say(text, embeddings):
     reached = 0
-    for spot in NameMatcher({embedding: embedding for embedding in embeddings}).spots(text):
-        assert spot.start >= reached
-        assert folded(text[spot.start : spot.stop]) == folded(spot.name)
-        reached = spot.stop
+    for match in NameMatcher({embedding: embedding for embedding in embeddings}).matches(text):
+        assert match.start >= reached
+        assert folded(text[match.start : match.stop]) == folded(match.name)
+        reached = match.stop

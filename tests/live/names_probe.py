@@ -137,7 +137,7 @@ def add_routes(_, app):
             resolution_patch.resolve()
 
         with resolution_patch.resolver.generating():  # of the networks that the last picture left loaded
-            names = len(resolution_patch.resolve().spotter)
+            names = len(resolution_patch.resolve().matcher)
             return {"names": names, "first_ms": median_ms(anew), "ms": median_ms(resolution_patch.resolve)}
 
     @app.get("/probe/kept")

@@ -203,7 +203,7 @@ class FarAway(OffloadedModel):
 def test_an_autoencoder_that_comes_for_the_count_keeps_its_numbers(two_embeddings_folder):
     """On a GPU it is away during a session: it must not be moved while tensors have no numbers."""
     host, run = make_host("sd1"), make_run(two_embeddings_folder)
-    host.codec.parking = FarAway()
+    host.codec.offloaded = FarAway()
     run = replace(run, saving=replace(run.saving, sample_every_steps=1))
     before = weights(host)
     count = count_memory(compiled(run), host)

@@ -16,7 +16,7 @@ def table(name: str) -> NameTable:
 
 
 def names(resolver: EmbeddingResolution) -> set[str]:
-    return resolver.in_force().spotter.names_in(["one two three"])
+    return resolver.in_force().matcher.names_in(["one two three"])
 
 
 def test_names_end_with_their_generation():

@@ -15,8 +15,8 @@ def table(sources, folder=None, **settings):
 
 
 def meaning(found, name):
-    spots = found.spotter.spots(name)
-    return spots[0].value.embedding if spots and spots[0].stop == len(name) else None
+    matches = found.matcher.matches(name)
+    return matches[0].value.embedding if matches and matches[0].stop == len(name) else None
 
 
 def test_every_embedding_has_a_name_and_a_qualified_one():
