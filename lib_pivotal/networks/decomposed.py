@@ -36,6 +36,40 @@ class Additive(Adapter, Protocol):
         ...
 
 
+class InputScaling:
+    """A factor onto each input channel of a layer, by a hook before it and one behind it; see `kinds.dora.DoraAdapter`.
+
+    Half-precision inputs go through as they are, and what the factor adds to the layer's product is computed apart.
+    """
+
+    def __init__(self) -> None:
+        self._pending: tuple[Tensor, Tensor] | None = None
+
+    def before(
+        self, layer: Layer, args: tuple[Tensor, ...], factor: Tensor, *, multiplier: float
+    ) -> tuple[Tensor, ...]:
+        """The layer's arguments, its input times `1 + multiplier · (factor - 1)`; `factor` has one number an input."""
+        x, *rest = args
+        factor = factor.view((-1,) if layer.kind == "linear" else (1, -1, 1, 1))
+        self._pending = (x, factor)
+        if is_half(x):
+            return args
+        return (x * (1.0 + multiplier * (factor - 1.0))).to(x.dtype), *rest
+
+    def after(
+        self, layer: Layer, args: tuple[Tensor, ...], output: Tensor, *, multiplier: float
+    ) -> tuple[Tensor, Tensor]:
+        """The layer's own output for the scaled input, and the input times `factor`, on which its change works."""
+        if self._pending is None:
+            raise AssertionError("unreachable: the pre-hook runs first")
+        (x, factor), self._pending = self._pending, None
+        if is_half(x):
+            rest = (x * (multiplier * (factor - 1.0))).to(x.dtype)
+            output = output + own_product(layer, rest).to(output.dtype)
+        # at multiplier 1 the layer's input is `c·x` already
+        return output, args[0] if multiplier == 1.0 and not is_half(x) else (x * factor).to(x.dtype)
+
+
 class DecomposedAdapter(nn.Module):
     """DoRA, Liu et al. 2024 (arXiv 2402.09353), eq. 5: `W' = m · V / ‖V‖`, `V = W + ΔW`, with `ΔW` of any kind and the
     norm held constant in the gradient (eq. 11).
@@ -51,7 +85,7 @@ class DecomposedAdapter(nn.Module):
         super().__init__()
         self.inner = inner
         self.on_outputs = on_outputs
-        self._pending: tuple[Tensor, Tensor] | None = None
+        self._scaling = InputScaling()
         self.magnitude = nn.Parameter(self._norm(layer_weight(inner.layer)).to(next(inner.parameters()).device))
 
     @property
@@ -83,22 +117,10 @@ class DecomposedAdapter(nn.Module):
         return [module.register_forward_pre_hook(self._pre_hook), module.register_forward_hook(self._hook)]
 
     def _pre_hook(self, module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        x, *rest = args
-        factor = self._factor().view((-1,) if self.layer.kind == "linear" else (1, -1, 1, 1))
-        self._pending = (x, factor)
-        if is_half(x):
-            return args
-        return (x * (1.0 + self.switch.value * (factor - 1.0))).to(x.dtype), *rest
+        return self._scaling.before(self.layer, args, self._factor(), multiplier=self.switch.value)
 
     def _hook(self, module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        if self._pending is None:
-            raise AssertionError("unreachable: the pre-hook runs first")
-        (x, factor), self._pending = self._pending, None
-        if is_half(x):
-            rest = (x * (self.switch.value * (factor - 1.0))).to(x.dtype)
-            output = output + own_product(self.layer, rest).to(output.dtype)
-        # at multiplier 1 the layer's input is `c·x` already
-        scaled = args[0] if self.switch.value == 1.0 and not is_half(x) else (x * factor).to(x.dtype)
+        output, scaled = self._scaling.after(self.layer, args, output, multiplier=self.switch.value)
         return self.inner.apply_to(output, scaled)
 
     def _scale_outputs(self, module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:

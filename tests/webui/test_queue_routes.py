@@ -2,38 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from fastapi import FastAPI
-from fastapi.testclient import TestClient
 
 from tests.conftest import write_pictures
-from tests.webui.fake.install import FakeWebUI
 from tests.webui.test_api import API, settings, wait_for
-
-
-@pytest.fixture
-def client(fake_webui: FakeWebUI) -> Iterator[Any]:
-    fake_webui.load_extension()
-    assert fake_webui.model is not None
-    app = FastAPI()
-    fake_webui.script_callbacks.app_started_callback(None, app)
-    from lib_pivotal.webui.jobs import run_manager
-
-    with TestClient(app) as made:
-        yield made
-    run_manager().queue.begin_no_more()
-    run_manager().stop()
-    assert run_manager().queue.join(60) and run_manager().join(60)
-    run_manager().queue.close()
-
-
-@pytest.fixture
-def pictures(fake_webui: FakeWebUI) -> Path:
-    return write_pictures(fake_webui.data / "pictures", {"aoi_1": "aoi, red", "aoi_2": "aoi, park"})
 
 
 def listed(client: Any) -> dict[str, Any]:

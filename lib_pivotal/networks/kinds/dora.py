@@ -15,12 +15,11 @@ from lib_pivotal.networks.algorithm import Algorithm
 from lib_pivotal.networks.decomposed import (
     DORA_ARGUMENTS,
     DecomposedAdapter,
+    InputScaling,
     channel_norm,
     decomposed_like,
-    is_half,
     is_on_outputs,
     merged_norm,
-    own_product,
 )
 from lib_pivotal.networks.ops import UpAdd
 from lib_pivotal.ports import Layer
@@ -75,7 +74,7 @@ class DoraAdapter(nn.Module):
         self.layer = layer
         self.switch = Switch()
         self._spec = spec
-        self._pending: tuple[Tensor, Tensor] | None = None
+        self._scaling = InputScaling()
         down, up = initial_factors(weight.shape, rank=spec.rank, generator=generator)
         self.down = nn.Parameter(down.to(device))
         self.up = nn.Parameter(up.to(device))
@@ -90,27 +89,15 @@ class DoraAdapter(nn.Module):
         return [module.register_forward_pre_hook(self._pre_hook), module.register_forward_hook(self._hook)]
 
     def _pre_hook(self, module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        x, *rest = args
-        shape = (-1,) if self.down.dim() == 2 else (1, -1, 1, 1)
-        factor = (self.magnitude / self._norm(layer_weight(self.layer))).view(shape)
-        self._pending = (x, factor)
-        if is_half(x):
-            return args
-        return (x * (1.0 + self.switch.value * (factor - 1.0))).to(x.dtype), *rest
+        factor = self.magnitude / self._norm(layer_weight(self.layer))
+        return self._scaling.before(self.layer, args, factor, multiplier=self.switch.value)
 
     def _hook(self, module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        if self._pending is None:
-            raise AssertionError("unreachable: the pre-hook runs first")
-        (x, factor), self._pending = self._pending, None
-        if is_half(x):
-            rest = (x * (self.switch.value * (factor - 1.0))).to(x.dtype)
-            output = output + own_product(self.layer, rest)
-        # at multiplier 1 the layer's input is `c·x` already
-        scaled = args[0] if self.switch.value == 1.0 and not is_half(x) else (x * factor).to(x.dtype)
+        output, scaled = self._scaling.after(self.layer, args, output, multiplier=self.switch.value)
         scale = forward_scale(self._spec, self.switch, training=self.training)
         h = project(self.layer, scaled, self.down, scale=scale, dtype=output.dtype)
         if self.training:
-            h = dropped(h, self._spec, batch=x.shape[0])
+            h = dropped(h, self._spec, batch=scaled.shape[0])
         return UpAdd.apply(output, h, self.up)
 
     @torch.no_grad()
